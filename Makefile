@@ -1,0 +1,95 @@
+# `make train` and `make test` need nothing before them; a bare `make` rebuilds what changed, also after a new header.
+PYTHON ?= python3
+ENV ?= CartPole-v1
+ALGO ?=
+ARGS ?=
+# Another index for torch alone, such as PyTorch's own for a CPU or a CUDA build: make setup TORCH_INDEX=url
+TORCH_INDEX ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TOOLS := .venv/.tools
+BUILT := .venv/.built
+NATIVE := $(shell find native)
+SOURCES := $(filter %.hpp %.cpp,$(NATIVE))
+FAST := not slow and not gpu and not peers
+
+.DEFAULT_GOAL := build
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: FORCE help build setup train test test-all check format tidy bench bench-peers docs clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile | awk -F': ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+build: $(BUILT) ## build what changed
+
+setup: $(BUILT) ## virtual environment, pinned dependencies, native build
+	@echo "Ready: $(BIN)/shoal"
+
+$(TOOLS): constraints.txt pyproject.toml scripts/requirements.py $(if $(TORCH_INDEX),FORCE)
+	@$(PYTHON) scripts/check_machine.py
+	@test -x $(BIN)/python || { echo "Making .venv"; $(PYTHON) -m venv .venv; }
+	@echo "Installing dependencies (constraints.txt)"
+ifneq ($(TORCH_INDEX),)
+	@$(PIP) install -qq --force-reinstall --no-deps --index-url '$(TORCH_INDEX)' -c constraints.txt torch
+endif
+	@$(PIP) install -qq -c constraints.txt torch
+	@$(BIN)/python scripts/requirements.py > .venv/requirements.txt
+	@$(PIP) install -qq -c constraints.txt -r .venv/requirements.txt
+	@touch $@
+
+FORCE:
+
+$(BUILT): $(TOOLS) CMakeLists.txt pyproject.toml $(NATIVE)
+	@echo "Building the native core"
+	@$(PIP) install -q --no-build-isolation --no-deps -e .
+	@touch $@
+
+train: $(BUILT) ## train ENV (CartPole-v1) with ALGO; ARGS go to `shoal train`
+	@$(BIN)/shoal train $(ENV) $(if $(ALGO),--algo $(ALGO)) $(ARGS)
+
+test: $(BUILT) ## the tests, without the slow ones; ARGS go to pytest
+	@$(BIN)/python -m pytest -q -m '$(FAST)' $(ARGS)
+
+test-all: $(BUILT) ## the slow tests too, and those that need a GPU if there is one
+	@$(BIN)/python -m pytest -q -m 'not peers' $(ARGS)
+
+check: $(BUILT) ## format, lint, types, import order, stub and README table
+	@failed=0; \
+	step() { \
+	  printf '  %-13s ' "$$1"; shift; \
+	  if output=$$("$$@" 2>&1); then echo ok; else failed=1; echo FAILED; printf '%s\n' "$$output"; fi; \
+	}; \
+	step 'ruff format' $(BIN)/ruff format --check --quiet .; \
+	step 'ruff' $(BIN)/ruff check --quiet .; \
+	step 'clang-format' $(BIN)/clang-format --dry-run -Werror $(SOURCES); \
+	step 'pyright' $(BIN)/pyright; \
+	step 'import order' $(BIN)/lint-imports; \
+	step 'stub' $(BIN)/python scripts/stub.py --check; \
+	step 'README table' $(BIN)/python scripts/readme_table.py --check; \
+	exit $$failed
+
+format: $(BUILT) ## repair what `check` finds and a tool can repair
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/clang-format -i $(SOURCES)
+	@$(BIN)/python scripts/stub.py
+	@$(BIN)/python scripts/readme_table.py
+
+tidy: $(BUILT) ## clang-tidy on the native core (slow)
+	@$(BIN)/clang-tidy --quiet -p build $(filter %.cpp,$(SOURCES))
+
+bench: $(BUILT) ## steps per second against this machine's own limit
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-peers: $(BUILT) ## the same beside other libraries, each in a virtual environment of its own
+	@$(BIN)/python -m benchmarks --peers $(ARGS)
+
+docs: $(BUILT) ## build the site into site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
+
+clean: ## remove what was built; the virtual environment and runs/ stay
+	rm -rf build dist site $(BUILT) .pytest_cache .ruff_cache .import_linter_cache
+	find src tests benchmarks scripts -name __pycache__ -prune -exec rm -rf {} +

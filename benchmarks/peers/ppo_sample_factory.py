@@ -1,0 +1,110 @@
+"""Train CartPole-v1 with Sample Factory's APPO and time it after its processes are warm.
+
+Collection, inference and learning run in processes of their own (`serial` puts them into one). An
+observer of its runner notes the steps learned and the clock after every training iteration.
+"""
+
+# The peer is not installed where pyright runs: its classes are unknown there.
+# pyright: reportUntypedBaseClass=false, reportUnknownParameterType=false
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from typing import Any
+
+import gymnasium
+from sample_factory.algo.runners.runner import AlgoObserver, Runner
+from sample_factory.algo.utils.misc import ExperimentStatus
+from sample_factory.cfg.arguments import parse_full_cfg, parse_sf_args
+from sample_factory.envs.env_utils import register_env
+from sample_factory.train import make_runner
+from worker import emit, keep_to_cores
+
+
+class Clock(AlgoObserver):
+    """Note (steps, time) after each training iteration."""
+
+    def __init__(self) -> None:
+        """Start with no marks."""
+        self.marks: list[tuple[int, float]] = []
+
+    def on_training_step(self, runner: Runner, training_iteration_since_resume: int) -> None:
+        """Add a mark; the first message of an iteration may precede the first count."""
+        if runner.env_steps:
+            self.marks.append((sum(runner.env_steps.values()), time.perf_counter()))
+
+    def rate(self, warmup_steps: int) -> dict[str, Any]:
+        """Return the steps and seconds after the first mark beyond the warm-up."""
+        warm = [mark for mark in self.marks if mark[0] >= warmup_steps]
+        if len(warm) < 2:
+            raise RuntimeError(f"only {len(warm)} training iterations after {warmup_steps} steps of warm-up")
+        steps, seconds = warm[-1][0] - warm[0][0], warm[-1][1] - warm[0][1]
+        return {"steps": steps, "seconds": seconds, "sps": steps / seconds, "warmup_steps": warm[0][0]}
+
+
+def make_env(name: str, cfg: object, env_config: object, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
+    """Make the Gymnasium environment of that name; its configuration says nothing more."""
+    return gymnasium.make(name, render_mode=render_mode)
+
+
+def options(args: argparse.Namespace, folder: str) -> list[str]:
+    """Return its command line."""
+    return [
+        "--env=CartPole-v1",
+        "--algo=APPO",
+        "--device=cpu",
+        f"--train_dir={folder}",
+        "--experiment=cartpole",
+        f"--seed={args.seed}",
+        f"--serial_mode={bool(args.serial)}",
+        f"--async_rl={bool(args.async_rl)}",
+        f"--num_workers={args.num_workers}",
+        f"--num_envs_per_worker={args.num_envs_per_worker}",
+        f"--policy_workers_per_policy={args.policy_workers}",
+        f"--batch_size={args.batch_size}",
+        f"--use_rnn={bool(args.use_rnn)}",
+        f"--recurrence={args.recurrence}",
+        f"--with_vtrace={bool(args.with_vtrace)}",
+        f"--reward_scale={args.reward_scale}",
+        f"--train_for_env_steps={args.warmup_steps + args.steps}",
+    ]
+
+
+def main() -> None:
+    """Train for the steps given and print the rate."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--serial", type=int, choices=[0, 1], default=0)
+    parser.add_argument("--async_rl", type=int, choices=[0, 1], default=1)
+    parser.add_argument("--num_workers", type=int, default=2)
+    parser.add_argument("--num_envs_per_worker", type=int, default=20)
+    parser.add_argument("--policy_workers", type=int, default=2)
+    parser.add_argument("--batch_size", type=int, default=512)
+    parser.add_argument("--use_rnn", type=int, choices=[0, 1], default=0)
+    parser.add_argument("--recurrence", type=int, default=1)
+    parser.add_argument("--with_vtrace", type=int, choices=[0, 1], default=0)
+    parser.add_argument("--reward_scale", type=float, default=0.1)
+    parser.add_argument("--steps", type=int, default=100_000)
+    parser.add_argument("--warmup_steps", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cores", type=int, default=2)
+    args = parser.parse_args()
+    args.cores = keep_to_cores(args.cores)
+    register_env("CartPole-v1", make_env)
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        argv = options(args, folder)
+        cfg = parse_full_cfg(parse_sf_args(argv=argv)[0], argv)
+        _, runner = make_runner(cfg)
+        runner.register_observer(clock)
+        status = runner.init()
+        if status == ExperimentStatus.SUCCESS:
+            status = runner.run()
+    if status != ExperimentStatus.SUCCESS:
+        raise RuntimeError(f"Sample Factory ended with status {status}")
+    emit(clock.rate(args.warmup_steps), vars(args), "sample-factory", "torch", "gymnasium", "numpy")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,329 @@
+// shoal._native's environments: env_ids, env_info and Pool.
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+#include <nanobind/stl/vector.h>
+
+#include "bind/native.hpp"
+#include "environment_headers.inc"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace shoal {
+namespace {
+
+/// One environment of the build.
+struct Entry {
+  EnvInfo (*info)();
+  std::unique_ptr<Rows> (*make)(int num_rows, const ParamMap& params);
+};
+
+template <class E>
+constexpr Entry entry_of() {
+  static_assert(require_env<E>());
+  return {[] { return env_info<E>(); },
+          [](int num_rows, const ParamMap& params) -> std::unique_ptr<Rows> {
+            return std::make_unique<Pool<E>>(num_rows, params);
+          }};
+}
+
+#define SHOAL_ENVIRONMENT(type) entry_of<type>(),
+constexpr Entry entries[] = {
+#include "environments.inc"
+};
+#undef SHOAL_ENVIRONMENT
+
+std::vector<std::string> env_ids() {
+  std::vector<std::string> ids;
+  for (const Entry& entry : entries) {
+    ids.emplace_back(entry.info().id);
+  }
+  std::sort(ids.begin(), ids.end());
+  return ids;
+}
+
+const Entry& find_entry(std::string_view id) {
+  for (const Entry& entry : entries) {
+    if (entry.info().id == id) {
+      return entry;
+    }
+  }
+  std::string known;
+  for (const std::string& name : env_ids()) {
+    known += (known.empty() ? "" : ", ") + name;
+  }
+  throw std::invalid_argument("no native environment '" + std::string(id) + "'; there are " + known);
+}
+
+nb::list list_of(std::span<const float> values) {
+  nb::list list;
+  for (const float value : values) {
+    list.append(value);
+  }
+  return list;
+}
+
+nb::dict info_dict(std::string_view id) {
+  const EnvInfo info = find_entry(id).info();
+  nb::dict dict;
+  dict["id"] = nb::str(info.id.data(), info.id.size());
+  dict["obs_low"] = list_of(info.obs_low);
+  dict["obs_high"] = list_of(info.obs_high);
+  dict["discrete"] = info.num_actions > 0;
+  if (info.num_actions > 0) {
+    dict["num_actions"] = info.num_actions;
+  } else {
+    dict["action_low"] = list_of(info.action_low);
+    dict["action_high"] = list_of(info.action_high);
+  }
+  dict["max_episode_steps"] = info.max_episode_steps;
+  dict["reward_threshold"] = info.reward_threshold ? nb::object(nb::float_(*info.reward_threshold)) : nb::none();
+  nb::dict params;
+  for (const auto& [name, value] : info.params) {
+    params[name.c_str()] = value;
+  }
+  dict["params"] = params;
+  return dict;
+}
+
+template <class Array>
+bool is_contiguous(const Array& array) {
+  std::int64_t expected = 1;
+  for (std::size_t i = array.ndim(); i-- > 0;) {
+    if (array.shape(i) != 1 && array.stride(i) != expected) {
+      return false;
+    }
+    expected *= static_cast<std::int64_t>(array.shape(i));
+  }
+  return true;
+}
+
+std::string shape_text(const std::vector<std::size_t>& shape) {
+  std::string text = "(";
+  for (const std::size_t size : shape) {
+    text += std::to_string(size) + ",";
+  }
+  return text + ")";
+}
+
+/// ValueError unless the array is contiguous, of this shape and of type T.
+template <class T, class Array>
+void require_array(const Array& array, const char* name, const char* dtype, const std::vector<std::size_t>& shape) {
+  std::vector<std::size_t> given;
+  for (std::size_t i = 0; i < array.ndim(); ++i) {
+    given.push_back(array.shape(i));
+  }
+  const bool flag = std::is_same_v<T, std::uint8_t> && array.dtype() == nb::dtype<bool>();
+  if (array.dtype() != nb::dtype<T>() && !flag) {
+    throw std::invalid_argument(std::string(name) + " must be a " + dtype + " array");
+  }
+  if (given != shape) {
+    throw std::invalid_argument(std::string(name) + " must have shape " + shape_text(shape) + ", not " +
+                                shape_text(given));
+  }
+  if (!is_contiguous(array)) {
+    throw std::invalid_argument(std::string(name) + " must be contiguous");
+  }
+}
+
+template <class T>
+T* writable(const NativePool::Array& array, const char* name, const char* dtype, std::vector<std::size_t> shape) {
+  require_array<T>(array, name, dtype, shape);
+  return static_cast<T*>(array.data());
+}
+
+StepOut out_from(const StepOut& out, int row, int obs_size) {
+  const std::ptrdiff_t i = row;
+  return {out.obs + i * obs_size,       out.reward + i,         out.terminated + i, out.truncated + i,
+          out.final_obs + i * obs_size, out.episode_return + i, out.episode_length + i};
+}
+
+}  // namespace
+
+std::unique_ptr<Rows> make_rows(std::string_view id, int num_rows, const ParamMap& params) {
+  return find_entry(id).make(num_rows, params);
+}
+
+NativePool::NativePool(std::string_view id, int num_rows, int num_threads, const ParamMap& params)
+    : rows_(make_rows(id, num_rows, params)), team_(num_threads) {}
+
+void NativePool::attach(std::array<Array, 7> arrays) {
+  require_idle("attach");
+  const auto rows = static_cast<std::size_t>(rows_->num_rows());
+  const auto obs_size = static_cast<std::size_t>(rows_->obs_size());
+  const StepOut out{writable<float>(arrays[0], "obs", "float32", {rows, obs_size}),
+                    writable<double>(arrays[1], "reward", "float64", {rows}),
+                    writable<std::uint8_t>(arrays[2], "terminated", "uint8 or bool", {rows}),
+                    writable<std::uint8_t>(arrays[3], "truncated", "uint8 or bool", {rows}),
+                    writable<float>(arrays[4], "final_obs", "float32", {rows, obs_size}),
+                    writable<double>(arrays[5], "episode_return", "float64", {rows}),
+                    writable<std::int64_t>(arrays[6], "episode_length", "int64", {rows})};
+  out_ = out;
+  arrays_ = std::move(arrays);
+}
+
+void NativePool::require_idle(const char* what) const {
+  for (const Flight& flight : flights_) {
+    if (flight.count > 0) {
+      throw std::runtime_error(std::string(what) + ": rows " + std::to_string(flight.first) + " to " +
+                               std::to_string(flight.first + flight.count - 1) + " are in flight; call recv first");
+    }
+  }
+}
+
+void NativePool::reset(const ConstArray& seeds) {
+  require_idle("reset");
+  if (out_.obs == nullptr) {
+    throw std::runtime_error("reset: call attach first");
+  }
+  const auto rows = static_cast<std::size_t>(rows_->num_rows());
+  require_array<std::uint64_t>(seeds, "seeds", "uint64", {rows});
+  const nb::gil_scoped_release released;
+  rows_->reset_rows(0, {static_cast<const std::uint64_t*>(seeds.data()), rows}, out_.obs);
+  started_ = true;
+}
+
+NativePool::Flight& NativePool::flight(int slot) {
+  if (slot < 0 || slot >= Team::num_slots) {
+    throw std::invalid_argument("slot must be 0 or 1, not " + std::to_string(slot));
+  }
+  return flights_[static_cast<std::size_t>(slot)];
+}
+
+void NativePool::check_rows(int slot, int first, int count) const {
+  if (!started_ || out_.obs == nullptr) {
+    throw std::runtime_error("send: call attach and reset first");
+  }
+  if (first < 0 || count < 1 || count > rows_->num_rows() - first) {
+    throw std::invalid_argument("send: " + std::to_string(count) + " rows from row " + std::to_string(first) +
+                                " do not lie in a pool of " + std::to_string(rows_->num_rows()));
+  }
+  if (flights_[static_cast<std::size_t>(slot)].count > 0) {
+    throw std::runtime_error("send: slot " + std::to_string(slot) + " is in flight; call recv first");
+  }
+  for (const Flight& other : flights_) {
+    if (first < other.first + other.count && other.first < first + count) {
+      throw std::runtime_error("send: rows " + std::to_string(other.first) + " to " +
+                               std::to_string(other.first + other.count - 1) + " are in flight in the other slot");
+    }
+  }
+}
+
+void NativePool::check_actions(int first, int count, const ConstArray& actions) const {
+  const auto rows = static_cast<std::size_t>(count);
+  const auto size = static_cast<std::size_t>(rows_->action_size());
+  if (rows_->discrete()) {
+    std::vector<std::size_t> shape{rows};
+    if (actions.ndim() == 2) {
+      shape.push_back(1);
+    }
+    require_array<std::int64_t>(actions, "actions", "int64", shape);
+  } else {
+    require_array<float>(actions, "actions", "float32", {rows, size});
+  }
+  const int bad = rows_->bad_action(first, count, actions.data());
+  if (bad < 0) {
+    return;
+  }
+  std::string text = "row " + std::to_string(bad) + ": action ";
+  const auto index = static_cast<std::size_t>(bad - first) * size;
+  for (std::size_t j = 0; j < size; ++j) {
+    text += rows_->discrete() ? std::to_string(static_cast<const std::int64_t*>(actions.data())[index])
+                              : std::to_string(static_cast<const float*>(actions.data())[index + j]) + " ";
+  }
+  throw std::invalid_argument(text + " is outside the action space; nothing was stepped");
+}
+
+void NativePool::Flight::step(void* self, int task) noexcept {
+  const auto& flight = *static_cast<const Flight*>(self);
+  Rows& rows = *flight.pool->rows_;
+  const int done = task * flight.rows_per_task;
+  const int first = flight.first + done;
+  const std::size_t bytes = rows.discrete() ? sizeof(std::int64_t) : sizeof(float);
+  const auto* actions = static_cast<const std::byte*>(flight.actions.data()) +
+                        static_cast<std::size_t>(done) * static_cast<std::size_t>(rows.action_size()) * bytes;
+  rows.step_rows(first, std::min(flight.rows_per_task, flight.count - done), actions,
+                 out_from(flight.pool->out_, first, rows.obs_size()));
+}
+
+void NativePool::send(int slot, int first, int count, ConstArray actions) {
+  Flight& job = flight(slot);
+  check_rows(slot, first, count);
+  check_actions(first, count, actions);
+  // A few tasks a thread even out rows of unequal cost; a task is long against its hand-over. 64 rows: whole cache lines.
+  const int tasks = team_.num_threads() == 1 ? 1 : 4 * team_.num_threads();
+  const int rows_per_task = std::max(1, (count + 64 * tasks - 1) / (64 * tasks)) * 64;
+  job = {this, first, count, rows_per_task, std::move(actions)};
+  team_.post(slot, (count + rows_per_task - 1) / rows_per_task, Flight::step, &job);
+}
+
+void NativePool::recv(int slot) {
+  Flight& job = flight(slot);
+  if (job.count == 0) {
+    throw std::runtime_error("recv: slot " + std::to_string(slot) + " is not in flight; call send first");
+  }
+  {
+    const nb::gil_scoped_release released;
+    team_.wait(slot);
+  }
+  job.count = 0;
+  job.actions = {};
+}
+
+nb::ndarray<nb::numpy, std::uint8_t> NativePool::state() const {
+  require_idle("state");
+  const auto rows = static_cast<std::size_t>(rows_->num_rows());
+  const std::size_t bytes = rows_->row_bytes();
+  auto* data = new std::byte[rows * bytes];
+  const nb::capsule owner(data, [](void* held) noexcept { delete[] static_cast<std::byte*>(held); });
+  rows_->save_rows(0, rows_->num_rows(), data);
+  return {data, {rows, bytes}, owner};
+}
+
+void NativePool::restore(const ConstArray& bytes) {
+  require_idle("restore");
+  require_array<std::uint8_t>(bytes, "state", "uint8",
+                              {static_cast<std::size_t>(rows_->num_rows()), rows_->row_bytes()});
+  rows_->load_rows(0, rows_->num_rows(), static_cast<const std::byte*>(bytes.data()));
+  started_ = true;
+}
+
+}  // namespace shoal
+
+void bind_env(nb::module_& module) {
+  using shoal::NativePool;
+  module.def("env_ids", &shoal::env_ids, "Ids of the native environments, sorted.");
+  module.def("env_info", &shoal::info_dict, "id"_a,
+             "What is known of a native environment: spaces, limits, parameters with their defaults.");
+  nb::class_<NativePool>(module, "Pool", "Rows of one native environment, stepped in place by a team of threads.")
+      .def(nb::init<std::string_view, int, int, const shoal::ParamMap&>(), "id"_a, "num_rows"_a, "num_threads"_a,
+           "params"_a)
+      .def_prop_ro("num_rows", [](const NativePool& pool) { return pool.rows().num_rows(); })
+      .def_prop_ro("obs_size", [](const NativePool& pool) { return pool.rows().obs_size(); })
+      .def_prop_ro("action_size", [](const NativePool& pool) { return pool.rows().action_size(); })
+      .def_prop_ro("discrete", [](const NativePool& pool) { return pool.rows().discrete(); })
+      .def_prop_ro("num_threads", &NativePool::num_threads)
+      .def(
+          "attach",
+          [](NativePool& pool, NativePool::Array obs, NativePool::Array reward, NativePool::Array terminated,
+             NativePool::Array truncated, NativePool::Array final_obs, NativePool::Array episode_return,
+             NativePool::Array episode_length) {
+            pool.attach({std::move(obs), std::move(reward), std::move(terminated), std::move(truncated),
+                         std::move(final_obs), std::move(episode_return), std::move(episode_length)});
+          },
+          "obs"_a.noconvert(), "reward"_a.noconvert(), "terminated"_a.noconvert(), "truncated"_a.noconvert(),
+          "final_obs"_a.noconvert(), "episode_return"_a.noconvert(), "episode_length"_a.noconvert(),
+          "Keep these arrays and write every step to them.")
+      .def("reset", &NativePool::reset, "seeds"_a.noconvert(), "Seed and reset every row; writes obs.")
+      .def("send", &NativePool::send, "slot"_a, "first"_a, "count"_a, "actions"_a.noconvert(),
+           "Start stepping rows [first, first + count). ValueError naming the row for a bad action; nothing is stepped.")
+      .def("recv", &NativePool::recv, "slot"_a, "Wait until the slot's rows are stepped.")
+      .def("state", &NativePool::state, "Every row's bytes: uint8 [num_rows, row_bytes].")
+      .def("restore", &NativePool::restore, "state"_a.noconvert(), "Put back what state() gave; obs is not written.");
+}

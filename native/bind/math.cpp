@@ -1,0 +1,163 @@
+// shoal._native's equations: Philox noise, GAE and n-step returns.
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "bind/arrays.hpp"
+#include "math/philox.hpp"
+#include "math/scan.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace shoal {
+namespace {
+
+using Noise2d = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
+
+/// A new array that owns its memory.
+Noise2d make_array(std::size_t rows, std::size_t columns) {
+  auto* data = new float[rows * columns + 1];
+  const nb::capsule owner(data, [](void* memory) noexcept { delete[] static_cast<float*>(memory); });
+  return Noise2d(data, {rows, columns}, owner);
+}
+
+void fill_noise(std::uint64_t seed, std::uint32_t stream, const std::int64_t* rows, const std::int64_t* steps,
+                std::size_t count, std::size_t size, bool normal, float* out) {
+  for (std::size_t first = 0; first < count; first += kPhiloxRows) {
+    const std::size_t many = count - first < kPhiloxRows ? count - first : kPhiloxRows;
+    for (std::size_t j = 0; j < size; j += 4) {
+      PhiloxWords words;
+      philox_words(seed, stream, static_cast<std::uint32_t>(j / 4), rows + first, steps + first,
+                   static_cast<int>(many), words);
+      for (std::size_t i = 0; i < many; ++i) {
+        float noise[4];
+        for (int w = 0; w < 4; ++w) {
+          noise[w] = philox_to_uniform(words.word[w][i]);
+        }
+        if (normal) {
+          philox_to_normal(words.word[0][i], words.word[1][i], noise[0], noise[1]);
+          philox_to_normal(words.word[2][i], words.word[3][i], noise[2], noise[3]);
+        }
+        for (std::size_t w = 0; w < 4 && j + w < size; ++w) {
+          out[(first + i) * size + j + w] = noise[w];
+        }
+      }
+    }
+  }
+}
+
+/// Row numbers as int64, whether they come as int64 or uint32.
+std::vector<std::int64_t> row_numbers(const ArrayIn& rows) {
+  const std::size_t count = axis(rows, "rows", 1, 0);
+  if (rows.dtype() == nb::dtype<std::uint32_t>() && is_contiguous(rows)) {
+    const auto* from = static_cast<const std::uint32_t*>(rows.data());
+    return {from, from + count};
+  }
+  const std::int64_t* from = numbers<std::int64_t>(rows, "rows", {count});
+  for (std::size_t i = 0; i < count; ++i) {
+    if (from[i] < 0 || from[i] > 0xFFFFFFFF) {
+      throw std::invalid_argument("rows must lie between 0 and 4294967295, not " + std::to_string(from[i]));
+    }
+  }
+  return {from, from + count};
+}
+
+Noise2d philox(std::uint64_t seed, std::uint32_t stream, const ArrayIn& rows, const ArrayIn& steps, std::size_t size,
+               bool normal) {
+  constexpr std::uint32_t kStreams = 1U << 16;
+  constexpr std::size_t kMaxSize = 4U << 16;
+  if (stream >= kStreams) {
+    throw std::invalid_argument("stream must be below 65536, not " + std::to_string(stream));
+  }
+  if (size > kMaxSize) {
+    throw std::invalid_argument("size must be at most 262144, not " + std::to_string(size));
+  }
+  const std::vector<std::int64_t> row = row_numbers(rows);
+  const std::int64_t* step = numbers<std::int64_t>(steps, "steps", {row.size()});
+  Noise2d out = make_array(row.size(), size);
+  const nb::gil_scoped_release released;
+  fill_noise(seed, stream, row.data(), step, row.size(), size, normal, out.data());
+  return out;
+}
+
+/// The arrays that both scans read; `value` may be absent.
+struct ScanArrays {
+  std::size_t agents;
+  std::size_t steps;
+  std::size_t rows;
+  ScanInput first;
+};
+
+ScanArrays scan_arrays(const ArrayIn& reward, const ArrayIn* value, const ArrayIn& next_value,
+                       const ArrayIn& terminated, const ArrayIn& ended, const ArrayIn& valid) {
+  ScanArrays arrays{axis(reward, "reward", 3, 0), axis(reward, "reward", 3, 1), axis(reward, "reward", 3, 2), {}};
+  const std::initializer_list<std::size_t> shape = {arrays.agents, arrays.steps, arrays.rows};
+  arrays.first = {static_cast<std::ptrdiff_t>(arrays.steps),
+                  static_cast<std::ptrdiff_t>(arrays.rows),
+                  numbers<float>(reward, "reward", shape),
+                  value == nullptr ? nullptr : numbers<float>(*value, "value", shape),
+                  numbers<float>(next_value, "next_value", shape),
+                  numbers<std::uint8_t>(terminated, "terminated", shape),
+                  numbers<std::uint8_t>(ended, "ended", shape),
+                  numbers<std::uint8_t>(valid, "valid", shape)};
+  return arrays;
+}
+
+void bind_gae(const ArrayIn& reward, const ArrayIn& value, const ArrayIn& next_value, const ArrayIn& terminated,
+              const ArrayIn& ended, const ArrayIn& valid, const ArrayIn& gamma, const ArrayIn& gae_lambda,
+              const ArrayOut& advantage_out) {
+  const ScanArrays in = scan_arrays(reward, &value, next_value, terminated, ended, valid);
+  const double* discounts = numbers<double>(gamma, "gamma", {in.agents});
+  const double* lambdas = numbers<double>(gae_lambda, "gae_lambda", {in.agents});
+  float* out = numbers<float>(advantage_out, "advantage_out", {in.agents, in.steps, in.rows});
+  std::vector<float> carry(in.rows);
+  const nb::gil_scoped_release released;
+  for (std::size_t m = 0; m < in.agents; ++m) {
+    gae(in.first.agent(static_cast<std::ptrdiff_t>(m)), discounts[m], lambdas[m], carry.data(),
+        out + m * in.steps * in.rows);
+  }
+}
+
+void bind_n_step(const ArrayIn& reward, const ArrayIn& next_value, const ArrayIn& terminated, const ArrayIn& ended,
+                 const ArrayIn& valid, const ArrayIn& gamma, std::int64_t n, const ArrayOut& target_out) {
+  if (n < 1) {
+    throw std::invalid_argument("n must be at least 1, not " + std::to_string(n));
+  }
+  const ScanArrays in = scan_arrays(reward, nullptr, next_value, terminated, ended, valid);
+  const double* discounts = numbers<double>(gamma, "gamma", {in.agents});
+  float* out = numbers<float>(target_out, "target_out", {in.agents, in.steps, in.rows});
+  const nb::gil_scoped_release released;
+  for (std::size_t m = 0; m < in.agents; ++m) {
+    n_step(in.first.agent(static_cast<std::ptrdiff_t>(m)), discounts[m], n, out + m * in.steps * in.rows);
+  }
+}
+
+}  // namespace
+}  // namespace shoal
+
+void bind_math(nb::module_& module) {
+  using shoal::ArrayIn;
+  module.def(
+      "philox_uniform",
+      [](std::uint64_t seed, std::uint32_t stream, const ArrayIn& rows, const ArrayIn& steps, std::size_t size) {
+        return shoal::philox(seed, stream, rows, steps, size, false);
+      },
+      "seed"_a, "stream"_a, "rows"_a.noconvert(), "steps"_a.noconvert(), "size"_a,
+      "Uniform float32 in [0, 1), [rows, size]: Philox4x32-10 of (seed, stream, row, row_step).");
+  module.def(
+      "philox_normal",
+      [](std::uint64_t seed, std::uint32_t stream, const ArrayIn& rows, const ArrayIn& steps, std::size_t size) {
+        return shoal::philox(seed, stream, rows, steps, size, true);
+      },
+      "seed"_a, "stream"_a, "rows"_a.noconvert(), "steps"_a.noconvert(), "size"_a,
+      "Standard normal float32, [rows, size]: Philox4x32-10 of (seed, stream, row, row_step), by Box and Muller.");
+  module.def("gae", &shoal::bind_gae, "reward"_a.noconvert(), "value"_a.noconvert(), "next_value"_a.noconvert(),
+             "terminated"_a.noconvert(), "ended"_a.noconvert(), "valid"_a.noconvert(), "gamma"_a.noconvert(),
+             "gae_lambda"_a.noconvert(), "advantage_out"_a.noconvert(),
+             "Generalised advantage estimation (Schulman et al. 2016) over [M, T, B]; gamma, gae_lambda float64 [M].");
+  module.def("n_step", &shoal::bind_n_step, "reward"_a.noconvert(), "next_value"_a.noconvert(),
+             "terminated"_a.noconvert(), "ended"_a.noconvert(), "valid"_a.noconvert(), "gamma"_a.noconvert(), "n"_a,
+             "target_out"_a.noconvert(),
+             "n-step returns within a rollout over [M, T, B]; gamma float64 [M].");
+}

@@ -1,0 +1,15 @@
+// The extension module shoal._native: one call a room.
+#include <nanobind/nanobind.h>
+
+namespace nb = nanobind;
+
+void bind_env(nb::module_& module);
+void bind_math(nb::module_& module);
+void bind_net(nb::module_& module);
+
+NB_MODULE(_native, module) {
+  module.doc() = "shoal's native core: environments, equations and lowered policies.";
+  bind_env(module);
+  bind_math(module);
+  bind_net(module);
+}

@@ -1,0 +1,67 @@
+// The C++ side of shoal._native's classes, for the bindings that take each other's objects.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include "env/pool.hpp"
+#include "memory/sync.hpp"
+
+namespace shoal {
+
+/// Rows of the environment `id`; std::invalid_argument for an unknown id (with the known ones) or bad parameters.
+std::unique_ptr<Rows> make_rows(std::string_view id, int num_rows, const ParamMap& params);
+
+/// `_native.Pool`: rows, the team that steps them and the arrays that the steps write to.
+class NativePool {
+ public:
+  using Array = nanobind::ndarray<nanobind::device::cpu>;
+  using ConstArray = nanobind::ndarray<nanobind::ro, nanobind::device::cpu>;
+
+  NativePool(std::string_view id, int num_rows, int num_threads, const ParamMap& params);
+
+  [[nodiscard]] Rows& rows() noexcept { return *rows_; }
+  [[nodiscard]] const Rows& rows() const noexcept { return *rows_; }
+  [[nodiscard]] Team& team() noexcept { return team_; }
+  [[nodiscard]] int num_threads() const noexcept { return team_.num_threads(); }
+
+  /// In the order of StepOut; the references are kept until the next attach.
+  void attach(std::array<Array, 7> arrays);
+  void reset(const ConstArray& seeds);
+  void send(int slot, int first, int count, ConstArray actions);
+  void recv(int slot);
+  [[nodiscard]] nanobind::ndarray<nanobind::numpy, std::uint8_t> state() const;
+  void restore(const ConstArray& bytes);
+  /// std::runtime_error when a slot is in flight: its rows are being written.
+  void require_idle(const char* what) const;
+
+ private:
+  /// Rows [first, first + count) being stepped with `actions`; count 0: free.
+  struct Flight {
+    NativePool* pool = nullptr;
+    int first = 0;
+    int count = 0;
+    int rows_per_task = 0;
+    ConstArray actions;
+    static void step(void* self, int task) noexcept;
+  };
+
+  [[nodiscard]] Flight& flight(int slot);
+  void check_rows(int slot, int first, int count) const;
+  void check_actions(int first, int count, const ConstArray& actions) const;
+
+  std::unique_ptr<Rows> rows_;
+  std::array<Array, 7> arrays_;
+  StepOut out_{};  ///< of row 0; all null before attach
+  bool started_ = false;
+  std::array<Flight, Team::num_slots> flights_;
+  Team team_;  ///< last: its threads end before what they write to
+};
+
+}  // namespace shoal

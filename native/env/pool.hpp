@@ -1,0 +1,268 @@
+// Rows of one environment: time limit, autoreset in the same step, returns and lengths, around any `Env`.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <map>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "env/env.hpp"
+
+namespace shoal {
+
+/// Parameters by name, as users give them; every environment also has `max_episode_steps`.
+using ParamMap = std::map<std::string, double, std::less<>>;
+
+/// What is known of an environment before a row of it exists.
+struct EnvInfo {
+  std::string_view id;
+  std::span<const float> obs_low, obs_high;
+  int num_actions;  ///< 0: the action is a Box
+  std::span<const float> action_low, action_high;
+  int max_episode_steps;  ///< 0: no limit
+  std::optional<double> reward_threshold;
+  ParamMap params;
+};
+
+template <Env E>
+EnvInfo env_info() {
+  EnvInfo info{E::id, E::observation_space.low, E::observation_space.high, 0, {}, {}, E::max_episode_steps,
+               E::reward_threshold, {}};
+  if constexpr (is_discrete<E>) {
+    info.num_actions = E::action_space.n;
+  } else {
+    info.action_low = E::action_space.low;
+    info.action_high = E::action_space.high;
+  }
+  const typename E::Params defaults{};
+  for (const auto& field : E::Params::fields()) {
+    info.params.emplace(field.name, defaults.*field.member);
+  }
+  info.params.emplace("max_episode_steps", E::max_episode_steps);
+  return info;
+}
+
+template <Env E>
+class Pool final : public Rows {
+ public:
+  static constexpr std::size_t obs_size_v = obs_size_of<E>;
+  static constexpr std::size_t action_size_v = action_size_of<E>;
+  using Element = ActionElement<E>;
+
+  Pool(int num_rows, const ParamMap& params) : params_{}, limit_(E::max_episode_steps) {
+    if (num_rows < 1) {
+      throw std::invalid_argument("num_rows must be at least 1, not " + std::to_string(num_rows));
+    }
+    for (const auto& [name, value] : params) {
+      set(name, value);
+    }
+    const auto size = static_cast<std::size_t>(num_rows);
+    envs_.resize(size);
+    rngs_.resize(size);
+    tallies_.resize(size);
+    lengths_.resize(size);
+  }
+
+  [[nodiscard]] int num_rows() const noexcept override { return static_cast<int>(envs_.size()); }
+  [[nodiscard]] int obs_size() const noexcept override { return static_cast<int>(obs_size_v); }
+  [[nodiscard]] int action_size() const noexcept override { return static_cast<int>(action_size_v); }
+  [[nodiscard]] bool discrete() const noexcept override { return is_discrete<E>; }
+
+  void reset_rows(int first, std::span<const std::uint64_t> seeds, float* obs) noexcept override {
+    for (std::size_t i = 0; i < seeds.size(); ++i) {
+      const auto row = static_cast<std::size_t>(first) + i;
+      rngs_[row] = Pcg64(seeds[i]);
+      begin(row, obs + i * obs_size_v);
+    }
+  }
+
+  [[nodiscard]] int bad_action(int first, int count, const void* actions) const noexcept override {
+    const auto* action = static_cast<const Element*>(actions);
+    const auto size = static_cast<std::size_t>(count);
+    if (all_good(action, size)) {
+      return -1;
+    }
+    for (std::size_t i = 0; i < size; ++i) {
+      if (!all_good(action + i * action_size_v, 1)) {
+        return first + static_cast<int>(i);
+      }
+    }
+    return -1;
+  }
+
+  void step_rows(int first, int count, const void* actions, const StepOut& out) noexcept override {
+    const auto* action = static_cast<const Element*>(actions);
+    for (int done = 0; done < count; done += block_rows) {
+      const auto i = static_cast<std::size_t>(done);
+      const auto size = static_cast<std::size_t>(std::min(block_rows, count - done));
+      const StepOut block{out.obs + i * obs_size_v, out.reward + i,    out.terminated + i,
+                          out.truncated + i,        out.final_obs + i * obs_size_v,
+                          out.episode_return + i,   out.episode_length + i};
+      step_block(static_cast<std::size_t>(first) + i, size, action + i * action_size_v, block);
+    }
+  }
+
+  [[nodiscard]] std::size_t row_bytes() const noexcept override {
+    return sizeof(E) + sizeof(Pcg64) + sizeof(double) + sizeof(std::int32_t);
+  }
+  void save_rows(int first, int count, std::byte* to) const noexcept override {
+    for (auto row = static_cast<std::size_t>(first); count > 0; ++row, --count) {
+      each_part(*this, row, [&to](const auto& part) {
+        std::memcpy(to, &part, sizeof(part));
+        to += sizeof(part);
+      });
+    }
+  }
+  void load_rows(int first, int count, const std::byte* from) noexcept override {
+    for (auto row = static_cast<std::size_t>(first); count > 0; ++row, --count) {
+      each_part(*this, row, [&from](auto& part) {
+        std::memcpy(&part, from, sizeof(part));
+        from += sizeof(part);
+      });
+    }
+  }
+
+ private:
+  static_assert(require_env<E>());
+  /// Rows whose inputs and outputs stay in the first-level cache between the passes of a step.
+  static constexpr int block_rows = 256;
+
+  template <class Self, class F>
+  static void each_part(Self& self, std::size_t row, F&& use) noexcept {
+    use(self.envs_[row]);
+    use(self.rngs_[row]);
+    use(self.tallies_[row]);
+    use(self.lengths_[row]);
+  }
+
+  void set(std::string_view name, double value) {
+    if (!std::isfinite(value)) {
+      throw std::invalid_argument(std::string(name) + " must be finite, not " + std::to_string(value));
+    }
+    if (name == "max_episode_steps") {
+      if (value < 0 || value > std::numeric_limits<std::int32_t>::max() || value != std::floor(value)) {
+        throw std::invalid_argument("max_episode_steps must be a whole number of steps, 0 for no limit, not " +
+                                    std::to_string(value));
+      }
+      limit_ = static_cast<std::int32_t>(value);
+      return;
+    }
+    for (const auto& field : E::Params::fields()) {
+      if (field.name == name) {
+        params_.*field.member = value;
+        return;
+      }
+    }
+    std::string known = "max_episode_steps";
+    for (const auto& field : E::Params::fields()) {
+      known.append(", ").append(field.name);
+    }
+    throw std::invalid_argument(std::string(E::id) + " has no parameter '" + std::string(name) + "'; it has " + known);
+  }
+
+  /// One pass without branches, which the compiler turns into vector instructions.
+  static bool all_good(const Element* action, std::size_t count) noexcept {
+    if constexpr (is_discrete<E>) {
+      constexpr auto last = static_cast<std::uint64_t>(E::action_space.n - 1);
+      std::uint64_t sign = 0;  // the top bit is set by an action below 0 or above the last
+      for (std::size_t i = 0; i < count; ++i) {
+        const auto value = static_cast<std::uint64_t>(action[i]);
+        sign |= value | (last - value);
+      }
+      return sign >> 63 == 0;
+    } else {
+      bool good = true;
+      for (std::size_t i = 0; i < count; ++i) {
+        for (std::size_t j = 0; j < action_size_v; ++j) {
+          const float value = action[i * action_size_v + j];
+          good &= static_cast<bool>((value >= E::action_space.low[j]) & (value <= E::action_space.high[j]));
+        }
+      }
+      return good;
+    }
+  }
+
+  void begin(std::size_t row, float* obs) noexcept {
+    envs_[row].reset(params_, rngs_[row]);
+    envs_[row].observe(std::span<float, obs_size_v>(obs, obs_size_v));
+    tallies_[row] = 0;
+    lengths_[row] = 0;
+  }
+
+  void step_block(std::size_t row, std::size_t count, const Element* actions, const StepOut& out) noexcept {
+    if constexpr (HasStepBlock<E>) {
+      E::step_block(params_, std::span(envs_).subspan(row, count), actions, out);
+    } else {
+      for (std::size_t i = 0; i < count; ++i) {
+        const Outcome outcome = step_one(envs_[row + i], actions + i * action_size_v);
+        envs_[row + i].observe(std::span<float, obs_size_v>(out.obs + i * obs_size_v, obs_size_v));
+        out.reward[i] = outcome.reward;
+        out.terminated[i] = static_cast<std::uint8_t>(outcome.terminated);
+      }
+    }
+    count_steps(&tallies_[row], &lengths_[row], count, out);
+    // Eight flags are one word: rows that go on cost nothing here.
+    std::size_t i = 0;
+    for (; i + 8 <= count; i += 8) {
+      std::uint64_t terminated = 0;
+      std::uint64_t truncated = 0;
+      std::memcpy(&terminated, out.terminated + i, sizeof(terminated));
+      std::memcpy(&truncated, out.truncated + i, sizeof(truncated));
+      if ((terminated | truncated) != 0) {
+        end_episodes(row + i, i, i + 8, out);
+      }
+    }
+    end_episodes(row + i, i, count, out);
+  }
+
+  Outcome step_one(E& env, const Element* action) const noexcept {
+    if constexpr (is_discrete<E>) {
+      return env.step(params_, *action);
+    } else {
+      return env.step(params_, std::span<const Element, action_size_v>(action, action_size_v));
+    }
+  }
+
+  void count_steps(double* __restrict tally, std::int32_t* __restrict length, std::size_t count,
+                   const StepOut& out) const noexcept {
+    const double* __restrict reward = out.reward;
+    std::uint8_t* __restrict truncated = out.truncated;
+    const std::int32_t limit = limit_ > 0 ? limit_ : std::numeric_limits<std::int32_t>::max();
+    for (std::size_t i = 0; i < count; ++i) {
+      tally[i] += reward[i];
+    }
+    for (std::size_t i = 0; i < count; ++i) {
+      length[i] += 1;
+      truncated[i] = static_cast<std::uint8_t>(length[i] >= limit);
+    }
+  }
+
+  /// Of the block's rows [from, to), of which the first is `row` of the pool: hands over each ended episode and begins
+  /// the next one with the row's own generator, which is never seeded again.
+  [[gnu::noinline]] void end_episodes(std::size_t row, std::size_t from, std::size_t to, const StepOut& out) noexcept {
+    for (std::size_t i = from; i < to; ++i, ++row) {
+      if ((out.terminated[i] | out.truncated[i]) != 0) {
+        float* obs = out.obs + i * obs_size_v;
+        std::copy_n(obs, obs_size_v, out.final_obs + i * obs_size_v);
+        out.episode_return[i] = tallies_[row];
+        out.episode_length[i] = lengths_[row];
+        begin(row, obs);
+      }
+    }
+  }
+
+  typename E::Params params_;
+  std::int32_t limit_;
+  std::vector<E> envs_;
+  std::vector<Pcg64> rngs_;
+  std::vector<double> tallies_;        ///< rewards since the episode's start
+  std::vector<std::int32_t> lengths_;  ///< steps since the episode's start
+};
+
+}  // namespace shoal

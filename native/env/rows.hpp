@@ -1,0 +1,48 @@
+// What a pool of environment rows offers to the rest of the house, whichever environment it holds.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace shoal {
+
+/// Where a block of `count` rows writes one step. Element 0 of every pointer belongs to the first row of the block.
+/// `final_obs`, `episode_return` and `episode_length` are written only for rows whose episode ended in this step.
+struct StepOut {
+  float* obs;               ///< [count, obs_size]; at an episode's end already the next episode's first
+  double* reward;           ///< [count]
+  std::uint8_t* terminated; ///< [count] 0 or 1
+  std::uint8_t* truncated;  ///< [count] 0 or 1
+  float* final_obs;         ///< [count, obs_size]
+  double* episode_return;   ///< [count]
+  std::int64_t* episode_length; ///< [count]
+};
+
+/// Rows of one environment, stepped in place. Calls on disjoint rows may run on different threads at once.
+/// Virtual per block of rows, never per row.
+class Rows {
+ public:
+  Rows() = default;
+  Rows(const Rows&) = delete;
+  Rows& operator=(const Rows&) = delete;
+  virtual ~Rows() = default;
+
+  [[nodiscard]] virtual int num_rows() const noexcept = 0;
+  [[nodiscard]] virtual int obs_size() const noexcept = 0;
+  /// Elements of one action: 1 for a discrete one (int64), the Box's size otherwise (float32).
+  [[nodiscard]] virtual int action_size() const noexcept = 0;
+  [[nodiscard]] virtual bool discrete() const noexcept = 0;
+  /// Seeds the generator of row first+i with seeds[i] as Gymnasium's reset(seed=...) does, and resets the row.
+  virtual void reset_rows(int first, std::span<const std::uint64_t> seeds, float* obs) noexcept = 0;
+  /// The first row (of the pool) whose action is out of range or NaN; -1 when all are good.
+  /// `actions` is int64 [count] or float32 [count, action_size].
+  [[nodiscard]] virtual int bad_action(int first, int count, const void* actions) const noexcept = 0;
+  virtual void step_rows(int first, int count, const void* actions, const StepOut& out) noexcept = 0;
+  /// Bytes that hold one row whole: environment, generator, episode counters.
+  [[nodiscard]] virtual std::size_t row_bytes() const noexcept = 0;
+  virtual void save_rows(int first, int count, std::byte* to) const noexcept = 0;
+  virtual void load_rows(int first, int count, const std::byte* from) noexcept = 0;
+};
+
+}  // namespace shoal

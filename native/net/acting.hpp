@@ -1,0 +1,92 @@
+// Forward passes for acting: values, logits, and actions drawn from them, chunk by chunk.
+#pragma once
+
+#include "net/heads.hpp"
+#include "net/tower.hpp"
+
+namespace shoal::SHOAL_ISA {
+
+SHOAL_INLINE int chunk_size(std::ptrdiff_t left) noexcept { return left < kChunk ? static_cast<int>(left) : kChunk; }
+
+static void forward(const Net& net, const float* params, const float* obs, std::ptrdiff_t count,
+                    const Workspace& space, float* logits, float* value) noexcept {
+  for (std::ptrdiff_t first = 0; first < count; first += kChunk) {
+    const int many = chunk_size(count - first);
+    const int width = whole_vectors(many);
+    gather_obs(net, obs + first * net.obs_size, nullptr, many, width, space.obs);
+    if (logits != nullptr) {
+      tower_forward(net, net.actor, params, width, space);
+      for (int s = 0; s < many; ++s) {
+        for (int j = 0; j < net.num_outputs; ++j) {
+          logits[(first + s) * net.num_outputs + j] = space.output[j * kChunk + s];
+        }
+      }
+    }
+    tower_forward(net, net.critic, params, width, space);
+    for (int s = 0; s < many; ++s) {
+      value[first + s] = space.output[s];
+    }
+  }
+}
+
+/// Means plus noise times the standard deviation; the noise lies in space.action and makes way for the actions.
+SHOAL_INLINE void act_gaussian(const Net& net, const float* params, bool greedy, int width,
+                               const Workspace& space) noexcept {
+  for (int d = 0; d < net.num_actions; ++d) {
+    const Vec std = exponential(splat(params[net.log_std + d]));
+    for (int s = 0; s < width; s += kLanes) {
+      const std::ptrdiff_t at = d * kChunk + s;
+      const Vec mean = load(space.output + at);
+      store(space.action + at, greedy ? mean : mean + std * load(space.action + at));
+    }
+  }
+}
+
+/// One chunk's actions: into space.choice or space.action, log-probabilities into space.delta.
+static inline void choose(const Net& net, const float* params, const Noise& noise, std::ptrdiff_t first, int many,
+                          const Workspace& space) noexcept {
+  const int width = whole_vectors(many);
+  const bool gaussian = net.head == Head::gaussian;
+  if (!noise.greedy) {
+    draw_noise(noise, first, many, net.num_actions, gaussian, space.action);
+  }
+  if (gaussian) {
+    act_gaussian(net, params, noise.greedy, width, space);
+  }
+  for (int s = 0; s < width; s += kLanes) {
+    const Vec log_prob =
+        gaussian ? gaussian_log_prob(net, params, space.output + s, space.action + s)
+                 : act_categorical(net, space.output + s, noise.greedy, space.action + s, space.choice + s);
+    store(space.delta + s, log_prob);
+  }
+}
+
+static void act(const Net& net, const float* params, const float* obs, std::ptrdiff_t count, const Noise& noise,
+                const Workspace& space, const ActOut& out) noexcept {
+  for (std::ptrdiff_t first = 0; first < count; first += kChunk) {
+    const int many = chunk_size(count - first);
+    const int width = whole_vectors(many);
+    gather_obs(net, obs + first * net.obs_size, nullptr, many, width, space.obs);
+    tower_forward(net, net.actor, params, width, space);
+    choose(net, params, noise, first, many, space);
+    for (int k = 0; k < net.num_actions; ++k) {
+      for (int s = 0; s < many; ++s) {
+        const std::ptrdiff_t to = (first + s) * net.num_actions + k;
+        if (net.head == Head::gaussian) {
+          out.action[to] = space.action[k * kChunk + s];
+        } else {
+          out.choice[to] = space.choice[k * kChunk + s];
+        }
+      }
+    }
+    for (int s = 0; s < many; ++s) {
+      out.log_prob[first + s] = space.delta[s];
+    }
+    tower_forward(net, net.critic, params, width, space);
+    for (int s = 0; s < many; ++s) {
+      out.value[first + s] = space.output[s];
+    }
+  }
+}
+
+}  // namespace shoal::SHOAL_ISA

@@ -1,0 +1,216 @@
+// Matrix products over chunks of samples, and a Linear layer's forward and backward made of them.
+//
+// One micro-kernel serves all three products of a layer. It keeps a tile of C in registers and adds A's numbers, one
+// broadcast for each row, times B's vectors, in the order of k: a sample's result never depends on its neighbours.
+#pragma once
+
+#include "net/shape.hpp"
+#include "net/vec.hpp"
+
+namespace shoal::SHOAL_ISA {
+
+/// What a tile of C starts from.
+enum class Start : std::uint8_t { zero, bias, sum };
+
+/// C[rows][cols] = start + sum_k A[row][k] * B[k][col]; a leading dimension counts floats from one row to the next.
+struct Product {
+  int depth;
+  std::ptrdiff_t a_step;
+  std::ptrdiff_t b_step;
+  std::ptrdiff_t c_step;
+};
+
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kTileVecs = 4;  // 32 registers: 6 x 4, 12 x 2 and 12 x 1 sums
+constexpr int tile_rows(int vecs) { return vecs == 4 ? 6 : 12; }
+#elif defined(__FMA__)
+constexpr int kTileVecs = 2;  // 16 registers: 6 x 2 and 12 x 1
+constexpr int tile_rows(int vecs) { return vecs == 2 ? 6 : 12; }
+#else
+constexpr int kTileVecs = 2;  // 16 registers, and a product needs one of its own: 4 x 2 and 8 x 1
+constexpr int tile_rows(int vecs) { return vecs == 2 ? 4 : 8; }
+#endif
+
+/// One tile of M rows and V vectors. Transposed: A is stored [k][row].
+template <int M, int V, Start S, bool Transposed>
+void tile(const Product& p, const float* a, const float* b, float* c, const float* bias) noexcept {
+  Vec sum[M][V];
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 16
+    for (int v = 0; v < V; ++v) {
+      if constexpr (S == Start::zero) {
+        sum[m][v] = Vec{};
+      } else if constexpr (S == Start::bias) {
+        sum[m][v] = splat(bias[m]);
+      } else {
+        sum[m][v] = load(c + m * p.c_step + v * kLanes);
+      }
+    }
+  }
+  for (int k = 0; k < p.depth; ++k) {
+    Vec x[V];
+#pragma GCC unroll 16
+    for (int v = 0; v < V; ++v) {
+      x[v] = load(b + v * kLanes);
+    }
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+      const float w = Transposed ? a[m] : a[m * p.a_step];
+#pragma GCC unroll 16
+      for (int v = 0; v < V; ++v) {
+        sum[m][v] += x[v] * w;
+      }
+    }
+    a += Transposed ? p.a_step : 1;
+    b += p.b_step;
+  }
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 16
+    for (int v = 0; v < V; ++v) {
+      store(c + m * p.c_step + v * kLanes, sum[m][v]);
+    }
+  }
+}
+
+/// All rows of one panel of V vectors: tiles of M rows, then the rest by smaller ones.
+template <int M, int V, Start S, bool Transposed>
+SHOAL_INLINE void panel(int rows, const Product& p, const float* a, const float* b, float* c,
+                        const float* bias) noexcept {
+  while (rows >= M) {
+    tile<M, V, S, Transposed>(p, a, b, c, bias);
+    rows -= M;
+    a += M * (Transposed ? 1 : p.a_step);
+    c += M * p.c_step;
+    bias += S == Start::bias ? M : 0;
+  }
+  if constexpr (M > 1) {
+    constexpr int kNext = M > 4 ? 4 : M / 2;
+    panel<kNext, V, S, Transposed>(rows, p, a, b, c, bias);
+  }
+}
+
+/// The whole product; `cols` is a multiple of kLanes.
+template <Start S, bool Transposed, int V = kTileVecs>
+void product(int rows, int cols, const Product& p, const float* a, const float* b, float* c,
+             const float* bias) noexcept {
+  while (cols >= V * kLanes) {
+    panel<tile_rows(V), V, S, Transposed>(rows, p, a, b, c, bias);
+    cols -= V * kLanes;
+    b += V * kLanes;
+    c += V * kLanes;
+  }
+  if constexpr (V > 1) {
+    product<S, Transposed, V / 2>(rows, cols, p, a, b, c, bias);
+  }
+}
+
+/// y = W x + b for `width` samples (a multiple of kLanes).
+SHOAL_INLINE void dense_forward(const Dense& layer, const float* params, int width, const float* x,
+                                float* y) noexcept {
+  product<Start::bias, false>(layer.out, width, {layer.in, layer.in, kChunk, kChunk}, params + layer.weight, x, y,
+                              params + layer.bias);
+}
+
+/// The gradient of the loss with respect to x, from that with respect to y: dx = W^T dy.
+SHOAL_INLINE void dense_backward(const Dense& layer, const float* params, int width, const float* dy,
+                                 float* dx) noexcept {
+  product<Start::zero, true>(layer.in, width, {layer.out, layer.in, kChunk, kChunk}, params + layer.weight, dy, dx,
+                             nullptr);
+}
+
+/// to[sample][feature] = from[feature][sample], for features and samples in multiples of kLanes.
+static inline void transpose(int features, int width, const float* from, std::ptrdiff_t to_step, float* to) noexcept {
+  for (int f = 0; f < features; f += kLanes) {
+    for (int s = 0; s < width; s += kLanes) {
+      Vec rows[kLanes];
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) {
+        rows[i] = load(from + (f + i) * kChunk + s);
+      }
+      transpose_square(rows);
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) {
+        store(to + (s + i) * to_step + f, rows[i]);
+      }
+    }
+  }
+}
+
+/// Adds x's and dy's products lane by lane: for a weight of few rows or columns.
+static inline void add_narrow(const Dense& layer, int width, const float* x, const float* dy, float* sums) noexcept {
+  constexpr int kInputs = 4;
+  for (int o = 0; o < layer.out; ++o) {
+    for (int i = 0; i < layer.in; i += kInputs) {
+      const int many = layer.in - i < kInputs ? layer.in - i : kInputs;
+      float* at = sums + (static_cast<std::ptrdiff_t>(o) * layer.in + i) * kPad;
+      Vec sum[kInputs];
+      for (int j = 0; j < kInputs; ++j) {
+        sum[j] = j < many ? load(at + j * kPad) : Vec{};
+      }
+      for (int s = 0; s < width; s += kLanes) {
+        const Vec d = load(dy + o * kChunk + s);
+        for (int j = 0; j < kInputs; ++j) {
+          sum[j] += d * load(x + (i + j) * kChunk + s);
+        }
+      }
+      for (int j = 0; j < many; ++j) {
+        store(at + j * kPad, sum[j]);
+      }
+    }
+  }
+}
+
+/// Adds the chunk's share of the gradients with respect to W (dy x^T) and b (dy's sums) to a shard's accumulators.
+/// Lanes beyond `count` hold dy = 0 and a finite x.
+SHOAL_INLINE void dense_gradient(const Dense& layer, int count, int width, const float* x, const float* dy,
+                                 float* transposed, float* sums) noexcept {
+  for (int o = 0; o < layer.out; ++o) {
+    Vec sum = load(sums + layer.sum_bias + o * kPad);
+    for (int s = 0; s < width; s += kLanes) {
+      sum += load(dy + o * kChunk + s);
+    }
+    store(sums + layer.sum_bias + o * kPad, sum);
+  }
+  if (layer.narrow) {
+    add_narrow(layer, width, x, dy, sums + layer.sum_weight);
+    return;
+  }
+  const auto columns = static_cast<int>(padded(layer.in));
+  transpose(columns, width, x, columns, transposed);
+  product<Start::sum, false>(layer.out, columns, {count, kChunk, columns, columns}, dy, transposed,
+                             sums + layer.sum_weight, nullptr);
+}
+
+/// Sums of the lanes of `many` accumulators.
+static inline void sum_lanes(const float* sums, std::ptrdiff_t many, float* out) noexcept {
+  for (std::ptrdiff_t i = 0; i < many; i += kLanes) {
+    const int here = many - i < kLanes ? static_cast<int>(many - i) : kLanes;
+    Vec rows[kLanes];
+    for (int j = 0; j < kLanes; ++j) {
+      rows[j] = j < here ? load(sums + (i + j) * kPad) : Vec{};
+    }
+    const Vec total = lane_sums(rows);
+    for (int j = 0; j < here; ++j) {
+      out[i + j] = total[j];
+    }
+  }
+}
+
+/// A shard's accumulators, in the order of the parameters.
+SHOAL_INLINE void finish_gradient(const Dense& layer, const float* sums, float* grad) noexcept {
+  sum_lanes(sums + layer.sum_bias, layer.out, grad + layer.bias);
+  if (layer.narrow) {
+    sum_lanes(sums + layer.sum_weight, static_cast<std::ptrdiff_t>(layer.out) * layer.in, grad + layer.weight);
+    return;
+  }
+  const std::ptrdiff_t step = padded(layer.in);
+  for (int o = 0; o < layer.out; ++o) {
+    for (int i = 0; i < layer.in; ++i) {
+      grad[layer.weight + static_cast<std::ptrdiff_t>(o) * layer.in + i] = sums[layer.sum_weight + o * step + i];
+    }
+  }
+}
+
+}  // namespace shoal::SHOAL_ISA

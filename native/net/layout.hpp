@@ -1,0 +1,106 @@
+// From a policy's description to its offsets: where every layer lies in the parameters and in the accumulators.
+#pragma once
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "net/shape.hpp"
+
+namespace shoal {
+
+struct MlpConfig {
+  int obs_size;
+  std::vector<int> hidden;
+  std::string head;  ///< "categorical" or "gaussian"
+  std::vector<int> action_nvec;
+  std::string activation;  ///< "tanh" or "relu"
+};
+
+inline void check_config(const MlpConfig& config) {
+  const auto positive = [](const std::vector<int>& sizes) {
+    return std::all_of(sizes.begin(), sizes.end(), [](int size) { return size > 0; });
+  };
+  if (config.obs_size < 1) {
+    throw std::invalid_argument("obs_size must be at least 1, not " + std::to_string(config.obs_size));
+  }
+  if (config.hidden.size() >= kMaxLayers || !positive(config.hidden)) {
+    throw std::invalid_argument("hidden must hold at most " + std::to_string(kMaxLayers - 1) + " positive sizes");
+  }
+  if (config.head != "categorical" && config.head != "gaussian") {
+    throw std::invalid_argument("head must be 'categorical' or 'gaussian', not '" + config.head + "'");
+  }
+  if (config.activation != "tanh" && config.activation != "relu") {
+    throw std::invalid_argument("activation must be 'tanh' or 'relu', not '" + config.activation + "'");
+  }
+  if (config.action_nvec.empty() || !positive(config.action_nvec)) {
+    throw std::invalid_argument("action_nvec must hold at least one positive size");
+  }
+  const bool gaussian = config.head == "gaussian";
+  if (gaussian && config.action_nvec.size() != 1) {
+    throw std::invalid_argument("action_nvec of a gaussian head must be [dim], not " +
+                                std::to_string(config.action_nvec.size()) + " sizes");
+  }
+  const int actions = gaussian ? config.action_nvec[0] : static_cast<int>(config.action_nvec.size());
+  if (actions > kMaxActions) {
+    throw std::invalid_argument("an action may have at most " + std::to_string(kMaxActions) + " parts, not " +
+                                std::to_string(actions));
+  }
+}
+
+/// Lays one tower out behind what `net` holds already.
+inline Tower lay_tower(const MlpConfig& config, int outputs, Net& net) {
+  constexpr int kNarrow = 8;  // up to this width, sums lane by lane beat the product with a transposed input
+  constexpr int kNarrowWeights = 1024;
+  Tower tower{};
+  int in = config.obs_size;
+  for (std::size_t l = 0; l <= config.hidden.size(); ++l) {
+    const int out = l < config.hidden.size() ? config.hidden[l] : outputs;
+    Dense& layer = tower.layers[l];
+    layer.in = in;
+    layer.out = out;
+    layer.narrow = std::min(in, out) <= kNarrow && in * out <= kNarrowWeights;
+    const std::ptrdiff_t weights = static_cast<std::ptrdiff_t>(in) * out;
+    layer.weight = net.num_params;
+    layer.bias = layer.weight + weights;
+    net.num_params = layer.bias + out;
+    layer.sum_weight = net.num_sums;
+    layer.sum_bias = layer.sum_weight + (layer.narrow ? weights * kPad : out * padded(in));
+    net.num_sums = layer.sum_bias + static_cast<std::ptrdiff_t>(out) * kPad;
+    net.max_width = std::max({net.max_width, in, out});
+    in = out;
+  }
+  tower.depth = static_cast<int>(config.hidden.size()) + 1;
+  net.max_depth = tower.depth;
+  return tower;
+}
+
+/// The layout in torch's order: the actor's Linear layers (weight, then bias), the critic's, log_std of a Gaussian.
+inline Net make_net(const MlpConfig& config) {
+  check_config(config);
+  Net net{};
+  net.obs_size = config.obs_size;
+  net.head = config.head == "gaussian" ? Head::gaussian : Head::categorical;
+  net.tanh = config.activation == "tanh";
+  if (net.head == Head::gaussian) {
+    net.num_actions = net.num_outputs = config.action_nvec[0];
+  } else {
+    net.num_actions = static_cast<int>(config.action_nvec.size());
+    for (int k = 0; k < net.num_actions; ++k) {
+      net.nvec[k] = config.action_nvec[static_cast<std::size_t>(k)];
+      net.num_outputs += net.nvec[k];
+    }
+  }
+  net.actor = lay_tower(config, net.num_outputs, net);
+  net.critic = lay_tower(config, 1, net);
+  if (net.head == Head::gaussian) {
+    net.log_std = net.num_params;
+    net.num_params += net.num_actions;
+    net.sum_log_std = net.num_sums;
+    net.num_sums += static_cast<std::ptrdiff_t>(net.num_actions) * kPad;
+  }
+  return net;
+}
+
+}  // namespace shoal

@@ -1,0 +1,69 @@
+// The shape of a two-tower policy: sizes and offsets only, plain numbers that every instruction set's kernels can read.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace shoal {
+
+constexpr int kMaxLayers = 16;   ///< Linear layers of one tower, the last one included
+constexpr int kMaxActions = 64;  ///< sub-actions of a multi-categorical head
+constexpr int kChunk = 64;       ///< samples that pass through the towers together
+constexpr int kPad = 16;         ///< every buffer's rows and lanes come in multiples of this
+
+constexpr std::ptrdiff_t padded(std::ptrdiff_t size) noexcept { return (size + kPad - 1) / kPad * kPad; }
+
+/// One Linear layer. Offsets count floats: `weight` [out, in] and `bias` [out] in the parameters, `sum_weight` and
+/// `sum_bias` in a shard's accumulators.
+struct Dense {
+  int in;
+  int out;
+  std::ptrdiff_t weight;
+  std::ptrdiff_t bias;
+  std::ptrdiff_t sum_weight;
+  std::ptrdiff_t sum_bias;
+  bool narrow;  ///< the weight's gradient is summed lane by lane: [out, in, kPad]; otherwise [out, padded(in)]
+};
+
+struct Tower {
+  int depth;  ///< Linear layers
+  Dense layers[kMaxLayers];
+};
+
+enum class Head : std::uint8_t { categorical, gaussian };
+
+struct Net {
+  Tower actor;
+  Tower critic;
+  int obs_size;
+  Head head;
+  bool tanh;        ///< hidden activation: tanh or else relu
+  int num_outputs;  ///< logits or means: what the actor's last layer gives
+  int num_actions;  ///< numbers in one action: sub-actions, or a Gaussian's dimensions
+  int nvec[kMaxActions];
+  int max_width;  ///< the widest of all layers' inputs and outputs
+  int max_depth;
+  std::ptrdiff_t log_std;      ///< offset in the parameters
+  std::ptrdiff_t sum_log_std;  ///< offset in the accumulators: [dim, kPad]
+  std::ptrdiff_t num_params;
+  std::ptrdiff_t num_sums;  ///< floats of one shard's accumulators
+  // Observation normalisation, x -> clip((x - mean) * inv_std); no mean, no normalisation.
+  const float* mean;
+  const float* inv_std;
+  float clip;
+};
+
+/// Buffers for one chunk of samples, feature-major: [feature][kChunk].
+struct Workspace {
+  float* obs;
+  float* hidden;  ///< layer l's activations at hidden + l * hidden_stride
+  std::ptrdiff_t hidden_stride;
+  float* output;      ///< logits, means or the value
+  float* delta;       ///< gradients with respect to a layer's output
+  float* delta_next;  ///< those of the layer below
+  float* transposed;  ///< [kChunk][padded(in)]
+  float* action;      ///< [num_actions][kChunk]
+  std::int32_t* choice;
+};
+
+}  // namespace shoal

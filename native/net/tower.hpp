@@ -1,0 +1,89 @@
+// One tower of the policy over a chunk of samples: gather observations, run the layers forward, run them backward.
+#pragma once
+
+#include "net/dense.hpp"
+#include "net/functions.hpp"
+
+namespace shoal::SHOAL_ISA {
+
+/// `count` samples in whole vectors.
+SHOAL_INLINE int whole_vectors(int count) noexcept { return (count + kLanes - 1) / kLanes * kLanes; }
+
+/// Observations [row][feature] into feature-major lanes, normalised; lanes beyond `count` get 0. Without an index: rows
+/// 0 to count - 1.
+static inline void gather_obs(const Net& net, const float* obs, const std::int32_t* index, int count, int width,
+                              float* to) noexcept {
+  const int size = net.obs_size;
+  for (int s = 0; s < count; ++s) {
+    const float* row = obs + (index == nullptr ? s : static_cast<std::ptrdiff_t>(index[s])) * size;
+    for (int f = 0; f < size; ++f) {
+      to[f * kChunk + s] = row[f];
+    }
+  }
+  for (int f = 0; f < size; ++f) {
+    float* lanes = to + f * kChunk;
+    for (int s = count; s < width; ++s) {
+      lanes[s] = 0.0F;
+    }
+    if (net.mean != nullptr) {
+      for (int s = 0; s < width; s += kLanes) {
+        store(lanes + s, clamp((load(lanes + s) - net.mean[f]) * net.inv_std[f], -net.clip, net.clip));
+      }
+    }
+  }
+}
+
+/// The hidden activation, in place.
+static inline void activate(const Net& net, int features, int width, float* x) noexcept {
+  for (int f = 0; f < features; ++f) {
+    float* lanes = x + f * kChunk;
+    for (int s = 0; s < width; s += kLanes) {
+      const Vec z = load(lanes + s);
+      store(lanes + s, net.tanh ? hyperbolic_tangent(z) : (z < 0.0F ? Vec{} : z));
+    }
+  }
+}
+
+/// dx becomes dx times the activation's slope, from the activation's own output y: 1 - y^2, or 1 where y > 0.
+static inline void through_activation(const Net& net, int features, int width, const float* y, float* dx) noexcept {
+  for (int f = 0; f < features; ++f) {
+    for (int s = 0; s < width; s += kLanes) {
+      const std::ptrdiff_t at = f * kChunk + s;
+      const Vec a = load(y + at);
+      const Vec d = load(dx + at);
+      store(dx + at, net.tanh ? d - d * (a * a) : (a > 0.0F ? d : Vec{}));
+    }
+  }
+}
+
+/// All layers of a tower; the last one's output goes to space.output.
+static inline void tower_forward(const Net& net, const Tower& tower, const float* params, int width,
+                                 const Workspace& space) noexcept {
+  const float* x = space.obs;
+  for (int l = 0; l + 1 < tower.depth; ++l) {
+    float* y = space.hidden + l * space.hidden_stride;
+    dense_forward(tower.layers[l], params, width, x, y);
+    activate(net, tower.layers[l].out, width, y);
+    x = y;
+  }
+  dense_forward(tower.layers[tower.depth - 1], params, width, x, space.output);
+}
+
+/// The parameters' gradients, from those with respect to the tower's output in space.delta.
+static inline void tower_backward(const Net& net, const Tower& tower, const float* params, int count, int width,
+                                  Workspace space, float* sums) noexcept {
+  for (int l = tower.depth - 1; l >= 0; --l) {
+    const Dense& layer = tower.layers[l];
+    const float* x = l > 0 ? space.hidden + (l - 1) * space.hidden_stride : space.obs;
+    dense_gradient(layer, count, width, x, space.delta, space.transposed, sums);
+    if (l > 0) {
+      dense_backward(layer, params, width, space.delta, space.delta_next);
+      through_activation(net, layer.in, width, x, space.delta_next);
+      float* const below = space.delta_next;
+      space.delta_next = space.delta;
+      space.delta = below;
+    }
+  }
+}
+
+}  // namespace shoal::SHOAL_ISA

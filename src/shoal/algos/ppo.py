@@ -1,0 +1,229 @@
+"""PPO: proximal policy optimisation with a clipped surrogate (Schulman et al. 2017, arXiv 1707.06347)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch.optim import Adam
+
+from shoal.math.losses import approximate_kl, masked_mean, normalise_advantage, ppo_policy_loss, value_loss
+from shoal.math.returns import gae
+from shoal.nets.lowering import STATS, Plan, lower
+from shoal.nets.policy import Network, make_policy
+from shoal.nets.weights import pack
+from shoal.stream.rollouts import rollouts
+from shoal.stream.schedules import schedule
+from shoal.types import ConfigError, Steps, map_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import Tensor, nn
+
+    from shoal.envs.vec_env import VecEnv
+    from shoal.run.loop import Run
+
+    Epoch = Callable[[Steps, Tensor, Tensor], float]
+
+
+@dataclass(frozen=True, slots=True)
+class PPO:
+    """Settings of PPO."""
+
+    total_timesteps: int = 1_000_000
+    """Environment steps of the whole run; more steps, more training."""
+    num_envs: int = 16
+    """Rows that act together; more rows make larger, more varied rollouts and faster steps."""
+    num_steps: int = 128
+    """Steps a rollout; longer ones see further and update less often."""
+    num_minibatches: int = 8
+    """Parts of a rollout, one gradient step each; more parts, smaller and more numerous steps."""
+    update_epochs: int = 4
+    """Passes over a rollout; more passes use the data better and drift further from it."""
+    learning_rate: float = 3e-4
+    """Adam's step size; larger learns faster and less surely."""
+    anneal: Literal["none", "linear", "kl"] = "none"
+    """Learning rate: constant, linearly to 0 at total_timesteps, or adapted to keep the KL near target_kl."""
+    adam_eps: float = 1e-5
+    """Adam's epsilon; larger damps steps of parameters with small gradients."""
+    gamma: float = 0.99
+    """Discount; nearer to 1 looks further ahead."""
+    gae_lambda: float = 0.95
+    """Nearer to 1: less bias, more variance in the advantages."""
+    clip_coef: float = 0.2
+    """How far the ratio of probabilities may move before its gradient stops."""
+    clip_vloss: bool = False
+    """Clip the value's step around its old prediction as well."""
+    norm_adv: bool = True
+    """Normalise the advantages of each minibatch."""
+    ent_coef: float = 0.0
+    """Weight of the entropy; larger explores longer."""
+    vf_coef: float = 0.5
+    """Weight of the value loss."""
+    max_grad_norm: float = 0.5
+    """The gradient's norm is cut to this; smaller is steadier and slower."""
+    target_kl: float | None = None
+    """Stop an update's epochs once the KL exceeds this; with anneal="kl" the KL to aim at."""
+    reward_scale: float = 1.0
+    """Rewards are multiplied by this before learning, so that values are of the order of 1 to 10."""
+    schedule: Literal["sync", "overlap"] = "sync"
+    """overlap: half of the rows act while the other half step."""
+    act_block: int = 64
+    """Rows in one forward while acting; part of the result's identity, not of its quality."""
+    grad_shards: int = 2
+    """Parts of a minibatch whose gradients are computed apart; as many threads as this can help."""
+    network: Network = field(default_factory=Network)
+    """The default policy's shape."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot work, with what would."""
+        batch = self.num_envs * self.num_steps
+        if min(self.num_envs, self.num_steps, self.num_minibatches, self.update_epochs, self.total_timesteps) < 1:
+            raise ConfigError("num_envs, num_steps, num_minibatches, update_epochs and total_timesteps must be >= 1")
+        if batch % self.num_minibatches:
+            fits = max(n for n in range(1, self.num_minibatches + 1) if batch % n == 0)
+            raise ConfigError(
+                f"{self.num_envs} envs x {self.num_steps} steps = {batch} steps do not split into "
+                f"{self.num_minibatches} minibatches; num_minibatches={fits} would"
+            )
+        if self.norm_adv and batch // self.num_minibatches < 2:
+            raise ConfigError("a minibatch of 1 step cannot be normalised; use fewer num_minibatches or norm_adv=False")
+        if self.network.recurrent != "none" and self.num_envs % self.num_minibatches:
+            raise ConfigError(
+                f"recurrent minibatches are whole rows: num_minibatches={self.num_minibatches} must divide "
+                f"num_envs={self.num_envs}"
+            )
+        if self.anneal == "kl" and self.target_kl is None:
+            raise ConfigError('anneal="kl" needs target_kl; 0.01 is a usual value')
+
+
+Config = PPO
+
+
+def train(cfg: PPO, env: VecEnv, run: Run, policy: nn.Module | None = None) -> nn.Module:
+    """Trains a policy (the default one unless given) until the run ends; returns it."""
+    policy = (policy or make_policy(env.spec, cfg.network, run.settings.seed)).to(run.settings.device)
+    optimizer = Adam(policy.parameters(), lr=cfg.learning_rate, eps=cfg.adam_eps)
+    acting = run.acting(cfg.act_block)
+    stream = rollouts(
+        env, policy, num_steps=cfg.num_steps, schedule=schedule(cfg.schedule), acting=acting, meter=run.meter
+    )
+    loop = run.loop(stream, state={"policy": policy, "optimizer": optimizer})
+    settings = {"num_threads": acting.num_threads, "act_block": cfg.act_block, "grad_shards": cfg.grad_shards}
+    plan = lower(policy, env.spec, pack(policy), **settings) if acting.native else None
+    epoch = native_epoch(plan, optimizer, cfg, run) if plan else torch_epoch(policy, optimizer, cfg, run)
+    for rollout in loop:
+        if cfg.anneal == "linear":
+            done = min(1.0, stream.env_steps / cfg.total_timesteps)
+            optimizer.param_groups[0]["lr"] = cfg.learning_rate * (1 - done)
+        reward = rollout.reward * cfg.reward_scale
+        advantage, target = gae(rollout, gamma=cfg.gamma, gae_lambda=cfg.gae_lambda, reward=reward)
+        for _ in range(cfg.update_epochs):
+            kl = epoch(rollout, advantage, target)
+            if cfg.target_kl is not None and cfg.anneal != "kl" and kl > cfg.target_kl:
+                break
+        if cfg.anneal == "kl":
+            adapt_learning_rate(optimizer, kl, cfg)
+        run.log({"train/learning_rate": optimizer.param_groups[0]["lr"]})
+        stream.publish(policy)
+    return policy
+
+
+def ppo_loss(output: Any, batch: Steps, advantage: Tensor, target: Tensor, cfg: PPO) -> tuple[Tensor, list[Tensor]]:
+    """The whole loss of a minibatch and its parts: policy, value, entropy, approximate KL, clipped fraction."""
+    valid = batch.valid
+    if cfg.norm_adv:
+        advantage = normalise_advantage(advantage, valid)
+    log_prob = output.distribution.log_prob(batch.action)
+    policy_loss = masked_mean(ppo_policy_loss(log_prob, batch.log_prob, advantage, cfg.clip_coef), valid)
+    old_value = batch.value if cfg.clip_vloss else None
+    v_loss = masked_mean(value_loss(output.value, target, old_value, cfg.clip_coef), valid)
+    entropy = masked_mean(output.distribution.entropy(), valid)
+    with torch.no_grad():
+        kl = masked_mean(approximate_kl(log_prob, batch.log_prob), valid)
+        outside = ((log_prob - batch.log_prob).exp() - 1).abs() > cfg.clip_coef
+        clipped = masked_mean(outside.float(), valid)
+    return policy_loss - cfg.ent_coef * entropy + cfg.vf_coef * v_loss, [policy_loss, v_loss, entropy, kl, clipped]
+
+
+def torch_epoch(policy: nn.Module, optimizer: Adam, cfg: PPO, run: Run) -> Epoch:
+    """One pass over a rollout in torch: any policy, any device."""
+    recurrent = getattr(policy, "initial_state", lambda _: None)(1) is not None
+    if recurrent and cfg.num_envs % cfg.num_minibatches:
+        raise ConfigError(f"a recurrent policy's num_minibatches must divide num_envs={cfg.num_envs}")
+
+    def epoch(rollout: Steps, advantage: Tensor, target: Tensor) -> float:
+        kls: list[Tensor] = []
+        for index in minibatches(run.rng, rollout.valid, cfg.num_minibatches, rows=recurrent):
+            at = torch.from_numpy(index).long().to(advantage.device)
+            batch = take(rollout, at, rows=recurrent)
+            output = policy(batch.obs, batch.state, batch.start)
+            parts = (_take(advantage, at, rows=recurrent), _take(target, at, rows=recurrent))
+            loss, stats = ppo_loss(output, batch, *parts, cfg)
+            optimizer.zero_grad()
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), cfg.max_grad_norm)
+            optimizer.step()
+            run.log(dict(zip(STATS, [*stats, norm], strict=True)))
+            kls.append(stats[3])
+        return float(torch.stack(kls).mean())
+
+    return epoch
+
+
+def native_epoch(plan: Plan, optimizer: Adam, cfg: PPO, run: Run) -> Epoch:
+    """The same pass in native code, on the same weights and the same optimizer state."""
+    exp_avg, exp_avg_sq = plan.moments(optimizer, "exp_avg", "exp_avg_sq")
+    parameters = optimizer.param_groups[0]["params"]
+    step = torch.as_tensor(optimizer.state[parameters[0]].get("step", 0.0), dtype=torch.float32).clone()
+    for parameter in parameters:
+        optimizer.state[parameter]["step"] = step
+    names = ("clip_coef", "clip_vloss", "ent_coef", "vf_coef", "norm_adv", "max_grad_norm", "adam_eps")
+    constants = {name: getattr(cfg, name) for name in names}
+    constants |= {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
+
+    def epoch(rollout: Steps, advantage: Tensor, target: Tensor) -> float:
+        arrays = plan.flatten(rollout) | {"advantage": advantage.numpy().ravel(), "target": target.numpy().ravel()}
+        stats, rate, number = np.zeros(8), optimizer.param_groups[0]["lr"], int(step)
+        for index in minibatches(run.rng, rollout.valid, cfg.num_minibatches, rows=False):
+            number += 1
+            plan.ppo_step(arrays, index, learning_rate=rate, step=number, stats=stats, **constants)
+        step.fill_(number)
+        means = (stats[: len(STATS)] / stats[len(STATS)]).tolist()
+        run.log(dict(zip(STATS, means, strict=True)))
+        return means[3]
+
+    return epoch
+
+
+def minibatches(rng: np.random.Generator, valid: Tensor, parts: int, *, rows: bool) -> Iterator[np.ndarray[Any, Any]]:
+    """Random parts of a rollout as int32 indices: of its valid steps (t * B + b), or of whole rows."""
+    whole = np.arange(valid.shape[1]) if rows else np.flatnonzero(valid.cpu().numpy())
+    yield from np.array_split(rng.permutation(whole).astype(np.int32), parts)
+
+
+def take(steps: Steps, index: Tensor, *, rows: bool) -> Steps:
+    """The chosen rows with all their steps, or the chosen steps as [1, M]."""
+    arrays = {name: _take(getattr(steps, name), index, rows=rows) for name in STEP_ARRAYS}
+    obs = map_tree(lambda x: _take(x, index, rows=rows), steps.obs)
+    state = map_tree(lambda x: x[index], steps.state) if rows else None
+    return Steps(
+        obs=obs, state=state, version=steps.version, final_obs=steps.final_obs, final_index=steps.final_index, **arrays
+    )
+
+
+STEP_ARRAYS = ("start", "action", "log_prob", "value", "next_value", "reward", "terminated", "truncated", "valid")
+
+
+def _take(x: Tensor, index: Tensor, *, rows: bool) -> Tensor:
+    return x[:, index] if rows else x.flatten(0, 1)[index].unsqueeze(0)
+
+
+def adapt_learning_rate(optimizer: Adam, kl: float, cfg: PPO) -> None:
+    """Divides the learning rate by 1.5 where the KL is over twice the target, multiplies where it is under half."""
+    assert cfg.target_kl is not None
+    factor = 1 / 1.5 if kl > 2 * cfg.target_kl else 1.5 if kl < cfg.target_kl / 2 else 1.0
+    optimizer.param_groups[0]["lr"] = min(1e-2, max(1e-6, optimizer.param_groups[0]["lr"] * factor))

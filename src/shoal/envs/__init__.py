@@ -1,0 +1,1 @@
+"""Environments: one contract, `VecEnv`, and the backends that keep it."""

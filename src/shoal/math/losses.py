@@ -1,0 +1,51 @@
+"""Losses of policy-gradient methods: pure functions of tensors, over any leading axes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def masked_mean(x: Tensor, valid: Tensor | None, *, axes: int | None = None) -> Tensor:
+    """The mean of the valid elements over the last `axes` axes (all of them by default)."""
+    dims = tuple(range(-(x.dim() if axes is None else axes), 0))
+    if valid is None:
+        return x.mean(dims)
+    weight = valid.to(x.dtype)
+    return (x * weight).sum(dims) / weight.sum(dims).clamp(min=1)
+
+
+def normalise_advantage(advantage: Tensor, valid: Tensor | None = None) -> Tensor:
+    """(A - mean) / (std + 1e-8) over the valid elements, std with Bessel's correction."""
+    chosen = advantage if valid is None else advantage[valid]
+    return (advantage - chosen.mean()) / (chosen.std() + 1e-8)
+
+
+def ppo_policy_loss(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_coef: float) -> Tensor:
+    """The clipped surrogate, negated, elementwise (Schulman et al. 2017, arXiv 1707.06347, eq. 7)."""
+    ratio = (log_prob - old_log_prob).exp()
+    return -torch.minimum(advantage * ratio, advantage * ratio.clamp(1 - clip_coef, 1 + clip_coef))
+
+
+def value_loss(value: Tensor, target: Tensor, old_value: Tensor | None = None, clip_coef: float = 0.0) -> Tensor:
+    """0.5 (v - target)^2 elementwise; with `old_value`, the larger of it and the one clipped around the old value."""
+    loss = (value - target).square()
+    if old_value is not None:
+        clipped = old_value + (value - old_value).clamp(-clip_coef, clip_coef)
+        loss = torch.maximum(loss, (clipped - target).square())
+    return 0.5 * loss
+
+
+def approximate_kl(log_prob: Tensor, old_log_prob: Tensor) -> Tensor:
+    """(r - 1) - log r elementwise, an unbiased, positive estimate of KL(old, new) (Schulman 2020, 'Approximating KL')."""
+    log_ratio = log_prob - old_log_prob
+    return log_ratio.exp() - 1 - log_ratio
+
+
+def policy_gradient_loss(log_prob: Tensor, advantage: Tensor) -> Tensor:
+    """-log pi(a|s) A elementwise (Williams 1992; Mnih et al. 2016, arXiv 1602.01783, section 4)."""
+    return -log_prob * advantage.detach()

@@ -1,0 +1,1 @@
+"""Memory of what was experienced: the slabs of rollouts."""

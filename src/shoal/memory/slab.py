@@ -1,0 +1,76 @@
+"""The memory of one rollout: blocks made once, seen by NumPy and torch without a copy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from shoal.types import Layout, Leaf, Spec, Steps, Tree, map_tree
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+BOOLS = ("start", "terminated", "truncated", "valid")
+FLOATS = ("log_prob", "value", "next_value", "reward")
+
+
+class Slab:
+    """T steps of B rows as NumPy arrays [T, B, ...] over one block; `steps` shows the same memory as torch tensors.
+
+    `final_obs` has room for an end in every step, but memory is only touched where an episode ended.
+    """
+
+    def __init__(self, spec: Spec, num_steps: int, num_rows: int, *, pinned: bool = False) -> None:
+        """`pinned`: page-locked memory, for copies to a GPU that run beside the computation."""
+        self.num_steps, self.num_rows, self.pinned = num_steps, num_rows, pinned
+        batch = (num_steps, num_rows)
+        self._blocks: list[torch.Tensor] = []
+        self.obs: Tree = self._allocate(spec.observation, batch)
+        action = spec.action.single
+        kept = np.dtype(np.float32) if action.dtype.kind == "f" else action.dtype
+        self.action: NDArray[Any] = self._array(kept, (*batch, *action.shape))
+        self.start, self.terminated, self.truncated, self.valid = (self._array(np.bool_, batch) for _ in BOOLS)
+        self.log_prob, self.value, self.next_value, self.reward = (self._array(np.float32, batch) for _ in FLOATS)
+        self.final_index = self._array(np.int32, batch)
+        self.final_obs: Tree = map_tree(
+            lambda x: np.empty((num_steps * num_rows, *x.shape[2:]), x.dtype),
+            self.obs,
+        )
+        self.num_final = 0
+        self.episode_return = np.zeros(batch)
+        self.episode_length = np.zeros(batch, np.int64)
+        self.valid[:] = True
+
+    def clear(self) -> None:
+        """Forgets the final observations before the slab is filled again."""
+        self.final_index[:] = -1
+        self.num_final = 0
+
+    def keep_final(self, t: int, rows: NDArray[np.intp], final_obs: Tree, *, first: int) -> None:
+        """Notes the final observations of `rows` (counted from `first`) of step t."""
+        at = slice(self.num_final, self.num_final + len(rows))
+        map_tree(lambda to, values: to.__setitem__(at, values[rows]), self.final_obs, final_obs)
+        self.final_index[t, rows + first] = np.arange(at.start, at.stop, dtype=np.int32)
+        self.num_final = at.stop
+
+    def steps(self, *, version: int, state: Tree, device: torch.device) -> Steps:
+        """The slab as tensors: views on the CPU, copies that are under way on another device."""
+
+        def tensor(array: NDArray[Any]) -> torch.Tensor:
+            return torch.from_numpy(array).to(device, non_blocking=True)
+
+        named = {name: tensor(getattr(self, name)) for name in (*BOOLS, *FLOATS, "action", "final_index")}
+        final_obs = map_tree(lambda x: tensor(x[: self.num_final]), self.final_obs)
+        return Steps(obs=map_tree(tensor, self.obs), final_obs=final_obs, state=state, version=version, **named)
+
+    def _allocate(self, layout: Layout, batch: tuple[int, ...]) -> Tree:
+        arrays = [self._array(leaf.dtype, (*batch, *leaf.shape)) for leaf in layout.leaves]
+        return layout.tree(arrays)
+
+    def _array(self, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+        layout = Layout((Leaf((), np.dtype(dtype), ()),))
+        block = torch.zeros(layout.offsets(shape)[1], dtype=torch.uint8, pin_memory=self.pinned)
+        self._blocks.append(block)
+        return layout.view(block.numpy(), *shape)

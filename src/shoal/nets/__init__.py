@@ -1,0 +1,1 @@
+"""Policies: networks, distributions over actions, acting, and lowering to native code."""

@@ -1,0 +1,157 @@
+"""Acting: a snapshot of a policy chooses actions for rows, with noise that is a function of (seed, row, step)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from shoal import _native
+from shoal.nets.lowering import Plan, lower
+from shoal.nets.weights import Snapshot
+from shoal.types import Spec, Tree, map_tree
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class Acted:
+    """What acting once gives for n rows: the environment's actions, and what the loss needs."""
+
+    env_action: NDArray[Any]
+    action: NDArray[Any]
+    log_prob: NDArray[np.float32]
+    value: NDArray[np.float32]
+
+
+class Actor(Protocol):
+    """Chooses actions for a fixed set of rows."""
+
+    row_step: NDArray[np.int64]
+    state: Tree
+
+    def act(self, obs: Tree, start: NDArray[np.bool_], rows: slice, *, greedy: bool = False) -> Acted:
+        """One step of `rows`; advances their recurrent state and noise counters."""
+        ...
+
+    def value(self, obs: Tree, start: NDArray[np.bool_], rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Values of observations that follow the last step of `rows`; nothing advances."""
+        ...
+
+    def update(self, policy: nn.Module, flat: Tensor) -> None:
+        """Takes the learner's weights over."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Acting:
+    """How a policy acts: none of it depends on the machine but the device."""
+
+    seed: int
+    stream: int = 0
+    """Which sequence of noise: training 0, evaluation 1, and so on."""
+    device: torch.device = torch.device("cpu")
+    native: bool = True
+    """Lower to native code where the policy can be."""
+    num_threads: int = 1
+    act_block: int = 64
+    """Rows in one forward; part of the configuration, because torch's bits depend on it."""
+
+
+def make_actor(policy: nn.Module, spec: Spec, num_rows: int, acting: Acting) -> Actor:
+    """A PlanActor where the policy can be lowered, a TorchActor otherwise."""
+    snapshot = Snapshot(policy)
+    settings = {"num_threads": acting.num_threads, "act_block": acting.act_block, "grad_shards": 1}
+    plan = lower(snapshot.policy, spec, snapshot.flat, **settings) if acting.native else None
+    if plan is not None:
+        return PlanActor(snapshot, plan, num_rows, acting)
+    return TorchActor(snapshot, num_rows, acting)
+
+
+class PlanActor:
+    """A lowered policy that acts in native code."""
+
+    def __init__(self, snapshot: Snapshot, plan: Plan, num_rows: int, acting: Acting) -> None:
+        """`plan` reads the snapshot's own weights."""
+        self.snapshot, self.plan, self.acting = snapshot, plan, acting
+        self.row_step = np.zeros(num_rows, np.int64)
+        self.rows = np.arange(num_rows, dtype=np.int64)
+        self.state: Tree = None
+
+    def act(self, obs: NDArray[Any], start: NDArray[np.bool_], rows: slice, *, greedy: bool = False) -> Acted:  # noqa: ARG002
+        """One step of `rows`."""
+        action, log_prob, value = self.plan.act(
+            obs, self.acting.seed, self.acting.stream, self.rows[rows], self.row_step[rows], greedy=greedy
+        )
+        self.row_step[rows] += 1
+        return Acted(self.plan.to_env(action), action, log_prob, value)
+
+    def value(self, obs: NDArray[Any], start: NDArray[np.bool_], rows: NDArray[np.intp]) -> NDArray[np.float32]:  # noqa: ARG002
+        """Values of observations."""
+        return self.plan.value(obs)
+
+    def update(self, policy: nn.Module, flat: Tensor) -> None:
+        """Takes the learner's weights over."""
+        self.snapshot.update(policy, flat)
+        self.plan.refresh_normaliser()
+
+
+class TorchActor:
+    """Any policy, acting in torch in blocks of `act_block` rows."""
+
+    def __init__(self, snapshot: Snapshot, num_rows: int, acting: Acting) -> None:
+        """The recurrent state of all rows lives here, on the device."""
+        self.snapshot, self.acting = snapshot, acting
+        self.row_step = np.zeros(num_rows, np.int64)
+        self.rows = np.arange(num_rows, dtype=np.int64)
+        initial: Any = snapshot.policy.initial_state
+        self.state: Tree = initial(num_rows)
+
+    @torch.inference_mode()
+    def act(self, obs: Tree, start: NDArray[np.bool_], rows: slice, *, greedy: bool = False) -> Acted:
+        """One step of `rows`."""
+        size = rows.stop - rows.start
+        blocks = [slice(a, min(a + self.acting.act_block, size)) for a in range(0, size, self.acting.act_block)]
+        parts = [self._act_block(map_tree(lambda x, b=b: x[b], obs), start[b], rows, b, greedy=greedy) for b in blocks]
+        self.row_step[rows] += 1
+        if len(parts) == 1:
+            return parts[0]
+        columns = [np.concatenate([getattr(p, name) for p in parts]) for name in Acted.__slots__]
+        return Acted(*columns)
+
+    def _act_block(self, obs: Tree, start: Any, rows: slice, block: slice, *, greedy: bool) -> Acted:
+        at = slice(rows.start + block.start, rows.start + block.stop)
+        output = self._forward(obs, start, map_tree(lambda x: x[at], self.state) if self.state is not None else None)
+        if self.state is not None:
+            map_tree(lambda mine, new: mine[at].copy_(new), self.state, output.state)
+        distribution = output.distribution
+        action = distribution.mode() if greedy else distribution.sample(self._noise(distribution, at))
+        log_prob = distribution.log_prob(action)
+        parts = (distribution.to_env(action), action, log_prob, output.value)
+        return Acted(*(x.squeeze(0).cpu().numpy() for x in parts))
+
+    @torch.inference_mode()
+    def value(self, obs: Tree, start: NDArray[np.bool_], rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Values of observations that follow the last step of `rows`."""
+        state = None if self.state is None else map_tree(lambda x: x[torch.from_numpy(rows)], self.state)
+        return self._forward(obs, start, state).value.squeeze(0).cpu().numpy()
+
+    def update(self, policy: nn.Module, flat: Tensor) -> None:
+        """Takes the learner's weights over."""
+        self.snapshot.update(policy, flat)
+
+    def _forward(self, obs: Tree, start: NDArray[np.bool_], state: Tree) -> Any:
+        def tensor(array: NDArray[Any]) -> Tensor:
+            return torch.from_numpy(array).to(self.acting.device, non_blocking=True).unsqueeze(0)
+
+        return self.snapshot.policy(map_tree(tensor, obs), state, tensor(start))
+
+    def _noise(self, distribution: Any, rows: slice) -> Tensor:
+        draw = _native.philox_uniform if distribution.noise == "uniform" else _native.philox_normal
+        size, acting = distribution.noise_size, self.acting
+        noise = draw(acting.seed, acting.stream, self.rows[rows], self.row_step[rows], size)
+        return torch.from_numpy(noise).to(acting.device).unsqueeze(0)

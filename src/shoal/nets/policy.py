@@ -1,0 +1,219 @@
+"""Policies of one signature: policy(obs [T, B, ...], state, start [T, B]) -> Output(distribution, value, state)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from shoal.nets.distributions import Distribution, head, head_size
+from shoal.nets.normaliser import Normaliser
+from shoal.types import ConfigError, Spec, Tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a policy says of [T, B] steps: a distribution over actions, values [T, B], the state after the last step."""
+
+    distribution: Distribution
+    value: Tensor
+    state: Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """The shape of the default policy."""
+
+    hidden: tuple[int, ...] = (64, 64)
+    """Units of each layer; more units can represent more and cost more a step."""
+    activation: Literal["tanh", "relu"] = "tanh"
+    """tanh is steadier for small networks, relu cheaper for wide ones."""
+    recurrent: Literal["none", "gru", "lstm"] = "none"
+    """A memory between the layers and the heads, for tasks whose observation does not tell the whole state."""
+    recurrent_size: int = 64
+    """Units of the memory."""
+    normalise_obs: bool = False
+    """Normalise observations by their running mean and deviation; helps when their scales differ."""
+    squash: bool = False
+    """Box actions: tanh of a Gaussian scaled to the Box, instead of a clipped Gaussian."""
+    log_std_init: float = 0.0
+    """Box actions: the initial log standard deviation; larger explores more widely."""
+
+
+class Encoder(nn.Module):
+    """An observation as a flat float vector: a Box is flattened and normalised, a discrete one made one-hot."""
+
+    def __init__(self, spec: Spec, *, normalise: bool) -> None:
+        """`normalise` adds a Normaliser for a Box."""
+        super().__init__()
+        space: Any = spec.observation_space
+        self.shape = spec.observation.single.shape
+        self.nvec: list[int] = []
+        match space:
+            case spaces.Discrete():
+                self.nvec, self.first = [int(space.n)], np.array([space.start])
+            case spaces.MultiDiscrete():
+                self.nvec, self.first = [int(n) for n in space.nvec.ravel()], space.start.ravel()
+            case _:
+                pass
+        self.size = sum(self.nvec) if self.nvec else int(np.prod(self.shape))
+        self.normaliser = Normaliser(self.size) if normalise and not self.nvec else None
+
+    def flatten(self, obs: Tensor) -> Tensor:
+        """[..., *shape] -> [..., size], not yet normalised."""
+        lead = obs.shape[: obs.dim() - len(self.shape)]
+        if not self.nvec:
+            return obs.reshape(*lead, self.size).float()
+        index = obs.reshape(*lead, len(self.nvec)).long() - torch.as_tensor(self.first, device=obs.device)
+        parts = [nn.functional.one_hot(index[..., k], n) for k, n in enumerate(self.nvec)]
+        return torch.cat(parts, -1).float()
+
+    def observe(self, obs: Tensor) -> None:
+        """Merges observations [N, *shape] into the normaliser's statistics, if there is one."""
+        if self.normaliser is not None:
+            self.normaliser.merge(self.flatten(obs))
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """[..., *shape] -> [..., size]."""
+        flat = self.flatten(obs)
+        return flat if self.normaliser is None else self.normaliser(flat)
+
+
+def tower(sizes: list[int], activation: str, *, last_gain: float | None, generator: torch.Generator) -> nn.Sequential:
+    """Linear layers with an activation between; orthogonal weights of gain sqrt(2) and `last_gain`, zero biases.
+
+    With last_gain None the last layer keeps its activation.
+    """
+    layers: list[nn.Module] = []
+    for index, (fan_in, fan_out) in enumerate(pairwise(sizes)):
+        last = index == len(sizes) - 2 and last_gain is not None
+        linear = nn.Linear(fan_in, fan_out)
+        nn.init.orthogonal_(linear.weight, gain=float(last_gain or 0) if last else 2**0.5, generator=generator)
+        nn.init.zeros_(linear.bias)
+        layers.append(linear)
+        if not last:
+            layers.append(nn.Tanh() if activation == "tanh" else nn.ReLU())
+    return nn.Sequential(*layers)
+
+
+class MlpPolicy(nn.Module):
+    """Two towers, an actor and a critic, that share nothing but the encoder."""
+
+    def __init__(self, spec: Spec, network: Network, generator: torch.Generator) -> None:
+        """Orthogonal initialisation from `generator`."""
+        super().__init__()
+        self.network = network
+        self.encoder = Encoder(spec, normalise=network.normalise_obs)
+        sizes = [self.encoder.size, *network.hidden]
+        out = head_size(spec.action_space)
+        self.actor = tower([*sizes, out], network.activation, last_gain=0.01, generator=generator)
+        self.critic = tower([*sizes, 1], network.activation, last_gain=1.0, generator=generator)
+        box = isinstance(spec.action_space, spaces.Box)
+        self.log_std = nn.Parameter(torch.full((out,), network.log_std_init)) if box else None
+        self.head = head(spec.action_space, squash=network.squash)
+
+    def initial_state(self, num_rows: int) -> None:  # noqa: ARG002
+        """No memory."""
+        return
+
+    def forward(self, obs: Tensor, state: None, start: Tensor) -> Output:  # noqa: ARG002
+        """[..., *obs] -> Output; state and start do not matter."""
+        x = self.encoder(obs)
+        return Output(self.head(self.actor(x), self.log_std), self.critic(x).squeeze(-1), None)
+
+
+class RecurrentPolicy(nn.Module):
+    """A tower, a GRU or LSTM whose state is zeroed at each start, and two linear heads."""
+
+    def __init__(self, spec: Spec, network: Network, generator: torch.Generator) -> None:
+        """Orthogonal initialisation from `generator`."""
+        super().__init__()
+        self.network = network
+        self.encoder = Encoder(spec, normalise=network.normalise_obs)
+        sizes = [self.encoder.size, *network.hidden]
+        self.body = tower(sizes, network.activation, last_gain=None, generator=generator)
+        self.lstm = network.recurrent == "lstm"
+        cell = nn.LSTMCell if self.lstm else nn.GRUCell
+        self.cell = cell(sizes[-1], network.recurrent_size)
+        for name, parameter in self.cell.named_parameters():
+            if name.startswith("weight"):
+                nn.init.orthogonal_(parameter, generator=generator)
+            else:
+                nn.init.zeros_(parameter)
+        out = head_size(spec.action_space)
+        self.actor = tower([network.recurrent_size, out], "tanh", last_gain=0.01, generator=generator)
+        self.critic = tower([network.recurrent_size, 1], "tanh", last_gain=1.0, generator=generator)
+        box = isinstance(spec.action_space, spaces.Box)
+        self.log_std = nn.Parameter(torch.full((out,), network.log_std_init)) if box else None
+        self.head = head(spec.action_space, squash=network.squash)
+
+    def initial_state(self, num_rows: int) -> Tree:
+        """Zeros [B, H]: h, or (h, c)."""
+        zeros = torch.zeros(num_rows, self.network.recurrent_size, device=self.actor[0].weight.device)
+        return (zeros, zeros.clone()) if self.lstm else zeros
+
+    def forward(self, obs: Tensor, state: Tree, start: Tensor) -> Output:
+        """[T, B, *obs], state before step 0, start [T, B] -> Output for every step."""
+        x = self.body(self.encoder(obs))
+        keep = (~start.bool()).to(x.dtype).unsqueeze(-1)
+        outputs: list[Tensor] = []
+        for x_t, keep_t in zip(x, keep, strict=True):
+            if self.lstm:
+                state = self.cell(x_t, (state[0] * keep_t, state[1] * keep_t))
+                outputs.append(state[0])
+            else:
+                state = self.cell(x_t, state * keep_t)
+                outputs.append(state)
+        hidden = torch.stack(outputs)
+        return Output(self.head(self.actor(hidden), self.log_std), self.critic(hidden).squeeze(-1), state)
+
+
+class PlainPolicy(nn.Module):
+    """A user's module `obs [N, ...] -> (logits, value)`, or `(mean, log_std, value)` for Box actions."""
+
+    def __init__(self, module: nn.Module, spec: Spec, *, squash: bool = False) -> None:
+        """Wraps `module`; its values may be [N] or [N, 1]."""
+        super().__init__()
+        self.module = module
+        self.obs_dims = len(spec.observation.single.shape)
+        self.head = head(spec.action_space, squash=squash)
+        self.out = head_size(spec.action_space)
+
+    def initial_state(self, num_rows: int) -> None:  # noqa: ARG002
+        """No memory."""
+        return
+
+    def forward(self, obs: Tensor, state: None, start: Tensor) -> Output:  # noqa: ARG002
+        """[T, B, *obs] -> Output."""
+        lead = obs.shape[: obs.dim() - self.obs_dims]
+        *logits, value = self.module(obs.reshape(-1, *obs.shape[len(lead) :]))
+        if logits[0].shape[-1] != self.out or value.numel() != lead.numel():
+            raise ConfigError(
+                f"the policy gave shapes {[tuple(x.shape) for x in (*logits, value)]} for {lead.numel()} observations; "
+                f"expected (logits [N, {self.out}], value [N]) or, for Box actions, (mean, log_std, value [N])"
+            )
+        log_std = logits[1].expand_as(logits[0]).reshape(*lead, -1) if len(logits) > 1 else None
+        return Output(self.head(logits[0].reshape(*lead, -1), log_std), value.reshape(lead), None)
+
+
+def make_policy(spec: Spec, network: Network, seed: int) -> nn.Module:
+    """The default policy for a specification, its weights drawn from `seed` alone."""
+    generator = torch.Generator().manual_seed(seed)
+    kind = MlpPolicy if network.recurrent == "none" else RecurrentPolicy
+    return kind(spec, network, generator)
+
+
+def wrap(module: nn.Module | Callable[[Spec], nn.Module], spec: Spec) -> nn.Module:
+    """A user's policy in shoal's signature: a factory is called with the spec, a plain module is wrapped."""
+    made = module if isinstance(module, nn.Module) else module(spec)
+    if not isinstance(made, nn.Module):
+        raise ConfigError(f"the policy factory returned {type(made).__name__}, expected a torch.nn.Module")
+    return made if hasattr(made, "initial_state") else PlainPolicy(made, spec)

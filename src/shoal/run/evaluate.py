@@ -1,0 +1,78 @@
+"""Evaluation: whole episodes on rows and noise of their own, so that it changes no bit of training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shoal.nets.acting import Acting, make_actor
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from shoal.envs.vec_env import VecEnv
+    from shoal.types import Floats
+
+EVALUATION_STREAM = 1
+SEED_OFFSET = 1_000_000_007
+
+
+@dataclass(frozen=True, slots=True)
+class Eval:
+    """Evaluate beside training: `episodes` greedy episodes on `env` each time `every_steps` steps have passed."""
+
+    env: VecEnv
+    every_steps: int
+    episodes: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Returns and lengths of the episodes played, row by row."""
+
+    returns: Floats
+    lengths: Floats
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(self.returns.mean())
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the returns."""
+        return float(self.returns.std())
+
+
+def evaluate(policy: nn.Module, env: VecEnv, *, episodes: int, acting: Acting, greedy: bool = True) -> Score:
+    """Plays `episodes` fresh episodes, shared out evenly over the rows, so that short ones are not favoured.
+
+    Args:
+        policy: acts unchanged by a snapshot.
+        env: reset here; rows whose share is played go on but no longer count.
+        episodes: at least 1.
+        acting: seed and device; the environment's seeds are far from training's.
+        greedy: the distribution's mode instead of a sample.
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes must be at least 1, got {episodes}")
+    rows = env.num_rows
+    shares = np.full(rows, episodes // rows) + (np.arange(rows) < episodes % rows)
+    actor = make_actor(policy, env.spec, rows, acting)
+    start, everyone = np.ones(rows, np.bool_), slice(0, rows)
+    returns: list[list[float]] = [[] for _ in range(rows)]
+    lengths: list[list[float]] = [[] for _ in range(rows)]
+    env.reset(acting.seed + SEED_OFFSET)
+    ready = env.recv()
+    while any(len(returns[row]) < shares[row] for row in range(rows)):
+        env.send(everyone, actor.act(ready.obs, start, everyone, greedy=greedy).env_action)
+        ready = env.recv()
+        ended = ready.terminated | ready.truncated
+        start[:] = ended | ~ready.valid
+        for row in np.flatnonzero(ended):
+            if len(returns[row]) < shares[row]:
+                returns[row].append(float(ready.episode_return[row]))
+                lengths[row].append(float(ready.episode_length[row]))
+    return Score(np.array(sum(returns, [])), np.array(sum(lengths, [])))  # noqa: RUF017

@@ -1,0 +1,312 @@
+"""Run: everything around an algorithm and nothing inside it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from shoal.nets.acting import Acting
+from shoal.run import checkpoint
+from shoal.run.evaluate import EVALUATION_STREAM, Eval, evaluate
+from shoal.run.meter import Meter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from shoal.run.directory import RunDirectory
+    from shoal.run.log import Log
+    from shoal.run.panel import Panel
+    from shoal.types import Episodes
+
+DISK_FULL = "the run goes on from its last checkpoint with `shoal resume` once there is room"
+
+
+class Stream(Protocol):
+    """What the loop needs of a stream."""
+
+    env_steps: int
+    version: int
+    episodes: Episodes
+
+    def __next__(self) -> Any:
+        """The next batch."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs."""
+        ...
+
+    def restore(self, state: dict[str, Any], policy: Any) -> list[str]:
+        """Continues; returns what could not be continued."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How long a run goes and what it keeps; none of it is part of the algorithm."""
+
+    env: str
+    algo: str
+    seed: int
+    num_envs: int
+    total_timesteps: int
+    steps_per_update: int
+    stop_at: float | None = None
+    """Stop when the mean return of the last max(100, num_envs) episodes reaches this."""
+    keep_last: int = 3
+    device: str = "cpu"
+    num_threads: int = 1
+    native: bool = True
+
+    @property
+    def window(self) -> int:
+        """Episodes in the mean that decides."""
+        return max(100, self.num_envs)
+
+    @property
+    def total_updates(self) -> int:
+        """Rollouts until total_timesteps."""
+        return max(1, -(-self.total_timesteps // self.steps_per_update))
+
+    @property
+    def log_every(self) -> int:
+        """Updates a line of metrics: about 1,000 lines a run."""
+        return max(1, self.total_updates // 1000)
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Updates a checkpoint: about 20 a run."""
+        return max(1, self.total_updates // 20)
+
+
+class Run:
+    """One training run: its random generator, meter, log and checkpoints.
+
+    An algorithm asks it for `rng` and `acting`, iterates `loop`, and calls `log`; the rest happens around it.
+    """
+
+    def __init__(self, directory: RunDirectory, settings: Settings, log: Log, panel: Panel) -> None:
+        """`directory` may hold checkpoints: then `loop` resumes from the newest."""
+        self.directory, self.settings, self.panel = directory, settings, panel
+        self.meter = Meter()
+        self.rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([settings.seed, 1])))
+        self.updates = 0
+        self.stop_reason = ""
+        self._log = log
+        self._returns: deque[float] = deque(maxlen=settings.window)
+        self._lengths: deque[float] = deque(maxlen=settings.window)
+        self._episodes = 0
+        self._best = -np.inf
+        self._next_evaluation = 0
+        self._pending: dict[str, Any] = {}
+        self._counts: dict[str, int] = {}
+        self._elapsed_before = 0.0
+        self._last_line = (0, 0.0)
+        self._interrupts = 0
+
+    def acting(self, act_block: int) -> Acting:
+        """How the policy acts in this run."""
+        s = self.settings
+        device = torch.device(s.device)
+        return Acting(s.seed, device=device, native=s.native, num_threads=s.num_threads, act_block=act_block)
+
+    @property
+    def mean_return(self) -> float:
+        """Mean return of the last max(100, num_envs) episodes; -inf before there are that many."""
+        full = len(self._returns) == self.settings.window
+        return float(np.mean(self._returns)) if full else -float("inf")
+
+    def log(self, stats: dict[str, Any]) -> None:
+        """Adds numbers (or tensors, which are not read until the line is written) to the line under way."""
+        for name, value in stats.items():
+            self._pending[name] = self._pending.get(name, 0.0) + (
+                value.detach() if isinstance(value, torch.Tensor) else value
+            )
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def loop(self, stream: Stream, *, state: dict[str, Any], evaluate: Eval | None = None) -> Iterator[Any]:
+        """Yields batches until a stop condition holds; resumes first, at once.
+
+        Args:
+            stream: where batches come from.
+            state: what a checkpoint holds besides the stream: modules and optimizers; "policy" is required.
+            evaluate: evaluation beside training; it changes no bit of it.
+        """
+        self._resume(stream, state)
+        self._last_line = (stream.env_steps, self.meter.elapsed())
+        return self._iterate(stream, state, evaluate)
+
+    def _iterate(self, stream: Stream, state: dict[str, Any], evaluation: Eval | None) -> Iterator[Any]:
+        previous = self._catch_interrupts()
+        try:
+            while not self._finished(stream):
+                batch = next(stream)
+                self._note(stream.episodes)
+                with self.meter.measure("learning"):
+                    yield batch
+                self.updates += 1
+                if self.updates % self.settings.log_every == 0:
+                    self._write_line(stream)
+                if evaluation is not None and stream.env_steps >= self._next_evaluation:
+                    self._evaluate(evaluation, stream, state["policy"])
+                if self.updates % self.settings.checkpoint_every == 0:
+                    self.save(stream, state)
+            self.save(stream, state)
+        finally:
+            if previous is not None:
+                signal.signal(signal.SIGINT, previous)
+
+    def save(self, stream: Stream, state: dict[str, Any]) -> None:
+        """Writes a checkpoint; when the mean return is the best so far, also as `best`."""
+        tree = {
+            "state": {name: _state_of(part) for name, part in state.items()},
+            "stream": stream.state(),
+            "run": self._own_state(),
+        }
+        folder, kind = self.directory.checkpoints, self._kind()
+        try:
+            checkpoint.save(folder, tree, updates=self.updates, kind=kind)
+            checkpoint.prune(folder, self.settings.keep_last)
+            if self.mean_return > self._best:
+                self._best = self.mean_return
+                checkpoint.save(folder, tree, updates=self.updates, kind=kind, tag="best")
+            self.directory.write_status(self.status("running", stream))
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror or error}; {DISK_FULL}") from error
+
+    def status(self, state: str, stream: Stream) -> dict[str, Any]:
+        """What `run.json` says."""
+        s = self.settings
+        return {
+            "state": state,
+            "env": s.env,
+            "algo": s.algo,
+            "seed": s.seed,
+            "steps": stream.env_steps,
+            "updates": self.updates,
+            "episodes": self._episodes,
+            "return": float(np.mean(self._returns)) if self._returns else None,
+            "seconds": self._elapsed_before + self.meter.elapsed(),
+            "stop_reason": self.stop_reason,
+        }
+
+    def close(self) -> None:
+        """Closes the log and the panel."""
+        self._log.close()
+        self.panel.close()
+
+    def _kind(self) -> dict[str, str]:
+        return {"env": self.settings.env, "algo": self.settings.algo}
+
+    def _resume(self, stream: Stream, state: dict[str, Any]) -> None:
+        found = checkpoint.load(self.directory.checkpoints, kind=self._kind())
+        if found is None:
+            self._log.rewind(0)
+            return
+        for name, part in state.items():
+            _restore_into(part, found.tree["state"][name])
+        lost = stream.restore(found.tree["stream"], state["policy"])
+        own = found.tree["run"]
+        self.updates = found.updates
+        self.rng.bit_generator.state = own["rng"]
+        self._returns.extend(own["returns"])
+        self._lengths.extend(own["lengths"])
+        self._episodes, self._best = own["episodes"], own["best"]
+        self._next_evaluation = own["next_evaluation"]
+        self._pending, self._counts = own["pending"], own["counts"]
+        self._elapsed_before = own["elapsed"]
+        self._log.rewind(own["log_position"])
+        for message in [*found.warnings, *lost]:
+            self.panel.warn(message)
+
+    def _own_state(self) -> dict[str, Any]:
+        return {
+            "rng": self.rng.bit_generator.state,
+            "returns": list(self._returns),
+            "lengths": list(self._lengths),
+            "episodes": self._episodes,
+            "best": self._best,
+            "next_evaluation": self._next_evaluation,
+            "pending": {name: float(value) for name, value in self._pending.items()},
+            "counts": dict(self._counts),
+            "elapsed": self._elapsed_before + self.meter.elapsed(),
+            "log_position": self._log.position(),
+        }
+
+    def _finished(self, stream: Stream) -> bool:
+        s = self.settings
+        if self._interrupts:
+            self.stop_reason = "interrupted"
+        elif s.stop_at is not None and self.mean_return >= s.stop_at:
+            self.stop_reason = f"mean return {self.mean_return:.1f} reached {s.stop_at:g}"
+        elif stream.env_steps >= s.total_timesteps:
+            self.stop_reason = "total_timesteps"
+        return bool(self.stop_reason)
+
+    def _note(self, episodes: Episodes) -> None:
+        self._returns.extend(episodes.returns.tolist())
+        self._lengths.extend(episodes.lengths.tolist())
+        self._episodes += len(episodes.returns)
+
+    def _write_line(self, stream: Stream) -> None:
+        elapsed = self.meter.elapsed()
+        steps_before, elapsed_before = self._last_line
+        record: dict[str, Any] = {"step": stream.env_steps, "update": self.updates, "version": stream.version}
+        record["episode/count"] = self._episodes
+        if self._returns:
+            record["episode/return"] = float(np.mean(self._returns))
+            record["episode/length"] = float(np.mean(self._lengths))
+        record |= {name: float(value) / self._counts[name] for name, value in self._pending.items()}
+        record["speed/sps"] = (stream.env_steps - steps_before) / max(elapsed - elapsed_before, 1e-9)
+        record["time/elapsed"] = self._elapsed_before + elapsed
+        record |= {f"time/{name}": seconds for name, seconds in self.meter.seconds.items()}
+        self._pending, self._counts = {}, {}
+        self._last_line = (stream.env_steps, elapsed)
+        try:
+            self._log.write(record)
+        except OSError as error:
+            raise OSError(error.errno, f"{error}; {DISK_FULL}") from error
+        self.panel.update(record, self)
+
+    def _evaluate(self, evaluation: Eval, stream: Stream, policy: Any) -> None:
+        while self._next_evaluation <= stream.env_steps:
+            self._next_evaluation += evaluation.every_steps
+        s = self.settings
+        acting = Acting(s.seed, EVALUATION_STREAM, torch.device(s.device), native=s.native)
+        score = evaluate(policy, evaluation.env, episodes=evaluation.episodes, acting=acting)
+        self._log.write({"step": stream.env_steps, "update": self.updates, "eval/return": score.mean, "eval/std": score.std})
+
+    def _catch_interrupts(self) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            return None
+
+        def interrupt(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
+            self._interrupts += 1
+            if self._interrupts > 1:
+                raise KeyboardInterrupt
+            self.panel.warn("Ctrl-C: writing a checkpoint, then ending; once more ends now")
+
+        return signal.signal(signal.SIGINT, interrupt)
+
+
+def _state_of(part: Any) -> Any:
+    return part.state_dict() if hasattr(part, "state_dict") else part.state()
+
+
+def _restore_into(part: Any, saved: Any) -> None:
+    if isinstance(part, torch.nn.Module):
+        try:
+            part.load_state_dict(saved)
+        except RuntimeError as error:
+            raise ValueError(f"the checkpoint holds another network: {error}") from error
+    elif hasattr(part, "load_state_dict"):
+        part.load_state_dict(saved)
+    else:
+        part.restore(saved)

@@ -1,0 +1,1 @@
+"""Streams: endless iterators of batches that hide the parallelism from the algorithms."""

@@ -1,0 +1,318 @@
+"""The stream `rollouts`: whole rollouts [T, B] of fresh experience, for on-policy algorithms."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from shoal.envs.native import NativeEnv
+from shoal.envs.vec_env import check_finite
+from shoal.memory.slab import Slab
+from shoal.nets.acting import Acting, Actor, PlanActor, make_actor
+from shoal.nets.weights import pack
+from shoal.run.meter import Meter
+from shoal.stream.schedules import Overlap, Schedule, Sync
+from shoal.types import ConfigError, Episodes, Ready, Steps, Tree, map_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+    from shoal.envs.vec_env import VecEnv
+
+
+@dataclass(slots=True)
+class Seat:
+    """One role's place: the rows it plays, who acts for them, and the slab that keeps what happened."""
+
+    role: str
+    rows: slice
+    actor: Actor
+    flat: torch.Tensor
+    slab: Slab
+    start: np.ndarray[Any, np.dtype[np.bool_]]
+    final_values: list[tuple[int, Any, Any]]
+
+    def local(self, group: slice) -> tuple[slice, slice] | None:
+        """Where the rows shared with `group` stand: counted in this seat, and in the group."""
+        first, last = max(self.rows.start, group.start), min(self.rows.stop, group.stop)
+        if first >= last:
+            return None
+        return (
+            slice(first - self.rows.start, last - self.rows.start),
+            slice(first - group.start, last - group.start),
+        )
+
+
+def rollouts(
+    env: VecEnv,
+    policy: nn.Module | Mapping[str, nn.Module],
+    *,
+    num_steps: int,
+    schedule: Schedule | None = None,
+    cast: Mapping[str, slice] | None = None,
+    acting: Acting | None = None,
+    meter: Meter | None = None,
+) -> Rollouts:
+    """An endless stream of rollouts of `num_steps` steps of every row.
+
+    Args:
+        env: reset here with the acting seed.
+        policy: acts by a snapshot that `publish` renews; with `cast`, one policy a role.
+        num_steps: T, at least 1.
+        schedule: Sync() by default, or Overlap().
+        cast: the rows of each role, contiguous, covering all rows in order; the stream then yields a dict of roles.
+        acting: seed, device, and how forwards are cut into blocks.
+        meter: where the seconds of the environment and of acting go.
+
+    Raises:
+        ConfigError: a setting that cannot work, with one that would.
+    """
+    if num_steps < 1:
+        raise ConfigError(f"num_steps must be at least 1, got {num_steps}")
+    return Rollouts(env, policy, num_steps, schedule or Sync(), cast, acting or Acting(0), meter or Meter())
+
+
+class Rollouts:
+    """See `rollouts`. Iterating raises until the batch before has been answered by `publish`."""
+
+    def __init__(
+        self,
+        env: VecEnv,
+        policy: nn.Module | Mapping[str, nn.Module],
+        num_steps: int,
+        schedule: Schedule,
+        cast: Mapping[str, slice] | None,
+        acting: Acting,
+        meter: Meter,
+    ) -> None:
+        self.env, self.num_steps, self.acting, self.meter = env, num_steps, acting, meter
+        self.version = self.env_steps = 0
+        self.episodes = Episodes(np.zeros(0), np.zeros(0, np.int64), {})
+        self._cast = cast is not None
+        self._published = True
+        self._groups = self._cut(schedule)
+        pinned = acting.device.type == "cuda"
+        policies, places = _casting(policy, cast, env.num_rows)
+        self._seats: list[Seat] = []
+        for role, rows in places.items():
+            flat, count = pack(policies[role]), rows.stop - rows.start
+            actor = make_actor(policies[role], env.spec, count, acting)
+            slab = Slab(env.spec, num_steps, count, pinned=pinned)
+            self._seats.append(Seat(role, rows, actor, flat, slab, np.ones(count, np.bool_), []))
+        if self._cast and len(self._groups) > 1:
+            raise ConfigError("a cast of several roles needs schedule Sync()")
+        only = self._seats[0].actor
+        self._plan = only.plan if isinstance(only, PlanActor) and self._fusible(only) else None
+        self._obs: list[Tree] = []
+        self._ends: list[tuple[Any, Any]] = []
+        env.reset(acting.seed)
+        self._receive_first()
+
+    def __iter__(self) -> Rollouts:
+        """Itself."""
+        return self
+
+    def __next__(self) -> Any:
+        """The next rollout: Steps, or a dict of roles with a cast."""
+        if not self._published:
+            raise RuntimeError("pulled the next rollout before publish(policy): publish after every update")
+        self._published = False
+        before = {seat.role: _copy_state(seat.actor.state) for seat in self._seats}
+        for seat in self._seats:
+            seat.slab.clear()
+            seat.final_values.clear()
+        self._ends.clear()
+        if self._plan is not None:
+            self._collect_native()
+        else:
+            self._collect()
+        self.env_steps += self.num_steps * self.env.num_rows
+        with self.meter.measure("transfer"):
+            batch = {
+                seat.role: seat.slab.steps(version=self.version, state=before[seat.role], device=self.acting.device)
+                for seat in self._seats
+            }
+        return batch if self._cast else batch[self._seats[0].role]
+
+    def publish(self, policy: nn.Module | Mapping[str, nn.Module]) -> int:
+        """Gives the acting side the learner's weights; merges normalisation statistics first. Returns the version."""
+        policies, _ = _casting(policy, {s.role: s.rows for s in self._seats} if self._cast else None, self.env.num_rows)
+        for seat in self._seats:
+            learner: Any = policies[seat.role]
+            encoder = getattr(learner, "encoder", None)
+            if encoder is not None and not self._published:
+                obs = torch.from_numpy(seat.slab.obs[seat.slab.valid])
+                encoder.observe(obs.to(self.acting.device))
+            seat.actor.update(learner, seat.flat)
+        self.version += 1
+        self._published = True
+        return self.version
+
+    def state(self) -> dict[str, Any]:
+        """Rows, counters, random states: all that `restore` needs, taken after a publish."""
+        seats = {
+            seat.role: {
+                "start": seat.start.copy(),
+                "row_step": seat.actor.row_step.copy(),
+                "recurrent": _copy_state(seat.actor.state),
+            }
+            for seat in self._seats
+        }
+        return {"env": self.env.state(), "seats": seats, "version": self.version, "env_steps": self.env_steps}
+
+    def restore(self, state: dict[str, Any], policy: nn.Module | Mapping[str, nn.Module]) -> list[str]:
+        """Continues from `state` with `policy`; returns a sentence for each episode that could not be continued."""
+        policies, _ = _casting(policy, {s.role: s.rows for s in self._seats} if self._cast else None, self.env.num_rows)
+        for seat in self._seats:
+            saved = state["seats"][seat.role]
+            seat.start[:] = saved["start"]
+            seat.actor.row_step[:] = saved["row_step"]
+            if seat.actor.state is not None:
+                map_tree(lambda mine, old: mine.copy_(torch.as_tensor(old)), seat.actor.state, saved["recurrent"])
+            seat.actor.update(policies[seat.role], seat.flat)
+        lost = self.env.restore(state["env"])
+        self._receive_first()
+        self.version, self.env_steps, self._published = state["version"], state["env_steps"], True
+        return lost
+
+    def _cut(self, schedule: Schedule) -> list[slice]:
+        rows = self.env.num_rows
+        if not isinstance(schedule, Overlap):
+            return [slice(0, rows)]
+        if rows < 2:
+            raise ConfigError("schedule Overlap() needs at least 2 rows; set num_envs=2 or more, or Sync()")
+        return [slice(0, rows // 2), slice(rows // 2, rows)]
+
+    def _fusible(self, actor: PlanActor) -> bool:
+        alone = len(self._seats) == 1 and len(self._groups) == 1
+        return alone and isinstance(self.env, NativeEnv) and actor.plan.can_roll()
+
+    def _receive_first(self) -> None:
+        ready = self.env.recv()
+        self._obs = [map_tree(lambda x, g=group: x[g], ready.obs) for group in self._groups]
+        for seat in self._seats:
+            seat.start |= ready.truncated[seat.rows]
+
+    def _collect_native(self) -> None:
+        seat, env = self._seats[0], self.env
+        assert self._plan is not None
+        assert isinstance(env, NativeEnv)
+        with self.meter.measure("acting"):
+            self._plan.rollout(env, seat.slab, seat.start, seat.actor.row_step, self.acting.seed)
+        slab = seat.slab
+        if not np.isfinite(float(slab.obs.sum()) + float(slab.reward.sum())):
+            for t in range(self.num_steps):
+                check_finite(env.spec, seat.rows, slab.obs[t], slab.reward[t])
+        ended = slab.final_index >= 0
+        self.episodes = Episodes(slab.episode_return[ended], slab.episode_length[ended], {})
+
+    def _collect(self) -> None:
+        for number, group in enumerate(self._groups):
+            self._act(0, number, group)
+        for t in range(self.num_steps):
+            for number, group in enumerate(self._groups):
+                begun = time.perf_counter()
+                ready = self.env.recv()
+                self.meter.add("environment", time.perf_counter() - begun)
+                self._obs[number] = ready.obs
+                self._record(t, ready)
+                if t + 1 < self.num_steps:
+                    self._act(t + 1, number, group)
+        for seat in self._seats:
+            self._bootstrap(seat)
+        returns, lengths = zip(*self._ends, strict=True) if self._ends else ((), ())
+        self.episodes = Episodes(np.array(returns, np.float64), np.array(lengths, np.int64), {})
+
+    def _act(self, t: int, number: int, group: slice) -> None:
+        begun = time.perf_counter()
+        actions: list[Any] = []
+        for seat in self._seats:
+            places = seat.local(group)
+            if places is None:
+                continue
+            mine, theirs = places
+            obs = map_tree(lambda x, at=theirs: x[at], self._obs[number])
+            slab = seat.slab
+            map_tree(lambda kept, x, at=mine: kept.__setitem__((t, at), x), slab.obs, obs)
+            slab.start[t, mine] = seat.start[mine]
+            acted = seat.actor.act(obs, seat.start[mine], mine)
+            slab.action[t, mine], slab.log_prob[t, mine] = acted.action, acted.log_prob
+            slab.value[t, mine] = acted.value
+            actions.append(acted.env_action)
+        sent = time.perf_counter()
+        self.meter.add("acting", sent - begun)
+        self.env.send(group, actions[0] if len(actions) == 1 else np.concatenate(actions))
+        self.meter.add("environment", time.perf_counter() - sent)
+
+    def _record(self, t: int, ready: Ready) -> None:
+        ended = ready.terminated | ready.truncated
+        for seat in self._seats:
+            places = seat.local(ready.rows)
+            if places is None:
+                continue
+            mine, theirs = places
+            slab = seat.slab
+            slab.reward[t, mine] = ready.reward[theirs]
+            slab.terminated[t, mine], slab.truncated[t, mine] = ready.terminated[theirs], ready.truncated[theirs]
+            slab.valid[t, mine] = ready.valid[theirs]
+            seat.start[mine] = ended[theirs] | ~ready.valid[theirs]
+            if ended[theirs].any():
+                self._record_ends(seat, t, mine, map_tree(lambda x, at=theirs: x[at], ready.final_obs))
+        for row in np.flatnonzero(ended):
+            self._ends.append((ready.episode_return[row], ready.episode_length[row]))
+
+    def _record_ends(self, seat: Seat, t: int, mine: slice, final_obs: Tree) -> None:
+        slab = seat.slab
+        ended = slab.terminated[t, mine] | slab.truncated[t, mine]
+        slab.keep_final(t, np.flatnonzero(ended), final_obs, first=mine.start)
+        cut = np.flatnonzero(ended & ~slab.terminated[t, mine])
+        if len(cut):
+            begun = time.perf_counter()
+            obs = map_tree(lambda x: np.ascontiguousarray(x[cut]), final_obs)
+            values = seat.actor.value(obs, np.zeros(len(cut), np.bool_), cut + mine.start)
+            seat.final_values.append((t, cut + mine.start, values))
+            self.meter.add("acting", time.perf_counter() - begun)
+
+    def _bootstrap(self, seat: Seat) -> None:
+        slab = seat.slab
+        slab.next_value[:-1] = slab.value[1:]
+        for number, group in enumerate(self._groups):
+            places = seat.local(group)
+            if places is not None:
+                mine, theirs = places
+                obs = map_tree(lambda x, at=theirs: x[at], self._obs[number])
+                rows = np.arange(mine.start, mine.stop)
+                slab.next_value[-1, mine] = seat.actor.value(obs, seat.start[mine], rows)
+        for t, rows, values in seat.final_values:
+            slab.next_value[t, rows] = values
+        slab.next_value[slab.terminated] = 0
+
+
+def _casting(
+    policy: nn.Module | Mapping[str, nn.Module], cast: Mapping[str, slice] | None, num_rows: int
+) -> tuple[Mapping[str, nn.Module], Mapping[str, slice]]:
+    """Policies and rows by role; without a cast there is one role that plays all rows."""
+    if cast is None:
+        if isinstance(policy, torch.nn.Module):
+            return {"all": policy}, {"all": slice(0, num_rows)}
+        raise ConfigError("several policies need a cast: which rows does each role play?")
+    if isinstance(policy, torch.nn.Module) or set(policy) != set(cast):
+        raise ConfigError(f"the cast has the roles {sorted(cast)}; give a dict with one policy for each")
+    at = 0
+    for role, rows in cast.items():
+        if rows.start != at or rows.stop <= at:
+            raise ConfigError(f"role {role!r} plays rows {rows.start}..{rows.stop}, but row {at} comes next")
+        at = rows.stop
+    if at != num_rows:
+        raise ConfigError(f"the cast covers {at} of {num_rows} rows")
+    return policy, cast
+
+
+def _copy_state(state: Tree) -> Tree:
+    return None if state is None else map_tree(lambda x: x.clone(), state)

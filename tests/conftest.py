@@ -1,0 +1,41 @@
+"""What every test shares: one intra-op thread, fixed seeds, a place for run directories, skipped GPU tests."""
+
+import os
+import random
+import sys
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch when it is first imported
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Global generators start every test at the same state; shoal itself uses none of them."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - for libraries that draw from it
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+        torch.manual_seed(0)
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """A folder for the run directories of one test."""
+    return tmp_path / "runs"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips what needs a GPU where there is none; torch is imported only if such a test was selected."""
+    needing = [item for item in items if item.get_closest_marker("gpu")]
+    if not needing:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in needing:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))

@@ -1,0 +1,73 @@
+"""What the documentation says is run: every Python block of README.md and docs/, every relative link, the site."""
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<code>.*?)^(?P=indent)``` *$", re.DOTALL | re.MULTILINE)
+PAGE_TIMEOUT_S = 110
+
+
+def name_page(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def assemble_blocks(text: str) -> str:
+    """A page's Python blocks as one program in which every line has the number that it has on the page."""
+    lines = [""] * (text.count("\n") + 1)
+    for match in FENCE.finditer(text):
+        info = match["info"].strip()
+        if not re.match(r"(?i)(\{?\.?)py", info):
+            continue
+        assert re.fullmatch(r'python( title="[^"]*")?', info), (
+            f"every Python block is run, so no mark but python: {info}"
+        )
+        first = text.count("\n", 0, match.start("code"))
+        code = textwrap.dedent(match["code"]).splitlines()
+        lines[first : first + len(code)] = code
+    return "\n".join(lines).rstrip()
+
+
+def test_assembly() -> None:
+    text = "a\n```python\nx = 1\n```\n```text\nno\n```\n  ```python\n  y = x\n  ```\n"
+    assert assemble_blocks(text) == "\n\nx = 1" + "\n" * 6 + "y = x"
+    with pytest.raises(AssertionError, match="no mark"):
+        assemble_blocks("```python no-run\n```\n")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_page)
+def test_blocks_run(page: Path, tmp_path: Path) -> None:
+    program = assemble_blocks(page.read_text(encoding="utf-8"))
+    if not program:
+        return
+    script = tmp_path / (page.stem + ".py")
+    script.write_text(program + "\n", encoding="utf-8")
+    command = [sys.executable, str(script)]
+    environment = os.environ | {"MPLBACKEND": "Agg", "PYTHONIOENCODING": "utf-8"}
+    result = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PAGE_TIMEOUT_S, check=False
+    )
+    assert result.returncode == 0, f"{name_page(page)}\n{result.stdout}\n{result.stderr}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=name_page)
+def test_relative_links_exist(page: Path) -> None:
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    targets = re.findall(r"\]\(([^)\s]+)[^)]*\)", text) + re.findall(r'(?:src|srcset|href)="([^"]+)"', text)
+    relative = {target.split("#")[0] for target in targets if not re.match(r"[a-z]+:|#", target)}
+    missing = {target for target in relative if target.startswith("/") or not (page.parent / target).exists()}
+    assert not missing
+
+
+def test_site_builds(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
