@@ -13,6 +13,7 @@ BUILT := .venv/.built
 NATIVE := $(shell find native)
 SOURCES := $(filter %.hpp %.cpp,$(NATIVE))
 FAST := not slow and not gpu and not peers
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:

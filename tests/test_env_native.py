@@ -2,7 +2,7 @@
 
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -12,10 +12,12 @@ from shoal import _native
 from tests.native_rows import NativeRows, native_rows
 
 NATIVE = Path(__file__).parents[1] / "native"
+Actions: TypeAlias = NDArray[np.int64] | NDArray[np.float32]
+
 IDS = ["Acrobot-v1", "CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1"]
 
 
-def draw_actions(env_id: str, num_rows: int, rng: np.random.Generator) -> Any:
+def draw_actions(env_id: str, num_rows: int, rng: np.random.Generator) -> Actions:
     info = _native.env_info(env_id)
     if info["discrete"]:
         return rng.integers(0, info["num_actions"], num_rows)
@@ -187,7 +189,7 @@ def test_a_bad_action_steps_nothing(env_id: str, bad: float, message: str) -> No
         ("Pendulum-v1", np.zeros((4, 1), np.float64), "must be a float32 array"),
     ],
 )
-def test_actions_of_another_form_are_refused(env_id: str, actions: Any, message: str) -> None:
+def test_actions_of_another_form_are_refused(env_id: str, actions: Actions, message: str) -> None:
     rows = native_rows(env_id, 4)
     rows.reset([0, 1, 2, 3])
     with pytest.raises(ValueError, match=message):
@@ -198,7 +200,7 @@ def test_actions_of_another_form_are_refused(env_id: str, actions: Any, message:
 def test_rows_outside_the_pool_are_refused(slot: int, first: int, count: int) -> None:
     rows = native_rows("CartPole-v1", 4)
     rows.reset([0, 1, 2, 3])
-    with pytest.raises(ValueError, match="slot must be 0 or 1|do not lie in a pool of 4"):
+    with pytest.raises(ValueError, match=r"slot must be 0 or 1|do not lie in a pool of 4"):
         rows.pool.send(slot, first, count, np.zeros(max(count, 0), np.int64))
 
 
@@ -259,23 +261,34 @@ static_assert(require_env<Mine>());
 def compile_header(source: str, folder: Path) -> subprocess.CompletedProcess[str]:
     path = folder / "mine.cpp"
     path.write_text(source, encoding="utf-8")
-    command = ["g++", "-std=c++20", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only", f"-I{NATIVE}", str(path)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    options = ["-std=c++20", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only", f"-I{NATIVE}"]
+    return subprocess.run(["g++", *options, str(path)], capture_output=True, text=True, check=False)
 
 
 def test_a_complete_header_compiles(tmp_path: Path) -> None:
     assert compile_header(HEADER, tmp_path).stderr == ""
 
 
+def test_the_documented_header_compiles(tmp_path: Path) -> None:
+    page = (NATIVE.parent / "docs" / "environments.md").read_text(encoding="utf-8")
+    header = page.split("```cpp\n")[1].split("```")[0]
+    (tmp_path / "line_walk.hpp").write_text(header, encoding="utf-8")
+    check = '#include "env/pool.hpp"\n#include "line_walk.hpp"\nstatic_assert(shoal::require_env<shoal::LineWalk>());\n'
+    assert compile_header(check, tmp_path).stderr == ""
+
+
 @pytest.mark.parametrize(
     ("start", "message"),
     [
-        ("  static constexpr std::string_view id", "concept shoal::Env: `static constexpr std::string_view id` is missing"),
-        ("  static constexpr Discrete", "concept shoal::Env: `static constexpr Discrete|Box<N> action_space` is missing"),
-        ("  static constexpr std::optional", "`static constexpr std::optional<double> reward_threshold` is missing"),
-        ("  void reset", "concept shoal::Env: `void reset(const Params&, Pcg64&) noexcept` is missing"),
-        ("  Outcome step", "concept shoal::Env: `Outcome step(const Params&, action) noexcept` is missing"),
-        ("  void observe", "concept shoal::Env: `void observe(std::span<float, N>) const noexcept` is missing"),
+        ("  static constexpr std::string_view id", "`static constexpr std::string_view id` is missing"),
+        ("  static constexpr Discrete", "`static constexpr Discrete|Box<N> action_space` is missing"),
+        (
+            "  static constexpr std::optional",
+            "`static constexpr int max_episode_steps` or `static constexpr std::optional<double>",
+        ),
+        ("  void reset", "`void reset(const Params&, Pcg64&) noexcept` is missing"),
+        ("  Outcome step", "`Outcome step(const Params&, action) noexcept` is missing"),
+        ("  void observe", "`void observe(std::span<float, N>) const noexcept` is missing"),
     ],
 )
 def test_an_incomplete_header_names_the_concept(start: str, message: str, tmp_path: Path) -> None:
@@ -283,4 +296,4 @@ def test_an_incomplete_header_names_the_concept(start: str, message: str, tmp_pa
     assert len(lines) == len(HEADER.splitlines()) - 1
     result = compile_header("\n".join(lines) + "\n", tmp_path)
     assert result.returncode != 0
-    assert message in result.stderr
+    assert f"concept shoal::Env: {message}" in result.stderr

@@ -48,7 +48,7 @@ def worker_environment(settings: dict[str, Any]) -> dict[str, str]:
     """Return the worker's environment: no CUDA, and the thread pools at the size asked for."""
     threads = str(settings.get("threads", 1))
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    return build_environment() | dict.fromkeys(names, threads) | {"PYTHONUNBUFFERED": "1"}
+    return build_environment() | dict.fromkeys(names, threads) | {"PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
 
 
 def run_worker(command: list[str], environ: dict[str, str], timeout_s: float) -> tuple[int | None, str, str]:
@@ -100,9 +100,9 @@ def unavailable(peer: str, entry: dict[str, Any]) -> str | None:
     """Return why a peer cannot run here, or None."""
     needed = entry.get("needs_env")
     if needed and not os.environ.get(needed):
-        return f"not available: {needed} is not set"
+        return f"{needed} is not set"
     if not is_ready(peer, entry):
-        return f"not available: run `python benchmarks/peers/setup_peers.py {peer}`"
+        return f"run `python benchmarks/peers/setup_peers.py {peer}`"
     return None
 
 
@@ -133,7 +133,8 @@ def measure(peer: str, task: str, *, timeout_s: float | None = None, **overrides
     if status is None:
         return record | {"status": "failed", "error": f"no result within {limit_s:g} s\n{err[-2000:]}"}
     if status or result is None:
-        return record | {"status": "failed", "error": f"exit status {status}\n{(err or out)[-2000:]}"}
+        said = (err or out).strip() or "nothing said"
+        return record | {"status": "failed", "error": f"exit status {status}: {said.splitlines()[-1]}\n{said[-2000:]}"}
     record |= result
     record["suspect"] = result["sps"] < SUSPECT_BELOW * expected if expected else None
     return record | {"status": "ok"}
@@ -168,7 +169,7 @@ def describe(record: dict[str, Any]) -> str:
     """Return one line for a record."""
     name = f"{record['peer']}/{record['task']}"
     if record["status"] != "ok":
-        return f"{name:42s} {record['status']}: {record['error'].strip().splitlines()[-1]}"
+        return f"{name:42s} {record['status']}: {record['error'].splitlines()[0]}"
     mark = "  SUSPECT" if record["suspect"] else ""
     expected = f" (expected {record['expected_sps']:,})" if record["expected_sps"] else ""
     return f"{name:42s} {record['sps']:>14,.0f} steps/s{expected}{mark}"

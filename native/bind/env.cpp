@@ -140,7 +140,7 @@ T* writable(const NativePool::Array& array, const char* name, const char* dtype,
 
 StepOut out_from(const StepOut& out, int row, int obs_size) {
   const std::ptrdiff_t i = row;
-  return {out.obs + i * obs_size,       out.reward + i,         out.terminated + i, out.truncated + i,
+  return {out.obs + i * obs_size,       out.reward + i,         out.terminated + i,    out.truncated + i,
           out.final_obs + i * obs_size, out.episode_return + i, out.episode_length + i};
 }
 
@@ -256,7 +256,8 @@ void NativePool::send(int slot, int first, int count, ConstArray actions) {
   Flight& job = flight(slot);
   check_rows(slot, first, count);
   check_actions(first, count, actions);
-  // A few tasks a thread even out rows of unequal cost; a task is long against its hand-over. 64 rows: whole cache lines.
+  // A few tasks a thread even out rows of unequal cost; a task is long against its hand-over. 64 rows: whole cache
+  // lines.
   const int tasks = team_.num_threads() == 1 ? 1 : 4 * team_.num_threads();
   const int rows_per_task = std::max(1, (count + 64 * tasks - 1) / (64 * tasks)) * 64;
   job = {this, first, count, rows_per_task, std::move(actions)};
@@ -321,8 +322,9 @@ void bind_env(nb::module_& module) {
           "final_obs"_a.noconvert(), "episode_return"_a.noconvert(), "episode_length"_a.noconvert(),
           "Keep these arrays and write every step to them.")
       .def("reset", &NativePool::reset, "seeds"_a.noconvert(), "Seed and reset every row; writes obs.")
-      .def("send", &NativePool::send, "slot"_a, "first"_a, "count"_a, "actions"_a.noconvert(),
-           "Start stepping rows [first, first + count). ValueError naming the row for a bad action; nothing is stepped.")
+      .def(
+          "send", &NativePool::send, "slot"_a, "first"_a, "count"_a, "actions"_a.noconvert(),
+          "Start stepping rows [first, first + count). ValueError naming the row for a bad action; nothing is stepped.")
       .def("recv", &NativePool::recv, "slot"_a, "Wait until the slot's rows are stepped.")
       .def("state", &NativePool::state, "Every row's bytes: uint8 [num_rows, row_bytes].")
       .def("restore", &NativePool::restore, "state"_a.noconvert(), "Put back what state() gave; obs is not written.");

@@ -30,7 +30,7 @@ struct CartPole {
     static constexpr auto fields() { return std::array{Field{"sutton_barto_reward", &Params::sutton_barto_reward}}; }
   };
 
-  double position, velocity, angle, spin;
+  double position, velocity, angle, spin;  ///< step_block reads rows as records of these four
 
   void reset(const Params& /*params*/, Pcg64& rng) noexcept {
     position = rng.uniform(-0.05, 0.05);
@@ -53,7 +53,8 @@ struct CartPole {
     obs[3] = static_cast<float>(spin);
   }
 
-  /// `step` and `observe` of many rows: sines in one pass, the motion in another, both in vectors.
+  /// `step` and `observe` of many rows: sines in one pass, the motion in another, both in vectors of one row a lane.
+  /// Without vectors of four lanes it would be slower than row by row.
   static void step_block(const Params& params, std::span<CartPole> envs, const std::int64_t* actions,
                          const StepOut& out) noexcept {
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -67,7 +68,7 @@ struct CartPole {
       return step_avx2(params, envs, actions, out);
     }
 #endif
-    step_lanes<Lanes4>(params, envs, actions, out);
+    step_singly(params, envs, 0, actions, out);
   }
 
  private:
@@ -117,25 +118,33 @@ struct CartPole {
       for (std::size_t i = 0; i < whole; i += V::size) {
         move_lanes<V>(params, sines, i, rows + i, actions + from + i, out, from + i);
       }
-      for (std::size_t i = whole; i < count; ++i) {
-        const Outcome outcome = rows[i].step(params, actions[from + i]);
-        rows[i].observe(std::span<float, 4>(out.obs + 4 * (from + i), 4));
-        out.reward[from + i] = outcome.reward;
-        out.terminated[from + i] = static_cast<std::uint8_t>(outcome.terminated);
-      }
+      step_singly(params, envs.subspan(0, from + count), from + whole, actions, out);
+    }
+  }
+
+  static void step_singly(const Params& params, std::span<CartPole> envs, std::size_t from, const std::int64_t* actions,
+                          const StepOut& out) noexcept {
+    for (std::size_t i = from; i < envs.size(); ++i) {
+      const Outcome outcome = envs[i].step(params, actions[i]);
+      envs[i].observe(std::span<float, 4>(out.obs + 4 * i, 4));
+      out.reward[i] = outcome.reward;
+      out.terminated[i] = static_cast<std::uint8_t>(outcome.terminated);
     }
   }
 
   template <class V>
-  [[gnu::always_inline]] static void move_lanes(const Params& params, const SineBlock<block_rows>& sines,
-                                                std::size_t i, CartPole* rows, const std::int64_t* actions,
-                                                const StepOut& out, std::size_t to) noexcept {
+  [[gnu::always_inline]] static void move_lanes(const Params& params, const SineBlock<block_rows>& sines, std::size_t i,
+                                                CartPole* rows, const std::int64_t* actions, const StepOut& out,
+                                                std::size_t to) noexcept {
     using F = typename V::F;
     using U = typename V::U;
+    auto* memory = reinterpret_cast<std::byte*>(rows);
     F state[4];
     F sine, cosine;
     U action;
-    load_lanes(state, static_cast<const void*>(rows));
+    for (std::size_t k = 0; k < 4; ++k) {
+      load_lanes(state[k], memory + k * sizeof(F));
+    }
     V::to_fields(state[0], state[1], state[2], state[3]);
     load_lanes(sine, &sines.sine[i]);
     load_lanes(cosine, &sines.cosine[i]);
@@ -143,12 +152,12 @@ struct CartPole {
     const F force = (F)((~action << 63) | std::bit_cast<std::uint64_t>(10.0));
     move(force, sine, cosine, state[0], state[1], state[2], state[3]);
     // Beyond a limit the distance to it is negative.
-    const U fell = ((U)(max_position - state[0]) | (U)(max_position + state[0]) | (U)(max_angle - state[2]) |
-                    (U)(max_angle + state[2])) >> 63;
-    store_lanes(__builtin_convertvector(fell, typename V::U8), out.terminated + to);
+    const U off_track = (U)(max_position - state[0]) | (U)(max_position + state[0]);
+    const U fallen = (U)(max_angle - state[2]) | (U)(max_angle + state[2]);
+    store_lanes(__builtin_convertvector((off_track | fallen) >> 63, typename V::U8), out.terminated + to);
     V::to_records(state[0], state[1], state[2], state[3]);
-    store_lanes(state, static_cast<void*>(rows));
     for (std::size_t k = 0; k < 4; ++k) {
+      store_lanes(state[k], memory + k * sizeof(F));
       store_lanes(__builtin_convertvector(state[k], typename V::F32), out.obs + 4 * to + k * V::size);
     }
     for (std::size_t k = 0; k < V::size; ++k) {
@@ -157,8 +166,10 @@ struct CartPole {
   }
 
 #if defined(__x86_64__) && defined(__GNUC__)
-  [[gnu::target("avx512f,avx512dq,avx512vl,avx512bw")]] static void step_avx512(
-      const Params& params, std::span<CartPole> envs, const std::int64_t* actions, const StepOut& out) noexcept {
+  [[gnu::target("avx512f,avx512dq,avx512vl,avx512bw")]] static void step_avx512(const Params& params,
+                                                                                std::span<CartPole> envs,
+                                                                                const std::int64_t* actions,
+                                                                                const StepOut& out) noexcept {
     step_lanes<Lanes8>(params, envs, actions, out);
   }
   [[gnu::target("avx2")]] static void step_avx2(const Params& params, std::span<CartPole> envs,

@@ -60,7 +60,7 @@ struct Outcome {
 template <class P>
 struct Field {
   std::string_view name;
-  double P::*member;
+  double P::* member;
 };
 template <class P>
 Field(const char*, double P::*) -> Field<P>;
@@ -80,7 +80,9 @@ using ActionSpace = std::remove_cvref_t<decltype(E::action_space)>;
 }  // namespace detail
 
 template <class E>
-concept HasId = requires { { E::id } -> std::convertible_to<std::string_view>; };
+concept HasId = requires {
+  { E::id } -> std::convertible_to<std::string_view>;
+};
 template <class E>
 concept HasObservationSpace = detail::is_box<std::remove_cvref_t<decltype(E::observation_space)>>;
 template <class E>

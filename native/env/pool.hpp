@@ -32,8 +32,8 @@ struct EnvInfo {
 
 template <Env E>
 EnvInfo env_info() {
-  EnvInfo info{E::id, E::observation_space.low, E::observation_space.high, 0, {}, {}, E::max_episode_steps,
-               E::reward_threshold, {}};
+  EnvInfo info{E::id, E::observation_space.low, E::observation_space.high, 0, {},
+               {},    E::max_episode_steps,     E::reward_threshold,       {}};
   if constexpr (is_discrete<E>) {
     info.num_actions = E::action_space.n;
   } else {
@@ -101,9 +101,9 @@ class Pool final : public Rows {
     for (int done = 0; done < count; done += block_rows) {
       const auto i = static_cast<std::size_t>(done);
       const auto size = static_cast<std::size_t>(std::min(block_rows, count - done));
-      const StepOut block{out.obs + i * obs_size_v, out.reward + i,    out.terminated + i,
-                          out.truncated + i,        out.final_obs + i * obs_size_v,
-                          out.episode_return + i,   out.episode_length + i};
+      const StepOut block{
+          out.obs + i * obs_size_v,       out.reward + i,         out.terminated + i,    out.truncated + i,
+          out.final_obs + i * obs_size_v, out.episode_return + i, out.episode_length + i};
       step_block(static_cast<std::size_t>(first) + i, size, action + i * action_size_v, block);
     }
   }

@@ -10,13 +10,13 @@ namespace shoal {
 /// Where a block of `count` rows writes one step. Element 0 of every pointer belongs to the first row of the block.
 /// `final_obs`, `episode_return` and `episode_length` are written only for rows whose episode ended in this step.
 struct StepOut {
-  float* obs;               ///< [count, obs_size]; at an episode's end already the next episode's first
-  double* reward;           ///< [count]
-  std::uint8_t* terminated; ///< [count] 0 or 1
-  std::uint8_t* truncated;  ///< [count] 0 or 1
-  float* final_obs;         ///< [count, obs_size]
-  double* episode_return;   ///< [count]
-  std::int64_t* episode_length; ///< [count]
+  float* obs;                    ///< [count, obs_size]; at an episode's end already the next episode's first
+  double* reward;                ///< [count]
+  std::uint8_t* terminated;      ///< [count] 0 or 1
+  std::uint8_t* truncated;       ///< [count] 0 or 1
+  float* final_obs;              ///< [count, obs_size]
+  double* episode_return;        ///< [count]
+  std::int64_t* episode_length;  ///< [count]
 };
 
 /// Rows of one environment, stepped in place. Calls on disjoint rows may run on different threads at once.

@@ -73,10 +73,10 @@ struct Lanes8 {
 
 /// Sines and cosines of a block of angles, with libm's bits.
 ///
-/// For |angle| < 0.22 a vector pass gives each value as a double and the rest that rounding left, true to 0.027 units in
-/// the last place (sine) and 0.002 (cosine). A libm that errs by less than 0.518 units, glibc's documented bound, must
-/// return that double unless the true value lies within 0.045 (sine) or 0.020 (cosine) units of the middle between two
-/// doubles. Those few angles, and large ones, are left to libm itself.
+/// For |angle| < 0.22 a vector pass gives each value as a double and the rest that rounding left, true to 0.027 units
+/// in the last place (sine) and 0.002 (cosine). A libm that errs by less than 0.518 units, glibc's documented bound,
+/// must return that double unless the true value lies within 0.045 (sine) or 0.020 (cosine) units of the middle between
+/// two doubles. Those few angles, and large ones, are left to libm itself.
 template <std::size_t N>
 struct SineBlock {
   static constexpr double max_angle = 0.22;

@@ -14,8 +14,8 @@ __extension__ typedef unsigned __int128 uint128;
 class SeedSequence {
  public:
   explicit constexpr SeedSequence(std::uint64_t seed) noexcept {
-    const std::array<std::uint32_t, 4> entropy{static_cast<std::uint32_t>(seed),
-                                               static_cast<std::uint32_t>(seed >> 32), 0, 0};
+    const std::array<std::uint32_t, 4> entropy{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32),
+                                               0, 0};
     std::uint32_t key = 0x43b0d7e5;
     const auto hash = [&key](std::uint32_t word) {
       word ^= key;

@@ -82,7 +82,8 @@ def _train(arguments: list[str]) -> int:
     if saved:
         _, start, config, env_kwargs = launch.from_toml({"env": env} | saved)
     else:
-        start, config, env_kwargs = launch.Launch(env, algo), launch.build(module.Config, preset(algo, env)), None
+        name = _peek(arguments, "--preset")
+        start, config, env_kwargs = launch.Launch(env, algo), launch.build(module.Config, preset(algo, name, env)), None
     rest = arguments[1:] if positional else arguments
     form: Any = make_dataclass(
         "Train",

@@ -186,7 +186,7 @@ def native_epoch(plan: Plan, optimizer: Adam, cfg: PPO, run: Run) -> Epoch:
     constants |= {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
 
     def epoch(rollout: Steps, advantage: Tensor, target: Tensor) -> float:
-        arrays = plan.flatten(rollout) | {"advantage": advantage.numpy().ravel(), "target": target.numpy().ravel()}
+        arrays = plan.begin(rollout) | {"advantage": advantage.numpy().ravel(), "target": target.numpy().ravel()}
         stats, rate, number = np.zeros(8), optimizer.param_groups[0]["lr"], int(step)
         for index in minibatches(run.rng, rollout.valid, cfg.num_minibatches, rows=False):
             number += 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from shoal.types import ConfigError
+
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "ppo": {
         "CartPole-v1": {
@@ -30,9 +32,36 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "total_timesteps": 1_000_000,
         },
     },
+    "a2c": {
+        "paac": {
+            "num_envs": 32,
+            "num_steps": 5,
+            "learning_rate": 0.0224,
+            "anneal": "linear",
+            "alpha": 0.99,
+            "rmsprop_eps": 0.1,
+            "gamma": 0.99,
+            "ent_coef": 0.01,
+            "max_grad_norm": 40.0,
+        },
+        "CartPole-v1": {
+            "num_envs": 32,
+            "num_steps": 8,
+            "learning_rate": 3e-3,
+            "ent_coef": 0.0,
+            "total_timesteps": 1_000_000,
+        },
+    },
 }
 
 
-def preset(algo: str, name: str) -> dict[str, Any]:
-    """The settings of an algorithm for an environment or under a name; empty when there are none."""
-    return dict(PRESETS.get(algo, {}).get(name, {}))
+def preset(algo: str, name: str | None, env: str) -> dict[str, Any]:
+    """The settings under `name`, else those for the environment; empty where there are none of its own.
+
+    Raises:
+        ConfigError: there is no preset of that name.
+    """
+    known = PRESETS.get(algo, {})
+    if name is not None and name not in known:
+        raise ConfigError(f"{algo} has no preset {name!r}; it has {', '.join(known) or 'none'}")
+    return dict(known.get(name or env, {}))

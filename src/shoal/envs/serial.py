@@ -150,7 +150,9 @@ class SerialEnv:
         try:
             self._reward[rows] = rewards
         except (TypeError, ValueError):
-            row = next(r for r, reward in enumerate(rewards) if np.ndim(reward) or not isinstance(reward, SupportsFloat))
+            row = next(
+                r for r, reward in enumerate(rewards) if np.ndim(reward) or not isinstance(reward, SupportsFloat)
+            )
             message = f"{self.spec.env_id}: row {rows.start + row} returned the reward {rewards[row]!r}; return a float"
             raise EnvError(message) from None
         self._terminated[rows] = self._truncated[rows] = False

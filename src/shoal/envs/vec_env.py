@@ -106,7 +106,9 @@ def check_action(spec: Spec, rows: slice, action: NDArray[Any]) -> NDArray[Any]:
     array = np.asarray(action)
     expected = (rows.stop - rows.start, *leaf.shape)
     if array.shape != expected:
-        raise ValueError(f"{spec.env_id}: rows {rows.start}..{rows.stop - 1} need actions {expected}, got {array.shape}")
+        raise ValueError(
+            f"{spec.env_id}: rows {rows.start}..{rows.stop - 1} need actions {expected}, got {array.shape}"
+        )
     if not np.can_cast(array.dtype, leaf.dtype, "same_kind"):
         raise ValueError(f"{spec.env_id}: actions must be {leaf.dtype}, got {array.dtype}")
     space: Any = spec.action_space

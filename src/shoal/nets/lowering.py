@@ -139,8 +139,12 @@ class Plan:
             0,
         )
 
-    def flatten(self, steps: Steps) -> dict[str, NDArray[Any]]:
-        """A rollout's arrays as the gradient steps take them: [T * B, ...], the same memory."""
+    def begin(self, steps: Steps) -> dict[str, NDArray[Any]]:
+        """A rollout's arrays as the gradient steps take them, [T * B, ...] in the same memory.
+
+        Also takes over the statistics of the version that acted, as the policy holds them until it is published.
+        """
+        self.refresh_normaliser()
         obs = steps.obs.numpy()
         n = steps.reward.numel()
         return {

@@ -58,7 +58,9 @@ def save(folder: Path, tree: dict[str, Any], *, updates: int, kind: dict[str, st
         write_atomic(folder / f"{stem}-{manifest['sha256'][:8]}.safetensors", data)
         write_atomic(folder / f"{stem}.json", sealed.encode())
     except OSError as error:
-        raise OSError(error.errno, f"the checkpoint of update {updates} was not written ({error}); older ones are safe") from error
+        raise OSError(
+            error.errno, f"the checkpoint of update {updates} was not written ({error}); older ones are safe"
+        ) from error
     _sweep(folder)
     return folder / f"{stem}.json"
 

@@ -281,7 +281,9 @@ class Run:
         s = self.settings
         acting = Acting(s.seed, EVALUATION_STREAM, torch.device(s.device), native=s.native)
         score = evaluate(policy, evaluation.env, episodes=evaluation.episodes, acting=acting)
-        self._log.write({"step": stream.env_steps, "update": self.updates, "eval/return": score.mean, "eval/std": score.std})
+        self._log.write(
+            {"step": stream.env_steps, "update": self.updates, "eval/return": score.mean, "eval/std": score.std}
+        )
 
     def _catch_interrupts(self) -> Any:
         if threading.current_thread() is not threading.main_thread():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 ACTIVITIES = ("environment", "acting", "learning", "waiting", "transfer")
 
@@ -19,13 +20,13 @@ class Meter:
 
     def __init__(self) -> None:
         """Starts the clock."""
-        self.seconds = dict.fromkeys(ACTIVITIES, 0.0)
+        self.seconds: dict[str, float] = dict.fromkeys(ACTIVITIES, 0.0)
         self.started = time.perf_counter()
         self._process = psutil.Process()
         self._process.cpu_percent()
 
     @contextmanager
-    def measure(self, activity: str) -> Iterator[None]:
+    def measure(self, activity: str) -> Generator[None]:
         """Adds the time of the block to `activity`."""
         begun = time.perf_counter()
         try:
@@ -44,3 +45,20 @@ class Meter:
     def cpu_cores(self) -> float:
         """Cores that this process kept busy since the last call."""
         return self._process.cpu_percent() / 100
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpu_use(device: str) -> str:
+    """The use of a CUDA device in words: per cent of the time and memory; only memory where NVML is missing."""
+    import torch
+
+    free, total = torch.cuda.mem_get_info(device)
+    memory = f"{(total - free) / 2**30:.1f} of {total / 2**30:.1f} GiB"
+    try:
+        return f"{torch.cuda.utilization(device)} %, {memory}"
+    except Exception:  # NVML's own errors derive from Exception alone
+        return f"{memory} (no NVML: pip install nvidia-ml-py shows the use)"

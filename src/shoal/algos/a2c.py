@@ -1,0 +1,157 @@
+"""A2C as PAAC does it: many rows, one batched policy, one synchronous update (Clemente et al. 2017, arXiv 1705.04862)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch.optim import RMSprop
+
+from shoal.math.losses import masked_mean, normalise_advantage, policy_gradient_loss, value_loss
+from shoal.math.returns import n_step
+from shoal.nets.lowering import STATS, Plan, lower
+from shoal.nets.policy import Network, make_policy
+from shoal.nets.weights import pack
+from shoal.stream.rollouts import rollouts
+from shoal.stream.schedules import schedule
+from shoal.types import ConfigError, Steps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
+
+    from shoal.envs.vec_env import VecEnv
+    from shoal.run.loop import Run
+
+    Update = Callable[[Steps, Tensor], None]
+
+A2C_STATS = (*STATS[:3], STATS[5])
+
+
+@dataclass(frozen=True, slots=True)
+class A2C:
+    """Settings of A2C; the preset `paac` holds the paper's values."""
+
+    total_timesteps: int = 1_000_000
+    """Environment steps of the whole run; more steps, more training."""
+    num_envs: int = 32
+    """Rows that act together (the paper's n_e); more rows make the gradient less noisy."""
+    num_steps: int = 5
+    """Steps a rollout and of the n-step return (the paper's t_max); more steps, less bias, more variance."""
+    learning_rate: float = 7e-4
+    """RMSProp's step size; larger learns faster and less surely."""
+    anneal: Literal["none", "linear"] = "linear"
+    """Learning rate: constant, or linearly to 0 at total_timesteps."""
+    alpha: float = 0.99
+    """RMSProp's decay of the squared gradient; nearer to 1 averages longer."""
+    rmsprop_eps: float = 1e-5
+    """RMSProp's epsilon; larger damps steps of parameters with small gradients."""
+    gamma: float = 0.99
+    """Discount; nearer to 1 looks further ahead."""
+    norm_adv: bool = False
+    """Normalise the advantages of each update."""
+    ent_coef: float = 0.01
+    """Weight of the entropy; larger explores longer."""
+    vf_coef: float = 0.5
+    """Weight of the value loss."""
+    max_grad_norm: float = 0.5
+    """The gradient's norm is cut to this; smaller is steadier and slower."""
+    reward_scale: float = 1.0
+    """Rewards are multiplied by this before learning, so that values are of the order of 1 to 10."""
+    schedule: Literal["sync", "overlap"] = "sync"
+    """overlap: half of the rows act while the other half step."""
+    act_block: int = 64
+    """Rows in one forward while acting; part of the result's identity, not of its quality."""
+    grad_shards: int = 2
+    """Parts of a rollout whose gradients are computed apart; as many threads as this can help."""
+    network: Network = field(default_factory=Network)
+    """The default policy's shape."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot work, with what would."""
+        if min(self.num_envs, self.num_steps, self.total_timesteps) < 1:
+            raise ConfigError("num_envs, num_steps and total_timesteps must be >= 1")
+        if self.norm_adv and self.num_envs * self.num_steps < 2:
+            raise ConfigError("a rollout of 1 step cannot be normalised; use norm_adv=False or more num_envs")
+
+
+Config = A2C
+
+
+def train(cfg: A2C, env: VecEnv, run: Run, policy: nn.Module | None = None) -> nn.Module:
+    """Trains a policy (the default one unless given) until the run ends; returns it."""
+    policy = (policy or make_policy(env.spec, cfg.network, run.settings.seed)).to(run.settings.device)
+    optimizer = RMSprop(policy.parameters(), lr=cfg.learning_rate, alpha=cfg.alpha, eps=cfg.rmsprop_eps)
+    acting = run.acting(cfg.act_block)
+    stream = rollouts(
+        env, policy, num_steps=cfg.num_steps, schedule=schedule(cfg.schedule), acting=acting, meter=run.meter
+    )
+    loop = run.loop(stream, state={"policy": policy, "optimizer": optimizer})
+    settings = {"num_threads": acting.num_threads, "act_block": cfg.act_block, "grad_shards": cfg.grad_shards}
+    plan = lower(policy, env.spec, pack(policy), **settings) if acting.native else None
+    update = native_update(plan, optimizer, cfg, run) if plan else torch_update(policy, optimizer, cfg, run)
+    for rollout in loop:
+        if cfg.anneal == "linear":
+            done = min(1.0, stream.env_steps / cfg.total_timesteps)
+            optimizer.param_groups[0]["lr"] = cfg.learning_rate * (1 - done)
+        reward = rollout.reward * cfg.reward_scale
+        update(rollout, n_step(rollout, gamma=cfg.gamma, n=cfg.num_steps, reward=reward))
+        run.log({"train/learning_rate": optimizer.param_groups[0]["lr"]})
+        stream.publish(policy)
+    return policy
+
+
+def a2c_loss(
+    output: Any, steps: Steps, target: Tensor, *, ent_coef: Any, vf_coef: Any, norm_adv: bool = False
+) -> tuple[Tensor, list[Tensor]]:
+    """The loss over the last two axes [T, B], and its parts: policy, value, entropy.
+
+    Leading axes are a population: losses are [m], and the coefficients may be tensors [m].
+    """
+    advantage = target - steps.value
+    if norm_adv:
+        advantage = normalise_advantage(advantage, steps.valid)
+    log_prob = output.distribution.log_prob(steps.action)
+    policy_loss = masked_mean(policy_gradient_loss(log_prob, advantage), steps.valid, axes=2)
+    v_loss = masked_mean(value_loss(output.value, target), steps.valid, axes=2)
+    entropy = masked_mean(output.distribution.entropy(), steps.valid, axes=2)
+    return policy_loss - ent_coef * entropy + vf_coef * v_loss, [policy_loss, v_loss, entropy]
+
+
+def torch_update(policy: nn.Module, optimizer: RMSprop, cfg: A2C, run: Run) -> Update:
+    """One update on a whole rollout in torch: any policy, any device, whole sequences."""
+
+    def update(rollout: Steps, target: Tensor) -> None:
+        output = policy(rollout.obs, rollout.state, rollout.start)
+        loss, stats = a2c_loss(
+            output, rollout, target, ent_coef=cfg.ent_coef, vf_coef=cfg.vf_coef, norm_adv=cfg.norm_adv
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), cfg.max_grad_norm)
+        optimizer.step()
+        run.log(dict(zip(A2C_STATS, [*stats, norm], strict=True)))
+
+    return update
+
+
+def native_update(plan: Plan, optimizer: RMSprop, cfg: A2C, run: Run) -> Update:
+    """The same update in native code, on the same weights and the same optimizer state."""
+    (square_avg,) = plan.moments(optimizer, "square_avg")
+    for parameter in optimizer.param_groups[0]["params"]:
+        optimizer.state[parameter].setdefault("step", torch.zeros(()))
+    names = ("ent_coef", "vf_coef", "norm_adv", "max_grad_norm", "alpha")
+    constants = {name: getattr(cfg, name) for name in names} | {"eps": cfg.rmsprop_eps, "square_avg": square_avg}
+
+    def update(rollout: Steps, target: Tensor) -> None:
+        arrays = plan.begin(rollout)
+        advantage = (target - rollout.value).numpy().ravel()
+        arrays |= {"advantage": advantage, "target": target.numpy().ravel()}
+        stats, index = np.zeros(8), np.flatnonzero(rollout.valid.numpy()).astype(np.int32)
+        plan.a2c_step(arrays, index, learning_rate=optimizer.param_groups[0]["lr"], stats=stats, **constants)
+        run.log(dict(zip(A2C_STATS, stats[[0, 1, 2, 5]].tolist(), strict=True)))
+
+    return update

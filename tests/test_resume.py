@@ -1,0 +1,103 @@
+"""A run killed between checkpoints and resumed in a new process equals the uninterrupted one, bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from shoal.run import checkpoint
+from shoal.run.log import read
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CHILD = """
+import json, os, signal, sys
+from shoal.launch import resume, train
+from shoal.nets.policy import Network
+from shoal.run.loop import Run
+
+task = json.loads(sys.argv[1])
+write = Run._write_line
+
+def write_then_die(self, stream):
+    write(self, stream)
+    if self.updates == task["die_at"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Run._write_line = write_then_die
+if task["resume"]:
+    resume(task["path"], panel="none")
+else:
+    settings = task["settings"] | {"network": Network(**task["network"])}
+    train(task["env"], panel="none", name="run", stop_at=1e9, **settings)
+"""
+
+CARTPOLE = {"num_envs": 8, "num_steps": 16, "total_timesteps": 8 * 16 * 50}
+LANDER = {"num_envs": 4, "num_steps": 32, "total_timesteps": 4 * 32 * 30}
+
+
+def weights_sha256(path: Path) -> str:
+    """The hash of a run's newest weights."""
+    found = checkpoint.load(path / "checkpoints")
+    assert found is not None
+    digest = hashlib.sha256()
+    for name, tensor in sorted(found.tree["state"]["policy"].items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def metrics_sha256(path: Path) -> str:
+    """The hash of all metrics but the clock's."""
+    lines = [
+        {k: v for k, v in line.items() if not k.startswith(("time/", "speed/"))}
+        for line in read(path / "metrics.jsonl")
+    ]
+    assert len(lines) >= 30
+    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+
+
+def run_child(task: dict[str, Any]) -> int:
+    """Runs one task in a new interpreter; returns how it ended."""
+    return subprocess.run([sys.executable, "-c", CHILD, json.dumps(task)], check=False, timeout=110).returncode
+
+
+@pytest.mark.parametrize("recurrent", ["none", "gru"])
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+@pytest.mark.parametrize("env", ["CartPole-v1", "LunarLander-v3"])
+def test_killed_and_resumed_equals_uninterrupted(env: str, algo: str, recurrent: str, tmp_path: Path) -> None:
+    """SIGKILL between two checkpoints; weights and metrics of the resumed run equal the uninterrupted run's."""
+    settings: dict[str, Any] = {"algo": algo, "seed": 7} | (CARTPOLE if env == "CartPole-v1" else LANDER)
+    if algo == "ppo":
+        settings |= {"num_minibatches": 2, "update_epochs": 2}
+    network = {"recurrent": recurrent, "normalise_obs": True, "hidden": [32]}
+    task = {"env": env, "settings": settings, "network": network, "die_at": -1, "resume": False}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run_child(task | {"settings": settings | {"run_dir": str(whole)}}) == 0
+    die_at = 23 if env == "CartPole-v1" else 17
+    assert run_child(task | {"settings": settings | {"run_dir": str(killed)}, "die_at": die_at}) == -9
+    before = checkpoint.load(killed / env / algo / "run" / "checkpoints")
+    assert before is not None
+    assert 0 < before.updates < die_at
+    assert run_child(task | {"path": str(killed / env / algo / "run"), "resume": True}) == 0
+    assert weights_sha256(whole / env / algo / "run") == weights_sha256(killed / env / algo / "run")
+    assert metrics_sha256(whole / env / algo / "run") == metrics_sha256(killed / env / algo / "run")
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+def test_threads_change_no_bit(algo: str, tmp_path: Path) -> None:
+    """The weights after training with 1 and with 2 pool threads have one sha256."""
+    hashes: set[str] = set()
+    for threads in (1, 2):
+        network = {"recurrent": "none", "normalise_obs": True}
+        settings = {"algo": algo, "seed": 3, "num_threads": threads, "run_dir": str(tmp_path / str(threads))}
+        settings |= {"num_envs": 96, "num_steps": 16, "total_timesteps": 96 * 16 * 40}
+        task = {"env": "CartPole-v1", "settings": settings, "network": network, "die_at": -1, "resume": False}
+        assert run_child(task) == 0
+        hashes.add(weights_sha256(tmp_path / str(threads) / "CartPole-v1" / algo / "run"))
+    assert len(hashes) == 1
