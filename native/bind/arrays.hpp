@@ -47,8 +47,8 @@ bool is_contiguous(const Array& array) {
 template <class T, class Array>
 auto numbers(const Array& array, const char* name, std::initializer_list<std::size_t> shape) {
   using Number = std::conditional_t<std::is_same_v<Array, ArrayIn>, const T, T>;
-  constexpr bool kFlag = std::is_same_v<T, std::uint8_t>;
-  if (array.dtype() != nanobind::dtype<T>() && !(kFlag && array.dtype() == nanobind::dtype<bool>())) {
+  constexpr bool is_flag = std::is_same_v<T, std::uint8_t>;
+  if (array.dtype() != nanobind::dtype<T>() && !(is_flag && array.dtype() == nanobind::dtype<bool>())) {
     throw std::invalid_argument(std::string(name) + " must be an array of " + dtype_name<T>());
   }
   bool same = array.ndim() == shape.size();

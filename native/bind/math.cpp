@@ -24,12 +24,12 @@ Noise2d make_array(std::size_t rows, std::size_t columns) {
 
 void fill_noise(std::uint64_t seed, std::uint32_t stream, const std::int64_t* rows, const std::int64_t* steps,
                 std::size_t count, std::size_t size, bool normal, float* out) {
-  for (std::size_t first = 0; first < count; first += kPhiloxRows) {
-    const std::size_t many = count - first < kPhiloxRows ? count - first : kPhiloxRows;
+  for (std::size_t first = 0; first < count; first += philox_rows) {
+    const std::size_t many = count - first < philox_rows ? count - first : philox_rows;
     for (std::size_t j = 0; j < size; j += 4) {
       PhiloxWords words;
-      philox_words(seed, stream, static_cast<std::uint32_t>(j / 4), rows + first, steps + first,
-                   static_cast<int>(many), words);
+      philox_words(seed, stream, static_cast<std::uint32_t>(j / 4), rows + first, steps + first, static_cast<int>(many),
+                   words);
       for (std::size_t i = 0; i < many; ++i) {
         float noise[4];
         for (int w = 0; w < 4; ++w) {
@@ -65,12 +65,12 @@ std::vector<std::int64_t> row_numbers(const ArrayIn& rows) {
 
 Noise2d philox(std::uint64_t seed, std::uint32_t stream, const ArrayIn& rows, const ArrayIn& steps, std::size_t size,
                bool normal) {
-  constexpr std::uint32_t kStreams = 1U << 16;
-  constexpr std::size_t kMaxSize = 4U << 16;
-  if (stream >= kStreams) {
+  constexpr std::uint32_t num_streams = 1U << 16;
+  constexpr std::size_t max_size = 4U << 16;
+  if (stream >= num_streams) {
     throw std::invalid_argument("stream must be below 65536, not " + std::to_string(stream));
   }
-  if (size > kMaxSize) {
+  if (size > max_size) {
     throw std::invalid_argument("size must be at most 262144, not " + std::to_string(size));
   }
   const std::vector<std::int64_t> row = row_numbers(rows);
@@ -158,6 +158,5 @@ void bind_math(nb::module_& module) {
              "Generalised advantage estimation (Schulman et al. 2016) over [M, T, B]; gamma, gae_lambda float64 [M].");
   module.def("n_step", &shoal::bind_n_step, "reward"_a.noconvert(), "next_value"_a.noconvert(),
              "terminated"_a.noconvert(), "ended"_a.noconvert(), "valid"_a.noconvert(), "gamma"_a.noconvert(), "n"_a,
-             "target_out"_a.noconvert(),
-             "n-step returns within a rollout over [M, T, B]; gamma float64 [M].");
+             "target_out"_a.noconvert(), "n-step returns within a rollout over [M, T, B]; gamma float64 [M].");
 }

@@ -63,10 +63,10 @@ class NativePlan {
     const float* from = numbers<float>(obs, "obs", {count, obs_size()});
     const Noise noise{seed, checked_stream(stream), numbers<std::int64_t>(rows, "rows", {count}),
                       numbers<std::int64_t>(steps, "steps", {count}), greedy};
-    const ActOut out{
-        gaussian() ? nullptr : numbers<std::int64_t>(action_out, "action_out", {count, num_actions()}),
-        gaussian() ? numbers<float>(action_out, "action_out", {count, num_actions()}) : nullptr,
-        numbers<float>(log_prob_out, "log_prob_out", {count}), numbers<float>(value_out, "value_out", {count})};
+    const ActOut out{gaussian() ? nullptr : numbers<std::int64_t>(action_out, "action_out", {count, num_actions()}),
+                     gaussian() ? numbers<float>(action_out, "action_out", {count, num_actions()}) : nullptr,
+                     numbers<float>(log_prob_out, "log_prob_out", {count}),
+                     numbers<float>(value_out, "value_out", {count})};
     const nb::gil_scoped_release released;
     plan_.act(from, static_cast<std::ptrdiff_t>(count), noise, out);
   }
@@ -100,8 +100,8 @@ Samples check_samples(const NativePlan& plan, const ArrayIn& obs, const ArrayIn&
       numbers<std::int32_t>(index, "index", {chosen}),
       static_cast<std::ptrdiff_t>(chosen)};
   if (chosen < (norm_adv ? 2U : 1U)) {
-    throw std::invalid_argument("index must name at least " + std::string(norm_adv ? "2" : "1") +
-                                " samples, not " + std::to_string(chosen));
+    throw std::invalid_argument("index must name at least " + std::string(norm_adv ? "2" : "1") + " samples, not " +
+                                std::to_string(chosen));
   }
   for (Size i = 0; i < chosen; ++i) {
     if (samples.index[i] < 0 || static_cast<Size>(samples.index[i]) >= count) {
@@ -170,12 +170,11 @@ void a2c_step(NativePlan& plan, const ArrayIn& obs, const ArrayIn& action, const
               double max_grad_norm, double learning_rate, double alpha, double eps, const ArrayOut& square_avg,
               const ArrayOut& stats) {
   const Samples samples = check_samples(plan, obs, action, nullptr, nullptr, advantage, target, index, norm_adv);
-  const RmsPropConfig rmsprop{learning_rate, alpha, eps,
-                              numbers<float>(square_avg, "square_avg", {plan.num_params()})};
+  const RmsPropConfig rmsprop{learning_rate, alpha, eps, numbers<float>(square_avg, "square_avg", {plan.num_params()})};
   double* totals = stats_of(stats);
   const nb::gil_scoped_release released;
-  check_sums(plan.plan().rmsprop_step(samples, {false, 0.0, false, ent_coef, vf_coef, norm_adv}, max_grad_norm,
-                                      rmsprop, totals),
+  check_sums(plan.plan().rmsprop_step(samples, {false, 0.0, false, ent_coef, vf_coef, norm_adv}, max_grad_norm, rmsprop,
+                                      totals),
              samples);
 }
 
@@ -234,8 +233,8 @@ void bind_net(nb::module_& module) {
                               "A policy of two MLP towers in native code that shares its owner's parameters.");
   plan.def(nb::init<const ArrayOut&, int, const std::vector<int>&, const std::string&, const std::vector<int>&,
                     const std::string&, int, int, int, const std::string&>(),
-           "params"_a.noconvert(), "obs_size"_a, "hidden"_a, "head"_a, "action_nvec"_a, "activation"_a,
-           "num_threads"_a, "act_block"_a, "grad_shards"_a, "kernels"_a = "");
+           "params"_a.noconvert(), "obs_size"_a, "hidden"_a, "head"_a, "action_nvec"_a, "activation"_a, "num_threads"_a,
+           "act_block"_a, "grad_shards"_a, "kernels"_a = "");
   plan.def_prop_ro("num_params", &NativePlan::num_params);
   plan.def_prop_ro("num_threads", [](const NativePlan& self) { return self.plan().num_threads(); });
   plan.def_prop_ro("act_block", [](const NativePlan& self) { return self.plan().act_block(); });
@@ -245,8 +244,8 @@ void bind_net(nb::module_& module) {
            "Observations become clip((x - mean) * inv_std, -clip, clip); the numbers are copied.");
   plan.def("set_action_bounds", &NativePlan::set_action_bounds, "low"_a.noconvert(), "high"_a.noconvert(),
            "What rollout clips a Gaussian's actions to before the environment sees them.");
-  plan.def("forward", &NativePlan::forward, "obs"_a.noconvert(), "logits_out"_a.noconvert(),
-           "value_out"_a.noconvert(), "Logits (or means) [N, A] and values [N] of observations [N, D].");
+  plan.def("forward", &NativePlan::forward, "obs"_a.noconvert(), "logits_out"_a.noconvert(), "value_out"_a.noconvert(),
+           "Logits (or means) [N, A] and values [N] of observations [N, D].");
   plan.def("act", &NativePlan::act, "obs"_a.noconvert(), "seed"_a, "stream"_a, "rows"_a.noconvert(),
            "steps"_a.noconvert(), "greedy"_a, "action_out"_a.noconvert(), "log_prob_out"_a.noconvert(),
            "value_out"_a.noconvert(), "Actions drawn with the Philox noise of (seed, stream, row, step), or greedy.");
@@ -272,6 +271,6 @@ void bind_net(nb::module_& module) {
            "grad_out"_a.noconvert(), "stats"_a.noconvert(), "The gradient of a2c_step's loss, unclipped.");
   plan.def("a2c_step", &a2c_step, "obs"_a.noconvert(), "action"_a.noconvert(), "advantage"_a.noconvert(),
            "target"_a.noconvert(), "index"_a.noconvert(), nb::kw_only(), "ent_coef"_a, "vf_coef"_a, "norm_adv"_a,
-           "max_grad_norm"_a, "learning_rate"_a, "alpha"_a, "eps"_a, "square_avg"_a.noconvert(),
-           "stats"_a.noconvert(), "One RMSProp step on A2C's loss over samples[index]; stats as in ppo_step.");
+           "max_grad_norm"_a, "learning_rate"_a, "alpha"_a, "eps"_a, "square_avg"_a.noconvert(), "stats"_a.noconvert(),
+           "One RMSProp step on A2C's loss over samples[index]; stats as in ppo_step.");
 }

@@ -20,7 +20,7 @@ struct ScanInput {
   /// The same arrays of the agent `agents` further on.
   [[nodiscard]] ScanInput agent(std::ptrdiff_t agents) const noexcept {
     const std::ptrdiff_t skip = agents * num_steps * num_rows;
-    return {num_steps,         num_rows,     reward + skip, value == nullptr ? nullptr : value + skip,
+    return {num_steps,         num_rows,          reward + skip, value == nullptr ? nullptr : value + skip,
             next_value + skip, terminated + skip, ended + skip,  valid + skip};
   }
 };
@@ -91,8 +91,8 @@ inline void full_return(const ScanInput& in, float discount, float* target) noex
   }
 }
 
-/// n-step returns (Sutton and Barto, chapter 7): sum_{k<m} gamma^k r_{t+k} + gamma^m * next_value_{t+m-1}, where m is n, or
-/// less where the episode is cut (a terminated one adds no value) or the slab ends. An invalid step gets 0.
+/// n-step returns (Sutton and Barto, chapter 7): sum_{k<m} gamma^k r_{t+k} + gamma^m * next_value_{t+m-1}, where m is
+/// n, or less where the episode is cut (a terminated one adds no value) or the slab ends. An invalid step gets 0.
 inline void n_step(const ScanInput& in, double gamma, std::int64_t n, float* target) noexcept {
   const auto discount = static_cast<float>(gamma);
   if (n >= in.num_steps) {

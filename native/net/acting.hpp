@@ -6,11 +6,13 @@
 
 namespace shoal::SHOAL_ISA {
 
-SHOAL_INLINE int chunk_size(std::ptrdiff_t left) noexcept { return left < kChunk ? static_cast<int>(left) : kChunk; }
+SHOAL_INLINE int chunk_size(std::ptrdiff_t left) noexcept {
+  return left < chunk_samples ? static_cast<int>(left) : chunk_samples;
+}
 
-static void forward(const Net& net, const float* params, const float* obs, std::ptrdiff_t count,
-                    const Workspace& space, float* logits, float* value) noexcept {
-  for (std::ptrdiff_t first = 0; first < count; first += kChunk) {
+static void forward(const Net& net, const float* params, const float* obs, std::ptrdiff_t count, const Workspace& space,
+                    float* logits, float* value) noexcept {
+  for (std::ptrdiff_t first = 0; first < count; first += chunk_samples) {
     const int many = chunk_size(count - first);
     const int width = whole_vectors(many);
     gather_obs(net, obs + first * net.obs_size, nullptr, many, width, space.obs);
@@ -18,7 +20,7 @@ static void forward(const Net& net, const float* params, const float* obs, std::
       tower_forward(net, net.actor, params, width, space);
       for (int s = 0; s < many; ++s) {
         for (int j = 0; j < net.num_outputs; ++j) {
-          logits[(first + s) * net.num_outputs + j] = space.output[j * kChunk + s];
+          logits[(first + s) * net.num_outputs + j] = space.output[j * chunk_samples + s];
         }
       }
     }
@@ -34,8 +36,8 @@ SHOAL_INLINE void act_gaussian(const Net& net, const float* params, bool greedy,
                                const Workspace& space) noexcept {
   for (int d = 0; d < net.num_actions; ++d) {
     const Vec std = exponential(splat(params[net.log_std + d]));
-    for (int s = 0; s < width; s += kLanes) {
-      const std::ptrdiff_t at = d * kChunk + s;
+    for (int s = 0; s < width; s += vec_lanes) {
+      const std::ptrdiff_t at = d * chunk_samples + s;
       const Vec mean = load(space.output + at);
       store(space.action + at, greedy ? mean : mean + std * load(space.action + at));
     }
@@ -53,17 +55,17 @@ static inline void choose(const Net& net, const float* params, const Noise& nois
   if (gaussian) {
     act_gaussian(net, params, noise.greedy, width, space);
   }
-  for (int s = 0; s < width; s += kLanes) {
-    const Vec log_prob =
-        gaussian ? gaussian_log_prob(net, params, space.output + s, space.action + s)
-                 : act_categorical(net, space.output + s, noise.greedy, space.action + s, space.choice + s);
+  for (int s = 0; s < width; s += vec_lanes) {
+    const Vec log_prob = gaussian
+                             ? gaussian_log_prob(net, params, space.output + s, space.action + s)
+                             : act_categorical(net, space.output + s, noise.greedy, space.action + s, space.choice + s);
     store(space.delta + s, log_prob);
   }
 }
 
 static void act(const Net& net, const float* params, const float* obs, std::ptrdiff_t count, const Noise& noise,
                 const Workspace& space, const ActOut& out) noexcept {
-  for (std::ptrdiff_t first = 0; first < count; first += kChunk) {
+  for (std::ptrdiff_t first = 0; first < count; first += chunk_samples) {
     const int many = chunk_size(count - first);
     const int width = whole_vectors(many);
     gather_obs(net, obs + first * net.obs_size, nullptr, many, width, space.obs);
@@ -73,9 +75,9 @@ static void act(const Net& net, const float* params, const float* obs, std::ptrd
       for (int s = 0; s < many; ++s) {
         const std::ptrdiff_t to = (first + s) * net.num_actions + k;
         if (net.head == Head::gaussian) {
-          out.action[to] = space.action[k * kChunk + s];
+          out.action[to] = space.action[k * chunk_samples + s];
         } else {
-          out.choice[to] = space.choice[k * kChunk + s];
+          out.choice[to] = space.choice[k * chunk_samples + s];
         }
       }
     }

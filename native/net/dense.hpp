@@ -21,13 +21,13 @@ struct Product {
 };
 
 #if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int kTileVecs = 4;  // 32 registers: 6 x 4, 12 x 2 and 12 x 1 sums
+constexpr int tile_vecs = 4;  // 32 registers: 6 x 4, 12 x 2 and 12 x 1 sums
 constexpr int tile_rows(int vecs) { return vecs == 4 ? 6 : 12; }
 #elif defined(__FMA__)
-constexpr int kTileVecs = 2;  // 16 registers: 6 x 2 and 12 x 1
+constexpr int tile_vecs = 2;  // 16 registers: 6 x 2 and 12 x 1
 constexpr int tile_rows(int vecs) { return vecs == 2 ? 6 : 12; }
 #else
-constexpr int kTileVecs = 2;  // 16 registers, and a product needs one of its own: 4 x 2 and 8 x 1
+constexpr int tile_vecs = 2;  // 16 registers, and a product needs one of its own: 4 x 2 and 8 x 1
 constexpr int tile_rows(int vecs) { return vecs == 2 ? 4 : 8; }
 #endif
 
@@ -44,7 +44,7 @@ void tile(const Product& p, const float* a, const float* b, float* c, const floa
       } else if constexpr (S == Start::bias) {
         sum[m][v] = splat(bias[m]);
       } else {
-        sum[m][v] = load(c + m * p.c_step + v * kLanes);
+        sum[m][v] = load(c + m * p.c_step + v * vec_lanes);
       }
     }
   }
@@ -52,7 +52,7 @@ void tile(const Product& p, const float* a, const float* b, float* c, const floa
     Vec x[V];
 #pragma GCC unroll 16
     for (int v = 0; v < V; ++v) {
-      x[v] = load(b + v * kLanes);
+      x[v] = load(b + v * vec_lanes);
     }
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m) {
@@ -69,7 +69,7 @@ void tile(const Product& p, const float* a, const float* b, float* c, const floa
   for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 16
     for (int v = 0; v < V; ++v) {
-      store(c + m * p.c_step + v * kLanes, sum[m][v]);
+      store(c + m * p.c_step + v * vec_lanes, sum[m][v]);
     }
   }
 }
@@ -86,79 +86,110 @@ SHOAL_INLINE void panel(int rows, const Product& p, const float* a, const float*
     bias += S == Start::bias ? M : 0;
   }
   if constexpr (M > 1) {
-    constexpr int kNext = M > 4 ? 4 : M / 2;
-    panel<kNext, V, S, Transposed>(rows, p, a, b, c, bias);
+    constexpr int next = M > 4 ? 4 : M / 2;
+    panel<next, V, S, Transposed>(rows, p, a, b, c, bias);
   }
 }
 
-/// The whole product; `cols` is a multiple of kLanes.
-template <Start S, bool Transposed, int V = kTileVecs>
+/// The whole product; `cols` is a multiple of vec_lanes.
+template <Start S, bool Transposed, int V = tile_vecs>
 void product(int rows, int cols, const Product& p, const float* a, const float* b, float* c,
              const float* bias) noexcept {
-  while (cols >= V * kLanes) {
+  while (cols >= V * vec_lanes) {
     panel<tile_rows(V), V, S, Transposed>(rows, p, a, b, c, bias);
-    cols -= V * kLanes;
-    b += V * kLanes;
-    c += V * kLanes;
+    cols -= V * vec_lanes;
+    b += V * vec_lanes;
+    c += V * vec_lanes;
   }
   if constexpr (V > 1) {
     product<S, Transposed, V / 2>(rows, cols, p, a, b, c, bias);
   }
 }
 
-/// y = W x + b for `width` samples (a multiple of kLanes).
-SHOAL_INLINE void dense_forward(const Dense& layer, const float* params, int width, const float* x,
-                                float* y) noexcept {
-  product<Start::bias, false>(layer.out, width, {layer.in, layer.in, kChunk, kChunk}, params + layer.weight, x, y,
-                              params + layer.bias);
+/// y = W x + b for `width` samples (a multiple of vec_lanes).
+SHOAL_INLINE void dense_forward(const Dense& layer, const float* params, int width, const float* x, float* y) noexcept {
+  product<Start::bias, false>(layer.out, width, {layer.in, layer.in, chunk_samples, chunk_samples},
+                              params + layer.weight, x, y, params + layer.bias);
 }
 
 /// The gradient of the loss with respect to x, from that with respect to y: dx = W^T dy.
 SHOAL_INLINE void dense_backward(const Dense& layer, const float* params, int width, const float* dy,
                                  float* dx) noexcept {
-  product<Start::zero, true>(layer.in, width, {layer.out, layer.in, kChunk, kChunk}, params + layer.weight, dy, dx,
-                             nullptr);
+  product<Start::zero, true>(layer.in, width, {layer.out, layer.in, chunk_samples, chunk_samples},
+                             params + layer.weight, dy, dx, nullptr);
 }
 
-/// to[sample][feature] = from[feature][sample], for features and samples in multiples of kLanes.
+/// to[sample][feature] = from[feature][sample], for features and samples in multiples of vec_lanes.
 static inline void transpose(int features, int width, const float* from, std::ptrdiff_t to_step, float* to) noexcept {
-  for (int f = 0; f < features; f += kLanes) {
-    for (int s = 0; s < width; s += kLanes) {
-      Vec rows[kLanes];
+  for (int f = 0; f < features; f += vec_lanes) {
+    for (int s = 0; s < width; s += vec_lanes) {
+      Vec rows[vec_lanes];
 #pragma GCC unroll 16
-      for (int i = 0; i < kLanes; ++i) {
-        rows[i] = load(from + (f + i) * kChunk + s);
+      for (int i = 0; i < vec_lanes; ++i) {
+        rows[i] = load(from + (f + i) * chunk_samples + s);
       }
       transpose_square(rows);
 #pragma GCC unroll 16
-      for (int i = 0; i < kLanes; ++i) {
+      for (int i = 0; i < vec_lanes; ++i) {
         store(to + (s + i) * to_step + f, rows[i]);
       }
     }
   }
 }
 
-/// Adds x's and dy's products lane by lane: for a weight of few rows or columns.
-static inline void add_narrow(const Dense& layer, int width, const float* x, const float* dy, float* sums) noexcept {
-  constexpr int kInputs = 4;
-  for (int o = 0; o < layer.out; ++o) {
-    for (int i = 0; i < layer.in; i += kInputs) {
-      const int many = layer.in - i < kInputs ? layer.in - i : kInputs;
-      float* at = sums + (static_cast<std::ptrdiff_t>(o) * layer.in + i) * kPad;
-      Vec sum[kInputs];
-      for (int j = 0; j < kInputs; ++j) {
-        sum[j] = j < many ? load(at + j * kPad) : Vec{};
-      }
-      for (int s = 0; s < width; s += kLanes) {
-        const Vec d = load(dy + o * kChunk + s);
-        for (int j = 0; j < kInputs; ++j) {
-          sum[j] += d * load(x + (i + j) * kChunk + s);
-        }
-      }
-      for (int j = 0; j < many; ++j) {
-        store(at + j * kPad, sum[j]);
+/// Adds dy's and x's products lane by lane for O outputs and I inputs: sums[o][i][pad_size].
+template <int O, int I>
+SHOAL_INLINE void narrow_tile(int in, int width, const float* x, const float* dy, float* sums) noexcept {
+  Vec sum[O][I];
+#pragma GCC unroll 4
+  for (int o = 0; o < O; ++o) {
+#pragma GCC unroll 4
+    for (int i = 0; i < I; ++i) {
+      sum[o][i] = load(sums + (o * in + i) * pad_size);
+    }
+  }
+  for (int s = 0; s < width; s += vec_lanes) {
+#pragma GCC unroll 4
+    for (int o = 0; o < O; ++o) {
+      const Vec d = load(dy + o * chunk_samples + s);
+#pragma GCC unroll 4
+      for (int i = 0; i < I; ++i) {
+        sum[o][i] += d * load(x + i * chunk_samples + s);
       }
     }
+  }
+#pragma GCC unroll 4
+  for (int o = 0; o < O; ++o) {
+#pragma GCC unroll 4
+    for (int i = 0; i < I; ++i) {
+      store(sums + (o * in + i) * pad_size, sum[o][i]);
+    }
+  }
+}
+
+/// All inputs of O outputs, I at a time and the rest one by one.
+template <int O, int I>
+SHOAL_INLINE void narrow_rows(int in, int width, const float* x, const float* dy, float* sums) noexcept {
+  int i = 0;
+  for (; i + I <= in; i += I) {
+    narrow_tile<O, I>(in, width, x + i * chunk_samples, dy, sums + i * pad_size);
+  }
+  for (; i < in; ++i) {
+    narrow_tile<O, 1>(in, width, x + i * chunk_samples, dy, sums + i * pad_size);
+  }
+}
+
+/// The gradient with respect to a weight of few rows or columns, left as lanes: sums[out][in][pad_size].
+static inline void add_narrow(const Dense& layer, int width, const float* x, const float* dy, float* sums) noexcept {
+  constexpr int outputs = tile_vecs;  // as many sums as a tile of the product, or fewer
+  int o = 0;
+  for (; o + outputs <= layer.out; o += outputs) {
+    narrow_rows<outputs, 4>(layer.in, width, x, dy + o * chunk_samples,
+                            sums + static_cast<std::ptrdiff_t>(o) * layer.in * pad_size);
+  }
+  for (; o < layer.out; ++o) {
+    narrow_rows<1, 4>(layer.in, width, x, dy + o * chunk_samples,
+                      sums + static_cast<std::ptrdiff_t>(o) * layer.in * pad_size);
   }
 }
 
@@ -167,11 +198,11 @@ static inline void add_narrow(const Dense& layer, int width, const float* x, con
 SHOAL_INLINE void dense_gradient(const Dense& layer, int count, int width, const float* x, const float* dy,
                                  float* transposed, float* sums) noexcept {
   for (int o = 0; o < layer.out; ++o) {
-    Vec sum = load(sums + layer.sum_bias + o * kPad);
-    for (int s = 0; s < width; s += kLanes) {
-      sum += load(dy + o * kChunk + s);
+    Vec sum = load(sums + layer.sum_bias + o * pad_size);
+    for (int s = 0; s < width; s += vec_lanes) {
+      sum += load(dy + o * chunk_samples + s);
     }
-    store(sums + layer.sum_bias + o * kPad, sum);
+    store(sums + layer.sum_bias + o * pad_size, sum);
   }
   if (layer.narrow) {
     add_narrow(layer, width, x, dy, sums + layer.sum_weight);
@@ -179,17 +210,17 @@ SHOAL_INLINE void dense_gradient(const Dense& layer, int count, int width, const
   }
   const auto columns = static_cast<int>(padded(layer.in));
   transpose(columns, width, x, columns, transposed);
-  product<Start::sum, false>(layer.out, columns, {count, kChunk, columns, columns}, dy, transposed,
+  product<Start::sum, false>(layer.out, columns, {count, chunk_samples, columns, columns}, dy, transposed,
                              sums + layer.sum_weight, nullptr);
 }
 
 /// Sums of the lanes of `many` accumulators.
 static inline void sum_lanes(const float* sums, std::ptrdiff_t many, float* out) noexcept {
-  for (std::ptrdiff_t i = 0; i < many; i += kLanes) {
-    const int here = many - i < kLanes ? static_cast<int>(many - i) : kLanes;
-    Vec rows[kLanes];
-    for (int j = 0; j < kLanes; ++j) {
-      rows[j] = j < here ? load(sums + (i + j) * kPad) : Vec{};
+  for (std::ptrdiff_t i = 0; i < many; i += vec_lanes) {
+    const int here = many - i < vec_lanes ? static_cast<int>(many - i) : vec_lanes;
+    Vec rows[vec_lanes];
+    for (int j = 0; j < vec_lanes; ++j) {
+      rows[j] = j < here ? load(sums + (i + j) * pad_size) : Vec{};
     }
     const Vec total = lane_sums(rows);
     for (int j = 0; j < here; ++j) {

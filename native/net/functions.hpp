@@ -1,17 +1,22 @@
 // exp, log and tanh of a vector within a few units in the last place; the coefficients are minimax fits made for shoal.
 #pragma once
 
+#include <numbers>
+
 #include "net/vec.hpp"
 
 namespace shoal::SHOAL_ISA {
 
+constexpr float ln2_high = 0.6875F;  // few bits: exact times a small integer
+constexpr float ln2_low = 0.005647180559945309F;
+
 /// e^x, x taken as within [-87, 88]; NaN stays NaN. exp(r) = 1 + r + r^2 p(r) on |r| <= ln 2 / 2.
 SHOAL_INLINE Vec exponential(Vec x) noexcept {
-  constexpr float kRound = 0x1.8p23F;  // adding it leaves the nearest integer in the low bits
+  constexpr float to_integer = 0x1.8p23F;  // adding it leaves the nearest integer in the low bits
   x = clamp(x, -87.0F, 88.0F);
-  const Vec shifted = x * 1.44269504F + kRound;
-  const Vec n = shifted - kRound;
-  const Vec r = (x - n * 0.693359375F) + n * 2.12194440e-4F;
+  const Vec shifted = x * std::numbers::log2e_v<float> + to_integer;
+  const Vec n = shifted - to_integer;
+  const Vec r = (x - n * ln2_high) - n * ln2_low;
   Vec p = 0.0013813144760206342F * r + 0.008369418792426586F;
   p = p * r + 0.04166845604777336F;
   p = p * r + 0.16666515171527863F;
@@ -35,8 +40,8 @@ SHOAL_INLINE Vec logarithm(Vec x) noexcept {
   p = p * f - 0.2500081956386566F;
   p = p * f + 0.3333333134651184F;
   const Vec square = f * f;
-  const Vec low = n * -2.12194440e-4F + square * (p * f - 0.5F);
-  return n * 0.693359375F + (f + low) + (x - x);
+  const Vec low = n * ln2_low + square * (p * f - 0.5F);
+  return n * ln2_high + (f + low) + (x - x);
 }
 
 /// tanh x = x P(x^2) / Q(x^2), constant beyond |x| = 8 where tanh differs from 1 by less than 3e-7; NaN stays NaN.

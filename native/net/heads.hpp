@@ -7,7 +7,7 @@
 
 namespace shoal::SHOAL_ISA {
 
-constexpr float kLogSqrtTwoPi = 0.918938533F;
+constexpr float log_sqrt_two_pi = 0.918938533F;
 
 /// What log-softmax needs of one sub-action's logits: their maximum and ln sum exp(z - maximum).
 struct Softmax {
@@ -18,7 +18,7 @@ struct Softmax {
 SHOAL_INLINE Vec highest(const float* z, int n) noexcept {
   Vec top = load(z);
   for (int j = 1; j < n; ++j) {
-    top = larger(top, load(z + j * kChunk));
+    top = larger(top, load(z + j * chunk_samples));
   }
   return top;
 }
@@ -29,7 +29,7 @@ SHOAL_INLINE Int sample_index(const float* z, int n, Vec top, Vec sum, Vec u) no
   Int choice = {};
   Vec cumulative = {};
   for (int j = 0; j + 1 < n; ++j) {
-    cumulative += exponential(load(z + j * kChunk) - top);
+    cumulative += exponential(load(z + j * chunk_samples) - top);
     choice -= reinterpret_cast<Int>(cumulative <= threshold);
   }
   return choice;
@@ -39,14 +39,15 @@ SHOAL_INLINE Int greedy_index(const float* z, int n) noexcept {
   Vec best = load(z);
   Int choice = {};
   for (int j = 1; j < n; ++j) {
-    const Vec x = load(z + j * kChunk);
+    const Vec x = load(z + j * chunk_samples);
     choice = x > best ? splat(j) : choice;
     best = larger(best, x);
   }
   return choice;
 }
 
-/// Chooses actions for the lanes at logits z; returns their log-probability. uniform, choice: [num_actions][kChunk].
+/// Chooses actions for the lanes at logits z; returns their log-probability. uniform, choice:
+/// [num_actions][chunk_samples].
 SHOAL_INLINE Vec act_categorical(const Net& net, const float* z, bool greedy, const float* uniform,
                                  std::int32_t* choice) noexcept {
   Vec log_prob = {};
@@ -55,16 +56,16 @@ SHOAL_INLINE Vec act_categorical(const Net& net, const float* z, bool greedy, co
     const Vec top = highest(z, n);
     Vec sum = {};
     for (int j = 0; j < n; ++j) {
-      sum += exponential(load(z + j * kChunk) - top);
+      sum += exponential(load(z + j * chunk_samples) - top);
     }
-    const Int chosen = greedy ? greedy_index(z, n) : sample_index(z, n, top, sum, load(uniform + k * kChunk));
+    const Int chosen = greedy ? greedy_index(z, n) : sample_index(z, n, top, sum, load(uniform + k * chunk_samples));
     Vec logit = load(z);
     for (int j = 1; j < n; ++j) {
-      logit = chosen == j ? load(z + j * kChunk) : logit;
+      logit = chosen == j ? load(z + j * chunk_samples) : logit;
     }
-    store(choice + k * kChunk, chosen);
+    store(choice + k * chunk_samples, chosen);
     log_prob += (logit - top) - logarithm(sum);
-    z += n * kChunk;
+    z += n * chunk_samples;
   }
   return log_prob;
 }
@@ -76,13 +77,13 @@ SHOAL_INLINE Vec categorical_log_prob(const Net& net, const float* z, const std:
   total_entropy = Vec{};
   for (int k = 0; k < net.num_actions; ++k) {
     const int n = net.nvec[k];
-    const Int chosen = load(choice + k * kChunk);
+    const Int chosen = load(choice + k * chunk_samples);
     const Vec top = highest(z, n);
     Vec sum = {};
     Vec weighted = {};
     Vec selected = {};
     for (int j = 0; j < n; ++j) {
-      const Vec below = load(z + j * kChunk) - top;
+      const Vec below = load(z + j * chunk_samples) - top;
       const Vec e = exponential(below);
       sum += e;
       weighted += e * below;
@@ -93,7 +94,7 @@ SHOAL_INLINE Vec categorical_log_prob(const Net& net, const float* z, const std:
     entropy[k] = log_sum - weighted / sum;
     total_entropy += entropy[k];
     log_prob += selected - log_sum;
-    z += n * kChunk;
+    z += n * chunk_samples;
   }
   return log_prob;
 }
@@ -104,54 +105,55 @@ SHOAL_INLINE void categorical_gradient(const Net& net, const float* z, const std
                                        const Softmax* softmax, const Vec* entropy, Vec pull, Vec entropy_pull,
                                        float* dz) noexcept {
   for (int k = 0; k < net.num_actions; ++k) {
-    const Int chosen = load(choice + k * kChunk);
+    const Int chosen = load(choice + k * chunk_samples);
     for (int j = 0; j < net.nvec[k]; ++j) {
       const Vec log_p = (load(z) - softmax[k].top) - softmax[k].log_sum;
       const Vec p = exponential(log_p);
       const Vec hit = chosen == j ? splat(1.0F) : Vec{};
       store(dz, pull * (hit - p) + entropy_pull * (p * (log_p + entropy[k])));
-      z += kChunk;
-      dz += kChunk;
+      z += chunk_samples;
+      dz += chunk_samples;
     }
   }
 }
 
-/// Log-probability of actions under a diagonal Gaussian; actions and means are [dim][kChunk].
+/// Log-probability of actions under a diagonal Gaussian; actions and means are [dim][chunk_samples].
 SHOAL_INLINE Vec gaussian_log_prob(const Net& net, const float* params, const float* mean,
                                    const float* action) noexcept {
   Vec log_prob = {};
   for (int d = 0; d < net.num_actions; ++d) {
     const float log_std = params[net.log_std + d];
-    const Vec scaled = (load(action + d * kChunk) - load(mean + d * kChunk)) * exponential(splat(-log_std));
-    log_prob -= 0.5F * (scaled * scaled) + (log_std + kLogSqrtTwoPi);
+    const Vec scaled =
+        (load(action + d * chunk_samples) - load(mean + d * chunk_samples)) * exponential(splat(-log_std));
+    log_prob -= 0.5F * (scaled * scaled) + (log_std + log_sqrt_two_pi);
   }
   return log_prob;
 }
 
 /// Gradients of sum(pull * log_prob - entropy_pull * entropy): with respect to the means into d_mean, with respect to
-/// log_std added to sum_log_std [dim][kPad]. The entropy is sum_d(1/2 + ln sqrt(2 pi) + log_std_d).
+/// log_std added to sum_log_std [dim][pad_size]. The entropy is sum_d(1/2 + ln sqrt(2 pi) + log_std_d).
 SHOAL_INLINE void gaussian_gradient(const Net& net, const float* params, const float* mean, const float* action,
                                     Vec pull, Vec entropy_pull, float* d_mean, float* sum_log_std) noexcept {
   for (int d = 0; d < net.num_actions; ++d) {
     const Vec inv_std = exponential(splat(-params[net.log_std + d]));
-    const Vec scaled = (load(action + d * kChunk) - load(mean + d * kChunk)) * inv_std;
-    store(d_mean + d * kChunk, pull * scaled * inv_std);
-    store(sum_log_std + d * kPad,
-          load(sum_log_std + d * kPad) + (pull * (scaled * scaled - 1.0F) - entropy_pull));
+    const Vec scaled = (load(action + d * chunk_samples) - load(mean + d * chunk_samples)) * inv_std;
+    store(d_mean + d * chunk_samples, pull * scaled * inv_std);
+    store(sum_log_std + d * pad_size,
+          load(sum_log_std + d * pad_size) + (pull * (scaled * scaled - 1.0F) - entropy_pull));
   }
 }
 
-/// Noise [size][kChunk] for `count` rows from `first` on: uniform, or normal.
+/// Noise [size][chunk_samples] for `count` rows from `first` on: uniform, or normal.
 static inline void draw_noise(const Noise& noise, std::ptrdiff_t first, int count, int size, bool normal,
                               float* to) noexcept {
-  for (int s = 0; s < count; s += kPhiloxRows) {
-    const int rows = count - s < kPhiloxRows ? count - s : kPhiloxRows;
+  for (int s = 0; s < count; s += philox_rows) {
+    const int rows = count - s < philox_rows ? count - s : philox_rows;
     for (int j = 0; j < size; j += 4) {
       PhiloxWords words;
       philox_words(noise.seed, noise.stream, static_cast<std::uint32_t>(j / 4), noise.rows + first + s,
                    noise.steps + first + s, rows, words);
       for (int w = 0; w < 4 && j + w < size; w += 2) {
-        float* even = to + (j + w) * kChunk + s;
+        float* even = to + (j + w) * chunk_samples + s;
         for (int i = 0; i < rows; ++i) {
           float pair[2];
           if (normal) {
@@ -162,7 +164,7 @@ static inline void draw_noise(const Noise& noise, std::ptrdiff_t first, int coun
           }
           even[i] = pair[0];
           if (j + w + 1 < size) {
-            even[kChunk + i] = pair[1];
+            even[chunk_samples + i] = pair[1];
           }
         }
       }

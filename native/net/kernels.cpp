@@ -11,8 +11,8 @@
 namespace shoal::SHOAL_ISA {
 
 const Kernels& kernels() noexcept {
-  static constexpr Kernels kTable{SHOAL_TEXT(SHOAL_ISA), forward, act, gradient, add, sum_squares, adam, rmsprop};
-  return kTable;
+  static constexpr Kernels table{SHOAL_TEXT(SHOAL_ISA), forward, act, gradient, add, sum_squares, adam, rmsprop};
+  return table;
 }
 
 }  // namespace shoal::SHOAL_ISA

@@ -1,4 +1,5 @@
-// What the kernels offer, as a table of functions: one table for each instruction set that net/kernels.cpp is built for.
+// What the kernels offer, as a table of functions: one table for each instruction set that net/kernels.cpp is built
+// for.
 #pragma once
 
 #include <cstddef>
@@ -29,8 +30,8 @@ struct Samples {
   const float* obs;
   const std::int64_t* choice;
   const float* action;
-  const float* log_prob;   ///< PPO only
-  const float* value;      ///< PPO only
+  const float* log_prob;  ///< PPO only
+  const float* value;     ///< PPO only
   const float* advantage;
   const float* target;
   const std::int32_t* index;

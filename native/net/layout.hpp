@@ -20,13 +20,13 @@ struct MlpConfig {
 
 inline void check_config(const MlpConfig& config) {
   const auto positive = [](const std::vector<int>& sizes) {
-    return std::all_of(sizes.begin(), sizes.end(), [](int size) { return size > 0; });
+    return std::ranges::all_of(sizes, [](int size) { return size > 0; });
   };
   if (config.obs_size < 1) {
     throw std::invalid_argument("obs_size must be at least 1, not " + std::to_string(config.obs_size));
   }
-  if (config.hidden.size() >= kMaxLayers || !positive(config.hidden)) {
-    throw std::invalid_argument("hidden must hold at most " + std::to_string(kMaxLayers - 1) + " positive sizes");
+  if (config.hidden.size() >= max_layers || !positive(config.hidden)) {
+    throw std::invalid_argument("hidden must hold at most " + std::to_string(max_layers - 1) + " positive sizes");
   }
   if (config.head != "categorical" && config.head != "gaussian") {
     throw std::invalid_argument("head must be 'categorical' or 'gaussian', not '" + config.head + "'");
@@ -43,16 +43,16 @@ inline void check_config(const MlpConfig& config) {
                                 std::to_string(config.action_nvec.size()) + " sizes");
   }
   const int actions = gaussian ? config.action_nvec[0] : static_cast<int>(config.action_nvec.size());
-  if (actions > kMaxActions) {
-    throw std::invalid_argument("an action may have at most " + std::to_string(kMaxActions) + " parts, not " +
+  if (actions > max_actions) {
+    throw std::invalid_argument("an action may have at most " + std::to_string(max_actions) + " parts, not " +
                                 std::to_string(actions));
   }
 }
 
 /// Lays one tower out behind what `net` holds already.
 inline Tower lay_tower(const MlpConfig& config, int outputs, Net& net) {
-  constexpr int kNarrow = 8;  // up to this width, sums lane by lane beat the product with a transposed input
-  constexpr int kNarrowWeights = 1024;
+  constexpr int narrow_width = 8;  // up to this width, sums lane by lane beat the product with a transposed input
+  constexpr int narrow_weights = 1024;
   Tower tower{};
   int in = config.obs_size;
   for (std::size_t l = 0; l <= config.hidden.size(); ++l) {
@@ -60,14 +60,14 @@ inline Tower lay_tower(const MlpConfig& config, int outputs, Net& net) {
     Dense& layer = tower.layers[l];
     layer.in = in;
     layer.out = out;
-    layer.narrow = std::min(in, out) <= kNarrow && in * out <= kNarrowWeights;
+    layer.narrow = std::min(in, out) <= narrow_width && in * out <= narrow_weights;
     const std::ptrdiff_t weights = static_cast<std::ptrdiff_t>(in) * out;
     layer.weight = net.num_params;
     layer.bias = layer.weight + weights;
     net.num_params = layer.bias + out;
     layer.sum_weight = net.num_sums;
-    layer.sum_bias = layer.sum_weight + (layer.narrow ? weights * kPad : out * padded(in));
-    net.num_sums = layer.sum_bias + static_cast<std::ptrdiff_t>(out) * kPad;
+    layer.sum_bias = layer.sum_weight + (layer.narrow ? weights * pad_size : out * padded(in));
+    net.num_sums = layer.sum_bias + static_cast<std::ptrdiff_t>(out) * pad_size;
     net.max_width = std::max({net.max_width, in, out});
     in = out;
   }
@@ -98,7 +98,7 @@ inline Net make_net(const MlpConfig& config) {
     net.log_std = net.num_params;
     net.num_params += net.num_actions;
     net.sum_log_std = net.num_sums;
-    net.num_sums += static_cast<std::ptrdiff_t>(net.num_actions) * kPad;
+    net.num_sums += static_cast<std::ptrdiff_t>(net.num_actions) * pad_size;
   }
   return net;
 }

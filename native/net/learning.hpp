@@ -7,11 +7,11 @@ namespace shoal::SHOAL_ISA {
 
 /// What the loss needs of one chunk, gathered by index. Lanes beyond the last sample hold zeros, their weight too.
 struct Targets {
-  float weight[kChunk];
-  float log_prob[kChunk];
-  float value[kChunk];
-  float advantage[kChunk];
-  float target[kChunk];
+  float weight[chunk_samples];
+  float log_prob[chunk_samples];
+  float value[chunk_samples];
+  float advantage[chunk_samples];
+  float target[chunk_samples];
 };
 
 /// Sums of one chunk's weighted statistics, lane by lane.
@@ -47,14 +47,14 @@ static inline std::ptrdiff_t gather_actions(const Net& net, const Samples& sampl
       const std::ptrdiff_t from =
           s < count ? static_cast<std::ptrdiff_t>(samples.index[first + s]) * net.num_actions + k : -1;
       if (net.head == Head::gaussian) {
-        space.action[k * kChunk + s] = from < 0 ? 0.0F : samples.action[from];
+        space.action[k * chunk_samples + s] = from < 0 ? 0.0F : samples.action[from];
         continue;
       }
       const std::int64_t choice = from < 0 ? 0 : samples.choice[from];
       if (bad < 0 && (choice < 0 || choice >= net.nvec[k])) {
         bad = first + s;
       }
-      space.choice[k * kChunk + s] = static_cast<std::int32_t>(choice);
+      space.choice[k * chunk_samples + s] = static_cast<std::int32_t>(choice);
     }
   }
   return bad;
@@ -84,15 +84,15 @@ SHOAL_INLINE Vec policy_pull(const Loss& loss, const Targets& in, int s, Vec log
 /// The actor's loss: gradients with respect to its outputs into space.delta.
 SHOAL_INLINE void actor_loss(const Net& net, const float* params, const Loss& loss, const Targets& in, int width,
                              const Workspace& space, float* sum_log_std, LaneSums& sums) noexcept {
-  Softmax softmax[kMaxActions];
-  Vec entropies[kMaxActions];
-  for (int s = 0; s < width; s += kLanes) {
+  Softmax softmax[max_actions];
+  Vec entropies[max_actions];
+  for (int s = 0; s < width; s += vec_lanes) {
     const Vec weight = load(in.weight + s);
     const Vec entropy_pull = loss.ent_coef * weight;
     Vec entropy = {};
     if (net.head == Head::gaussian) {
       for (int d = 0; d < net.num_actions; ++d) {
-        entropy += params[net.log_std + d] + (0.5F + kLogSqrtTwoPi);
+        entropy += params[net.log_std + d] + (0.5F + log_sqrt_two_pi);
       }
       const Vec log_prob = gaussian_log_prob(net, params, space.output + s, space.action + s);
       const Vec pull = policy_pull(loss, in, s, log_prob, sums);
@@ -112,7 +112,7 @@ SHOAL_INLINE void actor_loss(const Net& net, const float* params, const Loss& lo
 /// its gradient, times vf_coef, into space.delta.
 SHOAL_INLINE void critic_loss(const Loss& loss, const Targets& in, int width, const Workspace& space,
                               LaneSums& sums) noexcept {
-  for (int s = 0; s < width; s += kLanes) {
+  for (int s = 0; s < width; s += vec_lanes) {
     const Vec weight = load(in.weight + s);
     const Vec target = load(in.target + s);
     const Vec value = load(space.output + s);
@@ -151,11 +151,11 @@ static void gradient(const Net& net, const float* params, const Samples& samples
                      std::ptrdiff_t count, const Loss& loss, const Workspace& space, float* sums, float* grad,
                      LossSums& totals) noexcept {
   totals = LossSums{0.0, 0.0, 0.0, 0.0, 0.0, -1};
-  for (std::ptrdiff_t i = 0; i < net.num_sums; i += kLanes) {
+  for (std::ptrdiff_t i = 0; i < net.num_sums; i += vec_lanes) {
     store(sums + i, Vec{});
   }
   Targets targets;
-  for (std::ptrdiff_t at = first; at < first + count; at += kChunk) {
+  for (std::ptrdiff_t at = first; at < first + count; at += chunk_samples) {
     const int many = chunk_size(first + count - at);
     const int width = whole_vectors(many);
     LaneSums chunk = {};

@@ -8,7 +8,7 @@ namespace shoal::SHOAL_ISA {
 
 static void add(const float* from, std::ptrdiff_t size, float* to) noexcept {
   std::ptrdiff_t i = 0;
-  for (; i + kLanes <= size; i += kLanes) {
+  for (; i + vec_lanes <= size; i += vec_lanes) {
     store(to + i, load(to + i) + load(from + i));
   }
   for (; i < size; ++i) {
@@ -17,13 +17,13 @@ static void add(const float* from, std::ptrdiff_t size, float* to) noexcept {
 }
 
 static double sum_squares(const float* values, std::ptrdiff_t size) noexcept {
-  constexpr std::ptrdiff_t kRun = 1024;  // floats summed in float32 before the sum goes on in double
+  constexpr std::ptrdiff_t run = 1024;  // floats summed in float32 before the sum goes on in double
   double total = 0.0;
-  for (std::ptrdiff_t first = 0; first < size; first += kRun) {
-    const std::ptrdiff_t end = first + kRun < size ? first + kRun : size;
+  for (std::ptrdiff_t first = 0; first < size; first += run) {
+    const std::ptrdiff_t end = first + run < size ? first + run : size;
     Vec sum = {};
     std::ptrdiff_t i = first;
-    for (; i + kLanes <= end; i += kLanes) {
+    for (; i + vec_lanes <= end; i += vec_lanes) {
       const Vec x = load(values + i);
       sum += x * x;
     }
@@ -37,7 +37,7 @@ static double sum_squares(const float* values, std::ptrdiff_t size) noexcept {
 
 /// Copies `count` floats of a tail into a whole vector, and back.
 SHOAL_INLINE Vec load_some(const float* from, std::ptrdiff_t count) noexcept {
-  float lanes[kLanes] = {};
+  float lanes[vec_lanes] = {};
   for (std::ptrdiff_t i = 0; i < count; ++i) {
     lanes[i] = from[i];
   }
@@ -61,7 +61,7 @@ SHOAL_INLINE void adam_lanes(const AdamStep& step, Vec grad, Vec& exp_avg, Vec& 
 static void adam(const AdamStep& step, const float* grad, std::ptrdiff_t size, float* exp_avg, float* exp_avg_sq,
                  float* params) noexcept {
   std::ptrdiff_t i = 0;
-  for (; i + kLanes <= size; i += kLanes) {
+  for (; i + vec_lanes <= size; i += vec_lanes) {
     Vec m = load(exp_avg + i);
     Vec v = load(exp_avg_sq + i);
     Vec p = load(params + i);
@@ -90,7 +90,7 @@ SHOAL_INLINE void rmsprop_lanes(const RmsPropStep& step, Vec grad, Vec& square_a
 static void rmsprop(const RmsPropStep& step, const float* grad, std::ptrdiff_t size, float* square_avg,
                     float* params) noexcept {
   std::ptrdiff_t i = 0;
-  for (; i + kLanes <= size; i += kLanes) {
+  for (; i + vec_lanes <= size; i += vec_lanes) {
     Vec v = load(square_avg + i);
     Vec p = load(params + i);
     rmsprop_lanes(step, load(grad + i), v, p);

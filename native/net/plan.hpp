@@ -1,4 +1,5 @@
-// A policy of two MLP towers lowered to native code: forward, acting, gradients and optimizer steps, on a team of threads.
+// A policy of two MLP towers lowered to native code: forward, acting, gradients and optimizer steps, on a team of
+// threads.
 #pragma once
 
 #include <cmath>
@@ -54,8 +55,8 @@ enum Stat : std::uint8_t {
   num_stats
 };
 
-/// Shares its owner's parameters: the learner's updates are seen by the next call. Calls on one plan wait for each other.
-/// Bits depend on grad_shards and on the instruction set, never on num_threads or act_block.
+/// Shares its owner's parameters: the learner's updates are seen by the next call. Calls on one plan wait for each
+/// other. Bits depend on grad_shards and on the instruction set, never on num_threads or act_block.
 class MlpPlan {
  public:
   MlpPlan(const MlpConfig& config, float* params, int num_threads, int act_block, int grad_shards,
@@ -80,7 +81,7 @@ class MlpPlan {
 
   /// x -> clip((x - mean) * inv_std, -clip, clip) before both towers.
   void set_normaliser(const float* mean, const float* inv_std, float clip) {
-    const std::lock_guard lock(mutex_);
+    const std::scoped_lock lock(mutex_);
     mean_.assign(mean, mean + net_.obs_size);
     inv_std_.assign(inv_std, inv_std + net_.obs_size);
     net_.mean = mean_.data();
@@ -90,13 +91,13 @@ class MlpPlan {
 
   /// What a Gaussian's actions are clipped to before the environment sees them.
   void set_action_bounds(const float* low, const float* high) {
-    const std::lock_guard lock(mutex_);
+    const std::scoped_lock lock(mutex_);
     action_low_.assign(low, low + net_.num_actions);
     action_high_.assign(high, high + net_.num_actions);
   }
 
   void forward(const float* obs, std::ptrdiff_t count, float* logits, float* value) {
-    const std::lock_guard lock(mutex_);
+    const std::scoped_lock lock(mutex_);
     team_.run(num_blocks(count), [&](int block) {
       const ActPool::Lease memory(act_pool_);
       const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(block) * act_block_;
@@ -106,7 +107,7 @@ class MlpPlan {
   }
 
   void act(const float* obs, std::ptrdiff_t count, const Noise& noise, const ActOut& out) {
-    const std::lock_guard lock(mutex_);
+    const std::scoped_lock lock(mutex_);
     team_.run(num_blocks(count), [&](int block) {
       const ActPool::Lease memory(act_pool_);
       const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(block) * act_block_;
@@ -122,7 +123,7 @@ class MlpPlan {
 
   /// The loss's gradient, before any clipping, and its statistics.
   LossSums gradient(const Samples& samples, const LossConfig& config, float* grad, double* stats) {
-    const std::lock_guard lock(mutex_);
+    const std::scoped_lock lock(mutex_);
     double norm = 0.0;
     const LossSums sums = sharded_gradient(samples, config, norm);
     if (sums.bad < 0) {
@@ -136,22 +137,20 @@ class MlpPlan {
   /// not finite (Stat skipped).
   LossSums adam_step(const Samples& samples, const LossConfig& config, double max_grad_norm, const AdamConfig& adam,
                      double* stats) {
-    constexpr double kBeta1 = 0.9;
-    constexpr double kBeta2 = 0.999;
-    const std::lock_guard lock(mutex_);
+    constexpr double beta1 = 0.9;
+    constexpr double beta2 = 0.999;
+    const std::scoped_lock lock(mutex_);
     double norm = 0.0;
     const LossSums sums = sharded_gradient(samples, config, norm);
     if (sums.bad >= 0 || !add_stats(sums, norm, stats)) {
       return sums;
     }
     const auto t = static_cast<double>(adam.step);
-    const AdamStep step{static_cast<float>(1.0 - kBeta1),
-                        static_cast<float>(kBeta2),
-                        static_cast<float>(1.0 - kBeta2),
-                        static_cast<float>(std::sqrt(1.0 - std::pow(kBeta2, t))),
-                        static_cast<float>(adam.eps),
-                        static_cast<float>(adam.learning_rate / (1.0 - std::pow(kBeta1, t))),
-                        clip_scale(norm, max_grad_norm)};
+    const AdamStep step{
+        static_cast<float>(1.0 - beta1), static_cast<float>(beta2),
+        static_cast<float>(1.0 - beta2), static_cast<float>(std::sqrt(1.0 - std::pow(beta2, t))),
+        static_cast<float>(adam.eps),    static_cast<float>(adam.learning_rate / (1.0 - std::pow(beta1, t))),
+        clip_scale(norm, max_grad_norm)};
     kernels_.adam(step, shards_[0]->grad.data(), net_.num_params, adam.exp_avg, adam.exp_avg_sq, params_);
     return sums;
   }
@@ -159,7 +158,7 @@ class MlpPlan {
   /// The same by RMSProp.
   LossSums rmsprop_step(const Samples& samples, const LossConfig& config, double max_grad_norm,
                         const RmsPropConfig& rmsprop, double* stats) {
-    const std::lock_guard lock(mutex_);
+    const std::scoped_lock lock(mutex_);
     double norm = 0.0;
     const LossSums sums = sharded_gradient(samples, config, norm);
     if (sums.bad >= 0 || !add_stats(sums, norm, stats)) {

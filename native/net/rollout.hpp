@@ -1,4 +1,5 @@
-// A whole rollout in one call: blocks of rows act, step and record on one thread each, without any barrier between steps.
+// A whole rollout in one call: blocks of rows act, step and record on one thread each, without any barrier between
+// steps.
 #pragma once
 
 #include <atomic>
@@ -41,10 +42,10 @@ class Rollout {
   Rollout(MlpPlan& plan, Rows& rows, const Slab& slab, std::uint64_t seed, std::uint32_t stream)
       : plan_(plan), net_(plan.net_), rows_(rows), slab_(slab), seed_(seed), stream_(stream) {}
 
-  /// Runs the plan's policy on all rows for slab.num_steps steps. std::invalid_argument where it does not fit the rows or
-  /// chooses an action that they refuse.
+  /// Runs the plan's policy on all rows for slab.num_steps steps. std::invalid_argument where it does not fit the rows
+  /// or chooses an action that they refuse.
   void run() {
-    const std::lock_guard lock(plan_.mutex_);
+    const std::scoped_lock lock(plan_.mutex_);
     check_fit();
     plan_.ensure_row_numbers(rows_.num_rows());
     plan_.team_.run(plan_.num_blocks(rows_.num_rows()), [&](int block) {
@@ -76,7 +77,8 @@ class Rollout {
     }
     const std::int64_t last = net_.nvec[0] - 1;
     if (!gaussian() && rows_.bad_action(0, 1, &last) >= 0) {
-      throw std::invalid_argument("pool: its rows refuse action " + std::to_string(last) + ", which the plan can choose");
+      throw std::invalid_argument("pool: its rows refuse action " + std::to_string(last) +
+                                  ", which the plan can choose");
     }
     if (gaussian() && plan_.action_low_.empty()) {
       throw std::invalid_argument("plan: call set_action_bounds before a rollout with continuous actions");
@@ -98,8 +100,8 @@ class Rollout {
       }
       num_final = finish_episodes(t, first, count, num_final, memory);
     }
-    plan_.kernels_.forward(net_, plan_.params_, slab_.current_obs + first * net_.obs_size, count,
-                           memory.chunk.space(), nullptr, memory.value.data());
+    plan_.kernels_.forward(net_, plan_.params_, slab_.current_obs + first * net_.obs_size, count, memory.chunk.space(),
+                           nullptr, memory.value.data());
     pass_values(slab_.num_steps - 1, first, count, memory.value.data());
   }
 
@@ -119,8 +121,10 @@ class Rollout {
   /// False where the rows refuse an action; nothing is stepped then.
   bool step(std::ptrdiff_t t, std::ptrdiff_t first, std::ptrdiff_t count, ActMemory& memory) noexcept {
     const std::ptrdiff_t here = at(t, first);
-    const void* actions = slab_.choice + here;
-    if (gaussian()) {
+    const void* actions = nullptr;
+    if (!gaussian()) {
+      actions = slab_.choice + here;
+    } else {
       clip_actions(slab_.action + here * net_.num_actions, count, memory.action.data());
       actions = memory.action.data();
       const int bad = rows_.bad_action(static_cast<int>(first), static_cast<int>(count), actions);

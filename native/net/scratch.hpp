@@ -17,13 +17,13 @@ template <class T>
 class Buffer {
  public:
   explicit Buffer(std::ptrdiff_t size)
-      : data_(new(std::align_val_t{kAlign}) T[static_cast<std::size_t>(size < 1 ? 1 : size)]()) {}
+      : data_(new (std::align_val_t{cache_line}) T[static_cast<std::size_t>(size < 1 ? 1 : size)]()) {}
   [[nodiscard]] T* data() const noexcept { return data_.get(); }
 
  private:
-  static constexpr std::size_t kAlign = 64;
+  static constexpr std::size_t cache_line = 64;
   struct Free {
-    void operator()(T* data) const noexcept { ::operator delete[](data, std::align_val_t{kAlign}); }
+    void operator()(T* data) const noexcept { ::operator delete[](data, std::align_val_t{cache_line}); }
   };
   std::unique_ptr<T, Free> data_;
 };
@@ -32,23 +32,24 @@ class Buffer {
 class ChunkMemory {
  public:
   explicit ChunkMemory(const Net& net)
-      : wide_(padded(net.max_width) * kChunk),
-        floats_(wide_ * (net.max_depth + 4) + padded(net.obs_size) * kChunk + padded(net.num_actions) * kChunk),
-        choices_(padded(net.num_actions) * kChunk) {
+      : wide_(padded(net.max_width) * chunk_samples),
+        floats_(wide_ * (net.max_depth + 4) + padded(net.obs_size) * chunk_samples +
+                padded(net.num_actions) * chunk_samples),
+        choices_(padded(net.num_actions) * chunk_samples) {
     float* next = floats_.data();
     const auto take = [&next](std::ptrdiff_t size) {
       float* const here = next;
       next += size;
       return here;
     };
-    space_.obs = take(padded(net.obs_size) * kChunk);
+    space_.obs = take(padded(net.obs_size) * chunk_samples);
     space_.hidden = take(wide_ * net.max_depth);
     space_.hidden_stride = wide_;
     space_.output = take(wide_);
     space_.delta = take(wide_);
     space_.delta_next = take(wide_);
     space_.transposed = take(wide_);
-    space_.action = take(padded(net.num_actions) * kChunk);
+    space_.action = take(padded(net.num_actions) * chunk_samples);
     space_.choice = choices_.data();
   }
   [[nodiscard]] const Workspace& space() const noexcept { return space_; }

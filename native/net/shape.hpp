@@ -6,12 +6,12 @@
 
 namespace shoal {
 
-constexpr int kMaxLayers = 16;   ///< Linear layers of one tower, the last one included
-constexpr int kMaxActions = 64;  ///< sub-actions of a multi-categorical head
-constexpr int kChunk = 64;       ///< samples that pass through the towers together
-constexpr int kPad = 16;         ///< every buffer's rows and lanes come in multiples of this
+constexpr int max_layers = 16;                ///< Linear layers of one tower, the last one included
+constexpr int max_actions = 64;               ///< sub-actions of a multi-categorical head
+constexpr std::ptrdiff_t chunk_samples = 64;  ///< samples that pass through the towers together
+constexpr std::ptrdiff_t pad_size = 16;       ///< every buffer's rows and lanes come in multiples of this
 
-constexpr std::ptrdiff_t padded(std::ptrdiff_t size) noexcept { return (size + kPad - 1) / kPad * kPad; }
+constexpr std::ptrdiff_t padded(std::ptrdiff_t size) noexcept { return (size + pad_size - 1) / pad_size * pad_size; }
 
 /// One Linear layer. Offsets count floats: `weight` [out, in] and `bias` [out] in the parameters, `sum_weight` and
 /// `sum_bias` in a shard's accumulators.
@@ -22,12 +22,12 @@ struct Dense {
   std::ptrdiff_t bias;
   std::ptrdiff_t sum_weight;
   std::ptrdiff_t sum_bias;
-  bool narrow;  ///< the weight's gradient is summed lane by lane: [out, in, kPad]; otherwise [out, padded(in)]
+  bool narrow;  ///< the weight's gradient is summed lane by lane: [out, in, pad_size]; otherwise [out, padded(in)]
 };
 
 struct Tower {
   int depth;  ///< Linear layers
-  Dense layers[kMaxLayers];
+  Dense layers[max_layers];
 };
 
 enum class Head : std::uint8_t { categorical, gaussian };
@@ -40,11 +40,11 @@ struct Net {
   bool tanh;        ///< hidden activation: tanh or else relu
   int num_outputs;  ///< logits or means: what the actor's last layer gives
   int num_actions;  ///< numbers in one action: sub-actions, or a Gaussian's dimensions
-  int nvec[kMaxActions];
+  int nvec[max_actions];
   int max_width;  ///< the widest of all layers' inputs and outputs
   int max_depth;
   std::ptrdiff_t log_std;      ///< offset in the parameters
-  std::ptrdiff_t sum_log_std;  ///< offset in the accumulators: [dim, kPad]
+  std::ptrdiff_t sum_log_std;  ///< offset in the accumulators: [dim, pad_size]
   std::ptrdiff_t num_params;
   std::ptrdiff_t num_sums;  ///< floats of one shard's accumulators
   // Observation normalisation, x -> clip((x - mean) * inv_std); no mean, no normalisation.
@@ -53,7 +53,7 @@ struct Net {
   float clip;
 };
 
-/// Buffers for one chunk of samples, feature-major: [feature][kChunk].
+/// Buffers for one chunk of samples, feature-major: [feature][chunk_samples].
 struct Workspace {
   float* obs;
   float* hidden;  ///< layer l's activations at hidden + l * hidden_stride
@@ -61,8 +61,8 @@ struct Workspace {
   float* output;      ///< logits, means or the value
   float* delta;       ///< gradients with respect to a layer's output
   float* delta_next;  ///< those of the layer below
-  float* transposed;  ///< [kChunk][padded(in)]
-  float* action;      ///< [num_actions][kChunk]
+  float* transposed;  ///< [chunk_samples][padded(in)]
+  float* action;      ///< [num_actions][chunk_samples]
   std::int32_t* choice;
 };
 

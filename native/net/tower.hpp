@@ -7,7 +7,7 @@
 namespace shoal::SHOAL_ISA {
 
 /// `count` samples in whole vectors.
-SHOAL_INLINE int whole_vectors(int count) noexcept { return (count + kLanes - 1) / kLanes * kLanes; }
+SHOAL_INLINE int whole_vectors(int count) noexcept { return (count + vec_lanes - 1) / vec_lanes * vec_lanes; }
 
 /// Observations [row][feature] into feature-major lanes, normalised; lanes beyond `count` get 0. Without an index: rows
 /// 0 to count - 1.
@@ -17,16 +17,16 @@ static inline void gather_obs(const Net& net, const float* obs, const std::int32
   for (int s = 0; s < count; ++s) {
     const float* row = obs + (index == nullptr ? s : static_cast<std::ptrdiff_t>(index[s])) * size;
     for (int f = 0; f < size; ++f) {
-      to[f * kChunk + s] = row[f];
+      to[f * chunk_samples + s] = row[f];
     }
   }
   for (int f = 0; f < size; ++f) {
-    float* lanes = to + f * kChunk;
+    float* lanes = to + f * chunk_samples;
     for (int s = count; s < width; ++s) {
       lanes[s] = 0.0F;
     }
     if (net.mean != nullptr) {
-      for (int s = 0; s < width; s += kLanes) {
+      for (int s = 0; s < width; s += vec_lanes) {
         store(lanes + s, clamp((load(lanes + s) - net.mean[f]) * net.inv_std[f], -net.clip, net.clip));
       }
     }
@@ -36,8 +36,8 @@ static inline void gather_obs(const Net& net, const float* obs, const std::int32
 /// The hidden activation, in place.
 static inline void activate(const Net& net, int features, int width, float* x) noexcept {
   for (int f = 0; f < features; ++f) {
-    float* lanes = x + f * kChunk;
-    for (int s = 0; s < width; s += kLanes) {
+    float* lanes = x + f * chunk_samples;
+    for (int s = 0; s < width; s += vec_lanes) {
       const Vec z = load(lanes + s);
       store(lanes + s, net.tanh ? hyperbolic_tangent(z) : (z < 0.0F ? Vec{} : z));
     }
@@ -47,8 +47,8 @@ static inline void activate(const Net& net, int features, int width, float* x) n
 /// dx becomes dx times the activation's slope, from the activation's own output y: 1 - y^2, or 1 where y > 0.
 static inline void through_activation(const Net& net, int features, int width, const float* y, float* dx) noexcept {
   for (int f = 0; f < features; ++f) {
-    for (int s = 0; s < width; s += kLanes) {
-      const std::ptrdiff_t at = f * kChunk + s;
+    for (int s = 0; s < width; s += vec_lanes) {
+      const std::ptrdiff_t at = f * chunk_samples + s;
       const Vec a = load(y + at);
       const Vec d = load(dx + at);
       store(dx + at, net.tanh ? d - d * (a * a) : (a > 0.0F ? d : Vec{}));

@@ -149,20 +149,34 @@ def _runs(arguments: list[str]) -> int:
 def _compare(arguments: list[str]) -> int:
     from shoal.run.compare import compare
 
-    def options(runs: tyro.conf.Positional[tuple[str, ...]], plot: str = "compare.png", run_dir: str = "runs") -> Any:
-        return runs, plot, run_dir
+    def options(
+        runs: tyro.conf.Positional[tuple[str, ...]], seeds: int = 5, plot: str = "compare.png", run_dir: str = "runs"
+    ) -> Any:
+        """Options of `compare`.
 
-    runs, plot, run_dir = tyro.cli(options, prog="shoal compare", args=arguments, description=COMMANDS["compare"])
-    compare(runs, Path(run_dir), plot=Path(plot))
+        Args:
+            runs: runs, folders of runs, or config files (*.toml), of which missing runs are trained.
+            seeds: seeds of each config file, from its own seed on.
+            plot: the PNG to write.
+            run_dir: where runs stand.
+        """
+        return runs, seeds, plot, run_dir
+
+    given = tyro.cli(options, prog="shoal compare", args=arguments, description=COMMANDS["compare"])
+    runs, seeds, plot, run_dir = given
+    trainer: Any = None
+    if any(path.endswith(".toml") for path in runs):
+        from shoal import launch as trainer
+    compare(runs, Path(run_dir), plot=Path(plot), seeds=seeds, trainer=trainer)
     return 0
 
 
 def _envs(arguments: list[str]) -> int:
-    from shoal import _native
+    from shoal.envs import native
 
     tyro.cli(_nothing, prog="shoal envs", args=arguments, description=COMMANDS["envs"])
     print("native (C++):")
-    for name in _native.env_ids():
+    for name in native.ids():
         print(f"  {name}")
     print("any other Gymnasium id, or package.module:function, runs on the backend serial, e.g. LunarLander-v3")
     return 0

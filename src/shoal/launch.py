@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
@@ -26,13 +27,14 @@ from shoal.run.panel import panel_of
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
     from torch import nn
 
     from shoal.envs.vec_env import VecEnv
     from shoal.nets.acting import Actor
     from shoal.run.directory import RunDirectory
+    from shoal.run.panel import Panel
     from shoal.types import Spec
 
 GREEDY_EPISODES = 100
@@ -52,7 +54,7 @@ class Launch:
     policy: str | None = None
     """`package.module:Class` of a torch policy of one's own."""
     stop_at: float | None = None
-    """Mean return at which training stops; the environment's own threshold unless given."""
+    """Mean return at which training stops; the environment's own threshold unless given; inf never stops early."""
     name: str | None = None
     run_dir: str = "runs"
     track: str = "none"
@@ -131,7 +133,8 @@ def start(
 ) -> Result:
     """A new run from complete settings; `factory` and `policy` are objects that stand in for the launch's names."""
     saved = to_toml(launch, config, env_kwargs)
-    job = Job(launch, config, factory or launch.env, env_kwargs, policy if policy is not None else launch.policy, panel)
+    chosen = policy if policy is not None else launch.policy
+    job = Job(launch, config, factory or launch.env, env_kwargs, chosen, panel_of(panel))
     rows = job.rows(config.num_envs)
     try:
         made = job.make_policy(rows)
@@ -144,13 +147,25 @@ def start(
         rows.close()
 
 
+def complete(saved: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """The configuration with every default filled in and `changes` of the launch, as a run of it would hold it."""
+    _, launch, config, env_kwargs = from_toml(saved)
+    return to_toml(replace(launch, **changes), config, env_kwargs)
+
+
+def start_from(saved: dict[str, Any], *, panel: str = "auto") -> Result:
+    """A new run of a configuration as TOML holds it."""
+    _, launch, config, env_kwargs = from_toml(saved)
+    return start(launch, config, panel=panel, env_kwargs=env_kwargs)
+
+
 def resume(
     path: str | Path, *, run_dir: str = "runs", panel: str = "auto", policy: Any = None, factory: Any = None
 ) -> Result:
     """Continues a run from its newest checkpoint, exactly where the schedule is Sync."""
     where = directories.find(path, Path(run_dir))
     _, launch, config, env_kwargs = from_toml(where.read_config())
-    job = Job(launch, config, factory or launch.env, env_kwargs, policy or launch.policy, panel)
+    job = Job(launch, config, factory or launch.env, env_kwargs, policy or launch.policy, panel_of(panel))
     rows = job.rows(config.num_envs)
     try:
         return _run(job, rows, where, job.make_policy(rows))
@@ -167,7 +182,7 @@ class Job:
     factory: Any
     env_kwargs: dict[str, Any] | None
     policy: Any
-    panel: str
+    panel: Panel
 
     def rows(self, num_envs: int) -> VecEnv:
         """Rows of the environment."""
@@ -183,7 +198,7 @@ class Job:
 
 def _run(job: Job, env: VecEnv, where: RunDirectory, policy: nn.Module | None) -> Result:
     launch, config = job.launch, job.config
-    threshold = launch.stop_at if launch.stop_at is not None else env.spec.reward_threshold
+    threshold = launch.stop_at if launch.stop_at not in (None, math.inf) else env.spec.reward_threshold
     settings = Settings(
         env=launch.env,
         algo=launch.algo,
@@ -191,7 +206,7 @@ def _run(job: Job, env: VecEnv, where: RunDirectory, policy: nn.Module | None) -
         num_envs=config.num_envs,
         total_timesteps=config.total_timesteps,
         steps_per_update=config.num_envs * config.num_steps,
-        stop_at=threshold,
+        stop_at=None if launch.stop_at == math.inf else threshold,
         device=launch.device,
         num_threads=launch.threads(),
         native=launch.native,
@@ -200,7 +215,7 @@ def _run(job: Job, env: VecEnv, where: RunDirectory, policy: nn.Module | None) -
     sinks: list[Sink] = [TensorBoard(where.path / "tensorboard", 0)]
     if launch.track != "none":
         sinks.append(Tracker(launch.track, name=str(where.path), config=where.read_config()))
-    run = Run(where, settings, Log(where.metrics, sinks), panel_of(job.panel))
+    run = Run(where, settings, Log(where.metrics, sinks), job.panel)
     try:
         with one_torch_thread():
             trained = algos.load(launch.algo).train(config, env, run, policy)
@@ -212,7 +227,8 @@ def _run(job: Job, env: VecEnv, where: RunDirectory, policy: nn.Module | None) -
         else:
             where.write_status(where.read_status() | {"state": "failed", "reason": f"{type(error).__name__}: {error}"})
         raise
-    status = where.read_status() | {"greedy_return": score.mean, "greedy_std": score.std, "threshold": threshold}
+    status: dict[str, Any] = where.read_status() | {"greedy_return": score.mean, "greedy_std": score.std}
+    status |= {"threshold": threshold}
     status |= {"state": "stopped" if run.stop_reason == "interrupted" else "finished", "stop_reason": run.stop_reason}
     where.write_status(status)
     result = Result(where.path, trained, status["steps"], status["seconds"], score.mean, threshold, run.stop_reason)
@@ -233,7 +249,7 @@ def load(path: str | Path, *, run_dir: str = "runs", policy: Any = None, factory
     """
     where = directories.find(path, Path(run_dir))
     module, launch, config, env_kwargs = from_toml(where.read_config())
-    job = Job(launch, config, factory or launch.env, env_kwargs, policy or launch.policy, "none")
+    job = Job(launch, config, factory or launch.env, env_kwargs, policy or launch.policy, panel_of("none"))
     rows = job.rows(1)
     made = job.make_policy(rows) or module.make_policy(rows.spec, config.network, launch.seed)
     rows.close()
@@ -296,7 +312,7 @@ def play(policy: nn.Module, job: Job, *, episodes: int, seed: int) -> Score:
 
 
 @contextmanager
-def one_torch_thread() -> Iterator[None]:
+def one_torch_thread() -> Generator[None]:
     """One intra-op thread for torch while a run lasts: its bits and its speed both need it."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -190,9 +190,9 @@ class Steps:
     """A rollout: T steps of B rows, time first, with everything that an on-policy loss needs.
 
     `start[t, b]`: obs[t, b] is the first of its episode. `next_value[t, b]` is the value after step t under the acting
-    version: of the next observation, at an episode's end of the final observation; a loss masks it where `terminated`.
-    `state` is the recurrent state before step 0 ([B, ...] leaves, or None). `final_index[t, b]` points into `final_obs`,
-    -1 where no episode ended. `valid` is false where a step only reset the row.
+    version: of the next observation, or at an episode's end of the final one; a loss masks it where `terminated`.
+    `state` is the recurrent state before step 0 ([B, ...] leaves, or None). `final_index[t, b]` points into
+    `final_obs`, -1 where no episode ended. `valid` is false where a step only reset the row.
     """
 
     obs: Tree

@@ -1,4 +1,4 @@
-"""A2C as PAAC does it: many rows, one batched policy, one synchronous update (Clemente et al. 2017, arXiv 1705.04862)."""
+"""A2C as PAAC does it: many rows, one policy, one synchronous update (Clemente et al. 2017, arXiv 1705.04862)."""
 
 from __future__ import annotations
 

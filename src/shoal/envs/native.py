@@ -9,13 +9,15 @@ import numpy as np
 from gymnasium import spaces
 
 from shoal import _native
-from shoal.envs.vec_env import InFlight
-from shoal.types import ConfigError, Ready, Spec
+from shoal.envs.vec_env import InFlight, Outputs, cast_action, row_seeds
+from shoal.types import ConfigError, Spec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from shoal.types import Bools, Ready
 
 
 def ids() -> list[str]:
@@ -23,15 +25,16 @@ def ids() -> list[str]:
     return _native.env_ids()
 
 
-def spec_of(env_id: str) -> Spec:
-    """The specification of a built-in environment; its spaces equal Gymnasium's."""
+def spec_of(env_id: str, params: Mapping[str, float] | None = None) -> Spec:
+    """The specification of a built-in environment under `params`; its spaces equal Gymnasium's."""
     info = _native.env_info(env_id)
     low, high = np.array(info["obs_low"], np.float32), np.array(info["obs_high"], np.float32)
     if info["discrete"]:
         action: spaces.Space[Any] = spaces.Discrete(info["num_actions"])
     else:
         action = spaces.Box(np.array(info["action_low"], np.float32), np.array(info["action_high"], np.float32))
-    limits = {"max_episode_steps": info["max_episode_steps"], "reward_threshold": info["reward_threshold"]}
+    max_episode_steps = int((params or {}).get("max_episode_steps", info["max_episode_steps"])) or None
+    limits = {"max_episode_steps": max_episode_steps, "reward_threshold": info["reward_threshold"]}
     return Spec.of(env_id, spaces.Box(low, high), action, **limits)
 
 
@@ -45,71 +48,79 @@ class NativeEnv:
 
     def __init__(self, env_id: str, num_envs: int, *, num_threads: int, env_kwargs: dict[str, Any]) -> None:
         """`num_threads` counts the calling thread; results do not depend on it."""
-        known = _native.env_info(env_id)["params"]
-        for name in env_kwargs:
-            if name not in known:
-                near = get_close_matches(name, known, n=3) or sorted(known)
-                raise ConfigError(f"{env_id} has no parameter {name!r}; did you mean {', '.join(near) or 'none'}?")
-        self.spec = spec_of(env_id)
+        self._params = _params(env_id, env_kwargs)
+        self.spec = spec_of(env_id, self._params)
         self.num_rows = num_envs
-        self.pool = _native.Pool(env_id, num_envs, num_threads, {key: float(v) for key, v in env_kwargs.items()})
+        try:
+            self.pool = _native.Pool(env_id, num_envs, num_threads, self._params)
+        except ValueError as error:
+            raise ConfigError(f"{env_id}: {error}") from error
         self._in_flight = InFlight(num_envs)
         self._slots: list[int] = []
         self._next_slot = 0
-        self.obs: NDArray[np.float32] = self.spec.observation.allocate(num_envs)
-        self._final_obs: NDArray[np.float32] = self.spec.observation.allocate(num_envs)
-        self._reward = np.zeros(num_envs)
-        self._terminated = np.zeros(num_envs, np.bool_)
-        self._truncated = np.zeros(num_envs, np.bool_)
-        self._valid = np.ones(num_envs, np.bool_)
-        self._returns = np.zeros(num_envs)
-        self._lengths = np.zeros(num_envs, np.int64)
+        self.out = out = Outputs(self.spec, num_envs)
+        self.obs: NDArray[np.float32] = out.obs
         self.pool.attach(
-            self.obs,
-            self._reward,
-            self._terminated,
-            self._truncated,
-            self._final_obs,
-            self._returns,
-            self._lengths,
+            out.obs,
+            out.reward,
+            out.terminated,
+            out.truncated,
+            out.final_obs,
+            out.episode_return,
+            out.episode_length,
         )
 
     def reset(self, seed: int | Sequence[int]) -> None:
         """Starts every row anew."""
-        seeds = [seed + row for row in range(self.num_rows)] if isinstance(seed, int) else seed
+        seeds = row_seeds(seed, self.num_rows)
         self._drain()
         self.pool.reset(np.array(seeds, np.uint64))
-        self._clear()
+        self._begin()
+
+    def restart(self, seeds: Sequence[int | None], rows: Bools, *, held: Bools) -> None:
+        """Begins a new episode in the rows where `rows` is true; the others stay where they are.
+
+        Args:
+            seeds: one a row; None goes on with the row's own generator, as Gymnasium's `reset()` does.
+            rows: which rows, [B].
+            held: rows that have begun an episode which nobody has seen; with the seed None they keep it.
+        """
+        if not self._in_flight.started:
+            if not rows.all():
+                raise RuntimeError("every row must be reset once before some are")
+            fresh = np.random.SeedSequence().generate_state(self.num_rows, np.uint64)
+            seeds = [int(fresh[row]) if seed is None else seed for row, seed in enumerate(seeds)]
+        self._drain()
+        seeded = rows & np.array([seed is not None for seed in seeds])
+        begun = row_seeds([seed or 0 for seed in seeds], self.num_rows)
+        if not seeded.all():
+            state, obs = self.pool.state(), self.obs.copy()
+            if seeded.any():
+                self.pool.reset(np.array(begun, np.uint64))
+                state[seeded], obs[seeded] = self.pool.state()[seeded], self.obs[seeded]
+            going_on = rows & ~seeded & ~held
+            if going_on.any():
+                next_state, next_obs = self._next_episodes(state)
+                state[going_on], obs[going_on] = next_state[going_on], next_obs[going_on]
+            self.pool.restore(state)
+            self.obs[:] = obs
+        else:
+            self.pool.reset(np.array(begun, np.uint64))
+        self._begin()
 
     def recv(self) -> Ready:
         """Waits for the oldest rows under way, helping to step them."""
         rows = self._in_flight.recv()
         if self._slots:
             self.pool.recv(self._slots.pop(0))
-        return Ready(
-            rows,
-            self.obs[rows],
-            self._reward[rows],
-            self._terminated[rows],
-            self._truncated[rows],
-            self._valid[rows],
-            self._final_obs[rows],
-            self._returns[rows],
-            self._lengths[rows],
-            {},
-        )
+        return self.out.view(rows)
 
     def send(self, rows: slice, action: NDArray[Any]) -> None:
         """Starts one step of `rows`; the pool refuses a bad action before it steps any row."""
         rows = self._in_flight.send(rows)
-        leaf = self.spec.action.single
-        expected = (rows.stop - rows.start, *leaf.shape)
         try:
-            if action.shape != expected:
-                raise ValueError(f"{self.spec.env_id}: expected actions {expected}, got {action.shape}")
-            if action.dtype != leaf.dtype:
-                raise ValueError(f"{self.spec.env_id}: actions must be {leaf.dtype}, got {action.dtype}")
-            self.pool.send(self._next_slot, rows.start, rows.stop - rows.start, np.ascontiguousarray(action))
+            array = np.ascontiguousarray(cast_action(self.spec, rows, action))
+            self.pool.send(self._next_slot, rows.start, rows.stop - rows.start, array)
         except ValueError:
             self._in_flight.undo()
             raise
@@ -124,20 +135,57 @@ class NativeEnv:
     def restore(self, state: dict[str, Any]) -> list[str]:
         """Continues from `state` exactly."""
         self._drain()
-        self.pool.restore(np.ascontiguousarray(state["rows"]))
+        try:
+            self.pool.restore(np.ascontiguousarray(state["rows"]))
+        except ValueError as error:
+            raise ConfigError(f"{self.spec.env_id}: the saved rows do not fit: {error}") from error
         self.obs[:] = state["obs"]
-        self._clear()
+        self._begin()
         return []
 
     def close(self) -> None:
         """Waits for the rows under way."""
         self._drain()
+        self._in_flight.stop("the environment is closed")
 
-    def _clear(self) -> None:
-        self._reward[:] = 0
-        self._terminated[:] = self._truncated[:] = False
+    def _next_episodes(self, state: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Every row of `state` after one reset from its own generator, and the first observations.
+
+        In a pool with a time limit of one step, any step ends the episode and begins the next one.
+        """
+        once = NativeEnv(
+            self.spec.env_id, self.num_rows, num_threads=1, env_kwargs={**self._params, "max_episode_steps": 1}
+        )
+        once.pool.restore(state)
+        leaf = self.spec.action.single
+        action = np.zeros((self.num_rows, *leaf.shape), leaf.dtype)
+        if isinstance(self.spec.action_space, spaces.Box):
+            np.clip(action, self.spec.action_space.low, self.spec.action_space.high, out=action)
+        once.pool.send(0, 0, self.num_rows, action)
+        once.pool.recv(0)
+        return once.pool.state(), once.obs
+
+    def _begin(self) -> None:
+        self.out.clear()
         self._in_flight.begin()
 
     def _drain(self) -> None:
         while self._slots:
             self.pool.recv(self._slots.pop(0))
+
+
+def _params(env_id: str, env_kwargs: dict[str, Any]) -> dict[str, float]:
+    """The native parameters, all as floats; ConfigError for one that is not there or not a number."""
+    known = _native.env_info(env_id)["params"]
+    params: dict[str, float] = {}
+    for name, value in env_kwargs.items():
+        if name not in known:
+            near = get_close_matches(name, known, n=3) or sorted(known)
+            raise ConfigError(
+                f"the native {env_id} has no parameter {name!r}; did you mean {', '.join(near)}? "
+                "backend='serial' takes the keywords of Gymnasium's own environment"
+            )
+        if not isinstance(value, int | float | np.number):
+            raise ConfigError(f"the native {env_id} needs a number for {name}, got {value!r}")
+        params[name] = float(value)
+    return params

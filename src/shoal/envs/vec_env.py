@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from gymnasium import spaces
 
-from shoal.types import EnvError
+from shoal.types import EnvError, Ready, map_tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from shoal.types import Ready, Spec, Tree
+    from shoal.types import Spec, Tree
+
+CALL_RESET = "call reset(seed) and recv() first"
+MAX_VIEWS = 64
 
 
 class VecEnv(Protocol):
@@ -32,11 +35,18 @@ class VecEnv(Protocol):
         ...
 
     def recv(self) -> Ready:
-        """Waits for the oldest rows under way; EnvError when an environment breaks its contract."""
+        """Waits for the oldest rows under way.
+
+        EnvError when an environment breaks its contract; its own exceptions arrive unchanged, with a note that names
+        the row and step. After either nothing goes on before the next `reset` or `restore`.
+        """
         ...
 
     def send(self, rows: slice, action: Tree) -> None:
-        """Starts one step of `rows` (contiguous) with `action` [rows, ...]; ValueError names a bad action's row."""
+        """Starts one step of `rows` (contiguous) with `action` [rows, ...].
+
+        ValueError names the row of a bad action; nothing is stepped then.
+        """
         ...
 
     def state(self) -> dict[str, Any]:
@@ -58,36 +68,45 @@ class InFlight:
     def __init__(self, num_rows: int) -> None:
         """`num_rows`: rows of the whole environment."""
         self.num_rows = num_rows
+        self.started = False
         self._under_way: list[slice] = []
         self._fresh = False
-        self._started = False
+        self._why_not = CALL_RESET
 
     def begin(self) -> None:
         """All rows are ready: after a reset or a restore."""
         self._under_way.clear()
-        self._fresh = self._started = True
+        self._fresh = self.started = True
+
+    def stop(self, why_not: str = CALL_RESET) -> None:
+        """Nothing goes on before the next `begin`; `why_not` says why, and what to do."""
+        self._under_way.clear()
+        self._fresh = self.started = False
+        self._why_not = why_not
 
     def send(self, rows: slice) -> slice:
         """Notes that `rows` are under way; returns them as a plain range."""
         first, last, step = rows.indices(self.num_rows)
-        if not self._started:
-            raise RuntimeError("send before reset: call reset(seed) and recv() first")
+        if not self.started:
+            raise RuntimeError(f"send before reset: {self._why_not}")
         if self._fresh:
             raise RuntimeError("send before recv: receive the first observations after reset first")
         if step != 1 or last <= first:
             raise ValueError(f"rows must be a contiguous, non-empty slice of {self.num_rows} rows, got {rows}")
         if len(self._under_way) == 2 or any(first < s.stop and s.start < last for s in self._under_way):
-            raise RuntimeError(f"rows {first}..{last - 1} were sent before {self._under_way} were received")
+            raise RuntimeError(f"rows {first}..{last - 1} were sent before {self._named()} were received")
         self._under_way.append(slice(first, last))
         return self._under_way[-1]
 
     def recv(self) -> slice:
         """The rows to hand over next."""
+        if not self.started:
+            raise RuntimeError(f"recv before reset: {self._why_not}")
         if self._fresh:
             self._fresh = False
             return slice(0, self.num_rows)
         if not self._under_way:
-            raise RuntimeError("recv with no rows under way: call reset(seed) or send(rows, action) first")
+            raise RuntimeError("recv with no rows under way: call send(rows, action) first")
         return self._under_way.pop(0)
 
     def undo(self) -> None:
@@ -95,13 +114,75 @@ class InFlight:
         self._under_way.pop()
 
     def quiet(self) -> None:
-        """Raises unless nothing is under way."""
+        """Raises unless every row has a state and none is under way."""
+        if not self.started:
+            raise RuntimeError(f"state before reset: {self._why_not}")
         if self._under_way:
-            raise RuntimeError(f"rows {self._under_way} are under way: receive them before state()")
+            raise RuntimeError(f"{self._named()} are under way: receive them before state()")
+
+    def _named(self) -> str:
+        return "rows " + " and ".join(f"{s.start}..{s.stop - 1}" for s in self._under_way)
 
 
-def check_action(spec: Spec, rows: slice, action: NDArray[Any]) -> NDArray[Any]:
-    """`action` as an array of the spec's dtype; ValueError names the first row whose action the space lacks."""
+class Outputs:
+    """The arrays [B, ...] that a backend writes its rows to, handed over as views."""
+
+    def __init__(self, spec: Spec, num_rows: int) -> None:
+        """Zeroed arrays of `num_rows`; declared info values are NaN until an episode ends."""
+        self.obs: Tree = spec.observation.allocate(num_rows)
+        self.final_obs: Tree = spec.observation.allocate(num_rows)
+        self.reward = np.zeros(num_rows)
+        self.terminated = np.zeros(num_rows, np.bool_)
+        self.truncated = np.zeros(num_rows, np.bool_)
+        self.valid = np.ones(num_rows, np.bool_)
+        self.episode_return = np.zeros(num_rows)
+        self.episode_length = np.zeros(num_rows, np.int64)
+        self.info = {key: np.full(num_rows, np.nan) for key in spec.info_keys}
+        self._views: dict[tuple[int, int], Ready] = {}
+
+    def clear(self) -> None:
+        """No row has a reward or an end, as after a reset."""
+        self.reward[:] = 0
+        self.terminated[:] = self.truncated[:] = False
+
+    def view(self, rows: slice) -> Ready:
+        """The rows' part of every array; made once for slices that come again."""
+        ready = self._views.get((rows.start, rows.stop))
+        if ready is None:
+            ready = Ready(
+                rows,
+                map_tree(lambda x: x[rows], self.obs),
+                self.reward[rows],
+                self.terminated[rows],
+                self.truncated[rows],
+                self.valid[rows],
+                map_tree(lambda x: x[rows], self.final_obs),
+                self.episode_return[rows],
+                self.episode_length[rows],
+                {name: values[rows] for name, values in self.info.items()},
+            )
+            if len(self._views) == MAX_VIEWS:
+                self._views.clear()
+            self._views[rows.start, rows.stop] = ready
+        return ready
+
+
+def row_seeds(seed: int | Sequence[int], num_rows: int) -> list[int]:
+    """One seed a row: seed + r, or the sequence's own; ValueError when there are too few or one is impossible."""
+    if isinstance(seed, int | np.integer):
+        seeds = [int(seed) + row for row in range(num_rows)]
+    else:
+        seeds = [int(one) for one in seed]
+    if len(seeds) != num_rows:
+        raise ValueError(f"expected one seed for each of {num_rows} rows, got {len(seeds)}")
+    for row, one in enumerate(seeds):
+        if not 0 <= one < 2**64:
+            raise ValueError(f"a seed must lie between 0 and 2**64 - 1, got {one} for row {row}")
+    return seeds
+
+
+def cast_action(spec: Spec, rows: slice, action: Any) -> NDArray[Any]:
+    """`action` as an array of the spec's shape and dtype; ValueError when it has another shape or kind."""
     leaf = spec.action.single
     array = np.asarray(action)
     expected = (rows.stop - rows.start, *leaf.shape)
@@ -109,28 +190,44 @@ def check_action(spec: Spec, rows: slice, action: NDArray[Any]) -> NDArray[Any]:
         raise ValueError(
             f"{spec.env_id}: rows {rows.start}..{rows.stop - 1} need actions {expected}, got {array.shape}"
         )
+    if array.dtype == leaf.dtype:
+        return array
     if not np.can_cast(array.dtype, leaf.dtype, "same_kind"):
-        raise ValueError(f"{spec.env_id}: actions must be {leaf.dtype}, got {array.dtype}")
+        raise ValueError(
+            f"{spec.env_id}: rows {rows.start}..{rows.stop - 1} need actions of type {leaf.dtype}, got {array.dtype}"
+        )
+    return array.astype(leaf.dtype)
+
+
+def check_action(spec: Spec, rows: slice, action: Any) -> NDArray[Any]:
+    """`action` as `cast_action` gives it; ValueError names the first row whose action the space lacks."""
+    array = cast_action(spec, rows, action)
     space: Any = spec.action_space
     match space:
         case spaces.Discrete():
             good = (array >= space.start) & (array < space.start + space.n)
         case spaces.MultiDiscrete():
             good = (array >= space.start) & (array < space.start + space.nvec)
+        case spaces.MultiBinary():
+            good = (array == 0) | (array == 1)
         case _:
             good = (array >= space.low) & (array <= space.high)
-    if not good.all():
+    if np.count_nonzero(good) != good.size:
         row = int(np.argmin(good.reshape(len(array), -1).all(axis=1)))
-        raise ValueError(f"{spec.env_id}: the action {array[row]} of row {rows.start + row} is not in {space}")
-    return array.astype(leaf.dtype, copy=False)
+        raise ValueError(
+            f"{spec.env_id}: the action {array[row]} of row {rows.start + row} is not in {space}; nothing was stepped"
+        )
+    return array
 
 
 def check_finite(spec: Spec, rows: slice, obs: NDArray[Any], reward: NDArray[np.float64]) -> None:
     """EnvError naming the first row with a NaN or infinite observation or reward."""
     for name, values in (("observation", obs), ("reward", reward)):
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
-            row = int(np.argmax(bad))
+        if values.dtype.kind != "f":
+            continue
+        finite = np.isfinite(values)
+        if np.count_nonzero(finite) != finite.size:
+            row = int(np.argmin(finite.reshape(len(values), -1).all(axis=1)))
             raise EnvError(
                 f"{spec.env_id}: row {rows.start + row} returned the {name} {values[row]}; "
                 "fix the environment, or clip there what may overflow"

@@ -41,7 +41,7 @@ def value_loss(value: Tensor, target: Tensor, old_value: Tensor | None = None, c
 
 
 def approximate_kl(log_prob: Tensor, old_log_prob: Tensor) -> Tensor:
-    """(r - 1) - log r elementwise, an unbiased, positive estimate of KL(old, new) (Schulman 2020, 'Approximating KL')."""
+    """(r - 1) - log r elementwise: an unbiased, positive estimate of KL(old, new) (Schulman 2020)."""
     log_ratio = log_prob - old_log_prob
     return log_ratio.exp() - 1 - log_ratio
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+CPU = torch.device("cpu")
+
+
 @dataclass(frozen=True, slots=True)
 class Acted:
     """What acting once gives for n rows: the environment's actions, and what the loss needs."""
@@ -54,7 +57,7 @@ class Acting:
     seed: int
     stream: int = 0
     """Which sequence of noise: training 0, evaluation 1, and so on."""
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
     native: bool = True
     """Lower to native code where the policy can be."""
     num_threads: int = 1
@@ -82,7 +85,7 @@ class PlanActor:
         self.rows = np.arange(num_rows, dtype=np.int64)
         self.state: Tree = None
 
-    def act(self, obs: NDArray[Any], start: NDArray[np.bool_], rows: slice, *, greedy: bool = False) -> Acted:  # noqa: ARG002
+    def act(self, obs: NDArray[Any], start: NDArray[np.bool_], rows: slice, *, greedy: bool = False) -> Acted:
         """One step of `rows`."""
         action, log_prob, value = self.plan.act(
             obs, self.acting.seed, self.acting.stream, self.rows[rows], self.row_step[rows], greedy=greedy
@@ -90,7 +93,7 @@ class PlanActor:
         self.row_step[rows] += 1
         return Acted(self.plan.to_env(action), action, log_prob, value)
 
-    def value(self, obs: NDArray[Any], start: NDArray[np.bool_], rows: NDArray[np.intp]) -> NDArray[np.float32]:  # noqa: ARG002
+    def value(self, obs: NDArray[Any], start: NDArray[np.bool_], rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Values of observations."""
         return self.plan.value(obs)
 

@@ -38,7 +38,7 @@ class Distribution(Protocol):
         ...
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """log pi(action)."""
+        """Log pi(action)."""
         ...
 
     def entropy(self) -> Tensor:
@@ -71,7 +71,7 @@ class Categorical:
         return self.log_probs.argmax(-1)
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """log pi(action)."""
+        """Log pi(action)."""
         return self.log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
 
     def entropy(self) -> Tensor:
@@ -170,7 +170,7 @@ class SquashedNormal:
         return self.base.mean
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """log N(action) - log |d tanh / d action|."""
+        """Log N(action) - log |d tanh / d action|."""
         return self.base.log_prob(action) - _log_slope(action).sum(-1)
 
     def entropy(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""Lowering: a policy of shoal's own MLP layers as native code that shares its packed weights. Torch is the reference."""
+"""Lowering: a policy of shoal's own MLP layers as native code on its packed weights. Torch is the reference."""
 
 from __future__ import annotations
 
@@ -79,6 +79,8 @@ class Plan:
         self.start = self.space.start if self.discrete else 0
         self.logits = sum(policy.actor[-1].bias.shape)
         self.refresh_normaliser()
+        if not self.discrete:
+            native.set_action_bounds(*(np.asarray(x, np.float32) for x in (self.space.low, self.space.high)))
 
     def refresh_normaliser(self) -> None:
         """Takes over the policy's frozen statistics."""

@@ -120,11 +120,11 @@ class MlpPolicy(nn.Module):
         self.log_std = nn.Parameter(torch.full((out,), network.log_std_init)) if box else None
         self.head = head(spec.action_space, squash=network.squash)
 
-    def initial_state(self, num_rows: int) -> None:  # noqa: ARG002
+    def initial_state(self, num_rows: int) -> None:
         """No memory."""
         return
 
-    def forward(self, obs: Tensor, state: None, start: Tensor) -> Output:  # noqa: ARG002
+    def forward(self, obs: Tensor, state: None, start: Tensor) -> Output:
         """[..., *obs] -> Output; state and start do not matter."""
         x = self.encoder(obs)
         return Output(self.head(self.actor(x), self.log_std), self.critic(x).squeeze(-1), None)
@@ -187,11 +187,11 @@ class PlainPolicy(nn.Module):
         self.head = head(spec.action_space, squash=squash)
         self.out = head_size(spec.action_space)
 
-    def initial_state(self, num_rows: int) -> None:  # noqa: ARG002
+    def initial_state(self, num_rows: int) -> None:
         """No memory."""
         return
 
-    def forward(self, obs: Tensor, state: None, start: Tensor) -> Output:  # noqa: ARG002
+    def forward(self, obs: Tensor, state: None, start: Tensor) -> Output:
         """[T, B, *obs] -> Output."""
         lead = obs.shape[: obs.dim() - self.obs_dims]
         *logits, value = self.module(obs.reshape(-1, *obs.shape[len(lead) :]))

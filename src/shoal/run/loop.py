@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections import deque
@@ -140,6 +141,7 @@ class Run:
             evaluate: evaluation beside training; it changes no bit of it.
         """
         self._resume(stream, state)
+        self.meter.start()
         self._last_line = (stream.env_steps, self.meter.elapsed())
         return self._iterate(stream, state, evaluate)
 
@@ -195,6 +197,7 @@ class Run:
             "return": float(np.mean(self._returns)) if self._returns else None,
             "seconds": self._elapsed_before + self.meter.elapsed(),
             "stop_reason": self.stop_reason,
+            "pid": os.getpid(),
         }
 
     def close(self) -> None:
@@ -289,7 +292,7 @@ class Run:
         if threading.current_thread() is not threading.main_thread():
             return None
 
-        def interrupt(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        def interrupt(signum: int, frame: FrameType | None) -> None:
             self._interrupts += 1
             if self._interrupts > 1:
                 raise KeyboardInterrupt

@@ -25,6 +25,10 @@ class Meter:
         self._process = psutil.Process()
         self._process.cpu_percent()
 
+    def start(self) -> None:
+        """Starts the clock again: what came before was preparation."""
+        self.started = time.perf_counter()
+
     @contextmanager
     def measure(self, activity: str) -> Generator[None]:
         """Adds the time of the block to `activity`."""

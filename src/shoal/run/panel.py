@@ -208,7 +208,7 @@ class Live:
         both = Table.grid(padding=(0, 4))
         both.add_row(left, _time_bars(shares(self._first, record)))
         title = f"[bold]shoal[/]  {s.env} · {s.algo} · seed {s.seed} · {s.device}"
-        parts = [_progress(record, s.total_timesteps), "", both, *_losses(record)]
+        parts = [_progress(self._first, record, s.total_timesteps), "", both, *_losses(record)]
         recent = list(self._warnings.items())[-SHOWN_WARNINGS:]
         parts += [Text(f"! {_counted(*warning)}", style="yellow") for warning in recent]
         return RichPanel(Group(*parts), title=title, title_align="left", border_style="dim", width=self._width())
@@ -297,9 +297,11 @@ def shares(first: dict[str, Any], last: dict[str, Any]) -> dict[str, float]:
     return {name: seconds / total for name, seconds in spent.items()}
 
 
-def _progress(record: dict[str, Any], total: int) -> RenderableType:
+def _progress(first: dict[str, Any], record: dict[str, Any], total: int) -> RenderableType:
     step = record["step"]
-    left_s = max(0, total - step) / max(record["speed/sps"], 1e-9)
+    seconds = record["time/elapsed"] - first["time/elapsed"]
+    speed = (step - first["step"]) / seconds if seconds > 0 else record["speed/sps"]
+    left_s = max(0, total - step) / max(speed, 1e-9)
     row = Table.grid(padding=(0, 2))
     row.add_row(
         ProgressBar(total=total, completed=min(step, total), width=32),

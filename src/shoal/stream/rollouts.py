@@ -16,7 +16,7 @@ from shoal.nets.acting import Acting, Actor, PlanActor, make_actor
 from shoal.nets.weights import pack
 from shoal.run.meter import Meter
 from shoal.stream.schedules import Overlap, Schedule, Sync
-from shoal.types import ConfigError, Episodes, Ready, Steps, Tree, map_tree
+from shoal.types import ConfigError, Episodes, Ready, Tree, map_tree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
