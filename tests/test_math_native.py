@@ -64,7 +64,9 @@ def test_philox_uniform_equals_reference_for_any_batch() -> None:
     rows = np.arange(37, dtype=np.int64) * 11
     steps = np.arange(37, dtype=np.int64) * (1 << 31) + 5
     got = _native.philox_uniform(2**40 + 7, 3, rows, steps, 6)
-    expected = [[(w >> 8) * 2.0**-24 for w in words(2**40 + 7, 3, int(r), int(s), 6)] for r, s in zip(rows, steps)]
+    expected = [
+        [(w >> 8) * 2.0**-24 for w in words(2**40 + 7, 3, int(r), int(s), 6)] for r, s in zip(rows, steps, strict=True)
+    ]
     np.testing.assert_array_equal(got, np.array(expected, np.float32))
     one = _native.philox_uniform(2**40 + 7, 3, rows[20:21].astype(np.uint32), steps[20:21], 6)
     np.testing.assert_array_equal(one, got[20:21])
@@ -88,7 +90,6 @@ def test_philox_normal_moments() -> None:
     assert abs(noise.mean()) < bound
     assert abs(noise.var() - 1.0) < bound * math.sqrt(2.0)
     assert abs((noise[:, 0] * noise[:, 1]).mean()) < 5.0 / math.sqrt(count)
-
 
 
 def one_row(*values: float) -> NDArray[np.float32]:
@@ -148,7 +149,7 @@ def test_gae_passes_over_an_invalid_step() -> None:
     slab["valid"] = one_flag(1, 1, 0, 1, 1)
     slab["ended"] = one_flag(0, 0, 1, 0, 0)
     slab["terminated"] = one_flag(0, 0, 0, 0, 0)
-    # delta_3 = 4 + 99/2 - 40 = 13.5; A_3 = 13.5 - 15/4; A_1 = -6 + A_3/4: the invalid step 2 is as if it were not there.
+    # delta_3 = 4 + 99/2 - 40 = 13.5; A_3 = 13.5 - 15/4; A_1 = -6 + A_3/4, as if step 2 were not there.
     a3 = 13.5 - 15 / 4
     a1 = -6 + a3 / 4
     np.testing.assert_array_equal(gae(slab, 0.5, 0.5), one_row(1 + a1 / 4, a1, 0, a3, -15))
@@ -226,7 +227,7 @@ def test_scans_equal_references_on_a_population() -> None:
         target = np.full((3, 11, 7), np.nan, np.float32)
         _native.n_step(*(slab[name] for name in names if name != "value"), gamma, n, target)
         for m, t, b in np.ndindex(3, 11, 7):
-            assert target[m, t, b] == pytest.approx(n_step_reference(slab, m, b, t, gamma[m], n), abs=2e-5)
+            assert target[m, t, b] == pytest.approx(n_step_reference(slab, m, b, t, float(gamma[m]), n), abs=2e-5)
 
 
 def test_bad_arguments_are_named() -> None:

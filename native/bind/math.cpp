@@ -56,7 +56,7 @@ std::vector<std::int64_t> row_numbers(const ArrayIn& rows) {
   }
   const std::int64_t* from = numbers<std::int64_t>(rows, "rows", {count});
   for (std::size_t i = 0; i < count; ++i) {
-    if (from[i] < 0 || from[i] > 0xFFFFFFFF) {
+    if (from[i] < 0 || from[i] > std::int64_t{0xFFFFFFFF}) {
       throw std::invalid_argument("rows must lie between 0 and 4294967295, not " + std::to_string(from[i]));
     }
   }
@@ -81,7 +81,7 @@ Noise2d philox(std::uint64_t seed, std::uint32_t stream, const ArrayIn& rows, co
   return out;
 }
 
-/// The arrays that both scans read; `value` may be absent.
+/// The arrays that both scans read.
 struct ScanArrays {
   std::size_t agents;
   std::size_t steps;
@@ -89,25 +89,22 @@ struct ScanArrays {
   ScanInput first;
 };
 
-ScanArrays scan_arrays(const ArrayIn& reward, const ArrayIn* value, const ArrayIn& next_value,
+ScanArrays scan_arrays(const ArrayIn& reward, const ArrayIn& value, const ArrayIn& next_value,
                        const ArrayIn& terminated, const ArrayIn& ended, const ArrayIn& valid) {
   ScanArrays arrays{axis(reward, "reward", 3, 0), axis(reward, "reward", 3, 1), axis(reward, "reward", 3, 2), {}};
   const std::initializer_list<std::size_t> shape = {arrays.agents, arrays.steps, arrays.rows};
-  arrays.first = {static_cast<std::ptrdiff_t>(arrays.steps),
-                  static_cast<std::ptrdiff_t>(arrays.rows),
-                  numbers<float>(reward, "reward", shape),
-                  value == nullptr ? nullptr : numbers<float>(*value, "value", shape),
-                  numbers<float>(next_value, "next_value", shape),
-                  numbers<std::uint8_t>(terminated, "terminated", shape),
-                  numbers<std::uint8_t>(ended, "ended", shape),
-                  numbers<std::uint8_t>(valid, "valid", shape)};
+  arrays.first = {
+      static_cast<std::ptrdiff_t>(arrays.steps),       static_cast<std::ptrdiff_t>(arrays.rows),
+      numbers<float>(reward, "reward", shape),         numbers<float>(value, "value", shape),
+      numbers<float>(next_value, "next_value", shape), numbers<std::uint8_t>(terminated, "terminated", shape),
+      numbers<std::uint8_t>(ended, "ended", shape),    numbers<std::uint8_t>(valid, "valid", shape)};
   return arrays;
 }
 
 void bind_gae(const ArrayIn& reward, const ArrayIn& value, const ArrayIn& next_value, const ArrayIn& terminated,
               const ArrayIn& ended, const ArrayIn& valid, const ArrayIn& gamma, const ArrayIn& gae_lambda,
               const ArrayOut& advantage_out) {
-  const ScanArrays in = scan_arrays(reward, &value, next_value, terminated, ended, valid);
+  const ScanArrays in = scan_arrays(reward, value, next_value, terminated, ended, valid);
   const double* discounts = numbers<double>(gamma, "gamma", {in.agents});
   const double* lambdas = numbers<double>(gae_lambda, "gae_lambda", {in.agents});
   float* out = numbers<float>(advantage_out, "advantage_out", {in.agents, in.steps, in.rows});
@@ -124,7 +121,7 @@ void bind_n_step(const ArrayIn& reward, const ArrayIn& next_value, const ArrayIn
   if (n < 1) {
     throw std::invalid_argument("n must be at least 1, not " + std::to_string(n));
   }
-  const ScanArrays in = scan_arrays(reward, nullptr, next_value, terminated, ended, valid);
+  const ScanArrays in = scan_arrays(reward, next_value, next_value, terminated, ended, valid);
   const double* discounts = numbers<double>(gamma, "gamma", {in.agents});
   float* out = numbers<float>(target_out, "target_out", {in.agents, in.steps, in.rows});
   const nb::gil_scoped_release released;

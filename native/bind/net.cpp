@@ -2,9 +2,8 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <cmath>
-#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bind/arrays.hpp"
@@ -104,7 +103,7 @@ Samples check_samples(const NativePlan& plan, const ArrayIn& obs, const ArrayIn&
                                 std::to_string(chosen));
   }
   for (Size i = 0; i < chosen; ++i) {
-    if (samples.index[i] < 0 || static_cast<Size>(samples.index[i]) >= count) {
+    if (samples.index[i] < 0 || std::cmp_greater_equal(samples.index[i], count)) {
       throw std::invalid_argument("index[" + std::to_string(i) + "] must lie between 0 and " +
                                   std::to_string(count - 1) + ", not " + std::to_string(samples.index[i]));
     }

@@ -20,7 +20,7 @@ struct ScanInput {
   /// The same arrays of the agent `agents` further on.
   [[nodiscard]] ScanInput agent(std::ptrdiff_t agents) const noexcept {
     const std::ptrdiff_t skip = agents * num_steps * num_rows;
-    return {num_steps,         num_rows,          reward + skip, value == nullptr ? nullptr : value + skip,
+    return {num_steps,         num_rows,          reward + skip, value + skip,
             next_value + skip, terminated + skip, ended + skip,  valid + skip};
   }
 };

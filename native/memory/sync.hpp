@@ -95,11 +95,11 @@ class Team {
   static constexpr std::chrono::nanoseconds spin_time = std::chrono::microseconds(50);
 
   struct alignas(64) Job {
-    /// High half: the job's number. Low half: tasks that nobody has claimed. One word, so that a late thread can never
-    /// claim a task of a job it has not seen.
-    std::atomic<std::uint64_t> ticket{0};
+    /// The tasks that nobody has claimed: from the high half up to, not including, the low half. The waiting thread
+    /// claims from the front and the others from the back, so that a task, and its memory, stays with its core from job
+    /// to job. What a claim found is read after it: a late thread can claim only what is there.
+    std::atomic<std::uint64_t> unclaimed{0};
     std::atomic<std::uint32_t> unfinished{0};
-    int num_tasks = 0;
     void (*call)(void*, int) = nullptr;
     void* context = nullptr;
   };
@@ -110,25 +110,30 @@ class Team {
     }
     job.call = call;
     job.context = context;
-    job.num_tasks = num_tasks;
     job.unfinished.store(static_cast<std::uint32_t>(num_tasks), std::memory_order_relaxed);
-    const std::uint64_t number = (job.ticket.load(std::memory_order_relaxed) >> 32) + 1;
-    job.ticket.store(number << 32 | static_cast<std::uint32_t>(num_tasks), std::memory_order_release);
+    job.unclaimed.store(static_cast<std::uint32_t>(num_tasks), std::memory_order_release);
     if (num_threads_ > 1) {
       news_.fetch_add(1, std::memory_order_release);
       news_.notify_all();
     }
   }
 
+  enum class End { front, back };
+
   /// Claims and runs one task; false when the job has none left to claim.
-  static bool help(Job& job) noexcept {
-    std::uint64_t ticket = job.ticket.load(std::memory_order_acquire);
+  static bool help(Job& job, End end) noexcept {
+    std::uint64_t range = job.unclaimed.load(std::memory_order_acquire);
+    std::uint32_t first = 0;
+    std::uint32_t last = 0;
     do {
-      if (static_cast<std::uint32_t>(ticket) == 0) {
+      first = static_cast<std::uint32_t>(range >> 32);
+      last = static_cast<std::uint32_t>(range);
+      if (first == last) {
         return false;
       }
-    } while (!job.ticket.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel));
-    job.call(job.context, job.num_tasks - static_cast<int>(static_cast<std::uint32_t>(ticket)));
+    } while (!job.unclaimed.compare_exchange_weak(
+        range, end == End::front ? range + (std::uint64_t{1} << 32) : range - 1, std::memory_order_acq_rel));
+    job.call(job.context, static_cast<int>(end == End::front ? first : last - 1));
     if (job.unfinished.fetch_sub(1, std::memory_order_acq_rel) == 1) {
       job.unfinished.notify_all();
     }
@@ -136,7 +141,7 @@ class Team {
   }
 
   static void finish(Job& job) noexcept {
-    while (help(job)) {
+    while (help(job, End::front)) {
     }
     std::uint32_t left = job.unfinished.load(std::memory_order_acquire);
     while (left != 0) {
@@ -148,7 +153,7 @@ class Team {
     std::uint32_t seen = news_.load(std::memory_order_acquire);
     while (!stopping_.load(std::memory_order_acquire)) {
       for (Job& job : jobs_) {
-        while (help(job)) {
+        while (help(job, End::back)) {
         }
       }
       seen = wait_while_equal(news_, seen, spin_time);

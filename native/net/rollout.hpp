@@ -24,7 +24,7 @@ struct Slab {
   float* obs;
   std::uint8_t* start;
   std::int64_t* choice;  ///< of a categorical head
-  float* action;         ///< of a Gaussian head
+  float* action;         ///< of a Gaussian head; null otherwise
   float* log_prob;
   float* value;
   float* next_value;
@@ -61,7 +61,7 @@ class Rollout {
   }
 
  private:
-  [[nodiscard]] bool gaussian() const noexcept { return net_.head == Head::gaussian; }
+  [[nodiscard]] bool gaussian() const noexcept { return slab_.action != nullptr; }
   [[nodiscard]] std::ptrdiff_t at(std::ptrdiff_t t, std::ptrdiff_t row) const noexcept {
     return t * rows_.num_rows() + row;
   }

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
+if sys.platform == "win32":
+    raise ImportError("shoal runs on Linux and macOS; on Windows, use it inside WSL")
+
 if TYPE_CHECKING:
+    from shoal.envs.vector import make_vec
     from shoal.launch import resume, train
+    from shoal.loaded import load
 
 __version__ = "0.1.0"
-__all__ = ["resume", "train"]
-_HOMES = {"train": "shoal.launch", "resume": "shoal.launch"}
+__all__ = ["load", "make_vec", "resume", "train"]
+_HOMES = {
+    "load": "shoal.loaded",
+    "make_vec": "shoal.envs.vector",
+    "resume": "shoal.launch",
+    "train": "shoal.launch",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Imports on first use, so that `import shoal` stays quick."""
     if name not in _HOMES:
         raise AttributeError(f"module 'shoal' has no attribute {name!r}")
-    import importlib
-
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -69,8 +69,9 @@ class Several:
 
 
 def _train(arguments: list[str]) -> int:
-    from shoal import algos, launch
+    from shoal import algos, job, launch
     from shoal.algos.presets import preset
+    from shoal.run.config import build
     from shoal.run.directory import read_toml
 
     config_file = _peek(arguments, "--config")
@@ -80,15 +81,15 @@ def _train(arguments: list[str]) -> int:
     module = algos.load(algo)
     env = positional or saved.get("env", "CartPole-v1")
     if saved:
-        _, start, config, env_kwargs = launch.from_toml({"env": env} | saved)
+        _, start, config, env_kwargs = job.from_toml({"env": env} | saved)
     else:
         name = _peek(arguments, "--preset")
-        start, config, env_kwargs = launch.Launch(env, algo), launch.build(module.Config, preset(algo, name, env)), None
+        start, config, env_kwargs = job.Launch(env, algo), build(module.Config, preset(algo, name, env)), None
     rest = arguments[1:] if positional else arguments
     form: Any = make_dataclass(
         "Train",
         [
-            ("launch", Annotated[launch.Launch, tyro.conf.arg(name="")]),
+            ("launch", Annotated[job.Launch, tyro.conf.arg(name="")]),
             ("several", Annotated[Several, tyro.conf.arg(name="")]),
             ("algorithm", Annotated[module.Config, tyro.conf.arg(name="")]),
         ],
@@ -125,7 +126,7 @@ def _resume(arguments: list[str]) -> int:
 
 
 def _eval(arguments: list[str]) -> int:
-    from shoal.launch import load
+    from shoal.loaded import load
 
     def options(run: tyro.conf.Positional[str], run_dir: str = "runs", episodes: int = 100, seed: int = 0) -> Any:
         return run, run_dir, episodes, seed

@@ -143,6 +143,24 @@ def map_tree(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
     return function(tree, *others)
 
 
+def select(tree: Tree, at: Any) -> Tree:
+    """`x[at]` of each leaf."""
+
+    def pick(x: Any) -> Any:
+        return x[at]
+
+    return map_tree(pick, tree)
+
+
+def assign(tree: Tree, at: Any, values: Tree) -> None:
+    """`x[at] = value` in each leaf."""
+
+    def put(x: Any, value: Any) -> None:
+        x[at] = value
+
+    map_tree(put, tree, values)
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """What one row of an environment observes and does, and the limits it was registered with."""

@@ -16,7 +16,7 @@ from shoal.nets.policy import Network, make_policy
 from shoal.nets.weights import pack
 from shoal.stream.rollouts import rollouts
 from shoal.stream.schedules import schedule
-from shoal.types import ConfigError, Steps, map_tree
+from shoal.types import ConfigError, Steps, map_tree, select
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -151,7 +151,8 @@ def ppo_loss(output: Any, batch: Steps, advantage: Tensor, target: Tensor, cfg: 
 
 def torch_epoch(policy: nn.Module, optimizer: Adam, cfg: PPO, run: Run) -> Epoch:
     """One pass over a rollout in torch: any policy, any device."""
-    recurrent = getattr(policy, "initial_state", lambda _: None)(1) is not None
+    initial: Any = policy.initial_state
+    recurrent = initial(1) is not None
     if recurrent and cfg.num_envs % cfg.num_minibatches:
         raise ConfigError(f"a recurrent policy's num_minibatches must divide num_envs={cfg.num_envs}")
 
@@ -208,8 +209,12 @@ def minibatches(rng: np.random.Generator, valid: Tensor, parts: int, *, rows: bo
 def take(steps: Steps, index: Tensor, *, rows: bool) -> Steps:
     """The chosen rows with all their steps, or the chosen steps as [1, M]."""
     arrays = {name: _take(getattr(steps, name), index, rows=rows) for name in STEP_ARRAYS}
-    obs = map_tree(lambda x: _take(x, index, rows=rows), steps.obs)
-    state = map_tree(lambda x: x[index], steps.state) if rows else None
+
+    def pick(x: Tensor) -> Tensor:
+        return _take(x, index, rows=rows)
+
+    obs = map_tree(pick, steps.obs)
+    state = select(steps.state, index) if rows else None
     return Steps(
         obs=obs, state=state, version=steps.version, final_obs=steps.final_obs, final_index=steps.final_index, **arrays
     )

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from gymnasium import spaces
 
-from shoal.envs.python_env import read_flag, read_info, read_obs, read_rewards, strip
+from shoal.envs.python_env import (
+    ObsReader,
+    check_alike,
+    is_long,
+    read_flag,
+    read_info,
+    read_rewards,
+    set_generator,
+    start_of,
+    strip,
+)
 from shoal.envs.vec_env import InFlight, Outputs, check_action, check_finite, row_seeds
 from shoal.types import ConfigError, EnvError, Spec
 
@@ -53,7 +63,7 @@ class SerialEnv:
 
         `info_keys`: numbers that every episode's last info holds; they arrive in `Ready.info` at ended rows.
         """
-        _check_alike(envs, name)
+        check_alike(envs, name)
         stripped = [strip(env) for env in envs]
         self.envs = [env for env, _ in stripped]
         self.registered: Any = envs[0].spec
@@ -64,8 +74,9 @@ class SerialEnv:
         self.num_rows = num_rows = len(envs)
         self._steps = [env.step for env in self.envs]
         self._limits = np.array([most or np.iinfo(np.int64).max for _, most in stripped])
-        self._single = self.spec.observation.single
+        self._reader = ObsReader(self.spec.observation_space, self.spec.observation.single)
         self._action = self.spec.action.single
+        self._bare = [env.unwrapped for env in self.envs]
         self._in_flight = InFlight(num_rows)
         self._actions: list[NDArray[Any]] = []
         self.out = Outputs(self.spec, num_rows)
@@ -95,10 +106,14 @@ class SerialEnv:
         if not (self._in_flight.started or rows.all()):
             raise RuntimeError("every row must be reset once before some are")
         self._in_flight.stop()
-        for row in np.flatnonzero(rows).tolist():
+        chosen: list[int] = np.flatnonzero(rows).tolist()
+        starts: list[dict[str, Any] | None] = []
+        for row in chosen:
             seed = seeds[row]
             start = {"seed": seed} if seed is not None else self._starts[row] if held[row] else None
-            self._begin(row, start, options)
+            starts.append(start)
+        self._begin(chosen, starts, options)
+        self.out.clear()
         self._ready()
 
     def send(self, rows: slice, action: NDArray[Any]) -> None:
@@ -149,7 +164,7 @@ class SerialEnv:
             if reason:
                 self._cut(row, state)
                 lost.append(f"{self.spec.env_id}: row {row} {reason}; its episode is cut as truncated")
-        self._ready(keep=True)
+        self._ready()
         return lost
 
     def close(self) -> None:
@@ -179,14 +194,149 @@ class SerialEnv:
                     flags.append((row, terminated, truncated))
                 row += 1
         except Exception as error:
-            where = f"row {row} at step {self._running_length[row] + 1} of its episode"
-            if isinstance(made, tuple) and len(made) == 5:
-                error.add_note(f"shoal: raised by {self.spec.env_id}, {where}, action {kept[row - rows.start]}")
+            where = self._where(row, self._running_length[row] + 1)
+            if is_long(made, 5):
+                error.add_note(f"shoal: raised by {where}, after the action {kept[row - rows.start]}")
                 raise
             raise EnvError(
-                f"{self.spec.env_id}: {where} returned {made!r}; "
-                "step() returns (observation, reward, terminated, truncated, info)"
+                f"{where} returned {made!r}; step() returns (observation, reward, terminated, truncated, info)"
             ) from None
         for note, action in zip(played, kept, strict=True):
             note.append(action)
         self._account(rows, seen, rewards, flags)
+
+    def _account(self, rows: slice, seen: list[Any], rewards: list[Any], flags: list[tuple[int, Any, Any]]) -> None:
+        """Checks what the rows returned and hands it over; begins new episodes where one ended."""
+        out, first = self.out, rows.start
+        lengths, total = self._running_length[rows], self._running_return[rows]
+        lengths += 1
+        bad = self._reader.read(seen, out.obs[rows])
+        if bad >= 0:
+            raise self._refusal(first + bad, lengths[bad], seen[bad])
+        read = read_rewards(rewards)
+        if isinstance(read, int):
+            where = self._where(first + read, lengths[read])
+            raise EnvError(f"{where} returned the reward {rewards[read]!r}; return a float")
+        check_finite(self.spec, rows, out.obs[rows], read, lengths)
+        out.reward[rows] = read
+        total += read
+        terminated, truncated = out.terminated[rows], out.truncated[rows]
+        terminated[:] = False
+        np.greater_equal(lengths, self._limits[rows], out=truncated)
+        for row, *given in flags:
+            at = row - first
+            terminal, cut = (read_flag(flag) for flag in given)
+            if terminal is None or cut is None:
+                where = self._where(row, lengths[at])
+                raise EnvError(f"{where} returned the flags {given}; terminated and truncated are bools")
+            terminated[at] = terminal
+            truncated[at] |= cut
+        ended: list[int] = (np.flatnonzero(terminated | truncated) + first).tolist()
+        if ended:
+            self._end(ended)
+
+    def _end(self, rows: list[int]) -> None:
+        out = self.out
+        out.final_obs[rows] = out.obs[rows]
+        out.episode_return[rows] = self._running_return[rows]
+        out.episode_length[rows] = self._running_length[rows]
+        for row in rows:
+            info = self.infos[row]
+            if not isinstance(info, dict):
+                raise EnvError(
+                    f"{self._where(row, self._running_length[row])} returned the info {info!r}; return a dict"
+                )
+            self.final_infos[row] = dict(info)
+            for key, values in out.info.items():
+                values[row] = read_info(info, key, self._where(row, self._running_length[row]))
+        self._begin(rows, [None] * len(rows))
+
+    def _begin(
+        self, rows: list[int], starts: list[dict[str, Any] | None], options: dict[str, Any] | None = None
+    ) -> None:
+        """Resets rows: as their start says ({"seed"} or {"generator"}), else from where their generator stands."""
+        seen: list[Any] = []
+        for row, given in zip(rows, starts, strict=True):
+            start = start_of(self._bare[row]) if given is None else given
+            if given is not None and "generator" in given:
+                set_generator(self._bare[row], given["generator"])
+            if options:
+                start = start | {"options": options}
+            self._starts[row] = start
+            seen.append(self._reset(row, {key: start[key] for key in ("seed", "options") if key in start}))
+            self._played[row] = []
+        obs = np.empty((len(rows), *self.out.obs.shape[1:]), self.out.obs.dtype)
+        bad = self._reader.read(seen, obs)
+        if bad >= 0:
+            raise self._refusal(rows[bad], 0, seen[bad])
+        finite = np.isfinite(obs)
+        if not finite.all():
+            bad = int(np.argmin(finite.reshape(len(rows), -1).all(axis=1)))
+            raise EnvError(f"{self._where(rows[bad], 0)} returned the observation {obs[bad]}")
+        self.out.obs[rows] = obs
+        self._running_return[rows] = 0
+        self._running_length[rows] = 0
+
+    def _reset(self, row: int, keywords: dict[str, Any]) -> Any:
+        made: Any = (None, None)
+        try:
+            made = self.envs[row].reset(**keywords)
+            obs, self.infos[row] = made
+        except Exception as error:
+            if is_long(made, 2):
+                error.add_note(f"shoal: raised by {self._where(row, 0)}")
+                raise
+            raise EnvError(f"{self._where(row, 0)} returned {made!r}; reset() returns (observation, info)") from None
+        return obs
+
+    def _replay(self, row: int, state: dict[str, Any]) -> str:
+        """Plays a saved episode again; returns why it is not the same, or nothing."""
+        actions = np.asarray(state["actions"][row], self._action.dtype)
+        total, count = 0.0, len(actions)
+        try:
+            self._begin([row], [state["starts"][row]])
+            obs: Any = None
+            for played, action in enumerate(self._as_actions(actions.copy())):
+                obs, reward, terminated, truncated, self.infos[row] = self._steps[row](action)
+                total += float(reward)
+                if terminated or truncated:
+                    return f"ended its episode after {played + 1} of the {count} saved actions"
+            if count and self._reader.read([obs], self.out.obs[row : row + 1]) >= 0:
+                return "came back to an observation of another form"
+        except Exception as error:
+            return f"raised {type(error).__name__} ({error}) when its {count} actions were played again"
+        if not np.array_equal(self.out.obs[row], state["obs"][row]) or total != state["returns"][row]:
+            return f"did not come back to its saved observation and return after {count} actions"
+        self._played[row] = self._as_actions(actions)
+        self._running_return[row], self._running_length[row] = total, count
+        return ""
+
+    def _cut(self, row: int, state: dict[str, Any]) -> None:
+        out = self.out
+        out.truncated[row] = True
+        out.final_obs[row] = state["obs"][row]
+        out.episode_return[row], out.episode_length[row] = state["returns"][row], state["lengths"][row]
+        for values in out.info.values():
+            values[row] = np.nan
+        self.final_infos[row] = {}
+        self._begin([row], [None])
+
+    def _ready(self) -> None:
+        self._actions.clear()
+        self._in_flight.begin()
+
+    def _as_actions(self, actions: NDArray[Any]) -> list[Any]:
+        return actions.tolist() if isinstance(self.spec.action_space, spaces.Discrete) else list(actions)
+
+    def _where(self, row: int, step: int) -> str:
+        """Names the environment, the row and the step, 0 for the reset."""
+        when = f"at step {step} of its episode" if step else "at its reset"
+        return f"{self.spec.env_id}: row {row} {when}"
+
+    def _refusal(self, row: int, step: int, obs: Any) -> EnvError:
+        shown = f"{obs!r} " if np.ndim(obs) == 0 else ""
+        return EnvError(
+            f"{self._where(row, step)} returned an observation {shown}of shape {np.shape(obs)} and type "
+            f"{getattr(obs, 'dtype', type(obs).__name__)} that is not in its own {self.spec.observation_space}; "
+            "return exactly that shape and dtype"
+        )

@@ -220,15 +220,22 @@ def check_action(spec: Spec, rows: slice, action: Any) -> NDArray[Any]:
     return array
 
 
-def check_finite(spec: Spec, rows: slice, obs: NDArray[Any], reward: NDArray[np.float64]) -> None:
-    """EnvError naming the first row with a NaN or infinite observation or reward."""
+def check_finite(
+    spec: Spec,
+    rows: slice,
+    obs: NDArray[Any],
+    reward: NDArray[np.float64],
+    lengths: NDArray[np.int64] | None = None,
+) -> None:
+    """EnvError naming the first row with a NaN or infinite observation or reward, and the step of its episode."""
     for name, values in (("observation", obs), ("reward", reward)):
         if values.dtype.kind != "f":
             continue
         finite = np.isfinite(values)
         if np.count_nonzero(finite) != finite.size:
             row = int(np.argmin(finite.reshape(len(values), -1).all(axis=1)))
+            when = "" if lengths is None else f" at step {lengths[row]} of its episode"
             raise EnvError(
-                f"{spec.env_id}: row {rows.start + row} returned the {name} {values[row]}; "
+                f"{spec.env_id}: row {rows.start + row}{when} returned the {name} {values[row]}; "
                 "fix the environment, or clip there what may overflow"
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from shoal import _native
 if TYPE_CHECKING:
     from shoal.types import Steps
 
-Scalar = "float | torch.Tensor"
+Scalar: TypeAlias = "float | torch.Tensor"
 
 
 def gae(steps: Steps, *, gamma: Scalar, gae_lambda: Scalar, reward: torch.Tensor | None = None) -> tuple[Any, Any]:

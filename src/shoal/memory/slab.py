@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from shoal.types import Layout, Leaf, Spec, Steps, Tree, map_tree
+from shoal.types import Layout, Leaf, Spec, Steps, Tree, assign, map_tree, select
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,10 +34,7 @@ class Slab:
         self.start, self.terminated, self.truncated, self.valid = (self._array(np.bool_, batch) for _ in BOOLS)
         self.log_prob, self.value, self.next_value, self.reward = (self._array(np.float32, batch) for _ in FLOATS)
         self.final_index = self._array(np.int32, batch)
-        self.final_obs: Tree = map_tree(
-            lambda x: np.empty((num_steps * num_rows, *x.shape[2:]), x.dtype),
-            self.obs,
-        )
+        self.final_obs: Tree = map_tree(_room, self.obs)
         self.num_final = 0
         self.episode_return = np.zeros(batch)
         self.episode_length = np.zeros(batch, np.int64)
@@ -51,7 +48,7 @@ class Slab:
     def keep_final(self, t: int, rows: NDArray[np.intp], final_obs: Tree, *, first: int) -> None:
         """Notes the final observations of `rows` (counted from `first`) of step t."""
         at = slice(self.num_final, self.num_final + len(rows))
-        map_tree(lambda to, values: to.__setitem__(at, values[rows]), self.final_obs, final_obs)
+        assign(self.final_obs, at, select(final_obs, rows))
         self.final_index[t, rows + first] = np.arange(at.start, at.stop, dtype=np.int32)
         self.num_final = at.stop
 
@@ -62,7 +59,7 @@ class Slab:
             return torch.from_numpy(array).to(device, non_blocking=True)
 
         named = {name: tensor(getattr(self, name)) for name in (*BOOLS, *FLOATS, "action", "final_index")}
-        final_obs = map_tree(lambda x: tensor(x[: self.num_final]), self.final_obs)
+        final_obs = map_tree(tensor, select(self.final_obs, slice(0, self.num_final)))
         return Steps(obs=map_tree(tensor, self.obs), final_obs=final_obs, state=state, version=version, **named)
 
     def _allocate(self, layout: Layout, batch: tuple[int, ...]) -> Tree:
@@ -74,3 +71,8 @@ class Slab:
         block = torch.zeros(layout.offsets(shape)[1], dtype=torch.uint8, pin_memory=self.pinned)
         self._blocks.append(block)
         return layout.view(block.numpy(), *shape)
+
+
+def _room(obs: NDArray[Any]) -> NDArray[Any]:
+    """Untouched memory for one final observation of every step of every row."""
+    return np.empty((obs.shape[0] * obs.shape[1], *obs.shape[2:]), obs.dtype)

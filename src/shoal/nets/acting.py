@@ -11,7 +11,7 @@ import torch
 from shoal import _native
 from shoal.nets.lowering import Plan, lower
 from shoal.nets.weights import Snapshot
-from shoal.types import Spec, Tree, map_tree
+from shoal.types import Spec, Tree, assign, map_tree, select
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -119,7 +119,7 @@ class TorchActor:
         """One step of `rows`."""
         size = rows.stop - rows.start
         blocks = [slice(a, min(a + self.acting.act_block, size)) for a in range(0, size, self.acting.act_block)]
-        parts = [self._act_block(map_tree(lambda x, b=b: x[b], obs), start[b], rows, b, greedy=greedy) for b in blocks]
+        parts = [self._act_block(select(obs, b), start[b], rows, b, greedy=greedy) for b in blocks]
         self.row_step[rows] += 1
         if len(parts) == 1:
             return parts[0]
@@ -128,9 +128,9 @@ class TorchActor:
 
     def _act_block(self, obs: Tree, start: Any, rows: slice, block: slice, *, greedy: bool) -> Acted:
         at = slice(rows.start + block.start, rows.start + block.stop)
-        output = self._forward(obs, start, map_tree(lambda x: x[at], self.state) if self.state is not None else None)
+        output = self._forward(obs, start, None if self.state is None else select(self.state, at))
         if self.state is not None:
-            map_tree(lambda mine, new: mine[at].copy_(new), self.state, output.state)
+            assign(self.state, at, output.state)
         distribution = output.distribution
         action = distribution.mode() if greedy else distribution.sample(self._noise(distribution, at))
         log_prob = distribution.log_prob(action)
@@ -140,7 +140,7 @@ class TorchActor:
     @torch.inference_mode()
     def value(self, obs: Tree, start: NDArray[np.bool_], rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Values of observations that follow the last step of `rows`."""
-        state = None if self.state is None else map_tree(lambda x: x[torch.from_numpy(rows)], self.state)
+        state = None if self.state is None else select(self.state, torch.from_numpy(rows))
         return self._forward(obs, start, state).value.squeeze(0).cpu().numpy()
 
     def update(self, policy: nn.Module, flat: Tensor) -> None:

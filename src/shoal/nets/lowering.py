@@ -9,6 +9,7 @@ import torch
 from gymnasium import spaces
 
 from shoal import _native
+from shoal.nets.distributions import head_size
 from shoal.nets.normaliser import CLIP
 from shoal.nets.policy import MlpPolicy
 from shoal.nets.weights import packing
@@ -77,7 +78,7 @@ class Plan:
         self.action_shape = spec.action.single.shape
         self.action_size = int(np.prod(self.action_shape))
         self.start = self.space.start if self.discrete else 0
-        self.logits = sum(policy.actor[-1].bias.shape)
+        self.logits = head_size(spec.action_space)
         self.refresh_normaliser()
         if not self.discrete:
             native.set_action_bounds(*(np.asarray(x, np.float32) for x in (self.space.low, self.space.high)))

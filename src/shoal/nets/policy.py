@@ -157,7 +157,7 @@ class RecurrentPolicy(nn.Module):
 
     def initial_state(self, num_rows: int) -> Tree:
         """Zeros [B, H]: h, or (h, c)."""
-        zeros = torch.zeros(num_rows, self.network.recurrent_size, device=self.actor[0].weight.device)
+        zeros = torch.zeros(num_rows, self.network.recurrent_size, device=self.cell.weight_hh.device)
         return (zeros, zeros.clone()) if self.lstm else zeros
 
     def forward(self, obs: Tensor, state: Tree, start: Tensor) -> Output:
@@ -213,7 +213,7 @@ def make_policy(spec: Spec, network: Network, seed: int) -> nn.Module:
 
 def wrap(module: nn.Module | Callable[[Spec], nn.Module], spec: Spec) -> nn.Module:
     """A user's policy in shoal's signature: a factory is called with the spec, a plain module is wrapped."""
-    made = module if isinstance(module, nn.Module) else module(spec)
+    made: Any = module if isinstance(module, nn.Module) else module(spec)
     if not isinstance(made, nn.Module):
         raise ConfigError(f"the policy factory returned {type(made).__name__}, expected a torch.nn.Module")
     return made if hasattr(made, "initial_state") else PlainPolicy(made, spec)

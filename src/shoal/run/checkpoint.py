@@ -44,18 +44,19 @@ def save(folder: Path, tree: dict[str, Any], *, updates: int, kind: dict[str, st
     encoded = _encode(tree, "", arrays)
     data = save_tensors(arrays)
     stem = tag or f"{updates:010d}"
+    sha256 = hashlib.sha256(data).hexdigest()
     manifest = {
         "format": FORMAT,
         "updates": updates,
         "kind": kind,
         "bytes": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "sha256": sha256,
         "tree": encoded,
     }
     body = json.dumps(manifest)
     sealed = json.dumps({"sha256": hashlib.sha256(body.encode()).hexdigest(), "manifest": manifest})
     try:
-        write_atomic(folder / f"{stem}-{manifest['sha256'][:8]}.safetensors", data)
+        write_atomic(folder / f"{stem}-{sha256[:8]}.safetensors", data)
         write_atomic(folder / f"{stem}.json", sealed.encode())
     except OSError as error:
         raise OSError(

@@ -33,7 +33,7 @@ class TensorBoard:
 
     def __init__(self, directory: Path, purge_step: int) -> None:
         """`purge_step`: events from this step on are dropped, as a resumed run writes them again."""
-        from tensorboardX import SummaryWriter
+        from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingTypeStubs]
 
         self._writer = SummaryWriter(str(directory), purge_step=purge_step or None, flush_secs=10)
 

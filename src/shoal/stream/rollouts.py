@@ -16,7 +16,7 @@ from shoal.nets.acting import Acting, Actor, PlanActor, make_actor
 from shoal.nets.weights import pack
 from shoal.run.meter import Meter
 from shoal.stream.schedules import Overlap, Schedule, Sync
-from shoal.types import ConfigError, Episodes, Ready, Tree, map_tree
+from shoal.types import ConfigError, Episodes, Ready, Tree, assign, map_tree, select
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -174,7 +174,7 @@ class Rollouts:
             seat.start[:] = saved["start"]
             seat.actor.row_step[:] = saved["row_step"]
             if seat.actor.state is not None:
-                map_tree(lambda mine, old: mine.copy_(torch.as_tensor(old)), seat.actor.state, saved["recurrent"])
+                assign(seat.actor.state, slice(None), saved["recurrent"])
             seat.actor.update(policies[seat.role], seat.flat)
         lost = self.env.restore(state["env"])
         self._receive_first()
@@ -195,7 +195,7 @@ class Rollouts:
 
     def _receive_first(self) -> None:
         ready = self.env.recv()
-        self._obs = [map_tree(lambda x, g=group: x[g], ready.obs) for group in self._groups]
+        self._obs = [select(ready.obs, group) for group in self._groups]
         for seat in self._seats:
             seat.start |= ready.truncated[seat.rows]
 
@@ -237,9 +237,9 @@ class Rollouts:
             if places is None:
                 continue
             mine, theirs = places
-            obs = map_tree(lambda x, at=theirs: x[at], self._obs[number])
+            obs = select(self._obs[number], theirs)
             slab = seat.slab
-            map_tree(lambda kept, x, at=mine: kept.__setitem__((t, at), x), slab.obs, obs)
+            assign(slab.obs, (t, mine), obs)
             slab.start[t, mine] = seat.start[mine]
             acted = seat.actor.act(obs, seat.start[mine], mine)
             slab.action[t, mine], slab.log_prob[t, mine] = acted.action, acted.log_prob
@@ -263,7 +263,7 @@ class Rollouts:
             slab.valid[t, mine] = ready.valid[theirs]
             seat.start[mine] = ended[theirs] | ~ready.valid[theirs]
             if ended[theirs].any():
-                self._record_ends(seat, t, mine, map_tree(lambda x, at=theirs: x[at], ready.final_obs))
+                self._record_ends(seat, t, mine, select(ready.final_obs, theirs))
         for row in np.flatnonzero(ended):
             self._ends.append((ready.episode_return[row], ready.episode_length[row]))
 
@@ -274,7 +274,7 @@ class Rollouts:
         cut = np.flatnonzero(ended & ~slab.terminated[t, mine])
         if len(cut):
             begun = time.perf_counter()
-            obs = map_tree(lambda x: np.ascontiguousarray(x[cut]), final_obs)
+            obs = select(final_obs, cut)
             values = seat.actor.value(obs, np.zeros(len(cut), np.bool_), cut + mine.start)
             seat.final_values.append((t, cut + mine.start, values))
             self.meter.add("acting", time.perf_counter() - begun)
@@ -286,7 +286,7 @@ class Rollouts:
             places = seat.local(group)
             if places is not None:
                 mine, theirs = places
-                obs = map_tree(lambda x, at=theirs: x[at], self._obs[number])
+                obs = select(self._obs[number], theirs)
                 rows = np.arange(mine.start, mine.stop)
                 slab.next_value[-1, mine] = seat.actor.value(obs, seat.start[mine], rows)
         for t, rows, values in seat.final_values:
@@ -315,4 +315,4 @@ def _casting(
 
 
 def _copy_state(state: Tree) -> Tree:
-    return None if state is None else map_tree(lambda x: x.clone(), state)
+    return None if state is None else map_tree(torch.clone, state)

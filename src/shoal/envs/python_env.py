@@ -1,0 +1,154 @@
+"""What a Python environment may return: it is read into arrays here, or refused with a reason."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
+
+from shoal.types import ConfigError, EnvError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from shoal.types import Leaf
+
+
+class ObsReader:
+    """Copies observations into an array, all rows of a step at once."""
+
+    def __init__(self, space: gym.Space[Any], leaf: Leaf) -> None:
+        """`leaf`: the shape and dtype of one row."""
+        self._shape, self._dtype = leaf.shape, leaf.dtype
+        # An integer space holds its integers in any width that loses none; a Box holds exactly its own dtype.
+        self._casting: Any = "no" if isinstance(space, spaces.Box) else "safe"
+        self._bounds: tuple[Any, Any] | None = None
+        if isinstance(space, spaces.Discrete):
+            self._bounds = space.start, space.start + space.n - 1
+        elif isinstance(space, spaces.MultiDiscrete):
+            self._bounds = space.start, space.start + space.nvec - 1
+        elif isinstance(space, spaces.MultiBinary):
+            self._bounds = 0, 1
+
+    def read(self, seen: list[Any], out: NDArray[Any]) -> int:
+        """Copies seen[i] into out[i]; returns the first i that the space does not hold, or -1."""
+        try:
+            if self._shape:
+                self._concatenate(seen, out)
+            else:
+                array = np.array(seen)
+                if array.shape != out.shape or not np.can_cast(array.dtype, self._dtype, "same_kind"):
+                    raise ValueError
+                out[...] = array
+        except (TypeError, ValueError):
+            bad = [i for i, obs in enumerate(seen) if not self._fits(obs)]
+            if bad:
+                return bad[0]
+            for i, obs in enumerate(seen):
+                out[i] = obs
+        if self._bounds is None:
+            return -1
+        good = (out >= self._bounds[0]) & (out <= self._bounds[1])
+        return -1 if good.all() else int(np.argmin(good.reshape(len(out), -1).all(axis=1)))
+
+    def _concatenate(self, seen: list[Any], out: NDArray[Any]) -> None:
+        """One call for all rows. It checks the dtype and all axes but the first, whose lengths are checked before."""
+        if set(map(type, seen)) != {np.ndarray} or set(map(len, seen)) != {self._shape[0]}:
+            raise ValueError
+        np.concatenate(seen, out=out.reshape(-1, *self._shape[1:]), casting=self._casting)
+
+    def _fits(self, obs: Any) -> bool:
+        if not self._shape:
+            value = np.asarray(obs)
+            return value.shape == () and np.can_cast(value.dtype, self._dtype, "same_kind")
+        return (
+            isinstance(obs, np.ndarray)
+            and obs.shape == self._shape
+            and np.can_cast(obs.dtype, self._dtype, self._casting)
+        )
+
+
+def read_rewards(rewards: list[Any]) -> NDArray[np.float64] | int:
+    """One number a row as float64, or the first row whose reward is not a number."""
+    try:
+        array = np.array(rewards)
+    except (TypeError, ValueError):
+        array = np.empty(0)
+    if array.shape == (len(rewards),) and array.dtype.kind in "fiub":
+        return array.astype(np.float64, copy=False)
+    return next(i for i, reward in enumerate(rewards) if np.ndim(reward) or np.asarray(reward).dtype.kind not in "fiub")
+
+
+def read_flag(flag: Any) -> bool | None:
+    """A flag as a bool, or None when it is not one."""
+    if isinstance(flag, bool | np.bool_):
+        return bool(flag)
+    array = np.asarray(flag)
+    return bool(array) if array.shape == () and array.dtype.kind in "biu" else None
+
+
+def read_info(info: dict[str, Any], key: str, where: str) -> float:
+    """A declared number of an episode's last info; EnvError when it is missing or not a number."""
+    if key not in info:
+        near = get_close_matches(key, [str(name) for name in info], n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else f"it holds {', '.join(map(str, info)) or 'nothing'}"
+        raise EnvError(f"{where} ended an episode without the declared info key {key!r}; {hint}")
+    value = info[key]
+    if np.ndim(value) or np.asarray(value).dtype.kind not in "fiub":
+        raise EnvError(f"{where} gave for the declared info key {key!r} {value!r}, which is not a number")
+    return float(value)
+
+
+def is_long(made: Any, count: int) -> bool:
+    """Whether `made` holds `count` parts."""
+    return hasattr(made, "__len__") and len(made) == count
+
+
+def start_of(env: gym.Env[Any, Any]) -> dict[str, Any]:
+    """What an unseeded reset begins from: the generator's state, or nothing where it is not NumPy's PCG64."""
+    generator: Any = getattr(env, "np_random", None)
+    bits = getattr(generator, "bit_generator", None)
+    return {"generator": bits.state} if isinstance(bits, np.random.PCG64) else {}
+
+
+def set_generator(env: gym.Env[Any, Any], state: dict[str, Any]) -> None:
+    """Puts the environment's generator to a saved state."""
+    bits = np.random.PCG64()
+    bits.state = state
+    env.np_random = np.random.Generator(bits)
+
+
+def check_alike(envs: Sequence[gym.Env[Any, Any]], name: str) -> None:
+    """ConfigError unless these are environments of one kind, each an object of its own."""
+    rows: dict[int, int] = {}
+    for row, env in enumerate(envs):
+        for what in ("observation_space", "action_space"):
+            space = getattr(env, what, None)
+            if not isinstance(space, gym.Space):
+                raise EnvError(f"{name}: row {row} has no {what}; set it to a gymnasium.spaces.Space in __init__")
+            if space != getattr(envs[0], what):
+                raise EnvError(f"{name}: row {row} has another {what} than row 0; one VecEnv holds one kind")
+        first = rows.setdefault(id(env.unwrapped), row)
+        if first != row:
+            raise ConfigError(
+                f"{name}: rows {first} and {row} are the same object; "
+                "the callable must make a new environment each time"
+            )
+
+
+def strip(env: gym.Env[Any, Any]) -> tuple[gym.Env[Any, Any], int | None]:
+    """Takes off Gymnasium's own outermost checks and time limit, which the rows do themselves."""
+    limit: int | None = None
+    inner: Any = env
+    while True:
+        if type(inner) is TimeLimit and limit is None:
+            limit = inner._max_episode_steps
+        elif type(inner) not in (OrderEnforcing, PassiveEnvChecker):
+            return inner, limit
+        inner = inner.env
