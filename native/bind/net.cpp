@@ -2,6 +2,8 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+#include <chrono>
 #include <string>
 #include <utility>
 #include <vector>
@@ -222,12 +224,31 @@ std::vector<std::string> kernel_names() {
   return names;
 }
 
+/// Single-precision operations per second of one core: the median of `repeats` timings of pure multiply-adds.
+double fma_peak(int repeats) {
+  const Kernels& kernels = find_kernels("");
+  constexpr std::ptrdiff_t rounds = 4'000'000;
+  std::vector<double> rates;
+  float kept = 0.0F;
+  const nb::gil_scoped_release released;
+  for (int i = 0; i < std::max(1, repeats); ++i) {
+    const auto begun = std::chrono::steady_clock::now();
+    kept += kernels.multiply_adds(rounds);
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begun;
+    rates.push_back(kernels.multiply_add_flops(rounds) / seconds.count());
+  }
+  std::sort(rates.begin(), rates.end());
+  return kept > 0.0F ? rates[rates.size() / 2] : 0.0;
+}
+
 }  // namespace
 }  // namespace shoal
 
 void bind_net(nb::module_& module) {
   using namespace shoal;
   module.def("kernel_names", &kernel_names, "Names of the kernels that this machine can run, the fastest first.");
+  module.def("fma_peak", &fma_peak, "repeats"_a = 5,
+             "Single-precision operations per second of one core: the median of `repeats` timings.");
   nb::class_<NativePlan> plan(module, "MlpPlan",
                               "A policy of two MLP towers in native code that shares its owner's parameters.");
   plan.def(nb::init<const ArrayOut&, int, const std::vector<int>&, const std::string&, const std::vector<int>&,

@@ -4,6 +4,7 @@
 #include "net/acting.hpp"
 #include "net/learning.hpp"
 #include "net/optimizer.hpp"
+#include "net/peak.hpp"
 
 #define SHOAL_TEXT_OF(name) #name
 #define SHOAL_TEXT(name) SHOAL_TEXT_OF(name)
@@ -11,7 +12,8 @@
 namespace shoal::SHOAL_ISA {
 
 const Kernels& kernels() noexcept {
-  static constexpr Kernels table{SHOAL_TEXT(SHOAL_ISA), forward, act, gradient, add, sum_squares, adam, rmsprop};
+  static constexpr Kernels table{SHOAL_TEXT(SHOAL_ISA), forward, act,     gradient,      add,
+                                 sum_squares,           adam,    rmsprop, multiply_adds, multiply_add_flops};
   return table;
 }
 

@@ -93,6 +93,9 @@ struct Kernels {
                float* params) noexcept;
   void (*rmsprop)(const RmsPropStep&, const float* grad, std::ptrdiff_t size, float* square_avg,
                   float* params) noexcept;
+  /// Multiply-adds on registers and how many operations they are: the machine's limit.
+  float (*multiply_adds)(std::ptrdiff_t rounds) noexcept;
+  double (*multiply_add_flops)(std::ptrdiff_t rounds) noexcept;
 };
 
 #if defined(__x86_64__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from shoal.envs.vec_env import VecEnv
     from shoal.run.loop import Run
 
-    Epoch = Callable[[Steps, Tensor, Tensor], float]
+    Update = Callable[[Steps, Tensor, Tensor], Iterator[float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +115,15 @@ def train(cfg: PPO, env: VecEnv, run: Run, policy: nn.Module | None = None) -> n
     loop = run.loop(stream, state={"policy": policy, "optimizer": optimizer})
     settings = {"num_threads": acting.num_threads, "act_block": cfg.act_block, "grad_shards": cfg.grad_shards}
     plan = lower(policy, env.spec, pack(policy), **settings) if acting.native else None
-    epoch = native_epoch(plan, optimizer, cfg, run) if plan else torch_epoch(policy, optimizer, cfg, run)
+    update = native_update(plan, optimizer, cfg, run) if plan else torch_update(policy, optimizer, cfg, run)
     for rollout in loop:
         if cfg.anneal == "linear":
             done = min(1.0, stream.env_steps / cfg.total_timesteps)
             optimizer.param_groups[0]["lr"] = cfg.learning_rate * (1 - done)
         reward = rollout.reward * cfg.reward_scale
         advantage, target = gae(rollout, gamma=cfg.gamma, gae_lambda=cfg.gae_lambda, reward=reward)
-        for _ in range(cfg.update_epochs):
-            kl = epoch(rollout, advantage, target)
+        kl = 0.0
+        for kl in islice(update(rollout, advantage, target), cfg.update_epochs):
             if cfg.target_kl is not None and cfg.anneal != "kl" and kl > cfg.target_kl:
                 break
         if cfg.anneal == "kl":
@@ -149,34 +150,35 @@ def ppo_loss(output: Any, batch: Steps, advantage: Tensor, target: Tensor, cfg: 
     return policy_loss - cfg.ent_coef * entropy + cfg.vf_coef * v_loss, [policy_loss, v_loss, entropy, kl, clipped]
 
 
-def torch_epoch(policy: nn.Module, optimizer: Adam, cfg: PPO, run: Run) -> Epoch:
-    """One pass over a rollout in torch: any policy, any device."""
+def torch_update(policy: nn.Module, optimizer: Adam, cfg: PPO, run: Run) -> Update:
+    """Passes over a rollout in torch, for any policy on any device; each yields its mean KL."""
     initial: Any = policy.initial_state
     recurrent = initial(1) is not None
     if recurrent and cfg.num_envs % cfg.num_minibatches:
         raise ConfigError(f"a recurrent policy's num_minibatches must divide num_envs={cfg.num_envs}")
 
-    def epoch(rollout: Steps, advantage: Tensor, target: Tensor) -> float:
-        kls: list[Tensor] = []
-        for index in minibatches(run.rng, rollout.valid, cfg.num_minibatches, rows=recurrent):
-            at = torch.from_numpy(index).long().to(advantage.device)
-            batch = take(rollout, at, rows=recurrent)
-            output = policy(batch.obs, batch.state, batch.start)
-            parts = (_take(advantage, at, rows=recurrent), _take(target, at, rows=recurrent))
-            loss, stats = ppo_loss(output, batch, *parts, cfg)
-            optimizer.zero_grad()
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), cfg.max_grad_norm)
-            optimizer.step()
-            run.log(dict(zip(STATS, [*stats, norm], strict=True)))
-            kls.append(stats[3])
-        return float(torch.stack(kls).mean())
+    def update(rollout: Steps, advantage: Tensor, target: Tensor) -> Iterator[float]:
+        while True:
+            kls: list[Tensor] = []
+            for index in minibatches(run.rng, rollout.valid, cfg.num_minibatches, rows=recurrent):
+                at = torch.from_numpy(index).long().to(advantage.device)
+                batch = take(rollout, at, rows=recurrent)
+                output = policy(batch.obs, batch.state, batch.start)
+                parts = (_take(advantage, at, rows=recurrent), _take(target, at, rows=recurrent))
+                loss, stats = ppo_loss(output, batch, *parts, cfg)
+                optimizer.zero_grad()
+                loss.backward()
+                norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), cfg.max_grad_norm)
+                optimizer.step()
+                run.log(dict(zip(STATS, [*stats, norm], strict=True)))
+                kls.append(stats[3])
+            yield float(torch.stack(kls).mean())
 
-    return epoch
+    return update
 
 
-def native_epoch(plan: Plan, optimizer: Adam, cfg: PPO, run: Run) -> Epoch:
-    """The same pass in native code, on the same weights and the same optimizer state."""
+def native_update(plan: Plan, optimizer: Adam, cfg: PPO, run: Run) -> Update:
+    """The same passes in native code, on the same weights and the same optimizer state."""
     exp_avg, exp_avg_sq = plan.moments(optimizer, "exp_avg", "exp_avg_sq")
     parameters = optimizer.param_groups[0]["params"]
     step = torch.as_tensor(optimizer.state[parameters[0]].get("step", 0.0), dtype=torch.float32).clone()
@@ -186,24 +188,28 @@ def native_epoch(plan: Plan, optimizer: Adam, cfg: PPO, run: Run) -> Epoch:
     constants = {name: getattr(cfg, name) for name in names}
     constants |= {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
 
-    def epoch(rollout: Steps, advantage: Tensor, target: Tensor) -> float:
+    def update(rollout: Steps, advantage: Tensor, target: Tensor) -> Iterator[float]:
         arrays = plan.begin(rollout) | {"advantage": advantage.numpy().ravel(), "target": target.numpy().ravel()}
-        stats, rate, number = np.zeros(8), optimizer.param_groups[0]["lr"], int(step)
-        for index in minibatches(run.rng, rollout.valid, cfg.num_minibatches, rows=False):
-            number += 1
-            plan.ppo_step(arrays, index, learning_rate=rate, step=number, stats=stats, **constants)
-        step.fill_(number)
-        means = (stats[: len(STATS)] / stats[len(STATS)]).tolist()
-        run.log(dict(zip(STATS, means, strict=True)))
-        return means[3]
+        rate = optimizer.param_groups[0]["lr"]
+        while True:
+            stats, number = np.zeros(8), int(step)
+            for index in minibatches(run.rng, rollout.valid, cfg.num_minibatches, rows=False):
+                number += 1
+                plan.ppo_step(arrays, index, learning_rate=rate, step=number, stats=stats, **constants)
+            step.fill_(number)
+            means = (stats[: len(STATS)] / stats[len(STATS)]).tolist()
+            run.log(dict(zip(STATS, means, strict=True)))
+            yield means[3]
 
-    return epoch
+    return update
 
 
 def minibatches(rng: np.random.Generator, valid: Tensor, parts: int, *, rows: bool) -> Iterator[np.ndarray[Any, Any]]:
     """Random parts of a rollout as int32 indices: of its valid steps (t * B + b), or of whole rows."""
     whole = np.arange(valid.shape[1]) if rows else np.flatnonzero(valid.cpu().numpy())
-    yield from np.array_split(rng.permutation(whole).astype(np.int32), parts)
+    shuffled = rng.permutation(whole).astype(np.int32)
+    edges = [len(shuffled) * part // parts for part in range(parts + 1)]
+    yield from (shuffled[first:last] for first, last in pairwise(edges))
 
 
 def take(steps: Steps, index: Tensor, *, rows: bool) -> Steps:

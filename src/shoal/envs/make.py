@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
+from gymnasium.envs.registration import load_env_creator
 
 from shoal.envs import native, serial
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from shoal.envs.vec_env import VecEnv
+    from collections.abc import Callable, Collection
 
 BACKENDS = ("native", "serial")
+# Keywords of `gymnasium.make` itself, which an environment's constructor need not know.
+_MAKE_KEYWORDS = ("max_episode_steps", "disable_env_checker", "render_mode")
 
 
 def make(
@@ -26,7 +28,8 @@ def make(
     backend: str = "auto",
     num_threads: int = 1,
     env_kwargs: dict[str, Any] | None = None,
-) -> VecEnv:
+    info_keys: tuple[str, ...] = (),
+) -> native.NativeEnv | serial.SerialEnv:
     """`num_envs` rows of an environment.
 
     Args:
@@ -35,56 +38,105 @@ def make(
         backend: `native` (C++), `serial` (Python, in this process), or `auto`: native where the id is built in.
         num_threads: threads that step native rows, the caller included; it changes no result.
         env_kwargs: keywords of the environment's constructor, or parameters of the native one.
+        info_keys: numbers that every episode's last info holds; `Ready.info` has them at ended rows (serial only).
 
     Raises:
-        ConfigError: an unknown id or backend (with the nearest names), or a setting that cannot work.
+        ConfigError: an unknown id, backend or keyword (with the nearest names), or a setting that cannot work.
     """
     if backend not in ("auto", *BACKENDS):
-        raise ConfigError(f"unknown backend {backend!r}; use auto, {' or '.join(BACKENDS)}")
+        hint = _near(backend, ("auto", *BACKENDS))
+        raise ConfigError(f"unknown backend {backend!r}{hint}; use auto, {' or '.join(BACKENDS)}")
     if num_envs < 1 or num_threads < 1:
         raise ConfigError(f"num_envs and num_threads must be at least 1, got {num_envs} and {num_threads}")
     built_in = isinstance(env, str) and env in native.ids()
     if backend == "native" and not built_in:
-        raise ConfigError(f"{env!r} has no native version; backend='serial' runs it. Native: {', '.join(native.ids())}")
+        hint = _near(env, native.ids()) if isinstance(env, str) else ""
+        raise ConfigError(
+            f"{env!r} has no native version{hint}; backend='serial' runs it. Native: {', '.join(native.ids())}"
+        )
     if isinstance(env, str) and built_in and backend != "serial":
+        if info_keys:
+            raise ConfigError(f"the native {env} has no infos; backend='serial' has the keys {info_keys}")
         return native.make(env, num_envs, num_threads=num_threads, env_kwargs=env_kwargs)
     name = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
-    return serial.make(factory_of(env, env_kwargs or {}), num_envs, name=name)
+    return serial.make(factory_of(env, env_kwargs or {}), num_envs, name=name, info_keys=info_keys)
 
 
 def factory_of(env: str | Callable[..., gym.Env[Any, Any]], env_kwargs: dict[str, Any]) -> Callable[[], Any]:
     """A callable without arguments that makes one environment; ConfigError when there is no such environment."""
+    if isinstance(env, gym.Env):
+        kind = type(env.unwrapped).__name__
+        raise ConfigError(f"{env} is one environment; pass a callable that makes a new one each time, such as {kind}")
     if not isinstance(env, str):
-        return lambda: _checked(env(**env_kwargs), repr(env))
+        return _calling(env, env_kwargs, getattr(env, "__name__", repr(env)))
     module_name, colon, attribute = env.partition(":")
-    if colon and attribute.isidentifier():
-        factory = import_object(env)
-        return lambda: _checked(factory(**env_kwargs), env)
+    if colon and (attribute.isidentifier() or not attribute):
+        return _calling(import_object(env), env_kwargs, env)
     try:
         if colon:
-            importlib.import_module(module_name)
+            _import(module_name, env)
         registered = gym.spec(attribute if colon else env)
-    except (gym.error.Error, ModuleNotFoundError) as error:
-        near = get_close_matches(env, [*native.ids(), *gym.registry], n=3)
-        hint = f"; did you mean {', '.join(near)}?" if near else "; `shoal envs` lists what is there"
+    except gym.error.Error as error:
+        hint = _near(env, [*native.ids(), *gym.registry]) or "; `shoal envs` lists what is there"
         raise ConfigError(f"no environment {env!r} ({error}){hint}") from error
-    return lambda: gym.make(registered, disable_env_checker=True, **env_kwargs)
+    if registered.entry_point is None:
+        raise ConfigError(f"{env!r} is registered without an entry point")
+    creator = registered.entry_point
+    creator = load_env_creator(creator) if isinstance(creator, str) else creator
+    _check_keywords(creator, env_kwargs, env, also=_MAKE_KEYWORDS)
+    return lambda: gym.make(registered, **{"disable_env_checker": True, **env_kwargs})
 
 
 def import_object(path: str) -> Any:
     """The object that `package.module:name` names; ConfigError when there is none."""
     module_name, _, attribute = path.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{path!r}: no module {error.name!r}; is it on PYTHONPATH?") from error
+    module = _import(module_name, path)
     if not hasattr(module, attribute):
-        near = get_close_matches(attribute, dir(module), n=3)
-        raise ConfigError(f"{path!r}: {module_name} has no {attribute!r}" + (f"; did you mean {near}?" if near else ""))
+        hint = _near(attribute, [name for name in dir(module) if not name.startswith("_")])
+        raise ConfigError(f"{path!r}: {module_name} has no {attribute!r}{hint}")
     return getattr(module, attribute)
 
 
-def _checked(made: Any, name: str) -> gym.Env[Any, Any]:
-    if not isinstance(made, gym.Env):
-        raise ConfigError(f"{name} returned {type(made).__name__}, expected a gymnasium.Env")
+def _import(module_name: str, path: str) -> Any:
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise ConfigError(f"{path!r}: {module_name!r} is no module's name; write package.module:function")
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{path!r}: no module {error.name!r}; is it on PYTHONPATH?") from error
+
+
+def _calling(factory: Any, env_kwargs: dict[str, Any], name: str) -> Callable[[], Any]:
+    if not callable(factory):
+        raise ConfigError(f"{name} is a {type(factory).__name__}; pass a callable that returns a gymnasium.Env")
+    _check_keywords(factory, env_kwargs, name)
+
+    def made() -> gym.Env[Any, Any]:
+        env = factory(**env_kwargs)
+        if not isinstance(env, gym.Env):
+            raise ConfigError(f"{name} returned {type(env).__name__}, expected a gymnasium.Env")
+        return env
+
     return made
+
+
+def _check_keywords(
+    factory: Callable[..., Any], env_kwargs: dict[str, Any], name: str, *, also: Collection[str] = ()
+) -> None:
+    """ConfigError for a keyword that the factory does not take, where its signature can be known."""
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    known = [key for key, parameter in parameters.items() if parameter.kind is not parameter.POSITIONAL_ONLY]
+    for key in env_kwargs:
+        if key not in (*known, *also):
+            near = _near(key, (*known, *also)) or f"; it takes {', '.join(known) or 'none'}"
+            raise ConfigError(f"{name} has no keyword {key!r}{near}")
+
+
+def _near(name: str, known: Collection[str]) -> str:
+    near = get_close_matches(name, list(known), n=3)
+    return f"; did you mean {', '.join(near)}?" if near else ""

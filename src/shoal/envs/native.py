@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from shoal import _native
-from shoal.envs.vec_env import InFlight, Outputs, cast_action, row_seeds
+from shoal.envs.vec_env import ActionCheck, InFlight, Outputs, row_seeds
 from shoal.types import ConfigError, Spec
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ def spec_of(env_id: str, params: Mapping[str, float] | None = None) -> Spec:
         action: spaces.Space[Any] = spaces.Discrete(info["num_actions"])
     else:
         action = spaces.Box(np.array(info["action_low"], np.float32), np.array(info["action_high"], np.float32))
-    max_episode_steps = int((params or {}).get("max_episode_steps", info["max_episode_steps"])) or None
-    limits = {"max_episode_steps": max_episode_steps, "reward_threshold": info["reward_threshold"]}
+    limit = int((info["params"] | dict(params or {}))["max_episode_steps"])
+    limits = {"max_episode_steps": limit or None, "reward_threshold": info["reward_threshold"]}
     return Spec.of(env_id, spaces.Box(low, high), action, **limits)
 
 
@@ -55,6 +55,7 @@ class NativeEnv:
             self.pool = _native.Pool(env_id, num_envs, num_threads, self._params)
         except ValueError as error:
             raise ConfigError(f"{env_id}: {error}") from error
+        self._action = ActionCheck(self.spec)
         self._in_flight = InFlight(num_envs)
         self._slots: list[int] = []
         self._next_slot = 0
@@ -119,7 +120,7 @@ class NativeEnv:
         """Starts one step of `rows`; the pool refuses a bad action before it steps any row."""
         rows = self._in_flight.send(rows)
         try:
-            array = np.ascontiguousarray(cast_action(self.spec, rows, action))
+            array = np.ascontiguousarray(self._action.cast(rows, action))
             self.pool.send(self._next_slot, rows.start, rows.stop - rows.start, array)
         except ValueError:
             self._in_flight.undo()

@@ -47,7 +47,7 @@ class ObsReader:
                     raise ValueError
                 out[...] = array
         except (TypeError, ValueError):
-            bad = [i for i, obs in enumerate(seen) if not self._fits(obs)]
+            bad = [i for i, obs in enumerate(seen) if not self.fits(obs)]
             if bad:
                 return bad[0]
             for i, obs in enumerate(seen):
@@ -57,21 +57,24 @@ class ObsReader:
         good = (out >= self._bounds[0]) & (out <= self._bounds[1])
         return -1 if good.all() else int(np.argmin(good.reshape(len(out), -1).all(axis=1)))
 
+    def fits(self, obs: Any) -> bool:
+        """Whether the space holds the observation of one row; a Box's bounds are not compared."""
+        if self._shape:
+            if not isinstance(obs, np.ndarray) or obs.shape != self._shape:
+                return False
+            good = obs.dtype == self._dtype or np.can_cast(obs.dtype, self._dtype, self._casting)
+        else:
+            value = np.asarray(obs)
+            good = value.shape == () and np.can_cast(value.dtype, self._dtype, "same_kind")
+        if not good or self._bounds is None:
+            return good
+        return bool(np.all(obs >= self._bounds[0]) and np.all(obs <= self._bounds[1]))
+
     def _concatenate(self, seen: list[Any], out: NDArray[Any]) -> None:
         """One call for all rows. It checks the dtype and all axes but the first, whose lengths are checked before."""
-        if set(map(type, seen)) != {np.ndarray} or set(map(len, seen)) != {self._shape[0]}:
+        if set(map(len, seen)) != {self._shape[0]}:
             raise ValueError
         np.concatenate(seen, out=out.reshape(-1, *self._shape[1:]), casting=self._casting)
-
-    def _fits(self, obs: Any) -> bool:
-        if not self._shape:
-            value = np.asarray(obs)
-            return value.shape == () and np.can_cast(value.dtype, self._dtype, "same_kind")
-        return (
-            isinstance(obs, np.ndarray)
-            and obs.shape == self._shape
-            and np.can_cast(obs.dtype, self._dtype, self._casting)
-        )
 
 
 def read_rewards(rewards: list[Any]) -> NDArray[np.float64] | int:
@@ -87,7 +90,7 @@ def read_rewards(rewards: list[Any]) -> NDArray[np.float64] | int:
 
 def read_flag(flag: Any) -> bool | None:
     """A flag as a bool, or None when it is not one."""
-    if isinstance(flag, bool | np.bool_):
+    if isinstance(flag, (bool, np.bool_)):
         return bool(flag)
     array = np.asarray(flag)
     return bool(array) if array.shape == () and array.dtype.kind in "biu" else None
@@ -117,7 +120,7 @@ def start_of(env: gym.Env[Any, Any]) -> dict[str, Any]:
     return {"generator": bits.state} if isinstance(bits, np.random.PCG64) else {}
 
 
-def set_generator(env: gym.Env[Any, Any], state: dict[str, Any]) -> None:
+def set_generator(env: gym.Env[Any, Any], state: Any) -> None:
     """Puts the environment's generator to a saved state."""
     bits = np.random.PCG64()
     bits.state = state
@@ -148,7 +151,7 @@ def strip(env: gym.Env[Any, Any]) -> tuple[gym.Env[Any, Any], int | None]:
     inner: Any = env
     while True:
         if type(inner) is TimeLimit and limit is None:
-            limit = inner._max_episode_steps
+            limit = vars(inner)["_max_episode_steps"]
         elif type(inner) not in (OrderEnforcing, PassiveEnvChecker):
             return inner, limit
         inner = inner.env

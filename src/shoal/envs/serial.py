@@ -18,7 +18,7 @@ from shoal.envs.python_env import (
     start_of,
     strip,
 )
-from shoal.envs.vec_env import InFlight, Outputs, check_action, check_finite, row_seeds
+from shoal.envs.vec_env import ActionCheck, InFlight, Outputs, check_finite, row_seeds
 from shoal.types import ConfigError, EnvError, Spec
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class SerialEnv:
         self._steps = [env.step for env in self.envs]
         self._limits = np.array([most or np.iinfo(np.int64).max for _, most in stripped])
         self._reader = ObsReader(self.spec.observation_space, self.spec.observation.single)
-        self._action = self.spec.action.single
+        self._action = ActionCheck(self.spec)
         self._bare = [env.unwrapped for env in self.envs]
         self._in_flight = InFlight(num_rows)
         self._actions: list[NDArray[Any]] = []
@@ -100,18 +100,19 @@ class SerialEnv:
         Args:
             seeds: one a row; None goes on with the row's own generator, as Gymnasium's `reset()` does.
             rows: which rows, [B].
-            held: rows that have begun an episode which nobody has seen; with the seed None they begin it again.
+            held: rows that have begun an episode which nobody has seen; with the seed None they keep it, or begin it
+                again with the options.
             options: go to each environment's own reset.
         """
         if not (self._in_flight.started or rows.all()):
             raise RuntimeError("every row must be reset once before some are")
         self._in_flight.stop()
-        chosen: list[int] = np.flatnonzero(rows).tolist()
+        begun = np.array([row_seed is None for row_seed in seeds]) & held
+        chosen = np.flatnonzero(rows if options else rows & ~begun)
         starts: list[dict[str, Any] | None] = []
-        for row in chosen:
+        for row in chosen.tolist():
             seed = seeds[row]
-            start = {"seed": seed} if seed is not None else self._starts[row] if held[row] else None
-            starts.append(start)
+            starts.append({"seed": seed} if seed is not None else self._starts[row] if held[row] else None)
         self._begin(chosen, starts, options)
         self.out.clear()
         self._ready()
@@ -120,7 +121,7 @@ class SerialEnv:
         """Notes the actions; the step itself happens in `recv`."""
         rows = self._in_flight.send(rows)
         try:
-            self._actions.append(check_action(self.spec, rows, action).copy())
+            self._actions.append(self._action.check(rows, action).copy())
         except ValueError:
             self._in_flight.undo()
             raise
@@ -140,7 +141,7 @@ class SerialEnv:
     def state(self) -> dict[str, Any]:
         """What each row's episode began from, the actions since, and what the replay must come to."""
         self._in_flight.quiet()
-        leaf = self._action
+        leaf = self._action.leaf
         return {
             "starts": list(self._starts),
             "actions": [np.array(p, leaf.dtype).reshape(len(p), *leaf.shape) for p in self._played],
@@ -194,7 +195,7 @@ class SerialEnv:
                     flags.append((row, terminated, truncated))
                 row += 1
         except Exception as error:
-            where = self._where(row, self._running_length[row] + 1)
+            where = self._where(row, int(self._running_length[row]) + 1)
             if is_long(made, 5):
                 error.add_note(f"shoal: raised by {where}, after the action {kept[row - rows.start]}")
                 raise
@@ -207,80 +208,87 @@ class SerialEnv:
 
     def _account(self, rows: slice, seen: list[Any], rewards: list[Any], flags: list[tuple[int, Any, Any]]) -> None:
         """Checks what the rows returned and hands it over; begins new episodes where one ended."""
-        out, first = self.out, rows.start
+        out, first = self.out.view(rows), rows.start
         lengths, total = self._running_length[rows], self._running_return[rows]
         lengths += 1
-        bad = self._reader.read(seen, out.obs[rows])
+        bad = self._reader.read(seen, out.obs)
         if bad >= 0:
             raise self._refusal(first + bad, lengths[bad], seen[bad])
         read = read_rewards(rewards)
         if isinstance(read, int):
             where = self._where(first + read, lengths[read])
             raise EnvError(f"{where} returned the reward {rewards[read]!r}; return a float")
-        check_finite(self.spec, rows, out.obs[rows], read, lengths)
-        out.reward[rows] = read
+        check_finite(self.spec, rows, out.obs, read, lengths)
+        out.reward[:] = read
         total += read
-        terminated, truncated = out.terminated[rows], out.truncated[rows]
+        terminated, truncated = out.terminated, out.truncated
         terminated[:] = False
         np.greater_equal(lengths, self._limits[rows], out=truncated)
-        for row, *given in flags:
-            at = row - first
-            terminal, cut = (read_flag(flag) for flag in given)
-            if terminal is None or cut is None:
-                where = self._where(row, lengths[at])
-                raise EnvError(f"{where} returned the flags {given}; terminated and truncated are bools")
-            terminated[at] = terminal
-            truncated[at] |= cut
-        ended: list[int] = (np.flatnonzero(terminated | truncated) + first).tolist()
-        if ended:
-            self._end(ended)
+        for row, terminal, cut in flags:
+            if terminal.__class__ is not bool or cut.__class__ is not bool:
+                terminated[row - first], cut_here = self._read_flags(row, terminal, cut)
+            else:
+                terminated[row - first], cut_here = terminal, cut
+            if cut_here:
+                truncated[row - first] = True
+        if flags or np.count_nonzero(truncated):
+            self._end((terminated | truncated).nonzero()[0] + first)
 
-    def _end(self, rows: list[int]) -> None:
+    def _read_flags(self, row: int, terminal: Any, cut: Any) -> tuple[bool, bool]:
+        flags = read_flag(terminal), read_flag(cut)
+        if flags[0] is None or flags[1] is None:
+            where = self._where(row, self._running_length[row])
+            raise EnvError(f"{where} returned the flags {terminal!r} and {cut!r}; terminated and truncated are bools")
+        return flags[0], flags[1]
+
+    def _end(self, rows: NDArray[np.intp]) -> None:
         out = self.out
         out.final_obs[rows] = out.obs[rows]
         out.episode_return[rows] = self._running_return[rows]
         out.episode_length[rows] = self._running_length[rows]
-        for row in rows:
+        ended: list[int] = rows.tolist()
+        for row in ended:
             info = self.infos[row]
-            if not isinstance(info, dict):
-                raise EnvError(
-                    f"{self._where(row, self._running_length[row])} returned the info {info!r}; return a dict"
-                )
+            if out.info or info.__class__ is not dict:
+                self._read_info(row, info)
             self.final_infos[row] = dict(info)
-            for key, values in out.info.items():
-                values[row] = read_info(info, key, self._where(row, self._running_length[row]))
-        self._begin(rows, [None] * len(rows))
+        self._begin(rows, [None] * len(ended))
+
+    def _read_info(self, row: int, info: Any) -> None:
+        where = self._where(row, self._running_length[row])
+        if not isinstance(info, dict):
+            raise EnvError(f"{where} returned the info {info!r}; return a dict")
+        for key, values in self.out.info.items():
+            values[row] = read_info(info, key, where)
 
     def _begin(
-        self, rows: list[int], starts: list[dict[str, Any] | None], options: dict[str, Any] | None = None
+        self, rows: NDArray[np.intp], starts: list[dict[str, Any] | None], options: dict[str, Any] | None = None
     ) -> None:
         """Resets rows: as their start says ({"seed"} or {"generator"}), else from where their generator stands."""
-        seen: list[Any] = []
-        for row, given in zip(rows, starts, strict=True):
+        all_obs = self.out.obs
+        for row, given in zip(rows.tolist(), starts, strict=True):
             start = start_of(self._bare[row]) if given is None else given
             if given is not None and "generator" in given:
                 set_generator(self._bare[row], given["generator"])
             if options:
                 start = start | {"options": options}
             self._starts[row] = start
-            seen.append(self._reset(row, {key: start[key] for key in ("seed", "options") if key in start}))
+            obs = self._reset(row, start)
+            if not self._reader.fits(obs):
+                raise self._refusal(row, 0, obs)
+            all_obs[row] = obs
             self._played[row] = []
-        obs = np.empty((len(rows), *self.out.obs.shape[1:]), self.out.obs.dtype)
-        bad = self._reader.read(seen, obs)
-        if bad >= 0:
-            raise self._refusal(rows[bad], 0, seen[bad])
-        finite = np.isfinite(obs)
-        if not finite.all():
-            bad = int(np.argmin(finite.reshape(len(rows), -1).all(axis=1)))
-            raise EnvError(f"{self._where(rows[bad], 0)} returned the observation {obs[bad]}")
-        self.out.obs[rows] = obs
         self._running_return[rows] = 0
         self._running_length[rows] = 0
+        finite = np.isfinite(all_obs[rows])
+        if np.count_nonzero(finite) != finite.size:
+            row = int(rows[np.argmin(finite.reshape(len(rows), -1).all(axis=1))])
+            raise EnvError(f"{self._where(row, 0)} returned the observation {all_obs[row]}")
 
-    def _reset(self, row: int, keywords: dict[str, Any]) -> Any:
+    def _reset(self, row: int, start: dict[str, Any]) -> Any:
         made: Any = (None, None)
         try:
-            made = self.envs[row].reset(**keywords)
+            made = self.envs[row].reset(**{key: value for key, value in start.items() if key != "generator"})
             obs, self.infos[row] = made
         except Exception as error:
             if is_long(made, 2):
@@ -291,18 +299,20 @@ class SerialEnv:
 
     def _replay(self, row: int, state: dict[str, Any]) -> str:
         """Plays a saved episode again; returns why it is not the same, or nothing."""
-        actions = np.asarray(state["actions"][row], self._action.dtype)
+        actions = np.asarray(state["actions"][row], self._action.leaf.dtype)
         total, count = 0.0, len(actions)
         try:
-            self._begin([row], [state["starts"][row]])
+            self._begin(np.array([row]), [state["starts"][row]])
             obs: Any = None
             for played, action in enumerate(self._as_actions(actions.copy())):
                 obs, reward, terminated, truncated, self.infos[row] = self._steps[row](action)
                 total += float(reward)
                 if terminated or truncated:
                     return f"ended its episode after {played + 1} of the {count} saved actions"
-            if count and self._reader.read([obs], self.out.obs[row : row + 1]) >= 0:
+            if count and not self._reader.fits(obs):
                 return "came back to an observation of another form"
+            if count:
+                self.out.obs[row] = obs
         except Exception as error:
             return f"raised {type(error).__name__} ({error}) when its {count} actions were played again"
         if not np.array_equal(self.out.obs[row], state["obs"][row]) or total != state["returns"][row]:
@@ -319,7 +329,7 @@ class SerialEnv:
         for values in out.info.values():
             values[row] = np.nan
         self.final_infos[row] = {}
-        self._begin([row], [None])
+        self._begin(np.array([row]), [None])
 
     def _ready(self) -> None:
         self._actions.clear()

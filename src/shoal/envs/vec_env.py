@@ -151,12 +151,12 @@ class Outputs:
         if ready is None:
             ready = Ready(
                 rows,
-                map_tree(lambda x: x[rows], self.obs),
+                take(self.obs, rows),
                 self.reward[rows],
                 self.terminated[rows],
                 self.truncated[rows],
                 self.valid[rows],
-                map_tree(lambda x: x[rows], self.final_obs),
+                take(self.final_obs, rows),
                 self.episode_return[rows],
                 self.episode_length[rows],
                 {name: values[rows] for name, values in self.info.items()},
@@ -165,6 +165,24 @@ class Outputs:
                 self._views.clear()
             self._views[rows.start, rows.stop] = ready
         return ready
+
+
+def take(tree: Tree, rows: Any) -> Tree:
+    """The chosen rows of every array of a tree: views where `rows` is a slice."""
+
+    def part(array: Any) -> Any:
+        return array[rows]
+
+    return map_tree(part, tree)
+
+
+def write(tree: Tree, rows: Any, new: Tree) -> None:
+    """Copies the chosen rows of every array of `new` into `tree`."""
+
+    def put(array: Any, values: Any) -> None:
+        array[rows] = values[rows]
+
+    map_tree(put, tree, new)
 
 
 def row_seeds(seed: int | Sequence[int], num_rows: int) -> list[int]:
@@ -181,43 +199,50 @@ def row_seeds(seed: int | Sequence[int], num_rows: int) -> list[int]:
     return seeds
 
 
-def cast_action(spec: Spec, rows: slice, action: Any) -> NDArray[Any]:
-    """`action` as an array of the spec's shape and dtype; ValueError when it has another shape or kind."""
-    leaf = spec.action.single
-    array = np.asarray(action)
-    expected = (rows.stop - rows.start, *leaf.shape)
-    if array.shape != expected:
-        raise ValueError(
-            f"{spec.env_id}: rows {rows.start}..{rows.stop - 1} need actions {expected}, got {array.shape}"
-        )
-    if array.dtype == leaf.dtype:
+class ActionCheck:
+    """What is asked of a batch of actions before anything is stepped."""
+
+    def __init__(self, spec: Spec) -> None:
+        """`spec`: whose action space it is."""
+        self.spec = spec
+        self.leaf = spec.action.single
+        space: Any = spec.action_space
+        match space:
+            case spaces.Discrete():
+                self.low, self.high = int(space.start), int(space.start + space.n - 1)
+            case spaces.MultiDiscrete():
+                self.low, self.high = space.start, space.start + space.nvec - 1
+            case spaces.MultiBinary():
+                self.low, self.high = 0, 1
+            case _:
+                self.low, self.high = space.low, space.high
+
+    def cast(self, rows: slice, action: Any) -> NDArray[Any]:
+        """`action` as an array of the spec's dtype; ValueError when it has another shape or kind."""
+        array, leaf = np.asarray(action), self.leaf
+        if array.shape != (rows.stop - rows.start, *leaf.shape):
+            expected = (rows.stop - rows.start, *leaf.shape)
+            raise ValueError(f"{self._name(rows)} need actions of shape {expected}, got {array.shape}")
+        if array.dtype == leaf.dtype:
+            return array
+        if not np.can_cast(array.dtype, leaf.dtype, "same_kind"):
+            raise ValueError(f"{self._name(rows)} need actions of type {leaf.dtype}, got {array.dtype}")
+        return array.astype(leaf.dtype)
+
+    def check(self, rows: slice, action: Any) -> NDArray[Any]:
+        """The same; ValueError also names the first row whose action the space lacks."""
+        array = self.cast(rows, action)
+        good = (array >= self.low) & (array <= self.high)
+        if np.count_nonzero(good) != good.size:
+            row = int(np.argmin(good.reshape(len(array), -1).all(axis=1)))
+            raise ValueError(
+                f"{self.spec.env_id}: the action {array[row]} of row {rows.start + row} is outside "
+                f"{self.spec.action_space}; nothing was stepped"
+            )
         return array
-    if not np.can_cast(array.dtype, leaf.dtype, "same_kind"):
-        raise ValueError(
-            f"{spec.env_id}: rows {rows.start}..{rows.stop - 1} need actions of type {leaf.dtype}, got {array.dtype}"
-        )
-    return array.astype(leaf.dtype)
 
-
-def check_action(spec: Spec, rows: slice, action: Any) -> NDArray[Any]:
-    """`action` as `cast_action` gives it; ValueError names the first row whose action the space lacks."""
-    array = cast_action(spec, rows, action)
-    space: Any = spec.action_space
-    match space:
-        case spaces.Discrete():
-            good = (array >= space.start) & (array < space.start + space.n)
-        case spaces.MultiDiscrete():
-            good = (array >= space.start) & (array < space.start + space.nvec)
-        case spaces.MultiBinary():
-            good = (array == 0) | (array == 1)
-        case _:
-            good = (array >= space.low) & (array <= space.high)
-    if np.count_nonzero(good) != good.size:
-        row = int(np.argmin(good.reshape(len(array), -1).all(axis=1)))
-        raise ValueError(
-            f"{spec.env_id}: the action {array[row]} of row {rows.start + row} is not in {space}; nothing was stepped"
-        )
-    return array
+    def _name(self, rows: slice) -> str:
+        return f"{self.spec.env_id}: rows {rows.start}..{rows.stop - 1}"
 
 
 def check_finite(

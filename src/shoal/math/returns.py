@@ -61,10 +61,17 @@ def n_step(steps: Steps, *, gamma: Scalar, n: int, reward: torch.Tensor | None =
 
 
 def _arrays(steps: Steps, reward: torch.Tensor | None) -> list[Any]:
-    ended = steps.terminated | steps.truncated
     floats = [steps.reward if reward is None else reward, steps.value, steps.next_value]
-    tensors = [*(x.float() for x in floats), *(x.to(torch.uint8) for x in (steps.terminated, ended, steps.valid))]
-    return [x.detach().cpu().contiguous().reshape(-1, *x.shape[-2:]).numpy() for x in tensors]
+    flags = [steps.terminated, steps.terminated | steps.truncated, steps.valid]
+    shape = (-1, *steps.reward.shape[-2:])
+    return [
+        *(_numpy(x, torch.float32).reshape(shape) for x in floats),
+        *(_numpy(x, torch.bool).reshape(shape).view(np.uint8) for x in flags),
+    ]
+
+
+def _numpy(x: torch.Tensor, dtype: torch.dtype) -> Any:
+    return np.ascontiguousarray(x.detach().to("cpu", dtype).numpy())
 
 
 def _scalars(value: Any, members: int) -> Any:

@@ -39,6 +39,10 @@ class Slab:
         self.episode_return = np.zeros(batch)
         self.episode_length = np.zeros(batch, np.int64)
         self.valid[:] = True
+        names = (*BOOLS, *FLOATS, "action", "final_index")
+        self._tensors = {name: torch.from_numpy(getattr(self, name)) for name in names}
+        self._obs_tensors: Tree = map_tree(torch.from_numpy, self.obs)
+        self._final_tensors: Tree = map_tree(torch.from_numpy, self.final_obs)
 
     def clear(self) -> None:
         """Forgets the final observations before the slab is filled again."""
@@ -55,12 +59,15 @@ class Slab:
     def steps(self, *, version: int, state: Tree, device: torch.device) -> Steps:
         """The slab as tensors: views on the CPU, copies that are under way on another device."""
 
-        def tensor(array: NDArray[Any]) -> torch.Tensor:
-            return torch.from_numpy(array).to(device, non_blocking=True)
+        named, obs, final_obs = self._tensors, self._obs_tensors, self._final_tensors
+        if device.type != "cpu":
 
-        named = {name: tensor(getattr(self, name)) for name in (*BOOLS, *FLOATS, "action", "final_index")}
-        final_obs = map_tree(tensor, select(self.final_obs, slice(0, self.num_final)))
-        return Steps(obs=map_tree(tensor, self.obs), final_obs=final_obs, state=state, version=version, **named)
+            def sent(x: torch.Tensor) -> torch.Tensor:
+                return x.to(device, non_blocking=True)
+
+            named = {name: sent(x) for name, x in named.items()}
+            obs, final_obs = map_tree(sent, obs), map_tree(sent, select(final_obs, slice(0, self.num_final)))
+        return Steps(obs=obs, final_obs=final_obs, state=state, version=version, **named)
 
     def _allocate(self, layout: Layout, batch: tuple[int, ...]) -> Tree:
         arrays = [self._array(leaf.dtype, (*batch, *leaf.shape)) for leaf in layout.leaves]

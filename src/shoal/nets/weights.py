@@ -48,9 +48,13 @@ class Snapshot:
         self.policy = copy.deepcopy(policy).requires_grad_(requires_grad=False)
         self.policy.eval()
         self.flat = pack(self.policy)
+        self._buffers = list(self.policy.buffers())
+        self._source: tuple[nn.Module | None, list[Tensor]] = (None, [])
 
     def update(self, policy: nn.Module, flat: Tensor) -> None:
         """Copies the packed weights and the buffers (normalisation statistics)."""
         self.flat.copy_(flat)
-        for mine, theirs in zip(self.policy.buffers(), policy.buffers(), strict=True):
+        if self._source[0] is not policy:
+            self._source = (policy, list(policy.buffers()))
+        for mine, theirs in zip(self._buffers, self._source[1], strict=True):
             mine.copy_(theirs)

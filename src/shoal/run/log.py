@@ -34,13 +34,16 @@ class TensorBoard:
     def __init__(self, directory: Path, purge_step: int) -> None:
         """`purge_step`: events from this step on are dropped, as a resumed run writes them again."""
         from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingTypeStubs]
+        from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportMissingTypeStubs]
 
-        self._writer = SummaryWriter(str(directory), purge_step=purge_step or None, flush_secs=10)
+        self._summary: Any = Summary
+        self._writer: Any = SummaryWriter(str(directory), purge_step=purge_step or None, flush_secs=10)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Adds a scalar for each number."""
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+        """Adds one event with a scalar for each number."""
+        kind = self._summary
+        summary = kind(value=[kind.Value(tag=name, simple_value=value) for name, value in values.items()])
+        self._writer.file_writer.add_summary(summary, step)
 
     def close(self) -> None:
         """Flushes."""

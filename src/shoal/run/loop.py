@@ -78,8 +78,8 @@ class Settings:
 
     @property
     def log_every(self) -> int:
-        """Updates a line of metrics: about 1,000 lines a run."""
-        return max(1, self.total_updates // 1000)
+        """Updates a line of metrics: about 500 lines a run."""
+        return max(1, self.total_updates // 500)
 
     @property
     def checkpoint_every(self) -> int:

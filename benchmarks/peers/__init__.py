@@ -1,0 +1,1 @@
+"""The competition, each peer in a virtual environment of its own."""
