@@ -22,7 +22,7 @@ from shoal.run.loop import Run, Settings
 from shoal.run.panel import panel_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
     from torch import nn
 
@@ -128,7 +128,7 @@ def resume(
 
 
 @contextmanager
-def opened(job: Job, env: VecEnv, where: RunDirectory, panel: Any) -> Iterator[Run]:
+def opened(job: Job, env: VecEnv, where: RunDirectory, panel: Any) -> Generator[Run]:
     """The run of a job while its algorithm trains; a run that fails before its first update leaves no directory."""
     launch, config = job.launch, job.config
     threshold = env.spec.reward_threshold if launch.stop_at is None else launch.stop_at
@@ -201,7 +201,7 @@ def start_from(saved: dict[str, Any], *, panel: str = "auto") -> Result:
 
 
 @contextmanager
-def one_torch_thread() -> Iterator[None]:
+def one_torch_thread() -> Generator[None]:
     """One intra-op thread for torch while a run lasts: its bits and its speed both need it."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

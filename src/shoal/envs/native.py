@@ -58,7 +58,6 @@ class NativeEnv:
         self._action = ActionCheck(self.spec)
         self._in_flight = InFlight(num_envs)
         self._slots: list[int] = []
-        self._next_slot = 0
         self.out = out = Outputs(self.spec, num_envs)
         self.obs: NDArray[np.float32] = out.obs
         self.pool.attach(
@@ -121,12 +120,12 @@ class NativeEnv:
         rows = self._in_flight.send(rows)
         try:
             array = np.ascontiguousarray(self._action.cast(rows, action))
-            self.pool.send(self._next_slot, rows.start, rows.stop - rows.start, array)
+            slot = 1 if 0 in self._slots else 0
+            self.pool.send(slot, rows.start, rows.stop - rows.start, array)
         except ValueError:
             self._in_flight.undo()
             raise
-        self._slots.append(self._next_slot)
-        self._next_slot = 1 - self._next_slot
+        self._slots.append(slot)
 
     def state(self) -> dict[str, Any]:
         """The rows' structs as bytes, and the observations not yet acted on."""

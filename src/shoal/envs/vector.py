@@ -162,14 +162,8 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
         """A row that ended shows its last observation; its first one comes in the next step, which is not a step."""
         out, pending = self.rows.out, self._pending
         reward, terminated, truncated = np.zeros(self.num_envs), np.zeros_like(pending), np.zeros_like(pending)
-        waiting = 0
         for run in _runs(~pending):
             self.rows.send(run, actions[run])
-            waiting += 1
-            if waiting == 2:
-                self.rows.recv()
-                waiting -= 1
-        for _ in range(waiting):
             self.rows.recv()
         stepped = ~pending
         reward[stepped] = out.reward[stepped]

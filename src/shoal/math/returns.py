@@ -30,10 +30,11 @@ def gae(steps: Steps, *, gamma: Scalar, gae_lambda: Scalar, reward: torch.Tensor
     Returns:
         Advantages and targets (A + v), float32, shaped as `steps.reward`. Invalid steps get 0 and v.
     """
-    arrays = _arrays(steps, reward)
-    members = arrays[0].shape[0]
-    advantage = np.empty_like(arrays[0])
-    _native.gae(*arrays, _scalars(gamma, members), _scalars(gae_lambda, members), advantage)
+    reward_, value, next_value, terminated, ended, valid = _arrays(steps, reward)
+    members = value.shape[0]
+    gammas, lambdas = _scalars(gamma, members), _scalars(gae_lambda, members)
+    advantage = np.empty_like(value)
+    _native.gae(reward_, value, next_value, terminated, ended, valid, gammas, lambdas, advantage)
     result = torch.from_numpy(advantage).reshape(steps.value.shape).to(steps.value.device)
     return result, result + steps.value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,15 +59,11 @@ class Slab:
 
     def steps(self, *, version: int, state: Tree, device: torch.device) -> Steps:
         """The slab as tensors: views on the CPU, copies that are under way on another device."""
-
         named, obs, final_obs = self._tensors, self._obs_tensors, self._final_tensors
         if device.type != "cpu":
-
-            def sent(x: torch.Tensor) -> torch.Tensor:
-                return x.to(device, non_blocking=True)
-
-            named = {name: sent(x) for name, x in named.items()}
-            obs, final_obs = map_tree(sent, obs), map_tree(sent, select(final_obs, slice(0, self.num_final)))
+            send = partial(torch.Tensor.to, device=device, non_blocking=True)
+            named = {name: send(x) for name, x in named.items()}
+            obs, final_obs = map_tree(send, obs), map_tree(send, select(final_obs, slice(0, self.num_final)))
         return Steps(obs=obs, final_obs=final_obs, state=state, version=version, **named)
 
     def _allocate(self, layout: Layout, batch: tuple[int, ...]) -> Tree:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 STATS = ("loss/policy", "loss/value", "loss/entropy", "loss/approx_kl", "loss/clip_fraction", "loss/grad_norm")
 
 
-def lower(policy: nn.Module, spec: Spec, flat: Tensor, **settings: int) -> Plan | None:
+def lower(policy: nn.Module, spec: Spec, flat: Tensor, **settings: Any) -> Plan | None:
     """The native plan of a policy whose packed weights are `flat`, or None where only torch can run it.
 
     Lowered are MlpPolicies on the CPU with Box observations and categorical, multi-categorical or plain Gaussian heads.
@@ -159,12 +159,15 @@ class Plan:
 
     def ppo_step(self, steps: dict[str, NDArray[Any]], index: NDArray[np.int32], **config: Any) -> None:
         """One PPO minibatch: gradient, clipping and Adam, in place on the weights."""
-        names = ("obs", "action", "log_prob", "value", "advantage", "target")
-        self.native.ppo_step(*(steps[name] for name in names), index, **config)
+        s = steps
+        self.native.ppo_step(
+            s["obs"], s["action"], s["log_prob"], s["value"], s["advantage"], s["target"], index, **config
+        )
 
     def a2c_step(self, steps: dict[str, NDArray[Any]], index: NDArray[np.int32], **config: Any) -> None:
         """One A2C update: gradient, clipping and RMSProp, in place on the weights."""
-        self.native.a2c_step(*(steps[n] for n in ("obs", "action", "advantage", "target")), index, **config)
+        s = steps
+        self.native.a2c_step(s["obs"], s["action"], s["advantage"], s["target"], index, **config)
 
     def moments(self, optimizer: torch.optim.Optimizer, *names: str) -> list[NDArray[np.float32]]:
         """Flat buffers of an optimizer's moments, in packed order, that torch's optimizer state shares."""

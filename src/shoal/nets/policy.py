@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from shoal.nets.distributions import Distribution, head, head_size
 from shoal.nets.normaliser import Normaliser
@@ -95,7 +96,8 @@ def tower(sizes: list[int], activation: str, *, last_gain: float | None, generat
     layers: list[nn.Module] = []
     for index, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         last = index == len(sizes) - 2 and last_gain is not None
-        linear = nn.Linear(fan_in, fan_out)
+        # Linear's own initialisation would draw from torch's global generator.
+        linear: Any = skip_init(nn.Linear, fan_in, fan_out)
         nn.init.orthogonal_(linear.weight, gain=float(last_gain or 0) if last else 2**0.5, generator=generator)
         nn.init.zeros_(linear.bias)
         layers.append(linear)
@@ -142,7 +144,7 @@ class RecurrentPolicy(nn.Module):
         self.body = tower(sizes, network.activation, last_gain=None, generator=generator)
         self.lstm = network.recurrent == "lstm"
         cell = nn.LSTMCell if self.lstm else nn.GRUCell
-        self.cell = cell(sizes[-1], network.recurrent_size)
+        self.cell: Any = skip_init(cell, sizes[-1], network.recurrent_size)
         for name, parameter in self.cell.named_parameters():
             if name.startswith("weight"):
                 nn.init.orthogonal_(parameter, generator=generator)
@@ -194,14 +196,16 @@ class PlainPolicy(nn.Module):
     def forward(self, obs: Tensor, state: None, start: Tensor) -> Output:
         """[T, B, *obs] -> Output."""
         lead = obs.shape[: obs.dim() - self.obs_dims]
-        *logits, value = self.module(obs.reshape(-1, *obs.shape[len(lead) :]))
-        if logits[0].shape[-1] != self.out or value.numel() != lead.numel():
+        given = self.module(obs.reshape(-1, *obs.shape[len(lead) :]))
+        parts: tuple[Tensor, ...] = tuple(given) if isinstance(given, tuple | list) else (given,)
+        logits, value, number = parts[0], parts[-1], lead.numel()
+        if len(parts) not in (2, 3) or logits.shape != (number, self.out) or value.numel() != number:
             raise ConfigError(
-                f"the policy gave shapes {[tuple(x.shape) for x in (*logits, value)]} for {lead.numel()} observations; "
+                f"the policy gave shapes {[tuple(x.shape) for x in parts]} for {number} observations; "
                 f"expected (logits [N, {self.out}], value [N]) or, for Box actions, (mean, log_std, value [N])"
             )
-        log_std = logits[1].expand_as(logits[0]).reshape(*lead, -1) if len(logits) > 1 else None
-        return Output(self.head(logits[0].reshape(*lead, -1), log_std), value.reshape(lead), None)
+        log_std = parts[1].expand_as(logits).reshape(*lead, -1) if len(parts) == 3 else None
+        return Output(self.head(logits.reshape(*lead, -1), log_std), value.reshape(lead), None)
 
 
 def make_policy(spec: Spec, network: Network, seed: int) -> nn.Module:

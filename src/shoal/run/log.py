@@ -34,9 +34,8 @@ class TensorBoard:
     def __init__(self, directory: Path, purge_step: int) -> None:
         """`purge_step`: events from this step on are dropped, as a resumed run writes them again."""
         from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingTypeStubs]
-        from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportMissingTypeStubs]
 
-        self._summary: Any = Summary
+        self._summary: Any = importlib.import_module("tensorboardX.proto.summary_pb2").Summary
         self._writer: Any = SummaryWriter(str(directory), purge_step=purge_step or None, flush_secs=10)
 
     def write(self, step: int, values: dict[str, float]) -> None:

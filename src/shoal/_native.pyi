@@ -1,0 +1,143 @@
+"""shoal's native core: environments, equations and lowered policies."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import numpy
+from numpy.typing import NDArray
+
+
+def env_ids() -> list[str]:
+    """Ids of the native environments, sorted."""
+
+def env_info(id: str) -> dict:
+    """
+    What is known of a native environment: spaces, limits, parameters with their defaults.
+    """
+
+class Pool:
+    """Rows of one native environment, stepped in place by a team of threads."""
+
+    def __init__(self, id: str, num_rows: int, num_threads: int, params: Mapping[str, float]) -> None: ...
+
+    @property
+    def num_rows(self) -> int: ...
+
+    @property
+    def obs_size(self) -> int: ...
+
+    @property
+    def action_size(self) -> int: ...
+
+    @property
+    def discrete(self) -> bool: ...
+
+    @property
+    def num_threads(self) -> int: ...
+
+    def attach(self, obs: Annotated[NDArray, dict(device='cpu')], reward: Annotated[NDArray, dict(device='cpu')], terminated: Annotated[NDArray, dict(device='cpu')], truncated: Annotated[NDArray, dict(device='cpu')], final_obs: Annotated[NDArray, dict(device='cpu')], episode_return: Annotated[NDArray, dict(device='cpu')], episode_length: Annotated[NDArray, dict(device='cpu')]) -> None:
+        """Keep these arrays and write every step to them."""
+
+    def reset(self, seeds: Annotated[NDArray, dict(device='cpu', writable=False)]) -> None:
+        """Seed and reset every row; writes obs."""
+
+    def send(self, slot: int, first: int, count: int, actions: Annotated[NDArray, dict(device='cpu', writable=False)]) -> None:
+        """
+        Start stepping rows [first, first + count). ValueError naming the row for a bad action; nothing is stepped.
+        """
+
+    def recv(self, slot: int) -> None:
+        """Wait until the slot's rows are stepped."""
+
+    def state(self) -> NDArray[numpy.uint8]:
+        """Every row's bytes: uint8 [num_rows, row_bytes]."""
+
+    def restore(self, state: Annotated[NDArray, dict(device='cpu', writable=False)]) -> None:
+        """Put back what state() gave; obs is not written."""
+
+def philox_uniform(seed: int, stream: int, rows: Annotated[NDArray, dict(device='cpu', writable=False)], steps: Annotated[NDArray, dict(device='cpu', writable=False)], size: int) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
+    """
+    Uniform float32 in [0, 1), [rows, size]: Philox4x32-10 of (seed, stream, row, row_step).
+    """
+
+def philox_normal(seed: int, stream: int, rows: Annotated[NDArray, dict(device='cpu', writable=False)], steps: Annotated[NDArray, dict(device='cpu', writable=False)], size: int) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
+    """
+    Standard normal float32, [rows, size]: Philox4x32-10 of (seed, stream, row, row_step), by Box and Muller.
+    """
+
+def gae(reward: Annotated[NDArray, dict(device='cpu', writable=False)], value: Annotated[NDArray, dict(device='cpu', writable=False)], next_value: Annotated[NDArray, dict(device='cpu', writable=False)], terminated: Annotated[NDArray, dict(device='cpu', writable=False)], ended: Annotated[NDArray, dict(device='cpu', writable=False)], valid: Annotated[NDArray, dict(device='cpu', writable=False)], gamma: Annotated[NDArray, dict(device='cpu', writable=False)], gae_lambda: Annotated[NDArray, dict(device='cpu', writable=False)], advantage_out: Annotated[NDArray, dict(device='cpu')]) -> None:
+    """
+    Generalised advantage estimation (Schulman et al. 2016) over [M, T, B]; gamma, gae_lambda float64 [M].
+    """
+
+def n_step(reward: Annotated[NDArray, dict(device='cpu', writable=False)], next_value: Annotated[NDArray, dict(device='cpu', writable=False)], terminated: Annotated[NDArray, dict(device='cpu', writable=False)], ended: Annotated[NDArray, dict(device='cpu', writable=False)], valid: Annotated[NDArray, dict(device='cpu', writable=False)], gamma: Annotated[NDArray, dict(device='cpu', writable=False)], n: int, target_out: Annotated[NDArray, dict(device='cpu')]) -> None:
+    """n-step returns within a rollout over [M, T, B]; gamma float64 [M]."""
+
+def kernel_names() -> list[str]:
+    """Names of the kernels that this machine can run, the fastest first."""
+
+def fma_peak(repeats: int = 5) -> float:
+    """
+    Single-precision operations per second of one core: the median of `repeats` timings.
+    """
+
+class MlpPlan:
+    """
+    A policy of two MLP towers in native code that shares its owner's parameters.
+    """
+
+    def __init__(self, params: Annotated[NDArray, dict(device='cpu')], obs_size: int, hidden: Sequence[int], head: str, action_nvec: Sequence[int], activation: str, num_threads: int, act_block: int, grad_shards: int, kernels: str = '') -> None: ...
+
+    @property
+    def num_params(self) -> int: ...
+
+    @property
+    def num_threads(self) -> int: ...
+
+    @property
+    def act_block(self) -> int: ...
+
+    @property
+    def grad_shards(self) -> int: ...
+
+    @property
+    def kernels(self) -> str: ...
+
+    def set_normaliser(self, mean: Annotated[NDArray, dict(device='cpu', writable=False)], inv_std: Annotated[NDArray, dict(device='cpu', writable=False)], clip: float) -> None:
+        """
+        Observations become clip((x - mean) * inv_std, -clip, clip); the numbers are copied.
+        """
+
+    def set_action_bounds(self, low: Annotated[NDArray, dict(device='cpu', writable=False)], high: Annotated[NDArray, dict(device='cpu', writable=False)]) -> None:
+        """
+        What rollout clips a Gaussian's actions to before the environment sees them.
+        """
+
+    def forward(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)], logits_out: Annotated[NDArray, dict(device='cpu')], value_out: Annotated[NDArray, dict(device='cpu')]) -> None:
+        """Logits (or means) [N, A] and values [N] of observations [N, D]."""
+
+    def act(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)], seed: int, stream: int, rows: Annotated[NDArray, dict(device='cpu', writable=False)], steps: Annotated[NDArray, dict(device='cpu', writable=False)], greedy: bool, action_out: Annotated[NDArray, dict(device='cpu')], log_prob_out: Annotated[NDArray, dict(device='cpu')], value_out: Annotated[NDArray, dict(device='cpu')]) -> None:
+        """
+        Actions drawn with the Philox noise of (seed, stream, row, step), or greedy.
+        """
+
+    def rollout(self, pool: Pool, current_obs: Annotated[NDArray, dict(device='cpu')], current_start: Annotated[NDArray, dict(device='cpu')], row_step: Annotated[NDArray, dict(device='cpu')], obs: Annotated[NDArray, dict(device='cpu')], start: Annotated[NDArray, dict(device='cpu')], action: Annotated[NDArray, dict(device='cpu')], log_prob: Annotated[NDArray, dict(device='cpu')], value: Annotated[NDArray, dict(device='cpu')], next_value: Annotated[NDArray, dict(device='cpu')], reward: Annotated[NDArray, dict(device='cpu')], terminated: Annotated[NDArray, dict(device='cpu')], truncated: Annotated[NDArray, dict(device='cpu')], final_index: Annotated[NDArray, dict(device='cpu')], final_obs: Annotated[NDArray, dict(device='cpu')], episode_return: Annotated[NDArray, dict(device='cpu')], episode_length: Annotated[NDArray, dict(device='cpu')], seed: int, stream: int) -> None:
+        """
+        Acts in and steps all of the pool's rows for T steps and fills the slab.
+        """
+
+    def ppo_gradient(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)], action: Annotated[NDArray, dict(device='cpu', writable=False)], log_prob: Annotated[NDArray, dict(device='cpu', writable=False)], value: Annotated[NDArray, dict(device='cpu', writable=False)], advantage: Annotated[NDArray, dict(device='cpu', writable=False)], target: Annotated[NDArray, dict(device='cpu', writable=False)], index: Annotated[NDArray, dict(device='cpu', writable=False)], *, clip_coef: float, clip_vloss: bool, ent_coef: float, vf_coef: float, norm_adv: bool, grad_out: Annotated[NDArray, dict(device='cpu')], stats: Annotated[NDArray, dict(device='cpu')]) -> None:
+        """The gradient of ppo_step's loss, unclipped."""
+
+    def ppo_step(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)], action: Annotated[NDArray, dict(device='cpu', writable=False)], log_prob: Annotated[NDArray, dict(device='cpu', writable=False)], value: Annotated[NDArray, dict(device='cpu', writable=False)], advantage: Annotated[NDArray, dict(device='cpu', writable=False)], target: Annotated[NDArray, dict(device='cpu', writable=False)], index: Annotated[NDArray, dict(device='cpu', writable=False)], *, clip_coef: float, clip_vloss: bool, ent_coef: float, vf_coef: float, norm_adv: bool, max_grad_norm: float, learning_rate: float, adam_eps: float, exp_avg: Annotated[NDArray, dict(device='cpu')], exp_avg_sq: Annotated[NDArray, dict(device='cpu')], step: int, stats: Annotated[NDArray, dict(device='cpu')]) -> None:
+        """
+        One Adam step on PPO's loss over samples[index]. stats float64 [8] gains policy_loss, value_loss, entropy, approx_kl, clip_fraction, grad_norm, 1, and 1 if the gradient was not finite and nothing was changed.
+        """
+
+    def a2c_gradient(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)], action: Annotated[NDArray, dict(device='cpu', writable=False)], advantage: Annotated[NDArray, dict(device='cpu', writable=False)], target: Annotated[NDArray, dict(device='cpu', writable=False)], index: Annotated[NDArray, dict(device='cpu', writable=False)], *, ent_coef: float, vf_coef: float, norm_adv: bool, grad_out: Annotated[NDArray, dict(device='cpu')], stats: Annotated[NDArray, dict(device='cpu')]) -> None:
+        """The gradient of a2c_step's loss, unclipped."""
+
+    def a2c_step(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)], action: Annotated[NDArray, dict(device='cpu', writable=False)], advantage: Annotated[NDArray, dict(device='cpu', writable=False)], target: Annotated[NDArray, dict(device='cpu', writable=False)], index: Annotated[NDArray, dict(device='cpu', writable=False)], *, ent_coef: float, vf_coef: float, norm_adv: bool, max_grad_norm: float, learning_rate: float, alpha: float, eps: float, square_avg: Annotated[NDArray, dict(device='cpu')], stats: Annotated[NDArray, dict(device='cpu')]) -> None:
+        """
+        One RMSProp step on A2C's loss over samples[index]; stats as in ppo_step.
+        """

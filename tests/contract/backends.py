@@ -1,0 +1,73 @@
+"""The registry that the contract test runs over: a backend is added here and nowhere else."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from shoal.envs.make import make
+from shoal.envs.vec_env import VecEnv
+from tests.contract.toys import Corridor, Lamps, make_pointer
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """How to make rows, and one of the same environment in plain Gymnasium."""
+
+    name: str
+    rows: Callable[[int], VecEnv]
+    single: Callable[[], gym.Env[Any, Any]]
+    truncates: bool = True
+
+
+def registered(name: str, env_id: str, backend: str, max_episode_steps: int) -> Backend:
+    """A registered environment with a short time limit."""
+    limit = {"max_episode_steps": max_episode_steps}
+    return Backend(
+        name,
+        lambda num_envs: make(env_id, num_envs, backend=backend, num_threads=2, env_kwargs=limit),
+        lambda: gym.make(env_id, **limit),
+    )
+
+
+BACKENDS = [
+    registered("native-CartPole", "CartPole-v1", "native", 25),
+    registered("native-Pendulum", "Pendulum-v1", "native", 25),
+    registered("serial-CartPole", "CartPole-v1", "serial", 25),
+    registered("serial-LunarLander", "LunarLander-v3", "serial", 80),
+    Backend("serial-discrete-obs", lambda n: make(Corridor, n), Corridor, truncates=False),
+    Backend("serial-multi-discrete", lambda n: make(Lamps, n), Lamps),
+    Backend("serial-box-action", lambda n: make(make_pointer, n), make_pointer),
+]
+
+
+def draw_actions(space: Any, num_rows: int, rng: np.random.Generator) -> NDArray[Any]:
+    """Actions of the space for a batch of rows."""
+    match space:
+        case spaces.Discrete():
+            return rng.integers(space.start, space.start + space.n, num_rows)
+        case spaces.MultiDiscrete():
+            return rng.integers(space.start, space.start + space.nvec, (num_rows, *space.shape))
+        case _:
+            return rng.uniform(space.low, space.high, (num_rows, *space.shape)).astype(space.dtype)
+
+
+def bad_actions(space: Any, good: NDArray[Any], row: int) -> list[tuple[NDArray[Any], str]]:
+    """Batches with a mistake, each with a word of its message; a wrong value stands in `row`."""
+    bad: list[tuple[NDArray[Any], str]] = [(good[:-1], "shape"), (good[..., None], "shape")]
+    if isinstance(space, spaces.Box):
+        values = [np.nan, np.inf, space.high.max() + 1]
+        bad.append((good.astype(np.complex64), "complex64"))
+    else:
+        high = space.start + (space.n if isinstance(space, spaces.Discrete) else space.nvec)
+        values = [int(np.max(high)), int(np.min(space.start)) - 1, -(2**63)]
+        bad.append((good.astype(np.float64), "float64"))
+    for value in values:
+        wrong = good.copy()
+        wrong[row] = value
+        bad.append((wrong, f"row {row}"))
+    return bad
