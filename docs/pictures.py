@@ -3,9 +3,10 @@
     .venv/bin/python docs/pictures.py    # draws docs/assets/*.png and names them in README.md and docs/benchmarks.md
     .venv/bin/python docs/pictures.py runs/CartPole-v1 --threshold 475 --out curve.png    # curves of run directories
 
-Read are `*.json` and `*.jsonl`. A row of shoal's, as benchmarks/learn.py writes it, holds {"claim", "seed", "seconds",
-"reached", "greedy_return", "curve": [[step, return], ...]}; of rows with one claim and seed the last counts. A peer's
-record, as benchmarks/peers/run_peers.py writes it, holds {"peer", "task", "seeds": [{"seed", "seconds", "solved"}]}.
+Read are `*.json` and `*.jsonl`, also in folders below. A row of shoal's, as benchmarks/learn.py writes it, holds
+{"claim", "seed", "seconds", "reached", "greedy_return", "curve": [[step, return], ...]}; of rows with one claim and
+seed the last counts. A peer's record, as benchmarks/peers/run_peers.py writes it, holds {"peer", "task", "seeds":
+[{"seed", "seconds", "solved"}, ...]}.
 A picture whose rows are not there is not drawn and not named.
 """
 
@@ -75,7 +76,7 @@ def objects(value: Any) -> Iterator[dict[str, Any]]:
 
 def read_documents(folder: Path) -> Iterator[Any]:
     """The JSON documents of a folder, oldest file name first; ValueError names a file that is none."""
-    for path in sorted([*folder.glob("*.json"), *folder.glob("*.jsonl")]):
+    for path in sorted([*folder.rglob("*.json"), *folder.rglob("*.jsonl")]):
         text = path.read_text(encoding="utf-8")
         try:
             yield from [json.loads(text)] if path.suffix == ".json" else map(json.loads, text.splitlines())

@@ -1,6 +1,6 @@
 """Writes the tables of settings and presets into docs/algorithms.md from the dataclasses and the sentences under them.
 
-    .venv/bin/python docs/settings.py            # --check: change nothing, exit 1 if the page is out of date
+With --check it changes nothing and exits 1 if the page is out of date.
 """
 
 from __future__ import annotations

@@ -158,7 +158,8 @@ def test_copies_and_views() -> None:
     copies, views = make_vec("CartPole-v1", 3), make_vec("CartPole-v1", 3, copy=False)
     kept = {}
     for name, env in (("copies", copies), ("views", views)):
-        first = env.reset(seed=0)[0]
+        env.reset(seed=0)
+        first = env.step(np.ones(3, np.int64))[0]
         before = first.copy()
         second = env.step(np.ones(3, np.int64))
         kept[name] = np.array_equal(first, before), np.shares_memory(second[0], env.rows.out.obs)
@@ -199,7 +200,7 @@ def test_only_python_environments_have_attributes() -> None:
     for refused in (native.render, lambda: native.get_attr("gravity"), lambda: native.set_attr("gravity", 1)):
         with pytest.raises(ConfigError, match="backend='serial'"):
             refused()
-    with pytest.raises(ConfigError, match="takes no options|take no options; backend='serial'"):
+    with pytest.raises(ConfigError, match="take no options; backend='serial'"):
         native.reset(options={"low": -0.1})
     with pytest.raises(ConfigError, match="backend='serial'"):
         make_vec("CartPole-v1", 2, env_kwargs={"render_mode": "rgb_array"})

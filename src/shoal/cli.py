@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from dataclasses import dataclass, make_dataclass
+import traceback
+import warnings
+from dataclasses import dataclass, make_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import tyro
 
@@ -26,6 +29,13 @@ COMMANDS = {
 }
 
 
+MET, MISSED, BAD_USAGE, FAILED, INTERRUPTED, NO_READER = 0, 1, 2, 3, 130, 141
+STATUSES = (
+    "Exit status: 0, the greedy episodes met the threshold, or there is none; 1, they missed it; 2, a mistake in the "
+    "options or settings; 3, the run failed (the environment, the disk, a loss that is not finite); 130, Ctrl-C."
+)
+
+
 def main() -> None:
     """Entry point of `shoal`."""
     arguments = sys.argv[1:]
@@ -36,7 +46,7 @@ def main() -> None:
     name = arguments[0]
     if name not in COMMANDS:
         near = get_close_matches(name, COMMANDS, n=2) or list(COMMANDS)
-        sys.exit(f"shoal: no command {name!r}; did you mean {' or '.join(near)}?")
+        _fail(BAD_USAGE, f"shoal: no command {name!r}; did you mean {' or '.join(near)}?")
     actions: dict[str, Callable[[list[str]], int]] = {
         "train": _train,
         "resume": _resume,
@@ -46,12 +56,33 @@ def main() -> None:
         "envs": _envs,
         "algos": _algos,
     }
+    sys.path.append(str(Path.cwd()))  # `--policy package.module:Class` and environments of one's own
+    warnings.showwarning = _show_warning
     try:
-        sys.exit(actions[name](arguments[1:]))
-    except (ConfigError, EnvError, OSError) as error:
-        sys.exit(f"shoal {name}: {error}")
+        status = actions[name](arguments[1:])
+        sys.stdout.flush()
+        sys.exit(status)
+    except ConfigError as error:
+        _fail(BAD_USAGE, f"shoal {name}: {error}")
+    except BrokenPipeError:  # the reader, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(NO_READER)
+    except (EnvError, FloatingPointError, OSError) as error:
+        _fail(FAILED, f"shoal {name}: {error}")
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
+    except Exception:  # an environment's or a policy's own, whose author needs to see where
+        traceback.print_exc()
+        sys.exit(FAILED)
+
+
+def _fail(status: int, message: str) -> NoReturn:
+    print(message, file=sys.stderr)
+    sys.exit(status)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"warning: {message}", file=sys.stderr)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +90,7 @@ class Several:
     """Options of `train` that are about more than one run, or about what is printed."""
 
     seeds: int = 1
-    """Train this many runs, with seeds seed, seed + 1, ..."""
+    """Train this many runs, one after another, with seeds seed, seed + 1, ..."""
     config: Path | None = None
     """A config.toml (of a run, or one's own) to start from."""
     json: bool = False
@@ -74,16 +105,17 @@ def _train(arguments: list[str]) -> int:
     from shoal.run.config import build
     from shoal.run.directory import read_toml
 
-    config_file = _peek(arguments, "--config")
+    config_file, name = _peek(arguments, "--config"), _peek(arguments, "--preset")
     saved = read_toml(Path(config_file)) if config_file else {}
     algo = _peek(arguments, "--algo") or saved.get("algo", "ppo")
     positional = arguments[0] if arguments and not arguments[0].startswith("-") else None
     module = algos.load(algo)
-    env = positional or saved.get("env", "CartPole-v1")
+    env = positional or _peek(arguments, "--env") or saved.get("env", "CartPole-v1")
     if saved:
-        _, start, config, env_kwargs = job.from_toml({"env": env} | saved)
+        if name or algo != saved.get("algo", "ppo"):
+            raise ConfigError(f"{config_file} decides the algorithm and its settings; leave --algo and --preset out")
+        _, start, config, env_kwargs = job.from_toml(saved | {"env": env})
     else:
-        name = _peek(arguments, "--preset")
         start, config, env_kwargs = job.Launch(env, algo), build(module.Config, preset(algo, name, env)), None
     rest = arguments[1:] if positional else arguments
     form: Any = make_dataclass(
@@ -97,42 +129,85 @@ def _train(arguments: list[str]) -> int:
     given: Any = tyro.cli(
         form,
         prog="shoal train [ENV]",
-        description=COMMANDS["train"],
+        description=f"{COMMANDS['train']}\n\n{STATUSES}",
         args=["--env", env, *rest],
         default=form(start, Several(), config),
     )
-    panel = "json" if given.several.json else "plain" if given.several.plain else "auto"
-    solved = True
+    if given.several.seeds < 1:
+        raise ConfigError(f"--seeds must be at least 1, got {given.several.seeds}")
+    panel, seed = _panel(json=given.several.json, plain=given.several.plain), given.launch.seed
+    status = MET
     for number in range(given.several.seeds):
-        result = launch.start(_seeded(given.launch, number), given.algorithm, panel=panel, env_kwargs=env_kwargs)
-        solved &= result.solved
-    return 0 if solved else 1
+        own = replace(given.launch, seed=seed + number)
+        result = launch.start(own, given.algorithm, panel=panel, env_kwargs=env_kwargs)
+        if result.interrupted:
+            return INTERRUPTED
+        status = status if result.solved else MISSED
+    return status
 
 
-def _seeded(launched: Any, number: int) -> Any:
-    from dataclasses import replace
-
-    return replace(launched, seed=launched.seed + number)
+def _panel(*, json: bool, plain: bool) -> str:
+    return "json" if json else "plain" if plain else "auto"
 
 
 def _resume(arguments: list[str]) -> int:
     from shoal import launch
 
-    def options(run: tyro.conf.Positional[str], run_dir: str = "runs", *, json: bool = False) -> dict[str, Any]:
-        return {"path": run, "run_dir": run_dir, "panel": "json" if json else "auto"}
+    def options(
+        run: tyro.conf.Positional[str],
+        run_dir: str = "runs",
+        total_timesteps: int | None = None,
+        stop_at: float | None = None,
+        device: str | None = None,
+        *,
+        json: bool = False,
+        plain: bool = False,
+    ) -> Any:
+        """Options of `resume`.
 
-    result = launch.resume(**tyro.cli(options, prog="shoal resume", args=arguments, description=COMMANDS["resume"]))
-    return 0 if result.solved else 1
+        Args:
+            run: a run directory, or a folder of runs (the newest).
+            run_dir: where it is looked for as well.
+            total_timesteps: environment steps of the whole run, if they shall be others than planned.
+            stop_at: mean return at which training stops, if it shall be another; inf never stops early.
+            device: where the policy learns, if it shall be elsewhere.
+            json: print each line of metrics as JSON.
+            plain: print plain lines instead of the live panel.
+        """
+        changes = {"total_timesteps": total_timesteps, "stop_at": stop_at, "device": device}
+        settings = {"run_dir": run_dir, "panel": _panel(json=json, plain=plain)}
+        return run, settings | {name: value for name, value in changes.items() if value is not None}
+
+    about = f"{COMMANDS['resume']}\n\n{STATUSES}"
+    run, settings = tyro.cli(options, prog="shoal resume", args=arguments, description=about)
+    result = launch.resume(run, **settings)
+    return INTERRUPTED if result.interrupted else MET if result.solved else MISSED
 
 
 def _eval(arguments: list[str]) -> int:
     from shoal.loaded import load
 
-    def options(run: tyro.conf.Positional[str], run_dir: str = "runs", episodes: int = 100, seed: int = 0) -> Any:
-        return run, run_dir, episodes, seed
+    def options(
+        run: tyro.conf.Positional[str],
+        run_dir: str = "runs",
+        episodes: int = 100,
+        seed: int = 0,
+        tag: Literal["", "best"] = "",
+    ) -> Any:
+        """Options of `eval`.
 
-    run, run_dir, episodes, seed = tyro.cli(options, prog="shoal eval", args=arguments, description=COMMANDS["eval"])
-    score = load(run, run_dir=run_dir).evaluate(episodes=episodes, seed=seed)
+        Args:
+            run: a run directory, or a folder of runs (the newest).
+            run_dir: where it is looked for as well.
+            episodes: how many to play, each with the policy's likeliest actions.
+            seed: of the episodes; another one plays others.
+            tag: the checkpoint: the newest, or the best.
+        """
+        return run, run_dir, episodes, seed, tag
+
+    given = tyro.cli(options, prog="shoal eval", args=arguments, description=COMMANDS["eval"])
+    run, run_dir, episodes, seed, tag = given
+    score = load(run, run_dir=run_dir, tag=tag).evaluate(episodes=episodes, seed=seed)
     print(f"mean return {score.mean:.2f}, standard deviation {score.std:.2f}, {episodes} greedy episodes")
     return 0
 
@@ -141,6 +216,11 @@ def _runs(arguments: list[str]) -> int:
     from shoal.run.compare import print_runs
 
     def options(run_dir: str = "runs") -> str:
+        """Options of `runs`.
+
+        Args:
+            run_dir: the folder of run directories.
+        """
         return run_dir
 
     print_runs(Path(tyro.cli(options, prog="shoal runs", args=arguments, description=COMMANDS["runs"])))

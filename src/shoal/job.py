@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import os
+import inspect
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import nn
 
 from shoal import algos
+from shoal.algos.presets import preset
 from shoal.envs.make import import_object, make
 from shoal.nets.policy import wrap
 from shoal.run.config import build, split, without_none
+from shoal.run.meter import cores
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from shoal.envs.vec_env import VecEnv
 
 
@@ -24,28 +26,51 @@ class Launch:
     """What a run is started with, besides the algorithm's own settings."""
 
     env: str
+    """An environment's id, or `package.module:function`."""
     algo: str = "ppo"
+    """The algorithm; `shoal algos` lists them."""
     seed: int = 1
+    """Equal settings and seeds give equal weights."""
     device: str = "cpu"
+    """Where the policy learns: cpu, cuda or cuda:1."""
     num_threads: int = 0
     """Threads for native code; 0 means one a core, at most 4. It changes no result."""
     backend: str = "auto"
+    """What steps the environment: native (C++), serial (Python), or auto."""
     policy: str | None = None
     """`package.module:Class` of a torch policy of one's own."""
     stop_at: float | None = None
     """Mean return at which training stops; the environment's own threshold unless given; inf never stops early."""
+    eval_every: int = 0
+    """Play greedy episodes beside training each time this many steps have passed; 0 never does."""
+    eval_episodes: int = 20
+    """Episodes of each evaluation beside training; more make its mean surer."""
     name: str | None = None
+    """The run directory's name; date, time and seed unless given."""
     run_dir: str = "runs"
-    track: str = "none"
+    """The folder of run directories."""
+    track: Literal["none", "wandb", "trackio"] = "none"
     """Also log to `wandb` or `trackio` (extras of the package)."""
     preset: str | None = None
     """Start from the settings of this name (such as `paac`) instead of the environment's."""
     native: bool = True
     """Lower the policy to native code where that is possible; off, torch does all."""
 
+    def __post_init__(self) -> None:
+        """Refuses what cannot work, with what would."""
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed must lie between 0 and 2**63 - 1, got {self.seed}")
+        if self.num_threads < 0:
+            raise ConfigError(f"num_threads must be at least 1, or 0 for one a core, got {self.num_threads}")
+        if self.eval_every < 0 or self.eval_episodes < 1:
+            raise ConfigError(
+                "eval_every must be at least 0 and eval_episodes at least 1, "
+                f"got {self.eval_every} and {self.eval_episodes}"
+            )
+
     def threads(self) -> int:
         """The threads that native code gets."""
-        return self.num_threads or min(4, os.cpu_count() or 1)
+        return self.num_threads or min(4, cores())
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +92,46 @@ class Job:
         return make(self.factory, num_envs, backend=launch.backend, num_threads=threads, env_kwargs=self.env_kwargs)
 
     def make_policy(self, rows: VecEnv) -> nn.Module | None:
-        """The user's policy for these rows, if there is one."""
-        chosen = import_object(self.policy) if isinstance(self.policy, str) else self.policy
-        return None if chosen is None else wrap(chosen, rows.spec)
+        """The user's policy for these rows, if there is one.
+
+        Raises:
+            ConfigError: there is no such policy, or it is neither a module nor a function of the Spec.
+        """
+        chosen = self.policy
+        if isinstance(chosen, str):
+            if not all(chosen.partition(":")):
+                raise ConfigError(f"a policy is named package.module:Class, got {chosen!r}")
+            chosen = import_object(chosen)
+        if chosen is None:
+            return None
+        if not isinstance(chosen, nn.Module):
+            _check_factory(chosen)
+        return wrap(chosen, rows.spec)
+
+
+def _check_factory(chosen: Any) -> None:
+    name = getattr(chosen, "__name__", repr(chosen))
+    if not callable(chosen):
+        raise ConfigError(f"the policy {name} is neither a torch.nn.Module nor a function of the Spec")
+    try:
+        inspect.signature(chosen).bind(None)
+    except TypeError as error:
+        raise ConfigError(f"the policy {name} is called with the Spec alone, but {error}") from error
 
 
 def to_toml(launch: Launch, config: Any, env_kwargs: dict[str, Any] | None) -> dict[str, Any]:
-    """The configuration of a run as TOML holds it: no nulls, tables for nested parts."""
-    whole = asdict(launch) | {"algorithm": asdict(config)}
+    """The configuration of a run as TOML holds it: no nulls, tables for nested parts, the preset spelled out."""
+    whole = asdict(launch) | {"preset": None, "algorithm": asdict(config)}
     if env_kwargs:
         whole["env_kwargs"] = env_kwargs
     return without_none(whole)
 
 
 def from_toml(saved: dict[str, Any]) -> tuple[Any, Launch, Any, dict[str, Any] | None]:
-    """The algorithm's module, the launch, the algorithm's config and the environment's keywords."""
+    """The algorithm's module, the launch, the algorithm's config and the environment's keywords.
+
+    What the table [algorithm] leaves out is as the preset named in the file says, else as the algorithm's class says.
+    """
     own, rest = split(saved, Launch)
     unknown = set(rest) - {"algorithm", "env_kwargs"}
     if unknown:
@@ -89,5 +139,8 @@ def from_toml(saved: dict[str, Any]) -> tuple[Any, Launch, Any, dict[str, Any] |
         raise ConfigError(f"unknown keys {sorted(unknown)} in the configuration; did you mean {near}?")
     if "env" not in own:
         raise ConfigError("the configuration names no env")
-    module = algos.load(own.get("algo", "ppo"))
-    return module, Launch(**own), build(module.Config, rest.get("algorithm", {})), rest.get("env_kwargs")
+    launch = build(Launch, own)
+    module = algos.load(launch.algo)
+    named = preset(launch.algo, launch.preset, launch.env) if launch.preset else {}
+    config = build(module.Config, rest.get("algorithm", {}), base=build(module.Config, named))
+    return module, launch, config, rest.get("env_kwargs")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from shoal.nets.acting import Acting, make_actor
 from shoal.run import checkpoint
 from shoal.run import directory as directories
 from shoal.run.evaluate import EVALUATION_STREAM, Score, evaluate
+from shoal.run.loop import load_weights
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -32,18 +35,24 @@ def load(path: str | Path, *, run_dir: str = "runs", policy: Any = None, factory
         run_dir: where `path` is looked for as well.
         policy: the policy's factory, where the run was given an object.
         factory: the environment's factory, where the run was given one.
-        tag: "" for the newest checkpoint, "best" for the best.
+        tag: "" for the newest checkpoint, "best" for the one with the best mean return.
+
+    Raises:
+        ConfigError: no such run, no checkpoint yet, none that is whole, or one of another network.
     """
+    if tag not in ("", "best"):
+        raise ConfigError(f'tag must be "" (the newest checkpoint) or "best", got {tag!r}')
     where = directories.find(path, Path(run_dir))
     module, launch, config, env_kwargs = from_toml(where.read_config())
     job = Job(launch, config, factory or launch.env, env_kwargs, policy or launch.policy)
-    rows = job.rows(1)
-    made = job.make_policy(rows) or module.make_policy(rows.spec, config.network, launch.seed)
-    rows.close()
+    with closing(job.rows(1)) as rows:
+        made = job.make_policy(rows) or module.make_policy(rows.spec, config.network, launch.seed)
     found = checkpoint.load(where.checkpoints, kind={"env": launch.env, "algo": launch.algo}, tag=tag)
     if found is None:
-        raise ConfigError(f"{where.path} has no checkpoint {tag!r} yet")
-    made.load_state_dict(found.tree["state"]["policy"])
+        raise ConfigError(f"{where.path} has no {tag or 'whole'} checkpoint yet")
+    for message in found.warnings:
+        warnings.warn(message, stacklevel=2)
+    load_weights(made, found.tree["state"]["policy"])
     return Loaded(made, rows.spec, job)
 
 
@@ -60,10 +69,13 @@ class Loaded:
         """The action for one observation, or actions [N] for a batch [N, ...], as the environment takes them.
 
         `start` (bool, or [N]) marks first observations of an episode for a policy with memory; by default the first
-        call after `load` or `reset` is one.
+        call after `load` or `reset` is one. Another number of observations than before begins anew.
+
+        Raises:
+            ValueError: another shape or kind than the environment's observations, or numbers that are not finite.
         """
         leaf = self.spec.observation.single
-        array = np.asarray(obs, leaf.dtype)
+        array = _cast(obs, leaf.dtype)
         alone = array.shape == leaf.shape
         batch = array[None] if alone else array
         if batch.shape[1:] != leaf.shape:
@@ -87,12 +99,23 @@ class Loaded:
         return play(self.policy, self._job, episodes=episodes, seed=seed)
 
 
+def _cast(obs: Any, dtype: np.dtype[Any]) -> Any:
+    array = np.asarray(obs)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"expected an observation of type {dtype}, got {array.dtype}")
+    if not np.isfinite(array).all():
+        raise ValueError("the observation holds numbers that are not finite")
+    cast = array.astype(dtype)
+    if dtype.kind != "f" and not np.array_equal(cast, array):
+        raise ValueError(f"the observation holds numbers that {dtype} cannot hold")
+    return cast
+
+
 def play(policy: nn.Module, job: Job, *, episodes: int, seed: int) -> Score:
-    """Greedy episodes on fresh rows."""
-    launch = job.launch
-    rows = job.rows(min(episodes, 20))
-    acting = Acting(seed, EVALUATION_STREAM, torch.device(launch.device), native=launch.native)
-    try:
+    """Greedy episodes on fresh rows, where the policy is."""
+    if episodes < 1:
+        raise ConfigError(f"episodes must be at least 1, got {episodes}")
+    device = next((p.device for p in policy.parameters()), torch.device("cpu"))
+    acting = Acting(seed, EVALUATION_STREAM, device, native=job.launch.native)
+    with closing(job.rows(min(episodes, 20))) as rows:
         return evaluate(policy, rows, episodes=episodes, acting=acting)
-    finally:
-        rows.close()

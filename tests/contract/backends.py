@@ -26,7 +26,7 @@ class Backend:
 
 def registered(name: str, env_id: str, backend: str, max_episode_steps: int) -> Backend:
     """A registered environment with a short time limit."""
-    limit = {"max_episode_steps": max_episode_steps}
+    limit: dict[str, Any] = {"max_episode_steps": max_episode_steps}
     return Backend(
         name,
         lambda num_envs: make(env_id, num_envs, backend=backend, num_threads=2, env_kwargs=limit),

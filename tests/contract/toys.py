@@ -68,7 +68,7 @@ class Pointer(gym.Env[Any, Any]):
         self.point = self.np_random.uniform(-1, 1, 4).astype(np.float32)
         return self.point, {}
 
-    def step(self, action: NDArray[np.float32]) -> tuple[NDArray[Any], float, np.bool_, bool, dict[str, Any]]:
+    def step(self, action: NDArray[np.float32]) -> tuple[NDArray[Any], float, Any, bool, dict[str, Any]]:
         self.point[:2] += action * np.float32(0.5)  # the same array is returned each time
         self.point[2:] = np.clip(self.np_random.normal(size=2), -3, 3)
         out = np.abs(self.point[:2]).max() > 2

@@ -113,7 +113,7 @@ def a2c_loss(
     """
     advantage = target - steps.value
     if norm_adv:
-        advantage = normalise_advantage(advantage, steps.valid)
+        advantage = normalise_advantage(advantage, steps.valid, axes=2)
     log_prob = output.distribution.log_prob(steps.action)
     policy_loss = masked_mean(policy_gradient_loss(log_prob, advantage), steps.valid, axes=2)
     v_loss = masked_mean(value_loss(output.value, target), steps.valid, axes=2)

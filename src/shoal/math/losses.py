@@ -19,10 +19,14 @@ def masked_mean(x: Tensor, valid: Tensor | None, *, axes: int | None = None) -> 
     return (x * weight).sum(dims) / weight.sum(dims).clamp(min=1)
 
 
-def normalise_advantage(advantage: Tensor, valid: Tensor | None = None) -> Tensor:
-    """(A - mean) / (std + 1e-8) over the valid elements, std with Bessel's correction."""
-    chosen = advantage if valid is None else advantage[valid]
-    return (advantage - chosen.mean()) / (chosen.std() + 1e-8)
+def normalise_advantage(advantage: Tensor, valid: Tensor | None = None, *, axes: int | None = None) -> Tensor:
+    """(A - mean) / (std + 1e-8) over the valid elements of the last `axes` axes, std with Bessel's correction."""
+    dims = tuple(range(-(advantage.dim() if axes is None else axes), 0))
+    weight = torch.ones_like(advantage) if valid is None else valid.to(advantage.dtype)
+    count = weight.sum(dims, keepdim=True)
+    centred = advantage - (advantage * weight).sum(dims, keepdim=True) / count.clamp(min=1)
+    variance = (centred.square() * weight).sum(dims, keepdim=True) / (count - 1).clamp(min=1)
+    return centred / (variance.sqrt() + 1e-8)
 
 
 def ppo_policy_loss(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_coef: float) -> Tensor:

@@ -65,24 +65,22 @@ class Acting:
     """Rows in one forward; part of the configuration, because torch's bits depend on it."""
 
 
-def make_actor(policy: nn.Module, spec: Spec, num_rows: int, acting: Acting) -> Actor:
-    """A PlanActor where the policy can be lowered, a TorchActor otherwise."""
+def make_actor(policy: nn.Module, spec: Spec, num_rows: int, acting: Acting, *, first_row: int = 0) -> Actor:
+    """A PlanActor where the policy can be lowered, a TorchActor otherwise; its noise counts rows from `first_row`."""
     snapshot = Snapshot(policy)
     settings = {"num_threads": acting.num_threads, "act_block": acting.act_block, "grad_shards": 1}
     plan = lower(snapshot.policy, spec, snapshot.flat, **settings) if acting.native else None
-    if plan is not None:
-        return PlanActor(snapshot, plan, num_rows, acting)
-    return TorchActor(snapshot, num_rows, acting)
+    rows = np.arange(first_row, first_row + num_rows, dtype=np.int64)
+    return TorchActor(snapshot, rows, acting) if plan is None else PlanActor(snapshot, plan, rows, acting)
 
 
 class PlanActor:
     """A lowered policy that acts in native code."""
 
-    def __init__(self, snapshot: Snapshot, plan: Plan, num_rows: int, acting: Acting) -> None:
-        """`plan` reads the snapshot's own weights."""
-        self.snapshot, self.plan, self.acting = snapshot, plan, acting
-        self.row_step = np.zeros(num_rows, np.int64)
-        self.rows = np.arange(num_rows, dtype=np.int64)
+    def __init__(self, snapshot: Snapshot, plan: Plan, rows: NDArray[np.int64], acting: Acting) -> None:
+        """`plan` reads the snapshot's own weights; `rows` are their numbers in the noise."""
+        self.snapshot, self.plan, self.rows, self.acting = snapshot, plan, rows, acting
+        self.row_step = np.zeros(len(rows), np.int64)
         self.state: Tree = None
 
     def act(self, obs: NDArray[Any], start: NDArray[np.bool_], rows: slice, *, greedy: bool = False) -> Acted:
@@ -106,13 +104,12 @@ class PlanActor:
 class TorchActor:
     """Any policy, acting in torch in blocks of `act_block` rows."""
 
-    def __init__(self, snapshot: Snapshot, num_rows: int, acting: Acting) -> None:
-        """The recurrent state of all rows lives here, on the device."""
-        self.snapshot, self.acting = snapshot, acting
-        self.row_step = np.zeros(num_rows, np.int64)
-        self.rows = np.arange(num_rows, dtype=np.int64)
+    def __init__(self, snapshot: Snapshot, rows: NDArray[np.int64], acting: Acting) -> None:
+        """`rows` are their numbers in the noise; the recurrent state of all of them lives here, on the device."""
+        self.snapshot, self.rows, self.acting = snapshot, rows, acting
+        self.row_step = np.zeros(len(rows), np.int64)
         initial: Any = snapshot.policy.initial_state
-        self.state: Tree = initial(num_rows)
+        self.state: Tree = initial(len(rows))
 
     @torch.inference_mode()
     def act(self, obs: Tree, start: NDArray[np.bool_], rows: slice, *, greedy: bool = False) -> Acted:

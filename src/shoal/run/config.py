@@ -2,35 +2,70 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass, replace
+import os
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
-from typing import Any
+from numbers import Integral, Real
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 from shoal.types import ConfigError
 
 
-def build(kind: Any, values: dict[str, Any], *, known: tuple[str, ...] = ()) -> Any:
-    """A config dataclass from plain values, nested ones from dicts; ConfigError names the nearest fields."""
-    names = {f.name: f for f in fields(kind)}
+def build(kind: Any, values: dict[str, Any], *, base: Any = None, known: tuple[str, ...] = ()) -> Any:
+    """A config dataclass from plain values, nested ones from dicts.
+
+    Args:
+        kind: the dataclass.
+        values: what differs from `base`, or from the class's own defaults.
+        base: a config to start from.
+        known: other names that a misspelt one may have meant.
+
+    Raises:
+        ConfigError: an unknown name (with the nearest ones), or a value of another type.
+    """
+    names, hints = {f.name: f for f in fields(kind)}, get_type_hints(kind)
     for name in values:
         if name not in names:
             near = get_close_matches(name, [*names, *known], n=3) or list(names)
             raise ConfigError(f"no setting {name!r}; did you mean {', '.join(near)}?")
-    default = kind()
-    converted: dict[str, Any] = {}
+    converted = shallow(base) if base is not None else {}
     for name, value in values.items():
-        current = getattr(default, name)
-        if is_dataclass(current) and isinstance(value, dict):
-            converted[name] = replace(current, **build_values(current, value))  # pyright: ignore[reportArgumentType]
+        if is_dataclass(hints[name]) and isinstance(value, dict):
+            converted[name] = build(hints[name], value, base=converted.get(name))
         else:
-            converted[name] = tuple(value) if isinstance(value, list) else value
-    return replace(default, **converted)
+            converted[name] = convert(name, value, hints[name])
+    return kind(**converted)
 
 
-def build_values(current: Any, value: dict[str, Any]) -> dict[str, Any]:
-    """The changed fields of a nested config, checked."""
-    built = build(type(current), shallow(current) | value)
-    return {f.name: getattr(built, f.name) for f in fields(built)}
+def convert(name: str, value: Any, hint: Any) -> Any:
+    """`value` as the type `hint`; ConfigError when it is something else."""
+    kinds = get_args(hint)
+    if get_origin(hint) in (Union, UnionType):
+        return None if value is None and type(None) in kinds else convert(name, value, kinds[0])
+    if get_origin(hint) is Literal:
+        if value not in kinds:
+            raise ConfigError(f"{name} must be one of {', '.join(map(str, kinds))}, got {value!r}")
+        return value
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{name} must be a list, got {value!r}")
+        return tuple(convert(name, part, kinds[0]) for part in value)
+    if hint is str:
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
+    expected: dict[Any, tuple[Any, str]] = {
+        bool: ((bool, np.bool_), "true or false"),
+        int: (Integral, "a whole number"),
+        float: (Real, "a number"),
+        str: (str, "a string"),
+    }
+    fits, said = expected.get(hint, (object if not is_dataclass(hint) else hint, getattr(hint, "__name__", str(hint))))
+    wrong = not isinstance(value, fits) or (hint in (int, float) and isinstance(value, bool)) or value != value
+    if wrong:
+        raise ConfigError(f"{name} must be {said}, got {value!r}")
+    return hint(value) if hint in expected else value
 
 
 def shallow(config: Any) -> dict[str, Any]:

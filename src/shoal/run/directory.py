@@ -48,20 +48,42 @@ class RunDirectory:
         return read_toml(self.config)
 
     def read_status(self) -> dict[str, Any]:
-        """Where the run stands; empty when it never got so far."""
-        return json.loads(self.status.read_text()) if self.status.exists() else {}
+        """Where the run stands; empty when it never got so far, or when the file is damaged."""
+        try:
+            status = json.loads(self.status.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return status if isinstance(status, dict) else {}
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Replaces `config.toml` in one step."""
+        write_atomic(self.config, _toml(config))
 
     def write_status(self, status: dict[str, Any]) -> None:
         """Replaces `run.json` in one step."""
         write_atomic(self.status, json.dumps(status, indent=1).encode())
 
     def remove(self) -> None:
-        """Deletes the directory: the run never began."""
+        """Deletes the directory, and the folders above that it leaves empty: the run never began."""
         shutil.rmtree(self.path)
+        for folder in (self.path.parent, self.path.parent.parent):
+            try:
+                folder.rmdir()
+            except OSError:  # other runs stand in it
+                return
 
 
 def create(root: Path, *, env: str, algo: str, seed: int, name: str | None, config: dict[str, Any]) -> RunDirectory:
-    """A new run directory that holds its configuration; it appears whole or not at all."""
+    """A new run directory that holds its configuration; it appears whole or not at all.
+
+    A name that is taken gets a number: name-1, name-2, ...
+
+    Raises:
+        ConfigError: a name that cannot be a folder's, or a configuration that TOML cannot hold.
+    """
+    if name is not None and not re.fullmatch(r"[\w-][\w.-]*", name):
+        raise ConfigError(f"a run's name is made of letters, digits, '_', '-' and '.', got {name!r}")
+    text = _toml(config)
     folder = root / re.sub(r"[^\w.-]+", "_", env) / algo
     folder.mkdir(parents=True, exist_ok=True)
     stem = name or f"{time.strftime('%Y%m%d-%H%M%S')}-{seed}"
@@ -69,11 +91,18 @@ def create(root: Path, *, env: str, algo: str, seed: int, name: str | None, conf
     draft.mkdir()
     try:
         (draft / "checkpoints").mkdir()
-        (draft / "config.toml").write_text(tomli_w.dumps(config))
+        write_atomic(draft / "config.toml", text)
         for number in range(1000):
             path = folder / (stem if number == 0 else f"{stem}-{number}")
-            if not path.exists():
+            if path.exists():
+                continue
+            try:
                 draft.rename(path)
+            except OSError:
+                if not path.exists():  # else another process was quicker
+                    raise
+            else:
+                sync_folder(folder)
                 return RunDirectory(path)
     finally:
         if draft.exists():
@@ -86,9 +115,9 @@ def find(path: str | Path, root: Path = Path("runs")) -> RunDirectory:
     for base in (Path(path), root / path):
         if (base / "config.toml").exists():
             return RunDirectory(base)
-        below = [p.parent for p in base.glob("**/config.toml")]
+        below = list_runs(base)
         if below:
-            return RunDirectory(max(below, key=lambda p: (p / "config.toml").stat().st_mtime_ns))
+            return below[-1]
     raise ConfigError(f"no run at {path}; `shoal runs` lists them")
 
 
@@ -101,11 +130,18 @@ def list_runs(root: Path) -> list[RunDirectory]:
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file; ConfigError when it is missing or malformed."""
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"no file {path}") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
+
+
+def _toml(config: dict[str, Any]) -> bytes:
+    try:
+        return tomli_w.dumps(config).encode()
+    except TypeError as error:
+        raise ConfigError(f"config.toml cannot hold this configuration: {error}; give objects in a callable") from error
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -117,7 +153,7 @@ def write_atomic(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
-    except OSError:
+    except BaseException:
         draft.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import importlib
 import json
 import math
 import os
+import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shoal.types import ConfigError
@@ -13,7 +16,8 @@ from shoal.types import ConfigError
 if TYPE_CHECKING:
     from pathlib import Path
 
-TRACKERS = ("none", "wandb", "trackio")
+FLUSH_S = 10.0
+"""Seconds after which TensorBoard sees what was written."""
 
 
 class Sink(Protocol):
@@ -29,20 +33,31 @@ class Sink(Protocol):
 
 
 class TensorBoard:
-    """TensorBoard's event files in the run directory."""
+    """TensorBoard's event files in the run directory, written in this thread: its errors are the run's."""
 
-    def __init__(self, directory: Path, purge_step: int) -> None:
+    def __init__(self, directory: Path, purge_step: int | None) -> None:
         """`purge_step`: events from this step on are dropped, as a resumed run writes them again."""
-        from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingTypeStubs]
+        from tensorboardX.event_file_writer import EventsWriter  # pyright: ignore[reportMissingTypeStubs]
+        from tensorboardX.proto import event_pb2, summary_pb2  # pyright: ignore[reportMissingTypeStubs]
 
-        self._summary: Any = importlib.import_module("tensorboardX.proto.summary_pb2").Summary
-        self._writer: Any = SummaryWriter(str(directory), purge_step=purge_step or None, flush_secs=10)
+        self._events: Any = event_pb2
+        self._summaries: Any = summary_pb2
+        directory.mkdir(exist_ok=True)
+        number = len(list(directory.iterdir()))
+        self._writer: Any = EventsWriter(str(directory / "events"), f".{number}")
+        self._flushed = time.monotonic()
+        if purge_step is not None:
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._writer.write_event(event_pb2.Event(step=purge_step, wall_time=time.time(), session_log=start))
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Adds one event with a scalar for each number."""
-        kind = self._summary
-        summary = kind(value=[kind.Value(tag=name, simple_value=value) for name, value in values.items()])
-        self._writer.file_writer.add_summary(summary, step)
+        """Adds a scalar for each number."""
+        scalars = [self._summaries.Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        summary = self._summaries.Summary(value=scalars)
+        self._writer.write_event(self._events.Event(step=step, wall_time=time.time(), summary=summary))
+        if time.monotonic() - self._flushed > FLUSH_S:
+            self._writer.flush()
+            self._flushed = time.monotonic()
 
     def close(self) -> None:
         """Flushes."""
@@ -73,9 +88,20 @@ class Log:
     """`metrics.jsonl`: a line is appended by one write, so a crash leaves whole lines and at most one torn tail."""
 
     def __init__(self, path: Path, sinks: list[Sink]) -> None:
-        """Opens the file; a torn last line is cut off."""
+        """Opens the file, for this process alone; a torn last line is cut off.
+
+        Raises:
+            ConfigError: another process writes to it.
+        """
         self.path, self.sinks = path, sinks
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._file)
+            raise ConfigError(f"another process trains in {path.parent}; wait for it, or end it first") from error
+        except OSError:  # a file system without locks
+            pass
         self._end = os.fstat(self._file).st_size
         whole = _whole_lines(path, self._end)
         if whole != self._end:
@@ -85,10 +111,14 @@ class Log:
         """Bytes written so far: what `rewind` takes."""
         return self._end
 
+    def sync(self) -> None:
+        """Makes what was written durable: a checkpoint counts on it."""
+        os.fsync(self._file)
+
     def rewind(self, position: int) -> None:
         """Forgets the lines after `position`: a resumed run writes them again."""
         if position > self._end:
-            raise ValueError(f"{self.path} has {self._end} bytes, but the checkpoint was taken at {position}")
+            raise ValueError(f"{self.path} has {self._end} bytes, fewer than {position}")
         os.ftruncate(self._file, position)
         self._end = position
 
@@ -99,17 +129,22 @@ class Log:
         written = os.write(self._file, line)
         if written != len(line):
             os.ftruncate(self._file, self._end)
-            raise OSError(f"only {written} of {len(line)} bytes fitted into {self.path}: is the disk full?")
+            raise OSError(errno.ENOSPC, f"only {written} of {len(line)} bytes fitted into {self.path}")
         self._end += written
         numbers = {k: float(v) for k, v in clean.items() if isinstance(v, int | float) and "/" in k}
         for sink in self.sinks:
             sink.write(int(record["step"]), numbers)
 
     def close(self) -> None:
-        """Closes the file and the sinks."""
-        for sink in self.sinks:
-            sink.close()
-        os.close(self._file)
+        """Closes the sinks and the file; calling it again does nothing."""
+        sinks, self.sinks = self.sinks, []
+        try:
+            for sink in sinks:
+                sink.close()
+        finally:
+            if self._file >= 0:
+                os.close(self._file)
+            self._file = -1
 
 
 def read(path: Path) -> list[dict[str, Any]]:

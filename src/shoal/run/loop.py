@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -16,6 +17,7 @@ from shoal.nets.acting import Acting
 from shoal.run import checkpoint
 from shoal.run.evaluate import EVALUATION_STREAM, Eval, evaluate
 from shoal.run.meter import Meter
+from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from shoal.run.panel import Panel
     from shoal.types import Episodes
 
+INTERRUPTED = "interrupted"
+"""The stop reason of a run that Ctrl-C ended."""
 DISK_FULL = "the run goes on from its last checkpoint with `shoal resume` once there is room"
 
 
@@ -93,9 +97,11 @@ class Run:
     An algorithm asks it for `rng` and `acting`, iterates `loop`, and calls `log`; the rest happens around it.
     """
 
-    def __init__(self, directory: RunDirectory, settings: Settings, log: Log, panel: Panel) -> None:
+    def __init__(
+        self, directory: RunDirectory, settings: Settings, log: Log, panel: Panel, *, evaluation: Eval | None = None
+    ) -> None:
         """`directory` may hold checkpoints: then `loop` resumes from the newest."""
-        self.directory, self.settings, self.panel = directory, settings, panel
+        self.directory, self.settings, self.panel, self.evaluation = directory, settings, panel, evaluation
         self.meter = Meter()
         self.rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([settings.seed, 1])))
         self.updates = 0
@@ -111,6 +117,8 @@ class Run:
         self._elapsed_before = 0.0
         self._last_line = (0, 0.0)
         self._interrupts = 0
+        self._handler: Any = None
+        self._saved = -1
 
     def acting(self, act_block: int) -> Acting:
         """How the policy acts in this run."""
@@ -138,15 +146,23 @@ class Run:
         Args:
             stream: where batches come from.
             state: what a checkpoint holds besides the stream: modules and optimizers; "policy" is required.
-            evaluate: evaluation beside training; it changes no bit of it.
+            evaluate: evaluation beside training, which changes no bit of it; the run's own unless given.
+
+        Raises:
+            ConfigError: the checkpoint belongs to something else, or every one is damaged.
+            FloatingPointError: an update's loss is not finite; nothing of it is saved.
+            OSError: the disk is full, or worse; older checkpoints are whole.
         """
         self._resume(stream, state)
+        self.directory.write_status(self.status("running", stream))
         self.meter.start()
         self._last_line = (stream.env_steps, self.meter.elapsed())
-        return self._iterate(stream, state, evaluate)
+        return self._iterate(stream, state, evaluate or self.evaluation)
 
     def _iterate(self, stream: Stream, state: dict[str, Any], evaluation: Eval | None) -> Iterator[Any]:
-        previous = self._catch_interrupts()
+        if evaluation is not None and not self._next_evaluation:
+            self._next_evaluation = evaluation.every_steps
+        self._catch_interrupts()
         try:
             while not self._finished(stream):
                 batch = next(stream)
@@ -154,19 +170,25 @@ class Run:
                 with self.meter.measure("learning"):
                     yield batch
                 self.updates += 1
-                if self.updates % self.settings.log_every == 0:
-                    self._write_line(stream)
-                if evaluation is not None and stream.env_steps >= self._next_evaluation:
+                self._check_losses(stream)
+                due = evaluation is not None and stream.env_steps >= self._next_evaluation
+                if evaluation is not None and due:
                     self._evaluate(evaluation, stream, state["policy"])
+                if due or self.updates % self.settings.log_every == 0:
+                    self._write_line(stream)
                 if self.updates % self.settings.checkpoint_every == 0:
                     self.save(stream, state)
-            self.save(stream, state)
+            if self._counts and not self._interrupts:
+                self._write_line(stream)
+            if self._saved != self.updates:
+                self.save(stream, state)
         finally:
-            if previous is not None:
-                signal.signal(signal.SIGINT, previous)
+            self._release_interrupts()
 
     def save(self, stream: Stream, state: dict[str, Any]) -> None:
         """Writes a checkpoint; when the mean return is the best so far, also as `best`."""
+        mean = self.mean_return
+        is_best, self._best = mean > self._best, max(mean, self._best)
         tree = {
             "state": {name: _state_of(part) for name, part in state.items()},
             "stream": stream.state(),
@@ -174,14 +196,15 @@ class Run:
         }
         folder, kind = self.directory.checkpoints, self._kind()
         try:
+            self._log.sync()
             checkpoint.save(folder, tree, updates=self.updates, kind=kind)
             checkpoint.prune(folder, self.settings.keep_last)
-            if self.mean_return > self._best:
-                self._best = self.mean_return
+            if is_best:
                 checkpoint.save(folder, tree, updates=self.updates, kind=kind, tag="best")
             self.directory.write_status(self.status("running", stream))
         except OSError as error:
             raise OSError(error.errno, f"{error.strerror or error}; {DISK_FULL}") from error
+        self._saved = self.updates
 
     def status(self, state: str, stream: Stream) -> dict[str, Any]:
         """What `run.json` says."""
@@ -201,12 +224,14 @@ class Run:
         }
 
     def close(self) -> None:
-        """Closes the log and the panel."""
-        self._log.close()
+        """Closes the panel and the log, and gives Ctrl-C back; calling it again does nothing."""
+        self._release_interrupts()
         self.panel.close()
+        self._log.close()
 
     def _kind(self) -> dict[str, str]:
-        return {"env": self.settings.env, "algo": self.settings.algo}
+        s = self.settings
+        return {"env": s.env, "algo": s.algo, "num_envs": str(s.num_envs)}
 
     def _resume(self, stream: Stream, state: dict[str, Any]) -> None:
         found = checkpoint.load(self.directory.checkpoints, kind=self._kind())
@@ -214,6 +239,8 @@ class Run:
             self._log.rewind(0)
             return
         for name, part in state.items():
+            if name not in found.tree["state"]:
+                raise ConfigError(f"the checkpoint of update {found.updates} holds no {name!r}")
             _restore_into(part, found.tree["state"][name])
         lost = stream.restore(found.tree["stream"], state["policy"])
         own = found.tree["run"]
@@ -225,7 +252,10 @@ class Run:
         self._next_evaluation = own["next_evaluation"]
         self._pending, self._counts = own["pending"], own["counts"]
         self._elapsed_before = own["elapsed"]
-        self._log.rewind(own["log_position"])
+        if own["log_position"] > self._log.position():
+            lost.append(f"{self.directory.metrics} has lost lines that were written before update {found.updates}")
+        self._log.rewind(min(own["log_position"], self._log.position()))
+        self._saved = found.updates
         for message in [*found.warnings, *lost]:
             self.panel.warn(message)
 
@@ -246,7 +276,7 @@ class Run:
     def _finished(self, stream: Stream) -> bool:
         s = self.settings
         if self._interrupts:
-            self.stop_reason = "interrupted"
+            self.stop_reason = INTERRUPTED
         elif s.stop_at is not None and self.mean_return >= s.stop_at:
             self.stop_reason = f"mean return {self.mean_return:.1f} reached {s.stop_at:g}"
         elif stream.env_steps >= s.total_timesteps:
@@ -275,7 +305,7 @@ class Run:
         try:
             self._log.write(record)
         except OSError as error:
-            raise OSError(error.errno, f"{error}; {DISK_FULL}") from error
+            raise OSError(error.errno, f"{error.strerror or error}; {DISK_FULL}") from error
         self.panel.update(record, self)
 
     def _evaluate(self, evaluation: Eval, stream: Stream, policy: Any) -> None:
@@ -284,13 +314,28 @@ class Run:
         s = self.settings
         acting = Acting(s.seed, EVALUATION_STREAM, torch.device(s.device), native=s.native)
         score = evaluate(policy, evaluation.env, episodes=evaluation.episodes, acting=acting)
-        self._log.write(
-            {"step": stream.env_steps, "update": self.updates, "eval/return": score.mean, "eval/std": score.std}
-        )
+        self.log({"eval/return": score.mean, "eval/std": score.std})
 
-    def _catch_interrupts(self) -> Any:
+    def _check_losses(self, stream: Stream) -> None:
+        losses = {name: value for name, value in self._pending.items() if name.startswith("loss/")}
+        if math.isfinite(float(sum(losses.values()))):
+            return
+        bad = {name: float(value) for name, value in losses.items() if not math.isfinite(float(value))}
+        if bad:
+            said = ", ".join(f"{name} is {value}" for name, value in bad.items())
+            kept = (
+                f"the checkpoint of update {self._saved} is kept"
+                if self._saved > 0
+                else "no checkpoint was written yet"
+            )
+            raise FloatingPointError(
+                f"update {self.updates} at step {stream.env_steps:,}: {said}; {kept}; "
+                "try a smaller learning_rate, or smaller rewards and observations (reward_scale, network.normalise_obs)"
+            )
+
+    def _catch_interrupts(self) -> None:
         if threading.current_thread() is not threading.main_thread():
-            return None
+            return
 
         def interrupt(signum: int, frame: FrameType | None) -> None:
             self._interrupts += 1
@@ -298,7 +343,12 @@ class Run:
                 raise KeyboardInterrupt
             self.panel.warn("Ctrl-C: writing a checkpoint, then ending; once more ends now")
 
-        return signal.signal(signal.SIGINT, interrupt)
+        self._handler = signal.signal(signal.SIGINT, interrupt)
+
+    def _release_interrupts(self) -> None:
+        if self._handler is not None:
+            signal.signal(signal.SIGINT, self._handler)
+            self._handler = None
 
 
 def _state_of(part: Any) -> Any:
@@ -307,11 +357,23 @@ def _state_of(part: Any) -> Any:
 
 def _restore_into(part: Any, saved: Any) -> None:
     if isinstance(part, torch.nn.Module):
+        load_weights(part, saved)
+    elif hasattr(part, "load_state_dict"):
         try:
             part.load_state_dict(saved)
-        except RuntimeError as error:
-            raise ValueError(f"the checkpoint holds another network: {error}") from error
-    elif hasattr(part, "load_state_dict"):
-        part.load_state_dict(saved)
+        except ValueError as error:
+            raise ConfigError(f"the checkpoint holds another optimizer: {error}") from error
     else:
         part.restore(saved)
+
+
+def load_weights(policy: torch.nn.Module, saved: dict[str, Any]) -> None:
+    """Copies saved weights into a policy; ConfigError when they are another network's."""
+    try:
+        policy.load_state_dict(saved)
+    except RuntimeError as error:
+        wrong = " ".join(str(error).split(":", 1)[-1].split())
+        raise ConfigError(
+            f"the checkpoint holds another network: {wrong[:300]}; "
+            "a run that was given a policy object needs it again (policy=...)"
+        ) from error

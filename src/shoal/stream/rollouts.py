@@ -13,6 +13,7 @@ from shoal.envs.native import NativeEnv
 from shoal.envs.vec_env import check_finite
 from shoal.memory.slab import Slab
 from shoal.nets.acting import Acting, Actor, PlanActor, make_actor
+from shoal.nets.policy import Encoder
 from shoal.nets.weights import pack
 from shoal.run.meter import Meter
 from shoal.stream.schedules import Overlap, Schedule, Sync
@@ -33,10 +34,17 @@ class Seat:
     role: str
     rows: slice
     actor: Actor
+    policy: nn.Module
     flat: torch.Tensor
     slab: Slab
     start: np.ndarray[Any, np.dtype[np.bool_]]
     final_values: list[tuple[int, Any, Any]]
+
+    def take(self, policy: nn.Module) -> None:
+        """Gives the actor the weights of `policy`, which may be another module than the last time."""
+        if policy is not self.policy:
+            self.policy, self.flat = policy, pack(policy)
+        self.actor.update(policy, self.flat)
 
     def local(self, group: slice) -> tuple[slice, slice] | None:
         """Where the rows shared with `group` stand: counted in this seat, and in the group."""
@@ -101,10 +109,10 @@ class Rollouts:
         policies, places = _casting(policy, cast, env.num_rows)
         self._seats: list[Seat] = []
         for role, rows in places.items():
-            flat, count = pack(policies[role]), rows.stop - rows.start
-            actor = make_actor(policies[role], env.spec, count, acting)
+            played, count = policies[role], rows.stop - rows.start
+            actor = make_actor(played, env.spec, count, acting, first_row=rows.start)
             slab = Slab(env.spec, num_steps, count, pinned=pinned)
-            self._seats.append(Seat(role, rows, actor, flat, slab, np.ones(count, np.bool_), []))
+            self._seats.append(Seat(role, rows, actor, played, pack(played), slab, np.ones(count, np.bool_), []))
         if self._cast and len(self._groups) > 1:
             raise ConfigError("a cast of several roles needs schedule Sync()")
         only = self._seats[0].actor
@@ -141,15 +149,19 @@ class Rollouts:
         return batch if self._cast else batch[self._seats[0].role]
 
     def publish(self, policy: nn.Module | Mapping[str, nn.Module]) -> int:
-        """Gives the acting side the learner's weights; merges normalisation statistics first. Returns the version."""
+        """Gives the acting side the learner's weights and returns their version.
+
+        Before that, the encoder of a policy in training mode merges the rollout's observations into its statistics;
+        one in eval mode (a frozen opponent's) keeps them.
+        """
         policies, _ = _casting(policy, {s.role: s.rows for s in self._seats} if self._cast else None, self.env.num_rows)
         for seat in self._seats:
-            learner: Any = policies[seat.role]
+            learner = policies[seat.role]
             encoder = getattr(learner, "encoder", None)
-            if encoder is not None and not self._published:
+            if isinstance(encoder, Encoder) and learner.training and not self._published:
                 obs = torch.from_numpy(seat.slab.obs[seat.slab.valid])
                 encoder.observe(obs.to(self.acting.device))
-            seat.actor.update(learner, seat.flat)
+            seat.take(learner)
         self.version += 1
         self._published = True
         return self.version
@@ -175,7 +187,7 @@ class Rollouts:
             seat.actor.row_step[:] = saved["row_step"]
             if seat.actor.state is not None:
                 assign(seat.actor.state, slice(None), saved["recurrent"])
-            seat.actor.update(policies[seat.role], seat.flat)
+            seat.take(policies[seat.role])
         lost = self.env.restore(state["env"])
         self._receive_first()
         self.version, self.env_steps, self._published = state["version"], state["env_steps"], True

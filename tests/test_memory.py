@@ -1,0 +1,139 @@
+"""The slab of a rollout: one memory for NumPy and torch, final observations kept compactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from shoal.memory.slab import BOOLS, FLOATS, Slab
+from shoal.types import ALIGNMENT, Spec, Steps
+
+CPU = torch.device("cpu")
+NESTED = spaces.Dict({"place": spaces.Box(-1, 1, (2,), np.float32), "key": spaces.Discrete(5)})
+
+
+def make(observation: spaces.Space[Any], action: spaces.Space[Any], num_steps: int = 4, num_rows: int = 3) -> Slab:
+    """A slab of a nameless environment."""
+    slab = Slab(Spec.of("Test-v0", observation, action), num_steps, num_rows)
+    slab.clear()
+    return slab
+
+
+def seen(slab: Slab) -> Steps:
+    """The slab as tensors on the CPU."""
+    return slab.steps(version=3, state=None, device=CPU)
+
+
+def test_arrays_have_the_shapes_and_dtypes_of_the_spec() -> None:
+    """Observations and actions as the spaces say (actions float32 or int64); flags bool; the rest float32."""
+    slab = make(spaces.Box(0, 255, (2, 2), np.uint8), spaces.Box(-1, 1, (3,), np.float64))
+    assert (slab.obs.shape, slab.obs.dtype) == ((4, 3, 2, 2), np.uint8)
+    assert (slab.action.shape, slab.action.dtype) == ((4, 3, 3), np.float32)
+    assert make(NESTED, spaces.Discrete(2)).action.dtype == np.int64
+    assert make(NESTED, spaces.MultiDiscrete([2, 3])).action.shape == (4, 3, 2)
+    for name in BOOLS:
+        assert (getattr(slab, name).shape, getattr(slab, name).dtype) == ((4, 3), np.bool_)
+    for name in FLOATS:
+        assert (getattr(slab, name).shape, getattr(slab, name).dtype) == ((4, 3), np.float32)
+    assert slab.valid.all()
+    assert (slab.final_index == -1).all()
+    assert (slab.episode_return.dtype, slab.episode_length.dtype) == (np.float64, np.int64)
+
+
+def test_numpy_and_torch_see_one_memory() -> None:
+    """What is written to an array is in the tensor, and the other way round; every array starts aligned."""
+    slab = make(NESTED, spaces.Discrete(2))
+    steps = seen(slab)
+    assert steps.version == 3
+    pairs = {name: (getattr(slab, name), getattr(steps, name)) for name in (*BOOLS, *FLOATS, "action", "final_index")}
+    pairs |= {key: (slab.obs[key], steps.obs[key]) for key in ("place", "key")}
+    for name, (array, tensor) in pairs.items():
+        assert array.ctypes.data == tensor.data_ptr(), name
+        assert array.ctypes.data % ALIGNMENT == 0, name
+        array[1, 2] = 1
+        assert bool((tensor[1, 2] == 1).all()), name
+        tensor[3, 0] = 1
+        assert array[3, 0].all(), name
+
+
+def test_every_array_is_apart() -> None:
+    """Filling one array changes no other."""
+    slab = make(spaces.Box(-1, 1, (5,), np.float32), spaces.Discrete(2), num_steps=3, num_rows=1)
+    names = ("obs", "action", "final_index", *BOOLS, *FLOATS)
+    for name in names:
+        getattr(slab, name)[...] = 0
+    for number, name in enumerate(names):
+        getattr(slab, name)[...] = 1
+        assert [getattr(slab, other).any() for other in names] == [k <= number for k in range(len(names))]
+
+
+def test_final_observations_are_compact() -> None:
+    """Rows 0 and 2 end at step 1, row 1 at step 3: three final observations, and -1 everywhere else."""
+    slab = make(NESTED, spaces.Discrete(2))
+    final = {"place": np.arange(6, dtype=np.float32).reshape(3, 2), "key": np.array([7, 8, 9])}
+    slab.keep_final(1, np.array([0, 2]), final, first=0)
+    slab.keep_final(3, np.array([1]), final, first=0)
+    steps = seen(slab)
+    assert steps.final_index.tolist() == [[-1, -1, -1], [0, -1, 1], [-1, -1, -1], [-1, 2, -1]]
+    assert steps.final_obs["place"][:3].tolist() == [[0, 1], [4, 5], [2, 3]]
+    assert steps.final_obs["key"][:3].tolist() == [7, 9, 8]
+    assert steps.final_obs["key"].data_ptr() == slab.final_obs["key"].ctypes.data
+    slab.clear()
+    assert (slab.final_index == -1).all()
+    slab.keep_final(0, np.array([1]), final, first=0)
+    assert slab.final_index[0].tolist() == [-1, 0, -1]
+
+
+def test_final_observations_of_a_part_of_the_rows() -> None:
+    """Row 1 of a group that begins at row 2 is row 3 of the slab."""
+    slab = make(spaces.Discrete(9), spaces.Discrete(2), num_rows=4)
+    slab.keep_final(0, np.array([1]), np.array([5, 6]), first=2)
+    steps = seen(slab)
+    assert steps.final_index[0].tolist() == [-1, -1, -1, 0]
+    assert steps.final_obs[0].tolist() == 6
+
+
+def test_there_is_room_for_an_end_in_every_step() -> None:
+    """T * B final observations fit."""
+    slab = make(spaces.Discrete(99), spaces.Discrete(2))
+    for t in range(4):
+        slab.keep_final(t, np.arange(3), np.array([10 * t, 10 * t + 1, 10 * t + 2]), first=0)
+    steps = seen(slab)
+    assert steps.final_index.tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
+    assert steps.final_obs[steps.final_index.long()].tolist() == [[0, 1, 2], [10, 11, 12], [20, 21, 22], [30, 31, 32]]
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is in RAM."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+def test_room_for_final_observations_costs_nothing_until_it_is_used() -> None:
+    """64 MiB of observations take 64 MiB of room for the final ones, but one end touches only its own page."""
+    slab = make(spaces.Box(0, 255, (2**20,), np.uint8), spaces.Discrete(2), num_steps=16, num_rows=4)
+    before = resident_bytes()
+    slab.keep_final(9, np.array([2]), np.ones((4, 2**20), np.uint8), first=0)
+    assert resident_bytes() - before < 8 * 2**20
+    assert slab.final_obs.nbytes == 64 * 2**20
+    slab.obs[...] = 1
+    slab.final_obs[...] = 1
+    assert resident_bytes() - before > 60 * 2**20
+
+
+@pytest.mark.gpu
+def test_a_pinned_slab_is_copied_to_the_device() -> None:
+    """Page-locked memory; the tensors are on the GPU and equal the arrays."""
+    spec = Spec.of("Test-v0", spaces.Box(-1, 1, (2,), np.float32), spaces.Discrete(2))
+    slab = Slab(spec, 4, 3, pinned=True)
+    slab.clear()
+    slab.reward[2, 1] = 5
+    steps = slab.steps(version=0, state=None, device=torch.device("cuda"))
+    torch.cuda.synchronize()
+    assert steps.reward.is_cuda
+    assert steps.reward.cpu().tolist() == slab.reward.tolist()
