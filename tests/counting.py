@@ -54,8 +54,9 @@ def counting_rows(num_rows: int = 3, nan_at: int | None = None) -> serial.Serial
 
 
 class CountingPolicy(nn.Module):
-    """Counts the steps since the start in its state, chooses (row + step + shift) mod 3, and values a step at
-    100 row + 10 step + count: on the way 100 row + 11 step + 1.
+    """Its state counts the steps since the start; it chooses (row + step + shift) mod 3.
+
+    The value is 100 row + 10 step + count: within an episode 100 row + 11 step + 1.
     """
 
     def __init__(self, shift: int = 0) -> None:

@@ -63,8 +63,9 @@ def metrics_sha256(path: Path) -> str:
 
 
 def run_child(task: dict[str, Any]) -> int:
-    """Runs one task in a new interpreter; returns how it ended."""
-    return subprocess.run([sys.executable, "-c", CHILD, json.dumps(task)], check=False, timeout=110).returncode
+    """Runs one task in a new interpreter, with site-packages as here; returns how it ended."""
+    site = ["-S"] if sys.flags.no_site else []
+    return subprocess.run([sys.executable, *site, "-c", CHILD, json.dumps(task)], check=False, timeout=110).returncode
 
 
 @pytest.mark.parametrize("recurrent", ["none", "gru"])

@@ -208,7 +208,7 @@ void NativePool::check_rows(int slot, int first, int count) const {
     throw std::runtime_error("send: slot " + std::to_string(slot) + " is in flight; call recv first");
   }
   for (const Flight& other : flights_) {
-    if (first < other.first + other.count && other.first < first + count) {
+    if (other.count > 0 && first < other.first + other.count && other.first < first + count) {
       throw std::runtime_error("send: rows " + std::to_string(other.first) + " to " +
                                std::to_string(other.first + other.count - 1) + " are in flight in the other slot");
     }

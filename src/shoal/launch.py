@@ -96,7 +96,7 @@ def train(
         config = build(module.Config, preset(algo, own.get("preset"), name))
     if not isinstance(config, module.Config):
         raise ConfigError(f"{algo} needs a config of type {module.Config.__name__}, got {type(config).__name__}")
-    config = build(module.Config, rest, base=config, known=Launch.__slots__)
+    config = build(module.Config, rest, base=config, known=tuple(Launch.__slots__))
     if isinstance(policy, str):
         own["policy"] = policy
     launch = build(Launch, {"env": name, "algo": algo} | own)
@@ -265,7 +265,7 @@ def conclude(job: Job, run: Run, policy: nn.Module) -> Result:
     threshold = None if threshold == math.inf else threshold
     interrupted = run.stop_reason == INTERRUPTED
     begun = time.perf_counter()
-    status = where.read_status() | {"threshold": threshold, "stop_reason": run.stop_reason}
+    status: dict[str, Any] = where.read_status() | {"threshold": threshold, "stop_reason": run.stop_reason}
     greedy = math.nan
     if interrupted:
         status |= {"state": "stopped", "reason": "Ctrl-C"}

@@ -185,8 +185,9 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
         rows: list[int] = np.flatnonzero(ended).tolist()
         if rows:
             kept = np.full(self.num_envs, None, dtype=object)
-            for row in rows:
-                kept[row] = map_tree(copying.copy, take(final_obs, row))
+            copies = take(final_obs, rows)
+            for at, row in enumerate(rows):
+                kept[row] = take(copies, at)
             infos = {"final_obs": kept, "_final_obs": ended, "final_info": {}, "_final_info": ended.copy()}
         if isinstance(self.rows, SerialEnv):
             for row in rows:

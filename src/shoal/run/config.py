@@ -65,7 +65,8 @@ def convert(name: str, value: Any, hint: Any) -> Any:
     wrong = not isinstance(value, fits) or (hint in (int, float) and isinstance(value, bool)) or value != value
     if wrong:
         raise ConfigError(f"{name} must be {said}, got {value!r}")
-    return hint(value) if hint in expected else value
+    kind: Any = hint
+    return kind(value) if kind in expected else value
 
 
 def shallow(config: Any) -> dict[str, Any]:

@@ -38,22 +38,24 @@ class TensorBoard:
     def __init__(self, directory: Path, purge_step: int | None) -> None:
         """`purge_step`: events from this step on are dropped, as a resumed run writes them again."""
         from tensorboardX.event_file_writer import EventsWriter  # pyright: ignore[reportMissingTypeStubs]
-        from tensorboardX.proto import event_pb2, summary_pb2  # pyright: ignore[reportMissingTypeStubs]
 
-        self._events: Any = event_pb2
-        self._summaries: Any = summary_pb2
+        self._events: Any = importlib.import_module("tensorboardX.proto.event_pb2")
+        self._summary: Any = importlib.import_module("tensorboardX.proto.summary_pb2").Summary
         directory.mkdir(exist_ok=True)
         number = len(list(directory.iterdir()))
         self._writer: Any = EventsWriter(str(directory / "events"), f".{number}")
         self._flushed = time.monotonic()
         if purge_step is not None:
-            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._writer.write_event(event_pb2.Event(step=purge_step, wall_time=time.time(), session_log=start))
+            session = self._events.SessionLog
+            start = self._events.Event(
+                step=purge_step, wall_time=time.time(), session_log=session(status=session.START)
+            )
+            self._writer.write_event(start)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Adds a scalar for each number."""
-        scalars = [self._summaries.Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-        summary = self._summaries.Summary(value=scalars)
+        """Adds one event with a scalar for each number."""
+        kind = self._summary
+        summary = kind(value=[kind.Value(tag=name, simple_value=value) for name, value in values.items()])
         self._writer.write_event(self._events.Event(step=step, wall_time=time.time(), summary=summary))
         if time.monotonic() - self._flushed > FLUSH_S:
             self._writer.flush()
