@@ -12,8 +12,10 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from shoal.envs import serial
+from shoal.envs.vec_env import Outputs
 from shoal.nets.distributions import Categorical
 from shoal.nets.policy import Output
+from shoal.types import Ready
 
 LENGTHS = (3, 2, 1000)
 """Row 0 terminates after 3 steps, row 1 is truncated after 2, row 2 goes on; then the same again."""
@@ -51,6 +53,44 @@ def counting_rows(num_rows: int = 3, nan_at: int | None = None) -> serial.Serial
     """Rows 0, 1, 2, ... of the counting environment."""
     rows = count()
     return serial.make(lambda: Counting(next(rows), nan_at), num_rows, name="Counting-v0")
+
+
+class LateReset:
+    """One row that counts to 2, terminates, and then spends a step that only resets it, as some libraries do."""
+
+    def __init__(self) -> None:
+        self.spec, self.num_rows = counting_rows().spec, 1
+        self.out = Outputs(self.spec, 1)
+        self.step_count, self.late = 0, False
+
+    def reset(self, seed: Any) -> None:
+        """Counts from 0."""
+        self.step_count = 0
+
+    def recv(self) -> Ready:
+        """The only row."""
+        return self.out.view(slice(0, 1))
+
+    def send(self, rows: slice, action: Any) -> None:
+        """Steps at once; after an end the action does not matter and the step is invalid."""
+        out = self.out
+        self.step_count = 0 if self.late else self.step_count + 1
+        ended = self.step_count == 2
+        out.valid[0], out.terminated[0], self.late = not self.late, ended, ended
+        out.obs[0] = out.final_obs[0] = (0, self.step_count)
+        out.reward[0] = float(out.valid[0])
+        out.episode_return[0] = out.episode_length[0] = self.step_count
+
+    def state(self) -> dict[str, Any]:
+        """Not needed here."""
+        raise NotImplementedError
+
+    def restore(self, state: dict[str, Any]) -> list[str]:
+        """Not needed here."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Holds nothing."""
 
 
 class CountingPolicy(nn.Module):

@@ -120,7 +120,8 @@ def member(seed: int) -> tuple[Rollouts, nn.Module]:
 
 def train_alone(seed: int, updates: int) -> nn.Module:
     """A2C's own update, with this member's settings."""
-    cfg = A2C(num_envs=4, num_steps=5, **{name: values[seed] for name, values in MEMBERS.items()})
+    own: dict[str, Any] = {name: values[seed] for name, values in MEMBERS.items()}
+    cfg = A2C(num_envs=4, num_steps=5, **own)
     stream, policy = member(seed)
     optimizer = RMSprop(policy.parameters(), lr=cfg.learning_rate, alpha=cfg.alpha, eps=cfg.rmsprop_eps)
     run: Any = SingleRun()
@@ -182,6 +183,26 @@ def test_a_population_of_two_equals_two_single_runs() -> None:
             assert not torch.equal(weight, untrained[name])
 
 
+@pytest.mark.parametrize("norm_adv", [True, False])
+def test_the_loss_of_a_population_is_each_member_s_own(*, norm_adv: bool) -> None:
+    """Two rollouts with invalid steps in them: the loss and its parts are [2], each as if alone."""
+    rolled: list[Steps] = []
+    for seed in range(2):
+        steps = next(member(seed)[0])
+        rolled.append(replace(steps, valid=torch.arange(20).reshape(5, 4) % (seed + 3) != 0))
+    policy = member(0)[1]
+    whole = stacked(rolled)
+    own: list[dict[str, Any]] = [{"ent_coef": 0.1, "vf_coef": 0.5}, {"ent_coef": 0.2, "vf_coef": 1.0}]
+    both = {name: torch.tensor([one[name] for one in own]) for name in own[0]}
+    target = n_step(whole, gamma=0.9, n=5)
+    loss, parts = a2c.a2c_loss(policy(whole.obs, None, whole.start), whole, target, norm_adv=norm_adv, **both)
+    for m, steps in enumerate(rolled):
+        output = policy(steps.obs, None, steps.start)
+        alone, its_parts = a2c.a2c_loss(output, steps, target[m], norm_adv=norm_adv, **own[m])
+        torch.testing.assert_close(loss[m], alone)
+        torch.testing.assert_close(torch.stack(parts)[:, m], torch.stack(its_parts))
+
+
 def test_minibatches_hold_every_valid_step_once() -> None:
     """Seven valid steps in three parts; whole rows in two; another generator, another order."""
     valid = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 0, 1]], dtype=torch.bool)
@@ -208,7 +229,13 @@ def test_take_picks_steps_or_whole_rows() -> None:
 
 def ppo_run(updates: int, *, native: bool = True, **settings: Any) -> Any:
     """PPO for so many updates on 4 rows of CartPole."""
-    shape = {"num_envs": 4, "num_steps": 8, "num_minibatches": 2, "update_epochs": 3, "total_timesteps": 128}
+    shape: dict[str, Any] = {
+        "num_envs": 4,
+        "num_steps": 8,
+        "num_minibatches": 2,
+        "update_epochs": 3,
+        "total_timesteps": 128,
+    }
     run: Any = SingleRun(updates, native=native)
     ppo.train(PPO(**(shape | settings)), make("CartPole-v1", 4), run)
     return run
@@ -219,7 +246,7 @@ def test_learning_rates_follow_their_plan() -> None:
     rates = "train/learning_rate"
     assert ppo_run(2, learning_rate=1e-3).logged[rates] == [1e-3, 1e-3]
     linear = ppo_run(4, learning_rate=1e-3, anneal="linear").logged[rates]
-    assert linear == pytest.approx([7.5e-4, 5e-4, 2.5e-4, 0])
+    assert linear == pytest.approx([1e-3, 7.5e-4, 5e-4, 2.5e-4])
     low = ppo_run(3, learning_rate=1e-6, anneal="kl", target_kl=1e3).logged[rates]
     assert low == pytest.approx([1.5e-6, 2.25e-6, 3.375e-6])
     high = ppo_run(3, learning_rate=1e-3, anneal="kl", target_kl=1e-12).logged[rates]

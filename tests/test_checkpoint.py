@@ -237,6 +237,30 @@ class CrashError(BaseException):
     """The machine stopped: nothing after it reaches the disk."""
 
 
+class Torn:
+    """A file of which only half of what is written arrives when `check` raises."""
+
+    def __init__(self, file: Any, check: Callable[[], None]) -> None:
+        self.file, self.check = file, check
+
+    def __enter__(self) -> Torn:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.file.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def write(self, data: Any) -> int:
+        try:
+            self.check()
+        except BaseException:
+            self.file.write(data[: len(data) // 2])
+            raise
+        return self.file.write(data)
+
+
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, BaseException], list[int]]]:
     """Makes the n-th call that touches the disk raise; after a CrashError, every later one too."""
@@ -244,14 +268,18 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, BaseExce
     def arm(at: int, error: BaseException) -> list[int]:
         calls = [0]
 
+        def check() -> None:
+            calls[0] += 1
+            if calls[0] == at or (calls[0] > at and isinstance(error, CrashError)):
+                raise error
+
         def wrap(owner: Any, name: str) -> None:
             real = getattr(owner, name)
 
             def call(*args: Any, **kwargs: Any) -> Any:
-                calls[0] += 1
-                if calls[0] == at or (calls[0] > at and isinstance(error, CrashError)):
-                    raise error
-                return real(*args, **kwargs)
+                check()
+                made = real(*args, **kwargs)
+                return Torn(made, check) if hasattr(made, "write") else made
 
             monkeypatch.setattr(owner, name, call)
 

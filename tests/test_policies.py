@@ -177,12 +177,13 @@ def test_acting_draws_nothing_from_torch(spec: Spec, kind: Any, *, native: bool)
         before = torch.get_rng_state()
         actor = make_actor(policy, spec, 4, Acting(seed=3, native=native))
         assert isinstance(actor, PlanActor if native and kind == "none" else TorchActor)
-        chosen.append(np.stack([actor.act(obs, start, slice(0, 4)).action for _ in range(5)]))
+        chosen.append(np.stack([actor.act(obs, start, slice(0, 4)).action for _ in range(12)]))
         assert torch.equal(torch.get_rng_state(), before)
     np.testing.assert_array_equal(chosen[0], chosen[1])
-    assert len(np.unique(chosen[0])) > 1
+    for row in range(4):
+        assert len(np.unique(chosen[0][:, row])) > 1
     actor = make_actor(policy, spec, 4, Acting(seed=4, native=native))
-    assert not np.array_equal(np.stack([actor.act(obs, start, slice(0, 4)).action for _ in range(5)]), chosen[0])
+    assert not np.array_equal(np.stack([actor.act(obs, start, slice(0, 4)).action for _ in range(12)]), chosen[0])
 
 
 @pytest.mark.parametrize("native", [True, False])
@@ -228,6 +229,25 @@ def test_a_plain_module_is_wrapped(shape: Any) -> None:
     torch.testing.assert_close(output.value, module.critic(obs).squeeze(-1))
     torch.testing.assert_close(logits(output), module.actor(obs).log_softmax(-1))
     assert output.state is None
+
+
+def test_a_plain_module_sees_floats_of_its_own_kind() -> None:
+    """Float64 observations, as MuJoCo's, fit float32 weights; whole numbers stay as they are."""
+    obs = observations(5, 2)
+    policy = wrap(Plain(4, lambda v: v), DISCRETE)
+    zeros = torch.zeros(5, 2)
+    assert torch.equal(policy(obs.double(), None, zeros).value, policy(obs, None, zeros).value)
+
+    class Whole(nn.Module):
+        """Takes bytes."""
+
+        def forward(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+            """Values from the bytes."""
+            assert seen.dtype == torch.uint8
+            return torch.zeros(len(seen), 4), seen[:, 0].float()
+
+    images = Spec.of("Test-v0", spaces.Box(0, 255, (3,), np.uint8), FOUR)
+    assert wrap(Whole(), images)(torch.full((5, 2, 3), 7, dtype=torch.uint8), None, zeros).value[0, 0] == 7
 
 
 def test_a_plain_gaussian_is_wrapped() -> None:

@@ -27,9 +27,9 @@ from shoal.types import ConfigError, EnvError, Episodes
 if TYPE_CHECKING:
     from pathlib import Path
 
-TINY: dict[str, Any] = {"num_envs": 8, "num_steps": 16, "total_timesteps": 8 * 16 * 20, "stop_at": float("inf")}
-PPO: dict[str, Any] = TINY | {"algo": "ppo", "num_minibatches": 2, "update_epochs": 1, "panel": "none", "name": "run"}
-A2C: dict[str, Any] = TINY | {"algo": "a2c", "panel": "none", "name": "run"}
+TINY: Any = {"num_envs": 8, "num_steps": 16, "total_timesteps": 8 * 16 * 20, "stop_at": float("inf")}
+PPO: Any = TINY | {"algo": "ppo", "num_minibatches": 2, "update_epochs": 1, "panel": "none", "name": "run"}
+A2C: Any = TINY | {"algo": "a2c", "panel": "none", "name": "run"}
 
 
 def weights_sha256(path: Path) -> str:
@@ -77,7 +77,7 @@ class Beats:
 def make_run(path: Path, **settings: Any) -> Run:
     """A run of 10 steps an update in `path`."""
     (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-    told = {"env": "E", "algo": "a", "seed": 1, "num_envs": 8, "total_timesteps": 100, "steps_per_update": 10}
+    told: Any = {"env": "E", "algo": "a", "seed": 1, "num_envs": 8, "total_timesteps": 100, "steps_per_update": 10}
     directory = RunDirectory(path)
     return Run(directory, Settings(**told | settings), Log(directory.metrics, []), panel_of("none"))
 
@@ -150,52 +150,47 @@ def test_lost_lines_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert [line["update"] for line in read(tmp_path / "metrics.jsonl")] == [6, 7, 8, 9, 10]
 
 
-class Interrupting:
-    """A panel that presses Ctrl-C when the line of an update arrives."""
+def press_ctrl_c(patch: pytest.MonkeyPatch, *, after: int, times: int = 1) -> list[str]:
+    """Presses Ctrl-C in the update that follows `after` updates; returns the list of what the panel will be told."""
+    real, left, told = Run.log, [times], list[str]()
 
-    def __init__(self, update: int, times: int) -> None:
-        self.at, self.times, self.warnings = update, times, list[str]()
+    def log(self: Run, stats: dict[str, Any]) -> None:
+        while self.updates == after and left[0]:
+            left[0] -= 1
+            os.kill(os.getpid(), signal.SIGINT)
+        real(self, stats)
 
-    def update(self, record: dict[str, Any], run: Run) -> None:
-        if record["update"] == self.at:
-            for _ in range(self.times):
-                os.kill(os.getpid(), signal.SIGINT)
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
-
-    def finish(self, result: Any) -> None:
-        self.warnings.append("finished")
-
-    def close(self) -> None:
-        pass
+    panel = panel_of("none")
+    patch.setattr(panel, "warn", told.append)
+    patch.setattr(launch, "panel_of", lambda kind: panel)
+    patch.setattr(Run, "log", log)
+    return told
 
 
 @pytest.mark.parametrize("settings", [PPO, PPO | {"native": False}, A2C], ids=["ppo", "ppo in torch", "a2c"])
 @pytest.mark.parametrize("times", [1, 2])
 def test_interrupted_and_resumed_equals_uninterrupted(
-    settings: dict[str, Any], times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Any, times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C at update 8 of 20, once or twice, then resume: weights and metrics equal the uninterrupted run's."""
+    """Ctrl-C in update 10 of 20, once or twice, then resume: weights and metrics equal the uninterrupted run's."""
     monkeypatch.setattr(Settings, "log_every", property(lambda self: 4))
     monkeypatch.setattr(Settings, "checkpoint_every", property(lambda self: 3))
     whole = shoal.train("CartPole-v1", run_dir=tmp_path / "whole", **settings)
     handler = signal.getsignal(signal.SIGINT)
-    panel = Interrupting(8, times)
     with monkeypatch.context() as patch:
-        patch.setattr(launch, "panel_of", lambda kind: panel)
+        told = press_ctrl_c(patch, after=9, times=times)
         path = tmp_path / "cut" / "CartPole-v1" / settings["algo"] / "run"
         if times == 1:
             result = shoal.train("CartPole-v1", run_dir=tmp_path / "cut", **settings)
-            assert (result.path, result.interrupted, result.solved, result.steps) == (path, True, False, 8 * 128)
-            assert [warning.split()[0] for warning in panel.warnings] == ["Ctrl-C:", "stopped"]
+            assert (result.path, result.interrupted, result.solved, result.steps) == (path, True, False, 10 * 128)
+            assert [message.split()[0] for message in told] == ["Ctrl-C:", "stopped"]
         else:
             with pytest.raises(KeyboardInterrupt):
                 shoal.train("CartPole-v1", run_dir=tmp_path / "cut", **settings)
     assert signal.getsignal(signal.SIGINT) is handler
     found = checkpoint.load(path / "checkpoints")
     assert found is not None
-    assert found.updates == (8 if times == 1 else 6)
+    assert found.updates == (10 if times == 1 else 9)
     assert status(path)["state"] == "stopped"
     resumed = shoal.resume(path, panel="none")
     assert status(path)["state"] == "finished"
@@ -224,7 +219,7 @@ class Rising(gym.Env[Any, Any]):
 
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 @pytest.mark.parametrize("settings", [PPO, PPO | {"native": False}, A2C], ids=["ppo", "ppo in torch", "a2c"])
-def test_loss_that_is_not_finite(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_loss_that_is_not_finite(settings: Any, tmp_path: Path) -> None:
     """The error names update and step; nothing of the update is saved; the status says why."""
     told = r"update 26 at step 3,328: loss/\w+ is (nan|inf).*the checkpoint of update 24 is kept; try a smaller"
     settings = settings | {"total_timesteps": 8 * 16 * 60}
@@ -241,7 +236,7 @@ def test_loss_that_is_not_finite(settings: dict[str, Any], tmp_path: Path) -> No
 
 @pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("settings", [PPO, A2C], ids=["ppo", "a2c"])
-def test_evaluation_changes_no_bit_of_training(settings: dict[str, Any], native: bool, tmp_path: Path) -> None:
+def test_evaluation_changes_no_bit_of_training(settings: Any, tmp_path: Path, *, native: bool) -> None:
     """Evaluation every 500 steps: its returns stand in the metrics; weights and other metrics are as without."""
     settings = settings | {"native": native}
     without = shoal.train("CartPole-v1", run_dir=tmp_path / "without", **settings)
@@ -255,10 +250,10 @@ def test_evaluation_changes_no_bit_of_training(settings: dict[str, Any], native:
 
 def test_evaluation_survives_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An interrupted run evaluates at the same steps, with the same returns, as the uninterrupted one."""
-    settings = PPO | {"eval_every": 300, "eval_episodes": 2}
+    settings: Any = PPO | {"eval_every": 300, "eval_episodes": 2}
     whole = shoal.train("CartPole-v1", run_dir=tmp_path / "whole", **settings)
     with monkeypatch.context() as patch:
-        patch.setattr(launch, "panel_of", lambda kind: Interrupting(8, 1))
+        press_ctrl_c(patch, after=7)
         cut = shoal.train("CartPole-v1", run_dir=tmp_path / "cut", **settings)
     shoal.resume(cut.path, panel="none")
     assert metrics(cut.path) == metrics(whole.path)
@@ -280,15 +275,15 @@ class Failing(gym.Wrapper[Any, Any, Any, Any]):
 
 
 @pytest.mark.parametrize("nan", [False, True])
-def test_environment_that_fails_at_once_leaves_nothing(nan: bool, run_dir: Path) -> None:
+def test_environment_that_fails_at_once_leaves_nothing(run_dir: Path, *, nan: bool) -> None:
     """The first step raises or returns NaN: the error arrives, and no directory is left, nor an empty one above."""
-    with pytest.raises(EnvError if nan else RuntimeError, match="row 0 at step 1|out of coffee"):
+    with pytest.raises(EnvError if nan else RuntimeError, match=r"row 0 at step 1|out of coffee"):
         shoal.train(Failing, env_kwargs={"at": 1, "nan": nan}, run_dir=run_dir, **PPO)
     assert not run_dir.exists() or not list(run_dir.iterdir())
 
 
 @pytest.mark.parametrize("nan", [False, True])
-def test_environment_that_fails_later(nan: bool, run_dir: Path) -> None:
+def test_environment_that_fails_later(run_dir: Path, *, nan: bool) -> None:
     """The 100th step of a row fails: the run's status says failed and why, and its checkpoints load."""
     with pytest.raises(EnvError if nan else RuntimeError) as caught:
         shoal.train(Failing, env_kwargs={"at": 100, "nan": nan}, run_dir=run_dir, **PPO)

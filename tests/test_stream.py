@@ -12,12 +12,12 @@ from torch import nn
 
 from shoal.envs.make import make
 from shoal.nets.acting import Acting, PlanActor
-from shoal.nets.policy import MlpPolicy, Network, make_policy
+from shoal.nets.policy import Encoder, MlpPolicy, Network, make_policy
 from shoal.nets.weights import pack
 from shoal.stream.rollouts import Rollouts, rollouts
 from shoal.stream.schedules import Overlap, Sync, schedule
 from shoal.types import ConfigError, EnvError, Steps, map_tree
-from tests.counting import CountingPolicy, counting_rows
+from tests.counting import CountingPolicy, LateReset, counting_rows
 
 ARRAYS = ("start", "action", "log_prob", "value", "next_value", "reward", "terminated", "truncated", "valid")
 SCHEDULES = [Sync(), Overlap()]
@@ -293,6 +293,43 @@ def test_a_restored_stream_goes_on_bit_for_bit(backend: str, way: Any, network: 
     assert [steps.version for steps in continued] == [2, 3, 4]
     if network.get("recurrent") == "gru":
         assert torch.equal(expected[0].state, continued[0].state)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_restored_stream_knows_which_rows_start(schedule: Any) -> None:
+    """Row 1 ended with the last step that was saved; a stream that had gone elsewhere begins its episode."""
+    policy = CountingPolicy()
+    stream = rollouts(counting_rows(), policy, num_steps=4, schedule=schedule)
+    pull(stream, policy, 1)
+    state = stream.state()
+    expected = pull(stream, policy, 1)
+    again = rollouts(counting_rows(), policy, num_steps=3, schedule=schedule)
+    pull(again, policy, 1)
+    again.restore(state, policy)
+    steps = next(again)
+    check(steps, start=flags(".x.", "...", "xx."), state=[1, 2, 4], value=expected[0].value[:3].tolist())
+
+
+def test_steps_that_only_reset_are_marked_and_skipped() -> None:
+    """Two steps to the end, one that only resets, and again; the policy's memory begins after it."""
+    policy: Any = CountingPolicy()
+    policy.encoder = Encoder(counting_rows().spec, normalise=True)
+    stream = rollouts(LateReset(), policy, num_steps=5)
+    check(
+        next(stream),
+        obs=[[[0, 0]], [[0, 1]], [[0, 2]], [[0, 0]], [[0, 1]]],
+        start=flags("x", ".", "x", "x", "."),
+        valid=flags("x", "x", ".", "x", "x"),
+        terminated=flags(".", "x", ".", ".", "x"),
+        reward=[[1], [1], [0], [1], [1]],
+        # The invalid step's own value is of no account: 20 for its step and 1 for the count.
+        value=[[1], [12], [21], [1], [12]],
+        next_value=[[12], [0], [1], [12], [0]],
+    )
+    assert stream.episodes.lengths.tolist() == [2, 2]
+    stream.publish(policy)
+    assert policy.encoder.normaliser is not None
+    assert policy.encoder.normaliser.total_mean.tolist() == [0, 0.5]
 
 
 @pytest.mark.parametrize("nan_at", [1, 2])

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import nn
 
 from shoal import algos
@@ -84,15 +85,22 @@ class Job:
     env_kwargs: dict[str, Any] | None = None
     policy: Any = None
     """A module, a function of the Spec, or `package.module:Class`; None for the default policy."""
+    reopened: bool = False
+    """Whether it was read from a run directory, which holds names only."""
 
     def rows(self, num_envs: int) -> VecEnv:
         """Rows of the environment."""
         launch = self.launch
-        threads = launch.threads()
-        return make(self.factory, num_envs, backend=launch.backend, num_threads=threads, env_kwargs=self.env_kwargs)
+        settings: dict[str, Any] = {"backend": launch.backend, "num_threads": launch.threads()}
+        try:
+            return make(self.factory, num_envs, env_kwargs=self.env_kwargs, **settings)
+        except ConfigError as error:
+            if not self.reopened or callable(self.factory):
+                raise
+            raise ConfigError(f"{error}; a run that was given a callable needs it again (factory=...)") from error
 
     def make_policy(self, rows: VecEnv) -> nn.Module | None:
-        """The user's policy for these rows, if there is one.
+        """The user's policy for these rows, if there is one; a factory draws its weights from the launch's seed.
 
         Raises:
             ConfigError: there is no such policy, or it is neither a module nor a function of the Spec.
@@ -106,7 +114,9 @@ class Job:
             return None
         if not isinstance(chosen, nn.Module):
             _check_factory(chosen)
-        return wrap(chosen, rows.spec)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.launch.seed)
+            return wrap(chosen, rows.spec)
 
 
 def _check_factory(chosen: Any) -> None:

@@ -164,7 +164,7 @@ def resume(
             raise ConfigError(f"resume cannot change {name!r}, only {', '.join(CHANGEABLE)}; train a new run instead")
     launch, config = build(Launch, own, base=launch), build(module.Config, rest, base=config)
     check_device(launch.device)
-    job = Job(launch, config, factory or launch.env, env_kwargs, policy or launch.policy)
+    job = Job(launch, config, factory or launch.env, env_kwargs, policy or launch.policy, reopened=True)
     shown = panel_of(panel)
     with closing(job.rows(config.num_envs)) as rows:
         made = job.make_policy(rows)

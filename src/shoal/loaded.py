@@ -44,7 +44,7 @@ def load(path: str | Path, *, run_dir: str = "runs", policy: Any = None, factory
         raise ConfigError(f'tag must be "" (the newest checkpoint) or "best", got {tag!r}')
     where = directories.find(path, Path(run_dir))
     module, launch, config, env_kwargs = from_toml(where.read_config())
-    job = Job(launch, config, factory or launch.env, env_kwargs, policy or launch.policy)
+    job = Job(launch, config, factory or launch.env, env_kwargs, policy or launch.policy, reopened=True)
     with closing(job.rows(1)) as rows:
         made = job.make_policy(rows) or module.make_policy(rows.spec, config.network, launch.seed)
     found = checkpoint.load(where.checkpoints, kind={"env": launch.env, "algo": launch.algo}, tag=tag)
@@ -78,7 +78,7 @@ class Loaded:
         array = _cast(obs, leaf.dtype)
         alone = array.shape == leaf.shape
         batch = array[None] if alone else array
-        if batch.shape[1:] != leaf.shape:
+        if not len(batch) or batch.shape[1:] != leaf.shape:
             raise ValueError(f"{self.spec.env_id}: expected an observation {leaf.shape} or [N, ...], got {array.shape}")
         if self._actor is None or len(self._start) != len(batch):
             acting = Acting(self._job.launch.seed, native=self._job.launch.native)

@@ -95,8 +95,8 @@ def train(cfg: A2C, env: VecEnv, run: Run, policy: nn.Module | None = None) -> n
     update = native_update(plan, optimizer, cfg, run) if plan else torch_update(policy, optimizer, cfg, run)
     for rollout in loop:
         if cfg.anneal == "linear":
-            done = min(1.0, stream.env_steps / cfg.total_timesteps)
-            optimizer.param_groups[0]["lr"] = cfg.learning_rate * (1 - done)
+            left = 1 - (stream.env_steps - rollout.reward.numel()) / cfg.total_timesteps
+            optimizer.param_groups[0]["lr"] = cfg.learning_rate * left
         reward = rollout.reward * cfg.reward_scale
         update(rollout, n_step(rollout, gamma=cfg.gamma, n=cfg.num_steps, reward=reward))
         run.log({"train/learning_rate": optimizer.param_groups[0]["lr"]})

@@ -118,8 +118,8 @@ def train(cfg: PPO, env: VecEnv, run: Run, policy: nn.Module | None = None) -> n
     update = native_update(plan, optimizer, cfg, run) if plan else torch_update(policy, optimizer, cfg, run)
     for rollout in loop:
         if cfg.anneal == "linear":
-            done = min(1.0, stream.env_steps / cfg.total_timesteps)
-            optimizer.param_groups[0]["lr"] = cfg.learning_rate * (1 - done)
+            left = 1 - (stream.env_steps - rollout.reward.numel()) / cfg.total_timesteps
+            optimizer.param_groups[0]["lr"] = cfg.learning_rate * left
         reward = rollout.reward * cfg.reward_scale
         advantage, target = gae(rollout, gamma=cfg.gamma, gae_lambda=cfg.gae_lambda, reward=reward)
         kl = 0.0

@@ -182,9 +182,10 @@ class PlainPolicy(nn.Module):
     """A user's module `obs [N, ...] -> (logits, value)`, or `(mean, log_std, value)` for Box actions."""
 
     def __init__(self, module: nn.Module, spec: Spec, *, squash: bool = False) -> None:
-        """Wraps `module`; its values may be [N] or [N, 1]."""
+        """Wraps `module`; its values may be [N] or [N, 1]. It gets float observations in its parameters' dtype."""
         super().__init__()
         self.module = module
+        self.dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
         self.obs_dims = len(spec.observation.single.shape)
         self.head = head(spec.action_space, squash=squash)
         self.out = head_size(spec.action_space)
@@ -196,7 +197,8 @@ class PlainPolicy(nn.Module):
     def forward(self, obs: Tensor, state: None, start: Tensor) -> Output:
         """[T, B, *obs] -> Output."""
         lead = obs.shape[: obs.dim() - self.obs_dims]
-        given = self.module(obs.reshape(-1, *obs.shape[len(lead) :]))
+        seen = obs.reshape(-1, *obs.shape[len(lead) :])
+        given = self.module(seen.to(self.dtype) if seen.is_floating_point() else seen)
         parts: tuple[Tensor, ...] = tuple(given) if isinstance(given, tuple | list) else (given,)
         logits, value, number = parts[0], parts[-1], lead.numel()
         if len(parts) not in (2, 3) or logits.shape != (number, self.out) or value.numel() != number:

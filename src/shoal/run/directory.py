@@ -48,12 +48,16 @@ class RunDirectory:
         return read_toml(self.config)
 
     def read_status(self) -> dict[str, Any]:
-        """Where the run stands; empty when it never got so far, or when the file is damaged."""
+        """Where the run stands; empty when it never got so far. ConfigError when it is damaged; `resume` needs none."""
         try:
             status = json.loads(self.status.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
+        except FileNotFoundError:
             return {}
-        return status if isinstance(status, dict) else {}
+        except ValueError as error:
+            raise ConfigError("run.json is damaged; delete it") from error
+        if not isinstance(status, dict):
+            raise ConfigError("run.json is damaged; delete it")
+        return status
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Replaces `config.toml` in one step."""

@@ -1,0 +1,81 @@
+"""Learning: each algorithm reaches a return that only a correct one reaches, or a value known in closed form."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from shoal import algos, launch
+from shoal.envs.make import make
+from shoal.nets.policy import Network
+from tests.learn.envs import Forever, Recall
+from tests.single_run import SingleRun
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def train(env: Any, run_dir: Path, *, seed: int = 1, **settings: Any) -> launch.Result:
+    """A silent run, seed 1."""
+    return launch.train(env, panel="none", run_dir=str(run_dir), seed=seed, **settings)
+
+
+@pytest.mark.parametrize("schedule", ["sync", "overlap"])
+def test_cartpole_by_ppo(schedule: str, run_dir: Path) -> None:
+    """The preset stops at a mean return of 475, and its greedy policy holds it."""
+    result = train("CartPole-v1", run_dir, schedule=schedule)
+    assert result.stop_reason.startswith("mean return")
+    assert result.steps <= 200_000
+    assert result.greedy_return >= 475
+
+
+def test_cartpole_by_a2c(run_dir: Path) -> None:
+    """The preset for 300,000 steps."""
+    result = train("CartPole-v1", run_dir, algo="a2c", stop_at=math.inf, total_timesteps=300_000)
+    assert result.greedy_return >= 475
+
+
+def test_pendulum_by_ppo(run_dir: Path) -> None:
+    """The preset for continuous actions; a policy at random gets about -1,200."""
+    assert train("Pendulum-v1", run_dir).greedy_return >= -250
+
+
+RECALL: dict[str, dict[str, Any]] = {
+    "ppo": {"num_minibatches": 4, "update_epochs": 4, "total_timesteps": 16_000},
+    "a2c": {"total_timesteps": 64_000},
+}
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+@pytest.mark.parametrize("recurrent", ["none", "gru", "lstm"])
+def test_only_a_memory_answers_the_cue(algo: str, recurrent: Any, run_dir: Path) -> None:
+    """Chance is 1/2: a feed-forward policy stays there, one with a memory answers."""
+    network = Network(hidden=(16,), recurrent=recurrent, recurrent_size=16)
+    shape: dict[str, Any] = {"num_envs": 32, "num_steps": 20, "learning_rate": 5e-3, "gamma": 0.95, "ent_coef": 0.01}
+    result = train(Recall, run_dir, algo=algo, network=network, **shape, **RECALL[algo])
+    if recurrent == "none":
+        assert 0.3 <= result.greedy_return <= 0.7
+    else:
+        assert result.greedy_return > 0.9
+
+
+FOREVER: dict[str, tuple[int, dict[str, Any]]] = {
+    "ppo": (40, {"num_steps": 20, "num_minibatches": 4}),
+    "a2c": (200, {"num_steps": 5, "anneal": "none"}),
+}
+
+
+@pytest.mark.parametrize(("recurrent", "native"), [("none", True), ("none", False), ("gru", False)])
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+def test_a_time_limit_does_not_lower_the_value(algo: str, recurrent: Any, *, native: bool) -> None:
+    """Reward 1 for ever at gamma 0.9 is worth 10; without the bootstrap at truncation it would be 5.3."""
+    updates, settings = FOREVER[algo]
+    module = algos.load(algo)
+    network = Network(hidden=(16,), recurrent=recurrent, recurrent_size=8)
+    cfg = module.Config(num_envs=16, learning_rate=1e-2, gamma=0.9, network=network, **settings)
+    policy = module.train(cfg, make(Forever, 16), SingleRun(updates, native=native))
+    output = policy(torch.ones(10, 1, 1), policy.initial_state(1), torch.zeros(10, 1))
+    torch.testing.assert_close(output.value.mean(), torch.tensor(10.0), rtol=0, atol=0.3)
