@@ -11,6 +11,8 @@ from shoal import _native
 
 MASK = 0xFFFFFFFF
 
+SCANS: Any = _native  # called with unpacked arrays
+
 
 def philox_reference(key: tuple[int, int], counter: tuple[int, int, int, int]) -> list[int]:
     """Philox4x32-10 as Salmon et al. write it."""
@@ -121,7 +123,7 @@ def gae(slab: dict[str, Any], gamma: float, gae_lambda: float) -> NDArray[np.flo
 def n_step(slab: dict[str, Any], gamma: float, n: int) -> NDArray[np.float32]:
     out = np.full_like(slab["reward"], np.nan)
     names = ("reward", "next_value", "terminated", "ended", "valid")
-    _native.n_step(*(slab[name] for name in names), np.full(slab["reward"].shape[0], gamma), n, out)
+    SCANS.n_step(*(slab[name] for name in names), np.full(slab["reward"].shape[0], gamma), n, out)
     return out
 
 
@@ -218,14 +220,14 @@ def test_scans_equal_references_on_a_population() -> None:
     lam = np.array([0.95, 0.5, 1.0])
     advantage = np.full((3, 11, 7), np.nan, np.float32)
     names = ("reward", "value", "next_value", "terminated", "ended", "valid")
-    _native.gae(*(slab[name] for name in names), gamma, lam, advantage)
+    SCANS.gae(*(slab[name] for name in names), gamma, lam, advantage)
     for m in range(3):
         for b in range(7):
             expected = gae_reference(slab, m, b, gamma[m], lam[m])
             np.testing.assert_allclose(advantage[m, :, b], expected, atol=2e-5)
     for n in (1, 3, 11, 50):
         target = np.full((3, 11, 7), np.nan, np.float32)
-        _native.n_step(*(slab[name] for name in names if name != "value"), gamma, n, target)
+        SCANS.n_step(*(slab[name] for name in names if name != "value"), gamma, n, target)
         for m, t, b in np.ndindex(3, 11, 7):
             assert target[m, t, b] == pytest.approx(n_step_reference(slab, m, b, t, float(gamma[m]), n), abs=2e-5)
 

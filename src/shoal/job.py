@@ -54,6 +54,8 @@ class Launch:
     """Also log to `wandb` or `trackio` (extras of the package)."""
     preset: str | None = None
     """Start from the settings of this name (such as `paac`) instead of the environment's."""
+    info_keys: tuple[str, ...] = ()
+    """Numbers in the last info of every episode that become the metrics info/KEY (Python environments)."""
     native: bool = True
     """Lower the policy to native code where that is possible; off, torch does all."""
 
@@ -92,6 +94,7 @@ class Job:
         """Rows of the environment."""
         launch = self.launch
         settings: dict[str, Any] = {"backend": launch.backend, "num_threads": launch.threads()}
+        settings["info_keys"] = tuple(launch.info_keys)
         try:
             return make(self.factory, num_envs, env_kwargs=self.env_kwargs, **settings)
         except ConfigError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
+from math import inf, prod
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -26,6 +26,15 @@ ALIGNMENT = 64
 
 class ConfigError(ValueError):
     """A setting that cannot work; the message says which one and what would work."""
+
+
+def check_ranges(config: Any, **ranges: tuple[float, float]) -> None:
+    """ConfigError naming the first setting of `config` that lies outside its range (both ends belong to it)."""
+    for name, (low, high) in ranges.items():
+        value = getattr(config, name)
+        if not low <= value <= high:
+            allowed = f">= {low:g}" if high == inf else f"between {low:g} and {high:g}"
+            raise ConfigError(f"{name} must be {allowed}, got {value}")
 
 
 class EnvError(RuntimeError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from shoal.nets.policy import Network, make_policy
 from shoal.nets.weights import pack
 from shoal.stream.rollouts import rollouts
 from shoal.stream.schedules import schedule
-from shoal.types import ConfigError, Steps
+from shoal.types import ConfigError, Steps, check_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,8 +73,10 @@ class A2C:
 
     def __post_init__(self) -> None:
         """Refuses what cannot work, with what would."""
-        if min(self.num_envs, self.num_steps, self.total_timesteps) < 1:
-            raise ConfigError("num_envs, num_steps and total_timesteps must be >= 1")
+        counts = ("total_timesteps", "num_envs", "num_steps", "act_block", "grad_shards")
+        positive = ("learning_rate", "rmsprop_eps", "max_grad_norm", "reward_scale")
+        check_ranges(self, **dict.fromkeys(counts, (1, inf)), gamma=(0, 1), alpha=(0, 1), vf_coef=(0, inf))
+        check_ranges(self, **dict.fromkeys(positive, (1e-12, inf)))
         if self.norm_adv and self.num_envs * self.num_steps < 2:
             raise ConfigError("a rollout of 1 step cannot be normalised; use norm_adv=False or more num_envs")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
+from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from shoal.nets.policy import Network, make_policy
 from shoal.nets.weights import pack
 from shoal.stream.rollouts import rollouts
 from shoal.stream.schedules import schedule
-from shoal.types import ConfigError, Steps, map_tree, select
+from shoal.types import ConfigError, Steps, check_ranges, map_tree, select
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,9 +82,11 @@ class PPO:
 
     def __post_init__(self) -> None:
         """Refuses what cannot work, with what would."""
+        counts = ("num_envs", "num_steps", "num_minibatches", "update_epochs", "act_block", "grad_shards")
+        positive = ("learning_rate", "adam_eps", "clip_coef", "max_grad_norm", "reward_scale")
+        check_ranges(self, total_timesteps=(1, inf), **dict.fromkeys(counts, (1, inf)), gamma=(0, 1), gae_lambda=(0, 1))
+        check_ranges(self, **dict.fromkeys(positive, (1e-12, inf)), vf_coef=(0, inf))
         batch = self.num_envs * self.num_steps
-        if min(self.num_envs, self.num_steps, self.num_minibatches, self.update_epochs, self.total_timesteps) < 1:
-            raise ConfigError("num_envs, num_steps, num_minibatches, update_epochs and total_timesteps must be >= 1")
         if batch % self.num_minibatches:
             fits = max(n for n in range(1, self.num_minibatches + 1) if batch % n == 0)
             raise ConfigError(

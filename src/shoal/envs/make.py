@@ -138,5 +138,5 @@ def _check_keywords(
 
 
 def _near(name: str, known: Collection[str]) -> str:
-    near = get_close_matches(name, list(known), n=3)
+    near = get_close_matches(name, sorted(set(known)), n=3)
     return f"; did you mean {', '.join(near)}?" if near else ""

@@ -286,6 +286,9 @@ class Run:
     def _note(self, episodes: Episodes) -> None:
         self._returns.extend(episodes.returns.tolist())
         self._lengths.extend(episodes.lengths.tolist())
+        for key, values in episodes.info.items():
+            for value in values.tolist():
+                self.log({f"info/{key}": value})
         self._episodes += len(episodes.returns)
 
     def _write_line(self, stream: Stream) -> None:

@@ -118,7 +118,7 @@ class Rollouts:
         only = self._seats[0].actor
         self._plan = only.plan if isinstance(only, PlanActor) and self._fusible(only) else None
         self._obs: list[Tree] = []
-        self._ends: list[tuple[Any, Any]] = []
+        self._ends: list[tuple[Any, ...]] = []
         env.reset(acting.seed)
         self._receive_first()
 
@@ -238,8 +238,9 @@ class Rollouts:
                     self._act(t + 1, number, group)
         for seat in self._seats:
             self._bootstrap(seat)
-        returns, lengths = zip(*self._ends, strict=True) if self._ends else ((), ())
-        self.episodes = Episodes(np.array(returns, np.float64), np.array(lengths, np.int64), {})
+        keys = self.env.spec.info_keys
+        columns = np.array(self._ends, np.float64).reshape(-1, 2 + len(keys)).T
+        self.episodes = Episodes(columns[0], columns[1].astype(np.int64), dict(zip(keys, columns[2:], strict=True)))
 
     def _act(self, t: int, number: int, group: slice) -> None:
         begun = time.perf_counter()
@@ -277,7 +278,8 @@ class Rollouts:
             if ended[theirs].any():
                 self._record_ends(seat, t, mine, select(ready.final_obs, theirs))
         for row in np.flatnonzero(ended):
-            self._ends.append((ready.episode_return[row], ready.episode_length[row]))
+            numbers = (ready.info[key][row] for key in self.env.spec.info_keys)
+            self._ends.append((ready.episode_return[row], ready.episode_length[row], *numbers))
 
     def _record_ends(self, seat: Seat, t: int, mine: slice, final_obs: Tree) -> None:
         slab = seat.slab
