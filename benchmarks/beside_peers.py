@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks import learn, speed
+from benchmarks import learn, speed, step_serial
 from benchmarks.peers.run_peers import measure
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ ALONE = (
 
 def peer_rows(row: MakeRow) -> list[dict[str, Any]]:
     """Every claim beside a peer, then each peer's own figures."""
-    return [*stepping_rows(row), *ppo_rows(row), *solve_rows(row), *(alone(row, *pair) for pair in ALONE)]
+    claims = [*stepping_rows(row), serial_row(row), *ppo_rows(row), *solve_rows(row)]
+    return [*claims, *(alone(row, *pair) for pair in ALONE)]
 
 
 def stepping_rows(row: MakeRow) -> list[dict[str, Any]]:
@@ -54,6 +55,14 @@ def stepping_rows(row: MakeRow) -> list[dict[str, Any]]:
         row("stepping CartPole, 4,096 rows, one core", middle(one), sps(theirs), "steps/s", note, bar=1.1),
         row("stepping CartPole, 4,096 rows, two cores", middle(two), sps(theirs), "steps/s", note, bar=2.0),
     ]
+
+
+def serial_row(row: MakeRow) -> dict[str, Any]:
+    """Python CartPole, 64 rows in `serial`, beside a bare loop over one."""
+    result = step_serial.measure(pairs=9, num_envs=64)
+    note = "a bare Gymnasium loop over one environment in the same process; medians of 9 alternating pairs"
+    claim = "stepping Python CartPole in serial, 64 rows"
+    return row(claim, result["serial_steps_per_second"], result["bare_steps_per_second"], "steps/s", note, bar=0.9)
 
 
 def ppo_rows(row: MakeRow) -> list[dict[str, Any]]:
