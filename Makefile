@@ -56,7 +56,7 @@ test: $(BUILT) ## the tests, without the slow ones; ARGS go to pytest
 test-all: $(BUILT) ## the slow tests too, and those that need a GPU if there is one
 	@$(BIN)/python -m pytest -q -m 'not peers' $(ARGS)
 
-check: $(BUILT) ## format, lint, types, import order, stub and README table
+check: $(BUILT) ## format, lint, types, import order, generated files
 	@failed=0; \
 	step() { \
 	  printf '  %-13s ' "$$1"; shift; \
@@ -69,6 +69,7 @@ check: $(BUILT) ## format, lint, types, import order, stub and README table
 	step 'import order' $(BIN)/lint-imports; \
 	step 'stub' $(BIN)/python scripts/stub.py --check; \
 	step 'README table' $(BIN)/python scripts/readme_table.py --check; \
+	step 'settings page' $(BIN)/python docs/settings.py --check; \
 	exit $$failed
 
 format: $(BUILT) ## repair what `check` finds and a tool can repair
@@ -77,6 +78,7 @@ format: $(BUILT) ## repair what `check` finds and a tool can repair
 	@$(BIN)/clang-format -i $(SOURCES)
 	@$(BIN)/python scripts/stub.py
 	@$(BIN)/python scripts/readme_table.py
+	@$(BIN)/python docs/settings.py
 
 tidy: $(BUILT) ## clang-tidy on the native core (slow)
 	@$(BIN)/clang-tidy --quiet -p build $(filter %.cpp,$(SOURCES))
@@ -85,6 +87,7 @@ bench: $(BUILT) ## steps per second against this machine's own limit
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 bench-peers: $(BUILT) ## the same beside other libraries, each in a virtual environment of its own
+	@$(BIN)/python benchmarks/peers/setup_peers.py
 	@$(BIN)/python -m benchmarks --peers $(ARGS)
 
 docs: $(BUILT) ## build the site into site/
