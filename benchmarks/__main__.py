@@ -23,9 +23,9 @@ RESULTS = Path(__file__).parent / "results"
 Row = dict[str, Any]
 
 
-def row(claim: str, ours: float, theirs: float | None, unit: str, note: str, *, bar: float | None = None) -> Row:
+def row(claim: str, ours: float | None, theirs: float | None, unit: str, note: str, *, bar: float | None = None) -> Row:
     """One line of the table; the ratio is ours over theirs."""
-    ratio = None if not theirs else ours / theirs
+    ratio = ours / theirs if ours and theirs else None
     return {"claim": claim, "ours": ours, "theirs": theirs, "ratio": ratio, "bar": bar, "unit": unit, "note": note}
 
 

@@ -121,7 +121,7 @@ def alone(row: MakeRow, peer: str, task: str) -> dict[str, Any]:
     """A peer's own figure."""
     record = measure(peer, task)
     settings = ", ".join(f"{k} {v}" for k, v in record["settings"].items())
-    return row(f"{peer}: {task}", record["sps"] or 0.0, None, "steps/s", f"{settings}; {said([record])}")
+    return row(f"{peer}: {task}", None, record["sps"], "steps/s", f"{settings}; {said([record])}")
 
 
 def sps(records: list[dict[str, Any]]) -> float | None:

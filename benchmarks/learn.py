@@ -1,25 +1,27 @@
 """Learning, measured: trains presets over seeds and appends a JSON row for each run.
 
-python benchmarks/learn.py cartpole lunarlander --out benchmarks/results/learn.jsonl
+python -m benchmarks.learn cartpole lunarlander    appends to benchmarks/results/learn.jsonl
+python -m benchmarks.learn                          only sums up what stands there, in learning.json
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 import shoal
+from benchmarks import machine
 from shoal.run.log import read
 
+RESULTS = Path(__file__).parent / "results"
+PEER_RECORDS = RESULTS / "peers"
+WITH_PEER = ("lunarlander",)
 TASKS: dict[str, dict[str, Any]] = {
     "cartpole": {"env": "CartPole-v1", "algo": "ppo", "seeds": range(10)},
     "cartpole-a2c": {"env": "CartPole-v1", "algo": "a2c", "seeds": range(10)},
@@ -57,8 +59,8 @@ def measure(task: str, env: str, algo: str, seed: int) -> dict[str, Any]:
         "stop_reason": result.stop_reason,
         "curve": curve[:: max(1, len(curve) // 100)],
         "date": time.strftime("%Y-%m-%d"),
-        "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "versions": {"torch": torch.__version__, "numpy": np.__version__},
+        "machine": machine.describe(),
+        "versions": machine.versions(),
     }
 
 
@@ -70,27 +72,57 @@ def interquartile_mean(values: list[float]) -> float:
     return float((ordered * weights).sum() / weights.sum())
 
 
+def _reached(runs: list[dict[str, Any]]) -> str:
+    threshold = runs[0]["threshold"]
+    if threshold is None:
+        return ""
+    return f"{sum(r['reached'] for r in runs)} reached {threshold:g} in two greedy evaluations; "
+
+
+def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """The results file of all tasks: median seconds beside Stable-Baselines3's where it was run on the same limit."""
+    rows: list[dict[str, Any]] = []
+    for task in dict.fromkeys(line["claim"] for line in lines):
+        runs = [line for line in lines if line["claim"] == task]
+        seconds, returns = float(np.median([r["seconds"] for r in runs])), [r["greedy_return"] for r in runs]
+        steps = [r["steps"] for r in runs]
+        note = (
+            f"median of {len(runs)} seeds; {_reached(runs)}greedy return over 100 episodes: interquartile mean "
+            f"{interquartile_mean(returns):.1f} ({min(returns):.1f} to {max(returns):.1f}); "
+            f"steps {min(steps):,} to {max(steps):,}"
+        )
+        peer = PEER_RECORDS / f"sb3_{task}.json"
+        theirs: float | None = None
+        if task in WITH_PEER and peer.exists():
+            (record,) = json.loads(peer.read_text())["records"]
+            (one,) = record["seeds"]
+            theirs = one["seconds"]
+            note += f"; Stable-Baselines3, rl-zoo, 1 seed: greedy {one['greedy_mean']:.1f} after {one['steps']:,} steps"
+        claim = f"seconds of training, {runs[0]['env']}, {runs[0]['algo'].upper()}"
+        ratio = seconds / theirs if theirs else None
+        rows.append(
+            {"claim": claim, "ours": seconds, "theirs": theirs, "ratio": ratio, "bar": None, "unit": "s", "note": note}
+        )
+    info = {"machine": machine.describe(), "versions": machine.versions()}
+    return {"name": "learning", "date": lines[-1]["date"], **info, "rows": rows}
+
+
 def main() -> None:
-    """Runs the tasks named on the command line, one run after another."""
+    """Runs the tasks named on the command line, one run after another, and sums up all that were ever run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("tasks", nargs="+", choices=sorted(TASKS))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/learn.jsonl"))
+    parser.add_argument("tasks", nargs="*", choices=[[], *sorted(TASKS)])
+    parser.add_argument("--out", type=Path, default=RESULTS / "learn.jsonl")
     options = parser.parse_args()
     for task in options.tasks:
-        rows: list[dict[str, Any]] = []
         for seed in TASKS[task]["seeds"]:
-            row = measure(task, TASKS[task]["env"], TASKS[task]["algo"], seed)
-            rows.append(row)
+            line = measure(task, TASKS[task]["env"], TASKS[task]["algo"], seed)
             with options.out.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            print({k: v for k, v in row.items() if k not in ("curve", "machine", "versions")}, flush=True)
-        seconds, greedy = [r["seconds"] for r in rows], [r["greedy_return"] for r in rows]
-        print(
-            f"{task}: {sum(r['reached'] for r in rows)} of {len(rows)} reached; seconds median "
-            f"{np.median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f}); greedy return interquartile mean "
-            f"{interquartile_mean(greedy):.1f} ({min(greedy):.1f} to {max(greedy):.1f})",
-            flush=True,
-        )
+                file.write(json.dumps(line) + "\n")
+            print({k: v for k, v in line.items() if k not in ("curve", "machine", "versions")}, flush=True)
+    result = summary([json.loads(line) for line in options.out.read_text().splitlines()])
+    (RESULTS / "learning.json").write_text(json.dumps(result, indent=1) + "\n")
+    for row in result["rows"]:
+        print(f"{row['claim']}: {row['ours']:.2f} s; {row['note']}")
 
 
 if __name__ == "__main__":

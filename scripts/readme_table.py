@@ -6,7 +6,7 @@ A results file holds one run of one benchmark:
      "rows": [{"claim": "CartPole-v1, 4,096 rows", "ours": 1.0e7, "theirs": 5.0e6, "ratio": 2.0, "bar": 1.1,
                "unit": "steps/s", "note": "PufferLib 3.0, 2 threads"}]}
 
-`theirs`, `ratio` and `bar` may be null; `bar` is the least ratio that keeps the claim.
+All figures may be null; `bar` is the least ratio that keeps the claim. The README shows the headlines, docs/ all.
 """
 
 import argparse
@@ -27,7 +27,7 @@ class Row:
     """One claim as it was measured."""
 
     claim: str
-    ours: float
+    ours: float | None
     theirs: float | None
     ratio: float | None
     bar: float | None
@@ -65,12 +65,20 @@ def format_figure(value: float | None, unit: str) -> str:
     return (f"{value:,.0f} {unit}" if abs(value) >= 100 else f"{value:.3g} {unit}").rstrip()
 
 
-def render(result: Result) -> list[str]:
-    """The caption and the table of one results file, as Markdown lines."""
+def is_headline(row: Row) -> bool:
+    """Whether the README shows it: a claim with a bar, or seconds of training."""
+    return row.bar is not None or row.unit == "s"
+
+
+def render(result: Result, *, headlines: bool) -> list[str]:
+    """The caption and the table of one results file, as Markdown lines; nothing where no row is to be shown."""
+    rows = [row for row in result.rows if is_headline(row) or not headlines]
+    if not rows:
+        return []
     machine = ", ".join(f"{key} {value}" for key, value in result.machine.items())
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     lines = [f"**{result.name}** · {result.date} · {machine} · {versions}", "", *HEADER]
-    for row in result.rows:
+    for row in rows:
         ratio = "–" if row.ratio is None else f"{row.ratio:.2f} ×"
         bar = "–" if row.bar is None else f"≥ {row.bar:g} ×"
         ours, theirs = format_figure(row.ours, row.unit), format_figure(row.theirs, row.unit)
@@ -92,10 +100,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing, exit 1 if a page is out of date")
     arguments = parser.parse_args()
-    lines = [line for path in sorted(RESULTS.glob("*.json")) for line in render(read_result(path))]
-    tables = "\n".join(["", *lines]) + "\n" if lines else ""
+    results = [read_result(path) for path in sorted(RESULTS.glob("*.json"))]
     stale: list[str] = []
     for page in PAGES:
+        lines = [line for result in results for line in render(result, headlines=page.name == "README.md")]
+        tables = "\n".join(["", *lines]) + "\n" if lines else ""
         text = page.read_text(encoding="utf-8")
         updated = replace_tables(text, tables)
         if updated != text:

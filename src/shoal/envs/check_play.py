@@ -1,0 +1,241 @@
+"""Random episodes of one environment, each value of which is looked at: values, ends, buffers, scales."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from gymnasium import spaces
+
+from shoal.envs.check_report import shown
+from shoal.envs.check_values import ValueCheck
+from shoal.envs.python_env import strip
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+    from shoal.envs.check_report import Findings
+
+KEPT = 100
+MAX_RETURN, MIN_RETURN = 1000.0, 0.01
+MAX_RATIO, MAX_SCALE = 10.0, 100.0
+MIN_EPISODES = 3
+
+
+class Player:
+    """One environment under random actions, and where it stands."""
+
+    def __init__(self, env: gym.Env[Any, Any], name: str) -> None:
+        """`name` stands in messages."""
+        self.env, self.name = env, name
+        self.episode = self.step_count = self.total = 0
+        self.action: Any = None
+
+    def reset(self, seed: int | None = None) -> Any:
+        """What the environment's reset returns."""
+        self.episode, self.step_count = (1 if seed is not None else self.episode + 1), 0
+        return self.env.reset(seed=seed) if seed is not None else self.env.reset()
+
+    def step(self, action: Any) -> Any:
+        """What the environment's step returns."""
+        self.step_count += 1
+        self.total += 1
+        self.action = action
+        return self.env.step(action)
+
+    def where(self) -> str:
+        """The episode and step under way."""
+        if not self.step_count:
+            return f"at reset {self.episode} of {self.name}" if self.episode else f"while {self.name} was made"
+        return f"at step {self.step_count} of episode {self.episode} of {self.name}, after the action {self.action}"
+
+
+def draw(space: spaces.Space[Any]) -> Any:
+    """A random action, of the kind that rows hand to an environment."""
+    action = space.sample()
+    return int(action) if isinstance(space, spaces.Discrete) else action
+
+
+def same(first: Any, second: Any) -> bool:
+    """Whether two observations or actions are equal in form and value; NaN equals NaN."""
+    if isinstance(first, dict):
+        return isinstance(second, dict) and first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
+    if isinstance(first, tuple | list):
+        alike = isinstance(second, tuple | list) and len(first) == len(second)
+        return alike and all(same(*pair) for pair in zip(first, second, strict=True))
+    one, other = np.asarray(first), np.asarray(second)
+    return one.shape == other.shape and np.array_equal(one, other, equal_nan=one.dtype.kind == other.dtype.kind == "f")
+
+
+@dataclass(slots=True)
+class Played:
+    """What random play came to."""
+
+    steps: int = 0
+    seconds: float = 0.0
+    lengths: list[int] = field(default_factory=list[int])
+    returns: list[float] = field(default_factory=list[float])
+    terminated: int = 0
+    rewards: int = 0
+    """Steps whose reward was not zero."""
+    obs: list[Any] = field(default_factory=list[Any])
+    """Observations of one Box, flat."""
+
+
+class Keeper:
+    """References to what was returned beside copies of it: does it change later?"""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[str, str, Any, Any]] = []
+
+    def keep(self, what: str, when: str, value: Any) -> None:
+        """Remembers a value as it is now; the first `KEPT` only."""
+        if len(self._kept) < 2 * KEPT:
+            self._kept.append((what, when, value, copy.deepcopy(value)))
+
+    def changed(self) -> tuple[str, str, str, str] | None:
+        """The first value that is not what it was: what, when, as it was, as it is."""
+        for what, when, value, copied in self._kept:
+            if not same(value, copied):
+                return what, when, shown(copied), shown(value)
+        return None
+
+
+def play(found: Findings, player: Player, *, seed: int, steps: int, budget_s: float) -> Played:
+    """Plays `steps` random steps over as many episodes as they last, or for `budget_s` seconds."""
+    env, played, keeper = player.env, Played(), Keeper()
+    check = ValueCheck(found, env.observation_space)
+    env.action_space.seed(seed)
+    began = time.perf_counter()
+    _keep_obs(played, env, check.check_reset(player.reset(seed), player.where()), keeper, player)
+    episode_return = 0.0
+    while played.steps < steps and time.perf_counter() - began < budget_s and not found.has("reset"):
+        action = draw(env.action_space)
+        given = copy.deepcopy(action)
+        made = player.step(given)
+        if not same(given, action):
+            says = f"{player.where()} the environment changed the action it was given: {action} became {given}"
+            found.warn("actions", says, "work on a copy: action = np.array(action); callers keep what they sent")
+        read = check.check_step(made, player.where())
+        if read is None:
+            break
+        obs, reward, terminated, truncated, info = read
+        played.steps += 1
+        played.rewards += reward != 0
+        episode_return += reward
+        _keep_obs(played, env, obs, keeper, player)
+        keeper.keep("info", player.where(), plain(info))
+        if terminated or truncated:
+            played.lengths.append(player.step_count)
+            played.returns.append(episode_return)
+            played.terminated += terminated
+            episode_return = 0.0
+            _keep_obs(played, env, check.check_reset(player.reset(), player.where()), keeper, player)
+    played.seconds = time.perf_counter() - began
+    _conclude(found, keeper, played)
+    return played
+
+
+def plain(info: Any) -> Any:
+    """The same info as a dict of its plain numbers and arrays, of which a copy can be compared."""
+    kinds = (bool, int, float, str, np.ndarray, np.generic)
+    return {key: value for key, value in info.items() if isinstance(value, kinds)} if isinstance(info, dict) else {}
+
+
+def _keep_obs(played: Played, env: gym.Env[Any, Any], obs: Any, keeper: Keeper, player: Player) -> None:
+    keeper.keep("observation", player.where(), obs)
+    space = env.observation_space
+    array = obs if isinstance(obs, np.ndarray) else None
+    if isinstance(space, spaces.Box) and space.dtype.kind == "f" and array is not None and array.shape == space.shape:
+        played.obs.append(array.astype(np.float64).ravel())
+
+
+def _conclude(found: Findings, keeper: Keeper, played: Played) -> None:
+    changed = keeper.changed()
+    if changed:
+        what, when, before, after = changed
+        says = f"the {what} returned {when} changed later, from {before} to {after}"
+        advice = f"return a copy (self.state.copy()): shoal's rows copy at once, but code that keeps the {what} loses it"
+        found.warn("buffers", says, advice)
+    seen = f"{played.steps} steps, {len(played.lengths)} ended episodes"
+    for name, says in (
+        ("reset", "returns (observation, info)"),
+        ("step", "returns (observation, reward, terminated, truncated, info)"),
+        ("observation", f"has the shape and type of its space in {seen}"),
+        ("finite", f"no NaN, nothing infinite in {seen}"),
+        ("bounds", "observations lie within the bounds of their space"),
+        ("reward", "is a finite number each time"),
+        ("actions", "are left as they were given"),
+        ("buffers", "what was returned does not change later"),
+    ):
+        found.ok(name, says)
+
+
+def check_ends(found: Findings, env: gym.Env[Any, Any], played: Played) -> None:
+    """Whether episodes end, and whether what looks like a time limit is one."""
+    limit, lengths = strip(env)[1], played.lengths
+    if not lengths and limit:
+        found.ok("ends", f"no episode ended in {played.steps} random steps; the time limit is {limit}")
+    elif not lengths:
+        says = f"no episode ended in {played.steps} random steps, and there is no time limit"
+        advice = (
+            "register it with max_episode_steps=..., wrap it in gymnasium.wrappers.TimeLimit(env, ...), or return "
+            "truncated=True after some steps; if its episodes are only longer than that, try a larger --steps"
+        )
+        found.warn("ends", says, advice)
+    else:
+        lasted = f"{min(lengths)} to {max(lengths)} steps" if min(lengths) < max(lengths) else f"{lengths[0]} steps"
+        count = f"{played.terminated} terminated, {len(lengths) - played.terminated} truncated"
+        found.ok("ends", f"{len(lengths)} episodes of {lasted}: {count}")
+    once = len(lengths) >= MIN_EPISODES and min(lengths) == max(lengths) > 1
+    if once and played.terminated == len(lengths):
+        says = f"all {len(lengths)} episodes were terminated at step {lengths[0]} exactly: is that a time limit?"
+        advice = (
+            "a time limit is truncated=True, terminated=False, else the value of the last state is learned as 0; "
+            "leave it if the task itself ends there"
+        )
+        found.warn("time-limit", says, advice)
+    elif lengths:
+        found.ok("time-limit", "is not reported as a termination")
+
+
+def check_scales(found: Findings, played: Played) -> None:
+    """Whether rewards and observations have sizes that networks learn well from."""
+    _check_returns(found, played)
+    if len(played.obs) < 2 or not np.isfinite(seen := np.stack(played.obs)).all():
+        return
+    scale = seen.std(0)
+    moving = np.flatnonzero(scale > 0)
+    if not len(moving):
+        return
+    least, most = moving[np.argmin(scale[moving])], moving[np.argmax(scale[moving])]
+    says = f"components vary by {scale[least]:.3g} (component {least}) to {scale[most]:.3g} (component {most})"
+    if scale[most] > MAX_RATIO * scale[least] or scale[most] > MAX_SCALE:
+        advice = "train with --network.normalise-obs, or bring every component to about -1 to 1 in the environment"
+        found.warn("obs-scale", f"under random actions, {says}", advice)
+    else:
+        found.ok("obs-scale", says)
+
+
+def _check_returns(found: Findings, played: Played) -> None:
+    if not played.steps:
+        return
+    if not played.rewards:
+        says = f"every reward was 0 in {played.steps} random steps"
+        advice = "exploration may never find it: reward progress on the way, or make the first episodes easier"
+        found.warn("reward-scale", says, advice)
+        return
+    if not played.returns:
+        found.ok("reward-scale", "no episode ended, so there is no return to judge")
+        return
+    returns = np.array(played.returns)
+    typical = float(np.abs(returns).mean())
+    says = f"returns of random episodes: {returns.min():.4g} to {returns.max():.4g}, mean size {typical:.3g}"
+    if MIN_RETURN <= typical <= MAX_RETURN:
+        found.ok("reward-scale", says)
+        return
+    advice = f"train with --reward-scale {10 ** -np.round(np.log10(typical / 10)):.0e}: values are learned best around 10"
+    found.warn("reward-scale", says, advice)
