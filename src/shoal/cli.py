@@ -113,6 +113,9 @@ def _train(arguments: list[str]) -> int:
     algo = _peek(arguments, "--algo") or saved.get("algo", "ppo")
     positional = arguments[0] if arguments and not arguments[0].startswith("-") else None
     module = algos.load(algo)
+    named = _peek(arguments, "--env")
+    if positional and named and positional != named:
+        raise ConfigError(f"the environment is named twice: {positional} and --env {named}")
     env = positional or _peek(arguments, "--env") or saved.get("env", "CartPole-v1")
     if saved:
         if name or algo != saved.get("algo", "ppo"):
