@@ -63,7 +63,9 @@ class Signals {
   using Clock = std::chrono::steady_clock;
   static constexpr std::uint32_t depth = 2;
 
-  [[nodiscard]] static constexpr std::size_t bytes(std::size_t workers) { return sizeof(Bell) + workers * sizeof(Desk); }
+  [[nodiscard]] static constexpr std::size_t bytes(std::size_t workers) {
+    return sizeof(Bell) + workers * sizeof(Desk);
+  }
 
   /// `memory` must outlive this and be aligned to 64 bytes.
   Signals(std::byte* memory, std::size_t size, std::size_t workers) : bell_(reinterpret_cast<Bell*>(memory)) {
@@ -101,7 +103,9 @@ class Signals {
   [[nodiscard]] std::uint32_t answered(std::size_t worker) { return desk(worker).answered.load(); }
 
   /// Parent: whether task `number`, one of the last two, failed.
-  [[nodiscard]] bool failed(std::size_t worker, std::uint32_t number) { return desk(worker).failed[number % depth] != 0; }
+  [[nodiscard]] bool failed(std::size_t worker, std::uint32_t number) {
+    return desk(worker).failed[number % depth] != 0;
+  }
 
   /// Parent: waits until workers[i] has answered task numbers[i] for every i. False when the time is over or a signal
   /// came before.

@@ -62,7 +62,9 @@ def draw(space: spaces.Space[Any]) -> Any:
 def same(first: Any, second: Any) -> bool:
     """Whether two observations or actions are equal in form and value; NaN equals NaN."""
     if isinstance(first, dict):
-        return isinstance(second, dict) and first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
+        return (
+            isinstance(second, dict) and first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
+        )
     if isinstance(first, tuple | list):
         alike = isinstance(second, tuple | list) and len(first) == len(second)
         return alike and all(same(*pair) for pair in zip(first, second, strict=True))
@@ -158,7 +160,9 @@ def _conclude(found: Findings, keeper: Keeper, played: Played) -> None:
     if changed:
         what, when, before, after = changed
         says = f"the {what} returned {when} changed later, from {before} to {after}"
-        advice = f"return a copy (self.state.copy()): shoal's rows copy at once, but code that keeps the {what} loses it"
+        advice = (
+            f"return a copy (self.state.copy()): shoal's rows copy at once, but code that keeps the {what} loses it"
+        )
         found.warn("buffers", says, advice)
     seen = f"{played.steps} steps, {len(played.lengths)} ended episodes"
     for name, says in (
@@ -237,5 +241,7 @@ def _check_returns(found: Findings, played: Played) -> None:
     if MIN_RETURN <= typical <= MAX_RETURN:
         found.ok("reward-scale", says)
         return
-    advice = f"train with --reward-scale {10 ** -np.round(np.log10(typical / 10)):.0e}: values are learned best around 10"
+    advice = (
+        f"train with --reward-scale {10 ** -np.round(np.log10(typical / 10)):.0e}: values are learned best around 10"
+    )
     found.warn("reward-scale", says, advice)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from gymnasium import spaces
 
+from shoal.envs.observations import TreeReader
 from shoal.envs.python_env import (
-    ObsReader,
     check_alike,
     is_long,
     read_flag,
@@ -18,8 +18,8 @@ from shoal.envs.python_env import (
     start_of,
     strip,
 )
-from shoal.envs.vec_env import ActionCheck, InFlight, Outputs, check_finite, row_seeds
-from shoal.types import ConfigError, EnvError, Spec
+from shoal.envs.vec_env import ActionCheck, InFlight, Outputs, check_finite, row_seeds, take, write
+from shoal.types import ConfigError, EnvError, Spec, map_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,7 +74,7 @@ class SerialEnv:
         self.num_rows = num_rows = len(envs)
         self._steps = [env.step for env in self.envs]
         self._limits = np.array([most or np.iinfo(np.int64).max for _, most in stripped])
-        self._reader = ObsReader(self.spec.observation_space, self.spec.observation.single)
+        self._reader = TreeReader(self.spec)
         self._action = ActionCheck(self.spec)
         self._bare = [env.unwrapped for env in self.envs]
         self._in_flight = InFlight(num_rows)
@@ -145,17 +145,18 @@ class SerialEnv:
         return {
             "starts": list(self._starts),
             "actions": [np.array(p, leaf.dtype).reshape(len(p), *leaf.shape) for p in self._played],
-            "obs": self.out.obs.copy(),
+            "obs": map_tree(np.copy, self.out.obs),
             "returns": self._running_return.copy(),
             "lengths": self._running_length.copy(),
         }
 
     def restore(self, state: dict[str, Any]) -> list[str]:
         """Plays each row's episode again; a row that comes out different is cut as truncated and said so."""
-        if len(state["starts"]) != self.num_rows or state["obs"].shape != self.out.obs.shape:
+        saved, here = map_tree(np.shape, state["obs"]), map_tree(np.shape, self.out.obs)
+        if len(state["starts"]) != self.num_rows or saved != here:
             raise ConfigError(
                 f"{self.spec.env_id}: the saved state holds {len(state['starts'])} rows with observations "
-                f"{state['obs'].shape}, but this environment has {self.out.obs.shape}"
+                f"{saved}, but this environment has {here}"
             )
         self._in_flight.stop()
         self.out.clear()
@@ -243,7 +244,7 @@ class SerialEnv:
 
     def _end(self, rows: NDArray[np.intp]) -> None:
         out = self.out
-        out.final_obs[rows] = out.obs[rows]
+        write(out.final_obs, rows, out.obs)
         out.episode_return[rows] = self._running_return[rows]
         out.episode_length[rows] = self._running_length[rows]
         ended: list[int] = rows.tolist()
@@ -265,7 +266,6 @@ class SerialEnv:
         self, rows: NDArray[np.intp], starts: list[dict[str, Any] | None], options: dict[str, Any] | None = None
     ) -> None:
         """Resets rows: as their start says ({"seed"} or {"generator"}), else from where their generator stands."""
-        all_obs = self.out.obs
         for row, given in zip(rows.tolist(), starts, strict=True):
             start = start_of(self._bare[row]) if given is None else given
             if given is not None and "generator" in given:
@@ -274,16 +274,17 @@ class SerialEnv:
                 start = start | {"options": options}
             self._starts[row] = start
             obs = self._reset(row, start)
-            if not self._reader.fits(obs):
+            if not self._reader.put(obs, self.out.obs, row):
                 raise self._refusal(row, 0, obs)
-            all_obs[row] = obs
             self._played[row] = []
         self._running_return[rows] = 0
         self._running_length[rows] = 0
-        finite = np.isfinite(all_obs[rows])
-        if np.count_nonzero(finite) != finite.size:
-            row = int(rows[np.argmin(finite.reshape(len(rows), -1).all(axis=1))])
-            raise EnvError(f"{self._where(row, 0)} returned the observation {all_obs[row]}")
+        leaves = self.spec.observation.leaves
+        for leaf, array in zip(leaves, self.spec.observation.flat(self.out.obs), strict=True):
+            finite = np.isfinite(array[rows])
+            if np.count_nonzero(finite) != finite.size:
+                row = int(rows[np.argmin(finite.reshape(len(rows), -1).all(axis=1))])
+                raise EnvError(f"{self._where(row, 0)} returned the observation{leaf.name} {array[row]}")
 
     def _reset(self, row: int, start: dict[str, Any]) -> Any:
         made: Any = (None, None)
@@ -309,13 +310,12 @@ class SerialEnv:
                 total += float(reward)
                 if terminated or truncated:
                     return f"ended its episode after {played + 1} of the {count} saved actions"
-            if count and not self._reader.fits(obs):
+            if count and not self._reader.put(obs, self.out.obs, row):
                 return "came back to an observation of another form"
-            if count:
-                self.out.obs[row] = obs
         except Exception as error:
             return f"raised {type(error).__name__} ({error}) when its {count} actions were played again"
-        if not np.array_equal(self.out.obs[row], state["obs"][row]) or total != state["returns"][row]:
+        same = map_tree(np.array_equal, take(self.out.obs, row), take(state["obs"], row))
+        if not all(self.spec.observation.flat(same)) or total != state["returns"][row]:
             return f"did not come back to its saved observation and return after {count} actions"
         self._played[row] = self._as_actions(actions)
         self._running_return[row], self._running_length[row] = total, count
@@ -324,7 +324,7 @@ class SerialEnv:
     def _cut(self, row: int, state: dict[str, Any]) -> None:
         out = self.out
         out.truncated[row] = True
-        out.final_obs[row] = state["obs"][row]
+        write(out.final_obs, row, state["obs"])
         out.episode_return[row], out.episode_length[row] = state["returns"][row], state["lengths"][row]
         for values in out.info.values():
             values[row] = np.nan
@@ -344,9 +344,4 @@ class SerialEnv:
         return f"{self.spec.env_id}: row {row} {when}"
 
     def _refusal(self, row: int, step: int, obs: Any) -> EnvError:
-        shown = f"{obs!r} " if np.ndim(obs) == 0 else ""
-        return EnvError(
-            f"{self._where(row, step)} returned an observation {shown}of shape {np.shape(obs)} and type "
-            f"{getattr(obs, 'dtype', type(obs).__name__)} that is not in its own {self.spec.observation_space}; "
-            "return exactly that shape and dtype"
-        )
+        return EnvError(f"{self._where(row, step)} returned {self._reader.complaint(obs)}")

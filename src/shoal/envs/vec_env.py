@@ -248,12 +248,16 @@ class ActionCheck:
 def check_finite(
     spec: Spec,
     rows: slice,
-    obs: NDArray[Any],
+    obs: Tree,
     reward: NDArray[np.float64],
     lengths: NDArray[np.int64] | None = None,
 ) -> None:
     """EnvError naming the first row with a NaN or infinite observation or reward, and the step of its episode."""
-    for name, values in (("observation", obs), ("reward", reward)):
+    seen = [
+        (f"observation{x.name}", part)
+        for x, part in zip(spec.observation.leaves, spec.observation.flat(obs), strict=True)
+    ]
+    for name, values in (*seen, ("reward", reward)):
         if values.dtype.kind != "f":
             continue
         finite = np.isfinite(values)

@@ -10,6 +10,7 @@ from gymnasium import spaces
 
 from shoal import _native
 from shoal.nets.distributions import head_size
+from shoal.nets.encoder import Encoder
 from shoal.nets.normaliser import CLIP
 from shoal.nets.policy import MlpPolicy
 from shoal.nets.weights import packing
@@ -30,7 +31,10 @@ def lower(policy: nn.Module, spec: Spec, flat: Tensor, **settings: Any) -> Plan 
     Lowered are MlpPolicies on the CPU with Box observations and categorical, multi-categorical or plain Gaussian heads.
     `settings`: num_threads (changes no bit), act_block, grad_shards.
     """
-    if type(policy) is not MlpPolicy or policy.encoder.nvec or policy.network.squash:
+    if type(policy) is not MlpPolicy or policy.network.squash:
+        return None
+    encoder = policy.encoder
+    if not isinstance(encoder, Encoder) or encoder.nvec or encoder.image:
         return None
     if flat.device.type != "cpu" or flat.dtype.is_floating_point is False or flat.element_size() != 4:
         return None

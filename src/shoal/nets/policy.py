@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from shoal.nets.distributions import Distribution, head, head_size
-from shoal.nets.normaliser import Normaliser
-from shoal.types import ConfigError, Spec, Tree
+from shoal.nets.encoder import Encoder, TreeEncoder, make_encoder
+from shoal.types import ConfigError, Spec, Tree, map_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,45 +48,6 @@ class Network:
     """Box actions: the initial log standard deviation; larger explores more widely."""
 
 
-class Encoder(nn.Module):
-    """An observation as a flat float vector: a Box is flattened and normalised, a discrete one made one-hot."""
-
-    def __init__(self, spec: Spec, *, normalise: bool) -> None:
-        """`normalise` adds a Normaliser for a Box."""
-        super().__init__()
-        space: Any = spec.observation_space
-        self.shape = spec.observation.single.shape
-        self.nvec: list[int] = []
-        match space:
-            case spaces.Discrete():
-                self.nvec, self.first = [int(space.n)], np.array([space.start])
-            case spaces.MultiDiscrete():
-                self.nvec, self.first = [int(n) for n in space.nvec.ravel()], space.start.ravel()
-            case _:
-                pass
-        self.size = sum(self.nvec) if self.nvec else int(np.prod(self.shape))
-        self.normaliser = Normaliser(self.size) if normalise and not self.nvec else None
-
-    def flatten(self, obs: Tensor) -> Tensor:
-        """[..., *shape] -> [..., size], not yet normalised."""
-        lead = obs.shape[: obs.dim() - len(self.shape)]
-        if not self.nvec:
-            return obs.reshape(*lead, self.size).float()
-        index = obs.reshape(*lead, len(self.nvec)).long() - torch.as_tensor(self.first, device=obs.device)
-        parts = [nn.functional.one_hot(index[..., k], n) for k, n in enumerate(self.nvec)]
-        return torch.cat(parts, -1).float()
-
-    def observe(self, obs: Tensor) -> None:
-        """Merges observations [N, *shape] into the normaliser's statistics, if there is one."""
-        if self.normaliser is not None:
-            self.normaliser.merge(self.flatten(obs))
-
-    def forward(self, obs: Tensor) -> Tensor:
-        """[..., *shape] -> [..., size]."""
-        flat = self.flatten(obs)
-        return flat if self.normaliser is None else self.normaliser(flat)
-
-
 def tower(sizes: list[int], activation: str, *, last_gain: float | None, generator: torch.Generator) -> nn.Sequential:
     """Linear layers with an activation between; orthogonal weights of gain sqrt(2) and `last_gain`, zero biases.
 
@@ -113,7 +73,7 @@ class MlpPolicy(nn.Module):
         """Orthogonal initialisation from `generator`."""
         super().__init__()
         self.network = network
-        self.encoder = Encoder(spec, normalise=network.normalise_obs)
+        self.encoder: Encoder | TreeEncoder = make_encoder(spec, normalise=network.normalise_obs)
         sizes = [self.encoder.size, *network.hidden]
         out = head_size(spec.action_space)
         self.actor = tower([*sizes, out], network.activation, last_gain=0.01, generator=generator)
@@ -126,7 +86,7 @@ class MlpPolicy(nn.Module):
         """No memory."""
         return
 
-    def forward(self, obs: Tensor, state: None, start: Tensor) -> Output:
+    def forward(self, obs: Tree, state: None, start: Tensor) -> Output:
         """[..., *obs] -> Output; state and start do not matter."""
         x = self.encoder(obs)
         return Output(self.head(self.actor(x), self.log_std), self.critic(x).squeeze(-1), None)
@@ -139,7 +99,7 @@ class RecurrentPolicy(nn.Module):
         """Orthogonal initialisation from `generator`."""
         super().__init__()
         self.network = network
-        self.encoder = Encoder(spec, normalise=network.normalise_obs)
+        self.encoder: Encoder | TreeEncoder = make_encoder(spec, normalise=network.normalise_obs)
         sizes = [self.encoder.size, *network.hidden]
         self.body = tower(sizes, network.activation, last_gain=None, generator=generator)
         self.lstm = network.recurrent == "lstm"
@@ -162,7 +122,7 @@ class RecurrentPolicy(nn.Module):
         zeros = torch.zeros(num_rows, self.network.recurrent_size, device=self.cell.weight_hh.device)
         return (zeros, zeros.clone()) if self.lstm else zeros
 
-    def forward(self, obs: Tensor, state: Tree, start: Tensor) -> Output:
+    def forward(self, obs: Tree, state: Tree, start: Tensor) -> Output:
         """[T, B, *obs], state before step 0, start [T, B] -> Output for every step."""
         x = self.body(self.encoder(obs))
         keep = (~start.bool()).to(x.dtype).unsqueeze(-1)
@@ -182,11 +142,14 @@ class PlainPolicy(nn.Module):
     """A user's module `obs [N, ...] -> (logits, value)`, or `(mean, log_std, value)` for Box actions."""
 
     def __init__(self, module: nn.Module, spec: Spec, *, squash: bool = False) -> None:
-        """Wraps `module`; its values may be [N] or [N, 1]. It gets float observations in its parameters' dtype."""
+        """Wraps `module`; its values may be [N] or [N, 1]. It gets float observations in its parameters' dtype.
+
+        Nested observations reach it as dicts and tuples of tensors [N, ...].
+        """
         super().__init__()
         self.module = module
         self.dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
-        self.obs_dims = len(spec.observation.single.shape)
+        self.layout = spec.observation
         self.head = head(spec.action_space, squash=squash)
         self.out = head_size(spec.action_space)
 
@@ -194,11 +157,16 @@ class PlainPolicy(nn.Module):
         """No memory."""
         return
 
-    def forward(self, obs: Tensor, state: None, start: Tensor) -> Output:
+    def forward(self, obs: Tree, state: None, start: Tensor) -> Output:
         """[T, B, *obs] -> Output."""
-        lead = obs.shape[: obs.dim() - self.obs_dims]
-        seen = obs.reshape(-1, *obs.shape[len(lead) :])
-        given = self.module(seen.to(self.dtype) if seen.is_floating_point() else seen)
+        first = self.layout.flat(obs)[0]
+        lead = first.shape[: first.dim() - len(self.layout.leaves[0].shape)]
+
+        def flatten(x: Tensor) -> Tensor:
+            seen = x.reshape(-1, *x.shape[len(lead) :])
+            return seen.to(self.dtype) if seen.is_floating_point() else seen
+
+        given = self.module(map_tree(flatten, obs))
         parts: tuple[Tensor, ...] = tuple(given) if isinstance(given, tuple | list) else (given,)
         logits, value, number = parts[0], parts[-1], lead.numel()
         if len(parts) not in (2, 3) or logits.shape != (number, self.out) or value.numel() != number:

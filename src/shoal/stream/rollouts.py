@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from shoal.envs.native import NativeEnv
 from shoal.envs.vec_env import check_finite
 from shoal.memory.slab import Slab
 from shoal.nets.acting import Acting, Actor, PlanActor, make_actor
-from shoal.nets.policy import Encoder
+from shoal.nets.encoder import Encoder, TreeEncoder
 from shoal.nets.weights import pack
 from shoal.run.meter import Meter
 from shoal.stream.schedules import Overlap, Schedule, Sync
@@ -158,9 +159,9 @@ class Rollouts:
         for seat in self._seats:
             learner = policies[seat.role]
             encoder = getattr(learner, "encoder", None)
-            if isinstance(encoder, Encoder) and learner.training and not self._published:
-                obs = torch.from_numpy(seat.slab.obs[seat.slab.valid])
-                encoder.observe(obs.to(self.acting.device))
+            if isinstance(encoder, Encoder | TreeEncoder) and learner.training and not self._published:
+                obs = map_tree(torch.from_numpy, select(seat.slab.obs, seat.slab.valid))
+                encoder.observe(map_tree(partial(torch.Tensor.to, device=self.acting.device), obs))
             seat.take(learner)
         self.version += 1
         self._published = True
