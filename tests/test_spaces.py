@@ -14,7 +14,9 @@ from torch import nn
 from shoal import algos
 from shoal.envs.make import make
 from shoal.envs.vector import make_vec
+from shoal.nets.acting import Acting, make_actor
 from shoal.nets.encoder import TreeEncoder, make_encoder
+from shoal.nets.heads import head, head_size
 from shoal.nets.policy import Network, make_policy, wrap
 from shoal.types import ConfigError, EnvError, Spec, map_tree
 from tests.single_run import SingleRun
@@ -202,6 +204,123 @@ def test_saved_rows_go_on_exactly() -> None:
     rows.recv()
     for _ in range(7):
         rows.send(slice(0, 3), np.zeros(3, np.int64))
+        rows.recv()
+    assert twin.restore(rows.state()) == []
+    assert_equal_trees(twin.recv().obs, rows.out.obs)
+
+
+DONE = spaces.Dict(
+    {
+        "a": spaces.Discrete(2, start=3),
+        "b": spaces.Tuple((spaces.Box(-1, 1, (1, 2), np.float64), spaces.MultiBinary(2))),
+        "c": spaces.MultiDiscrete(np.array([[2, 3]])),
+    }
+)
+
+
+class Doing(Nested):
+    """The same observations, with actions of every kind."""
+
+    action_space = DONE
+
+
+def test_a_joint_distribution_is_the_product_of_its_leaves() -> None:
+    """Uniform logits and a standard Gaussian: five uniform numbers in layout order, then two normal ones."""
+    assert head_size(DONE) == 2 + 2 + 4 + 5
+    joint: Any = head(DONE, squash=False)(torch.zeros(13), torch.zeros(2))
+    assert (joint.noise, joint.num_uniform, joint.noise_size) == ("joint", 5, 7)
+    action = joint.sample(torch.tensor([0.6, 0.2, 0.7, 0.9, 0.5, 0.5, -2.0]))
+    assert map_tree(torch.Tensor.tolist, action) == {"a": 1, "b": ([[0.5, -2.0]], [0, 1]), "c": [[1, 1]]}
+    given = joint.to_env(action)
+    assert map_tree(torch.Tensor.tolist, given) == {"a": 4, "b": ([[0.5, -1.0]], [0, 1]), "c": [[1, 1]]}
+    assert [x.dtype for x in (given["a"], *given["b"])] == [torch.int64, torch.float64, torch.int8]
+    # choices: 2, 2, 2, 2 and 3; the Gaussian at (0.5, -2)
+    expected = -4 * np.log(2) - np.log(3) - 0.5 * (0.25 + 4) - np.log(2 * np.pi)
+    assert joint.log_prob(action).item() == pytest.approx(expected)
+    assert joint.entropy().item() == pytest.approx(4 * np.log(2) + np.log(3) + 1 + np.log(2 * np.pi))
+
+
+def test_joint_noise_does_not_depend_on_the_block() -> None:
+    """Rows in one forward and in blocks of two choose the same actions, within their space."""
+    rows = make(Doing, 5)
+    rows.reset(0)
+    obs = rows.recv().obs
+    policy = make_policy(rows.spec, Network(hidden=(8,)), 0)
+    start = np.ones(5, np.bool_)
+    whole, parts = (make_actor(policy, rows.spec, 5, Acting(3, act_block=size)) for size in (64, 2))
+    for _ in range(20):
+        one, two = whole.act(obs, start, slice(0, 5)), parts.act(obs, start, slice(0, 5))
+        assert_equal_trees(one.env_action["a"], two.env_action["a"])
+        assert_equal_trees(one.env_action["b"][1], two.env_action["b"][1])
+        np.testing.assert_allclose(one.action["b"][0], two.action["b"][0], rtol=1e-5, atol=1e-6)
+        rows.send(slice(0, 5), one.env_action)
+        rows.recv()
+
+
+BAD: list[tuple[Any, str]] = [
+    (lambda a: a | {"a": np.array([3, 5, 3])}, r"action\['a'\] 5 of row 1 is outside Discrete"),
+    (lambda a: a | {"b": (a["b"][0], np.array([[0, 0], [0, 0], [0, 2]]))}, r"action\['b'\]\[1\] \[0 2\] of row 2"),
+    (lambda a: a | {"b": (a["b"][0] * np.nan, a["b"][1])}, r"action\['b'\]\[0\] .* of row 0 is outside Box"),
+    (lambda a: a | {"c": a["c"][0]}, r"rows 0..2 need actions\['c'\] of shape \(3, 1, 2\), got \(1, 2\)"),
+    (lambda a: a | {"a": np.zeros(3)}, r"need actions\['a'\] of type int64, got float64"),
+    (lambda a: a | {"b": a["b"][:1]}, r"action\['b'\] that must be a tuple of 2 parts, but is 1 parts"),
+    (lambda _: np.zeros(3), "rows 0..2 got an action that must be a dict"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "message"), BAD, ids=[message for _, message in BAD])
+def test_a_wrong_action_is_named_with_row_and_path(wrong: Any, message: str) -> None:
+    """Nothing is stepped, and the good action is taken afterwards."""
+    rows = make(Doing, 3)
+    rows.reset(0)
+    rows.recv()
+    bits = np.zeros((3, 2), np.int8)
+    good = {"a": np.array([3, 4, 3]), "b": (np.zeros((3, 1, 2)), bits), "c": np.zeros((3, 1, 2), np.int64)}
+    with pytest.raises(ValueError, match=message):
+        rows.send(slice(0, 3), wrong(good))
+    rows.send(slice(0, 3), good)
+    rows.recv()
+
+
+def test_make_vec_takes_nested_actions_as_sync_vector_env_does() -> None:
+    """In both modes, from actions that the batched space draws."""
+    for mode in gym.vector.AutoresetMode.SAME_STEP, gym.vector.AutoresetMode.NEXT_STEP:
+        ours = make_vec(Doing, 3, autoreset="same_step" if mode.name == "SAME_STEP" else "next_step")
+        theirs = gym.vector.SyncVectorEnv([Doing] * 3, autoreset_mode=mode)
+        assert ours.action_space == theirs.action_space
+        ours.action_space.seed(1)
+        assert_equal_trees(ours.reset(seed=3)[0], theirs.reset(seed=3)[0])
+        for _ in range(30):
+            action = ours.action_space.sample()
+            mine, other = ours.step(action), theirs.step(action)
+            for one, two in zip(mine[:4], other[:4], strict=True):
+                assert_equal_trees(one, two)
+
+
+@pytest.mark.parametrize("space", [DONE, DONE["b"], DONE["c"], spaces.MultiBinary(3), spaces.Box(-1, 1, (2, 2))])
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+def test_every_action_space_is_learned_in(algo: str, space: Any) -> None:
+    """Two updates; the environment itself asserts that each action lies in its space."""
+
+    class Env(Nested):
+        action_space = space
+
+    module = algos.load(algo)
+    shape = {"num_minibatches": 2} if algo == "ppo" else {}
+    cfg = module.Config(num_envs=4, num_steps=5, network=Network(hidden=(8,)), **shape)
+    run = SingleRun(2)
+    module.train(cfg, make(Env, 4), run)
+    assert np.isfinite(run.logged["loss/entropy"]).all()
+
+
+def test_nested_actions_are_played_again() -> None:
+    """A saved row goes on from the actions of its episode."""
+    rows, twin = make(Doing, 2), make(Doing, 2)
+    space = make_vec(Doing, 2).action_space
+    rows.reset(1)
+    rows.recv()
+    for _ in range(4):
+        rows.send(slice(0, 2), space.sample())
         rows.recv()
     assert twin.restore(rows.state()) == []
     assert_equal_trees(twin.recv().obs, rows.out.obs)

@@ -132,6 +132,19 @@ def leaf_spaces(space: Space[Any], path: tuple[str | int, ...] = ()) -> list[tup
     return [leaf for part in inside for leaf in part]
 
 
+def choices(space: Space[Any]) -> list[int]:
+    """The options of each choice that one leaf of an action makes; none for a Box."""
+    match space:
+        case spaces.Discrete():
+            return [int(space.n)]
+        case spaces.MultiDiscrete():
+            return [int(n) for n in space.nvec.ravel()]
+        case spaces.MultiBinary():
+            return [2] * prod(space.shape)
+        case _:
+            return []
+
+
 def _leaf(space: Space[Any], path: tuple[str | int, ...]) -> Leaf:
     match space:
         case spaces.Box():
@@ -242,7 +255,7 @@ class Steps:
 
     obs: Tree
     start: torch.Tensor
-    action: torch.Tensor
+    action: Tree
     log_prob: torch.Tensor
     value: torch.Tensor
     next_value: torch.Tensor

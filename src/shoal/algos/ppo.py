@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal
@@ -222,14 +222,12 @@ def take(steps: Steps, index: Tensor, *, rows: bool) -> Steps:
     def pick(x: Tensor) -> Tensor:
         return _take(x, index, rows=rows)
 
-    obs = map_tree(pick, steps.obs)
+    trees = {name: map_tree(pick, getattr(steps, name)) for name in ("obs", "action")}
     state = select(steps.state, index) if rows else None
-    return Steps(
-        obs=obs, state=state, version=steps.version, final_obs=steps.final_obs, final_index=steps.final_index, **arrays
-    )
+    return replace(steps, state=state, **trees, **arrays)
 
 
-STEP_ARRAYS = ("start", "action", "log_prob", "value", "next_value", "reward", "terminated", "truncated", "valid")
+STEP_ARRAYS = ("start", "log_prob", "value", "next_value", "reward", "terminated", "truncated", "valid")
 
 
 def _take(x: Tensor, index: Tensor, *, rows: bool) -> Tensor:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from gymnasium import spaces
 
 from shoal.envs.observations import TreeReader
 from shoal.envs.python_env import (
     check_alike,
     is_long,
+    one_by_one,
     read_flag,
     read_info,
     read_rewards,
     set_generator,
+    stacked,
     start_of,
     strip,
 )
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import gymnasium as gym
     from numpy.typing import NDArray
 
-    from shoal.types import Bools, Ready
+    from shoal.types import Bools, Ready, Tree
 
 _NOTHING: tuple[None, ...] = (None,) * 5
 
@@ -78,7 +79,7 @@ class SerialEnv:
         self._action = ActionCheck(self.spec)
         self._bare = [env.unwrapped for env in self.envs]
         self._in_flight = InFlight(num_rows)
-        self._actions: list[NDArray[Any]] = []
+        self._actions: list[Tree] = []
         self.out = Outputs(self.spec, num_rows)
         self._running_return = np.zeros(num_rows)
         self._running_length = np.zeros(num_rows, np.int64)
@@ -117,11 +118,11 @@ class SerialEnv:
         self.out.clear()
         self._ready()
 
-    def send(self, rows: slice, action: NDArray[Any]) -> None:
+    def send(self, rows: slice, action: Tree) -> None:
         """Notes the actions; the step itself happens in `recv`."""
         rows = self._in_flight.send(rows)
         try:
-            self._actions.append(self._action.check(rows, action).copy())
+            self._actions.append(map_tree(np.copy, self._action.check(rows, action)))
         except ValueError:
             self._in_flight.undo()
             raise
@@ -141,10 +142,9 @@ class SerialEnv:
     def state(self) -> dict[str, Any]:
         """What each row's episode began from, the actions since, and what the replay must come to."""
         self._in_flight.quiet()
-        leaf = self._action.leaf
         return {
             "starts": list(self._starts),
-            "actions": [np.array(p, leaf.dtype).reshape(len(p), *leaf.shape) for p in self._played],
+            "actions": [stacked(self.spec.action, played) for played in self._played],
             "obs": map_tree(np.copy, self.out.obs),
             "returns": self._running_return.copy(),
             "lengths": self._running_length.copy(),
@@ -176,14 +176,14 @@ class SerialEnv:
         for env in envs:
             env.close()
 
-    def _step(self, rows: slice, actions: NDArray[Any]) -> None:
+    def _step(self, rows: slice, actions: Tree) -> None:
         infos = self.infos
         seen: list[Any] = []
         rewards: list[Any] = []
         flags: list[tuple[int, Any, Any]] = []
         # An environment may change its action in place; what is kept for the replay stays as it was sent.
-        given = self._as_actions(actions)
-        kept = given if isinstance(given[0], int) else self._as_actions(actions.copy())
+        given = one_by_one(self.spec, actions)
+        kept = given if isinstance(given[0], int) else one_by_one(self.spec, map_tree(np.copy, actions))
         row, made = rows.start, _NOTHING
         played = self._played[rows]
         try:
@@ -300,12 +300,12 @@ class SerialEnv:
 
     def _replay(self, row: int, state: dict[str, Any]) -> str:
         """Plays a saved episode again; returns why it is not the same, or nothing."""
-        actions = np.asarray(state["actions"][row], self._action.leaf.dtype)
-        total, count = 0.0, len(actions)
+        actions = state["actions"][row]
+        total, count = 0.0, len(self.spec.action.flat(actions)[0])
         try:
             self._begin(np.array([row]), [state["starts"][row]])
             obs: Any = None
-            for played, action in enumerate(self._as_actions(actions.copy())):
+            for played, action in enumerate(one_by_one(self.spec, map_tree(np.copy, actions))):
                 obs, reward, terminated, truncated, self.infos[row] = self._steps[row](action)
                 total += float(reward)
                 if terminated or truncated:
@@ -317,7 +317,7 @@ class SerialEnv:
         same = map_tree(np.array_equal, take(self.out.obs, row), take(state["obs"], row))
         if not all(self.spec.observation.flat(same)) or total != state["returns"][row]:
             return f"did not come back to its saved observation and return after {count} actions"
-        self._played[row] = self._as_actions(actions)
+        self._played[row] = one_by_one(self.spec, actions)
         self._running_return[row], self._running_length[row] = total, count
         return ""
 
@@ -334,9 +334,6 @@ class SerialEnv:
     def _ready(self) -> None:
         self._actions.clear()
         self._in_flight.begin()
-
-    def _as_actions(self, actions: NDArray[Any]) -> list[Any]:
-        return actions.tolist() if isinstance(self.spec.action_space, spaces.Discrete) else list(actions)
 
     def _where(self, row: int, step: int) -> str:
         """Names the environment, the row and the step, 0 for the reset."""

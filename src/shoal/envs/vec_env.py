@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from gymnasium import spaces
 
-from shoal.types import EnvError, Ready, map_tree
+from shoal.envs.observations import leaves_of
+from shoal.types import EnvError, Ready, leaf_spaces, map_tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from shoal.types import Spec, Tree
+    from shoal.types import Leaf, Spec, Tree
 
 CALL_RESET = "call reset(seed) and recv() first"
 MAX_VIEWS = 64
@@ -205,44 +206,58 @@ class ActionCheck:
     def __init__(self, spec: Spec) -> None:
         """`spec`: whose action space it is."""
         self.spec = spec
-        self.leaf = spec.action.single
-        space: Any = spec.action_space
-        match space:
-            case spaces.Discrete():
-                self.low, self.high = int(space.start), int(space.start + space.n - 1)
-            case spaces.MultiDiscrete():
-                self.low, self.high = space.start, space.start + space.nvec - 1
-            case spaces.MultiBinary():
-                self.low, self.high = 0, 1
-            case _:
-                self.low, self.high = space.low, space.high
+        self._parts = [part for _, part in leaf_spaces(spec.action_space)]
+        self._bounds = [_bounds(part) for part in self._parts]
 
-    def cast(self, rows: slice, action: Any) -> NDArray[Any]:
-        """`action` as an array of the spec's dtype; ValueError when it has another shape or kind."""
-        array, leaf = np.asarray(action), self.leaf
+    def cast(self, rows: slice, action: Any) -> Tree:
+        """`action` as arrays of the spec's dtypes; ValueError when it has another form, shape or kind."""
+        layout = self.spec.action
+        try:
+            given = leaves_of(self.spec.action_space, action, "action")
+        except ValueError as error:
+            raise ValueError(f"{self._name(rows)} got an {error}") from None
+        return layout.tree([self._cast(rows, leaf, x) for leaf, x in zip(layout.leaves, given, strict=True)])
+
+    def check(self, rows: slice, action: Any) -> Tree:
+        """The same; ValueError also names the first row whose action the space lacks."""
+        tree, layout = self.cast(rows, action), self.spec.action
+        checked = zip(layout.leaves, layout.flat(tree), self._parts, self._bounds, strict=True)
+        for leaf, array, part, (low, high) in checked:
+            good = (array >= low) & (array <= high)
+            if np.count_nonzero(good) != good.size:
+                row = int(np.argmin(good.reshape(len(array), -1).all(axis=1)))
+                raise ValueError(
+                    f"{self.spec.env_id}: the action{leaf.name} {array[row]} of row {rows.start + row} is outside "
+                    f"{part}; nothing was stepped"
+                )
+        return tree
+
+    def _cast(self, rows: slice, leaf: Leaf, action: Any) -> NDArray[Any]:
+        array = np.asarray(action)
         if array.shape != (rows.stop - rows.start, *leaf.shape):
             expected = (rows.stop - rows.start, *leaf.shape)
-            raise ValueError(f"{self._name(rows)} need actions of shape {expected}, got {array.shape}")
+            raise ValueError(f"{self._name(rows)} need actions{leaf.name} of shape {expected}, got {array.shape}")
         if array.dtype == leaf.dtype:
             return array
         if not np.can_cast(array.dtype, leaf.dtype, "same_kind"):
-            raise ValueError(f"{self._name(rows)} need actions of type {leaf.dtype}, got {array.dtype}")
+            raise ValueError(f"{self._name(rows)} need actions{leaf.name} of type {leaf.dtype}, got {array.dtype}")
         return array.astype(leaf.dtype)
-
-    def check(self, rows: slice, action: Any) -> NDArray[Any]:
-        """The same; ValueError also names the first row whose action the space lacks."""
-        array = self.cast(rows, action)
-        good = (array >= self.low) & (array <= self.high)
-        if np.count_nonzero(good) != good.size:
-            row = int(np.argmin(good.reshape(len(array), -1).all(axis=1)))
-            raise ValueError(
-                f"{self.spec.env_id}: the action {array[row]} of row {rows.start + row} is outside "
-                f"{self.spec.action_space}; nothing was stepped"
-            )
-        return array
 
     def _name(self, rows: slice) -> str:
         return f"{self.spec.env_id}: rows {rows.start}..{rows.stop - 1}"
+
+
+def _bounds(space: Any) -> tuple[Any, Any]:
+    """The least and the largest action of one leaf."""
+    match space:
+        case spaces.Discrete():
+            return int(space.start), int(space.start + space.n - 1)
+        case spaces.MultiDiscrete():
+            return space.start, space.start + space.nvec - 1
+        case spaces.MultiBinary():
+            return 0, 1
+        case _:
+            return space.low, space.high
 
 
 def check_finite(

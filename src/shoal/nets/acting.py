@@ -25,8 +25,8 @@ CPU = torch.device("cpu")
 class Acted:
     """What acting once gives for n rows: the environment's actions, and what the loss needs."""
 
-    env_action: NDArray[Any]
-    action: NDArray[Any]
+    env_action: Tree
+    action: Tree
     log_prob: NDArray[np.float32]
     value: NDArray[np.float32]
 
@@ -120,8 +120,8 @@ class TorchActor:
         self.row_step[rows] += 1
         if len(parts) == 1:
             return parts[0]
-        columns = [np.concatenate([getattr(p, name) for p in parts]) for name in Acted.__slots__]
-        return Acted(*columns)
+        columns = [[getattr(p, name) for p in parts] for name in Acted.__slots__]
+        return Acted(*(map_tree(_joined, *column) for column in columns))
 
     def _act_block(self, obs: Tree, start: Any, rows: slice, block: slice, *, greedy: bool) -> Acted:
         at = slice(rows.start + block.start, rows.start + block.stop)
@@ -132,7 +132,7 @@ class TorchActor:
         action = distribution.mode() if greedy else distribution.sample(self._noise(distribution, at))
         log_prob = distribution.log_prob(action)
         parts = (distribution.to_env(action), action, log_prob, output.value)
-        return Acted(*(x.squeeze(0).cpu().numpy() for x in parts))
+        return Acted(*(map_tree(_array, x) for x in parts))
 
     @torch.inference_mode()
     def value(self, obs: Tree, start: NDArray[np.bool_], rows: NDArray[np.intp]) -> NDArray[np.float32]:
@@ -151,7 +151,24 @@ class TorchActor:
         return self.snapshot.policy(map_tree(tensor, obs), state, tensor(start))
 
     def _noise(self, distribution: Any, rows: slice) -> Tensor:
-        draw = _native.philox_uniform if distribution.noise == "uniform" else _native.philox_normal
-        size, acting = distribution.noise_size, self.acting
-        noise = draw(acting.seed, acting.stream, self.rows[rows], self.row_step[rows], size)
+        acting, size = self.acting, distribution.noise_size
+        where = (acting.seed, acting.stream, self.rows[rows], self.row_step[rows])
+        if distribution.noise == "joint":
+            # A number's words are fixed by its position. Normal ones stand after whole blocks of four words, so that
+            # none of them shares a word with a uniform one.
+            uniforms = distribution.num_uniform
+            first = -(-uniforms // 4) * 4
+            normal = _native.philox_normal(*where, first + size - uniforms)[:, first:]
+            noise = np.concatenate([_native.philox_uniform(*where, uniforms), normal], axis=1)
+        else:
+            draw = _native.philox_uniform if distribution.noise == "uniform" else _native.philox_normal
+            noise = draw(*where, size)
         return torch.from_numpy(noise).to(acting.device).unsqueeze(0)
+
+
+def _array(x: Tensor) -> NDArray[Any]:
+    return x.squeeze(0).cpu().numpy()
+
+
+def _joined(*parts: NDArray[Any]) -> NDArray[Any]:
+    return np.concatenate(parts)

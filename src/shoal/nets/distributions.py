@@ -1,6 +1,7 @@
 """Distributions over actions. Sampling is a pure function of noise that the caller draws (Philox), never torch's.
 
-Each kind says which noise it eats (`noise`: "uniform" or "normal") and how much (`noise_size` numbers an action).
+Each kind says which noise it eats (`noise`: "uniform", "normal" or "joint") and how much (`noise_size` numbers an
+action). "joint": `num_uniform` uniform numbers, then normal ones.
 Shapes: parameters [..., A], actions [...] or [..., K], log-probabilities and entropies [...].
 """
 
@@ -11,14 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import torch
-from gymnasium import spaces
-
-from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
+
+    from shoal.types import Layout, Tree
 
 HERMITE_X = (0.3811869902, 1.1571937125, 1.9816567567, 2.9306374203)
 HERMITE_W = (0.6611470126, 0.2078023258, 0.0170779830, 0.0001996041)
@@ -30,15 +28,15 @@ class Distribution(Protocol):
     noise: ClassVar[str]
     noise_size: int
 
-    def sample(self, noise: Tensor) -> Tensor:
+    def sample(self, noise: Tensor) -> Tree:
         """An action from noise [..., noise_size]."""
         ...
 
-    def mode(self) -> Tensor:
+    def mode(self) -> Tree:
         """The greedy action."""
         ...
 
-    def log_prob(self, action: Tensor) -> Tensor:
+    def log_prob(self, action: Any) -> Tensor:
         """Log pi(action)."""
         ...
 
@@ -46,7 +44,7 @@ class Distribution(Protocol):
         """Shannon entropy in nats."""
         ...
 
-    def to_env(self, action: Tensor) -> Tensor:
+    def to_env(self, action: Any) -> Tree:
         """The action as the environment takes it: offset, clipped or scaled into its space."""
         ...
 
@@ -189,49 +187,64 @@ class SquashedNormal:
         return (low + 0.5 * (high - low) * (action.tanh() + 1)).clamp(low, high)
 
 
+class Joint:
+    """Independent distributions over the leaves of an action: log-probabilities and entropies are summed.
+
+    The leaves' actions are [..., *shape]; their distributions see them flat, [..., K], or [...] for one choice.
+    """
+
+    noise: ClassVar[str] = "joint"
+
+    def __init__(self, layout: Layout, parts: list[Distribution]) -> None:
+        """`parts`: a distribution for each leaf of `layout`."""
+        self.layout, self.parts = layout, parts
+        self.num_uniform = sum(part.noise_size for part in parts if part.noise == "uniform")
+        self.noise_size = sum(part.noise_size for part in parts)
+
+    def sample(self, noise: Tensor) -> Tree:
+        """Each leaf from its own numbers, in layout order among those of its kind."""
+        at = {"uniform": 0, "normal": self.num_uniform}
+        chosen: list[Tensor] = []
+        for part in self.parts:
+            first = at[part.noise]
+            at[part.noise] += part.noise_size
+            chosen.append(part.sample(noise[..., first : at[part.noise]]))
+        return self._shaped(chosen)
+
+    def mode(self) -> Tree:
+        """The most probable of each leaf."""
+        return self._shaped([part.mode() for part in self.parts])
+
+    def log_prob(self, action: Tree) -> Tensor:
+        """Summed over the leaves."""
+        pairs = zip(self.parts, self._flat(action), strict=True)
+        return torch.stack([part.log_prob(x) for part, x in pairs]).sum(0)
+
+    def entropy(self) -> Tensor:
+        """Summed over the leaves."""
+        return torch.stack([part.entropy() for part in self.parts]).sum(0)
+
+    def to_env(self, action: Tree) -> Tree:
+        """Each leaf as its space takes it, in its dtype."""
+        given = [part.to_env(x) for part, x in zip(self.parts, self._flat(action), strict=True)]
+        kinds = [torch.from_numpy(np.empty(0, leaf.dtype)).dtype for leaf in self.layout.leaves]
+        return self._shaped([x.to(kind) for x, kind in zip(given, kinds, strict=True)])
+
+    def _flat(self, action: Tree) -> list[Tensor]:
+        flat: list[Tensor] = []
+        for leaf, part, x in zip(self.layout.leaves, self.parts, self.layout.flat(action), strict=True):
+            index = x if x.is_floating_point() else x.long()
+            lead = index.shape[: index.dim() - len(leaf.shape)]
+            flat.append(index if isinstance(part, Categorical) else index.reshape(*lead, -1))
+        return flat
+
+    def _shaped(self, flat: list[Tensor]) -> Tree:
+        shaped: list[Tensor] = []
+        for leaf, part, x in zip(self.layout.leaves, self.parts, flat, strict=True):
+            shaped.append(x if isinstance(part, Categorical) else x.reshape(*x.shape[:-1], *leaf.shape))
+        return self.layout.tree(shaped)
+
+
 def _log_slope(x: Tensor) -> Tensor:
     """log(1 - tanh(x)^2), stable for large |x|."""
     return 2 * (math.log(2) - x - torch.nn.functional.softplus(-2 * x))
-
-
-def head_size(space: spaces.Space[Any]) -> int:
-    """Numbers that a network's head must give for this action space."""
-    match space:
-        case spaces.Discrete():
-            return int(space.n)
-        case spaces.MultiDiscrete() if space.nvec.ndim == 1:
-            return int(space.nvec.sum())
-        case spaces.Box() if len(space.shape) == 1 and np.issubdtype(space.dtype, np.floating):
-            return space.shape[0]
-        case _:
-            raise ConfigError(
-                f"no policy head for the action space {space}; use Discrete, MultiDiscrete or a flat Box of floats"
-            )
-
-
-def head(space: spaces.Space[Any], *, squash: bool) -> Callable[[Tensor, Tensor | None], Distribution]:
-    """A function from the head's numbers (and a Box's log_std) to the distribution over `space`."""
-    head_size(space)
-    match space:
-        case spaces.Discrete():
-            start = int(space.start)
-            return lambda logits, _: Categorical(logits, start=start)
-        case spaces.MultiDiscrete():
-            nvec, first = [int(n) for n in space.nvec], torch.as_tensor(space.start)
-            return lambda logits, _: MultiCategorical(logits, nvec, start=first.to(logits.device))
-        case _:
-            return _box_head(space, squash=squash)
-
-
-def _box_head(space: Any, *, squash: bool) -> Callable[[Tensor, Tensor | None], Distribution]:
-    low, high = torch.as_tensor(space.low), torch.as_tensor(space.high)
-    if squash and not bool((low.isfinite() & high.isfinite()).all()):
-        raise ConfigError(f"squashing needs a bounded Box, got {space}; set squash=False")
-    kind = SquashedNormal if squash else Normal
-
-    def make(mean: Tensor, log_std: Tensor | None) -> Distribution:
-        if log_std is None:
-            raise ConfigError(f"a policy for {space} must give (mean, log_std, value)")
-        return kind(mean, log_std, low.to(mean.device), high.to(mean.device))
-
-    return make

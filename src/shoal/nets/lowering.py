@@ -9,8 +9,8 @@ import torch
 from gymnasium import spaces
 
 from shoal import _native
-from shoal.nets.distributions import head_size
 from shoal.nets.encoder import Encoder
+from shoal.nets.heads import head_size
 from shoal.nets.normaliser import CLIP
 from shoal.nets.policy import MlpPolicy
 from shoal.nets.weights import packing
@@ -42,10 +42,12 @@ def lower(policy: nn.Module, spec: Spec, flat: Tensor, **settings: Any) -> Plan 
     match space:
         case spaces.Discrete():
             head, nvec = "categorical", [int(space.n)]
-        case spaces.MultiDiscrete():
+        case spaces.MultiDiscrete() if space.nvec.ndim == 1:
             head, nvec = "categorical", [int(n) for n in space.nvec]
-        case _:
+        case spaces.Box() if len(space.shape) == 1:
             head, nvec = "gaussian", [space.shape[0]]
+        case _:
+            return None
     hidden = list(policy.network.hidden)
     native = _native.MlpPlan(
         flat.numpy(), policy.encoder.size, hidden, head, nvec, policy.network.activation, **settings

@@ -7,16 +7,17 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from shoal.nets.distributions import Distribution, head, head_size
 from shoal.nets.encoder import Encoder, TreeEncoder, make_encoder
+from shoal.nets.heads import deviations, head, head_size
 from shoal.types import ConfigError, Spec, Tree, map_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from shoal.nets.distributions import Distribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,8 @@ class MlpPolicy(nn.Module):
         out = head_size(spec.action_space)
         self.actor = tower([*sizes, out], network.activation, last_gain=0.01, generator=generator)
         self.critic = tower([*sizes, 1], network.activation, last_gain=1.0, generator=generator)
-        box = isinstance(spec.action_space, spaces.Box)
-        self.log_std = nn.Parameter(torch.full((out,), network.log_std_init)) if box else None
+        boxes = deviations(spec.action_space)
+        self.log_std = nn.Parameter(torch.full((boxes,), network.log_std_init)) if boxes else None
         self.head = head(spec.action_space, squash=network.squash)
 
     def initial_state(self, num_rows: int) -> None:
@@ -113,8 +114,8 @@ class RecurrentPolicy(nn.Module):
         out = head_size(spec.action_space)
         self.actor = tower([network.recurrent_size, out], "tanh", last_gain=0.01, generator=generator)
         self.critic = tower([network.recurrent_size, 1], "tanh", last_gain=1.0, generator=generator)
-        box = isinstance(spec.action_space, spaces.Box)
-        self.log_std = nn.Parameter(torch.full((out,), network.log_std_init)) if box else None
+        boxes = deviations(spec.action_space)
+        self.log_std = nn.Parameter(torch.full((boxes,), network.log_std_init)) if boxes else None
         self.head = head(spec.action_space, squash=network.squash)
 
     def initial_state(self, num_rows: int) -> Tree:
@@ -151,7 +152,7 @@ class PlainPolicy(nn.Module):
         self.dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
         self.layout = spec.observation
         self.head = head(spec.action_space, squash=squash)
-        self.out = head_size(spec.action_space)
+        self.out, self.boxes = head_size(spec.action_space), deviations(spec.action_space)
 
     def initial_state(self, num_rows: int) -> None:
         """No memory."""
@@ -174,7 +175,7 @@ class PlainPolicy(nn.Module):
                 f"the policy gave shapes {[tuple(x.shape) for x in parts]} for {number} observations; "
                 f"expected (logits [N, {self.out}], value [N]) or, for Box actions, (mean, log_std, value [N])"
             )
-        log_std = parts[1].expand_as(logits).reshape(*lead, -1) if len(parts) == 3 else None
+        log_std = parts[1].expand(number, self.boxes).reshape(*lead, -1) if len(parts) == 3 and self.boxes else None
         return Output(self.head(logits.reshape(*lead, -1), log_std), value.reshape(lead), None)
 
 

@@ -256,12 +256,12 @@ class Rollouts:
             assign(slab.obs, (t, mine), obs)
             slab.start[t, mine] = seat.start[mine]
             acted = seat.actor.act(obs, seat.start[mine], mine)
-            slab.action[t, mine], slab.log_prob[t, mine] = acted.action, acted.log_prob
-            slab.value[t, mine] = acted.value
+            assign(slab.action, (t, mine), acted.action)
+            slab.log_prob[t, mine], slab.value[t, mine] = acted.log_prob, acted.value
             actions.append(acted.env_action)
         sent = time.perf_counter()
         self.meter.add("acting", sent - begun)
-        self.env.send(group, actions[0] if len(actions) == 1 else np.concatenate(actions))
+        self.env.send(group, actions[0] if len(actions) == 1 else map_tree(_joined, *actions))
         self.meter.add("environment", time.perf_counter() - sent)
 
     def _record(self, t: int, ready: Ready) -> None:
@@ -327,6 +327,10 @@ def _casting(
     if at != num_rows:
         raise ConfigError(f"the cast covers {at} of {num_rows} rows")
     return policy, cast
+
+
+def _joined(*parts: Any) -> Any:
+    return np.concatenate(parts)
 
 
 def _copy_state(state: Tree) -> Tree:
