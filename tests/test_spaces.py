@@ -275,7 +275,7 @@ def test_a_wrong_action_is_named_with_row_and_path(wrong: Any, message: str) -> 
     rows.reset(0)
     rows.recv()
     bits = np.zeros((3, 2), np.int8)
-    good = {"a": np.array([3, 4, 3]), "b": (np.zeros((3, 1, 2)), bits), "c": np.zeros((3, 1, 2), np.int64)}
+    good: Any = {"a": np.array([3, 4, 3]), "b": (np.zeros((3, 1, 2)), bits), "c": np.zeros((3, 1, 2), np.int64)}
     with pytest.raises(ValueError, match=message):
         rows.send(slice(0, 3), wrong(good))
     rows.send(slice(0, 3), good)

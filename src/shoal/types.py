@@ -214,6 +214,8 @@ class Spec:
     reward_threshold: float | None = None
     num_agents: int = 1
     info_keys: tuple[str, ...] = ()
+    masked: bool = False
+    """Rows say which actions they may choose; where infos say it, this is known after the first reset."""
 
     @classmethod
     def of(cls, env_id: str, observation_space: Space[Any], action_space: Space[Any], **limits: Any) -> Spec:
@@ -241,6 +243,8 @@ class Ready:
     episode_return: Floats
     episode_length: NDArray[np.int64]
     info: dict[str, Floats]
+    action_mask: Bools | None = None
+    """Options that each row may choose next, those of every choice side by side; None where nothing is masked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +271,8 @@ class Steps:
     final_obs: Tree
     state: Tree
     version: int
+    action_mask: torch.Tensor | None = None
+    """The options [T, B, n] that could be chosen; `distributions.masked` applies it."""
 
 
 @dataclass(frozen=True, slots=True)

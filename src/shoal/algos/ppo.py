@@ -13,6 +13,7 @@ from torch.optim import Adam
 
 from shoal.math.losses import approximate_kl, masked_mean, normalise_advantage, ppo_policy_loss, value_loss
 from shoal.math.returns import gae
+from shoal.nets.distributions import masked
 from shoal.nets.lowering import STATS, Plan, lower
 from shoal.nets.policy import Network, make_policy
 from shoal.nets.weights import pack
@@ -141,11 +142,12 @@ def ppo_loss(output: Any, batch: Steps, advantage: Tensor, target: Tensor, cfg: 
     valid = batch.valid
     if cfg.norm_adv:
         advantage = normalise_advantage(advantage, valid)
-    log_prob = output.distribution.log_prob(batch.action)
+    distribution = masked(output.distribution, batch.action_mask)
+    log_prob = distribution.log_prob(batch.action)
     policy_loss = masked_mean(ppo_policy_loss(log_prob, batch.log_prob, advantage, cfg.clip_coef), valid)
     old_value = batch.value if cfg.clip_vloss else None
     v_loss = masked_mean(value_loss(output.value, target, old_value, cfg.clip_coef), valid)
-    entropy = masked_mean(output.distribution.entropy(), valid)
+    entropy = masked_mean(distribution.entropy(), valid)
     with torch.no_grad():
         kl = masked_mean(approximate_kl(log_prob, batch.log_prob), valid)
         outside = ((log_prob - batch.log_prob).exp() - 1).abs() > cfg.clip_coef
@@ -222,7 +224,8 @@ def take(steps: Steps, index: Tensor, *, rows: bool) -> Steps:
     def pick(x: Tensor) -> Tensor:
         return _take(x, index, rows=rows)
 
-    trees = {name: map_tree(pick, getattr(steps, name)) for name in ("obs", "action")}
+    names = ("obs", "action") if steps.action_mask is None else ("obs", "action", "action_mask")
+    trees = {name: map_tree(pick, getattr(steps, name)) for name in names}
     state = select(steps.state, index) if rows else None
     return replace(steps, state=state, **trees, **arrays)
 

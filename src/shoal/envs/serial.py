@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shoal.envs import masks
+from shoal.envs.masks import MaskReader
 from shoal.envs.observations import TreeReader
 from shoal.envs.python_env import (
     check_alike,
@@ -81,6 +84,9 @@ class SerialEnv:
         self._in_flight = InFlight(num_rows)
         self._actions: list[Tree] = []
         self.out = Outputs(self.spec, num_rows)
+        self._masks: MaskReader | None = None
+        if masks.in_observation(self.spec):
+            self._add_masks()
         self._running_return = np.zeros(num_rows)
         self._running_length = np.zeros(num_rows, np.int64)
         self._starts: list[dict[str, Any]] = [{}] * num_rows
@@ -115,6 +121,7 @@ class SerialEnv:
             seed = seeds[row]
             starts.append({"seed": seed} if seed is not None else self._starts[row] if held[row] else None)
         self._begin(chosen, starts, options)
+        self._read_masks(slice(0, self.num_rows))
         self.out.clear()
         self._ready()
 
@@ -166,6 +173,7 @@ class SerialEnv:
             if reason:
                 self._cut(row, state)
                 lost.append(f"{self.spec.env_id}: row {row} {reason}; its episode is cut as truncated")
+        self._read_masks(slice(0, self.num_rows))
         self._ready()
         return lost
 
@@ -234,6 +242,8 @@ class SerialEnv:
                 truncated[row - first] = True
         if flags or np.count_nonzero(truncated):
             self._end((terminated | truncated).nonzero()[0] + first)
+        if self._masks is not None:
+            self._read_masks(rows)
 
     def _read_flags(self, row: int, terminal: Any, cut: Any) -> tuple[bool, bool]:
         flags = read_flag(terminal), read_flag(cut)
@@ -330,6 +340,35 @@ class SerialEnv:
             values[row] = np.nan
         self.final_infos[row] = {}
         self._begin(np.array([row]), [None])
+
+    def _add_masks(self) -> None:
+        self._masks = MaskReader(self.spec)
+        self.spec = replace(self.spec, masked=True)
+        self.out.add_masks(self._masks.size)
+
+    def _read_masks(self, rows: slice) -> None:
+        """What the rows may choose next; that infos hold masks is found out at the first reset."""
+        info: Any = self.infos[rows.start]
+        if self._masks is None and isinstance(info, dict) and masks.KEY in info:
+            self._add_masks()
+        reader, all_masks = self._masks, self.out.action_mask
+        if reader is None or all_masks is None:
+            return
+        whole = masks.in_observation(self.spec)
+        for part in [rows] if whole else [slice(row, row + 1) for row in range(rows.start, rows.stop)]:
+            where = self._where(part.start, int(self._running_length[part.start]))
+            if not whole and masks.KEY not in (self.infos[part.start] or ()):
+                raise EnvError(f"{where} gave no info[{masks.KEY!r}], though earlier infos had one")
+            given = take(self.out.obs[masks.KEY], part) if whole else self.infos[part.start][masks.KEY]
+            try:
+                all_masks[part] = reader.read(given, part.stop - part.start)
+            except ValueError as error:
+                raise EnvError(f"{where} gave {error}") from None
+        blocked = reader.blocked(all_masks[rows])
+        if blocked >= 0:
+            row = rows.start + blocked
+            where = self._where(row, int(self._running_length[row]))
+            raise EnvError(f"{where} gave an {masks.KEY} without any option: {all_masks[row].astype(int)}")
 
     def _ready(self) -> None:
         self._actions.clear()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from shoal.types import Leaf, Spec, Tree
+    from shoal.types import Bools, Leaf, Spec, Tree
 
 CALL_RESET = "call reset(seed) and recv() first"
 MAX_VIEWS = 64
@@ -139,7 +139,13 @@ class Outputs:
         self.episode_return = np.zeros(num_rows)
         self.episode_length = np.zeros(num_rows, np.int64)
         self.info = {key: np.full(num_rows, np.nan) for key in spec.info_keys}
+        self.action_mask: Bools | None = None
         self._views: dict[tuple[int, int], Ready] = {}
+
+    def add_masks(self, size: int) -> None:
+        """From now on rows have action masks of `size` options."""
+        self.action_mask = np.ones((len(self.reward), size), np.bool_)
+        self._views.clear()
 
     def clear(self) -> None:
         """No row has a reward or an end, as after a reset."""
@@ -161,6 +167,7 @@ class Outputs:
                 self.episode_return[rows],
                 self.episode_length[rows],
                 {name: values[rows] for name, values in self.info.items()},
+                None if self.action_mask is None else self.action_mask[rows],
             )
             if len(self._views) == MAX_VIEWS:
                 self._views.clear()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from shoal.envs.masks import MaskReader
 from shoal.types import Layout, Leaf, Spec, Steps, Tree, assign, map_tree, select
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ class Slab:
         self.final_index = self._array(np.int32, batch)
         self.final_obs: Tree = map_tree(_room, self.obs)
         self.num_final = 0
+        masks = self._array(np.bool_, (*batch, MaskReader(spec).size)) if spec.masked else None
+        self.action_mask: NDArray[np.bool_] | None = masks
+        self._mask_tensor = None if masks is None else torch.from_numpy(masks)
         self.episode_return = np.zeros(batch)
         self.episode_length = np.zeros(batch, np.int64)
         self.valid[:] = True
@@ -61,13 +65,15 @@ class Slab:
     def steps(self, *, version: int, state: Tree, device: torch.device) -> Steps:
         """The slab as tensors: views on the CPU, copies that are under way on another device."""
         named, obs, final_obs = self._tensors, self._obs_tensors, self._final_tensors
-        action = self._action_tensors
+        action, mask = self._action_tensors, self._mask_tensor
         if device.type != "cpu":
             send = partial(torch.Tensor.to, device=device, non_blocking=True)
             named = {name: send(x) for name, x in named.items()}
+            mask = None if mask is None else send(mask)
             obs, action = map_tree(send, obs), map_tree(send, action)
             final_obs = map_tree(send, select(final_obs, slice(0, self.num_final)))
-        return Steps(obs=obs, action=action, final_obs=final_obs, state=state, version=version, **named)
+        trees = {"obs": obs, "action": action, "final_obs": final_obs, "state": state}
+        return Steps(version=version, action_mask=mask, **trees, **named)
 
     def _allocate(self, layout: Layout, batch: tuple[int, ...]) -> Tree:
         arrays = [self._array(leaf.dtype, (*batch, *leaf.shape)) for leaf in layout.leaves]

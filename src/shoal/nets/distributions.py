@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 import torch
 
+from shoal.types import ConfigError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from shoal.types import Layout, Tree
 
+# Beside any real logit its probability is exactly 0; unlike -inf it leaves p log p and its gradient 0 as well.
+NEVER = -1e30
 HERMITE_X = (0.3811869902, 1.1571937125, 1.9816567567, 2.9306374203)
 HERMITE_W = (0.6611470126, 0.2078023258, 0.0170779830, 0.0001996041)
 
@@ -70,6 +74,10 @@ class Categorical:
         """The most probable choice."""
         return self.log_probs.argmax(-1)
 
+    def masked(self, mask: Tensor) -> Categorical:
+        """The same among the options where `mask` [..., n] is true; the others have probability 0."""
+        return Categorical(self.log_probs.masked_fill(~mask, NEVER), start=self.start)
+
     def log_prob(self, action: Tensor) -> Tensor:
         """Log pi(action)."""
         return self.log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
@@ -91,7 +99,7 @@ class MultiCategorical:
     def __init__(self, logits: Tensor, nvec: list[int], *, start: Tensor) -> None:
         """`nvec[k]` is the number of options of choice k, `start` [K] the space's first of each."""
         self.parts = [Categorical(part) for part in logits.split(nvec, dim=-1)]
-        self.noise_size = len(nvec)
+        self.nvec, self.noise_size = nvec, len(nvec)
         self.start = start
 
     def sample(self, noise: Tensor) -> Tensor:
@@ -101,6 +109,11 @@ class MultiCategorical:
     def mode(self) -> Tensor:
         """The most probable of each."""
         return torch.stack([p.mode() for p in self.parts], -1)
+
+    def masked(self, mask: Tensor) -> MultiCategorical:
+        """The same among the options where `mask` [..., sum(nvec)] is true."""
+        log_probs = torch.cat([part.log_probs for part in self.parts], -1).masked_fill(~mask, NEVER)
+        return MultiCategorical(log_probs, self.nvec, start=self.start)
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Summed over the choices."""
@@ -195,9 +208,9 @@ class Joint:
 
     noise: ClassVar[str] = "joint"
 
-    def __init__(self, layout: Layout, parts: list[Distribution]) -> None:
-        """`parts`: a distribution for each leaf of `layout`."""
-        self.layout, self.parts = layout, parts
+    def __init__(self, layout: Layout, parts: list[Distribution], sizes: list[int]) -> None:
+        """`parts`: a distribution for each leaf of `layout`; `sizes`: the head's numbers for each."""
+        self.layout, self.parts, self.sizes = layout, parts, sizes
         self.num_uniform = sum(part.noise_size for part in parts if part.noise == "uniform")
         self.noise_size = sum(part.noise_size for part in parts)
 
@@ -214,6 +227,12 @@ class Joint:
     def mode(self) -> Tree:
         """The most probable of each leaf."""
         return self._shaped([part.mode() for part in self.parts])
+
+    def masked(self, mask: Tensor) -> Joint:
+        """The same among the options where `mask` [..., sum(sizes)] is true; Gaussians are never masked."""
+        pairs = zip(self.parts, mask.split(self.sizes, -1), strict=True)
+        parts = [masked(part, own) if part.noise == "uniform" else part for part, own in pairs]
+        return Joint(self.layout, parts, self.sizes)
 
     def log_prob(self, action: Tree) -> Tensor:
         """Summed over the leaves."""
@@ -243,6 +262,18 @@ class Joint:
         for leaf, part, x in zip(self.layout.leaves, self.parts, flat, strict=True):
             shaped.append(x if isinstance(part, Categorical) else x.reshape(*x.shape[:-1], *leaf.shape))
         return self.layout.tree(shaped)
+
+
+def masked(distribution: Any, mask: Tensor | None) -> Any:
+    """The distribution among the options that a mask leaves; itself without a mask.
+
+    ConfigError for a distribution of one's own without `masked(mask)`.
+    """
+    if mask is None:
+        return distribution
+    if not hasattr(distribution, "masked"):
+        raise ConfigError(f"the actions are masked, but {type(distribution).__name__} has no method masked(mask)")
+    return distribution.masked(mask)
 
 
 def _log_slope(x: Tensor) -> Tensor:

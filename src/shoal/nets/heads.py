@@ -70,7 +70,7 @@ def _joint_head(space: spaces.Space[Any], *, squash: bool) -> Callable[[Tensor, 
         else:
             given = [x if x.shape[-1] else None for x in log_std.split(spread, -1)]
         pieces = zip(heads, numbers.split(sizes, -1), given, strict=True)
-        return Joint(layout, [one(piece, std) for one, piece, std in pieces])
+        return Joint(layout, [one(piece, std) for one, piece, std in pieces], sizes)
 
     return make
 

@@ -31,7 +31,7 @@ def lower(policy: nn.Module, spec: Spec, flat: Tensor, **settings: Any) -> Plan 
     Lowered are MlpPolicies on the CPU with Box observations and categorical, multi-categorical or plain Gaussian heads.
     `settings`: num_threads (changes no bit), act_block, grad_shards.
     """
-    if type(policy) is not MlpPolicy or policy.network.squash:
+    if type(policy) is not MlpPolicy or policy.network.squash or spec.masked:
         return None
     encoder = policy.encoder
     if not isinstance(encoder, Encoder) or encoder.nvec or encoder.image:

@@ -109,6 +109,9 @@ class Rollouts:
         pinned = acting.device.type == "cuda"
         policies, places = _casting(policy, cast, env.num_rows)
         self._seats: list[Seat] = []
+        # The first reset tells whether actions are masked, which decides how policies act.
+        env.reset(acting.seed)
+        first = env.recv()
         for role, rows in places.items():
             played, count = policies[role], rows.stop - rows.start
             actor = make_actor(played, env.spec, count, acting, first_row=rows.start)
@@ -120,8 +123,8 @@ class Rollouts:
         self._plan = only.plan if isinstance(only, PlanActor) and self._fusible(only) else None
         self._obs: list[Tree] = []
         self._ends: list[tuple[Any, ...]] = []
-        env.reset(acting.seed)
-        self._receive_first()
+        self._masks: list[Any] = []
+        self._begin(first)
 
     def __iter__(self) -> Rollouts:
         """Itself."""
@@ -190,7 +193,7 @@ class Rollouts:
                 assign(seat.actor.state, slice(None), saved["recurrent"])
             seat.take(policies[seat.role])
         lost = self.env.restore(state["env"])
-        self._receive_first()
+        self._begin(self.env.recv())
         self.version, self.env_steps, self._published = state["version"], state["env_steps"], True
         return lost
 
@@ -206,9 +209,10 @@ class Rollouts:
         alone = len(self._seats) == 1 and len(self._groups) == 1
         return alone and isinstance(self.env, NativeEnv) and actor.plan.can_roll()
 
-    def _receive_first(self) -> None:
-        ready = self.env.recv()
+    def _begin(self, ready: Ready) -> None:
         self._obs = [select(ready.obs, group) for group in self._groups]
+        mask = ready.action_mask
+        self._masks = [None if mask is None else mask[group] for group in self._groups]
         for seat in self._seats:
             seat.start |= ready.truncated[seat.rows]
 
@@ -233,7 +237,7 @@ class Rollouts:
                 begun = time.perf_counter()
                 ready = self.env.recv()
                 self.meter.add("environment", time.perf_counter() - begun)
-                self._obs[number] = ready.obs
+                self._obs[number], self._masks[number] = ready.obs, ready.action_mask
                 self._record(t, ready)
                 if t + 1 < self.num_steps:
                     self._act(t + 1, number, group)
@@ -255,7 +259,10 @@ class Rollouts:
             slab = seat.slab
             assign(slab.obs, (t, mine), obs)
             slab.start[t, mine] = seat.start[mine]
-            acted = seat.actor.act(obs, seat.start[mine], mine)
+            mask = None if self._masks[number] is None else self._masks[number][theirs]
+            if slab.action_mask is not None:
+                slab.action_mask[t, mine] = mask
+            acted = seat.actor.act(obs, seat.start[mine], mine, action_mask=mask)
             assign(slab.action, (t, mine), acted.action)
             slab.log_prob[t, mine], slab.value[t, mine] = acted.log_prob, acted.value
             actions.append(acted.env_action)
