@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from shoal.envs.make import make
 from shoal.envs.vec_env import VecEnv
 from tests.contract.toys import Corridor, Lamps, make_pointer
+from tests.contract.trees import FlatCrane, FlatRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ BACKENDS = [
     Backend("serial-discrete-obs", lambda n: make(Corridor, n), Corridor, truncates=False),
     Backend("serial-multi-discrete", lambda n: make(Lamps, n), Lamps),
     Backend("serial-box-action", lambda n: make(make_pointer, n), make_pointer),
+    Backend("serial-nested", FlatRows, FlatCrane),
 ]
 
 

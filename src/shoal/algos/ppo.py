@@ -219,18 +219,16 @@ def minibatches(rng: np.random.Generator, valid: Tensor, parts: int, *, rows: bo
 
 def take(steps: Steps, index: Tensor, *, rows: bool) -> Steps:
     """The chosen rows with all their steps, or the chosen steps as [1, M]."""
-    arrays = {name: _take(getattr(steps, name), index, rows=rows) for name in STEP_ARRAYS}
 
     def pick(x: Tensor) -> Tensor:
         return _take(x, index, rows=rows)
 
-    names = ("obs", "action") if steps.action_mask is None else ("obs", "action", "action_mask")
+    names = ("obs", *STEP_ARRAYS) if steps.action_mask is None else ("obs", *STEP_ARRAYS, "action_mask")
     trees = {name: map_tree(pick, getattr(steps, name)) for name in names}
-    state = select(steps.state, index) if rows else None
-    return replace(steps, state=state, **trees, **arrays)
+    return replace(steps, state=select(steps.state, index) if rows else None, **trees)
 
 
-STEP_ARRAYS = ("start", "log_prob", "value", "next_value", "reward", "terminated", "truncated", "valid")
+STEP_ARRAYS = ("start", "action", "log_prob", "value", "next_value", "reward", "terminated", "truncated", "valid")
 
 
 def _take(x: Tensor, index: Tensor, *, rows: bool) -> Tensor:
