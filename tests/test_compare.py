@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -150,7 +151,7 @@ class FakeTrainer:
         self.trained.append((seed, rate))
         run = write_run(Path(saved["run_dir"]), f"{rate}-{seed}", seed=seed)
         run.config.write_text(tomli_w.dumps(saved))
-        return run
+        return SimpleNamespace(path=run.path, interrupted=False)
 
 
 def write_toml(path: Path, **algorithm: Any) -> str:

@@ -10,13 +10,15 @@ if sys.platform == "win32":
     raise ImportError("shoal runs on Linux and macOS; on Windows, use it inside WSL")
 
 if TYPE_CHECKING:
+    from shoal.envs.check import check_env
     from shoal.envs.vector import make_vec
     from shoal.launch import resume, train
     from shoal.loaded import load
 
 __version__ = "0.1.0"
-__all__ = ["load", "make_vec", "resume", "train"]
+__all__ = ["check_env", "load", "make_vec", "resume", "train"]
 _HOMES = {
+    "check_env": "shoal.envs.check",
     "load": "shoal.loaded",
     "make_vec": "shoal.envs.vector",
     "resume": "shoal.launch",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import traceback
@@ -24,6 +25,7 @@ COMMANDS = {
     "eval": "eval RUN: play fresh episodes with a trained policy",
     "runs": "list the runs: environment, algorithm, steps, return, state",
     "compare": "compare runs or configurations over seeds, at equal environment steps",
+    "check-env": "check-env ENV: try an environment of one's own out, and say what to fix",
     "envs": "list the environments",
     "algos": "list the algorithms",
 }
@@ -41,7 +43,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: shoal COMMAND [options]      (shoal COMMAND --help shows them)\n")
-        print("\n".join(f"  {name:<8} {text}" for name, text in COMMANDS.items()))
+        print("\n".join(f"  {name:<9} {text}" for name, text in COMMANDS.items()))
         sys.exit(0 if arguments else 2)
     name = arguments[0]
     if name not in COMMANDS:
@@ -53,6 +55,7 @@ def main() -> None:
         "eval": _eval,
         "runs": _runs,
         "compare": _compare,
+        "check-env": _check_env,
         "envs": _envs,
         "algos": _algos,
     }
@@ -110,6 +113,9 @@ def _train(arguments: list[str]) -> int:
     algo = _peek(arguments, "--algo") or saved.get("algo", "ppo")
     positional = arguments[0] if arguments and not arguments[0].startswith("-") else None
     module = algos.load(algo)
+    named = _peek(arguments, "--env")
+    if positional and named and positional != named:
+        raise ConfigError(f"the environment is named twice: {positional} and --env {named}")
     env = positional or _peek(arguments, "--env") or saved.get("env", "CartPole-v1")
     if saved:
         if name or algo != saved.get("algo", "ppo"):
@@ -250,6 +256,43 @@ def _compare(arguments: list[str]) -> int:
         from shoal import launch as trainer
     compare(runs, Path(run_dir), plot=Path(plot), seeds=seeds, trainer=trainer)
     return 0
+
+
+def _check_env(arguments: list[str]) -> int:
+    from shoal.envs.check import check_env, read_kwargs
+
+    def options(
+        env: tyro.conf.Positional[str],
+        env_kwargs: tuple[str, ...] = (),
+        steps: int = 5000,
+        seed: int = 0,
+        timeout: float = 30.0,
+        *,
+        json: bool = False,
+    ) -> Any:
+        """Options of `check-env`.
+
+        Args:
+            env: a Gymnasium id, or package.module:function (or :Class).
+            env_kwargs: keywords of its constructor, as name=value.
+            steps: random steps of the longest check.
+            seed: of the environment and of the actions.
+            timeout: seconds after which a call that has not returned counts as hanging.
+            json: print one JSON object instead of the table.
+        """
+        settings = {"env_kwargs": read_kwargs(env_kwargs), "steps": steps, "seed": seed, "timeout_s": timeout}
+        return env, settings, json
+
+    about = f"{COMMANDS['check-env']}\n\nExit status: 0, no errors; 1, errors; 2, a mistake in the options."
+    env, settings, as_json = tyro.cli(options, prog="shoal check-env", args=arguments, description=about)
+    report = check_env(env, **settings, hard=True)
+    if as_json:
+        print(json.dumps(report.record()))
+    else:
+        from rich.console import Console
+
+        report.show(Console(highlight=False))
+    return 0 if report.ok else 1
 
 
 def _envs(arguments: list[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
+from math import isnan
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -65,6 +66,8 @@ class Launch:
             raise ConfigError(f"seed must lie between 0 and 2**63 - 1, got {self.seed}")
         if self.num_threads < 0:
             raise ConfigError(f"num_threads must be at least 1, or 0 for one a core, got {self.num_threads}")
+        if self.stop_at is not None and isnan(self.stop_at):
+            raise ConfigError("stop_at must be a number, or inf to never stop early, got nan")
         if self.eval_every < 0 or self.eval_episodes < 1:
             raise ConfigError(
                 "eval_every must be at least 0 and eval_episodes at least 1, "

@@ -220,7 +220,7 @@ def opened(job: Job, env: VecEnv, where: RunDirectory, panel: Any, *, fresh: boo
 def note_failure(where: RunDirectory, error: BaseException) -> None:
     """The run's status says how it ended; where even that fails, the error says so."""
     stopped = isinstance(error, KeyboardInterrupt)
-    reason = "Ctrl-C, twice" if stopped else f"{type(error).__name__}: {error}"
+    reason = "Ctrl-C" if stopped else f"{type(error).__name__}: {error}"
     try:
         where.write_status(where.read_status() | {"state": "stopped" if stopped else "failed", "reason": reason})
     except OSError as second:

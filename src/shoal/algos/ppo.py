@@ -89,7 +89,9 @@ class PPO:
         check_ranges(self, **dict.fromkeys(positive, (1e-12, inf)), vf_coef=(0, inf))
         batch = self.num_envs * self.num_steps
         if batch % self.num_minibatches:
-            fits = max(n for n in range(1, self.num_minibatches + 1) if batch % n == 0)
+            whole, least = (self.num_envs if self.network.recurrent != "none" else batch), 1 + self.norm_adv
+            tried = range(1, min(whole, self.num_minibatches) + 1)
+            fits = max((n for n in tried if whole % n == 0 and batch // n >= least), default=1)
             raise ConfigError(
                 f"{self.num_envs} envs x {self.num_steps} steps = {batch} steps do not split into "
                 f"{self.num_minibatches} minibatches; num_minibatches={fits} would"
@@ -101,7 +103,9 @@ class PPO:
                 f"recurrent minibatches are whole rows: num_minibatches={self.num_minibatches} must divide "
                 f"num_envs={self.num_envs}"
             )
-        if self.anneal == "kl" and self.target_kl is None:
+        if self.target_kl is not None:
+            check_ranges(self, target_kl=(1e-12, inf))
+        elif self.anneal == "kl":
             raise ConfigError('anneal="kl" needs target_kl; 0.01 is a usual value')
 
 

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from shoal.envs.check_report import Findings
 
-KEPT = 100
+KEPT, MAX_OBS, MAX_SIZE = 200, 10_000, 1024
 MAX_RETURN, MIN_RETURN = 1000.0, 0.01
-MAX_RATIO, MAX_SCALE = 10.0, 100.0
+MAX_RATIO, MAX_SCALE = 20.0, 100.0
 MIN_EPISODES = 3
 
 
@@ -31,26 +31,38 @@ class Player:
     def __init__(self, env: gym.Env[Any, Any], name: str) -> None:
         """`name` stands in messages."""
         self.env, self.name = env, name
-        self.episode = self.step_count = self.total = 0
+        self.episode = self.step_count = 0
         self.action: Any = None
+        self.under_way = False
+        self.calls = 0
 
     def reset(self, seed: int | None = None) -> Any:
         """What the environment's reset returns."""
         self.episode, self.step_count = (1 if seed is not None else self.episode + 1), 0
-        return self.env.reset(seed=seed) if seed is not None else self.env.reset()
+        self.begin()
+        made: Any = self.env.reset(seed=seed) if seed is not None else self.env.reset()
+        self.under_way = False
+        return made
 
     def step(self, action: Any) -> Any:
         """What the environment's step returns."""
         self.step_count += 1
-        self.total += 1
         self.action = action
-        return self.env.step(action)
+        self.begin()
+        made: Any = self.env.step(action)
+        self.under_way = False
+        return made
+
+    def begin(self) -> None:
+        """Notes that the environment is called."""
+        self.calls += 1
+        self.under_way = True
 
     def where(self) -> str:
         """The episode and step under way."""
         if not self.step_count:
-            return f"at reset {self.episode} of {self.name}" if self.episode else f"while {self.name} was made"
-        return f"at step {self.step_count} of episode {self.episode} of {self.name}, after the action {self.action}"
+            return f"at reset {self.episode}"
+        return f"at step {self.step_count} of episode {self.episode}, after the action {self.action},"
 
 
 def draw(space: spaces.Space[Any]) -> Any:
@@ -78,6 +90,7 @@ class Played:
 
     steps: int = 0
     seconds: float = 0.0
+    first_reset_s: float = 0.0
     lengths: list[int] = field(default_factory=list[int])
     returns: list[float] = field(default_factory=list[float])
     terminated: int = 0
@@ -94,15 +107,15 @@ class Keeper:
         self._kept: list[tuple[str, str, Any, Any]] = []
 
     def keep(self, what: str, when: str, value: Any) -> None:
-        """Remembers a value as it is now; the first `KEPT` only."""
-        if len(self._kept) < 2 * KEPT:
-            self._kept.append((what, when, value, copy.deepcopy(value)))
+        """Remembers a value as it is now, if it is one of the first."""
+        if len(self._kept) < KEPT:
+            self._kept.append((what, when, value, copy.deepcopy(plain(value))))
 
     def changed(self) -> tuple[str, str, str, str] | None:
         """The first value that is not what it was: what, when, as it was, as it is."""
         for what, when, value, copied in self._kept:
-            if not same(value, copied):
-                return what, when, shown(copied), shown(value)
+            if not same(plain(value), copied):
+                return what, when, shown(copied), shown(plain(value))
         return None
 
 
@@ -112,12 +125,15 @@ def play(found: Findings, player: Player, *, seed: int, steps: int, budget_s: fl
     check = ValueCheck(found, env.observation_space)
     env.action_space.seed(seed)
     began = time.perf_counter()
-    _keep_obs(played, env, check.check_reset(player.reset(seed), player.where()), keeper, player)
+    made = player.reset(seed)
+    played.first_reset_s = time.perf_counter() - began
+    _keep_obs(played, env, check.check_reset(made, player.where()), keeper, player)
     episode_return = 0.0
     while played.steps < steps and time.perf_counter() - began < budget_s and not found.has("reset"):
         action = draw(env.action_space)
         given = copy.deepcopy(action)
         made = player.step(given)
+        player.action = action
         if not same(given, action):
             says = f"{player.where()} the environment changed the action it was given: {action} became {given}"
             found.warn("actions", says, "work on a copy: action = np.array(action); callers keep what they sent")
@@ -129,7 +145,7 @@ def play(found: Findings, player: Player, *, seed: int, steps: int, budget_s: fl
         played.rewards += reward != 0
         episode_return += reward
         _keep_obs(played, env, obs, keeper, player)
-        keeper.keep("info", player.where(), plain(info))
+        keeper.keep("info", player.where(), info)
         if terminated or truncated:
             played.lengths.append(player.step_count)
             played.returns.append(episode_return)
@@ -141,17 +157,21 @@ def play(found: Findings, player: Player, *, seed: int, steps: int, budget_s: fl
     return played
 
 
-def plain(info: Any) -> Any:
-    """The same info as a dict of its plain numbers and arrays, of which a copy can be compared."""
-    kinds = (bool, int, float, str, np.ndarray, np.generic)
-    return {key: value for key, value in info.items() if isinstance(value, kinds)} if isinstance(info, dict) else {}
+def plain(value: Any) -> Any:
+    """A value without what cannot be copied and compared: in dicts only numbers, texts, arrays and dicts stay."""
+    if isinstance(value, dict):
+        kinds = (bool, int, float, str, np.ndarray, np.generic, dict, tuple)
+        return {key: plain(part) for key, part in value.items() if isinstance(part, kinds)}
+    return value
 
 
 def _keep_obs(played: Played, env: gym.Env[Any, Any], obs: Any, keeper: Keeper, player: Player) -> None:
     keeper.keep("observation", player.where(), obs)
     space = env.observation_space
     array = obs if isinstance(obs, np.ndarray) else None
-    if isinstance(space, spaces.Box) and space.dtype.kind == "f" and array is not None and array.shape == space.shape:
+    if not isinstance(space, spaces.Box) or array is None or array.dtype.kind != "f" or array.shape != space.shape:
+        return
+    if array.size <= MAX_SIZE and len(played.obs) < MAX_OBS:
         played.obs.append(array.astype(np.float64).ravel())
 
 

@@ -11,6 +11,12 @@ if TYPE_CHECKING:
 
 Verdict = Literal["ok", "warning", "error"]
 
+CHECKS = (
+    *("make", "spaces", "dtype", "reset", "step", "observation", "finite", "bounds", "reward", "raises", "hangs"),
+    *("actions", "buffers", "shared", "ends", "time-limit", "determinism", "seed", "resume", "reward-scale"),
+    *("obs-scale", "rows", "speed", "resets", "startup", "memory", "close"),
+)
+"""All checks, in the order in which they are told."""
 COLOURS = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
@@ -28,10 +34,10 @@ class Finding:
 class Speed:
     """How fast the environment is, and where the time goes.
 
-    `startup_s`: seconds to make one environment and reset it once. `bare`: steps per second of one environment under
-    random actions, resets included. `rows`: steps per second of `num_rows` rows of the backend `serial`, 0 where that
-    was not reached. `reset_share`: part of the bare time that passes in `reset`. `bytes_per_step`: growth of the
-    process's memory.
+    `startup_s`: seconds to import what is needed, make one environment and reset it. `bare`: steps per second of one
+    environment under random actions, resets included. `rows`: steps per second of `num_rows` rows of the backend
+    `serial`, 0 where that was not reached. `reset_share`: part of the bare time that passes in `reset`.
+    `bytes_per_step`: growth of the process's memory.
     """
 
     startup_s: float
@@ -98,9 +104,10 @@ class Report:
         console.print(table)
         advised = [finding for finding in (*self.errors, *self.warnings) if finding.advice]
         if advised:
-            console.print("\nWhat to do:")
-        for finding in advised:
-            console.print(Text.assemble("  ", (finding.name, COLOURS[finding.verdict]), ": ", finding.advice))
+            advice = Table(box=None, padding=(0, 2, 0, 0), show_header=False, title_justify="left")
+            for finding in advised:
+                advice.add_row(Text(finding.name, style=COLOURS[finding.verdict]), Text(finding.advice))
+            console.print("\nWhat to do", advice, sep="\n")
         console.print()
         for line in (*self._last_lines(), f"{self.env}: {self._summary()}"):
             console.print(Text(line))
@@ -148,8 +155,8 @@ class Findings:
 
     @property
     def all(self) -> tuple[Finding, ...]:
-        """In the order of the checks."""
-        return tuple(self._made.values())
+        """In the order of `CHECKS`."""
+        return tuple(sorted(self._made.values(), key=lambda finding: CHECKS.index(finding.name)))
 
     def _note(self, finding: Finding) -> None:
         before = self._made.get(finding.name)
@@ -158,9 +165,9 @@ class Findings:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: `40 s`, `12 min`, `3.5 h`."""
+    """Seconds as people say them: `0.4 ms`, `40 s`, `12 min`, `3.5 h`."""
     if seconds < 120:
-        return f"{seconds:.3g} s"
+        return f"{seconds:.3g} s" if seconds >= 0.1 else f"{1e3 * seconds:.2g} ms"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 

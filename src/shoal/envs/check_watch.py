@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
     from types import FrameType
 
 T = TypeVar("T")
 
 RING_AGAIN_S = 1.0
-GRACE_S = 10.0
 OWN = str(Path(__file__).parents[1]) + os.sep
 
 
@@ -33,18 +32,18 @@ class TimeUp(BaseException):
         self.stack = stack
 
 
-def within(limit_s: float, call: Callable[[], T], *, hard: bool) -> T:
-    """`call()`, or TimeUp after `limit_s` seconds.
+def within(limit_s: float, call: Callable[[], T], *, beat: Callable[[], int], ends_at_s: float | None = None) -> T:
+    """`call()`, or TimeUp after `limit_s` seconds, or twice as many, in which `beat()` stays the same.
 
     In the main thread the call is interrupted; elsewhere it is run in a thread of its own, which is left behind. Code
-    that neither returns nor lets Python run can only be stopped with its process: where `hard`, that happens
-    `GRACE_S` later, and faulthandler prints the stack.
+    that neither returns nor lets Python run can only be stopped with its process: after `ends_at_s` seconds that
+    happens, and faulthandler prints the stack.
     """
-    backed_up = _process_ends(limit_s + GRACE_S) if hard else contextlib.nullcontext()
+    backed_up = contextlib.nullcontext() if ends_at_s is None else _process_ends(ends_at_s)
     with backed_up:
         if threading.current_thread() is threading.main_thread():
-            return _interrupted(limit_s, call)
-        return _left_behind(limit_s, call)
+            return _interrupted(limit_s, call, beat)
+        return _left_behind(limit_s, call, beat)
 
 
 def place(stack: traceback.StackSummary) -> str:
@@ -57,24 +56,29 @@ def place(stack: traceback.StackSummary) -> str:
     return ", called from ".join(inner) + (f" (`{line}`)" if line else "")
 
 
-def _interrupted(limit_s: float, call: Callable[[], T]) -> T:
+def _interrupted(limit_s: float, call: Callable[[], T], beat: Callable[[], int]) -> T:
+    last = beat()
+
     def ring(_signum: int, frame: FrameType | None) -> None:
-        raise TimeUp(_stack(frame))
+        nonlocal last
+        before, last = last, beat()
+        if before == last:
+            signal.setitimer(signal.ITIMER_REAL, RING_AGAIN_S, RING_AGAIN_S)  # should a bare `except:` swallow this
+            raise TimeUp(_stack(frame))
 
     handler = signal.signal(signal.SIGALRM, ring)
-    # It rings again, should a bare `except:` swallow the first one. Another's timer goes on afterwards.
-    left_s, interval_s = signal.setitimer(signal.ITIMER_REAL, limit_s, RING_AGAIN_S)
+    left_s, interval_s = signal.setitimer(signal.ITIMER_REAL, limit_s, limit_s)
     began = time.monotonic()
     try:
         return call()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
-        if left_s:
+        if left_s:  # another's timer goes on
             signal.setitimer(signal.ITIMER_REAL, max(left_s - (time.monotonic() - began), 1e-3), interval_s)
 
 
-def _left_behind(limit_s: float, call: Callable[[], T]) -> T:
+def _left_behind(limit_s: float, call: Callable[[], T], beat: Callable[[], int]) -> T:
     made: list[T] = []
     raised: list[BaseException] = []
 
@@ -86,7 +90,9 @@ def _left_behind(limit_s: float, call: Callable[[], T]) -> T:
 
     thread = threading.Thread(target=run, name="shoal check-env", daemon=True)
     thread.start()
-    thread.join(limit_s)
+    before = -1
+    while thread.is_alive() and before != (before := beat()):
+        thread.join(limit_s)
     if thread.is_alive():
         frames: dict[int, Any] = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
         raise TimeUp(_stack(frames.get(thread.ident or 0)))
@@ -96,7 +102,7 @@ def _left_behind(limit_s: float, call: Callable[[], T]) -> T:
 
 
 @contextlib.contextmanager
-def _process_ends(after_s: float) -> Iterator[None]:
+def _process_ends(after_s: float) -> Generator[None]:
     faulthandler.dump_traceback_later(after_s, exit=True, file=sys.__stderr__ or sys.stderr)
     try:
         yield

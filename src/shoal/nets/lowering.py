@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from shoal.envs.native import NativeEnv
     from shoal.types import Spec, Steps
 
+MOST_LAYERS, MOST_ACTIONS = 15, 64
+"""What the native plan has room for: hidden layers, parts of an action."""
 STATS = ("loss/policy", "loss/value", "loss/entropy", "loss/approx_kl", "loss/clip_fraction", "loss/grad_norm")
 
 
@@ -49,6 +51,8 @@ def lower(policy: nn.Module, spec: Spec, flat: Tensor, **settings: Any) -> Plan 
         case _:
             return None
     hidden = list(policy.network.hidden)
+    if len(hidden) > MOST_LAYERS or (len(nvec) if head == "categorical" else nvec[0]) > MOST_ACTIONS:
+        return None
     native = _native.MlpPlan(
         flat.numpy(), policy.encoder.size, hidden, head, nvec, policy.network.activation, **settings
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn.utils import skip_init
 
 from shoal.nets.encoder import Encoder, TreeEncoder, make_encoder
 from shoal.nets.heads import deviations, head, head_size
-from shoal.types import ConfigError, Spec, Tree, map_tree
+from shoal.types import ConfigError, Spec, Tree, check_ranges, map_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +48,12 @@ class Network:
     """Box actions: tanh of a Gaussian scaled to the Box, instead of a clipped Gaussian."""
     log_std_init: float = 0.0
     """Box actions: the initial log standard deviation; larger explores more widely."""
+
+    def __post_init__(self) -> None:
+        """Refuses sizes that cannot be."""
+        check_ranges(self, recurrent_size=(1, inf), log_std_init=(-20, 20))
+        if min(self.hidden, default=1) < 1:
+            raise ConfigError(f"hidden must hold a size >= 1 for each layer, such as 64 64, got {self.hidden}")
 
 
 def tower(sizes: list[int], activation: str, *, last_gain: float | None, generator: torch.Generator) -> nn.Sequential:

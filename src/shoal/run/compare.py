@@ -155,7 +155,10 @@ def train_missing(files: Sequence[Path], root: Path, *, seeds: int, trainer: Tra
         run = finished.get((families[file], seed))
         if run is None:
             print(f"training {file}, seed {seed}", flush=True)
-            run = RunDirectory(trainer.start_from(trainer.complete(read_toml(file), **changes, seed=seed)).path)
+            result = trainer.start_from(trainer.complete(read_toml(file), **changes, seed=seed))
+            if result.interrupted:
+                raise KeyboardInterrupt
+            run = RunDirectory(result.path)
         runs.append(run)
     return runs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 EVALUATION_STREAM = 1
 SEED_OFFSET = 1_000_000_007
+LONGEST_EPISODE = 20_000
+"""Steps after which an episode of an environment without a time limit counts as endless."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +69,28 @@ def evaluate(policy: nn.Module, env: VecEnv, *, episodes: int, acting: Acting, g
     env.reset(acting.seed + SEED_OFFSET)
     ready = env.recv()
     actor = make_actor(policy, env.spec, rows, acting)
+    running = np.zeros((2, rows))  # return and length of the episode under way
     while any(len(returns[row]) < shares[row] for row in range(rows)):
         acted = actor.act(ready.obs, start, everyone, action_mask=ready.action_mask, greedy=greedy)
         env.send(everyone, acted.env_action)
         ready = env.recv()
         ended = ready.terminated | ready.truncated
         start[:] = ended | ~ready.valid
+        running += ready.reward, np.ones(rows)
         for row in np.flatnonzero(ended):
             if len(returns[row]) < shares[row]:
                 returns[row].append(float(ready.episode_return[row]))
                 lengths[row].append(float(ready.episode_length[row]))
+        running[:, ended] = 0
+        endless = [r for r in range(rows) if running[1, r] >= LONGEST_EPISODE and len(returns[r]) < shares[r]]
+        if endless and env.spec.max_episode_steps is None:
+            warnings.warn(
+                f"{env.spec.env_id}: the greedy episode of row {endless[0]} has not ended after {LONGEST_EPISODE:,} "
+                "steps; its return so far counts for all that its row had left. Give the environment a time limit",
+                stacklevel=2,
+            )
+            for row in endless:
+                missing = shares[row] - len(returns[row])
+                returns[row] += [float(running[0, row])] * missing
+                lengths[row] += [float(running[1, row])] * missing
     return Score(np.array(sum(returns, [])), np.array(sum(lengths, [])))  # noqa: RUF017

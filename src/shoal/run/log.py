@@ -8,6 +8,7 @@ import importlib
 import json
 import math
 import os
+import sys
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -62,8 +63,11 @@ class TensorBoard:
             self._flushed = time.monotonic()
 
     def close(self) -> None:
-        """Flushes."""
-        self._writer.close()
+        """Flushes; the file is closed even where that fails."""
+        try:
+            self._writer.flush()
+        finally:
+            self._writer._py_recordio_writer.close()
 
 
 class Tracker:
@@ -138,15 +142,22 @@ class Log:
             sink.write(int(record["step"]), numbers)
 
     def close(self) -> None:
-        """Closes the sinks and the file; calling it again does nothing."""
+        """Closes the sinks and the file; calling it again does nothing.
+
+        While another exception is handled (a full disk, say), a sink that cannot be closed becomes a note to it.
+        """
+        cause = sys.exception()
         sinks, self.sinks = self.sinks, []
-        try:
-            for sink in sinks:
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
+        for sink in sinks:
+            try:
                 sink.close()
-        finally:
-            if self._file >= 0:
-                os.close(self._file)
-            self._file = -1
+            except OSError as error:
+                if cause is None:
+                    raise
+                cause.add_note(f"shoal: {type(sink).__name__} was not closed: {error}")
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -197,10 +198,10 @@ class Run:
         folder, kind = self.directory.checkpoints, self._kind()
         try:
             self._log.sync()
-            checkpoint.save(folder, tree, updates=self.updates, kind=kind)
-            checkpoint.prune(folder, self.settings.keep_last)
             if is_best:
                 checkpoint.save(folder, tree, updates=self.updates, kind=kind, tag="best")
+            checkpoint.save(folder, tree, updates=self.updates, kind=kind)
+            checkpoint.prune(folder, self.settings.keep_last)
             self.directory.write_status(self.status("running", stream))
         except OSError as error:
             raise OSError(error.errno, f"{error.strerror or error}; {DISK_FULL}") from error
@@ -355,11 +356,16 @@ class Run:
 
 
 def _state_of(part: Any) -> Any:
+    if isinstance(part, Mapping):
+        return {name: _state_of(one) for name, one in part.items()}
     return part.state_dict() if hasattr(part, "state_dict") else part.state()
 
 
 def _restore_into(part: Any, saved: Any) -> None:
-    if isinstance(part, torch.nn.Module):
+    if isinstance(part, Mapping):
+        for name, one in part.items():
+            _restore_into(one, saved[name])
+    elif isinstance(part, torch.nn.Module):
         load_weights(part, saved)
     elif hasattr(part, "load_state_dict"):
         try:

@@ -60,6 +60,11 @@ class Outcome(Protocol):
         ...
 
     @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended it."""
+        ...
+
+    @property
     def threshold(self) -> float | None:
         """The return to reach, if there is one."""
         ...

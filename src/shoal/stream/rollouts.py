@@ -14,7 +14,7 @@ from shoal.envs.native import NativeEnv
 from shoal.envs.vec_env import check_finite
 from shoal.memory.slab import Slab
 from shoal.nets.acting import Acting, Actor, PlanActor, make_actor
-from shoal.nets.encoder import Encoder, TreeEncoder
+from shoal.nets.policy import PlainPolicy
 from shoal.nets.weights import pack
 from shoal.run.meter import Meter
 from shoal.stream.schedules import Overlap, Schedule, Sync
@@ -155,16 +155,17 @@ class Rollouts:
     def publish(self, policy: nn.Module | Mapping[str, nn.Module]) -> int:
         """Gives the acting side the learner's weights and returns their version.
 
-        Before that, the encoder of a policy in training mode merges the rollout's observations into its statistics;
-        one in eval mode (a frozen opponent's) keeps them.
+        Before that, `encoder.observe` of a policy in training mode (if it has one) gets the rollout's observations
+        [N, ...], to merge them into its statistics; a policy in eval mode (a frozen opponent) keeps its own.
         """
         policies, _ = _casting(policy, {s.role: s.rows for s in self._seats} if self._cast else None, self.env.num_rows)
         for seat in self._seats:
             learner = policies[seat.role]
-            encoder = getattr(learner, "encoder", None)
-            if isinstance(encoder, Encoder | TreeEncoder) and learner.training and not self._published:
+            inner = learner.module if isinstance(learner, PlainPolicy) else learner
+            observe = getattr(getattr(inner, "encoder", None), "observe", None)
+            if callable(observe) and learner.training and not self._published:
                 obs = map_tree(torch.from_numpy, select(seat.slab.obs, seat.slab.valid))
-                encoder.observe(map_tree(partial(torch.Tensor.to, device=self.acting.device), obs))
+                observe(map_tree(partial(torch.Tensor.to, device=self.acting.device), obs))
             seat.take(learner)
         self.version += 1
         self._published = True
@@ -320,6 +321,8 @@ def _casting(
     policy: nn.Module | Mapping[str, nn.Module], cast: Mapping[str, slice] | None, num_rows: int
 ) -> tuple[Mapping[str, nn.Module], Mapping[str, slice]]:
     """Policies and rows by role; without a cast there is one role that plays all rows."""
+    if isinstance(policy, torch.nn.ModuleDict):
+        policy = dict(policy.items())
     if cast is None:
         if isinstance(policy, torch.nn.Module):
             return {"all": policy}, {"all": slice(0, num_rows)}
