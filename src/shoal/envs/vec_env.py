@@ -275,16 +275,14 @@ def check_finite(
     lengths: NDArray[np.int64] | None = None,
 ) -> None:
     """EnvError naming the first row with a NaN or infinite observation or reward, and the step of its episode."""
-    seen = [
-        (f"observation{x.name}", part)
-        for x, part in zip(spec.observation.leaves, spec.observation.flat(obs), strict=True)
-    ]
-    for name, values in (*seen, ("reward", reward)):
+    leaves = spec.observation.leaves
+    for leaf, values in zip((*leaves, None), (*spec.observation.flat(obs), reward), strict=True):
         if values.dtype.kind != "f":
             continue
         finite = np.isfinite(values)
         if np.count_nonzero(finite) != finite.size:
             row = int(np.argmin(finite.reshape(len(values), -1).all(axis=1)))
+            name = "reward" if leaf is None else f"observation{leaf.name}"
             when = "" if lengths is None else f" at step {lengths[row]} of its episode"
             raise EnvError(
                 f"{spec.env_id}: row {rows.start + row}{when} returned the {name} {values[row]}; "
