@@ -1,7 +1,12 @@
 // shoal._native's hand-off between processes: Signals over a block of shared memory.
+#include <sys/mman.h>
+
+#include <cerrno>
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <span>
+#include <system_error>
 #include <tuple>
 #include <vector>
 
@@ -19,6 +24,26 @@ namespace {
 
 std::chrono::nanoseconds duration(double seconds) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::duration<double>(seconds));
+}
+
+struct Mapping {
+  void* memory;
+  std::size_t size;
+};
+
+/// The memory behind a descriptor, which may be closed then; unmapped with the last view of the array.
+nb::ndarray<nb::numpy, std::uint8_t> map_shared(int fd, std::size_t size) {
+  void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (memory == MAP_FAILED) {
+    throw std::system_error(errno, std::generic_category(), "mapping " + std::to_string(size) + " shared bytes");
+  }
+  auto mapping = std::make_unique<Mapping>(Mapping{memory, size});
+  const nb::capsule owner(mapping.get(), [](void* made) noexcept {
+    const std::unique_ptr<Mapping> last(static_cast<Mapping*>(made));
+    munmap(last->memory, last->size);
+  });
+  mapping.release();
+  return {memory, {size}, owner};
 }
 
 /// `_native.Signals`: keeps the block alive.
@@ -57,6 +82,8 @@ class BoundSignals {
 
 void bind_memory(nb::module_& module) {
   using shoal::BoundSignals;
+  module.def("map_shared", &shoal::map_shared, "fd"_a, "size"_a,
+             "The memory behind a descriptor as bytes that processes share; the descriptor may be closed then.");
   nb::class_<BoundSignals>(module, "Signals", "The hand-off between a parent and its workers in shared memory.")
       .def(nb::init<shoal::ArrayOut, std::size_t>(), "block"_a.noconvert(), "num_workers"_a)
       .def_static("bytes", &shoal::Signals::bytes, "num_workers"_a, "Bytes of the block.")
@@ -87,5 +114,5 @@ void bind_memory(nb::module_& module) {
           [](BoundSignals& self, std::size_t worker, std::uint32_t task, bool failed) {
             self.signals().answer(worker, task, failed);
           },
-          "worker"_a, "task"_a, "failed"_a, "In a worker: say that a task is done.");
+          "worker"_a, "task"_a, nb::kw_only(), "failed"_a, "In a worker: say that a task is done.");
 }

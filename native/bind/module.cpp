@@ -5,11 +5,13 @@ namespace nb = nanobind;
 
 void bind_env(nb::module_& module);
 void bind_math(nb::module_& module);
+void bind_memory(nb::module_& module);
 void bind_net(nb::module_& module);
 
 NB_MODULE(_native, module) {
-  module.doc() = "shoal's native core: environments, equations and lowered policies.";
+  module.doc() = "shoal's native core: environments, equations, lowered policies, hand-offs between processes.";
   bind_env(module);
   bind_math(module);
+  bind_memory(module);
   bind_net(module);
 }

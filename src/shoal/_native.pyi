@@ -1,4 +1,6 @@
-"""shoal's native core: environments, equations and lowered policies."""
+"""
+shoal's native core: environments, equations, lowered policies, hand-offs between processes.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated
@@ -72,6 +74,45 @@ def gae(reward: Annotated[NDArray, dict(device='cpu', writable=False)], value: A
 
 def n_step(reward: Annotated[NDArray, dict(device='cpu', writable=False)], next_value: Annotated[NDArray, dict(device='cpu', writable=False)], terminated: Annotated[NDArray, dict(device='cpu', writable=False)], ended: Annotated[NDArray, dict(device='cpu', writable=False)], valid: Annotated[NDArray, dict(device='cpu', writable=False)], gamma: Annotated[NDArray, dict(device='cpu', writable=False)], n: int, target_out: Annotated[NDArray, dict(device='cpu')]) -> None:
     """n-step returns within a rollout over [M, T, B]; gamma float64 [M]."""
+
+def map_shared(fd: int, size: int) -> NDArray[numpy.uint8]:
+    """
+    The memory behind a descriptor as bytes that processes share; the descriptor may be closed then.
+    """
+
+class Signals:
+    """The hand-off between a parent and its workers in shared memory."""
+
+    def __init__(self, block: Annotated[NDArray, dict(device='cpu')], num_workers: int) -> None: ...
+
+    @staticmethod
+    def bytes(num_workers: int) -> int:
+        """Bytes of the block."""
+
+    def clear(self, worker: int) -> None:
+        """Forget a worker's tasks before another process takes its place."""
+
+    def post(self, worker: int, op: int, first: int, last: int) -> int:
+        """Hand over a task; returns its number. At most two are under way."""
+
+    def answered(self, worker: int) -> int:
+        """The last task that the worker has answered."""
+
+    def failed(self, worker: int, task: int) -> bool:
+        """Whether this task, one of the last two, failed."""
+
+    def wait(self, workers: Sequence[int], tasks: Sequence[int], spin_s: float, timeout_s: float) -> bool:
+        """
+        Wait until workers[i] has answered tasks[i] for every i; False when the time is over or a signal came.
+        """
+
+    def take(self, worker: int, done: int, spin_s: float, timeout_s: float) -> tuple[int, int, int]:
+        """
+        In a worker: the task after `done` as (op, first, last); op 0 when the time is over or a signal came.
+        """
+
+    def answer(self, worker: int, task: int, *, failed: bool) -> None:
+        """In a worker: say that a task is done."""
 
 def kernel_names() -> list[str]:
     """Names of the kernels that this machine can run, the fastest first."""

@@ -13,6 +13,7 @@ from torch import nn
 
 from shoal import algos
 from shoal.algos.presets import preset
+from shoal.envs.crew import Workers
 from shoal.envs.make import import_object, make
 from shoal.nets.policy import wrap
 from shoal.run.config import build, split, without_none
@@ -38,7 +39,13 @@ class Launch:
     num_threads: int = 0
     """Threads for native code; 0 means one a core, at most 4. It changes no result."""
     backend: str = "auto"
-    """What steps the environment: native (C++), serial (Python), or auto."""
+    """What steps the environment: native (C++), serial (Python), workers (Python in processes), or auto."""
+    num_workers: int = 0
+    """Processes of the backend workers; 0 means one a core. It changes no result."""
+    step_timeout_s: float = 60.0
+    """Seconds that a worker may take for a step of its rows before it counts as hung."""
+    on_fault: Literal["raise", "restart"] = "raise"
+    """When a worker dies, hangs or raises: end with its error, or `restart` it and cut its rows' episodes."""
     policy: str | None = None
     """`package.module:Class` of a torch policy of one's own."""
     stop_at: float | None = None
@@ -66,6 +73,7 @@ class Launch:
             raise ConfigError(f"seed must lie between 0 and 2**63 - 1, got {self.seed}")
         if self.num_threads < 0:
             raise ConfigError(f"num_threads must be at least 1, or 0 for one a core, got {self.num_threads}")
+        self.workers()
         if self.stop_at is not None and isnan(self.stop_at):
             raise ConfigError("stop_at must be a number, or inf to never stop early, got nan")
         if self.eval_every < 0 or self.eval_episodes < 1:
@@ -77,6 +85,10 @@ class Launch:
     def threads(self) -> int:
         """The threads that native code gets."""
         return self.num_threads or min(4, cores())
+
+    def workers(self) -> Workers:
+        """How the backend workers runs; ConfigError where it cannot."""
+        return Workers(self.num_workers, self.step_timeout_s, self.on_fault)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +109,7 @@ class Job:
         """Rows of the environment."""
         launch = self.launch
         settings: dict[str, Any] = {"backend": launch.backend, "num_threads": launch.threads()}
-        settings["info_keys"] = tuple(launch.info_keys)
+        settings |= {"info_keys": tuple(launch.info_keys), "workers": launch.workers()}
         try:
             return make(self.factory, num_envs, env_kwargs=self.env_kwargs, **settings)
         except ConfigError as error:

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from shoal.envs.vec_env import VecEnv
     from shoal.run.directory import RunDirectory
 
-CHANGEABLE = ("total_timesteps", "stop_at", "device", "num_threads", "eval_every", "eval_episodes")
+CHANGEABLE = (
+    *("total_timesteps", "stop_at", "device", "num_threads", "eval_every", "eval_episodes"),
+    *("num_workers", "step_timeout_s", "on_fault"),
+)
 """Settings that a resumed run may change: they decide how far it goes and where, not what was learned."""
 
 

@@ -11,12 +11,15 @@ import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 
 from shoal.envs import native, serial
+from shoal.envs import workers as processes
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-BACKENDS = ("native", "serial")
+    from shoal.envs.crew import Workers
+
+BACKENDS = ("native", "serial", "workers")
 # Keywords of `gymnasium.make` itself, which an environment's constructor need not know.
 _MAKE_KEYWORDS = ("max_episode_steps", "disable_env_checker", "render_mode")
 
@@ -29,16 +32,19 @@ def make(
     num_threads: int = 1,
     env_kwargs: dict[str, Any] | None = None,
     info_keys: tuple[str, ...] = (),
-) -> native.NativeEnv | serial.SerialEnv:
+    workers: Workers | None = None,
+) -> native.NativeEnv | serial.SerialEnv | processes.WorkersEnv:
     """`num_envs` rows of an environment.
 
     Args:
         env: a built-in or Gymnasium id, `package.module:function`, or a callable that returns a `gymnasium.Env`.
         num_envs: rows, at least 1.
-        backend: `native` (C++), `serial` (Python, in this process), or `auto`: native where the id is built in.
+        backend: `native` (C++), `serial` (Python, in this process), `workers` (Python, in processes), or `auto`: native
+            where the id is built in, else serial.
         num_threads: threads that step native rows, the caller included; it changes no result.
         env_kwargs: keywords of the environment's constructor, or parameters of the native one.
-        info_keys: numbers that every episode's last info holds; `Ready.info` has them at ended rows (serial only).
+        info_keys: numbers that every episode's last info holds; `Ready.info` has them at ended rows (not native).
+        workers: how many processes, and what follows when one of them fails (workers only).
 
     Raises:
         ConfigError: an unknown id, backend or keyword (with the nearest names), or a setting that cannot work.
@@ -54,12 +60,15 @@ def make(
         raise ConfigError(
             f"{env!r} has no native version{hint}; backend='serial' runs it. Native: {', '.join(native.ids())}"
         )
-    if isinstance(env, str) and built_in and backend != "serial":
+    if isinstance(env, str) and built_in and backend in ("auto", "native"):
         if info_keys:
             raise ConfigError(f"the native {env} has no infos; backend='serial' has the keys {info_keys}")
         return native.make(env, num_envs, num_threads=num_threads, env_kwargs=env_kwargs)
     name = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
-    return serial.make(factory_of(env, env_kwargs or {}), num_envs, name=name, info_keys=info_keys)
+    factory = factory_of(env, env_kwargs or {})
+    if backend == "workers":
+        return processes.make(factory, num_envs, name=name, info_keys=info_keys, workers=workers)
+    return serial.make(factory, num_envs, name=name, info_keys=info_keys)
 
 
 def factory_of(env: str | Callable[..., gym.Env[Any, Any]], env_kwargs: dict[str, Any]) -> Callable[[], Any]:

@@ -40,19 +40,32 @@ def make(
     factory: Callable[[], gym.Env[Any, Any]], num_envs: int, *, name: str, info_keys: tuple[str, ...] = ()
 ) -> SerialEnv:
     """`num_envs` environments, each made by one call of `factory`; `info_keys`: see `SerialEnv`."""
-    envs: list[gym.Env[Any, Any]] = []
+    envs = make_envs(factory, num_envs, name=name)
     try:
-        for row in range(num_envs):
-            try:
-                envs.append(factory())
-            except Exception as error:
-                error.add_note(f"shoal: raised while row {row} of {name} was made")
-                raise
         return SerialEnv(envs, name, info_keys=info_keys)
     except BaseException:
         for env in envs:
             env.close()
         raise
+
+
+def make_envs(
+    factory: Callable[[], gym.Env[Any, Any]], num_envs: int, *, name: str, first_row: int = 0
+) -> list[gym.Env[Any, Any]]:
+    """One environment a row; an error names the row, counted from `first_row`, and leaves none open."""
+    envs: list[gym.Env[Any, Any]] = []
+    try:
+        for row in range(first_row, first_row + num_envs):
+            try:
+                envs.append(factory())
+            except Exception as error:
+                error.add_note(f"shoal: raised while row {row} of {name} was made")
+                raise
+    except BaseException:
+        for env in envs:
+            env.close()
+        raise
+    return envs
 
 
 class SerialEnv:
@@ -62,10 +75,13 @@ class SerialEnv:
     plays them again.
     """
 
-    def __init__(self, envs: list[gym.Env[Any, Any]], name: str, *, info_keys: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, envs: list[gym.Env[Any, Any]], name: str, *, info_keys: tuple[str, ...] = (), first_row: int = 0
+    ) -> None:
         """`envs`: one environment a row, alike in their spaces; `name` stands in messages.
 
         `info_keys`: numbers that every episode's last info holds; they arrive in `Ready.info` at ended rows.
+        `first_row`: the number of the first row in messages, where these are a part of more rows.
         """
         check_alike(envs, name)
         stripped = [strip(env) for env in envs]
@@ -76,6 +92,7 @@ class SerialEnv:
         limits = {"max_episode_steps": limit, "reward_threshold": threshold, "info_keys": tuple(info_keys)}
         self.spec = Spec.of(name, envs[0].observation_space, envs[0].action_space, **limits)
         self.num_rows = num_rows = len(envs)
+        self.first_row = first_row
         self._steps = [env.step for env in self.envs]
         self._limits = np.array([most or np.iinfo(np.int64).max for _, most in stripped])
         self._reader = TreeReader(self.spec)
@@ -172,7 +189,7 @@ class SerialEnv:
             reason = self._replay(row, state)
             if reason:
                 self._cut(row, state)
-                lost.append(f"{self.spec.env_id}: row {row} {reason}; its episode is cut as truncated")
+                lost.append(f"{self.spec.env_id}: row {self.first_row + row} {reason}; its episode is cut as truncated")
         self._read_masks(slice(0, self.num_rows))
         self._ready()
         return lost
@@ -227,7 +244,8 @@ class SerialEnv:
         if isinstance(read, int):
             where = self._where(first + read, lengths[read])
             raise EnvError(f"{where} returned the reward {rewards[read]!r}; return a float")
-        check_finite(self.spec, rows, out.obs, read, lengths)
+        named = slice(first + self.first_row, rows.stop + self.first_row)
+        check_finite(self.spec, named, out.obs, read, lengths)
         out.reward[:] = read
         total += read
         terminated, truncated = out.terminated, out.truncated
@@ -242,8 +260,7 @@ class SerialEnv:
                 truncated[row - first] = True
         if flags or np.count_nonzero(truncated):
             self._end((terminated | truncated).nonzero()[0] + first)
-        if self._masks is not None:
-            self._read_masks(rows)
+        self._read_masks(rows, begun=True)
 
     def _read_flags(self, row: int, terminal: Any, cut: Any) -> tuple[bool, bool]:
         flags = read_flag(terminal), read_flag(cut)
@@ -346,10 +363,10 @@ class SerialEnv:
         self.spec = replace(self.spec, masked=True)
         self.out.add_masks(self._masks.size)
 
-    def _read_masks(self, rows: slice) -> None:
+    def _read_masks(self, rows: slice, *, begun: bool = False) -> None:
         """What the rows may choose next; that infos hold masks is found out at the first reset."""
         info: Any = self.infos[rows.start]
-        if self._masks is None and isinstance(info, dict) and masks.KEY in info:
+        if self._masks is None and not begun and isinstance(info, dict) and masks.KEY in info:
             self._add_masks()
         reader, all_masks = self._masks, self.out.action_mask
         if reader is None or all_masks is None:
@@ -377,7 +394,7 @@ class SerialEnv:
     def _where(self, row: int, step: int) -> str:
         """Names the environment, the row and the step, 0 for the reset."""
         when = f"at step {step} of its episode" if step else "at its reset"
-        return f"{self.spec.env_id}: row {row} {when}"
+        return f"{self.spec.env_id}: row {self.first_row + row} {when}"
 
     def _refusal(self, row: int, step: int, obs: Any) -> EnvError:
         return EnvError(f"{self._where(row, step)} returned {self._reader.complaint(obs)}")

@@ -14,6 +14,7 @@ from shoal.envs.make import make
 from shoal.envs.native import NativeEnv
 from shoal.envs.serial import SerialEnv
 from shoal.envs.vec_env import ActionCheck, take, write
+from shoal.envs.workers import WorkersEnv
 from shoal.types import ConfigError, EnvError, map_tree
 
 if TYPE_CHECKING:
@@ -52,9 +53,12 @@ def make_vec(
     Raises:
         ConfigError: an unknown id, backend, mode or keyword, or a setting that cannot work.
     """
+    if backend == "workers":
+        raise ConfigError("make_vec steps in this process, where infos are at hand; use backend='serial'")
     if autoreset not in MODES:
         raise ConfigError(f"unknown autoreset {autoreset!r}; use {' or '.join(MODES)}")
     rows = make(env, num_envs, backend=backend, num_threads=num_threads, env_kwargs=env_kwargs)
+    assert not isinstance(rows, WorkersEnv)
     return ShoalVectorEnv(rows, autoreset=MODES[autoreset], copy=copy, env_kwargs=env_kwargs or {})
 
 

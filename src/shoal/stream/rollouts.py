@@ -213,6 +213,8 @@ class Rollouts:
     def _begin(self, ready: Ready) -> None:
         self._obs = [select(ready.obs, group) for group in self._groups]
         mask = ready.action_mask
+        if self.env.spec.masked and mask is None:
+            raise ConfigError(f"{self.env.spec.env_id}: only backend='serial' hands over its action masks")
         self._masks = [None if mask is None else mask[group] for group in self._groups]
         for seat in self._seats:
             seat.start |= ready.truncated[seat.rows]
@@ -283,10 +285,12 @@ class Rollouts:
             slab.reward[t, mine] = ready.reward[theirs]
             slab.terminated[t, mine], slab.truncated[t, mine] = ready.terminated[theirs], ready.truncated[theirs]
             slab.valid[t, mine] = ready.valid[theirs]
+            if not ready.valid[theirs].all():
+                _move_cuts(slab, t, mine, select(ready.final_obs, theirs))
             seat.start[mine] = ended[theirs] | ~ready.valid[theirs]
-            if ended[theirs].any():
+            if (ended & ready.valid)[theirs].any():
                 self._record_ends(seat, t, mine, select(ready.final_obs, theirs))
-        for row in np.flatnonzero(ended):
+        for row in np.flatnonzero(ended & ready.valid):
             numbers = (ready.info[key][row] for key in self.env.spec.info_keys)
             self._ends.append((ready.episode_return[row], ready.episode_length[row], *numbers))
 
@@ -341,6 +345,16 @@ def _casting(
 
 def _joined(*parts: Any) -> Any:
     return np.concatenate(parts)
+
+
+def _move_cuts(slab: Slab, t: int, rows: slice, final_obs: Tree) -> None:
+    """An episode that was cut before step t ended, truncated, with the step before; step t is only a reset."""
+    cut = slab.truncated[t, rows] & ~slab.valid[t, rows]
+    slab.truncated[t, rows] &= ~cut
+    if t and cut.any():
+        cut &= slab.valid[t - 1, rows] & ~(slab.terminated[t - 1, rows] | slab.truncated[t - 1, rows])
+        slab.truncated[t - 1, rows] |= cut
+        slab.keep_final(t - 1, np.flatnonzero(cut), final_obs, first=rows.start)
 
 
 def _copy_state(state: Tree) -> Tree:
