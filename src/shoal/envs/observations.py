@@ -47,6 +47,9 @@ class TreeReader:
         """Copies one observation into a row of `out`, or says that the space does not hold it."""
         if not self.fits(obs):
             return False
+        if self._plain:
+            out[row] = obs
+            return True
         for array, value in zip(self._layout.flat(out), leaves_of(self._space, obs), strict=True):
             array[row] = value
         return True

@@ -306,8 +306,8 @@ class SerialEnv:
             self._played[row] = []
         self._running_return[rows] = 0
         self._running_length[rows] = 0
-        leaves = self.spec.observation.leaves
-        for leaf, array in zip(leaves, self.spec.observation.flat(self.out.obs), strict=True):
+        layout = self.spec.observation
+        for leaf, array in zip(layout.leaves, layout.flat(self.out.obs), strict=True):
             finite = np.isfinite(array[rows])
             if np.count_nonzero(finite) != finite.size:
                 row = int(rows[np.argmin(finite.reshape(len(rows), -1).all(axis=1))])
@@ -316,7 +316,9 @@ class SerialEnv:
     def _reset(self, row: int, start: dict[str, Any]) -> Any:
         made: Any = (None, None)
         try:
-            made = self.envs[row].reset(**{key: value for key, value in start.items() if key != "generator"})
+            if "generator" in start:
+                start = {"options": start["options"]} if "options" in start else {}
+            made = self.envs[row].reset(**start)
             obs, self.infos[row] = made
         except Exception as error:
             if is_long(made, 2):

@@ -215,10 +215,13 @@ class ActionCheck:
         self.spec = spec
         self._parts = [part for _, part in leaf_spaces(spec.action_space)]
         self._bounds = [_bounds(part) for part in self._parts]
+        self._plain = len(spec.action.leaves) == 1 and not spec.action.leaves[0].path
 
     def cast(self, rows: slice, action: Any) -> Tree:
         """`action` as arrays of the spec's dtypes; ValueError when it has another form, shape or kind."""
         layout = self.spec.action
+        if self._plain:
+            return self._cast(rows, layout.leaves[0], action)
         try:
             given = leaves_of(self.spec.action_space, action, "action")
         except ValueError as error:
@@ -228,7 +231,8 @@ class ActionCheck:
     def check(self, rows: slice, action: Any) -> Tree:
         """The same; ValueError also names the first row whose action the space lacks."""
         tree, layout = self.cast(rows, action), self.spec.action
-        checked = zip(layout.leaves, layout.flat(tree), self._parts, self._bounds, strict=True)
+        arrays = [tree] if self._plain else layout.flat(tree)
+        checked = zip(layout.leaves, arrays, self._parts, self._bounds, strict=True)
         for leaf, array, part, (low, high) in checked:
             good = (array >= low) & (array <= high)
             if np.count_nonzero(good) != good.size:
