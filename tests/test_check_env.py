@@ -84,7 +84,6 @@ DEFECTS = [
     ("NoSpace", "spaces", "error", r"action_space is None.*in __init__"),
     ("TextSpace", "spaces", "error", r"observation_space\['said'\] is Text.*no arrays of fixed size"),
     ("Unbounded", "spaces", "error", r"action_space is unbounded.*finite bounds"),
-    ("Nested", "spaces", "warning", r"observation_space is a Dict; shoal has no default policy for it yet"),
     ("NestedWrong", "observation", "error", r"has no part \['n'\]"),
     ("Doubles", "dtype", "warning", r"observation_space holds float64.*use float32"),
     (
@@ -97,8 +96,8 @@ DEFECTS = [
     ("make_nothing", "make", "error", r"returned NoneType, expected a gymnasium\.Env"),
 ]
 
-# A nested space cannot be trained yet, whatever else it does; what instances share, each of them overwrites too.
-IMPLIED = {"NestedWrong": {"spaces": "warning"}, "SharedBuffer": {"buffers": "warning"}}
+# What instances share, each of them overwrites too.
+IMPLIED = {"SharedBuffer": {"buffers": "warning"}}
 
 
 def find_faults(report: Report) -> dict[str, str]:
@@ -282,7 +281,8 @@ def test_spaces_of_other_kinds() -> None:
                 warnings.simplefilter("ignore")
                 self.action_space = spaces.Box(np.array([[-1], [0]]), np.array([[1], [0]]), (2, 1), np.float32)
 
-    assert find_faults(check_env(Bits, steps=100)) == {"spaces": "warning"}
+    assert find_faults(check_env(Bits, steps=100)) == {}
+    assert find_faults(check_env(bad_envs.Nested, steps=100)) == {}
     report = check_env(Square, steps=100)
     assert find_faults(report) == {"spaces": "error"}
     assert "low 0.0 and high 0.0 at [1, 0]" in report.errors[0].says

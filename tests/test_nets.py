@@ -13,7 +13,8 @@ from gymnasium import spaces
 from torch import distributions as td
 from torch import nn
 
-from shoal.nets.distributions import Categorical, MultiCategorical, Normal, SquashedNormal, head, head_size
+from shoal.nets.distributions import Categorical, MultiCategorical, Normal, SquashedNormal
+from shoal.nets.heads import head, head_size
 from shoal.nets.lowering import Plan, lower
 from shoal.nets.normaliser import Normaliser
 from shoal.nets.policy import MlpPolicy, Network, PlainPolicy, make_policy
@@ -157,7 +158,15 @@ def test_to_env_offsets_clips_and_scales() -> None:
 
 @pytest.mark.parametrize(
     ("space", "size"),
-    [(spaces.Discrete(4, start=2), 4), (spaces.MultiDiscrete([2, 3, 4]), 9), (BOX3, 3)],
+    [
+        (spaces.Discrete(4, start=2), 4),
+        (spaces.MultiDiscrete([2, 3, 4]), 9),
+        (BOX3, 3),
+        (spaces.MultiBinary(3), 6),
+        (spaces.Box(-1, 1, (2, 2)), 4),
+        (spaces.MultiDiscrete(np.array([[2, 2]])), 4),
+        (spaces.Dict({"a": spaces.Discrete(2), "b": spaces.Tuple((BOX3, spaces.Discrete(5)))}), 10),
+    ],
 )
 def test_head_sizes(space: spaces.Space[Any], size: int) -> None:
     """One number a choice, or a mean a component."""
@@ -167,16 +176,14 @@ def test_head_sizes(space: spaces.Space[Any], size: int) -> None:
 @pytest.mark.parametrize(
     "space",
     [
-        spaces.MultiBinary(3),
-        spaces.Box(-1, 1, (2, 2)),
+        spaces.Text(3),
         spaces.Box(0, 255, (3,), np.uint8),
-        spaces.MultiDiscrete(np.array([[2, 2]])),
-        spaces.Dict({"a": spaces.Discrete(2)}),
+        spaces.Dict({"a": spaces.Box(0, 9, (2,), np.int64)}),
     ],
 )
 def test_spaces_without_a_head_are_refused(space: spaces.Space[Any]) -> None:
     """The message names the space and what would work."""
-    with pytest.raises(ConfigError, match="use Discrete, MultiDiscrete or a flat Box"):
+    with pytest.raises(ConfigError, match="use Discrete, MultiDiscrete, MultiBinary, a Box of floats"):
         head_size(space)
 
 

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import warnings
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from shoal.envs.masks import KEY, MaskReader, in_observation
+from shoal.envs.observations import leaves_of
 from shoal.job import Job, from_toml
-from shoal.nets.acting import Acting, make_actor
+from shoal.nets.acting import Acting, PlanActor, make_actor
 from shoal.run import checkpoint
 from shoal.run import directory as directories
 from shoal.run.evaluate import EVALUATION_STREAM, Score, evaluate
 from shoal.run.loop import load_weights
-from shoal.types import ConfigError
+from shoal.types import ConfigError, select
 
 if TYPE_CHECKING:
     from torch import nn
 
     from shoal.nets.acting import Actor
-    from shoal.types import Spec
+    from shoal.types import Spec, Tree
 
 GREEDY_EPISODES = 100
 
@@ -65,30 +68,60 @@ class Loaded:
         self._actor: Actor | None = None
         self._start = np.ones(0, np.bool_)
 
-    def act(self, obs: Any, *, start: Any = None, greedy: bool = True) -> Any:
+    def act(self, obs: Any, *, action_mask: Any = None, start: Any = None, greedy: bool = True) -> Any:
         """The action for one observation, or actions [N] for a batch [N, ...], as the environment takes them.
 
         `start` (bool, or [N]) marks first observations of an episode for a policy with memory; by default the first
         call after `load` or `reset` is one. Another number of observations than before begins anew.
+        `action_mask` is what `info["action_mask"]` says; for a batch, a
+        list of one a row. Masks in the observation need no mention.
 
         Raises:
             ValueError: another shape or kind than the environment's observations, or numbers that are not finite.
         """
-        leaf = self.spec.observation.single
-        array = _cast(obs, leaf.dtype)
-        alone = array.shape == leaf.shape
-        batch = array[None] if alone else array
-        if not len(batch) or batch.shape[1:] != leaf.shape:
-            raise ValueError(f"{self.spec.env_id}: expected an observation {leaf.shape} or [N, ...], got {array.shape}")
-        if self._actor is None or len(self._start) != len(batch):
+        batch, count, alone = self._batch(obs)
+        mask = self._mask(batch, count, [action_mask] if alone and action_mask is not None else action_mask)
+        unmasked = mask is not None and isinstance(self._actor, PlanActor)
+        if self._actor is None or len(self._start) != count or unmasked:
+            kind = replace(self.spec, masked=mask is not None)
             acting = Acting(self._job.launch.seed, native=self._job.launch.native)
-            self._actor = make_actor(self.policy, self.spec, len(batch), acting)
-            self._start = np.ones(len(batch), np.bool_)
+            self._actor = make_actor(self.policy, kind, count, acting)
+            self._start = np.ones(count, np.bool_)
         if start is not None:
             self._start[:] = start
-        action = self._actor.act(batch, self._start, slice(0, len(batch)), greedy=greedy).env_action
+        action = self._actor.act(batch, self._start, slice(0, count), action_mask=mask, greedy=greedy).env_action
         self._start[:] = False
-        return action[0] if alone else action
+        return select(action, 0) if alone else action
+
+    def _mask(self, batch: Tree, count: int, given: Any) -> Any:
+        """The action masks [N, options] of a batch, from its observations or as given; None where there are none."""
+        if in_observation(self.spec):
+            given = [select(batch[KEY], slice(row, row + 1)) for row in range(count)]
+        if given is None:
+            return None
+        reader = MaskReader(self.spec)
+        mask = np.concatenate([reader.read(one, 1) for one in given])
+        if len(mask) != count or reader.blocked(mask) >= 0:
+            raise ValueError(f"{self.spec.env_id}: expected {count} action masks that leave an option each")
+        return mask
+
+    def _batch(self, obs: Any) -> tuple[Tree, int, bool]:
+        """The observations as arrays [N, ...], N, and whether there was one without that axis."""
+        layout = self.spec.observation
+        try:
+            values = leaves_of(self.spec.observation_space, obs)
+        except ValueError as error:
+            raise ValueError(f"{self.spec.env_id}: got an {error}") from None
+        arrays = [_cast(value, leaf.dtype) for value, leaf in zip(values, layout.leaves, strict=True)]
+        alone = arrays[0].shape == layout.leaves[0].shape
+        batch = [array[None] if alone else array for array in arrays]
+        for leaf, array, made in zip(layout.leaves, arrays, batch, strict=True):
+            if not made.shape or not len(made) or made.shape != (len(batch[0]), *leaf.shape):
+                raise ValueError(
+                    f"{self.spec.env_id}: expected an observation{leaf.name} {leaf.shape} or [N, ...], "
+                    f"got {array.shape}"
+                )
+        return layout.tree(batch), len(batch[0]), alone
 
     def reset(self) -> None:
         """The next observation begins an episode."""

@@ -49,6 +49,11 @@ class Leaf:
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
 
+    @property
+    def name(self) -> str:
+        """The path as Python writes it, such as ['hand'][0]; empty for a plain array."""
+        return "".join(f"[{key!r}]" for key in self.path)
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -62,7 +67,7 @@ class Layout:
     @classmethod
     def of(cls, space: Space[Any]) -> Layout:
         """The layout of a Gymnasium space; ConfigError for a space that holds no fixed-size arrays."""
-        return cls(tuple(_leaves(space, ())))
+        return cls(tuple(_leaf(part, path) for path, part in leaf_spaces(space)))
 
     @property
     def single(self) -> Leaf:
@@ -110,20 +115,46 @@ class Layout:
         return values
 
 
-def _leaves(space: Space[Any], path: tuple[str | int, ...]) -> list[Leaf]:
+def leaf_spaces(space: Space[Any], path: tuple[str | int, ...] = ()) -> list[tuple[tuple[str | int, ...], Space[Any]]]:
+    """The spaces that are no Dict or Tuple, each with its path, in the order of a Layout's leaves."""
+    match space:
+        case spaces.Dict():
+            keys: list[Any] = list(space.spaces)
+            if not all(isinstance(key, str) for key in keys):
+                raise ConfigError(f"the keys of the Dict at {list(path)} must be strings, got {keys}")
+            inside = [leaf_spaces(part, (*path, key)) for key, part in space.spaces.items()]
+        case spaces.Tuple():
+            inside = [leaf_spaces(part, (*path, index)) for index, part in enumerate(space.spaces)]
+        case _:
+            return [(path, space)]
+    if not inside:
+        raise ConfigError(f"the space at {list(path)} is an empty {type(space).__name__}; leave it out")
+    return [leaf for part in inside for leaf in part]
+
+
+def choices(space: Space[Any]) -> list[int]:
+    """The options of each choice that one leaf of an action makes; none for a Box."""
+    match space:
+        case spaces.Discrete():
+            return [int(space.n)]
+        case spaces.MultiDiscrete():
+            return [int(n) for n in space.nvec.ravel()]
+        case spaces.MultiBinary():
+            return [2] * prod(space.shape)
+        case _:
+            return []
+
+
+def _leaf(space: Space[Any], path: tuple[str | int, ...]) -> Leaf:
     match space:
         case spaces.Box():
-            return [Leaf(path, np.dtype(space.dtype), space.shape)]
+            return Leaf(path, np.dtype(space.dtype), space.shape)
         case spaces.Discrete():
-            return [Leaf(path, np.dtype(np.int64), ())]
+            return Leaf(path, np.dtype(np.int64), ())
         case spaces.MultiDiscrete():
-            return [Leaf(path, np.dtype(np.int64), space.shape)]
+            return Leaf(path, np.dtype(np.int64), space.shape)
         case spaces.MultiBinary():
-            return [Leaf(path, np.dtype(np.int8), space.shape)]
-        case spaces.Dict():
-            return [leaf for key, part in space.spaces.items() for leaf in _leaves(part, (*path, key))]
-        case spaces.Tuple():
-            return [leaf for key, part in enumerate(space.spaces) for leaf in _leaves(part, (*path, key))]
+            return Leaf(path, np.dtype(np.int8), space.shape)
         case _:
             raise ConfigError(
                 f"the space {space} at {list(path)} has no fixed-size arrays; "
@@ -183,6 +214,8 @@ class Spec:
     reward_threshold: float | None = None
     num_agents: int = 1
     info_keys: tuple[str, ...] = ()
+    masked: bool = False
+    """Rows say which actions they may choose; where infos say it, this is known after the first reset."""
 
     @classmethod
     def of(cls, env_id: str, observation_space: Space[Any], action_space: Space[Any], **limits: Any) -> Spec:
@@ -210,6 +243,8 @@ class Ready:
     episode_return: Floats
     episode_length: NDArray[np.int64]
     info: dict[str, Floats]
+    action_mask: Bools | None = None
+    """Options that each row may choose next, those of every choice side by side; None where nothing is masked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +259,7 @@ class Steps:
 
     obs: Tree
     start: torch.Tensor
-    action: torch.Tensor
+    action: Tree
     log_prob: torch.Tensor
     value: torch.Tensor
     next_value: torch.Tensor
@@ -236,6 +271,8 @@ class Steps:
     final_obs: Tree
     state: Tree
     version: int
+    action_mask: torch.Tensor | None = None
+    """The options [T, B, n] that could be chosen; `distributions.masked` applies it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from shoal.envs.crew import Workers
 from shoal.envs.make import make
 from shoal.envs.vec_env import VecEnv
 from tests.contract.toys import Corridor, Lamps, make_pointer
+from tests.contract.trees import FlatCrane, FlatRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ BACKENDS = [
     Backend("serial-discrete-obs", lambda n: make(Corridor, n), Corridor, truncates=False),
     Backend("serial-multi-discrete", lambda n: make(Lamps, n), Lamps),
     Backend("serial-box-action", lambda n: make(make_pointer, n), make_pointer),
+    Backend("serial-nested", FlatRows, FlatCrane),
     Backend("workers-multi-discrete", lambda n: make(Lamps, n, backend="workers", workers=Workers(3)), Lamps),
 ]
 

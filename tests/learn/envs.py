@@ -1,4 +1,4 @@
-"""Two tasks whose best return or value is known: one needs a memory, one never ends by itself."""
+"""Tasks whose best return or value is known: one needs a memory, one never ends, one has nested spaces and masks."""
 
 from __future__ import annotations
 
@@ -58,3 +58,48 @@ class Forever(gym.Env[Any, Any]):
         """One more reward."""
         self.step_count += 1
         return np.ones(1, np.float32), 1.0, False, self.step_count == self.limit, NOTHING
+
+
+class Sorting(gym.Env[Any, Any]):
+    """Twelve parcels: each has a kind and a weight, and goes to a shelf that is open, with a push that fits the weight.
+
+    Observes a Dict with a Tuple inside; acts by a Dict of shelf and push. Shelf 3 is never right and one of the others
+    is closed: a closed shelf raises. The right shelf is the parcel's kind, or shelf 2 where that one is closed: worth
+    0.5. The push is worth 0.5 less its distance from the weight. Best return 12; shelves at random among the open
+    ones are right in 1 of 3, which is worth 2 of 6.
+    """
+
+    observation_space = spaces.Dict(
+        {
+            "action_mask": spaces.Dict({"shelf": spaces.MultiBinary(4)}),
+            "parcel": spaces.Tuple((spaces.Discrete(2), spaces.Box(-0.5, 0.5, (1,), np.float32))),
+        }
+    )
+    action_space = spaces.Dict({"push": spaces.Box(-1, 1, (1,), np.float32), "shelf": spaces.Discrete(4)})
+
+    def __init__(self) -> None:
+        """No parcel yet."""
+        self.kind, self.closed, self.weight, self.step_count = 0, 0, np.zeros(1, np.float32), 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """The first parcel."""
+        super().reset(seed=seed)
+        self.step_count = 0
+        return self._parcel(), NOTHING
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """The parcel is put away and the next one comes."""
+        shelf = int(action["shelf"])
+        if shelf == self.closed:
+            raise ValueError(f"shelf {shelf} is closed")
+        right = 2 if self.closed == self.kind else self.kind
+        miss = min(0.5, abs(float(action["push"][0] - self.weight[0])))
+        self.step_count += 1
+        return self._parcel(), 0.5 * (shelf == right) + 0.5 - miss, self.step_count == 12, False, NOTHING
+
+    def _parcel(self) -> dict[str, Any]:
+        self.kind, self.closed = int(self.np_random.integers(2)), int(self.np_random.integers(2))
+        self.weight = self.np_random.uniform(-0.5, 0.5, 1).astype(np.float32)
+        shelves = np.ones(4, np.int8)
+        shelves[self.closed] = 0
+        return {"action_mask": {"shelf": shelves}, "parcel": (np.int64(self.kind), self.weight.copy())}

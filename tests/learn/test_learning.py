@@ -11,7 +11,7 @@ import torch
 from shoal import algos, launch
 from shoal.envs.make import make
 from shoal.nets.policy import Network
-from tests.learn.envs import Forever, Recall
+from tests.learn.envs import Forever, Recall, Sorting
 from tests.single_run import SingleRun
 
 if TYPE_CHECKING:
@@ -79,3 +79,11 @@ def test_a_time_limit_does_not_lower_the_value(algo: str, recurrent: Any, *, nat
     policy = module.train(cfg, make(Forever, 16), SingleRun(updates, native=native))
     output = policy(torch.ones(10, 1, 1), policy.initial_state(1), torch.zeros(10, 1))
     torch.testing.assert_close(output.value.mean(), torch.tensor(10.0), rtol=0, atol=0.3)
+
+
+def test_nested_spaces_with_masks(run_dir: Path) -> None:
+    """A Dict with a Tuple seen, a Dict done, closed shelves masked; 12 is perfect, chance about 4."""
+    shape: dict[str, Any] = {"num_envs": 32, "num_steps": 24, "num_minibatches": 4, "update_epochs": 4, "gamma": 0.5}
+    network = Network(hidden=(32,), log_std_init=-1.0)
+    result = train(Sorting, run_dir, algo="ppo", network=network, learning_rate=5e-3, total_timesteps=24_000, **shape)
+    assert result.greedy_return >= 11

@@ -12,6 +12,7 @@ from torch.optim import RMSprop
 
 from shoal.math.losses import masked_mean, normalise_advantage, policy_gradient_loss, value_loss
 from shoal.math.returns import n_step
+from shoal.nets.distributions import masked
 from shoal.nets.lowering import STATS, Plan, lower
 from shoal.nets.policy import Network, make_policy
 from shoal.nets.weights import pack
@@ -117,10 +118,11 @@ def a2c_loss(
     advantage = target - steps.value
     if norm_adv:
         advantage = normalise_advantage(advantage, steps.valid, axes=2)
-    log_prob = output.distribution.log_prob(steps.action)
+    distribution = masked(output.distribution, steps.action_mask)
+    log_prob = distribution.log_prob(steps.action)
     policy_loss = masked_mean(policy_gradient_loss(log_prob, advantage), steps.valid, axes=2)
     v_loss = masked_mean(value_loss(output.value, target), steps.valid, axes=2)
-    entropy = masked_mean(output.distribution.entropy(), steps.valid, axes=2)
+    entropy = masked_mean(distribution.entropy(), steps.valid, axes=2)
     return policy_loss - ent_coef * entropy + vf_coef * v_loss, [policy_loss, v_loss, entropy]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +13,7 @@ from torch.optim import Adam
 
 from shoal.math.losses import approximate_kl, masked_mean, normalise_advantage, ppo_policy_loss, value_loss
 from shoal.math.returns import gae
+from shoal.nets.distributions import masked
 from shoal.nets.lowering import STATS, Plan, lower
 from shoal.nets.policy import Network, make_policy
 from shoal.nets.weights import pack
@@ -145,11 +146,12 @@ def ppo_loss(output: Any, batch: Steps, advantage: Tensor, target: Tensor, cfg: 
     valid = batch.valid
     if cfg.norm_adv:
         advantage = normalise_advantage(advantage, valid)
-    log_prob = output.distribution.log_prob(batch.action)
+    distribution = masked(output.distribution, batch.action_mask)
+    log_prob = distribution.log_prob(batch.action)
     policy_loss = masked_mean(ppo_policy_loss(log_prob, batch.log_prob, advantage, cfg.clip_coef), valid)
     old_value = batch.value if cfg.clip_vloss else None
     v_loss = masked_mean(value_loss(output.value, target, old_value, cfg.clip_coef), valid)
-    entropy = masked_mean(output.distribution.entropy(), valid)
+    entropy = masked_mean(distribution.entropy(), valid)
     with torch.no_grad():
         kl = masked_mean(approximate_kl(log_prob, batch.log_prob), valid)
         outside = ((log_prob - batch.log_prob).exp() - 1).abs() > cfg.clip_coef
@@ -221,16 +223,13 @@ def minibatches(rng: np.random.Generator, valid: Tensor, parts: int, *, rows: bo
 
 def take(steps: Steps, index: Tensor, *, rows: bool) -> Steps:
     """The chosen rows with all their steps, or the chosen steps as [1, M]."""
-    arrays = {name: _take(getattr(steps, name), index, rows=rows) for name in STEP_ARRAYS}
 
     def pick(x: Tensor) -> Tensor:
         return _take(x, index, rows=rows)
 
-    obs = map_tree(pick, steps.obs)
-    state = select(steps.state, index) if rows else None
-    return Steps(
-        obs=obs, state=state, version=steps.version, final_obs=steps.final_obs, final_index=steps.final_index, **arrays
-    )
+    names = ("obs", *STEP_ARRAYS) if steps.action_mask is None else ("obs", *STEP_ARRAYS, "action_mask")
+    trees = {name: map_tree(pick, getattr(steps, name)) for name in names}
+    return replace(steps, state=select(steps.state, index) if rows else None, **trees)
 
 
 STEP_ARRAYS = ("start", "action", "log_prob", "value", "next_value", "reward", "terminated", "truncated", "valid")

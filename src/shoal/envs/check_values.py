@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     from shoal.envs.check_report import Findings
 
-TRAINED = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete)
-HELD = (*TRAINED, spaces.MultiBinary, spaces.Dict, spaces.Tuple)
+HELD = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Dict, spaces.Tuple)
 
 
 def check_spaces(found: Findings, env: gym.Env[Any, Any]) -> None:
@@ -29,7 +28,7 @@ def check_spaces(found: Findings, env: gym.Env[Any, Any]) -> None:
             found.error("spaces", f"{what} is {shown(repr(space))}", advice)
             continue
         for path, part in parts(space):
-            _check_kind(found, f"{what}{path}", part, acts=what == "action_space")
+            _check_kind(found, f"{what}{path}", part)
             if isinstance(part, spaces.Box):
                 _check_box(found, f"{what}{path}", part, acts=what == "action_space")
     if not found.has("spaces"):
@@ -46,17 +45,11 @@ def parts(space: spaces.Space[Any], path: str = "") -> list[tuple[str, spaces.Sp
     return [(path, space), *(found for key, part in inner for found in parts(part, f"{path}[{key!r}]"))]
 
 
-def _check_kind(found: Findings, where: str, space: spaces.Space[Any], *, acts: bool) -> None:
+def _check_kind(found: Findings, where: str, space: spaces.Space[Any]) -> None:
     kind = type(space).__name__
     if not isinstance(space, HELD):
         advice = "describe it by Box, Discrete or MultiDiscrete: arrays of one size, such as tokens padded to a length"
         found.error("spaces", f"{where} is {shown(space)}; {kind} has no arrays of fixed size", advice)
-    elif not isinstance(space, TRAINED):
-        advice = "for training, flatten it: gymnasium.wrappers.FlattenObservation, or a Box or MultiDiscrete instead"
-        found.warn("spaces", f"{where} is a {kind}; shoal has no default policy for it yet", advice)
-    elif acts and isinstance(space, spaces.Box | spaces.MultiDiscrete) and len(space.shape) != 1:
-        advice = "make it flat, and reshape the action at the beginning of step()"
-        found.warn("spaces", f"{where} has the shape {space.shape}; policies act in flat spaces", advice)
 
 
 def _check_box(found: Findings, where: str, space: spaces.Box, *, acts: bool) -> None:

@@ -10,14 +10,14 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
-from shoal.types import ConfigError, EnvError
+from shoal.types import ConfigError, EnvError, leaf_spaces
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from shoal.types import Leaf
+    from shoal.types import Layout, Leaf, Spec, Tree
 
 
 class ObsReader:
@@ -106,6 +106,25 @@ def read_info(info: dict[str, Any], key: str, where: str) -> float:
     if np.ndim(value) or np.asarray(value).dtype.kind not in "fiub":
         raise EnvError(f"{where} gave for the declared info key {key!r} {value!r}, which is not a number")
     return float(value)
+
+
+def one_by_one(spec: Spec, actions: Tree) -> list[Any]:
+    """A batch of actions as a list of single ones; a Discrete's as Python's integers."""
+    layout = spec.action
+    if not layout.leaves[0].path:
+        return actions.tolist() if isinstance(spec.action_space, spaces.Discrete) else list(actions)
+    arrays = layout.flat(actions)
+    plain = [isinstance(part, spaces.Discrete) for _, part in leaf_spaces(spec.action_space)]
+    columns = [x.tolist() if whole else list(x) for x, whole in zip(arrays, plain, strict=True)]
+    return [layout.tree(list(values)) for values in zip(*columns, strict=True)]
+
+
+def stacked(layout: Layout, actions: list[Any]) -> Tree:
+    """The inverse of `one_by_one`: single actions as a batch, which may be empty."""
+    rows = [layout.flat(action) for action in actions]
+    return layout.tree(
+        [np.array([row[i] for row in rows], x.dtype).reshape(len(rows), *x.shape) for i, x in enumerate(layout.leaves)]
+    )
 
 
 def is_long(made: Any, count: int) -> bool:

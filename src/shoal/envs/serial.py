@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from gymnasium import spaces
 
+from shoal.envs import masks
+from shoal.envs.masks import MaskReader
+from shoal.envs.observations import TreeReader
 from shoal.envs.python_env import (
-    ObsReader,
     check_alike,
     is_long,
+    one_by_one,
     read_flag,
     read_info,
     read_rewards,
     set_generator,
+    stacked,
     start_of,
     strip,
 )
-from shoal.envs.vec_env import ActionCheck, InFlight, Outputs, check_finite, row_seeds
-from shoal.types import ConfigError, EnvError, Spec
+from shoal.envs.vec_env import ActionCheck, InFlight, Outputs, check_finite, row_seeds, take, write
+from shoal.types import ConfigError, EnvError, Spec, map_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
     import gymnasium as gym
     from numpy.typing import NDArray
 
-    from shoal.types import Bools, Ready
+    from shoal.types import Bools, Ready, Tree
 
 _NOTHING: tuple[None, ...] = (None,) * 5
 
@@ -91,12 +95,15 @@ class SerialEnv:
         self.first_row = first_row
         self._steps = [env.step for env in self.envs]
         self._limits = np.array([most or np.iinfo(np.int64).max for _, most in stripped])
-        self._reader = ObsReader(self.spec.observation_space, self.spec.observation.single)
+        self._reader = TreeReader(self.spec)
         self._action = ActionCheck(self.spec)
         self._bare = [env.unwrapped for env in self.envs]
         self._in_flight = InFlight(num_rows)
-        self._actions: list[NDArray[Any]] = []
+        self._actions: list[Tree] = []
         self.out = Outputs(self.spec, num_rows)
+        self._masks: MaskReader | None = None
+        if masks.in_observation(self.spec):
+            self._add_masks()
         self._running_return = np.zeros(num_rows)
         self._running_length = np.zeros(num_rows, np.int64)
         self._starts: list[dict[str, Any]] = [{}] * num_rows
@@ -131,14 +138,15 @@ class SerialEnv:
             seed = seeds[row]
             starts.append({"seed": seed} if seed is not None else self._starts[row] if held[row] else None)
         self._begin(chosen, starts, options)
+        self._read_masks(slice(0, self.num_rows))
         self.out.clear()
         self._ready()
 
-    def send(self, rows: slice, action: NDArray[Any]) -> None:
+    def send(self, rows: slice, action: Tree) -> None:
         """Notes the actions; the step itself happens in `recv`."""
         rows = self._in_flight.send(rows)
         try:
-            self._actions.append(self._action.check(rows, action).copy())
+            self._actions.append(map_tree(np.copy, self._action.check(rows, action)))
         except ValueError:
             self._in_flight.undo()
             raise
@@ -158,21 +166,21 @@ class SerialEnv:
     def state(self) -> dict[str, Any]:
         """What each row's episode began from, the actions since, and what the replay must come to."""
         self._in_flight.quiet()
-        leaf = self._action.leaf
         return {
             "starts": list(self._starts),
-            "actions": [np.array(p, leaf.dtype).reshape(len(p), *leaf.shape) for p in self._played],
-            "obs": self.out.obs.copy(),
+            "actions": [stacked(self.spec.action, played) for played in self._played],
+            "obs": map_tree(np.copy, self.out.obs),
             "returns": self._running_return.copy(),
             "lengths": self._running_length.copy(),
         }
 
     def restore(self, state: dict[str, Any]) -> list[str]:
         """Plays each row's episode again; a row that comes out different is cut as truncated and said so."""
-        if len(state["starts"]) != self.num_rows or state["obs"].shape != self.out.obs.shape:
+        saved, here = map_tree(np.shape, state["obs"]), map_tree(np.shape, self.out.obs)
+        if len(state["starts"]) != self.num_rows or saved != here:
             raise ConfigError(
                 f"{self.spec.env_id}: the saved state holds {len(state['starts'])} rows with observations "
-                f"{state['obs'].shape}, but this environment has {self.out.obs.shape}"
+                f"{saved}, but this environment has {here}"
             )
         self._in_flight.stop()
         self.out.clear()
@@ -182,6 +190,7 @@ class SerialEnv:
             if reason:
                 self._cut(row, state)
                 lost.append(f"{self.spec.env_id}: row {self.first_row + row} {reason}; its episode is cut as truncated")
+        self._read_masks(slice(0, self.num_rows))
         self._ready()
         return lost
 
@@ -192,14 +201,14 @@ class SerialEnv:
         for env in envs:
             env.close()
 
-    def _step(self, rows: slice, actions: NDArray[Any]) -> None:
+    def _step(self, rows: slice, actions: Tree) -> None:
         infos = self.infos
         seen: list[Any] = []
         rewards: list[Any] = []
         flags: list[tuple[int, Any, Any]] = []
         # An environment may change its action in place; what is kept for the replay stays as it was sent.
-        given = self._as_actions(actions)
-        kept = given if isinstance(given[0], int) else self._as_actions(actions.copy())
+        given = one_by_one(self.spec, actions)
+        kept = given if isinstance(given[0], int) else one_by_one(self.spec, map_tree(np.copy, actions))
         row, made = rows.start, _NOTHING
         played = self._played[rows]
         try:
@@ -251,6 +260,7 @@ class SerialEnv:
                 truncated[row - first] = True
         if flags or np.count_nonzero(truncated):
             self._end((terminated | truncated).nonzero()[0] + first)
+        self._read_masks(rows, begun=True)
 
     def _read_flags(self, row: int, terminal: Any, cut: Any) -> tuple[bool, bool]:
         flags = read_flag(terminal), read_flag(cut)
@@ -261,7 +271,7 @@ class SerialEnv:
 
     def _end(self, rows: NDArray[np.intp]) -> None:
         out = self.out
-        out.final_obs[rows] = out.obs[rows]
+        write(out.final_obs, rows, out.obs)
         out.episode_return[rows] = self._running_return[rows]
         out.episode_length[rows] = self._running_length[rows]
         ended: list[int] = rows.tolist()
@@ -283,7 +293,6 @@ class SerialEnv:
         self, rows: NDArray[np.intp], starts: list[dict[str, Any] | None], options: dict[str, Any] | None = None
     ) -> None:
         """Resets rows: as their start says ({"seed"} or {"generator"}), else from where their generator stands."""
-        all_obs = self.out.obs
         for row, given in zip(rows.tolist(), starts, strict=True):
             start = start_of(self._bare[row]) if given is None else given
             if given is not None and "generator" in given:
@@ -292,21 +301,24 @@ class SerialEnv:
                 start = start | {"options": options}
             self._starts[row] = start
             obs = self._reset(row, start)
-            if not self._reader.fits(obs):
+            if not self._reader.put(obs, self.out.obs, row):
                 raise self._refusal(row, 0, obs)
-            all_obs[row] = obs
             self._played[row] = []
         self._running_return[rows] = 0
         self._running_length[rows] = 0
-        finite = np.isfinite(all_obs[rows])
-        if np.count_nonzero(finite) != finite.size:
-            row = int(rows[np.argmin(finite.reshape(len(rows), -1).all(axis=1))])
-            raise EnvError(f"{self._where(row, 0)} returned the observation {all_obs[row]}")
+        layout = self.spec.observation
+        for leaf, array in zip(layout.leaves, layout.flat(self.out.obs), strict=True):
+            finite = np.isfinite(array[rows])
+            if np.count_nonzero(finite) != finite.size:
+                row = int(rows[np.argmin(finite.reshape(len(rows), -1).all(axis=1))])
+                raise EnvError(f"{self._where(row, 0)} returned the observation{leaf.name} {array[row]}")
 
     def _reset(self, row: int, start: dict[str, Any]) -> Any:
         made: Any = (None, None)
         try:
-            made = self.envs[row].reset(**{key: value for key, value in start.items() if key != "generator"})
+            if "generator" in start:
+                start = {"options": start["options"]} if "options" in start else {}
+            made = self.envs[row].reset(**start)
             obs, self.infos[row] = made
         except Exception as error:
             if is_long(made, 2):
@@ -317,44 +329,69 @@ class SerialEnv:
 
     def _replay(self, row: int, state: dict[str, Any]) -> str:
         """Plays a saved episode again; returns why it is not the same, or nothing."""
-        actions = np.asarray(state["actions"][row], self._action.leaf.dtype)
-        total, count = 0.0, len(actions)
+        actions = state["actions"][row]
+        total, count = 0.0, len(self.spec.action.flat(actions)[0])
         try:
             self._begin(np.array([row]), [state["starts"][row]])
             obs: Any = None
-            for played, action in enumerate(self._as_actions(actions.copy())):
+            for played, action in enumerate(one_by_one(self.spec, map_tree(np.copy, actions))):
                 obs, reward, terminated, truncated, self.infos[row] = self._steps[row](action)
                 total += float(reward)
                 if terminated or truncated:
                     return f"ended its episode after {played + 1} of the {count} saved actions"
-            if count and not self._reader.fits(obs):
+            if count and not self._reader.put(obs, self.out.obs, row):
                 return "came back to an observation of another form"
-            if count:
-                self.out.obs[row] = obs
         except Exception as error:
             return f"raised {type(error).__name__} ({error}) when its {count} actions were played again"
-        if not np.array_equal(self.out.obs[row], state["obs"][row]) or total != state["returns"][row]:
+        same = map_tree(np.array_equal, take(self.out.obs, row), take(state["obs"], row))
+        if not all(self.spec.observation.flat(same)) or total != state["returns"][row]:
             return f"did not come back to its saved observation and return after {count} actions"
-        self._played[row] = self._as_actions(actions)
+        self._played[row] = one_by_one(self.spec, actions)
         self._running_return[row], self._running_length[row] = total, count
         return ""
 
     def _cut(self, row: int, state: dict[str, Any]) -> None:
         out = self.out
         out.truncated[row] = True
-        out.final_obs[row] = state["obs"][row]
+        write(out.final_obs, row, state["obs"])
         out.episode_return[row], out.episode_length[row] = state["returns"][row], state["lengths"][row]
         for values in out.info.values():
             values[row] = np.nan
         self.final_infos[row] = {}
         self._begin(np.array([row]), [None])
 
+    def _add_masks(self) -> None:
+        self._masks = MaskReader(self.spec)
+        self.spec = replace(self.spec, masked=True)
+        self.out.add_masks(self._masks.size)
+
+    def _read_masks(self, rows: slice, *, begun: bool = False) -> None:
+        """What the rows may choose next; that infos hold masks is found out at the first reset."""
+        info: Any = self.infos[rows.start]
+        if self._masks is None and not begun and isinstance(info, dict) and masks.KEY in info:
+            self._add_masks()
+        reader, all_masks = self._masks, self.out.action_mask
+        if reader is None or all_masks is None:
+            return
+        whole = masks.in_observation(self.spec)
+        for part in [rows] if whole else [slice(row, row + 1) for row in range(rows.start, rows.stop)]:
+            where = self._where(part.start, int(self._running_length[part.start]))
+            if not whole and masks.KEY not in (self.infos[part.start] or ()):
+                raise EnvError(f"{where} gave no info[{masks.KEY!r}], though earlier infos had one")
+            given = take(self.out.obs[masks.KEY], part) if whole else self.infos[part.start][masks.KEY]
+            try:
+                all_masks[part] = reader.read(given, part.stop - part.start)
+            except ValueError as error:
+                raise EnvError(f"{where} gave {error}") from None
+        blocked = reader.blocked(all_masks[rows])
+        if blocked >= 0:
+            row = rows.start + blocked
+            where = self._where(row, int(self._running_length[row]))
+            raise EnvError(f"{where} gave an {masks.KEY} without any option: {all_masks[row].astype(int)}")
+
     def _ready(self) -> None:
         self._actions.clear()
         self._in_flight.begin()
-
-    def _as_actions(self, actions: NDArray[Any]) -> list[Any]:
-        return actions.tolist() if isinstance(self.spec.action_space, spaces.Discrete) else list(actions)
 
     def _where(self, row: int, step: int) -> str:
         """Names the environment, the row and the step, 0 for the reset."""
@@ -362,9 +399,4 @@ class SerialEnv:
         return f"{self.spec.env_id}: row {self.first_row + row} {when}"
 
     def _refusal(self, row: int, step: int, obs: Any) -> EnvError:
-        shown = f"{obs!r} " if np.ndim(obs) == 0 else ""
-        return EnvError(
-            f"{self._where(row, step)} returned an observation {shown}of shape {np.shape(obs)} and type "
-            f"{getattr(obs, 'dtype', type(obs).__name__)} that is not in its own {self.spec.observation_space}; "
-            "return exactly that shape and dtype"
-        )
+        return EnvError(f"{self._where(row, step)} returned {self._reader.complaint(obs)}")

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from gymnasium import spaces
 
-from shoal.types import EnvError, Ready, map_tree
+from shoal.envs.observations import leaves_of
+from shoal.types import EnvError, Ready, leaf_spaces, map_tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from shoal.types import Spec, Tree
+    from shoal.types import Bools, Leaf, Spec, Tree
 
 CALL_RESET = "call reset(seed) and recv() first"
 MAX_VIEWS = 64
@@ -138,7 +139,13 @@ class Outputs:
         self.episode_return = np.zeros(num_rows)
         self.episode_length = np.zeros(num_rows, np.int64)
         self.info = {key: np.full(num_rows, np.nan) for key in spec.info_keys}
+        self.action_mask: Bools | None = None
         self._views: dict[tuple[int, int], Ready] = {}
+
+    def add_masks(self, size: int) -> None:
+        """From now on rows have action masks of `size` options."""
+        self.action_mask = np.ones((len(self.reward), size), np.bool_)
+        self._views.clear()
 
     def clear(self) -> None:
         """No row has a reward or an end, as after a reset."""
@@ -160,6 +167,7 @@ class Outputs:
                 self.episode_return[rows],
                 self.episode_length[rows],
                 {name: values[rows] for name, values in self.info.items()},
+                None if self.action_mask is None else self.action_mask[rows],
             )
             if len(self._views) == MAX_VIEWS:
                 self._views.clear()
@@ -205,60 +213,80 @@ class ActionCheck:
     def __init__(self, spec: Spec) -> None:
         """`spec`: whose action space it is."""
         self.spec = spec
-        self.leaf = spec.action.single
-        space: Any = spec.action_space
-        match space:
-            case spaces.Discrete():
-                self.low, self.high = int(space.start), int(space.start + space.n - 1)
-            case spaces.MultiDiscrete():
-                self.low, self.high = space.start, space.start + space.nvec - 1
-            case spaces.MultiBinary():
-                self.low, self.high = 0, 1
-            case _:
-                self.low, self.high = space.low, space.high
+        self._parts = [part for _, part in leaf_spaces(spec.action_space)]
+        self._bounds = [_bounds(part) for part in self._parts]
+        self._plain = len(spec.action.leaves) == 1 and not spec.action.leaves[0].path
 
-    def cast(self, rows: slice, action: Any) -> NDArray[Any]:
-        """`action` as an array of the spec's dtype; ValueError when it has another shape or kind."""
-        array, leaf = np.asarray(action), self.leaf
+    def cast(self, rows: slice, action: Any) -> Tree:
+        """`action` as arrays of the spec's dtypes; ValueError when it has another form, shape or kind."""
+        layout = self.spec.action
+        if self._plain:
+            return self._cast(rows, layout.leaves[0], action)
+        try:
+            given = leaves_of(self.spec.action_space, action, "action")
+        except ValueError as error:
+            raise ValueError(f"{self._name(rows)} got an {error}") from None
+        return layout.tree([self._cast(rows, leaf, x) for leaf, x in zip(layout.leaves, given, strict=True)])
+
+    def check(self, rows: slice, action: Any) -> Tree:
+        """The same; ValueError also names the first row whose action the space lacks."""
+        tree, layout = self.cast(rows, action), self.spec.action
+        arrays = [tree] if self._plain else layout.flat(tree)
+        checked = zip(layout.leaves, arrays, self._parts, self._bounds, strict=True)
+        for leaf, array, part, (low, high) in checked:
+            good = (array >= low) & (array <= high)
+            if np.count_nonzero(good) != good.size:
+                row = int(np.argmin(good.reshape(len(array), -1).all(axis=1)))
+                raise ValueError(
+                    f"{self.spec.env_id}: the action{leaf.name} {array[row]} of row {rows.start + row} is outside "
+                    f"{part}; nothing was stepped"
+                )
+        return tree
+
+    def _cast(self, rows: slice, leaf: Leaf, action: Any) -> NDArray[Any]:
+        array = np.asarray(action)
         if array.shape != (rows.stop - rows.start, *leaf.shape):
             expected = (rows.stop - rows.start, *leaf.shape)
-            raise ValueError(f"{self._name(rows)} need actions of shape {expected}, got {array.shape}")
+            raise ValueError(f"{self._name(rows)} need actions{leaf.name} of shape {expected}, got {array.shape}")
         if array.dtype == leaf.dtype:
             return array
         if not np.can_cast(array.dtype, leaf.dtype, "same_kind"):
-            raise ValueError(f"{self._name(rows)} need actions of type {leaf.dtype}, got {array.dtype}")
+            raise ValueError(f"{self._name(rows)} need actions{leaf.name} of type {leaf.dtype}, got {array.dtype}")
         return array.astype(leaf.dtype)
-
-    def check(self, rows: slice, action: Any) -> NDArray[Any]:
-        """The same; ValueError also names the first row whose action the space lacks."""
-        array = self.cast(rows, action)
-        good = (array >= self.low) & (array <= self.high)
-        if np.count_nonzero(good) != good.size:
-            row = int(np.argmin(good.reshape(len(array), -1).all(axis=1)))
-            raise ValueError(
-                f"{self.spec.env_id}: the action {array[row]} of row {rows.start + row} is outside "
-                f"{self.spec.action_space}; nothing was stepped"
-            )
-        return array
 
     def _name(self, rows: slice) -> str:
         return f"{self.spec.env_id}: rows {rows.start}..{rows.stop - 1}"
 
 
+def _bounds(space: Any) -> tuple[Any, Any]:
+    """The least and the largest action of one leaf."""
+    match space:
+        case spaces.Discrete():
+            return int(space.start), int(space.start + space.n - 1)
+        case spaces.MultiDiscrete():
+            return space.start, space.start + space.nvec - 1
+        case spaces.MultiBinary():
+            return 0, 1
+        case _:
+            return space.low, space.high
+
+
 def check_finite(
     spec: Spec,
     rows: slice,
-    obs: NDArray[Any],
+    obs: Tree,
     reward: NDArray[np.float64],
     lengths: NDArray[np.int64] | None = None,
 ) -> None:
     """EnvError naming the first row with a NaN or infinite observation or reward, and the step of its episode."""
-    for name, values in (("observation", obs), ("reward", reward)):
+    leaves = spec.observation.leaves
+    for leaf, values in zip((*leaves, None), (*spec.observation.flat(obs), reward), strict=True):
         if values.dtype.kind != "f":
             continue
         finite = np.isfinite(values)
         if np.count_nonzero(finite) != finite.size:
             row = int(np.argmin(finite.reshape(len(values), -1).all(axis=1)))
+            name = "reward" if leaf is None else f"observation{leaf.name}"
             when = "" if lengths is None else f" at step {lengths[row]} of its episode"
             raise EnvError(
                 f"{spec.env_id}: row {rows.start + row}{when} returned the {name} {values[row]}; "

@@ -167,7 +167,7 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
         out, pending = self.rows.out, self._pending
         reward, terminated, truncated = np.zeros(self.num_envs), np.zeros_like(pending), np.zeros_like(pending)
         for run in _runs(~pending):
-            self.rows.send(run, actions[run])
+            self.rows.send(run, take(actions, run))
             self.rows.recv()
         stepped = ~pending
         reward[stepped] = out.reward[stepped]

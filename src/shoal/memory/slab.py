@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from shoal.envs.masks import MaskReader
 from shoal.types import Layout, Leaf, Spec, Steps, Tree, assign, map_tree, select
 
 if TYPE_CHECKING:
@@ -29,19 +31,22 @@ class Slab:
         batch = (num_steps, num_rows)
         self._blocks: list[torch.Tensor] = []
         self.obs: Tree = self._allocate(spec.observation, batch)
-        action = spec.action.single
-        kept = np.dtype(np.float32) if action.dtype.kind == "f" else action.dtype
-        self.action: NDArray[Any] = self._array(kept, (*batch, *action.shape))
+        kept = [replace(x, dtype=np.dtype(np.float32)) if x.dtype.kind == "f" else x for x in spec.action.leaves]
+        self.action: Tree = self._allocate(Layout(tuple(kept)), batch)
         self.start, self.terminated, self.truncated, self.valid = (self._array(np.bool_, batch) for _ in BOOLS)
         self.log_prob, self.value, self.next_value, self.reward = (self._array(np.float32, batch) for _ in FLOATS)
         self.final_index = self._array(np.int32, batch)
         self.final_obs: Tree = map_tree(_room, self.obs)
         self.num_final = 0
+        masks = self._array(np.bool_, (*batch, MaskReader(spec).size)) if spec.masked else None
+        self.action_mask: NDArray[np.bool_] | None = masks
+        self._mask_tensor = None if masks is None else torch.from_numpy(masks)
         self.episode_return = np.zeros(batch)
         self.episode_length = np.zeros(batch, np.int64)
         self.valid[:] = True
-        names = (*BOOLS, *FLOATS, "action", "final_index")
+        names = (*BOOLS, *FLOATS, "final_index")
         self._tensors = {name: torch.from_numpy(getattr(self, name)) for name in names}
+        self._action_tensors: Tree = map_tree(torch.from_numpy, self.action)
         self._obs_tensors: Tree = map_tree(torch.from_numpy, self.obs)
         self._final_tensors: Tree = map_tree(torch.from_numpy, self.final_obs)
 
@@ -60,11 +65,15 @@ class Slab:
     def steps(self, *, version: int, state: Tree, device: torch.device) -> Steps:
         """The slab as tensors: views on the CPU, copies that are under way on another device."""
         named, obs, final_obs = self._tensors, self._obs_tensors, self._final_tensors
+        action, mask = self._action_tensors, self._mask_tensor
         if device.type != "cpu":
             send = partial(torch.Tensor.to, device=device, non_blocking=True)
             named = {name: send(x) for name, x in named.items()}
-            obs, final_obs = map_tree(send, obs), map_tree(send, select(final_obs, slice(0, self.num_final)))
-        return Steps(obs=obs, final_obs=final_obs, state=state, version=version, **named)
+            mask = None if mask is None else send(mask)
+            obs, action = map_tree(send, obs), map_tree(send, action)
+            final_obs = map_tree(send, select(final_obs, slice(0, self.num_final)))
+        trees = {"obs": obs, "action": action, "final_obs": final_obs, "state": state}
+        return Steps(version=version, action_mask=mask, **trees, **named)
 
     def _allocate(self, layout: Layout, batch: tuple[int, ...]) -> Tree:
         arrays = [self._array(leaf.dtype, (*batch, *leaf.shape)) for leaf in layout.leaves]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from shoal import _native
+from shoal.nets.distributions import masked
 from shoal.nets.lowering import Plan, lower
 from shoal.nets.weights import Snapshot
 from shoal.types import Spec, Tree, assign, map_tree, select
@@ -16,6 +17,8 @@ from shoal.types import Spec, Tree, assign, map_tree, select
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
+
+    from shoal.types import Bools
 
 
 CPU = torch.device("cpu")
@@ -25,8 +28,8 @@ CPU = torch.device("cpu")
 class Acted:
     """What acting once gives for n rows: the environment's actions, and what the loss needs."""
 
-    env_action: NDArray[Any]
-    action: NDArray[Any]
+    env_action: Tree
+    action: Tree
     log_prob: NDArray[np.float32]
     value: NDArray[np.float32]
 
@@ -37,8 +40,13 @@ class Actor(Protocol):
     row_step: NDArray[np.int64]
     state: Tree
 
-    def act(self, obs: Tree, start: NDArray[np.bool_], rows: slice, *, greedy: bool = False) -> Acted:
-        """One step of `rows`; advances their recurrent state and noise counters."""
+    def act(
+        self, obs: Tree, start: Bools, rows: slice, *, action_mask: Bools | None = None, greedy: bool = False
+    ) -> Acted:
+        """One step of `rows`, among the options that `action_mask` leaves.
+
+        Advances their recurrent state and noise counters.
+        """
         ...
 
     def value(self, obs: Tree, start: NDArray[np.bool_], rows: NDArray[np.intp]) -> NDArray[np.float32]:
@@ -83,8 +91,11 @@ class PlanActor:
         self.row_step = np.zeros(len(rows), np.int64)
         self.state: Tree = None
 
-    def act(self, obs: NDArray[Any], start: NDArray[np.bool_], rows: slice, *, greedy: bool = False) -> Acted:
-        """One step of `rows`."""
+    def act(
+        self, obs: Tree, start: Bools, rows: slice, *, action_mask: Bools | None = None, greedy: bool = False
+    ) -> Acted:
+        """One step of `rows`; policies of masked actions are never lowered."""
+        assert action_mask is None
         action, log_prob, value = self.plan.act(
             obs, self.acting.seed, self.acting.stream, self.rows[rows], self.row_step[rows], greedy=greedy
         )
@@ -112,27 +123,32 @@ class TorchActor:
         self.state: Tree = initial(len(rows))
 
     @torch.inference_mode()
-    def act(self, obs: Tree, start: NDArray[np.bool_], rows: slice, *, greedy: bool = False) -> Acted:
+    def act(
+        self, obs: Tree, start: Bools, rows: slice, *, action_mask: Bools | None = None, greedy: bool = False
+    ) -> Acted:
         """One step of `rows`."""
         size = rows.stop - rows.start
         blocks = [slice(a, min(a + self.acting.act_block, size)) for a in range(0, size, self.acting.act_block)]
-        parts = [self._act_block(select(obs, b), start[b], rows, b, greedy=greedy) for b in blocks]
+        masks = [None if action_mask is None else action_mask[b] for b in blocks]
+        pairs = zip(blocks, masks, strict=True)
+        parts = [self._act_block(select(obs, b), start[b], rows, b, mask, greedy=greedy) for b, mask in pairs]
         self.row_step[rows] += 1
         if len(parts) == 1:
             return parts[0]
-        columns = [np.concatenate([getattr(p, name) for p in parts]) for name in Acted.__slots__]
-        return Acted(*columns)
+        columns = [[getattr(p, name) for p in parts] for name in Acted.__slots__]
+        return Acted(*(map_tree(_joined, *column) for column in columns))
 
-    def _act_block(self, obs: Tree, start: Any, rows: slice, block: slice, *, greedy: bool) -> Acted:
+    def _act_block(self, obs: Tree, start: Any, rows: slice, block: slice, mask: Any, *, greedy: bool) -> Acted:
         at = slice(rows.start + block.start, rows.start + block.stop)
         output = self._forward(obs, start, None if self.state is None else select(self.state, at))
         if self.state is not None:
             assign(self.state, at, output.state)
-        distribution = output.distribution
+        legal = None if mask is None else torch.from_numpy(mask).to(self.acting.device).unsqueeze(0)
+        distribution = masked(output.distribution, legal)
         action = distribution.mode() if greedy else distribution.sample(self._noise(distribution, at))
         log_prob = distribution.log_prob(action)
         parts = (distribution.to_env(action), action, log_prob, output.value)
-        return Acted(*(x.squeeze(0).cpu().numpy() for x in parts))
+        return Acted(*(map_tree(_array, x) for x in parts))
 
     @torch.inference_mode()
     def value(self, obs: Tree, start: NDArray[np.bool_], rows: NDArray[np.intp]) -> NDArray[np.float32]:
@@ -151,7 +167,24 @@ class TorchActor:
         return self.snapshot.policy(map_tree(tensor, obs), state, tensor(start))
 
     def _noise(self, distribution: Any, rows: slice) -> Tensor:
-        draw = _native.philox_uniform if distribution.noise == "uniform" else _native.philox_normal
-        size, acting = distribution.noise_size, self.acting
-        noise = draw(acting.seed, acting.stream, self.rows[rows], self.row_step[rows], size)
+        acting, size = self.acting, distribution.noise_size
+        where = (acting.seed, acting.stream, self.rows[rows], self.row_step[rows])
+        if distribution.noise == "joint":
+            # A number's words are fixed by its position. Normal ones stand after whole blocks of four words, so that
+            # none of them shares a word with a uniform one.
+            uniforms = distribution.num_uniform
+            first = -(-uniforms // 4) * 4
+            normal = _native.philox_normal(*where, first + size - uniforms)[:, first:]
+            noise = np.concatenate([_native.philox_uniform(*where, uniforms), normal], axis=1)
+        else:
+            draw = _native.philox_uniform if distribution.noise == "uniform" else _native.philox_normal
+            noise = draw(*where, size)
         return torch.from_numpy(noise).to(acting.device).unsqueeze(0)
+
+
+def _array(x: Tensor) -> NDArray[Any]:
+    return x.squeeze(0).cpu().numpy()
+
+
+def _joined(*parts: NDArray[Any]) -> NDArray[Any]:
+    return np.concatenate(parts)

@@ -1,6 +1,7 @@
 """Distributions over actions. Sampling is a pure function of noise that the caller draws (Philox), never torch's.
 
-Each kind says which noise it eats (`noise`: "uniform" or "normal") and how much (`noise_size` numbers an action).
+Each kind says which noise it eats (`noise`: "uniform", "normal" or "joint") and how much (`noise_size` numbers an
+action). "joint": `num_uniform` uniform numbers, then normal ones.
 Shapes: parameters [..., A], actions [...] or [..., K], log-probabilities and entropies [...].
 """
 
@@ -11,15 +12,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import torch
-from gymnasium import spaces
 
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
 
+    from shoal.types import Layout, Tree
+
+# Beside any real logit its probability is exactly 0; unlike -inf it leaves p log p and its gradient 0 as well.
+NEVER = -1e30
 HERMITE_X = (0.3811869902, 1.1571937125, 1.9816567567, 2.9306374203)
 HERMITE_W = (0.6611470126, 0.2078023258, 0.0170779830, 0.0001996041)
 
@@ -30,15 +32,15 @@ class Distribution(Protocol):
     noise: ClassVar[str]
     noise_size: int
 
-    def sample(self, noise: Tensor) -> Tensor:
+    def sample(self, noise: Tensor) -> Tree:
         """An action from noise [..., noise_size]."""
         ...
 
-    def mode(self) -> Tensor:
+    def mode(self) -> Tree:
         """The greedy action."""
         ...
 
-    def log_prob(self, action: Tensor) -> Tensor:
+    def log_prob(self, action: Any) -> Tensor:
         """Log pi(action)."""
         ...
 
@@ -46,7 +48,7 @@ class Distribution(Protocol):
         """Shannon entropy in nats."""
         ...
 
-    def to_env(self, action: Tensor) -> Tensor:
+    def to_env(self, action: Any) -> Tree:
         """The action as the environment takes it: offset, clipped or scaled into its space."""
         ...
 
@@ -72,6 +74,10 @@ class Categorical:
         """The most probable choice."""
         return self.log_probs.argmax(-1)
 
+    def masked(self, mask: Tensor) -> Categorical:
+        """The same among the options where `mask` [..., n] is true; the others have probability 0."""
+        return Categorical(self.log_probs.masked_fill(~mask, NEVER), start=self.start)
+
     def log_prob(self, action: Tensor) -> Tensor:
         """Log pi(action)."""
         return self.log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
@@ -93,7 +99,7 @@ class MultiCategorical:
     def __init__(self, logits: Tensor, nvec: list[int], *, start: Tensor) -> None:
         """`nvec[k]` is the number of options of choice k, `start` [K] the space's first of each."""
         self.parts = [Categorical(part) for part in logits.split(nvec, dim=-1)]
-        self.noise_size = len(nvec)
+        self.nvec, self.noise_size = nvec, len(nvec)
         self.start = start
 
     def sample(self, noise: Tensor) -> Tensor:
@@ -103,6 +109,11 @@ class MultiCategorical:
     def mode(self) -> Tensor:
         """The most probable of each."""
         return torch.stack([p.mode() for p in self.parts], -1)
+
+    def masked(self, mask: Tensor) -> MultiCategorical:
+        """The same among the options where `mask` [..., sum(nvec)] is true."""
+        log_probs = torch.cat([part.log_probs for part in self.parts], -1).masked_fill(~mask, NEVER)
+        return MultiCategorical(log_probs, self.nvec, start=self.start)
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Summed over the choices."""
@@ -189,49 +200,82 @@ class SquashedNormal:
         return (low + 0.5 * (high - low) * (action.tanh() + 1)).clamp(low, high)
 
 
+class Joint:
+    """Independent distributions over the leaves of an action: log-probabilities and entropies are summed.
+
+    The leaves' actions are [..., *shape]; their distributions see them flat, [..., K], or [...] for one choice.
+    """
+
+    noise: ClassVar[str] = "joint"
+
+    def __init__(self, layout: Layout, parts: list[Distribution], sizes: list[int]) -> None:
+        """`parts`: a distribution for each leaf of `layout`; `sizes`: the head's numbers for each."""
+        self.layout, self.parts, self.sizes = layout, parts, sizes
+        self.num_uniform = sum(part.noise_size for part in parts if part.noise == "uniform")
+        self.noise_size = sum(part.noise_size for part in parts)
+
+    def sample(self, noise: Tensor) -> Tree:
+        """Each leaf from its own numbers, in layout order among those of its kind."""
+        at = {"uniform": 0, "normal": self.num_uniform}
+        chosen: list[Tensor] = []
+        for part in self.parts:
+            first = at[part.noise]
+            at[part.noise] += part.noise_size
+            chosen.append(part.sample(noise[..., first : at[part.noise]]))
+        return self._shaped(chosen)
+
+    def mode(self) -> Tree:
+        """The most probable of each leaf."""
+        return self._shaped([part.mode() for part in self.parts])
+
+    def masked(self, mask: Tensor) -> Joint:
+        """The same among the options where `mask` [..., sum(sizes)] is true; Gaussians are never masked."""
+        pairs = zip(self.parts, mask.split(self.sizes, -1), strict=True)
+        parts = [masked(part, own) if part.noise == "uniform" else part for part, own in pairs]
+        return Joint(self.layout, parts, self.sizes)
+
+    def log_prob(self, action: Tree) -> Tensor:
+        """Summed over the leaves."""
+        pairs = zip(self.parts, self._flat(action), strict=True)
+        return torch.stack([part.log_prob(x) for part, x in pairs]).sum(0)
+
+    def entropy(self) -> Tensor:
+        """Summed over the leaves."""
+        return torch.stack([part.entropy() for part in self.parts]).sum(0)
+
+    def to_env(self, action: Tree) -> Tree:
+        """Each leaf as its space takes it, in its dtype."""
+        given = [part.to_env(x) for part, x in zip(self.parts, self._flat(action), strict=True)]
+        kinds = [torch.from_numpy(np.empty(0, leaf.dtype)).dtype for leaf in self.layout.leaves]
+        return self._shaped([x.to(kind) for x, kind in zip(given, kinds, strict=True)])
+
+    def _flat(self, action: Tree) -> list[Tensor]:
+        flat: list[Tensor] = []
+        for leaf, part, x in zip(self.layout.leaves, self.parts, self.layout.flat(action), strict=True):
+            index = x if x.is_floating_point() else x.long()
+            lead = index.shape[: index.dim() - len(leaf.shape)]
+            flat.append(index if isinstance(part, Categorical) else index.reshape(*lead, -1))
+        return flat
+
+    def _shaped(self, flat: list[Tensor]) -> Tree:
+        shaped: list[Tensor] = []
+        for leaf, part, x in zip(self.layout.leaves, self.parts, flat, strict=True):
+            shaped.append(x if isinstance(part, Categorical) else x.reshape(*x.shape[:-1], *leaf.shape))
+        return self.layout.tree(shaped)
+
+
+def masked(distribution: Any, mask: Tensor | None) -> Any:
+    """The distribution among the options that a mask leaves; itself without a mask.
+
+    ConfigError for a distribution of one's own without `masked(mask)`.
+    """
+    if mask is None:
+        return distribution
+    if not hasattr(distribution, "masked"):
+        raise ConfigError(f"the actions are masked, but {type(distribution).__name__} has no method masked(mask)")
+    return distribution.masked(mask)
+
+
 def _log_slope(x: Tensor) -> Tensor:
     """log(1 - tanh(x)^2), stable for large |x|."""
     return 2 * (math.log(2) - x - torch.nn.functional.softplus(-2 * x))
-
-
-def head_size(space: spaces.Space[Any]) -> int:
-    """Numbers that a network's head must give for this action space."""
-    match space:
-        case spaces.Discrete():
-            return int(space.n)
-        case spaces.MultiDiscrete() if space.nvec.ndim == 1:
-            return int(space.nvec.sum())
-        case spaces.Box() if len(space.shape) == 1 and np.issubdtype(space.dtype, np.floating):
-            return space.shape[0]
-        case _:
-            raise ConfigError(
-                f"no policy head for the action space {space}; use Discrete, MultiDiscrete or a flat Box of floats"
-            )
-
-
-def head(space: spaces.Space[Any], *, squash: bool) -> Callable[[Tensor, Tensor | None], Distribution]:
-    """A function from the head's numbers (and a Box's log_std) to the distribution over `space`."""
-    head_size(space)
-    match space:
-        case spaces.Discrete():
-            start = int(space.start)
-            return lambda logits, _: Categorical(logits, start=start)
-        case spaces.MultiDiscrete():
-            nvec, first = [int(n) for n in space.nvec], torch.as_tensor(space.start)
-            return lambda logits, _: MultiCategorical(logits, nvec, start=first.to(logits.device))
-        case _:
-            return _box_head(space, squash=squash)
-
-
-def _box_head(space: Any, *, squash: bool) -> Callable[[Tensor, Tensor | None], Distribution]:
-    low, high = torch.as_tensor(space.low), torch.as_tensor(space.high)
-    if squash and not bool((low.isfinite() & high.isfinite()).all()):
-        raise ConfigError(f"squashing needs a bounded Box, got {space}; set squash=False")
-    kind = SquashedNormal if squash else Normal
-
-    def make(mean: Tensor, log_std: Tensor | None) -> Distribution:
-        if log_std is None:
-            raise ConfigError(f"a policy for {space} must give (mean, log_std, value)")
-        return kind(mean, log_std, low.to(mean.device), high.to(mean.device))
-
-    return make

@@ -9,7 +9,8 @@ import torch
 from gymnasium import spaces
 
 from shoal import _native
-from shoal.nets.distributions import head_size
+from shoal.nets.encoder import Encoder
+from shoal.nets.heads import head_size
 from shoal.nets.normaliser import CLIP
 from shoal.nets.policy import MlpPolicy
 from shoal.nets.weights import packing
@@ -32,7 +33,10 @@ def lower(policy: nn.Module, spec: Spec, flat: Tensor, **settings: Any) -> Plan 
     Lowered are MlpPolicies on the CPU with Box observations and categorical, multi-categorical or plain Gaussian heads.
     `settings`: num_threads (changes no bit), act_block, grad_shards.
     """
-    if type(policy) is not MlpPolicy or policy.encoder.nvec or policy.network.squash:
+    if type(policy) is not MlpPolicy or policy.network.squash or spec.masked:
+        return None
+    encoder = policy.encoder
+    if not isinstance(encoder, Encoder) or encoder.nvec or encoder.image:
         return None
     if flat.device.type != "cpu" or flat.dtype.is_floating_point is False or flat.element_size() != 4:
         return None
@@ -40,10 +44,12 @@ def lower(policy: nn.Module, spec: Spec, flat: Tensor, **settings: Any) -> Plan 
     match space:
         case spaces.Discrete():
             head, nvec = "categorical", [int(space.n)]
-        case spaces.MultiDiscrete():
+        case spaces.MultiDiscrete() if space.nvec.ndim == 1:
             head, nvec = "categorical", [int(n) for n in space.nvec]
-        case _:
+        case spaces.Box() if len(space.shape) == 1:
             head, nvec = "gaussian", [space.shape[0]]
+        case _:
+            return None
     hidden = list(policy.network.hidden)
     if len(hidden) > MOST_LAYERS or (len(nvec) if head == "categorical" else nvec[0]) > MOST_ACTIONS:
         return None

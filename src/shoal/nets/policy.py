@@ -7,18 +7,18 @@ from itertools import pairwise
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
-from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from shoal.nets.distributions import Distribution, head, head_size
-from shoal.nets.normaliser import Normaliser
-from shoal.types import ConfigError, Spec, Tree, check_ranges
+from shoal.nets.encoder import Encoder, TreeEncoder, make_encoder
+from shoal.nets.heads import deviations, head, head_size
+from shoal.types import ConfigError, Spec, Tree, check_ranges, map_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from shoal.nets.distributions import Distribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,45 +56,6 @@ class Network:
             raise ConfigError(f"hidden must hold a size >= 1 for each layer, such as 64 64, got {self.hidden}")
 
 
-class Encoder(nn.Module):
-    """An observation as a flat float vector: a Box is flattened and normalised, a discrete one made one-hot."""
-
-    def __init__(self, spec: Spec, *, normalise: bool) -> None:
-        """`normalise` adds a Normaliser for a Box."""
-        super().__init__()
-        space: Any = spec.observation_space
-        self.shape = spec.observation.single.shape
-        self.nvec: list[int] = []
-        match space:
-            case spaces.Discrete():
-                self.nvec, self.first = [int(space.n)], np.array([space.start])
-            case spaces.MultiDiscrete():
-                self.nvec, self.first = [int(n) for n in space.nvec.ravel()], space.start.ravel()
-            case _:
-                pass
-        self.size = sum(self.nvec) if self.nvec else int(np.prod(self.shape))
-        self.normaliser = Normaliser(self.size) if normalise and not self.nvec else None
-
-    def flatten(self, obs: Tensor) -> Tensor:
-        """[..., *shape] -> [..., size], not yet normalised."""
-        lead = obs.shape[: obs.dim() - len(self.shape)]
-        if not self.nvec:
-            return obs.reshape(*lead, self.size).float()
-        index = obs.reshape(*lead, len(self.nvec)).long() - torch.as_tensor(self.first, device=obs.device)
-        parts = [nn.functional.one_hot(index[..., k], n) for k, n in enumerate(self.nvec)]
-        return torch.cat(parts, -1).float()
-
-    def observe(self, obs: Tensor) -> None:
-        """Merges observations [N, *shape] into the normaliser's statistics, if there is one."""
-        if self.normaliser is not None:
-            self.normaliser.merge(self.flatten(obs))
-
-    def forward(self, obs: Tensor) -> Tensor:
-        """[..., *shape] -> [..., size]."""
-        flat = self.flatten(obs)
-        return flat if self.normaliser is None else self.normaliser(flat)
-
-
 def tower(sizes: list[int], activation: str, *, last_gain: float | None, generator: torch.Generator) -> nn.Sequential:
     """Linear layers with an activation between; orthogonal weights of gain sqrt(2) and `last_gain`, zero biases.
 
@@ -120,20 +81,20 @@ class MlpPolicy(nn.Module):
         """Orthogonal initialisation from `generator`."""
         super().__init__()
         self.network = network
-        self.encoder = Encoder(spec, normalise=network.normalise_obs)
+        self.encoder: Encoder | TreeEncoder = make_encoder(spec, normalise=network.normalise_obs)
         sizes = [self.encoder.size, *network.hidden]
         out = head_size(spec.action_space)
         self.actor = tower([*sizes, out], network.activation, last_gain=0.01, generator=generator)
         self.critic = tower([*sizes, 1], network.activation, last_gain=1.0, generator=generator)
-        box = isinstance(spec.action_space, spaces.Box)
-        self.log_std = nn.Parameter(torch.full((out,), network.log_std_init)) if box else None
+        boxes = deviations(spec.action_space)
+        self.log_std = nn.Parameter(torch.full((boxes,), network.log_std_init)) if boxes else None
         self.head = head(spec.action_space, squash=network.squash)
 
     def initial_state(self, num_rows: int) -> None:
         """No memory."""
         return
 
-    def forward(self, obs: Tensor, state: None, start: Tensor) -> Output:
+    def forward(self, obs: Tree, state: None, start: Tensor) -> Output:
         """[..., *obs] -> Output; state and start do not matter."""
         x = self.encoder(obs)
         return Output(self.head(self.actor(x), self.log_std), self.critic(x).squeeze(-1), None)
@@ -146,7 +107,7 @@ class RecurrentPolicy(nn.Module):
         """Orthogonal initialisation from `generator`."""
         super().__init__()
         self.network = network
-        self.encoder = Encoder(spec, normalise=network.normalise_obs)
+        self.encoder: Encoder | TreeEncoder = make_encoder(spec, normalise=network.normalise_obs)
         sizes = [self.encoder.size, *network.hidden]
         self.body = tower(sizes, network.activation, last_gain=None, generator=generator)
         self.lstm = network.recurrent == "lstm"
@@ -160,8 +121,8 @@ class RecurrentPolicy(nn.Module):
         out = head_size(spec.action_space)
         self.actor = tower([network.recurrent_size, out], "tanh", last_gain=0.01, generator=generator)
         self.critic = tower([network.recurrent_size, 1], "tanh", last_gain=1.0, generator=generator)
-        box = isinstance(spec.action_space, spaces.Box)
-        self.log_std = nn.Parameter(torch.full((out,), network.log_std_init)) if box else None
+        boxes = deviations(spec.action_space)
+        self.log_std = nn.Parameter(torch.full((boxes,), network.log_std_init)) if boxes else None
         self.head = head(spec.action_space, squash=network.squash)
 
     def initial_state(self, num_rows: int) -> Tree:
@@ -169,7 +130,7 @@ class RecurrentPolicy(nn.Module):
         zeros = torch.zeros(num_rows, self.network.recurrent_size, device=self.cell.weight_hh.device)
         return (zeros, zeros.clone()) if self.lstm else zeros
 
-    def forward(self, obs: Tensor, state: Tree, start: Tensor) -> Output:
+    def forward(self, obs: Tree, state: Tree, start: Tensor) -> Output:
         """[T, B, *obs], state before step 0, start [T, B] -> Output for every step."""
         x = self.body(self.encoder(obs))
         keep = (~start.bool()).to(x.dtype).unsqueeze(-1)
@@ -189,23 +150,31 @@ class PlainPolicy(nn.Module):
     """A user's module `obs [N, ...] -> (logits, value)`, or `(mean, log_std, value)` for Box actions."""
 
     def __init__(self, module: nn.Module, spec: Spec, *, squash: bool = False) -> None:
-        """Wraps `module`; its values may be [N] or [N, 1]. It gets float observations in its parameters' dtype."""
+        """Wraps `module`; its values may be [N] or [N, 1]. It gets float observations in its parameters' dtype.
+
+        Nested observations reach it as dicts and tuples of tensors [N, ...].
+        """
         super().__init__()
         self.module = module
         self.dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
-        self.obs_dims = len(spec.observation.single.shape)
+        self.layout = spec.observation
         self.head = head(spec.action_space, squash=squash)
-        self.out = head_size(spec.action_space)
+        self.out, self.boxes = head_size(spec.action_space), deviations(spec.action_space)
 
     def initial_state(self, num_rows: int) -> None:
         """No memory."""
         return
 
-    def forward(self, obs: Tensor, state: None, start: Tensor) -> Output:
+    def forward(self, obs: Tree, state: None, start: Tensor) -> Output:
         """[T, B, *obs] -> Output."""
-        lead = obs.shape[: obs.dim() - self.obs_dims]
-        seen = obs.reshape(-1, *obs.shape[len(lead) :])
-        given = self.module(seen.to(self.dtype) if seen.is_floating_point() else seen)
+        first = self.layout.flat(obs)[0]
+        lead = first.shape[: first.dim() - len(self.layout.leaves[0].shape)]
+
+        def flatten(x: Tensor) -> Tensor:
+            seen = x.reshape(-1, *x.shape[len(lead) :])
+            return seen.to(self.dtype) if seen.is_floating_point() else seen
+
+        given = self.module(map_tree(flatten, obs))
         parts: tuple[Tensor, ...] = tuple(given) if isinstance(given, tuple | list) else (given,)
         logits, value, number = parts[0], parts[-1], lead.numel()
         if len(parts) not in (2, 3) or logits.shape != (number, self.out) or value.numel() != number:
@@ -213,7 +182,7 @@ class PlainPolicy(nn.Module):
                 f"the policy gave shapes {[tuple(x.shape) for x in parts]} for {number} observations; "
                 f"expected (logits [N, {self.out}], value [N]) or, for Box actions, (mean, log_std, value [N])"
             )
-        log_std = parts[1].expand_as(logits).reshape(*lead, -1) if len(parts) == 3 else None
+        log_std = parts[1].expand(number, self.boxes).reshape(*lead, -1) if len(parts) == 3 and self.boxes else None
         return Output(self.head(logits.reshape(*lead, -1), log_std), value.reshape(lead), None)
 
 

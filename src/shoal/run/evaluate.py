@@ -63,15 +63,16 @@ def evaluate(policy: nn.Module, env: VecEnv, *, episodes: int, acting: Acting, g
         raise ValueError(f"episodes must be at least 1, got {episodes}")
     rows = env.num_rows
     shares = np.full(rows, episodes // rows) + (np.arange(rows) < episodes % rows)
-    actor = make_actor(policy, env.spec, rows, acting)
     start, everyone = np.ones(rows, np.bool_), slice(0, rows)
     returns: list[list[float]] = [[] for _ in range(rows)]
     lengths: list[list[float]] = [[] for _ in range(rows)]
     env.reset(acting.seed + SEED_OFFSET)
     ready = env.recv()
+    actor = make_actor(policy, env.spec, rows, acting)
     running = np.zeros((2, rows))  # return and length of the episode under way
     while any(len(returns[row]) < shares[row] for row in range(rows)):
-        env.send(everyone, actor.act(ready.obs, start, everyone, greedy=greedy).env_action)
+        acted = actor.act(ready.obs, start, everyone, action_mask=ready.action_mask, greedy=greedy)
+        env.send(everyone, acted.env_action)
         ready = env.recv()
         ended = ready.terminated | ready.truncated
         start[:] = ended | ~ready.valid

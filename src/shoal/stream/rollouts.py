@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -108,6 +109,9 @@ class Rollouts:
         pinned = acting.device.type == "cuda"
         policies, places = _casting(policy, cast, env.num_rows)
         self._seats: list[Seat] = []
+        # The first reset tells whether actions are masked, which decides how policies act.
+        env.reset(acting.seed)
+        first = env.recv()
         for role, rows in places.items():
             played, count = policies[role], rows.stop - rows.start
             actor = make_actor(played, env.spec, count, acting, first_row=rows.start)
@@ -119,8 +123,8 @@ class Rollouts:
         self._plan = only.plan if isinstance(only, PlanActor) and self._fusible(only) else None
         self._obs: list[Tree] = []
         self._ends: list[tuple[Any, ...]] = []
-        env.reset(acting.seed)
-        self._receive_first()
+        self._masks: list[Any] = []
+        self._begin(first)
 
     def __iter__(self) -> Rollouts:
         """Itself."""
@@ -160,8 +164,8 @@ class Rollouts:
             inner = learner.module if isinstance(learner, PlainPolicy) else learner
             observe = getattr(getattr(inner, "encoder", None), "observe", None)
             if callable(observe) and learner.training and not self._published:
-                obs = torch.from_numpy(seat.slab.obs[seat.slab.valid])
-                observe(obs.to(self.acting.device))
+                obs = map_tree(torch.from_numpy, select(seat.slab.obs, seat.slab.valid))
+                observe(map_tree(partial(torch.Tensor.to, device=self.acting.device), obs))
             seat.take(learner)
         self.version += 1
         self._published = True
@@ -190,7 +194,7 @@ class Rollouts:
                 assign(seat.actor.state, slice(None), saved["recurrent"])
             seat.take(policies[seat.role])
         lost = self.env.restore(state["env"])
-        self._receive_first()
+        self._begin(self.env.recv())
         self.version, self.env_steps, self._published = state["version"], state["env_steps"], True
         return lost
 
@@ -206,9 +210,12 @@ class Rollouts:
         alone = len(self._seats) == 1 and len(self._groups) == 1
         return alone and isinstance(self.env, NativeEnv) and actor.plan.can_roll()
 
-    def _receive_first(self) -> None:
-        ready = self.env.recv()
+    def _begin(self, ready: Ready) -> None:
         self._obs = [select(ready.obs, group) for group in self._groups]
+        mask = ready.action_mask
+        if self.env.spec.masked and mask is None:
+            raise ConfigError(f"{self.env.spec.env_id}: only backend='serial' hands over its action masks")
+        self._masks = [None if mask is None else mask[group] for group in self._groups]
         for seat in self._seats:
             seat.start |= ready.truncated[seat.rows]
 
@@ -233,7 +240,7 @@ class Rollouts:
                 begun = time.perf_counter()
                 ready = self.env.recv()
                 self.meter.add("environment", time.perf_counter() - begun)
-                self._obs[number] = ready.obs
+                self._obs[number], self._masks[number] = ready.obs, ready.action_mask
                 self._record(t, ready)
                 if t + 1 < self.num_steps:
                     self._act(t + 1, number, group)
@@ -255,13 +262,16 @@ class Rollouts:
             slab = seat.slab
             assign(slab.obs, (t, mine), obs)
             slab.start[t, mine] = seat.start[mine]
-            acted = seat.actor.act(obs, seat.start[mine], mine)
-            slab.action[t, mine], slab.log_prob[t, mine] = acted.action, acted.log_prob
-            slab.value[t, mine] = acted.value
+            mask = None if self._masks[number] is None else self._masks[number][theirs]
+            if slab.action_mask is not None:
+                slab.action_mask[t, mine] = mask
+            acted = seat.actor.act(obs, seat.start[mine], mine, action_mask=mask)
+            assign(slab.action, (t, mine), acted.action)
+            slab.log_prob[t, mine], slab.value[t, mine] = acted.log_prob, acted.value
             actions.append(acted.env_action)
         sent = time.perf_counter()
         self.meter.add("acting", sent - begun)
-        self.env.send(group, actions[0] if len(actions) == 1 else np.concatenate(actions))
+        self.env.send(group, actions[0] if len(actions) == 1 else map_tree(_joined, *actions))
         self.meter.add("environment", time.perf_counter() - sent)
 
     def _record(self, t: int, ready: Ready) -> None:
@@ -331,6 +341,10 @@ def _casting(
     if at != num_rows:
         raise ConfigError(f"the cast covers {at} of {num_rows} rows")
     return policy, cast
+
+
+def _joined(*parts: Any) -> Any:
+    return np.concatenate(parts)
 
 
 def _move_cuts(slab: Slab, t: int, rows: slice, final_obs: Tree) -> None:
