@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf, prod
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -216,6 +216,16 @@ class Spec:
     info_keys: tuple[str, ...] = ()
     masked: bool = False
     """Rows say which actions they may choose; where infos say it, this is known after the first reset."""
+    agents: tuple[str, ...] = ()
+    """The names of the agents of one environment, in the order of its rows, where they have names."""
+    in_turns: bool = False
+    """The agents of an environment act one after another."""
+
+    @property
+    def agent_names(self) -> tuple[str, ...]:
+        """A name for each agent; none where an environment has one agent without a name."""
+        numbered = tuple(f"agent_{number}" for number in range(self.num_agents))
+        return self.agents or (numbered if self.num_agents > 1 else ())
 
     @classmethod
     def of(cls, env_id: str, observation_space: Space[Any], action_space: Space[Any], **limits: Any) -> Spec:
@@ -245,6 +255,11 @@ class Ready:
     info: dict[str, Floats]
     action_mask: Bools | None = None
     """Options that each row may choose next, those of every choice side by side; None where nothing is masked."""
+    turn: Bools | None = None
+    """Rows whose next action counts: their agent is there, and it is its turn. None where all rows always act.
+
+    Then `valid` says whose own step is complete: begun by the row's last action that counted, and rewarded by now.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,8 +292,9 @@ class Steps:
 
 @dataclass(frozen=True, slots=True)
 class Episodes:
-    """Finished episodes, in the order of (step, row): returns, lengths and declared info values."""
+    """Finished episodes, in the order of (step, row): returns, lengths, declared info values, and whose they were."""
 
     returns: Floats
     lengths: NDArray[np.int64]
     info: dict[str, Floats]
+    rows: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))

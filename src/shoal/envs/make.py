@@ -12,11 +12,13 @@ from gymnasium.envs.registration import load_env_creator
 
 from shoal.envs import native, serial
 from shoal.envs import workers as processes
+from shoal.envs.games import is_game
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from shoal.envs.agents import AgentsEnv
     from shoal.envs.crew import Workers
 
 BACKENDS = ("native", "serial", "workers")
@@ -33,12 +35,13 @@ def make(
     env_kwargs: dict[str, Any] | None = None,
     info_keys: tuple[str, ...] = (),
     workers: Workers | None = None,
-) -> native.NativeEnv | serial.SerialEnv | processes.WorkersEnv:
+) -> native.NativeEnv | serial.SerialEnv | AgentsEnv | processes.WorkersEnv:
     """`num_envs` rows of an environment.
 
     Args:
-        env: a built-in or Gymnasium id, `package.module:function`, or a callable that returns a `gymnasium.Env`.
-        num_envs: rows, at least 1.
+        env: a built-in or Gymnasium id, `package.module:function`, or a callable that returns a `gymnasium.Env` or an
+            environment of several agents as PettingZoo has them (parallel or AEC).
+        num_envs: environments, at least 1; one of several agents has a row for each of them.
         backend: `native` (C++), `serial` (Python, in this process), `workers` (Python, in processes), or `auto`: native
             where the id is built in, else serial.
         num_threads: threads that step native rows, the caller included; it changes no result.
@@ -120,10 +123,10 @@ def _calling(factory: Any, env_kwargs: dict[str, Any], name: str) -> Callable[[]
         raise ConfigError(f"{name} is a {type(factory).__name__}; pass a callable that returns a gymnasium.Env")
     _check_keywords(factory, env_kwargs, name)
 
-    def made() -> gym.Env[Any, Any]:
+    def made() -> Any:
         env = factory(**env_kwargs)
-        if not isinstance(env, gym.Env):
-            raise ConfigError(f"{name} returned {type(env).__name__}, expected a gymnasium.Env")
+        if not isinstance(env, gym.Env) and not is_game(env):
+            raise ConfigError(f"{name} returned {type(env).__name__}, expected a gymnasium.Env or a PettingZoo one")
         return env
 
     return made

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shoal.envs import masks
+from shoal.envs.agents import AgentsEnv
+from shoal.envs.games import is_game
 from shoal.envs.masks import MaskReader
 from shoal.envs.observations import TreeReader
 from shoal.envs.python_env import (
@@ -38,11 +40,11 @@ _NOTHING: tuple[None, ...] = (None,) * 5
 
 def make(
     factory: Callable[[], gym.Env[Any, Any]], num_envs: int, *, name: str, info_keys: tuple[str, ...] = ()
-) -> SerialEnv:
+) -> SerialEnv | AgentsEnv:
     """`num_envs` environments, each made by one call of `factory`; `info_keys`: see `SerialEnv`."""
     envs = make_envs(factory, num_envs, name=name)
     try:
-        return SerialEnv(envs, name, info_keys=info_keys)
+        return (AgentsEnv if is_game(envs[0]) else SerialEnv)(envs, name, info_keys=info_keys)
     except BaseException:
         for env in envs:
             env.close()

@@ -140,6 +140,7 @@ class Outputs:
         self.episode_length = np.zeros(num_rows, np.int64)
         self.info = {key: np.full(num_rows, np.nan) for key in spec.info_keys}
         self.action_mask: Bools | None = None
+        self.turn = np.ones(num_rows, np.bool_) if spec.agents else None
         self._views: dict[tuple[int, int], Ready] = {}
 
     def add_masks(self, size: int) -> None:
@@ -168,6 +169,7 @@ class Outputs:
                 self.episode_length[rows],
                 {name: values[rows] for name, values in self.info.items()},
                 None if self.action_mask is None else self.action_mask[rows],
+                None if self.turn is None else self.turn[rows],
             )
             if len(self._views) == MAX_VIEWS:
                 self._views.clear()

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 BOOLS = ("start", "terminated", "truncated", "valid")
 FLOATS = ("log_prob", "value", "next_value", "reward")
+ACTED = ("obs", "start", "action", "log_prob", "value", "action_mask")
+"""What is known of a step when a policy has acted."""
 
 
 class Slab:
@@ -61,6 +63,21 @@ class Slab:
         assign(self.final_obs, at, select(final_obs, rows))
         self.final_index[t, rows + first] = np.arange(at.start, at.stop, dtype=np.int32)
         self.num_final = at.stop
+
+    def copy_acted(self, at: Any) -> dict[str, Tree]:
+        """What was seen and done at an index (t, rows), of which the rows are an array."""
+        return {name: select(getattr(self, name), at) for name in ACTED if getattr(self, name) is not None}
+
+    def put_acted(self, at: Any, acted: dict[str, Tree]) -> None:
+        """The inverse of `copy_acted`."""
+        for name, values in acted.items():
+            assign(getattr(self, name), at, values)
+
+    def link(self, value: NDArray[np.float32]) -> None:
+        """Values that follow each step where some are invalid: of the row's next valid step, at last `value` [B]."""
+        for t in reversed(range(self.num_steps)):
+            self.next_value[t] = value
+            value = np.where(self.valid[t], self.value[t], value)
 
     def steps(self, *, version: int, state: Tree, device: torch.device) -> Steps:
         """The slab as tensors: views on the CPU, copies that are under way on another device."""

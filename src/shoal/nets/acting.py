@@ -37,6 +37,7 @@ class Acted:
 class Actor(Protocol):
     """Chooses actions for a fixed set of rows."""
 
+    rows: NDArray[np.int64]
     row_step: NDArray[np.int64]
     state: Tree
 
@@ -73,12 +74,14 @@ class Acting:
     """Rows in one forward; part of the configuration, because torch's bits depend on it."""
 
 
-def make_actor(policy: nn.Module, spec: Spec, num_rows: int, acting: Acting, *, first_row: int = 0) -> Actor:
-    """A PlanActor where the policy can be lowered, a TorchActor otherwise; its noise counts rows from `first_row`."""
+def make_actor(
+    policy: nn.Module, spec: Spec, num_rows: int, acting: Acting, *, rows: NDArray[np.int64] | None = None
+) -> Actor:
+    """A PlanActor where the policy can be lowered, a TorchActor otherwise; `rows`: their numbers in the noise."""
     snapshot = Snapshot(policy)
     settings = {"num_threads": acting.num_threads, "act_block": acting.act_block, "grad_shards": 1}
     plan = lower(snapshot.policy, spec, snapshot.flat, **settings) if acting.native else None
-    rows = np.arange(first_row, first_row + num_rows, dtype=np.int64)
+    rows = np.arange(num_rows, dtype=np.int64) if rows is None else rows
     return TorchActor(snapshot, rows, acting) if plan is None else PlanActor(snapshot, plan, rows, acting)
 
 

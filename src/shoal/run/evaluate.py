@@ -55,14 +55,15 @@ def evaluate(policy: nn.Module, env: VecEnv, *, episodes: int, acting: Acting, g
     Args:
         policy: acts unchanged by a snapshot.
         env: reset here; rows whose share is played go on but no longer count.
-        episodes: at least 1.
+        episodes: at least 1; of several agents, each one's returns and lengths count.
         acting: seed and device; the environment's seeds are far from training's.
         greedy: the distribution's mode instead of a sample.
     """
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}")
-    rows = env.num_rows
-    shares = np.full(rows, episodes // rows) + (np.arange(rows) < episodes % rows)
+    rows, agents = env.num_rows, env.spec.num_agents
+    worlds = rows // agents
+    shares = np.repeat(np.full(worlds, episodes // worlds) + (np.arange(worlds) < episodes % worlds), agents)
     start, everyone = np.ones(rows, np.bool_), slice(0, rows)
     returns: list[list[float]] = [[] for _ in range(rows)]
     lengths: list[list[float]] = [[] for _ in range(rows)]
@@ -72,10 +73,11 @@ def evaluate(policy: nn.Module, env: VecEnv, *, episodes: int, acting: Acting, g
     running = np.zeros((2, rows))  # return and length of the episode under way
     while any(len(returns[row]) < shares[row] for row in range(rows)):
         acted = actor.act(ready.obs, start, everyone, action_mask=ready.action_mask, greedy=greedy)
+        acted_rows = None if ready.turn is None else ready.turn.copy()
         env.send(everyone, acted.env_action)
         ready = env.recv()
         ended = ready.terminated | ready.truncated
-        start[:] = ended | ~ready.valid
+        start[:] = ended | (~ready.valid if acted_rows is None else start & ~acted_rows)
         running += ready.reward, np.ones(rows)
         for row in np.flatnonzero(ended):
             if len(returns[row]) < shares[row]:

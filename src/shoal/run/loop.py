@@ -70,6 +70,8 @@ class Settings:
     device: str = "cpu"
     num_threads: int = 1
     native: bool = True
+    agents: tuple[str, ...] = ()
+    """The names of an environment's agents, in the order of its rows, where there are several."""
 
     @property
     def window(self) -> int:
@@ -290,6 +292,9 @@ class Run:
         for key, values in episodes.info.items():
             for value in values.tolist():
                 self.log({f"info/{key}": value})
+        if agents := self.settings.agents:
+            for row, value in zip(episodes.rows.tolist(), episodes.returns.tolist(), strict=True):
+                self.log({f"episode/return/{agents[row % len(agents)]}": value})
         self._episodes += len(episodes.returns)
 
     def _write_line(self, stream: Stream) -> None:

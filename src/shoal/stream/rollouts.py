@@ -17,6 +17,7 @@ from shoal.nets.acting import Acting, Actor, PlanActor, make_actor
 from shoal.nets.policy import PlainPolicy
 from shoal.nets.weights import pack
 from shoal.run.meter import Meter
+from shoal.stream.casts import casting
 from shoal.stream.schedules import Overlap, Schedule, Sync
 from shoal.types import ConfigError, Episodes, Ready, Tree, assign, map_tree, select
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from shoal.envs.vec_env import VecEnv
+    from shoal.stream.casts import Cast, Rows
 
 
 @dataclass(slots=True)
@@ -33,13 +35,15 @@ class Seat:
     """One role's place: the rows it plays, who acts for them, and the slab that keeps what happened."""
 
     role: str
-    rows: slice
+    rows: Rows
     actor: Actor
     policy: nn.Module
     flat: torch.Tensor
     slab: Slab
     start: np.ndarray[Any, np.dtype[np.bool_]]
     final_values: list[tuple[int, Any, Any]]
+    held: Slab | None
+    """Where not all rows always act: what each row saw and did in its last step, until that is complete."""
 
     def take(self, policy: nn.Module) -> None:
         """Gives the actor the weights of `policy`, which may be another module than the last time."""
@@ -47,8 +51,10 @@ class Seat:
             self.policy, self.flat = policy, pack(policy)
         self.actor.update(policy, self.flat)
 
-    def local(self, group: slice) -> tuple[slice, slice] | None:
+    def local(self, group: slice) -> tuple[slice, Rows] | None:
         """Where the rows shared with `group` stand: counted in this seat, and in the group."""
+        if isinstance(self.rows, np.ndarray):  # a cast has one group, of all rows
+            return slice(0, len(self.rows)), self.rows
         first, last = max(self.rows.start, group.start), min(self.rows.stop, group.stop)
         if first >= last:
             return None
@@ -64,7 +70,7 @@ def rollouts(
     *,
     num_steps: int,
     schedule: Schedule | None = None,
-    cast: Mapping[str, slice] | None = None,
+    cast: Cast | None = None,
     acting: Acting | None = None,
     meter: Meter | None = None,
 ) -> Rollouts:
@@ -75,7 +81,8 @@ def rollouts(
         policy: acts by a snapshot that `publish` renews; with `cast`, one policy a role.
         num_steps: T, at least 1.
         schedule: Sync() by default, or Overlap().
-        cast: the rows of each role, contiguous, covering all rows in order; the stream then yields a dict of roles.
+        cast: the rows of each role, a slice or their numbers, together every row once; the stream then yields a dict of
+            roles.
         acting: seed, device, and how forwards are cut into blocks.
         meter: where the seconds of the environment and of acting go.
 
@@ -96,7 +103,7 @@ class Rollouts:
         policy: nn.Module | Mapping[str, nn.Module],
         num_steps: int,
         schedule: Schedule,
-        cast: Mapping[str, slice] | None,
+        cast: Cast | None,
         acting: Acting,
         meter: Meter,
     ) -> None:
@@ -107,16 +114,22 @@ class Rollouts:
         self._published = True
         self._groups = self._cut(schedule)
         pinned = acting.device.type == "cuda"
-        policies, places = _casting(policy, cast, env.num_rows)
+        policies, places = casting(policy, cast, env.num_rows)
         self._seats: list[Seat] = []
         # The first reset tells whether actions are masked, which decides how policies act.
         env.reset(acting.seed)
         first = env.recv()
         for role, rows in places.items():
-            played, count = policies[role], rows.stop - rows.start
-            actor = make_actor(played, env.spec, count, acting, first_row=rows.start)
+            numbers = np.arange(env.num_rows, dtype=np.int64)[rows]
+            played, count = policies[role], len(numbers)
+            actor = make_actor(played, env.spec, count, acting, rows=numbers)
+            if env.spec.in_turns and actor.state is not None:
+                raise ConfigError(f"{env.spec.env_id} is a game of turns, which policies with a memory cannot play yet")
             slab = Slab(env.spec, num_steps, count, pinned=pinned)
-            self._seats.append(Seat(role, rows, actor, played, pack(played), slab, np.ones(count, np.bool_), []))
+            held = None if first.turn is None else Slab(env.spec, 1, count)
+            start = np.ones(count, np.bool_)
+            self._seats.append(Seat(role, rows, actor, played, pack(played), slab, start, [], held))
+        self._order = np.argsort(np.concatenate([seat.actor.rows for seat in self._seats]))
         if self._cast and len(self._groups) > 1:
             raise ConfigError("a cast of several roles needs schedule Sync()")
         only = self._seats[0].actor
@@ -124,6 +137,7 @@ class Rollouts:
         self._obs: list[Tree] = []
         self._ends: list[tuple[Any, ...]] = []
         self._masks: list[Any] = []
+        self._turns: list[Any] = []
         self._begin(first)
 
     def __iter__(self) -> Rollouts:
@@ -158,7 +172,7 @@ class Rollouts:
         Before that, `encoder.observe` of a policy in training mode (if it has one) gets the rollout's observations
         [N, ...], to merge them into its statistics; a policy in eval mode (a frozen opponent) keeps its own.
         """
-        policies, _ = _casting(policy, {s.role: s.rows for s in self._seats} if self._cast else None, self.env.num_rows)
+        policies, _ = casting(policy, {s.role: s.rows for s in self._seats} if self._cast else None, self.env.num_rows)
         for seat in self._seats:
             learner = policies[seat.role]
             inner = learner.module if isinstance(learner, PlainPolicy) else learner
@@ -179,19 +193,22 @@ class Rollouts:
                 "row_step": seat.actor.row_step.copy(),
                 "recurrent": _copy_state(seat.actor.state),
             }
+            | ({} if seat.held is None else {"held": seat.held.copy_acted((0, np.arange(len(seat.start))))})
             for seat in self._seats
         }
         return {"env": self.env.state(), "seats": seats, "version": self.version, "env_steps": self.env_steps}
 
     def restore(self, state: dict[str, Any], policy: nn.Module | Mapping[str, nn.Module]) -> list[str]:
         """Continues from `state` with `policy`; returns a sentence for each episode that could not be continued."""
-        policies, _ = _casting(policy, {s.role: s.rows for s in self._seats} if self._cast else None, self.env.num_rows)
+        policies, _ = casting(policy, {s.role: s.rows for s in self._seats} if self._cast else None, self.env.num_rows)
         for seat in self._seats:
             saved = state["seats"][seat.role]
             seat.start[:] = saved["start"]
             seat.actor.row_step[:] = saved["row_step"]
             if seat.actor.state is not None:
                 assign(seat.actor.state, slice(None), saved["recurrent"])
+            if seat.held is not None:
+                seat.held.put_acted((0, np.arange(len(seat.start))), saved["held"])
             seat.take(policies[seat.role])
         lost = self.env.restore(state["env"])
         self._begin(self.env.recv())
@@ -199,16 +216,21 @@ class Rollouts:
         return lost
 
     def _cut(self, schedule: Schedule) -> list[slice]:
-        rows = self.env.num_rows
+        rows, agents = self.env.num_rows, self.env.spec.num_agents
         if not isinstance(schedule, Overlap):
             return [slice(0, rows)]
-        if rows < 2:
-            raise ConfigError("schedule Overlap() needs at least 2 rows; set num_envs=2 or more, or Sync()")
-        return [slice(0, rows // 2), slice(rows // 2, rows)]
+        half = rows // agents // 2 * agents
+        if not half:
+            raise ConfigError("schedule Overlap() needs at least 2 environments; set num_envs=2 or more, or Sync()")
+        return [slice(0, half), slice(half, rows)]
 
     def _fusible(self, actor: PlanActor) -> bool:
         alone = len(self._seats) == 1 and len(self._groups) == 1
         return alone and isinstance(self.env, NativeEnv) and actor.plan.can_roll()
+
+    def _joined(self, *parts: Any) -> Any:
+        """The roles' actions in the order of rows."""
+        return np.concatenate(parts)[self._order]
 
     def _begin(self, ready: Ready) -> None:
         self._obs = [select(ready.obs, group) for group in self._groups]
@@ -216,6 +238,7 @@ class Rollouts:
         if self.env.spec.masked and mask is None:
             raise ConfigError(f"{self.env.spec.env_id}: only backend='serial' hands over its action masks")
         self._masks = [None if mask is None else mask[group] for group in self._groups]
+        self._turns = [None if ready.turn is None else ready.turn[group] for group in self._groups]
         for seat in self._seats:
             seat.start |= ready.truncated[seat.rows]
 
@@ -230,7 +253,8 @@ class Rollouts:
             for t in range(self.num_steps):
                 check_finite(env.spec, seat.rows, slab.obs[t], slab.reward[t])
         ended = slab.final_index >= 0
-        self.episodes = Episodes(slab.episode_return[ended], slab.episode_length[ended], {})
+        rows = np.nonzero(ended)[1]
+        self.episodes = Episodes(slab.episode_return[ended], slab.episode_length[ended], {}, rows)
 
     def _collect(self) -> None:
         for number, group in enumerate(self._groups):
@@ -240,15 +264,16 @@ class Rollouts:
                 begun = time.perf_counter()
                 ready = self.env.recv()
                 self.meter.add("environment", time.perf_counter() - begun)
-                self._obs[number], self._masks[number] = ready.obs, ready.action_mask
+                self._obs[number], self._masks[number], self._turns[number] = ready.obs, ready.action_mask, ready.turn
                 self._record(t, ready)
                 if t + 1 < self.num_steps:
                     self._act(t + 1, number, group)
         for seat in self._seats:
             self._bootstrap(seat)
         keys = self.env.spec.info_keys
-        columns = np.array(self._ends, np.float64).reshape(-1, 2 + len(keys)).T
-        self.episodes = Episodes(columns[0], columns[1].astype(np.int64), dict(zip(keys, columns[2:], strict=True)))
+        columns = np.array(self._ends, np.float64).reshape(-1, 3 + len(keys)).T
+        rows, lengths = columns[0].astype(np.int64), columns[2].astype(np.int64)
+        self.episodes = Episodes(columns[1], lengths, dict(zip(keys, columns[3:], strict=True)), rows)
 
     def _act(self, t: int, number: int, group: slice) -> None:
         begun = time.perf_counter()
@@ -269,9 +294,13 @@ class Rollouts:
             assign(slab.action, (t, mine), acted.action)
             slab.log_prob[t, mine], slab.value[t, mine] = acted.log_prob, acted.value
             actions.append(acted.env_action)
+            if seat.held is not None:
+                on = np.flatnonzero(self._turns[number][theirs]) + mine.start
+                seat.held.put_acted((0, on), slab.copy_acted((t, on)))
+                seat.start[on] = False
         sent = time.perf_counter()
         self.meter.add("acting", sent - begun)
-        self.env.send(group, actions[0] if len(actions) == 1 else map_tree(_joined, *actions))
+        self.env.send(group, actions[0] if len(actions) == 1 else map_tree(self._joined, *actions))
         self.meter.add("environment", time.perf_counter() - sent)
 
     def _record(self, t: int, ready: Ready) -> None:
@@ -285,14 +314,19 @@ class Rollouts:
             slab.reward[t, mine] = ready.reward[theirs]
             slab.terminated[t, mine], slab.truncated[t, mine] = ready.terminated[theirs], ready.truncated[theirs]
             slab.valid[t, mine] = ready.valid[theirs]
-            if not ready.valid[theirs].all():
-                _move_cuts(slab, t, mine, select(ready.final_obs, theirs))
-            seat.start[mine] = ended[theirs] | ~ready.valid[theirs]
+            if seat.held is not None:
+                complete = np.flatnonzero(ready.valid[theirs]) + mine.start
+                slab.put_acted((t, complete), seat.held.copy_acted((0, complete)))
+                seat.start[mine] |= ended[theirs]
+            else:
+                if not ready.valid[theirs].all():
+                    _move_cuts(slab, t, mine, select(ready.final_obs, theirs))
+                seat.start[mine] = ended[theirs] | ~ready.valid[theirs]
             if (ended & ready.valid)[theirs].any():
                 self._record_ends(seat, t, mine, select(ready.final_obs, theirs))
         for row in np.flatnonzero(ended & ready.valid):
             numbers = (ready.info[key][row] for key in self.env.spec.info_keys)
-            self._ends.append((ready.episode_return[row], ready.episode_length[row], *numbers))
+            self._ends.append((ready.rows.start + row, ready.episode_return[row], ready.episode_length[row], *numbers))
 
     def _record_ends(self, seat: Seat, t: int, mine: slice, final_obs: Tree) -> None:
         slab = seat.slab
@@ -316,35 +350,14 @@ class Rollouts:
                 obs = select(self._obs[number], theirs)
                 rows = np.arange(mine.start, mine.stop)
                 slab.next_value[-1, mine] = seat.actor.value(obs, seat.start[mine], rows)
+                if seat.held is not None:
+                    waiting = np.flatnonzero(~self._turns[number][theirs]) + mine.start
+                    slab.next_value[-1, waiting] = seat.held.value[0, waiting]
+        if seat.held is not None:
+            slab.link(slab.next_value[-1].copy())
         for t, rows, values in seat.final_values:
             slab.next_value[t, rows] = values
         slab.next_value[slab.terminated] = 0
-
-
-def _casting(
-    policy: nn.Module | Mapping[str, nn.Module], cast: Mapping[str, slice] | None, num_rows: int
-) -> tuple[Mapping[str, nn.Module], Mapping[str, slice]]:
-    """Policies and rows by role; without a cast there is one role that plays all rows."""
-    if isinstance(policy, torch.nn.ModuleDict):
-        policy = dict(policy.items())
-    if cast is None:
-        if isinstance(policy, torch.nn.Module):
-            return {"all": policy}, {"all": slice(0, num_rows)}
-        raise ConfigError("several policies need a cast: which rows does each role play?")
-    if isinstance(policy, torch.nn.Module) or set(policy) != set(cast):
-        raise ConfigError(f"the cast has the roles {sorted(cast)}; give a dict with one policy for each")
-    at = 0
-    for role, rows in cast.items():
-        if rows.start != at or rows.stop <= at:
-            raise ConfigError(f"role {role!r} plays rows {rows.start}..{rows.stop}, but row {at} comes next")
-        at = rows.stop
-    if at != num_rows:
-        raise ConfigError(f"the cast covers {at} of {num_rows} rows")
-    return policy, cast
-
-
-def _joined(*parts: Any) -> Any:
-    return np.concatenate(parts)
 
 
 def _move_cuts(slab: Slab, t: int, rows: slice, final_obs: Tree) -> None:

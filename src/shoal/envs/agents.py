@@ -1,0 +1,347 @@
+"""Environments of several agents as rows: each agent of each environment has a row of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shoal.envs import masks
+from shoal.envs.games import game_of
+from shoal.envs.masks import MaskReader
+from shoal.envs.observations import TreeReader
+from shoal.envs.python_env import (
+    one_by_one,
+    read_flag,
+    read_info,
+    read_rewards,
+    set_generator,
+    stacked,
+    start_of,
+)
+from shoal.envs.vec_env import ActionCheck, InFlight, Outputs, check_finite, row_seeds, take
+from shoal.types import ConfigError, EnvError, Spec, assign, map_tree, select
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shoal.types import Ready, Tree
+
+
+class AgentsEnv:
+    """PettingZoo environments of A possible agents each behind the VecEnv contract, in this process.
+
+    Row e * A + a is agent a of environment e. `turn` says whose next action counts; the actions of the other rows are
+    ignored. A step is `valid` for the rows whose own step is complete: in a game of turns that is when the agent's next
+    turn or its end has come. When no agent is left, the environment is reset in the same step.
+    """
+
+    def __init__(self, envs: list[Any], name: str, *, info_keys: tuple[str, ...] = (), first_row: int = 0) -> None:
+        """`envs`: alike in their agents and spaces; else as SerialEnv."""
+        self.envs = envs
+        self.games = [game_of(env) for env in envs]
+        self.agents = agents = self.games[0].agents
+        _check_alike(envs, name)
+        one = agents[0]
+        limits = {"num_agents": len(agents), "agents": agents, "in_turns": self.games[0].in_turns}
+        observation, action = envs[0].observation_space(one), envs[0].action_space(one)
+        self.spec = Spec.of(name, observation, action, info_keys=tuple(info_keys), **limits)
+        self.num_rows, self.first_row = len(envs) * len(agents), first_row
+        self._reader, self._action = TreeReader(self.spec), ActionCheck(self.spec)
+        self._in_flight = InFlight(self.num_rows)
+        self._actions: list[Tree] = []
+        self.out = Outputs(self.spec, self.num_rows)
+        self._masks = MaskReader(self.spec) if masks.in_observation(self.spec) else None
+        if self._masks is not None:
+            self._add_masks()
+        self._running_return = np.zeros(self.num_rows)
+        self._running_length = np.zeros(self.num_rows, np.int64)
+        self._starts: list[dict[str, Any]] = [{}] * len(envs)
+        self._played: list[list[Any]] = [[] for _ in envs]
+
+    def reset(self, seed: int | Sequence[int]) -> None:
+        """Starts every environment anew, seeded as its first agent's row is."""
+        seeds = row_seeds(seed, self.num_rows)[:: len(self.agents)]
+        self._in_flight.stop()
+        self.out.clear()
+        for number, own in enumerate(seeds):
+            self._begin(number, {"seed": own})
+        self._ready()
+
+    def send(self, rows: slice, action: Tree) -> None:
+        """Notes the actions, of whole environments; the step itself happens in `recv`."""
+        rows = self._in_flight.send(rows)
+        try:
+            if rows.start % len(self.agents) or rows.stop % len(self.agents):
+                raise ValueError(
+                    f"{self.spec.env_id}: rows {rows.start}..{rows.stop - 1} are no whole environments of "
+                    f"{len(self.agents)} agents"
+                )
+            self._actions.append(map_tree(np.copy, self._action.check(rows, action)))
+        except ValueError:
+            self._in_flight.undo()
+            raise
+
+    def recv(self) -> Ready:
+        """Steps the environments of the oldest send."""
+        rows = self._in_flight.recv()
+        if self._actions:
+            try:
+                self._step(rows, self._actions.pop(0))
+            except BaseException:
+                self._in_flight.stop("a step failed halfway; call reset(seed) or restore(state)")
+                self._actions.clear()
+                raise
+        return self.out.view(rows)
+
+    def state(self) -> dict[str, Any]:
+        """What each environment's episode began from, the actions since, and what the replay must come to."""
+        self._in_flight.quiet()
+        return {
+            "starts": list(self._starts),
+            "actions": [stacked(self.spec.action, [x for step in played for x in step]) for played in self._played],
+            "obs": map_tree(np.copy, self.out.obs),
+            "turn": self._turn.copy(),
+            "returns": self._running_return.copy(),
+            "lengths": self._running_length.copy(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> list[str]:
+        """Plays each environment's episode again; one that comes out different is cut as truncated and said so."""
+        saved, here = map_tree(np.shape, state["obs"]), map_tree(np.shape, self.out.obs)
+        if len(state["starts"]) != len(self.envs) or saved != here:
+            raise ConfigError(
+                f"{self.spec.env_id}: the saved state holds {len(state['starts'])} environments with observations "
+                f"{saved}, but here are {len(self.envs)} with {here}"
+            )
+        self._in_flight.stop()
+        self.out.clear()
+        lost: list[str] = []
+        for number in range(len(self.envs)):
+            reason = self._replay(number, state)
+            if reason:
+                self._cut(number, state)
+                rows = self._rows(number)
+                where = f"rows {rows.start + self.first_row}..{rows.stop - 1 + self.first_row}"
+                lost.append(f"{self.spec.env_id}: {where}: the game {reason}; its episode is cut as truncated")
+        self._ready()
+        return lost
+
+    def close(self) -> None:
+        """Closes every environment."""
+        envs, self.envs = self.envs, []
+        self._in_flight.stop("the environment is closed")
+        for env in envs:
+            env.close()
+
+    @property
+    def _turn(self) -> Any:
+        assert self.out.turn is not None
+        return self.out.turn
+
+    def _step(self, rows: slice, actions: Tree) -> None:
+        out, count = self.out.view(rows), len(self.agents)
+        out.reward[:] = 0
+        out.terminated[:] = out.truncated[:] = out.valid[:] = False
+        given = one_by_one(self.spec, actions)
+        # An environment may change its action in place; what is kept for the replay stays as it was sent.
+        kept = one_by_one(self.spec, map_tree(np.copy, actions))
+        for first in range(0, rows.stop - rows.start, count):
+            number = (rows.start + first) // count
+            self._advance(number, given[first : first + count])
+            self._played[number].append(kept[first : first + count])
+            self._account(number)
+
+    def _advance(self, number: int, actions: list[Any]) -> None:
+        where = self._where(number, len(self._played[number]) + 1)
+        try:
+            self.games[number].step(actions)
+        except EnvError as error:
+            raise EnvError(f"{where}: {error}") from None
+        except Exception as error:
+            error.add_note(f"shoal: raised by {where}, after the actions {actions}")
+            raise
+
+    def _account(self, number: int) -> None:
+        """Hands over whose steps are complete and who left; begins anew when nobody is left."""
+        game, out, rows = self.games[number], self.out, self._rows(number)
+        for slot, agent in enumerate(self.agents):
+            row = rows.start + slot
+            if agent not in game.rewards:
+                continue
+            self._running_length[row] += 1
+            reward = read_rewards([game.rewards[agent]])
+            if isinstance(reward, int):
+                where = self._where(number, int(self._running_length[row]), agent)
+                raise EnvError(f"{where} was given the reward {game.rewards[agent]!r}; give a float")
+            out.valid[row], out.reward[row] = True, reward[0]
+            self._running_return[row] += reward[0]
+            if agent in game.left:
+                self._end(number, agent, row)
+        if game.seen:
+            self._show(number)
+        else:
+            self._begin(number, None)
+        named = slice(rows.start + self.first_row, rows.stop + self.first_row)
+        check_finite(self.spec, named, take(out.obs, rows), out.reward[rows], self._running_length[rows])
+
+    def _end(self, number: int, agent: str, row: int) -> None:
+        """The agent's episode is over."""
+        out, (obs, *flags) = self.out, self.games[number].left[agent]
+        where = self._where(number, int(self._running_length[row]), agent)
+        terminated, truncated = read_flag(flags[0]), read_flag(flags[1])
+        if terminated is None or truncated is None:
+            raise EnvError(f"{where} was given the flags {flags}; terminated and truncated are bools")
+        if not self._reader.put(obs, out.final_obs, row):
+            raise EnvError(f"{where} was given {self._reader.complaint(obs)}")
+        here = slice(row, row + 1)
+        named = slice(row + self.first_row, row + self.first_row + 1)
+        check_finite(self.spec, named, take(out.final_obs, here), out.reward[here], self._running_length[here])
+        out.terminated[row], out.truncated[row] = terminated, truncated
+        out.episode_return[row], out.episode_length[row] = self._running_return[row], self._running_length[row]
+        for key, values in out.info.items():
+            values[row] = read_info(self.games[number].infos.get(agent, {}), key, where)
+        self._running_return[row] = self._running_length[row] = 0
+
+    def _show(self, number: int) -> None:
+        """What the agents see who act next, and which actions they may choose."""
+        game, first = self.games[number], self._rows(number).start
+        self._turn[self._rows(number)] = False
+        for slot, agent in enumerate(self.agents):
+            if agent not in game.seen:
+                continue
+            row, obs = first + slot, game.seen[agent]
+            if not self._reader.put(obs, self.out.obs, row):
+                where = self._where(number, int(self._running_length[row]), agent)
+                raise EnvError(f"{where} was given {self._reader.complaint(obs)}")
+            self._turn[row] = True
+        self._read_masks(number)
+
+    def _begin(self, number: int, start: dict[str, Any] | None) -> None:
+        """Resets an environment: as the start says ({"seed"} or {"generator"}), else from where its generator is."""
+        game, bare = self.games[number], self.envs[number].unwrapped
+        if start is None:
+            start = start_of(bare)
+        elif "generator" in start:
+            set_generator(bare, start["generator"])
+        self._starts[number] = start
+        where = self._where(number, 0)
+        try:
+            game.reset(**({} if "generator" in start else start))
+        except EnvError as error:
+            raise EnvError(f"{where}: {error}") from None
+        except Exception as error:
+            error.add_note(f"shoal: raised by {where}")
+            raise
+        if not game.seen:
+            raise EnvError(f"{where} has no agents; `agents` lists those who act first")
+        self._played[number] = []
+        rows = self._rows(number)
+        self._running_return[rows] = self._running_length[rows] = 0
+        self._show(number)
+
+    def _replay(self, number: int, state: dict[str, Any]) -> str:
+        """Plays a saved episode again; returns why it is not the same, or nothing."""
+        actions, rows, count = state["actions"][number], self._rows(number), len(self.agents)
+        given = one_by_one(self.spec, map_tree(np.copy, actions))
+        length = len(given) // count
+        game, totals, own = self.games[number], np.zeros(count), np.zeros(count, np.int64)
+        try:
+            self._begin(number, state["starts"][number])
+            for step in range(length):
+                game.step(given[step * count : (step + 1) * count])
+                if not game.seen:
+                    return f"ended its episode after {step + 1} of the {length} saved steps"
+                for slot, agent in enumerate(self.agents):
+                    if agent in game.rewards:
+                        totals[slot] = 0 if agent in game.left else totals[slot] + float(game.rewards[agent])
+                        own[slot] = 0 if agent in game.left else own[slot] + 1
+            self._show(number)
+        except Exception as error:
+            return f"raised {type(error).__name__} ({error}) when its {length} steps were played again"
+        turn = state["turn"][rows]
+        here = [take(tree, rows) for tree in (self.out.obs, state["obs"])]
+        same = map_tree(np.array_equal, *(select(tree, turn) for tree in here))
+        alike = np.array_equal(turn, self._turn[rows]) and np.array_equal(totals, state["returns"][rows])
+        if not all(self.spec.observation.flat(same)) or not alike:
+            return f"did not come back to its saved observations and returns after {length} steps"
+        kept = one_by_one(self.spec, actions)
+        self._played[number] = [kept[step * count : (step + 1) * count] for step in range(length)]
+        self._running_return[rows], self._running_length[rows] = totals, own
+        return ""
+
+    def _cut(self, number: int, state: dict[str, Any]) -> None:
+        """The saved episode cannot go on: every agent's is truncated, and another begins."""
+        out, rows = self.out, self._rows(number)
+        self._begin(number, None)
+        out.truncated[rows] = True
+        assign(out.final_obs, rows, take(state["obs"], rows))
+        out.episode_return[rows], out.episode_length[rows] = state["returns"][rows], state["lengths"][rows]
+        for values in out.info.values():
+            values[rows] = np.nan
+
+    def _read_masks(self, number: int) -> None:
+        """What the agents may choose who act next; that infos hold masks is found out at the first reset."""
+        game, first = self.games[number], self._rows(number).start
+        infos = {agent: game.infos.get(agent) or {} for agent in game.seen}
+        if self._masks is None and not self._in_flight.started and any(masks.KEY in info for info in infos.values()):
+            self._add_masks()
+        reader, all_masks = self._masks, self.out.action_mask
+        if reader is None or all_masks is None:
+            return
+        all_masks[self._rows(number)] = True
+        for slot, agent in enumerate(self.agents):
+            if agent not in game.seen:
+                continue
+            row = first + slot
+            where = self._where(number, int(self._running_length[row]), agent)
+            if masks.in_observation(self.spec):
+                given = take(self.out.obs[masks.KEY], slice(row, row + 1))
+            elif masks.KEY in infos[agent]:
+                given = infos[agent][masks.KEY]
+            else:
+                raise EnvError(f"{where} was given no info[{masks.KEY!r}], though others were")
+            try:
+                all_masks[row] = reader.read(given, 1)[0]
+            except ValueError as error:
+                raise EnvError(f"{where} was given {error}") from None
+            if reader.blocked(all_masks[row : row + 1]) >= 0:
+                raise EnvError(f"{where} was given an {masks.KEY} without any option: {all_masks[row].astype(int)}")
+
+    def _add_masks(self) -> None:
+        self._masks = MaskReader(self.spec)
+        self.spec = replace(self.spec, masked=True)
+        self.out.add_masks(self._masks.size)
+
+    def _ready(self) -> None:
+        self._actions.clear()
+        self._in_flight.begin()
+
+    def _rows(self, number: int) -> slice:
+        return slice(number * len(self.agents), (number + 1) * len(self.agents))
+
+    def _where(self, number: int, step: int, agent: str = "") -> str:
+        """Names the environment, the agent and the step of its episode, 0 for the reset."""
+        first = self._rows(number).start + self.first_row
+        who = f"rows {first}..{first + len(self.agents) - 1}"
+        if agent:
+            who = f"row {first + self.agents.index(agent)} ({agent})"
+        when = f"at step {step} of the episode" if step else "at the reset"
+        return f"{self.spec.env_id}: {who} {when}"
+
+
+def _check_alike(envs: list[Any], name: str) -> None:
+    """EnvError unless all environments have the same agents, and all agents the same spaces."""
+    for number, env in enumerate(envs):
+        if tuple(env.possible_agents) != tuple(envs[0].possible_agents):
+            raise EnvError(f"{name}: environment {number} has other agents than environment 0")
+        for what in ("observation_space", "action_space"):
+            expected = getattr(envs[0], what)(envs[0].possible_agents[0])
+            for agent in env.possible_agents:
+                space = getattr(env, what)(agent)
+                if space != expected:
+                    raise EnvError(
+                        f"{name}: {agent} of environment {number} has the {what} {space}, but "
+                        f"{envs[0].possible_agents[0]} has {expected}; rows are alike"
+                    )
