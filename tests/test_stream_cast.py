@@ -128,11 +128,11 @@ def test_wrong_casts_are_refused() -> None:
         (both, None, "several policies need a cast"),
         (one, CAST, r"roles \['learner', 'rival'\]; give a dict with one policy for each"),
         ({"learner": one}, CAST, r"roles \['learner', 'rival'\]; give a dict"),
-        (both, {"learner": slice(0, 1), "rival": slice(2, 3)}, "'rival' plays rows 2..3, but row 1 comes next"),
-        (both, {"learner": slice(0, 2), "rival": slice(1, 3)}, "'rival' plays rows 1..3, but row 2 comes next"),
-        (both, {"learner": slice(0, 1), "rival": slice(1, 1)}, "'rival' plays rows 1..1"),
-        (both, {"learner": slice(0, 1), "rival": slice(1, 2)}, "the cast covers 2 of 3 rows"),
-        (both, {"learner": slice(0, 1), "rival": slice(1, 4)}, "the cast covers 4 of 3 rows"),
+        (both, {"learner": slice(0, 1), "rival": slice(2, 3)}, "0 roles play row 1 of 3"),
+        (both, {"learner": slice(0, 2), "rival": slice(1, 3)}, "2 roles play row 1 of 3"),
+        (both, {"learner": slice(0, 1), "rival": slice(1, 1)}, "'rival' plays no rows"),
+        (both, {"learner": slice(0, 1), "rival": slice(1, 2)}, "0 roles play row 2 of 3"),
+        (both, {"learner": slice(0, 1), "rival": slice(1, 4)}, r"rows lie in 0\.\.2, got range\(1, 4\)"),
     ):
         with pytest.raises(ConfigError, match=message):
             made(policy, cast)

@@ -46,7 +46,7 @@ def copied(ready: Ready) -> dict[str, NDArray[Any]]:
     """Every array; what only ended rows hold is blanked elsewhere."""
     ended = ready.terminated | ready.truncated
     values = {field.name: getattr(ready, field.name) for field in fields(ready)}
-    del values["rows"], values["info"], values["action_mask"]
+    del values["rows"], values["info"], values["action_mask"], values["turn"]
     arrays = {name: array.copy() for name, array in values.items()}
     for name in ("final_obs", "episode_return", "episode_length"):
         arrays[name][~ended] = 0
