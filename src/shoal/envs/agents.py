@@ -9,6 +9,7 @@ import numpy as np
 
 from shoal.envs import masks
 from shoal.envs.games import game_of
+from shoal.envs.generators import Generators, set_generator, spelled_out
 from shoal.envs.masks import MaskReader
 from shoal.envs.observations import TreeReader
 from shoal.envs.python_env import (
@@ -16,9 +17,7 @@ from shoal.envs.python_env import (
     read_flag,
     read_info,
     read_rewards,
-    set_generator,
     stacked,
-    start_of,
 )
 from shoal.envs.vec_env import ActionCheck, InFlight, Outputs, check_finite, row_seeds, take
 from shoal.types import ConfigError, EnvError, Spec, assign, map_tree, select
@@ -57,6 +56,7 @@ class AgentsEnv:
             self._add_masks()
         self._running_return = np.zeros(self.num_rows)
         self._running_length = np.zeros(self.num_rows, np.int64)
+        self._generators = Generators([env.unwrapped for env in envs])
         self._starts: list[dict[str, Any]] = [{}] * len(envs)
         self._played: list[list[Any]] = [[] for _ in envs]
 
@@ -99,7 +99,7 @@ class AgentsEnv:
         """What each environment's episode began from, the actions since, and what the replay must come to."""
         self._in_flight.quiet()
         return {
-            "starts": list(self._starts),
+            "starts": [spelled_out(start) for start in self._starts],
             "actions": [stacked(self.spec.action, [x for step in played for x in step]) for played in self._played],
             "obs": map_tree(np.copy, self.out.obs),
             "turn": self._turn.copy(),
@@ -220,11 +220,11 @@ class AgentsEnv:
 
     def _begin(self, number: int, start: dict[str, Any] | None) -> None:
         """Resets an environment: as the start says ({"seed"} or {"generator"}), else from where its generator is."""
-        game, bare = self.games[number], self.envs[number].unwrapped
+        game = self.games[number]
         if start is None:
-            start = start_of(bare)
+            start = self._generators.start_of(number)
         elif "generator" in start:
-            set_generator(bare, start["generator"])
+            set_generator(self.envs[number].unwrapped, start["generator"])
         self._starts[number] = start
         where = self._where(number, 0)
         try:
