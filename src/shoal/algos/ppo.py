@@ -17,8 +17,8 @@ from shoal.nets.distributions import masked
 from shoal.nets.lowering import STATS, Plan, lower
 from shoal.nets.policy import Network, make_policy
 from shoal.nets.weights import pack
-from shoal.stream.rollouts import rollouts
 from shoal.stream.schedules import schedule
+from shoal.stream.self_play import SelfPlay, against
 from shoal.types import ConfigError, Steps, check_ranges, map_tree, select
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ class PPO:
     """Parts of a minibatch whose gradients are computed apart; as many threads as this can help."""
     network: Network = field(default_factory=Network)
     """The default policy's shape."""
+    self_play: SelfPlay = field(default_factory=SelfPlay)
+    """Whom the policy meets in games of several agents."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot work, with what would."""
@@ -117,9 +119,8 @@ def train(cfg: PPO, env: VecEnv, run: Run, policy: nn.Module | None = None) -> n
     policy = (policy or make_policy(env.spec, cfg.network, run.settings.seed)).to(run.settings.device)
     optimizer = Adam(policy.parameters(), lr=cfg.learning_rate, eps=cfg.adam_eps)
     acting = run.acting(cfg.act_block)
-    stream = rollouts(
-        env, policy, num_steps=cfg.num_steps, schedule=schedule(cfg.schedule), acting=acting, meter=run.meter
-    )
+    how: Any = {"schedule": schedule(cfg.schedule), "acting": acting, "meter": run.meter}
+    stream = against(cfg.self_play, env, policy, num_steps=cfg.num_steps, **how)
     loop = run.loop(stream, state={"policy": policy, "optimizer": optimizer})
     settings = {"num_threads": acting.num_threads, "act_block": cfg.act_block, "grad_shards": cfg.grad_shards}
     plan = lower(policy, env.spec, pack(policy), **settings) if acting.native else None

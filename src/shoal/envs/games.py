@@ -137,4 +137,4 @@ def is_game(env: Any) -> bool:
 
 def game_of(env: Any) -> Game:
     """The game behind either interface."""
-    return Turns(env) if hasattr(env, "agent_iter") else Parallel(env)
+    return Turns(env) if hasattr(env, "last") else Parallel(env)

@@ -1,0 +1,132 @@
+"""Self-play, measured: noughts and crosses learnt against past versions, then played against others.
+
+python -m benchmarks.self_play           five seeds, written to benchmarks/results/self_play.json
+
+The bar, set before any training: on each of seeds 0 to 4 the greedy policy wins at least 90 % of 1,000 games against a
+player at random, half of them in each seat (a perfect player who moves second wins about 90 % of them), and loses none of
+1,000 against a player who chooses among the perfect moves at random.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import shoal
+from benchmarks import machine
+from shoal.envs import noughts
+from shoal.run.log import read
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shoal.envs.noughts import Board
+    from shoal.loaded import Loaded
+
+    Player = Callable[[Board], int]
+
+RESULT = Path(__file__).parent / "results" / "self_play.json"
+ENV = "shoal.envs.noughts:Noughts"
+SEEDS = range(5)
+GAMES = 1000
+WINS, LOSSES = 0.9, 0
+
+
+def learnt(policy: Loaded) -> Player:
+    """The greedy policy as a player, each board asked once."""
+
+    @cache
+    def player(board: Board) -> int:
+        cells = np.array(board)
+        seen = np.concatenate([cells == 1, cells == -1]).astype(np.float32)
+        return int(policy.act({"action_mask": (cells == 0).astype(np.int8), "observation": seen}))
+
+    return player
+
+
+def at_random(rng: np.random.Generator) -> Player:
+    """Any free cell."""
+    return lambda board: int(rng.choice(noughts.moves(board)))
+
+
+def perfect(rng: np.random.Generator) -> Player:
+    """Any perfect move."""
+    return lambda board: int(rng.choice(noughts.best(board)))
+
+
+def play(first: Player, second: Player) -> int:
+    """One game: 1 if `first` won, -1 if it lost, 0 for a draw."""
+    board, sign, players = noughts.EMPTY, 1, (first, second)
+    for turn in range(9):
+        board = noughts.move(board, players[turn % 2](board))
+        if noughts.lost(board):
+            return sign
+        sign = -sign
+    return 0
+
+
+def match(player: Player, other: Player, games: int) -> dict[str, float]:
+    """Shares of games won, drawn and lost by `player`, who begins every other one."""
+    results = [play(player, other) if game % 2 == 0 else -play(other, player) for game in range(games)]
+    return {name: results.count(value) / games for name, value in (("won", 1), ("drawn", 0), ("lost", -1))}
+
+
+def beatable(player: Player) -> tuple[int, int]:
+    """Of all lines of play that an opponent can choose, in both seats: how many there are, and how many it wins."""
+
+    def follow(board: Board, *, own: bool) -> tuple[int, int]:
+        if noughts.lost(board):
+            return 1, int(own)
+        if not noughts.moves(board):
+            return 1, 0
+        cells = [player(board)] if own else noughts.moves(board)
+        found = [follow(noughts.move(board, cell), own=not own) for cell in cells]
+        return sum(lines for lines, _ in found), sum(won for _, won in found)
+
+    begun, answered = follow(noughts.EMPTY, own=True), follow(noughts.EMPTY, own=False)
+    return begun[0] + answered[0], begun[1] + answered[1]
+
+
+def measure(seed: int, **settings: Any) -> dict[str, Any]:
+    """One run, and the strength of its greedy policy."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = shoal.train(ENV, seed=seed, panel="none", run_dir=folder, stop_at=math.inf, **settings)
+        player = learnt(shoal.load(result.path))
+        returns = [line["episode/return"] for line in read(result.path / "metrics.jsonl") if "episode/return" in line]
+    rng = np.random.default_rng(seed)
+    random, strong = match(player, at_random(rng), GAMES), match(player, perfect(rng), GAMES)
+    lines, losing = beatable(player)
+    return {
+        "seed": seed,
+        "steps": result.steps,
+        "seconds": round(result.seconds, 1),
+        "against_random": random,
+        "against_perfect": strong,
+        "lines_of_play": lines,
+        "lines_lost": losing,
+        "reached": random["won"] >= WINS and strong["lost"] <= LOSSES,
+        "curve": [round(value, 3) for value in returns[:: max(1, len(returns) // 50)]],
+    }
+
+
+def main() -> None:
+    """Trains and plays every seed with the preset."""
+    rows = []
+    for seed in SEEDS:
+        rows.append(measure(seed))
+        print({key: value for key, value in rows[-1].items() if key != "curve"}, flush=True)
+    bar = {"won_against_random": WINS, "lost_against_perfect": LOSSES, "games": GAMES}
+    info = {"machine": machine.describe(), "versions": machine.versions()}
+    made = {"name": "self_play", "env": ENV, "date": time.strftime("%Y-%m-%d"), "bar": bar, **info, "rows": rows}
+    RESULT.write_text(json.dumps(made, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
