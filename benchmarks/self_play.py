@@ -3,8 +3,8 @@
 python -m benchmarks.self_play           five seeds, written to benchmarks/results/self_play.json
 
 The bar, set before any training: on each of seeds 0 to 4 the greedy policy wins at least 90 % of 1,000 games against a
-player at random, half of them in each seat (a perfect player who moves second wins about 90 % of them), and loses none of
-1,000 against a player who chooses among the perfect moves at random.
+player at random, half of them in each seat (a perfect player who moves second wins about 90 %), and loses none of 1,000
+against a player who chooses among the perfect moves at random.
 """
 
 from __future__ import annotations

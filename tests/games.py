@@ -15,7 +15,7 @@ DONE = spaces.Discrete(5)
 class Shift(ParallelEnv):
     """Agents a and b begin; c comes after step 1; a ends (terminated) at step 2, b (truncated) at 3, c at step 4.
 
-    Agent i observes [clock, i] and is rewarded clock + action / 10, where the clock counts the steps, this one included.
+    Agent i observes [clock, i] and is rewarded clock + action / 10; the clock counts the steps, this one included.
     """
 
     metadata = {"name": "shift"}  # noqa: RUF012

@@ -92,7 +92,7 @@ def test_no_step_is_lost_between_rollouts(num_steps: int) -> None:
     for _ in range(30 // num_steps):
         last = next(stream)
         for row, found in zip(parts, transitions(last), strict=True):
-            row += found
+            row.extend(found)
         stream.publish(policy)
     assert parts == whole
 
@@ -172,7 +172,7 @@ def test_halves_are_whole_environments() -> None:
 
 
 def test_roles_of_scattered_rows_equal_no_cast() -> None:
-    """x's rows and y's rows as roles: a slice with a step, and numbers out of order."""
+    """The rows of x and of y as roles: a slice with a step, and numbers out of order."""
     env = make(Ring, 3)
     policy = make_policy(env.spec, Network(hidden=(8,)), 1)
     alone = Acting(4, native=False, act_block=1)

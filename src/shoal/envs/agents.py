@@ -19,13 +19,15 @@ from shoal.envs.python_env import (
     read_rewards,
     stacked,
 )
-from shoal.envs.vec_env import ActionCheck, InFlight, Outputs, check_finite, row_seeds, take
+from shoal.envs.vec_env import ActionCheck, InFlight, Outputs, not_finite, row_seeds, take
 from shoal.types import ConfigError, EnvError, Spec, assign, map_tree, select
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from shoal.types import Ready, Tree
+    from numpy.typing import NDArray
+
+    from shoal.types import Bools, Ready, Tree
 
 
 class AgentsEnv:
@@ -51,6 +53,8 @@ class AgentsEnv:
         self._in_flight = InFlight(self.num_rows)
         self._actions: list[Tree] = []
         self.out = Outputs(self.spec, self.num_rows)
+        self._slots = {agent: slot for slot, agent in enumerate(agents)}
+        self._scratch: Tree = self.spec.observation.allocate(self.num_rows)
         self._masks = MaskReader(self.spec) if masks.in_observation(self.spec) else None
         if self._masks is not None:
             self._add_masks()
@@ -62,11 +66,18 @@ class AgentsEnv:
 
     def reset(self, seed: int | Sequence[int]) -> None:
         """Starts every environment anew, seeded as its first agent's row is."""
-        seeds = row_seeds(seed, self.num_rows)[:: len(self.agents)]
+        everyone = np.ones(self.num_rows, np.bool_)
+        self.restart(row_seeds(seed, self.num_rows), everyone, held=~everyone)
+
+    def restart(self, seeds: Sequence[int | None], rows: Bools, *, held: Bools) -> None:
+        """Begins new episodes in all rows; environments without a seed go on with their own generators."""
+        if not rows.all():
+            raise ConfigError(f"{self.spec.env_id}: environments of several agents are reset all together")
         self._in_flight.stop()
         self.out.clear()
-        for number, own in enumerate(seeds):
-            self._begin(number, {"seed": own})
+        for number, own in enumerate(seeds[:: len(self.agents)]):
+            self._begin(number, None if own is None else {"seed": own})
+        self._show(range(len(self.envs)))
         self._ready()
 
     def send(self, rows: slice, action: Tree) -> None:
@@ -123,8 +134,8 @@ class AgentsEnv:
             if reason:
                 self._cut(number, state)
                 rows = self._rows(number)
-                where = f"rows {rows.start + self.first_row}..{rows.stop - 1 + self.first_row}"
-                lost.append(f"{self.spec.env_id}: {where}: the game {reason}; its episode is cut as truncated")
+                named = f"rows {rows.start + self.first_row}..{rows.stop - 1 + self.first_row}"
+                lost.append(f"{self.spec.env_id}: {named} {reason}; its episode is cut as truncated")
         self._ready()
         return lost
 
@@ -151,7 +162,7 @@ class AgentsEnv:
             number = (rows.start + first) // count
             self._advance(number, given[first : first + count])
             self._played[number].append(kept[first : first + count])
-            self._account(number)
+        self._account(range(rows.start // count, rows.stop // count))
 
     def _advance(self, number: int, actions: list[Any]) -> None:
         where = self._where(number, len(self._played[number]) + 1)
@@ -163,60 +174,63 @@ class AgentsEnv:
             error.add_note(f"shoal: raised by {where}, after the actions {actions}")
             raise
 
-    def _account(self, number: int) -> None:
-        """Hands over whose steps are complete and who left; begins anew when nobody is left."""
-        game, out, rows = self.games[number], self.out, self._rows(number)
-        for slot, agent in enumerate(self.agents):
-            row = rows.start + slot
-            if agent not in game.rewards:
-                continue
-            self._running_length[row] += 1
-            reward = read_rewards([game.rewards[agent]])
-            if isinstance(reward, int):
-                where = self._where(number, int(self._running_length[row]), agent)
-                raise EnvError(f"{where} was given the reward {game.rewards[agent]!r}; give a float")
-            out.valid[row], out.reward[row] = True, reward[0]
-            self._running_return[row] += reward[0]
-            if agent in game.left:
-                self._end(number, agent, row)
-        if game.seen:
-            self._show(number)
-        else:
-            self._begin(number, None)
-        named = slice(rows.start + self.first_row, rows.stop + self.first_row)
-        check_finite(self.spec, named, take(out.obs, rows), out.reward[rows], self._running_length[rows])
+    def _account(self, numbers: range) -> None:
+        """Hands over whose steps are complete and who left; begins anew where nobody is left."""
+        out, steps = self.out, [(number, *step) for number in numbers for step in self.games[number].rewards.items()]
+        rows = np.array([self._row(number, agent) for number, agent, _ in steps], np.int64)
+        self._running_length[rows] += 1
+        rewards = read_rewards([reward for _, _, reward in steps]) if steps else np.zeros(0)
+        bad = rewards if isinstance(rewards, int) else int(np.argmin(np.isfinite(rewards))) if steps else 0
+        if steps and (isinstance(rewards, int) or not np.isfinite(rewards[bad])):
+            number, agent, reward = steps[bad]
+            raise EnvError(f"{self._at(number, agent)} was given the reward {reward!r}; give a finite float")
+        out.valid[rows], out.reward[rows] = True, rewards
+        self._running_return[rows] += rewards
+        for number in numbers:
+            for agent in self.games[number].left:
+                self._end(number, agent)
+            if not self.games[number].seen:
+                self._begin(number, None)
+        self._show(numbers)
 
-    def _end(self, number: int, agent: str, row: int) -> None:
+    def _end(self, number: int, agent: str) -> None:
         """The agent's episode is over."""
-        out, (obs, *flags) = self.out, self.games[number].left[agent]
-        where = self._where(number, int(self._running_length[row]), agent)
+        game, out, row = self.games[number], self.out, self._row(number, agent)
+        (obs, *flags), where = game.left[agent], self._at(number, agent)
         terminated, truncated = read_flag(flags[0]), read_flag(flags[1])
         if terminated is None or truncated is None:
             raise EnvError(f"{where} was given the flags {flags}; terminated and truncated are bools")
         if not self._reader.put(obs, out.final_obs, row):
             raise EnvError(f"{where} was given {self._reader.complaint(obs)}")
-        here = slice(row, row + 1)
-        named = slice(row + self.first_row, row + self.first_row + 1)
-        check_finite(self.spec, named, take(out.final_obs, here), out.reward[here], self._running_length[here])
+        bad = not_finite(self.spec.observation, take(out.final_obs, slice(row, row + 1)))
+        if bad:
+            raise EnvError(f"{where} was given the observation{bad[0].name} {bad[2]}")
         out.terminated[row], out.truncated[row] = terminated, truncated
         out.episode_return[row], out.episode_length[row] = self._running_return[row], self._running_length[row]
         for key, values in out.info.items():
-            values[row] = read_info(self.games[number].infos.get(agent, {}), key, where)
+            values[row] = read_info(game.infos.get(agent, {}), key, where)
         self._running_return[row] = self._running_length[row] = 0
 
-    def _show(self, number: int) -> None:
+    def _show(self, numbers: range) -> None:
         """What the agents see who act next, and which actions they may choose."""
-        game, first = self.games[number], self._rows(number).start
-        self._turn[self._rows(number)] = False
-        for slot, agent in enumerate(self.agents):
-            if agent not in game.seen:
-                continue
-            row, obs = first + slot, game.seen[agent]
-            if not self._reader.put(obs, self.out.obs, row):
-                where = self._where(number, int(self._running_length[row]), agent)
-                raise EnvError(f"{where} was given {self._reader.complaint(obs)}")
-            self._turn[row] = True
-        self._read_masks(number)
+        acting = [(number, *seen) for number in numbers for seen in self.games[number].seen.items()]
+        rows = np.array([self._row(number, agent) for number, agent, _ in acting], np.int64)
+        seen = [obs for _, _, obs in acting]
+        block = take(self._scratch, slice(0, len(rows)))
+        bad = self._reader.read(seen, block)
+        if bad >= 0:
+            raise EnvError(f"{self._at(*acting[bad][:2])} was given {self._reader.complaint(seen[bad])}")
+        wrong = not_finite(self.spec.observation, block)
+        if wrong:
+            leaf, bad, value = wrong
+            raise EnvError(f"{self._at(*acting[bad][:2])} was given the observation{leaf.name} {value}")
+        assign(self.out.obs, rows, block)
+        everyone = slice(self._rows(numbers[0]).start, self._rows(numbers[-1]).stop)
+        self._turn[everyone] = False
+        self._turn[rows] = True
+        if self.out.action_mask is not None:
+            self.out.action_mask[everyone] = True
+        self._read_masks(acting, rows, block)
 
     def _begin(self, number: int, start: dict[str, Any] | None) -> None:
         """Resets an environment: as the start says ({"seed"} or {"generator"}), else from where its generator is."""
@@ -239,7 +253,6 @@ class AgentsEnv:
         self._played[number] = []
         rows = self._rows(number)
         self._running_return[rows] = self._running_length[rows] = 0
-        self._show(number)
 
     def _replay(self, number: int, state: dict[str, Any]) -> str:
         """Plays a saved episode again; returns why it is not the same, or nothing."""
@@ -257,7 +270,7 @@ class AgentsEnv:
                     if agent in game.rewards:
                         totals[slot] = 0 if agent in game.left else totals[slot] + float(game.rewards[agent])
                         own[slot] = 0 if agent in game.left else own[slot] + 1
-            self._show(number)
+            self._show(range(number, number + 1))
         except Exception as error:
             return f"raised {type(error).__name__} ({error}) when its {length} steps were played again"
         turn = state["turn"][rows]
@@ -275,39 +288,37 @@ class AgentsEnv:
         """The saved episode cannot go on: every agent's is truncated, and another begins."""
         out, rows = self.out, self._rows(number)
         self._begin(number, None)
+        self._show(range(number, number + 1))
         out.truncated[rows] = True
         assign(out.final_obs, rows, take(state["obs"], rows))
         out.episode_return[rows], out.episode_length[rows] = state["returns"][rows], state["lengths"][rows]
         for values in out.info.values():
             values[rows] = np.nan
 
-    def _read_masks(self, number: int) -> None:
+    def _read_masks(self, acting: list[tuple[int, str, Any]], rows: NDArray[np.int64], obs: Tree) -> None:
         """What the agents may choose who act next; that infos hold masks is found out at the first reset."""
-        game, first = self.games[number], self._rows(number).start
-        infos = {agent: game.infos.get(agent) or {} for agent in game.seen}
-        if self._masks is None and not self._in_flight.started and any(masks.KEY in info for info in infos.values()):
+        infos: list[dict[str, Any]] = [self.games[number].infos.get(agent) or {} for number, agent, _ in acting]
+        if self._masks is None and not self._in_flight.started and any(masks.KEY in info for info in infos):
             self._add_masks()
         reader, all_masks = self._masks, self.out.action_mask
         if reader is None or all_masks is None:
             return
-        all_masks[self._rows(number)] = True
-        for slot, agent in enumerate(self.agents):
-            if agent not in game.seen:
-                continue
-            row = first + slot
-            where = self._where(number, int(self._running_length[row]), agent)
-            if masks.in_observation(self.spec):
-                given = take(self.out.obs[masks.KEY], slice(row, row + 1))
-            elif masks.KEY in infos[agent]:
-                given = infos[agent][masks.KEY]
-            else:
+        whole = masks.in_observation(self.spec)
+        for first in range(1 if whole else len(rows)):
+            part = slice(0, len(rows)) if whole else slice(first, first + 1)
+            where = self._at(*acting[part.start][:2])
+            if not whole and masks.KEY not in infos[first]:
                 raise EnvError(f"{where} was given no info[{masks.KEY!r}], though others were")
             try:
-                all_masks[row] = reader.read(given, 1)[0]
+                all_masks[rows[part]] = reader.read(
+                    obs[masks.KEY] if whole else infos[first][masks.KEY], len(rows[part])
+                )
             except ValueError as error:
                 raise EnvError(f"{where} was given {error}") from None
-            if reader.blocked(all_masks[row : row + 1]) >= 0:
-                raise EnvError(f"{where} was given an {masks.KEY} without any option: {all_masks[row].astype(int)}")
+        blocked = reader.blocked(all_masks[rows])
+        if blocked >= 0:
+            given = all_masks[rows[blocked]].astype(int)
+            raise EnvError(f"{self._at(*acting[blocked][:2])} was given an {masks.KEY} without any option: {given}")
 
     def _add_masks(self) -> None:
         self._masks = MaskReader(self.spec)
@@ -321,14 +332,19 @@ class AgentsEnv:
     def _rows(self, number: int) -> slice:
         return slice(number * len(self.agents), (number + 1) * len(self.agents))
 
-    def _where(self, number: int, step: int, agent: str = "") -> str:
-        """Names the environment, the agent and the step of its episode, 0 for the reset."""
-        first = self._rows(number).start + self.first_row
-        who = f"rows {first}..{first + len(self.agents) - 1}"
-        if agent:
-            who = f"row {first + self.agents.index(agent)} ({agent})"
+    def _row(self, number: int, agent: str) -> int:
+        return number * len(self.agents) + self._slots[agent]
+
+    def _where(self, number: int, step: int) -> str:
+        """Names the environment and the step of its episode, 0 for the reset."""
+        rows = self._rows(number)
         when = f"at step {step} of the episode" if step else "at the reset"
-        return f"{self.spec.env_id}: {who} {when}"
+        return f"{self.spec.env_id}: rows {rows.start + self.first_row}..{rows.stop - 1 + self.first_row} {when}"
+
+    def _at(self, number: int, agent: str) -> str:
+        """Names an agent and the step of its episode."""
+        row = self._row(number, agent)
+        return f"{self.spec.env_id}: row {row + self.first_row} ({agent}) at step {self._running_length[row]}"
 
 
 def _check_alike(envs: list[Any], name: str) -> None:

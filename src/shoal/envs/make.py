@@ -12,13 +12,14 @@ from gymnasium.envs.registration import load_env_creator
 
 from shoal.envs import native, serial
 from shoal.envs import workers as processes
+from shoal.envs.agents import AgentsEnv
 from shoal.envs.games import is_game
+from shoal.envs.python_env import make_envs
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from shoal.envs.agents import AgentsEnv
     from shoal.envs.crew import Workers
 
 BACKENDS = ("native", "serial", "workers")
@@ -27,7 +28,7 @@ _MAKE_KEYWORDS = ("max_episode_steps", "disable_env_checker", "render_mode")
 
 
 def make(
-    env: str | Callable[..., gym.Env[Any, Any]],
+    env: str | Callable[..., Any],
     num_envs: int,
     *,
     backend: str = "auto",
@@ -71,10 +72,16 @@ def make(
     factory = factory_of(env, env_kwargs or {})
     if backend == "workers":
         return processes.make(factory, num_envs, name=name, info_keys=info_keys, workers=workers)
-    return serial.make(factory, num_envs, name=name, info_keys=info_keys)
+    envs = make_envs(factory, num_envs, name=name)
+    try:
+        return (AgentsEnv if is_game(envs[0]) else serial.SerialEnv)(envs, name, info_keys=info_keys)
+    except BaseException:
+        for made in envs:
+            made.close()
+        raise
 
 
-def factory_of(env: str | Callable[..., gym.Env[Any, Any]], env_kwargs: dict[str, Any]) -> Callable[[], Any]:
+def factory_of(env: str | Callable[..., Any], env_kwargs: dict[str, Any]) -> Callable[[], Any]:
     """A callable without arguments that makes one environment; ConfigError when there is no such environment."""
     if isinstance(env, gym.Env):
         kind = type(env.unwrapped).__name__

@@ -50,15 +50,15 @@ class Noughts:
     """
 
     possible_agents = ("cross", "nought")
-    metadata: dict[str, Any] = {"name": "noughts"}
     render_mode = None
 
     def __init__(self) -> None:
         """An empty board; `reset` begins."""
+        self.metadata: dict[str, Any] = {"name": "noughts"}
         self.agents: list[str] = []
         self.agent_selection = "cross"
         self.board = EMPTY
-        self._due = dict.fromkeys(self.possible_agents, 0.0)
+        self._due: dict[str, float] = dict.fromkeys(self.possible_agents, 0.0)
         self._over = False
         seen = spaces.Box(0, 1, (18,), np.float32)
         self._observed = spaces.Dict({"action_mask": spaces.MultiBinary(9), "observation": seen})

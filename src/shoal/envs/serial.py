@@ -9,8 +9,6 @@ import numpy as np
 
 from shoal import _native
 from shoal.envs import masks
-from shoal.envs.agents import AgentsEnv
-from shoal.envs.games import is_game
 from shoal.envs.generators import Generators, set_generator, spelled_out
 from shoal.envs.masks import MaskReader
 from shoal.envs.observations import TreeReader
@@ -41,11 +39,11 @@ _NOTHING: tuple[None, ...] = (None,) * 5
 
 def make(
     factory: Callable[[], gym.Env[Any, Any]], num_envs: int, *, name: str, info_keys: tuple[str, ...] = ()
-) -> SerialEnv | AgentsEnv:
+) -> SerialEnv:
     """`num_envs` environments, each made by one call of `factory`; `info_keys`: see `SerialEnv`."""
     envs = make_envs(factory, num_envs, name=name)
     try:
-        return (AgentsEnv if is_game(envs[0]) else SerialEnv)(envs, name, info_keys=info_keys)
+        return SerialEnv(envs, name, info_keys=info_keys)
     except BaseException:
         for env in envs:
             env.close()

@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from shoal.envs.agents import AgentsEnv
 from shoal.envs.make import make
 from shoal.envs.native import NativeEnv
 from shoal.envs.serial import SerialEnv
@@ -28,7 +29,7 @@ MODES = {"same_step": AutoresetMode.SAME_STEP, "next_step": AutoresetMode.NEXT_S
 
 
 def make_vec(
-    env: str | Callable[..., gym.Env[Any, Any]],
+    env: str | Callable[..., Any],
     num_envs: int,
     *,
     backend: str = "auto",
@@ -39,7 +40,8 @@ def make_vec(
 ) -> ShoalVectorEnv:
     """`num_envs` environments as a `gymnasium.vector.VectorEnv`.
 
-    Environment i equals `gymnasium.make(id)` seeded with seed + i.
+    Environment i equals `gymnasium.make(id)` seeded with seed + i. Of several agents, each is an environment of its
+    own; the infos `turn` (whose next action counts) and `valid` (whose step is complete) say who is there.
 
     Args:
         env: a built-in or Gymnasium id, `package.module:function`, or a callable that returns a `gymnasium.Env`.
@@ -59,6 +61,8 @@ def make_vec(
         raise ConfigError(f"unknown autoreset {autoreset!r}; use {' or '.join(MODES)}")
     rows = make(env, num_envs, backend=backend, num_threads=num_threads, env_kwargs=env_kwargs)
     assert not isinstance(rows, WorkersEnv)
+    if isinstance(rows, AgentsEnv) and autoreset != "same_step":
+        raise ConfigError("environments of several agents begin anew in the same step; use autoreset='same_step'")
     return ShoalVectorEnv(rows, autoreset=MODES[autoreset], copy=copy, env_kwargs=env_kwargs or {})
 
 
@@ -69,7 +73,12 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
     """
 
     def __init__(
-        self, rows: NativeEnv | SerialEnv, *, autoreset: AutoresetMode, copy: bool, env_kwargs: dict[str, Any]
+        self,
+        rows: NativeEnv | SerialEnv | AgentsEnv,
+        *,
+        autoreset: AutoresetMode,
+        copy: bool,
+        env_kwargs: dict[str, Any],
     ) -> None:
         """`rows`: closed with this object; `env_kwargs` go into the spec of a native environment."""
         self.rows = rows
@@ -116,13 +125,16 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
         if isinstance(self.rows, SerialEnv):
             self.rows.restart(seeds, mask, held=held, options=rest or None)
         elif rest:
-            raise ConfigError(f"{self.rows.spec.env_id}: native resets take no options; backend='serial' takes {rest}")
+            kind = "environments of several agents" if isinstance(self.rows, AgentsEnv) else "native resets"
+            raise ConfigError(f"{self.rows.spec.env_id}: {kind} take no options; backend='serial' takes {rest}")
         else:
             self.rows.restart(seeds, mask, held=held)
         obs = self.rows.recv().obs
         self._pending &= ~mask
         write(self._obs, mask if not self._same_step else slice(None), obs)
         infos: dict[str, Any] = {}
+        if isinstance(self.rows, AgentsEnv):
+            infos = {"turn": np.copy(self.rows.out.turn)}
         if isinstance(self.rows, SerialEnv):
             for row in np.flatnonzero(mask).tolist():
                 infos = self._add(infos, self.rows.infos[row], row)
@@ -137,6 +149,8 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
         ready = self.rows.recv()
         ended = ready.terminated | ready.truncated
         infos = self._infos(ended, ready.final_obs)
+        if ready.turn is not None:
+            infos |= {"valid": ready.valid.copy(), "turn": ready.turn.copy()}
         return (*map(self._given, (ready.obs, ready.reward, ready.terminated, ready.truncated)), infos)
 
     def render(self) -> tuple[Any, ...]:
@@ -222,7 +236,7 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
     def _python(self, what: str) -> SerialEnv:
         if isinstance(self.rows, SerialEnv):
             return self.rows
-        raise ConfigError(f"the native {self.rows.spec.env_id} has no {what!r}; backend='serial' has")
+        raise ConfigError(f"{self.rows.spec.env_id} has no {what!r} here; backend='serial' has, of one agent")
 
 
 def _runs(chosen: Bools) -> Iterator[slice]:

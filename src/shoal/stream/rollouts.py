@@ -110,7 +110,7 @@ class Rollouts:
         self.env, self.num_steps, self.acting, self.meter = env, num_steps, acting, meter
         self.version = self.env_steps = 0
         self.episodes = Episodes(np.zeros(0), np.zeros(0, np.int64), {})
-        self._cast = cast is not None
+        self._cast = cast
         self._published = True
         self._groups = self._cut(schedule)
         pinned = acting.device.type == "cuda"
@@ -130,7 +130,7 @@ class Rollouts:
             start = np.ones(count, np.bool_)
             self._seats.append(Seat(role, rows, actor, played, pack(played), slab, start, [], held))
         self._order = np.argsort(np.concatenate([seat.actor.rows for seat in self._seats]))
-        if self._cast and len(self._groups) > 1:
+        if cast is not None and len(self._groups) > 1:
             raise ConfigError("a cast of several roles needs schedule Sync()")
         only = self._seats[0].actor
         self._plan = only.plan if isinstance(only, PlanActor) and self._fusible(only) else None
@@ -164,7 +164,7 @@ class Rollouts:
                 seat.role: seat.slab.steps(version=self.version, state=before[seat.role], device=self.acting.device)
                 for seat in self._seats
             }
-        return batch if self._cast else batch[self._seats[0].role]
+        return batch[self._seats[0].role] if self._cast is None else batch
 
     def publish(self, policy: nn.Module | Mapping[str, nn.Module]) -> int:
         """Gives the acting side the learner's weights and returns their version.
@@ -172,7 +172,7 @@ class Rollouts:
         Before that, `encoder.observe` of a policy in training mode (if it has one) gets the rollout's observations
         [N, ...], to merge them into its statistics; a policy in eval mode (a frozen opponent) keeps its own.
         """
-        policies, _ = casting(policy, {s.role: s.rows for s in self._seats} if self._cast else None, self.env.num_rows)
+        policies, _ = casting(policy, self._cast, self.env.num_rows)
         for seat in self._seats:
             learner = policies[seat.role]
             inner = learner.module if isinstance(learner, PlainPolicy) else learner
@@ -200,7 +200,7 @@ class Rollouts:
 
     def restore(self, state: dict[str, Any], policy: nn.Module | Mapping[str, nn.Module]) -> list[str]:
         """Continues from `state` with `policy`; returns a sentence for each episode that could not be continued."""
-        policies, _ = casting(policy, {s.role: s.rows for s in self._seats} if self._cast else None, self.env.num_rows)
+        policies, _ = casting(policy, self._cast, self.env.num_rows)
         for seat in self._seats:
             saved = state["seats"][seat.role]
             seat.start[:] = saved["start"]
@@ -251,7 +251,7 @@ class Rollouts:
         slab = seat.slab
         if not np.isfinite(float(slab.obs.sum()) + float(slab.reward.sum())):
             for t in range(self.num_steps):
-                check_finite(env.spec, seat.rows, slab.obs[t], slab.reward[t])
+                check_finite(env.spec, slice(0, env.num_rows), slab.obs[t], slab.reward[t])
         ended = slab.final_index >= 0
         rows = np.nonzero(ended)[1]
         self.episodes = Episodes(slab.episode_return[ended], slab.episode_length[ended], {}, rows)
