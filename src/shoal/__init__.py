@@ -11,15 +11,17 @@ if sys.platform == "win32":
 
 if TYPE_CHECKING:
     from shoal.envs.check import check_env
+    from shoal.envs.single import make_env
     from shoal.envs.vector import make_vec
     from shoal.launch import resume, train
     from shoal.loaded import load
 
 __version__ = "0.1.0"
-__all__ = ["check_env", "load", "make_vec", "resume", "train"]
+__all__ = ["check_env", "load", "make_env", "make_vec", "resume", "train"]
 _HOMES = {
     "check_env": "shoal.envs.check",
     "load": "shoal.loaded",
+    "make_env": "shoal.envs.single",
     "make_vec": "shoal.envs.vector",
     "resume": "shoal.launch",
     "train": "shoal.launch",

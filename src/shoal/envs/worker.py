@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shoal.envs.block import Block
+from shoal.envs.games import is_game
 from shoal.envs.pipe import pack, unpack
 from shoal.envs.python_env import make_envs
 from shoal.envs.serial import SerialEnv
-from shoal.types import EnvError, assign, map_tree, select
+from shoal.types import ConfigError, EnvError, assign, map_tree, select
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,6 +122,8 @@ def main(given: dict[str, Any]) -> None:
     try:
         factory = unpack(plan["factory"])
         envs = make_envs(factory, mine.stop - mine.start, name=plan["name"], first_row=mine.start)
+        if is_game(envs[0]):
+            raise ConfigError(f"{plan['name']} has several agents; backend='serial' steps them, workers do not yet")
         rows = Rows(envs, plan["name"], info_keys=plan["info_keys"], first_row=mine.start)
     except Exception as error:
         pipe.send_bytes(packed_error(error, plan["number"], task=0))
