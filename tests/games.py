@@ -26,7 +26,7 @@ class Shift(ParallelEnv):
         self.agents: list[str] = []
 
     def observation_space(self, agent: str) -> Any:
-        return spaces.Box(-1, 1, (3,), np.float32) if (self.mistake, agent) == ("spaces", "b") else SEEN
+        return DONE if (self.mistake, agent) == ("spaces", "b") else SEEN
 
     def action_space(self, agent: str) -> Any:
         return DONE

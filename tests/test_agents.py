@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mpe2 import simple_spread_v3
+from gymnasium import spaces
+from mpe2 import simple_speaker_listener_v4, simple_spread_v3
 from pettingzoo.classic.tictactoe import tictactoe
 from pettingzoo.test import api_test, parallel_api_test
 
+from shoal.envs.agents import AgentsEnv
 from shoal.envs.make import make
 from shoal.envs.noughts import Noughts
 from shoal.types import ConfigError, EnvError, Ready
@@ -204,9 +206,38 @@ def test_exceptions_arrive_unchanged_with_a_note() -> None:
     assert "raised by Shift: rows 0..2 at step 1" in raised.value.__notes__[0]
 
 
+def test_agents_with_other_spaces_are_padded() -> None:
+    """A speaker sees 3 numbers and says one of 3 words; the listener sees 11 and moves in 5 ways."""
+    env = make("mpe2.simple_speaker_listener_v4:parallel_env", 2)
+    assert env.spec.observation_space.shape == (11,)
+    assert env.spec.action_space == spaces.Discrete(5)
+    env.reset(1)
+    ready = env.recv()
+    assert ready.action_mask is not None
+    assert ready.action_mask.astype(int).tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]] * 2
+    single = simple_speaker_listener_v4.parallel_env()
+    obs, _ = single.reset(seed=1)
+    assert ready.obs[0].tolist() == [*obs["speaker_0"].tolist(), *[0] * 8]
+    assert ready.obs[1].tolist() == obs["listener_0"].tolist()
+    ready = step(env, [2, 3, 0, 1])
+    obs, rewards, *_ = single.step({"speaker_0": 2, "listener_0": 3})
+    assert ready.obs[1].tolist() == obs["listener_0"].tolist()
+    assert ready.reward[:2].tolist() == list(rewards.values())
+    assert isinstance(env, AgentsEnv)
+    assert env.groups() == {"speaker_0": [0, 2], "listener_0": [1, 3]}
+    moving = make("mpe2.simple_speaker_listener_v4:parallel_env", 1, env_kwargs={"continuous_actions": True})
+    assert moving.spec.action_space.shape == (5,)
+    moving.reset(1)
+    moving.recv()
+    moving.send(slice(None), np.full((2, 5), 0.5, np.float32))
+    assert moving.recv().valid.all()
+
+
 def test_wrong_uses_are_refused() -> None:
     """Other spaces for one agent, parts of an environment, actions outside, one environment instead of a callable."""
-    with pytest.raises(EnvError, match=r"b of environment 0 has the observation_space .* but a has"):
+    with pytest.raises(
+        EnvError, match=r"Shift: observation_space: a has Box.*, b has Discrete.*must all be a Box of one"
+    ):
         make(Shift, 1, env_kwargs={"mistake": "spaces"})
     env = started(Shift, 2)
     with pytest.raises(ValueError, match=r"rows 0\.\.3 are no whole environments of 3 agents"):

@@ -1,4 +1,4 @@
-"""One built-in environment as a `gymnasium.Env`: it passes Gymnasium's and Stable-Baselines3's checks, and equals it."""
+"""One built-in environment as a `gymnasium.Env`: it passes the checks of Gymnasium and SB3, and equals Gymnasium."""
 
 from __future__ import annotations
 
@@ -8,22 +8,34 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from stable_baselines3.common import env_checker
 
 import shoal
 from shoal.envs import native
 from shoal.types import ConfigError
 
+ALONE = [env_id for env_id in native.ids() if native.spec_of(env_id).num_agents == 1]
 
-@pytest.mark.parametrize("env_id", native.ids())
+
+@pytest.mark.parametrize("env_id", ALONE)
 @pytest.mark.filterwarnings("ignore:.*A Box observation space (maximum|minimum) value is .*infinity")
 @pytest.mark.filterwarnings("ignore:.*For Box action spaces, we recommend using a symmetric")
-@pytest.mark.filterwarnings("ignore:.*Not able to test alternative render modes due to the environment not having a spec")
+@pytest.mark.filterwarnings(
+    "ignore:.*Not able to test alternative render modes due to the environment not having a spec"
+)
 @pytest.mark.filterwarnings("ignore:.*No render modes was declared in the environment")
 def test_gymnasiums_check_passes(env_id: str) -> None:
     """Spaces, seeds, types and order."""
     env = shoal.make_env(env_id)
     check_env(env, skip_render_check=True)
     env.close()
+
+
+@pytest.mark.parametrize("env_id", ALONE)
+@pytest.mark.filterwarnings("ignore:.*we recommend you to use a symmetric and normalized Box action space")
+def test_stable_baselines3s_check_passes(env_id: str) -> None:
+    """The same, as another library asks."""
+    env_checker.check_env(shoal.make_env(env_id))
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])

@@ -12,6 +12,7 @@ from shoal.envs.games import game_of
 from shoal.envs.generators import Generators, set_generator, spelled_out
 from shoal.envs.masks import MaskReader
 from shoal.envs.observations import TreeReader
+from shoal.envs.padding import Padded, common_spaces, groups_of
 from shoal.envs.python_env import (
     one_by_one,
     read_flag,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from shoal.envs.games import Game
     from shoal.types import Bools, Ready, Tree
 
 
@@ -41,12 +43,14 @@ class AgentsEnv:
     def __init__(self, envs: list[Any], name: str, *, info_keys: tuple[str, ...] = (), first_row: int = 0) -> None:
         """`envs`: alike in their agents and spaces; else as SerialEnv."""
         self.envs = envs
-        self.games = [game_of(env) for env in envs]
-        self.agents = agents = self.games[0].agents
         _check_alike(envs, name)
-        one = agents[0]
+        self.games: list[Game] = [game_of(env) for env in envs]
+        self.agents = agents = self.games[0].agents
+        observation, action = common_spaces(envs[0], name)
+        self._groups = groups_of(envs[0])
+        if len(self._groups) > 1:
+            self.games = [Padded(game, observation, action) for game in self.games]
         limits = {"num_agents": len(agents), "agents": agents, "in_turns": self.games[0].in_turns}
-        observation, action = envs[0].observation_space(one), envs[0].action_space(one)
         self.spec = Spec.of(name, observation, action, info_keys=tuple(info_keys), **limits)
         self.num_rows, self.first_row = len(envs) * len(agents), first_row
         self._reader, self._action = TreeReader(self.spec), ActionCheck(self.spec)
@@ -145,6 +149,11 @@ class AgentsEnv:
         self._in_flight.stop("the environment is closed")
         for env in envs:
             env.close()
+
+    def groups(self) -> dict[str, list[int]]:
+        """The rows of the agents with equal spaces, as a cast has them: each group by the name of its first agent."""
+        worlds = range(len(self.games))
+        return {name: [self._row(e, agent) for e in worlds for agent in own] for name, own in self._groups.items()}
 
     @property
     def _turn(self) -> Any:
@@ -348,16 +357,11 @@ class AgentsEnv:
 
 
 def _check_alike(envs: list[Any], name: str) -> None:
-    """EnvError unless all environments have the same agents, and all agents the same spaces."""
+    """EnvError unless every agent of all environments is as it is in the first."""
     for number, env in enumerate(envs):
         if tuple(env.possible_agents) != tuple(envs[0].possible_agents):
             raise EnvError(f"{name}: environment {number} has other agents than environment 0")
         for what in ("observation_space", "action_space"):
-            expected = getattr(envs[0], what)(envs[0].possible_agents[0])
             for agent in env.possible_agents:
-                space = getattr(env, what)(agent)
-                if space != expected:
-                    raise EnvError(
-                        f"{name}: {agent} of environment {number} has the {what} {space}, but "
-                        f"{envs[0].possible_agents[0]} has {expected}; rows are alike"
-                    )
+                if getattr(env, what)(agent) != getattr(envs[0], what)(agent):
+                    raise EnvError(f"{name}: {agent} of environment {number} has another {what} than in environment 0")

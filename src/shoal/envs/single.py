@@ -19,7 +19,9 @@ def make_env(env_id: str, *, env_kwargs: dict[str, Any] | None = None) -> Single
         ConfigError: it is not built in, or has no such parameter.
     """
     if env_id not in native.ids():
-        raise ConfigError(f"{env_id!r} is not built in; gymnasium.make makes others. Built in: {', '.join(native.ids())}")
+        raise ConfigError(
+            f"{env_id!r} is not built in; gymnasium.make makes others. Built in: {', '.join(native.ids())}"
+        )
     return SingleEnv(native.make(env_id, 1, env_kwargs=env_kwargs), env_kwargs or {})
 
 
