@@ -209,7 +209,7 @@ def test_exceptions_arrive_unchanged_with_a_note() -> None:
 def test_agents_with_other_spaces_are_padded() -> None:
     """A speaker sees 3 numbers and says one of 3 words; the listener sees 11 and moves in 5 ways."""
     env = make("mpe2.simple_speaker_listener_v4:parallel_env", 2)
-    assert env.spec.observation_space.shape == (11,)
+    assert env.spec.observation_space.shape == (13,)
     assert env.spec.action_space == spaces.Discrete(5)
     env.reset(1)
     ready = env.recv()
@@ -217,11 +217,11 @@ def test_agents_with_other_spaces_are_padded() -> None:
     assert ready.action_mask.astype(int).tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]] * 2
     single = simple_speaker_listener_v4.parallel_env()
     obs, _ = single.reset(seed=1)
-    assert ready.obs[0].tolist() == [*obs["speaker_0"].tolist(), *[0] * 8]
-    assert ready.obs[1].tolist() == obs["listener_0"].tolist()
+    assert ready.obs[0].tolist() == [*obs["speaker_0"].tolist(), *[0] * 8, 1, 0]
+    assert ready.obs[1].tolist() == [*obs["listener_0"].tolist(), 0, 1]
     ready = step(env, [2, 3, 0, 1])
     obs, rewards, *_ = single.step({"speaker_0": 2, "listener_0": 3})
-    assert ready.obs[1].tolist() == obs["listener_0"].tolist()
+    assert ready.obs[1].tolist() == [*obs["listener_0"].tolist(), 0, 1]
     assert ready.reward[:2].tolist() == list(rewards.values())
     assert isinstance(env, AgentsEnv)
     assert env.groups() == {"speaker_0": [0, 2], "listener_0": [1, 3]}

@@ -9,15 +9,18 @@ import pytest
 import torch
 from torch import nn
 
+from shoal.algos import ppo
 from shoal.envs.make import make
 from shoal.math.returns import gae, n_step
 from shoal.nets.acting import Acting
+from shoal.nets.groups import PerGroup
 from shoal.nets.policy import Network, make_policy, wrap
 from shoal.run.evaluate import evaluate
 from shoal.stream.rollouts import Rollouts, rollouts
 from shoal.stream.schedules import Overlap
 from shoal.types import ConfigError, Steps, select
 from tests.games import Ring, Shift
+from tests.single_run import SingleRun
 
 
 class Clock(nn.Module):
@@ -196,3 +199,27 @@ def test_evaluation_counts_every_agent() -> None:
     env = make(Shift, 2)
     score = evaluate(wrap(Clock(), env.spec), env, episodes=6, acting=Acting(1))
     assert score.lengths.tolist() == [2, 2, 2, 3, 3, 3, 3, 3, 3] * 2
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+def test_groups_have_networks_of_their_own(*, continuous: bool) -> None:
+    """What the speakers learn from changes nothing of the listeners' networks, and one update trains both."""
+    kwargs = {"continuous_actions": continuous}
+    env = make("mpe2.simple_speaker_listener_v4:parallel_env", 4, env_kwargs=kwargs)
+    module = PerGroup(env.spec, hidden=(8,))
+    before = [[p.clone() for p in tower.parameters()] for tower in (*module.actors, *module.critics)]
+    policy = ppo.train(ppo.PPO(num_envs=4, num_steps=6, num_minibatches=2), env, SingleRun(2), wrap(module, env.spec))
+    after = [list(tower.parameters()) for tower in (*module.actors, *module.critics)]
+    assert all(
+        not torch.equal(x, y) for old, new in zip(before, after, strict=True) for x, y in zip(old, new, strict=True)
+    )
+    module.zero_grad()
+    obs = torch.randn(5, 13)
+    obs[:, -2:] = torch.tensor([1.0, 0.0])
+    *_, value = module(obs)
+    value.sum().backward()
+    assert all(p.grad is None or not p.grad.any() for p in module.critics[1].parameters())
+    assert any(p.grad is not None and p.grad.any() for p in module.critics[0].parameters())
+    assert policy is not None
+    with pytest.raises(ConfigError, match="all have the same spaces"):
+        PerGroup(make(Ring, 1).spec)

@@ -220,6 +220,8 @@ class Spec:
     """The names of the agents of one environment, in the order of its rows, where they have names."""
     in_turns: bool = False
     """The agents of an environment act one after another."""
+    groups: int = 1
+    """Groups of agents with equal spaces; of several, the last numbers of an observation say whose it is."""
 
     @property
     def agent_names(self) -> tuple[str, ...]:

@@ -46,11 +46,12 @@ class AgentsEnv:
         _check_alike(envs, name)
         self.games: list[Game] = [game_of(env) for env in envs]
         self.agents = agents = self.games[0].agents
-        observation, action = common_spaces(envs[0], name)
         self._groups = groups_of(envs[0])
+        observation, action = common_spaces(envs[0], name, groups=len(self._groups))
         if len(self._groups) > 1:
-            self.games = [Padded(game, observation, action) for game in self.games]
-        limits = {"num_agents": len(agents), "agents": agents, "in_turns": self.games[0].in_turns}
+            self.games = [Padded(game, observation, action, self._groups) for game in self.games]
+        limits: dict[str, Any] = {"num_agents": len(agents), "agents": agents, "groups": len(self._groups)}
+        limits |= {"in_turns": self.games[0].in_turns}
         self.spec = Spec.of(name, observation, action, info_keys=tuple(info_keys), **limits)
         self.num_rows, self.first_row = len(envs) * len(agents), first_row
         self._reader, self._action = TreeReader(self.spec), ActionCheck(self.spec)

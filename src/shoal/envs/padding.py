@@ -11,19 +11,12 @@ from shoal.envs.masks import KEY
 from shoal.types import EnvError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from gymnasium import Space
     from numpy.typing import NDArray
 
     from shoal.envs.games import Game
-
-
-def common_spaces(env: Any, name: str) -> tuple[Space[Any], Space[Any]]:
-    """The observation and the action space that hold those of every agent; EnvError where there is none."""
-    seen = {agent: env.observation_space(agent) for agent in env.possible_agents}
-    done = {agent: env.action_space(agent) for agent in env.possible_agents}
-    return _common(seen, f"{name}: observation_space"), _common(done, f"{name}: action_space")
 
 
 def groups_of(env: Any) -> dict[str, list[str]]:
@@ -36,21 +29,42 @@ def groups_of(env: Any) -> dict[str, list[str]]:
     return found
 
 
+def common_spaces(env: Any, name: str, *, groups: int) -> tuple[Space[Any], Space[Any]]:
+    """The observation and the action space that hold those of every agent; EnvError where there is none.
+
+    Of several groups, observations have a number more for each.
+    """
+    seen = {agent: env.observation_space(agent) for agent in env.possible_agents}
+    done = {agent: env.action_space(agent) for agent in env.possible_agents}
+    if groups == 1:
+        return seen[env.possible_agents[0]], done[env.possible_agents[0]]
+    actions = list(done.values())
+    if all(isinstance(space, spaces.Discrete) and space.start == 0 for space in actions):
+        return _longest(seen, f"{name}: observation_space", more=groups), max(actions, key=_options)
+    return _longest(seen, f"{name}: observation_space", more=groups), _longest(done, f"{name}: action_space", more=0)
+
+
 class Padded:
     """A game whose agents' spaces differ, seen through their common ones.
 
-    Observations are followed by zeros. Of actions, an agent's own first numbers count; where it has fewer options than
-    others its info has the mask that says so.
+    An observation is followed by zeros, then by a one at the place of the agent's group. Of actions, an agent's own
+    first numbers count; where it has fewer options than others its info has the mask that says so.
     """
 
-    def __init__(self, game: Game, observation: Space[Any], action: Space[Any]) -> None:
-        """`observation`, `action`: the common spaces."""
+    def __init__(
+        self, game: Game, observation: Space[Any], action: Space[Any], groups: Mapping[str, Sequence[str]]
+    ) -> None:
+        """`observation`, `action`: the common spaces; `groups`: as `groups_of` gives them."""
         self.game, self.env, self.agents, self.in_turns = game, game.env, game.agents, game.in_turns
-        self._dtype: Any = observation.dtype
-        self._size = observation.shape[0] if observation.shape else 0
+        assert isinstance(observation, spaces.Box)
+        self._tails: dict[str, NDArray[Any]] = {}
+        for number, own in enumerate(groups.values()):
+            for agent in own:
+                tail = np.zeros(observation.shape[0] - self.env.observation_space(agent).shape[0], observation.dtype)
+                tail[len(tail) - len(groups) + number] = 1
+                self._tails[agent] = tail
         self._actions = {agent: self.env.action_space(agent) for agent in self.agents}
-        self._options = int(action.n) if isinstance(action, spaces.Discrete) else 0
-        self._pads = any(self.env.observation_space(agent) != observation for agent in self.agents)
+        self._options = _options(action)
         self.seen: dict[str, Any] = {}
         self.rewards: dict[str, Any] = {}
         self.left: dict[str, tuple[Any, Any, Any]] = {}
@@ -64,41 +78,39 @@ class Padded:
     def step(self, actions: Sequence[Any]) -> None:
         """One step with the agents' own parts of the actions."""
         own = zip(self.agents, actions, strict=True)
-        self.game.step([a if self._options else a[: self._actions[agent].shape[0]] for agent, a in own])
+        self.game.step([x if self._options else x[: self._actions[agent].shape[0]] for agent, x in own])
         self._look()
 
     def _look(self) -> None:
         game = self.game
         self.rewards = game.rewards
-        self.seen = {agent: self._padded(obs) for agent, obs in game.seen.items()}
-        self.left = {agent: (self._padded(obs), *flags) for agent, (obs, *flags) in game.left.items()}
+        self.seen = {agent: self._padded(agent, obs) for agent, obs in game.seen.items()}
+        self.left = {agent: (self._padded(agent, obs), *flags) for agent, (obs, *flags) in game.left.items()}
         self.infos = {agent: game.infos.get(agent) or {} for agent in game.agents}
         if self._options:
             self.infos = {agent: {KEY: self._mask(agent)} | info for agent, info in self.infos.items()}
 
-    def _padded(self, obs: Any) -> Any:
-        if not self._pads or not isinstance(obs, np.ndarray) or obs.ndim != 1 or obs.dtype != self._dtype:
-            return obs
-        return np.concatenate([obs, np.zeros(self._size - len(obs), self._dtype)])
+    def _padded(self, agent: str, obs: Any) -> Any:
+        tail = self._tails[agent]
+        fits = isinstance(obs, np.ndarray) and obs.ndim == 1 and obs.dtype == tail.dtype
+        return np.concatenate([obs, tail]) if fits else obs
 
     def _mask(self, agent: str) -> NDArray[np.bool_]:
         return np.arange(self._options) < self._actions[agent].n
 
 
-def _common(found: dict[str, Any], name: str) -> Space[Any]:
+def _options(space: Space[Any]) -> int:
+    return int(space.n) if isinstance(space, spaces.Discrete) else 0
+
+
+def _longest(found: dict[str, Any], name: str, *, more: int) -> spaces.Box:
+    """A Box of the longest length and `more`."""
     kinds = list(found.values())
-    if all(space == kinds[0] for space in kinds):
-        return kinds[0]
-    if all(isinstance(space, spaces.Discrete) and space.start == 0 for space in kinds) and "action" in name:
-        return spaces.Discrete(max(int(space.n) for space in kinds))
     if all(isinstance(space, spaces.Box) and len(space.shape) == 1 for space in kinds):
-        dtypes, size = {space.dtype for space in kinds}, max(space.shape[0] for space in kinds)
+        dtypes, size = {space.dtype for space in kinds}, max(space.shape[0] for space in kinds) + more
+        low, high = min(float(space.low.min()) for space in kinds), max(float(space.high.max()) for space in kinds)
         if len(dtypes) == 1:
-            low, high = (
-                min(float(space.low.min()) for space in kinds),
-                max(float(space.high.max()) for space in kinds),
-            )
-            return spaces.Box(min(low, 0.0), max(high, 0.0), (size,), kinds[0].dtype)
+            return spaces.Box(min(low, 0.0), max(high, 1.0) if more else high, (size,), kinds[0].dtype)
     said = ", ".join(f"{agent} has {space}" for agent, space in found.items())
     raise EnvError(
         f"{name}: {said}; agents share one batch, so spaces that differ must all be a Box of one axis and one dtype "
