@@ -17,9 +17,10 @@ from typing import Any
 from shoal.algos import a2c, ppo
 from shoal.algos.presets import PRESETS
 from shoal.nets.policy import Network
+from shoal.stream.self_play import SelfPlay
 
 PAGE = Path(__file__).resolve().parent / "algorithms.md"
-TABLES = {"ppo": ppo.PPO, "a2c": a2c.A2C, "network": Network}
+TABLES = {"ppo": ppo.PPO, "a2c": a2c.A2C, "network": Network, "self_play": SelfPlay}
 
 
 def sentences(kind: type) -> dict[str, str]:
