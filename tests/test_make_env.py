@@ -43,12 +43,13 @@ def test_it_equals_gymnasium(env_id: str) -> None:
     """Three episodes from the same seed, the second and third without one."""
     ours, theirs = shoal.make_env(env_id), gym.make(env_id)
     rng = np.random.default_rng(0)
+    action: Any = 0
     for seed in (3, None, None):
         left, right = ours.reset(seed=seed)[0], theirs.reset(seed=seed)[0]
         over = False
         while not over:
             assert left.tolist() == right.tolist()
-            action: Any = theirs.action_space.sample() if env_id == "Pendulum-v1" else int(rng.integers(2))
+            action = theirs.action_space.sample() if env_id == "Pendulum-v1" else int(rng.integers(2))
             left, *mine, _ = ours.step(action)
             right, *expected, _ = theirs.step(action)
             assert mine == [float(expected[0]), *expected[1:]]

@@ -208,7 +208,8 @@ def test_groups_have_networks_of_their_own(*, continuous: bool) -> None:
     env = make("mpe2.simple_speaker_listener_v4:parallel_env", 4, env_kwargs=kwargs)
     module = PerGroup(env.spec, hidden=(8,))
     before = [[p.clone() for p in tower.parameters()] for tower in (*module.actors, *module.critics)]
-    policy = ppo.train(ppo.PPO(num_envs=4, num_steps=6, num_minibatches=2), env, SingleRun(2), wrap(module, env.spec))
+    run: Any = SingleRun(2)
+    ppo.train(ppo.PPO(num_envs=4, num_steps=6, num_minibatches=2), env, run, wrap(module, env.spec))
     after = [list(tower.parameters()) for tower in (*module.actors, *module.critics)]
     assert all(
         not torch.equal(x, y) for old, new in zip(before, after, strict=True) for x, y in zip(old, new, strict=True)
@@ -220,6 +221,5 @@ def test_groups_have_networks_of_their_own(*, continuous: bool) -> None:
     value.sum().backward()
     assert all(p.grad is None or not p.grad.any() for p in module.critics[1].parameters())
     assert any(p.grad is not None and p.grad.any() for p in module.critics[0].parameters())
-    assert policy is not None
     with pytest.raises(ConfigError, match="all have the same spaces"):
         PerGroup(make(Ring, 1).spec)

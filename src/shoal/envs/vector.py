@@ -133,8 +133,8 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
         self._pending &= ~mask
         write(self._obs, mask if not self._same_step else slice(None), obs)
         infos: dict[str, Any] = {}
-        if isinstance(self.rows, AgentsEnv):
-            infos = {"turn": np.copy(self.rows.out.turn)}
+        if self.rows.out.turn is not None:
+            infos = {"turn": self.rows.out.turn.copy()}
         if isinstance(self.rows, SerialEnv):
             for row in np.flatnonzero(mask).tolist():
                 infos = self._add(infos, self.rows.infos[row], row)
