@@ -275,10 +275,10 @@ void NativePool::send(int slot, int first, int count, ConstArray actions) {
   Flight& job = flight(slot);
   check_rows(slot, first, count);
   check_actions(first, count, actions);
-  // A few tasks a thread even out rows of unequal cost; a task is long against its hand-over. 64 rows: whole cache
-  // lines.
+  // A few tasks a thread even out rows of unequal cost; a task is long against its hand-over.
   const int tasks = team_.num_threads() == 1 ? 1 : 4 * team_.num_threads();
-  const int rows_per_task = std::max(1, (count + 64 * tasks - 1) / (64 * tasks)) * 64;
+  const int grain = rows_->grain();
+  const int rows_per_task = std::max(1, (count + grain * tasks - 1) / (grain * tasks)) * grain;
   job = {this, first, count, rows_per_task, std::move(actions)};
   team_.post(slot, (count + rows_per_task - 1) / rows_per_task, Flight::step, &job);
 }

@@ -21,7 +21,8 @@
 //   };
 //
 // A step that draws random numbers takes the row's generator too: `step(params, action, Pcg64& rng)`. A state that
-// cannot be copied says `static constexpr bool replayed = true`: to restore it the pool plays its episode again.
+// cannot be copied says `static constexpr bool replayed = true`: to restore it the pool plays its episode again. One
+// whose step takes microseconds says how few rows are worth a thread: `static constexpr int grain = 4` (else 64).
 //
 // The pool owns the rest: time limit, autoreset, returns and lengths, threads, checks of actions, saving and restoring.
 #pragma once

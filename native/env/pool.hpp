@@ -82,6 +82,12 @@ class Pool final : public Rows {
   [[nodiscard]] int obs_size() const noexcept override { return static_cast<int>(obs_size_v); }
   [[nodiscard]] int action_size() const noexcept override { return static_cast<int>(action_size_v); }
   [[nodiscard]] bool discrete() const noexcept override { return is_discrete<E>; }
+  [[nodiscard]] int grain() const noexcept override {
+    if constexpr (requires { E::grain; }) {
+      return E::grain;
+    }
+    return 64;  // whole cache lines of every output
+  }
 
   void reset_rows(int first, std::span<const std::uint64_t> seeds, float* obs) noexcept override {
     for (std::size_t i = 0; i < seeds.size(); ++i) {

@@ -34,6 +34,8 @@ class Rows {
   /// Elements of one action: 1 for a discrete one (int64), the Box's size otherwise (float32).
   [[nodiscard]] virtual int action_size() const noexcept = 0;
   [[nodiscard]] virtual bool discrete() const noexcept = 0;
+  /// Rows that are worth handing over to another thread, at least; a thread's part is a multiple of it.
+  [[nodiscard]] virtual int grain() const noexcept = 0;
   /// Seeds the generator of row first+i with seeds[i] as Gymnasium's reset(seed=...) does, and resets the row.
   virtual void reset_rows(int first, std::span<const std::uint64_t> seeds, float* obs) noexcept = 0;
   /// Begins row's next episode with its own generator, as reset() without a seed does.

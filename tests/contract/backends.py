@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from shoal.envs import native
 from shoal.envs.crew import Workers
 from shoal.envs.make import make
 from shoal.envs.vec_env import VecEnv
@@ -39,6 +40,7 @@ def registered(name: str, env_id: str, backend: str, max_episode_steps: int) -> 
 BACKENDS = [
     registered("native-CartPole", "CartPole-v1", "native", 25),
     registered("native-Pendulum", "Pendulum-v1", "native", 25),
+    *(registered(f"native-{env_id}", env_id, "native", 80) for env_id in native.ids() if "Lander" in env_id),
     registered("serial-CartPole", "CartPole-v1", "serial", 25),
     registered("serial-LunarLander", "LunarLander-v3", "serial", 80),
     Backend("serial-discrete-obs", lambda n: make(Corridor, n), Corridor, truncates=False),

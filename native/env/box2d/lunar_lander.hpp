@@ -46,6 +46,7 @@ class Lander {
  public:
   using Params = LanderParams;
   static constexpr bool replayed = true;
+  static constexpr int grain = 4;
   static constexpr float turn = static_cast<float>(2 * std::numbers::pi);
   static constexpr Box<8> observation_space{{-2.5F, -2.5F, -10, -10, -turn, -10, 0, 0},
                                             {2.5F, 2.5F, 10, 10, turn, 10, 1, 1}};
