@@ -21,7 +21,7 @@ Factory = Callable[[], gym.Env[Any, Any]]
 CASES: dict[str, tuple[str | Factory, str, dict[str, Any], int]] = {
     "native-CartPole": ("CartPole-v1", "native", {"max_episode_steps": 30}, 300),
     "native-Pendulum": ("Pendulum-v1", "native", {"max_episode_steps": 20}, 200),
-    "native-LunarLander": ("LunarLander-v3", "auto", {"enable_wind": True}, 300),
+    "native-LunarLander": ("LunarLander-v3", "auto", {"enable_wind": True, "max_episode_steps": 30}, 300),
     "serial-CartPole": ("CartPole-v1", "serial", {}, 300),
     "serial-LunarLander": ("LunarLander-v3", "serial", {}, 300),
     "serial-Corridor": (Corridor, "serial", {}, 300),

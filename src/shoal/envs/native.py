@@ -127,12 +127,13 @@ class NativeEnv:
         """Continues from `state` exactly; a row that is played again and comes out different is cut and said so."""
         self._drain()
         self.out.clear()
-        self.obs[:] = state["obs"]
         try:
             cut = self.pool.restore(np.ascontiguousarray(state["rows"]))
         except ValueError as error:
             self._in_flight.stop()
             raise ConfigError(f"{self.spec.env_id}: the saved rows do not fit: {error}") from error
+        kept = np.setdiff1d(np.arange(self.num_rows), cut)
+        self.obs[kept] = state["obs"][kept]
         self._in_flight.begin()
         why = "did not come back to its saved observation and return; its episode is cut as truncated"
         return [f"{self.spec.env_id}: row {row} {why}" for row in cut]
