@@ -77,7 +77,9 @@ def test_killed_and_resumed_equals_uninterrupted(
     env: str, backend: str, algo: str, recurrent: str, tmp_path: Path
 ) -> None:
     """SIGKILL between two checkpoints; weights and metrics of the resumed run equal the uninterrupted run's."""
-    settings: dict[str, Any] = {"algo": algo, "seed": 7, "backend": backend} | (CARTPOLE if env == "CartPole-v1" else LANDER)
+    settings: dict[str, Any] = {"algo": algo, "seed": 7, "backend": backend} | (
+        CARTPOLE if env == "CartPole-v1" else LANDER
+    )
     if algo == "ppo":
         settings |= {"num_minibatches": 2, "update_epochs": 2}
     network = {"recurrent": recurrent, "normalise_obs": True, "hidden": [32]}

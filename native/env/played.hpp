@@ -48,8 +48,8 @@ struct Played {
     std::memcpy(&head, from, sizeof(head));
     const auto most = static_cast<std::int64_t>((row_bytes - head_bytes) / action_bytes);
     if (head.num_steps < 0 || head.num_steps > most) {
-      throw std::invalid_argument("a saved row claims " + std::to_string(head.num_steps) + " actions and has room for " +
-                                  std::to_string(most));
+      throw std::invalid_argument("a saved row claims " + std::to_string(head.num_steps) +
+                                  " actions and has room for " + std::to_string(most));
     }
     start = head.start;
     tally = head.tally;

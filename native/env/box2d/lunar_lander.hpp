@@ -11,9 +11,9 @@
 namespace shoal {
 
 struct LanderParams {
-  double gravity = -10;         ///< m/s2
-  double enable_wind = 0;       ///< 1: wind and turbulence, while no leg touches the ground
-  double wind_power = 15;       ///< the strongest sideways force
+  double gravity = -10;           ///< m/s2
+  double enable_wind = 0;         ///< 1: wind and turbulence, while no leg touches the ground
+  double wind_power = 15;         ///< the strongest sideways force
   double turbulence_power = 1.5;  ///< the strongest torque
 
   static constexpr auto fields() {
@@ -136,8 +136,7 @@ class Lander {
       const double outwards = 3 * across + thrust.direction * 12 / scale;
       const Vec away{tip.x * along + side.x * outwards, -tip.y * along - side.y * outwards};
       // The place is not symmetric: Gymnasium measures its height by 17 in x and by 14 in y.
-      kick(away, 0.6, thrust.side,
-           {start.x + away.x - tip.x * 17 / scale, start.y + away.y + tip.y * 14 / scale});
+      kick(away, 0.6, thrust.side, {start.x + away.x - tip.x * 17 / scale, start.y + away.y + tip.y * 14 / scale});
     }
   }
 
