@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "train": "train ENV: train a policy, then play 100 greedy episodes; exit status 0 only if they meet the threshold",
     "resume": "resume RUN: continue a run from its newest checkpoint",
-    "eval": "eval RUN: play fresh episodes with a trained policy",
+    "eval": "eval RUN: play fresh episodes with a trained policy; --video films them",
     "runs": "list the runs: environment, algorithm, steps, return, state",
     "compare": "compare runs or configurations over seeds, at equal environment steps",
     "check-env": "check-env ENV: try an environment of one's own out, and say what to fix",
@@ -192,6 +192,7 @@ def _resume(arguments: list[str]) -> int:
 
 def _eval(arguments: list[str]) -> int:
     from shoal.loaded import load
+    from shoal.run.video import check_target
 
     def options(
         run: tyro.conf.Positional[str],
@@ -199,6 +200,9 @@ def _eval(arguments: list[str]) -> int:
         episodes: int = 100,
         seed: int = 0,
         tag: Literal["", "best"] = "",
+        video: Path | None = None,
+        video_rows: int = 4,
+        video_steps: int = 2000,
     ) -> Any:
         """Options of `eval`.
 
@@ -208,13 +212,24 @@ def _eval(arguments: list[str]) -> int:
             episodes: how many to play, each with the policy's likeliest actions.
             seed: of the episodes; another one plays others.
             tag: the checkpoint: the newest, or the best.
+            video: an .mp4 or .gif to write, of the first episodes side by side.
+            video_rows: how many of them.
+            video_steps: where the video ends though some of them go on.
         """
-        return run, run_dir, episodes, seed, tag
+        return (run, run_dir, tag), (episodes, seed), (video, video_rows, video_steps)
 
     given = tyro.cli(options, prog="shoal eval", args=arguments, description=COMMANDS["eval"])
-    run, run_dir, episodes, seed, tag = given
-    score = load(run, run_dir=run_dir, tag=tag).evaluate(episodes=episodes, seed=seed)
-    print(f"mean return {score.mean:.2f}, standard deviation {score.std:.2f}, {episodes} greedy episodes")
+    (run, run_dir, tag), (episodes, seed), (video, video_rows, video_steps) = given
+    if video is not None:
+        check_target(video)
+    loaded = load(run, run_dir=run_dir, tag=tag)
+    score = loaded.evaluate(episodes=episodes, seed=seed)
+    print(f"mean return {score.mean:.2f}, standard deviation {score.std:.2f}, {episodes} greedy episodes", flush=True)
+    if video is not None:
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws into memory: it shall open no window
+        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+        film = loaded.film(video, rows=video_rows, seed=seed, max_steps=video_steps)
+        print(f"video: {video}, {film.frames} frames, returns {', '.join(f'{x:.1f}' for x in film.returns)}")
     return 0
 
 
