@@ -126,7 +126,7 @@ class Job:
         Raises:
             ConfigError: the environment cannot be made with render_mode="rgb_array".
         """
-        if self.factory in native.ids() and self.factory not in gym.registry:
+        if isinstance(self.factory, str) and self.factory in native.ids() and self.factory not in gym.registry:
             return self.rows(num_envs)
         own = {**(self.env_kwargs or {}), "render_mode": RENDER_MODE}
         serial = replace(self, launch=replace(self.launch, backend="serial"), env_kwargs=own)

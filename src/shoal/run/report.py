@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 DPI = 110
 SHOWN_EVALUATIONS = 20
+NOT_SHOWN = ("env", "algo", "seed", "pid", "versions", "reason")
+"""Keys of run.json that stand elsewhere on the page, or tell nobody anything."""
 STYLE = """
 :root { color-scheme: light dark }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem }
@@ -59,11 +61,11 @@ def html(
     picture: bytes,
 ) -> str:
     """The page, in one piece: the picture stands in it."""
-    results = {key: value for key, value in status.items() if key not in ("versions", "reason")}
+    results = {key: value for key, value in status.items() if key not in NOT_SHOWN}
     evaluations = [line for line in lines if line.get("eval/return") is not None][-SHOWN_EVALUATIONS:]
     parts = [
         f"<h1>{escape(title)}</h1>",
-        *([_section("What went wrong", f"<pre>{escape(str(status['reason']))}</pre>")] if "reason" in status else []),
+        *([_section("What ended it", f"<pre>{escape(str(status['reason']))}</pre>")] if "reason" in status else []),
         _section("Result", _pairs(results)),
         f'<img alt="Learning curves" src="data:image/png;base64,{base64.b64encode(picture).decode()}">',
         *([_section("Evaluations beside training", _evaluations(evaluations))] if evaluations else []),

@@ -8,7 +8,7 @@ import os
 import subprocess
 import tempfile
 from contextlib import suppress
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
     Frame = NDArray[np.uint8]
 
-CAPTION_HEIGHT = 20
+CAPTION_HEIGHT, GAP = 20, 2
 MIN_WIDTH, MAX_WIDTH = 160, 1920
-"""Pixels: of a tile, which smaller pictures are enlarged to, and of a grid, which larger ones are reduced to."""
+"""Pixels: of a picture, which smaller pictures are enlarged to, and of a grid, which larger ones are reduced to."""
+FRAME_GREY = 64
 MAX_GIF_FRAMES_PER_S = 50.0
-"""Viewers show faster ones slowly."""
+"""Viewers show faster ones slowly, so frames are left out."""
 ENCODINGS = {
     ".mp4": ("-c:v", "libx264", "-crf", "23", "-pix_fmt", "yuv420p", "-movflags", "+faststart"),
     # A palette for each frame: one for all would be known only after the last.
@@ -48,13 +49,18 @@ def check_target(path: Path) -> None:
 
 
 def tile(drawn: Frame, caption: str, *, dimmed: bool = False) -> Frame:
-    """A picture under its caption; a small one is enlarged by a whole factor, a dimmed one has half its brightness."""
+    """A picture under its caption, with a line to its right and below it.
+
+    A small picture is enlarged by a whole factor; a dimmed one has half its brightness.
+    """
     times = max(1, math.ceil(MIN_WIDTH / drawn.shape[1]))
-    shown = drawn.repeat(times, 0).repeat(times, 1) // (2 if dimmed else 1)
+    shown = drawn if times == 1 else drawn.repeat(times, 0).repeat(times, 1)
+    shown = shown >> 1 if dimmed else shown
     strip = Image.new("RGB", (shown.shape[1], CAPTION_HEIGHT))
     grey = "#909090" if dimmed else "white"
     ImageDraw.Draw(strip).text((4, 3), caption, fill=grey, font=ImageFont.load_default(12))
-    return np.concatenate([np.asarray(strip), shown])
+    framed = np.concatenate([np.asarray(strip), shown])
+    return np.pad(framed, ((0, GAP), (0, GAP), (0, 0)), constant_values=FRAME_GREY)
 
 
 def grid(tiles: Sequence[Frame]) -> Frame:
@@ -80,12 +86,14 @@ def write_video(path: Path, frames: Iterator[Frame], *, frames_per_s: float) -> 
         OSError: the encoder failed; the message is its own.
     """
     check_target(path)
+    if path.suffix == ".gif" and frames_per_s > MAX_GIF_FRAMES_PER_S:
+        every = math.ceil(frames_per_s / MAX_GIF_FRAMES_PER_S)
+        frames, frames_per_s = islice(frames, None, None, every), frames_per_s / every
     first = next(frames)
     height, width = first.shape[:2]
     draft = path.with_name(f".{os.getpid()}.{path.name}")
     raw = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{frames_per_s:g}", "-i", "-")
-    rate = ("-r", f"{MAX_GIF_FRAMES_PER_S:g}") if path.suffix == ".gif" and frames_per_s > MAX_GIF_FRAMES_PER_S else ()
-    command = [_ffmpeg(), "-v", "error", "-nostdin", "-y", *raw, *ENCODINGS[path.suffix], *rate, str(draft)]
+    command = [_ffmpeg(), "-v", "error", "-nostdin", "-y", *raw, *ENCODINGS[path.suffix], str(draft)]
     count = 0
     try:
         with (
