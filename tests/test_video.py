@@ -24,7 +24,13 @@ from shoal.types import ConfigError, EnvError
 
 RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 BLACK, GREY = (0, 0, 0), (FRAME_GREY,) * 3
-TINY = {"num_envs": 8, "num_steps": 16, "num_minibatches": 2, "update_epochs": 1, "total_timesteps": 128}
+TINY: dict[str, Any] = {
+    "num_envs": 8,
+    "num_steps": 16,
+    "num_minibatches": 2,
+    "update_epochs": 1,
+    "total_timesteps": 128,
+}
 
 
 class Counting(gym.Env[Any, Any]):

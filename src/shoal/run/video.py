@@ -55,7 +55,8 @@ def tile(drawn: Frame, caption: str, *, dimmed: bool = False) -> Frame:
     """
     times = max(1, math.ceil(MIN_WIDTH / drawn.shape[1]))
     shown = drawn if times == 1 else drawn.repeat(times, 0).repeat(times, 1)
-    shown = shown >> 1 if dimmed else shown
+    if dimmed:
+        shown = np.right_shift(shown, 1, dtype=np.uint8)
     strip = Image.new("RGB", (shown.shape[1], CAPTION_HEIGHT))
     grey = "#909090" if dimmed else "white"
     ImageDraw.Draw(strip).text((4, 3), caption, fill=grey, font=ImageFont.load_default(12))
