@@ -307,6 +307,7 @@ def _check_env(arguments: list[str]) -> int:
         steps: int = 5000,
         seed: int = 0,
         timeout: float = 30.0,
+        backend: Literal["serial", "workers"] = "serial",
         *,
         json: bool = False,
     ) -> Any:
@@ -318,10 +319,11 @@ def _check_env(arguments: list[str]) -> int:
             steps: random steps of the longest check.
             seed: of the environment and of the actions.
             timeout: seconds after which a call that has not returned counts as hanging.
+            backend: workers also steps rows of it in processes, which must do what rows of serial do.
             json: print one JSON object instead of the table.
         """
         settings = {"env_kwargs": read_kwargs(env_kwargs), "steps": steps, "seed": seed, "timeout_s": timeout}
-        return env, settings, json
+        return env, settings | {"backend": backend}, json
 
     about = f"{COMMANDS['check-env']}\n\nExit status: 0, no errors; 1, errors; 2, a mistake in the options."
     env, settings, as_json = tyro.cli(options, prog="shoal check-env", args=arguments, description=about)
