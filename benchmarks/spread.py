@@ -3,9 +3,9 @@
 python -m benchmarks.spread           five seeds, appended to benchmarks/results/spread.json as each ends
 python -m benchmarks.spread --seeds 0 1
 
-The scripted team knows where everybody is: it gives each agent the landmark that makes the sum of ways least, and each
-drives there. The bar, set before seeds 0 to 4 were run (settings were chosen on seed 100): each seed's greedy policy, one
-for all three agents, who see only what the environment shows them, closes at least BAR of the gap between the two.
+The scripted team knows where everybody is: it gives each agent the landmark that makes the sum of ways least, and
+each drives there. The bar, set before seeds 0 to 4 were run (settings were chosen on seeds from 100 on): each seed's
+greedy policy, one for all three agents, who see what the environment shows them, closes at least BAR of the gap.
 """
 
 from __future__ import annotations

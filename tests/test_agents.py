@@ -12,6 +12,7 @@ from pettingzoo.classic.tictactoe import tictactoe
 from pettingzoo.test import api_test, parallel_api_test
 
 from shoal.envs.agents import AgentsEnv
+from shoal.envs.check import check_env
 from shoal.envs.make import make
 from shoal.envs.noughts import Noughts
 from shoal.types import ConfigError, EnvError, Ready
@@ -269,3 +270,11 @@ def test_noughts_and_crosses_is_a_draw_when_played_well() -> None:
         assert not step(game, [cell, cell]).terminated.any()
     ready = step(game, [2, 2])
     assert listed(ready, "terminated", "reward", "valid") == [[True, True], [1, -1], [True, True]]
+
+
+def test_check_env_points_to_pettingzoos_own_tests() -> None:
+    """The checks of `check-env` are for one agent."""
+    report = check_env(Shift)
+    assert not report.ok
+    assert "has several agents" in str(report)
+    assert "parallel_api_test" in str(report)

@@ -13,7 +13,7 @@ from shoal.envs import native
 from shoal.envs.crew import Workers
 from shoal.envs.make import make
 from shoal.envs.vec_env import VecEnv
-from tests.contract.toys import Corridor, Lamps, make_pointer
+from tests.contract.toys import Alone, Corridor, Lamps, make_pointer
 from tests.contract.trees import FlatCrane, FlatRows
 
 
@@ -50,6 +50,8 @@ BACKENDS = [
     Backend("serial-multi-discrete", lambda n: make(Lamps, n), Lamps),
     Backend("serial-box-action", lambda n: make(make_pointer, n), make_pointer),
     Backend("serial-nested", FlatRows, FlatCrane),
+    Backend("agents-multi-discrete", lambda n: make(lambda: Alone(Lamps()), n), Lamps),
+    Backend("agents-box-action", lambda n: make(lambda: Alone(make_pointer()), n), make_pointer),
     Backend("workers-multi-discrete", lambda n: make(Lamps, n, backend="workers", workers=Workers(3)), Lamps),
 ]
 

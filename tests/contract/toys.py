@@ -78,3 +78,35 @@ class Pointer(gym.Env[Any, Any]):
 def make_pointer() -> gym.Env[Any, Any]:
     """The pointer with its time limit."""
     return TimeLimit(Pointer(), 40)
+
+
+class Alone:
+    """A Gymnasium environment as a game of one agent, in the interface of `pettingzoo.ParallelEnv`."""
+
+    possible_agents = ("agent_0",)
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        self.env = env
+        self.agents: list[str] = []
+
+    @property
+    def unwrapped(self) -> Any:
+        return self.env.unwrapped
+
+    def observation_space(self, agent: str) -> Any:
+        return self.env.observation_space
+
+    def action_space(self, agent: str) -> Any:
+        return self.env.action_space
+
+    def reset(self, **start: Any) -> Any:
+        self.agents = ["agent_0"]
+        return tuple({"agent_0": part} for part in self.env.reset(**start))
+
+    def step(self, actions: dict[str, Any]) -> Any:
+        made = self.env.step(actions["agent_0"])
+        self.agents = [] if made[2] or made[3] else ["agent_0"]
+        return tuple({"agent_0": part} for part in made)
+
+    def close(self) -> None:
+        self.env.close()

@@ -19,6 +19,7 @@ from shoal.envs.check_values import check_spaces
 from shoal.envs.check_watch import TimeUp, place, within
 from shoal.envs.check_workers import check_workers
 from shoal.envs.crew import Workers
+from shoal.envs.games import is_game
 from shoal.envs.make import factory_of
 from shoal.envs.processes import START_S
 from shoal.envs.python_env import check_alike
@@ -180,6 +181,10 @@ class Check:
         began = time.perf_counter()
         self.envs.append(self.factory())
         self.startup_s += time.perf_counter() - began
+        if is_game(self.envs[0]):
+            self.found.error("make", "has several agents", "pettingzoo.test checks it: parallel_api_test or api_test")
+            self.blocked = True
+            return
         self.envs.append(self.factory())
         if self.envs[0].unwrapped is self.envs[1].unwrapped:
             says = "made twice, it is the same object"

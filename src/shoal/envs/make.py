@@ -81,6 +81,13 @@ def make(
     factory = factory_of(env, env_kwargs or {})
     if backend == "workers":
         return processes.make(factory, num_envs, name=name, info_keys=info_keys, workers=workers)
+    return _in_process(factory, num_envs, name, info_keys)
+
+
+def _in_process(
+    factory: Callable[[], Any], num_envs: int, name: str, info_keys: tuple[str, ...]
+) -> serial.SerialEnv | AgentsEnv:
+    """Rows of one agent or of several, which shows in what the factory makes."""
     envs = make_envs(factory, num_envs, name=name)
     try:
         return (AgentsEnv if is_game(envs[0]) else serial.SerialEnv)(envs, name, info_keys=info_keys)
