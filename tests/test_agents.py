@@ -15,6 +15,7 @@ from shoal.envs.agents import AgentsEnv
 from shoal.envs.check import check_env
 from shoal.envs.make import make
 from shoal.envs.noughts import Noughts
+from shoal.envs.pictures import Pictures
 from shoal.types import ConfigError, EnvError, Ready
 from tests.games import Ring, Shift
 
@@ -232,6 +233,14 @@ def test_agents_with_other_spaces_are_padded() -> None:
     moving.recv()
     moving.send(slice(None), np.full((2, 5), 0.5, np.float32))
     assert moving.recv().valid.all()
+
+
+def test_rows_draw_their_environment() -> None:
+    """Every agent's row shows the whole."""
+    env = started("mpe2.simple_spread_v3:parallel_env", 2, env_kwargs={"render_mode": "rgb_array"})
+    pictures = Pictures(env)
+    assert pictures.now(0).tobytes() == pictures.now(2).tobytes()
+    assert pictures.now(0).tobytes() != pictures.now(3).tobytes()
 
 
 def test_wrong_uses_are_refused() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from shoal.algos import ppo
+from shoal.algos import a2c, ppo
 from shoal.envs.make import make
 from shoal.math.returns import gae, n_step
 from shoal.nets.acting import Acting
@@ -199,6 +199,20 @@ def test_evaluation_counts_every_agent() -> None:
     env = make(Shift, 2)
     score = evaluate(wrap(Clock(), env.spec), env, episodes=6, acting=Acting(1))
     assert score.lengths.tolist() == [2, 2, 2, 3, 3, 3, 3, 3, 3] * 2
+
+
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("algo", [ppo, a2c])
+def test_a_rollout_without_a_whole_step_teaches_nothing(algo: Any, *, native: bool) -> None:
+    """After the first turn no step is complete: nothing is updated; weights and losses stay finite from there on."""
+    env = make(Ring, 1)
+    policy = make_policy(env.spec, Network(hidden=(8,), normalise_obs=True), 1)
+    extra = {"num_minibatches": 1, "norm_adv": False} if algo is ppo else {}
+    run: Any = SingleRun(3, native=native)
+    algo.train(algo.Config(num_envs=1, num_steps=1, **extra), env, run, policy)
+    assert len(run.logged["train/learning_rate"]) == 2
+    assert all(torch.isfinite(p).all() for p in policy.parameters())
+    assert all(np.isfinite(values).all() for values in run.logged.values())
 
 
 @pytest.mark.parametrize("continuous", [False, True])

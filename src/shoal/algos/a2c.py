@@ -99,6 +99,9 @@ def train(cfg: A2C, env: VecEnv, run: Run, policy: nn.Module | None = None) -> n
     plan = lower(policy, env.spec, pack(policy), **settings) if acting.native else None
     update = native_update(plan, optimizer, cfg, run) if plan else torch_update(policy, optimizer, cfg, run)
     for rollout in loop:
+        if not rollout.valid.any():  # games of turns, so short a rollout that nobody's step is complete
+            stream.publish(policy)
+            continue
         if cfg.anneal == "linear":
             left = 1 - (stream.env_steps - rollout.reward.numel()) / cfg.total_timesteps
             optimizer.param_groups[0]["lr"] = cfg.learning_rate * left

@@ -126,6 +126,9 @@ def train(cfg: PPO, env: VecEnv, run: Run, policy: nn.Module | None = None) -> n
     plan = lower(policy, env.spec, pack(policy), **settings) if acting.native else None
     update = native_update(plan, optimizer, cfg, run) if plan else torch_update(policy, optimizer, cfg, run)
     for rollout in loop:
+        if not rollout.valid.any():  # games of turns, so short a rollout that nobody's step is complete
+            stream.publish(policy)
+            continue
         if cfg.anneal == "linear":
             left = 1 - (stream.env_steps - rollout.reward.numel()) / cfg.total_timesteps
             optimizer.param_groups[0]["lr"] = cfg.learning_rate * left
@@ -219,7 +222,7 @@ def minibatches(rng: np.random.Generator, valid: Tensor, parts: int, *, rows: bo
     whole = np.arange(valid.shape[1]) if rows else np.flatnonzero(valid.cpu().numpy())
     shuffled = rng.permutation(whole).astype(np.int32)
     edges = [len(shuffled) * part // parts for part in range(parts + 1)]
-    yield from (shuffled[first:last] for first, last in pairwise(edges))
+    yield from (shuffled[first:last] for first, last in pairwise(edges) if last > first)
 
 
 def take(steps: Steps, index: Tensor, *, rows: bool) -> Steps:

@@ -46,6 +46,7 @@ class AgentsEnv:
         _check_alike(envs, name)
         self.games: list[Game] = [game_of(env) for env in envs]
         self.agents = agents = self.games[0].agents
+        self.metadata: dict[str, Any] = getattr(envs[0], "metadata", {})
         self._groups = groups_of(envs[0])
         observation, action = common_spaces(envs[0], name, groups=len(self._groups))
         if len(self._groups) > 1:
@@ -143,6 +144,10 @@ class AgentsEnv:
                 lost.append(f"{self.spec.env_id}: {named} {reason}; its episode is cut as truncated")
         self._ready()
         return lost
+
+    def render(self, row: int) -> Any:
+        """What the environment of `row` draws."""
+        return self.envs[row // len(self.agents)].render()
 
     def close(self) -> None:
         """Closes every environment."""
