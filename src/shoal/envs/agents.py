@@ -129,8 +129,8 @@ class AgentsEnv:
         saved, here = map_tree(np.shape, state["obs"]), map_tree(np.shape, self.out.obs)
         if len(state["starts"]) != len(self.envs) or saved != here:
             raise ConfigError(
-                f"{self.spec.env_id}: the saved state holds {len(state['starts'])} environments with observations "
-                f"{saved}, but here are {len(self.envs)} with {here}"
+                f"{self.spec.env_id}: the saved state holds {len(state['starts'])} environments, rows of observations "
+                f"{saved}; here are {len(self.envs)} with {here}"
             )
         self._in_flight.stop()
         self.out.clear()

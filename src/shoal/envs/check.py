@@ -51,7 +51,7 @@ RUNS_OF_REPEATS = 16
 
 
 def check_env(
-    env: str | Callable[..., gym.Env[Any, Any]],
+    env: str | Callable[..., Any],
     *,
     steps: int = 5000,
     seed: int = 0,

@@ -38,20 +38,9 @@ DISK_FULL = "the run goes on from its last checkpoint with `shoal resume` once t
 class Stream(Protocol):
     """What the loop needs of a stream."""
 
-    @property
-    def env_steps(self) -> int:
-        """Steps so far."""
-        ...
-
-    @property
-    def version(self) -> int:
-        """Weights published so far."""
-        ...
-
-    @property
-    def episodes(self) -> Episodes:
-        """The episodes that ended in the last batch."""
-        ...
+    env_steps: int
+    version: int
+    episodes: Episodes
 
     def __next__(self) -> Any:
         """The next batch."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -13,13 +13,13 @@ import torch
 
 from shoal.nets.acting import Acting
 from shoal.stream.rollouts import Rollouts, rollouts
-from shoal.types import ConfigError, check_ranges
+from shoal.types import ConfigError, Episodes, check_ranges
 
 if TYPE_CHECKING:
     from torch import nn
 
     from shoal.envs.vec_env import VecEnv
-    from shoal.types import Episodes, Steps
+    from shoal.types import Steps
 
 POOL_STREAM = 2
 """The word behind the seed that draws opponents."""
@@ -87,20 +87,9 @@ class PastVersions:
         self._opponents = [copy.deepcopy(policy).eval() for _ in parts]
         self._pool = [_weights(policy)]
         self._drawn = [0] * len(parts)
+        self.env_steps = 0
         self._stream = rollouts(env, self._policies(policy), cast=cast, **settings)
-
-    @property
-    def env_steps(self) -> int:
-        """Steps of the learner's rows."""
-        return self._stream.env_steps // self._agents
-
-    @property
-    def episodes(self) -> Episodes:
-        """The learner's episodes of the last rollout."""
-        found = self._stream.episodes
-        own = np.isin(found.rows, self.rows)
-        info = {key: values[own] for key, values in found.info.items()}
-        return replace(found, returns=found.returns[own], lengths=found.lengths[own], info=info, rows=found.rows[own])
+        self.episodes = self._stream.episodes
 
     def __iter__(self) -> PastVersions:
         """Itself."""
@@ -108,7 +97,13 @@ class PastVersions:
 
     def __next__(self) -> Steps:
         """The learner's part of the next rollout."""
-        return next(self._stream)["learner"]
+        steps = next(self._stream)["learner"]
+        self.env_steps = self._stream.env_steps // self._agents
+        found = self._stream.episodes
+        own = np.isin(found.rows, self.rows)
+        info = {key: values[own] for key, values in found.info.items()}
+        self.episodes = Episodes(found.returns[own], found.lengths[own], info, found.rows[own])
+        return steps
 
     def publish(self, policy: nn.Module) -> int:
         """Gives the acting side the learner's weights, perhaps adds them to the pool, and draws the opponents."""
@@ -132,7 +127,7 @@ class PastVersions:
         self._pool = [{name: torch.as_tensor(x).clone() for name, x in one.items()} for one in state["pool"]]
         self._drawn, self._rng.bit_generator.state = list(state["drawn"]), state["rng"]
         lost = self._stream.restore(state["stream"], self._policies(policy))
-        self.version = self._stream.version
+        self.version, self.env_steps = self._stream.version, self._stream.env_steps // self._agents
         return lost
 
     def _draw(self) -> int:
