@@ -68,22 +68,24 @@ def test_the_learner_changes_seats() -> None:
 
 
 def test_opponents_are_past_versions() -> None:
-    """A version joins every second update; with latest=0 opponents are of the pool alone, and the oldest leaves."""
-    stream, policy = stream_of(SelfPlay(every=2, pool=2, latest=0.0))
+    """A version joins every second update, then every fourth; with latest=0 opponents are of the pool alone."""
+    stream, policy = stream_of(SelfPlay(every=2, pool=3, latest=0.0))
     learner: Any = stream._stream._seats[0].policy
     met: list[list[int]] = []
-    for update in range(1, 13):
+    for update in range(1, 15):
         next(stream)
         assert done_by(stream, "learner") == [policy.logits.argmax().item()]
         met.append(sorted({*done_by(stream, "opponent_0"), *done_by(stream, "opponent_1")}))
         policy.choose(update // 3)
         stream.publish(learner)
-    # In the pool after updates 2, 4, 6, ...: [0, 0], [0, 1], [1, 2], [2, 2], [2, 3], [3, 4]
-    assert met[:3] == [[0]] * 3
-    allowed = [{0}, {0}, {0}, {0}, {0, 1}, {0, 1}, {1, 2}, {1, 2}, {2}, {2}, {2, 3}, {2, 3}]
+    # Published by update: 0 0 1 1 1 2 2 2 3 3 3 4. In the pool: from the start 0; after update 2 0 0; 4 0 0 1; 6: full,
+    # so 0 1 and every fourth from now on; 8 0 1 2; 10: no fourth; 12: full, so 0 2 and every eighth from now on.
+    assert met[:4] == [[0]] * 4
+    allowed = [{0}] * 4 + [{0, 1}] * 4 + [{0, 1, 2}] * 4 + [{0, 2}] * 2
     assert all(set(found) <= there for found, there in zip(met, allowed, strict=True))
-    assert {2} in map(set, met)
-    assert len({tuple(found) for found in met}) >= 4
+    assert {1, 2} <= {action for found in met for action in found}
+    assert stream.state()["every"] == 8
+    assert [int(one["module.logits"].argmax()) for one in stream.state()["pool"]] == [0, 2]
 
 
 def test_the_latest_policy_alone() -> None:

@@ -95,9 +95,10 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "gamma": 0.98,
             "gae_lambda": 0.9,
             "ent_coef": 0.05,
-            "total_timesteps": 1_000_000,
+            "anneal": "linear",
+            "total_timesteps": 600_000,
             "network": {"hidden": [128, 128], "activation": "relu"},
-            "self_play": {"every": 5, "pool": 60, "opponents": 1},
+            "self_play": {"every": 5, "pool": 40, "latest": 0.3, "opponents": 2},
         },
     },
     "a2c": {

@@ -33,7 +33,8 @@ class SelfPlay:
     """Updates after which the policy joins the pool of its past versions; 0: the policy plays all agents and learns
     from all of them, and there are no past versions."""
     pool: int = 20
-    """Past versions kept, at most; more make the opponents more varied and older."""
+    """Past versions kept, at most; more make the opponents more varied. When it is full, every other one leaves, and
+    from then on half as many join: the pool goes back to the untrained policy, in even steps."""
     latest: float = 0.5
     """How often an opponent is the policy as it is now instead of a past version; more chases the newest mistakes."""
     opponents: int = 2
@@ -41,7 +42,7 @@ class SelfPlay:
 
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
-        check_ranges(self, every=(0, inf), pool=(1, inf), latest=(0, 1), opponents=(1, inf))
+        check_ranges(self, every=(0, inf), pool=(2, inf), latest=(0, 1), opponents=(1, inf))
 
 
 def against(past: SelfPlay, env: VecEnv, policy: nn.Module, **settings: Any) -> Rollouts | PastVersions:
@@ -87,6 +88,7 @@ class PastVersions:
         self._opponents = [copy.deepcopy(policy).eval() for _ in parts]
         self._pool = [_weights(policy)]
         self._drawn = [0] * len(parts)
+        self._every = past.every
         self.env_steps = 0
         self._stream = rollouts(env, self._policies(policy), cast=cast, **settings)
         self.episodes = self._stream.episodes
@@ -107,8 +109,11 @@ class PastVersions:
 
     def publish(self, policy: nn.Module) -> int:
         """Gives the acting side the learner's weights, perhaps adds them to the pool, and draws the opponents."""
-        if (self.version + 1) % self.past.every == 0:
-            self._pool = [*self._pool, _weights(policy)][-self.past.pool :]
+        if (self.version + 1) % self._every == 0:
+            if len(self._pool) == self.past.pool:
+                self._pool, self._every = self._pool[::2], 2 * self._every
+            if (self.version + 1) % self._every == 0:
+                self._pool.append(_weights(policy))
         self._drawn = [self._draw() for _ in self._opponents]
         self.version = self._stream.publish(self._policies(policy))
         return self.version
@@ -118,6 +123,7 @@ class PastVersions:
         return {
             "stream": self._stream.state(),
             "pool": list(self._pool),
+            "every": self._every,
             "drawn": list(self._drawn),
             "rng": self._rng.bit_generator.state,
         }
@@ -125,6 +131,7 @@ class PastVersions:
     def restore(self, state: dict[str, Any], policy: nn.Module) -> list[str]:
         """Continues from `state`, against the same opponents."""
         self._pool = [{name: torch.as_tensor(x).clone() for name, x in one.items()} for one in state["pool"]]
+        self._every = state["every"]
         self._drawn, self._rng.bit_generator.state = list(state["drawn"]), state["rng"]
         lost = self._stream.restore(state["stream"], self._policies(policy))
         self.version, self.env_steps = self._stream.version, self._stream.env_steps // self._agents
