@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -58,10 +59,10 @@ def make_model(env_id: str, args: argparse.Namespace, seed: int) -> PPO:
     return PPO("MlpPolicy", env, seed=seed, device="cpu", **hyperparameters(args))
 
 
-def greedy_mean(model: PPO, env: VecEnv) -> float:
+def greedy_mean(model: BaseAlgorithm, env: VecEnv) -> float:
     """Return the mean return of 100 fresh greedy episodes, one in each row."""
     mean, _ = evaluate_policy(model, env, n_eval_episodes=EVAL_ROWS, deterministic=True)
-    return float(mean)
+    return float(np.mean(mean))
 
 
 class Watch(BaseCallback):
