@@ -13,6 +13,7 @@ from torch import nn
 
 from shoal import algos
 from shoal.algos.presets import preset
+from shoal.envs import randomise
 from shoal.envs.crew import Workers
 from shoal.envs.make import import_object, make
 from shoal.nets.policy import wrap
@@ -105,13 +106,14 @@ class Job:
     reopened: bool = False
     """Whether it was read from a run directory, which holds names only."""
 
-    def rows(self, num_envs: int) -> VecEnv:
-        """Rows of the environment."""
-        launch = self.launch
+    def rows(self, num_envs: int, *, playing: bool = False) -> VecEnv:
+        """Rows of the environment; those that evaluation plays draw from the whole of a range that widens."""
+        launch, env_kwargs = self.launch, self.env_kwargs or {}
         settings: dict[str, Any] = {"backend": launch.backend, "num_threads": launch.threads()}
         settings |= {"info_keys": tuple(launch.info_keys), "workers": launch.workers()}
         try:
-            return make(self.factory, num_envs, env_kwargs=self.env_kwargs, **settings)
+            env_kwargs = randomise.whole(env_kwargs) if playing else env_kwargs
+            return make(self.factory, num_envs, env_kwargs=env_kwargs, **settings)
         except ConfigError as error:
             if not self.reopened or callable(self.factory):
                 raise
@@ -151,7 +153,7 @@ def to_toml(launch: Launch, config: Any, env_kwargs: dict[str, Any] | None) -> d
     """The configuration of a run as TOML holds it: no nulls, tables for nested parts, the preset spelled out."""
     whole = asdict(launch) | {"preset": None, "algorithm": asdict(config)}
     if env_kwargs:
-        whole["env_kwargs"] = env_kwargs
+        whole["env_kwargs"] = randomise.as_text(env_kwargs)
     return without_none(whole)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 
-from shoal.envs import native, serial
+from shoal.envs import native, randomise, serial
 from shoal.envs import workers as processes
 from shoal.types import ConfigError
 
@@ -42,7 +42,8 @@ def make(
         backend: `native` (C++), `serial` (Python, in this process), `workers` (Python, in processes), or `auto`: native
             where the id is built in, else serial.
         num_threads: threads that step native rows, the caller included; it changes no result.
-        env_kwargs: keywords of the environment's constructor, or parameters of the native one.
+        env_kwargs: keywords of the environment's constructor, or parameters of the native one. A distribution, or its
+            text (`uniform:-12,-8`), has every episode draw that parameter; `Ready.info` has it as env/NAME.
         info_keys: numbers that every episode's last info holds; `Ready.info` has them at ended rows (not native).
         workers: how many processes, and what follows when one of them fails (workers only).
 
@@ -54,6 +55,7 @@ def make(
         raise ConfigError(f"unknown backend {backend!r}{hint}; use auto, {' or '.join(BACKENDS)}")
     if num_envs < 1 or num_threads < 1:
         raise ConfigError(f"num_envs and num_threads must be at least 1, got {num_envs} and {num_threads}")
+    fixed, ranges = randomise.split(env_kwargs or {}, num_envs)
     built_in = isinstance(env, str) and env in native.ids()
     if backend == "native" and not built_in:
         hint = _near(env, native.ids()) if isinstance(env, str) else ""
@@ -65,10 +67,11 @@ def make(
             raise ConfigError(f"the native {env} has no infos; backend='serial' has the keys {info_keys}")
         return native.make(env, num_envs, num_threads=num_threads, env_kwargs=env_kwargs)
     name = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
-    factory = factory_of(env, env_kwargs or {})
+    factory = factory_of(env, fixed)
+    settings: dict[str, Any] = {"name": name, "info_keys": info_keys, "ranges": ranges}
     if backend == "workers":
-        return processes.make(factory, num_envs, name=name, info_keys=info_keys, workers=workers)
-    return serial.make(factory, num_envs, name=name, info_keys=info_keys)
+        return processes.make(factory, num_envs, workers=workers, **settings)
+    return serial.make(factory, num_envs, **settings)
 
 
 def factory_of(env: str | Callable[..., gym.Env[Any, Any]], env_kwargs: dict[str, Any]) -> Callable[[], Any]:

@@ -1,0 +1,111 @@
+"""LunarLander under gravities that it was and was not trained for: one policy trained with randomised gravity, one without.
+
+python -m benchmarks.randomised_gravity                  seeds 0 to 4, appends to benchmarks/results/randomised_gravity.jsonl
+python -m benchmarks.randomised_gravity --seeds 100      another seed
+python -m benchmarks.randomised_gravity --seeds          only sums up what stands there, in randomised_gravity.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import shoal
+from benchmarks import machine
+
+RESULTS = Path(__file__).parent / "results"
+ENV = "LunarLander-v3"
+LOW, HIGH, USUAL = -11.9, -2.0, -10.0
+GRID = (-11.9, -11.0, -10.0, -9.0, -8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0)
+BAR = 200.0
+EPISODES = 100
+ARMS: dict[str, dict[str, Any]] = {
+    "fixed": {},
+    "randomised": {"gravity": f"uniform:{LOW},{HIGH}"},
+}
+"""What differs between the two: the settings are those of the preset, the limits below are the same."""
+SETTINGS: dict[str, Any] = {"total_timesteps": 1_000_000, "stop_at": float("inf")}
+
+
+def measure(arm: str, seed: int) -> dict[str, Any]:
+    """One training, and the greedy return under each gravity of the grid."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = shoal.train(ENV, seed=seed, panel="none", run_dir=folder, env_kwargs=ARMS[arm], **SETTINGS)
+        returns: dict[str, float] = {}
+        for gravity in GRID:
+            loaded = shoal.load(result.path, env_kwargs={"gravity": gravity})
+            returns[str(gravity)] = round(loaded.evaluate(episodes=EPISODES, seed=seed + 1000).mean, 2)
+    return {
+        "arm": arm,
+        "seed": seed,
+        "steps": result.steps,
+        "seconds": round(result.seconds, 2),
+        "returns": returns,
+        "least": min(returns.values()),
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine.describe(),
+        "versions": machine.versions(),
+    }
+
+
+def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """The results file: the mean over seeds of the least return on the grid, with and without randomisation."""
+    least = {arm: [line["least"] for line in lines if line["arm"] == arm] for arm in ARMS}
+    by_gravity = {
+        arm: {g: round(float(np.mean([x["returns"][g] for x in lines if x["arm"] == arm])), 1) for g in map(str, GRID)}
+        for arm in ARMS
+    }
+    kept = {arm: sum(value >= BAR for value in values) for arm, values in least.items()}
+    note = "; ".join(
+        f"{arm}: least return on the grid of each seed {', '.join(f'{v:.1f}' for v in values)}, "
+        f"{kept[arm]} of {len(values)} seeds >= {BAR:g} everywhere"
+        for arm, values in least.items()
+    )
+    means = {arm: round(float(np.mean(values)), 1) for arm, values in least.items()}
+    row = {
+        "claim": f"{ENV}, gravity {LOW:g} to {HIGH:g}: least greedy return on the grid, randomised against fixed",
+        "ours": means["randomised"],
+        "theirs": means["fixed"],
+        "ratio": None,
+        "bar": BAR,
+        "unit": "return",
+        "note": note,
+    }
+    info = {"machine": machine.describe(), "versions": machine.versions()}
+    return {
+        "name": "randomised gravity",
+        "date": lines[-1]["date"],
+        **info,
+        "rows": [row],
+        "returns": by_gravity,
+    }
+
+
+def main() -> None:
+    """Trains and evaluates both arms of each seed, and sums up all that was ever run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="*", default=list(range(5)))
+    parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--out", type=Path, default=RESULTS / "randomised_gravity.jsonl")
+    options = parser.parse_args()
+    for seed in options.seeds:
+        for arm in options.arms:
+            line = measure(arm, seed)
+            with options.out.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            print({k: v for k, v in line.items() if k not in ("machine", "versions")}, flush=True)
+    lines = [json.loads(line) for line in options.out.read_text().splitlines()]
+    if {line["arm"] for line in lines} == set(ARMS):
+        result = summary(lines)
+        options.out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+        print(result["rows"][0]["note"])
+
+
+if __name__ == "__main__":
+    main()
