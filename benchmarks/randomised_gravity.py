@@ -1,8 +1,8 @@
-"""LunarLander under gravities that it was and was not trained for: one policy trained with randomised gravity, one without.
+"""LunarLander under gravities that a policy was and was not trained for: randomised gravity against a fixed one.
 
-python -m benchmarks.randomised_gravity                  seeds 0 to 4, appends to benchmarks/results/randomised_gravity.jsonl
-python -m benchmarks.randomised_gravity --seeds 100      another seed
-python -m benchmarks.randomised_gravity --seeds          only sums up what stands there, in randomised_gravity.json
+python -m benchmarks.randomised_gravity              seeds 0 to 4; appends to results/randomised_gravity.jsonl
+python -m benchmarks.randomised_gravity --seeds 100  another seed
+python -m benchmarks.randomised_gravity --seeds      only sums up what stands there, in randomised_gravity.json
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include "bind/native.hpp"
@@ -21,15 +22,15 @@ namespace {
 /// One environment of the build.
 struct Entry {
   EnvInfo (*info)();
-  std::unique_ptr<Rows> (*make)(int num_rows, const ParamMap& params);
+  std::unique_ptr<Rows> (*make)(int num_rows, const ParamMap& params, const std::vector<Draw>& draws);
 };
 
 template <class E>
 constexpr Entry entry_of() {
   static_assert(require_env<E>());
   return {[] { return env_info<E>(); },
-          [](int num_rows, const ParamMap& params) -> std::unique_ptr<Rows> {
-            return std::make_unique<Pool<E>>(num_rows, params);
+          [](int num_rows, const ParamMap& params, const std::vector<Draw>& draws) -> std::unique_ptr<Rows> {
+            return std::make_unique<Pool<E>>(num_rows, params, draws);
           }};
 }
 
@@ -138,22 +139,61 @@ T* writable(const NativePool::Array& array, const char* name, const char* dtype,
   return static_cast<T*>(array.data());
 }
 
-StepOut out_from(const StepOut& out, int row, int obs_size) {
+StepOut out_from(const StepOut& out, int row, int obs_size, int num_drawn) {
   const std::ptrdiff_t i = row;
   return {out.obs + i * obs_size,       out.reward + i,         out.terminated + i,    out.truncated + i,
-          out.final_obs + i * obs_size, out.episode_return + i, out.episode_length + i};
+          out.final_obs + i * obs_size, out.episode_return + i, out.episode_length + i, out.drawn + i * num_drawn};
+}
+
+/// One distribution as Python gives it: the parameter, the kind, its numbers, and where and how long a range widens.
+using GivenDraw = std::tuple<std::string, std::string, std::vector<double>, double, double>;
+
+std::vector<Draw> read_draws(const std::vector<GivenDraw>& given) {
+  static constexpr std::array<std::string_view, 4> kinds{"uniform", "loguniform", "normal", "choice"};
+  static constexpr std::array<std::size_t, 4> counts{2, 2, 4, 0};
+  std::vector<Draw> draws;
+  for (const auto& [name, kind, numbers, start, over_steps] : given) {
+    const auto at = static_cast<std::size_t>(std::find(kinds.begin(), kinds.end(), kind) - kinds.begin());
+    if (at == kinds.size() || numbers.empty() || (counts[at] != 0 && numbers.size() != counts[at])) {
+      throw std::invalid_argument(name + ": no distribution '" + kind + "' of " + std::to_string(numbers.size()) +
+                                  " numbers");
+    }
+    draws.push_back({name, static_cast<Draw::Kind>(at), numbers, start, over_steps});
+  }
+  return draws;
+}
+
+/// Which rows stick to their previous action: bool [rows], of each one's seed and steps since.
+nb::ndarray<nb::numpy, bool> sticky_rows(const NativePool::ConstArray& seeds, const NativePool::ConstArray& steps,
+                                         double probability) {
+  const std::size_t rows = seeds.ndim() == 1 ? seeds.shape(0) : 0;
+  require_array<std::uint64_t>(seeds, "seeds", "uint64", {rows});
+  require_array<std::int64_t>(steps, "steps", "int64", {rows});
+  auto* data = new bool[rows];
+  const nb::capsule owner(data, [](void* held) noexcept { delete[] static_cast<bool*>(held); });
+  for (std::size_t i = 0; i < rows; ++i) {
+    data[i] = sticks(static_cast<const std::uint64_t*>(seeds.data())[i],
+                     static_cast<const std::int64_t*>(steps.data())[i], probability);
+  }
+  return {data, {rows}, owner};
 }
 
 }  // namespace
 
-std::unique_ptr<Rows> make_rows(std::string_view id, int num_rows, const ParamMap& params) {
-  return find_entry(id).make(num_rows, params);
+std::unique_ptr<Rows> make_rows(std::string_view id, int num_rows, const ParamMap& params,
+                                const std::vector<Draw>& draws) {
+  return find_entry(id).make(num_rows, params, draws);
 }
 
-NativePool::NativePool(std::string_view id, int num_rows, int num_threads, const ParamMap& params)
-    : rows_(make_rows(id, num_rows, params)), team_(num_threads) {}
+NativePool::NativePool(std::string_view id, int num_rows, int num_threads, const ParamMap& params,
+                       const std::vector<Draw>& draws, const Shaping& shaping)
+    : rows_(make_rows(id, num_rows, params, draws)), team_(num_threads) {
+  if (!shaping.plain()) {
+    rows_ = std::make_unique<Shaped>(std::move(rows_), shaping);
+  }
+}
 
-void NativePool::attach(std::array<Array, 7> arrays) {
+void NativePool::attach(std::array<Array, 8> arrays) {
   require_idle("attach");
   const auto rows = static_cast<std::size_t>(rows_->num_rows());
   const auto obs_size = static_cast<std::size_t>(rows_->obs_size());
@@ -163,7 +203,9 @@ void NativePool::attach(std::array<Array, 7> arrays) {
                     writable<std::uint8_t>(arrays[3], "truncated", "uint8 or bool", {rows}),
                     writable<float>(arrays[4], "final_obs", "float32", {rows, obs_size}),
                     writable<double>(arrays[5], "episode_return", "float64", {rows}),
-                    writable<std::int64_t>(arrays[6], "episode_length", "int64", {rows})};
+                    writable<std::int64_t>(arrays[6], "episode_length", "int64", {rows}),
+                    writable<double>(arrays[7], "drawn", "float64",
+                                     {rows, static_cast<std::size_t>(rows_->num_drawn())})};
   out_ = out;
   arrays_ = std::move(arrays);
 }
@@ -249,7 +291,7 @@ void NativePool::Flight::step(void* self, int task) noexcept {
   const auto* actions = static_cast<const std::byte*>(flight.actions.data()) +
                         static_cast<std::size_t>(done) * static_cast<std::size_t>(rows.action_size()) * bytes;
   rows.step_rows(first, std::min(flight.rows_per_task, flight.count - done), actions,
-                 out_from(flight.pool->out_, first, rows.obs_size()));
+                 out_from(flight.pool->out_, first, rows.obs_size(), rows.num_drawn()));
 }
 
 void NativePool::send(int slot, int first, int count, ConstArray actions) {
@@ -300,11 +342,24 @@ void NativePool::restore(const ConstArray& bytes) {
 void bind_env(nb::module_& module) {
   using shoal::NativePool;
   module.def("env_ids", &shoal::env_ids, "Ids of the native environments, sorted.");
+  module.def("sticky_rows", &shoal::sticky_rows, "seeds"_a.noconvert(), "steps"_a.noconvert(), "probability"_a,
+             "Which rows stick to their previous action: of the seed of each and its steps since.");
   module.def("env_info", &shoal::info_dict, "id"_a,
              "What is known of a native environment: spaces, limits, parameters with their defaults.");
   nb::class_<NativePool>(module, "Pool", "Rows of one native environment, stepped in place by a team of threads.")
-      .def(nb::init<std::string_view, int, int, const shoal::ParamMap&>(), "id"_a, "num_rows"_a, "num_threads"_a,
-           "params"_a)
+      .def(
+          "__init__",
+          [](NativePool* self, std::string_view id, int num_rows, int num_threads, const shoal::ParamMap& params,
+             const std::vector<shoal::GivenDraw>& draws, int frame_stack, double sticky_actions, double reward_scale,
+             double reward_low, double reward_high, bool reward_sign) {
+            const shoal::Shaping shaping{frame_stack, sticky_actions, reward_scale,
+                                         reward_low,  reward_high,    reward_sign};
+            new (self) NativePool(id, num_rows, num_threads, params, shoal::read_draws(draws), shaping);
+          },
+          "id"_a, "num_rows"_a, "num_threads"_a, "params"_a, "draws"_a = std::vector<shoal::GivenDraw>(), nb::kw_only(),
+          "frame_stack"_a = 1, "sticky_actions"_a = 0.0, "reward_scale"_a = 1.0,
+          "reward_low"_a = -std::numeric_limits<double>::infinity(),
+          "reward_high"_a = std::numeric_limits<double>::infinity(), "reward_sign"_a = false)
       .def_prop_ro("num_rows", [](const NativePool& pool) { return pool.rows().num_rows(); })
       .def_prop_ro("obs_size", [](const NativePool& pool) { return pool.rows().obs_size(); })
       .def_prop_ro("action_size", [](const NativePool& pool) { return pool.rows().action_size(); })
@@ -314,13 +369,14 @@ void bind_env(nb::module_& module) {
           "attach",
           [](NativePool& pool, NativePool::Array obs, NativePool::Array reward, NativePool::Array terminated,
              NativePool::Array truncated, NativePool::Array final_obs, NativePool::Array episode_return,
-             NativePool::Array episode_length) {
+             NativePool::Array episode_length, NativePool::Array drawn) {
             pool.attach({std::move(obs), std::move(reward), std::move(terminated), std::move(truncated),
-                         std::move(final_obs), std::move(episode_return), std::move(episode_length)});
+                         std::move(final_obs), std::move(episode_return), std::move(episode_length),
+                         std::move(drawn)});
           },
           "obs"_a.noconvert(), "reward"_a.noconvert(), "terminated"_a.noconvert(), "truncated"_a.noconvert(),
           "final_obs"_a.noconvert(), "episode_return"_a.noconvert(), "episode_length"_a.noconvert(),
-          "Keep these arrays and write every step to them.")
+          "drawn"_a.noconvert(), "Keep these arrays and write every step to them.")
       .def("reset", &NativePool::reset, "seeds"_a.noconvert(), "Seed and reset every row; writes obs.")
       .def(
           "send", &NativePool::send, "slot"_a, "first"_a, "count"_a, "actions"_a.noconvert(),

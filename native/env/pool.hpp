@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "env/draw.hpp"
 #include "env/env.hpp"
 
 namespace shoal {
@@ -55,7 +56,8 @@ class Pool final : public Rows {
   static constexpr std::size_t action_size_v = action_size_of<E>;
   using Element = ActionElement<E>;
 
-  Pool(int num_rows, const ParamMap& params) : params_{}, limit_(E::max_episode_steps) {
+  Pool(int num_rows, const ParamMap& params, const std::vector<Draw>& draws)
+      : params_{}, limit_(E::max_episode_steps), draws_(draws) {
     if (num_rows < 1) {
       throw std::invalid_argument("num_rows must be at least 1, not " + std::to_string(num_rows));
     }
@@ -67,17 +69,26 @@ class Pool final : public Rows {
     rngs_.resize(size);
     tallies_.resize(size);
     lengths_.resize(size);
+    for (const Draw& draw : draws_) {
+      drawn_members_.push_back(member(draw.name));
+    }
+    drawn_.resize(draws_.empty() ? 0 : size);
   }
 
   [[nodiscard]] int num_rows() const noexcept override { return static_cast<int>(envs_.size()); }
   [[nodiscard]] int obs_size() const noexcept override { return static_cast<int>(obs_size_v); }
   [[nodiscard]] int action_size() const noexcept override { return static_cast<int>(action_size_v); }
   [[nodiscard]] bool discrete() const noexcept override { return is_discrete<E>; }
+  [[nodiscard]] int num_drawn() const noexcept override { return static_cast<int>(draws_.size()); }
 
   void reset_rows(int first, std::span<const std::uint64_t> seeds, float* obs) noexcept override {
     for (std::size_t i = 0; i < seeds.size(); ++i) {
       const auto row = static_cast<std::size_t>(first) + i;
       rngs_[row] = Pcg64(seeds[i]);
+      if (!drawn_.empty()) {
+        drawn_[row] = {params_, Pcg64(seeds[i] ^ draw_seed_mask), 0};
+        lengths_[row] = 0;
+      }
       begin(row, obs + i * obs_size_v);
     }
   }
@@ -103,13 +114,14 @@ class Pool final : public Rows {
       const auto size = static_cast<std::size_t>(std::min(block_rows, count - done));
       const StepOut block{
           out.obs + i * obs_size_v,       out.reward + i,         out.terminated + i,    out.truncated + i,
-          out.final_obs + i * obs_size_v, out.episode_return + i, out.episode_length + i};
+          out.final_obs + i * obs_size_v, out.episode_return + i, out.episode_length + i,
+          out.drawn == nullptr ? nullptr : out.drawn + i * draws_.size()};
       step_block(static_cast<std::size_t>(first) + i, size, action + i * action_size_v, block);
     }
   }
 
   [[nodiscard]] std::size_t row_bytes() const noexcept override {
-    return sizeof(E) + sizeof(Pcg64) + sizeof(double) + sizeof(std::int32_t);
+    return sizeof(E) + sizeof(Pcg64) + sizeof(double) + sizeof(std::int32_t) + (drawn_.empty() ? 0 : sizeof(Drawn));
   }
   void save_rows(int first, int count, std::byte* to) const noexcept override {
     for (auto row = static_cast<std::size_t>(first); count > 0; ++row, --count) {
@@ -130,6 +142,12 @@ class Pool final : public Rows {
 
  private:
   static_assert(require_env<E>());
+  /// The parameters of a row's episode, what draws them, and the row's steps before this episode.
+  struct Drawn {
+    typename E::Params params;
+    Pcg64 rng;
+    std::int64_t steps;
+  };
   /// Rows whose inputs and outputs stay in the first-level cache between the passes of a step.
   static constexpr int block_rows = 256;
 
@@ -139,6 +157,9 @@ class Pool final : public Rows {
     use(self.rngs_[row]);
     use(self.tallies_[row]);
     use(self.lengths_[row]);
+    if (!self.drawn_.empty()) {
+      use(self.drawn_[row]);
+    }
   }
 
   void set(std::string_view name, double value) {
@@ -153,10 +174,13 @@ class Pool final : public Rows {
       limit_ = static_cast<std::int32_t>(value);
       return;
     }
+    params_.*member(name) = value;
+  }
+
+  static double E::Params::* member(std::string_view name) {
     for (const auto& field : E::Params::fields()) {
       if (field.name == name) {
-        params_.*field.member = value;
-        return;
+        return field.member;
       }
     }
     std::string known = "max_episode_steps";
@@ -188,19 +212,39 @@ class Pool final : public Rows {
     }
   }
 
+  [[nodiscard]] const typename E::Params& params_of(std::size_t row) const noexcept {
+    return drawn_.empty() ? params_ : drawn_[row].params;
+  }
+
+  void draw(std::size_t row) noexcept {
+    Drawn& drawn = drawn_[row];
+    drawn.steps += lengths_[row];
+    for (std::size_t i = 0; i < draws_.size(); ++i) {
+      drawn.params.*drawn_members_[i] = draws_[i](drawn.rng, drawn.steps);
+    }
+  }
+
   void begin(std::size_t row, float* obs) noexcept {
-    envs_[row].reset(params_, rngs_[row]);
+    if (!drawn_.empty()) {
+      draw(row);
+    }
+    envs_[row].reset(params_of(row), rngs_[row]);
     envs_[row].observe(std::span<float, obs_size_v>(obs, obs_size_v));
     tallies_[row] = 0;
     lengths_[row] = 0;
   }
 
   void step_block(std::size_t row, std::size_t count, const Element* actions, const StepOut& out) noexcept {
+    bool stepped = false;
     if constexpr (HasStepBlock<E>) {
-      E::step_block(params_, std::span(envs_).subspan(row, count), actions, out);
-    } else {
+      if (drawn_.empty()) {
+        E::step_block(params_, std::span(envs_).subspan(row, count), actions, out);
+        stepped = true;
+      }
+    }
+    if (!stepped) {
       for (std::size_t i = 0; i < count; ++i) {
-        const Outcome outcome = step_one(envs_[row + i], actions + i * action_size_v);
+        const Outcome outcome = step_one(envs_[row + i], params_of(row + i), actions + i * action_size_v);
         envs_[row + i].observe(std::span<float, obs_size_v>(out.obs + i * obs_size_v, obs_size_v));
         out.reward[i] = outcome.reward;
         out.terminated[i] = static_cast<std::uint8_t>(outcome.terminated);
@@ -221,11 +265,11 @@ class Pool final : public Rows {
     end_episodes(row + i, i, count, out);
   }
 
-  Outcome step_one(E& env, const Element* action) const noexcept {
+  static Outcome step_one(E& env, const typename E::Params& params, const Element* action) noexcept {
     if constexpr (is_discrete<E>) {
-      return env.step(params_, *action);
+      return env.step(params, *action);
     } else {
-      return env.step(params_, std::span<const Element, action_size_v>(action, action_size_v));
+      return env.step(params, std::span<const Element, action_size_v>(action, action_size_v));
     }
   }
 
@@ -252,6 +296,9 @@ class Pool final : public Rows {
         std::copy_n(obs, obs_size_v, out.final_obs + i * obs_size_v);
         out.episode_return[i] = tallies_[row];
         out.episode_length[i] = lengths_[row];
+        for (std::size_t j = 0; j < draws_.size() && out.drawn != nullptr; ++j) {
+          out.drawn[i * draws_.size() + j] = drawn_[row].params.*drawn_members_[j];
+        }
         begin(row, obs);
       }
     }
@@ -259,6 +306,9 @@ class Pool final : public Rows {
 
   typename E::Params params_;
   std::int32_t limit_;
+  std::vector<Draw> draws_;
+  std::vector<double E::Params::*> drawn_members_;  ///< of draws_
+  std::vector<Drawn> drawn_;                        ///< one a row; empty where nothing is drawn
   std::vector<E> envs_;
   std::vector<Pcg64> rngs_;
   std::vector<double> tallies_;        ///< rewards since the episode's start

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from math import isnan
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +16,7 @@ from shoal.algos.presets import preset
 from shoal.envs import randomise
 from shoal.envs.crew import Workers
 from shoal.envs.make import import_object, make
+from shoal.envs.shaping import Shaping
 from shoal.nets.policy import wrap
 from shoal.run.config import build, split, without_none
 from shoal.run.meter import cores
@@ -65,6 +66,8 @@ class Launch:
     """Start from the settings of this name (such as `paac`) instead of the environment's."""
     info_keys: tuple[str, ...] = ()
     """Numbers in the last info of every episode that become the metrics info/KEY (Python environments)."""
+    shaping: Shaping = field(default_factory=Shaping)
+    """Frame stack, sticky actions, the reward's clip, the time limit."""
     native: bool = True
     """Lower the policy to native code where that is possible; off, torch does all."""
 
@@ -107,9 +110,11 @@ class Job:
     """Whether it was read from a run directory, which holds names only."""
 
     def rows(self, num_envs: int, *, playing: bool = False) -> VecEnv:
-        """Rows of the environment; those that evaluation plays draw from the whole of a range that widens."""
+        """Rows of the environment. Evaluation plays for the environment's own rewards, over the whole of each range."""
         launch, env_kwargs = self.launch, self.env_kwargs or {}
         settings: dict[str, Any] = {"backend": launch.backend, "num_threads": launch.threads()}
+        shaping = replace(launch.shaping, reward_scale=1.0, reward_clip=None, reward_sign=False)
+        settings |= {"shaping": shaping if playing else launch.shaping}
         settings |= {"info_keys": tuple(launch.info_keys), "workers": launch.workers()}
         try:
             env_kwargs = randomise.whole(env_kwargs) if playing else env_kwargs

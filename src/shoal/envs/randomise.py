@@ -76,11 +76,9 @@ class LogUniform:
         low, high = self.numbers()
         return math.exp(low + (high - low) * random())
 
-    def around(self, start: float, share: float) -> LogUniform:
-        """As `Uniform.around`, in logarithms."""
-        low, high = self.numbers()
-        begun = math.log(start)
-        return LogUniform(math.exp(begun + (low - begun) * share), math.exp(begun + (high - begun) * share))
+    def around(self, start: float, share: float) -> Uniform:
+        """The range of the logarithms, whose ends have gone `share` of the way from the start's to their places."""
+        return Uniform(*self.numbers()).around(math.log(start), share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +161,12 @@ class Curriculum:
     def __str__(self) -> str:
         return f"{self.range} from {self.start} over {self.over_steps}"
 
-    def at(self, steps: int) -> Uniform | LogUniform:
-        """The range after this many steps."""
-        return self.range if steps >= self.over_steps else self.range.around(self.start, steps / self.over_steps)
+    def draw(self, random: Callable[[], float], steps: int) -> float:
+        """One number from the range as it stands after this many steps."""
+        if steps >= self.over_steps:
+            return self.range.draw(random)
+        value = self.range.around(self.start, steps / self.over_steps).draw(random)
+        return math.exp(value) if isinstance(self.range, LogUniform) else value
 
 
 Distribution: TypeAlias = Uniform | LogUniform | Normal | Choice
@@ -232,6 +233,19 @@ def whole(env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return {k: read[k].range if isinstance(read[k], Curriculum) else v for k, v in env_kwargs.items()}
 
 
+def native_draws(ranges: Ranges) -> list[tuple[str, str, list[float], float, float]]:
+    """The distributions as `_native.Pool` takes them: name, kind, numbers, and where and how long a range widens."""
+    draws: list[tuple[str, str, list[float], float, float]] = []
+    for name, given in ranges.items():
+        start, over_steps, drawn = 0.0, 0.0, given
+        if isinstance(given, Curriculum):
+            start = math.log(given.start) if isinstance(given.range, LogUniform) else given.start
+            over_steps, drawn = given.over_steps, given.range
+        assert not isinstance(drawn, Curriculum)
+        draws.append((name, type(drawn).__name__.lower(), list(drawn.numbers()), start, over_steps))
+    return draws
+
+
 class Randomiser:
     """The draws of Python rows, each from a generator of its own.
 
@@ -265,7 +279,7 @@ class Randomiser:
                 self._generators[row] = np.random.default_rng((start["seed"] & (2**64 - 1)) ^ SEED_MASK)
                 self.steps[row] = 0
             random = self._generators[row].random
-            drawn = {INFO + name: _now(each, self.steps[row]).draw(random) for name, each in self._ranges.items()}
+            drawn = {INFO + name: _draw(each, random, self.steps[row]) for name, each in self._ranges.items()}
             start = start | {"drawn": drawn}
         for key, value in start["drawn"].items():
             name = key.removeprefix(INFO)
@@ -287,8 +301,8 @@ class Randomiser:
             self.steps[row] = int(saved["steps"])
 
 
-def _now(given: Distribution | Curriculum, steps: int) -> Distribution:
-    return given.at(steps) if isinstance(given, Curriculum) else given
+def _draw(given: Distribution | Curriculum, random: Callable[[], float], steps: int) -> float:
+    return given.draw(random, steps) if isinstance(given, Curriculum) else given.draw(random)
 
 
 def _check_settable(env: Any, attribute: str, name: str) -> None:
