@@ -37,7 +37,7 @@ template <class Array>
 bool is_contiguous(const Array& array) {
   std::int64_t expected = 1;
   for (std::size_t i = array.ndim(); i-- > 0;) {
-    if (array.shape(i) != 1 && array.stride(i) != expected) return false;
+    if (array.size() != 0 && array.shape(i) != 1 && array.stride(i) != expected) return false;
     expected *= static_cast<std::int64_t>(array.shape(i));
   }
   return true;

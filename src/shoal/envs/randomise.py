@@ -137,6 +137,9 @@ class Choice:
         return self.values[int(random() * len(self.values))]
 
 
+Distribution: TypeAlias = Uniform | LogUniform | Normal | Choice
+
+
 @dataclass(frozen=True, slots=True)
 class Curriculum:
     """A range that begins as the point `start` and grows evenly to the whole over the first `over_steps` steps.
@@ -145,13 +148,13 @@ class Curriculum:
     as it stands when the episode begins. Evaluation draws from the whole range.
     """
 
-    range: Uniform | LogUniform
+    range: Distribution
     start: float
     over_steps: float
 
     def __post_init__(self) -> None:
         """Refuses a start outside the range, and other distributions than ranges."""
-        if not isinstance(self.range, Uniform | LogUniform):
+        if isinstance(self.range, Normal | Choice):
             raise ConfigError(f"a curriculum widens a uniform or loguniform range, not {self.range}")
         if not self.range.low <= self.start <= self.range.high:
             raise ConfigError(f"{self}: the start must lie within the range")
@@ -163,13 +166,13 @@ class Curriculum:
 
     def draw(self, random: Callable[[], float], steps: int) -> float:
         """One number from the range as it stands after this many steps."""
+        assert isinstance(self.range, Uniform | LogUniform)
         if steps >= self.over_steps:
             return self.range.draw(random)
         value = self.range.around(self.start, steps / self.over_steps).draw(random)
         return math.exp(value) if isinstance(self.range, LogUniform) else value
 
 
-Distribution: TypeAlias = Uniform | LogUniform | Normal | Choice
 Ranges: TypeAlias = dict[str, Distribution | Curriculum]
 
 _KINDS: dict[str, tuple[Callable[..., Distribution], tuple[int, ...], str]] = {
@@ -215,7 +218,7 @@ def split(env_kwargs: Mapping[str, Any], num_rows: int = 1) -> tuple[dict[str, A
             ranges[name] = replace(found, over_steps=found.over_steps / num_rows)
         elif isinstance(found, Distribution):
             ranges[name] = found
-        elif name.startswith(OPTION):
+        elif name.startswith(OPTION) and isinstance(value, int | float):
             ranges[name] = Choice((value,))
         else:
             fixed[name] = value
@@ -230,7 +233,8 @@ def as_text(env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
 def whole(env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The keywords with each curriculum's whole range in its place, as evaluation has them."""
     read = {name: parse(v) if isinstance(v, str) else v for name, v in env_kwargs.items()}
-    return {k: read[k].range if isinstance(read[k], Curriculum) else v for k, v in env_kwargs.items()}
+    wide = {name: found.range for name, found in read.items() if isinstance(found, Curriculum)}
+    return dict(env_kwargs) | wide
 
 
 def native_draws(ranges: Ranges) -> list[tuple[str, str, list[float], float, float]]:

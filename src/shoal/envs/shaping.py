@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -165,7 +166,7 @@ class ShapedEnv:
             self._reward[:] = 0
             if self._obs is not None:
                 write(self._final_obs, ended, self._obs)
-                map_tree(lambda stack, obs: _fill(stack, obs, anew | ended), self._obs, ready.obs)
+                map_tree(partial(_fill, rows=anew | ended), self._obs, ready.obs)
             self._begun[anew | ended] = False
         shaped = replace(ready, reward=self._reward[rows])
         if self._obs is not None:
@@ -195,9 +196,8 @@ class ShapedEnv:
         self.env.close()
 
     def _begin(self, rows: Bools, seeds: Sequence[int | None]) -> None:
-        for row in np.flatnonzero(rows):
-            seed = seeds[row]
-            if seed is not None:
+        for row, seed in enumerate(seeds):
+            if rows[row] and seed is not None:
                 self._seeds[row], self._steps[row] = seed & (2**64 - 1), 0
         self._anew = rows.copy()
         self.spec = replace(self._own_spec, masked=self.env.spec.masked)
