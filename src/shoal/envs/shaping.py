@@ -181,7 +181,8 @@ class ShapedEnv:
 
     def restore(self, state: dict[str, Any]) -> list[str]:
         """Continues from `state`."""
-        if "stack" in state if self._obs is None else map_tree(np.shape, state.get("stack")) != self._shapes():
+        saved = map_tree(_frames, state["stack"]) if "stack" in state else None
+        if saved != (None if self._obs is None else map_tree(_frames, self._obs)):
             raise ConfigError(f"{self.spec.env_id}: the saved state was made with another frame_stack")
         lost = self.env.restore(state["env"])
         self._seeds[:], self._steps[:], self._begun[:] = state["seeds"], state["steps"], state["begun"]
@@ -218,8 +219,10 @@ class ShapedEnv:
 
         map_tree(push, self._obs, self._final_obs, ready.obs, ready.final_obs)
 
-    def _shapes(self) -> Tree:
-        return map_tree(np.shape, self._obs)
+
+def _frames(stack: Any) -> tuple[int, ...]:
+    """The shape of one row's stack."""
+    return np.shape(stack)[1:]
 
 
 def _fill(stack: Any, obs: Any, rows: Bools) -> None:
