@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from shoal import _native
-from shoal.envs.randomise import INFO, Ranges, native_draws
+from shoal.envs.randomise import Ranges, info_keys_of, native_draws
 from shoal.envs.shaping import Shaping
 from shoal.envs.vec_env import ActionCheck, InFlight, Outputs, row_seeds
 from shoal.types import ConfigError, Spec
@@ -72,7 +72,7 @@ class NativeEnv:
         self._params = _params(env_id, env_kwargs)
         _params(env_id, dict.fromkeys(ranges, 0.0))
         self._settings: dict[str, Any] = {"ranges": ranges, "shaping": shaping}
-        keys = tuple(INFO + name for name in ranges)
+        keys = info_keys_of(ranges)
         self.spec = replace(shaping.spec(spec_of(env_id, self._params)), info_keys=keys)
         self.num_rows = num_envs
         try:

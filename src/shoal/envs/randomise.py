@@ -237,6 +237,11 @@ def whole(env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return dict(env_kwargs) | wide
 
 
+def info_keys_of(ranges: Ranges) -> tuple[str, ...]:
+    """The info keys of the drawn values."""
+    return tuple(INFO + name for name in ranges)
+
+
 def native_draws(ranges: Ranges) -> list[tuple[str, str, list[float], float, float]]:
     """The distributions as `_native.Pool` takes them: name, kind, numbers, and where and how long a range widens."""
     draws: list[tuple[str, str, list[float], float, float]] = []
@@ -266,11 +271,6 @@ class Randomiser:
         for attribute in (key for key in ranges if not key.startswith(OPTION)):
             for env in envs:
                 _check_settable(env, attribute, name)
-
-    @property
-    def info_keys(self) -> tuple[str, ...]:
-        """The keys of the drawn values."""
-        return tuple(INFO + name for name in self._ranges)
 
     def begin(self, row: int, start: dict[str, Any], length: int) -> dict[str, Any]:
         """Sets the row's parameters, before its reset; returns what the episode begins from, drawn values included.
