@@ -21,15 +21,19 @@ from benchmarks import machine
 
 RESULTS = Path(__file__).parent / "results"
 ENV = "LunarLander-v3"
+DRAWN = "uniform:-15,-4"
 LOW, HIGH = -14.0, -4.0
 GRID = (-14.0, -13.0, -12.0, -11.0, -10.0, -9.0, -8.0, -7.0, -6.0, -5.0, -4.0)
 BAR = 200.0
 EPISODES = 100
 ARMS: dict[str, dict[str, Any]] = {
     "fixed": {},
-    "randomised": {"gravity": f"uniform:{LOW},{HIGH}"},
+    "randomised": {"gravity": DRAWN},
 }
-"""What differs between the two; the settings are the preset's for both. Without a range, gravity is always -10."""
+"""What differs between the two; the settings are the preset's for both. Without a range, gravity is always -10.
+
+The range that is drawn from is a little wider than the one that is tested: at its very ends a policy sees few episodes.
+"""
 SETTINGS: dict[str, Any] = {"total_timesteps": 1_000_000, "stop_at": float("inf")}
 
 
@@ -69,7 +73,7 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
     )
     means = {arm: round(float(np.mean(values)), 1) for arm, values in least.items()}
     row = {
-        "claim": f"{ENV}, gravity {LOW:g} to {HIGH:g}: least greedy return on the grid, randomised against fixed",
+        "claim": f"{ENV}, gravity {LOW:g} to {HIGH:g}: least greedy return, trained with {DRAWN} against -10",
         "ours": means["randomised"],
         "theirs": means["fixed"],
         "ratio": None,

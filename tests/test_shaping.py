@@ -156,8 +156,9 @@ def restored(env: Any, env_id: str, backend: str, shaping: Shaping) -> Any:
 
 def test_workers_equal_serial() -> None:
     found: list[bytes] = []
-    for settings in ({"backend": "serial"}, {"backend": "workers", "workers": Workers(2)}):
-        env = make(Counter, 5, shaping=Shaping(frame_stack=2, sticky_actions=0.4), **settings)
+    for backend in ("serial", "workers"):
+        shaping = Shaping(frame_stack=2, sticky_actions=0.4)
+        env = make(Counter, 5, backend=backend, workers=Workers(2), shaping=shaping)
         env.reset(3)
         env.recv()
         rng = np.random.default_rng(2)

@@ -52,8 +52,7 @@ def make(factory: Callable[[], gym.Env[Any, Any]], num_envs: int, *, name: str, 
 class SerialEnv:
     """Python environments behind the VecEnv contract.
 
-    A row is saved as what its episode began from (a seed, or its generator's state) and the actions since; `restore`
-    plays them again.
+    A row is saved as what its episode began from (seed or generator, draws) and its actions; `restore` plays them.
     """
 
     def __init__(
@@ -67,8 +66,7 @@ class SerialEnv:
     ) -> None:
         """`envs`: one environment a row, alike in their spaces; `name` stands in messages.
 
-        `info_keys`: numbers that every episode's last info holds; they arrive in `Ready.info` at ended rows.
-        `ranges`: parameters that each episode draws; `Ready.info` has them too.
+        `info_keys`: numbers of every episode's last info; `ranges`: what each episode draws. `Ready.info` has both.
         `first_row`: the number of the first row in messages, where these are a part of more rows.
         """
         check_alike(envs, name)
@@ -287,9 +285,8 @@ class SerialEnv:
         where = self._where(row, self._running_length[row])
         if not isinstance(info, dict):
             raise EnvError(f"{where} returned the info {info!r}; return a dict")
-        drawn = self._starts[row].get("drawn", {})
         for key, values in self.out.info.items():
-            values[row] = drawn[key] if key in drawn else read_info(info, key, where)
+            values[row] = read_info(info | self._starts[row].get("drawn", {}), key, where)
 
     def _begin(
         self, rows: NDArray[np.intp], starts: list[dict[str, Any] | None], options: dict[str, Any] | None = None
@@ -354,11 +351,11 @@ class SerialEnv:
         out = self.out
         out.truncated[row] = True
         write(out.final_obs, row, state["obs"])
-        out.episode_return[row], out.episode_length[row] = state["returns"][row], state["lengths"][row]
+        out.episode_return[row] = state["returns"][row]
         for values in out.info.values():
             values[row] = np.nan
         self.final_infos[row] = {}
-        self._running_length[row] = state["lengths"][row]
+        out.episode_length[row] = self._running_length[row] = state["lengths"][row]
         self._begin(np.array([row]), [None])
 
     def _add_masks(self) -> None:
