@@ -289,3 +289,16 @@ def test_a_mask_in_the_observation_is_not_stacked() -> None:
 
 def test_plain_shaping_adds_no_layer() -> None:
     assert not isinstance(make(Counter, 1, shaping=Shaping(max_episode_steps=2)), ShapedEnv)
+
+
+def test_a_shaped_and_randomised_run_can_be_filmed(tmp_path: Path) -> None:
+    """The film's first episodes are those of the evaluation, draws and sticky actions included."""
+    settings: dict[str, Any] = {"num_envs": 4, "num_steps": 16, "num_minibatches": 2, "total_timesteps": 64}
+    shaping = Shaping(frame_stack=2, sticky_actions=0.25, reward_sign=True, max_episode_steps=6)
+    kwargs = {"g": "uniform:5,15 from 10 over 1e9"}
+    result = shoal.train(
+        "Pendulum-v1", env_kwargs=kwargs, shaping=shaping, panel="none", run_dir=str(tmp_path), **settings
+    )
+    loaded = shoal.load(result.path)
+    film = loaded.film(tmp_path / "film.gif", rows=2, seed=3)
+    assert film.returns.tolist() == loaded.evaluate(episodes=2, seed=3).returns.tolist()

@@ -141,7 +141,7 @@ T* writable(const NativePool::Array& array, const char* name, const char* dtype,
 
 StepOut out_from(const StepOut& out, int row, int obs_size, int num_drawn) {
   const std::ptrdiff_t i = row;
-  return {out.obs + i * obs_size,       out.reward + i,         out.terminated + i,    out.truncated + i,
+  return {out.obs + i * obs_size,       out.reward + i,         out.terminated + i,     out.truncated + i,
           out.final_obs + i * obs_size, out.episode_return + i, out.episode_length + i, out.drawn + i * num_drawn};
 }
 
@@ -197,15 +197,15 @@ void NativePool::attach(std::array<Array, 8> arrays) {
   require_idle("attach");
   const auto rows = static_cast<std::size_t>(rows_->num_rows());
   const auto obs_size = static_cast<std::size_t>(rows_->obs_size());
-  const StepOut out{writable<float>(arrays[0], "obs", "float32", {rows, obs_size}),
-                    writable<double>(arrays[1], "reward", "float64", {rows}),
-                    writable<std::uint8_t>(arrays[2], "terminated", "uint8 or bool", {rows}),
-                    writable<std::uint8_t>(arrays[3], "truncated", "uint8 or bool", {rows}),
-                    writable<float>(arrays[4], "final_obs", "float32", {rows, obs_size}),
-                    writable<double>(arrays[5], "episode_return", "float64", {rows}),
-                    writable<std::int64_t>(arrays[6], "episode_length", "int64", {rows}),
-                    writable<double>(arrays[7], "drawn", "float64",
-                                     {rows, static_cast<std::size_t>(rows_->num_drawn())})};
+  const StepOut out{
+      writable<float>(arrays[0], "obs", "float32", {rows, obs_size}),
+      writable<double>(arrays[1], "reward", "float64", {rows}),
+      writable<std::uint8_t>(arrays[2], "terminated", "uint8 or bool", {rows}),
+      writable<std::uint8_t>(arrays[3], "truncated", "uint8 or bool", {rows}),
+      writable<float>(arrays[4], "final_obs", "float32", {rows, obs_size}),
+      writable<double>(arrays[5], "episode_return", "float64", {rows}),
+      writable<std::int64_t>(arrays[6], "episode_length", "int64", {rows}),
+      writable<double>(arrays[7], "drawn", "float64", {rows, static_cast<std::size_t>(rows_->num_drawn())})};
   out_ = out;
   arrays_ = std::move(arrays);
 }
@@ -371,8 +371,7 @@ void bind_env(nb::module_& module) {
              NativePool::Array truncated, NativePool::Array final_obs, NativePool::Array episode_return,
              NativePool::Array episode_length, NativePool::Array drawn) {
             pool.attach({std::move(obs), std::move(reward), std::move(terminated), std::move(truncated),
-                         std::move(final_obs), std::move(episode_return), std::move(episode_length),
-                         std::move(drawn)});
+                         std::move(final_obs), std::move(episode_return), std::move(episode_length), std::move(drawn)});
           },
           "obs"_a.noconvert(), "reward"_a.noconvert(), "terminated"_a.noconvert(), "truncated"_a.noconvert(),
           "final_obs"_a.noconvert(), "episode_return"_a.noconvert(), "episode_length"_a.noconvert(),

@@ -26,8 +26,8 @@ class NativePool {
   using Array = nanobind::ndarray<nanobind::device::cpu>;
   using ConstArray = nanobind::ndarray<nanobind::ro, nanobind::device::cpu>;
 
-  NativePool(std::string_view id, int num_rows, int num_threads, const ParamMap& params,
-             const std::vector<Draw>& draws, const Shaping& shaping);
+  NativePool(std::string_view id, int num_rows, int num_threads, const ParamMap& params, const std::vector<Draw>& draws,
+             const Shaping& shaping);
 
   [[nodiscard]] Rows& rows() noexcept { return *rows_; }
   [[nodiscard]] const Rows& rows() const noexcept { return *rows_; }

@@ -275,7 +275,8 @@ void bind_net(nb::module_& module) {
            "log_prob"_a.noconvert(), "value"_a.noconvert(), "next_value"_a.noconvert(), "reward"_a.noconvert(),
            "terminated"_a.noconvert(), "truncated"_a.noconvert(), "final_index"_a.noconvert(),
            "final_obs"_a.noconvert(), "episode_return"_a.noconvert(), "episode_length"_a.noconvert(),
-           "drawn"_a.noconvert(), "seed"_a, "stream"_a, "Acts in and steps all of the pool's rows for T steps and fills the slab.");
+           "drawn"_a.noconvert(), "seed"_a, "stream"_a,
+           "Acts in and steps all of the pool's rows for T steps and fills the slab.");
   plan.def("ppo_gradient", &ppo_gradient, "obs"_a.noconvert(), "action"_a.noconvert(), "log_prob"_a.noconvert(),
            "value"_a.noconvert(), "advantage"_a.noconvert(), "target"_a.noconvert(), "index"_a.noconvert(),
            nb::kw_only(), "clip_coef"_a, "clip_vloss"_a, "ent_coef"_a, "vf_coef"_a, "norm_adv"_a,

@@ -112,10 +112,14 @@ class Pool final : public Rows {
     for (int done = 0; done < count; done += block_rows) {
       const auto i = static_cast<std::size_t>(done);
       const auto size = static_cast<std::size_t>(std::min(block_rows, count - done));
-      const StepOut block{
-          out.obs + i * obs_size_v,       out.reward + i,         out.terminated + i,    out.truncated + i,
-          out.final_obs + i * obs_size_v, out.episode_return + i, out.episode_length + i,
-          out.drawn == nullptr ? nullptr : out.drawn + i * draws_.size()};
+      const StepOut block{out.obs + i * obs_size_v,
+                          out.reward + i,
+                          out.terminated + i,
+                          out.truncated + i,
+                          out.final_obs + i * obs_size_v,
+                          out.episode_return + i,
+                          out.episode_length + i,
+                          out.drawn == nullptr ? nullptr : out.drawn + i * draws_.size()};
       step_block(static_cast<std::size_t>(first) + i, size, action + i * action_size_v, block);
     }
   }

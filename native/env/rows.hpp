@@ -8,7 +8,8 @@
 namespace shoal {
 
 /// Where a block of `count` rows writes one step. Element 0 of every pointer belongs to the first row of the block.
-/// `final_obs`, `episode_return`, `episode_length` and `drawn` are written only for rows whose episode ended in this step.
+/// `final_obs`, `episode_return`, `episode_length` and `drawn` are written only for rows whose episode ended in this
+/// step.
 struct StepOut {
   float* obs;                    ///< [count, obs_size]; at an episode's end already the next episode's first
   double* reward;                ///< [count]

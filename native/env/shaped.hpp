@@ -22,8 +22,8 @@ struct Shaping {
   bool reward_sign = false;  ///< rewards become -1, 0 or 1
 
   [[nodiscard]] bool plain() const noexcept {
-    return frame_stack == 1 && sticky_actions == 0.0 && reward_scale == 1.0 && !reward_sign &&
-           std::isinf(reward_low) && std::isinf(reward_high);
+    return frame_stack == 1 && sticky_actions == 0.0 && reward_scale == 1.0 && !reward_sign && std::isinf(reward_low) &&
+           std::isinf(reward_high);
   }
   /// A reward that is not finite stays what it is, for the checks to find.
   [[nodiscard]] double shape(double reward) const noexcept {
