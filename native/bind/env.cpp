@@ -10,6 +10,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include "bind/draws.hpp"
 #include "bind/native.hpp"
 #include "environment_headers.inc"
 
@@ -145,39 +146,6 @@ StepOut out_from(const StepOut& out, int row, int obs_size, int num_drawn) {
           out.final_obs + i * obs_size, out.episode_return + i, out.episode_length + i, out.drawn + i * num_drawn};
 }
 
-/// One distribution as Python gives it: the parameter, the kind, its numbers, and where and how long a range widens.
-using GivenDraw = std::tuple<std::string, std::string, std::vector<double>, double, double>;
-
-std::vector<Draw> read_draws(const std::vector<GivenDraw>& given) {
-  static constexpr std::array<std::string_view, 4> kinds{"uniform", "loguniform", "normal", "choice"};
-  static constexpr std::array<std::size_t, 4> counts{2, 2, 4, 0};
-  std::vector<Draw> draws;
-  for (const auto& [name, kind, numbers, start, over_steps] : given) {
-    const auto at = static_cast<std::size_t>(std::find(kinds.begin(), kinds.end(), kind) - kinds.begin());
-    if (at == kinds.size() || numbers.empty() || (counts[at] != 0 && numbers.size() != counts[at])) {
-      throw std::invalid_argument(name + ": no distribution '" + kind + "' of " + std::to_string(numbers.size()) +
-                                  " numbers");
-    }
-    draws.push_back({name, static_cast<Draw::Kind>(at), numbers, start, over_steps});
-  }
-  return draws;
-}
-
-/// Which rows stick to their previous action: bool [rows], of each one's seed and steps since.
-nb::ndarray<nb::numpy, bool> sticky_rows(const NativePool::ConstArray& seeds, const NativePool::ConstArray& steps,
-                                         double probability) {
-  const std::size_t rows = seeds.ndim() == 1 ? seeds.shape(0) : 0;
-  require_array<std::uint64_t>(seeds, "seeds", "uint64", {rows});
-  require_array<std::int64_t>(steps, "steps", "int64", {rows});
-  auto* data = new bool[rows];
-  const nb::capsule owner(data, [](void* held) noexcept { delete[] static_cast<bool*>(held); });
-  for (std::size_t i = 0; i < rows; ++i) {
-    data[i] = sticks(static_cast<const std::uint64_t*>(seeds.data())[i],
-                     static_cast<const std::int64_t*>(steps.data())[i], probability);
-  }
-  return {data, {rows}, owner};
-}
-
 }  // namespace
 
 std::unique_ptr<Rows> make_rows(std::string_view id, int num_rows, const ParamMap& params,
@@ -229,6 +197,25 @@ void NativePool::reset(const ConstArray& seeds) {
   const nb::gil_scoped_release released;
   rows_->reset_rows(0, {static_cast<const std::uint64_t*>(seeds.data()), rows}, out_.obs);
   started_ = true;
+}
+
+void NativePool::restart(const ConstArray& seeds, const ConstArray& seeded, const ConstArray& going_on) {
+  require_idle("restart");
+  if (!started_) {
+    throw std::runtime_error("restart: call reset first");
+  }
+  const auto rows = static_cast<std::size_t>(rows_->num_rows());
+  require_array<std::uint64_t>(seeds, "seeds", "uint64", {rows});
+  require_array<std::uint8_t>(seeded, "seeded", "uint8 or bool", {rows});
+  require_array<std::uint8_t>(going_on, "going_on", "uint8 or bool", {rows});
+  for (int row = 0; row < rows_->num_rows(); ++row) {
+    float* obs = out_from(out_, row, rows_->obs_size(), rows_->num_drawn()).obs;
+    if (static_cast<const std::uint8_t*>(seeded.data())[row] != 0) {
+      rows_->reset_rows(row, {static_cast<const std::uint64_t*>(seeds.data()) + row, 1}, obs);
+    } else if (static_cast<const std::uint8_t*>(going_on.data())[row] != 0) {
+      rows_->begin_row(row, obs);
+    }
+  }
 }
 
 NativePool::Flight& NativePool::flight(int slot) {
@@ -298,10 +285,10 @@ void NativePool::send(int slot, int first, int count, ConstArray actions) {
   Flight& job = flight(slot);
   check_rows(slot, first, count);
   check_actions(first, count, actions);
-  // A few tasks a thread even out rows of unequal cost; a task is long against its hand-over. 64 rows: whole cache
-  // lines.
+  // A few tasks a thread even out rows of unequal cost; a task is long against its hand-over.
   const int tasks = team_.num_threads() == 1 ? 1 : 4 * team_.num_threads();
-  const int rows_per_task = std::max(1, (count + 64 * tasks - 1) / (64 * tasks)) * 64;
+  const int grain = rows_->grain();
+  const int rows_per_task = std::max(1, (count + grain * tasks - 1) / (grain * tasks)) * grain;
   job = {this, first, count, rows_per_task, std::move(actions)};
   team_.post(slot, (count + rows_per_task - 1) / rows_per_task, Flight::step, &job);
 }
@@ -329,12 +316,19 @@ nb::ndarray<nb::numpy, std::uint8_t> NativePool::state() const {
   return {data, {rows, bytes}, owner};
 }
 
-void NativePool::restore(const ConstArray& bytes) {
+std::vector<int> NativePool::restore(const ConstArray& bytes) {
   require_idle("restore");
-  require_array<std::uint8_t>(bytes, "state", "uint8",
-                              {static_cast<std::size_t>(rows_->num_rows()), rows_->row_bytes()});
-  rows_->load_rows(0, rows_->num_rows(), static_cast<const std::byte*>(bytes.data()));
+  if (out_.obs == nullptr) {
+    throw std::runtime_error("restore: call attach first");
+  }
+  const bool fits = bytes.ndim() == 2 && rows_->fits(bytes.shape(1));
+  const std::size_t row_bytes = fits ? bytes.shape(1) : rows_->row_bytes();
+  require_array<std::uint8_t>(bytes, "state", "uint8", {static_cast<std::size_t>(rows_->num_rows()), row_bytes});
+  const nb::gil_scoped_release released;
+  started_ = false;
+  auto cut = rows_->load_rows(0, rows_->num_rows(), static_cast<const std::byte*>(bytes.data()), row_bytes, out_);
   started_ = true;
+  return cut;
 }
 
 }  // namespace shoal
@@ -342,8 +336,6 @@ void NativePool::restore(const ConstArray& bytes) {
 void bind_env(nb::module_& module) {
   using shoal::NativePool;
   module.def("env_ids", &shoal::env_ids, "Ids of the native environments, sorted.");
-  module.def("sticky_rows", &shoal::sticky_rows, "seeds"_a.noconvert(), "steps"_a.noconvert(), "probability"_a,
-             "Which rows stick to their previous action: of the seed of each and its steps since.");
   module.def("env_info", &shoal::info_dict, "id"_a,
              "What is known of a native environment: spaces, limits, parameters with their defaults.");
   nb::class_<NativePool>(module, "Pool", "Rows of one native environment, stepped in place by a team of threads.")
@@ -382,5 +374,9 @@ void bind_env(nb::module_& module) {
           "Start stepping rows [first, first + count). ValueError naming the row for a bad action; nothing is stepped.")
       .def("recv", &NativePool::recv, "slot"_a, "Wait until the slot's rows are stepped.")
       .def("state", &NativePool::state, "Every row's bytes: uint8 [num_rows, row_bytes].")
-      .def("restore", &NativePool::restore, "state"_a.noconvert(), "Put back what state() gave; obs is not written.");
+      .def("restart", &NativePool::restart, "seeds"_a.noconvert(), "seeded"_a.noconvert(), "going_on"_a.noconvert(),
+           "Begin a new episode in some rows: seeded, or going on with the row's own generator; writes their obs.")
+      .def("restore", &NativePool::restore, "state"_a.noconvert(),
+           "Put back what state() gave; returns the rows that could not be brought back: they have ended as truncated "
+           "and begun anew. obs is written for those alone.");
 }

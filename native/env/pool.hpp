@@ -14,6 +14,7 @@
 
 #include "env/draw.hpp"
 #include "env/env.hpp"
+#include "env/played.hpp"
 
 namespace shoal {
 
@@ -57,41 +58,51 @@ class Pool final : public Rows {
   using Element = ActionElement<E>;
 
   Pool(int num_rows, const ParamMap& params, const std::vector<Draw>& draws)
-      : params_{}, limit_(E::max_episode_steps), draws_(draws) {
+      : params_{}, limit_(E::max_episode_steps), drawn_(draws, static_cast<std::size_t>(std::max(num_rows, 0))) {
     if (num_rows < 1) {
       throw std::invalid_argument("num_rows must be at least 1, not " + std::to_string(num_rows));
     }
     for (const auto& [name, value] : params) {
       set(name, value);
     }
+    if constexpr (requires { params_.refusal(); }) {
+      if (const std::string refusal{params_.refusal()}; !refusal.empty()) {
+        throw std::invalid_argument(refusal);
+      }
+    }
     const auto size = static_cast<std::size_t>(num_rows);
     envs_.resize(size);
     rngs_.resize(size);
     tallies_.resize(size);
     lengths_.resize(size);
-    for (const Draw& draw : draws_) {
-      drawn_members_.push_back(member(draw.name));
+    if constexpr (IsReplayed<E>) {
+      played_.resize(size);
     }
-    drawn_.resize(draws_.empty() ? 0 : size);
   }
 
   [[nodiscard]] int num_rows() const noexcept override { return static_cast<int>(envs_.size()); }
   [[nodiscard]] int obs_size() const noexcept override { return static_cast<int>(obs_size_v); }
   [[nodiscard]] int action_size() const noexcept override { return static_cast<int>(action_size_v); }
   [[nodiscard]] bool discrete() const noexcept override { return is_discrete<E>; }
-  [[nodiscard]] int num_drawn() const noexcept override { return static_cast<int>(draws_.size()); }
+  [[nodiscard]] int num_drawn() const noexcept override { return static_cast<int>(drawn_.count()); }
+  [[nodiscard]] int grain() const noexcept override {
+    if constexpr (requires { E::grain; }) {
+      return E::grain;
+    }
+    return 64;  // whole cache lines of every output
+  }
 
   void reset_rows(int first, std::span<const std::uint64_t> seeds, float* obs) noexcept override {
     for (std::size_t i = 0; i < seeds.size(); ++i) {
       const auto row = static_cast<std::size_t>(first) + i;
       rngs_[row] = Pcg64(seeds[i]);
-      if (!drawn_.empty()) {
-        drawn_[row] = {params_, Pcg64(seeds[i] ^ draw_seed_mask), 0};
-        lengths_[row] = 0;
-      }
+      drawn_.seed(row, params_, seeds[i]);
+      lengths_[row] = 0;
       begin(row, obs + i * obs_size_v);
     }
   }
+
+  void begin_row(int row, float* obs) noexcept override { begin(static_cast<std::size_t>(row), obs); }
 
   [[nodiscard]] int bad_action(int first, int count, const void* actions) const noexcept override {
     const auto* action = static_cast<const Element*>(actions);
@@ -119,15 +130,34 @@ class Pool final : public Rows {
                           out.final_obs + i * obs_size_v,
                           out.episode_return + i,
                           out.episode_length + i,
-                          out.drawn == nullptr ? nullptr : out.drawn + i * draws_.size()};
+                          out.drawn == nullptr ? nullptr : out.drawn + i * drawn_.count()};
       step_block(static_cast<std::size_t>(first) + i, size, action + i * action_size_v, block);
     }
   }
 
   [[nodiscard]] std::size_t row_bytes() const noexcept override {
-    return sizeof(E) + sizeof(Pcg64) + sizeof(double) + sizeof(std::int32_t) + (drawn_.empty() ? 0 : sizeof(Drawn));
+    if constexpr (IsReplayed<E>) {
+      std::size_t most = 0;
+      for (const Played<E>& played : played_) {
+        most = std::max(most, played.num_bytes());
+      }
+      return drawn_.row_bytes() + most;
+    }
+    return sizeof(E) + sizeof(Pcg64) + sizeof(double) + sizeof(std::int32_t) + drawn_.row_bytes();
+  }
+  [[nodiscard]] bool fits(std::size_t bytes) const noexcept override {
+    return IsReplayed<E> ? bytes >= drawn_.row_bytes() + Played<E>::head_bytes : bytes == row_bytes();
   }
   void save_rows(int first, int count, std::byte* to) const noexcept override {
+    if constexpr (IsReplayed<E>) {
+      const std::size_t bytes = row_bytes();
+      std::fill_n(to, static_cast<std::size_t>(count) * bytes, std::byte{});
+      for (auto row = static_cast<std::size_t>(first); count > 0; ++row, --count, to += bytes) {
+        drawn_.save(row, to);
+        played_[row].save(observed(row), tallies_[row], to + drawn_.row_bytes());
+      }
+      return;
+    }
     for (auto row = static_cast<std::size_t>(first); count > 0; ++row, --count) {
       each_part(*this, row, [&to](const auto& part) {
         std::memcpy(to, &part, sizeof(part));
@@ -135,25 +165,66 @@ class Pool final : public Rows {
       });
     }
   }
-  void load_rows(int first, int count, const std::byte* from) noexcept override {
-    for (auto row = static_cast<std::size_t>(first); count > 0; ++row, --count) {
-      each_part(*this, row, [&from](auto& part) {
-        std::memcpy(&part, from, sizeof(part));
-        from += sizeof(part);
-      });
+  std::vector<int> load_rows(int first, int count, const std::byte* from, std::size_t bytes,
+                             const StepOut& out) override {
+    std::vector<int> cut;
+    for (int row = first; row < first + count; ++row, from += bytes) {
+      if constexpr (IsReplayed<E>) {
+        if (!play_again(static_cast<std::size_t>(row), from, bytes, out)) {
+          cut.push_back(row);
+        }
+      } else {
+        each_part(*this, static_cast<std::size_t>(row), [part_from = from](auto& part) mutable {
+          std::memcpy(&part, part_from, sizeof(part));
+          part_from += sizeof(part);
+        });
+      }
     }
+    return cut;
   }
 
  private:
   static_assert(require_env<E>());
-  /// The parameters of a row's episode, what draws them, and the row's steps before this episode.
-  struct Drawn {
-    typename E::Params params;
-    Pcg64 rng;
-    std::int64_t steps;
-  };
   /// Rows whose inputs and outputs stay in the first-level cache between the passes of a step.
   static constexpr int block_rows = 256;
+
+  typename Played<E>::Obs observed(std::size_t row) const noexcept {
+    typename Played<E>::Obs obs;
+    envs_[row].observe(obs);
+    return obs;
+  }
+
+  /// Brings a saved row back by playing its episode again; where that comes to something else, cuts it: false.
+  bool play_again(std::size_t row, const std::byte* from, std::size_t bytes, const StepOut& out) {
+    typename Played<E>::Obs last, obs;
+    double tally = 0;
+    Played<E> saved;
+    saved.load(from + drawn_.row_bytes(), bytes - drawn_.row_bytes(), last, tally);
+    if (!all_good(saved.actions.data(), saved.num_steps())) {
+      throw std::invalid_argument("saved row " + std::to_string(row) + " holds an action outside the action space");
+    }
+    drawn_.load(row, from);
+    rngs_[row] = saved.start;
+    start(row, obs.data());
+    bool ended = false;
+    for (std::size_t i = 0; i < saved.num_steps() && !ended; ++i) {
+      const Outcome outcome = step_one(row, saved.actions.data() + i * action_size_v);
+      tallies_[row] += outcome.reward;
+      lengths_[row] += 1;
+      ended = outcome.terminated;
+    }
+    obs = observed(row);
+    if (!ended && tallies_[row] == tally && std::memcmp(&obs, &last, sizeof(obs)) == 0) {
+      return true;
+    }
+    std::copy(last.begin(), last.end(), out.final_obs + row * obs_size_v);
+    out.truncated[row] = 1;
+    out.episode_return[row] = tally;
+    out.episode_length[row] = static_cast<std::int64_t>(saved.num_steps());
+    lengths_[row] = static_cast<std::int32_t>(saved.num_steps());
+    begin(row, out.obs + row * obs_size_v);
+    return false;
+  }
 
   template <class Self, class F>
   static void each_part(Self& self, std::size_t row, F&& use) noexcept {
@@ -161,7 +232,7 @@ class Pool final : public Rows {
     use(self.rngs_[row]);
     use(self.tallies_[row]);
     use(self.lengths_[row]);
-    if (!self.drawn_.empty()) {
+    if (!self.drawn_.none()) {
       use(self.drawn_[row]);
     }
   }
@@ -178,20 +249,7 @@ class Pool final : public Rows {
       limit_ = static_cast<std::int32_t>(value);
       return;
     }
-    params_.*member(name) = value;
-  }
-
-  static double E::Params::* member(std::string_view name) {
-    for (const auto& field : E::Params::fields()) {
-      if (field.name == name) {
-        return field.member;
-      }
-    }
-    std::string known = "max_episode_steps";
-    for (const auto& field : E::Params::fields()) {
-      known.append(", ").append(field.name);
-    }
-    throw std::invalid_argument(std::string(E::id) + " has no parameter '" + std::string(name) + "'; it has " + known);
+    params_.*find_param<E>(name) = value;
   }
 
   /// One pass without branches, which the compiler turns into vector instructions.
@@ -217,20 +275,18 @@ class Pool final : public Rows {
   }
 
   [[nodiscard]] const typename E::Params& params_of(std::size_t row) const noexcept {
-    return drawn_.empty() ? params_ : drawn_[row].params;
-  }
-
-  void draw(std::size_t row) noexcept {
-    Drawn& drawn = drawn_[row];
-    drawn.steps += lengths_[row];
-    for (std::size_t i = 0; i < draws_.size(); ++i) {
-      drawn.params.*drawn_members_[i] = draws_[i](drawn.rng, drawn.steps);
-    }
+    return drawn_.none() ? params_ : drawn_[row].params;
   }
 
   void begin(std::size_t row, float* obs) noexcept {
-    if (!drawn_.empty()) {
-      draw(row);
+    drawn_.draw(row, lengths_[row]);
+    start(row, obs);
+  }
+
+  /// Begins an episode with the parameters that the row has.
+  void start(std::size_t row, float* obs) noexcept {
+    if constexpr (IsReplayed<E>) {
+      played_[row].begin(rngs_[row]);
     }
     envs_[row].reset(params_of(row), rngs_[row]);
     envs_[row].observe(std::span<float, obs_size_v>(obs, obs_size_v));
@@ -241,14 +297,14 @@ class Pool final : public Rows {
   void step_block(std::size_t row, std::size_t count, const Element* actions, const StepOut& out) noexcept {
     bool stepped = false;
     if constexpr (HasStepBlock<E>) {
-      if (drawn_.empty()) {
+      if (drawn_.none()) {
         E::step_block(params_, std::span(envs_).subspan(row, count), actions, out);
         stepped = true;
       }
     }
     if (!stepped) {
       for (std::size_t i = 0; i < count; ++i) {
-        const Outcome outcome = step_one(envs_[row + i], params_of(row + i), actions + i * action_size_v);
+        const Outcome outcome = step_one(row + i, actions + i * action_size_v);
         envs_[row + i].observe(std::span<float, obs_size_v>(out.obs + i * obs_size_v, obs_size_v));
         out.reward[i] = outcome.reward;
         out.terminated[i] = static_cast<std::uint8_t>(outcome.terminated);
@@ -269,11 +325,21 @@ class Pool final : public Rows {
     end_episodes(row + i, i, count, out);
   }
 
-  static Outcome step_one(E& env, const typename E::Params& params, const Element* action) noexcept {
-    if constexpr (is_discrete<E>) {
-      return env.step(params, *action);
+  Outcome step_one(std::size_t row, const Element* action) noexcept {
+    if constexpr (IsReplayed<E>) {
+      played_[row].add(action);
+    }
+    const auto given = [action]() -> ActionOf<E> {
+      if constexpr (is_discrete<E>) {
+        return *action;
+      } else {
+        return ActionOf<E>(action, action_size_v);
+      }
+    }();
+    if constexpr (HasRandomStep<E>) {
+      return envs_[row].step(params_of(row), given, rngs_[row]);
     } else {
-      return env.step(params, std::span<const Element, action_size_v>(action, action_size_v));
+      return envs_[row].step(params_of(row), given);
     }
   }
 
@@ -300,9 +366,7 @@ class Pool final : public Rows {
         std::copy_n(obs, obs_size_v, out.final_obs + i * obs_size_v);
         out.episode_return[i] = tallies_[row];
         out.episode_length[i] = lengths_[row];
-        for (std::size_t j = 0; j < draws_.size() && out.drawn != nullptr; ++j) {
-          out.drawn[i * draws_.size() + j] = drawn_[row].params.*drawn_members_[j];
-        }
+        drawn_.write(row, out.drawn == nullptr ? nullptr : out.drawn + i * drawn_.count());
         begin(row, obs);
       }
     }
@@ -310,13 +374,12 @@ class Pool final : public Rows {
 
   typename E::Params params_;
   std::int32_t limit_;
-  std::vector<Draw> draws_;
-  std::vector<double E::Params::*> drawn_members_;  ///< of draws_
-  std::vector<Drawn> drawn_;                        ///< one a row; empty where nothing is drawn
+  Drawn<E> drawn_;  ///< parameters of single rows, where episodes draw some
   std::vector<E> envs_;
   std::vector<Pcg64> rngs_;
   std::vector<double> tallies_;        ///< rewards since the episode's start
   std::vector<std::int32_t> lengths_;  ///< steps since the episode's start
+  std::vector<Played<E>> played_;      ///< empty where states are copied
 };
 
 }  // namespace shoal

@@ -71,6 +71,7 @@ class Shaped final : public Rows {
   [[nodiscard]] int action_size() const noexcept override { return rows_->action_size(); }
   [[nodiscard]] bool discrete() const noexcept override { return rows_->discrete(); }
   [[nodiscard]] int num_drawn() const noexcept override { return rows_->num_drawn(); }
+  [[nodiscard]] int grain() const noexcept override { return rows_->grain(); }
 
   void reset_rows(int first, std::span<const std::uint64_t> seeds, float* obs) noexcept override {
     const auto from = static_cast<std::size_t>(first);
@@ -83,6 +84,16 @@ class Shaped final : public Rows {
         fill(from + i);
       }
       std::copy_n(stacks_.data() + from * stack_size_, seeds.size() * stack_size_, obs);
+    }
+  }
+
+  void begin_row(int row, float* obs) noexcept override {
+    const auto at = static_cast<std::size_t>(row);
+    rows_->begin_row(row, stacking() ? frames_.data() + at * size_ : obs);
+    sticking_[at].begun = 0;
+    if (stacking()) {
+      fill(at);
+      std::copy_n(stacks_.data() + at * stack_size_, stack_size_, obs);
     }
   }
 
@@ -111,28 +122,49 @@ class Shaped final : public Rows {
     }
   }
 
-  [[nodiscard]] std::size_t row_bytes() const noexcept override {
-    return rows_->row_bytes() + sizeof(Sticking) + action_bytes_ + (stacking() ? stack_size_ * sizeof(float) : 0);
+  /// A saved row is what its shaping remembers, then the row within.
+  [[nodiscard]] std::size_t row_bytes() const noexcept override { return own_bytes() + rows_->row_bytes(); }
+  [[nodiscard]] bool fits(std::size_t bytes) const noexcept override {
+    return bytes >= own_bytes() && rows_->fits(bytes - own_bytes());
   }
   void save_rows(int first, int count, std::byte* to) const noexcept override {
-    for (int row = first; row < first + count; ++row) {
-      rows_->save_rows(row, 1, to);
-      to += rows_->row_bytes();
-      each_part(*this, static_cast<std::size_t>(row), [&to](const void* part, std::size_t bytes) {
+    const std::size_t within = rows_->row_bytes();
+    std::vector<std::byte> saved(static_cast<std::size_t>(count) * within);
+    rows_->save_rows(first, count, saved.data());
+    for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
+      each_part(*this, static_cast<std::size_t>(first) + i, [&to](const void* part, std::size_t bytes) {
         std::memcpy(to, part, bytes);
         to += bytes;
       });
+      std::memcpy(to, saved.data() + i * within, within);
+      to += within;
     }
   }
-  void load_rows(int first, int count, const std::byte* from) noexcept override {
-    for (int row = first; row < first + count; ++row) {
-      rows_->load_rows(row, 1, from);
-      from += rows_->row_bytes();
-      each_part(*this, static_cast<std::size_t>(row), [&from](void* part, std::size_t bytes) {
-        std::memcpy(part, from, bytes);
-        from += bytes;
-      });
+  std::vector<int> load_rows(int first, int count, const std::byte* from, std::size_t bytes,
+                             const StepOut& out) override {
+    std::vector<int> cut;
+    StepOut inner = out;
+    if (stacking()) {
+      inner.obs = frames_.data();
+      inner.final_obs = final_frames_.data();
     }
+    for (int row = first; row < first + count; ++row, from += bytes) {
+      const auto at = static_cast<std::size_t>(row);
+      each_part(*this, at, [part_from = from](void* part, std::size_t size) mutable {
+        std::memcpy(part, part_from, size);
+        part_from += size;
+      });
+      if (!rows_->load_rows(row, 1, from + own_bytes(), bytes - own_bytes(), inner).empty()) {
+        cut.push_back(row);
+        sticking_[at].begun = 0;
+        if (stacking()) {
+          std::copy_n(stacks_.data() + at * stack_size_, stack_size_, out.final_obs + at * stack_size_);
+          fill(at);
+          std::copy_n(stacks_.data() + at * stack_size_, stack_size_, out.obs + at * stack_size_);
+        }
+      }
+    }
+    return cut;
   }
 
  private:
@@ -152,6 +184,9 @@ class Shaped final : public Rows {
     }
   }
 
+  [[nodiscard]] std::size_t own_bytes() const noexcept {
+    return sizeof(Sticking) + action_bytes_ + (stacking() ? stack_size_ * sizeof(float) : 0);
+  }
   [[nodiscard]] bool stacking() const noexcept { return shaping_.frame_stack > 1; }
 
   /// The actions that are done: the given ones, or a row's previous one.
