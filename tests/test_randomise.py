@@ -208,9 +208,10 @@ def test_native_draws_equal_pythons(text: str, values: int) -> None:
     assert len(seen) == values
 
 
-def test_a_restored_row_has_its_draws_again() -> None:
+@pytest.mark.parametrize("backend", ["serial", "auto"])
+def test_a_restored_row_has_its_draws_again(backend: str) -> None:
     kwargs = {"gravity": "uniform:-11,-3", "max_episode_steps": 40}
-    env, again = (make("LunarLander-v3", 3, env_kwargs=kwargs) for _ in range(2))
+    env, again = (make("LunarLander-v3", 3, backend=backend, env_kwargs=kwargs) for _ in range(2))
     env.reset(1)
     env.recv()
     for step in range(130):

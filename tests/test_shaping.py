@@ -13,6 +13,7 @@ from gymnasium import spaces
 
 import shoal
 from shoal import _native
+from shoal.envs import native
 from shoal.envs.crew import Workers
 from shoal.envs.make import make
 from shoal.envs.shaping import ShapedEnv, Shaping
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ALL = slice(None)
+LANDER = ["LunarLander-v3"] if "LunarLander-v3" in native.ids() else []
 EVERYTHING = Shaping(
     frame_stack=3, sticky_actions=0.3, reward_scale=0.5, reward_clip=(-2.0, 0.25), max_episode_steps=40
 )
@@ -117,25 +119,25 @@ def test_sticky_actions_are_the_previous_ones_done() -> None:
     assert 0.4 < repeats / free < 0.6
 
 
-@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "MountainCarContinuous-v0"])
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "MountainCarContinuous-v0", *LANDER])
 @pytest.mark.parametrize(
     "shaping", [EVERYTHING, replace(EVERYTHING, frame_stack=1, reward_clip=None, reward_sign=True)]
 )
 def test_native_equals_numpy(env_id: str, shaping: Shaping) -> None:
     """C++ and NumPy give the same bits, in halves and through a saved state."""
-    native = make(env_id, 6, backend="native", num_threads=2, shaping=shaping)
+    one_side = make(env_id, 6, backend="native", num_threads=2, shaping=shaping)
     python = make(env_id, 6, backend="serial", shaping=shaping)
-    assert native.spec.observation_space == python.spec.observation_space
+    assert one_side.spec.observation_space == python.spec.observation_space
     rng, ends = np.random.default_rng(1), 0
-    for env in (native, python):
+    for env in (one_side, python):
         env.reset(5)
         env.recv()
     for step in range(200):
-        actions = actions_of(native.spec, 6, rng)
+        actions = actions_of(one_side.spec, 6, rng)
         for rows in (slice(0, 4), slice(4, 6)):
-            for env in (native, python):
+            for env in (one_side, python):
                 env.send(rows, take(actions, rows))
-            one, other = native.recv(), python.recv()
+            one, other = one_side.recv(), python.recv()
             ended = one.terminated | one.truncated
             ends += int(ended.sum())
             for name in ("obs", "reward", "terminated", "truncated"):
@@ -143,7 +145,10 @@ def test_native_equals_numpy(env_id: str, shaping: Shaping) -> None:
             for name in ("final_obs", "episode_return", "episode_length"):
                 assert getattr(one, name)[ended].tobytes() == getattr(other, name)[ended].tobytes(), name
         if step == 100:
-            native, python = restored(native, env_id, "native", shaping), restored(python, env_id, "serial", shaping)
+            one_side, python = (
+                restored(one_side, env_id, "native", shaping),
+                restored(python, env_id, "serial", shaping),
+            )
     assert ends >= 24
 
 
@@ -152,6 +157,30 @@ def restored(env: Any, env_id: str, backend: str, shaping: Shaping) -> Any:
     assert fresh.restore(env.state()) == []
     fresh.recv()
     return fresh
+
+
+@pytest.mark.parametrize("env_id", LANDER)
+def test_a_shaped_row_that_is_cut_ends_with_its_stack(env_id: str) -> None:
+    """Row 1 was saved with another return than it comes to: it is cut, and its stack begins anew."""
+    shaping = Shaping(frame_stack=3, sticky_actions=0.2)
+    rows, again = (make(env_id, 3, shaping=shaping, env_kwargs={"gravity": "uniform:-11,-5"}) for _ in range(2))
+    rows.reset(0)
+    rows.recv()
+    for step in range(20):
+        rows.send(ALL, np.full(3, step % 4))
+        obs = rows.recv().obs.copy()
+    state = rows.state()
+    sticking, action, stack, drawn, generator = 24, 8, 3 * 8 * 4, state["rows"].shape[1], 32
+    head = 32 + 8 + 8 + 8 * 4 + 20 * 8
+    drawn -= sticking + action + stack + head
+    state["rows"][1, sticking + action + stack + drawn + generator] ^= 1
+    (sentence,) = again.restore(state)
+    assert "row 1" in sentence
+    ready = again.recv()
+    assert ready.truncated.tolist() == [False, True, False]
+    assert ready.final_obs[1].tobytes() == obs[1].tobytes()
+    assert (ready.obs[1] == ready.obs[1, 0]).all()
+    assert ready.obs[[0, 2]].tobytes() == obs[[0, 2]].tobytes()
 
 
 def test_workers_equal_serial() -> None:

@@ -12,11 +12,6 @@ from numpy.typing import NDArray
 def env_ids() -> list[str]:
     """Ids of the native environments, sorted."""
 
-def sticky_rows(seeds: Annotated[NDArray, dict(device='cpu', writable=False)], steps: Annotated[NDArray, dict(device='cpu', writable=False)], probability: float) -> NDArray[numpy.bool_]:
-    """
-    Which rows stick to their previous action: of the seed of each and its steps since.
-    """
-
 def env_info(id: str) -> dict:
     """
     What is known of a native environment: spaces, limits, parameters with their defaults.
@@ -74,6 +69,11 @@ def gather(seen: list, rewards: list, obs: NDArray, reward: NDArray[numpy.float6
     Copies observation seen[i] to obs[i] [rows, ...] and rewards[i] to reward[i] [rows].
 
     False, with a part copied, unless every observation is a contiguous array of the shape and dtype of its place, every reward a Python number, and all of them finite.
+    """
+
+def sticky_rows(seeds: Annotated[NDArray, dict(device='cpu', writable=False)], steps: Annotated[NDArray, dict(device='cpu', writable=False)], probability: float) -> NDArray[numpy.bool_]:
+    """
+    Which rows stick to their previous action: of the seed of each and its steps since.
     """
 
 def philox_uniform(seed: int, stream: int, rows: Annotated[NDArray, dict(device='cpu', writable=False)], steps: Annotated[NDArray, dict(device='cpu', writable=False)], size: int) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:

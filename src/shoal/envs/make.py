@@ -66,16 +66,8 @@ def make(
     shaping = shaping or Shaping()
     fixed, ranges = randomise.split(env_kwargs or {}, num_envs)
     built_in = isinstance(env, str) and env in native.ids()
-    if not built_in and env in _ON_BOX2D:
-        if backend == "native":
-            raise ConfigError(f"the native {env} {_LACK}; backend='serial' runs Gymnasium's own")
-        if backend == "auto":
-            warnings.warn(f"the native {env} {_LACK}; Gymnasium's own runs instead", stacklevel=2)
-    if backend == "native" and not built_in:
-        hint = _near(env, native.ids()) if isinstance(env, str) else ""
-        raise ConfigError(
-            f"{env!r} has no native version{hint}; backend='serial' runs it. Native: {', '.join(native.ids())}"
-        )
+    if not built_in:
+        _check_absence(env, backend)
     if isinstance(env, str) and built_in and backend in ("auto", "native"):
         if info_keys:
             raise ConfigError(f"the native {env} has no infos; backend='serial' has the keys {info_keys}")
@@ -88,6 +80,20 @@ def make(
     if backend == "workers":
         settings |= {"workers": workers}
     return _python_rows(factory_of(env, fixed), num_envs, backend, shaping, settings)
+
+
+def _check_absence(env: Any, backend: str) -> None:
+    """What follows where the environment is not built in: native is refused; auto is told of one that could be."""
+    if env in _ON_BOX2D:
+        if backend == "native":
+            raise ConfigError(f"the native {env} {_LACK}; backend='serial' runs Gymnasium's own")
+        if backend == "auto":
+            warnings.warn(f"the native {env} {_LACK}; Gymnasium's own runs instead", stacklevel=3)
+    if backend == "native":
+        hint = _near(env, native.ids()) if isinstance(env, str) else ""
+        raise ConfigError(
+            f"{env!r} has no native version{hint}; backend='serial' runs it. Native: {', '.join(native.ids())}"
+        )
 
 
 def _python_rows(
