@@ -165,10 +165,10 @@ def test_a_shaped_row_that_is_cut_ends_with_its_stack(env_id: str) -> None:
     shaping = Shaping(frame_stack=3, sticky_actions=0.2)
     rows, again = (make(env_id, 3, shaping=shaping, env_kwargs={"gravity": "uniform:-11,-5"}) for _ in range(2))
     rows.reset(0)
-    rows.recv()
     for step in range(20):
+        rows.recv()
         rows.send(ALL, np.full(3, step % 4))
-        obs = rows.recv().obs.copy()
+    obs = rows.recv().obs.copy()
     state = rows.state()
     sticking, action, stack, drawn, generator = 24, 8, 3 * 8 * 4, state["rows"].shape[1], 32
     head = 32 + 8 + 8 + 8 * 4 + 20 * 8
