@@ -38,6 +38,11 @@ STATUSES = (
     "options or settings; 3, the run failed (the environment, the disk, a loss that is not finite); 130, Ctrl-C."
 )
 
+ENV_OPTIONS = (
+    "--env.NAME VALUE sets a parameter of the environment; uniform:LOW,HIGH, loguniform:LOW,HIGH, choice:A,B,... or "
+    "normal:MEAN,STD,LOW,HIGH has every episode draw it; 'uniform:LOW,HIGH from START over STEPS' widens the range."
+)
+
 
 def main() -> None:
     """Entry point of `shoal`."""
@@ -112,6 +117,7 @@ def _train(arguments: list[str]) -> int:
     from shoal.run.config import build
     from shoal.run.directory import read_toml
 
+    arguments, own_kwargs = _env_kwargs(arguments)
     config_file, name = _peek(arguments, "--config"), _peek(arguments, "--preset")
     saved = read_toml(Path(config_file)) if config_file else {}
     algo = _peek(arguments, "--algo") or saved.get("algo", "ppo")
@@ -139,10 +145,11 @@ def _train(arguments: list[str]) -> int:
     given: Any = tyro.cli(
         form,
         prog="shoal train [ENV]",
-        description=f"{COMMANDS['train']}\n\n{STATUSES}",
+        description=f"{COMMANDS['train']}\n\n{ENV_OPTIONS}\n\n{STATUSES}",
         args=["--env", env, *rest],
         default=form(start, Several(), config),
     )
+    env_kwargs = (env_kwargs or {}) | own_kwargs
     if given.several.seeds < 1:
         raise ConfigError(f"--seeds must be at least 1, got {given.several.seeds}")
     panel, seed = _panel(json=given.several.json, plain=given.several.plain), given.launch.seed
@@ -225,11 +232,13 @@ def _eval(arguments: list[str]) -> int:
         """
         return (run, run_dir, tag), (episodes, seed), (video, video_rows, video_steps)
 
-    given = tyro.cli(options, prog="shoal eval", args=arguments, description=COMMANDS["eval"])
+    arguments, env_kwargs = _env_kwargs(arguments)
+    about = f"{COMMANDS['eval']}\n\n{ENV_OPTIONS}"
+    given = tyro.cli(options, prog="shoal eval", args=arguments, description=about)
     (run, run_dir, tag), (episodes, seed), (video, video_rows, video_steps) = given
     if video is not None:
         check_target(video)
-    loaded = load(run, run_dir=run_dir, tag=tag)
+    loaded = load(run, run_dir=run_dir, tag=tag, env_kwargs=env_kwargs)
     score = loaded.evaluate(episodes=episodes, seed=seed)
     print(f"mean return {score.mean:.2f}, standard deviation {score.std:.2f}, {episodes} greedy episodes", flush=True)
     if video is not None:
@@ -359,6 +368,25 @@ def _algos(arguments: list[str]) -> int:
 
 def _nothing() -> None:
     """No options."""
+
+
+def _env_kwargs(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """The arguments without those of the form `--env.NAME VALUE` or `--env.NAME=VALUE`, and what these set."""
+    from shoal.envs.check import read_value
+
+    rest: list[str] = []
+    found: dict[str, Any] = {}
+    left = iter(arguments)
+    for argument in left:
+        if not argument.startswith("--env."):
+            rest.append(argument)
+            continue
+        name, equals, value = argument.removeprefix("--env.").partition("=")
+        value = value if equals else next(left, "")
+        if not name or not value:
+            raise ConfigError(f"{argument} needs a name and a value: --env.NAME VALUE")
+        found[name] = read_value(value)
+    return rest, found
 
 
 def _peek(arguments: list[str], option: str) -> str | None:

@@ -14,6 +14,7 @@ from shoal.envs.agents import AgentsEnv
 from shoal.envs.make import make
 from shoal.envs.native import NativeEnv
 from shoal.envs.serial import SerialEnv
+from shoal.envs.shaping import ShapedEnv, Shaping
 from shoal.envs.vec_env import ActionCheck, take, write
 from shoal.envs.workers import WorkersEnv
 from shoal.types import ConfigError, EnvError, map_tree
@@ -36,6 +37,7 @@ def make_vec(
     autoreset: str = "same_step",
     num_threads: int = 1,
     env_kwargs: dict[str, Any] | None = None,
+    shaping: Shaping | None = None,
     copy: bool = True,
 ) -> ShoalVectorEnv:
     """`num_envs` environments as a `gymnasium.vector.VectorEnv`.
@@ -49,7 +51,9 @@ def make_vec(
         backend: `native` (C++), `serial` (Python, in this process), or `auto`: native where the id is built in.
         autoreset: `same_step` (infos carry `final_obs` and `final_info`) or `next_step`, as Gymnasium defines them.
         num_threads: threads that step native rows, the caller included; it changes no result.
-        env_kwargs: keywords of the environment's constructor, or parameters of the native one.
+        env_kwargs: keywords of the environment's constructor, or parameters of the native one; a distribution has
+            every episode draw that parameter.
+        shaping: frame stack, sticky actions, the reward's scale and clip, another time limit.
         copy: whether arrays are copies; else they are views that the next step overwrites.
 
     Raises:
@@ -59,7 +63,8 @@ def make_vec(
         raise ConfigError("make_vec steps in this process, where infos are at hand; use backend='serial'")
     if autoreset not in MODES:
         raise ConfigError(f"unknown autoreset {autoreset!r}; use {' or '.join(MODES)}")
-    rows = make(env, num_envs, backend=backend, num_threads=num_threads, env_kwargs=env_kwargs)
+    settings: dict[str, Any] = {"num_threads": num_threads, "env_kwargs": env_kwargs, "shaping": shaping}
+    rows = make(env, num_envs, backend=backend, **settings)
     assert not isinstance(rows, WorkersEnv)
     if isinstance(rows, AgentsEnv) and autoreset != "same_step":
         raise ConfigError("environments of several agents begin anew in the same step; use autoreset='same_step'")
@@ -74,7 +79,7 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
 
     def __init__(
         self,
-        rows: NativeEnv | SerialEnv | AgentsEnv,
+        rows: NativeEnv | SerialEnv | AgentsEnv | ShapedEnv,
         *,
         autoreset: AutoresetMode,
         copy: bool,
@@ -82,15 +87,17 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
     ) -> None:
         """`rows`: closed with this object; `env_kwargs` go into the spec of a native environment."""
         self.rows = rows
+        inner = rows.env if isinstance(rows, ShapedEnv) else rows
+        self._serial = inner if isinstance(inner, SerialEnv) else None
         self.num_envs = rows.num_rows
         self.single_observation_space = rows.spec.observation_space
         self.single_action_space = rows.spec.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         metadata: dict[str, Any] = {"render_modes": []}
-        if isinstance(rows, SerialEnv):
-            self.spec, self.render_mode = rows.registered, rows.envs[0].render_mode
-            metadata = dict(rows.envs[0].metadata)
+        if self._serial is not None:
+            self.spec, self.render_mode = self._serial.registered, self._serial.envs[0].render_mode
+            metadata = dict(self._serial.envs[0].metadata)
         elif rows.spec.env_id in gym.registry:
             self.spec = copying.deepcopy(gym.registry[rows.spec.env_id])
             self.spec.kwargs |= env_kwargs
@@ -122,7 +129,7 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
         rest = {key: value for key, value in (options or {}).items() if key != "reset_mask"}
         mask = self._mask((options or {}).get("reset_mask"))
         held = self._pending & mask
-        if isinstance(self.rows, SerialEnv):
+        if not isinstance(self.rows, NativeEnv | AgentsEnv):
             self.rows.restart(seeds, mask, held=held, options=rest or None)
         elif rest:
             kind = "environments of several agents" if isinstance(self.rows, AgentsEnv) else "native resets"
@@ -133,11 +140,11 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
         self._pending &= ~mask
         write(self._obs, mask if not self._same_step else slice(None), obs)
         infos: dict[str, Any] = {}
-        if self.rows.out.turn is not None:
-            infos = {"turn": self.rows.out.turn.copy()}
-        if isinstance(self.rows, SerialEnv):
+        if isinstance(self.rows, AgentsEnv):
+            infos = {"turn": np.array(self.rows.out.turn)}
+        if self._serial is not None:
             for row in np.flatnonzero(mask).tolist():
-                infos = self._add(infos, self.rows.infos[row], row)
+                infos = self._add(infos, self._serial.infos[row], row)
         return self._given(self._obs), infos
 
     def step(self, actions: Any) -> Stepped:
@@ -191,9 +198,9 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
         write(self._obs, ended, out.final_obs)
         self._pending = ended
         infos: dict[str, Any] = {}
-        if isinstance(self.rows, SerialEnv):
+        if self._serial is not None:
             for row in range(self.num_envs):
-                info = self.rows.final_infos[row] if ended[row] else self.rows.infos[row]
+                info = self._serial.final_infos[row] if ended[row] else self._serial.infos[row]
                 infos = self._add(infos, info, row)
         return self._given(self._obs), reward, terminated, truncated, infos
 
@@ -207,10 +214,10 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
             for at, row in enumerate(rows):
                 kept[row] = take(copies, at)
             infos = {"final_obs": kept, "_final_obs": ended, "final_info": {}, "_final_info": ended.copy()}
-        if isinstance(self.rows, SerialEnv):
+        if self._serial is not None:
             for row in rows:
-                infos["final_info"] = self._add(infos["final_info"], self.rows.final_infos[row], row)
-            for row, info in enumerate(self.rows.infos):
+                infos["final_info"] = self._add(infos["final_info"], self._serial.final_infos[row], row)
+            for row, info in enumerate(self._serial.infos):
                 infos = self._add(infos, info, row)
         return infos
 
@@ -234,8 +241,8 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
         return mask
 
     def _python(self, what: str) -> SerialEnv:
-        if isinstance(self.rows, SerialEnv):
-            return self.rows
+        if self._serial is not None:
+            return self._serial
         raise ConfigError(f"{self.rows.spec.env_id} has no {what!r} here; backend='serial' has, of one agent")
 
 

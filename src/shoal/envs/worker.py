@@ -124,7 +124,8 @@ def main(given: dict[str, Any]) -> None:
         envs = make_envs(factory, mine.stop - mine.start, name=plan["name"], first_row=mine.start)
         if is_game(envs[0]):
             raise ConfigError(f"{plan['name']} has several agents; backend='serial' steps them, workers do not yet")
-        rows = Rows(envs, plan["name"], info_keys=plan["info_keys"], first_row=mine.start)
+        kept = {key: plan[key] for key in ("info_keys", "ranges")}
+        rows = Rows(envs, plan["name"], first_row=mine.start, **kept)
     except Exception as error:
         pipe.send_bytes(packed_error(error, plan["number"], task=0))
         return

@@ -253,8 +253,8 @@ class Rollouts:
             for t in range(self.num_steps):
                 check_finite(env.spec, slice(0, env.num_rows), slab.obs[t], slab.reward[t])
         ended = slab.final_index >= 0
-        rows = np.nonzero(ended)[1]
-        self.episodes = Episodes(slab.episode_return[ended], slab.episode_length[ended], {}, rows)
+        info = dict(zip(env.spec.info_keys, slab.episode_info[ended].T, strict=True))
+        self.episodes = Episodes(slab.episode_return[ended], slab.episode_length[ended], info, np.nonzero(ended)[1])
 
     def _collect(self) -> None:
         for number, group in enumerate(self._groups):
