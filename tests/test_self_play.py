@@ -20,7 +20,7 @@ from shoal.types import ConfigError
 from tests.games import Ring, Shift
 
 SHAPE = {"num_envs": 4, "num_steps": 6, "num_minibatches": 1, "update_epochs": 1}
-TINY: dict[str, Any] = SHAPE | {"panel": "none", "network": {"hidden": [8]}}
+TINY: dict[str, Any] = SHAPE | {"panel": "none", "anneal": "none", "network": {"hidden": [8]}}
 
 
 class Always(nn.Module):
@@ -136,13 +136,13 @@ def test_self_play_is_restored_exactly() -> None:
     ("env", "settings"),
     [
         ("shoal.envs.noughts:Noughts", {"self_play": {"every": 1, "opponents": 2}}),
-        ("shoal.envs.noughts:Noughts", {}),
+        ("shoal.envs.noughts:Noughts", {"self_play": {"every": 0}}),
         ("mpe2.simple_spread_v3:parallel_env", {}),
     ],
 )
 def test_a_resumed_run_equals_the_whole(env: str, settings: dict[str, Any], tmp_path: Path) -> None:
     """Four updates, and two and two: the same weights and lines of metrics."""
-    agents = 1 if settings else {"shoal.envs.noughts:Noughts": 2}.get(env, 3)
+    agents = 1 if settings.get("self_play", {}).get("every") else {"shoal.envs.noughts:Noughts": 2}.get(env, 3)
     steps = {name: count * agents * 4 * 6 for name, count in (("half", 2), ("whole", 4))}
     whole = shoal.train(env, total_timesteps=steps["whole"], run_dir=str(tmp_path / "a"), **TINY, **settings)
     part = shoal.train(env, total_timesteps=steps["half"], run_dir=str(tmp_path / "b"), **TINY, **settings)
