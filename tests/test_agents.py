@@ -11,11 +11,14 @@ from mpe2 import simple_speaker_listener_v4, simple_spread_v3
 from pettingzoo.classic.tictactoe import tictactoe
 from pettingzoo.test import api_test, parallel_api_test
 
+import shoal
 from shoal.envs.agents import AgentsEnv
 from shoal.envs.check import check_env
+from shoal.envs.crew import Workers
 from shoal.envs.make import make
 from shoal.envs.noughts import Noughts
 from shoal.envs.pictures import Pictures
+from shoal.envs.shaping import Shaping
 from shoal.types import ConfigError, EnvError, Ready
 from tests.games import Ring, Shift
 
@@ -287,3 +290,30 @@ def test_check_env_points_to_pettingzoos_own_tests() -> None:
     assert not report.ok
     assert "has several agents" in str(report)
     assert "parallel_api_test" in str(report)
+
+
+def test_what_does_not_go_with_several_agents_is_refused() -> None:
+    """Processes, shaping, drawn parameters, another time limit, resets one step later."""
+    for settings, message in (
+        ({"backend": "workers", "workers": Workers(1)}, "several agents; backend='serial' steps them"),
+        ({"shaping": Shaping(frame_stack=2)}, "has several agents, which take no shaping"),
+        ({"shaping": Shaping(max_episode_steps=5)}, "have a time limit of their own"),
+        ({"env_kwargs": {"turns": "uniform:2,4"}}, "whose parameters cannot be drawn: turns"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            make(Ring, 2, **settings)
+    with pytest.raises(ConfigError, match="use autoreset='same_step'"):
+        shoal.make_vec(Ring, 2, autoreset="next_step")
+
+
+def test_agents_in_another_librarys_vector() -> None:
+    """Each agent is an environment; infos say whose turn it is and whose step is complete."""
+    vector = shoal.make_vec(Ring, 2)
+    assert vector.num_envs == 4
+    _, infos = vector.reset(seed=1)
+    assert infos["turn"].tolist() == [True, False, True, False]
+    _, reward, _, _, infos = vector.step(np.array([1, 0, 2, 0]))
+    assert infos["valid"].tolist() == [False] * 4
+    _, reward, terminated, _, infos = vector.step(np.array([0, 3, 0, 4]))
+    assert (reward.tolist(), terminated.any()) == ([13, 0, 24, 0], False)
+    assert infos["valid"].tolist() == infos["turn"].tolist() == [True, False, True, False]
