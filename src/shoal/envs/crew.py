@@ -38,6 +38,9 @@ class Workers:
     max_restarts: int = 3
     """Restarts that each worker has from a reset on; then the error is raised."""
 
+    own_cores: bool = True
+    """Each worker keeps to a share of the cores that no other worker of these rows has, where there are enough."""
+
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
         if self.on_fault not in POLICIES:
@@ -50,7 +53,16 @@ class Workers:
 
     def count(self, num_rows: int) -> int:
         """Processes for this many rows."""
-        return min(self.num_workers or _cores(), num_rows)
+        return min(self.num_workers or len(_cores()), num_rows)
+
+    def cores(self, worker: int, count: int) -> list[int]:
+        """The cores that a worker of `count` may use: its own share, or all where there are fewer than workers.
+
+        A kernel may leave processes that wake each other on one core while another one idles.
+        """
+        cores = _cores()
+        share = [core for at, core in enumerate(cores) if at * count // len(cores) == worker]
+        return share if self.own_cores and count <= len(cores) else cores
 
 
 @dataclass(slots=True)
@@ -82,9 +94,9 @@ class Crew:
         bounds = [num_rows * number // count for number in range(count + 1)]
         self.rows = [slice(first, last) for first, last in pairwise(bounds)]
         # Nobody spins on a core that another one needs; a worker gives its core away while it spins.
-        self._spin_s = SPIN_S if count < _cores() else 0.0
+        self._spin_s = SPIN_S if count < len(_cores()) else 0.0
         self._plan = {"factory": pack(factory), "name": name, "info_keys": tuple(info_keys)}
-        self._plan |= {"spin_s": SPIN_S if count <= _cores() else 0.0}
+        self._plan |= {"spin_s": SPIN_S if count <= len(_cores()) else 0.0}
         self._sizes = {"num_rows": num_rows, "num_workers": count}
         self._posted = [0] * count
         self._fd = os.memfd_create("shoal-rows")
@@ -213,7 +225,8 @@ class Crew:
         return Fault(part.worker, EnvError(f"{worker} failed without saying why"))
 
     def _introduce(self, worker: Worker) -> None:
-        worker.send(self._plan | {"number": worker.number, "rows": (worker.rows.start, worker.rows.stop)})
+        own = {"number": worker.number, "rows": (worker.rows.start, worker.rows.stop)}
+        worker.send(self._plan | own | {"cores": self.settings.cores(worker.number, self._sizes["num_workers"])})
 
     def _agree(self) -> Spec:
         """The specification that all workers found."""
@@ -225,8 +238,8 @@ class Crew:
         return specs[0]
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _cores() -> list[int]:
+    return sorted(os.sched_getaffinity(0))
 
 
 def _release(workers: list[Worker], fd: int, owner: int) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from enum import IntEnum
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
@@ -117,6 +118,8 @@ def main(given: dict[str, Any]) -> None:
     pipe = Connection(given["pipe"])
     plan = unpack(pipe.recv_bytes())
     mine = slice(*plan["rows"])
+    with suppress(OSError):  # a sandbox may forbid it: then the kernel alone decides
+        os.sched_setaffinity(0, plan["cores"])
     try:
         factory = unpack(plan["factory"])
         envs = make_envs(factory, mine.stop - mine.start, name=plan["name"], first_row=mine.start)
