@@ -109,10 +109,10 @@ class Signals {
     return desk(worker).failed[number % depth] != 0;
   }
 
-  /// Parent: waits until workers[i] has answered task numbers[i] for every i. False when the time is over or a signal
-  /// came before.
+  /// Parent: waits until workers[i] has answered task numbers[i] for all i but `spared`. False when the time is over or
+  /// a signal came before.
   bool wait(std::span<const std::uint32_t> workers, std::span<const std::uint32_t> numbers,
-            std::chrono::nanoseconds spin, std::chrono::nanoseconds time) {
+            std::chrono::nanoseconds spin, std::chrono::nanoseconds time, std::uint32_t spared = 0) {
     const auto begun = Clock::now();
     bool slept_well = true;
     for (bool spinning = true;;) {
@@ -122,15 +122,15 @@ class Signals {
         missing += static_cast<std::int32_t>(desk(workers[i]).answered.load() - numbers[i]) < 0 ? 1 : 0;
       }
       const auto past = Clock::now() - begun;
-      if (missing == 0 || !slept_well || past >= time) {
-        return missing == 0;
+      if (missing <= spared || !slept_well || past >= time) {
+        return missing <= spared;
       }
       spinning = spinning && past < spin;
       if (spinning) {
         pause_cpu();
         continue;
       }
-      bell_->wake_at.store(seen + missing);
+      bell_->wake_at.store(seen + missing - spared);
       bell_->asleep.store(1);
       slept_well = sleep_on(bell_->rung, seen, time - past);
       bell_->asleep.store(0);

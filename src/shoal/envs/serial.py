@@ -363,7 +363,7 @@ class SerialEnv:
     def _add_masks(self) -> None:
         self._masks = MaskReader(self.spec)
         self.spec = replace(self.spec, masked=True)
-        self.out.add_masks(self._masks.size)
+        self.out.add_masks(np.ones((self.num_rows, self._masks.size), np.bool_))
 
     def _read_masks(self, rows: slice, *, begun: bool = False) -> None:
         """What the rows may choose next; that infos hold masks is found out at the first reset."""

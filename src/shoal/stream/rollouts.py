@@ -12,6 +12,7 @@ import torch
 
 from shoal.envs.native import NativeEnv
 from shoal.envs.vec_env import check_finite
+from shoal.envs.workers import WorkersEnv
 from shoal.memory.slab import Slab
 from shoal.nets.acting import Acting, Actor, PlanActor, make_actor
 from shoal.nets.policy import PlainPolicy
@@ -100,6 +101,10 @@ class Rollouts:
         acting: Acting,
         meter: Meter,
     ) -> None:
+        if isinstance(env, WorkersEnv) and not env.in_order:
+            raise ConfigError(
+                f"a rollout needs its rows in the order of sends; leave batch_rows={env.crew.settings.batch_rows} out"
+            )
         self.env, self.num_steps, self.acting, self.meter = env, num_steps, acting, meter
         self.version = self.env_steps = 0
         self.episodes = Episodes(np.zeros(0), np.zeros(0, np.int64), {})
@@ -214,7 +219,7 @@ class Rollouts:
         self._obs = [select(ready.obs, group) for group in self._groups]
         mask = ready.action_mask
         if self.env.spec.masked and mask is None:
-            raise ConfigError(f"{self.env.spec.env_id}: only backend='serial' hands over its action masks")
+            raise ConfigError(f"{self.env.spec.env_id}: its backend does not hand over its action masks; serial does")
         self._masks = [None if mask is None else mask[group] for group in self._groups]
         for seat in self._seats:
             seat.start |= ready.truncated[seat.rows]
