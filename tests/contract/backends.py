@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from shoal.envs.crew import Workers
 from shoal.envs.make import make
 from shoal.envs.vec_env import VecEnv
-from tests.contract.toys import Corridor, Lamps, make_pointer
+from tests.contract.toys import Corridor, Gates, Lamps, make_pointer
 from tests.contract.trees import FlatCrane, FlatRows
 
 
@@ -45,6 +45,8 @@ BACKENDS = [
     Backend("serial-multi-discrete", lambda n: make(Lamps, n), Lamps),
     Backend("serial-box-action", lambda n: make(make_pointer, n), make_pointer),
     Backend("serial-nested", FlatRows, FlatCrane),
+    Backend("workers-nested", lambda n: FlatRows(n, "workers"), FlatCrane),
+    Backend("workers-masked", lambda n: make(Gates, n, backend="workers", workers=Workers(2)), Gates),
     Backend("workers-multi-discrete", lambda n: make(Lamps, n, backend="workers", workers=Workers(3)), Lamps),
 ]
 

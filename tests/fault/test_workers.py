@@ -3,7 +3,6 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,45 +11,9 @@ import pytest
 from shoal.envs.crew import Workers
 from shoal.envs.make import make
 from shoal.envs.workers import WorkersEnv
-from shoal.types import ConfigError, EnvError, Ready
-from tests.fault.troubles import LENGTH, OddError, Trouble, left_behind
-
-ALL = slice(0, 5)
-TIMEOUT_S = 1.0
-Rows = Callable[..., WorkersEnv]
-
-
-@pytest.fixture
-def rows() -> Iterator[Rows]:
-    """Makes five rows in two workers (rows 0 and 1; 2 to 4) after the first recv; closes them and looks around."""
-    before = left_behind()
-    made: list[WorkersEnv] = []
-
-    def begin(what: str, at: int = 3, **settings: Any) -> WorkersEnv:
-        settings = {"num_workers": 2, "step_timeout_s": TIMEOUT_S} | settings
-        trouble = {"what": what, "at": at}
-        env = make(Trouble, 5, backend="workers", env_kwargs=trouble, workers=Workers(**settings))
-        assert isinstance(env, WorkersEnv)
-        made.append(env)
-        env.reset(0)
-        env.recv()
-        return env
-
-    yield begin
-    for env in made:
-        begun = time.perf_counter()
-        env.close()
-        env.close()
-        assert time.perf_counter() - begun < 5
-    assert left_behind() == before
-
-
-def step(env: WorkersEnv, count: int = 1) -> Ready:
-    ready: Any = None
-    for _ in range(count):
-        env.send(ALL, np.zeros(5, np.int64))
-        ready = env.recv()
-    return ready
+from shoal.types import ConfigError, EnvError
+from tests.fault.rows import ALL, TIMEOUT_S, Rows, check_order, played, step
+from tests.fault.troubles import LENGTH, OddError
 
 
 @pytest.mark.parametrize(
@@ -110,49 +73,6 @@ def test_close_while_a_worker_hangs(rows: Rows) -> None:
         env.recv()
     with pytest.raises(RuntimeError, match="closed"):
         env.reset(0)
-
-
-def played(env: WorkersEnv, num_steps: int, *, halves: bool) -> dict[int, list[tuple[Any, ...]]]:
-    """Steps all rows; what each row was handed, in order."""
-    seen: dict[int, list[tuple[Any, ...]]] = {row: [] for row in range(5)}
-    groups = [slice(1, 4), slice(4, 5), slice(0, 1)] if halves else [ALL]
-
-    def take() -> None:
-        ready = env.recv()
-        for at, row in enumerate(range(ready.rows.start, ready.rows.stop)):
-            ended = bool(ready.terminated[at] or ready.truncated[at])
-            last = (ready.final_obs[at].tolist(), ready.episode_length[at], ready.episode_return[at])
-            flags = (bool(ready.valid[at]), bool(ready.terminated[at]), bool(ready.truncated[at]))
-            seen[row].append((ready.obs[at].tolist(), float(ready.reward[at]), flags, last if ended else None))
-
-    for _ in range(num_steps):
-        env.send(groups[0], np.zeros(groups[0].stop - groups[0].start, np.int64))
-        for group in groups[1:]:
-            env.send(group, np.zeros(group.stop - group.start, np.int64))
-            take()
-        take()
-    return seen
-
-
-def check_order(row: int, steps: list[tuple[Any, ...]]) -> int:
-    """No step of a row is lost, comes twice or out of order; returns how often the row was cut."""
-    cuts, obs = 0, [row, 0, 1]
-    for new, reward, (valid, terminated, truncated), last in steps:
-        if valid:
-            assert reward == 1
-            assert not truncated
-            assert terminated == (obs[1] + 1 == LENGTH)
-            following = [obs[0], obs[1] + 1, obs[2]]
-            assert last == ((following, LENGTH, LENGTH) if terminated else None)
-            assert new == ([obs[0], 0, obs[2] + 1] if terminated else following)
-        else:
-            cuts += 1
-            assert (reward, terminated, truncated) == (0, False, True)
-            assert last == (obs, obs[1], obs[1])
-            assert new[0] != obs[0]
-            assert new[1:] == [0, 1]
-        obs = new
-    return cuts
 
 
 @pytest.mark.parametrize("sends", ["whole", "halves"])

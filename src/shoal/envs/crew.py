@@ -59,8 +59,9 @@ class Workers:
         """Processes for this many rows; ConfigError where batches of `batch_rows` are no whole workers' rows."""
         count, batch = min(self.num_workers or len(_cores()), num_rows), self.batch_rows
         if batch and (num_rows % batch or num_rows % count or batch % (num_rows // count)):
-            fits = [n for n in range(1, num_rows + 1) if num_rows % batch == 0 and n % (num_rows // batch) == 0]
-            what = f"num_workers={min(fits, key=lambda n: abs(n - count))} would" if fits else "it must divide num_envs"
+            whole = [n for n in range(1, num_rows + 1) if num_rows % n == 0 and batch % (num_rows // n) == 0]
+            near = min(whole, key=lambda n: abs(n - count), default=0)
+            what = "it must divide num_envs" if num_rows % batch else f"num_workers={near} would"
             raise ConfigError(f"batch_rows={batch} does not fit {num_rows} rows in {count} workers; {what}")
         return count
 
