@@ -13,6 +13,7 @@ from shoal.envs.generators import Generators, set_generator, spelled_out
 from shoal.envs.masks import MaskReader
 from shoal.envs.observations import TreeReader
 from shoal.envs.python_env import (
+    KeptSpaces,
     check_alike,
     is_long,
     make_envs,
@@ -79,6 +80,7 @@ class SerialEnv:
         self._limits = np.array([most or np.iinfo(np.int64).max for _, most in stripped])
         self._reader = TreeReader(self.spec)
         self._action = ActionCheck(self.spec)
+        self._spaces = KeptSpaces(self.envs)
         self._bare = [env.unwrapped for env in self.envs]
         self._generators = Generators(self._bare)
         self._in_flight = InFlight(num_rows)
@@ -283,6 +285,7 @@ class SerialEnv:
         self, rows: NDArray[np.intp], starts: list[dict[str, Any] | None], options: dict[str, Any] | None = None
     ) -> None:
         """Resets rows: as their start says ({"seed"} or {"generator"}), else from where their generator stands."""
+        seen: list[Any] = []
         for row, given in zip(rows.tolist(), starts, strict=True):
             start = self._generators.start_of(row) if given is None else given
             if given is not None and "generator" in given:
@@ -294,12 +297,15 @@ class SerialEnv:
             if not self._reader.put(obs, self.out.obs, row):
                 raise self._refusal(row, 0, obs)
             self._played[row] = []
+            seen.append(obs)
         self._running_return[rows] = 0
         self._running_length[rows] = 0
         bad = not_finite(self.spec.observation, take(self.out.obs, rows))
         if bad:
             leaf, index, value = bad
             raise EnvError(f"{self._where(int(rows[index]), 0)} returned the observation{leaf.name} {value}")
+        if len(seen) > 1 and starts[0]:
+            self._reader.check_apart(seen, self.out.obs, rows, lambda row: self._where(row, 0))
 
     def _reset(self, row: int, start: dict[str, Any]) -> Any:
         made: Any = (None, None)
@@ -313,6 +319,9 @@ class SerialEnv:
                 error.add_note(f"shoal: raised by {self._where(row, 0)}")
                 raise
             raise EnvError(f"{self._where(row, 0)} returned {made!r}; reset() returns (observation, info)") from None
+        changed = self._spaces.changed(row)
+        if changed:
+            raise EnvError(f"{self._where(row, 0)} {changed}")
         return obs
 
     def _replay(self, row: int, state: dict[str, Any]) -> str:
