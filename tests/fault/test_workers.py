@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from shoal.envs.make import make
 from shoal.envs.workers import WorkersEnv
 from shoal.types import ConfigError, EnvError
 from tests.fault.rows import ALL, TIMEOUT_S, Rows, check_order, played, step
-from tests.fault.troubles import LENGTH, OddError
+from tests.fault.troubles import LENGTH, OddError, Trouble
 
 
 @pytest.mark.parametrize(
@@ -97,6 +98,29 @@ def test_restarts_have_a_budget(rows: Rows) -> None:
     assert "after 0 restarts, as max_restarts allows" in caught.value.__notes__[0]
 
 
+class Fragile(Trouble):
+    """The first process that takes over dies before it is ready."""
+
+    def __init__(self, made: str) -> None:
+        super().__init__("exit", at=12)
+        with open(made, "a", encoding="utf-8") as file:
+            file.write("x")
+        if os.path.getsize(made) == 6:
+            os._exit(4)
+
+
+def test_a_process_that_dies_while_it_takes_over(tmp_path: Path) -> None:
+    settings = Workers(2, on_fault="restart")
+    env = make(Fragile, 5, backend="workers", env_kwargs={"made": str(tmp_path / "made")}, workers=settings)
+    env.reset(0)
+    env.recv()
+    assert isinstance(env, WorkersEnv)
+    seen = played(env, 20, halves=True)
+    assert [check_order(row, steps) for row, steps in seen.items()] == [0, 0, 1, 1, 1]
+    assert env.state()["restarts"] == [0, 0, 2, 2, 2]
+    env.close()
+
+
 def test_a_worker_that_dies_between_steps(rows: Rows) -> None:
     env = rows("nothing", on_fault="restart")
     step(env, 4)
@@ -162,7 +186,12 @@ def test_too_little_memory_is_a_sentence(rows: Rows, monkeypatch: pytest.MonkeyP
 
 
 def test_settings_that_cannot_work() -> None:
-    impossible: list[dict[str, Any]] = [{"num_workers": -1}, {"step_timeout_s": 0.0}, {"max_restarts": -1}]
+    impossible: list[dict[str, Any]] = [
+        {"num_workers": -1},
+        {"step_timeout_s": 0.0},
+        {"start_timeout_s": float("nan")},
+        {"max_restarts": -1},
+    ]
     impossible.append({"on_fault": "ignore"})
     for wrong in impossible:
         with pytest.raises(ConfigError, match=next(iter(wrong))):

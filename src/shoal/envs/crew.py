@@ -7,13 +7,14 @@ import time
 import weakref
 from dataclasses import dataclass
 from itertools import pairwise
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from shoal.envs.block import Block, reserve
 from shoal.envs.pipe import pack
-from shoal.envs.processes import START_S, Worker, end_all
+from shoal.envs.processes import Worker, end_all
 from shoal.envs.worker import Op
-from shoal.types import ConfigError, EnvError
+from shoal.types import ConfigError, EnvError, check_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +43,8 @@ class Workers:
     batch_rows: int = 0
     """Rows that a `recv` hands over, those that are done first: a multiple of a worker's rows and a part of all rows. 0
     means all rows, or those of the oldest send, in the order of sends: only that is reproducible."""
+    start_timeout_s: float = 60.0
+    """Seconds that a process may take to start and make its environments."""
     own_cores: bool = True
     """Each worker keeps to a share of the cores that no other worker of these rows has, where there are enough."""
 
@@ -49,11 +52,8 @@ class Workers:
         """Refuses what cannot work."""
         if self.on_fault not in POLICIES:
             raise ConfigError(f"unknown on_fault {self.on_fault!r}; use {' or '.join(POLICIES)}")
-        if min(self.num_workers, self.max_restarts, self.batch_rows) < 0 or not self.step_timeout_s > 0:
-            raise ConfigError(
-                "num_workers, max_restarts and batch_rows must be at least 0 and step_timeout_s above 0, "
-                f"got {self.num_workers}, {self.max_restarts}, {self.batch_rows} and {self.step_timeout_s}"
-            )
+        check_ranges(self, **dict.fromkeys(("num_workers", "max_restarts", "batch_rows"), (0, inf)))
+        check_ranges(self, **dict.fromkeys(("step_timeout_s", "start_timeout_s"), (1e-3, inf)))
 
     def count(self, num_rows: int) -> int:
         """Processes for this many rows; ConfigError where batches of `batch_rows` are no whole workers' rows."""
@@ -189,7 +189,7 @@ class Crew:
             try:
                 for fault in self.wait([part], timeout_s=timeout_s):
                     raise fault.error
-                answers.append(self.workers[part.worker].receive(START_S, task=part.task))
+                answers.append(self.workers[part.worker].receive(self.settings.step_timeout_s, task=part.task))
             except Exception as error:
                 errors.append(error)
         if errors:
@@ -203,7 +203,7 @@ class Crew:
         self._posted[number] = 0
         fresh = self.workers[number] = Worker(number, self.rows[number], self._fd)
         self._introduce(fresh)
-        fresh.receive(START_S)
+        fresh.receive(self.settings.start_timeout_s)
         fresh.send(self._sizes)
 
     def renew(self) -> None:
@@ -256,7 +256,7 @@ class Crew:
     def _raised(self, part: Part) -> Fault:
         worker = self.workers[part.worker]
         try:
-            worker.receive(START_S, task=part.task)
+            worker.receive(self.settings.step_timeout_s, task=part.task)
         except Exception as error:
             return Fault(part.worker, error)
         return Fault(part.worker, EnvError(f"{worker} failed without saying why"))
@@ -267,7 +267,7 @@ class Crew:
 
     def _agree(self) -> Spec:
         """The specification that all workers found."""
-        specs: list[Spec] = [worker.receive(START_S) for worker in self.workers]
+        specs: list[Spec] = [worker.receive(self.settings.start_timeout_s) for worker in self.workers]
         for worker, spec in zip(self.workers, specs, strict=True):
             for what in ("observation_space", "action_space"):
                 if getattr(spec, what) != getattr(specs[0], what):

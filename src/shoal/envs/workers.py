@@ -193,24 +193,31 @@ class WorkersEnv:
 
     def _settle(self, fault: Fault) -> None:
         """Raises the fault's error, or drops the worker, or has a new process take its place."""
-        settings, history, number = self.crew.settings, self._history, fault.worker
-        if settings.on_fault == "raise":
-            raise fault.error
-        rows = self.crew.rows[number]
-        if settings.on_fault == "drop":
-            self._drop(fault)
-            return
-        count = history.restarts[rows.start]
-        if count >= settings.max_restarts:
-            fault.error.add_note(f"shoal: after {count} restarts, as max_restarts allows")
-            raise fault.error
-        _LOG.warning("%s; restart %d of %d", fault.error, count + 1, settings.max_restarts)
-        left = self._take_stepped(number)
-        history.restarts[rows] = [count + 1] * (rows.stop - rows.start)
-        self.crew.replace(number)
-        self.crew.ask(Op.REVIVE, {number: history.of(rows)})
-        for part in left:
-            self.crew.post(part)
+        match self.crew.settings.on_fault:
+            case "raise":
+                raise fault.error
+            case "drop":
+                self._drop(fault)
+            case _:
+                left = self._take_stepped(fault.worker)
+                self._restart(fault.worker, fault.error)
+                for part in left:
+                    self.crew.post(part)
+
+    def _restart(self, number: int, error: BaseException) -> None:
+        """A new process for the worker's rows, and another one where that dies at once, as long as the budget lasts."""
+        history, rows, most = self._history, self.crew.rows[number], self.crew.settings.max_restarts
+        for count in range(history.restarts[rows.start], most):
+            _LOG.warning("%s; restart %d of %d", error, count + 1, most)
+            history.restarts[rows] = [count + 1] * (rows.stop - rows.start)
+            try:
+                self.crew.replace(number)
+                self.crew.ask(Op.REVIVE, {number: history.of(rows)})
+                return
+            except Exception as again:
+                error = again
+        error.add_note(f"shoal: after {most} restarts, as max_restarts allows")
+        raise error
 
     def _drop(self, fault: Fault) -> None:
         """Goes on without the worker and its rows, as long as there are others."""

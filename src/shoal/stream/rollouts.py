@@ -231,11 +231,17 @@ class Rollouts:
         with self.meter.measure("acting"):
             self._plan.rollout(env, seat.slab, seat.start, seat.actor.row_step, self.acting.seed)
         slab = seat.slab
-        if not np.isfinite(float(slab.obs.sum()) + float(slab.reward.sum())):
-            for t in range(self.num_steps):
-                check_finite(env.spec, seat.rows, slab.obs[t], slab.reward[t])
+        self._check_native()
         ended = slab.final_index >= 0
         self.episodes = Episodes(slab.episode_return[ended], slab.episode_length[ended], {})
+
+    def _check_native(self) -> None:
+        """EnvError where native rows, which nothing else looks at, were not finite."""
+        for seat in self._seats:
+            slab = seat.slab
+            if not np.isfinite(float(slab.obs.sum()) + float(slab.reward.sum())):
+                for t in range(self.num_steps):
+                    check_finite(self.env.spec, seat.rows, slab.obs[t], slab.reward[t])
 
     def _collect(self) -> None:
         for number, group in enumerate(self._groups):
@@ -249,6 +255,8 @@ class Rollouts:
                 self._record(t, ready)
                 if t + 1 < self.num_steps:
                     self._act(t + 1, number, group)
+        if isinstance(self.env, NativeEnv):
+            self._check_native()
         for seat in self._seats:
             self._bootstrap(seat)
         keys = self.env.spec.info_keys
