@@ -143,7 +143,7 @@ def soak(mode: str, seed: list[int], seconds: float) -> dict[str, int]:
     """Steps rows in one way for so long; the counts."""
     rng, other = (np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2))
     batch_rows = NUM_ROWS // NUM_WORKERS if mode == "batches" else 0
-    timeouts = {"step_timeout_s": TIMEOUT_S, "start_timeout_s": START_TIMEOUT_S}
+    timeouts: dict[str, Any] = {"step_timeout_s": TIMEOUT_S, "start_timeout_s": START_TIMEOUT_S}
     settings = Workers(NUM_WORKERS, on_fault="restart", max_restarts=10**9, batch_rows=batch_rows, **timeouts)
     env = make(Counting, NUM_ROWS, backend="workers", workers=settings)
     assert isinstance(env, WorkersEnv)

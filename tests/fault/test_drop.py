@@ -64,10 +64,10 @@ def test_reset_and_restore_bring_the_rows_back(rows: Rows) -> None:
         ("a2c", "gru", False),
     ],
 )
-def test_training_goes_on_without_nan(run_dir: Any, algo: str, recurrent: str, *, native: bool) -> None:
+def test_training_goes_on_without_nan(run_dir: Any, algo: str, recurrent: Any, *, native: bool) -> None:
     """With a GRU and four minibatches, each of two minibatches is a dropped row alone."""
     trouble: dict[str, Any] = {"what": "exit", "row": 3, "at": 20}
-    shape = {"num_minibatches": 4} if algo == "ppo" else {}
+    shape: dict[str, Any] = {"num_minibatches": 4} if algo == "ppo" else {}
     result = shoal.train(
         Trouble,
         algo=algo,
