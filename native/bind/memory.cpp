@@ -106,8 +106,7 @@ void bind_memory(nb::module_& module) {
             return self.signals().failed(worker, task);
           },
           "worker"_a, "task"_a, "Whether this task, one of the last two, failed.")
-      .def("wait", &BoundSignals::wait, "workers"_a, "tasks"_a, "spin_s"_a, "timeout_s"_a,
-           "least"_a = 0,
+      .def("wait", &BoundSignals::wait, "workers"_a, "tasks"_a, "spin_s"_a, "timeout_s"_a, "least"_a = 0,
            "Wait until workers[i] has answered tasks[i] for every i, or for the `least` first; False when the time is "
            "over or a signal came.")
       .def("take", &BoundSignals::take, "worker"_a, "done"_a, "spin_s"_a, "timeout_s"_a,

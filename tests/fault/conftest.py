@@ -19,9 +19,9 @@ def rows() -> Iterator[Rows]:
     before = left_behind()
     made: list[WorkersEnv] = []
 
-    def begin(what: str, at: int = 3, num_rows: int = 5, slow: int = -1, **settings: Any) -> WorkersEnv:
+    def begin(what: str, at: int = 3, num_rows: int = 5, **settings: Any) -> WorkersEnv:
         settings = {"num_workers": 2, "step_timeout_s": TIMEOUT_S} | settings
-        trouble = {"what": what, "at": at, "slow": slow}
+        trouble = {"what": what, "at": at}
         env = make(Trouble, num_rows, backend="workers", env_kwargs=trouble, workers=Workers(**settings))
         assert isinstance(env, WorkersEnv)
         made.append(env)

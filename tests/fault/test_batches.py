@@ -1,6 +1,7 @@
 """`batch_rows`: the batch that is done first comes first; every row's steps arrive once and in order."""
 
-import time
+import os
+import signal
 from typing import Any
 
 import numpy as np
@@ -13,18 +14,21 @@ from shoal.nets.policy import Network, make_policy
 from shoal.stream.rollouts import rollouts
 from shoal.types import ConfigError, EnvError
 from tests.contract.toys import Lamps
-from tests.fault.rows import TIMEOUT_S, Rows, Step, check_dropped, check_order, keep
+from tests.fault.rows import Rows, Step, check_dropped, check_order, keep
 
 EIGHT = slice(0, 8)
 FOURS: dict[str, Any] = {"num_rows": 8, "num_workers": 4}
 
 
-def consumed(env: WorkersEnv, num_batches: int) -> tuple[dict[int, list[Step]], list[int]]:
-    """Sends each batch again as it comes; what each row was handed, and the first rows of the batches."""
+def consumed(env: WorkersEnv, num_batches: int, *, twos: int = 0) -> tuple[dict[int, list[Step]], list[int]]:
+    """Sends each batch again as it comes, and on until the one of row 2 came `twos` times.
+
+    What each row was handed, and the first rows of the batches.
+    """
     seen: dict[int, list[Step]] = {row: [] for row in range(8)}
     order: list[int] = []
     env.send(EIGHT, np.zeros(8, np.int64))
-    for _ in range(num_batches):
+    while len(order) < num_batches or order.count(2) < twos:
         ready = env.recv()
         order.append(ready.rows.start)
         keep(ready, seen)
@@ -33,11 +37,19 @@ def consumed(env: WorkersEnv, num_batches: int) -> tuple[dict[int, list[Step]], 
 
 
 @pytest.mark.parametrize("batch_rows", [2, 4])
-def test_a_slow_row_holds_up_its_batch_alone(rows: Rows, batch_rows: int) -> None:
-    env = rows("nothing", slow=0, batch_rows=batch_rows, **FOURS)
-    seen, order = consumed(env, 200)
-    assert set(order) == set(range(0, 8, batch_rows))
-    assert order.count(0) < 200 * batch_rows / 8 / 2
+def test_a_slow_worker_holds_up_its_batch_alone(rows: Rows, batch_rows: int) -> None:
+    """Worker 0 stands still for 100 batches: all of them are others'. Then its own comes, with its first step."""
+    env = rows("nothing", batch_rows=batch_rows, step_timeout_s=60.0, **FOURS)
+    os.kill(env.pids[0], signal.SIGSTOP)
+    seen, order = consumed(env, 100)
+    assert set(order) == set(range(batch_rows, 8, batch_rows))
+    os.kill(env.pids[0], signal.SIGCONT)
+    while order[-1]:
+        ready = env.recv()
+        order.append(ready.rows.start)
+        keep(ready, seen)
+        if order[-1]:
+            env.send(ready.rows, np.zeros(batch_rows, np.int64))
     assert [check_order(row, steps) for row, steps in seen.items()] == [0] * 8
     assert [len(seen[row]) for row in range(8)] == [order.count(row // batch_rows * batch_rows) for row in range(8)]
 
@@ -45,30 +57,20 @@ def test_a_slow_row_holds_up_its_batch_alone(rows: Rows, batch_rows: int) -> Non
 @pytest.mark.parametrize("what", ["SIGKILL", "SIGSTOP", "raise"])
 def test_a_restart_among_batches(rows: Rows, what: str) -> None:
     env = rows(what, at=12, batch_rows=2, on_fault="restart", **FOURS)
-    seen, order = consumed(env, 100)
-    begun = time.monotonic()
-    while order.count(2) < 15:
-        assert time.monotonic() - begun < TIMEOUT_S + 9
-        ready = env.recv()
-        order.append(ready.rows.start)
-        keep(ready, seen)
-        env.send(ready.rows, np.zeros(2, np.int64))
+    seen, _ = consumed(env, 100, twos=15)
     assert [check_order(row, steps) for row, steps in seen.items()] == [0, 0, 1, 1, 0, 0, 0, 0]
 
 
 def test_a_worker_that_hangs_is_named_while_others_go_on(rows: Rows) -> None:
     env = rows("hang", at=3, batch_rows=2, **FOURS)
-    begun = time.monotonic()
     with pytest.raises(EnvError, match=r"worker 1 .* rows 2\.\.3, send \d+ .* did not answer for 1 s"):
         consumed(env, 10**9)
-    assert time.monotonic() - begun < TIMEOUT_S + 3
 
 
 def test_dropped_batches_come_back_empty(rows: Rows) -> None:
     env = rows("SIGKILL", at=12, batch_rows=2, on_fault="drop", **FOURS)
-    seen, order = consumed(env, 300)
+    seen, _ = consumed(env, 100, twos=15)
     assert [check_order(row, seen[row]) for row in (0, 1, 4, 5, 6, 7)] == [0] * 6
-    assert order.count(2) > 12
     check_dropped(2, seen[2], 11)
     check_dropped(3, seen[3], 11)
 

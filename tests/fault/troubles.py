@@ -39,13 +39,9 @@ class StubbornError(Exception):
 
 
 class Trouble(gym.Env[Any, Any]):
-    """Observes (its seed, the step of its episode, its episode); makes trouble where it was seeded with `row`.
+    """Observes (its seed, the step of its episode, its episode); makes trouble where it was seeded with `row`."""
 
-    One that was seeded with `slow` takes 20 ms for a step.
-    """
-
-    def __init__(self, what: str = "nothing", row: int = 2, at: int = 3, slow: int = -1) -> None:
-        self.slow = slow
+    def __init__(self, what: str = "nothing", row: int = 2, at: int = 3) -> None:
         self.observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float32)
         self.action_space = spaces.Discrete(2)
         self.what, self.row, self.at = what, row, at
@@ -66,7 +62,6 @@ class Trouble(gym.Env[Any, Any]):
     def step(self, action: int) -> Any:
         self.count, self.total = self.count + 1, self.total + 1
         made: list[Any] = [self.observe(), 1.0, self.count == LENGTH, False, {}]
-        time.sleep(0.02 * (self.seeded == self.slow))
         if self.seeded == self.row and self.total == self.at:
             self.make_trouble(made)
         return tuple(made)
