@@ -20,7 +20,8 @@ def rows() -> Iterator[Rows]:
     made: list[WorkersEnv] = []
 
     def begin(what: str, at: int = 3, num_rows: int = 5, **settings: Any) -> WorkersEnv:
-        settings = {"num_workers": 2, "step_timeout_s": TIMEOUT_S} | settings
+        waits = what == "SIGSTOP" or "hang" in what
+        settings = {"num_workers": 2, "step_timeout_s": TIMEOUT_S if waits else 60.0} | settings
         trouble = {"what": what, "at": at}
         env = make(Trouble, num_rows, backend="workers", env_kwargs=trouble, workers=Workers(**settings))
         assert isinstance(env, WorkersEnv)
