@@ -65,10 +65,10 @@ class Gates(Corridor):
         return place, info | {"action_mask": np.ones(2, np.int8)}
 
     def step(self, action: int) -> tuple[np.int64, float, bool, bool, dict[str, Any]]:
-        *made, info = super().step(action)
+        place, reward, ended, _, info = super().step(action)
         draw = self.np_random.integers(3)
         mask = np.array([draw != 0, draw != 1], np.int8)
-        return made[0], made[1], made[2], bool(self.np_random.random() < 0.03), info | {"action_mask": mask}
+        return place, reward, ended, bool(self.np_random.random() < 0.03), info | {"action_mask": mask}
 
 
 class Pointer(gym.Env[Any, Any]):

@@ -169,10 +169,6 @@ class Crew:
         """What answered parts say went wrong."""
         return [self._raised(part) for part in parts if self._signals.failed(part.worker, part.task)]
 
-    def stepped(self, part: Part) -> bool:
-        """Whether the part's rows were stepped and nothing was wrong."""
-        return self.answered(part) and not self._signals.failed(part.worker, part.task)
-
     def answered(self, part: Part) -> bool:
         """Whether the part's task is over."""
         return (self._signals.answered(part.worker) - part.task) % 2**32 < 2**31

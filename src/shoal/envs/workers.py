@@ -168,8 +168,7 @@ class WorkersEnv:
 
     def _finish_oldest(self) -> int:
         """Returns when every part of the oldest send is stepped, by whichever process."""
-        parts = self._flights[0]
-        while parts:
+        while parts := self._flights[0]:
             faults = self.crew.wait(parts)
             if not faults:
                 break
@@ -199,9 +198,8 @@ class WorkersEnv:
             case "drop":
                 self._drop(fault)
             case _:
-                left = self._take_stepped(fault.worker)
                 self._restart(fault.worker, fault.error)
-                for part in left:
+                for part in self._parts_of(fault.worker):
                     self.crew.post(part)
 
     def _restart(self, number: int, error: BaseException) -> None:
@@ -222,30 +220,19 @@ class WorkersEnv:
     def _drop(self, fault: Fault) -> None:
         """Goes on without the worker and its rows, as long as there are others."""
         history, rows = self._history, self.crew.rows[fault.worker]
-        left = self._take_stepped(fault.worker)
         self.crew.workers[fault.worker].end()
         history.dropped[rows] = True
         if history.dropped.all():
             fault.error.add_note("shoal: it was the last worker; all others were dropped before")
             raise fault.error
         _LOG.warning("%s; it is dropped, and %d rows go on", fault.error, int((~history.dropped).sum()))
-        for part in left:
-            for parts in self._flights:
-                if part in parts:
-                    parts.remove(part)
+        for part in self._parts_of(fault.worker):
             history.skip(self.out, part.rows)
+        self._flights = [[part for part in parts if part.worker != fault.worker] for parts in self._flights]
 
-    def _take_stepped(self, number: int) -> list[Part]:
-        """Takes the parts that a worker has stepped off their sends; returns the others, which are to be done again."""
-        left: list[Part] = []
-        for parts in self._flights:
-            for part in [part for part in parts if part.worker == number]:
-                if self.crew.stepped(part):
-                    self._note([part])
-                    parts.remove(part)
-                else:
-                    left.append(part)
-        return left
+    def _parts_of(self, number: int) -> list[Part]:
+        """What a worker at fault was to do from then on: what it may have done after its fault does not count."""
+        return [part for parts in self._flights for part in parts if part.worker == number]
 
     def _renew(self) -> None:
         if self.crew.closed:
