@@ -120,9 +120,9 @@ class Signals:
     def failed(self, worker: int, task: int) -> bool:
         """Whether this task, one of the last two, failed."""
 
-    def wait(self, workers: Sequence[int], tasks: Sequence[int], spin_s: float, timeout_s: float) -> bool:
+    def wait(self, workers: Sequence[int], tasks: Sequence[int], spin_s: float, timeout_s: float, least: int = 0) -> bool:
         """
-        Wait until workers[i] has answered tasks[i] for every i; False when the time is over or a signal came.
+        Wait until workers[i] has answered tasks[i] for every i, or for the `least` first; False when the time is over or a signal came.
         """
 
     def take(self, worker: int, done: int, spin_s: float, timeout_s: float) -> tuple[int, int, int]:

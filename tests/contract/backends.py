@@ -15,7 +15,7 @@ from shoal.envs.crew import Workers
 from shoal.envs.make import make
 from shoal.envs.shaping import Shaping
 from shoal.envs.vec_env import VecEnv
-from tests.contract.toys import Corridor, Lamps, make_pointer
+from tests.contract.toys import Corridor, Gates, Lamps, make_pointer
 from tests.contract.trees import FlatCrane, FlatRows
 
 
@@ -64,6 +64,8 @@ BACKENDS = [
     Backend("serial-nested", FlatRows, FlatCrane),
     stacked("native-stacked", "native"),
     stacked("serial-stacked", "serial"),
+    Backend("workers-nested", lambda n: FlatRows(n, "workers"), FlatCrane),
+    Backend("workers-masked", lambda n: make(Gates, n, backend="workers", workers=Workers(2)), Gates),
     Backend("workers-multi-discrete", lambda n: make(Lamps, n, backend="workers", workers=Workers(3)), Lamps),
 ]
 

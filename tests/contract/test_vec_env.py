@@ -46,7 +46,9 @@ def copied(ready: Ready) -> dict[str, NDArray[Any]]:
     """Every array; what only ended rows hold is blanked elsewhere."""
     ended = ready.terminated | ready.truncated
     values = {field.name: getattr(ready, field.name) for field in fields(ready)}
-    del values["rows"], values["info"], values["action_mask"]
+    del values["rows"], values["info"]
+    if ready.action_mask is None:
+        del values["action_mask"]
     arrays = {name: array.copy() for name, array in values.items()}
     for name in ("final_obs", "episode_return", "episode_length"):
         arrays[name][~ended] = 0
@@ -75,14 +77,14 @@ class Single:
         self.total, self.count = 0.0, 0
 
     def step(self, action: Any) -> dict[str, Any]:
-        obs, reward, terminated, truncated, _ = self.env.step(action)
+        obs, reward, terminated, truncated, info = self.env.step(action)
         self.total, self.count = self.total + float(reward), self.count + 1
         seen = {"reward": float(reward), "terminated": bool(terminated), "truncated": bool(truncated), "valid": True}
         last = {"final_obs": np.zeros_like(obs), "episode_return": 0.0, "episode_length": 0}
         if terminated or truncated:
             last = {"final_obs": np.copy(obs), "episode_return": self.total, "episode_length": self.count}
-            obs, self.total, self.count = self.env.reset()[0], 0.0, 0
-        return seen | last | {"obs": np.copy(obs)}
+            (obs, info), self.total, self.count = self.env.reset(), 0.0, 0
+        return seen | last | {"obs": np.copy(obs), "action_mask": info.get("action_mask")}
 
 
 def test_every_row_equals_plain_gymnasium(backend: Backend, rows: Make) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from shoal.envs.native import NativeEnv
 from shoal.envs.vec_env import check_finite
+from shoal.envs.workers import WorkersEnv
 from shoal.memory.slab import Slab
 from shoal.nets.acting import Acting, Actor, PlanActor, make_actor
 from shoal.nets.policy import PlainPolicy
@@ -100,6 +101,10 @@ class Rollouts:
         acting: Acting,
         meter: Meter,
     ) -> None:
+        if isinstance(env, WorkersEnv) and not env.in_order:
+            raise ConfigError(
+                f"a rollout needs its rows in the order of sends; leave batch_rows={env.crew.settings.batch_rows} out"
+            )
         self.env, self.num_steps, self.acting, self.meter = env, num_steps, acting, meter
         self.version = self.env_steps = 0
         self.episodes = Episodes(np.zeros(0), np.zeros(0, np.int64), {})
@@ -214,7 +219,7 @@ class Rollouts:
         self._obs = [select(ready.obs, group) for group in self._groups]
         mask = ready.action_mask
         if self.env.spec.masked and mask is None:
-            raise ConfigError(f"{self.env.spec.env_id}: only backend='serial' hands over its action masks")
+            raise ConfigError(f"{self.env.spec.env_id}: its backend does not hand over its action masks; serial does")
         self._masks = [None if mask is None else mask[group] for group in self._groups]
         for seat in self._seats:
             seat.start |= ready.truncated[seat.rows]
@@ -226,12 +231,18 @@ class Rollouts:
         with self.meter.measure("acting"):
             self._plan.rollout(env, seat.slab, seat.start, seat.actor.row_step, self.acting.seed)
         slab = seat.slab
-        if not np.isfinite(float(slab.obs.sum()) + float(slab.reward.sum())):
-            for t in range(self.num_steps):
-                check_finite(env.spec, seat.rows, slab.obs[t], slab.reward[t])
+        self._check_native()
         ended = slab.final_index >= 0
         info = dict(zip(env.spec.info_keys, slab.episode_info[ended].T, strict=True))
         self.episodes = Episodes(slab.episode_return[ended], slab.episode_length[ended], info)
+
+    def _check_native(self) -> None:
+        """EnvError where native rows, which nothing else looks at, were not finite."""
+        for seat in self._seats:
+            slab = seat.slab
+            if not np.isfinite(float(slab.obs.sum()) + float(slab.reward.sum())):
+                for t in range(self.num_steps):
+                    check_finite(self.env.spec, seat.rows, slab.obs[t], slab.reward[t])
 
     def _collect(self) -> None:
         for number, group in enumerate(self._groups):
@@ -245,6 +256,8 @@ class Rollouts:
                 self._record(t, ready)
                 if t + 1 < self.num_steps:
                     self._act(t + 1, number, group)
+        if isinstance(self.env, NativeEnv):
+            self._check_native()
         for seat in self._seats:
             self._bootstrap(seat)
         keys = self.env.spec.info_keys
