@@ -16,6 +16,7 @@ from shoal.math.returns import gae
 from shoal.nets.distributions import masked
 from shoal.nets.lowering import STATS, Plan, lower
 from shoal.nets.policy import Network, make_policy
+from shoal.nets.shards import Shards, num_shards
 from shoal.nets.weights import pack
 from shoal.stream.rollouts import rollouts
 from shoal.stream.schedules import schedule
@@ -166,21 +167,31 @@ def torch_update(policy: nn.Module, optimizer: Adam, cfg: PPO, run: Run) -> Upda
     if recurrent and cfg.num_envs % cfg.num_minibatches:
         raise ConfigError(f"a recurrent policy's num_minibatches must divide num_envs={cfg.num_envs}")
 
+    shards = Shards(
+        policy,
+        shards=1 if recurrent else num_shards(policy, cfg.grad_shards),
+        num_threads=run.settings.num_threads,
+    )
+    part_cfg = replace(cfg, norm_adv=False)  # done before a minibatch is cut into shards
+
     def update(rollout: Steps, advantage: Tensor, target: Tensor) -> Iterator[float]:
         while True:
             kls: list[Tensor] = []
             for index in minibatches(run.rng, rollout.valid, cfg.num_minibatches, rows=recurrent):
                 at = torch.from_numpy(index).long().to(advantage.device)
-                batch = take(rollout, at, rows=recurrent)
-                output = policy(batch.obs, batch.state, batch.start)
-                parts = (_take(advantage, at, rows=recurrent), _take(target, at, rows=recurrent))
-                loss, stats = ppo_loss(output, batch, *parts, cfg)
-                optimizer.zero_grad()
-                loss.backward()
+                gain, goal, valid = (_take(x, at, rows=recurrent) for x in (advantage, target, rollout.valid))
+                gain = normalise_advantage(gain, valid) if cfg.norm_adv else gain
+
+                def loss(part: slice, at: Tensor = at, gain: Tensor = gain, goal: Tensor = goal) -> Any:
+                    batch = take(rollout, at[part], rows=recurrent)
+                    output = policy(batch.obs, batch.state, batch.start)
+                    return ppo_loss(output, batch, gain[:, part], goal[:, part], part_cfg)
+
+                stats = shards.backward(loss, len(at))
                 norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), cfg.max_grad_norm)
                 optimizer.step()
                 run.log(dict(zip(STATS, [*stats, norm], strict=True)))
-                kls.append(stats[3])
+                kls.append(stats[3].detach())
             yield float(torch.stack(kls).mean())
 
     return update

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 
-from shoal.envs import native, serial
+from shoal.envs import atari, envpool_rows, gymnasium_vector, native, serial
 from shoal.envs import workers as processes
+from shoal.envs.batched import BatchedEnv
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
     from shoal.envs.crew import Workers
 
-BACKENDS = ("native", "serial", "workers")
+BATCHED = ("ale", "envpool", "vector")
+BACKENDS = ("native", "serial", "workers", *BATCHED)
+ATARI = "ALE/"
 # Keywords of `gymnasium.make` itself, which an environment's constructor need not know.
 _MAKE_KEYWORDS = ("max_episode_steps", "disable_env_checker", "render_mode")
 
@@ -33,15 +36,16 @@ def make(
     env_kwargs: dict[str, Any] | None = None,
     info_keys: tuple[str, ...] = (),
     workers: Workers | None = None,
-) -> native.NativeEnv | serial.SerialEnv | processes.WorkersEnv:
+) -> native.NativeEnv | serial.SerialEnv | processes.WorkersEnv | BatchedEnv:
     """`num_envs` rows of an environment.
 
     Args:
         env: a built-in or Gymnasium id, `package.module:function`, or a callable that returns a `gymnasium.Env`.
         num_envs: rows, at least 1.
-        backend: `native` (C++), `serial` (Python, in this process), `workers` (Python, in processes), or `auto`: native
-            where the id is built in, else serial.
-        num_threads: threads that step native rows, the caller included; it changes no result.
+        backend: `native` (C++), `serial` (Python, in this process), `workers` (Python, in processes), or a library that
+            batches itself: `ale` (Atari), `envpool`, `vector` (a gymnasium.vector.VectorEnv). `auto`: native where the
+            id is built in, ale for ids ALE/*, else serial.
+        num_threads: threads that step native rows, or the library's; it changes no result.
         env_kwargs: keywords of the environment's constructor, or parameters of the native one.
         info_keys: numbers that every episode's last info holds; `Ready.info` has them at ended rows (not native).
         workers: how many processes, and what follows when one of them fails (workers only).
@@ -64,11 +68,36 @@ def make(
         if info_keys:
             raise ConfigError(f"the native {env} has no infos; backend='serial' has the keys {info_keys}")
         return native.make(env, num_envs, num_threads=num_threads, env_kwargs=env_kwargs)
+    if backend in BATCHED or (backend == "auto" and isinstance(env, str) and env.startswith(ATARI)):
+        return _batched(env, num_envs, backend, num_threads, env_kwargs or {}, info_keys)
     name = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
     factory = factory_of(env, env_kwargs or {})
     if backend == "workers":
         return processes.make(factory, num_envs, name=name, info_keys=info_keys, workers=workers)
     return serial.make(factory, num_envs, name=name, info_keys=info_keys)
+
+
+def _batched(
+    env: str | Callable[..., Any],
+    num_envs: int,
+    backend: str,
+    num_threads: int,
+    env_kwargs: dict[str, Any],
+    info_keys: tuple[str, ...],
+) -> BatchedEnv:
+    """Rows of a library that batches itself."""
+    if info_keys:
+        raise ConfigError(f"libraries that batch themselves hand over no infos; backend='serial' has {info_keys}")
+    if backend == "vector":
+        named = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
+        module_name, colon, attribute = named.partition(":")
+        if isinstance(env, str) and colon and module_name and attribute.isidentifier():
+            env = import_object(env)
+        return gymnasium_vector.make(env, num_envs, name=named, env_kwargs=env_kwargs)
+    if not isinstance(env, str):
+        raise ConfigError(f"backend={backend!r} makes environments by their id, got {env!r}")
+    library = envpool_rows if backend == "envpool" else atari
+    return library.make(env, num_envs, num_threads=num_threads, env_kwargs=env_kwargs)
 
 
 def factory_of(env: str | Callable[..., gym.Env[Any, Any]], env_kwargs: dict[str, Any]) -> Callable[[], Any]:
@@ -122,6 +151,8 @@ def _calling(factory: Any, env_kwargs: dict[str, Any], name: str) -> Callable[[]
 
     def made() -> gym.Env[Any, Any]:
         env = factory(**env_kwargs)
+        if isinstance(env, gym.vector.VectorEnv):
+            raise ConfigError(f"{name} returned a gymnasium.vector.VectorEnv; backend='vector' runs it")
         if not isinstance(env, gym.Env):
             raise ConfigError(f"{name} returned {type(env).__name__}, expected a gymnasium.Env")
         return env

@@ -1,0 +1,192 @@
+"""Atari 2600 games on ALE's own vector environment, with the preprocessing that is usual for learning.
+
+Each action is repeated 4 times; the last two frames are joined by their maximum, made grey and 84 x 84, and stacked by 4;
+up to 30 no-ops begin a game. A lost life ends an episode for learning, and rewards are clipped to their sign; returns
+and lengths are those of whole games with the game's own rewards.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from shoal.envs.batched import BatchedEnv, Stepped
+from shoal.types import ConfigError, Spec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from shoal.types import Bools, Tree
+
+SEEDS = 2**31 - 1
+"""The seeds that ALE takes are below this."""
+OURS = {"autoreset_mode", "batch_size", "episodic_life", "life_loss_info", "num_threads", "reward_clipping"}
+"""Keywords of ALE's vector environment that this file decides."""
+
+
+def make(env_id: str, num_envs: int, *, num_threads: int = 1, env_kwargs: dict[str, Any] | None = None) -> BatchedEnv:
+    """`num_envs` games of an id `ALE/*`; ConfigError when ale-py or the game is not there, or for a bad keyword.
+
+    Args:
+        env_id: such as ALE/Pong-v5.
+        num_envs: rows.
+        num_threads: of ALE's pool; it changes no result.
+        env_kwargs: `terminal_on_life_loss` and `clip_reward` (both True unless given), and keywords of ale_py's
+            AtariVectorEnv such as `repeat_action_probability` (0 unless given), `noop_max`, `full_action_space`.
+    """
+    return BatchedEnv(AtariRows(env_id, num_envs, num_threads=num_threads, **(env_kwargs or {})))
+
+
+class Lives:
+    """Notices lost lives in what a library's infos say after each step."""
+
+    def __init__(self, num_rows: int) -> None:
+        """Rows begin with no life to lose."""
+        self._lives = np.zeros(num_rows, np.int64)
+
+    def begin(self, lives: NDArray[Any]) -> None:
+        """The lives after a reset."""
+        self._lives[:] = lives
+
+    def lost(self, lives: NDArray[Any]) -> Bools:
+        """Rows with fewer lives than before, and some left."""
+        fewer = (lives < self._lives) & (lives > 0)
+        self._lives[:] = lives
+        return fewer
+
+
+class AtariRows:
+    """ALE's vector environment as a Library.
+
+    Each episode begins from a seed of its own, so that a row is saved as that seed and the actions since.
+    """
+
+    def __init__(
+        self,
+        env_id: str,
+        num_envs: int,
+        *,
+        num_threads: int,
+        terminal_on_life_loss: bool = True,
+        clip_reward: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        """See `make`."""
+        try:
+            import ale_py
+            from ale_py.vector_env import AtariVectorEnv
+        except ModuleNotFoundError as error:
+            raise ConfigError(f"{env_id} needs ale-py: pip install 'shoal-rl[atari]'") from error
+        gym.register_envs(ale_py)
+        registered = gym.registry.get(env_id)
+        if registered is None:
+            near = get_close_matches(env_id, [name for name in gym.registry if name.startswith("ALE/")], n=3)
+            raise ConfigError(f"no Atari game {env_id!r}; did you mean {' or '.join(near) or 'ALE/Pong-v5'}?")
+        if taken := sorted(OURS & set(kwargs)):
+            raise ConfigError(
+                f"{env_id}: {', '.join(taken)} cannot be set; terminal_on_life_loss and clip_reward decide what is "
+                "learned from, num_threads is an argument of make"
+            )
+        try:
+            self.env = AtariVectorEnv(
+                registered.kwargs["game"],
+                num_envs,
+                num_threads=num_threads,
+                autoreset_mode=AutoresetMode.NEXT_STEP,
+                reward_clipping=False,
+                **kwargs,
+            )
+        except TypeError as error:
+            raise ConfigError(f"{env_id}: {error}") from error
+        most = int(kwargs.get("max_num_frames_per_episode", 108_000)) // int(kwargs.get("frameskip", 4))
+        spaces = (self.env.single_observation_space, self.env.single_action_space)
+        self.spec = Spec.of(env_id, *spaces, max_episode_steps=most)
+        self.num_rows = num_envs
+        self._ends_life, self._clips = terminal_on_life_loss, clip_reward
+        self._lives = Lives(num_envs)
+        self._everywhere = np.arange(num_envs)
+        self._row_seeds = np.zeros(num_envs, np.int64)
+        self._games = np.zeros(num_envs, np.int64)
+        self._lengths = np.zeros(num_envs, np.int64)
+        leaf = self.spec.action.single
+        self._played = np.zeros((num_envs, most + 1, *leaf.shape), leaf.dtype)
+
+    def reset(self, seeds: Sequence[int | None], rows: Bools) -> Tree:
+        """Begins games; without a seed, the next one of the row's own."""
+        for row in np.flatnonzero(rows).tolist():
+            seed = seeds[row]
+            self._games[row] += 1
+            if seed is not None:
+                self._row_seeds[row], self._games[row] = seed % SEEDS, 0
+        return self._begin(rows)
+
+    def step(self, action: Tree) -> Stepped:
+        """One step of every game; those that are over begin anew within it."""
+        self._played[self._everywhere, self._lengths] = action
+        self._lengths += 1
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        over, lost = terminated | truncated, self._lives.lost(info["lives"])
+        final_obs = obs
+        if over.any():
+            self._games[over] += 1
+            obs = self._begin(over)
+        return Stepped(
+            obs,
+            reward,
+            terminated,
+            truncated,
+            final_obs,
+            learn_reward=np.sign(reward) if self._clips else None,
+            life_lost=lost if self._ends_life else None,
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Each game's seed and number, and the actions since it began."""
+        return {
+            "seeds": self._row_seeds.copy(),
+            "games": self._games.copy(),
+            "lengths": self._lengths.copy(),
+            "actions": self._played[:, : int(self._lengths.max())].copy(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> Tree:
+        """Plays the games under way again; they begin one after another, so that all come to their ends together."""
+        self._row_seeds[:], self._games[:] = state["seeds"], state["games"]
+        lengths, actions = np.asarray(state["lengths"]), np.asarray(state["actions"])
+        most = int(lengths.max())
+        obs = self._begin(np.ones(self.num_rows, np.bool_))
+        for at in range(most + 1):
+            begins = (lengths == most - at) & (lengths < most)
+            if begins.any():
+                obs = self._begin(begins)
+            if at < most:
+                played = actions[self._everywhere, np.maximum(lengths - most + at, 0)]
+                obs, _, _, _, info = self.env.step(np.ascontiguousarray(played))
+                self._lives.begin(info["lives"])
+        self._lengths[:] = lengths
+        self._played[:, :most] = actions
+        return obs
+
+    def close(self) -> None:
+        """ALE frees its pool with the object."""
+        self.__dict__.pop("env", None)
+
+    def _begin(self, rows: Bools) -> Tree:
+        """Begins the rows' present games from their seeds; observations of all rows."""
+        options = None if rows.all() else {"reset_mask": rows}
+        seeds = [self._game_seed(row) for row in np.flatnonzero(rows).tolist()]
+        obs, info = self.env.reset(seed=np.array(seeds), options=options)
+        self._lives.begin(info["lives"])
+        self._lengths[rows] = 0
+        return obs
+
+    def _game_seed(self, row: int) -> int:
+        """The row's own seed for its first game, and one drawn from it and the game's number for the others."""
+        seed, game = int(self._row_seeds[row]), int(self._games[row])
+        return int(np.random.SeedSequence([seed, game]).generate_state(1)[0]) % SEEDS if game else seed
