@@ -16,7 +16,7 @@ from shoal.math.returns import gae
 from shoal.nets.distributions import masked
 from shoal.nets.lowering import STATS, Plan, lower
 from shoal.nets.policy import Network, make_policy
-from shoal.nets.shards import Shards, num_shards
+from shoal.nets.shards import Shards, has_images
 from shoal.nets.weights import pack
 from shoal.stream.rollouts import rollouts
 from shoal.stream.schedules import schedule
@@ -116,7 +116,7 @@ Config = PPO
 def train(cfg: PPO, env: VecEnv, run: Run, policy: nn.Module | None = None) -> nn.Module:
     """Trains a policy (the default one unless given) until the run ends; returns it."""
     policy = (policy or make_policy(env.spec, cfg.network, run.settings.seed)).to(run.settings.device)
-    optimizer = Adam(policy.parameters(), lr=cfg.learning_rate, eps=cfg.adam_eps)
+    optimizer = Adam(policy.parameters(), lr=cfg.learning_rate, eps=cfg.adam_eps, fused=has_images(policy) or None)
     acting = run.acting(cfg.act_block)
     stream = rollouts(
         env, policy, num_steps=cfg.num_steps, schedule=schedule(cfg.schedule), acting=acting, meter=run.meter
@@ -167,11 +167,7 @@ def torch_update(policy: nn.Module, optimizer: Adam, cfg: PPO, run: Run) -> Upda
     if recurrent and cfg.num_envs % cfg.num_minibatches:
         raise ConfigError(f"a recurrent policy's num_minibatches must divide num_envs={cfg.num_envs}")
 
-    shards = Shards(
-        policy,
-        shards=1 if recurrent else num_shards(policy, cfg.grad_shards),
-        num_threads=run.settings.num_threads,
-    )
+    shards = Shards(policy, 1 if recurrent else cfg.grad_shards, num_threads=run.settings.num_threads)
     part_cfg = replace(cfg, norm_adv=False)  # done before a minibatch is cut into shards
 
     def update(rollout: Steps, advantage: Tensor, target: Tensor) -> Iterator[float]:
@@ -247,7 +243,7 @@ STEP_ARRAYS = ("start", "action", "log_prob", "value", "next_value", "reward", "
 
 
 def _take(x: Tensor, index: Tensor, *, rows: bool) -> Tensor:
-    return x[:, index] if rows else x.flatten(0, 1)[index].unsqueeze(0)
+    return x[:, index] if rows else x.flatten(0, 1).index_select(0, index).unsqueeze(0)
 
 
 def adapt_learning_rate(optimizer: Adam, kl: float, cfg: PPO) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,10 +61,11 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.shape, self.half, self.size = spec.observation.single.shape, half, FEATURES[kind]
         self.last = channels_last(self.shape)
+        self._frozen: list[Any] = []
         height, width, colours = self.shape if self.last else (*self.shape[1:], self.shape[0])
         if kind == "impala":
             inside = [Section(fan_in, out, generator) for fan_in, out in zip(SECTIONS, SECTIONS[1:], strict=False)]
-            self.first: nn.Module = convolution(colours, SECTIONS[0], 3, 1, generator, padding=1)
+            self.first: Any = convolution(colours, SECTIONS[0], 3, 1, generator, padding=1)
             self.rest = nn.Sequential(Pooled(SECTIONS[0], generator), *inside, nn.ReLU())
         else:
             (out, side, stride), *others = CONVOLUTIONS[kind]
@@ -85,13 +87,31 @@ class ImageEncoder(nn.Module):
         kind = torch.bfloat16 if self.half else self.dense.weight.dtype
         pixels = obs.reshape(-1, *self.shape)
         pixels = pixels.permute(0, 3, 1, 2) if self.last else pixels
-        # The layout that convolutions are fastest in; 0 to 255 are exact in bfloat16.
-        pixels = pixels.to(kind, memory_format=torch.channels_last)
+        # The layout that convolutions are fastest in, made of bytes; 0 to 255 are exact in bfloat16.
+        pixels = pixels.contiguous(memory_format=torch.channels_last).to(kind)
+        if self._frozen and not torch.is_grad_enabled():
+            first, rest, dense = self._frozen
+            seen = F.conv2d(pixels, first.weight, first.bias, first.stride, first.padding)
+            return F.relu(dense(rest(seen).flatten(1)).float()).reshape(*lead, self.size)
+        first = self.first
         with torch.autocast(obs.device.type, dtype=torch.bfloat16, enabled=self.half):
-            first: Any = self.first
             seen = F.conv2d(pixels, first.weight * (1 / 255), first.bias, first.stride, first.padding)
             features = self.dense(self.rest(seen).flatten(1))
         return F.relu(features.float()).reshape(*lead, self.size)
+
+    @torch.no_grad()
+    def freeze(self) -> None:
+        """Converts the weights once, for forwards without gradients; call it again after each change of theirs."""
+        if not self.half:
+            return
+        parts = (self.first, self.rest, self.dense)
+        if not self._frozen:
+            # A list, so that they are no parameters of this module; in the layout that convolutions are fastest in.
+            self._frozen = [copy.deepcopy(part).to(torch.bfloat16, memory_format=torch.channels_last) for part in parts]
+        for mine, theirs in zip(self._frozen, parts, strict=True):
+            for half, weight in zip(mine.parameters(), theirs.parameters(), strict=True):
+                half.copy_(weight)
+        self._frozen[0].weight.copy_(self.first.weight * (1 / 255))
 
 
 class Residual(nn.Module):

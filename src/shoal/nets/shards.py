@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     Loss = Callable[[slice], tuple[Tensor, list[Tensor]]]
 
 
-def num_shards(policy: nn.Module, grad_shards: int) -> int:
-    """How many shards a minibatch is worth: several for layers of images on the CPU, whose forward takes long."""
-    images = any(isinstance(module, ImageEncoder) for module in policy.modules())
-    return grad_shards if images and next(policy.parameters()).device.type == "cpu" else 1
+def has_images(policy: nn.Module) -> bool:
+    """Whether a policy has layers for images, whose gradients are worth threads of their own."""
+    return any(isinstance(module, ImageEncoder) for module in policy.modules())
 
 
 class Shards:
@@ -30,11 +29,12 @@ class Shards:
     sum_k (n_k / n) * grad(mean over part k). The bits depend on the number of shards, never on that of threads.
     """
 
-    def __init__(self, policy: nn.Module, *, shards: int, num_threads: int) -> None:
-        """`shards` parts, at most one a step; `num_threads` work on them, each with one intra-op thread."""
+    def __init__(self, policy: nn.Module, shards: int, *, num_threads: int) -> None:
+        """`num_threads` work on `shards` parts, each with one intra-op thread; only images on the CPU are cut up."""
         self._parameters = [p for p in policy.parameters() if p.requires_grad]
-        self._shards = shards
-        threads = min(shards, num_threads)
+        there = {p.device.type for p in self._parameters}
+        self._shards = shards if has_images(policy) and there == {"cpu"} else 1
+        threads = min(self._shards, num_threads)
         self._pool = ThreadPoolExecutor(threads, initializer=partial(torch.set_num_threads, 1)) if threads > 1 else None
 
     def backward(self, loss: Loss, size: int) -> list[Tensor]:
