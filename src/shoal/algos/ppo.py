@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
 from math import inf
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -118,17 +118,16 @@ def train(cfg: PPO, env: VecEnv, run: Run, policy: nn.Module | None = None) -> n
     policy = (policy or make_policy(env.spec, cfg.network, run.settings.seed)).to(run.settings.device)
     optimizer = Adam(policy.parameters(), lr=cfg.learning_rate, eps=cfg.adam_eps, fused=has_images(policy) or None)
     acting = run.acting(cfg.act_block)
-    stream = rollouts(
-        env, policy, num_steps=cfg.num_steps, schedule=schedule(cfg.schedule), acting=acting, meter=run.meter
-    )
+    timing = schedule(cfg.schedule)
+    stream = rollouts(env, policy, num_steps=cfg.num_steps, schedule=timing, acting=acting, meter=run.meter)
     loop = run.loop(stream, state={"policy": policy, "optimizer": optimizer})
     settings = {"num_threads": acting.num_threads, "act_block": cfg.act_block, "grad_shards": cfg.grad_shards}
     plan = lower(policy, env.spec, pack(policy), **settings) if acting.native else None
     update = native_update(plan, optimizer, cfg, run) if plan else torch_update(policy, optimizer, cfg, run)
     for rollout in loop:
         if cfg.anneal == "linear":
-            left = 1 - (stream.env_steps - rollout.reward.numel()) / cfg.total_timesteps
-            optimizer.param_groups[0]["lr"] = cfg.learning_rate * left
+            done = (stream.env_steps - rollout.reward.numel()) / cfg.total_timesteps
+            optimizer.param_groups[0]["lr"] = cfg.learning_rate * (1 - done)
         reward = rollout.reward * cfg.reward_scale
         advantage, target = gae(rollout, gamma=cfg.gamma, gae_lambda=cfg.gae_lambda, reward=reward)
         kl = 0.0
@@ -150,8 +149,9 @@ def ppo_loss(output: Any, batch: Steps, advantage: Tensor, target: Tensor, cfg: 
     distribution = masked(output.distribution, batch.action_mask)
     log_prob = distribution.log_prob(batch.action)
     policy_loss = masked_mean(ppo_policy_loss(log_prob, batch.log_prob, advantage, cfg.clip_coef), valid)
-    old_value = batch.value if cfg.clip_vloss else None
-    v_loss = masked_mean(value_loss(output.value, target, old_value, cfg.clip_coef), valid)
+    v_loss = masked_mean(
+        value_loss(output.value, target, batch.value if cfg.clip_vloss else None, cfg.clip_coef), valid
+    )
     entropy = masked_mean(distribution.entropy(), valid)
     with torch.no_grad():
         kl = masked_mean(approximate_kl(log_prob, batch.log_prob), valid)
@@ -162,13 +162,10 @@ def ppo_loss(output: Any, batch: Steps, advantage: Tensor, target: Tensor, cfg: 
 
 def torch_update(policy: nn.Module, optimizer: Adam, cfg: PPO, run: Run) -> Update:
     """Passes over a rollout in torch, for any policy on any device; each yields its mean KL."""
-    initial: Any = policy.initial_state
-    recurrent = initial(1) is not None
+    recurrent = cast("Any", policy).initial_state(1) is not None
     if recurrent and cfg.num_envs % cfg.num_minibatches:
         raise ConfigError(f"a recurrent policy's num_minibatches must divide num_envs={cfg.num_envs}")
-
-    shards = Shards(policy, 1 if recurrent else cfg.grad_shards, num_threads=run.settings.num_threads)
-    part_cfg = replace(cfg, norm_adv=False)  # done before a minibatch is cut into shards
+    shards = Shards(policy, 1 if recurrent else cfg.grad_shards, num_threads=run.acting(1).num_threads)
 
     def update(rollout: Steps, advantage: Tensor, target: Tensor) -> Iterator[float]:
         while True:
@@ -180,14 +177,14 @@ def torch_update(policy: nn.Module, optimizer: Adam, cfg: PPO, run: Run) -> Upda
 
                 def loss(part: slice, at: Tensor = at, gain: Tensor = gain, goal: Tensor = goal) -> Any:
                     batch = take(rollout, at[part], rows=recurrent)
-                    output = policy(batch.obs, batch.state, batch.start)
-                    return ppo_loss(output, batch, gain[:, part], goal[:, part], part_cfg)
+                    seen = policy(batch.obs, batch.state, batch.start)
+                    return ppo_loss(seen, batch, gain[:, part], goal[:, part], replace(cfg, norm_adv=False))
 
                 stats = shards.backward(loss, len(at))
                 norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), cfg.max_grad_norm)
                 optimizer.step()
                 run.log(dict(zip(STATS, [*stats, norm], strict=True)))
-                kls.append(stats[3].detach())
+                kls.append(stats[3])
             yield float(torch.stack(kls).mean())
 
     return update

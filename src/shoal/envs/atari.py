@@ -1,8 +1,8 @@
 """Atari 2600 games on ALE's own vector environment, with the preprocessing that is usual for learning.
 
-Each action is repeated 4 times; the last two frames are joined by their maximum, made grey and 84 x 84, and stacked by 4;
-up to 30 no-ops begin a game. A lost life ends an episode for learning, and rewards are clipped to their sign; returns
-and lengths are those of whole games with the game's own rewards.
+Each action is repeated 4 times; the last two frames are joined by their maximum, made grey and 84 x 84, and stacked
+by 4; up to 30 no-ops begin a game. A lost life ends an episode for learning, and rewards are clipped to their sign;
+returns and lengths are those of whole games with the game's own rewards.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class Lives:
 class AtariRows:
     """ALE's vector environment as a Library.
 
-    Each episode begins from a seed of its own, so that a row is saved as that seed and the actions since.
+    A row is saved as its seed, the number of games since, and the actions of the present one; without sticky actions,
+    games draw nothing but their no-ops, so that the same game begins again.
     """
 
     def __init__(
@@ -118,13 +119,13 @@ class AtariRows:
         self._played = np.zeros((num_envs, most + 1, *leaf.shape), leaf.dtype)
 
     def reset(self, seeds: Sequence[int | None], rows: Bools) -> Tree:
-        """Begins games; without a seed, the next one of the row's own."""
-        for row in np.flatnonzero(rows).tolist():
-            seed = seeds[row]
-            self._games[row] += 1
-            if seed is not None:
-                self._row_seeds[row], self._games[row] = seed % SEEDS, 0
-        return self._begin(rows)
+        """Begins games; without a seed, the next one of the row's own generator."""
+        given = np.array([seed is not None for seed in seeds])
+        fresh = rows & (given | (self._games == 0))
+        for row in np.flatnonzero(fresh).tolist():
+            self._row_seeds[row] = (seeds[row] or 0) % SEEDS
+        obs = self._begin(fresh, seeded=True) if fresh.any() else None
+        return self._begin(rows & ~fresh) if (rows & ~fresh).any() else obs
 
     def step(self, action: Tree) -> Stepped:
         """One step of every game; those that are over begin anew within it."""
@@ -134,7 +135,6 @@ class AtariRows:
         over, lost = terminated | truncated, self._lives.lost(info["lives"])
         final_obs = obs
         if over.any():
-            self._games[over] += 1
             obs = self._begin(over)
         return Stepped(
             obs,
@@ -147,7 +147,7 @@ class AtariRows:
         )
 
     def state(self) -> dict[str, Any]:
-        """Each game's seed and number, and the actions since it began."""
+        """Each row's seed, how many games began since, and the actions of the present one."""
         return {
             "seeds": self._row_seeds.copy(),
             "games": self._games.copy(),
@@ -157,14 +157,16 @@ class AtariRows:
 
     def restore(self, state: dict[str, Any]) -> Tree:
         """Plays the games under way again; they begin one after another, so that all come to their ends together."""
-        self._row_seeds[:], self._games[:] = state["seeds"], state["games"]
-        lengths, actions = np.asarray(state["lengths"]), np.asarray(state["actions"])
-        most = int(lengths.max())
-        obs = self._begin(np.ones(self.num_rows, np.bool_))
+        self._row_seeds[:] = state["seeds"]
+        games, lengths = np.asarray(state["games"]), np.asarray(state["lengths"])
+        actions, most = np.asarray(state["actions"]), int(lengths.max())
+        obs: Tree = None
         for at in range(most + 1):
-            begins = (lengths == most - at) & (lengths < most)
+            begins = lengths == most - at
             if begins.any():
-                obs = self._begin(begins)
+                obs = self._begin(begins if at else np.ones_like(begins), seeded=True)
+                while (behind := begins & (self._games < games)).any():
+                    obs = self._begin(behind)
             if at < most:
                 played = actions[self._everywhere, np.maximum(lengths - most + at, 0)]
                 obs, _, _, _, info = self.env.step(np.ascontiguousarray(played))
@@ -177,16 +179,14 @@ class AtariRows:
         """ALE frees its pool with the object."""
         self.__dict__.pop("env", None)
 
-    def _begin(self, rows: Bools) -> Tree:
-        """Begins the rows' present games from their seeds; observations of all rows."""
+    def _begin(self, rows: Bools, *, seeded: bool = False) -> Tree:
+        """Begins games in `rows`, from the rows' seeds or their own generators; observations of all rows.
+
+        A seed costs about a tenth of a second a row, because ALE then loads the game anew.
+        """
         options = None if rows.all() else {"reset_mask": rows}
-        seeds = [self._game_seed(row) for row in np.flatnonzero(rows).tolist()]
-        obs, info = self.env.reset(seed=np.array(seeds), options=options)
+        obs, info = self.env.reset(seed=self._row_seeds[rows] if seeded else None, options=options)
         self._lives.begin(info["lives"])
         self._lengths[rows] = 0
+        self._games[rows] = 1 if seeded else self._games[rows] + 1
         return obs
-
-    def _game_seed(self, row: int) -> int:
-        """The row's own seed for its first game, and one drawn from it and the game's number for the others."""
-        seed, game = int(self._row_seeds[row]), int(self._games[row])
-        return int(np.random.SeedSequence([seed, game]).generate_state(1)[0]) % SEEDS if game else seed

@@ -103,13 +103,16 @@ class BatchedEnv:
         if not (self._in_flight.started or rows.all()):
             raise RuntimeError("every row must be reset once before some are")
         self._in_flight.stop()
+        self._action = None
         chosen = rows & ~(held & np.array([seed is None for seed in seeds]))
         if chosen.any():
             self._write(self.library.reset(seeds, chosen))
             self._returns[chosen] = self._lengths[chosen] = 0
             self._check_finite()
             given = [seed is not None for seed in seeds]
-            self._seeds = [int(seed or 0) if new else old for seed, new, old in zip(seeds, given, self._seeds, strict=True)]
+            self._seeds = [
+                int(seed or 0) if new else old for seed, new, old in zip(seeds, given, self._seeds, strict=True)
+            ]
             self._steps = 0 if rows.all() else self._steps
         self.out.clear()
         self.out.valid[:] = True
@@ -205,8 +208,8 @@ class BatchedEnv:
         if reward.shape != (self.num_rows,):
             raise EnvError(f"{self.spec.env_id}: the library returned rewards of shape {reward.shape}")
         out.reward[:] = reward
-        np.logical_or(stepped.terminated, False, out=out.terminated)
-        np.logical_or(stepped.truncated, False, out=out.truncated)
+        out.terminated[:] = stepped.terminated
+        out.truncated[:] = stepped.truncated
         if stepped.only_reset is None:
             out.valid[:] = True
         else:

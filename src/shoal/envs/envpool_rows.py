@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from shoal.envs.batched import BatchedEnv, Stepped
 from shoal.types import ConfigError, Spec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
     from shoal.types import Bools, Tree
 
@@ -69,7 +70,7 @@ class EnvPoolRows:
         self._clips = self._atari and clip_reward
         limits: dict[str, Any] = {"max_episode_steps": getattr(config, "max_episode_steps", None)}
         limits["reward_threshold"] = getattr(config, "reward_threshold", None)
-        self.spec = Spec.of(env_id, self.env.observation_space, self.env.action_space, **limits)
+        self.spec = Spec.of(env_id, *self._spaces, **limits)
         self._lives = Lives(num_envs)
         self._ended = np.zeros(num_envs, np.bool_)
         self._dtype = np.int32 if self.spec.action.single.dtype == np.int64 else self.spec.action.single.dtype
@@ -119,9 +120,19 @@ class EnvPoolRows:
         self.env.close()
 
     def _made(self, seeds: list[int]) -> Any:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the precision of its own spaces
+        with quiet():
             try:
-                return self._make(self.name, env_type="gymnasium", num_envs=self.num_rows, seed=seeds, **self._kwargs)
+                rows = {"env_type": "gymnasium", "num_envs": self.num_rows, "seed": seeds}
+                made = self._make(self.name, **rows, **self._kwargs)
+                self._spaces = (made.observation_space, made.action_space)  # which it makes when they are first read
             except (AssertionError, TypeError, ValueError) as error:
                 raise ConfigError(f"EnvPool's {self.name}: {error}") from error
+        return made
+
+
+@contextmanager
+def quiet() -> Generator[None]:
+    """EnvPool's spaces warn of their own precision when they are made."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

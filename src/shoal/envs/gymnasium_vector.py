@@ -114,7 +114,9 @@ class VectorRows:
 
     def _tree(self, obs: Any) -> Tree:
         try:
-            return self.spec.observation.tree([np.asarray(x) for x in leaves_of(self.env.single_observation_space, obs)])
+            return self.spec.observation.tree(
+                [np.asarray(x) for x in leaves_of(self.env.single_observation_space, obs)]
+            )
         except ValueError as error:
             raise EnvError(f"{self.spec.env_id}: the library returned an {error}") from None
 

@@ -77,7 +77,12 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
     """
 
     def __init__(
-        self, rows: NativeEnv | SerialEnv | BatchedEnv, *, autoreset: AutoresetMode, copy: bool, env_kwargs: dict[str, Any]
+        self,
+        rows: NativeEnv | SerialEnv | BatchedEnv,
+        *,
+        autoreset: AutoresetMode,
+        copy: bool,
+        env_kwargs: dict[str, Any],
     ) -> None:
         """`rows`: closed with this object; `env_kwargs` go into the spec of a native environment."""
         self.rows = rows

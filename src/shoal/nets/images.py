@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,12 +60,12 @@ class ImageEncoder(nn.Module):
     def __init__(self, spec: Spec, kind: str, *, half: bool, generator: torch.Generator) -> None:
         """`kind`: nature, nips or impala. `half`: computes in bfloat16; weights and features stay float32."""
         super().__init__()
-        self.shape, self.half, self.size = spec.observation.single.shape, half, FEATURES[kind]
+        self.shape, self.halved, self.size = spec.observation.single.shape, half, FEATURES[kind]
         self.last = channels_last(self.shape)
         self._frozen: list[Any] = []
         height, width, colours = self.shape if self.last else (*self.shape[1:], self.shape[0])
         if kind == "impala":
-            inside = [Section(fan_in, out, generator) for fan_in, out in zip(SECTIONS, SECTIONS[1:], strict=False)]
+            inside = [Section(fan_in, out, generator) for fan_in, out in pairwise(SECTIONS)]
             self.first: Any = convolution(colours, SECTIONS[0], 3, 1, generator, padding=1)
             self.rest = nn.Sequential(Pooled(SECTIONS[0], generator), *inside, nn.ReLU())
         else:
@@ -84,7 +85,7 @@ class ImageEncoder(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         """[..., *shape] -> [..., size]."""
         lead = obs.shape[: obs.dim() - 3]
-        kind = torch.bfloat16 if self.half else self.dense.weight.dtype
+        kind = torch.bfloat16 if self.halved else self.dense.weight.dtype
         pixels = obs.reshape(-1, *self.shape)
         pixels = pixels.permute(0, 3, 1, 2) if self.last else pixels
         # The layout that convolutions are fastest in, made of bytes; 0 to 255 are exact in bfloat16.
@@ -94,7 +95,7 @@ class ImageEncoder(nn.Module):
             seen = F.conv2d(pixels, first.weight, first.bias, first.stride, first.padding)
             return F.relu(dense(rest(seen).flatten(1)).float()).reshape(*lead, self.size)
         first = self.first
-        with torch.autocast(obs.device.type, dtype=torch.bfloat16, enabled=self.half):
+        with torch.autocast(obs.device.type, dtype=torch.bfloat16, enabled=self.halved):
             seen = F.conv2d(pixels, first.weight * (1 / 255), first.bias, first.stride, first.padding)
             features = self.dense(self.rest(seen).flatten(1))
         return F.relu(features.float()).reshape(*lead, self.size)
@@ -102,12 +103,12 @@ class ImageEncoder(nn.Module):
     @torch.no_grad()
     def freeze(self) -> None:
         """Converts the weights once, for forwards without gradients; call it again after each change of theirs."""
-        if not self.half:
+        if not self.halved:
             return
         parts = (self.first, self.rest, self.dense)
         if not self._frozen:
             # A list, so that they are no parameters of this module; in the layout that convolutions are fastest in.
-            self._frozen = [copy.deepcopy(part).to(torch.bfloat16, memory_format=torch.channels_last) for part in parts]
+            self._frozen = [_half(part) for part in parts]
         for mine, theirs in zip(self._frozen, parts, strict=True):
             for half, weight in zip(mine.parameters(), theirs.parameters(), strict=True):
                 half.copy_(weight)
@@ -147,6 +148,10 @@ class Section(nn.Sequential):
     def __init__(self, fan_in: int, filters: int, generator: torch.Generator) -> None:
         """`fan_in`: filters of the section before."""
         super().__init__(convolution(fan_in, filters, 3, 1, generator, padding=1), Pooled(filters, generator))
+
+
+def _half(layers: Any) -> Any:
+    return copy.deepcopy(layers).to(torch.bfloat16, memory_format=torch.channels_last)
 
 
 def convolution(

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from shoal.nets.encoder import Encoder, TreeEncoder, make_encoder
-from shoal.nets.images import ImageEncoder, image_net
 from shoal.nets.heads import deviations, head, head_size
+from shoal.nets.images import ImageEncoder, image_net
 from shoal.types import ConfigError, Spec, Tree, check_ranges, map_tree
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -47,9 +48,9 @@ class Shards:
             for parameter in self._parameters:
                 parameter.grad = None
             whole.backward()
-            return stats
+            return [x.detach() for x in stats]
         edges = [size * k // self._shards for k in range(self._shards + 1)]
-        parts = [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+        parts = [slice(a, b) for a, b in pairwise(edges)]
         work = partial(self._one, loss)
         done = list(self._pool.map(work, parts) if self._pool else map(work, parts))
         weights = [(part.stop - part.start) / size for part in parts]
