@@ -20,6 +20,10 @@
 //     void observe(std::span<float, 2> obs) const noexcept;                 // writes the observation
 //   };
 //
+// A step that draws random numbers takes the row's generator too: `step(params, action, Pcg64& rng)`. A state that
+// cannot be copied says `static constexpr bool replayed = true`: to restore it the pool plays its episode again. One
+// whose step takes microseconds says how few rows are worth a thread: `static constexpr int grain = 4` (else 64).
+//
 // The pool owns the rest: time limit, autoreset, returns and lengths, threads, checks of actions, saving and restoring.
 #pragma once
 
@@ -95,7 +99,10 @@ concept HasLimits = requires {
 template <class E>
 concept HasParams = std::is_default_constructible_v<typename E::Params> && requires { E::Params::fields(); };
 template <class E>
-concept HasPlainState = std::is_trivially_copyable_v<E> && std::is_default_constructible_v<E>;
+concept IsReplayed = requires { requires E::replayed; };
+template <class E>
+concept HasSavedState =
+    std::is_default_constructible_v<E> && (std::is_trivially_copyable_v<E> || (IsReplayed<E> && std::movable<E>));
 
 template <class E>
 inline constexpr bool is_discrete = std::same_as<detail::ActionSpace<E>, Discrete>;
@@ -123,7 +130,11 @@ concept HasReset = requires(E env, const typename E::Params& params, Pcg64& rng)
   { env.reset(params, rng) } noexcept -> std::same_as<void>;
 };
 template <class E>
-concept HasStep = requires(E env, const typename E::Params& params, ActionOf<E> action) {
+concept HasRandomStep = requires(E env, const typename E::Params& params, ActionOf<E> action, Pcg64& rng) {
+  { env.step(params, action, rng) } noexcept -> std::same_as<Outcome>;
+};
+template <class E>
+concept HasStep = HasRandomStep<E> || requires(E env, const typename E::Params& params, ActionOf<E> action) {
   { env.step(params, action) } noexcept -> std::same_as<Outcome>;
 };
 template <class E>
@@ -131,10 +142,10 @@ concept HasObserve = requires(const E env, std::span<float, obs_size_of<E>> obs)
   { env.observe(obs) } noexcept -> std::same_as<void>;
 };
 
-/// An environment: a plain struct that can be reset, stepped and observed.
+/// An environment: a struct that can be reset, stepped and observed.
 template <class E>
 concept Env = HasId<E> && HasObservationSpace<E> && HasActionSpace<E> && HasLimits<E> && HasParams<E> &&
-              HasPlainState<E> && HasReset<E> && HasStep<E> && HasObserve<E>;
+              HasSavedState<E> && HasReset<E> && HasStep<E> && HasObserve<E>;
 
 /// Optional, for speed: step many rows at once. It must give the bits of `step` and `observe`, row by row, and writes
 /// `obs`, `reward` and `terminated` of `out`; the pool does everything else.
@@ -154,7 +165,9 @@ consteval bool require_env() {
                 "concept shoal::Env: `static constexpr int max_episode_steps` or "
                 "`static constexpr std::optional<double> reward_threshold` is missing");
   static_assert(HasParams<E>, "concept shoal::Env: `Params` with `fields()` is missing (`using Params = NoParams;`)");
-  static_assert(HasPlainState<E>, "concept shoal::Env: the state must be trivially copyable and default constructible");
+  static_assert(HasSavedState<E>,
+                "concept shoal::Env: the state must be default constructible and trivially copyable; one that is not "
+                "trivially copyable needs `static constexpr bool replayed = true`");
   static_assert(HasReset<E>, "concept shoal::Env: `void reset(const Params&, Pcg64&) noexcept` is missing");
   static_assert(HasStep<E>,
                 "concept shoal::Env: `Outcome step(const Params&, action) noexcept` is missing; action is "

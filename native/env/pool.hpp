@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "env/env.hpp"
+#include "env/played.hpp"
 
 namespace shoal {
 
@@ -62,17 +63,31 @@ class Pool final : public Rows {
     for (const auto& [name, value] : params) {
       set(name, value);
     }
+    if constexpr (requires { params_.refusal(); }) {
+      if (const std::string refusal{params_.refusal()}; !refusal.empty()) {
+        throw std::invalid_argument(refusal);
+      }
+    }
     const auto size = static_cast<std::size_t>(num_rows);
     envs_.resize(size);
     rngs_.resize(size);
     tallies_.resize(size);
     lengths_.resize(size);
+    if constexpr (IsReplayed<E>) {
+      played_.resize(size);
+    }
   }
 
   [[nodiscard]] int num_rows() const noexcept override { return static_cast<int>(envs_.size()); }
   [[nodiscard]] int obs_size() const noexcept override { return static_cast<int>(obs_size_v); }
   [[nodiscard]] int action_size() const noexcept override { return static_cast<int>(action_size_v); }
   [[nodiscard]] bool discrete() const noexcept override { return is_discrete<E>; }
+  [[nodiscard]] int grain() const noexcept override {
+    if constexpr (requires { E::grain; }) {
+      return E::grain;
+    }
+    return 64;  // whole cache lines of every output
+  }
 
   void reset_rows(int first, std::span<const std::uint64_t> seeds, float* obs) noexcept override {
     for (std::size_t i = 0; i < seeds.size(); ++i) {
@@ -81,6 +96,8 @@ class Pool final : public Rows {
       begin(row, obs + i * obs_size_v);
     }
   }
+
+  void begin_row(int row, float* obs) noexcept override { begin(static_cast<std::size_t>(row), obs); }
 
   [[nodiscard]] int bad_action(int first, int count, const void* actions) const noexcept override {
     const auto* action = static_cast<const Element*>(actions);
@@ -109,9 +126,27 @@ class Pool final : public Rows {
   }
 
   [[nodiscard]] std::size_t row_bytes() const noexcept override {
+    if constexpr (IsReplayed<E>) {
+      std::size_t most = 0;
+      for (const Played<E>& played : played_) {
+        most = std::max(most, played.num_bytes());
+      }
+      return most;
+    }
     return sizeof(E) + sizeof(Pcg64) + sizeof(double) + sizeof(std::int32_t);
   }
+  [[nodiscard]] bool fits(std::size_t bytes) const noexcept override {
+    return IsReplayed<E> ? bytes >= Played<E>::head_bytes : bytes == row_bytes();
+  }
   void save_rows(int first, int count, std::byte* to) const noexcept override {
+    if constexpr (IsReplayed<E>) {
+      const std::size_t bytes = row_bytes();
+      std::fill_n(to, static_cast<std::size_t>(count) * bytes, std::byte{});
+      for (auto row = static_cast<std::size_t>(first); count > 0; ++row, --count, to += bytes) {
+        played_[row].save(observed(row), tallies_[row], to);
+      }
+      return;
+    }
     for (auto row = static_cast<std::size_t>(first); count > 0; ++row, --count) {
       each_part(*this, row, [&to](const auto& part) {
         std::memcpy(to, &part, sizeof(part));
@@ -119,19 +154,64 @@ class Pool final : public Rows {
       });
     }
   }
-  void load_rows(int first, int count, const std::byte* from) noexcept override {
-    for (auto row = static_cast<std::size_t>(first); count > 0; ++row, --count) {
-      each_part(*this, row, [&from](auto& part) {
-        std::memcpy(&part, from, sizeof(part));
-        from += sizeof(part);
-      });
+  std::vector<int> load_rows(int first, int count, const std::byte* from, std::size_t bytes,
+                             const StepOut& out) override {
+    std::vector<int> cut;
+    for (int row = first; row < first + count; ++row, from += bytes) {
+      if constexpr (IsReplayed<E>) {
+        if (!play_again(static_cast<std::size_t>(row), from, bytes, out)) {
+          cut.push_back(row);
+        }
+      } else {
+        each_part(*this, static_cast<std::size_t>(row), [part_from = from](auto& part) mutable {
+          std::memcpy(&part, part_from, sizeof(part));
+          part_from += sizeof(part);
+        });
+      }
     }
+    return cut;
   }
 
  private:
   static_assert(require_env<E>());
   /// Rows whose inputs and outputs stay in the first-level cache between the passes of a step.
   static constexpr int block_rows = 256;
+
+  typename Played<E>::Obs observed(std::size_t row) const noexcept {
+    typename Played<E>::Obs obs;
+    envs_[row].observe(obs);
+    return obs;
+  }
+
+  /// Brings a saved row back by playing its episode again; where that comes to something else, cuts it: false.
+  bool play_again(std::size_t row, const std::byte* from, std::size_t bytes, const StepOut& out) {
+    typename Played<E>::Obs last, obs;
+    double tally = 0;
+    Played<E> saved;
+    saved.load(from, bytes, last, tally);
+    if (!all_good(saved.actions.data(), saved.num_steps())) {
+      throw std::invalid_argument("saved row " + std::to_string(row) + " holds an action outside the action space");
+    }
+    rngs_[row] = saved.start;
+    begin(row, obs.data());
+    bool ended = false;
+    for (std::size_t i = 0; i < saved.num_steps() && !ended; ++i) {
+      const Outcome outcome = step_one(row, saved.actions.data() + i * action_size_v);
+      tallies_[row] += outcome.reward;
+      lengths_[row] += 1;
+      ended = outcome.terminated;
+    }
+    obs = observed(row);
+    if (!ended && tallies_[row] == tally && std::memcmp(&obs, &last, sizeof(obs)) == 0) {
+      return true;
+    }
+    std::copy(last.begin(), last.end(), out.final_obs + row * obs_size_v);
+    out.truncated[row] = 1;
+    out.episode_return[row] = tally;
+    out.episode_length[row] = static_cast<std::int64_t>(saved.num_steps());
+    begin(row, out.obs + row * obs_size_v);
+    return false;
+  }
 
   template <class Self, class F>
   static void each_part(Self& self, std::size_t row, F&& use) noexcept {
@@ -189,6 +269,9 @@ class Pool final : public Rows {
   }
 
   void begin(std::size_t row, float* obs) noexcept {
+    if constexpr (IsReplayed<E>) {
+      played_[row].begin(rngs_[row]);
+    }
     envs_[row].reset(params_, rngs_[row]);
     envs_[row].observe(std::span<float, obs_size_v>(obs, obs_size_v));
     tallies_[row] = 0;
@@ -200,7 +283,7 @@ class Pool final : public Rows {
       E::step_block(params_, std::span(envs_).subspan(row, count), actions, out);
     } else {
       for (std::size_t i = 0; i < count; ++i) {
-        const Outcome outcome = step_one(envs_[row + i], actions + i * action_size_v);
+        const Outcome outcome = step_one(row + i, actions + i * action_size_v);
         envs_[row + i].observe(std::span<float, obs_size_v>(out.obs + i * obs_size_v, obs_size_v));
         out.reward[i] = outcome.reward;
         out.terminated[i] = static_cast<std::uint8_t>(outcome.terminated);
@@ -221,11 +304,21 @@ class Pool final : public Rows {
     end_episodes(row + i, i, count, out);
   }
 
-  Outcome step_one(E& env, const Element* action) const noexcept {
-    if constexpr (is_discrete<E>) {
-      return env.step(params_, *action);
+  Outcome step_one(std::size_t row, const Element* action) noexcept {
+    if constexpr (IsReplayed<E>) {
+      played_[row].add(action);
+    }
+    const auto given = [action]() -> ActionOf<E> {
+      if constexpr (is_discrete<E>) {
+        return *action;
+      } else {
+        return ActionOf<E>(action, action_size_v);
+      }
+    }();
+    if constexpr (HasRandomStep<E>) {
+      return envs_[row].step(params_, given, rngs_[row]);
     } else {
-      return env.step(params_, std::span<const Element, action_size_v>(action, action_size_v));
+      return envs_[row].step(params_, given);
     }
   }
 
@@ -263,6 +356,7 @@ class Pool final : public Rows {
   std::vector<Pcg64> rngs_;
   std::vector<double> tallies_;        ///< rewards since the episode's start
   std::vector<std::int32_t> lengths_;  ///< steps since the episode's start
+  std::vector<Played<E>> played_;      ///< empty where states are copied
 };
 
 }  // namespace shoal

@@ -54,8 +54,22 @@ class Pool:
     def state(self) -> NDArray[numpy.uint8]:
         """Every row's bytes: uint8 [num_rows, row_bytes]."""
 
-    def restore(self, state: Annotated[NDArray, dict(device='cpu', writable=False)]) -> None:
-        """Put back what state() gave; obs is not written."""
+    def restart(self, seeds: Annotated[NDArray, dict(device='cpu', writable=False)], seeded: Annotated[NDArray, dict(device='cpu', writable=False)], going_on: Annotated[NDArray, dict(device='cpu', writable=False)]) -> None:
+        """
+        Begin a new episode in some rows: seeded, or going on with the row's own generator; writes their obs.
+        """
+
+    def restore(self, state: Annotated[NDArray, dict(device='cpu', writable=False)]) -> list[int]:
+        """
+        Put back what state() gave; returns the rows that could not be brought back: they have ended as truncated and begun anew. obs is written for those alone.
+        """
+
+def gather(seen: list, rewards: list, obs: NDArray, reward: NDArray[numpy.float64]) -> bool:
+    """
+    Copies observation seen[i] to obs[i] [rows, ...] and rewards[i] to reward[i] [rows].
+
+    False, with a part copied, unless every observation is a contiguous array of the shape and dtype of its place, every reward a Python number, and all of them finite.
+    """
 
 def philox_uniform(seed: int, stream: int, rows: Annotated[NDArray, dict(device='cpu', writable=False)], steps: Annotated[NDArray, dict(device='cpu', writable=False)], size: int) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
     """
