@@ -41,15 +41,18 @@ SETTINGS = {"num_envs": 8, "num_steps": 128, "num_minibatches": 4, "update_epoch
 
 def shoal_rate(steps: int, precision: str) -> float:
     """Steps per second of a run after its first two updates: logging and checkpoints included."""
-    settings = preset("ppo", None, ENV_ID) | SETTINGS | {"total_timesteps": steps + WARM_UP}
-    settings["network"] = settings["network"] | {"precision": precision}
+    settings: dict[str, Any] = preset("ppo", None, ENV_ID) | SETTINGS | {"total_timesteps": steps + WARM_UP}
+    settings["network"] = {**settings["network"], "precision": precision}
     with tempfile.TemporaryDirectory() as folder:
         launch = Launch(ENV_ID, stop_at=math.inf, run_dir=folder)
         job = Job(launch, build(ppo.Config, settings), ENV_ID)
         where = directory.create(
             Path(folder), env=ENV_ID, algo="ppo", seed=1, name=None, config=to_toml(launch, job.config, None)
         )
-        with closing(job.rows(job.config.num_envs)) as rows, opened(job, rows, where, Silent(), fresh=True) as run:
+        with (
+            closing(job.rows(job.config.num_envs)) as rows,
+            opened(job, rows, where, Silent(), fresh=True, report=False) as run,
+        ):
             ppo.train(job.config, rows, run)
         lines = read(where.metrics)
     warm = next(line for line in lines if line["step"] >= WARM_UP)

@@ -72,7 +72,12 @@ def rate(step: Callable[[int], None], num_envs: int, seconds: float) -> float:
 
 def envpool_rate(num_envs: int, seconds: float) -> float | None:
     """EnvPool's own loop in its own virtual environment; None where it is not made."""
-    settings = {"num_envs": num_envs, "batch_size": num_envs, "num_threads": cores(), "seconds": seconds}
+    settings: dict[str, Any] = {
+        "num_envs": num_envs,
+        "batch_size": num_envs,
+        "num_threads": cores(),
+        "seconds": seconds,
+    }
     record = peer("envpool", "pong_sync", timeout_s=60 + 10 * seconds, **settings)
     return record["sps"] if record["status"] == "ok" else None
 

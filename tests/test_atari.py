@@ -86,6 +86,8 @@ def test_the_preprocessing_and_its_keywords() -> None:
         pytest.fail("no game was cut by its frames")
     state = env.state()
     assert env.restore(state) == []
+    with pytest.raises(ConfigError, match="the only render_mode"):
+        make("ALE/Pong-v5", 1, env_kwargs={"render_mode": "human"})
 
 
 @pytest.mark.parametrize(
@@ -139,3 +141,5 @@ def test_a_run_learns_is_resumed_loaded_and_evaluated(
     with pytest.raises(SystemExit, match="0"):
         cli.main()
     assert "2 greedy episodes" in capsys.readouterr().out
+    film = shoal.load(whole.path).film(tmp_path / "games.gif", rows=1, max_steps=60)
+    assert film.frames > 10

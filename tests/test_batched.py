@@ -56,7 +56,7 @@ def stepped(env: BatchedEnv, actions: list[int]) -> Any:
     return env.recv()
 
 
-def started(env: BatchedEnv) -> BatchedEnv:
+def started(env: Any) -> Any:
     env.reset(0)
     env.recv()
     return env

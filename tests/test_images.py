@@ -113,6 +113,7 @@ def test_half_precision_is_near_and_the_snapshot_follows_the_weights() -> None:
     assert 0 < (value - near_value).abs().max() < 0.02 * value.abs().max()
     assert (logits - near).abs().max() < 0.02
     flat, snapshot = pack(half), Snapshot(half)
+    learned = act(half, PIXELS)
     for _ in range(2):
         with torch.inference_mode():
             acted = act(snapshot.policy, PIXELS)

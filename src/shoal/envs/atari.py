@@ -8,7 +8,7 @@ returns and lengths are those of whole games with the game's own rewards.
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -30,7 +30,7 @@ OURS = {"autoreset_mode", "batch_size", "episodic_life", "life_loss_info", "num_
 """Keywords of ALE's vector environment that this file decides."""
 
 
-def make(env_id: str, num_envs: int, *, num_threads: int = 1, env_kwargs: dict[str, Any] | None = None) -> BatchedEnv:
+def make(env_id: str, num_envs: int, *, num_threads: int = 1, env_kwargs: dict[str, Any] | None = None) -> AtariEnv:
     """`num_envs` games of an id `ALE/*`; ConfigError when ale-py or the game is not there, or for a bad keyword.
 
     Args:
@@ -40,7 +40,21 @@ def make(env_id: str, num_envs: int, *, num_threads: int = 1, env_kwargs: dict[s
         env_kwargs: `terminal_on_life_loss` and `clip_reward` (both True unless given), and keywords of ale_py's
             AtariVectorEnv such as `repeat_action_probability` (0 unless given), `noop_max`, `full_action_space`.
     """
-    return BatchedEnv(AtariRows(env_id, num_envs, num_threads=num_threads, **(env_kwargs or {})))
+    kwargs = dict(env_kwargs or {})
+    if kwargs.pop("render_mode", None) not in (None, "rgb_array"):
+        raise ConfigError(f'{env_id}: the only render_mode of backend="ale" is rgb_array; backend="serial" has others')
+    return AtariEnv(AtariRows(env_id, num_envs, num_threads=num_threads, **kwargs))
+
+
+class AtariEnv(BatchedEnv):
+    """Atari rows that draw what the policy sees."""
+
+    metadata: ClassVar[dict[str, Any]] = {"render_fps": 15}
+
+    def render(self, row: int) -> NDArray[np.uint8]:
+        """The newest frame of a row, uint8 [height, width, 3]: grey unless the rows are made with `grayscale=False`."""
+        frame = self.out.obs[row][-1]
+        return np.repeat(frame[..., None], 3, axis=-1) if frame.ndim == 2 else frame.copy()
 
 
 class Lives:

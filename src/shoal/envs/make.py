@@ -32,7 +32,7 @@ _MAKE_KEYWORDS = ("max_episode_steps", "disable_env_checker", "render_mode")
 
 
 def make(
-    env: str | Callable[..., gym.Env[Any, Any]],
+    env: str | Callable[..., Any],
     num_envs: int,
     *,
     backend: str = "auto",
@@ -44,7 +44,8 @@ def make(
     """`num_envs` rows of an environment.
 
     Args:
-        env: a built-in or Gymnasium id, `package.module:function`, or a callable that returns a `gymnasium.Env`.
+        env: a built-in or Gymnasium id, `package.module:function`, or a callable that returns a `gymnasium.Env`; for
+            the backend `vector` one that takes `num_envs` and returns a VectorEnv.
         num_envs: rows, at least 1.
         backend: `native` (C++), `serial` (Python, in this process), `workers` (Python, in processes), or a library that
             batches itself: `ale` (Atari), `envpool`, `vector` (a gymnasium.vector.VectorEnv). `auto`: native where the
@@ -57,11 +58,7 @@ def make(
     Raises:
         ConfigError: an unknown id, backend or keyword (with the nearest names), or a setting that cannot work.
     """
-    if backend not in ("auto", *BACKENDS):
-        hint = _near(backend, ("auto", *BACKENDS))
-        raise ConfigError(f"unknown backend {backend!r}{hint}; use auto, {' or '.join(BACKENDS)}")
-    if num_envs < 1 or num_threads < 1:
-        raise ConfigError(f"num_envs and num_threads must be at least 1, got {num_envs} and {num_threads}")
+    _check(backend, num_envs, num_threads)
     built_in = isinstance(env, str) and env in native.ids()
     if not built_in and env in _ON_BOX2D:
         if backend == "native":
@@ -84,6 +81,14 @@ def make(
     if backend == "workers":
         return processes.make(factory, num_envs, name=name, info_keys=info_keys, workers=workers)
     return serial.make(factory, num_envs, name=name, info_keys=info_keys)
+
+
+def _check(backend: str, num_envs: int, num_threads: int) -> None:
+    if backend not in ("auto", *BACKENDS):
+        hint = _near(backend, ("auto", *BACKENDS))
+        raise ConfigError(f"unknown backend {backend!r}{hint}; use auto, {' or '.join(BACKENDS)}")
+    if num_envs < 1 or num_threads < 1:
+        raise ConfigError(f"num_envs and num_threads must be at least 1, got {num_envs} and {num_threads}")
 
 
 def _batched(

@@ -29,7 +29,7 @@ MODES = {"same_step": AutoresetMode.SAME_STEP, "next_step": AutoresetMode.NEXT_S
 
 
 def make_vec(
-    env: str | Callable[..., gym.Env[Any, Any]],
+    env: str | Callable[..., Any],
     num_envs: int,
     *,
     backend: str = "auto",

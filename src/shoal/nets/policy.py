@@ -79,7 +79,7 @@ def tower(sizes: list[int], activation: str, *, last_gain: float | None, generat
     return nn.Sequential(*layers)
 
 
-def encoder_of(spec: Spec, network: Network, generator: torch.Generator) -> Encoder | TreeEncoder | ImageEncoder:
+def encoder_of(spec: Spec, network: Network, generator: torch.Generator) -> Any:
     """The encoder of a specification's observations, as the settings say."""
     return make_encoder(
         spec,
@@ -97,7 +97,7 @@ class MlpPolicy(nn.Module):
         """Orthogonal initialisation from `generator`."""
         super().__init__()
         self.network = network
-        self.encoder = encoder_of(spec, network, generator)
+        self.encoder: Encoder | TreeEncoder = encoder_of(spec, network, generator)
         sizes = [self.encoder.size, *network.hidden]
         out = head_size(spec.action_space)
         self.actor = tower([*sizes, out], network.activation, last_gain=0.01, generator=generator)
@@ -123,7 +123,7 @@ class ImagePolicy(nn.Module):
         """Orthogonal initialisation from `generator`."""
         super().__init__()
         self.network = network
-        self.encoder = encoder_of(spec, network, generator)
+        self.encoder: ImageEncoder = encoder_of(spec, network, generator)
         size, out = self.encoder.size, head_size(spec.action_space)
         self.actor = tower([size, out], network.activation, last_gain=0.01, generator=generator)
         self.critic = tower([size, 1], network.activation, last_gain=1.0, generator=generator)
@@ -148,7 +148,7 @@ class RecurrentPolicy(nn.Module):
         """Orthogonal initialisation from `generator`."""
         super().__init__()
         self.network = network
-        self.encoder = encoder_of(spec, network, generator)
+        self.encoder: Encoder | TreeEncoder | ImageEncoder = encoder_of(spec, network, generator)
         images = isinstance(self.encoder, ImageEncoder)
         sizes = [self.encoder.size, *(() if images else network.hidden)]
         self.body = tower(sizes, network.activation, last_gain=None, generator=generator)
