@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 RESULT = Path(__file__).parent / "results" / "pong_step.json"
-ROWS = (8, 16, 32, 64)
+ROWS = (8, 16, 32)
 BAR = 0.97
 
 
