@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from shoal.envs.batched import BatchedEnv
 from shoal.envs.make import make
 from shoal.envs.native import NativeEnv
 from shoal.envs.serial import SerialEnv
@@ -29,7 +30,7 @@ MODES = {"same_step": AutoresetMode.SAME_STEP, "next_step": AutoresetMode.NEXT_S
 
 
 def make_vec(
-    env: str | Callable[..., gym.Env[Any, Any]],
+    env: str | Callable[..., Any],
     num_envs: int,
     *,
     backend: str = "auto",
@@ -46,8 +47,10 @@ def make_vec(
     Args:
         env: a built-in or Gymnasium id, `package.module:function`, or a callable that returns a `gymnasium.Env`.
         num_envs: how many, at least 1.
-        backend: `native` (C++), `serial` (Python, in this process), or `auto`: native where the id is built in.
-        autoreset: `same_step` (infos carry `final_obs` and `final_info`) or `next_step`, as Gymnasium defines them.
+        backend: `native` (C++), `serial` (Python, in this process), `ale` (Atari), or `auto`: native where the id is
+            built in, ale for ids ALE/*, else serial.
+        autoreset: `same_step` (infos carry `final_obs` and `final_info`) or `next_step`, as Gymnasium defines them;
+            Atari has `same_step`, and infos carry `episode` where a whole game ended.
         num_threads: threads that step native rows, the caller included; it changes no result.
         env_kwargs: keywords of the environment's constructor, or parameters of the native one; a distribution has
             every episode draw that parameter.
@@ -59,11 +62,16 @@ def make_vec(
     """
     if backend == "workers":
         raise ConfigError("make_vec steps in this process, where infos are at hand; use backend='serial'")
+    if backend in ("envpool", "vector"):
+        raise ConfigError(f"what backend={backend!r} runs is a vector environment already; use it as it is")
     if autoreset not in MODES:
         raise ConfigError(f"unknown autoreset {autoreset!r}; use {' or '.join(MODES)}")
     settings: dict[str, Any] = {"num_threads": num_threads, "env_kwargs": env_kwargs, "shaping": shaping}
     rows = make(env, num_envs, backend=backend, **settings)
     assert not isinstance(rows, WorkersEnv)
+    if isinstance(rows, BatchedEnv) and autoreset != "same_step":
+        rows.close()
+        raise ConfigError(f"{rows.spec.env_id}: its rows are stepped at once; use autoreset='same_step'")
     return ShoalVectorEnv(rows, autoreset=MODES[autoreset], copy=copy, env_kwargs=env_kwargs or {})
 
 
@@ -75,7 +83,7 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
 
     def __init__(
         self,
-        rows: NativeEnv | SerialEnv | ShapedEnv,
+        rows: NativeEnv | SerialEnv | BatchedEnv | ShapedEnv,
         *,
         autoreset: AutoresetMode,
         copy: bool,
@@ -149,6 +157,9 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
         ready = self.rows.recv()
         ended = ready.terminated | ready.truncated
         infos = self._infos(ended, ready.final_obs)
+        if isinstance(self.rows, BatchedEnv) and (whole := ended & (ready.episode_length > 0)).any():
+            infos["episode"] = {"r": ready.episode_return * whole, "l": ready.episode_length * whole}
+            infos["_episode"] = whole
         return (*map(self._given, (ready.obs, ready.reward, ready.terminated, ready.truncated)), infos)
 
     def render(self) -> tuple[Any, ...]:

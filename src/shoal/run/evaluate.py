@@ -77,13 +77,14 @@ def evaluate(policy: nn.Module, env: VecEnv, *, episodes: int, acting: Acting, g
         env.send(everyone, acted.env_action)
         ready = env.recv()
         ended = ready.terminated | ready.truncated
+        over = ended & (ready.episode_length > 0)
         start[:] = ended | ~ready.valid
         running += ready.reward, np.ones(rows)
-        for row in np.flatnonzero(ended & ready.valid):
+        for row in np.flatnonzero(over & ready.valid):
             if len(returns[row]) < shares[row]:
                 returns[row].append(float(ready.episode_return[row]))
                 lengths[row].append(float(ready.episode_length[row]))
-        running[:, ended] = 0
+        running[:, over] = 0
         if isinstance(env, WorkersEnv):
             _pass_on(shares, returns, env.dropped)
         endless = [r for r in range(rows) if running[1, r] >= LONGEST_EPISODE and len(returns[r]) < shares[r]]

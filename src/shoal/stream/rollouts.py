@@ -304,7 +304,7 @@ class Rollouts:
             seat.start[mine] = ended[theirs] | ~ready.valid[theirs]
             if (ended & ready.valid)[theirs].any():
                 self._record_ends(seat, t, mine, select(ready.final_obs, theirs))
-        for row in np.flatnonzero(ended & ready.valid):
+        for row in np.flatnonzero(ended & ready.valid & (ready.episode_length > 0)):
             numbers = (ready.info[key][row] for key in self.env.spec.info_keys)
             self._ends.append((ready.episode_return[row], ready.episode_length[row], *numbers))
 
