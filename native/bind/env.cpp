@@ -1,6 +1,7 @@
 // shoal._native's environments: env_ids, env_info and Pool.
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -89,6 +90,7 @@ nb::dict info_dict(std::string_view id) {
     params[name.c_str()] = value;
   }
   dict["params"] = params;
+  dict["num_agents"] = info.num_agents;
   return dict;
 }
 
@@ -207,6 +209,11 @@ void NativePool::check_rows(int slot, int first, int count) const {
   if (flights_[static_cast<std::size_t>(slot)].count > 0) {
     throw std::runtime_error("send: slot " + std::to_string(slot) + " is in flight; call recv first");
   }
+  const int agents = rows_->num_agents();
+  if (first % agents != 0 || count % agents != 0) {
+    throw std::invalid_argument("send: rows " + std::to_string(first) + " to " + std::to_string(first + count - 1) +
+                                " cut an environment of " + std::to_string(agents) + " agents in two");
+  }
   for (const Flight& other : flights_) {
     if (other.count > 0 && first < other.first + other.count && other.first < first + count) {
       throw std::runtime_error("send: rows " + std::to_string(other.first) + " to " +
@@ -257,9 +264,10 @@ void NativePool::send(int slot, int first, int count, ConstArray actions) {
   check_rows(slot, first, count);
   check_actions(first, count, actions);
   // A few tasks a thread even out rows of unequal cost; a task is long against its hand-over. 64 rows: whole cache
-  // lines.
+  // lines; and whole environments.
   const int tasks = team_.num_threads() == 1 ? 1 : 4 * team_.num_threads();
-  const int rows_per_task = std::max(1, (count + 64 * tasks - 1) / (64 * tasks)) * 64;
+  const int unit = std::lcm(64, rows_->num_agents());
+  const int rows_per_task = std::max(1, (count + unit * tasks - 1) / (unit * tasks)) * unit;
   job = {this, first, count, rows_per_task, std::move(actions)};
   team_.post(slot, (count + rows_per_task - 1) / rows_per_task, Flight::step, &job);
 }
@@ -287,6 +295,25 @@ nb::ndarray<nb::numpy, std::uint8_t> NativePool::state() const {
   return {data, {rows, bytes}, owner};
 }
 
+nb::ndarray<nb::numpy, std::uint8_t> NativePool::render(int row) const {
+  require_idle("render");
+  if (row < 0 || row >= rows_->num_rows()) {
+    throw std::invalid_argument("render: row " + std::to_string(row) + " does not lie in a pool of " +
+                                std::to_string(rows_->num_rows()));
+  }
+  const Frame frame = rows_->frame();
+  if (frame.bytes() == 0) {
+    throw std::invalid_argument("render: this environment has no picture");
+  }
+  if (!started_) {
+    throw std::runtime_error("render: call attach and reset first");
+  }
+  auto* rgb = new std::uint8_t[frame.bytes()];
+  const nb::capsule owner(rgb, [](void* held) noexcept { delete[] static_cast<std::uint8_t*>(held); });
+  rows_->render_row(row, {rgb, frame.bytes()});
+  return {rgb, {static_cast<std::size_t>(frame.height), static_cast<std::size_t>(frame.width), 3}, owner};
+}
+
 void NativePool::restore(const ConstArray& bytes) {
   require_idle("restore");
   require_array<std::uint8_t>(bytes, "state", "uint8",
@@ -309,6 +336,7 @@ void bind_env(nb::module_& module) {
       .def_prop_ro("obs_size", [](const NativePool& pool) { return pool.rows().obs_size(); })
       .def_prop_ro("action_size", [](const NativePool& pool) { return pool.rows().action_size(); })
       .def_prop_ro("discrete", [](const NativePool& pool) { return pool.rows().discrete(); })
+      .def_prop_ro("num_agents", [](const NativePool& pool) { return pool.rows().num_agents(); })
       .def_prop_ro("num_threads", &NativePool::num_threads)
       .def(
           "attach",
@@ -327,5 +355,7 @@ void bind_env(nb::module_& module) {
           "Start stepping rows [first, first + count). ValueError naming the row for a bad action; nothing is stepped.")
       .def("recv", &NativePool::recv, "slot"_a, "Wait until the slot's rows are stepped.")
       .def("state", &NativePool::state, "Every row's bytes: uint8 [num_rows, row_bytes].")
+      .def("render", &NativePool::render, "row"_a,
+           "What a row looks like: uint8 [height, width, 3]. ValueError where the environment has no picture.")
       .def("restore", &NativePool::restore, "state"_a.noconvert(), "Put back what state() gave; obs is not written.");
 }

@@ -20,6 +20,12 @@
 //     void observe(std::span<float, 2> obs) const noexcept;                 // writes the observation
 //   };
 //
+// Two things may be added. A picture: `static constexpr Frame frame{height, width}` and
+// `void render(const Params&, std::span<std::uint8_t> rgb) const noexcept`. And several agents, of which each owns a
+// row: `static constexpr int num_agents = A`; `step` then takes the actions of all, one after another, in one span and
+// returns a `TeamOutcome<A>`, and `observe(int agent, obs)` writes what one of them sees. An episode ends for all of
+// them at once.
+//
 // The pool owns the rest: time limit, autoreset, returns and lengths, threads, checks of actions, saving and restoring.
 #pragma once
 
@@ -27,11 +33,13 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <span>
 #include <string_view>
 #include <type_traits>
 
+#include "env/canvas.hpp"
 #include "env/rows.hpp"
 #include "math/pcg64.hpp"
 
@@ -48,6 +56,14 @@ struct Box {
   static constexpr std::size_t size = N;
   std::array<float, N> low;
   std::array<float, N> high;
+
+  /// The same limits for every number.
+  static constexpr Box between(float low, float high) noexcept {
+    Box box;
+    box.low.fill(low);
+    box.high.fill(high);
+    return box;
+  }
 };
 
 /// What a step gives besides the observation.
@@ -56,14 +72,28 @@ struct Outcome {
   bool terminated;
 };
 
-/// A parameter that users set by name.
+/// The same for an environment of A agents: each has a reward, and the episode ends for all.
+template <std::size_t A>
+struct TeamOutcome {
+  std::array<double, A> reward;
+  bool terminated;
+};
+
+/// A parameter that users set by name, and what it may be: a number from `low` to `high`, perhaps a whole one.
 template <class P>
 struct Field {
   std::string_view name;
   double P::* member;
+  double low = -std::numeric_limits<double>::infinity();
+  double high = std::numeric_limits<double>::infinity();
+  bool whole = false;
 };
 template <class P>
 Field(const char*, double P::*) -> Field<P>;
+template <class P>
+Field(const char*, double P::*, double, double) -> Field<P>;
+template <class P>
+Field(const char*, double P::*, double, double, bool) -> Field<P>;
 
 /// The parameters of an environment that has none.
 struct NoParams {
@@ -118,6 +148,24 @@ using ActionElement = std::conditional_t<is_discrete<E>, std::int64_t, float>;
 template <HasActionSpace E>
 using ActionOf = std::conditional_t<is_discrete<E>, std::int64_t, std::span<const float, action_size_of<E>>>;
 
+/// Whether an environment says how many agents it has.
+template <class E>
+concept IsTeam = requires {
+  { E::num_agents } -> std::convertible_to<int>;
+};
+/// Rows of one environment: its agents.
+template <class E>
+inline constexpr std::size_t num_agents_of = [] {
+  if constexpr (IsTeam<E>) {
+    return static_cast<std::size_t>(E::num_agents);
+  } else {
+    return std::size_t{1};
+  }
+}();
+/// What a team's `step` takes: the actions of all agents, one after another.
+template <HasActionSpace E>
+using TeamActions = std::span<const ActionElement<E>, num_agents_of<E> * action_size_of<E>>;
+
 template <class E>
 concept HasReset = requires(E env, const typename E::Params& params, Pcg64& rng) {
   { env.reset(params, rng) } noexcept -> std::same_as<void>;
@@ -127,22 +175,42 @@ concept HasStep = requires(E env, const typename E::Params& params, ActionOf<E> 
   { env.step(params, action) } noexcept -> std::same_as<Outcome>;
 };
 template <class E>
+concept HasTeamStep = requires(E env, const typename E::Params& params, TeamActions<E> actions) {
+  { env.step(params, actions) } noexcept -> std::same_as<TeamOutcome<num_agents_of<E>>>;
+};
+template <class E>
 concept HasObserve = requires(const E env, std::span<float, obs_size_of<E>> obs) {
   { env.observe(obs) } noexcept -> std::same_as<void>;
 };
+template <class E>
+concept HasTeamObserve = requires(const E env, int agent, std::span<float, obs_size_of<E>> obs) {
+  { env.observe(agent, obs) } noexcept -> std::same_as<void>;
+};
+template <class E>
+concept StepsAlone = !IsTeam<E> && HasStep<E> && HasObserve<E>;
+template <class E>
+concept StepsTogether = IsTeam<E> && (num_agents_of<E> > 0) && HasTeamStep<E> && HasTeamObserve<E>;
 
 /// An environment: a plain struct that can be reset, stepped and observed.
 template <class E>
 concept Env = HasId<E> && HasObservationSpace<E> && HasActionSpace<E> && HasLimits<E> && HasParams<E> &&
-              HasPlainState<E> && HasReset<E> && HasStep<E> && HasObserve<E>;
+              HasPlainState<E> && HasReset<E> && (StepsAlone<E> || StepsTogether<E>);
+
+/// Optional: a picture of `frame` pixels, RGB, from the top row down.
+template <class E>
+concept HasPicture = Env<E> && requires(const E env, const typename E::Params& params, std::span<std::uint8_t> rgb) {
+  { E::frame } -> std::convertible_to<Frame>;
+  { env.render(params, rgb) } noexcept -> std::same_as<void>;
+};
 
 /// Optional, for speed: step many rows at once. It must give the bits of `step` and `observe`, row by row, and writes
 /// `obs`, `reward` and `terminated` of `out`; the pool does everything else.
 template <class E>
-concept HasStepBlock = Env<E> && requires(const typename E::Params& params, std::span<E> envs,
-                                          const ActionElement<E>* actions, const StepOut& out) {
-  { E::step_block(params, envs, actions, out) } noexcept -> std::same_as<void>;
-};
+concept HasStepBlock =
+    Env<E> && !IsTeam<E> &&
+    requires(const typename E::Params& params, std::span<E> envs, const ActionElement<E>* actions, const StepOut& out) {
+      { E::step_block(params, envs, actions, out) } noexcept -> std::same_as<void>;
+    };
 
 /// Fails to compile with the name of what an environment lacks.
 template <class E>
@@ -156,12 +224,28 @@ consteval bool require_env() {
   static_assert(HasParams<E>, "concept shoal::Env: `Params` with `fields()` is missing (`using Params = NoParams;`)");
   static_assert(HasPlainState<E>, "concept shoal::Env: the state must be trivially copyable and default constructible");
   static_assert(HasReset<E>, "concept shoal::Env: `void reset(const Params&, Pcg64&) noexcept` is missing");
-  static_assert(HasStep<E>,
-                "concept shoal::Env: `Outcome step(const Params&, action) noexcept` is missing; action is "
-                "std::int64_t for Discrete, std::span<const float, N> for Box<N>");
-  static_assert(HasObserve<E>,
-                "concept shoal::Env: `void observe(std::span<float, N>) const noexcept` is missing, with the N of "
-                "observation_space");
+  if constexpr (IsTeam<E>) {
+    static_assert(num_agents_of<E> > 0, "concept shoal::Env: num_agents must be at least 1");
+    static_assert(
+        HasTeamStep<E>,
+        "concept shoal::Env: `TeamOutcome<A> step(const Params&, std::span<const T, A * n> actions) noexcept` "
+        "is missing; A is num_agents, T is std::int64_t and n is 1 for Discrete, float and N for Box<N>");
+    static_assert(HasTeamObserve<E>,
+                  "concept shoal::Env: `void observe(int agent, std::span<float, N>) const noexcept` is missing, with "
+                  "the N of observation_space");
+  } else {
+    static_assert(HasStep<E>,
+                  "concept shoal::Env: `Outcome step(const Params&, action) noexcept` is missing; action is "
+                  "std::int64_t for Discrete, std::span<const float, N> for Box<N>");
+    static_assert(HasObserve<E>,
+                  "concept shoal::Env: `void observe(std::span<float, N>) const noexcept` is missing, with the N of "
+                  "observation_space");
+  }
+  if constexpr (requires { E::frame; } || requires { &E::render; }) {
+    static_assert(HasPicture<E>,
+                  "concept shoal::HasPicture: `static constexpr Frame frame{height, width}` and "
+                  "`void render(const Params&, std::span<std::uint8_t>) const noexcept` are expected");
+  }
   if constexpr (requires { &E::step_block; }) {
     static_assert(HasStepBlock<E>,
                   "concept shoal::HasStepBlock: `static void step_block(const Params&, std::span<E>, "

@@ -8,6 +8,7 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -28,12 +29,13 @@ struct EnvInfo {
   int max_episode_steps;  ///< 0: no limit
   std::optional<double> reward_threshold;
   ParamMap params;
+  int num_agents = 1;
 };
 
 template <Env E>
 EnvInfo env_info() {
-  EnvInfo info{E::id, E::observation_space.low, E::observation_space.high, 0, {},
-               {},    E::max_episode_steps,     E::reward_threshold,       {}};
+  EnvInfo info{E::id, E::observation_space.low, E::observation_space.high, 0,  {},
+               {},    E::max_episode_steps,     E::reward_threshold,       {}, static_cast<int>(num_agents_of<E>)};
   if constexpr (is_discrete<E>) {
     info.num_actions = E::action_space.n;
   } else {
@@ -53,31 +55,38 @@ class Pool final : public Rows {
  public:
   static constexpr std::size_t obs_size_v = obs_size_of<E>;
   static constexpr std::size_t action_size_v = action_size_of<E>;
+  static constexpr std::size_t agents = num_agents_of<E>;
   using Element = ActionElement<E>;
 
+  /// `num_rows`: of all agents.
   Pool(int num_rows, const ParamMap& params) : params_{}, limit_(E::max_episode_steps) {
     if (num_rows < 1) {
       throw std::invalid_argument("num_rows must be at least 1, not " + std::to_string(num_rows));
     }
+    const auto size = static_cast<std::size_t>(num_rows);
+    if (size % agents != 0) {
+      throw std::invalid_argument("num_rows must be a multiple of the " + std::to_string(agents) + " agents, not " +
+                                  std::to_string(num_rows));
+    }
     for (const auto& [name, value] : params) {
       set(name, value);
     }
-    const auto size = static_cast<std::size_t>(num_rows);
-    envs_.resize(size);
-    rngs_.resize(size);
+    envs_.resize(size / agents);
+    rngs_.resize(size / agents);
     tallies_.resize(size);
     lengths_.resize(size);
   }
 
-  [[nodiscard]] int num_rows() const noexcept override { return static_cast<int>(envs_.size()); }
+  [[nodiscard]] int num_rows() const noexcept override { return static_cast<int>(lengths_.size()); }
+  [[nodiscard]] int num_agents() const noexcept override { return static_cast<int>(agents); }
   [[nodiscard]] int obs_size() const noexcept override { return static_cast<int>(obs_size_v); }
   [[nodiscard]] int action_size() const noexcept override { return static_cast<int>(action_size_v); }
   [[nodiscard]] bool discrete() const noexcept override { return is_discrete<E>; }
 
   void reset_rows(int first, std::span<const std::uint64_t> seeds, float* obs) noexcept override {
-    for (std::size_t i = 0; i < seeds.size(); ++i) {
+    for (std::size_t i = 0; i < seeds.size(); i += agents) {
       const auto row = static_cast<std::size_t>(first) + i;
-      rngs_[row] = Pcg64(seeds[i]);
+      rngs_[row / agents] = Pcg64(seeds[i]);
       begin(row, obs + i * obs_size_v);
     }
   }
@@ -119,6 +128,7 @@ class Pool final : public Rows {
       });
     }
   }
+  /// Agents of one environment have the same one saved.
   void load_rows(int first, int count, const std::byte* from) noexcept override {
     for (auto row = static_cast<std::size_t>(first); count > 0; ++row, --count) {
       each_part(*this, row, [&from](auto& part) {
@@ -128,17 +138,36 @@ class Pool final : public Rows {
     }
   }
 
+  [[nodiscard]] Frame frame() const noexcept override {
+    if constexpr (HasPicture<E>) {
+      return E::frame;
+    } else {
+      return {0, 0};
+    }
+  }
+  void render_row([[maybe_unused]] int row, [[maybe_unused]] std::span<std::uint8_t> rgb) const noexcept override {
+    if constexpr (HasPicture<E>) {
+      envs_[static_cast<std::size_t>(row) / agents].render(params_, rgb);
+    }
+  }
+
  private:
   static_assert(require_env<E>());
   /// Rows whose inputs and outputs stay in the first-level cache between the passes of a step.
-  static constexpr int block_rows = 256;
+  static constexpr int block_rows = static_cast<int>((256 + agents - 1) / agents * agents);
 
   template <class Self, class F>
   static void each_part(Self& self, std::size_t row, F&& use) noexcept {
-    use(self.envs_[row]);
-    use(self.rngs_[row]);
+    use(self.envs_[row / agents]);
+    use(self.rngs_[row / agents]);
     use(self.tallies_[row]);
     use(self.lengths_[row]);
+  }
+
+  static std::string short_text(double value) {
+    std::ostringstream text;
+    text << value;
+    return text.str();
   }
 
   void set(std::string_view name, double value) {
@@ -155,6 +184,11 @@ class Pool final : public Rows {
     }
     for (const auto& field : E::Params::fields()) {
       if (field.name == name) {
+        if (value < field.low || value > field.high || (field.whole && value != std::floor(value))) {
+          throw std::invalid_argument(std::string(name) + " must be a " + (field.whole ? "whole " : "") +
+                                      "number between " + short_text(field.low) + " and " + short_text(field.high) +
+                                      ", not " + short_text(value));
+        }
         params_.*field.member = value;
         return;
       }
@@ -188,20 +222,40 @@ class Pool final : public Rows {
     }
   }
 
+  /// Begins an episode of the environment whose first row is `row`.
   void begin(std::size_t row, float* obs) noexcept {
-    envs_[row].reset(params_, rngs_[row]);
-    envs_[row].observe(std::span<float, obs_size_v>(obs, obs_size_v));
-    tallies_[row] = 0;
-    lengths_[row] = 0;
+    envs_[row / agents].reset(params_, rngs_[row / agents]);
+    observe(row, obs);
+    std::fill_n(&tallies_[row], agents, 0);
+    std::fill_n(&lengths_[row], agents, 0);
+  }
+
+  void observe(std::size_t row, float* obs) const noexcept {
+    if constexpr (IsTeam<E>) {
+      for (std::size_t agent = 0; agent < agents; ++agent) {
+        const std::span<float, obs_size_v> own(obs + agent * obs_size_v, obs_size_v);
+        envs_[row / agents].observe(static_cast<int>(agent), own);
+      }
+    } else {
+      envs_[row].observe(std::span<float, obs_size_v>(obs, obs_size_v));
+    }
   }
 
   void step_block(std::size_t row, std::size_t count, const Element* actions, const StepOut& out) noexcept {
     if constexpr (HasStepBlock<E>) {
       E::step_block(params_, std::span(envs_).subspan(row, count), actions, out);
+    } else if constexpr (IsTeam<E>) {
+      for (std::size_t i = 0; i < count; i += agents) {
+        const TeamActions<E> team(actions + i * action_size_v, agents * action_size_v);
+        const TeamOutcome<agents> outcome = envs_[(row + i) / agents].step(params_, team);
+        observe(row + i, out.obs + i * obs_size_v);
+        std::copy(outcome.reward.begin(), outcome.reward.end(), out.reward + i);
+        std::fill_n(out.terminated + i, agents, static_cast<std::uint8_t>(outcome.terminated));
+      }
     } else {
       for (std::size_t i = 0; i < count; ++i) {
         const Outcome outcome = step_one(envs_[row + i], actions + i * action_size_v);
-        envs_[row + i].observe(std::span<float, obs_size_v>(out.obs + i * obs_size_v, obs_size_v));
+        observe(row + i, out.obs + i * obs_size_v);
         out.reward[i] = outcome.reward;
         out.terminated[i] = static_cast<std::uint8_t>(outcome.terminated);
       }
@@ -209,7 +263,7 @@ class Pool final : public Rows {
     count_steps(&tallies_[row], &lengths_[row], count, out);
     // Eight flags are one word: rows that go on cost nothing here.
     std::size_t i = 0;
-    for (; i + 8 <= count; i += 8) {
+    for (; agents == 1 && i + 8 <= count; i += 8) {
       std::uint64_t terminated = 0;
       std::uint64_t truncated = 0;
       std::memcpy(&terminated, out.terminated + i, sizeof(terminated));
@@ -246,12 +300,12 @@ class Pool final : public Rows {
   /// Of the block's rows [from, to), of which the first is `row` of the pool: hands over each ended episode and begins
   /// the next one with the row's own generator, which is never seeded again.
   [[gnu::noinline]] void end_episodes(std::size_t row, std::size_t from, std::size_t to, const StepOut& out) noexcept {
-    for (std::size_t i = from; i < to; ++i, ++row) {
+    for (std::size_t i = from; i < to; i += agents, row += agents) {
       if ((out.terminated[i] | out.truncated[i]) != 0) {
         float* obs = out.obs + i * obs_size_v;
-        std::copy_n(obs, obs_size_v, out.final_obs + i * obs_size_v);
-        out.episode_return[i] = tallies_[row];
-        out.episode_length[i] = lengths_[row];
+        std::copy_n(obs, agents * obs_size_v, out.final_obs + i * obs_size_v);
+        std::copy_n(&tallies_[row], agents, out.episode_return + i);
+        std::copy_n(&lengths_[row], agents, out.episode_length + i);
         begin(row, obs);
       }
     }

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <span>
 
+#include "env/canvas.hpp"
+
 namespace shoal {
 
 /// Where a block of `count` rows writes one step. Element 0 of every pointer belongs to the first row of the block.
@@ -29,6 +31,8 @@ class Rows {
   virtual ~Rows() = default;
 
   [[nodiscard]] virtual int num_rows() const noexcept = 0;
+  /// Rows of one environment: its agents, side by side. Blocks of rows hold whole environments.
+  [[nodiscard]] virtual int num_agents() const noexcept { return 1; }
   [[nodiscard]] virtual int obs_size() const noexcept = 0;
   /// Elements of one action: 1 for a discrete one (int64), the Box's size otherwise (float32).
   [[nodiscard]] virtual int action_size() const noexcept = 0;
@@ -43,6 +47,10 @@ class Rows {
   [[nodiscard]] virtual std::size_t row_bytes() const noexcept = 0;
   virtual void save_rows(int first, int count, std::byte* to) const noexcept = 0;
   virtual void load_rows(int first, int count, const std::byte* from) noexcept = 0;
+  /// The size of a row's picture; 0 x 0 where there is none.
+  [[nodiscard]] virtual Frame frame() const noexcept { return {0, 0}; }
+  /// Writes frame().bytes() of RGB.
+  virtual void render_row(int /*row*/, std::span<std::uint8_t> /*rgb*/) const noexcept {}
 };
 
 }  // namespace shoal

@@ -34,12 +34,16 @@ def spec_of(env_id: str, params: Mapping[str, float] | None = None) -> Spec:
     else:
         action = spaces.Box(np.array(info["action_low"], np.float32), np.array(info["action_high"], np.float32))
     limit = int((info["params"] | dict(params or {}))["max_episode_steps"])
-    limits = {"max_episode_steps": limit or None, "reward_threshold": info["reward_threshold"]}
+    limits = {
+        "max_episode_steps": limit or None,
+        "reward_threshold": info["reward_threshold"],
+        "num_agents": info["num_agents"],
+    }
     return Spec.of(env_id, spaces.Box(low, high), action, **limits)
 
 
 def make(env_id: str, num_envs: int, *, num_threads: int = 1, env_kwargs: dict[str, Any] | None = None) -> NativeEnv:
-    """`num_envs` rows of a built-in environment; `env_kwargs` sets fields of its `Params`."""
+    """`num_envs` built-in environments, a row for each agent; `env_kwargs` sets fields of the `Params`."""
     return NativeEnv(env_id, num_envs, num_threads=num_threads, env_kwargs=env_kwargs or {})
 
 
@@ -50,15 +54,15 @@ class NativeEnv:
         """`num_threads` counts the calling thread; results do not depend on it."""
         self._params = _params(env_id, env_kwargs)
         self.spec = spec_of(env_id, self._params)
-        self.num_rows = num_envs
+        self.num_rows = num_rows = num_envs * self.spec.num_agents
         try:
-            self.pool = _native.Pool(env_id, num_envs, num_threads, self._params)
+            self.pool = _native.Pool(env_id, num_rows, num_threads, self._params)
         except ValueError as error:
             raise ConfigError(f"{env_id}: {error}") from error
         self._action = ActionCheck(self.spec)
-        self._in_flight = InFlight(num_envs)
+        self._in_flight = InFlight(num_rows)
         self._slots: list[int] = []
-        self.out = out = Outputs(self.spec, num_envs)
+        self.out = out = Outputs(self.spec, num_rows)
         self.obs: NDArray[np.float32] = out.obs
         self.pool.attach(
             out.obs,
@@ -143,6 +147,14 @@ class NativeEnv:
         self._begin()
         return []
 
+    def render(self, row: int) -> NDArray[np.uint8]:
+        """What a row looks like: RGB [height, width, 3], made anew. ConfigError where the environment has no picture."""
+        self._in_flight.quiet()
+        try:
+            return self.pool.render(row)
+        except ValueError as error:
+            raise ConfigError(f"{self.spec.env_id}: {error}") from error
+
     def close(self) -> None:
         """Waits for the rows under way."""
         self._drain()
@@ -153,9 +165,9 @@ class NativeEnv:
 
         In a pool with a time limit of one step, any step ends the episode and begins the next one.
         """
-        once = NativeEnv(
-            self.spec.env_id, self.num_rows, num_threads=1, env_kwargs={**self._params, "max_episode_steps": 1}
-        )
+        settings = {**self._params, "max_episode_steps": 1}
+        num_envs = self.num_rows // self.spec.num_agents
+        once = NativeEnv(self.spec.env_id, num_envs, num_threads=1, env_kwargs=settings)
         once.pool.restore(state)
         leaf = self.spec.action.single
         action = np.zeros((self.num_rows, *leaf.shape), leaf.dtype)
