@@ -1,4 +1,4 @@
-"""Scripted perfect players of shoal's own worlds: each sees what a policy sees, and plays for the best score there is."""
+"""Scripted perfect players of the worlds: each sees what a policy sees, and plays for the best score there is."""
 
 from collections.abc import Callable
 from itertools import product

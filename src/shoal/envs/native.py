@@ -148,7 +148,7 @@ class NativeEnv:
         return []
 
     def render(self, row: int) -> NDArray[np.uint8]:
-        """What a row looks like: RGB [height, width, 3], made anew. ConfigError where the environment has no picture."""
+        """What a row looks like: RGB [height, width, 3]. ConfigError where the environment has no picture."""
         self._in_flight.quiet()
         try:
             return self.pool.render(row)
