@@ -74,6 +74,15 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "total_timesteps": 300_000,
             "network": {"log_std_init": -0.5},
         },
+        "shoal/Breakout-v0": {
+            "num_envs": 64,
+            "num_steps": 128,
+            "num_minibatches": 8,
+            "update_epochs": 4,
+            "learning_rate": 1e-3,
+            "ent_coef": 0.01,
+            "total_timesteps": 5_000_000,
+        },
     },
     "a2c": {
         "paac": {
