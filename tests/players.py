@@ -10,6 +10,29 @@ Observation = NDArray[np.float32]
 Player = Callable[[Observation], int]
 
 
+def fly(ball: list[float], bricks: set[int], *, to_brick: bool) -> tuple[int, float]:
+    """Steps until a ball (x, y and their speeds) breaks a brick or comes down, and where it then is; -1: never."""
+    x, y, dx, dy = ball
+    bricks = set(bricks)
+    for steps in range(1, 400):
+        row_before = np.floor((y - 0.55) / 0.05)
+        x, y = x + dx, y + dy
+        if not 0 <= x <= 1:
+            x, dx = (-x if x < 0 else 2 - x), -dx
+        if y > 1:
+            y, dy = 2 - y, -dy
+        row = int(np.floor((y - 0.55) / 0.05))
+        brick = row * 8 + min(int(x * 8), 7)
+        if 0 <= row < 5 and brick in bricks:
+            if to_brick:
+                return steps, x
+            bricks.remove(brick)
+            dx, dy = (dx, -dy) if row != row_before else (-dx, dy)
+        if y < 0:
+            return (-1 if to_brick else steps), x
+    return -1, x
+
+
 def play_breakout() -> Player:
     """Foresees where the ball comes down, and meets it where that sends it to a brick soonest."""
     speed, reach, half = 0.04, 0.04, 0.08
@@ -17,36 +40,15 @@ def play_breakout() -> Player:
     flight: list[tuple[float, ...]] = []
     turns = [0]
 
-    def fly(x: float, y: float, dx: float, dy: float, bricks: set[int], *, to_brick: bool) -> tuple[int, float]:
-        """Steps until the ball breaks a brick (if asked for) or is below 0, and where it is then; -1: too long."""
-        bricks = set(bricks)
-        for steps in range(1, 400):
-            row_before = np.floor((y - 0.55) / 0.05)
-            x, y = x + dx, y + dy
-            if not 0 <= x <= 1:
-                x, dx = (-x if x < 0 else 2 - x), -dx
-            if y > 1:
-                y, dy = 2 - y, -dy
-            row = int(np.floor((y - 0.55) / 0.05))
-            brick = row * 8 + min(int(x * 8), 7)
-            if 0 <= row < 5 and brick in bricks:
-                if to_brick:
-                    return steps, x
-                bricks.remove(brick)
-                dx, dy = (dx, -dy) if row != row_before else (-dx, dy)
-            if y < 0:
-                return (steps, x) if not to_brick else (-1, x)
-        return -1, x
-
-    def choose(x: float, y: float, dx: float, dy: float, paddle: float, bricks: set[int]) -> float:
-        steps, landing = fly(x, y, dx, dy, bricks, to_brick=False)
-        places = np.clip(paddle + reach * np.arange(-steps, steps + 1), half, 1 - half)
-        places = np.unique(places[np.abs(landing - places) <= 0.93 * half])
+    def choose(ball: list[float], paddle: float, bricks: set[int]) -> float:
+        steps, landing = fly(ball, bricks, to_brick=False)
+        places = np.unique(np.clip(paddle + reach * np.arange(-steps, steps + 1), half, 1 - half))
+        places = places[np.abs(landing - places) <= 0.93 * half]
         found: list[tuple[int, float]] = []
-        for place in places:
+        for place in places.tolist():
             away = 0.85 * speed * (landing - place) / half
-            hit, _ = fly(landing, 0.0, away, float(np.sqrt(speed**2 - away**2)), bricks, to_brick=True)
-            found += [(hit, float(place))] * (hit > 0)
+            hit, _ = fly([landing, 0.0, away, float(np.sqrt(speed**2 - away**2))], bricks, to_brick=True)
+            found += [(hit, place)] * (hit > 0)
         if found:
             return min(found)[1]
         turns[0] += 1
@@ -54,13 +56,14 @@ def play_breakout() -> Player:
 
     def act(obs: Observation) -> int:
         x, y, dx, dy, paddle = (float(value) for value in obs[:5])
-        x, y, dx, dy, paddle = (x + 1) / 2, (y + 1) / 2, dx / 20, dy / 20, (paddle + 1) / 2
+        paddle = (paddle + 1) / 2
         if dy > 0:
             goal.clear()
             return 0
         if not goal or flight != [(dx, dy)]:
             flight[:] = [(dx, dy)]
-            goal[:] = [choose(x, y, dx, dy, paddle, set(np.flatnonzero(obs[7:]).tolist()))]
+            ball = [(x + 1) / 2, (y + 1) / 2, dx / 20, dy / 20]
+            goal[:] = [choose(ball, paddle, set(np.flatnonzero(obs[7:]).tolist()))]
         return 0 if abs(goal[0] - paddle) < reach / 4 else 1 if goal[0] < paddle else 2
 
     return act

@@ -15,6 +15,7 @@ ROLLOUTS = [
     ("CartPole-v1", {"max_episode_steps": 17.0}, Shape(), 40),
     ("MountainCar-v0", {}, Shape(obs_size=2, hidden=(20,), nvec=(3,), activation="relu"), 70),
     ("Pendulum-v1", {}, Shape(obs_size=3, hidden=(16, 8), head="gaussian", nvec=(1,)), 70),
+    ("shoal/Pursuit-v0", {"max_episode_steps": 17.0}, Shape(obs_size=15, hidden=(16,), nvec=(5,)), 72),
 ]
 
 

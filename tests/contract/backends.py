@@ -14,6 +14,7 @@ from shoal.envs.make import make
 from shoal.envs.vec_env import VecEnv
 from tests.contract.toys import Corridor, Lamps, make_pointer
 from tests.contract.trees import FlatCrane, FlatRows
+from tests.slow_worlds import SlowSnake
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,11 @@ def registered(name: str, env_id: str, backend: str, max_episode_steps: int) -> 
 BACKENDS = [
     registered("native-CartPole", "CartPole-v1", "native", 25),
     registered("native-Pendulum", "Pendulum-v1", "native", 25),
+    Backend(
+        "native-Snake",
+        lambda n: make("shoal/Snake-v0", n, num_threads=2, env_kwargs={"size": 4, "max_episode_steps": 8}),
+        lambda: SlowSnake(size=4, max_episode_steps=8),
+    ),
     registered("serial-CartPole", "CartPole-v1", "serial", 25),
     registered("serial-LunarLander", "LunarLander-v3", "serial", 80),
     Backend("serial-discrete-obs", lambda n: make(Corridor, n), Corridor, truncates=False),

@@ -1,0 +1,96 @@
+"""Several agents in one native environment: Pursuit, worked by hand, and rows that belong together."""
+
+import numpy as np
+import pytest
+
+import shoal
+from shoal.envs.make import make
+from shoal.envs.native import NativeEnv
+from shoal.types import ConfigError, Ready
+
+
+def pursuit(hunters: list[tuple[int, int]], prey: list[tuple[int, int]], *, restless: bool = False) -> NativeEnv:
+    """One environment of four hunters and two prey, each at (x, y)."""
+    env = make("shoal/Pursuit-v0", 1)
+    env.reset(0)
+    env.recv()
+    assert isinstance(env, NativeEnv)
+    state = env.state()
+    for row in state["rows"]:
+        row[:12] = [number for place in hunters + prey for number in place]
+        row[12:15] = 1, 1, restless
+    env.restore(state)
+    env.recv()
+    return env
+
+
+def play_all(env: NativeEnv, actions: list[int]) -> Ready:
+    env.send(slice(0, 4), np.array(actions))
+    return env.recv()
+
+
+def test_two_hunters_catch_a_prey_and_all_earn() -> None:
+    """One hunter walks right to stand below the prey at (3, 3), where another stands above; one alone catches none."""
+    env = pursuit([(3, 2), (2, 4), (7, 7), (0, 0)], [(3, 3), (7, 6)])
+    ready = play_all(env, [0, 2, 0, 0])
+    assert ready.reward.tolist() == [0.5] * 4
+    assert not ready.terminated.any()
+    assert ready.obs[:, 8:11].tolist() == [[0, 0, 0]] * 4
+    ready = play_all(pursuit([(3, 2), (2, 4), (7, 7), (6, 5)], [(3, 3), (7, 6)]), [0, 2, 0, 2])
+    assert ready.reward.tolist() == [1] * 4
+    assert ready.terminated.all()
+    assert ready.episode_return.tolist() == [1] * 4
+    assert ready.episode_length.tolist() == [1] * 4
+
+
+def test_prey_flee_in_every_second_step() -> None:
+    """From (4, 4), with the nearest hunter at (2, 4), to a cell that is 3 steps away from all of them."""
+    env = pursuit([(2, 4), (1, 4), (0, 4), (1, 5)], [(4, 4), (7, 0)])
+    still = play_all(env, [0, 0, 0, 0])
+    assert still.obs[0, 8:10].tolist() == pytest.approx([2 / 7, 0])
+    assert still.obs[0, 14] == 1
+    fled = play_all(env, [0, 0, 0, 0])
+    assert fled.obs[0, 8] + abs(fled.obs[0, 9]) == pytest.approx(3 / 7)
+    assert fled.obs[0, 14] == 0
+
+
+def test_an_agent_sees_from_its_place() -> None:
+    ready = play_all(pursuit([(0, 0), (7, 0), (0, 7), (7, 7)], [(3, 4), (5, 5)]), [0, 0, 0, 0])
+    assert ready.obs[1].tolist() == pytest.approx([1, -1, -1, 1, 0, 1, -1, 0, -4 / 7, 4 / 7, 1, -2 / 7, 5 / 7, 1, 1])
+
+
+def test_environments_are_not_cut_in_two() -> None:
+    env = make("shoal/Pursuit-v0", 3, num_threads=2)
+    assert (env.num_rows, env.spec.num_agents) == (12, 4)
+    env.reset(0)
+    env.recv()
+    for wrong in (slice(0, 6), slice(2, 10), slice(2, 6)):
+        with pytest.raises(ValueError, match="cut an environment of 4 agents in two"):
+            env.send(wrong, np.zeros(wrong.stop - wrong.start, np.int64))
+    env.send(slice(4, 12), np.zeros(8, np.int64))
+    env.send(slice(0, 4), np.zeros(4, np.int64))
+    assert [env.recv().rows, env.recv().rows] == [slice(4, 12), slice(0, 4)]
+
+
+def test_threads_and_halves_change_nothing_for_teams() -> None:
+    """Blocks of 64 rows and tasks of threads hold whole environments; two halves in flight equal one send."""
+    one, two = make("shoal/Pursuit-v0", 101), make("shoal/Pursuit-v0", 101, num_threads=3)
+    for env in (one, two):
+        env.reset(5)
+        env.recv()
+    rng = np.random.default_rng(0)
+    for _ in range(130):
+        actions = rng.integers(0, 5, 404)
+        one.send(slice(0, 404), actions)
+        two.send(slice(0, 204), actions[:204])
+        two.send(slice(204, 404), actions[204:])
+        left = one.recv()
+        two.recv()
+        two.recv()
+        assert left.obs.tobytes() == two.obs.tobytes()
+        assert left.reward.tobytes() == two.out.reward.tobytes()
+
+
+def test_teams_go_the_way_of_make() -> None:
+    with pytest.raises(ConfigError, match="has 4 agents"):
+        shoal.make_vec("shoal/Pursuit-v0", num_envs=2)
