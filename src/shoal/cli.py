@@ -26,6 +26,7 @@ COMMANDS = {
     "runs": "list the runs: environment, algorithm, steps, return, state",
     "compare": "compare runs or configurations over seeds, at equal environment steps",
     "check-env": "check-env ENV: try an environment of one's own out, and say what to fix",
+    "new-env": "new-env NAME: begin an environment in C++: its header, its test and its page",
     "envs": "list the environments",
     "algos": "list the algorithms",
 }
@@ -56,6 +57,7 @@ def main() -> None:
         "runs": _runs,
         "compare": _compare,
         "check-env": _check_env,
+        "new-env": _new_env,
         "envs": _envs,
         "algos": _algos,
     }
@@ -293,6 +295,23 @@ def _check_env(arguments: list[str]) -> int:
 
         report.show(Console(highlight=False))
     return 0 if report.ok else 1
+
+
+def _new_env(arguments: list[str]) -> int:
+    from shoal.envs.new import new_env
+
+    def options(name: tyro.conf.Positional[str]) -> str:
+        """Options of `new-env`.
+
+        Args:
+            name: of the environment, such as fruit_catch; called in a checkout of shoal.
+        """
+        return name
+
+    written = new_env(tyro.cli(options, prog="shoal new-env", args=arguments, description=COMMANDS["new-env"]), Path())
+    print("\n".join(str(path) for path in written))
+    print(f"`make` builds it; `make test ARGS=tests/{written[1].name}` tests it")
+    return 0
 
 
 def _envs(arguments: list[str]) -> int:
