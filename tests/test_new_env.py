@@ -13,23 +13,13 @@ from shoal.envs.new import new_env
 from shoal.types import ConfigError
 
 ROOT = Path(__file__).parents[1]
-KEPT = (
-    "src",
-    "native",
-    "tests",
-    "docs",
-    "CMakeLists.txt",
-    "pyproject.toml",
-    "mkdocs.yml",
-    "README.md",
-    ".clang-format",
-)
+KEPT = ("src", "native", "tests", "docs", "CMakeLists.txt", "pyproject.toml", "mkdocs.yml", "README.md", "LICENSE")
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A copy of what a build needs, without what was built."""
-    for name in KEPT:
+    for name in (*KEPT, ".clang-format"):
         whole, to = ROOT / name, tmp_path / "copy" / name
         to.parent.mkdir(exist_ok=True)
         if whole.is_dir():
