@@ -14,7 +14,7 @@ class Draws:
     """SplitMix64, seeded with the next word of a row's own generator."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self.state = int(rng.bit_generator.random_raw())  # type: ignore[attr-defined]
+        self.state = int(rng.bit_generator.random_raw())
 
     def word(self) -> int:
         """The next 64 bits."""
@@ -33,7 +33,7 @@ class Draws:
         return low + (high - low) * ((self.word() >> 11) * 2.0**-53)
 
 
-class World(gym.Env[NDArray[np.float32], int]):
+class World(gym.Env[NDArray[np.float32], np.int64]):
     """What both share: a time limit, and counting its steps."""
 
     max_episode_steps = 0
@@ -46,7 +46,7 @@ class World(gym.Env[NDArray[np.float32], int]):
         self.begin()
         return self.look(), {}
 
-    def step(self, action: int) -> Any:
+    def step(self, action: Any) -> Any:
         """Plays a step."""
         reward, terminated = self.play(int(action))
         self.steps += 1

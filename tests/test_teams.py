@@ -90,11 +90,9 @@ def test_threads_and_halves_change_nothing_for_teams() -> None:
         one.send(slice(0, 404), actions)
         two.send(slice(0, 204), actions[:204])
         two.send(slice(204, 404), actions[204:])
-        left = one.recv()
-        two.recv()
-        two.recv()
-        assert left.obs.tobytes() == two.obs.tobytes()
-        assert left.reward.tobytes() == two.out.reward.tobytes()
+        whole, first, second = one.recv(), two.recv(), two.recv()
+        assert whole.obs.tobytes() == first.obs.tobytes() + second.obs.tobytes()
+        assert whole.reward.tobytes() == first.reward.tobytes() + second.reward.tobytes()
 
 
 def test_teams_go_the_way_of_make() -> None:
@@ -107,9 +105,9 @@ def test_teams_go_the_way_of_make() -> None:
 )
 def test_a_team_trains(settings: dict[str, Any], tmp_path: Path) -> None:
     """Fused; in blocks that would cut environments, which falls back; in halves; with a memory. Rows are agents."""
-    given = {"num_envs": 4, "num_steps": 16, "num_minibatches": 2, "total_timesteps": 16 * 16 * 3} | settings
+    given: dict[str, Any] = {"num_envs": 4, "num_steps": 16, "num_minibatches": 2, "total_timesteps": 768} | settings
     run = shoal.train("shoal/Pursuit-v0", run_dir=str(tmp_path), panel="none", **given)
-    assert run.steps == 16 * 16 * 3
+    assert run.steps == 768 == 3 * 16 * (4 * 4)
     assert 0 <= run.greedy_return <= 1
 
 
