@@ -30,6 +30,9 @@ TASKS: dict[str, dict[str, Any]] = {
     "mountaincar": {"env": "MountainCar-v0", "algo": "ppo", "seeds": range(5)},
     "mountaincar-continuous": {"env": "MountainCarContinuous-v0", "algo": "ppo", "seeds": range(5)},
     "pendulum": {"env": "Pendulum-v1", "algo": "ppo", "seeds": range(5)},
+    "breakout": {"env": "shoal/Breakout-v0", "algo": "ppo", "seeds": range(5)},
+    "pong": {"env": "shoal/Pong-v0", "algo": "ppo", "seeds": range(5)},
+    "snake": {"env": "shoal/Snake-v0", "algo": "ppo", "seeds": range(5)},
 }
 
 

@@ -68,7 +68,7 @@ class World(gym.Env[NDArray[np.float32], np.int64]):
 class SlowSnake(World):
     """The snake as a list of cells (row, column), the tail first."""
 
-    observation_space = spaces.Box(0, 1, (108,), np.float32)
+    observation_space = spaces.Box(0, 1, (120,), np.float32)
     action_space = spaces.Discrete(4)
 
     def __init__(self, size: int = 6, max_episode_steps: int = 630) -> None:
@@ -113,7 +113,28 @@ class SlowSnake(World):
         planes[1][self.head] = 1
         if self.food:
             planes[2][self.food] = 1
-        return planes.reshape(-1)
+        return np.concatenate([planes.reshape(-1), *(self.foresee(move) for move in range(4))])
+
+    def foresee(self, move: int) -> NDArray[np.float32]:
+        """Whether a move kills, the share of the free cells that can be reached after it, and whether the tail can."""
+        steps = ((-1, 0), (0, 1), (1, 0), (0, -1))
+        head = (self.head[0] + steps[move][0], self.head[1] + steps[move][1])
+        stays = self.snake if head == self.food else self.snake[1:]
+        if head in stays or not all(0 <= place < self.size for place in head):
+            return np.array([1, 0, 0], np.float32)
+        after = [*stays, head]
+        reached, edge, tail = {head}, [head], after[0] == head
+        while edge:
+            row, column = edge.pop()
+            for down, across in steps:
+                cell = (row + down, column + across)
+                tail = tail or cell == after[0]
+                if all(0 <= place < self.size for place in cell) and cell not in after and cell not in reached:
+                    reached.add(cell)
+                    edge.append(cell)
+        free = self.size**2 - len(after)
+        share = np.float32(len(reached) - 1) / np.float32(free) if free else 1
+        return np.array([0, share, tail], np.float32)
 
     @property
     def head(self) -> tuple[int, int]:

@@ -127,7 +127,7 @@ UP, RIGHT, DOWN, LEFT = range(4)
 def test_a_snake_grows_by_a_bite() -> None:
     ready = play(snake([0, 1], food=2), RIGHT)
     assert ready.reward[0] == 1
-    cells, head, food = ready.obs[0].reshape(3, 36)
+    cells, head, food = ready.obs[0, :108].reshape(3, 36)
     assert cells[:4].tolist() == pytest.approx([1 / 36, 2 / 36, 3 / 36, 0])
     assert np.flatnonzero(head).tolist() == [2]
     assert food.sum() == 1
@@ -149,10 +149,23 @@ def test_a_snake_dies_of_itself_and_of_walls() -> None:
     assert play(snake([1], food=20, size=2), RIGHT).terminated[0]
 
 
+def test_a_snake_foresees_dead_ends() -> None:
+    """The snake stands in column 1 from the bottom to the top, and its tail lies to the right of that.
+
+    Up is a wall, down its own neck. A step to either side leaves 28 cells free: 5 in column 0, where the tail is out of
+    reach, and 23 on the right.
+    """
+    ready = play(snake([34, 33, 32, 31, 25, 19, 13, 7], food=35), UP)
+    up, right, down, left = ready.obs[0, 108:].reshape(4, 3).tolist()
+    assert up == down == [1, 0, 0]
+    assert right == pytest.approx([0, 23 / 28, 1])
+    assert left == pytest.approx([0, 5 / 28, 0])
+
+
 def test_a_snake_fills_the_board() -> None:
     ready = play(snake([0, 1, 7], food=6, size=2), LEFT)
     assert (ready.reward[0], ready.terminated[0]) == (1, True)
-    assert ready.final_obs[0].reshape(3, 36)[2].sum() == 0
+    assert ready.final_obs[0, :108].reshape(3, 36)[2].sum() == 0
 
 
 def pong(x: float, y: float, rise: float, paddle: float, opponent: float, *, right: bool) -> NativeEnv:
@@ -205,7 +218,7 @@ def test_pong_equals_a_slow_version() -> None:
 
 
 def test_squared_ends_with_its_last_target() -> None:
-    env = world("shoal/Squared-v0")
+    env = world("shoal/Squared-v0", max_episode_steps=100)
     first = env.obs[0].copy()
     assert first[:2].tolist() == [0, 0]
     places = np.round(first[2:].reshape(4, 3)[:, :2] * 10).astype(int).tolist()

@@ -17,7 +17,10 @@ struct Snake {
 
   static constexpr std::string_view id = "shoal/Snake-v0";
   /// For each cell: in how many steps the snake will have left it (of 36), whether the head is there, whether food is.
-  static constexpr Box<3 * cells> observation_space = Box<3 * cells>::between(0, 1);
+  /// Then for each move: whether it kills, which share of the free cells could be reached after it, and whether the
+  /// tail could.
+  static constexpr int obs_size = 3 * cells + 12;
+  static constexpr Box<obs_size> observation_space = Box<obs_size>::between(0, 1);
   static constexpr Discrete action_space{4};  // up, right, down, left
   /// A snake of length n that follows a cycle through all cells meets its food after at most 36 - n steps: 630 in all.
   static constexpr int max_episode_steps = cells * (cells - 1) / 2;
@@ -51,13 +54,10 @@ struct Snake {
   }
 
   Outcome step(const Params& /*params*/, std::int64_t action) noexcept {
-    constexpr int across[4] = {0, 1, 0, -1}, down[4] = {-1, 0, 1, 0};
-    const int column = head % side + across[action];
-    const int row = head / side + down[action];
-    if (column < 0 || column >= size || row < 0 || row >= size) {
+    const std::uint8_t next = ahead(static_cast<int>(action));
+    if (next == cells) {
       return {0, true};
     }
-    const auto next = static_cast<std::uint8_t>(row * side + column);
     const bool eats = next == food;
     if (!eats) {
       leave_tail();
@@ -74,7 +74,7 @@ struct Snake {
     return {1, filled};
   }
 
-  void observe(std::span<float, 3 * cells> obs) const noexcept {
+  void observe(std::span<float, obs_size> obs) const noexcept {
     std::fill(obs.begin(), obs.end(), 0.0F);
     if (size < side) {
       for (std::size_t cell = 0; cell < cells; ++cell) {
@@ -88,6 +88,9 @@ struct Snake {
     obs[cells + head] = 1;
     if (food < cells) {
       obs[2 * cells + food] = 1;
+    }
+    for (int move = 0; move < 4; ++move) {
+      foresee(move, obs.subspan(static_cast<std::size_t>(3 * cells + 3 * move), 3));
     }
   }
 
@@ -104,6 +107,43 @@ struct Snake {
   }
 
  private:
+  /// The cell that a move leads to; `cells` where that is a wall.
+  [[nodiscard]] std::uint8_t ahead(int move) const noexcept {
+    constexpr int across[4] = {0, 1, 0, -1}, down[4] = {-1, 0, 1, 0};
+    const int column = head % side + across[move];
+    const int row = head / side + down[move];
+    const bool inside = column >= 0 && column < size && row >= 0 && row < size;
+    return static_cast<std::uint8_t>(inside ? row * side + column : cells);
+  }
+
+  void foresee(int move, std::span<float> seen) const noexcept {
+    const std::uint8_t next = ahead(move);
+    const bool eats = next == food;
+    const std::uint64_t stays = eats ? body : body & ~(std::uint64_t{1} << places[tail]);
+    if (next == cells || (stays >> next & 1) != 0) {
+      seen[0] = 1;
+      return;
+    }
+    const std::uint64_t place = std::uint64_t{1} << next;
+    const std::uint64_t open = board & ~stays & ~place;
+    std::uint64_t near = place;
+    for (std::uint64_t grown = spread(near) & (open | place); grown != near; grown = spread(near) & (open | place)) {
+      near = grown;
+    }
+    const int free = std::popcount(open);
+    seen[1] = free == 0 ? 1.0F : static_cast<float>(std::popcount(near) - 1) / static_cast<float>(free);
+    const int end = eats ? tail : (tail + 1) % cells;
+    const std::uint8_t last = eats || length > 1 ? places[static_cast<std::size_t>(end)] : next;
+    seen[2] = (spread(near) >> last & 1) != 0 ? 1.0F : 0.0F;
+  }
+
+  /// These cells and those beside them.
+  static constexpr std::uint64_t spread(std::uint64_t set) noexcept {
+    constexpr std::uint64_t first_column = 0b000001'000001'000001'000001'000001'000001;
+    constexpr std::uint64_t last_column = first_column << (side - 1);
+    return set | set << side | set >> side | (set & ~first_column) >> 1 | (set & ~last_column) << 1;
+  }
+
   void enter(std::uint8_t cell) noexcept {
     places[(tail + length) % cells] = cell;
     ++length;

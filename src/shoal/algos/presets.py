@@ -83,6 +83,18 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "ent_coef": 0.01,
             "total_timesteps": 5_000_000,
         },
+        "shoal/Pong-v0": {
+            "num_envs": 128,
+            "num_steps": 64,
+            "num_minibatches": 8,
+            "update_epochs": 8,
+            "learning_rate": 1e-3,
+            "anneal": "linear",
+            "gamma": 0.97,
+            "ent_coef": 0.003,
+            "total_timesteps": 3_000_000,
+            "network": {"activation": "relu"},
+        },
     },
     "a2c": {
         "paac": {
