@@ -153,12 +153,12 @@ def test_a_snake_foresees_dead_ends() -> None:
     """The snake stands in column 1 from the bottom to the top, and its tail lies to the right of that.
 
     Up is a wall, down its own neck. A step to either side leaves 28 cells free: 5 in column 0, where the tail is out of
-    reach, and 23 on the right.
+    reach, and all 28 on the right, less the 6 of column 0.
     """
     ready = play(snake([34, 33, 32, 31, 25, 19, 13, 7], food=35), UP)
     up, right, down, left = ready.obs[0, 108:].reshape(4, 3).tolist()
     assert up == down == [1, 0, 0]
-    assert right == pytest.approx([0, 23 / 28, 1])
+    assert right == pytest.approx([0, 22 / 28, 1])
     assert left == pytest.approx([0, 5 / 28, 0])
 
 
