@@ -68,11 +68,11 @@ class World(gym.Env[NDArray[np.float32], np.int64]):
 class SlowSnake(World):
     """The snake as a list of cells (row, column), the tail first."""
 
-    observation_space = spaces.Box(0, 1, (120,), np.float32)
+    observation_space = spaces.Box(0, 1, (121,), np.float32)
     action_space = spaces.Discrete(4)
 
-    def __init__(self, size: int = 6, max_episode_steps: int = 630) -> None:
-        self.size, self.max_episode_steps = size, max_episode_steps
+    def __init__(self, size: int = 6, patience: int = 72, max_episode_steps: int = 630) -> None:
+        self.size, self.patience, self.max_episode_steps = size, patience, max_episode_steps
 
     def draw_free(self) -> tuple[int, int]:
         """A free cell, each as likely."""
@@ -85,6 +85,7 @@ class SlowSnake(World):
         self.snake: list[tuple[int, int]] = []
         self.snake.append(self.draw_free())
         self.food: tuple[int, int] | None = self.draw_free()
+        self.fasted = 0
 
     def play(self, action: int) -> tuple[float, bool]:
         """One cell on."""
@@ -99,7 +100,9 @@ class SlowSnake(World):
             return 0, True
         self.snake.append(head)
         if head != self.food:
-            return 0, False
+            self.fasted += 1
+            return 0, self.fasted == self.patience
+        self.fasted = 0
         full = len(self.snake) == self.size**2
         self.food = None if full else self.draw_free()
         return 1, full
@@ -113,7 +116,8 @@ class SlowSnake(World):
         planes[1][self.head] = 1
         if self.food:
             planes[2][self.food] = 1
-        return np.concatenate([planes.reshape(-1), *(self.foresee(move) for move in range(4))])
+        hunger = np.float32(self.fasted) / np.float32(self.patience)
+        return np.concatenate([planes.reshape(-1), *(self.foresee(move) for move in range(4)), [hunger]])
 
     def foresee(self, move: int) -> NDArray[np.float32]:
         """Whether a move kills, the share of the free cells that can be reached after it, and whether the tail can."""

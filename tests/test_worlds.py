@@ -149,6 +149,22 @@ def test_a_snake_dies_of_itself_and_of_walls() -> None:
     assert play(snake([1], food=20, size=2), RIGHT).terminated[0]
 
 
+def test_a_snake_starves() -> None:
+    """It turns around in four cells, away from food, and endures 6 steps."""
+    env = world("shoal/Snake-v0", patience=6)
+    state = env.state()
+    state["rows"][0, 8:16] = np.array([1], np.uint64).view(np.uint8)
+    state["rows"][0, 16], state["rows"][0, 52:56] = 0, [0, 1, 0, 35]
+    env.restore(state)
+    env.recv()
+    for step, action in enumerate((RIGHT, DOWN, LEFT, UP, RIGHT), start=1):
+        ready = play(env, action)
+        assert not ready.terminated[0]
+        assert ready.obs[0, 120] == pytest.approx(step / 6)
+    ready = play(env, DOWN)
+    assert (ready.terminated[0], ready.final_obs[0, 120], ready.obs[0, 120]) == (True, 1, 0)
+
+
 def test_a_snake_foresees_dead_ends() -> None:
     """The snake stands in column 1 from the bottom to the top, and its tail lies to the right of that.
 
@@ -156,7 +172,7 @@ def test_a_snake_foresees_dead_ends() -> None:
     reach, and all 28 on the right, less the 6 of column 0.
     """
     ready = play(snake([34, 33, 32, 31, 25, 19, 13, 7], food=35), UP)
-    up, right, down, left = ready.obs[0, 108:].reshape(4, 3).tolist()
+    up, right, down, left = ready.obs[0, 108:120].reshape(4, 3).tolist()
     assert up == down == [1, 0, 0]
     assert right == pytest.approx([0, 22 / 28, 1])
     assert left == pytest.approx([0, 5 / 28, 0])

@@ -1,7 +1,8 @@
 // shoal/Snake-v0: a snake eats, grows, and dies of walls and of itself; one point a bite.
 //
-// It begins one cell long on a board of 6 x 6 and has won when it fills the board. Its tail leaves a cell in the step
-// in which its head may come there. Food appears in a free cell, each as likely.
+// It starves after 72 steps without a bite, twice as many as there are cells. It begins one cell long on a board of 6 x
+// 6 and has won when it fills the board. Its tail leaves a cell in the step in which its head may come there. Food
+// appears in a free cell, each as likely.
 #pragma once
 
 #include <algorithm>
@@ -18,8 +19,8 @@ struct Snake {
   static constexpr std::string_view id = "shoal/Snake-v0";
   /// For each cell: in how many steps the snake will have left it (of 36), whether the head is there, whether food is.
   /// Then for each move: whether it kills, which share of the free cells could be reached after it, and whether the
-  /// tail could.
-  static constexpr int obs_size = 3 * cells + 12;
+  /// tail could. Then how near it is to starving.
+  static constexpr int obs_size = 3 * cells + 13;
   static constexpr Box<obs_size> observation_space = Box<obs_size>::between(0, 1);
   static constexpr Discrete action_space{4};  // up, right, down, left
   /// A snake of length n that follows a cycle through all cells meets its food after at most 36 - n steps: 630 in all.
@@ -28,19 +29,26 @@ struct Snake {
   static constexpr Frame frame{96, 96};
 
   struct Params {
-    double size = side;  ///< cells of a side of the board; the rest is shown as cells that are never left
-    static constexpr auto fields() { return std::array{Field{"size", &Params::size, 2, side, true}}; }
+    double size = side;           ///< cells of a side of the board; the rest is shown as cells that are never left
+    double patience = 2 * cells;  ///< steps without a bite after which it starves
+    static constexpr auto fields() {
+      return std::array{Field{"size", &Params::size, 2, side, true},
+                        Field{"patience", &Params::patience, 1, 1000, true}};
+    }
   };
 
   std::uint64_t board;                     ///< the cells that belong to the board, a bit each
   std::uint64_t body;                      ///< those that the snake is in
   std::array<std::uint8_t, cells> places;  ///< the snake's cells in a ring, the tail at `tail`
   std::uint8_t tail, length, head, food, size;
+  std::int16_t hunger, patience;  ///< steps since the last bite, and how many it endures
   SplitMix64 draws;
 
   void reset(const Params& params, Pcg64& rng) noexcept {
     draws = {rng.next_u64()};
     size = static_cast<std::uint8_t>(params.size);
+    patience = static_cast<std::int16_t>(params.patience);
+    hunger = 0;
     board = 0;
     for (int row = 0; row < size; ++row) {
       board |= ((std::uint64_t{1} << size) - 1) << (row * side);
@@ -66,8 +74,9 @@ struct Snake {
       return {0, true};
     }
     enter(next);
+    hunger = static_cast<std::int16_t>(eats ? 0 : hunger + 1);
     if (!eats) {
-      return {0, false};
+      return {0, hunger == patience};
     }
     const bool filled = body == board;
     food = filled ? static_cast<std::uint8_t>(cells) : free_cell();
@@ -92,6 +101,7 @@ struct Snake {
     for (int move = 0; move < 4; ++move) {
       foresee(move, obs.subspan(static_cast<std::size_t>(3 * cells + 3 * move), 3));
     }
+    obs[3 * cells + 12] = static_cast<float>(hunger) / static_cast<float>(patience);
   }
 
   void render(const Params& /*params*/, std::span<std::uint8_t> rgb) const noexcept {

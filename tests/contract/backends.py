@@ -42,8 +42,10 @@ BACKENDS = [
     registered("native-Pendulum", "Pendulum-v1", "native", 25),
     Backend(
         "native-Snake",
-        lambda n: make("shoal/Snake-v0", n, num_threads=2, env_kwargs={"size": 4, "max_episode_steps": 8}),
-        lambda: SlowSnake(size=4, max_episode_steps=8),
+        lambda n: make(
+            "shoal/Snake-v0", n, num_threads=2, env_kwargs={"size": 4, "patience": 6, "max_episode_steps": 8}
+        ),
+        lambda: SlowSnake(size=4, patience=6, max_episode_steps=8),
     ),
     registered("serial-CartPole", "CartPole-v1", "serial", 25),
     registered("serial-LunarLander", "LunarLander-v3", "serial", 80),
