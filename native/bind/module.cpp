@@ -4,6 +4,7 @@
 namespace nb = nanobind;
 
 void bind_env(nb::module_& module);
+void bind_gather(nb::module_& module);
 void bind_math(nb::module_& module);
 void bind_memory(nb::module_& module);
 void bind_net(nb::module_& module);
@@ -11,6 +12,7 @@ void bind_net(nb::module_& module);
 NB_MODULE(_native, module) {
   module.doc() = "shoal's native core: environments, equations, lowered policies, hand-offs between processes.";
   bind_env(module);
+  bind_gather(module);
   bind_math(module);
   bind_memory(module);
   bind_net(module);

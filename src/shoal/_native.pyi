@@ -65,6 +65,13 @@ class Pool:
     def restore(self, state: Annotated[NDArray, dict(device='cpu', writable=False)]) -> None:
         """Put back what state() gave; obs is not written."""
 
+def gather(seen: list, rewards: list, obs: NDArray, reward: NDArray[numpy.float64]) -> bool:
+    """
+    Copies observation seen[i] to obs[i] [rows, ...] and rewards[i] to reward[i] [rows].
+
+    False, with a part copied, unless every observation is a contiguous array of the shape and dtype of its place, every reward a Python number, and all of them finite.
+    """
+
 def philox_uniform(seed: int, stream: int, rows: Annotated[NDArray, dict(device='cpu', writable=False)], steps: Annotated[NDArray, dict(device='cpu', writable=False)], size: int) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
     """
     Uniform float32 in [0, 1), [rows, size]: Philox4x32-10 of (seed, stream, row, row_step).

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 COMMANDS = {
     "train": "train ENV: train a policy, then play 100 greedy episodes; exit status 0 only if they meet the threshold",
     "resume": "resume RUN: continue a run from its newest checkpoint",
-    "eval": "eval RUN: play fresh episodes with a trained policy",
+    "eval": "eval RUN: play fresh episodes with a trained policy; --video films them",
+    "report": "report RUN: draw the curves of a run into its directory, as curves.png and report.html",
     "runs": "list the runs: environment, algorithm, steps, return, state",
     "compare": "compare runs or configurations over seeds, at equal environment steps",
     "check-env": "check-env ENV: try an environment of one's own out, and say what to fix",
@@ -54,6 +55,7 @@ def main() -> None:
         "train": _train,
         "resume": _resume,
         "eval": _eval,
+        "report": _report,
         "runs": _runs,
         "compare": _compare,
         "check-env": _check_env,
@@ -102,6 +104,8 @@ class Several:
     """Print each line of metrics as JSON."""
     plain: bool = False
     """Print plain lines instead of the live panel."""
+    report: bool = True
+    """Draw curves.png and report.html into the run directory at the end."""
 
 
 def _train(arguments: list[str]) -> int:
@@ -147,7 +151,8 @@ def _train(arguments: list[str]) -> int:
     status = MET
     for number in range(given.several.seeds):
         own = replace(given.launch, seed=seed + number)
-        result = launch.start(own, given.algorithm, panel=panel, env_kwargs=env_kwargs)
+        report = given.several.report
+        result = launch.start(own, given.algorithm, panel=panel, env_kwargs=env_kwargs, report=report)
         if result.interrupted:
             return INTERRUPTED
         status = status if result.solved else MISSED
@@ -170,6 +175,7 @@ def _resume(arguments: list[str]) -> int:
         *,
         json: bool = False,
         plain: bool = False,
+        report: bool = True,
     ) -> Any:
         """Options of `resume`.
 
@@ -181,9 +187,10 @@ def _resume(arguments: list[str]) -> int:
             device: where the policy learns, if it shall be elsewhere.
             json: print each line of metrics as JSON.
             plain: print plain lines instead of the live panel.
+            report: draw curves.png and report.html into the run directory at the end.
         """
         changes = {"total_timesteps": total_timesteps, "stop_at": stop_at, "device": device}
-        settings = {"run_dir": run_dir, "panel": _panel(json=json, plain=plain)}
+        settings = {"run_dir": run_dir, "panel": _panel(json=json, plain=plain), "report": report}
         return run, settings | {name: value for name, value in changes.items() if value is not None}
 
     about = f"{COMMANDS['resume']}\n\n{STATUSES}"
@@ -194,6 +201,7 @@ def _resume(arguments: list[str]) -> int:
 
 def _eval(arguments: list[str]) -> int:
     from shoal.loaded import load
+    from shoal.run.video import check_target
 
     def options(
         run: tyro.conf.Positional[str],
@@ -201,6 +209,9 @@ def _eval(arguments: list[str]) -> int:
         episodes: int = 100,
         seed: int = 0,
         tag: Literal["", "best"] = "",
+        video: Path | None = None,
+        video_rows: int = 4,
+        video_steps: int = 2000,
     ) -> Any:
         """Options of `eval`.
 
@@ -210,13 +221,42 @@ def _eval(arguments: list[str]) -> int:
             episodes: how many to play, each with the policy's likeliest actions.
             seed: of the episodes; another one plays others.
             tag: the checkpoint: the newest, or the best.
+            video: an .mp4 or .gif to write, of the first episodes side by side.
+            video_rows: how many of them.
+            video_steps: where the video ends though some of them go on.
         """
-        return run, run_dir, episodes, seed, tag
+        return (run, run_dir, tag), (episodes, seed), (video, video_rows, video_steps)
 
     given = tyro.cli(options, prog="shoal eval", args=arguments, description=COMMANDS["eval"])
-    run, run_dir, episodes, seed, tag = given
-    score = load(run, run_dir=run_dir, tag=tag).evaluate(episodes=episodes, seed=seed)
-    print(f"mean return {score.mean:.2f}, standard deviation {score.std:.2f}, {episodes} greedy episodes")
+    (run, run_dir, tag), (episodes, seed), (video, video_rows, video_steps) = given
+    if video is not None:
+        check_target(video)
+    loaded = load(run, run_dir=run_dir, tag=tag)
+    score = loaded.evaluate(episodes=episodes, seed=seed)
+    print(f"mean return {score.mean:.2f}, standard deviation {score.std:.2f}, {episodes} greedy episodes", flush=True)
+    if video is not None:
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws into memory: it shall open no window
+        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+        film = loaded.film(video, rows=video_rows, seed=seed, max_steps=video_steps)
+        print(f"video: {video}, {film.frames} frames, returns {', '.join(f'{x:.1f}' for x in film.returns)}")
+    return 0
+
+
+def _report(arguments: list[str]) -> int:
+    from shoal.run.directory import find
+    from shoal.run.report import write_report
+
+    def options(run: tyro.conf.Positional[str], run_dir: str = "runs") -> Any:
+        """Options of `report`.
+
+        Args:
+            run: a run directory, or a folder of runs (the newest).
+            run_dir: where it is looked for as well.
+        """
+        return run, run_dir
+
+    run, run_dir = tyro.cli(options, prog="shoal report", args=arguments, description=COMMANDS["report"])
+    print(write_report(find(run, Path(run_dir))))
     return 0
 
 
@@ -269,6 +309,7 @@ def _check_env(arguments: list[str]) -> int:
         steps: int = 5000,
         seed: int = 0,
         timeout: float = 30.0,
+        backend: Literal["serial", "workers"] = "serial",
         *,
         json: bool = False,
     ) -> Any:
@@ -280,10 +321,11 @@ def _check_env(arguments: list[str]) -> int:
             steps: random steps of the longest check.
             seed: of the environment and of the actions.
             timeout: seconds after which a call that has not returned counts as hanging.
+            backend: workers also steps rows of it in processes, which must do what rows of serial do.
             json: print one JSON object instead of the table.
         """
         settings = {"env_kwargs": read_kwargs(env_kwargs), "steps": steps, "seed": seed, "timeout_s": timeout}
-        return env, settings, json
+        return env, settings | {"backend": backend}, json
 
     about = f"{COMMANDS['check-env']}\n\nExit status: 0, no errors; 1, errors; 2, a mistake in the options."
     env, settings, as_json = tyro.cli(options, prog="shoal check-env", args=arguments, description=about)

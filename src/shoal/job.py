@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from math import isnan
 from typing import TYPE_CHECKING, Any, Literal
 
+import gymnasium as gym
 import torch
 from torch import nn
 
 from shoal import algos
 from shoal.algos.presets import preset
+from shoal.envs import native
 from shoal.envs.crew import Workers
 from shoal.envs.make import import_object, make
+from shoal.envs.pictures import RENDER_MODE
 from shoal.nets.policy import wrap
 from shoal.run.config import build, split, without_none
 from shoal.run.meter import cores
@@ -116,6 +119,21 @@ class Job:
             if not self.reopened or callable(self.factory):
                 raise
             raise ConfigError(f"{error}; a run that was given a callable needs it again (factory=...)") from error
+
+    def drawn_rows(self, num_envs: int) -> VecEnv:
+        """Rows that draw themselves: Gymnasium's own, which equal the native ones bit for bit, or worlds of shoal's.
+
+        Raises:
+            ConfigError: the environment cannot be made with render_mode="rgb_array".
+        """
+        if isinstance(self.factory, str) and self.factory in native.ids() and self.factory not in gym.registry:
+            return self.rows(num_envs)
+        own = {**(self.env_kwargs or {}), "render_mode": RENDER_MODE}
+        serial = replace(self, launch=replace(self.launch, backend="serial"), env_kwargs=own)
+        try:
+            return serial.rows(num_envs)
+        except (ConfigError, TypeError) as error:
+            raise ConfigError(f"{self.launch.env} cannot be drawn, made with {own}: {error}") from error
 
     def make_policy(self, rows: VecEnv) -> nn.Module | None:
         """The user's policy for these rows, if there is one; a factory draws its weights from the launch's seed.

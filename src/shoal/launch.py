@@ -21,6 +21,7 @@ from shoal.run.evaluate import Eval
 from shoal.run.log import Log, TensorBoard, Tracker
 from shoal.run.loop import INTERRUPTED, Run, Settings
 from shoal.run.panel import panel_of
+from shoal.run.report import write_report
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def train(
     panel: str = "auto",
     env_kwargs: dict[str, Any] | None = None,
     config: Any = None,
+    report: bool = False,
     **settings: Any,
 ) -> Result:
     """Trains and leaves a run directory.
@@ -84,6 +86,7 @@ def train(
         panel: auto, live, plain, json or none.
         env_kwargs: keywords for the environment.
         config: the algorithm's config; else the preset for this environment.
+        report: draw curves.png and report.html into the run directory when the run has ended.
         settings: fields of `Launch` (seed, device, num_threads, stop_at, name, run_dir, ...) and of the algorithm's
             config (num_envs, learning_rate, total_timesteps, ...).
 
@@ -103,7 +106,7 @@ def train(
     if isinstance(policy, str):
         own["policy"] = policy
     launch = build(Launch, {"env": name, "algo": algo} | own)
-    return start(launch, config, panel=panel, env_kwargs=env_kwargs, factory=env, policy=policy)
+    return start(launch, config, panel=panel, env_kwargs=env_kwargs, factory=env, policy=policy, report=report)
 
 
 def start(
@@ -114,6 +117,7 @@ def start(
     env_kwargs: dict[str, Any] | None = None,
     factory: Any = None,
     policy: Any = None,
+    report: bool = False,
 ) -> Result:
     """A new run from complete settings; `factory` and `policy` are objects that stand in for the launch's names."""
     check_device(launch.device)
@@ -130,7 +134,7 @@ def start(
             name=launch.name,
             config=to_toml(launch, config, env_kwargs),
         )
-        with opened(job, rows, where, shown, fresh=True) as run:
+        with opened(job, rows, where, shown, fresh=True, report=report) as run:
             trained = module.train(config, rows, run, made)
             return conclude(job, run, trained)
 
@@ -142,6 +146,7 @@ def resume(
     panel: str = "auto",
     policy: Any = None,
     factory: Any = None,
+    report: bool = False,
     **changes: Any,
 ) -> Result:
     """Continues a run from its newest checkpoint, exactly where the schedule is Sync; a finished one ends at once.
@@ -152,6 +157,7 @@ def resume(
         panel: auto, live, plain, json or none.
         policy: the policy, where the run was given an object.
         factory: the environment, where the run was given a callable.
+        report: draw curves.png and report.html when the run has ended.
         changes: total_timesteps and stop_at, to go on further than was planned; device, num_threads, eval_every and
             eval_episodes. The run's config.toml takes them over. Nothing else may change.
 
@@ -171,7 +177,7 @@ def resume(
     shown = panel_of(panel)
     with closing(job.rows(config.num_envs)) as rows:
         made = job.make_policy(rows)
-        with opened(job, rows, where, shown, fresh=False) as run:
+        with opened(job, rows, where, shown, fresh=False, report=report) as run:
             if (launch, config) != before:
                 where.write_config(to_toml(launch, config, env_kwargs))
             trained = module.train(config, rows, run, made)
@@ -194,10 +200,11 @@ def check_device(name: str) -> None:
 
 
 @contextmanager
-def opened(job: Job, env: VecEnv, where: RunDirectory, panel: Any, *, fresh: bool) -> Generator[Run]:
+def opened(job: Job, env: VecEnv, where: RunDirectory, panel: Any, *, fresh: bool, report: bool) -> Generator[Run]:
     """The run of a job while its algorithm trains.
 
-    A new run (`fresh`) that fails before its first update leaves no directory; later, its status says why.
+    A new run (`fresh`) that fails before its first update leaves no directory; later, its status says why. The report
+    is drawn when all else is done and closed, also of a run that failed, but not after the second Ctrl-C.
     """
     run: Run | None = None
     try:
@@ -217,7 +224,19 @@ def opened(job: Job, env: VecEnv, where: RunDirectory, panel: Any, *, fresh: boo
             where.remove()
         elif run is not None:
             note_failure(where, error)
+            if report and not isinstance(error, KeyboardInterrupt):
+                draw_report(where, panel)
         raise
+    if report:
+        draw_report(where, panel)
+
+
+def draw_report(where: RunDirectory, panel: Any) -> None:
+    """Draws the report; a run is not lost where that fails."""
+    try:
+        write_report(where)
+    except Exception as error:  # whatever it is: the run itself is whole
+        panel.warn(f"no report was drawn ({type(error).__name__}: {error}); `shoal report {where.path}` tries again")
 
 
 def note_failure(where: RunDirectory, error: BaseException) -> None:

@@ -18,13 +18,16 @@ from shoal.nets.acting import Acting, PlanActor, make_actor
 from shoal.run import checkpoint
 from shoal.run import directory as directories
 from shoal.run.evaluate import EVALUATION_STREAM, Score, evaluate
+from shoal.run.film import film
 from shoal.run.loop import load_weights
+from shoal.run.video import check_target
 from shoal.types import ConfigError, select
 
 if TYPE_CHECKING:
     from torch import nn
 
     from shoal.nets.acting import Actor
+    from shoal.run.film import Film
     from shoal.types import Spec, Tree
 
 GREEDY_EPISODES = 100
@@ -131,6 +134,21 @@ class Loaded:
         """Greedy episodes on fresh rows."""
         return play(self.policy, self._job, episodes=episodes, seed=seed)
 
+    def film(self, path: str | Path, *, rows: int = 4, seed: int = 0, max_steps: int = 2000) -> Film:
+        """A video of greedy episodes side by side, the first ones of `evaluate` with this seed; .mp4 or .gif.
+
+        It ends when every row's first episode has, or after `max_steps`; a row that has ended stands still, dimmed.
+
+        Raises:
+            ConfigError: an unknown suffix, no such folder, no imageio-ffmpeg, or an environment that draws no pictures.
+        """
+        if rows < 1 or max_steps < 1:
+            raise ConfigError(f"a video needs at least one row and one step, got {rows} and {max_steps}")
+        check_target(Path(path))
+        acting = _evaluating(self.policy, self._job, seed)
+        with closing(self._job.drawn_rows(rows)) as drawn:
+            return film(self.policy, drawn, Path(path), acting=acting, max_steps=max_steps)
+
 
 def _cast(obs: Any, dtype: np.dtype[Any]) -> Any:
     array = np.asarray(obs)
@@ -148,7 +166,10 @@ def play(policy: nn.Module, job: Job, *, episodes: int, seed: int) -> Score:
     """Greedy episodes on fresh rows, where the policy is."""
     if episodes < 1:
         raise ConfigError(f"episodes must be at least 1, got {episodes}")
-    device = next((p.device for p in policy.parameters()), torch.device("cpu"))
-    acting = Acting(seed, EVALUATION_STREAM, device, native=job.launch.native)
     with closing(job.rows(min(episodes, 20))) as rows:
-        return evaluate(policy, rows, episodes=episodes, acting=acting)
+        return evaluate(policy, rows, episodes=episodes, acting=_evaluating(policy, job, seed))
+
+
+def _evaluating(policy: nn.Module, job: Job, seed: int) -> Acting:
+    device = next((p.device for p in policy.parameters()), torch.device("cpu"))
+    return Acting(seed, EVALUATION_STREAM, device, native=job.launch.native)

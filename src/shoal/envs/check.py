@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 import tomllib
 import traceback
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.envs.check_play import Played, Player, check_ends, check_scales, play
@@ -14,9 +17,13 @@ from shoal.envs.check_report import Findings, Report, Speed, duration, shown
 from shoal.envs.check_speed import NUM_ROWS, check_speed, run_bare, run_rows
 from shoal.envs.check_values import check_spaces
 from shoal.envs.check_watch import TimeUp, place, within
+from shoal.envs.check_workers import check_workers
+from shoal.envs.crew import Workers
 from shoal.envs.make import factory_of
+from shoal.envs.processes import START_S
 from shoal.envs.python_env import check_alike
 from shoal.envs.serial import SerialEnv, make
+from shoal.envs.workers import make as make_workers
 from shoal.types import ConfigError, EnvError
 
 if TYPE_CHECKING:
@@ -24,15 +31,20 @@ if TYPE_CHECKING:
 
     import gymnasium as gym
 
+    from shoal.envs.vec_env import VecEnv
+    from shoal.envs.workers import WorkersEnv
+
 PLAY_S, REPEAT_S, ROWS_S, BARE_S = 10.0, 4.0, 2.0, 3.0
 MAX_REPEATED = 500
 REFUSED = {
     "make": "return a gymnasium.Env",
     "spaces": "make the same spaces each time, whatever was drawn or loaded",
+    "workers": "it steps in this process but not in another: give an import path or a function that makes it from "
+    "numbers and texts, and open files, sockets and devices in its own __init__ and reset",
     "rows": "alone it did not do this: let no instance count, share or change what belongs to another",
 }
 PLACES = {"make": "while it was made:", "speed": "in a plain loop:", "close": "in close():"}
-RESUME_ROWS = 3
+RESUME_ROWS, NUM_PROCESSES = 3, 2
 RUNS_OF_REPEATS = 16
 """So many times the repeated steps are made, over all instances and rows."""
 
@@ -44,6 +56,7 @@ def check_env(
     seed: int = 0,
     env_kwargs: dict[str, Any] | None = None,
     timeout_s: float = 30.0,
+    backend: str = "serial",
     hard: bool = False,
 ) -> Report:
     """Tries the contract of an environment out, under random actions, in this process.
@@ -54,6 +67,7 @@ def check_env(
         seed: of the environment and of the actions.
         env_kwargs: keywords of the environment's constructor.
         timeout_s: seconds after which a call that has not returned counts as hanging.
+        backend: `workers` also steps rows of it in processes, which must do what rows of `serial` do.
         hard: end the process, its stack on stderr, should the environment block even Python's own signals.
 
     Raises:
@@ -62,11 +76,14 @@ def check_env(
     """
     if steps < 1 or timeout_s <= 0:
         raise ConfigError(f"steps must be at least 1 and timeout_s greater than 0, got {steps} and {timeout_s}")
+    if backend not in ("serial", "workers"):
+        raise ConfigError(f"an environment is checked in rows of serial, or of workers too, got backend={backend!r}")
     name = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
     began, skipped = time.perf_counter(), []
     check = Check(name, factory_of(env, env_kwargs or {}), steps=steps, seed=seed)
     check.startup_s = time.perf_counter() - began
-    for title, budget_s, phase in check.phases():
+    crew = Workers(num_workers=NUM_PROCESSES, step_timeout_s=timeout_s) if backend == "workers" else None
+    for title, budget_s, phase in check.phases(crew):
         if check.blocked:
             skipped.append(title)
         elif not check.run(title, phase, timeout_s, budget_s=budget_s, hard=hard):
@@ -104,9 +121,12 @@ class Check:
         self._played = Played()
         self._players: list[Player] = []
 
-    def phases(self) -> list[tuple[str, float, Callable[[], None]]]:
-        """What is checked in each phase, the seconds that it takes of its own, and the phase."""
-        return [
+    def phases(self, crew: Workers | None) -> list[tuple[str, float, Callable[[], None]]]:
+        """What is checked in each phase, the seconds that it takes of its own, and the phase.
+
+        `crew`: how rows in processes are made, if they shall be.
+        """
+        phases: list[tuple[str, float, Callable[[], None]]] = [
             ("make", 0.0, self._make),
             ("spaces", 0.0, self._spaces),
             ("values", PLAY_S, self._play),
@@ -115,10 +135,13 @@ class Check:
             ("speed", BARE_S, self._bare),
             ("resume", REPEAT_S, self._resume),
         ]
+        if crew is not None:
+            phases.append(("workers", START_S + REPEAT_S, lambda: self._workers(crew)))
+        return phases
 
     def run(self, title: str, phase: Callable[[], None], timeout_s: float, *, budget_s: float, hard: bool) -> bool:
         """Whether a phase came to its end; if not, why is found."""
-        if title == "rows":  # where no single step is watched
+        if title in ("rows", "workers"):  # where no single step is watched
             timeout_s += budget_s
         began = time.perf_counter()
         for player in self._players:
@@ -130,7 +153,7 @@ class Check:
             advice = "nothing may wait for ever: give sockets, locks and loops a limit, and raise when it is reached"
             self.found.error("hangs", says, advice)
         except (ConfigError, EnvError) as error:
-            name = title if title in ("make", "spaces") else "rows"
+            name = title if title in ("make", "spaces", "workers") else "rows"
             self.found.error(name, str(error), REFUSED[name])
         except Exception as error:
             self._raised(title, error)
@@ -216,6 +239,23 @@ class Check:
             if again:
                 _close(again)
 
+    def _workers(self, crew: Workers) -> None:
+        if not (here := self._make_rows(NUM_ROWS)):
+            self.skipped.append("workers")
+            return
+        there: WorkersEnv | None = None
+        try:
+            there = make_workers(self.factory, NUM_ROWS, name=self.name, workers=crew)
+            if check_workers(self.found, here, there, seed=self.seed, count=self._count()):
+                per_s = run_rows(there, seed=self.seed, steps=self.steps, budget_s=ROWS_S)
+                done = f"{NUM_ROWS} rows in {NUM_PROCESSES} processes do the same: {per_s:,.0f} steps per second"
+                self.found.ok("workers", done)
+                self.speed = replace(self.speed, workers=per_s) if self.speed else None
+        finally:
+            _close(here)
+            if there is not None:
+                _close(there)
+
     def _make_rows(self, number: int) -> SerialEnv | None:
         """Rows of the backend `serial`; None where it cannot hold the spaces, of which was warned before."""
         try:
@@ -235,9 +275,11 @@ class Check:
         return max(10, min(MAX_REPEATED, self.steps, int(per_s * REPEAT_S / RUNS_OF_REPEATS)))
 
     def _raised(self, title: str, error: Exception) -> None:
-        says = f"{self._where(title, error)} {_named(error)}, in {place(traceback.extract_tb(error.__traceback__))}"
+        says = f"{self._where(title, error)} {_named(error)}, in {_place(error)}"
         if title == "make":
             self.found.error("make", says, "it must be possible to make it, and more than once in one process")
+        elif title == "workers":
+            self.found.error("workers", says, REFUSED["workers"])
         elif isinstance(error, TypeError) and "reset()" in str(error):
             advice = "write def reset(self, *, seed=None, options=None), and begin it with super().reset(seed=seed)"
             self.found.error("reset", says, advice)
@@ -252,10 +294,20 @@ class Check:
         return (playing or notes or [PLACES.get(title, "in rows of `serial`:")])[0]
 
 
-def _close(rows: SerialEnv) -> None:
+def _close(rows: VecEnv) -> None:
     """Closes rows; what an environment's close raises is found where it is called by itself."""
     with contextlib.suppress(Exception):
         rows.close()
+
+
+def _place(error: Exception) -> str:
+    """The line that raised; in a worker, which the error's note tells."""
+    noted = [note for note in getattr(error, "__notes__", []) if note.startswith("shoal: in worker")]
+    frames = re.findall(r'File "(.+?)", line (\d+), in (\S+)', noted[-1]) if noted else []
+    if not frames:
+        return place(traceback.extract_tb(error.__traceback__))
+    file, line, name = frames[-1]
+    return f"{Path(file).name}:{line} in {name}, in a worker's process"
 
 
 def _named(error: Exception) -> str:

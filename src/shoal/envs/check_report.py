@@ -14,7 +14,7 @@ Verdict = Literal["ok", "warning", "error"]
 CHECKS = (
     *("make", "spaces", "dtype", "reset", "step", "observation", "finite", "bounds", "reward", "raises", "hangs"),
     *("actions", "buffers", "shared", "ends", "time-limit", "determinism", "seed", "resume", "reward-scale"),
-    *("obs-scale", "rows", "speed", "resets", "startup", "memory", "close"),
+    *("obs-scale", "rows", "workers", "speed", "resets", "startup", "memory", "close"),
 )
 """All checks, in the order in which they are told."""
 COLOURS = {"ok": "green", "warning": "yellow", "error": "bold red"}
@@ -37,7 +37,8 @@ class Speed:
     `startup_s`: seconds to import what is needed, make one environment and reset it. `bare`: steps per second of one
     environment under random actions, resets included. `rows`: steps per second of `num_rows` rows of the backend
     `serial`, 0 where that was not reached. `reset_share`: part of the bare time that passes in `reset`.
-    `bytes_per_step`: growth of the process's memory.
+    `bytes_per_step`: growth of the process's memory. `workers`: steps per second of as many rows in processes, 0 where
+    that was not asked for.
     """
 
     startup_s: float
@@ -46,6 +47,7 @@ class Speed:
     num_rows: int
     reset_share: float
     bytes_per_step: float
+    workers: float = 0.0
 
     @property
     def million_s(self) -> float:

@@ -19,7 +19,7 @@ from shoal.envs.check_report import duration
 
 if TYPE_CHECKING:
     from shoal.envs.check_report import Findings, Speed
-    from shoal.envs.serial import SerialEnv
+    from shoal.envs.vec_env import VecEnv
 
 NUM_ROWS = 8
 SECTIONS = 6
@@ -85,7 +85,7 @@ def _run_block(player: Player, actions: list[Any], number: int, loop: Loop) -> N
     loop.step_s += time.perf_counter() - began - resets_s
 
 
-def run_rows(env: SerialEnv, *, seed: int, steps: int, budget_s: float) -> float:
+def run_rows(env: VecEnv, *, seed: int, steps: int, budget_s: float) -> float:
     """Steps per second of rows that are stepped together, at most `steps` in all and `budget_s` seconds."""
     rows, space = slice(0, env.num_rows), batch_space(env.spec.action_space, env.num_rows)
     actions = [space.sample() for _ in range(64)]

@@ -13,7 +13,7 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from shoal.types import ConfigError, EnvError, leaf_spaces
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -132,18 +132,23 @@ def is_long(made: Any, count: int) -> bool:
     return hasattr(made, "__len__") and len(made) == count
 
 
-def start_of(env: gym.Env[Any, Any]) -> dict[str, Any]:
-    """What an unseeded reset begins from: the generator's state, or nothing where it is not NumPy's PCG64."""
-    generator: Any = getattr(env, "np_random", None)
-    bits = getattr(generator, "bit_generator", None)
-    return {"generator": bits.state} if isinstance(bits, np.random.PCG64) else {}
-
-
-def set_generator(env: gym.Env[Any, Any], state: Any) -> None:
-    """Puts the environment's generator to a saved state."""
-    bits = np.random.PCG64()
-    bits.state = state
-    env.np_random = np.random.Generator(bits)
+def make_envs(
+    factory: Callable[[], gym.Env[Any, Any]], num_envs: int, *, name: str, first_row: int = 0
+) -> list[gym.Env[Any, Any]]:
+    """One environment a row; an error names the row, counted from `first_row`, and leaves none open."""
+    envs: list[gym.Env[Any, Any]] = []
+    try:
+        for row in range(first_row, first_row + num_envs):
+            try:
+                envs.append(factory())
+            except Exception as error:
+                error.add_note(f"shoal: raised while row {row} of {name} was made")
+                raise
+    except BaseException:
+        for env in envs:
+            env.close()
+        raise
+    return envs
 
 
 def check_alike(envs: Sequence[gym.Env[Any, Any]], name: str) -> None:

@@ -7,22 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shoal import _native
 from shoal.envs import masks
+from shoal.envs.generators import Generators, set_generator, spelled_out
 from shoal.envs.masks import MaskReader
 from shoal.envs.observations import TreeReader
 from shoal.envs.python_env import (
     check_alike,
     is_long,
+    make_envs,
     one_by_one,
     read_flag,
     read_info,
     read_rewards,
-    set_generator,
     stacked,
-    start_of,
     strip,
 )
-from shoal.envs.vec_env import ActionCheck, InFlight, Outputs, check_finite, row_seeds, take, write
+from shoal.envs.vec_env import ActionCheck, InFlight, Outputs, check_finite, not_finite, row_seeds, take, write
 from shoal.types import ConfigError, EnvError, Spec, map_tree
 
 if TYPE_CHECKING:
@@ -47,25 +48,6 @@ def make(
         for env in envs:
             env.close()
         raise
-
-
-def make_envs(
-    factory: Callable[[], gym.Env[Any, Any]], num_envs: int, *, name: str, first_row: int = 0
-) -> list[gym.Env[Any, Any]]:
-    """One environment a row; an error names the row, counted from `first_row`, and leaves none open."""
-    envs: list[gym.Env[Any, Any]] = []
-    try:
-        for row in range(first_row, first_row + num_envs):
-            try:
-                envs.append(factory())
-            except Exception as error:
-                error.add_note(f"shoal: raised while row {row} of {name} was made")
-                raise
-    except BaseException:
-        for env in envs:
-            env.close()
-        raise
-    return envs
 
 
 class SerialEnv:
@@ -98,6 +80,7 @@ class SerialEnv:
         self._reader = TreeReader(self.spec)
         self._action = ActionCheck(self.spec)
         self._bare = [env.unwrapped for env in self.envs]
+        self._generators = Generators(self._bare)
         self._in_flight = InFlight(num_rows)
         self._actions: list[Tree] = []
         self.out = Outputs(self.spec, num_rows)
@@ -167,7 +150,7 @@ class SerialEnv:
         """What each row's episode began from, the actions since, and what the replay must come to."""
         self._in_flight.quiet()
         return {
-            "starts": list(self._starts),
+            "starts": [spelled_out(start) for start in self._starts],
             "actions": [stacked(self.spec.action, played) for played in self._played],
             "obs": map_tree(np.copy, self.out.obs),
             "returns": self._running_return.copy(),
@@ -202,33 +185,34 @@ class SerialEnv:
             env.close()
 
     def _step(self, rows: slice, actions: Tree) -> None:
-        infos = self.infos
+        infos: list[Any] = []
         seen: list[Any] = []
         rewards: list[Any] = []
         flags: list[tuple[int, Any, Any]] = []
         # An environment may change its action in place; what is kept for the replay stays as it was sent.
         given = one_by_one(self.spec, actions)
         kept = given if isinstance(given[0], int) else one_by_one(self.spec, map_tree(np.copy, actions))
-        row, made = rows.start, _NOTHING
-        played = self._played[rows]
+        made = _NOTHING
         try:
             for step, action in zip(self._steps[rows], given, strict=True):
                 made = step(action)
-                obs, reward, terminated, truncated, infos[row] = made
+                obs, reward, terminated, truncated, info = made
+                infos.append(info)
                 seen.append(obs)
                 rewards.append(reward)
                 if terminated is not False or truncated is not False:
-                    flags.append((row, terminated, truncated))
-                row += 1
+                    flags.append((rows.start + len(seen) - 1, terminated, truncated))
         except Exception as error:
+            row = rows.start + len(seen)
             where = self._where(row, int(self._running_length[row]) + 1)
             if is_long(made, 5):
-                error.add_note(f"shoal: raised by {where}, after the action {kept[row - rows.start]}")
+                error.add_note(f"shoal: raised by {where}, after the action {kept[len(seen)]}")
                 raise
             raise EnvError(
                 f"{where} returned {made!r}; step() returns (observation, reward, terminated, truncated, info)"
             ) from None
-        for note, action in zip(played, kept, strict=True):
+        self.infos[rows] = infos
+        for note, action in zip(self._played[rows], kept, strict=True):
             note.append(action)
         self._account(rows, seen, rewards, flags)
 
@@ -237,17 +221,9 @@ class SerialEnv:
         out, first = self.out.view(rows), rows.start
         lengths, total = self._running_length[rows], self._running_return[rows]
         lengths += 1
-        bad = self._reader.read(seen, out.obs)
-        if bad >= 0:
-            raise self._refusal(first + bad, lengths[bad], seen[bad])
-        read = read_rewards(rewards)
-        if isinstance(read, int):
-            where = self._where(first + read, lengths[read])
-            raise EnvError(f"{where} returned the reward {rewards[read]!r}; return a float")
-        named = slice(first + self.first_row, rows.stop + self.first_row)
-        check_finite(self.spec, named, out.obs, read, lengths)
-        out.reward[:] = read
-        total += read
+        if not (self._reader.gathers and _native.gather(seen, rewards, out.obs, out.reward)):
+            self._look_closer(rows, seen, rewards)
+        total += out.reward
         terminated, truncated = out.terminated, out.truncated
         terminated[:] = False
         np.greater_equal(lengths, self._limits[rows], out=truncated)
@@ -261,6 +237,20 @@ class SerialEnv:
         if flags or np.count_nonzero(truncated):
             self._end((terminated | truncated).nonzero()[0] + first)
         self._read_masks(rows, begun=True)
+
+    def _look_closer(self, rows: slice, seen: list[Any], rewards: list[Any]) -> None:
+        """Reads what is not all plain finite arrays and numbers, or says what is wrong with it."""
+        out, first, lengths = self.out.view(rows), rows.start, self._running_length[rows]
+        bad = self._reader.read(seen, out.obs)
+        if bad >= 0:
+            raise self._refusal(first + bad, lengths[bad], seen[bad])
+        read = read_rewards(rewards)
+        if isinstance(read, int):
+            where = self._where(first + read, lengths[read])
+            raise EnvError(f"{where} returned the reward {rewards[read]!r}; return a float")
+        named = slice(first + self.first_row, rows.stop + self.first_row)
+        check_finite(self.spec, named, out.obs, read, lengths)
+        out.reward[:] = read
 
     def _read_flags(self, row: int, terminal: Any, cut: Any) -> tuple[bool, bool]:
         flags = read_flag(terminal), read_flag(cut)
@@ -294,7 +284,7 @@ class SerialEnv:
     ) -> None:
         """Resets rows: as their start says ({"seed"} or {"generator"}), else from where their generator stands."""
         for row, given in zip(rows.tolist(), starts, strict=True):
-            start = start_of(self._bare[row]) if given is None else given
+            start = self._generators.start_of(row) if given is None else given
             if given is not None and "generator" in given:
                 set_generator(self._bare[row], given["generator"])
             if options:
@@ -306,12 +296,10 @@ class SerialEnv:
             self._played[row] = []
         self._running_return[rows] = 0
         self._running_length[rows] = 0
-        layout = self.spec.observation
-        for leaf, array in zip(layout.leaves, layout.flat(self.out.obs), strict=True):
-            finite = np.isfinite(array[rows])
-            if np.count_nonzero(finite) != finite.size:
-                row = int(rows[np.argmin(finite.reshape(len(rows), -1).all(axis=1))])
-                raise EnvError(f"{self._where(row, 0)} returned the observation{leaf.name} {array[row]}")
+        bad = not_finite(self.spec.observation, take(self.out.obs, rows))
+        if bad:
+            leaf, index, value = bad
+            raise EnvError(f"{self._where(int(rows[index]), 0)} returned the observation{leaf.name} {value}")
 
     def _reset(self, row: int, start: dict[str, Any]) -> Any:
         made: Any = (None, None)

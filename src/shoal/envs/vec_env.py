@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from shoal.types import Bools, Leaf, Spec, Tree
+    from shoal.types import Bools, Layout, Leaf, Spec, Tree
 
 CALL_RESET = "call reset(seed) and recv() first"
 MAX_VIEWS = 64
@@ -177,6 +177,8 @@ class Outputs:
 
 def take(tree: Tree, rows: Any) -> Tree:
     """The chosen rows of every array of a tree: views where `rows` is a slice."""
+    if tree.__class__ is np.ndarray:
+        return tree[rows]
 
     def part(array: Any) -> Any:
         return array[rows]
@@ -186,6 +188,9 @@ def take(tree: Tree, rows: Any) -> Tree:
 
 def write(tree: Tree, rows: Any, new: Tree) -> None:
     """Copies the chosen rows of every array of `new` into `tree`."""
+    if tree.__class__ is np.ndarray:
+        tree[rows] = new[rows]
+        return
 
     def put(array: Any, values: Any) -> None:
         array[rows] = values[rows]
@@ -279,16 +284,25 @@ def check_finite(
     lengths: NDArray[np.int64] | None = None,
 ) -> None:
     """EnvError naming the first row with a NaN or infinite observation or reward, and the step of its episode."""
-    leaves = spec.observation.leaves
-    for leaf, values in zip((*leaves, None), (*spec.observation.flat(obs), reward), strict=True):
-        if values.dtype.kind != "f":
-            continue
-        finite = np.isfinite(values)
-        if np.count_nonzero(finite) != finite.size:
-            row = int(np.argmin(finite.reshape(len(values), -1).all(axis=1)))
-            name = "reward" if leaf is None else f"observation{leaf.name}"
-            when = "" if lengths is None else f" at step {lengths[row]} of its episode"
-            raise EnvError(
-                f"{spec.env_id}: row {rows.start + row}{when} returned the {name} {values[row]}; "
-                "fix the environment, or clip there what may overflow"
-            )
+    bad = not_finite(spec.observation, obs)
+    if bad or np.count_nonzero(np.isfinite(reward)) != reward.size:
+        if bad:
+            name, row, value = f"observation{bad[0].name}", bad[1], bad[2]
+        else:
+            row = int(np.argmin(np.isfinite(reward)))
+            name, value = "reward", reward[row]
+        when = "" if lengths is None else f" at step {lengths[row]} of its episode"
+        raise EnvError(
+            f"{spec.env_id}: row {rows.start + row}{when} returned the {name} {value}; "
+            "fix the environment, or clip there what may overflow"
+        )
+
+
+def not_finite(layout: Layout, tree: Tree) -> tuple[Leaf, int, NDArray[Any]] | None:
+    """The first NaN or infinity among arrays [rows, ...]: its leaf, row and the row's values."""
+    arrays = [tree] if tree.__class__ is np.ndarray else layout.flat(tree)
+    for leaf, array in zip(layout.leaves, arrays, strict=True):
+        if array.dtype.kind == "f" and np.count_nonzero(np.isfinite(array)) != array.size:
+            row = int(np.argmin(np.isfinite(array).reshape(len(array), -1).all(axis=1)))
+            return leaf, row, array[row]
+    return None

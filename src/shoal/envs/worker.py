@@ -16,7 +16,8 @@ import numpy as np
 
 from shoal.envs.block import Block
 from shoal.envs.pipe import pack, unpack
-from shoal.envs.serial import SerialEnv, make_envs
+from shoal.envs.python_env import make_envs
+from shoal.envs.serial import SerialEnv
 from shoal.types import EnvError, assign, map_tree, select
 
 if TYPE_CHECKING:

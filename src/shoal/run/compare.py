@@ -257,20 +257,18 @@ def band(returns: Floats, rng: np.random.Generator) -> Band:
 
 def draw(groups: Sequence[Group], bands: Sequence[Band], grid: Floats, path: Path) -> None:
     """Writes the curves with their intervals as a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from shoal.run import curves
 
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = curves.blank(8, 5)
     axes = figure.add_subplot()
     for group, drawn in zip(groups, bands, strict=True):
-        (line,) = axes.plot(grid, drawn.middle, label=f"{group.label} ({len(group.curves)} seeds)")
-        axes.fill_between(grid, drawn.low, drawn.high, color=line.get_color(), alpha=0.2, linewidth=0)
+        label = f"{group.label} ({len(group.curves)} seeds)"
+        curves.draw_band(axes, grid, drawn.middle, drawn.low, drawn.high, label)
     axes.set(title=groups[0].curves[0].config["env"], xlabel="environment steps", ylabel="mean return (IQM, 95 %)")
     axes.legend()
     axes.grid(alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", dpi=150)
+    path.write_bytes(curves.png(figure, dpi=150))
 
 
 def _print_groups(groups: Sequence[Group], bands: Sequence[Band], grid: Floats) -> None:

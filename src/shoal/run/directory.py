@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import shutil
 import time
 import tomllib
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +142,14 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"no file {path}") from error
     except ValueError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
+
+
+@cache
+def versions() -> dict[str, str]:
+    """What a run's bits depend on, besides its configuration."""
+    named = {name: version(name) for name in ("torch", "numpy", "gymnasium")}
+    python, machine = platform.python_version(), f"{platform.system()} {platform.machine()}"
+    return {"shoal": version("shoal-rl"), "python": python, **named, "machine": machine}
 
 
 def _toml(config: dict[str, Any]) -> bytes:

@@ -16,6 +16,7 @@ import torch
 
 from shoal.nets.acting import Acting
 from shoal.run import checkpoint
+from shoal.run.directory import versions
 from shoal.run.evaluate import EVALUATION_STREAM, Eval, evaluate
 from shoal.run.meter import Meter
 from shoal.types import ConfigError
@@ -222,6 +223,7 @@ class Run:
             "seconds": self._elapsed_before + self.meter.elapsed(),
             "stop_reason": self.stop_reason,
             "pid": os.getpid(),
+            "versions": versions(),
         }
 
     def close(self) -> None:
@@ -299,6 +301,7 @@ class Run:
         record["episode/count"] = self._episodes
         if self._returns:
             record["episode/return"] = float(np.mean(self._returns))
+            record["episode/return_std"] = float(np.std(self._returns))
             record["episode/length"] = float(np.mean(self._lengths))
         record |= {name: float(value) / self._counts[name] for name, value in self._pending.items()}
         record["speed/sps"] = (stream.env_steps - steps_before) / max(elapsed - elapsed_before, 1e-9)

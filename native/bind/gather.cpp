@@ -1,0 +1,110 @@
+// shoal._native.gather: what the rows of a step returned, from a list of NumPy arrays into one array, without a call
+// of NumPy's for each. The only file that speaks NumPy's own C interface.
+#define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
+#define NPY_TARGET_VERSION NPY_2_0_API_VERSION
+#include <nanobind/nanobind.h>
+#include <numpy/arrayobject.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <stdexcept>
+#include <string>
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+template <class T>
+bool all_finite(const void* values, npy_intp count) {
+  const auto* value = static_cast<const T*>(values);
+  bool good = true;
+  for (npy_intp i = 0; i < count; ++i) {
+    good &= std::isfinite(value[i]);
+  }
+  return good;
+}
+
+bool is_finite(PyArrayObject* array) {
+  switch (PyArray_TYPE(array)) {
+    case NPY_FLOAT:
+      return all_finite<float>(PyArray_DATA(array), PyArray_SIZE(array));
+    case NPY_DOUBLE:
+      return all_finite<double>(PyArray_DATA(array), PyArray_SIZE(array));
+    default:
+      return PyArray_ISINTEGER(array) || PyArray_ISBOOL(array);
+  }
+}
+
+PyArrayObject* target(nb::handle array, const char* name) {
+  auto* found = reinterpret_cast<PyArrayObject*>(array.ptr());
+  if (!PyArray_Check(array.ptr()) || PyArray_NDIM(found) < 1 || !PyArray_ISCARRAY(found)) {
+    throw nb::type_error((std::string(name) + " must be a contiguous, writable array [rows, ...]").c_str());
+  }
+  return found;
+}
+
+/// Whether `item` is an array like one row of `out`, of finite numbers.
+bool is_row_of(PyArrayObject* out, PyObject* item) {
+  if (!PyArray_CheckExact(item)) {
+    return false;
+  }
+  auto* row = reinterpret_cast<PyArrayObject*>(item);
+  const int axes = PyArray_NDIM(out) - 1;
+  return PyArray_TYPE(row) == PyArray_TYPE(out) && PyArray_NDIM(row) == axes &&
+         PyArray_CompareLists(PyArray_DIMS(row), PyArray_DIMS(out) + 1, axes) && PyArray_ISCARRAY_RO(row) &&
+         is_finite(row);
+}
+
+/// The value of a Python number, or NaN.
+double number_of(PyObject* item) {
+  if (PyFloat_Check(item)) {
+    return PyFloat_AS_DOUBLE(item);
+  }
+  if (!PyLong_Check(item)) {
+    return std::numeric_limits<double>::quiet_NaN();
+  }
+  const double value = PyLong_AsDouble(item);
+  if (PyErr_Occurred() != nullptr) {
+    PyErr_Clear();
+    return std::numeric_limits<double>::quiet_NaN();
+  }
+  return value;
+}
+
+/// Copies everything, or returns false where Python has to look closer; then a part may have been copied.
+bool gather(nb::list seen, nb::list rewards, nb::handle obs, nb::handle reward) {
+  PyArrayObject* const all_obs = target(obs, "obs");
+  PyArrayObject* const all_rewards = target(reward, "reward");
+  const auto rows = static_cast<npy_intp>(seen.size());
+  if (PyArray_DIM(all_obs, 0) != rows || PyArray_TYPE(all_rewards) != NPY_DOUBLE || PyArray_SIZE(all_rewards) != rows ||
+      static_cast<npy_intp>(rewards.size()) != rows) {
+    throw std::invalid_argument("gather needs as many rows of obs, rewards and float64 reward as there are in seen");
+  }
+  const auto row_bytes = static_cast<std::size_t>(PyArray_NBYTES(all_obs) / (rows > 0 ? rows : 1));
+  auto* to = static_cast<char*>(PyArray_DATA(all_obs));
+  auto* numbers = static_cast<double*>(PyArray_DATA(all_rewards));
+  for (npy_intp row = 0; row < rows; ++row, to += row_bytes) {
+    PyObject* const item = PyList_GET_ITEM(seen.ptr(), row);
+    numbers[row] = number_of(PyList_GET_ITEM(rewards.ptr(), row));
+    if (!std::isfinite(numbers[row]) || !is_row_of(all_obs, item)) {
+      return false;
+    }
+    std::memcpy(to, PyArray_DATA(reinterpret_cast<PyArrayObject*>(item)), row_bytes);
+  }
+  return true;
+}
+
+}  // namespace
+
+void bind_gather(nb::module_& module) {
+  if (_import_array() < 0) {
+    throw nb::python_error();
+  }
+  module.def("gather", &gather, "seen"_a, "rewards"_a, "obs"_a, "reward"_a,
+             nb::sig("def gather(seen: list, rewards: list, obs: NDArray, reward: NDArray[numpy.float64]) -> bool"),
+             "Copies observation seen[i] to obs[i] [rows, ...] and rewards[i] to reward[i] [rows].\n\n"
+             "False, with a part copied, unless every observation is a contiguous array of the shape and dtype of its "
+             "place, every reward a Python number, and all of them finite.");
+}
