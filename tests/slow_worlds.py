@@ -68,7 +68,7 @@ class World(gym.Env[NDArray[np.float32], np.int64]):
 class SlowSnake(World):
     """The snake as a list of cells (row, column), the tail first."""
 
-    observation_space = spaces.Box(0, 1, (121,), np.float32)
+    observation_space = spaces.Box(0, 1, (123,), np.float32)
     action_space = spaces.Discrete(4)
 
     def __init__(self, size: int = 6, patience: int = 72, max_episode_steps: int = 630) -> None:
@@ -117,7 +117,12 @@ class SlowSnake(World):
         if self.food:
             planes[2][self.food] = 1
         hunger = np.float32(self.fasted) / np.float32(self.patience)
-        return np.concatenate([planes.reshape(-1), *(self.foresee(move) for move in range(4)), [hunger]])
+        return np.concatenate([planes.reshape(-1), *(self.foresee(move) for move in range(4)), [hunger, *self.way()]])
+
+    def way(self) -> list[np.float32]:
+        """How far food is to the right and down, from 0 to 1."""
+        (row, column), goal = self.head, self.food or self.head
+        return [np.float32(5 + goal[1] - column) / np.float32(10), np.float32(5 + goal[0] - row) / np.float32(10)]
 
     def foresee(self, move: int) -> NDArray[np.float32]:
         """Whether a move kills, the share of the free cells that can be reached after it, and whether the tail can."""

@@ -131,6 +131,8 @@ def test_a_snake_grows_by_a_bite() -> None:
     assert cells[:4].tolist() == pytest.approx([1 / 36, 2 / 36, 3 / 36, 0])
     assert np.flatnonzero(head).tolist() == [2]
     assert food.sum() == 1
+    column, row = (int(food.argmax()) % 6 - 2, int(food.argmax()) // 6)
+    assert ready.obs[0, 121:].tolist() == pytest.approx([(5 + column) / 10, (5 + row) / 10])
     assert not food[:3].any()
 
 

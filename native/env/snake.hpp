@@ -19,8 +19,8 @@ struct Snake {
   static constexpr std::string_view id = "shoal/Snake-v0";
   /// For each cell: in how many steps the snake will have left it (of 36), whether the head is there, whether food is.
   /// Then for each move: whether it kills, which share of the free cells could be reached after it, and whether the
-  /// tail could. Then how near it is to starving.
-  static constexpr int obs_size = 3 * cells + 13;
+  /// tail could. Then how near it is to starving, and how far food is to the right and down (0 to 1; none: a half).
+  static constexpr int obs_size = 3 * cells + 15;
   static constexpr Box<obs_size> observation_space = Box<obs_size>::between(0, 1);
   static constexpr Discrete action_space{4};  // up, right, down, left
   /// A snake of length n that follows a cycle through all cells meets its food after at most 36 - n steps: 630 in all.
@@ -102,6 +102,9 @@ struct Snake {
       foresee(move, obs.subspan(static_cast<std::size_t>(3 * cells + 3 * move), 3));
     }
     obs[3 * cells + 12] = static_cast<float>(hunger) / static_cast<float>(patience);
+    const int goal = food < cells ? food : head;
+    obs[3 * cells + 13] = static_cast<float>(goal % side - head % side + side - 1) / (2 * side - 2);
+    obs[3 * cells + 14] = static_cast<float>(goal / side - head / side + side - 1) / (2 * side - 2);
   }
 
   void render(const Params& /*params*/, std::span<std::uint8_t> rgb) const noexcept {
