@@ -9,6 +9,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TOOLS := .venv/.tools
+BOX2D := .venv/.box2d
 BUILT := .venv/.built
 NATIVE := $(shell find native)
 SOURCES := $(filter %.hpp %.cpp,$(NATIVE))
@@ -42,7 +43,11 @@ endif
 
 FORCE:
 
-$(BUILT): $(TOOLS) CMakeLists.txt pyproject.toml $(NATIVE)
+$(BOX2D): $(TOOLS) scripts/box2d.py
+	@$(BIN)/python scripts/box2d.py .venv
+	@touch $@
+
+$(BUILT): $(TOOLS) $(BOX2D) CMakeLists.txt pyproject.toml $(NATIVE)
 	@echo "Building the native core"
 	@$(PIP) install -q --no-build-isolation --no-deps -e .
 	@touch $@

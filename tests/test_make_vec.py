@@ -21,6 +21,7 @@ Factory = Callable[[], gym.Env[Any, Any]]
 CASES: dict[str, tuple[str | Factory, str, dict[str, Any], int]] = {
     "native-CartPole": ("CartPole-v1", "native", {"max_episode_steps": 30}, 300),
     "native-Pendulum": ("Pendulum-v1", "native", {"max_episode_steps": 20}, 200),
+    "native-LunarLander": ("LunarLander-v3", "auto", {"enable_wind": True, "max_episode_steps": 30}, 300),
     "serial-CartPole": ("CartPole-v1", "serial", {}, 300),
     "serial-LunarLander": ("LunarLander-v3", "serial", {}, 300),
     "serial-Corridor": (Corridor, "serial", {}, 300),
@@ -63,7 +64,7 @@ def test_equals_sync_vector_env(case: str, autoreset: str) -> None:
 
 
 @pytest.mark.parametrize("autoreset", ["same_step", "next_step"])
-@pytest.mark.parametrize("case", ["native-CartPole", "serial-Corridor", "serial-Pointer"])
+@pytest.mark.parametrize("case", ["native-CartPole", "native-LunarLander", "serial-Corridor", "serial-Pointer"])
 def test_resets_equal_sync_vector_env(case: str, autoreset: str) -> None:
     mine, other = pair(case, autoreset)
     rng = np.random.default_rng(1)

@@ -70,10 +70,16 @@ def run_child(task: dict[str, Any]) -> int:
 
 @pytest.mark.parametrize("recurrent", ["none", "gru"])
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
-@pytest.mark.parametrize("env", ["CartPole-v1", "LunarLander-v3"])
-def test_killed_and_resumed_equals_uninterrupted(env: str, algo: str, recurrent: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("env", "backend"), [("CartPole-v1", "native"), ("LunarLander-v3", "auto"), ("LunarLander-v3", "serial")]
+)
+def test_killed_and_resumed_equals_uninterrupted(
+    env: str, backend: str, algo: str, recurrent: str, tmp_path: Path
+) -> None:
     """SIGKILL between two checkpoints; weights and metrics of the resumed run equal the uninterrupted run's."""
-    settings: dict[str, Any] = {"algo": algo, "seed": 7} | (CARTPOLE if env == "CartPole-v1" else LANDER)
+    settings: dict[str, Any] = {"algo": algo, "seed": 7, "backend": backend} | (
+        CARTPOLE if env == "CartPole-v1" else LANDER
+    )
     if algo == "ppo":
         settings |= {"num_minibatches": 2, "update_epochs": 2}
     network = {"recurrent": recurrent, "normalise_obs": True, "hidden": [32]}

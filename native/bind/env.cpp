@@ -191,6 +191,26 @@ void NativePool::reset(const ConstArray& seeds) {
   started_ = true;
 }
 
+void NativePool::restart(const ConstArray& seeds, const ConstArray& seeded, const ConstArray& going_on) {
+  require_idle("restart");
+  if (!started_) {
+    throw std::runtime_error("restart: call reset first");
+  }
+  const auto rows = static_cast<std::size_t>(rows_->num_rows());
+  require_array<std::uint64_t>(seeds, "seeds", "uint64", {rows});
+  require_array<std::uint8_t>(seeded, "seeded", "uint8 or bool", {rows});
+  require_array<std::uint8_t>(going_on, "going_on", "uint8 or bool", {rows});
+  // The first agent of an environment decides for all.
+  for (int row = 0; row < rows_->num_rows(); row += rows_->num_agents()) {
+    float* obs = out_from(out_, row, rows_->obs_size()).obs;
+    if (static_cast<const std::uint8_t*>(seeded.data())[row] != 0) {
+      rows_->reset_rows(row, {static_cast<const std::uint64_t*>(seeds.data()) + row, 1}, obs);
+    } else if (static_cast<const std::uint8_t*>(going_on.data())[row] != 0) {
+      rows_->begin_row(row, obs);
+    }
+  }
+}
+
 NativePool::Flight& NativePool::flight(int slot) {
   if (slot < 0 || slot >= Team::num_slots) {
     throw std::invalid_argument("slot must be 0 or 1, not " + std::to_string(slot));
@@ -263,11 +283,11 @@ void NativePool::send(int slot, int first, int count, ConstArray actions) {
   Flight& job = flight(slot);
   check_rows(slot, first, count);
   check_actions(first, count, actions);
-  // A few tasks a thread even out rows of unequal cost; a task is long against its hand-over. 64 rows: whole cache
-  // lines; and whole environments.
+  // A few tasks a thread even out rows of unequal cost; a task is long against its hand-over, and of whole
+  // environments.
   const int tasks = team_.num_threads() == 1 ? 1 : 4 * team_.num_threads();
-  const int unit = std::lcm(64, rows_->num_agents());
-  const int rows_per_task = std::max(1, (count + unit * tasks - 1) / (unit * tasks)) * unit;
+  const int grain = std::lcm(rows_->grain(), rows_->num_agents());
+  const int rows_per_task = std::max(1, (count + grain * tasks - 1) / (grain * tasks)) * grain;
   job = {this, first, count, rows_per_task, std::move(actions)};
   team_.post(slot, (count + rows_per_task - 1) / rows_per_task, Flight::step, &job);
 }
@@ -314,12 +334,19 @@ nb::ndarray<nb::numpy, std::uint8_t> NativePool::render(int row) const {
   return {rgb, {static_cast<std::size_t>(frame.height), static_cast<std::size_t>(frame.width), 3}, owner};
 }
 
-void NativePool::restore(const ConstArray& bytes) {
+std::vector<int> NativePool::restore(const ConstArray& bytes) {
   require_idle("restore");
-  require_array<std::uint8_t>(bytes, "state", "uint8",
-                              {static_cast<std::size_t>(rows_->num_rows()), rows_->row_bytes()});
-  rows_->load_rows(0, rows_->num_rows(), static_cast<const std::byte*>(bytes.data()));
+  if (out_.obs == nullptr) {
+    throw std::runtime_error("restore: call attach first");
+  }
+  const bool fits = bytes.ndim() == 2 && rows_->fits(bytes.shape(1));
+  const std::size_t row_bytes = fits ? bytes.shape(1) : rows_->row_bytes();
+  require_array<std::uint8_t>(bytes, "state", "uint8", {static_cast<std::size_t>(rows_->num_rows()), row_bytes});
+  const nb::gil_scoped_release released;
+  started_ = false;
+  auto cut = rows_->load_rows(0, rows_->num_rows(), static_cast<const std::byte*>(bytes.data()), row_bytes, out_);
   started_ = true;
+  return cut;
 }
 
 }  // namespace shoal
@@ -357,5 +384,9 @@ void bind_env(nb::module_& module) {
       .def("state", &NativePool::state, "Every row's bytes: uint8 [num_rows, row_bytes].")
       .def("render", &NativePool::render, "row"_a,
            "What a row looks like: uint8 [height, width, 3]. ValueError where the environment has no picture.")
-      .def("restore", &NativePool::restore, "state"_a.noconvert(), "Put back what state() gave; obs is not written.");
+      .def("restart", &NativePool::restart, "seeds"_a.noconvert(), "seeded"_a.noconvert(), "going_on"_a.noconvert(),
+           "Begin a new episode in some rows: seeded, or going on with the row's own generator; writes their obs.")
+      .def("restore", &NativePool::restore, "state"_a.noconvert(),
+           "Put back what state() gave; returns the rows that could not be brought back: they have ended as truncated "
+           "and begun anew. obs is written for those alone.");
 }

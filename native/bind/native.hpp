@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -34,11 +35,13 @@ class NativePool {
   /// In the order of StepOut; the references are kept until the next attach.
   void attach(std::array<Array, 7> arrays);
   void reset(const ConstArray& seeds);
+  /// Begins new episodes in the rows that a flag is set for.
+  void restart(const ConstArray& seeds, const ConstArray& seeded, const ConstArray& going_on);
   void send(int slot, int first, int count, ConstArray actions);
   void recv(int slot);
   [[nodiscard]] nanobind::ndarray<nanobind::numpy, std::uint8_t> state() const;
   [[nodiscard]] nanobind::ndarray<nanobind::numpy, std::uint8_t> render(int row) const;
-  void restore(const ConstArray& bytes);
+  std::vector<int> restore(const ConstArray& bytes);
   /// std::runtime_error when a slot is in flight: its rows are being written.
   void require_idle(const char* what) const;
 

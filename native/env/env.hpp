@@ -20,6 +20,10 @@
 //     void observe(std::span<float, 2> obs) const noexcept;                 // writes the observation
 //   };
 //
+// A step that draws random numbers takes the row's generator too: `step(params, action, Pcg64& rng)`. A state that
+// cannot be copied says `static constexpr bool replayed = true`: to restore it the pool plays its episode again. One
+// whose step takes microseconds says how few rows are worth a thread: `static constexpr int grain = 4` (else 64).
+//
 // Two things may be added. A picture: `static constexpr Frame frame{height, width}` and
 // `void render(const Params&, std::span<std::uint8_t> rgb) const noexcept`. And several agents, of which each owns a
 // row: `static constexpr int num_agents = A`; `step` then takes the actions of all, one after another, in one span and
@@ -34,8 +38,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <map>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <type_traits>
 
@@ -125,7 +131,10 @@ concept HasLimits = requires {
 template <class E>
 concept HasParams = std::is_default_constructible_v<typename E::Params> && requires { E::Params::fields(); };
 template <class E>
-concept HasPlainState = std::is_trivially_copyable_v<E> && std::is_default_constructible_v<E>;
+concept IsReplayed = requires { requires E::replayed; };
+template <class E>
+concept HasSavedState =
+    std::is_default_constructible_v<E> && (std::is_trivially_copyable_v<E> || (IsReplayed<E> && std::movable<E>));
 
 template <class E>
 inline constexpr bool is_discrete = std::same_as<detail::ActionSpace<E>, Discrete>;
@@ -171,7 +180,11 @@ concept HasReset = requires(E env, const typename E::Params& params, Pcg64& rng)
   { env.reset(params, rng) } noexcept -> std::same_as<void>;
 };
 template <class E>
-concept HasStep = requires(E env, const typename E::Params& params, ActionOf<E> action) {
+concept HasRandomStep = requires(E env, const typename E::Params& params, ActionOf<E> action, Pcg64& rng) {
+  { env.step(params, action, rng) } noexcept -> std::same_as<Outcome>;
+};
+template <class E>
+concept HasStep = HasRandomStep<E> || requires(E env, const typename E::Params& params, ActionOf<E> action) {
   { env.step(params, action) } noexcept -> std::same_as<Outcome>;
 };
 template <class E>
@@ -191,10 +204,10 @@ concept StepsAlone = !IsTeam<E> && HasStep<E> && HasObserve<E>;
 template <class E>
 concept StepsTogether = IsTeam<E> && (num_agents_of<E> > 0) && HasTeamStep<E> && HasTeamObserve<E>;
 
-/// An environment: a plain struct that can be reset, stepped and observed.
+/// An environment: a struct that can be reset, stepped and observed.
 template <class E>
 concept Env = HasId<E> && HasObservationSpace<E> && HasActionSpace<E> && HasLimits<E> && HasParams<E> &&
-              HasPlainState<E> && HasReset<E> && (StepsAlone<E> || StepsTogether<E>);
+              HasSavedState<E> && HasReset<E> && (StepsAlone<E> || StepsTogether<E>);
 
 /// Optional: a picture of `frame` pixels, RGB, from the top row down.
 template <class E>
@@ -222,7 +235,9 @@ consteval bool require_env() {
                 "concept shoal::Env: `static constexpr int max_episode_steps` or "
                 "`static constexpr std::optional<double> reward_threshold` is missing");
   static_assert(HasParams<E>, "concept shoal::Env: `Params` with `fields()` is missing (`using Params = NoParams;`)");
-  static_assert(HasPlainState<E>, "concept shoal::Env: the state must be trivially copyable and default constructible");
+  static_assert(HasSavedState<E>,
+                "concept shoal::Env: the state must be default constructible and trivially copyable; one that is not "
+                "trivially copyable needs `static constexpr bool replayed = true`");
   static_assert(HasReset<E>, "concept shoal::Env: `void reset(const Params&, Pcg64&) noexcept` is missing");
   if constexpr (IsTeam<E>) {
     static_assert(num_agents_of<E> > 0, "concept shoal::Env: num_agents must be at least 1");
@@ -252,6 +267,39 @@ consteval bool require_env() {
                   "const std::int64_t*|const float*, const StepOut&) noexcept` is expected");
   }
   return Env<E>;
+}
+
+/// Parameters by name, as users give them; every environment also has `max_episode_steps`.
+using ParamMap = std::map<std::string, double, std::less<>>;
+
+/// What is known of an environment before a row of it exists.
+struct EnvInfo {
+  std::string_view id;
+  std::span<const float> obs_low, obs_high;
+  int num_actions;  ///< 0: the action is a Box
+  std::span<const float> action_low, action_high;
+  int max_episode_steps;  ///< 0: no limit
+  std::optional<double> reward_threshold;
+  ParamMap params;
+  int num_agents = 1;
+};
+
+template <Env E>
+EnvInfo env_info() {
+  EnvInfo info{E::id, E::observation_space.low, E::observation_space.high, 0,  {},
+               {},    E::max_episode_steps,     E::reward_threshold,       {}, static_cast<int>(num_agents_of<E>)};
+  if constexpr (is_discrete<E>) {
+    info.num_actions = E::action_space.n;
+  } else {
+    info.action_low = E::action_space.low;
+    info.action_high = E::action_space.high;
+  }
+  const typename E::Params defaults{};
+  for (const auto& field : E::Params::fields()) {
+    info.params.emplace(field.name, defaults.*field.member);
+  }
+  info.params.emplace("max_episode_steps", E::max_episode_steps);
+  return info;
 }
 
 }  // namespace shoal

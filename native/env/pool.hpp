@@ -14,41 +14,9 @@
 #include <vector>
 
 #include "env/env.hpp"
+#include "env/played.hpp"
 
 namespace shoal {
-
-/// Parameters by name, as users give them; every environment also has `max_episode_steps`.
-using ParamMap = std::map<std::string, double, std::less<>>;
-
-/// What is known of an environment before a row of it exists.
-struct EnvInfo {
-  std::string_view id;
-  std::span<const float> obs_low, obs_high;
-  int num_actions;  ///< 0: the action is a Box
-  std::span<const float> action_low, action_high;
-  int max_episode_steps;  ///< 0: no limit
-  std::optional<double> reward_threshold;
-  ParamMap params;
-  int num_agents = 1;
-};
-
-template <Env E>
-EnvInfo env_info() {
-  EnvInfo info{E::id, E::observation_space.low, E::observation_space.high, 0,  {},
-               {},    E::max_episode_steps,     E::reward_threshold,       {}, static_cast<int>(num_agents_of<E>)};
-  if constexpr (is_discrete<E>) {
-    info.num_actions = E::action_space.n;
-  } else {
-    info.action_low = E::action_space.low;
-    info.action_high = E::action_space.high;
-  }
-  const typename E::Params defaults{};
-  for (const auto& field : E::Params::fields()) {
-    info.params.emplace(field.name, defaults.*field.member);
-  }
-  info.params.emplace("max_episode_steps", E::max_episode_steps);
-  return info;
-}
 
 template <Env E>
 class Pool final : public Rows {
@@ -71,10 +39,18 @@ class Pool final : public Rows {
     for (const auto& [name, value] : params) {
       set(name, value);
     }
+    if constexpr (requires { params_.refusal(); }) {
+      if (const std::string refusal{params_.refusal()}; !refusal.empty()) {
+        throw std::invalid_argument(refusal);
+      }
+    }
     envs_.resize(size / agents);
     rngs_.resize(size / agents);
     tallies_.resize(size);
     lengths_.resize(size);
+    if constexpr (IsReplayed<E>) {
+      played_.resize(size);
+    }
   }
 
   [[nodiscard]] int num_rows() const noexcept override { return static_cast<int>(lengths_.size()); }
@@ -82,6 +58,12 @@ class Pool final : public Rows {
   [[nodiscard]] int obs_size() const noexcept override { return static_cast<int>(obs_size_v); }
   [[nodiscard]] int action_size() const noexcept override { return static_cast<int>(action_size_v); }
   [[nodiscard]] bool discrete() const noexcept override { return is_discrete<E>; }
+  [[nodiscard]] int grain() const noexcept override {
+    if constexpr (requires { E::grain; }) {
+      return E::grain;
+    }
+    return 64;  // whole cache lines of every output
+  }
 
   void reset_rows(int first, std::span<const std::uint64_t> seeds, float* obs) noexcept override {
     for (std::size_t i = 0; i < seeds.size(); i += agents) {
@@ -90,6 +72,8 @@ class Pool final : public Rows {
       begin(row, obs + i * obs_size_v);
     }
   }
+
+  void begin_row(int row, float* obs) noexcept override { begin(static_cast<std::size_t>(row), obs); }
 
   [[nodiscard]] int bad_action(int first, int count, const void* actions) const noexcept override {
     const auto* action = static_cast<const Element*>(actions);
@@ -118,9 +102,27 @@ class Pool final : public Rows {
   }
 
   [[nodiscard]] std::size_t row_bytes() const noexcept override {
+    if constexpr (IsReplayed<E>) {
+      std::size_t most = 0;
+      for (const Played<E>& played : played_) {
+        most = std::max(most, played.num_bytes());
+      }
+      return most;
+    }
     return sizeof(E) + sizeof(Pcg64) + sizeof(double) + sizeof(std::int32_t);
   }
+  [[nodiscard]] bool fits(std::size_t bytes) const noexcept override {
+    return IsReplayed<E> ? bytes >= Played<E>::head_bytes : bytes == row_bytes();
+  }
   void save_rows(int first, int count, std::byte* to) const noexcept override {
+    if constexpr (IsReplayed<E>) {
+      const std::size_t bytes = row_bytes();
+      std::fill_n(to, static_cast<std::size_t>(count) * bytes, std::byte{});
+      for (auto row = static_cast<std::size_t>(first); count > 0; ++row, --count, to += bytes) {
+        played_[row].save(observed(row), tallies_[row], to);
+      }
+      return;
+    }
     for (auto row = static_cast<std::size_t>(first); count > 0; ++row, --count) {
       each_part(*this, row, [&to](const auto& part) {
         std::memcpy(to, &part, sizeof(part));
@@ -129,13 +131,22 @@ class Pool final : public Rows {
     }
   }
   /// Agents of one environment have the same one saved.
-  void load_rows(int first, int count, const std::byte* from) noexcept override {
-    for (auto row = static_cast<std::size_t>(first); count > 0; ++row, --count) {
-      each_part(*this, row, [&from](auto& part) {
-        std::memcpy(&part, from, sizeof(part));
-        from += sizeof(part);
-      });
+  std::vector<int> load_rows(int first, int count, const std::byte* from, std::size_t bytes,
+                             const StepOut& out) override {
+    std::vector<int> cut;
+    for (int row = first; row < first + count; ++row, from += bytes) {
+      if constexpr (IsReplayed<E>) {
+        if (!play_again(static_cast<std::size_t>(row), from, bytes, out)) {
+          cut.push_back(row);
+        }
+      } else {
+        each_part(*this, static_cast<std::size_t>(row), [part_from = from](auto& part) mutable {
+          std::memcpy(&part, part_from, sizeof(part));
+          part_from += sizeof(part);
+        });
+      }
     }
+    return cut;
   }
 
   [[nodiscard]] Frame frame() const noexcept override {
@@ -155,6 +166,42 @@ class Pool final : public Rows {
   static_assert(require_env<E>());
   /// Rows whose inputs and outputs stay in the first-level cache between the passes of a step.
   static constexpr int block_rows = static_cast<int>((256 + agents - 1) / agents * agents);
+
+  typename Played<E>::Obs observed(std::size_t row) const noexcept {
+    typename Played<E>::Obs obs;
+    envs_[row].observe(obs);
+    return obs;
+  }
+
+  /// Brings a saved row back by playing its episode again; where that comes to something else, cuts it: false.
+  bool play_again(std::size_t row, const std::byte* from, std::size_t bytes, const StepOut& out) {
+    typename Played<E>::Obs last, obs;
+    double tally = 0;
+    Played<E> saved;
+    saved.load(from, bytes, last, tally);
+    if (!all_good(saved.actions.data(), saved.num_steps())) {
+      throw std::invalid_argument("saved row " + std::to_string(row) + " holds an action outside the action space");
+    }
+    rngs_[row] = saved.start;
+    begin(row, obs.data());
+    bool ended = false;
+    for (std::size_t i = 0; i < saved.num_steps() && !ended; ++i) {
+      const Outcome outcome = step_one(row, saved.actions.data() + i * action_size_v);
+      tallies_[row] += outcome.reward;
+      lengths_[row] += 1;
+      ended = outcome.terminated;
+    }
+    obs = observed(row);
+    if (!ended && tallies_[row] == tally && std::memcmp(&obs, &last, sizeof(obs)) == 0) {
+      return true;
+    }
+    std::copy(last.begin(), last.end(), out.final_obs + row * obs_size_v);
+    out.truncated[row] = 1;
+    out.episode_return[row] = tally;
+    out.episode_length[row] = static_cast<std::int64_t>(saved.num_steps());
+    begin(row, out.obs + row * obs_size_v);
+    return false;
+  }
 
   template <class Self, class F>
   static void each_part(Self& self, std::size_t row, F&& use) noexcept {
@@ -224,6 +271,10 @@ class Pool final : public Rows {
 
   /// Begins an episode of the environment whose first row is `row`.
   void begin(std::size_t row, float* obs) noexcept {
+    if constexpr (IsReplayed<E>) {
+      static_assert(agents == 1, "an environment of several agents must be trivially copyable");
+      played_[row].begin(rngs_[row]);
+    }
     envs_[row / agents].reset(params_, rngs_[row / agents]);
     observe(row, obs);
     std::fill_n(&tallies_[row], agents, 0);
@@ -254,7 +305,7 @@ class Pool final : public Rows {
       }
     } else {
       for (std::size_t i = 0; i < count; ++i) {
-        const Outcome outcome = step_one(envs_[row + i], actions + i * action_size_v);
+        const Outcome outcome = step_one(row + i, actions + i * action_size_v);
         observe(row + i, out.obs + i * obs_size_v);
         out.reward[i] = outcome.reward;
         out.terminated[i] = static_cast<std::uint8_t>(outcome.terminated);
@@ -275,11 +326,21 @@ class Pool final : public Rows {
     end_episodes(row + i, i, count, out);
   }
 
-  Outcome step_one(E& env, const Element* action) const noexcept {
-    if constexpr (is_discrete<E>) {
-      return env.step(params_, *action);
+  Outcome step_one(std::size_t row, const Element* action) noexcept {
+    if constexpr (IsReplayed<E>) {
+      played_[row].add(action);
+    }
+    const auto given = [action]() -> ActionOf<E> {
+      if constexpr (is_discrete<E>) {
+        return *action;
+      } else {
+        return ActionOf<E>(action, action_size_v);
+      }
+    }();
+    if constexpr (HasRandomStep<E>) {
+      return envs_[row].step(params_, given, rngs_[row]);
     } else {
-      return env.step(params_, std::span<const Element, action_size_v>(action, action_size_v));
+      return envs_[row].step(params_, given);
     }
   }
 
@@ -317,6 +378,7 @@ class Pool final : public Rows {
   std::vector<Pcg64> rngs_;
   std::vector<double> tallies_;        ///< rewards since the episode's start
   std::vector<std::int32_t> lengths_;  ///< steps since the episode's start
+  std::vector<Played<E>> played_;      ///< empty where states are copied
 };
 
 }  // namespace shoal

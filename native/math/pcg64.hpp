@@ -58,6 +58,9 @@ class SeedSequence {
 struct Pcg64 {
   uint128 state = 0;
   uint128 increment = 1;
+  /// The upper half of the last 64 bits that were drawn for a 32-bit word, until the next such word takes it.
+  std::uint64_t half = 0;
+  std::uint64_t has_half = 0;
 
   Pcg64() = default;
   explicit constexpr Pcg64(std::uint64_t seed) noexcept {
@@ -72,10 +75,31 @@ struct Pcg64 {
     const auto high = static_cast<std::uint64_t>(state >> 64);
     return std::rotr(high ^ static_cast<std::uint64_t>(state), static_cast<int>(high >> 58));
   }
+  constexpr std::uint32_t next_u32() noexcept {
+    has_half ^= 1;
+    if (has_half == 0) {
+      return static_cast<std::uint32_t>(half);
+    }
+    const std::uint64_t word = next_u64();
+    half = word >> 32;
+    return static_cast<std::uint32_t>(word);
+  }
   /// A multiple of 2^-53 in [0, 1).
   constexpr double next_double() noexcept { return static_cast<double>(next_u64() >> 11) * 0x1p-53; }
   /// Generator.uniform(low, high).
   constexpr double uniform(double low, double high) noexcept { return low + (high - low) * next_double(); }
+  /// Generator.integers(low, high), the upper end excluded, for a range below 2^32 (Lemire 2019).
+  constexpr std::int64_t integer(std::int64_t low, std::int64_t high) noexcept {
+    const auto range = static_cast<std::uint32_t>(high - low);
+    std::uint64_t product = std::uint64_t{next_u32()} * range;
+    if (static_cast<std::uint32_t>(product) < range) {
+      const std::uint32_t least = -range % range;
+      while (static_cast<std::uint32_t>(product) < least) {
+        product = std::uint64_t{next_u32()} * range;
+      }
+    }
+    return low + static_cast<std::int64_t>(product >> 32);
+  }
 
  private:
   constexpr void advance() noexcept {

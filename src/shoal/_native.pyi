@@ -62,8 +62,15 @@ class Pool:
         What a row looks like: uint8 [height, width, 3]. ValueError where the environment has no picture.
         """
 
-    def restore(self, state: Annotated[NDArray, dict(device='cpu', writable=False)]) -> None:
-        """Put back what state() gave; obs is not written."""
+    def restart(self, seeds: Annotated[NDArray, dict(device='cpu', writable=False)], seeded: Annotated[NDArray, dict(device='cpu', writable=False)], going_on: Annotated[NDArray, dict(device='cpu', writable=False)]) -> None:
+        """
+        Begin a new episode in some rows: seeded, or going on with the row's own generator; writes their obs.
+        """
+
+    def restore(self, state: Annotated[NDArray, dict(device='cpu', writable=False)]) -> list[int]:
+        """
+        Put back what state() gave; returns the rows that could not be brought back: they have ended as truncated and begun anew. obs is written for those alone.
+        """
 
 def gather(seen: list, rewards: list, obs: NDArray, reward: NDArray[numpy.float64]) -> bool:
     """

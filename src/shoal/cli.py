@@ -363,7 +363,7 @@ def _envs(arguments: list[str]) -> int:
     print("native (C++):")
     for name in native.ids():
         print(f"  {name}")
-    print("any other Gymnasium id, or package.module:function, runs on the backend serial, e.g. LunarLander-v3")
+    print("any other Gymnasium id, or package.module:function, runs on the backend serial, e.g. Blackjack-v1")
     return 0
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from shoal.envs import native
 from shoal.envs.crew import Workers
 from shoal.envs.make import make
 from shoal.envs.vec_env import VecEnv
@@ -37,6 +38,9 @@ def registered(name: str, env_id: str, backend: str, max_episode_steps: int) -> 
     )
 
 
+# Time limits under which random actions end some episodes before it and some by it.
+LANDERS = {"LunarLander-v3": 80, "LunarLanderContinuous-v3": 110}
+
 BACKENDS = [
     registered("native-CartPole", "CartPole-v1", "native", 25),
     registered("native-Pendulum", "Pendulum-v1", "native", 25),
@@ -47,6 +51,7 @@ BACKENDS = [
         ),
         lambda: SlowSnake(size=4, patience=6, max_episode_steps=8),
     ),
+    *(registered(f"native-{name}", name, "native", limit) for name, limit in LANDERS.items() if name in native.ids()),
     registered("serial-CartPole", "CartPole-v1", "serial", 25),
     registered("serial-LunarLander", "LunarLander-v3", "serial", 80),
     Backend("serial-discrete-obs", lambda n: make(Corridor, n), Corridor, truncates=False),

@@ -95,6 +95,17 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "total_timesteps": 3_000_000,
             "network": {"activation": "relu"},
         },
+        "shoal/Snake-v0": {
+            "num_envs": 64,
+            "num_steps": 128,
+            "num_minibatches": 8,
+            "update_epochs": 4,
+            "learning_rate": 1e-3,
+            "anneal": "linear",
+            "gamma": 0.98,
+            "ent_coef": 0.003,
+            "total_timesteps": 3_000_000,
+        },
     },
     "a2c": {
         "paac": {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import warnings
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from shoal.envs.crew import Workers
 
 BACKENDS = ("native", "serial", "workers")
+# Built in where Box2D's sources were there at the build.
+_ON_BOX2D = ("LunarLander-v3", "LunarLanderContinuous-v3")
+_LACK = "was built without the sources of Box2D: `make setup` fetches them, a bare `make` then builds it in"
 # Keywords of `gymnasium.make` itself, which an environment's constructor need not know.
 _MAKE_KEYWORDS = ("max_episode_steps", "disable_env_checker", "render_mode")
 
@@ -55,6 +59,11 @@ def make(
     if num_envs < 1 or num_threads < 1:
         raise ConfigError(f"num_envs and num_threads must be at least 1, got {num_envs} and {num_threads}")
     built_in = isinstance(env, str) and env in native.ids()
+    if not built_in and env in _ON_BOX2D:
+        if backend == "native":
+            raise ConfigError(f"the native {env} {_LACK}; backend='serial' runs Gymnasium's own")
+        if backend == "auto":
+            warnings.warn(f"the native {env} {_LACK}; Gymnasium's own runs instead", stacklevel=2)
     if backend == "native" and not built_in:
         hint = _near(env, native.ids()) if isinstance(env, str) else ""
         raise ConfigError(

@@ -96,20 +96,11 @@ class NativeEnv:
             seeds = [int(fresh[row]) if seed is None else seed for row, seed in enumerate(seeds)]
         self._drain()
         seeded = rows & np.array([seed is not None for seed in seeds])
-        begun = row_seeds([seed or 0 for seed in seeds], self.num_rows)
-        if not seeded.all():
-            state, obs = self.pool.state(), self.obs.copy()
-            if seeded.any():
-                self.pool.reset(np.array(begun, np.uint64))
-                state[seeded], obs[seeded] = self.pool.state()[seeded], self.obs[seeded]
-            going_on = rows & ~seeded & ~held
-            if going_on.any():
-                next_state, next_obs = self._next_episodes(state)
-                state[going_on], obs[going_on] = next_state[going_on], next_obs[going_on]
-            self.pool.restore(state)
-            self.obs[:] = obs
+        begun = np.array(row_seeds([seed or 0 for seed in seeds], self.num_rows), np.uint64)
+        if seeded.all():
+            self.pool.reset(begun)
         else:
-            self.pool.reset(np.array(begun, np.uint64))
+            self.pool.restart(begun, seeded, rows & ~seeded & ~held)
         self._begin()
 
     def recv(self) -> Ready:
@@ -132,20 +123,24 @@ class NativeEnv:
         self._slots.append(slot)
 
     def state(self) -> dict[str, Any]:
-        """The rows' structs as bytes, and the observations not yet acted on."""
+        """The rows' structs, or what they are played again from, as bytes; and the observations not yet acted on."""
         self._in_flight.quiet()
         return {"rows": self.pool.state(), "obs": self.obs.copy()}
 
     def restore(self, state: dict[str, Any]) -> list[str]:
-        """Continues from `state` exactly."""
+        """Continues from `state` exactly; a row that is played again and comes out different is cut and said so."""
         self._drain()
+        self.out.clear()
         try:
-            self.pool.restore(np.ascontiguousarray(state["rows"]))
+            cut = self.pool.restore(np.ascontiguousarray(state["rows"]))
         except ValueError as error:
+            self._in_flight.stop()
             raise ConfigError(f"{self.spec.env_id}: the saved rows do not fit: {error}") from error
-        self.obs[:] = state["obs"]
-        self._begin()
-        return []
+        kept = np.setdiff1d(np.arange(self.num_rows), cut)
+        self.obs[kept] = state["obs"][kept]
+        self._in_flight.begin()
+        why = "did not come back to its saved observation and return; its episode is cut as truncated"
+        return [f"{self.spec.env_id}: row {row} {why}" for row in cut]
 
     def render(self, row: int) -> NDArray[np.uint8]:
         """What a row looks like: RGB [height, width, 3]. ConfigError where the environment has no picture."""
@@ -159,23 +154,6 @@ class NativeEnv:
         """Waits for the rows under way."""
         self._drain()
         self._in_flight.stop("the environment is closed")
-
-    def _next_episodes(self, state: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Every row of `state` after one reset from its own generator, and the first observations.
-
-        In a pool with a time limit of one step, any step ends the episode and begins the next one.
-        """
-        settings = {**self._params, "max_episode_steps": 1}
-        num_envs = self.num_rows // self.spec.num_agents
-        once = NativeEnv(self.spec.env_id, num_envs, num_threads=1, env_kwargs=settings)
-        once.pool.restore(state)
-        leaf = self.spec.action.single
-        action = np.zeros((self.num_rows, *leaf.shape), leaf.dtype)
-        if isinstance(self.spec.action_space, spaces.Box):
-            np.clip(action, self.spec.action_space.low, self.spec.action_space.high, out=action)
-        once.pool.send(0, 0, self.num_rows, action)
-        once.pool.recv(0)
-        return once.pool.state(), once.obs
 
     def _begin(self) -> None:
         self.out.clear()

@@ -1,0 +1,73 @@
+"""Fetches the sources of Box2D 2.3 that LunarLander is built on: run by `make setup`; without them it is not built in.
+
+They come in the source package of box2d-py, whose checksum pip compares before it opens it.
+"""
+
+import argparse
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+PACKAGE = "box2d-py-2.3.8"
+REQUIREMENT = "box2d-py==2.3.8 --hash=sha256:bdacfbbc56079bb317548efe49d3d5a86646885cc27f4a2ee97e4b2960921ab7"
+PIP = ("-m", "pip", "--disable-pip-version-check", "-qq", "download", "--retries", "2", "--timeout", "30")
+SOURCE_ONLY = ("--no-deps", "--no-binary", ":all:", "--no-build-isolation")
+# The one change: where the joints are a lander's, native/box2d/settle.cpp does the velocity iterations, bit for bit.
+ISLAND = Path("Box2D/Dynamics/b2Island.cpp")
+LOOP = "for (int32 i = 0; i < step.velocityIterations; ++i)"
+SETTLED = "shoal::settle(m_joints, m_jointCount, contactSolver, solverData)"
+NOTE = "/* Altered by shoal: the marked line starts its loop after the iterations that settle() has done. */\n"
+LACK = "LunarLander is not built in, Gymnasium's own runs instead; to try again: rm .venv/.box2d && make"
+
+
+def download(folder: Path) -> Path:
+    """The source package in `folder`; CalledProcessError with pip's output where it cannot be had or is another."""
+    wanted = folder / "requirements.txt"
+    wanted.write_text(REQUIREMENT + "\n", encoding="utf-8")
+    command = [sys.executable, *PIP, *SOURCE_ONLY, "--require-hashes", "-r", str(wanted), "-d", str(folder)]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    return folder / f"{PACKAGE}.tar.gz"
+
+
+def unpack(package: Path, target: Path) -> None:
+    """Writes Box2D's headers, sources and licence into `target`."""
+    with tarfile.open(package) as archive:
+        for member in archive.getmembers():
+            path = Path(member.name).relative_to(PACKAGE)
+            wanted = path.name == "LICENSE" or (path.parts[:1] == ("Box2D",) and path.suffix in (".h", ".cpp"))
+            content = archive.extractfile(member) if wanted else None
+            if content is not None:
+                (target / path).parent.mkdir(parents=True, exist_ok=True)
+                (target / path).write_bytes(content.read())
+
+
+def alter(source: str) -> str:
+    """b2Island.cpp with the change, marked as its licence asks."""
+    if source.count(LOOP) != 1:
+        raise ValueError(f"{ISLAND} has another form")
+    line = LOOP.replace("i = 0", f"i = {SETTLED}") + " /* altered by shoal */"
+    return NOTE + '#include "box2d/settle.hpp"\n' + source.replace(LOOP, line)
+
+
+def fetch(target: Path) -> str:
+    """Fills `target`; returns what went wrong, or nothing. What an earlier run fetched stays where it fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            unpack(download(Path(folder)), target)
+            (target / ISLAND).write_text(alter((target / ISLAND).read_text(encoding="utf-8")), encoding="utf-8")
+        except subprocess.CalledProcessError as error:
+            return f"the source package of Box2D could not be fetched: {error.stderr.strip()[-300:]}"
+        except (OSError, tarfile.TarError, ValueError) as error:
+            return f"the source package of Box2D could not be unpacked: {error}"
+    return ""
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where the package's folder is made")
+    arguments = parser.parse_args()
+    problem = fetch(arguments.folder / PACKAGE)
+    if problem and not (arguments.folder / PACKAGE / ISLAND).exists():
+        print(f"{problem}\n{LACK}")
