@@ -72,7 +72,7 @@ def fly(policy: Path | None, *, num_threads: int, seconds: float) -> dict[str, A
 
 def fly_envpool(task: str, policy: Path | None, *, seconds: float) -> dict[str, Any]:
     """The same of EnvPool; RuntimeError where it cannot run here."""
-    record = measure("envpool", task, seconds=seconds, **({} if policy is None else {"policy": str(policy)}))
+    record = measure("envpool", task, seconds=seconds, policy="" if policy is None else str(policy))
     if record["status"] != "ok":
         raise RuntimeError(f"EnvPool: {record['status']}: {record['error']}")
     return record

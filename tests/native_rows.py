@@ -52,5 +52,6 @@ def native_rows(env_id: str, num_rows: int, *, num_threads: int = 1, **params: f
         rows.final_obs,
         rows.episode_return,
         rows.episode_length,
+        np.zeros((num_rows, 0)),
     )
     return rows

@@ -208,6 +208,7 @@ def test_rows_outside_the_pool_are_refused(slot: int, first: int, count: int) ->
 def test_arrays_of_another_form_are_refused() -> None:
     rows = native_rows("CartPole-v1", 4)
     rest = (rows.reward, rows.terminated, rows.truncated, rows.final_obs, rows.episode_return, rows.episode_length)
+    rest += (np.zeros((4, 0)),)
     with pytest.raises(ValueError, match=r"obs must have shape \(4,4,\), not \(4,3,\)"):
         rows.pool.attach(np.zeros((4, 3), np.float32), *rest)
     with pytest.raises(ValueError, match="obs must be a float32 array"):

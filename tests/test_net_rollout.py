@@ -43,6 +43,7 @@ def make_world(env: str, rows: int, params: dict[str, float] | None = None) -> W
         "final_obs": np.zeros((rows, size), np.float32),
         "episode_return": np.zeros(rows),
         "episode_length": np.zeros(rows, np.int64),
+        "drawn": np.zeros((rows, 0)),
     }
     pool.attach(**arrays)
     pool.reset(np.arange(rows, dtype=np.uint64) + np.uint64(50))
@@ -64,6 +65,7 @@ def make_slab(world: World, shape: Shape, steps: int) -> Arrays:
         "final_obs": np.zeros((steps * rows, size), np.float32),
         "episode_return": np.zeros((steps, rows)),
         "episode_length": np.zeros((steps, rows), np.int64),
+        "drawn": np.zeros((steps, rows, 0)),
     }
 
 

@@ -96,6 +96,24 @@ def test_killed_and_resumed_equals_uninterrupted(
     assert metrics_sha256(whole / env / algo / "run") == metrics_sha256(killed / env / algo / "run")
 
 
+@pytest.mark.parametrize("env", ["Pendulum-v1", "LunarLander-v3"])
+def test_shaped_and_randomised_runs_resume_too(env: str, tmp_path: Path) -> None:
+    """Draws, a range that widens, sticky actions and stacks go on where they were."""
+    name = "g" if env == "Pendulum-v1" else "gravity"
+    settings: dict[str, Any] = {"seed": 5, "num_minibatches": 2, "update_epochs": 2} | LANDER
+    settings |= {"env_kwargs": {name: "uniform:-12,-8 from -10 over 3000"}}
+    settings |= {"shaping": {"frame_stack": 2, "sticky_actions": 0.2, "reward_clip": [-1.0, 1.0]}}
+    settings["shaping"]["max_episode_steps"] = 50
+    task = {"env": env, "settings": settings, "network": {"hidden": [16]}, "die_at": -1, "resume": False}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run_child(task | {"settings": settings | {"run_dir": str(whole)}}) == 0
+    assert run_child(task | {"settings": settings | {"run_dir": str(killed)}, "die_at": 17}) == -9
+    run = killed / env / "ppo" / "run"
+    assert run_child(task | {"path": str(run), "resume": True}) == 0
+    assert weights_sha256(whole / env / "ppo" / "run") == weights_sha256(run)
+    assert metrics_sha256(whole / env / "ppo" / "run") == metrics_sha256(run)
+
+
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
 def test_threads_change_no_bit(algo: str, tmp_path: Path) -> None:
     """The weights after training with 1 and with 2 pool threads have one sha256."""

@@ -9,6 +9,8 @@ import pytest
 import shoal
 from shoal.envs.make import make
 from shoal.envs.native import NativeEnv
+from shoal.envs.randomise import Choice, Uniform
+from shoal.envs.shaping import Shaping
 from shoal.nets.acting import Acting
 from shoal.nets.policy import Network, make_policy
 from shoal.stream.rollouts import rollouts
@@ -122,3 +124,40 @@ def test_blocks_that_cut_environments_choose_the_same_actions() -> None:
     assert seen[0].action.tolist() == seen[1].action.tolist()
     assert seen[0].reward.tolist() == seen[1].reward.tolist()
     assert np.abs((seen[0].value - seen[1].value).numpy()).max() < 1e-5
+
+
+def test_teams_and_drawn_parameters() -> None:
+    """Pursuit has no parameter to draw; a world refuses draws beyond what the parameter may be."""
+    with pytest.raises(ConfigError, match="size must be a whole number between 2 and 6, not 9"):
+        NativeEnv(
+            "shoal/Snake-v0", 1, num_threads=1, env_kwargs={}, ranges={"size": Choice((2.0, 9.0))}, shaping=Shaping()
+        )
+    with pytest.raises(ConfigError, match="size is a whole number: draw it by choice"):
+        NativeEnv("shoal/Snake-v0", 1, num_threads=1, env_kwargs={}, ranges={"size": Uniform(2, 6)}, shaping=Shaping())
+
+
+def test_a_team_behind_shaping() -> None:
+    """Stacks are of each agent's own observations; rewards are scaled for all, returns are not."""
+    env, plain = (
+        make("shoal/Pursuit-v0", 3, shaping=Shaping(frame_stack=2, reward_scale=2.0)),
+        make("shoal/Pursuit-v0", 3),
+    )
+    before: Any = None
+    for each in (env, plain):
+        each.reset(2)
+        each.recv()
+    rng = np.random.default_rng(1)
+    for _ in range(150):
+        actions = rng.integers(0, 5, 12)
+        env.send(slice(0, 12), actions)
+        plain.send(slice(0, 12), actions)
+        stacked, one = env.recv(), plain.recv()
+        assert (stacked.obs[:, 15:] == one.obs).all()
+        ended = one.terminated | one.truncated
+        if before is not None:
+            assert (stacked.obs[~ended, :15] == before[~ended]).all()
+        assert (stacked.reward == 2 * one.reward).all()
+        assert (stacked.episode_return[ended] == one.episode_return[ended]).all()
+        before = one.obs.copy()
+    assert isinstance(env, NativeEnv)
+    assert env.render(0).shape == (96, 96, 3)

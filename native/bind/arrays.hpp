@@ -21,6 +21,7 @@ constexpr const char* dtype_name() {
   if constexpr (std::is_same_v<T, float>) return "float32";
   if constexpr (std::is_same_v<T, double>) return "float64";
   if constexpr (std::is_same_v<T, std::int64_t>) return "int64";
+  if constexpr (std::is_same_v<T, std::uint64_t>) return "uint64";
   if constexpr (std::is_same_v<T, std::int32_t>) return "int32";
   return "uint8 or bool";
 }
@@ -37,7 +38,7 @@ template <class Array>
 bool is_contiguous(const Array& array) {
   std::int64_t expected = 1;
   for (std::size_t i = array.ndim(); i-- > 0;) {
-    if (array.shape(i) != 1 && array.stride(i) != expected) return false;
+    if (array.size() != 0 && array.shape(i) != 1 && array.stride(i) != expected) return false;
     expected *= static_cast<std::int64_t>(array.shape(i));
   }
   return true;

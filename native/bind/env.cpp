@@ -8,8 +8,11 @@
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include "bind/draws.hpp"
+#include "bind/given.hpp"
 #include "bind/native.hpp"
 #include "environment_headers.inc"
 
@@ -22,15 +25,15 @@ namespace {
 /// One environment of the build.
 struct Entry {
   EnvInfo (*info)();
-  std::unique_ptr<Rows> (*make)(int num_rows, const ParamMap& params);
+  std::unique_ptr<Rows> (*make)(int num_rows, const ParamMap& params, const std::vector<Draw>& draws);
 };
 
 template <class E>
 constexpr Entry entry_of() {
   static_assert(require_env<E>());
   return {[] { return env_info<E>(); },
-          [](int num_rows, const ParamMap& params) -> std::unique_ptr<Rows> {
-            return std::make_unique<Pool<E>>(num_rows, params);
+          [](int num_rows, const ParamMap& params, const std::vector<Draw>& draws) -> std::unique_ptr<Rows> {
+            return std::make_unique<Pool<E>>(num_rows, params, draws);
           }};
 }
 
@@ -94,78 +97,46 @@ nb::dict info_dict(std::string_view id) {
   return dict;
 }
 
-template <class Array>
-bool is_contiguous(const Array& array) {
-  std::int64_t expected = 1;
-  for (std::size_t i = array.ndim(); i-- > 0;) {
-    if (array.shape(i) != 1 && array.stride(i) != expected) {
-      return false;
-    }
-    expected *= static_cast<std::int64_t>(array.shape(i));
-  }
-  return true;
-}
-
-std::string shape_text(const std::vector<std::size_t>& shape) {
-  std::string text = "(";
-  for (const std::size_t size : shape) {
-    text += std::to_string(size) + ",";
-  }
-  return text + ")";
-}
-
-/// ValueError unless the array is contiguous, of this shape and of type T.
-template <class T, class Array>
-void require_array(const Array& array, const char* name, const char* dtype, const std::vector<std::size_t>& shape) {
-  std::vector<std::size_t> given;
-  for (std::size_t i = 0; i < array.ndim(); ++i) {
-    given.push_back(array.shape(i));
-  }
-  const bool flag = std::is_same_v<T, std::uint8_t> && array.dtype() == nb::dtype<bool>();
-  if (array.dtype() != nb::dtype<T>() && !flag) {
-    throw std::invalid_argument(std::string(name) + " must be a " + dtype + " array");
-  }
-  if (given != shape) {
-    throw std::invalid_argument(std::string(name) + " must have shape " + shape_text(shape) + ", not " +
-                                shape_text(given));
-  }
-  if (!is_contiguous(array)) {
-    throw std::invalid_argument(std::string(name) + " must be contiguous");
-  }
-}
-
 template <class T>
 T* writable(const NativePool::Array& array, const char* name, const char* dtype, std::vector<std::size_t> shape) {
   require_array<T>(array, name, dtype, shape);
   return static_cast<T*>(array.data());
 }
 
-StepOut out_from(const StepOut& out, int row, int obs_size) {
+StepOut out_from(const StepOut& out, int row, int obs_size, int num_drawn) {
   const std::ptrdiff_t i = row;
-  return {out.obs + i * obs_size,       out.reward + i,         out.terminated + i,    out.truncated + i,
-          out.final_obs + i * obs_size, out.episode_return + i, out.episode_length + i};
+  return {out.obs + i * obs_size,       out.reward + i,         out.terminated + i,     out.truncated + i,
+          out.final_obs + i * obs_size, out.episode_return + i, out.episode_length + i, out.drawn + i * num_drawn};
 }
 
 }  // namespace
 
-std::unique_ptr<Rows> make_rows(std::string_view id, int num_rows, const ParamMap& params) {
-  return find_entry(id).make(num_rows, params);
+std::unique_ptr<Rows> make_rows(std::string_view id, int num_rows, const ParamMap& params,
+                                const std::vector<Draw>& draws) {
+  return find_entry(id).make(num_rows, params, draws);
 }
 
-NativePool::NativePool(std::string_view id, int num_rows, int num_threads, const ParamMap& params)
-    : rows_(make_rows(id, num_rows, params)), team_(num_threads) {}
+NativePool::NativePool(std::string_view id, int num_rows, int num_threads, const ParamMap& params,
+                       const std::vector<Draw>& draws, const Shaping& shaping)
+    : rows_(make_rows(id, num_rows, params, draws)), team_(num_threads) {
+  if (!shaping.plain()) {
+    rows_ = std::make_unique<Shaped>(std::move(rows_), shaping);
+  }
+}
 
-void NativePool::attach(std::array<Array, 7> arrays) {
+void NativePool::attach(std::array<Array, 8> arrays) {
   require_idle("attach");
   const auto rows = static_cast<std::size_t>(rows_->num_rows());
   const auto obs_size = static_cast<std::size_t>(rows_->obs_size());
-  const StepOut out{writable<float>(arrays[0], "obs", "float32", {rows, obs_size}),
-                    writable<double>(arrays[1], "reward", "float64", {rows}),
-                    writable<std::uint8_t>(arrays[2], "terminated", "uint8 or bool", {rows}),
-                    writable<std::uint8_t>(arrays[3], "truncated", "uint8 or bool", {rows}),
-                    writable<float>(arrays[4], "final_obs", "float32", {rows, obs_size}),
-                    writable<double>(arrays[5], "episode_return", "float64", {rows}),
-                    writable<std::int64_t>(arrays[6], "episode_length", "int64", {rows})};
+  const StepOut out{
+      writable<float>(arrays[0], "obs", "float32", {rows, obs_size}),
+      writable<double>(arrays[1], "reward", "float64", {rows}),
+      writable<std::uint8_t>(arrays[2], "terminated", "uint8 or bool", {rows}),
+      writable<std::uint8_t>(arrays[3], "truncated", "uint8 or bool", {rows}),
+      writable<float>(arrays[4], "final_obs", "float32", {rows, obs_size}),
+      writable<double>(arrays[5], "episode_return", "float64", {rows}),
+      writable<std::int64_t>(arrays[6], "episode_length", "int64", {rows}),
+      writable<double>(arrays[7], "drawn", "float64", {rows, static_cast<std::size_t>(rows_->num_drawn())})};
   out_ = out;
   arrays_ = std::move(arrays);
 }
@@ -196,13 +167,15 @@ void NativePool::restart(const ConstArray& seeds, const ConstArray& seeded, cons
   if (!started_) {
     throw std::runtime_error("restart: call reset first");
   }
+  if (rows_->num_agents() > 1) {
+    throw std::runtime_error("restart: environments of several agents are only reset all at once");
+  }
   const auto rows = static_cast<std::size_t>(rows_->num_rows());
   require_array<std::uint64_t>(seeds, "seeds", "uint64", {rows});
   require_array<std::uint8_t>(seeded, "seeded", "uint8 or bool", {rows});
   require_array<std::uint8_t>(going_on, "going_on", "uint8 or bool", {rows});
-  // The first agent of an environment decides for all.
-  for (int row = 0; row < rows_->num_rows(); row += rows_->num_agents()) {
-    float* obs = out_from(out_, row, rows_->obs_size()).obs;
+  for (int row = 0; row < rows_->num_rows(); ++row) {
+    float* obs = out_from(out_, row, rows_->obs_size(), rows_->num_drawn()).obs;
     if (static_cast<const std::uint8_t*>(seeded.data())[row] != 0) {
       rows_->reset_rows(row, {static_cast<const std::uint64_t*>(seeds.data()) + row, 1}, obs);
     } else if (static_cast<const std::uint8_t*>(going_on.data())[row] != 0) {
@@ -276,7 +249,7 @@ void NativePool::Flight::step(void* self, int task) noexcept {
   const auto* actions = static_cast<const std::byte*>(flight.actions.data()) +
                         static_cast<std::size_t>(done) * static_cast<std::size_t>(rows.action_size()) * bytes;
   rows.step_rows(first, std::min(flight.rows_per_task, flight.count - done), actions,
-                 out_from(flight.pool->out_, first, rows.obs_size()));
+                 out_from(flight.pool->out_, first, rows.obs_size(), rows.num_drawn()));
 }
 
 void NativePool::send(int slot, int first, int count, ConstArray actions) {
@@ -357,8 +330,19 @@ void bind_env(nb::module_& module) {
   module.def("env_info", &shoal::info_dict, "id"_a,
              "What is known of a native environment: spaces, limits, parameters with their defaults.");
   nb::class_<NativePool>(module, "Pool", "Rows of one native environment, stepped in place by a team of threads.")
-      .def(nb::init<std::string_view, int, int, const shoal::ParamMap&>(), "id"_a, "num_rows"_a, "num_threads"_a,
-           "params"_a)
+      .def(
+          "__init__",
+          [](NativePool* self, std::string_view id, int num_rows, int num_threads, const shoal::ParamMap& params,
+             const std::vector<shoal::GivenDraw>& draws, int frame_stack, double sticky_actions, double reward_scale,
+             double reward_low, double reward_high, bool reward_sign) {
+            const shoal::Shaping shaping{frame_stack, sticky_actions, reward_scale,
+                                         reward_low,  reward_high,    reward_sign};
+            new (self) NativePool(id, num_rows, num_threads, params, shoal::read_draws(draws), shaping);
+          },
+          "id"_a, "num_rows"_a, "num_threads"_a, "params"_a, "draws"_a = std::vector<shoal::GivenDraw>(), nb::kw_only(),
+          "frame_stack"_a = 1, "sticky_actions"_a = 0.0, "reward_scale"_a = 1.0,
+          "reward_low"_a = -std::numeric_limits<double>::infinity(),
+          "reward_high"_a = std::numeric_limits<double>::infinity(), "reward_sign"_a = false)
       .def_prop_ro("num_rows", [](const NativePool& pool) { return pool.rows().num_rows(); })
       .def_prop_ro("obs_size", [](const NativePool& pool) { return pool.rows().obs_size(); })
       .def_prop_ro("action_size", [](const NativePool& pool) { return pool.rows().action_size(); })
@@ -369,13 +353,13 @@ void bind_env(nb::module_& module) {
           "attach",
           [](NativePool& pool, NativePool::Array obs, NativePool::Array reward, NativePool::Array terminated,
              NativePool::Array truncated, NativePool::Array final_obs, NativePool::Array episode_return,
-             NativePool::Array episode_length) {
+             NativePool::Array episode_length, NativePool::Array drawn) {
             pool.attach({std::move(obs), std::move(reward), std::move(terminated), std::move(truncated),
-                         std::move(final_obs), std::move(episode_return), std::move(episode_length)});
+                         std::move(final_obs), std::move(episode_return), std::move(episode_length), std::move(drawn)});
           },
           "obs"_a.noconvert(), "reward"_a.noconvert(), "terminated"_a.noconvert(), "truncated"_a.noconvert(),
           "final_obs"_a.noconvert(), "episode_return"_a.noconvert(), "episode_length"_a.noconvert(),
-          "Keep these arrays and write every step to them.")
+          "drawn"_a.noconvert(), "Keep these arrays and write every step to them.")
       .def("reset", &NativePool::reset, "seeds"_a.noconvert(), "Seed and reset every row; writes obs.")
       .def(
           "send", &NativePool::send, "slot"_a, "first"_a, "count"_a, "actions"_a.noconvert(),

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "bind/arrays.hpp"
+#include "env/shaped.hpp"
 #include "math/philox.hpp"
 #include "math/scan.hpp"
 
@@ -130,11 +131,26 @@ void bind_n_step(const ArrayIn& reward, const ArrayIn& next_value, const ArrayIn
   }
 }
 
+/// Which rows stick to their previous action: bool [rows], of each one's seed and steps since.
+nb::ndarray<nb::numpy, bool> sticky_rows(const ArrayIn& seeds, const ArrayIn& steps, double probability) {
+  const std::size_t rows = seeds.ndim() == 1 ? seeds.shape(0) : 0;
+  const std::uint64_t* seed = numbers<std::uint64_t>(seeds, "seeds", {rows});
+  const std::int64_t* step = numbers<std::int64_t>(steps, "steps", {rows});
+  auto* data = new bool[rows];
+  const nb::capsule owner(data, [](void* held) noexcept { delete[] static_cast<bool*>(held); });
+  for (std::size_t i = 0; i < rows; ++i) {
+    data[i] = sticks(seed[i], step[i], probability);
+  }
+  return {data, {rows}, owner};
+}
+
 }  // namespace
 }  // namespace shoal
 
 void bind_math(nb::module_& module) {
   using shoal::ArrayIn;
+  module.def("sticky_rows", &shoal::sticky_rows, "seeds"_a.noconvert(), "steps"_a.noconvert(), "probability"_a,
+             "Which rows stick to their previous action: of the seed of each and its steps since.");
   module.def(
       "philox_uniform",
       [](std::uint64_t seed, std::uint32_t stream, const ArrayIn& rows, const ArrayIn& steps, std::size_t size) {

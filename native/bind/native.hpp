@@ -12,12 +12,14 @@
 #include <nanobind/ndarray.h>
 
 #include "env/pool.hpp"
+#include "env/shaped.hpp"
 #include "memory/sync.hpp"
 
 namespace shoal {
 
 /// Rows of the environment `id`; std::invalid_argument for an unknown id (with the known ones) or bad parameters.
-std::unique_ptr<Rows> make_rows(std::string_view id, int num_rows, const ParamMap& params);
+std::unique_ptr<Rows> make_rows(std::string_view id, int num_rows, const ParamMap& params,
+                                const std::vector<Draw>& draws);
 
 /// `_native.Pool`: rows, the team that steps them and the arrays that the steps write to.
 class NativePool {
@@ -25,7 +27,8 @@ class NativePool {
   using Array = nanobind::ndarray<nanobind::device::cpu>;
   using ConstArray = nanobind::ndarray<nanobind::ro, nanobind::device::cpu>;
 
-  NativePool(std::string_view id, int num_rows, int num_threads, const ParamMap& params);
+  NativePool(std::string_view id, int num_rows, int num_threads, const ParamMap& params, const std::vector<Draw>& draws,
+             const Shaping& shaping);
 
   [[nodiscard]] Rows& rows() noexcept { return *rows_; }
   [[nodiscard]] const Rows& rows() const noexcept { return *rows_; }
@@ -33,7 +36,7 @@ class NativePool {
   [[nodiscard]] int num_threads() const noexcept { return team_.num_threads(); }
 
   /// In the order of StepOut; the references are kept until the next attach.
-  void attach(std::array<Array, 7> arrays);
+  void attach(std::array<Array, 8> arrays);
   void reset(const ConstArray& seeds);
   /// Begins new episodes in the rows that a flag is set for.
   void restart(const ConstArray& seeds, const ConstArray& seeded, const ConstArray& going_on);
@@ -61,7 +64,7 @@ class NativePool {
   void check_actions(int first, int count, const ConstArray& actions) const;
 
   std::unique_ptr<Rows> rows_;
-  std::array<Array, 7> arrays_;
+  std::array<Array, 8> arrays_;
   StepOut out_{};  ///< of row 0; all null before attach
   bool started_ = false;
   std::array<Flight, Team::num_slots> flights_;

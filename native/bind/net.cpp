@@ -184,7 +184,7 @@ void rollout(NativePlan& plan, NativePool& pool, const ArrayOut& current_obs, co
              const ArrayOut& log_prob, const ArrayOut& value, const ArrayOut& next_value, const ArrayOut& reward,
              const ArrayOut& terminated, const ArrayOut& truncated, const ArrayOut& final_index,
              const ArrayOut& final_obs, const ArrayOut& episode_return, const ArrayOut& episode_length,
-             std::uint64_t seed, std::uint32_t stream) {
+             const ArrayOut& drawn, std::uint64_t seed, std::uint32_t stream) {
   pool.require_idle("rollout");
   const Size T = axis(reward, "reward", 2, 0);
   const auto B = static_cast<Size>(pool.rows().num_rows());
@@ -210,7 +210,8 @@ void rollout(NativePlan& plan, NativePool& pool, const ArrayOut& current_obs, co
                   numbers<std::int32_t>(final_index, "final_index", {T, B}),
                   numbers<float>(final_obs, "final_obs", {T * B, D}),
                   numbers<double>(episode_return, "episode_return", {T, B}),
-                  numbers<std::int64_t>(episode_length, "episode_length", {T, B})};
+                  numbers<std::int64_t>(episode_length, "episode_length", {T, B}),
+                  numbers<double>(drawn, "drawn", {T, B, static_cast<Size>(pool.rows().num_drawn())})};
   Rollout run(plan.plan(), pool.rows(), slab, seed, NativePlan::checked_stream(stream));
   const nb::gil_scoped_release released;
   run.run();
@@ -273,8 +274,9 @@ void bind_net(nb::module_& module) {
            "row_step"_a.noconvert(), "obs"_a.noconvert(), "start"_a.noconvert(), "action"_a.noconvert(),
            "log_prob"_a.noconvert(), "value"_a.noconvert(), "next_value"_a.noconvert(), "reward"_a.noconvert(),
            "terminated"_a.noconvert(), "truncated"_a.noconvert(), "final_index"_a.noconvert(),
-           "final_obs"_a.noconvert(), "episode_return"_a.noconvert(), "episode_length"_a.noconvert(), "seed"_a,
-           "stream"_a, "Acts in and steps all of the pool's rows for T steps and fills the slab.");
+           "final_obs"_a.noconvert(), "episode_return"_a.noconvert(), "episode_length"_a.noconvert(),
+           "drawn"_a.noconvert(), "seed"_a, "stream"_a,
+           "Acts in and steps all of the pool's rows for T steps and fills the slab.");
   plan.def("ppo_gradient", &ppo_gradient, "obs"_a.noconvert(), "action"_a.noconvert(), "log_prob"_a.noconvert(),
            "value"_a.noconvert(), "advantage"_a.noconvert(), "target"_a.noconvert(), "index"_a.noconvert(),
            nb::kw_only(), "clip_coef"_a, "clip_vloss"_a, "ent_coef"_a, "vf_coef"_a, "norm_adv"_a,

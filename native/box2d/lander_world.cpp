@@ -42,6 +42,17 @@ b2Body* add_body(b2World& world, double x, double y, double angle, const b2Polyg
   return made;
 }
 
+/// Box2D fills its tables at the first allocation and the first contact. Threads that step worlds must find them full.
+bool fill_tables() {
+  b2World world(rounded(0, 0));
+  b2PolygonShape box;
+  box.SetAsBox(1, 1);
+  add_body(world, 0, 0, 0, box, 1.0F, ground_category, 0.2F);
+  add_body(world, 0, 0, 0, box, 1.0F, ground_category, 0.2F);
+  world.Step(static_cast<float>(1.0 / 50), 1, 1);
+  return world.GetContactCount() > 0;
+}
+
 }  // namespace
 
 struct LanderWorld::Parts final : b2ContactListener {
@@ -114,6 +125,7 @@ struct LanderWorld::Parts final : b2ContactListener {
 
 LanderWorld::LanderWorld(double gravity, const std::array<double, num_ground_points>& ground, Vec push)
     : parts_(std::make_unique<Parts>(gravity)) {
+  [[maybe_unused]] static const bool filled = fill_tables();
   constexpr double x = LanderShape::width / 2;
   constexpr double y = LanderShape::height;
   Parts& parts = *parts_;

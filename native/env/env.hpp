@@ -34,6 +34,7 @@
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -41,6 +42,8 @@
 #include <map>
 #include <optional>
 #include <span>
+#include <sstream>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -93,6 +96,16 @@ struct Field {
   double low = -std::numeric_limits<double>::infinity();
   double high = std::numeric_limits<double>::infinity();
   bool whole = false;
+
+  /// std::invalid_argument unless the parameter may be `value`.
+  void check(double value) const {
+    if (value < low || value > high || (whole && value != std::floor(value))) {
+      std::ostringstream text;
+      text << name << " must be a " << (whole ? "whole " : "") << "number between " << low << " and " << high
+           << ", not " << value;
+      throw std::invalid_argument(text.str());
+    }
+  }
 };
 template <class P>
 Field(const char*, double P::*) -> Field<P>;

@@ -8,11 +8,11 @@
 #include <limits>
 #include <map>
 #include <memory>
-#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "env/draw.hpp"
 #include "env/env.hpp"
 #include "env/played.hpp"
 
@@ -27,7 +27,8 @@ class Pool final : public Rows {
   using Element = ActionElement<E>;
 
   /// `num_rows`: of all agents.
-  Pool(int num_rows, const ParamMap& params) : params_{}, limit_(E::max_episode_steps) {
+  Pool(int num_rows, const ParamMap& params, const std::vector<Draw>& draws)
+      : params_{}, limit_(E::max_episode_steps), drawn_(draws, static_cast<std::size_t>(std::max(num_rows, 0))) {
     if (num_rows < 1) {
       throw std::invalid_argument("num_rows must be at least 1, not " + std::to_string(num_rows));
     }
@@ -58,6 +59,7 @@ class Pool final : public Rows {
   [[nodiscard]] int obs_size() const noexcept override { return static_cast<int>(obs_size_v); }
   [[nodiscard]] int action_size() const noexcept override { return static_cast<int>(action_size_v); }
   [[nodiscard]] bool discrete() const noexcept override { return is_discrete<E>; }
+  [[nodiscard]] int num_drawn() const noexcept override { return static_cast<int>(drawn_.count()); }
   [[nodiscard]] int grain() const noexcept override {
     if constexpr (requires { E::grain; }) {
       return E::grain;
@@ -69,6 +71,8 @@ class Pool final : public Rows {
     for (std::size_t i = 0; i < seeds.size(); i += agents) {
       const auto row = static_cast<std::size_t>(first) + i;
       rngs_[row / agents] = Pcg64(seeds[i]);
+      drawn_.seed(row, params_, seeds[i]);
+      lengths_[row] = 0;
       begin(row, obs + i * obs_size_v);
     }
   }
@@ -94,9 +98,14 @@ class Pool final : public Rows {
     for (int done = 0; done < count; done += block_rows) {
       const auto i = static_cast<std::size_t>(done);
       const auto size = static_cast<std::size_t>(std::min(block_rows, count - done));
-      const StepOut block{
-          out.obs + i * obs_size_v,       out.reward + i,         out.terminated + i,    out.truncated + i,
-          out.final_obs + i * obs_size_v, out.episode_return + i, out.episode_length + i};
+      const StepOut block{out.obs + i * obs_size_v,
+                          out.reward + i,
+                          out.terminated + i,
+                          out.truncated + i,
+                          out.final_obs + i * obs_size_v,
+                          out.episode_return + i,
+                          out.episode_length + i,
+                          out.drawn == nullptr ? nullptr : out.drawn + i * drawn_.count()};
       step_block(static_cast<std::size_t>(first) + i, size, action + i * action_size_v, block);
     }
   }
@@ -107,19 +116,20 @@ class Pool final : public Rows {
       for (const Played<E>& played : played_) {
         most = std::max(most, played.num_bytes());
       }
-      return most;
+      return drawn_.row_bytes() + most;
     }
-    return sizeof(E) + sizeof(Pcg64) + sizeof(double) + sizeof(std::int32_t);
+    return sizeof(E) + sizeof(Pcg64) + sizeof(double) + sizeof(std::int32_t) + drawn_.row_bytes();
   }
   [[nodiscard]] bool fits(std::size_t bytes) const noexcept override {
-    return IsReplayed<E> ? bytes >= Played<E>::head_bytes : bytes == row_bytes();
+    return IsReplayed<E> ? bytes >= drawn_.row_bytes() + Played<E>::head_bytes : bytes == row_bytes();
   }
   void save_rows(int first, int count, std::byte* to) const noexcept override {
     if constexpr (IsReplayed<E>) {
       const std::size_t bytes = row_bytes();
       std::fill_n(to, static_cast<std::size_t>(count) * bytes, std::byte{});
       for (auto row = static_cast<std::size_t>(first); count > 0; ++row, --count, to += bytes) {
-        played_[row].save(observed(row), tallies_[row], to);
+        drawn_.save(row, to);
+        played_[row].save(observed(row), tallies_[row], to + drawn_.row_bytes());
       }
       return;
     }
@@ -178,12 +188,13 @@ class Pool final : public Rows {
     typename Played<E>::Obs last, obs;
     double tally = 0;
     Played<E> saved;
-    saved.load(from, bytes, last, tally);
+    saved.load(from + drawn_.row_bytes(), bytes - drawn_.row_bytes(), last, tally);
     if (!all_good(saved.actions.data(), saved.num_steps())) {
       throw std::invalid_argument("saved row " + std::to_string(row) + " holds an action outside the action space");
     }
+    drawn_.load(row, from);
     rngs_[row] = saved.start;
-    begin(row, obs.data());
+    start(row, obs.data());
     bool ended = false;
     for (std::size_t i = 0; i < saved.num_steps() && !ended; ++i) {
       const Outcome outcome = step_one(row, saved.actions.data() + i * action_size_v);
@@ -199,6 +210,7 @@ class Pool final : public Rows {
     out.truncated[row] = 1;
     out.episode_return[row] = tally;
     out.episode_length[row] = static_cast<std::int64_t>(saved.num_steps());
+    lengths_[row] = static_cast<std::int32_t>(saved.num_steps());
     begin(row, out.obs + row * obs_size_v);
     return false;
   }
@@ -209,12 +221,9 @@ class Pool final : public Rows {
     use(self.rngs_[row / agents]);
     use(self.tallies_[row]);
     use(self.lengths_[row]);
-  }
-
-  static std::string short_text(double value) {
-    std::ostringstream text;
-    text << value;
-    return text.str();
+    if (!self.drawn_.none()) {
+      use(self.drawn_[row]);
+    }
   }
 
   void set(std::string_view name, double value) {
@@ -229,22 +238,9 @@ class Pool final : public Rows {
       limit_ = static_cast<std::int32_t>(value);
       return;
     }
-    for (const auto& field : E::Params::fields()) {
-      if (field.name == name) {
-        if (value < field.low || value > field.high || (field.whole && value != std::floor(value))) {
-          throw std::invalid_argument(std::string(name) + " must be a " + (field.whole ? "whole " : "") +
-                                      "number between " + short_text(field.low) + " and " + short_text(field.high) +
-                                      ", not " + short_text(value));
-        }
-        params_.*field.member = value;
-        return;
-      }
-    }
-    std::string known = "max_episode_steps";
-    for (const auto& field : E::Params::fields()) {
-      known.append(", ").append(field.name);
-    }
-    throw std::invalid_argument(std::string(E::id) + " has no parameter '" + std::string(name) + "'; it has " + known);
+    const auto field = find_field<E>(name);
+    field.check(value);
+    params_.*field.member = value;
   }
 
   /// One pass without branches, which the compiler turns into vector instructions.
@@ -269,13 +265,24 @@ class Pool final : public Rows {
     }
   }
 
+  /// Of the environment whose first row is `row`.
+  [[nodiscard]] const typename E::Params& params_of(std::size_t row) const noexcept {
+    return drawn_.none() ? params_ : drawn_[row].params;
+  }
+
   /// Begins an episode of the environment whose first row is `row`.
   void begin(std::size_t row, float* obs) noexcept {
+    drawn_.draw(row, lengths_[row]);
+    start(row, obs);
+  }
+
+  /// Begins an episode with the parameters that the row has.
+  void start(std::size_t row, float* obs) noexcept {
     if constexpr (IsReplayed<E>) {
       static_assert(agents == 1, "an environment of several agents must be trivially copyable");
       played_[row].begin(rngs_[row]);
     }
-    envs_[row / agents].reset(params_, rngs_[row / agents]);
+    envs_[row / agents].reset(params_of(row), rngs_[row / agents]);
     observe(row, obs);
     std::fill_n(&tallies_[row], agents, 0);
     std::fill_n(&lengths_[row], agents, 0);
@@ -293,17 +300,22 @@ class Pool final : public Rows {
   }
 
   void step_block(std::size_t row, std::size_t count, const Element* actions, const StepOut& out) noexcept {
+    bool stepped = false;
     if constexpr (HasStepBlock<E>) {
-      E::step_block(params_, std::span(envs_).subspan(row, count), actions, out);
-    } else if constexpr (IsTeam<E>) {
+      if (drawn_.none()) {
+        E::step_block(params_, std::span(envs_).subspan(row, count), actions, out);
+        stepped = true;
+      }
+    }
+    if constexpr (IsTeam<E>) {
       for (std::size_t i = 0; i < count; i += agents) {
         const TeamActions<E> team(actions + i * action_size_v, agents * action_size_v);
-        const TeamOutcome<agents> outcome = envs_[(row + i) / agents].step(params_, team);
+        const TeamOutcome<agents> outcome = envs_[(row + i) / agents].step(params_of(row + i), team);
         observe(row + i, out.obs + i * obs_size_v);
         std::copy(outcome.reward.begin(), outcome.reward.end(), out.reward + i);
         std::fill_n(out.terminated + i, agents, static_cast<std::uint8_t>(outcome.terminated));
       }
-    } else {
+    } else if (!stepped) {
       for (std::size_t i = 0; i < count; ++i) {
         const Outcome outcome = step_one(row + i, actions + i * action_size_v);
         observe(row + i, out.obs + i * obs_size_v);
@@ -338,9 +350,9 @@ class Pool final : public Rows {
       }
     }();
     if constexpr (HasRandomStep<E>) {
-      return envs_[row].step(params_, given, rngs_[row]);
+      return envs_[row].step(params_of(row), given, rngs_[row]);
     } else {
-      return envs_[row].step(params_, given);
+      return envs_[row].step(params_of(row), given);
     }
   }
 
@@ -367,6 +379,9 @@ class Pool final : public Rows {
         std::copy_n(obs, agents * obs_size_v, out.final_obs + i * obs_size_v);
         std::copy_n(&tallies_[row], agents, out.episode_return + i);
         std::copy_n(&lengths_[row], agents, out.episode_length + i);
+        for (std::size_t agent = 0; agent < agents; ++agent) {
+          drawn_.write(row, out.drawn == nullptr ? nullptr : out.drawn + (i + agent) * drawn_.count());
+        }
         begin(row, obs);
       }
     }
@@ -374,6 +389,7 @@ class Pool final : public Rows {
 
   typename E::Params params_;
   std::int32_t limit_;
+  Drawn<E> drawn_;  ///< parameters of single rows, where episodes draw some
   std::vector<E> envs_;
   std::vector<Pcg64> rngs_;
   std::vector<double> tallies_;        ///< rewards since the episode's start

@@ -11,7 +11,8 @@
 namespace shoal {
 
 /// Where a block of `count` rows writes one step. Element 0 of every pointer belongs to the first row of the block.
-/// `final_obs`, `episode_return` and `episode_length` are written only for rows whose episode ended in this step.
+/// `final_obs`, `episode_return`, `episode_length` and `drawn` are written only for rows whose episode ended in this
+/// step.
 struct StepOut {
   float* obs;                    ///< [count, obs_size]; at an episode's end already the next episode's first
   double* reward;                ///< [count]
@@ -20,6 +21,7 @@ struct StepOut {
   float* final_obs;              ///< [count, obs_size]
   double* episode_return;        ///< [count]
   std::int64_t* episode_length;  ///< [count]
+  double* drawn;                 ///< [count, num_drawn] what the episode's start drew; null where nothing is drawn
 };
 
 /// Rows of one environment, stepped in place. Calls on disjoint rows may run on different threads at once.
@@ -38,6 +40,8 @@ class Rows {
   /// Elements of one action: 1 for a discrete one (int64), the Box's size otherwise (float32).
   [[nodiscard]] virtual int action_size() const noexcept = 0;
   [[nodiscard]] virtual bool discrete() const noexcept = 0;
+  /// Parameters that every episode draws anew.
+  [[nodiscard]] virtual int num_drawn() const noexcept = 0;
   /// Rows that are worth handing over to another thread, at least; a thread's part is a multiple of it.
   [[nodiscard]] virtual int grain() const noexcept = 0;
   /// Seeds the generator of row first+i with seeds[i] as Gymnasium's reset(seed=...) does, and resets the row.

@@ -49,6 +49,27 @@ static inline void philox_words(std::uint64_t seed, std::uint32_t stream, std::u
   out = x;
 }
 
+/// Word 0 of the noise of one row.
+static inline std::uint32_t philox_word(std::uint64_t seed, std::uint32_t stream, std::int64_t row,
+                                        std::int64_t step) noexcept {
+  const auto count = static_cast<std::uint64_t>(step);
+  std::uint32_t x[4] = {static_cast<std::uint32_t>(count), static_cast<std::uint32_t>(count >> 32),
+                        static_cast<std::uint32_t>(row), stream << 16};
+  auto key0 = static_cast<std::uint32_t>(seed);
+  auto key1 = static_cast<std::uint32_t>(seed >> 32);
+  for (int round = 0; round < 10; ++round) {
+    const std::uint64_t a = std::uint64_t{0xD2511F53} * x[0];
+    const std::uint64_t b = std::uint64_t{0xCD9E8D57} * x[2];
+    x[0] = static_cast<std::uint32_t>(b >> 32) ^ x[1] ^ key0;
+    x[2] = static_cast<std::uint32_t>(a >> 32) ^ x[3] ^ key1;
+    x[1] = static_cast<std::uint32_t>(b);
+    x[3] = static_cast<std::uint32_t>(a);
+    key0 += 0x9E3779B9;
+    key1 += 0xBB67AE85;
+  }
+  return x[0];
+}
+
 /// A uniform float32 in [0, 1) from a word: its high 24 bits.
 static inline float philox_to_uniform(std::uint32_t word) noexcept { return static_cast<float>(word >> 8) * 0x1p-24F; }
 

@@ -35,6 +35,7 @@ struct Slab {
   float* final_obs;  ///< [T * B]: the block that starts at row r fills from r * T on
   double* episode_return;
   std::int64_t* episode_length;
+  double* drawn;  ///< [T, B, num_drawn]
 };
 
 class Rollout {
@@ -144,7 +145,7 @@ class Rollout {
     double* const reward = memory.reward.data();
     rows_.step_rows(static_cast<int>(first), static_cast<int>(count), actions,
                     {next_obs, reward, slab_.terminated + here, slab_.truncated + here, memory.final_obs.data(),
-                     slab_.episode_return + here, slab_.episode_length + here});
+                     slab_.episode_return + here, slab_.episode_length + here, slab_.drawn + here * rows_.num_drawn()});
     for (std::ptrdiff_t i = 0; i < count; ++i) {
       slab_.reward[here + i] = static_cast<float>(reward[i]);
     }

@@ -20,7 +20,7 @@ def env_info(id: str) -> dict:
 class Pool:
     """Rows of one native environment, stepped in place by a team of threads."""
 
-    def __init__(self, id: str, num_rows: int, num_threads: int, params: Mapping[str, float]) -> None: ...
+    def __init__(self, id: str, num_rows: int, num_threads: int, params: Mapping[str, float], draws: Sequence[tuple[str, str, Sequence[float], float, float]] = [], *, frame_stack: int = 1, sticky_actions: float = 0.0, reward_scale: float = 1.0, reward_low: float = float('-inf'), reward_high: float = float('inf'), reward_sign: bool = False) -> None: ...
 
     @property
     def num_rows(self) -> int: ...
@@ -40,7 +40,7 @@ class Pool:
     @property
     def num_threads(self) -> int: ...
 
-    def attach(self, obs: Annotated[NDArray, dict(device='cpu')], reward: Annotated[NDArray, dict(device='cpu')], terminated: Annotated[NDArray, dict(device='cpu')], truncated: Annotated[NDArray, dict(device='cpu')], final_obs: Annotated[NDArray, dict(device='cpu')], episode_return: Annotated[NDArray, dict(device='cpu')], episode_length: Annotated[NDArray, dict(device='cpu')]) -> None:
+    def attach(self, obs: Annotated[NDArray, dict(device='cpu')], reward: Annotated[NDArray, dict(device='cpu')], terminated: Annotated[NDArray, dict(device='cpu')], truncated: Annotated[NDArray, dict(device='cpu')], final_obs: Annotated[NDArray, dict(device='cpu')], episode_return: Annotated[NDArray, dict(device='cpu')], episode_length: Annotated[NDArray, dict(device='cpu')], drawn: Annotated[NDArray, dict(device='cpu')]) -> None:
         """Keep these arrays and write every step to them."""
 
     def reset(self, seeds: Annotated[NDArray, dict(device='cpu', writable=False)]) -> None:
@@ -77,6 +77,11 @@ def gather(seen: list, rewards: list, obs: NDArray, reward: NDArray[numpy.float6
     Copies observation seen[i] to obs[i] [rows, ...] and rewards[i] to reward[i] [rows].
 
     False, with a part copied, unless every observation is a contiguous array of the shape and dtype of its place, every reward a Python number, and all of them finite.
+    """
+
+def sticky_rows(seeds: Annotated[NDArray, dict(device='cpu', writable=False)], steps: Annotated[NDArray, dict(device='cpu', writable=False)], probability: float) -> NDArray[numpy.bool_]:
+    """
+    Which rows stick to their previous action: of the seed of each and its steps since.
     """
 
 def philox_uniform(seed: int, stream: int, rows: Annotated[NDArray, dict(device='cpu', writable=False)], steps: Annotated[NDArray, dict(device='cpu', writable=False)], size: int) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
@@ -184,7 +189,7 @@ class MlpPlan:
         Actions drawn with the Philox noise of (seed, stream, row, step), or greedy.
         """
 
-    def rollout(self, pool: Pool, current_obs: Annotated[NDArray, dict(device='cpu')], current_start: Annotated[NDArray, dict(device='cpu')], row_step: Annotated[NDArray, dict(device='cpu')], obs: Annotated[NDArray, dict(device='cpu')], start: Annotated[NDArray, dict(device='cpu')], action: Annotated[NDArray, dict(device='cpu')], log_prob: Annotated[NDArray, dict(device='cpu')], value: Annotated[NDArray, dict(device='cpu')], next_value: Annotated[NDArray, dict(device='cpu')], reward: Annotated[NDArray, dict(device='cpu')], terminated: Annotated[NDArray, dict(device='cpu')], truncated: Annotated[NDArray, dict(device='cpu')], final_index: Annotated[NDArray, dict(device='cpu')], final_obs: Annotated[NDArray, dict(device='cpu')], episode_return: Annotated[NDArray, dict(device='cpu')], episode_length: Annotated[NDArray, dict(device='cpu')], seed: int, stream: int) -> None:
+    def rollout(self, pool: Pool, current_obs: Annotated[NDArray, dict(device='cpu')], current_start: Annotated[NDArray, dict(device='cpu')], row_step: Annotated[NDArray, dict(device='cpu')], obs: Annotated[NDArray, dict(device='cpu')], start: Annotated[NDArray, dict(device='cpu')], action: Annotated[NDArray, dict(device='cpu')], log_prob: Annotated[NDArray, dict(device='cpu')], value: Annotated[NDArray, dict(device='cpu')], next_value: Annotated[NDArray, dict(device='cpu')], reward: Annotated[NDArray, dict(device='cpu')], terminated: Annotated[NDArray, dict(device='cpu')], truncated: Annotated[NDArray, dict(device='cpu')], final_index: Annotated[NDArray, dict(device='cpu')], final_obs: Annotated[NDArray, dict(device='cpu')], episode_return: Annotated[NDArray, dict(device='cpu')], episode_length: Annotated[NDArray, dict(device='cpu')], drawn: Annotated[NDArray, dict(device='cpu')], seed: int, stream: int) -> None:
         """
         Acts in and steps all of the pool's rows for T steps and fills the slab.
         """

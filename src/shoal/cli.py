@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import traceback
@@ -37,6 +36,11 @@ MET, MISSED, BAD_USAGE, FAILED, INTERRUPTED, NO_READER = 0, 1, 2, 3, 130, 141
 STATUSES = (
     "Exit status: 0, the greedy episodes met the threshold, or there is none; 1, they missed it; 2, a mistake in the "
     "options or settings; 3, the run failed (the environment, the disk, a loss that is not finite); 130, Ctrl-C."
+)
+
+ENV_OPTIONS = (
+    "--env.NAME VALUE sets a parameter of the environment; uniform:LOW,HIGH, loguniform:LOW,HIGH, choice:A,B,... or "
+    "normal:MEAN,STD,LOW,HIGH has every episode draw it; 'uniform:LOW,HIGH from START over STEPS' widens the range."
 )
 
 
@@ -114,6 +118,7 @@ def _train(arguments: list[str]) -> int:
     from shoal.run.config import build
     from shoal.run.directory import read_toml
 
+    arguments, own_kwargs = _env_kwargs(arguments)
     config_file, name = _peek(arguments, "--config"), _peek(arguments, "--preset")
     saved = read_toml(Path(config_file)) if config_file else {}
     algo = _peek(arguments, "--algo") or saved.get("algo", "ppo")
@@ -141,10 +146,11 @@ def _train(arguments: list[str]) -> int:
     given: Any = tyro.cli(
         form,
         prog="shoal train [ENV]",
-        description=f"{COMMANDS['train']}\n\n{STATUSES}",
+        description=f"{COMMANDS['train']}\n\n{ENV_OPTIONS}\n\n{STATUSES}",
         args=["--env", env, *rest],
         default=form(start, Several(), config),
     )
+    env_kwargs = (env_kwargs or {}) | own_kwargs
     if given.several.seeds < 1:
         raise ConfigError(f"--seeds must be at least 1, got {given.several.seeds}")
     panel, seed = _panel(json=given.several.json, plain=given.several.plain), given.launch.seed
@@ -227,11 +233,13 @@ def _eval(arguments: list[str]) -> int:
         """
         return (run, run_dir, tag), (episodes, seed), (video, video_rows, video_steps)
 
-    given = tyro.cli(options, prog="shoal eval", args=arguments, description=COMMANDS["eval"])
+    arguments, env_kwargs = _env_kwargs(arguments)
+    about = f"{COMMANDS['eval']}\n\n{ENV_OPTIONS}"
+    given = tyro.cli(options, prog="shoal eval", args=arguments, description=about)
     (run, run_dir, tag), (episodes, seed), (video, video_rows, video_steps) = given
     if video is not None:
         check_target(video)
-    loaded = load(run, run_dir=run_dir, tag=tag)
+    loaded = load(run, run_dir=run_dir, tag=tag, env_kwargs=env_kwargs)
     score = loaded.evaluate(episodes=episodes, seed=seed)
     print(f"mean return {score.mean:.2f}, standard deviation {score.std:.2f}, {episodes} greedy episodes", flush=True)
     if video is not None:
@@ -301,59 +309,15 @@ def _compare(arguments: list[str]) -> int:
 
 
 def _check_env(arguments: list[str]) -> int:
-    from shoal.envs.check import check_env, read_kwargs
+    from shoal.envs.commands import check_env_command
 
-    def options(
-        env: tyro.conf.Positional[str],
-        env_kwargs: tuple[str, ...] = (),
-        steps: int = 5000,
-        seed: int = 0,
-        timeout: float = 30.0,
-        backend: Literal["serial", "workers"] = "serial",
-        *,
-        json: bool = False,
-    ) -> Any:
-        """Options of `check-env`.
-
-        Args:
-            env: a Gymnasium id, or package.module:function (or :Class).
-            env_kwargs: keywords of its constructor, as name=value.
-            steps: random steps of the longest check.
-            seed: of the environment and of the actions.
-            timeout: seconds after which a call that has not returned counts as hanging.
-            backend: workers also steps rows of it in processes, which must do what rows of serial do.
-            json: print one JSON object instead of the table.
-        """
-        settings = {"env_kwargs": read_kwargs(env_kwargs), "steps": steps, "seed": seed, "timeout_s": timeout}
-        return env, settings | {"backend": backend}, json
-
-    about = f"{COMMANDS['check-env']}\n\nExit status: 0, no errors; 1, errors; 2, a mistake in the options."
-    env, settings, as_json = tyro.cli(options, prog="shoal check-env", args=arguments, description=about)
-    report = check_env(env, **settings, hard=True)
-    if as_json:
-        print(json.dumps(report.record()))
-    else:
-        from rich.console import Console
-
-        report.show(Console(highlight=False))
-    return 0 if report.ok else 1
+    return check_env_command(arguments, about=COMMANDS["check-env"])
 
 
 def _new_env(arguments: list[str]) -> int:
-    from shoal.envs.new import new_env
+    from shoal.envs.commands import new_env_command
 
-    def options(name: tyro.conf.Positional[str]) -> str:
-        """Options of `new-env`.
-
-        Args:
-            name: of the environment, such as fruit_catch; called in a checkout of shoal.
-        """
-        return name
-
-    written = new_env(tyro.cli(options, prog="shoal new-env", args=arguments, description=COMMANDS["new-env"]), Path())
-    print("\n".join(str(path) for path in written))
-    print(f"`make` builds it; `make test ARGS=tests/{written[1].name}` tests it")
-    return 0
+    return new_env_command(arguments, about=COMMANDS["new-env"])
 
 
 def _envs(arguments: list[str]) -> int:
@@ -378,6 +342,25 @@ def _algos(arguments: list[str]) -> int:
 
 def _nothing() -> None:
     """No options."""
+
+
+def _env_kwargs(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """The arguments without those of the form `--env.NAME VALUE` or `--env.NAME=VALUE`, and what these set."""
+    from shoal.envs.check import read_value
+
+    rest: list[str] = []
+    found: dict[str, Any] = {}
+    left = iter(arguments)
+    for argument in left:
+        if not argument.startswith("--env."):
+            rest.append(argument)
+            continue
+        name, equals, value = argument.removeprefix("--env.").partition("=")
+        value = value if equals else next(left, "")
+        if not name or not value:
+            raise ConfigError(f"{argument} needs a name and a value: --env.NAME VALUE")
+        found[name] = read_value(value)
+    return rest, found
 
 
 def _peek(arguments: list[str], option: str) -> str | None:

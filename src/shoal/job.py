@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from math import isnan
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,10 +14,11 @@ from torch import nn
 
 from shoal import algos
 from shoal.algos.presets import preset
-from shoal.envs import native
+from shoal.envs import native, randomise
 from shoal.envs.crew import Workers
 from shoal.envs.make import import_object, make
 from shoal.envs.pictures import RENDER_MODE
+from shoal.envs.shaping import Shaping
 from shoal.nets.policy import wrap
 from shoal.run.config import build, split, without_none
 from shoal.run.meter import cores
@@ -67,6 +68,8 @@ class Launch:
     """Start from the settings of this name (such as `paac`) instead of the environment's."""
     info_keys: tuple[str, ...] = ()
     """Numbers in the last info of every episode that become the metrics info/KEY (Python environments)."""
+    shaping: Shaping = field(default_factory=Shaping)
+    """Frame stack, sticky actions, the reward's clip, the time limit."""
     native: bool = True
     """Lower the policy to native code where that is possible; off, torch does all."""
 
@@ -108,13 +111,16 @@ class Job:
     reopened: bool = False
     """Whether it was read from a run directory, which holds names only."""
 
-    def rows(self, num_envs: int) -> VecEnv:
-        """Rows of the environment."""
-        launch = self.launch
+    def rows(self, num_envs: int, *, playing: bool = False) -> VecEnv:
+        """Rows of the environment. Evaluation plays for the environment's own rewards, over the whole of each range."""
+        launch, env_kwargs = self.launch, self.env_kwargs or {}
         settings: dict[str, Any] = {"backend": launch.backend, "num_threads": launch.threads()}
+        shaping = replace(launch.shaping, reward_scale=1.0, reward_clip=None, reward_sign=False)
+        settings |= {"shaping": shaping if playing else launch.shaping}
         settings |= {"info_keys": tuple(launch.info_keys), "workers": launch.workers()}
         try:
-            return make(self.factory, num_envs, env_kwargs=self.env_kwargs, **settings)
+            env_kwargs = randomise.whole(env_kwargs) if playing else env_kwargs
+            return make(self.factory, num_envs, env_kwargs=env_kwargs, **settings)
         except ConfigError as error:
             if not self.reopened or callable(self.factory):
                 raise
@@ -127,11 +133,11 @@ class Job:
             ConfigError: the environment cannot be made with render_mode="rgb_array".
         """
         if isinstance(self.factory, str) and self.factory in native.ids() and self.factory not in gym.registry:
-            return self.rows(num_envs)
+            return self.rows(num_envs, playing=True)
         own = {**(self.env_kwargs or {}), "render_mode": RENDER_MODE}
         serial = replace(self, launch=replace(self.launch, backend="serial"), env_kwargs=own)
         try:
-            return serial.rows(num_envs)
+            return serial.rows(num_envs, playing=True)
         except (ConfigError, TypeError) as error:
             raise ConfigError(f"{self.launch.env} cannot be drawn, made with {own}: {error}") from error
 
@@ -169,7 +175,7 @@ def to_toml(launch: Launch, config: Any, env_kwargs: dict[str, Any] | None) -> d
     """The configuration of a run as TOML holds it: no nulls, tables for nested parts, the preset spelled out."""
     whole = asdict(launch) | {"preset": None, "algorithm": asdict(config)}
     if env_kwargs:
-        whole["env_kwargs"] = env_kwargs
+        whole["env_kwargs"] = randomise.as_text(env_kwargs)
     return without_none(whole)
 
 

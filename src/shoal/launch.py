@@ -84,7 +84,7 @@ def train(
         algo: `shoal algos` lists them.
         policy: a torch module, a function of the Spec that makes one, or `package.module:Class`; else the default one.
         panel: auto, live, plain, json or none.
-        env_kwargs: keywords for the environment.
+        env_kwargs: keywords for the environment; a distribution has every episode draw one.
         config: the algorithm's config; else the preset for this environment.
         report: draw curves.png and report.html into the run directory when the run has ended.
         settings: fields of `Launch` (seed, device, num_threads, stop_at, name, run_dir, ...) and of the algorithm's
@@ -211,7 +211,7 @@ def opened(job: Job, env: VecEnv, where: RunDirectory, panel: Any, *, fresh: boo
         with ExitStack() as held:
             evaluation: Eval | None = None
             if job.launch.eval_every:
-                rows = held.enter_context(closing(job.rows(min(job.launch.eval_episodes, 20))))
+                rows = held.enter_context(closing(job.rows(min(job.launch.eval_episodes, 20), playing=True)))
                 evaluation = Eval(rows, job.launch.eval_every, job.launch.eval_episodes)
             held.enter_context(one_torch_thread())
             log = open_log(job, where, fresh=fresh)

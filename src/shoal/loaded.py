@@ -33,7 +33,15 @@ if TYPE_CHECKING:
 GREEDY_EPISODES = 100
 
 
-def load(path: str | Path, *, run_dir: str = "runs", policy: Any = None, factory: Any = None, tag: str = "") -> Loaded:
+def load(
+    path: str | Path,
+    *,
+    run_dir: str = "runs",
+    policy: Any = None,
+    factory: Any = None,
+    tag: str = "",
+    env_kwargs: dict[str, Any] | None = None,
+) -> Loaded:
     """The trained policy of a run: `shoal.load(run).act(obs)`.
 
     Args:
@@ -42,6 +50,7 @@ def load(path: str | Path, *, run_dir: str = "runs", policy: Any = None, factory
         policy: the policy's factory, where the run was given an object.
         factory: the environment's factory, where the run was given one.
         tag: "" for the newest checkpoint, "best" for the one with the best mean return.
+        env_kwargs: keywords for the environment that differ from the run's, such as another gravity.
 
     Raises:
         ConfigError: no such run, no checkpoint yet, none that is whole, or one of another network.
@@ -49,7 +58,8 @@ def load(path: str | Path, *, run_dir: str = "runs", policy: Any = None, factory
     if tag not in ("", "best"):
         raise ConfigError(f'tag must be "" (the newest checkpoint) or "best", got {tag!r}')
     where = directories.find(path, Path(run_dir))
-    module, launch, config, env_kwargs = from_toml(where.read_config())
+    module, launch, config, own = from_toml(where.read_config())
+    env_kwargs = (own or {}) | (env_kwargs or {})
     job = Job(launch, config, factory or launch.env, env_kwargs, policy or launch.policy, reopened=True)
     with closing(job.rows(1)) as rows:
         made = job.make_policy(rows) or module.make_policy(rows.spec, config.network, launch.seed)
@@ -166,7 +176,7 @@ def play(policy: nn.Module, job: Job, *, episodes: int, seed: int) -> Score:
     """Greedy episodes on fresh rows, where the policy is."""
     if episodes < 1:
         raise ConfigError(f"episodes must be at least 1, got {episodes}")
-    with closing(job.rows(min(episodes, 20))) as rows:
+    with closing(job.rows(min(episodes, 20), playing=True)) as rows:
         return evaluate(policy, rows, episodes=episodes, acting=_evaluating(policy, job, seed))
 
 

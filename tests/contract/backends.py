@@ -7,11 +7,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.wrappers import FrameStackObservation
 from numpy.typing import NDArray
 
 from shoal.envs import native
 from shoal.envs.crew import Workers
 from shoal.envs.make import make
+from shoal.envs.shaping import Shaping
 from shoal.envs.vec_env import VecEnv
 from tests.contract.toys import Corridor, Lamps, make_pointer
 from tests.contract.trees import FlatCrane, FlatRows
@@ -38,6 +40,16 @@ def registered(name: str, env_id: str, backend: str, max_episode_steps: int) -> 
     )
 
 
+def stacked(name: str, backend: str) -> Backend:
+    """CartPole behind a frame stack, beside Gymnasium's wrapper."""
+    shaping = Shaping(frame_stack=3, max_episode_steps=25)
+    return Backend(
+        name,
+        lambda num_envs: make("CartPole-v1", num_envs, backend=backend, num_threads=2, shaping=shaping),
+        lambda: FrameStackObservation(gym.make("CartPole-v1", max_episode_steps=25), 3),
+    )
+
+
 # Time limits under which random actions end some episodes before it and some by it.
 LANDERS = {"LunarLander-v3": 80, "LunarLanderContinuous-v3": 110}
 
@@ -58,6 +70,8 @@ BACKENDS = [
     Backend("serial-multi-discrete", lambda n: make(Lamps, n), Lamps),
     Backend("serial-box-action", lambda n: make(make_pointer, n), make_pointer),
     Backend("serial-nested", FlatRows, FlatCrane),
+    stacked("native-stacked", "native"),
+    stacked("serial-stacked", "serial"),
     Backend("workers-multi-discrete", lambda n: make(Lamps, n, backend="workers", workers=Workers(3)), Lamps),
 ]
 

@@ -99,11 +99,16 @@ def read_kwargs(given: Sequence[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals or not name.isidentifier():
             raise ConfigError(f"--env-kwargs takes name=value, got {text!r}")
-        try:
-            read |= {name: tomllib.loads(f"value = {value}")["value"]}
-        except tomllib.TOMLDecodeError:
-            read[name] = value
+        read[name] = read_value(value)
     return read
+
+
+def read_value(text: str) -> Any:
+    """A value as TOML writes it, else the text as it stands."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 class Check:

@@ -73,17 +73,15 @@ class Fault:
 class Crew:
     """Workers with contiguous parts of the rows. Nothing of them outlives `close`, or this process."""
 
-    def __init__(
-        self, factory: Callable[[], Any], num_rows: int, *, name: str, info_keys: tuple[str, ...], settings: Workers
-    ) -> None:
-        """Starts the processes and gives them their memory."""
+    def __init__(self, factory: Callable[[], Any], num_rows: int, *, plan: dict[str, Any], settings: Workers) -> None:
+        """Starts the processes and gives them their memory; `plan`: name, info_keys and ranges of the rows."""
         self.settings = settings
         count = settings.count(num_rows)
         bounds = [num_rows * number // count for number in range(count + 1)]
         self.rows = [slice(first, last) for first, last in pairwise(bounds)]
         # Nobody spins on a core that another one needs; a worker gives its core away while it spins.
         self._spin_s = SPIN_S if count < _cores() else 0.0
-        self._plan = {"factory": pack(factory), "name": name, "info_keys": tuple(info_keys)}
+        self._plan = plan | {"factory": pack(factory)}
         self._plan |= {"spin_s": SPIN_S if count <= _cores() else 0.0}
         self._sizes = {"num_rows": num_rows, "num_workers": count}
         self._posted = [0] * count

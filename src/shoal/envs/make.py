@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
+from gymnasium.wrappers import TimeLimit
 
-from shoal.envs import native, serial
+from shoal.envs import native, randomise, serial
 from shoal.envs import workers as processes
+from shoal.envs.shaping import ShapedEnv, Shaping
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -37,7 +39,8 @@ def make(
     env_kwargs: dict[str, Any] | None = None,
     info_keys: tuple[str, ...] = (),
     workers: Workers | None = None,
-) -> native.NativeEnv | serial.SerialEnv | processes.WorkersEnv:
+    shaping: Shaping | None = None,
+) -> native.NativeEnv | serial.SerialEnv | processes.WorkersEnv | ShapedEnv:
     """`num_envs` rows of an environment.
 
     Args:
@@ -46,9 +49,11 @@ def make(
         backend: `native` (C++), `serial` (Python, in this process), `workers` (Python, in processes), or `auto`: native
             where the id is built in, else serial.
         num_threads: threads that step native rows, the caller included; it changes no result.
-        env_kwargs: keywords of the environment's constructor, or parameters of the native one.
+        env_kwargs: keywords of the environment's constructor, or parameters of the native one. A distribution, or its
+            text (`uniform:-12,-8`), has every episode draw that parameter; `Ready.info` has it as env/NAME.
         info_keys: numbers that every episode's last info holds; `Ready.info` has them at ended rows (not native).
         workers: how many processes, and what follows when one of them fails (workers only).
+        shaping: frame stack, sticky actions, the reward's scale and clip, another time limit.
 
     Raises:
         ConfigError: an unknown id, backend or keyword (with the nearest names), or a setting that cannot work.
@@ -58,26 +63,62 @@ def make(
         raise ConfigError(f"unknown backend {backend!r}{hint}; use auto, {' or '.join(BACKENDS)}")
     if num_envs < 1 or num_threads < 1:
         raise ConfigError(f"num_envs and num_threads must be at least 1, got {num_envs} and {num_threads}")
+    shaping = shaping or Shaping()
+    fixed, ranges = randomise.split(env_kwargs or {}, num_envs)
     built_in = isinstance(env, str) and env in native.ids()
-    if not built_in and env in _ON_BOX2D:
+    if not built_in:
+        _check_absence(env, backend)
+    if isinstance(env, str) and built_in and backend in ("auto", "native"):
+        if info_keys:
+            raise ConfigError(f"the native {env} has no infos; backend='serial' has the keys {info_keys}")
+        if shaping.max_episode_steps:
+            fixed |= {"max_episode_steps": shaping.max_episode_steps}
+        parts: dict[str, Any] = {"env_kwargs": fixed, "ranges": ranges, "shaping": shaping}
+        return native.make(env, num_envs, num_threads=num_threads, **parts)
+    name = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
+    settings: dict[str, Any] = {"name": name, "info_keys": info_keys, "ranges": ranges}
+    if backend == "workers":
+        settings |= {"workers": workers}
+    return _python_rows(factory_of(env, fixed), num_envs, backend, shaping, settings)
+
+
+def _check_absence(env: Any, backend: str) -> None:
+    """What follows where the environment is not built in: native is refused; auto is told of one that could be."""
+    if env in _ON_BOX2D:
         if backend == "native":
             raise ConfigError(f"the native {env} {_LACK}; backend='serial' runs Gymnasium's own")
         if backend == "auto":
-            warnings.warn(f"the native {env} {_LACK}; Gymnasium's own runs instead", stacklevel=2)
-    if backend == "native" and not built_in:
+            warnings.warn(f"the native {env} {_LACK}; Gymnasium's own runs instead", stacklevel=3)
+    if backend == "native":
         hint = _near(env, native.ids()) if isinstance(env, str) else ""
         raise ConfigError(
             f"{env!r} has no native version{hint}; backend='serial' runs it. Native: {', '.join(native.ids())}"
         )
-    if isinstance(env, str) and built_in and backend in ("auto", "native"):
-        if info_keys:
-            raise ConfigError(f"the native {env} has no infos; backend='serial' has the keys {info_keys}")
-        return native.make(env, num_envs, num_threads=num_threads, env_kwargs=env_kwargs)
-    name = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
-    factory = factory_of(env, env_kwargs or {})
-    if backend == "workers":
-        return processes.make(factory, num_envs, name=name, info_keys=info_keys, workers=workers)
-    return serial.make(factory, num_envs, name=name, info_keys=info_keys)
+
+
+def _python_rows(
+    factory: Callable[[], Any], num_envs: int, backend: str, shaping: Shaping, settings: dict[str, Any]
+) -> serial.SerialEnv | processes.WorkersEnv | ShapedEnv:
+    if shaping.max_episode_steps:
+        factory = limited(factory, shaping.max_episode_steps)
+    rows = (processes if backend == "workers" else serial).make(factory, num_envs, **settings)
+    if shaping.plain:
+        return rows
+    try:
+        return ShapedEnv(rows, shaping)
+    except ConfigError:
+        rows.close()
+        raise
+
+
+def limited(factory: Callable[[], Any], max_episode_steps: int) -> Callable[[], Any]:
+    """The factory's environments with another time limit in the place of Gymnasium's outermost one."""
+
+    def made() -> Any:
+        inner, _ = serial.strip(factory())
+        return TimeLimit(inner, max_episode_steps)
+
+    return made
 
 
 def factory_of(env: str | Callable[..., gym.Env[Any, Any]], env_kwargs: dict[str, Any]) -> Callable[[], Any]:

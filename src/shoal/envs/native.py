@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,8 @@ import numpy as np
 from gymnasium import spaces
 
 from shoal import _native
+from shoal.envs.randomise import Ranges, info_keys_of, native_draws
+from shoal.envs.shaping import Shaping
 from shoal.envs.vec_env import ActionCheck, InFlight, Outputs, row_seeds
 from shoal.types import ConfigError, Spec
 
@@ -42,21 +45,43 @@ def spec_of(env_id: str, params: Mapping[str, float] | None = None) -> Spec:
     return Spec.of(env_id, spaces.Box(low, high), action, **limits)
 
 
-def make(env_id: str, num_envs: int, *, num_threads: int = 1, env_kwargs: dict[str, Any] | None = None) -> NativeEnv:
-    """`num_envs` built-in environments, a row for each agent; `env_kwargs` sets fields of the `Params`."""
-    return NativeEnv(env_id, num_envs, num_threads=num_threads, env_kwargs=env_kwargs or {})
+def make(
+    env_id: str,
+    num_envs: int,
+    *,
+    num_threads: int = 1,
+    env_kwargs: dict[str, Any] | None = None,
+    ranges: Ranges | None = None,
+    shaping: Shaping | None = None,
+) -> NativeEnv:
+    """`num_envs` built-in environments, a row for each agent; `env_kwargs` sets their `Params`, `ranges` draws them."""
+    settings: dict[str, Any] = {"ranges": ranges or {}, "shaping": shaping or Shaping()}
+    return NativeEnv(env_id, num_envs, num_threads=num_threads, env_kwargs=env_kwargs or {}, **settings)
 
 
 class NativeEnv:
     """A pool of C++ rows behind the VecEnv contract."""
 
-    def __init__(self, env_id: str, num_envs: int, *, num_threads: int, env_kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        env_id: str,
+        num_envs: int,
+        *,
+        num_threads: int,
+        env_kwargs: dict[str, Any],
+        ranges: Ranges,
+        shaping: Shaping,
+    ) -> None:
         """`num_threads` counts the calling thread; results do not depend on it."""
         self._params = _params(env_id, env_kwargs)
-        self.spec = spec_of(env_id, self._params)
+        _params(env_id, dict.fromkeys(ranges, 0.0))
+        self._settings: dict[str, Any] = {"ranges": ranges, "shaping": shaping}
+        keys = info_keys_of(ranges)
+        self.spec = replace(shaping.spec(spec_of(env_id, self._params)), info_keys=keys)
         self.num_rows = num_rows = num_envs * self.spec.num_agents
         try:
-            self.pool = _native.Pool(env_id, num_rows, num_threads, self._params)
+            draws = native_draws(ranges)
+            self.pool = _native.Pool(env_id, num_rows, num_threads, self._params, draws, **shaping.native())
         except ValueError as error:
             raise ConfigError(f"{env_id}: {error}") from error
         self._action = ActionCheck(self.spec)
@@ -64,14 +89,17 @@ class NativeEnv:
         self._slots: list[int] = []
         self.out = out = Outputs(self.spec, num_rows)
         self.obs: NDArray[np.float32] = out.obs
+        drawn = np.full((num_rows, len(keys)), np.nan)
+        out.info = {key: drawn[:, column] for column, key in enumerate(keys)}
         self.pool.attach(
-            out.obs,
+            out.obs.reshape(num_rows, -1),
             out.reward,
             out.terminated,
             out.truncated,
-            out.final_obs,
+            out.final_obs.reshape(num_rows, -1),
             out.episode_return,
             out.episode_length,
+            drawn,
         )
 
     def reset(self, seed: int | Sequence[int]) -> None:

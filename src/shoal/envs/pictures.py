@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 
 from shoal.envs.serial import SerialEnv
+from shoal.envs.shaping import ShapedEnv
 from shoal.types import ConfigError, EnvError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class Pictures:
 
     def __init__(self, rows: VecEnv) -> None:
         """ConfigError where the rows draw nothing."""
+        rows = rows.env if isinstance(rows, ShapedEnv) else rows
         self.rows: Any = rows
         self._serial = isinstance(rows, SerialEnv)
         env: Any = rows.envs[0] if isinstance(rows, SerialEnv) else rows

@@ -23,6 +23,7 @@ from shoal.envs.python_env import (
     stacked,
     strip,
 )
+from shoal.envs.randomise import Randomiser, Ranges, info_keys_of
 from shoal.envs.vec_env import ActionCheck, InFlight, Outputs, check_finite, not_finite, row_seeds, take, write
 from shoal.types import ConfigError, EnvError, Spec, map_tree
 
@@ -37,13 +38,11 @@ if TYPE_CHECKING:
 _NOTHING: tuple[None, ...] = (None,) * 5
 
 
-def make(
-    factory: Callable[[], gym.Env[Any, Any]], num_envs: int, *, name: str, info_keys: tuple[str, ...] = ()
-) -> SerialEnv:
-    """`num_envs` environments, each made by one call of `factory`; `info_keys`: see `SerialEnv`."""
+def make(factory: Callable[[], gym.Env[Any, Any]], num_envs: int, *, name: str, **keywords: Any) -> SerialEnv:
+    """`num_envs` environments, each made by one call of `factory`; the keywords are `SerialEnv`'s."""
     envs = make_envs(factory, num_envs, name=name)
     try:
-        return SerialEnv(envs, name, info_keys=info_keys)
+        return SerialEnv(envs, name, **keywords)
     except BaseException:
         for env in envs:
             env.close()
@@ -53,16 +52,21 @@ def make(
 class SerialEnv:
     """Python environments behind the VecEnv contract.
 
-    A row is saved as what its episode began from (a seed, or its generator's state) and the actions since; `restore`
-    plays them again.
+    A row is saved as what its episode began from (seed or generator, draws) and its actions; `restore` plays them.
     """
 
     def __init__(
-        self, envs: list[gym.Env[Any, Any]], name: str, *, info_keys: tuple[str, ...] = (), first_row: int = 0
+        self,
+        envs: list[gym.Env[Any, Any]],
+        name: str,
+        *,
+        info_keys: tuple[str, ...] = (),
+        ranges: Ranges | None = None,
+        first_row: int = 0,
     ) -> None:
         """`envs`: one environment a row, alike in their spaces; `name` stands in messages.
 
-        `info_keys`: numbers that every episode's last info holds; they arrive in `Ready.info` at ended rows.
+        `info_keys`: numbers of every episode's last info; `ranges`: what each episode draws. `Ready.info` has both.
         `first_row`: the number of the first row in messages, where these are a part of more rows.
         """
         check_alike(envs, name)
@@ -71,7 +75,10 @@ class SerialEnv:
         self.registered: Any = envs[0].spec
         limit = stripped[0][1]
         threshold = self.registered and self.registered.reward_threshold
-        limits = {"max_episode_steps": limit, "reward_threshold": threshold, "info_keys": tuple(info_keys)}
+        self._bare = [env.unwrapped for env in self.envs]
+        self._randomiser = Randomiser(ranges, self._bare, name) if ranges else None
+        keys = (*info_keys, *info_keys_of(ranges or {}))
+        limits = {"max_episode_steps": limit, "reward_threshold": threshold, "info_keys": keys}
         self.spec = Spec.of(name, envs[0].observation_space, envs[0].action_space, **limits)
         self.num_rows = num_rows = len(envs)
         self.first_row = first_row
@@ -79,7 +86,6 @@ class SerialEnv:
         self._limits = np.array([most or np.iinfo(np.int64).max for _, most in stripped])
         self._reader = TreeReader(self.spec)
         self._action = ActionCheck(self.spec)
-        self._bare = [env.unwrapped for env in self.envs]
         self._generators = Generators(self._bare)
         self._in_flight = InFlight(num_rows)
         self._actions: list[Tree] = []
@@ -149,13 +155,14 @@ class SerialEnv:
     def state(self) -> dict[str, Any]:
         """What each row's episode began from, the actions since, and what the replay must come to."""
         self._in_flight.quiet()
-        return {
+        state = {
             "starts": [spelled_out(start) for start in self._starts],
             "actions": [stacked(self.spec.action, played) for played in self._played],
             "obs": map_tree(np.copy, self.out.obs),
             "returns": self._running_return.copy(),
             "lengths": self._running_length.copy(),
         }
+        return state | ({"draws": self._randomiser.state()} if self._randomiser else {})
 
     def restore(self, state: dict[str, Any]) -> list[str]:
         """Plays each row's episode again; a row that comes out different is cut as truncated and said so."""
@@ -167,6 +174,8 @@ class SerialEnv:
             )
         self._in_flight.stop()
         self.out.clear()
+        if self._randomiser is not None:
+            self._randomiser.restore(state["draws"])
         lost: list[str] = []
         for row in range(self.num_rows):
             reason = self._replay(row, state)
@@ -277,7 +286,7 @@ class SerialEnv:
         if not isinstance(info, dict):
             raise EnvError(f"{where} returned the info {info!r}; return a dict")
         for key, values in self.out.info.items():
-            values[row] = read_info(info, key, where)
+            values[row] = read_info(info | self._starts[row].get("drawn", {}), key, where)
 
     def _begin(
         self, rows: NDArray[np.intp], starts: list[dict[str, Any] | None], options: dict[str, Any] | None = None
@@ -289,6 +298,8 @@ class SerialEnv:
                 set_generator(self._bare[row], given["generator"])
             if options:
                 start = start | {"options": options}
+            if self._randomiser is not None:
+                start = self._randomiser.begin(row, start, int(self._running_length[row]))
             self._starts[row] = start
             obs = self._reset(row, start)
             if not self._reader.put(obs, self.out.obs, row):
@@ -304,9 +315,7 @@ class SerialEnv:
     def _reset(self, row: int, start: dict[str, Any]) -> Any:
         made: Any = (None, None)
         try:
-            if "generator" in start:
-                start = {"options": start["options"]} if "options" in start else {}
-            made = self.envs[row].reset(**start)
+            made = self.envs[row].reset(**{key: start[key] for key in ("seed", "options") if key in start})
             obs, self.infos[row] = made
         except Exception as error:
             if is_long(made, 2):
@@ -342,10 +351,11 @@ class SerialEnv:
         out = self.out
         out.truncated[row] = True
         write(out.final_obs, row, state["obs"])
-        out.episode_return[row], out.episode_length[row] = state["returns"][row], state["lengths"][row]
+        out.episode_return[row] = state["returns"][row]
         for values in out.info.values():
             values[row] = np.nan
         self.final_infos[row] = {}
+        out.episode_length[row] = self._running_length[row] = state["lengths"][row]
         self._begin(np.array([row]), [None])
 
     def _add_masks(self) -> None:

@@ -13,6 +13,7 @@ from gymnasium.vector.utils import batch_space
 from shoal.envs.make import make
 from shoal.envs.native import NativeEnv
 from shoal.envs.serial import SerialEnv
+from shoal.envs.shaping import ShapedEnv, Shaping
 from shoal.envs.vec_env import ActionCheck, take, write
 from shoal.envs.workers import WorkersEnv
 from shoal.types import ConfigError, EnvError, map_tree
@@ -35,6 +36,7 @@ def make_vec(
     autoreset: str = "same_step",
     num_threads: int = 1,
     env_kwargs: dict[str, Any] | None = None,
+    shaping: Shaping | None = None,
     copy: bool = True,
 ) -> ShoalVectorEnv:
     """`num_envs` environments as a `gymnasium.vector.VectorEnv`.
@@ -47,7 +49,9 @@ def make_vec(
         backend: `native` (C++), `serial` (Python, in this process), or `auto`: native where the id is built in.
         autoreset: `same_step` (infos carry `final_obs` and `final_info`) or `next_step`, as Gymnasium defines them.
         num_threads: threads that step native rows, the caller included; it changes no result.
-        env_kwargs: keywords of the environment's constructor, or parameters of the native one.
+        env_kwargs: keywords of the environment's constructor, or parameters of the native one; a distribution has
+            every episode draw that parameter.
+        shaping: frame stack, sticky actions, the reward's scale and clip, another time limit.
         copy: whether arrays are copies; else they are views that the next step overwrites.
 
     Raises:
@@ -57,7 +61,8 @@ def make_vec(
         raise ConfigError("make_vec steps in this process, where infos are at hand; use backend='serial'")
     if autoreset not in MODES:
         raise ConfigError(f"unknown autoreset {autoreset!r}; use {' or '.join(MODES)}")
-    rows = make(env, num_envs, backend=backend, num_threads=num_threads, env_kwargs=env_kwargs)
+    settings: dict[str, Any] = {"num_threads": num_threads, "env_kwargs": env_kwargs, "shaping": shaping}
+    rows = make(env, num_envs, backend=backend, **settings)
     assert not isinstance(rows, WorkersEnv)
     if rows.spec.num_agents > 1:
         raise ConfigError(f"{env} has {rows.spec.num_agents} agents, a gymnasium.vector.VectorEnv one; use make")
@@ -71,19 +76,26 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
     """
 
     def __init__(
-        self, rows: NativeEnv | SerialEnv, *, autoreset: AutoresetMode, copy: bool, env_kwargs: dict[str, Any]
+        self,
+        rows: NativeEnv | SerialEnv | ShapedEnv,
+        *,
+        autoreset: AutoresetMode,
+        copy: bool,
+        env_kwargs: dict[str, Any],
     ) -> None:
         """`rows`: closed with this object; `env_kwargs` go into the spec of a native environment."""
         self.rows = rows
+        inner = rows.env if isinstance(rows, ShapedEnv) else rows
+        self._serial = inner if isinstance(inner, SerialEnv) else None
         self.num_envs = rows.num_rows
         self.single_observation_space = rows.spec.observation_space
         self.single_action_space = rows.spec.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         metadata: dict[str, Any] = {"render_modes": []}
-        if isinstance(rows, SerialEnv):
-            self.spec, self.render_mode = rows.registered, rows.envs[0].render_mode
-            metadata = dict(rows.envs[0].metadata)
+        if self._serial is not None:
+            self.spec, self.render_mode = self._serial.registered, self._serial.envs[0].render_mode
+            metadata = dict(self._serial.envs[0].metadata)
         elif rows.spec.env_id in gym.registry:
             self.spec = copying.deepcopy(gym.registry[rows.spec.env_id])
             self.spec.kwargs |= env_kwargs
@@ -115,7 +127,7 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
         rest = {key: value for key, value in (options or {}).items() if key != "reset_mask"}
         mask = self._mask((options or {}).get("reset_mask"))
         held = self._pending & mask
-        if isinstance(self.rows, SerialEnv):
+        if not isinstance(self.rows, NativeEnv):
             self.rows.restart(seeds, mask, held=held, options=rest or None)
         elif rest:
             raise ConfigError(f"{self.rows.spec.env_id}: native resets take no options; backend='serial' takes {rest}")
@@ -125,9 +137,9 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
         self._pending &= ~mask
         write(self._obs, mask if not self._same_step else slice(None), obs)
         infos: dict[str, Any] = {}
-        if isinstance(self.rows, SerialEnv):
+        if self._serial is not None:
             for row in np.flatnonzero(mask).tolist():
-                infos = self._add(infos, self.rows.infos[row], row)
+                infos = self._add(infos, self._serial.infos[row], row)
         return self._given(self._obs), infos
 
     def step(self, actions: Any) -> Stepped:
@@ -181,9 +193,9 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
         write(self._obs, ended, out.final_obs)
         self._pending = ended
         infos: dict[str, Any] = {}
-        if isinstance(self.rows, SerialEnv):
+        if self._serial is not None:
             for row in range(self.num_envs):
-                info = self.rows.final_infos[row] if ended[row] else self.rows.infos[row]
+                info = self._serial.final_infos[row] if ended[row] else self._serial.infos[row]
                 infos = self._add(infos, info, row)
         return self._given(self._obs), reward, terminated, truncated, infos
 
@@ -197,10 +209,10 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
             for at, row in enumerate(rows):
                 kept[row] = take(copies, at)
             infos = {"final_obs": kept, "_final_obs": ended, "final_info": {}, "_final_info": ended.copy()}
-        if isinstance(self.rows, SerialEnv):
+        if self._serial is not None:
             for row in rows:
-                infos["final_info"] = self._add(infos["final_info"], self.rows.final_infos[row], row)
-            for row, info in enumerate(self.rows.infos):
+                infos["final_info"] = self._add(infos["final_info"], self._serial.final_infos[row], row)
+            for row, info in enumerate(self._serial.infos):
                 infos = self._add(infos, info, row)
         return infos
 
@@ -224,8 +236,8 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
         return mask
 
     def _python(self, what: str) -> SerialEnv:
-        if isinstance(self.rows, SerialEnv):
-            return self.rows
+        if self._serial is not None:
+            return self._serial
         raise ConfigError(f"the native {self.rows.spec.env_id} has no {what!r}; backend='serial' has")
 
 

@@ -121,7 +121,8 @@ def main(given: dict[str, Any]) -> None:
     try:
         factory = unpack(plan["factory"])
         envs = make_envs(factory, mine.stop - mine.start, name=plan["name"], first_row=mine.start)
-        rows = Rows(envs, plan["name"], info_keys=plan["info_keys"], first_row=mine.start)
+        kept = {key: plan[key] for key in ("info_keys", "ranges")}
+        rows = Rows(envs, plan["name"], first_row=mine.start, **kept)
     except Exception as error:
         pipe.send_bytes(packed_error(error, plan["number"], task=0))
         return

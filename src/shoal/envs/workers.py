@@ -17,6 +17,7 @@ from shoal.types import ConfigError, Tree, assign, map_tree
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from shoal.envs.randomise import Ranges
     from shoal.envs.vec_env import Outputs
     from shoal.types import Ready
 
@@ -58,12 +59,14 @@ def make(
     *,
     name: str,
     info_keys: tuple[str, ...] = (),
+    ranges: Ranges | None = None,
     workers: Workers | None = None,
 ) -> WorkersEnv:
     """`num_envs` rows in processes; `factory` makes one environment and is pickled by value where it must be."""
     if not hasattr(os, "memfd_create"):
         raise ConfigError("backend='workers' needs Linux (memfd_create); backend='serial' runs everywhere")
-    return WorkersEnv(Crew(factory, num_envs, name=name, info_keys=info_keys, settings=workers or Workers()))
+    kept = {"name": name, "info_keys": tuple(info_keys), "ranges": ranges or {}}
+    return WorkersEnv(Crew(factory, num_envs, plan=kept, settings=workers or Workers()))
 
 
 class WorkersEnv:

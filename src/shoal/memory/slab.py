@@ -43,6 +43,7 @@ class Slab:
         self._mask_tensor = None if masks is None else torch.from_numpy(masks)
         self.episode_return = np.zeros(batch)
         self.episode_length = np.zeros(batch, np.int64)
+        self.episode_info = np.zeros((*batch, len(spec.info_keys)))
         self.valid[:] = True
         names = (*BOOLS, *FLOATS, "final_index")
         self._tensors = {name: torch.from_numpy(getattr(self, name)) for name in names}

@@ -75,6 +75,7 @@ class RolloutArrays(Protocol):
     final_obs: Any
     episode_return: NDArray[np.float64]
     episode_length: NDArray[np.int64]
+    episode_info: NDArray[np.float64]
 
 
 class Plan:
@@ -148,6 +149,7 @@ class Plan:
             slab.final_obs.reshape(lead[0] * lead[1], -1),
             slab.episode_return,
             slab.episode_length,
+            slab.episode_info,
             seed,
             0,
         )

@@ -232,7 +232,8 @@ class Rollouts:
             for t in range(self.num_steps):
                 check_finite(env.spec, seat.rows, slab.obs[t], slab.reward[t])
         ended = slab.final_index >= 0
-        self.episodes = Episodes(slab.episode_return[ended], slab.episode_length[ended], {})
+        info = dict(zip(env.spec.info_keys, slab.episode_info[ended].T, strict=True))
+        self.episodes = Episodes(slab.episode_return[ended], slab.episode_length[ended], info)
 
     def _collect(self) -> None:
         for number, group in enumerate(self._groups):
