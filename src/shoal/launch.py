@@ -273,7 +273,7 @@ def settings_of(job: Job, env: VecEnv) -> Settings:
         seed=launch.seed,
         num_envs=config.num_envs,
         total_timesteps=config.total_timesteps,
-        steps_per_update=config.num_envs * config.num_steps,
+        steps_per_update=env.num_rows * config.num_steps,
         stop_at=threshold,
         device=launch.device,
         num_threads=launch.threads(),

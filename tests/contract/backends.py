@@ -20,6 +20,7 @@ from shoal.envs.shaping import Shaping
 from shoal.envs.vec_env import VecEnv
 from tests.contract.toys import Corridor, Gates, Lamps, make_pointer
 from tests.contract.trees import FlatCrane, FlatRows
+from tests.slow_worlds import SlowSnake
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,13 @@ LANDERS = {"LunarLander-v3": 80, "LunarLanderContinuous-v3": 110}
 BACKENDS = [
     registered("native-CartPole", "CartPole-v1", "native", 25),
     registered("native-Pendulum", "Pendulum-v1", "native", 25),
+    Backend(
+        "native-Snake",
+        lambda n: make(
+            "shoal/Snake-v0", n, num_threads=2, env_kwargs={"size": 4, "patience": 6, "max_episode_steps": 8}
+        ),
+        lambda: SlowSnake(size=4, patience=6, max_episode_steps=8),
+    ),
     *(registered(f"native-{name}", name, "native", limit) for name, limit in LANDERS.items() if name in native.ids()),
     registered("serial-CartPole", "CartPole-v1", "serial", 25),
     registered("serial-LunarLander", "LunarLander-v3", "serial", 80),

@@ -69,9 +69,13 @@ def make_vec(
     settings: dict[str, Any] = {"num_threads": num_threads, "env_kwargs": env_kwargs, "shaping": shaping}
     rows = make(env, num_envs, backend=backend, **settings)
     assert not isinstance(rows, WorkersEnv)
-    if isinstance(rows, BatchedEnv) and autoreset != "same_step":
+    batched = isinstance(rows.env if isinstance(rows, ShapedEnv) else rows, BatchedEnv)
+    if batched and autoreset != "same_step":
         rows.close()
         raise ConfigError(f"{rows.spec.env_id}: its rows are stepped at once; use autoreset='same_step'")
+    if rows.spec.num_agents > 1:
+        rows.close()
+        raise ConfigError(f"{env} has {rows.spec.num_agents} agents, a gymnasium.vector.VectorEnv one; use make")
     return ShoalVectorEnv(rows, autoreset=MODES[autoreset], copy=copy, env_kwargs=env_kwargs or {})
 
 
@@ -163,7 +167,9 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
         return (*map(self._given, (ready.obs, ready.reward, ready.terminated, ready.truncated)), infos)
 
     def render(self) -> tuple[Any, ...]:
-        """What each environment renders; only Python environments do."""
+        """What each environment renders; native ones with a picture give RGB [height, width, 3]."""
+        if isinstance(self.rows, NativeEnv):
+            return tuple(self.rows.render(row) for row in range(self.num_envs))
         return tuple(env.render() for env in self._python("render").envs)
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:

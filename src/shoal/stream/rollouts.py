@@ -204,16 +204,18 @@ class Rollouts:
         return lost
 
     def _cut(self, schedule: Schedule) -> list[slice]:
-        rows = self.env.num_rows
+        rows, agents = self.env.num_rows, self.env.spec.num_agents
         if not isinstance(schedule, Overlap):
             return [slice(0, rows)]
-        if rows < 2:
-            raise ConfigError("schedule Overlap() needs at least 2 rows; set num_envs=2 or more, or Sync()")
-        return [slice(0, rows // 2), slice(rows // 2, rows)]
+        if rows < 2 * agents:
+            raise ConfigError(f"schedule Overlap() needs at least {2 * agents} rows; set num_envs=2 or more, or Sync()")
+        half = rows // 2 // agents * agents
+        return [slice(0, half), slice(half, rows)]
 
     def _fusible(self, actor: PlanActor) -> bool:
         alone = len(self._seats) == 1 and len(self._groups) == 1
-        return alone and isinstance(self.env, NativeEnv) and actor.plan.can_roll()
+        whole = self.acting.act_block % self.env.spec.num_agents == 0
+        return alone and whole and isinstance(self.env, NativeEnv) and actor.plan.can_roll()
 
     def _begin(self, ready: Ready) -> None:
         self._obs = [select(ready.obs, group) for group in self._groups]
