@@ -96,8 +96,8 @@ DEFECTS = [
     ("make_nothing", "make", "error", r"returned NoneType, expected a gymnasium\.Env"),
 ]
 
-# What instances share, each of them overwrites too.
-IMPLIED = {"SharedBuffer": {"buffers": "warning"}}
+# What instances share, each of them overwrites too, and rows of it are refused.
+IMPLIED = {"SharedBuffer": {"buffers": "warning", "rows": "error"}}
 
 
 def find_faults(report: Report) -> dict[str, str]:

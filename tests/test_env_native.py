@@ -15,6 +15,7 @@ NATIVE = Path(__file__).parents[1] / "native"
 Actions: TypeAlias = NDArray[np.int64] | NDArray[np.float32]
 
 IDS = ["Acrobot-v1", "CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1"]
+WORLDS = [f"shoal/{name}-v0" for name in ("Breakout", "Memory", "Pong", "Pursuit", "Snake", "Squared")]
 
 
 def draw_actions(env_id: str, num_rows: int, rng: np.random.Generator) -> Actions:
@@ -36,7 +37,7 @@ def assert_same_bits(left: list[NDArray[Any]], right: list[NDArray[Any]]) -> Non
 
 
 def test_ids() -> None:
-    assert [env_id for env_id in _native.env_ids() if env_id in IDS] == IDS
+    assert [env_id for env_id in _native.env_ids() if env_id in IDS + WORLDS] == IDS + WORLDS
 
 
 def test_info_of_a_discrete_environment() -> None:
@@ -56,7 +57,7 @@ def test_info_of_a_box_environment() -> None:
     assert (info["reward_threshold"], info["params"]["g"]) == (None, 10.0)
 
 
-@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.parametrize("env_id", IDS + WORLDS)
 def test_threads_change_no_bit(env_id: str) -> None:
     pools = [native_rows(env_id, 1_000, num_threads=threads, max_episode_steps=60) for threads in (1, 2, 3)]
     rng = np.random.default_rng(0)
@@ -84,16 +85,16 @@ def test_vector_steps_equal_single_ones() -> None:
         assert_same_bits(copy_outputs(whole), copy_outputs(single))
 
 
-@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.parametrize("env_id", IDS + WORLDS)
 def test_restore_continues(env_id: str) -> None:
-    first, second = native_rows(env_id, 33, max_episode_steps=40), native_rows(env_id, 33, max_episode_steps=40)
+    first, second = native_rows(env_id, 36, max_episode_steps=40), native_rows(env_id, 36, max_episode_steps=40)
     rng = np.random.default_rng(2)
-    first.reset(list(range(33)))
+    first.reset(list(range(36)))
     for _ in range(70):
-        first.step(draw_actions(env_id, 33, rng))
+        first.step(draw_actions(env_id, 36, rng))
     saved = first.pool.state()
     assert saved.dtype == np.uint8
-    assert len(saved) == 33
+    assert len(saved) == 36
     second.pool.restore(saved)
     assert second.pool.state().tobytes() == saved.tobytes()
     for rows in (first, second):
@@ -101,7 +102,7 @@ def test_restore_continues(env_id: str) -> None:
         rows.episode_return.fill(0)
         rows.episode_length.fill(0)
     for _ in range(100):
-        actions = draw_actions(env_id, 33, rng)
+        actions = draw_actions(env_id, 36, rng)
         first.step(actions)
         second.step(actions)
         assert_same_bits(copy_outputs(first), copy_outputs(second))

@@ -12,6 +12,7 @@ from gymnasium import spaces
 
 import shoal
 from shoal import algos, launch
+from shoal.envs.crew import Workers
 from shoal.envs.make import make
 from shoal.envs.masks import MaskReader
 from shoal.nets.acting import Acting
@@ -172,6 +173,45 @@ def test_masks_hold_while_acting_learning_and_evaluating(kind: Any, schedule: An
         assert run.logged["loss/approx_kl"][0] == pytest.approx(0, abs=1e-6)
     assert max(run.logged["loss/entropy"]) < np.log(2)
     assert evaluate(policy, make(kind, 3), episodes=6, acting=Acting(0)).mean >= 1
+
+
+@pytest.mark.parametrize("kind", [Guarded, Shown])
+def test_masks_come_from_processes(kind: Any) -> None:
+    """The same steps as serial's; a worker that is replaced finds out anew that its infos hold masks."""
+    rows = {name: make(kind, 4, backend=name, workers=Workers(2, on_fault="restart")) for name in BACKENDS}
+    policy = make_policy(rows["serial"].spec, Network(hidden=(8,)), 0)
+    streams = {name: rollouts(env, policy, num_steps=12) for name, env in rows.items()}
+    steps = {name: next(stream) for name, stream in streams.items()}
+    assert rows["workers"].spec.masked
+    for name in ("action", "action_mask", "reward", "terminated"):
+        assert torch.equal(getattr(steps["workers"], name), getattr(steps["serial"], name))
+    workers: Any = rows["workers"]
+    workers.crew.workers[0].kill()
+    streams["workers"].publish(policy)
+    after = next(streams["workers"])
+    assert after.valid.sum() == 4 * 12 - 2
+    assert after.action_mask.gather(-1, after.action.unsqueeze(-1)).all()
+    for env in rows.values():
+        env.close()
+
+
+BACKENDS = ("serial", "workers")
+
+
+def test_infos_that_differ_between_processes_are_named() -> None:
+    """Row 0 has a mask, rows 2 and 3 have none."""
+
+    class Half(Guarded):
+        def reset(
+            self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        ) -> tuple[Any, dict[str, Any]]:
+            obs, info = super().reset(seed=seed)
+            return obs, {} if seed in (2, 3) else info
+
+    rows = make(Half, 4, backend="workers", workers=Workers(2))
+    with pytest.raises(EnvError, match=r"worker 1 .*rows 2\.\.3\) gave no info\['action_mask'\], unlike row 0"):
+        rows.reset(0)
+    rows.close()
 
 
 def test_steps_carry_the_masks_that_acted() -> None:

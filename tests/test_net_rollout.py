@@ -15,6 +15,7 @@ ROLLOUTS = [
     ("CartPole-v1", {"max_episode_steps": 17.0}, Shape(), 40),
     ("MountainCar-v0", {}, Shape(obs_size=2, hidden=(20,), nvec=(3,), activation="relu"), 70),
     ("Pendulum-v1", {}, Shape(obs_size=3, hidden=(16, 8), head="gaussian", nvec=(1,)), 70),
+    ("shoal/Pursuit-v0", {"max_episode_steps": 17.0}, Shape(obs_size=15, hidden=(16,), nvec=(5,)), 72),
 ]
 
 
@@ -110,11 +111,11 @@ def with_whole_finals(slab: Arrays) -> Arrays:
 
 
 @pytest.mark.parametrize(("env", "params", "shape", "steps"), ROLLOUTS)
-@pytest.mark.parametrize(("threads", "block"), [(1, 64), (2, 5)])
+@pytest.mark.parametrize(("threads", "block"), [(1, 64), (2, 8)])
 def test_rollout_equals_a_slow_loop(
     env: str, params: dict[str, float], shape: Shape, steps: int, threads: int, block: int
 ) -> None:
-    rows = 19
+    rows = 20
     slow, fast = make_world(env, rows, params), make_world(env, rows, params)
     reference, plan = make(shape).plan, make(shape, threads=threads, block=block).plan
     ends = 0
@@ -153,6 +154,9 @@ def test_rollout_refuses_what_does_not_fit() -> None:
         fused_rollout(make(wide).plan, world, slab)
     with pytest.raises(ValueError, match=r"action must be an array of int64"):
         fused_rollout(make(Shape()).plan, world, slab | {"action": np.zeros((2, 3, 1), np.int32)})
+    team, seen = make_world("shoal/Pursuit-v0", 8), ROLLOUTS[3][2]
+    with pytest.raises(ValueError, match="blocks of 6 rows cut environments of 4 agents in two"):
+        fused_rollout(make(seen, block=6).plan, team, make_slab(team, seen, 2))
     pendulum = make_world("Pendulum-v1", 3)
     shape = ROLLOUTS[2][2]
     case = make(shape)

@@ -340,10 +340,11 @@ def test_nan_observations_are_refused(nan_at: int) -> None:
         next(stream)
 
 
-def test_nan_observations_are_refused_on_the_fused_path() -> None:
-    """Native code finishes the rollout; then the row is named."""
+@pytest.mark.parametrize("schedule", [Sync(), Overlap()])
+def test_nan_observations_of_native_rows_are_refused(schedule: Any) -> None:
+    """The rollout is finished, fused or not; then the row is named."""
     env: Any = make("CartPole-v1", 3)
-    stream = rollouts(env, small(env), num_steps=4)
+    stream = rollouts(env, small(env), num_steps=4, schedule=schedule)
     env.obs[1, 2] = np.nan
     with pytest.raises(EnvError, match="row 1"):
         next(stream)

@@ -1,8 +1,9 @@
 """Train PPO with Stable-Baselines3: steps per second, seconds to solve CartPole, LunarLander.
 
 Its network is its default: separate 64x64 tanh towers for policy and value. `sps` times CartPole-v1;
-`solve` trains it until two greedy evaluations in a row reach the bar; `lunarlander` spends the whole
-step budget on LunarLander-v3 and evaluates once at the end.
+`pong` times Pong with its NatureCNN and its own Atari wrappers; `solve` trains CartPole until two greedy
+evaluations in a row reach the bar; `lunarlander` spends the whole step budget on LunarLander-v3 and
+evaluates once at the end.
 """
 
 # The peer is not installed where pyright runs: its classes are unknown there.
@@ -15,17 +16,19 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 from worker import emit, keep_to_cores, seed_list
 
 THRESHOLD = {"CartPole-v1": 475.0, "LunarLander-v3": 200.0}
+PONG = "PongNoFrameskip-v4"
 EVAL_ROWS = 100
 EVAL_SEED = 10_000_000
 
@@ -55,6 +58,12 @@ def hyperparameters(args: argparse.Namespace) -> dict[str, Any]:
 
 def make_model(env_id: str, args: argparse.Namespace, seed: int) -> PPO:
     """Return a PPO with its own in-process vector environment."""
+    if env_id == PONG:
+        import ale_py
+
+        gymnasium.register_envs(ale_py)
+        env: VecEnv = VecFrameStack(make_atari_env(env_id, n_envs=args.num_envs, seed=seed), n_stack=4)
+        return PPO("CnnPolicy", env, seed=seed, device="cpu", **hyperparameters(args))
     env = make_vec_env(env_id, n_envs=args.num_envs, seed=seed)
     return PPO("MlpPolicy", env, seed=seed, device="cpu", **hyperparameters(args))
 
@@ -137,7 +146,7 @@ def train(env_id: str, args: argparse.Namespace, seed: int) -> dict[str, Any]:
 def parse() -> argparse.Namespace:
     """Read the options; those of PPO have its own defaults but for 4 epochs and the rollout's shape."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mode", choices=["sps", "solve", "lunarlander"], default="sps")
+    parser.add_argument("--mode", choices=["sps", "solve", "lunarlander", "pong"], default="sps")
     parser.add_argument("--num_envs", type=int, default=8)
     parser.add_argument("--n_steps", type=int, default=32)
     parser.add_argument("--batch_size", type=int, default=256)
@@ -161,8 +170,8 @@ def main() -> None:
     args = parse()
     args.cores = keep_to_cores(args.cores)
     torch.set_num_threads(args.threads)
-    env_id = "LunarLander-v3" if args.mode == "lunarlander" else "CartPole-v1"
-    if args.mode == "sps":
+    env_id = {"lunarlander": "LunarLander-v3", "pong": PONG}.get(args.mode, "CartPole-v1")
+    if args.mode in ("sps", "pong"):
         result = speed(env_id, args)
     else:
         runs = [train(env_id, args, seed) for seed in args.seeds]

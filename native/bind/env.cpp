@@ -1,6 +1,7 @@
 // shoal._native's environments: env_ids, env_info and Pool.
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "bind/draws.hpp"
+#include "bind/given.hpp"
 #include "bind/native.hpp"
 #include "environment_headers.inc"
 
@@ -91,47 +93,8 @@ nb::dict info_dict(std::string_view id) {
     params[name.c_str()] = value;
   }
   dict["params"] = params;
+  dict["num_agents"] = info.num_agents;
   return dict;
-}
-
-template <class Array>
-bool is_contiguous(const Array& array) {
-  std::int64_t expected = 1;
-  for (std::size_t i = array.ndim(); i-- > 0;) {
-    if (array.size() != 0 && array.shape(i) != 1 && array.stride(i) != expected) {
-      return false;
-    }
-    expected *= static_cast<std::int64_t>(array.shape(i));
-  }
-  return true;
-}
-
-std::string shape_text(const std::vector<std::size_t>& shape) {
-  std::string text = "(";
-  for (const std::size_t size : shape) {
-    text += std::to_string(size) + ",";
-  }
-  return text + ")";
-}
-
-/// ValueError unless the array is contiguous, of this shape and of type T.
-template <class T, class Array>
-void require_array(const Array& array, const char* name, const char* dtype, const std::vector<std::size_t>& shape) {
-  std::vector<std::size_t> given;
-  for (std::size_t i = 0; i < array.ndim(); ++i) {
-    given.push_back(array.shape(i));
-  }
-  const bool flag = std::is_same_v<T, std::uint8_t> && array.dtype() == nb::dtype<bool>();
-  if (array.dtype() != nb::dtype<T>() && !flag) {
-    throw std::invalid_argument(std::string(name) + " must be a " + dtype + " array");
-  }
-  if (given != shape) {
-    throw std::invalid_argument(std::string(name) + " must have shape " + shape_text(shape) + ", not " +
-                                shape_text(given));
-  }
-  if (!is_contiguous(array)) {
-    throw std::invalid_argument(std::string(name) + " must be contiguous");
-  }
 }
 
 template <class T>
@@ -204,6 +167,9 @@ void NativePool::restart(const ConstArray& seeds, const ConstArray& seeded, cons
   if (!started_) {
     throw std::runtime_error("restart: call reset first");
   }
+  if (rows_->num_agents() > 1) {
+    throw std::runtime_error("restart: environments of several agents are only reset all at once");
+  }
   const auto rows = static_cast<std::size_t>(rows_->num_rows());
   require_array<std::uint64_t>(seeds, "seeds", "uint64", {rows});
   require_array<std::uint8_t>(seeded, "seeded", "uint8 or bool", {rows});
@@ -235,6 +201,11 @@ void NativePool::check_rows(int slot, int first, int count) const {
   }
   if (flights_[static_cast<std::size_t>(slot)].count > 0) {
     throw std::runtime_error("send: slot " + std::to_string(slot) + " is in flight; call recv first");
+  }
+  const int agents = rows_->num_agents();
+  if (first % agents != 0 || count % agents != 0) {
+    throw std::invalid_argument("send: rows " + std::to_string(first) + " to " + std::to_string(first + count - 1) +
+                                " cut an environment of " + std::to_string(agents) + " agents in two");
   }
   for (const Flight& other : flights_) {
     if (other.count > 0 && first < other.first + other.count && other.first < first + count) {
@@ -285,9 +256,10 @@ void NativePool::send(int slot, int first, int count, ConstArray actions) {
   Flight& job = flight(slot);
   check_rows(slot, first, count);
   check_actions(first, count, actions);
-  // A few tasks a thread even out rows of unequal cost; a task is long against its hand-over.
+  // A few tasks a thread even out rows of unequal cost; a task is long against its hand-over, and of whole
+  // environments.
   const int tasks = team_.num_threads() == 1 ? 1 : 4 * team_.num_threads();
-  const int grain = rows_->grain();
+  const int grain = std::lcm(rows_->grain(), rows_->num_agents());
   const int rows_per_task = std::max(1, (count + grain * tasks - 1) / (grain * tasks)) * grain;
   job = {this, first, count, rows_per_task, std::move(actions)};
   team_.post(slot, (count + rows_per_task - 1) / rows_per_task, Flight::step, &job);
@@ -314,6 +286,25 @@ nb::ndarray<nb::numpy, std::uint8_t> NativePool::state() const {
   const nb::capsule owner(data, [](void* held) noexcept { delete[] static_cast<std::byte*>(held); });
   rows_->save_rows(0, rows_->num_rows(), data);
   return {data, {rows, bytes}, owner};
+}
+
+nb::ndarray<nb::numpy, std::uint8_t> NativePool::render(int row) const {
+  require_idle("render");
+  if (row < 0 || row >= rows_->num_rows()) {
+    throw std::invalid_argument("render: row " + std::to_string(row) + " does not lie in a pool of " +
+                                std::to_string(rows_->num_rows()));
+  }
+  const Frame frame = rows_->frame();
+  if (frame.bytes() == 0) {
+    throw std::invalid_argument("render: this environment has no picture");
+  }
+  if (!started_) {
+    throw std::runtime_error("render: call attach and reset first");
+  }
+  auto* rgb = new std::uint8_t[frame.bytes()];
+  const nb::capsule owner(rgb, [](void* held) noexcept { delete[] static_cast<std::uint8_t*>(held); });
+  rows_->render_row(row, {rgb, frame.bytes()});
+  return {rgb, {static_cast<std::size_t>(frame.height), static_cast<std::size_t>(frame.width), 3}, owner};
 }
 
 std::vector<int> NativePool::restore(const ConstArray& bytes) {
@@ -356,6 +347,7 @@ void bind_env(nb::module_& module) {
       .def_prop_ro("obs_size", [](const NativePool& pool) { return pool.rows().obs_size(); })
       .def_prop_ro("action_size", [](const NativePool& pool) { return pool.rows().action_size(); })
       .def_prop_ro("discrete", [](const NativePool& pool) { return pool.rows().discrete(); })
+      .def_prop_ro("num_agents", [](const NativePool& pool) { return pool.rows().num_agents(); })
       .def_prop_ro("num_threads", &NativePool::num_threads)
       .def(
           "attach",
@@ -374,6 +366,8 @@ void bind_env(nb::module_& module) {
           "Start stepping rows [first, first + count). ValueError naming the row for a bad action; nothing is stepped.")
       .def("recv", &NativePool::recv, "slot"_a, "Wait until the slot's rows are stepped.")
       .def("state", &NativePool::state, "Every row's bytes: uint8 [num_rows, row_bytes].")
+      .def("render", &NativePool::render, "row"_a,
+           "What a row looks like: uint8 [height, width, 3]. ValueError where the environment has no picture.")
       .def("restart", &NativePool::restart, "seeds"_a.noconvert(), "seeded"_a.noconvert(), "going_on"_a.noconvert(),
            "Begin a new episode in some rows: seeded, or going on with the row's own generator; writes their obs.")
       .def("restore", &NativePool::restore, "state"_a.noconvert(),

@@ -57,12 +57,13 @@ class BoundSignals {
   Signals& signals() { return signals_; }
 
   bool wait(const std::vector<std::uint32_t>& workers, const std::vector<std::uint32_t>& tasks, double spin_s,
-            double timeout_s) {
-    if (workers.size() != tasks.size()) {
-      throw std::invalid_argument("wait needs one task a worker");
+            double timeout_s, std::size_t least) {
+    if (workers.size() != tasks.size() || least > tasks.size()) {
+      throw std::invalid_argument("wait needs one task a worker, and at least as many as it waits for");
     }
+    const auto spared = static_cast<std::uint32_t>(least == 0 ? 0 : tasks.size() - least);
     const nb::gil_scoped_release released;
-    return signals_.wait(workers, tasks, duration(spin_s), duration(timeout_s));
+    return signals_.wait(workers, tasks, duration(spin_s), duration(timeout_s), spared);
   }
 
   std::tuple<std::uint32_t, std::uint32_t, std::uint32_t> take(std::size_t worker, std::uint32_t done, double spin_s,
@@ -105,8 +106,9 @@ void bind_memory(nb::module_& module) {
             return self.signals().failed(worker, task);
           },
           "worker"_a, "task"_a, "Whether this task, one of the last two, failed.")
-      .def("wait", &BoundSignals::wait, "workers"_a, "tasks"_a, "spin_s"_a, "timeout_s"_a,
-           "Wait until workers[i] has answered tasks[i] for every i; False when the time is over or a signal came.")
+      .def("wait", &BoundSignals::wait, "workers"_a, "tasks"_a, "spin_s"_a, "timeout_s"_a, "least"_a = 0,
+           "Wait until workers[i] has answered tasks[i] for every i, or for the `least` first; False when the time is "
+           "over or a signal came.")
       .def("take", &BoundSignals::take, "worker"_a, "done"_a, "spin_s"_a, "timeout_s"_a,
            "In a worker: the task after `done` as (op, first, last); op 0 when the time is over or a signal came.")
       .def(

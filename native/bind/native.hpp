@@ -43,6 +43,7 @@ class NativePool {
   void send(int slot, int first, int count, ConstArray actions);
   void recv(int slot);
   [[nodiscard]] nanobind::ndarray<nanobind::numpy, std::uint8_t> state() const;
+  [[nodiscard]] nanobind::ndarray<nanobind::numpy, std::uint8_t> render(int row) const;
   std::vector<int> restore(const ConstArray& bytes);
   /// std::runtime_error when a slot is in flight: its rows are being written.
   void require_idle(const char* what) const;

@@ -39,6 +39,18 @@ struct Draw {
     }
   }
 
+  /// The values that bound what may be drawn; all of them for a choice.
+  [[nodiscard]] std::vector<double> ends() const {
+    switch (kind) {
+      case Kind::loguniform:
+        return {std::exp(numbers[0]), std::exp(numbers[1])};
+      case Kind::normal:
+        return {numbers[2], numbers[3]};
+      default:
+        return numbers;
+    }
+  }
+
  private:
   [[nodiscard]] double between(Pcg64& rng, std::int64_t steps) const noexcept {
     double low = numbers[0];
@@ -68,11 +80,11 @@ constexpr std::uint64_t draw_seed_mask = 0x53686F616C447277;
 
 /// The parameter `name` of E; std::invalid_argument, with those there are, where there is none.
 template <class E>
-double E::Params::* find_param(std::string_view name) {
+auto find_field(std::string_view name) {
   std::string known = "max_episode_steps";
   for (const auto& field : E::Params::fields()) {
     if (field.name == name) {
-      return field.member;
+      return field;
     }
     known.append(", ").append(field.name);
   }
@@ -93,7 +105,14 @@ class Drawn {
 
   Drawn(const std::vector<Draw>& draws, std::size_t num_rows) : draws_(draws), rows_(draws.empty() ? 0 : num_rows) {
     for (const Draw& draw : draws_) {
-      members_.push_back(find_param<E>(draw.name));
+      const auto field = find_field<E>(draw.name);
+      for (const double end : draw.ends()) {
+        field.check(end);
+      }
+      if (field.whole && draw.kind != Draw::Kind::choice) {
+        throw std::invalid_argument(draw.name + " is a whole number: draw it by choice");
+      }
+      members_.push_back(field.member);
     }
   }
 

@@ -24,18 +24,31 @@
 // cannot be copied says `static constexpr bool replayed = true`: to restore it the pool plays its episode again. One
 // whose step takes microseconds says how few rows are worth a thread: `static constexpr int grain = 4` (else 64).
 //
+// Two things may be added. A picture: `static constexpr Frame frame{height, width}` and
+// `void render(const Params&, std::span<std::uint8_t> rgb) const noexcept`. And several agents, of which each owns a
+// row: `static constexpr int num_agents = A`; `step` then takes the actions of all, one after another, in one span and
+// returns a `TeamOutcome<A>`, and `observe(int agent, obs)` writes what one of them sees. An episode ends for all of
+// them at once.
+//
 // The pool owns the rest: time limit, autoreset, returns and lengths, threads, checks of actions, saving and restoring.
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
+#include <map>
 #include <optional>
 #include <span>
+#include <sstream>
+#include <stdexcept>
+#include <string>
 #include <string_view>
 #include <type_traits>
 
+#include "env/canvas.hpp"
 #include "env/rows.hpp"
 #include "math/pcg64.hpp"
 
@@ -52,6 +65,14 @@ struct Box {
   static constexpr std::size_t size = N;
   std::array<float, N> low;
   std::array<float, N> high;
+
+  /// The same limits for every number.
+  static constexpr Box between(float low, float high) noexcept {
+    Box box;
+    box.low.fill(low);
+    box.high.fill(high);
+    return box;
+  }
 };
 
 /// What a step gives besides the observation.
@@ -60,14 +81,38 @@ struct Outcome {
   bool terminated;
 };
 
-/// A parameter that users set by name.
+/// The same for an environment of A agents: each has a reward, and the episode ends for all.
+template <std::size_t A>
+struct TeamOutcome {
+  std::array<double, A> reward;
+  bool terminated;
+};
+
+/// A parameter that users set by name, and what it may be: a number from `low` to `high`, perhaps a whole one.
 template <class P>
 struct Field {
   std::string_view name;
   double P::* member;
+  double low = -std::numeric_limits<double>::infinity();
+  double high = std::numeric_limits<double>::infinity();
+  bool whole = false;
+
+  /// std::invalid_argument unless the parameter may be `value`.
+  void check(double value) const {
+    if (value < low || value > high || (whole && value != std::floor(value))) {
+      std::ostringstream text;
+      text << name << " must be a " << (whole ? "whole " : "") << "number between " << low << " and " << high
+           << ", not " << value;
+      throw std::invalid_argument(text.str());
+    }
+  }
 };
 template <class P>
 Field(const char*, double P::*) -> Field<P>;
+template <class P>
+Field(const char*, double P::*, double, double) -> Field<P>;
+template <class P>
+Field(const char*, double P::*, double, double, bool) -> Field<P>;
 
 /// The parameters of an environment that has none.
 struct NoParams {
@@ -125,6 +170,24 @@ using ActionElement = std::conditional_t<is_discrete<E>, std::int64_t, float>;
 template <HasActionSpace E>
 using ActionOf = std::conditional_t<is_discrete<E>, std::int64_t, std::span<const float, action_size_of<E>>>;
 
+/// Whether an environment says how many agents it has.
+template <class E>
+concept IsTeam = requires {
+  { E::num_agents } -> std::convertible_to<int>;
+};
+/// Rows of one environment: its agents.
+template <class E>
+inline constexpr std::size_t num_agents_of = [] {
+  if constexpr (IsTeam<E>) {
+    return static_cast<std::size_t>(E::num_agents);
+  } else {
+    return std::size_t{1};
+  }
+}();
+/// What a team's `step` takes: the actions of all agents, one after another.
+template <HasActionSpace E>
+using TeamActions = std::span<const ActionElement<E>, num_agents_of<E> * action_size_of<E>>;
+
 template <class E>
 concept HasReset = requires(E env, const typename E::Params& params, Pcg64& rng) {
   { env.reset(params, rng) } noexcept -> std::same_as<void>;
@@ -138,22 +201,42 @@ concept HasStep = HasRandomStep<E> || requires(E env, const typename E::Params& 
   { env.step(params, action) } noexcept -> std::same_as<Outcome>;
 };
 template <class E>
+concept HasTeamStep = requires(E env, const typename E::Params& params, TeamActions<E> actions) {
+  { env.step(params, actions) } noexcept -> std::same_as<TeamOutcome<num_agents_of<E>>>;
+};
+template <class E>
 concept HasObserve = requires(const E env, std::span<float, obs_size_of<E>> obs) {
   { env.observe(obs) } noexcept -> std::same_as<void>;
 };
+template <class E>
+concept HasTeamObserve = requires(const E env, int agent, std::span<float, obs_size_of<E>> obs) {
+  { env.observe(agent, obs) } noexcept -> std::same_as<void>;
+};
+template <class E>
+concept StepsAlone = !IsTeam<E> && HasStep<E> && HasObserve<E>;
+template <class E>
+concept StepsTogether = IsTeam<E> && (num_agents_of<E> > 0) && HasTeamStep<E> && HasTeamObserve<E>;
 
 /// An environment: a struct that can be reset, stepped and observed.
 template <class E>
 concept Env = HasId<E> && HasObservationSpace<E> && HasActionSpace<E> && HasLimits<E> && HasParams<E> &&
-              HasSavedState<E> && HasReset<E> && HasStep<E> && HasObserve<E>;
+              HasSavedState<E> && HasReset<E> && (StepsAlone<E> || StepsTogether<E>);
+
+/// Optional: a picture of `frame` pixels, RGB, from the top row down.
+template <class E>
+concept HasPicture = Env<E> && requires(const E env, const typename E::Params& params, std::span<std::uint8_t> rgb) {
+  { E::frame } -> std::convertible_to<Frame>;
+  { env.render(params, rgb) } noexcept -> std::same_as<void>;
+};
 
 /// Optional, for speed: step many rows at once. It must give the bits of `step` and `observe`, row by row, and writes
 /// `obs`, `reward` and `terminated` of `out`; the pool does everything else.
 template <class E>
-concept HasStepBlock = Env<E> && requires(const typename E::Params& params, std::span<E> envs,
-                                          const ActionElement<E>* actions, const StepOut& out) {
-  { E::step_block(params, envs, actions, out) } noexcept -> std::same_as<void>;
-};
+concept HasStepBlock =
+    Env<E> && !IsTeam<E> &&
+    requires(const typename E::Params& params, std::span<E> envs, const ActionElement<E>* actions, const StepOut& out) {
+      { E::step_block(params, envs, actions, out) } noexcept -> std::same_as<void>;
+    };
 
 /// Fails to compile with the name of what an environment lacks.
 template <class E>
@@ -169,18 +252,67 @@ consteval bool require_env() {
                 "concept shoal::Env: the state must be default constructible and trivially copyable; one that is not "
                 "trivially copyable needs `static constexpr bool replayed = true`");
   static_assert(HasReset<E>, "concept shoal::Env: `void reset(const Params&, Pcg64&) noexcept` is missing");
-  static_assert(HasStep<E>,
-                "concept shoal::Env: `Outcome step(const Params&, action) noexcept` is missing; action is "
-                "std::int64_t for Discrete, std::span<const float, N> for Box<N>");
-  static_assert(HasObserve<E>,
-                "concept shoal::Env: `void observe(std::span<float, N>) const noexcept` is missing, with the N of "
-                "observation_space");
+  if constexpr (IsTeam<E>) {
+    static_assert(num_agents_of<E> > 0, "concept shoal::Env: num_agents must be at least 1");
+    static_assert(
+        HasTeamStep<E>,
+        "concept shoal::Env: `TeamOutcome<A> step(const Params&, std::span<const T, A * n> actions) noexcept` "
+        "is missing; A is num_agents, T is std::int64_t and n is 1 for Discrete, float and N for Box<N>");
+    static_assert(HasTeamObserve<E>,
+                  "concept shoal::Env: `void observe(int agent, std::span<float, N>) const noexcept` is missing, with "
+                  "the N of observation_space");
+  } else {
+    static_assert(HasStep<E>,
+                  "concept shoal::Env: `Outcome step(const Params&, action) noexcept` is missing; action is "
+                  "std::int64_t for Discrete, std::span<const float, N> for Box<N>");
+    static_assert(HasObserve<E>,
+                  "concept shoal::Env: `void observe(std::span<float, N>) const noexcept` is missing, with the N of "
+                  "observation_space");
+  }
+  if constexpr (requires { E::frame; } || requires { &E::render; }) {
+    static_assert(HasPicture<E>,
+                  "concept shoal::HasPicture: `static constexpr Frame frame{height, width}` and "
+                  "`void render(const Params&, std::span<std::uint8_t>) const noexcept` are expected");
+  }
   if constexpr (requires { &E::step_block; }) {
     static_assert(HasStepBlock<E>,
                   "concept shoal::HasStepBlock: `static void step_block(const Params&, std::span<E>, "
                   "const std::int64_t*|const float*, const StepOut&) noexcept` is expected");
   }
   return Env<E>;
+}
+
+/// Parameters by name, as users give them; every environment also has `max_episode_steps`.
+using ParamMap = std::map<std::string, double, std::less<>>;
+
+/// What is known of an environment before a row of it exists.
+struct EnvInfo {
+  std::string_view id;
+  std::span<const float> obs_low, obs_high;
+  int num_actions;  ///< 0: the action is a Box
+  std::span<const float> action_low, action_high;
+  int max_episode_steps;  ///< 0: no limit
+  std::optional<double> reward_threshold;
+  ParamMap params;
+  int num_agents = 1;
+};
+
+template <Env E>
+EnvInfo env_info() {
+  EnvInfo info{E::id, E::observation_space.low, E::observation_space.high, 0,  {},
+               {},    E::max_episode_steps,     E::reward_threshold,       {}, static_cast<int>(num_agents_of<E>)};
+  if constexpr (is_discrete<E>) {
+    info.num_actions = E::action_space.n;
+  } else {
+    info.action_low = E::action_space.low;
+    info.action_high = E::action_space.high;
+  }
+  const typename E::Params defaults{};
+  for (const auto& field : E::Params::fields()) {
+    info.params.emplace(field.name, defaults.*field.member);
+  }
+  info.params.emplace("max_episode_steps", E::max_episode_steps);
+  return info;
 }
 
 }  // namespace shoal

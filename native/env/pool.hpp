@@ -18,49 +18,24 @@
 
 namespace shoal {
 
-/// Parameters by name, as users give them; every environment also has `max_episode_steps`.
-using ParamMap = std::map<std::string, double, std::less<>>;
-
-/// What is known of an environment before a row of it exists.
-struct EnvInfo {
-  std::string_view id;
-  std::span<const float> obs_low, obs_high;
-  int num_actions;  ///< 0: the action is a Box
-  std::span<const float> action_low, action_high;
-  int max_episode_steps;  ///< 0: no limit
-  std::optional<double> reward_threshold;
-  ParamMap params;
-};
-
-template <Env E>
-EnvInfo env_info() {
-  EnvInfo info{E::id, E::observation_space.low, E::observation_space.high, 0, {},
-               {},    E::max_episode_steps,     E::reward_threshold,       {}};
-  if constexpr (is_discrete<E>) {
-    info.num_actions = E::action_space.n;
-  } else {
-    info.action_low = E::action_space.low;
-    info.action_high = E::action_space.high;
-  }
-  const typename E::Params defaults{};
-  for (const auto& field : E::Params::fields()) {
-    info.params.emplace(field.name, defaults.*field.member);
-  }
-  info.params.emplace("max_episode_steps", E::max_episode_steps);
-  return info;
-}
-
 template <Env E>
 class Pool final : public Rows {
  public:
   static constexpr std::size_t obs_size_v = obs_size_of<E>;
   static constexpr std::size_t action_size_v = action_size_of<E>;
+  static constexpr std::size_t agents = num_agents_of<E>;
   using Element = ActionElement<E>;
 
+  /// `num_rows`: of all agents.
   Pool(int num_rows, const ParamMap& params, const std::vector<Draw>& draws)
       : params_{}, limit_(E::max_episode_steps), drawn_(draws, static_cast<std::size_t>(std::max(num_rows, 0))) {
     if (num_rows < 1) {
       throw std::invalid_argument("num_rows must be at least 1, not " + std::to_string(num_rows));
+    }
+    const auto size = static_cast<std::size_t>(num_rows);
+    if (size % agents != 0) {
+      throw std::invalid_argument("num_rows must be a multiple of the " + std::to_string(agents) + " agents, not " +
+                                  std::to_string(num_rows));
     }
     for (const auto& [name, value] : params) {
       set(name, value);
@@ -70,9 +45,8 @@ class Pool final : public Rows {
         throw std::invalid_argument(refusal);
       }
     }
-    const auto size = static_cast<std::size_t>(num_rows);
-    envs_.resize(size);
-    rngs_.resize(size);
+    envs_.resize(size / agents);
+    rngs_.resize(size / agents);
     tallies_.resize(size);
     lengths_.resize(size);
     if constexpr (IsReplayed<E>) {
@@ -80,7 +54,8 @@ class Pool final : public Rows {
     }
   }
 
-  [[nodiscard]] int num_rows() const noexcept override { return static_cast<int>(envs_.size()); }
+  [[nodiscard]] int num_rows() const noexcept override { return static_cast<int>(lengths_.size()); }
+  [[nodiscard]] int num_agents() const noexcept override { return static_cast<int>(agents); }
   [[nodiscard]] int obs_size() const noexcept override { return static_cast<int>(obs_size_v); }
   [[nodiscard]] int action_size() const noexcept override { return static_cast<int>(action_size_v); }
   [[nodiscard]] bool discrete() const noexcept override { return is_discrete<E>; }
@@ -93,9 +68,9 @@ class Pool final : public Rows {
   }
 
   void reset_rows(int first, std::span<const std::uint64_t> seeds, float* obs) noexcept override {
-    for (std::size_t i = 0; i < seeds.size(); ++i) {
+    for (std::size_t i = 0; i < seeds.size(); i += agents) {
       const auto row = static_cast<std::size_t>(first) + i;
-      rngs_[row] = Pcg64(seeds[i]);
+      rngs_[row / agents] = Pcg64(seeds[i]);
       drawn_.seed(row, params_, seeds[i]);
       lengths_[row] = 0;
       begin(row, obs + i * obs_size_v);
@@ -165,6 +140,7 @@ class Pool final : public Rows {
       });
     }
   }
+  /// Agents of one environment have the same one saved.
   std::vector<int> load_rows(int first, int count, const std::byte* from, std::size_t bytes,
                              const StepOut& out) override {
     std::vector<int> cut;
@@ -183,10 +159,23 @@ class Pool final : public Rows {
     return cut;
   }
 
+  [[nodiscard]] Frame frame() const noexcept override {
+    if constexpr (HasPicture<E>) {
+      return E::frame;
+    } else {
+      return {0, 0};
+    }
+  }
+  void render_row([[maybe_unused]] int row, [[maybe_unused]] std::span<std::uint8_t> rgb) const noexcept override {
+    if constexpr (HasPicture<E>) {
+      envs_[static_cast<std::size_t>(row) / agents].render(params_, rgb);
+    }
+  }
+
  private:
   static_assert(require_env<E>());
   /// Rows whose inputs and outputs stay in the first-level cache between the passes of a step.
-  static constexpr int block_rows = 256;
+  static constexpr int block_rows = static_cast<int>((256 + agents - 1) / agents * agents);
 
   typename Played<E>::Obs observed(std::size_t row) const noexcept {
     typename Played<E>::Obs obs;
@@ -228,8 +217,8 @@ class Pool final : public Rows {
 
   template <class Self, class F>
   static void each_part(Self& self, std::size_t row, F&& use) noexcept {
-    use(self.envs_[row]);
-    use(self.rngs_[row]);
+    use(self.envs_[row / agents]);
+    use(self.rngs_[row / agents]);
     use(self.tallies_[row]);
     use(self.lengths_[row]);
     if (!self.drawn_.none()) {
@@ -249,7 +238,9 @@ class Pool final : public Rows {
       limit_ = static_cast<std::int32_t>(value);
       return;
     }
-    params_.*find_param<E>(name) = value;
+    const auto field = find_field<E>(name);
+    field.check(value);
+    params_.*field.member = value;
   }
 
   /// One pass without branches, which the compiler turns into vector instructions.
@@ -274,10 +265,12 @@ class Pool final : public Rows {
     }
   }
 
+  /// Of the environment whose first row is `row`.
   [[nodiscard]] const typename E::Params& params_of(std::size_t row) const noexcept {
     return drawn_.none() ? params_ : drawn_[row].params;
   }
 
+  /// Begins an episode of the environment whose first row is `row`.
   void begin(std::size_t row, float* obs) noexcept {
     drawn_.draw(row, lengths_[row]);
     start(row, obs);
@@ -286,12 +279,24 @@ class Pool final : public Rows {
   /// Begins an episode with the parameters that the row has.
   void start(std::size_t row, float* obs) noexcept {
     if constexpr (IsReplayed<E>) {
+      static_assert(agents == 1, "an environment of several agents must be trivially copyable");
       played_[row].begin(rngs_[row]);
     }
-    envs_[row].reset(params_of(row), rngs_[row]);
-    envs_[row].observe(std::span<float, obs_size_v>(obs, obs_size_v));
-    tallies_[row] = 0;
-    lengths_[row] = 0;
+    envs_[row / agents].reset(params_of(row), rngs_[row / agents]);
+    observe(row, obs);
+    std::fill_n(&tallies_[row], agents, 0);
+    std::fill_n(&lengths_[row], agents, 0);
+  }
+
+  void observe(std::size_t row, float* obs) const noexcept {
+    if constexpr (IsTeam<E>) {
+      for (std::size_t agent = 0; agent < agents; ++agent) {
+        const std::span<float, obs_size_v> own(obs + agent * obs_size_v, obs_size_v);
+        envs_[row / agents].observe(static_cast<int>(agent), own);
+      }
+    } else {
+      envs_[row].observe(std::span<float, obs_size_v>(obs, obs_size_v));
+    }
   }
 
   void step_block(std::size_t row, std::size_t count, const Element* actions, const StepOut& out) noexcept {
@@ -302,10 +307,18 @@ class Pool final : public Rows {
         stepped = true;
       }
     }
-    if (!stepped) {
+    if constexpr (IsTeam<E>) {
+      for (std::size_t i = 0; i < count; i += agents) {
+        const TeamActions<E> team(actions + i * action_size_v, agents * action_size_v);
+        const TeamOutcome<agents> outcome = envs_[(row + i) / agents].step(params_of(row + i), team);
+        observe(row + i, out.obs + i * obs_size_v);
+        std::copy(outcome.reward.begin(), outcome.reward.end(), out.reward + i);
+        std::fill_n(out.terminated + i, agents, static_cast<std::uint8_t>(outcome.terminated));
+      }
+    } else if (!stepped) {
       for (std::size_t i = 0; i < count; ++i) {
         const Outcome outcome = step_one(row + i, actions + i * action_size_v);
-        envs_[row + i].observe(std::span<float, obs_size_v>(out.obs + i * obs_size_v, obs_size_v));
+        observe(row + i, out.obs + i * obs_size_v);
         out.reward[i] = outcome.reward;
         out.terminated[i] = static_cast<std::uint8_t>(outcome.terminated);
       }
@@ -313,7 +326,7 @@ class Pool final : public Rows {
     count_steps(&tallies_[row], &lengths_[row], count, out);
     // Eight flags are one word: rows that go on cost nothing here.
     std::size_t i = 0;
-    for (; i + 8 <= count; i += 8) {
+    for (; agents == 1 && i + 8 <= count; i += 8) {
       std::uint64_t terminated = 0;
       std::uint64_t truncated = 0;
       std::memcpy(&terminated, out.terminated + i, sizeof(terminated));
@@ -360,13 +373,15 @@ class Pool final : public Rows {
   /// Of the block's rows [from, to), of which the first is `row` of the pool: hands over each ended episode and begins
   /// the next one with the row's own generator, which is never seeded again.
   [[gnu::noinline]] void end_episodes(std::size_t row, std::size_t from, std::size_t to, const StepOut& out) noexcept {
-    for (std::size_t i = from; i < to; ++i, ++row) {
+    for (std::size_t i = from; i < to; i += agents, row += agents) {
       if ((out.terminated[i] | out.truncated[i]) != 0) {
         float* obs = out.obs + i * obs_size_v;
-        std::copy_n(obs, obs_size_v, out.final_obs + i * obs_size_v);
-        out.episode_return[i] = tallies_[row];
-        out.episode_length[i] = lengths_[row];
-        drawn_.write(row, out.drawn == nullptr ? nullptr : out.drawn + i * drawn_.count());
+        std::copy_n(obs, agents * obs_size_v, out.final_obs + i * obs_size_v);
+        std::copy_n(&tallies_[row], agents, out.episode_return + i);
+        std::copy_n(&lengths_[row], agents, out.episode_length + i);
+        for (std::size_t agent = 0; agent < agents; ++agent) {
+          drawn_.write(row, out.drawn == nullptr ? nullptr : out.drawn + (i + agent) * drawn_.count());
+        }
         begin(row, obs);
       }
     }

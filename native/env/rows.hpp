@@ -6,6 +6,8 @@
 #include <span>
 #include <vector>
 
+#include "env/canvas.hpp"
+
 namespace shoal {
 
 /// Where a block of `count` rows writes one step. Element 0 of every pointer belongs to the first row of the block.
@@ -32,6 +34,8 @@ class Rows {
   virtual ~Rows() = default;
 
   [[nodiscard]] virtual int num_rows() const noexcept = 0;
+  /// Rows of one environment: its agents, side by side. Blocks of rows hold whole environments.
+  [[nodiscard]] virtual int num_agents() const noexcept { return 1; }
   [[nodiscard]] virtual int obs_size() const noexcept = 0;
   /// Elements of one action: 1 for a discrete one (int64), the Box's size otherwise (float32).
   [[nodiscard]] virtual int action_size() const noexcept = 0;
@@ -58,6 +62,10 @@ class Rows {
   /// std::invalid_argument where the bytes cannot be rows.
   virtual std::vector<int> load_rows(int first, int count, const std::byte* from, std::size_t row_bytes,
                                      const StepOut& out) = 0;
+  /// The size of a row's picture; 0 x 0 where there is none.
+  [[nodiscard]] virtual Frame frame() const noexcept { return {0, 0}; }
+  /// Writes frame().bytes() of RGB.
+  virtual void render_row(int /*row*/, std::span<std::uint8_t> /*rgb*/) const noexcept {}
 };
 
 }  // namespace shoal

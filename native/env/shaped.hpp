@@ -72,6 +72,9 @@ class Shaped final : public Rows {
   [[nodiscard]] bool discrete() const noexcept override { return rows_->discrete(); }
   [[nodiscard]] int num_drawn() const noexcept override { return rows_->num_drawn(); }
   [[nodiscard]] int grain() const noexcept override { return rows_->grain(); }
+  [[nodiscard]] int num_agents() const noexcept override { return rows_->num_agents(); }
+  [[nodiscard]] Frame frame() const noexcept override { return rows_->frame(); }
+  void render_row(int row, std::span<std::uint8_t> rgb) const noexcept override { rows_->render_row(row, rgb); }
 
   void reset_rows(int first, std::span<const std::uint64_t> seeds, float* obs) noexcept override {
     const auto from = static_cast<std::size_t>(first);

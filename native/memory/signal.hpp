@@ -82,7 +82,6 @@ class Signals {
   void clear(std::size_t worker) {
     Desk& d = desk(worker);
     d.asleep.store(0);
-    d.core.store(0);
     d.posted.store(0);
     d.answered.store(0);
   }
@@ -110,10 +109,10 @@ class Signals {
     return desk(worker).failed[number % depth] != 0;
   }
 
-  /// Parent: waits until workers[i] has answered task numbers[i] for every i. False when the time is over or a signal
-  /// came before.
+  /// Parent: waits until workers[i] has answered task numbers[i] for all i but `spared`. False when the time is over or
+  /// a signal came before.
   bool wait(std::span<const std::uint32_t> workers, std::span<const std::uint32_t> numbers,
-            std::chrono::nanoseconds spin, std::chrono::nanoseconds time) {
+            std::chrono::nanoseconds spin, std::chrono::nanoseconds time, std::uint32_t spared = 0) {
     const auto begun = Clock::now();
     bool slept_well = true;
     for (bool spinning = true;;) {
@@ -123,15 +122,15 @@ class Signals {
         missing += static_cast<std::int32_t>(desk(workers[i]).answered.load() - numbers[i]) < 0 ? 1 : 0;
       }
       const auto past = Clock::now() - begun;
-      if (missing == 0 || !slept_well || past >= time) {
-        return missing == 0;
+      if (missing <= spared || !slept_well || past >= time) {
+        return missing <= spared;
       }
       spinning = spinning && past < spin;
       if (spinning) {
         pause_cpu();
         continue;
       }
-      bell_->wake_at.store(seen + missing);
+      bell_->wake_at.store(seen + missing - spared);
       bell_->asleep.store(1);
       slept_well = sleep_on(bell_->rung, seen, time - past);
       bell_->asleep.store(0);
@@ -141,9 +140,6 @@ class Signals {
   /// Worker: the task after number `done`; op 0 when the time is over or a signal came before.
   Task take(std::size_t worker, std::uint32_t done, std::chrono::nanoseconds spin, std::chrono::nanoseconds time) {
     Desk& d = desk(worker);
-    if (spin.count() > 0) {
-      keep_apart(worker);
-    }
     const auto begun = Clock::now();
     // Its parent may need this very core to post the task.
     while (d.posted.load() == done && Clock::now() - begun < spin) {
@@ -177,44 +173,10 @@ class Signals {
   struct alignas(64) Desk {
     SharedWord posted;
     SharedWord asleep;
-    SharedWord core;         ///< where the worker ran last, counted from 1
-    std::uint32_t meetings;  ///< how often in a row another worker was there too
     std::array<Task, depth> tasks;
     alignas(64) SharedWord answered;
     std::array<std::uint32_t, depth> failed;
   };
-
-  /// Moves a worker that finds itself on the core of another one again and again, while cores are free: the kernel puts
-  /// processes that wake each other together, and leaves them there. The worker may run anywhere afterwards.
-  void keep_apart(std::size_t worker) noexcept {
-#if defined(__linux__)
-    Desk& d = desks_[worker];
-    const auto here = static_cast<std::uint32_t>(sched_getcpu() + 1);
-    d.core.store(here, std::memory_order_relaxed);
-    bool met = false;
-    for (std::size_t i = 0; i < worker; ++i) {
-      met = met || desks_[i].core.load(std::memory_order_relaxed) == here;
-    }
-    d.meetings = met ? d.meetings + 1 : 0;
-    cpu_set_t all;
-    if (d.meetings < meetings_before_move || sched_getaffinity(0, sizeof all, &all) != 0) {
-      return;
-    }
-    d.meetings = 0;
-    cpu_set_t free = all;
-    for (Desk& other : desks_) {
-      const std::uint32_t core = other.core.load(std::memory_order_relaxed);
-      if (core != 0 && core <= CPU_SETSIZE) {
-        CPU_CLR(core - 1, &free);
-      }
-    }
-    if (CPU_COUNT(&free) > 0 && sched_setaffinity(0, sizeof free, &free) == 0) {
-      sched_setaffinity(0, sizeof all, &all);
-    }
-#else
-    static_cast<void>(worker);
-#endif
-  }
 
   [[nodiscard]] Desk& desk(std::size_t worker) {
     if (worker >= desks_.size()) {
@@ -222,8 +184,6 @@ class Signals {
     }
     return desks_[worker];
   }
-
-  static constexpr std::uint32_t meetings_before_move = 4;
 
   Bell* bell_;
   std::span<Desk> desks_;

@@ -76,6 +76,10 @@ class Rollout {
                                   std::to_string(net_.obs_size) + " and " + (gaussian() ? "continuous" : "discrete") +
                                   " ones of size " + std::to_string(net_.num_actions));
     }
+    if (plan_.act_block_ % rows_.num_agents() != 0 && plan_.act_block_ < rows_.num_rows()) {
+      throw std::invalid_argument("pool: blocks of " + std::to_string(plan_.act_block_) + " rows cut environments of " +
+                                  std::to_string(rows_.num_agents()) + " agents in two");
+    }
     const std::int64_t last = net_.nvec[0] - 1;
     if (!gaussian() && rows_.bad_action(0, 1, &last) >= 0) {
       throw std::invalid_argument("pool: its rows refuse action " + std::to_string(last) +

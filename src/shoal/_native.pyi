@@ -35,6 +35,9 @@ class Pool:
     def discrete(self) -> bool: ...
 
     @property
+    def num_agents(self) -> int: ...
+
+    @property
     def num_threads(self) -> int: ...
 
     def attach(self, obs: Annotated[NDArray, dict(device='cpu')], reward: Annotated[NDArray, dict(device='cpu')], terminated: Annotated[NDArray, dict(device='cpu')], truncated: Annotated[NDArray, dict(device='cpu')], final_obs: Annotated[NDArray, dict(device='cpu')], episode_return: Annotated[NDArray, dict(device='cpu')], episode_length: Annotated[NDArray, dict(device='cpu')], drawn: Annotated[NDArray, dict(device='cpu')]) -> None:
@@ -53,6 +56,11 @@ class Pool:
 
     def state(self) -> NDArray[numpy.uint8]:
         """Every row's bytes: uint8 [num_rows, row_bytes]."""
+
+    def render(self, row: int) -> NDArray[numpy.uint8]:
+        """
+        What a row looks like: uint8 [height, width, 3]. ValueError where the environment has no picture.
+        """
 
     def restart(self, seeds: Annotated[NDArray, dict(device='cpu', writable=False)], seeded: Annotated[NDArray, dict(device='cpu', writable=False)], going_on: Annotated[NDArray, dict(device='cpu', writable=False)]) -> None:
         """
@@ -120,9 +128,9 @@ class Signals:
     def failed(self, worker: int, task: int) -> bool:
         """Whether this task, one of the last two, failed."""
 
-    def wait(self, workers: Sequence[int], tasks: Sequence[int], spin_s: float, timeout_s: float) -> bool:
+    def wait(self, workers: Sequence[int], tasks: Sequence[int], spin_s: float, timeout_s: float, least: int = 0) -> bool:
         """
-        Wait until workers[i] has answered tasks[i] for every i; False when the time is over or a signal came.
+        Wait until workers[i] has answered tasks[i] for every i, or for the `least` first; False when the time is over or a signal came.
         """
 
     def take(self, worker: int, done: int, spin_s: float, timeout_s: float) -> tuple[int, int, int]:

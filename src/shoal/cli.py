@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import traceback
@@ -27,6 +26,7 @@ COMMANDS = {
     "runs": "list the runs: environment, algorithm, steps, return, state",
     "compare": "compare runs or configurations over seeds, at equal environment steps",
     "check-env": "check-env ENV: try an environment of one's own out, and say what to fix",
+    "new-env": "new-env NAME: begin an environment in C++: its header, its test and its page",
     "envs": "list the environments",
     "algos": "list the algorithms",
 }
@@ -63,6 +63,7 @@ def main() -> None:
         "runs": _runs,
         "compare": _compare,
         "check-env": _check_env,
+        "new-env": _new_env,
         "envs": _envs,
         "algos": _algos,
     }
@@ -308,42 +309,15 @@ def _compare(arguments: list[str]) -> int:
 
 
 def _check_env(arguments: list[str]) -> int:
-    from shoal.envs.check import check_env, read_kwargs
+    from shoal.envs.commands import check_env_command
 
-    def options(
-        env: tyro.conf.Positional[str],
-        env_kwargs: tuple[str, ...] = (),
-        steps: int = 5000,
-        seed: int = 0,
-        timeout: float = 30.0,
-        backend: Literal["serial", "workers"] = "serial",
-        *,
-        json: bool = False,
-    ) -> Any:
-        """Options of `check-env`.
+    return check_env_command(arguments, about=COMMANDS["check-env"])
 
-        Args:
-            env: a Gymnasium id, or package.module:function (or :Class).
-            env_kwargs: keywords of its constructor, as name=value.
-            steps: random steps of the longest check.
-            seed: of the environment and of the actions.
-            timeout: seconds after which a call that has not returned counts as hanging.
-            backend: workers also steps rows of it in processes, which must do what rows of serial do.
-            json: print one JSON object instead of the table.
-        """
-        settings = {"env_kwargs": read_kwargs(env_kwargs), "steps": steps, "seed": seed, "timeout_s": timeout}
-        return env, settings | {"backend": backend}, json
 
-    about = f"{COMMANDS['check-env']}\n\nExit status: 0, no errors; 1, errors; 2, a mistake in the options."
-    env, settings, as_json = tyro.cli(options, prog="shoal check-env", args=arguments, description=about)
-    report = check_env(env, **settings, hard=True)
-    if as_json:
-        print(json.dumps(report.record()))
-    else:
-        from rich.console import Console
+def _new_env(arguments: list[str]) -> int:
+    from shoal.envs.commands import new_env_command
 
-        report.show(Console(highlight=False))
-    return 0 if report.ok else 1
+    return new_env_command(arguments, about=COMMANDS["new-env"])
 
 
 def _envs(arguments: list[str]) -> int:

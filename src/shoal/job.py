@@ -48,8 +48,12 @@ class Launch:
     """Processes of the backend workers; 0 means one a core. It changes no result."""
     step_timeout_s: float = 60.0
     """Seconds that a worker may take for a step of its rows before it counts as hung."""
-    on_fault: Literal["raise", "restart"] = "raise"
-    """When a worker dies, hangs or raises: end with its error, or `restart` it and cut its rows' episodes."""
+    on_fault: Literal["raise", "restart", "drop"] = "raise"
+    """When a worker dies, hangs or raises: end with its error, `restart` it, or `drop` its rows for good."""
+    max_restarts: int = 3
+    """Times that each worker may be restarted; then its error ends the run."""
+    own_cores: bool = True
+    """Workers keep to different cores; off, the kernel moves them as it likes (on a machine with other work)."""
     policy: str | None = None
     """`package.module:Class` of a torch policy of one's own."""
     stop_at: float | None = None
@@ -94,7 +98,8 @@ class Launch:
 
     def workers(self) -> Workers:
         """How the backend workers runs; ConfigError where it cannot."""
-        return Workers(self.num_workers, self.step_timeout_s, self.on_fault)
+        names = ("num_workers", "step_timeout_s", "on_fault", "max_restarts", "own_cores")
+        return Workers(**{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 CHANGEABLE = (
     *("total_timesteps", "stop_at", "device", "num_threads", "eval_every", "eval_episodes"),
-    *("num_workers", "step_timeout_s", "on_fault"),
+    *("num_workers", "step_timeout_s", "on_fault", "max_restarts", "own_cores"),
 )
 """Settings that a resumed run may change: they decide how far it goes and where, not what was learned."""
 

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import pytest
 from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import FrameStackObservation
 from numpy.typing import NDArray
 
@@ -15,8 +18,9 @@ from shoal.envs.crew import Workers
 from shoal.envs.make import make
 from shoal.envs.shaping import Shaping
 from shoal.envs.vec_env import VecEnv
-from tests.contract.toys import Alone, Corridor, Lamps, make_pointer
+from tests.contract.toys import Alone, Corridor, Gates, Lamps, make_pointer
 from tests.contract.trees import FlatCrane, FlatRows
+from tests.slow_worlds import SlowSnake
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +29,14 @@ class Backend:
 
     name: str
     rows: Callable[[int], VecEnv]
-    single: Callable[[], gym.Env[Any, Any]]
+    single: Callable[[], gym.Env[Any, Any]] | None
+    """None where plain Gymnasium has no such row."""
     truncates: bool = True
+    whole: bool = False
+    """Whether all rows must be sent at once, as to libraries that batch themselves."""
+    restores: bool = True
+    """Whether saved rows go on exactly; else they begin fresh episodes, and say so."""
+    slow: bool = False
 
 
 def registered(name: str, env_id: str, backend: str, max_episode_steps: int) -> Backend:
@@ -49,12 +59,43 @@ def stacked(name: str, backend: str) -> Backend:
     )
 
 
+def vector_of(single: Callable[[], gym.Env[Any, Any]], mode: AutoresetMode) -> Callable[[int], VecEnv]:
+    """Rows of Gymnasium's own vector environment that resets in this mode."""
+
+    def vector(num_envs: int) -> SyncVectorEnv:
+        return SyncVectorEnv([single] * num_envs, autoreset_mode=mode)
+
+    return lambda num_envs: make(vector, num_envs, backend="vector")
+
+
+def library(
+    name: str,
+    rows: Callable[[int], VecEnv],
+    single: Callable[[], gym.Env[Any, Any]] | None = None,
+    **about: bool,
+) -> Backend:
+    """A library that batches itself."""
+    return Backend(name, rows, single, whole=True, **{"restores": False, **about})
+
+
+def short_cart_pole() -> gym.Env[Any, Any]:
+    """With a time limit of 25 steps."""
+    return gym.make("CartPole-v1", max_episode_steps=25)
+
+
 # Time limits under which random actions end some episodes before it and some by it.
 LANDERS = {"LunarLander-v3": 80, "LunarLanderContinuous-v3": 110}
 
 BACKENDS = [
     registered("native-CartPole", "CartPole-v1", "native", 25),
     registered("native-Pendulum", "Pendulum-v1", "native", 25),
+    Backend(
+        "native-Snake",
+        lambda n: make(
+            "shoal/Snake-v0", n, num_threads=2, env_kwargs={"size": 4, "patience": 6, "max_episode_steps": 8}
+        ),
+        lambda: SlowSnake(size=4, patience=6, max_episode_steps=8),
+    ),
     *(registered(f"native-{name}", name, "native", limit) for name, limit in LANDERS.items() if name in native.ids()),
     registered("serial-CartPole", "CartPole-v1", "serial", 25),
     registered("serial-LunarLander", "LunarLander-v3", "serial", 80),
@@ -66,8 +107,24 @@ BACKENDS = [
     Backend("agents-box-action", lambda n: make(lambda: Alone(make_pointer()), n), make_pointer),
     stacked("native-stacked", "native"),
     stacked("serial-stacked", "serial"),
+    Backend("workers-nested", lambda n: FlatRows(n, "workers"), FlatCrane),
+    Backend("workers-masked", lambda n: make(Gates, n, backend="workers", workers=Workers(2)), Gates),
+    library("vector-same-step", vector_of(short_cart_pole, AutoresetMode.SAME_STEP), short_cart_pole),
+    library("vector-disabled", vector_of(Lamps, AutoresetMode.DISABLED), Lamps),
+    library("vector-next-step", vector_of(Lamps, AutoresetMode.NEXT_STEP)),
     Backend("workers-multi-discrete", lambda n: make(Lamps, n, backend="workers", workers=Workers(3)), Lamps),
 ]
+if find_spec("ale_py"):
+    BACKENDS.append(library("ale", lambda n: make("ALE/Breakout-v5", n, num_threads=2), restores=True, slow=True))
+if find_spec("envpool"):
+    limit = {"max_episode_steps": 25}
+    BACKENDS.append(library("envpool", lambda n: make("CartPole-v1", n, backend="envpool", env_kwargs=limit)))
+
+
+def listed(where: Callable[[Backend], bool]) -> list[Any]:
+    """The backends that fit, as parameters of a test."""
+    slow = pytest.mark.slow
+    return [pytest.param(b, marks=[slow] if b.slow else [], id=b.name) for b in BACKENDS if where(b)]
 
 
 def draw_actions(space: Any, num_rows: int, rng: np.random.Generator) -> NDArray[Any]:

@@ -11,14 +11,16 @@ from numpy.typing import NDArray
 
 from shoal.envs.vec_env import VecEnv
 from shoal.types import ConfigError, Ready
-from tests.contract.backends import BACKENDS, Backend, bad_actions, draw_actions
+from tests.contract.backends import Backend, bad_actions, draw_actions, listed
 
 ALL = slice(None)
+in_parts = pytest.mark.parametrize("backend", listed(lambda b: not b.whole), indirect=True)
+restored_exactly = pytest.mark.parametrize("backend", listed(lambda b: b.restores), indirect=True)
 NUM_ROWS = 6
 Make = Callable[..., VecEnv]
 
 
-@pytest.fixture(params=BACKENDS, ids=lambda backend: backend.name)
+@pytest.fixture(params=listed(lambda _: True))
 def backend(request: pytest.FixtureRequest) -> Backend:
     return request.param
 
@@ -46,7 +48,10 @@ def copied(ready: Ready) -> dict[str, NDArray[Any]]:
     """Every array; what only ended rows hold is blanked elsewhere."""
     ended = ready.terminated | ready.truncated
     values = {field.name: getattr(ready, field.name) for field in fields(ready)}
-    del values["rows"], values["info"], values["action_mask"], values["turn"]
+    del values["rows"], values["info"]
+    if ready.action_mask is None:
+        del values["action_mask"]
+    del values["turn"]
     arrays = {name: array.copy() for name, array in values.items()}
     for name in ("final_obs", "episode_return", "episode_length"):
         arrays[name][~ended] = 0
@@ -75,17 +80,19 @@ class Single:
         self.total, self.count = 0.0, 0
 
     def step(self, action: Any) -> dict[str, Any]:
-        obs, reward, terminated, truncated, _ = self.env.step(action)
+        obs, reward, terminated, truncated, info = self.env.step(action)
         self.total, self.count = self.total + float(reward), self.count + 1
         seen = {"reward": float(reward), "terminated": bool(terminated), "truncated": bool(truncated), "valid": True}
         last = {"final_obs": np.zeros_like(obs), "episode_return": 0.0, "episode_length": 0}
         if terminated or truncated:
             last = {"final_obs": np.copy(obs), "episode_return": self.total, "episode_length": self.count}
-            obs, self.total, self.count = self.env.reset()[0], 0.0, 0
-        return seen | last | {"obs": np.copy(obs)}
+            (obs, info), self.total, self.count = self.env.reset(), 0.0, 0
+        return seen | last | {"obs": np.copy(obs), "action_mask": info.get("action_mask")}
 
 
+@pytest.mark.parametrize("backend", listed(lambda b: b.single is not None), indirect=True)
 def test_every_row_equals_plain_gymnasium(backend: Backend, rows: Make) -> None:
+    assert backend.single is not None
     env = rows()
     env.reset(7)
     singles = [Single(backend.single(), 7 + row) for row in range(NUM_ROWS)]
@@ -173,6 +180,7 @@ def test_order_before_reset(rows: Make) -> None:
         env.recv()
 
 
+@in_parts
 def test_order_of_sends(rows: Make) -> None:
     env = started(rows())
     actions = draw_actions(env.spec.action_space, NUM_ROWS, np.random.default_rng(0))
@@ -190,13 +198,15 @@ def test_order_of_sends(rows: Make) -> None:
     assert [env.recv().rows, env.recv().rows] == [slice(0, 2), slice(4, 6)]
 
 
-def test_reset_forgets_what_is_under_way(rows: Make) -> None:
+def test_reset_forgets_what_is_under_way(backend: Backend, rows: Make) -> None:
     env, twin = started(rows()), rows()
     actions = draw_actions(env.spec.action_space, NUM_ROWS, np.random.default_rng(0))
-    env.send(slice(0, 3), actions[:3])
+    some = slice(0, NUM_ROWS if backend.whole else 3)
+    env.send(some, actions[some])
     assert_same(play(started(env, 5), 1, seed=4)[0], play(started(twin, 5), 1, seed=4)[0])
 
 
+@in_parts
 def test_two_halves_in_flight_equal_one_send(rows: Make) -> None:
     whole, halves = started(rows()), started(rows())
     rng = np.random.default_rng(5)
@@ -211,6 +221,7 @@ def test_two_halves_in_flight_equal_one_send(rows: Make) -> None:
         assert_same(expected, {name: np.concatenate([parts[0][name], parts[2][name]]) for name in expected})
 
 
+@in_parts
 def test_views_hold_until_their_rows_are_sent_again(rows: Make) -> None:
     env = started(rows())
     rng = np.random.default_rng(6)
@@ -226,6 +237,7 @@ def test_views_hold_until_their_rows_are_sent_again(rows: Make) -> None:
         assert not np.shares_memory(first.obs, first.final_obs)
 
 
+@in_parts
 def test_whole_batches_follow_halves_in_flight(rows: Make) -> None:
     env, twin = started(rows()), started(rows())
     rng = np.random.default_rng(16)
@@ -240,6 +252,7 @@ def test_whole_batches_follow_halves_in_flight(rows: Make) -> None:
         assert_same(play(env, 1, seed=17)[0], play(twin, 1, seed=17)[0])
 
 
+@restored_exactly
 def test_actions_may_change_after_send_and_recv(rows: Make) -> None:
     env, twin = started(rows()), started(rows())
     play(env, 3, seed=7)
@@ -258,6 +271,7 @@ def test_actions_may_change_after_send_and_recv(rows: Make) -> None:
     assert restored.recv().obs.tobytes() == again.recv().obs.tobytes()
 
 
+@restored_exactly
 def test_restore_continues_bit_for_bit(rows: Make) -> None:
     env = started(rows())
     obs = play(env, 70, seed=9)[-1]["obs"]
@@ -275,6 +289,7 @@ def test_restore_continues_bit_for_bit(rows: Make) -> None:
     assert_same(expected[0], play(env, 1, seed=10)[0])
 
 
+@restored_exactly
 def test_state_right_after_reset(rows: Make) -> None:
     env, restored = rows(), rows()
     env.reset(2)
@@ -285,26 +300,51 @@ def test_state_right_after_reset(rows: Make) -> None:
         assert_same(one, other)
 
 
+@pytest.mark.parametrize("backend", listed(lambda b: not b.restores), indirect=True)
+def test_rows_that_cannot_be_saved_say_so_and_begin_anew(rows: Make) -> None:
+    env = started(rows())
+    last = play(env, 20, seed=18)[-1]
+    state, restored = env.state(), rows()
+    lost = restored.restore(state)
+    assert lost == [f"{env.spec.env_id}: row {r} cannot be saved; its episode is cut as truncated" for r in range(6)]
+    ready = restored.recv()
+    assert ready.truncated.all()
+    assert ready.final_obs.tobytes() == last["obs"].tobytes()
+    assert ready.obs.tobytes() != last["obs"].tobytes()
+    assert (ready.episode_length >= 1).all()
+    assert (play(restored, 1, seed=19)[0]["episode_length"] <= 1).all()
+
+
+@pytest.mark.parametrize("backend", listed(lambda b: b.whole), indirect=True)
+def test_libraries_refuse_a_part_of_their_rows(rows: Make) -> None:
+    env = started(rows())
+    actions = draw_actions(env.spec.action_space, NUM_ROWS, np.random.default_rng(0))
+    with pytest.raises(ConfigError, match=r'its 6 rows at once, but rows 0\.\.1 were sent alone; use schedule="sync"'):
+        env.send(slice(0, 2), actions[:2])
+    play(env, 1, seed=20)
+
+
 def test_restore_refuses_another_number_of_rows(rows: Make) -> None:
     state = started(rows()).state()
     with pytest.raises(ConfigError, match="rows"):
         rows(NUM_ROWS + 1).restore(state)
 
 
-def test_bad_actions_step_nothing(rows: Make) -> None:
+def test_bad_actions_step_nothing(backend: Backend, rows: Make) -> None:
     env, twin = started(rows()), started(rows())
     rng = np.random.default_rng(12)
     good = draw_actions(env.spec.action_space, NUM_ROWS, rng)
     for wrong, word in bad_actions(env.spec.action_space, good, row=4):
         with pytest.raises(ValueError, match=word):
             env.send(ALL, wrong)
-    for wrong, word in bad_actions(env.spec.action_space, good[2:], row=2):
+    for wrong, word in bad_actions(env.spec.action_space, good[2:], row=2) * (not backend.whole):
         with pytest.raises(ValueError, match=word.replace("row 2", "row 4")):
             env.send(slice(2, 6), wrong)
     for one, other in zip(play(env, 30, seed=13), play(twin, 30, seed=13), strict=True):
         assert_same(one, other)
 
 
+@in_parts
 def test_a_bad_second_half_leaves_the_first(rows: Make) -> None:
     env = started(rows())
     good = draw_actions(env.spec.action_space, NUM_ROWS, np.random.default_rng(14))

@@ -55,6 +55,22 @@ class Lamps(gym.Env[Any, Any]):
         return self.lamps.copy(), reward, bool(draw < 0.05), bool(draw > 0.97), {"total": float(self.lamps.sum())}
 
 
+class Gates(Corridor):
+    """A corridor whose infos mask one option or none; who chooses it all the same is moved."""
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.int64, dict[str, Any]]:
+        place, info = super().reset(seed=seed, options=options)
+        return place, info | {"action_mask": np.ones(2, np.int8)}
+
+    def step(self, action: int) -> tuple[np.int64, float, bool, bool, dict[str, Any]]:
+        place, reward, ended, _, info = super().step(action)
+        draw = self.np_random.integers(3)
+        mask = np.array([draw != 0, draw != 1], np.int8)
+        return place, reward, ended, bool(self.np_random.random() < 0.03), info | {"action_mask": mask}
+
+
 class Pointer(gym.Env[Any, Any]):
     """Box actions; episodes end at the border, or after 40 steps by the TimeLimit around it."""
 

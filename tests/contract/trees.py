@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from shoal.envs.crew import Workers
 from shoal.envs.make import make
 from shoal.types import Layout, Ready, leaf_spaces
 
@@ -64,8 +65,8 @@ def apart(action: Any) -> dict[str, Any]:
 class FlatRows:
     """Rows of cranes whose observations are [B, 6] and whose actions are [B, 3]."""
 
-    def __init__(self, num_rows: int) -> None:
-        self.rows: VecEnv = make(Crane, num_rows)
+    def __init__(self, num_rows: int, backend: str = "serial") -> None:
+        self.rows: VecEnv = make(Crane, num_rows, backend=backend, workers=Workers(2))
         self.num_rows = num_rows
         flat = spaces.MultiDiscrete([3, 2, 2], start=[1, 1, 1])
         self.spec = replace(self.rows.spec, action_space=flat, action=Layout.of(flat))

@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,45 +12,9 @@ import pytest
 from shoal.envs.crew import Workers
 from shoal.envs.make import make
 from shoal.envs.workers import WorkersEnv
-from shoal.types import ConfigError, EnvError, Ready
-from tests.fault.troubles import LENGTH, OddError, Trouble, left_behind
-
-ALL = slice(0, 5)
-TIMEOUT_S = 1.0
-Rows = Callable[..., WorkersEnv]
-
-
-@pytest.fixture
-def rows() -> Iterator[Rows]:
-    """Makes five rows in two workers (rows 0 and 1; 2 to 4) after the first recv; closes them and looks around."""
-    before = left_behind()
-    made: list[WorkersEnv] = []
-
-    def begin(what: str, at: int = 3, **settings: Any) -> WorkersEnv:
-        settings = {"num_workers": 2, "step_timeout_s": TIMEOUT_S} | settings
-        trouble = {"what": what, "at": at}
-        env = make(Trouble, 5, backend="workers", env_kwargs=trouble, workers=Workers(**settings))
-        assert isinstance(env, WorkersEnv)
-        made.append(env)
-        env.reset(0)
-        env.recv()
-        return env
-
-    yield begin
-    for env in made:
-        begun = time.perf_counter()
-        env.close()
-        env.close()
-        assert time.perf_counter() - begun < 5
-    assert left_behind() == before
-
-
-def step(env: WorkersEnv, count: int = 1) -> Ready:
-    ready: Any = None
-    for _ in range(count):
-        env.send(ALL, np.zeros(5, np.int64))
-        ready = env.recv()
-    return ready
+from shoal.types import ConfigError, EnvError
+from tests.fault.rows import ALL, TIMEOUT_S, Rows, check_order, played, step
+from tests.fault.troubles import LENGTH, OddError, Trouble
 
 
 @pytest.mark.parametrize(
@@ -112,49 +76,6 @@ def test_close_while_a_worker_hangs(rows: Rows) -> None:
         env.reset(0)
 
 
-def played(env: WorkersEnv, num_steps: int, *, halves: bool) -> dict[int, list[tuple[Any, ...]]]:
-    """Steps all rows; what each row was handed, in order."""
-    seen: dict[int, list[tuple[Any, ...]]] = {row: [] for row in range(5)}
-    groups = [slice(1, 4), slice(4, 5), slice(0, 1)] if halves else [ALL]
-
-    def take() -> None:
-        ready = env.recv()
-        for at, row in enumerate(range(ready.rows.start, ready.rows.stop)):
-            ended = bool(ready.terminated[at] or ready.truncated[at])
-            last = (ready.final_obs[at].tolist(), ready.episode_length[at], ready.episode_return[at])
-            flags = (bool(ready.valid[at]), bool(ready.terminated[at]), bool(ready.truncated[at]))
-            seen[row].append((ready.obs[at].tolist(), float(ready.reward[at]), flags, last if ended else None))
-
-    for _ in range(num_steps):
-        env.send(groups[0], np.zeros(groups[0].stop - groups[0].start, np.int64))
-        for group in groups[1:]:
-            env.send(group, np.zeros(group.stop - group.start, np.int64))
-            take()
-        take()
-    return seen
-
-
-def check_order(row: int, steps: list[tuple[Any, ...]]) -> int:
-    """No step of a row is lost, comes twice or out of order; returns how often the row was cut."""
-    cuts, obs = 0, [row, 0, 1]
-    for new, reward, (valid, terminated, truncated), last in steps:
-        if valid:
-            assert reward == 1
-            assert not truncated
-            assert terminated == (obs[1] + 1 == LENGTH)
-            following = [obs[0], obs[1] + 1, obs[2]]
-            assert last == ((following, LENGTH, LENGTH) if terminated else None)
-            assert new == ([obs[0], 0, obs[2] + 1] if terminated else following)
-        else:
-            cuts += 1
-            assert (reward, terminated, truncated) == (0, False, True)
-            assert last == (obs, obs[1], obs[1])
-            assert new[0] != obs[0]
-            assert new[1:] == [0, 1]
-        obs = new
-    return cuts
-
-
 @pytest.mark.parametrize("sends", ["whole", "halves"])
 @pytest.mark.parametrize("what", ["SIGKILL", "SIGSTOP", "raise", "NaN reward"])
 def test_restart_cuts_the_workers_rows_and_loses_no_step(rows: Rows, what: str, sends: str) -> None:
@@ -175,6 +96,29 @@ def test_restarts_have_a_budget(rows: Rows) -> None:
     with pytest.raises(EnvError, match="SIGKILL") as caught:
         step(env)
     assert "after 0 restarts, as max_restarts allows" in caught.value.__notes__[0]
+
+
+class Fragile(Trouble):
+    """The first process that takes over dies before it is ready."""
+
+    def __init__(self, made: str) -> None:
+        super().__init__("exit", at=12)
+        with open(made, "a", encoding="utf-8") as file:
+            file.write("x")
+        if os.path.getsize(made) == 6:
+            os._exit(4)
+
+
+def test_a_process_that_dies_while_it_takes_over(tmp_path: Path) -> None:
+    settings = Workers(2, on_fault="restart")
+    env = make(Fragile, 5, backend="workers", env_kwargs={"made": str(tmp_path / "made")}, workers=settings)
+    env.reset(0)
+    env.recv()
+    assert isinstance(env, WorkersEnv)
+    seen = played(env, 20, halves=True)
+    assert [check_order(row, steps) for row, steps in seen.items()] == [0, 0, 1, 1, 1]
+    assert env.state()["restarts"] == [0, 0, 2, 2, 2]
+    env.close()
 
 
 def test_a_worker_that_dies_between_steps(rows: Rows) -> None:
@@ -242,7 +186,12 @@ def test_too_little_memory_is_a_sentence(rows: Rows, monkeypatch: pytest.MonkeyP
 
 
 def test_settings_that_cannot_work() -> None:
-    impossible: list[dict[str, Any]] = [{"num_workers": -1}, {"step_timeout_s": 0.0}, {"max_restarts": -1}]
+    impossible: list[dict[str, Any]] = [
+        {"num_workers": -1},
+        {"step_timeout_s": 0.0},
+        {"start_timeout_s": float("nan")},
+        {"max_restarts": -1},
+    ]
     impossible.append({"on_fault": "ignore"})
     for wrong in impossible:
         with pytest.raises(ConfigError, match=next(iter(wrong))):

@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
 from math import inf
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
 from torch.optim import Adam
 
 from shoal.math.losses import approximate_kl, masked_mean, normalise_advantage, ppo_policy_loss, value_loss
+from shoal.math.rates import adapted_rate
 from shoal.math.returns import gae
 from shoal.nets.distributions import masked
 from shoal.nets.lowering import STATS, Plan, lower
 from shoal.nets.policy import Network, make_policy
+from shoal.nets.shards import Shards, has_images
 from shoal.nets.weights import pack
 from shoal.stream.schedules import schedule
 from shoal.stream.self_play import SelfPlay, against
@@ -117,7 +119,7 @@ Config = PPO
 def train(cfg: PPO, env: VecEnv, run: Run, policy: nn.Module | None = None) -> nn.Module:
     """Trains a policy (the default one unless given) until the run ends; returns it."""
     policy = (policy or make_policy(env.spec, cfg.network, run.settings.seed)).to(run.settings.device)
-    optimizer = Adam(policy.parameters(), lr=cfg.learning_rate, eps=cfg.adam_eps)
+    optimizer = Adam(policy.parameters(), lr=cfg.learning_rate, eps=cfg.adam_eps, fused=has_images(policy) or None)
     acting = run.acting(cfg.act_block)
     how: Any = {"schedule": schedule(cfg.schedule), "acting": acting, "meter": run.meter}
     stream = against(cfg.self_play, env, policy, num_steps=cfg.num_steps, **how)
@@ -130,8 +132,8 @@ def train(cfg: PPO, env: VecEnv, run: Run, policy: nn.Module | None = None) -> n
             stream.publish(policy)
             continue
         if cfg.anneal == "linear":
-            left = 1 - (stream.env_steps - rollout.reward.numel()) / cfg.total_timesteps
-            optimizer.param_groups[0]["lr"] = cfg.learning_rate * left
+            done = (stream.env_steps - rollout.reward.numel()) / cfg.total_timesteps
+            optimizer.param_groups[0]["lr"] = cfg.learning_rate * (1 - done)
         reward = rollout.reward * cfg.reward_scale
         advantage, target = gae(rollout, gamma=cfg.gamma, gae_lambda=cfg.gae_lambda, reward=reward)
         kl = 0.0
@@ -139,7 +141,7 @@ def train(cfg: PPO, env: VecEnv, run: Run, policy: nn.Module | None = None) -> n
             if cfg.target_kl is not None and cfg.anneal != "kl" and kl > cfg.target_kl:
                 break
         if cfg.anneal == "kl":
-            adapt_learning_rate(optimizer, kl, cfg)
+            optimizer.param_groups[0]["lr"] = adapted_rate(optimizer.param_groups[0]["lr"], kl, cfg.target_kl or inf)
         run.log({"train/learning_rate": optimizer.param_groups[0]["lr"]})
         stream.publish(policy)
     return policy
@@ -153,8 +155,9 @@ def ppo_loss(output: Any, batch: Steps, advantage: Tensor, target: Tensor, cfg: 
     distribution = masked(output.distribution, batch.action_mask)
     log_prob = distribution.log_prob(batch.action)
     policy_loss = masked_mean(ppo_policy_loss(log_prob, batch.log_prob, advantage, cfg.clip_coef), valid)
-    old_value = batch.value if cfg.clip_vloss else None
-    v_loss = masked_mean(value_loss(output.value, target, old_value, cfg.clip_coef), valid)
+    v_loss = masked_mean(
+        value_loss(output.value, target, batch.value if cfg.clip_vloss else None, cfg.clip_coef), valid
+    )
     entropy = masked_mean(distribution.entropy(), valid)
     with torch.no_grad():
         kl = masked_mean(approximate_kl(log_prob, batch.log_prob), valid)
@@ -165,22 +168,25 @@ def ppo_loss(output: Any, batch: Steps, advantage: Tensor, target: Tensor, cfg: 
 
 def torch_update(policy: nn.Module, optimizer: Adam, cfg: PPO, run: Run) -> Update:
     """Passes over a rollout in torch, for any policy on any device; each yields its mean KL."""
-    initial: Any = policy.initial_state
-    recurrent = initial(1) is not None
+    recurrent = cast("Any", policy).initial_state(1) is not None
     if recurrent and cfg.num_envs % cfg.num_minibatches:
         raise ConfigError(f"a recurrent policy's num_minibatches must divide num_envs={cfg.num_envs}")
+    shards = Shards(policy, 1 if recurrent else cfg.grad_shards, num_threads=run.acting(1).num_threads)
 
     def update(rollout: Steps, advantage: Tensor, target: Tensor) -> Iterator[float]:
         while True:
             kls: list[Tensor] = []
             for index in minibatches(run.rng, rollout.valid, cfg.num_minibatches, rows=recurrent):
                 at = torch.from_numpy(index).long().to(advantage.device)
-                batch = take(rollout, at, rows=recurrent)
-                output = policy(batch.obs, batch.state, batch.start)
-                parts = (_take(advantage, at, rows=recurrent), _take(target, at, rows=recurrent))
-                loss, stats = ppo_loss(output, batch, *parts, cfg)
-                optimizer.zero_grad()
-                loss.backward()
+                gain, goal, valid = (_take(x, at, rows=recurrent) for x in (advantage, target, rollout.valid))
+                gain = normalise_advantage(gain, valid) if cfg.norm_adv else gain
+
+                def loss(part: slice, at: Tensor = at, gain: Tensor = gain, goal: Tensor = goal) -> Any:
+                    batch = take(rollout, at[part], rows=recurrent)
+                    seen = policy(batch.obs, batch.state, batch.start)
+                    return ppo_loss(seen, batch, gain[:, part], goal[:, part], replace(cfg, norm_adv=False))
+
+                stats = shards.backward(loss, len(at))
                 norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), cfg.max_grad_norm)
                 optimizer.step()
                 run.log(dict(zip(STATS, [*stats, norm], strict=True)))
@@ -240,11 +246,4 @@ STEP_ARRAYS = ("start", "action", "log_prob", "value", "next_value", "reward", "
 
 
 def _take(x: Tensor, index: Tensor, *, rows: bool) -> Tensor:
-    return x[:, index] if rows else x.flatten(0, 1)[index].unsqueeze(0)
-
-
-def adapt_learning_rate(optimizer: Adam, kl: float, cfg: PPO) -> None:
-    """Divides the learning rate by 1.5 where the KL is over twice the target, multiplies where it is under half."""
-    assert cfg.target_kl is not None
-    factor = 1 / 1.5 if kl > 2 * cfg.target_kl else 1.5 if kl < cfg.target_kl / 2 else 1.0
-    optimizer.param_groups[0]["lr"] = min(1e-2, max(1e-6, optimizer.param_groups[0]["lr"] * factor))
+    return x[:, index] if rows else x.flatten(0, 1).index_select(0, index).unsqueeze(0)

@@ -100,6 +100,50 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "network": {"hidden": [128, 128], "activation": "relu"},
             "self_play": {"every": 5, "pool": 40, "latest": 0.2, "opponents": 4},
         },
+        "ALE/*": {
+            "num_envs": 8,
+            "num_steps": 128,
+            "num_minibatches": 4,
+            "update_epochs": 4,
+            "learning_rate": 2.5e-4,
+            "anneal": "linear",
+            "clip_coef": 0.1,
+            "ent_coef": 0.01,
+            "total_timesteps": 10_000_000,
+            "network": {"image": "nature", "precision": "bfloat16"},
+        },
+        "shoal/Breakout-v0": {
+            "num_envs": 64,
+            "num_steps": 128,
+            "num_minibatches": 8,
+            "update_epochs": 4,
+            "learning_rate": 1e-3,
+            "ent_coef": 0.01,
+            "total_timesteps": 5_000_000,
+        },
+        "shoal/Pong-v0": {
+            "num_envs": 128,
+            "num_steps": 64,
+            "num_minibatches": 8,
+            "update_epochs": 8,
+            "learning_rate": 1e-3,
+            "anneal": "linear",
+            "gamma": 0.97,
+            "ent_coef": 0.003,
+            "total_timesteps": 3_000_000,
+            "network": {"activation": "relu"},
+        },
+        "shoal/Snake-v0": {
+            "num_envs": 64,
+            "num_steps": 128,
+            "num_minibatches": 8,
+            "update_epochs": 4,
+            "learning_rate": 1e-3,
+            "anneal": "linear",
+            "gamma": 0.98,
+            "ent_coef": 0.003,
+            "total_timesteps": 3_000_000,
+        },
     },
     "a2c": {
         "paac": {
@@ -113,6 +157,15 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "ent_coef": 0.01,
             "max_grad_norm": 40.0,
         },
+        "ALE/*": {
+            "num_envs": 32,
+            "num_steps": 5,
+            "learning_rate": 7e-4,
+            "anneal": "linear",
+            "ent_coef": 0.01,
+            "total_timesteps": 10_000_000,
+            "network": {"image": "nips", "precision": "bfloat16"},
+        },
         "CartPole-v1": {
             "num_envs": 32,
             "num_steps": 16,
@@ -125,7 +178,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def preset(algo: str, name: str | None, env: str) -> dict[str, Any]:
-    """The settings under `name`, else those for the environment; empty where there are none of its own.
+    """The settings under `name`, else those for the environment or its family (such as ALE/*); else none.
 
     Raises:
         ConfigError: there is no preset of that name.
@@ -133,4 +186,6 @@ def preset(algo: str, name: str | None, env: str) -> dict[str, Any]:
     known = PRESETS.get(algo, {})
     if name is not None and name not in known:
         raise ConfigError(f"{algo} has no preset {name!r}; it has {', '.join(known) or 'none'}")
+    if name is None and env not in known:
+        name = next((family for family in known if family.endswith("*") and env.startswith(family[:-1])), env)
     return dict(known.get(name or env, {}))

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shoal import _native
+from shoal.envs.masks import MaskReader
 from shoal.envs.vec_env import Outputs, take
 from shoal.types import ConfigError, Layout, Leaf
 
 if TYPE_CHECKING:
-    from shoal.types import Spec, Tree
+    from shoal.types import Bools, Spec, Tree
 
 
 class Block:
@@ -29,13 +30,14 @@ class Block:
         self.signals = _native.Signals(memory[:signals], num_workers)
         self.arrays: Any = _layout(spec).view(memory[signals:], num_rows)
         self.action: Tree = self.arrays["action"]
+        self.masks: Bools = self.arrays["action_mask"]
         self._spec = spec
 
     def outputs(self, rows: slice) -> Outputs:
-        """The arrays of `rows` that a backend writes to."""
+        """The arrays of `rows` that a backend writes to; `add_masks` is for rows that turn out to have `masks`."""
         out = Outputs(self._spec, rows.stop - rows.start)
         for name, tree in take(self.arrays, rows).items():
-            if name != "action":
+            if name not in ("action", "action_mask"):
                 setattr(out, name, tree)
         return out
 
@@ -73,5 +75,6 @@ def _layout(spec: Spec) -> Layout:
         "episode_length": np.int64,
     }
     leaves += [Leaf((name,), np.dtype(kind), ()) for name, kind in numbers.items()]
+    leaves.append(Leaf(("action_mask",), np.dtype(np.bool_), (MaskReader(spec).size,)))
     leaves += [Leaf(("info", key), np.dtype(np.float64), ()) for key in spec.info_keys]
     return Layout(tuple(leaves))

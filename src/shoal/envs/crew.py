@@ -7,13 +7,14 @@ import time
 import weakref
 from dataclasses import dataclass
 from itertools import pairwise
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from shoal.envs.block import Block, reserve
 from shoal.envs.pipe import pack
-from shoal.envs.processes import START_S, Worker, end_all
+from shoal.envs.processes import Worker, end_all
 from shoal.envs.worker import Op
-from shoal.types import ConfigError, EnvError
+from shoal.types import ConfigError, EnvError, check_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.1
 SPIN_S = 100e-6
-POLICIES = ("raise", "restart")
+POLICIES = ("raise", "restart", "drop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,32 +35,55 @@ class Workers:
     step_timeout_s: float = 60.0
     """Seconds that a worker may take for a step (or a reset) of its rows before it counts as hung."""
     on_fault: str = "raise"
-    """raise: the error ends it; restart: a new process takes over, and the episodes of its rows are cut."""
+    """raise: the error ends it; restart: a new process takes over, and the episodes of its rows are cut; drop: the
+    episodes are cut, and the rest of the rows go on without."""
     max_restarts: int = 3
     """Restarts that each worker has from a reset on; then the error is raised."""
+
+    batch_rows: int = 0
+    """Rows that a `recv` hands over, those that are done first: a multiple of a worker's rows and a part of all rows. 0
+    means all rows, or those of the oldest send, in the order of sends: only that is reproducible."""
+    start_timeout_s: float = 60.0
+    """Seconds that a process may take to start and make its environments."""
+    own_cores: bool = True
+    """Each worker keeps to a share of the cores that no other worker of these rows has, where there are enough."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
         if self.on_fault not in POLICIES:
             raise ConfigError(f"unknown on_fault {self.on_fault!r}; use {' or '.join(POLICIES)}")
-        if self.num_workers < 0 or self.max_restarts < 0 or not self.step_timeout_s > 0:
-            raise ConfigError(
-                "num_workers and max_restarts must be at least 0 and step_timeout_s above 0, "
-                f"got {self.num_workers}, {self.max_restarts} and {self.step_timeout_s}"
-            )
+        check_ranges(self, **dict.fromkeys(("num_workers", "max_restarts", "batch_rows"), (0, inf)))
+        check_ranges(self, **dict.fromkeys(("step_timeout_s", "start_timeout_s"), (1e-3, inf)))
 
     def count(self, num_rows: int) -> int:
-        """Processes for this many rows."""
-        return min(self.num_workers or _cores(), num_rows)
+        """Processes for this many rows; ConfigError where batches of `batch_rows` are no whole workers' rows."""
+        count, batch = min(self.num_workers or len(_cores()), num_rows), self.batch_rows
+        if batch and (num_rows % batch or num_rows % count or batch % (num_rows // count)):
+            whole = [n for n in range(1, num_rows + 1) if num_rows % n == 0 and batch % (num_rows // n) == 0]
+            near = min(whole, key=lambda n: abs(n - count), default=0)
+            what = "it must divide num_envs" if num_rows % batch else f"num_workers={near} would"
+            raise ConfigError(f"batch_rows={batch} does not fit {num_rows} rows in {count} workers; {what}")
+        return count
+
+    def cores(self, worker: int, count: int) -> list[int]:
+        """The cores that a worker of `count` may use: its own share, or all where there are fewer than workers.
+
+        A kernel may leave processes that wake each other on one core while another one idles.
+        """
+        cores = _cores()
+        share = [core for at, core in enumerate(cores) if at * count // len(cores) == worker]
+        return share if self.own_cores and count <= len(cores) else cores
 
 
 @dataclass(slots=True)
 class Part:
-    """The rows of a send that one worker steps, and the number of that task."""
+    """The rows of a send that one worker steps; the number of that task, and when it was posted."""
 
     worker: int
     rows: slice
+    doing: str
     task: int = 0
+    posted_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -80,11 +104,12 @@ class Crew:
         bounds = [num_rows * number // count for number in range(count + 1)]
         self.rows = [slice(first, last) for first, last in pairwise(bounds)]
         # Nobody spins on a core that another one needs; a worker gives its core away while it spins.
-        self._spin_s = SPIN_S if count < _cores() else 0.0
+        self._spin_s = SPIN_S if count < len(_cores()) else 0.0
         self._plan = plan | {"factory": pack(factory)}
-        self._plan |= {"spin_s": SPIN_S if count <= _cores() else 0.0}
+        self._plan |= {"spin_s": SPIN_S if count <= len(_cores()) else 0.0}
         self._sizes = {"num_rows": num_rows, "num_workers": count}
         self._posted = [0] * count
+        self._next_look = 0.0
         self._fd = os.memfd_create("shoal-rows")
         self.workers: list[Worker] = []
         self._at_exit = weakref.finalize(self, _release, self.workers, self._fd, os.getpid())
@@ -111,25 +136,36 @@ class Crew:
         """Has the part's worker step the part's rows."""
         first = self.rows[part.worker].start
         part.task = self._post(part.worker, Op.STEP, part.rows.start - first, part.rows.stop - first)
+        part.posted_s = time.monotonic()
         return part
 
-    def wait(self, parts: list[Part], *, doing: str, timeout_s: float = 0.0) -> list[Fault]:
+    def wait(self, parts: list[Part], *, timeout_s: float = 0.0) -> list[Fault]:
         """Waits until every part is answered or a worker is found at fault; which ones are."""
         timeout_s = timeout_s or self.settings.step_timeout_s
         numbers, tasks = [part.worker for part in parts], [part.task for part in parts]
-        deadline = time.monotonic() + timeout_s
+        begun = time.monotonic()
         while not self._signals.wait(numbers, tasks, self._spin_s, min(LOOK_S, timeout_s)):
-            late = time.monotonic() >= deadline
-            silent = [part for part in parts if late or not self.workers[part.worker].alive]
-            silent = [part for part in silent if not self.answered(part)]
-            if silent:
-                return [self._lost(part, doing, timeout_s) for part in silent]
-        failed = [part for part in parts if self._signals.failed(part.worker, part.task)]
-        return [self._raised(part) for part in failed]
+            faults = self._silent(parts, timeout_s, begun)
+            if faults:
+                return faults
+        return self.failures(parts)
 
-    def stepped(self, part: Part) -> bool:
-        """Whether the part's rows were stepped and nothing was wrong."""
-        return self.answered(part) and not self._signals.failed(part.worker, part.task)
+    def wait_for_one(self, parts: list[Part]) -> None:
+        """Waits until one of the parts that are under way is answered, or for LOOK_S."""
+        open_parts = [part for part in parts if not self.answered(part)]
+        numbers, tasks = [part.worker for part in open_parts], [part.task for part in open_parts]
+        self._signals.wait(numbers, tasks, self._spin_s, LOOK_S, 1)
+
+    def look(self, parts: list[Part]) -> list[Fault]:
+        """Which of the workers are gone, or late with what they were posted; it looks once in LOOK_S."""
+        if time.monotonic() < self._next_look:
+            return []
+        self._next_look = time.monotonic() + LOOK_S
+        return self._silent(parts, self.settings.step_timeout_s)
+
+    def failures(self, parts: list[Part]) -> list[Fault]:
+        """What answered parts say went wrong."""
+        return [self._raised(part) for part in parts if self._signals.failed(part.worker, part.task)]
 
     def answered(self, part: Part) -> bool:
         """Whether the part's task is over."""
@@ -139,15 +175,15 @@ class Crew:
         """What these workers answer; they work at the same time. The first error in the order of rows is raised."""
         asked: list[Part] = []
         for number, message in messages.items():
-            asked.append(Part(number, self.rows[number], self._post(number, op, 0, 0)))
+            asked.append(Part(number, self.rows[number], op.name.lower(), self._post(number, op, 0, 0)))
             self.workers[number].send(message)
         answers: list[Any] = []
         errors: list[BaseException] = []
         for part in asked:
             try:
-                for fault in self.wait([part], doing=op.name.lower(), timeout_s=timeout_s):
+                for fault in self.wait([part], timeout_s=timeout_s):
                     raise fault.error
-                answers.append(self.workers[part.worker].receive(START_S, task=part.task))
+                answers.append(self.workers[part.worker].receive(self.settings.step_timeout_s, task=part.task))
             except Exception as error:
                 errors.append(error)
         if errors:
@@ -161,14 +197,14 @@ class Crew:
         self._posted[number] = 0
         fresh = self.workers[number] = Worker(number, self.rows[number], self._fd)
         self._introduce(fresh)
-        fresh.receive(START_S)
+        fresh.receive(self.settings.start_timeout_s)
         fresh.send(self._sizes)
 
     def renew(self) -> None:
         """Waits for what is under way, whatever comes of it, and replaces the processes that are gone."""
         for number, worker in enumerate(self.workers):
             if worker.alive and not self._idle(number):
-                self.wait([Part(number, self.rows[number], self._posted[number])], doing="what was under way")
+                self.wait([self._last(number)])
         for number, worker in enumerate(list(self.workers)):
             if worker.alive and self._idle(number):
                 worker.drain()
@@ -189,12 +225,21 @@ class Crew:
         return self._posted[number]
 
     def _idle(self, number: int) -> bool:
-        return self.answered(Part(number, self.rows[number], self._posted[number]))
+        return self.answered(self._last(number))
 
-    def _lost(self, part: Part, doing: str, timeout_s: float) -> Fault:
+    def _last(self, number: int) -> Part:
+        return Part(number, self.rows[number], "what was under way", self._posted[number])
+
+    def _silent(self, parts: list[Part], timeout_s: float, begun: float = 0.0) -> list[Fault]:
+        """Faults of parts without an answer whose worker is gone, or late since it was posted (and waited for)."""
+        late = time.monotonic() - timeout_s
+        silent = [part for part in parts if late >= max(begun, part.posted_s) or not self.workers[part.worker].alive]
+        return [self._lost(part, timeout_s) for part in silent if not self.answered(part)]
+
+    def _lost(self, part: Part, timeout_s: float) -> Fault:
         """Why there is no answer. A process that hangs is killed here, after it has shown its stack."""
         worker = self.workers[part.worker]
-        rows = f"rows {part.rows.start}..{part.rows.stop - 1}, {doing}"
+        rows = f"rows {part.rows.start}..{part.rows.stop - 1}, {part.doing}"
         if worker.alive:
             what = f"did not answer for {timeout_s:g} s{worker.stack()}"
             worker.kill()
@@ -205,17 +250,18 @@ class Crew:
     def _raised(self, part: Part) -> Fault:
         worker = self.workers[part.worker]
         try:
-            worker.receive(START_S, task=part.task)
+            worker.receive(self.settings.step_timeout_s, task=part.task)
         except Exception as error:
             return Fault(part.worker, error)
         return Fault(part.worker, EnvError(f"{worker} failed without saying why"))
 
     def _introduce(self, worker: Worker) -> None:
-        worker.send(self._plan | {"number": worker.number, "rows": (worker.rows.start, worker.rows.stop)})
+        own = {"number": worker.number, "rows": (worker.rows.start, worker.rows.stop)}
+        worker.send(self._plan | own | {"cores": self.settings.cores(worker.number, self._sizes["num_workers"])})
 
     def _agree(self) -> Spec:
         """The specification that all workers found."""
-        specs: list[Spec] = [worker.receive(START_S) for worker in self.workers]
+        specs: list[Spec] = [worker.receive(self.settings.start_timeout_s) for worker in self.workers]
         for worker, spec in zip(self.workers, specs, strict=True):
             for what in ("observation_space", "action_space"):
                 if getattr(spec, what) != getattr(specs[0], what):
@@ -223,8 +269,8 @@ class Crew:
         return specs[0]
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _cores() -> list[int]:
+    return sorted(os.sched_getaffinity(0))
 
 
 def _release(workers: list[Worker], fd: int, owner: int) -> None:

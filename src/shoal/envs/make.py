@@ -6,15 +6,16 @@ import importlib
 import inspect
 import warnings
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.wrappers import TimeLimit
 
-from shoal.envs import native, randomise, serial
+from shoal.envs import atari, envpool_rows, gymnasium_vector, native, randomise, serial
 from shoal.envs import workers as processes
 from shoal.envs.agents import AgentsEnv
+from shoal.envs.batched import BatchedEnv
 from shoal.envs.games import is_game
 from shoal.envs.python_env import make_envs
 from shoal.envs.shaping import ShapedEnv, Shaping
@@ -24,8 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from shoal.envs.crew import Workers
+    from shoal.envs.vec_env import VecEnv
 
-BACKENDS = ("native", "serial", "workers")
+_Rows = TypeVar("_Rows", bound="VecEnv")
+
+BATCHED = ("ale", "envpool", "vector")
+BACKENDS = ("native", "serial", "workers", *BATCHED)
+ATARI = "ALE/"
 # Built in where Box2D's sources were there at the build.
 _ON_BOX2D = ("LunarLander-v3", "LunarLanderContinuous-v3")
 _LACK = "was built without the sources of Box2D: `make setup` fetches them, a bare `make` then builds it in"
@@ -43,16 +49,18 @@ def make(
     info_keys: tuple[str, ...] = (),
     workers: Workers | None = None,
     shaping: Shaping | None = None,
-) -> native.NativeEnv | serial.SerialEnv | AgentsEnv | processes.WorkersEnv | ShapedEnv:
+) -> native.NativeEnv | serial.SerialEnv | AgentsEnv | processes.WorkersEnv | BatchedEnv | ShapedEnv:
     """`num_envs` rows of an environment.
 
     Args:
-        env: a built-in or Gymnasium id, `package.module:function`, or a callable that returns a `gymnasium.Env` or an
-            environment of several agents as PettingZoo has them (parallel or AEC).
+        env: a built-in or Gymnasium id, `package.module:function`, or a callable that returns a `gymnasium.Env` or a
+            PettingZoo environment (parallel or AEC); for the backend `vector` one that takes `num_envs` and returns a
+            VectorEnv.
         num_envs: environments, at least 1; one of several agents has a row for each of them.
-        backend: `native` (C++), `serial` (Python, in this process), `workers` (Python, in processes), or `auto`: native
-            where the id is built in, else serial.
-        num_threads: threads that step native rows, the caller included; it changes no result.
+        backend: `native` (C++), `serial` (Python, in this process), `workers` (Python, in processes), or a library that
+            batches itself: `ale` (Atari), `envpool`, `vector` (a gymnasium.vector.VectorEnv). `auto`: native where the
+            id is built in, ale for ids ALE/*, else serial.
+        num_threads: threads that step native rows, or the library's; it changes no result.
         env_kwargs: keywords of the environment's constructor, or parameters of the native one. A distribution, or its
             text (`uniform:-12,-8`), has every episode draw that parameter; `Ready.info` has it as env/NAME.
         info_keys: numbers that every episode's last info holds; `Ready.info` has them at ended rows (not native).
@@ -62,11 +70,7 @@ def make(
     Raises:
         ConfigError: an unknown id, backend or keyword (with the nearest names), or a setting that cannot work.
     """
-    if backend not in ("auto", *BACKENDS):
-        hint = _near(backend, ("auto", *BACKENDS))
-        raise ConfigError(f"unknown backend {backend!r}{hint}; use auto, {' or '.join(BACKENDS)}")
-    if num_envs < 1 or num_threads < 1:
-        raise ConfigError(f"num_envs and num_threads must be at least 1, got {num_envs} and {num_threads}")
+    _check(backend, num_envs, num_threads)
     shaping = shaping or Shaping()
     fixed, ranges = randomise.split(env_kwargs or {}, num_envs)
     built_in = isinstance(env, str) and env in native.ids()
@@ -79,6 +83,10 @@ def make(
             fixed |= {"max_episode_steps": shaping.max_episode_steps}
         parts: dict[str, Any] = {"env_kwargs": fixed, "ranges": ranges, "shaping": shaping}
         return native.make(env, num_envs, num_threads=num_threads, **parts)
+    if backend in BATCHED or (backend == "auto" and isinstance(env, str) and env.startswith(ATARI)):
+        if ranges or shaping.max_episode_steps:
+            raise ConfigError(f"{env}: a library that batches itself draws no parameters and keeps its own time limit")
+        return _shaped(_batched(env, num_envs, backend, num_threads, fixed, info_keys), shaping)
     name = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
     settings: dict[str, Any] = {"name": name, "info_keys": info_keys, "ranges": ranges}
     if backend == "workers":
@@ -109,6 +117,10 @@ def _python_rows(
         rows = processes.make(factory, num_envs, **settings)
     else:
         rows = _in_process(factory, num_envs, **settings)
+    return _shaped(rows, shaping)
+
+
+def _shaped(rows: _Rows, shaping: Shaping) -> _Rows | ShapedEnv:
     if shaping.plain:
         return rows
     try:
@@ -148,6 +160,37 @@ def _in_process(
         for made in envs:
             made.close()
         raise
+
+
+def _check(backend: str, num_envs: int, num_threads: int) -> None:
+    if backend not in ("auto", *BACKENDS):
+        hint = _near(backend, ("auto", *BACKENDS))
+        raise ConfigError(f"unknown backend {backend!r}{hint}; use auto, {' or '.join(BACKENDS)}")
+    if num_envs < 1 or num_threads < 1:
+        raise ConfigError(f"num_envs and num_threads must be at least 1, got {num_envs} and {num_threads}")
+
+
+def _batched(
+    env: str | Callable[..., Any],
+    num_envs: int,
+    backend: str,
+    num_threads: int,
+    env_kwargs: dict[str, Any],
+    info_keys: tuple[str, ...],
+) -> BatchedEnv:
+    """Rows of a library that batches itself."""
+    if info_keys:
+        raise ConfigError(f"libraries that batch themselves hand over no infos; backend='serial' has {info_keys}")
+    if backend == "vector":
+        named = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
+        module_name, colon, attribute = named.partition(":")
+        if isinstance(env, str) and colon and module_name and attribute.isidentifier():
+            env = import_object(env)
+        return gymnasium_vector.make(env, num_envs, name=named, env_kwargs=env_kwargs)
+    if not isinstance(env, str):
+        raise ConfigError(f"backend={backend!r} makes environments by their id, got {env!r}")
+    library = envpool_rows if backend == "envpool" else atari
+    return library.make(env, num_envs, num_threads=num_threads, env_kwargs=env_kwargs)
 
 
 def factory_of(env: str | Callable[..., Any], env_kwargs: dict[str, Any]) -> Callable[[], Any]:
@@ -201,6 +244,8 @@ def _calling(factory: Any, env_kwargs: dict[str, Any], name: str) -> Callable[[]
 
     def made() -> Any:
         env = factory(**env_kwargs)
+        if isinstance(env, gym.vector.VectorEnv):
+            raise ConfigError(f"{name} returned a gymnasium.vector.VectorEnv; backend='vector' runs it")
         if not isinstance(env, gym.Env) and not is_game(env):
             raise ConfigError(f"{name} returned {type(env).__name__}, expected a gymnasium.Env or a PettingZoo one")
         return env

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from gymnasium import spaces
 
-from shoal.types import ConfigError, choices, leaf_spaces
+from shoal.types import ConfigError, EnvError, choices, leaf_spaces, select
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from shoal.envs.vec_env import Outputs
     from shoal.types import Bools, Spec, Tree
 
 KEY = "action_mask"
@@ -61,6 +64,25 @@ class MaskReader:
                 raise ValueError(f"an {name} with other numbers than 0 and 1")
             columns.append(array.astype(np.bool_))
         return np.concatenate(columns, axis=1)
+
+    def read_rows(self, rows: slice, out: Outputs, infos: Sequence[Any], where: Callable[[int], str]) -> None:
+        """Reads the masks of rows from their observations or infos into `out`; `where` names a row in an EnvError."""
+        if out.action_mask is None:
+            return
+        whole = in_observation(self.spec)
+        for part in [rows] if whole else [slice(row, row + 1) for row in range(rows.start, rows.stop)]:
+            row = part.start
+            if not whole and KEY not in (infos[row] or ()):
+                raise EnvError(f"{where(row)} gave no info[{KEY!r}], though earlier infos had one")
+            given = select(out.obs[KEY], part) if whole else infos[row][KEY]
+            try:
+                out.action_mask[part] = self.read(given, part.stop - row)
+            except ValueError as error:
+                raise EnvError(f"{where(row)} gave {error}") from None
+        blocked = self.blocked(out.action_mask[rows])
+        if blocked >= 0:
+            row = rows.start + blocked
+            raise EnvError(f"{where(row)} gave an {KEY} without any option: {out.action_mask[row].astype(int)}")
 
     def blocked(self, mask: Bools) -> int:
         """The first row where some choice has no option left, or -1."""

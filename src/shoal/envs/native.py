@@ -37,7 +37,11 @@ def spec_of(env_id: str, params: Mapping[str, float] | None = None) -> Spec:
     else:
         action = spaces.Box(np.array(info["action_low"], np.float32), np.array(info["action_high"], np.float32))
     limit = int((info["params"] | dict(params or {}))["max_episode_steps"])
-    limits = {"max_episode_steps": limit or None, "reward_threshold": info["reward_threshold"]}
+    limits = {
+        "max_episode_steps": limit or None,
+        "reward_threshold": info["reward_threshold"],
+        "num_agents": info["num_agents"],
+    }
     return Spec.of(env_id, spaces.Box(low, high), action, **limits)
 
 
@@ -50,7 +54,7 @@ def make(
     ranges: Ranges | None = None,
     shaping: Shaping | None = None,
 ) -> NativeEnv:
-    """`num_envs` rows of a built-in environment; `env_kwargs` sets fields of its `Params`, `ranges` draws them."""
+    """`num_envs` built-in environments, a row for each agent; `env_kwargs` sets their `Params`, `ranges` draws them."""
     settings: dict[str, Any] = {"ranges": ranges or {}, "shaping": shaping or Shaping()}
     return NativeEnv(env_id, num_envs, num_threads=num_threads, env_kwargs=env_kwargs or {}, **settings)
 
@@ -74,25 +78,25 @@ class NativeEnv:
         self._settings: dict[str, Any] = {"ranges": ranges, "shaping": shaping}
         keys = info_keys_of(ranges)
         self.spec = replace(shaping.spec(spec_of(env_id, self._params)), info_keys=keys)
-        self.num_rows = num_envs
+        self.num_rows = num_rows = num_envs * self.spec.num_agents
         try:
             draws = native_draws(ranges)
-            self.pool = _native.Pool(env_id, num_envs, num_threads, self._params, draws, **shaping.native())
+            self.pool = _native.Pool(env_id, num_rows, num_threads, self._params, draws, **shaping.native())
         except ValueError as error:
             raise ConfigError(f"{env_id}: {error}") from error
         self._action = ActionCheck(self.spec)
-        self._in_flight = InFlight(num_envs)
+        self._in_flight = InFlight(num_rows)
         self._slots: list[int] = []
-        self.out = out = Outputs(self.spec, num_envs)
+        self.out = out = Outputs(self.spec, num_rows)
         self.obs: NDArray[np.float32] = out.obs
-        drawn = np.full((num_envs, len(keys)), np.nan)
+        drawn = np.full((num_rows, len(keys)), np.nan)
         out.info = {key: drawn[:, column] for column, key in enumerate(keys)}
         self.pool.attach(
-            out.obs.reshape(num_envs, -1),
+            out.obs.reshape(num_rows, -1),
             out.reward,
             out.terminated,
             out.truncated,
-            out.final_obs.reshape(num_envs, -1),
+            out.final_obs.reshape(num_rows, -1),
             out.episode_return,
             out.episode_length,
             drawn,
@@ -165,6 +169,14 @@ class NativeEnv:
         self._in_flight.begin()
         why = "did not come back to its saved observation and return; its episode is cut as truncated"
         return [f"{self.spec.env_id}: row {row} {why}" for row in cut]
+
+    def render(self, row: int) -> NDArray[np.uint8]:
+        """What a row looks like: RGB [height, width, 3]. ConfigError where the environment has no picture."""
+        self._in_flight.quiet()
+        try:
+            return self.pool.render(row)
+        except ValueError as error:
+            raise ConfigError(f"{self.spec.env_id}: {error}") from error
 
     def close(self) -> None:
         """Waits for the rows under way."""

@@ -9,10 +9,13 @@ import numpy as np
 from gymnasium import spaces
 
 from shoal.envs.python_env import ObsReader
-from shoal.types import leaf_spaces
+from shoal.types import EnvError, leaf_spaces
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gymnasium import Space
+    from numpy.typing import NDArray
 
     from shoal.types import Spec, Tree
 
@@ -55,6 +58,17 @@ class TreeReader:
         for array, value in zip(self._layout.flat(out), leaves_of(self._space, obs), strict=True):
             array[row] = value
         return True
+
+    def check_apart(self, seen: list[Any], out: Tree, rows: NDArray[np.intp], where: Callable[[int], str]) -> None:
+        """EnvError where seen[i] is no longer what was put into row rows[i]: another row wrote to the same memory."""
+        arrays = self._layout.flat(out)
+        for obs, row in zip(seen, rows.tolist(), strict=True):
+            leaves = [obs] if self._plain else leaves_of(self._space, obs)
+            if not all(np.array_equal(leaf, array[row]) for leaf, array in zip(leaves, arrays, strict=True)):
+                raise EnvError(
+                    f"{where(row)} returned an observation that another row's reset changed: rows share a buffer; "
+                    "return an array of the environment's own, or a copy"
+                )
 
     def fits(self, obs: Any) -> bool:
         """Whether the space holds the observation; a Box's bounds are not compared."""

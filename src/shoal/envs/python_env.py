@@ -169,6 +169,26 @@ def check_alike(envs: Sequence[gym.Env[Any, Any]], name: str) -> None:
             )
 
 
+class KeptSpaces:
+    """The spaces that rows began with, which may not change from one reset to the next."""
+
+    def __init__(self, envs: list[gym.Env[Any, Any]]) -> None:
+        """`envs`: one a row."""
+        self._envs = envs
+        self._spaces = [(env.observation_space, env.action_space) for env in envs]
+
+    def changed(self, row: int) -> str:
+        """What is wrong with the row's spaces now, or nothing."""
+        env, spaces_then = self._envs[row], self._spaces[row]
+        if env.observation_space is spaces_then[0] and env.action_space is spaces_then[1]:
+            return ""
+        for what, then in zip(("observation_space", "action_space"), spaces_then, strict=True):
+            now = getattr(env, what)
+            if now != then:
+                return f"changed its {what} from {then} to {now}; its spaces must stay as they were after __init__"
+        return ""
+
+
 def strip(env: gym.Env[Any, Any]) -> tuple[gym.Env[Any, Any], int | None]:
     """Takes off Gymnasium's own outermost checks and time limit, which the rows do themselves."""
     limit: int | None = None

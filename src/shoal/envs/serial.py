@@ -13,6 +13,7 @@ from shoal.envs.generators import Generators, set_generator, spelled_out
 from shoal.envs.masks import MaskReader
 from shoal.envs.observations import TreeReader
 from shoal.envs.python_env import (
+    KeptSpaces,
     check_alike,
     is_long,
     make_envs,
@@ -86,6 +87,7 @@ class SerialEnv:
         self._limits = np.array([most or np.iinfo(np.int64).max for _, most in stripped])
         self._reader = TreeReader(self.spec)
         self._action = ActionCheck(self.spec)
+        self._spaces = KeptSpaces(self.envs)
         self._generators = Generators(self._bare)
         self._in_flight = InFlight(num_rows)
         self._actions: list[Tree] = []
@@ -292,6 +294,7 @@ class SerialEnv:
         self, rows: NDArray[np.intp], starts: list[dict[str, Any] | None], options: dict[str, Any] | None = None
     ) -> None:
         """Resets rows: as their start says ({"seed"} or {"generator"}), else from where their generator stands."""
+        seen: list[Any] = []
         for row, given in zip(rows.tolist(), starts, strict=True):
             start = self._generators.start_of(row) if given is None else given
             if given is not None and "generator" in given:
@@ -305,12 +308,15 @@ class SerialEnv:
             if not self._reader.put(obs, self.out.obs, row):
                 raise self._refusal(row, 0, obs)
             self._played[row] = []
+            seen.append(obs)
         self._running_return[rows] = 0
         self._running_length[rows] = 0
         bad = not_finite(self.spec.observation, take(self.out.obs, rows))
         if bad:
             leaf, index, value = bad
             raise EnvError(f"{self._where(int(rows[index]), 0)} returned the observation{leaf.name} {value}")
+        if len(seen) > 1 and starts[0]:
+            self._reader.check_apart(seen, self.out.obs, rows, lambda row: self._where(row, 0))
 
     def _reset(self, row: int, start: dict[str, Any]) -> Any:
         made: Any = (None, None)
@@ -322,6 +328,9 @@ class SerialEnv:
                 error.add_note(f"shoal: raised by {self._where(row, 0)}")
                 raise
             raise EnvError(f"{self._where(row, 0)} returned {made!r}; reset() returns (observation, info)") from None
+        changed = self._spaces.changed(row)
+        if changed:
+            raise EnvError(f"{self._where(row, 0)} {changed}")
         return obs
 
     def _replay(self, row: int, state: dict[str, Any]) -> str:
@@ -361,31 +370,15 @@ class SerialEnv:
     def _add_masks(self) -> None:
         self._masks = MaskReader(self.spec)
         self.spec = replace(self.spec, masked=True)
-        self.out.add_masks(self._masks.size)
+        self.out.add_masks(np.ones((self.num_rows, self._masks.size), np.bool_))
 
     def _read_masks(self, rows: slice, *, begun: bool = False) -> None:
         """What the rows may choose next; that infos hold masks is found out at the first reset."""
         info: Any = self.infos[rows.start]
         if self._masks is None and not begun and isinstance(info, dict) and masks.KEY in info:
             self._add_masks()
-        reader, all_masks = self._masks, self.out.action_mask
-        if reader is None or all_masks is None:
-            return
-        whole = masks.in_observation(self.spec)
-        for part in [rows] if whole else [slice(row, row + 1) for row in range(rows.start, rows.stop)]:
-            where = self._where(part.start, int(self._running_length[part.start]))
-            if not whole and masks.KEY not in (self.infos[part.start] or ()):
-                raise EnvError(f"{where} gave no info[{masks.KEY!r}], though earlier infos had one")
-            given = take(self.out.obs[masks.KEY], part) if whole else self.infos[part.start][masks.KEY]
-            try:
-                all_masks[part] = reader.read(given, part.stop - part.start)
-            except ValueError as error:
-                raise EnvError(f"{where} gave {error}") from None
-        blocked = reader.blocked(all_masks[rows])
-        if blocked >= 0:
-            row = rows.start + blocked
-            where = self._where(row, int(self._running_length[row]))
-            raise EnvError(f"{where} gave an {masks.KEY} without any option: {all_masks[row].astype(int)}")
+        if self._masks is not None:
+            self._masks.read_rows(rows, self.out, self.infos, self._now)
 
     def _ready(self) -> None:
         self._actions.clear()
@@ -395,6 +388,9 @@ class SerialEnv:
         """Names the environment, the row and the step, 0 for the reset."""
         when = f"at step {step} of its episode" if step else "at its reset"
         return f"{self.spec.env_id}: row {self.first_row + row} {when}"
+
+    def _now(self, row: int) -> str:
+        return self._where(row, int(self._running_length[row]))
 
     def _refusal(self, row: int, step: int, obs: Any) -> EnvError:
         return EnvError(f"{self._where(row, step)} returned {self._reader.complaint(obs)}")

@@ -66,11 +66,12 @@ class VecEnv(Protocol):
 class InFlight:
     """The sends that wait to be received, oldest first, and the mistakes in their order."""
 
-    def __init__(self, num_rows: int) -> None:
-        """`num_rows`: rows of the whole environment."""
-        self.num_rows = num_rows
+    def __init__(self, num_rows: int, batch_rows: int = 0) -> None:
+        """`num_rows`: rows of the whole environment; `batch_rows`: rows that each `recv` hands over, in any order."""
+        self.num_rows, self.batch_rows = num_rows, batch_rows
         self.started = False
         self._under_way: list[slice] = []
+        self._sent: list[slice] = []
         self._fresh = False
         self._why_not = CALL_RESET
 
@@ -94,13 +95,18 @@ class InFlight:
             raise RuntimeError("send before recv: receive the first observations after reset first")
         if step != 1 or last <= first:
             raise ValueError(f"rows must be a contiguous, non-empty slice of {self.num_rows} rows, got {rows}")
-        if len(self._under_way) == 2 or any(first < s.stop and s.start < last for s in self._under_way):
+        size = self.batch_rows or last - first
+        if self.batch_rows and (first % size or last % size):
+            raise ValueError(f"rows must be whole batches of batch_rows={size}, got {first}..{last - 1}")
+        full = not self.batch_rows and len(self._under_way) == 2
+        if full or any(first < s.stop and s.start < last for s in self._under_way):
             raise RuntimeError(f"rows {first}..{last - 1} were sent before {self._named()} were received")
-        self._under_way.append(slice(first, last))
-        return self._under_way[-1]
+        self._sent = [slice(at, at + size) for at in range(first, last, size)]
+        self._under_way += self._sent
+        return slice(first, last)
 
-    def recv(self) -> slice:
-        """The rows to hand over next."""
+    def recv(self, nth: int = 0) -> slice:
+        """The rows to hand over next: those of the oldest send, or of the nth oldest."""
         if not self.started:
             raise RuntimeError(f"recv before reset: {self._why_not}")
         if self._fresh:
@@ -108,11 +114,11 @@ class InFlight:
             return slice(0, self.num_rows)
         if not self._under_way:
             raise RuntimeError("recv with no rows under way: call send(rows, action) first")
-        return self._under_way.pop(0)
+        return self._under_way.pop(nth)
 
     def undo(self) -> None:
         """Takes the last send back, whose action was refused."""
-        self._under_way.pop()
+        del self._under_way[-len(self._sent) :]
 
     def quiet(self) -> None:
         """Raises unless every row has a state and none is under way."""
@@ -143,9 +149,9 @@ class Outputs:
         self.turn = np.ones(num_rows, np.bool_) if spec.agents else None
         self._views: dict[tuple[int, int], Ready] = {}
 
-    def add_masks(self, size: int) -> None:
-        """From now on rows have action masks of `size` options."""
-        self.action_mask = np.ones((len(self.reward), size), np.bool_)
+    def add_masks(self, masks: Bools) -> None:
+        """From now on rows have these action masks [B, options]."""
+        self.action_mask = masks
         self._views.clear()
 
     def clear(self) -> None:

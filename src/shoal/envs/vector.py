@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from shoal.envs.agents import AgentsEnv
+from shoal.envs.batched import BatchedEnv
 from shoal.envs.make import make
 from shoal.envs.native import NativeEnv
 from shoal.envs.serial import SerialEnv
@@ -48,8 +49,10 @@ def make_vec(
     Args:
         env: a built-in or Gymnasium id, `package.module:function`, or a callable that returns a `gymnasium.Env`.
         num_envs: how many, at least 1.
-        backend: `native` (C++), `serial` (Python, in this process), or `auto`: native where the id is built in.
-        autoreset: `same_step` (infos carry `final_obs` and `final_info`) or `next_step`, as Gymnasium defines them.
+        backend: `native` (C++), `serial` (Python, in this process), `ale` (Atari), or `auto`: native where the id is
+            built in, ale for ids ALE/*, else serial.
+        autoreset: `same_step` (infos carry `final_obs` and `final_info`) or `next_step`, as Gymnasium defines them;
+            Atari has `same_step`, and infos carry `episode` where a whole game ended.
         num_threads: threads that step native rows, the caller included; it changes no result.
         env_kwargs: keywords of the environment's constructor, or parameters of the native one; a distribution has
             every episode draw that parameter.
@@ -61,6 +64,8 @@ def make_vec(
     """
     if backend == "workers":
         raise ConfigError("make_vec steps in this process, where infos are at hand; use backend='serial'")
+    if backend in ("envpool", "vector"):
+        raise ConfigError(f"what backend={backend!r} runs is a vector environment already; use it as it is")
     if autoreset not in MODES:
         raise ConfigError(f"unknown autoreset {autoreset!r}; use {' or '.join(MODES)}")
     settings: dict[str, Any] = {"num_threads": num_threads, "env_kwargs": env_kwargs, "shaping": shaping}
@@ -68,6 +73,13 @@ def make_vec(
     assert not isinstance(rows, WorkersEnv)
     if isinstance(rows, AgentsEnv) and autoreset != "same_step":
         raise ConfigError("environments of several agents begin anew in the same step; use autoreset='same_step'")
+    batched = isinstance(rows.env if isinstance(rows, ShapedEnv) else rows, BatchedEnv)
+    if batched and autoreset != "same_step":
+        rows.close()
+        raise ConfigError(f"{rows.spec.env_id}: its rows are stepped at once; use autoreset='same_step'")
+    if rows.spec.num_agents > 1 and not isinstance(rows, AgentsEnv):
+        rows.close()
+        raise ConfigError(f"{env} has {rows.spec.num_agents} agents, a gymnasium.vector.VectorEnv one; use make")
     return ShoalVectorEnv(rows, autoreset=MODES[autoreset], copy=copy, env_kwargs=env_kwargs or {})
 
 
@@ -79,7 +91,7 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
 
     def __init__(
         self,
-        rows: NativeEnv | SerialEnv | AgentsEnv | ShapedEnv,
+        rows: NativeEnv | SerialEnv | AgentsEnv | BatchedEnv | ShapedEnv,
         *,
         autoreset: AutoresetMode,
         copy: bool,
@@ -158,10 +170,15 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
         infos = self._infos(ended, ready.final_obs)
         if ready.turn is not None:
             infos |= {"valid": ready.valid.copy(), "turn": ready.turn.copy()}
+        if isinstance(self.rows, BatchedEnv) and (whole := ended & (ready.episode_length > 0)).any():
+            infos["episode"] = {"r": ready.episode_return * whole, "l": ready.episode_length * whole}
+            infos["_episode"] = whole
         return (*map(self._given, (ready.obs, ready.reward, ready.terminated, ready.truncated)), infos)
 
     def render(self) -> tuple[Any, ...]:
-        """What each environment renders; only Python environments do."""
+        """What each environment renders; native ones with a picture give RGB [height, width, 3]."""
+        if isinstance(self.rows, NativeEnv):
+            return tuple(self.rows.render(row) for row in range(self.num_envs))
         return tuple(env.render() for env in self._python("render").envs)
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from enum import IntEnum
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from shoal.types import ConfigError, EnvError, assign, map_tree, select
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from shoal.types import Tree
+    from shoal.types import Bools, Tree
 
 PR_SET_PDEATHSIG = 1
 IDLE_S = 60.0
@@ -47,26 +48,31 @@ class Rows(SerialEnv):
     _cut_seeds: dict[int, int]
     _last_obs: Tree = None
     _revived = False
+    _shared_masks: Bools | None = None
 
     def adopt(self, block: Block, rows: slice) -> None:
         """Writes to the shared arrays from now on."""
         self.out = block.outputs(rows)
+        self._shared_masks = block.masks[rows]
+        if self._masks is not None:
+            self.out.add_masks(self._shared_masks)
         self._cut_seeds = {}
 
-    def begin(self, seeds: Sequence[int]) -> None:
-        """Resets every row."""
+    def begin(self, seeds: Sequence[int]) -> bool:
+        """Resets every row; whether their actions are masked."""
         self._cut_seeds.clear()
         self.out.valid[:] = True
         self.reset(seeds)
         self.recv()
+        return self.spec.masked
 
-    def resume(self, state: dict[str, Any]) -> list[str]:
-        """Continues every row from `state`."""
+    def resume(self, state: dict[str, Any]) -> tuple[bool, list[str]]:
+        """Continues every row from `state`; whether actions are masked, and what could not be continued."""
         self._cut_seeds.clear()
         self.out.valid[:] = True
         lost = self.restore(state)
         self.recv()
-        return lost
+        return self.spec.masked, lost
 
     def revive(self, lost: dict[str, Any]) -> None:
         """Takes the place of a process that is gone.
@@ -107,6 +113,12 @@ class Rows(SerialEnv):
         for values in out.info.values():
             values[row] = np.nan
         self._begin(np.array([row]), [{"seed": self._cut_seeds.pop(row)}])
+        self._read_masks(slice(row, row + 1))
+
+    def _add_masks(self) -> None:
+        super()._add_masks()
+        if self._shared_masks is not None:
+            self.out.add_masks(self._shared_masks)
 
 
 def main(given: dict[str, Any]) -> None:
@@ -119,6 +131,8 @@ def main(given: dict[str, Any]) -> None:
     pipe = Connection(given["pipe"])
     plan = unpack(pipe.recv_bytes())
     mine = slice(*plan["rows"])
+    with suppress(OSError):  # a sandbox may forbid it: then the kernel alone decides
+        os.sched_setaffinity(0, plan["cores"])
     try:
         factory = unpack(plan["factory"])
         envs = make_envs(factory, mine.stop - mine.start, name=plan["name"], first_row=mine.start)

@@ -4,53 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shoal.envs.crew import Crew, Fault, Part, Workers
+from shoal.envs.history import History
 from shoal.envs.vec_env import ActionCheck, InFlight, row_seeds, take
 from shoal.envs.worker import Op
-from shoal.types import ConfigError, Tree, assign, map_tree
+from shoal.types import ConfigError, EnvError, Tree, assign, map_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from shoal.envs.randomise import Ranges
-    from shoal.envs.vec_env import Outputs
-    from shoal.types import Ready
+    from shoal.types import Bools, Ready
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class History:
-    """What the rows had come to when they were last handed over, kept where a worker may be replaced."""
-
-    seeds: list[int]
-    restarts: list[int]
-    obs: Tree
-    returns: np.ndarray[Any, np.dtype[np.float64]]
-    lengths: np.ndarray[Any, np.dtype[np.int64]]
-
-    def note(self, out: Outputs, rows: slice) -> None:
-        """Copies what `out` holds of `rows` now."""
-        assign(self.obs, rows, take(out.obs, rows))
-        going_on = ~(out.terminated[rows] | out.truncated[rows])
-        self.returns[rows] = (self.returns[rows] + out.reward[rows]) * going_on
-        self.lengths[rows] = (self.lengths[rows] + 1) * going_on
-
-    def of(self, rows: slice) -> dict[str, Any]:
-        """What a new process is told of its rows: the seeds that they begin from, and what is cut."""
-        numbered = list(enumerate(zip(self.seeds, self.restarts, strict=True)))[rows]
-        drawn = [np.random.SeedSequence([seed, row, count]) for row, (seed, count) in numbered]
-        return {
-            "seeds": [int(sequence.generate_state(1, np.uint64)[0]) for sequence in drawn],
-            "obs": map_tree(np.copy, take(self.obs, rows)),
-            "returns": self.returns[rows].copy(),
-            "lengths": self.lengths[rows].copy(),
-        }
 
 
 def make(
@@ -75,6 +46,10 @@ class WorkersEnv:
     Worker w has a contiguous part of the rows and steps them as `serial` does. A send reaches a worker as one word in
     shared memory. After a fault that is raised, nothing goes on before the next `reset` or `restore`, which replace
     the processes that are gone.
+
+    With `Workers(batch_rows=n)` a `send` of whole batches of n rows starts each of them, and `recv` hands over the
+    first batch that is done, whichever it is: arrival decides the order, so results are not reproducible. All batches
+    may be under way at once.
     """
 
     def __init__(self, crew: Crew) -> None:
@@ -82,8 +57,11 @@ class WorkersEnv:
         self.crew = crew
         self.spec = crew.spec
         self.num_rows = num_rows = crew.rows[-1].stop
-        self._keeps = crew.settings.on_fault == "restart"
-        self._in_flight = InFlight(num_rows)
+        batch_rows = crew.settings.batch_rows
+        self.in_order = batch_rows in (0, num_rows)
+        self._in_flight = InFlight(num_rows, 0 if self.in_order else batch_rows)
+        self._batch_rows = num_rows if self.in_order else batch_rows
+        self._keeps = crew.settings.on_fault != "raise"
         self._flights: list[list[Part]] = []
         self._sent = 0
         self._action = ActionCheck(self.spec)
@@ -91,20 +69,25 @@ class WorkersEnv:
         self.out.valid[:] = True
         for values in self.out.info.values():
             values[:] = np.nan
-        obs = self.spec.observation.allocate(num_rows)
-        nothing = [0] * num_rows
-        self._history = History(nothing, nothing.copy(), obs, np.zeros(num_rows), np.zeros(num_rows, np.int64))
+        self._history = History(self.spec, num_rows)
+        self._note_masks([self.spec.masked])
 
     @property
     def pids(self) -> list[int]:
         """The processes, in the order of their rows."""
         return [worker.pid for worker in self.crew.workers]
 
+    @property
+    def dropped(self) -> Bools:
+        """Rows [B] whose worker failed and was dropped: they are invalid until the next `reset` or `restore`."""
+        return self._history.dropped
+
     def reset(self, seed: int | Sequence[int]) -> None:
         """Starts every row anew."""
         seeds = row_seeds(seed, self.num_rows)
         self._renew()
-        self.crew.ask(Op.RESET, {number: seeds[rows] for number, rows in enumerate(self.crew.rows)})
+        masked = self.crew.ask(Op.RESET, {number: seeds[rows] for number, rows in enumerate(self.crew.rows)})
+        self._note_masks(masked)
         self._ready(seeds, [0] * self.num_rows)
 
     def send(self, rows: slice, action: Tree) -> None:
@@ -117,31 +100,34 @@ class WorkersEnv:
             raise
         assign(self.crew.block.action, rows, checked)
         self._sent += 1
-        parts: list[Part] = []
-        for number, own in enumerate(self.crew.rows):
-            first, last = max(own.start, rows.start), min(own.stop, rows.stop)
-            if first < last:
-                parts.append(self.crew.post(Part(number, slice(first, last))))
-        self._flights.append(parts)
+        size = min(self._batch_rows, rows.stop - rows.start)
+        for start in range(rows.start, rows.stop, size):
+            self._flights.append(self._posted(start, start + size))
 
     def recv(self) -> Ready:
-        """Waits for the workers of the oldest send."""
-        rows = self._in_flight.recv()
+        """Waits for the workers of the oldest send, or of the first batch that is done."""
+        nth = 0
         if self._flights:
             try:
-                self._finish(self._flights[0])
+                nth = self._finish_oldest() if self.in_order else self._finish_any()
             except BaseException:
-                self._in_flight.stop("a step failed halfway; call reset(seed) or restore(state)")
+                self._stop("a step failed halfway; call reset(seed) or restore(state)")
                 raise
-            self._note(self._flights.pop(0))
-        return self.out.view(rows)
+            self._note(self._flights.pop(nth))
+        return self.out.view(self._in_flight.recv(nth))
 
     def state(self) -> dict[str, Any]:
-        """The state of the same rows in `serial`, and what a restart would draw its seeds from."""
+        """The state of the same rows in `serial`, and what a restart would draw its seeds from.
+
+        Rows that were dropped have none: `restore` cuts their episodes and begins new ones.
+        """
         self._in_flight.quiet()
-        made = self.crew.ask(Op.STATE, dict.fromkeys(range(len(self.crew.rows))))
+        history = self._history
+        alive = [number for number, rows in enumerate(self.crew.rows) if not history.dropped[rows].any()]
+        found = dict(zip(alive, self.crew.ask(Op.STATE, dict.fromkeys(alive)), strict=True))
+        made = [found[n] if n in found else history.state(self.spec, rows) for n, rows in enumerate(self.crew.rows)]
         joined: dict[str, Any] = {name: _join([part[name] for part in made]) for name in made[0]}
-        return joined | {"seeds": list(self._history.seeds), "restarts": list(self._history.restarts)}
+        return joined | {"seeds": list(history.seeds), "restarts": list(history.restarts)}
 
     def restore(self, state: dict[str, Any]) -> list[str]:
         """Plays each row's episode again, each worker its own."""
@@ -156,70 +142,123 @@ class WorkersEnv:
         for number, rows in enumerate(self.crew.rows):
             parts[number] = {name: _part(value, rows) for name, value in rest.items()}
         longest = max(map(len, state["actions"]))
-        lost = self.crew.ask(Op.RESTORE, parts, self.crew.settings.step_timeout_s * (1 + longest))
+        made = self.crew.ask(Op.RESTORE, parts, self.crew.settings.step_timeout_s * (1 + longest))
+        self._note_masks([masked for masked, _ in made])
         nothing = [0] * self.num_rows
         self._ready(state.get("seeds", nothing), state.get("restarts", nothing))
         going_on = ~self.out.truncated
         self._history.returns[:] = state["returns"] * going_on
         self._history.lengths[:] = state["lengths"] * going_on
-        return [sentence for part in lost for sentence in part]
+        return [sentence for _, lost in made for sentence in lost]
 
     def close(self) -> None:
         """Ends the processes, in 4 s at most."""
-        self._in_flight.stop("the environment is closed")
+        self._stop("the environment is closed")
         self.crew.close()
 
-    def _finish(self, parts: list[Part]) -> None:
-        """Returns when every part is stepped, by whichever process."""
-        while parts:
-            faults = self.crew.wait(parts, doing=f"send {self._sent - len(self._flights) + 1} since the reset")
+    def _posted(self, first: int, last: int) -> list[Part]:
+        """The parts of rows first..last - 1, each posted to its worker; those that were dropped have none."""
+        parts: list[Part] = []
+        for number, own in enumerate(self.crew.rows):
+            rows = slice(max(own.start, first), min(own.stop, last))
+            if rows.start >= rows.stop:
+                continue
+            if self._keeps and self.dropped[rows.start]:
+                self._history.skip(self.out, rows)
+            else:
+                parts.append(self.crew.post(Part(number, rows, f"send {self._sent} since the reset")))
+        return parts
+
+    def _finish_oldest(self) -> int:
+        """Returns when every part of the oldest send is stepped, by whichever process."""
+        while parts := self._flights[0]:
+            faults = self.crew.wait(parts)
             if not faults:
-                return
+                break
             for fault in faults:
                 self._settle(fault)
+        return 0
+
+    def _finish_any(self) -> int:
+        """Returns the place of the oldest batch among those whose every part is stepped."""
+        while True:
+            faults = self.crew.look([part for parts in self._flights for part in parts])
+            done = [nth for nth, parts in enumerate(self._flights) if all(map(self.crew.answered, parts))]
+            if done and not faults:
+                faults = self.crew.failures(self._flights[done[0]])
+                if not faults:
+                    return done[0]
+            for fault in faults:
+                self._settle(fault)
+            if not faults:
+                self.crew.wait_for_one([part for parts in self._flights for part in parts])
 
     def _settle(self, fault: Fault) -> None:
-        """Raises the fault's error, or has a new process take the worker's place."""
-        settings, history, number = self.crew.settings, self._history, fault.worker
-        if settings.on_fault == "raise":
-            raise fault.error
-        rows = self.crew.rows[number]
-        count = history.restarts[rows.start]
-        if count >= settings.max_restarts:
-            fault.error.add_note(f"shoal: after {count} restarts, as max_restarts allows")
-            raise fault.error
-        _LOG.warning("%s; restart %d of %d", fault.error, count + 1, settings.max_restarts)
-        left = self._take_stepped(number)
-        history.restarts[rows] = [count + 1] * (rows.stop - rows.start)
-        self.crew.replace(number)
-        self.crew.ask(Op.REVIVE, {number: history.of(rows)})
-        for part in left:
-            self.crew.post(part)
+        """Raises the fault's error, or drops the worker, or has a new process take its place."""
+        match self.crew.settings.on_fault:
+            case "raise":
+                raise fault.error
+            case "drop":
+                self._drop(fault)
+            case _:
+                self._restart(fault.worker, fault.error)
+                for part in self._parts_of(fault.worker):
+                    self.crew.post(part)
 
-    def _take_stepped(self, number: int) -> list[Part]:
-        """Takes the parts that a worker has stepped off their sends; returns the others, which are to be done again."""
-        left: list[Part] = []
-        for parts in self._flights:
-            for part in [part for part in parts if part.worker == number]:
-                if self.crew.stepped(part):
-                    self._note([part])
-                    parts.remove(part)
-                else:
-                    left.append(part)
-        return left
+    def _restart(self, number: int, error: BaseException) -> None:
+        """A new process for the worker's rows, and another one where that dies at once, as long as the budget lasts."""
+        history, rows, most = self._history, self.crew.rows[number], self.crew.settings.max_restarts
+        for count in range(history.restarts[rows.start], most):
+            _LOG.warning("%s; restart %d of %d", error, count + 1, most)
+            history.restarts[rows] = [count + 1] * (rows.stop - rows.start)
+            try:
+                self.crew.replace(number)
+                self.crew.ask(Op.REVIVE, {number: history.of(rows)})
+                return
+            except Exception as again:
+                error = again
+        error.add_note(f"shoal: after {most} restarts, as max_restarts allows")
+        raise error
+
+    def _drop(self, fault: Fault) -> None:
+        """Goes on without the worker and its rows, as long as there are others."""
+        history, rows = self._history, self.crew.rows[fault.worker]
+        self.crew.workers[fault.worker].end()
+        history.dropped[rows] = True
+        if history.dropped.all():
+            fault.error.add_note("shoal: it was the last worker; all others were dropped before")
+            raise fault.error
+        _LOG.warning("%s; it is dropped, and %d rows go on", fault.error, int((~history.dropped).sum()))
+        for part in self._parts_of(fault.worker):
+            history.skip(self.out, part.rows)
+        self._flights = [[part for part in parts if part.worker != fault.worker] for parts in self._flights]
+
+    def _parts_of(self, number: int) -> list[Part]:
+        """What a worker at fault was to do from then on: what it may have done after its fault does not count."""
+        return [part for parts in self._flights for part in parts if part.worker == number]
 
     def _renew(self) -> None:
         if self.crew.closed:
             raise RuntimeError(f"{self.spec.env_id}: the environment is closed")
-        self._in_flight.stop()
-        self._flights.clear()
+        self._stop()
         self.crew.renew()
 
+    def _stop(self, *why_not: str) -> None:
+        self._in_flight.stop(*why_not)
+        self._flights.clear()
+
+    def _note_masks(self, masked: list[bool]) -> None:
+        """Whether actions are masked, as each worker found; infos may hold the masks, so only a reset tells."""
+        for number, found in enumerate(masked):
+            if found != masked[0]:
+                worker, has = self.crew.workers[number], "an" if found else "no"
+                raise EnvError(f"{self.spec.env_id}: {worker} gave {has} info['action_mask'], unlike row 0")
+        if masked[0] and self.out.action_mask is None:
+            self.spec = replace(self.spec, masked=True)
+            self.out.add_masks(self.crew.block.masks)
+
     def _ready(self, seeds: list[int], restarts: list[int]) -> None:
-        history = self._history
-        history.seeds, history.restarts = list(seeds), list(restarts)
-        assign(history.obs, slice(None), self.out.obs)
-        history.returns[:] = history.lengths[:] = 0
+        self._history.begin(self.out, seeds, restarts)
         self._sent = 0
         self._in_flight.begin()
 

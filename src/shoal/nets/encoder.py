@@ -10,6 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from shoal.nets.images import ImageEncoder, image_net
 from shoal.nets.normaliser import Normaliser
 from shoal.types import Layout, leaf_spaces
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 class Encoder(nn.Module):
     """One array as a flat float vector: a Box is flattened and normalised, a discrete one made one-hot.
 
-    Images (uint8, two axes or more) are scaled to [0, 1].
+    Images (uint8, two axes or more) are scaled to [0, 1]; `nets/images.py` has layers for those of three axes.
     """
 
     def __init__(self, spec: Spec, *, normalise: bool) -> None:
@@ -64,13 +65,14 @@ class Encoder(nn.Module):
 class TreeEncoder(nn.Module):
     """Dicts and tuples: an encoder for each leaf, their vectors side by side in the layout's order."""
 
-    def __init__(self, spec: Spec, *, normalise: bool) -> None:
-        """`normalise` adds a Normaliser for each leaf that is a Box."""
+    def __init__(self, spec: Spec, *, normalise: bool, image: str, half: bool, generator: torch.Generator) -> None:
+        """`normalise` adds a Normaliser for each leaf that is a Box; for the rest see `make_encoder`."""
         super().__init__()
         self.layout = spec.observation
         leaves = [part for _, part in leaf_spaces(spec.observation_space)]
         specs = [replace(spec, observation_space=part, observation=Layout.of(part)) for part in leaves]
-        parts = [Encoder(part, normalise=normalise) for part in specs]
+        settings: Any = {"normalise": normalise, "image": image, "half": half, "generator": generator}
+        parts = [leaf_encoder(part, **settings) for part in specs]
         self.leaves = nn.ModuleList(parts)
         self.normaliser: Normaliser | None = None  # each leaf has its own
         self.size = sum(part.size for part in parts)
@@ -78,8 +80,8 @@ class TreeEncoder(nn.Module):
     def observe(self, obs: Tree) -> None:
         """Merges observations, a tree of [N, *shape], into the normalisers' statistics."""
         for leaf, part in zip(self.leaves, self.layout.flat(obs), strict=True):
-            assert isinstance(leaf, Encoder)
-            leaf.observe(part)
+            if isinstance(leaf, Encoder):
+                leaf.observe(part)
 
     def forward(self, obs: Tree) -> Tensor:
         """A tree of [..., *shape] -> [..., size]."""
@@ -87,7 +89,18 @@ class TreeEncoder(nn.Module):
         return torch.cat([leaf(part) for leaf, part in parts], -1)
 
 
-def make_encoder(spec: Spec, *, normalise: bool) -> Encoder | TreeEncoder:
-    """The encoder of a specification's observations."""
+def leaf_encoder(
+    spec: Spec, *, normalise: bool, image: str, half: bool, generator: torch.Generator
+) -> Encoder | ImageEncoder:
+    """The encoder of one array: convolutional for an image that `image` has layers for."""
+    kind = image_net(spec, image)
+    return ImageEncoder(spec, kind, half=half, generator=generator) if kind else Encoder(spec, normalise=normalise)
+
+
+def make_encoder(
+    spec: Spec, *, normalise: bool, image: str, half: bool, generator: torch.Generator
+) -> Encoder | TreeEncoder | ImageEncoder:
+    """The encoder of a specification's observations; `image`, `half` and `generator` are those of ImageEncoder."""
     nested = isinstance(spec.observation_space, spaces.Dict | spaces.Tuple)
-    return (TreeEncoder if nested else Encoder)(spec, normalise=normalise)
+    make = TreeEncoder if nested else leaf_encoder
+    return make(spec, normalise=normalise, image=image, half=half, generator=generator)

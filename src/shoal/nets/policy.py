@@ -13,6 +13,7 @@ from torch.nn.utils import skip_init
 
 from shoal.nets.encoder import Encoder, TreeEncoder, make_encoder
 from shoal.nets.heads import deviations, head, head_size
+from shoal.nets.images import ImageEncoder, image_net
 from shoal.types import ConfigError, Spec, Tree, check_ranges, map_tree
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ class Network:
     """Units of the memory."""
     normalise_obs: bool = False
     """Normalise observations by their running mean and deviation; helps when their scales differ."""
+    image: Literal["auto", "nature", "nips", "impala", "flat"] = "auto"
+    """Layers for images; auto is nature from 36 x 36 pixels on, else flat. impala sees most and costs most."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 computes the layers for images with 8 bits of mantissa: faster where the CPU or GPU has it."""
     squash: bool = False
     """Box actions: tanh of a Gaussian scaled to the Box, instead of a clipped Gaussian."""
     log_std_init: float = 0.0
@@ -74,6 +79,17 @@ def tower(sizes: list[int], activation: str, *, last_gain: float | None, generat
     return nn.Sequential(*layers)
 
 
+def encoder_of(spec: Spec, network: Network, generator: torch.Generator) -> Any:
+    """The encoder of a specification's observations, as the settings say."""
+    return make_encoder(
+        spec,
+        normalise=network.normalise_obs,
+        image=network.image,
+        half=network.precision == "bfloat16",
+        generator=generator,
+    )
+
+
 class MlpPolicy(nn.Module):
     """Two towers, an actor and a critic, that share nothing but the encoder."""
 
@@ -81,7 +97,7 @@ class MlpPolicy(nn.Module):
         """Orthogonal initialisation from `generator`."""
         super().__init__()
         self.network = network
-        self.encoder: Encoder | TreeEncoder = make_encoder(spec, normalise=network.normalise_obs)
+        self.encoder: Encoder | TreeEncoder = encoder_of(spec, network, generator)
         sizes = [self.encoder.size, *network.hidden]
         out = head_size(spec.action_space)
         self.actor = tower([*sizes, out], network.activation, last_gain=0.01, generator=generator)
@@ -100,6 +116,31 @@ class MlpPolicy(nn.Module):
         return Output(self.head(self.actor(x), self.log_std), self.critic(x).squeeze(-1), None)
 
 
+class ImagePolicy(nn.Module):
+    """One trunk for an image, and on it two linear heads, an actor and a critic."""
+
+    def __init__(self, spec: Spec, network: Network, generator: torch.Generator) -> None:
+        """Orthogonal initialisation from `generator`."""
+        super().__init__()
+        self.network = network
+        self.encoder: ImageEncoder = encoder_of(spec, network, generator)
+        size, out = self.encoder.size, head_size(spec.action_space)
+        self.actor = tower([size, out], network.activation, last_gain=0.01, generator=generator)
+        self.critic = tower([size, 1], network.activation, last_gain=1.0, generator=generator)
+        boxes = deviations(spec.action_space)
+        self.log_std = nn.Parameter(torch.full((boxes,), network.log_std_init)) if boxes else None
+        self.head = head(spec.action_space, squash=network.squash)
+
+    def initial_state(self, num_rows: int) -> None:
+        """No memory."""
+        return
+
+    def forward(self, obs: Tensor, state: None, start: Tensor) -> Output:
+        """[..., *image] -> Output; state and start do not matter."""
+        x = self.encoder(obs)
+        return Output(self.head(self.actor(x), self.log_std), self.critic(x).squeeze(-1), None)
+
+
 class RecurrentPolicy(nn.Module):
     """A tower, a GRU or LSTM whose state is zeroed at each start, and two linear heads."""
 
@@ -107,8 +148,9 @@ class RecurrentPolicy(nn.Module):
         """Orthogonal initialisation from `generator`."""
         super().__init__()
         self.network = network
-        self.encoder: Encoder | TreeEncoder = make_encoder(spec, normalise=network.normalise_obs)
-        sizes = [self.encoder.size, *network.hidden]
+        self.encoder: Encoder | TreeEncoder | ImageEncoder = encoder_of(spec, network, generator)
+        images = isinstance(self.encoder, ImageEncoder)
+        sizes = [self.encoder.size, *(() if images else network.hidden)]
         self.body = tower(sizes, network.activation, last_gain=None, generator=generator)
         self.lstm = network.recurrent == "lstm"
         cell = nn.LSTMCell if self.lstm else nn.GRUCell
@@ -189,7 +231,9 @@ class PlainPolicy(nn.Module):
 def make_policy(spec: Spec, network: Network, seed: int) -> nn.Module:
     """The default policy for a specification, its weights drawn from `seed` alone."""
     generator = torch.Generator().manual_seed(seed)
-    kind = MlpPolicy if network.recurrent == "none" else RecurrentPolicy
+    if network.recurrent != "none":
+        return RecurrentPolicy(spec, network, generator)
+    kind = ImagePolicy if image_net(spec, network.image) else MlpPolicy
     return kind(spec, network, generator)
 
 

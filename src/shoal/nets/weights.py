@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from shoal.nets.images import ImageEncoder
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -50,6 +52,8 @@ class Snapshot:
         self.flat = pack(self.policy)
         self._buffers = list(self.policy.buffers())
         self._source: tuple[nn.Module | None, list[Tensor]] = (None, [])
+        self._images = [module for module in self.policy.modules() if isinstance(module, ImageEncoder)]
+        self._freeze()
 
     def update(self, policy: nn.Module, flat: Tensor) -> None:
         """Copies the packed weights and the buffers (normalisation statistics)."""
@@ -58,3 +62,8 @@ class Snapshot:
             self._source = (policy, list(policy.buffers()))
         for mine, theirs in zip(self._buffers, self._source[1], strict=True):
             mine.copy_(theirs)
+        self._freeze()
+
+    def _freeze(self) -> None:
+        for module in self._images:
+            module.freeze()

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shoal.envs.workers import WorkersEnv
 from shoal.nets.acting import Acting, make_actor
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import nn
 
     from shoal.envs.vec_env import VecEnv
-    from shoal.types import Floats
+    from shoal.types import Bools, Floats
 
 EVALUATION_STREAM = 1
 SEED_OFFSET = 1_000_000_007
@@ -77,13 +79,16 @@ def evaluate(policy: nn.Module, env: VecEnv, *, episodes: int, acting: Acting, g
         env.send(everyone, acted.env_action)
         ready = env.recv()
         ended = ready.terminated | ready.truncated
+        over = ended & (ready.episode_length > 0)
         start[:] = ended | (~ready.valid if acted_rows is None else start & ~acted_rows)
         running += ready.reward, np.ones(rows)
-        for row in np.flatnonzero(ended):
+        for row in np.flatnonzero(over & ready.valid):
             if len(returns[row]) < shares[row]:
                 returns[row].append(float(ready.episode_return[row]))
                 lengths[row].append(float(ready.episode_length[row]))
-        running[:, ended] = 0
+        running[:, over] = 0
+        if isinstance(env, WorkersEnv):
+            _pass_on(shares, returns, env.dropped)
         endless = [r for r in range(rows) if running[1, r] >= LONGEST_EPISODE and len(returns[r]) < shares[r]]
         if endless and env.spec.max_episode_steps is None:
             warnings.warn(
@@ -96,3 +101,12 @@ def evaluate(policy: nn.Module, env: VecEnv, *, episodes: int, acting: Acting, g
                 returns[row] += [float(running[0, row])] * missing
                 lengths[row] += [float(running[1, row])] * missing
     return Score(np.array(sum(returns, [])), np.array(sum(lengths, [])))  # noqa: RUF017
+
+
+def _pass_on(shares: NDArray[np.int_], returns: list[list[float]], dropped: Bools) -> None:
+    """What dropped rows have not played goes to the others, one after the other."""
+    going_on = np.flatnonzero(~dropped)
+    for row in np.flatnonzero(dropped):
+        for number in range(shares[row] - len(returns[row])):
+            shares[going_on[number % len(going_on)]] += 1
+        shares[row] = len(returns[row])

@@ -91,6 +91,7 @@ def play(
         ready = env.recv()
         ended, running = ready.terminated | ready.truncated, ~scene.ended
         start[:] = ended | ~ready.valid
+        ended &= ready.episode_length > 0  # a life lost ends nothing that is filmed
         scene.returns[running] += ready.reward[running]
         scene.returns[running & ended] = ready.episode_return[running & ended]
         scene.steps[running & ready.valid] += 1

@@ -12,6 +12,7 @@ import torch
 
 from shoal.envs.native import NativeEnv
 from shoal.envs.vec_env import check_finite
+from shoal.envs.workers import WorkersEnv
 from shoal.memory.slab import Slab
 from shoal.nets.acting import Acting, Actor, PlanActor, make_actor
 from shoal.nets.policy import PlainPolicy
@@ -107,6 +108,10 @@ class Rollouts:
         acting: Acting,
         meter: Meter,
     ) -> None:
+        if isinstance(env, WorkersEnv) and not env.in_order:
+            raise ConfigError(
+                f"a rollout needs its rows in the order of sends; leave batch_rows={env.crew.settings.batch_rows} out"
+            )
         self.env, self.num_steps, self.acting, self.meter = env, num_steps, acting, meter
         self.version = self.env_steps = 0
         self.episodes = Episodes(np.zeros(0), np.zeros(0, np.int64), {})
@@ -219,14 +224,15 @@ class Rollouts:
         rows, agents = self.env.num_rows, self.env.spec.num_agents
         if not isinstance(schedule, Overlap):
             return [slice(0, rows)]
-        half = rows // agents // 2 * agents
-        if not half:
-            raise ConfigError("schedule Overlap() needs at least 2 environments; set num_envs=2 or more, or Sync()")
+        if rows < 2 * agents:
+            raise ConfigError(f"schedule Overlap() needs at least {2 * agents} rows; set num_envs=2 or more, or Sync()")
+        half = rows // 2 // agents * agents
         return [slice(0, half), slice(half, rows)]
 
     def _fusible(self, actor: PlanActor) -> bool:
         alone = len(self._seats) == 1 and len(self._groups) == 1
-        return alone and isinstance(self.env, NativeEnv) and actor.plan.can_roll()
+        whole = self.acting.act_block % self.env.spec.num_agents == 0
+        return alone and whole and isinstance(self.env, NativeEnv) and actor.plan.can_roll()
 
     def _joined(self, *parts: Any) -> Any:
         """The roles' actions in the order of rows."""
@@ -236,7 +242,7 @@ class Rollouts:
         self._obs = [select(ready.obs, group) for group in self._groups]
         mask = ready.action_mask
         if self.env.spec.masked and mask is None:
-            raise ConfigError(f"{self.env.spec.env_id}: only backend='serial' hands over its action masks")
+            raise ConfigError(f"{self.env.spec.env_id}: its backend does not hand over its action masks; serial does")
         self._masks = [None if mask is None else mask[group] for group in self._groups]
         self._turns = [None if ready.turn is None else ready.turn[group] for group in self._groups]
         for seat in self._seats:
@@ -249,12 +255,18 @@ class Rollouts:
         with self.meter.measure("acting"):
             self._plan.rollout(env, seat.slab, seat.start, seat.actor.row_step, self.acting.seed)
         slab = seat.slab
-        if not np.isfinite(float(slab.obs.sum()) + float(slab.reward.sum())):
-            for t in range(self.num_steps):
-                check_finite(env.spec, slice(0, env.num_rows), slab.obs[t], slab.reward[t])
+        self._check_native()
         ended = slab.final_index >= 0
         info = dict(zip(env.spec.info_keys, slab.episode_info[ended].T, strict=True))
         self.episodes = Episodes(slab.episode_return[ended], slab.episode_length[ended], info, np.nonzero(ended)[1])
+
+    def _check_native(self) -> None:
+        """EnvError where native rows, which nothing else looks at, were not finite."""
+        for seat in self._seats:
+            slab = seat.slab
+            if not np.isfinite(float(slab.obs.sum()) + float(slab.reward.sum())):
+                for t in range(self.num_steps):
+                    check_finite(self.env.spec, slice(0, self.env.num_rows), slab.obs[t], slab.reward[t])
 
     def _collect(self) -> None:
         for number, group in enumerate(self._groups):
@@ -268,6 +280,8 @@ class Rollouts:
                 self._record(t, ready)
                 if t + 1 < self.num_steps:
                     self._act(t + 1, number, group)
+        if isinstance(self.env, NativeEnv):
+            self._check_native()
         for seat in self._seats:
             self._bootstrap(seat)
         keys = self.env.spec.info_keys
@@ -324,7 +338,7 @@ class Rollouts:
                 seat.start[mine] = ended[theirs] | ~ready.valid[theirs]
             if (ended & ready.valid)[theirs].any():
                 self._record_ends(seat, t, mine, select(ready.final_obs, theirs))
-        for row in np.flatnonzero(ended & ready.valid):
+        for row in np.flatnonzero(ended & ready.valid & (ready.episode_length > 0)):
             numbers = (ready.info[key][row] for key in self.env.spec.info_keys)
             self._ends.append((ready.rows.start + row, ready.episode_return[row], ready.episode_length[row], *numbers))
 

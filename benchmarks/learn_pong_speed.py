@@ -1,0 +1,112 @@
+"""PPO on Pong with NatureCNN: steps per second of shoal beside Stable-Baselines3, in one run.
+
+    python -m benchmarks.learn_pong_speed [--pairs N] [--steps N]
+
+Both sides: 8 environments x 128 steps, 4 minibatches of 256, 4 epochs, the same network and preprocessing, all cores.
+shoal's layers compute in bfloat16 where --precision says so (its preset for Atari), its weights are float32. The sides
+alternate; what is claimed is the ratio of the medians. Writes benchmarks/results/pong_learn_speed.json. The peer runs
+in its own virtual environment (benchmarks/peers/setup_peers.py sb3).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from benchmarks import machine
+from benchmarks.peers.run_peers import measure as peer
+from shoal.algos import ppo
+from shoal.algos.presets import preset
+from shoal.job import Job, Launch, to_toml
+from shoal.launch import opened
+from shoal.run import directory
+from shoal.run.config import build
+from shoal.run.log import read
+from shoal.run.meter import cores
+from shoal.run.panel import Silent
+
+RESULT = Path(__file__).parent / "results" / "pong_learn_speed.json"
+BAR = 2.0
+ENV_ID = "ALE/Pong-v5"
+WARM_UP = 2048
+SETTINGS = {"num_envs": 8, "num_steps": 128, "num_minibatches": 4, "update_epochs": 4}
+
+
+def shoal_rate(steps: int, precision: str) -> float:
+    """Steps per second of a run after its first two updates: logging and checkpoints included."""
+    settings: dict[str, Any] = preset("ppo", None, ENV_ID) | SETTINGS | {"total_timesteps": steps + WARM_UP}
+    settings["network"] = {**settings["network"], "precision": precision}
+    with tempfile.TemporaryDirectory() as folder:
+        launch = Launch(ENV_ID, stop_at=math.inf, run_dir=folder)
+        job = Job(launch, build(ppo.Config, settings), ENV_ID)
+        where = directory.create(
+            Path(folder), env=ENV_ID, algo="ppo", seed=1, name=None, config=to_toml(launch, job.config, None)
+        )
+        with (
+            closing(job.rows(job.config.num_envs)) as rows,
+            opened(job, rows, where, Silent(), fresh=True, report=False) as run,
+        ):
+            ppo.train(job.config, rows, run)
+        lines = read(where.metrics)
+    warm = next(line for line in lines if line["step"] >= WARM_UP)
+    return (lines[-1]["step"] - warm["step"]) / (lines[-1]["time/elapsed"] - warm["time/elapsed"])
+
+
+def sb3_rate(steps: int) -> float | None:
+    """The peer's; None where it is not available."""
+    record = peer("sb3", "pong_sps", timeout_s=600, steps=steps)
+    if record["status"] != "ok":
+        print(f"sb3: {record['status']}: {record['error'].splitlines()[-1]}", flush=True)
+        return None
+    return record["sps"]
+
+
+def measure(*, pairs: int, steps: int, precision: str) -> dict[str, Any]:
+    """Medians over alternating runs, and their ratio."""
+    ours: list[float] = []
+    theirs: list[float] = []
+    for _ in range(pairs):
+        ours.append(shoal_rate(steps, precision))
+        theirs.append(sb3_rate(steps) or math.nan)
+        print(f"shoal {ours[-1]:.0f}, sb3 {theirs[-1]:.0f} steps/s", flush=True)
+    mine, other = statistics.median(ours), statistics.median(theirs)
+    row = {
+        "claim": "PPO on Pong, NatureCNN, 4 epochs",
+        "ours": round(mine),
+        "theirs": None if math.isnan(other) else round(other),
+        "ratio": None if math.isnan(other) else round(mine / other, 3),
+        "bar": BAR,
+        "unit": "steps/s",
+        "note": f"Stable-Baselines3; both 8 environments x 128 steps, minibatch 256, {cores()} threads; shoal's "
+        f"layers in {precision}; medians of {pairs} alternating runs of {steps:,} steps",
+    }
+    return {
+        "name": "pong_learn_speed",
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine.describe(),
+        "versions": machine.versions(),
+        "rows": [row],
+        "runs": [[round(x) for x in ours], [None if math.isnan(x) else round(x) for x in theirs]],
+    }
+
+
+def main() -> None:
+    """Measures, prints and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=16_384)
+    parser.add_argument("--precision", choices=["bfloat16", "float32"], default="bfloat16")
+    result = measure(**vars(parser.parse_args()))
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,17 @@
+"""Lists every page of docs/worlds under the site's entry Worlds: `shoal new-env` adds pages and edits nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def on_config(config: Any) -> Any:
+    """Called by mkdocs before the navigation is read."""
+    docs = Path(config.docs_dir)
+    pages = [path.relative_to(docs).as_posix() for path in sorted((docs / "worlds").glob("*.md"))]
+    pages.sort(key=lambda page: page != "worlds/index.md")
+    for entry in config.nav:
+        if "Worlds" in entry:
+            entry["Worlds"] = pages
+    return config

@@ -1,0 +1,246 @@
+"""Libraries that step all their rows at once, brought to the contract of rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from shoal.envs.vec_env import ActionCheck, InFlight, Outputs, check_finite, row_seeds, write
+from shoal.types import ConfigError, EnvError, Spec, map_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from shoal.types import Bools, Ready, Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """What one step of all rows came to, in arrays [B, ...].
+
+    `final_obs` is read at ended rows; None means that `obs` still shows their last observation, and that the next step
+    only resets them. `only_reset`: rows for which this was such a step.
+    """
+
+    obs: Tree
+    reward: NDArray[Any]
+    terminated: Bools
+    truncated: Bools
+    final_obs: Tree | None = None
+    only_reset: Bools | None = None
+    learn_reward: NDArray[Any] | None = None
+    """The rewards to learn from, where they are not the environment's own."""
+    life_lost: Bools | None = None
+    """Rows that lost a life and play on: an end for learning, but not of the episode."""
+
+
+class Library(Protocol):
+    """A library that batches itself, as BatchedEnv uses it."""
+
+    spec: Spec
+    num_rows: int
+
+    def reset(self, seeds: Sequence[int | None], rows: Bools) -> Tree:
+        """Begins episodes in `rows`, seeded or (None) from their own generators; observations [B, ...] of all rows.
+
+        ConfigError where the library cannot begin just these.
+        """
+        ...
+
+    def step(self, action: Tree) -> Stepped:
+        """One step of all rows with actions that the space holds."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs; empty where the library cannot be saved."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> Tree | None:
+        """Comes back to `state` and returns the observations there; None where the library cannot."""
+        ...
+
+    def close(self) -> None:
+        """Frees what the library holds."""
+        ...
+
+
+class BatchedEnv:
+    """A library's rows behind the VecEnv contract; all rows are sent and received at once."""
+
+    def __init__(self, library: Library) -> None:
+        """`library`: closed with this object."""
+        self.library, self.spec, self.num_rows = library, library.spec, library.num_rows
+        self.out = Outputs(self.spec, self.num_rows)
+        self._everything = slice(0, self.num_rows)
+        self._check = ActionCheck(self.spec)
+        self._in_flight = InFlight(self.num_rows)
+        self._action: Tree = None
+        self._returns, self._lengths = np.zeros(self.num_rows), np.zeros(self.num_rows, np.int64)
+        self._seeds, self._steps = [0] * self.num_rows, 0
+
+    def reset(self, seed: int | Sequence[int]) -> None:
+        """Starts every row anew."""
+        everywhere = np.ones(self.num_rows, np.bool_)
+        self.restart(row_seeds(seed, self.num_rows), everywhere, held=~everywhere)
+
+    def restart(
+        self, seeds: Sequence[int | None], rows: Bools, *, held: Bools, options: dict[str, Any] | None = None
+    ) -> None:
+        """Begins a new episode in the rows where `rows` is true; the others stay where they are.
+
+        Args:
+            seeds: one a row; None goes on with the library's own generator.
+            rows: which rows, [B].
+            held: rows that have begun an episode which nobody has seen; with the seed None they keep it.
+            options: none are taken.
+        """
+        if options:
+            raise ConfigError(f"{self.spec.env_id}: a library's own reset takes no options, got {options}")
+        if not (self._in_flight.started or rows.all()):
+            raise RuntimeError("every row must be reset once before some are")
+        self._in_flight.stop()
+        self._action = None
+        chosen = rows & ~(held & np.array([seed is None for seed in seeds]))
+        if chosen.any():
+            self._write(self.library.reset(seeds, chosen))
+            self._returns[chosen] = self._lengths[chosen] = 0
+            self._check_finite()
+            given = [seed is not None for seed in seeds]
+            self._seeds = [
+                int(seed or 0) if new else old for seed, new, old in zip(seeds, given, self._seeds, strict=True)
+            ]
+            self._steps = 0 if rows.all() else self._steps
+        self.out.clear()
+        self.out.valid[:] = True
+        self._in_flight.begin()
+
+    def send(self, rows: slice, action: Tree) -> None:
+        """Notes the actions of all rows; the step itself happens in `recv`."""
+        rows = self._in_flight.send(rows)
+        try:
+            if rows != self._everything:
+                raise ConfigError(
+                    f"{self.spec.env_id}: the library steps its {self.num_rows} rows at once, but rows {rows.start}.."
+                    f'{rows.stop - 1} were sent alone; use schedule="sync"'
+                )
+            self._action = map_tree(np.array, self._check.check(rows, action))
+        except ValueError:
+            self._in_flight.undo()
+            raise
+
+    def recv(self) -> Ready:
+        """Steps all rows, or hands over the first observations."""
+        rows = self._in_flight.recv()
+        if self._action is not None:
+            action, self._action = self._action, None
+            try:
+                self._account(self.library.step(action))
+            except BaseException:
+                self._in_flight.stop("a step failed halfway; call reset(seed) or restore(state)")
+                raise
+        return self.out.view(rows)
+
+    def state(self) -> dict[str, Any]:
+        """Observations and counts, and what the library needs to come back to them, if it can."""
+        self._in_flight.quiet()
+        return {
+            "obs": map_tree(np.copy, self.out.obs),
+            "returns": self._returns.copy(),
+            "lengths": self._lengths.copy(),
+            "seeds": np.array(self._seeds, np.uint64),
+            "steps": self._steps,
+            "library": self.library.state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> list[str]:
+        """Continues; a row that cannot is cut as truncated and begins a fresh episode from a seed of its own."""
+        saved, here = map_tree(np.shape, state["obs"]), map_tree(np.shape, self.out.obs)
+        if saved != here:
+            raise ConfigError(
+                f"{self.spec.env_id}: the saved rows have observations {saved}, but this environment has {here}"
+            )
+        self._in_flight.stop()
+        self._action = None
+        self.out.clear()
+        self.out.valid[:] = True
+        self._returns[:], self._lengths[:] = state["returns"], state["lengths"]
+        self._seeds, self._steps = [int(seed) for seed in state["seeds"]], int(state["steps"])
+        obs = self.library.restore(state["library"])
+        lost = np.ones(self.num_rows, np.bool_)
+        if obs is not None:
+            self._write(obs)
+            pairs = zip(self.spec.observation.flat(obs), self.spec.observation.flat(state["obs"]), strict=True)
+            same = [(a == b).reshape(self.num_rows, -1).all(axis=1) for a, b in pairs]
+            lost = ~np.logical_and.reduce(same)
+        if lost.any():
+            self._cut(lost, state["obs"])
+        self._in_flight.begin()
+        why = "cannot be saved" if obs is None else "did not come back to its saved observation"
+        named = self.spec.env_id
+        return [f"{named}: row {row} {why}; its episode is cut as truncated" for row in np.flatnonzero(lost).tolist()]
+
+    def close(self) -> None:
+        """Closes the library."""
+        self._in_flight.stop("the environment is closed")
+        self.library.close()
+
+    def _cut(self, rows: Bools, last: Tree) -> None:
+        """Ends the episodes of `rows` as truncated, and begins others than the library began with."""
+        out = self.out
+        out.truncated[rows] = True
+        write(out.final_obs, rows, last)
+        out.episode_return[rows], out.episode_length[rows] = self._returns[rows], np.maximum(self._lengths[rows], 1)
+        drawn = [np.random.SeedSequence([seed, self._steps]).generate_state(1)[0] for seed in self._seeds]
+        fresh = [int(seed) % 2**31 for seed in drawn]
+        self._write(self.library.reset(fresh, rows))
+        self._returns[rows] = self._lengths[rows] = 0
+
+    def _account(self, stepped: Stepped) -> None:
+        """Hands a step over: counts, ends, and refusals of what is not finite."""
+        out = self.out
+        self._steps += 1
+        self._write(stepped.obs)
+        reward = np.asarray(stepped.reward, np.float64)
+        if reward.shape != (self.num_rows,):
+            raise EnvError(f"{self.spec.env_id}: the library returned rewards of shape {reward.shape}")
+        out.reward[:] = reward
+        out.terminated[:] = stepped.terminated
+        out.truncated[:] = stepped.truncated
+        if stepped.only_reset is None:
+            out.valid[:] = True
+        else:
+            np.logical_not(stepped.only_reset, out=out.valid)
+            out.reward[stepped.only_reset] = 0
+        self._lengths += out.valid
+        self._check_finite()
+        self._returns += out.reward
+        ended = out.terminated | out.truncated
+        if stepped.learn_reward is not None:
+            out.reward[:] = stepped.learn_reward
+        if ended.any():
+            write(out.final_obs, ended, out.obs if stepped.final_obs is None else stepped.final_obs)
+            out.episode_return[ended], out.episode_length[ended] = self._returns[ended], self._lengths[ended]
+            self._returns[ended] = self._lengths[ended] = 0
+        if stepped.life_lost is not None and stepped.life_lost.any():
+            lost = stepped.life_lost & ~ended
+            out.terminated |= lost
+            write(out.final_obs, lost, out.obs)
+            out.episode_return[lost] = out.episode_length[lost] = 0
+
+    def _write(self, obs: Tree) -> None:
+        layout = self.spec.observation
+        for leaf, array, new in zip(layout.leaves, layout.flat(self.out.obs), layout.flat(obs), strict=True):
+            seen = np.asarray(new)
+            if seen.shape != array.shape or not np.can_cast(seen.dtype, array.dtype, "same_kind"):
+                raise EnvError(
+                    f"{self.spec.env_id}: the library returned observations{leaf.name} of shape {seen.shape} and type "
+                    f"{seen.dtype}, but its space says {array.shape} and {array.dtype}"
+                )
+            np.copyto(array, seen)
+
+    def _check_finite(self) -> None:
+        check_finite(self.spec, self._everything, self.out.obs, self.out.reward, self._lengths)

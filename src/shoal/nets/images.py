@@ -1,0 +1,164 @@
+"""Layers for images: the networks of the Atari papers, from uint8 pixels to a vector."""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from gymnasium import spaces
+from torch import Tensor, nn
+from torch.nn.utils import skip_init
+
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from shoal.types import Spec
+
+CONVOLUTIONS = {"nature": ((32, 8, 4), (64, 4, 2), (64, 3, 1)), "nips": ((16, 8, 4), (32, 4, 2))}
+"""Filters, width and stride of each layer (Mnih et al. 2015 and 2013)."""
+SECTIONS = (16, 32, 32)
+"""Filters of the three sections of the residual network (Espeholt et al. 2018)."""
+FEATURES = {"nature": 512, "nips": 256, "impala": 256}
+"""Units of the layer after the convolutions."""
+SMALLEST = {"nature": 36, "nips": 20, "impala": 8}
+"""Pixels that each side must have."""
+
+
+def image_net(spec: Spec, image: str) -> str:
+    """The layers for these observations: nature, nips, impala, or "" where they are no image or shall be flattened.
+
+    An image is a uint8 Box of three axes; ConfigError when it is too small for the layers asked for.
+    """
+    space: Any = spec.observation_space
+    if image == "flat" or not isinstance(space, spaces.Box) or space.dtype != np.uint8 or len(space.shape) != 3:
+        return ""
+    sides = space.shape[:2] if channels_last(space.shape) else space.shape[1:]
+    if image == "auto":
+        return "nature" if min(sides) >= SMALLEST["nature"] else ""
+    if min(sides) < SMALLEST[image]:
+        raise ConfigError(
+            f'image="{image}" needs {SMALLEST[image]} x {SMALLEST[image]} pixels or more, got {sides[0]} x {sides[1]}; '
+            'use image="flat" or "impala"'
+        )
+    return image
+
+
+def channels_last(shape: tuple[int, ...]) -> bool:
+    """Whether an image's last axis is its colours: up to 4 of them, and more rows than that."""
+    return shape[2] <= 4 < shape[0]
+
+
+class ImageEncoder(nn.Module):
+    """uint8 pixels [..., C, H, W] or [..., H, W, C] -> features [..., size], scaled by 1/255 in the first layer."""
+
+    normaliser = None
+
+    def __init__(self, spec: Spec, kind: str, *, half: bool, generator: torch.Generator) -> None:
+        """`kind`: nature, nips or impala. `half`: computes in bfloat16; weights and features stay float32."""
+        super().__init__()
+        self.shape, self.halved, self.size = spec.observation.single.shape, half, FEATURES[kind]
+        self.last = channels_last(self.shape)
+        self._frozen: list[Any] = []
+        height, width, colours = self.shape if self.last else (*self.shape[1:], self.shape[0])
+        if kind == "impala":
+            inside = [Section(fan_in, out, generator) for fan_in, out in pairwise(SECTIONS)]
+            self.first: Any = convolution(colours, SECTIONS[0], 3, 1, generator, padding=1)
+            self.rest = nn.Sequential(Pooled(SECTIONS[0], generator), *inside, nn.ReLU())
+        else:
+            (out, side, stride), *others = CONVOLUTIONS[kind]
+            self.first = convolution(colours, out, side, stride, generator)
+            layers: list[nn.Module] = [nn.ReLU()]
+            for filters, side, stride in others:
+                layers += [convolution(out, filters, side, stride, generator), nn.ReLU()]
+                out = filters
+            self.rest = nn.Sequential(*layers)
+        with torch.no_grad():
+            seen = self.rest(self.first(torch.zeros(1, colours, height, width)))
+        self.dense: Any = skip_init(nn.Linear, seen.numel(), self.size)
+        nn.init.orthogonal_(self.dense.weight, gain=2**0.5, generator=generator)
+        nn.init.zeros_(self.dense.bias)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """[..., *shape] -> [..., size]."""
+        lead = obs.shape[: obs.dim() - 3]
+        kind = torch.bfloat16 if self.halved else self.dense.weight.dtype
+        pixels = obs.reshape(-1, *self.shape)
+        pixels = pixels.permute(0, 3, 1, 2) if self.last else pixels
+        # The layout that convolutions are fastest in, made of bytes; 0 to 255 are exact in bfloat16.
+        pixels = pixels.contiguous(memory_format=torch.channels_last).to(kind)
+        if self._frozen and not torch.is_grad_enabled():
+            first, rest, dense = self._frozen
+            seen = F.conv2d(pixels, first.weight, first.bias, first.stride, first.padding)
+            return F.relu(dense(rest(seen).flatten(1)).float()).reshape(*lead, self.size)
+        first = self.first
+        with torch.autocast(obs.device.type, dtype=torch.bfloat16, enabled=self.halved):
+            seen = F.conv2d(pixels, first.weight * (1 / 255), first.bias, first.stride, first.padding)
+            features = self.dense(self.rest(seen).flatten(1))
+        return F.relu(features.float()).reshape(*lead, self.size)
+
+    @torch.no_grad()
+    def freeze(self) -> None:
+        """Converts the weights once, for forwards without gradients; call it again after each change of theirs."""
+        if not self.halved:
+            return
+        parts = (self.first, self.rest, self.dense)
+        if not self._frozen:
+            # A list, so that they are no parameters of this module; in the layout that convolutions are fastest in.
+            self._frozen = [_half(part) for part in parts]
+        for mine, theirs in zip(self._frozen, parts, strict=True):
+            for half, weight in zip(mine.parameters(), theirs.parameters(), strict=True):
+                half.copy_(weight)
+        self._frozen[0].weight.copy_(self.first.weight * (1 / 255))
+
+
+class Residual(nn.Module):
+    """x + conv(relu(conv(relu(x))))."""
+
+    def __init__(self, filters: int, generator: torch.Generator) -> None:
+        """As many filters come out as go in."""
+        super().__init__()
+        self.inner = nn.Sequential(
+            nn.ReLU(),
+            convolution(filters, filters, 3, 1, generator, padding=1),
+            nn.ReLU(),
+            convolution(filters, filters, 3, 1, generator, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, filters, H, W] -> the same."""
+        return x + self.inner(x)
+
+
+class Pooled(nn.Sequential):
+    """A maximum over 3 x 3 at every second place, then two residual blocks."""
+
+    def __init__(self, filters: int, generator: torch.Generator) -> None:
+        """As many filters come out as go in."""
+        blocks = [Residual(filters, generator) for _ in range(2)]
+        super().__init__(nn.MaxPool2d(3, 2, padding=1), *blocks)
+
+
+class Section(nn.Sequential):
+    """A convolution, and what follows it in a section of the residual network."""
+
+    def __init__(self, fan_in: int, filters: int, generator: torch.Generator) -> None:
+        """`fan_in`: filters of the section before."""
+        super().__init__(convolution(fan_in, filters, 3, 1, generator, padding=1), Pooled(filters, generator))
+
+
+def _half(layers: Any) -> Any:
+    return copy.deepcopy(layers).to(torch.bfloat16, memory_format=torch.channels_last)
+
+
+def convolution(
+    fan_in: int, filters: int, side: int, stride: int, generator: torch.Generator, *, padding: int = 0
+) -> nn.Conv2d:
+    """A convolution with orthogonal weights of gain sqrt(2) and zero biases."""
+    layer: Any = skip_init(nn.Conv2d, fan_in, filters, side, stride=stride, padding=padding)
+    nn.init.orthogonal_(layer.weight, gain=2**0.5, generator=generator)
+    nn.init.zeros_(layer.bias)
+    return layer

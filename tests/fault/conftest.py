@@ -1,0 +1,39 @@
+"""The fixture of the fault tests: five rows in workers, closed and looked after."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from shoal.envs.crew import Workers
+from shoal.envs.make import make
+from shoal.envs.workers import WorkersEnv
+from tests.fault.rows import TIMEOUT_S, Rows
+from tests.fault.troubles import Trouble, left_behind
+
+
+@pytest.fixture
+def rows() -> Iterator[Rows]:
+    """Makes five rows in two workers (rows 0 and 1; 2 to 4) after the first recv; closes them and looks around."""
+    before = left_behind()
+    made: list[WorkersEnv] = []
+
+    def begin(what: str, at: int = 3, num_rows: int = 5, **settings: Any) -> WorkersEnv:
+        waits = what == "SIGSTOP" or "hang" in what
+        settings = {"num_workers": 2, "step_timeout_s": TIMEOUT_S if waits else 60.0} | settings
+        trouble = {"what": what, "at": at}
+        env = make(Trouble, num_rows, backend="workers", env_kwargs=trouble, workers=Workers(**settings))
+        assert isinstance(env, WorkersEnv)
+        made.append(env)
+        env.reset(0)
+        env.recv()
+        return env
+
+    yield begin
+    for env in made:
+        begun = time.perf_counter()
+        env.close()
+        env.close()
+        assert time.perf_counter() - begun < 5
+    assert left_behind() == before
