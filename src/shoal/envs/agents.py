@@ -338,7 +338,7 @@ class AgentsEnv:
     def _add_masks(self) -> None:
         self._masks = MaskReader(self.spec)
         self.spec = replace(self.spec, masked=True)
-        self.out.add_masks(self._masks.size)
+        self.out.add_masks(np.ones((self.num_rows, self._masks.size), np.bool_))
 
     def _ready(self) -> None:
         self._actions.clear()
