@@ -294,12 +294,13 @@ def test_check_env_points_to_pettingzoos_own_tests() -> None:
 
 def test_what_does_not_go_with_several_agents_is_refused() -> None:
     """Processes, shaping, drawn parameters, another time limit, resets one step later."""
-    for settings, message in (
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"backend": "workers", "workers": Workers(1)}, "several agents; backend='serial' steps them"),
         ({"shaping": Shaping(frame_stack=2)}, "has several agents, which take no shaping"),
         ({"shaping": Shaping(max_episode_steps=5)}, "have a time limit of their own"),
         ({"env_kwargs": {"turns": "uniform:2,4"}}, "whose parameters cannot be drawn: turns"),
-    ):
+    ]
+    for settings, message in refused:
         with pytest.raises(ConfigError, match=message):
             make(Ring, 2, **settings)
     with pytest.raises(ConfigError, match="use autoreset='same_step'"):
