@@ -1,6 +1,6 @@
 """Self-play, measured: noughts and crosses learnt against past versions, then played against others.
 
-python -m benchmarks.self_play           five seeds, written to benchmarks/results/self_play.json
+python -m benchmarks.self_play           five seeds, appended to benchmarks/results/self_play.jsonl
 
 The bar, set before any training: on each of seeds 0 to 4 the greedy policy wins at least 90 % of 1,000 games against a
 player at random, half of them in each seat (a perfect player who moves second wins about 90 %), and loses none of 1,000
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     Player = Callable[[Board], int]
 
-RESULT = Path(__file__).parent / "results" / "self_play.json"
+RESULT = Path(__file__).parent / "results" / "self_play.jsonl"
 ENV = "shoal.envs.noughts:Noughts"
 SEEDS = range(5)
 GAMES = 1000
@@ -118,14 +118,13 @@ def measure(seed: int, **settings: Any) -> dict[str, Any]:
 
 def main() -> None:
     """Trains and plays every seed with the preset."""
-    rows = []
-    for seed in SEEDS:
-        rows.append(measure(seed))
-        print({key: value for key, value in rows[-1].items() if key != "curve"}, flush=True)
     bar = {"won_against_random": WINS, "lost_against_perfect": LOSSES, "games": GAMES}
-    info = {"machine": machine.describe(), "versions": machine.versions()}
-    made = {"name": "self_play", "env": ENV, "date": time.strftime("%Y-%m-%d"), "bar": bar, **info, "rows": rows}
-    RESULT.write_text(json.dumps(made, indent=1) + "\n")
+    about = {"env": ENV, "bar": bar, "machine": machine.describe(), "versions": machine.versions()}
+    for seed in SEEDS:
+        row = measure(seed)
+        print({key: value for key, value in row.items() if key != "curve"}, flush=True)
+        with RESULT.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"date": time.strftime("%Y-%m-%d"), **about, **row}) + "\n")
 
 
 if __name__ == "__main__":

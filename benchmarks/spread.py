@@ -1,6 +1,6 @@
 """Agents who learn together, measured: PPO on mpe2's simple_spread_v3 between a player at random and a scripted team.
 
-python -m benchmarks.spread           five seeds, appended to benchmarks/results/spread.json as each ends
+python -m benchmarks.spread           five seeds, appended to benchmarks/results/spread.jsonl as each ends
 python -m benchmarks.spread --seeds 0 1
 
 The scripted team knows where everybody is: it gives each agent the landmark that makes the sum of ways least, and
@@ -29,7 +29,7 @@ from shoal.run.log import read
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-RESULT = Path(__file__).parent / "results" / "spread.json"
+RESULT = Path(__file__).parent / "results" / "spread.jsonl"
 ENV = "mpe2.simple_spread_v3:parallel_env"
 GAMES, BAR = 100, 0.5
 PUSHES = np.array([[0, 0], [-1, 0], [1, 0], [0, -1], [0, 1]])
@@ -92,14 +92,12 @@ def main() -> None:
     low = play(lambda _, count: rng.integers(0, 5, count).tolist(), GAMES, 0)
     high = play(lambda world, _: scripted(world), GAMES, 0)
     print(f"at random {low:.2f}, scripted {high:.2f}", flush=True)
-    kept: list[dict[str, Any]] = json.loads(RESULT.read_text())["rows"] if RESULT.exists() else []
     for seed in options.seeds:
         row = measure(seed, low, high)
         print({key: value for key, value in row.items() if key not in ("curve", "machine")}, flush=True)
-        kept = [one for one in kept if one["seed"] != seed] + [row]
-        made = {"name": "spread", "env": ENV, "bar": BAR, "at_random": low, "scripted": high, "games": GAMES}
-        made |= {"versions": machine.versions(), "rows": sorted(kept, key=lambda one: one["seed"])}
-        RESULT.write_text(json.dumps(made, indent=1) + "\n")
+        line = {"env": ENV, "bar": BAR, "at_random": low, "scripted": high, "games": GAMES, **row}
+        with RESULT.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line | {"versions": machine.versions()}) + "\n")
 
 
 if __name__ == "__main__":

@@ -68,7 +68,10 @@ def wait_gone(pids: list[int], within_s: float) -> None:
         time.sleep(0.02)
 
 
+# What a shell starts in the background is born deaf to Ctrl-C; a test says what it means.
 ENDLESS = """
+    import signal
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     LIMIT = 0
     env = make(Walk, 4, backend="workers", workers=Workers(2))
     try:

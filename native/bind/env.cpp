@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <nanobind/stl/map.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/tuple.h>
@@ -366,6 +367,13 @@ void bind_env(nb::module_& module) {
           "Start stepping rows [first, first + count). ValueError naming the row for a bad action; nothing is stepped.")
       .def("recv", &NativePool::recv, "slot"_a, "Wait until the slot's rows are stepped.")
       .def("state", &NativePool::state, "Every row's bytes: uint8 [num_rows, row_bytes].")
+      .def_prop_ro(
+          "frame",
+          [](const NativePool& pool) {
+            const auto frame = pool.rows().frame();
+            return std::pair(frame.height, frame.width);
+          },
+          "Height and width of a row's picture; (0, 0) where the environment draws none.")
       .def("render", &NativePool::render, "row"_a,
            "What a row looks like: uint8 [height, width, 3]. ValueError where the environment has no picture.")
       .def("restart", &NativePool::restart, "seeds"_a.noconvert(), "seeded"_a.noconvert(), "going_on"_a.noconvert(),

@@ -57,6 +57,12 @@ class Pool:
     def state(self) -> NDArray[numpy.uint8]:
         """Every row's bytes: uint8 [num_rows, row_bytes]."""
 
+    @property
+    def frame(self) -> tuple[int, int]:
+        """
+        Height and width of a row's picture; (0, 0) where the environment draws none.
+        """
+
     def render(self, row: int) -> NDArray[numpy.uint8]:
         """
         What a row looks like: uint8 [height, width, 3]. ValueError where the environment has no picture.

@@ -170,13 +170,17 @@ class NativeEnv:
         why = "did not come back to its saved observation and return; its episode is cut as truncated"
         return [f"{self.spec.env_id}: row {row} {why}" for row in cut]
 
+    @property
+    def draws(self) -> bool:
+        """Whether the environment has a picture."""
+        return self.pool.frame != (0, 0)
+
     def render(self, row: int) -> NDArray[np.uint8]:
         """What a row looks like: RGB [height, width, 3]. ConfigError where the environment has no picture."""
+        if not self.draws:
+            raise ConfigError(f"the native {self.spec.env_id} has no picture; backend='serial' draws Gymnasium's own")
         self._in_flight.quiet()
-        try:
-            return self.pool.render(row)
-        except ValueError as error:
-            raise ConfigError(f"{self.spec.env_id}: {error}") from error
+        return self.pool.render(row)
 
     def close(self) -> None:
         """Waits for the rows under way."""

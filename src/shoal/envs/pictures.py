@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 
+from shoal.envs.native import NativeEnv
 from shoal.envs.serial import SerialEnv
 from shoal.envs.shaping import ShapedEnv
 from shoal.types import ConfigError, EnvError
@@ -39,7 +40,7 @@ class Pictures:
                 f"{name} draws no pictures: made with render_mode={RENDER_MODE!r}, it has render_mode="
                 f"{env.render_mode!r}; its metadata names the render_modes {modes}"
             )
-        if not self._serial and not hasattr(rows, "render"):
+        if not (self._serial or hasattr(rows, "render")) or (isinstance(rows, NativeEnv) and not rows.draws):
             raise ConfigError(f"rows of {name} draw no pictures; backend='serial' draws Gymnasium's environments")
         if isinstance(rows, SerialEnv):
             rows.envs[:] = [_BeforeReset(env) for env in rows.envs]
