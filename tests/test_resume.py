@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -68,11 +69,18 @@ def run_child(task: dict[str, Any]) -> int:
     return subprocess.run([sys.executable, *site, "-c", CHILD, json.dumps(task)], check=False, timeout=110).returncode
 
 
-@pytest.mark.parametrize("recurrent", ["none", "gru"])
-@pytest.mark.parametrize("algo", ["ppo", "a2c"])
-@pytest.mark.parametrize(
-    ("env", "backend"), [("CartPole-v1", "native"), ("LunarLander-v3", "auto"), ("LunarLander-v3", "serial")]
-)
+def resumed_cases() -> list[Any]:
+    """Every mixture; those that take long and that a faster one stands for are slow."""
+    cases = []
+    for env, backend in (("CartPole-v1", "native"), ("LunarLander-v3", "auto"), ("LunarLander-v3", "serial")):
+        for algo, recurrent in product(("ppo", "a2c"), ("none", "gru")):
+            fast = (algo, recurrent) in (("ppo", "none"), ("a2c", "gru")) and (env == "CartPole-v1" or algo == "ppo")
+            marks = [] if fast else [pytest.mark.slow]
+            cases.append(pytest.param(env, backend, algo, recurrent, marks=marks))
+    return cases
+
+
+@pytest.mark.parametrize(("env", "backend", "algo", "recurrent"), resumed_cases())
 def test_killed_and_resumed_equals_uninterrupted(
     env: str, backend: str, algo: str, recurrent: str, tmp_path: Path
 ) -> None:
@@ -96,7 +104,7 @@ def test_killed_and_resumed_equals_uninterrupted(
     assert metrics_sha256(whole / env / algo / "run") == metrics_sha256(killed / env / algo / "run")
 
 
-@pytest.mark.parametrize("env", ["Pendulum-v1", "LunarLander-v3"])
+@pytest.mark.parametrize("env", [pytest.param("Pendulum-v1", marks=pytest.mark.slow), "LunarLander-v3"])
 def test_shaped_and_randomised_runs_resume_too(env: str, tmp_path: Path) -> None:
     """Draws, a range that widens, sticky actions and stacks go on where they were."""
     name = "g" if env == "Pendulum-v1" else "gravity"
