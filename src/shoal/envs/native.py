@@ -180,7 +180,10 @@ class NativeEnv:
         if not self.draws:
             raise ConfigError(f"the native {self.spec.env_id} has no picture; backend='serial' draws Gymnasium's own")
         self._in_flight.quiet()
-        return self.pool.render(row)
+        try:
+            return self.pool.render(row)
+        except ValueError as error:
+            raise ConfigError(f"{self.spec.env_id}: {error}") from error
 
     def close(self) -> None:
         """Waits for the rows under way."""
