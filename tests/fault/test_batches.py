@@ -107,3 +107,19 @@ def test_rollouts_need_the_order_of_sends(rows: Rows) -> None:
     env = rows("nothing", batch_rows=4, **FOURS)
     with pytest.raises(ConfigError, match="leave batch_rows=4 out"):
         rollouts(env, make_policy(env.spec, Network(hidden=(4,)), 0), num_steps=2)
+
+
+def test_an_answer_between_two_looks(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every worker answers after the first look at it and before the parent goes to sleep."""
+    env = rows("nothing", batch_rows=2, step_timeout_s=60.0, **FOURS)
+    env.send(EIGHT, np.zeros(8, np.int64))
+    answered, unseen = env.crew.answered, [4]
+
+    def late(part: Any) -> bool:
+        while not answered(part):
+            pass
+        unseen[0] -= 1
+        return unseen[0] < 0
+
+    monkeypatch.setattr(env.crew, "answered", late)
+    assert [env.recv().rows.start for _ in range(4)] == [0, 2, 4, 6]

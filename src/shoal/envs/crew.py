@@ -151,9 +151,8 @@ class Crew:
         return self.failures(parts)
 
     def wait_for_one(self, parts: list[Part]) -> None:
-        """Waits until one of the parts that are under way is answered, or for LOOK_S."""
-        open_parts = [part for part in parts if not self.answered(part)]
-        numbers, tasks = [part.worker for part in open_parts], [part.task for part in open_parts]
+        """Waits until one of the parts is answered, or for LOOK_S."""
+        numbers, tasks = [part.worker for part in parts], [part.task for part in parts]
         self._signals.wait(numbers, tasks, self._spin_s, LOOK_S, 1)
 
     def look(self, parts: list[Part]) -> list[Fault]:

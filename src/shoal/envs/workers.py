@@ -182,7 +182,9 @@ class WorkersEnv:
     def _finish_any(self) -> int:
         """Returns the place of the oldest batch among those whose every part is stepped."""
         while True:
-            faults = self.crew.look([part for parts in self._flights for part in parts])
+            # Listed before they are looked at: what is answered from here on ends the wait below at once.
+            waiting = [part for parts in self._flights for part in parts if not self.crew.answered(part)]
+            faults = self.crew.look(waiting)
             done = [nth for nth, parts in enumerate(self._flights) if all(map(self.crew.answered, parts))]
             if done and not faults:
                 faults = self.crew.failures(self._flights[done[0]])
@@ -191,7 +193,7 @@ class WorkersEnv:
             for fault in faults:
                 self._settle(fault)
             if not faults:
-                self.crew.wait_for_one([part for parts in self._flights for part in parts])
+                self.crew.wait_for_one(waiting)
 
     def _settle(self, fault: Fault) -> None:
         """Raises the fault's error, or drops the worker, or has a new process take its place."""
