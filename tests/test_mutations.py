@@ -63,7 +63,7 @@ MUTATIONS = [
         "nets/lowering.py",
         "        self.refresh_normaliser()\n        obs = steps.obs.numpy()",
         "        obs = steps.obs.numpy()",
-        "tests/test_resume.py::test_killed_and_resumed_equals_uninterrupted[CartPole-v1-ppo-none]",
+        "tests/test_resume.py::test_killed_and_resumed_equals_uninterrupted[CartPole-v1-native-ppo-none]",
     ),
     Mutation(
         "a flipped byte in a checkpoint is not noticed",
