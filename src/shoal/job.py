@@ -16,7 +16,7 @@ from shoal import algos
 from shoal.algos.presets import preset
 from shoal.envs import native, randomise
 from shoal.envs.crew import Workers
-from shoal.envs.make import import_object, make
+from shoal.envs.make import import_object, is_batched, make
 from shoal.envs.pictures import RENDER_MODE
 from shoal.envs.shaping import Shaping
 from shoal.nets.policy import wrap
@@ -132,12 +132,13 @@ class Job:
             raise ConfigError(f"{error}; a run that was given a callable needs it again (factory=...)") from error
 
     def drawn_rows(self, num_envs: int) -> VecEnv:
-        """Rows that draw themselves: Gymnasium's own, which equal the native ones bit for bit, or worlds of shoal's.
+        """Rows that draw themselves: Gymnasium's own, which equal the native ones bit for bit, shoal's worlds, Atari.
 
         Raises:
             ConfigError: the environment cannot be made with render_mode="rgb_array".
         """
-        if isinstance(self.factory, str) and self.factory in native.ids() and self.factory not in gym.registry:
+        own_world = self.factory in native.ids() and self.factory not in gym.registry
+        if own_world or is_batched(self.factory, self.launch.backend):
             return self.rows(num_envs, playing=True)
         own = {**(self.env_kwargs or {}), "render_mode": RENDER_MODE}
         serial = replace(self, launch=replace(self.launch, backend="serial"), env_kwargs=own)

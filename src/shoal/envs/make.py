@@ -83,7 +83,7 @@ def make(
             fixed |= {"max_episode_steps": shaping.max_episode_steps}
         parts: dict[str, Any] = {"env_kwargs": fixed, "ranges": ranges, "shaping": shaping}
         return native.make(env, num_envs, num_threads=num_threads, **parts)
-    if backend in BATCHED or (backend == "auto" and isinstance(env, str) and env.startswith(ATARI)):
+    if is_batched(env, backend):
         if ranges or shaping.max_episode_steps:
             raise ConfigError(f"{env}: a library that batches itself draws no parameters and keeps its own time limit")
         return _shaped(_batched(env, num_envs, backend, num_threads, fixed, info_keys), shaping)
@@ -92,6 +92,11 @@ def make(
     if backend == "workers":
         settings |= {"workers": workers}
     return _python_rows(factory_of(env, fixed), num_envs, backend, shaping, settings)
+
+
+def is_batched(env: Any, backend: str) -> bool:
+    """Whether these rows are those of a library that batches itself."""
+    return backend in BATCHED or (backend == "auto" and isinstance(env, str) and env.startswith(ATARI))
 
 
 def _check_absence(env: Any, backend: str) -> None:
