@@ -114,7 +114,8 @@ def measure(*, pairs: int, seconds: float) -> dict[str, Any]:
         "ratio": round(statistics.median(ratios), 3),
         "bar": BAR,
         "unit": "steps/s",
-        "note": f"beside {better}, the better of EnvPool and ALE; median ratio of {pairs} rounds; {said}{absent}; ratios {each}",
+        "note": f"beside {better}, the better of EnvPool and ALE; median ratio of {pairs} rounds ({each}); "
+        f"{said}{absent}",
     }
     return {"rows": [row]}
 
