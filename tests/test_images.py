@@ -63,7 +63,7 @@ def test_nature_equals_its_layers_one_after_another() -> None:
     first, second, third, dense, actor, critic = layers
     x = F.relu(F.conv2d(PIXELS.double() / 255, first.weight, first.bias, 4))
     x = F.relu(F.conv2d(x, second.weight, second.bias, 2))
-    x = F.relu(F.conv2d(x, third.weight, third.bias)).flatten(1)
+    x = F.relu(F.conv2d(x, third.weight, third.bias)).permute(0, 2, 3, 1).flatten(1)
     x = F.relu(F.linear(x, dense.weight, dense.bias))
     log_probs, value = act(policy, PIXELS)
     assert (log_probs - F.linear(x, actor.weight, actor.bias).log_softmax(-1)).abs().max() < 1e-5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
@@ -24,6 +25,18 @@ def has_images(policy: nn.Module) -> bool:
     return any(isinstance(module, ImageEncoder) for module in policy.modules())
 
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Names of glibc's malloc.h."""
+
+
+def keep_pages() -> None:
+    """Tells glibc to keep freed memory for the next minibatch: an eighth of an update was page faults."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # other C libraries have none
+        mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        mallopt(M_TRIM_THRESHOLD, 1 << 30)
+
+
 class Shards:
     """The gradient of a mean over n steps as the weighted sum of the gradients over contiguous parts.
 
@@ -37,6 +50,8 @@ class Shards:
         self._shards = shards if has_images(policy) and there == {"cpu"} else 1
         threads = min(self._shards, num_threads)
         self._pool = ThreadPoolExecutor(threads, initializer=partial(torch.set_num_threads, 1)) if threads > 1 else None
+        if self._shards > 1:
+            keep_pages()
 
     def backward(self, loss: Loss, size: int) -> list[Tensor]:
         """Fills the parameters' gradients with those of the mean loss over `size` steps; returns the mean statistics.
