@@ -113,7 +113,7 @@ class AtariRows:
                 registered.kwargs["game"],
                 num_envs,
                 num_threads=num_threads,
-                autoreset_mode=AutoresetMode.NEXT_STEP,
+                autoreset_mode=AutoresetMode.SAME_STEP,
                 reward_clipping=False,
                 **kwargs,
             )
@@ -147,15 +147,16 @@ class AtariRows:
         self._lengths += 1
         obs, reward, terminated, truncated, info = self.env.step(action)
         over, lost = terminated | truncated, self._lives.lost(info["lives"])
-        final_obs = obs
         if over.any():
-            obs = self._begin(over)
+            self._lives.begin(info["lives"])
+            self._lengths[over] = 0
+            self._games[over] += 1
         return Stepped(
             obs,
             reward,
             terminated,
             truncated,
-            final_obs,
+            info.get("final_obs"),
             learn_reward=np.sign(reward) if self._clips else None,
             life_lost=lost if self._ends_life else None,
         )
