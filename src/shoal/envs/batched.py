@@ -232,15 +232,18 @@ class BatchedEnv:
             out.episode_return[lost] = out.episode_length[lost] = 0
 
     def _write(self, obs: Tree) -> None:
+        """Hands the library's own arrays over: they stay as they are until the rows are stepped again."""
         layout = self.spec.observation
-        for leaf, array, new in zip(layout.leaves, layout.flat(self.out.obs), layout.flat(obs), strict=True):
-            seen = np.asarray(new)
-            if seen.shape != array.shape or not np.can_cast(seen.dtype, array.dtype, "same_kind"):
+        own: list[NDArray[Any]] = []
+        for leaf, new in zip(layout.leaves, layout.flat(obs), strict=True):
+            seen, shape = np.asarray(new), (self.num_rows, *leaf.shape)
+            if seen.shape != shape or not np.can_cast(seen.dtype, leaf.dtype, "same_kind"):
                 raise EnvError(
                     f"{self.spec.env_id}: the library returned observations{leaf.name} of shape {seen.shape} and type "
-                    f"{seen.dtype}, but its space says {array.shape} and {array.dtype}"
+                    f"{seen.dtype}, but its space says {shape} and {leaf.dtype}"
                 )
-            np.copyto(array, seen)
+            own.append(np.ascontiguousarray(seen, leaf.dtype))
+        self.out.put_obs(layout.tree(own))
 
     def _check_finite(self) -> None:
         check_finite(self.spec, self._everything, self.out.obs, self.out.reward, self._lengths)

@@ -154,6 +154,11 @@ class Outputs:
         self.action_mask = masks
         self._views.clear()
 
+    def put_obs(self, obs: Tree) -> None:
+        """From now on rows have these observations."""
+        self.obs = obs
+        self._views.clear()
+
     def clear(self) -> None:
         """No row has a reward or an end, as after a reset."""
         self.reward[:] = 0
