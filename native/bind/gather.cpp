@@ -1,5 +1,6 @@
-// shoal._native.gather: what the rows of a step returned, from a list of NumPy arrays into one array, without a call
-// of NumPy's for each. The only file that speaks NumPy's own C interface.
+// Rows of a step on their way in and out, without a call of NumPy's for each. The only file that speaks NumPy's own C
+// interface. shoal._native.gather: what rows returned, from a list of NumPy arrays into one array. copy_within: actions
+// that lie within bounds.
 #define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
 #define NPY_TARGET_VERSION NPY_2_0_API_VERSION
 #include <nanobind/nanobind.h>
@@ -45,7 +46,7 @@ PyArrayObject* target(nb::handle array, const char* name) {
   return found;
 }
 
-/// Whether `item` is an array like one row of `out`, of finite numbers.
+/// Whether `item` is a contiguous array of the shape and type of one row of `out`.
 bool is_row_of(PyArrayObject* out, PyObject* item) {
   if (!PyArray_CheckExact(item)) {
     return false;
@@ -53,8 +54,7 @@ bool is_row_of(PyArrayObject* out, PyObject* item) {
   auto* row = reinterpret_cast<PyArrayObject*>(item);
   const int axes = PyArray_NDIM(out) - 1;
   return PyArray_TYPE(row) == PyArray_TYPE(out) && PyArray_NDIM(row) == axes &&
-         PyArray_CompareLists(PyArray_DIMS(row), PyArray_DIMS(out) + 1, axes) && PyArray_ISCARRAY_RO(row) &&
-         is_finite(row);
+         PyArray_CompareLists(PyArray_DIMS(row), PyArray_DIMS(out) + 1, axes) && PyArray_ISCARRAY_RO(row);
 }
 
 /// The value of a Python number, or NaN.
@@ -88,12 +88,53 @@ bool gather(nb::list seen, nb::list rewards, nb::handle obs, nb::handle reward) 
   for (npy_intp row = 0; row < rows; ++row, to += row_bytes) {
     PyObject* const item = PyList_GET_ITEM(seen.ptr(), row);
     numbers[row] = number_of(PyList_GET_ITEM(rewards.ptr(), row));
-    if (!std::isfinite(numbers[row]) || !is_row_of(all_obs, item)) {
+    if (!std::isfinite(numbers[row]) || !is_row_of(all_obs, item) ||
+        !is_finite(reinterpret_cast<PyArrayObject*>(item))) {
       return false;
     }
     std::memcpy(to, PyArray_DATA(reinterpret_cast<PyArrayObject*>(item)), row_bytes);
   }
   return true;
+}
+
+/// Whether values [rows, size] lie between low and high [size]; NaN does not.
+template <class T>
+bool lie_within(PyArrayObject* values, PyArrayObject* low, PyArrayObject* high) {
+  const auto* value = static_cast<const T*>(PyArray_DATA(values));
+  const auto* least = static_cast<const T*>(PyArray_DATA(low));
+  const auto* most = static_cast<const T*>(PyArray_DATA(high));
+  const npy_intp size = PyArray_SIZE(low);
+  const npy_intp rows = size > 0 ? PyArray_SIZE(values) / size : 0;
+  bool good = true;
+  for (npy_intp row = 0; row < rows; ++row, value += size) {
+    for (npy_intp i = 0; i < size; ++i) {
+      good &= value[i] >= least[i] && value[i] <= most[i];
+    }
+  }
+  return good;
+}
+
+/// Copies `given` to `out` [rows, ...] where it is an array like it, within low and high [...]; else false.
+bool copy_within(nb::handle given, nb::handle out, nb::handle low, nb::handle high) {
+  PyArrayObject* const to = target(out, "out");
+  auto* const least = reinterpret_cast<PyArrayObject*>(low.ptr());
+  auto* const most = reinterpret_cast<PyArrayObject*>(high.ptr());
+  if (!is_row_of(to, low.ptr()) || !is_row_of(to, high.ptr())) {
+    throw nb::type_error("low and high must be contiguous arrays like one row of out");
+  }
+  if (!PyArray_CheckExact(given.ptr())) {
+    return false;
+  }
+  auto* const from = reinterpret_cast<PyArrayObject*>(given.ptr());
+  if (PyArray_TYPE(from) != PyArray_TYPE(to) || !PyArray_SAMESHAPE(from, to) || !PyArray_ISCARRAY_RO(from)) {
+    return false;
+  }
+  const bool good = PyArray_TYPE(to) == NPY_INT64     ? lie_within<npy_int64>(from, least, most)
+                    : PyArray_TYPE(to) == NPY_FLOAT32 && lie_within<npy_float32>(from, least, most);
+  if (good) {
+    std::memcpy(PyArray_DATA(to), PyArray_DATA(from), static_cast<std::size_t>(PyArray_NBYTES(to)));
+  }
+  return good;
 }
 
 }  // namespace
@@ -107,4 +148,8 @@ void bind_gather(nb::module_& module) {
              "Copies observation seen[i] to obs[i] [rows, ...] and rewards[i] to reward[i] [rows].\n\n"
              "False, with a part copied, unless every observation is a contiguous array of the shape and dtype of its "
              "place, every reward a Python number, and all of them finite.");
+  module.def("copy_within", &copy_within, "given"_a, "out"_a, "low"_a, "high"_a,
+             nb::sig("def copy_within(given: object, out: NDArray, low: NDArray, high: NDArray) -> bool"),
+             "Copies `given` to `out` [rows, ...] where it is a contiguous array of its shape and dtype (int64 or "
+             "float32) whose every row lies between low and high [...]; otherwise writes nothing and returns False.");
 }

@@ -1,6 +1,7 @@
 // shoal._native's hand-off between processes: Signals over a block of shared memory.
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdint>
@@ -25,6 +26,8 @@ namespace {
 std::chrono::nanoseconds duration(double seconds) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::duration<double>(seconds));
 }
+
+using Numbers = std::vector<std::uint32_t>;
 
 struct Mapping {
   void* memory;
@@ -56,14 +59,25 @@ class BoundSignals {
 
   Signals& signals() { return signals_; }
 
-  bool wait(const std::vector<std::uint32_t>& workers, const std::vector<std::uint32_t>& tasks, double spin_s,
-            double timeout_s, std::size_t least) {
-    if (workers.size() != tasks.size() || least > tasks.size()) {
-      throw std::invalid_argument("wait needs one task a worker, and at least as many as it waits for");
+  Numbers post(std::uint32_t op, const Numbers& workers, const Numbers& firsts, const Numbers& lasts) {
+    if (workers.size() != firsts.size() || workers.size() != lasts.size()) {
+      throw std::invalid_argument("post needs one first and one last row a worker");
     }
-    const auto spared = static_cast<std::uint32_t>(least == 0 ? 0 : tasks.size() - least);
+    Numbers tasks(workers.size());
+    for (std::size_t i = 0; i < workers.size(); ++i) {
+      tasks[i] = signals_.post(workers[i], {op, firsts[i], lasts[i]});
+    }
+    return tasks;
+  }
+
+  std::int64_t wait(const Numbers& workers, const Numbers& tasks, const Numbers& ends, double spin_s,
+                    double timeout_s) {
+    if (workers.size() != tasks.size() || ends.empty() || ends.back() != tasks.size() || !std::ranges::is_sorted(ends)) {
+      throw std::invalid_argument("wait needs one task a worker, and groups that end with the last of them");
+    }
     const nb::gil_scoped_release released;
-    return signals_.wait(workers, tasks, duration(spin_s), duration(timeout_s), spared);
+    const auto found = signals_.wait(workers, tasks, ends, duration(spin_s), duration(timeout_s));
+    return found ? static_cast<std::int64_t>(*found) : -1;
   }
 
   std::tuple<std::uint32_t, std::uint32_t, std::uint32_t> take(std::size_t worker, std::uint32_t done, double spin_s,
@@ -91,12 +105,8 @@ void bind_memory(nb::module_& module) {
       .def(
           "clear", [](BoundSignals& self, std::size_t worker) { self.signals().clear(worker); }, "worker"_a,
           "Forget a worker's tasks before another process takes its place.")
-      .def(
-          "post",
-          [](BoundSignals& self, std::size_t worker, std::uint32_t op, std::uint32_t first, std::uint32_t last) {
-            return self.signals().post(worker, {op, first, last});
-          },
-          "worker"_a, "op"_a, "first"_a, "last"_a, "Hand over a task; returns its number. At most two are under way.")
+      .def("post", &BoundSignals::post, "op"_a, "workers"_a, "firsts"_a, "lasts"_a,
+           "Hand each of the workers a task; returns their numbers. A worker has at most two under way.")
       .def(
           "answered", [](BoundSignals& self, std::size_t worker) { return self.signals().answered(worker); },
           "worker"_a, "The last task that the worker has answered.")
@@ -106,9 +116,9 @@ void bind_memory(nb::module_& module) {
             return self.signals().failed(worker, task);
           },
           "worker"_a, "task"_a, "Whether this task, one of the last two, failed.")
-      .def("wait", &BoundSignals::wait, "workers"_a, "tasks"_a, "spin_s"_a, "timeout_s"_a, "least"_a = 0,
-           "Wait until workers[i] has answered tasks[i] for every i, or for the `least` first; False when the time is "
-           "over or a signal came.")
+      .def("wait", &BoundSignals::wait, "workers"_a, "tasks"_a, "ends"_a, "spin_s"_a, "timeout_s"_a,
+           "Wait for tasks[i] of workers[i], in groups that end before ends[g]: the first group that is answered whole; "
+           "-1 when the time is over or a signal came.")
       .def("take", &BoundSignals::take, "worker"_a, "done"_a, "spin_s"_a, "timeout_s"_a,
            "In a worker: the task after `done` as (op, first, last); op 0 when the time is over or a signal came.")
       .def(

@@ -9,6 +9,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <ctime>
+#include <limits>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -109,28 +111,36 @@ class Signals {
     return desk(worker).failed[number % depth] != 0;
   }
 
-  /// Parent: waits until workers[i] has answered task numbers[i] for all i but `spared`. False when the time is over or
-  /// a signal came before.
-  bool wait(std::span<const std::uint32_t> workers, std::span<const std::uint32_t> numbers,
-            std::chrono::nanoseconds spin, std::chrono::nanoseconds time, std::uint32_t spared = 0) {
+  /// Parent: waits for the tasks numbers[i] of workers[i], in groups that end before ends[g]; returns the first group
+  /// of which every task is answered, or nothing when the time is over or a signal came before.
+  std::optional<std::size_t> wait(std::span<const std::uint32_t> workers, std::span<const std::uint32_t> numbers,
+                                  std::span<const std::uint32_t> ends, std::chrono::nanoseconds spin,
+                                  std::chrono::nanoseconds time) {
     const auto begun = Clock::now();
     bool slept_well = true;
     for (bool spinning = true;;) {
       const std::uint32_t seen = bell_->rung.load();
-      std::uint32_t missing = 0;
-      for (std::size_t i = 0; i < workers.size(); ++i) {
-        missing += static_cast<std::int32_t>(desk(workers[i]).answered.load() - numbers[i]) < 0 ? 1 : 0;
+      std::uint32_t least = std::numeric_limits<std::uint32_t>::max();
+      for (std::size_t group = 0, i = 0; group < ends.size(); ++group) {
+        std::uint32_t missing = 0;
+        for (; i < ends[group]; ++i) {
+          missing += static_cast<std::int32_t>(desk(workers[i]).answered.load() - numbers[i]) < 0 ? 1 : 0;
+        }
+        if (missing == 0) {
+          return group;
+        }
+        least = std::min(least, missing);
       }
       const auto past = Clock::now() - begun;
-      if (missing <= spared || !slept_well || past >= time) {
-        return missing <= spared;
+      if (!slept_well || past >= time) {
+        return std::nullopt;
       }
       spinning = spinning && past < spin;
       if (spinning) {
         pause_cpu();
         continue;
       }
-      bell_->wake_at.store(seen + missing - spared);
+      bell_->wake_at.store(seen + least);
       bell_->asleep.store(1);
       slept_well = sleep_on(bell_->rung, seen, time - past);
       bell_->asleep.store(0);

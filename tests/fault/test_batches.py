@@ -113,13 +113,13 @@ def test_an_answer_between_two_looks(rows: Rows, monkeypatch: pytest.MonkeyPatch
     """Every worker answers after the first look at it and before the parent goes to sleep."""
     env = rows("nothing", batch_rows=2, step_timeout_s=60.0, **FOURS)
     env.send(EIGHT, np.zeros(8, np.int64))
-    answered, unseen = env.crew.answered, [4]
+    look = env.crew.look
 
-    def late(part: Any) -> bool:
-        while not answered(part):
+    def late(batches: Any) -> Any:
+        found = look(batches)
+        while not all(env.crew.answered(part) for parts in batches for part in parts):
             pass
-        unseen[0] -= 1
-        return unseen[0] < 0
+        return found
 
-    monkeypatch.setattr(env.crew, "answered", late)
+    monkeypatch.setattr(env.crew, "look", late)
     assert [env.recv().rows.start for _ in range(4)] == [0, 2, 4, 6]

@@ -95,7 +95,7 @@ class AgentsEnv:
                     f"{self.spec.env_id}: rows {rows.start}..{rows.stop - 1} are no whole environments of "
                     f"{len(self.agents)} agents"
                 )
-            self._actions.append(map_tree(np.copy, self._action.check(rows, action)))
+            self._actions.append(self._action.copied(rows, action))
         except ValueError:
             self._in_flight.undo()
             raise

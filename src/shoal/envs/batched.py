@@ -127,7 +127,7 @@ class BatchedEnv:
                     f"{self.spec.env_id}: the library steps its {self.num_rows} rows at once, but rows {rows.start}.."
                     f'{rows.stop - 1} were sent alone; use schedule="sync"'
                 )
-            self._action = map_tree(np.array, self._check.check(rows, action))
+            self._action = self._check.copied(rows, action)
         except ValueError:
             self._in_flight.undo()
             raise

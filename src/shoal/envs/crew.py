@@ -6,7 +6,7 @@ import os
 import time
 import weakref
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.1
 SPIN_S = 100e-6
+_STEP = int(Op.STEP)
 POLICIES = ("raise", "restart", "drop")
 
 
@@ -81,7 +82,10 @@ class Part:
 
     worker: int
     rows: slice
-    doing: str
+    first: int
+    last: int
+    """Its rows as the worker counts them."""
+    doing: str = ""
     task: int = 0
     posted_s: float = 0.0
 
@@ -132,35 +136,47 @@ class Crew:
         """Whether `close` was called."""
         return not self._at_exit.alive
 
-    def post(self, part: Part) -> Part:
-        """Has the part's worker step the part's rows."""
-        first = self.rows[part.worker].start
-        part.task = self._post(part.worker, Op.STEP, part.rows.start - first, part.rows.stop - first)
-        part.posted_s = time.monotonic()
-        return part
+    def parts(self, rows: slice) -> list[Part]:
+        """What each worker has of `rows`."""
+        parts: list[Part] = []
+        for number, own in enumerate(self.rows):
+            first, last = max(own.start, rows.start), min(own.stop, rows.stop)
+            if first < last:
+                parts.append(Part(number, slice(first, last), first - own.start, last - own.start))
+        return parts
+
+    def post(self, parts: list[Part]) -> None:
+        """Has the workers step their parts."""
+        workers = [part.worker for part in parts]
+        tasks = self._signals.post(_STEP, workers, [part.first for part in parts], [part.last for part in parts])
+        now = time.monotonic()
+        for part, task in zip(parts, tasks, strict=True):
+            part.task, part.posted_s = task, now
+            self._posted[part.worker] = task
 
     def wait(self, parts: list[Part], *, timeout_s: float = 0.0) -> list[Fault]:
         """Waits until every part is answered or a worker is found at fault; which ones are."""
         timeout_s = timeout_s or self.settings.step_timeout_s
-        numbers, tasks = [part.worker for part in parts], [part.task for part in parts]
         begun = time.monotonic()
-        while not self._signals.wait(numbers, tasks, self._spin_s, min(LOOK_S, timeout_s)):
+        while self.wait_for_one([parts], timeout_s=timeout_s) < 0:
             faults = self._silent(parts, timeout_s, begun)
             if faults:
                 return faults
         return self.failures(parts)
 
-    def wait_for_one(self, parts: list[Part]) -> None:
-        """Waits until one of the parts is answered, or for LOOK_S."""
-        numbers, tasks = [part.worker for part in parts], [part.task for part in parts]
-        self._signals.wait(numbers, tasks, self._spin_s, LOOK_S, 1)
+    def wait_for_one(self, batches: list[list[Part]], *, timeout_s: float = LOOK_S) -> int:
+        """Waits until every part of one of the batches is answered: its number; -1 after LOOK_S or the time-out."""
+        workers = [part.worker for parts in batches for part in parts]
+        tasks = [part.task for parts in batches for part in parts]
+        ends = [*accumulate(map(len, batches))]
+        return self._signals.wait(workers, tasks, ends, self._spin_s, min(LOOK_S, timeout_s))
 
-    def look(self, parts: list[Part]) -> list[Fault]:
+    def look(self, batches: list[list[Part]]) -> list[Fault]:
         """Which of the workers are gone, or late with what they were posted; it looks once in LOOK_S."""
         if time.monotonic() < self._next_look:
             return []
         self._next_look = time.monotonic() + LOOK_S
-        return self._silent(parts, self.settings.step_timeout_s)
+        return self._silent([part for parts in batches for part in parts], self.settings.step_timeout_s)
 
     def failures(self, parts: list[Part]) -> list[Fault]:
         """What answered parts say went wrong."""
@@ -174,7 +190,7 @@ class Crew:
         """What these workers answer; they work at the same time. The first error in the order of rows is raised."""
         asked: list[Part] = []
         for number, message in messages.items():
-            asked.append(Part(number, self.rows[number], op.name.lower(), self._post(number, op, 0, 0)))
+            asked.append(Part(number, self.rows[number], 0, 0, op.name.lower(), self._post(number, op)))
             self.workers[number].send(message)
         answers: list[Any] = []
         errors: list[BaseException] = []
@@ -215,19 +231,19 @@ class Crew:
         if self._at_exit.alive:
             idle = [worker for worker in self.workers if worker.alive and self._idle(worker.number)]
             for worker in idle:
-                self._post(worker.number, Op.CLOSE, 0, 0)
+                self._post(worker.number, Op.CLOSE)
             end_all(self.workers, asked=idle)
             self._at_exit()
 
-    def _post(self, number: int, op: Op, first: int, last: int) -> int:
-        self._posted[number] = self._signals.post(number, int(op), first, last)
+    def _post(self, number: int, op: Op) -> int:
+        self._posted[number] = self._signals.post(int(op), [number], [0], [0])[0]
         return self._posted[number]
 
     def _idle(self, number: int) -> bool:
         return self.answered(self._last(number))
 
     def _last(self, number: int) -> Part:
-        return Part(number, self.rows[number], "what was under way", self._posted[number])
+        return Part(number, self.rows[number], 0, 0, "what was under way", self._posted[number])
 
     def _silent(self, parts: list[Part], timeout_s: float, begun: float = 0.0) -> list[Fault]:
         """Faults of parts without an answer whose worker is gone, or late since it was posted (and waited for)."""

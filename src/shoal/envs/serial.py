@@ -137,7 +137,7 @@ class SerialEnv:
         """Notes the actions; the step itself happens in `recv`."""
         rows = self._in_flight.send(rows)
         try:
-            self._actions.append(map_tree(np.copy, self._action.check(rows, action)))
+            self._actions.append(self._action.copied(rows, action))
         except ValueError:
             self._in_flight.undo()
             raise

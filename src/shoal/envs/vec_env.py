@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from gymnasium import spaces
 
+from shoal import _native
 from shoal.envs.observations import leaves_of
-from shoal.types import EnvError, Ready, leaf_spaces, map_tree
+from shoal.types import EnvError, Ready, assign, leaf_spaces, map_tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,12 +99,14 @@ class InFlight:
         size = self.batch_rows or last - first
         if self.batch_rows and (first % size or last % size):
             raise ValueError(f"rows must be whole batches of batch_rows={size}, got {first}..{last - 1}")
-        full = not self.batch_rows and len(self._under_way) == 2
-        if full or any(first < s.stop and s.start < last for s in self._under_way):
-            raise RuntimeError(f"rows {first}..{last - 1} were sent before {self._named()} were received")
-        self._sent = [slice(at, at + size) for at in range(first, last, size)]
+        if self._under_way:
+            full = not self.batch_rows and len(self._under_way) == 2
+            if full or any(first < s.stop and s.start < last for s in self._under_way):
+                raise RuntimeError(f"rows {first}..{last - 1} were sent before {self._named()} were received")
+        whole = slice(first, last)
+        self._sent = [whole] if size == last - first else [slice(at, at + size) for at in range(first, last, size)]
         self._under_way += self._sent
-        return slice(first, last)
+        return whole
 
     def recv(self, nth: int = 0) -> slice:
         """The rows to hand over next: those of the oldest send, or of the nth oldest."""
@@ -234,6 +237,21 @@ class ActionCheck:
         self._parts = [part for _, part in leaf_spaces(spec.action_space)]
         self._bounds = [_bounds(part) for part in self._parts]
         self._plain = len(spec.action.leaves) == 1 and not spec.action.leaves[0].path
+        leaf, bounds = spec.action.leaves[0], self._bounds[0]
+        self._limits = tuple(np.array(np.broadcast_to(x, leaf.shape), leaf.dtype, order="C") for x in bounds)
+
+    def copy(self, rows: slice, action: Any, out: Tree) -> None:
+        """Writes `action` to `out` [rows, ...]; where `check` would refuse it, that ValueError and nothing written."""
+        if not (self._plain and _native.copy_within(action, out, *self._limits)):
+            assign(out, slice(None), self.check(rows, action))
+
+    def copied(self, rows: slice, action: Any) -> Tree:
+        """`action` in arrays of its own, checked."""
+        if self._plain:
+            own = np.empty((rows.stop - rows.start, *self._limits[0].shape), self._limits[0].dtype)
+            if _native.copy_within(action, own, *self._limits):
+                return own
+        return map_tree(np.copy, self.check(rows, action))
 
     def cast(self, rows: slice, action: Any) -> Tree:
         """`action` as arrays of the spec's dtypes; ValueError when it has another form, shape or kind."""

@@ -11,9 +11,9 @@ import numpy as np
 
 from shoal.envs.crew import Crew, Fault, Part, Workers
 from shoal.envs.history import History
-from shoal.envs.vec_env import ActionCheck, InFlight, row_seeds, take
+from shoal.envs.vec_env import MAX_VIEWS, ActionCheck, InFlight, row_seeds, take
 from shoal.envs.worker import Op
-from shoal.types import ConfigError, EnvError, Tree, assign, map_tree
+from shoal.types import ConfigError, EnvError, Tree, map_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -63,6 +63,7 @@ class WorkersEnv:
         self._batch_rows = num_rows if self.in_order else batch_rows
         self._keeps = crew.settings.on_fault != "raise"
         self._flights: list[list[Part]] = []
+        self._parts: dict[tuple[int, int], list[Part]] = {}
         self._sent = 0
         self._action = ActionCheck(self.spec)
         self.out = crew.block.outputs(slice(0, num_rows))
@@ -94,11 +95,10 @@ class WorkersEnv:
         """Hands each worker its part of `rows`."""
         rows = self._in_flight.send(rows)
         try:
-            checked = self._action.check(rows, action)
+            self._action.copy(rows, action, take(self.crew.block.action, rows))
         except ValueError:
             self._in_flight.undo()
             raise
-        assign(self.crew.block.action, rows, checked)
         self._sent += 1
         size = min(self._batch_rows, rows.stop - rows.start)
         for start in range(rows.start, rows.stop, size):
@@ -157,16 +157,21 @@ class WorkersEnv:
         self.crew.close()
 
     def _posted(self, first: int, last: int) -> list[Part]:
-        """The parts of rows first..last - 1, each posted to its worker; those that were dropped have none."""
-        parts: list[Part] = []
-        for number, own in enumerate(self.crew.rows):
-            rows = slice(max(own.start, first), min(own.stop, last))
-            if rows.start >= rows.stop:
-                continue
-            if self._keeps and self.dropped[rows.start]:
-                self._history.skip(self.out, rows)
-            else:
-                parts.append(self.crew.post(Part(number, rows, f"send {self._sent} since the reset")))
+        """The parts of rows first..last - 1, posted to their workers; those that were dropped have none."""
+        parts = self._parts.get((first, last))
+        if parts is None:
+            if len(self._parts) == MAX_VIEWS:
+                self._parts.clear()
+            parts = self._parts[first, last] = self.crew.parts(slice(first, last))
+        if self._keeps and self.dropped[first:last].any():
+            for part in parts:
+                if self.dropped[part.rows.start]:
+                    self._history.skip(self.out, part.rows)
+            parts = [part for part in parts if not self.dropped[part.rows.start]]
+        doing = f"send {self._sent} since the reset"
+        for part in parts:
+            part.doing = doing
+        self.crew.post(parts)
         return parts
 
     def _finish_oldest(self) -> int:
@@ -182,18 +187,14 @@ class WorkersEnv:
     def _finish_any(self) -> int:
         """Returns the place of the oldest batch among those whose every part is stepped."""
         while True:
-            # Listed before they are looked at: what is answered from here on ends the wait below at once.
-            waiting = [part for parts in self._flights for part in parts if not self.crew.answered(part)]
-            faults = self.crew.look(waiting)
-            done = [nth for nth, parts in enumerate(self._flights) if all(map(self.crew.answered, parts))]
-            if done and not faults:
-                faults = self.crew.failures(self._flights[done[0]])
+            faults = self.crew.look(self._flights)
+            nth = -1 if faults else self.crew.wait_for_one(self._flights)
+            if nth >= 0:
+                faults = self.crew.failures(self._flights[nth])
                 if not faults:
-                    return done[0]
+                    return nth
             for fault in faults:
                 self._settle(fault)
-            if not faults:
-                self.crew.wait_for_one(waiting)
 
     def _settle(self, fault: Fault) -> None:
         """Raises the fault's error, or drops the worker, or has a new process take its place."""
@@ -205,7 +206,7 @@ class WorkersEnv:
             case _:
                 self._restart(fault.worker, fault.error)
                 for part in self._parts_of(fault.worker):
-                    self.crew.post(part)
+                    self.crew.post([part])
 
     def _restart(self, number: int, error: BaseException) -> None:
         """A new process for the worker's rows, and another one where that dies at once, as long as the budget lasts."""
