@@ -129,8 +129,9 @@ bool copy_within(nb::handle given, nb::handle out, nb::handle low, nb::handle hi
   if (PyArray_TYPE(from) != PyArray_TYPE(to) || !PyArray_SAMESHAPE(from, to) || !PyArray_ISCARRAY_RO(from)) {
     return false;
   }
-  const bool good = PyArray_TYPE(to) == NPY_INT64     ? lie_within<npy_int64>(from, least, most)
-                    : PyArray_TYPE(to) == NPY_FLOAT32 && lie_within<npy_float32>(from, least, most);
+  const bool good = PyArray_TYPE(to) == NPY_INT64
+                        ? lie_within<npy_int64>(from, least, most)
+                        : PyArray_TYPE(to) == NPY_FLOAT32 && lie_within<npy_float32>(from, least, most);
   if (good) {
     std::memcpy(PyArray_DATA(to), PyArray_DATA(from), static_cast<std::size_t>(PyArray_NBYTES(to)));
   }

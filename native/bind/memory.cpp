@@ -72,7 +72,8 @@ class BoundSignals {
 
   std::int64_t wait(const Numbers& workers, const Numbers& tasks, const Numbers& ends, double spin_s,
                     double timeout_s) {
-    if (workers.size() != tasks.size() || ends.empty() || ends.back() != tasks.size() || !std::ranges::is_sorted(ends)) {
+    if (workers.size() != tasks.size() || ends.empty() || ends.back() != tasks.size() ||
+        !std::ranges::is_sorted(ends)) {
       throw std::invalid_argument("wait needs one task a worker, and groups that end with the last of them");
     }
     const nb::gil_scoped_release released;
@@ -116,9 +117,10 @@ void bind_memory(nb::module_& module) {
             return self.signals().failed(worker, task);
           },
           "worker"_a, "task"_a, "Whether this task, one of the last two, failed.")
-      .def("wait", &BoundSignals::wait, "workers"_a, "tasks"_a, "ends"_a, "spin_s"_a, "timeout_s"_a,
-           "Wait for tasks[i] of workers[i], in groups that end before ends[g]: the first group that is answered whole; "
-           "-1 when the time is over or a signal came.")
+      .def(
+          "wait", &BoundSignals::wait, "workers"_a, "tasks"_a, "ends"_a, "spin_s"_a, "timeout_s"_a,
+          "Wait for tasks[i] of workers[i], in groups that end before ends[g]: the first group that is answered whole; "
+          "-1 when the time is over or a signal came.")
       .def("take", &BoundSignals::take, "worker"_a, "done"_a, "spin_s"_a, "timeout_s"_a,
            "In a worker: the task after `done` as (op, first, last); op 0 when the time is over or a signal came.")
       .def(

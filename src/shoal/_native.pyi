@@ -85,6 +85,11 @@ def gather(seen: list, rewards: list, obs: NDArray, reward: NDArray[numpy.float6
     False, with a part copied, unless every observation is a contiguous array of the shape and dtype of its place, every reward a Python number, and all of them finite.
     """
 
+def copy_within(given: object, out: NDArray, low: NDArray, high: NDArray) -> bool:
+    """
+    Copies `given` to `out` [rows, ...] where it is a contiguous array of its shape and dtype (int64 or float32) whose every row lies between low and high [...]; otherwise writes nothing and returns False.
+    """
+
 def sticky_rows(seeds: Annotated[NDArray, dict(device='cpu', writable=False)], steps: Annotated[NDArray, dict(device='cpu', writable=False)], probability: float) -> NDArray[numpy.bool_]:
     """
     Which rows stick to their previous action: of the seed of each and its steps since.
@@ -125,8 +130,10 @@ class Signals:
     def clear(self, worker: int) -> None:
         """Forget a worker's tasks before another process takes its place."""
 
-    def post(self, worker: int, op: int, first: int, last: int) -> int:
-        """Hand over a task; returns its number. At most two are under way."""
+    def post(self, op: int, workers: Sequence[int], firsts: Sequence[int], lasts: Sequence[int]) -> list[int]:
+        """
+        Hand each of the workers a task; returns their numbers. A worker has at most two under way.
+        """
 
     def answered(self, worker: int) -> int:
         """The last task that the worker has answered."""
@@ -134,9 +141,9 @@ class Signals:
     def failed(self, worker: int, task: int) -> bool:
         """Whether this task, one of the last two, failed."""
 
-    def wait(self, workers: Sequence[int], tasks: Sequence[int], spin_s: float, timeout_s: float, least: int = 0) -> bool:
+    def wait(self, workers: Sequence[int], tasks: Sequence[int], ends: Sequence[int], spin_s: float, timeout_s: float) -> int:
         """
-        Wait until workers[i] has answered tasks[i] for every i, or for the `least` first; False when the time is over or a signal came.
+        Wait for tasks[i] of workers[i], in groups that end before ends[g]: the first group that is answered whole; -1 when the time is over or a signal came.
         """
 
     def take(self, worker: int, done: int, spin_s: float, timeout_s: float) -> tuple[int, int, int]:
