@@ -100,6 +100,18 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "network": {"hidden": [128, 128], "activation": "relu"},
             "self_play": {"every": 5, "pool": 40, "latest": 0.2, "opponents": 4},
         },
+        "ALE/Pong-v5": {
+            "num_envs": 8,
+            "num_steps": 128,
+            "num_minibatches": 4,
+            "update_epochs": 4,
+            "learning_rate": 5e-4,
+            "anneal": "linear",
+            "clip_coef": 0.1,
+            "ent_coef": 0.01,
+            "total_timesteps": 5_000_000,
+            "network": {"image": "nature", "precision": "bfloat16", "normalise_obs": True},
+        },
         "ALE/*": {
             "num_envs": 8,
             "num_steps": 128,
@@ -110,7 +122,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "clip_coef": 0.1,
             "ent_coef": 0.01,
             "total_timesteps": 10_000_000,
-            "network": {"image": "nature", "precision": "bfloat16"},
+            "network": {"image": "nature", "precision": "bfloat16", "normalise_obs": True},
         },
         "shoal/Breakout-v0": {
             "num_envs": 64,

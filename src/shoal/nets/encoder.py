@@ -80,8 +80,8 @@ class TreeEncoder(nn.Module):
     def observe(self, obs: Tree) -> None:
         """Merges observations, a tree of [N, *shape], into the normalisers' statistics."""
         for leaf, part in zip(self.leaves, self.layout.flat(obs), strict=True):
-            if isinstance(leaf, Encoder):
-                leaf.observe(part)
+            assert isinstance(leaf, Encoder | ImageEncoder)
+            leaf.observe(part)
 
     def forward(self, obs: Tree) -> Tensor:
         """A tree of [..., *shape] -> [..., size]."""
@@ -94,7 +94,9 @@ def leaf_encoder(
 ) -> Encoder | ImageEncoder:
     """The encoder of one array: convolutional for an image that `image` has layers for."""
     kind = image_net(spec, image)
-    return ImageEncoder(spec, kind, half=half, generator=generator) if kind else Encoder(spec, normalise=normalise)
+    if kind:
+        return ImageEncoder(spec, kind, half=half, generator=generator, normalise=normalise)
+    return Encoder(spec, normalise=normalise)
 
 
 def make_encoder(

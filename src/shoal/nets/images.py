@@ -13,6 +13,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
+from shoal.nets.normaliser import MOST_IMAGES, PixelNormaliser
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -53,20 +54,25 @@ def channels_last(shape: tuple[int, ...]) -> bool:
 
 
 class ImageEncoder(nn.Module):
-    """uint8 pixels [..., C, H, W] or [..., H, W, C] -> features [..., size], scaled by 1/255 in the first layer.
+    """uint8 pixels [..., C, H, W] or [..., H, W, C] -> features [..., size], normalised or scaled by 1/255.
 
     The dense layer takes what the convolutions give in the order H, W, C.
     """
 
-    normaliser = None
+    def __init__(
+        self, spec: Spec, kind: str, *, half: bool, generator: torch.Generator, normalise: bool = False
+    ) -> None:
+        """`kind`: nature, nips or impala. `half`: computes in bfloat16; weights and features stay float32.
 
-    def __init__(self, spec: Spec, kind: str, *, half: bool, generator: torch.Generator) -> None:
-        """`kind`: nature, nips or impala. `half`: computes in bfloat16; weights and features stay float32."""
+        `normalise` adds a PixelNormaliser.
+        """
         super().__init__()
         self.shape, self.halved, self.size = spec.observation.single.shape, half, FEATURES[kind]
         self.last = channels_last(self.shape)
         self._frozen: list[Any] = []
         height, width, colours = self.shape if self.last else (*self.shape[1:], self.shape[0])
+        self.normaliser = PixelNormaliser((height, width, colours)) if normalise else None
+        self._scale = 1.0 if normalise else 1 / 255
         if kind == "impala":
             inside = [Section(fan_in, out, generator) for fan_in, out in pairwise(SECTIONS)]
             self.first: Any = convolution(colours, SECTIONS[0], 3, 1, generator, padding=1)
@@ -89,20 +95,30 @@ class ImageEncoder(nn.Module):
         """[..., *shape] -> [..., size]."""
         lead = obs.shape[: obs.dim() - 3]
         kind = torch.bfloat16 if self.halved else self.dense.weight.dtype
-        pixels = obs.reshape(-1, *self.shape)
-        # Colours last is what convolutions are fastest in. Made of bytes, plane by plane: torch's own change of layout
-        # is four times slower. 0 to 255 are exact in bfloat16.
-        pixels = pixels if self.last else torch.stack(pixels.unbind(1), dim=-1)
-        pixels = pixels.to(kind).permute(0, 3, 1, 2)
+        pixels = self._colours_last(obs.reshape(-1, *self.shape))
+        pixels = pixels if self.normaliser is None else self.normaliser(pixels)
+        pixels = pixels.to(kind).permute(0, 3, 1, 2)  # without a normaliser 0 to 255, which are exact in bfloat16
         if self._frozen and not torch.is_grad_enabled():
             first, rest, dense = self._frozen
             seen = F.conv2d(pixels, first.weight, first.bias, first.stride, first.padding)
             return F.relu(dense(_flat(rest(seen))).float()).reshape(*lead, self.size)
         first = self.first
         with torch.autocast(obs.device.type, dtype=torch.bfloat16, enabled=self.halved):
-            seen = F.conv2d(pixels, first.weight * (1 / 255), first.bias, first.stride, first.padding)
+            seen = F.conv2d(pixels, first.weight * self._scale, first.bias, first.stride, first.padding)
             features = self.dense(_flat(self.rest(seen)))
         return F.relu(features.float()).reshape(*lead, self.size)
+
+    def observe(self, obs: Tensor) -> None:
+        """Merges observations [N, *shape], up to 256 evenly spaced ones, into the normaliser's statistics."""
+        if self.normaliser is not None and len(obs):
+            self.normaliser.merge(self._colours_last(obs[:: -(-len(obs) // MOST_IMAGES)]))
+
+    def _colours_last(self, pixels: Tensor) -> Tensor:
+        """[N, *shape] -> [N, H, W, C], what convolutions are fastest in.
+
+        Made of bytes, plane by plane: torch's own change of layout is four times slower.
+        """
+        return pixels if self.last else torch.stack(pixels.unbind(1), dim=-1)
 
     @torch.no_grad()
     def freeze(self) -> None:
@@ -116,7 +132,7 @@ class ImageEncoder(nn.Module):
         for mine, theirs in zip(self._frozen, parts, strict=True):
             for half, weight in zip(mine.parameters(), theirs.parameters(), strict=True):
                 half.copy_(weight)
-        self._frozen[0].weight.copy_(self.first.weight * (1 / 255))
+        self._frozen[0].weight.copy_(self.first.weight * self._scale)
 
 
 class Residual(nn.Module):

@@ -6,6 +6,19 @@ import torch
 from torch import Tensor, nn
 
 CLIP = 10.0
+PIXEL_CLIP = 5.0
+MOST_IMAGES = 256
+"""Images of one rollout that statistics are made of."""
+
+
+def merge_moments(layer: Normaliser | PixelNormaliser, mean: Tensor, m2: Tensor, number: float) -> None:
+    """Adds a batch's mean and sum of squared deviations to a layer's (Chan et al. 1979)."""
+    before, count = float(layer.count), float(layer.count) + number
+    delta = mean - layer.total_mean
+    layer.total_m2 += m2 + delta.square() * (before * number / count)
+    layer.total_mean += delta * (number / count)
+    layer.count.fill_(count)
+    layer.mean.copy_(layer.total_mean)
 
 
 class Normaliser(nn.Module):
@@ -39,10 +52,43 @@ class Normaliser(nn.Module):
         batch = x.reshape(-1, self.mean.shape[0]).double()
         if not len(batch):
             return
-        mean, number = batch.mean(0), float(len(batch))
-        delta, count = mean - self.total_mean, float(self.count) + number
-        self.total_m2 += (batch - mean).square().sum(0) + delta.square() * (float(self.count) * number / count)
-        self.total_mean += delta * (number / count)
-        self.count.fill_(count)
-        self.mean.copy_(self.total_mean)
-        self.inv_std.copy_((self.total_m2 / count + 1e-8).rsqrt())
+        mean = batch.mean(0)
+        merge_moments(self, mean, (batch - mean).square().sum(0), float(len(batch)))
+        self.inv_std.copy_((self.total_m2 / self.count + 1e-8).rsqrt())
+
+
+class PixelNormaliser(nn.Module):
+    """(pixel - mean) / sqrt(var + 1), clipped to +-5, a mean and a variance for each place of the image.
+
+    Where little moves, most of an image is the same in all observations: without it a network sees that first (Burda et
+    al. 2018, arXiv 1810.12894, section 2.4). Statistics are over up to 256 observations of each rollout.
+    """
+
+    mean: Tensor
+    inv_std: Tensor
+    count: Tensor
+    total_mean: Tensor
+    total_m2: Tensor
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        """`shape`: of an image as it is given to `forward`."""
+        super().__init__()
+        self.register_buffer("mean", torch.full(shape, 127.5))
+        self.register_buffer("inv_std", torch.full(shape, 1 / 64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("total_mean", torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("total_m2", torch.zeros(shape, dtype=torch.float64))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """uint8 [N, *shape] -> float32 of the same shape."""
+        return pixels.float().sub_(self.mean).mul_(self.inv_std).clamp_(-PIXEL_CLIP, PIXEL_CLIP)
+
+    @torch.no_grad()
+    def merge(self, pixels: Tensor) -> None:
+        """Adds images uint8 [N, *shape], N at most MOST_IMAGES; the next version uses them."""
+        chosen = pixels.float()
+        # Sums of 256 squares of 255 are still whole in float32, so no order of adding changes them.
+        number, total = float(len(chosen)), chosen.sum(0).double()
+        mean, squares = total / number, chosen.square_().sum(0).double()
+        merge_moments(self, mean, squares - total * mean, number)
+        self.inv_std.copy_((self.total_m2 / self.count + 1).rsqrt())
