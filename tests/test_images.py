@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from shoal.algos.presets import preset
 from shoal.nets.encoder import TreeEncoder
+from shoal.nets.images import ImageEncoder
 from shoal.nets.policy import ImagePolicy, MlpPolicy, Network, make_policy
 from shoal.nets.shards import Shards
 from shoal.nets.weights import Snapshot, pack
@@ -77,11 +78,43 @@ def test_weights_come_from_the_seed_alone() -> None:
     assert all(a.equal(b) for a, b in zip(one.parameters(), made("impala").parameters(), strict=True))
 
 
+def encoder_that_normalises(*shape: int) -> ImageEncoder:
+    policy: Any = make_policy(image_spec(*shape), Network(normalise_obs=True), 1)
+    assert isinstance(policy.encoder, ImageEncoder)
+    return policy.encoder
+
+
 def test_colours_may_stand_last() -> None:
     """The same pixels and weights in either order."""
     firsts, lasts = (make_policy(image_spec(*shape), Network(), 1) for shape in ((3, 40, 48), (40, 48, 3)))
     pixels = torch.randint(0, 256, (2, 3, 40, 48), dtype=torch.uint8)
     assert torch.allclose(act(firsts, pixels)[0], act(lasts, pixels.permute(0, 2, 3, 1))[0], atol=1e-6)
+
+
+def test_images_are_normalised_place_by_place() -> None:
+    """Against NumPy, in both orders of the axes; statistics are merged, the same for any number of threads."""
+    rng = np.random.default_rng(0)
+    seen = [rng.integers(0, 256, (n, 3, 40, 48), np.uint8) for n in (300, 7)]
+    for images in seen:
+        images[:, :, :20] = 90
+    used = np.concatenate([seen[0][::2], seen[1]]).astype(float)
+    firsts, lasts = (encoder_that_normalises(*shape) for shape in ((3, 40, 48), (40, 48, 3)))
+    before = torch.get_num_threads()
+    for threads, encoder, axes in ((1, firsts, (0, 1, 2, 3)), (2, lasts, (0, 2, 3, 1))):
+        torch.set_num_threads(threads)
+        encoder.observe(torch.zeros(0, *encoder.shape, dtype=torch.uint8))
+        for images in seen:
+            encoder.observe(torch.from_numpy(images.transpose(axes)))
+    torch.set_num_threads(before)
+    layer, other = firsts.normaliser, lasts.normaliser
+    assert layer is not None
+    assert other is not None
+    assert layer.mean.equal(other.mean)
+    assert layer.inv_std.equal(other.inv_std)
+    expected = ((seen[1] - used.mean(0)) / np.sqrt(used.var(0) + 1)).clip(-5, 5).transpose(0, 2, 3, 1)
+    made_here = layer(torch.from_numpy(seen[1].transpose(0, 2, 3, 1)))
+    assert np.abs(made_here.numpy() - expected).max() < 1e-5
+    assert np.abs(made_here.numpy()[:, :20]).max() == 0  # what never changes is not seen
 
 
 def test_auto_flattens_small_images_and_flat_all() -> None:
