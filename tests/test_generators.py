@@ -76,3 +76,38 @@ def test_gather_refuses_targets_that_do_not_fit() -> None:
         _native.gather(good, [1.0, 2.0], np.zeros((1, 3), np.float32), reward)
     with pytest.raises(TypeError, match="obs must be a contiguous, writable array"):
         _native.gather(good, [1.0], np.zeros((1, 6), np.float32)[:, ::2], reward)
+
+
+LOW, HIGH = np.float32([-1, 0]), np.float32([1, np.inf])
+GIVEN = np.float32([[0, 5], [-1, 0], [1, np.inf]])
+
+
+def test_copy_within_takes_what_lies_within() -> None:
+    out = np.zeros((3, 2), np.float32)
+    assert _native.copy_within(GIVEN, out, LOW, HIGH)
+    assert np.array_equal(out, GIVEN)
+    number = np.zeros(2, np.int64)
+    assert _native.copy_within(np.array([3, 4]), number, np.array(3), np.array(4))
+    assert number.tolist() == [3, 4]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        GIVEN.tolist(),
+        GIVEN.astype(np.float64),
+        GIVEN[:2],
+        np.asfortranarray(GIVEN),
+        GIVEN - np.float32(0.1),
+        np.full((3, 2), np.nan, np.float32),
+    ],
+)
+def test_copy_within_leaves_the_rest_to_python(given: Any) -> None:
+    out = np.full((3, 2), 7, np.float32)
+    assert not _native.copy_within(given, out, LOW, HIGH)
+    assert (out == 7).all()
+
+
+def test_copy_within_refuses_bounds_that_do_not_fit() -> None:
+    with pytest.raises(TypeError, match="low and high"):
+        _native.copy_within(GIVEN, np.zeros((3, 2), np.float32), LOW[:1], HIGH)

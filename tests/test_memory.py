@@ -10,6 +10,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from shoal import _native
 from shoal.memory.slab import BOOLS, FLOATS, Slab
 from shoal.types import ALIGNMENT, Spec, Steps
 
@@ -137,3 +138,28 @@ def test_a_pinned_slab_is_copied_to_the_device() -> None:
     torch.cuda.synchronize()
     assert steps.reward.is_cuda
     assert steps.reward.cpu().tolist() == slab.reward.tolist()
+
+
+def test_signals_wait_for_the_first_whole_group() -> None:
+    """Two workers, three tasks in groups of two and one; each is answered by this same process."""
+    block = np.zeros(_native.Signals.bytes(2) + ALIGNMENT, np.uint8)
+    start = -block.ctypes.data % ALIGNMENT
+    signals = _native.Signals(block[start : start + _native.Signals.bytes(2)], 2)
+    assert signals.post(1, [0, 1, 1], [0, 0, 2], [2, 2, 4]) == [1, 1, 2]
+    waiting: Any = ([0, 1, 1], [1, 1, 2], [2, 3], 0.0, 0.01)
+    assert signals.wait(*waiting) == -1
+    assert signals.take(1, 0, 0.0, 0.01) == (1, 0, 2)
+    signals.answer(1, 1, failed=False)
+    assert signals.take(1, 1, 0.0, 0.01) == (1, 2, 4)
+    assert signals.wait(*waiting) == -1
+    signals.answer(1, 2, failed=True)
+    assert signals.wait(*waiting) == 1
+    signals.answer(0, 1, failed=False)
+    assert signals.wait(*waiting) == 0
+    assert [signals.failed(1, task) for task in (1, 2)] == [False, True]
+    assert signals.take(0, 1, 0.0, 0.01) == (0, 0, 0)
+    assert [signals.post(1, [0], [0], [2]) for _ in range(2)] == [[2], [3]]
+    with pytest.raises(RuntimeError, match="two tasks under way"):
+        signals.post(1, [0], [0], [2])
+    with pytest.raises(ValueError, match="groups that end with the last"):
+        signals.wait([0], [1], [2], 0.0, 0.01)
