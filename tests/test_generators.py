@@ -78,8 +78,8 @@ def test_gather_refuses_targets_that_do_not_fit() -> None:
         _native.gather(good, [1.0], np.zeros((1, 6), np.float32)[:, ::2], reward)
 
 
-LOW, HIGH = np.float32([-1, 0]), np.float32([1, np.inf])
-GIVEN = np.float32([[0, 5], [-1, 0], [1, np.inf]])
+LOW, HIGH = np.array([-1, 0], np.float32), np.array([1, np.inf], np.float32)
+GIVEN = np.array([[0, 5], [-1, 0], [1, np.inf]], np.float32)
 
 
 def test_copy_within_takes_what_lies_within() -> None:
