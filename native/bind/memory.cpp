@@ -63,11 +63,13 @@ class BoundSignals {
     if (workers.size() != firsts.size() || workers.size() != lasts.size()) {
       throw std::invalid_argument("post needs one first and one last row a worker");
     }
-    Numbers tasks(workers.size());
+    std::vector<Task> tasks(workers.size());
     for (std::size_t i = 0; i < workers.size(); ++i) {
-      tasks[i] = signals_.post(workers[i], {op, firsts[i], lasts[i]});
+      tasks[i] = {op, firsts[i], lasts[i]};
     }
-    return tasks;
+    Numbers numbers(workers.size());
+    signals_.post(workers, tasks, numbers);
+    return numbers;
   }
 
   std::int64_t wait(const Numbers& workers, const Numbers& tasks, const Numbers& ends, double spin_s,

@@ -30,13 +30,17 @@ namespace shoal {
 using SharedWord = std::atomic<std::uint32_t>;
 static_assert(SharedWord::is_always_lock_free && sizeof(SharedWord) == 4);
 
-/// Sleeps until another process wakes `word`, a signal arrives or the time is over; not at all unless word == seen.
-/// std::atomic::wait would not do: it wakes threads of its own process only.
-inline bool sleep_on(SharedWord& word, std::uint32_t seen, std::chrono::nanoseconds time) noexcept {
+/// Sleeps until another process wakes one of `bits` of `word`, a signal arrives or the time is over; not at all unless
+/// word == seen. std::atomic::wait would not do: it wakes threads of its own process only.
+inline bool sleep_on(SharedWord& word, std::uint32_t seen, std::chrono::nanoseconds time,
+                     std::uint32_t bits = ~0U) noexcept {
 #if defined(__linux__)
-  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(time);
-  const timespec limit{static_cast<std::time_t>(seconds.count()), static_cast<long>((time - seconds).count())};
-  return syscall(SYS_futex, &word, FUTEX_WAIT, seen, &limit, nullptr, 0) == 0 || errno != EINTR;
+  timespec until{};
+  clock_gettime(CLOCK_MONOTONIC, &until);
+  const auto end = std::chrono::seconds(until.tv_sec) + std::chrono::nanoseconds(until.tv_nsec) + time;
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(end);
+  until = {static_cast<std::time_t>(seconds.count()), static_cast<long>((end - seconds).count())};
+  return syscall(SYS_futex, &word, FUTEX_WAIT_BITSET, seen, &until, nullptr, bits) == 0 || errno != EINTR;
 #else
   if (word.load() == seen) {
     std::this_thread::sleep_for(std::min(time, std::chrono::nanoseconds(std::chrono::microseconds(50))));
@@ -45,9 +49,10 @@ inline bool sleep_on(SharedWord& word, std::uint32_t seen, std::chrono::nanoseco
 #endif
 }
 
-inline void wake(SharedWord& word) noexcept {
+/// Wakes all who sleep on one of `bits` of `word`, in one call of the kernel.
+inline void wake(SharedWord& word, std::uint32_t bits = ~0U) noexcept {
 #if defined(__linux__)
-  syscall(SYS_futex, &word, FUTEX_WAKE, 1, nullptr, nullptr, 0);
+  syscall(SYS_futex, &word, FUTEX_WAKE_BITSET, std::numeric_limits<int>::max(), nullptr, nullptr, bits);
 #else
   static_cast<void>(word);
 #endif
@@ -88,19 +93,29 @@ class Signals {
     d.answered.store(0);
   }
 
-  /// Parent: hands over a task; returns its number.
-  std::uint32_t post(std::size_t worker, Task task) {
-    Desk& d = desk(worker);
-    const std::uint32_t number = d.posted.load(std::memory_order_relaxed) + 1;
-    if (number - d.answered.load() > depth) {
-      throw std::runtime_error("worker " + std::to_string(worker) + " has two tasks under way");
+  /// Parent: hands tasks[i] to workers[i] and writes their numbers.
+  ///
+  /// All are posted before any worker is woken, and all are woken at once: one that wakes on the parent's own core takes
+  /// it from the parent, and the others would wait until its task is done.
+  void post(std::span<const std::uint32_t> workers, std::span<const Task> tasks, std::span<std::uint32_t> numbers) {
+    for (std::size_t i = 0; i < workers.size(); ++i) {
+      Desk& d = desk(workers[i]);
+      const std::uint32_t number = d.posted.load(std::memory_order_relaxed) + 1;
+      if (number - d.answered.load() > depth) {
+        throw std::runtime_error("worker " + std::to_string(workers[i]) + " has two tasks under way");
+      }
+      d.tasks[number % depth] = tasks[i];
+      d.posted.store(number);
+      numbers[i] = number;
     }
-    d.tasks[number % depth] = task;
-    d.posted.store(number);
-    if (d.asleep.load() != 0) {
-      wake(d.posted);
+    bell_->called.fetch_add(1);
+    std::uint32_t asleep = 0;
+    for (const std::uint32_t worker : workers) {
+      asleep |= desk(worker).asleep.load() != 0 ? bit(worker) : 0;
     }
-    return number;
+    if (asleep != 0) {
+      wake(bell_->called, asleep);
+    }
   }
 
   /// Parent: the number of the last task that the worker has answered.
@@ -157,7 +172,10 @@ class Signals {
     }
     if (d.posted.load() == done) {
       d.asleep.store(1);
-      sleep_on(d.posted, done, time);
+      const std::uint32_t called = bell_->called.load();
+      if (d.posted.load() == done) {
+        sleep_on(bell_->called, called, time, bit(worker));
+      }
       d.asleep.store(0);
     }
     return d.posted.load() == done ? Task{} : d.tasks[(done + 1) % depth];
@@ -179,6 +197,7 @@ class Signals {
     SharedWord rung;     ///< counts answers
     SharedWord wake_at;  ///< the count from which on the parent wants to be woken
     SharedWord asleep;
+    alignas(64) SharedWord called;  ///< counts posts; the workers sleep on it
   };
   struct alignas(64) Desk {
     SharedWord posted;
@@ -187,6 +206,8 @@ class Signals {
     alignas(64) SharedWord answered;
     std::array<std::uint32_t, depth> failed;
   };
+
+  [[nodiscard]] static std::uint32_t bit(std::size_t worker) { return std::uint32_t{1} << (worker % 32); }
 
   [[nodiscard]] Desk& desk(std::size_t worker) {
     if (worker >= desks_.size()) {
