@@ -145,7 +145,8 @@ def test_signals_wait_for_the_first_whole_group() -> None:
     block = np.zeros(_native.Signals.bytes(2) + ALIGNMENT, np.uint8)
     start = -block.ctypes.data % ALIGNMENT
     signals = _native.Signals(block[start : start + _native.Signals.bytes(2)], 2)
-    assert signals.post(1, [0, 1, 1], [0, 0, 2], [2, 2, 4]) == [1, 1, 2]
+    assert signals.post(1, [0, 1], [0, 0], [2, 2]) == [1, 1]
+    assert signals.post(1, [1], [2], [4]) == [2]
     waiting: Any = ([0, 1, 1], [1, 1, 2], [2, 3], 0.0, 0.01)
     assert signals.wait(*waiting) == -1
     assert signals.take(1, 0, 0.0, 0.01) == (1, 0, 2)
@@ -160,6 +161,7 @@ def test_signals_wait_for_the_first_whole_group() -> None:
     assert signals.take(0, 1, 0.0, 0.01) == (0, 0, 0)
     assert [signals.post(1, [0], [0], [2]) for _ in range(2)] == [[2], [3]]
     with pytest.raises(RuntimeError, match="two tasks under way"):
-        signals.post(1, [0], [0], [2])
+        signals.post(1, [1, 0], [0, 0], [2, 2])
+    assert signals.take(1, 2, 0.0, 0.01) == (0, 0, 0), "nobody is posted where one is refused"
     with pytest.raises(ValueError, match="groups that end with the last"):
         signals.wait([0], [1], [2], 0.0, 0.01)

@@ -93,20 +93,22 @@ class Signals {
     d.answered.store(0);
   }
 
-  /// Parent: hands tasks[i] to workers[i] and writes their numbers.
+  /// Parent: hands tasks[i] to workers[i], no worker twice, and writes their numbers.
   ///
   /// All are posted before any worker is woken, and all are woken at once: one that wakes on the parent's own core takes
   /// it from the parent, and the others would wait until its task is done.
   void post(std::span<const std::uint32_t> workers, std::span<const Task> tasks, std::span<std::uint32_t> numbers) {
     for (std::size_t i = 0; i < workers.size(); ++i) {
       Desk& d = desk(workers[i]);
-      const std::uint32_t number = d.posted.load(std::memory_order_relaxed) + 1;
-      if (number - d.answered.load() > depth) {
+      numbers[i] = d.posted.load(std::memory_order_relaxed) + 1;
+      if (numbers[i] - d.answered.load() > depth) {
         throw std::runtime_error("worker " + std::to_string(workers[i]) + " has two tasks under way");
       }
-      d.tasks[number % depth] = tasks[i];
-      d.posted.store(number);
-      numbers[i] = number;
+    }
+    for (std::size_t i = 0; i < workers.size(); ++i) {
+      Desk& d = desk(workers[i]);
+      d.tasks[numbers[i] % depth] = tasks[i];
+      d.posted.store(numbers[i]);
     }
     bell_->called.fetch_add(1);
     std::uint32_t asleep = 0;
