@@ -1,6 +1,7 @@
 """Self-play, measured: noughts and crosses learnt against past versions, then played against others.
 
-python -m benchmarks.self_play           five seeds, appended to benchmarks/results/self_play.jsonl
+python -m benchmarks.self_play           five seeds, appended to benchmarks/results/self_play.jsonl as each ends
+python -m benchmarks.self_play --seeds 0 1
 
 The bar, set before any training: on each of seeds 0 to 4 the greedy policy wins at least 90 % of 1,000 games against a
 player at random, half of them in each seat (a perfect player who moves second wins about 90 %), and loses none of 1,000
@@ -9,6 +10,7 @@ against a player who chooses among the perfect moves at random.
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import tempfile
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 
 RESULT = Path(__file__).parent / "results" / "self_play.jsonl"
 ENV = "shoal.envs.noughts:Noughts"
-SEEDS = range(5)
 GAMES = 1000
 WINS, LOSSES = 0.9, 0
 
@@ -118,9 +119,11 @@ def measure(seed: int, **settings: Any) -> dict[str, Any]:
 
 def main() -> None:
     """Trains and plays every seed with the preset."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="*", default=list(range(5)))
     bar = {"won_against_random": WINS, "lost_against_perfect": LOSSES, "games": GAMES}
     about = {"env": ENV, "bar": bar, "machine": machine.describe(), "versions": machine.versions()}
-    for seed in SEEDS:
+    for seed in parser.parse_args().seeds:
         row = measure(seed)
         print({key: value for key, value in row.items() if key != "curve"}, flush=True)
         with RESULT.open("a", encoding="utf-8") as file:

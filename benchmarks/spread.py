@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 RESULT = Path(__file__).parent / "results" / "spread.jsonl"
 ENV = "mpe2.simple_spread_v3:parallel_env"
-GAMES, BAR = 100, 0.5
+GAMES, BAR = 100, 0.6
 PUSHES = np.array([[0, 0], [-1, 0], [1, 0], [0, -1], [0, 1]])
 """Where each of the five actions pushes."""
 GLIDE = 0.3

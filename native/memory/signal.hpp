@@ -95,8 +95,8 @@ class Signals {
 
   /// Parent: hands tasks[i] to workers[i], no worker twice, and writes their numbers.
   ///
-  /// All are posted before any worker is woken, and all are woken at once: one that wakes on the parent's own core takes
-  /// it from the parent, and the others would wait until its task is done.
+  /// All are posted before any worker is woken, and all are woken at once: one that wakes on the parent's own core
+  /// takes it from the parent, and the others would wait until its task is done.
   void post(std::span<const std::uint32_t> workers, std::span<const Task> tasks, std::span<std::uint32_t> numbers) {
     for (std::size_t i = 0; i < workers.size(); ++i) {
       Desk& d = desk(workers[i]);

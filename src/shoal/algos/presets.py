@@ -80,10 +80,11 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "num_minibatches": 4,
             "update_epochs": 10,
             "learning_rate": 1e-3,
+            "anneal": "linear",
             "gamma": 0.95,
             "ent_coef": 0.01,
             "reward_scale": 0.1,
-            "total_timesteps": 450_000,
+            "total_timesteps": 900_000,
             "network": {"hidden": [128, 128]},
         },
         "shoal.envs.noughts:Noughts": {
