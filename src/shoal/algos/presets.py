@@ -99,7 +99,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "ent_coef": 0.1,
             "total_timesteps": 800_000,
             "network": {"hidden": [128, 128], "activation": "relu"},
-            "self_play": {"every": 5, "pool": 40, "latest": 0.2, "opponents": 4},
+            "self_play": {"every": 5, "pool": 8, "latest": 0.7, "opponents": 4},
         },
         "ALE/Pong-v5": {
             "num_envs": 8,
