@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.1
 SPIN_S = 100e-6
+WORKER_SPIN_S = 1e-3
+"""A worker offers its core to everybody else while it spins, which costs them nothing that could be measured; to wake
+a core that has gone to sleep costs more."""
 _STEP = int(Op.STEP)
 POLICIES = ("raise", "restart", "drop")
 
@@ -110,7 +113,7 @@ class Crew:
         # Nobody spins on a core that another one needs; a worker gives its core away while it spins.
         self._spin_s = SPIN_S if count < len(_cores()) else 0.0
         self._plan = plan | {"factory": pack(factory)}
-        self._plan |= {"spin_s": SPIN_S if count <= len(_cores()) else 0.0}
+        self._plan |= {"spin_s": WORKER_SPIN_S if count <= len(_cores()) else 0.0}
         self._sizes = {"num_rows": num_rows, "num_workers": count}
         self._posted = [0] * count
         self._next_look = 0.0
