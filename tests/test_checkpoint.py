@@ -206,6 +206,15 @@ def test_refuses_another_run(tmp_path: Path, name: str, other: str) -> None:
         load(tmp_path, kind=KIND | {name: other})
 
 
+def test_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint of another version is whole, and still no policy of this one."""
+    with monkeypatch.context() as older:
+        older.setattr(checkpoint, "FORMAT", 1)
+        write(tmp_path, 1, 1.0)
+    with pytest.raises(ConfigError, match="has the format 1, but this version of shoal reads 2; train again"):
+        load(tmp_path)
+
+
 def test_keep_last_and_best(tmp_path: Path) -> None:
     """Pruning keeps the newest rolling ones and the best, and deletes the tensors of the others."""
     for updates in (8, 9, 10, 11, 12):

@@ -97,7 +97,7 @@ def test_images_are_normalised_place_by_place() -> None:
     seen = [rng.integers(0, 256, (n, 3, 40, 48), np.uint8) for n in (300, 7)]
     for images in seen:
         images[:, :, :20] = 90
-    used = np.concatenate([seen[0][::2], seen[1]]).astype(float)
+    used = np.concatenate([seen[0][np.arange(251) * 300 // 251], seen[1]]).astype(float)
     firsts, lasts = (encoder_that_normalises(*shape) for shape in ((3, 40, 48), (40, 48, 3)))
     before = torch.get_num_threads()
     for threads, encoder, axes in ((1, firsts, (0, 1, 2, 3)), (2, lasts, (0, 2, 3, 1))):
@@ -115,6 +115,16 @@ def test_images_are_normalised_place_by_place() -> None:
     made_here = layer(torch.from_numpy(seen[1].transpose(0, 2, 3, 1)))
     assert np.abs(made_here.numpy() - expected).max() < 1e-5
     assert np.abs(made_here.numpy()[:, :20]).max() == 0  # what never changes is not seen
+
+
+@pytest.mark.parametrize("rows", [2, 8, 16, 48])
+def test_statistics_are_of_every_row(rows: int) -> None:
+    """Rows take turns in what `observe` gets; each shows another grey, and the mean is that of all."""
+    encoder = encoder_that_normalises(1, 40, 40)
+    greys = torch.arange(rows, dtype=torch.uint8) * 5
+    encoder.observe(greys.repeat(2048 // rows)[:, None, None, None].expand(-1, 1, 40, 40))
+    assert encoder.normaliser is not None
+    assert abs(float(encoder.normaliser.mean[0, 0, 0]) - greys.double().mean()) < 2
 
 
 def test_auto_flattens_small_images_and_flat_all() -> None:

@@ -33,7 +33,7 @@ static_assert(SharedWord::is_always_lock_free && sizeof(SharedWord) == 4);
 /// Sleeps until another process wakes one of `bits` of `word`, a signal arrives or the time is over; not at all unless
 /// word == seen. std::atomic::wait would not do: it wakes threads of its own process only.
 inline bool sleep_on(SharedWord& word, std::uint32_t seen, std::chrono::nanoseconds time,
-                     std::uint32_t bits = ~0U) noexcept {
+                     [[maybe_unused]] std::uint32_t bits = ~0U) noexcept {
 #if defined(__linux__)
   timespec until{};
   clock_gettime(CLOCK_MONOTONIC, &until);
@@ -50,7 +50,7 @@ inline bool sleep_on(SharedWord& word, std::uint32_t seen, std::chrono::nanoseco
 }
 
 /// Wakes all who sleep on one of `bits` of `word`, in one call of the kernel.
-inline void wake(SharedWord& word, std::uint32_t bits = ~0U) noexcept {
+inline void wake(SharedWord& word, [[maybe_unused]] std::uint32_t bits = ~0U) noexcept {
 #if defined(__linux__)
   syscall(SYS_futex, &word, FUTEX_WAKE_BITSET, std::numeric_limits<int>::max(), nullptr, nullptr, bits);
 #else

@@ -148,7 +148,6 @@ class AtariRows:
         obs, reward, terminated, truncated, info = self.env.step(action)
         over, lost = terminated | truncated, self._lives.lost(info["lives"])
         if over.any():
-            self._lives.begin(info["lives"])
             self._lengths[over] = 0
             self._games[over] += 1
         return Stepped(

@@ -47,12 +47,12 @@ class Library(Protocol):
     def reset(self, seeds: Sequence[int | None], rows: Bools) -> Tree:
         """Begins episodes in `rows`, seeded or (None) from their own generators; observations [B, ...] of all rows.
 
-        ConfigError where the library cannot begin just these.
+        They stay as they are until the next call. ConfigError where the library cannot begin just these.
         """
         ...
 
     def step(self, action: Tree) -> Stepped:
-        """One step of all rows with actions that the space holds."""
+        """One step of all rows with actions that the space holds; its observations stay until the next call."""
         ...
 
     def state(self) -> dict[str, Any]:
@@ -242,7 +242,7 @@ class BatchedEnv:
                     f"{self.spec.env_id}: the library returned observations{leaf.name} of shape {seen.shape} and type "
                     f"{seen.dtype}, but its space says {shape} and {leaf.dtype}"
                 )
-            own.append(np.ascontiguousarray(seen, leaf.dtype))
+            own.append(np.require(seen, leaf.dtype, ["C", "W"]))
         self.out.put_obs(layout.tree(own))
 
     def _check_finite(self) -> None:

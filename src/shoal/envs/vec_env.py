@@ -135,7 +135,7 @@ class InFlight:
 
 
 class Outputs:
-    """The arrays [B, ...] that a backend writes its rows to, handed over as views."""
+    """The arrays [B, ...] that a backend writes its rows to (or puts there), handed over as views."""
 
     def __init__(self, spec: Spec, num_rows: int) -> None:
         """Zeroed arrays of `num_rows`; declared info values are NaN until an episode ends."""

@@ -57,7 +57,7 @@ def make_vec(
         env_kwargs: keywords of the environment's constructor, or parameters of the native one; a distribution has
             every episode draw that parameter.
         shaping: frame stack, sticky actions, the reward's scale and clip, another time limit.
-        copy: whether arrays are copies; else they are views that the next step overwrites.
+        copy: whether arrays are copies; else they are views that the next step may overwrite.
 
     Raises:
         ConfigError: an unknown id, backend, mode or keyword, or a setting that cannot work.

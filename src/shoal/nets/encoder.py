@@ -40,6 +40,7 @@ class Encoder(nn.Module):
         self.image = isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(self.shape) >= 2
         self.size = sum(self.nvec) if self.nvec else int(np.prod(self.shape))
         self.normaliser = Normaliser(self.size) if normalise and isinstance(space, spaces.Box) else None
+        self.normalises = self.normaliser is not None
 
     def flatten(self, obs: Tensor) -> Tensor:
         """[..., *shape] -> [..., size], not yet normalised."""
@@ -76,6 +77,7 @@ class TreeEncoder(nn.Module):
         self.leaves = nn.ModuleList(parts)
         self.normaliser: Normaliser | None = None  # each leaf has its own
         self.size = sum(part.size for part in parts)
+        self.normalises = any(part.normalises for part in parts)
 
     def observe(self, obs: Tree) -> None:
         """Merges observations, a tree of [N, *shape], into the normalisers' statistics."""

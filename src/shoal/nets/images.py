@@ -72,7 +72,7 @@ class ImageEncoder(nn.Module):
         self._frozen: list[Any] = []
         height, width, colours = self.shape if self.last else (*self.shape[1:], self.shape[0])
         self.normaliser = PixelNormaliser((height, width, colours)) if normalise else None
-        self._scale = 1.0 if normalise else 1 / 255
+        self.normalises, self._scale = normalise, 1.0 if normalise else 1 / 255
         if kind == "impala":
             inside = [Section(fan_in, out, generator) for fan_in, out in pairwise(SECTIONS)]
             self.first: Any = convolution(colours, SECTIONS[0], 3, 1, generator, padding=1)
@@ -109,9 +109,14 @@ class ImageEncoder(nn.Module):
         return F.relu(features.float()).reshape(*lead, self.size)
 
     def observe(self, obs: Tensor) -> None:
-        """Merges observations [N, *shape], up to 256 evenly spaced ones, into the normaliser's statistics."""
+        """Merges up to MOST_IMAGES of the observations [N, *shape] into the normaliser's statistics.
+
+        A prime number and no fixed stride: a rollout's rows take turns, and a stride would come upon the same ones.
+        """
         if self.normaliser is not None and len(obs):
-            self.normaliser.merge(self._colours_last(obs[:: -(-len(obs) // MOST_IMAGES)]))
+            count = min(len(obs), MOST_IMAGES)
+            chosen = torch.arange(count, device=obs.device) * len(obs) // count
+            self.normaliser.merge(self._colours_last(obs[chosen]))
 
     def _colours_last(self, pixels: Tensor) -> Tensor:
         """[N, *shape] -> [N, H, W, C], what convolutions are fastest in.

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 CLIP = 10.0
 PIXEL_CLIP = 5.0
-MOST_IMAGES = 256
+MOST_IMAGES = 251
 """Images of one rollout that statistics are made of."""
 
 
@@ -61,7 +61,7 @@ class PixelNormaliser(nn.Module):
     """(pixel - mean) / sqrt(var + 1), clipped to +-5, a mean and a variance for each place of the image.
 
     Where little moves, most of an image is the same in all observations: without it a network sees that first (Burda et
-    al. 2018, arXiv 1810.12894, section 2.4). Statistics are over up to 256 observations of each rollout.
+    al. 2018, arXiv 1810.12894, section 2.4). Statistics are over up to 251 observations of each rollout.
     """
 
     mean: Tensor

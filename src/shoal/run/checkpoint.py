@@ -19,7 +19,8 @@ from shoal.types import ConfigError
 if TYPE_CHECKING:
     from pathlib import Path
 
-FORMAT = 1
+FORMAT = 2
+"""2: the layer after convolutions takes its input in the order H, W, C."""
 HELD = {
     "bool",
     "float16",
@@ -111,6 +112,11 @@ def load(folder: Path, *, kind: dict[str, str] | None = None, tag: str = "") -> 
         except (ValueError, KeyError, TypeError, OSError) as error:
             warnings.append(f"checkpoint {path.name} is damaged ({error}); using the one before")
             continue
+        if manifest["format"] != FORMAT:
+            raise ConfigError(
+                f"the checkpoint {path} has the format {manifest['format']}, but this version of shoal reads {FORMAT}; "
+                "train again, or use the version that wrote it"
+            )
         for name, expected in (kind or {}).items():
             if manifest["kind"].get(name) != expected:
                 raise ConfigError(
@@ -130,8 +136,6 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
     manifest = sealed["manifest"]
     if hashlib.sha256(json.dumps(manifest).encode()).hexdigest() != sealed["sha256"]:
         raise ValueError("the manifest's sha256 differs")
-    if manifest["format"] != FORMAT:
-        raise ValueError(f"format {manifest['format']}, expected {FORMAT}")
     data = path.with_name(f"{path.stem}-{manifest['sha256'][:8]}.safetensors").read_bytes()
     if len(data) != manifest["bytes"]:
         raise ValueError(f"the tensors have {len(data)} bytes, expected {manifest['bytes']}")

@@ -181,7 +181,8 @@ class Rollouts:
         for seat in self._seats:
             learner = policies[seat.role]
             inner = learner.module if isinstance(learner, PlainPolicy) else learner
-            observe = getattr(getattr(inner, "encoder", None), "observe", None)
+            encoder = getattr(inner, "encoder", None)
+            observe = getattr(encoder, "observe", None) if getattr(encoder, "normalises", True) else None
             if callable(observe) and learner.training and not self._published:
                 obs = map_tree(torch.from_numpy, select(seat.slab.obs, seat.slab.valid))
                 observe(map_tree(partial(torch.Tensor.to, device=self.acting.device), obs))
