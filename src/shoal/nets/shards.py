@@ -31,9 +31,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 def keep_pages() -> None:
     """Tells glibc to keep freed memory for the next minibatch: an eighth of an update was page faults."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda *_: 0)  # other C libraries have none
-    # An older glibc refuses more than 32 MiB; without the first, the second would make it worse.
-    if mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(M_MMAP_THRESHOLD, 1 << 25):
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    # An older glibc refuses more than 32 MiB; without the first, the second would make it worse. Others have none.
+    if mallopt and (mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(M_MMAP_THRESHOLD, 1 << 25)):
         mallopt(M_TRIM_THRESHOLD, 1 << 30)
 
 
