@@ -3,7 +3,8 @@
     python -m benchmarks.learn_pong_speed [--pairs N] [--steps N]
 
 Both sides: 8 environments x 128 steps, 4 minibatches of 256, 4 epochs, the same network and preprocessing, all cores.
-shoal's layers compute in bfloat16 where --precision says so (its preset for Atari), its weights are float32. The sides
+shoal's layers compute in bfloat16 where --precision says so (its preset for Atari), its weights are float32. The peer
+scales pixels by 1/255, so shoal does too; --normalise_obs measures its preset's normalised images instead. The sides
 alternate; what is claimed is the ratio of the medians. Writes benchmarks/results/pong_learn_speed.json. The peer runs
 in its own virtual environment (benchmarks/peers/setup_peers.py sb3).
 """
@@ -39,10 +40,10 @@ WARM_UP = 2048
 SETTINGS = {"num_envs": 8, "num_steps": 128, "num_minibatches": 4, "update_epochs": 4}
 
 
-def shoal_rate(steps: int, precision: str) -> float:
+def shoal_rate(steps: int, **network: Any) -> float:
     """Steps per second of a run after its first two updates: logging and checkpoints included."""
     settings: dict[str, Any] = preset("ppo", None, ENV_ID) | SETTINGS | {"total_timesteps": steps + WARM_UP}
-    settings["network"] = {**settings["network"], "precision": precision}
+    settings["network"] = {**settings["network"], **network}
     with tempfile.TemporaryDirectory() as folder:
         launch = Launch(ENV_ID, stop_at=math.inf, run_dir=folder)
         job = Job(launch, build(ppo.Config, settings), ENV_ID)
@@ -68,16 +69,17 @@ def sb3_rate(steps: int) -> float | None:
     return record["sps"]
 
 
-def measure(*, pairs: int, steps: int, precision: str) -> dict[str, Any]:
+def measure(*, pairs: int, steps: int, precision: str, normalise_obs: bool) -> dict[str, Any]:
     """Medians over alternating runs, and their ratio."""
     ours: list[float] = []
     theirs: list[float] = []
     for _ in range(pairs):
-        ours.append(shoal_rate(steps, precision))
+        ours.append(shoal_rate(steps, precision=precision, normalise_obs=normalise_obs))
         theirs.append(sb3_rate(steps) or math.nan)
         print(f"shoal {ours[-1]:.0f}, sb3 {theirs[-1]:.0f} steps/s", flush=True)
     mine, other = statistics.median(ours), statistics.median(theirs)
     runs = ", ".join(f"{a:.0f} and {b:.0f}" for a, b in zip(ours, theirs, strict=True))
+    images = "normalised" if normalise_obs else "scaled by 1/255"
     row = {
         "claim": "PPO on Pong, NatureCNN, 4 epochs",
         "ours": round(mine),
@@ -86,7 +88,7 @@ def measure(*, pairs: int, steps: int, precision: str) -> dict[str, Any]:
         "bar": BAR,
         "unit": "steps/s",
         "note": f"Stable-Baselines3; both 8 environments x 128 steps, minibatch 256, {cores()} threads; shoal's "
-        f"layers in {precision}; medians of {pairs} alternating runs of {steps:,} steps: {runs}",
+        f"layers in {precision}, images {images}; medians of {pairs} alternating runs of {steps:,} steps: {runs}",
     }
     return {
         "name": "pong_learn_speed",
@@ -102,6 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--steps", type=int, default=16_384)
+    parser.add_argument("--normalise_obs", action="store_true")
     parser.add_argument("--precision", choices=["bfloat16", "float32"], default="bfloat16")
     result = measure(**vars(parser.parse_args()))
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
