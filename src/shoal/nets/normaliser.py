@@ -87,7 +87,7 @@ class PixelNormaliser(nn.Module):
     def merge(self, pixels: Tensor) -> None:
         """Adds images uint8 [N, *shape], N at most MOST_IMAGES; the next version uses them."""
         chosen = pixels.float()
-        # Sums of 256 squares of 255 are still whole in float32, so no order of adding changes them.
+        # Sums of up to 256 squares of 255 are still whole in float32, so no order of adding changes them.
         number, total = float(len(chosen)), chosen.sum(0).double()
         mean, squares = total / number, chosen.square_().sum(0).double()
         merge_moments(self, mean, squares - total * mean, number)
