@@ -3,10 +3,10 @@
     python -m benchmarks.learn_pong_speed [--pairs N] [--steps N]
 
 Both sides: 8 environments x 128 steps, 4 minibatches of 256, 4 epochs, the same network and preprocessing, all cores.
-shoal's layers compute in bfloat16 where --precision says so (its preset for Atari), its weights are float32. The peer
-scales pixels by 1/255, so shoal does too; --normalise_obs measures its preset's normalised images instead. The sides
-alternate; what is claimed is the ratio of the medians. Writes benchmarks/results/pong_learn_speed.json. The peer runs
-in its own virtual environment (benchmarks/peers/setup_peers.py sb3).
+shoal runs its preset for Pong, which normalises images place by place, where the peer scales them by 1/255; its layers
+compute in bfloat16 unless --precision says float32, its weights are float32. The sides alternate; what is claimed is
+the ratio of the medians. Writes benchmarks/results/pong_learn_speed.json. The peer runs in its own virtual environment
+(benchmarks/peers/setup_peers.py sb3).
 """
 
 from __future__ import annotations
@@ -69,17 +69,16 @@ def sb3_rate(steps: int) -> float | None:
     return record["sps"]
 
 
-def measure(*, pairs: int, steps: int, precision: str, normalise_obs: bool) -> dict[str, Any]:
+def measure(*, pairs: int, steps: int, precision: str) -> dict[str, Any]:
     """Medians over alternating runs, and their ratio."""
     ours: list[float] = []
     theirs: list[float] = []
     for _ in range(pairs):
-        ours.append(shoal_rate(steps, precision=precision, normalise_obs=normalise_obs))
+        ours.append(shoal_rate(steps, precision=precision))
         theirs.append(sb3_rate(steps) or math.nan)
         print(f"shoal {ours[-1]:.0f}, sb3 {theirs[-1]:.0f} steps/s", flush=True)
     mine, other = statistics.median(ours), statistics.median(theirs)
     runs = ", ".join(f"{a:.0f} and {b:.0f}" for a, b in zip(ours, theirs, strict=True))
-    images = "normalised" if normalise_obs else "scaled by 1/255"
     row = {
         "claim": "PPO on Pong, NatureCNN, 4 epochs",
         "ours": round(mine),
@@ -88,7 +87,7 @@ def measure(*, pairs: int, steps: int, precision: str, normalise_obs: bool) -> d
         "bar": BAR,
         "unit": "steps/s",
         "note": f"Stable-Baselines3; both 8 environments x 128 steps, minibatch 256, {cores()} threads; shoal's "
-        f"layers in {precision}, images {images}; medians of {pairs} alternating runs of {steps:,} steps: {runs}",
+        f"layers in {precision}, images normalised; medians of {pairs} alternating runs of {steps:,} steps: {runs}",
     }
     return {
         "name": "pong_learn_speed",
@@ -104,7 +103,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--steps", type=int, default=16_384)
-    parser.add_argument("--normalise_obs", action="store_true")
     parser.add_argument("--precision", choices=["bfloat16", "float32"], default="bfloat16")
     result = measure(**vars(parser.parse_args()))
     RESULT.write_text(json.dumps(result, indent=1) + "\n")

@@ -137,7 +137,7 @@ def one_reward(made: list[Any]) -> list[Any]:
         (nan_observation, "row 1 at step 1 of its episode returned the observation"),
         (nan_reward, "row 0 at step 1 of its episode returned the reward nan"),
         (other_shape, r"observations of shape \(2, 1\) and type float32, but its space says \(2, 2\) and float32"),
-        (one_reward, r"rewards of shape \(\)"),
+        (one_reward, r"reward of shape \(\), expected \(2,\)"),
     ],
 )
 def test_what_a_library_returns_is_checked(spoil: Any, words: str) -> None:

@@ -100,7 +100,8 @@ def test_grouping(tmp_path: Path) -> None:
     assert grouped([read_curve(runs[0])])[0].label == "ppo"
 
 
-def test_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where one works may be runs, too
     write_run(tmp_path, "runs/a1", [(100, 10.0), (300, 50.0)], seed=1)
     write_run(tmp_path, "runs/a2", [(100, 10.0), (300, 70.0)], seed=2)
     write_run(tmp_path, "runs/b1", [(100, 10.0), (500, 90.0)], learning_rate=0.1, status={"state": "failed"})

@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from shoal import _native
 from shoal.algos.presets import preset
 from shoal.nets.encoder import TreeEncoder
 from shoal.nets.images import ImageEncoder
+from shoal.nets.normaliser import PIXEL_CLIP, PixelNormaliser
 from shoal.nets.policy import ImagePolicy, MlpPolicy, Network, make_policy
 from shoal.nets.shards import Shards
 from shoal.nets.weights import Snapshot, pack
@@ -198,3 +200,29 @@ def test_the_preset_of_a_family() -> None:
     assert preset("ppo", None, "ALE/Breakout-v5")["clip_coef"] == 0.1
     assert preset("a2c", None, "ALE/Pong-v5")["network"]["image"] == "nips"
     assert preset("ppo", None, "Blackjack-v1") == {}
+
+
+@pytest.mark.parametrize("kernels", _native.kernel_names())
+@pytest.mark.parametrize("shape", [(4, 84, 84), (3, 37, 41), (12, 36, 36), (40, 36, 3)])
+def test_normalised_pixels_in_one_pass_have_the_bits_of_torch(shape: tuple[int, ...], kernels: str) -> None:
+    last = shape[2] == 3
+    normaliser = PixelNormaliser(shape if last else (*shape[1:], shape[0]))
+    random = torch.Generator().manual_seed(0)
+    normaliser.mean.uniform_(0, 255, generator=random)
+    normaliser.inv_std.uniform_(0, 1, generator=random)
+    images = torch.randint(0, 256, (3, *shape), dtype=torch.uint8, generator=random)
+    expected = normaliser(images if last else images.permute(0, 2, 3, 1)).to(torch.bfloat16)
+    assert torch.equal(normaliser.in_half(images, colours_last=last), expected)
+    bits = np.zeros(expected.shape, np.uint16)
+    moments = (normaliser.mean.numpy(), normaliser.inv_std.numpy(), PIXEL_CLIP)
+    _native.normalise_pixels(images.numpy(), *moments, last, bits, kernels)
+    assert np.array_equal(bits, expected.view(torch.uint16).numpy())
+
+
+def test_pixels_of_other_shapes_are_refused() -> None:
+    mean, nothing = np.zeros((5, 5, 4), np.float32), np.zeros((5, 5, 0), np.float32)
+    pixels, out = np.zeros((1, 5, 5, 4), np.uint8), np.zeros((1, 5, 5, 4), np.uint16)
+    with pytest.raises(ValueError, match=r"pixels must have shape \(1, 4, 5, 5\), not \(1, 5, 5, 4\)"):
+        _native.normalise_pixels(pixels, mean, mean, 5.0, False, out)
+    with pytest.raises(ValueError, match="1 to 1024 colours"):
+        _native.normalise_pixels(pixels, nothing, nothing, 5.0, False, out)

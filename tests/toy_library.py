@@ -13,6 +13,8 @@ from shoal.types import Bools, Spec
 class Lives:
     """Games of two lives: action 1 costs one, every step scores 3; the observation is the steps of the game."""
 
+    clip_reward = True
+
     def __init__(self, num_rows: int) -> None:
         self.num_rows = num_rows
         self.spec = Spec.of("Lives-v0", spaces.Box(0, 100, (1,), np.float32), spaces.Discrete(2), max_episode_steps=90)
@@ -27,11 +29,10 @@ class Lives:
         self.lives -= action
         self.clock += 1
         last, over = self.obs(), self.lives == 0
-        lost = (action == 1) & ~over
         obs = self.reset([None] * self.num_rows, over)
         reward = np.full(self.num_rows, 3.0)
         never = np.zeros(self.num_rows, np.bool_)
-        return Stepped(obs, reward, over, never, last, learn_reward=np.sign(reward), life_lost=lost)
+        return Stepped(obs, reward, over, never, last)
 
     def state(self) -> dict[str, Any]:
         return {"lives": self.lives.copy(), "clock": self.clock.copy()}

@@ -140,6 +140,45 @@ def measure(peer: str, task: str, *, timeout_s: float | None = None, **overrides
     return record | {"status": "ok"}
 
 
+class LivePeer:
+    """A peer's task that stays ready and steps in slices, so that it can alternate with others from slice to slice.
+
+    Its worker takes `--slices 1` and answers as `worker.answer_slices` does.
+    """
+
+    def __init__(self, peer: str, task: str, **overrides: object) -> None:
+        """Starts the worker; LookupError, which says what to run, where its environment is not made."""
+        entry = load_peers()[peer]
+        if reason := unavailable(peer, entry):
+            raise LookupError(f"{peer}: {reason}")
+        chosen = entry["tasks"][task]
+        settings = chosen["settings"] | overrides | {"slices": 1}
+        self.name = f"{peer}/{task}"
+        self._process = subprocess.Popen(
+            [str(venv_python(peer)), str(HERE / chosen["script"]), *worker_options(settings)],
+            env=worker_environment(settings), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+
+    def slice(self, seconds: float) -> tuple[int, float]:
+        """Rows that it stepped in about `seconds`, and the exact time."""
+        ask, answer = self._process.stdin, self._process.stdout
+        assert ask is not None
+        assert answer is not None
+        ask.write(f"{seconds}\n")
+        ask.flush()
+        for line in answer:
+            if line.startswith("["):
+                count, spent = json.loads(line)
+                return count, spent
+        raise RuntimeError(f"{self.name} ended with status {self._process.wait()}")
+
+    def close(self) -> None:
+        """Ends the worker and whatever it started."""
+        end_group(self._process.pid)
+        self._process.communicate()
+
+
 def choose(names: list[str], peers: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
     """Return the (peer, task) pairs that names such as `sb3` or `sb3/cartpole_solve` stand for; raise if unknown."""
     pairs: list[tuple[str, str]] = []

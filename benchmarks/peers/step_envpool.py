@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import envpool
 import numpy as np
-from worker import emit, keep_to_cores, time_steps
+from worker import answer_slices, emit, keep_to_cores, time_steps
 
 ACTION_SETS = 256
 
@@ -79,6 +79,7 @@ def main() -> None:
     parser.add_argument("--num_threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--slices", type=int, default=0, help="1: step when the input says, as `LivePeer` does")
     args = parser.parse_args()
     args.cores = keep_to_cores(args.cores)
     env: Pool = envpool.make(
@@ -90,6 +91,9 @@ def main() -> None:
         step = sync_stepper(env, args.num_envs, n_actions)
     else:
         step = async_stepper(env, args.batch_size, n_actions)
+    if args.slices:
+        answer_slices(step)
+        return
     emit(time_steps(step, seconds=args.seconds), vars(args), "envpool", "gymnasium", "numpy")
 
 

@@ -55,6 +55,26 @@ def time_steps(step: Callable[[], int], *, seconds: float, warmup_s: float = 0.3
     return {"steps": total, "seconds": elapsed, "sps": total / elapsed, "sps_median": statistics.median(parts)}
 
 
+def count_steps(step: Callable[[], int], seconds: float) -> tuple[int, float]:
+    """Call `step`, which returns how many rows it stepped, for about `seconds`; return the rows and the seconds.
+
+    Two calls come first and do not count: after a pause the caches hold something else.
+    """
+    step()
+    step()
+    count, start = 0, time.perf_counter()
+    while (spent := time.perf_counter() - start) < seconds:
+        count += step()
+    return count, spent
+
+
+def answer_slices(step: Callable[[], int]) -> None:
+    """Answer each line of the input, a number of seconds, with a line of what `count_steps` counted in them."""
+    for line in sys.stdin:
+        count, spent = count_steps(step, float(line))
+        print(json.dumps([count, spent]), flush=True)
+
+
 def versions(*packages: str) -> dict[str, str]:
     """Return the installed version of each package, and Python's."""
     found = {"python": sys.version.split()[0]}

@@ -1,6 +1,6 @@
 // Rows of a step on their way in and out, without a call of NumPy's for each. The only file that speaks NumPy's own C
 // interface. shoal._native.gather: what rows returned, from a list of NumPy arrays into one array. copy_within: actions
-// that lie within bounds.
+// that lie within bounds. Tally: what a step of rows that a library steps at once came to.
 #define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
 #define NPY_TARGET_VERSION NPY_2_0_API_VERSION
 #include <nanobind/nanobind.h>
@@ -11,6 +11,7 @@
 #include <limits>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -138,6 +139,127 @@ bool copy_within(nb::handle given, nb::handle out, nb::handle low, nb::handle hi
   return good;
 }
 
+/// The rows of a contiguous array [rows] of this type; nullptr for anything else.
+template <class T>
+const T* rows_of(nb::handle given, int type, npy_intp rows) {
+  auto* const array = reinterpret_cast<PyArrayObject*>(given.ptr());
+  const bool fits = PyArray_CheckExact(given.ptr()) && PyArray_TYPE(array) == type && PyArray_NDIM(array) == 1 &&
+                    PyArray_DIM(array, 0) == rows && PyArray_ISCARRAY_RO(array);
+  return fits ? static_cast<const T*>(PyArray_DATA(array)) : nullptr;
+}
+
+/// Copies numbers [rows] of one of the types given; false for anything else.
+template <class From, class To>
+bool copy_rows(nb::handle given, int type, To* to, npy_intp rows) {
+  const From* const from = rows_of<From>(given, type, rows);
+  for (npy_intp row = 0; from != nullptr && row < rows; ++row) {
+    to[row] = static_cast<To>(from[row]);
+  }
+  return from != nullptr;
+}
+
+/// Returns, lengths and lives of rows that are stepped at once, and each step's outcome in the arrays of an Outputs.
+class Tally {
+ public:
+  Tally(nb::object out, bool clip_reward) : clip_reward_(clip_reward) {
+    rows_ = PyArray_SIZE(target(out.attr("reward"), "reward"));
+    reward_ = kept<double>(out.attr("reward"), "reward", NPY_DOUBLE);
+    terminated_ = kept<npy_bool>(out.attr("terminated"), "terminated", NPY_BOOL);
+    truncated_ = kept<npy_bool>(out.attr("truncated"), "truncated", NPY_BOOL);
+    valid_ = kept<npy_bool>(out.attr("valid"), "valid", NPY_BOOL);
+    episode_return_ = kept<double>(out.attr("episode_return"), "episode_return", NPY_DOUBLE);
+    episode_length_ = kept<npy_int64>(out.attr("episode_length"), "episode_length", NPY_INT64);
+    returns = zeros(NPY_DOUBLE);
+    lengths = zeros(NPY_INT64);
+    lives = zeros(NPY_INT64);
+    returns_ = kept<double>(returns, "returns", NPY_DOUBLE);
+    lengths_ = kept<npy_int64>(lengths, "lengths", NPY_INT64);
+    lives_ = kept<npy_int64>(lives, "lives", NPY_INT64);
+    now_.resize(static_cast<std::size_t>(rows_));
+  }
+
+  int step(nb::handle reward, nb::handle terminated, nb::handle truncated, nb::handle only_reset,
+           nb::handle lives_now) {
+    const auto* const over = rows_of<npy_bool>(terminated, NPY_BOOL, rows_);
+    const auto* const cut = rows_of<npy_bool>(truncated, NPY_BOOL, rows_);
+    const auto* const skip = only_reset.is_none() ? nullptr : rows_of<npy_bool>(only_reset, NPY_BOOL, rows_);
+    const bool has_lives = !lives_now.is_none();
+    if (over == nullptr || cut == nullptr || (skip == nullptr) != only_reset.is_none() || !read_reward(reward, skip) ||
+        (has_lives && !copy_rows<npy_int>(lives_now, NPY_INT, now_.data(), rows_) &&
+         !copy_rows<npy_int64>(lives_now, NPY_INT64, now_.data(), rows_))) {
+      return -1;
+    }
+    bool any_ended = false;
+    bool any_lost = false;
+    for (npy_intp row = 0; row < rows_; ++row) {
+      valid_[row] = skip == nullptr || skip[row] == 0;
+      lengths_[row] += valid_[row];
+      returns_[row] += reward_[row];
+      if (clip_reward_) {
+        reward_[row] = static_cast<double>((reward_[row] > 0) - (reward_[row] < 0));
+      }
+      const bool ended = over[row] != 0 || cut[row] != 0;
+      const bool lost = has_lives && !ended && loses(row);
+      terminated_[row] = over[row] != 0 || lost;
+      truncated_[row] = cut[row] != 0;
+      if (has_lives) {
+        lives_[row] = now_[static_cast<std::size_t>(row)];
+      }
+      if (ended || lost) {
+        episode_return_[row] = ended ? returns_[row] : 0;
+        episode_length_[row] = ended ? lengths_[row] : 0;
+      }
+      if (ended) {
+        returns_[row] = 0;
+        lengths_[row] = 0;
+      }
+      any_ended |= ended;
+      any_lost |= lost;
+    }
+    return (any_ended ? 1 : 0) + (any_lost ? 2 : 0);
+  }
+
+  nb::object returns, lengths, lives;
+
+ private:
+  template <class T>
+  T* kept(const nb::object& array, const char* name, int type) {
+    if (rows_of<T>(array, type, rows_) == nullptr) {
+      throw nb::type_error((std::string(name) + " must be a contiguous array [rows] of its type").c_str());
+    }
+    arrays_.push_back(array);
+    return static_cast<T*>(PyArray_DATA(target(array, name)));
+  }
+
+  nb::object zeros(int type) const { return nb::steal(PyArray_ZEROS(1, &rows_, type, 0)); }
+
+  /// Rewards in reward_, 0 where a step only reset its row; false unless they are finite numbers of a known type.
+  bool read_reward(nb::handle given, const npy_bool* skip) {
+    if (!copy_rows<double>(given, NPY_DOUBLE, reward_, rows_) && !copy_rows<float>(given, NPY_FLOAT, reward_, rows_) &&
+        !copy_rows<npy_int>(given, NPY_INT, reward_, rows_) &&
+        !copy_rows<npy_int64>(given, NPY_INT64, reward_, rows_)) {
+      return false;
+    }
+    for (npy_intp row = 0; skip != nullptr && row < rows_; ++row) {
+      reward_[row] = skip[row] != 0 ? 0 : reward_[row];
+    }
+    return all_finite<double>(reward_, rows_);
+  }
+
+  [[nodiscard]] bool loses(npy_intp row) const {
+    const npy_int64 now = now_[static_cast<std::size_t>(row)];
+    return now > 0 && now < lives_[row];
+  }
+
+  bool clip_reward_;
+  npy_intp rows_ = 0;
+  std::vector<nb::object> arrays_;  ///< whose memory the pointers are of
+  std::vector<npy_int64> now_;
+  double *reward_, *episode_return_, *returns_;
+  npy_bool *terminated_, *truncated_, *valid_;
+  npy_int64 *episode_length_, *lengths_, *lives_;
+};
+
 }  // namespace
 
 void bind_gather(nb::module_& module) {
@@ -153,4 +275,19 @@ void bind_gather(nb::module_& module) {
              nb::sig("def copy_within(given: object, out: NDArray, low: NDArray, high: NDArray) -> bool"),
              "Copies `given` to `out` [rows, ...] where it is a contiguous array of its shape and dtype (int64 or "
              "float32) whose every row lies between low and high [...]; otherwise writes nothing and returns False.");
+  nb::class_<Tally>(module, "Tally",
+                    "Adds up the steps of rows that are stepped at once.\n\n"
+                    "`returns`, `lengths` and `lives` [rows] are those of the episodes under way.")
+      .def(nb::init<nb::object, bool>(), "out"_a, "clip_reward"_a,
+           "`out`: the Outputs whose arrays are written; `clip_reward`: it is given the signs of the rewards.")
+      .def_ro("returns", &Tally::returns, nb::for_getter(nb::sig("def returns(self) -> NDArray[numpy.float64]")))
+      .def_ro("lengths", &Tally::lengths, nb::for_getter(nb::sig("def lengths(self) -> NDArray[numpy.int64]")))
+      .def_ro("lives", &Tally::lives, nb::for_getter(nb::sig("def lives(self) -> NDArray[numpy.int64]")))
+      .def("step", &Tally::step, "reward"_a, "terminated"_a, "truncated"_a, "only_reset"_a.none(), "lives"_a.none(),
+           nb::sig("def step(self, reward: object, terminated: object, truncated: object, "
+                   "only_reset: object | None, lives: object | None) -> int"),
+           "Takes a step of all rows, each argument an array [rows].\n\n"
+           "Returns 1 if episodes ended, plus 2 if lives were lost where none did: both are ends in `out`, the second "
+           "with the length 0. Returns -1, with nothing counted, where an array has another form or a reward is not "
+           "finite.");
 }

@@ -242,6 +242,27 @@ double fma_peak(int repeats) {
   return kept > 0.0F ? rates[rates.size() / 2] : 0.0;
 }
 
+void normalise_pixels(const ArrayIn& pixels, const ArrayIn& mean, const ArrayIn& inv_std, float clip, bool colours_last,
+                      const ArrayOut& out, const std::string& kernels) {
+  const Size height = axis(mean, "mean", 3, 0);
+  const Size width = axis(mean, "mean", 3, 1);
+  const Size colours = axis(mean, "mean", 3, 2);
+  const Size images = axis(pixels, "pixels", 4, 0);
+  if (colours < 1 || colours > static_cast<Size>(ImageShape::max_colours)) {
+    throw std::invalid_argument("an image must have 1 to " + std::to_string(ImageShape::max_colours) + " colours");
+  }
+  const auto* from = colours_last ? numbers<std::uint8_t>(pixels, "pixels", {images, height, width, colours})
+                                  : numbers<std::uint8_t>(pixels, "pixels", {images, colours, height, width});
+  const PixelMoments moments{numbers<float>(mean, "mean", {height, width, colours}),
+                             numbers<float>(inv_std, "inv_std", {height, width, colours}), clip};
+  auto* to = numbers<std::uint16_t>(out, "out", {images, height, width, colours});
+  const Kernels& chosen = find_kernels(kernels);
+  const ImageShape shape{static_cast<std::ptrdiff_t>(height * width), static_cast<std::ptrdiff_t>(colours),
+                         colours_last};
+  const nb::gil_scoped_release released;
+  chosen.normalise_pixels(from, static_cast<std::ptrdiff_t>(images), shape, moments, to);
+}
+
 }  // namespace
 }  // namespace shoal
 
@@ -250,6 +271,11 @@ void bind_net(nb::module_& module) {
   module.def("kernel_names", &kernel_names, "Names of the kernels that this machine can run, the fastest first.");
   module.def("fma_peak", &fma_peak, "repeats"_a = 5,
              "Single-precision operations per second of one core: the median of `repeats` timings.");
+  module.def("normalise_pixels", &normalise_pixels, "pixels"_a.noconvert(), "mean"_a.noconvert(),
+             "inv_std"_a.noconvert(), "clip"_a, "colours_last"_a, "out"_a.noconvert(), "kernels"_a = "",
+             "Writes clip((x - mean) * inv_std, -clip, clip) of uint8 images to `out`, uint16 [N, H, W, C]: bfloat16's "
+             "bits.\n\n`pixels`: [N, H, W, C] with `colours_last`, else [N, C, H, W]; `mean` and `inv_std`: float32 "
+             "[H, W, C].");
   nb::class_<NativePlan> plan(module, "MlpPlan",
                               "A policy of two MLP towers in native code that shares its owner's parameters.");
   plan.def(nb::init<const ArrayOut&, int, const std::vector<int>&, const std::string&, const std::vector<int>&,

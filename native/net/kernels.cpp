@@ -5,6 +5,7 @@
 #include "net/learning.hpp"
 #include "net/optimizer.hpp"
 #include "net/peak.hpp"
+#include "net/pixels.hpp"
 
 #define SHOAL_TEXT_OF(name) #name
 #define SHOAL_TEXT(name) SHOAL_TEXT_OF(name)
@@ -12,8 +13,9 @@
 namespace shoal::SHOAL_ISA {
 
 const Kernels& kernels() noexcept {
-  static constexpr Kernels table{SHOAL_TEXT(SHOAL_ISA), forward, act,     gradient,      add,
-                                 sum_squares,           adam,    rmsprop, multiply_adds, multiply_add_flops};
+  static constexpr Kernels table{SHOAL_TEXT(SHOAL_ISA), forward, act,     gradient,         add,
+                                 sum_squares,           adam,    rmsprop, normalise_pixels, multiply_adds,
+                                 multiply_add_flops};
   return table;
 }
 

@@ -77,6 +77,20 @@ struct RmsPropStep {
   float grad_scale;
 };
 
+struct ImageShape {
+  std::ptrdiff_t places;   ///< height * width
+  std::ptrdiff_t colours;  ///< at most max_colours
+  bool colours_last;       ///< as they are given
+  static constexpr std::ptrdiff_t max_colours = 1024;
+};
+
+/// Of each place of an image, colours last [places, colours].
+struct PixelMoments {
+  const float* mean;
+  const float* inv_std;
+  float clip;
+};
+
 struct Kernels {
   const char* name;
   /// Logits (or means) [count, num_outputs] and values [count] of observations [count, obs_size]; logits may be null.
@@ -93,6 +107,9 @@ struct Kernels {
                float* params) noexcept;
   void (*rmsprop)(const RmsPropStep&, const float* grad, std::ptrdiff_t size, float* square_avg,
                   float* params) noexcept;
+  /// Images of bytes as bfloat16 (its bits), normalised, colours last.
+  void (*normalise_pixels)(const std::uint8_t* pixels, std::ptrdiff_t images, const ImageShape&, const PixelMoments&,
+                           std::uint16_t* out) noexcept;
   /// Multiply-adds on registers and how many operations they are: the machine's limit.
   float (*multiply_adds)(std::ptrdiff_t rounds) noexcept;
   double (*multiply_add_flops)(std::ptrdiff_t rounds) noexcept;

@@ -90,6 +90,34 @@ def copy_within(given: object, out: NDArray, low: NDArray, high: NDArray) -> boo
     Copies `given` to `out` [rows, ...] where it is a contiguous array of its shape and dtype (int64 or float32) whose every row lies between low and high [...]; otherwise writes nothing and returns False.
     """
 
+class Tally:
+    """
+    Adds up the steps of rows that are stepped at once.
+
+    `returns`, `lengths` and `lives` [rows] are those of the episodes under way.
+    """
+
+    def __init__(self, out: object, clip_reward: bool) -> None:
+        """
+        `out`: the Outputs whose arrays are written; `clip_reward`: it is given the signs of the rewards.
+        """
+
+    @property
+    def returns(self) -> NDArray[numpy.float64]: ...
+
+    @property
+    def lengths(self) -> NDArray[numpy.int64]: ...
+
+    @property
+    def lives(self) -> NDArray[numpy.int64]: ...
+
+    def step(self, reward: object, terminated: object, truncated: object, only_reset: object | None, lives: object | None) -> int:
+        """
+        Takes a step of all rows, each argument an array [rows].
+
+        Returns 1 if episodes ended, plus 2 if lives were lost where none did: both are ends in `out`, the second with the length 0. Returns -1, with nothing counted, where an array has another form or a reward is not finite.
+        """
+
 def sticky_rows(seeds: Annotated[NDArray, dict(device='cpu', writable=False)], steps: Annotated[NDArray, dict(device='cpu', writable=False)], probability: float) -> NDArray[numpy.bool_]:
     """
     Which rows stick to their previous action: of the seed of each and its steps since.
@@ -160,6 +188,13 @@ def kernel_names() -> list[str]:
 def fma_peak(repeats: int = 5) -> float:
     """
     Single-precision operations per second of one core: the median of `repeats` timings.
+    """
+
+def normalise_pixels(pixels: Annotated[NDArray, dict(device='cpu', writable=False)], mean: Annotated[NDArray, dict(device='cpu', writable=False)], inv_std: Annotated[NDArray, dict(device='cpu', writable=False)], clip: float, colours_last: bool, out: Annotated[NDArray, dict(device='cpu')], kernels: str = '') -> None:
+    """
+    Writes clip((x - mean) * inv_std, -clip, clip) of uint8 images to `out`, uint16 [N, H, W, C]: bfloat16's bits.
+
+    `pixels`: [N, H, W, C] with `colours_last`, else [N, C, H, W]; `mean` and `inv_std`: float32 [H, W, C].
     """
 
 class MlpPlan:

@@ -236,7 +236,7 @@ class Spec:
         return cls(env_id, observation_space, action_space, observation, action, **limits)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ready:
     """The rows that one `recv` hands over. Arrays are views, valid until these rows are sent again.
 

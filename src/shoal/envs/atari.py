@@ -57,24 +57,6 @@ class AtariEnv(BatchedEnv):
         return np.repeat(frame[..., None], 3, axis=-1) if frame.ndim == 2 else frame.copy()
 
 
-class Lives:
-    """Notices lost lives in what a library's infos say after each step."""
-
-    def __init__(self, num_rows: int) -> None:
-        """Rows begin with no life to lose."""
-        self._lives = np.zeros(num_rows, np.int64)
-
-    def begin(self, lives: NDArray[Any]) -> None:
-        """The lives after a reset."""
-        self._lives[:] = lives
-
-    def lost(self, lives: NDArray[Any]) -> Bools:
-        """Rows with fewer lives than before, and some left."""
-        fewer = (lives < self._lives) & (lives > 0)
-        self._lives[:] = lives
-        return fewer
-
-
 class AtariRows:
     """ALE's vector environment as a Library.
 
@@ -123,8 +105,8 @@ class AtariRows:
         spaces = (self.env.single_observation_space, self.env.single_action_space)
         self.spec = Spec.of(env_id, *spaces, max_episode_steps=most)
         self.num_rows = num_envs
-        self._ends_life, self._clips = terminal_on_life_loss, clip_reward
-        self._lives = Lives(num_envs)
+        self._ends_life, self.clip_reward = terminal_on_life_loss, clip_reward
+        self.lives: NDArray[Any] | None = None
         self._everywhere = np.arange(num_envs)
         self._row_seeds = np.zeros(num_envs, np.int64)
         self._games = np.zeros(num_envs, np.int64)
@@ -143,22 +125,17 @@ class AtariRows:
 
     def step(self, action: Tree) -> Stepped:
         """One step of every game; those that are over begin anew within it."""
+        self.env.send(action)
         self._played[self._everywhere, self._lengths] = action
         self._lengths += 1
-        obs, reward, terminated, truncated, info = self.env.step(action)
-        over, lost = terminated | truncated, self._lives.lost(info["lives"])
-        if over.any():
+        obs, reward, terminated, truncated, info = self.env.recv()
+        self._note_lives(info)
+        final_obs = info.get("final_obs")
+        if final_obs is not None:
+            over = terminated | truncated
             self._lengths[over] = 0
             self._games[over] += 1
-        return Stepped(
-            obs,
-            reward,
-            terminated,
-            truncated,
-            info.get("final_obs"),
-            learn_reward=np.sign(reward) if self._clips else None,
-            life_lost=lost if self._ends_life else None,
-        )
+        return Stepped(obs, reward, terminated, truncated, final_obs)
 
     def state(self) -> dict[str, Any]:
         """Each row's seed, how many games began since, and the actions of the present one."""
@@ -184,7 +161,7 @@ class AtariRows:
             if at < most:
                 played = actions[self._everywhere, np.maximum(lengths - most + at, 0)]
                 obs, _, _, _, info = self.env.step(np.ascontiguousarray(played))
-                self._lives.begin(info["lives"])
+                self._note_lives(info)
         self._lengths[:] = lengths
         self._played[:, :most] = actions
         return obs
@@ -200,7 +177,11 @@ class AtariRows:
         """
         options = None if rows.all() else {"reset_mask": rows}
         obs, info = self.env.reset(seed=self._row_seeds[rows] if seeded else None, options=options)
-        self._lives.begin(info["lives"])
+        self._note_lives(info)
         self._lengths[rows] = 0
         self._games[rows] = 1 if seeded else self._games[rows] + 1
         return obs
+
+    def _note_lives(self, info: dict[str, Any]) -> None:
+        if self._ends_life:
+            self.lives = info["lives"]

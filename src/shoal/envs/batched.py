@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from shoal.envs.vec_env import ActionCheck, InFlight, Outputs, check_finite, row_seeds, write
+from shoal import _native
+from shoal.envs.vec_env import ActionCheck, InFlight, Outputs, check_finite, not_finite, row_seeds, write
 from shoal.types import ConfigError, EnvError, Spec, map_tree
 
 if TYPE_CHECKING:
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from shoal.types import Bools, Ready, Tree
 
 
-@dataclass(frozen=True, slots=True)
-class Stepped:
+class Stepped(NamedTuple):
     """What one step of all rows came to, in arrays [B, ...].
 
     `final_obs` is read at ended rows; None means that `obs` still shows their last observation, and that the next step
@@ -32,10 +31,6 @@ class Stepped:
     truncated: Bools
     final_obs: Tree | None = None
     only_reset: Bools | None = None
-    learn_reward: NDArray[Any] | None = None
-    """The rewards to learn from, where they are not the environment's own."""
-    life_lost: Bools | None = None
-    """Rows that lost a life and play on: an end for learning, but not of the episode."""
 
 
 class Library(Protocol):
@@ -43,6 +38,13 @@ class Library(Protocol):
 
     spec: Spec
     num_rows: int
+    clip_reward: bool
+    """Learning is given the signs of the rewards; returns are sums of the rewards themselves."""
+
+    @property
+    def lives(self) -> NDArray[Any] | None:
+        """Lives left after the last call, [B], where a life lost is an end for learning, though not of the episode."""
+        ...
 
     def reset(self, seeds: Sequence[int | None], rows: Bools) -> Tree:
         """Begins episodes in `rows`, seeded or (None) from their own generators; observations [B, ...] of all rows.
@@ -79,7 +81,9 @@ class BatchedEnv:
         self._check = ActionCheck(self.spec)
         self._in_flight = InFlight(self.num_rows)
         self._action: Tree = None
-        self._returns, self._lengths = np.zeros(self.num_rows), np.zeros(self.num_rows, np.int64)
+        self._tally = _native.Tally(self.out, library.clip_reward)
+        self._returns, self._lengths = self._tally.returns, self._tally.lengths
+        self._has_floats = any(leaf.dtype.kind == "f" for leaf in self.spec.observation.leaves)
         self._seeds, self._steps = [0] * self.num_rows, 0
 
     def reset(self, seed: int | Sequence[int]) -> None:
@@ -108,7 +112,8 @@ class BatchedEnv:
         if chosen.any():
             self._write(self.library.reset(seeds, chosen))
             self._returns[chosen] = self._lengths[chosen] = 0
-            self._check_finite()
+            self._note_lives()
+            check_finite(self.spec, self._everything, self.out.obs, self.out.reward, self._lengths)
             given = [seed is not None for seed in seeds]
             self._seeds = [
                 int(seed or 0) if new else old for seed, new, old in zip(seeds, given, self._seeds, strict=True)
@@ -170,6 +175,7 @@ class BatchedEnv:
         self._returns[:], self._lengths[:] = state["returns"], state["lengths"]
         self._seeds, self._steps = [int(seed) for seed in state["seeds"]], int(state["steps"])
         obs = self.library.restore(state["library"])
+        self._note_lives()
         lost = np.ones(self.num_rows, np.bool_)
         if obs is not None:
             self._write(obs)
@@ -197,53 +203,64 @@ class BatchedEnv:
         drawn = [np.random.SeedSequence([seed, self._steps]).generate_state(1)[0] for seed in self._seeds]
         fresh = [int(seed) % 2**31 for seed in drawn]
         self._write(self.library.reset(fresh, rows))
+        self._note_lives()
         self._returns[rows] = self._lengths[rows] = 0
 
     def _account(self, stepped: Stepped) -> None:
         """Hands a step over: counts, ends, and refusals of what is not finite."""
-        out = self.out
         self._steps += 1
         self._write(stepped.obs)
-        reward = np.asarray(stepped.reward, np.float64)
-        if reward.shape != (self.num_rows,):
-            raise EnvError(f"{self.spec.env_id}: the library returned rewards of shape {reward.shape}")
-        out.reward[:] = reward
-        out.terminated[:] = stepped.terminated
-        out.truncated[:] = stepped.truncated
-        if stepped.only_reset is None:
-            out.valid[:] = True
-        else:
-            np.logical_not(stepped.only_reset, out=out.valid)
-            out.reward[stepped.only_reset] = 0
-        self._lengths += out.valid
-        self._check_finite()
-        self._returns += out.reward
-        ended = out.terminated | out.truncated
-        if stepped.learn_reward is not None:
-            out.reward[:] = stepped.learn_reward
-        if ended.any():
-            write(out.final_obs, ended, out.obs if stepped.final_obs is None else stepped.final_obs)
-            out.episode_return[ended], out.episode_length[ended] = self._returns[ended], self._lengths[ended]
-            self._returns[ended] = self._lengths[ended] = 0
-        if stepped.life_lost is not None and stepped.life_lost.any():
-            lost = stepped.life_lost & ~ended
-            out.terminated |= lost
-            write(out.final_obs, lost, out.obs)
-            out.episode_return[lost] = out.episode_length[lost] = 0
+        finite = not (self._has_floats and not_finite(self.spec.observation, self.out.obs))
+        ends = self._count(stepped) if finite else -1
+        if ends < 0:
+            stepped = self._checked(stepped)
+            ends = self._count(stepped)
+        if ends < 0:
+            raise EnvError(f"{self.spec.env_id}: the library says that the lives are {self.library.lives!r}")
+        if ends:
+            over = stepped.terminated | stepped.truncated
+            write(self.out.final_obs, over, self.out.obs if stepped.final_obs is None else stepped.final_obs)
+            write(self.out.final_obs, self.out.terminated & ~over, self.out.obs)
+
+    def _count(self, stepped: Stepped) -> int:
+        _, reward, terminated, truncated, _, only_reset = stepped
+        return self._tally.step(reward, terminated, truncated, only_reset, self.library.lives)
+
+    def _checked(self, stepped: Stepped) -> Stepped:
+        """The step in arrays of the usual types; EnvError where it has other shapes, or holds what is not finite."""
+        given = stepped._asdict()
+        types = {"reward": np.float64, "terminated": np.bool_, "truncated": np.bool_, "only_reset": np.bool_}
+        usual: dict[str, Any] = {
+            name: np.array(given[name], dtype) for name, dtype in types.items() if given[name] is not None
+        }
+        for name, array in usual.items():
+            if array.shape != (self.num_rows,):
+                raise EnvError(
+                    f"{self.spec.env_id}: the library returned {name} of shape {array.shape}, expected "
+                    f"({self.num_rows},)"
+                )
+        resets = usual.get("only_reset", np.zeros(self.num_rows, np.bool_))
+        usual["reward"][resets] = 0
+        check_finite(self.spec, self._everything, self.out.obs, usual["reward"], self._lengths + ~resets)
+        return stepped._replace(**usual)
+
+    def _note_lives(self) -> None:
+        """After a reset: where the lives are counted from."""
+        if self.library.lives is not None:
+            self._tally.lives[:] = self.library.lives
 
     def _write(self, obs: Tree) -> None:
         """Hands the library's own arrays over: they stay as they are until the rows are stepped again."""
-        layout = self.spec.observation
-        own: list[NDArray[Any]] = []
+        layout, own = self.spec.observation, []
         for leaf, new in zip(layout.leaves, layout.flat(obs), strict=True):
             seen, shape = np.asarray(new), (self.num_rows, *leaf.shape)
-            if seen.shape != shape or not np.can_cast(seen.dtype, leaf.dtype, "same_kind"):
+            if seen.shape != shape or not (
+                seen.dtype == leaf.dtype or np.can_cast(seen.dtype, leaf.dtype, "same_kind")
+            ):
                 raise EnvError(
                     f"{self.spec.env_id}: the library returned observations{leaf.name} of shape {seen.shape} and type "
                     f"{seen.dtype}, but its space says {shape} and {leaf.dtype}"
                 )
-            own.append(np.require(seen, leaf.dtype, ["C", "W"]))
+            usual = seen.dtype == leaf.dtype and seen.flags.carray
+            own.append(seen if usual else np.require(seen, leaf.dtype, ["C", "W"]))
         self.out.put_obs(layout.tree(own))
-
-    def _check_finite(self) -> None:
-        check_finite(self.spec, self._everything, self.out.obs, self.out.reward, self._lengths)

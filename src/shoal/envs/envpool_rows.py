@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal.envs.atari import Lives
 from shoal.envs.batched import BatchedEnv, Stepped
 from shoal.types import ConfigError, Spec
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
+
+    from numpy.typing import NDArray
 
     from shoal.types import Bools, Tree
 
@@ -68,11 +69,11 @@ class EnvPoolRows:
         config = self.env.spec.config
         self._atari = hasattr(config, "episodic_life")
         self._ends_life = self._atari and terminal_on_life_loss
-        self._clips = self._atari and clip_reward
+        self.clip_reward = self._atari and clip_reward
+        self.lives: NDArray[Any] | None = None
         limits: dict[str, Any] = {"max_episode_steps": getattr(config, "max_episode_steps", None)}
         limits["reward_threshold"] = getattr(config, "reward_threshold", None)
         self.spec = Spec.of(env_id, *self._spaces, **limits)
-        self._lives = Lives(num_envs)
         self._ended = np.zeros(num_envs, np.bool_)
         self._dtype = np.int32 if self.spec.action.single.dtype == np.int64 else self.spec.action.single.dtype
 
@@ -90,24 +91,17 @@ class EnvPoolRows:
             raise ConfigError(f"{self.spec.env_id}: only all rows of an EnvPool can be reset")
         obs, info = self.env.reset()
         self._ended[:] = False
-        if self._atari:
-            self._lives.begin(info["lives"])
+        if self._ends_life:
+            self.lives = info["lives"]
         return obs
 
     def step(self, action: Tree) -> Stepped:
         """One step of all rows; those that had ended are only reset."""
         obs, reward, terminated, truncated, info = self.env.step(np.ascontiguousarray(action, self._dtype))
         only_reset, self._ended = self._ended, terminated | truncated
-        lost = self._lives.lost(info["lives"]) if self._atari else None
-        return Stepped(
-            obs,
-            reward,
-            terminated,
-            truncated,
-            only_reset=only_reset,
-            learn_reward=np.sign(reward) if self._clips else None,
-            life_lost=lost if self._ends_life else None,
-        )
+        if self._ends_life:
+            self.lives = info["lives"]
+        return Stepped(obs, reward, terminated, truncated, only_reset=only_reset)
 
     def state(self) -> dict[str, Any]:
         """Nothing: EnvPool cannot be saved."""

@@ -55,6 +55,8 @@ def make(
 class VectorRows:
     """A VectorEnv as a Library."""
 
+    clip_reward, lives = False, None
+
     def __init__(self, env: VectorEnv[Any, Any, Any], num_envs: int, name: str) -> None:
         """`env`: closed with this object; `metadata["autoreset_mode"]` says how it resets."""
         if env.num_envs != num_envs:

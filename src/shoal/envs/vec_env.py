@@ -158,9 +158,10 @@ class Outputs:
         self._views.clear()
 
     def put_obs(self, obs: Tree) -> None:
-        """From now on rows have these observations."""
+        """From now on rows have these observations, in the views that were handed over too."""
         self.obs = obs
-        self._views.clear()
+        for ready in self._views.values():
+            ready.obs = take(obs, ready.rows)
 
     def clear(self) -> None:
         """No row has a reward or an end, as after a reset."""

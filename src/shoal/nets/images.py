@@ -95,9 +95,7 @@ class ImageEncoder(nn.Module):
         """[..., *shape] -> [..., size]."""
         lead = obs.shape[: obs.dim() - 3]
         kind = torch.bfloat16 if self.halved else self.dense.weight.dtype
-        pixels = self._colours_last(obs.reshape(-1, *self.shape))
-        pixels = pixels if self.normaliser is None else self.normaliser(pixels)
-        pixels = pixels.to(kind).permute(0, 3, 1, 2)  # without a normaliser 0 to 255, which are exact in bfloat16
+        pixels = self._normalised(obs.reshape(-1, *self.shape)).to(kind).permute(0, 3, 1, 2)
         if self._frozen and not torch.is_grad_enabled():
             first, rest, dense = self._frozen
             seen = F.conv2d(pixels, first.weight, first.bias, first.stride, first.padding)
@@ -117,6 +115,14 @@ class ImageEncoder(nn.Module):
             count = min(len(obs), MOST_IMAGES)
             chosen = torch.arange(count, device=obs.device) * len(obs) // count
             self.normaliser.merge(self._colours_last(obs[chosen]))
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        """[N, *shape] -> [N, H, W, C]; without a normaliser still 0 to 255, which are exact in bfloat16."""
+        if self.normaliser is None:
+            return self._colours_last(pixels)
+        if self.halved and pixels.device.type == "cpu":
+            return self.normaliser.in_half(pixels, colours_last=self.last)
+        return self.normaliser(self._colours_last(pixels))
 
     def _colours_last(self, pixels: Tensor) -> Tensor:
         """[N, *shape] -> [N, H, W, C], what convolutions are fastest in.

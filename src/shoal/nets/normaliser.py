@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from shoal import _native
+
 CLIP = 10.0
 PIXEL_CLIP = 5.0
 MOST_IMAGES = 251
@@ -82,6 +84,14 @@ class PixelNormaliser(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """uint8 [N, *shape] -> float32 of the same shape."""
         return pixels.float().sub_(self.mean).mul_(self.inv_std).clamp_(-PIXEL_CLIP, PIXEL_CLIP)
+
+    def in_half(self, pixels: Tensor, *, colours_last: bool) -> Tensor:
+        """uint8 [N, H, W, C] or [N, C, H, W] -> bfloat16 [N, H, W, C] with `forward`'s bits, in one pass on the CPU."""
+        out = torch.empty(len(pixels), *self.mean.shape, dtype=torch.bfloat16)
+        bits = out.view(torch.uint16).numpy()
+        moments = (self.mean.numpy(), self.inv_std.numpy(), PIXEL_CLIP)
+        _native.normalise_pixels(pixels.contiguous().numpy(), *moments, colours_last, bits)
+        return out
 
     @torch.no_grad()
     def merge(self, pixels: Tensor) -> None:
