@@ -2,7 +2,7 @@
 
     python -m benchmarks.learn_pong_speed [--pairs N] [--steps N]
 
-Both sides: 8 environments x 128 steps, 4 minibatches of 256, 4 epochs, the same network and preprocessing, all cores.
+Both sides: 8 environments x 128 steps, 4 minibatches of 256, 4 epochs, the same network, all cores.
 shoal runs its preset for Pong, which normalises images place by place, where the peer scales them by 1/255; its layers
 compute in bfloat16 unless --precision says float32, its weights are float32. The sides alternate; what is claimed is
 the ratio of the medians. Writes benchmarks/results/pong_learn_speed.json. The peer runs in its own virtual environment

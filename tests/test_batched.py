@@ -146,6 +146,8 @@ def test_what_a_library_returns_is_checked(spoil: Any, words: str) -> None:
         stepped(env, [0, 1])
     with pytest.raises(RuntimeError, match="a step failed halfway"):
         env.send(slice(0, 2), np.array([0, 0]))
+    env.reset(0)
+    assert not env.recv().reward.any()
 
 
 def unnamed(num_envs: int) -> Any:

@@ -259,6 +259,16 @@ def test_evaluation_survives_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert metrics(cut.path) == metrics(whole.path)
 
 
+def test_a_greedy_evaluation_stops_the_run(tmp_path: Path) -> None:
+    """At the first evaluation after 300 steps: before there are 100 episodes. A higher `stop_at` goes on."""
+    settings: Any = PPO | {"eval_every": 300, "eval_episodes": 2}
+    run = shoal.train("CartPole-v1", run_dir=tmp_path, **settings | {"stop_at": 8.0})
+    assert run.steps == 384
+    assert status(run.path)["stop_reason"].startswith("greedy mean return ")
+    assert shoal.resume(run.path, panel="none").steps == 384
+    assert shoal.resume(run.path, panel="none", stop_at=501.0).steps == settings["total_timesteps"]
+
+
 class Failing(gym.Wrapper[Any, Any, Any, Any]):
     """CartPole that raises, or returns NaN, at its n-th step."""
 

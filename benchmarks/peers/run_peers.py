@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import platform
+import select
 import signal
 import subprocess
 import sys
@@ -146,37 +147,53 @@ class LivePeer:
     Its worker takes `--slices 1` and answers as `worker.answer_slices` does.
     """
 
-    def __init__(self, peer: str, task: str, **overrides: object) -> None:
-        """Starts the worker; LookupError, which says what to run, where its environment is not made."""
+    def __init__(self, peer: str, task: str, *, timeout_s: float = DEFAULT_TIMEOUT_S, **overrides: object) -> None:
+        """Starts the worker and waits for a first slice; LookupError says why it is not available."""
         entry = load_peers()[peer]
         if reason := unavailable(peer, entry):
             raise LookupError(f"{peer}: {reason}")
         chosen = entry["tasks"][task]
         settings = chosen["settings"] | overrides | {"slices": 1}
-        self.name = f"{peer}/{task}"
+        self.name, self.timeout_s = f"{peer}/{task}", timeout_s
+        self._said = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
             [str(venv_python(peer)), str(HERE / chosen["script"]), *worker_options(settings)],
             env=worker_environment(settings), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, start_new_session=True,
+            stderr=self._said, start_new_session=True,
         )  # fmt: skip
+        try:
+            self.slice(0.0)
+        except RuntimeError as error:
+            self.close()
+            raise LookupError(str(error)) from None
 
     def slice(self, seconds: float) -> tuple[int, float]:
-        """Rows that it stepped in about `seconds`, and the exact time."""
-        ask, answer = self._process.stdin, self._process.stdout
-        assert ask is not None
-        assert answer is not None
-        ask.write(f"{seconds}\n")
-        ask.flush()
-        for line in answer:
-            if line.startswith("["):
-                count, spent = json.loads(line)
-                return count, spent
-        raise RuntimeError(f"{self.name} ended with status {self._process.wait()}")
+        """Rows that it stepped in about `seconds`, and the exact time; RuntimeError when it ends, or hangs."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(f"{seconds}\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise RuntimeError(self._ended()) from None
+        if not select.select([self._process.stdout], [], [], seconds + self.timeout_s)[0]:
+            raise RuntimeError(f"{self.name} did not answer within {seconds + self.timeout_s:g} s")
+        line = self._process.stdout.readline()
+        if not line.startswith("["):
+            raise RuntimeError(self._ended())
+        count, spent = json.loads(line)
+        return count, spent
 
     def close(self) -> None:
         """Ends the worker and whatever it started."""
         end_group(self._process.pid)
         self._process.communicate()
+        self._said.close()
+
+    def _ended(self) -> str:
+        self._said.seek(0)
+        said = self._said.read().strip() or "nothing said"
+        return f"{self.name} ended: {said.splitlines()[-1]}"
 
 
 def choose(names: list[str], peers: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:

@@ -283,7 +283,8 @@ void bind_gather(nb::module_& module) {
       .def_ro("returns", &Tally::returns, nb::for_getter(nb::sig("def returns(self) -> NDArray[numpy.float64]")))
       .def_ro("lengths", &Tally::lengths, nb::for_getter(nb::sig("def lengths(self) -> NDArray[numpy.int64]")))
       .def_ro("lives", &Tally::lives, nb::for_getter(nb::sig("def lives(self) -> NDArray[numpy.int64]")))
-      .def("step", &Tally::step, "reward"_a, "terminated"_a, "truncated"_a, "only_reset"_a.none(), "lives"_a.none(),
+      .def("step", &Tally::step, "reward"_a.none(), "terminated"_a.none(), "truncated"_a.none(), "only_reset"_a.none(),
+           "lives"_a.none(),
            nb::sig("def step(self, reward: object, terminated: object, truncated: object, "
                    "only_reset: object | None, lives: object | None) -> int"),
            "Takes a step of all rows, each argument an array [rows].\n\n"

@@ -248,8 +248,8 @@ void normalise_pixels(const ArrayIn& pixels, const ArrayIn& mean, const ArrayIn&
   const Size width = axis(mean, "mean", 3, 1);
   const Size colours = axis(mean, "mean", 3, 2);
   const Size images = axis(pixels, "pixels", 4, 0);
-  if (colours < 1 || colours > static_cast<Size>(ImageShape::max_colours)) {
-    throw std::invalid_argument("an image must have 1 to " + std::to_string(ImageShape::max_colours) + " colours");
+  if (colours < 1) {
+    throw std::invalid_argument("an image must have at least 1 colour");
   }
   const auto* from = colours_last ? numbers<std::uint8_t>(pixels, "pixels", {images, height, width, colours})
                                   : numbers<std::uint8_t>(pixels, "pixels", {images, colours, height, width});

@@ -79,9 +79,8 @@ struct RmsPropStep {
 
 struct ImageShape {
   std::ptrdiff_t places;   ///< height * width
-  std::ptrdiff_t colours;  ///< at most max_colours
+  std::ptrdiff_t colours;  ///< at least 1
   bool colours_last;       ///< as they are given
-  static constexpr std::ptrdiff_t max_colours = 1024;
 };
 
 /// Of each place of an image, colours last [places, colours].

@@ -16,16 +16,19 @@ inline std::uint16_t to_bfloat16(float value) noexcept {
   return static_cast<std::uint16_t>((bits + 0x7fffU + ((bits >> 16U) & 1U)) >> 16U);
 }
 
-/// clip((pixel - mean) * inv_std, -clip, clip) of `count` bytes that stand as they are wanted.
+/// clip((pixel - mean) * inv_std, -clip, clip) at the place `at` of an image, as bfloat16.
+inline std::uint16_t normalised(std::uint8_t pixel, const PixelMoments& moments, std::ptrdiff_t at) noexcept {
+  float value = (static_cast<float>(pixel) - moments.mean[at]) * moments.inv_std[at];
+  value = value < -moments.clip ? -moments.clip : value;
+  value = value > moments.clip ? moments.clip : value;
+  return to_bfloat16(value);
+}
+
+/// `count` bytes that stand as they are wanted, from the place `first` on.
 inline void normalise_run(const std::uint8_t* pixels, std::ptrdiff_t count, const PixelMoments& moments,
-                          std::ptrdiff_t place, std::uint16_t* out) noexcept {
-  const float* mean = moments.mean + place;
-  const float* inv_std = moments.inv_std + place;
+                          std::ptrdiff_t first, std::uint16_t* out) noexcept {
   for (std::ptrdiff_t i = 0; i < count; ++i) {
-    float value = (static_cast<float>(pixels[i]) - mean[i]) * inv_std[i];
-    value = value < -moments.clip ? -moments.clip : value;
-    value = value > moments.clip ? moments.clip : value;
-    out[i] = to_bfloat16(value);
+    out[i] = normalised(pixels[i], moments, first + i);
   }
 }
 
@@ -53,15 +56,19 @@ inline void interleave(const std::uint8_t* image, const ImageShape& shape, std::
 inline void normalise_pixels(const std::uint8_t* pixels, std::ptrdiff_t images, const ImageShape& shape,
                              const PixelMoments& moments, std::uint16_t* out) noexcept {
   const std::ptrdiff_t size = shape.places * shape.colours;
-  constexpr std::ptrdiff_t room = 1024;
-  const std::ptrdiff_t block = room / shape.colours;
+  constexpr std::ptrdiff_t room = 1024;  // colours beyond that many are taken one by one
+  const std::ptrdiff_t block = shape.colours > room ? 0 : room / shape.colours;
   std::uint8_t mixed[room];
   for (std::ptrdiff_t image = 0; image < images; ++image, pixels += size, out += size) {
     if (shape.colours_last) {
       normalise_run(pixels, size, moments, 0, out);
       continue;
     }
-    for (std::ptrdiff_t first = 0; first < shape.places; first += block) {
+    for (std::ptrdiff_t i = 0; block == 0 && i < size; ++i) {
+      const std::ptrdiff_t place = i / shape.colours;
+      out[i] = normalised(pixels[i % shape.colours * shape.places + place], moments, i);
+    }
+    for (std::ptrdiff_t first = 0; block > 0 && first < shape.places; first += block) {
       const std::ptrdiff_t count = shape.places - first < block ? shape.places - first : block;
       interleave(pixels, shape, first, count, mixed);
       normalise_run(mixed, count * shape.colours, moments, first * shape.colours, out + first * shape.colours);

@@ -57,7 +57,10 @@ class Launch:
     policy: str | None = None
     """`package.module:Class` of a torch policy of one's own."""
     stop_at: float | None = None
-    """Mean return at which training stops; the environment's own threshold unless given; inf never stops early."""
+    """Mean return at which training stops, of the last episodes or of an evaluation beside training.
+
+    The environment's own threshold unless given; inf never stops early.
+    """
     eval_every: int = 0
     """Play greedy episodes beside training each time this many steps have passed; 0 never does."""
     eval_episodes: int = 20

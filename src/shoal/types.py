@@ -240,6 +240,8 @@ class Spec:
 class Ready:
     """The rows that one `recv` hands over. Arrays are views, valid until these rows are sent again.
 
+    The same object may come again from the next `recv`, with what is new in it: copy what is to be kept.
+
     `obs` at an ended row is already the next episode's first observation. `final_obs`, `episode_return`,
     `episode_length` and `info` hold a value only where `terminated | truncated`. Returns are the environment's own
     rewards summed, before any shaping. A length of 0 marks an end for learning only, such as a life lost: the episode

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 class Stepped(NamedTuple):
     """What one step of all rows came to, in arrays [B, ...].
 
+    Anything that NumPy makes arrays of that shape of is taken; contiguous ones of the usual types are fastest.
     `final_obs` is read at ended rows; None means that `obs` still shows their last observation, and that the next step
     only resets them. `only_reset`: rows for which this was such a step.
     """
@@ -108,6 +109,7 @@ class BatchedEnv:
             raise RuntimeError("every row must be reset once before some are")
         self._in_flight.stop()
         self._action = None
+        self.out.clear()
         chosen = rows & ~(held & np.array([seed is None for seed in seeds]))
         if chosen.any():
             self._write(self.library.reset(seeds, chosen))
@@ -119,7 +121,6 @@ class BatchedEnv:
                 int(seed or 0) if new else old for seed, new, old in zip(seeds, given, self._seeds, strict=True)
             ]
             self._steps = 0 if rows.all() else self._steps
-        self.out.clear()
         self.out.valid[:] = True
         self._in_flight.begin()
 
@@ -211,27 +212,30 @@ class BatchedEnv:
         self._steps += 1
         self._write(stepped.obs)
         finite = not (self._has_floats and not_finite(self.spec.observation, self.out.obs))
-        ends = self._count(stepped) if finite else -1
+        lives = self.library.lives
+        ends = self._count(stepped, lives) if finite else -1
         if ends < 0:
-            stepped = self._checked(stepped)
-            ends = self._count(stepped)
+            stepped, lives = self._checked(stepped), None if lives is None else np.array(lives, np.int64)
+            ends = self._count(stepped, lives)
         if ends < 0:
-            raise EnvError(f"{self.spec.env_id}: the library says that the lives are {self.library.lives!r}")
+            raise EnvError(f"{self.spec.env_id}: the library has the lives {lives!r}, expected ({self.num_rows},)")
         if ends:
             over = stepped.terminated | stepped.truncated
             write(self.out.final_obs, over, self.out.obs if stepped.final_obs is None else stepped.final_obs)
             write(self.out.final_obs, self.out.terminated & ~over, self.out.obs)
 
-    def _count(self, stepped: Stepped) -> int:
+    def _count(self, stepped: Stepped, lives: NDArray[Any] | None) -> int:
         _, reward, terminated, truncated, _, only_reset = stepped
-        return self._tally.step(reward, terminated, truncated, only_reset, self.library.lives)
+        return self._tally.step(reward, terminated, truncated, only_reset, lives)
 
     def _checked(self, stepped: Stepped) -> Stepped:
         """The step in arrays of the usual types; EnvError where it has other shapes, or holds what is not finite."""
-        given = stepped._asdict()
-        types = {"reward": np.float64, "terminated": np.bool_, "truncated": np.bool_, "only_reset": np.bool_}
-        usual: dict[str, Any] = {
-            name: np.array(given[name], dtype) for name, dtype in types.items() if given[name] is not None
+        _, reward, terminated, truncated, _, only_reset = stepped
+        usual = {
+            "reward": np.array(reward, np.float64),
+            "terminated": np.array(terminated, np.bool_),
+            "truncated": np.array(truncated, np.bool_),
+            "only_reset": np.zeros(self.num_rows, np.bool_) if only_reset is None else np.array(only_reset, np.bool_),
         }
         for name, array in usual.items():
             if array.shape != (self.num_rows,):
@@ -239,9 +243,9 @@ class BatchedEnv:
                     f"{self.spec.env_id}: the library returned {name} of shape {array.shape}, expected "
                     f"({self.num_rows},)"
                 )
-        resets = usual.get("only_reset", np.zeros(self.num_rows, np.bool_))
-        usual["reward"][resets] = 0
-        check_finite(self.spec, self._everything, self.out.obs, usual["reward"], self._lengths + ~resets)
+        usual["reward"][usual["only_reset"]] = 0
+        lengths = self._lengths + ~usual["only_reset"]
+        check_finite(self.spec, self._everything, self.out.obs, usual["reward"], lengths)
         return stepped._replace(**usual)
 
     def _note_lives(self) -> None:

@@ -114,7 +114,7 @@ class Run:
         self._returns: deque[float] = deque(maxlen=settings.window)
         self._lengths: deque[float] = deque(maxlen=settings.window)
         self._episodes = 0
-        self._best = -np.inf
+        self._best = self._greedy = -np.inf
         self._next_evaluation = 0
         self._pending: dict[str, Any] = {}
         self._counts: dict[str, int] = {}
@@ -253,7 +253,7 @@ class Run:
         self.rng.bit_generator.state = own["rng"]
         self._returns.extend(own["returns"])
         self._lengths.extend(own["lengths"])
-        self._episodes, self._best = own["episodes"], own["best"]
+        self._episodes, self._best, self._greedy = own["episodes"], own["best"], own.get("greedy", -np.inf)
         self._next_evaluation = own["next_evaluation"]
         self._pending, self._counts = own["pending"], own["counts"]
         self._elapsed_before = own["elapsed"]
@@ -271,6 +271,7 @@ class Run:
             "lengths": list(self._lengths),
             "episodes": self._episodes,
             "best": self._best,
+            "greedy": self._greedy,
             "next_evaluation": self._next_evaluation,
             "pending": {name: float(value) for name, value in self._pending.items()},
             "counts": dict(self._counts),
@@ -284,6 +285,8 @@ class Run:
             self.stop_reason = INTERRUPTED
         elif s.stop_at is not None and self.mean_return >= s.stop_at:
             self.stop_reason = f"mean return {self.mean_return:.1f} reached {s.stop_at:g}"
+        elif s.stop_at is not None and self._greedy >= s.stop_at:
+            self.stop_reason = f"greedy mean return {self._greedy:.1f} reached {s.stop_at:g}"
         elif stream.env_steps >= s.total_timesteps:
             self.stop_reason = "total_timesteps"
         return bool(self.stop_reason)
@@ -326,6 +329,7 @@ class Run:
         s = self.settings
         acting = Acting(s.seed, EVALUATION_STREAM, torch.device(s.device), native=s.native)
         score = evaluate(policy, evaluation.env, episodes=evaluation.episodes, acting=acting)
+        self._greedy = score.mean
         self.log({"eval/return": score.mean, "eval/std": score.std})
 
     def _check_losses(self, stream: Stream) -> None:
