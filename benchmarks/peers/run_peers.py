@@ -155,7 +155,7 @@ class LivePeer:
         chosen = entry["tasks"][task]
         settings = chosen["settings"] | overrides | {"slices": 1}
         self.name, self.timeout_s = f"{peer}/{task}", timeout_s
-        self._said = tempfile.TemporaryFile("w+")
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (`close` closes it)
         self._process = subprocess.Popen(
             [str(venv_python(peer)), str(HERE / chosen["script"]), *worker_options(settings)],
             env=worker_environment(settings), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,

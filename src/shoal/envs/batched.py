@@ -255,16 +255,19 @@ class BatchedEnv:
 
     def _write(self, obs: Tree) -> None:
         """Hands the library's own arrays over: they stay as they are until the rows are stepped again."""
+        last: Any = self.out.obs
+        alike = obs.__class__ is last.__class__ is np.ndarray and obs.shape == last.shape and obs.dtype == last.dtype
+        self.out.put_obs(obs if alike and obs.flags.carray else self._in_spaces_form(obs))
+
+    def _in_spaces_form(self, obs: Tree) -> Tree:
+        """The observations in contiguous arrays of the space's types; EnvError where they are others."""
         layout, own = self.spec.observation, []
         for leaf, new in zip(layout.leaves, layout.flat(obs), strict=True):
             seen, shape = np.asarray(new), (self.num_rows, *leaf.shape)
-            if seen.shape != shape or not (
-                seen.dtype == leaf.dtype or np.can_cast(seen.dtype, leaf.dtype, "same_kind")
-            ):
+            if seen.shape != shape or not np.can_cast(seen.dtype, leaf.dtype, "same_kind"):
                 raise EnvError(
                     f"{self.spec.env_id}: the library returned observations{leaf.name} of shape {seen.shape} and type "
                     f"{seen.dtype}, but its space says {shape} and {leaf.dtype}"
                 )
-            usual = seen.dtype == leaf.dtype and seen.flags.carray
-            own.append(seen if usual else np.require(seen, leaf.dtype, ["C", "W"]))
-        self.out.put_obs(layout.tree(own))
+            own.append(np.require(seen, leaf.dtype, ["C", "W"]))
+        return layout.tree(own)
