@@ -231,7 +231,7 @@ class BatchedEnv:
     def _checked(self, stepped: Stepped) -> Stepped:
         """The step in arrays of the usual types; EnvError where it has other shapes, or holds what is not finite."""
         _, reward, terminated, truncated, _, only_reset = stepped
-        usual = {
+        usual: dict[str, Any] = {
             "reward": np.array(reward, np.float64),
             "terminated": np.array(terminated, np.bool_),
             "truncated": np.array(truncated, np.bool_),
