@@ -40,10 +40,10 @@ WARM_UP = 2048
 SETTINGS = {"num_envs": 8, "num_steps": 128, "num_minibatches": 4, "update_epochs": 4}
 
 
-def shoal_rate(steps: int, **network: Any) -> float:
+def shoal_rate(steps: int, precision: str) -> float:
     """Steps per second of a run after its first two updates: logging and checkpoints included."""
     settings: dict[str, Any] = preset("ppo", None, ENV_ID) | SETTINGS | {"total_timesteps": steps + WARM_UP}
-    settings["network"] = {**settings["network"], **network}
+    settings["network"] = {**settings["network"], "precision": precision}
     with tempfile.TemporaryDirectory() as folder:
         launch = Launch(ENV_ID, stop_at=math.inf, run_dir=folder)
         job = Job(launch, build(ppo.Config, settings), ENV_ID)
@@ -74,7 +74,7 @@ def measure(*, pairs: int, steps: int, precision: str) -> dict[str, Any]:
     ours: list[float] = []
     theirs: list[float] = []
     for _ in range(pairs):
-        ours.append(shoal_rate(steps, precision=precision))
+        ours.append(shoal_rate(steps, precision))
         theirs.append(sb3_rate(steps) or math.nan)
         print(f"shoal {ours[-1]:.0f}, sb3 {theirs[-1]:.0f} steps/s", flush=True)
     mine, other = statistics.median(ours), statistics.median(theirs)

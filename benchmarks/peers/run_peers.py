@@ -155,12 +155,14 @@ class LivePeer:
         chosen = entry["tasks"][task]
         settings = chosen["settings"] | overrides | {"slices": 1}
         self.name, self.timeout_s = f"{peer}/{task}", timeout_s
-        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (`close` closes it)
-        self._process = subprocess.Popen(
-            [str(venv_python(peer)), str(HERE / chosen["script"]), *worker_options(settings)],
-            env=worker_environment(settings), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=self._said, start_new_session=True,
-        )  # fmt: skip
+        self._folder = tempfile.TemporaryDirectory(prefix="peer-")
+        self._said = Path(self._folder.name) / "stderr"
+        with self._said.open("w") as said:
+            self._process = subprocess.Popen(
+                [str(venv_python(peer)), str(HERE / chosen["script"]), *worker_options(settings)],
+                cwd=self._folder.name, env=worker_environment(settings), text=True, stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=said, start_new_session=True,
+            )  # fmt: skip
         try:
             self.slice(0.0)
         except RuntimeError as error:
@@ -188,11 +190,10 @@ class LivePeer:
         """Ends the worker and whatever it started."""
         end_group(self._process.pid)
         self._process.communicate()
-        self._said.close()
+        self._folder.cleanup()
 
     def _ended(self) -> str:
-        self._said.seek(0)
-        said = self._said.read().strip() or "nothing said"
+        said = self._said.read_text().strip() or "nothing said"
         return f"{self.name} ended: {said.splitlines()[-1]}"
 
 
