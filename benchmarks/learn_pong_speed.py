@@ -25,13 +25,13 @@ from benchmarks import machine
 from benchmarks.peers.run_peers import measure as peer
 from shoal.algos import ppo
 from shoal.algos.presets import preset
-from shoal.job import Job, Launch, to_toml
-from shoal.launch import opened
+from shoal.experiment.job import Job, Launch, to_toml
+from shoal.experiment.launch import opened
+from shoal.experiment.settings import build
+from shoal.report.panel import Silent
 from shoal.run import directory
-from shoal.run.config import build
 from shoal.run.log import read
-from shoal.run.meter import cores
-from shoal.run.panel import Silent
+from shoal.stream.meter import cores
 
 RESULT = Path(__file__).parent / "results" / "pong_learn_speed.json"
 BAR = 2.0

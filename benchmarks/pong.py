@@ -20,7 +20,7 @@ from typing import Any
 
 import shoal
 from benchmarks import machine
-from shoal import launch
+from shoal.experiment import launch
 from shoal.run.log import read
 
 RESULT = Path(__file__).parent / "results" / "pong.jsonl"

@@ -23,19 +23,19 @@ import numpy as np
 
 import shoal
 from benchmarks import machine
-from shoal.envs import noughts
+from shoal.envs.agents import tictactoe
 from shoal.run.log import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from shoal.envs.noughts import Board
-    from shoal.loaded import Loaded
+    from shoal.envs.agents.tictactoe import Board
+    from shoal.experiment.agent import Loaded
 
     Player = Callable[[Board], int]
 
 RESULT = Path(__file__).parent / "results" / "self_play.jsonl"
-ENV = "shoal.envs.noughts:Noughts"
+ENV = "shoal.envs.agents.tictactoe:TicTacToe"
 GAMES = 1000
 WINS, LOSSES = 0.9, 0
 
@@ -54,20 +54,20 @@ def learnt(policy: Loaded) -> Player:
 
 def at_random(rng: np.random.Generator) -> Player:
     """Any free cell."""
-    return lambda board: int(rng.choice(noughts.moves(board)))
+    return lambda board: int(rng.choice(tictactoe.moves(board)))
 
 
 def perfect(rng: np.random.Generator) -> Player:
     """Any perfect move."""
-    return lambda board: int(rng.choice(noughts.best(board)))
+    return lambda board: int(rng.choice(tictactoe.best(board)))
 
 
 def play(first: Player, second: Player) -> int:
     """One game: 1 if `first` won, -1 if it lost, 0 for a draw."""
-    board, sign, players = noughts.EMPTY, 1, (first, second)
+    board, sign, players = tictactoe.EMPTY, 1, (first, second)
     for turn in range(9):
-        board = noughts.move(board, players[turn % 2](board))
-        if noughts.lost(board):
+        board = tictactoe.move(board, players[turn % 2](board))
+        if tictactoe.lost(board):
             return sign
         sign = -sign
     return 0
@@ -83,15 +83,15 @@ def beatable(player: Player) -> tuple[int, int]:
     """Of all lines of play that an opponent can choose, in both seats: how many there are, and how many it wins."""
 
     def follow(board: Board, *, own: bool) -> tuple[int, int]:
-        if noughts.lost(board):
+        if tictactoe.lost(board):
             return 1, int(own)
-        if not noughts.moves(board):
+        if not tictactoe.moves(board):
             return 1, 0
-        cells = [player(board)] if own else noughts.moves(board)
-        found = [follow(noughts.move(board, cell), own=not own) for cell in cells]
+        cells = [player(board)] if own else tictactoe.moves(board)
+        found = [follow(tictactoe.move(board, cell), own=not own) for cell in cells]
         return sum(lines for lines, _ in found), sum(won for _, won in found)
 
-    begun, answered = follow(noughts.EMPTY, own=True), follow(noughts.EMPTY, own=False)
+    begun, answered = follow(tictactoe.EMPTY, own=True), follow(tictactoe.EMPTY, own=False)
     return begun[0] + answered[0], begun[1] + answered[1]
 
 

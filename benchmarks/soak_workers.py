@@ -28,9 +28,9 @@ import numpy as np
 import psutil
 from gymnasium import spaces
 
-from shoal.envs.crew import Workers
-from shoal.envs.make import make
-from shoal.envs.workers import WorkersEnv
+from shoal.envs.registry import make
+from shoal.envs.workers.crew import Workers
+from shoal.envs.workers.rows import WorkersEnv
 
 if TYPE_CHECKING:
     from shoal.types import Ready

@@ -13,10 +13,10 @@ import torch
 from gymnasium import spaces
 
 import shoal
-from shoal.envs.make import make
-from shoal.nets.lowering import lower
+from shoal.envs.registry import make
+from shoal.learn.lowering import lower
+from shoal.learn.weights import pack
 from shoal.nets.policy import Network, make_policy
-from shoal.nets.weights import pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable

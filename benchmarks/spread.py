@@ -23,7 +23,7 @@ import numpy as np
 
 import shoal
 from benchmarks import machine
-from shoal.envs.make import make
+from shoal.envs.registry import make
 from shoal.run.log import read
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ import shoal
 from benchmarks import machine
 from benchmarks.peers.flight import at_random, by_policy, time_flight
 from benchmarks.peers.run_peers import measure
-from shoal.envs.make import make
+from shoal.envs.registry import make
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -29,8 +29,8 @@ from gymnasium.vector import AutoresetMode
 from benchmarks import machine
 from benchmarks.peers.run_peers import LivePeer
 from benchmarks.peers.worker import count_steps
-from shoal.envs.make import make
-from shoal.run.meter import cores
+from shoal.envs.registry import make
+from shoal.stream.meter import cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable

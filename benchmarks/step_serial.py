@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 import numpy as np
 
-from shoal.envs.make import make
+from shoal.envs.registry import make
 
 if TYPE_CHECKING:
     from collections.abc import Callable

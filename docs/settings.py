@@ -14,8 +14,9 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from shoal import algos
 from shoal.algos import a2c, ppo
-from shoal.algos.presets import PRESETS
+from shoal.algos.presets import presets
 from shoal.nets.policy import Network
 from shoal.stream.self_play import SelfPlay
 
@@ -58,8 +59,8 @@ def settings_table(kind: Any) -> list[str]:
 def presets_table() -> list[str]:
     """A row for each preset: algorithm, name, what differs from the defaults."""
     rows = ["| algorithm | preset | what it sets |", "|---|---|---|"]
-    for algorithm, presets in PRESETS.items():
-        for name, values in presets.items():
+    for algorithm in algos.summaries():
+        for name, values in presets(algorithm).items():
             parts = [f"`{key}={value}`" for key, value in flatten(values)]
             rows.append(f"| {algorithm} | `{name}` | {', '.join(parts)} |")
     return rows

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from shoal.nets.acting import Acting
-from shoal.run.meter import Meter
+from shoal.learn.acting import Acting
+from shoal.stream.meter import Meter
 
 
 class SingleRun:

@@ -8,10 +8,10 @@ import gymnasium as gym
 import pytest
 from gymnasium.wrappers import TimeLimit
 
-from shoal.envs.make import make
+from shoal.envs.registry import make
 from shoal.types import ConfigError, EnvError
 from tests.contract.toys import Corridor, Lamps
-from tests.test_envs import Scripted, in_turn, step
+from tests.envs.test_envs import Scripted, in_turn, step
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import shoal
-from shoal.envs.make import make
 from shoal.envs.native import NativeEnv
-from shoal.envs.randomise import Choice, Uniform
-from shoal.envs.shaping import Shaping
-from shoal.nets.acting import Acting
+from shoal.envs.preprocessing import Shaping
+from shoal.envs.randomization import Choice, Uniform
+from shoal.envs.registry import make
+from shoal.learn.acting import Acting
 from shoal.nets.policy import Network, make_policy
 from shoal.stream.rollouts import rollouts
 from shoal.types import ConfigError, Ready

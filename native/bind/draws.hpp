@@ -9,7 +9,7 @@
 #include <tuple>
 #include <vector>
 
-#include "env/draw.hpp"
+#include "core/draw.hpp"
 
 namespace shoal {
 

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "bind/arrays.hpp"
-#include "env/shaped.hpp"
+#include "core/shaped.hpp"
 #include "math/philox.hpp"
 #include "math/scan.hpp"
 

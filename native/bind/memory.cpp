@@ -15,7 +15,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "bind/arrays.hpp"
-#include "memory/signal.hpp"
+#include "sync/signal.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;

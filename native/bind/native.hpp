@@ -11,9 +11,9 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
-#include "env/pool.hpp"
-#include "env/shaped.hpp"
-#include "memory/sync.hpp"
+#include "core/pool.hpp"
+#include "core/shaped.hpp"
+#include "sync/team.hpp"
 
 namespace shoal {
 

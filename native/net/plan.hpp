@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-#include "memory/sync.hpp"
+#include "sync/team.hpp"
 #include "net/dispatch.hpp"
 #include "net/layout.hpp"
 #include "net/scratch.hpp"

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "env/rows.hpp"
+#include "core/rows.hpp"
 #include "net/plan.hpp"
 
 namespace shoal {

@@ -10,13 +10,13 @@ if sys.platform == "win32":
     raise ImportError("shoal runs on Linux and macOS; on Windows, use it inside WSL")
 
 if TYPE_CHECKING:
-    from shoal.envs.check import check_env
-    from shoal.envs.randomise import Choice, Curriculum, LogUniform, Normal, Uniform
-    from shoal.envs.shaping import Shaping
-    from shoal.envs.single import make_env
-    from shoal.envs.vector import make_vec
-    from shoal.launch import resume, train
-    from shoal.loaded import load
+    from shoal.check.check_env import check_env
+    from shoal.envs.preprocessing import Shaping
+    from shoal.envs.randomization import Choice, Curriculum, LogUniform, Normal, Uniform
+    from shoal.experiment.agent import load
+    from shoal.experiment.launch import resume, train
+    from shoal.export.single_env import make_env
+    from shoal.export.vector_env import make_vec
 
 __version__ = "0.1.0"
 __all__ = [
@@ -34,14 +34,17 @@ __all__ = [
     "Curriculum",
 ]
 _HOMES = {
-    "check_env": "shoal.envs.check",
-    "load": "shoal.loaded",
-    "make_env": "shoal.envs.single",
-    "make_vec": "shoal.envs.vector",
-    "resume": "shoal.launch",
-    "train": "shoal.launch",
-    "Shaping": "shoal.envs.shaping",
-    **dict.fromkeys(("Uniform", "LogUniform", "Normal", "Choice", "Curriculum"), "shoal.envs.randomise"),
+    "check_env": "shoal.check.check_env",
+    "load": "shoal.experiment.agent",
+    "make_env": "shoal.export.single_env",
+    "make_vec": "shoal.export.vector_env",
+    "resume": "shoal.experiment.launch",
+    "train": "shoal.experiment.launch",
+    "Shaping": "shoal.envs.preprocessing",
+    **dict.fromkeys(
+        ("Uniform", "LogUniform", "Normal", "Choice", "Curriculum"),
+        "shoal.envs.randomization",
+    ),
 }
 
 

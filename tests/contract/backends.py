@@ -14,10 +14,10 @@ from gymnasium.wrappers import FrameStackObservation
 from numpy.typing import NDArray
 
 from shoal.envs import native
-from shoal.envs.crew import Workers
-from shoal.envs.make import make
-from shoal.envs.shaping import Shaping
+from shoal.envs.preprocessing import Shaping
+from shoal.envs.registry import make
 from shoal.envs.vec_env import VecEnv
+from shoal.envs.workers.crew import Workers
 from tests.contract.toys import Alone, Corridor, Gates, Lamps, make_pointer
 from tests.contract.trees import FlatCrane, FlatRows
 from tests.slow_worlds import SlowSnake

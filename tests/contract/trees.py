@@ -10,8 +10,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from shoal.envs.crew import Workers
-from shoal.envs.make import make
+from shoal.envs.registry import make
+from shoal.envs.workers.crew import Workers
 from shoal.types import Layout, Ready, leaf_spaces
 
 if TYPE_CHECKING:

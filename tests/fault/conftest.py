@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from shoal.envs.crew import Workers
-from shoal.envs.make import make
-from shoal.envs.workers import WorkersEnv
+from shoal.envs.registry import make
+from shoal.envs.workers.crew import Workers
+from shoal.envs.workers.rows import WorkersEnv
 from tests.fault.rows import TIMEOUT_S, Rows
 from tests.fault.troubles import Trouble, left_behind
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from shoal.envs.workers import WorkersEnv
+from shoal.envs.workers.rows import WorkersEnv
 from shoal.types import Ready
 from tests.fault.troubles import LENGTH
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shoal.envs.crew import Workers
-from shoal.envs.make import make
-from shoal.envs.workers import WorkersEnv
+from shoal.envs.registry import make
+from shoal.envs.workers.crew import Workers
+from shoal.envs.workers.rows import WorkersEnv
 from shoal.nets.policy import Network, make_policy
 from shoal.stream.rollouts import rollouts
 from shoal.types import ConfigError, EnvError

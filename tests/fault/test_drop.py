@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import shoal
-from shoal.envs.crew import Workers
-from shoal.envs.make import make
-from shoal.nets.acting import Acting
+from shoal.envs.registry import make
+from shoal.envs.workers.crew import Workers
+from shoal.learn.acting import Acting
 from shoal.nets.policy import Network, make_policy
 from shoal.run.evaluate import SEED_OFFSET, evaluate
 from shoal.types import EnvError

@@ -13,10 +13,10 @@ import pytest
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from shoal.envs.crew import Workers
-from shoal.envs.make import make
+from shoal.envs.registry import make
 from shoal.envs.vec_env import VecEnv
-from shoal.envs.workers import WorkersEnv
+from shoal.envs.workers.crew import Workers
+from shoal.envs.workers.rows import WorkersEnv
 from shoal.types import EnvError, Ready
 
 FOUR = slice(0, 4)
@@ -134,8 +134,8 @@ def test_a_full_dev_shm_does_not_matter(tmp_path: Path) -> None:
         textwrap.dedent(
             """
             import numpy as np
-            from shoal.envs.crew import Workers
-            from shoal.envs.make import make
+            from shoal.envs.workers.crew import Workers
+            from shoal.envs.registry import make
             env = make("CartPole-v1", 4, backend="workers", workers=Workers(2))
             env.reset(0)
             env.recv()

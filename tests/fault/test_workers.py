@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shoal.envs.crew import Workers
-from shoal.envs.make import make
-from shoal.envs.workers import WorkersEnv
+from shoal.envs.registry import make
+from shoal.envs.workers.crew import Workers
+from shoal.envs.workers.rows import WorkersEnv
 from shoal.types import ConfigError, EnvError
 from tests.fault.rows import ALL, TIMEOUT_S, Rows, check_order, played, step
 from tests.fault.troubles import LENGTH, OddError, Trouble

@@ -34,6 +34,6 @@ def test_agents_in_turn_learn_what_their_own_steps_are_worth(run_dir: Path) -> N
 def test_self_play_beats_a_player_at_random(run_dir: Path) -> None:
     """The preset for a fifth of its steps; an untrained policy wins about 45 % of its games."""
     settings: dict[str, Any] = {"panel": "none", "stop_at": math.inf, "total_timesteps": 150_000}
-    result = shoal.train("shoal.envs.noughts:Noughts", run_dir=str(run_dir), seed=1, **settings)
+    result = shoal.train("shoal.envs.agents.tictactoe:TicTacToe", run_dir=str(run_dir), seed=1, **settings)
     played = match(learnt(shoal.load(result.path)), at_random(np.random.default_rng(1)), 500)
     assert played["won"] >= 0.75

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from shoal import algos, launch
-from shoal.envs.make import make
+from shoal import algos
+from shoal.envs.registry import make
+from shoal.experiment import launch
 from shoal.nets.policy import Network
 from tests.learn.envs import Forever, Recall, Sorting
 from tests.single_run import SingleRun

@@ -13,15 +13,15 @@ from shoal.types import ConfigError
 if TYPE_CHECKING:
     from types import ModuleType
 
-NOT_ALGORITHMS = ("__init__", "presets")
-
 
 def summaries() -> dict[str, str]:
     """Each algorithm's name and the first sentence of its file, read without importing it (or torch)."""
     found: dict[str, str] = {}
     for path in sorted(Path(__file__).parent.glob("*.py")):
-        if path.stem not in NOT_ALGORITHMS:
-            found[path.stem] = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
+        if path.stem != "__init__":
+            found[path.stem] = (
+                ast.get_docstring(ast.parse(path.read_text())) or ""
+            ).partition("\n")[0]
     return found
 
 

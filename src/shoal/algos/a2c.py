@@ -10,12 +10,17 @@ import numpy as np
 import torch
 from torch.optim import RMSprop
 
-from shoal.math.losses import masked_mean, normalise_advantage, policy_gradient_loss, value_loss
+from shoal.learn.lowering import STATS, Plan, lower
+from shoal.learn.weights import pack
+from shoal.math.losses import (
+    masked_mean,
+    normalise_advantage,
+    policy_gradient_loss,
+    value_loss,
+)
 from shoal.math.returns import n_step
 from shoal.nets.distributions import masked
-from shoal.nets.lowering import STATS, Plan, lower
 from shoal.nets.policy import Network, make_policy
-from shoal.nets.weights import pack
 from shoal.stream.schedules import schedule
 from shoal.stream.self_play import SelfPlay, against
 from shoal.types import ConfigError, Steps, check_ranges
@@ -76,44 +81,86 @@ class A2C:
 
     def __post_init__(self) -> None:
         """Refuses what cannot work, with what would."""
-        counts = ("total_timesteps", "num_envs", "num_steps", "act_block", "grad_shards")
+        counts = (
+            "total_timesteps",
+            "num_envs",
+            "num_steps",
+            "act_block",
+            "grad_shards",
+        )
         positive = ("learning_rate", "rmsprop_eps", "max_grad_norm", "reward_scale")
-        check_ranges(self, **dict.fromkeys(counts, (1, inf)), gamma=(0, 1), alpha=(0, 1), vf_coef=(0, inf))
+        check_ranges(
+            self,
+            **dict.fromkeys(counts, (1, inf)),
+            gamma=(0, 1),
+            alpha=(0, 1),
+            vf_coef=(0, inf),
+        )
         check_ranges(self, **dict.fromkeys(positive, (1e-12, inf)))
         if self.norm_adv and self.num_envs * self.num_steps < 2:
-            raise ConfigError("a rollout of 1 step cannot be normalised; use norm_adv=False or more num_envs")
+            raise ConfigError(
+                "a rollout of 1 step cannot be normalised; use norm_adv=False or more num_envs"
+            )
 
 
 Config = A2C
 
 
-def train(cfg: A2C, env: VecEnv, run: Run, policy: nn.Module | None = None) -> nn.Module:
+def train(
+    cfg: A2C, env: VecEnv, run: Run, policy: nn.Module | None = None
+) -> nn.Module:
     """Trains a policy (the default one unless given) until the run ends; returns it."""
-    policy = (policy or make_policy(env.spec, cfg.network, run.settings.seed)).to(run.settings.device)
-    optimizer = RMSprop(policy.parameters(), lr=cfg.learning_rate, alpha=cfg.alpha, eps=cfg.rmsprop_eps)
+    policy = (policy or make_policy(env.spec, cfg.network, run.settings.seed)).to(
+        run.settings.device
+    )
+    optimizer = RMSprop(
+        policy.parameters(), lr=cfg.learning_rate, alpha=cfg.alpha, eps=cfg.rmsprop_eps
+    )
     acting = run.acting(cfg.act_block)
-    how: Any = {"schedule": schedule(cfg.schedule), "acting": acting, "meter": run.meter}
+    how: Any = {
+        "schedule": schedule(cfg.schedule),
+        "acting": acting,
+        "meter": run.meter,
+    }
     stream = against(cfg.self_play, env, policy, num_steps=cfg.num_steps, **how)
     loop = run.loop(stream, state={"policy": policy, "optimizer": optimizer})
-    settings = {"num_threads": acting.num_threads, "act_block": cfg.act_block, "grad_shards": cfg.grad_shards}
+    settings = {
+        "num_threads": acting.num_threads,
+        "act_block": cfg.act_block,
+        "grad_shards": cfg.grad_shards,
+    }
     plan = lower(policy, env.spec, pack(policy), **settings) if acting.native else None
-    update = native_update(plan, optimizer, cfg, run) if plan else torch_update(policy, optimizer, cfg, run)
+    update = (
+        native_update(plan, optimizer, cfg, run)
+        if plan
+        else torch_update(policy, optimizer, cfg, run)
+    )
     for rollout in loop:
-        if not rollout.valid.any():  # games of turns, so short a rollout that nobody's step is complete
+        if (
+            not rollout.valid.any()
+        ):  # games of turns, so short a rollout that nobody's step is complete
             stream.publish(policy)
             continue
         if cfg.anneal == "linear":
             left = 1 - (stream.env_steps - rollout.reward.numel()) / cfg.total_timesteps
             optimizer.param_groups[0]["lr"] = cfg.learning_rate * left
         reward = rollout.reward * cfg.reward_scale
-        update(rollout, n_step(rollout, gamma=cfg.gamma, n=cfg.num_steps, reward=reward))
+        update(
+            rollout, n_step(rollout, gamma=cfg.gamma, n=cfg.num_steps, reward=reward)
+        )
         run.log({"train/learning_rate": optimizer.param_groups[0]["lr"]})
         stream.publish(policy)
     return policy
 
 
 def a2c_loss(
-    output: Any, steps: Steps, target: Tensor, *, ent_coef: Any, vf_coef: Any, norm_adv: bool = False
+    output: Any,
+    steps: Steps,
+    target: Tensor,
+    *,
+    ent_coef: Any,
+    vf_coef: Any,
+    norm_adv: bool = False,
 ) -> tuple[Tensor, list[Tensor]]:
     """The loss over the last two axes [T, B], and its parts: policy, value, entropy.
 
@@ -124,10 +171,16 @@ def a2c_loss(
         advantage = normalise_advantage(advantage, steps.valid, axes=2)
     distribution = masked(output.distribution, steps.action_mask)
     log_prob = distribution.log_prob(steps.action)
-    policy_loss = masked_mean(policy_gradient_loss(log_prob, advantage), steps.valid, axes=2)
+    policy_loss = masked_mean(
+        policy_gradient_loss(log_prob, advantage), steps.valid, axes=2
+    )
     v_loss = masked_mean(value_loss(output.value, target), steps.valid, axes=2)
     entropy = masked_mean(distribution.entropy(), steps.valid, axes=2)
-    return policy_loss - ent_coef * entropy + vf_coef * v_loss, [policy_loss, v_loss, entropy]
+    return policy_loss - ent_coef * entropy + vf_coef * v_loss, [
+        policy_loss,
+        v_loss,
+        entropy,
+    ]
 
 
 def torch_update(policy: nn.Module, optimizer: RMSprop, cfg: A2C, run: Run) -> Update:
@@ -136,7 +189,12 @@ def torch_update(policy: nn.Module, optimizer: RMSprop, cfg: A2C, run: Run) -> U
     def update(rollout: Steps, target: Tensor) -> None:
         output = policy(rollout.obs, rollout.state, rollout.start)
         loss, stats = a2c_loss(
-            output, rollout, target, ent_coef=cfg.ent_coef, vf_coef=cfg.vf_coef, norm_adv=cfg.norm_adv
+            output,
+            rollout,
+            target,
+            ent_coef=cfg.ent_coef,
+            vf_coef=cfg.vf_coef,
+            norm_adv=cfg.norm_adv,
         )
         optimizer.zero_grad()
         loss.backward()
@@ -153,14 +211,26 @@ def native_update(plan: Plan, optimizer: RMSprop, cfg: A2C, run: Run) -> Update:
     for parameter in optimizer.param_groups[0]["params"]:
         optimizer.state[parameter].setdefault("step", torch.zeros(()))
     names = ("ent_coef", "vf_coef", "norm_adv", "max_grad_norm", "alpha")
-    constants = {name: getattr(cfg, name) for name in names} | {"eps": cfg.rmsprop_eps, "square_avg": square_avg}
+    constants = {name: getattr(cfg, name) for name in names} | {
+        "eps": cfg.rmsprop_eps,
+        "square_avg": square_avg,
+    }
 
     def update(rollout: Steps, target: Tensor) -> None:
         arrays = plan.begin(rollout)
         advantage = (target - rollout.value).numpy().ravel()
         arrays |= {"advantage": advantage, "target": target.numpy().ravel()}
-        stats, index = np.zeros(8), np.flatnonzero(rollout.valid.numpy()).astype(np.int32)
-        plan.a2c_step(arrays, index, learning_rate=optimizer.param_groups[0]["lr"], stats=stats, **constants)
+        stats, index = (
+            np.zeros(8),
+            np.flatnonzero(rollout.valid.numpy()).astype(np.int32),
+        )
+        plan.a2c_step(
+            arrays,
+            index,
+            learning_rate=optimizer.param_groups[0]["lr"],
+            stats=stats,
+            **constants,
+        )
         run.log(dict(zip(A2C_STATS, stats[[0, 1, 2, 5]].tolist(), strict=True)))
 
     return update

@@ -11,14 +11,20 @@ import numpy as np
 import torch
 from torch.optim import Adam
 
-from shoal.math.losses import approximate_kl, masked_mean, normalise_advantage, ppo_policy_loss, value_loss
+from shoal.learn.lowering import STATS, Plan, lower
+from shoal.learn.shards import Shards, has_images
+from shoal.learn.weights import pack
+from shoal.math.losses import (
+    approximate_kl,
+    masked_mean,
+    normalise_advantage,
+    ppo_policy_loss,
+    value_loss,
+)
 from shoal.math.rates import adapted_rate
 from shoal.math.returns import gae
 from shoal.nets.distributions import masked
-from shoal.nets.lowering import STATS, Plan, lower
 from shoal.nets.policy import Network, make_policy
-from shoal.nets.shards import Shards, has_images
-from shoal.nets.weights import pack
 from shoal.stream.schedules import schedule
 from shoal.stream.self_play import SelfPlay, against
 from shoal.types import ConfigError, Steps, check_ranges, map_tree, select
@@ -87,21 +93,47 @@ class PPO:
 
     def __post_init__(self) -> None:
         """Refuses what cannot work, with what would."""
-        counts = ("num_envs", "num_steps", "num_minibatches", "update_epochs", "act_block", "grad_shards")
-        positive = ("learning_rate", "adam_eps", "clip_coef", "max_grad_norm", "reward_scale")
-        check_ranges(self, total_timesteps=(1, inf), **dict.fromkeys(counts, (1, inf)), gamma=(0, 1), gae_lambda=(0, 1))
+        counts = (
+            "num_envs",
+            "num_steps",
+            "num_minibatches",
+            "update_epochs",
+            "act_block",
+            "grad_shards",
+        )
+        positive = (
+            "learning_rate",
+            "adam_eps",
+            "clip_coef",
+            "max_grad_norm",
+            "reward_scale",
+        )
+        check_ranges(
+            self,
+            total_timesteps=(1, inf),
+            **dict.fromkeys(counts, (1, inf)),
+            gamma=(0, 1),
+            gae_lambda=(0, 1),
+        )
         check_ranges(self, **dict.fromkeys(positive, (1e-12, inf)), vf_coef=(0, inf))
         batch = self.num_envs * self.num_steps
         if batch % self.num_minibatches:
-            whole, least = (self.num_envs if self.network.recurrent != "none" else batch), 1 + self.norm_adv
+            whole, least = (
+                (self.num_envs if self.network.recurrent != "none" else batch),
+                1 + self.norm_adv,
+            )
             tried = range(1, min(whole, self.num_minibatches) + 1)
-            fits = max((n for n in tried if whole % n == 0 and batch // n >= least), default=1)
+            fits = max(
+                (n for n in tried if whole % n == 0 and batch // n >= least), default=1
+            )
             raise ConfigError(
                 f"{self.num_envs} envs x {self.num_steps} steps = {batch} steps do not split into "
                 f"{self.num_minibatches} minibatches; num_minibatches={fits} would"
             )
         if self.norm_adv and batch // self.num_minibatches < 2:
-            raise ConfigError("a minibatch of 1 step cannot be normalised; use fewer num_minibatches or norm_adv=False")
+            raise ConfigError(
+                "a minibatch of 1 step cannot be normalised; use fewer num_minibatches or norm_adv=False"
+            )
         if self.network.recurrent != "none" and self.num_envs % self.num_minibatches:
             raise ConfigError(
                 f"recurrent minibatches are whole rows: num_minibatches={self.num_minibatches} must divide "
@@ -116,78 +148,142 @@ class PPO:
 Config = PPO
 
 
-def train(cfg: PPO, env: VecEnv, run: Run, policy: nn.Module | None = None) -> nn.Module:
+def train(
+    cfg: PPO, env: VecEnv, run: Run, policy: nn.Module | None = None
+) -> nn.Module:
     """Trains a policy (the default one unless given) until the run ends; returns it."""
-    policy = (policy or make_policy(env.spec, cfg.network, run.settings.seed)).to(run.settings.device)
-    optimizer = Adam(policy.parameters(), lr=cfg.learning_rate, eps=cfg.adam_eps, fused=has_images(policy) or None)
+    policy = (policy or make_policy(env.spec, cfg.network, run.settings.seed)).to(
+        run.settings.device
+    )
+    optimizer = Adam(
+        policy.parameters(),
+        lr=cfg.learning_rate,
+        eps=cfg.adam_eps,
+        fused=has_images(policy) or None,
+    )
     acting = run.acting(cfg.act_block)
-    how: Any = {"schedule": schedule(cfg.schedule), "acting": acting, "meter": run.meter}
+    how: Any = {
+        "schedule": schedule(cfg.schedule),
+        "acting": acting,
+        "meter": run.meter,
+    }
     stream = against(cfg.self_play, env, policy, num_steps=cfg.num_steps, **how)
     loop = run.loop(stream, state={"policy": policy, "optimizer": optimizer})
-    settings = {"num_threads": acting.num_threads, "act_block": cfg.act_block, "grad_shards": cfg.grad_shards}
+    settings = {
+        "num_threads": acting.num_threads,
+        "act_block": cfg.act_block,
+        "grad_shards": cfg.grad_shards,
+    }
     plan = lower(policy, env.spec, pack(policy), **settings) if acting.native else None
-    update = native_update(plan, optimizer, cfg, run) if plan else torch_update(policy, optimizer, cfg, run)
+    update = (
+        native_update(plan, optimizer, cfg, run)
+        if plan
+        else torch_update(policy, optimizer, cfg, run)
+    )
     for rollout in loop:
-        if not rollout.valid.any():  # games of turns, so short a rollout that nobody's step is complete
+        if (
+            not rollout.valid.any()
+        ):  # games of turns, so short a rollout that nobody's step is complete
             stream.publish(policy)
             continue
         if cfg.anneal == "linear":
             done = (stream.env_steps - rollout.reward.numel()) / cfg.total_timesteps
             optimizer.param_groups[0]["lr"] = cfg.learning_rate * (1 - done)
         reward = rollout.reward * cfg.reward_scale
-        advantage, target = gae(rollout, gamma=cfg.gamma, gae_lambda=cfg.gae_lambda, reward=reward)
+        advantage, target = gae(
+            rollout, gamma=cfg.gamma, gae_lambda=cfg.gae_lambda, reward=reward
+        )
         kl = 0.0
         for kl in islice(update(rollout, advantage, target), cfg.update_epochs):
             if cfg.target_kl is not None and cfg.anneal != "kl" and kl > cfg.target_kl:
                 break
         if cfg.anneal == "kl":
-            optimizer.param_groups[0]["lr"] = adapted_rate(optimizer.param_groups[0]["lr"], kl, cfg.target_kl or inf)
+            optimizer.param_groups[0]["lr"] = adapted_rate(
+                optimizer.param_groups[0]["lr"], kl, cfg.target_kl or inf
+            )
         run.log({"train/learning_rate": optimizer.param_groups[0]["lr"]})
         stream.publish(policy)
     return policy
 
 
-def ppo_loss(output: Any, batch: Steps, advantage: Tensor, target: Tensor, cfg: PPO) -> tuple[Tensor, list[Tensor]]:
+def ppo_loss(
+    output: Any, batch: Steps, advantage: Tensor, target: Tensor, cfg: PPO
+) -> tuple[Tensor, list[Tensor]]:
     """The whole loss of a minibatch and its parts: policy, value, entropy, approximate KL, clipped fraction."""
     valid = batch.valid
     if cfg.norm_adv:
         advantage = normalise_advantage(advantage, valid)
     distribution = masked(output.distribution, batch.action_mask)
     log_prob = distribution.log_prob(batch.action)
-    policy_loss = masked_mean(ppo_policy_loss(log_prob, batch.log_prob, advantage, cfg.clip_coef), valid)
+    policy_loss = masked_mean(
+        ppo_policy_loss(log_prob, batch.log_prob, advantage, cfg.clip_coef), valid
+    )
     v_loss = masked_mean(
-        value_loss(output.value, target, batch.value if cfg.clip_vloss else None, cfg.clip_coef), valid
+        value_loss(
+            output.value, target, batch.value if cfg.clip_vloss else None, cfg.clip_coef
+        ),
+        valid,
     )
     entropy = masked_mean(distribution.entropy(), valid)
     with torch.no_grad():
         kl = masked_mean(approximate_kl(log_prob, batch.log_prob), valid)
         outside = ((log_prob - batch.log_prob).exp() - 1).abs() > cfg.clip_coef
         clipped = masked_mean(outside.float(), valid)
-    return policy_loss - cfg.ent_coef * entropy + cfg.vf_coef * v_loss, [policy_loss, v_loss, entropy, kl, clipped]
+    return policy_loss - cfg.ent_coef * entropy + cfg.vf_coef * v_loss, [
+        policy_loss,
+        v_loss,
+        entropy,
+        kl,
+        clipped,
+    ]
 
 
 def torch_update(policy: nn.Module, optimizer: Adam, cfg: PPO, run: Run) -> Update:
     """Passes over a rollout in torch, for any policy on any device; each yields its mean KL."""
     recurrent = cast("Any", policy).initial_state(1) is not None
     if recurrent and cfg.num_envs % cfg.num_minibatches:
-        raise ConfigError(f"a recurrent policy's num_minibatches must divide num_envs={cfg.num_envs}")
-    shards = Shards(policy, 1 if recurrent else cfg.grad_shards, num_threads=run.acting(1).num_threads)
+        raise ConfigError(
+            f"a recurrent policy's num_minibatches must divide num_envs={cfg.num_envs}"
+        )
+    shards = Shards(
+        policy,
+        1 if recurrent else cfg.grad_shards,
+        num_threads=run.acting(1).num_threads,
+    )
 
     def update(rollout: Steps, advantage: Tensor, target: Tensor) -> Iterator[float]:
         while True:
             kls: list[Tensor] = []
-            for index in minibatches(run.rng, rollout.valid, cfg.num_minibatches, rows=recurrent):
+            for index in minibatches(
+                run.rng, rollout.valid, cfg.num_minibatches, rows=recurrent
+            ):
                 at = torch.from_numpy(index).long().to(advantage.device)
-                gain, goal, valid = (_take(x, at, rows=recurrent) for x in (advantage, target, rollout.valid))
+                gain, goal, valid = (
+                    _take(x, at, rows=recurrent)
+                    for x in (advantage, target, rollout.valid)
+                )
                 gain = normalise_advantage(gain, valid) if cfg.norm_adv else gain
 
-                def loss(part: slice, at: Tensor = at, gain: Tensor = gain, goal: Tensor = goal) -> Any:
+                def loss(
+                    part: slice,
+                    at: Tensor = at,
+                    gain: Tensor = gain,
+                    goal: Tensor = goal,
+                ) -> Any:
                     batch = take(rollout, at[part], rows=recurrent)
                     seen = policy(batch.obs, batch.state, batch.start)
-                    return ppo_loss(seen, batch, gain[:, part], goal[:, part], replace(cfg, norm_adv=False))
+                    return ppo_loss(
+                        seen,
+                        batch,
+                        gain[:, part],
+                        goal[:, part],
+                        replace(cfg, norm_adv=False),
+                    )
 
                 stats = shards.backward(loss, len(at))
-                norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), cfg.max_grad_norm)
+                norm = torch.nn.utils.clip_grad_norm_(
+                    policy.parameters(), cfg.max_grad_norm
+                )
                 optimizer.step()
                 run.log(dict(zip(STATS, [*stats, norm], strict=True)))
                 kls.append(stats[3])
@@ -200,21 +296,43 @@ def native_update(plan: Plan, optimizer: Adam, cfg: PPO, run: Run) -> Update:
     """The same passes in native code, on the same weights and the same optimizer state."""
     exp_avg, exp_avg_sq = plan.moments(optimizer, "exp_avg", "exp_avg_sq")
     parameters = optimizer.param_groups[0]["params"]
-    step = torch.as_tensor(optimizer.state[parameters[0]].get("step", 0.0), dtype=torch.float32).clone()
+    step = torch.as_tensor(
+        optimizer.state[parameters[0]].get("step", 0.0), dtype=torch.float32
+    ).clone()
     for parameter in parameters:
         optimizer.state[parameter]["step"] = step
-    names = ("clip_coef", "clip_vloss", "ent_coef", "vf_coef", "norm_adv", "max_grad_norm", "adam_eps")
+    names = (
+        "clip_coef",
+        "clip_vloss",
+        "ent_coef",
+        "vf_coef",
+        "norm_adv",
+        "max_grad_norm",
+        "adam_eps",
+    )
     constants = {name: getattr(cfg, name) for name in names}
     constants |= {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
 
     def update(rollout: Steps, advantage: Tensor, target: Tensor) -> Iterator[float]:
-        arrays = plan.begin(rollout) | {"advantage": advantage.numpy().ravel(), "target": target.numpy().ravel()}
+        arrays = plan.begin(rollout) | {
+            "advantage": advantage.numpy().ravel(),
+            "target": target.numpy().ravel(),
+        }
         rate = optimizer.param_groups[0]["lr"]
         while True:
             stats, number = np.zeros(8), int(step)
-            for index in minibatches(run.rng, rollout.valid, cfg.num_minibatches, rows=False):
+            for index in minibatches(
+                run.rng, rollout.valid, cfg.num_minibatches, rows=False
+            ):
                 number += 1
-                plan.ppo_step(arrays, index, learning_rate=rate, step=number, stats=stats, **constants)
+                plan.ppo_step(
+                    arrays,
+                    index,
+                    learning_rate=rate,
+                    step=number,
+                    stats=stats,
+                    **constants,
+                )
             step.fill_(number)
             means = (stats[: len(STATS)] / stats[len(STATS)]).tolist()
             run.log(dict(zip(STATS, means, strict=True)))
@@ -223,7 +341,9 @@ def native_update(plan: Plan, optimizer: Adam, cfg: PPO, run: Run) -> Update:
     return update
 
 
-def minibatches(rng: np.random.Generator, valid: Tensor, parts: int, *, rows: bool) -> Iterator[np.ndarray[Any, Any]]:
+def minibatches(
+    rng: np.random.Generator, valid: Tensor, parts: int, *, rows: bool
+) -> Iterator[np.ndarray[Any, Any]]:
     """Random parts of a rollout as int32 indices: of its valid steps (t * B + b), or of whole rows."""
     whole = np.arange(valid.shape[1]) if rows else np.flatnonzero(valid.cpu().numpy())
     shuffled = rng.permutation(whole).astype(np.int32)
@@ -237,12 +357,26 @@ def take(steps: Steps, index: Tensor, *, rows: bool) -> Steps:
     def pick(x: Tensor) -> Tensor:
         return _take(x, index, rows=rows)
 
-    names = ("obs", *STEP_ARRAYS) if steps.action_mask is None else ("obs", *STEP_ARRAYS, "action_mask")
+    names = (
+        ("obs", *STEP_ARRAYS)
+        if steps.action_mask is None
+        else ("obs", *STEP_ARRAYS, "action_mask")
+    )
     trees = {name: map_tree(pick, getattr(steps, name)) for name in names}
     return replace(steps, state=select(steps.state, index) if rows else None, **trees)
 
 
-STEP_ARRAYS = ("start", "action", "log_prob", "value", "next_value", "reward", "terminated", "truncated", "valid")
+STEP_ARRAYS = (
+    "start",
+    "action",
+    "log_prob",
+    "value",
+    "next_value",
+    "reward",
+    "terminated",
+    "truncated",
+    "valid",
+)
 
 
 def _take(x: Tensor, index: Tensor, *, rows: bool) -> Tensor:

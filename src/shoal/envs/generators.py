@@ -44,7 +44,8 @@ def state_of(generator: bytes | dict[str, Any]) -> Any:
     if isinstance(generator, dict):
         return generator
     state, increment, has_half, half = (
-        int.from_bytes(generator[first:last], "little") for first, last in ((0, 16), (16, 32), (32, 36), (36, 40))
+        int.from_bytes(generator[first:last], "little")
+        for first, last in ((0, 16), (16, 32), (32, 36), (36, 40))
     )
     return {
         "bit_generator": "PCG64",
@@ -56,7 +57,11 @@ def state_of(generator: bytes | dict[str, Any]) -> Any:
 
 def spelled_out(start: dict[str, Any]) -> dict[str, Any]:
     """What an episode began from, with a generator as `PCG64.state` is written."""
-    return start | {"generator": state_of(start["generator"])} if "generator" in start else start
+    return (
+        start | {"generator": state_of(start["generator"])}
+        if "generator" in start
+        else start
+    )
 
 
 def set_generator(env: gym.Env[Any, Any], generator: Any) -> None:
@@ -78,7 +83,9 @@ def _views(bits: np.random.PCG64) -> tuple[Any, Any]:
     numbers = ctypes.c_void_p.from_address(address).value
     if numbers is None:
         return None, None
-    return (ctypes.c_char * 32).from_address(numbers), (ctypes.c_char * 8).from_address(address + 8)
+    return (ctypes.c_char * 32).from_address(numbers), (ctypes.c_char * 8).from_address(
+        address + 8
+    )
 
 
 def _is_as_known() -> bool:

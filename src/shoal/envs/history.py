@@ -45,9 +45,14 @@ class History:
     def of(self, rows: slice) -> dict[str, Any]:
         """What a new process is told of its rows: the seeds that they begin from, and what is cut."""
         numbered = list(enumerate(zip(self.seeds, self.restarts, strict=True)))[rows]
-        drawn = [np.random.SeedSequence([seed, row, count]) for row, (seed, count) in numbered]
+        drawn = [
+            np.random.SeedSequence([seed, row, count])
+            for row, (seed, count) in numbered
+        ]
         return {
-            "seeds": [int(sequence.generate_state(1, np.uint64)[0]) for sequence in drawn],
+            "seeds": [
+                int(sequence.generate_state(1, np.uint64)[0]) for sequence in drawn
+            ],
             "obs": map_tree(np.copy, take(self.obs, rows)),
             "returns": self.returns[rows].copy(),
             "lengths": self.lengths[rows].copy(),
@@ -61,7 +66,10 @@ class History:
         # The process that is gone may have left half a step.
         for tree in (out.obs, out.final_obs):
             assign(tree, rows, take(self.obs, rows))
-        out.episode_return[rows], out.episode_length[rows] = self.returns[rows], self.lengths[rows]
+        out.episode_return[rows], out.episode_length[rows] = (
+            self.returns[rows],
+            self.lengths[rows],
+        )
         for values in out.info.values():
             values[rows] = np.nan
         if out.action_mask is not None:
@@ -73,4 +81,7 @@ class History:
         lost = self.of(rows)
         seeds = lost.pop("seeds")
         starts = [{"seed": seed} for seed in seeds]
-        return lost | {"starts": starts, "actions": [stacked(spec.action, []) for _ in seeds]}
+        return lost | {
+            "starts": starts,
+            "actions": [stacked(spec.action, []) for _ in seeds],
+        }

@@ -42,7 +42,9 @@ class MaskReader:
             try:
                 self.read(spec.observation.allocate(1)[KEY], 1)
             except ValueError as error:
-                raise ConfigError(f"{spec.env_id}: the observation has {error}") from None
+                raise ConfigError(
+                    f"{spec.env_id}: the observation has {error}"
+                ) from None
 
     def read(self, given: Tree, count: int) -> Bools:
         """The mask of `count` rows, [count, size]; ValueError when its form or numbers are wrong."""
@@ -55,25 +57,43 @@ class MaskReader:
                 columns.append(np.ones((count, size), np.bool_))
                 continue
             pieces: Any = node if isinstance(node, tuple | list) else [node]
-            array = np.concatenate([np.asarray(piece).reshape(count, -1) for piece in pieces], axis=1)
+            array = np.concatenate(
+                [np.asarray(piece).reshape(count, -1) for piece in pieces], axis=1
+            )
             if not own:
-                raise ValueError(f"an {name} for {part}; only Discrete, MultiDiscrete and MultiBinary have masks")
+                raise ValueError(
+                    f"an {name} for {part}; only Discrete, MultiDiscrete and MultiBinary have masks"
+                )
             if array.shape[1] != size:
-                raise ValueError(f"an {name} of {array.shape[1]} numbers, but {part} needs {size}")
+                raise ValueError(
+                    f"an {name} of {array.shape[1]} numbers, but {part} needs {size}"
+                )
             if not np.isin(array, (0, 1)).all():
                 raise ValueError(f"an {name} with other numbers than 0 and 1")
             columns.append(array.astype(np.bool_))
         return np.concatenate(columns, axis=1)
 
-    def read_rows(self, rows: slice, out: Outputs, infos: Sequence[Any], where: Callable[[int], str]) -> None:
+    def read_rows(
+        self,
+        rows: slice,
+        out: Outputs,
+        infos: Sequence[Any],
+        where: Callable[[int], str],
+    ) -> None:
         """Reads the masks of rows from their observations or infos into `out`; `where` names a row in an EnvError."""
         if out.action_mask is None:
             return
         whole = in_observation(self.spec)
-        for part in [rows] if whole else [slice(row, row + 1) for row in range(rows.start, rows.stop)]:
+        for part in (
+            [rows]
+            if whole
+            else [slice(row, row + 1) for row in range(rows.start, rows.stop)]
+        ):
             row = part.start
             if not whole and KEY not in (infos[row] or ()):
-                raise EnvError(f"{where(row)} gave no info[{KEY!r}], though earlier infos had one")
+                raise EnvError(
+                    f"{where(row)} gave no info[{KEY!r}], though earlier infos had one"
+                )
             given = select(out.obs[KEY], part) if whole else infos[row][KEY]
             try:
                 out.action_mask[part] = self.read(given, part.stop - row)
@@ -82,7 +102,9 @@ class MaskReader:
         blocked = self.blocked(out.action_mask[rows])
         if blocked >= 0:
             row = rows.start + blocked
-            raise EnvError(f"{where(row)} gave an {KEY} without any option: {out.action_mask[row].astype(int)}")
+            raise EnvError(
+                f"{where(row)} gave an {KEY} without any option: {out.action_mask[row].astype(int)}"
+            )
 
     def blocked(self, mask: Bools) -> int:
         """The first row where some choice has no option left, or -1."""
@@ -92,13 +114,18 @@ class MaskReader:
 
 def in_observation(spec: Spec) -> bool:
     """Whether the observations hold the masks."""
-    return isinstance(spec.observation_space, spaces.Dict) and KEY in spec.observation_space.spaces
+    return (
+        isinstance(spec.observation_space, spaces.Dict)
+        and KEY in spec.observation_space.spaces
+    )
 
 
 def _inside(node: Any, key: str | int, name: str) -> Any:
     if isinstance(key, str):
         if not isinstance(node, dict):
-            raise ValueError(f"an {name} that should lie in a dict, but lies in a {type(node).__name__}")
+            raise ValueError(
+                f"an {name} that should lie in a dict, but lies in a {type(node).__name__}"
+            )
         return node.get(key)
     if not isinstance(node, tuple | list) or key >= len(node):
         raise ValueError(f"an {name} that should lie in a tuple as the action does")

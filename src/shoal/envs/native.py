@@ -10,8 +10,8 @@ import numpy as np
 from gymnasium import spaces
 
 from shoal import _native
-from shoal.envs.randomise import Ranges, info_keys_of, native_draws
-from shoal.envs.shaping import Shaping
+from shoal.envs.preprocessing import Shaping
+from shoal.envs.randomization import Ranges, info_keys_of, native_draws
 from shoal.envs.vec_env import ActionCheck, InFlight, Outputs, row_seeds
 from shoal.types import ConfigError, Spec
 
@@ -31,11 +31,17 @@ def ids() -> list[str]:
 def spec_of(env_id: str, params: Mapping[str, float] | None = None) -> Spec:
     """The specification of a built-in environment under `params`; its spaces equal Gymnasium's."""
     info = _native.env_info(env_id)
-    low, high = np.array(info["obs_low"], np.float32), np.array(info["obs_high"], np.float32)
+    low, high = (
+        np.array(info["obs_low"], np.float32),
+        np.array(info["obs_high"], np.float32),
+    )
     if info["discrete"]:
         action: spaces.Space[Any] = spaces.Discrete(info["num_actions"])
     else:
-        action = spaces.Box(np.array(info["action_low"], np.float32), np.array(info["action_high"], np.float32))
+        action = spaces.Box(
+            np.array(info["action_low"], np.float32),
+            np.array(info["action_high"], np.float32),
+        )
     limit = int((info["params"] | dict(params or {}))["max_episode_steps"])
     limits = {
         "max_episode_steps": limit or None,
@@ -56,7 +62,13 @@ def make(
 ) -> NativeEnv:
     """`num_envs` built-in environments, a row for each agent; `env_kwargs` sets their `Params`, `ranges` draws them."""
     settings: dict[str, Any] = {"ranges": ranges or {}, "shaping": shaping or Shaping()}
-    return NativeEnv(env_id, num_envs, num_threads=num_threads, env_kwargs=env_kwargs or {}, **settings)
+    return NativeEnv(
+        env_id,
+        num_envs,
+        num_threads=num_threads,
+        env_kwargs=env_kwargs or {},
+        **settings,
+    )
 
 
 class NativeEnv:
@@ -81,7 +93,9 @@ class NativeEnv:
         self.num_rows = num_rows = num_envs * self.spec.num_agents
         try:
             draws = native_draws(ranges)
-            self.pool = _native.Pool(env_id, num_rows, num_threads, self._params, draws, **shaping.native())
+            self.pool = _native.Pool(
+                env_id, num_rows, num_threads, self._params, draws, **shaping.native()
+            )
         except ValueError as error:
             raise ConfigError(f"{env_id}: {error}") from error
         self._action = ActionCheck(self.spec)
@@ -121,10 +135,15 @@ class NativeEnv:
             if not rows.all():
                 raise RuntimeError("every row must be reset once before some are")
             fresh = np.random.SeedSequence().generate_state(self.num_rows, np.uint64)
-            seeds = [int(fresh[row]) if seed is None else seed for row, seed in enumerate(seeds)]
+            seeds = [
+                int(fresh[row]) if seed is None else seed
+                for row, seed in enumerate(seeds)
+            ]
         self._drain()
         seeded = rows & np.array([seed is not None for seed in seeds])
-        begun = np.array(row_seeds([seed or 0 for seed in seeds], self.num_rows), np.uint64)
+        begun = np.array(
+            row_seeds([seed or 0 for seed in seeds], self.num_rows), np.uint64
+        )
         if seeded.all():
             self.pool.reset(begun)
         else:
@@ -163,7 +182,9 @@ class NativeEnv:
             cut = self.pool.restore(np.ascontiguousarray(state["rows"]))
         except ValueError as error:
             self._in_flight.stop()
-            raise ConfigError(f"{self.spec.env_id}: the saved rows do not fit: {error}") from error
+            raise ConfigError(
+                f"{self.spec.env_id}: the saved rows do not fit: {error}"
+            ) from error
         kept = np.setdiff1d(np.arange(self.num_rows), cut)
         self.obs[kept] = state["obs"][kept]
         self._in_flight.begin()
@@ -178,7 +199,9 @@ class NativeEnv:
     def render(self, row: int) -> NDArray[np.uint8]:
         """What a row looks like: RGB [height, width, 3]. ConfigError where the environment has no picture."""
         if not self.draws:
-            raise ConfigError(f"the native {self.spec.env_id} has no picture; backend='serial' draws Gymnasium's own")
+            raise ConfigError(
+                f"the native {self.spec.env_id} has no picture; backend='serial' draws Gymnasium's own"
+            )
         self._in_flight.quiet()
         try:
             return self.pool.render(row)
@@ -211,6 +234,8 @@ def _params(env_id: str, env_kwargs: dict[str, Any]) -> dict[str, float]:
                 "backend='serial' takes the keywords of Gymnasium's own environment"
             )
         if not isinstance(value, int | float | np.number):
-            raise ConfigError(f"the native {env_id} needs a number for {name}, got {value!r}")
+            raise ConfigError(
+                f"the native {env_id} needs a number for {name}, got {value!r}"
+            )
         params[name] = float(value)
     return params

@@ -45,7 +45,10 @@ class TreeReader:
                 return row
         columns = [list(column) for column in zip(*rows, strict=True)]
         arrays = self._layout.flat(out)
-        bad = [r.read(column, array) for r, column, array in zip(self._readers, columns, arrays, strict=True)]
+        bad = [
+            r.read(column, array)
+            for r, column, array in zip(self._readers, columns, arrays, strict=True)
+        ]
         return min((row for row in bad if row >= 0), default=-1)
 
     def put(self, obs: Any, out: Tree, row: int) -> bool:
@@ -55,16 +58,27 @@ class TreeReader:
         if self._plain:
             out[row] = obs
             return True
-        for array, value in zip(self._layout.flat(out), leaves_of(self._space, obs), strict=True):
+        for array, value in zip(
+            self._layout.flat(out), leaves_of(self._space, obs), strict=True
+        ):
             array[row] = value
         return True
 
-    def check_apart(self, seen: list[Any], out: Tree, rows: NDArray[np.intp], where: Callable[[int], str]) -> None:
+    def check_apart(
+        self,
+        seen: list[Any],
+        out: Tree,
+        rows: NDArray[np.intp],
+        where: Callable[[int], str],
+    ) -> None:
         """EnvError where seen[i] is no longer what was put into row rows[i]: another row wrote to the same memory."""
         arrays = self._layout.flat(out)
         for obs, row in zip(seen, rows.tolist(), strict=True):
             leaves = [obs] if self._plain else leaves_of(self._space, obs)
-            if not all(np.array_equal(leaf, array[row]) for leaf, array in zip(leaves, arrays, strict=True)):
+            if not all(
+                np.array_equal(leaf, array[row])
+                for leaf, array in zip(leaves, arrays, strict=True)
+            ):
                 raise EnvError(
                     f"{where(row)} returned an observation that another row's reset changed: rows share a buffer; "
                     "return an array of the environment's own, or a copy"
@@ -78,7 +92,10 @@ class TreeReader:
             values = leaves_of(self._space, obs)
         except ValueError:
             return False
-        return all(reader.fits(value) for reader, value in zip(self._readers, values, strict=True))
+        return all(
+            reader.fits(value)
+            for reader, value in zip(self._readers, values, strict=True)
+        )
 
     def complaint(self, obs: Any) -> str:
         """What is wrong with an observation that does not fit, and what would be right."""
@@ -86,8 +103,14 @@ class TreeReader:
             values = leaves_of(self._space, obs)
         except ValueError as error:
             return f"an {error}"
-        found = zip(self._layout.leaves, self._parts, self._readers, values, strict=True)
-        name, part, value = next((leaf.name, part, value) for leaf, part, r, value in found if not r.fits(value))
+        found = zip(
+            self._layout.leaves, self._parts, self._readers, values, strict=True
+        )
+        name, part, value = next(
+            (leaf.name, part, value)
+            for leaf, part, r, value in found
+            if not r.fits(value)
+        )
         shown = f"{value!r} " if np.ndim(value) == 0 else ""
         return (
             f"an observation{name} {shown}of shape {np.shape(value)} and type "
@@ -101,14 +124,34 @@ def leaves_of(space: Space[Any], tree: Any, name: str = "observation") -> list[A
     match space:
         case spaces.Dict():
             if not isinstance(tree, Mapping) or set(tree) != set(space.spaces):
-                got = f"the keys {list(tree)}" if isinstance(tree, Mapping) else f"a {type(tree).__name__}"
-                raise ValueError(f"{name} that must be a dict with the keys {list(space.spaces)}, but is {got}")
-            return [x for key, part in space.spaces.items() for x in leaves_of(part, tree[key], f"{name}[{key!r}]")]
+                got = (
+                    f"the keys {list(tree)}"
+                    if isinstance(tree, Mapping)
+                    else f"a {type(tree).__name__}"
+                )
+                raise ValueError(
+                    f"{name} that must be a dict with the keys {list(space.spaces)}, but is {got}"
+                )
+            return [
+                x
+                for key, part in space.spaces.items()
+                for x in leaves_of(part, tree[key], f"{name}[{key!r}]")
+            ]
         case spaces.Tuple():
             if not isinstance(tree, tuple | list) or len(tree) != len(space.spaces):
-                got = f"{len(tree)} parts" if isinstance(tree, tuple | list) else f"a {type(tree).__name__}"
-                raise ValueError(f"{name} that must be a tuple of {len(space.spaces)} parts, but is {got}")
+                got = (
+                    f"{len(tree)} parts"
+                    if isinstance(tree, tuple | list)
+                    else f"a {type(tree).__name__}"
+                )
+                raise ValueError(
+                    f"{name} that must be a tuple of {len(space.spaces)} parts, but is {got}"
+                )
             parts = enumerate(zip(space.spaces, tree, strict=True))
-            return [x for index, (part, value) in parts for x in leaves_of(part, value, f"{name}[{index}]")]
+            return [
+                x
+                for index, (part, value) in parts
+                for x in leaves_of(part, value, f"{name}[{index}]")
+            ]
         case _:
             return [tree]

@@ -8,8 +8,8 @@ import gymnasium as gym
 import numpy as np
 
 from shoal.envs.native import NativeEnv
+from shoal.envs.preprocessing import ShapedEnv
 from shoal.envs.serial import SerialEnv
-from shoal.envs.shaping import ShapedEnv
 from shoal.types import ConfigError, EnvError
 
 if TYPE_CHECKING:
@@ -40,14 +40,20 @@ class Pictures:
                 f"{name} draws no pictures: made with render_mode={RENDER_MODE!r}, it has render_mode="
                 f"{env.render_mode!r}; its metadata names the render_modes {modes}"
             )
-        if not (self._serial or hasattr(rows, "render")) or (isinstance(rows, NativeEnv) and not rows.draws):
-            raise ConfigError(f"rows of {name} draw no pictures; backend='serial' draws Gymnasium's environments")
+        if not (self._serial or hasattr(rows, "render")) or (
+            isinstance(rows, NativeEnv) and not rows.draws
+        ):
+            raise ConfigError(
+                f"rows of {name} draw no pictures; backend='serial' draws Gymnasium's environments"
+            )
         if isinstance(rows, SerialEnv):
             rows.envs[:] = [_BeforeReset(env) for env in rows.envs]
 
     def now(self, row: int) -> NDArray[np.uint8]:
         """The row as it is, uint8 [height, width, 3]; EnvError when its environment returns something else."""
-        return self._read(row, self.rows.envs[row].render() if self._serial else self.rows.render(row))
+        return self._read(
+            row, self.rows.envs[row].render() if self._serial else self.rows.render(row)
+        )
 
     def at_end(self, row: int) -> NDArray[np.uint8] | None:
         """The row as its last ended episode left it; None where only the next episode's beginning is to be had."""
@@ -55,10 +61,21 @@ class Pictures:
 
     def _read(self, row: int, made: Any) -> NDArray[np.uint8]:
         drawn = np.array(made)
-        if drawn.dtype != np.uint8 or drawn.ndim != 3 or drawn.shape[2] != 3 or not drawn.size:
-            got = type(made).__name__ if drawn.dtype == object else f"an array {drawn.dtype} {drawn.shape}"
+        if (
+            drawn.dtype != np.uint8
+            or drawn.ndim != 3
+            or drawn.shape[2] != 3
+            or not drawn.size
+        ):
+            got = (
+                type(made).__name__
+                if drawn.dtype == object
+                else f"an array {drawn.dtype} {drawn.shape}"
+            )
             where = f"{self.rows.spec.env_id}: row {row}"
-            raise EnvError(f"{where}: render() returned {got}; return an array uint8 [height, width, 3]")
+            raise EnvError(
+                f"{where}: render() returned {got}; return an array uint8 [height, width, 3]"
+            )
         return drawn
 
 
@@ -70,7 +87,9 @@ class _BeforeReset(gym.Wrapper[Any, Any, Any, Any]):
         self.drawn: Any = None
         self._begun = False
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         """Draws, then resets."""
         if self._begun:
             self.drawn = self.env.render()

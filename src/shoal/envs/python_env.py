@@ -43,7 +43,9 @@ class ObsReader:
                 self._concatenate(seen, out)
             else:
                 array = np.array(seen)
-                if array.shape != out.shape or not np.can_cast(array.dtype, self._dtype, "same_kind"):
+                if array.shape != out.shape or not np.can_cast(
+                    array.dtype, self._dtype, "same_kind"
+                ):
                     raise ValueError
                 out[...] = array
         except (TypeError, ValueError):
@@ -55,17 +57,23 @@ class ObsReader:
         if self._bounds is None:
             return -1
         good = (out >= self._bounds[0]) & (out <= self._bounds[1])
-        return -1 if good.all() else int(np.argmin(good.reshape(len(out), -1).all(axis=1)))
+        return (
+            -1 if good.all() else int(np.argmin(good.reshape(len(out), -1).all(axis=1)))
+        )
 
     def fits(self, obs: Any) -> bool:
         """Whether the space holds the observation of one row; a Box's bounds are not compared."""
         if self._shape:
             if not isinstance(obs, np.ndarray) or obs.shape != self._shape:
                 return False
-            good = obs.dtype == self._dtype or np.can_cast(obs.dtype, self._dtype, self._casting)
+            good = obs.dtype == self._dtype or np.can_cast(
+                obs.dtype, self._dtype, self._casting
+            )
         else:
             value = np.asarray(obs)
-            good = value.shape == () and np.can_cast(value.dtype, self._dtype, "same_kind")
+            good = value.shape == () and np.can_cast(
+                value.dtype, self._dtype, "same_kind"
+            )
         if not good or self._bounds is None:
             return good
         return bool(np.all(obs >= self._bounds[0]) and np.all(obs <= self._bounds[1]))
@@ -74,7 +82,9 @@ class ObsReader:
         """One call for all rows. It checks the dtype and all axes but the first, whose lengths are checked before."""
         if set(map(len, seen)) != {self._shape[0]}:
             raise ValueError
-        np.concatenate(seen, out=out.reshape(-1, *self._shape[1:]), casting=self._casting)
+        np.concatenate(
+            seen, out=out.reshape(-1, *self._shape[1:]), casting=self._casting
+        )
 
 
 def read_rewards(rewards: list[Any]) -> NDArray[np.float64] | int:
@@ -85,7 +95,11 @@ def read_rewards(rewards: list[Any]) -> NDArray[np.float64] | int:
         array = np.empty(0)
     if array.shape == (len(rewards),) and array.dtype.kind in "fiub":
         return array.astype(np.float64, copy=False)
-    return next(i for i, reward in enumerate(rewards) if np.ndim(reward) or np.asarray(reward).dtype.kind not in "fiub")
+    return next(
+        i
+        for i, reward in enumerate(rewards)
+        if np.ndim(reward) or np.asarray(reward).dtype.kind not in "fiub"
+    )
 
 
 def read_flag(flag: Any) -> bool | None:
@@ -100,11 +114,19 @@ def read_info(info: dict[str, Any], key: str, where: str) -> float:
     """A declared number of an episode's last info; EnvError when it is missing or not a number."""
     if key not in info:
         near = get_close_matches(key, [str(name) for name in info], n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else f"it holds {', '.join(map(str, info)) or 'nothing'}"
-        raise EnvError(f"{where} ended an episode without the declared info key {key!r}; {hint}")
+        hint = (
+            f"did you mean {', '.join(near)}?"
+            if near
+            else f"it holds {', '.join(map(str, info)) or 'nothing'}"
+        )
+        raise EnvError(
+            f"{where} ended an episode without the declared info key {key!r}; {hint}"
+        )
     value = info[key]
     if np.ndim(value) or np.asarray(value).dtype.kind not in "fiub":
-        raise EnvError(f"{where} gave for the declared info key {key!r} {value!r}, which is not a number")
+        raise EnvError(
+            f"{where} gave for the declared info key {key!r} {value!r}, which is not a number"
+        )
     return float(value)
 
 
@@ -112,10 +134,18 @@ def one_by_one(spec: Spec, actions: Tree) -> list[Any]:
     """A batch of actions as a list of single ones; a Discrete's as Python's integers."""
     layout = spec.action
     if not layout.leaves[0].path:
-        return actions.tolist() if isinstance(spec.action_space, spaces.Discrete) else list(actions)
+        return (
+            actions.tolist()
+            if isinstance(spec.action_space, spaces.Discrete)
+            else list(actions)
+        )
     arrays = layout.flat(actions)
-    plain = [isinstance(part, spaces.Discrete) for _, part in leaf_spaces(spec.action_space)]
-    columns = [x.tolist() if whole else list(x) for x, whole in zip(arrays, plain, strict=True)]
+    plain = [
+        isinstance(part, spaces.Discrete) for _, part in leaf_spaces(spec.action_space)
+    ]
+    columns = [
+        x.tolist() if whole else list(x) for x, whole in zip(arrays, plain, strict=True)
+    ]
     return [layout.tree(list(values)) for values in zip(*columns, strict=True)]
 
 
@@ -123,7 +153,10 @@ def stacked(layout: Layout, actions: list[Any]) -> Tree:
     """The inverse of `one_by_one`: single actions as a batch, which may be empty."""
     rows = [layout.flat(action) for action in actions]
     return layout.tree(
-        [np.array([row[i] for row in rows], x.dtype).reshape(len(rows), *x.shape) for i, x in enumerate(layout.leaves)]
+        [
+            np.array([row[i] for row in rows], x.dtype).reshape(len(rows), *x.shape)
+            for i, x in enumerate(layout.leaves)
+        ]
     )
 
 
@@ -133,7 +166,11 @@ def is_long(made: Any, count: int) -> bool:
 
 
 def make_envs(
-    factory: Callable[[], gym.Env[Any, Any]], num_envs: int, *, name: str, first_row: int = 0
+    factory: Callable[[], gym.Env[Any, Any]],
+    num_envs: int,
+    *,
+    name: str,
+    first_row: int = 0,
 ) -> list[gym.Env[Any, Any]]:
     """One environment a row; an error names the row, counted from `first_row`, and leaves none open."""
     envs: list[gym.Env[Any, Any]] = []
@@ -158,9 +195,13 @@ def check_alike(envs: Sequence[gym.Env[Any, Any]], name: str) -> None:
         for what in ("observation_space", "action_space"):
             space = getattr(env, what, None)
             if not isinstance(space, gym.Space):
-                raise EnvError(f"{name}: row {row} has no {what}; set it to a gymnasium.spaces.Space in __init__")
+                raise EnvError(
+                    f"{name}: row {row} has no {what}; set it to a gymnasium.spaces.Space in __init__"
+                )
             if space != getattr(envs[0], what):
-                raise EnvError(f"{name}: row {row} has another {what} than row 0; one VecEnv holds one kind")
+                raise EnvError(
+                    f"{name}: row {row} has another {what} than row 0; one VecEnv holds one kind"
+                )
         first = rows.setdefault(id(env.unwrapped), row)
         if first != row:
             raise ConfigError(
@@ -180,9 +221,14 @@ class KeptSpaces:
     def changed(self, row: int) -> str:
         """What is wrong with the row's spaces now, or nothing."""
         env, spaces_then = self._envs[row], self._spaces[row]
-        if env.observation_space is spaces_then[0] and env.action_space is spaces_then[1]:
+        if (
+            env.observation_space is spaces_then[0]
+            and env.action_space is spaces_then[1]
+        ):
             return ""
-        for what, then in zip(("observation_space", "action_space"), spaces_then, strict=True):
+        for what, then in zip(
+            ("observation_space", "action_space"), spaces_then, strict=True
+        ):
             now = getattr(env, what)
             if now != then:
                 return f"changed its {what} from {then} to {now}; its spaces must stay as they were after __init__"

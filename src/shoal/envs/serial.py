@@ -24,8 +24,17 @@ from shoal.envs.python_env import (
     stacked,
     strip,
 )
-from shoal.envs.randomise import Randomiser, Ranges, info_keys_of
-from shoal.envs.vec_env import ActionCheck, InFlight, Outputs, check_finite, not_finite, row_seeds, take, write
+from shoal.envs.randomization import Randomiser, Ranges, info_keys_of
+from shoal.envs.vec_env import (
+    ActionCheck,
+    InFlight,
+    Outputs,
+    check_finite,
+    not_finite,
+    row_seeds,
+    take,
+    write,
+)
 from shoal.types import ConfigError, EnvError, Spec, map_tree
 
 if TYPE_CHECKING:
@@ -39,7 +48,13 @@ if TYPE_CHECKING:
 _NOTHING: tuple[None, ...] = (None,) * 5
 
 
-def make(factory: Callable[[], gym.Env[Any, Any]], num_envs: int, *, name: str, **keywords: Any) -> SerialEnv:
+def make(
+    factory: Callable[[], gym.Env[Any, Any]],
+    num_envs: int,
+    *,
+    name: str,
+    **keywords: Any,
+) -> SerialEnv:
     """`num_envs` environments, each made by one call of `factory`; the keywords are `SerialEnv`'s."""
     envs = make_envs(factory, num_envs, name=name)
     try:
@@ -79,12 +94,20 @@ class SerialEnv:
         self._bare = [env.unwrapped for env in self.envs]
         self._randomiser = Randomiser(ranges, self._bare, name) if ranges else None
         keys = (*info_keys, *info_keys_of(ranges or {}))
-        limits = {"max_episode_steps": limit, "reward_threshold": threshold, "info_keys": keys}
-        self.spec = Spec.of(name, envs[0].observation_space, envs[0].action_space, **limits)
+        limits = {
+            "max_episode_steps": limit,
+            "reward_threshold": threshold,
+            "info_keys": keys,
+        }
+        self.spec = Spec.of(
+            name, envs[0].observation_space, envs[0].action_space, **limits
+        )
         self.num_rows = num_rows = len(envs)
         self.first_row = first_row
         self._steps = [env.step for env in self.envs]
-        self._limits = np.array([most or np.iinfo(np.int64).max for _, most in stripped])
+        self._limits = np.array(
+            [most or np.iinfo(np.int64).max for _, most in stripped]
+        )
         self._reader = TreeReader(self.spec)
         self._action = ActionCheck(self.spec)
         self._spaces = KeptSpaces(self.envs)
@@ -108,7 +131,12 @@ class SerialEnv:
         self.restart(row_seeds(seed, self.num_rows), everywhere, held=~everywhere)
 
     def restart(
-        self, seeds: Sequence[int | None], rows: Bools, *, held: Bools, options: dict[str, Any] | None = None
+        self,
+        seeds: Sequence[int | None],
+        rows: Bools,
+        *,
+        held: Bools,
+        options: dict[str, Any] | None = None,
     ) -> None:
         """Begins a new episode in the rows where `rows` is true; the others stay where they are.
 
@@ -127,7 +155,13 @@ class SerialEnv:
         starts: list[dict[str, Any] | None] = []
         for row in chosen.tolist():
             seed = seeds[row]
-            starts.append({"seed": seed} if seed is not None else self._starts[row] if held[row] else None)
+            starts.append(
+                {"seed": seed}
+                if seed is not None
+                else self._starts[row]
+                if held[row]
+                else None
+            )
         self._begin(chosen, starts, options)
         self._read_masks(slice(0, self.num_rows))
         self.out.clear()
@@ -149,7 +183,9 @@ class SerialEnv:
             try:
                 self._step(rows, self._actions.pop(0))
             except BaseException:
-                self._in_flight.stop("a step failed halfway; call reset(seed) or restore(state)")
+                self._in_flight.stop(
+                    "a step failed halfway; call reset(seed) or restore(state)"
+                )
                 self._actions.clear()
                 raise
         return self.out.view(rows)
@@ -183,7 +219,9 @@ class SerialEnv:
             reason = self._replay(row, state)
             if reason:
                 self._cut(row, state)
-                lost.append(f"{self.spec.env_id}: row {self.first_row + row} {reason}; its episode is cut as truncated")
+                lost.append(
+                    f"{self.spec.env_id}: row {self.first_row + row} {reason}; its episode is cut as truncated"
+                )
         self._read_masks(slice(0, self.num_rows))
         self._ready()
         return lost
@@ -202,7 +240,11 @@ class SerialEnv:
         flags: list[tuple[int, Any, Any]] = []
         # An environment may change its action in place; what is kept for the replay stays as it was sent.
         given = one_by_one(self.spec, actions)
-        kept = given if isinstance(given[0], int) else one_by_one(self.spec, map_tree(np.copy, actions))
+        kept = (
+            given
+            if isinstance(given[0], int)
+            else one_by_one(self.spec, map_tree(np.copy, actions))
+        )
         made = _NOTHING
         try:
             for step, action in zip(self._steps[rows], given, strict=True):
@@ -217,7 +259,9 @@ class SerialEnv:
             row = rows.start + len(seen)
             where = self._where(row, int(self._running_length[row]) + 1)
             if is_long(made, 5):
-                error.add_note(f"shoal: raised by {where}, after the action {kept[len(seen)]}")
+                error.add_note(
+                    f"shoal: raised by {where}, after the action {kept[len(seen)]}"
+                )
                 raise
             raise EnvError(
                 f"{where} returned {made!r}; step() returns (observation, reward, terminated, truncated, info)"
@@ -227,12 +271,20 @@ class SerialEnv:
             note.append(action)
         self._account(rows, seen, rewards, flags)
 
-    def _account(self, rows: slice, seen: list[Any], rewards: list[Any], flags: list[tuple[int, Any, Any]]) -> None:
+    def _account(
+        self,
+        rows: slice,
+        seen: list[Any],
+        rewards: list[Any],
+        flags: list[tuple[int, Any, Any]],
+    ) -> None:
         """Checks what the rows returned and hands it over; begins new episodes where one ended."""
         out, first = self.out.view(rows), rows.start
         lengths, total = self._running_length[rows], self._running_return[rows]
         lengths += 1
-        if not (self._reader.gathers and _native.gather(seen, rewards, out.obs, out.reward)):
+        if not (
+            self._reader.gathers and _native.gather(seen, rewards, out.obs, out.reward)
+        ):
             self._look_closer(rows, seen, rewards)
         total += out.reward
         terminated, truncated = out.terminated, out.truncated
@@ -251,14 +303,20 @@ class SerialEnv:
 
     def _look_closer(self, rows: slice, seen: list[Any], rewards: list[Any]) -> None:
         """Reads what is not all plain finite arrays and numbers, or says what is wrong with it."""
-        out, first, lengths = self.out.view(rows), rows.start, self._running_length[rows]
+        out, first, lengths = (
+            self.out.view(rows),
+            rows.start,
+            self._running_length[rows],
+        )
         bad = self._reader.read(seen, out.obs)
         if bad >= 0:
             raise self._refusal(first + bad, lengths[bad], seen[bad])
         read = read_rewards(rewards)
         if isinstance(read, int):
             where = self._where(first + read, lengths[read])
-            raise EnvError(f"{where} returned the reward {rewards[read]!r}; return a float")
+            raise EnvError(
+                f"{where} returned the reward {rewards[read]!r}; return a float"
+            )
         named = slice(first + self.first_row, rows.stop + self.first_row)
         check_finite(self.spec, named, out.obs, read, lengths)
         out.reward[:] = read
@@ -267,7 +325,9 @@ class SerialEnv:
         flags = read_flag(terminal), read_flag(cut)
         if flags[0] is None or flags[1] is None:
             where = self._where(row, self._running_length[row])
-            raise EnvError(f"{where} returned the flags {terminal!r} and {cut!r}; terminated and truncated are bools")
+            raise EnvError(
+                f"{where} returned the flags {terminal!r} and {cut!r}; terminated and truncated are bools"
+            )
         return flags[0], flags[1]
 
     def _end(self, rows: NDArray[np.intp]) -> None:
@@ -288,10 +348,15 @@ class SerialEnv:
         if not isinstance(info, dict):
             raise EnvError(f"{where} returned the info {info!r}; return a dict")
         for key, values in self.out.info.items():
-            values[row] = read_info(info | self._starts[row].get("drawn", {}), key, where)
+            values[row] = read_info(
+                info | self._starts[row].get("drawn", {}), key, where
+            )
 
     def _begin(
-        self, rows: NDArray[np.intp], starts: list[dict[str, Any] | None], options: dict[str, Any] | None = None
+        self,
+        rows: NDArray[np.intp],
+        starts: list[dict[str, Any] | None],
+        options: dict[str, Any] | None = None,
     ) -> None:
         """Resets rows: as their start says ({"seed"} or {"generator"}), else from where their generator stands."""
         seen: list[Any] = []
@@ -302,7 +367,9 @@ class SerialEnv:
             if options:
                 start = start | {"options": options}
             if self._randomiser is not None:
-                start = self._randomiser.begin(row, start, int(self._running_length[row]))
+                start = self._randomiser.begin(
+                    row, start, int(self._running_length[row])
+                )
             self._starts[row] = start
             obs = self._reset(row, start)
             if not self._reader.put(obs, self.out.obs, row):
@@ -314,20 +381,28 @@ class SerialEnv:
         bad = not_finite(self.spec.observation, take(self.out.obs, rows))
         if bad:
             leaf, index, value = bad
-            raise EnvError(f"{self._where(int(rows[index]), 0)} returned the observation{leaf.name} {value}")
+            raise EnvError(
+                f"{self._where(int(rows[index]), 0)} returned the observation{leaf.name} {value}"
+            )
         if len(seen) > 1 and starts[0]:
-            self._reader.check_apart(seen, self.out.obs, rows, lambda row: self._where(row, 0))
+            self._reader.check_apart(
+                seen, self.out.obs, rows, lambda row: self._where(row, 0)
+            )
 
     def _reset(self, row: int, start: dict[str, Any]) -> Any:
         made: Any = (None, None)
         try:
-            made = self.envs[row].reset(**{key: start[key] for key in ("seed", "options") if key in start})
+            made = self.envs[row].reset(
+                **{key: start[key] for key in ("seed", "options") if key in start}
+            )
             obs, self.infos[row] = made
         except Exception as error:
             if is_long(made, 2):
                 error.add_note(f"shoal: raised by {self._where(row, 0)}")
                 raise
-            raise EnvError(f"{self._where(row, 0)} returned {made!r}; reset() returns (observation, info)") from None
+            raise EnvError(
+                f"{self._where(row, 0)} returned {made!r}; reset() returns (observation, info)"
+            ) from None
         changed = self._spaces.changed(row)
         if changed:
             raise EnvError(f"{self._where(row, 0)} {changed}")
@@ -340,8 +415,12 @@ class SerialEnv:
         try:
             self._begin(np.array([row]), [state["starts"][row]])
             obs: Any = None
-            for played, action in enumerate(one_by_one(self.spec, map_tree(np.copy, actions))):
-                obs, reward, terminated, truncated, self.infos[row] = self._steps[row](action)
+            for played, action in enumerate(
+                one_by_one(self.spec, map_tree(np.copy, actions))
+            ):
+                obs, reward, terminated, truncated, self.infos[row] = self._steps[row](
+                    action
+                )
                 total += float(reward)
                 if terminated or truncated:
                     return f"ended its episode after {played + 1} of the {count} saved actions"
@@ -349,7 +428,9 @@ class SerialEnv:
                 return "came back to an observation of another form"
         except Exception as error:
             return f"raised {type(error).__name__} ({error}) when its {count} actions were played again"
-        same = map_tree(np.array_equal, take(self.out.obs, row), take(state["obs"], row))
+        same = map_tree(
+            np.array_equal, take(self.out.obs, row), take(state["obs"], row)
+        )
         if not all(self.spec.observation.flat(same)) or total != state["returns"][row]:
             return f"did not come back to its saved observation and return after {count} actions"
         self._played[row] = one_by_one(self.spec, actions)
@@ -375,7 +456,12 @@ class SerialEnv:
     def _read_masks(self, rows: slice, *, begun: bool = False) -> None:
         """What the rows may choose next; that infos hold masks is found out at the first reset."""
         info: Any = self.infos[rows.start]
-        if self._masks is None and not begun and isinstance(info, dict) and masks.KEY in info:
+        if (
+            self._masks is None
+            and not begun
+            and isinstance(info, dict)
+            and masks.KEY in info
+        ):
             self._add_masks()
         if self._masks is not None:
             self._masks.read_rows(rows, self.out, self.infos, self._now)
@@ -393,4 +479,6 @@ class SerialEnv:
         return self._where(row, int(self._running_length[row]))
 
     def _refusal(self, row: int, step: int, obs: Any) -> EnvError:
-        return EnvError(f"{self._where(row, step)} returned {self._reader.complaint(obs)}")
+        return EnvError(
+            f"{self._where(row, step)} returned {self._reader.complaint(obs)}"
+        )

@@ -93,18 +93,30 @@ class InFlight:
         if not self.started:
             raise RuntimeError(f"send before reset: {self._why_not}")
         if self._fresh:
-            raise RuntimeError("send before recv: receive the first observations after reset first")
+            raise RuntimeError(
+                "send before recv: receive the first observations after reset first"
+            )
         if step != 1 or last <= first:
-            raise ValueError(f"rows must be a contiguous, non-empty slice of {self.num_rows} rows, got {rows}")
+            raise ValueError(
+                f"rows must be a contiguous, non-empty slice of {self.num_rows} rows, got {rows}"
+            )
         size = self.batch_rows or last - first
         if self.batch_rows and (first % size or last % size):
-            raise ValueError(f"rows must be whole batches of batch_rows={size}, got {first}..{last - 1}")
+            raise ValueError(
+                f"rows must be whole batches of batch_rows={size}, got {first}..{last - 1}"
+            )
         if self._under_way:
             full = not self.batch_rows and len(self._under_way) == 2
             if full or any(first < s.stop and s.start < last for s in self._under_way):
-                raise RuntimeError(f"rows {first}..{last - 1} were sent before {self._named()} were received")
+                raise RuntimeError(
+                    f"rows {first}..{last - 1} were sent before {self._named()} were received"
+                )
         whole = slice(first, last)
-        self._sent = [whole] if size == last - first else [slice(at, at + size) for at in range(first, last, size)]
+        self._sent = (
+            [whole]
+            if size == last - first
+            else [slice(at, at + size) for at in range(first, last, size)]
+        )
         self._under_way += self._sent
         return whole
 
@@ -116,7 +128,9 @@ class InFlight:
             self._fresh = False
             return slice(0, self.num_rows)
         if not self._under_way:
-            raise RuntimeError("recv with no rows under way: call send(rows, action) first")
+            raise RuntimeError(
+                "recv with no rows under way: call send(rows, action) first"
+            )
         return self._under_way.pop(nth)
 
     def undo(self) -> None:
@@ -128,10 +142,14 @@ class InFlight:
         if not self.started:
             raise RuntimeError(f"state before reset: {self._why_not}")
         if self._under_way:
-            raise RuntimeError(f"{self._named()} are under way: receive them before state()")
+            raise RuntimeError(
+                f"{self._named()} are under way: receive them before state()"
+            )
 
     def _named(self) -> str:
-        return "rows " + " and ".join(f"{s.start}..{s.stop - 1}" for s in self._under_way)
+        return "rows " + " and ".join(
+            f"{s.start}..{s.stop - 1}" for s in self._under_way
+        )
 
 
 class Outputs:
@@ -222,10 +240,14 @@ def row_seeds(seed: int | Sequence[int], num_rows: int) -> list[int]:
     else:
         seeds = [int(one) for one in seed]
     if len(seeds) != num_rows:
-        raise ValueError(f"expected one seed for each of {num_rows} rows, got {len(seeds)}")
+        raise ValueError(
+            f"expected one seed for each of {num_rows} rows, got {len(seeds)}"
+        )
     for row, one in enumerate(seeds):
         if not 0 <= one < 2**64:
-            raise ValueError(f"a seed must lie between 0 and 2**64 - 1, got {one} for row {row}")
+            raise ValueError(
+                f"a seed must lie between 0 and 2**64 - 1, got {one} for row {row}"
+            )
     return seeds
 
 
@@ -239,7 +261,10 @@ class ActionCheck:
         self._bounds = [_bounds(part) for part in self._parts]
         self._plain = len(spec.action.leaves) == 1 and not spec.action.leaves[0].path
         leaf, bounds = spec.action.leaves[0], self._bounds[0]
-        self._limits = tuple(np.array(np.broadcast_to(x, leaf.shape), leaf.dtype, order="C") for x in bounds)
+        self._limits = tuple(
+            np.array(np.broadcast_to(x, leaf.shape), leaf.dtype, order="C")
+            for x in bounds
+        )
 
     def copy(self, rows: slice, action: Any, out: Tree) -> None:
         """Writes `action` to `out` [rows, ...]; where `check` would refuse it, that ValueError and nothing written."""
@@ -249,7 +274,9 @@ class ActionCheck:
     def copied(self, rows: slice, action: Any) -> Tree:
         """`action` in arrays of its own, checked."""
         if self._plain:
-            own = np.empty((rows.stop - rows.start, *self._limits[0].shape), self._limits[0].dtype)
+            own = np.empty(
+                (rows.stop - rows.start, *self._limits[0].shape), self._limits[0].dtype
+            )
             if _native.copy_within(action, own, *self._limits):
                 return own
         return map_tree(np.copy, self.check(rows, action))
@@ -263,7 +290,12 @@ class ActionCheck:
             given = leaves_of(self.spec.action_space, action, "action")
         except ValueError as error:
             raise ValueError(f"{self._name(rows)} got an {error}") from None
-        return layout.tree([self._cast(rows, leaf, x) for leaf, x in zip(layout.leaves, given, strict=True)])
+        return layout.tree(
+            [
+                self._cast(rows, leaf, x)
+                for leaf, x in zip(layout.leaves, given, strict=True)
+            ]
+        )
 
     def check(self, rows: slice, action: Any) -> Tree:
         """The same; ValueError also names the first row whose action the space lacks."""
@@ -284,11 +316,15 @@ class ActionCheck:
         array = np.asarray(action)
         if array.shape != (rows.stop - rows.start, *leaf.shape):
             expected = (rows.stop - rows.start, *leaf.shape)
-            raise ValueError(f"{self._name(rows)} need actions{leaf.name} of shape {expected}, got {array.shape}")
+            raise ValueError(
+                f"{self._name(rows)} need actions{leaf.name} of shape {expected}, got {array.shape}"
+            )
         if array.dtype == leaf.dtype:
             return array
         if not np.can_cast(array.dtype, leaf.dtype, "same_kind"):
-            raise ValueError(f"{self._name(rows)} need actions{leaf.name} of type {leaf.dtype}, got {array.dtype}")
+            raise ValueError(
+                f"{self._name(rows)} need actions{leaf.name} of type {leaf.dtype}, got {array.dtype}"
+            )
         return array.astype(leaf.dtype)
 
     def _name(self, rows: slice) -> str:
@@ -334,7 +370,10 @@ def not_finite(layout: Layout, tree: Tree) -> tuple[Leaf, int, NDArray[Any]] | N
     """The first NaN or infinity among arrays [rows, ...]: its leaf, row and the row's values."""
     arrays = [tree] if tree.__class__ is np.ndarray else layout.flat(tree)
     for leaf, array in zip(layout.leaves, arrays, strict=True):
-        if array.dtype.kind == "f" and np.count_nonzero(np.isfinite(array)) != array.size:
+        if (
+            array.dtype.kind == "f"
+            and np.count_nonzero(np.isfinite(array)) != array.size
+        ):
             row = int(np.argmin(np.isfinite(array).reshape(len(array), -1).all(axis=1)))
             return leaf, row, array[row]
     return None

@@ -19,23 +19,38 @@ def masked_mean(x: Tensor, valid: Tensor | None, *, axes: int | None = None) -> 
     return (x * weight).sum(dims) / weight.sum(dims).clamp(min=1)
 
 
-def normalise_advantage(advantage: Tensor, valid: Tensor | None = None, *, axes: int | None = None) -> Tensor:
+def normalise_advantage(
+    advantage: Tensor, valid: Tensor | None = None, *, axes: int | None = None
+) -> Tensor:
     """(A - mean) / (std + 1e-8) over the valid elements of the last `axes` axes, std with Bessel's correction."""
     dims = tuple(range(-(advantage.dim() if axes is None else axes), 0))
     weight = torch.ones_like(advantage) if valid is None else valid.to(advantage.dtype)
     count = weight.sum(dims, keepdim=True)
-    centred = advantage - (advantage * weight).sum(dims, keepdim=True) / count.clamp(min=1)
-    variance = (centred.square() * weight).sum(dims, keepdim=True) / (count - 1).clamp(min=1)
+    centred = advantage - (advantage * weight).sum(dims, keepdim=True) / count.clamp(
+        min=1
+    )
+    variance = (centred.square() * weight).sum(dims, keepdim=True) / (count - 1).clamp(
+        min=1
+    )
     return centred / (variance.sqrt() + 1e-8)
 
 
-def ppo_policy_loss(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_coef: float) -> Tensor:
+def ppo_policy_loss(
+    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_coef: float
+) -> Tensor:
     """The clipped surrogate, negated, elementwise (Schulman et al. 2017, arXiv 1707.06347, eq. 7)."""
     ratio = (log_prob - old_log_prob).exp()
-    return -torch.minimum(advantage * ratio, advantage * ratio.clamp(1 - clip_coef, 1 + clip_coef))
+    return -torch.minimum(
+        advantage * ratio, advantage * ratio.clamp(1 - clip_coef, 1 + clip_coef)
+    )
 
 
-def value_loss(value: Tensor, target: Tensor, old_value: Tensor | None = None, clip_coef: float = 0.0) -> Tensor:
+def value_loss(
+    value: Tensor,
+    target: Tensor,
+    old_value: Tensor | None = None,
+    clip_coef: float = 0.0,
+) -> Tensor:
     """0.5 (v - target)^2 elementwise; with `old_value`, the larger of it and the one clipped around the old value."""
     loss = (value - target).square()
     if old_value is not None:

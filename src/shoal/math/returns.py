@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 Scalar: TypeAlias = "float | torch.Tensor"
 
 
-def gae(steps: Steps, *, gamma: Scalar, gae_lambda: Scalar, reward: torch.Tensor | None = None) -> tuple[Any, Any]:
+def gae(
+    steps: Steps,
+    *,
+    gamma: Scalar,
+    gae_lambda: Scalar,
+    reward: torch.Tensor | None = None,
+) -> tuple[Any, Any]:
     """Generalised advantage estimation (Schulman et al. 2016, arXiv 1506.02438, eq. 16) and its value targets.
 
     delta_t = r_t + gamma v(s_t+1) (1 - terminated_t) - v(s_t);  A_t = delta_t + gamma lambda (1 - ended_t) A_t+1.
@@ -34,12 +40,18 @@ def gae(steps: Steps, *, gamma: Scalar, gae_lambda: Scalar, reward: torch.Tensor
     members = value.shape[0]
     gammas, lambdas = _scalars(gamma, members), _scalars(gae_lambda, members)
     advantage = np.empty_like(value)
-    _native.gae(reward_, value, next_value, terminated, ended, valid, gammas, lambdas, advantage)
-    result = torch.from_numpy(advantage).reshape(steps.value.shape).to(steps.value.device)
+    _native.gae(
+        reward_, value, next_value, terminated, ended, valid, gammas, lambdas, advantage
+    )
+    result = (
+        torch.from_numpy(advantage).reshape(steps.value.shape).to(steps.value.device)
+    )
     return result, result + steps.value
 
 
-def n_step(steps: Steps, *, gamma: Scalar, n: int, reward: torch.Tensor | None = None) -> torch.Tensor:
+def n_step(
+    steps: Steps, *, gamma: Scalar, n: int, reward: torch.Tensor | None = None
+) -> torch.Tensor:
     """Returns of up to n steps, then the value: R_t = sum_k<n gamma^k r_t+k + gamma^n v(s_t+n).
 
     Cut at an episode's end (bootstrapping where it was truncated) and at the end of the rollout (Sutton & Barto 2018,
@@ -56,7 +68,16 @@ def n_step(steps: Steps, *, gamma: Scalar, n: int, reward: torch.Tensor | None =
     """
     reward_, value, next_value, terminated, ended, valid = _arrays(steps, reward)
     target = np.empty_like(value)
-    _native.n_step(reward_, next_value, terminated, ended, valid, _scalars(gamma, value.shape[0]), n, target)
+    _native.n_step(
+        reward_,
+        next_value,
+        terminated,
+        ended,
+        valid,
+        _scalars(gamma, value.shape[0]),
+        n,
+        target,
+    )
     target = np.where(valid != 0, target, value)
     return torch.from_numpy(target).reshape(steps.value.shape).to(steps.value.device)
 

@@ -27,20 +27,33 @@ class Slab:
     `final_obs` has room for an end in every step, but memory is only touched where an episode ended.
     """
 
-    def __init__(self, spec: Spec, num_steps: int, num_rows: int, *, pinned: bool = False) -> None:
+    def __init__(
+        self, spec: Spec, num_steps: int, num_rows: int, *, pinned: bool = False
+    ) -> None:
         """`pinned`: page-locked memory, for copies to a GPU that run beside the computation."""
         self.num_steps, self.num_rows, self.pinned = num_steps, num_rows, pinned
         batch = (num_steps, num_rows)
         self._blocks: list[torch.Tensor] = []
         self.obs: Tree = self._allocate(spec.observation, batch)
-        kept = [replace(x, dtype=np.dtype(np.float32)) if x.dtype.kind == "f" else x for x in spec.action.leaves]
+        kept = [
+            replace(x, dtype=np.dtype(np.float32)) if x.dtype.kind == "f" else x
+            for x in spec.action.leaves
+        ]
         self.action: Tree = self._allocate(Layout(tuple(kept)), batch)
-        self.start, self.terminated, self.truncated, self.valid = (self._array(np.bool_, batch) for _ in BOOLS)
-        self.log_prob, self.value, self.next_value, self.reward = (self._array(np.float32, batch) for _ in FLOATS)
+        self.start, self.terminated, self.truncated, self.valid = (
+            self._array(np.bool_, batch) for _ in BOOLS
+        )
+        self.log_prob, self.value, self.next_value, self.reward = (
+            self._array(np.float32, batch) for _ in FLOATS
+        )
         self.final_index = self._array(np.int32, batch)
         self.final_obs: Tree = map_tree(_room, self.obs)
         self.num_final = 0
-        masks = self._array(np.bool_, (*batch, MaskReader(spec).size)) if spec.masked else None
+        masks = (
+            self._array(np.bool_, (*batch, MaskReader(spec).size))
+            if spec.masked
+            else None
+        )
         self.action_mask: NDArray[np.bool_] | None = masks
         self._mask_tensor = None if masks is None else torch.from_numpy(masks)
         self.episode_return = np.zeros(batch)
@@ -58,7 +71,9 @@ class Slab:
         self.final_index[:] = -1
         self.num_final = 0
 
-    def keep_final(self, t: int, rows: NDArray[np.intp], final_obs: Tree, *, first: int) -> None:
+    def keep_final(
+        self, t: int, rows: NDArray[np.intp], final_obs: Tree, *, first: int
+    ) -> None:
         """Notes the final observations of `rows` (counted from `first`) of step t."""
         at = slice(self.num_final, self.num_final + len(rows))
         assign(self.final_obs, at, select(final_obs, rows))
@@ -67,7 +82,11 @@ class Slab:
 
     def copy_acted(self, at: Any) -> dict[str, Tree]:
         """What was seen and done at an index (t, rows), of which the rows are an array."""
-        return {name: select(getattr(self, name), at) for name in ACTED if getattr(self, name) is not None}
+        return {
+            name: select(getattr(self, name), at)
+            for name in ACTED
+            if getattr(self, name) is not None
+        }
 
     def put_acted(self, at: Any, acted: dict[str, Tree]) -> None:
         """The inverse of `copy_acted`."""
@@ -94,12 +113,16 @@ class Slab:
         return Steps(version=version, action_mask=mask, **trees, **named)
 
     def _allocate(self, layout: Layout, batch: tuple[int, ...]) -> Tree:
-        arrays = [self._array(leaf.dtype, (*batch, *leaf.shape)) for leaf in layout.leaves]
+        arrays = [
+            self._array(leaf.dtype, (*batch, *leaf.shape)) for leaf in layout.leaves
+        ]
         return layout.tree(arrays)
 
     def _array(self, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
         layout = Layout((Leaf((), np.dtype(dtype), ()),))
-        block = torch.zeros(layout.offsets(shape)[1], dtype=torch.uint8, pin_memory=self.pinned)
+        block = torch.zeros(
+            layout.offsets(shape)[1], dtype=torch.uint8, pin_memory=self.pinned
+        )
         self._blocks.append(block)
         return layout.view(block.numpy(), *shape)
 

@@ -104,7 +104,9 @@ class MultiCategorical:
 
     def sample(self, noise: Tensor) -> Tensor:
         """Each choice from its own number."""
-        return torch.stack([p.sample(noise[..., k : k + 1]) for k, p in enumerate(self.parts)], -1)
+        return torch.stack(
+            [p.sample(noise[..., k : k + 1]) for k, p in enumerate(self.parts)], -1
+        )
 
     def mode(self) -> Tensor:
         """The most probable of each."""
@@ -112,12 +114,16 @@ class MultiCategorical:
 
     def masked(self, mask: Tensor) -> MultiCategorical:
         """The same among the options where `mask` [..., sum(nvec)] is true."""
-        log_probs = torch.cat([part.log_probs for part in self.parts], -1).masked_fill(~mask, NEVER)
+        log_probs = torch.cat([part.log_probs for part in self.parts], -1).masked_fill(
+            ~mask, NEVER
+        )
         return MultiCategorical(log_probs, self.nvec, start=self.start)
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Summed over the choices."""
-        return torch.stack([p.log_prob(action[..., k]) for k, p in enumerate(self.parts)]).sum(0)
+        return torch.stack(
+            [p.log_prob(action[..., k]) for k, p in enumerate(self.parts)]
+        ).sum(0)
 
     def entropy(self) -> Tensor:
         """Summed over the choices."""
@@ -133,7 +139,9 @@ class Normal:
 
     noise: ClassVar[str] = "normal"
 
-    def __init__(self, mean: Tensor, log_std: Tensor, low: Tensor, high: Tensor) -> None:
+    def __init__(
+        self, mean: Tensor, log_std: Tensor, low: Tensor, high: Tensor
+    ) -> None:
         """`low` and `high` [D] are the Box's bounds."""
         self.mean, self.log_std, self.low, self.high = mean, log_std, low, high
         self.noise_size = mean.shape[-1]
@@ -153,7 +161,11 @@ class Normal:
 
     def entropy(self) -> Tensor:
         """Summed over the components."""
-        return (self.log_std + 0.5 + 0.5 * math.log(2 * math.pi)).expand_as(self.mean).sum(-1)
+        return (
+            (self.log_std + 0.5 + 0.5 * math.log(2 * math.pi))
+            .expand_as(self.mean)
+            .sum(-1)
+        )
 
     def to_env(self, action: Tensor) -> Tensor:
         """Clipped to the Box."""
@@ -169,7 +181,9 @@ class SquashedNormal:
 
     noise: ClassVar[str] = "normal"
 
-    def __init__(self, mean: Tensor, log_std: Tensor, low: Tensor, high: Tensor) -> None:
+    def __init__(
+        self, mean: Tensor, log_std: Tensor, low: Tensor, high: Tensor
+    ) -> None:
         """`low` and `high` [D] must be finite."""
         self.base = Normal(mean, log_std, low, high)
         self.noise_size = mean.shape[-1]
@@ -190,7 +204,14 @@ class SquashedNormal:
         """H(N) + E[log |d tanh|] by Gauss-Hermite quadrature, 8 nodes: within 0.001 up to std 1, 0.03 at std 2."""
         scale = self.base.log_std.exp() * math.sqrt(2)
         nodes = zip(HERMITE_X, HERMITE_W, strict=True)
-        sides = [(w, _log_slope(self.base.mean + scale * x) + _log_slope(self.base.mean - scale * x)) for x, w in nodes]
+        sides = [
+            (
+                w,
+                _log_slope(self.base.mean + scale * x)
+                + _log_slope(self.base.mean - scale * x),
+            )
+            for x, w in nodes
+        ]
         expected = sum(w * both for w, both in sides) / math.sqrt(math.pi)
         return self.base.entropy() + torch.as_tensor(expected).sum(-1)
 
@@ -208,10 +229,14 @@ class Joint:
 
     noise: ClassVar[str] = "joint"
 
-    def __init__(self, layout: Layout, parts: list[Distribution], sizes: list[int]) -> None:
+    def __init__(
+        self, layout: Layout, parts: list[Distribution], sizes: list[int]
+    ) -> None:
         """`parts`: a distribution for each leaf of `layout`; `sizes`: the head's numbers for each."""
         self.layout, self.parts, self.sizes = layout, parts, sizes
-        self.num_uniform = sum(part.noise_size for part in parts if part.noise == "uniform")
+        self.num_uniform = sum(
+            part.noise_size for part in parts if part.noise == "uniform"
+        )
         self.noise_size = sum(part.noise_size for part in parts)
 
     def sample(self, noise: Tensor) -> Tree:
@@ -231,7 +256,10 @@ class Joint:
     def masked(self, mask: Tensor) -> Joint:
         """The same among the options where `mask` [..., sum(sizes)] is true; Gaussians are never masked."""
         pairs = zip(self.parts, mask.split(self.sizes, -1), strict=True)
-        parts = [masked(part, own) if part.noise == "uniform" else part for part, own in pairs]
+        parts = [
+            masked(part, own) if part.noise == "uniform" else part
+            for part, own in pairs
+        ]
         return Joint(self.layout, parts, self.sizes)
 
     def log_prob(self, action: Tree) -> Tensor:
@@ -245,22 +273,36 @@ class Joint:
 
     def to_env(self, action: Tree) -> Tree:
         """Each leaf as its space takes it, in its dtype."""
-        given = [part.to_env(x) for part, x in zip(self.parts, self._flat(action), strict=True)]
-        kinds = [torch.from_numpy(np.empty(0, leaf.dtype)).dtype for leaf in self.layout.leaves]
+        given = [
+            part.to_env(x)
+            for part, x in zip(self.parts, self._flat(action), strict=True)
+        ]
+        kinds = [
+            torch.from_numpy(np.empty(0, leaf.dtype)).dtype
+            for leaf in self.layout.leaves
+        ]
         return self._shaped([x.to(kind) for x, kind in zip(given, kinds, strict=True)])
 
     def _flat(self, action: Tree) -> list[Tensor]:
         flat: list[Tensor] = []
-        for leaf, part, x in zip(self.layout.leaves, self.parts, self.layout.flat(action), strict=True):
+        for leaf, part, x in zip(
+            self.layout.leaves, self.parts, self.layout.flat(action), strict=True
+        ):
             index = x if x.is_floating_point() else x.long()
             lead = index.shape[: index.dim() - len(leaf.shape)]
-            flat.append(index if isinstance(part, Categorical) else index.reshape(*lead, -1))
+            flat.append(
+                index if isinstance(part, Categorical) else index.reshape(*lead, -1)
+            )
         return flat
 
     def _shaped(self, flat: list[Tensor]) -> Tree:
         shaped: list[Tensor] = []
         for leaf, part, x in zip(self.layout.leaves, self.parts, flat, strict=True):
-            shaped.append(x if isinstance(part, Categorical) else x.reshape(*x.shape[:-1], *leaf.shape))
+            shaped.append(
+                x
+                if isinstance(part, Categorical)
+                else x.reshape(*x.shape[:-1], *leaf.shape)
+            )
         return self.layout.tree(shaped)
 
 
@@ -272,7 +314,9 @@ def masked(distribution: Any, mask: Tensor | None) -> Any:
     if mask is None:
         return distribution
     if not hasattr(distribution, "masked"):
-        raise ConfigError(f"the actions are masked, but {type(distribution).__name__} has no method masked(mask)")
+        raise ConfigError(
+            f"the actions are masked, but {type(distribution).__name__} has no method masked(mask)"
+        )
     return distribution.masked(mask)
 
 

@@ -34,12 +34,23 @@ class Encoder(nn.Module):
             case spaces.Discrete():
                 self.nvec, self.first = [int(space.n)], np.array([space.start])
             case spaces.MultiDiscrete():
-                self.nvec, self.first = [int(n) for n in space.nvec.ravel()], space.start.ravel()
+                self.nvec, self.first = (
+                    [int(n) for n in space.nvec.ravel()],
+                    space.start.ravel(),
+                )
             case _:
                 pass
-        self.image = isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(self.shape) >= 2
+        self.image = (
+            isinstance(space, spaces.Box)
+            and space.dtype == np.uint8
+            and len(self.shape) >= 2
+        )
         self.size = sum(self.nvec) if self.nvec else int(np.prod(self.shape))
-        self.normaliser = Normaliser(self.size) if normalise and isinstance(space, spaces.Box) else None
+        self.normaliser = (
+            Normaliser(self.size)
+            if normalise and isinstance(space, spaces.Box)
+            else None
+        )
         self.normalises = self.normaliser is not None
 
     def flatten(self, obs: Tensor) -> Tensor:
@@ -48,8 +59,12 @@ class Encoder(nn.Module):
         if not self.nvec:
             flat = obs.reshape(*lead, self.size).float()
             return flat / 255 if self.image else flat
-        index = obs.reshape(*lead, len(self.nvec)).long() - torch.as_tensor(self.first, device=obs.device)
-        parts = [nn.functional.one_hot(index[..., k], n) for k, n in enumerate(self.nvec)]
+        index = obs.reshape(*lead, len(self.nvec)).long() - torch.as_tensor(
+            self.first, device=obs.device
+        )
+        parts = [
+            nn.functional.one_hot(index[..., k], n) for k, n in enumerate(self.nvec)
+        ]
         return torch.cat(parts, -1).float()
 
     def observe(self, obs: Tensor) -> None:
@@ -66,13 +81,29 @@ class Encoder(nn.Module):
 class TreeEncoder(nn.Module):
     """Dicts and tuples: an encoder for each leaf, their vectors side by side in the layout's order."""
 
-    def __init__(self, spec: Spec, *, normalise: bool, image: str, half: bool, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        normalise: bool,
+        image: str,
+        half: bool,
+        generator: torch.Generator,
+    ) -> None:
         """`normalise` adds a Normaliser for each leaf that is a Box; for the rest see `make_encoder`."""
         super().__init__()
         self.layout = spec.observation
         leaves = [part for _, part in leaf_spaces(spec.observation_space)]
-        specs = [replace(spec, observation_space=part, observation=Layout.of(part)) for part in leaves]
-        settings: Any = {"normalise": normalise, "image": image, "half": half, "generator": generator}
+        specs = [
+            replace(spec, observation_space=part, observation=Layout.of(part))
+            for part in leaves
+        ]
+        settings: Any = {
+            "normalise": normalise,
+            "image": image,
+            "half": half,
+            "generator": generator,
+        }
         parts = [leaf_encoder(part, **settings) for part in specs]
         self.leaves = nn.ModuleList(parts)
         self.normaliser: Normaliser | None = None  # each leaf has its own
@@ -97,7 +128,9 @@ def leaf_encoder(
     """The encoder of one array: convolutional for an image that `image` has layers for."""
     kind = image_net(spec, image)
     if kind:
-        return ImageEncoder(spec, kind, half=half, generator=generator, normalise=normalise)
+        return ImageEncoder(
+            spec, kind, half=half, generator=generator, normalise=normalise
+        )
     return Encoder(spec, normalise=normalise)
 
 

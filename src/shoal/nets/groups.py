@@ -25,18 +25,32 @@ class PerGroup(nn.Module):
         """`hidden`: units of each layer of each network. ConfigError where the agents' spaces are all equal."""
         super().__init__()
         if spec.groups < 2:
-            raise ConfigError(f"the agents of {spec.env_id} all have the same spaces; the default policy plays them")
+            raise ConfigError(
+                f"the agents of {spec.env_id} all have the same spaces; the default policy plays them"
+            )
         self.groups = spec.groups
-        size, out, boxes = spec.observation.single.shape[0], head_size(spec.action_space), deviations(spec.action_space)
-        self.actors = nn.ModuleList(_tower([size, *hidden, out], last_gain=0.01) for _ in range(self.groups))
-        self.critics = nn.ModuleList(_tower([size, *hidden, 1], last_gain=1.0) for _ in range(self.groups))
+        size, out, boxes = (
+            spec.observation.single.shape[0],
+            head_size(spec.action_space),
+            deviations(spec.action_space),
+        )
+        self.actors = nn.ModuleList(
+            _tower([size, *hidden, out], last_gain=0.01) for _ in range(self.groups)
+        )
+        self.critics = nn.ModuleList(
+            _tower([size, *hidden, 1], last_gain=1.0) for _ in range(self.groups)
+        )
         self.log_std = nn.Parameter(torch.zeros(self.groups, boxes)) if boxes else None
 
     def forward(self, obs: Tensor) -> tuple[Tensor, ...]:
         """[N, size] -> logits [N, out] (or means and log standard deviations) and values [N]."""
         own = obs[:, -self.groups :].T.unsqueeze(-1)
         actor = (own * torch.stack([tower(obs) for tower in self.actors])).sum(0)
-        value = (own * torch.stack([tower(obs) for tower in self.critics])).sum(0).squeeze(-1)
+        value = (
+            (own * torch.stack([tower(obs) for tower in self.critics]))
+            .sum(0)
+            .squeeze(-1)
+        )
         if self.log_std is None:
             return actor, value
         return actor, (own * self.log_std.unsqueeze(1)).sum(0), value
@@ -46,7 +60,9 @@ def _tower(sizes: list[int], *, last_gain: float) -> nn.Sequential:
     layers: list[nn.Module] = []
     for index, (first, last) in enumerate(pairwise(sizes)):
         layer = nn.Linear(first, last)
-        nn.init.orthogonal_(layer.weight, last_gain if index == len(sizes) - 2 else 2**0.5)
+        nn.init.orthogonal_(
+            layer.weight, last_gain if index == len(sizes) - 2 else 2**0.5
+        )
         nn.init.zeros_(layer.bias)
         layers += [layer, nn.Tanh()]
     return nn.Sequential(*layers[:-1])

@@ -8,7 +8,13 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from shoal.nets.distributions import Categorical, Joint, MultiCategorical, Normal, SquashedNormal
+from shoal.nets.distributions import (
+    Categorical,
+    Joint,
+    MultiCategorical,
+    Normal,
+    SquashedNormal,
+)
 from shoal.types import ConfigError, Layout, choices, leaf_spaces
 
 if TYPE_CHECKING:
@@ -43,7 +49,9 @@ def deviations(space: spaces.Space[Any]) -> int:
     return total
 
 
-def head(space: spaces.Space[Any], *, squash: bool) -> Callable[[Tensor, Tensor | None], Distribution]:
+def head(
+    space: spaces.Space[Any], *, squash: bool
+) -> Callable[[Tensor, Tensor | None], Distribution]:
     """A function from the head's numbers (and the Boxes' log_std) to the distribution over `space`."""
     deviations(space)
     match space:
@@ -52,17 +60,24 @@ def head(space: spaces.Space[Any], *, squash: bool) -> Callable[[Tensor, Tensor 
             return lambda logits, _: Categorical(logits, start=start)
         case spaces.MultiDiscrete() if space.nvec.ndim == 1:
             nvec, first = [int(n) for n in space.nvec], torch.as_tensor(space.start)
-            return lambda logits, _: MultiCategorical(logits, nvec, start=first.to(logits.device))
+            return lambda logits, _: MultiCategorical(
+                logits, nvec, start=first.to(logits.device)
+            )
         case spaces.Box() if len(space.shape) == 1:
             return _box_head(space, squash=squash)
         case _:
             return _joint_head(space, squash=squash)
 
 
-def _joint_head(space: spaces.Space[Any], *, squash: bool) -> Callable[[Tensor, Tensor | None], Distribution]:
+def _joint_head(
+    space: spaces.Space[Any], *, squash: bool
+) -> Callable[[Tensor, Tensor | None], Distribution]:
     layout, parts = Layout.of(space), [_flat(part) for _, part in leaf_spaces(space)]
     heads = [head(part, squash=squash) for part in parts]
-    sizes, spread = [head_size(part) for part in parts], [deviations(part) for part in parts]
+    sizes, spread = (
+        [head_size(part) for part in parts],
+        [deviations(part) for part in parts],
+    )
 
     def make(numbers: Tensor, log_std: Tensor | None) -> Distribution:
         if log_std is None:
@@ -83,15 +98,21 @@ def _flat(space: Any) -> spaces.Space[Any]:
         case spaces.MultiBinary():
             return spaces.MultiDiscrete(choices(space))
         case spaces.Box():
-            return spaces.Box(space.low.ravel(), space.high.ravel(), dtype=space.dtype.type)
+            return spaces.Box(
+                space.low.ravel(), space.high.ravel(), dtype=space.dtype.type
+            )
         case _:
             return space
 
 
-def _box_head(space: Any, *, squash: bool) -> Callable[[Tensor, Tensor | None], Distribution]:
+def _box_head(
+    space: Any, *, squash: bool
+) -> Callable[[Tensor, Tensor | None], Distribution]:
     low, high = torch.as_tensor(space.low), torch.as_tensor(space.high)
     if squash and not bool((low.isfinite() & high.isfinite()).all()):
-        raise ConfigError(f"squashing needs a bounded Box, got {space}; set squash=False")
+        raise ConfigError(
+            f"squashing needs a bounded Box, got {space}; set squash=False"
+        )
     kind = SquashedNormal if squash else Normal
 
     def make(mean: Tensor, log_std: Tensor | None) -> Distribution:

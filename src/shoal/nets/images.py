@@ -19,7 +19,10 @@ from shoal.types import ConfigError
 if TYPE_CHECKING:
     from shoal.types import Spec
 
-CONVOLUTIONS = {"nature": ((32, 8, 4), (64, 4, 2), (64, 3, 1)), "nips": ((16, 8, 4), (32, 4, 2))}
+CONVOLUTIONS = {
+    "nature": ((32, 8, 4), (64, 4, 2), (64, 3, 1)),
+    "nips": ((16, 8, 4), (32, 4, 2)),
+}
 """Filters, width and stride of each layer (Mnih et al. 2015 and 2013)."""
 SECTIONS = (16, 32, 32)
 """Filters of the three sections of the residual network (Espeholt et al. 2018)."""
@@ -35,7 +38,12 @@ def image_net(spec: Spec, image: str) -> str:
     An image is a uint8 Box of three axes; ConfigError when it is too small for the layers asked for.
     """
     space: Any = spec.observation_space
-    if image == "flat" or not isinstance(space, spaces.Box) or space.dtype != np.uint8 or len(space.shape) != 3:
+    if (
+        image == "flat"
+        or not isinstance(space, spaces.Box)
+        or space.dtype != np.uint8
+        or len(space.shape) != 3
+    ):
         return ""
     sides = space.shape[:2] if channels_last(space.shape) else space.shape[1:]
     if image == "auto":
@@ -60,29 +68,52 @@ class ImageEncoder(nn.Module):
     """
 
     def __init__(
-        self, spec: Spec, kind: str, *, half: bool, generator: torch.Generator, normalise: bool = False
+        self,
+        spec: Spec,
+        kind: str,
+        *,
+        half: bool,
+        generator: torch.Generator,
+        normalise: bool = False,
     ) -> None:
         """`kind`: nature, nips or impala. `half`: computes in bfloat16; weights and features stay float32.
 
         `normalise` adds a PixelNormaliser.
         """
         super().__init__()
-        self.shape, self.halved, self.size = spec.observation.single.shape, half, FEATURES[kind]
+        self.shape, self.halved, self.size = (
+            spec.observation.single.shape,
+            half,
+            FEATURES[kind],
+        )
         self.last = channels_last(self.shape)
         self._frozen: list[Any] = []
-        height, width, colours = self.shape if self.last else (*self.shape[1:], self.shape[0])
-        self.normaliser = PixelNormaliser((height, width, colours)) if normalise else None
+        height, width, colours = (
+            self.shape if self.last else (*self.shape[1:], self.shape[0])
+        )
+        self.normaliser = (
+            PixelNormaliser((height, width, colours)) if normalise else None
+        )
         self.normalises, self._scale = normalise, 1.0 if normalise else 1 / 255
         if kind == "impala":
-            inside = [Section(fan_in, out, generator) for fan_in, out in pairwise(SECTIONS)]
-            self.first: Any = convolution(colours, SECTIONS[0], 3, 1, generator, padding=1)
-            self.rest = nn.Sequential(Pooled(SECTIONS[0], generator), *inside, nn.ReLU())
+            inside = [
+                Section(fan_in, out, generator) for fan_in, out in pairwise(SECTIONS)
+            ]
+            self.first: Any = convolution(
+                colours, SECTIONS[0], 3, 1, generator, padding=1
+            )
+            self.rest = nn.Sequential(
+                Pooled(SECTIONS[0], generator), *inside, nn.ReLU()
+            )
         else:
             (out, side, stride), *others = CONVOLUTIONS[kind]
             self.first = convolution(colours, out, side, stride, generator)
             layers: list[nn.Module] = [nn.ReLU()]
             for filters, side, stride in others:
-                layers += [convolution(out, filters, side, stride, generator), nn.ReLU()]
+                layers += [
+                    convolution(out, filters, side, stride, generator),
+                    nn.ReLU(),
+                ]
                 out = filters
             self.rest = nn.Sequential(*layers)
         with torch.no_grad():
@@ -95,14 +126,24 @@ class ImageEncoder(nn.Module):
         """[..., *shape] -> [..., size]."""
         lead = obs.shape[: obs.dim() - 3]
         kind = torch.bfloat16 if self.halved else self.dense.weight.dtype
-        pixels = self._normalised(obs.reshape(-1, *self.shape)).to(kind).permute(0, 3, 1, 2)
+        pixels = (
+            self._normalised(obs.reshape(-1, *self.shape)).to(kind).permute(0, 3, 1, 2)
+        )
         if self._frozen and not torch.is_grad_enabled():
             first, rest, dense = self._frozen
-            seen = F.conv2d(pixels, first.weight, first.bias, first.stride, first.padding)
+            seen = F.conv2d(
+                pixels, first.weight, first.bias, first.stride, first.padding
+            )
             return F.relu(dense(_flat(rest(seen))).float()).reshape(*lead, self.size)
         first = self.first
         with torch.autocast(obs.device.type, dtype=torch.bfloat16, enabled=self.halved):
-            seen = F.conv2d(pixels, first.weight * self._scale, first.bias, first.stride, first.padding)
+            seen = F.conv2d(
+                pixels,
+                first.weight * self._scale,
+                first.bias,
+                first.stride,
+                first.padding,
+            )
             features = self.dense(_flat(self.rest(seen)))
         return F.relu(features.float()).reshape(*lead, self.size)
 
@@ -141,7 +182,9 @@ class ImageEncoder(nn.Module):
             # A list, so that they are no parameters of this module; in the layout that convolutions are fastest in.
             self._frozen = [_half(part) for part in parts]
         for mine, theirs in zip(self._frozen, parts, strict=True):
-            for half, weight in zip(mine.parameters(), theirs.parameters(), strict=True):
+            for half, weight in zip(
+                mine.parameters(), theirs.parameters(), strict=True
+            ):
                 half.copy_(weight)
         self._frozen[0].weight.copy_(self.first.weight * self._scale)
 
@@ -178,7 +221,10 @@ class Section(nn.Sequential):
 
     def __init__(self, fan_in: int, filters: int, generator: torch.Generator) -> None:
         """`fan_in`: filters of the section before."""
-        super().__init__(convolution(fan_in, filters, 3, 1, generator, padding=1), Pooled(filters, generator))
+        super().__init__(
+            convolution(fan_in, filters, 3, 1, generator, padding=1),
+            Pooled(filters, generator),
+        )
 
 
 def _flat(seen: Tensor) -> Tensor:
@@ -191,10 +237,18 @@ def _half(layers: Any) -> Any:
 
 
 def convolution(
-    fan_in: int, filters: int, side: int, stride: int, generator: torch.Generator, *, padding: int = 0
+    fan_in: int,
+    filters: int,
+    side: int,
+    stride: int,
+    generator: torch.Generator,
+    *,
+    padding: int = 0,
 ) -> nn.Conv2d:
     """A convolution with orthogonal weights of gain sqrt(2) and zero biases."""
-    layer: Any = skip_init(nn.Conv2d, fan_in, filters, side, stride=stride, padding=padding)
+    layer: Any = skip_init(
+        nn.Conv2d, fan_in, filters, side, stride=stride, padding=padding
+    )
     nn.init.orthogonal_(layer.weight, gain=2**0.5, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer

@@ -13,7 +13,9 @@ MOST_IMAGES = 251
 """Images of one rollout that statistics are made of."""
 
 
-def merge_moments(layer: Normaliser | PixelNormaliser, mean: Tensor, m2: Tensor, number: float) -> None:
+def merge_moments(
+    layer: Normaliser | PixelNormaliser, mean: Tensor, m2: Tensor, number: float
+) -> None:
     """Adds a batch's mean and sum of squared deviations to a layer's (Chan et al. 1979)."""
     before, count = float(layer.count), float(layer.count) + number
     delta = mean - layer.total_mean
@@ -83,14 +85,21 @@ class PixelNormaliser(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """uint8 [N, *shape] -> float32 of the same shape."""
-        return pixels.float().sub_(self.mean).mul_(self.inv_std).clamp_(-PIXEL_CLIP, PIXEL_CLIP)
+        return (
+            pixels.float()
+            .sub_(self.mean)
+            .mul_(self.inv_std)
+            .clamp_(-PIXEL_CLIP, PIXEL_CLIP)
+        )
 
     def in_half(self, pixels: Tensor, *, colours_last: bool) -> Tensor:
         """uint8 [N, H, W, C] or [N, C, H, W] -> bfloat16 [N, H, W, C] with `forward`'s bits, in one pass on the CPU."""
         out = torch.empty(len(pixels), *self.mean.shape, dtype=torch.bfloat16)
         bits = out.view(torch.uint16).numpy()
         moments = (self.mean.numpy(), self.inv_std.numpy(), PIXEL_CLIP)
-        _native.normalise_pixels(pixels.contiguous().numpy(), *moments, colours_last, bits)
+        _native.normalise_pixels(
+            pixels.contiguous().numpy(), *moments, colours_last, bits
+        )
         return out
 
     @torch.no_grad()

@@ -58,10 +58,18 @@ class Network:
         """Refuses sizes that cannot be."""
         check_ranges(self, recurrent_size=(1, inf), log_std_init=(-20, 20))
         if min(self.hidden, default=1) < 1:
-            raise ConfigError(f"hidden must hold a size >= 1 for each layer, such as 64 64, got {self.hidden}")
+            raise ConfigError(
+                f"hidden must hold a size >= 1 for each layer, such as 64 64, got {self.hidden}"
+            )
 
 
-def tower(sizes: list[int], activation: str, *, last_gain: float | None, generator: torch.Generator) -> nn.Sequential:
+def tower(
+    sizes: list[int],
+    activation: str,
+    *,
+    last_gain: float | None,
+    generator: torch.Generator,
+) -> nn.Sequential:
     """Linear layers with an activation between; orthogonal weights of gain sqrt(2) and `last_gain`, zero biases.
 
     With last_gain None the last layer keeps its activation.
@@ -71,7 +79,11 @@ def tower(sizes: list[int], activation: str, *, last_gain: float | None, generat
         last = index == len(sizes) - 2 and last_gain is not None
         # Linear's own initialisation would draw from torch's global generator.
         linear: Any = skip_init(nn.Linear, fan_in, fan_out)
-        nn.init.orthogonal_(linear.weight, gain=float(last_gain or 0) if last else 2**0.5, generator=generator)
+        nn.init.orthogonal_(
+            linear.weight,
+            gain=float(last_gain or 0) if last else 2**0.5,
+            generator=generator,
+        )
         nn.init.zeros_(linear.bias)
         layers.append(linear)
         if not last:
@@ -93,17 +105,25 @@ def encoder_of(spec: Spec, network: Network, generator: torch.Generator) -> Any:
 class MlpPolicy(nn.Module):
     """Two towers, an actor and a critic, that share nothing but the encoder."""
 
-    def __init__(self, spec: Spec, network: Network, generator: torch.Generator) -> None:
+    def __init__(
+        self, spec: Spec, network: Network, generator: torch.Generator
+    ) -> None:
         """Orthogonal initialisation from `generator`."""
         super().__init__()
         self.network = network
         self.encoder: Encoder | TreeEncoder = encoder_of(spec, network, generator)
         sizes = [self.encoder.size, *network.hidden]
         out = head_size(spec.action_space)
-        self.actor = tower([*sizes, out], network.activation, last_gain=0.01, generator=generator)
-        self.critic = tower([*sizes, 1], network.activation, last_gain=1.0, generator=generator)
+        self.actor = tower(
+            [*sizes, out], network.activation, last_gain=0.01, generator=generator
+        )
+        self.critic = tower(
+            [*sizes, 1], network.activation, last_gain=1.0, generator=generator
+        )
         boxes = deviations(spec.action_space)
-        self.log_std = nn.Parameter(torch.full((boxes,), network.log_std_init)) if boxes else None
+        self.log_std = (
+            nn.Parameter(torch.full((boxes,), network.log_std_init)) if boxes else None
+        )
         self.head = head(spec.action_space, squash=network.squash)
 
     def initial_state(self, num_rows: int) -> None:
@@ -113,22 +133,32 @@ class MlpPolicy(nn.Module):
     def forward(self, obs: Tree, state: None, start: Tensor) -> Output:
         """[..., *obs] -> Output; state and start do not matter."""
         x = self.encoder(obs)
-        return Output(self.head(self.actor(x), self.log_std), self.critic(x).squeeze(-1), None)
+        return Output(
+            self.head(self.actor(x), self.log_std), self.critic(x).squeeze(-1), None
+        )
 
 
 class ImagePolicy(nn.Module):
     """One trunk for an image, and on it two linear heads, an actor and a critic."""
 
-    def __init__(self, spec: Spec, network: Network, generator: torch.Generator) -> None:
+    def __init__(
+        self, spec: Spec, network: Network, generator: torch.Generator
+    ) -> None:
         """Orthogonal initialisation from `generator`."""
         super().__init__()
         self.network = network
         self.encoder: ImageEncoder = encoder_of(spec, network, generator)
         size, out = self.encoder.size, head_size(spec.action_space)
-        self.actor = tower([size, out], network.activation, last_gain=0.01, generator=generator)
-        self.critic = tower([size, 1], network.activation, last_gain=1.0, generator=generator)
+        self.actor = tower(
+            [size, out], network.activation, last_gain=0.01, generator=generator
+        )
+        self.critic = tower(
+            [size, 1], network.activation, last_gain=1.0, generator=generator
+        )
         boxes = deviations(spec.action_space)
-        self.log_std = nn.Parameter(torch.full((boxes,), network.log_std_init)) if boxes else None
+        self.log_std = (
+            nn.Parameter(torch.full((boxes,), network.log_std_init)) if boxes else None
+        )
         self.head = head(spec.action_space, squash=network.squash)
 
     def initial_state(self, num_rows: int) -> None:
@@ -138,20 +168,28 @@ class ImagePolicy(nn.Module):
     def forward(self, obs: Tensor, state: None, start: Tensor) -> Output:
         """[..., *image] -> Output; state and start do not matter."""
         x = self.encoder(obs)
-        return Output(self.head(self.actor(x), self.log_std), self.critic(x).squeeze(-1), None)
+        return Output(
+            self.head(self.actor(x), self.log_std), self.critic(x).squeeze(-1), None
+        )
 
 
 class RecurrentPolicy(nn.Module):
     """A tower, a GRU or LSTM whose state is zeroed at each start, and two linear heads."""
 
-    def __init__(self, spec: Spec, network: Network, generator: torch.Generator) -> None:
+    def __init__(
+        self, spec: Spec, network: Network, generator: torch.Generator
+    ) -> None:
         """Orthogonal initialisation from `generator`."""
         super().__init__()
         self.network = network
-        self.encoder: Encoder | TreeEncoder | ImageEncoder = encoder_of(spec, network, generator)
+        self.encoder: Encoder | TreeEncoder | ImageEncoder = encoder_of(
+            spec, network, generator
+        )
         images = isinstance(self.encoder, ImageEncoder)
         sizes = [self.encoder.size, *(() if images else network.hidden)]
-        self.body = tower(sizes, network.activation, last_gain=None, generator=generator)
+        self.body = tower(
+            sizes, network.activation, last_gain=None, generator=generator
+        )
         self.lstm = network.recurrent == "lstm"
         cell = nn.LSTMCell if self.lstm else nn.GRUCell
         self.cell: Any = skip_init(cell, sizes[-1], network.recurrent_size)
@@ -161,15 +199,23 @@ class RecurrentPolicy(nn.Module):
             else:
                 nn.init.zeros_(parameter)
         out = head_size(spec.action_space)
-        self.actor = tower([network.recurrent_size, out], "tanh", last_gain=0.01, generator=generator)
-        self.critic = tower([network.recurrent_size, 1], "tanh", last_gain=1.0, generator=generator)
+        self.actor = tower(
+            [network.recurrent_size, out], "tanh", last_gain=0.01, generator=generator
+        )
+        self.critic = tower(
+            [network.recurrent_size, 1], "tanh", last_gain=1.0, generator=generator
+        )
         boxes = deviations(spec.action_space)
-        self.log_std = nn.Parameter(torch.full((boxes,), network.log_std_init)) if boxes else None
+        self.log_std = (
+            nn.Parameter(torch.full((boxes,), network.log_std_init)) if boxes else None
+        )
         self.head = head(spec.action_space, squash=network.squash)
 
     def initial_state(self, num_rows: int) -> Tree:
         """Zeros [B, H]: h, or (h, c)."""
-        zeros = torch.zeros(num_rows, self.network.recurrent_size, device=self.cell.weight_hh.device)
+        zeros = torch.zeros(
+            num_rows, self.network.recurrent_size, device=self.cell.weight_hh.device
+        )
         return (zeros, zeros.clone()) if self.lstm else zeros
 
     def forward(self, obs: Tree, state: Tree, start: Tensor) -> Output:
@@ -185,7 +231,11 @@ class RecurrentPolicy(nn.Module):
                 state = self.cell(x_t, state * keep_t)
                 outputs.append(state)
         hidden = torch.stack(outputs)
-        return Output(self.head(self.actor(hidden), self.log_std), self.critic(hidden).squeeze(-1), state)
+        return Output(
+            self.head(self.actor(hidden), self.log_std),
+            self.critic(hidden).squeeze(-1),
+            state,
+        )
 
 
 class PlainPolicy(nn.Module):
@@ -198,10 +248,16 @@ class PlainPolicy(nn.Module):
         """
         super().__init__()
         self.module = module
-        self.dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+        self.dtype = next(
+            (p.dtype for p in module.parameters() if p.is_floating_point()),
+            torch.float32,
+        )
         self.layout = spec.observation
         self.head = head(spec.action_space, squash=squash)
-        self.out, self.boxes = head_size(spec.action_space), deviations(spec.action_space)
+        self.out, self.boxes = (
+            head_size(spec.action_space),
+            deviations(spec.action_space),
+        )
 
     def initial_state(self, num_rows: int) -> None:
         """No memory."""
@@ -217,15 +273,27 @@ class PlainPolicy(nn.Module):
             return seen.to(self.dtype) if seen.is_floating_point() else seen
 
         given = self.module(map_tree(flatten, obs))
-        parts: tuple[Tensor, ...] = tuple(given) if isinstance(given, tuple | list) else (given,)
+        parts: tuple[Tensor, ...] = (
+            tuple(given) if isinstance(given, tuple | list) else (given,)
+        )
         logits, value, number = parts[0], parts[-1], lead.numel()
-        if len(parts) not in (2, 3) or logits.shape != (number, self.out) or value.numel() != number:
+        if (
+            len(parts) not in (2, 3)
+            or logits.shape != (number, self.out)
+            or value.numel() != number
+        ):
             raise ConfigError(
                 f"the policy gave shapes {[tuple(x.shape) for x in parts]} for {number} observations; "
                 f"expected (logits [N, {self.out}], value [N]) or, for Box actions, (mean, log_std, value [N])"
             )
-        log_std = parts[1].expand(number, self.boxes).reshape(*lead, -1) if len(parts) == 3 and self.boxes else None
-        return Output(self.head(logits.reshape(*lead, -1), log_std), value.reshape(lead), None)
+        log_std = (
+            parts[1].expand(number, self.boxes).reshape(*lead, -1)
+            if len(parts) == 3 and self.boxes
+            else None
+        )
+        return Output(
+            self.head(logits.reshape(*lead, -1), log_std), value.reshape(lead), None
+        )
 
 
 def make_policy(spec: Spec, network: Network, seed: int) -> nn.Module:
@@ -241,5 +309,7 @@ def wrap(module: nn.Module | Callable[[Spec], nn.Module], spec: Spec) -> nn.Modu
     """A user's policy in shoal's signature: a factory is called with the spec, a plain module is wrapped."""
     made: Any = module if isinstance(module, nn.Module) else module(spec)
     if not isinstance(made, nn.Module):
-        raise ConfigError(f"the policy factory returned {type(made).__name__}, expected a torch.nn.Module")
+        raise ConfigError(
+            f"the policy factory returned {type(made).__name__}, expected a torch.nn.Module"
+        )
     return made if hasattr(made, "initial_state") else PlainPolicy(made, spec)

@@ -41,7 +41,14 @@ class Checkpoint:
     warnings: list[str]
 
 
-def save(folder: Path, tree: dict[str, Any], *, updates: int, kind: dict[str, str], tag: str = "") -> Path:
+def save(
+    folder: Path,
+    tree: dict[str, Any],
+    *,
+    updates: int,
+    kind: dict[str, str],
+    tag: str = "",
+) -> Path:
     """Writes the checkpoint of `updates`; the manifest comes last.
 
     Args:
@@ -69,7 +76,9 @@ def save(folder: Path, tree: dict[str, Any], *, updates: int, kind: dict[str, st
         "tree": encoded,
     }
     body = json.dumps(manifest)
-    sealed = json.dumps({"sha256": hashlib.sha256(body.encode()).hexdigest(), "manifest": manifest})
+    sealed = json.dumps(
+        {"sha256": hashlib.sha256(body.encode()).hexdigest(), "manifest": manifest}
+    )
     try:
         write_atomic(folder / f"{stem}-{sha256[:8]}.safetensors", data)
         write_atomic(folder / f"{stem}.json", sealed.encode())
@@ -77,7 +86,8 @@ def save(folder: Path, tree: dict[str, Any], *, updates: int, kind: dict[str, st
         with contextlib.suppress(OSError):
             _sweep(folder)
         raise OSError(
-            error.errno, f"the checkpoint of update {updates} was not written ({error}); older ones are safe"
+            error.errno,
+            f"the checkpoint of update {updates} was not written ({error}); older ones are safe",
         ) from error
     _sweep(folder)
     return folder / f"{stem}.json"
@@ -95,7 +105,9 @@ def rolling(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.json") if path.stem.isdigit())
 
 
-def load(folder: Path, *, kind: dict[str, str] | None = None, tag: str = "") -> Checkpoint | None:
+def load(
+    folder: Path, *, kind: dict[str, str] | None = None, tag: str = ""
+) -> Checkpoint | None:
     """The newest checkpoint that is whole; a damaged one is passed over and named in the warnings.
 
     Returns None when there is no checkpoint at all.
@@ -110,7 +122,9 @@ def load(folder: Path, *, kind: dict[str, str] | None = None, tag: str = "") -> 
         try:
             manifest, data = _read(path)
         except (ValueError, KeyError, TypeError, OSError) as error:
-            warnings.append(f"checkpoint {path.name} is damaged ({error}); using the one before")
+            warnings.append(
+                f"checkpoint {path.name} is damaged ({error}); using the one before"
+            )
             continue
         if manifest["format"] != FORMAT:
             raise ConfigError(
@@ -122,10 +136,16 @@ def load(folder: Path, *, kind: dict[str, str] | None = None, tag: str = "") -> 
                 raise ConfigError(
                     f"the checkpoint {path} belongs to {name} {manifest['kind'].get(name)!r}, not {expected!r}"
                 )
-        return Checkpoint(manifest["updates"], _decode(manifest["tree"], load_tensors(data)), warnings)
+        return Checkpoint(
+            manifest["updates"], _decode(manifest["tree"], load_tensors(data)), warnings
+        )
     if warnings:
-        said = "; ".join(warning.removesuffix("; using the one before") for warning in warnings)
-        raise ConfigError(f"no checkpoint in {folder} is whole: {said}; restore them from a copy, or train again")
+        said = "; ".join(
+            warning.removesuffix("; using the one before") for warning in warnings
+        )
+        raise ConfigError(
+            f"no checkpoint in {folder} is whole: {said}; restore them from a copy, or train again"
+        )
     return None
 
 
@@ -136,9 +156,13 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
     manifest = sealed["manifest"]
     if hashlib.sha256(json.dumps(manifest).encode()).hexdigest() != sealed["sha256"]:
         raise ValueError("the manifest's sha256 differs")
-    data = path.with_name(f"{path.stem}-{manifest['sha256'][:8]}.safetensors").read_bytes()
+    data = path.with_name(
+        f"{path.stem}-{manifest['sha256'][:8]}.safetensors"
+    ).read_bytes()
     if len(data) != manifest["bytes"]:
-        raise ValueError(f"the tensors have {len(data)} bytes, expected {manifest['bytes']}")
+        raise ValueError(
+            f"the tensors have {len(data)} bytes, expected {manifest['bytes']}"
+        )
     if hashlib.sha256(data).hexdigest() != manifest["sha256"]:
         raise ValueError("the tensors' sha256 differs")
     return manifest, data
@@ -149,7 +173,11 @@ def _sweep(folder: Path) -> None:
     wanted: set[str] = set()
     for path in folder.glob("*.json"):
         text = path.read_text(errors="replace")
-        wanted.update(p.name for p in folder.glob(f"{path.stem}-*.safetensors") if p.stem.rpartition("-")[2] in text)
+        wanted.update(
+            p.name
+            for p in folder.glob(f"{path.stem}-*.safetensors")
+            if p.stem.rpartition("-")[2] in text
+        )
     for path in folder.glob("*.safetensors"):
         if path.name not in wanted:
             path.unlink()
@@ -162,17 +190,29 @@ def _encode(value: Any, at: str, arrays: dict[str, np.ndarray[Any, Any]]) -> Any
         case torch.Tensor():
             tensor = value.detach().cpu()
             half = tensor.dtype is torch.bfloat16  # which NumPy lacks
-            held = _hold((tensor.view(torch.int16) if half else tensor).numpy(), at, arrays)
+            held = _hold(
+                (tensor.view(torch.int16) if half else tensor).numpy(), at, arrays
+            )
             return {"__array__": held, "torch": "bfloat16" if half else "as it is"}
         case np.ndarray():
             return {"__array__": _hold(value, at, arrays), "torch": None}
         case dict():
             if all(isinstance(key, str) and key not in MARKS for key in value):
-                return {key: _encode(part, f"{at}.{key}" if at else key, arrays) for key, part in value.items()}
+                return {
+                    key: _encode(part, f"{at}.{key}" if at else key, arrays)
+                    for key, part in value.items()
+                }
             for key in value:
                 if not isinstance(key, None | bool | int | float | str):
-                    raise TypeError(f"a checkpoint cannot hold the key {key!r} at {at!r}")
-            return {"__pairs__": [[key, _encode(part, f"{at}.{key}", arrays)] for key, part in value.items()]}
+                    raise TypeError(
+                        f"a checkpoint cannot hold the key {key!r} at {at!r}"
+                    )
+            return {
+                "__pairs__": [
+                    [key, _encode(part, f"{at}.{key}", arrays)]
+                    for key, part in value.items()
+                ]
+            }
         case list() | tuple():
             parts = [_encode(part, f"{at}.{i}", arrays) for i, part in enumerate(value)]
             return {"__tuple__": parts} if isinstance(value, tuple) else parts
@@ -181,16 +221,24 @@ def _encode(value: Any, at: str, arrays: dict[str, np.ndarray[Any, Any]]) -> Any
         case None | bool() | int() | float() | str():
             return value
         case _:
-            raise TypeError(f"a checkpoint cannot hold {type(value).__name__} at {at!r}")
+            raise TypeError(
+                f"a checkpoint cannot hold {type(value).__name__} at {at!r}"
+            )
 
 
-def _hold(array: np.ndarray[Any, Any], at: str, arrays: dict[str, np.ndarray[Any, Any]]) -> str:
+def _hold(
+    array: np.ndarray[Any, Any], at: str, arrays: dict[str, np.ndarray[Any, Any]]
+) -> str:
     """Adds the array under the name `at`, or a free one like it; returns the name."""
     if array.dtype.name not in HELD:
         raise TypeError(f"a checkpoint cannot hold an array of {array.dtype} at {at!r}")
-    while at in arrays or at == "__metadata__":  # "a.b" may be one key or two; the other name is the format's own
+    while (
+        at in arrays or at == "__metadata__"
+    ):  # "a.b" may be one key or two; the other name is the format's own
         at += "'"
-    arrays[at] = np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(array.shape)
+    arrays[at] = np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(
+        array.shape
+    )
     return at
 
 
@@ -201,7 +249,9 @@ def _decode(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
             if value["torch"] is None:
                 return array
             tensor = torch.from_numpy(array)
-            return tensor.view(torch.bfloat16) if value["torch"] == "bfloat16" else tensor
+            return (
+                tensor.view(torch.bfloat16) if value["torch"] == "bfloat16" else tensor
+            )
         case {"__pairs__": pairs}:
             return {key: _decode(part, arrays) for key, part in pairs}
         case {"__tuple__": parts}:

@@ -80,7 +80,15 @@ class RunDirectory:
                 return
 
 
-def create(root: Path, *, env: str, algo: str, seed: int, name: str | None, config: dict[str, Any]) -> RunDirectory:
+def create(
+    root: Path,
+    *,
+    env: str,
+    algo: str,
+    seed: int,
+    name: str | None,
+    config: dict[str, Any],
+) -> RunDirectory:
     """A new run directory that holds its configuration; it appears whole or not at all.
 
     A name that is taken gets a number: name-1, name-2, ...
@@ -89,7 +97,9 @@ def create(root: Path, *, env: str, algo: str, seed: int, name: str | None, conf
         ConfigError: a name that cannot be a folder's, or a configuration that TOML cannot hold.
     """
     if name is not None and not re.fullmatch(r"[\w-][\w.-]*", name):
-        raise ConfigError(f"a run's name is made of letters, digits, '_', '-' and '.', got {name!r}")
+        raise ConfigError(
+            f"a run's name is made of letters, digits, '_', '-' and '.', got {name!r}"
+        )
     text = _toml(config)
     folder = root / re.sub(r"[^\w.-]+", "_", env) / algo
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +124,9 @@ def create(root: Path, *, env: str, algo: str, seed: int, name: str | None, conf
     finally:
         if draft.exists():
             shutil.rmtree(draft)
-    raise ConfigError(f"{folder} already holds 1,000 runs named {stem}; choose another --name")
+    raise ConfigError(
+        f"{folder} already holds 1,000 runs named {stem}; choose another --name"
+    )
 
 
 def find(path: str | Path, root: Path = Path("runs")) -> RunDirectory:
@@ -130,8 +142,15 @@ def find(path: str | Path, root: Path = Path("runs")) -> RunDirectory:
 
 def list_runs(root: Path) -> list[RunDirectory]:
     """All runs below `root`, oldest first."""
-    found = [path.parent for path in root.glob("**/config.toml") if not path.parent.name.startswith(".")]
-    return [RunDirectory(p) for p in sorted(found, key=lambda p: (p / "config.toml").stat().st_mtime_ns)]
+    found = [
+        path.parent
+        for path in root.glob("**/config.toml")
+        if not path.parent.name.startswith(".")
+    ]
+    return [
+        RunDirectory(p)
+        for p in sorted(found, key=lambda p: (p / "config.toml").stat().st_mtime_ns)
+    ]
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -148,7 +167,10 @@ def read_toml(path: Path) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """What a run's bits depend on, besides its configuration."""
     named = {name: version(name) for name in ("torch", "numpy", "gymnasium")}
-    python, machine = platform.python_version(), f"{platform.system()} {platform.machine()}"
+    python, machine = (
+        platform.python_version(),
+        f"{platform.system()} {platform.machine()}",
+    )
     return {"shoal": version("shoal-rl"), "python": python, **named, "machine": machine}
 
 
@@ -156,7 +178,9 @@ def _toml(config: dict[str, Any]) -> bytes:
     try:
         return tomli_w.dumps(config).encode()
     except TypeError as error:
-        raise ConfigError(f"config.toml cannot hold this configuration: {error}; give objects in a callable") from error
+        raise ConfigError(
+            f"config.toml cannot hold this configuration: {error}; give objects in a callable"
+        ) from error
 
 
 def write_atomic(path: Path, data: bytes) -> None:

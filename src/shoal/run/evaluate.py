@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shoal.envs.workers import WorkersEnv
-from shoal.nets.acting import Acting, make_actor
+from shoal.envs.workers.rows import WorkersEnv
+from shoal.learn.acting import Acting, make_actor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,7 +51,14 @@ class Score:
         return float(self.returns.std())
 
 
-def evaluate(policy: nn.Module, env: VecEnv, *, episodes: int, acting: Acting, greedy: bool = True) -> Score:
+def evaluate(
+    policy: nn.Module,
+    env: VecEnv,
+    *,
+    episodes: int,
+    acting: Acting,
+    greedy: bool = True,
+) -> Score:
     """Plays `episodes` fresh episodes, shared out evenly over the rows, so that short ones are not favoured.
 
     Args:
@@ -65,7 +72,10 @@ def evaluate(policy: nn.Module, env: VecEnv, *, episodes: int, acting: Acting, g
         raise ValueError(f"episodes must be at least 1, got {episodes}")
     rows, agents = env.num_rows, env.spec.num_agents
     worlds = rows // agents
-    shares = np.repeat(np.full(worlds, episodes // worlds) + (np.arange(worlds) < episodes % worlds), agents)
+    shares = np.repeat(
+        np.full(worlds, episodes // worlds) + (np.arange(worlds) < episodes % worlds),
+        agents,
+    )
     start, everyone = np.ones(rows, np.bool_), slice(0, rows)
     returns: list[list[float]] = [[] for _ in range(rows)]
     lengths: list[list[float]] = [[] for _ in range(rows)]
@@ -74,7 +84,9 @@ def evaluate(policy: nn.Module, env: VecEnv, *, episodes: int, acting: Acting, g
     actor = make_actor(policy, env.spec, rows, acting)
     running = np.zeros((2, rows))  # return and length of the episode under way
     while any(len(returns[row]) < shares[row] for row in range(rows)):
-        acted = actor.act(ready.obs, start, everyone, action_mask=ready.action_mask, greedy=greedy)
+        acted = actor.act(
+            ready.obs, start, everyone, action_mask=ready.action_mask, greedy=greedy
+        )
         acted_rows = None if ready.turn is None else ready.turn.copy()
         env.send(everyone, acted.env_action)
         ready = env.recv()
@@ -89,7 +101,11 @@ def evaluate(policy: nn.Module, env: VecEnv, *, episodes: int, acting: Acting, g
         running[:, over] = 0
         if isinstance(env, WorkersEnv):
             _pass_on(shares, returns, env.dropped)
-        endless = [r for r in range(rows) if running[1, r] >= LONGEST_EPISODE and len(returns[r]) < shares[r]]
+        endless = [
+            r
+            for r in range(rows)
+            if running[1, r] >= LONGEST_EPISODE and len(returns[r]) < shares[r]
+        ]
         if endless and env.spec.max_episode_steps is None:
             warnings.warn(
                 f"{env.spec.env_id}: the greedy episode of row {endless[0]} has not ended after {LONGEST_EPISODE:,} "
@@ -103,7 +119,9 @@ def evaluate(policy: nn.Module, env: VecEnv, *, episodes: int, acting: Acting, g
     return Score(np.array(sum(returns, [])), np.array(sum(lengths, [])))  # noqa: RUF017
 
 
-def _pass_on(shares: NDArray[np.int_], returns: list[list[float]], dropped: Bools) -> None:
+def _pass_on(
+    shares: NDArray[np.int_], returns: list[list[float]], dropped: Bools
+) -> None:
     """What dropped rows have not played goes to the others, one after the other."""
     going_on = np.flatnonzero(~dropped)
     for row in np.flatnonzero(dropped):

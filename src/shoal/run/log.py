@@ -41,7 +41,9 @@ class TensorBoard:
         from tensorboardX.event_file_writer import EventsWriter  # pyright: ignore[reportMissingTypeStubs]
 
         self._events: Any = importlib.import_module("tensorboardX.proto.event_pb2")
-        self._summary: Any = importlib.import_module("tensorboardX.proto.summary_pb2").Summary
+        self._summary: Any = importlib.import_module(
+            "tensorboardX.proto.summary_pb2"
+        ).Summary
         directory.mkdir(exist_ok=True)
         number = len(list(directory.iterdir()))
         self._writer: Any = EventsWriter(str(directory / "events"), f".{number}")
@@ -49,15 +51,24 @@ class TensorBoard:
         if purge_step is not None:
             session = self._events.SessionLog
             start = self._events.Event(
-                step=purge_step, wall_time=time.time(), session_log=session(status=session.START)
+                step=purge_step,
+                wall_time=time.time(),
+                session_log=session(status=session.START),
             )
             self._writer.write_event(start)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Adds one event with a scalar for each number."""
         kind = self._summary
-        summary = kind(value=[kind.Value(tag=name, simple_value=value) for name, value in values.items()])
-        self._writer.write_event(self._events.Event(step=step, wall_time=time.time(), summary=summary))
+        summary = kind(
+            value=[
+                kind.Value(tag=name, simple_value=value)
+                for name, value in values.items()
+            ]
+        )
+        self._writer.write_event(
+            self._events.Event(step=step, wall_time=time.time(), summary=summary)
+        )
         if time.monotonic() - self._flushed > FLUSH_S:
             self._writer.flush()
             self._flushed = time.monotonic()
@@ -78,7 +89,9 @@ class Tracker:
         try:
             self._module: Any = importlib.import_module(kind)
         except ModuleNotFoundError as error:
-            raise ConfigError(f"{kind} is not installed: pip install 'shoal-rl[{kind}]'") from error
+            raise ConfigError(
+                f"{kind} is not installed: pip install 'shoal-rl[{kind}]'"
+            ) from error
         self._module.init(project="shoal", name=name, config=config)
 
     def write(self, step: int, values: dict[str, float]) -> None:
@@ -105,7 +118,9 @@ class Log:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(self._file)
-            raise ConfigError(f"another process trains in {path.parent}; wait for it, or end it first") from error
+            raise ConfigError(
+                f"another process trains in {path.parent}; wait for it, or end it first"
+            ) from error
         except OSError:  # a file system without locks
             pass
         self._end = os.fstat(self._file).st_size
@@ -124,20 +139,32 @@ class Log:
     def rewind(self, position: int) -> None:
         """Forgets the lines after `position`: a resumed run writes them again."""
         if position > self._end:
-            raise ValueError(f"{self.path} has {self._end} bytes, fewer than {position}")
+            raise ValueError(
+                f"{self.path} has {self._end} bytes, fewer than {position}"
+            )
         os.ftruncate(self._file, position)
         self._end = position
 
     def write(self, record: dict[str, Any]) -> None:
         """Appends one line; its numbers also go to the sinks. Non-finite numbers become null."""
-        clean = {k: (None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in record.items()}
+        clean = {
+            k: (None if isinstance(v, float) and not math.isfinite(v) else v)
+            for k, v in record.items()
+        }
         line = (json.dumps(clean) + "\n").encode()
         written = os.write(self._file, line)
         if written != len(line):
             os.ftruncate(self._file, self._end)
-            raise OSError(errno.ENOSPC, f"only {written} of {len(line)} bytes fitted into {self.path}")
+            raise OSError(
+                errno.ENOSPC,
+                f"only {written} of {len(line)} bytes fitted into {self.path}",
+            )
         self._end += written
-        numbers = {k: float(v) for k, v in clean.items() if isinstance(v, int | float) and "/" in k}
+        numbers = {
+            k: float(v)
+            for k, v in clean.items()
+            if isinstance(v, int | float) and "/" in k
+        }
         for sink in self.sinks:
             sink.write(int(record["step"]), numbers)
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
-from shoal.nets.acting import Acting
+from shoal.learn.acting import Acting
 from shoal.run import checkpoint
 from shoal.run.directory import versions
 from shoal.run.evaluate import EVALUATION_STREAM, Eval, evaluate
-from shoal.run.meter import Meter
+from shoal.stream.meter import Meter
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 
     from shoal.run.directory import RunDirectory
     from shoal.run.log import Log
-    from shoal.run.panel import Panel
     from shoal.types import Episodes
 
 INTERRUPTED = "interrupted"
 """The stop reason of a run that Ctrl-C ended."""
-DISK_FULL = "the run goes on from its last checkpoint with `shoal resume` once there is room"
+DISK_FULL = (
+    "the run goes on from its last checkpoint with `shoal resume` once there is room"
+)
 
 
 class Stream(Protocol):
@@ -52,6 +53,26 @@ class Stream(Protocol):
 
     def restore(self, state: dict[str, Any], policy: Any) -> list[str]:
         """Continues; returns what could not be continued."""
+        ...
+
+
+class Panel(Protocol):
+    """What shows a run while it lasts."""
+
+    def update(self, record: dict[str, Any], run: Run) -> None:
+        """A line of metrics was written."""
+        ...
+
+    def warn(self, message: str) -> None:
+        """Something to be told at once."""
+        ...
+
+    def finish(self, result: Any) -> None:
+        """The run ended with `result`."""
+        ...
+
+    def close(self) -> None:
+        """Nothing more comes."""
         ...
 
 
@@ -102,12 +123,25 @@ class Run:
     """
 
     def __init__(
-        self, directory: RunDirectory, settings: Settings, log: Log, panel: Panel, *, evaluation: Eval | None = None
+        self,
+        directory: RunDirectory,
+        settings: Settings,
+        log: Log,
+        panel: Panel,
+        *,
+        evaluation: Eval | None = None,
     ) -> None:
         """`directory` may hold checkpoints: then `loop` resumes from the newest."""
-        self.directory, self.settings, self.panel, self.evaluation = directory, settings, panel, evaluation
+        self.directory, self.settings, self.panel, self.evaluation = (
+            directory,
+            settings,
+            panel,
+            evaluation,
+        )
         self.meter = Meter()
-        self.rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([settings.seed, 1])))
+        self.rng = np.random.Generator(
+            np.random.PCG64(np.random.SeedSequence([settings.seed, 1]))
+        )
         self.updates = 0
         self.stop_reason = ""
         self._log = log
@@ -128,7 +162,13 @@ class Run:
         """How the policy acts in this run."""
         s = self.settings
         device = torch.device(s.device)
-        return Acting(s.seed, device=device, native=s.native, num_threads=s.num_threads, act_block=act_block)
+        return Acting(
+            s.seed,
+            device=device,
+            native=s.native,
+            num_threads=s.num_threads,
+            act_block=act_block,
+        )
 
     @property
     def mean_return(self) -> float:
@@ -144,7 +184,9 @@ class Run:
             )
             self._counts[name] = self._counts.get(name, 0) + 1
 
-    def loop(self, stream: Stream, *, state: dict[str, Any], evaluate: Eval | None = None) -> Iterator[Any]:
+    def loop(
+        self, stream: Stream, *, state: dict[str, Any], evaluate: Eval | None = None
+    ) -> Iterator[Any]:
         """Yields batches until a stop condition holds; resumes first, at once.
 
         Args:
@@ -163,7 +205,9 @@ class Run:
         self._last_line = (stream.env_steps, self.meter.elapsed())
         return self._iterate(stream, state, evaluate or self.evaluation)
 
-    def _iterate(self, stream: Stream, state: dict[str, Any], evaluation: Eval | None) -> Iterator[Any]:
+    def _iterate(
+        self, stream: Stream, state: dict[str, Any], evaluation: Eval | None
+    ) -> Iterator[Any]:
         if evaluation is not None and not self._next_evaluation:
             self._next_evaluation = evaluation.every_steps
         self._catch_interrupts()
@@ -175,7 +219,9 @@ class Run:
                     yield batch
                 self.updates += 1
                 self._check_losses(stream)
-                due = evaluation is not None and stream.env_steps >= self._next_evaluation
+                due = (
+                    evaluation is not None and stream.env_steps >= self._next_evaluation
+                )
                 if evaluation is not None and due:
                     self._evaluate(evaluation, stream, state["policy"])
                 if due or self.updates % self.settings.log_every == 0:
@@ -202,12 +248,16 @@ class Run:
         try:
             self._log.sync()
             if is_best:
-                checkpoint.save(folder, tree, updates=self.updates, kind=kind, tag="best")
+                checkpoint.save(
+                    folder, tree, updates=self.updates, kind=kind, tag="best"
+                )
             checkpoint.save(folder, tree, updates=self.updates, kind=kind)
             checkpoint.prune(folder, self.settings.keep_last)
             self.directory.write_status(self.status("running", stream))
         except OSError as error:
-            raise OSError(error.errno, f"{error.strerror or error}; {DISK_FULL}") from error
+            raise OSError(
+                error.errno, f"{error.strerror or error}; {DISK_FULL}"
+            ) from error
         self._saved = self.updates
 
     def status(self, state: str, stream: Stream) -> dict[str, Any]:
@@ -245,7 +295,9 @@ class Run:
             return
         for name, part in state.items():
             if name not in found.tree["state"]:
-                raise ConfigError(f"the checkpoint of update {found.updates} holds no {name!r}")
+                raise ConfigError(
+                    f"the checkpoint of update {found.updates} holds no {name!r}"
+                )
             _restore_into(part, found.tree["state"][name])
         lost = stream.restore(found.tree["stream"], state["policy"])
         own = found.tree["run"]
@@ -253,12 +305,18 @@ class Run:
         self.rng.bit_generator.state = own["rng"]
         self._returns.extend(own["returns"])
         self._lengths.extend(own["lengths"])
-        self._episodes, self._best, self._greedy = own["episodes"], own["best"], own.get("greedy", -np.inf)
+        self._episodes, self._best, self._greedy = (
+            own["episodes"],
+            own["best"],
+            own.get("greedy", -np.inf),
+        )
         self._next_evaluation = own["next_evaluation"]
         self._pending, self._counts = own["pending"], own["counts"]
         self._elapsed_before = own["elapsed"]
         if own["log_position"] > self._log.position():
-            lost.append(f"{self.directory.metrics} has lost lines that were written before update {found.updates}")
+            lost.append(
+                f"{self.directory.metrics} has lost lines that were written before update {found.updates}"
+            )
         self._log.rewind(min(own["log_position"], self._log.position()))
         self._saved = found.updates
         for message in [*found.warnings, *lost]:
@@ -284,9 +342,13 @@ class Run:
         if self._interrupts:
             self.stop_reason = INTERRUPTED
         elif s.stop_at is not None and self.mean_return >= s.stop_at:
-            self.stop_reason = f"mean return {self.mean_return:.1f} reached {s.stop_at:g}"
+            self.stop_reason = (
+                f"mean return {self.mean_return:.1f} reached {s.stop_at:g}"
+            )
         elif s.stop_at is not None and self._greedy >= s.stop_at:
-            self.stop_reason = f"greedy mean return {self._greedy:.1f} reached {s.stop_at:g}"
+            self.stop_reason = (
+                f"greedy mean return {self._greedy:.1f} reached {s.stop_at:g}"
+            )
         elif stream.env_steps >= s.total_timesteps:
             self.stop_reason = "total_timesteps"
         return bool(self.stop_reason)
@@ -298,45 +360,72 @@ class Run:
             for value in values.tolist():
                 self.log({f"info/{key}": value})
         if agents := self.settings.agents:
-            for row, value in zip(episodes.rows.tolist(), episodes.returns.tolist(), strict=True):
+            for row, value in zip(
+                episodes.rows.tolist(), episodes.returns.tolist(), strict=True
+            ):
                 self.log({f"episode/return/{agents[row % len(agents)]}": value})
         self._episodes += len(episodes.returns)
 
     def _write_line(self, stream: Stream) -> None:
         elapsed = self.meter.elapsed()
         steps_before, elapsed_before = self._last_line
-        record: dict[str, Any] = {"step": stream.env_steps, "update": self.updates, "version": stream.version}
+        record: dict[str, Any] = {
+            "step": stream.env_steps,
+            "update": self.updates,
+            "version": stream.version,
+        }
         record["episode/count"] = self._episodes
         if self._returns:
             record["episode/return"] = float(np.mean(self._returns))
             record["episode/return_std"] = float(np.std(self._returns))
             record["episode/length"] = float(np.mean(self._lengths))
-        record |= {name: float(value) / self._counts[name] for name, value in self._pending.items()}
-        record["speed/sps"] = (stream.env_steps - steps_before) / max(elapsed - elapsed_before, 1e-9)
+        record |= {
+            name: float(value) / self._counts[name]
+            for name, value in self._pending.items()
+        }
+        record["speed/sps"] = (stream.env_steps - steps_before) / max(
+            elapsed - elapsed_before, 1e-9
+        )
         record["time/elapsed"] = self._elapsed_before + elapsed
-        record |= {f"time/{name}": seconds for name, seconds in self.meter.seconds.items()}
+        record |= {
+            f"time/{name}": seconds for name, seconds in self.meter.seconds.items()
+        }
         self._pending, self._counts = {}, {}
         self._last_line = (stream.env_steps, elapsed)
         try:
             self._log.write(record)
         except OSError as error:
-            raise OSError(error.errno, f"{error.strerror or error}; {DISK_FULL}") from error
+            raise OSError(
+                error.errno, f"{error.strerror or error}; {DISK_FULL}"
+            ) from error
         self.panel.update(record, self)
 
     def _evaluate(self, evaluation: Eval, stream: Stream, policy: Any) -> None:
         while self._next_evaluation <= stream.env_steps:
             self._next_evaluation += evaluation.every_steps
         s = self.settings
-        acting = Acting(s.seed, EVALUATION_STREAM, torch.device(s.device), native=s.native)
-        score = evaluate(policy, evaluation.env, episodes=evaluation.episodes, acting=acting)
+        acting = Acting(
+            s.seed, EVALUATION_STREAM, torch.device(s.device), native=s.native
+        )
+        score = evaluate(
+            policy, evaluation.env, episodes=evaluation.episodes, acting=acting
+        )
         self._greedy = score.mean
         self.log({"eval/return": score.mean, "eval/std": score.std})
 
     def _check_losses(self, stream: Stream) -> None:
-        losses = {name: value for name, value in self._pending.items() if name.startswith("loss/")}
+        losses = {
+            name: value
+            for name, value in self._pending.items()
+            if name.startswith("loss/")
+        }
         if math.isfinite(float(sum(losses.values()))):
             return
-        bad = {name: float(value) for name, value in losses.items() if not math.isfinite(float(value))}
+        bad = {
+            name: float(value)
+            for name, value in losses.items()
+            if not math.isfinite(float(value))
+        }
         if bad:
             said = ", ".join(f"{name} is {value}" for name, value in bad.items())
             kept = (
@@ -357,7 +446,9 @@ class Run:
             self._interrupts += 1
             if self._interrupts > 1:
                 raise KeyboardInterrupt
-            self.panel.warn("Ctrl-C: writing a checkpoint, then ending; once more ends now")
+            self.panel.warn(
+                "Ctrl-C: writing a checkpoint, then ending; once more ends now"
+            )
 
         self._handler = signal.signal(signal.SIGINT, interrupt)
 
@@ -383,7 +474,9 @@ def _restore_into(part: Any, saved: Any) -> None:
         try:
             part.load_state_dict(saved)
         except ValueError as error:
-            raise ConfigError(f"the checkpoint holds another optimizer: {error}") from error
+            raise ConfigError(
+                f"the checkpoint holds another optimizer: {error}"
+            ) from error
     else:
         part.restore(saved)
 

@@ -27,9 +27,13 @@ def casting(
     if cast is None:
         if isinstance(policy, torch.nn.Module):
             return {"all": policy}, {"all": slice(0, num_rows)}
-        raise ConfigError("several policies need a cast: which rows does each role play?")
+        raise ConfigError(
+            "several policies need a cast: which rows does each role play?"
+        )
     if isinstance(policy, torch.nn.Module) or set(policy) != set(cast):
-        raise ConfigError(f"the cast has the roles {sorted(cast)}; give a dict with one policy for each")
+        raise ConfigError(
+            f"the cast has the roles {sorted(cast)}; give a dict with one policy for each"
+        )
     everyone = np.arange(num_rows)
     places = {role: _places(rows, num_rows) for role, rows in cast.items()}
     owners = np.zeros(num_rows, np.int64)
@@ -40,7 +44,9 @@ def casting(
         np.add.at(owners, chosen, 1)
     if not (owners == 1).all():
         row = int(np.argmax(owners != 1))
-        raise ConfigError(f"{owners[row]} roles play row {row} of {num_rows}; the cast must name each row once")
+        raise ConfigError(
+            f"{owners[row]} roles play row {row} of {num_rows}; the cast must name each row once"
+        )
     return policy, places
 
 

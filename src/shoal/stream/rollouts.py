@@ -12,13 +12,13 @@ import torch
 
 from shoal.envs.native import NativeEnv
 from shoal.envs.vec_env import check_finite
-from shoal.envs.workers import WorkersEnv
+from shoal.envs.workers.rows import WorkersEnv
+from shoal.learn.acting import Acting, Actor, PlanActor, make_actor
+from shoal.learn.weights import pack
 from shoal.memory.slab import Slab
-from shoal.nets.acting import Acting, Actor, PlanActor, make_actor
 from shoal.nets.policy import PlainPolicy
-from shoal.nets.weights import pack
-from shoal.run.meter import Meter
 from shoal.stream.casts import casting
+from shoal.stream.meter import Meter
 from shoal.stream.schedules import Overlap, Schedule, Sync
 from shoal.types import ConfigError, Episodes, Ready, Tree, assign, map_tree, select
 
@@ -92,7 +92,15 @@ def rollouts(
     """
     if num_steps < 1:
         raise ConfigError(f"num_steps must be at least 1, got {num_steps}")
-    return Rollouts(env, policy, num_steps, schedule or Sync(), cast, acting or Acting(0), meter or Meter())
+    return Rollouts(
+        env,
+        policy,
+        num_steps,
+        schedule or Sync(),
+        cast,
+        acting or Acting(0),
+        meter or Meter(),
+    )
 
 
 class Rollouts:
@@ -112,7 +120,12 @@ class Rollouts:
             raise ConfigError(
                 f"a rollout needs its rows in the order of sends; leave batch_rows={env.crew.settings.batch_rows} out"
             )
-        self.env, self.num_steps, self.acting, self.meter = env, num_steps, acting, meter
+        self.env, self.num_steps, self.acting, self.meter = (
+            env,
+            num_steps,
+            acting,
+            meter,
+        )
         self.version = self.env_steps = 0
         self.episodes = Episodes(np.zeros(0), np.zeros(0, np.int64), {})
         self._cast = cast
@@ -129,16 +142,24 @@ class Rollouts:
             played, count = policies[role], len(numbers)
             actor = make_actor(played, env.spec, count, acting, rows=numbers)
             if env.spec.in_turns and actor.state is not None:
-                raise ConfigError(f"{env.spec.env_id} is a game of turns, which policies with a memory cannot play yet")
+                raise ConfigError(
+                    f"{env.spec.env_id} is a game of turns, which policies with a memory cannot play yet"
+                )
             slab = Slab(env.spec, num_steps, count, pinned=pinned)
             held = None if first.turn is None else Slab(env.spec, 1, count)
             start = np.ones(count, np.bool_)
-            self._seats.append(Seat(role, rows, actor, played, pack(played), slab, start, [], held))
-        self._order = np.argsort(np.concatenate([seat.actor.rows for seat in self._seats]))
+            self._seats.append(
+                Seat(role, rows, actor, played, pack(played), slab, start, [], held)
+            )
+        self._order = np.argsort(
+            np.concatenate([seat.actor.rows for seat in self._seats])
+        )
         if cast is not None and len(self._groups) > 1:
             raise ConfigError("a cast of several roles needs schedule Sync()")
         only = self._seats[0].actor
-        self._plan = only.plan if isinstance(only, PlanActor) and self._fusible(only) else None
+        self._plan = (
+            only.plan if isinstance(only, PlanActor) and self._fusible(only) else None
+        )
         self._obs: list[Tree] = []
         self._ends: list[tuple[Any, ...]] = []
         self._masks: list[Any] = []
@@ -152,7 +173,9 @@ class Rollouts:
     def __next__(self) -> Any:
         """The next rollout: Steps, or a dict of roles with a cast."""
         if not self._published:
-            raise RuntimeError("pulled the next rollout before publish(policy): publish after every update")
+            raise RuntimeError(
+                "pulled the next rollout before publish(policy): publish after every update"
+            )
         self._published = False
         before = {seat.role: _copy_state(seat.actor.state) for seat in self._seats}
         for seat in self._seats:
@@ -166,7 +189,11 @@ class Rollouts:
         self.env_steps += self.num_steps * self.env.num_rows
         with self.meter.measure("transfer"):
             batch = {
-                seat.role: seat.slab.steps(version=self.version, state=before[seat.role], device=self.acting.device)
+                seat.role: seat.slab.steps(
+                    version=self.version,
+                    state=before[seat.role],
+                    device=self.acting.device,
+                )
                 for seat in self._seats
             }
         return batch[self._seats[0].role] if self._cast is None else batch
@@ -182,10 +209,16 @@ class Rollouts:
             learner = policies[seat.role]
             inner = learner.module if isinstance(learner, PlainPolicy) else learner
             encoder = getattr(inner, "encoder", None)
-            observe = getattr(encoder, "observe", None) if getattr(encoder, "normalises", True) else None
+            observe = (
+                getattr(encoder, "observe", None)
+                if getattr(encoder, "normalises", True)
+                else None
+            )
             if callable(observe) and learner.training and not self._published:
                 obs = map_tree(torch.from_numpy, select(seat.slab.obs, seat.slab.valid))
-                observe(map_tree(partial(torch.Tensor.to, device=self.acting.device), obs))
+                observe(
+                    map_tree(partial(torch.Tensor.to, device=self.acting.device), obs)
+                )
             seat.take(learner)
         self.version += 1
         self._published = True
@@ -199,12 +232,23 @@ class Rollouts:
                 "row_step": seat.actor.row_step.copy(),
                 "recurrent": _copy_state(seat.actor.state),
             }
-            | ({} if seat.held is None else {"held": seat.held.copy_acted((0, np.arange(len(seat.start))))})
+            | (
+                {}
+                if seat.held is None
+                else {"held": seat.held.copy_acted((0, np.arange(len(seat.start))))}
+            )
             for seat in self._seats
         }
-        return {"env": self.env.state(), "seats": seats, "version": self.version, "env_steps": self.env_steps}
+        return {
+            "env": self.env.state(),
+            "seats": seats,
+            "version": self.version,
+            "env_steps": self.env_steps,
+        }
 
-    def restore(self, state: dict[str, Any], policy: nn.Module | Mapping[str, nn.Module]) -> list[str]:
+    def restore(
+        self, state: dict[str, Any], policy: nn.Module | Mapping[str, nn.Module]
+    ) -> list[str]:
         """Continues from `state` with `policy`; returns a sentence for each episode that could not be continued."""
         policies, _ = casting(policy, self._cast, self.env.num_rows)
         for seat in self._seats:
@@ -218,7 +262,11 @@ class Rollouts:
             seat.take(policies[seat.role])
         lost = self.env.restore(state["env"])
         self._begin(self.env.recv())
-        self.version, self.env_steps, self._published = state["version"], state["env_steps"], True
+        self.version, self.env_steps, self._published = (
+            state["version"],
+            state["env_steps"],
+            True,
+        )
         return lost
 
     def _cut(self, schedule: Schedule) -> list[slice]:
@@ -226,14 +274,21 @@ class Rollouts:
         if not isinstance(schedule, Overlap):
             return [slice(0, rows)]
         if rows < 2 * agents:
-            raise ConfigError(f"schedule Overlap() needs at least {2 * agents} rows; set num_envs=2 or more, or Sync()")
+            raise ConfigError(
+                f"schedule Overlap() needs at least {2 * agents} rows; set num_envs=2 or more, or Sync()"
+            )
         half = rows // 2 // agents * agents
         return [slice(0, half), slice(half, rows)]
 
     def _fusible(self, actor: PlanActor) -> bool:
         alone = len(self._seats) == 1 and len(self._groups) == 1
         whole = self.acting.act_block % self.env.spec.num_agents == 0
-        return alone and whole and isinstance(self.env, NativeEnv) and actor.plan.can_roll()
+        return (
+            alone
+            and whole
+            and isinstance(self.env, NativeEnv)
+            and actor.plan.can_roll()
+        )
 
     def _joined(self, *parts: Any) -> Any:
         """The roles' actions in the order of rows."""
@@ -243,9 +298,13 @@ class Rollouts:
         self._obs = [select(ready.obs, group) for group in self._groups]
         mask = ready.action_mask
         if self.env.spec.masked and mask is None:
-            raise ConfigError(f"{self.env.spec.env_id}: its backend does not hand over its action masks; serial does")
+            raise ConfigError(
+                f"{self.env.spec.env_id}: its backend does not hand over its action masks; serial does"
+            )
         self._masks = [None if mask is None else mask[group] for group in self._groups]
-        self._turns = [None if ready.turn is None else ready.turn[group] for group in self._groups]
+        self._turns = [
+            None if ready.turn is None else ready.turn[group] for group in self._groups
+        ]
         for seat in self._seats:
             seat.start |= ready.truncated[seat.rows]
 
@@ -254,12 +313,19 @@ class Rollouts:
         assert self._plan is not None
         assert isinstance(env, NativeEnv)
         with self.meter.measure("acting"):
-            self._plan.rollout(env, seat.slab, seat.start, seat.actor.row_step, self.acting.seed)
+            self._plan.rollout(
+                env, seat.slab, seat.start, seat.actor.row_step, self.acting.seed
+            )
         slab = seat.slab
         self._check_native()
         ended = slab.final_index >= 0
         info = dict(zip(env.spec.info_keys, slab.episode_info[ended].T, strict=True))
-        self.episodes = Episodes(slab.episode_return[ended], slab.episode_length[ended], info, np.nonzero(ended)[1])
+        self.episodes = Episodes(
+            slab.episode_return[ended],
+            slab.episode_length[ended],
+            info,
+            np.nonzero(ended)[1],
+        )
 
     def _check_native(self) -> None:
         """EnvError where native rows, which nothing else looks at, were not finite."""
@@ -267,7 +333,12 @@ class Rollouts:
             slab = seat.slab
             if not np.isfinite(float(slab.obs.sum()) + float(slab.reward.sum())):
                 for t in range(self.num_steps):
-                    check_finite(self.env.spec, slice(0, self.env.num_rows), slab.obs[t], slab.reward[t])
+                    check_finite(
+                        self.env.spec,
+                        slice(0, self.env.num_rows),
+                        slab.obs[t],
+                        slab.reward[t],
+                    )
 
     def _collect(self) -> None:
         for number, group in enumerate(self._groups):
@@ -277,7 +348,11 @@ class Rollouts:
                 begun = time.perf_counter()
                 ready = self.env.recv()
                 self.meter.add("environment", time.perf_counter() - begun)
-                self._obs[number], self._masks[number], self._turns[number] = ready.obs, ready.action_mask, ready.turn
+                self._obs[number], self._masks[number], self._turns[number] = (
+                    ready.obs,
+                    ready.action_mask,
+                    ready.turn,
+                )
                 self._record(t, ready)
                 if t + 1 < self.num_steps:
                     self._act(t + 1, number, group)
@@ -288,7 +363,9 @@ class Rollouts:
         keys = self.env.spec.info_keys
         columns = np.array(self._ends, np.float64).reshape(-1, 3 + len(keys)).T
         rows, lengths = columns[0].astype(np.int64), columns[2].astype(np.int64)
-        self.episodes = Episodes(columns[1], lengths, dict(zip(keys, columns[3:], strict=True)), rows)
+        self.episodes = Episodes(
+            columns[1], lengths, dict(zip(keys, columns[3:], strict=True)), rows
+        )
 
     def _act(self, t: int, number: int, group: slice) -> None:
         begun = time.perf_counter()
@@ -315,7 +392,9 @@ class Rollouts:
                 seat.start[on] = False
         sent = time.perf_counter()
         self.meter.add("acting", sent - begun)
-        self.env.send(group, actions[0] if len(actions) == 1 else map_tree(self._joined, *actions))
+        self.env.send(
+            group, actions[0] if len(actions) == 1 else map_tree(self._joined, *actions)
+        )
         self.meter.add("environment", time.perf_counter() - sent)
 
     def _record(self, t: int, ready: Ready) -> None:
@@ -327,7 +406,10 @@ class Rollouts:
             mine, theirs = places
             slab = seat.slab
             slab.reward[t, mine] = ready.reward[theirs]
-            slab.terminated[t, mine], slab.truncated[t, mine] = ready.terminated[theirs], ready.truncated[theirs]
+            slab.terminated[t, mine], slab.truncated[t, mine] = (
+                ready.terminated[theirs],
+                ready.truncated[theirs],
+            )
             slab.valid[t, mine] = ready.valid[theirs]
             if seat.held is not None:
                 complete = np.flatnonzero(ready.valid[theirs]) + mine.start
@@ -341,7 +423,14 @@ class Rollouts:
                 self._record_ends(seat, t, mine, select(ready.final_obs, theirs))
         for row in np.flatnonzero(ended & ready.valid & (ready.episode_length > 0)):
             numbers = (ready.info[key][row] for key in self.env.spec.info_keys)
-            self._ends.append((ready.rows.start + row, ready.episode_return[row], ready.episode_length[row], *numbers))
+            self._ends.append(
+                (
+                    ready.rows.start + row,
+                    ready.episode_return[row],
+                    ready.episode_length[row],
+                    *numbers,
+                )
+            )
 
     def _record_ends(self, seat: Seat, t: int, mine: slice, final_obs: Tree) -> None:
         slab = seat.slab
@@ -351,7 +440,9 @@ class Rollouts:
         if len(cut):
             begun = time.perf_counter()
             obs = select(final_obs, cut)
-            values = seat.actor.value(obs, np.zeros(len(cut), np.bool_), cut + mine.start)
+            values = seat.actor.value(
+                obs, np.zeros(len(cut), np.bool_), cut + mine.start
+            )
             seat.final_values.append((t, cut + mine.start, values))
             self.meter.add("acting", time.perf_counter() - begun)
 
@@ -364,7 +455,9 @@ class Rollouts:
                 mine, theirs = places
                 obs = select(self._obs[number], theirs)
                 rows = np.arange(mine.start, mine.stop)
-                slab.next_value[-1, mine] = seat.actor.value(obs, seat.start[mine], rows)
+                slab.next_value[-1, mine] = seat.actor.value(
+                    obs, seat.start[mine], rows
+                )
                 if seat.held is not None:
                     waiting = np.flatnonzero(~self._turns[number][theirs]) + mine.start
                     slab.next_value[-1, waiting] = seat.held.value[0, waiting]
@@ -380,7 +473,9 @@ def _move_cuts(slab: Slab, t: int, rows: slice, final_obs: Tree) -> None:
     cut = slab.truncated[t, rows] & ~slab.valid[t, rows]
     slab.truncated[t, rows] &= ~cut
     if t and cut.any():
-        cut &= slab.valid[t - 1, rows] & ~(slab.terminated[t - 1, rows] | slab.truncated[t - 1, rows])
+        cut &= slab.valid[t - 1, rows] & ~(
+            slab.terminated[t - 1, rows] | slab.truncated[t - 1, rows]
+        )
         slab.truncated[t - 1, rows] |= cut
         slab.keep_final(t - 1, np.flatnonzero(cut), final_obs, first=rows.start)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from shoal.nets.acting import Acting
+from shoal.learn.acting import Acting
 from shoal.stream.rollouts import Rollouts, rollouts
 from shoal.types import ConfigError, Episodes, check_ranges
 
@@ -42,10 +42,14 @@ class SelfPlay:
 
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
-        check_ranges(self, every=(0, inf), pool=(2, inf), latest=(0, 1), opponents=(1, inf))
+        check_ranges(
+            self, every=(0, inf), pool=(2, inf), latest=(0, 1), opponents=(1, inf)
+        )
 
 
-def against(past: SelfPlay, env: VecEnv, policy: nn.Module, **settings: Any) -> Rollouts | PastVersions:
+def against(
+    past: SelfPlay, env: VecEnv, policy: nn.Module, **settings: Any
+) -> Rollouts | PastVersions:
     """The stream of a policy that plays every agent, or (`past.every` > 0) one agent against its past versions.
 
     Args:
@@ -57,7 +61,11 @@ def against(past: SelfPlay, env: VecEnv, policy: nn.Module, **settings: Any) -> 
     Raises:
         ConfigError: one agent alone, or fewer environments than opponents.
     """
-    return PastVersions(past, env, policy, **settings) if past.every else rollouts(env, policy, **settings)
+    return (
+        PastVersions(past, env, policy, **settings)
+        if past.every
+        else rollouts(env, policy, **settings)
+    )
 
 
 class PastVersions:
@@ -67,24 +75,37 @@ class PastVersions:
     `episodes` are its own. Opponents are drawn at every publish.
     """
 
-    def __init__(self, past: SelfPlay, env: VecEnv, policy: nn.Module, **settings: Any) -> None:
+    def __init__(
+        self, past: SelfPlay, env: VecEnv, policy: nn.Module, **settings: Any
+    ) -> None:
         """See `against`."""
         agents = env.spec.num_agents
         games = env.num_rows // agents
         if agents < 2:
-            raise ConfigError(f"self_play.every={past.every}, but {env.spec.env_id} has one agent alone")
+            raise ConfigError(
+                f"self_play.every={past.every}, but {env.spec.env_id} has one agent alone"
+            )
         if games < past.opponents:
-            raise ConfigError(f"self_play.opponents={past.opponents} need as many environments, got num_envs={games}")
+            raise ConfigError(
+                f"self_play.opponents={past.opponents} need as many environments, got num_envs={games}"
+            )
         rows = np.arange(env.num_rows).reshape(games, agents)
         self.rows = rows[np.arange(games), np.arange(games) % agents]
-        edges = [games * number // past.opponents for number in range(past.opponents + 1)]
+        edges = [
+            games * number // past.opponents for number in range(past.opponents + 1)
+        ]
         parts = [rows[first:last].ravel() for first, last in pairwise(edges)]
         cast = {"learner": self.rows.tolist()}
-        cast |= {f"opponent_{number}": np.setdiff1d(part, self.rows).tolist() for number, part in enumerate(parts)}
+        cast |= {
+            f"opponent_{number}": np.setdiff1d(part, self.rows).tolist()
+            for number, part in enumerate(parts)
+        }
         acting = settings.get("acting") or Acting(0)
         self.past, self.version = past, 0
         self._agents = agents
-        self._rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([acting.seed, POOL_STREAM])))
+        self._rng = np.random.Generator(
+            np.random.PCG64(np.random.SeedSequence([acting.seed, POOL_STREAM]))
+        )
         self._opponents = [copy.deepcopy(policy).eval() for _ in parts]
         self._pool = [_weights(policy)]
         self._drawn = [0] * len(parts)
@@ -104,7 +125,9 @@ class PastVersions:
         found = self._stream.episodes
         own = np.isin(found.rows, self.rows)
         info = {key: values[own] for key, values in found.info.items()}
-        self.episodes = Episodes(found.returns[own], found.lengths[own], info, found.rows[own])
+        self.episodes = Episodes(
+            found.returns[own], found.lengths[own], info, found.rows[own]
+        )
         return steps
 
     def publish(self, policy: nn.Module) -> int:
@@ -130,11 +153,17 @@ class PastVersions:
 
     def restore(self, state: dict[str, Any], policy: nn.Module) -> list[str]:
         """Continues from `state`, against the same opponents."""
-        self._pool = [{name: torch.as_tensor(x).clone() for name, x in one.items()} for one in state["pool"]]
+        self._pool = [
+            {name: torch.as_tensor(x).clone() for name, x in one.items()}
+            for one in state["pool"]
+        ]
         self._every = state["every"]
         self._drawn, self._rng.bit_generator.state = list(state["drawn"]), state["rng"]
         lost = self._stream.restore(state["stream"], self._policies(policy))
-        self.version, self.env_steps = self._stream.version, self._stream.env_steps // self._agents
+        self.version, self.env_steps = (
+            self._stream.version,
+            self._stream.env_steps // self._agents,
+        )
         return lost
 
     def _draw(self) -> int:
@@ -145,8 +174,12 @@ class PastVersions:
     def _policies(self, policy: nn.Module) -> dict[str, nn.Module]:
         """Who plays each role: the learner, and opponents with the weights that were drawn."""
         policies = {"learner": policy}
-        for number, (opponent, drawn) in enumerate(zip(self._opponents, self._drawn, strict=True)):
-            opponent.load_state_dict(self._pool[drawn] if drawn >= 0 else policy.state_dict())
+        for number, (opponent, drawn) in enumerate(
+            zip(self._opponents, self._drawn, strict=True)
+        ):
+            opponent.load_state_dict(
+                self._pool[drawn] if drawn >= 0 else policy.state_dict()
+            )
             policies[f"opponent_{number}"] = opponent
         return policies
 

@@ -1,0 +1,32 @@
+"""Tuned settings by algorithm and environment: one TOML file an algorithm, beside this one."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from typing import Any
+
+from shoal.types import ConfigError
+
+
+def presets(algo: str) -> dict[str, dict[str, Any]]:
+    """All presets of an algorithm by name, in the order of its file; none where it has no file."""
+    file = resources.files(__name__) / f"{algo}.toml"
+    return tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def preset(algo: str, name: str | None, env: str) -> dict[str, Any]:
+    """The settings under `name`, else those for the environment or its family (such as ALE/*); else none.
+
+    Raises:
+        ConfigError: there is no preset of that name.
+    """
+    known = presets(algo)
+    if name is not None and name not in known:
+        raise ConfigError(
+            f"{algo} has no preset {name!r}; it has {', '.join(known) or 'none'}"
+        )
+    if name is None and env not in known:
+        families = (family for family in known if family.endswith("*"))
+        name = next((family for family in families if env.startswith(family[:-1])), env)
+    return dict(known.get(name or env, {}))

@@ -1,0 +1,1 @@
+"""Checks: tests an environment of one's own and reports problems."""

@@ -1,0 +1,266 @@
+"""Checks of one environment's spaces, and of each value that it returns against them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from gymnasium import spaces
+
+from shoal.check.report import shown
+from shoal.envs.python_env import ObsReader, is_long, read_flag, read_rewards
+from shoal.types import Layout
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+    from shoal.check.report import Findings
+
+HELD = (
+    spaces.Box,
+    spaces.Discrete,
+    spaces.MultiDiscrete,
+    spaces.MultiBinary,
+    spaces.Dict,
+    spaces.Tuple,
+)
+
+
+def check_spaces(found: Findings, env: gym.Env[Any, Any]) -> None:
+    """Whether rows can hold the spaces, policies be trained on them, and their bounds mean something."""
+    for what in ("observation_space", "action_space"):
+        space: Any = getattr(env, what, None)
+        if not isinstance(space, spaces.Space):
+            advice = f"set self.{what} to a gymnasium.spaces.Space in __init__"
+            found.error("spaces", f"{what} is {shown(repr(space))}", advice)
+            continue
+        for path, part in parts(space):
+            _check_kind(found, f"{what}{path}", part)
+            if isinstance(part, spaces.Box):
+                _check_box(found, f"{what}{path}", part, acts=what == "action_space")
+    if not found.has("spaces"):
+        found.ok(
+            "spaces",
+            shown(f"observes {env.observation_space}, does {env.action_space}", 160),
+        )
+
+
+def parts(
+    space: spaces.Space[Any], path: str = ""
+) -> list[tuple[str, spaces.Space[Any]]]:
+    """A space and all spaces within it, each with where it stands: `["camera"]`, `[0]`."""
+    inner: Any = ()
+    if isinstance(space, spaces.Dict):
+        inner = space.spaces.items()
+    elif isinstance(space, spaces.Tuple):
+        inner = enumerate(space.spaces)
+    return [
+        (path, space),
+        *(found for key, part in inner for found in parts(part, f"{path}[{key!r}]")),
+    ]
+
+
+def _check_kind(found: Findings, where: str, space: spaces.Space[Any]) -> None:
+    kind = type(space).__name__
+    if not isinstance(space, HELD):
+        advice = "describe it by Box, Discrete or MultiDiscrete: arrays of one size, such as tokens padded to a length"
+        found.error(
+            "spaces",
+            f"{where} is {shown(space)}; {kind} has no arrays of fixed size",
+            advice,
+        )
+
+
+def _check_box(found: Findings, where: str, space: spaces.Box, *, acts: bool) -> None:
+    low, high = space.low, space.high
+    if acts and not (np.isfinite(low).all() and np.isfinite(high).all()):
+        advice = "give finite bounds, best -1 and 1, and scale the action inside step()"
+        found.error("spaces", f"{where} is unbounded: {shown(space)}", advice)
+    if (low > high).any() or (acts and (low == high).any()):
+        at = tuple(int(i) for i in np.argwhere(low >= high)[0])
+        says = f"{where} has low {low[at]} and high {high[at]} at {list(at)}"
+        found.error("spaces", says, "low must be smaller than high in each component")
+    elif (low == high).any():
+        at = tuple(int(i) for i in np.argwhere(low == high)[0])
+        says = f"{where} has low = high = {low[at]} at {list(at)}, so that component tells nothing"
+        found.warn("spaces", says, "leave the component out, or correct its bounds")
+    if acts and space.dtype.kind != "f":
+        advice = "use MultiDiscrete for integers that are chosen, or a Box of float32"
+        found.warn(
+            "dtype",
+            f"{where} holds {space.dtype}; policies act in a Box by real numbers",
+            advice,
+        )
+    elif space.dtype.kind == "f" and space.dtype != np.float32:
+        advice = "use float32, which is what networks read; here and in what the environment returns"
+        found.warn(
+            "dtype",
+            f"{where} holds {space.dtype}: every value is converted once more",
+            advice,
+        )
+
+
+class ValueCheck:
+    """Compares what an environment returns with its spaces; each kind of mistake is noted where it first occurs."""
+
+    def __init__(self, found: Findings, space: spaces.Space[Any]) -> None:
+        """`space`: of the observations."""
+        self._found = found
+        self._parts = [
+            (path, part)
+            for path, part in parts(space)
+            if not isinstance(part, spaces.Dict | spaces.Tuple)
+        ]
+        self._space = space
+        self._readers = {
+            path: ObsReader(part, Layout.of(part).single) for path, part in self._parts
+        }
+
+    def check_reset(self, made: Any, when: str) -> Any:
+        """The observation of `(observation, info)`; None, and `reset` an error, when it is something else."""
+        if not isinstance(made, tuple) or not is_long(made, 2):
+            says = f"{when} reset() returned {shown(repr(made))}"
+            self._found.error(
+                "reset", says, "return exactly (observation, info); info may be {}"
+            )
+            return None
+        if not isinstance(made[1], dict):
+            self._found.error(
+                "reset",
+                f"{when} reset() returned the info {shown(repr(made[1]))}",
+                "return a dict",
+            )
+        self.check_obs(made[0], when)
+        return made[0]
+
+    def check_step(
+        self, made: Any, when: str
+    ) -> tuple[Any, float, bool, bool, Any] | None:
+        """What a step returned, read; None, and `step` an error, when it is no step at all."""
+        if not isinstance(made, tuple) or not is_long(made, 5):
+            count = (
+                f"{len(made)} values"
+                if isinstance(made, tuple)
+                else type(made).__name__
+            )
+            advice = "return exactly (observation, reward, terminated, truncated, info)"
+            self._found.error(
+                "step", f"{when} step() returned {count}: {shown(repr(made))}", advice
+            )
+            return None
+        obs, reward, terminated, truncated, info = made
+        flags = []
+        for name, flag in (("terminated", terminated), ("truncated", truncated)):
+            read = read_flag(flag)
+            if read is None:
+                says = f"{when} step() returned {name} = {shown(repr(flag))}"
+                self._found.error("step", says, "terminated and truncated are bools")
+            elif not isinstance(flag, bool | np.bool_):
+                says = f"{when} step() returned {name} = {shown(repr(flag))}, a {type(flag).__name__}"
+                self._found.warn("step", says, f"return bool({name})")
+            flags.append(bool(read))
+        if not isinstance(info, dict):
+            self._found.error(
+                "step",
+                f"{when} step() returned the info {shown(repr(info))}",
+                "return a dict",
+            )
+        self.check_obs(obs, when)
+        return obs, self._check_reward(reward, when), flags[0], flags[1], info
+
+    def check_obs(self, obs: Any, when: str) -> None:
+        """Notes an observation of another form than its space, outside its bounds, or not finite."""
+        for path, space in self._parts:
+            try:
+                value = _inside(self._space, obs, path)
+            except (KeyError, IndexError, TypeError):
+                says = f"{when} the observation {shown(repr(obs))} has no part {path}"
+                self._found.error(
+                    "observation", says, "return a value of the form that the space has"
+                )
+                return
+            self._check_part(f"{when} the observation{path}", path, space, value)
+
+    def _check_part(
+        self, what: str, path: str, space: spaces.Space[Any], value: Any
+    ) -> None:
+        if not self._readers[path].fits(value):
+            says, advice = _misfit(space, value)
+            self._found.error("observation", f"{what} {says}", advice)
+        elif isinstance(space, spaces.Box):
+            array = np.asarray(value)
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                says = f"{what} holds {_count_bad(array)}: {shown(array)}"
+                advice = "find the division by zero or overflow, and clip what may grow; NaN would destroy the policy"
+                self._found.error("finite", says, advice)
+            elif (array < space.low).any() or (array > space.high).any():
+                at = tuple(
+                    int(i)
+                    for i in np.argwhere((array < space.low) | (array > space.high))[0]
+                )
+                says = f"{what} is {array[at]} at {list(at)}, outside [{space.low[at]}, {space.high[at]}]"
+                advice = "widen the bounds of the space, or clip; shoal compares no bounds of a Box, so training works"
+                self._found.warn("bounds", says, advice)
+
+    def _check_reward(self, reward: Any, when: str) -> float:
+        if isinstance(read_rewards([reward]), int):
+            self._found.error(
+                "reward",
+                f"{when} the reward is {shown(repr(reward))}",
+                "return a float",
+            )
+            return 0.0
+        value = float(reward)
+        if not np.isfinite(value):
+            advice = "find the division by zero or overflow; a penalty must be a finite number, such as -100"
+            self._found.error("reward", f"{when} the reward is {value}", advice)
+            return 0.0
+        return value
+
+
+def _inside(space: spaces.Space[Any], value: Any, path: str) -> Any:
+    """The part of a value that belongs to a part of its space."""
+    inner: Any = ()
+    if isinstance(space, spaces.Dict):
+        inner = space.spaces.items()
+    elif isinstance(space, spaces.Tuple):
+        inner = enumerate(space.spaces)
+    for key, part in inner:
+        start = f"[{key!r}]"
+        if path.startswith(start):
+            return _inside(part, value[key], path.removeprefix(start))
+    return value
+
+
+def _misfit(space: spaces.Space[Any], value: Any) -> tuple[str, str]:
+    """Why a value is not of its space, and what to do."""
+    shape, dtype = getattr(space, "shape", ()) or (), space.dtype
+    wanted = f"np.array(..., dtype=np.{dtype}) of shape {shape}"
+    if shape and not isinstance(value, np.ndarray):
+        return f"is {shown(repr(value))}, a {type(value).__name__}", f"return {wanted}"
+    if np.shape(value) != shape:
+        return (
+            f"has the shape {np.shape(value)}, but the space has {shape}",
+            f"return {wanted}, or correct the space",
+        )
+    kind = np.asarray(value).dtype
+    if not np.can_cast(
+        kind, dtype or kind, "same_kind" if not isinstance(space, spaces.Box) else "no"
+    ):
+        return (
+            f"has the type {kind}, but the space has {dtype}",
+            f"return it with .astype(np.{dtype})",
+        )
+    return (
+        f"is {shown(value)}, which is not in {shown(space)}",
+        "correct the value, or the bounds of the space",
+    )
+
+
+def _count_bad(array: Any) -> str:
+    nan, infinite = int(np.isnan(array).sum()), int(np.isinf(array).sum())
+    return " and ".join(
+        f"{count} {name}"
+        for count, name in ((nan, "NaN"), (infinite, "infinite"))
+        if count
+    )

@@ -1,0 +1,137 @@
+"""A time limit around code that may never return, and where it stood when the limit was reached."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from types import FrameType
+
+T = TypeVar("T")
+
+RING_AGAIN_S = 1.0
+OWN = str(Path(__file__).parents[1]) + os.sep
+
+
+class TimeUp(BaseException):
+    """The limit was reached; `stack` is where. No Exception, so that `except Exception` does not swallow it."""
+
+    def __init__(self, stack: traceback.StackSummary) -> None:
+        """`stack`: the outermost call first."""
+        super().__init__(place(stack))
+        self.stack = stack
+
+
+def within(
+    limit_s: float,
+    call: Callable[[], T],
+    *,
+    beat: Callable[[], int],
+    ends_at_s: float | None = None,
+) -> T:
+    """`call()`, or TimeUp after `limit_s` seconds, or twice as many, in which `beat()` stays the same.
+
+    In the main thread the call is interrupted; elsewhere it is run in a thread of its own, which is left behind. Code
+    that neither returns nor lets Python run can only be stopped with its process: after `ends_at_s` seconds that
+    happens, and faulthandler prints the stack.
+    """
+    backed_up = (
+        contextlib.nullcontext() if ends_at_s is None else _process_ends(ends_at_s)
+    )
+    with backed_up:
+        if threading.current_thread() is threading.main_thread():
+            return _interrupted(limit_s, call, beat)
+        return _left_behind(limit_s, call, beat)
+
+
+def place(stack: traceback.StackSummary) -> str:
+    """The innermost lines of a stack, down to shoal's own, innermost first."""
+    frames = list(stack)
+    own = [
+        number
+        for number, frame in enumerate(frames, 1)
+        if frame.filename.startswith(OWN)
+    ]
+    frames = frames[max(own, default=0) :] or frames[-1:]
+    inner = [
+        f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}"
+        for frame in reversed(frames[-3:])
+    ]
+    line = frames[-1].line if frames else ""
+    return ", called from ".join(inner) + (f" (`{line}`)" if line else "")
+
+
+def _interrupted(limit_s: float, call: Callable[[], T], beat: Callable[[], int]) -> T:
+    last = beat()
+
+    def ring(_signum: int, frame: FrameType | None) -> None:
+        nonlocal last
+        before, last = last, beat()
+        if before == last:
+            signal.setitimer(
+                signal.ITIMER_REAL, RING_AGAIN_S, RING_AGAIN_S
+            )  # should a bare `except:` swallow this
+            raise TimeUp(_stack(frame))
+
+    handler = signal.signal(signal.SIGALRM, ring)
+    left_s, interval_s = signal.setitimer(signal.ITIMER_REAL, limit_s, limit_s)
+    began = time.monotonic()
+    try:
+        return call()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+        if left_s:  # another's timer goes on
+            signal.setitimer(
+                signal.ITIMER_REAL,
+                max(left_s - (time.monotonic() - began), 1e-3),
+                interval_s,
+            )
+
+
+def _left_behind(limit_s: float, call: Callable[[], T], beat: Callable[[], int]) -> T:
+    made: list[T] = []
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            made.append(call())
+        except BaseException as error:  # it is raised again in the thread that asked
+            raised.append(error)
+
+    thread = threading.Thread(target=run, name="shoal check-env", daemon=True)
+    thread.start()
+    before = -1
+    while thread.is_alive() and before != (before := beat()):
+        thread.join(limit_s)
+    if thread.is_alive():
+        frames: dict[int, Any] = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
+        raise TimeUp(_stack(frames.get(thread.ident or 0)))
+    if raised:
+        raise raised[0]
+    return made[0]
+
+
+@contextlib.contextmanager
+def _process_ends(after_s: float) -> Generator[None]:
+    faulthandler.dump_traceback_later(
+        after_s, exit=True, file=sys.__stderr__ or sys.stderr
+    )
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _stack(frame: FrameType | None) -> traceback.StackSummary:
+    return traceback.extract_stack(frame) if frame else traceback.StackSummary()

@@ -1,0 +1,1 @@
+"""Agents: environments of several agents, each agent a row."""

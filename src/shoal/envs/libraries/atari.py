@@ -1,0 +1,214 @@
+"""Atari 2600 games on ALE's own vector environment, with the preprocessing that is usual for learning.
+
+Each action is repeated 4 times; the last two frames are joined by their maximum, made grey and 84 x 84, and stacked
+by 4; up to 30 no-ops begin a game. A lost life ends an episode for learning, and rewards are clipped to their sign;
+returns and lengths are those of whole games with the game's own rewards.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from shoal.envs.libraries.batched import BatchedEnv, Stepped
+from shoal.types import ConfigError, Spec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from shoal.types import Bools, Tree
+
+SEEDS = 2**31 - 1
+"""The seeds that ALE takes are below this."""
+OURS = {
+    "autoreset_mode",
+    "batch_size",
+    "episodic_life",
+    "life_loss_info",
+    "num_threads",
+    "reward_clipping",
+}
+"""Keywords of ALE's vector environment that this file decides."""
+
+
+def make(
+    env_id: str,
+    num_envs: int,
+    *,
+    num_threads: int = 1,
+    env_kwargs: dict[str, Any] | None = None,
+) -> AtariEnv:
+    """`num_envs` games of an id `ALE/*`; ConfigError when ale-py or the game is not there, or for a bad keyword.
+
+    Args:
+        env_id: such as ALE/Pong-v5.
+        num_envs: rows.
+        num_threads: of ALE's pool; it changes no result.
+        env_kwargs: `terminal_on_life_loss` and `clip_reward` (both True unless given), and keywords of ale_py's
+            AtariVectorEnv such as `repeat_action_probability` (0 unless given), `noop_max`, `full_action_space`.
+    """
+    kwargs = dict(env_kwargs or {})
+    if kwargs.pop("render_mode", None) not in (None, "rgb_array"):
+        raise ConfigError(
+            f'{env_id}: the only render_mode of backend="ale" is rgb_array; backend="serial" has others'
+        )
+    return AtariEnv(AtariRows(env_id, num_envs, num_threads=num_threads, **kwargs))
+
+
+class AtariEnv(BatchedEnv):
+    """Atari rows that draw what the policy sees."""
+
+    metadata: ClassVar[dict[str, Any]] = {"render_fps": 15}
+
+    def render(self, row: int) -> NDArray[np.uint8]:
+        """The newest frame of a row, uint8 [height, width, 3]: grey unless the rows are made with `grayscale=False`."""
+        frame = self.out.obs[row][-1]
+        return (
+            np.repeat(frame[..., None], 3, axis=-1) if frame.ndim == 2 else frame.copy()
+        )
+
+
+class AtariRows:
+    """ALE's vector environment as a Library.
+
+    A row is saved as its seed, the number of games since, and the actions of the present one; without sticky actions,
+    games draw nothing but their no-ops, so that the same game begins again.
+    """
+
+    def __init__(
+        self,
+        env_id: str,
+        num_envs: int,
+        *,
+        num_threads: int,
+        terminal_on_life_loss: bool = True,
+        clip_reward: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        """See `make`."""
+        try:
+            import ale_py
+            from ale_py.vector_env import AtariVectorEnv
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"{env_id} needs ale-py: pip install 'shoal-rl[atari]'"
+            ) from error
+        gym.register_envs(ale_py)
+        registered = gym.registry.get(env_id)
+        if registered is None:
+            near = get_close_matches(
+                env_id, [name for name in gym.registry if name.startswith("ALE/")], n=3
+            )
+            raise ConfigError(
+                f"no Atari game {env_id!r}; did you mean {' or '.join(near) or 'ALE/Pong-v5'}?"
+            )
+        if taken := sorted(OURS & set(kwargs)):
+            raise ConfigError(
+                f"{env_id}: {', '.join(taken)} cannot be set; terminal_on_life_loss and clip_reward decide what is "
+                "learned from, num_threads is an argument of make"
+            )
+        try:
+            self.env = AtariVectorEnv(
+                registered.kwargs["game"],
+                num_envs,
+                num_threads=num_threads,
+                autoreset_mode=AutoresetMode.SAME_STEP,
+                reward_clipping=False,
+                **kwargs,
+            )
+        except TypeError as error:
+            raise ConfigError(f"{env_id}: {error}") from error
+        most = int(kwargs.get("max_num_frames_per_episode", 108_000)) // int(
+            kwargs.get("frameskip", 4)
+        )
+        spaces = (self.env.single_observation_space, self.env.single_action_space)
+        self.spec = Spec.of(env_id, *spaces, max_episode_steps=most)
+        self.num_rows = num_envs
+        self._ends_life, self.clip_reward = terminal_on_life_loss, clip_reward
+        self.lives: NDArray[Any] | None = None
+        self._everywhere = np.arange(num_envs)
+        self._row_seeds = np.zeros(num_envs, np.int64)
+        self._games = np.zeros(num_envs, np.int64)
+        self._lengths = np.zeros(num_envs, np.int64)
+        leaf = self.spec.action.single
+        self._played = np.zeros((num_envs, most + 1, *leaf.shape), leaf.dtype)
+
+    def reset(self, seeds: Sequence[int | None], rows: Bools) -> Tree:
+        """Begins games; without a seed, the next one of the row's own generator."""
+        given = np.array([seed is not None for seed in seeds])
+        fresh = rows & (given | (self._games == 0))
+        for row in np.flatnonzero(fresh).tolist():
+            self._row_seeds[row] = (seeds[row] or 0) % SEEDS
+        obs = self._begin(fresh, seeded=True) if fresh.any() else None
+        return self._begin(rows & ~fresh) if (rows & ~fresh).any() else obs
+
+    def step(self, action: Tree) -> Stepped:
+        """One step of every game; those that are over begin anew within it."""
+        self.env.send(action)
+        self._played[self._everywhere, self._lengths] = action
+        self._lengths += 1
+        obs, reward, terminated, truncated, info = self.env.recv()
+        self._note_lives(info)
+        final_obs = info.get("final_obs")
+        if final_obs is not None:
+            over = terminated | truncated
+            self._lengths[over] = 0
+            self._games[over] += 1
+        return Stepped(obs, reward, terminated, truncated, final_obs)
+
+    def state(self) -> dict[str, Any]:
+        """Each row's seed, how many games began since, and the actions of the present one."""
+        return {
+            "seeds": self._row_seeds.copy(),
+            "games": self._games.copy(),
+            "lengths": self._lengths.copy(),
+            "actions": self._played[:, : int(self._lengths.max())].copy(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> Tree:
+        """Plays the games under way again; they begin one after another, so that all come to their ends together."""
+        self._row_seeds[:] = state["seeds"]
+        games, lengths = np.asarray(state["games"]), np.asarray(state["lengths"])
+        actions, most = np.asarray(state["actions"]), int(lengths.max())
+        obs: Tree = None
+        for at in range(most + 1):
+            begins = lengths == most - at
+            if begins.any():
+                obs = self._begin(begins if at else np.ones_like(begins), seeded=True)
+                while (behind := begins & (self._games < games)).any():
+                    obs = self._begin(behind)
+            if at < most:
+                played = actions[self._everywhere, np.maximum(lengths - most + at, 0)]
+                obs, _, _, _, info = self.env.step(np.ascontiguousarray(played))
+                self._note_lives(info)
+        self._lengths[:] = lengths
+        self._played[:, :most] = actions
+        return obs
+
+    def close(self) -> None:
+        """ALE frees its pool with the object."""
+        self.__dict__.pop("env", None)
+
+    def _begin(self, rows: Bools, *, seeded: bool = False) -> Tree:
+        """Begins games in `rows`, from the rows' seeds or their own generators; observations of all rows.
+
+        A seed costs about a tenth of a second a row, because ALE then loads the game anew.
+        """
+        options = None if rows.all() else {"reset_mask": rows}
+        obs, info = self.env.reset(
+            seed=self._row_seeds[rows] if seeded else None, options=options
+        )
+        self._note_lives(info)
+        self._lengths[rows] = 0
+        self._games[rows] = 1 if seeded else self._games[rows] + 1
+        return obs
+
+    def _note_lives(self, info: dict[str, Any]) -> None:
+        if self._ends_life:
+            self.lives = info["lives"]

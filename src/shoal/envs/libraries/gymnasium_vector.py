@@ -1,0 +1,164 @@
+"""Any `gymnasium.vector.VectorEnv` as rows, whichever of Gymnasium's three ways it resets by."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from shoal.envs.libraries.batched import BatchedEnv, Stepped
+from shoal.envs.observations import leaves_of
+from shoal.types import ConfigError, EnvError, Spec, map_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from shoal.types import Bools, Tree
+
+
+def make(
+    env: str | Callable[..., VectorEnv[Any, Any, Any]],
+    num_envs: int,
+    *,
+    name: str,
+    env_kwargs: dict[str, Any],
+) -> BatchedEnv:
+    """`num_envs` rows of a VectorEnv.
+
+    Args:
+        env: a callable that takes `num_envs` and returns a VectorEnv, or an id, made by `gymnasium.make_vec`.
+        num_envs: rows.
+        name: stands in messages.
+        env_kwargs: further keywords of the callable or of the environment.
+
+    Raises:
+        ConfigError: it returned something else, other rows, or says nothing of how it resets.
+    """
+    try:
+        if isinstance(env, str):
+            made: Any = gym.make_vec(env, num_envs=num_envs, **env_kwargs)
+        else:
+            inspect.signature(env).bind(num_envs=num_envs, **env_kwargs)
+            made = env(num_envs=num_envs, **env_kwargs)
+    except gym.error.Error as error:
+        raise ConfigError(f"no vector environment {name!r} ({error})") from error
+    except TypeError as error:
+        raise ConfigError(
+            f"{name} is called with num_envs and the environment's keywords, but {error}"
+        ) from error
+    if not isinstance(made, VectorEnv):
+        raise ConfigError(
+            f"{name} returned {type(made).__name__}, expected a gymnasium.vector.VectorEnv"
+        )
+    try:
+        return BatchedEnv(VectorRows(made, num_envs, name))
+    except BaseException:
+        made.close()
+        raise
+
+
+class VectorRows:
+    """A VectorEnv as a Library."""
+
+    clip_reward, lives = False, None
+
+    def __init__(self, env: VectorEnv[Any, Any, Any], num_envs: int, name: str) -> None:
+        """`env`: closed with this object; `metadata["autoreset_mode"]` says how it resets."""
+        if env.num_envs != num_envs:
+            raise ConfigError(
+                f"{name} made {env.num_envs} environments, asked for {num_envs}"
+            )
+        mode = env.metadata.get("autoreset_mode")
+        if mode is None:
+            raise ConfigError(
+                f'{name}: set metadata["autoreset_mode"] to a gymnasium.vector.AutoresetMode'
+            )
+        self.env, self.num_rows, self.mode = env, num_envs, AutoresetMode(mode)
+        registered = env.spec
+        limits: dict[str, Any] = {}
+        if registered is not None:
+            limits["max_episode_steps"] = registered.max_episode_steps
+            limits["reward_threshold"] = registered.reward_threshold
+        self.spec = Spec.of(
+            name, env.single_observation_space, env.single_action_space, **limits
+        )
+        self._ended = np.zeros(num_envs, np.bool_)
+
+    def reset(self, seeds: Sequence[int | None], rows: Bools) -> Tree:
+        """Begins episodes; a part of the rows with Gymnasium's `reset_mask`."""
+        options = None if rows.all() else {"reset_mask": rows}
+        given = [seed if seed is None else seed % 2**63 for seed in seeds]
+        seed: Any = given
+        if all(one is None for one in given):
+            seed = None
+        elif all(
+            one is not None and one == (given[0] or 0) + row
+            for row, one in enumerate(given)
+        ):
+            seed = given[0]
+        obs = self.env.reset(seed=seed, options=options)[0]
+        self._ended[rows] = False
+        return self._tree(obs)
+
+    def step(self, action: Tree) -> Stepped:
+        """One step of all rows."""
+        obs, reward, terminated, truncated, infos = self.env.step(self._given(action))
+        obs, only_reset = self._tree(obs), None
+        ended, final_obs = np.logical_or(terminated, truncated), None
+        if self.mode is AutoresetMode.NEXT_STEP:
+            only_reset = self._ended.copy()
+            self._ended[:] = ended
+        elif ended.any():
+            if self.mode is AutoresetMode.SAME_STEP:
+                final_obs = self._final(infos, ended)
+            else:
+                final_obs = map_tree(np.copy, obs)
+                obs = self._tree(self.env.reset(options={"reset_mask": ended})[0])
+        return Stepped(obs, reward, terminated, truncated, final_obs, only_reset)
+
+    def state(self) -> dict[str, Any]:
+        """Nothing: a VectorEnv cannot be saved."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Nothing comes back."""
+
+    def close(self) -> None:
+        """Closes it, once."""
+        if not getattr(self.env, "closed", False):
+            self.env.close()
+
+    def _tree(self, obs: Any) -> Tree:
+        try:
+            return self.spec.observation.tree(
+                [
+                    np.asarray(x)
+                    for x in leaves_of(self.env.single_observation_space, obs)
+                ]
+            )
+        except ValueError as error:
+            raise EnvError(
+                f"{self.spec.env_id}: the library returned an {error}"
+            ) from None
+
+    def _given(self, action: Tree) -> Any:
+        return action
+
+    def _final(self, infos: dict[str, Any], ended: Bools) -> Tree:
+        """The last observations, of which only ended rows are read."""
+        given = infos.get("final_obs")
+        if given is None:
+            raise EnvError(
+                f'{self.spec.env_id}: episodes ended, but infos have no "final_obs"'
+            )
+        final: Tree = self.spec.observation.allocate(self.num_rows)
+        for row in np.flatnonzero(ended).tolist():
+            leaves = leaves_of(self.env.single_observation_space, given[row])
+            for array, leaf in zip(
+                self.spec.observation.flat(final), leaves, strict=True
+            ):
+                array[row] = leaf
+        return final

@@ -1,0 +1,1 @@
+"""Workers: Python environments in processes over shared memory."""

@@ -1,0 +1,86 @@
+"""The block of memory that a parent and its workers share: their signals, and the arrays of all rows."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shoal import _native
+from shoal.envs.masks import MaskReader
+from shoal.envs.vec_env import Outputs, take
+from shoal.types import ConfigError, Layout, Leaf
+
+if TYPE_CHECKING:
+    from shoal.types import Bools, Spec, Tree
+
+
+class Block:
+    """Signals of `num_workers` workers and arrays [B, ...] in the memory behind a file descriptor.
+
+    The memory has no name: it is gone with the last process that maps it.
+    """
+
+    def __init__(self, fd: int, spec: Spec, *, num_rows: int, num_workers: int) -> None:
+        """Maps the memory; `reserve` must have been called once before."""
+        signals = _native.Signals.bytes(num_workers)
+        memory = _native.map_shared(fd, size(spec, num_rows, num_workers))
+        self.signals = _native.Signals(memory[:signals], num_workers)
+        self.arrays: Any = _layout(spec).view(memory[signals:], num_rows)
+        self.action: Tree = self.arrays["action"]
+        self.masks: Bools = self.arrays["action_mask"]
+        self._spec = spec
+
+    def outputs(self, rows: slice) -> Outputs:
+        """The arrays of `rows` that a backend writes to; `add_masks` is for rows that turn out to have `masks`."""
+        out = Outputs(self._spec, rows.stop - rows.start)
+        for name, tree in take(self.arrays, rows).items():
+            if name not in ("action", "action_mask"):
+                setattr(out, name, tree)
+        return out
+
+
+def size(spec: Spec, num_rows: int, num_workers: int) -> int:
+    """Bytes of the block."""
+    return _native.Signals.bytes(num_workers) + _layout(spec).offsets((num_rows,))[1]
+
+
+def reserve(fd: int, spec: Spec, *, num_rows: int, num_workers: int) -> None:
+    """Gives the block its memory now, so that no later write can fail; ConfigError where there is not enough."""
+    nbytes = size(spec, num_rows, num_workers)
+    try:
+        os.posix_fallocate(fd, 0, nbytes)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG):
+            raise
+        raise ConfigError(
+            f"{spec.env_id}: {num_rows} rows need {nbytes:,} bytes of shared memory, which this machine does not give "
+            f"({error.strerror}); set num_envs to less than {num_rows}, or allow more memory"
+        ) from error
+
+
+def _layout(spec: Spec) -> Layout:
+    """One tree of all arrays: the actions, and those of Outputs under their own names."""
+    leaves = [
+        Leaf(("action", *leaf.path), leaf.dtype, leaf.shape)
+        for leaf in spec.action.leaves
+    ]
+    for name in ("obs", "final_obs"):
+        leaves += [
+            Leaf((name, *leaf.path), leaf.dtype, leaf.shape)
+            for leaf in spec.observation.leaves
+        ]
+    numbers = {
+        "reward": np.float64,
+        "terminated": np.bool_,
+        "truncated": np.bool_,
+        "valid": np.bool_,
+        "episode_return": np.float64,
+        "episode_length": np.int64,
+    }
+    leaves += [Leaf((name,), np.dtype(kind), ()) for name, kind in numbers.items()]
+    leaves.append(Leaf(("action_mask",), np.dtype(np.bool_), (MaskReader(spec).size,)))
+    leaves += [Leaf(("info", key), np.dtype(np.float64), ()) for key in spec.info_keys]
+    return Layout(tuple(leaves))

@@ -1,0 +1,228 @@
+"""Trained policies: loading the policy of a run, acting with it, playing episodes with it."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from shoal.envs.masks import KEY, MaskReader, in_observation
+from shoal.envs.observations import leaves_of
+from shoal.experiment.job import Job, from_toml
+from shoal.learn.acting import Acting, PlanActor, make_actor
+from shoal.report.film import film
+from shoal.report.video import check_target
+from shoal.run import checkpoint
+from shoal.run import directory as directories
+from shoal.run.evaluate import EVALUATION_STREAM, Score, evaluate
+from shoal.run.loop import load_weights
+from shoal.types import ConfigError, select
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from shoal.learn.acting import Actor
+    from shoal.report.film import Film
+    from shoal.types import Spec, Tree
+
+GREEDY_EPISODES = 100
+
+
+def load(
+    path: str | Path,
+    *,
+    run_dir: str = "runs",
+    policy: Any = None,
+    factory: Any = None,
+    tag: str = "",
+    env_kwargs: dict[str, Any] | None = None,
+) -> Loaded:
+    """The trained policy of a run: `shoal.load(run).act(obs)`.
+
+    Args:
+        path: a run directory, or a folder of runs (the newest).
+        run_dir: where `path` is looked for as well.
+        policy: the policy's factory, where the run was given an object.
+        factory: the environment's factory, where the run was given one.
+        tag: "" for the newest checkpoint, "best" for the one with the best mean return.
+        env_kwargs: keywords for the environment that differ from the run's, such as another gravity.
+
+    Raises:
+        ConfigError: no such run, no checkpoint yet, none that is whole, or one of another network.
+    """
+    if tag not in ("", "best"):
+        raise ConfigError(
+            f'tag must be "" (the newest checkpoint) or "best", got {tag!r}'
+        )
+    where = directories.find(path, Path(run_dir))
+    module, launch, config, own = from_toml(where.read_config())
+    env_kwargs = (own or {}) | (env_kwargs or {})
+    job = Job(
+        launch,
+        config,
+        factory or launch.env,
+        env_kwargs,
+        policy or launch.policy,
+        reopened=True,
+    )
+    with closing(job.rows(1)) as rows:
+        made = job.make_policy(rows) or module.make_policy(
+            rows.spec, config.network, launch.seed
+        )
+    found = checkpoint.load(
+        where.checkpoints, kind={"env": launch.env, "algo": launch.algo}, tag=tag
+    )
+    if found is None:
+        raise ConfigError(f"{where.path} has no {tag or 'whole'} checkpoint yet")
+    for message in found.warnings:
+        warnings.warn(message, stacklevel=2)
+    load_weights(made, found.tree["state"]["policy"])
+    return Loaded(made, rows.spec, job)
+
+
+class Loaded:
+    """A trained policy, ready to act."""
+
+    def __init__(self, policy: nn.Module, spec: Spec, job: Job) -> None:
+        """Made by `load`."""
+        self.policy, self.spec, self._job = policy, spec, job
+        self._actor: Actor | None = None
+        self._start = np.ones(0, np.bool_)
+
+    def act(
+        self,
+        obs: Any,
+        *,
+        action_mask: Any = None,
+        start: Any = None,
+        greedy: bool = True,
+    ) -> Any:
+        """The action for one observation, or actions [N] for a batch [N, ...], as the environment takes them.
+
+        `start` (bool, or [N]) marks first observations of an episode for a policy with memory; by default the first
+        call after `load` or `reset` is one. Another number of observations than before begins anew.
+        `action_mask` is what `info["action_mask"]` says; for a batch, a
+        list of one a row. Masks in the observation need no mention.
+
+        Raises:
+            ValueError: another shape or kind than the environment's observations, or numbers that are not finite.
+        """
+        batch, count, alone = self._batch(obs)
+        mask = self._mask(
+            batch,
+            count,
+            [action_mask] if alone and action_mask is not None else action_mask,
+        )
+        unmasked = mask is not None and isinstance(self._actor, PlanActor)
+        if self._actor is None or len(self._start) != count or unmasked:
+            kind = replace(self.spec, masked=mask is not None)
+            acting = Acting(self._job.launch.seed, native=self._job.launch.native)
+            self._actor = make_actor(self.policy, kind, count, acting)
+            self._start = np.ones(count, np.bool_)
+        if start is not None:
+            self._start[:] = start
+        action = self._actor.act(
+            batch, self._start, slice(0, count), action_mask=mask, greedy=greedy
+        ).env_action
+        self._start[:] = False
+        return select(action, 0) if alone else action
+
+    def _mask(self, batch: Tree, count: int, given: Any) -> Any:
+        """The action masks [N, options] of a batch, from its observations or as given; None where there are none."""
+        if in_observation(self.spec):
+            given = [select(batch[KEY], slice(row, row + 1)) for row in range(count)]
+        if given is None:
+            return None
+        reader = MaskReader(self.spec)
+        mask = np.concatenate([reader.read(one, 1) for one in given])
+        if len(mask) != count or reader.blocked(mask) >= 0:
+            raise ValueError(
+                f"{self.spec.env_id}: expected {count} action masks that leave an option each"
+            )
+        return mask
+
+    def _batch(self, obs: Any) -> tuple[Tree, int, bool]:
+        """The observations as arrays [N, ...], N, and whether there was one without that axis."""
+        layout = self.spec.observation
+        try:
+            values = leaves_of(self.spec.observation_space, obs)
+        except ValueError as error:
+            raise ValueError(f"{self.spec.env_id}: got an {error}") from None
+        arrays = [
+            _cast(value, leaf.dtype)
+            for value, leaf in zip(values, layout.leaves, strict=True)
+        ]
+        alone = arrays[0].shape == layout.leaves[0].shape
+        batch = [array[None] if alone else array for array in arrays]
+        for leaf, array, made in zip(layout.leaves, arrays, batch, strict=True):
+            if (
+                not made.shape
+                or not len(made)
+                or made.shape != (len(batch[0]), *leaf.shape)
+            ):
+                raise ValueError(
+                    f"{self.spec.env_id}: expected an observation{leaf.name} {leaf.shape} or [N, ...], "
+                    f"got {array.shape}"
+                )
+        return layout.tree(batch), len(batch[0]), alone
+
+    def reset(self) -> None:
+        """The next observation begins an episode."""
+        self._start[:] = True
+
+    def evaluate(self, *, episodes: int = GREEDY_EPISODES, seed: int = 0) -> Score:
+        """Greedy episodes on fresh rows."""
+        return play(self.policy, self._job, episodes=episodes, seed=seed)
+
+    def film(
+        self, path: str | Path, *, rows: int = 4, seed: int = 0, max_steps: int = 2000
+    ) -> Film:
+        """A video of greedy episodes side by side, the first ones of `evaluate` with this seed; .mp4 or .gif.
+
+        It ends when every row's first episode has, or after `max_steps`; a row that has ended stands still, dimmed.
+
+        Raises:
+            ConfigError: an unknown suffix, no such folder, no imageio-ffmpeg, or an environment that draws no pictures.
+        """
+        if rows < 1 or max_steps < 1:
+            raise ConfigError(
+                f"a video needs at least one row and one step, got {rows} and {max_steps}"
+            )
+        check_target(Path(path))
+        acting = _evaluating(self.policy, self._job, seed)
+        with closing(self._job.drawn_rows(rows)) as drawn:
+            return film(
+                self.policy, drawn, Path(path), acting=acting, max_steps=max_steps
+            )
+
+
+def _cast(obs: Any, dtype: np.dtype[Any]) -> Any:
+    array = np.asarray(obs)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"expected an observation of type {dtype}, got {array.dtype}")
+    if not np.isfinite(array).all():
+        raise ValueError("the observation holds numbers that are not finite")
+    cast = array.astype(dtype)
+    if dtype.kind != "f" and not np.array_equal(cast, array):
+        raise ValueError(f"the observation holds numbers that {dtype} cannot hold")
+    return cast
+
+
+def play(policy: nn.Module, job: Job, *, episodes: int, seed: int) -> Score:
+    """Greedy episodes on fresh rows, where the policy is."""
+    if episodes < 1:
+        raise ConfigError(f"episodes must be at least 1, got {episodes}")
+    with closing(job.rows(min(episodes, 20), playing=True)) as rows:
+        return evaluate(
+            policy, rows, episodes=episodes, acting=_evaluating(policy, job, seed)
+        )
+
+
+def _evaluating(policy: nn.Module, job: Job, seed: int) -> Acting:
+    device = next((p.device for p in policy.parameters()), torch.device("cpu"))
+    return Acting(seed, EVALUATION_STREAM, device, native=job.launch.native)

@@ -1,0 +1,109 @@
+"""Configurations: dataclasses from plain values and back, with the nearest names for mistakes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from numbers import Integral, Real
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from shoal.types import ConfigError
+
+
+def build(
+    kind: Any, values: dict[str, Any], *, base: Any = None, known: tuple[str, ...] = ()
+) -> Any:
+    """A config dataclass from plain values, nested ones from dicts.
+
+    Args:
+        kind: the dataclass.
+        values: what differs from `base`, or from the class's own defaults.
+        base: a config to start from.
+        known: other names that a misspelt one may have meant.
+
+    Raises:
+        ConfigError: an unknown name (with the nearest ones), or a value of another type.
+    """
+    names, hints = {f.name: f for f in fields(kind)}, get_type_hints(kind)
+    for name in values:
+        if name not in names:
+            near = get_close_matches(name, [*names, *known], n=3) or list(names)
+            raise ConfigError(f"no setting {name!r}; did you mean {', '.join(near)}?")
+    converted = shallow(base) if base is not None else {}
+    for name, value in values.items():
+        if is_dataclass(hints[name]) and isinstance(value, dict):
+            converted[name] = build(hints[name], value, base=converted.get(name))
+        else:
+            converted[name] = convert(name, value, hints[name])
+    return kind(**converted)
+
+
+def convert(name: str, value: Any, hint: Any) -> Any:
+    """`value` as the type `hint`; ConfigError when it is something else."""
+    kinds = get_args(hint)
+    if get_origin(hint) in (Union, UnionType):
+        return (
+            None
+            if value is None and type(None) in kinds
+            else convert(name, value, kinds[0])
+        )
+    if get_origin(hint) is Literal:
+        if value not in kinds:
+            raise ConfigError(
+                f"{name} must be one of {', '.join(map(str, kinds))}, got {value!r}"
+            )
+        return value
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{name} must be a list, got {value!r}")
+        return tuple(convert(name, part, kinds[0]) for part in value)
+    if hint is str:
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
+    expected: dict[Any, tuple[Any, str]] = {
+        bool: ((bool, np.bool_), "true or false"),
+        int: (Integral, "a whole number"),
+        float: (Real, "a number"),
+        str: (str, "a string"),
+    }
+    fits, said = expected.get(
+        hint,
+        (
+            object if not is_dataclass(hint) else hint,
+            getattr(hint, "__name__", str(hint)),
+        ),
+    )
+    wrong = (
+        not isinstance(value, fits)
+        or (hint in (int, float) and isinstance(value, bool))
+        or value != value
+    )
+    if wrong:
+        raise ConfigError(f"{name} must be {said}, got {value!r}")
+    kind: Any = hint
+    return kind(value) if kind in expected else value
+
+
+def shallow(config: Any) -> dict[str, Any]:
+    """The fields of a config, nested ones as they are."""
+    return {f.name: getattr(config, f.name) for f in fields(config)}
+
+
+def split(settings: dict[str, Any], kind: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings that are fields of `kind`, and the others."""
+    names = {f.name for f in fields(kind)}
+    return {k: v for k, v in settings.items() if k in names}, {
+        k: v for k, v in settings.items() if k not in names
+    }
+
+
+def without_none(value: Any) -> Any:
+    """The value as TOML holds it: no nulls, lists for tuples."""
+    if isinstance(value, dict):
+        return {
+            key: without_none(part) for key, part in value.items() if part is not None
+        }
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,1 @@
+"""Export: shoal's environments as Gymnasium's VectorEnv and Env, for other libraries."""

@@ -1,0 +1,344 @@
+"""The way out: rows of environments as a `gymnasium.vector.VectorEnv`, for code that knows nothing of shoal."""
+
+from __future__ import annotations
+
+import copy as copying
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from shoal.envs.agents.rows import AgentsEnv
+from shoal.envs.libraries.batched import BatchedEnv
+from shoal.envs.native import NativeEnv
+from shoal.envs.preprocessing import ShapedEnv, Shaping
+from shoal.envs.registry import make
+from shoal.envs.serial import SerialEnv
+from shoal.envs.vec_env import ActionCheck, take, write
+from shoal.envs.workers.rows import WorkersEnv
+from shoal.types import ConfigError, EnvError, map_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from shoal.types import Bools, Floats, Tree
+
+    Stepped: TypeAlias = tuple[Tree, Floats, Bools, Bools, dict[str, Any]]
+
+MODES = {"same_step": AutoresetMode.SAME_STEP, "next_step": AutoresetMode.NEXT_STEP}
+
+
+def make_vec(
+    env: str | Callable[..., Any],
+    num_envs: int,
+    *,
+    backend: str = "auto",
+    autoreset: str = "same_step",
+    num_threads: int = 1,
+    env_kwargs: dict[str, Any] | None = None,
+    shaping: Shaping | None = None,
+    copy: bool = True,
+) -> ShoalVectorEnv:
+    """`num_envs` environments as a `gymnasium.vector.VectorEnv`.
+
+    Environment i equals `gymnasium.make(id)` seeded with seed + i. Of several agents, each is an environment of its
+    own; the infos `turn` (whose next action counts) and `valid` (whose step is complete) say who is there.
+
+    Args:
+        env: a built-in or Gymnasium id, `package.module:function`, or a callable that returns a `gymnasium.Env`.
+        num_envs: how many, at least 1.
+        backend: `native` (C++), `serial` (Python, in this process), `ale` (Atari), or `auto`: native where the id is
+            built in, ale for ids ALE/*, else serial.
+        autoreset: `same_step` (infos carry `final_obs` and `final_info`) or `next_step`, as Gymnasium defines them;
+            Atari has `same_step`, and infos carry `episode` where a whole game ended.
+        num_threads: threads that step native rows, the caller included; it changes no result.
+        env_kwargs: keywords of the environment's constructor, or parameters of the native one; a distribution has
+            every episode draw that parameter.
+        shaping: frame stack, sticky actions, the reward's scale and clip, another time limit.
+        copy: whether arrays are copies; else they are views that the next step may overwrite.
+
+    Raises:
+        ConfigError: an unknown id, backend, mode or keyword, or a setting that cannot work.
+    """
+    if backend == "workers":
+        raise ConfigError(
+            "make_vec steps in this process, where infos are at hand; use backend='serial'"
+        )
+    if backend in ("envpool", "vector"):
+        raise ConfigError(
+            f"what backend={backend!r} runs is a vector environment already; use it as it is"
+        )
+    if autoreset not in MODES:
+        raise ConfigError(f"unknown autoreset {autoreset!r}; use {' or '.join(MODES)}")
+    settings: dict[str, Any] = {
+        "num_threads": num_threads,
+        "env_kwargs": env_kwargs,
+        "shaping": shaping,
+    }
+    rows = make(env, num_envs, backend=backend, **settings)
+    assert not isinstance(rows, WorkersEnv)
+    if isinstance(rows, AgentsEnv) and autoreset != "same_step":
+        raise ConfigError(
+            "environments of several agents begin anew in the same step; use autoreset='same_step'"
+        )
+    batched = isinstance(rows.env if isinstance(rows, ShapedEnv) else rows, BatchedEnv)
+    if batched and autoreset != "same_step":
+        rows.close()
+        raise ConfigError(
+            f"{rows.spec.env_id}: its rows are stepped at once; use autoreset='same_step'"
+        )
+    if rows.spec.num_agents > 1 and not isinstance(rows, AgentsEnv):
+        rows.close()
+        raise ConfigError(
+            f"{env} has {rows.spec.num_agents} agents, a gymnasium.vector.VectorEnv one; use make"
+        )
+    return ShoalVectorEnv(
+        rows, autoreset=MODES[autoreset], copy=copy, env_kwargs=env_kwargs or {}
+    )
+
+
+class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
+    """Rows behind Gymnasium's vector interface; equal to its SyncVectorEnv in the same mode, with shoal's refusals.
+
+    Actions are taken in the space's dtype, and those outside the space are refused: ValueError names the environment.
+    """
+
+    def __init__(
+        self,
+        rows: NativeEnv | SerialEnv | AgentsEnv | BatchedEnv | ShapedEnv,
+        *,
+        autoreset: AutoresetMode,
+        copy: bool,
+        env_kwargs: dict[str, Any],
+    ) -> None:
+        """`rows`: closed with this object; `env_kwargs` go into the spec of a native environment."""
+        self.rows = rows
+        inner = rows.env if isinstance(rows, ShapedEnv) else rows
+        self._serial = inner if isinstance(inner, SerialEnv) else None
+        self.num_envs = rows.num_rows
+        self.single_observation_space = rows.spec.observation_space
+        self.single_action_space = rows.spec.action_space
+        self.observation_space = batch_space(
+            self.single_observation_space, self.num_envs
+        )
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        metadata: dict[str, Any] = {"render_modes": []}
+        if self._serial is not None:
+            self.spec, self.render_mode = (
+                self._serial.registered,
+                self._serial.envs[0].render_mode,
+            )
+            metadata = dict(self._serial.envs[0].metadata)
+        elif rows.spec.env_id in gym.registry:
+            self.spec = copying.deepcopy(gym.registry[rows.spec.env_id])
+            self.spec.kwargs |= env_kwargs
+        self.metadata = metadata | {"autoreset_mode": autoreset}
+        self._same_step = autoreset is AutoresetMode.SAME_STEP
+        self._copy = copy
+        self._check = ActionCheck(rows.spec)
+        # In next-step mode: what was returned last, and the rows whose next episode has begun but was not shown yet.
+        self._obs: Tree = rows.spec.observation.allocate(self.num_envs)
+        self._pending = np.zeros(self.num_envs, np.bool_)
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Tree, dict[str, Any]]:
+        """Begins new episodes, as SyncVectorEnv does; `options={"reset_mask": bools}` resets only those rows.
+
+        Without a seed each environment goes on with its own generator. Other options reach the environments' own
+        reset; native ones take none (ConfigError).
+        """
+        if seed is None or isinstance(seed, int | np.integer):
+            seeds = [
+                None if seed is None else int(seed) + row
+                for row in range(self.num_envs)
+            ]
+        else:
+            seeds = list(seed)
+        if len(seeds) != self.num_envs:
+            raise ValueError(
+                f"expected one seed for each of {self.num_envs} environments, got {len(seeds)}"
+            )
+        rest = {
+            key: value for key, value in (options or {}).items() if key != "reset_mask"
+        }
+        mask = self._mask((options or {}).get("reset_mask"))
+        held = self._pending & mask
+        if not isinstance(self.rows, NativeEnv | AgentsEnv):
+            self.rows.restart(seeds, mask, held=held, options=rest or None)
+        elif rest:
+            kind = (
+                "environments of several agents"
+                if isinstance(self.rows, AgentsEnv)
+                else "native resets"
+            )
+            raise ConfigError(
+                f"{self.rows.spec.env_id}: {kind} take no options; backend='serial' takes {rest}"
+            )
+        else:
+            self.rows.restart(seeds, mask, held=held)
+        obs = self.rows.recv().obs
+        self._pending &= ~mask
+        write(self._obs, mask if not self._same_step else slice(None), obs)
+        infos: dict[str, Any] = {}
+        if isinstance(self.rows, AgentsEnv):
+            infos = {"turn": np.array(self.rows.out.turn)}
+        if self._serial is not None:
+            for row in np.flatnonzero(mask).tolist():
+                infos = self._add(infos, self._serial.infos[row], row)
+        return self._given(self._obs), infos
+
+    def step(self, actions: Any) -> Stepped:
+        """Steps every environment once; ValueError names the one whose action is refused, and nothing is stepped."""
+        everything = slice(0, self.num_envs)
+        if not self._same_step:
+            return self._step_next(self._check.check(everything, actions))
+        self.rows.send(everything, actions)
+        ready = self.rows.recv()
+        ended = ready.terminated | ready.truncated
+        infos = self._infos(ended, ready.final_obs)
+        if ready.turn is not None:
+            infos |= {"valid": ready.valid.copy(), "turn": ready.turn.copy()}
+        if (
+            isinstance(self.rows, BatchedEnv)
+            and (whole := ended & (ready.episode_length > 0)).any()
+        ):
+            infos["episode"] = {
+                "r": ready.episode_return * whole,
+                "l": ready.episode_length * whole,
+            }
+            infos["_episode"] = whole
+        return (
+            *map(
+                self._given,
+                (ready.obs, ready.reward, ready.terminated, ready.truncated),
+            ),
+            infos,
+        )
+
+    def render(self) -> tuple[Any, ...]:
+        """What each environment renders; native ones with a picture give RGB [height, width, 3]."""
+        if isinstance(self.rows, NativeEnv):
+            return tuple(self.rows.render(row) for row in range(self.num_envs))
+        return tuple(env.render() for env in self._python("render").envs)
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """The method `name` of each Python environment called, or its attribute."""
+        found = [env.get_wrapper_attr(name) for env in self._python(name).envs]
+        return tuple(
+            value(*args, **kwargs) if callable(value) else value for value in found
+        )
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """The attribute `name` of each Python environment."""
+        return self.call(name)
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """Sets an attribute of each Python environment: one value for all, or a list with one for each."""
+        each = values if isinstance(values, list | tuple) else [values] * self.num_envs
+        for env, value in zip(self._python(name).envs, each, strict=True):
+            env.set_wrapper_attr(name, value)
+
+    def close_extras(self, **_kwargs: Any) -> None:
+        """Closes the rows."""
+        self.rows.close()
+
+    def _step_next(self, actions: Any) -> Stepped:
+        """A row that ended shows its last observation; its first one comes in the next step, which is not a step."""
+        out, pending = self.rows.out, self._pending
+        reward, terminated, truncated = (
+            np.zeros(self.num_envs),
+            np.zeros_like(pending),
+            np.zeros_like(pending),
+        )
+        for run in _runs(~pending):
+            self.rows.send(run, take(actions, run))
+            self.rows.recv()
+        stepped = ~pending
+        reward[stepped] = out.reward[stepped]
+        terminated[stepped], truncated[stepped] = (
+            out.terminated[stepped],
+            out.truncated[stepped],
+        )
+        ended = terminated | truncated
+        write(self._obs, ~ended, out.obs)
+        write(self._obs, ended, out.final_obs)
+        self._pending = ended
+        infos: dict[str, Any] = {}
+        if self._serial is not None:
+            for row in range(self.num_envs):
+                info = (
+                    self._serial.final_infos[row]
+                    if ended[row]
+                    else self._serial.infos[row]
+                )
+                infos = self._add(infos, info, row)
+        return self._given(self._obs), reward, terminated, truncated, infos
+
+    def _infos(self, ended: Bools, final_obs: Tree) -> dict[str, Any]:
+        """Infos of a step in same-step mode, with the ended rows' last observation and info."""
+        infos: dict[str, Any] = {}
+        rows: list[int] = np.flatnonzero(ended).tolist()
+        if rows:
+            kept = np.full(self.num_envs, None, dtype=object)
+            copies = take(final_obs, rows)
+            for at, row in enumerate(rows):
+                kept[row] = take(copies, at)
+            infos = {
+                "final_obs": kept,
+                "_final_obs": ended,
+                "final_info": {},
+                "_final_info": ended.copy(),
+            }
+        if self._serial is not None:
+            for row in rows:
+                infos["final_info"] = self._add(
+                    infos["final_info"], self._serial.final_infos[row], row
+                )
+            for row, info in enumerate(self._serial.infos):
+                infos = self._add(infos, info, row)
+        return infos
+
+    def _add(self, infos: dict[str, Any], info: Any, row: int) -> dict[str, Any]:
+        if not info and isinstance(info, dict):
+            return infos
+        if not isinstance(info, dict):
+            raise EnvError(
+                f"{self.rows.spec.env_id}: row {row} returned the info {info!r}; return a dict"
+            )
+        return self._add_info(infos, info, row)
+
+    def _given(self, tree: Tree) -> Tree:
+        return map_tree(copying.copy, tree) if self._copy else tree
+
+    def _mask(self, mask: Any) -> Bools:
+        if mask is None:
+            return np.ones(self.num_envs, np.bool_)
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+            raise TypeError(
+                f"options['reset_mask'] must be an array of bools, got {mask!r}"
+            )
+        if mask.shape != (self.num_envs,) or not mask.any():
+            raise ValueError(
+                f"options['reset_mask'] must have shape ({self.num_envs},) and a true entry, got {mask}"
+            )
+        return mask
+
+    def _python(self, what: str) -> SerialEnv:
+        if self._serial is not None:
+            return self._serial
+        raise ConfigError(
+            f"{self.rows.spec.env_id} has no {what!r} here; backend='serial' has, of one agent"
+        )
+
+
+def _runs(chosen: Bools) -> Iterator[slice]:
+    """The contiguous runs of true entries."""
+    edges = np.flatnonzero(np.diff(chosen, prepend=False, append=False)).tolist()
+    for first, last in zip(edges[::2], edges[1::2], strict=True):
+        yield slice(first, last)

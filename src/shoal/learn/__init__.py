@@ -1,0 +1,1 @@
+"""Learning: who owns the weights, how policies act, and their lowering to native code."""

@@ -1,0 +1,1 @@
+"""Reports: shows runs (panel, curves, tables, videos); never trains."""

@@ -1,0 +1,23 @@
+"""Errors that say what was wrong, where, and what would work; and the check of ranges that raises them."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """A setting that cannot work; the message says which one and what would work."""
+
+
+def check_ranges(config: Any, **ranges: tuple[float, float]) -> None:
+    """ConfigError naming the first setting of `config` that lies outside its range (both ends belong to it)."""
+    for name, (low, high) in ranges.items():
+        value = getattr(config, name)
+        if not low <= value <= high:
+            allowed = f">= {low:g}" if high == inf else f"between {low:g} and {high:g}"
+            raise ConfigError(f"{name} must be {allowed}, got {value}")
+
+
+class EnvError(RuntimeError):
+    """An environment broke its contract; the message names the row, the step and what to do."""

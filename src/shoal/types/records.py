@@ -1,0 +1,86 @@
+"""Records that flow between environments, streams and algorithms; time first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+    from shoal.types.trees import Tree
+
+Bools: TypeAlias = NDArray[np.bool_]
+Floats: TypeAlias = NDArray[np.float64]
+
+
+@dataclass(slots=True)
+class Ready:
+    """The rows that one `recv` hands over. Arrays are views, valid until these rows are sent again.
+
+    The same object may come again from the next `recv`, with what is new in it: copy what is to be kept.
+
+    `obs` at an ended row is already the next episode's first observation. `final_obs`, `episode_return`,
+    `episode_length` and `info` hold a value only where `terminated | truncated`. Returns are the environment's own
+    rewards summed, before any shaping. A length of 0 marks an end for learning only, such as a life lost: the episode
+    goes on and is counted when it is over.
+    """
+
+    rows: slice
+    obs: Tree
+    reward: Floats
+    terminated: Bools
+    truncated: Bools
+    valid: Bools
+    final_obs: Tree
+    episode_return: Floats
+    episode_length: NDArray[np.int64]
+    info: dict[str, Floats]
+    action_mask: Bools | None = None
+    """Options that each row may choose next, those of every choice side by side; None where nothing is masked."""
+    turn: Bools | None = None
+    """Rows whose next action counts: their agent is there, and it is its turn. None where all rows always act.
+
+    Then `valid` says whose own step is complete: begun by the row's last action that counted, and rewarded by now.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """A rollout: T steps of B rows, time first, with everything that an on-policy loss needs.
+
+    `start[t, b]`: obs[t, b] is the first of its episode. `next_value[t, b]` is the value after step t under the acting
+    version: of the next observation, or at an episode's end of the final one; a loss masks it where `terminated`.
+    `state` is the recurrent state before step 0 ([B, ...] leaves, or None). `final_index[t, b]` points into
+    `final_obs`, -1 where no episode ended. `valid` is false where a step only reset the row.
+    """
+
+    obs: Tree
+    start: torch.Tensor
+    action: Tree
+    log_prob: torch.Tensor
+    value: torch.Tensor
+    next_value: torch.Tensor
+    reward: torch.Tensor
+    terminated: torch.Tensor
+    truncated: torch.Tensor
+    valid: torch.Tensor
+    final_index: torch.Tensor
+    final_obs: Tree
+    state: Tree
+    version: int
+    action_mask: torch.Tensor | None = None
+    """The options [T, B, n] that could be chosen; `distributions.masked` applies it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Episodes:
+    """Finished episodes, in the order of (step, row): returns, lengths, declared info values, and whose they were."""
+
+    returns: Floats
+    lengths: NDArray[np.int64]
+    info: dict[str, Floats]
+    rows: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))

@@ -1,0 +1,216 @@
+"""Spec: what one row of an environment observes and does, and the packed layout of its arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from gymnasium import spaces
+
+from shoal.types.errors import ConfigError
+from shoal.types.trees import Tree
+
+if TYPE_CHECKING:
+    from gymnasium import Space
+    from numpy.typing import NDArray
+
+ALIGNMENT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One array of an observation or action: where it stands in the tree, and what one row of it holds."""
+
+    path: tuple[str | int, ...]
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """The path as Python writes it, such as ['hand'][0]; empty for a plain array."""
+        return "".join(f"[{key!r}]" for key in self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Leaves packed into one block of bytes, each contiguous over the batch and at an aligned offset.
+
+    A plain array is the tree of one leaf with the empty path; dicts and tuples nest.
+    """
+
+    leaves: tuple[Leaf, ...]
+
+    @classmethod
+    def of(cls, space: Space[Any]) -> Layout:
+        """The layout of a Gymnasium space; ConfigError for a space that holds no fixed-size arrays."""
+        return cls(tuple(_leaf(part, path) for path, part in leaf_spaces(space)))
+
+    @property
+    def single(self) -> Leaf:
+        """The only leaf; ConfigError when there are several."""
+        if len(self.leaves) != 1 or self.leaves[0].path:
+            raise ConfigError(
+                f"expected one plain array, but the space has the leaves {[x.path for x in self.leaves]}"
+            )
+        return self.leaves[0]
+
+    def offsets(self, batch: tuple[int, ...]) -> tuple[list[int], int]:
+        """Each leaf's offset in a block of `batch` rows, and the block's bytes."""
+        offsets, at = [], 0
+        for leaf in self.leaves:
+            offsets.append(at)
+            size = prod(batch) * prod(leaf.shape) * leaf.dtype.itemsize
+            at += -(-size // ALIGNMENT) * ALIGNMENT
+        return offsets, at
+
+    def allocate(self, *batch: int) -> Tree:
+        """A zeroed block of `batch` rows, as a tree of views."""
+        return self.view(np.zeros(self.offsets(batch)[1], np.uint8), *batch)
+
+    def view(self, block: NDArray[np.uint8], *batch: int) -> Tree:
+        """The tree of arrays [*batch, *shape] that lie in `block`; nothing is copied."""
+        offsets, nbytes = self.offsets(batch)
+        if block.nbytes < nbytes:
+            raise ValueError(
+                f"a block of {batch} rows needs {nbytes} bytes, got {block.nbytes}"
+            )
+        arrays = []
+        for leaf, offset in zip(self.leaves, offsets, strict=True):
+            size = prod(batch) * prod(leaf.shape) * leaf.dtype.itemsize
+            arrays.append(
+                block[offset : offset + size]
+                .view(leaf.dtype)
+                .reshape(*batch, *leaf.shape)
+            )
+        return self.tree(arrays)
+
+    def tree(self, values: list[Any]) -> Tree:
+        """The values of the leaves, in order, as the nested tree."""
+        return _nest(
+            {leaf.path: value for leaf, value in zip(self.leaves, values, strict=True)}
+        )
+
+    def flat(self, tree: Tree) -> list[Any]:
+        """The inverse of `tree`: the leaves' values in order."""
+        values: list[Any] = []
+        for leaf in self.leaves:
+            value: Any = tree
+            for key in leaf.path:
+                value = value[key]
+            values.append(value)
+        return values
+
+
+def leaf_spaces(
+    space: Space[Any], path: tuple[str | int, ...] = ()
+) -> list[tuple[tuple[str | int, ...], Space[Any]]]:
+    """The spaces that are no Dict or Tuple, each with its path, in the order of a Layout's leaves."""
+    match space:
+        case spaces.Dict():
+            keys: list[Any] = list(space.spaces)
+            if not all(isinstance(key, str) for key in keys):
+                raise ConfigError(
+                    f"the keys of the Dict at {list(path)} must be strings, got {keys}"
+                )
+            inside = [
+                leaf_spaces(part, (*path, key)) for key, part in space.spaces.items()
+            ]
+        case spaces.Tuple():
+            inside = [
+                leaf_spaces(part, (*path, index))
+                for index, part in enumerate(space.spaces)
+            ]
+        case _:
+            return [(path, space)]
+    if not inside:
+        raise ConfigError(
+            f"the space at {list(path)} is an empty {type(space).__name__}; leave it out"
+        )
+    return [leaf for part in inside for leaf in part]
+
+
+def choices(space: Space[Any]) -> list[int]:
+    """The options of each choice that one leaf of an action makes; none for a Box."""
+    match space:
+        case spaces.Discrete():
+            return [int(space.n)]
+        case spaces.MultiDiscrete():
+            return [int(n) for n in space.nvec.ravel()]
+        case spaces.MultiBinary():
+            return [2] * prod(space.shape)
+        case _:
+            return []
+
+
+def _leaf(space: Space[Any], path: tuple[str | int, ...]) -> Leaf:
+    match space:
+        case spaces.Box():
+            return Leaf(path, np.dtype(space.dtype), space.shape)
+        case spaces.Discrete():
+            return Leaf(path, np.dtype(np.int64), ())
+        case spaces.MultiDiscrete():
+            return Leaf(path, np.dtype(np.int64), space.shape)
+        case spaces.MultiBinary():
+            return Leaf(path, np.dtype(np.int8), space.shape)
+        case _:
+            raise ConfigError(
+                f"the space {space} at {list(path)} has no fixed-size arrays; "
+                "use Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple"
+            )
+
+
+def _nest(values: dict[tuple[str | int, ...], Any]) -> Tree:
+    if len(values) == 1 and () in values:
+        return values[()]
+    groups: dict[str | int, dict[tuple[str | int, ...], Any]] = {}
+    for path, value in values.items():
+        groups.setdefault(path[0], {})[path[1:]] = value
+    nested = {key: _nest(group) for key, group in groups.items()}
+    if all(isinstance(key, int) for key in nested):
+        return tuple(nested.values())
+    return {str(key): value for key, value in nested.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What one row of an environment observes and does, and the limits it was registered with."""
+
+    env_id: str
+    observation_space: Space[Any]
+    action_space: Space[Any]
+    observation: Layout
+    action: Layout
+    max_episode_steps: int | None = None
+    reward_threshold: float | None = None
+    num_agents: int = 1
+    info_keys: tuple[str, ...] = ()
+    masked: bool = False
+    """Rows say which actions they may choose; where infos say it, this is known after the first reset."""
+    agents: tuple[str, ...] = ()
+    """The names of the agents of one environment, in the order of its rows, where they have names."""
+    in_turns: bool = False
+    """The agents of an environment act one after another."""
+    groups: int = 1
+    """Groups of agents with equal spaces; of several, the last numbers of an observation say whose it is."""
+
+    @property
+    def agent_names(self) -> tuple[str, ...]:
+        """A name for each agent; none where an environment has one agent without a name."""
+        numbered = tuple(f"agent_{number}" for number in range(self.num_agents))
+        return self.agents or (numbered if self.num_agents > 1 else ())
+
+    @classmethod
+    def of(
+        cls,
+        env_id: str,
+        observation_space: Space[Any],
+        action_space: Space[Any],
+        **limits: Any,
+    ) -> Spec:
+        """The specification of an environment with these spaces."""
+        observation, action = Layout.of(observation_space), Layout.of(action_space)
+        return cls(
+            env_id, observation_space, action_space, observation, action, **limits
+        )

@@ -1,0 +1,233 @@
+"""Panels: the kinds, what the live one shows and leaves, and the arithmetic of its figures."""
+
+import io
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from shoal.report.panel import Json, Live, Plain, Silent, panel_of, result_line, shares, sparkline
+from shoal.run.loop import Settings
+from shoal.stream import meter
+from shoal.stream.meter import Meter
+from shoal.types import ConfigError
+
+FIRST = {
+    "step": 1000,
+    "update": 1,
+    "episode/count": 40,
+    "episode/return": 20.0,
+    "loss/policy": 0.5,
+    "speed/sps": 1000.0,
+    "time/elapsed": 1.0,
+    "time/environment": 0.1,
+    "time/acting": 0.2,
+    "time/learning": 0.3,
+    "time/waiting": 0.0,
+    "time/transfer": 0.0,
+}
+SECOND = FIRST | {
+    "step": 25_000,
+    "episode/count": 1234,
+    "episode/return": 321.54,
+    "loss/policy": -0.0123,
+    "loss/value": 4.5,
+    "speed/sps": 12_000.0,
+    "time/elapsed": 3.0,
+    "time/environment": 0.3,
+    "time/acting": 0.7,
+    "time/learning": 1.3,
+    "time/transfer": 0.1,
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    path: Path = Path("runs/x")
+    steps: int = 65_536
+    seconds: float = 1.52
+    greedy_return: float = 499.96
+    threshold: float | None = 475.0
+    solved: bool = True
+    interrupted: bool = False
+
+
+def make_run(device: str = "cpu", stop_at: float | None = 475.0) -> Any:
+    settings = Settings("CartPole-v1", "ppo", 7, 8, 100_000, 1000, stop_at=stop_at, device=device)
+    return SimpleNamespace(settings=settings, meter=Meter())
+
+
+def make_console() -> Console:
+    return Console(record=True, file=io.StringIO(), force_terminal=True, width=100, height=40)
+
+
+def shown(run: Any, *records: dict[str, Any]) -> str:
+    console = make_console()
+    live = Live(console)
+    for record in records:
+        live.update(record, run)
+        live._next = -1.0
+    text = console.export_text()
+    live.close()
+    return text
+
+
+def test_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = {"live": Live, "plain": Plain, "json": Json, "none": Silent}
+    assert {name: type(panel_of(name)) for name in kinds} == kinds
+    for terminal, kind in ((True, Live), (False, Plain)):
+        monkeypatch.setattr(sys, "stdout", SimpleNamespace(isatty=lambda terminal=terminal: terminal))
+        assert type(panel_of("auto")) is kind
+    with pytest.raises(ConfigError, match=r"no panel 'fancy'; there are auto, live, plain, json, none"):
+        panel_of("fancy")
+
+
+def test_live_shows_the_figures() -> None:
+    text = shown(make_run(), FIRST, SECOND)
+    last = text[text.rindex("╭") :]
+    for figure in (
+        "CartPole-v1 · ppo · seed 7 · cpu",
+        "25,000 of 100,000 steps",
+        "25 %",
+        "0:06 left",  # 75,000 steps at 24,000 steps in 2 s
+        "12,000 steps/s",
+        "1,234",
+        "321.5, stops at 475",
+        "▁█",
+        "policy -0.0123",
+        "value 4.5",
+    ):
+        assert figure in last
+    bars = {name: line for line in last.splitlines() for name in meter.ACTIVITIES if f" {name} " in line}
+    assert {name: int(line.rstrip("│ ").split()[-2]) for name, line in bars.items()} == {
+        "environment": 10,
+        "acting": 25,
+        "learning": 50,
+        "waiting": 10,
+        "transfer": 5,
+    }
+    assert "GPU" not in last
+
+
+def test_live_without_episodes_or_threshold() -> None:
+    record = {k: v for k, v in FIRST.items() if k != "episode/return"} | {"loss/value": float("nan")}
+    text = shown(make_run(stop_at=None), record)
+    assert "return    -  " in text
+    assert "stops at" not in text
+    assert "value nan" in text
+
+
+def test_live_draws_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("shoal.report.panel.time.monotonic", lambda: now[0])
+    live = Live(make_console())
+    drawn: list[float] = []
+    draw = live.draw
+    monkeypatch.setattr(live, "draw", lambda run: (drawn.append(now[0]), draw(run))[1])
+    run = make_run()
+    for number in range(2000):
+        now[0] = number / 2000
+        live.update(FIRST, run)
+    live.close()
+    assert len(drawn) == 8
+    assert drawn[:3] == [0.0, 0.125, 0.25]
+
+
+def test_live_warnings_are_counted_and_survive(capsys: pytest.CaptureFixture[str]) -> None:
+    console = make_console()
+    live = Live(console)
+    live.warn("before the first record")
+    assert capsys.readouterr().err == "warning: before the first record\n"
+    live.update(FIRST, make_run())
+    for message in ("slow", "slow", "odd"):
+        live.warn(message)
+    live.update(SECOND, make_run())
+    text = console.export_text()
+    assert "! slow (×2)" in text
+    assert "! odd" in text
+    live.close()
+    live.close()
+    assert capsys.readouterr().err == "warning: slow (×2)\nwarning: odd\n"
+
+
+def test_live_leaves_a_summary() -> None:
+    console = make_console()
+    live = Live(console)
+    live.update(SECOND, make_run())
+    console.export_text()
+    live.finish(Result())
+    live.close()
+    lines = [line for line in console.export_text().splitlines() if line.strip() and line[0] not in "│╭╰"]
+    assert lines == [
+        "step     25,000  return    321.5        12,000 steps/s",
+        "greedy return 500.0 over 100 episodes (threshold 475 met), 65,536 steps, 1.5 s: runs/x",
+    ]
+
+
+def test_result_line() -> None:
+    missed = Result(greedy_return=10.0, solved=False)
+    assert "greedy return 10.0 over 100 episodes (threshold 475 missed)" in result_line(missed)
+    assert "threshold" not in result_line(Result(threshold=None))
+
+
+def test_shares() -> None:
+    assert shares(FIRST, SECOND) == pytest.approx(
+        {"environment": 0.1, "acting": 0.25, "learning": 0.5, "waiting": 0.1, "transfer": 0.05}
+    )
+    assert shares(FIRST, FIRST) == pytest.approx(
+        {"environment": 0.1, "acting": 0.2, "learning": 0.3, "waiting": 0.4, "transfer": 0.0}
+    )
+
+
+def test_sparkline() -> None:
+    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 8) == "▁▂▃▄▅▆▇█"
+    assert sparkline([0, 0, 7, 7, 3, 4], 3) == "▁█▅"
+    assert sparkline([5.0, 5.0], 8) == "▁▁"
+    assert sparkline([float("nan")], 8) == ""
+
+
+def test_gpu_without_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**30, 4 * 2**30))
+    monkeypatch.setattr(torch.cuda, "utilization", lambda device: 37)
+    assert meter.gpu_use("cuda") == "37 %, 3.0 of 4.0 GiB"
+    assert "37 %, 3.0 of 4.0 GiB" in shown(make_run("cuda"), FIRST)
+
+    def missing(device: str) -> int:
+        raise ModuleNotFoundError("nvidia-ml-py does not seem to be installed")
+
+    monkeypatch.setattr(torch.cuda, "utilization", missing)
+    assert meter.gpu_use("cuda") == "3.0 of 4.0 GiB (no NVML: pip install nvidia-ml-py shows the use)"
+
+
+def test_plain_and_json(capsys: pytest.CaptureFixture[str]) -> None:
+    plain = Plain()
+    plain.update(FIRST, make_run())
+    plain.update(SECOND, make_run())  # within two seconds: not shown
+    plain.warn("careful")
+    plain.finish(Result())
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [
+        "step      1,000  return     20.0         1,000 steps/s",
+        "greedy return 500.0 over 100 episodes (threshold 475 met), 65,536 steps, 1.5 s: runs/x",
+    ]
+    assert err == "warning: careful\n"
+    Json().update(FIRST | {"loss/value": float("nan")}, make_run())
+    Json().warn("careful")
+    Json().finish(Result())
+    record, warning, result = map(json.loads, capsys.readouterr().out.splitlines())
+    assert record == FIRST | {"loss/value": None}
+    assert warning == {"warning": "careful"}
+    assert (result["greedy_return"], result["solved"], result["run"]) == (499.96, True, "runs/x")
+
+
+def test_silent_warns(capsys: pytest.CaptureFixture[str]) -> None:
+    silent = panel_of("none")
+    silent.update(FIRST, make_run())
+    silent.warn("careful")
+    assert capsys.readouterr() == ("", "warning: careful\n")

@@ -1,0 +1,59 @@
+"""Evaluation ends, whatever the policy and the environment do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from shoal.envs.registry import make
+from shoal.learn.acting import Acting
+from shoal.nets.policy import PlainPolicy
+from shoal.run import evaluate as room
+from shoal.run.evaluate import evaluate
+
+
+class Loop(gym.Env[Any, Any]):
+    """Ends only on action 1; every step is worth 2."""
+
+    observation_space = gym.spaces.Box(0, 1, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return np.zeros(1, np.float32), 2.0, action == 1, False, {}
+
+
+class Always(nn.Module):
+    """Always the same action."""
+
+    def __init__(self, action: int) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.eye(2)[action])
+
+    def forward(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.logits.expand(len(obs), 2), obs[:, 0]
+
+
+def test_an_endless_episode_is_cut_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a limit of 50 steps, three episodes of action 0 count 100 each, and a warning names the row."""
+    monkeypatch.setattr(room, "LONGEST_EPISODE", 50)
+    rows = make(Loop, 2)
+    with pytest.warns(UserWarning, match="row 0 has not ended after 50 steps"):
+        score = evaluate(PlainPolicy(Always(0), rows.spec), rows, episodes=3, acting=Acting(0))
+    assert score.returns.tolist() == [100.0] * 3
+    assert score.lengths.tolist() == [50.0] * 3
+
+
+def test_episodes_that_end_are_whole() -> None:
+    """Action 1 ends each episode after one step of 2."""
+    rows = make(Loop, 2)
+    score = evaluate(PlainPolicy(Always(1), rows.spec), rows, episodes=5, acting=Acting(0))
+    assert score.returns.tolist() == [2.0] * 5

@@ -1,0 +1,136 @@
+"""A run killed between checkpoints and resumed in a new process equals the uninterrupted one, bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from shoal.run import checkpoint
+from shoal.run.log import read
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CHILD = """
+import json, os, signal, sys
+from shoal.experiment.launch import resume, train
+from shoal.nets.policy import Network
+from shoal.run.loop import Run
+
+task = json.loads(sys.argv[1])
+write = Run._write_line
+
+def write_then_die(self, stream):
+    write(self, stream)
+    if self.updates == task["die_at"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Run._write_line = write_then_die
+if task["resume"]:
+    resume(task["path"], panel="none")
+else:
+    settings = task["settings"] | {"network": Network(**task["network"])}
+    train(task["env"], panel="none", name="run", stop_at=1e9, **settings)
+"""
+
+CARTPOLE = {"num_envs": 8, "num_steps": 16, "total_timesteps": 8 * 16 * 50}
+LANDER = {"num_envs": 4, "num_steps": 32, "total_timesteps": 4 * 32 * 30}
+
+
+def weights_sha256(path: Path) -> str:
+    """The hash of a run's newest weights."""
+    found = checkpoint.load(path / "checkpoints")
+    assert found is not None
+    digest = hashlib.sha256()
+    for name, tensor in sorted(found.tree["state"]["policy"].items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def metrics_sha256(path: Path) -> str:
+    """The hash of all metrics but the clock's."""
+    lines = [
+        {k: v for k, v in line.items() if not k.startswith(("time/", "speed/"))}
+        for line in read(path / "metrics.jsonl")
+    ]
+    assert len(lines) >= 30
+    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+
+
+def run_child(task: dict[str, Any]) -> int:
+    """Runs one task in a new interpreter, with site-packages as here; returns how it ended."""
+    site = ["-S"] if sys.flags.no_site else []
+    return subprocess.run([sys.executable, *site, "-c", CHILD, json.dumps(task)], check=False, timeout=110).returncode
+
+
+def resumed_cases() -> list[Any]:
+    """Every mixture; those that take long and that a faster one stands for are slow."""
+    cases = []
+    for env, backend in (("CartPole-v1", "native"), ("LunarLander-v3", "auto"), ("LunarLander-v3", "serial")):
+        for algo, recurrent in product(("ppo", "a2c"), ("none", "gru")):
+            fast = (algo, recurrent) in (("ppo", "none"), ("a2c", "gru")) and (env == "CartPole-v1" or algo == "ppo")
+            marks = [] if fast else [pytest.mark.slow]
+            cases.append(pytest.param(env, backend, algo, recurrent, marks=marks))
+    return cases
+
+
+@pytest.mark.parametrize(("env", "backend", "algo", "recurrent"), resumed_cases())
+def test_killed_and_resumed_equals_uninterrupted(
+    env: str, backend: str, algo: str, recurrent: str, tmp_path: Path
+) -> None:
+    """SIGKILL between two checkpoints; weights and metrics of the resumed run equal the uninterrupted run's."""
+    settings: dict[str, Any] = {"algo": algo, "seed": 7, "backend": backend} | (
+        CARTPOLE if env == "CartPole-v1" else LANDER
+    )
+    if algo == "ppo":
+        settings |= {"num_minibatches": 2, "update_epochs": 2}
+    network = {"recurrent": recurrent, "normalise_obs": True, "hidden": [32]}
+    task = {"env": env, "settings": settings, "network": network, "die_at": -1, "resume": False}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run_child(task | {"settings": settings | {"run_dir": str(whole)}}) == 0
+    die_at = 23 if env == "CartPole-v1" else 17
+    assert run_child(task | {"settings": settings | {"run_dir": str(killed)}, "die_at": die_at}) == -9
+    before = checkpoint.load(killed / env / algo / "run" / "checkpoints")
+    assert before is not None
+    assert 0 < before.updates < die_at
+    assert run_child(task | {"path": str(killed / env / algo / "run"), "resume": True}) == 0
+    assert weights_sha256(whole / env / algo / "run") == weights_sha256(killed / env / algo / "run")
+    assert metrics_sha256(whole / env / algo / "run") == metrics_sha256(killed / env / algo / "run")
+
+
+@pytest.mark.parametrize("env", [pytest.param("Pendulum-v1", marks=pytest.mark.slow), "LunarLander-v3"])
+def test_shaped_and_randomised_runs_resume_too(env: str, tmp_path: Path) -> None:
+    """Draws, a range that widens, sticky actions and stacks go on where they were."""
+    name = "g" if env == "Pendulum-v1" else "gravity"
+    settings: dict[str, Any] = {"seed": 5, "num_minibatches": 2, "update_epochs": 2} | LANDER
+    settings |= {"env_kwargs": {name: "uniform:-12,-8 from -10 over 3000"}}
+    settings |= {"shaping": {"frame_stack": 2, "sticky_actions": 0.2, "reward_clip": [-1.0, 1.0]}}
+    settings["shaping"]["max_episode_steps"] = 50
+    task = {"env": env, "settings": settings, "network": {"hidden": [16]}, "die_at": -1, "resume": False}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run_child(task | {"settings": settings | {"run_dir": str(whole)}}) == 0
+    assert run_child(task | {"settings": settings | {"run_dir": str(killed)}, "die_at": 17}) == -9
+    run = killed / env / "ppo" / "run"
+    assert run_child(task | {"path": str(run), "resume": True}) == 0
+    assert weights_sha256(whole / env / "ppo" / "run") == weights_sha256(run)
+    assert metrics_sha256(whole / env / "ppo" / "run") == metrics_sha256(run)
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+def test_threads_change_no_bit(algo: str, tmp_path: Path) -> None:
+    """The weights after training with 1 and with 2 pool threads have one sha256."""
+    hashes: set[str] = set()
+    for threads in (1, 2):
+        network = {"recurrent": "none", "normalise_obs": True}
+        settings = {"algo": algo, "seed": 3, "num_threads": threads, "run_dir": str(tmp_path / str(threads))}
+        settings |= {"num_envs": 96, "num_steps": 16, "total_timesteps": 96 * 16 * 40}
+        task = {"env": "CartPole-v1", "settings": settings, "network": network, "die_at": -1, "resume": False}
+        assert run_child(task) == 0
+        hashes.add(weights_sha256(tmp_path / str(threads) / "CartPole-v1" / algo / "run"))
+    assert len(hashes) == 1
