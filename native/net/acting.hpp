@@ -24,9 +24,11 @@ static void forward(const Net& net, const float* params, const float* obs, std::
         }
       }
     }
-    tower_forward(net, net.critic, params, width, space);
-    for (int s = 0; s < many; ++s) {
-      value[first + s] = space.output[s];
+    if (value != nullptr) {
+      tower_forward(net, net.critic, params, width, space);
+      for (int s = 0; s < many; ++s) {
+        value[first + s] = space.output[s];
+      }
     }
   }
 }
@@ -44,9 +46,20 @@ SHOAL_INLINE void act_gaussian(const Net& net, const float* params, bool greedy,
   }
 }
 
-/// One chunk's actions: into space.choice or space.action, log-probabilities into space.delta.
+/// The lanes at s.
+template <bool Masked>
+SHOAL_INLINE Vec choose_lanes(const Net& net, const float* params, bool greedy, int s,
+                              const Workspace& space) noexcept {
+  if (net.head == Head::gaussian) {
+    return gaussian_log_prob(net, params, space.output + s, space.action + s);
+  }
+  return act_categorical<Masked>(net, space.output + s, greedy, space.action + s, space.choice + s);
+}
+
+/// One chunk's actions, among the options that `mask` (of its rows, or null) leaves: into space.choice or space.action,
+/// log-probabilities into space.delta.
 static inline void choose(const Net& net, const float* params, const Noise& noise, std::ptrdiff_t first, int many,
-                          const Workspace& space) noexcept {
+                          const std::uint8_t* mask, const Workspace& space) noexcept {
   const int width = whole_vectors(many);
   const bool gaussian = net.head == Head::gaussian;
   if (!noise.greedy) {
@@ -55,22 +68,24 @@ static inline void choose(const Net& net, const float* params, const Noise& nois
   if (gaussian) {
     act_gaussian(net, params, noise.greedy, width, space);
   }
+  if (mask != nullptr) {
+    mask_outputs(net, mask, nullptr, many, space.output);
+  }
   for (int s = 0; s < width; s += vec_lanes) {
-    const Vec log_prob = gaussian
-                             ? gaussian_log_prob(net, params, space.output + s, space.action + s)
-                             : act_categorical(net, space.output + s, noise.greedy, space.action + s, space.choice + s);
+    const Vec log_prob = mask == nullptr ? choose_lanes<false>(net, params, noise.greedy, s, space)
+                                         : choose_lanes<true>(net, params, noise.greedy, s, space);
     store(space.delta + s, log_prob);
   }
 }
 
 static void act(const Net& net, const float* params, const float* obs, std::ptrdiff_t count, const Noise& noise,
-                const Workspace& space, const ActOut& out) noexcept {
+                const std::uint8_t* mask, const Workspace& space, const ActOut& out) noexcept {
   for (std::ptrdiff_t first = 0; first < count; first += chunk_samples) {
     const int many = chunk_size(count - first);
     const int width = whole_vectors(many);
     gather_obs(net, obs + first * net.obs_size, nullptr, many, width, space.obs);
     tower_forward(net, net.actor, params, width, space);
-    choose(net, params, noise, first, many, space);
+    choose(net, params, noise, first, many, mask == nullptr ? nullptr : mask + first * net.num_outputs, space);
     for (int k = 0; k < net.num_actions; ++k) {
       for (int s = 0; s < many; ++s) {
         const std::ptrdiff_t to = (first + s) * net.num_actions + k;

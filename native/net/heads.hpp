@@ -15,6 +15,31 @@ struct Softmax {
   Vec log_sum;
 };
 
+/// The logit of an option that a mask forbids: beside any real logit its probability is exactly 0.
+constexpr float never = -1e30F;
+
+/// e^below, below <= 0. Masked: exactly 0 for a forbidden option.
+template <bool Masked>
+SHOAL_INLINE Vec option_weight(Vec below) noexcept {
+  const Vec e = exponential(below);
+  if constexpr (Masked) {
+    return below < 0.5F * never ? Vec{} : e;
+  } else {
+    return e;
+  }
+}
+
+/// Overwrites the logits of forbidden options. mask: rows of num_outputs; without an index rows 0 to width - 1.
+static inline void mask_outputs(const Net& net, const std::uint8_t* mask, const std::int32_t* index, int width,
+                                float* z) noexcept {
+  for (int s = 0; s < width; ++s) {
+    const std::uint8_t* row = mask + (index == nullptr ? s : static_cast<std::ptrdiff_t>(index[s])) * net.num_outputs;
+    for (int j = 0; j < net.num_outputs; ++j) {
+      z[j * chunk_samples + s] = row[j] != 0 ? z[j * chunk_samples + s] : never;
+    }
+  }
+}
+
 SHOAL_INLINE Vec highest(const float* z, int n) noexcept {
   Vec top = load(z);
   for (int j = 1; j < n; ++j) {
@@ -24,12 +49,13 @@ SHOAL_INLINE Vec highest(const float* z, int n) noexcept {
 }
 
 /// The first index whose cumulative probability exceeds u (the last one if none does), and its logit.
+template <bool Masked>
 SHOAL_INLINE Int sample_index(const float* z, int n, Vec top, Vec sum, Vec u) noexcept {
   const Vec threshold = u * sum;
   Int choice = {};
   Vec cumulative = {};
   for (int j = 0; j + 1 < n; ++j) {
-    cumulative += exponential(load(z + j * chunk_samples) - top);
+    cumulative += option_weight<Masked>(load(z + j * chunk_samples) - top);
     choice -= reinterpret_cast<Int>(cumulative <= threshold);
   }
   return choice;
@@ -48,6 +74,7 @@ SHOAL_INLINE Int greedy_index(const float* z, int n) noexcept {
 
 /// Chooses actions for the lanes at logits z; returns their log-probability. uniform, choice:
 /// [num_actions][chunk_samples].
+template <bool Masked>
 SHOAL_INLINE Vec act_categorical(const Net& net, const float* z, bool greedy, const float* uniform,
                                  std::int32_t* choice) noexcept {
   Vec log_prob = {};
@@ -56,9 +83,10 @@ SHOAL_INLINE Vec act_categorical(const Net& net, const float* z, bool greedy, co
     const Vec top = highest(z, n);
     Vec sum = {};
     for (int j = 0; j < n; ++j) {
-      sum += exponential(load(z + j * chunk_samples) - top);
+      sum += option_weight<Masked>(load(z + j * chunk_samples) - top);
     }
-    const Int chosen = greedy ? greedy_index(z, n) : sample_index(z, n, top, sum, load(uniform + k * chunk_samples));
+    const Int chosen =
+        greedy ? greedy_index(z, n) : sample_index<Masked>(z, n, top, sum, load(uniform + k * chunk_samples));
     Vec logit = load(z);
     for (int j = 1; j < n; ++j) {
       logit = chosen == j ? load(z + j * chunk_samples) : logit;
@@ -71,6 +99,7 @@ SHOAL_INLINE Vec act_categorical(const Net& net, const float* z, bool greedy, co
 }
 
 /// Log-probability of the given choices; per sub-action also what the gradient needs, and the summed entropy.
+template <bool Masked>
 SHOAL_INLINE Vec categorical_log_prob(const Net& net, const float* z, const std::int32_t* choice, Softmax* softmax,
                                       Vec* entropy, Vec& total_entropy) noexcept {
   Vec log_prob = {};
@@ -84,7 +113,7 @@ SHOAL_INLINE Vec categorical_log_prob(const Net& net, const float* z, const std:
     Vec selected = {};
     for (int j = 0; j < n; ++j) {
       const Vec below = load(z + j * chunk_samples) - top;
-      const Vec e = exponential(below);
+      const Vec e = option_weight<Masked>(below);
       sum += e;
       weighted += e * below;
       selected = chosen == j ? below : selected;
@@ -101,6 +130,7 @@ SHOAL_INLINE Vec categorical_log_prob(const Net& net, const float* z, const std:
 
 /// Gradient with respect to the logits of sum(pull * log_prob - entropy_pull * entropy):
 /// pull * (1[j = a] - p_j) + entropy_pull * p_j * (ln p_j + H).
+template <bool Masked>
 SHOAL_INLINE void categorical_gradient(const Net& net, const float* z, const std::int32_t* choice,
                                        const Softmax* softmax, const Vec* entropy, Vec pull, Vec entropy_pull,
                                        float* dz) noexcept {
@@ -108,7 +138,7 @@ SHOAL_INLINE void categorical_gradient(const Net& net, const float* z, const std
     const Int chosen = load(choice + k * chunk_samples);
     for (int j = 0; j < net.nvec[k]; ++j) {
       const Vec log_p = (load(z) - softmax[k].top) - softmax[k].log_sum;
-      const Vec p = exponential(log_p);
+      const Vec p = option_weight<Masked>(log_p);
       const Vec hit = chosen == j ? splat(1.0F) : Vec{};
       store(dz, pull * (hit - p) + entropy_pull * (p * (log_p + entropy[k])));
       z += chunk_samples;

@@ -6,15 +6,39 @@
 #include "net/optimizer.hpp"
 #include "net/peak.hpp"
 #include "net/pixels.hpp"
+#include "net/training.hpp"
+
+#include "loss_headers.inc"  // written by CMake: an #include of every header in native/losses
 
 #define SHOAL_TEXT_OF(name) #name
 #define SHOAL_TEXT(name) SHOAL_TEXT_OF(name)
 
 namespace shoal::SHOAL_ISA {
 
+#define SHOAL_LOSS(Type) static_assert(require_fused_loss<Type>());
+#include "losses.inc"  // written by CMake: SHOAL_LOSS(Type) for every header in native/losses
+#undef SHOAL_LOSS
+
+static constexpr LossKernels all_losses[] = {
+#define SHOAL_LOSS(Type) loss_kernels<Type>(),
+#include "losses.inc"
+#undef SHOAL_LOSS
+};
+
 const Kernels& kernels() noexcept {
-  static constexpr Kernels table{SHOAL_TEXT(SHOAL_ISA), forward, act,     gradient,         add,
-                                 sum_squares,           adam,    rmsprop, normalise_pixels, multiply_adds,
+  static constexpr Kernels table{SHOAL_TEXT(SHOAL_ISA),
+                                 forward,
+                                 act,
+                                 forward_kept,
+                                 backward_kept,
+                                 all_losses,
+                                 sizeof(all_losses) / sizeof(all_losses[0]),
+                                 add,
+                                 sum_squares,
+                                 adam,
+                                 rmsprop,
+                                 normalise_pixels,
+                                 multiply_adds,
                                  multiply_add_flops};
   return table;
 }

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "net/minibatch.hpp"
 #include "net/shape.hpp"
 
 namespace shoal {
@@ -25,38 +26,32 @@ struct ActOut {
   float* value;          ///< [count]
 };
 
-/// The samples of a rollout that a minibatch's `index` picks from.
-struct Samples {
-  const float* obs;
-  const std::int64_t* choice;
-  const float* action;
-  const float* log_prob;  ///< PPO only
-  const float* value;     ///< PPO only
-  const float* advantage;
-  const float* target;
-  const std::int32_t* index;
-  std::ptrdiff_t count;  ///< of index
+constexpr int max_loss_members = 16;  ///< columns, settings or statistics of one loss
+
+/// A loss made from its settings and prepared for a minibatch, whatever its type.
+struct PreparedLoss {
+  alignas(16) unsigned char bytes[256];
 };
 
-struct Loss {
-  bool ppo;  ///< otherwise A2C: -log_prob * advantage
-  bool clip_vloss;
-  float clip_coef;
-  float ent_coef;
-  float vf_coef;
-  float advantage_mean;
-  float advantage_scale;
-  float weight;  ///< of one sample: 1 / minibatch size
-};
-
-/// A minibatch's means, and the position in `index` of the first action out of range (-1 for none).
+/// A minibatch's means, in the order of the loss's Stats.
 struct LossSums {
-  double policy_loss;
-  double value_loss;
-  double entropy;
-  double approx_kl;
-  double clip_fraction;
-  std::ptrdiff_t bad;
+  double stats[max_loss_members];
+};
+
+/// One loss of native/losses, compiled for one instruction set.
+struct LossKernels {
+  const char* name;
+  const char* const* columns;
+  int num_columns;
+  const char* const* settings;
+  int num_settings;
+  const char* const* stats;
+  int num_stats;
+  int (*least_samples)(const float* settings) noexcept;  ///< of a minibatch
+  void (*prepare)(const float* settings, const Minibatch&, PreparedLoss&) noexcept;
+  /// Gradient of the loss of samples index[first, first + count) into grad [num_params]; `sums` is num_sums of scratch.
+  void (*gradient)(const Net&, const float* params, const Minibatch&, std::ptrdiff_t first, std::ptrdiff_t count,
+                   const PreparedLoss&, const Workspace&, float* sums, float* grad, LossSums&) noexcept;
 };
 
 struct AdamStep {
@@ -92,14 +87,24 @@ struct PixelMoments {
 
 struct Kernels {
   const char* name;
-  /// Logits (or means) [count, num_outputs] and values [count] of observations [count, obs_size]; logits may be null.
+  /// Logits (or means) [count, num_outputs] and values [count] of observations [count, obs_size]; each may be null.
   void (*forward)(const Net&, const float* params, const float* obs, std::ptrdiff_t count, const Workspace&,
                   float* logits, float* value) noexcept;
-  void (*act)(const Net&, const float* params, const float* obs, std::ptrdiff_t count, const Noise&, const Workspace&,
-              const ActOut&) noexcept;
-  /// Gradient of the loss of samples index[first, first + count) into grad [num_params]; `sums` is num_sums of scratch.
-  void (*gradient)(const Net&, const float* params, const Samples&, std::ptrdiff_t first, std::ptrdiff_t count,
-                   const Loss&, const Workspace&, float* sums, float* grad, LossSums&) noexcept;
+  /// mask: [count, num_outputs], 0 where an option is not to be chosen; null: all are.
+  void (*act)(const Net&, const float* params, const float* obs, std::ptrdiff_t count, const Noise&,
+              const std::uint8_t* mask, const Workspace&, const ActOut&) noexcept;
+  /// Forward of samples index[first, first + count) (of rows first to first + count - 1 without an index), activations
+  /// into `kept`: kept_floats(net) a chunk. Outputs stand at the sample's place in the minibatch.
+  void (*forward_kept)(const Net&, const float* params, const float* obs, const std::int32_t* index,
+                       std::ptrdiff_t first, std::ptrdiff_t count, const Workspace&, float* kept, float* logits,
+                       float* value) noexcept;
+  /// The gradient of those samples' parameters into grad, from the gradients of their logits and values; and of their
+  /// observations into obs_slopes [samples, obs_size], which may be null.
+  void (*backward_kept)(const Net&, const float* params, float* kept, std::ptrdiff_t first, std::ptrdiff_t count,
+                        const float* logit_slopes, const float* value_slopes, const Workspace&, float* sums,
+                        float* grad, float* obs_slopes) noexcept;
+  const LossKernels* losses;  ///< all of native/losses
+  int num_losses;
   void (*add)(const float* from, std::ptrdiff_t size, float* to) noexcept;
   double (*sum_squares)(const float* values, std::ptrdiff_t size) noexcept;
   void (*adam)(const AdamStep&, const float* grad, std::ptrdiff_t size, float* exp_avg, float* exp_avg_sq,

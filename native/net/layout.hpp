@@ -1,4 +1,4 @@
-// From a policy's description to its offsets: where every layer lies in the parameters and in the accumulators.
+// From a network's description to its offsets: where every layer lies in the parameters and in the accumulators.
 #pragma once
 
 #include <algorithm>
@@ -18,23 +18,27 @@ struct MlpConfig {
   std::string activation;  ///< "tanh" or "relu"
 };
 
-inline void check_config(const MlpConfig& config) {
-  const auto positive = [](const std::vector<int>& sizes) {
-    return std::ranges::all_of(sizes, [](int size) { return size > 0; });
-  };
-  if (config.obs_size < 1) {
-    throw std::invalid_argument("obs_size must be at least 1, not " + std::to_string(config.obs_size));
+/// What every tower must be.
+inline void check_tower(int obs_size, const std::vector<int>& hidden, const std::string& activation) {
+  const bool positive = std::ranges::all_of(hidden, [](int size) { return size > 0; });
+  if (obs_size < 1) {
+    throw std::invalid_argument("obs_size must be at least 1, not " + std::to_string(obs_size));
   }
-  if (config.hidden.size() >= max_layers || !positive(config.hidden)) {
+  if (hidden.size() >= max_layers || !positive) {
     throw std::invalid_argument("hidden must hold at most " + std::to_string(max_layers - 1) + " positive sizes");
   }
+  if (activation != "tanh" && activation != "relu") {
+    throw std::invalid_argument("activation must be 'tanh' or 'relu', not '" + activation + "'");
+  }
+}
+
+inline void check_config(const MlpConfig& config) {
+  check_tower(config.obs_size, config.hidden, config.activation);
   if (config.head != "categorical" && config.head != "gaussian") {
     throw std::invalid_argument("head must be 'categorical' or 'gaussian', not '" + config.head + "'");
   }
-  if (config.activation != "tanh" && config.activation != "relu") {
-    throw std::invalid_argument("activation must be 'tanh' or 'relu', not '" + config.activation + "'");
-  }
-  if (config.action_nvec.empty() || !positive(config.action_nvec)) {
+  const bool positive = std::ranges::all_of(config.action_nvec, [](int size) { return size > 0; });
+  if (config.action_nvec.empty() || !positive) {
     throw std::invalid_argument("action_nvec must hold at least one positive size");
   }
   const bool gaussian = config.head == "gaussian";
@@ -50,13 +54,13 @@ inline void check_config(const MlpConfig& config) {
 }
 
 /// Lays one tower out behind what `net` holds already.
-inline Tower lay_tower(const MlpConfig& config, int outputs, Net& net) {
+inline Tower lay_tower(int obs_size, const std::vector<int>& hidden, int outputs, Net& net) {
   constexpr int narrow_width = 8;  // up to this width, sums lane by lane beat the product with a transposed input
   constexpr int narrow_weights = 1024;
   Tower tower{};
-  int in = config.obs_size;
-  for (std::size_t l = 0; l <= config.hidden.size(); ++l) {
-    const int out = l < config.hidden.size() ? config.hidden[l] : outputs;
+  int in = obs_size;
+  for (std::size_t l = 0; l <= hidden.size(); ++l) {
+    const int out = l < hidden.size() ? hidden[l] : outputs;
     Dense& layer = tower.layers[l];
     layer.in = in;
     layer.out = out;
@@ -71,7 +75,7 @@ inline Tower lay_tower(const MlpConfig& config, int outputs, Net& net) {
     net.max_width = std::max({net.max_width, in, out});
     in = out;
   }
-  tower.depth = static_cast<int>(config.hidden.size()) + 1;
+  tower.depth = static_cast<int>(hidden.size()) + 1;
   net.max_depth = tower.depth;
   return tower;
 }
@@ -92,14 +96,29 @@ inline Net make_net(const MlpConfig& config) {
       net.num_outputs += net.nvec[k];
     }
   }
-  net.actor = lay_tower(config, net.num_outputs, net);
-  net.critic = lay_tower(config, 1, net);
+  net.actor = lay_tower(config.obs_size, config.hidden, net.num_outputs, net);
+  net.critic = lay_tower(config.obs_size, config.hidden, 1, net);
   if (net.head == Head::gaussian) {
     net.log_std = net.num_params;
     net.num_params += net.num_actions;
     net.sum_log_std = net.num_sums;
     net.num_sums += static_cast<std::ptrdiff_t>(net.num_actions) * pad_size;
   }
+  return net;
+}
+
+/// One plain tower in torch's order.
+inline Net make_tower_net(int obs_size, const std::vector<int>& hidden, int outputs, const std::string& activation) {
+  check_tower(obs_size, hidden, activation);
+  if (outputs < 1) {
+    throw std::invalid_argument("outputs must be at least 1, not " + std::to_string(outputs));
+  }
+  Net net{};
+  net.obs_size = obs_size;
+  net.head = Head::categorical;
+  net.tanh = activation == "tanh";
+  net.num_outputs = outputs;
+  net.actor = lay_tower(obs_size, hidden, outputs, net);
   return net;
 }
 

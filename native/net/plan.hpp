@@ -1,8 +1,9 @@
-// A policy of two MLP towers lowered to native code: forward, acting, gradients and optimizer steps, on a team of
-// threads.
+// A policy of two MLP towers, or one tower, in native code: forward, acting, gradients of fused losses and of any
+// output gradient, optimizer steps, on a team of threads.
 #pragma once
 
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <mutex>
@@ -13,55 +14,23 @@
 #include "sync/team.hpp"
 #include "net/dispatch.hpp"
 #include "net/layout.hpp"
+#include "net/optimizers.hpp"
 #include "net/scratch.hpp"
 
 namespace shoal {
 
-/// The losses' coefficients as a user gives them. PPO only: clip_coef, clip_vloss.
-struct LossConfig {
-  bool ppo;
-  double clip_coef;
-  bool clip_vloss;
-  double ent_coef;
-  double vf_coef;
-  bool norm_adv;
-};
-
-struct AdamConfig {
-  double learning_rate;
-  double eps;
-  float* exp_avg;
-  float* exp_avg_sq;
-  std::int64_t step;  ///< this step's number, from 1 on
-};
-
-struct RmsPropConfig {
-  double learning_rate;
-  double alpha;
-  double eps;
-  float* square_avg;
-};
-
-/// Where ppo_step and a2c_step add a minibatch's statistics.
-enum Stat : std::uint8_t {
-  policy_loss_stat,
-  value_loss_stat,
-  entropy_stat,
-  approx_kl_stat,
-  clip_fraction_stat,
-  grad_norm_stat,
-  count_stat,
-  skipped_stat,
-  num_stats
+/// A fused loss and its settings, in the order of their names.
+struct LossCall {
+  const LossKernels& loss;
+  const float* settings;
 };
 
 /// Shares its owner's parameters: the learner's updates are seen by the next call. Calls on one plan wait for each
 /// other. Bits depend on grad_shards and on the instruction set, never on num_threads or act_block.
 class MlpPlan {
  public:
-  MlpPlan(const MlpConfig& config, float* params, int num_threads, int act_block, int grad_shards,
-          std::string_view kernels)
-      : net_(make_net(config)),
+  MlpPlan(const Net& net, float* params, int num_threads, int act_block, int grad_shards, std::string_view kernels)
+      : net_(net),
         params_(params),
         act_block_(at_least_one(act_block, "act_block")),
         kernels_(find_kernels(kernels)),
@@ -96,17 +65,19 @@ class MlpPlan {
     action_high_.assign(high, high + net_.num_actions);
   }
 
+  /// value may be null.
   void forward(const float* obs, std::ptrdiff_t count, float* logits, float* value) {
     const std::scoped_lock lock(mutex_);
     team_.run(num_blocks(count), [&](int block) {
       const ActPool::Lease memory(act_pool_);
       const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(block) * act_block_;
       kernels_.forward(net_, params_, obs + first * net_.obs_size, block_size(first, count), memory->chunk.space(),
-                       logits + first * net_.num_outputs, value + first);
+                       logits + first * net_.num_outputs, value == nullptr ? nullptr : value + first);
     });
   }
 
-  void act(const float* obs, std::ptrdiff_t count, const Noise& noise, const ActOut& out) {
+  /// mask: [count, num_outputs] of a categorical head, or null.
+  void act(const float* obs, std::ptrdiff_t count, const Noise& noise, const std::uint8_t* mask, const ActOut& out) {
     const std::scoped_lock lock(mutex_);
     team_.run(num_blocks(count), [&](int block) {
       const ActPool::Lease memory(act_pool_);
@@ -115,60 +86,54 @@ class MlpPlan {
       here.rows += first;
       here.steps += first;
       const std::ptrdiff_t actions = first * net_.num_actions;
-      kernels_.act(net_, params_, obs + first * net_.obs_size, block_size(first, count), here, memory->chunk.space(),
+      kernels_.act(net_, params_, obs + first * net_.obs_size, block_size(first, count), here,
+                   mask == nullptr ? nullptr : mask + first * net_.num_outputs, memory->chunk.space(),
                    {out.choice == nullptr ? nullptr : out.choice + actions,
                     out.action == nullptr ? nullptr : out.action + actions, out.log_prob + first, out.value + first});
     });
   }
 
-  /// The loss's gradient, before any clipping, and its statistics.
-  LossSums gradient(const Samples& samples, const LossConfig& config, float* grad, double* stats) {
+  /// The loss's gradient into `grad`, before any clipping; its statistics and then the gradient's norm into `stats`.
+  void loss_gradient(const LossCall& call, const Minibatch& batch, float* grad, double* stats) {
     const std::scoped_lock lock(mutex_);
-    double norm = 0.0;
-    const LossSums sums = sharded_gradient(samples, config, norm);
-    if (sums.bad < 0) {
-      std::memcpy(grad, shards_[0]->grad.data(), static_cast<std::size_t>(net_.num_params) * sizeof(float));
-      add_stats(sums, norm, stats);
-    }
-    return sums;
+    fused_gradient(call, batch, stats);
+    copy_gradient(grad);
   }
 
-  /// One gradient step by Adam. Nothing is changed where an action is out of range (LossSums::bad) or the gradient is
-  /// not finite (Stat skipped).
-  LossSums adam_step(const Samples& samples, const LossConfig& config, double max_grad_norm, const AdamConfig& adam,
-                     double* stats) {
-    constexpr double beta1 = 0.9;
-    constexpr double beta2 = 0.999;
+  /// One gradient step on the loss. False and nothing changed, but `stats`, where the gradient is not finite.
+  bool loss_step(const LossCall& call, const Minibatch& batch, Optimizer& optimizer, double max_grad_norm,
+                 double* stats) {
     const std::scoped_lock lock(mutex_);
-    double norm = 0.0;
-    const LossSums sums = sharded_gradient(samples, config, norm);
-    if (sums.bad >= 0 || !add_stats(sums, norm, stats)) {
-      return sums;
-    }
-    const auto t = static_cast<double>(adam.step);
-    const AdamStep step{
-        static_cast<float>(1.0 - beta1), static_cast<float>(beta2),
-        static_cast<float>(1.0 - beta2), static_cast<float>(std::sqrt(1.0 - std::pow(beta2, t))),
-        static_cast<float>(adam.eps),    static_cast<float>(adam.learning_rate / (1.0 - std::pow(beta1, t))),
-        clip_scale(norm, max_grad_norm)};
-    kernels_.adam(step, shards_[0]->grad.data(), net_.num_params, adam.exp_avg, adam.exp_avg_sq, params_);
-    return sums;
+    const double norm = fused_gradient(call, batch, stats);
+    return apply_gradient(kernels_, optimizer, shards_[0]->grad.data(), net_.num_params, norm, max_grad_norm, params_);
   }
 
-  /// The same by RMSProp.
-  LossSums rmsprop_step(const Samples& samples, const LossConfig& config, double max_grad_norm,
-                        const RmsPropConfig& rmsprop, double* stats) {
+  /// Logits and values of a minibatch (of all `count` rows without an index). Keeps the activations for `backward`.
+  void forward_train(const float* obs, const std::int32_t* index, std::ptrdiff_t count, float* logits, float* value) {
     const std::scoped_lock lock(mutex_);
-    double norm = 0.0;
-    const LossSums sums = sharded_gradient(samples, config, norm);
-    if (sums.bad >= 0 || !add_stats(sums, norm, stats)) {
-      return sums;
+    for (int part = 0; part < grad_shards(); ++part) {
+      shards_[static_cast<std::size_t>(part)]->keep(net_, part_of(part, count).count);
     }
-    const RmsPropStep step{static_cast<float>(rmsprop.alpha), static_cast<float>(1.0 - rmsprop.alpha),
-                           static_cast<float>(rmsprop.eps), static_cast<float>(rmsprop.learning_rate),
-                           clip_scale(norm, max_grad_norm)};
-    kernels_.rmsprop(step, shards_[0]->grad.data(), net_.num_params, rmsprop.square_avg, params_);
-    return sums;
+    kept_count_ = count;
+    run_parts(count, [&](ShardMemory& memory, Part part) {
+      kernels_.forward_kept(net_, params_, obs, index, part.first, part.count, memory.chunk.space(), memory.kept.data(),
+                            logits, value);
+    });
+  }
+
+  /// The size of the minibatch that forward_train has kept; 0 before it.
+  [[nodiscard]] std::ptrdiff_t kept_count() const noexcept { return kept_count_; }
+
+  /// Gradient of the parameters into `grad`, from those of the kept minibatch's logits and values; and of its
+  /// observations into obs_slopes, which may be null.
+  void backward(const float* logit_slopes, const float* value_slopes, float* grad, float* obs_slopes) {
+    const std::scoped_lock lock(mutex_);
+    run_parts(kept_count_, [&](ShardMemory& memory, Part part) {
+      kernels_.backward_kept(net_, params_, memory.kept.data(), part.first, part.count, logit_slopes, value_slopes,
+                             memory.chunk.space(), memory.sums.data(), memory.grad.data(), obs_slopes);
+    });
+    add_parts();
+    copy_gradient(grad);
   }
 
  private:
@@ -188,97 +153,62 @@ class MlpPlan {
     return count - first < act_block_ ? count - first : act_block_;
   }
 
-  /// The numbers 0, 1, 2, ... of at least `count` rows.
-  void ensure_row_numbers(int count) {
-    for (auto row = static_cast<std::int64_t>(row_numbers_.size()); row < count; ++row) {
-      row_numbers_.push_back(row);
-    }
+  /// One shard's samples of a minibatch.
+  struct Part {
+    std::ptrdiff_t first;
+    std::ptrdiff_t count;
+  };
+  [[nodiscard]] Part part_of(int part, std::ptrdiff_t count) const noexcept {
+    const std::ptrdiff_t first = count * part / grad_shards();
+    return {first, count * (part + 1) / grad_shards() - first};
   }
 
-  /// torch's clip_grad_norm_: gradients are scaled by max_norm / (norm + 1e-6) where that is below 1.
-  static float clip_scale(double norm, double max_norm) noexcept {
-    const double scale = max_norm / (norm + 1e-6);
-    return scale < 1.0 ? static_cast<float>(scale) : 1.0F;
+  /// work(shard's memory, shard's samples) for every shard, side by side.
+  template <class Work>
+  void run_parts(std::ptrdiff_t count, Work&& work) noexcept {
+    team_.run(grad_shards(), [&](int part) { work(*shards_[static_cast<std::size_t>(part)], part_of(part, count)); });
   }
 
-  /// False where the gradient is not finite.
-  static bool add_stats(const LossSums& sums, double norm, double* stats) noexcept {
-    const bool finite = std::isfinite(norm);
-    stats[policy_loss_stat] += sums.policy_loss;
-    stats[value_loss_stat] += sums.value_loss;
-    stats[entropy_stat] += sums.entropy;
-    stats[approx_kl_stat] += sums.approx_kl;
-    stats[clip_fraction_stat] += sums.clip_fraction;
-    stats[grad_norm_stat] += norm;
-    stats[count_stat] += 1.0;
-    stats[skipped_stat] += finite ? 0.0 : 1.0;
-    return finite;
-  }
-
-  /// Advantages become (A - mean) / (std + 1e-8) over the minibatch, std with one degree of freedom less.
-  static Loss make_loss(const Samples& samples, const LossConfig& config) noexcept {
-    Loss loss{config.ppo,
-              config.clip_vloss,
-              static_cast<float>(config.clip_coef),
-              static_cast<float>(config.ent_coef),
-              static_cast<float>(config.vf_coef),
-              0.0F,
-              1.0F,
-              static_cast<float>(1.0 / static_cast<double>(samples.count))};
-    if (config.norm_adv) {
-      double sum = 0.0;
-      for (std::ptrdiff_t i = 0; i < samples.count; ++i) {
-        sum += static_cast<double>(samples.advantage[samples.index[i]]);
-      }
-      const double mean = sum / static_cast<double>(samples.count);
-      double squares = 0.0;
-      for (std::ptrdiff_t i = 0; i < samples.count; ++i) {
-        const double away = static_cast<double>(samples.advantage[samples.index[i]]) - mean;
-        squares += away * away;
-      }
-      const double std = std::sqrt(squares / static_cast<double>(samples.count - 1));
-      loss.advantage_mean = static_cast<float>(mean);
-      loss.advantage_scale = static_cast<float>(1.0 / (std + 1e-8));
-    }
-    return loss;
-  }
-
-  /// Parts of the minibatch side by side, their gradients summed in order into the first part's.
-  LossSums sharded_gradient(const Samples& samples, const LossConfig& config, double& norm) noexcept {
-    const Loss loss = make_loss(samples, config);
-    const auto parts = static_cast<std::ptrdiff_t>(shards_.size());
-    team_.run(grad_shards(), [&](int part) {
-      ShardMemory& memory = *shards_[static_cast<std::size_t>(part)];
-      const std::ptrdiff_t first = samples.count * part / parts;
-      const std::ptrdiff_t end = samples.count * (part + 1) / parts;
-      kernels_.gradient(net_, params_, samples, first, end - first, loss, memory.chunk.space(), memory.sums.data(),
-                        memory.grad.data(), memory.totals);
-    });
-    float* const grad = shards_[0]->grad.data();
-    LossSums sums = shards_[0]->totals;
+  /// Sums the shards' gradients in their order into the first one's.
+  void add_parts() noexcept {
     for (std::size_t i = 1; i < shards_.size(); ++i) {
-      const LossSums& more = shards_[i]->totals;
-      kernels_.add(shards_[i]->grad.data(), net_.num_params, grad);
-      sums.policy_loss += more.policy_loss;
-      sums.value_loss += more.value_loss;
-      sums.entropy += more.entropy;
-      sums.approx_kl += more.approx_kl;
-      sums.clip_fraction += more.clip_fraction;
-      sums.bad = sums.bad < 0 ? more.bad : sums.bad;
+      kernels_.add(shards_[i]->grad.data(), net_.num_params, shards_[0]->grad.data());
     }
-    norm = std::sqrt(kernels_.sum_squares(grad, net_.num_params));
-    return sums;
+  }
+
+  void copy_gradient(float* grad) const noexcept {
+    std::memcpy(grad, shards_[0]->grad.data(), static_cast<std::size_t>(net_.num_params) * sizeof(float));
+  }
+
+  /// Leaves the gradient with the first shard; returns its norm.
+  double fused_gradient(const LossCall& call, const Minibatch& batch, double* stats) noexcept {
+    PreparedLoss prepared;
+    call.loss.prepare(call.settings, batch, prepared);
+    run_parts(batch.count, [&](ShardMemory& memory, Part part) {
+      call.loss.gradient(net_, params_, batch, part.first, part.count, prepared, memory.chunk.space(),
+                         memory.sums.data(), memory.grad.data(), memory.totals);
+    });
+    add_parts();
+    const double norm = std::sqrt(kernels_.sum_squares(shards_[0]->grad.data(), net_.num_params));
+    for (int i = 0; i < call.loss.num_stats; ++i) {
+      stats[i] = 0.0;
+      for (const auto& shard : shards_) {
+        stats[i] += shard->totals.stats[i];
+      }
+    }
+    stats[call.loss.num_stats] = norm;
+    return norm;
   }
 
   Net net_;
   float* params_;
   int act_block_;
   const Kernels& kernels_;
-  std::vector<std::int64_t> row_numbers_;
   std::vector<float> mean_, inv_std_, action_low_, action_high_;
   std::vector<std::unique_ptr<ShardMemory>> shards_;
   Team team_;
   ActPool act_pool_;
+  std::ptrdiff_t kept_count_ = 0;
   std::mutex mutex_;
 };
 

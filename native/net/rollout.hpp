@@ -21,6 +21,7 @@ struct Slab {
   float* current_obs;
   std::uint8_t* current_start;
   std::int64_t* row_step;
+  const std::int64_t* row_numbers;  ///< in the noise
   float* obs;
   std::uint8_t* start;
   std::int64_t* choice;  ///< of a categorical head
@@ -48,7 +49,6 @@ class Rollout {
   void run() {
     const std::scoped_lock lock(plan_.mutex_);
     check_fit();
-    plan_.ensure_row_numbers(rows_.num_rows());
     plan_.team_.run(plan_.num_blocks(rows_.num_rows()), [&](int block) {
       const ActPool::Lease memory(plan_.act_pool_);
       const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(block) * plan_.act_block_;
@@ -113,11 +113,12 @@ class Rollout {
   void act(std::ptrdiff_t t, std::ptrdiff_t first, std::ptrdiff_t count, ActMemory& memory) noexcept {
     const std::ptrdiff_t here = at(t, first);
     std::memcpy(slab_.start + here, slab_.current_start + first, static_cast<std::size_t>(count));
-    const Noise noise{seed_, stream_, plan_.row_numbers_.data() + first, slab_.row_step + first, false};
+    const Noise noise{seed_, stream_, slab_.row_numbers + first, slab_.row_step + first, false};
     const std::ptrdiff_t actions = here * net_.num_actions;
     const ActOut out{gaussian() ? nullptr : slab_.choice + actions, gaussian() ? slab_.action + actions : nullptr,
                      slab_.log_prob + here, slab_.value + here};
-    plan_.kernels_.act(net_, plan_.params_, slab_.obs + here * net_.obs_size, count, noise, memory.chunk.space(), out);
+    plan_.kernels_.act(net_, plan_.params_, slab_.obs + here * net_.obs_size, count, noise, nullptr,
+                       memory.chunk.space(), out);
     for (std::ptrdiff_t i = first; i < first + count; ++i) {
       slab_.row_step[i] += 1;
     }

@@ -113,10 +113,22 @@ class ActPool {
 
 /// What one part of a minibatch needs for its gradient.
 struct ShardMemory {
-  explicit ShardMemory(const Net& net) : chunk(net), sums(net.num_sums), grad(net.num_params) {}
+  explicit ShardMemory(const Net& net) : chunk(net), sums(net.num_sums), grad(net.num_params), kept(0) {}
+
+  /// Room for the activations of `count` samples.
+  void keep(const Net& net, std::ptrdiff_t count) {
+    const std::ptrdiff_t chunks = (count + chunk_samples - 1) / chunk_samples;
+    if (chunks > kept_chunks) {
+      kept = Buffer<float>(chunks * kept_floats(net));
+      kept_chunks = chunks;
+    }
+  }
+
   ChunkMemory chunk;
   Buffer<float> sums;
   Buffer<float> grad;
+  Buffer<float> kept;
+  std::ptrdiff_t kept_chunks = 0;
   LossSums totals{};
 };
 

@@ -1,4 +1,5 @@
-// The shape of a two-tower policy: sizes and offsets only, plain numbers that every instruction set's kernels can read.
+// The shape of a two-tower policy, or of one tower: sizes and offsets only, plain numbers that every instruction set's
+// kernels can read.
 #pragma once
 
 #include <cstddef>
@@ -33,8 +34,8 @@ struct Tower {
 enum class Head : std::uint8_t { categorical, gaussian };
 
 struct Net {
-  Tower actor;
-  Tower critic;
+  Tower actor;   ///< or the only tower
+  Tower critic;  ///< depth 0: there is none
   int obs_size;
   Head head;
   bool tanh;        ///< hidden activation: tanh or else relu
@@ -52,6 +53,12 @@ struct Net {
   const float* inv_std;
   float clip;
 };
+
+/// Floats that one chunk's activations take between forward and backward: its observations and every hidden layer's.
+constexpr std::ptrdiff_t kept_floats(const Net& net) noexcept {
+  const int hidden = net.actor.depth - 1 + (net.critic.depth > 0 ? net.critic.depth - 1 : 0);
+  return (padded(net.obs_size) + hidden * padded(net.max_width)) * chunk_samples;
+}
 
 /// Buffers for one chunk of samples, feature-major: [feature][chunk_samples].
 struct Workspace {

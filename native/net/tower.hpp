@@ -69,20 +69,45 @@ static inline void tower_forward(const Net& net, const Tower& tower, const float
   dense_forward(tower.layers[tower.depth - 1], params, width, x, space.output);
 }
 
-/// The parameters' gradients, from those with respect to the tower's output in space.delta.
-static inline void tower_backward(const Net& net, const Tower& tower, const float* params, int count, int width,
-                                  Workspace space, float* sums) noexcept {
+/// The parameters' gradients, from those with respect to the tower's output in space.delta. Returns those with respect
+/// to its input if they are wanted, feature-major.
+static inline const float* tower_backward(const Net& net, const Tower& tower, const float* params, int count, int width,
+                                          Workspace space, float* sums, bool input_wanted = false) noexcept {
   for (int l = tower.depth - 1; l >= 0; --l) {
     const Dense& layer = tower.layers[l];
     const float* x = l > 0 ? space.hidden + (l - 1) * space.hidden_stride : space.obs;
     dense_gradient(layer, count, width, x, space.delta, space.transposed, sums);
-    if (l > 0) {
+    if (l > 0 || input_wanted) {
       dense_backward(layer, params, width, space.delta, space.delta_next);
-      through_activation(net, layer.in, width, x, space.delta_next);
       float* const below = space.delta_next;
       space.delta_next = space.delta;
       space.delta = below;
     }
+    if (l > 0) {
+      through_activation(net, layer.in, width, x, space.delta);
+    }
+  }
+  return space.delta;
+}
+
+static inline void clear_sums(const Net& net, float* sums) noexcept {
+  for (std::ptrdiff_t i = 0; i < net.num_sums; i += vec_lanes) {
+    store(sums + i, Vec{});
+  }
+}
+
+static inline void finish_tower(const Tower& tower, const float* sums, float* grad) noexcept {
+  for (int l = 0; l < tower.depth; ++l) {
+    finish_gradient(tower.layers[l], sums, grad);
+  }
+}
+
+/// A shard's accumulators as gradients in the order of the parameters.
+static inline void finish_net(const Net& net, const float* sums, float* grad) noexcept {
+  finish_tower(net.actor, sums, grad);
+  finish_tower(net.critic, sums, grad);
+  if (net.head == Head::gaussian) {
+    sum_lanes(sums + net.sum_log_std, net.num_actions, grad + net.log_std);
   }
 }
 

@@ -19,6 +19,7 @@
 #endif
 
 #define SHOAL_INLINE static inline __attribute__((always_inline))
+#define SHOAL_INLINE_MEMBER inline __attribute__((always_inline))
 
 namespace shoal::SHOAL_ISA {
 
