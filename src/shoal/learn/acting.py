@@ -12,7 +12,7 @@ from shoal import _native
 from shoal.learn.lowering import Plan, lower
 from shoal.learn.weights import Snapshot
 from shoal.nets.distributions import masked
-from shoal.types import Spec, Tree, assign, map_tree, select
+from shoal.types import Acted, Spec, Tree, assign, map_tree, select
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,16 +22,6 @@ if TYPE_CHECKING:
 
 
 CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True, slots=True)
-class Acted:
-    """What acting once gives for n rows: the environment's actions, and what the loss needs."""
-
-    env_action: Tree
-    action: Tree
-    log_prob: NDArray[np.float32]
-    value: NDArray[np.float32]
 
 
 class Actor(Protocol):
@@ -130,8 +120,7 @@ class PlanActor:
         action_mask: Bools | None = None,
         greedy: bool = False,
     ) -> Acted:
-        """One step of `rows`; policies of masked actions are never lowered."""
-        assert action_mask is None
+        """One step of `rows`."""
         action, log_prob, value = self.plan.act(
             obs,
             self.acting.seed,
@@ -139,6 +128,7 @@ class PlanActor:
             self.rows[rows],
             self.row_step[rows],
             greedy=greedy,
+            action_mask=action_mask,
         )
         self.row_step[rows] += 1
         return Acted(self.plan.to_env(action), action, log_prob, value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -19,19 +19,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from shoal.envs.native import NativeEnv
-    from shoal.types import Spec, Steps
+    from shoal.types import Bools, Spec, Steps
 
 MOST_LAYERS, MOST_ACTIONS = 15, 64
 """What the native plan has room for: hidden layers, parts of an action."""
-STATS = (
-    "loss/policy",
-    "loss/value",
-    "loss/entropy",
-    "loss/approx_kl",
-    "loss/clip_fraction",
-    "loss/grad_norm",
-)
+
+
+class FusedLoss(NamedTuple):
+    """A loss that native code has fused: what it reads, takes and gives, by name."""
+
+    name: str
+    columns: list[str]
+    settings: list[str]
+    statistics: list[str]
+
+
+LOSSES = {
+    name: FusedLoss(name, *declared) for name, declared in _native.fused_losses().items()
+}
+COLUMNS = sorted({column for loss in LOSSES.values() for column in loss.columns})
 
 
 def lower(policy: nn.Module, spec: Spec, flat: Tensor, **settings: Any) -> Plan | None:
@@ -40,7 +46,7 @@ def lower(policy: nn.Module, spec: Spec, flat: Tensor, **settings: Any) -> Plan 
     Lowered are MlpPolicies on the CPU with Box observations and categorical, multi-categorical or plain Gaussian heads.
     `settings`: num_threads (changes no bit), act_block, grad_shards.
     """
-    if type(policy) is not MlpPolicy or policy.network.squash or spec.masked:
+    if type(policy) is not MlpPolicy or policy.network.squash:
         return None
     encoder = policy.encoder
     if not isinstance(encoder, Encoder) or encoder.nvec or encoder.image:
@@ -79,6 +85,13 @@ def lower(policy: nn.Module, spec: Spec, flat: Tensor, **settings: Any) -> Plan 
     return Plan(native, policy, spec)
 
 
+class NativeRows(Protocol):
+    """Rows of a pool of native code, and the array that holds their observations."""
+
+    pool: _native.Pool
+    obs: NDArray[np.float32]
+
+
 class RolloutArrays(Protocol):
     """The arrays [T, B, ...] that a native rollout fills; a slab has them."""
 
@@ -110,6 +123,12 @@ class Plan:
         self.action_size = int(np.prod(self.action_shape))
         self.start = self.space.start if self.discrete else 0
         self.logits = head_size(spec.action_space)
+        self._seen: Steps | None = None
+        self._samples: _native.Samples | None = None
+        self._settings: dict[str, tuple[Any, dict[str, float]]] = {}
+        self._stats = {
+            name: np.zeros(len(loss.statistics) + 1) for name, loss in LOSSES.items()
+        }
         self.refresh_normaliser()
         if not self.discrete:
             native.set_action_bounds(
@@ -131,6 +150,7 @@ class Plan:
         steps: NDArray[Any],
         *,
         greedy: bool,
+        action_mask: Bools | None = None,
     ) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32]]:
         """Actions, log-probabilities and values of n observations."""
         n = len(rows)
@@ -139,7 +159,16 @@ class Plan:
         )
         log_prob, value = np.empty(n, np.float32), np.empty(n, np.float32)
         self.native.act(
-            _flat(obs), seed, stream, rows, steps, greedy, action, log_prob, value
+            _flat(obs),
+            seed,
+            stream,
+            rows,
+            steps,
+            greedy,
+            action,
+            log_prob,
+            value,
+            mask=action_mask,
         )
         return action.reshape(n, *self.action_shape), log_prob, value
 
@@ -165,11 +194,14 @@ class Plan:
 
     def rollout(
         self,
-        env: NativeEnv,
+        env: NativeRows,
         slab: RolloutArrays,
         start: NDArray[np.bool_],
         row_step: NDArray[np.int64],
+        *,
+        rows: NDArray[np.int64],
         seed: int,
+        stream: int,
     ) -> None:
         """Fills the slab: act, sample, step and record, without leaving native code."""
         lead = slab.reward.shape
@@ -193,66 +225,77 @@ class Plan:
             slab.episode_length,
             slab.episode_info,
             seed,
-            0,
+            stream,
+            rows,
         )
 
-    def begin(self, steps: Steps) -> dict[str, NDArray[Any]]:
-        """A rollout's arrays as the gradient steps take them, [T * B, ...] in the same memory.
+    def has_loss(self, name: str) -> bool:
+        """Whether native code has this loss fused."""
+        return name in LOSSES
 
-        Also takes over the statistics of the version that acted, as the policy holds them until it is published.
+    def loss_step(
+        self,
+        name: str,
+        steps: Steps,
+        index: NDArray[np.int32],
+        cfg: Any,
+        optimizer: _native.Optimizer,
+        max_grad_norm: float,
+    ) -> list[float]:
+        """One gradient step on a fused loss over `index` of a rollout, in place on the weights.
+
+        Returns:
+            The loss's statistics, then the gradient's norm; where that is not finite, nothing has changed.
         """
-        self.refresh_normaliser()
-        obs = steps.obs.numpy()
-        n = steps.reward.numel()
-        return {
-            "obs": obs.reshape(n, -1).astype(np.float32, copy=False),
-            "action": steps.action.numpy().reshape(n, -1),
-            "log_prob": steps.log_prob.numpy().reshape(n),
-            "value": steps.value.numpy().reshape(n),
-        }
-
-    def ppo_step(
-        self, steps: dict[str, NDArray[Any]], index: NDArray[np.int32], **config: Any
-    ) -> None:
-        """One PPO minibatch: gradient, clipping and Adam, in place on the weights."""
-        s = steps
-        self.native.ppo_step(
-            s["obs"],
-            s["action"],
-            s["log_prob"],
-            s["value"],
-            s["advantage"],
-            s["target"],
-            index,
-            **config,
+        loss = LOSSES[name]
+        samples = self._samples_of(steps)
+        settings = self._settings_of(loss, cfg)
+        out = self._stats[name]
+        self.native.loss_step(
+            name, samples, index, settings, optimizer, max_grad_norm, out
         )
+        return out.tolist()
 
-    def a2c_step(
-        self, steps: dict[str, NDArray[Any]], index: NDArray[np.int32], **config: Any
-    ) -> None:
-        """One A2C update: gradient, clipping and RMSProp, in place on the weights."""
-        s = steps
-        self.native.a2c_step(
-            s["obs"], s["action"], s["advantage"], s["target"], index, **config
-        )
+    def _samples_of(self, steps: Steps) -> _native.Samples:
+        """A rollout's arrays [T * B, ...] as native code takes them, in the same memory.
 
-    def moments(
-        self, optimizer: torch.optim.Optimizer, *names: str
-    ) -> list[NDArray[np.float32]]:
-        """Flat buffers of an optimizer's moments, in packed order, that torch's optimizer state shares."""
-        flats: list[NDArray[np.float32]] = []
-        parameters = packing(self.policy)
-        for name in names:
-            old = [
-                optimizer.state[p].get(name, torch.zeros_like(p)) for p in parameters
-            ]
-            flat = torch.cat([x.detach().reshape(-1) for x in old])
-            at = 0
-            for p in parameters:
-                optimizer.state[p][name] = flat[at : at + p.numel()].view_as(p)
-                at += p.numel()
-            flats.append(flat.numpy())
-        return flats
+        A new rollout also brings the statistics of the version that acted, as the policy holds them until it is
+        published.
+        """
+        if self._seen is not steps:
+            self.refresh_normaliser()
+            columns = {name: _column(steps, name) for name in COLUMNS}
+            given = {name: array for name, array in columns.items() if array is not None}
+            action = steps.action.numpy().reshape(steps.reward.numel(), -1)
+            mask = steps.action_mask
+            self._samples = _native.Samples(
+                _flat_steps(steps.obs.numpy()),
+                action,
+                given,
+                mask=None if mask is None else mask.numpy().reshape(len(action), -1),
+            )
+            self._seen = steps
+        assert self._samples is not None
+        return self._samples
+
+    def _settings_of(self, loss: FusedLoss, cfg: Any) -> dict[str, float]:
+        """The settings that a loss takes, as numbers."""
+        known = self._settings.get(loss.name)
+        if known is None or known[0] is not cfg:
+            numbers = {name: float(getattr(cfg, name)) for name in loss.settings}
+            known = self._settings[loss.name] = (cfg, numbers)
+        return known[1]
+
+
+def _column(steps: Steps, name: str) -> NDArray[np.float32] | None:
+    values = getattr(steps, name, None)
+    return None if values is None else values.numpy().reshape(-1)
+
+
+def _flat_steps(obs: NDArray[Any]) -> NDArray[np.float32]:
+    """Observations [T, B, ...] as [T * B, D]."""
+    steps = obs.shape[0] * obs.shape[1]
+    return np.ascontiguousarray(obs.reshape(steps, -1), np.float32)
 
 
 def _flat(obs: NDArray[Any]) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from shoal.learn.minibatches import cut_steps
 from shoal.nets.images import ImageEncoder
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    Loss = Callable[[slice], tuple[Tensor, list[Tensor]]]
+    from shoal.types import Steps
+
+    PartLoss = Callable[[Steps], tuple[Tensor, list[Tensor]]]
 
 
 def has_images(policy: nn.Module) -> bool:
@@ -51,41 +54,50 @@ class Shards:
         there = {p.device.type for p in self._parameters}
         self._shards = shards if has_images(policy) and there == {"cpu"} else 1
         threads = min(self._shards, num_threads)
-        self._pool = (
-            ThreadPoolExecutor(threads, initializer=partial(torch.set_num_threads, 1))
-            if threads > 1
-            else None
-        )
+        self._pool: ThreadPoolExecutor | None = None
+        if threads > 1:
+            one_thread = partial(torch.set_num_threads, 1)
+            self._pool = ThreadPoolExecutor(threads, initializer=one_thread)
         if self._shards > 1:
             keep_pages()
 
-    def backward(self, loss: Loss, size: int) -> list[Tensor]:
-        """Fills the parameters' gradients with those of the mean loss over `size` steps; returns the mean statistics.
-
-        `loss(part)` gives the mean loss over the steps of `part`, and statistics that are means too.
-        """
+    def parts(self, batch: Steps) -> list[Steps]:
+        """A minibatch [1, M] cut into as many parts as there are shards, where it has that many steps."""
+        size = batch.reward.shape[1]
         if self._shards == 1 or size < self._shards:
-            whole, stats = loss(slice(0, size))
+            return [batch]
+        edges = [size * k // self._shards for k in range(self._shards + 1)]
+        return [cut_steps(batch, slice(a, b)) for a, b in pairwise(edges)]
+
+    def backward(self, loss: PartLoss, parts: list[Steps]) -> list[Tensor]:
+        """Fills the parameters' gradients with those of the mean loss over all parts; returns the mean statistics.
+
+        `loss(part)` gives the mean loss over a part's steps, and statistics that are means too.
+        """
+        if len(parts) == 1:
+            whole, stats = loss(parts[0])
             for parameter in self._parameters:
                 parameter.grad = None
             whole.backward()
             return [x.detach() for x in stats]
-        edges = [size * k // self._shards for k in range(self._shards + 1)]
-        parts = [slice(a, b) for a, b in pairwise(edges)]
         work = partial(self._one, loss)
         done = list(self._pool.map(work, parts) if self._pool else map(work, parts))
-        weights = [(part.stop - part.start) / size for part in parts]
+        size = sum(part.reward.shape[1] for part in parts)
+        weights = [part.reward.shape[1] / size for part in parts]
         for index, parameter in enumerate(self._parameters):
             total = done[0][0][index] * weights[0]
             for (gradients, _), weight in zip(done[1:], weights[1:], strict=True):
                 total.add_(gradients[index], alpha=weight)
             parameter.grad = total
-        columns = zip(*(stats for _, stats in done), strict=True)
-        return [
-            torch.stack([w * x for w, x in zip(weights, column, strict=True)]).sum()
-            for column in columns
-        ]
+        means: list[Tensor] = []
+        for column in zip(*(stats for _, stats in done), strict=True):
+            weighted = [weight * x for weight, x in zip(weights, column, strict=True)]
+            means.append(torch.stack(weighted).sum())
+        return means
 
-    def _one(self, loss: Loss, part: slice) -> tuple[tuple[Tensor, ...], list[Tensor]]:
+    def _one(
+        self, loss: PartLoss, part: Steps
+    ) -> tuple[tuple[Tensor, ...], list[Tensor]]:
         value, stats = loss(part)
-        return torch.autograd.grad(value, self._parameters), [x.detach() for x in stats]
+        gradients = torch.autograd.grad(value, self._parameters)
+        return gradients, [x.detach() for x in stats]

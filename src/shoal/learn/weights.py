@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from shoal.nets.images import ImageEncoder
+from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -75,3 +76,15 @@ class Snapshot:
     def _freeze(self) -> None:
         for module in self._images:
             module.freeze()
+
+
+def load_weights(module: nn.Module, saved: dict[str, Any]) -> None:
+    """Copies saved weights into a module; ConfigError when they are another network's."""
+    try:
+        module.load_state_dict(saved)
+    except RuntimeError as error:
+        wrong = " ".join(str(error).split(":", 1)[-1].split())
+        raise ConfigError(
+            f"the checkpoint holds another network: {wrong[:300]}; "
+            "a run that was given a policy object needs it again (policy=...)"
+        ) from error

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 
 from shoal.envs.masks import MaskReader
-from shoal.types import Layout, Leaf, Spec, Steps, Tree, assign, map_tree, select
+from shoal.types import (
+    ActedStep,
+    Layout,
+    Leaf,
+    Spec,
+    Steps,
+    Tree,
+    assign,
+    map_tree,
+    select,
+)
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Iterable
+
+    from numpy.typing import DTypeLike, NDArray
+
+    from shoal.types import Ready
+
+    Index: TypeAlias = slice | NDArray[np.intp]
 
 BOOLS = ("start", "terminated", "truncated", "valid")
 FLOATS = ("log_prob", "value", "next_value", "reward")
-ACTED = ("obs", "start", "action", "log_prob", "value", "action_mask")
-"""What is known of a step when a policy has acted."""
 
 
 class Slab:
@@ -28,50 +42,139 @@ class Slab:
     """
 
     def __init__(
-        self, spec: Spec, num_steps: int, num_rows: int, *, pinned: bool = False
+        self,
+        spec: Spec,
+        num_steps: int,
+        num_rows: int,
+        *,
+        pinned: bool = False,
+        in_turns: bool = False,
     ) -> None:
-        """`pinned`: page-locked memory, for copies to a GPU that run beside the computation."""
+        """An empty slab.
+
+        Args:
+            spec: what rows observe and do.
+            num_steps: T.
+            num_rows: B.
+            pinned: page-locked memory, for copies to a GPU that run beside the computation.
+            in_turns: not all rows always act, so a step without an own action is no cut episode.
+        """
         self.num_steps, self.num_rows, self.pinned = num_steps, num_rows, pinned
+        self.in_turns = in_turns
         batch = (num_steps, num_rows)
         self._blocks: list[torch.Tensor] = []
         self.obs: Tree = self._allocate(spec.observation, batch)
-        kept = [
-            replace(x, dtype=np.dtype(np.float32)) if x.dtype.kind == "f" else x
-            for x in spec.action.leaves
-        ]
-        self.action: Tree = self._allocate(Layout(tuple(kept)), batch)
-        self.start, self.terminated, self.truncated, self.valid = (
-            self._array(np.bool_, batch) for _ in BOOLS
-        )
-        self.log_prob, self.value, self.next_value, self.reward = (
-            self._array(np.float32, batch) for _ in FLOATS
-        )
+        self.action: Tree = self._allocate(_kept_actions(spec.action), batch)
+        self.start = self._array(np.bool_, batch)
+        self.terminated = self._array(np.bool_, batch)
+        self.truncated = self._array(np.bool_, batch)
+        self.valid = self._array(np.bool_, batch)
+        self.log_prob = self._array(np.float32, batch)
+        self.value = self._array(np.float32, batch)
+        self.next_value = self._array(np.float32, batch)
+        self.reward = self._array(np.float32, batch)
+        self.version = self._array(np.int32, batch)
         self.final_index = self._array(np.int32, batch)
         self.final_obs: Tree = map_tree(_room, self.obs)
         self.num_final = 0
-        masks = (
-            self._array(np.bool_, (*batch, MaskReader(spec).size))
-            if spec.masked
-            else None
-        )
-        self.action_mask: NDArray[np.bool_] | None = masks
-        self._mask_tensor = None if masks is None else torch.from_numpy(masks)
+        self.action_mask: NDArray[np.bool_] | None = None
+        if spec.masked:
+            options = MaskReader(spec).size
+            self.action_mask = self._array(np.bool_, (*batch, options))
+            self.action_mask[:] = True
         self.episode_return = np.zeros(batch)
         self.episode_length = np.zeros(batch, np.int64)
         self.episode_info = np.zeros((*batch, len(spec.info_keys)))
         self.valid[:] = True
-        names = (*BOOLS, *FLOATS, "final_index")
-        self._tensors = {name: torch.from_numpy(getattr(self, name)) for name in names}
-        self._action_tensors: Tree = map_tree(torch.from_numpy, self.action)
-        self._obs_tensors: Tree = map_tree(torch.from_numpy, self.obs)
-        self._final_tensors: Tree = map_tree(torch.from_numpy, self.final_obs)
+        self._tensors = self._as_tensors()
 
     def clear(self) -> None:
         """Forgets the final observations before the slab is filled again."""
         self.final_index[:] = -1
         self.num_final = 0
 
-    def keep_final(
+    def write_acted(self, t: int, rows: Index, step: ActedStep) -> None:
+        """Keeps what `rows` saw and did in step t."""
+        assign(self.obs, (t, rows), step.obs)
+        assign(self.action, (t, rows), step.action)
+        self.start[t, rows] = step.start
+        self.version[t, rows] = step.version
+        if step.log_prob is not None:
+            self.log_prob[t, rows] = step.log_prob
+        if step.value is not None:
+            self.value[t, rows] = step.value
+        if self.action_mask is not None:
+            self.action_mask[t, rows] = step.action_mask
+
+    def acted(self, t: int, rows: NDArray[np.intp]) -> ActedStep:
+        """A copy of what `rows` saw and did in step t."""
+        mask = self.action_mask
+        return ActedStep(
+            obs=select(self.obs, (t, rows)),
+            start=self.start[t, rows],
+            action=select(self.action, (t, rows)),
+            log_prob=self.log_prob[t, rows],
+            value=self.value[t, rows],
+            action_mask=None if mask is None else mask[t, rows],
+            version=self.version[t, rows],
+        )
+
+    def write_step(self, t: int, rows: slice, ready: Ready, part: Index) -> None:
+        """Keeps what step t of `rows` came to: `part` of what `ready` holds."""
+        self.reward[t, rows] = ready.reward[part]
+        self.terminated[t, rows] = ready.terminated[part]
+        self.truncated[t, rows] = ready.truncated[part]
+        self.valid[t, rows] = ready.valid[part]
+        ended = ready.terminated[part] | ready.truncated[part]
+        valid = ready.valid[part]
+        if not self.in_turns and not valid.all():
+            self._move_cuts(t, rows, select(ready.final_obs, part))
+        if (ended & valid).any():
+            here = self.terminated[t, rows] | self.truncated[t, rows]
+            final_obs = select(ready.final_obs, part)
+            self._keep_final(t, np.flatnonzero(here), final_obs, first=rows.start)
+
+    def fill_next_values(
+        self,
+        last: NDArray[np.float32],
+        final: Iterable[tuple[int, NDArray[np.intp], NDArray[np.float32]]],
+    ) -> None:
+        """Fills `next_value` from the values of the steps, of what came after, and of final observations.
+
+        Args:
+            last: values [B] of the observations after the last step.
+            final: of truncated episodes: the step, the rows, the values of their final observations.
+        """
+        if self.in_turns:
+            self._link(last)
+        else:
+            self.next_value[:-1] = self.value[1:]
+            self.next_value[-1] = last
+        for t, rows, values in final:
+            self.next_value[t, rows] = values
+        self.next_value[self.terminated] = 0
+
+    def steps(self, *, state: Tree, device: torch.device) -> Steps:
+        """The slab as tensors: views on the CPU, copies that are under way on another device."""
+        shown = self._tensors
+        if device.type != "cpu":
+            send = partial(torch.Tensor.to, device=device, non_blocking=True)
+            used = slice(0, self.num_final)
+            shown = shown | {"final_obs": select(shown["final_obs"], used)}
+            shown = {name: map_tree(send, tree) for name, tree in shown.items()}
+        return Steps(state=state, **shown)
+
+    def _move_cuts(self, t: int, rows: slice, final_obs: Tree) -> None:
+        """An episode that was cut before step t ended, truncated, with the step before; step t is only a reset."""
+        cut = self.truncated[t, rows] & ~self.valid[t, rows]
+        self.truncated[t, rows] &= ~cut
+        if t and cut.any():
+            over = self.terminated[t - 1, rows] | self.truncated[t - 1, rows]
+            cut &= self.valid[t - 1, rows] & ~over
+            self.truncated[t - 1, rows] |= cut
+            self._keep_final(t - 1, np.flatnonzero(cut), final_obs, first=rows.start)
+
+    def _keep_final(
         self, t: int, rows: NDArray[np.intp], final_obs: Tree, *, first: int
     ) -> None:
         """Notes the final observations of `rows` (counted from `first`) of step t."""
@@ -80,37 +183,22 @@ class Slab:
         self.final_index[t, rows + first] = np.arange(at.start, at.stop, dtype=np.int32)
         self.num_final = at.stop
 
-    def copy_acted(self, at: Any) -> dict[str, Tree]:
-        """What was seen and done at an index (t, rows), of which the rows are an array."""
-        return {
-            name: select(getattr(self, name), at)
-            for name in ACTED
-            if getattr(self, name) is not None
-        }
-
-    def put_acted(self, at: Any, acted: dict[str, Tree]) -> None:
-        """The inverse of `copy_acted`."""
-        for name, values in acted.items():
-            assign(getattr(self, name), at, values)
-
-    def link(self, value: NDArray[np.float32]) -> None:
+    def _link(self, value: NDArray[np.float32]) -> None:
         """Values that follow each step where some are invalid: of the row's next valid step, at last `value` [B]."""
         for t in reversed(range(self.num_steps)):
             self.next_value[t] = value
             value = np.where(self.valid[t], self.value[t], value)
 
-    def steps(self, *, version: int, state: Tree, device: torch.device) -> Steps:
-        """The slab as tensors: views on the CPU, copies that are under way on another device."""
-        named, obs, final_obs = self._tensors, self._obs_tensors, self._final_tensors
-        action, mask = self._action_tensors, self._mask_tensor
-        if device.type != "cpu":
-            send = partial(torch.Tensor.to, device=device, non_blocking=True)
-            named = {name: send(x) for name, x in named.items()}
-            mask = None if mask is None else send(mask)
-            obs, action = map_tree(send, obs), map_tree(send, action)
-            final_obs = map_tree(send, select(final_obs, slice(0, self.num_final)))
-        trees = {"obs": obs, "action": action, "final_obs": final_obs, "state": state}
-        return Steps(version=version, action_mask=mask, **trees, **named)
+    def _as_tensors(self) -> dict[str, Tree]:
+        names = (*BOOLS, *FLOATS, "version", "final_index")
+        tensors: dict[str, Tree] = {
+            name: torch.from_numpy(getattr(self, name)) for name in names
+        }
+        for name in ("obs", "action", "final_obs"):
+            tensors[name] = map_tree(torch.from_numpy, getattr(self, name))
+        if self.action_mask is not None:
+            tensors["action_mask"] = torch.from_numpy(self.action_mask)
+        return tensors
 
     def _allocate(self, layout: Layout, batch: tuple[int, ...]) -> Tree:
         arrays = [
@@ -118,13 +206,21 @@ class Slab:
         ]
         return layout.tree(arrays)
 
-    def _array(self, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+    def _array(self, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
         layout = Layout((Leaf((), np.dtype(dtype), ()),))
-        block = torch.zeros(
-            layout.offsets(shape)[1], dtype=torch.uint8, pin_memory=self.pinned
-        )
+        size = layout.offsets(shape)[1]
+        block = torch.zeros(size, dtype=torch.uint8, pin_memory=self.pinned)
         self._blocks.append(block)
         return layout.view(block.numpy(), *shape)
+
+
+def _kept_actions(layout: Layout) -> Layout:
+    """Actions as policies choose them: floats of 32 bits."""
+    leaves = [
+        replace(leaf, dtype=np.dtype(np.float32)) if leaf.dtype.kind == "f" else leaf
+        for leaf in layout.leaves
+    ]
+    return Layout(tuple(leaves))
 
 
 def _room(obs: NDArray[Any]) -> NDArray[Any]:

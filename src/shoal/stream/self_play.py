@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -11,14 +12,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from shoal.learn.acting import Acting
+from shoal.learn.publishing import Frozen
 from shoal.stream.rollouts import Rollouts, rollouts
 from shoal.types import ConfigError, Episodes, check_ranges
 
 if TYPE_CHECKING:
-    from torch import nn
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
 
     from shoal.envs.vec_env import VecEnv
+    from shoal.learn.acting import Acting
+    from shoal.learn.publishing import Published
+    from shoal.stream.meter import Meter
+    from shoal.stream.schedules import Schedule
     from shoal.types import Steps
 
 POOL_STREAM = 2
@@ -48,24 +55,43 @@ class SelfPlay:
 
 
 def against(
-    past: SelfPlay, env: VecEnv, policy: nn.Module, **settings: Any
+    past: SelfPlay,
+    env: VecEnv,
+    learner: Published,
+    *,
+    num_steps: int,
+    schedule: Schedule,
+    acting: Acting,
+    meter: Meter,
+    reward_scale: float,
 ) -> Rollouts | PastVersions:
     """The stream of a policy that plays every agent, or (`past.every` > 0) one agent against its past versions.
 
     Args:
         past: whom it meets.
         env: of two agents or more, where it meets past versions.
-        policy: acts by a snapshot that `publish` renews.
-        settings: as `rollouts` takes them.
+        learner: acts by a snapshot that `publish` renews.
+        num_steps: as in `rollouts`, like all that follow.
+        schedule: when rows act and step.
+        acting: seed, device, and how forwards are cut into blocks.
+        meter: where the seconds go.
+        reward_scale: rewards are multiplied by it.
 
     Raises:
         ConfigError: one agent alone, or fewer environments than opponents.
     """
-    return (
-        PastVersions(past, env, policy, **settings)
-        if past.every
-        else rollouts(env, policy, **settings)
+    stream = partial(
+        rollouts,
+        env,
+        num_steps=num_steps,
+        schedule=schedule,
+        acting=acting,
+        meter=meter,
+        reward_scale=reward_scale,
     )
+    if not past.every:
+        return stream(learner)
+    return PastVersions(past, env, learner, acting.seed, stream)
 
 
 class PastVersions:
@@ -76,9 +102,14 @@ class PastVersions:
     """
 
     def __init__(
-        self, past: SelfPlay, env: VecEnv, policy: nn.Module, **settings: Any
+        self,
+        past: SelfPlay,
+        env: VecEnv,
+        learner: Published,
+        seed: int,
+        stream: Callable[..., Rollouts],
     ) -> None:
-        """See `against`."""
+        """See `against`; `stream` makes the rollouts of a cast."""
         agents = env.spec.num_agents
         games = env.num_rows // agents
         if agents < 2:
@@ -89,29 +120,25 @@ class PastVersions:
             raise ConfigError(
                 f"self_play.opponents={past.opponents} need as many environments, got num_envs={games}"
             )
+        self.past, self.version, self.env_steps = past, 0, 0
+        self._agents, self._learner = agents, learner
+        random_numbers = np.random.PCG64(np.random.SeedSequence([seed, POOL_STREAM]))
+        self._rng = np.random.Generator(random_numbers)
         rows = np.arange(env.num_rows).reshape(games, agents)
         self.rows = rows[np.arange(games), np.arange(games) % agents]
-        edges = [
-            games * number // past.opponents for number in range(past.opponents + 1)
+        cast = self._cast(rows)
+        self._opponents = [
+            Frozen(copy.deepcopy(learner.policy).eval())
+            for _ in range(past.opponents)
         ]
-        parts = [rows[first:last].ravel() for first, last in pairwise(edges)]
-        cast = {"learner": self.rows.tolist()}
-        cast |= {
-            f"opponent_{number}": np.setdiff1d(part, self.rows).tolist()
-            for number, part in enumerate(parts)
-        }
-        acting = settings.get("acting") or Acting(0)
-        self.past, self.version = past, 0
-        self._agents = agents
-        self._rng = np.random.Generator(
-            np.random.PCG64(np.random.SeedSequence([acting.seed, POOL_STREAM]))
-        )
-        self._opponents = [copy.deepcopy(policy).eval() for _ in parts]
-        self._pool = [_weights(policy)]
-        self._drawn = [0] * len(parts)
+        self._pool = [_weights(learner.policy)]
+        self._drawn = [0] * past.opponents
         self._every = past.every
-        self.env_steps = 0
-        self._stream = rollouts(env, self._policies(policy), cast=cast, **settings)
+        self._arm()
+        players: dict[str, Published] = {"learner": learner}
+        for number, opponent in enumerate(self._opponents):
+            players[f"opponent_{number}"] = opponent
+        self._stream = stream(players, cast=cast)
         self.episodes = self._stream.episodes
 
     def __iter__(self) -> PastVersions:
@@ -130,15 +157,16 @@ class PastVersions:
         )
         return steps
 
-    def publish(self, policy: nn.Module) -> int:
-        """Gives the acting side the learner's weights, perhaps adds them to the pool, and draws the opponents."""
+    def publish(self) -> int:
+        """Makes the weights the next version, perhaps adds them to the pool, and draws the opponents."""
         if (self.version + 1) % self._every == 0:
             if len(self._pool) == self.past.pool:
                 self._pool, self._every = self._pool[::2], 2 * self._every
             if (self.version + 1) % self._every == 0:
-                self._pool.append(_weights(policy))
+                self._pool.append(_weights(self._learner.policy))
         self._drawn = [self._draw() for _ in self._opponents]
-        self.version = self._stream.publish(self._policies(policy))
+        self._arm()
+        self.version = self._stream.publish()
         return self.version
 
     def state(self) -> dict[str, Any]:
@@ -151,37 +179,43 @@ class PastVersions:
             "rng": self._rng.bit_generator.state,
         }
 
-    def restore(self, state: dict[str, Any], policy: nn.Module) -> list[str]:
-        """Continues from `state`, against the same opponents."""
+    def restore(self, state: dict[str, Any]) -> list[str]:
+        """Continues from `state`, against the same opponents; the learner is restored before."""
         self._pool = [
             {name: torch.as_tensor(x).clone() for name, x in one.items()}
             for one in state["pool"]
         ]
         self._every = state["every"]
-        self._drawn, self._rng.bit_generator.state = list(state["drawn"]), state["rng"]
-        lost = self._stream.restore(state["stream"], self._policies(policy))
-        self.version, self.env_steps = (
-            self._stream.version,
-            self._stream.env_steps // self._agents,
-        )
+        self._drawn = list(state["drawn"])
+        self._rng.bit_generator.state = state["rng"]
+        self._arm()
+        lost = self._stream.restore(state["stream"])
+        self.version = self._stream.version
+        self.env_steps = self._stream.env_steps // self._agents
         return lost
+
+    def _cast(self, rows: NDArray[np.int64]) -> dict[str, list[int]]:
+        """The learner's rows, and those of each opponent in its part of the games [games, agents]."""
+        cast = {"learner": self.rows.tolist()}
+        games, opponents = len(rows), self.past.opponents
+        edges = [games * number // opponents for number in range(opponents + 1)]
+        for number, (first, last) in enumerate(pairwise(edges)):
+            theirs = np.setdiff1d(rows[first:last].ravel(), self.rows)
+            cast[f"opponent_{number}"] = theirs.tolist()
+        return cast
 
     def _draw(self) -> int:
         """A place in the pool, or -1 for the policy as it is now."""
         number = int(self._rng.integers(len(self._pool)))
         return -1 if self._rng.random() < self.past.latest else number
 
-    def _policies(self, policy: nn.Module) -> dict[str, nn.Module]:
-        """Who plays each role: the learner, and opponents with the weights that were drawn."""
-        policies = {"learner": policy}
-        for number, (opponent, drawn) in enumerate(
-            zip(self._opponents, self._drawn, strict=True)
-        ):
-            opponent.load_state_dict(
-                self._pool[drawn] if drawn >= 0 else policy.state_dict()
-            )
-            policies[f"opponent_{number}"] = opponent
-        return policies
+    def _arm(self) -> None:
+        """Gives the opponents the weights that were drawn."""
+        for opponent, drawn in zip(self._opponents, self._drawn, strict=True):
+            weights = self._learner.policy.state_dict()
+            if drawn >= 0:
+                weights = self._pool[drawn]
+            opponent.policy.load_state_dict(weights)
 
 
 def _weights(policy: nn.Module) -> dict[str, torch.Tensor]:

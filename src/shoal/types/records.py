@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from shoal.types.trees import select
+
 if TYPE_CHECKING:
     import torch
 
@@ -55,7 +57,8 @@ class Steps:
     `start[t, b]`: obs[t, b] is the first of its episode. `next_value[t, b]` is the value after step t under the acting
     version: of the next observation, or at an episode's end of the final one; a loss masks it where `terminated`.
     `state` is the recurrent state before step 0 ([B, ...] leaves, or None). `final_index[t, b]` points into
-    `final_obs`, -1 where no episode ended. `valid` is false where a step only reset the row.
+    `final_obs`, -1 where no episode ended. `valid` is false where a step only reset the row. `version[t, b]` is the
+    version of the weights that chose the action. Rewards are multiplied by the run's `reward_scale`.
     """
 
     obs: Tree
@@ -71,9 +74,54 @@ class Steps:
     final_index: torch.Tensor
     final_obs: Tree
     state: Tree
-    version: int
+    version: torch.Tensor
     action_mask: torch.Tensor | None = None
     """The options [T, B, n] that could be chosen; `distributions.masked` applies it."""
+    advantage: torch.Tensor | None = None
+    """How much better each action was than its state [T, B]; an algorithm sets it before it learns."""
+    target: torch.Tensor | None = None
+    """What each value should have been [T, B]; likewise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acted:
+    """What acting once gives for n rows: the environment's actions, and what a loss needs of them."""
+
+    env_action: Tree
+    """As the environment takes them."""
+    action: Tree
+    """As the policy chose them, before clipping."""
+    log_prob: NDArray[np.float32] | None
+    """[n]; None where a policy has no distribution (greedy choices of a Q-network)."""
+    value: NDArray[np.float32] | None
+    """[n]; None where a policy has no value."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActedStep:
+    """What is known of a step of n rows when a policy has acted: all that a memory keeps of it by then."""
+
+    obs: Tree
+    start: Bools
+    action: Tree
+    log_prob: NDArray[np.float32] | None
+    value: NDArray[np.float32] | None
+    action_mask: Bools | None
+    version: int | NDArray[np.int32]
+    """Of the weights that chose."""
+
+    def at(self, rows: NDArray[np.intp]) -> ActedStep:
+        """The same of some of the rows."""
+        log_prob, value, mask = self.log_prob, self.value, self.action_mask
+        return ActedStep(
+            obs=select(self.obs, rows),
+            start=self.start[rows],
+            action=select(self.action, rows),
+            log_prob=None if log_prob is None else log_prob[rows],
+            value=None if value is None else value[rows],
+            action_mask=None if mask is None else mask[rows],
+            version=self.version if isinstance(self.version, int) else self.version[rows],
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,212 @@
+"""Learner: owns the weights; `step` is the only thing that changes them."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+
+import torch
+
+from shoal.learn.hardware import Hardware
+from shoal.learn.losses import fused_of
+from shoal.learn.minibatches import Minibatch
+from shoal.learn.trainable import Trainable
+from shoal.learn.publishing import observe
+from shoal.learn.shards import has_images
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from shoal.learn.losses import Loss
+    from shoal.types import Spec, Steps
+
+    OptimizerClass = Callable[..., torch.optim.Optimizer]
+
+POLICY = "policy"
+S = TypeVar("S", bound=NamedTuple)
+
+
+class Learner:
+    """A policy, the networks beside it, their optimizers; and the version that those who act may see.
+
+    Everything that a checkpoint needs of them is in `state`, and `restore` may come at any time: what native code and
+    torch share is joined again.
+    """
+
+    def __init__(
+        self,
+        policy: nn.Module,
+        optimizer: OptimizerClass,
+        *,
+        spec: Spec,
+        hardware: Hardware | None = None,
+        max_grad_norm: float = math.inf,
+        **settings: Any,
+    ) -> None:
+        """Moves the policy to the device and makes its optimizer.
+
+        Args:
+            policy: acts; its parameters are packed into one flat buffer.
+            optimizer: a class of `torch.optim`, such as Adam.
+            spec: what rows observe and do.
+            hardware: device, threads, and how minibatches are cut.
+            max_grad_norm: the gradient's norm is cut to this.
+            settings: the optimizer's own, such as lr and eps.
+        """
+        self.spec, self.hardware = spec, hardware or Hardware()
+        self.policy = policy.to(self.hardware.device)
+        self.version = 0
+        self.skipped = 0
+        """Updates that were not finite, and left everything as it was."""
+        self.networks: dict[str, Trainable] = {}
+        self._totals: dict[str, float | Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self.add(POLICY, policy, optimizer, max_grad_norm=max_grad_norm, **settings)
+
+    @property
+    def flat(self) -> Tensor:
+        """The policy's parameters, packed."""
+        return self.networks[POLICY].flat
+
+    @property
+    def learning_rate(self) -> float:
+        """The step size of the policy's optimizer."""
+        return self.networks[POLICY].learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        self.networks[POLICY].learning_rate = value
+
+    def add(
+        self,
+        name: str,
+        module: nn.Module,
+        optimizer: OptimizerClass | None = None,
+        *,
+        max_grad_norm: float = math.inf,
+        **settings: Any,
+    ) -> Trainable:
+        """Takes another network in: a critic with its optimizer, or a target network without.
+
+        Args:
+            name: how losses and checkpoints call it.
+            module: its parameters must be its own.
+            optimizer: a class of `torch.optim`; without one, no step changes it.
+            max_grad_norm: the gradient's norm is cut to this.
+            settings: the optimizer's own.
+
+        Raises:
+            ConfigError: the name is taken.
+        """
+        if name in self.networks:
+            raise ConfigError(f"the learner has a network {name!r} already")
+        module = module.to(self.hardware.device)
+        if optimizer is not None and has_images(module):
+            takes_fused = "fused" in inspect.signature(optimizer).parameters
+            settings = {"fused": True} | settings if takes_fused else settings
+        made = None if optimizer is None else optimizer(module.parameters(), **settings)
+        self.networks[name] = Trainable(
+            module, made, spec=self.spec, hardware=self.hardware, max_grad_norm=max_grad_norm
+        )
+        return self.networks[name]
+
+    def step(self, loss: Loss, batch: Steps | Minibatch, cfg: Any) -> Any:
+        """One gradient step of the policy on the mean of `loss` over `batch`.
+
+        The first of these that can is taken: the loss as `native/losses/` has it fused; native forward and backward
+        around the loss in torch; torch alone, in shards. A step whose gradient is not finite changes nothing and is
+        counted.
+
+        Args:
+            loss: `loss(output, batch, cfg) -> (scalar, NamedTuple of scalars)`.
+            batch: a minibatch, or a whole rollout.
+            cfg: handed to the loss.
+
+        Returns:
+            The statistics that the loss returns, detached.
+        """
+        network = self.networks[POLICY]
+        fused = fused_of(loss)
+        if fused is not None and network.can_fuse(fused.name):
+            stats, norm = network.fused_step(fused, batch, cfg)
+        elif network.plan is not None:
+            stats, norm = network.native_step(loss, batch, cfg)
+        else:
+            stats, norm = network.torch_step(loss, batch, cfg)
+        self._count(stats, norm)
+        return stats
+
+    def update(
+        self, loss: Callable[..., tuple[Tensor, NamedTuple]], batch: Any, cfg: Any, *, of: str
+    ) -> Any:
+        """One gradient step of the network `of` on a loss that may look at all of them.
+
+        Args:
+            loss: `loss(networks, batch, cfg) -> (scalar, NamedTuple of scalars)`; `networks` maps names to modules.
+            batch: handed to the loss as it is.
+            cfg: handed to the loss.
+            of: whose parameters move; those of the others stay.
+
+        Raises:
+            ConfigError: there is no such network, or it has no optimizer.
+        """
+        if of not in self.networks or self.networks[of].optimizer is None:
+            raise ConfigError(f"the learner has no network {of!r} with an optimizer")
+        modules = {name: network.module for name, network in self.networks.items()}
+        stats, norm = self.networks[of].loss_step(lambda: loss(modules, batch, cfg))
+        self._count(stats, norm)
+        return stats
+
+    def publish(self, steps: Steps | None = None) -> int:
+        """Makes the weights as they are a new version for those who act; returns its number.
+
+        Observations of `steps` are merged into the policy's normalization statistics before.
+        """
+        if steps is not None:
+            observe(self.policy, steps)
+        self.version += 1
+        return self.version
+
+    def statistics(self) -> tuple[dict[str, float], dict[str, int]]:
+        """Sums and counts of all statistics since the last call, by metric name; reading them empties them."""
+        totals = {name: float(total) for name, total in self._totals.items()}
+        counts = self._counts
+        self._totals, self._counts = {}, {}
+        return totals, counts
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs; arrays are the learner's own, not copies."""
+        return {
+            "networks": {name: net.state() for name, net in self.networks.items()},
+            "version": self.version,
+            "skipped": self.skipped,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes saved weights, statistics and moments over.
+
+        Raises:
+            ConfigError: they are another network's or another optimizer's.
+        """
+        missing = set(self.networks) - set(state["networks"])
+        if missing:
+            raise ConfigError(f"the checkpoint holds no network {sorted(missing)[0]!r}")
+        for name, network in self.networks.items():
+            network.restore(state["networks"][name])
+        self.version, self.skipped = state["version"], state["skipped"]
+
+    def _count(self, stats: tuple[Any, ...], norm: float) -> None:
+        if not math.isfinite(norm):
+            self.skipped += 1
+            self._add("learner/skipped", 1.0)
+            return
+        for name, value in zip(cast("Any", stats)._fields, stats, strict=True):
+            self._add(f"loss/{name}", value)
+        self._add("loss/grad_norm", norm)
+
+    def _add(self, name: str, value: float | Tensor) -> None:
+        self._totals[name] = self._totals.get(name, 0.0) + value
+        self._counts[name] = self._counts.get(name, 0) + 1

@@ -1,0 +1,74 @@
+"""What a loss is to the learner, and how one says that native code has it fused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from shoal.nets.policy import Output
+    from shoal.types import Steps
+
+
+class Loss(Protocol):
+    """A loss over the steps of a batch: a mean, so that parts of a batch add up."""
+
+    __name__: str
+
+    def __call__(
+        self, output: Output, batch: Steps, cfg: Any, /
+    ) -> tuple[Tensor, NamedTuple]:
+        """The loss, and its statistics: a NamedTuple of scalars that are means too.
+
+        Each of them becomes the metric loss/NAME.
+        """
+        ...
+
+
+Prepare = Callable[["Steps", Any], "Steps"]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Fused(NamedTuple):
+    """How a loss is known to native code."""
+
+    name: str
+    statistics: type[tuple[Any, ...]]
+
+
+def fused(statistics: type[tuple[Any, ...]]) -> Callable[[F], F]:
+    """Marks a loss that `native/losses/` has under the function's own name, with the same statistics.
+
+    The torch function stays the reference: a test compares the two.
+    """
+
+    def mark(loss: F) -> F:
+        loss.fused = Fused(loss.__name__, statistics)  # pyright: ignore[reportFunctionMemberAccess]
+        return loss
+
+    return mark
+
+
+def prepared(prepare: Prepare) -> Callable[[F], F]:
+    """Marks a loss whose whole minibatch goes through `prepare` before it is cut into parts.
+
+    What is relative to a minibatch belongs there, such as the normalization of advantages.
+    """
+
+    def mark(loss: F) -> F:
+        loss.prepare = prepare  # pyright: ignore[reportFunctionMemberAccess]
+        return loss
+
+    return mark
+
+
+def fused_of(loss: Loss) -> Fused | None:
+    """What `fused` said of a loss; None for any other."""
+    return getattr(loss, "fused", None)
+
+
+def prepare_of(loss: Loss) -> Prepare | None:
+    """What `prepared` said of a loss; None for any other."""
+    return getattr(loss, "prepare", None)

@@ -1,0 +1,146 @@
+"""Minibatches: random parts of a rollout, each the batch of one gradient step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from shoal.types import ConfigError, map_tree, select
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from shoal.types import Steps
+
+PER_STEP = (
+    "obs",
+    "start",
+    "action",
+    "log_prob",
+    "value",
+    "next_value",
+    "reward",
+    "terminated",
+    "truncated",
+    "valid",
+    "version",
+    "action_mask",
+    "advantage",
+    "target",
+)
+"""The fields of a rollout that hold something for each step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Minibatch:
+    """A part of a rollout, by index; nothing is copied before `take`."""
+
+    steps: Steps
+    index: NDArray[np.int32]
+    """Steps t * B + b, or rows with all their steps."""
+    whole_rows: bool
+
+    def take(self) -> Steps:
+        """The chosen steps as [1, M], or the chosen rows as [T, M] with their state."""
+        steps = self.steps
+        index = torch.from_numpy(self.index).long().to(steps.reward.device)
+        pick = partial(_rows, index) if self.whole_rows else partial(_steps, index)
+        fields = {name: getattr(steps, name) for name in PER_STEP}
+        taken = {name: map_tree(pick, x) for name, x in fields.items() if x is not None}
+        state = select(steps.state, index) if self.whole_rows else None
+        return replace(steps, state=state, **taken)
+
+
+def minibatches(
+    steps: Steps,
+    advantage: Tensor,
+    target: Tensor,
+    num_minibatches: int,
+    rng: np.random.Generator,
+) -> Iterator[Minibatch]:
+    """Cuts the valid steps of a rollout, shuffled, into `num_minibatches` parts; one pass over it.
+
+    A recurrent policy's parts are whole rows with all their steps.
+
+    Args:
+        steps: a rollout [T, B].
+        advantage: [T, B], given to the loss as `batch.advantage`.
+        target: [T, B], given to the loss as `batch.target`.
+        num_minibatches: how many parts; a part without steps is left out.
+        rng: shuffles.
+    """
+    whole_rows = steps.state is not None
+    learned = replace(steps, advantage=advantage, target=target)
+    if whole_rows:
+        everything = np.arange(steps.valid.shape[1])
+    else:
+        everything = np.flatnonzero(steps.valid.cpu().numpy())
+    shuffled = rng.permutation(everything).astype(np.int32)
+    size = len(shuffled)
+    edges = [size * part // num_minibatches for part in range(num_minibatches + 1)]
+    for first, last in pairwise(edges):
+        if last > first:
+            yield Minibatch(learned, shuffled[first:last], whole_rows)
+
+
+def cut_steps(steps: Steps, part: slice) -> Steps:
+    """A contiguous part of the second axis of steps [T, M], as views."""
+    fields = {name: getattr(steps, name) for name in PER_STEP}
+    cut = partial(_cut, part)
+    taken = {name: map_tree(cut, x) for name, x in fields.items() if x is not None}
+    return replace(steps, **taken)
+
+
+def check_minibatches(
+    num_minibatches: int, *, num_rows: int, num_steps: int, least: int, whole_rows: bool
+) -> None:
+    """Refuses a number of minibatches that a rollout cannot be cut into evenly.
+
+    Args:
+        num_minibatches: parts of a rollout of `num_rows` x `num_steps`.
+        num_rows: B.
+        num_steps: T.
+        least: steps that one part must have (2 where advantages are normalized).
+        whole_rows: parts are whole rows, as recurrent policies need them.
+
+    Raises:
+        ConfigError: with a number that would do.
+    """
+    steps = num_rows * num_steps
+    whole = num_rows if whole_rows else steps
+    if whole % num_minibatches == 0 and steps // num_minibatches >= least:
+        return
+    tried = range(1, min(whole, num_minibatches) + 1)
+    fits = [n for n in tried if whole % n == 0 and steps // n >= least]
+    if not fits:
+        raise ConfigError(
+            f"a rollout of {steps} step cannot be normalized; "
+            "use norm_adv=False, more num_envs or more num_steps"
+        )
+    what = f"{num_rows} rows x {num_steps} steps = {steps} steps"
+    if whole_rows:
+        what = f"recurrent minibatches are whole rows, and {num_rows} rows"
+    raise ConfigError(
+        f"{what} do not split into {num_minibatches} minibatches of at least {least}; "
+        f"num_minibatches={fits[-1]} would"
+    )
+
+
+def _cut(part: slice, x: Tensor) -> Tensor:
+    return x[:, part]
+
+
+def _rows(index: Tensor, x: Tensor) -> Tensor:
+    return x[:, index]
+
+
+def _steps(index: Tensor, x: Tensor) -> Tensor:
+    return x.flatten(0, 1).index_select(0, index).unsqueeze(0)

@@ -1,0 +1,121 @@
+"""Optimizers in native code that share their moments with torch's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.optim import Adam, RMSprop
+
+from shoal import _native
+from shoal.learn.weights import packing
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+PLAIN_ADAM = {
+    "weight_decay": 0,
+    "amsgrad": False,
+    "maximize": False,
+}
+PLAIN_RMSPROP = {
+    "weight_decay": 0,
+    "momentum": 0,
+    "centered": False,
+    "maximize": False,
+}
+"""What native code does not do besides; an optimizer with other values stays in torch."""
+
+
+class NativeOptimizer:
+    """The same step in native code: torch's state dictionary shows the same numbers."""
+
+    def __init__(
+        self,
+        optimizer: _native.Adam | _native.RMSProp,
+        steps: list[torch.Tensor],
+    ) -> None:
+        """`steps` are the counts that torch's optimizer keeps, one for each parameter."""
+        self.optimizer, self._steps = optimizer, steps
+        self.read_step()
+
+    @property
+    def learning_rate(self) -> float:
+        """The step size of the next step."""
+        return self.optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        self.optimizer.learning_rate = value
+
+    def write_step(self) -> None:
+        """Tells torch's optimizer how many steps there were."""
+        for steps in self._steps:
+            steps.fill_(self.optimizer.step)
+
+    def read_step(self) -> None:
+        """Asks torch's optimizer how many steps there were."""
+        self.optimizer.step = int(self._steps[0])
+
+
+def native_optimizer(
+    optimizer: torch.optim.Optimizer, module: nn.Module
+) -> NativeOptimizer | None:
+    """The native form of an optimizer of all of a module's parameters; None where only torch has it."""
+    if len(optimizer.param_groups) != 1 or not next(module.parameters()).device.type == "cpu":
+        return None
+    group = optimizer.param_groups[0]
+    if type(optimizer) is Adam and _holds(group, PLAIN_ADAM):
+        exp_avg, exp_avg_sq = shared_moments(optimizer, module, "exp_avg", "exp_avg_sq")
+        steps = _step_counts(optimizer, module)
+        beta1, beta2 = group["betas"]
+        native = _native.Adam(
+            exp_avg, exp_avg_sq, learning_rate=group["lr"], beta1=beta1, beta2=beta2, eps=group["eps"]
+        )
+        return NativeOptimizer(native, steps)
+    if type(optimizer) is RMSprop and _holds(group, PLAIN_RMSPROP):
+        (square_avg,) = shared_moments(optimizer, module, "square_avg")
+        steps = _step_counts(optimizer, module)
+        native = _native.RMSProp(
+            square_avg, learning_rate=group["lr"], alpha=group["alpha"], eps=group["eps"]
+        )
+        return NativeOptimizer(native, steps)
+    return None
+
+
+def shared_moments(
+    optimizer: torch.optim.Optimizer, module: nn.Module, *names: str
+) -> list[NDArray[np.float32]]:
+    """Flat buffers of an optimizer's moments, in packed order, that torch's optimizer state shares."""
+    flats: list[NDArray[np.float32]] = []
+    parameters = packing(module)
+    for name in names:
+        zeros = (torch.zeros_like(p) for p in parameters)
+        pairs = zip(parameters, zeros, strict=True)
+        old = [optimizer.state[p].get(name, zero) for p, zero in pairs]
+        flat = torch.cat([x.detach().reshape(-1) for x in old])
+        first = 0
+        for parameter in parameters:
+            last = first + parameter.numel()
+            optimizer.state[parameter][name] = flat[first:last].view_as(parameter)
+            first = last
+        flats.append(flat.numpy())
+    return flats
+
+
+def _step_counts(
+    optimizer: torch.optim.Optimizer, module: nn.Module
+) -> list[torch.Tensor]:
+    """The count of steps of each parameter, made where there was no step yet."""
+    counts: list[torch.Tensor] = []
+    for parameter in packing(module):
+        state = optimizer.state[parameter]
+        state["step"] = torch.as_tensor(state.get("step", 0.0), dtype=torch.float32)
+        counts.append(state["step"])
+    return counts
+
+
+def _holds(group: dict[str, Any], expected: dict[str, Any]) -> bool:
+    return all(group.get(name, value) == value for name, value in expected.items())

@@ -1,0 +1,65 @@
+"""Publishing: a policy's weights by version, as those who act with it see them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from shoal.learn.weights import pack
+from shoal.nets.policy import PlainPolicy
+from shoal.types import map_tree, select
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from shoal.types import Steps, Tree
+
+
+class Published(Protocol):
+    """What acts need of whoever owns a policy's weights."""
+
+    policy: nn.Module
+    flat: Tensor
+    """All parameters, packed."""
+    version: int
+    """How often the weights were published."""
+
+    def publish(self, steps: Steps | None = None) -> int:
+        """Makes the weights as they are a new version, and returns its number."""
+        ...
+
+
+class Frozen:
+    """A policy that nobody trains, such as a past version: published as it is."""
+
+    def __init__(self, policy: nn.Module) -> None:
+        """`policy` may get other weights between two publishes."""
+        self.policy = policy
+        self.flat = pack(policy)
+        self.version = 0
+
+    def publish(self, steps: Steps | None = None) -> int:
+        """Counts the version up; statistics of observations stay as they are."""
+        self.version += 1
+        return self.version
+
+
+def observe(policy: nn.Module, steps: Steps) -> None:
+    """Merges the valid observations of a rollout into a policy's normalization statistics, if it has any.
+
+    `encoder.observe` gets them as [N, ...], in the order of (step, row). A policy in eval mode keeps its own.
+    """
+    inner = policy.module if isinstance(policy, PlainPolicy) else policy
+    encoder = getattr(inner, "encoder", None)
+    merge = getattr(encoder, "observe", None)
+    if merge is None or not policy.training or not getattr(encoder, "normalises", True):
+        return
+    merge(valid_observations(steps))
+
+
+def valid_observations(steps: Steps) -> Tree:
+    """The observations [N, ...] of the steps that count."""
+    if bool(steps.valid.all()):
+        return map_tree(lambda x: torch.flatten(x, 0, 1), steps.obs)
+    return select(steps.obs, steps.valid)

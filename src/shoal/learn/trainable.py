@@ -1,0 +1,177 @@
+"""Trainable: one network, its packed weights and its optimizer, stepped in native code or in torch."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from shoal.learn.lowering import lower
+from shoal.learn.losses import prepare_of
+from shoal.learn.minibatches import Minibatch
+from shoal.learn.optimizers import NativeOptimizer, native_optimizer
+from shoal.learn.shards import Shards
+from shoal.learn.weights import load_weights, pack
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from shoal.learn.hardware import Hardware
+    from shoal.learn.losses import Fused, Loss
+    from shoal.learn.lowering import Plan
+    from shoal.types import Spec, Steps
+
+
+class Trainable:
+    """A module whose parameters lie in one flat buffer that native code and torch share."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer | None,
+        *,
+        spec: Spec,
+        hardware: Hardware,
+        max_grad_norm: float,
+    ) -> None:
+        """Made by a Learner."""
+        self.module, self.optimizer = module, optimizer
+        self.max_grad_norm = max_grad_norm
+        self.flat = pack(module)
+        self.plan: Plan | None = None
+        if hardware.native and optimizer is not None:
+            self.plan = lower(
+                module,
+                spec,
+                self.flat,
+                num_threads=hardware.num_threads,
+                act_block=hardware.act_block,
+                grad_shards=hardware.grad_shards,
+            )
+        self._shards = Shards(
+            module, hardware.grad_shards, num_threads=hardware.num_threads
+        )
+        self._native: NativeOptimizer | None = None
+        self._join()
+
+    @property
+    def learning_rate(self) -> float:
+        """The optimizer's step size; ConfigError without an optimizer."""
+        return self._owned().param_groups[0]["lr"]
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        for group in self._owned().param_groups:
+            group["lr"] = value
+
+    def can_fuse(self, loss: str) -> bool:
+        """Whether native code has the loss, this network and its optimizer."""
+        return (
+            self.plan is not None
+            and self._native is not None
+            and self.plan.has_loss(loss)
+        )
+
+    def fused_step(
+        self, fused: Fused, batch: Steps | Minibatch, cfg: Any
+    ) -> tuple[Any, float]:
+        """One step in a single native call; see `Learner.step`."""
+        assert self.plan is not None
+        assert self._native is not None
+        steps, index = _chosen(batch)
+        self._native.learning_rate = self.learning_rate
+        values = self.plan.loss_step(
+            fused.name, steps, index, cfg, self._native.optimizer, self.max_grad_norm
+        )
+        return fused.statistics(*values[:-1]), values[-1]
+
+    def torch_step(
+        self, loss: Loss, batch: Steps | Minibatch, cfg: Any
+    ) -> tuple[NamedTuple, float]:
+        """One step in torch; minibatches of a network for images in shards."""
+        whole = batch.take() if isinstance(batch, Minibatch) else batch
+        prepare = prepare_of(loss)
+        if prepare is not None:
+            whole = prepare(whole, cfg)
+        kinds: list[type[Any]] = []
+
+        def part_loss(part: Steps) -> tuple[Tensor, list[Tensor]]:
+            output = self.module(part.obs, part.state, part.start)
+            value, stats = loss(output, part, cfg)
+            kinds.append(type(stats))
+            return value, list(stats)
+
+        if isinstance(batch, Minibatch) and not batch.whole_rows:
+            parts = self._shards.parts(whole)
+        else:
+            parts = [whole]
+        stats = self._shards.backward(part_loss, parts)
+        return kinds[0](*stats), self._apply()
+
+    def loss_step(
+        self, loss: Callable[[], tuple[Tensor, NamedTuple]]
+    ) -> tuple[NamedTuple, float]:
+        """One step on any loss in torch."""
+        value, stats = loss()
+        self._owned().zero_grad()
+        value.backward()
+        detached = (x.detach() for x in stats)
+        return type(stats)(*detached), self._apply()
+
+    def state(self) -> dict[str, Any]:
+        """The module's and the optimizer's state."""
+        if self._native is not None:
+            self._native.write_step()
+        saved: dict[str, Any] = {"module": self.module.state_dict()}
+        if self.optimizer is not None:
+            saved["optimizer"] = self.optimizer.state_dict()
+        return saved
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Copies a saved state in; see `Learner.restore`."""
+        load_weights(self.module, state["module"])
+        if self.optimizer is not None:
+            try:
+                self.optimizer.load_state_dict(state["optimizer"])
+            except ValueError as error:
+                raise ConfigError(
+                    f"the checkpoint holds another optimizer: {error}"
+                ) from error
+        self._join()
+
+    def _join(self) -> None:
+        """Has native code and torch's optimizer share the moments, whose tensors a restore replaces."""
+        if self.plan is not None and self.optimizer is not None:
+            self._native = native_optimizer(self.optimizer, self.module)
+
+    def _apply(self) -> float:
+        """Clips the gradient and takes the optimizer's step, unless the gradient is not finite; returns its norm."""
+        limit = self.max_grad_norm
+        norm = float(torch.nn.utils.clip_grad_norm_(self.module.parameters(), limit))
+        if math.isfinite(norm):
+            if self._native is not None:
+                self._native.write_step()
+            self._owned().step()
+            if self._native is not None:
+                self._native.read_step()
+        return norm
+
+    def _owned(self) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            raise ConfigError("this network has no optimizer")
+        return self.optimizer
+
+
+def _chosen(batch: Steps | Minibatch) -> tuple[Steps, NDArray[np.int32]]:
+    """A rollout and the indices of the steps, or of the rows, that a batch holds."""
+    if isinstance(batch, Minibatch):
+        return batch.steps, batch.index
+    if batch.state is not None:
+        return batch, np.arange(batch.valid.shape[1], dtype=np.int32)
+    return batch, np.flatnonzero(batch.valid.numpy()).astype(np.int32)

@@ -1,0 +1,203 @@
+"""Collector: acts, steps and records into sinks, whatever keeps the steps and whenever the rows act."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+
+from shoal.types import ActedStep, ConfigError, Episodes, map_tree, select
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shoal.envs.vec_env import VecEnv
+    from shoal.stream.meter import Meter
+    from shoal.stream.roles import Role
+    from shoal.types import Bools, Ready, Tree
+
+    Index: TypeAlias = slice | np.ndarray[Any, np.dtype[np.intp]]
+
+
+class Sink(Protocol):
+    """Keeps what a role's rows see, do and get; steps are counted from the beginning of a `collect`."""
+
+    def write_acted(self, t: int, rows: Index, step: ActedStep) -> None:
+        """`rows` saw and chose in step t. In games of turns it comes when the step is complete."""
+        ...
+
+    def write_step(self, t: int, rows: slice, ready: Ready, part: Index) -> None:
+        """Step t of `rows` is over; theirs is `part` of what `ready` holds."""
+        ...
+
+
+class Collector:
+    """Rows of an environment, the roles that play them, and what lies between two steps.
+
+    `groups` are the slices of rows that act and step together: one for all, or two halves of which one acts while the
+    other steps.
+    """
+
+    def __init__(
+        self,
+        env: VecEnv,
+        roles: Sequence[Role],
+        groups: Sequence[slice],
+        meter: Meter,
+        first: Ready,
+    ) -> None:
+        """`first` is what the reset gave."""
+        self.env, self.roles, self.groups, self.meter = env, roles, groups, meter
+        self._order = np.argsort(np.concatenate([role.actor.rows for role in roles]))
+        self._obs: list[Tree] = []
+        self._masks: list[Bools | None] = []
+        self._turns: list[Bools | None] = []
+        self._ends: list[tuple[float, ...]] = []
+        self._sinks: Sequence[Sink] = ()
+        self.begin(first)
+
+    def begin(self, ready: Ready) -> None:
+        """Starts from the observations of all rows, after a reset or a restore."""
+        mask, turn = ready.action_mask, ready.turn
+        if self.env.spec.masked and mask is None:
+            raise ConfigError(
+                f"{self.env.spec.env_id}: its backend does not hand over its action masks; serial does"
+            )
+        self._obs = [select(ready.obs, group) for group in self.groups]
+        self._masks = [None if mask is None else mask[group] for group in self.groups]
+        self._turns = [None if turn is None else turn[group] for group in self.groups]
+        for role in self.roles:
+            role.start |= ready.truncated[role.rows]
+
+    def collect(self, num_steps: int, sinks: Sequence[Sink]) -> Episodes:
+        """Has every row act and step `num_steps` times; a sink for each role keeps it.
+
+        Returns:
+            The episodes that ended.
+        """
+        self._sinks = sinks
+        self._ends.clear()
+        for role in self.roles:
+            role.refresh()
+            role.final_values.clear()
+        for number, group in enumerate(self.groups):
+            self._act(0, number, group)
+        for t in range(num_steps):
+            for number, group in enumerate(self.groups):
+                begun = time.perf_counter()
+                ready = self.env.recv()
+                self.meter.add("environment", time.perf_counter() - begun)
+                self._obs[number] = ready.obs
+                self._masks[number] = ready.action_mask
+                self._turns[number] = ready.turn
+                self._record(t, ready)
+                if t + 1 < num_steps:
+                    self._act(t + 1, number, group)
+        return self._episodes()
+
+    def next_values(self, role: Role) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Values [n] of the observations that a role's rows have not acted on yet.
+
+        Where it is not a row's turn: the value of the step that it has under way.
+        """
+        values = np.zeros(len(role.start), np.float32)
+        for number, group in enumerate(self.groups):
+            places = role.local(group)
+            if places is None:
+                continue
+            mine, theirs = places
+            obs = select(self._obs[number], theirs)
+            rows = np.arange(mine.start, mine.stop)
+            values[mine] = role.actor.value(obs, role.start[mine], rows)
+            turn = self._turns[number]
+            if role.held is not None and turn is not None:
+                waiting = np.flatnonzero(~turn[theirs]) + mine.start
+                values[waiting] = role.held.value[0, waiting]
+        return values
+
+    def _act(self, t: int, number: int, group: slice) -> None:
+        begun = time.perf_counter()
+        actions: list[Tree] = []
+        for role, sink in zip(self.roles, self._sinks, strict=True):
+            places = role.local(group)
+            if places is not None:
+                actions.append(self._act_role(t, number, role, sink, places))
+        together = actions[0] if len(actions) == 1 else map_tree(self._joined, *actions)
+        sent = time.perf_counter()
+        self.meter.add("acting", sent - begun)
+        self.env.send(group, together)
+        self.meter.add("environment", time.perf_counter() - sent)
+
+    def _act_role(
+        self, t: int, number: int, role: Role, sink: Sink, places: tuple[slice, Index]
+    ) -> Tree:
+        """The environment's actions of the rows that a role has in a group."""
+        mine, theirs = places
+        obs = select(self._obs[number], theirs)
+        masks, turns = self._masks[number], self._turns[number]
+        mask = None if masks is None else masks[theirs]
+        start = role.start[mine]
+        acted = role.actor.act(obs, start, mine, action_mask=mask)
+        step = ActedStep(
+            obs=obs,
+            start=start,
+            action=acted.action,
+            log_prob=acted.log_prob,
+            value=acted.value,
+            action_mask=mask,
+            version=role.version,
+        )
+        if role.held is None or turns is None:
+            sink.write_acted(t, mine, step)
+        else:
+            acting = np.flatnonzero(turns[theirs])
+            role.held.write_acted(0, acting + mine.start, step.at(acting))
+            role.start[acting + mine.start] = False
+        return acted.env_action
+
+    def _record(self, t: int, ready: Ready) -> None:
+        for role, sink in zip(self.roles, self._sinks, strict=True):
+            places = role.local(ready.rows)
+            if places is not None:
+                self._record_role(t, ready, role, sink, places)
+        ended = (ready.terminated | ready.truncated) & ready.valid
+        for row in np.flatnonzero(ended & (ready.episode_length > 0)):
+            numbers = [ready.info[key][row] for key in self.env.spec.info_keys]
+            number = ready.rows.start + row
+            episode = (number, ready.episode_return[row], ready.episode_length[row])
+            self._ends.append((*episode, *numbers))
+
+    def _record_role(
+        self, t: int, ready: Ready, role: Role, sink: Sink, places: tuple[slice, Index]
+    ) -> None:
+        mine, theirs = places
+        valid = ready.valid[theirs]
+        ended = ready.terminated[theirs] | ready.truncated[theirs]
+        if role.held is None:
+            role.start[mine] = ended | ~valid
+            ended &= valid  # what was cut before belongs to the step before
+        else:
+            complete = np.flatnonzero(valid) + mine.start
+            sink.write_acted(t, complete, role.held.acted(0, complete))
+            role.start[mine] |= ended
+        sink.write_step(t, mine, ready, theirs)
+        cut = np.flatnonzero(ended & ~ready.terminated[theirs])
+        if len(cut):
+            begun = time.perf_counter()
+            obs = select(select(ready.final_obs, theirs), cut)
+            rows = cut + mine.start
+            values = role.actor.value(obs, np.zeros(len(cut), np.bool_), rows)
+            role.final_values.append((t, rows, values))
+            self.meter.add("acting", time.perf_counter() - begun)
+
+    def _episodes(self) -> Episodes:
+        keys = self.env.spec.info_keys
+        columns = np.array(self._ends, np.float64).reshape(-1, 3 + len(keys)).T
+        info = dict(zip(keys, columns[3:], strict=True))
+        rows, lengths = columns[0].astype(np.int64), columns[2].astype(np.int64)
+        return Episodes(columns[1], lengths, info, rows)
+
+    def _joined(self, *parts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """The roles' actions in the order of rows."""
+        return np.concatenate(parts)[self._order]
