@@ -4,6 +4,7 @@
 namespace nb = nanobind;
 
 void bind_env(nb::module_& module);
+void bind_fork(nb::module_& module);
 void bind_gather(nb::module_& module);
 void bind_math(nb::module_& module);
 void bind_memory(nb::module_& module);
@@ -12,6 +13,7 @@ void bind_net(nb::module_& module);
 NB_MODULE(_native, module) {
   module.doc() = "shoal's native core: environments, equations, lowered policies, hand-offs between processes.";
   bind_env(module);
+  bind_fork(module);
   bind_gather(module);
   bind_math(module);
   bind_memory(module);

@@ -78,6 +78,11 @@ class Pool:
         Put back what state() gave; returns the rows that could not be brought back: they have ended as truncated and begun anew. obs is written for those alone.
         """
 
+def fork_writer(files: Sequence[tuple[bytes, Sequence[Annotated[NDArray, dict(device='cpu', writable=False)]]]]) -> int:
+    """
+    Fork a child that writes arrays of bytes to new files, for each (path, [arrays]), as they are now; its process id. It exits with 0 or with the errno of what failed. OSError where fork fails.
+    """
+
 def gather(seen: list, rewards: list, obs: NDArray, reward: NDArray[numpy.float64]) -> bool:
     """
     Copies observation seen[i] to obs[i] [rows, ...] and rewards[i] to reward[i] [rows].

@@ -9,15 +9,16 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
 from shoal.learn.acting import Acting
-from shoal.run import checkpoint
 from shoal.run.directory import versions
 from shoal.run.evaluate import EVALUATION_STREAM, Eval, evaluate
+from shoal.run.writer import DISK_FULL, Writer
 from shoal.stream.meter import Meter
 from shoal.types import ConfigError
 
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 
 INTERRUPTED = "interrupted"
 """The stop reason of a run that Ctrl-C ended."""
-DISK_FULL = (
-    "the run goes on from its last checkpoint with `shoal resume` once there is room"
-)
 
 
 class Stream(Protocol):
@@ -145,6 +143,9 @@ class Run:
         self.updates = 0
         self.stop_reason = ""
         self._log = log
+        self._writer = Writer(
+            directory.checkpoints, kind=self._kind(), keep_last=settings.keep_last
+        )
         self._returns: deque[float] = deque(maxlen=settings.window)
         self._lengths: deque[float] = deque(maxlen=settings.window)
         self._episodes = 0
@@ -232,32 +233,27 @@ class Run:
                 self._write_line(stream)
             if self._saved != self.updates:
                 self.save(stream, state)
+            self._writer.wait()
         finally:
             self._release_interrupts()
 
     def save(self, stream: Stream, state: dict[str, Any]) -> None:
-        """Writes a checkpoint; when the mean return is the best so far, also as `best`."""
+        """Begins to write a checkpoint; when the mean return is the best so far, also as `best`."""
         mean = self.mean_return
         is_best, self._best = mean > self._best, max(mean, self._best)
-        tree = {
+        parts = {
             "state": {name: _state_of(part) for name, part in state.items()},
             "stream": stream.state(),
             "run": self._own_state(),
         }
-        folder, kind = self.directory.checkpoints, self._kind()
-        try:
-            self._log.sync()
-            if is_best:
-                checkpoint.save(
-                    folder, tree, updates=self.updates, kind=kind, tag="best"
-                )
-            checkpoint.save(folder, tree, updates=self.updates, kind=kind)
-            checkpoint.prune(folder, self.settings.keep_last)
-            self.directory.write_status(self.status("running", stream))
-        except OSError as error:
-            raise OSError(
-                error.errno, f"{error.strerror or error}; {DISK_FULL}"
-            ) from error
+        status = self.status("running", stream)
+        self._writer.save(
+            parts,
+            updates=self.updates,
+            best=is_best,
+            before=self._log.sync,
+            after=partial(self.directory.write_status, status),
+        )
         self._saved = self.updates
 
     def status(self, state: str, stream: Stream) -> dict[str, Any]:
@@ -279,17 +275,20 @@ class Run:
         }
 
     def close(self) -> None:
-        """Closes the panel and the log, and gives Ctrl-C back; calling it again does nothing."""
+        """Ends panel, checkpoints and log, and gives Ctrl-C back; calling it again does nothing."""
         self._release_interrupts()
         self.panel.close()
-        self._log.close()
+        try:
+            self._writer.close()
+        finally:
+            self._log.close()
 
     def _kind(self) -> dict[str, str]:
         s = self.settings
         return {"env": s.env, "algo": s.algo, "num_envs": str(s.num_envs)}
 
     def _resume(self, stream: Stream, state: dict[str, Any]) -> None:
-        found = checkpoint.load(self.directory.checkpoints, kind=self._kind())
+        found = self._writer.load()
         if found is None:
             self._log.rewind(0)
             return
