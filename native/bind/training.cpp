@@ -1,4 +1,5 @@
 // shoal._native's training: Samples, optimizers, steps on fused losses, and gradients of any output gradient.
+#include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>

@@ -3,7 +3,7 @@ shoal's native core: environments, equations, lowered policies, hand-offs betwee
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, overload
 
 import numpy
 from numpy.typing import NDArray
@@ -232,28 +232,129 @@ class MlpPlan:
     def forward(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)], logits_out: Annotated[NDArray, dict(device='cpu')], value_out: Annotated[NDArray, dict(device='cpu')]) -> None:
         """Logits (or means) [N, A] and values [N] of observations [N, D]."""
 
-    def act(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)], seed: int, stream: int, rows: Annotated[NDArray, dict(device='cpu', writable=False)], steps: Annotated[NDArray, dict(device='cpu', writable=False)], greedy: bool, action_out: Annotated[NDArray, dict(device='cpu')], log_prob_out: Annotated[NDArray, dict(device='cpu')], value_out: Annotated[NDArray, dict(device='cpu')]) -> None:
+    def act(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)], seed: int, stream: int, rows: Annotated[NDArray, dict(device='cpu', writable=False)], steps: Annotated[NDArray, dict(device='cpu', writable=False)], greedy: bool, action_out: Annotated[NDArray, dict(device='cpu')], log_prob_out: Annotated[NDArray, dict(device='cpu')], value_out: Annotated[NDArray, dict(device='cpu')], *, mask: Annotated[NDArray, dict(device='cpu', writable=False)] | None = None) -> None:
         """
-        Actions drawn with the Philox noise of (seed, stream, row, step), or greedy.
-        """
-
-    def rollout(self, pool: Pool, current_obs: Annotated[NDArray, dict(device='cpu')], current_start: Annotated[NDArray, dict(device='cpu')], row_step: Annotated[NDArray, dict(device='cpu')], obs: Annotated[NDArray, dict(device='cpu')], start: Annotated[NDArray, dict(device='cpu')], action: Annotated[NDArray, dict(device='cpu')], log_prob: Annotated[NDArray, dict(device='cpu')], value: Annotated[NDArray, dict(device='cpu')], next_value: Annotated[NDArray, dict(device='cpu')], reward: Annotated[NDArray, dict(device='cpu')], terminated: Annotated[NDArray, dict(device='cpu')], truncated: Annotated[NDArray, dict(device='cpu')], final_index: Annotated[NDArray, dict(device='cpu')], final_obs: Annotated[NDArray, dict(device='cpu')], episode_return: Annotated[NDArray, dict(device='cpu')], episode_length: Annotated[NDArray, dict(device='cpu')], drawn: Annotated[NDArray, dict(device='cpu')], seed: int, stream: int) -> None:
-        """
-        Acts in and steps all of the pool's rows for T steps and fills the slab.
+        Actions drawn with the Philox noise of (seed, stream, row, step), or greedy. mask: uint8 or bool [N, A], all choices side by side, 0 where an option is not to be chosen.
         """
 
-    def ppo_gradient(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)], action: Annotated[NDArray, dict(device='cpu', writable=False)], log_prob: Annotated[NDArray, dict(device='cpu', writable=False)], value: Annotated[NDArray, dict(device='cpu', writable=False)], advantage: Annotated[NDArray, dict(device='cpu', writable=False)], target: Annotated[NDArray, dict(device='cpu', writable=False)], index: Annotated[NDArray, dict(device='cpu', writable=False)], *, clip_coef: float, clip_vloss: bool, ent_coef: float, vf_coef: float, norm_adv: bool, grad_out: Annotated[NDArray, dict(device='cpu')], stats: Annotated[NDArray, dict(device='cpu')]) -> None:
-        """The gradient of ppo_step's loss, unclipped."""
-
-    def ppo_step(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)], action: Annotated[NDArray, dict(device='cpu', writable=False)], log_prob: Annotated[NDArray, dict(device='cpu', writable=False)], value: Annotated[NDArray, dict(device='cpu', writable=False)], advantage: Annotated[NDArray, dict(device='cpu', writable=False)], target: Annotated[NDArray, dict(device='cpu', writable=False)], index: Annotated[NDArray, dict(device='cpu', writable=False)], *, clip_coef: float, clip_vloss: bool, ent_coef: float, vf_coef: float, norm_adv: bool, max_grad_norm: float, learning_rate: float, adam_eps: float, exp_avg: Annotated[NDArray, dict(device='cpu')], exp_avg_sq: Annotated[NDArray, dict(device='cpu')], step: int, stats: Annotated[NDArray, dict(device='cpu')]) -> None:
+    def rollout(self, pool: Pool, current_obs: Annotated[NDArray, dict(device='cpu')], current_start: Annotated[NDArray, dict(device='cpu')], row_step: Annotated[NDArray, dict(device='cpu')], obs: Annotated[NDArray, dict(device='cpu')], start: Annotated[NDArray, dict(device='cpu')], action: Annotated[NDArray, dict(device='cpu')], log_prob: Annotated[NDArray, dict(device='cpu')], value: Annotated[NDArray, dict(device='cpu')], next_value: Annotated[NDArray, dict(device='cpu')], reward: Annotated[NDArray, dict(device='cpu')], terminated: Annotated[NDArray, dict(device='cpu')], truncated: Annotated[NDArray, dict(device='cpu')], final_index: Annotated[NDArray, dict(device='cpu')], final_obs: Annotated[NDArray, dict(device='cpu')], episode_return: Annotated[NDArray, dict(device='cpu')], episode_length: Annotated[NDArray, dict(device='cpu')], drawn: Annotated[NDArray, dict(device='cpu')], seed: int, stream: int, rows: Annotated[NDArray, dict(device='cpu', writable=False)]) -> None:
         """
-        One Adam step on PPO's loss over samples[index]. stats float64 [8] gains policy_loss, value_loss, entropy, approx_kl, clip_fraction, grad_norm, 1, and 1 if the gradient was not finite and nothing was changed.
+        Acts in and steps all of the pool's rows for T steps and fills the slab. rows [B]: their numbers in the noise.
         """
 
-    def a2c_gradient(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)], action: Annotated[NDArray, dict(device='cpu', writable=False)], advantage: Annotated[NDArray, dict(device='cpu', writable=False)], target: Annotated[NDArray, dict(device='cpu', writable=False)], index: Annotated[NDArray, dict(device='cpu', writable=False)], *, ent_coef: float, vf_coef: float, norm_adv: bool, grad_out: Annotated[NDArray, dict(device='cpu')], stats: Annotated[NDArray, dict(device='cpu')]) -> None:
-        """The gradient of a2c_step's loss, unclipped."""
-
-    def a2c_step(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)], action: Annotated[NDArray, dict(device='cpu', writable=False)], advantage: Annotated[NDArray, dict(device='cpu', writable=False)], target: Annotated[NDArray, dict(device='cpu', writable=False)], index: Annotated[NDArray, dict(device='cpu', writable=False)], *, ent_coef: float, vf_coef: float, norm_adv: bool, max_grad_norm: float, learning_rate: float, alpha: float, eps: float, square_avg: Annotated[NDArray, dict(device='cpu')], stats: Annotated[NDArray, dict(device='cpu')]) -> None:
+    def loss_gradient(self, name: str, samples: Samples, index: Annotated[NDArray, dict(device='cpu', writable=False)], settings: dict, grad_out: Annotated[NDArray, dict(device='cpu')], stats_out: Annotated[NDArray, dict(device='cpu')]) -> None:
         """
-        One RMSProp step on A2C's loss over samples[index]; stats as in ppo_step.
+        The gradient of a fused loss over samples[index], unclipped; stats_out as in loss_step.
+        """
+
+    def loss_step(self, name: str, samples: Samples, index: Annotated[NDArray, dict(device='cpu', writable=False)], settings: dict, optimizer: Optimizer, max_grad_norm: float, stats_out: Annotated[NDArray, dict(device='cpu')]) -> bool:
+        """
+        One step on a fused loss over samples[index], int32 [M]. stats_out, float64, gets the loss's statistics and then the gradient's norm. False where that is not finite: then nothing else has changed.
+        """
+
+    @overload
+    def forward_train(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)], index: Annotated[NDArray, dict(device='cpu', writable=False)] | None, logits_out: Annotated[NDArray, dict(device='cpu')], value_out: Annotated[NDArray, dict(device='cpu')]) -> None:
+        """
+        Logits (or means) [M, A] and values [M] of the rows that index [M] names (None: all); keeps what backward needs. Logits are not masked.
+        """
+
+    @overload
+    def forward_train(self, samples: Samples, index: Annotated[NDArray, dict(device='cpu', writable=False)] | None, logits_out: Annotated[NDArray, dict(device='cpu')], value_out: Annotated[NDArray, dict(device='cpu')]) -> None: ...
+
+    def backward(self, logits_grad: Annotated[NDArray, dict(device='cpu', writable=False)], value_grad: Annotated[NDArray, dict(device='cpu', writable=False)], grad_out: Annotated[NDArray, dict(device='cpu')], obs_grad_out: Annotated[NDArray, dict(device='cpu')] | None = None) -> None:
+        """
+        The parameters' gradient [P], from those of forward_train's logits [M, A] and values [M]. log_std is no output of the towers: its part is 0.
+        """
+
+def fused_losses() -> dict[str, tuple[list[str], list[str], list[str]]]:
+    """
+    The fused losses: name -> the columns that it reads, the settings that it takes, the statistics that it gives.
+    """
+
+class Samples:
+    """
+    A rollout's samples, checked once; its arrays are kept alive and not copied.
+    """
+
+    def __init__(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)], action: Annotated[NDArray, dict(device='cpu', writable=False)], columns: dict, *, mask: Annotated[NDArray, dict(device='cpu', writable=False)] | None = None) -> None:
+        """
+        obs: float32 [N, D]. action: int64 [N, K] choices, or float32 [N, K]. columns: float32 [N] by name, what a loss reads besides. mask: uint8 or bool [N, options], all choices side by side, 0 where one is forbidden.
+        """
+
+    def __len__(self) -> int: ...
+
+class Optimizer:
+    """What steps on a gradient; see Adam and RMSProp."""
+
+    @property
+    def learning_rate(self) -> float: ...
+
+    @learning_rate.setter
+    def learning_rate(self, arg: float, /) -> None: ...
+
+    @property
+    def eps(self) -> float: ...
+
+    @eps.setter
+    def eps(self, arg: float, /) -> None: ...
+
+    @property
+    def step(self) -> int:
+        """Steps made so far."""
+
+    @step.setter
+    def step(self, arg: int, /) -> None: ...
+
+    def apply(self, params: Annotated[NDArray, dict(device='cpu')], grad: Annotated[NDArray, dict(device='cpu', writable=False)], max_grad_norm: float) -> float:
+        """
+        One step of float32 params [P] on grad [P], scaled down to max_grad_norm as torch's clip_grad_norm_ does. Returns the gradient's norm; where that is not finite, nothing has changed.
+        """
+
+class Adam(Optimizer):
+    """
+    torch.optim.Adam (no weight decay) on float32 moments [P] that stay the caller's memory.
+    """
+
+    def __init__(self, exp_avg: Annotated[NDArray, dict(device='cpu')], exp_avg_sq: Annotated[NDArray, dict(device='cpu')], *, learning_rate: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-08, step: int = 0, kernels: str = '') -> None: ...
+
+    @property
+    def betas(self) -> tuple[float, float]: ...
+
+    @betas.setter
+    def betas(self, arg: tuple[float, float], /) -> None: ...
+
+class RMSProp(Optimizer):
+    """
+    torch.optim.RMSprop (no momentum, not centered) on float32 moments [P] that stay the caller's memory.
+    """
+
+    def __init__(self, square_avg: Annotated[NDArray, dict(device='cpu')], *, learning_rate: float, alpha: float = 0.99, eps: float = 1e-08, step: int = 0, kernels: str = '') -> None: ...
+
+    @property
+    def alpha(self) -> float: ...
+
+    @alpha.setter
+    def alpha(self, arg: float, /) -> None: ...
+
+class TowerPlan:
+    """
+    One MLP tower in native code that shares its owner's parameters: a Q-network, a critic, an encoder.
+    """
+
+    def __init__(self, params: Annotated[NDArray, dict(device='cpu')], obs_size: int, hidden: Sequence[int], outputs: int, activation: str, num_threads: int, grad_shards: int, *, act_block: int = 64, kernels: str = '') -> None: ...
+
+    @property
+    def num_params(self) -> int: ...
+
+    def forward(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)], out: Annotated[NDArray, dict(device='cpu')]) -> None:
+        """Outputs [N, O] of observations [N, D]."""
+
+    def forward_train(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)], index: Annotated[NDArray, dict(device='cpu', writable=False)] | None, out: Annotated[NDArray, dict(device='cpu')]) -> None:
+        """
+        Outputs [M, O] of the rows that index [M] names; keeps what backward needs.
+        """
+
+    def backward(self, out_grad: Annotated[NDArray, dict(device='cpu', writable=False)], grad_out: Annotated[NDArray, dict(device='cpu')], obs_grad_out: Annotated[NDArray, dict(device='cpu')] | None = None) -> None:
+        """
+        The parameters' gradient [P], from that of forward_train's outputs [M, O]; also the observations' [M, D] if obs_grad_out is given.
         """

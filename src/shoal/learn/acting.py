@@ -130,8 +130,7 @@ class PlanActor:
         action_mask: Bools | None = None,
         greedy: bool = False,
     ) -> Acted:
-        """One step of `rows`; policies of masked actions are never lowered."""
-        assert action_mask is None
+        """One step of `rows`."""
         action, log_prob, value = self.plan.act(
             obs,
             self.acting.seed,
@@ -139,6 +138,7 @@ class PlanActor:
             self.rows[rows],
             self.row_step[rows],
             greedy=greedy,
+            mask=action_mask,
         )
         self.row_step[rows] += 1
         return Acted(self.plan.to_env(action), action, log_prob, value)

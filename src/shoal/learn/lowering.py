@@ -40,7 +40,7 @@ def lower(policy: nn.Module, spec: Spec, flat: Tensor, **settings: Any) -> Plan 
     Lowered are MlpPolicies on the CPU with Box observations and categorical, multi-categorical or plain Gaussian heads.
     `settings`: num_threads (changes no bit), act_block, grad_shards.
     """
-    if type(policy) is not MlpPolicy or policy.network.squash or spec.masked:
+    if type(policy) is not MlpPolicy or policy.network.squash:
         return None
     encoder = policy.encoder
     if not isinstance(encoder, Encoder) or encoder.nvec or encoder.image:
@@ -61,6 +61,8 @@ def lower(policy: nn.Module, spec: Spec, flat: Tensor, **settings: Any) -> Plan 
             head, nvec = "gaussian", [space.shape[0]]
         case _:
             return None
+    if head == "gaussian" and spec.masked:
+        return None
     hidden = list(policy.network.hidden)
     if (
         len(hidden) > MOST_LAYERS
@@ -131,15 +133,25 @@ class Plan:
         steps: NDArray[Any],
         *,
         greedy: bool,
+        mask: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32]]:
-        """Actions, log-probabilities and values of n observations."""
+        """Actions, log-probabilities and values of n observations, among the options that `mask` leaves."""
         n = len(rows)
         action = np.empty(
             (n, self.action_size), np.int64 if self.discrete else np.float32
         )
         log_prob, value = np.empty(n, np.float32), np.empty(n, np.float32)
         self.native.act(
-            _flat(obs), seed, stream, rows, steps, greedy, action, log_prob, value
+            _flat(obs),
+            seed,
+            stream,
+            rows,
+            steps,
+            greedy,
+            action,
+            log_prob,
+            value,
+            mask=None if mask is None else np.ascontiguousarray(mask),
         )
         return action.reshape(n, *self.action_shape), log_prob, value
 
@@ -169,9 +181,15 @@ class Plan:
         slab: RolloutArrays,
         start: NDArray[np.bool_],
         row_step: NDArray[np.int64],
+        *,
         seed: int,
+        stream: int,
+        rows: NDArray[np.int64],
     ) -> None:
-        """Fills the slab: act, sample, step and record, without leaving native code."""
+        """Fills the slab: act, sample, step and record, without leaving native code.
+
+        The noise is that of (seed, stream, rows, row_step), as in `act`.
+        """
         lead = slab.reward.shape
         self.native.rollout(
             env.pool,
@@ -193,47 +211,50 @@ class Plan:
             slab.episode_length,
             slab.episode_info,
             seed,
-            0,
+            stream,
+            rows,
         )
 
-    def begin(self, steps: Steps) -> dict[str, NDArray[Any]]:
-        """A rollout's arrays as the gradient steps take them, [T * B, ...] in the same memory.
+    def samples(self, steps: Steps, **columns: Tensor) -> _native.Samples:
+        """A rollout's T * B samples as the gradient steps take them, in the same memory.
 
-        Also takes over the statistics of the version that acted, as the policy holds them until it is published.
+        `columns` [T, B] are what a loss reads besides the log-probabilities and values of the steps. Also takes over
+        the statistics of the version that acted, as the policy holds them until it is published.
         """
         self.refresh_normaliser()
-        obs = steps.obs.numpy()
         n = steps.reward.numel()
-        return {
-            "obs": obs.reshape(n, -1).astype(np.float32, copy=False),
-            "action": steps.action.numpy().reshape(n, -1),
-            "log_prob": steps.log_prob.numpy().reshape(n),
-            "value": steps.value.numpy().reshape(n),
-        }
-
-    def ppo_step(
-        self, steps: dict[str, NDArray[Any]], index: NDArray[np.int32], **config: Any
-    ) -> None:
-        """One PPO minibatch: gradient, clipping and Adam, in place on the weights."""
-        s = steps
-        self.native.ppo_step(
-            s["obs"],
-            s["action"],
-            s["log_prob"],
-            s["value"],
-            s["advantage"],
-            s["target"],
-            index,
-            **config,
+        columns = {"log_prob": steps.log_prob, "value": steps.value, **columns}
+        mask = steps.action_mask
+        return _native.Samples(
+            steps.obs.numpy().reshape(n, -1).astype(np.float32, copy=False),
+            steps.action.numpy().reshape(n, -1),
+            {name: column.numpy().reshape(n) for name, column in columns.items()},
+            mask=None if mask is None else mask.numpy().reshape(n, -1),
         )
 
-    def a2c_step(
-        self, steps: dict[str, NDArray[Any]], index: NDArray[np.int32], **config: Any
-    ) -> None:
-        """One A2C update: gradient, clipping and RMSProp, in place on the weights."""
-        s = steps
-        self.native.a2c_step(
-            s["obs"], s["action"], s["advantage"], s["target"], index, **config
+    def adam(self, optimizer: torch.optim.Adam) -> _native.Adam:
+        """The native optimizer on torch's own moments, as many steps on."""
+        exp_avg, exp_avg_sq = self.moments(optimizer, "exp_avg", "exp_avg_sq")
+        group = optimizer.param_groups[0]
+        step = optimizer.state[group["params"][0]].get("step", 0)
+        return _native.Adam(
+            exp_avg,
+            exp_avg_sq,
+            learning_rate=group["lr"],
+            betas=group["betas"],
+            eps=group["eps"],
+            step=int(step),
+        )
+
+    def rms_prop(self, optimizer: torch.optim.RMSprop) -> _native.RMSProp:
+        """The native optimizer on torch's own moments."""
+        (square_avg,) = self.moments(optimizer, "square_avg")
+        group = optimizer.param_groups[0]
+        return _native.RMSProp(
+            square_avg,
+            learning_rate=group["lr"],
+            alpha=group["alpha"],
+            eps=group["eps"],
         )
 
     def moments(

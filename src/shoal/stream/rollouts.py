@@ -314,7 +314,13 @@ class Rollouts:
         assert isinstance(env, NativeEnv)
         with self.meter.measure("acting"):
             self._plan.rollout(
-                env, seat.slab, seat.start, seat.actor.row_step, self.acting.seed
+                env,
+                seat.slab,
+                seat.start,
+                seat.actor.row_step,
+                seed=self.acting.seed,
+                stream=self.acting.stream,
+                rows=seat.actor.rows,
             )
         slab = seat.slab
         self._check_native()
