@@ -13,6 +13,7 @@ import torch
 from gymnasium import spaces
 
 import shoal
+from shoal import _native
 from shoal.envs.registry import make
 from shoal.learn.lowering import lower
 from shoal.learn.weights import pack
@@ -96,21 +97,19 @@ def learning(*, minibatch: int = 256, num_threads: int = 1) -> float:
     plan = _plan(env, num_threads)
     rng = np.random.default_rng(0)
     n = 16 * minibatch
-    arrays: dict[str, Any] = {
-        "obs": rng.normal(size=(n, 4)).astype(np.float32),
-        "action": rng.integers(0, 2, (n, 1)),
-        **{k: rng.normal(size=n).astype(np.float32) for k in ("value", "advantage", "target")},
-        "log_prob": np.full(n, -0.69, np.float32),
-    }
-    size = plan.native.num_params
-    constants = {"clip_coef": 0.2, "clip_vloss": False, "ent_coef": 0.0, "vf_coef": 0.5, "norm_adv": True}
-    constants |= {"max_grad_norm": 0.5, "adam_eps": 1e-5, "learning_rate": 1e-6, "stats": np.zeros(8)}
-    constants |= {"exp_avg": np.zeros(size, np.float32), "exp_avg_sq": np.zeros(size, np.float32)}
+    columns = {name: rng.normal(size=n).astype(np.float32) for name in ("value", "advantage", "target")}
+    columns["log_prob"] = np.full(n, -0.69, np.float32)
+    obs = rng.normal(size=(n, 4)).astype(np.float32)
+    samples = _native.Samples(obs, rng.integers(0, 2, (n, 1)), columns)
+    moments = [np.zeros(plan.native.num_params, np.float32) for _ in range(2)]
+    adam = _native.Adam(*moments, learning_rate=1e-6, eps=1e-5)
+    settings = {"clip_coef": 0.2, "clip_vloss": False, "ent_coef": 0.0, "vf_coef": 0.5, "norm_adv": True}
+    stats = np.zeros(6)
     parts = np.split(rng.permutation(n).astype(np.int32), 16)
 
     def work() -> int:
         for index in parts:
-            plan.ppo_step(arrays, index, step=1, **constants)
+            plan.native.loss_step("ppo_loss", samples, index, settings, adam, 0.5, stats)
         return n
 
     return rate(work)

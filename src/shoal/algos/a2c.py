@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.optim import RMSprop
 
+from shoal import _native
 from shoal.learn.lowering import STATS, Plan, lower
 from shoal.learn.weights import pack
 from shoal.math.losses import (
@@ -207,30 +208,20 @@ def torch_update(policy: nn.Module, optimizer: RMSprop, cfg: A2C, run: Run) -> U
 
 def native_update(plan: Plan, optimizer: RMSprop, cfg: A2C, run: Run) -> Update:
     """The same update in native code, on the same weights and the same optimizer state."""
-    (square_avg,) = plan.moments(optimizer, "square_avg")
+    rms_prop = plan.rms_prop(optimizer)
     for parameter in optimizer.param_groups[0]["params"]:
         optimizer.state[parameter].setdefault("step", torch.zeros(()))
-    names = ("ent_coef", "vf_coef", "norm_adv", "max_grad_norm", "alpha")
-    constants = {name: getattr(cfg, name) for name in names} | {
-        "eps": cfg.rmsprop_eps,
-        "square_avg": square_avg,
-    }
+    _, names, _ = _native.fused_losses()["a2c_loss"]
+    settings = {name: getattr(cfg, name) for name in names}
 
     def update(rollout: Steps, target: Tensor) -> None:
-        arrays = plan.begin(rollout)
-        advantage = (target - rollout.value).numpy().ravel()
-        arrays |= {"advantage": advantage, "target": target.numpy().ravel()}
-        stats, index = (
-            np.zeros(8),
-            np.flatnonzero(rollout.valid.numpy()).astype(np.int32),
+        samples = plan.samples(rollout, advantage=target - rollout.value, target=target)
+        rms_prop.learning_rate = optimizer.param_groups[0]["lr"]
+        stats = np.zeros(len(A2C_STATS))
+        index = np.flatnonzero(rollout.valid.numpy()).astype(np.int32)
+        plan.native.loss_step(
+            "a2c_loss", samples, index, settings, rms_prop, cfg.max_grad_norm, stats
         )
-        plan.a2c_step(
-            arrays,
-            index,
-            learning_rate=optimizer.param_groups[0]["lr"],
-            stats=stats,
-            **constants,
-        )
-        run.log(dict(zip(A2C_STATS, stats[[0, 1, 2, 5]].tolist(), strict=True)))
+        run.log(dict(zip(A2C_STATS, stats.tolist(), strict=True)))
 
     return update

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.optim import Adam
 
+from shoal import _native
 from shoal.learn.lowering import STATS, Plan, lower
 from shoal.learn.shards import Shards, has_images
 from shoal.learn.weights import pack
@@ -294,47 +295,30 @@ def torch_update(policy: nn.Module, optimizer: Adam, cfg: PPO, run: Run) -> Upda
 
 def native_update(plan: Plan, optimizer: Adam, cfg: PPO, run: Run) -> Update:
     """The same passes in native code, on the same weights and the same optimizer state."""
-    exp_avg, exp_avg_sq = plan.moments(optimizer, "exp_avg", "exp_avg_sq")
+    adam = plan.adam(optimizer)
     parameters = optimizer.param_groups[0]["params"]
-    step = torch.as_tensor(
-        optimizer.state[parameters[0]].get("step", 0.0), dtype=torch.float32
-    ).clone()
+    step = torch.tensor(float(adam.step))
     for parameter in parameters:
         optimizer.state[parameter]["step"] = step
-    names = (
-        "clip_coef",
-        "clip_vloss",
-        "ent_coef",
-        "vf_coef",
-        "norm_adv",
-        "max_grad_norm",
-        "adam_eps",
-    )
-    constants = {name: getattr(cfg, name) for name in names}
-    constants |= {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
+    _, names, _ = _native.fused_losses()["ppo_loss"]
+    settings = {name: getattr(cfg, name) for name in names}
 
     def update(rollout: Steps, advantage: Tensor, target: Tensor) -> Iterator[float]:
-        arrays = plan.begin(rollout) | {
-            "advantage": advantage.numpy().ravel(),
-            "target": target.numpy().ravel(),
-        }
-        rate = optimizer.param_groups[0]["lr"]
+        samples = plan.samples(rollout, advantage=advantage, target=target)
+        adam.learning_rate = optimizer.param_groups[0]["lr"]
+        stats = np.zeros(len(STATS))
         while True:
-            stats, number = np.zeros(8), int(step)
+            total, number = np.zeros(len(STATS)), 0
             for index in minibatches(
                 run.rng, rollout.valid, cfg.num_minibatches, rows=False
             ):
-                number += 1
-                plan.ppo_step(
-                    arrays,
-                    index,
-                    learning_rate=rate,
-                    step=number,
-                    stats=stats,
-                    **constants,
+                plan.native.loss_step(
+                    "ppo_loss", samples, index, settings, adam, cfg.max_grad_norm, stats
                 )
-            step.fill_(number)
-            means = (stats[: len(STATS)] / stats[len(STATS)]).tolist()
+                total += stats
+                number += 1
+            step.fill_(adam.step)
+            means = (total / number).tolist()
             run.log(dict(zip(STATS, means, strict=True)))
             yield means[3]
 

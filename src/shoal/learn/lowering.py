@@ -67,6 +67,8 @@ def lower(policy: nn.Module, spec: Spec, flat: Tensor, **settings: Any) -> Plan 
             head, nvec = "gaussian", [space.shape[0]]
         case _:
             return None
+    if head == "gaussian" and spec.masked:
+        return None
     hidden = list(policy.network.hidden)
     if (
         len(hidden) > MOST_LAYERS
@@ -152,7 +154,7 @@ class Plan:
         greedy: bool,
         action_mask: Bools | None = None,
     ) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32]]:
-        """Actions, log-probabilities and values of n observations."""
+        """Actions, log-probabilities and values of n observations, among the options that `mask` leaves."""
         n = len(rows)
         action = np.empty(
             (n, self.action_size), np.int64 if self.discrete else np.float32
@@ -203,7 +205,10 @@ class Plan:
         seed: int,
         stream: int,
     ) -> None:
-        """Fills the slab: act, sample, step and record, without leaving native code."""
+        """Fills the slab: act, sample, step and record, without leaving native code.
+
+        The noise is that of (seed, stream, rows, row_step), as in `act`.
+        """
         lead = slab.reward.shape
         self.native.rollout(
             env.pool,
