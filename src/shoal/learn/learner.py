@@ -12,16 +12,16 @@ import torch
 from shoal.learn.hardware import Hardware
 from shoal.learn.losses import fused_of
 from shoal.learn.minibatches import Minibatch
-from shoal.learn.trainable import Trainable
 from shoal.learn.publishing import observe
 from shoal.learn.shards import has_images
+from shoal.learn.trainable import Trainable
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from shoal.learn.losses import Loss
-    from shoal.types import Spec, Steps
+    from shoal.types import Steps
 
     OptimizerClass = Callable[..., torch.optim.Optimizer]
 
@@ -41,7 +41,6 @@ class Learner:
         policy: nn.Module,
         optimizer: OptimizerClass,
         *,
-        spec: Spec,
         hardware: Hardware | None = None,
         max_grad_norm: float = math.inf,
         **settings: Any,
@@ -51,16 +50,17 @@ class Learner:
         Args:
             policy: acts; its parameters are packed into one flat buffer.
             optimizer: a class of `torch.optim`, such as Adam.
-            spec: what rows observe and do.
             hardware: device, threads, and how minibatches are cut.
             max_grad_norm: the gradient's norm is cut to this.
             settings: the optimizer's own, such as lr and eps.
         """
-        self.spec, self.hardware = spec, hardware or Hardware()
+        self.hardware = hardware or Hardware()
         self.policy = policy.to(self.hardware.device)
         self.version = 0
+        self.updates = 0
+        """Gradient steps that were taken."""
         self.skipped = 0
-        """Updates that were not finite, and left everything as it was."""
+        """Gradient steps that were not finite, and left everything as it was."""
         self.networks: dict[str, Trainable] = {}
         self._totals: dict[str, float | Tensor] = {}
         self._counts: dict[str, int] = {}
@@ -70,6 +70,12 @@ class Learner:
     def flat(self) -> Tensor:
         """The policy's parameters, packed."""
         return self.networks[POLICY].flat
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether the policy has a memory, so that it learns from whole rows."""
+        state: Any = self.policy.initial_state
+        return state(1) is not None
 
     @property
     def learning_rate(self) -> float:
@@ -109,7 +115,7 @@ class Learner:
             settings = {"fused": True} | settings if takes_fused else settings
         made = None if optimizer is None else optimizer(module.parameters(), **settings)
         self.networks[name] = Trainable(
-            module, made, spec=self.spec, hardware=self.hardware, max_grad_norm=max_grad_norm
+            module, made, hardware=self.hardware, max_grad_norm=max_grad_norm
         )
         return self.networks[name]
 
@@ -140,7 +146,12 @@ class Learner:
         return stats
 
     def update(
-        self, loss: Callable[..., tuple[Tensor, NamedTuple]], batch: Any, cfg: Any, *, of: str
+        self,
+        loss: Callable[..., tuple[Tensor, NamedTuple]],
+        batch: Any,
+        cfg: Any,
+        *,
+        of: str,
     ) -> Any:
         """One gradient step of the network `of` on a loss that may look at all of them.
 
@@ -182,6 +193,7 @@ class Learner:
         return {
             "networks": {name: net.state() for name, net in self.networks.items()},
             "version": self.version,
+            "updates": self.updates,
             "skipped": self.skipped,
         }
 
@@ -196,13 +208,15 @@ class Learner:
             raise ConfigError(f"the checkpoint holds no network {sorted(missing)[0]!r}")
         for name, network in self.networks.items():
             network.restore(state["networks"][name])
-        self.version, self.skipped = state["version"], state["skipped"]
+        self.version = state["version"]
+        self.updates, self.skipped = state["updates"], state["skipped"]
 
     def _count(self, stats: tuple[Any, ...], norm: float) -> None:
         if not math.isfinite(norm):
             self.skipped += 1
             self._add("learner/skipped", 1.0)
             return
+        self.updates += 1
         for name, value in zip(cast("Any", stats)._fields, stats, strict=True):
             self._add(f"loss/{name}", value)
         self._add("loss/grad_norm", norm)

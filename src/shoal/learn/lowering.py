@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
-import torch
 from gymnasium import spaces
 
 from shoal import _native
-from shoal.learn.weights import packing
 from shoal.nets.encoder import Encoder
 from shoal.nets.heads import head_size
 from shoal.nets.normaliser import CLIP
@@ -35,7 +33,8 @@ class FusedLoss(NamedTuple):
 
 
 LOSSES = {
-    name: FusedLoss(name, *declared) for name, declared in _native.fused_losses().items()
+    name: FusedLoss(name, *declared)
+    for name, declared in _native.fused_losses().items()
 }
 COLUMNS = sorted({column for loss in LOSSES.values() for column in loss.columns})
 
@@ -67,8 +66,6 @@ def lower(policy: nn.Module, spec: Spec, flat: Tensor, **settings: Any) -> Plan 
             head, nvec = "gaussian", [space.shape[0]]
         case _:
             return None
-    if head == "gaussian" and spec.masked:
-        return None
     hidden = list(policy.network.hidden)
     if (
         len(hidden) > MOST_LAYERS
@@ -154,7 +151,7 @@ class Plan:
         greedy: bool,
         action_mask: Bools | None = None,
     ) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32]]:
-        """Actions, log-probabilities and values of n observations, among the options that `mask` leaves."""
+        """Actions, log-probabilities and values of n observations."""
         n = len(rows)
         action = np.empty(
             (n, self.action_size), np.int64 if self.discrete else np.float32
@@ -205,10 +202,7 @@ class Plan:
         seed: int,
         stream: int,
     ) -> None:
-        """Fills the slab: act, sample, step and record, without leaving native code.
-
-        The noise is that of (seed, stream, rows, row_step), as in `act`.
-        """
+        """Fills the slab: act, sample, step and record, without leaving native code."""
         lead = slab.reward.shape
         self.native.rollout(
             env.pool,
@@ -270,7 +264,9 @@ class Plan:
         if self._seen is not steps:
             self.refresh_normaliser()
             columns = {name: _column(steps, name) for name in COLUMNS}
-            given = {name: array for name, array in columns.items() if array is not None}
+            given = {
+                name: array for name, array in columns.items() if array is not None
+            }
             action = steps.action.numpy().reshape(steps.reward.numel(), -1)
             mask = steps.action_mask
             self._samples = _native.Samples(

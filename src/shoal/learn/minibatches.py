@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 
+from shoal.math.losses import normalise_advantage
 from shoal.types import ConfigError, map_tree, select
 
 if TYPE_CHECKING:
@@ -37,6 +38,15 @@ PER_STEP = (
     "target",
 )
 """The fields of a rollout that hold something for each step."""
+
+
+class NormalizesAdvantage(Protocol):
+    """Settings that say whether advantages are normalized."""
+
+    @property
+    def norm_adv(self) -> bool:
+        """Whether they are."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,21 +109,28 @@ def cut_steps(steps: Steps, part: slice) -> Steps:
     return replace(steps, **taken)
 
 
+def with_normalized_advantage(batch: Steps, cfg: NormalizesAdvantage) -> Steps:
+    """A minibatch whose advantages have mean 0 and deviation 1, if the settings say so; see `losses.prepared`."""
+    if not cfg.norm_adv or batch.advantage is None:
+        return batch
+    return replace(batch, advantage=normalise_advantage(batch.advantage, batch.valid))
+
+
 def check_minibatches(
-    num_minibatches: int, *, num_rows: int, num_steps: int, least: int, whole_rows: bool
+    num_minibatches: int, shape: tuple[int, int], *, least: int, whole_rows: bool
 ) -> None:
     """Refuses a number of minibatches that a rollout cannot be cut into evenly.
 
     Args:
-        num_minibatches: parts of a rollout of `num_rows` x `num_steps`.
-        num_rows: B.
-        num_steps: T.
-        least: steps that one part must have (2 where advantages are normalized).
+        num_minibatches: parts of a rollout.
+        shape: of the rollout, (T, B).
+        least: steps that one part must have: 2 where advantages are normalized.
         whole_rows: parts are whole rows, as recurrent policies need them.
 
     Raises:
         ConfigError: with a number that would do.
     """
+    num_steps, num_rows = shape
     steps = num_rows * num_steps
     whole = num_rows if whole_rows else steps
     if whole % num_minibatches == 0 and steps // num_minibatches >= least:
@@ -122,14 +139,14 @@ def check_minibatches(
     fits = [n for n in tried if whole % n == 0 and steps // n >= least]
     if not fits:
         raise ConfigError(
-            f"a rollout of {steps} step cannot be normalized; "
+            "a minibatch of 1 step cannot be normalized; "
             "use norm_adv=False, more num_envs or more num_steps"
         )
     what = f"{num_rows} rows x {num_steps} steps = {steps} steps"
     if whole_rows:
         what = f"recurrent minibatches are whole rows, and {num_rows} rows"
     raise ConfigError(
-        f"{what} do not split into {num_minibatches} minibatches of at least {least}; "
+        f"{what} do not split into {num_minibatches} minibatches of at least {least} steps; "
         f"num_minibatches={fits[-1]} would"
     )
 

@@ -64,22 +64,31 @@ def native_optimizer(
     optimizer: torch.optim.Optimizer, module: nn.Module
 ) -> NativeOptimizer | None:
     """The native form of an optimizer of all of a module's parameters; None where only torch has it."""
-    if len(optimizer.param_groups) != 1 or not next(module.parameters()).device.type == "cpu":
+    if (
+        len(optimizer.param_groups) != 1
+        or not next(module.parameters()).device.type == "cpu"
+    ):
         return None
     group = optimizer.param_groups[0]
     if type(optimizer) is Adam and _holds(group, PLAIN_ADAM):
         exp_avg, exp_avg_sq = shared_moments(optimizer, module, "exp_avg", "exp_avg_sq")
         steps = _step_counts(optimizer, module)
-        beta1, beta2 = group["betas"]
         native = _native.Adam(
-            exp_avg, exp_avg_sq, learning_rate=group["lr"], beta1=beta1, beta2=beta2, eps=group["eps"]
+            exp_avg,
+            exp_avg_sq,
+            learning_rate=group["lr"],
+            betas=group["betas"],
+            eps=group["eps"],
         )
         return NativeOptimizer(native, steps)
     if type(optimizer) is RMSprop and _holds(group, PLAIN_RMSPROP):
         (square_avg,) = shared_moments(optimizer, module, "square_avg")
         steps = _step_counts(optimizer, module)
         native = _native.RMSProp(
-            square_avg, learning_rate=group["lr"], alpha=group["alpha"], eps=group["eps"]
+            square_avg,
+            learning_rate=group["lr"],
+            alpha=group["alpha"],
+            eps=group["eps"],
         )
         return NativeOptimizer(native, steps)
     return None

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from shoal.learn.lowering import lower
 from shoal.learn.losses import prepare_of
+from shoal.learn.lowering import lower
 from shoal.learn.minibatches import Minibatch
 from shoal.learn.optimizers import NativeOptimizer, native_optimizer
 from shoal.learn.shards import Shards
@@ -36,7 +36,6 @@ class Trainable:
         module: nn.Module,
         optimizer: torch.optim.Optimizer | None,
         *,
-        spec: Spec,
         hardware: Hardware,
         max_grad_norm: float,
     ) -> None:
@@ -45,7 +44,8 @@ class Trainable:
         self.max_grad_norm = max_grad_norm
         self.flat = pack(module)
         self.plan: Plan | None = None
-        if hardware.native and optimizer is not None:
+        spec: Spec | None = getattr(module, "spec", None)
+        if hardware.native and optimizer is not None and spec is not None:
             self.plan = lower(
                 module,
                 spec,

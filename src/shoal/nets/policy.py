@@ -110,7 +110,7 @@ class MlpPolicy(nn.Module):
     ) -> None:
         """Orthogonal initialisation from `generator`."""
         super().__init__()
-        self.network = network
+        self.spec, self.network = spec, network
         self.encoder: Encoder | TreeEncoder = encoder_of(spec, network, generator)
         sizes = [self.encoder.size, *network.hidden]
         out = head_size(spec.action_space)
@@ -146,7 +146,7 @@ class ImagePolicy(nn.Module):
     ) -> None:
         """Orthogonal initialisation from `generator`."""
         super().__init__()
-        self.network = network
+        self.spec, self.network = spec, network
         self.encoder: ImageEncoder = encoder_of(spec, network, generator)
         size, out = self.encoder.size, head_size(spec.action_space)
         self.actor = tower(
@@ -181,7 +181,7 @@ class RecurrentPolicy(nn.Module):
     ) -> None:
         """Orthogonal initialisation from `generator`."""
         super().__init__()
-        self.network = network
+        self.spec, self.network = spec, network
         self.encoder: Encoder | TreeEncoder | ImageEncoder = encoder_of(
             spec, network, generator
         )

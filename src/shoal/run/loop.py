@@ -1,37 +1,41 @@
-"""Run: everything around an algorithm and nothing inside it."""
+"""Loop: batches until a run ends, and between them metrics, evaluation, checkpoints and callbacks."""
 
 from __future__ import annotations
 
-import math
 import os
-import signal
-import threading
-from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
 from shoal.learn.acting import Acting
+from shoal.learn.weights import load_weights
+from shoal.run.callbacks import EpisodeEnd, wants_episodes
 from shoal.run.directory import versions
 from shoal.run.evaluate import EVALUATION_STREAM, Eval, evaluate
 from shoal.run.writer import DISK_FULL, Writer
-from shoal.stream.meter import Meter
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import FrameType
+    from collections.abc import Iterator, Mapping
 
-    from shoal.run.directory import RunDirectory
+    from shoal.learn.learner import Learner
+    from shoal.run.interrupts import Interrupts
     from shoal.run.log import Log
+    from shoal.run.run import Run
+    from shoal.run.settings import Settings
     from shoal.types import Episodes
 
 INTERRUPTED = "interrupted"
 """The stop reason of a run that Ctrl-C ended."""
+
+
+def kind_of(settings: Settings) -> dict[str, str]:
+    """What a checkpoint belongs to."""
+    s = settings
+    return {"env": s.env, "algo": s.algo, "num_envs": str(s.num_envs)}
 
 
 class Stream(Protocol):
@@ -41,6 +45,11 @@ class Stream(Protocol):
     version: int
     episodes: Episodes
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Steps and rows of one batch."""
+        ...
+
     def __next__(self) -> Any:
         """The next batch."""
         ...
@@ -49,444 +58,292 @@ class Stream(Protocol):
         """All that `restore` needs."""
         ...
 
-    def restore(self, state: dict[str, Any], policy: Any) -> list[str]:
+    def restore(self, state: dict[str, Any]) -> list[str]:
         """Continues; returns what could not be continued."""
         ...
 
 
-class Panel(Protocol):
-    """What shows a run while it lasts."""
-
-    def update(self, record: dict[str, Any], run: Run) -> None:
-        """A line of metrics was written."""
-        ...
-
-    def warn(self, message: str) -> None:
-        """Something to be told at once."""
-        ...
-
-    def finish(self, result: Any) -> None:
-        """The run ended with `result`."""
-        ...
-
-    def close(self) -> None:
-        """Nothing more comes."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How long a run goes and what it keeps; none of it is part of the algorithm."""
-
-    env: str
-    algo: str
-    seed: int
-    num_envs: int
-    total_timesteps: int
-    steps_per_update: int
-    stop_at: float | None = None
-    """Stop when the mean return of the last max(100, num_envs) episodes reaches this."""
-    keep_last: int = 3
-    device: str = "cpu"
-    num_threads: int = 1
-    native: bool = True
-    agents: tuple[str, ...] = ()
-    """The names of an environment's agents, in the order of its rows, where there are several."""
-
-    @property
-    def window(self) -> int:
-        """Episodes in the mean that decides."""
-        return max(100, self.num_envs)
-
-    @property
-    def total_updates(self) -> int:
-        """Rollouts until total_timesteps."""
-        return max(1, -(-self.total_timesteps // self.steps_per_update))
-
-    @property
-    def log_every(self) -> int:
-        """Updates a line of metrics: about 500 lines a run."""
-        return max(1, self.total_updates // 500)
-
-    @property
-    def checkpoint_every(self) -> int:
-        """Updates a checkpoint: about 20 a run."""
-        return max(1, self.total_updates // 20)
-
-
-class Run:
-    """One training run: its random generator, meter, log and checkpoints.
-
-    An algorithm asks it for `rng` and `acting`, iterates `loop`, and calls `log`; the rest happens around it.
-    """
+class Loop:
+    """One run of an algorithm over a stream; see `Run.loop`."""
 
     def __init__(
         self,
-        directory: RunDirectory,
-        settings: Settings,
-        log: Log,
-        panel: Panel,
+        run: Run,
+        stream: Stream,
+        learners: Mapping[str, Learner],
+        parts: dict[str, Any],
         *,
-        evaluation: Eval | None = None,
+        log: Log | None,
+        writer: Writer | None,
+        evaluation: Eval | None,
+        interrupts: Interrupts,
     ) -> None:
-        """`directory` may hold checkpoints: then `loop` resumes from the newest."""
-        self.directory, self.settings, self.panel, self.evaluation = (
-            directory,
-            settings,
-            panel,
-            evaluation,
-        )
-        self.meter = Meter()
-        self.rng = np.random.Generator(
-            np.random.PCG64(np.random.SeedSequence([settings.seed, 1]))
-        )
-        self.updates = 0
-        self.stop_reason = ""
-        self._log = log
-        self._writer = Writer(
-            directory.checkpoints, kind=self._kind(), keep_last=settings.keep_last
-        )
-        self._returns: deque[float] = deque(maxlen=settings.window)
-        self._lengths: deque[float] = deque(maxlen=settings.window)
-        self._episodes = 0
+        """Made by `Run.loop`; `parts` is what a checkpoint holds besides learners, stream and run."""
+        self.run, self.stream, self.learners, self.parts = run, stream, learners, parts
+        self._log, self._writer, self._interrupts = log, writer, interrupts
+        self._evaluation = evaluation
+        steps_per_batch = prod(stream.shape)
+        updates = max(1, -(-run.settings.total_timesteps // steps_per_batch))
+        self._log_every = max(1, updates // 500)
+        self._save_every = max(1, updates // 20)
         self._best = self._greedy = -np.inf
         self._next_evaluation = 0
-        self._pending: dict[str, Any] = {}
-        self._counts: dict[str, int] = {}
         self._elapsed_before = 0.0
         self._last_line = (0, 0.0)
-        self._interrupts = 0
-        self._handler: Any = None
         self._saved = -1
 
-    def acting(self, act_block: int) -> Acting:
-        """How the policy acts in this run."""
-        s = self.settings
-        device = torch.device(s.device)
-        return Acting(
-            s.seed,
-            device=device,
-            native=s.native,
-            num_threads=s.num_threads,
-            act_block=act_block,
-        )
-
-    @property
-    def mean_return(self) -> float:
-        """Mean return of the last max(100, num_envs) episodes; -inf before there are that many."""
-        full = len(self._returns) == self.settings.window
-        return float(np.mean(self._returns)) if full else -float("inf")
-
-    def log(self, stats: dict[str, Any]) -> None:
-        """Adds numbers (or tensors, which are not read until the line is written) to the line under way."""
-        for name, value in stats.items():
-            self._pending[name] = self._pending.get(name, 0.0) + (
-                value.detach() if isinstance(value, torch.Tensor) else value
-            )
-            self._counts[name] = self._counts.get(name, 0) + 1
-
-    def loop(
-        self, stream: Stream, *, state: dict[str, Any], evaluate: Eval | None = None
-    ) -> Iterator[Any]:
-        """Yields batches until a stop condition holds; resumes first, at once.
-
-        Args:
-            stream: where batches come from.
-            state: what a checkpoint holds besides the stream: modules and optimizers; "policy" is required.
-            evaluate: evaluation beside training, which changes no bit of it; the run's own unless given.
+    def resume(self) -> None:
+        """Continues from the newest checkpoint, if there is one, and starts the clock.
 
         Raises:
-            ConfigError: the checkpoint belongs to something else, or every one is damaged.
-            FloatingPointError: an update's loss is not finite; nothing of it is saved.
-            OSError: the disk is full, or worse; older checkpoints are whole.
+            ConfigError: it belongs to something else, or every one is damaged.
         """
-        self._resume(stream, state)
-        self.directory.write_status(self.status("running", stream))
-        self.meter.start()
-        self._last_line = (stream.env_steps, self.meter.elapsed())
-        return self._iterate(stream, state, evaluate or self.evaluation)
+        found = self._writer.load() if self._writer is not None else None
+        if found is not None:
+            self._restore(found.tree, found.updates, found.warnings)
+        elif self._log is not None:
+            self._log.rewind(0)
+        if self._evaluation is not None and not self._next_evaluation:
+            self._next_evaluation = self._evaluation.every_steps
+        self._write_status()
+        self.run.meter.start()
+        self._last_line = (self.stream.env_steps, self.run.meter.elapsed())
 
-    def _iterate(
-        self, stream: Stream, state: dict[str, Any], evaluation: Eval | None
-    ) -> Iterator[Any]:
-        if evaluation is not None and not self._next_evaluation:
-            self._next_evaluation = evaluation.every_steps
-        self._catch_interrupts()
+    def batches(self) -> Iterator[Any]:
+        """Batches until a stop condition holds."""
+        run, stream = self.run, self.stream
+        self._interrupts.catch()
         try:
-            while not self._finished(stream):
+            while not self._finished():
+                run.steps_before = stream.env_steps
                 batch = next(stream)
                 self._note(stream.episodes)
-                with self.meter.measure("learning"):
+                before = self._steps_taken()
+                with run.meter.measure("learning"):
                     yield batch
-                self.updates += 1
-                self._check_losses(stream)
-                due = (
-                    evaluation is not None and stream.env_steps >= self._next_evaluation
-                )
-                if evaluation is not None and due:
-                    self._evaluate(evaluation, stream, state["policy"])
-                if due or self.updates % self.settings.log_every == 0:
-                    self._write_line(stream)
-                if self.updates % self.settings.checkpoint_every == 0:
-                    self.save(stream, state)
-            if self._counts and not self._interrupts:
-                self._write_line(stream)
-            if self._saved != self.updates:
-                self.save(stream, state)
-            self._writer.wait()
+                run.updates += 1
+                self._check_finite(before)
+                due = self._evaluate()
+                if due or run.updates % self._log_every == 0:
+                    self._write_line()
+                if run.updates % self._save_every == 0:
+                    self.save()
+            self._drain()
+            if not run.metrics.empty and run.stop_reason != INTERRUPTED:
+                self._write_line()
+            if self._saved != run.updates:
+                self.save()
+            if self._writer is not None:
+                self._writer.wait()
         finally:
-            self._release_interrupts()
+            self._interrupts.release()
 
-    def save(self, stream: Stream, state: dict[str, Any]) -> None:
+    def save(self) -> None:
         """Begins to write a checkpoint; when the mean return is the best so far, also as `best`."""
-        mean = self.mean_return
+        self._drain()
+        mean = self.run.mean_return
         is_best, self._best = mean > self._best, max(mean, self._best)
-        parts = {
-            "state": {name: _state_of(part) for name, part in state.items()},
-            "stream": stream.state(),
-            "run": self._own_state(),
-        }
-        status = self.status("running", stream)
+        self._saved = self.run.updates
+        if self._writer is None:
+            return
+        learners = {name: learner.state() for name, learner in self.learners.items()}
+        others = {name: _state_of(part) for name, part in self.parts.items()}
         self._writer.save(
-            parts,
-            updates=self.updates,
+            {
+                "learner": learners,
+                "stream": self.stream.state(),
+                "run": self._own_state(),
+                "other": others,
+            },
+            updates=self.run.updates,
             best=is_best,
-            before=self._log.sync,
-            after=partial(self.directory.write_status, status),
+            before=None if self._log is None else self._log.sync,
+            after=partial(self._write_status, self._status()),
         )
-        self._saved = self.updates
 
-    def status(self, state: str, stream: Stream) -> dict[str, Any]:
-        """What `run.json` says."""
-        s = self.settings
+    def _restore(
+        self, tree: Mapping[str, Any], updates: int, warnings: list[str]
+    ) -> None:
+        run = self.run
+        for name, learner in self.learners.items():
+            if name not in tree["learner"]:
+                raise ConfigError(
+                    f"the checkpoint of update {updates} holds no {name!r}"
+                )
+            learner.restore(tree["learner"][name])
+        for name, part in self.parts.items():
+            if name not in tree["other"]:
+                raise ConfigError(
+                    f"the checkpoint of update {updates} holds no {name!r}"
+                )
+            _restore_into(part, tree["other"][name])
+        lost = self.stream.restore(tree["stream"])
+        own = tree["run"]
+        run.updates = self._saved = updates
+        run.rng.bit_generator.state = own["rng"]
+        run.metrics.restore(own["metrics"])
+        self._best, self._greedy = own["best"], own["greedy"]
+        self._next_evaluation = own["next_evaluation"]
+        self._elapsed_before = own["elapsed"]
+        if self._log is not None:
+            there = self._log.position()
+            if own["log_position"] > there:
+                lost.append(
+                    f"{self._log.path} has lost lines that were written before update {updates}"
+                )
+            self._log.rewind(min(own["log_position"], there))
+        for message in [*warnings, *lost]:
+            run.warn(message)
+
+    def _own_state(self) -> dict[str, Any]:
+        run = self.run
         return {
-            "state": state,
+            "rng": run.rng.bit_generator.state,
+            "metrics": run.metrics.state(),
+            "best": self._best,
+            "greedy": self._greedy,
+            "next_evaluation": self._next_evaluation,
+            "elapsed": self._elapsed_before + run.meter.elapsed(),
+            "log_position": 0 if self._log is None else self._log.position(),
+        }
+
+    def _finished(self) -> bool:
+        run, limit = self.run, self.run.settings.stop_at
+        if run.stop_reason:
+            return True
+        if limit is not None and run.mean_return >= limit:
+            run.stop(f"mean return {run.mean_return:.1f} reached {limit:g}")
+        elif limit is not None and self._greedy >= limit:
+            run.stop(f"greedy mean return {self._greedy:.1f} reached {limit:g}")
+        elif self.stream.env_steps >= run.settings.total_timesteps:
+            run.stop("total_timesteps")
+        return bool(run.stop_reason)
+
+    def _note(self, episodes: Episodes) -> None:
+        run = self.run
+        run.metrics.note(episodes)
+        watching = [callback for callback in run.callbacks if wants_episodes(callback)]
+        if not watching:
+            return
+        agents = run.settings.agents
+        for number, row in enumerate(episodes.rows.tolist()):
+            end = EpisodeEnd(
+                step=self.stream.env_steps,
+                row=row,
+                agent=agents[row % len(agents)] if agents else "",
+                episode_return=float(episodes.returns[number]),
+                length=int(episodes.lengths[number]),
+                info={key: float(x[number]) for key, x in episodes.info.items()},
+            )
+            for callback in watching:
+                callback(run, end)
+
+    def _write_line(self) -> None:
+        self._drain()
+        run, stream = self.run, self.stream
+        elapsed = run.meter.elapsed()
+        steps_before, elapsed_before = self._last_line
+        seconds = max(elapsed - elapsed_before, 1e-9)
+        record: dict[str, float] = {
+            "step": stream.env_steps,
+            "update": run.updates,
+            "version": stream.version,
+        }
+        record |= run.metrics.episode_numbers()
+        record |= run.metrics.take_means()
+        record["speed/sps"] = (stream.env_steps - steps_before) / seconds
+        record["time/elapsed"] = self._elapsed_before + elapsed
+        record |= {f"time/{name}": x for name, x in run.meter.seconds.items()}
+        self._last_line = (stream.env_steps, elapsed)
+        if self._log is not None:
+            try:
+                self._log.write(record)
+            except OSError as error:
+                said = f"{error.strerror or error}; {DISK_FULL}"
+                raise OSError(error.errno, said) from error
+        for callback in run.callbacks:
+            callback(run, record)
+
+    def _drain(self) -> None:
+        """Moves the learners' statistics into the line under way."""
+        several = len(self.learners) > 1
+        for name, learner in self.learners.items():
+            totals, counts = learner.statistics()
+            for metric, total in totals.items():
+                key = f"{metric}/{name}" if several else metric
+                self.run.metrics.add(key, total, counts[metric])
+
+    def _steps_taken(self) -> tuple[int, int]:
+        """Gradient steps of all learners so far, and those that were skipped."""
+        learners = self.learners.values()
+        taken = sum(learner.updates for learner in learners)
+        return taken, sum(learner.skipped for learner in learners)
+
+    def _check_finite(self, before: tuple[int, int]) -> None:
+        """FloatingPointError where every gradient step on a batch was skipped: nothing is learned any more."""
+        taken, skipped = self._steps_taken()
+        for learner in self.learners.values():
+            self.run.log({"train/learning_rate": learner.learning_rate})
+        if taken > before[0] or skipped == before[1]:
+            return
+        kept = "no checkpoint was written yet"
+        if self._saved > 0:
+            kept = f"the checkpoint of update {self._saved} is kept"
+        raise FloatingPointError(
+            f"update {self.run.updates} at step {self.stream.env_steps:,}: the loss or its gradient is not finite in any "
+            f"of {skipped - before[1]} gradient steps; {kept}; try a smaller learning_rate, or smaller rewards and "
+            "observations (reward_scale, network.normalise_obs)"
+        )
+
+    def _evaluate(self) -> bool:
+        """Plays greedy episodes where they are due; whether they were."""
+        evaluation, stream = self._evaluation, self.stream
+        if evaluation is None or stream.env_steps < self._next_evaluation:
+            return False
+        while self._next_evaluation <= stream.env_steps:
+            self._next_evaluation += evaluation.every_steps
+        s = self.run.settings
+        acting = Acting(
+            s.seed, EVALUATION_STREAM, torch.device(s.device), native=s.native
+        )
+        policy = next(iter(self.learners.values())).policy
+        episodes = evaluation.episodes
+        score = evaluate(policy, evaluation.env, episodes=episodes, acting=acting)
+        self._greedy = score.mean
+        self.run.log({"eval/return": score.mean, "eval/std": score.std})
+        return True
+
+    def _status(self) -> dict[str, Any]:
+        """What `run.json` says while the run goes on."""
+        run, s, returns = self.run, self.run.settings, self.run.metrics.returns
+        return {
+            "state": "running",
             "env": s.env,
             "algo": s.algo,
             "seed": s.seed,
-            "steps": stream.env_steps,
-            "updates": self.updates,
-            "episodes": self._episodes,
-            "return": float(np.mean(self._returns)) if self._returns else None,
-            "seconds": self._elapsed_before + self.meter.elapsed(),
-            "stop_reason": self.stop_reason,
+            "steps": self.stream.env_steps,
+            "updates": run.updates,
+            "episodes": run.metrics.episodes,
+            "return": float(np.mean(returns)) if returns else None,
+            "seconds": self._elapsed_before + run.meter.elapsed(),
+            "stop_reason": run.stop_reason,
             "pid": os.getpid(),
             "versions": versions(),
         }
 
-    def close(self) -> None:
-        """Ends panel, checkpoints and log, and gives Ctrl-C back; calling it again does nothing."""
-        self._release_interrupts()
-        self.panel.close()
-        try:
-            self._writer.close()
-        finally:
-            self._log.close()
-
-    def _kind(self) -> dict[str, str]:
-        s = self.settings
-        return {"env": s.env, "algo": s.algo, "num_envs": str(s.num_envs)}
-
-    def _resume(self, stream: Stream, state: dict[str, Any]) -> None:
-        found = self._writer.load()
-        if found is None:
-            self._log.rewind(0)
-            return
-        for name, part in state.items():
-            if name not in found.tree["state"]:
-                raise ConfigError(
-                    f"the checkpoint of update {found.updates} holds no {name!r}"
-                )
-            _restore_into(part, found.tree["state"][name])
-        lost = stream.restore(found.tree["stream"], state["policy"])
-        own = found.tree["run"]
-        self.updates = found.updates
-        self.rng.bit_generator.state = own["rng"]
-        self._returns.extend(own["returns"])
-        self._lengths.extend(own["lengths"])
-        self._episodes, self._best, self._greedy = (
-            own["episodes"],
-            own["best"],
-            own.get("greedy", -np.inf),
-        )
-        self._next_evaluation = own["next_evaluation"]
-        self._pending, self._counts = own["pending"], own["counts"]
-        self._elapsed_before = own["elapsed"]
-        if own["log_position"] > self._log.position():
-            lost.append(
-                f"{self.directory.metrics} has lost lines that were written before update {found.updates}"
-            )
-        self._log.rewind(min(own["log_position"], self._log.position()))
-        self._saved = found.updates
-        for message in [*found.warnings, *lost]:
-            self.panel.warn(message)
-
-    def _own_state(self) -> dict[str, Any]:
-        return {
-            "rng": self.rng.bit_generator.state,
-            "returns": list(self._returns),
-            "lengths": list(self._lengths),
-            "episodes": self._episodes,
-            "best": self._best,
-            "greedy": self._greedy,
-            "next_evaluation": self._next_evaluation,
-            "pending": {name: float(value) for name, value in self._pending.items()},
-            "counts": dict(self._counts),
-            "elapsed": self._elapsed_before + self.meter.elapsed(),
-            "log_position": self._log.position(),
-        }
-
-    def _finished(self, stream: Stream) -> bool:
-        s = self.settings
-        if self._interrupts:
-            self.stop_reason = INTERRUPTED
-        elif s.stop_at is not None and self.mean_return >= s.stop_at:
-            self.stop_reason = (
-                f"mean return {self.mean_return:.1f} reached {s.stop_at:g}"
-            )
-        elif s.stop_at is not None and self._greedy >= s.stop_at:
-            self.stop_reason = (
-                f"greedy mean return {self._greedy:.1f} reached {s.stop_at:g}"
-            )
-        elif stream.env_steps >= s.total_timesteps:
-            self.stop_reason = "total_timesteps"
-        return bool(self.stop_reason)
-
-    def _note(self, episodes: Episodes) -> None:
-        self._returns.extend(episodes.returns.tolist())
-        self._lengths.extend(episodes.lengths.tolist())
-        for key, values in episodes.info.items():
-            for value in values.tolist():
-                self.log({f"info/{key}": value})
-        if agents := self.settings.agents:
-            for row, value in zip(
-                episodes.rows.tolist(), episodes.returns.tolist(), strict=True
-            ):
-                self.log({f"episode/return/{agents[row % len(agents)]}": value})
-        self._episodes += len(episodes.returns)
-
-    def _write_line(self, stream: Stream) -> None:
-        elapsed = self.meter.elapsed()
-        steps_before, elapsed_before = self._last_line
-        record: dict[str, Any] = {
-            "step": stream.env_steps,
-            "update": self.updates,
-            "version": stream.version,
-        }
-        record["episode/count"] = self._episodes
-        if self._returns:
-            record["episode/return"] = float(np.mean(self._returns))
-            record["episode/return_std"] = float(np.std(self._returns))
-            record["episode/length"] = float(np.mean(self._lengths))
-        record |= {
-            name: float(value) / self._counts[name]
-            for name, value in self._pending.items()
-        }
-        record["speed/sps"] = (stream.env_steps - steps_before) / max(
-            elapsed - elapsed_before, 1e-9
-        )
-        record["time/elapsed"] = self._elapsed_before + elapsed
-        record |= {
-            f"time/{name}": seconds for name, seconds in self.meter.seconds.items()
-        }
-        self._pending, self._counts = {}, {}
-        self._last_line = (stream.env_steps, elapsed)
-        try:
-            self._log.write(record)
-        except OSError as error:
-            raise OSError(
-                error.errno, f"{error.strerror or error}; {DISK_FULL}"
-            ) from error
-        self.panel.update(record, self)
-
-    def _evaluate(self, evaluation: Eval, stream: Stream, policy: Any) -> None:
-        while self._next_evaluation <= stream.env_steps:
-            self._next_evaluation += evaluation.every_steps
-        s = self.settings
-        acting = Acting(
-            s.seed, EVALUATION_STREAM, torch.device(s.device), native=s.native
-        )
-        score = evaluate(
-            policy, evaluation.env, episodes=evaluation.episodes, acting=acting
-        )
-        self._greedy = score.mean
-        self.log({"eval/return": score.mean, "eval/std": score.std})
-
-    def _check_losses(self, stream: Stream) -> None:
-        losses = {
-            name: value
-            for name, value in self._pending.items()
-            if name.startswith("loss/")
-        }
-        if math.isfinite(float(sum(losses.values()))):
-            return
-        bad = {
-            name: float(value)
-            for name, value in losses.items()
-            if not math.isfinite(float(value))
-        }
-        if bad:
-            said = ", ".join(f"{name} is {value}" for name, value in bad.items())
-            kept = (
-                f"the checkpoint of update {self._saved} is kept"
-                if self._saved > 0
-                else "no checkpoint was written yet"
-            )
-            raise FloatingPointError(
-                f"update {self.updates} at step {stream.env_steps:,}: {said}; {kept}; "
-                "try a smaller learning_rate, or smaller rewards and observations (reward_scale, network.normalise_obs)"
-            )
-
-    def _catch_interrupts(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return
-
-        def interrupt(signum: int, frame: FrameType | None) -> None:
-            self._interrupts += 1
-            if self._interrupts > 1:
-                raise KeyboardInterrupt
-            self.panel.warn(
-                "Ctrl-C: writing a checkpoint, then ending; once more ends now"
-            )
-
-        self._handler = signal.signal(signal.SIGINT, interrupt)
-
-    def _release_interrupts(self) -> None:
-        if self._handler is not None:
-            signal.signal(signal.SIGINT, self._handler)
-            self._handler = None
+    def _write_status(self, status: dict[str, Any] | None = None) -> None:
+        if self.run.directory is not None:
+            self.run.directory.write_status(status or self._status())
 
 
 def _state_of(part: Any) -> Any:
-    if isinstance(part, Mapping):
-        return {name: _state_of(one) for name, one in part.items()}
     return part.state_dict() if hasattr(part, "state_dict") else part.state()
 
 
 def _restore_into(part: Any, saved: Any) -> None:
-    if isinstance(part, Mapping):
-        for name, one in part.items():
-            _restore_into(one, saved[name])
-    elif isinstance(part, torch.nn.Module):
+    if isinstance(part, torch.nn.Module):
         load_weights(part, saved)
     elif hasattr(part, "load_state_dict"):
-        try:
-            part.load_state_dict(saved)
-        except ValueError as error:
-            raise ConfigError(
-                f"the checkpoint holds another optimizer: {error}"
-            ) from error
+        part.load_state_dict(saved)
     else:
         part.restore(saved)
-
-
-def load_weights(policy: torch.nn.Module, saved: dict[str, Any]) -> None:
-    """Copies saved weights into a policy; ConfigError when they are another network's."""
-    try:
-        policy.load_state_dict(saved)
-    except RuntimeError as error:
-        wrong = " ".join(str(error).split(":", 1)[-1].split())
-        raise ConfigError(
-            f"the checkpoint holds another network: {wrong[:300]}; "
-            "a run that was given a policy object needs it again (policy=...)"
-        ) from error

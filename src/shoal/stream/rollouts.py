@@ -83,7 +83,12 @@ class Rollouts:
         meter: Meter,
         reward_scale: float,
     ) -> None:
-        self.env, self.num_steps, self.acting, self.meter = env, num_steps, acting, meter
+        self.env, self.num_steps, self.acting, self.meter = (
+            env,
+            num_steps,
+            acting,
+            meter,
+        )
         self.reward_scale = np.float32(reward_scale)
         self.version = self.env_steps = 0
         self.episodes = Episodes(np.zeros(0), np.zeros(0, np.int64), {})
@@ -114,6 +119,11 @@ class Rollouts:
             )
         self._collector = Collector(env, self._roles, groups, meter, first)
         self._plan = self._fused_plan(groups)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Steps and rows of one rollout."""
+        return self.num_steps, self.env.num_rows
 
     def __iter__(self) -> Rollouts:
         """Itself."""

@@ -128,8 +128,7 @@ class PastVersions:
         self.rows = rows[np.arange(games), np.arange(games) % agents]
         cast = self._cast(rows)
         self._opponents = [
-            Frozen(copy.deepcopy(learner.policy).eval())
-            for _ in range(past.opponents)
+            Frozen(copy.deepcopy(learner.policy).eval()) for _ in range(past.opponents)
         ]
         self._pool = [_weights(learner.policy)]
         self._drawn = [0] * past.opponents
@@ -140,6 +139,11 @@ class PastVersions:
             players[f"opponent_{number}"] = opponent
         self._stream = stream(players, cast=cast)
         self.episodes = self._stream.episodes
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Steps and rows of one rollout: the learner's rows."""
+        return self._stream.num_steps, len(self.rows)
 
     def __iter__(self) -> PastVersions:
         """Itself."""

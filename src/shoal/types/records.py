@@ -120,7 +120,9 @@ class ActedStep:
             log_prob=None if log_prob is None else log_prob[rows],
             value=None if value is None else value[rows],
             action_mask=None if mask is None else mask[rows],
-            version=self.version if isinstance(self.version, int) else self.version[rows],
+            version=self.version
+            if isinstance(self.version, int)
+            else self.version[rows],
         )
 
 

@@ -1,0 +1,223 @@
+"""Run: what an algorithm asks for a learner, a stream and the loop; everything around it happens there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from shoal.learn.acting import Acting
+from shoal.learn.hardware import Hardware
+from shoal.learn.learner import Learner
+from shoal.run.interrupts import Interrupts
+from shoal.run.loop import INTERRUPTED, Loop, kind_of
+from shoal.run.metrics import Metrics
+from shoal.run.writer import Writer
+from shoal.stream.meter import Meter
+from shoal.stream.schedules import schedule
+from shoal.stream.self_play import against
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from torch import nn
+
+    from shoal.envs.vec_env import VecEnv
+    from shoal.run.callbacks import Callback
+    from shoal.run.directory import RunDirectory
+    from shoal.run.evaluate import Eval
+    from shoal.run.log import Log
+    from shoal.run.loop import Stream
+    from shoal.run.settings import Settings
+    from shoal.stream.rollouts import Rollouts
+    from shoal.stream.self_play import PastVersions
+    from shoal.types import Spec
+
+
+class Run:
+    """One training run: its random generator, meter, log and checkpoints.
+
+    An algorithm asks it for a learner and a stream, and iterates `loop`; the rest happens around it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        directory: RunDirectory | None = None,
+        log: Log | None = None,
+        policy: Callable[[Spec], nn.Module] | None = None,
+        callbacks: Sequence[Callback] = (),
+        evaluation: Eval | None = None,
+    ) -> None:
+        """A run that has not begun.
+
+        Args:
+            settings: how long it goes, how rows act.
+            directory: where it is kept; with checkpoints in it, `loop` resumes from the newest. None keeps nothing.
+            log: where lines of metrics go.
+            policy: makes the policy for a specification.
+            callbacks: called at every line of metrics and at every episode's end.
+            evaluation: greedy episodes beside training.
+        """
+        self.settings, self.directory = settings, directory
+        self.callbacks, self.evaluation = list(callbacks), evaluation
+        self.meter = Meter()
+        seed = np.random.SeedSequence([settings.seed, 1])
+        self.rng = np.random.Generator(np.random.PCG64(seed))
+        self.metrics = Metrics(settings.window, settings.agents)
+        self.updates = 0
+        self.stop_reason = ""
+        self.steps_before = 0
+        """Environment steps before the batch at hand."""
+        self._log, self._policy = log, policy
+        self._writer: Writer | None = None
+        if directory is not None:
+            folder, kept = directory.checkpoints, settings.keep_last
+            self._writer = Writer(folder, kind=kind_of(settings), keep_last=kept)
+        self._interrupts = Interrupts(self._interrupted)
+
+    @property
+    def seed(self) -> int:
+        """Equal settings and seeds give equal weights."""
+        return self.settings.seed
+
+    @property
+    def acting(self) -> Acting:
+        """How policies act in this run."""
+        s = self.settings
+        return Acting(
+            s.seed,
+            device=torch.device(s.device),
+            native=s.native,
+            num_threads=s.num_threads,
+            act_block=s.act_block,
+        )
+
+    @property
+    def progress(self) -> float:
+        """The share of `total_timesteps` that was over before the batch at hand: 0 at first, below 1."""
+        return self.steps_before / self.settings.total_timesteps
+
+    @property
+    def mean_return(self) -> float:
+        """Mean return of the last max(100, num_envs) episodes; -inf before there are that many."""
+        return self.metrics.mean_return
+
+    def policy(self, spec: Spec) -> nn.Module:
+        """The policy to be trained: the user's own, or the algorithm's with weights drawn from the seed."""
+        if self._policy is None:
+            raise ConfigError("this run was not given a policy")
+        return self._policy(spec)
+
+    def learner(
+        self,
+        policy: nn.Module,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        *,
+        max_grad_norm: float = float("inf"),
+        **settings: Any,
+    ) -> Learner:
+        """Who owns a policy's weights; see `Learner`."""
+        s = self.settings
+        hardware = Hardware(
+            device=torch.device(s.device),
+            native=s.native,
+            num_threads=s.num_threads,
+            act_block=s.act_block,
+            grad_shards=s.grad_shards,
+        )
+        return Learner(
+            policy,
+            optimizer,
+            hardware=hardware,
+            max_grad_norm=max_grad_norm,
+            **settings,
+        )
+
+    def rollouts(
+        self, env: VecEnv, learner: Learner, *, num_steps: int
+    ) -> Rollouts | PastVersions:
+        """The stream of rollouts [num_steps, B], with the schedule and the opponents of the run's settings."""
+        s = self.settings
+        return against(
+            s.self_play,
+            env,
+            learner,
+            num_steps=num_steps,
+            schedule=schedule(s.schedule),
+            acting=self.acting,
+            meter=self.meter,
+            reward_scale=s.reward_scale,
+        )
+
+    def log(self, numbers: Mapping[str, float | torch.Tensor]) -> None:
+        """Adds numbers (or tensors, which are not read before the line is written) to the line under way."""
+        for name, value in numbers.items():
+            self.metrics.add(name, value)
+
+    def stop(self, reason: str) -> None:
+        """Ends the run after the batch at hand, with a checkpoint; `reason` is kept in run.json."""
+        self.stop_reason = self.stop_reason or reason
+
+    def warn(self, message: str) -> None:
+        """Tells the user something, by every callback that takes warnings."""
+        for callback in self.callbacks:
+            tell = getattr(callback, "warn", None)
+            if tell is not None:
+                tell(message)
+
+    def loop(
+        self,
+        stream: Stream,
+        learner: Learner | Mapping[str, Learner],
+        *,
+        state: Mapping[str, Any] | None = None,
+    ) -> Iterator[Any]:
+        """Yields batches until the run ends; resumes first, at once. It may be called anywhere before its first batch.
+
+        Args:
+            stream: where batches come from.
+            learner: who learns, or several of them by name.
+            state: what a checkpoint holds besides: parts with `state()` and `restore(saved)`, or torch's
+                `state_dict()` and `load_state_dict(saved)`, by name.
+
+        Raises:
+            ConfigError: the checkpoint belongs to something else, or every one is damaged.
+            FloatingPointError: no update of a batch was finite; nothing of it is saved.
+            OSError: the disk is full, or worse; older checkpoints are whole.
+        """
+        learners = learner if isinstance(learner, Mapping) else {"policy": learner}
+        loop = Loop(
+            self,
+            stream,
+            learners,
+            dict(state or {}),
+            log=self._log,
+            writer=self._writer,
+            evaluation=self.evaluation,
+            interrupts=self._interrupts,
+        )
+        loop.resume()
+        return loop.batches()
+
+    def close(self) -> None:
+        """Ends callbacks, checkpoints and log, and gives Ctrl-C back; calling it again does nothing."""
+        self._interrupts.release()
+        for callback in self.callbacks:
+            end = getattr(callback, "close", None)
+            if end is not None:
+                end()
+        try:
+            if self._writer is not None:
+                self._writer.close()
+        finally:
+            if self._log is not None:
+                self._log.close()
+
+    def _interrupted(self) -> None:
+        self.stop(INTERRUPTED)
+        self.warn("Ctrl-C: writing a checkpoint, then ending; once more ends now")

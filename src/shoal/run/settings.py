@@ -1,0 +1,42 @@
+"""What a run knows of itself: how long it goes, how its rows act, what it keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from shoal.stream.self_play import SelfPlay
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of the engine; none of them is part of an algorithm."""
+
+    env: str
+    algo: str
+    seed: int
+    num_envs: int
+    total_timesteps: int
+    stop_at: float | None = None
+    """Stop when the mean return of the last max(100, num_envs) episodes reaches this."""
+    keep_last: int = 3
+    """Rolling checkpoints that stay."""
+    device: str = "cpu"
+    num_threads: int = 1
+    native: bool = True
+    agents: tuple[str, ...] = ()
+    """The names of an environment's agents, in the order of its rows, where there are several."""
+    schedule: str = "sync"
+    """When rows act and step: sync or overlap."""
+    act_block: int = 64
+    """Rows in one forward while acting."""
+    grad_shards: int = 2
+    """Parts of a minibatch whose gradients are computed apart."""
+    reward_scale: float = 1.0
+    """Rewards are multiplied by this before learning."""
+    self_play: SelfPlay = field(default_factory=SelfPlay)
+    """Whom a policy meets in games of several agents."""
+
+    @property
+    def window(self) -> int:
+        """Episodes in the mean that decides."""
+        return max(100, self.num_envs)
