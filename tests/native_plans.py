@@ -53,10 +53,14 @@ class Case:
     def distribution(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return self.actor(obs), self.critic(obs).squeeze(-1)
 
-    def log_prob_entropy(self, out: torch.Tensor, action: NDArray[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    def log_prob_entropy(
+        self, out: torch.Tensor, action: NDArray[Any], mask: NDArray[np.bool_] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         if self.log_std is not None:
             normal = torch.distributions.Normal(out, self.log_std.exp().expand_as(out))
             return normal.log_prob(torch.from_numpy(action).double()).sum(-1), normal.entropy().sum(-1)
+        if mask is not None:
+            out = out.masked_fill(~torch.from_numpy(mask), -1e30)
         log_prob, entropy = torch.zeros(()), torch.zeros(())
         for k, logits in enumerate(out.split(list(self.shape.nvec), -1)):
             part = torch.distributions.Categorical(logits=logits)
@@ -128,7 +132,17 @@ def forward(plan: Any, shape: Shape, obs: NDArray[np.float32]) -> tuple[NDArray[
     return logits, value
 
 
-def act(plan: Any, shape: Shape, obs: NDArray[np.float32], *, rows: Any, steps: Any, greedy: bool = False) -> Arrays:
+def act(
+    plan: Any,
+    shape: Shape,
+    obs: NDArray[np.float32],
+    *,
+    rows: Any,
+    steps: Any,
+    greedy: bool = False,
+    stream: int = 2,
+    mask: NDArray[np.bool_] | None = None,
+) -> Arrays:
     gaussian = shape.head == "gaussian"
     size = shape.nvec[0] if gaussian else len(shape.nvec)
     out: Arrays = {
@@ -136,12 +150,23 @@ def act(plan: Any, shape: Shape, obs: NDArray[np.float32], *, rows: Any, steps: 
         "log_prob": np.full(len(obs), np.nan, np.float32),
         "value": np.full(len(obs), np.nan, np.float32),
     }
-    plan.act(obs, 7, 2, rows, steps, greedy, out["action"], out["log_prob"], out["value"])
+    plan.act(obs, 7, stream, rows, steps, greedy, *out.values(), mask=mask)
     return out
 
 
 def observations(shape: Shape, count: int, seed: int = 0) -> NDArray[np.float32]:
     return np.random.default_rng(seed).standard_normal((count, shape.obs_size)).astype(np.float32)
+
+
+def masks(shape: Shape, count: int, seed: int = 5) -> NDArray[np.bool_]:
+    """Random masks [count, options] that leave each choice at least one option."""
+    rng = np.random.default_rng(seed)
+    mask = rng.random((count, shape.outputs)) < 0.6
+    first = 0
+    for options in shape.nvec:
+        mask[np.arange(count), first + rng.integers(0, options, count)] = True
+        first += options
+    return mask
 
 
 def identical(left: Any, right: Any) -> None:

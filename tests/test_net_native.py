@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from shoal import _native
-from tests.native_plans import KERNELS, SHAPES, Shape, act, forward, identical, make, observations
+from shoal.nets.distributions import MultiCategorical, masked
+from tests.native_plans import KERNELS, SHAPES, Shape, act, forward, identical, make, masks, observations
 
 
 @pytest.mark.parametrize("kernels", KERNELS)
@@ -94,6 +96,54 @@ def test_choice_is_the_first_cumulative_probability_above_the_uniform() -> None:
         np.testing.assert_array_equal(got["action"][:, k], above.argmax(-1))
         greedy = act(case.plan, shape, obs, rows=rows, steps=rows, greedy=True)["action"][:, k]
         np.testing.assert_array_equal(greedy, part.numpy().argmax(-1))
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("shape", [SHAPES[1], SHAPES[4]])
+def test_masked_actions_equal_torch(shape: Shape, kernels: str) -> None:
+    """The masked distributions of torch policies, on the same noise and the same logits."""
+    case = make(shape, kernels=kernels, threads=2, scale=2.0)
+    rows = np.arange(300, dtype=np.int64)
+    obs, mask = observations(shape, 300), masks(shape, 300)
+    logits = torch.from_numpy(forward(case.plan, shape, obs)[0])
+    start = torch.zeros(len(shape.nvec), dtype=torch.int64)
+    distribution = masked(MultiCategorical(logits, list(shape.nvec), start=start), torch.from_numpy(mask))
+    noise = torch.from_numpy(_native.philox_uniform(7, 2, rows, rows + 5, len(shape.nvec)))
+    for greedy in (False, True):
+        got = act(case.plan, shape, obs, rows=rows, steps=rows + 5, greedy=greedy, mask=mask)
+        expected = distribution.mode() if greedy else distribution.sample(noise)
+        np.testing.assert_array_equal(got["action"], expected)
+        log_prob = distribution.log_prob(torch.from_numpy(got["action"]))
+        np.testing.assert_allclose(got["log_prob"], log_prob, atol=2e-5, rtol=1e-5)
+        allowed = [part[np.arange(300), got["action"][:, k]] for k, part in enumerate(split(mask, shape))]
+        assert np.all(allowed)
+
+
+def split(mask: NDArray[np.bool_], shape: Shape) -> list[NDArray[np.bool_]]:
+    return np.split(mask, np.cumsum(shape.nvec)[:-1], axis=1)
+
+
+def test_a_mask_that_forbids_nothing_changes_no_bit() -> None:
+    shape = SHAPES[1]
+    case = make(shape)
+    rows = np.arange(100, dtype=np.int64)
+    obs = observations(shape, 100)
+    free = act(case.plan, shape, obs, rows=rows, steps=rows)
+    whole = act(case.plan, shape, obs, rows=rows, steps=rows, mask=np.ones((100, shape.outputs), bool))
+    for name, array in free.items():
+        identical(whole[name], array)
+
+
+def test_bad_masks_are_refused() -> None:
+    rows = np.arange(3, dtype=np.int64)
+    shape = Shape()
+    plan, obs = make(shape).plan, observations(shape, 3)
+    with pytest.raises(ValueError, match=r"mask must have shape \(3, 2\), not \(3, 1\)"):
+        act(plan, shape, obs, rows=rows, steps=rows, mask=np.ones((3, 1), bool))
+    gaussian = SHAPES[3]
+    plan, obs = make(gaussian).plan, observations(gaussian, 3)
+    with pytest.raises(ValueError, match="mask: a gaussian head has no options"):
+        act(plan, gaussian, obs, rows=rows, steps=rows, mask=np.ones((3, 3), bool))
 
 
 def test_gaussian_action_is_mean_plus_std_times_noise() -> None:

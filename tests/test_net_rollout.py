@@ -69,19 +69,21 @@ def make_slab(world: World, shape: Shape, steps: int) -> Arrays:
     }
 
 
-def fused_rollout(plan: Any, world: World, slab: Arrays) -> None:
+def fused_rollout(plan: Any, world: World, slab: Arrays, *, stream: int = 2, first_row: int = 0) -> None:
+    rows = np.arange(len(world.start)) + first_row
     plan.set_action_bounds(world.low, world.high) if slab["action"].dtype == np.float32 else None
-    plan.rollout(world.pool, world.arrays["obs"], world.start, world.row_step, *slab.values(), 7, 2)
+    plan.rollout(world.pool, world.arrays["obs"], world.start, world.row_step, *slab.values(), 7, stream, rows)
 
 
-def slow_rollout(plan: Any, shape: Shape, world: World, slab: Arrays) -> Arrays:
+def slow_rollout(plan: Any, shape: Shape, world: World, slab: Arrays, *, stream: int = 2, first_row: int = 0) -> Arrays:
     """Step by step through Pool and act; the final observations are kept whole, [T, B, D]."""
     steps, rows = slab["reward"].shape
     finals = np.zeros_like(slab["obs"])
     now = world.arrays
     for t in range(steps):
         slab["obs"][t], slab["start"][t] = now["obs"], world.start
-        chosen = act(plan, shape, slab["obs"][t], rows=np.arange(rows), steps=world.row_step)
+        numbers = np.arange(rows) + first_row
+        chosen = act(plan, shape, slab["obs"][t], rows=numbers, steps=world.row_step, stream=stream)
         for name in chosen:
             slab[name][t] = chosen[name]
         sent = chosen["action"][:, 0] if world.pool.discrete else np.clip(chosen["action"], world.low, world.high)
@@ -131,6 +133,29 @@ def test_rollout_equals_a_slow_loop(
         identical(fast.start, slow.start)
         identical(fast.row_step, slow.row_step)
     assert ends >= rows
+
+
+@pytest.mark.parametrize(("stream", "first_row"), [(0, 0), (3, 0), (0, 100)])
+def test_noise_is_a_function_of_stream_and_row(stream: int, first_row: int) -> None:
+    shape = Shape()
+    slow, fast = make_world("CartPole-v1", 20), make_world("CartPole-v1", 20)
+    noise = {"stream": stream, "first_row": first_row}
+    expected = slow_rollout(make(shape).plan, shape, slow, make_slab(slow, shape, 12), **noise)
+    slab = make_slab(fast, shape, 12)
+    fused_rollout(make(shape).plan, fast, slab, **noise)
+    for name in ("action", "log_prob", "obs", "reward"):
+        identical(slab[name], expected[name])
+
+
+def test_streams_and_rows_act_differently() -> None:
+    """Equal observations at the first step, so that only the noise can tell the actions apart."""
+    actions: list[bytes] = []
+    for stream, first_row in ((0, 0), (3, 0), (0, 100)):
+        world = make_world("CartPole-v1", 64)
+        slab = make_slab(world, Shape(), 1)
+        fused_rollout(make(Shape()).plan, world, slab, stream=stream, first_row=first_row)
+        actions.append(slab["action"].tobytes())
+    assert len(set(actions)) == 3
 
 
 def test_final_observations_lie_in_their_block_s_region() -> None:

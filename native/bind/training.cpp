@@ -1,7 +1,6 @@
 // shoal._native's training: Samples, optimizers, steps on fused losses, and gradients of any output gradient.
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
-#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/tuple.h>
@@ -13,6 +12,7 @@
 #include <span>
 #include <tuple>
 
+#include "bind/optimizers.hpp"
 #include "bind/plan.hpp"
 
 namespace nb = nanobind;
@@ -43,6 +43,9 @@ const LossKernels& find_loss(const Kernels& kernels, std::string_view name) {
   }
   throw std::invalid_argument("there is no fused loss '" + std::string(name) + "'; there are: " + listed(names));
 }
+
+using SettingsDict = nb::typed<nb::dict, nb::str, double>;
+using ColumnsDict = nb::typed<nb::dict, nb::str, ArrayIn>;
 
 /// A loss's settings in its own order.
 class Settings {
@@ -105,7 +108,7 @@ const std::int32_t* checked_index(const ArrayIn& index, Size samples) {
 /// `_native.Samples`: a rollout's arrays, checked once and kept alive.
 class NativeSamples {
  public:
-  NativeSamples(const ArrayIn& obs, const ArrayIn& action, const nb::dict& columns, const OptionalArray& mask)
+  NativeSamples(const ArrayIn& obs, const ArrayIn& action, const ColumnsDict& columns, const OptionalArray& mask)
       : arrays_{obs, action} {
     size_ = axis(obs, "obs", 2, 0);
     obs_size_ = obs.shape(1);
@@ -120,7 +123,12 @@ class NativeSamples {
       throw std::invalid_argument("action must be an array of int64 (choices) or float32 (a Gaussian's)");
     }
     for (const auto& [key, value] : columns) {
-      add_column(nb::cast<std::string>(key), nb::cast<ArrayIn>(value, false));
+      const auto name = nb::cast<std::string>(nb::str(key));
+      ArrayIn values;
+      if (!nb::try_cast(value, values, false)) {
+        throw std::invalid_argument(name + " must be an array of float32");
+      }
+      add_column(name, values);
     }
     if (mask.has_value()) {
       num_options_ = axis(*mask, "mask", 2, 1);
@@ -219,93 +227,6 @@ class NativeSamples {
   std::vector<std::pair<std::string, const float*>> columns_;
 };
 
-double checked_number(double number, const char* name) {
-  if (!std::isfinite(number) || number < 0.0) {
-    throw std::invalid_argument(std::string(name) + " must be a finite number that is not negative, not " +
-                                std::to_string(number));
-  }
-  return number;
-}
-
-std::int64_t checked_steps(std::int64_t step) {
-  if (step < 0) {
-    throw std::invalid_argument("step must be at least 0, not " + std::to_string(step));
-  }
-  return step;
-}
-
-double checked_norm(double max_grad_norm) {
-  if (!(max_grad_norm > 0.0)) {
-    throw std::invalid_argument("max_grad_norm must be greater than 0 (math.inf: no clipping), not " +
-                                std::to_string(max_grad_norm));
-  }
-  return max_grad_norm;
-}
-
-/// `_native.Optimizer`: settings, steps so far, and the moments' arrays, kept alive.
-class NativeOptimizer {
- public:
-  NativeOptimizer(std::vector<ArrayOut> moments, Optimizer state, const std::string& kernels)
-      : moments_(std::move(moments)), size_(moments_[0].size()), kernels_(find_kernels(kernels)), state_(state) {}
-
-  [[nodiscard]] Optimizer& state() noexcept { return state_; }
-  [[nodiscard]] Size size() const noexcept { return size_; }
-
-  double apply(const ArrayOut& params, const ArrayIn& grad, double max_grad_norm) {
-    auto* const to = numbers<float>(params, "params", {size_});
-    const auto* const from = numbers<float>(grad, "grad", {size_});
-    const double limit = checked_norm(max_grad_norm);
-    const nb::gil_scoped_release released;
-    const auto size = static_cast<std::ptrdiff_t>(size_);
-    const double norm = std::sqrt(kernels_.sum_squares(from, size));
-    apply_gradient(kernels_, state_, from, size, norm, limit, to);
-    return norm;
-  }
-
- private:
-  std::vector<ArrayOut> moments_;
-  Size size_;
-  const Kernels& kernels_;
-  Optimizer state_;
-};
-
-class NativeAdam : public NativeOptimizer {
- public:
-  NativeAdam(const ArrayOut& exp_avg, const ArrayOut& exp_avg_sq, double learning_rate, std::pair<double, double> betas,
-             double eps, std::int64_t step, const std::string& kernels)
-      : NativeOptimizer({exp_avg, exp_avg_sq},
-                        Adam{checked_number(learning_rate, "learning_rate"), 0.0, 0.0, checked_number(eps, "eps"),
-                             checked_steps(step), numbers<float>(exp_avg, "exp_avg", {axis(exp_avg, "exp_avg", 1, 0)}),
-                             numbers<float>(exp_avg_sq, "exp_avg_sq", {exp_avg.shape(0)})},
-                        kernels) {
-    set_betas(betas);
-  }
-
-  [[nodiscard]] Adam& adam() noexcept { return std::get<Adam>(state()); }
-  void set_betas(std::pair<double, double> betas) {
-    for (const double beta : {betas.first, betas.second}) {
-      if (!(beta >= 0.0 && beta < 1.0)) {
-        throw std::invalid_argument("betas must lie between 0 and 1, 1 left out, not " + std::to_string(beta));
-      }
-    }
-    adam().beta1 = betas.first;
-    adam().beta2 = betas.second;
-  }
-};
-
-class NativeRmsProp : public NativeOptimizer {
- public:
-  NativeRmsProp(const ArrayOut& square_avg, double learning_rate, double alpha, double eps, std::int64_t step,
-                const std::string& kernels)
-      : NativeOptimizer({square_avg},
-                        RmsProp{checked_number(learning_rate, "learning_rate"), checked_number(alpha, "alpha"),
-                                checked_number(eps, "eps"), checked_steps(step),
-                                numbers<float>(square_avg, "square_avg", {axis(square_avg, "square_avg", 1, 0)})},
-                        kernels) {}
-
-  [[nodiscard]] RmsProp& rms_prop() noexcept { return std::get<RmsProp>(state()); }
-};
-
 /// A step's arguments, checked.
 struct StepArguments {
   StepArguments(const NativePlan& plan, std::string_view name, const NativeSamples& samples, const ArrayIn& index,
@@ -333,7 +254,7 @@ struct StepArguments {
 };
 
 void loss_gradient(NativePlan& plan, std::string_view name, const NativeSamples& samples, const ArrayIn& index,
-                   const nb::dict& settings, const ArrayOut& grad_out, const ArrayOut& stats_out) {
+                   const SettingsDict& settings, const ArrayOut& grad_out, const ArrayOut& stats_out) {
   const StepArguments given(plan, name, samples, index, settings, stats_out);
   auto* const grad = numbers<float>(grad_out, "grad_out", {plan.num_params()});
   const nb::gil_scoped_release released;
@@ -341,7 +262,8 @@ void loss_gradient(NativePlan& plan, std::string_view name, const NativeSamples&
 }
 
 bool loss_step(NativePlan& plan, std::string_view name, const NativeSamples& samples, const ArrayIn& index,
-               const nb::dict& settings, NativeOptimizer& optimizer, double max_grad_norm, const ArrayOut& stats_out) {
+               const SettingsDict& settings, NativeOptimizer& optimizer, double max_grad_norm,
+               const ArrayOut& stats_out) {
   const StepArguments given(plan, name, samples, index, settings, stats_out);
   if (optimizer.size() != plan.num_params()) {
     throw std::invalid_argument("optimizer: its moments hold " + std::to_string(optimizer.size()) +
@@ -354,14 +276,13 @@ bool loss_step(NativePlan& plan, std::string_view name, const NativeSamples& sam
 
 /// Rows of observations and which of them a minibatch holds.
 struct Picked {
-  Picked(const NativeTowers& plan, const float* rows, Size size, const OptionalArray& chosen)
+  Picked(const float* rows, Size size, const OptionalArray& chosen)
       : obs(rows),
         index(chosen.has_value() ? checked_index(*chosen, size) : nullptr),
         count(chosen.has_value() ? chosen->shape(0) : size) {
     if (count < 1) {
       throw std::invalid_argument("forward_train needs at least 1 sample");
     }
-    static_cast<void>(plan);
   }
   const float* obs;
   const std::int32_t* index;
@@ -370,7 +291,7 @@ struct Picked {
 
 Picked pick_rows(const NativeTowers& plan, const ArrayIn& obs, const OptionalArray& index) {
   const Size size = axis(obs, "obs", 2, 0);
-  return {plan, numbers<float>(obs, "obs", {size, plan.obs_size()}), size, index};
+  return {numbers<float>(obs, "obs", {size, plan.obs_size()}), size, index};
 }
 
 void forward_train(NativeTowers& plan, const Picked& picked, float* logits, float* value) {
@@ -441,57 +362,11 @@ std::map<std::string, std::tuple<Names, Names, Names>> fused_losses() {
   return all;
 }
 
-void bind_optimizers(nb::module_& module) {
-  nb::class_<NativeOptimizer> optimizer(module, "Optimizer", "What steps on a gradient; see Adam and RMSProp.");
-  optimizer.def_prop_rw(
-      "learning_rate",
-      [](NativeOptimizer& self) { return std::visit([](auto& s) { return s.learning_rate; }, self.state()); },
-      [](NativeOptimizer& self, double rate) {
-        const double checked = checked_number(rate, "learning_rate");
-        std::visit([&](auto& s) { s.learning_rate = checked; }, self.state());
-      });
-  optimizer.def_prop_rw(
-      "eps", [](NativeOptimizer& self) { return std::visit([](auto& s) { return s.eps; }, self.state()); },
-      [](NativeOptimizer& self, double eps) {
-        const double checked = checked_number(eps, "eps");
-        std::visit([&](auto& s) { s.eps = checked; }, self.state());
-      });
-  optimizer.def_prop_rw(
-      "step", [](NativeOptimizer& self) { return std::visit([](auto& s) { return s.step; }, self.state()); },
-      [](NativeOptimizer& self, std::int64_t step) {
-        const std::int64_t checked = checked_steps(step);
-        std::visit([&](auto& s) { s.step = checked; }, self.state());
-      },
-      "Steps made so far.");
-  optimizer.def("apply", &NativeOptimizer::apply, "params"_a.noconvert(), "grad"_a.noconvert(), "max_grad_norm"_a,
-                "One step of float32 params [P] on grad [P], scaled down to max_grad_norm as torch's clip_grad_norm_ "
-                "does. Returns the gradient's norm; where that is not finite, nothing has changed.");
-  nb::class_<NativeAdam, NativeOptimizer>(
-      module, "Adam", "torch.optim.Adam (no weight decay) on float32 moments [P] that stay the caller's memory.")
-      .def(nb::init<const ArrayOut&, const ArrayOut&, double, std::pair<double, double>, double, std::int64_t,
-                    const std::string&>(),
-           "exp_avg"_a.noconvert(), "exp_avg_sq"_a.noconvert(), nb::kw_only(), "learning_rate"_a,
-           "betas"_a = std::pair{0.9, 0.999}, "eps"_a = 1e-8, "step"_a = 0, "kernels"_a = "")
-      .def_prop_rw(
-          "betas", [](NativeAdam& self) { return std::pair{self.adam().beta1, self.adam().beta2}; },
-          &NativeAdam::set_betas);
-  nb::class_<NativeRmsProp, NativeOptimizer>(
-      module, "RMSProp",
-      "torch.optim.RMSprop (no momentum, not centered) on float32 moments [P] that stay the caller's memory.")
-      .def(nb::init<const ArrayOut&, double, double, double, std::int64_t, const std::string&>(),
-           "square_avg"_a.noconvert(), nb::kw_only(), "learning_rate"_a, "alpha"_a = 0.99, "eps"_a = 1e-8, "step"_a = 0,
-           "kernels"_a = "")
-      .def_prop_rw(
-          "alpha", [](NativeRmsProp& self) { return self.rms_prop().alpha; },
-          [](NativeRmsProp& self, double alpha) { self.rms_prop().alpha = checked_number(alpha, "alpha"); });
-}
-
 void bind_samples(nb::module_& module) {
   nb::class_<NativeSamples>(module, "Samples",
                             "A rollout's samples, checked once; its arrays are kept alive and not copied.")
-      .def(nb::init<const ArrayIn&, const ArrayIn&, const nb::dict&, const OptionalArray&>(), "obs"_a.noconvert(),
-           "action"_a.noconvert(), "columns"_a.sig("dict[str, NDArray[numpy.float32]]"), nb::kw_only(),
-           "mask"_a.noconvert() = nb::none(),
+      .def(nb::init<const ArrayIn&, const ArrayIn&, const ColumnsDict&, const OptionalArray&>(), "obs"_a.noconvert(),
+           "action"_a.noconvert(), "columns"_a, nb::kw_only(), "mask"_a.noconvert() = nb::none(),
            "obs: float32 [N, D]. action: int64 [N, K] choices, or float32 [N, K]. columns: float32 [N] by name, what a "
            "loss reads besides. mask: uint8 or bool [N, options], all choices side by side, 0 where one is forbidden.")
       .def("__len__", &NativeSamples::size);
@@ -550,7 +425,7 @@ void bind_training(nb::module_& module, nb::class_<NativePlan>& plan) {
       [](NativePlan& self, const NativeSamples& samples, const OptionalArray& index, const ArrayOut& logits,
          const ArrayOut& value) {
         samples.check_fit(self);
-        policy_forward_train(self, {self, samples.obs(), samples.size(), index}, logits, value);
+        policy_forward_train(self, {samples.obs(), samples.size(), index}, logits, value);
       },
       "samples"_a, "index"_a.noconvert().none(), "logits_out"_a.noconvert(), "value_out"_a.noconvert());
   plan.def("backward", &policy_backward, "logits_grad"_a.noconvert(), "value_grad"_a.noconvert(),

@@ -11,11 +11,11 @@
 #include <string_view>
 #include <vector>
 
-#include "sync/team.hpp"
 #include "net/dispatch.hpp"
 #include "net/layout.hpp"
 #include "net/optimizers.hpp"
 #include "net/scratch.hpp"
+#include "sync/team.hpp"
 
 namespace shoal {
 

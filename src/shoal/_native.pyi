@@ -247,12 +247,12 @@ class MlpPlan:
         Acts in and steps all of the pool's rows for T steps and fills the slab. rows [B]: their numbers in the noise.
         """
 
-    def loss_gradient(self, name: str, samples: Samples, index: Annotated[NDArray, dict(device='cpu', writable=False)], settings: dict, grad_out: Annotated[NDArray, dict(device='cpu')], stats_out: Annotated[NDArray, dict(device='cpu')]) -> None:
+    def loss_gradient(self, name: str, samples: Samples, index: Annotated[NDArray, dict(device='cpu', writable=False)], settings: dict[str, float], grad_out: Annotated[NDArray, dict(device='cpu')], stats_out: Annotated[NDArray, dict(device='cpu')]) -> None:
         """
         The gradient of a fused loss over samples[index], unclipped; stats_out as in loss_step.
         """
 
-    def loss_step(self, name: str, samples: Samples, index: Annotated[NDArray, dict(device='cpu', writable=False)], settings: dict, optimizer: Optimizer, max_grad_norm: float, stats_out: Annotated[NDArray, dict(device='cpu')]) -> bool:
+    def loss_step(self, name: str, samples: Samples, index: Annotated[NDArray, dict(device='cpu', writable=False)], settings: dict[str, float], optimizer: Optimizer, max_grad_norm: float, stats_out: Annotated[NDArray, dict(device='cpu')]) -> bool:
         """
         One step on a fused loss over samples[index], int32 [M]. stats_out, float64, gets the loss's statistics and then the gradient's norm. False where that is not finite: then nothing else has changed.
         """
@@ -281,7 +281,7 @@ class Samples:
     A rollout's samples, checked once; its arrays are kept alive and not copied.
     """
 
-    def __init__(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)], action: Annotated[NDArray, dict(device='cpu', writable=False)], columns: dict, *, mask: Annotated[NDArray, dict(device='cpu', writable=False)] | None = None) -> None:
+    def __init__(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)], action: Annotated[NDArray, dict(device='cpu', writable=False)], columns: dict[str, Annotated[NDArray, dict(device='cpu', writable=False)]], *, mask: Annotated[NDArray, dict(device='cpu', writable=False)] | None = None) -> None:
         """
         obs: float32 [N, D]. action: int64 [N, K] choices, or float32 [N, K]. columns: float32 [N] by name, what a loss reads besides. mask: uint8 or bool [N, options], all choices side by side, 0 where one is forbidden.
         """
