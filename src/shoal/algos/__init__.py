@@ -13,6 +13,10 @@ from shoal.types import ConfigError
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from torch import nn
+
+    from shoal.types import Spec
+
 
 def summaries() -> dict[str, str]:
     """Each algorithm's name and the first sentence of its file, read without importing it (or torch)."""
@@ -32,6 +36,22 @@ def load(name: str) -> ModuleType:
         near = get_close_matches(name, names, n=3, cutoff=0.4) or names
         raise ConfigError(f"no algorithm {name!r}; did you mean {' or '.join(near)}?")
     return importlib.import_module(f"shoal.algos.{name}")
+
+
+def defaults(module: ModuleType) -> dict[str, Any]:
+    """The engine's settings that suit an algorithm."""
+    return dict(getattr(module, "DEFAULTS", {}))
+
+
+def make_policy(module: ModuleType, spec: Spec, cfg: Any, seed: int) -> nn.Module:
+    """The policy of an algorithm: its own, or the default network with weights drawn from `seed`."""
+    own = getattr(module, "make_policy", None)
+    if own is not None:
+        return own(spec, cfg, seed)
+    from shoal.nets import policy
+
+    network = getattr(cfg, "network", None) or policy.Network()
+    return policy.make_policy(spec, network, seed)
 
 
 def config_fields(module: Any) -> list[str]:

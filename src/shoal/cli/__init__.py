@@ -122,7 +122,7 @@ def _train(arguments: list[str]) -> int:
     from shoal import algos
     from shoal.algos.presets import preset
     from shoal.experiment import job, launch
-    from shoal.experiment.settings import build
+    from shoal.experiment.settings import resolve
     from shoal.run.directory import read_toml
 
     arguments, own_kwargs = _env_kwargs(arguments)
@@ -146,11 +146,10 @@ def _train(arguments: list[str]) -> int:
             )
         _, start, config, env_kwargs = job.from_toml(saved | {"env": env})
     else:
-        start, config, env_kwargs = (
-            job.Launch(env, algo),
-            build(module.Config, preset(algo, name, env)),
-            None,
-        )
+        layers = (algos.defaults(module), preset(algo, name, env))
+        named_in = {"env": env, "algo": algo}
+        start, config = resolve(job.Launch, module.Config, *layers, named_in)
+        env_kwargs = None
     rest = arguments[1:] if positional else arguments
     form: Any = make_dataclass(
         "Train",

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from shoal import _native
 from shoal.envs.preprocessing import Shaping
 from shoal.envs.randomization import Ranges, info_keys_of, native_draws
-from shoal.envs.vec_env import ActionCheck, InFlight, Outputs, row_seeds
+from shoal.envs.vec_env import ActionCheck, Capabilities, InFlight, NativePool, Outputs, row_seeds
 from shoal.types import ConfigError, Spec
 
 if TYPE_CHECKING:
@@ -115,6 +115,21 @@ class NativeEnv:
             out.episode_length,
             drawn,
         )
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What these rows can do."""
+        return Capabilities(restartable=True)
+
+    @property
+    def native_pool(self) -> NativePool:
+        """The pool and its observations."""
+        return NativePool(self.pool, self.obs)
+
+    @property
+    def dropped(self) -> Bools:
+        """No row is ever dropped."""
+        return np.zeros(self.num_rows, np.bool_)
 
     def reset(self, seed: int | Sequence[int]) -> None:
         """Starts every row anew."""

@@ -19,7 +19,7 @@ from shoal.types import ConfigError, Layout, map_tree
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from shoal.envs.vec_env import VecEnv
+    from shoal.envs.vec_env import Capabilities, VecEnv
     from shoal.types import Bools, Floats, Ready, Spec, Tree
 
 
@@ -146,6 +146,21 @@ class ShapedEnv:
             else {"obs": self._obs, "final_obs": self._final_obs}
         )
         return SimpleNamespace(**kept | own, reward=self._reward)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What these rows can do."""
+        return self.env.capabilities
+
+    @property
+    def native_pool(self) -> None:
+        """Native code does not see what stands before its rows here."""
+        return
+
+    @property
+    def dropped(self) -> Bools:
+        """Rows that will never act again."""
+        return self.env.dropped
 
     def reset(self, seed: int | Sequence[int]) -> None:
         """Starts every row anew."""

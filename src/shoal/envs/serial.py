@@ -26,6 +26,7 @@ from shoal.envs.python_env import (
 )
 from shoal.envs.randomization import Randomiser, Ranges, info_keys_of
 from shoal.envs.vec_env import (
+    Capabilities,
     ActionCheck,
     InFlight,
     Outputs,
@@ -124,6 +125,21 @@ class SerialEnv:
         self._played: list[list[Any]] = [[] for _ in range(num_rows)]
         self.infos: list[dict[str, Any]] = [{}] * num_rows
         self.final_infos: list[dict[str, Any]] = [{}] * num_rows
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What these rows can do."""
+        return Capabilities(restartable=True)
+
+    @property
+    def native_pool(self) -> None:
+        """Native code does not step these rows."""
+        return
+
+    @property
+    def dropped(self) -> Bools:
+        """No row is ever dropped."""
+        return np.zeros(self.num_rows, np.bool_)
 
     def reset(self, seed: int | Sequence[int]) -> None:
         """Starts every row anew."""

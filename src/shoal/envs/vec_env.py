@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -22,6 +23,26 @@ CALL_RESET = "call reset(seed) and recv() first"
 MAX_VIEWS = 64
 
 
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a backend can do, so that nobody needs to ask for its type."""
+
+    in_order: bool = True
+    """`recv` hands over the rows in the order of sends."""
+    whole_sends: bool = False
+    """All rows are sent together."""
+    restartable: bool = False
+    """`restart` begins new episodes in some of the rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class NativePool:
+    """Rows of native code: their pool, and the array [B, ...] that holds their observations."""
+
+    pool: _native.Pool
+    obs: NDArray[np.float32]
+
+
 class VecEnv(Protocol):
     """B rows of one environment, reset in the same step.
 
@@ -31,6 +52,21 @@ class VecEnv(Protocol):
 
     spec: Spec
     num_rows: int
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What these rows can do."""
+        ...
+
+    @property
+    def native_pool(self) -> NativePool | None:
+        """The rows as native code steps them; None for those that native code does not step."""
+        ...
+
+    @property
+    def dropped(self) -> Bools:
+        """Rows that will never act again [B]."""
+        ...
 
     def reset(self, seed: int | Sequence[int]) -> None:
         """Starts every row anew; row r is seeded with seed + r, or with its own entry of a sequence."""

@@ -20,7 +20,7 @@ from shoal.report.video import check_target
 from shoal.run import checkpoint
 from shoal.run import directory as directories
 from shoal.run.evaluate import EVALUATION_STREAM, Score, evaluate
-from shoal.run.loop import load_weights
+from shoal.learn.weights import load_weights
 from shoal.types import ConfigError, select
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def load(
             f'tag must be "" (the newest checkpoint) or "best", got {tag!r}'
         )
     where = directories.find(path, Path(run_dir))
-    module, launch, config, own = from_toml(where.read_config())
+    _, launch, config, own = from_toml(where.read_config())
     env_kwargs = (own or {}) | (env_kwargs or {})
     job = Job(
         launch,
@@ -71,9 +71,7 @@ def load(
         reopened=True,
     )
     with closing(job.rows(1)) as rows:
-        made = job.make_policy(rows) or module.make_policy(
-            rows.spec, config.network, launch.seed
-        )
+        made = job.make_policy(rows.spec)
     found = checkpoint.load(
         where.checkpoints, kind={"env": launch.env, "algo": launch.algo}, tag=tag
     )
@@ -81,7 +79,7 @@ def load(
         raise ConfigError(f"{where.path} has no {tag or 'whole'} checkpoint yet")
     for message in found.warnings:
         warnings.warn(message, stacklevel=2)
-    load_weights(made, found.tree["state"]["policy"])
+    load_weights(made, found.tree["learner"]["policy"]["networks"]["policy"]["module"])
     return Loaded(made, rows.spec, job)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
-from math import isnan
+from math import inf, isnan
 from typing import TYPE_CHECKING, Any, Literal
 
 import gymnasium as gym
@@ -19,13 +19,15 @@ from shoal.envs.pictures import RENDER_MODE
 from shoal.envs.preprocessing import Shaping
 from shoal.envs.registry import import_object, is_batched, make
 from shoal.envs.workers.crew import Workers
-from shoal.experiment.settings import build, split, without_none
+from shoal.experiment.settings import resolve, split, without_none
 from shoal.nets.policy import wrap
 from shoal.stream.meter import cores
-from shoal.types import ConfigError
+from shoal.stream.self_play import SelfPlay
+from shoal.types import ConfigError, check_ranges
 
 if TYPE_CHECKING:
     from shoal.envs.vec_env import VecEnv
+    from shoal.types import Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,20 @@ class Launch:
     """An environment's id, or `package.module:function`."""
     algo: str = "ppo"
     """The algorithm; `shoal algos` lists them."""
+    total_timesteps: int = 1_000_000
+    """Environment steps of the whole run; more steps, more training."""
+    num_envs: int = 16
+    """Environments that act together; more make larger, more varied batches and faster steps."""
+    schedule: Literal["sync", "overlap"] = "sync"
+    """overlap: half of the rows act while the other half step."""
+    act_block: int = 64
+    """Rows per forward pass when acting; changes rounding, not quality."""
+    grad_shards: int = 2
+    """Parts of a minibatch whose gradients are computed apart; as many threads as this can help."""
+    reward_scale: float = 1.0
+    """Rewards are multiplied by this before learning, so that values are of the order of 1 to 10."""
+    self_play: SelfPlay = field(default_factory=SelfPlay)
+    """Whom the policy meets in games of several agents."""
     seed: int = 1
     """Equal settings and seeds give equal weights."""
     device: str = "cpu"
@@ -89,6 +105,8 @@ class Launch:
                 f"num_threads must be at least 1, or 0 for one a core, got {self.num_threads}"
             )
         self.workers()
+        counts = ("total_timesteps", "num_envs", "act_block", "grad_shards")
+        check_ranges(self, **dict.fromkeys(counts, (1, inf)), reward_scale=(1e-12, inf))
         if self.stop_at is not None and isnan(self.stop_at):
             raise ConfigError(
                 "stop_at must be a number, or inf to never stop early, got nan"
@@ -171,8 +189,8 @@ class Job:
                 f"{self.launch.env} cannot be drawn, made with {own}: {error}"
             ) from error
 
-    def make_policy(self, rows: VecEnv) -> nn.Module | None:
-        """The user's policy for these rows, if there is one; a factory draws its weights from the launch's seed.
+    def make_policy(self, spec: Spec) -> nn.Module:
+        """The user's policy for these rows, else the algorithm's; its weights are drawn from the launch's seed.
 
         Raises:
             ConfigError: there is no such policy, or it is neither a module nor a function of the Spec.
@@ -185,12 +203,13 @@ class Job:
                 )
             chosen = import_object(chosen)
         if chosen is None:
-            return None
+            module = algos.load(self.launch.algo)
+            return algos.make_policy(module, spec, self.config, self.launch.seed)
         if not isinstance(chosen, nn.Module):
             _check_factory(chosen)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.launch.seed)
-            return wrap(chosen, rows.spec)
+            return wrap(chosen, spec)
 
 
 def _check_factory(chosen: Any) -> None:
@@ -233,10 +252,9 @@ def from_toml(saved: dict[str, Any]) -> tuple[Any, Launch, Any, dict[str, Any] |
         )
     if "env" not in own:
         raise ConfigError("the configuration names no env")
-    launch = build(Launch, own)
-    module = algos.load(launch.algo)
-    named = preset(launch.algo, launch.preset, launch.env) if launch.preset else {}
-    config = build(
-        module.Config, rest.get("algorithm", {}), base=build(module.Config, named)
-    )
+    algo, name = own.get("algo", "ppo"), own.get("preset")
+    module = algos.load(algo)
+    named = preset(algo, name, own["env"]) if name else {}
+    layers = (algos.defaults(module), named, own, rest.get("algorithm", {}))
+    launch, config = resolve(Launch, module.Config, *layers)
     return module, launch, config, rest.get("env_kwargs")

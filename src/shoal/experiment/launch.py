@@ -15,13 +15,15 @@ from shoal import algos
 from shoal.algos.presets import preset
 from shoal.experiment.agent import GREEDY_EPISODES, play
 from shoal.experiment.job import Job, Launch, from_toml, to_toml
-from shoal.experiment.settings import build, split
+from shoal.experiment.settings import build, resolve, shallow, split
 from shoal.report.html import write_report
-from shoal.report.panel import panel_of
+from shoal.report.panel import Panel, panel_of
 from shoal.run import directory as directories
 from shoal.run.evaluate import Eval
 from shoal.run.log import Log, TensorBoard, Tracker
-from shoal.run.loop import INTERRUPTED, Run, Settings
+from shoal.run.loop import INTERRUPTED
+from shoal.run.run import Run
+from shoal.run.settings import Settings
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -106,17 +108,20 @@ def train(
     """
     name = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
     module = algos.load(algo)
-    own, rest = split(settings, Launch)
+    tuned: dict[str, Any] = {}
     if config is None:
-        config = build(module.Config, preset(algo, own.get("preset"), name))
-    if not isinstance(config, module.Config):
+        tuned = preset(algo, settings.get("preset"), name)
+    elif isinstance(config, module.Config):
+        tuned = shallow(config)
+    else:
         raise ConfigError(
             f"{algo} needs a config of type {module.Config.__name__}, got {type(config).__name__}"
         )
-    config = build(module.Config, rest, base=config, known=tuple(Launch.__slots__))
+    named: dict[str, Any] = {"env": name, "algo": algo}
     if isinstance(policy, str):
-        own["policy"] = policy
-    launch = build(Launch, {"env": name, "algo": algo} | own)
+        named["policy"] = policy
+    layers = (algos.defaults(module), tuned, named, settings)
+    launch, config = resolve(Launch, module.Config, *layers)
     return start(
         launch,
         config,
@@ -149,8 +154,7 @@ def start(
         policy if policy is not None else launch.policy,
     )
     shown = panel_of(panel)
-    with closing(job.rows(config.num_envs)) as rows:
-        made = job.make_policy(rows)
+    with closing(job.rows(launch.num_envs)) as rows:
         where = directories.create(
             Path(launch.run_dir),
             env=launch.env,
@@ -160,8 +164,8 @@ def start(
             config=to_toml(launch, config, env_kwargs),
         )
         with opened(job, rows, where, shown, fresh=True, report=report) as run:
-            trained = module.train(config, rows, run, made)
-            return conclude(job, run, trained)
+            trained = module.train(config, rows, run)
+            return conclude(job, run, trained, shown)
 
 
 def resume(
@@ -212,13 +216,12 @@ def resume(
         reopened=True,
     )
     shown = panel_of(panel)
-    with closing(job.rows(config.num_envs)) as rows:
-        made = job.make_policy(rows)
+    with closing(job.rows(launch.num_envs)) as rows:
         with opened(job, rows, where, shown, fresh=False, report=report) as run:
             if (launch, config) != before:
                 where.write_config(to_toml(launch, config, env_kwargs))
-            trained = module.train(config, rows, run, made)
-            return conclude(job, run, trained)
+            trained = module.train(config, rows, run)
+            return conclude(job, run, trained, shown)
 
 
 def check_device(name: str) -> None:
@@ -261,7 +264,14 @@ def opened(
             held.enter_context(one_torch_thread())
             log = open_log(job, where, fresh=fresh)
             held.callback(log.close)
-            run = Run(where, settings_of(job, env), log, panel, evaluation=evaluation)
+            run = Run(
+                settings_of(job, env),
+                directory=where,
+                log=log,
+                policy=job.make_policy,
+                callbacks=[panel],
+                evaluation=evaluation,
+            )
             held.callback(run.close)
             yield run
     except BaseException as error:
@@ -319,25 +329,28 @@ def open_log(job: Job, where: RunDirectory, *, fresh: bool) -> Log:
 
 def settings_of(job: Job, env: VecEnv) -> Settings:
     """What the loop needs to know of a job."""
-    launch, config = job.launch, job.config
+    launch = job.launch
     threshold = env.spec.reward_threshold if launch.stop_at is None else launch.stop_at
     return Settings(
         env=launch.env,
         algo=launch.algo,
         seed=launch.seed,
-        num_envs=config.num_envs,
-        total_timesteps=config.total_timesteps,
-        steps_per_update=(config.num_envs if config.self_play.every else env.num_rows)
-        * config.num_steps,
+        num_envs=launch.num_envs,
+        total_timesteps=launch.total_timesteps,
         agents=env.spec.agent_names,
         stop_at=threshold,
         device=launch.device,
         num_threads=launch.threads(),
         native=launch.native,
+        schedule=launch.schedule,
+        act_block=launch.act_block,
+        grad_shards=launch.grad_shards,
+        reward_scale=launch.reward_scale,
+        self_play=launch.self_play,
     )
 
 
-def conclude(job: Job, run: Run, policy: nn.Module) -> Result:
+def conclude(job: Job, run: Run, policy: nn.Module, panel: Panel) -> Result:
     """Plays the 100 greedy episodes, unless Ctrl-C ended the run, and writes how it ended."""
     where, threshold = run.directory, run.settings.stop_at
     threshold = None if threshold == math.inf else threshold
@@ -370,11 +383,11 @@ def conclude(job: Job, run: Run, policy: nn.Module) -> Result:
         stop_reason=run.stop_reason,
     )
     if interrupted:
-        run.panel.warn(
+        run.warn(
             f"stopped at step {result.steps:,}; `shoal resume {where.path}` goes on"
         )
     else:
-        run.panel.finish(result)
+        panel.finish(result)
     return result
 
 

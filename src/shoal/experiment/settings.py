@@ -3,15 +3,57 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from numbers import Integral, Real
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import numpy as np
 
 from shoal.types import ConfigError
+
+O = TypeVar("O")
+C = TypeVar("C")
+
+
+def resolve(
+    options: type[O], config: type[C], *layers: Mapping[str, Any]
+) -> tuple[O, C]:
+    """The run's options and the algorithm's settings, merged from layers of which a later one wins.
+
+    The one place where settings are merged: the algorithm's defaults for the engine, a preset, a file, what was given.
+
+    Args:
+        options: the dataclass of the run's options.
+        config: the dataclass of the algorithm's settings.
+        layers: plain values by name, of either dataclass; nested settings may be mappings, which are merged too.
+
+    Raises:
+        ConfigError: an unknown name (with the nearest ones), or a value of another type.
+    """
+    run: dict[str, Any] = {}
+    own: dict[str, Any] = {}
+    names = {f.name for f in fields(cast("Any", options))}
+    for layer in layers:
+        for name, value in layer.items():
+            merged = run if name in names else own
+            before = merged.get(name)
+            if isinstance(value, Mapping) and isinstance(before, Mapping):
+                value = {**before, **value}
+            merged[name] = value
+    built = build(config, own, known=tuple(names))
+    return build(options, run), built
 
 
 def build(
@@ -35,7 +77,7 @@ def build(
             raise ConfigError(f"no setting {name!r}; did you mean {', '.join(near)}?")
     converted = shallow(base) if base is not None else {}
     for name, value in values.items():
-        if is_dataclass(hints[name]) and isinstance(value, dict):
+        if is_dataclass(hints[name]) and isinstance(value, Mapping):
             converted[name] = build(hints[name], value, base=converted.get(name))
         else:
             converted[name] = convert(name, value, hints[name])

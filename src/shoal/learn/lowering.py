@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
+    from shoal.envs.vec_env import NativePool
     from shoal.types import Bools, Spec, Steps
 
 MOST_LAYERS, MOST_ACTIONS = 15, 64
@@ -82,13 +83,6 @@ def lower(policy: nn.Module, spec: Spec, flat: Tensor, **settings: Any) -> Plan 
         **settings,
     )
     return Plan(native, policy, spec)
-
-
-class NativeRows(Protocol):
-    """Rows of a pool of native code, and the array that holds their observations."""
-
-    pool: _native.Pool
-    obs: NDArray[np.float32]
 
 
 class RolloutArrays(Protocol):
@@ -193,7 +187,7 @@ class Plan:
 
     def rollout(
         self,
-        env: NativeRows,
+        env: NativePool,
         slab: RolloutArrays,
         start: NDArray[np.bool_],
         row_step: NDArray[np.int64],

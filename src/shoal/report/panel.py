@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from shoal.run.loop import Run
+    from shoal.run.run import Run
 
 REFRESHES_PER_S = 8
 COST_LIMIT = 0.02
@@ -78,7 +78,7 @@ class Outcome(Protocol):
 class Panel(Protocol):
     """Shows the progress of a run."""
 
-    def update(self, record: dict[str, Any], run: Run) -> None:
+    def __call__(self, run: Run, record: dict[str, Any]) -> None:
         """Shows a line of metrics."""
         ...
 
@@ -98,11 +98,13 @@ class Panel(Protocol):
 class Plain:
     """A line every few seconds."""
 
+    episodes = False
+
     def __init__(self, every_s: float = 2.0) -> None:
         """`every_s`: seconds between lines."""
         self.every_s, self._last = every_s, -math.inf
 
-    def update(self, record: dict[str, Any], run: Run) -> None:
+    def __call__(self, run: Run, record: dict[str, Any]) -> None:
         """Prints step, return and speed."""
         now = time.monotonic()
         if now - self._last >= self.every_s:
@@ -124,7 +126,9 @@ class Plain:
 class Json:
     """Each record as a JSON line on stdout; numbers that are not finite become null, as in metrics.jsonl."""
 
-    def update(self, record: dict[str, Any], run: Run) -> None:
+    episodes = False
+
+    def __call__(self, run: Run, record: dict[str, Any]) -> None:
         """Prints the record."""
         self._print(record)
 
@@ -159,7 +163,9 @@ class Json:
 class Silent:
     """Nothing but warnings."""
 
-    def update(self, record: dict[str, Any], run: Run) -> None:
+    episodes = False
+
+    def __call__(self, run: Run, record: dict[str, Any]) -> None:
         """Shows nothing."""
 
     def warn(self, message: str) -> None:
@@ -176,6 +182,8 @@ class Silent:
 class Live:
     """A panel redrawn in place, without a thread of its own; it is gone at the end and leaves a summary."""
 
+    episodes = False
+
     def __init__(self, console: Console | None = None) -> None:
         """The panel appears with the first record."""
         self._console = console or Console()
@@ -186,7 +194,7 @@ class Live:
         self._warnings: Counter[str] = Counter()
         self._next = -math.inf
 
-    def update(self, record: dict[str, Any], run: Run) -> None:
+    def __call__(self, run: Run, record: dict[str, Any]) -> None:
         """Keeps the record; draws it when the last drawing is long enough ago, at most COST_LIMIT of the time."""
         self._last = record
         if (mean := record.get("episode/return")) is not None:

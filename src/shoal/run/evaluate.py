@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shoal.envs.workers.rows import WorkersEnv
 from shoal.learn.acting import Acting, make_actor
 
 if TYPE_CHECKING:
@@ -99,8 +98,7 @@ def evaluate(
                 returns[row].append(float(ready.episode_return[row]))
                 lengths[row].append(float(ready.episode_length[row]))
         running[:, over] = 0
-        if isinstance(env, WorkersEnv):
-            _pass_on(shares, returns, env.dropped)
+        _pass_on(shares, returns, env.dropped)
         endless = [
             r
             for r in range(rows)

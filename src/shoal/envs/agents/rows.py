@@ -21,6 +21,7 @@ from shoal.envs.python_env import (
     stacked,
 )
 from shoal.envs.vec_env import (
+    Capabilities,
     ActionCheck,
     InFlight,
     Outputs,
@@ -91,6 +92,21 @@ class AgentsEnv:
         self._generators = Generators([env.unwrapped for env in envs])
         self._starts: list[dict[str, Any]] = [{}] * len(envs)
         self._played: list[list[Any]] = [[] for _ in envs]
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What these rows can do."""
+        return Capabilities(restartable=True)
+
+    @property
+    def native_pool(self) -> None:
+        """Native code does not step these rows."""
+        return
+
+    @property
+    def dropped(self) -> Bools:
+        """No row is ever dropped."""
+        return np.zeros(self.num_rows, np.bool_)
 
     def reset(self, seed: int | Sequence[int]) -> None:
         """Starts every environment anew, seeded as its first agent's row is."""

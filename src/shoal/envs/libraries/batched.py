@@ -8,6 +8,7 @@ import numpy as np
 
 from shoal import _native
 from shoal.envs.vec_env import (
+    Capabilities,
     ActionCheck,
     InFlight,
     Outputs,
@@ -96,6 +97,21 @@ class BatchedEnv:
             leaf.dtype.kind == "f" for leaf in self.spec.observation.leaves
         )
         self._seeds, self._steps = [0] * self.num_rows, 0
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What these rows can do."""
+        return Capabilities(whole_sends=True, restartable=True)
+
+    @property
+    def native_pool(self) -> None:
+        """Native code does not step these rows."""
+        return
+
+    @property
+    def dropped(self) -> Bools:
+        """No row is ever dropped."""
+        return np.zeros(self.num_rows, np.bool_)
 
     def reset(self, seed: int | Sequence[int]) -> None:
         """Starts every row anew."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shoal.envs.history import History
-from shoal.envs.vec_env import MAX_VIEWS, ActionCheck, InFlight, row_seeds, take
+from shoal.envs.vec_env import MAX_VIEWS, ActionCheck, Capabilities, InFlight, row_seeds, take
 from shoal.envs.workers.crew import Crew, Fault, Part, Workers
 from shoal.envs.workers.worker import Op
 from shoal.types import ConfigError, EnvError, Tree, map_tree
@@ -60,9 +60,9 @@ class WorkersEnv:
         self.spec = crew.spec
         self.num_rows = num_rows = crew.rows[-1].stop
         batch_rows = crew.settings.batch_rows
-        self.in_order = batch_rows in (0, num_rows)
-        self._in_flight = InFlight(num_rows, 0 if self.in_order else batch_rows)
-        self._batch_rows = num_rows if self.in_order else batch_rows
+        self._in_order = batch_rows in (0, num_rows)
+        self._in_flight = InFlight(num_rows, 0 if self._in_order else batch_rows)
+        self._batch_rows = num_rows if self._in_order else batch_rows
         self._keeps = crew.settings.on_fault != "raise"
         self._flights: list[list[Part]] = []
         self._parts: dict[tuple[int, int], list[Part]] = {}
@@ -79,6 +79,16 @@ class WorkersEnv:
     def pids(self) -> list[int]:
         """The processes, in the order of their rows."""
         return [worker.pid for worker in self.crew.workers]
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What these rows can do."""
+        return Capabilities(in_order=self._in_order)
+
+    @property
+    def native_pool(self) -> None:
+        """Native code does not step these rows."""
+        return
 
     @property
     def dropped(self) -> Bools:
@@ -114,7 +124,7 @@ class WorkersEnv:
         nth = 0
         if self._flights:
             try:
-                nth = self._finish_oldest() if self.in_order else self._finish_any()
+                nth = self._finish_oldest() if self._in_order else self._finish_any()
             except BaseException:
                 self._stop("a step failed halfway; call reset(seed) or restore(state)")
                 raise
