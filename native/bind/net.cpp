@@ -20,13 +20,6 @@ using namespace nb::literals;
 namespace shoal {
 namespace {
 
-std::uint32_t checked_stream(std::uint32_t stream) {
-  if (stream >> 16 != 0) {
-    throw std::invalid_argument("stream must be below 65536, not " + std::to_string(stream));
-  }
-  return stream;
-}
-
 void set_normaliser(NativePlan& plan, const ArrayIn& mean, const ArrayIn& inv_std, float clip) {
   plan.plan().set_normaliser(numbers<float>(mean, "mean", {plan.obs_size()}),
                              numbers<float>(inv_std, "inv_std", {plan.obs_size()}), clip);
@@ -50,22 +43,11 @@ void act(NativePlan& plan, const ArrayIn& obs, std::uint64_t seed, std::uint32_t
          const ArrayIn& steps, bool greedy, const ArrayOut& action_out, const ArrayOut& log_prob_out,
          const ArrayOut& value_out, const OptionalArray& mask) {
   const Size count = axis(obs, "obs", 2, 0);
-  const Size actions = plan.num_actions();
-  const bool gaussian = plan.gaussian();
   const float* from = numbers<float>(obs, "obs", {count, plan.obs_size()});
   const Noise noise{seed, checked_stream(stream), numbers<std::int64_t>(rows, "rows", {count}),
                     numbers<std::int64_t>(steps, "steps", {count}), greedy};
-  const ActOut out{gaussian ? nullptr : numbers<std::int64_t>(action_out, "action_out", {count, actions}),
-                   gaussian ? numbers<float>(action_out, "action_out", {count, actions}) : nullptr,
-                   numbers<float>(log_prob_out, "log_prob_out", {count}),
-                   numbers<float>(value_out, "value_out", {count})};
-  const std::uint8_t* options = nullptr;
-  if (mask.has_value()) {
-    if (gaussian) {
-      throw std::invalid_argument("mask: a gaussian head has no options to choose among");
-    }
-    options = numbers<std::uint8_t>(*mask, "mask", {count, plan.num_outputs()});
-  }
+  const ActOut out = action_arrays(plan.net(), action_out, log_prob_out, value_out, count);
+  const std::uint8_t* const options = mask_of(plan.net(), mask, count);
   const nb::gil_scoped_release released;
   plan.plan().act(from, static_cast<std::ptrdiff_t>(count), noise, options, out);
 }

@@ -35,7 +35,7 @@ class MlpPlan {
         act_block_(at_least_one(act_block, "act_block")),
         kernels_(find_kernels(kernels)),
         team_(num_threads),
-        act_pool_(net_, act_block, num_threads) {
+        act_pool_(num_threads, net_, act_block) {
     for (int i = 0; i < at_least_one(grad_shards, "grad_shards"); ++i) {
       shards_.push_back(std::make_unique<ShardMemory>(net_));
     }
@@ -69,7 +69,7 @@ class MlpPlan {
   void forward(const float* obs, std::ptrdiff_t count, float* logits, float* value) {
     const std::scoped_lock lock(mutex_);
     team_.run(num_blocks(count), [&](int block) {
-      const ActPool::Lease memory(act_pool_);
+      const ActPool<ActMemory>::Lease memory(act_pool_);
       const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(block) * act_block_;
       kernels_.forward(net_, params_, obs + first * net_.obs_size, block_size(first, count), memory->chunk.space(),
                        logits + first * net_.num_outputs, value == nullptr ? nullptr : value + first);
@@ -80,7 +80,7 @@ class MlpPlan {
   void act(const float* obs, std::ptrdiff_t count, const Noise& noise, const std::uint8_t* mask, const ActOut& out) {
     const std::scoped_lock lock(mutex_);
     team_.run(num_blocks(count), [&](int block) {
-      const ActPool::Lease memory(act_pool_);
+      const ActPool<ActMemory>::Lease memory(act_pool_);
       const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(block) * act_block_;
       Noise here = noise;
       here.rows += first;
@@ -207,7 +207,7 @@ class MlpPlan {
   std::vector<float> mean_, inv_std_, action_low_, action_high_;
   std::vector<std::unique_ptr<ShardMemory>> shards_;
   Team team_;
-  ActPool act_pool_;
+  ActPool<ActMemory> act_pool_;
   std::ptrdiff_t kept_count_ = 0;
   std::mutex mutex_;
 };

@@ -50,7 +50,7 @@ class Rollout {
     const std::scoped_lock lock(plan_.mutex_);
     check_fit();
     plan_.team_.run(plan_.num_blocks(rows_.num_rows()), [&](int block) {
-      const ActPool::Lease memory(plan_.act_pool_);
+      const ActPool<ActMemory>::Lease memory(plan_.act_pool_);
       const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(block) * plan_.act_block_;
       run_block(first, plan_.block_size(first, rows_.num_rows()), *memory);
     });
