@@ -12,7 +12,7 @@
 #include "bind/arrays.hpp"
 #include "bind/native.hpp"
 #include "bind/plan.hpp"
-#include "net/rollout.hpp"
+#include "bind/slab.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -58,34 +58,10 @@ void rollout(NativePlan& plan, NativePool& pool, const ArrayOut& current_obs, co
              const ArrayOut& terminated, const ArrayOut& truncated, const ArrayOut& final_index,
              const ArrayOut& final_obs, const ArrayOut& episode_return, const ArrayOut& episode_length,
              const ArrayOut& drawn, std::uint64_t seed, std::uint32_t stream, const ArrayIn& rows) {
-  pool.require_idle("rollout");
-  const Size T = axis(reward, "reward", 2, 0);
-  const auto B = static_cast<Size>(pool.rows().num_rows());
-  const Size D = plan.obs_size();
-  const Size K = plan.num_actions();
-  if (T < 1 || T * B > 0x7FFFFFFF) {
-    throw std::invalid_argument("reward must hold between 1 and 2147483647 steps, not " + std::to_string(T * B));
-  }
-  const Slab slab{static_cast<std::ptrdiff_t>(T),
-                  numbers<float>(current_obs, "current_obs", {B, D}),
-                  numbers<std::uint8_t>(current_start, "current_start", {B}),
-                  numbers<std::int64_t>(row_step, "row_step", {B}),
-                  numbers<std::int64_t>(rows, "rows", {B}),
-                  numbers<float>(obs, "obs", {T, B, D}),
-                  numbers<std::uint8_t>(start, "start", {T, B}),
-                  plan.gaussian() ? nullptr : numbers<std::int64_t>(action, "action", {T, B, K}),
-                  plan.gaussian() ? numbers<float>(action, "action", {T, B, K}) : nullptr,
-                  numbers<float>(log_prob, "log_prob", {T, B}),
-                  numbers<float>(value, "value", {T, B}),
-                  numbers<float>(next_value, "next_value", {T, B}),
-                  numbers<float>(reward, "reward", {T, B}),
-                  numbers<std::uint8_t>(terminated, "terminated", {T, B}),
-                  numbers<std::uint8_t>(truncated, "truncated", {T, B}),
-                  numbers<std::int32_t>(final_index, "final_index", {T, B}),
-                  numbers<float>(final_obs, "final_obs", {T * B, D}),
-                  numbers<double>(episode_return, "episode_return", {T, B}),
-                  numbers<std::int64_t>(episode_length, "episode_length", {T, B}),
-                  numbers<double>(drawn, "drawn", {T, B, static_cast<Size>(pool.rows().num_drawn())})};
+  const SlabArrays arrays{current_obs,    current_start,  row_step, obs,        start,     action,      log_prob,
+                          value,          next_value,     reward,   terminated, truncated, final_index, final_obs,
+                          episode_return, episode_length, drawn,    rows};
+  const Slab slab = arrays.checked(pool, plan.net(), plan.obs_size(), {nullptr, nullptr});
   Rollout run(plan.plan(), pool.rows(), slab, seed, checked_stream(stream));
   const nb::gil_scoped_release released;
   run.run();

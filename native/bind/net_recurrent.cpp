@@ -8,6 +8,7 @@
 
 #include "bind/optimizers.hpp"
 #include "bind/samples.hpp"
+#include "bind/slab.hpp"
 #include "net/recurrent_plan.hpp"
 
 namespace nb = nanobind;
@@ -157,6 +158,23 @@ void act(NativeRecurrent& plan, const ArrayIn& obs, const ArrayIn& start, const 
   plan.plan().act(from, starts, static_cast<std::ptrdiff_t>(count), noise, options, out, memory);
 }
 
+void rollout(NativeRecurrent& plan, NativePool& pool, const ArrayOut& current_obs, const ArrayOut& current_start,
+             const ArrayOut& row_step, const ArrayOut& h, const std::optional<ArrayOut>& c, const ArrayOut& obs,
+             const ArrayOut& start, const ArrayOut& action, const ArrayOut& log_prob, const ArrayOut& value,
+             const ArrayOut& next_value, const ArrayOut& reward, const ArrayOut& terminated, const ArrayOut& truncated,
+             const ArrayOut& final_index, const ArrayOut& final_obs, const ArrayOut& episode_return,
+             const ArrayOut& episode_length, const ArrayOut& drawn, std::uint64_t seed, std::uint32_t stream,
+             const ArrayIn& rows) {
+  const SlabArrays arrays{current_obs,    current_start,  row_step, obs,        start,     action,      log_prob,
+                          value,          next_value,     reward,   terminated, truncated, final_index, final_obs,
+                          episode_return, episode_length, drawn,    rows};
+  const Memory memory = memory_of(plan, h, c, static_cast<Size>(pool.rows().num_rows()));
+  const Slab slab = arrays.checked(pool, plan.heads(), plan.obs_size(), memory);
+  Rollout run(plan.plan(), pool.rows(), slab, seed, checked_stream(stream));
+  const nb::gil_scoped_release released;
+  run.run();
+}
+
 /// The rows of a minibatch, each checked; all of them without an index.
 std::vector<std::int32_t> chosen_rows(const OptionalArray& index, Size num_rows) {
   std::vector<std::int32_t> rows;
@@ -209,7 +227,8 @@ void loss_gradient(NativeRecurrent& plan, std::string_view name, const NativeSeq
 }
 
 bool loss_step(NativeRecurrent& plan, std::string_view name, const NativeSequences& sequences, const ArrayIn& index,
-               const SettingsDict& settings, NativeOptimizer& optimizer, double max_grad_norm, const ArrayOut& stats_out) {
+               const SettingsDict& settings, NativeOptimizer& optimizer, double max_grad_norm,
+               const ArrayOut& stats_out) {
   const StepArguments given(plan, name, sequences, index, settings, stats_out);
   optimizer.check_fit(plan.num_params());
   const double limit = checked_norm(max_grad_norm);
@@ -274,6 +293,17 @@ void bind_acting(nb::class_<NativeRecurrent>& plan) {
            "mask: uint8 or bool [N, A], all choices side by side, 0 where an option is not to be chosen.");
 }
 
+void bind_rollout(nb::class_<NativeRecurrent>& plan) {
+  plan.def("rollout", &rollout, "pool"_a, "current_obs"_a.noconvert(), "current_start"_a.noconvert(),
+           "row_step"_a.noconvert(), "h"_a.noconvert(), "c"_a.noconvert().none(), "obs"_a.noconvert(),
+           "start"_a.noconvert(), "action"_a.noconvert(), "log_prob"_a.noconvert(), "value"_a.noconvert(),
+           "next_value"_a.noconvert(), "reward"_a.noconvert(), "terminated"_a.noconvert(), "truncated"_a.noconvert(),
+           "final_index"_a.noconvert(), "final_obs"_a.noconvert(), "episode_return"_a.noconvert(),
+           "episode_length"_a.noconvert(), "drawn"_a.noconvert(), "seed"_a, "stream"_a, "rows"_a.noconvert(),
+           "Acts in and steps all of the pool's rows for T steps and fills the slab; h [B, H] and c advance in place. "
+           "rows [B]: their numbers in the noise.");
+}
+
 void bind_steps(nb::class_<NativeRecurrent>& plan) {
   plan.def("loss_gradient", &loss_gradient, "name"_a, "sequences"_a, "index"_a.noconvert(), "settings"_a,
            "grad_out"_a.noconvert(), "stats_out"_a.noconvert(),
@@ -314,5 +344,6 @@ void bind_net_recurrent(nb::module_& module) {
       "params"_a.noconvert(), "obs_size"_a, "hidden"_a, "cell"_a, "recurrent_size"_a, "head"_a, "action_nvec"_a,
       "activation"_a, "num_threads"_a, "act_block"_a, "grad_shards"_a, "kernels"_a = "");
   bind_acting(plan);
+  bind_rollout(plan);
   bind_steps(plan);
 }

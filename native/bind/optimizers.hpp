@@ -33,8 +33,8 @@ class NativeOptimizer {
   /// ValueError where it does not step on so many parameters.
   void check_fit(Size num_params) const {
     if (size_ != num_params) {
-      throw std::invalid_argument("optimizer: its moments hold " + std::to_string(size_) +
-                                  " numbers, the plan has " + std::to_string(num_params) + " parameters");
+      throw std::invalid_argument("optimizer: its moments hold " + std::to_string(size_) + " numbers, the plan has " +
+                                  std::to_string(num_params) + " parameters");
     }
   }
 

@@ -25,10 +25,18 @@ struct LossCall {
   const float* settings;
 };
 
+/// What rows remember, [rows, size]: h of a GRU, h and c of an LSTM, nothing of a policy of towers.
+struct Memory {
+  float* h;
+  float* c;
+};
+
 /// Shares its owner's parameters: the learner's updates are seen by the next call. Calls on one plan wait for each
 /// other. Bits depend on grad_shards and on the instruction set, never on num_threads or act_block.
 class MlpPlan {
  public:
+  using ActMemory = shoal::ActMemory;
+
   MlpPlan(const Net& net, float* params, int num_threads, int act_block, int grad_shards, std::string_view kernels)
       : net_(net),
         params_(params),
@@ -137,6 +145,7 @@ class MlpPlan {
   }
 
  private:
+  template <class Plan>
   friend class Rollout;
 
   static int at_least_one(int number, const char* name) {
@@ -144,6 +153,23 @@ class MlpPlan {
       throw std::invalid_argument(std::string(name) + " must be at least 1, not " + std::to_string(number));
     }
     return number;
+  }
+
+  // What a rollout asks of a plan besides its memory for acting.
+  [[nodiscard]] int num_actions() const noexcept { return net_.num_actions; }
+  [[nodiscard]] const int* action_nvec() const noexcept { return net_.nvec; }
+  [[nodiscard]] int rows_per_block(int /*num_agents*/) const noexcept { return act_block_; }
+  [[nodiscard]] Memory memory_from(const Memory& memory, std::ptrdiff_t /*row*/) const noexcept { return memory; }
+  void begin_acting() noexcept {}
+
+  void act_rows(const float* obs, const std::uint8_t* /*start*/, std::ptrdiff_t count, const Noise& noise,
+                const std::uint8_t* mask, ActMemory& scratch, const ActOut& out, const Memory& /*memory*/) noexcept {
+    kernels_.act(net_, params_, obs, count, noise, mask, scratch.chunk.space(), out);
+  }
+
+  void value_rows(const float* obs, const std::int32_t* /*rows*/, std::ptrdiff_t count, ActMemory& scratch,
+                  float* value, const Memory& /*memory*/) noexcept {
+    kernels_.forward(net_, params_, obs, count, scratch.chunk.space(), nullptr, value);
   }
 
   [[nodiscard]] int num_blocks(std::ptrdiff_t count) const noexcept {

@@ -13,12 +13,6 @@
 
 namespace shoal {
 
-/// Rows' memory [rows, size]; c of an LSTM only.
-struct Memory {
-  float* h;
-  float* c;
-};
-
 /// Whole sequences of rows that a minibatch picks: sample t * num_rows + row of `samples`, `start` and `valid`.
 struct SequenceBatch {
   Minibatch samples;  ///< its index and count are not read
@@ -130,7 +124,7 @@ class RecurrentPlan {
     kept_count_ = batch.count;
     reserve_tapes(batch.num_steps, batch.count, true);
     kernels_.recurrent.pack(net_, params_, true, packed_.data());
-    run_chunks(kept_steps_, kept_count_, true, [&](RecurrentShardMemory& shard, TapeMemory& memory, Rows rows) {
+    run_chunks(kept_steps_, kept_count_, true, [&](RecurrentShardMemory& shard, TapeMemory& memory, Part rows) {
       const Tape tape = memory.tape(static_cast<int>(kept_steps_), static_cast<int>(rows.count));
       kernels_.recurrent.forward(net_, weights(), sequences(batch, rows, memory), tape, shard.chunk.space(),
                                  {rows.first, kept_count_}, logits, value);
@@ -145,7 +139,7 @@ class RecurrentPlan {
   /// up.
   void backward(const float* logit_slopes, const float* value_slopes, float* grad) {
     const std::scoped_lock lock(mutex_);
-    run_chunks(kept_steps_, kept_count_, true, [&](RecurrentShardMemory& shard, TapeMemory& memory, Rows rows) {
+    run_chunks(kept_steps_, kept_count_, true, [&](RecurrentShardMemory& shard, TapeMemory& memory, Part rows) {
       const Tape tape = memory.tape(static_cast<int>(kept_steps_), static_cast<int>(rows.count));
       kernels_.recurrent.backward(net_, weights(), tape, shard.chunk.space(), {rows.first, kept_count_}, logit_slopes,
                                   value_slopes, shard.sums());
@@ -156,7 +150,10 @@ class RecurrentPlan {
   }
 
  private:
-  struct Rows {
+  template <class Plan>
+  friend class Rollout;
+
+  struct Part {
     std::ptrdiff_t first;
     std::ptrdiff_t count;
   };
@@ -168,6 +165,8 @@ class RecurrentPlan {
     return number;
   }
 
+  [[nodiscard]] int num_actions() const noexcept { return net_.heads.num_actions; }
+  [[nodiscard]] const int* action_nvec() const noexcept { return net_.heads.nvec; }
   [[nodiscard]] RecurrentWeights weights() const noexcept { return {params_, packed_.data()}; }
 
   [[nodiscard]] Memory memory_from(const Memory& memory, std::ptrdiff_t row) const noexcept {
@@ -177,10 +176,21 @@ class RecurrentPlan {
   /// Takes the parameters over, as they are now.
   void begin_acting() noexcept { kernels_.recurrent.pack(net_, params_, false, packed_.data()); }
 
+  /// Rows that act together on one thread: bits do not depend on it, so the blocks are small enough to occupy the team,
+  /// and cut no environment in two unless act_block does.
+  [[nodiscard]] int rows_per_block(int num_agents) const noexcept {
+    constexpr int fewest = 16;
+    int rows = act_block_;
+    while (rows % 2 == 0 && rows / 2 % num_agents == 0 && rows > fewest) {
+      rows /= 2;
+    }
+    return rows;
+  }
+
   /// work(memory, first row, how many) for all blocks of rows, side by side.
   template <class Work>
   void run_blocks(std::ptrdiff_t count, Work&& work) noexcept {
-    const std::ptrdiff_t size = act_block_;
+    const std::ptrdiff_t size = rows_per_block(1);
     team_.run(static_cast<int>((count + size - 1) / size), [&](int block) {
       const typename ActPool<ActMemory>::Lease memory(act_pool_);
       const std::ptrdiff_t first = block * size;
@@ -195,7 +205,15 @@ class RecurrentPlan {
                            scratch.chunk.space(), out, memory.h, memory.c);
   }
 
-  [[nodiscard]] Rows part_of(int part, std::ptrdiff_t count) const noexcept {
+  /// Values of observations that follow the last step of the block's `rows` (null: of all of them, in order).
+  void value_rows(const float* obs, const std::int32_t* rows, std::ptrdiff_t count, ActMemory& scratch, float* value,
+                  const Memory& memory) noexcept {
+    const SequenceIn in{obs, nullptr, nullptr, memory.h, memory.c, rows};
+    kernels_.recurrent.forward(net_, weights(), in, scratch.tape.tape(1, static_cast<int>(count)),
+                               scratch.chunk.space(), {0, count}, nullptr, value);
+  }
+
+  [[nodiscard]] Part part_of(int part, std::ptrdiff_t count) const noexcept {
     const std::ptrdiff_t first = count * part / grad_shards();
     return {first, count * (part + 1) / grad_shards() - first};
   }
@@ -230,7 +248,7 @@ class RecurrentPlan {
   void run_chunks(std::ptrdiff_t steps, std::ptrdiff_t count, bool keep, Work&& work) noexcept {
     team_.run(grad_shards(), [&](int part) {
       RecurrentShardMemory& shard = *shards_[static_cast<std::size_t>(part)];
-      const Rows rows = part_of(part, count);
+      const Part rows = part_of(part, count);
       const std::ptrdiff_t chunks = num_chunks(steps, rows.count);
       clear(shard.sequence_sums.data(), net_.num_sums);
       clear(shard.head_sums.data(), net_.heads.num_sums);
@@ -238,7 +256,7 @@ class RecurrentPlan {
       for (std::ptrdiff_t k = 0; k < chunks; ++k) {
         const std::ptrdiff_t first = rows.count * k / chunks;
         const std::ptrdiff_t end = rows.count * (k + 1) / chunks;
-        work(shard, shard.tapes[keep ? static_cast<std::size_t>(k) : 0], Rows{rows.first + first, end - first});
+        work(shard, shard.tapes[keep ? static_cast<std::size_t>(k) : 0], Part{rows.first + first, end - first});
       }
       kernels_.recurrent.finish(net_, shard.sums(), shard.grad.data());
     });
@@ -247,7 +265,7 @@ class RecurrentPlan {
   static void clear(float* values, std::ptrdiff_t size) noexcept { std::fill_n(values, size, 0.0F); }
 
   /// The chosen rows' sequences, the number of each sample written into the tape's index.
-  [[nodiscard]] static SequenceIn sequences(const SequenceBatch& batch, Rows rows, const TapeMemory& memory) noexcept {
+  [[nodiscard]] static SequenceIn sequences(const SequenceBatch& batch, Part rows, const TapeMemory& memory) noexcept {
     std::int32_t* const index = memory.index();
     for (std::ptrdiff_t t = 0; t < batch.num_steps; ++t) {
       for (std::ptrdiff_t i = 0; i < rows.count; ++i) {
@@ -288,9 +306,10 @@ class RecurrentPlan {
     counted.count = static_cast<std::ptrdiff_t>(counted_.size());
     PreparedLoss prepared;
     call.loss.prepare(call.settings, counted, prepared);
-    const StepWeights step_weights{batch.valid, static_cast<float>(1.0 / static_cast<double>(std::max<std::ptrdiff_t>(counted.count, 1)))};
+    const StepWeights step_weights{
+        batch.valid, static_cast<float>(1.0 / static_cast<double>(std::max<std::ptrdiff_t>(counted.count, 1)))};
     const SequenceGradient gradient = kernels_.sequence_gradients[&call.loss - kernels_.losses];
-    run_chunks(batch.num_steps, batch.count, false, [&](RecurrentShardMemory& shard, TapeMemory& memory, Rows rows) {
+    run_chunks(batch.num_steps, batch.count, false, [&](RecurrentShardMemory& shard, TapeMemory& memory, Part rows) {
       const SequenceIn in = sequences(batch, rows, memory);
       Minibatch here = batch.samples;
       here.index = in.index;

@@ -70,12 +70,14 @@ struct ActMemory {
         reward(block),
         final_obs(static_cast<std::ptrdiff_t>(block) * obs_size),
         value(block),
+        ended(block),
         action(static_cast<std::ptrdiff_t>(block) * net.num_actions) {}
   ChunkMemory chunk;
   Buffer<double> reward;
   Buffer<float> final_obs;
   Buffer<float> value;
-  Buffer<float> action;  ///< clipped, for the environment
+  Buffer<std::int32_t> ended;  ///< the block's rows whose episode ended
+  Buffer<float> action;        ///< clipped, for the environment
   std::atomic<bool> taken{false};
 };
 
