@@ -9,6 +9,7 @@ void bind_gather(nb::module_& module);
 void bind_math(nb::module_& module);
 void bind_memory(nb::module_& module);
 void bind_net(nb::module_& module);
+void bind_net_recurrent(nb::module_& module);
 
 NB_MODULE(_native, module) {
   module.doc() = "shoal's native core: environments, equations, lowered policies, hand-offs between processes.";
@@ -18,4 +19,5 @@ NB_MODULE(_native, module) {
   bind_math(module);
   bind_memory(module);
   bind_net(module);
+  bind_net_recurrent(module);
 }

@@ -12,20 +12,13 @@
 #include "bind/arrays.hpp"
 #include "bind/native.hpp"
 #include "bind/plan.hpp"
-#include "net/rollout.hpp"
+#include "bind/slab.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace shoal {
 namespace {
-
-std::uint32_t checked_stream(std::uint32_t stream) {
-  if (stream >> 16 != 0) {
-    throw std::invalid_argument("stream must be below 65536, not " + std::to_string(stream));
-  }
-  return stream;
-}
 
 void set_normaliser(NativePlan& plan, const ArrayIn& mean, const ArrayIn& inv_std, float clip) {
   plan.plan().set_normaliser(numbers<float>(mean, "mean", {plan.obs_size()}),
@@ -50,22 +43,11 @@ void act(NativePlan& plan, const ArrayIn& obs, std::uint64_t seed, std::uint32_t
          const ArrayIn& steps, bool greedy, const ArrayOut& action_out, const ArrayOut& log_prob_out,
          const ArrayOut& value_out, const OptionalArray& mask) {
   const Size count = axis(obs, "obs", 2, 0);
-  const Size actions = plan.num_actions();
-  const bool gaussian = plan.gaussian();
   const float* from = numbers<float>(obs, "obs", {count, plan.obs_size()});
   const Noise noise{seed, checked_stream(stream), numbers<std::int64_t>(rows, "rows", {count}),
                     numbers<std::int64_t>(steps, "steps", {count}), greedy};
-  const ActOut out{gaussian ? nullptr : numbers<std::int64_t>(action_out, "action_out", {count, actions}),
-                   gaussian ? numbers<float>(action_out, "action_out", {count, actions}) : nullptr,
-                   numbers<float>(log_prob_out, "log_prob_out", {count}),
-                   numbers<float>(value_out, "value_out", {count})};
-  const std::uint8_t* options = nullptr;
-  if (mask.has_value()) {
-    if (gaussian) {
-      throw std::invalid_argument("mask: a gaussian head has no options to choose among");
-    }
-    options = numbers<std::uint8_t>(*mask, "mask", {count, plan.num_outputs()});
-  }
+  const ActOut out = action_arrays(plan.net(), action_out, log_prob_out, value_out, count);
+  const std::uint8_t* const options = mask_of(plan.net(), mask, count);
   const nb::gil_scoped_release released;
   plan.plan().act(from, static_cast<std::ptrdiff_t>(count), noise, options, out);
 }
@@ -76,34 +58,10 @@ void rollout(NativePlan& plan, NativePool& pool, const ArrayOut& current_obs, co
              const ArrayOut& terminated, const ArrayOut& truncated, const ArrayOut& final_index,
              const ArrayOut& final_obs, const ArrayOut& episode_return, const ArrayOut& episode_length,
              const ArrayOut& drawn, std::uint64_t seed, std::uint32_t stream, const ArrayIn& rows) {
-  pool.require_idle("rollout");
-  const Size T = axis(reward, "reward", 2, 0);
-  const auto B = static_cast<Size>(pool.rows().num_rows());
-  const Size D = plan.obs_size();
-  const Size K = plan.num_actions();
-  if (T < 1 || T * B > 0x7FFFFFFF) {
-    throw std::invalid_argument("reward must hold between 1 and 2147483647 steps, not " + std::to_string(T * B));
-  }
-  const Slab slab{static_cast<std::ptrdiff_t>(T),
-                  numbers<float>(current_obs, "current_obs", {B, D}),
-                  numbers<std::uint8_t>(current_start, "current_start", {B}),
-                  numbers<std::int64_t>(row_step, "row_step", {B}),
-                  numbers<std::int64_t>(rows, "rows", {B}),
-                  numbers<float>(obs, "obs", {T, B, D}),
-                  numbers<std::uint8_t>(start, "start", {T, B}),
-                  plan.gaussian() ? nullptr : numbers<std::int64_t>(action, "action", {T, B, K}),
-                  plan.gaussian() ? numbers<float>(action, "action", {T, B, K}) : nullptr,
-                  numbers<float>(log_prob, "log_prob", {T, B}),
-                  numbers<float>(value, "value", {T, B}),
-                  numbers<float>(next_value, "next_value", {T, B}),
-                  numbers<float>(reward, "reward", {T, B}),
-                  numbers<std::uint8_t>(terminated, "terminated", {T, B}),
-                  numbers<std::uint8_t>(truncated, "truncated", {T, B}),
-                  numbers<std::int32_t>(final_index, "final_index", {T, B}),
-                  numbers<float>(final_obs, "final_obs", {T * B, D}),
-                  numbers<double>(episode_return, "episode_return", {T, B}),
-                  numbers<std::int64_t>(episode_length, "episode_length", {T, B}),
-                  numbers<double>(drawn, "drawn", {T, B, static_cast<Size>(pool.rows().num_drawn())})};
+  const SlabArrays arrays{current_obs,    current_start,  row_step, obs,        start,     action,      log_prob,
+                          value,          next_value,     reward,   terminated, truncated, final_index, final_obs,
+                          episode_return, episode_length, drawn,    rows};
+  const Slab slab = arrays.checked(pool, plan.net(), plan.obs_size(), {nullptr, nullptr});
   Rollout run(plan.plan(), pool.rows(), slab, seed, checked_stream(stream));
   const nb::gil_scoped_release released;
   run.run();

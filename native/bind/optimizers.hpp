@@ -30,6 +30,14 @@ class NativeOptimizer {
   [[nodiscard]] Optimizer& state() noexcept { return state_; }
   [[nodiscard]] Size size() const noexcept { return size_; }
 
+  /// ValueError where it does not step on so many parameters.
+  void check_fit(Size num_params) const {
+    if (size_ != num_params) {
+      throw std::invalid_argument("optimizer: its moments hold " + std::to_string(size_) + " numbers, the plan has " +
+                                  std::to_string(num_params) + " parameters");
+    }
+  }
+
   double apply(const ArrayOut& params, const ArrayIn& grad, double max_grad_norm) {
     auto* const to = numbers<float>(params, "params", {size_});
     const auto* const from = numbers<float>(grad, "grad", {size_});

@@ -16,6 +16,34 @@ namespace shoal {
 using Size = std::size_t;
 using OptionalArray = std::optional<ArrayIn>;
 
+inline std::uint32_t checked_stream(std::uint32_t stream) {
+  if (stream >> 16 != 0) {
+    throw std::invalid_argument("stream must be below 65536, not " + std::to_string(stream));
+  }
+  return stream;
+}
+
+/// Where the actions of `count` rows go.
+inline ActOut action_arrays(const Net& heads, const ArrayOut& action_out, const ArrayOut& log_prob_out,
+                            const ArrayOut& value_out, Size count) {
+  const bool gaussian = heads.head == Head::gaussian;
+  const auto actions = static_cast<Size>(heads.num_actions);
+  return {gaussian ? nullptr : numbers<std::int64_t>(action_out, "action_out", {count, actions}),
+          gaussian ? numbers<float>(action_out, "action_out", {count, actions}) : nullptr,
+          numbers<float>(log_prob_out, "log_prob_out", {count}), numbers<float>(value_out, "value_out", {count})};
+}
+
+/// The options of `count` rows, or null.
+inline const std::uint8_t* mask_of(const Net& heads, const OptionalArray& mask, Size count) {
+  if (!mask.has_value()) {
+    return nullptr;
+  }
+  if (heads.head == Head::gaussian) {
+    throw std::invalid_argument("mask: a gaussian head has no options to choose among");
+  }
+  return numbers<std::uint8_t>(*mask, "mask", {count, static_cast<Size>(heads.num_outputs)});
+}
+
 /// Towers over parameters [num_params] that Python owns.
 class NativeTowers {
  public:

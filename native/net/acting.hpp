@@ -78,31 +78,37 @@ static inline void choose(const Net& net, const float* params, const Noise& nois
   }
 }
 
+/// One chunk's actions, log-probabilities and values into rows `first` on; the towers' input lies in space.obs.
+static inline void act_chunk(const Net& net, const float* params, const Noise& noise, std::ptrdiff_t first, int many,
+                             const std::uint8_t* mask, const Workspace& space, const ActOut& out) noexcept {
+  const int width = whole_vectors(many);
+  tower_forward(net, net.actor, params, width, space);
+  choose(net, params, noise, first, many, mask == nullptr ? nullptr : mask + first * net.num_outputs, space);
+  for (int k = 0; k < net.num_actions; ++k) {
+    for (int s = 0; s < many; ++s) {
+      const std::ptrdiff_t to = (first + s) * net.num_actions + k;
+      if (net.head == Head::gaussian) {
+        out.action[to] = space.action[k * chunk_samples + s];
+      } else {
+        out.choice[to] = space.choice[k * chunk_samples + s];
+      }
+    }
+  }
+  for (int s = 0; s < many; ++s) {
+    out.log_prob[first + s] = space.delta[s];
+  }
+  tower_forward(net, net.critic, params, width, space);
+  for (int s = 0; s < many; ++s) {
+    out.value[first + s] = space.output[s];
+  }
+}
+
 static void act(const Net& net, const float* params, const float* obs, std::ptrdiff_t count, const Noise& noise,
                 const std::uint8_t* mask, const Workspace& space, const ActOut& out) noexcept {
   for (std::ptrdiff_t first = 0; first < count; first += chunk_samples) {
     const int many = chunk_size(count - first);
-    const int width = whole_vectors(many);
-    gather_obs(net, obs + first * net.obs_size, nullptr, many, width, space.obs);
-    tower_forward(net, net.actor, params, width, space);
-    choose(net, params, noise, first, many, mask == nullptr ? nullptr : mask + first * net.num_outputs, space);
-    for (int k = 0; k < net.num_actions; ++k) {
-      for (int s = 0; s < many; ++s) {
-        const std::ptrdiff_t to = (first + s) * net.num_actions + k;
-        if (net.head == Head::gaussian) {
-          out.action[to] = space.action[k * chunk_samples + s];
-        } else {
-          out.choice[to] = space.choice[k * chunk_samples + s];
-        }
-      }
-    }
-    for (int s = 0; s < many; ++s) {
-      out.log_prob[first + s] = space.delta[s];
-    }
-    tower_forward(net, net.critic, params, width, space);
-    for (int s = 0; s < many; ++s) {
-      out.value[first + s] = space.output[s];
-    }
+    gather_obs(net, obs + first * net.obs_size, nullptr, many, whole_vectors(many), space.obs);
+    act_chunk(net, params, noise, first, many, mask, space, out);
   }
 }
 

@@ -9,8 +9,8 @@
 
 namespace shoal::SHOAL_ISA {
 
-/// What a tile of C starts from.
-enum class Start : std::uint8_t { zero, bias, sum };
+/// What a tile of C starts from: zero, a bias for each row, a bias for each column, or what C holds.
+enum class Start : std::uint8_t { zero, bias, columns, sum };
 
 /// C[rows][cols] = start + sum_k A[row][k] * B[k][col]; a leading dimension counts floats from one row to the next.
 struct Product {
@@ -43,6 +43,8 @@ void tile(const Product& p, const float* a, const float* b, float* c, const floa
         sum[m][v] = Vec{};
       } else if constexpr (S == Start::bias) {
         sum[m][v] = splat(bias[m]);
+      } else if constexpr (S == Start::columns) {
+        sum[m][v] = load(bias + v * vec_lanes);
       } else {
         sum[m][v] = load(c + m * p.c_step + v * vec_lanes);
       }
@@ -100,6 +102,7 @@ void product(int rows, int cols, const Product& p, const float* a, const float* 
     cols -= V * vec_lanes;
     b += V * vec_lanes;
     c += V * vec_lanes;
+    bias += S == Start::columns ? V * vec_lanes : 0;
   }
   if constexpr (V > 1) {
     product<S, Transposed, V / 2>(rows, cols, p, a, b, c, bias);

@@ -6,6 +6,7 @@
 #include "net/optimizer.hpp"
 #include "net/peak.hpp"
 #include "net/pixels.hpp"
+#include "net/recurrent_heads.hpp"
 #include "net/training.hpp"
 
 #include "loss_headers.inc"  // written by CMake: an #include of every header in native/losses
@@ -25,6 +26,15 @@ static constexpr LossKernels all_losses[] = {
 #undef SHOAL_LOSS
 };
 
+static constexpr SequenceGradient all_sequence_gradients[] = {
+#define SHOAL_LOSS(Type) sequence_gradient<Type>,
+#include "losses.inc"
+#undef SHOAL_LOSS
+};
+
+static constexpr RecurrentKernels recurrent{pack, recurrent_forward, recurrent_act, recurrent_backward,
+                                            recurrent_finish};
+
 const Kernels& kernels() noexcept {
   static constexpr Kernels table{SHOAL_TEXT(SHOAL_ISA),
                                  forward,
@@ -33,6 +43,8 @@ const Kernels& kernels() noexcept {
                                  backward_kept,
                                  all_losses,
                                  sizeof(all_losses) / sizeof(all_losses[0]),
+                                 recurrent,
+                                 all_sequence_gradients,
                                  add,
                                  sum_squares,
                                  adam,

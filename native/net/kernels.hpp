@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "net/minibatch.hpp"
+#include "net/recurrent_kernels.hpp"
 #include "net/shape.hpp"
 
 namespace shoal {
@@ -105,6 +106,8 @@ struct Kernels {
                         float* grad, float* obs_slopes) noexcept;
   const LossKernels* losses;  ///< all of native/losses
   int num_losses;
+  RecurrentKernels recurrent;
+  const SequenceGradient* sequence_gradients;  ///< one for each of `losses`
   void (*add)(const float* from, std::ptrdiff_t size, float* to) noexcept;
   double (*sum_squares)(const float* values, std::ptrdiff_t size) noexcept;
   void (*adam)(const AdamStep&, const float* grad, std::ptrdiff_t size, float* exp_avg, float* exp_avg_sq,

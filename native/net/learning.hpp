@@ -15,9 +15,13 @@ struct ChunkSamples {
   float column[max_loss_members][chunk_samples];
 };
 
+/// A sample's weight in a mean over `count` of them.
+SHOAL_INLINE float mean_weight(std::ptrdiff_t count) noexcept {
+  return static_cast<float>(1.0 / static_cast<double>(count));
+}
+
 static inline void gather_samples(const Minibatch& batch, int num_columns, std::ptrdiff_t first, int count, int width,
-                                  ChunkSamples& to) noexcept {
-  const auto weight = static_cast<float>(1.0 / static_cast<double>(batch.count));
+                                  float weight, ChunkSamples& to) noexcept {
   for (int s = 0; s < width; ++s) {
     to.index[s] = batch.index[first + (s < count ? s : count - 1)];
     to.weight[s] = s < count ? weight : 0.0F;
@@ -105,6 +109,33 @@ SHOAL_INLINE void add_sums(const typename L::Stats& from, LossSums& to) noexcept
   }
 }
 
+/// One chunk of a minibatch: its loss and its gradients, added to `stats` and `sums`. The towers' input lies in
+/// space.obs; the gradient with respect to it goes to input_slopes [obs_size][chunk_samples], which may be null.
+template <FusedLoss L>
+SHOAL_INLINE void chunk_gradient(const Net& net, const float* params, const Minibatch& batch, const L& loss,
+                                 const ChunkSamples& samples, int many, int width, const Workspace& space, float* sums,
+                                 typename L::Stats& stats, float* input_slopes) noexcept {
+  const bool input_wanted = input_slopes != nullptr;
+  gather_actions(net, batch, samples, width, space);
+  tower_forward(net, net.actor, params, width, space);
+  if (batch.mask == nullptr) {
+    actor_loss<false>(net, params, loss, samples, width, space, sums + net.sum_log_std, stats);
+  } else {
+    mask_outputs(net, batch.mask, samples.index, width, space.output);
+    actor_loss<true>(net, params, loss, samples, width, space, sums + net.sum_log_std, stats);
+  }
+  const float* below = tower_backward(net, net.actor, params, many, width, space, sums, input_wanted);
+  if (input_wanted) {
+    add_slopes<false>(net, width, below, input_slopes);
+  }
+  tower_forward(net, net.critic, params, width, space);
+  critic_loss(loss, samples, width, space, stats);
+  below = tower_backward(net, net.critic, params, many, width, space, sums, input_wanted);
+  if (input_wanted) {
+    add_slopes<true>(net, width, below, input_slopes);
+  }
+}
+
 template <FusedLoss L>
 static void gradient(const Net& net, const float* params, const Minibatch& batch, std::ptrdiff_t first,
                      std::ptrdiff_t count, const PreparedLoss& prepared, const Workspace& space, float* sums,
@@ -117,20 +148,9 @@ static void gradient(const Net& net, const float* params, const Minibatch& batch
     const int many = chunk_size(first + count - at);
     const int width = whole_vectors(many);
     typename L::Stats chunk{};
-    gather_samples(batch, size_of_record<typename L::Columns>, at, many, width, samples);
+    gather_samples(batch, size_of_record<typename L::Columns>, at, many, width, mean_weight(batch.count), samples);
     gather_obs(net, batch.obs, samples.index, width, width, space.obs);
-    gather_actions(net, batch, samples, width, space);
-    tower_forward(net, net.actor, params, width, space);
-    if (batch.mask == nullptr) {
-      actor_loss<false>(net, params, loss, samples, width, space, sums + net.sum_log_std, chunk);
-    } else {
-      mask_outputs(net, batch.mask, samples.index, width, space.output);
-      actor_loss<true>(net, params, loss, samples, width, space, sums + net.sum_log_std, chunk);
-    }
-    tower_backward(net, net.actor, params, many, width, space, sums);
-    tower_forward(net, net.critic, params, width, space);
-    critic_loss(loss, samples, width, space, chunk);
-    tower_backward(net, net.critic, params, many, width, space, sums);
+    chunk_gradient(net, params, batch, loss, samples, many, width, space, sums, chunk, nullptr);
     add_sums<L>(chunk, totals);
   }
   finish_net(net, sums, grad);

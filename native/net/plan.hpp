@@ -25,17 +25,25 @@ struct LossCall {
   const float* settings;
 };
 
+/// What rows remember, [rows, size]: h of a GRU, h and c of an LSTM, nothing of a policy of towers.
+struct Memory {
+  float* h;
+  float* c;
+};
+
 /// Shares its owner's parameters: the learner's updates are seen by the next call. Calls on one plan wait for each
 /// other. Bits depend on grad_shards and on the instruction set, never on num_threads or act_block.
 class MlpPlan {
  public:
+  using ActMemory = shoal::ActMemory;
+
   MlpPlan(const Net& net, float* params, int num_threads, int act_block, int grad_shards, std::string_view kernels)
       : net_(net),
         params_(params),
         act_block_(at_least_one(act_block, "act_block")),
         kernels_(find_kernels(kernels)),
         team_(num_threads),
-        act_pool_(net_, act_block, num_threads) {
+        act_pool_(num_threads, net_, act_block) {
     for (int i = 0; i < at_least_one(grad_shards, "grad_shards"); ++i) {
       shards_.push_back(std::make_unique<ShardMemory>(net_));
     }
@@ -69,7 +77,7 @@ class MlpPlan {
   void forward(const float* obs, std::ptrdiff_t count, float* logits, float* value) {
     const std::scoped_lock lock(mutex_);
     team_.run(num_blocks(count), [&](int block) {
-      const ActPool::Lease memory(act_pool_);
+      const ActPool<ActMemory>::Lease memory(act_pool_);
       const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(block) * act_block_;
       kernels_.forward(net_, params_, obs + first * net_.obs_size, block_size(first, count), memory->chunk.space(),
                        logits + first * net_.num_outputs, value == nullptr ? nullptr : value + first);
@@ -80,7 +88,7 @@ class MlpPlan {
   void act(const float* obs, std::ptrdiff_t count, const Noise& noise, const std::uint8_t* mask, const ActOut& out) {
     const std::scoped_lock lock(mutex_);
     team_.run(num_blocks(count), [&](int block) {
-      const ActPool::Lease memory(act_pool_);
+      const ActPool<ActMemory>::Lease memory(act_pool_);
       const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(block) * act_block_;
       Noise here = noise;
       here.rows += first;
@@ -137,6 +145,7 @@ class MlpPlan {
   }
 
  private:
+  template <class Plan>
   friend class Rollout;
 
   static int at_least_one(int number, const char* name) {
@@ -144,6 +153,23 @@ class MlpPlan {
       throw std::invalid_argument(std::string(name) + " must be at least 1, not " + std::to_string(number));
     }
     return number;
+  }
+
+  // What a rollout asks of a plan besides its memory for acting.
+  [[nodiscard]] int num_actions() const noexcept { return net_.num_actions; }
+  [[nodiscard]] const int* action_nvec() const noexcept { return net_.nvec; }
+  [[nodiscard]] int rows_per_block(int /*num_agents*/) const noexcept { return act_block_; }
+  [[nodiscard]] Memory memory_from(const Memory& memory, std::ptrdiff_t /*row*/) const noexcept { return memory; }
+  void begin_acting() noexcept {}
+
+  void act_rows(const float* obs, const std::uint8_t* /*start*/, std::ptrdiff_t count, const Noise& noise,
+                const std::uint8_t* mask, ActMemory& scratch, const ActOut& out, const Memory& /*memory*/) noexcept {
+    kernels_.act(net_, params_, obs, count, noise, mask, scratch.chunk.space(), out);
+  }
+
+  void value_rows(const float* obs, const std::int32_t* /*rows*/, std::ptrdiff_t count, ActMemory& scratch,
+                  float* value, const Memory& /*memory*/) noexcept {
+    kernels_.forward(net_, params_, obs, count, scratch.chunk.space(), nullptr, value);
   }
 
   [[nodiscard]] int num_blocks(std::ptrdiff_t count) const noexcept {
@@ -207,7 +233,7 @@ class MlpPlan {
   std::vector<float> mean_, inv_std_, action_low_, action_high_;
   std::vector<std::unique_ptr<ShardMemory>> shards_;
   Team team_;
-  ActPool act_pool_;
+  ActPool<ActMemory> act_pool_;
   std::ptrdiff_t kept_count_ = 0;
   std::mutex mutex_;
 };

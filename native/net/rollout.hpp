@@ -2,6 +2,7 @@
 // steps.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <limits>
@@ -37,11 +38,16 @@ struct Slab {
   double* episode_return;
   std::int64_t* episode_length;
   double* drawn;  ///< [T, B, num_drawn]
+  Memory memory;  ///< of all rows: before the rollout, then after it
 };
 
+/// `Plan`: a plan's class (MlpPlan, RecurrentPlan) with what it offers a rollout.
+template <class Plan>
 class Rollout {
+  using ActMemory = typename Plan::ActMemory;
+
  public:
-  Rollout(MlpPlan& plan, Rows& rows, const Slab& slab, std::uint64_t seed, std::uint32_t stream)
+  Rollout(Plan& plan, Rows& rows, const Slab& slab, std::uint64_t seed, std::uint32_t stream)
       : plan_(plan), net_(plan.net_), rows_(rows), slab_(slab), seed_(seed), stream_(stream) {}
 
   /// Runs the plan's policy on all rows for slab.num_steps steps. std::invalid_argument where it does not fit the rows
@@ -49,10 +55,13 @@ class Rollout {
   void run() {
     const std::scoped_lock lock(plan_.mutex_);
     check_fit();
-    plan_.team_.run(plan_.num_blocks(rows_.num_rows()), [&](int block) {
-      const ActPool::Lease memory(plan_.act_pool_);
-      const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(block) * plan_.act_block_;
-      run_block(first, plan_.block_size(first, rows_.num_rows()), *memory);
+    plan_.begin_acting();
+    const std::ptrdiff_t count = rows_.num_rows();
+    const std::ptrdiff_t size = plan_.rows_per_block(rows_.num_agents());
+    plan_.team_.run(static_cast<int>((count + size - 1) / size), [&](int block) {
+      const typename ActPool<ActMemory>::Lease memory(plan_.act_pool_);
+      const std::ptrdiff_t first = block * size;
+      run_block(first, std::min(size, count - first), *memory);
     });
     const int bad = bad_row_.load();
     if (bad != std::numeric_limits<int>::max()) {
@@ -68,19 +77,19 @@ class Rollout {
   }
 
   void check_fit() const {
-    if (rows_.obs_size() != net_.obs_size || rows_.action_size() != net_.num_actions ||
+    if (rows_.obs_size() != net_.obs_size || rows_.action_size() != plan_.num_actions() ||
         rows_.discrete() == gaussian()) {
       throw std::invalid_argument("pool: its rows have " + std::to_string(rows_.obs_size()) + " observed numbers and " +
                                   (rows_.discrete() ? "discrete" : "continuous") + " actions of size " +
                                   std::to_string(rows_.action_size()) + ", the plan has " +
                                   std::to_string(net_.obs_size) + " and " + (gaussian() ? "continuous" : "discrete") +
-                                  " ones of size " + std::to_string(net_.num_actions));
+                                  " ones of size " + std::to_string(plan_.num_actions()));
     }
     if (plan_.act_block_ % rows_.num_agents() != 0 && plan_.act_block_ < rows_.num_rows()) {
       throw std::invalid_argument("pool: blocks of " + std::to_string(plan_.act_block_) + " rows cut environments of " +
                                   std::to_string(rows_.num_agents()) + " agents in two");
     }
-    const std::int64_t last = net_.nvec[0] - 1;
+    const std::int64_t last = plan_.action_nvec()[0] - 1;
     if (!gaussian() && rows_.bad_action(0, 1, &last) >= 0) {
       throw std::invalid_argument("pool: its rows refuse action " + std::to_string(last) +
                                   ", which the plan can choose");
@@ -105,8 +114,8 @@ class Rollout {
       }
       num_final = finish_episodes(t, first, count, num_final, memory);
     }
-    plan_.kernels_.forward(net_, plan_.params_, slab_.current_obs + first * net_.obs_size, count, memory.chunk.space(),
-                           nullptr, memory.value.data());
+    plan_.value_rows(slab_.current_obs + first * net_.obs_size, nullptr, count, memory, memory.value.data(),
+                     plan_.memory_from(slab_.memory, first));
     pass_values(slab_.num_steps - 1, first, count, memory.value.data());
   }
 
@@ -114,11 +123,11 @@ class Rollout {
     const std::ptrdiff_t here = at(t, first);
     std::memcpy(slab_.start + here, slab_.current_start + first, static_cast<std::size_t>(count));
     const Noise noise{seed_, stream_, slab_.row_numbers + first, slab_.row_step + first, false};
-    const std::ptrdiff_t actions = here * net_.num_actions;
+    const std::ptrdiff_t actions = here * plan_.num_actions();
     const ActOut out{gaussian() ? nullptr : slab_.choice + actions, gaussian() ? slab_.action + actions : nullptr,
                      slab_.log_prob + here, slab_.value + here};
-    plan_.kernels_.act(net_, plan_.params_, slab_.obs + here * net_.obs_size, count, noise, nullptr,
-                       memory.chunk.space(), out);
+    plan_.act_rows(slab_.obs + here * net_.obs_size, slab_.start + here, count, noise, nullptr, memory, out,
+                   plan_.memory_from(slab_.memory, first));
     for (std::ptrdiff_t i = first; i < first + count; ++i) {
       slab_.row_step[i] += 1;
     }
@@ -131,7 +140,7 @@ class Rollout {
     if (!gaussian()) {
       actions = slab_.choice + here;
     } else {
-      clip_actions(slab_.action + here * net_.num_actions, count, memory.action.data());
+      clip_actions(slab_.action + here * plan_.num_actions(), count, memory.action.data());
       actions = memory.action.data();
       const int bad = rows_.bad_action(static_cast<int>(first), static_cast<int>(count), actions);
       if (bad >= 0) {
@@ -155,11 +164,11 @@ class Rollout {
 
   void clip_actions(const float* from, std::ptrdiff_t count, float* to) const noexcept {
     for (std::ptrdiff_t i = 0; i < count; ++i) {
-      for (int d = 0; d < net_.num_actions; ++d) {
+      for (int d = 0; d < plan_.num_actions(); ++d) {
         const float low = plan_.action_low_[static_cast<std::size_t>(d)];
         const float high = plan_.action_high_[static_cast<std::size_t>(d)];
-        const float x = from[i * net_.num_actions + d];
-        to[i * net_.num_actions + d] = x < low ? low : (x > high ? high : x);
+        const float x = from[i * plan_.num_actions() + d];
+        to[i * plan_.num_actions() + d] = x < low ? low : (x > high ? high : x);
       }
     }
   }
@@ -182,12 +191,13 @@ class Rollout {
                     static_cast<std::size_t>(net_.obs_size) * sizeof(float));
         slab_.next_value[here + i] = 0.0F;
         any_truncated = any_truncated || !terminated;
+        memory.ended.data()[place - from] = static_cast<std::int32_t>(i);
         ++place;
       }
     }
     if (any_truncated) {
-      plan_.kernels_.forward(net_, plan_.params_, slab_.final_obs + from * net_.obs_size, place - from,
-                             memory.chunk.space(), nullptr, memory.value.data());
+      plan_.value_rows(slab_.final_obs + from * net_.obs_size, memory.ended.data(), place - from, memory,
+                       memory.value.data(), plan_.memory_from(slab_.memory, first));
       for (std::ptrdiff_t i = 0; i < count; ++i) {
         if (slab_.final_index[here + i] >= 0 && slab_.terminated[here + i] == 0) {
           slab_.next_value[here + i] = memory.value.data()[slab_.final_index[here + i] - from];
@@ -205,8 +215,8 @@ class Rollout {
     }
   }
 
-  MlpPlan& plan_;
-  const Net& net_;
+  Plan& plan_;
+  const decltype(Plan::net_)& net_;
   Rows& rows_;
   Slab slab_;
   std::uint64_t seed_;

@@ -63,26 +63,32 @@ class ChunkMemory {
 
 /// What one thread needs to act and step a block of rows.
 struct ActMemory {
-  ActMemory(const Net& net, int block)
+  ActMemory(const Net& net, int block) : ActMemory(net, net.obs_size, block) {}
+  /// Of a policy whose observations are not what `net` takes.
+  ActMemory(const Net& net, int obs_size, int block)
       : chunk(net),
         reward(block),
-        final_obs(static_cast<std::ptrdiff_t>(block) * net.obs_size),
+        final_obs(static_cast<std::ptrdiff_t>(block) * obs_size),
         value(block),
+        ended(block),
         action(static_cast<std::ptrdiff_t>(block) * net.num_actions) {}
   ChunkMemory chunk;
   Buffer<double> reward;
   Buffer<float> final_obs;
   Buffer<float> value;
-  Buffer<float> action;  ///< clipped, for the environment
+  Buffer<std::int32_t> ended;  ///< the block's rows whose episode ended
+  Buffer<float> action;        ///< clipped, for the environment
   std::atomic<bool> taken{false};
 };
 
-/// One ActMemory for each of a team's threads, handed out to its tasks.
+/// One Memory (an ActMemory or what extends it) for each of a team's threads, handed out to its tasks.
+template <class Memory>
 class ActPool {
  public:
-  ActPool(const Net& net, int block, int threads) {
+  template <class Shape>
+  ActPool(int threads, const Shape& net, int block) {
     for (int i = 0; i < threads; ++i) {
-      all_.push_back(std::make_unique<ActMemory>(net, block));
+      all_.push_back(std::make_unique<Memory>(net, block));
     }
   }
 
@@ -93,22 +99,22 @@ class ActPool {
     Lease(const Lease&) = delete;
     Lease& operator=(const Lease&) = delete;
     ~Lease() { memory_.taken.store(false, std::memory_order_release); }
-    ActMemory* operator->() const noexcept { return &memory_; }
-    ActMemory& operator*() const noexcept { return memory_; }
+    Memory* operator->() const noexcept { return &memory_; }
+    Memory& operator*() const noexcept { return memory_; }
 
    private:
-    ActMemory& memory_;
+    Memory& memory_;
   };
 
  private:
-  ActMemory& take() noexcept {
+  Memory& take() noexcept {
     for (std::size_t i = 0;; i = (i + 1) % all_.size()) {
       if (!all_[i]->taken.exchange(true, std::memory_order_acquire)) {
         return *all_[i];
       }
     }
   }
-  std::vector<std::unique_ptr<ActMemory>> all_;
+  std::vector<std::unique_ptr<Memory>> all_;
 };
 
 /// What one part of a minibatch needs for its gradient.

@@ -90,6 +90,17 @@ static inline const float* tower_backward(const Net& net, const Tower& tower, co
   return space.delta;
 }
 
+/// The first tower's gradients with respect to the input, or the second tower's added to them.
+template <bool Add>
+SHOAL_INLINE void add_slopes(const Net& net, int width, const float* from, float* to) noexcept {
+  for (int f = 0; f < net.obs_size; ++f) {
+    for (int s = 0; s < width; s += vec_lanes) {
+      const std::ptrdiff_t at = f * chunk_samples + s;
+      store(to + at, Add ? load(to + at) + load(from + at) : load(from + at));
+    }
+  }
+}
+
 static inline void clear_sums(const Net& net, float* sums) noexcept {
   for (std::ptrdiff_t i = 0; i < net.num_sums; i += vec_lanes) {
     store(sums + i, Vec{});
