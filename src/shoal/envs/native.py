@@ -12,7 +12,14 @@ from gymnasium import spaces
 from shoal import _native
 from shoal.envs.preprocessing import Shaping
 from shoal.envs.randomization import Ranges, info_keys_of, native_draws
-from shoal.envs.vec_env import ActionCheck, Capabilities, InFlight, NativePool, Outputs, row_seeds
+from shoal.envs.vec_env import (
+    ActionCheck,
+    Capabilities,
+    InFlight,
+    NativePool,
+    Outputs,
+    row_seeds,
+)
 from shoal.types import ConfigError, Spec
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from shoal.envs.python_env import (
 )
 from shoal.envs.randomization import Randomiser, Ranges, info_keys_of
 from shoal.envs.vec_env import (
-    Capabilities,
     ActionCheck,
+    Capabilities,
     InFlight,
     Outputs,
     check_finite,

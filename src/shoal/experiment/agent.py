@@ -15,12 +15,12 @@ from shoal.envs.masks import KEY, MaskReader, in_observation
 from shoal.envs.observations import leaves_of
 from shoal.experiment.job import Job, from_toml
 from shoal.learn.acting import Acting, PlanActor, make_actor
+from shoal.learn.weights import load_weights
 from shoal.report.film import film
 from shoal.report.video import check_target
 from shoal.run import checkpoint
 from shoal.run import directory as directories
 from shoal.run.evaluate import EVALUATION_STREAM, Score, evaluate
-from shoal.learn.weights import load_weights
 from shoal.types import ConfigError, select
 
 if TYPE_CHECKING:

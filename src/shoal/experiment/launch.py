@@ -216,12 +216,14 @@ def resume(
         reopened=True,
     )
     shown = panel_of(panel)
-    with closing(job.rows(launch.num_envs)) as rows:
-        with opened(job, rows, where, shown, fresh=False, report=report) as run:
-            if (launch, config) != before:
-                where.write_config(to_toml(launch, config, env_kwargs))
-            trained = module.train(config, rows, run)
-            return conclude(job, run, trained, shown)
+    with (
+        closing(job.rows(launch.num_envs)) as rows,
+        opened(job, rows, where, shown, fresh=False, report=report) as run,
+    ):
+        if (launch, config) != before:
+            where.write_config(to_toml(launch, config, env_kwargs))
+        trained = module.train(config, rows, run)
+        return conclude(job, run, trained, shown)
 
 
 def check_device(name: str) -> None:

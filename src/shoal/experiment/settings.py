@@ -23,13 +23,13 @@ import numpy as np
 
 from shoal.types import ConfigError
 
-O = TypeVar("O")
-C = TypeVar("C")
+OptionsT = TypeVar("OptionsT")
+ConfigT = TypeVar("ConfigT")
 
 
 def resolve(
-    options: type[O], config: type[C], *layers: Mapping[str, Any]
-) -> tuple[O, C]:
+    options: type[OptionsT], config: type[ConfigT], *layers: Mapping[str, Any]
+) -> tuple[OptionsT, ConfigT]:
     """The run's options and the algorithm's settings, merged from layers of which a later one wins.
 
     The one place where settings are merged: the algorithm's defaults for the engine, a preset, a file, what was given.
@@ -49,15 +49,18 @@ def resolve(
         for name, value in layer.items():
             merged = run if name in names else own
             before = merged.get(name)
-            if isinstance(value, Mapping) and isinstance(before, Mapping):
-                value = {**before, **value}
-            merged[name] = value
+            nested = isinstance(value, Mapping) and isinstance(before, Mapping)
+            merged[name] = {**before, **value} if nested else value
     built = build(config, own, known=tuple(names))
     return build(options, run), built
 
 
 def build(
-    kind: Any, values: dict[str, Any], *, base: Any = None, known: tuple[str, ...] = ()
+    kind: Any,
+    values: Mapping[str, Any],
+    *,
+    base: Any = None,
+    known: tuple[str, ...] = (),
 ) -> Any:
     """A config dataclass from plain values, nested ones from dicts.
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from shoal import _native
-from shoal.learn.lowering import Plan, lower
+from shoal.learn.lowering import lower
 from shoal.learn.weights import Snapshot
 from shoal.nets.distributions import masked
 from shoal.types import Acted, Spec, Tree, assign, map_tree, select
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
+    from shoal.learn.plan import Plan
     from shoal.types import Bools
 
 
@@ -109,7 +110,8 @@ class PlanActor:
         """`plan` reads the snapshot's own weights; `rows` are their numbers in the noise."""
         self.snapshot, self.plan, self.rows, self.acting = snapshot, plan, rows, acting
         self.row_step = np.zeros(len(rows), np.int64)
-        self.state: Tree = None
+        initial: Any = snapshot.policy.initial_state
+        self.state: Tree = initial(len(rows))
 
     def act(
         self,
@@ -123,10 +125,12 @@ class PlanActor:
         """One step of `rows`."""
         action, log_prob, value = self.plan.act(
             obs,
-            self.acting.seed,
-            self.acting.stream,
-            self.rows[rows],
-            self.row_step[rows],
+            start,
+            None if self.state is None else select(self.state, rows),
+            seed=self.acting.seed,
+            stream=self.acting.stream,
+            rows=self.rows[rows],
+            steps=self.row_step[rows],
             greedy=greedy,
             action_mask=action_mask,
         )
@@ -136,8 +140,11 @@ class PlanActor:
     def value(
         self, obs: NDArray[Any], start: NDArray[np.bool_], rows: NDArray[np.intp]
     ) -> NDArray[np.float32]:
-        """Values of observations."""
-        return self.plan.value(obs)
+        """Values of observations that follow the last step of `rows`."""
+        state = self.state
+        if state is not None:
+            state = select(state, torch.from_numpy(rows))
+        return self.plan.value(obs, start, state)
 
     def update(self, policy: nn.Module, flat: Tensor) -> None:
         """Takes the learner's weights over."""

@@ -35,17 +35,18 @@ class Fused(NamedTuple):
     """How a loss is known to native code."""
 
     name: str
-    statistics: type[tuple[Any, ...]]
+    make: Callable[[list[float]], NamedTuple]
+    """Statistics from their values, in their order."""
 
 
-def fused(statistics: type[tuple[Any, ...]]) -> Callable[[F], F]:
+def fused(statistics: type[NamedTuple]) -> Callable[[F], F]:
     """Marks a loss that `native/losses/` has under the function's own name, with the same statistics.
 
     The torch function stays the reference: a test compares the two.
     """
 
     def mark(loss: F) -> F:
-        loss.fused = Fused(loss.__name__, statistics)  # pyright: ignore[reportFunctionMemberAccess]
+        loss.fused = Fused(loss.__name__, statistics._make)  # pyright: ignore[reportFunctionMemberAccess]
         return loss
 
     return mark

@@ -90,15 +90,24 @@ def minibatches(
     whole_rows = steps.state is not None
     learned = replace(steps, advantage=advantage, target=target)
     if whole_rows:
-        everything = np.arange(steps.valid.shape[1])
+        places = np.arange(steps.valid.shape[1])
     else:
-        everything = np.flatnonzero(steps.valid.cpu().numpy())
-    shuffled = rng.permutation(everything).astype(np.int32)
+        places = np.flatnonzero(steps.valid.cpu().numpy())
+    shuffled = rng.permutation(places).astype(np.int32)
     size = len(shuffled)
     edges = [size * part // num_minibatches for part in range(num_minibatches + 1)]
     for first, last in pairwise(edges):
         if last > first:
             yield Minibatch(learned, shuffled[first:last], whole_rows)
+
+
+def everything(steps: Steps) -> Minibatch:
+    """All valid steps of a rollout, or all rows for a recurrent policy, as one batch."""
+    if steps.state is not None:
+        rows = np.arange(steps.valid.shape[1], dtype=np.int32)
+        return Minibatch(steps, rows, whole_rows=True)
+    valid = np.flatnonzero(steps.valid.cpu().numpy()).astype(np.int32)
+    return Minibatch(steps, valid, whole_rows=False)
 
 
 def cut_steps(steps: Steps, part: slice) -> Steps:

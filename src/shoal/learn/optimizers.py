@@ -66,7 +66,7 @@ def native_optimizer(
     """The native form of an optimizer of all of a module's parameters; None where only torch has it."""
     if (
         len(optimizer.param_groups) != 1
-        or not next(module.parameters()).device.type == "cpu"
+        or next(module.parameters()).device.type != "cpu"
     ):
         return None
     group = optimizer.param_groups[0]

@@ -5,26 +5,24 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
 
 from shoal.learn.losses import prepare_of
 from shoal.learn.lowering import lower
-from shoal.learn.minibatches import Minibatch
+from shoal.learn.minibatches import Minibatch, everything
 from shoal.learn.optimizers import NativeOptimizer, native_optimizer
 from shoal.learn.shards import Shards
-from shoal.learn.weights import load_weights, pack
+from shoal.learn.weights import load_weights, pack, packing
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from shoal.learn.hardware import Hardware
     from shoal.learn.losses import Fused, Loss
-    from shoal.learn.lowering import Plan
+    from shoal.learn.plan import Plan
     from shoal.types import Spec, Steps
 
 
@@ -43,6 +41,7 @@ class Trainable:
         self.module, self.optimizer = module, optimizer
         self.max_grad_norm = max_grad_norm
         self.flat = pack(module)
+        self._packing = packing(module)
         self.plan: Plan | None = None
         spec: Spec | None = getattr(module, "spec", None)
         if hardware.native and optimizer is not None and spec is not None:
@@ -84,12 +83,40 @@ class Trainable:
         """One step in a single native call; see `Learner.step`."""
         assert self.plan is not None
         assert self._native is not None
-        steps, index = _chosen(batch)
+        part = batch if isinstance(batch, Minibatch) else everything(batch)
         self._native.learning_rate = self.learning_rate
         values = self.plan.loss_step(
-            fused.name, steps, index, cfg, self._native.optimizer, self.max_grad_norm
+            fused.name,
+            part.steps,
+            part.index,
+            cfg,
+            self._native.optimizer,
+            self.max_grad_norm,
         )
-        return fused.statistics(*values[:-1]), values[-1]
+        norm = values.pop()
+        return fused.make(values), norm
+
+    def native_step(
+        self, loss: Loss, batch: Steps | Minibatch, cfg: Any
+    ) -> tuple[NamedTuple, float]:
+        """One step on a loss in torch, with the network's forward and backward in native code."""
+        assert self.plan is not None
+        part = batch if isinstance(batch, Minibatch) else everything(batch)
+        chosen = part.take()
+        prepare = prepare_of(loss)
+        if prepare is not None:
+            chosen = prepare(chosen, cfg)
+        for parameter in self._packing:
+            parameter.grad = None
+        weights = self.flat.detach().requires_grad_()
+        output = self.plan.outputs(part.steps, part.index, weights)
+        value, stats = loss(output, chosen, cfg)
+        value.backward()
+        gradient = weights.grad
+        if gradient is None:
+            gradient = torch.zeros_like(self.flat)
+        detached = (x.detach() for x in stats)
+        return type(stats)(*detached), self._apply_packed(gradient)
 
     def torch_step(
         self, loss: Loss, batch: Steps | Minibatch, cfg: Any
@@ -150,10 +177,26 @@ class Trainable:
         if self.plan is not None and self.optimizer is not None:
             self._native = native_optimizer(self.optimizer, self.module)
 
+    def _apply_packed(self, gradient: Tensor) -> float:
+        """`_apply` for a packed gradient, to which that of parameters that torch used directly is added."""
+        first = 0
+        for parameter in self._packing:
+            last = first + parameter.numel()
+            own = gradient[first:last].view_as(parameter)
+            if parameter.grad is not None:
+                own += parameter.grad
+            parameter.grad = own
+            first = last
+        if self._native is None:
+            return self._apply()
+        self._native.learning_rate = self.learning_rate
+        flat, packed = self.flat.numpy(), gradient.numpy()
+        return self._native.optimizer.apply(flat, packed, self.max_grad_norm)
+
     def _apply(self) -> float:
         """Clips the gradient and takes the optimizer's step, unless the gradient is not finite; returns its norm."""
         limit = self.max_grad_norm
-        norm = float(torch.nn.utils.clip_grad_norm_(self.module.parameters(), limit))
+        norm = float(torch.nn.utils.clip_grad_norm_(self._packing, limit))
         if math.isfinite(norm):
             if self._native is not None:
                 self._native.write_step()
@@ -166,12 +209,3 @@ class Trainable:
         if self.optimizer is None:
             raise ConfigError("this network has no optimizer")
         return self.optimizer
-
-
-def _chosen(batch: Steps | Minibatch) -> tuple[Steps, NDArray[np.int32]]:
-    """A rollout and the indices of the steps, or of the rows, that a batch holds."""
-    if isinstance(batch, Minibatch):
-        return batch.steps, batch.index
-    if batch.state is not None:
-        return batch, np.arange(batch.valid.shape[1], dtype=np.int32)
-    return batch, np.flatnonzero(batch.valid.numpy()).astype(np.int32)

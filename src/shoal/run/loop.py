@@ -290,8 +290,8 @@ class Loop:
         if self._saved > 0:
             kept = f"the checkpoint of update {self._saved} is kept"
         raise FloatingPointError(
-            f"update {self.run.updates} at step {self.stream.env_steps:,}: the loss or its gradient is not finite in any "
-            f"of {skipped - before[1]} gradient steps; {kept}; try a smaller learning_rate, or smaller rewards and "
+            f"update {self.run.updates} at step {self.stream.env_steps:,}: the loss or its gradient is not finite in "
+            f"any of {skipped - before[1]} gradient steps; {kept}; try a smaller learning_rate, or smaller rewards and "
             "observations (reward_scale, network.normalise_obs)"
         )
 

@@ -12,7 +12,7 @@ import torch
 from shoal.learn.acting import make_actor
 from shoal.learn.publishing import Frozen
 from shoal.memory.slab import Slab
-from shoal.types import ConfigError, assign, map_tree
+from shoal.types import ActedStep, ConfigError, assign, map_tree
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -108,7 +108,8 @@ class Role:
             "recurrent": self.recurrent_state(),
         }
         if self.held is not None:
-            saved["held"] = self.held.copy_acted((0, np.arange(len(self.start))))
+            held = self.held.acted(0, np.arange(len(self.start)))
+            saved["held"] = {name: getattr(held, name) for name in held.__slots__}
         return saved
 
     def restore(self, saved: Mapping[str, Any]) -> None:
@@ -118,7 +119,8 @@ class Role:
         if self.actor.state is not None:
             assign(self.actor.state, slice(None), saved["recurrent"])
         if self.held is not None:
-            self.held.put_acted((0, np.arange(len(self.start))), saved["held"])
+            everyone = np.arange(len(self.start))
+            self.held.write_acted(0, everyone, ActedStep(**saved["held"]))
         self.version = -1
 
 

@@ -17,7 +17,7 @@ from shoal.types import ConfigError, Episodes
 
 if TYPE_CHECKING:
     from shoal.envs.vec_env import VecEnv
-    from shoal.learn.lowering import Plan
+    from shoal.learn.plan import Plan
     from shoal.stream.roles import Cast, Policies
     from shoal.types import Steps
 
@@ -222,6 +222,7 @@ class Rollouts:
                 rows,
                 slab,
                 role.start,
+                role.actor.state,
                 role.actor.row_step,
                 rows=role.actor.rows,
                 seed=self.acting.seed,

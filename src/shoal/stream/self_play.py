@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
+    from torch import nn
 
     from shoal.envs.vec_env import VecEnv
     from shoal.learn.acting import Acting

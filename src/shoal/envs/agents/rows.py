@@ -21,8 +21,8 @@ from shoal.envs.python_env import (
     stacked,
 )
 from shoal.envs.vec_env import (
-    Capabilities,
     ActionCheck,
+    Capabilities,
     InFlight,
     Outputs,
     not_finite,

@@ -8,8 +8,8 @@ import numpy as np
 
 from shoal import _native
 from shoal.envs.vec_env import (
-    Capabilities,
     ActionCheck,
+    Capabilities,
     InFlight,
     Outputs,
     check_finite,

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shoal.envs.history import History
-from shoal.envs.vec_env import MAX_VIEWS, ActionCheck, Capabilities, InFlight, row_seeds, take
+from shoal.envs.vec_env import (
+    MAX_VIEWS,
+    ActionCheck,
+    Capabilities,
+    InFlight,
+    row_seeds,
+    take,
+)
 from shoal.envs.workers.crew import Crew, Fault, Part, Workers
 from shoal.envs.workers.worker import Op
 from shoal.types import ConfigError, EnvError, Tree, map_tree
