@@ -67,9 +67,9 @@ MUTATIONS = [
     ),
     Mutation(
         "a flipped byte in a checkpoint is not noticed",
-        "run/checkpoint.py",
-        '    if hashlib.sha256(data).hexdigest() != manifest["sha256"]:',
-        "    if not data:",
+        "run/tensors.py",
+        '        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:',
+        "        if not sha256:",
         "tests/run/test_checkpoint.py",
     ),
 ]
