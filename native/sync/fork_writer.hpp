@@ -2,6 +2,7 @@
 #pragma once
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -10,6 +11,9 @@
 #include <cerrno>
 #include <csignal>
 #include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <iterator>
 #include <span>
 #include <string>
 #include <system_error>
@@ -29,10 +33,9 @@ struct FileImage {
 
 /// The errno of a failed write; 0 when the whole buffer is written. Ends with ECANCELED where the parent is gone.
 inline int write_buffer(int fd, std::span<const std::byte> buffer, pid_t parent) noexcept {
-  constexpr std::size_t most = std::size_t{8} << 20;
   while (!buffer.empty()) {
     if (getppid() != parent) return ECANCELED;
-    const ssize_t written = write(fd, buffer.data(), std::min(buffer.size(), most));
+    const ssize_t written = write(fd, buffer.data(), buffer.size());
     if (written < 0 && errno == EINTR) continue;
     if (written < 0) return errno;
     if (written == 0) return ENOSPC;
@@ -41,14 +44,39 @@ inline int write_buffer(int fd, std::span<const std::byte> buffer, pid_t parent)
   return 0;
 }
 
-/// Makes the file and writes it; the errno of what failed, or 0.
-inline int write_image(const FileImage& file, pid_t parent) noexcept {
+/// Gives back the whole pages of a buffer: else each one that the parent changes is held twice until the child ends.
+inline void drop_pages(std::span<const std::byte> buffer, std::size_t page) noexcept {
+  const auto begin = (reinterpret_cast<std::uintptr_t>(buffer.data()) + page - 1) / page * page;
+  const auto end = reinterpret_cast<std::uintptr_t>(buffer.data() + buffer.size()) / page * page;
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+
+/// Makes the file and writes it; the errno of what failed, or 0. `page`: its size, where pages are dropped when they
+/// are written; 0 where another buffer may lie on them.
+inline int write_image(const FileImage& file, pid_t parent, std::size_t page) noexcept {
+  constexpr std::size_t most = std::size_t{8} << 20;
   const int fd = open(file.path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   if (fd < 0) return errno;
-  for (const auto& buffer : file.buffers) {
-    if (const int error = write_buffer(fd, buffer, parent)) return error;
+  for (auto rest : file.buffers) {
+    while (!rest.empty()) {
+      const auto part = rest.first(std::min(rest.size(), most));
+      if (const int error = write_buffer(fd, part, parent)) return error;
+      if (page > 0) drop_pages(part, page);
+      rest = rest.subspan(part.size());
+    }
   }
   return close(fd) == 0 ? 0 : errno;
+}
+
+/// Whether two of the buffers share memory, as tied weights do.
+inline bool any_overlap(std::span<const FileImage> files) {
+  std::vector<std::span<const std::byte>> all;
+  for (const FileImage& file : files) {
+    std::ranges::copy_if(file.buffers, std::back_inserter(all), [](const auto& buffer) { return !buffer.empty(); });
+  }
+  std::ranges::sort(all, std::less<>{}, [](const auto& buffer) { return buffer.data(); });
+  const auto meet = [](const auto& a, const auto& b) { return a.data() + a.size() > b.data(); };
+  return std::ranges::adjacent_find(all, meet) != all.end();
 }
 
 /// Closes every descriptor: a lock, or the far end of a pipe, must not outlive the parent here.
@@ -76,6 +104,7 @@ inline pid_t fork_bare() noexcept {
 /// Signals stay blocked in it: Ctrl-C goes to the parent alone.
 inline pid_t fork_writer(std::span<const FileImage> files) {
   const pid_t parent = getpid();
+  const std::size_t page = any_overlap(files) ? 0 : static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
@@ -84,7 +113,7 @@ inline pid_t fork_writer(std::span<const FileImage> files) {
   if (child == 0) {
     close_all();
     for (const FileImage& file : files) {
-      if (const int error = write_image(file, parent)) _exit(error);
+      if (const int error = write_image(file, parent, page)) _exit(error);
     }
     _exit(0);
   }
