@@ -135,9 +135,10 @@ def measure(folder: Path, mebibytes: int, rounds: int) -> tuple[list[dict[str, A
     missed: list[str] = []
 
     def note(claim: str, value: float, unit: str, note: str, bar: float | None = None) -> None:
-        rows.append(row(claim, round(value, 4), None, unit, note, bar=bar))
+        text = note if bar is None else f"at most {bar:g}; {note}"
+        rows.append(row(claim, round(value, 4), None, unit, text))
         missed.extend([claim] if bar is not None and value > bar else [])
-        print(f"{claim:62} {value:10.4f} {unit:8} {'' if bar is None else f'at most {bar:g}'}", flush=True)
+        print(f"{claim:62} {value:10.4f} {unit:7} {'' if bar is None else f'at most {bar:g}'}", flush=True)
 
     number = 0
     for how, pace_s in PACES_S.items():
@@ -147,22 +148,22 @@ def measure(folder: Path, mebibytes: int, rounds: int) -> tuple[list[dict[str, A
             number += 1
             change(parts, 0.0)
             found.append(save(saves, parts, number, pace_s))
-        note(f"{name}: held up, longest", max(one["held"] for one in found), "s", f"of {rounds}", HOLD_S)
-        note(f"{name}: held up, median", statistics.median(one["held"] for one in found), "s", f"of {rounds}")
-        note(f"{name}: until it is durable, median", statistics.median(one["whole"] for one in found), "s", "")
+        note(f"{name}: held up, longest", max(one["held"] for one in found), "seconds", f"of {rounds}", HOLD_S)
+        note(f"{name}: held up, median", statistics.median(one["held"] for one in found), "seconds", f"of {rounds}")
+        note(f"{name}: until it is durable, median", statistics.median(one["whole"] for one in found), "seconds", "")
         note(f"{name}: this process grew by", max(one["own"] for one in found), "MiB", "its peak", SAVE_MIB)
         bar = None if how == "at once" else SAVE_MIB
         text = "old pages of what was changed" if pace_s is None else f"every array changed in {pace_s:g} s"
         note(f"{name}: the child's private memory", max(one["children"] for one in found), "MiB", text, bar)
-    note("a plain copy of the arrays", plain_copy_s(parts), "s", "beside it")
-    note("writing the arrays and a flush", plain_write_s(folder, parts), "s", "beside it")
+    note("a plain copy of the arrays", plain_copy_s(parts), "seconds", "beside it")
+    note("writing the arrays and a flush", plain_write_s(folder, parts), "seconds", "beside it")
     del parts
     with added() as memory:
         begun = time.perf_counter()
         assert saves.load() is not None
         seconds = time.perf_counter() - begun
     note("loading: this process grew by, of the size", memory.own / mebibytes, "times", "its peak", LOAD_RATIO)
-    note("loading", seconds, "s", "")
+    note("loading", seconds, "seconds", "")
     return rows, missed
 
 
