@@ -97,6 +97,8 @@ def encode(value: object, at: str, arrays: Arrays) -> Any:
 def _encode_tensor(tensor: torch.Tensor, at: str, arrays: Arrays) -> dict[str, str]:
     here = tensor.detach().cpu()
     copied = here.device != tensor.device
+    if not copied and torch.cuda.is_initialized() and here.is_pinned():
+        here, copied = here.clone(), True  # a forked child lacks page-locked memory
     if here.dtype is torch.bfloat16:  # which NumPy lacks
         name = arrays.add(here.view(torch.int16).numpy(), at, own=copied)
         return {"__array__": name, "torch": "bfloat16"}
