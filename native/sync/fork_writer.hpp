@@ -46,9 +46,10 @@ inline int write_buffer(int fd, std::span<const std::byte> buffer, pid_t parent)
 
 /// Gives back the whole pages of a buffer: else each one that the parent changes is held twice until the child ends.
 inline void drop_pages(std::span<const std::byte> buffer, std::size_t page) noexcept {
-  const auto begin = (reinterpret_cast<std::uintptr_t>(buffer.data()) + page - 1) / page * page;
-  const auto end = reinterpret_cast<std::uintptr_t>(buffer.data() + buffer.size()) / page * page;
-  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+  const std::size_t skipped = (page - reinterpret_cast<std::uintptr_t>(buffer.data()) % page) % page;
+  if (buffer.size() < skipped + page) return;
+  const std::size_t whole = (buffer.size() - skipped) / page * page;
+  madvise(const_cast<std::byte*>(buffer.data()) + skipped, whole, MADV_DONTNEED);
 }
 
 /// Makes the file and writes it; the errno of what failed, or 0. `page`: its size, where pages are dropped when they
