@@ -190,9 +190,7 @@ def act(case: Case, obs: Any, start: Any, memory: list[Any], *, step: int, greed
     }
     h, c = memory[0], memory[1] if case.shape.cell == "lstm" else None
     numbers, steps = np.arange(n, dtype=np.int64), np.full(n, step, np.int64)
-    case.plan.act(
-        obs, start, h, c, 7, 2, numbers, steps, greedy, out["action"], out["log_prob"], out["value"]
-    )
+    case.plan.act(obs, start, h, c, 7, 2, numbers, steps, greedy, out["action"], out["log_prob"], out["value"])
     return out
 
 

@@ -363,3 +363,82 @@ class TowerPlan:
         """
         The parameters' gradient [P], from that of forward_train's outputs [M, O]; also the observations' [M, D] if obs_grad_out is given.
         """
+
+class Sequences:
+    """
+    Samples [T * B] as the sequences of B rows, checked once; nothing is copied.
+    """
+
+    def __init__(self, samples: Samples, start: Annotated[NDArray, dict(device='cpu', writable=False)], h: Annotated[NDArray, dict(device='cpu', writable=False)], c: Annotated[NDArray, dict(device='cpu', writable=False)] | None = None, *, valid: Annotated[NDArray, dict(device='cpu', writable=False)] | None = None) -> None:
+        """
+        start: uint8 or bool [T, B], where the memory is zeroed before the step. h, and c of an LSTM: float32 [B, H], the memory before step 0. valid: uint8 or bool [T, B], the steps that a loss counts; None: all.
+        """
+
+    def __len__(self) -> int: ...
+
+class RecurrentPlan:
+    """
+    A policy with a GRU or LSTM in native code that shares its owner's parameters: a body of Linear layers, the cell, two linear heads.
+    """
+
+    def __init__(self, params: Annotated[NDArray, dict(device='cpu')], obs_size: int, hidden: Sequence[int], cell: str, recurrent_size: int, head: str, action_nvec: Sequence[int], activation: str, num_threads: int, act_block: int, grad_shards: int, kernels: str = '') -> None: ...
+
+    @property
+    def num_params(self) -> int: ...
+
+    @property
+    def num_threads(self) -> int: ...
+
+    @property
+    def act_block(self) -> int: ...
+
+    @property
+    def grad_shards(self) -> int: ...
+
+    @property
+    def kernels(self) -> str: ...
+
+    def set_normaliser(self, mean: Annotated[NDArray, dict(device='cpu', writable=False)], inv_std: Annotated[NDArray, dict(device='cpu', writable=False)], clip: float) -> None:
+        """
+        Observations become clip((x - mean) * inv_std, -clip, clip); the numbers are copied.
+        """
+
+    def set_action_bounds(self, low: Annotated[NDArray, dict(device='cpu', writable=False)], high: Annotated[NDArray, dict(device='cpu', writable=False)]) -> None:
+        """
+        What rollout clips a Gaussian's actions to before the environment sees them.
+        """
+
+    def forward(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)], start: Annotated[NDArray, dict(device='cpu', writable=False)], h: Annotated[NDArray, dict(device='cpu')], c: Annotated[NDArray, dict(device='cpu')] | None, logits_out: Annotated[NDArray, dict(device='cpu')], value_out: Annotated[NDArray, dict(device='cpu')]) -> None:
+        """
+        Logits (or means) [N, A] and values [N] of observations [N, D] that follow the memory h [N, H] (and c of an LSTM), zeroed where start [N] is true. The memory stays as it is.
+        """
+
+    def act(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)], start: Annotated[NDArray, dict(device='cpu', writable=False)], h: Annotated[NDArray, dict(device='cpu')], c: Annotated[NDArray, dict(device='cpu')] | None, seed: int, stream: int, rows: Annotated[NDArray, dict(device='cpu', writable=False)], steps: Annotated[NDArray, dict(device='cpu', writable=False)], greedy: bool, action_out: Annotated[NDArray, dict(device='cpu')], log_prob_out: Annotated[NDArray, dict(device='cpu')], value_out: Annotated[NDArray, dict(device='cpu')], *, mask: Annotated[NDArray, dict(device='cpu', writable=False)] | None = None) -> None:
+        """
+        Actions drawn with the Philox noise of (seed, stream, row, step), or greedy; h and c advance in place. mask: uint8 or bool [N, A], all choices side by side, 0 where an option is not to be chosen.
+        """
+
+    def rollout(self, pool: Pool, current_obs: Annotated[NDArray, dict(device='cpu')], current_start: Annotated[NDArray, dict(device='cpu')], row_step: Annotated[NDArray, dict(device='cpu')], h: Annotated[NDArray, dict(device='cpu')], c: Annotated[NDArray, dict(device='cpu')] | None, obs: Annotated[NDArray, dict(device='cpu')], start: Annotated[NDArray, dict(device='cpu')], action: Annotated[NDArray, dict(device='cpu')], log_prob: Annotated[NDArray, dict(device='cpu')], value: Annotated[NDArray, dict(device='cpu')], next_value: Annotated[NDArray, dict(device='cpu')], reward: Annotated[NDArray, dict(device='cpu')], terminated: Annotated[NDArray, dict(device='cpu')], truncated: Annotated[NDArray, dict(device='cpu')], final_index: Annotated[NDArray, dict(device='cpu')], final_obs: Annotated[NDArray, dict(device='cpu')], episode_return: Annotated[NDArray, dict(device='cpu')], episode_length: Annotated[NDArray, dict(device='cpu')], drawn: Annotated[NDArray, dict(device='cpu')], seed: int, stream: int, rows: Annotated[NDArray, dict(device='cpu', writable=False)]) -> None:
+        """
+        Acts in and steps all of the pool's rows for T steps and fills the slab; h [B, H] and c advance in place. rows [B]: their numbers in the noise.
+        """
+
+    def loss_gradient(self, name: str, sequences: Sequences, index: Annotated[NDArray, dict(device='cpu', writable=False)], settings: dict[str, float], grad_out: Annotated[NDArray, dict(device='cpu')], stats_out: Annotated[NDArray, dict(device='cpu')]) -> None:
+        """
+        The gradient of a fused loss over the rows that index names, unclipped; stats_out as in loss_step.
+        """
+
+    def loss_step(self, name: str, sequences: Sequences, index: Annotated[NDArray, dict(device='cpu', writable=False)], settings: dict[str, float], optimizer: Optimizer, max_grad_norm: float, stats_out: Annotated[NDArray, dict(device='cpu')]) -> bool:
+        """
+        One step on a fused loss over all steps of the rows that index, int32 [M], names. stats_out, float64, gets the loss's statistics and then the gradient's norm. False where that is not finite: then nothing else has changed.
+        """
+
+    def forward_train(self, sequences: Sequences, index: Annotated[NDArray, dict(device='cpu', writable=False)] | None, logits_out: Annotated[NDArray, dict(device='cpu')], value_out: Annotated[NDArray, dict(device='cpu')]) -> None:
+        """
+        Logits (or means) [T, M, A] and values [T, M] of the rows that index [M] names (None: all); keeps what backward needs. Logits are not masked.
+        """
+
+    def backward(self, logits_grad: Annotated[NDArray, dict(device='cpu', writable=False)], value_grad: Annotated[NDArray, dict(device='cpu', writable=False)], grad_out: Annotated[NDArray, dict(device='cpu')]) -> None:
+        """
+        The parameters' gradient [P] through time, from those of forward_train's logits [T, M, A] and values [T, M]; once for each forward_train. log_std is no output of the network: its part is 0.
+        """
