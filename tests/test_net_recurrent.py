@@ -10,6 +10,7 @@ import torch
 
 from shoal import _native
 from shoal.algos.ppo import PPO, ppo_loss
+from shoal.learn.losses import prepare_of
 from shoal.types import Steps
 from tests.native_sequences import (
     KERNELS,
@@ -173,11 +174,16 @@ def reference_gradient(
         final_index=fill.int(),
         final_obs=None,
         state=None,
-        version=0,
+        version=fill.int(),
+        advantage=tensors["advantage"],
+        target=tensors["target"],
         action_mask=None if mask is None else torch.from_numpy(mask[:, index]),
     )
     cfg = PPO(clip_coef=0.2, ent_coef=0.02, vf_coef=0.7, clip_vloss=setting.clip_vloss, norm_adv=setting.norm_adv)
-    loss, stats = ppo_loss(case.reference(given, index), batch, tensors["advantage"], tensors["target"], cfg)
+    prepare = prepare_of(ppo_loss)
+    assert prepare is not None
+    reference: Any = case.reference(given, index)
+    loss, stats = ppo_loss(reference, prepare(batch, cfg), cfg)
     case.policy.zero_grad()
     loss.backward()
     return case.flat_grad(), [float(x.detach()) for x in stats]
@@ -221,3 +227,100 @@ def test_fused_loss_is_torchs(setting: LossCase) -> None:
     close(grad, expected)
     np.testing.assert_allclose(stats[:5], means, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(stats[5], np.sqrt((expected**2).sum()), rtol=1e-4)
+
+
+def test_a_step_moves_the_weights_and_a_gradient_that_is_not_finite_changes_nothing() -> None:
+    shape = SHAPES[1]
+    case = make(shape, shards=2)
+    given = sequences(shape, 8, 6)
+    size = len(case.params)
+    moments = [np.zeros(size, np.float32) for _ in range(2)]
+    optimizer = _native.Adam(*moments, learning_rate=0.01)
+    stats, index = np.zeros(6), np.arange(6, dtype=np.int32)
+    settings = settings_of(LossCase(shape, 8, 6))
+    assert case.plan.loss_step("ppo_loss", native(shape, given), index, settings, optimizer, 0.5, stats)
+    assert optimizer.step == 1
+    # Adam's first step is the learning rate in the gradient's direction, up to eps.
+    assert (np.abs(case.params - make(shape).params) < 0.01001).all()
+    before = case.params.copy()
+    given["target"][3, 2] = np.inf
+    assert not case.plan.loss_step("ppo_loss", native(shape, given), index, settings, optimizer, 0.5, stats)
+    assert optimizer.step == 1
+    assert not math.isfinite(stats[5])
+    identical(case.params, before)
+    given["target"][3, 2] = 0.0
+    assert case.plan.loss_step("ppo_loss", native(shape, given), index, settings, optimizer, 0.5, stats)
+
+
+@pytest.mark.parametrize("shape", SHAPES[:3])
+def test_threads_change_no_bit(shape: Shape) -> None:
+    results = []
+    for threads in (1, 2, 5):
+        case = make(shape, threads=threads, shards=3, block=4 * threads)
+        given = sequences(shape, 20, 40)
+        _, value = forward_train(case, given)
+        grad, stats = np.zeros(len(case.params), np.float32), np.zeros(6)
+        settings = settings_of(LossCase(shape, 20, 40))
+        case.plan.loss_gradient("ppo_loss", native(shape, given), np.arange(40, dtype=np.int32), settings, grad, stats)
+        memory = [given["h"].copy(), given["c"].copy()]
+        acted = act(case, given["obs"][0], given["start"][0], memory, step=3)
+        results.append((value, grad, stats, *memory, *acted.values()))
+    for other in results[1:]:
+        for mine, theirs in zip(results[0], other, strict=True):
+            identical(mine, theirs)
+
+
+def test_normalized_observations_and_greedy_masked_actions() -> None:
+    shape = Shape("gru", obs_size=3, hidden=(8,), size=5, nvec=(4,))
+    case = make(shape)
+    given = sequences(shape, 1, 5)
+    given["obs"][0, 0, 0] = 1e6
+    mean, inv_std = np.array([0.5, -1.0, 2.0], np.float32), np.array([2.0, 0.5, 1.0], np.float32)
+    case.plan.set_normaliser(mean, inv_std, 5.0)
+    _, value = forward_train(case, given)
+    seen = dict(given, obs=np.clip((given["obs"] - mean) * inv_std, -5, 5))
+    expected = case.reference(seen)
+    np.testing.assert_allclose(value, expected.value.detach().numpy(), rtol=1e-5, atol=2e-6)
+    logits = expected.logits.detach().numpy()[0]
+    best = logits.argmax(1)
+    mask = np.ones((5, 4), np.bool_)
+    mask[np.arange(5), best] = False
+    out = {"action": np.zeros((5, 1), np.int64), "log_prob": np.zeros(5, np.float32), "value": np.zeros(5, np.float32)}
+    numbers = np.arange(5, dtype=np.int64)
+    memory = given["h"].copy()
+    case.plan.act(
+        given["obs"][0], given["start"][0], memory, None, 7, 0, numbers, numbers, True, *out.values(), mask=mask
+    )
+    second = np.where(mask, logits, -np.inf).argmax(1)
+    np.testing.assert_array_equal(out["action"][:, 0], second)
+
+
+def test_bad_arguments_are_named() -> None:
+    gru, lstm = SHAPES[0], SHAPES[1]
+    case, other = make(gru), make(lstm)
+    given = sequences(gru, 3, 4)
+    values: Any = np.zeros((4, 2), np.float32), np.zeros(4, np.float32)
+    with pytest.raises(ValueError, match="c must be None: a GRU's memory is h alone"):
+        case.plan.forward(given["obs"][0], given["start"][0], given["h"], given["c"], *values)
+    with pytest.raises(ValueError, match="c is missing: an LSTM's memory is h and c"):
+        other.plan.forward(given["obs"][0], given["start"][0], given["h"], None, *values)
+    with pytest.raises(ValueError, match=r"h must have shape \(4, 64\), not \(3, 64\)"):
+        case.plan.forward(given["obs"][0], given["start"][0], given["h"][:3].copy(), None, *values)
+    samples = _native.Samples(given["obs"].reshape(12, 4), given["action"].reshape(12, 1), {})
+    with pytest.raises(ValueError, match="start has 2 steps of 4 rows, samples hold 12"):
+        _native.Sequences(samples, given["start"][:2], given["h"])
+    with pytest.raises(ValueError, match="backward needs the activations of forward_train, once each"):
+        case.plan.backward(np.zeros((3, 4, 2), np.float32), np.zeros((3, 4), np.float32), case.params.copy())
+    taken = native(gru, given)
+    grad, stats = np.zeros(len(case.params), np.float32), np.zeros(6)
+    settings = settings_of(LossCase(gru, 3, 4))
+    with pytest.raises(ValueError, match=r"index\[1\] must lie between 0 and 3, not 4"):
+        case.plan.loss_gradient("ppo_loss", taken, np.array([0, 4], np.int32), settings, grad, stats)
+    with pytest.raises(ValueError, match="index must name rows of at least 2 steps, not 0"):
+        case.plan.loss_gradient("ppo_loss", taken, np.zeros(0, np.int32), settings, grad, stats)
+    small = make(Shape(size=8))
+    with pytest.raises(ValueError, match="sequences: the memory has 64 numbers, the plan's has 8"):
+        small.plan.loss_gradient("ppo_loss", taken, np.zeros(1, np.int32), settings, grad, stats)
+    make_plan = _native.RecurrentPlan
+    with pytest.raises(ValueError, match="cell must be 'gru' or 'lstm', not 'rnn'"):
+        make_plan(case.params, 4, [64, 64], "rnn", 64, "categorical", [2], "tanh", 1, 64, 1)

@@ -59,9 +59,10 @@ Memory memory_of(const NativeRecurrent& plan, const ArrayOut& h, const std::opti
 /// `_native.Sequences`: samples [T * B] as the sequences of B rows.
 class NativeSequences {
  public:
-  NativeSequences(const nb::object& samples, const ArrayIn& start, const ArrayIn& h, const OptionalArray& c,
+  /// `samples` must live as long as this.
+  NativeSequences(const NativeSamples& samples, const ArrayIn& start, const ArrayIn& h, const OptionalArray& c,
                   const OptionalArray& valid)
-      : owner_(samples), samples_(nb::cast<const NativeSamples*>(samples)), arrays_{start, h} {
+      : samples_(&samples), arrays_{start, h} {
     num_steps_ = axis(start, "start", 2, 0);
     num_rows_ = start.shape(1);
     if (num_steps_ * num_rows_ != samples_->size() || num_steps_ < 1 || num_steps_ * num_rows_ > 0x7FFFFFFF) {
@@ -108,7 +109,6 @@ class NativeSequences {
   }
 
  private:
-  nb::object owner_;
   const NativeSamples* samples_;
   std::vector<ArrayIn> arrays_;
   Size num_steps_ = 0;
@@ -264,9 +264,9 @@ void backward(NativeRecurrent& plan, const ArrayIn& logits_grad, const ArrayIn& 
 void bind_sequences(nb::module_& module) {
   nb::class_<NativeSequences>(module, "Sequences",
                               "Samples [T * B] as the sequences of B rows, checked once; nothing is copied.")
-      .def(nb::init<const nb::object&, const ArrayIn&, const ArrayIn&, const OptionalArray&, const OptionalArray&>(),
-           "samples"_a.sig("Samples"), "start"_a.noconvert(), "h"_a.noconvert(), "c"_a.noconvert() = nb::none(),
-           nb::kw_only(), "valid"_a.noconvert() = nb::none(),
+      .def(nb::init<const NativeSamples&, const ArrayIn&, const ArrayIn&, const OptionalArray&, const OptionalArray&>(),
+           nb::keep_alive<1, 2>(), "samples"_a, "start"_a.noconvert(), "h"_a.noconvert(),
+           "c"_a.noconvert() = nb::none(), nb::kw_only(), "valid"_a.noconvert() = nb::none(),
            "start: uint8 or bool [T, B], where the memory is zeroed before the step. h, and c of an LSTM: float32 "
            "[B, H], the memory before step 0. valid: uint8 or bool [T, B], the steps that a loss counts; None: all.")
       .def("__len__", &NativeSequences::num_rows);

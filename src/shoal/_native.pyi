@@ -369,7 +369,7 @@ class Sequences:
     Samples [T * B] as the sequences of B rows, checked once; nothing is copied.
     """
 
-    def __init__(self, samples: object, start: Annotated[NDArray, dict(device='cpu', writable=False)], h: Annotated[NDArray, dict(device='cpu', writable=False)], c: Annotated[NDArray, dict(device='cpu', writable=False)] | None = None, *, valid: Annotated[NDArray, dict(device='cpu', writable=False)] | None = None) -> None:
+    def __init__(self, samples: Samples, start: Annotated[NDArray, dict(device='cpu', writable=False)], h: Annotated[NDArray, dict(device='cpu', writable=False)], c: Annotated[NDArray, dict(device='cpu', writable=False)] | None = None, *, valid: Annotated[NDArray, dict(device='cpu', writable=False)] | None = None) -> None:
         """
         start: uint8 or bool [T, B], where the memory is zeroed before the step. h, and c of an LSTM: float32 [B, H], the memory before step 0. valid: uint8 or bool [T, B], the steps that a loss counts; None: all.
         """
