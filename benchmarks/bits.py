@@ -1,6 +1,6 @@
 """Whether a change of code changes bits: digests of the weights after 20 updates of every preset.
 
-python benchmarks/bits.py --out bits.json               writes a file of digests
+python benchmarks/bits.py --out bits.json               writes a file of digests; cases not run now stay as they were
 python benchmarks/bits.py --against OTHER.json          compares with one, and exits with 1 where they differ
 python benchmarks/bits.py --only CartPole --only a2c    only the cases whose name has one of these
 
@@ -176,7 +176,17 @@ def describe_machine() -> dict[str, str]:
     return {"machine": platform.machine(), "python": platform.python_version(), **versions}
 
 
-def run_cases(only: list[str]) -> dict[str, dict[str, Any]]:
+def write_records(path: Path, records: dict[str, dict[str, Any]]) -> None:
+    """Puts the records among those that the file already has, in the order of the cases."""
+    known = json.loads(path.read_text(encoding="utf-8"))["cases"] if path.exists() else {}
+    known |= records
+    names = [case.name for case in list_cases() if case.name in known]
+    ordered = {name: known[name] for name in names}
+    whole = {"date": time.strftime("%Y-%m-%d"), "on": describe_machine(), "cases": ordered}
+    path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+
+
+def run_cases(only: list[str], out: Path | None) -> dict[str, dict[str, Any]]:
     """Runs the cases whose name contains one of `only` (all, where it is empty); a failure is a record too."""
     records: dict[str, dict[str, Any]] = {}
     for case in list_cases():
@@ -187,6 +197,8 @@ def run_cases(only: list[str]) -> dict[str, dict[str, Any]]:
         except Exception as error:  # whatever a version raises is its result for that case
             records[case.name] = {"error": f"{type(error).__name__}: {error}"}
         print(f"{case.name}: {json.dumps(records[case.name])}", flush=True)
+        if out is not None:
+            write_records(out, records)
     return records
 
 
@@ -215,10 +227,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", default=[], help="part of a case's name; may be given again")
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # a run of 20 updates is short on purpose
-    records = run_cases(options.only)
-    if options.out is not None:
-        whole = {"date": time.strftime("%Y-%m-%d"), "on": describe_machine(), "cases": records}
-        options.out.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    records = run_cases(options.only, options.out)
     if options.against is None:
         return 0
     saved = json.loads(options.against.read_text(encoding="utf-8"))
