@@ -11,6 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TOOLS := .venv/.tools
 BOX2D := .venv/.box2d
 BUILT := .venv/.built
+DOCS := .venv/.docs
 NATIVE := $(shell find native)
 SOURCES := $(filter %.hpp %.cpp,$(NATIVE))
 FAST := not slow and not gpu and not peers
@@ -19,7 +20,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: FORCE help build setup train test test-all check format tidy bench bench-peers docs clean
+.PHONY: FORCE help build setup train test test-all check format tidy bench bench-peers docs docs-tools clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile | awk -F': ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -95,7 +96,15 @@ bench-peers: $(BUILT) ## the same beside other libraries, each in a virtual envi
 	@$(BIN)/python benchmarks/peers/setup_peers.py
 	@$(BIN)/python -m benchmarks --peers $(ARGS)
 
-docs: $(BUILT) ## build the site into site/
+$(DOCS): $(TOOLS)
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11, 5) and "The tools of the site need Python 3.11.5")'
+	@$(BIN)/python scripts/requirements.py docs > .venv/requirements-docs.txt
+	@$(PIP) install -qq -c constraints.txt -r .venv/requirements-docs.txt
+	@touch $@
+
+docs-tools: $(DOCS) ## what the site is built with, which `setup` leaves out (Python 3.11.5 or newer)
+
+docs: $(BUILT) $(DOCS) ## build the site into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "site/index.html"
 

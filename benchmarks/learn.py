@@ -17,6 +17,7 @@ import numpy as np
 
 import shoal
 from benchmarks import machine
+from shoal.report.compare import iqm
 from shoal.run.log import read
 
 RESULTS = Path(__file__).parent / "results"
@@ -70,14 +71,6 @@ def measure(task: str, env: str, algo: str, seed: int, stop_at: float | None = N
     }
 
 
-def interquartile_mean(values: list[float]) -> float:
-    """Mean of the middle half, the outer quarters weighted out fractionally."""
-    ordered, n = np.sort(values), len(values)
-    edges = np.arange(n + 1) / n
-    weights = np.clip(np.minimum(edges[1:], 0.75) - np.maximum(edges[:-1], 0.25), 0, None)
-    return float((ordered * weights).sum() / weights.sum())
-
-
 def _reached(runs: list[dict[str, Any]]) -> str:
     threshold = runs[0]["threshold"]
     if threshold is None:
@@ -94,7 +87,7 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
         steps = [r["steps"] for r in runs]
         note = (
             f"median of {len(runs)} seeds; {_reached(runs)}greedy return over 100 episodes: interquartile mean "
-            f"{interquartile_mean(returns):.1f} ({min(returns):.1f} to {max(returns):.1f}); "
+            f"{float(iqm(np.array(returns))):.1f} ({min(returns):.1f} to {max(returns):.1f}); "
             f"steps {min(steps):,} to {max(steps):,}"
         )
         peer = PEER_RECORDS / f"sb3_{task}.json"

@@ -158,7 +158,28 @@ def test_packages_are_in_order() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("module", ["shoal", "shoal.types", "shoal.envs", "shoal.run.log", "shoal.cli"])
+WITHOUT_TORCH = """
+import importlib
+import pkgutil
+import sys
+
+name = sys.argv[1]
+package = importlib.import_module(name)
+for found in pkgutil.walk_packages(getattr(package, "__path__", []), name + "."):
+    importlib.import_module(found.name)
+    if "torch" in sys.modules:
+        sys.exit(f"{found.name} imports torch")
+sys.exit("torch" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("package", ["shoal.types", "shoal.envs", "shoal.check", "shoal.export"])
+def test_torch_stays_out_of_every_module(package: str) -> None:
+    result = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, package], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("module", ["shoal", "shoal.run.log", "shoal.cli"])
 def test_torch_stays_out(module: str) -> None:
     program = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tomli_w
 
+from benchmarks import learn
 from shoal.report.compare import (
     bootstrap,
     common_grid,
@@ -57,6 +58,18 @@ def test_iqm() -> None:
     assert iqm(np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 80.0])) == 4.5  # of 3, 4, 5, 6
     assert iqm(np.array([1.0, 2.0, 6.0])) == 3.0  # too few to leave one out
     assert iqm(np.array([[1.0, 4.0], [3.0, 8.0]])).tolist() == [2.0, 6.0]
+    assert iqm(np.array([0.0, 1.0, 10.0, 11.0, 12.0])) == pytest.approx(22 / 3)  # of 1, 10, 11: whole runs only
+
+
+def test_one_interquartile_mean() -> None:
+    """The table of learning results quotes the mean that `shoal compare` draws."""
+    runs = [
+        {"claim": "c", "env": "E-v0", "algo": "ppo", "threshold": None, "seconds": 1.0, "steps": 8, "date": "today"}
+        | {"greedy_return": value}
+        for value in (0.0, 1.0, 10.0, 11.0, 12.0)
+    ]
+    (row,) = learn.summary(runs)["rows"]
+    assert "interquartile mean 7.3 (0.0 to 12.0)" in row["note"]
 
 
 def test_bootstrap() -> None:

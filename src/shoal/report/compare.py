@@ -293,7 +293,9 @@ def interpolate(curves: Sequence[Curve], grid: Floats) -> Floats:
 
 
 def iqm(scores: Floats) -> Floats:
-    """Interquartile mean over the first axis: the mean without the lowest and the highest quarter (rounded down).
+    """Interquartile mean over the first axis: the mean without the lowest and the highest quarter.
+
+    A quarter is rounded down to whole runs, as in `scipy.stats.trim_mean(scores, 0.25)`, which rliable uses.
 
     Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical precipice", arXiv 2108.13264.
     """
