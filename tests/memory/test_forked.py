@@ -118,7 +118,8 @@ os._exit(0)
 
 def test_child_ends_with_its_parent(tmp_path: Path) -> None:
     """Half a GiB is under way when the parent ends: the child does not finish it."""
-    command = [sys.executable, "-c", ORPHAN, str(tmp_path / "x")]
+    site = ["-S"] if sys.flags.no_site else []
+    command = [sys.executable, *site, "-c", ORPHAN, str(tmp_path / "x")]
     out = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
     pid = int(out)
     for _ in range(1000):

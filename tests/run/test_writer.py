@@ -331,7 +331,8 @@ assert found.updates == 2 and found.tree["x"]["7"][-1] == 8
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_of_saving_and_loading(tmp_path: Path) -> None:
     """128 MiB of arrays: this process grows by at most 64 MiB to save them and by 1.2 times their size to load them."""
-    command = [sys.executable, "-c", MEMORY, str(tmp_path)]
+    site = ["-S"] if sys.flags.no_site else []
+    command = [sys.executable, *site, "-c", MEMORY, str(tmp_path)]
     out = subprocess.run(command, check=True, capture_output=True, text=True, timeout=110).stdout
     saving, loading = map(float, out.split())
     assert saving <= 64
