@@ -165,7 +165,7 @@ def start(
         )
         with opened(job, rows, where, shown, fresh=True, report=report) as run:
             trained = module.train(config, rows, run)
-            return conclude(job, run, trained, shown)
+            return conclude(job, run, trained, shown, where)
 
 
 def resume(
@@ -223,7 +223,7 @@ def resume(
         if (launch, config) != before:
             where.write_config(to_toml(launch, config, env_kwargs))
         trained = module.train(config, rows, run)
-        return conclude(job, run, trained, shown)
+        return conclude(job, run, trained, shown, where)
 
 
 def check_device(name: str) -> None:
@@ -352,9 +352,11 @@ def settings_of(job: Job, env: VecEnv) -> Settings:
     )
 
 
-def conclude(job: Job, run: Run, policy: nn.Module, panel: Panel) -> Result:
+def conclude(
+    job: Job, run: Run, policy: nn.Module, panel: Panel, where: RunDirectory
+) -> Result:
     """Plays the 100 greedy episodes, unless Ctrl-C ended the run, and writes how it ended."""
-    where, threshold = run.directory, run.settings.stop_at
+    threshold = run.settings.stop_at
     threshold = None if threshold == math.inf else threshold
     interrupted = run.stop_reason == INTERRUPTED
     begun = time.perf_counter()

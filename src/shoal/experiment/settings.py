@@ -49,8 +49,10 @@ def resolve(
         for name, value in layer.items():
             merged = run if name in names else own
             before = merged.get(name)
-            nested = isinstance(value, Mapping) and isinstance(before, Mapping)
-            merged[name] = {**before, **value} if nested else value
+            if isinstance(value, Mapping) and isinstance(before, Mapping):
+                merged[name] = {**before, **value}
+            else:
+                merged[name] = value
     built = build(config, own, known=tuple(names))
     return build(options, run), built
 

@@ -65,11 +65,6 @@ def lower(
         return None
     if len(network.hidden) > MOST_LAYERS or head.parts > MOST_ACTIONS:
         return None
-    cuts = {
-        "num_threads": num_threads,
-        "act_block": act_block,
-        "grad_shards": grad_shards,
-    }
     if isinstance(policy, MlpPolicy):
         native = _native.MlpPlan(
             flat.numpy(),
@@ -78,7 +73,9 @@ def lower(
             head.kind,
             head.sizes,
             network.activation,
-            **cuts,
+            num_threads,
+            act_block,
+            grad_shards,
         )
         return Plan(native, policy, spec, flat)
     recurrent = _native.RecurrentPlan(
@@ -90,7 +87,9 @@ def lower(
         head.kind,
         head.sizes,
         network.activation,
-        **cuts,
+        num_threads,
+        act_block,
+        grad_shards,
     )
     return Plan(recurrent, policy, spec, flat)
 

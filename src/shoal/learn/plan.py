@@ -71,6 +71,9 @@ class Plan:
     ) -> None:
         """Made by `lower`."""
         self.native, self.policy, self.flat = native, policy, flat
+        self._calls: Any = (
+            native  # its arguments differ by the memory of a recurrent policy
+        )
         self.recurrent = isinstance(native, _native.RecurrentPlan)
         self.space: Any = spec.action_space
         self.discrete = not isinstance(self.space, spaces.Box)
@@ -114,7 +117,7 @@ class Plan:
         kind = np.int64 if self.discrete else np.float32
         action = np.empty((n, self.action_size), kind)
         log_prob, value = np.empty(n, np.float32), np.empty(n, np.float32)
-        self.native.act(
+        self._calls.act(
             _flat(obs),
             *self._memory(start, state),
             seed,
@@ -135,7 +138,7 @@ class Plan:
         """Values of n observations; nothing advances."""
         value = np.empty(len(obs), np.float32)
         logits = np.empty((len(obs), self.logits), np.float32)
-        self.native.forward(_flat(obs), *self._memory(start, state), logits, value)
+        self._calls.forward(_flat(obs), *self._memory(start, state), logits, value)
         return value
 
     def to_env(self, action: NDArray[Any]) -> NDArray[Any]:
@@ -163,7 +166,7 @@ class Plan:
     ) -> None:
         """Fills the slab: act, sample, step and record, without leaving native code."""
         lead = slab.reward.shape
-        self.native.rollout(
+        self._calls.rollout(
             env.pool,
             env.obs.reshape(lead[1], -1),
             start.view(np.uint8),
@@ -209,7 +212,7 @@ class Plan:
         samples = self._samples_of(steps)
         settings = self._settings_of(LOSSES[name], cfg)
         out = self._stats[name]
-        self.native.loss_step(
+        self._calls.loss_step(
             name, samples, index, settings, optimizer, max_grad_norm, out
         )
         return out.tolist()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-import torch
-
 from shoal.learn.weights import pack
 from shoal.nets.policy import PlainPolicy
 from shoal.types import map_tree, select
@@ -20,10 +18,13 @@ class Published(Protocol):
     """What acts need of whoever owns a policy's weights."""
 
     policy: nn.Module
-    flat: Tensor
-    """All parameters, packed."""
     version: int
     """How often the weights were published."""
+
+    @property
+    def flat(self) -> Tensor:
+        """All parameters, packed."""
+        ...
 
     def publish(self, steps: Steps | None = None) -> int:
         """Makes the weights as they are a new version, and returns its number."""
@@ -35,9 +36,13 @@ class Frozen:
 
     def __init__(self, policy: nn.Module) -> None:
         """`policy` may get other weights between two publishes."""
-        self.policy = policy
-        self.flat = pack(policy)
-        self.version = 0
+        self.policy, self.version = policy, 0
+        self._flat = pack(policy)
+
+    @property
+    def flat(self) -> Tensor:
+        """All parameters, packed."""
+        return self._flat
 
     def publish(self, steps: Steps | None = None) -> int:
         """Counts the version up; statistics of observations stay as they are."""
@@ -61,5 +66,9 @@ def observe(policy: nn.Module, steps: Steps) -> None:
 def valid_observations(steps: Steps) -> Tree:
     """The observations [N, ...] of the steps that count."""
     if bool(steps.valid.all()):
-        return map_tree(lambda x: torch.flatten(x, 0, 1), steps.obs)
+        return map_tree(_flatten, steps.obs)
     return select(steps.obs, steps.valid)
+
+
+def _flatten(x: Tensor) -> Tensor:
+    return x.flatten(0, 1)

@@ -115,8 +115,7 @@ class Trainable:
         gradient = weights.grad
         if gradient is None:
             gradient = torch.zeros_like(self.flat)
-        detached = (x.detach() for x in stats)
-        return type(stats)(*detached), self._apply_packed(gradient)
+        return _detached(stats), self._apply_packed(gradient)
 
     def torch_step(
         self, loss: Loss, batch: Steps | Minibatch, cfg: Any
@@ -148,8 +147,7 @@ class Trainable:
         value, stats = loss()
         self._owned().zero_grad()
         value.backward()
-        detached = (x.detach() for x in stats)
-        return type(stats)(*detached), self._apply()
+        return _detached(stats), self._apply()
 
     def state(self) -> dict[str, Any]:
         """The module's and the optimizer's state."""
@@ -209,3 +207,8 @@ class Trainable:
         if self.optimizer is None:
             raise ConfigError("this network has no optimizer")
         return self.optimizer
+
+
+def _detached(statistics: NamedTuple) -> NamedTuple:
+    kind: Any = type(statistics)
+    return kind._make(x.detach() for x in statistics)

@@ -133,10 +133,10 @@ class Loop:
                 self._write_line()
             if self._saved != run.updates:
                 self.save()
-            if self._writer is not None:
-                self._writer.wait()
         finally:
             self._interrupts.release()
+            if self._writer is not None:
+                self._writer.close()
 
     def save(self) -> None:
         """Begins to write a checkpoint; when the mean return is the best so far, also as `best`."""
