@@ -12,7 +12,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from shoal.envs import serial
-from shoal.envs.vec_env import Outputs
+from shoal.envs.vec_env import Capabilities, Outputs
 from shoal.nets.distributions import Categorical
 from shoal.nets.policy import Output
 from shoal.types import Ready
@@ -62,6 +62,9 @@ class LateReset:
         self.spec, self.num_rows = counting_rows().spec, 1
         self.out = Outputs(self.spec, 1)
         self.step_count, self.late = 0, False
+
+        self.capabilities, self.native_pool = Capabilities(), None
+        self.dropped = np.zeros(1, np.bool_)
 
     def reset(self, seed: Any) -> None:
         """Counts from 0."""

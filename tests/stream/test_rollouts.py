@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.optim import Adam
 
 from shoal.envs.registry import make
 from shoal.learn.acting import Acting, PlanActor
+from shoal.learn.learner import Learner
 from shoal.learn.weights import pack
 from shoal.nets.policy import Encoder, MlpPolicy, Network, make_policy
 from shoal.stream.rollouts import Rollouts, rollouts
@@ -31,16 +33,17 @@ def kept(steps: Steps) -> Steps:
 
     arrays = {name: getattr(steps, name).clone() for name in (*ARRAYS, "final_index")}
     state = None if steps.state is None else map_tree(copied, steps.state)
+    arrays["version"] = steps.version.clone()
     return replace(steps, obs=steps.obs.clone(), final_obs=steps.final_obs.clone(), state=state, **arrays)
 
 
-def pull(stream: Rollouts, policy: Any, times: int) -> list[Any]:
+def pull(stream: Rollouts, times: int) -> list[Any]:
     """That many rollouts, each answered by a publish."""
     found: list[Any] = []
     for _ in range(times):
         batch = next(stream)
         found.append({role: kept(x) for role, x in batch.items()} if isinstance(batch, dict) else kept(batch))
-        stream.publish(policy)
+        stream.publish()
     return found
 
 
@@ -91,7 +94,7 @@ def test_every_field_of_the_first_rollout(schedule: Any) -> None:
         state=[0, 0, 0],
     )
     assert finals(steps).tolist() == [[1, 2], [0, 3], [1, 2]]
-    assert (steps.version, stream.env_steps) == (0, 12)
+    assert (steps.version.unique().tolist(), stream.env_steps) == ([0], 12)
     assert stream.episodes.returns.tolist() == [1.375, 3.375, 1.375]
     assert stream.episodes.lengths.tolist() == [2, 3, 2]
 
@@ -101,7 +104,7 @@ def test_every_field_of_the_second_rollout(schedule: Any) -> None:
     """Episodes and memory go on where the first one stopped."""
     policy = CountingPolicy()
     stream = rollouts(counting_rows(), policy, num_steps=4, schedule=schedule)
-    steps = pull(stream, policy, 2)[1]
+    steps = pull(stream, 2)[1]
     check(
         steps,
         obs=[[[0, 1], [1, 0], [2, 4]], [[0, 2], [1, 1], [2, 5]], [[0, 0], [1, 0], [2, 6]], [[0, 1], [1, 1], [2, 7]]],
@@ -116,7 +119,8 @@ def test_every_field_of_the_second_rollout(schedule: Any) -> None:
         state=[1, 2, 4],
     )
     assert finals(steps).tolist() == [[0, 3], [1, 2], [1, 2]]
-    assert (steps.version, stream.version, stream.env_steps) == (1, 2, 24)
+    assert steps.version.unique().tolist() == [1]
+    assert (stream.version, stream.env_steps) == (2, 24)
     assert stream.episodes.returns.tolist() == [3.375, 1.375, 1.375]
     assert stream.episodes.lengths.tolist() == [3, 2, 2]
 
@@ -130,7 +134,7 @@ def test_a_policy_unrolled_over_the_rollout_gives_its_values_again() -> None:
         output = policy(steps.obs, steps.state, steps.start)
         torch.testing.assert_close(output.value, steps.value)
         torch.testing.assert_close(output.distribution.log_prob(steps.action), steps.log_prob)
-        stream.publish(policy)
+        stream.publish()
 
 
 def small(env: Any, *, seed: int = 0, **network: Any) -> nn.Module:
@@ -153,11 +157,11 @@ def test_the_fused_path_equals_the_plain_one(env_id: str, limits: dict[str, Any]
         env = make(env_id, 5, env_kwargs=limits)
         policy = small(env, normalise_obs=True)
         stream = rollouts(env, policy, num_steps=30, acting=Acting(seed=3))
-        assert isinstance(stream._seats[0].actor, PlanActor)
+        assert isinstance(stream._roles[0].actor, PlanActor)
         assert stream._plan is not None
         if not fused:
             stream._plan = None
-        found.append(pull(stream, policy, 4))
+        found.append(pull(stream, 4))
     same(*found)
     ends = sum(int((steps.final_index >= 0).sum()) for steps in found[0])
     assert ends > 3
@@ -170,7 +174,7 @@ def test_native_acting_equals_torch() -> None:
     for native in (True, False):
         env = make("CartPole-v1", 5)
         policy = small(env, normalise_obs=True)
-        found.append(pull(rollouts(env, policy, num_steps=50, acting=Acting(3, native=native)), policy, 2)[1])
+        found.append(pull(rollouts(env, policy, num_steps=50, acting=Acting(3, native=native)), 2)[1])
     assert torch.equal(found[0].action, found[1].action)
     for name in ("log_prob", "value", "next_value"):
         torch.testing.assert_close(getattr(found[0], name), getattr(found[1], name), rtol=1e-5, atol=1e-5)
@@ -184,7 +188,7 @@ def test_overlap_equals_sync_and_itself(*, native: bool) -> None:
         env = make("CartPole-v1", 5)
         policy = small(env)
         acting = Acting(seed=3, native=native, act_block=1)
-        found.append(pull(rollouts(env, policy, num_steps=25, schedule=way, acting=acting), policy, 3))
+        found.append(pull(rollouts(env, policy, num_steps=25, schedule=way, acting=acting), 3))
     same(found[1], found[2])
     for name in ("obs", *ARRAYS):
         if native or name not in ("next_value", "log_prob", "value"):
@@ -198,7 +202,7 @@ def test_another_seed_gives_another_experience() -> None:
     for seed in (1, 1, 2):
         env = make("CartPole-v1", 5)
         policy = small(env)
-        found += pull(rollouts(env, policy, num_steps=25, acting=Acting(seed)), policy, 1)
+        found += pull(rollouts(env, policy, num_steps=25, acting=Acting(seed)), 1)
     assert torch.equal(found[0].action, found[1].action)
     assert not torch.equal(found[0].obs[0], found[2].obs[0])
     assert not torch.equal(found[0].action, found[2].action)
@@ -208,11 +212,11 @@ def test_publish_comes_between_two_pulls() -> None:
     """Pulling twice raises; versions count publishes, whether or not a batch came between."""
     policy = CountingPolicy()
     stream = rollouts(counting_rows(), policy, num_steps=2)
-    assert next(stream).version == 0
+    assert next(stream).version.unique().tolist() == [0]
     with pytest.raises(RuntimeError, match="before publish"):
         next(stream)
-    assert [stream.publish(policy), stream.publish(policy)] == [1, 2]
-    assert next(stream).version == 2
+    assert [stream.publish(), stream.publish()] == [1, 2]
+    assert next(stream).version.unique().tolist() == [2]
     assert iter(stream) is stream
 
 
@@ -222,7 +226,7 @@ def test_acting_uses_the_published_weights() -> None:
     stream = rollouts(counting_rows(), policy, num_steps=1)
     policy.shift.data.fill_(1.0)
     assert next(stream).action.tolist() == [[0, 1, 2]]
-    stream.publish(policy)
+    stream.publish()
     assert next(stream).action.tolist() == [[2, 0, 1]]
 
 
@@ -233,11 +237,11 @@ def test_statistics_are_merged_at_publish() -> None:
     assert isinstance(policy, MlpPolicy)
     layer = policy.encoder.normaliser
     assert layer is not None
-    stream = rollouts(env, policy, num_steps=10)
+    stream = rollouts(env, Learner(policy, Adam, lr=0.1), num_steps=10)
     first = next(stream).obs.clone()
     assert float(layer.count) == 0
-    stream.publish(policy)
-    stream.publish(policy)
+    stream.publish()
+    stream.publish()
     assert float(layer.count) == 40
     torch.testing.assert_close(layer.mean, first.mean((0, 1)))
     steps = next(stream)
@@ -248,7 +252,7 @@ def test_a_policy_in_eval_mode_keeps_its_statistics() -> None:
     """As with torch's own normalisation layers: a frozen opponent stays frozen."""
     env = make("CartPole-v1", 4)
     policy = small(env, normalise_obs=True).eval()
-    pull(rollouts(env, policy, num_steps=10), policy, 1)
+    pull(rollouts(env, Learner(policy, Adam, lr=0.1), num_steps=10), 1)
     assert isinstance(policy, MlpPolicy)
     assert policy.encoder.normaliser is not None
     assert float(policy.encoder.normaliser.count) == 0
@@ -264,8 +268,8 @@ class Encoded(CountingPolicy):
 
 def test_a_user_s_own_encoder_is_left_alone() -> None:
     """Only shoal's encoders keep statistics."""
-    policy = Encoded()
-    assert pull(rollouts(counting_rows(), policy, num_steps=2), policy, 2)[1].version == 1
+    learner = Learner(Encoded(), Adam, lr=0.1)
+    assert pull(rollouts(counting_rows(), learner, num_steps=2), 2)[1].version.unique().tolist() == [1]
 
 
 @pytest.mark.parametrize("network", [{}, {"normalise_obs": True}, {"recurrent": "gru"}, {"recurrent": "lstm"}])
@@ -280,17 +284,17 @@ def test_a_restored_stream_goes_on_bit_for_bit(backend: str, way: Any, network: 
         return rollouts(env, policy, num_steps=13, schedule=way, acting=Acting(seed=5)), policy
 
     stream, policy = fresh()
-    pull(stream, policy, 2)
+    pull(stream, 2)
     state, weights = stream.state(), {name: x.clone() for name, x in policy.state_dict().items()}
-    expected = pull(stream, policy, 3)
+    expected = pull(stream, 3)
     again, other = fresh()
     next(again)
     other.load_state_dict(weights)
-    assert again.restore(state, other) == []
+    assert again.restore(state) == []
     assert (again.version, again.env_steps) == (2, 2 * 13 * 3)
-    continued = pull(again, other, 3)
+    continued = pull(again, 3)
     same(expected, continued)
-    assert [steps.version for steps in continued] == [2, 3, 4]
+    assert [int(steps.version[0, 0]) for steps in continued] == [0, 1, 2]
     if network.get("recurrent") == "gru":
         assert torch.equal(expected[0].state, continued[0].state)
 
@@ -300,12 +304,12 @@ def test_a_restored_stream_knows_which_rows_start(schedule: Any) -> None:
     """Row 1 ended with the last step that was saved; a stream that had gone elsewhere begins its episode."""
     policy = CountingPolicy()
     stream = rollouts(counting_rows(), policy, num_steps=4, schedule=schedule)
-    pull(stream, policy, 1)
+    pull(stream, 1)
     state = stream.state()
-    expected = pull(stream, policy, 1)
+    expected = pull(stream, 1)
     again = rollouts(counting_rows(), policy, num_steps=3, schedule=schedule)
-    pull(again, policy, 1)
-    again.restore(state, policy)
+    pull(again, 1)
+    again.restore(state)
     steps = next(again)
     check(steps, start=flags(".x.", "...", "xx."), state=[1, 2, 4], value=expected[0].value[:3].tolist())
 
@@ -314,7 +318,7 @@ def test_steps_that_only_reset_are_marked_and_skipped() -> None:
     """Two steps to the end, one that only resets, and again; the policy's memory begins after it."""
     policy: Any = CountingPolicy()
     policy.encoder = Encoder(counting_rows().spec, normalise=True)
-    stream = rollouts(LateReset(), policy, num_steps=5)
+    stream = rollouts(LateReset(), Learner(policy, Adam, lr=0.1), num_steps=5)
     check(
         next(stream),
         obs=[[[0, 0]], [[0, 1]], [[0, 2]], [[0, 0]], [[0, 1]]],
@@ -327,7 +331,7 @@ def test_steps_that_only_reset_are_marked_and_skipped() -> None:
         next_value=[[12], [0], [1], [12], [0]],
     )
     assert stream.episodes.lengths.tolist() == [2, 2]
-    stream.publish(policy)
+    stream.publish()
     assert policy.encoder.normaliser is not None
     assert policy.encoder.normaliser.total_mean.tolist() == [0, 0.5]
 
@@ -365,4 +369,4 @@ def test_publishing_needs_no_second_packing() -> None:
     env = make("CartPole-v1", 2)
     policy = small(env)
     stream = rollouts(env, policy, num_steps=2)
-    assert pack(policy).data_ptr() == stream._seats[0].flat.data_ptr()
+    assert pack(policy).data_ptr() == stream._roles[0].source.flat.data_ptr()

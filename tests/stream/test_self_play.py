@@ -52,17 +52,18 @@ def stream_of(past: SelfPlay, num_envs: int = 4, num_steps: int = 4) -> tuple[Pa
 
 def done_by(stream: PastVersions, role: str) -> list[int]:
     """What a role did in the last rollout, each action once."""
-    (seat,) = [seat for seat in stream._stream._seats if seat.role == role]
-    return sorted(set(seat.slab.action[seat.slab.valid].tolist()))
+    rollouts = stream._stream
+    (slab,) = [slab for one, slab in zip(rollouts._roles, rollouts._slabs, strict=True) if one.name == role]
+    return sorted(set(slab.action[slab.valid].tolist()))
 
 
-def test_the_learner_changes_seats() -> None:
-    """As x in environments 0 and 2, y in 1 and 3; each opponent has the other seats of two environments."""
+def test_the_learner_changes_places() -> None:
+    """As x in environments 0 and 2, y in 1 and 3; each opponent has the other places of two environments."""
     stream, _ = stream_of(SelfPlay(every=1))
     steps = next(stream)
     assert stream.rows.tolist() == [0, 3, 4, 7]
-    seats = {seat.role: np.arange(8)[seat.rows].tolist() for seat in stream._stream._seats}
-    assert seats == {"learner": [0, 3, 4, 7], "opponent_0": [1, 2], "opponent_1": [5, 6]}
+    played = {role.name: np.arange(8)[role.rows].tolist() for role in stream._stream._roles}
+    assert played == {"learner": [0, 3, 4, 7], "opponent_0": [1, 2], "opponent_1": [5, 6]}
     assert steps.valid.sum(0).tolist() == [2, 2, 2, 2]
     assert (stream.env_steps, stream.episodes.rows.tolist()) == (16, [0, 3, 4, 7])
 
@@ -70,14 +71,13 @@ def test_the_learner_changes_seats() -> None:
 def test_opponents_are_past_versions() -> None:
     """A version joins every second update, then every fourth; with latest=0 opponents are of the pool alone."""
     stream, policy = stream_of(SelfPlay(every=2, pool=3, latest=0.0))
-    learner: Any = stream._stream._seats[0].policy
     met: list[list[int]] = []
     for update in range(1, 15):
         next(stream)
         assert done_by(stream, "learner") == [policy.logits.argmax().item()]
         met.append(sorted({*done_by(stream, "opponent_0"), *done_by(stream, "opponent_1")}))
         policy.choose(update // 3)
-        stream.publish(learner)
+        stream.publish()
     # Published by update: 0 0 1 1 1 2 2 2 3 3 3 4. In the pool: from the start 0; after update 2 0 0; 4 0 0 1; 6: full,
     # so 0 1 and every fourth from now on; 8 0 1 2; 10: no fourth; 12: full, so 0 2 and every eighth from now on.
     assert met[:4] == [[0]] * 4
@@ -91,14 +91,13 @@ def test_opponents_are_past_versions() -> None:
 def test_the_latest_policy_alone() -> None:
     """latest=1: opponents are what was published last."""
     stream, policy = stream_of(SelfPlay(every=1, latest=1.0, opponents=1))
-    learner: Any = stream._stream._seats[0].policy
     for update in range(1, 4):
         next(stream)
         policy.choose(update)
-        stream.publish(learner)
+        stream.publish()
         next(stream)
         assert done_by(stream, "opponent_0") == [update]
-        stream.publish(learner)
+        stream.publish()
 
 
 def test_self_play_is_restored_exactly() -> None:
@@ -116,7 +115,7 @@ def test_self_play_is_restored_exactly() -> None:
         with torch.no_grad():
             for parameter in policy.parameters():
                 parameter.mul_(1.1)
-        stream.publish(policy)
+        stream.publish()
         return steps.action[steps.valid].clone()
 
     stream, policy = fresh()
@@ -126,7 +125,7 @@ def test_self_play_is_restored_exactly() -> None:
     expected = [update(stream, policy) for _ in range(6)]
     again, other = fresh()
     other.load_state_dict(weights)
-    assert again.restore(state, other) == []
+    assert again.restore(state) == []
     assert again.version == 4
     for actions in expected:
         assert torch.equal(update(again, other), actions)

@@ -41,8 +41,8 @@ class Role:
     actor: Actor
     start: Bools
     """Rows whose next observation is the first of an episode [n]."""
-    version: int = -1
-    """The version that the actor has; -1 before it took one over."""
+    version: int
+    """The version that the actor has; -1 where it has none of them."""
     held: Slab | None = None
     """Where not all rows always act: what each row saw and did in its last step, until that is complete."""
     final_values: list[tuple[int, NDArray[np.intp], NDArray[np.float32]]] = field(
@@ -74,7 +74,8 @@ class Role:
                 f"{env.spec.env_id} is a game of turns, which policies with a memory cannot play yet"
             )
         held = Slab(env.spec, 1, count) if in_turns else None
-        return cls(name, rows, source, actor, np.ones(count, np.bool_), held=held)
+        start = np.ones(count, np.bool_)
+        return cls(name, rows, source, actor, start, source.version, held=held)
 
     def refresh(self) -> None:
         """Takes the newest version over, if the actor does not have it."""

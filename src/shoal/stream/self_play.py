@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from shoal.learn.publishing import Frozen
+from shoal.stream.roles import published
 from shoal.stream.rollouts import Rollouts, rollouts
 from shoal.types import ConfigError, Episodes, check_ranges
 
@@ -58,13 +59,13 @@ class SelfPlay:
 def against(
     past: SelfPlay,
     env: VecEnv,
-    learner: Published,
+    learner: Published | nn.Module,
     *,
     num_steps: int,
-    schedule: Schedule,
-    acting: Acting,
-    meter: Meter,
-    reward_scale: float,
+    schedule: Schedule | None = None,
+    acting: Acting | None = None,
+    meter: Meter | None = None,
+    reward_scale: float = 1.0,
 ) -> Rollouts | PastVersions:
     """The stream of a policy that plays every agent, or (`past.every` > 0) one agent against its past versions.
 
@@ -92,7 +93,8 @@ def against(
     )
     if not past.every:
         return stream(learner)
-    return PastVersions(past, env, learner, acting.seed, stream)
+    seed = 0 if acting is None else acting.seed
+    return PastVersions(past, env, published(learner), seed, stream)
 
 
 class PastVersions:
