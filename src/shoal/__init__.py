@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from shoal.envs.preprocessing import Shaping
     from shoal.envs.randomization import Choice, Curriculum, LogUniform, Normal, Uniform
     from shoal.experiment.agent import load
-    from shoal.experiment.launch import resume, train
+    from shoal.experiment.training import resume, train
     from shoal.export.single_env import make_env
     from shoal.export.vector_env import make_vec
 
@@ -38,8 +38,8 @@ _HOMES = {
     "load": "shoal.experiment.agent",
     "make_env": "shoal.export.single_env",
     "make_vec": "shoal.export.vector_env",
-    "resume": "shoal.experiment.launch",
-    "train": "shoal.experiment.launch",
+    "resume": "shoal.experiment.training",
+    "train": "shoal.experiment.training",
     "Shaping": "shoal.envs.preprocessing",
     **dict.fromkeys(
         ("Uniform", "LogUniform", "Normal", "Choice", "Curriculum"),

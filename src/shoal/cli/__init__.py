@@ -121,8 +121,10 @@ class Several:
 def _train(arguments: list[str]) -> int:
     from shoal import algos
     from shoal.algos.presets import preset
-    from shoal.experiment import job, launch
+    from shoal.experiment.experiment import Experiment
+    from shoal.experiment.options import Options
     from shoal.experiment.settings import resolve
+    from shoal.experiment.training import start as begin
     from shoal.run.directory import read_toml
 
     arguments, own_kwargs = _env_kwargs(arguments)
@@ -144,17 +146,18 @@ def _train(arguments: list[str]) -> int:
             raise ConfigError(
                 f"{config_file} decides the algorithm and its settings; leave --algo and --preset out"
             )
-        _, start, config, env_kwargs = job.from_toml(saved | {"env": env})
+        read = Experiment.of_file(saved | {"env": env})
+        start, config, env_kwargs = read.options, read.config, read.env_kwargs
     else:
         layers = (algos.defaults(module), preset(algo, name, env))
         named_in = {"env": env, "algo": algo}
-        start, config = resolve(job.Launch, module.Config, *layers, named_in)
+        start, config = resolve(Options, module.Config, *layers, named_in)
         env_kwargs = None
     rest = arguments[1:] if positional else arguments
     form: Any = make_dataclass(
         "Train",
         [
-            ("launch", Annotated[job.Launch, tyro.conf.arg(name="")]),
+            ("launch", Annotated[Options, tyro.conf.arg(name="")]),
             ("several", Annotated[Several, tyro.conf.arg(name="")]),
             ("algorithm", Annotated[module.Config, tyro.conf.arg(name="")]),
         ],
@@ -166,7 +169,7 @@ def _train(arguments: list[str]) -> int:
         args=["--env", env, *rest],
         default=form(start, Several(), config),
     )
-    env_kwargs = (env_kwargs or {}) | own_kwargs
+    env_kwargs = {**(env_kwargs or {}), **own_kwargs}
     if given.several.seeds < 1:
         raise ConfigError(f"--seeds must be at least 1, got {given.several.seeds}")
     panel, seed = (
@@ -177,9 +180,10 @@ def _train(arguments: list[str]) -> int:
     for number in range(given.several.seeds):
         own = replace(given.launch, seed=seed + number)
         report = given.several.report
-        result = launch.start(
-            own, given.algorithm, panel=panel, env_kwargs=env_kwargs, report=report
+        experiment = Experiment(
+            own, given.algorithm, module, own.env, env_kwargs, own.policy
         )
+        result = begin(experiment, panel=panel, report=report)
         if result.interrupted:
             return INTERRUPTED
         status = status if result.solved else MISSED
@@ -191,7 +195,7 @@ def _panel(*, json: bool, plain: bool) -> str:
 
 
 def _resume(arguments: list[str]) -> int:
-    from shoal.experiment import launch
+    from shoal.experiment import training
 
     def options(
         run: tyro.conf.Positional[str],
@@ -234,7 +238,7 @@ def _resume(arguments: list[str]) -> int:
     run, settings = tyro.cli(
         options, prog="shoal resume", args=arguments, description=about
     )
-    result = launch.resume(run, **settings)
+    result = training.resume(run, **settings)
     return INTERRUPTED if result.interrupted else MET if result.solved else MISSED
 
 
@@ -356,7 +360,7 @@ def _compare(arguments: list[str]) -> int:
     runs, seeds, plot, run_dir = given
     trainer: Any = None
     if any(path.endswith(".toml") for path in runs):
-        from shoal.experiment import launch as trainer
+        from shoal.experiment import training as trainer
     compare(runs, Path(run_dir), plot=Path(plot), seeds=seeds, trainer=trainer)
     return 0
 

@@ -13,7 +13,7 @@ import torch
 
 from shoal.envs.masks import KEY, MaskReader, in_observation
 from shoal.envs.observations import leaves_of
-from shoal.experiment.job import Job, from_toml
+from shoal.experiment.experiment import Experiment
 from shoal.learn.acting import Acting, PlanActor, make_actor
 from shoal.learn.weights import load_weights
 from shoal.report.film import film
@@ -41,7 +41,7 @@ def load(
     factory: Any = None,
     tag: str = "",
     env_kwargs: dict[str, Any] | None = None,
-) -> Loaded:
+) -> Agent:
     """The trained policy of a run: `shoal.load(run).act(obs)`.
 
     Args:
@@ -60,35 +60,29 @@ def load(
             f'tag must be "" (the newest checkpoint) or "best", got {tag!r}'
         )
     where = directories.find(path, Path(run_dir))
-    _, launch, config, own = from_toml(where.read_config())
-    env_kwargs = (own or {}) | (env_kwargs or {})
-    job = Job(
-        launch,
-        config,
-        factory or launch.env,
-        env_kwargs,
-        policy or launch.policy,
-        reopened=True,
-    )
-    with closing(job.rows(1)) as rows:
-        made = job.make_policy(rows.spec)
+    experiment = Experiment.of_file(where.read_config(), source=factory, policy=policy)
+    own_kwargs = {**(experiment.env_kwargs or {}), **(env_kwargs or {})}
+    experiment = replace(experiment, env_kwargs=own_kwargs)
+    options = experiment.options
+    with closing(experiment.rows(1)) as rows:
+        made = experiment.make_policy(rows.spec)
     found = checkpoint.load(
-        where.checkpoints, kind={"env": launch.env, "algo": launch.algo}, tag=tag
+        where.checkpoints, kind={"env": options.env, "algo": options.algo}, tag=tag
     )
     if found is None:
         raise ConfigError(f"{where.path} has no {tag or 'whole'} checkpoint yet")
     for message in found.warnings:
         warnings.warn(message, stacklevel=2)
     load_weights(made, found.tree["learner"]["policy"]["networks"]["policy"]["module"])
-    return Loaded(made, rows.spec, job)
+    return Agent(made, rows.spec, experiment)
 
 
-class Loaded:
+class Agent:
     """A trained policy, ready to act."""
 
-    def __init__(self, policy: nn.Module, spec: Spec, job: Job) -> None:
+    def __init__(self, policy: nn.Module, spec: Spec, experiment: Experiment) -> None:
         """Made by `load`."""
-        self.policy, self.spec, self._job = policy, spec, job
+        self.policy, self.spec, self._experiment = policy, spec, experiment
         self._actor: Actor | None = None
         self._start = np.ones(0, np.bool_)
 
@@ -119,7 +113,9 @@ class Loaded:
         unmasked = mask is not None and isinstance(self._actor, PlanActor)
         if self._actor is None or len(self._start) != count or unmasked:
             kind = replace(self.spec, masked=mask is not None)
-            acting = Acting(self._job.launch.seed, native=self._job.launch.native)
+            acting = Acting(
+                self._experiment.options.seed, native=self._experiment.options.native
+            )
             self._actor = make_actor(self.policy, kind, count, acting)
             self._start = np.ones(count, np.bool_)
         if start is not None:
@@ -175,7 +171,7 @@ class Loaded:
 
     def evaluate(self, *, episodes: int = GREEDY_EPISODES, seed: int = 0) -> Score:
         """Greedy episodes on fresh rows."""
-        return play(self.policy, self._job, episodes=episodes, seed=seed)
+        return play(self.policy, self._experiment, episodes=episodes, seed=seed)
 
     def film(
         self, path: str | Path, *, rows: int = 4, seed: int = 0, max_steps: int = 2000
@@ -192,8 +188,8 @@ class Loaded:
                 f"a video needs at least one row and one step, got {rows} and {max_steps}"
             )
         check_target(Path(path))
-        acting = _evaluating(self.policy, self._job, seed)
-        with closing(self._job.drawn_rows(rows)) as drawn:
+        acting = _evaluating(self.policy, self._experiment, seed)
+        with closing(self._experiment.drawn_rows(rows)) as drawn:
             return film(
                 self.policy, drawn, Path(path), acting=acting, max_steps=max_steps
             )
@@ -211,16 +207,21 @@ def _cast(obs: Any, dtype: np.dtype[Any]) -> Any:
     return cast
 
 
-def play(policy: nn.Module, job: Job, *, episodes: int, seed: int) -> Score:
+def play(
+    policy: nn.Module, experiment: Experiment, *, episodes: int, seed: int
+) -> Score:
     """Greedy episodes on fresh rows, where the policy is."""
     if episodes < 1:
         raise ConfigError(f"episodes must be at least 1, got {episodes}")
-    with closing(job.rows(min(episodes, 20), playing=True)) as rows:
+    with closing(experiment.rows(min(episodes, 20), playing=True)) as rows:
         return evaluate(
-            policy, rows, episodes=episodes, acting=_evaluating(policy, job, seed)
+            policy,
+            rows,
+            episodes=episodes,
+            acting=_evaluating(policy, experiment, seed),
         )
 
 
-def _evaluating(policy: nn.Module, job: Job, seed: int) -> Acting:
+def _evaluating(policy: nn.Module, experiment: Experiment, seed: int) -> Acting:
     device = next((p.device for p in policy.parameters()), torch.device("cpu"))
-    return Acting(seed, EVALUATION_STREAM, device, native=job.launch.native)
+    return Acting(seed, EVALUATION_STREAM, device, native=experiment.options.native)

@@ -57,6 +57,44 @@ def resolve(
     return build(options, run), built
 
 
+OUTDATED: dict[str, str] = {}
+"""Names that a configuration file may still have, and what each is called now."""
+
+
+def layers_of_file(
+    saved: Mapping[str, Any], options: type[Any]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]:
+    """A configuration file's settings of the run, those of its table [algorithm], and the environment's keywords.
+
+    Raises:
+        ConfigError: an unknown name, or one that is called otherwise or stands elsewhere now.
+    """
+    refuse_outdated(saved, {f.name for f in fields(options)})
+    own, rest = split(dict(saved), options)
+    unknown = sorted(set(rest) - {"algorithm", "env_kwargs"})
+    if unknown:
+        near = get_close_matches(unknown[0], [f.name for f in fields(options)], n=3)
+        raise ConfigError(
+            f"unknown keys {unknown} in the configuration; did you mean {near}?"
+        )
+    table = dict(rest.get("algorithm", {}))
+    misplaced = [name for name in table if name in {f.name for f in fields(options)}]
+    if misplaced:
+        raise ConfigError(
+            f"{misplaced[0]} is a setting of the run now: move it out of the table [algorithm], to the top of the file"
+        )
+    return own, table, rest.get("env_kwargs")
+
+
+def refuse_outdated(saved: Mapping[str, Any], known: set[str]) -> None:
+    """ConfigError for the first outdated name in a configuration, however nested."""
+    for name, value in saved.items():
+        if name in OUTDATED and name not in known:
+            raise ConfigError(f"{name} is called {OUTDATED[name]} now")
+        if isinstance(value, Mapping) and name != "env_kwargs":
+            refuse_outdated(value, known)
+
+
 def build(
     kind: Any,
     values: Mapping[str, Any],

@@ -10,6 +10,7 @@ import torch
 
 from shoal import _native
 from shoal.learn.lowering import lower
+from shoal.learn.plan import Noise
 from shoal.learn.weights import Snapshot
 from shoal.nets.distributions import masked
 from shoal.types import Acted, Spec, Tree, assign, map_tree, select
@@ -123,14 +124,13 @@ class PlanActor:
         greedy: bool = False,
     ) -> Acted:
         """One step of `rows`."""
+        acting = self.acting
+        noise = Noise(acting.seed, acting.stream, self.rows[rows], self.row_step[rows])
         action, log_prob, value = self.plan.act(
             obs,
             start,
             None if self.state is None else select(self.state, rows),
-            seed=self.acting.seed,
-            stream=self.acting.stream,
-            rows=self.rows[rows],
-            steps=self.row_step[rows],
+            noise,
             greedy=greedy,
             action_mask=action_mask,
         )

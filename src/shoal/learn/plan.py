@@ -56,6 +56,17 @@ class RolloutArrays(Protocol):
     episode_info: NDArray[np.float64]
 
 
+class Noise(NamedTuple):
+    """What the noise of n rows' actions is a function of."""
+
+    seed: int
+    stream: int
+    rows: NDArray[np.int64]
+    """The rows' numbers."""
+    steps: NDArray[np.int64]
+    """The steps that each row has acted so far."""
+
+
 class Plan:
     """A lowered policy on weights that it shares with torch.
 
@@ -104,26 +115,20 @@ class Plan:
         obs: NDArray[Any],
         start: Bools,
         state: Tree,
+        noise: Noise,
         *,
-        seed: int,
-        stream: int,
-        rows: NDArray[np.int64],
-        steps: NDArray[np.int64],
         greedy: bool,
         action_mask: Bools | None = None,
     ) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32]]:
         """Actions, log-probabilities and values of n observations; `state` [n, H] advances in place."""
-        n = len(rows)
+        n = len(noise.rows)
         kind = np.int64 if self.discrete else np.float32
         action = np.empty((n, self.action_size), kind)
         log_prob, value = np.empty(n, np.float32), np.empty(n, np.float32)
         self._calls.act(
             _flat(obs),
             *self._memory(start, state),
-            seed,
-            stream,
-            rows,
-            steps,
+            *noise,
             greedy,
             action,
             log_prob,

@@ -33,7 +33,7 @@ RESAMPLES = 2000
 
 
 class Trainer(Protocol):
-    """What trains a configuration; `shoal.experiment.launch` has it, which stands above this room."""
+    """What trains a configuration; `shoal.experiment.training` has it, which stands above this package."""
 
     def complete(self, saved: dict[str, Any], /, **changes: Any) -> dict[str, Any]:
         """The configuration with every default filled in, as a run of it would hold it."""

@@ -1,1 +1,62 @@
-"""A run: its directory, its log, its checkpoints, its panel, and the loop around an algorithm."""
+"""Runs: the loop around an algorithm, its checkpoints, log and directory, evaluation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import nn
+
+    from shoal.run.callbacks import Callback
+    from shoal.run.run import Run
+    from shoal.types import Spec
+
+
+def open(
+    *,
+    seed: int = 1,
+    total_timesteps: int = 1_000_000,
+    num_envs: int = 16,
+    stop_at: float | None = None,
+    device: str = "cpu",
+    native: bool = True,
+    policy: Callable[[Spec], nn.Module] | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Run:
+    """A run without a directory, for scripts and notebooks: nothing is written, nothing is resumed.
+
+    Args:
+        seed: of weights, noise and environments.
+        total_timesteps: environment steps until `run.loop` ends.
+        num_envs: environments that act together; the mean return is over max(100, num_envs) episodes.
+        stop_at: mean return at which the loop ends.
+        device: cpu, cuda or cuda:1.
+        native: lower the policy to native code where that is possible.
+        policy: makes the policy that `run.policy(spec)` returns; the default network unless given.
+        callbacks: called as `callback(run, record)` at every line of metrics and at every episode's end.
+
+    Raises:
+        ConfigError: a setting that cannot work.
+    """
+    from shoal.nets.policy import Network, make_policy
+    from shoal.run.run import Run
+    from shoal.run.settings import Settings
+    from shoal.stream.meter import cores
+
+    def default(spec: Spec) -> nn.Module:
+        return make_policy(spec, Network(), seed)
+
+    settings = Settings(
+        env="",
+        algo="",
+        seed=seed,
+        num_envs=num_envs,
+        total_timesteps=total_timesteps,
+        stop_at=stop_at,
+        device=device,
+        native=native,
+        num_threads=min(4, cores()),
+    )
+    return Run(settings, policy=policy or default, callbacks=callbacks)

@@ -1,0 +1,233 @@
+"""Experiment: a source of rows, settings, and the objects that stand in for what a file can only name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import gymnasium as gym
+import torch
+from torch import nn
+
+from shoal import algos
+from shoal.algos.presets import preset
+from shoal.envs import native, randomization
+from shoal.envs.pictures import RENDER_MODE
+from shoal.envs.registry import import_object, is_batched, make
+from shoal.experiment.options import Options
+from shoal.experiment.settings import (
+    build,
+    layers_of_file,
+    resolve,
+    shallow,
+    split,
+    without_none,
+)
+from shoal.nets.policy import wrap
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from shoal.algos import Algorithm
+    from shoal.envs.vec_env import VecEnv
+    from shoal.types import Spec
+
+Source: TypeAlias = "str | Callable[..., Any]"
+"""An environment's id, `package.module:function`, or a callable that makes environments."""
+PolicySource: TypeAlias = "str | nn.Module | Callable[[Spec], nn.Module]"
+"""`package.module:Class`, a module, or a function of the Spec."""
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """All that a run is started with."""
+
+    options: Options
+    config: Any
+    """The algorithm's settings, an instance of its Config."""
+    algorithm: Algorithm
+    source: Source
+    env_kwargs: Mapping[str, Any] | None = None
+    policy: PolicySource | None = None
+    """The user's policy; None for the algorithm's own."""
+    reopened: bool = False
+    """Whether it was read from a run directory, which holds names only."""
+
+    @classmethod
+    def new(
+        cls,
+        env: Source,
+        *,
+        algo: str | Algorithm = "ppo",
+        config: object = None,
+        policy: PolicySource | None = None,
+        env_kwargs: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any],
+    ) -> Experiment:
+        """From an environment and what was given: the algorithm's defaults < its preset < `config` < `settings`.
+
+        Raises:
+            ConfigError: an unknown name (with the nearest ones), or settings that cannot work.
+        """
+        name = (
+            env
+            if isinstance(env, str)
+            else getattr(env, "__name__", type(env).__name__)
+        )
+        algorithm = algos.load(algo)
+        algo_name = algos.name_of(algorithm)
+        tuned: Mapping[str, Any] = {}
+        if config is None:
+            tuned = preset(algo_name, settings.get("preset"), name)
+        elif isinstance(config, algorithm.Config):
+            tuned = shallow(config)
+        else:
+            raise ConfigError(
+                f"{algo_name} needs a config of type {algorithm.Config.__name__}, got {type(config).__name__}"
+            )
+        named: dict[str, Any] = {"env": name, "algo": algo_name}
+        if isinstance(policy, str):
+            named["policy"] = policy
+        layers = (algos.defaults(algorithm), tuned, named, settings)
+        options, own = resolve(Options, algorithm.Config, *layers)
+        return cls(options, own, algorithm, env, env_kwargs, policy or options.policy)
+
+    @classmethod
+    def of_file(
+        cls,
+        saved: Mapping[str, Any],
+        *,
+        given: Mapping[str, Any] | None = None,
+        source: Source | None = None,
+        policy: PolicySource | None = None,
+    ) -> Experiment:
+        """From a configuration as TOML holds it: defaults < the preset that it names < the file < `given`.
+
+        Args:
+            saved: a config.toml, read.
+            given: settings that win over the file's.
+            source: the environment, where the run was given a callable.
+            policy: the policy, where the run was given an object.
+
+        Raises:
+            ConfigError: unknown or outdated names, or settings that cannot work.
+        """
+        own, table, env_kwargs = layers_of_file(saved, Options)
+        if "env" not in own:
+            raise ConfigError("the configuration names no env")
+        algorithm = algos.load(own.get("algo", "ppo"))
+        name = own.get("preset")
+        tuned = preset(algos.name_of(algorithm), name, own["env"]) if name else {}
+        layers = (algos.defaults(algorithm), tuned, own, table, given or {})
+        options, config = resolve(Options, algorithm.Config, *layers)
+        return cls(
+            options,
+            config,
+            algorithm,
+            source or options.env,
+            env_kwargs,
+            policy or options.policy,
+            reopened=True,
+        )
+
+    def to_file(self) -> dict[str, Any]:
+        """The configuration as TOML holds it: no nulls, tables for nested parts, the preset spelled out."""
+        whole = asdict(self.options) | {
+            "preset": None,
+            "algorithm": asdict(self.config),
+        }
+        if self.env_kwargs:
+            whole["env_kwargs"] = randomization.as_text(dict(self.env_kwargs))
+        return without_none(whole)
+
+    def changed(self, **settings: Any) -> Experiment:
+        """The same with other settings, of the run or of the algorithm."""
+        own, rest = split(settings, Options)
+        options = build(Options, own, base=self.options)
+        config = build(self.algorithm.Config, rest, base=self.config)
+        return replace(self, options=options, config=config)
+
+    def rows(self, num_envs: int, *, playing: bool = False) -> VecEnv:
+        """Rows of the environment. Evaluation plays for the environment's own rewards, over the whole of each range."""
+        options = self.options
+        env_kwargs = dict(self.env_kwargs or {})
+        shaping = options.shaping
+        try:
+            if playing:
+                env_kwargs = randomization.whole(env_kwargs)
+                shaping = replace(
+                    shaping, reward_scale=1.0, reward_clip=None, reward_sign=False
+                )
+            return make(
+                self.source,
+                num_envs,
+                env_kwargs=env_kwargs,
+                backend=options.backend,
+                num_threads=options.threads(),
+                shaping=shaping,
+                info_keys=options.info_keys,
+                workers=options.workers(),
+            )
+        except ConfigError as error:
+            if not self.reopened or callable(self.source):
+                raise
+            raise ConfigError(
+                f"{error}; a run that was given a callable needs it again (factory=...)"
+            ) from error
+
+    def drawn_rows(self, num_envs: int) -> VecEnv:
+        """Rows that draw themselves: Gymnasium's own, which equal the native ones bit for bit, shoal's worlds, Atari.
+
+        Raises:
+            ConfigError: the environment cannot be made with render_mode="rgb_array".
+        """
+        own_world = self.source in native.ids() and self.source not in gym.registry
+        if own_world or is_batched(self.source, self.options.backend):
+            return self.rows(num_envs, playing=True)
+        kwargs = {**(self.env_kwargs or {}), "render_mode": RENDER_MODE}
+        options = replace(self.options, backend="serial")
+        serial = replace(self, options=options, env_kwargs=kwargs)
+        try:
+            return serial.rows(num_envs, playing=True)
+        except (ConfigError, TypeError) as error:
+            raise ConfigError(
+                f"{self.options.env} cannot be drawn, made with {kwargs}: {error}"
+            ) from error
+
+    def make_policy(self, spec: Spec) -> nn.Module:
+        """The user's policy for these rows, else the algorithm's; its weights are drawn from the seed.
+
+        Raises:
+            ConfigError: there is no such policy, or it is neither a module nor a function of the Spec.
+        """
+        seed, chosen = self.options.seed, self.policy
+        if chosen is None:
+            return algos.make_policy(self.algorithm, spec, self.config, seed)
+        if isinstance(chosen, str):
+            chosen = _imported(chosen)
+        if not isinstance(chosen, nn.Module):
+            _check_factory(chosen)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return wrap(chosen, spec)
+
+
+def _imported(name: str) -> nn.Module | Callable[[Spec], nn.Module]:
+    if not all(name.partition(":")):
+        raise ConfigError(f"a policy is named package.module:Class, got {name!r}")
+    return import_object(name)
+
+
+def _check_factory(chosen: Callable[[Spec], nn.Module]) -> None:
+    name = getattr(chosen, "__name__", repr(chosen))
+    if not callable(chosen):
+        raise ConfigError(
+            f"the policy {name} is neither a torch.nn.Module nor a function of the Spec"
+        )
+    try:
+        inspect.signature(chosen).bind(None)
+    except TypeError as error:
+        raise ConfigError(
+            f"the policy {name} is called with the Spec alone, but {error}"
+        ) from error

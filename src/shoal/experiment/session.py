@@ -1,0 +1,171 @@
+"""Session: the directory, log, threads, evaluation rows and callbacks of a run while its algorithm trains."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing, contextmanager
+from typing import TYPE_CHECKING, cast
+
+import torch
+
+from shoal.report.html import write_report
+from shoal.run.evaluate import Eval
+from shoal.run.log import Log, TensorBoard, Tracker
+from shoal.run.run import Run
+from shoal.run.settings import Settings
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from shoal.envs.vec_env import VecEnv
+    from shoal.experiment.experiment import Experiment
+    from shoal.report.panel import Panel
+    from shoal.run.callbacks import Callback
+    from shoal.run.directory import RunDirectory
+
+EVALUATION_ROWS = 20
+"""Rows of an evaluation beside training, at most."""
+
+
+@contextmanager
+def opened(
+    experiment: Experiment,
+    env: VecEnv,
+    where: RunDirectory,
+    panel: Panel,
+    *,
+    callbacks: Sequence[Callback],
+    fresh: bool,
+    report: bool,
+) -> Generator[Run]:
+    """The run of an experiment while its algorithm trains.
+
+    A new run (`fresh`) that fails before its first update leaves no directory; later, its status says why. The report
+    is drawn when all else is done and closed, also of a run that failed, but not after the second Ctrl-C.
+    """
+    run: Run | None = None
+    options = experiment.options
+    try:
+        with ExitStack() as held:
+            evaluation: Eval | None = None
+            if options.eval_every:
+                count = min(options.eval_episodes, EVALUATION_ROWS)
+                rows = held.enter_context(closing(experiment.rows(count, playing=True)))
+                evaluation = Eval(rows, options.eval_every, options.eval_episodes)
+            held.enter_context(one_torch_thread())
+            log = open_log(experiment, where, fresh=fresh)
+            held.callback(log.close)
+            run = Run(
+                settings_of(experiment, env),
+                directory=where,
+                log=log,
+                policy=experiment.make_policy,
+                callbacks=[cast("Callback", panel), *callbacks],
+                evaluation=evaluation,
+            )
+            held.callback(run.close)
+            yield run
+    except BaseException as error:
+        if fresh and (run is None or run.updates == 0):
+            where.remove()
+        elif run is not None:
+            note_failure(where, error)
+            if report and not isinstance(error, KeyboardInterrupt):
+                draw_report(where, panel)
+        raise
+    if report:
+        draw_report(where, panel)
+
+
+def open_log(experiment: Experiment, where: RunDirectory, *, fresh: bool) -> Log:
+    """The run's metrics, TensorBoard's events, and the tracker if there is one."""
+    log = Log(where.metrics, [])
+    try:
+        purge_step = None if fresh else where.read_status().get("steps", 0)
+        log.sinks.append(TensorBoard(where.path / "tensorboard", purge_step))
+        track = experiment.options.track
+        if track != "none":
+            config = where.read_config()
+            log.sinks.append(Tracker(track, name=str(where.path), config=config))
+    except BaseException:
+        log.close()
+        raise
+    return log
+
+
+def settings_of(experiment: Experiment, env: VecEnv) -> Settings:
+    """What a run of an experiment knows of itself."""
+    options = experiment.options
+    threshold = options.stop_at
+    if threshold is None:
+        threshold = env.spec.reward_threshold
+    return Settings(
+        env=options.env,
+        algo=options.algo,
+        seed=options.seed,
+        num_envs=options.num_envs,
+        total_timesteps=options.total_timesteps,
+        agents=env.spec.agent_names,
+        stop_at=threshold,
+        device=options.device,
+        num_threads=options.threads(),
+        native=options.native,
+        schedule=options.schedule,
+        act_block=options.act_block,
+        grad_shards=options.grad_shards,
+        reward_scale=options.reward_scale,
+        self_play=options.self_play,
+    )
+
+
+def draw_report(where: RunDirectory, panel: Panel) -> None:
+    """Draws the report; a run is not lost where that fails."""
+    try:
+        write_report(where)
+    except Exception as error:  # whatever it is: the run itself is whole
+        panel.warn(
+            f"no report was drawn ({type(error).__name__}: {error}); `shoal report {where.path}` tries again"
+        )
+
+
+def note_failure(where: RunDirectory, error: BaseException) -> None:
+    """The run's status says how it ended; where even that fails, the error says so."""
+    stopped = isinstance(error, KeyboardInterrupt)
+    reason = "Ctrl-C" if stopped else f"{type(error).__name__}: {error}"
+    try:
+        where.write_status(
+            where.read_status()
+            | {"state": "stopped" if stopped else "failed", "reason": reason}
+        )
+    except OSError as second:
+        error.add_note(f"shoal: {where.status} was not written: {second}")
+
+
+def check_device(name: str) -> None:
+    """Raises ConfigError unless torch can use the device here."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"no device {name!r}; use cpu, cuda or cuda:1") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"shoal trains on cpu or cuda, not on {name!r}")
+    there = torch.cuda.device_count() if device.type == "cuda" else 1
+    if not there:
+        raise ConfigError(
+            f"device={name!r}, but torch {torch.__version__} finds no CUDA device here; use device='cpu'"
+        )
+    if (device.index or 0) >= there:
+        raise ConfigError(
+            f"device={name!r}, but the last one here is '{device.type}:{there - 1}'"
+        )
+
+
+@contextmanager
+def one_torch_thread() -> Generator[None]:
+    """One intra-op thread for torch while a run lasts: its bits and its speed both need it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
