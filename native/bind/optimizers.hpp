@@ -44,8 +44,8 @@ class NativeOptimizer {
     const double limit = checked_norm(max_grad_norm);
     const nanobind::gil_scoped_release released;
     const auto size = static_cast<std::ptrdiff_t>(size_);
-    const double norm = std::sqrt(kernels_.sum_squares(from, size));
-    apply_gradient(kernels_, state_, from, size, norm, limit, to);
+    const double norm = std::sqrt(kernels_.sum_squares(from, size, 0.0));
+    apply_gradient(kernels_, state_, from, size, norm, limit, to, run_whole);
     return norm;
   }
 

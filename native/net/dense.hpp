@@ -141,14 +141,14 @@ static inline void transpose(int features, int width, const float* from, std::pt
 }
 
 /// Adds dy's and x's products lane by lane for O outputs and I inputs: sums[o][i][pad_size].
-template <int O, int I>
+template <Start S, int O, int I>
 SHOAL_INLINE void narrow_tile(int in, int width, const float* x, const float* dy, float* sums) noexcept {
   Vec sum[O][I];
 #pragma GCC unroll 4
   for (int o = 0; o < O; ++o) {
 #pragma GCC unroll 4
     for (int i = 0; i < I; ++i) {
-      sum[o][i] = load(sums + (o * in + i) * pad_size);
+      sum[o][i] = S == Start::zero ? Vec{} : load(sums + (o * in + i) * pad_size);
     }
   }
   for (int s = 0; s < width; s += vec_lanes) {
@@ -171,50 +171,61 @@ SHOAL_INLINE void narrow_tile(int in, int width, const float* x, const float* dy
 }
 
 /// All inputs of O outputs, I at a time and the rest one by one.
-template <int O, int I>
+template <Start S, int O, int I>
 SHOAL_INLINE void narrow_rows(int in, int width, const float* x, const float* dy, float* sums) noexcept {
   int i = 0;
   for (; i + I <= in; i += I) {
-    narrow_tile<O, I>(in, width, x + i * chunk_samples, dy, sums + i * pad_size);
+    narrow_tile<S, O, I>(in, width, x + i * chunk_samples, dy, sums + i * pad_size);
   }
   for (; i < in; ++i) {
-    narrow_tile<O, 1>(in, width, x + i * chunk_samples, dy, sums + i * pad_size);
+    narrow_tile<S, O, 1>(in, width, x + i * chunk_samples, dy, sums + i * pad_size);
   }
 }
 
 /// The gradient with respect to a weight of few rows or columns, left as lanes: sums[out][in][pad_size].
+template <Start S>
 static inline void add_narrow(const Dense& layer, int width, const float* x, const float* dy, float* sums) noexcept {
   constexpr int outputs = tile_vecs;  // as many sums as a tile of the product, or fewer
   int o = 0;
   for (; o + outputs <= layer.out; o += outputs) {
-    narrow_rows<outputs, 4>(layer.in, width, x, dy + o * chunk_samples,
-                            sums + static_cast<std::ptrdiff_t>(o) * layer.in * pad_size);
+    narrow_rows<S, outputs, 4>(layer.in, width, x, dy + o * chunk_samples,
+                               sums + static_cast<std::ptrdiff_t>(o) * layer.in * pad_size);
   }
   for (; o < layer.out; ++o) {
-    narrow_rows<1, 4>(layer.in, width, x, dy + o * chunk_samples,
-                      sums + static_cast<std::ptrdiff_t>(o) * layer.in * pad_size);
+    narrow_rows<S, 1, 4>(layer.in, width, x, dy + o * chunk_samples,
+                         sums + static_cast<std::ptrdiff_t>(o) * layer.in * pad_size);
   }
 }
 
-/// Adds the chunk's share of the gradients with respect to W (dy x^T) and b (dy's sums) to a shard's accumulators.
-/// Lanes beyond `count` hold dy = 0 and a finite x.
-SHOAL_INLINE void dense_gradient(const Dense& layer, int count, int width, const float* x, const float* dy,
-                                 float* transposed, float* sums) noexcept {
+template <Start S>
+SHOAL_INLINE void dense_gradient_from(const Dense& layer, int count, int width, const float* x, const float* dy,
+                                      float* transposed, float* sums) noexcept {
   for (int o = 0; o < layer.out; ++o) {
-    Vec sum = load(sums + layer.sum_bias + o * pad_size);
+    Vec sum = S == Start::zero ? Vec{} : load(sums + layer.sum_bias + o * pad_size);
     for (int s = 0; s < width; s += vec_lanes) {
       sum += load(dy + o * chunk_samples + s);
     }
     store(sums + layer.sum_bias + o * pad_size, sum);
   }
   if (layer.narrow) {
-    add_narrow(layer, width, x, dy, sums + layer.sum_weight);
+    add_narrow<S>(layer, width, x, dy, sums + layer.sum_weight);
     return;
   }
   const auto columns = static_cast<int>(padded(layer.in));
   transpose(columns, width, x, columns, transposed);
-  product<Start::sum, false>(layer.out, columns, {count, chunk_samples, columns, columns}, dy, transposed,
-                             sums + layer.sum_weight, nullptr);
+  product<S, false>(layer.out, columns, {count, chunk_samples, columns, columns}, dy, transposed,
+                    sums + layer.sum_weight, nullptr);
+}
+
+/// Adds the chunk's share of the gradients with respect to W (dy x^T) and b (dy's sums) to a shard's accumulators, or
+/// sets them. Lanes beyond `count` hold dy = 0 and a finite x.
+static inline void dense_gradient(const Dense& layer, int count, int width, const float* x, const float* dy,
+                                  float* transposed, float* sums, Start start = Start::sum) noexcept {
+  if (start == Start::zero) {
+    dense_gradient_from<Start::zero>(layer, count, width, x, dy, transposed, sums);
+  } else {
+    dense_gradient_from<Start::sum>(layer, count, width, x, dy, transposed, sums);
+  }
 }
 
 /// Sums of the lanes of `many` accumulators.

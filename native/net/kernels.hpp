@@ -55,6 +55,8 @@ struct LossKernels {
                    const PreparedLoss&, const Workspace&, float* sums, float* grad, LossSums&) noexcept;
 };
 
+constexpr std::ptrdiff_t squares_run = 1024;  ///< floats whose squares are summed in float32, before double goes on
+
 struct AdamStep {
   float beta1_rest;  ///< 1 - beta1
   float beta2;
@@ -109,7 +111,8 @@ struct Kernels {
   RecurrentKernels recurrent;
   const SequenceGradient* sequence_gradients;  ///< one for each of `losses`
   void (*add)(const float* from, std::ptrdiff_t size, float* to) noexcept;
-  double (*sum_squares)(const float* values, std::ptrdiff_t size) noexcept;
+  /// `total` and the squares of all values, squares_run of them at a time.
+  double (*sum_squares)(const float* values, std::ptrdiff_t size, double total) noexcept;
   void (*adam)(const AdamStep&, const float* grad, std::ptrdiff_t size, float* exp_avg, float* exp_avg_sq,
                float* params) noexcept;
   void (*rmsprop)(const RmsPropStep&, const float* grad, std::ptrdiff_t size, float* square_avg,

@@ -98,10 +98,10 @@ inline Net make_net(const MlpConfig& config) {
   }
   net.actor = lay_tower(config.obs_size, config.hidden, net.num_outputs, net);
   net.critic = lay_tower(config.obs_size, config.hidden, 1, net);
+  net.sum_log_std = net.num_sums;
   if (net.head == Head::gaussian) {
     net.log_std = net.num_params;
     net.num_params += net.num_actions;
-    net.sum_log_std = net.num_sums;
     net.num_sums += static_cast<std::ptrdiff_t>(net.num_actions) * pad_size;
   }
   return net;
@@ -119,6 +119,7 @@ inline Net make_tower_net(int obs_size, const std::vector<int>& hidden, int outp
   net.tanh = activation == "tanh";
   net.num_outputs = outputs;
   net.actor = lay_tower(obs_size, hidden, outputs, net);
+  net.sum_log_std = net.num_sums;
   return net;
 }
 

@@ -114,7 +114,7 @@ SHOAL_INLINE void add_sums(const typename L::Stats& from, LossSums& to) noexcept
 template <FusedLoss L>
 SHOAL_INLINE void chunk_gradient(const Net& net, const float* params, const Minibatch& batch, const L& loss,
                                  const ChunkSamples& samples, int many, int width, const Workspace& space, float* sums,
-                                 typename L::Stats& stats, float* input_slopes) noexcept {
+                                 typename L::Stats& stats, float* input_slopes, Start start = Start::sum) noexcept {
   const bool input_wanted = input_slopes != nullptr;
   gather_actions(net, batch, samples, width, space);
   tower_forward(net, net.actor, params, width, space);
@@ -124,13 +124,13 @@ SHOAL_INLINE void chunk_gradient(const Net& net, const float* params, const Mini
     mask_outputs(net, batch.mask, samples.index, width, space.output);
     actor_loss<true>(net, params, loss, samples, width, space, sums + net.sum_log_std, stats);
   }
-  const float* below = tower_backward(net, net.actor, params, many, width, space, sums, input_wanted);
+  const float* below = tower_backward(net, net.actor, params, many, width, space, sums, input_wanted, start);
   if (input_wanted) {
     add_slopes<false>(net, width, below, input_slopes);
   }
   tower_forward(net, net.critic, params, width, space);
   critic_loss(loss, samples, width, space, stats);
-  below = tower_backward(net, net.critic, params, many, width, space, sums, input_wanted);
+  below = tower_backward(net, net.critic, params, many, width, space, sums, input_wanted, start);
   if (input_wanted) {
     add_slopes<true>(net, width, below, input_slopes);
   }
@@ -142,7 +142,7 @@ static void gradient(const Net& net, const float* params, const Minibatch& batch
                      float* grad, LossSums& totals) noexcept {
   const L loss = *std::launder(reinterpret_cast<const L*>(prepared.bytes));
   totals = LossSums{};
-  clear_sums(net, sums);
+  clear_sums(net, count, sums);
   ChunkSamples samples;
   for (std::ptrdiff_t at = first; at < first + count; at += chunk_samples) {
     const int many = chunk_size(first + count - at);
@@ -150,7 +150,8 @@ static void gradient(const Net& net, const float* params, const Minibatch& batch
     typename L::Stats chunk{};
     gather_samples(batch, size_of_record<typename L::Columns>, at, many, width, mean_weight(batch.count), samples);
     gather_obs(net, batch.obs, samples.index, width, width, space.obs);
-    chunk_gradient(net, params, batch, loss, samples, many, width, space, sums, chunk, nullptr);
+    chunk_gradient(net, params, batch, loss, samples, many, width, space, sums, chunk, nullptr,
+                   at == first ? Start::zero : Start::sum);
     add_sums<L>(chunk, totals);
   }
   finish_net(net, sums, grad);

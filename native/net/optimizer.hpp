@@ -16,11 +16,9 @@ static void add(const float* from, std::ptrdiff_t size, float* to) noexcept {
   }
 }
 
-static double sum_squares(const float* values, std::ptrdiff_t size) noexcept {
-  constexpr std::ptrdiff_t run = 1024;  // floats summed in float32 before the sum goes on in double
-  double total = 0.0;
-  for (std::ptrdiff_t first = 0; first < size; first += run) {
-    const std::ptrdiff_t end = first + run < size ? first + run : size;
+static double sum_squares(const float* values, std::ptrdiff_t size, double total) noexcept {
+  for (std::ptrdiff_t first = 0; first < size; first += squares_run) {
+    const std::ptrdiff_t end = first + squares_run < size ? first + squares_run : size;
     Vec sum = {};
     std::ptrdiff_t i = first;
     for (; i + vec_lanes <= end; i += vec_lanes) {

@@ -21,17 +21,23 @@ struct Adam {
   float* exp_avg;
   float* exp_avg_sq;
 
-  void apply(const Kernels& kernels, const float* grad, std::ptrdiff_t size, float scale, float* params) noexcept {
+  /// Counts a step and gives its constants.
+  AdamStep begin(float scale) noexcept {
     step += 1;
     const auto t = static_cast<double>(step);
-    const AdamStep now{static_cast<float>(1.0 - beta1),
-                       static_cast<float>(beta2),
-                       static_cast<float>(1.0 - beta2),
-                       static_cast<float>(std::sqrt(1.0 - std::pow(beta2, t))),
-                       static_cast<float>(eps),
-                       static_cast<float>(learning_rate / (1.0 - std::pow(beta1, t))),
-                       scale};
-    kernels.adam(now, grad, size, exp_avg, exp_avg_sq, params);
+    return {static_cast<float>(1.0 - beta1),
+            static_cast<float>(beta2),
+            static_cast<float>(1.0 - beta2),
+            static_cast<float>(std::sqrt(1.0 - std::pow(beta2, t))),
+            static_cast<float>(eps),
+            static_cast<float>(learning_rate / (1.0 - std::pow(beta1, t))),
+            scale};
+  }
+
+  /// The step on numbers [first, first + count).
+  void apply(const Kernels& kernels, const AdamStep& now, const float* grad, std::ptrdiff_t first, std::ptrdiff_t count,
+             float* params) const noexcept {
+    kernels.adam(now, grad + first, count, exp_avg + first, exp_avg_sq + first, params + first);
   }
 };
 
@@ -43,11 +49,15 @@ struct RmsProp {
   std::int64_t step;
   float* square_avg;
 
-  void apply(const Kernels& kernels, const float* grad, std::ptrdiff_t size, float scale, float* params) noexcept {
+  RmsPropStep begin(float scale) noexcept {
     step += 1;
-    const RmsPropStep now{static_cast<float>(alpha), static_cast<float>(1.0 - alpha), static_cast<float>(eps),
-                          static_cast<float>(learning_rate), scale};
-    kernels.rmsprop(now, grad, size, square_avg, params);
+    return {static_cast<float>(alpha), static_cast<float>(1.0 - alpha), static_cast<float>(eps),
+            static_cast<float>(learning_rate), scale};
+  }
+
+  void apply(const Kernels& kernels, const RmsPropStep& now, const float* grad, std::ptrdiff_t first,
+             std::ptrdiff_t count, float* params) const noexcept {
+    kernels.rmsprop(now, grad + first, count, square_avg + first, params + first);
   }
 };
 
@@ -59,14 +69,26 @@ inline float clip_scale(double norm, double max_norm) noexcept {
   return scale < 1.0 ? static_cast<float>(scale) : 1.0F;
 }
 
+/// All of it in one slice.
+inline constexpr auto run_whole = [](std::ptrdiff_t size, auto&& work) { work(0, size); };
+
 /// One step on a gradient of that norm; false and nothing done where the norm is not finite.
-inline bool apply_gradient(const Kernels& kernels, Optimizer& optimizer, const float* grad, std::ptrdiff_t size,
-                           double norm, double max_norm, float* params) noexcept {
+/// run(size, work) calls work(first, count) for slices of `size` numbers, all of them.
+template <class Run>
+bool apply_gradient(const Kernels& kernels, Optimizer& optimizer, const float* grad, std::ptrdiff_t size, double norm,
+                    double max_norm, float* params, Run&& run) noexcept {
   if (!std::isfinite(norm)) {
     return false;
   }
   const float scale = clip_scale(norm, max_norm);
-  std::visit([&](auto& chosen) { chosen.apply(kernels, grad, size, scale, params); }, optimizer);
+  std::visit(
+      [&](auto& chosen) {
+        const auto now = chosen.begin(scale);
+        run(size, [&](std::ptrdiff_t first, std::ptrdiff_t count) {
+          chosen.apply(kernels, now, grad, first, count, params);
+        });
+      },
+      optimizer);
   return true;
 }
 

@@ -2,6 +2,7 @@
 // output gradient, optimizer steps, on a team of threads.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -42,6 +43,7 @@ class MlpPlan {
         params_(params),
         act_block_(at_least_one(act_block, "act_block")),
         kernels_(find_kernels(kernels)),
+        squares_(static_cast<std::size_t>(net.num_params / squares_run)),
         team_(num_threads),
         act_pool_(num_threads, net_, act_block) {
     for (int i = 0; i < at_least_one(grad_shards, "grad_shards"); ++i) {
@@ -113,7 +115,8 @@ class MlpPlan {
                  double* stats) {
     const std::scoped_lock lock(mutex_);
     const double norm = fused_gradient(call, batch, stats);
-    return apply_gradient(kernels_, optimizer, shards_[0]->grad.data(), net_.num_params, norm, max_grad_norm, params_);
+    return apply_gradient(kernels_, optimizer, shards_[0]->grad.data(), net_.num_params, norm, max_grad_norm, params_,
+                          [this](std::ptrdiff_t size, auto&& work) { run_slices(size, work); });
   }
 
   /// Logits and values of a minibatch (of all `count` rows without an index). Keeps the activations for `backward`.
@@ -195,11 +198,38 @@ class MlpPlan {
     team_.run(grad_shards(), [&](int part) { work(*shards_[static_cast<std::size_t>(part)], part_of(part, count)); });
   }
 
-  /// Sums the shards' gradients in their order into the first one's.
-  void add_parts() noexcept {
-    for (std::size_t i = 1; i < shards_.size(); ++i) {
-      kernels_.add(shards_[i]->grad.data(), net_.num_params, shards_[0]->grad.data());
+  /// work(first, count) for slices of `size` numbers, side by side where that is worth it. All but the last are whole
+  /// runs of squares_run.
+  template <class Work>
+  void run_slices(std::ptrdiff_t size, Work&& work) noexcept {
+    constexpr std::ptrdiff_t worth = 4;  // runs that outweigh the hand-over to another thread
+    const std::ptrdiff_t runs = (size + squares_run - 1) / squares_run;
+    const std::ptrdiff_t slices = std::min<std::ptrdiff_t>(num_threads(), std::max<std::ptrdiff_t>(runs / worth, 1));
+    team_.run(static_cast<int>(slices), [&](int slice) {
+      const std::ptrdiff_t first = runs * slice / slices * squares_run;
+      const std::ptrdiff_t end = std::min(runs * (slice + 1) / slices * squares_run, size);
+      work(first, end - first);
+    });
+  }
+
+  /// Sums the shards' gradients in their order into the first one's; returns its norm. The bits of the norm are those
+  /// of one sum from the first number to the last.
+  double add_parts() noexcept {
+    float* const grad = shards_[0]->grad.data();
+    run_slices(net_.num_params, [&](std::ptrdiff_t first, std::ptrdiff_t count) {
+      for (std::size_t i = 1; i < shards_.size(); ++i) {
+        kernels_.add(shards_[i]->grad.data() + first, count, grad + first);
+      }
+      for (std::ptrdiff_t at = first; at + squares_run <= first + count; at += squares_run) {
+        squares_[static_cast<std::size_t>(at / squares_run)] = kernels_.sum_squares(grad + at, squares_run, 0.0);
+      }
+    });
+    double total = 0.0;
+    for (const double run : squares_) {
+      total += run;
     }
+    const auto whole = static_cast<std::ptrdiff_t>(squares_.size()) * squares_run;
+    return std::sqrt(kernels_.sum_squares(grad + whole, net_.num_params - whole, total));
   }
 
   void copy_gradient(float* grad) const noexcept {
@@ -214,8 +244,7 @@ class MlpPlan {
       call.loss.gradient(net_, params_, batch, part.first, part.count, prepared, memory.chunk.space(),
                          memory.sums.data(), memory.grad.data(), memory.totals);
     });
-    add_parts();
-    const double norm = std::sqrt(kernels_.sum_squares(shards_[0]->grad.data(), net_.num_params));
+    const double norm = add_parts();
     for (int i = 0; i < call.loss.num_stats; ++i) {
       stats[i] = 0.0;
       for (const auto& shard : shards_) {
@@ -232,6 +261,7 @@ class MlpPlan {
   const Kernels& kernels_;
   std::vector<float> mean_, inv_std_, action_low_, action_high_;
   std::vector<std::unique_ptr<ShardMemory>> shards_;
+  std::vector<double> squares_;  ///< of each whole run of the gradient
   Team team_;
   ActPool<ActMemory> act_pool_;
   std::ptrdiff_t kept_count_ = 0;

@@ -114,7 +114,8 @@ class RecurrentPlan {
                  double* stats) {
     const std::scoped_lock lock(mutex_);
     const double norm = fused_gradient(call, batch, stats);
-    return apply_gradient(kernels_, optimizer, shards_[0]->grad.data(), net_.num_params, norm, max_grad_norm, params_);
+    return apply_gradient(kernels_, optimizer, shards_[0]->grad.data(), net_.num_params, norm, max_grad_norm, params_,
+                          run_whole);
   }
 
   /// Logits [num_steps, count, A] and values [num_steps, count] of a minibatch. Keeps the tapes for `backward`.
@@ -319,7 +320,7 @@ class RecurrentPlan {
                shard.sums(), shard.totals);
     });
     add_parts();
-    const double norm = std::sqrt(kernels_.sum_squares(shards_[0]->grad.data(), net_.num_params));
+    const double norm = std::sqrt(kernels_.sum_squares(shards_[0]->grad.data(), net_.num_params, 0.0));
     for (int i = 0; i < call.loss.num_stats; ++i) {
       stats[i] = 0.0;
       for (const auto& shard : shards_) {

@@ -45,7 +45,7 @@ struct Net {
   int max_width;  ///< the widest of all layers' inputs and outputs
   int max_depth;
   std::ptrdiff_t log_std;      ///< offset in the parameters
-  std::ptrdiff_t sum_log_std;  ///< offset in the accumulators: [dim, pad_size]
+  std::ptrdiff_t sum_log_std;  ///< offset in the accumulators, behind all others: [dim, pad_size]
   std::ptrdiff_t num_params;
   std::ptrdiff_t num_sums;  ///< floats of one shard's accumulators
   // Observation normalisation, x -> clip((x - mean) * inv_std); no mean, no normalisation.

@@ -33,27 +33,37 @@ static inline void gather_obs(const Net& net, const float* obs, const std::int32
   }
 }
 
-/// The hidden activation, in place.
-static inline void activate(const Net& net, int features, int width, float* x) noexcept {
+template <bool Tanh>
+SHOAL_INLINE void activate_lanes(int features, int width, float* x) noexcept {
   for (int f = 0; f < features; ++f) {
     float* lanes = x + f * chunk_samples;
     for (int s = 0; s < width; s += vec_lanes) {
       const Vec z = load(lanes + s);
-      store(lanes + s, net.tanh ? hyperbolic_tangent(z) : (z < 0.0F ? Vec{} : z));
+      store(lanes + s, Tanh ? hyperbolic_tangent(z) : (z < 0.0F ? Vec{} : z));
+    }
+  }
+}
+
+/// The hidden activation, in place.
+static inline void activate(const Net& net, int features, int width, float* x) noexcept {
+  net.tanh ? activate_lanes<true>(features, width, x) : activate_lanes<false>(features, width, x);
+}
+
+template <bool Tanh>
+SHOAL_INLINE void through_lanes(int features, int width, const float* y, float* dx) noexcept {
+  for (int f = 0; f < features; ++f) {
+    for (int s = 0; s < width; s += vec_lanes) {
+      const std::ptrdiff_t at = f * chunk_samples + s;
+      const Vec a = load(y + at);
+      const Vec d = load(dx + at);
+      store(dx + at, Tanh ? d - d * (a * a) : (a > 0.0F ? d : Vec{}));
     }
   }
 }
 
 /// dx becomes dx times the activation's slope, from the activation's own output y: 1 - y^2, or 1 where y > 0.
 static inline void through_activation(const Net& net, int features, int width, const float* y, float* dx) noexcept {
-  for (int f = 0; f < features; ++f) {
-    for (int s = 0; s < width; s += vec_lanes) {
-      const std::ptrdiff_t at = f * chunk_samples + s;
-      const Vec a = load(y + at);
-      const Vec d = load(dx + at);
-      store(dx + at, net.tanh ? d - d * (a * a) : (a > 0.0F ? d : Vec{}));
-    }
-  }
+  net.tanh ? through_lanes<true>(features, width, y, dx) : through_lanes<false>(features, width, y, dx);
 }
 
 /// All layers of a tower; the last one's output goes to space.output.
@@ -69,14 +79,15 @@ static inline void tower_forward(const Net& net, const Tower& tower, const float
   dense_forward(tower.layers[tower.depth - 1], params, width, x, space.output);
 }
 
-/// The parameters' gradients, from those with respect to the tower's output in space.delta. Returns those with respect
-/// to its input if they are wanted, feature-major.
+/// The parameters' gradients, from those with respect to the tower's output in space.delta; a first chunk may start
+/// from zero accumulators. Returns those with respect to its input if they are wanted, feature-major.
 static inline const float* tower_backward(const Net& net, const Tower& tower, const float* params, int count, int width,
-                                          Workspace space, float* sums, bool input_wanted = false) noexcept {
+                                          Workspace space, float* sums, bool input_wanted = false,
+                                          Start start = Start::sum) noexcept {
   for (int l = tower.depth - 1; l >= 0; --l) {
     const Dense& layer = tower.layers[l];
     const float* x = l > 0 ? space.hidden + (l - 1) * space.hidden_stride : space.obs;
-    dense_gradient(layer, count, width, x, space.delta, space.transposed, sums);
+    dense_gradient(layer, count, width, x, space.delta, space.transposed, sums, start);
     if (l > 0 || input_wanted) {
       dense_backward(layer, params, width, space.delta, space.delta_next);
       float* const below = space.delta_next;
@@ -101,8 +112,9 @@ SHOAL_INLINE void add_slopes(const Net& net, int width, const float* from, float
   }
 }
 
-static inline void clear_sums(const Net& net, float* sums) noexcept {
-  for (std::ptrdiff_t i = 0; i < net.num_sums; i += vec_lanes) {
+/// What a first chunk that starts from zero does not set: log_std's accumulators, and all where there is no chunk.
+static inline void clear_sums(const Net& net, std::ptrdiff_t count, float* sums) noexcept {
+  for (std::ptrdiff_t i = count > 0 ? net.sum_log_std : 0; i < net.num_sums; i += vec_lanes) {
     store(sums + i, Vec{});
   }
 }

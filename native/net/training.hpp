@@ -81,11 +81,12 @@ static inline void scatter_obs_slopes(const Net& net, const float* obs, const fl
 /// One tower of one chunk: the parameters' gradients into `sums`, the observations' added to `obs_slopes` (unless
 /// null).
 static inline void tower_backward_kept(const Net& net, const Tower& tower, const float* params, const float* slopes,
-                                       int many, Workspace space, float* sums, float* obs_slopes) noexcept {
+                                       Start start, int many, Workspace space, float* sums,
+                                       float* obs_slopes) noexcept {
   const int width = whole_vectors(many);
   const int outputs = tower.layers[tower.depth - 1].out;
   gather_slopes(slopes, many, width, outputs, space.delta);
-  const float* const below = tower_backward(net, tower, params, many, width, space, sums, obs_slopes != nullptr);
+  const float* const below = tower_backward(net, tower, params, many, width, space, sums, obs_slopes != nullptr, start);
   if (obs_slopes != nullptr) {
     scatter_obs_slopes(net, space.obs, below, many, obs_slopes);
   }
@@ -96,18 +97,20 @@ static inline void tower_backward_kept(const Net& net, const Tower& tower, const
 static void backward_kept(const Net& net, const float* params, float* kept, std::ptrdiff_t first, std::ptrdiff_t count,
                           const float* logit_slopes, const float* value_slopes, const Workspace& scratch, float* sums,
                           float* grad, float* obs_slopes) noexcept {
-  clear_sums(net, sums);
+  clear_sums(net, count, sums);
   for (std::ptrdiff_t done = 0; done < count; done += chunk_samples) {
     const std::ptrdiff_t at = first + done;
     const int many = chunk_size(count - done);
+    const Start start = done == 0 ? Start::zero : Start::sum;
     const KeptChunk here = kept_chunk(net, kept, done / chunk_samples, scratch);
     float* const obs_rows = obs_slopes == nullptr ? nullptr : obs_slopes + at * net.obs_size;
     if (obs_rows != nullptr) {
       __builtin_memset(obs_rows, 0, static_cast<std::size_t>(many) * net.obs_size * sizeof(float));
     }
-    tower_backward_kept(net, net.actor, params, logit_slopes + at * net.num_outputs, many, here.actor, sums, obs_rows);
+    tower_backward_kept(net, net.actor, params, logit_slopes + at * net.num_outputs, start, many, here.actor, sums,
+                        obs_rows);
     if (net.critic.depth > 0) {
-      tower_backward_kept(net, net.critic, params, value_slopes + at, many, here.critic, sums, obs_rows);
+      tower_backward_kept(net, net.critic, params, value_slopes + at, start, many, here.critic, sums, obs_rows);
     }
   }
   finish_net(net, sums, grad);
