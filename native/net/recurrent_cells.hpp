@@ -26,35 +26,37 @@ SHOAL_INLINE CellRow cell_row(const Tape& tape, std::ptrdiff_t sample) noexcept 
           lstm ? tape.c_out + at : nullptr};
 }
 
+/// Gates become their sigmoids, in place.
+SHOAL_INLINE void sigmoids(std::ptrdiff_t size, float* gates) noexcept {
+  for (std::ptrdiff_t j = 0; j < size; j += vec_lanes) {
+    store(gates + j, sigmoid(load(gates + j)));
+  }
+}
+
 /// r = sigmoid, z = sigmoid, n = tanh(n + r n'), h = (1 - z) n + z h_in; the gates become their own values.
+/// In two passes: an element's n waits for its r, the next elements' r and z need not wait with it.
 SHOAL_INLINE void gru_forward(std::ptrdiff_t block, const CellRow& row) noexcept {
+  sigmoids(2 * block, row.gates + block);
   for (std::ptrdiff_t j = 0; j < block; j += vec_lanes) {
     float* const gate = row.gates + j;
-    const Vec r = sigmoid(load(gate + block));
-    const Vec z = sigmoid(load(gate + 2 * block));
-    const Vec n = hyperbolic_tangent(load(gate) + r * load(gate + 3 * block));
+    const Vec n = hyperbolic_tangent(load(gate) + load(gate + block) * load(gate + 3 * block));
     store(gate, n);
-    store(gate + block, r);
-    store(gate + 2 * block, z);
-    store(row.h_out + j, n + z * (load(row.h_in + j) - n));
+    store(row.h_out + j, n + load(gate + 2 * block) * (load(row.h_in + j) - n));
   }
 }
 
 /// c = sigmoid(f) c_in + sigmoid(i) tanh(g), h = sigmoid(o) tanh(c); the gates become their own values.
 SHOAL_INLINE void lstm_forward(std::ptrdiff_t block, const CellRow& row) noexcept {
+  sigmoids(2 * block, row.gates);
   for (std::ptrdiff_t j = 0; j < block; j += vec_lanes) {
     float* const gate = row.gates + j;
-    const Vec i = sigmoid(load(gate));
-    const Vec f = sigmoid(load(gate + block));
     const Vec g = hyperbolic_tangent(load(gate + 2 * block));
-    const Vec o = sigmoid(load(gate + 3 * block));
-    const Vec c = f * load(row.c_in + j) + i * g;
-    store(gate, i);
-    store(gate + block, f);
     store(gate + 2 * block, g);
-    store(gate + 3 * block, o);
-    store(row.c_out + j, c);
-    store(row.h_out + j, o * hyperbolic_tangent(c));
+    store(row.c_out + j, load(gate + block) * load(row.c_in + j) + load(gate) * g);
+  }
+  sigmoids(block, row.gates + 3 * block);
+  for (std::ptrdiff_t j = 0; j < block; j += vec_lanes) {
+    store(row.h_out + j, load(row.gates + 3 * block + j) * hyperbolic_tangent(load(row.c_out + j)));
   }
 }
 

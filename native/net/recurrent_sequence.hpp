@@ -95,13 +95,14 @@ static inline void input_forward(const RecurrentNet& net, const float* packed, c
   std::ptrdiff_t x_step = tape.obs_step;
   for (int l = 0; l < net.depth; ++l) {
     float* const y = tape.hidden + l * tape.hidden_stride + first * tape.hidden_step;
-    rows_forward(net.body[l], packed, packed + net.body_bias[l], samples, x, x_step, y, tape.hidden_step);
+    rows_forward<Start::columns>(net.body[l], packed, packed + net.body_bias[l], samples, x, x_step, y,
+                                 tape.hidden_step);
     activate_rows(net.tanh, samples, net.body[l].columns, y, tape.hidden_step);
     x = y;
     x_step = tape.hidden_step;
   }
   float* const gates = tape.gates + first * tape.gate_step;
-  rows_forward(net.input, packed, packed + net.cell_bias, samples, x, x_step, gates, tape.gate_step);
+  rows_forward<Start::columns>(net.input, packed, packed + net.cell_bias, samples, x, x_step, gates, tape.gate_step);
   const std::ptrdiff_t filled = net.input.columns;
   const std::ptrdiff_t rest = max_gates * padded(net.size) - filled;
   for (int s = 0; rest > 0 && s < samples; ++s) {
@@ -124,10 +125,8 @@ static inline void pass_memory(const Tape& tape, std::ptrdiff_t block, std::ptrd
 static inline void memory_forward(const RecurrentNet& net, const float* packed, const Tape& tape, int step) noexcept {
   const std::ptrdiff_t block = padded(net.size);
   const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(step) * tape.rows;
-  product<Start::sum, false>(tape.rows, net.memory.columns,
-                             {net.size, tape.cell_step, net.memory.columns, tape.gate_step},
-                             tape.h_in + first * tape.cell_step, packed + net.memory.forward,
-                             tape.gates + first * tape.gate_step + net.memory_block * block, nullptr);
+  rows_forward<Start::sum>(net.memory, packed, nullptr, tape.rows, tape.h_in + first * tape.cell_step, tape.cell_step,
+                           tape.gates + first * tape.gate_step + net.memory_block * block, tape.gate_step);
   const bool last = step + 1 == tape.steps;
   for (std::ptrdiff_t s = first; s < first + tape.rows; ++s) {
     const CellRow row = cell_row(tape, s);

@@ -18,9 +18,9 @@ struct RowLayer {
   int columns;              ///< groups * padded(size)
   std::ptrdiff_t weight;    ///< [groups * size, in] in the parameters
   std::ptrdiff_t bias;      ///< [groups * size] in the parameters
-  std::ptrdiff_t forward;   ///< the transposed weight [in][columns] in the packed weights
-  std::ptrdiff_t backward;  ///< the weight [columns][padded(in)] in the packed weights
-  std::ptrdiff_t sum;       ///< the transposed weight's gradient [in][columns] in a shard's accumulators
+  std::ptrdiff_t forward;   ///< the transposed weight [in, columns] in the packed weights, in panels
+  std::ptrdiff_t backward;  ///< the weight [columns, padded(in)] in the packed weights, in panels
+  std::ptrdiff_t sum;       ///< the transposed weight's gradient [in, columns] in a shard's accumulators, in panels
 };
 
 enum class Cell : std::uint8_t { gru, lstm };

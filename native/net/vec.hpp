@@ -47,19 +47,38 @@ SHOAL_INLINE Int splat(std::int32_t x) noexcept { return x - Int{}; }
 constexpr __mmask16 all_lanes = 0xFFFF;  // the unmasked intrinsics of g++ 12 warn of their own undefined operand
 #endif
 
-/// low where x is below it, high where x is above it, x elsewhere: NaN stays NaN.
-SHOAL_INLINE Vec clamp(Vec x, float low, float high) noexcept {
+/// a where it is below b, b elsewhere: also where a is no number.
+SHOAL_INLINE Vec lower_or_second(Vec a, Vec b) noexcept {
 #if defined(__AVX512F__)
-  return _mm512_maskz_max_ps(all_lanes, splat(low), _mm512_maskz_min_ps(all_lanes, splat(high), x));
+  return _mm512_maskz_min_ps(all_lanes, a, b);
+#elif defined(__AVX__)
+  return _mm256_min_ps(a, b);
+#elif defined(__x86_64__)
+  return _mm_min_ps(a, b);
 #else
-  const Vec top = splat(high);
-  const Vec bottom = splat(low);
-  x = top < x ? top : x;
-  return x < bottom ? bottom : x;
+  return a < b ? a : b;
 #endif
 }
 
-SHOAL_INLINE Vec larger(Vec a, Vec b) noexcept { return a < b ? b : a; }
+/// a where it is above b, b elsewhere: also where a is no number.
+SHOAL_INLINE Vec higher_or_second(Vec a, Vec b) noexcept {
+#if defined(__AVX512F__)
+  return _mm512_maskz_max_ps(all_lanes, a, b);
+#elif defined(__AVX__)
+  return _mm256_max_ps(a, b);
+#elif defined(__x86_64__)
+  return _mm_max_ps(a, b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+/// low where x is below it, high where x is above it, x elsewhere: NaN stays NaN.
+SHOAL_INLINE Vec clamp(Vec x, float low, float high) noexcept {
+  return higher_or_second(splat(low), lower_or_second(splat(high), x));
+}
+
+SHOAL_INLINE Vec larger(Vec a, Vec b) noexcept { return higher_or_second(b, a); }
 
 /// 1 / x within an ulp or so, for x far from 0 and infinity.
 SHOAL_INLINE Vec reciprocal(Vec x) noexcept {
