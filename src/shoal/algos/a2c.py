@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import RMSprop
 
-from shoal.learn.losses import fused, prepared
-from shoal.learn.minibatches import with_normalized_advantage
+from shoal.envs.vec_env import VecEnv
+from shoal.learn.losses import fused, targets_of, with_normalized_advantage
 from shoal.math.losses import masked_mean, policy_gradient_loss, value_loss
 from shoal.math.returns import n_step
 from shoal.nets.distributions import masked
 from shoal.nets.policy import Network, Output
-from shoal.types import Steps, check_ranges
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from shoal.envs.vec_env import VecEnv
-    from shoal.run.run import Run
+from shoal.run.run import Run
+from shoal.types import Steps, check_positive, check_ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +48,10 @@ class A2C:
 
     def __post_init__(self) -> None:
         """Refuses what cannot work, with what would."""
-        check_ranges(self, num_steps=(1, inf), gamma=(0, 1), alpha=(0, 1))
-        positive = ("learning_rate", "rmsprop_eps", "max_grad_norm")
-        check_ranges(self, **dict.fromkeys(positive, (1e-12, inf)), vf_coef=(0, inf))
+        check_ranges(
+            self, num_steps=(1, inf), gamma=(0, 1), alpha=(0, 1), vf_coef=(0, inf)
+        )
+        check_positive(self, "learning_rate", "rmsprop_eps", "max_grad_norm")
 
 
 Config = A2C
@@ -64,17 +60,21 @@ DEFAULTS = {"num_envs": 32}
 
 def train(cfg: A2C, env: VecEnv, run: Run) -> nn.Module:
     """Trains a policy until the run ends; returns it."""
-    policy = run.policy(env.spec)
-    adapt = {"lr": cfg.learning_rate, "alpha": cfg.alpha, "eps": cfg.rmsprop_eps}
-    learner = run.learner(policy, RMSprop, max_grad_norm=cfg.max_grad_norm, **adapt)
+    learner = run.learner(
+        run.policy(env.spec),
+        RMSprop,
+        lr=cfg.learning_rate,
+        alpha=cfg.alpha,
+        eps=cfg.rmsprop_eps,
+        max_grad_norm=cfg.max_grad_norm,
+    )
     stream = run.rollouts(env, learner, num_steps=cfg.num_steps)
     for rollout in run.loop(stream, learner):
         if cfg.anneal == "linear":
             learner.learning_rate = cfg.learning_rate * (1 - run.progress)
         target = n_step(rollout, gamma=cfg.gamma, n=cfg.num_steps)
-        advantage = target - rollout.value
-        batch = replace(rollout, advantage=advantage, target=target)
-        learner.step(a2c_loss, batch, cfg)
+        learned = replace(rollout, advantage=target - rollout.value, target=target)
+        learner.step(a2c_loss, learned, cfg)
         stream.publish()
     return learner.policy
 
@@ -87,17 +87,14 @@ class A2CStatistics(NamedTuple):
     entropy: Tensor
 
 
-@fused(A2CStatistics)
-@prepared(with_normalized_advantage)
+@fused(A2CStatistics, prepare=with_normalized_advantage)
 def a2c_loss(output: Output, batch: Steps, cfg: A2C) -> tuple[Tensor, A2CStatistics]:
     """-log pi(a|s) A - ent_coef H + vf_coef 0.5 (v - target)^2 (Mnih et al. 2016, arXiv 1602.01783, section 4)."""
-    assert batch.advantage is not None
-    assert batch.target is not None
-    distribution = masked(output.distribution, batch.action_mask)
-    log_prob = distribution.log_prob(batch.action)
-    gradient = policy_gradient_loss(log_prob, batch.advantage)
+    advantage, target = targets_of(batch)
+    chosen = masked(output.distribution, batch.action_mask)
+    gradient = policy_gradient_loss(chosen.log_prob(batch.action), advantage)
     policy = masked_mean(gradient, batch.valid)
-    value = masked_mean(value_loss(output.value, batch.target), batch.valid)
-    entropy = masked_mean(distribution.entropy(), batch.valid)
+    value = masked_mean(value_loss(output.value, target), batch.valid)
+    entropy = masked_mean(chosen.entropy(), batch.valid)
     loss = policy - cfg.ent_coef * entropy + cfg.vf_coef * value
     return loss, A2CStatistics(policy, value, entropy)

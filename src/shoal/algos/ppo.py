@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import inf
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Adam
 
-from shoal.learn.losses import fused, prepared
-from shoal.learn.minibatches import (
-    check_minibatches,
-    minibatches,
-    with_normalized_advantage,
-)
+from shoal.envs.vec_env import VecEnv
+from shoal.learn.losses import fused, targets_of, with_normalized_advantage
+from shoal.learn.minibatches import check_minibatches, minibatches
 from shoal.math.losses import (
     approximate_kl,
     masked_mean,
@@ -26,13 +23,8 @@ from shoal.math.rates import adapted_rate
 from shoal.math.returns import gae
 from shoal.nets.distributions import masked
 from shoal.nets.policy import Network, Output
-from shoal.types import ConfigError, Steps, check_ranges
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from shoal.envs.vec_env import VecEnv
-    from shoal.run.run import Run
+from shoal.run.run import Run
+from shoal.types import ConfigError, Steps, check_positive, check_ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +66,10 @@ class PPO:
 
     def __post_init__(self) -> None:
         """Refuses what cannot work, with what would."""
-        counts = ("num_steps", "num_minibatches", "update_epochs")
-        check_ranges(self, **dict.fromkeys(counts, (1, inf)))
-        positive = ("learning_rate", "adam_eps", "clip_coef", "max_grad_norm")
-        check_ranges(self, **dict.fromkeys(positive, (1e-12, inf)))
-        check_ranges(self, gamma=(0, 1), gae_lambda=(0, 1), vf_coef=(0, inf))
+        check_ranges(self, num_steps=(1, inf), num_minibatches=(1, inf))
+        check_positive(self, "learning_rate", "adam_eps", "clip_coef", "max_grad_norm")
+        check_ranges(self, update_epochs=(1, inf), vf_coef=(0, inf))
+        check_ranges(self, gamma=(0, 1), gae_lambda=(0, 1))
         if self.target_kl is not None:
             check_ranges(self, target_kl=(1e-12, inf))
         elif self.anneal == "kl":
@@ -98,12 +89,7 @@ def train(cfg: PPO, env: VecEnv, run: Run) -> nn.Module:
         max_grad_norm=cfg.max_grad_norm,
     )
     stream = run.rollouts(env, learner, num_steps=cfg.num_steps)
-    check_minibatches(
-        cfg.num_minibatches,
-        stream.shape,
-        least=1 + cfg.norm_adv,
-        whole_rows=learner.recurrent,
-    )
+    check_minibatches(stream.shape, cfg, whole_rows=learner.recurrent)
     for rollout in run.loop(stream, learner):
         if cfg.anneal == "linear":
             learner.learning_rate = cfg.learning_rate * (1 - run.progress)
@@ -134,21 +120,19 @@ class PPOStatistics(NamedTuple):
     clip_fraction: Tensor
 
 
-@fused(PPOStatistics)
-@prepared(with_normalized_advantage)
+@fused(PPOStatistics, prepare=with_normalized_advantage)
 def ppo_loss(output: Output, batch: Steps, cfg: PPO) -> tuple[Tensor, PPOStatistics]:
     """-min(r A, clip(r, 1 - c, 1 + c) A) - ent_coef H + vf_coef 0.5 (v - target)^2 with r = pi(a|s) / pi_old(a|s).
 
     Schulman et al. 2017, eq. 7 and 9. `batch` holds steps [T, B] with `advantage` and `target`.
     """
-    assert batch.advantage is not None
-    assert batch.target is not None
+    advantage, target = targets_of(batch)
     distribution = masked(output.distribution, batch.action_mask)
     log_prob = distribution.log_prob(batch.action)
-    clipped = ppo_policy_loss(log_prob, batch.log_prob, batch.advantage, cfg.clip_coef)
+    clipped = ppo_policy_loss(log_prob, batch.log_prob, advantage, cfg.clip_coef)
     policy = masked_mean(clipped, batch.valid)
     old_value = batch.value if cfg.clip_vloss else None
-    errors = value_loss(output.value, batch.target, old_value, cfg.clip_coef)
+    errors = value_loss(output.value, target, old_value, cfg.clip_coef)
     value = masked_mean(errors, batch.valid)
     entropy = masked_mean(distribution.entropy(), batch.valid)
     with torch.no_grad():

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+from shoal.math.losses import normalise_advantage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,21 +42,24 @@ class Fused(NamedTuple):
     """Statistics from their values, in their order."""
 
 
-def fused(statistics: type[NamedTuple]) -> Callable[[F], F]:
+def fused(
+    statistics: type[NamedTuple], *, prepare: Prepare | None = None
+) -> Callable[[F], F]:
     """Marks a loss that `native/losses/` has under the function's own name, with the same statistics.
 
-    The torch function stays the reference: a test compares the two.
+    The torch function stays the reference: a test compares the two. `prepare` is as in `prepared`; native code does
+    its part itself.
     """
 
     def mark(loss: F) -> F:
         loss.fused = Fused(loss.__name__, statistics._make)  # pyright: ignore[reportFunctionMemberAccess]
-        return loss
+        return loss if prepare is None else prepared(prepare)(loss)
 
     return mark
 
 
 def prepared(prepare: Prepare) -> Callable[[F], F]:
-    """Marks a loss whose whole minibatch goes through `prepare` before it is cut into parts.
+    """Marks a loss whose whole minibatch goes through `prepare(batch, cfg)` before it is cut into parts.
 
     What is relative to a minibatch belongs there, such as the normalization of advantages.
     """
@@ -73,3 +79,28 @@ def fused_of(loss: Loss) -> Fused | None:
 def prepare_of(loss: Loss) -> Prepare | None:
     """What `prepared` said of a loss; None for any other."""
     return getattr(loss, "prepare", None)
+
+
+class NormalizesAdvantage(Protocol):
+    """Settings that say whether advantages are normalized."""
+
+    @property
+    def norm_adv(self) -> bool:
+        """Whether they are."""
+        ...
+
+
+def with_normalized_advantage(batch: Steps, cfg: NormalizesAdvantage) -> Steps:
+    """A minibatch whose advantages have mean 0 and deviation 1, if the settings say so; see `prepared`."""
+    if not cfg.norm_adv or batch.advantage is None:
+        return batch
+    return replace(batch, advantage=normalise_advantage(batch.advantage, batch.valid))
+
+
+def targets_of(batch: Steps) -> tuple[Tensor, Tensor]:
+    """The advantages and value targets that the algorithm gave its batch; ValueError where it gave none."""
+    if batch.advantage is None or batch.target is None:
+        raise ValueError(
+            "this loss needs batch.advantage and batch.target; give them with replace(rollout, ...) or minibatches(...)"
+        )
+    return batch.advantage, batch.target

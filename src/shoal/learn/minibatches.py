@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
-from shoal.math.losses import normalise_advantage
 from shoal.types import ConfigError, map_tree, select
 
 if TYPE_CHECKING:
@@ -40,12 +39,17 @@ PER_STEP = (
 """The fields of a rollout that hold something for each step."""
 
 
-class NormalizesAdvantage(Protocol):
-    """Settings that say whether advantages are normalized."""
+class CutsRollouts(Protocol):
+    """Settings of how a rollout is cut into minibatches."""
+
+    @property
+    def num_minibatches(self) -> int:
+        """Parts of a rollout."""
+        ...
 
     @property
     def norm_adv(self) -> bool:
-        """Whether they are."""
+        """Whether advantages are normalized, which takes two steps."""
         ...
 
 
@@ -118,27 +122,20 @@ def cut_steps(steps: Steps, part: slice) -> Steps:
     return replace(steps, **taken)
 
 
-def with_normalized_advantage(batch: Steps, cfg: NormalizesAdvantage) -> Steps:
-    """A minibatch whose advantages have mean 0 and deviation 1, if the settings say so; see `losses.prepared`."""
-    if not cfg.norm_adv or batch.advantage is None:
-        return batch
-    return replace(batch, advantage=normalise_advantage(batch.advantage, batch.valid))
-
-
 def check_minibatches(
-    num_minibatches: int, shape: tuple[int, int], *, least: int, whole_rows: bool
+    shape: tuple[int, int], cfg: CutsRollouts, *, whole_rows: bool
 ) -> None:
     """Refuses a number of minibatches that a rollout cannot be cut into evenly.
 
     Args:
-        num_minibatches: parts of a rollout.
         shape: of the rollout, (T, B).
-        least: steps that one part must have: 2 where advantages are normalized.
+        cfg: the number of parts, and whether their advantages are normalized.
         whole_rows: parts are whole rows, as recurrent policies need them.
 
     Raises:
         ConfigError: with a number that would do.
     """
+    num_minibatches, least = cfg.num_minibatches, 1 + cfg.norm_adv
     num_steps, num_rows = shape
     steps = num_rows * num_steps
     whole = num_rows if whole_rows else steps

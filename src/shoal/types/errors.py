@@ -5,6 +5,9 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
+TINY = 1e-12
+"""The least number that a setting above 0 may be."""
+
 
 class ConfigError(ValueError):
     """A setting that cannot work; the message says which one and what would work."""
@@ -17,6 +20,11 @@ def check_ranges(config: Any, **ranges: tuple[float, float]) -> None:
         if not low <= value <= high:
             allowed = f">= {low:g}" if high == inf else f"between {low:g} and {high:g}"
             raise ConfigError(f"{name} must be {allowed}, got {value}")
+
+
+def check_positive(config: Any, *names: str) -> None:
+    """ConfigError naming the first of these settings of `config` that is not above 0."""
+    check_ranges(config, **dict.fromkeys(names, (TINY, inf)))
 
 
 class EnvError(RuntimeError):
