@@ -51,6 +51,10 @@ constexpr __mmask16 all_lanes = 0xFFFF;  // the unmasked intrinsics of g++ 12 wa
 SHOAL_INLINE Vec clamp(Vec x, float low, float high) noexcept {
 #if defined(__AVX512F__)
   return _mm512_maskz_max_ps(all_lanes, splat(low), _mm512_maskz_min_ps(all_lanes, splat(high), x));
+#elif defined(__AVX__)
+  return _mm256_max_ps(splat(low), _mm256_min_ps(splat(high), x));
+#elif defined(__x86_64__)
+  return _mm_max_ps(splat(low), _mm_min_ps(splat(high), x));
 #else
   const Vec top = splat(high);
   const Vec bottom = splat(low);
@@ -59,7 +63,18 @@ SHOAL_INLINE Vec clamp(Vec x, float low, float high) noexcept {
 #endif
 }
 
-SHOAL_INLINE Vec larger(Vec a, Vec b) noexcept { return a < b ? b : a; }
+/// b where it is above a, a elsewhere: where a is NaN, or b.
+SHOAL_INLINE Vec larger(Vec a, Vec b) noexcept {
+#if defined(__AVX512F__)
+  return _mm512_maskz_max_ps(all_lanes, b, a);
+#elif defined(__AVX__)
+  return _mm256_max_ps(b, a);
+#elif defined(__x86_64__)
+  return _mm_max_ps(b, a);
+#else
+  return a < b ? b : a;
+#endif
+}
 
 /// 1 / x within an ulp or so, for x far from 0 and infinity.
 SHOAL_INLINE Vec reciprocal(Vec x) noexcept {
