@@ -39,7 +39,7 @@ SHOAL_INLINE void activate_lanes(int features, int width, float* x) noexcept {
     float* lanes = x + f * chunk_samples;
     for (int s = 0; s < width; s += vec_lanes) {
       const Vec z = load(lanes + s);
-      store(lanes + s, Tanh ? hyperbolic_tangent(z) : (z < 0.0F ? Vec{} : z));
+      store(lanes + s, Tanh ? hyperbolic_tangent(z) : larger(z, Vec{}));
     }
   }
 }
