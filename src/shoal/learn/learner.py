@@ -216,7 +216,6 @@ class Learner:
     def _count(self, stats: tuple[Any, ...], norm: float) -> None:
         if not math.isfinite(norm):
             self.skipped += 1
-            self._add("learner/skipped", 1.0)
             return
         self.updates += 1
         for name, value in zip(cast("Any", stats)._fields, stats, strict=True):
