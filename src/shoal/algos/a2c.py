@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import RMSprop
 
 from shoal.learn.losses import fused, prepared
-from shoal.learn.minibatches import with_normalized_advantage
+from shoal.learn.minibatches import check_minibatches, with_normalized_advantage
 from shoal.math.losses import masked_mean, policy_gradient_loss, value_loss
 from shoal.math.returns import n_step
 from shoal.nets.distributions import masked
@@ -68,6 +68,7 @@ def train(cfg: A2C, env: VecEnv, run: Run) -> nn.Module:
     adapt = {"lr": cfg.learning_rate, "alpha": cfg.alpha, "eps": cfg.rmsprop_eps}
     learner = run.learner(policy, RMSprop, max_grad_norm=cfg.max_grad_norm, **adapt)
     stream = run.rollouts(env, learner, num_steps=cfg.num_steps)
+    check_minibatches(1, stream.shape, least=1 + cfg.norm_adv, whole_rows=False)
     for rollout in run.loop(stream, learner):
         if cfg.anneal == "linear":
             learner.learning_rate = cfg.learning_rate * (1 - run.progress)
