@@ -1,38 +1,51 @@
-"""A run without a directory: a given number of updates, every logged number kept, nothing else around them."""
+"""An algorithm trained for a given number of updates, without a directory; every line of metrics is kept."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
+from shoal import algos
+from shoal.run.run import Run
+from shoal.run.settings import Settings
 
-from shoal.learn.acting import Acting
-from shoal.stream.meter import Meter
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from torch import nn
+
+    from shoal.envs.vec_env import VecEnv
 
 
-class SingleRun:
-    """What an algorithm asks of a run: its settings, `rng`, `acting`, `loop` and `log`."""
+class Lines:
+    """A callback that keeps each metric's values, one a line."""
 
-    def __init__(self, updates: int = 1, *, seed: int = 1, native: bool = True) -> None:
-        """`updates`: rollouts until the loop ends."""
-        self.seed, self.device, self.updates, self.native = seed, "cpu", updates, native
-        self.settings = self
-        self.meter = Meter()
-        self.rng = np.random.default_rng(seed)
+    episodes = False
+
+    def __init__(self) -> None:
         self.logged: dict[str, list[float]] = {}
 
-    def acting(self, act_block: int) -> Acting:
-        """How the policy acts."""
-        return Acting(self.seed, native=self.native, act_block=act_block)
+    def __call__(self, run: Run, record: Any) -> None:
+        for name, value in record.items():
+            self.logged.setdefault(name, []).append(value)
 
-    def log(self, stats: dict[str, Any]) -> None:
-        """Keeps every number."""
-        for name, value in stats.items():
-            number = value.detach() if isinstance(value, torch.Tensor) else value
-            self.logged.setdefault(name, []).append(float(number))
 
-    def loop(self, stream: Any, **_: Any) -> Iterator[Any]:
-        """So many batches."""
-        return (next(stream) for _ in range(self.updates))
+def train(
+    module: ModuleType, cfg: Any, env: VecEnv, *, updates: int = 1, policy: nn.Module | None = None, **settings: Any
+) -> tuple[nn.Module, dict[str, list[float]]]:
+    """So many updates with a line after each; without a `policy` the algorithm makes its own.
+
+    Returns:
+        The policy, and each metric's values.
+    """
+    told: dict[str, Any] = {"env": env.spec.env_id, "algo": module.__name__, "seed": 1}
+    told |= {"num_envs": env.num_rows // env.spec.num_agents}
+    told |= {"total_timesteps": updates * cfg.num_steps * env.num_rows}
+    lines = Lines()
+
+    def make_policy(spec: Any) -> nn.Module:
+        return algos.make_policy(module, spec, cfg, 1) if policy is None else policy
+
+    run = Run(Settings(**told | settings), policy=make_policy, callbacks=[lines])
+    trained = module.train(cfg, env, run)
+    run.close()
+    return trained, lines.logged

@@ -10,18 +10,18 @@ import torch
 
 from shoal import algos
 from shoal.envs.registry import make
-from shoal.experiment import launch
+from shoal.experiment import training
 from shoal.nets.policy import Network
+from tests import single_run
 from tests.learn.envs import Forever, Recall, Sorting
-from tests.single_run import SingleRun
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def train(env: Any, run_dir: Path, *, seed: int = 1, **settings: Any) -> launch.Result:
+def train(env: Any, run_dir: Path, *, seed: int = 1, **settings: Any) -> training.Result:
     """A silent run, seed 1."""
-    return launch.train(env, panel="none", run_dir=str(run_dir), seed=seed, **settings)
+    return training.train(env, panel="none", run_dir=str(run_dir), seed=seed, **settings)
 
 
 @pytest.mark.parametrize("schedule", ["sync", "overlap"])
@@ -76,8 +76,8 @@ def test_a_time_limit_does_not_lower_the_value(algo: str, recurrent: Any, *, nat
     updates, settings = FOREVER[algo]
     module = algos.load(algo)
     network = Network(hidden=(16,), recurrent=recurrent, recurrent_size=8)
-    cfg = module.Config(num_envs=16, learning_rate=1e-2, gamma=0.9, network=network, **settings)
-    policy = module.train(cfg, make(Forever, 16), SingleRun(updates, native=native))
+    cfg = module.Config(learning_rate=1e-2, gamma=0.9, network=network, **settings)
+    policy, _ = single_run.train(module, cfg, make(Forever, 16), updates=updates, native=native)
     output = policy(torch.ones(10, 1, 1), policy.initial_state(1), torch.zeros(10, 1))
     torch.testing.assert_close(output.value.mean(), torch.tensor(10.0), rtol=0, atol=0.3)
 

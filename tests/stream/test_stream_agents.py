@@ -20,7 +20,7 @@ from shoal.stream.rollouts import Rollouts, rollouts
 from shoal.stream.schedules import Overlap
 from shoal.types import ConfigError, Steps, select
 from tests.games import Ring, Shift
-from tests.single_run import SingleRun
+from tests.single_run import train
 
 
 class Clock(nn.Module):
@@ -89,14 +89,12 @@ def test_transitions_are_whole(factory: Any) -> None:
 def test_no_step_is_lost_between_rollouts(num_steps: int) -> None:
     """A step that ends in the next rollout is a step of that one: 30 steps at once, or in parts, are the same."""
     whole = transitions(next(stream_of(Ring, 2, 30)[0]))
-    stream, policy = stream_of(Ring, 2, num_steps)
+    stream, _ = stream_of(Ring, 2, num_steps)
     parts: list[list[dict[str, Any]]] = [[], [], [], []]
-    last: Any = None
-    for _ in range(30 // num_steps):
-        last = next(stream)
-        for row, found in zip(parts, transitions(last), strict=True):
+    while stream.env_steps < 30 * 4:
+        for row, found in zip(parts, transitions(next(stream)), strict=True):
             row.extend(found)
-        stream.publish(policy)
+        stream.publish()
     assert parts == whole
 
 
@@ -148,19 +146,19 @@ def test_each_agents_episodes_are_known() -> None:
 def test_a_restored_stream_goes_on_bit_for_bit(factory: Any) -> None:
     """Saved while agents wait for their turn."""
 
-    def fresh() -> tuple[Rollouts, nn.Module]:
+    def fresh() -> Rollouts:
         env = make(factory, 2)
         policy = make_policy(env.spec, Network(hidden=(8,)), 1)
-        return rollouts(env, policy, num_steps=7, acting=Acting(2)), policy
+        return rollouts(env, policy, num_steps=7, acting=Acting(2))
 
-    stream, policy = fresh()
+    stream = fresh()
     next(stream)
-    stream.publish(policy)
+    stream.publish()
     state = stream.state()
     expected = next(stream)
     expected = {name: select(getattr(expected, name), expected.valid).clone() for name in (*NAMES, "next_value")}
-    again, other = fresh()
-    assert again.restore(state, other) == []
+    again = fresh()
+    assert again.restore(state) == []
     steps = next(again)
     for name, values in expected.items():
         assert torch.equal(select(getattr(steps, name), steps.valid), values), name
@@ -208,11 +206,11 @@ def test_a_rollout_without_a_whole_step_teaches_nothing(algo: Any, *, native: bo
     env = make(Ring, 1)
     policy = make_policy(env.spec, Network(hidden=(8,), normalise_obs=True), 1)
     extra = {"num_minibatches": 1, "norm_adv": False} if algo is ppo else {}
-    run: Any = SingleRun(3, native=native)
-    algo.train(algo.Config(num_envs=1, num_steps=1, **extra), env, run, policy)
-    assert len(run.logged["train/learning_rate"]) == 2
+    cfg = algo.Config(num_steps=1, **extra)
+    _, logged = train(algo, cfg, env, updates=3, policy=policy, native=native)
+    assert len(logged["train/learning_rate"]) == 2
     assert all(torch.isfinite(p).all() for p in policy.parameters())
-    assert all(np.isfinite(values).all() for values in run.logged.values())
+    assert all(np.isfinite(values).all() for values in logged.values())
 
 
 @pytest.mark.parametrize("continuous", [False, True])
@@ -222,8 +220,8 @@ def test_groups_have_networks_of_their_own(*, continuous: bool) -> None:
     env = make("mpe2.simple_speaker_listener_v4:parallel_env", 4, env_kwargs=kwargs)
     module = PerGroup(env.spec, hidden=(8,))
     before = [[p.clone() for p in tower.parameters()] for tower in (*module.actors, *module.critics)]
-    run: Any = SingleRun(2)
-    ppo.train(ppo.PPO(num_envs=4, num_steps=6, num_minibatches=2), env, run, wrap(module, env.spec))
+    cfg = ppo.PPO(num_steps=6, num_minibatches=2)
+    train(ppo, cfg, env, updates=2, policy=wrap(module, env.spec))
     after = [list(tower.parameters()) for tower in (*module.actors, *module.critics)]
     assert all(
         not torch.equal(x, y) for old, new in zip(before, after, strict=True) for x, y in zip(old, new, strict=True)

@@ -200,6 +200,8 @@ class Learner:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Takes saved weights, statistics and moments over.
 
+        Versions only grow: after a rollback the next publish makes one that nobody has acted with.
+
         Raises:
             ConfigError: they are another network's or another optimizer's.
         """
@@ -208,13 +210,12 @@ class Learner:
             raise ConfigError(f"the checkpoint holds no network {sorted(missing)[0]!r}")
         for name, network in self.networks.items():
             network.restore(state["networks"][name])
-        self.version = state["version"]
+        self.version = max(self.version, state["version"])
         self.updates, self.skipped = state["updates"], state["skipped"]
 
     def _count(self, stats: tuple[Any, ...], norm: float) -> None:
         if not math.isfinite(norm):
             self.skipped += 1
-            self._add("learner/skipped", 1.0)
             return
         self.updates += 1
         for name, value in zip(cast("Any", stats)._fields, stats, strict=True):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from shoal.math.losses import normalise_advantage
+from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +31,10 @@ class Loss(Protocol):
         ...
 
 
+ONE_STEP = (
+    "a batch of 1 step cannot be normalized; "
+    "use norm_adv=False, more num_envs or more num_steps"
+)
 Prepare = Callable[["Steps", Any], "Steps"]
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -94,6 +99,8 @@ def with_normalized_advantage(batch: Steps, cfg: NormalizesAdvantage) -> Steps:
     """A minibatch whose advantages have mean 0 and deviation 1, if the settings say so; see `prepared`."""
     if not cfg.norm_adv or batch.advantage is None:
         return batch
+    if batch.advantage.numel() < 2:
+        raise ConfigError(ONE_STEP)
     return replace(batch, advantage=normalise_advantage(batch.advantage, batch.valid))
 
 

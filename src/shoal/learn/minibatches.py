@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
+from shoal.learn.losses import ONE_STEP
 from shoal.types import ConfigError, map_tree, select
 
 if TYPE_CHECKING:
@@ -144,10 +145,7 @@ def check_minibatches(
     tried = range(1, min(whole, num_minibatches) + 1)
     fits = [n for n in tried if whole % n == 0 and steps // n >= least]
     if not fits:
-        raise ConfigError(
-            "a minibatch of 1 step cannot be normalized; "
-            "use norm_adv=False, more num_envs or more num_steps"
-        )
+        raise ConfigError(ONE_STEP)
     what = f"{num_rows} rows x {num_steps} steps = {steps} steps"
     if whole_rows:
         what = f"recurrent minibatches are whole rows, and {num_rows} rows"

@@ -9,9 +9,11 @@ import torch
 from gymnasium import spaces
 
 from shoal import _native
+from shoal.learn.losses import ONE_STEP
 from shoal.nets.heads import head_size
 from shoal.nets.normaliser import CLIP
 from shoal.nets.policy import Output
+from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -217,6 +219,8 @@ class Plan:
         samples = self._samples_of(steps)
         settings = self._settings_of(LOSSES[name], cfg)
         out = self._stats[name]
+        if settings.get("norm_adv") and index.size < 2 and not self.recurrent:
+            raise ConfigError(ONE_STEP)
         self._calls.loss_step(
             name, samples, index, settings, optimizer, max_grad_norm, out
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -162,12 +163,16 @@ class Trainable:
         """Copies a saved state in; see `Learner.restore`."""
         load_weights(self.module, state["module"])
         if self.optimizer is not None:
+            # Torch would go on with the saved tensors themselves, and a second restore would find them changed.
+            saved = copy.deepcopy(state["optimizer"])
             try:
-                self.optimizer.load_state_dict(state["optimizer"])
+                self.optimizer.load_state_dict(saved)
             except ValueError as error:
                 raise ConfigError(
                     f"the checkpoint holds another optimizer: {error}"
                 ) from error
+        if self.plan is not None:
+            self.plan.refresh_normaliser()
         self._join()
 
     def _join(self) -> None:

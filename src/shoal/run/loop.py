@@ -123,6 +123,9 @@ class Loop:
                     yield batch
                 run.updates += 1
                 self._check_finite(before)
+                for name, learner in self.learners.items():
+                    rate = learner.learning_rate
+                    run.log({self._key("train/learning_rate", name): rate})
                 due = self._evaluate()
                 if due or run.updates % self._log_every == 0:
                     self._write_line()
@@ -251,6 +254,8 @@ class Loop:
         }
         record |= run.metrics.episode_numbers()
         record |= run.metrics.take_means()
+        if skipped := self._steps_taken()[1]:
+            record["learner/skipped"] = skipped
         record["speed/sps"] = (stream.env_steps - steps_before) / seconds
         record["time/elapsed"] = self._elapsed_before + elapsed
         record |= {f"time/{name}": x for name, x in run.meter.seconds.items()}
@@ -266,12 +271,15 @@ class Loop:
 
     def _drain(self) -> None:
         """Moves the learners' statistics into the line under way."""
-        several = len(self.learners) > 1
         for name, learner in self.learners.items():
             totals, counts = learner.statistics()
             for metric, total in totals.items():
-                key = f"{metric}/{name}" if several else metric
+                key = self._key(metric, name)
                 self.run.metrics.add(key, total, counts[metric])
+
+    def _key(self, metric: str, learner: str) -> str:
+        """The name of a learner's metric: of several learners, each has its own."""
+        return f"{metric}/{learner}" if len(self.learners) > 1 else metric
 
     def _steps_taken(self) -> tuple[int, int]:
         """Gradient steps of all learners so far, and those that were skipped."""
@@ -282,8 +290,6 @@ class Loop:
     def _check_finite(self, before: tuple[int, int]) -> None:
         """FloatingPointError where every gradient step on a batch was skipped: nothing is learned any more."""
         taken, skipped = self._steps_taken()
-        for learner in self.learners.values():
-            self.run.log({"train/learning_rate": learner.learning_rate})
         if taken > before[0] or skipped == before[1]:
             return
         kept = "no checkpoint was written yet"
