@@ -17,7 +17,7 @@ import numpy as np
 
 import shoal
 from benchmarks import machine
-from shoal.report.compare import iqm
+from shoal.report.statistics import iqm
 from shoal.run.log import read
 
 RESULTS = Path(__file__).parent / "results"

@@ -19,7 +19,7 @@ from shoal.nets.encoder import TreeEncoder
 from shoal.nets.images import ImageEncoder
 from shoal.nets.normaliser import PIXEL_CLIP, PixelNormaliser
 from shoal.nets.policy import ImagePolicy, MlpPolicy, Network, make_policy
-from shoal.types import ConfigError, Spec
+from shoal.types import ConfigError, Spec, Steps
 
 PIXELS = torch.randint(0, 256, (6, 4, 84, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -173,9 +173,31 @@ def test_half_precision_is_near_and_the_snapshot_follows_the_weights() -> None:
     assert all(g is None or g.dtype == torch.float32 for g in gradients)
 
 
-def mean_loss(policy: nn.Module) -> Callable[[slice], tuple[Tensor, list[Tensor]]]:
-    def loss(part: slice) -> tuple[Tensor, list[Tensor]]:
-        logits, value = act(policy, PIXELS[part])
+def steps_of(pixels: Tensor) -> Steps:
+    """Images as a minibatch [1, M] whose other numbers are zero."""
+    zeros = torch.zeros(1, len(pixels))
+    flags = zeros.bool()
+    return Steps(
+        obs=pixels.unsqueeze(0),
+        start=flags,
+        action=zeros.long(),
+        log_prob=zeros,
+        value=zeros,
+        next_value=zeros,
+        reward=zeros,
+        terminated=flags,
+        truncated=flags,
+        valid=~flags,
+        final_index=zeros.int(),
+        final_obs=pixels[:0],
+        state=None,
+        version=zeros.int(),
+    )
+
+
+def mean_loss(policy: nn.Module) -> Callable[[Steps], tuple[Tensor, list[Tensor]]]:
+    def loss(part: Steps) -> tuple[Tensor, list[Tensor]]:
+        logits, value = act(policy, part.obs[0])
         each = value.square() + logits.exp().square().sum(-1)
         return each.mean(), [value.mean(), each.mean()]
 
@@ -187,7 +209,10 @@ def test_shards_sum_to_the_whole_whatever_the_threads() -> None:
     policy = made("nips")
     gradients: dict[tuple[int, int], list[Tensor]] = {}
     for shards, threads in ((1, 1), (4, 1), (4, 3)):
-        stats = Shards(policy, shards, num_threads=threads).backward(mean_loss(policy), 6)
+        cut = Shards(policy, shards, num_threads=threads)
+        parts = cut.parts(steps_of(PIXELS))
+        assert [len(part.obs[0]) for part in parts] == ([6] if shards == 1 else [1, 2, 1, 2])
+        stats = cut.backward(mean_loss(policy), parts)
         gradients[shards, threads] = [p.grad for p in policy.parameters() if p.grad is not None]
         value = act(policy, PIXELS)[1].detach()
         assert abs(float(stats[0] - value.mean())) < 1e-5

@@ -302,11 +302,12 @@ def test_lowered_forward_equals_torch(
     observation.seed(1)
     obs = np.stack([observation.sample() for _ in range(37)])
     rows = np.arange(37, dtype=np.int64)
+    start = np.ones(37, np.bool_)
     for _ in range(2):
         with torch.no_grad():
             output = policy(torch.from_numpy(obs), None, torch.zeros(37))
-        np.testing.assert_allclose(plan.value(obs), output.value.numpy(), rtol=1e-5, atol=1e-5)
-        chosen, log_prob, _ = plan.act(obs, 1, 0, rows, rows, greedy=True)
+        np.testing.assert_allclose(plan.value(obs, start, None), output.value.numpy(), rtol=1e-5, atol=1e-5)
+        chosen, log_prob, _ = plan.act(obs, start, None, seed=1, stream=0, rows=rows, steps=rows, greedy=True)
         mode = output.distribution.mode()
         np.testing.assert_allclose(chosen, mode.numpy(), rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(log_prob, output.distribution.log_prob(mode).detach(), rtol=1e-5, atol=1e-5)
@@ -317,18 +318,19 @@ def test_lowered_forward_equals_torch(
 
 
 def test_which_policies_are_lowered() -> None:
-    """Only shoal's own MLP, with a Box to see, float32, and a head that native code has."""
+    """Only shoal's own policies themselves, with a Box to see, float32, and a head that native code has."""
     spec, net = spec_of(BOX3, BOX3), Network(hidden=(4,))
 
     class Mine(MlpPolicy):
         """A subclass may change anything."""
 
     policy = make_policy(spec, net, 0)
-    assert lower(policy, spec, pack(policy), **SETTINGS) is not None
+    recurrent = make_policy(spec, Network(hidden=(4,), recurrent="gru"), 0)
+    for ours in (policy, recurrent):
+        assert lower(ours, spec, pack(ours), **SETTINGS) is not None
     discrete = spec_of(spaces.Discrete(4), BOX3)
     others = [
         (spec, make_policy(spec, Network(hidden=(4,), squash=True), 0)),
-        (spec, make_policy(spec, Network(hidden=(4,), recurrent="gru"), 0)),
         (discrete, make_policy(discrete, net, 0)),
         (spec, Mine(spec, net, torch.Generator())),
         (spec, copy.deepcopy(policy).double()),

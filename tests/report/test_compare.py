@@ -14,17 +14,10 @@ import pytest
 import tomli_w
 
 from benchmarks import learn
-from shoal.report.compare import (
-    bootstrap,
-    common_grid,
-    compare,
-    grouped,
-    interpolate,
-    iqm,
-    print_runs,
-    read_curve,
-    state_of,
-)
+from shoal.report.compare import compare
+from shoal.report.groups import common_grid, grouped, interpolate, read_curve
+from shoal.report.run_table import print_runs, state_of
+from shoal.report.statistics import bootstrap, iqm
 from shoal.run.directory import RunDirectory
 from shoal.types import ConfigError
 
@@ -43,8 +36,8 @@ def write_run(
 ) -> RunDirectory:
     path = root / name
     path.mkdir(parents=True)
-    algorithm = {"learning_rate": 0.001, "total_timesteps": 300} | settings
-    config = {"env": env, "algo": "ppo", "seed": seed, "run_dir": str(root), "algorithm": algorithm}
+    config: dict[str, Any] = {"env": env, "algo": "ppo", "total_timesteps": 300, "seed": seed, "run_dir": str(root)}
+    config["algorithm"] = {"learning_rate": 0.001} | settings
     (path / "config.toml").write_text(tomli_w.dumps(config))
     records = [{"step": s, "episode/return": r, "time/elapsed": s / 100} for s, r in lines]
     (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
@@ -156,8 +149,8 @@ class FakeTrainer:
         self.trained: list[tuple[int, float]] = []
 
     def complete(self, saved: dict[str, Any], /, **changes: Any) -> dict[str, Any]:
-        algorithm = {"learning_rate": 0.5, "total_timesteps": 300} | saved.get("algorithm", {})
-        return {"algo": "ppo", "seed": 1} | saved | {"algorithm": algorithm} | changes
+        algorithm = {"learning_rate": 0.5} | saved.get("algorithm", {})
+        return {"algo": "ppo", "seed": 1, "total_timesteps": 300} | saved | {"algorithm": algorithm} | changes
 
     def start_from(self, saved: dict[str, Any], /) -> Any:
         assert saved["stop_at"] == math.inf
@@ -168,8 +161,8 @@ class FakeTrainer:
         return SimpleNamespace(path=run.path, interrupted=False)
 
 
-def write_toml(path: Path, **algorithm: Any) -> str:
-    path.write_text(tomli_w.dumps({"env": "CartPole-v1", "algorithm": algorithm}))
+def write_toml(path: Path, options: dict[str, Any] | None = None, **algorithm: Any) -> str:
+    path.write_text(tomli_w.dumps({"env": "CartPole-v1"} | (options or {}) | {"algorithm": algorithm}))
     return str(path)
 
 
@@ -192,7 +185,7 @@ def test_configs_are_trained_where_runs_are_missing(tmp_path: Path) -> None:
 def test_bad_configs_train_nothing(tmp_path: Path) -> None:
     trainer, plot = FakeTrainer(), tmp_path / "x.png"
     a, same = write_toml(tmp_path / "a.toml"), write_toml(tmp_path / "same.toml", learning_rate=0.5)
-    longer = write_toml(tmp_path / "longer.toml", total_timesteps=600)
+    longer = write_toml(tmp_path / "longer.toml", {"total_timesteps": 600})
     other = tmp_path / "other.toml"
     other.write_text('env = "Acrobot-v1"\n')
     bad = [

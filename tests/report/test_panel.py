@@ -12,8 +12,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from shoal.report.panel import Json, Live, Plain, Silent, panel_of, result_line, shares, sparkline
-from shoal.run.loop import Settings
+from shoal.report.live import Live, shares, sparkline
+from shoal.report.panel import Json, Plain, Silent, panel_of, result_line
+from shoal.run.callbacks import EpisodeEnd, wants_episodes
+from shoal.run.settings import Settings
 from shoal.stream import meter
 from shoal.stream.meter import Meter
 from shoal.types import ConfigError
@@ -59,7 +61,7 @@ class Result:
 
 
 def make_run(device: str = "cpu", stop_at: float | None = 475.0) -> Any:
-    settings = Settings("CartPole-v1", "ppo", 7, 8, 100_000, 1000, stop_at=stop_at, device=device)
+    settings = Settings("CartPole-v1", "ppo", 7, 8, 100_000, stop_at=stop_at, device=device)
     return SimpleNamespace(settings=settings, meter=Meter())
 
 
@@ -71,7 +73,7 @@ def shown(run: Any, *records: dict[str, Any]) -> str:
     console = make_console()
     live = Live(console)
     for record in records:
-        live.update(record, run)
+        live(run, record)
         live._next = -1.0
     text = console.export_text()
     live.close()
@@ -125,7 +127,7 @@ def test_live_without_episodes_or_threshold() -> None:
 
 def test_live_draws_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("shoal.report.panel.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("shoal.report.live.time.monotonic", lambda: now[0])
     live = Live(make_console())
     drawn: list[float] = []
     draw = live.draw
@@ -133,7 +135,7 @@ def test_live_draws_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run()
     for number in range(2000):
         now[0] = number / 2000
-        live.update(FIRST, run)
+        live(run, FIRST)
     live.close()
     assert len(drawn) == 8
     assert drawn[:3] == [0.0, 0.125, 0.25]
@@ -144,10 +146,10 @@ def test_live_warnings_are_counted_and_survive(capsys: pytest.CaptureFixture[str
     live = Live(console)
     live.warn("before the first record")
     assert capsys.readouterr().err == "warning: before the first record\n"
-    live.update(FIRST, make_run())
+    live(make_run(), FIRST)
     for message in ("slow", "slow", "odd"):
         live.warn(message)
-    live.update(SECOND, make_run())
+    live(make_run(), SECOND)
     text = console.export_text()
     assert "! slow (×2)" in text
     assert "! odd" in text
@@ -159,7 +161,7 @@ def test_live_warnings_are_counted_and_survive(capsys: pytest.CaptureFixture[str
 def test_live_leaves_a_summary() -> None:
     console = make_console()
     live = Live(console)
-    live.update(SECOND, make_run())
+    live(make_run(), SECOND)
     console.export_text()
     live.finish(Result())
     live.close()
@@ -207,8 +209,8 @@ def test_gpu_without_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_plain_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     plain = Plain()
-    plain.update(FIRST, make_run())
-    plain.update(SECOND, make_run())  # within two seconds: not shown
+    plain(make_run(), FIRST)
+    plain(make_run(), SECOND)  # within two seconds: not shown
     plain.warn("careful")
     plain.finish(Result())
     out, err = capsys.readouterr()
@@ -217,7 +219,7 @@ def test_plain_and_json(capsys: pytest.CaptureFixture[str]) -> None:
         "greedy return 500.0 over 100 episodes (threshold 475 met), 65,536 steps, 1.5 s: runs/x",
     ]
     assert err == "warning: careful\n"
-    Json().update(FIRST | {"loss/value": float("nan")}, make_run())
+    Json()(make_run(), FIRST | {"loss/value": float("nan")})
     Json().warn("careful")
     Json().finish(Result())
     record, warning, result = map(json.loads, capsys.readouterr().out.splitlines())
@@ -226,8 +228,17 @@ def test_plain_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert (result["greedy_return"], result["solved"], result["run"]) == (499.96, True, "runs/x")
 
 
+@pytest.mark.parametrize("kind", ["live", "plain", "json", "none"])
+def test_panels_pass_over_ends_of_episodes(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    panel = panel_of(kind)
+    assert not wants_episodes(panel)
+    panel(make_run(), EpisodeEnd(step=8, row=0, agent="", episode_return=1.0, length=1, info={}))
+    panel.close()
+    assert capsys.readouterr() == ("", "")
+
+
 def test_silent_warns(capsys: pytest.CaptureFixture[str]) -> None:
     silent = panel_of("none")
-    silent.update(FIRST, make_run())
+    silent(make_run(), FIRST)
     silent.warn("careful")
     assert capsys.readouterr() == ("", "warning: careful\n")

@@ -179,7 +179,7 @@ def test_report_of_a_run(run_dir: Path) -> None:
     pairs = page.pairs()
     assert pairs["episode/return"] == shown(lines[-1]["episode/return"])
     assert pairs["greedy_return"] == shown(run.greedy_return)
-    assert pairs["algorithm.num_envs"] == "8"
+    assert pairs["num_envs"] == "8"
     assert {name: pairs[name] for name in versions()} == versions()
     assert versions()["torch"].partition("+")[0] == sys.modules["torch"].__version__.partition("+")[0]
     evaluated = [shown(line["eval/return"]) for line in lines if "eval/return" in line]

@@ -21,7 +21,7 @@ from shoal.envs.registry import make
 from shoal.report import video
 from shoal.report.video import (
     CAPTION_HEIGHT,
-    FRAME_GREY,
+    FRAME_GRAY,
     GAP,
     MAX_WIDTH,
     MIN_WIDTH,
@@ -33,7 +33,7 @@ from shoal.report.video import (
 from shoal.types import ConfigError, EnvError
 
 RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
-BLACK, GREY = (0, 0, 0), (FRAME_GREY,) * 3
+BLACK, GREY = (0, 0, 0), (FRAME_GRAY,) * 3
 TINY: dict[str, Any] = {
     "num_envs": 8,
     "num_steps": 16,

@@ -315,7 +315,7 @@ def _report(arguments: list[str]) -> int:
 
 
 def _runs(arguments: list[str]) -> int:
-    from shoal.report.compare import print_runs
+    from shoal.report.run_table import print_runs
 
     def options(run_dir: str = "runs") -> str:
         """Options of `runs`.

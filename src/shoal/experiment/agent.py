@@ -16,7 +16,7 @@ from shoal.envs.observations import leaves_of
 from shoal.experiment.experiment import Experiment
 from shoal.learn.acting import Acting, PlanActor, make_actor
 from shoal.learn.weights import load_weights
-from shoal.report.film import film
+from shoal.report.recording import record_video
 from shoal.report.video import check_target
 from shoal.run import checkpoint
 from shoal.run import directory as directories
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from shoal.learn.acting import Actor
-    from shoal.report.film import Film
+    from shoal.report.recording import Video
     from shoal.types import Spec, Tree
 
 GREEDY_EPISODES = 100
@@ -175,7 +175,7 @@ class Agent:
 
     def film(
         self, path: str | Path, *, rows: int = 4, seed: int = 0, max_steps: int = 2000
-    ) -> Film:
+    ) -> Video:
         """A video of greedy episodes side by side, the first ones of `evaluate` with this seed; .mp4 or .gif.
 
         It ends when every row's first episode has, or after `max_steps`; a row that has ended stands still, dimmed.
@@ -190,7 +190,7 @@ class Agent:
         check_target(Path(path))
         acting = _evaluating(self.policy, self._experiment, seed)
         with closing(self._experiment.drawn_rows(rows)) as drawn:
-            return film(
+            return record_video(
                 self.policy, drawn, Path(path), acting=acting, max_steps=max_steps
             )
 

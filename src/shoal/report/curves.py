@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import io
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from matplotlib.axes import Axes
 
     from shoal.types import Floats
 
+    Line = Mapping[str, float | None]
+
 COLUMNS = 3
 WIDTH, MAIN_HEIGHT, SMALL_HEIGHT = 10.0, 3.6, 1.9
 """Inches: of the figure, of the return's axes, and of each row of small ones."""
 SMALL = ("loss/", "train/", "info/", "speed/")
-"""Rooms of the metrics whose keys have small axes, in this order."""
+"""Beginnings of the keys that have small axes, in this order."""
 
 
 def blank(width: float, height: float) -> Figure:
@@ -46,9 +48,7 @@ def draw_band(
     axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
 
 
-def draw_run(
-    lines: Sequence[dict[str, Any]], status: dict[str, Any], title: str
-) -> Figure:
+def draw_run(lines: Sequence[Line], status: Mapping[str, object], title: str) -> Figure:
     """The curves of one run: its return across the whole width, and below it small axes for each other number.
 
     Args:
@@ -56,8 +56,7 @@ def draw_run(
         status: of run.json.
         title: stands above.
     """
-    keys = list({key: None for line in lines for key in line})
-    small = [key for room in SMALL for key in keys if key.startswith(room)]
+    small = _small_keys(lines)
     count = math.ceil(len(small) / COLUMNS)
     figure = blank(WIDTH, MAIN_HEIGHT + SMALL_HEIGHT * count)
     places = figure.add_gridspec(
@@ -76,55 +75,49 @@ def draw_run(
     return figure
 
 
-def column(lines: Sequence[dict[str, Any]], name: str) -> Floats:
+def column(lines: Sequence[Line], name: str) -> Floats:
     """One number of each line; NaN where a line has none."""
-    found = (line.get(name) for line in lines)
-    return np.array(
-        [math.nan if value is None else value for value in found], np.float64
-    )
+    values = [line.get(name) for line in lines]
+    return np.array(values, np.float64)  # None becomes NaN
+
+
+def _small_keys(lines: Sequence[Line]) -> list[str]:
+    """The keys with small axes, in the order of SMALL and then of their appearance."""
+    keys = list(dict.fromkeys(key for line in lines for key in line))
+    found: list[str] = []
+    for beginning in SMALL:
+        found += [key for key in keys if key.startswith(beginning)]
+    return found
 
 
 def _draw_return(
-    axes: Axes, lines: Sequence[dict[str, Any]], status: dict[str, Any]
+    axes: Axes, lines: Sequence[Line], status: Mapping[str, object]
 ) -> None:
-    steps, mean, std = (
-        column(lines, name) for name in ("step", "episode/return", "episode/return_std")
-    )
-    draw_band(
-        axes,
-        steps,
-        mean,
-        mean - std,
-        mean + std,
-        "training: mean of the last episodes ± standard deviation",
-    )
+    steps = column(lines, "step")
+    mean = column(lines, "episode/return")
+    std = column(lines, "episode/return_std")
+    label = "training: mean of the last episodes ± standard deviation"
+    draw_band(axes, steps, mean, mean - std, mean + std, label)
     evaluated = [line for line in lines if line.get("eval/return") is not None]
     if evaluated:
-        at, score, spread = (
-            column(evaluated, name) for name in ("step", "eval/return", "eval/std")
-        )
         axes.errorbar(
-            at,
-            score,
-            yerr=spread,
+            column(evaluated, "step"),
+            column(evaluated, "eval/return"),
+            yerr=column(evaluated, "eval/std"),
             fmt="o",
             markersize=3,
             capsize=2,
             label="greedy, beside training",
         )
-    if (greedy := status.get("greedy_return")) is not None and lines:
-        axes.plot(
-            steps[-1:],
-            [greedy],
-            "*",
-            markersize=12,
-            color="black",
-            label=f"greedy, at the end: {greedy:.1f}",
-        )
-    if (threshold := status.get("threshold")) is not None:
+    greedy = status.get("greedy_return")
+    if isinstance(greedy, float | int) and lines:
+        label = f"greedy, at the end: {greedy:.1f}"
+        axes.plot(steps[-1:], [greedy], "*", markersize=12, color="black", label=label)
+    threshold = status.get("threshold")
+    if isinstance(threshold, float | int):
         axes.axhline(
             threshold,
-            color="grey",
+            color="gray",
             linestyle="--",
             linewidth=0.8,
             label=f"threshold {threshold:g}",

@@ -5,15 +5,16 @@ from __future__ import annotations
 import base64
 import math
 import shlex
+from collections.abc import Mapping
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
-from shoal.report.compare import state_of
+from shoal.report.run_table import state_of
 from shoal.run import log
 from shoal.run.directory import write_atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from shoal.run.directory import RunDirectory
@@ -41,18 +42,14 @@ def write_report(run: RunDirectory) -> Path:
     """
     from shoal.report import curves
 
-    config, status, lines = run.read_config(), run.read_status(), log.read(run.metrics)
+    config = run.read_config()
+    status = run.read_status()
+    lines = log.read(run.metrics)
     title = f"{config.get('algo')} on {config.get('env')}, seed {config.get('seed')}"
     picture = curves.png(curves.draw_run(lines, status, title), dpi=DPI)
     write_atomic(run.path / "curves.png", picture)
-    page = html(
-        run,
-        config,
-        status | {"state": state_of(run)},
-        lines,
-        title=title,
-        picture=picture,
-    )
+    status["state"] = state_of(run)
+    page = html(run, config, status, lines, title=title, picture=picture)
     report = run.path / "report.html"
     write_atomic(report, page.encode())
     return report
@@ -60,107 +57,98 @@ def write_report(run: RunDirectory) -> Path:
 
 def html(
     run: RunDirectory,
-    config: Mapping[str, Any],
-    status: Mapping[str, Any],
-    lines: list[dict[str, Any]],
+    config: Mapping[str, object],
+    status: Mapping[str, object],
+    lines: Sequence[Mapping[str, object]],
     *,
     title: str,
     picture: bytes,
 ) -> str:
     """The page, in one piece: the picture stands in it."""
+    parts = [f"<h1>{escape(title)}</h1>"]
+    if "reason" in status:
+        parts.append(_section("What ended it", _preformatted(str(status["reason"]))))
     results = {key: value for key, value in status.items() if key not in NOT_SHOWN}
-    evaluations = [line for line in lines if line.get("eval/return") is not None][
-        -SHOWN_EVALUATIONS:
-    ]
-    parts = [
-        f"<h1>{escape(title)}</h1>",
-        *(
-            [_section("What ended it", f"<pre>{escape(str(status['reason']))}</pre>")]
-            if "reason" in status
-            else []
-        ),
-        _section("Result", _pairs(results)),
-        f'<img alt="Learning curves" src="data:image/png;base64,{base64.b64encode(picture).decode()}">',
-        *(
-            [_section("Evaluations beside training", _evaluations(evaluations))]
-            if evaluations
-            else []
-        ),
-        *([_section("Last line of metrics", _pairs(lines[-1]))] if lines else []),
-        _section("Use it", f"<pre>{escape(_usage(run.path))}</pre>"),
-        _section("Settings", _pairs(flat(config))),
-        *(
-            [_section("Versions", _pairs(status["versions"]))]
-            if "versions" in status
-            else []
-        ),
-    ]
+    parts.append(_section("Result", _pairs(results)))
+    source = base64.b64encode(picture).decode()
+    parts.append(f'<img alt="Learning curves" src="data:image/png;base64,{source}">')
+    evaluated = [line for line in lines if line.get("eval/return") is not None]
+    if evaluated:
+        table = _evaluations(evaluated[-SHOWN_EVALUATIONS:])
+        parts.append(_section("Evaluations beside training", table))
+    if lines:
+        parts.append(_section("Last line of metrics", _pairs(lines[-1])))
+    parts.append(_section("Use it", _preformatted(_usage(run.path))))
+    parts.append(_section("Settings", _pairs(flat(config))))
+    if "versions" in status:
+        versions = cast("Mapping[str, object]", status["versions"])
+        parts.append(_section("Versions", _pairs(versions)))
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
-    return (
-        f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n'
-        + "\n".join(parts)
-        + "\n</body></html>\n"
-    )
+    body = "\n".join(parts)
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(config: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Nested tables as one, with dots in its keys."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for key, value in config.items():
-        found |= (
-            flat(value, f"{prefix}{key}.")
-            if isinstance(value, dict)
-            else {f"{prefix}{key}": value}
-        )
+        if isinstance(value, Mapping):
+            inside = cast("Mapping[str, object]", value)
+            found |= flat(inside, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
     return found
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value as a person reads it: six digits, thousands apart."""
+    if value is None:
+        return "-"
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return "-" if value is None else str(value)
+        return str(value)
     if isinstance(value, int):
         return f"{value:,}"
-    return (
-        f"{value:,.1f}"
-        if math.isfinite(value) and abs(value) >= 1e5
-        else f"{value:.6g}"
-    )
+    if math.isfinite(value) and abs(value) >= 1e5:
+        return f"{value:,.1f}"
+    return f"{value:.6g}"
 
 
 def _usage(path: Path) -> str:
     where = shlex.quote(str(path))
-    commands = [f"shoal eval {where} --video episodes.mp4", f"shoal resume {where}"]
-    return "\n".join(
-        [
-            *commands,
-            "",
-            f"import shoal\nagent = shoal.load({str(path)!r})\naction = agent.act(obs)",
-        ]
-    )
+    return f"""\
+shoal eval {where} --video episodes.mp4
+shoal resume {where}
+
+import shoal
+agent = shoal.load({str(path)!r})
+action = agent.act(obs)"""
 
 
 def _section(name: str, content: str) -> str:
     return f"<h2>{name}</h2>\n{content}"
 
 
-def _pairs(values: Mapping[str, Any]) -> str:
+def _preformatted(text: str) -> str:
+    return f"<pre>{escape(text)}</pre>"
+
+
+def _pairs(values: Mapping[str, object]) -> str:
     return _table(([key, shown(value)] for key, value in values.items()))
 
 
-def _evaluations(lines: list[dict[str, Any]]) -> str:
-    rows = [
-        [shown(line.get(name)) for name in ("step", "eval/return", "eval/std")]
-        for line in lines
-    ]
+def _evaluations(lines: Sequence[Mapping[str, object]]) -> str:
+    names = ("step", "eval/return", "eval/std")
+    rows = [[shown(line.get(name)) for name in names] for line in lines]
     return _table(rows, heading=("step", "mean return", "standard deviation"))
 
 
 def _table(rows: Iterable[Iterable[str]], heading: Iterable[str] = ()) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in heading)
-    body = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
-    return (
-        "<table>\n"
-        + "\n".join(f"<tr>{row}</tr>" for row in ([head] if head else []) + body)
-        + "\n</table>"
-    )
+    lines = [_row(heading, "th")] if heading else []
+    lines += [_row(row, "td") for row in rows]
+    body = "\n".join(lines)
+    return f"<table>\n{body}\n</table>"
+
+
+def _row(cells: Iterable[str], tag: str) -> str:
+    inside = "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells)
+    return f"<tr>{inside}</tr>"

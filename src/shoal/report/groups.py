@@ -1,0 +1,155 @@
+"""Groups: runs whose configurations are equal but for the seed, and their curves on one grid of steps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from shoal.run import log
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shoal.run.directory import RunDirectory
+    from shoal.types import Floats
+
+NOT_COMPARED = ("seed", "name", "run_dir", "track")
+"""Keys of a configuration that change no run but its seed and its place."""
+COLUMNS = ("step", "episode/return", "time/elapsed")
+GRID_POINTS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One run: its configuration, and what its metrics say of the mean return."""
+
+    directory: RunDirectory
+    config: Mapping[str, object]
+    env: str
+    seed: int
+    greedy_return: float | None
+    """Mean of the greedy episodes at its end; None where it did not get there."""
+    steps: Floats
+    returns: Floats
+    seconds: Floats
+
+    @property
+    def made_ns(self) -> int:
+        """When the run began, to tell the newer of two."""
+        return self.directory.config.stat().st_mtime_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Runs whose configurations are equal but for the seed."""
+
+    label: str
+    curves: list[Curve]
+
+    def seconds_at(self, step: float) -> Floats:
+        """Each run's seconds of training at `step`."""
+        return np.array([np.interp(step, c.steps, c.seconds) for c in self.curves])
+
+    def greedy(self) -> Floats:
+        """The greedy returns of those runs that have one."""
+        found = [curve.greedy_return for curve in self.curves]
+        return np.array([score for score in found if score is not None])
+
+
+def family(config: Mapping[str, object]) -> str:
+    """The same text for configurations that are equal but for the seed."""
+    kept = {key: value for key, value in config.items() if key not in NOT_COMPARED}
+    return json.dumps(kept, sort_keys=True)
+
+
+def read_curve(run: RunDirectory) -> Curve:
+    """A run's mean return over its steps; ConfigError when it has none."""
+    whole = log.read(run.metrics)
+    lines = [line for line in whole if line.get("episode/return") is not None]
+    if not lines:
+        raise ConfigError(
+            f"{run.path} has no finished episode in its metrics; leave it out, or go on with `shoal resume {run.path}`"
+        )
+    columns = [_column(lines, name) for name in COLUMNS]
+    config = run.read_config()
+    greedy = run.read_status().get("greedy_return")
+    return Curve(run, config, config["env"], config["seed"], greedy, *columns)
+
+
+def grouped(curves: Sequence[Curve]) -> list[Group]:
+    """Groups by configuration, each labelled by what sets it apart; of runs with one seed the newest counts."""
+    newest: dict[tuple[str, int], Curve] = {}
+    for curve in sorted(curves, key=lambda curve: curve.made_ns):
+        newest[family(curve.config), curve.seed] = curve
+    families: dict[str, list[Curve]] = {}
+    for curve in curves:
+        key = family(curve.config)
+        group = families.setdefault(key, [])
+        if newest[key, curve.seed] is curve:
+            group.append(curve)
+    labels = _labels([group[0].config for group in families.values()])
+    groups: list[Group] = []
+    for label, group in zip(labels, families.values(), strict=True):
+        groups.append(Group(label, sorted(group, key=lambda curve: curve.seed)))
+    return groups
+
+
+def common_grid(curves: Sequence[Curve], points: int = GRID_POINTS) -> Floats:
+    """Equally spaced steps that every run has, up to the smallest common maximum."""
+    first = max(curves, key=lambda curve: curve.steps[0])
+    last = min(curves, key=lambda curve: curve.steps[-1])
+    if first.steps[0] > last.steps[-1]:
+        raise ConfigError(
+            f"no steps in common: {last.directory.path} ends at {last.steps[-1]:,.0f}, before the first episodes of "
+            f"{first.directory.path} at {first.steps[0]:,.0f}; train it further or leave it out"
+        )
+    return np.linspace(first.steps[0], last.steps[-1], points)
+
+
+def interpolate(curves: Sequence[Curve], grid: Floats) -> Floats:
+    """Mean returns [runs, grid], linear between the lines of the metrics."""
+    return np.stack([np.interp(grid, curve.steps, curve.returns) for curve in curves])
+
+
+def _column(lines: Sequence[Mapping[str, float]], name: str) -> Floats:
+    return np.array([line[name] for line in lines], np.float64)
+
+
+def _labels(configs: Sequence[Mapping[str, object]]) -> list[str]:
+    """For each configuration the settings that differ between them; with none, its algorithm."""
+    flat = [_flat(config) for config in configs]
+    values: dict[str, set[str]] = {}
+    for name in dict.fromkeys(chain.from_iterable(flat)):
+        values[name] = {str(settings.get(name)) for settings in flat}
+    differing = [name for name, different in values.items() if len(different) > 1]
+    labels: list[str] = []
+    for settings in flat:
+        said = [_setting(name, settings.get(name)) for name in differing]
+        labels.append(", ".join(said) or str(settings["algo"]))
+    return labels
+
+
+def _flat(config: Mapping[str, object], at: str = "") -> dict[str, object]:
+    """The settings that are compared, nested ones under dotted names."""
+    flat: dict[str, object] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            inside = cast("Mapping[str, object]", value)
+            flat |= _flat(inside, f"{at}{name}.".removeprefix("algorithm."))
+        elif at or name not in NOT_COMPARED:
+            flat[f"{at}{name}"] = value
+    return flat
+
+
+def _setting(name: str, value: object) -> str:
+    if name == "algo":
+        return str(value)
+    if value is None:
+        return f"{name} unset"
+    return f"{name}={value}"
