@@ -35,7 +35,7 @@ SEED = 1
 PYTHON_ROWS = ("serial", "workers")
 NATIVE_AND_PYTHON_ROWS = ("native", *PYTHON_ROWS)
 # An Atari game would otherwise play up to 108,000 frames in each of the greedy episodes that end a run.
-SHORT_ATARI: dict[str, Any] = {"max_num_frames_per_episode": 800}
+SHORT_ATARI: dict[str, Any] = {"max_num_frames_per_episode": 200}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,8 @@ SUBJECTS = (
         PYTHON_ROWS,
         former_env="shoal.envs.noughts:Noughts",
     ),
-    Subject("ppo", "ALE/Pong-v5", 8, 128, ("ale",), updates=3, env_kwargs=SHORT_ATARI),
-    Subject("ppo", "ALE/Breakout-v5", 8, 128, ("ale",), updates=3, env_kwargs=SHORT_ATARI),
+    Subject("ppo", "ALE/Pong-v5", 8, 128, ("ale",), updates=2, env_kwargs=SHORT_ATARI),
+    Subject("ppo", "ALE/Breakout-v5", 8, 128, ("ale",), updates=2, env_kwargs=SHORT_ATARI),
     Subject("ppo", "shoal/Breakout-v0", 64, 128, ("native",)),
     Subject("ppo", "shoal/Pong-v0", 128, 64, ("native",)),
     Subject("ppo", "shoal/Snake-v0", 64, 128, ("native",)),

@@ -3,6 +3,8 @@
 import os
 import random
 import sys
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch when it is first imported
@@ -10,6 +12,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import numpy as np
 import pytest
+
+from tests.fork_server import Interpreter
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +31,13 @@ def seeded() -> None:
 def run_dir(tmp_path: Path) -> Path:
     """A folder for the run directories of one test."""
     return tmp_path / "runs"
+
+
+@pytest.fixture(scope="session")
+def interpreter() -> Iterator[Interpreter]:
+    """Runs programs in processes that need not import torch and shoal again."""
+    with closing(Interpreter()) as started:
+        yield started
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

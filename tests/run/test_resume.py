@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -17,21 +15,23 @@ from shoal.run.log import read
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.fork_server import Interpreter
+
 CHILD = """
 import json, os, signal, sys
 from shoal.experiment.launch import resume, train
 from shoal.nets.policy import Network
-from shoal.run.loop import Run
+from shoal.run.loop import Loop
 
 task = json.loads(sys.argv[1])
-write = Run._write_line
+write = Loop._write_line
 
-def write_then_die(self, stream):
-    write(self, stream)
-    if self.updates == task["die_at"]:
+def write_then_die(self):
+    write(self)
+    if self.run.updates == task["die_at"]:
         os.kill(os.getpid(), signal.SIGKILL)
 
-Run._write_line = write_then_die
+Loop._write_line = write_then_die
 if task["resume"]:
     resume(task["path"], panel="none")
 else:
@@ -47,8 +47,9 @@ def weights_sha256(path: Path) -> str:
     """The hash of a run's newest weights."""
     found = checkpoint.load(path / "checkpoints")
     assert found is not None
+    network = found.tree["learner"]["policy"]["networks"]["policy"]
     digest = hashlib.sha256()
-    for name, tensor in sorted(found.tree["state"]["policy"].items()):
+    for name, tensor in sorted(network["module"].items()):
         digest.update(name.encode() + tensor.numpy().tobytes())
     return digest.hexdigest()
 
@@ -63,10 +64,9 @@ def metrics_sha256(path: Path) -> str:
     return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
 
 
-def run_child(task: dict[str, Any]) -> int:
-    """Runs one task in a new interpreter, with site-packages as here; returns how it ended."""
-    site = ["-S"] if sys.flags.no_site else []
-    return subprocess.run([sys.executable, *site, "-c", CHILD, json.dumps(task)], check=False, timeout=110).returncode
+def run_child(interpreter: Interpreter, task: dict[str, Any], folder: Path) -> int:
+    """Runs one task in a process of its own; returns how it ended."""
+    return interpreter.run(CHILD, json.dumps(task), folder=folder).returncode
 
 
 def resumed_cases() -> list[Any]:
@@ -82,7 +82,7 @@ def resumed_cases() -> list[Any]:
 
 @pytest.mark.parametrize(("env", "backend", "algo", "recurrent"), resumed_cases())
 def test_killed_and_resumed_equals_uninterrupted(
-    env: str, backend: str, algo: str, recurrent: str, tmp_path: Path
+    env: str, backend: str, algo: str, recurrent: str, tmp_path: Path, interpreter: Interpreter
 ) -> None:
     """SIGKILL between two checkpoints; weights and metrics of the resumed run equal the uninterrupted run's."""
     settings: dict[str, Any] = {"algo": algo, "seed": 7, "backend": backend} | (
@@ -93,19 +93,22 @@ def test_killed_and_resumed_equals_uninterrupted(
     network = {"recurrent": recurrent, "normalise_obs": True, "hidden": [32]}
     task = {"env": env, "settings": settings, "network": network, "die_at": -1, "resume": False}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert run_child(task | {"settings": settings | {"run_dir": str(whole)}}) == 0
+    assert run_child(interpreter, task | {"settings": settings | {"run_dir": str(whole)}}, tmp_path) == 0
     die_at = 23 if env == "CartPole-v1" else 17
-    assert run_child(task | {"settings": settings | {"run_dir": str(killed)}, "die_at": die_at}) == -9
+    assert (
+        run_child(interpreter, task | {"settings": settings | {"run_dir": str(killed)}, "die_at": die_at}, tmp_path)
+        == -9
+    )
     before = checkpoint.load(killed / env / algo / "run" / "checkpoints")
     assert before is not None
     assert 0 < before.updates < die_at
-    assert run_child(task | {"path": str(killed / env / algo / "run"), "resume": True}) == 0
+    assert run_child(interpreter, task | {"path": str(killed / env / algo / "run"), "resume": True}, tmp_path) == 0
     assert weights_sha256(whole / env / algo / "run") == weights_sha256(killed / env / algo / "run")
     assert metrics_sha256(whole / env / algo / "run") == metrics_sha256(killed / env / algo / "run")
 
 
 @pytest.mark.parametrize("env", [pytest.param("Pendulum-v1", marks=pytest.mark.slow), "LunarLander-v3"])
-def test_shaped_and_randomised_runs_resume_too(env: str, tmp_path: Path) -> None:
+def test_shaped_and_randomised_runs_resume_too(env: str, tmp_path: Path, interpreter: Interpreter) -> None:
     """Draws, a range that widens, sticky actions and stacks go on where they were."""
     name = "g" if env == "Pendulum-v1" else "gravity"
     settings: dict[str, Any] = {"seed": 5, "num_minibatches": 2, "update_epochs": 2} | LANDER
@@ -114,16 +117,18 @@ def test_shaped_and_randomised_runs_resume_too(env: str, tmp_path: Path) -> None
     settings["shaping"]["max_episode_steps"] = 50
     task = {"env": env, "settings": settings, "network": {"hidden": [16]}, "die_at": -1, "resume": False}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert run_child(task | {"settings": settings | {"run_dir": str(whole)}}) == 0
-    assert run_child(task | {"settings": settings | {"run_dir": str(killed)}, "die_at": 17}) == -9
+    assert run_child(interpreter, task | {"settings": settings | {"run_dir": str(whole)}}, tmp_path) == 0
+    assert (
+        run_child(interpreter, task | {"settings": settings | {"run_dir": str(killed)}, "die_at": 17}, tmp_path) == -9
+    )
     run = killed / env / "ppo" / "run"
-    assert run_child(task | {"path": str(run), "resume": True}) == 0
+    assert run_child(interpreter, task | {"path": str(run), "resume": True}, tmp_path) == 0
     assert weights_sha256(whole / env / "ppo" / "run") == weights_sha256(run)
     assert metrics_sha256(whole / env / "ppo" / "run") == metrics_sha256(run)
 
 
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
-def test_threads_change_no_bit(algo: str, tmp_path: Path) -> None:
+def test_threads_change_no_bit(algo: str, tmp_path: Path, interpreter: Interpreter) -> None:
     """The weights after training with 1 and with 2 pool threads have one sha256."""
     hashes: set[str] = set()
     for threads in (1, 2):
@@ -131,6 +136,6 @@ def test_threads_change_no_bit(algo: str, tmp_path: Path) -> None:
         settings = {"algo": algo, "seed": 3, "num_threads": threads, "run_dir": str(tmp_path / str(threads))}
         settings |= {"num_envs": 96, "num_steps": 16, "total_timesteps": 96 * 16 * 40}
         task = {"env": "CartPole-v1", "settings": settings, "network": network, "die_at": -1, "resume": False}
-        assert run_child(task) == 0
+        assert run_child(interpreter, task, tmp_path) == 0
         hashes.add(weights_sha256(tmp_path / str(threads) / "CartPole-v1" / algo / "run"))
     assert len(hashes) == 1
