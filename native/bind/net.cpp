@@ -88,7 +88,7 @@ double fma_peak(int repeats) {
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begun;
     rates.push_back(kernels.multiply_add_flops(rounds) / seconds.count());
   }
-  std::sort(rates.begin(), rates.end());
+  std::ranges::sort(rates);
   return kept > 0.0F ? rates[rates.size() / 2] : 0.0;
 }
 

@@ -39,10 +39,11 @@ class NativeAdam : public NativeOptimizer {
     set_betas(betas);
   }
 
-  [[nodiscard]] Adam& adam() noexcept { return std::get<Adam>(state()); }
+  [[nodiscard]] Adam& adam() noexcept { return *std::get_if<Adam>(&state()); }
   void set_betas(std::pair<double, double> betas) {
     for (const double beta : {betas.first, betas.second}) {
-      if (!(beta >= 0.0 && beta < 1.0)) {
+      const bool fits = beta >= 0.0 && beta < 1.0;  // NaN does not
+      if (!fits) {
         throw std::invalid_argument("betas must lie between 0 and 1, 1 left out, not " + std::to_string(beta));
       }
     }
@@ -61,12 +62,12 @@ class NativeRmsProp : public NativeOptimizer {
                                 numbers<float>(square_avg, "square_avg", {axis(square_avg, "square_avg", 1, 0)})},
                         kernels) {}
 
-  [[nodiscard]] RmsProp& rms_prop() noexcept { return std::get<RmsProp>(state()); }
+  [[nodiscard]] RmsProp& rms_prop() noexcept { return *std::get_if<RmsProp>(&state()); }
 };
 
 }  // namespace
 
-void bind_optimizers(nb::module_& module) {
+void bind_optimizers(const nb::module_& module) {
   nb::class_<NativeOptimizer> optimizer(module, "Optimizer", "What steps on a gradient; see Adam and RMSProp.");
   optimizer.def_prop_rw(
       "learning_rate",

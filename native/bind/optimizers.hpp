@@ -56,6 +56,6 @@ class NativeOptimizer {
   Optimizer state_;
 };
 
-void bind_optimizers(nanobind::module_& module);
+void bind_optimizers(const nanobind::module_& module);
 
 }  // namespace shoal

@@ -146,16 +146,16 @@ class NativeSamples {
       throw std::invalid_argument(std::string("samples: action must be an array of ") +
                                   (gaussian ? "float32" : "int64") + ", as the plan's head gives it");
     }
-    if (num_actions_ != static_cast<Size>(heads.num_actions)) {
+    if (!std::cmp_equal(num_actions_, heads.num_actions)) {
       throw std::invalid_argument("samples: action has " + std::to_string(num_actions_) + " parts, the plan gives " +
                                   std::to_string(heads.num_actions));
     }
-    if (mask_ != nullptr && (gaussian || num_options_ != static_cast<Size>(heads.num_outputs))) {
+    if (mask_ != nullptr && (gaussian || !std::cmp_equal(num_options_, heads.num_outputs))) {
       throw std::invalid_argument("samples: mask has " + std::to_string(num_options_) + " options, the plan chooses " +
                                   "among " + std::to_string(gaussian ? 0 : heads.num_outputs));
     }
     for (Size k = 0; k < highest_.size(); ++k) {
-      if (highest_[k] >= static_cast<std::uint64_t>(heads.nvec[k])) {
+      if (std::cmp_greater_equal(highest_[k], heads.nvec[k])) {
         refuse_choice(heads, k);
       }
     }
@@ -170,6 +170,7 @@ class NativeSamples {
       }
       if (to[c] == nullptr) {
         std::vector<const char*> names;
+        names.reserve(columns_.size());
         for (const auto& column : columns_) {
           names.push_back(column.first.c_str());
         }
@@ -194,7 +195,7 @@ class NativeSamples {
     }
   }
 
-  void add_column(std::string name, const ArrayIn& values) {
+  void add_column(const std::string& name, const ArrayIn& values) {
     columns_.emplace_back(name, numbers<float>(values, name.c_str(), {size_}));
     arrays_.push_back(values);
   }

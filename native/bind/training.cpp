@@ -153,7 +153,7 @@ std::map<std::string, std::tuple<Names, Names, Names>> fused_losses() {
   return all;
 }
 
-void bind_samples(nb::module_& module) {
+void bind_samples(const nb::module_& module) {
   nb::class_<NativeSamples>(module, "Samples",
                             "A rollout's samples, checked once; its arrays are kept alive and not copied.")
       .def(nb::init<const ArrayIn&, const ArrayIn&, const ColumnsDict&, const OptionalArray&>(), "obs"_a.noconvert(),
@@ -163,7 +163,7 @@ void bind_samples(nb::module_& module) {
       .def("__len__", &NativeSamples::size);
 }
 
-void bind_tower(nb::module_& module) {
+void bind_tower(const nb::module_& module) {
   nb::class_<NativeTower> tower(module, "TowerPlan",
                                 "One MLP tower in native code that shares its owner's parameters: a Q-network, a "
                                 "critic, an encoder.");

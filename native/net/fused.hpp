@@ -7,6 +7,7 @@
 #pragma once
 
 #include <concepts>
+#include <stdexcept>
 #include <string_view>
 #include <type_traits>
 
@@ -33,7 +34,7 @@ consteval int place_of(std::string_view name) {
       return i;
     }
   }
-  throw "there is no member of that name";
+  throw std::invalid_argument("there is no member of that name");
 }
 
 /// A struct of members of type T, and their names.

@@ -81,14 +81,16 @@ bool apply_gradient(const Kernels& kernels, Optimizer& optimizer, const float* g
     return false;
   }
   const float scale = clip_scale(norm, max_norm);
-  std::visit(
-      [&](auto& chosen) {
-        const auto now = chosen.begin(scale);
-        run(size, [&](std::ptrdiff_t first, std::ptrdiff_t count) {
-          chosen.apply(kernels, now, grad, first, count, params);
-        });
-      },
-      optimizer);
+  const auto step = [&](auto& chosen) {
+    const auto now = chosen.begin(scale);
+    run(size,
+        [&](std::ptrdiff_t first, std::ptrdiff_t count) { chosen.apply(kernels, now, grad, first, count, params); });
+  };
+  if (auto* const adam = std::get_if<Adam>(&optimizer)) {
+    step(*adam);
+  } else {
+    step(*std::get_if<RmsProp>(&optimizer));
+  }
   return true;
 }
 
