@@ -161,7 +161,7 @@ class MlpPlan {
   // What a rollout asks of a plan besides its memory for acting.
   [[nodiscard]] int num_actions() const noexcept { return net_.num_actions; }
   [[nodiscard]] const int* action_nvec() const noexcept { return net_.nvec; }
-  [[nodiscard]] int rows_per_block(int /*num_agents*/) const noexcept { return act_block_; }
+  [[nodiscard]] int rows_per_block(int /*num_agents*/, std::ptrdiff_t /*count*/) const noexcept { return act_block_; }
   [[nodiscard]] Memory memory_from(const Memory& memory, std::ptrdiff_t /*row*/) const noexcept { return memory; }
   void begin_acting() noexcept {}
 

@@ -177,12 +177,13 @@ class RecurrentPlan {
   /// Takes the parameters over, as they are now.
   void begin_acting() noexcept { kernels_.recurrent.pack(net_, params_, false, packed_.data()); }
 
-  /// Rows that act together on one thread: bits do not depend on it, so the blocks are small enough to occupy the team,
-  /// and cut no environment in two unless act_block does.
-  [[nodiscard]] int rows_per_block(int num_agents) const noexcept {
+  /// Rows of `count` that act together on one thread. Bits do not depend on it: few rows are cut into four blocks for
+  /// the team, unless they become too small, and no environment is cut in two unless act_block does.
+  [[nodiscard]] int rows_per_block(int num_agents, std::ptrdiff_t count) const noexcept {
     constexpr int fewest = 16;
+    constexpr std::ptrdiff_t blocks = 4;
     int rows = act_block_;
-    while (rows % 2 == 0 && rows / 2 % num_agents == 0 && rows > fewest) {
+    while (rows * blocks > count && rows > fewest && rows % 2 == 0 && rows / 2 % num_agents == 0) {
       rows /= 2;
     }
     return rows;
@@ -191,7 +192,7 @@ class RecurrentPlan {
   /// work(memory, first row, how many) for all blocks of rows, side by side.
   template <class Work>
   void run_blocks(std::ptrdiff_t count, Work&& work) noexcept {
-    const std::ptrdiff_t size = rows_per_block(1);
+    const std::ptrdiff_t size = rows_per_block(1, count);
     team_.run(static_cast<int>((count + size - 1) / size), [&](int block) {
       const typename ActPool<ActMemory>::Lease memory(act_pool_);
       const std::ptrdiff_t first = block * size;
