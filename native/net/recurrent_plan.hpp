@@ -40,17 +40,14 @@ class RecurrentPlan {
         kernels_(find_kernels(kernels)),
         packed_(net.num_packed),
         team_(num_threads),
-        act_pool_(num_threads, net_, act_block) {
-    for (int i = 0; i < at_least_one(grad_shards, "grad_shards"); ++i) {
-      shards_.push_back(std::make_unique<RecurrentShardMemory>(net_));
-    }
-  }
+        shards_(net_, grad_shards, kernels_, team_),
+        act_pool_(num_threads, net_, act_block) {}
 
   [[nodiscard]] const RecurrentNet& net() const noexcept { return net_; }
   [[nodiscard]] const Kernels& kernels() const noexcept { return kernels_; }
   [[nodiscard]] int num_threads() const noexcept { return team_.num_threads(); }
   [[nodiscard]] int act_block() const noexcept { return act_block_; }
-  [[nodiscard]] int grad_shards() const noexcept { return static_cast<int>(shards_.size()); }
+  [[nodiscard]] int grad_shards() const noexcept { return shards_.count(); }
 
   /// x -> clip((x - mean) * inv_std, -clip, clip) before the body.
   void set_normaliser(const float* mean, const float* inv_std, float clip) {
@@ -106,7 +103,7 @@ class RecurrentPlan {
   void loss_gradient(const LossCall& call, const SequenceBatch& batch, float* grad, double* stats) {
     const std::scoped_lock lock(mutex_);
     fused_gradient(call, batch, stats);
-    copy_gradient(grad);
+    shards_.copy_gradient(grad);
   }
 
   /// One gradient step on the loss. False and nothing changed, but `stats`, where the gradient is not finite.
@@ -114,8 +111,7 @@ class RecurrentPlan {
                  double* stats) {
     const std::scoped_lock lock(mutex_);
     const double norm = fused_gradient(call, batch, stats);
-    return apply_gradient(kernels_, optimizer, shards_[0]->grad.data(), net_.num_params, norm, max_grad_norm, params_,
-                          run_whole);
+    return shards_.apply(optimizer, norm, max_grad_norm, params_);
   }
 
   /// Logits [num_steps, count, A] and values [num_steps, count] of a minibatch. Keeps the tapes for `backward`.
@@ -146,25 +142,13 @@ class RecurrentPlan {
                                   value_slopes, shard.sums());
     });
     kept_steps_ = 0;
-    add_parts();
-    copy_gradient(grad);
+    shards_.add();
+    shards_.copy_gradient(grad);
   }
 
  private:
   template <class Plan>
   friend class Rollout;
-
-  struct Part {
-    std::ptrdiff_t first;
-    std::ptrdiff_t count;
-  };
-
-  static int at_least_one(int number, const char* name) {
-    if (number < 1) {
-      throw std::invalid_argument(std::string(name) + " must be at least 1, not " + std::to_string(number));
-    }
-    return number;
-  }
 
   [[nodiscard]] int num_actions() const noexcept { return net_.heads.num_actions; }
   [[nodiscard]] const int* action_nvec() const noexcept { return net_.heads.nvec; }
@@ -215,11 +199,6 @@ class RecurrentPlan {
                                scratch.chunk.space(), {0, count}, nullptr, value);
   }
 
-  [[nodiscard]] Part part_of(int part, std::ptrdiff_t count) const noexcept {
-    const std::ptrdiff_t first = count * part / grad_shards();
-    return {first, count * (part + 1) / grad_shards() - first};
-  }
-
   /// Rows that pass through the tape together: few enough for the caches, enough to fill the products' tiles.
   static std::ptrdiff_t num_chunks(std::ptrdiff_t steps, std::ptrdiff_t rows) noexcept {
     constexpr std::ptrdiff_t samples = 512;
@@ -230,10 +209,10 @@ class RecurrentPlan {
 
   /// Tapes for every shard's largest chunk, or with `keep` for each of its chunks.
   void reserve_tapes(std::ptrdiff_t steps, std::ptrdiff_t count, bool keep) {
-    for (int part = 0; part < grad_shards(); ++part) {
-      const std::ptrdiff_t rows = part_of(part, count).count;
+    for (int shard = 0; shard < grad_shards(); ++shard) {
+      const std::ptrdiff_t rows = shards_.part(shard, count).count;
       const std::ptrdiff_t chunks = num_chunks(steps, rows);
-      std::vector<TapeMemory>& tapes = shards_[static_cast<std::size_t>(part)]->tapes;
+      std::vector<TapeMemory>& tapes = shards_[shard].tapes;
       const std::size_t needed = keep ? static_cast<std::size_t>(chunks) : 1;
       while (tapes.size() < needed) {
         tapes.emplace_back();
@@ -248,9 +227,7 @@ class RecurrentPlan {
   /// gradients.
   template <class Work>
   void run_chunks(std::ptrdiff_t steps, std::ptrdiff_t count, bool keep, Work&& work) noexcept {
-    team_.run(grad_shards(), [&](int part) {
-      RecurrentShardMemory& shard = *shards_[static_cast<std::size_t>(part)];
-      const Part rows = part_of(part, count);
+    shards_.run(count, [&](RecurrentShardMemory& shard, Part rows) {
       const std::ptrdiff_t chunks = num_chunks(steps, rows.count);
       clear(shard.sequence_sums.data(), net_.num_sums);
       clear(shard.head_sums.data(), net_.heads.num_sums);
@@ -290,14 +267,6 @@ class RecurrentPlan {
     }
   }
 
-  void add_parts() noexcept {
-    for (std::size_t i = 1; i < shards_.size(); ++i) {
-      kernels_.add(shards_[i]->grad.data(), net_.num_params, shards_[0]->grad.data());
-    }
-  }
-
-  void copy_gradient(float* grad) const noexcept { std::copy_n(shards_[0]->grad.data(), net_.num_params, grad); }
-
   /// Leaves the gradient with the first shard; returns its norm.
   double fused_gradient(const LossCall& call, const SequenceBatch& batch, double* stats) {
     reserve_tapes(batch.num_steps, batch.count, false);
@@ -320,15 +289,8 @@ class RecurrentPlan {
                memory.tape(static_cast<int>(batch.num_steps), static_cast<int>(rows.count)), shard.chunk.space(),
                shard.sums(), shard.totals);
     });
-    add_parts();
-    const double norm = std::sqrt(kernels_.sum_squares(shards_[0]->grad.data(), net_.num_params, 0.0));
-    for (int i = 0; i < call.loss.num_stats; ++i) {
-      stats[i] = 0.0;
-      for (const auto& shard : shards_) {
-        stats[i] += shard->totals.stats[i];
-      }
-    }
-    stats[call.loss.num_stats] = norm;
+    const double norm = shards_.add();
+    shards_.write_stats(call.loss.num_stats, norm, stats);
     return norm;
   }
 
@@ -339,8 +301,8 @@ class RecurrentPlan {
   Buffer<float> packed_;
   std::vector<std::int32_t> counted_;
   std::vector<float> mean_, inv_std_, action_low_, action_high_;
-  std::vector<std::unique_ptr<RecurrentShardMemory>> shards_;
   Team team_;
+  Shards<RecurrentShardMemory> shards_;
   ActPool<ActMemory> act_pool_;
   std::ptrdiff_t kept_steps_ = 0;
   std::ptrdiff_t kept_count_ = 0;
