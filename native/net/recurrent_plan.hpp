@@ -3,28 +3,14 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <mutex>
 #include <string_view>
 
 #include "net/plan.hpp"
 #include "net/recurrent_layout.hpp"
-#include "net/recurrent_scratch.hpp"
+#include "net/recurrent_shards.hpp"
 
 namespace shoal {
-
-/// Whole sequences of rows that a minibatch picks: sample t * num_rows + row of `samples`, `start` and `valid`.
-struct SequenceBatch {
-  Minibatch samples;  ///< its index and count are not read
-  const std::uint8_t* start;
-  const std::uint8_t* valid;  ///< steps that count; null: all
-  const float* h;             ///< [num_rows, size]: the memory before step 0
-  const float* c;
-  std::ptrdiff_t num_steps;
-  std::ptrdiff_t num_rows;
-  const std::int32_t* rows;  ///< which rows
-  std::ptrdiff_t count;      ///< of rows
-};
 
 /// Shares its owner's parameters: the learner's updates are seen by the next call. Calls on one plan wait for each
 /// other. Bits depend on grad_shards and on the instruction set, never on num_threads or act_block.
@@ -117,18 +103,17 @@ class RecurrentPlan {
   /// Logits [num_steps, count, A] and values [num_steps, count] of a minibatch. Keeps the tapes for `backward`.
   void forward_train(const SequenceBatch& batch, float* logits, float* value) {
     const std::scoped_lock lock(mutex_);
+    shards_.cut(batch.num_steps, batch.count, true);
+    kernels_.recurrent.pack(net_, params_, true, packed_.data());
+    shards_.run_chunks([&](const Chunk& chunk) {
+      kernels_.recurrent.forward(net_, weights(), chunk.sequences(batch), chunk.tape, chunk.shard.chunk.space(),
+                                 {chunk.rows.first, batch.count}, logits, value);
+    });
     kept_steps_ = batch.num_steps;
     kept_count_ = batch.count;
-    reserve_tapes(batch.num_steps, batch.count, true);
-    kernels_.recurrent.pack(net_, params_, true, packed_.data());
-    run_chunks(kept_steps_, kept_count_, true, [&](RecurrentShardMemory& shard, TapeMemory& memory, Part rows) {
-      const Tape tape = memory.tape(static_cast<int>(kept_steps_), static_cast<int>(rows.count));
-      kernels_.recurrent.forward(net_, weights(), sequences(batch, rows, memory), tape, shard.chunk.space(),
-                                 {rows.first, kept_count_}, logits, value);
-    });
   }
 
-  /// The steps and rows that forward_train has kept; 0 before it.
+  /// The steps and rows that forward_train has kept; 0 before it, and once another gradient has used their memory.
   [[nodiscard]] std::ptrdiff_t kept_steps() const noexcept { return kept_steps_; }
   [[nodiscard]] std::ptrdiff_t kept_count() const noexcept { return kept_count_; }
 
@@ -136,13 +121,12 @@ class RecurrentPlan {
   /// up.
   void backward(const float* logit_slopes, const float* value_slopes, float* grad) {
     const std::scoped_lock lock(mutex_);
-    run_chunks(kept_steps_, kept_count_, true, [&](RecurrentShardMemory& shard, TapeMemory& memory, Part rows) {
-      const Tape tape = memory.tape(static_cast<int>(kept_steps_), static_cast<int>(rows.count));
-      kernels_.recurrent.backward(net_, weights(), tape, shard.chunk.space(), {rows.first, kept_count_}, logit_slopes,
-                                  value_slopes, shard.sums());
+    kernels_.recurrent.pack(net_, params_, true, packed_.data());
+    shards_.add_chunks([&](const Chunk& chunk) {
+      kernels_.recurrent.backward(net_, weights(), chunk.tape, chunk.shard.chunk.space(),
+                                  {chunk.rows.first, kept_count_}, logit_slopes, value_slopes, chunk.shard.sums());
     });
     kept_steps_ = 0;
-    shards_.add();
     shards_.copy_gradient(grad);
   }
 
@@ -199,61 +183,6 @@ class RecurrentPlan {
                                scratch.chunk.space(), {0, count}, nullptr, value);
   }
 
-  /// Rows that pass through the tape together: few enough for the caches, enough to fill the products' tiles.
-  static std::ptrdiff_t num_chunks(std::ptrdiff_t steps, std::ptrdiff_t rows) noexcept {
-    constexpr std::ptrdiff_t samples = 512;
-    constexpr std::ptrdiff_t fewest = 8;
-    const std::ptrdiff_t most = std::max(samples / steps, fewest);
-    return (rows + most - 1) / most;
-  }
-
-  /// Tapes for every shard's largest chunk, or with `keep` for each of its chunks.
-  void reserve_tapes(std::ptrdiff_t steps, std::ptrdiff_t count, bool keep) {
-    for (int shard = 0; shard < grad_shards(); ++shard) {
-      const std::ptrdiff_t rows = shards_.part(shard, count).count;
-      const std::ptrdiff_t chunks = num_chunks(steps, rows);
-      std::vector<TapeMemory>& tapes = shards_[shard].tapes;
-      const std::size_t needed = keep ? static_cast<std::size_t>(chunks) : 1;
-      while (tapes.size() < needed) {
-        tapes.emplace_back();
-      }
-      for (std::size_t i = 0; i < needed && chunks > 0; ++i) {
-        tapes[i].reserve(net_, steps, (rows + chunks - 1) / chunks);
-      }
-    }
-  }
-
-  /// work(shard, tape's memory, rows) for every shard's chunks of rows; the shards run side by side, and finish their
-  /// gradients.
-  template <class Work>
-  void run_chunks(std::ptrdiff_t steps, std::ptrdiff_t count, bool keep, Work&& work) noexcept {
-    shards_.run(count, [&](RecurrentShardMemory& shard, Part rows) {
-      const std::ptrdiff_t chunks = num_chunks(steps, rows.count);
-      clear(shard.sequence_sums.data(), net_.num_sums);
-      clear(shard.head_sums.data(), net_.heads.num_sums);
-      shard.totals = LossSums{};
-      for (std::ptrdiff_t k = 0; k < chunks; ++k) {
-        const std::ptrdiff_t first = rows.count * k / chunks;
-        const std::ptrdiff_t end = rows.count * (k + 1) / chunks;
-        work(shard, shard.tapes[keep ? static_cast<std::size_t>(k) : 0], Part{rows.first + first, end - first});
-      }
-      kernels_.recurrent.finish(net_, shard.sums(), shard.grad.data());
-    });
-  }
-
-  static void clear(float* values, std::ptrdiff_t size) noexcept { std::fill_n(values, size, 0.0F); }
-
-  /// The chosen rows' sequences, the number of each sample written into the tape's index.
-  [[nodiscard]] static SequenceIn sequences(const SequenceBatch& batch, Part rows, const TapeMemory& memory) noexcept {
-    std::int32_t* const index = memory.index();
-    for (std::ptrdiff_t t = 0; t < batch.num_steps; ++t) {
-      for (std::ptrdiff_t i = 0; i < rows.count; ++i) {
-        index[t * rows.count + i] = static_cast<std::int32_t>(t * batch.num_rows + batch.rows[rows.first + i]);
-      }
-    }
-    return {batch.samples.obs, batch.start, index, batch.h, batch.c, batch.rows + rows.first};
-  }
-
   /// The samples of the minibatch that count, step by step.
   void count_samples(const SequenceBatch& batch) {
     counted_.clear();
@@ -269,7 +198,8 @@ class RecurrentPlan {
 
   /// Leaves the gradient with the first shard; returns its norm.
   double fused_gradient(const LossCall& call, const SequenceBatch& batch, double* stats) {
-    reserve_tapes(batch.num_steps, batch.count, false);
+    kept_steps_ = 0;
+    shards_.cut(batch.num_steps, batch.count, false);
     count_samples(batch);
     kernels_.recurrent.pack(net_, params_, true, packed_.data());
     Minibatch counted = batch.samples;
@@ -277,19 +207,17 @@ class RecurrentPlan {
     counted.count = static_cast<std::ptrdiff_t>(counted_.size());
     PreparedLoss prepared;
     call.loss.prepare(call.settings, counted, prepared);
-    const StepWeights step_weights{
-        batch.valid, static_cast<float>(1.0 / static_cast<double>(std::max<std::ptrdiff_t>(counted.count, 1)))};
+    const auto size = static_cast<double>(std::max<std::ptrdiff_t>(counted.count, 1));
+    const StepWeights step_weights{batch.valid, static_cast<float>(1.0 / size)};
     const SequenceGradient gradient = kernels_.sequence_gradients[&call.loss - kernels_.losses];
-    run_chunks(batch.num_steps, batch.count, false, [&](RecurrentShardMemory& shard, TapeMemory& memory, Part rows) {
-      const SequenceIn in = sequences(batch, rows, memory);
+    const double norm = shards_.add_chunks([&](const Chunk& chunk) {
+      const SequenceIn in = chunk.sequences(batch);
       Minibatch here = batch.samples;
       here.index = in.index;
-      here.count = batch.num_steps * rows.count;
-      gradient(net_, weights(), in, here, step_weights, prepared,
-               memory.tape(static_cast<int>(batch.num_steps), static_cast<int>(rows.count)), shard.chunk.space(),
-               shard.sums(), shard.totals);
+      here.count = batch.num_steps * chunk.rows.count;
+      gradient(net_, weights(), in, here, step_weights, prepared, chunk.tape, chunk.shard.chunk.space(),
+               chunk.shard.sums(), chunk.shard.totals);
     });
-    const double norm = shards_.add();
     shards_.write_stats(call.loss.num_stats, norm, stats);
     return norm;
   }
@@ -302,7 +230,7 @@ class RecurrentPlan {
   std::vector<std::int32_t> counted_;
   std::vector<float> mean_, inv_std_, action_low_, action_high_;
   Team team_;
-  Shards<RecurrentShardMemory> shards_;
+  SequenceShards shards_;
   ActPool<ActMemory> act_pool_;
   std::ptrdiff_t kept_steps_ = 0;
   std::ptrdiff_t kept_count_ = 0;
