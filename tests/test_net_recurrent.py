@@ -318,6 +318,10 @@ def test_bad_arguments_are_named() -> None:
         case.plan.loss_gradient("ppo_loss", taken, np.array([0, 4], np.int32), settings, grad, stats)
     with pytest.raises(ValueError, match="index must name rows of at least 2 steps, not 0"):
         case.plan.loss_gradient("ppo_loss", taken, np.zeros(0, np.int32), settings, grad, stats)
+    logits, value = forward_train(case, given)
+    case.plan.loss_gradient("ppo_loss", taken, np.zeros(1, np.int32), settings, grad, stats)
+    with pytest.raises(ValueError, match="backward needs the activations of forward_train, once each"):
+        case.plan.backward(logits, value, grad)
     small = make(Shape(size=8))
     with pytest.raises(ValueError, match="sequences: the memory has 64 numbers, the plan's has 8"):
         small.plan.loss_gradient("ppo_loss", taken, np.zeros(1, np.int32), settings, grad, stats)

@@ -14,9 +14,8 @@
 
 #include "net/dispatch.hpp"
 #include "net/layout.hpp"
-#include "net/optimizers.hpp"
 #include "net/scratch.hpp"
-#include "sync/team.hpp"
+#include "net/shards.hpp"
 
 namespace shoal {
 
@@ -43,19 +42,15 @@ class MlpPlan {
         params_(params),
         act_block_(at_least_one(act_block, "act_block")),
         kernels_(find_kernels(kernels)),
-        squares_(static_cast<std::size_t>(net.num_params / squares_run)),
         team_(num_threads),
-        act_pool_(num_threads, net_, act_block) {
-    for (int i = 0; i < at_least_one(grad_shards, "grad_shards"); ++i) {
-      shards_.push_back(std::make_unique<ShardMemory>(net_));
-    }
-  }
+        shards_(net_, grad_shards, kernels_, team_),
+        act_pool_(num_threads, net_, act_block) {}
 
   [[nodiscard]] const Net& net() const noexcept { return net_; }
   [[nodiscard]] const Kernels& kernels() const noexcept { return kernels_; }
   [[nodiscard]] int num_threads() const noexcept { return team_.num_threads(); }
   [[nodiscard]] int act_block() const noexcept { return act_block_; }
-  [[nodiscard]] int grad_shards() const noexcept { return static_cast<int>(shards_.size()); }
+  [[nodiscard]] int grad_shards() const noexcept { return shards_.count(); }
   [[nodiscard]] const float* params() const noexcept { return params_; }
 
   /// x -> clip((x - mean) * inv_std, -clip, clip) before both towers.
@@ -107,7 +102,7 @@ class MlpPlan {
   void loss_gradient(const LossCall& call, const Minibatch& batch, float* grad, double* stats) {
     const std::scoped_lock lock(mutex_);
     fused_gradient(call, batch, stats);
-    copy_gradient(grad);
+    shards_.copy_gradient(grad);
   }
 
   /// One gradient step on the loss. False and nothing changed, but `stats`, where the gradient is not finite.
@@ -115,18 +110,17 @@ class MlpPlan {
                  double* stats) {
     const std::scoped_lock lock(mutex_);
     const double norm = fused_gradient(call, batch, stats);
-    return apply_gradient(kernels_, optimizer, shards_[0]->grad.data(), net_.num_params, norm, max_grad_norm, params_,
-                          [this](std::ptrdiff_t size, auto&& work) { run_slices(size, work); });
+    return shards_.apply(optimizer, norm, max_grad_norm, params_);
   }
 
   /// Logits and values of a minibatch (of all `count` rows without an index). Keeps the activations for `backward`.
   void forward_train(const float* obs, const std::int32_t* index, std::ptrdiff_t count, float* logits, float* value) {
     const std::scoped_lock lock(mutex_);
-    for (int part = 0; part < grad_shards(); ++part) {
-      shards_[static_cast<std::size_t>(part)]->keep(net_, part_of(part, count).count);
+    for (int shard = 0; shard < grad_shards(); ++shard) {
+      shards_[shard].keep(net_, shards_.part(shard, count).count);
     }
     kept_count_ = count;
-    run_parts(count, [&](ShardMemory& memory, Part part) {
+    shards_.run(count, [&](ShardMemory& memory, Part part) {
       kernels_.forward_kept(net_, params_, obs, index, part.first, part.count, memory.chunk.space(), memory.kept.data(),
                             logits, value);
     });
@@ -139,29 +133,22 @@ class MlpPlan {
   /// observations into obs_slopes, which may be null.
   void backward(const float* logit_slopes, const float* value_slopes, float* grad, float* obs_slopes) {
     const std::scoped_lock lock(mutex_);
-    run_parts(kept_count_, [&](ShardMemory& memory, Part part) {
+    shards_.run(kept_count_, [&](ShardMemory& memory, Part part) {
       kernels_.backward_kept(net_, params_, memory.kept.data(), part.first, part.count, logit_slopes, value_slopes,
                              memory.chunk.space(), memory.sums.data(), memory.grad.data(), obs_slopes);
     });
-    add_parts();
-    copy_gradient(grad);
+    shards_.add();
+    shards_.copy_gradient(grad);
   }
 
  private:
   template <class Plan>
   friend class Rollout;
 
-  static int at_least_one(int number, const char* name) {
-    if (number < 1) {
-      throw std::invalid_argument(std::string(name) + " must be at least 1, not " + std::to_string(number));
-    }
-    return number;
-  }
-
   // What a rollout asks of a plan besides its memory for acting.
   [[nodiscard]] int num_actions() const noexcept { return net_.num_actions; }
   [[nodiscard]] const int* action_nvec() const noexcept { return net_.nvec; }
-  [[nodiscard]] int rows_per_block(int /*num_agents*/) const noexcept { return act_block_; }
+  [[nodiscard]] int rows_per_block(int /*num_agents*/, std::ptrdiff_t /*count*/) const noexcept { return act_block_; }
   [[nodiscard]] Memory memory_from(const Memory& memory, std::ptrdiff_t /*row*/) const noexcept { return memory; }
   void begin_acting() noexcept {}
 
@@ -182,76 +169,16 @@ class MlpPlan {
     return count - first < act_block_ ? count - first : act_block_;
   }
 
-  /// One shard's samples of a minibatch.
-  struct Part {
-    std::ptrdiff_t first;
-    std::ptrdiff_t count;
-  };
-  [[nodiscard]] Part part_of(int part, std::ptrdiff_t count) const noexcept {
-    const std::ptrdiff_t first = count * part / grad_shards();
-    return {first, count * (part + 1) / grad_shards() - first};
-  }
-
-  /// work(shard's memory, shard's samples) for every shard, side by side.
-  template <class Work>
-  void run_parts(std::ptrdiff_t count, Work&& work) noexcept {
-    team_.run(grad_shards(), [&](int part) { work(*shards_[static_cast<std::size_t>(part)], part_of(part, count)); });
-  }
-
-  /// work(first, count) for slices of `size` numbers, side by side where that is worth it. All but the last are whole
-  /// runs of squares_run.
-  template <class Work>
-  void run_slices(std::ptrdiff_t size, Work&& work) noexcept {
-    constexpr std::ptrdiff_t worth = 4;  // runs that outweigh the hand-over to another thread
-    const std::ptrdiff_t runs = (size + squares_run - 1) / squares_run;
-    const std::ptrdiff_t slices = std::min<std::ptrdiff_t>(num_threads(), std::max<std::ptrdiff_t>(runs / worth, 1));
-    team_.run(static_cast<int>(slices), [&](int slice) {
-      const std::ptrdiff_t first = runs * slice / slices * squares_run;
-      const std::ptrdiff_t end = std::min(runs * (slice + 1) / slices * squares_run, size);
-      work(first, end - first);
-    });
-  }
-
-  /// Sums the shards' gradients in their order into the first one's; returns its norm. The bits of the norm are those
-  /// of one sum from the first number to the last.
-  double add_parts() noexcept {
-    float* const grad = shards_[0]->grad.data();
-    run_slices(net_.num_params, [&](std::ptrdiff_t first, std::ptrdiff_t count) {
-      for (std::size_t i = 1; i < shards_.size(); ++i) {
-        kernels_.add(shards_[i]->grad.data() + first, count, grad + first);
-      }
-      for (std::ptrdiff_t at = first; at + squares_run <= first + count; at += squares_run) {
-        squares_[static_cast<std::size_t>(at / squares_run)] = kernels_.sum_squares(grad + at, squares_run, 0.0);
-      }
-    });
-    double total = 0.0;
-    for (const double run : squares_) {
-      total += run;
-    }
-    const auto whole = static_cast<std::ptrdiff_t>(squares_.size()) * squares_run;
-    return std::sqrt(kernels_.sum_squares(grad + whole, net_.num_params - whole, total));
-  }
-
-  void copy_gradient(float* grad) const noexcept {
-    std::memcpy(grad, shards_[0]->grad.data(), static_cast<std::size_t>(net_.num_params) * sizeof(float));
-  }
-
   /// Leaves the gradient with the first shard; returns its norm.
   double fused_gradient(const LossCall& call, const Minibatch& batch, double* stats) noexcept {
     PreparedLoss prepared;
     call.loss.prepare(call.settings, batch, prepared);
-    run_parts(batch.count, [&](ShardMemory& memory, Part part) {
+    shards_.run(batch.count, [&](ShardMemory& memory, Part part) {
       call.loss.gradient(net_, params_, batch, part.first, part.count, prepared, memory.chunk.space(),
                          memory.sums.data(), memory.grad.data(), memory.totals);
     });
-    const double norm = add_parts();
-    for (int i = 0; i < call.loss.num_stats; ++i) {
-      stats[i] = 0.0;
-      for (const auto& shard : shards_) {
-        stats[i] += shard->totals.stats[i];
-      }
-    }
-    stats[call.loss.num_stats] = norm;
+    const double norm = shards_.add();
+    shards_.write_stats(call.loss.num_stats, norm, stats);
     return norm;
   }
 
@@ -260,9 +187,8 @@ class MlpPlan {
   int act_block_;
   const Kernels& kernels_;
   std::vector<float> mean_, inv_std_, action_low_, action_high_;
-  std::vector<std::unique_ptr<ShardMemory>> shards_;
-  std::vector<double> squares_;  ///< of each whole run of the gradient
   Team team_;
+  Shards<ShardMemory> shards_;
   ActPool<ActMemory> act_pool_;
   std::ptrdiff_t kept_count_ = 0;
   std::mutex mutex_;

@@ -3,28 +3,14 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <mutex>
 #include <string_view>
 
 #include "net/plan.hpp"
 #include "net/recurrent_layout.hpp"
-#include "net/recurrent_scratch.hpp"
+#include "net/recurrent_shards.hpp"
 
 namespace shoal {
-
-/// Whole sequences of rows that a minibatch picks: sample t * num_rows + row of `samples`, `start` and `valid`.
-struct SequenceBatch {
-  Minibatch samples;  ///< its index and count are not read
-  const std::uint8_t* start;
-  const std::uint8_t* valid;  ///< steps that count; null: all
-  const float* h;             ///< [num_rows, size]: the memory before step 0
-  const float* c;
-  std::ptrdiff_t num_steps;
-  std::ptrdiff_t num_rows;
-  const std::int32_t* rows;  ///< which rows
-  std::ptrdiff_t count;      ///< of rows
-};
 
 /// Shares its owner's parameters: the learner's updates are seen by the next call. Calls on one plan wait for each
 /// other. Bits depend on grad_shards and on the instruction set, never on num_threads or act_block.
@@ -40,17 +26,14 @@ class RecurrentPlan {
         kernels_(find_kernels(kernels)),
         packed_(net.num_packed),
         team_(num_threads),
-        act_pool_(num_threads, net_, act_block) {
-    for (int i = 0; i < at_least_one(grad_shards, "grad_shards"); ++i) {
-      shards_.push_back(std::make_unique<RecurrentShardMemory>(net_));
-    }
-  }
+        shards_(net_, grad_shards, kernels_, team_),
+        act_pool_(num_threads, net_, act_block) {}
 
   [[nodiscard]] const RecurrentNet& net() const noexcept { return net_; }
   [[nodiscard]] const Kernels& kernels() const noexcept { return kernels_; }
   [[nodiscard]] int num_threads() const noexcept { return team_.num_threads(); }
   [[nodiscard]] int act_block() const noexcept { return act_block_; }
-  [[nodiscard]] int grad_shards() const noexcept { return static_cast<int>(shards_.size()); }
+  [[nodiscard]] int grad_shards() const noexcept { return shards_.count(); }
 
   /// x -> clip((x - mean) * inv_std, -clip, clip) before the body.
   void set_normaliser(const float* mean, const float* inv_std, float clip) {
@@ -106,7 +89,7 @@ class RecurrentPlan {
   void loss_gradient(const LossCall& call, const SequenceBatch& batch, float* grad, double* stats) {
     const std::scoped_lock lock(mutex_);
     fused_gradient(call, batch, stats);
-    copy_gradient(grad);
+    shards_.copy_gradient(grad);
   }
 
   /// One gradient step on the loss. False and nothing changed, but `stats`, where the gradient is not finite.
@@ -114,25 +97,23 @@ class RecurrentPlan {
                  double* stats) {
     const std::scoped_lock lock(mutex_);
     const double norm = fused_gradient(call, batch, stats);
-    return apply_gradient(kernels_, optimizer, shards_[0]->grad.data(), net_.num_params, norm, max_grad_norm, params_,
-                          run_whole);
+    return shards_.apply(optimizer, norm, max_grad_norm, params_);
   }
 
   /// Logits [num_steps, count, A] and values [num_steps, count] of a minibatch. Keeps the tapes for `backward`.
   void forward_train(const SequenceBatch& batch, float* logits, float* value) {
     const std::scoped_lock lock(mutex_);
+    shards_.cut(batch.num_steps, batch.count, true);
+    kernels_.recurrent.pack(net_, params_, true, packed_.data());
+    shards_.run_chunks([&](const Chunk& chunk) {
+      kernels_.recurrent.forward(net_, weights(), chunk.sequences(batch), chunk.tape, chunk.shard.chunk.space(),
+                                 {chunk.rows.first, batch.count}, logits, value);
+    });
     kept_steps_ = batch.num_steps;
     kept_count_ = batch.count;
-    reserve_tapes(batch.num_steps, batch.count, true);
-    kernels_.recurrent.pack(net_, params_, true, packed_.data());
-    run_chunks(kept_steps_, kept_count_, true, [&](RecurrentShardMemory& shard, TapeMemory& memory, Part rows) {
-      const Tape tape = memory.tape(static_cast<int>(kept_steps_), static_cast<int>(rows.count));
-      kernels_.recurrent.forward(net_, weights(), sequences(batch, rows, memory), tape, shard.chunk.space(),
-                                 {rows.first, kept_count_}, logits, value);
-    });
   }
 
-  /// The steps and rows that forward_train has kept; 0 before it.
+  /// The steps and rows that forward_train has kept; 0 before it, and once another gradient has used their memory.
   [[nodiscard]] std::ptrdiff_t kept_steps() const noexcept { return kept_steps_; }
   [[nodiscard]] std::ptrdiff_t kept_count() const noexcept { return kept_count_; }
 
@@ -140,31 +121,18 @@ class RecurrentPlan {
   /// up.
   void backward(const float* logit_slopes, const float* value_slopes, float* grad) {
     const std::scoped_lock lock(mutex_);
-    run_chunks(kept_steps_, kept_count_, true, [&](RecurrentShardMemory& shard, TapeMemory& memory, Part rows) {
-      const Tape tape = memory.tape(static_cast<int>(kept_steps_), static_cast<int>(rows.count));
-      kernels_.recurrent.backward(net_, weights(), tape, shard.chunk.space(), {rows.first, kept_count_}, logit_slopes,
-                                  value_slopes, shard.sums());
+    kernels_.recurrent.pack(net_, params_, true, packed_.data());
+    shards_.add_chunks([&](const Chunk& chunk) {
+      kernels_.recurrent.backward(net_, weights(), chunk.tape, chunk.shard.chunk.space(),
+                                  {chunk.rows.first, kept_count_}, logit_slopes, value_slopes, chunk.shard.sums());
     });
     kept_steps_ = 0;
-    add_parts();
-    copy_gradient(grad);
+    shards_.copy_gradient(grad);
   }
 
  private:
   template <class Plan>
   friend class Rollout;
-
-  struct Part {
-    std::ptrdiff_t first;
-    std::ptrdiff_t count;
-  };
-
-  static int at_least_one(int number, const char* name) {
-    if (number < 1) {
-      throw std::invalid_argument(std::string(name) + " must be at least 1, not " + std::to_string(number));
-    }
-    return number;
-  }
 
   [[nodiscard]] int num_actions() const noexcept { return net_.heads.num_actions; }
   [[nodiscard]] const int* action_nvec() const noexcept { return net_.heads.nvec; }
@@ -177,12 +145,13 @@ class RecurrentPlan {
   /// Takes the parameters over, as they are now.
   void begin_acting() noexcept { kernels_.recurrent.pack(net_, params_, false, packed_.data()); }
 
-  /// Rows that act together on one thread: bits do not depend on it, so the blocks are small enough to occupy the team,
-  /// and cut no environment in two unless act_block does.
-  [[nodiscard]] int rows_per_block(int num_agents) const noexcept {
+  /// Rows of `count` that act together on one thread. Bits do not depend on it: few rows are cut into four blocks for
+  /// the team, unless they become too small, and no environment is cut in two unless act_block does.
+  [[nodiscard]] int rows_per_block(int num_agents, std::ptrdiff_t count) const noexcept {
     constexpr int fewest = 16;
+    constexpr std::ptrdiff_t blocks = 4;
     int rows = act_block_;
-    while (rows % 2 == 0 && rows / 2 % num_agents == 0 && rows > fewest) {
+    while (rows * blocks > count && rows > fewest && rows % 2 == 0 && rows / 2 % num_agents == 0) {
       rows /= 2;
     }
     return rows;
@@ -191,7 +160,7 @@ class RecurrentPlan {
   /// work(memory, first row, how many) for all blocks of rows, side by side.
   template <class Work>
   void run_blocks(std::ptrdiff_t count, Work&& work) noexcept {
-    const std::ptrdiff_t size = rows_per_block(1);
+    const std::ptrdiff_t size = rows_per_block(1, count);
     team_.run(static_cast<int>((count + size - 1) / size), [&](int block) {
       const typename ActPool<ActMemory>::Lease memory(act_pool_);
       const std::ptrdiff_t first = block * size;
@@ -214,68 +183,6 @@ class RecurrentPlan {
                                scratch.chunk.space(), {0, count}, nullptr, value);
   }
 
-  [[nodiscard]] Part part_of(int part, std::ptrdiff_t count) const noexcept {
-    const std::ptrdiff_t first = count * part / grad_shards();
-    return {first, count * (part + 1) / grad_shards() - first};
-  }
-
-  /// Rows that pass through the tape together: few enough for the caches, enough to fill the products' tiles.
-  static std::ptrdiff_t num_chunks(std::ptrdiff_t steps, std::ptrdiff_t rows) noexcept {
-    constexpr std::ptrdiff_t samples = 512;
-    constexpr std::ptrdiff_t fewest = 8;
-    const std::ptrdiff_t most = std::max(samples / steps, fewest);
-    return (rows + most - 1) / most;
-  }
-
-  /// Tapes for every shard's largest chunk, or with `keep` for each of its chunks.
-  void reserve_tapes(std::ptrdiff_t steps, std::ptrdiff_t count, bool keep) {
-    for (int part = 0; part < grad_shards(); ++part) {
-      const std::ptrdiff_t rows = part_of(part, count).count;
-      const std::ptrdiff_t chunks = num_chunks(steps, rows);
-      std::vector<TapeMemory>& tapes = shards_[static_cast<std::size_t>(part)]->tapes;
-      const std::size_t needed = keep ? static_cast<std::size_t>(chunks) : 1;
-      while (tapes.size() < needed) {
-        tapes.emplace_back();
-      }
-      for (std::size_t i = 0; i < needed && chunks > 0; ++i) {
-        tapes[i].reserve(net_, steps, (rows + chunks - 1) / chunks);
-      }
-    }
-  }
-
-  /// work(shard, tape's memory, rows) for every shard's chunks of rows; the shards run side by side, and finish their
-  /// gradients.
-  template <class Work>
-  void run_chunks(std::ptrdiff_t steps, std::ptrdiff_t count, bool keep, Work&& work) noexcept {
-    team_.run(grad_shards(), [&](int part) {
-      RecurrentShardMemory& shard = *shards_[static_cast<std::size_t>(part)];
-      const Part rows = part_of(part, count);
-      const std::ptrdiff_t chunks = num_chunks(steps, rows.count);
-      clear(shard.sequence_sums.data(), net_.num_sums);
-      clear(shard.head_sums.data(), net_.heads.num_sums);
-      shard.totals = LossSums{};
-      for (std::ptrdiff_t k = 0; k < chunks; ++k) {
-        const std::ptrdiff_t first = rows.count * k / chunks;
-        const std::ptrdiff_t end = rows.count * (k + 1) / chunks;
-        work(shard, shard.tapes[keep ? static_cast<std::size_t>(k) : 0], Part{rows.first + first, end - first});
-      }
-      kernels_.recurrent.finish(net_, shard.sums(), shard.grad.data());
-    });
-  }
-
-  static void clear(float* values, std::ptrdiff_t size) noexcept { std::fill_n(values, size, 0.0F); }
-
-  /// The chosen rows' sequences, the number of each sample written into the tape's index.
-  [[nodiscard]] static SequenceIn sequences(const SequenceBatch& batch, Part rows, const TapeMemory& memory) noexcept {
-    std::int32_t* const index = memory.index();
-    for (std::ptrdiff_t t = 0; t < batch.num_steps; ++t) {
-      for (std::ptrdiff_t i = 0; i < rows.count; ++i) {
-        index[t * rows.count + i] = static_cast<std::int32_t>(t * batch.num_rows + batch.rows[rows.first + i]);
-      }
-    }
-    return {batch.samples.obs, batch.start, index, batch.h, batch.c, batch.rows + rows.first};
-  }
-
   /// The samples of the minibatch that count, step by step.
   void count_samples(const SequenceBatch& batch) {
     counted_.clear();
@@ -289,17 +196,10 @@ class RecurrentPlan {
     }
   }
 
-  void add_parts() noexcept {
-    for (std::size_t i = 1; i < shards_.size(); ++i) {
-      kernels_.add(shards_[i]->grad.data(), net_.num_params, shards_[0]->grad.data());
-    }
-  }
-
-  void copy_gradient(float* grad) const noexcept { std::copy_n(shards_[0]->grad.data(), net_.num_params, grad); }
-
   /// Leaves the gradient with the first shard; returns its norm.
   double fused_gradient(const LossCall& call, const SequenceBatch& batch, double* stats) {
-    reserve_tapes(batch.num_steps, batch.count, false);
+    kept_steps_ = 0;
+    shards_.cut(batch.num_steps, batch.count, false);
     count_samples(batch);
     kernels_.recurrent.pack(net_, params_, true, packed_.data());
     Minibatch counted = batch.samples;
@@ -307,27 +207,18 @@ class RecurrentPlan {
     counted.count = static_cast<std::ptrdiff_t>(counted_.size());
     PreparedLoss prepared;
     call.loss.prepare(call.settings, counted, prepared);
-    const StepWeights step_weights{
-        batch.valid, static_cast<float>(1.0 / static_cast<double>(std::max<std::ptrdiff_t>(counted.count, 1)))};
+    const auto size = static_cast<double>(std::max<std::ptrdiff_t>(counted.count, 1));
+    const StepWeights step_weights{batch.valid, static_cast<float>(1.0 / size)};
     const SequenceGradient gradient = kernels_.sequence_gradients[&call.loss - kernels_.losses];
-    run_chunks(batch.num_steps, batch.count, false, [&](RecurrentShardMemory& shard, TapeMemory& memory, Part rows) {
-      const SequenceIn in = sequences(batch, rows, memory);
+    const double norm = shards_.add_chunks([&](const Chunk& chunk) {
+      const SequenceIn in = chunk.sequences(batch);
       Minibatch here = batch.samples;
       here.index = in.index;
-      here.count = batch.num_steps * rows.count;
-      gradient(net_, weights(), in, here, step_weights, prepared,
-               memory.tape(static_cast<int>(batch.num_steps), static_cast<int>(rows.count)), shard.chunk.space(),
-               shard.sums(), shard.totals);
+      here.count = batch.num_steps * chunk.rows.count;
+      gradient(net_, weights(), in, here, step_weights, prepared, chunk.tape, chunk.shard.chunk.space(),
+               chunk.shard.sums(), chunk.shard.totals);
     });
-    add_parts();
-    const double norm = std::sqrt(kernels_.sum_squares(shards_[0]->grad.data(), net_.num_params, 0.0));
-    for (int i = 0; i < call.loss.num_stats; ++i) {
-      stats[i] = 0.0;
-      for (const auto& shard : shards_) {
-        stats[i] += shard->totals.stats[i];
-      }
-    }
-    stats[call.loss.num_stats] = norm;
+    shards_.write_stats(call.loss.num_stats, norm, stats);
     return norm;
   }
 
@@ -338,8 +229,8 @@ class RecurrentPlan {
   Buffer<float> packed_;
   std::vector<std::int32_t> counted_;
   std::vector<float> mean_, inv_std_, action_low_, action_high_;
-  std::vector<std::unique_ptr<RecurrentShardMemory>> shards_;
   Team team_;
+  SequenceShards shards_;
   ActPool<ActMemory> act_pool_;
   std::ptrdiff_t kept_steps_ = 0;
   std::ptrdiff_t kept_count_ = 0;

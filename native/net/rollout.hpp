@@ -57,7 +57,7 @@ class Rollout {
     check_fit();
     plan_.begin_acting();
     const std::ptrdiff_t count = rows_.num_rows();
-    const std::ptrdiff_t size = plan_.rows_per_block(rows_.num_agents());
+    const std::ptrdiff_t size = plan_.rows_per_block(rows_.num_agents(), count);
     plan_.team_.run(static_cast<int>((count + size - 1) / size), [&](int block) {
       const typename ActPool<ActMemory>::Lease memory(plan_.act_pool_);
       const std::ptrdiff_t first = block * size;
