@@ -137,6 +137,7 @@ class Loop:
             self._interrupts.release()
             if self._writer is not None:
                 self._writer.close()
+        self._write_status()  # the last checkpoint may be older than the stop reason
 
     def save(self) -> None:
         """Begins to write a checkpoint; when the mean return is the best so far, also as `best`."""
