@@ -18,17 +18,14 @@ import torch
 import shoal
 from shoal.experiment import training
 from shoal.learn import learner as learners
-from shoal.learn.learner import Learner
 from shoal.report.panel import panel_of
 from shoal.run import checkpoint
 from shoal.run.directory import RunDirectory
-from shoal.run.log import Log, read
-from shoal.run.loop import Loop
-from shoal.run.run import Run
-from shoal.run.settings import Settings
+from shoal.run.log import read
 from shoal.stream.rollouts import Rollouts
-from shoal.types import ConfigError, EnvError, Episodes
+from shoal.types import ConfigError, EnvError
 from tests.learn.paths import PATHS
+from tests.run.beats import Beats, every, linear, make_run, weights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,11 +33,6 @@ if TYPE_CHECKING:
 TINY: Any = {"num_envs": 8, "num_steps": 16, "total_timesteps": 8 * 16 * 20, "stop_at": float("inf")}
 PPO: Any = TINY | {"algo": "ppo", "num_minibatches": 2, "update_epochs": 1, "panel": "none", "name": "run"}
 A2C: Any = TINY | {"algo": "a2c", "panel": "none", "name": "run"}
-
-
-def weights(found: checkpoint.Checkpoint) -> dict[str, torch.Tensor]:
-    """The policy's weights in a checkpoint."""
-    return found.tree["learner"]["policy"]["networks"]["policy"]["module"]
 
 
 def weights_sha256(path: Path) -> str:
@@ -63,54 +55,6 @@ def status(path: Path) -> dict[str, Any]:
     return RunDirectory(path).read_status()
 
 
-class Beats:
-    """A stream whose every batch ends `ends` episodes with the return that its number has in `returns`."""
-
-    def __init__(self, ends: int, returns: list[float]) -> None:
-        self.env_steps = self.version = 0
-        self.ends, self.returns, self.shape = ends, returns, (5, 2)
-        self.episodes = Episodes(np.zeros(0), np.zeros(0, np.int64), {})
-
-    def __next__(self) -> int:
-        value = self.returns[min(self.version, len(self.returns) - 1)]
-        rows = np.arange(self.ends) % 2
-        self.episodes = Episodes(np.full(self.ends, value), np.full(self.ends, 7), {}, rows)
-        self.env_steps, self.version = self.env_steps + 10, self.version + 1
-        return self.version
-
-    def state(self) -> dict[str, Any]:
-        return {"env_steps": self.env_steps, "version": self.version}
-
-    def restore(self, state: dict[str, Any]) -> list[str]:
-        self.env_steps, self.version = state["env_steps"], state["version"]
-        return []
-
-
-def make_run(path: Path, *, callbacks: Any = (), **settings: Any) -> Run:
-    """A run in `path`, of batches of 10 steps."""
-    (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-    told: Any = {"env": "E", "algo": "a", "seed": 1, "num_envs": 8, "total_timesteps": 100}
-    directory = RunDirectory(path)
-    log = Log(directory.metrics, [])
-    return Run(Settings(**told | settings), directory=directory, log=log, callbacks=callbacks)
-
-
-def linear() -> Learner:
-    """A learner of one weight and one bias."""
-    return Learner(torch.nn.Linear(1, 1), torch.optim.SGD, lr=0.5)
-
-
-def every(patch: pytest.MonkeyPatch, *, log: int = 1, save: int = 1) -> None:
-    """Lines and checkpoints are written at these counts of updates."""
-    made = Loop.__init__
-
-    def init(self: Loop, *args: Any, **kwargs: Any) -> None:
-        made(self, *args, **kwargs)
-        self._log_every, self._save_every = log, save
-
-    patch.setattr(Loop, "__init__", init)
-
-
 def test_ends_at_total_timesteps(tmp_path: Path) -> None:
     """The run ends with the first batch at or past total_timesteps, and its last state is saved."""
     run = make_run(tmp_path, total_timesteps=95)
@@ -119,6 +63,7 @@ def test_ends_at_total_timesteps(tmp_path: Path) -> None:
     found = checkpoint.load(tmp_path / "checkpoints")
     assert found is not None
     assert found.updates == 10
+    assert status(tmp_path)["stop_reason"] == "total_timesteps"
     run.close()
 
 
