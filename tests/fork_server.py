@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-PRELOADED = ("torch", "shoal.experiment.launch", "shoal.algos.ppo", "shoal.algos.a2c")
+PRELOADED = ("torch", "shoal.experiment.training", "shoal.algos.ppo", "shoal.algos.a2c")
 
 
 class Interpreter:

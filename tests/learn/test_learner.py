@@ -60,7 +60,7 @@ def test_every_way_equals_torch(path: str, recurrent: str, kind: str) -> None:
     left, right = mine.statistics(), theirs.statistics()
     assert left[1] == right[1] == dict.fromkeys([*(f"loss/{x}" for x in STATISTICS), "loss/grad_norm"], 6)
     for name, total in left[0].items():
-        assert total == pytest.approx(right[0][name], rel=2e-4, abs=2e-5), name
+        assert float(total) == pytest.approx(float(right[0][name]), rel=2e-4, abs=2e-5), name
     assert mine.statistics() == ({}, {})
 
 
@@ -142,7 +142,7 @@ def test_a_step_that_is_not_finite_changes_nothing(path: str, recurrent: str) ->
     assert torch.equal(mine.flat, theirs.flat)
     totals, counts = mine.statistics()
     assert counts["loss/value"] == counts["loss/grad_norm"] == 4
-    assert all(np.isfinite(total) for total in totals.values())
+    assert all(np.isfinite(float(total)) for total in totals.values())
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -273,7 +273,7 @@ def test_networks_beside_the_policy(path: str) -> None:
     assert torch.equal(target.flat, before["target"])
     assert all(p.grad is None or not p.grad.any() for p in target.module.parameters())
     totals, counts = learner.statistics()
-    assert (totals["loss/value"], counts["loss/value"], learner.updates) == (1.0, 1, 1)
+    assert (float(totals["loss/value"]), counts["loss/value"], learner.updates) == (1.0, 1, 1)
 
 
 def test_a_critic_s_step_that_is_not_finite() -> None:

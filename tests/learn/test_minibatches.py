@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from shoal.learn.minibatches import check_minibatches, cut_steps, everything, minibatches, with_normalized_advantage
+from shoal.algos.ppo import PPO
+from shoal.learn.losses import with_normalized_advantage
+from shoal.learn.minibatches import check_minibatches, cut_steps, everything, minibatches
 from shoal.types import ConfigError, Steps
 from tests.learn.paths import CFG, rollout_of
 
@@ -90,26 +92,34 @@ def test_advantages_are_normalized_over_valid_steps() -> None:
     assert with_normalized_advantage(steps, replace(CFG, norm_adv=False)) is steps
 
 
+def cut(count: int, *, norm_adv: bool) -> PPO:
+    """Settings with so many minibatches."""
+    return PPO(num_minibatches=count, norm_adv=norm_adv)
+
+
 @pytest.mark.parametrize(
-    ("count", "shape", "least", "whole_rows", "message"),
+    ("cfg", "shape", "whole_rows", "message"),
     [
-        (7, (128, 16), 2, False, r"16 rows x 128 steps = 2048 steps do not split into 7 .*; num_minibatches=4 would"),
-        (8, (4, 2), 2, False, r"8 steps do not split into 8 minibatches of at least 2 steps; num_minibatches=4 would"),
-        (8, (128, 4), 2, True, r"whole rows, and 4 rows do not split into 8 minibatches.*; num_minibatches=4 would"),
-        (1, (1, 1), 2, False, "a minibatch of 1 step cannot be normalized; use norm_adv=False, more num_envs"),
+        (cut(7, norm_adv=True), (128, 16), False, r"= 2048 steps do not split into 7 .*; num_minibatches=4 would"),
+        (cut(8, norm_adv=True), (4, 2), False, r"into 8 minibatches of at least 2 steps; num_minibatches=4 would"),
+        (cut(8, norm_adv=True), (128, 4), True, r"4 rows do not split into 8 minibatches.*; num_minibatches=4 would"),
+        (cut(1, norm_adv=True), (1, 1), False, "batch of 1 step cannot be normalized; use norm_adv=False, more num_e"),
     ],
 )
-def test_impossible_shapes_are_refused(
-    count: int, shape: tuple[int, int], least: int, message: str, *, whole_rows: bool
-) -> None:
+def test_impossible_shapes_are_refused(cfg: PPO, shape: tuple[int, int], message: str, *, whole_rows: bool) -> None:
     """With a number that would do."""
     with pytest.raises(ConfigError, match=message):
-        check_minibatches(count, shape, least=least, whole_rows=whole_rows)
+        check_minibatches(shape, cfg, whole_rows=whole_rows)
 
 
 @pytest.mark.parametrize(
-    ("count", "shape", "least", "whole_rows"), [(8, (128, 16), 2, False), (8, (4, 2), 1, False), (4, (1, 4), 1, True)]
+    ("cfg", "shape", "whole_rows"),
+    [
+        (cut(8, norm_adv=True), (128, 16), False),
+        (cut(8, norm_adv=False), (4, 2), False),
+        (cut(4, norm_adv=False), (1, 4), True),
+    ],
 )
-def test_possible_shapes_are_not(count: int, shape: tuple[int, int], least: int, *, whole_rows: bool) -> None:
-    """Even cuts of at least so many steps."""
-    check_minibatches(count, shape, least=least, whole_rows=whole_rows)
+def test_possible_shapes_are_not(cfg: PPO, shape: tuple[int, int], *, whole_rows: bool) -> None:
+    """Even cuts of one step, or of two where advantages are normalized."""
+    check_minibatches(shape, cfg, whole_rows=whole_rows)

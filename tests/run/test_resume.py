@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CHILD = """
 import json, os, signal, sys
-from shoal.experiment.launch import resume, train
+from shoal.experiment.training import resume, train
 from shoal.nets.policy import Network
 from shoal.run.loop import Loop
 

@@ -16,13 +16,16 @@ import pytest
 import torch
 
 import shoal
-from shoal.experiment import launch
+from shoal.experiment import training
+from shoal.learn import learner as learners
 from shoal.report.panel import panel_of
 from shoal.run import checkpoint
 from shoal.run.directory import RunDirectory
-from shoal.run.log import Log, read
-from shoal.run.loop import Run, Settings
-from shoal.types import ConfigError, EnvError, Episodes
+from shoal.run.log import read
+from shoal.stream.rollouts import Rollouts
+from shoal.types import ConfigError, EnvError
+from tests.learn.paths import PATHS
+from tests.run.beats import Beats, every, linear, make_run, weights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +40,7 @@ def weights_sha256(path: Path) -> str:
     found = checkpoint.load(path / "checkpoints")
     assert found is not None
     digest = hashlib.sha256()
-    for name, tensor in sorted(found.tree["state"]["policy"].items()):
+    for name, tensor in sorted(weights(found).items()):
         digest.update(name.encode() + tensor.numpy().tobytes())
     return digest.hexdigest()
 
@@ -52,44 +55,15 @@ def status(path: Path) -> dict[str, Any]:
     return RunDirectory(path).read_status()
 
 
-class Beats:
-    """A stream whose every batch ends `ends` episodes with the return that its number has in `returns`."""
-
-    def __init__(self, ends: int, returns: list[float]) -> None:
-        self.env_steps = self.version = 0
-        self.ends, self.returns = ends, returns
-        self.episodes = Episodes(np.zeros(0), np.zeros(0, np.int64), {})
-
-    def __next__(self) -> int:
-        value = self.returns[min(self.version, len(self.returns) - 1)]
-        self.episodes = Episodes(np.full(self.ends, value), np.full(self.ends, 7), {})
-        self.env_steps, self.version = self.env_steps + 10, self.version + 1
-        return self.version
-
-    def state(self) -> dict[str, Any]:
-        return {"env_steps": self.env_steps, "version": self.version}
-
-    def restore(self, state: dict[str, Any], policy: Any) -> list[str]:
-        self.env_steps, self.version = state["env_steps"], state["version"]
-        return []
-
-
-def make_run(path: Path, **settings: Any) -> Run:
-    """A run of 10 steps an update in `path`."""
-    (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-    told: Any = {"env": "E", "algo": "a", "seed": 1, "num_envs": 8, "total_timesteps": 100, "steps_per_update": 10}
-    directory = RunDirectory(path)
-    return Run(directory, Settings(**told | settings), Log(directory.metrics, []), panel_of("none"))
-
-
 def test_ends_at_total_timesteps(tmp_path: Path) -> None:
     """The run ends with the first batch at or past total_timesteps, and its last state is saved."""
     run = make_run(tmp_path, total_timesteps=95)
-    assert list(run.loop(Beats(1, [1.0]), state={"policy": torch.nn.Linear(1, 1)})) == list(range(1, 11))
+    assert list(run.loop(Beats(1, [1.0]), linear())) == list(range(1, 11))
     assert run.stop_reason == "total_timesteps"
     found = checkpoint.load(tmp_path / "checkpoints")
     assert found is not None
     assert found.updates == 10
+    assert status(tmp_path)["stop_reason"] == "total_timesteps"
     run.close()
 
 
@@ -97,7 +71,7 @@ def test_ends_at_total_timesteps(tmp_path: Path) -> None:
 def test_stops_at_the_mean_of_a_whole_window(tmp_path: Path, num_envs: int, updates: int) -> None:
     """Returns of 9 and more from the first episode on: the run still waits for max(100, num_envs) episodes."""
     run = make_run(tmp_path, num_envs=num_envs, stop_at=9.0)
-    batches = list(run.loop(Beats(30, [10.0]), state={"policy": torch.nn.Linear(1, 1)}))
+    batches = list(run.loop(Beats(30, [10.0]), linear()))
     assert len(batches) == updates
     assert run.stop_reason == "mean return 10.0 reached 9"
     run.close()
@@ -106,7 +80,7 @@ def test_stops_at_the_mean_of_a_whole_window(tmp_path: Path, num_envs: int, upda
 def test_window_forgets_old_episodes(tmp_path: Path) -> None:
     """50 episodes a batch with returns 0, 0, 8, 10: the means are -, 0, 4, 9, and 9 stops."""
     run = make_run(tmp_path, stop_at=9.0)
-    assert len(list(run.loop(Beats(50, [0, 0, 8, 10]), state={"policy": torch.nn.Linear(1, 1)}))) == 4
+    assert len(list(run.loop(Beats(50, [0, 0, 8, 10]), linear()))) == 4
     assert run.mean_return == 9.0
     run.close()
 
@@ -114,8 +88,9 @@ def test_window_forgets_old_episodes(tmp_path: Path) -> None:
 def test_log_means_and_best(tmp_path: Path) -> None:
     """A line holds the mean of what was logged since the last one; the best checkpoint is that of the best mean."""
     run = make_run(tmp_path)
-    policy = torch.nn.Linear(1, 1)
-    for number in run.loop(Beats(100, [1, 2, 5, 4, 3]), state={"policy": policy}):
+    learner = linear()
+    policy: Any = learner.policy
+    for number in run.loop(Beats(100, [1, 2, 5, 4, 3]), learner):
         run.log({"loss/a": number})
         run.log({"loss/a": torch.tensor(number + 1.0, requires_grad=True)})
         torch.nn.init.constant_(policy.bias, number)
@@ -123,15 +98,15 @@ def test_log_means_and_best(tmp_path: Path) -> None:
     assert [line["loss/a"] for line in read(tmp_path / "metrics.jsonl")] == [n + 0.5 for n in range(1, 11)]
     best = checkpoint.load(tmp_path / "checkpoints", tag="best")
     assert best is not None
-    assert (best.updates, best.tree["state"]["policy"]["bias"].item()) == (3, 3.0)
+    assert (best.updates, weights(best)["bias"].item()) == (3, 3.0)
     assert len(checkpoint.rolling(tmp_path / "checkpoints")) == 3
 
 
 def test_last_line_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a line every 4 updates, a run that ends after 10 has lines at 4, 8 and 10."""
-    monkeypatch.setattr(Settings, "log_every", property(lambda self: 4))
+    every(monkeypatch, log=4)
     run = make_run(tmp_path)
-    for number in run.loop(Beats(1, [1.0]), state={"policy": torch.nn.Linear(1, 1)}):
+    for number in run.loop(Beats(1, [1.0]), linear()):
         run.log({"loss/a": number})
     run.close()
     lines = [(line["update"], line["loss/a"]) for line in read(tmp_path / "metrics.jsonl")]
@@ -141,8 +116,8 @@ def test_last_line_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_lost_lines_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Metrics that are shorter than the checkpoint says: the run goes on, and says so."""
     for total in (50, 100):
-        run = make_run(tmp_path, total_timesteps=total)
-        for _ in run.loop(Beats(1, [1.0]), state={"policy": torch.nn.Linear(1, 1)}):
+        run = make_run(tmp_path, callbacks=[panel_of("none")], total_timesteps=total)
+        for _ in run.loop(Beats(1, [1.0]), linear()):
             run.log({"loss/a": 1.0})
         run.close()
         os.truncate(tmp_path / "metrics.jsonl", 0) if total == 50 else None
@@ -152,18 +127,18 @@ def test_lost_lines_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 def press_ctrl_c(patch: pytest.MonkeyPatch, *, after: int, times: int = 1) -> list[str]:
     """Presses Ctrl-C in the update that follows `after` updates; returns the list of what the panel will be told."""
-    real, left, told = Run.log, [times], list[str]()
+    real, left, told = Rollouts.publish, [times], list[str]()
 
-    def log(self: Run, stats: dict[str, Any]) -> None:
-        while self.updates == after and left[0]:
+    def publish(self: Rollouts) -> int:
+        while self.version == after and left[0]:
             left[0] -= 1
             os.kill(os.getpid(), signal.SIGINT)
-        real(self, stats)
+        return real(self)
 
     panel = panel_of("none")
     patch.setattr(panel, "warn", told.append)
-    patch.setattr(launch, "panel_of", lambda kind: panel)
-    patch.setattr(Run, "log", log)
+    patch.setattr(training, "panel_of", lambda kind: panel)
+    patch.setattr(Rollouts, "publish", publish)
     return told
 
 
@@ -173,8 +148,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     settings: Any, times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C in update 10 of 20, once or twice, then resume: weights and metrics equal the uninterrupted run's."""
-    monkeypatch.setattr(Settings, "log_every", property(lambda self: 4))
-    monkeypatch.setattr(Settings, "checkpoint_every", property(lambda self: 3))
+    every(monkeypatch, log=4, save=3)
     whole = shoal.train("CartPole-v1", run_dir=tmp_path / "whole", **settings)
     handler = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
@@ -218,20 +192,27 @@ class Rising(gym.Env[Any, Any]):
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
-@pytest.mark.parametrize("settings", [PPO, PPO | {"native": False}, A2C], ids=["ppo", "ppo in torch", "a2c"])
-def test_loss_that_is_not_finite(settings: Any, tmp_path: Path) -> None:
-    """The error names update and step; nothing of the update is saved; the status says why."""
-    told = r"update 26 at step 3,328: loss/\w+ is (nan|inf).*the checkpoint of update 24 is kept; try a smaller"
+@pytest.mark.parametrize("settings", [PPO, A2C], ids=["ppo", "a2c"])
+@pytest.mark.parametrize("path", PATHS)
+def test_loss_that_is_not_finite(settings: Any, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names update and step; nothing of the update is saved; the status says why; whatever way it learns."""
+    if path == "native":
+        monkeypatch.setattr(learners, "fused_of", lambda loss: None)
+    settings = settings | {"native": path != "torch"}
+    told = (
+        r"update 26 at step 3,328: the loss or its gradient is not finite in any of \d gradient steps; "
+        "the checkpoint of update 24 is kept; try a smaller"
+    )
     settings = settings | {"total_timesteps": 8 * 16 * 60}
     with pytest.raises(FloatingPointError, match=told):
         shoal.train(Rising, run_dir=tmp_path, **settings)
-    path = tmp_path / "Rising" / settings["algo"] / "run"
-    assert status(path)["state"] == "failed"
-    assert status(path)["reason"].startswith("FloatingPointError: update 26")
-    found = checkpoint.load(path / "checkpoints")
+    there = tmp_path / "Rising" / settings["algo"] / "run"
+    assert status(there)["state"] == "failed"
+    assert status(there)["reason"].startswith("FloatingPointError: update 26")
+    found = checkpoint.load(there / "checkpoints")
     assert found is not None
-    assert all(torch.isfinite(tensor).all() for tensor in found.tree["state"]["policy"].values())
-    assert not torch.isnan(torch.tensor(list(read(path / "metrics.jsonl")[-1].values()))).any()
+    assert all(torch.isfinite(tensor).all() for tensor in weights(found).values())
+    assert not torch.isnan(torch.tensor(list(read(there / "metrics.jsonl")[-1].values()))).any()
 
 
 @pytest.mark.parametrize("native", [True, False])

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.optim import SGD
 
 import shoal
 from shoal.envs.registry import make
 from shoal.learn.acting import Acting
+from shoal.learn.learner import Learner
 from shoal.nets.policy import Network, make_policy, wrap
 from shoal.run.log import read
 from shoal.stream.self_play import PastVersions, SelfPlay, against
@@ -98,6 +100,17 @@ def test_the_latest_policy_alone() -> None:
         next(stream)
         assert done_by(stream, "opponent_0") == [update]
         stream.publish()
+
+
+def test_every_batch_has_a_step_of_the_learner() -> None:
+    """Rollouts of one step in a game of turns: those in which only the opponent's step was completed are passed by."""
+    env = make(Ring, 1)
+    learner = Learner(wrap(Always(0), env.spec), SGD, lr=0.1)
+    stream = against(SelfPlay(every=1, opponents=1), env, learner, num_steps=1, acting=Acting(3))
+    for _ in range(8):
+        assert next(stream).valid.any()
+        stream.publish()
+    assert stream.env_steps > 8
 
 
 def test_self_play_is_restored_exactly() -> None:

@@ -181,10 +181,9 @@ class Learner:
         self.version += 1
         return self.version
 
-    def statistics(self) -> tuple[dict[str, float], dict[str, int]]:
-        """Sums and counts of all statistics since the last call, by metric name; reading them empties them."""
-        totals = {name: float(total) for name, total in self._totals.items()}
-        counts = self._counts
+    def statistics(self) -> tuple[dict[str, float | Tensor], dict[str, int]]:
+        """Sums and counts of all statistics since the last call, by metric name, which are forgotten."""
+        totals, counts = self._totals, self._counts
         self._totals, self._counts = {}, {}
         return totals, counts
 

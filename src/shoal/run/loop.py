@@ -123,15 +123,12 @@ class Loop:
                     yield batch
                 run.updates += 1
                 self._check_finite(before)
-                for name, learner in self.learners.items():
-                    rate = learner.learning_rate
-                    run.log({self._key("train/learning_rate", name): rate})
+                self._take_statistics()
                 due = self._evaluate()
                 if due or run.updates % self._log_every == 0:
                     self._write_line()
                 if run.updates % self._save_every == 0:
                     self.save()
-            self._drain()
             if not run.metrics.empty and run.stop_reason != INTERRUPTED:
                 self._write_line()
             if self._saved != run.updates:
@@ -140,10 +137,10 @@ class Loop:
             self._interrupts.release()
             if self._writer is not None:
                 self._writer.close()
+        self._write_status()  # the last checkpoint may be older than the stop reason
 
     def save(self) -> None:
         """Begins to write a checkpoint; when the mean return is the best so far, also as `best`."""
-        self._drain()
         mean = self.run.mean_return
         is_best, self._best = mean > self._best, max(mean, self._best)
         self._saved = self.run.updates
@@ -242,7 +239,6 @@ class Loop:
                 callback(run, end)
 
     def _write_line(self) -> None:
-        self._drain()
         run, stream = self.run, self.stream
         elapsed = run.meter.elapsed()
         steps_before, elapsed_before = self._last_line
@@ -269,13 +265,15 @@ class Loop:
         for callback in run.callbacks:
             callback(run, record)
 
-    def _drain(self) -> None:
-        """Moves the learners' statistics into the line under way."""
+    def _take_statistics(self) -> None:
+        """Moves the learners' statistics into the line under way, after each update: the bits of a sum depend on it."""
         for name, learner in self.learners.items():
             totals, counts = learner.statistics()
             for metric, total in totals.items():
                 key = self._key(metric, name)
                 self.run.metrics.add(key, total, counts[metric])
+            rate = learner.learning_rate
+            self.run.log({self._key("train/learning_rate", name): rate})
 
     def _key(self, metric: str, learner: str) -> str:
         """The name of a learner's metric: of several learners, each has its own."""

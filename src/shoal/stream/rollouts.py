@@ -8,6 +8,7 @@ import numpy as np
 
 from shoal.envs.vec_env import check_finite
 from shoal.learn.acting import Acting, PlanActor
+from shoal.learn.publishing import Frozen
 from shoal.memory.slab import Slab
 from shoal.stream.collector import Collector
 from shoal.stream.meter import Meter
@@ -117,6 +118,9 @@ class Rollouts:
                     in_turns=in_turns,
                 )
             )
+        pairs = zip(self._roles, self._slabs, strict=True)
+        learned = [slab for role, slab in pairs if not isinstance(role.source, Frozen)]
+        self._learned = learned or self._slabs
         self._collector = Collector(env, self._roles, groups, meter, first)
         self._plan = self._fused_plan(groups)
 
@@ -130,7 +134,7 @@ class Rollouts:
         return self
 
     def __next__(self) -> Any:
-        """The next rollout in which a step was completed: Steps, or a dict of roles with a cast."""
+        """The next rollout in which a learner's step was completed: Steps, or a dict of roles with a cast."""
         if not self._published:
             raise RuntimeError(
                 "pulled the next rollout before publish(): publish after every update"
@@ -145,8 +149,8 @@ class Rollouts:
             else:
                 self._collect_natively(self._plan)
             self.env_steps += self.num_steps * self.env.num_rows
-            # In games of turns a rollout may be so short that nobody's step is complete.
-            if any(slab.valid.any() for slab in self._slabs):
+            # In games of turns a rollout may be so short that no step to be learned from is complete.
+            if any(slab.valid.any() for slab in self._learned):
                 break
         with self.meter.measure("transfer"):
             self._last = {}

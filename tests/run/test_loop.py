@@ -1,0 +1,314 @@
+"""The loop around an algorithm: it may stand anywhere; callbacks, stop reasons, skipped steps, what else is saved."""
+
+from __future__ import annotations
+
+import copy
+import json
+from itertools import product
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam
+
+import shoal
+from shoal.envs.registry import make
+from shoal.learn.minibatches import minibatches
+from shoal.math.returns import gae
+from shoal.nets.policy import Network, make_policy
+from shoal.run import checkpoint
+from shoal.run.callbacks import EpisodeEnd
+from shoal.run.directory import RunDirectory
+from shoal.run.log import read
+from shoal.stream.rollouts import rollouts
+from shoal.types import ConfigError
+from tests.learn.paths import CFG, PATHS, loss_of, ppo_loss
+from tests.run.beats import Beats, every, linear, make_run, weights
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from shoal.learn.learner import Learner
+    from shoal.run.run import Run
+    from shoal.types import Steps
+
+
+def learn(learner: Learner, rollout: Steps, way: str, rng: np.random.Generator) -> None:
+    """Two gradient steps of PPO."""
+    advantage, target = gae(rollout, gamma=0.9, gae_lambda=0.9)
+    for batch in minibatches(rollout, advantage, target, 2, rng):
+        learner.step(loss_of(way, ppo_loss), batch, CFG)
+
+
+def use(learner: Learner, way: str) -> None:
+    """A learner's first steps, and back to what it was: native code has taken hold of its moments."""
+    before = copy.deepcopy(learner.state())
+    elsewhere = rollouts(make("CartPole-v1", 4), copy.deepcopy(learner.policy), num_steps=6)
+    learn(learner, next(elsewhere), way, np.random.default_rng(0))
+    learner.statistics()
+    learner.restore(before)
+
+
+def train(folder: Path, updates: int, *, when: str, way: str) -> tuple[Tensor, list[dict[str, Any]]]:
+    """An algorithm that calls `run.loop` before or after its learner's first use; its weights and lines."""
+    run = make_run(folder, num_envs=4, total_timesteps=updates * 4 * 6, native=way != "torch")
+    env = make("CartPole-v1", 4)
+    policy = make_policy(env.spec, Network(hidden=(8,), normalise_obs=True), 1)
+    learner = run.learner(policy, Adam, lr=1e-2, eps=1e-5, max_grad_norm=0.5)
+    stream = run.rollouts(env, learner, num_steps=6)
+    if when == "before":
+        batches = run.loop(stream, learner)
+        use(learner, way)
+    else:
+        use(learner, way)
+        batches = run.loop(stream, learner)
+    for rollout in batches:
+        learn(learner, rollout, way, run.rng)
+        stream.publish()
+    run.close()
+    clock = ("time/", "speed/")
+    lines = [{k: v for k, v in x.items() if not k.startswith(clock)} for x in read(folder / "metrics.jsonl")]
+    return learner.flat.clone(), lines
+
+
+@pytest.mark.parametrize("way", PATHS)
+def test_loop_may_stand_anywhere(way: str, tmp_path: Path) -> None:
+    """Whole or resumed, called before or after the learner's first use: one run, bit for bit."""
+    expected: Any = None
+    for when, later in product(("before", "after"), repeat=2):
+        folder = tmp_path / f"{when} {later}"
+        train(folder, 3, when=when, way=way)
+        found = checkpoint.load(folder / "checkpoints")
+        assert found is not None
+        assert found.updates == 3
+        parts = train(folder, 7, when=later, way=way)
+        expected = expected or train(tmp_path / "whole", 7, when=when, way=way)
+        assert torch.equal(parts[0], expected[0]), (when, later)
+        assert parts[1] == expected[1], (when, later)
+
+
+class Kept:
+    """A callback that keeps all it is called with."""
+
+    def __init__(self) -> None:
+        self.records: list[Any] = []
+        self.told: list[str] = []
+        self.closed = 0
+
+    def __call__(self, run: Run, record: Any) -> None:
+        self.records.append(record)
+
+    def warn(self, message: str) -> None:
+        self.told.append(message)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class OnlyLines(Kept):
+    """One that does without the ends of episodes."""
+
+    episodes = False
+
+
+def test_callbacks_get_lines_and_episodes(tmp_path: Path) -> None:
+    """Two episodes a batch, then its line, which is what metrics.jsonl holds; names of agents where there are some."""
+    both, lines = Kept(), OnlyLines()
+    run = make_run(tmp_path, callbacks=[both, lines], total_timesteps=20, agents=("x", "y"))
+    list(run.loop(Beats(2, [1.0, 5.0]), linear()))
+    run.warn("look")
+    run.close()
+    assert both.records[:2] == [
+        EpisodeEnd(step=10, row=0, agent="x", episode_return=1.0, length=7, info={}),
+        EpisodeEnd(step=10, row=1, agent="y", episode_return=1.0, length=7, info={}),
+    ]
+    assert [type(record) for record in both.records] == [EpisodeEnd, EpisodeEnd, dict] * 2
+    assert both.records[4].episode_return == 5.0
+    assert lines.records == [record for record in both.records if isinstance(record, dict)]
+    assert lines.records == read(tmp_path / "metrics.jsonl")
+    assert (both.told, both.closed, lines.closed) == (["look"], 1, 1)
+
+
+def test_an_episode_s_end_holds_its_info(run_dir: Path) -> None:
+    """Through `train`: declared numbers of the last info, lengths and rows of real episodes."""
+    kept = Kept()
+    settings: dict[str, Any] = {"num_envs": 2, "num_steps": 32, "total_timesteps": 128, "num_minibatches": 2}
+    result = shoal.train("CartPole-v1", run_dir=run_dir, panel="none", callbacks=[kept], **settings)
+    ends = [record for record in kept.records if isinstance(record, EpisodeEnd)]
+    lines = read(result.path / "metrics.jsonl")
+    assert len(ends) == lines[-1]["episode/count"] > 0
+    assert np.mean([end.length for end in ends]) == pytest.approx(lines[-1]["episode/length"])
+    assert all(end.episode_return == end.length and end.agent == "" and end.row in (0, 1) for end in ends)
+    assert {end.step for end in ends} <= {64, 128}
+    assert kept.closed == 1
+
+
+class Stops:
+    """A callback that ends the run at an update's line, or at the end of an episode."""
+
+    def __init__(self, update: int = 0, *, episode: int = 0) -> None:
+        self.update, self.left = update, episode
+
+    def __call__(self, run: Run, record: Any) -> None:
+        if isinstance(record, EpisodeEnd):
+            self.left -= 1
+            if self.left == 0:
+                run.stop("an episode")
+        elif record["update"] == self.update:
+            run.stop("enough")
+            run.stop("too late to be the reason")
+
+
+@pytest.mark.parametrize("save", [1, 3])
+def test_a_callback_stops_a_run(save: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the batch at hand, with a checkpoint of it, and the first reason in run.json."""
+    every(monkeypatch, save=save)
+    run = make_run(tmp_path, callbacks=[Stops(2)])
+    assert list(run.loop(Beats(1, [1.0]), linear())) == [1, 2]
+    run.close()
+    found = checkpoint.load(tmp_path / "checkpoints")
+    assert found is not None
+    assert found.updates == 2
+    kept = RunDirectory(tmp_path).read_status()
+    assert (run.stop_reason, kept["stop_reason"], kept["updates"], kept["steps"]) == ("enough", "enough", 2, 20)
+
+
+def test_an_episode_stops_a_run(tmp_path: Path) -> None:
+    """The batch in which it ended is still learned from."""
+    run = make_run(tmp_path, callbacks=[Stops(episode=3)])
+    assert list(run.loop(Beats(2, [1.0]), linear())) == [1, 2]
+    assert run.stop_reason == "an episode"
+    run.close()
+
+
+def test_a_callback_stops_training(run_dir: Path) -> None:
+    """Through `train`: the run is finished, not failed; resumed, it goes on to its end."""
+    settings: dict[str, Any] = {"num_envs": 2, "num_steps": 8, "total_timesteps": 160, "num_minibatches": 2}
+    result = shoal.train("CartPole-v1", run_dir=run_dir, panel="none", callbacks=[Stops(4)], **settings)
+    assert (result.stop_reason, result.steps) == ("enough", 64)
+    kept = json.loads((result.path / "run.json").read_text())
+    assert (kept["state"], kept["stop_reason"]) == ("finished", "enough")
+    again = shoal.resume(result.path, panel="none")
+    assert (again.stop_reason, again.steps) == ("total_timesteps", 160)
+
+
+def test_a_run_without_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`shoal.run.open` writes nothing; lines reach the callbacks."""
+    monkeypatch.chdir(tmp_path)
+    kept = OnlyLines()
+    run = shoal.run.open(total_timesteps=30, num_envs=2, callbacks=[kept])
+    env = make("CartPole-v1", 2)
+    learner = run.learner(run.policy(env.spec), Adam, lr=1e-2)
+    stream = run.rollouts(env, learner, num_steps=5)
+    for rollout in run.loop(stream, learner):
+        learn(learner, rollout, "fused", run.rng)
+        stream.publish()
+    run.close()
+    assert [(line["step"], line["version"]) for line in kept.records] == [(10, 1), (20, 2), (30, 3)]
+    assert (run.progress, run.updates, list(tmp_path.iterdir())) == (20 / 30, 3, [])
+
+
+class Means(NamedTuple):
+    """Statistics of the loss below."""
+
+    error: Tensor
+
+
+def line_loss(networks: Any, batch: float, cfg: float) -> tuple[Tensor, Means]:
+    """The square of the line's error at `batch`, times `cfg`."""
+    error = networks["policy"](torch.tensor([batch])).square().sum() * cfg
+    return error, Means(error.detach())
+
+
+def test_skipped_steps_are_counted_in_the_lines(tmp_path: Path) -> None:
+    """No key before there was one; then all so far; means are over the steps that were taken; a resume goes on."""
+    for total in (40, 60):
+        run = make_run(tmp_path, total_timesteps=total)
+        learner = linear()
+        learner.learning_rate = 1e-3
+        for number in run.loop(Beats(1, [1.0]), learner):
+            learner.update(line_loss, 1.0, 1.0, of="policy")
+            if number in (2, 4, 5):
+                learner.update(line_loss, 1.0, float("nan"), of="policy")
+        run.close()
+    lines = read(tmp_path / "metrics.jsonl")
+    assert [line.get("learner/skipped") for line in lines] == [None, 1, 1, 2, 3, 3]
+    assert (learner.updates, learner.skipped) == (6, 3)
+    assert all(np.isfinite(line["loss/error"]) for line in lines)
+    assert [line["train/learning_rate"] for line in lines] == [1e-3] * 6
+
+
+@pytest.mark.parametrize(("bad", "kept"), [(1, "no checkpoint was written yet"), (4, "checkpoint of update 2 is kept")])
+def test_a_batch_of_skipped_steps_ends_the_run(
+    bad: int, kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both of its steps were not finite: the error says which update, and nothing of it is saved."""
+    every(monkeypatch, save=2)
+    run, learner = make_run(tmp_path), linear()
+    learner.learning_rate = 1e-3
+    factor = {bad: float("inf")}
+
+    def go() -> None:
+        for number in run.loop(Beats(1, [1.0]), learner):
+            for _ in range(2):
+                learner.update(line_loss, 1.0, factor.get(number, 1.0), of="policy")
+
+    with pytest.raises(
+        FloatingPointError, match=rf"update {bad} at step {bad}0: .* in any of 2 gradient steps; .*{kept}"
+    ):
+        go()
+    run.close()
+    found = checkpoint.load(tmp_path / "checkpoints")
+    assert (0 if found is None else found.updates) == bad // 4 * 2
+    assert [line["update"] for line in read(tmp_path / "metrics.jsonl")] == list(range(1, bad))
+
+
+def test_a_batch_without_a_step_is_no_error() -> None:
+    """An algorithm may wait for more before it learns."""
+    run = shoal.run.open(total_timesteps=50)
+    assert list(run.loop(Beats(1, [1.0]), linear())) == [1, 2, 3, 4, 5]
+    run.close()
+
+
+class Counter:
+    """A part of an algorithm with state of its own."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def state(self) -> dict[str, int]:
+        return {"count": self.count}
+
+    def restore(self, saved: dict[str, int]) -> None:
+        self.count = saved["count"]
+
+
+def test_what_else_is_saved(tmp_path: Path) -> None:
+    """Parts with `state` and `restore`, modules and optimizers, by name; a part that a checkpoint lacks is named."""
+    for total in (30, 50):
+        run = make_run(tmp_path, total_timesteps=total)
+        counter, module = Counter(), nn.Linear(2, 1)
+        nn.init.zeros_(module.bias)
+        optimizer = torch.optim.SGD(module.parameters(), lr=1.0, momentum=0.5)
+        parts = {"counter": counter, "module": module, "optimizer": optimizer}
+        for _ in run.loop(Beats(1, [1.0]), linear(), state=parts):
+            counter.count += 1
+            optimizer.zero_grad()
+            module.bias.sum().backward()
+            optimizer.step()
+        run.close()
+    # Momentum: steps of 1, 1.5, 1.75, 1.875 and 1.9375.
+    assert (counter.count, module.bias.item()) == (5, -8.0625)
+    found = checkpoint.load(tmp_path / "checkpoints")
+    assert found is not None
+    assert set(found.tree) == {"learner", "stream", "run", "other"}
+    assert set(found.tree["other"]) == set(parts)
+    run = make_run(tmp_path)
+    with pytest.raises(ConfigError, match="update 5 holds no 'replay'"):
+        run.loop(Beats(1, [1.0]), linear(), state={"replay": Counter()})
+    with pytest.raises(ConfigError, match="update 5 holds no 'critic'"):
+        run.loop(Beats(1, [1.0]), {"critic": linear()})
+    run.close()
+    assert weights(found).keys() == {"weight", "bias"}
