@@ -70,11 +70,7 @@ class Nested(gym.Env[Any, Any]):
 def test_a_nested_observation_is_one_vector_in_layout_order() -> None:
     """Bits, eye scaled by 255, mode one-hot, then parts: Gymnasium sorts a dict's keys."""
     encoder = make_encoder(
-        Spec.of("Test-v0", SEEN, spaces.Discrete(2)),
-        normalise=False,
-        image="auto",
-        half=False,
-        generator=torch.Generator(),
+        Spec.of("Test-v0", SEEN, spaces.Discrete(2)), Network(normalise_obs=False), torch.Generator()
     )
     obs = {
         "bits": torch.tensor([[[1, 0]]], dtype=torch.int8),
@@ -92,11 +88,7 @@ def test_only_box_leaves_are_normalised() -> None:
     """Two observations of the last leaf, 0 and 1: mean 0.5; eight numbers of Boxes in all."""
     space = spaces.Tuple((spaces.Discrete(2), spaces.Box(-1, 1, (1,), np.float32)))
     encoder = make_encoder(
-        Spec.of("Test-v0", space, spaces.Discrete(2)),
-        normalise=True,
-        image="auto",
-        half=False,
-        generator=torch.Generator(),
+        Spec.of("Test-v0", space, spaces.Discrete(2)), Network(normalise_obs=True), torch.Generator()
     )
     assert isinstance(encoder, TreeEncoder)
     encoder.observe((torch.tensor([0, 1]), torch.tensor([[0.0], [1.0]])))

@@ -11,7 +11,8 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from shoal.learn.acting import Acting, PlanActor, TorchActor, make_actor
-from shoal.nets.policy import Encoder, MlpPolicy, Network, Output, PlainPolicy, RecurrentPolicy, make_policy, wrap
+from shoal.nets.encoder import Encoder
+from shoal.nets.policy import MlpPolicy, Network, Output, PlainPolicy, RecurrentPolicy, make_policy, wrap
 from shoal.types import ConfigError, Spec
 
 BOX3 = spaces.Box(-1, 1, (3,), np.float32)

@@ -16,7 +16,8 @@ from shoal.envs.registry import make
 from shoal.learn.acting import Acting, PlanActor
 from shoal.learn.learner import Learner
 from shoal.learn.weights import pack
-from shoal.nets.policy import Encoder, MlpPolicy, Network, make_policy
+from shoal.nets.encoder import Encoder
+from shoal.nets.policy import MlpPolicy, Network, make_policy
 from shoal.stream.rollouts import Rollouts, rollouts
 from shoal.stream.schedules import Overlap, Sync, schedule
 from shoal.types import ConfigError, EnvError, Steps, map_tree

@@ -12,37 +12,47 @@ if TYPE_CHECKING:
 
 def masked_mean(x: Tensor, valid: Tensor | None, *, axes: int | None = None) -> Tensor:
     """The mean of the valid elements over the last `axes` axes (all of them by default)."""
-    dims = tuple(range(-(x.dim() if axes is None else axes), 0))
+    dims = _last_dims(x, axes)
     if valid is None:
         return x.mean(dims)
+    assert valid.shape == x.shape
     weight = valid.to(x.dtype)
-    return (x * weight).sum(dims) / weight.sum(dims).clamp(min=1)
+    total = (x * weight).sum(dims)
+    return total / weight.sum(dims).clamp(min=1)
 
 
 def normalise_advantage(
-    advantage: Tensor, valid: Tensor | None = None, *, axes: int | None = None
+    advantage: Tensor,
+    valid: Tensor | None = None,
+    *,
+    axes: int | None = None,
 ) -> Tensor:
     """(A - mean) / (std + 1e-8) over the valid elements of the last `axes` axes, std with Bessel's correction."""
-    dims = tuple(range(-(advantage.dim() if axes is None else axes), 0))
-    weight = torch.ones_like(advantage) if valid is None else valid.to(advantage.dtype)
+    dims = _last_dims(advantage, axes)
+    if valid is None:
+        weight = torch.ones_like(advantage)
+    else:
+        assert valid.shape == advantage.shape
+        weight = valid.to(advantage.dtype)
     count = weight.sum(dims, keepdim=True)
-    centred = advantage - (advantage * weight).sum(dims, keepdim=True) / count.clamp(
-        min=1
-    )
-    variance = (centred.square() * weight).sum(dims, keepdim=True) / (count - 1).clamp(
-        min=1
-    )
-    return centred / (variance.sqrt() + 1e-8)
+    total = (advantage * weight).sum(dims, keepdim=True)
+    centered = advantage - total / count.clamp(min=1)
+    squares = (centered.square() * weight).sum(dims, keepdim=True)
+    variance = squares / (count - 1).clamp(min=1)
+    return centered / (variance.sqrt() + 1e-8)
 
 
 def ppo_policy_loss(
-    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_coef: float
+    log_prob: Tensor,
+    old_log_prob: Tensor,
+    advantage: Tensor,
+    clip_coef: float,
 ) -> Tensor:
     """The clipped surrogate, negated, elementwise (Schulman et al. 2017, arXiv 1707.06347, eq. 7)."""
+    assert log_prob.shape == old_log_prob.shape == advantage.shape
     ratio = (log_prob - old_log_prob).exp()
-    return -torch.minimum(
-        advantage * ratio, advantage * ratio.clamp(1 - clip_coef, 1 + clip_coef)
-    )
+    clipped = ratio.clamp(1 - clip_coef, 1 + clip_coef)
+    return -torch.minimum(advantage * ratio, advantage * clipped)
 
 
 def value_loss(
@@ -52,19 +62,30 @@ def value_loss(
     clip_coef: float = 0.0,
 ) -> Tensor:
     """0.5 (v - target)^2 elementwise; with `old_value`, the larger of it and the one clipped around the old value."""
+    assert value.shape == target.shape
     loss = (value - target).square()
     if old_value is not None:
-        clipped = old_value + (value - old_value).clamp(-clip_coef, clip_coef)
+        assert old_value.shape == value.shape
+        moved = (value - old_value).clamp(-clip_coef, clip_coef)
+        clipped = old_value + moved
         loss = torch.maximum(loss, (clipped - target).square())
     return 0.5 * loss
 
 
 def approximate_kl(log_prob: Tensor, old_log_prob: Tensor) -> Tensor:
     """(r - 1) - log r elementwise: an unbiased, positive estimate of KL(old, new) (Schulman 2020)."""
+    assert log_prob.shape == old_log_prob.shape
     log_ratio = log_prob - old_log_prob
     return log_ratio.exp() - 1 - log_ratio
 
 
 def policy_gradient_loss(log_prob: Tensor, advantage: Tensor) -> Tensor:
     """-log pi(a|s) A elementwise (Williams 1992; Mnih et al. 2016, arXiv 1602.01783, section 4)."""
+    assert log_prob.shape == advantage.shape
     return -log_prob * advantage.detach()
+
+
+def _last_dims(x: Tensor, axes: int | None) -> tuple[int, ...]:
+    """The last `axes` axes, counted from the end; all of them by default."""
+    count = x.dim() if axes is None else axes
+    return tuple(range(-count, 0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -10,6 +10,8 @@ import torch
 from shoal import _native
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from shoal.types import Steps
 
 Scalar: TypeAlias = "float | torch.Tensor"
@@ -21,8 +23,8 @@ def gae(
     gamma: Scalar,
     gae_lambda: Scalar,
     reward: torch.Tensor | None = None,
-) -> tuple[Any, Any]:
-    """Generalised advantage estimation (Schulman et al. 2016, arXiv 1506.02438, eq. 16) and its value targets.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Generalized advantage estimation (Schulman et al. 2016, arXiv 1506.02438, eq. 16) and its value targets.
 
     delta_t = r_t + gamma v(s_t+1) (1 - terminated_t) - v(s_t);  A_t = delta_t + gamma lambda (1 - ended_t) A_t+1.
     A truncated episode bootstraps from its final observation, a cut rollout from its next one.
@@ -36,21 +38,30 @@ def gae(
     Returns:
         Advantages and targets (A + v), float32, shaped as `steps.reward`. Invalid steps get 0 and v.
     """
-    reward_, value, next_value, terminated, ended, valid = _arrays(steps, reward)
-    members = value.shape[0]
-    gammas, lambdas = _scalars(gamma, members), _scalars(gae_lambda, members)
-    advantage = np.empty_like(value)
+    rollout = _arrays(steps, reward)
+    members = len(rollout.value)
+    advantage = np.empty_like(rollout.value)
     _native.gae(
-        reward_, value, next_value, terminated, ended, valid, gammas, lambdas, advantage
+        rollout.reward,
+        rollout.value,
+        rollout.next_value,
+        rollout.terminated,
+        rollout.ended,
+        rollout.valid,
+        _scalars(gamma, members),
+        _scalars(gae_lambda, members),
+        advantage,
     )
-    result = (
-        torch.from_numpy(advantage).reshape(steps.value.shape).to(steps.value.device)
-    )
+    result = _like(steps.value, advantage)
     return result, result + steps.value
 
 
 def n_step(
-    steps: Steps, *, gamma: Scalar, n: int, reward: torch.Tensor | None = None
+    steps: Steps,
+    *,
+    gamma: Scalar,
+    n: int,
+    reward: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Returns of up to n steps, then the value: R_t = sum_k<n gamma^k r_t+k + gamma^n v(s_t+n).
 
@@ -66,36 +77,63 @@ def n_step(
     Returns:
         Targets, float32, shaped as `steps.reward`; an invalid step's target is its own value.
     """
-    reward_, value, next_value, terminated, ended, valid = _arrays(steps, reward)
-    target = np.empty_like(value)
+    rollout = _arrays(steps, reward)
+    target = np.empty_like(rollout.value)
     _native.n_step(
-        reward_,
-        next_value,
-        terminated,
-        ended,
-        valid,
-        _scalars(gamma, value.shape[0]),
+        rollout.reward,
+        rollout.next_value,
+        rollout.terminated,
+        rollout.ended,
+        rollout.valid,
+        _scalars(gamma, len(rollout.value)),
         n,
         target,
     )
-    target = np.where(valid != 0, target, value)
-    return torch.from_numpy(target).reshape(steps.value.shape).to(steps.value.device)
+    target = np.where(rollout.valid != 0, target, rollout.value)
+    return _like(steps.value, target)
 
 
-def _arrays(steps: Steps, reward: torch.Tensor | None) -> list[Any]:
-    floats = [steps.reward if reward is None else reward, steps.value, steps.next_value]
-    flags = [steps.terminated, steps.terminated | steps.truncated, steps.valid]
-    shape = (-1, *steps.reward.shape[-2:])
-    return [
-        *(_numpy(x, torch.float32).reshape(shape) for x in floats),
-        *(_numpy(x, torch.bool).reshape(shape).view(np.uint8) for x in flags),
-    ]
+class _Arrays(NamedTuple):
+    """What the C++ functions take of a rollout: [M, T, B], contiguous, on the CPU."""
+
+    reward: NDArray[np.float32]
+    value: NDArray[np.float32]
+    next_value: NDArray[np.float32]
+    terminated: NDArray[np.uint8]
+    ended: NDArray[np.uint8]
+    valid: NDArray[np.uint8]
 
 
-def _numpy(x: torch.Tensor, dtype: torch.dtype) -> Any:
-    return np.ascontiguousarray(x.detach().to("cpu", dtype).numpy())
+def _arrays(steps: Steps, reward: torch.Tensor | None) -> _Arrays:
+    return _Arrays(
+        reward=_floats(steps.reward if reward is None else reward),
+        value=_floats(steps.value),
+        next_value=_floats(steps.next_value),
+        terminated=_flags(steps.terminated),
+        ended=_flags(steps.terminated | steps.truncated),
+        valid=_flags(steps.valid),
+    )
 
 
-def _scalars(value: Any, members: int) -> Any:
+def _floats(x: torch.Tensor) -> NDArray[np.float32]:
+    return _on_cpu(x, torch.float32).numpy()
+
+
+def _flags(x: torch.Tensor) -> NDArray[np.uint8]:
+    return _on_cpu(x, torch.bool).numpy().view(np.uint8)
+
+
+def _on_cpu(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """[..., T, B] -> [M, T, B]; nothing is copied of what is as it must be."""
+    there = x.detach().to("cpu", dtype).contiguous()
+    return there.reshape(-1, *x.shape[-2:])
+
+
+def _scalars(value: Scalar, members: int) -> NDArray[np.float64]:
     array = np.asarray(value, np.float64).reshape(-1)
     return np.ascontiguousarray(np.broadcast_to(array, (members,)))
+
+
+def _like(x: torch.Tensor, array: NDArray[np.float32]) -> torch.Tensor:
+    """The array as a tensor of the shape and on the device of `x`."""
+    return torch.from_numpy(array).reshape(x.shape).to(x.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from shoal.nets.normaliser import Normaliser
 from shoal.types import Layout, leaf_spaces
 
 if TYPE_CHECKING:
+    from shoal.nets.network import Network
     from shoal.types import Spec, Tree
 
 
@@ -27,30 +28,23 @@ class Encoder(nn.Module):
     def __init__(self, spec: Spec, *, normalise: bool) -> None:
         """`normalise` adds a Normaliser for a Box."""
         super().__init__()
-        space: Any = spec.observation_space
+        space = spec.observation_space
         self.shape = spec.observation.single.shape
+        self.image = is_image(space)
         self.nvec: list[int] = []
-        match space:
-            case spaces.Discrete():
-                self.nvec, self.first = [int(space.n)], np.array([space.start])
-            case spaces.MultiDiscrete():
-                self.nvec, self.first = (
-                    [int(n) for n in space.nvec.ravel()],
-                    space.start.ravel(),
-                )
-            case _:
-                pass
-        self.image = (
-            isinstance(space, spaces.Box)
-            and space.dtype == np.uint8
-            and len(self.shape) >= 2
-        )
-        self.size = sum(self.nvec) if self.nvec else int(np.prod(self.shape))
-        self.normaliser = (
-            Normaliser(self.size)
-            if normalise and isinstance(space, spaces.Box)
-            else None
-        )
+        """Options of each choice; empty for a Box."""
+        self.size = int(np.prod(self.shape))
+        if isinstance(space, spaces.Discrete):
+            self.nvec = [int(space.n)]
+            self.first = np.array([space.start])
+        elif isinstance(space, spaces.MultiDiscrete):
+            self.nvec = [int(n) for n in space.nvec.ravel()]
+            self.first = space.start.ravel()
+        if self.nvec:
+            self.size = sum(self.nvec)
+        self.normaliser: Normaliser | None = None
+        if normalise and isinstance(space, spaces.Box):
+            self.normaliser = Normaliser(self.size)
         self.normalises = self.normaliser is not None
 
     def flatten(self, obs: Tensor) -> Tensor:
@@ -59,12 +53,11 @@ class Encoder(nn.Module):
         if not self.nvec:
             flat = obs.reshape(*lead, self.size).float()
             return flat / 255 if self.image else flat
-        index = obs.reshape(*lead, len(self.nvec)).long() - torch.as_tensor(
-            self.first, device=obs.device
-        )
-        parts = [
-            nn.functional.one_hot(index[..., k], n) for k, n in enumerate(self.nvec)
-        ]
+        choices = obs.reshape(*lead, len(self.nvec)).long()
+        index = choices - torch.as_tensor(self.first, device=obs.device)
+        parts: list[Tensor] = []
+        for choice, options in zip(index.unbind(-1), self.nvec, strict=True):
+            parts.append(nn.functional.one_hot(choice, options))
         return torch.cat(parts, -1).float()
 
     def observe(self, obs: Tensor) -> None:
@@ -84,27 +77,16 @@ class TreeEncoder(nn.Module):
     def __init__(
         self,
         spec: Spec,
-        *,
-        normalise: bool,
-        image: str,
-        half: bool,
+        network: Network,
         generator: torch.Generator,
     ) -> None:
-        """`normalise` adds a Normaliser for each leaf that is a Box; for the rest see `make_encoder`."""
+        """As `make_encoder`, for each leaf."""
         super().__init__()
         self.layout = spec.observation
-        leaves = [part for _, part in leaf_spaces(spec.observation_space)]
-        specs = [
-            replace(spec, observation_space=part, observation=Layout.of(part))
-            for part in leaves
-        ]
-        settings: Any = {
-            "normalise": normalise,
-            "image": image,
-            "half": half,
-            "generator": generator,
-        }
-        parts = [leaf_encoder(part, **settings) for part in specs]
+        parts: list[Encoder | ImageEncoder] = []
+        for _, space in leaf_spaces(spec.observation_space):
+            own = replace(spec, observation_space=space, observation=Layout.of(space))
+            parts.append(leaf_encoder(own, network, generator))
         self.leaves = nn.ModuleList(parts)
         self.normaliser: Normaliser | None = None  # each leaf has its own
         self.size = sum(part.size for part in parts)
@@ -122,22 +104,47 @@ class TreeEncoder(nn.Module):
         return torch.cat([leaf(part) for leaf, part in parts], -1)
 
 
+AnyEncoder: TypeAlias = Encoder | TreeEncoder | ImageEncoder
+
+
+def is_image(space: spaces.Space[object]) -> bool:
+    """Whether a space holds pixels: a uint8 Box of two axes or more."""
+    if not isinstance(space, spaces.Box):
+        return False
+    return space.dtype == np.uint8 and len(space.shape) >= 2
+
+
 def leaf_encoder(
-    spec: Spec, *, normalise: bool, image: str, half: bool, generator: torch.Generator
+    spec: Spec,
+    network: Network,
+    generator: torch.Generator,
 ) -> Encoder | ImageEncoder:
-    """The encoder of one array: convolutional for an image that `image` has layers for."""
-    kind = image_net(spec, image)
-    if kind:
-        return ImageEncoder(
-            spec, kind, half=half, generator=generator, normalise=normalise
-        )
-    return Encoder(spec, normalise=normalise)
+    """The encoder of one array: convolutional for an image that `network.image` has layers for."""
+    kind = image_net(spec, network.image)
+    if not kind:
+        return Encoder(spec, normalise=network.normalise_obs)
+    return ImageEncoder(
+        spec,
+        kind,
+        half=network.precision == "bfloat16",
+        generator=generator,
+        normalise=network.normalise_obs,
+    )
 
 
 def make_encoder(
-    spec: Spec, *, normalise: bool, image: str, half: bool, generator: torch.Generator
-) -> Encoder | TreeEncoder | ImageEncoder:
-    """The encoder of a specification's observations; `image`, `half` and `generator` are those of ImageEncoder."""
+    spec: Spec,
+    network: Network,
+    generator: torch.Generator,
+) -> AnyEncoder:
+    """The encoder of a specification's observations.
+
+    Args:
+        spec: of the environment.
+        network: `image`, `precision` and `normalise_obs` count here.
+        generator: draws the weights of layers for images.
+    """
     nested = isinstance(spec.observation_space, spaces.Dict | spaces.Tuple)
-    make = TreeEncoder if nested else leaf_encoder
-    return make(spec, normalise=normalise, image=image, half=half, generator=generator)
+    if nested:
+        return TreeEncoder(spec, network, generator)
+    return leaf_encoder(spec, network, generator)

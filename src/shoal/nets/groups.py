@@ -29,40 +29,40 @@ class PerGroup(nn.Module):
                 f"the agents of {spec.env_id} all have the same spaces; the default policy plays them"
             )
         self.groups = spec.groups
-        size, out, boxes = (
-            spec.observation.single.shape[0],
-            head_size(spec.action_space),
-            deviations(spec.action_space),
-        )
-        self.actors = nn.ModuleList(
-            _tower([size, *hidden, out], last_gain=0.01) for _ in range(self.groups)
-        )
-        self.critics = nn.ModuleList(
-            _tower([size, *hidden, 1], last_gain=1.0) for _ in range(self.groups)
-        )
-        self.log_std = nn.Parameter(torch.zeros(self.groups, boxes)) if boxes else None
+        size = spec.observation.single.shape[0]
+        boxes = deviations(spec.action_space)
+        actor_sizes = [size, *hidden, head_size(spec.action_space)]
+        critic_sizes = [size, *hidden, 1]
+        self.actors = _towers(self.groups, actor_sizes, last_gain=0.01)
+        self.critics = _towers(self.groups, critic_sizes, last_gain=1.0)
+        self.log_std: nn.Parameter | None = None
+        if boxes:
+            self.log_std = nn.Parameter(torch.zeros(self.groups, boxes))
 
     def forward(self, obs: Tensor) -> tuple[Tensor, ...]:
         """[N, size] -> logits [N, out] (or means and log standard deviations) and values [N]."""
         own = obs[:, -self.groups :].T.unsqueeze(-1)
-        actor = (own * torch.stack([tower(obs) for tower in self.actors])).sum(0)
-        value = (
-            (own * torch.stack([tower(obs) for tower in self.critics]))
-            .sum(0)
-            .squeeze(-1)
-        )
+        outputs = torch.stack([tower(obs) for tower in self.actors])
+        values = torch.stack([tower(obs) for tower in self.critics])
+        actor = (own * outputs).sum(0)
+        value = (own * values).sum(0).squeeze(-1)
         if self.log_std is None:
             return actor, value
-        return actor, (own * self.log_std.unsqueeze(1)).sum(0), value
+        log_std = own * self.log_std.unsqueeze(1)
+        return actor, log_std.sum(0), value
+
+
+def _towers(count: int, sizes: list[int], *, last_gain: float) -> nn.ModuleList:
+    return nn.ModuleList(_tower(sizes, last_gain=last_gain) for _ in range(count))
 
 
 def _tower(sizes: list[int], *, last_gain: float) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for index, (first, last) in enumerate(pairwise(sizes)):
-        layer = nn.Linear(first, last)
-        nn.init.orthogonal_(
-            layer.weight, last_gain if index == len(sizes) - 2 else 2**0.5
-        )
+    last = len(sizes) - 2
+    for index, (fan_in, fan_out) in enumerate(pairwise(sizes)):
+        layer = nn.Linear(fan_in, fan_out)
+        gain = last_gain if index == last else 2**0.5
+        nn.init.orthogonal_(layer.weight, gain)
         nn.init.zeros_(layer.bias)
         layers += [layer, nn.Tanh()]
     return nn.Sequential(*layers[:-1])

@@ -10,11 +10,11 @@ from gymnasium import spaces
 
 from shoal.nets.distributions import (
     Categorical,
-    Joint,
     MultiCategorical,
     Normal,
     SquashedNormal,
 )
+from shoal.nets.joint import Joint
 from shoal.types import ConfigError, Layout, choices, leaf_spaces
 
 if TYPE_CHECKING:
@@ -24,22 +24,27 @@ if TYPE_CHECKING:
 
     from shoal.nets.distributions import Distribution
 
+    Head = Callable[[Tensor, Tensor | None], Distribution]
+
 
 def head_size(space: spaces.Space[Any]) -> int:
     """Numbers that a network's head must give for this action space: leaf after leaf, in layout order.
 
     A choice of n has n logits, a bit of a MultiBinary 2, a component of a Box its mean.
     """
-    return sum(sum(choices(part)) or deviations(part) for _, part in leaf_spaces(space))
+    total = 0
+    for _, part in leaf_spaces(space):
+        options = choices(part)
+        total += sum(options) if options else deviations(part)
+    return total
 
 
 def deviations(space: spaces.Space[Any]) -> int:
     """Components of all Boxes of an action space: each has a log standard deviation."""
     total = 0
     for path, part in leaf_spaces(space):
-        box: Any = part
-        if isinstance(part, spaces.Box) and np.issubdtype(box.dtype, np.floating):
-            total += int(np.prod(box.shape))
+        if isinstance(part, spaces.Box) and np.issubdtype(part.dtype, np.floating):
+            total += int(np.prod(part.shape))
         elif not choices(part):
             where = f" at {list(path)}" if path else ""
             raise ConfigError(
@@ -49,48 +54,61 @@ def deviations(space: spaces.Space[Any]) -> int:
     return total
 
 
-def head(
-    space: spaces.Space[Any], *, squash: bool
-) -> Callable[[Tensor, Tensor | None], Distribution]:
+def head(space: spaces.Space[Any], *, squash: bool) -> Head:
     """A function from the head's numbers (and the Boxes' log_std) to the distribution over `space`."""
     deviations(space)
     match space:
         case spaces.Discrete():
-            start = int(space.start)
-            return lambda logits, _: Categorical(logits, start=start)
+            return _choice_head(space)
         case spaces.MultiDiscrete() if space.nvec.ndim == 1:
-            nvec, first = [int(n) for n in space.nvec], torch.as_tensor(space.start)
-            return lambda logits, _: MultiCategorical(
-                logits, nvec, start=first.to(logits.device)
-            )
+            return _choices_head(space)
         case spaces.Box() if len(space.shape) == 1:
             return _box_head(space, squash=squash)
         case _:
             return _joint_head(space, squash=squash)
 
 
-def _joint_head(
-    space: spaces.Space[Any], *, squash: bool
-) -> Callable[[Tensor, Tensor | None], Distribution]:
-    layout, parts = Layout.of(space), [_flat(part) for _, part in leaf_spaces(space)]
-    heads = [head(part, squash=squash) for part in parts]
-    sizes, spread = (
-        [head_size(part) for part in parts],
-        [deviations(part) for part in parts],
-    )
+def _choice_head(space: spaces.Discrete) -> Head:
+    start = int(space.start)
 
-    def make(numbers: Tensor, log_std: Tensor | None) -> Distribution:
-        if log_std is None:
-            given: list[Tensor | None] = [None] * len(parts)
-        else:
-            given = [x if x.shape[-1] else None for x in log_std.split(spread, -1)]
-        pieces = zip(heads, numbers.split(sizes, -1), given, strict=True)
-        return Joint(layout, [one(piece, std) for one, piece, std in pieces], sizes)
+    def make(logits: Tensor, _: Tensor | None) -> Distribution:
+        return Categorical(logits, start=start)
 
     return make
 
 
-def _flat(space: Any) -> spaces.Space[Any]:
+def _choices_head(space: spaces.MultiDiscrete) -> Head:
+    nvec = [int(n) for n in space.nvec]
+    start = torch.as_tensor(space.start)
+
+    def make(logits: Tensor, _: Tensor | None) -> Distribution:
+        return MultiCategorical(logits, nvec, start=start.to(logits.device))
+
+    return make
+
+
+def _joint_head(space: spaces.Space[Any], *, squash: bool) -> Head:
+    layout = Layout.of(space)
+    parts = [_flat(part) for _, part in leaf_spaces(space)]
+    heads = [head(part, squash=squash) for part in parts]
+    sizes = [head_size(part) for part in parts]
+    spread = [deviations(part) for part in parts]
+
+    def make(numbers: Tensor, log_std: Tensor | None) -> Distribution:
+        given: list[Tensor | None] = [None] * len(parts)
+        if log_std is not None:
+            own = log_std.split(spread, -1)
+            given = [std if std.shape[-1] else None for std in own]
+        made: list[Distribution] = []
+        pieces = numbers.split(sizes, -1)
+        for make_part, piece, std in zip(heads, pieces, given, strict=True):
+            made.append(make_part(piece, std))
+        return Joint(layout, made, sizes)
+
+    return make
+
+
+def _flat(space: spaces.Space[Any]) -> spaces.Space[Any]:
     """The same leaf with one axis, or none for a Discrete; a MultiBinary as choices of two."""
     match space:
         case spaces.MultiDiscrete():
@@ -99,17 +117,18 @@ def _flat(space: Any) -> spaces.Space[Any]:
             return spaces.MultiDiscrete(choices(space))
         case spaces.Box():
             return spaces.Box(
-                space.low.ravel(), space.high.ravel(), dtype=space.dtype.type
+                space.low.ravel(),
+                space.high.ravel(),
+                dtype=space.dtype.type,
             )
         case _:
             return space
 
 
-def _box_head(
-    space: Any, *, squash: bool
-) -> Callable[[Tensor, Tensor | None], Distribution]:
-    low, high = torch.as_tensor(space.low), torch.as_tensor(space.high)
-    if squash and not bool((low.isfinite() & high.isfinite()).all()):
+def _box_head(space: spaces.Box, *, squash: bool) -> Head:
+    low = torch.as_tensor(space.low)
+    high = torch.as_tensor(space.high)
+    if squash and not space.is_bounded():
         raise ConfigError(
             f"squashing needs a bounded Box, got {space}; set squash=False"
         )

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import copy
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
+from shoal.nets.layers import convolution, linear
 from shoal.nets.normaliser import MOST_IMAGES, PixelNormaliser
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from shoal.types import Spec
+
+LayersT = TypeVar("LayersT", bound=nn.Module)
 
 CONVOLUTIONS = {
     "nature": ((32, 8, 4), (64, 4, 2), (64, 3, 1)),
@@ -37,13 +40,10 @@ def image_net(spec: Spec, image: str) -> str:
 
     An image is a uint8 Box of three axes; ConfigError when it is too small for the layers asked for.
     """
-    space: Any = spec.observation_space
-    if (
-        image == "flat"
-        or not isinstance(space, spaces.Box)
-        or space.dtype != np.uint8
-        or len(space.shape) != 3
-    ):
+    space = spec.observation_space
+    if image == "flat" or not isinstance(space, spaces.Box):
+        return ""
+    if space.dtype != np.uint8 or len(space.shape) != 3:
         return ""
     sides = space.shape[:2] if channels_last(space.shape) else space.shape[1:]
     if image == "auto":
@@ -59,6 +59,14 @@ def image_net(spec: Spec, image: str) -> str:
 def channels_last(shape: tuple[int, ...]) -> bool:
     """Whether an image's last axis is its colours: up to 4 of them, and more rows than that."""
     return shape[2] <= 4 < shape[0]
+
+
+class Frozen(NamedTuple):
+    """The layers in bfloat16, for forwards without gradients."""
+
+    first: nn.Conv2d
+    rest: nn.Sequential
+    dense: nn.Linear
 
 
 class ImageEncoder(nn.Module):
@@ -81,70 +89,48 @@ class ImageEncoder(nn.Module):
         `normalise` adds a PixelNormaliser.
         """
         super().__init__()
-        self.shape, self.halved, self.size = (
-            spec.observation.single.shape,
-            half,
-            FEATURES[kind],
-        )
+        self.shape = spec.observation.single.shape
+        self.halved = half
+        self.size = FEATURES[kind]
         self.last = channels_last(self.shape)
-        self._frozen: list[Any] = []
-        height, width, colours = (
-            self.shape if self.last else (*self.shape[1:], self.shape[0])
-        )
-        self.normaliser = (
-            PixelNormaliser((height, width, colours)) if normalise else None
-        )
-        self.normalises, self._scale = normalise, 1.0 if normalise else 1 / 255
-        if kind == "impala":
-            inside = [
-                Section(fan_in, out, generator) for fan_in, out in pairwise(SECTIONS)
-            ]
-            self.first: Any = convolution(
-                colours, SECTIONS[0], 3, 1, generator, padding=1
-            )
-            self.rest = nn.Sequential(
-                Pooled(SECTIONS[0], generator), *inside, nn.ReLU()
-            )
+        self._frozen: Frozen | None = None
+        if self.last:
+            height, width, colours = self.shape
         else:
-            (out, side, stride), *others = CONVOLUTIONS[kind]
-            self.first = convolution(colours, out, side, stride, generator)
-            layers: list[nn.Module] = [nn.ReLU()]
-            for filters, side, stride in others:
-                layers += [
-                    convolution(out, filters, side, stride, generator),
-                    nn.ReLU(),
-                ]
-                out = filters
-            self.rest = nn.Sequential(*layers)
+            colours, height, width = self.shape
+        self.normalises = normalise
+        self.normaliser: PixelNormaliser | None = None
+        self._scale = 1 / 255
+        if normalise:
+            self.normaliser = PixelNormaliser((height, width, colours))
+            self._scale = 1.0
+        if kind == "impala":
+            self.first, self.rest = _residual_layers(colours, generator)
+        else:
+            self.first, self.rest = _plain_layers(kind, colours, generator)
         with torch.no_grad():
             seen = self.rest(self.first(torch.zeros(1, colours, height, width)))
-        self.dense: Any = skip_init(nn.Linear, seen.numel(), self.size)
-        nn.init.orthogonal_(self.dense.weight, gain=2**0.5, generator=generator)
-        nn.init.zeros_(self.dense.bias)
+        self.dense = linear(seen.numel(), self.size, generator)
 
     def forward(self, obs: Tensor) -> Tensor:
         """[..., *shape] -> [..., size]."""
         lead = obs.shape[: obs.dim() - 3]
         kind = torch.bfloat16 if self.halved else self.dense.weight.dtype
-        pixels = (
-            self._normalised(obs.reshape(-1, *self.shape)).to(kind).permute(0, 3, 1, 2)
-        )
-        if self._frozen and not torch.is_grad_enabled():
+        normalised = self._normalised(obs.reshape(-1, *self.shape))
+        pixels = normalised.to(kind).permute(0, 3, 1, 2)
+        if self._frozen is not None and not torch.is_grad_enabled():
             first, rest, dense = self._frozen
-            seen = F.conv2d(
-                pixels, first.weight, first.bias, first.stride, first.padding
-            )
-            return F.relu(dense(_flat(rest(seen))).float()).reshape(*lead, self.size)
-        first = self.first
-        with torch.autocast(obs.device.type, dtype=torch.bfloat16, enabled=self.halved):
-            seen = F.conv2d(
-                pixels,
-                first.weight * self._scale,
-                first.bias,
-                first.stride,
-                first.padding,
-            )
-            features = self.dense(_flat(self.rest(seen)))
+            seen = _convolved(pixels, first, first.weight)
+            features = dense(_flat(rest(seen)))
+        else:
+            with torch.autocast(
+                obs.device.type,
+                dtype=torch.bfloat16,
+                enabled=self.halved,
+            ):
+                scaled = self.first.weight * self._scale
+                seen = _convolved(pixels, self.first, scaled)
+                features = self.dense(_flat(self.rest(seen)))
         return F.relu(features.float()).reshape(*lead, self.size)
 
     def observe(self, obs: Tensor) -> None:
@@ -177,16 +163,19 @@ class ImageEncoder(nn.Module):
         """Converts the weights once, for forwards without gradients; call it again after each change of theirs."""
         if not self.halved:
             return
-        parts = (self.first, self.rest, self.dense)
-        if not self._frozen:
-            # A list, so that they are no parameters of this module; in the layout that convolutions are fastest in.
-            self._frozen = [_half(part) for part in parts]
-        for mine, theirs in zip(self._frozen, parts, strict=True):
-            for half, weight in zip(
-                mine.parameters(), theirs.parameters(), strict=True
-            ):
+        own = (self.first, self.rest, self.dense)
+        if self._frozen is None:
+            # In a tuple they are no parameters of this module.
+            self._frozen = Frozen(
+                _half(self.first),
+                _half(self.rest),
+                _half(self.dense),
+            )
+        for copies, layers in zip(self._frozen, own, strict=True):
+            pairs = zip(copies.parameters(), layers.parameters(), strict=True)
+            for half, weight in pairs:
                 half.copy_(weight)
-        self._frozen[0].weight.copy_(self.first.weight * self._scale)
+        self._frozen.first.weight.copy_(self.first.weight * self._scale)
 
 
 class Residual(nn.Module):
@@ -232,23 +221,42 @@ def _flat(seen: Tensor) -> Tensor:
     return seen.permute(0, 2, 3, 1).flatten(1)
 
 
-def _half(layers: Any) -> Any:
-    return copy.deepcopy(layers).to(torch.bfloat16, memory_format=torch.channels_last)
-
-
-def convolution(
-    fan_in: int,
-    filters: int,
-    side: int,
-    stride: int,
+def _plain_layers(
+    kind: str,
+    colours: int,
     generator: torch.Generator,
-    *,
-    padding: int = 0,
-) -> nn.Conv2d:
-    """A convolution with orthogonal weights of gain sqrt(2) and zero biases."""
-    layer: Any = skip_init(
-        nn.Conv2d, fan_in, filters, side, stride=stride, padding=padding
-    )
-    nn.init.orthogonal_(layer.weight, gain=2**0.5, generator=generator)
-    nn.init.zeros_(layer.bias)
-    return layer
+) -> tuple[nn.Conv2d, nn.Sequential]:
+    """The convolutions of Mnih et al.: the first one, and what follows it."""
+    (filters, side, stride), *others = CONVOLUTIONS[kind]
+    first = convolution(colours, filters, side, stride, generator)
+    layers: list[nn.Module] = [nn.ReLU()]
+    for more_filters, side, stride in others:
+        layers.append(convolution(filters, more_filters, side, stride, generator))
+        layers.append(nn.ReLU())
+        filters = more_filters
+    return first, nn.Sequential(*layers)
+
+
+def _residual_layers(
+    colours: int, generator: torch.Generator
+) -> tuple[nn.Conv2d, nn.Sequential]:
+    """The residual network of Espeholt et al.: its first convolution, and what follows it."""
+    sections: list[nn.Module] = []
+    for fan_in, filters in pairwise(SECTIONS):
+        sections.append(Section(fan_in, filters, generator))
+    first = convolution(colours, SECTIONS[0], 3, 1, generator, padding=1)
+    pooled = Pooled(SECTIONS[0], generator)
+    return first, nn.Sequential(pooled, *sections, nn.ReLU())
+
+
+def _convolved(pixels: Tensor, layer: nn.Conv2d, weight: Tensor) -> Tensor:
+    """The layer with another weight."""
+    stride, padding = layer.stride, layer.padding
+    return F.conv2d(pixels, weight, layer.bias, stride, padding)
+
+
+def _half(layers: LayersT) -> LayersT:
+    """A copy in bfloat16, in the layout that convolutions are fastest in."""
+    copied = copy.deepcopy(layers).to(torch.bfloat16)
+    convert_conv2d_weight_memory_format(copied, torch.channels_last)
+    return copied

@@ -14,10 +14,14 @@ MOST_IMAGES = 251
 
 
 def merge_moments(
-    layer: Normaliser | PixelNormaliser, mean: Tensor, m2: Tensor, number: float
+    layer: Normaliser | PixelNormaliser,
+    mean: Tensor,
+    m2: Tensor,
+    number: float,
 ) -> None:
     """Adds a batch's mean and sum of squared deviations to a layer's (Chan et al. 1979)."""
-    before, count = float(layer.count), float(layer.count) + number
+    before = float(layer.count)
+    count = before + number
     delta = mean - layer.total_mean
     layer.total_m2 += m2 + delta.square() * (before * number / count)
     layer.total_mean += delta * (number / count)
@@ -57,7 +61,8 @@ class Normaliser(nn.Module):
         if not len(batch):
             return
         mean = batch.mean(0)
-        merge_moments(self, mean, (batch - mean).square().sum(0), float(len(batch)))
+        m2 = (batch - mean).square().sum(0)
+        merge_moments(self, mean, m2, float(len(batch)))
         self.inv_std.copy_((self.total_m2 / self.count + 1e-8).rsqrt())
 
 
@@ -85,20 +90,19 @@ class PixelNormaliser(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """uint8 [N, *shape] -> float32 of the same shape."""
-        return (
-            pixels.float()
-            .sub_(self.mean)
-            .mul_(self.inv_std)
-            .clamp_(-PIXEL_CLIP, PIXEL_CLIP)
-        )
+        scaled = pixels.float().sub_(self.mean).mul_(self.inv_std)
+        return scaled.clamp_(-PIXEL_CLIP, PIXEL_CLIP)
 
     def in_half(self, pixels: Tensor, *, colours_last: bool) -> Tensor:
         """uint8 [N, H, W, C] or [N, C, H, W] -> bfloat16 [N, H, W, C] with `forward`'s bits, in one pass on the CPU."""
         out = torch.empty(len(pixels), *self.mean.shape, dtype=torch.bfloat16)
-        bits = out.view(torch.uint16).numpy()
-        moments = (self.mean.numpy(), self.inv_std.numpy(), PIXEL_CLIP)
         _native.normalise_pixels(
-            pixels.contiguous().numpy(), *moments, colours_last, bits
+            pixels.contiguous().numpy(),
+            self.mean.numpy(),
+            self.inv_std.numpy(),
+            PIXEL_CLIP,
+            colours_last,
+            out.view(torch.uint16).numpy(),
         )
         return out
 
@@ -106,8 +110,10 @@ class PixelNormaliser(nn.Module):
     def merge(self, pixels: Tensor) -> None:
         """Adds images uint8 [N, *shape], N at most MOST_IMAGES; the next version uses them."""
         chosen = pixels.float()
+        number = float(len(chosen))
         # Sums of up to 256 squares of 255 are still whole in float32, so no order of adding changes them.
-        number, total = float(len(chosen)), chosen.sum(0).double()
-        mean, squares = total / number, chosen.square_().sum(0).double()
+        total = chosen.sum(0).double()
+        squares = chosen.square_().sum(0).double()
+        mean = total / number
         merge_moments(self, mean, squares - total * mean, number)
         self.inv_std.copy_((self.total_m2 / self.count + 1).rsqrt())

@@ -34,7 +34,10 @@ class Trainer(Protocol):
     """What trains a configuration, where runs of it are missing."""
 
     def complete(
-        self, saved: dict[str, object], /, **changes: str | float
+        self,
+        saved: dict[str, object],
+        /,
+        **changes: str | float,
     ) -> dict[str, Any]:
         """The configuration with every default filled in, as a run of it would hold it."""
         ...
@@ -95,7 +98,11 @@ def compare(
 
 
 def train_missing(
-    files: Sequence[Path], root: Path, *, seeds: int, trainer: Trainer
+    files: Sequence[Path],
+    root: Path,
+    *,
+    seeds: int,
+    trainer: Trainer,
 ) -> list[RunDirectory]:
     """A run of each file and seed, to total_timesteps: a finished one below `root`, else a new one.
 
@@ -119,7 +126,10 @@ def train_missing(
                 print(f"training {file}, seed {seed}", flush=True)
                 result = trainer.start_from(
                     trainer.complete(
-                        read_toml(file), stop_at=math.inf, run_dir=place, seed=seed
+                        read_toml(file),
+                        stop_at=math.inf,
+                        run_dir=place,
+                        seed=seed,
                     )
                 )
                 if result.interrupted:
@@ -130,7 +140,10 @@ def train_missing(
 
 
 def draw(
-    groups: Sequence[Group], bands: Sequence[Band], grid: Floats, path: Path
+    groups: Sequence[Group],
+    bands: Sequence[Band],
+    grid: Floats,
+    path: Path,
 ) -> None:
     """Writes the curves with their intervals as a PNG."""
     from shoal.report import curves
@@ -155,7 +168,11 @@ def _print_groups(groups: Sequence[Group], bands: Sequence[Band], grid: Floats) 
     last = grid[-1]
     title = f"{groups[0].curves[0].env}, at {last:,.0f} environment steps"
     table = Table(
-        box=None, header_style="bold", pad_edge=False, title=title, title_justify="left"
+        box=None,
+        header_style="bold",
+        pad_edge=False,
+        title=title,
+        title_justify="left",
     )
     table.add_column("configuration", overflow="fold")
     for name in (

@@ -41,7 +41,12 @@ def png(figure: Figure, *, dpi: int) -> bytes:
 
 
 def draw_band(
-    axes: Axes, steps: Floats, middle: Floats, low: Floats, high: Floats, label: str
+    axes: Axes,
+    steps: Floats,
+    middle: Floats,
+    low: Floats,
+    high: Floats,
+    label: str,
 ) -> None:
     """A line and the band around it."""
     (line,) = axes.plot(steps, middle, label=label)
@@ -60,7 +65,9 @@ def draw_run(lines: Sequence[Line], status: Mapping[str, object], title: str) ->
     count = math.ceil(len(small) / COLUMNS)
     figure = blank(WIDTH, MAIN_HEIGHT + SMALL_HEIGHT * count)
     places = figure.add_gridspec(
-        1 + count, COLUMNS, height_ratios=[MAIN_HEIGHT, *[SMALL_HEIGHT] * count]
+        1 + count,
+        COLUMNS,
+        height_ratios=[MAIN_HEIGHT, *[SMALL_HEIGHT] * count],
     )
     main = figure.add_subplot(places[0, :])
     main.set(title=title, xlabel="environment steps", ylabel="return")
@@ -91,7 +98,9 @@ def _small_keys(lines: Sequence[Line]) -> list[str]:
 
 
 def _draw_return(
-    axes: Axes, lines: Sequence[Line], status: Mapping[str, object]
+    axes: Axes,
+    lines: Sequence[Line],
+    status: Mapping[str, object],
 ) -> None:
     steps = column(lines, "step")
     mean = column(lines, "episode/return")

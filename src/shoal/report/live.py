@@ -66,7 +66,9 @@ class Live:
         if self._live is None:
             self._first = record
             self._live = RichLive(
-                console=self._console, auto_refresh=False, transient=True
+                console=self._console,
+                auto_refresh=False,
+                transient=True,
             )
             self._live.start()
         self._live.update(self.draw(run), refresh=True)
@@ -169,7 +171,9 @@ def shares(first: Mapping[str, float], last: Mapping[str, float]) -> dict[str, f
 
 
 def _progress(
-    first: Mapping[str, float], record: Mapping[str, float], total: int
+    first: Mapping[str, float],
+    record: Mapping[str, float],
+    total: int,
 ) -> RenderableType:
     step = record["step"]
     seconds = record["time/elapsed"] - first["time/elapsed"]

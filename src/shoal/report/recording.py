@@ -70,7 +70,12 @@ class Progress:
 
 
 def record_video(
-    policy: nn.Module, env: VecEnv, path: Path, *, acting: Acting, max_steps: int
+    policy: nn.Module,
+    env: VecEnv,
+    path: Path,
+    *,
+    acting: Acting,
+    max_steps: int,
 ) -> Video:
     """Plays the first episode of every row greedily and writes it as a video.
 
@@ -87,12 +92,20 @@ def record_video(
     pictures = Pictures(env)
     rows = env.num_rows
     progress = Progress(
-        [], np.zeros(rows), np.zeros(rows, np.int64), np.zeros(rows, np.bool_)
+        [],
+        np.zeros(rows),
+        np.zeros(rows, np.int64),
+        np.zeros(rows, np.bool_),
     )
 
     def frames() -> Iterator[Frame]:
         for _ in play(
-            policy, env, pictures, progress, acting=acting, max_steps=max_steps
+            policy,
+            env,
+            pictures,
+            progress,
+            acting=acting,
+            max_steps=max_steps,
         ):
             yield progress.draw()
 
@@ -121,7 +134,11 @@ def play(
     actor = make_actor(policy, env.spec, env.num_rows, acting)
     for _ in range(max_steps):
         acted = actor.act(
-            ready.obs, start, everyone, action_mask=ready.action_mask, greedy=True
+            ready.obs,
+            start,
+            everyone,
+            action_mask=ready.action_mask,
+            greedy=True,
         )
         env.send(everyone, acted.env_action)
         ready = env.recv()

@@ -37,7 +37,10 @@ def iqm(scores: Floats) -> Floats:
 
 
 def bootstrap(
-    scores: Floats, rng: np.random.Generator, *, resamples: int = RESAMPLES
+    scores: Floats,
+    rng: np.random.Generator,
+    *,
+    resamples: int = RESAMPLES,
 ) -> tuple[Floats, Floats]:
     """The 95 % stratified bootstrap interval of the interquartile mean (Agarwal et al. 2021).
 

@@ -132,7 +132,10 @@ def write_video(path: Path, frames: Iterator[Frame], *, frames_per_s: float) -> 
 
 
 def _command(
-    first: Frame, frames_per_s: float, encoding: tuple[str, ...], draft: Path
+    first: Frame,
+    frames_per_s: float,
+    encoding: tuple[str, ...],
+    draft: Path,
 ) -> list[str]:
     """The encoder's command line: raw frames like the first one from stdin, into `draft`."""
     height, width = first.shape[:2]
@@ -143,12 +146,17 @@ def _command(
 
 
 def _encode(
-    command: list[str], frames: Iterator[Frame], messages: IO[bytes]
+    command: list[str],
+    frames: Iterator[Frame],
+    messages: IO[bytes],
 ) -> tuple[int, int]:
     """Pipes frames into the encoder: how many it took, and its exit status. It is killed where a frame fails."""
     count = 0
     encoder = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stderr=messages, start_new_session=True
+        command,
+        stdin=subprocess.PIPE,
+        stderr=messages,
+        start_new_session=True,
     )
     with encoder:
         pipe = encoder.stdin

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import inf
-from typing import Any
 
 TINY = 1e-12
 """The least number that a setting above 0 may be."""
@@ -13,7 +12,7 @@ class ConfigError(ValueError):
     """A setting that cannot work; the message says which one and what would work."""
 
 
-def check_ranges(config: Any, **ranges: tuple[float, float]) -> None:
+def check_ranges(config: object, **ranges: tuple[float, float]) -> None:
     """ConfigError naming the first setting of `config` that lies outside its range (both ends belong to it)."""
     for name, (low, high) in ranges.items():
         value = getattr(config, name)
@@ -22,7 +21,7 @@ def check_ranges(config: Any, **ranges: tuple[float, float]) -> None:
             raise ConfigError(f"{name} must be {allowed}, got {value}")
 
 
-def check_positive(config: Any, *names: str) -> None:
+def check_positive(config: object, *names: str) -> None:
     """ConfigError naming the first of these settings of `config` that is not above 0."""
     check_ranges(config, **dict.fromkeys(names, (TINY, inf)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
 Bools: TypeAlias = NDArray[np.bool_]
 Floats: TypeAlias = NDArray[np.float64]
+ScalarT = TypeVar("ScalarT", bound=np.generic)
+
+
+def _some(
+    x: NDArray[ScalarT] | None, rows: NDArray[np.intp]
+) -> NDArray[ScalarT] | None:
+    return None if x is None else x[rows]
 
 
 @dataclass(slots=True)
@@ -112,17 +119,15 @@ class ActedStep:
 
     def at(self, rows: NDArray[np.intp]) -> ActedStep:
         """The same of some of the rows."""
-        log_prob, value, mask = self.log_prob, self.value, self.action_mask
+        version = self.version
         return ActedStep(
             obs=select(self.obs, rows),
             start=self.start[rows],
             action=select(self.action, rows),
-            log_prob=None if log_prob is None else log_prob[rows],
-            value=None if value is None else value[rows],
-            action_mask=None if mask is None else mask[rows],
-            version=self.version
-            if isinstance(self.version, int)
-            else self.version[rows],
+            log_prob=_some(self.log_prob, rows),
+            value=_some(self.value, rows),
+            action_mask=_some(self.action_mask, rows),
+            version=version if isinstance(version, int) else version[rows],
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from gymnasium import spaces
@@ -13,17 +13,22 @@ from shoal.types.errors import ConfigError
 from shoal.types.trees import Tree
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from gymnasium import Space
     from numpy.typing import NDArray
 
 ALIGNMENT = 64
+
+Path: TypeAlias = tuple[str | int, ...]
+"""Where a leaf stands in a tree: keys of dicts and indices of tuples, from the outside in."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
     """One array of an observation or action: where it stands in the tree, and what one row of it holds."""
 
-    path: tuple[str | int, ...]
+    path: Path
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
 
@@ -31,6 +36,10 @@ class Leaf:
     def name(self) -> str:
         """The path as Python writes it, such as ['hand'][0]; empty for a plain array."""
         return "".join(f"[{key!r}]" for key in self.path)
+
+    def nbytes(self, batch: tuple[int, ...]) -> int:
+        """Bytes of the leaf in `batch` rows."""
+        return prod(batch) * prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +67,18 @@ class Layout:
 
     def offsets(self, batch: tuple[int, ...]) -> tuple[list[int], int]:
         """Each leaf's offset in a block of `batch` rows, and the block's bytes."""
-        offsets, at = [], 0
+        offsets: list[int] = []
+        at = 0
         for leaf in self.leaves:
             offsets.append(at)
-            size = prod(batch) * prod(leaf.shape) * leaf.dtype.itemsize
-            at += -(-size // ALIGNMENT) * ALIGNMENT
+            blocks = -(-leaf.nbytes(batch) // ALIGNMENT)
+            at += blocks * ALIGNMENT
         return offsets, at
 
     def allocate(self, *batch: int) -> Tree:
         """A zeroed block of `batch` rows, as a tree of views."""
-        return self.view(np.zeros(self.offsets(batch)[1], np.uint8), *batch)
+        _, nbytes = self.offsets(batch)
+        return self.view(np.zeros(nbytes, np.uint8), *batch)
 
     def view(self, block: NDArray[np.uint8], *batch: int) -> Tree:
         """The tree of arrays [*batch, *shape] that lie in `block`; nothing is copied."""
@@ -76,59 +87,54 @@ class Layout:
             raise ValueError(
                 f"a block of {batch} rows needs {nbytes} bytes, got {block.nbytes}"
             )
-        arrays = []
+        arrays: list[NDArray[Any]] = []
         for leaf, offset in zip(self.leaves, offsets, strict=True):
-            size = prod(batch) * prod(leaf.shape) * leaf.dtype.itemsize
-            arrays.append(
-                block[offset : offset + size]
-                .view(leaf.dtype)
-                .reshape(*batch, *leaf.shape)
-            )
+            own = block[offset : offset + leaf.nbytes(batch)]
+            arrays.append(own.view(leaf.dtype).reshape(*batch, *leaf.shape))
         return self.tree(arrays)
 
-    def tree(self, values: list[Any]) -> Tree:
+    def tree(self, values: Sequence[Tree]) -> Tree:
         """The values of the leaves, in order, as the nested tree."""
-        return _nest(
-            {leaf.path: value for leaf, value in zip(self.leaves, values, strict=True)}
-        )
+        paths = [leaf.path for leaf in self.leaves]
+        return _nest(dict(zip(paths, values, strict=True)))
 
-    def flat(self, tree: Tree) -> list[Any]:
+    def flat(self, tree: Tree) -> list[Tree]:
         """The inverse of `tree`: the leaves' values in order."""
-        values: list[Any] = []
+        values: list[Tree] = []
         for leaf in self.leaves:
-            value: Any = tree
+            value = tree
             for key in leaf.path:
                 value = value[key]
             values.append(value)
         return values
 
 
-def leaf_spaces(
-    space: Space[Any], path: tuple[str | int, ...] = ()
-) -> list[tuple[tuple[str | int, ...], Space[Any]]]:
+def leaf_spaces(space: Space[Any], path: Path = ()) -> list[tuple[Path, Space[Any]]]:
     """The spaces that are no Dict or Tuple, each with its path, in the order of a Layout's leaves."""
     match space:
         case spaces.Dict():
-            keys: list[Any] = list(space.spaces)
-            if not all(isinstance(key, str) for key in keys):
-                raise ConfigError(
-                    f"the keys of the Dict at {list(path)} must be strings, got {keys}"
-                )
-            inside = [
-                leaf_spaces(part, (*path, key)) for key, part in space.spaces.items()
-            ]
+            parts: Iterable[tuple[str | int, Space[Any]]] = space.spaces.items()
+            _check_keys(space, path)
         case spaces.Tuple():
-            inside = [
-                leaf_spaces(part, (*path, index))
-                for index, part in enumerate(space.spaces)
-            ]
+            parts = enumerate(space.spaces)
         case _:
             return [(path, space)]
-    if not inside:
+    found: list[tuple[Path, Space[Any]]] = []
+    for key, part in parts:
+        found += leaf_spaces(part, (*path, key))
+    if not found:
         raise ConfigError(
             f"the space at {list(path)} is an empty {type(space).__name__}; leave it out"
         )
-    return [leaf for part in inside for leaf in part]
+    return found
+
+
+def _check_keys(space: spaces.Dict, path: Path) -> None:
+    keys: list[object] = list(space.spaces)
+    if not all(isinstance(key, str) for key in keys):
+        raise ConfigError(
+            f"the keys of the Dict at {list(path)} must be strings, got {keys}"
+        )
 
 
 def choices(space: Space[Any]) -> list[int]:
@@ -144,7 +150,7 @@ def choices(space: Space[Any]) -> list[int]:
             return []
 
 
-def _leaf(space: Space[Any], path: tuple[str | int, ...]) -> Leaf:
+def _leaf(space: Space[Any], path: Path) -> Leaf:
     match space:
         case spaces.Box():
             return Leaf(path, np.dtype(space.dtype), space.shape)
@@ -161,10 +167,10 @@ def _leaf(space: Space[Any], path: tuple[str | int, ...]) -> Leaf:
             )
 
 
-def _nest(values: dict[tuple[str | int, ...], Any]) -> Tree:
+def _nest(values: dict[Path, Tree]) -> Tree:
     if len(values) == 1 and () in values:
         return values[()]
-    groups: dict[str | int, dict[tuple[str | int, ...], Any]] = {}
+    groups: dict[str | int, dict[Path, Tree]] = {}
     for path, value in values.items():
         groups.setdefault(path[0], {})[path[1:]] = value
     nested = {key: _nest(group) for key, group in groups.items()}
@@ -198,8 +204,9 @@ class Spec:
     @property
     def agent_names(self) -> tuple[str, ...]:
         """A name for each agent; none where an environment has one agent without a name."""
-        numbered = tuple(f"agent_{number}" for number in range(self.num_agents))
-        return self.agents or (numbered if self.num_agents > 1 else ())
+        if self.agents or self.num_agents == 1:
+            return self.agents
+        return tuple(f"agent_{number}" for number in range(self.num_agents))
 
     @classmethod
     def of(
@@ -209,8 +216,12 @@ class Spec:
         action_space: Space[Any],
         **limits: Any,
     ) -> Spec:
-        """The specification of an environment with these spaces."""
-        observation, action = Layout.of(observation_space), Layout.of(action_space)
+        """The specification of an environment with these spaces; `limits` are the fields with defaults."""
         return cls(
-            env_id, observation_space, action_space, observation, action, **limits
+            env_id,
+            observation_space,
+            action_space,
+            Layout.of(observation_space),
+            Layout.of(action_space),
+            **limits,
         )
