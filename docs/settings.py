@@ -10,18 +10,19 @@ import inspect
 import re
 import sys
 import textwrap
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from shoal import algos
 from shoal.algos import a2c, ppo
 from shoal.algos.presets import presets
+from shoal.experiment.options import Options
 from shoal.nets.policy import Network
 from shoal.stream.self_play import SelfPlay
 
 PAGE = Path(__file__).resolve().parent / "algorithms.md"
-TABLES = {"ppo": ppo.PPO, "a2c": a2c.A2C, "network": Network, "self_play": SelfPlay}
+TABLES = {"ppo": ppo.Config, "a2c": a2c.Config, "options": Options, "network": Network, "self_play": SelfPlay}
 
 
 def sentences(kind: type) -> dict[str, str]:
@@ -43,7 +44,7 @@ def show(value: Any) -> str:
     if is_dataclass(value):
         return "see below"
     if isinstance(value, tuple):
-        return "`" + " ".join(map(str, value)) + "`"
+        return "`" + " ".join(map(str, value)) + "`" if value else "none"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"`{value:_}`"
     return f"`{value}`"
@@ -51,9 +52,16 @@ def show(value: Any) -> str:
 
 def settings_table(kind: Any) -> list[str]:
     """A row for each field: name, default, sentence."""
-    said, default = sentences(kind), kind()
-    rows = [f"| `{f.name}` | {show(getattr(default, f.name))} | {said.get(f.name, '')} |" for f in fields(kind)]
+    said = sentences(kind)
+    rows = [f"| `{f.name}` | {default_of(f)} | {said.get(f.name, '')} |" for f in fields(kind)]
     return ["| setting | default | |", "|---|---|---|", *rows]
+
+
+def default_of(field: Field[Any]) -> str:
+    """A field's default as a reader would write it."""
+    if field.default is not MISSING:
+        return show(field.default)
+    return "required" if field.default_factory is MISSING else show(field.default_factory())
 
 
 def presets_table() -> list[str]:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from shoal.run.run import Run
     from shoal.types import Spec
 
+DEFAULT = "ppo"
+"""The algorithm that is taken where none is named."""
+
 
 class Algorithm(Protocol):
     """What a module must offer to be trained, resumed, evaluated and compared like shoal's own.

@@ -59,7 +59,7 @@ class Experiment:
         cls,
         env: Source,
         *,
-        algo: str | Algorithm = "ppo",
+        algo: str | Algorithm = algos.DEFAULT,
         config: object = None,
         policy: PolicySource | None = None,
         env_kwargs: Mapping[str, Any] | None = None,
@@ -116,7 +116,7 @@ class Experiment:
         own, table, env_kwargs = layers_of_file(saved, Options)
         if "env" not in own:
             raise ConfigError("the configuration names no env")
-        algorithm = algos.load(own.get("algo", "ppo"))
+        algorithm = algos.load(own.get("algo", algos.DEFAULT))
         name = own.get("preset")
         tuned = preset(algos.name_of(algorithm), name, own["env"]) if name else {}
         layers = (algos.defaults(algorithm), tuned, own, table, given or {})

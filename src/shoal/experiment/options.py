@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from math import inf, isnan
 from typing import Literal
 
+from shoal import algos
 from shoal.envs.preprocessing import Shaping
 from shoal.envs.workers.crew import Workers
 from shoal.stream.meter import cores
@@ -19,7 +20,7 @@ class Options:
 
     env: str
     """An environment's id, or `package.module:function`."""
-    algo: str = "ppo"
+    algo: str = algos.DEFAULT
     """The algorithm; `shoal algos` lists them."""
     total_timesteps: int = 1_000_000
     """Environment steps of the whole run; more steps, more training."""

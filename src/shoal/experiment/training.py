@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shoal.algos import DEFAULT
 from shoal.experiment.agent import GREEDY_EPISODES, play
 from shoal.experiment.experiment import Experiment
 from shoal.experiment.session import check_device, opened
@@ -76,7 +77,7 @@ class Result:
 def train(
     env: Source,
     *,
-    algo: str | Algorithm = "ppo",
+    algo: str | Algorithm = DEFAULT,
     policy: PolicySource | None = None,
     panel: str = "auto",
     env_kwargs: Mapping[str, Any] | None = None,

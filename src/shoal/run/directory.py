@@ -9,7 +9,7 @@ import re
 import shutil
 import time
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +25,8 @@ class RunDirectory:
     """The paths of one run."""
 
     path: Path
+    made: tuple[Path, ...] = field(default=(), compare=False)
+    """Folders above it that were made for it, the nearest first."""
 
     @property
     def config(self) -> Path:
@@ -71,9 +73,9 @@ class RunDirectory:
         write_atomic(self.status, json.dumps(status, indent=1).encode())
 
     def remove(self) -> None:
-        """Deletes the directory, and the folders above that it leaves empty: the run never began."""
+        """Deletes the directory, and the folders made for it that it leaves empty: the run never began."""
         shutil.rmtree(self.path)
-        for folder in (self.path.parent, self.path.parent.parent):
+        for folder in self.made:
             try:
                 folder.rmdir()
             except OSError:  # other runs stand in it
@@ -102,6 +104,8 @@ def create(
         )
     text = _toml(config)
     folder = root / re.sub(r"[^\w.-]+", "_", env) / algo
+    above = (folder, *folder.parents)
+    made = tuple(place for place in above if not place.exists())
     folder.mkdir(parents=True, exist_ok=True)
     stem = name or f"{time.strftime('%Y%m%d-%H%M%S')}-{seed}"
     draft = folder / f".{stem}.{os.getpid()}"
@@ -120,7 +124,7 @@ def create(
                     raise
             else:
                 sync_folder(folder)
-                return RunDirectory(path)
+                return RunDirectory(path, made)
     finally:
         if draft.exists():
             shutil.rmtree(draft)

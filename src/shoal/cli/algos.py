@@ -1,0 +1,23 @@
+"""`shoal algos`: lists the algorithms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shoal.cli.arguments import parse
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """`algos` has no options."""
+
+
+def main(arguments: list[str], about: str) -> int:
+    """Lists; the exit status."""
+    parse(Given, arguments, command="algos", about=about)
+    from shoal.algos import summaries
+
+    for name, text in summaries().items():
+        print(f"  {name:<6} {text}")
+    print("your own is named by its module: shoal train --algo my_package.my_algo")
+    return 0

@@ -1,0 +1,50 @@
+"""Arguments: parsing a command's options with tyro, and the parameters of an environment that tyro cannot know."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import tyro
+
+from shoal.types import ConfigError
+
+OptionsT = TypeVar("OptionsT")
+
+ENV_PREFIX = "--env."
+ENV_OPTIONS = (
+    "--env.NAME VALUE sets a parameter of the environment; uniform:LOW,HIGH, loguniform:LOW,HIGH, choice:A,B,... or "
+    "normal:MEAN,STD,LOW,HIGH samples it for each episode; 'uniform:LOW,HIGH from START over STEPS' widens the range."
+)
+
+
+def parse(
+    kind: type[OptionsT], arguments: list[str], *, command: str, about: str
+) -> OptionsT:
+    """The options of a command, given as a dataclass; ends the process with status 2 for a mistake, 0 after --help."""
+    return tyro.cli(kind, prog=f"shoal {command}", args=arguments, description=about)
+
+
+def take_env_kwargs(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """The arguments without `--env.NAME VALUE` and `--env.NAME=VALUE`, and the environment's keywords that these set.
+
+    An environment takes any keyword, so none of these can be an option that is known beforehand.
+
+    Raises:
+        ConfigError: a name or a value is missing.
+    """
+    from shoal.check.check_env import read_value
+
+    rest: list[str] = []
+    found: dict[str, Any] = {}
+    left = iter(arguments)
+    for argument in left:
+        if not argument.startswith(ENV_PREFIX):
+            rest.append(argument)
+            continue
+        name, equals, value = argument.removeprefix(ENV_PREFIX).partition("=")
+        if not equals:
+            value = next(left, "")
+        if not name or not value:
+            raise ConfigError(f"{argument} needs a name and a value: --env.NAME VALUE")
+        found[name] = read_value(value)
+    return rest, found

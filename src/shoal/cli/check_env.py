@@ -1,0 +1,57 @@
+"""`shoal check-env`: tests a custom environment and reports problems."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+import tyro
+
+from shoal.cli.arguments import parse
+
+STATUSES = "Exit status: 0, no errors; 1, errors; 2, a mistake in the options."
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Options of `check-env`."""
+
+    env: tyro.conf.Positional[str]
+    """A Gymnasium id, or package.module:function (or :Class)."""
+    env_kwargs: tuple[str, ...] = ()
+    """Keyword arguments of its constructor, as name=value."""
+    steps: int = 5000
+    """Random steps of the longest check."""
+    seed: int = 0
+    """Seed of the environment and of the actions."""
+    timeout: float = 30.0
+    """Seconds after which a call that has not returned counts as hung."""
+    backend: Literal["serial", "workers"] = "serial"
+    """workers also steps it in worker processes and compares them with serial."""
+    json: bool = False
+    """Print one JSON object instead of the table."""
+
+
+def main(arguments: list[str], about: str) -> int:
+    """Tests; the exit status."""
+    about = f"{about}\n\n{STATUSES}"
+    given = parse(Given, arguments, command="check-env", about=about)
+    from shoal.check.check_env import check_env, read_kwargs
+
+    report = check_env(
+        given.env,
+        env_kwargs=read_kwargs(given.env_kwargs),
+        steps=given.steps,
+        seed=given.seed,
+        timeout_s=given.timeout,
+        backend=given.backend,
+        hard=True,
+    )
+    if given.json:
+        print(json.dumps(report.record()))
+    else:
+        from rich.console import Console
+
+        report.show(Console(highlight=False))
+    return 0 if report.ok else 1

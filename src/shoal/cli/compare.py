@@ -1,0 +1,46 @@
+"""`shoal compare`: runs or configurations over seeds, at equal environment steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from shoal.cli.arguments import parse
+
+if TYPE_CHECKING:
+    from shoal.report.compare import Trainer
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Options of `compare`."""
+
+    runs: tyro.conf.Positional[tuple[str, ...]]
+    """Runs, folders of runs, or config files (*.toml), whose missing runs are trained."""
+    seeds: int = 5
+    """Seeds of each config file, from its own seed on."""
+    plot: str = "compare.png"
+    """The PNG file to write."""
+    run_dir: str = "runs"
+    """The folder of run directories."""
+
+
+def main(arguments: list[str], about: str) -> int:
+    """Compares; the exit status."""
+    given = parse(Given, arguments, command="compare", about=about)
+    from shoal.report.compare import compare
+
+    trainer: Trainer | None = None
+    if any(path.endswith(".toml") for path in given.runs):
+        from shoal.experiment import training as trainer
+    compare(
+        given.runs,
+        Path(given.run_dir),
+        plot=Path(given.plot),
+        seeds=given.seeds,
+        trainer=trainer,
+    )
+    return 0

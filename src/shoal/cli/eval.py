@@ -1,0 +1,70 @@
+"""`shoal eval`: evaluates a trained policy on new episodes, and records a video of them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from shoal.cli.arguments import ENV_OPTIONS, parse, take_env_kwargs
+
+if TYPE_CHECKING:
+    from shoal.experiment.agent import Agent
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Options of `eval`."""
+
+    run: tyro.conf.Positional[str]
+    """A run directory, or a folder of runs (the newest)."""
+    run_dir: str = "runs"
+    """A folder in which RUN is looked for as well."""
+    episodes: int = 100
+    """Episodes to play, with the policy's most likely actions."""
+    seed: int = 0
+    """Seed of the episodes; another seed plays other episodes."""
+    tag: Literal["", "best"] = ""
+    """The checkpoint: the newest one, or the best."""
+    video: Path | None = None
+    """An .mp4 or .gif file to write: the first episodes side by side."""
+    video_rows: int = 4
+    """Episodes in the video."""
+    video_steps: int = 2000
+    """Steps after which the video ends at the latest."""
+
+
+def main(arguments: list[str], about: str) -> int:
+    """Evaluates; the exit status."""
+    arguments, env_kwargs = take_env_kwargs(arguments)
+    about = f"{about}\n\n{ENV_OPTIONS}"
+    given = parse(Given, arguments, command="eval", about=about)
+    from shoal.experiment.agent import load
+    from shoal.report.video import check_target
+
+    if given.video is not None:
+        check_target(given.video)
+    agent = load(given.run, run_dir=given.run_dir, tag=given.tag, env_kwargs=env_kwargs)
+    score = agent.evaluate(episodes=given.episodes, seed=given.seed)
+    print(
+        f"mean return {score.mean:.2f}, standard deviation {score.std:.2f}, "
+        f"{given.episodes} greedy episodes",
+        flush=True,
+    )
+    if given.video is not None:
+        _record(agent, given.video, given)
+    return 0
+
+
+def _record(agent: Agent, path: Path, given: Given) -> None:
+    # pygame draws into memory: it must not open a window.
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    video = agent.film(
+        path, rows=given.video_rows, seed=given.seed, max_steps=given.video_steps
+    )
+    returns = ", ".join(f"{value:.1f}" for value in video.returns)
+    print(f"video: {path}, {video.frames} frames, returns {returns}")

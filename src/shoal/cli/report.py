@@ -1,0 +1,30 @@
+"""`shoal report`: plots the learning curves of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from shoal.cli.arguments import parse
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Options of `report`."""
+
+    run: tyro.conf.Positional[str]
+    """A run directory, or a folder of runs (the newest)."""
+    run_dir: str = "runs"
+    """A folder in which RUN is looked for as well."""
+
+
+def main(arguments: list[str], about: str) -> int:
+    """Plots; the exit status."""
+    given = parse(Given, arguments, command="report", about=about)
+    from shoal.report.html import write_report
+    from shoal.run.directory import find
+
+    print(write_report(find(given.run, Path(given.run_dir))))
+    return 0

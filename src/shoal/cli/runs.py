@@ -1,0 +1,25 @@
+"""`shoal runs`: lists the runs of a folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from shoal.cli.arguments import parse
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Options of `runs`."""
+
+    run_dir: str = "runs"
+    """The folder of run directories."""
+
+
+def main(arguments: list[str], about: str) -> int:
+    """Lists; the exit status."""
+    given = parse(Given, arguments, command="runs", about=about)
+    from shoal.report.run_table import print_runs
+
+    print_runs(Path(given.run_dir))
+    return 0

@@ -1,0 +1,160 @@
+"""`shoal train`: a new run, or one a seed, from an environment, an algorithm and their settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, make_dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from shoal.cli.arguments import ENV_OPTIONS, take_env_kwargs
+from shoal.cli.statuses import INTERRUPTED, MET, MISSED, STATUSES
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from shoal.experiment.experiment import Experiment
+    from shoal.experiment.options import Options
+
+DEFAULT_ENV = "CartPole-v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The options that decide which other options there are, and what their defaults are."""
+
+    env: str | None = None
+    algo: str | None = None
+    preset: str | None = None
+    config: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Options of `train` that are no settings of a run: how many runs, and what is printed and plotted."""
+
+    seeds: int = 1
+    """Train this many runs, one after another, with seeds seed, seed + 1, ..."""
+    config: Path | None = None
+    """A config.toml to start from: a run's, or your own."""
+    json: bool = False
+    """Print each line of metrics as JSON."""
+    plain: bool = False
+    """Print plain lines instead of the live panel."""
+    report: bool = True
+    """Plot curves.png and report.html into the run directory at the end."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot work."""
+        if self.seeds < 1:
+            raise ConfigError(f"--seeds must be at least 1, got {self.seeds}")
+
+
+def main(arguments: list[str], about: str) -> int:
+    """Trains; the exit status."""
+    from shoal.experiment.training import start
+
+    arguments, env_kwargs = take_env_kwargs(arguments)
+    arguments = _with_named_env(arguments)
+    base = starting_point(source_of(arguments))
+    about = f"{about}\n\n{ENV_OPTIONS}\n\n{STATUSES}"
+    options, session, config = parse_over(base, arguments, about=about)
+    experiment = replace(
+        base,
+        options=options,
+        config=config,
+        source=options.env,
+        policy=options.policy,
+        env_kwargs={**(base.env_kwargs or {}), **env_kwargs},
+        reopened=False,
+    )
+    status = MET
+    for number in range(session.seeds):
+        own = replace(options, seed=options.seed + number)
+        result = start(
+            replace(experiment, options=own),
+            panel=panel_name(json=session.json, plain=session.plain),
+            report=session.report,
+        )
+        if result.interrupted:
+            return INTERRUPTED
+        if not result.solved:
+            status = MISSED
+    return status
+
+
+def panel_name(*, json: bool, plain: bool) -> str:
+    """What shows a run, by the options --json and --plain."""
+    if json:
+        return "json"
+    return "plain" if plain else "auto"
+
+
+def _with_named_env(arguments: list[str]) -> list[str]:
+    """The arguments with a leading ENV as the option --env."""
+    if not arguments or arguments[0].startswith("-"):
+        return arguments
+    env, *rest = arguments
+    again = source_of(rest).env
+    if again not in (None, env):
+        raise ConfigError(f"the environment is named twice: {env} and --env {again}")
+    return ["--env", env, *rest]
+
+
+def source_of(arguments: list[str]) -> Source:
+    """The environment, algorithm, preset and file among all arguments.
+
+    They are parsed before the rest: the algorithm decides which other options there are, and all four decide the
+    defaults that the help shows.
+    """
+    source, _ = tyro.cli(
+        Source, args=arguments, return_unknown_args=True, add_help=False
+    )
+    return source
+
+
+def starting_point(source: Source) -> Experiment:
+    """The experiment before the options that change single settings.
+
+    Raises:
+        ConfigError: no such file, environment, algorithm or preset, or a file beside --algo or --preset.
+    """
+    from shoal import algos
+    from shoal.experiment.experiment import Experiment
+    from shoal.run.directory import read_toml
+
+    if source.config is None:
+        settings = {} if source.preset is None else {"preset": source.preset}
+        env = source.env or DEFAULT_ENV
+        algo = source.algo or algos.DEFAULT
+        return Experiment.new(env, algo=algo, settings=settings)
+    saved = read_toml(source.config)
+    algo = saved.get("algo", algos.DEFAULT)
+    if source.preset is not None or source.algo not in (None, algo):
+        raise ConfigError(
+            f"{source.config} decides the algorithm and its settings; leave --algo and --preset out"
+        )
+    env = source.env or saved.get("env", DEFAULT_ENV)
+    return Experiment.of_file(saved | {"env": env})
+
+
+def parse_over(
+    base: Experiment, arguments: list[str], *, about: str
+) -> tuple[Options, Session, Any]:
+    """The options of the run, of this command, and the algorithm's settings: those of `base` where none is given."""
+    flat = tyro.conf.arg(name="")
+    kinds = {
+        "options": type(base.options),
+        "session": Session,
+        "config": type(base.config),
+    }
+    parts = [(name, Annotated[kind, flat]) for name, kind in kinds.items()]
+    form: Any = make_dataclass("Train", parts)
+    given = tyro.cli(
+        form,
+        prog="shoal train [ENV]",
+        description=about,
+        args=arguments,
+        default=form(base.options, Session(), base.config),
+    )
+    return given.options, given.session, given.config
