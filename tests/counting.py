@@ -63,7 +63,7 @@ class LateReset:
         self.out = Outputs(self.spec, 1)
         self.step_count, self.late = 0, False
 
-        self.capabilities, self.native_pool = Capabilities(), None
+        self.capabilities, self.native_pool, self.python_rows = Capabilities(), None, None
         self.dropped = np.zeros(1, np.bool_)
 
     def reset(self, seed: Any) -> None:
@@ -83,6 +83,14 @@ class LateReset:
         out.obs[0] = out.final_obs[0] = (0, self.step_count)
         out.reward[0] = float(out.valid[0])
         out.episode_return[0] = out.episode_length[0] = self.step_count
+
+    def restart(self, *args: Any, **keywords: Any) -> None:
+        """Not needed here."""
+        raise NotImplementedError
+
+    def render(self, row: int) -> Any:
+        """Not needed here."""
+        raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
         """Not needed here."""

@@ -7,6 +7,7 @@ import numpy as np
 from gymnasium import spaces
 
 from shoal.envs.libraries.batched import Stepped
+from shoal.envs.vec_env import Capabilities
 from shoal.types import Bools, Spec
 
 
@@ -14,6 +15,7 @@ class Lives:
     """Games of two lives: action 1 costs one, every step scores 3; the observation is the steps of the game."""
 
     clip_reward = True
+    capabilities = Capabilities(whole_sends=True, restartable=True)
 
     def __init__(self, num_rows: int) -> None:
         self.num_rows = num_rows
@@ -40,6 +42,9 @@ class Lives:
     def restore(self, state: dict[str, Any]) -> Any:
         self.lives[:], self.clock[:] = state["lives"], state["clock"]
         return self.obs()
+
+    def render(self, row: int, obs: Any) -> Any:
+        raise NotImplementedError
 
     def close(self) -> None:
         pass

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from shoal.envs.registry import make
 from shoal.envs.vec_env import VecEnv
+from shoal.envs.workers.crew import Workers
 from shoal.types import ConfigError, Ready
 from tests.contract.backends import Backend, bad_actions, draw_actions, listed
 
@@ -196,6 +198,42 @@ def test_order_of_sends(rows: Make) -> None:
     with pytest.raises(RuntimeError, match=r"rows 0\.\.1 and 4\.\.5 are under way: receive them"):
         env.state()
     assert [env.recv().rows, env.recv().rows] == [slice(0, 2), slice(4, 6)]
+
+
+def test_capabilities_say_what_rows_can_do(backend: Backend, rows: Make) -> None:
+    env = started(rows())
+    can = env.capabilities
+    assert can.in_order
+    assert (can.whole_sends, can.can_save) == (backend.whole, backend.restores)
+    assert not env.dropped.any()
+    pool, python = env.native_pool, env.python_rows
+    assert (pool is not None) == backend.name.startswith("native")
+    assert pool is None or pool.obs.shape[0] == NUM_ROWS
+    assert (python is not None) == backend.name.startswith("serial")
+    assert python is None or len(python.envs) == len(python.infos) == len(python.final_infos) == NUM_ROWS
+    play(env, 2, seed=1)
+    everywhere = np.ones(NUM_ROWS, np.bool_)
+    seeds = list(range(NUM_ROWS))
+    if can.restartable:
+        env.restart(seeds, everywhere, held=~everywhere)
+        twin = rows()
+        twin.reset(0)
+        assert env.recv().obs.tobytes() == twin.recv().obs.tobytes()
+    if not (can.restartable and can.reset_options):
+        with pytest.raises(ConfigError):
+            env.restart(seeds, everywhere, held=~everywhere, options={"low": 0})
+    if can.can_render:
+        assert env.render(0).dtype == np.uint8
+    else:
+        with pytest.raises(ConfigError, match="picture"):
+            env.render(0)
+
+
+def test_workers_that_hand_over_in_any_order_say_so() -> None:
+    env = make("CartPole-v1", 4, backend="workers", workers=Workers(2, batch_rows=2))
+    assert not env.capabilities.in_order
+    assert not env.capabilities.restartable
+    env.close()
 
 
 def test_reset_forgets_what_is_under_way(backend: Backend, rows: Make) -> None:

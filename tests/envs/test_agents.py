@@ -15,9 +15,9 @@ import shoal
 from shoal.check.check_env import check_env
 from shoal.envs.agents.rows import AgentsEnv
 from shoal.envs.agents.tictactoe import TicTacToe
-from shoal.envs.pictures import Pictures
 from shoal.envs.preprocessing import Shaping
 from shoal.envs.registry import make
+from shoal.envs.rendering import Renderer
 from shoal.envs.workers.crew import Workers
 from shoal.types import ConfigError, EnvError, Ready
 from tests.games import Ring, Shift
@@ -241,7 +241,7 @@ def test_agents_with_other_spaces_are_padded() -> None:
 def test_rows_draw_their_environment() -> None:
     """Every agent's row shows the whole."""
     env = started("mpe2.simple_spread_v3:parallel_env", 2, env_kwargs={"render_mode": "rgb_array"})
-    pictures = Pictures(env)
+    pictures = Renderer(env)
     assert pictures.now(0).tobytes() == pictures.now(2).tobytes()
     assert pictures.now(0).tobytes() != pictures.now(3).tobytes()
 

@@ -9,7 +9,7 @@ import pytest
 import shoal
 from shoal import cli
 from shoal.envs.registry import make
-from shoal.experiment import launch
+from shoal.experiment import training
 from shoal.types import ConfigError
 
 pytest.importorskip("ale_py")
@@ -128,7 +128,7 @@ def test_make_vec_tells_of_whole_games() -> None:
 def test_a_run_learns_is_resumed_loaded_and_evaluated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(launch, "GREEDY_EPISODES", 2)
+    monkeypatch.setattr(training, "GREEDY_EPISODES", 2)
     settings: dict[str, Any] = {"num_envs": 2, "num_steps": 32, "panel": "none", "run_dir": str(tmp_path)}
     settings |= {"anneal": "none", "env_kwargs": {"max_num_frames_per_episode": 600}}
     whole = shoal.train("ALE/Breakout-v5", total_timesteps=256, num_threads=2, name="whole", **settings)

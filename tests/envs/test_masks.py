@@ -15,7 +15,6 @@ from shoal import algos
 from shoal.envs.masks import MaskReader
 from shoal.envs.registry import make
 from shoal.envs.workers.crew import Workers
-from shoal.experiment import launch
 from shoal.learn.acting import Acting
 from shoal.nets.distributions import Categorical
 from shoal.nets.heads import head
@@ -226,7 +225,7 @@ def test_steps_carry_the_masks_that_acted() -> None:
 def test_a_loaded_policy_takes_masks(run_dir: Any) -> None:
     """One observation with a mask, and two."""
     settings: dict[str, Any] = {"num_envs": 4, "num_steps": 8, "num_minibatches": 4, "total_timesteps": 64}
-    run = launch.train(Guarded, panel="none", run_dir=str(run_dir), **settings)
+    run = shoal.train(Guarded, panel="none", run_dir=str(run_dir), **settings)
     loaded = shoal.load(run.path, factory=Guarded)
     obs = np.zeros((2, 2), np.float32)
     for option in range(4):

@@ -16,8 +16,9 @@ from gymnasium import spaces
 from PIL import Image
 
 import shoal
-from shoal.envs.pictures import Pictures
 from shoal.envs.registry import make
+from shoal.envs.rendering import Renderer
+from shoal.envs.vec_env import Capabilities
 from shoal.report import video
 from shoal.report.video import (
     CAPTION_HEIGHT,
@@ -102,7 +103,7 @@ def read_back(path: Path) -> tuple[list[Any], float]:
     return list(np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width, 3)), float(about[3])
 
 
-def play_rows(pictures: Pictures, steps: int) -> list[list[Any]]:
+def play_rows(pictures: Renderer, steps: int) -> list[list[Any]]:
     """What each row shows after each of `steps` steps: the end of an episode that has ended, else now."""
     rows, seen = pictures.rows, []
     rows.reset(0)
@@ -222,9 +223,9 @@ def test_failures_leave_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_pictures() -> None:
     """A row is drawn where it stands; where its episode ended, as the end left it and not as the next one begins."""
     with pytest.raises(ConfigError, match=r"render_mode=None; its metadata names the render_modes rgb_array"):
-        Pictures(make(Counting, 1))
+        Renderer(make(Counting, 1))
     rows = make(Counting, 2, backend="serial", env_kwargs={"render_mode": "rgb_array"})
-    pictures = Pictures(rows)
+    pictures = Renderer(rows)
     assert pictures.frames_per_s == 10
     green = [40, 80, 120, 40, 80, 120]
     episode = [1, 1, 1, 2, 2, 2]
@@ -235,27 +236,28 @@ def test_pictures() -> None:
 def test_undrawable() -> None:
     """Rows of C++ without a drawing, a forgotten render mode, and a picture that is none."""
     with pytest.raises(ConfigError, match="rows of CartPole-v1 draw no pictures; backend='serial'"):
-        Pictures(make("CartPole-v1", 1))
+        Renderer(make("CartPole-v1", 1))
     drawn = {"render_mode": "rgb_array"}
     with pytest.raises(ConfigError, match="Blind draws no pictures: made with render_mode='rgb_array'"):
-        Pictures(make(Blind, 1, env_kwargs=drawn))
+        Renderer(make(Blind, 1, env_kwargs=drawn))
     rows = make(Scribbling, 1, env_kwargs=drawn)
     with pytest.raises(EnvError, match=r"Scribbling: row 0: render\(\) returned an array <U4 \(\); return an array"):
-        Pictures(rows).now(0)
+        Renderer(rows).now(0)
 
 
 def test_rows_that_draw_themselves() -> None:
-    """Other rows offer `render(row)` and, perhaps, `metadata`."""
+    """Other rows offer `render(row)` and say so."""
 
     class Own:
-        metadata = {"render_fps": 7}  # noqa: RUF012
+        capabilities = Capabilities(can_render=True, frames_per_s=7)
+        python_rows = None
         spec = make("CartPole-v1", 1).spec
 
         def render(self, row: int) -> Any:
             return paint((row, 0, 0), 2, 2)
 
     rows: Any = Own()
-    pictures = Pictures(rows)
+    pictures = Renderer(rows)
     assert (pictures.frames_per_s, pictures.now(3).tolist()) == (7, [[[3, 0, 0]] * 2] * 2)
     assert pictures.at_end(3) is None
 

@@ -126,12 +126,17 @@ class NativeEnv:
     @property
     def capabilities(self) -> Capabilities:
         """What these rows can do."""
-        return Capabilities(restartable=True)
+        return Capabilities(restartable=True, can_render=self.pool.frame != (0, 0))
 
     @property
     def native_pool(self) -> NativePool:
         """The pool and its observations."""
         return NativePool(self.pool, self.obs)
+
+    @property
+    def python_rows(self) -> None:
+        """These rows are no Gymnasium environments in this process."""
+        return
 
     @property
     def dropped(self) -> Bools:
@@ -145,14 +150,19 @@ class NativeEnv:
         self.pool.reset(np.array(seeds, np.uint64))
         self._begin()
 
-    def restart(self, seeds: Sequence[int | None], rows: Bools, *, held: Bools) -> None:
-        """Begins a new episode in the rows where `rows` is true; the others stay where they are.
-
-        Args:
-            seeds: one a row; None goes on with the row's own generator, as Gymnasium's `reset()` does.
-            rows: which rows, [B].
-            held: rows that have begun an episode which nobody has seen; with the seed None they keep it.
-        """
+    def restart(
+        self,
+        seeds: Sequence[int | None],
+        rows: Bools,
+        *,
+        held: Bools,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        """Begins new episodes in some rows; ConfigError for options, which native resets do not take."""
+        if options:
+            raise ConfigError(
+                f"{self.spec.env_id}: native resets take no options; backend='serial' takes {options}"
+            )
         if not self._in_flight.started:
             if not rows.all():
                 raise RuntimeError("every row must be reset once before some are")
@@ -213,14 +223,9 @@ class NativeEnv:
         why = "did not come back to its saved observation and return; its episode is cut as truncated"
         return [f"{self.spec.env_id}: row {row} {why}" for row in cut]
 
-    @property
-    def draws(self) -> bool:
-        """Whether the environment has a picture."""
-        return self.pool.frame != (0, 0)
-
     def render(self, row: int) -> NDArray[np.uint8]:
         """What a row looks like: RGB [height, width, 3]. ConfigError where the environment has no picture."""
-        if not self.draws:
+        if not self.capabilities.can_render:
             raise ConfigError(
                 f"the native {self.spec.env_id} has no picture; backend='serial' draws Gymnasium's own"
             )

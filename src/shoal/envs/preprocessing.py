@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +18,9 @@ from shoal.types import ConfigError, Layout, map_tree
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from shoal.envs.vec_env import Capabilities, VecEnv
+    from numpy.typing import NDArray
+
+    from shoal.envs.vec_env import Capabilities, PythonRows, VecEnv
     from shoal.types import Bools, Floats, Ready, Spec, Tree
 
 
@@ -133,21 +134,6 @@ class ShapedEnv:
         """After a reset or restore: the rows whose stack begins anew with what is received next."""
 
     @property
-    def out(self) -> Any:
-        """The arrays of all rows."""
-        inner: Any = self.env
-        kept = {
-            name: getattr(inner.out, name)
-            for name in ("obs", "final_obs", "terminated", "truncated")
-        }
-        own = (
-            {}
-            if self._obs is None
-            else {"obs": self._obs, "final_obs": self._final_obs}
-        )
-        return SimpleNamespace(**kept | own, reward=self._reward)
-
-    @property
     def capabilities(self) -> Capabilities:
         """What these rows can do."""
         return self.env.capabilities
@@ -156,6 +142,11 @@ class ShapedEnv:
     def native_pool(self) -> None:
         """Native code does not see what stands before its rows here."""
         return
+
+    @property
+    def python_rows(self) -> PythonRows | None:
+        """The environments of the rows within."""
+        return self.env.python_rows
 
     @property
     def dropped(self) -> Bools:
@@ -176,9 +167,8 @@ class ShapedEnv:
         held: Bools,
         options: dict[str, Any] | None = None,
     ) -> None:
-        """As `SerialEnv.restart`."""
-        inner: Any = self.env
-        inner.restart(seeds, rows, held=held, options=options)
+        """Begins new episodes in some rows."""
+        self.env.restart(seeds, rows, held=held, options=options)
         self._begin(rows, seeds)
 
     def send(self, rows: slice, action: Tree) -> None:
@@ -252,6 +242,10 @@ class ShapedEnv:
             write(self._obs, slice(None), state["stack"])
         self._begin(np.zeros(self.num_rows, np.bool_), [None] * self.num_rows)
         return lost
+
+    def render(self, row: int) -> NDArray[np.uint8]:
+        """What the row within looks like."""
+        return self.env.render(row)
 
     def close(self) -> None:
         """Closes the rows."""

@@ -6,7 +6,7 @@ import importlib
 import inspect
 import warnings
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from shoal.envs.vec_env import VecEnv
     from shoal.envs.workers.crew import Workers
 
-_Rows = TypeVar("_Rows", bound="VecEnv")
-
 BATCHED = ("ale", "envpool", "vector")
 BACKENDS = ("native", "serial", "workers", *BATCHED)
 ATARI = "ALE/"
@@ -50,14 +48,7 @@ def make(
     info_keys: tuple[str, ...] = (),
     workers: Workers | None = None,
     shaping: Shaping | None = None,
-) -> (
-    native.NativeEnv
-    | serial.SerialEnv
-    | AgentsEnv
-    | processes.WorkersEnv
-    | BatchedEnv
-    | ShapedEnv
-):
+) -> VecEnv:
     """`num_envs` rows of an environment.
 
     Args:
@@ -143,7 +134,7 @@ def _python_rows(
     backend: str,
     shaping: Shaping,
     settings: dict[str, Any],
-) -> serial.SerialEnv | AgentsEnv | processes.WorkersEnv | ShapedEnv:
+) -> VecEnv:
     if shaping.max_episode_steps:
         factory = limited(factory, shaping.max_episode_steps)
     if backend == "workers":
@@ -153,11 +144,11 @@ def _python_rows(
     return _shaped(rows, shaping)
 
 
-def _shaped(rows: _Rows, shaping: Shaping) -> _Rows | ShapedEnv:
+def _shaped(rows: VecEnv, shaping: Shaping) -> VecEnv:
     if shaping.plain:
         return rows
     try:
-        if isinstance(rows, AgentsEnv):
+        if rows.spec.agents:
             raise ConfigError(
                 f"{rows.spec.env_id} has several agents, which take no shaping: leave {shaping} out"
             )

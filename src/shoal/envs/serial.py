@@ -25,11 +25,13 @@ from shoal.envs.python_env import (
     strip,
 )
 from shoal.envs.randomization import Randomiser, Ranges, info_keys_of
+from shoal.envs.rendering import RENDER_MODE, frames_per_s, why_not_rendered
 from shoal.envs.vec_env import (
     ActionCheck,
     Capabilities,
     InFlight,
     Outputs,
+    PythonRows,
     check_finite,
     not_finite,
     row_seeds,
@@ -89,9 +91,9 @@ class SerialEnv:
         check_alike(envs, name)
         stripped = [strip(env) for env in envs]
         self.envs = [env for env, _ in stripped]
-        self.registered: Any = envs[0].spec
+        self._registered = envs[0].spec
         limit = stripped[0][1]
-        threshold = self.registered and self.registered.reward_threshold
+        threshold = self._registered and self._registered.reward_threshold
         self._bare = [env.unwrapped for env in self.envs]
         self._randomiser = Randomiser(ranges, self._bare, name) if ranges else None
         keys = (*info_keys, *info_keys_of(ranges or {}))
@@ -124,17 +126,23 @@ class SerialEnv:
         self._starts: list[dict[str, Any]] = [{}] * num_rows
         self._played: list[list[Any]] = [[] for _ in range(num_rows)]
         self.infos: list[dict[str, Any]] = [{}] * num_rows
+        self.capabilities = Capabilities(
+            restartable=True,
+            reset_options=True,
+            can_render=envs[0].render_mode == RENDER_MODE,
+            frames_per_s=frames_per_s(envs[0].metadata),
+        )
         self.final_infos: list[dict[str, Any]] = [{}] * num_rows
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What these rows can do."""
-        return Capabilities(restartable=True)
 
     @property
     def native_pool(self) -> None:
         """Native code does not step these rows."""
         return
+
+    @property
+    def python_rows(self) -> PythonRows:
+        """The environments and their infos."""
+        return PythonRows(self.envs, self._registered, self.infos, self.final_infos)
 
     @property
     def dropped(self) -> Bools:
@@ -154,15 +162,7 @@ class SerialEnv:
         held: Bools,
         options: dict[str, Any] | None = None,
     ) -> None:
-        """Begins a new episode in the rows where `rows` is true; the others stay where they are.
-
-        Args:
-            seeds: one a row; None goes on with the row's own generator, as Gymnasium's `reset()` does.
-            rows: which rows, [B].
-            held: rows that have begun an episode which nobody has seen; with the seed None they keep it, or begin it
-                again with the options.
-            options: go to each environment's own reset.
-        """
+        """Begins new episodes in some rows."""
         if not (self._in_flight.started or rows.all()):
             raise RuntimeError("every row must be reset once before some are")
         self._in_flight.stop()
@@ -241,6 +241,13 @@ class SerialEnv:
         self._read_masks(slice(0, self.num_rows))
         self._ready()
         return lost
+
+    def render(self, row: int) -> NDArray[np.uint8]:
+        """What the row's environment renders; ConfigError where it was not made with render_mode="rgb_array"."""
+        if not self.capabilities.can_render:
+            raise ConfigError(why_not_rendered(self.spec.env_id, self.envs[0]))
+        frame: Any = self.envs[row].render()
+        return frame
 
     def close(self) -> None:
         """Closes every environment."""

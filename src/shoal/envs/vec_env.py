@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
@@ -15,6 +16,7 @@ from shoal.types import EnvError, Ready, assign, leaf_spaces, map_tree
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gymnasium.envs.registration import EnvSpec
     from numpy.typing import NDArray
 
     from shoal.types import Bools, Layout, Leaf, Spec, Tree
@@ -33,6 +35,14 @@ class Capabilities:
     """All rows are sent together."""
     restartable: bool = False
     """`restart` begins new episodes in some of the rows."""
+    reset_options: bool = False
+    """`restart` hands options to the environments' own reset."""
+    can_save: bool = True
+    """Rows go on exactly after `restore`; else each is cut as truncated there, and begins anew."""
+    can_render: bool = False
+    """`render` draws a row."""
+    frames_per_s: float = 30.0
+    """How many pictures a second show an episode at its own pace, one a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +51,20 @@ class NativePool:
 
     pool: _native.Pool
     obs: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class PythonRows:
+    """Rows of Gymnasium environments in this process, for callers that speak with the environments themselves."""
+
+    envs: list[gym.Env[Any, Any]]
+    """The environment of each row, without Gymnasium's own outermost checks and time limit."""
+    registered: EnvSpec | None
+    """What the environments were registered with."""
+    infos: list[dict[str, Any]]
+    """The info of each row's last reset or step."""
+    final_infos: list[dict[str, Any]]
+    """The info with which each row's last episode ended."""
 
 
 class VecEnv(Protocol):
@@ -64,12 +88,40 @@ class VecEnv(Protocol):
         ...
 
     @property
+    def python_rows(self) -> PythonRows | None:
+        """The rows' environments and infos; None where they are not in this process, or no Gymnasium environments."""
+        ...
+
+    @property
     def dropped(self) -> Bools:
         """Rows that will never act again [B]."""
         ...
 
     def reset(self, seed: int | Sequence[int]) -> None:
         """Starts every row anew; row r is seeded with seed + r, or with its own entry of a sequence."""
+        ...
+
+    def restart(
+        self,
+        seeds: Sequence[int | None],
+        rows: Bools,
+        *,
+        held: Bools,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        """Begins a new episode in the rows where `rows` is true; the others stay where they are.
+
+        Args:
+            seeds: one a row; None goes on with the row's own generator, as Gymnasium's `reset()` does.
+            rows: which rows, [B].
+            held: rows that have begun an episode which nobody has seen; with the seed None they keep it, or begin it
+                again with the options.
+            options: go to each environment's own reset.
+
+        Raises:
+            ConfigError: these rows cannot be restarted, not just some of them, or take no options.
+            RuntimeError: every row must be reset once before some are.
+        """
         ...
 
     def recv(self) -> Ready:
@@ -93,6 +145,10 @@ class VecEnv(Protocol):
 
     def restore(self, state: dict[str, Any]) -> list[str]:
         """Continues from `state`; returns a sentence for each row whose episode had to be cut as truncated."""
+        ...
+
+    def render(self, row: int) -> NDArray[np.uint8]:
+        """What a row looks like: RGB [height, width, 3]. ConfigError where it cannot be drawn."""
         ...
 
     def close(self) -> None:

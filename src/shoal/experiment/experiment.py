@@ -14,8 +14,8 @@ from torch import nn
 from shoal import algos
 from shoal.algos.presets import preset
 from shoal.envs import native, randomization
-from shoal.envs.pictures import RENDER_MODE
 from shoal.envs.registry import import_object, is_batched, make
+from shoal.envs.rendering import RENDER_MODE
 from shoal.experiment.options import Options
 from shoal.experiment.settings import (
     build,

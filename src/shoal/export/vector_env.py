@@ -10,20 +10,16 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from shoal.envs.agents.rows import AgentsEnv
-from shoal.envs.libraries.batched import BatchedEnv
-from shoal.envs.native import NativeEnv
-from shoal.envs.preprocessing import ShapedEnv, Shaping
 from shoal.envs.registry import make
-from shoal.envs.serial import SerialEnv
 from shoal.envs.vec_env import ActionCheck, take, write
-from shoal.envs.workers.rows import WorkersEnv
 from shoal.types import ConfigError, EnvError, map_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from shoal.types import Bools, Floats, Tree
+    from shoal.envs.preprocessing import Shaping
+    from shoal.envs.vec_env import VecEnv
+    from shoal.types import Bools, Floats, Ready, Tree
 
     Stepped: TypeAlias = tuple[Tree, Floats, Bools, Bools, dict[str, Any]]
 
@@ -78,25 +74,27 @@ def make_vec(
         "shaping": shaping,
     }
     rows = make(env, num_envs, backend=backend, **settings)
-    assert not isinstance(rows, WorkersEnv)
-    if isinstance(rows, AgentsEnv) and autoreset != "same_step":
-        raise ConfigError(
-            "environments of several agents begin anew in the same step; use autoreset='same_step'"
-        )
-    batched = isinstance(rows.env if isinstance(rows, ShapedEnv) else rows, BatchedEnv)
-    if batched and autoreset != "same_step":
+    refusal = _refusal(rows, autoreset)
+    if refusal:
         rows.close()
-        raise ConfigError(
-            f"{rows.spec.env_id}: its rows are stepped at once; use autoreset='same_step'"
-        )
-    if rows.spec.num_agents > 1 and not isinstance(rows, AgentsEnv):
-        rows.close()
-        raise ConfigError(
-            f"{env} has {rows.spec.num_agents} agents, a gymnasium.vector.VectorEnv one; use make"
-        )
+        raise ConfigError(refusal)
     return ShoalVectorEnv(
         rows, autoreset=MODES[autoreset], copy=copy, env_kwargs=env_kwargs or {}
     )
+
+
+def _refusal(rows: VecEnv, autoreset: str) -> str:
+    """Why these rows are no VectorEnv that resets so, or nothing."""
+    spec = rows.spec
+    if spec.num_agents > 1 and not spec.agents:
+        return f"{spec.env_id} has {spec.num_agents} agents, a gymnasium.vector.VectorEnv one; use make"
+    if autoreset == "same_step":
+        return ""
+    if spec.agents:
+        return "environments of several agents begin anew in the same step; use autoreset='same_step'"
+    if rows.capabilities.whole_sends:
+        return f"{spec.env_id}: its rows are stepped at once; use autoreset='same_step'"
+    return ""
 
 
 class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
@@ -107,7 +105,7 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
 
     def __init__(
         self,
-        rows: NativeEnv | SerialEnv | AgentsEnv | BatchedEnv | ShapedEnv,
+        rows: VecEnv,
         *,
         autoreset: AutoresetMode,
         copy: bool,
@@ -115,8 +113,7 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
     ) -> None:
         """`rows`: closed with this object; `env_kwargs` go into the spec of a native environment."""
         self.rows = rows
-        inner = rows.env if isinstance(rows, ShapedEnv) else rows
-        self._serial = inner if isinstance(inner, SerialEnv) else None
+        self._python = rows.python_rows
         self.num_envs = rows.num_rows
         self.single_observation_space = rows.spec.observation_space
         self.single_action_space = rows.spec.action_space
@@ -125,12 +122,10 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
         )
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         metadata: dict[str, Any] = {"render_modes": []}
-        if self._serial is not None:
-            self.spec, self.render_mode = (
-                self._serial.registered,
-                self._serial.envs[0].render_mode,
-            )
-            metadata = dict(self._serial.envs[0].metadata)
+        if self._python is not None:
+            self.spec = self._python.registered
+            self.render_mode = self._python.envs[0].render_mode
+            metadata = dict(self._python.envs[0].metadata)
         elif rows.spec.env_id in gym.registry:
             self.spec = copying.deepcopy(gym.registry[rows.spec.env_id])
             self.spec.kwargs |= env_kwargs
@@ -138,8 +133,10 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
         self._same_step = autoreset is AutoresetMode.SAME_STEP
         self._copy = copy
         self._check = ActionCheck(rows.spec)
-        # In next-step mode: what was returned last, and the rows whose next episode has begun but was not shown yet.
+        # In next-step mode: what was returned last, what the rows gave last, and those rows whose next episode has
+        # begun but was not shown yet.
         self._obs: Tree = rows.spec.observation.allocate(self.num_envs)
+        self._newest: Tree = rows.spec.observation.allocate(self.num_envs)
         self._pending = np.zeros(self.num_envs, np.bool_)
 
     def reset(
@@ -169,28 +166,17 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
         }
         mask = self._mask((options or {}).get("reset_mask"))
         held = self._pending & mask
-        if not isinstance(self.rows, NativeEnv | AgentsEnv):
-            self.rows.restart(seeds, mask, held=held, options=rest or None)
-        elif rest:
-            kind = (
-                "environments of several agents"
-                if isinstance(self.rows, AgentsEnv)
-                else "native resets"
-            )
-            raise ConfigError(
-                f"{self.rows.spec.env_id}: {kind} take no options; backend='serial' takes {rest}"
-            )
-        else:
-            self.rows.restart(seeds, mask, held=held)
-        obs = self.rows.recv().obs
+        self.rows.restart(seeds, mask, held=held, options=rest or None)
+        ready = self.rows.recv()
         self._pending &= ~mask
-        write(self._obs, mask if not self._same_step else slice(None), obs)
+        write(self._obs, mask if not self._same_step else slice(None), ready.obs)
+        write(self._newest, slice(None), ready.obs)
         infos: dict[str, Any] = {}
-        if isinstance(self.rows, AgentsEnv):
-            infos = {"turn": np.array(self.rows.out.turn)}
-        if self._serial is not None:
+        if ready.turn is not None:
+            infos = {"turn": ready.turn.copy()}
+        if self._python is not None:
             for row in np.flatnonzero(mask).tolist():
-                infos = self._add(infos, self._serial.infos[row], row)
+                infos = self._add(infos, self._python.infos[row], row)
         return self._given(self._obs), infos
 
     def step(self, actions: Any) -> Stepped:
@@ -204,15 +190,8 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
         infos = self._infos(ended, ready.final_obs)
         if ready.turn is not None:
             infos |= {"valid": ready.valid.copy(), "turn": ready.turn.copy()}
-        if (
-            isinstance(self.rows, BatchedEnv)
-            and (whole := ended & (ready.episode_length > 0)).any()
-        ):
-            infos["episode"] = {
-                "r": ready.episode_return * whole,
-                "l": ready.episode_length * whole,
-            }
-            infos["_episode"] = whole
+        if self.rows.capabilities.whole_sends:
+            infos |= _whole_episodes(ready, ended)
         return (
             *map(
                 self._given,
@@ -223,13 +202,13 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
 
     def render(self) -> tuple[Any, ...]:
         """What each environment renders; native ones with a picture give RGB [height, width, 3]."""
-        if isinstance(self.rows, NativeEnv):
-            return tuple(self.rows.render(row) for row in range(self.num_envs))
-        return tuple(env.render() for env in self._python("render").envs)
+        if self._python is not None:
+            return tuple(env.render() for env in self._python.envs)
+        return tuple(self.rows.render(row) for row in range(self.num_envs))
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """The method `name` of each Python environment called, or its attribute."""
-        found = [env.get_wrapper_attr(name) for env in self._python(name).envs]
+        found = [env.get_wrapper_attr(name) for env in self._envs(name)]
         return tuple(
             value(*args, **kwargs) if callable(value) else value for value in found
         )
@@ -241,7 +220,7 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
     def set_attr(self, name: str, values: Any) -> None:
         """Sets an attribute of each Python environment: one value for all, or a list with one for each."""
         each = values if isinstance(values, list | tuple) else [values] * self.num_envs
-        for env, value in zip(self._python(name).envs, each, strict=True):
+        for env, value in zip(self._envs(name), each, strict=True):
             env.set_wrapper_attr(name, value)
 
     def close_extras(self, **_kwargs: Any) -> None:
@@ -250,34 +229,25 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _step_next(self, actions: Any) -> Stepped:
         """A row that ended shows its last observation; its first one comes in the next step, which is not a step."""
-        out, pending = self.rows.out, self._pending
-        reward, terminated, truncated = (
-            np.zeros(self.num_envs),
-            np.zeros_like(pending),
-            np.zeros_like(pending),
-        )
+        pending = self._pending
+        reward = np.zeros(self.num_envs)
+        terminated, truncated = np.zeros_like(pending), np.zeros_like(pending)
         for run in _runs(~pending):
             self.rows.send(run, take(actions, run))
-            self.rows.recv()
-        stepped = ~pending
-        reward[stepped] = out.reward[stepped]
-        terminated[stepped], truncated[stepped] = (
-            out.terminated[stepped],
-            out.truncated[stepped],
-        )
+            ready = self.rows.recv()
+            reward[run] = ready.reward
+            terminated[run], truncated[run] = ready.terminated, ready.truncated
+            write(take(self._newest, run), slice(None), ready.obs)
+            ended_here = ready.terminated | ready.truncated
+            write(take(self._obs, run), ended_here, ready.final_obs)
         ended = terminated | truncated
-        write(self._obs, ~ended, out.obs)
-        write(self._obs, ended, out.final_obs)
+        write(self._obs, ~ended, self._newest)
         self._pending = ended
         infos: dict[str, Any] = {}
-        if self._serial is not None:
+        if self._python is not None:
             for row in range(self.num_envs):
-                info = (
-                    self._serial.final_infos[row]
-                    if ended[row]
-                    else self._serial.infos[row]
-                )
-                infos = self._add(infos, info, row)
+                kept = self._python.final_infos if ended[row] else self._python.infos
+                infos = self._add(infos, kept[row], row)
         return self._given(self._obs), reward, terminated, truncated, infos
 
     def _infos(self, ended: Bools, final_obs: Tree) -> dict[str, Any]:
@@ -295,12 +265,12 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
                 "final_info": {},
                 "_final_info": ended.copy(),
             }
-        if self._serial is not None:
+        if self._python is not None:
             for row in rows:
                 infos["final_info"] = self._add(
-                    infos["final_info"], self._serial.final_infos[row], row
+                    infos["final_info"], self._python.final_infos[row], row
                 )
-            for row, info in enumerate(self._serial.infos):
+            for row, info in enumerate(self._python.infos):
                 infos = self._add(infos, info, row)
         return infos
 
@@ -329,12 +299,21 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
             )
         return mask
 
-    def _python(self, what: str) -> SerialEnv:
-        if self._serial is not None:
-            return self._serial
+    def _envs(self, what: str) -> list[gym.Env[Any, Any]]:
+        if self._python is not None:
+            return self._python.envs
         raise ConfigError(
             f"{self.rows.spec.env_id} has no {what!r} here; backend='serial' has, of one agent"
         )
+
+
+def _whole_episodes(ready: Ready, ended: Bools) -> dict[str, Any]:
+    """The infos of whole episodes that ended, as Gymnasium's RecordEpisodeStatistics writes them."""
+    whole = ended & (ready.episode_length > 0)
+    if not whole.any():
+        return {}
+    returns, lengths = ready.episode_return * whole, ready.episode_length * whole
+    return {"episode": {"r": returns, "l": lengths}, "_episode": whole}
 
 
 def _runs(chosen: Bools) -> Iterator[slice]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shoal.envs.pictures import Pictures
+from shoal.envs.rendering import Renderer
 from shoal.learn.acting import make_actor
 from shoal.report.video import grid, tile, write_video
 from shoal.run.evaluate import SEED_OFFSET
@@ -81,7 +81,7 @@ def record_video(
 
     Args:
         policy: acts unchanged by a snapshot.
-        env: rows that draw themselves (`envs.pictures`); reset here with the seeds of an evaluation.
+        env: rows that draw themselves (`envs.rendering`); reset here with the seeds of an evaluation.
         path: an .mp4 or .gif.
         acting: seed and device.
         max_steps: where the video ends though some episodes have not.
@@ -89,7 +89,7 @@ def record_video(
     Raises:
         ConfigError: no video can be written to `path`; see `report.video.check_target`.
     """
-    pictures = Pictures(env)
+    renderer = Renderer(env)
     rows = env.num_rows
     progress = Progress(
         [],
@@ -102,21 +102,21 @@ def record_video(
         for _ in play(
             policy,
             env,
-            pictures,
+            renderer,
             progress,
             acting=acting,
             max_steps=max_steps,
         ):
             yield progress.draw()
 
-    count = write_video(path, frames(), frames_per_s=pictures.frames_per_s)
+    count = write_video(path, frames(), frames_per_s=renderer.frames_per_s)
     return Video(path, count, progress.returns, progress.steps, progress.ended)
 
 
 def play(
     policy: nn.Module,
     env: VecEnv,
-    pictures: Pictures,
+    renderer: Renderer,
     progress: Progress,
     *,
     acting: Acting,
@@ -129,7 +129,7 @@ def play(
     drawn = range(0, env.num_rows, env.spec.num_agents)
     env.reset(acting.seed + SEED_OFFSET)
     ready = env.recv()
-    progress.pictures[:] = [pictures.now(row) for row in drawn]
+    progress.pictures[:] = [renderer.now(row) for row in drawn]
     yield
     actor = make_actor(policy, env.spec, env.num_rows, acting)
     for _ in range(max_steps):
@@ -149,9 +149,9 @@ def play(
             if not running[row]:
                 continue
             if not progress.ended[row]:
-                progress.pictures[at] = pictures.now(row)
+                progress.pictures[at] = renderer.now(row)
                 continue
-            last = pictures.at_end(row)
+            last = renderer.at_end(row)
             if last is not None:
                 progress.pictures[at] = last
         yield

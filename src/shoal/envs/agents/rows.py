@@ -20,6 +20,7 @@ from shoal.envs.python_env import (
     read_rewards,
     stacked,
 )
+from shoal.envs.rendering import RENDER_MODE, frames_per_s, why_not_rendered
 from shoal.envs.vec_env import (
     ActionCheck,
     Capabilities,
@@ -61,7 +62,11 @@ class AgentsEnv:
         _check_alike(envs, name)
         self.games: list[Game] = [game_of(env) for env in envs]
         self.agents = agents = self.games[0].agents
-        self.metadata: dict[str, Any] = getattr(envs[0], "metadata", {})
+        self.capabilities = Capabilities(
+            restartable=True,
+            can_render=getattr(envs[0], "render_mode", None) == RENDER_MODE,
+            frames_per_s=frames_per_s(getattr(envs[0], "metadata", {})),
+        )
         self._groups = groups_of(envs[0])
         observation, action = common_spaces(envs[0], name, groups=len(self._groups))
         if len(self._groups) > 1:
@@ -94,13 +99,13 @@ class AgentsEnv:
         self._played: list[list[Any]] = [[] for _ in envs]
 
     @property
-    def capabilities(self) -> Capabilities:
-        """What these rows can do."""
-        return Capabilities(restartable=True)
-
-    @property
     def native_pool(self) -> None:
         """Native code does not step these rows."""
+        return
+
+    @property
+    def python_rows(self) -> None:
+        """These rows are no Gymnasium environments in this process."""
         return
 
     @property
@@ -113,8 +118,19 @@ class AgentsEnv:
         everyone = np.ones(self.num_rows, np.bool_)
         self.restart(row_seeds(seed, self.num_rows), everyone, held=~everyone)
 
-    def restart(self, seeds: Sequence[int | None], rows: Bools, *, held: Bools) -> None:
-        """Begins new episodes in all rows; environments without a seed go on with their own generators."""
+    def restart(
+        self,
+        seeds: Sequence[int | None],
+        rows: Bools,
+        *,
+        held: Bools,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        """Begins new episodes in all rows; ConfigError for a part of them, and for options."""
+        if options:
+            raise ConfigError(
+                f"{self.spec.env_id}: environments of several agents take no options; backend='serial' takes {options}"
+            )
         if not rows.all():
             raise ConfigError(
                 f"{self.spec.env_id}: environments of several agents are reset all together"
@@ -192,8 +208,10 @@ class AgentsEnv:
         self._ready()
         return lost
 
-    def render(self, row: int) -> Any:
-        """What the environment of `row` draws."""
+    def render(self, row: int) -> NDArray[np.uint8]:
+        """What the environment of `row` renders, the same for all its agents; else as in SerialEnv."""
+        if not self.capabilities.can_render:
+            raise ConfigError(why_not_rendered(self.spec.env_id, self.envs[0]))
         return self.envs[row // len(self.agents)].render()
 
     def close(self) -> None:

@@ -8,13 +8,14 @@ returns and lengths are those of whole games with the game's own rewards.
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from shoal.envs.libraries.batched import BatchedEnv, Stepped
+from shoal.envs.vec_env import Capabilities
 from shoal.types import ConfigError, Spec
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def make(
     *,
     num_threads: int = 1,
     env_kwargs: dict[str, Any] | None = None,
-) -> AtariEnv:
+) -> BatchedEnv:
     """`num_envs` games of an id `ALE/*`; ConfigError when ale-py or the game is not there, or for a bad keyword.
 
     Args:
@@ -58,20 +59,7 @@ def make(
         raise ConfigError(
             f'{env_id}: the only render_mode of backend="ale" is rgb_array; backend="serial" has others'
         )
-    return AtariEnv(AtariRows(env_id, num_envs, num_threads=num_threads, **kwargs))
-
-
-class AtariEnv(BatchedEnv):
-    """Atari rows that draw what the policy sees."""
-
-    metadata: ClassVar[dict[str, Any]] = {"render_fps": 15}
-
-    def render(self, row: int) -> NDArray[np.uint8]:
-        """The newest frame of a row, uint8 [height, width, 3]: grey unless the rows are made with `grayscale=False`."""
-        frame = self.out.obs[row][-1]
-        return (
-            np.repeat(frame[..., None], 3, axis=-1) if frame.ndim == 2 else frame.copy()
-        )
+    return BatchedEnv(AtariRows(env_id, num_envs, num_threads=num_threads, **kwargs))
 
 
 class AtariRows:
@@ -80,6 +68,10 @@ class AtariRows:
     A row is saved as its seed, the number of games since, and the actions of the present one; without sticky actions,
     games draw nothing but their no-ops, so that the same game begins again.
     """
+
+    capabilities = Capabilities(
+        whole_sends=True, restartable=True, can_render=True, frames_per_s=15.0
+    )
 
     def __init__(
         self,
@@ -190,6 +182,13 @@ class AtariRows:
         self._lengths[:] = lengths
         self._played[:, :most] = actions
         return obs
+
+    def render(self, row: int, obs: Tree) -> NDArray[np.uint8]:
+        """The newest frame that the policy sees: grey unless the rows are made with `grayscale=False`."""
+        frame = obs[row][-1]
+        if frame.ndim == 2:
+            return np.repeat(frame[..., None], 3, axis=-1)
+        return frame.copy()
 
     def close(self) -> None:
         """ALE frees its pool with the object."""

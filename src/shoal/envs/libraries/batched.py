@@ -51,6 +51,9 @@ class Library(Protocol):
     clip_reward: bool
     """Learning is given the signs of the rewards; returns are sums of the rewards themselves."""
 
+    capabilities: Capabilities
+    """`whole_sends`, and whether rows can be saved and drawn."""
+
     @property
     def lives(self) -> NDArray[Any] | None:
         """Lives left after the last call, [B], where a life lost is an end for learning, though not of the episode."""
@@ -73,6 +76,10 @@ class Library(Protocol):
 
     def restore(self, state: dict[str, Any]) -> Tree | None:
         """Comes back to `state` and returns the observations there; None where the library cannot."""
+        ...
+
+    def render(self, row: int, obs: Tree) -> NDArray[np.uint8]:
+        """What a row looks like, whose observation is obs[row]: RGB [height, width, 3]. ConfigError where it cannot."""
         ...
 
     def close(self) -> None:
@@ -101,11 +108,16 @@ class BatchedEnv:
     @property
     def capabilities(self) -> Capabilities:
         """What these rows can do."""
-        return Capabilities(whole_sends=True, restartable=True)
+        return self.library.capabilities
 
     @property
     def native_pool(self) -> None:
         """Native code does not step these rows."""
+        return
+
+    @property
+    def python_rows(self) -> None:
+        """These rows are no Gymnasium environments in this process."""
         return
 
     @property
@@ -126,14 +138,7 @@ class BatchedEnv:
         held: Bools,
         options: dict[str, Any] | None = None,
     ) -> None:
-        """Begins a new episode in the rows where `rows` is true; the others stay where they are.
-
-        Args:
-            seeds: one a row; None goes on with the library's own generator.
-            rows: which rows, [B].
-            held: rows that have begun an episode which nobody has seen; with the seed None they keep it.
-            options: none are taken.
-        """
+        """Begins new episodes in some rows; ConfigError for options."""
         if options:
             raise ConfigError(
                 f"{self.spec.env_id}: a library's own reset takes no options, got {options}"
@@ -245,6 +250,10 @@ class BatchedEnv:
             f"{named}: row {row} {why}; its episode is cut as truncated"
             for row in np.flatnonzero(lost).tolist()
         ]
+
+    def render(self, row: int) -> NDArray[np.uint8]:
+        """What the library draws of a row."""
+        return self.library.render(row, self.out.obs)
 
     def close(self) -> None:
         """Closes the library."""

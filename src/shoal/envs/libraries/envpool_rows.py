@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shoal.envs.libraries.batched import BatchedEnv, Stepped
+from shoal.envs.vec_env import Capabilities
 from shoal.types import ConfigError, Spec
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def make(
 
 class EnvPoolRows:
     """An EnvPool as a Library. It takes seeds only when it is made, so each reset of all rows makes it anew."""
+
+    capabilities = Capabilities(whole_sends=True, restartable=True, can_save=False)
 
     def __init__(
         self,
@@ -149,6 +152,10 @@ class EnvPoolRows:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Nothing comes back."""
+
+    def render(self, row: int, obs: Tree) -> NDArray[np.uint8]:
+        """ConfigError: EnvPool gives no frames."""
+        raise ConfigError(f"{self.spec.env_id}: EnvPool draws no pictures")
 
     def close(self) -> None:
         """Closes the pool."""

@@ -11,10 +11,14 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from shoal.envs.libraries.batched import BatchedEnv, Stepped
 from shoal.envs.observations import leaves_of
+from shoal.envs.rendering import RENDER_MODE, frames_per_s
+from shoal.envs.vec_env import Capabilities
 from shoal.types import ConfigError, EnvError, Spec, map_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
 
     from shoal.types import Bools, Tree
 
@@ -77,6 +81,13 @@ class VectorRows:
                 f'{name}: set metadata["autoreset_mode"] to a gymnasium.vector.AutoresetMode'
             )
         self.env, self.num_rows, self.mode = env, num_envs, AutoresetMode(mode)
+        self.capabilities = Capabilities(
+            whole_sends=True,
+            restartable=True,
+            can_save=False,
+            can_render=env.render_mode == RENDER_MODE,
+            frames_per_s=frames_per_s(env.metadata),
+        )
         registered = env.spec
         limits: dict[str, Any] = {}
         if registered is not None:
@@ -125,6 +136,15 @@ class VectorRows:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Nothing comes back."""
+
+    def render(self, row: int, obs: Tree) -> NDArray[np.uint8]:
+        """What Gymnasium's own `render` gives of the row; ConfigError in another render mode."""
+        frames: Any = self.env.render()
+        if frames is None:
+            raise ConfigError(
+                f"{self.spec.env_id} draws no pictures in render_mode={self.env.render_mode!r}"
+            )
+        return frames[row]
 
     def close(self) -> None:
         """Closes it, once."""

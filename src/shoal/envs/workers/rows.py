@@ -25,6 +25,8 @@ from shoal.types import ConfigError, EnvError, Tree, map_tree
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from numpy.typing import NDArray
+
     from shoal.envs.randomization import Ranges
     from shoal.types import Bools, Ready
 
@@ -98,6 +100,11 @@ class WorkersEnv:
         return
 
     @property
+    def python_rows(self) -> None:
+        """The environments are in other processes."""
+        return
+
+    @property
     def dropped(self) -> Bools:
         """Rows [B] whose worker failed and was dropped: they are invalid until the next `reset` or `restore`."""
         return self._history.dropped
@@ -112,6 +119,19 @@ class WorkersEnv:
         )
         self._note_masks(masked)
         self._ready(seeds, [0] * self.num_rows)
+
+    def restart(
+        self,
+        seeds: Sequence[int | None],
+        rows: Bools,
+        *,
+        held: Bools,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        """ConfigError: rows in processes are only reset all together."""
+        raise ConfigError(
+            f"{self.spec.env_id}: rows in processes begin anew by reset(seed) only; backend='serial' restarts some"
+        )
 
     def send(self, rows: slice, action: Tree) -> None:
         """Hands each worker its part of `rows`."""
@@ -192,6 +212,12 @@ class WorkersEnv:
         self._history.returns[:] = state["returns"] * going_on
         self._history.lengths[:] = state["lengths"] * going_on
         return [sentence for _, lost in made for sentence in lost]
+
+    def render(self, row: int) -> NDArray[np.uint8]:
+        """ConfigError: no frames come from other processes."""
+        raise ConfigError(
+            f"{self.spec.env_id}: rows in processes draw no pictures; backend='serial' does"
+        )
 
     def close(self) -> None:
         """Ends the processes, in 4 s at most."""
