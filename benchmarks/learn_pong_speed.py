@@ -25,9 +25,8 @@ from benchmarks import machine
 from benchmarks.peers.run_peers import measure as peer
 from shoal.algos import ppo
 from shoal.algos.presets import preset
-from shoal.experiment.job import Job, Launch, to_toml
-from shoal.experiment.launch import opened
-from shoal.experiment.settings import build
+from shoal.experiment.experiment import Experiment
+from shoal.experiment.session import opened
 from shoal.report.panel import Silent
 from shoal.run import directory
 from shoal.run.log import read
@@ -45,16 +44,14 @@ def shoal_rate(steps: int, precision: str) -> float:
     settings: dict[str, Any] = preset("ppo", None, ENV_ID) | SETTINGS | {"total_timesteps": steps + WARM_UP}
     settings["network"] = {**settings["network"], "precision": precision}
     with tempfile.TemporaryDirectory() as folder:
-        launch = Launch(ENV_ID, stop_at=math.inf, run_dir=folder)
-        job = Job(launch, build(ppo.Config, settings), ENV_ID)
-        where = directory.create(
-            Path(folder), env=ENV_ID, algo="ppo", seed=1, name=None, config=to_toml(launch, job.config, None)
-        )
+        given = settings | {"stop_at": math.inf, "run_dir": folder}
+        experiment = Experiment.new(ENV_ID, settings=given)
+        where = directory.create(Path(folder), env=ENV_ID, algo="ppo", seed=1, name=None, config=experiment.to_file())
         with (
-            closing(job.rows(job.config.num_envs)) as rows,
-            opened(job, rows, where, Silent(), fresh=True, report=False) as run,
+            closing(experiment.rows(experiment.options.num_envs)) as rows,
+            opened(experiment, rows, where, Silent(), callbacks=(), fresh=True, report=False) as run,
         ):
-            ppo.train(job.config, rows, run)
+            ppo.train(experiment.config, rows, run)
         lines = read(where.metrics)
     warm = next(line for line in lines if line["step"] >= WARM_UP)
     return (lines[-1]["step"] - warm["step"]) / (lines[-1]["time/elapsed"] - warm["time/elapsed"])

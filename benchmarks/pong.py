@@ -20,7 +20,6 @@ from typing import Any
 
 import shoal
 from benchmarks import machine
-from shoal.experiment import launch
 from shoal.run.log import read
 
 RESULT = Path(__file__).parent / "results" / "pong.jsonl"
@@ -42,7 +41,7 @@ def measure(*, seed: int, total_timesteps: int, bar: float, resume: str | None) 
             settings |= {"eval_every": EVERY, "eval_episodes": GAMES}
             result = shoal.train(ENV_ID, panel="plain", **settings)
         else:
-            result = launch.resume(path, panel="plain", stop_at=aim)
+            result = resume(path, panel="plain", stop_at=aim)
         path = str(result.path)
         begun = time.perf_counter()
         score = shoal.load(path).evaluate(episodes=GAMES, seed=seed + 1000 + len(tries))

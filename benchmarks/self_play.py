@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from shoal.envs.agents.tictactoe import Board
-    from shoal.experiment.agent import Loaded
+    from shoal.experiment.agent import Agent
 
     Player = Callable[[Board], int]
 
@@ -40,7 +40,7 @@ GAMES = 1000
 WINS, LOSSES = 0.9, 0
 
 
-def learnt(policy: Loaded) -> Player:
+def learnt(policy: Agent) -> Player:
     """The greedy policy as a player, each board asked once."""
 
     @cache

@@ -28,7 +28,8 @@ def rollout(**given: Any) -> Steps:
     arrays: dict[str, Any] = flags | {"valid": torch.ones(reward.shape, dtype=torch.bool)}
     arrays |= {name: torch.zeros_like(reward) for name in ("action", "log_prob", "value", "next_value")}
     arrays |= {name: torch.tensor(x, dtype=arrays.get(name, reward).dtype) for name, x in given.items()}
-    return Steps(obs=None, final_index=-torch.ones_like(reward), final_obs=None, state=None, version=0, **arrays)
+    arrays["version"] = torch.zeros_like(reward)
+    return Steps(obs=None, final_index=-torch.ones_like(reward), final_obs=None, state=None, **arrays)
 
 
 def column(*values: float) -> list[list[float]]:

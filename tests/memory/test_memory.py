@@ -27,7 +27,7 @@ def make(observation: spaces.Space[Any], action: spaces.Space[Any], num_steps: i
 
 def seen(slab: Slab) -> Steps:
     """The slab as tensors on the CPU."""
-    return slab.steps(version=3, state=None, device=CPU)
+    return slab.steps(state=None, device=CPU)
 
 
 def test_arrays_have_the_shapes_and_dtypes_of_the_spec() -> None:
@@ -50,8 +50,8 @@ def test_numpy_and_torch_see_one_memory() -> None:
     """What is written to an array is in the tensor, and the other way round; every array starts aligned."""
     slab = make(NESTED, spaces.Discrete(2))
     steps = seen(slab)
-    assert steps.version == 3
-    pairs = {name: (getattr(slab, name), getattr(steps, name)) for name in (*BOOLS, *FLOATS, "action", "final_index")}
+    names = (*BOOLS, *FLOATS, "action", "final_index", "version")
+    pairs = {name: (getattr(slab, name), getattr(steps, name)) for name in names}
     pairs |= {key: (slab.obs[key], steps.obs[key]) for key in ("place", "key")}
     for name, (array, tensor) in pairs.items():
         assert array.ctypes.data == tensor.data_ptr(), name
@@ -77,8 +77,8 @@ def test_final_observations_are_compact() -> None:
     """Rows 0 and 2 end at step 1, row 1 at step 3: three final observations, and -1 everywhere else."""
     slab = make(NESTED, spaces.Discrete(2))
     final = {"place": np.arange(6, dtype=np.float32).reshape(3, 2), "key": np.array([7, 8, 9])}
-    slab.keep_final(1, np.array([0, 2]), final, first=0)
-    slab.keep_final(3, np.array([1]), final, first=0)
+    slab._keep_final(1, np.array([0, 2]), final, first=0)
+    slab._keep_final(3, np.array([1]), final, first=0)
     steps = seen(slab)
     assert steps.final_index.tolist() == [[-1, -1, -1], [0, -1, 1], [-1, -1, -1], [-1, 2, -1]]
     assert steps.final_obs["place"][:3].tolist() == [[0, 1], [4, 5], [2, 3]]
@@ -86,14 +86,14 @@ def test_final_observations_are_compact() -> None:
     assert steps.final_obs["key"].data_ptr() == slab.final_obs["key"].ctypes.data
     slab.clear()
     assert (slab.final_index == -1).all()
-    slab.keep_final(0, np.array([1]), final, first=0)
+    slab._keep_final(0, np.array([1]), final, first=0)
     assert slab.final_index[0].tolist() == [-1, 0, -1]
 
 
 def test_final_observations_of_a_part_of_the_rows() -> None:
     """Row 1 of a group that begins at row 2 is row 3 of the slab."""
     slab = make(spaces.Discrete(9), spaces.Discrete(2), num_rows=4)
-    slab.keep_final(0, np.array([1]), np.array([5, 6]), first=2)
+    slab._keep_final(0, np.array([1]), np.array([5, 6]), first=2)
     steps = seen(slab)
     assert steps.final_index[0].tolist() == [-1, -1, -1, 0]
     assert steps.final_obs[0].tolist() == 6
@@ -103,7 +103,7 @@ def test_there_is_room_for_an_end_in_every_step() -> None:
     """T * B final observations fit."""
     slab = make(spaces.Discrete(99), spaces.Discrete(2))
     for t in range(4):
-        slab.keep_final(t, np.arange(3), np.array([10 * t, 10 * t + 1, 10 * t + 2]), first=0)
+        slab._keep_final(t, np.arange(3), np.array([10 * t, 10 * t + 1, 10 * t + 2]), first=0)
     steps = seen(slab)
     assert steps.final_index.tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
     assert steps.final_obs[steps.final_index.long()].tolist() == [[0, 1, 2], [10, 11, 12], [20, 21, 22], [30, 31, 32]]
@@ -119,7 +119,7 @@ def test_room_for_final_observations_costs_nothing_until_it_is_used() -> None:
     """64 MiB of observations take 64 MiB of room for the final ones, but one end touches only its own page."""
     slab = make(spaces.Box(0, 255, (2**20,), np.uint8), spaces.Discrete(2), num_steps=16, num_rows=4)
     before = resident_bytes()
-    slab.keep_final(9, np.array([2]), np.ones((4, 2**20), np.uint8), first=0)
+    slab._keep_final(9, np.array([2]), np.ones((4, 2**20), np.uint8), first=0)
     assert resident_bytes() - before < 8 * 2**20
     assert slab.final_obs.nbytes == 64 * 2**20
     slab.obs[...] = 1
@@ -134,7 +134,7 @@ def test_a_pinned_slab_is_copied_to_the_device() -> None:
     slab = Slab(spec, 4, 3, pinned=True)
     slab.clear()
     slab.reward[2, 1] = 5
-    steps = slab.steps(version=0, state=None, device=torch.device("cuda"))
+    steps = slab.steps(state=None, device=torch.device("cuda"))
     torch.cuda.synchronize()
     assert steps.reward.is_cuda
     assert steps.reward.cpu().tolist() == slab.reward.tolist()

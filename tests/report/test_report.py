@@ -21,7 +21,7 @@ from PIL import Image
 
 import shoal
 from shoal import cli
-from shoal.experiment import launch
+from shoal.experiment import session
 from shoal.report.curves import column, draw_run
 from shoal.report.html import flat, shown, write_report
 from shoal.run import log
@@ -205,7 +205,7 @@ def test_failed_drawing_loses_no_run(
     def fail(where: RunDirectory) -> None:
         raise OSError("no room")
 
-    monkeypatch.setattr(launch, "write_report", fail)
+    monkeypatch.setattr(session, "write_report", fail)
     run = shoal.train("CartPole-v1", run_dir=str(run_dir), panel="plain", report=True, **TINY)
     assert RunDirectory(run.path).read_status()["state"] == "finished"
     printed = capsys.readouterr()
