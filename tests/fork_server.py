@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-PRELOADED = ("torch", "shoal.experiment.training", "shoal.algos.ppo", "shoal.algos.a2c")
+COMMAND = "import sys; from shoal.cli import main; sys.argv[0] = 'shoal'; main()"
 
 
 class Interpreter:
@@ -78,6 +78,10 @@ class Interpreter:
             raise subprocess.TimeoutExpired(command, timeout_s, printed, errors)
         return subprocess.CompletedProcess(command, status, printed, errors)
 
+    def shoal(self, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+        """Runs a command of shoal in a folder."""
+        return self.run(COMMAND, *arguments, folder=folder.parent, cwd=folder)
+
     def close(self) -> None:
         """Ends the server."""
         self._server.communicate("", timeout=10)
@@ -123,8 +127,9 @@ def become(request: dict[str, Any]) -> tuple[str, ModuleType]:
 
 def serve() -> dict[str, Any] | None:
     """Forks for every request: the request in a child; None in the server, when no more come."""
-    for name in PRELOADED:
-        importlib.import_module(name)
+    shoal = importlib.import_module("shoal")
+    for name in shoal.__all__:
+        getattr(shoal, name)  # imported when it is first used
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:

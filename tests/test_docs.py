@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fork_server import Interpreter
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<code>.*?)^(?P=indent)``` *$", re.DOTALL | re.MULTILINE)
@@ -44,17 +46,13 @@ def test_assembly() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_page)
-def test_blocks_run(page: Path, tmp_path: Path) -> None:
+def test_blocks_run(page: Path, tmp_path: Path, interpreter: Interpreter) -> None:
     program = assemble_blocks(page.read_text(encoding="utf-8"))
     if not program:
         return
     script = tmp_path / (page.stem + ".py")
     script.write_text(program + "\n", encoding="utf-8")
-    command = [sys.executable, str(script)]
-    environment = os.environ | {"MPLBACKEND": "Agg", "PYTHONIOENCODING": "utf-8"}
-    result = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PAGE_TIMEOUT_S, check=False
-    )
+    result = interpreter.run(script, folder=tmp_path, cwd=tmp_path, timeout_s=PAGE_TIMEOUT_S)
     assert result.returncode == 0, f"{name_page(page)}\n{result.stdout}\n{result.stderr}"
 
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ from shoal.check.watch import TimeUp, within
 from shoal.types import ConfigError
 from tests import bad_envs
 from tests.contract import toys
+from tests.fork_server import Interpreter
 from tests.learn.envs import Forever, Recall
 
-SHOAL = str(Path(sys.executable).with_name("shoal"))
 STEPS = 600
 # The name of the defect, the one check that finds it, its verdict, and what it must say and advise.
 DEFECTS = [
@@ -332,12 +333,8 @@ def test_export() -> None:
     assert shoal.check_env is check_env
 
 
-def run_command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [SHOAL, "check-env", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
-
-
-def test_command(tmp_path: Path) -> None:
+def test_command(tmp_path: Path, interpreter: Interpreter) -> None:
+    run_command = partial(interpreter.shoal, "check-env", folder=tmp_path)
     source = (
         "import time\n"
         "from gymnasium.envs.classic_control import CartPoleEnv\n"
@@ -350,19 +347,19 @@ def test_command(tmp_path: Path) -> None:
         "        return (obs[:2] if self.bad else obs), *rest\n"
     )
     (tmp_path / "own_env.py").write_text(source)
-    done = run_command("own_env:Own", "--steps", "400", folder=tmp_path)
+    done = run_command("own_env:Own", "--steps", "400")
     assert (done.returncode, done.stderr) == (0, "")
     assert "own_env:Own: no errors, no warnings" in done.stdout
     assert re.search(r"1 M steps take about .* in `serial`", done.stdout)
-    done = run_command("own_env:Own", "--steps", "400", "--env-kwargs", "bad=true", "--json", folder=tmp_path)
+    done = run_command("own_env:Own", "--steps", "400", "--env-kwargs", "bad=true", "--json")
     assert (done.returncode, done.stderr) == (1, "")
     record = json.loads(done.stdout)
     assert [f["name"] for f in record["findings"] if f["verdict"] == "error"] == ["observation"]
     assert record["skipped"] == ["determinism", "rows", "speed", "resume"]
-    done = run_command("own_env:Own", "--env-kwargs", "bat=true", folder=tmp_path)
+    done = run_command("own_env:Own", "--env-kwargs", "bat=true")
     assert done.returncode == 2
     assert done.stderr == "shoal check-env: own_env:Own has no keyword 'bat'; did you mean bad?\n"
-    assert run_command("Nothing-v7", folder=tmp_path).returncode == 2
+    assert run_command("Nothing-v7").returncode == 2
 
 
 def test_torch_stays_out() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import pytest
 from shoal.check.check_env import check_env
 from shoal.types import ConfigError
 from tests import bad_envs
+from tests.fork_server import Interpreter
 
 HERE = os.getpid()
 
@@ -92,11 +91,9 @@ def test_what_cannot_step_in_another_process() -> None:
     assert said.endswith("in move, in a worker's process")
 
 
-def test_command_and_bad_usage(tmp_path: Path) -> None:
+def test_command_and_bad_usage(tmp_path: Path, interpreter: Interpreter) -> None:
     with pytest.raises(ConfigError, match="rows of serial, or of workers too, got backend='native'"):
         check_env(bad_envs.Good, backend="native")
-    command = [str(Path(sys.executable).with_name("shoal")), "check-env", "CartPole-v1"]
-    command += ["--backend", "workers", "--steps", "50"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = interpreter.shoal("check-env", "CartPole-v1", "--backend", "workers", "--steps", "50", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert re.search(r"workers +ok +8 rows in 2 processes do the same", done.stdout)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -18,6 +17,7 @@ from shoal.envs.registry import make
 from shoal.envs.workers.crew import Workers
 from shoal.run.log import read
 from shoal.types import ConfigError
+from tests.fork_server import Interpreter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -263,12 +263,8 @@ def test_a_run_keeps_its_distributions(tmp_path: Path) -> None:
         assert loaded.evaluate(episodes=4).mean == 4
 
 
-def test_the_command_line(tmp_path: Path) -> None:
-    def shoal_does(*arguments: str) -> subprocess.CompletedProcess[str]:
-        code = "import sys; from shoal.cli import main; sys.argv[0] = 'shoal'; main()"
-        command = [sys.executable, "-c", code, *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-
+def test_the_command_line(tmp_path: Path, interpreter: Interpreter) -> None:
+    shoal_does = partial(interpreter.shoal, folder=tmp_path)
     small = ("--num-envs", "4", "--num-steps", "16", "--num-minibatches", "2", "--total-timesteps", "128")
     train = ("train", "Pendulum-v1", "--env.g", "uniform:5,15", "--env.max_episode_steps=20", "--plain", *small)
     done = shoal_does(*train, "--name", "run", "--shaping.frame-stack", "2", "--stop-at", "-5000")

@@ -31,6 +31,7 @@ from shoal.report.video import (
     write_video,
 )
 from shoal.types import ConfigError, EnvError
+from tests.fork_server import Interpreter
 
 RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 BLACK, GREY = (0, 0, 0), (FRAME_GRAY,) * 3
@@ -294,13 +295,11 @@ def test_film_of_what_draws_nothing(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["out.mp4"]
 
 
-def test_command(tmp_path: Path) -> None:
+def test_command(tmp_path: Path, interpreter: Interpreter) -> None:
     """`shoal eval --video` writes the file and says so; a bad name is refused before anything is played."""
     run = shoal.train("CartPole-v1", run_dir=str(tmp_path / "runs"), panel="none", **TINY)
-    shoal_command = str(Path(sys.executable).with_name("shoal"))
     options = ["--episodes", "2", "--video", "out.gif", "--video-rows", "2", "--video-steps", "3"]
-    command = [shoal_command, "eval", str(run.path), *options]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = interpreter.shoal("eval", str(run.path), *options, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "video: out.gif, 4 frames, returns 3.0, 3.0\n" in done.stdout
     assert len(read_back(tmp_path / "out.gif")[0]) == 4
