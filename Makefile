@@ -14,13 +14,13 @@ BUILT := .venv/.built
 DOCS := .venv/.docs
 NATIVE := $(shell find native)
 SOURCES := $(filter %.hpp %.cpp,$(NATIVE))
-FAST := not slow and not gpu and not peers
+FAST := not slow and not gpu and not peers and not mutation
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: FORCE help build setup train test test-all check format tidy bench bench-peers docs docs-tools clean
+.PHONY: FORCE help build setup train test test-all mutations check format tidy bench bench-peers docs docs-tools clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile | awk -F': ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -61,6 +61,9 @@ test: $(BUILT) ## the tests, without the slow ones; ARGS go to pytest
 
 test-all: $(BUILT) ## the slow tests too, and those that need a GPU if there is one
 	@$(BIN)/python -m pytest -q -m 'not peers' $(ARGS)
+
+mutations: $(BUILT) ## put defects in, one at a time: a test must fail on each
+	@$(BIN)/python -m pytest -q -m mutation tests/test_mutations.py $(ARGS)
 
 check: $(BUILT) ## format, lint, types, import order, generated files
 	@failed=0; \

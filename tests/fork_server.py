@@ -7,6 +7,7 @@ raises, its exit status and its exit functions are Python's own. `Interpreter` i
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -27,10 +28,18 @@ class Interpreter:
     Not for programs about what is imported, nor for variables that Python or torch read when they start.
     """
 
-    def __init__(self) -> None:
-        site = ["-S"] if sys.flags.no_site else []
+    def __init__(self, *imported: str, site: bool = True) -> None:
+        """Starts it.
+
+        Args:
+            imported: modules that it imports; else shoal, and with it torch.
+            site: whether site-packages are found as usual, or only as this process's path has them.
+        """
+        flags = [] if site and not sys.flags.no_site else ["-S"]
+        env = None if site else os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self._server = subprocess.Popen([sys.executable, *site, __file__], text=True, cwd=ROOT, **pipes)
+        command = [sys.executable, *flags, __file__, *imported]
+        self._server = subprocess.Popen(command, text=True, cwd=ROOT, env=env, **pipes)
 
     def run(
         self,
@@ -127,9 +136,13 @@ def become(request: dict[str, Any]) -> tuple[str, ModuleType]:
 
 def serve() -> dict[str, Any] | None:
     """Forks for every request: the request in a child; None in the server, when no more come."""
-    shoal = importlib.import_module("shoal")
-    for name in shoal.__all__:
-        getattr(shoal, name)  # imported when it is first used
+    for name in sys.argv[1:]:
+        importlib.import_module(name)
+    if not sys.argv[1:]:
+        shoal = importlib.import_module("shoal")
+        for name in shoal.__all__:
+            getattr(shoal, name)  # imported when it is first used
+    gc.freeze()  # a child's collections leave what it shares with its parent alone
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:

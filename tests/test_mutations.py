@@ -1,100 +1,112 @@
-"""Known defects of other libraries, put into a copy of shoal one line at a time: a test must fail on each."""
+"""Each of `tests/mutations.py` is put into a copy of shoal, and the test that is named with it must fail.
+
+The test runs in a fork of an interpreter that has imported torch and pytest, but not shoal.
+"""
 
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import sys
-import sysconfig
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import shoal
 from shoal import _native
+from tests import native_mutants
+from tests.fork_server import Interpreter
+from tests.mutations import NATIVE, PYTHON, Mutation
 
-ROOT = Path(__file__).parent.parent
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-
-@dataclass(frozen=True, slots=True)
-class Mutation:
-    """One line replaced, and the tests that must notice."""
-
-    defect: str
-    file: str
-    line: str
-    instead: str
-    tests: str
-
-
-MUTATIONS = [
-    Mutation(
-        "truncation treated as termination",
-        "stream/rollouts.py",
-        "        slab.next_value[slab.terminated] = 0",
-        "        slab.next_value[slab.terminated | slab.truncated] = 0",
-        "tests/stream/test_rollouts.py",
-    ),
-    Mutation(
-        "a rollout's last step bootstraps from itself: a horizon one step short",
-        "stream/rollouts.py",
-        "        slab.next_value[:-1] = slab.value[1:]",
-        "        slab.next_value[:-1] = slab.value[:-1]",
-        "tests/stream/test_rollouts.py",
-    ),
-    Mutation(
-        "recurrent state not reset at an episode's start",
-        "nets/policy.py",
-        "        keep = (~start.bool()).to(x.dtype).unsqueeze(-1)",
-        "        keep = (start.bool() | ~start.bool()).to(x.dtype).unsqueeze(-1)",
-        "tests/experiment/test_policies.py",
-    ),
-    Mutation(
-        "noise counters not restored: a resumed run explores anew",
-        "stream/rollouts.py",
-        '            seat.actor.row_step[:] = saved["row_step"]',
-        "            seat.actor.row_step[:] = 0",
-        "tests/stream/test_rollouts.py",
-    ),
-    Mutation(
-        "the learner keeps the statistics of the first version",
-        "nets/lowering.py",
-        "        self.refresh_normaliser()\n        obs = steps.obs.numpy()",
-        "        obs = steps.obs.numpy()",
-        "tests/run/test_resume.py::test_killed_and_resumed_equals_uninterrupted[CartPole-v1-native-ppo-none]",
-    ),
-    Mutation(
-        "a flipped byte in a checkpoint is not noticed",
-        "run/tensors.py",
-        '        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:',
-        "        if not sha256:",
-        "tests/run/test_checkpoint.py",
-    ),
-]
+ROOT = Path(__file__).parents[1]
+PACKAGE = Path(shoal.__file__).parent
+NATIVE_FILE = Path(_native.__file__ or "")
+PYTEST = """
+import ctypes, sys
+sys.dont_write_bytecode = True  # compiled files are links to those of the code as it is
+native, mutation, *tests = sys.argv[1:]
+if mutation != "0":
+    ctypes.c_int.in_dll(ctypes.CDLL(native), "shoal_mutation").value = int(mutation)
+import pytest
+options = ["-q", "-x", "--assert=plain", "-p", "pytest_timeout", "-p", "no:cacheprovider"]
+sys.exit(pytest.main([*options, *tests]))
+"""
+pytestmark = [pytest.mark.mutation, pytest.mark.timeout(300)]
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=[m.defect for m in MUTATIONS])
-def test_mutation_is_noticed(mutation: Mutation, tmp_path: Path) -> None:
-    """The tests pass on the code as it is, and fail on the copy with one line changed."""
-    package = tmp_path / "shoal"
-    shutil.copytree(Path(shoal.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(_native.__file__, package)
-    assert run_tests(mutation.tests, tmp_path) == 0
-    target = package / mutation.file
-    text = target.read_text()
-    assert text.count(mutation.line) == 1, f"{mutation.file} no longer has the line {mutation.line!r}"
-    target.write_text(text.replace(mutation.line, mutation.instead))
-    assert run_tests(mutation.tests, tmp_path) == 1
+@pytest.fixture(scope="module")
+def bare() -> Iterator[Interpreter]:
+    """An interpreter without shoal. -S keeps the editable install out, which would be found before any copy."""
+    with closing(
+        Interpreter("numpy", "torch", "gymnasium", "pytest", "pytest_timeout", "psutil", site=False)
+    ) as started:
+        yield started
 
 
-def run_tests(tests: str, source: Path) -> int:
-    """Runs tests in a new interpreter that finds shoal in `source`: -S keeps the editable install out."""
-    path = os.pathsep.join([str(source), sysconfig.get_path("purelib"), str(ROOT)])
-    command = [sys.executable, "-S", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", tests]
-    return subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, check=False, capture_output=True, timeout=280
-    ).returncode
+@pytest.fixture(scope="module")
+def mutants(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The native module with all its mutations."""
+    return native_mutants.build(NATIVE, tmp_path_factory.mktemp("native"))
+
+
+def copy_package(folder: Path, native: Path = NATIVE_FILE) -> Path:
+    """A copy of the package made of links, with this native module; returns the folder that is to be on the path."""
+    for path in PACKAGE.rglob("*"):
+        linked = folder / "shoal" / path.relative_to(PACKAGE)
+        if path.is_dir():
+            linked.mkdir(parents=True, exist_ok=True)
+        elif path.suffix in (".py", ".pyc", ".toml"):
+            linked.parent.mkdir(parents=True, exist_ok=True)
+            linked.symlink_to(path)
+    (folder / "shoal" / NATIVE_FILE.name).symlink_to(native)
+    return folder
+
+
+def run_tests(
+    bare: Interpreter, source: Path, tests: list[str], native: Path = NATIVE_FILE, mutation: int = 0
+) -> tuple[int, str]:
+    """Runs tests on the package in `source`: pytest's exit status, and what it printed."""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(source), str(ROOT), *filter(None, sys.path)])}
+    env |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    program = f"import sys; sys.path[:0] = [{str(source)!r}, {str(ROOT)!r}]\n{PYTEST}"
+    given = [str(native), str(mutation), *tests]
+    done = bare.run(program, *given, folder=source, cwd=ROOT, env=env, timeout_s=280)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_there_are_enough() -> None:
+    assert len(PYTHON) + len(NATIVE) >= 24
+
+
+def test_all_pass_on_the_code_as_it_is(bare: Interpreter, mutants: Path, tmp_path: Path) -> None:
+    """Also with the native module in which every mutation is off."""
+    native = sorted({mutation.test for mutation in NATIVE})
+    python = sorted({mutation.test for mutation in PYTHON})
+    status, printed = run_tests(bare, copy_package(tmp_path / "native", mutants), native)
+    assert status == 0, printed
+    status, printed = run_tests(bare, copy_package(tmp_path / "python"), python)
+    assert status == 0, printed
+
+
+@pytest.mark.parametrize("mutation", PYTHON, ids=[m.defect for m in PYTHON])
+def test_a_mutation_is_noticed(mutation: Mutation, bare: Interpreter, tmp_path: Path) -> None:
+    source = copy_package(tmp_path)
+    target = source / "shoal" / mutation.file
+    text = target.read_text(encoding="utf-8")
+    assert text.count(f" {mutation.line}\n") == 1, f"{mutation.file} no longer has one line {mutation.line!r}"
+    target.unlink()
+    target.write_text(text.replace(f" {mutation.line}\n", f" {mutation.instead}\n"), encoding="utf-8")
+    status, printed = run_tests(bare, source, [mutation.test])
+    assert status == 1, printed
+
+
+@pytest.mark.parametrize("mutation", NATIVE, ids=[m.defect for m in NATIVE])
+def test_a_native_mutation_is_noticed(mutation: Mutation, bare: Interpreter, mutants: Path, tmp_path: Path) -> None:
+    number = NATIVE.index(mutation) + 1
+    source = copy_package(tmp_path, mutants)
+    status, printed = run_tests(bare, source, [mutation.test], source / "shoal" / NATIVE_FILE.name, number)
+    assert status == 1, printed

@@ -247,6 +247,38 @@ def test_spaces_that_differ_from_instance_to_instance() -> None:
     assert "row 1 has another action_space than row 0" in report.errors[0].says
 
 
+def test_instances_that_behave_differently() -> None:
+    """Each instance alone is deterministic; a second one steps another way from the same seed."""
+    strengths = iter(range(1, 90))
+
+    class Windy(bad_envs.Good):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wind = 0.01 * next(strengths)
+
+        def move(self, action: Any) -> None:
+            super().move(action)
+            self.point[0] += self.wind
+
+    report = check_env(Windy, steps=50)
+    assert find_faults(report)["determinism"] == "error"
+    assert "in another instance" in report.errors[0].says
+
+
+def test_an_action_with_one_open_bound() -> None:
+    class HalfOpen(bad_envs.Continuous):
+        def __init__(self) -> None:
+            super().__init__()
+            self.action_space = spaces.Box(-1, np.inf, (1,), np.float32)
+
+        def step(self, action: Any) -> Any:
+            return super().step(np.clip(action, -1, 1))
+
+    report = check_env(HalfOpen, steps=50)
+    assert find_faults(report)["spaces"] == "error"
+    assert "action_space is unbounded" in report.errors[0].says
+
+
 def test_bad_usage() -> None:
     with pytest.raises(ConfigError, match="did you mean CartPole-v1"):
         check_env("CartPol-v1")

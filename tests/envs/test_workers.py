@@ -157,6 +157,18 @@ def test_ctrl_c_twice_is_clean(tmp_path: Path) -> None:
     assert parent.returncode == -signal.SIGINT
 
 
+def test_ctrl_c_is_for_the_parent_to_handle() -> None:
+    """A terminal sends it to every process; the workers go on."""
+    env = make("CartPole-v1", 2, backend="workers", workers=Workers(2))
+    env.reset(0)
+    env.recv()
+    for pid in env.pids:
+        os.kill(pid, signal.SIGINT)
+    env.send(slice(0, 2), np.zeros(2, np.int64))
+    assert env.recv().valid.all()
+    env.close()
+
+
 def test_limited_memory_is_a_sentence(tmp_path: Path) -> None:
     body = """
         import resource

@@ -49,6 +49,7 @@ def write_run(
 def test_iqm() -> None:
     assert iqm(np.array([100.0, 1.0, 3.0, 2.0, 4.0])) == 3.0  # without 1 and 100
     assert iqm(np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 80.0])) == 4.5  # of 3, 4, 5, 6
+    assert iqm(np.array([90.0, 0.0, 4.0, 0.0, 8.0, 0.0, 30.0, 20.0])) == 8.0  # of 0, 4, 8, 20
     assert iqm(np.array([1.0, 2.0, 6.0])) == 3.0  # too few to leave one out
     assert iqm(np.array([[1.0, 4.0], [3.0, 8.0]])).tolist() == [2.0, 6.0]
     assert iqm(np.array([0.0, 1.0, 10.0, 11.0, 12.0])) == pytest.approx(22 / 3)  # of 1, 10, 11: whole runs only
