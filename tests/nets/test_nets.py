@@ -13,7 +13,8 @@ from gymnasium import spaces
 from torch import distributions as td
 from torch import nn
 
-from shoal.learn.lowering import Plan, lower
+from shoal.learn.lowering import lower
+from shoal.learn.plan import Noise, Plan
 from shoal.learn.weights import Snapshot, pack, packing
 from shoal.nets.distributions import Categorical, MultiCategorical, Normal, SquashedNormal
 from shoal.nets.heads import head, head_size
@@ -307,7 +308,7 @@ def test_lowered_forward_equals_torch(
         with torch.no_grad():
             output = policy(torch.from_numpy(obs), None, torch.zeros(37))
         np.testing.assert_allclose(plan.value(obs, start, None), output.value.numpy(), rtol=1e-5, atol=1e-5)
-        chosen, log_prob, _ = plan.act(obs, start, None, seed=1, stream=0, rows=rows, steps=rows, greedy=True)
+        chosen, log_prob, _ = plan.act(obs, start, None, Noise(1, 0, rows, rows), greedy=True)
         mode = output.distribution.mode()
         np.testing.assert_allclose(chosen, mode.numpy(), rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(log_prob, output.distribution.log_prob(mode).detach(), rtol=1e-5, atol=1e-5)

@@ -17,12 +17,14 @@ from torch import nn
 import shoal
 from shoal.algos.a2c import A2C
 from shoal.algos.ppo import PPO
-from shoal.experiment import launch
-from shoal.experiment.job import Launch, from_toml, to_toml
-from shoal.experiment.settings import build
+from shoal.experiment import training
+from shoal.experiment.experiment import Experiment
+from shoal.experiment.options import Options
+from shoal.experiment.settings import build, resolve
 from shoal.nets.policy import Network
 from shoal.run import checkpoint, directory
 from shoal.run.directory import RunDirectory, create, find, list_runs, read_toml
+from shoal.run.log import Log
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ def weights_sha256(path: Path) -> str:
     """The hash of a run's newest weights."""
     found = checkpoint.load(path / "checkpoints")
     assert found is not None
-    weights = sorted(found.tree["state"]["policy"].items())
+    weights = sorted(found.tree["learner"]["policy"]["networks"]["policy"]["module"].items())
     return hashlib.sha256(b"".join(name.encode() + tensor.numpy().tobytes() for name, tensor in weights)).hexdigest()
 
 
@@ -132,7 +134,7 @@ def test_missing_tracker_leaves_nothing(run_dir: Path, monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "trackio", None)
     with pytest.raises(ConfigError, match=r"pip install 'shoal-rl\[trackio\]'"):
         shoal.train("CartPole-v1", run_dir=run_dir, track="trackio", **TINY)
-    assert not list(run_dir.iterdir())
+    assert not run_dir.exists()
 
 
 def test_configuration_reproduces_the_run(run_dir: Path, tmp_path: Path) -> None:
@@ -149,48 +151,64 @@ def test_configuration_reproduces_the_run(run_dir: Path, tmp_path: Path) -> None
     assert saved["stop_at"] == float("inf")
     assert saved["env_kwargs"] == {"sutton_barto_reward": True}
     assert saved["algorithm"]["network"]["hidden"] == [32, 16]
-    again = launch.start_from(saved | {"run_dir": str(tmp_path / "again")}, panel="none")
+    again = training.start_from(saved | {"run_dir": str(tmp_path / "again")}, panel="none")
     assert weights_sha256(again.path) == weights_sha256(first.path)
     assert again.greedy_return == first.greedy_return
     assert RunDirectory(again.path).read_config() == saved | {"run_dir": str(tmp_path / "again")}
-    other = launch.start_from(saved | {"seed": 6}, panel="none")
+    other = training.start_from(saved | {"seed": 6}, panel="none")
     assert weights_sha256(other.path) != weights_sha256(first.path)
 
 
 @pytest.mark.parametrize("config", [PPO(target_kl=0.1), PPO(network=Network(recurrent="lstm")), A2C(anneal="none")])
 def test_toml_round_trip(config: Any) -> None:
-    """Launch and config come back equal from TOML, infinity and missing values included."""
+    """Options and config come back equal from TOML, infinity and missing values included."""
     algo = type(config).__name__.lower()
     for stop_at in (None, float("inf"), -120.5):
-        started = Launch("a:b", algo, stop_at=stop_at, num_threads=2, eval_every=10, name="x", native=False)
-        text = tomli_w.dumps(to_toml(started, config, {"a": [1, {"b": 2}]}))
-        module, *rest = from_toml(directory.tomllib.loads(text))
-        assert module.Config is type(config)
-        assert rest == [started, config, {"a": [1, {"b": 2}]}]
+        settings: Any = {"stop_at": stop_at, "num_threads": 2, "eval_every": 10, "name": "x", "native": False}
+        env_kwargs = {"a": [1, {"b": 2}]}
+        started = Experiment.new("a:b", algo=algo, config=config, env_kwargs=env_kwargs, settings=settings)
+        text = tomli_w.dumps(started.to_file())
+        read = Experiment.of_file(directory.tomllib.loads(text))
+        assert (read.algorithm, read.options, read.config) == (started.algorithm, started.options, config)
+        assert (read.source, read.env_kwargs) == ("a:b", env_kwargs)
 
 
 def test_own_configuration() -> None:
     """One's own file may leave things out; a preset that it names fills them; mistakes have their nearest names."""
-    _, started, config, _ = from_toml({"env": "X", "algo": "a2c", "preset": "paac", "algorithm": {"num_envs": 4}})
-    assert (started.env, config.num_envs, config.learning_rate, config.max_grad_norm) == ("X", 4, 0.0224, 40.0)
-    assert from_toml({"env": "CartPole-v1"})[2] == PPO()
+    own = Experiment.of_file({"env": "X", "algo": "a2c", "preset": "paac", "num_envs": 4})
+    assert (own.options.env, own.options.num_envs) == ("X", 4)
+    assert (own.config.learning_rate, own.config.max_grad_norm) == (0.0224, 40.0)
+    assert Experiment.of_file({"env": "CartPole-v1"}).config == PPO()
     for saved, told in (
-        ({"env": "X", "algoritm": {}}, r"unknown keys \['algoritm'\].*did you mean.*algo"),
+        ({"env": "X", "algoritm": {}}, r"algoritm.*did you mean.*algo"),
         ({"algo": "ppo"}, "names no env"),
         ({"env": 3}, "env must be a string, got 3"),
-        ({"env": "X", "algorithm": {"num_envs": [8]}}, "num_envs must be a whole number"),
+        ({"env": "X", "num_envs": [8]}, "num_envs must be a whole number"),
+        ({"env": "X", "algorithm": {"gamma": "high"}}, "gamma must be a number"),
+        ({"env": "X", "algorithm": {"gama": 0.9}}, "no setting 'gama'; did you mean.*gamma"),
     ):
         with pytest.raises(ConfigError, match=told):
-            from_toml(saved)
+            Experiment.of_file(saved)
 
 
 def test_nested_settings_start_from_the_preset(run_dir: Path) -> None:
     """One setting of the network keeps the preset's others; numbers of any kind are taken."""
     base = PPO(network=Network(normalise_obs=True, log_std_init=0.5))
-    built = build(PPO, {"network": {"hidden": [8]}, "num_envs": np.int64(24), "learning_rate": 1}, base=base)
+    built = build(PPO, {"network": {"hidden": [8]}, "num_steps": np.int64(24), "learning_rate": 1}, base=base)
     assert built.network == Network(hidden=(8,), normalise_obs=True, log_std_init=0.5)
-    assert (type(built.num_envs), type(built.learning_rate)) == (int, float)
-    assert build(Launch, {"env": "X", "run_dir": run_dir}).run_dir == str(run_dir)
+    assert (type(built.num_steps), type(built.learning_rate)) == (int, float)
+    assert build(Options, {"env": "X", "run_dir": run_dir}).run_dir == str(run_dir)
+
+
+def test_later_layers_win() -> None:
+    """Defaults of the algorithm, a preset, a file, what was given; nested settings are merged name by name."""
+    preset = {"num_envs": 8, "gamma": 0.9, "network": {"hidden": [8], "normalise_obs": True}}
+    file = {"gamma": 0.8, "network": {"hidden": [4]}, "self_play": {"every": 3}}
+    layers = ({"num_envs": 32, "env": "X"}, preset, file, {"self_play": {"pool": 5}, "num_steps": 7})
+    options, config = resolve(Options, PPO, *layers)
+    assert (options.num_envs, options.self_play.every, options.self_play.pool) == (8, 3, 5)
+    assert (config.gamma, config.num_steps) == (0.8, 7)
+    assert config.network == Network(hidden=(4,), normalise_obs=True)
 
 
 def test_finished_run_ends_at_once(run_dir: Path) -> None:
@@ -230,7 +248,7 @@ def test_resume_changes_nothing_else(run_dir: Path, change: dict[str, Any]) -> N
 def test_resume_beside_itself(run_dir: Path) -> None:
     """A run that another process trains is refused, and its status is left alone."""
     path = shoal.train("CartPole-v1", run_dir=run_dir, **TINY).path
-    log = launch.Log(path / "metrics.jsonl", [])
+    log = Log(path / "metrics.jsonl", [])
     before = RunDirectory(path).read_status()
     with pytest.raises(ConfigError, match="another process trains in"):
         shoal.resume(path, panel="none")
