@@ -1,4 +1,4 @@
-"""The algorithm of docs/algorithms.md, in a package of a user's own: all that shoal's own algorithms can, it can too."""
+"""The algorithm of docs/algorithms.md, in a package of the test's own: what shoal's algorithms can, it can too."""
 
 from __future__ import annotations
 
@@ -133,7 +133,9 @@ def test_all_commands(package: Any, shoal_command: Any, tmp_path: Path) -> None:
     assert figure is not None
     status, out, err = shoal_command("eval", path, "--seed", "1", "--video", "x.gif", "--video-steps", "20")
     assert (status, err) == (0, "")
-    assert f"mean return {float(figure[1]):.2f}" in out or figure[1] in out
+    mean = re.match(r"mean return ([\d.]+),", out)
+    assert mean is not None
+    assert f"{float(mean[1]):.1f}" == figure[1]  # the episodes of the run's own figure
     assert Path("x.gif").stat().st_size > 0
 
     agent = shoal.load(path)
@@ -197,7 +199,7 @@ def test_resumed_where_it_was_limited(package: Any, shoal_command: Any) -> None:
 def test_resumed_where_it_was_killed(package: Any, shoal_command: Any) -> None:
     """A run whose process is killed after a checkpoint and that is resumed equals the one that went through."""
     name = package(algorithm_of_the_page())
-    options = ("train", "--algo", name, *SMALL, "--total-timesteps", "51200", "--name")
+    options = ("train", "--algo", name, *SMALL, "--total-timesteps", "12800", "--name")
     folder = Path("runs/CartPole-v1") / name
     with subprocess.Popen([SHOAL, *options, "killed"], stdout=subprocess.DEVNULL, env=dict(os.environ)) as process:
         deadline = time.monotonic() + 60
@@ -207,7 +209,7 @@ def test_resumed_where_it_was_killed(package: Any, shoal_command: Any) -> None:
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    assert saved(folder / "killed")["learner"]["policy"]["updates"] < 400
+    assert saved(folder / "killed")["learner"]["policy"]["updates"] < 100
     assert shoal_command("resume", str(folder / "killed"), *PLAIN)[0] == 0
     shoal_command(*options, "whole")
     assert_equal_runs(folder / "killed", folder / "whole")
@@ -228,7 +230,7 @@ MOVING = """\
 
 
 @pytest.mark.parametrize("resumed", [False, True], ids=["through", "resumed"])
-def test_the_loop_may_be_asked_for_anywhere(package: Any, shoal_command: Any, resumed: bool) -> None:
+def test_the_loop_may_be_asked_for_anywhere(package: Any, shoal_command: Any, *, resumed: bool) -> None:
     """`run.loop` before, between or after other lines that set up the learner changes no bit, also of a resumed run.
 
     The lines draw from run.rng, set the learning rate and add a network; each of them goes on moving in the loop.
@@ -284,7 +286,7 @@ def test_as_a_module_in_python(package: Any, tmp_path: Path) -> None:
         (
             "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Config:\n    num_envs: int = 3\n"
             "def train(cfg, env, run): pass\n",
-            "num_envs is a setting of the run.* DEFAULTS",
+            "num_envs is a setting of the run, .*DEFAULTS",
         ),
         (
             "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Config: pass\n"

@@ -107,6 +107,22 @@ def test_grouping(tmp_path: Path) -> None:
     assert grouped([read_curve(runs[0])])[0].label == "ppo"
 
 
+def test_labels_of_several_algorithms(tmp_path: Path) -> None:
+    """What one algorithm alone has is told among its own runs only; what all have, wherever it differs."""
+    runs = [
+        write_run(tmp_path, "a", clip_coef=0.1),
+        write_run(tmp_path, "b", clip_coef=0.2),
+        write_run(tmp_path, "c", learning_rate=0.5, alpha=0.9),
+    ]
+    config = runs[2].read_config() | {"algo": "own.algo"}
+    runs[2].config.write_text(tomli_w.dumps(config))
+    assert [group.label for group in grouped([read_curve(run) for run in runs])] == [
+        "ppo, learning_rate=0.001, clip_coef=0.1",
+        "ppo, learning_rate=0.001, clip_coef=0.2",
+        "own.algo, learning_rate=0.5",
+    ]
+
+
 def test_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # where one works may be runs, too
     write_run(tmp_path, "runs/a1", [(100, 10.0), (300, 50.0)], seed=1)

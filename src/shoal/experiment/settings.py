@@ -40,11 +40,17 @@ def resolve(
         layers: plain values by name, of either dataclass; nested settings may be mappings, which are merged too.
 
     Raises:
-        ConfigError: an unknown name (with the nearest ones), or a value of another type.
+        ConfigError: an unknown name (with the nearest ones), a value of another type, or a name that both have.
     """
     run: dict[str, Any] = {}
     own: dict[str, Any] = {}
     names = {f.name for f in fields(cast("Any", options))}
+    for field in fields(cast("Any", config)):
+        if field.name in names:
+            raise ConfigError(
+                f"{config.__module__}: {field.name} is a setting of the run, for every algorithm; take it out of "
+                f"{config.__name__} (DEFAULTS can give it another default)"
+            )
     for layer in layers:
         for name, value in layer.items():
             merged = run if name in names else own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from shoal.report.panel import Outcome
     from shoal.report.statistics import Band
     from shoal.types import Floats
+
+LEGEND_COLUMNS = 70
+"""Characters of a line of the picture's legend, which would else be wider than the picture."""
 
 
 class Trainer(Protocol):
@@ -152,13 +156,14 @@ def draw(
     axes = figure.add_subplot()
     for group, drawn in zip(groups, bands, strict=True):
         label = f"{group.label} ({len(group.curves)} seeds)"
+        label = textwrap.fill(label, LEGEND_COLUMNS)
         curves.draw_band(axes, grid, drawn.middle, drawn.low, drawn.high, label)
     axes.set(
         title=groups[0].curves[0].env,
         xlabel="environment steps",
         ylabel="mean return (IQM, 95 %)",
     )
-    axes.legend()
+    axes.legend(fontsize="small")
     axes.grid(alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(curves.png(figure, dpi=150))

@@ -122,17 +122,27 @@ def _column(lines: Sequence[Mapping[str, float]], name: str) -> Floats:
 
 
 def _labels(configs: Sequence[Mapping[str, object]]) -> list[str]:
-    """For each configuration the settings that differ between them; with none, its algorithm."""
+    """For each configuration the settings that differ between them; with none, its algorithm.
+
+    What only some of the algorithms have is told among those: elsewhere the algorithm's name says enough.
+    """
     flat = [_flat(config) for config in configs]
-    values: dict[str, set[str]] = {}
-    for name in dict.fromkeys(chain.from_iterable(flat)):
-        values[name] = {str(settings.get(name)) for settings in flat}
-    differing = [name for name, different in values.items() if len(different) > 1]
+    names = dict.fromkeys(chain.from_iterable(flat))
     labels: list[str] = []
     for settings in flat:
-        said = [_setting(name, settings.get(name)) for name in differing]
+        alike = [other for other in flat if other.get("algo") == settings.get("algo")]
+        said: list[str] = []
+        for name in names:
+            shared = all(name in other for other in flat)
+            if _differ(name, flat if shared else alike):
+                said.append(_setting(name, settings.get(name)))
         labels.append(", ".join(said) or str(settings["algo"]))
     return labels
+
+
+def _differ(name: str, configs: Sequence[Mapping[str, object]]) -> bool:
+    """Whether configurations have more than one value of a setting."""
+    return len({str(settings.get(name)) for settings in configs}) > 1
 
 
 def _flat(config: Mapping[str, object], at: str = "") -> dict[str, object]:

@@ -110,7 +110,8 @@ class Loop:
         self._last_line = (self.stream.env_steps, self.run.meter.elapsed())
 
     def batches(self) -> Iterator[Any]:
-        """Batches until a stop condition holds."""
+        """Batches until a stop condition holds; continues from the newest checkpoint before the first."""
+        self.resume()
         run, stream = self.run, self.stream
         self._interrupts.catch()
         try:

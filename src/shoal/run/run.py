@@ -177,7 +177,9 @@ class Run:
         *,
         state: Mapping[str, Any] | None = None,
     ) -> Iterator[Any]:
-        """Yields batches until the run ends; resumes first, at once. It may be called anywhere before its first batch.
+        """Yields batches until the run ends; resumes when the first one is asked for.
+
+        Whatever sets the learner up is over by then, so it may be called anywhere before: no bit depends on it.
 
         Args:
             stream: where batches come from.
@@ -201,7 +203,6 @@ class Run:
             evaluation=self.evaluation,
             interrupts=self._interrupts,
         )
-        loop.resume()
         return loop.batches()
 
     def close(self) -> None:
