@@ -13,12 +13,14 @@ from gymnasium import spaces
 from shoal.check.report import shown
 from shoal.check.values import ValueCheck
 from shoal.envs.python_env import strip
+from shoal.types import Floats, Tree
 
 if TYPE_CHECKING:
     import gymnasium as gym
 
     from shoal.check.report import Findings
 
+COPIED = (bool, int, float, str, np.ndarray, np.generic, dict, tuple)
 KEPT, MAX_OBS, MAX_SIZE = 200, 10_000, 1024
 MAX_RETURN, MIN_RETURN = 1000.0, 0.01
 MAX_RATIO, MAX_SCALE = 20.0, 100.0
@@ -32,19 +34,20 @@ class Player:
         """`name` stands in messages."""
         self.env, self.name = env, name
         self.episode = self.step_count = 0
-        self.action: Any = None
+        self.action: object = None
         self.under_way = False
         self.calls = 0
 
     def reset(self, seed: int | None = None) -> Any:
         """What the environment's reset returns."""
-        self.episode, self.step_count = (1 if seed is not None else self.episode + 1), 0
+        self.episode = self.episode + 1 if seed is None else 1
+        self.step_count = 0
         self.begin()
-        made: Any = self.env.reset(seed=seed) if seed is not None else self.env.reset()
+        made: Any = self.env.reset() if seed is None else self.env.reset(seed=seed)
         self.under_way = False
         return made
 
-    def step(self, action: Any) -> Any:
+    def step(self, action: object) -> Any:
         """What the environment's step returns."""
         self.step_count += 1
         self.action = action
@@ -65,27 +68,28 @@ class Player:
         return f"at step {self.step_count} of episode {self.episode}, after the action {self.action},"
 
 
-def draw(space: spaces.Space[Any]) -> Any:
+def draw(space: spaces.Space[Any]) -> object:
     """A random action, of the kind that rows hand to an environment."""
     action = space.sample()
     return int(action) if isinstance(space, spaces.Discrete) else action
 
 
-def same(first: Any, second: Any) -> bool:
+def same(first: Tree, second: Tree) -> bool:
     """Whether two observations or actions are equal in form and value; NaN equals NaN."""
     if isinstance(first, dict):
-        return (
-            isinstance(second, dict)
-            and first.keys() == second.keys()
-            and all(same(first[k], second[k]) for k in first)
-        )
+        if not isinstance(second, dict) or first.keys() != second.keys():
+            return False
+        return all(same(first[key], second[key]) for key in first)
     if isinstance(first, tuple | list):
-        alike = isinstance(second, tuple | list) and len(first) == len(second)
-        return alike and all(same(*pair) for pair in zip(first, second, strict=True))
-    one, other = np.asarray(first), np.asarray(second)
-    return one.shape == other.shape and np.array_equal(
-        one, other, equal_nan=one.dtype.kind == other.dtype.kind == "f"
-    )
+        if not isinstance(second, tuple | list) or len(first) != len(second):
+            return False
+        return all(same(*pair) for pair in zip(first, second, strict=True))
+    one = np.asarray(first)
+    other = np.asarray(second)
+    if one.shape != other.shape:
+        return False
+    floats = one.dtype.kind == other.dtype.kind == "f"
+    return np.array_equal(one, other, equal_nan=floats)
 
 
 @dataclass(slots=True)
@@ -100,118 +104,144 @@ class Played:
     terminated: int = 0
     rewards: int = 0
     """Steps whose reward was not zero."""
-    obs: list[Any] = field(default_factory=list[Any])
+    obs: list[Floats] = field(default_factory=list[Floats])
     """Observations of one Box, flat."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A value that was returned, beside a copy of it as it was then."""
+
+    what: str
+    when: str
+    value: Tree
+    copied: Tree
 
 
 class Keeper:
     """References to what was returned beside copies of it: does it change later?"""
 
     def __init__(self) -> None:
-        self._kept: list[tuple[str, str, Any, Any]] = []
+        self._kept: list[Kept] = []
 
-    def keep(self, what: str, when: str, value: Any) -> None:
+    def keep(self, what: str, when: str, value: Tree) -> None:
         """Remembers a value as it is now, if it is one of the first."""
         if len(self._kept) < KEPT:
-            self._kept.append((what, when, value, copy.deepcopy(plain(value))))
+            copied = copy.deepcopy(plain(value))
+            self._kept.append(Kept(what, when, value, copied))
 
-    def changed(self) -> tuple[str, str, str, str] | None:
-        """The first value that is not what it was: what, when, as it was, as it is."""
-        for what, when, value, copied in self._kept:
-            if not same(plain(value), copied):
-                return what, when, shown(copied), shown(plain(value))
+    def changed(self) -> Kept | None:
+        """The first value that is not what it was."""
+        for kept in self._kept:
+            if not same(plain(kept.value), kept.copied):
+                return kept
         return None
 
 
 def play(
-    found: Findings, player: Player, *, seed: int, steps: int, budget_s: float
+    found: Findings,
+    player: Player,
+    *,
+    seed: int,
+    steps: int,
+    budget_s: float,
 ) -> Played:
     """Plays `steps` random steps over as many episodes as they last, or for `budget_s` seconds."""
-    env, played, keeper = player.env, Played(), Keeper()
-    check = ValueCheck(found, env.observation_space)
-    env.action_space.seed(seed)
+    space = player.env.action_space
+    space.seed(seed)
+    played = Played()
+    record = _Record(found, player, played)
     began = time.perf_counter()
     made = player.reset(seed)
     played.first_reset_s = time.perf_counter() - began
-    _keep_obs(played, env, check.check_reset(made, player.where()), keeper, player)
-    episode_return = 0.0
-    while (
-        played.steps < steps
-        and time.perf_counter() - began < budget_s
-        and not found.has("reset")
-    ):
-        action = draw(env.action_space)
+    record.add_reset(made)
+    ends_at = began + budget_s
+    while played.steps < steps and time.perf_counter() < ends_at:
+        if found.has("reset"):
+            break
+        action = draw(space)
         given = copy.deepcopy(action)
         made = player.step(given)
         player.action = action
         if not same(given, action):
             says = f"{player.where()} the environment changed the action it was given: {action} became {given}"
-            found.warn(
-                "actions",
-                says,
-                "work on a copy: action = np.array(action); callers keep what they sent",
+            advice = (
+                "work on a copy: action = np.array(action); callers keep what they sent"
             )
-        read = check.check_step(made, player.where())
-        if read is None:
+            found.warn("actions", says, advice)
+        ended = record.add_step(made)
+        if ended is None:
             break
-        obs, reward, terminated, truncated, info = read
-        played.steps += 1
-        played.rewards += reward != 0
-        episode_return += reward
-        _keep_obs(played, env, obs, keeper, player)
-        keeper.keep("info", player.where(), info)
-        if terminated or truncated:
-            played.lengths.append(player.step_count)
-            played.returns.append(episode_return)
-            played.terminated += terminated
-            episode_return = 0.0
-            _keep_obs(
-                played,
-                env,
-                check.check_reset(player.reset(), player.where()),
-                keeper,
-                player,
-            )
+        if ended:
+            record.add_reset(player.reset())
     played.seconds = time.perf_counter() - began
-    _conclude(found, keeper, played)
+    _conclude(found, record.keeper, played)
     return played
 
 
-def plain(value: Any) -> Any:
+class _Record:
+    """Looks at what an environment returns, and counts it."""
+
+    def __init__(self, found: Findings, player: Player, played: Played) -> None:
+        self.player, self.played = player, played
+        self.keeper = Keeper()
+        self._space = player.env.observation_space
+        self._check = ValueCheck(found, self._space)
+        self._return = 0.0
+
+    def add_reset(self, made: object) -> None:
+        """Takes what reset returned."""
+        self._keep_obs(self._check.check_reset(made, self.player.where()))
+
+    def add_step(self, made: object) -> bool | None:
+        """Takes what step returned: whether the episode ended, None where it is no step at all."""
+        player, played = self.player, self.played
+        step = self._check.check_step(made, player.where())
+        if step is None:
+            return None
+        played.steps += 1
+        played.rewards += step.reward != 0
+        self._return += step.reward
+        self._keep_obs(step.obs)
+        self.keeper.keep("info", player.where(), step.info)
+        ended = step.terminated or step.truncated
+        if ended:
+            played.lengths.append(player.step_count)
+            played.returns.append(self._return)
+            played.terminated += step.terminated
+            self._return = 0.0
+        return ended
+
+    def _keep_obs(self, obs: Tree) -> None:
+        self.keeper.keep("observation", self.player.where(), obs)
+        if not isinstance(self._space, spaces.Box) or not isinstance(obs, np.ndarray):
+            return
+        if obs.dtype.kind != "f" or obs.shape != self._space.shape:
+            return
+        if obs.size <= MAX_SIZE and len(self.played.obs) < MAX_OBS:
+            self.played.obs.append(obs.astype(np.float64).ravel())
+
+
+def plain(value: Tree) -> Tree:
     """A value without what cannot be copied and compared: in dicts only numbers, texts, arrays and dicts stay."""
-    if isinstance(value, dict):
-        kinds = (bool, int, float, str, np.ndarray, np.generic, dict, tuple)
-        return {
-            key: plain(part) for key, part in value.items() if isinstance(part, kinds)
-        }
-    return value
-
-
-def _keep_obs(
-    played: Played, env: gym.Env[Any, Any], obs: Any, keeper: Keeper, player: Player
-) -> None:
-    keeper.keep("observation", player.where(), obs)
-    space = env.observation_space
-    array = obs if isinstance(obs, np.ndarray) else None
-    if (
-        not isinstance(space, spaces.Box)
-        or array is None
-        or array.dtype.kind != "f"
-        or array.shape != space.shape
-    ):
-        return
-    if array.size <= MAX_SIZE and len(played.obs) < MAX_OBS:
-        played.obs.append(array.astype(np.float64).ravel())
+    if not isinstance(value, dict):
+        return value
+    kept: dict[object, Tree] = {}
+    for key, part in value.items():
+        if isinstance(part, COPIED):
+            kept[key] = plain(part)
+    return kept
 
 
 def _conclude(found: Findings, keeper: Keeper, played: Played) -> None:
     changed = keeper.changed()
-    if changed:
-        what, when, before, after = changed
-        says = f"the {what} returned {when} changed later, from {before} to {after}"
+    if changed is not None:
+        before, after = shown(changed.copied), shown(plain(changed.value))
+        what = f"the {changed.what} returned {changed.when}"
+        says = f"{what} changed later, from {before} to {after}"
         advice = (
             "return a copy (self.state.copy()): shoal's rows copy at once, "
-            f"but code that keeps the {what} loses it"
+            f"but code that keeps the {changed.what} loses it"
         )
         found.warn("buffers", says, advice)
     seen = f"{played.steps} steps, {len(played.lengths)} ended episodes"
@@ -230,51 +260,59 @@ def _conclude(found: Findings, keeper: Keeper, played: Played) -> None:
 
 def check_ends(found: Findings, env: gym.Env[Any, Any], played: Played) -> None:
     """Whether episodes end, and whether what looks like a time limit is one."""
-    limit, lengths = strip(env)[1], played.lengths
-    if not lengths and limit:
-        found.ok(
-            "ends",
-            f"no episode ended in {played.steps} random steps; the time limit is {limit}",
-        )
-    elif not lengths:
-        says = f"no episode ended in {played.steps} random steps, and there is no time limit"
-        advice = (
-            "register it with max_episode_steps=..., wrap it in gymnasium.wrappers.TimeLimit(env, ...), or return "
-            "truncated=True after some steps; if its episodes are only longer than that, try a larger --steps"
-        )
-        found.warn("ends", says, advice)
-    else:
-        lasted = (
-            f"{min(lengths)} to {max(lengths)} steps"
-            if min(lengths) < max(lengths)
-            else f"{lengths[0]} steps"
-        )
-        count = f"{played.terminated} terminated, {len(lengths) - played.terminated} truncated"
-        found.ok("ends", f"{len(lengths)} episodes of {lasted}: {count}")
-    once = len(lengths) >= MIN_EPISODES and min(lengths) == max(lengths) > 1
-    if once and played.terminated == len(lengths):
+    _, limit = strip(env)
+    lengths = played.lengths
+    if not lengths:
+        _check_endless(found, played, limit)
+        return
+    shortest, longest = min(lengths), max(lengths)
+    lasted = f"{lengths[0]} steps"
+    if shortest < longest:
+        lasted = f"{shortest} to {longest} steps"
+    truncated = len(lengths) - played.terminated
+    count = f"{played.terminated} terminated, {truncated} truncated"
+    found.ok("ends", f"{len(lengths)} episodes of {lasted}: {count}")
+    alike = len(lengths) >= MIN_EPISODES and shortest == longest > 1
+    if alike and not truncated:
         says = f"all {len(lengths)} episodes were terminated at step {lengths[0]} exactly: is that a time limit?"
         advice = (
             "a time limit is truncated=True, terminated=False, else the value of the last state is learned as 0; "
             "leave it if the task itself ends there"
         )
         found.warn("time-limit", says, advice)
-    elif lengths:
+    else:
         found.ok("time-limit", "is not reported as a termination")
+
+
+def _check_endless(found: Findings, played: Played, limit: int | None) -> None:
+    says = f"no episode ended in {played.steps} random steps"
+    if limit:
+        found.ok("ends", f"{says}; the time limit is {limit}")
+        return
+    advice = (
+        "register it with max_episode_steps=..., wrap it in gymnasium.wrappers.TimeLimit(env, ...), or return "
+        "truncated=True after some steps; if its episodes are only longer than that, try a larger --steps"
+    )
+    found.warn("ends", f"{says}, and there is no time limit", advice)
 
 
 def check_scales(found: Findings, played: Played) -> None:
     """Whether rewards and observations have sizes that networks learn well from."""
     _check_returns(found, played)
-    if len(played.obs) < 2 or not np.isfinite(seen := np.stack(played.obs)).all():
+    if len(played.obs) < 2:
+        return
+    seen = np.stack(played.obs)
+    if not np.isfinite(seen).all():
         return
     scale = seen.std(0)
     moving = np.flatnonzero(scale > 0)
     if not len(moving):
         return
-    least, most = moving[np.argmin(scale[moving])], moving[np.argmax(scale[moving])]
-    says = f"components vary by {scale[least]:.3g} (component {least}) to {scale[most]:.3g} (component {most})"
-    if scale[most] > MAX_RATIO * scale[least] or scale[most] > MAX_SCALE:
+    least = moving[np.argmin(scale[moving])]
+    most = moving[np.argmax(scale[moving])]
+    low, high = scale[least], scale[most]
+    says = f"components vary by {low:.3g} (component {least}) to {high:.3g} (component {most})"
+    if high > MAX_RATIO * low or high > MAX_SCALE:
         advice = "train with --network.normalise-obs, or bring every component to about -1 to 1 in the environment"
         found.warn("obs-scale", f"under random actions, {says}", advice)
     else:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gymnasium.vector.utils import batch_space
 
 from shoal.check.play import Player, draw, plain, same
 from shoal.check.report import shown
-from shoal.types import select
+from shoal.types import Tree, select
 
 if TYPE_CHECKING:
     from shoal.check.report import Findings
     from shoal.envs.serial import SerialEnv
 
-    Trace: TypeAlias = list[tuple[Any, float, bool, bool]]
 
 ADVICE = (
     "draw everything random from self.np_random, which super().reset(seed=seed) seeds (not from random, np.random or a "
@@ -24,13 +24,19 @@ ADVICE = (
 
 
 def check_repeats(
-    found: Findings, player: Player, other: Player, *, seed: int, count: int
+    found: Findings,
+    player: Player,
+    other: Player,
+    *,
+    seed: int,
+    count: int,
 ) -> None:
     """Whether a seed and actions decide everything: again, in another instance, with another one between the steps."""
     player.env.action_space.seed(seed + 1)
     actions = [draw(player.env.action_space) for _ in range(count)]
     first = trace(player, seed, actions)
-    again, elsewhere = trace(player, seed, actions), trace(other, seed, actions)
+    again = trace(player, seed, actions)
+    elsewhere = trace(other, seed, actions)
     for second, which in (
         (again, "after reset with the same seed"),
         (elsewhere, "in another instance"),
@@ -39,10 +45,8 @@ def check_repeats(
         if difference:
             says = f"with seed {seed} and the same actions, {which}: {difference}"
             found.error("determinism", says, ADVICE)
-    found.ok(
-        "determinism",
-        f"{count} steps came out equal after reset(seed) and in a second instance",
-    )
+    says = f"{count} steps came out equal after reset(seed) and in a second instance"
+    found.ok("determinism", says)
     if found.has("determinism"):
         return
     if compare(first, trace(other, seed + 1, actions)):
@@ -54,30 +58,66 @@ def check_repeats(
     _check_apart(found, first, (player, other), seed=seed, actions=actions)
 
 
-def trace(player: Player, seed: int, actions: list[Any]) -> Trace:
-    """What the actions lead to from a seed on, over several episodes: copies."""
-    made, _ = player.reset(seed)
-    steps: Trace = [(copy.deepcopy(made), 0.0, False, False)]
-    for action in actions:
-        obs, reward, terminated, truncated, _ = player.step(copy.deepcopy(action))
-        steps.append(
-            (copy.deepcopy(obs), float(reward), bool(terminated), bool(truncated))
+class Moment(NamedTuple):
+    """What a reset or a step returned."""
+
+    observation: Tree
+    reward: float = 0.0
+    terminated: bool = False
+    truncated: bool = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether the episode ended."""
+        return self.terminated or self.truncated
+
+
+@dataclass(slots=True)
+class Trace:
+    """Copies of what an environment returned, over several episodes."""
+
+    moments: list[Moment] = field(default_factory=list[Moment])
+
+    def add_reset(self, obs: Tree) -> None:
+        """Takes the first observation of an episode."""
+        self.moments.append(Moment(copy.deepcopy(obs)))
+
+    def add_step(self, made: tuple[Any, ...]) -> Moment:
+        """Takes what a step returned."""
+        obs, reward, terminated, truncated, _ = made
+        moment = Moment(
+            copy.deepcopy(obs),
+            float(reward),
+            bool(terminated),
+            bool(truncated),
         )
-        if terminated or truncated:
-            steps.append((copy.deepcopy(player.reset()[0]), 0.0, False, False))
-    return steps
+        self.moments.append(moment)
+        return moment
+
+
+def trace(player: Player, seed: int, actions: list[object]) -> Trace:
+    """What the actions lead to from a seed on, over several episodes."""
+    traced = Trace()
+    obs, _ = player.reset(seed)
+    traced.add_reset(obs)
+    for action in actions:
+        moment = traced.add_step(player.step(copy.deepcopy(action)))
+        if moment.ended:
+            obs, _ = player.reset()
+            traced.add_reset(obs)
+    return traced
 
 
 def compare(first: Trace, second: Trace) -> str:
     """Where two traces part, or nothing."""
-    names = ("observation", "reward", "terminated", "truncated")
     step = 0
-    for one, other in zip(first, second, strict=False):
-        for name, value, another in zip(names, one, other, strict=True):
+    for one, other in zip(first.moments, second.moments, strict=False):
+        for name in Moment._fields:
+            value, another = getattr(one, name), getattr(other, name)
             if not same(value, another):
                 when = f"at step {step} of its episode" if step else "at a reset"
                 return f"{when} the {name} was {shown(value)}, then {shown(another)}"
-        step = 0 if one[2] or one[3] else step + 1
+        step = 0 if one.ended else step + 1
     return ""
 
 
@@ -87,7 +127,7 @@ def _check_apart(
     players: tuple[Player, Player],
     *,
     seed: int,
-    actions: list[Any],
+    actions: list[object],
 ) -> None:
     """Steps two instances in turn: what the first one returns, and has returned, must not depend on the second."""
     player, other = players
@@ -95,26 +135,30 @@ def _check_apart(
         "keep all state in self, set in __init__ or reset (not in the class, in the module or in a mutable default "
         "argument): rows of one process would overwrite each other"
     )
-    obs, info = player.reset(seed)
+    traced = Trace()
+    obs, _ = player.reset(seed)
     other.reset(seed + 1)
-    steps: Trace = [(copy.deepcopy(obs), 0.0, False, False)]
-    for number, action in enumerate(actions):
-        obs, reward, terminated, truncated, info = player.step(copy.deepcopy(action))
-        before, told = copy.deepcopy(obs), copy.deepcopy(plain(info))
-        steps.append((before, float(reward), bool(terminated), bool(truncated)))
-        if any(other.step(copy.deepcopy(actions[-1 - number]))[2:4]):
+    traced.add_reset(obs)
+    for action, others in zip(actions, reversed(actions), strict=True):
+        made = player.step(copy.deepcopy(action))
+        moment = traced.add_step(made)
+        obs, info = made[0], plain(made[4])
+        told = copy.deepcopy(info)
+        _, _, terminated, truncated, _ = other.step(copy.deepcopy(others))
+        if terminated or truncated:
             other.reset()
         for what, value, copied in (
-            ("observation", obs, before),
-            ("info", plain(info), told),
+            ("observation", obs, moment.observation),
+            ("info", info, told),
         ):
             if not same(value, copied):
                 says = f"the {what} of one instance changed when another was stepped: {shown(copied)}, {shown(value)}"
                 found.error("shared", f"{player.where()} {says}", advice)
                 return
-        if terminated or truncated:
-            steps.append((copy.deepcopy(player.reset()[0]), 0.0, False, False))
-    difference = compare(alone, steps)
+        if moment.ended:
+            obs, _ = player.reset()
+            traced.add_reset(obs)
+    difference = compare(alone, traced)
     if difference:
         says = f"stepped in turn with a second instance, it comes out different: {difference}"
         found.error("shared", says, advice)
@@ -122,7 +166,12 @@ def _check_apart(
 
 
 def check_resume(
-    found: Findings, env: SerialEnv, again: SerialEnv, *, seed: int, count: int
+    found: Findings,
+    env: SerialEnv,
+    again: SerialEnv,
+    *,
+    seed: int,
+    count: int,
 ) -> None:
     """Saves rows after `count` steps, and brings them back in the new rows `again`, as `shoal resume` does."""
     everything = slice(0, env.num_rows)
@@ -137,9 +186,8 @@ def check_resume(
     lost = again.restore(env.state())
     again.recv()
     if lost:
-        _warn_resume(
-            found, f"in a new instance, {lost[0].partition(': ')[2].partition(';')[0]}"
-        )
+        reason = lost[0].partition(": ")[2].partition(";")[0]
+        _warn_resume(found, f"in a new instance, {reason}")
         return
     for number in range(1, count + 1):
         action = actions.sample()
@@ -148,29 +196,28 @@ def check_resume(
             rows.recv()
         row = _different_row(env, again)
         if row >= 0:
-            _warn_resume(
-                found,
-                f"row {row} differs {number} steps after it was saved and brought back",
+            says = (
+                f"row {row} differs {number} steps after it was saved and brought back"
             )
+            _warn_resume(found, says)
             return
     found.ok("resume", f"rows saved after {count} steps and brought back go on exactly")
 
 
 def _warn_resume(found: Findings, says: str) -> None:
-    found.warn(
-        "resume",
-        says,
-        f"{ADVICE}; otherwise `shoal resume` cuts such episodes as truncated, and says so",
-    )
+    advice = f"{ADVICE}; otherwise `shoal resume` cuts such episodes as truncated, and says so"
+    found.warn("resume", says, advice)
 
 
 def _different_row(first: SerialEnv, second: SerialEnv) -> int:
+    """The first row that differs, or -1."""
+    one, other = first.out, second.out
     for row in range(first.num_rows):
-        pairs = [
-            (getattr(first.out, name)[row], getattr(second.out, name)[row])
-            for name in ("reward", "terminated")
-        ]
-        pairs += [(select(first.out.obs, row), select(second.out.obs, row))]
-        if not all(same(*pair) for pair in pairs):
+        equal = (
+            one.reward[row] == other.reward[row]
+            and one.terminated[row] == other.terminated[row]
+            and same(select(one.obs, row), select(other.obs, row))
+        )
+        if not equal:
             return row
     return -1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -12,34 +12,38 @@ if TYPE_CHECKING:
 Verdict = Literal["ok", "warning", "error"]
 
 CHECKS = (
-    *(
-        "make",
-        "spaces",
-        "dtype",
-        "reset",
-        "step",
-        "observation",
-        "finite",
-        "bounds",
-        "reward",
-        "raises",
-        "hangs",
-    ),
-    *(
-        "actions",
-        "buffers",
-        "shared",
-        "ends",
-        "time-limit",
-        "determinism",
-        "seed",
-        "resume",
-        "reward-scale",
-    ),
-    *("obs-scale", "rows", "workers", "speed", "resets", "startup", "memory", "close"),
+    "make",
+    "spaces",
+    "dtype",
+    "reset",
+    "step",
+    "observation",
+    "finite",
+    "bounds",
+    "reward",
+    "raises",
+    "hangs",
+    "actions",
+    "buffers",
+    "shared",
+    "ends",
+    "time-limit",
+    "determinism",
+    "seed",
+    "resume",
+    "reward-scale",
+    "obs-scale",
+    "rows",
+    "workers",
+    "speed",
+    "resets",
+    "startup",
+    "memory",
+    "close",
 )
 """All checks, in the order in which they are told."""
-COLOURS = {"ok": "green", "warning": "yellow", "error": "bold red"}
+WEIGHT = {"ok": 0, "warning": 1, "error": 2}
+COLORS = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,31 +94,35 @@ class Report:
     @property
     def errors(self) -> tuple[Finding, ...]:
         """What keeps the environment from being trained, or makes what is learned from it wrong."""
-        return tuple(finding for finding in self.findings if finding.verdict == "error")
+        return self._with("error")
 
     @property
     def warnings(self) -> tuple[Finding, ...]:
         """What can be lived with, and may well be meant."""
-        return tuple(
-            finding for finding in self.findings if finding.verdict == "warning"
-        )
+        return self._with("warning")
 
     @property
     def ok(self) -> bool:
         """Whether there is no error."""
         return not self.errors
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """Everything as plain values, for JSON."""
-        speed = self.speed and asdict(self.speed) | {"million_s": self.speed.million_s}
-        return asdict(self) | {"ok": self.ok, "speed": speed}
+        whole: dict[str, object] = asdict(self)
+        whole["ok"] = self.ok
+        if self.speed is not None:
+            speed = asdict(self.speed)
+            whole["speed"] = speed | {"million_s": self.speed.million_s}
+        return whole
 
     def __str__(self) -> str:
         lines = [f"{self.env}: {self._summary()}"]
         for finding in self.findings:
             lines.append(f"  {finding.verdict:<8} {finding.name}: {finding.says}")
-            lines += [f"           {finding.advice}"] if finding.advice else []
-        return "\n".join([*lines, *(f"  {line}" for line in self._last_lines())])
+            if finding.advice:
+                lines.append(f"           {finding.advice}")
+        lines += [f"  {line}" for line in self._last_lines()]
+        return "\n".join(lines)
 
     def show(self, console: Console) -> None:
         """Prints a table of what was seen, and below it what to do."""
@@ -122,49 +130,55 @@ class Report:
         from rich.text import Text
 
         table = Table(box=None, padding=(0, 2, 0, 0))
-        for heading in ("check", "", "what was seen"):
-            table.add_column(heading, no_wrap=heading != "what was seen")
+        table.add_column("check", no_wrap=True)
+        table.add_column("", no_wrap=True)
+        table.add_column("what was seen")
         for finding in self.findings:
-            verdict = Text(finding.verdict, style=COLOURS[finding.verdict])
+            verdict = Text(finding.verdict, style=COLORS[finding.verdict])
             table.add_row(finding.name, verdict, Text(finding.says))
         console.print(table)
-        advised = [
-            finding for finding in (*self.errors, *self.warnings) if finding.advice
-        ]
-        if advised:
-            advice = Table(
-                box=None, padding=(0, 2, 0, 0), show_header=False, title_justify="left"
-            )
-            for finding in advised:
-                advice.add_row(
-                    Text(finding.name, style=COLOURS[finding.verdict]),
-                    Text(finding.advice),
-                )
+        advice = Table(
+            box=None,
+            padding=(0, 2, 0, 0),
+            show_header=False,
+            title_justify="left",
+        )
+        for finding in (*self.errors, *self.warnings):
+            if finding.advice:
+                name = Text(finding.name, style=COLORS[finding.verdict])
+                advice.add_row(name, Text(finding.advice))
+        if advice.row_count:
             console.print("\nWhat to do", advice, sep="\n")
         console.print()
         for line in (*self._last_lines(), f"{self.env}: {self._summary()}"):
             console.print(Text(line))
 
+    def _with(self, verdict: Verdict) -> tuple[Finding, ...]:
+        chosen = [finding for finding in self.findings if finding.verdict == verdict]
+        return tuple(chosen)
+
     def _last_lines(self) -> list[str]:
         lines: list[str] = []
         if self.skipped:
+            names = ", ".join(self.skipped)
+            lines.append(f"Not checked, because of the above: {names}.")
+        if self.speed is not None:
+            needed = duration(self.speed.million_s)
             lines.append(
-                f"Not checked, because of the above: {', '.join(self.skipped)}."
-            )
-        if self.speed:
-            lines.append(
-                f"1 M steps take about {duration(self.speed.million_s)} in `serial`, without learning."
+                f"1 M steps take about {needed} in `serial`, without learning."
             )
         return lines
 
     def _summary(self) -> str:
         count = Counter(finding.verdict for finding in self.findings)
-        parts = [
-            f"{count[v]} {v}{'s' if count[v] != 1 else ''}"
-            for v in ("error", "warning")
-            if count[v]
-        ]
-        return f"{', '.join(parts) or 'no errors, no warnings'}, {count['ok']} checks passed, {self.seconds:.1f} s"
+        parts: list[str] = []
+        for verdict in ("error", "warning"):
+            number = count[verdict]
+            if number:
+                plural = "s" if number != 1 else ""
+                parts.append(f"{number} {verdict}{plural}")
+        said = ", ".join(parts) or "no errors, no warnings"
+        return f"{said}, {count['ok']} checks passed, {self.seconds:.1f} s"
 
 
 class Findings:
@@ -187,9 +201,8 @@ class Findings:
 
     def has(self, *names: str) -> bool:
         """Whether a check of one of these names is not ok."""
-        return any(
-            name in self._made and self._made[name].verdict != "ok" for name in names
-        )
+        made = [self._made[name] for name in names if name in self._made]
+        return any(finding.verdict != "ok" for finding in made)
 
     @property
     def failed(self) -> bool:
@@ -199,28 +212,26 @@ class Findings:
     @property
     def all(self) -> tuple[Finding, ...]:
         """In the order of `CHECKS`."""
-        return tuple(
-            sorted(self._made.values(), key=lambda finding: CHECKS.index(finding.name))
-        )
+        return tuple(self._made[name] for name in CHECKS if name in self._made)
 
     def _note(self, finding: Finding) -> None:
         before = self._made.get(finding.name)
-        if (
-            before is None
-            or before.verdict == "ok"
-            or (before.verdict, finding.verdict) == ("warning", "error")
-        ):
+        if before is None or WEIGHT[before.verdict] < WEIGHT[finding.verdict]:
             self._made[finding.name] = finding
 
 
 def duration(seconds: float) -> str:
     """Seconds as people say them: `0.4 ms`, `40 s`, `12 min`, `3.5 h`."""
+    if seconds < 0.1:
+        return f"{1e3 * seconds:.2g} ms"
     if seconds < 120:
-        return f"{seconds:.3g} s" if seconds >= 0.1 else f"{1e3 * seconds:.2g} ms"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+        return f"{seconds:.3g} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
-def shown(value: Any, most: int = 100) -> str:
+def shown(value: object, most: int = 100) -> str:
     """A value in one line, cut where it is long."""
     text = " ".join(str(value).split())
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -8,7 +8,7 @@ import time
 import tracemalloc
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
@@ -49,24 +49,20 @@ class Loop:
     def leaks(self) -> bool:
         """Whether memory grew a good deal, and in every section."""
         sizes = [size for _, size in self.memory]
-        steadily = bool((np.diff(sizes) > 0).all())
-        return (
-            steadily
-            and self.bytes_per_step > LEAK_PER_STEP
-            and sizes[-1] - sizes[0] > LEAK
-        )
+        if not (np.diff(sizes) > 0).all():
+            return False
+        return self.bytes_per_step > LEAK_PER_STEP and sizes[-1] - sizes[0] > LEAK
 
 
 def run_bare(player: Player, *, steps: int, budget_s: float) -> Loop:
     """Random steps in a plain loop, with a reset where an episode ends."""
-    process, loop = psutil.Process(), Loop(0, 0.0, 0.0, [])
+    process = psutil.Process()
+    loop = Loop(0, 0.0, 0.0, [])
     actions = [draw(player.env.action_space) for _ in range(256)]
     player.reset()
     for _ in range(SECTIONS):
-        steps_left, ends_at = (
-            -(-steps // SECTIONS),
-            time.perf_counter() + budget_s / SECTIONS,
-        )
+        steps_left = -(-steps // SECTIONS)
+        ends_at = time.perf_counter() + budget_s / SECTIONS
         while steps_left > 0 and time.perf_counter() < ends_at:
             number = min(BLOCK, steps_left)
             _run_block(player, actions, number, loop)
@@ -76,14 +72,14 @@ def run_bare(player: Player, *, steps: int, budget_s: float) -> Loop:
     return loop
 
 
-def _run_block(player: Player, actions: list[Any], number: int, loop: Loop) -> None:
-    step, first = player.env.step, loop.steps
-    given = [
-        copy.copy(actions[count % len(actions)])
-        for count in range(first, first + number)
-    ]
+def _run_block(player: Player, actions: list[object], number: int, loop: Loop) -> None:
+    step = player.env.step
+    given: list[object] = []
+    for count in range(loop.steps, loop.steps + number):
+        given.append(copy.copy(actions[count % len(actions)]))  # noqa: PERF401
     player.calls += 1
-    began, resets_s = time.perf_counter(), 0.0
+    resets_s = 0.0
+    began = time.perf_counter()
     for action in given:
         _, _, terminated, truncated, _ = step(action)
         if terminated or truncated:
@@ -97,26 +93,26 @@ def _run_block(player: Player, actions: list[Any], number: int, loop: Loop) -> N
 
 def run_rows(env: VecEnv, *, seed: int, steps: int, budget_s: float) -> float:
     """Steps per second of rows that are stepped together, at most `steps` in all and `budget_s` seconds."""
-    rows, space = (
-        slice(0, env.num_rows),
-        batch_space(env.spec.action_space, env.num_rows),
-    )
+    rows = slice(0, env.num_rows)
+    space = batch_space(env.spec.action_space, env.num_rows)
     actions = [space.sample() for _ in range(64)]
     env.reset(seed)
     env.recv()
-    began, made = time.perf_counter(), 0
-    while made == 0 or (
-        made * env.num_rows < steps and time.perf_counter() - began < budget_s
-    ):
+    made = 0
+    began = time.perf_counter()
+    while True:
         env.send(rows, actions[made % len(actions)])
         env.recv()
         made += 1
+        enough = made * env.num_rows >= steps
+        if enough or time.perf_counter() - began >= budget_s:
+            break
     return made * env.num_rows / (time.perf_counter() - began)
 
 
 def check_speed(found: Findings, loop: Loop, speed: Speed, player: Player) -> None:
     """Says what the speed means for training, and where the time and the memory go."""
-    step_us, share = 1e6 * loop.step_s / loop.steps, speed.reset_share
+    step_us = 1e6 * loop.step_s / loop.steps
     says = f"{speed.bare:,.0f} steps per second bare ({step_us:.3g} µs a step)"
     if speed.rows:
         says += f", {speed.rows:,.0f} in `serial` with {speed.num_rows} rows"
@@ -128,31 +124,31 @@ def check_speed(found: Findings, loop: Loop, speed: Speed, player: Player) -> No
         found.warn("speed", says, advice)
     else:
         found.ok("speed", says)
-    says = f"{share:.0%} of the time passes in reset()"
-    if share > RESET_SHARE:
-        found.warn(
-            "resets",
-            says,
-            "load files and build worlds once, in __init__, and only put them back in reset()",
-        )
+    says = f"{speed.reset_share:.0%} of the time passes in reset()"
+    if speed.reset_share > RESET_SHARE:
+        advice = "load files and build worlds once, in __init__, and only put them back in reset()"
+        found.warn("resets", says, advice)
     else:
         found.ok("resets", says)
     says = f"{duration(speed.startup_s)} to import it, make one and reset it once"
     if speed.startup_s > SLOW_STARTUP_S:
-        found.warn(
-            "startup",
-            says,
-            "each process pays this, and each row a part: load what is needed later, or share what never changes",
-        )
+        advice = "each process pays this, and each row a part: load what is needed later, or share what never changes"
+        found.warn("startup", says, advice)
     else:
         found.ok("startup", says)
-    if loop.leaks:
-        grown = (loop.memory[-1][1] - loop.memory[0][1]) / 2**20
-        says = f"memory grew by {grown:.0f} MiB in {loop.memory[-1][0] - loop.memory[0][0]:,} steps, without pause"
-        advice = f"let go of what step() or reset() collects: 1 M steps need {loop.bytes_per_step / 1e3:,.1f} GB more"
-        found.warn("memory", says + _largest(player), advice)
-    else:
+    _check_memory(found, loop, player)
+
+
+def _check_memory(found: Findings, loop: Loop, player: Player) -> None:
+    if not loop.leaks:
         found.ok("memory", f"does not grow steadily in {loop.steps:,} steps")
+        return
+    (first, before), (last, after) = loop.memory[0], loop.memory[-1]
+    grown = (after - before) / 2**20
+    says = f"memory grew by {grown:.0f} MiB in {last - first:,} steps, without pause"
+    needed = loop.bytes_per_step / 1e3
+    advice = f"let go of what step() or reset() collects: 1 M steps need {needed:,.1f} GB more"
+    found.warn("memory", says + _largest(player), advice)
 
 
 def _largest(player: Player) -> str:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
 
 from shoal.check.report import shown
 from shoal.envs.python_env import ObsReader, is_long, read_flag, read_rewards
-from shoal.types import Layout
+from shoal.types import Layout, Tree
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import gymnasium as gym
+    from numpy.typing import NDArray
 
     from shoal.check.report import Findings
+    from shoal.types import Bools
 
 HELD = (
     spaces.Box,
@@ -29,7 +33,7 @@ HELD = (
 def check_spaces(found: Findings, env: gym.Env[Any, Any]) -> None:
     """Whether rows can hold the spaces, policies be trained on them, and their bounds mean something."""
     for what in ("observation_space", "action_space"):
-        space: Any = getattr(env, what, None)
+        space: object = getattr(env, what, None)
         if not isinstance(space, spaces.Space):
             advice = f"set self.{what} to a gymnasium.spaces.Space in __init__"
             found.error("spaces", f"{what} is {shown(repr(space))}", advice)
@@ -49,15 +53,21 @@ def parts(
     space: spaces.Space[Any], path: str = ""
 ) -> list[tuple[str, spaces.Space[Any]]]:
     """A space and all spaces within it, each with where it stands: `["camera"]`, `[0]`."""
-    inner: Any = ()
+    found = [(path, space)]
+    for key, part in _inner(space):
+        found += parts(part, f"{path}[{key!r}]")
+    return found
+
+
+def _inner(
+    space: spaces.Space[Any],
+) -> Iterable[tuple[str | int, spaces.Space[Any]]]:
+    """The spaces within a Dict or Tuple, with their keys; nothing of another space."""
     if isinstance(space, spaces.Dict):
-        inner = space.spaces.items()
-    elif isinstance(space, spaces.Tuple):
-        inner = enumerate(space.spaces)
-    return [
-        (path, space),
-        *(found for key, part in inner for found in parts(part, f"{path}[{key!r}]")),
-    ]
+        return space.spaces.items()
+    if isinstance(space, spaces.Tuple):
+        return enumerate(space.spaces)
+    return ()
 
 
 def _check_kind(found: Findings, where: str, space: spaces.Space[Any]) -> None:
@@ -73,15 +83,15 @@ def _check_kind(found: Findings, where: str, space: spaces.Space[Any]) -> None:
 
 def _check_box(found: Findings, where: str, space: spaces.Box, *, acts: bool) -> None:
     low, high = space.low, space.high
-    if acts and not (np.isfinite(low).all() and np.isfinite(high).all()):
+    if acts and not space.is_bounded():
         advice = "give finite bounds, best -1 and 1, and scale the action inside step()"
         found.error("spaces", f"{where} is unbounded: {shown(space)}", advice)
     if (low > high).any() or (acts and (low == high).any()):
-        at = tuple(int(i) for i in np.argwhere(low >= high)[0])
+        at = _first(low >= high)
         says = f"{where} has low {low[at]} and high {high[at]} at {list(at)}"
         found.error("spaces", says, "low must be smaller than high in each component")
     elif (low == high).any():
-        at = tuple(int(i) for i in np.argwhere(low == high)[0])
+        at = _first(low == high)
         says = f"{where} has low = high = {low[at]} at {list(at)}, so that component tells nothing"
         found.warn("spaces", says, "leave the component out, or correct its bounds")
     if acts and space.dtype.kind != "f":
@@ -100,89 +110,98 @@ def _check_box(found: Findings, where: str, space: spaces.Box, *, acts: bool) ->
         )
 
 
+def _first(where: Bools) -> tuple[int, ...]:
+    """The index of the first true element."""
+    return tuple(np.argwhere(where)[0].tolist())
+
+
+class Step(NamedTuple):
+    """What a step returned, read."""
+
+    obs: Tree
+    reward: float
+    terminated: bool
+    truncated: bool
+    info: object
+
+
 class ValueCheck:
     """Compares what an environment returns with its spaces; each kind of mistake is noted where it first occurs."""
 
     def __init__(self, found: Findings, space: spaces.Space[Any]) -> None:
         """`space`: of the observations."""
         self._found = found
-        self._parts = [
-            (path, part)
-            for path, part in parts(space)
-            if not isinstance(part, spaces.Dict | spaces.Tuple)
-        ]
         self._space = space
-        self._readers = {
-            path: ObsReader(part, Layout.of(part).single) for path, part in self._parts
-        }
+        self._parts: list[tuple[str, spaces.Space[Any]]] = []
+        self._readers: dict[str, ObsReader] = {}
+        for path, part in parts(space):
+            if not isinstance(part, spaces.Dict | spaces.Tuple):
+                self._parts.append((path, part))
+                self._readers[path] = ObsReader(part, Layout.of(part).single)
 
-    def check_reset(self, made: Any, when: str) -> Any:
+    def check_reset(self, made: object, when: str) -> Tree:
         """The observation of `(observation, info)`; None, and `reset` an error, when it is something else."""
         if not isinstance(made, tuple) or not is_long(made, 2):
             says = f"{when} reset() returned {shown(repr(made))}"
-            self._found.error(
-                "reset", says, "return exactly (observation, info); info may be {}"
-            )
+            advice = "return exactly (observation, info); info may be {}"
+            self._found.error("reset", says, advice)
             return None
-        if not isinstance(made[1], dict):
-            self._found.error(
-                "reset",
-                f"{when} reset() returned the info {shown(repr(made[1]))}",
-                "return a dict",
-            )
-        self.check_obs(made[0], when)
-        return made[0]
+        obs, info = made
+        if not isinstance(info, dict):
+            says = f"{when} reset() returned the info {shown(repr(info))}"
+            self._found.error("reset", says, "return a dict")
+        self.check_obs(obs, when)
+        return obs
 
-    def check_step(
-        self, made: Any, when: str
-    ) -> tuple[Any, float, bool, bool, Any] | None:
+    def check_step(self, made: object, when: str) -> Step | None:
         """What a step returned, read; None, and `step` an error, when it is no step at all."""
         if not isinstance(made, tuple) or not is_long(made, 5):
-            count = (
-                f"{len(made)} values"
-                if isinstance(made, tuple)
-                else type(made).__name__
-            )
+            kind = type(made).__name__
+            if isinstance(made, tuple):
+                kind = f"{len(made)} values"
+            says = f"{when} step() returned {kind}: {shown(repr(made))}"
             advice = "return exactly (observation, reward, terminated, truncated, info)"
-            self._found.error(
-                "step", f"{when} step() returned {count}: {shown(repr(made))}", advice
-            )
+            self._found.error("step", says, advice)
             return None
         obs, reward, terminated, truncated, info = made
-        flags = []
-        for name, flag in (("terminated", terminated), ("truncated", truncated)):
-            read = read_flag(flag)
-            if read is None:
-                says = f"{when} step() returned {name} = {shown(repr(flag))}"
-                self._found.error("step", says, "terminated and truncated are bools")
-            elif not isinstance(flag, bool | np.bool_):
-                says = f"{when} step() returned {name} = {shown(repr(flag))}, a {type(flag).__name__}"
-                self._found.warn("step", says, f"return bool({name})")
-            flags.append(bool(read))
+        ended = self._check_flag("terminated", terminated, when)
+        cut = self._check_flag("truncated", truncated, when)
         if not isinstance(info, dict):
-            self._found.error(
-                "step",
-                f"{when} step() returned the info {shown(repr(info))}",
-                "return a dict",
-            )
+            says = f"{when} step() returned the info {shown(repr(info))}"
+            self._found.error("step", says, "return a dict")
         self.check_obs(obs, when)
-        return obs, self._check_reward(reward, when), flags[0], flags[1], info
+        return Step(obs, self._check_reward(reward, when), ended, cut, info)
 
-    def check_obs(self, obs: Any, when: str) -> None:
+    def _check_flag(self, name: str, flag: object, when: str) -> bool:
+        if isinstance(flag, bool | np.bool_):
+            return bool(flag)
+        read = read_flag(flag)
+        says = f"{when} step() returned {name} = {shown(repr(flag))}"
+        if read is None:
+            self._found.error("step", says, "terminated and truncated are bools")
+        else:
+            kind = type(flag).__name__
+            self._found.warn("step", f"{says}, a {kind}", f"return bool({name})")
+        return bool(read)
+
+    def check_obs(self, obs: Tree, when: str) -> None:
         """Notes an observation of another form than its space, outside its bounds, or not finite."""
         for path, space in self._parts:
             try:
                 value = _inside(self._space, obs, path)
             except (KeyError, IndexError, TypeError):
                 says = f"{when} the observation {shown(repr(obs))} has no part {path}"
-                self._found.error(
-                    "observation", says, "return a value of the form that the space has"
-                )
+                advice = "return a value of the form that the space has"
+                self._found.error("observation", says, advice)
                 return
             self._check_part(f"{when} the observation{path}", path, space, value)
 
     def _check_part(
-        self, what: str, path: str, space: spaces.Space[Any], value: Any
+        self,
+        what: str,
+        path: str,
+        space: spaces.Space[Any],
+        value: Tree,
     ) -> None:
         if not self._readers[path].fits(value):
             says, advice = _misfit(space, value)
@@ -194,21 +213,15 @@ class ValueCheck:
                 advice = "find the division by zero or overflow, and clip what may grow; NaN would destroy the policy"
                 self._found.error("finite", says, advice)
             elif (array < space.low).any() or (array > space.high).any():
-                at = tuple(
-                    int(i)
-                    for i in np.argwhere((array < space.low) | (array > space.high))[0]
-                )
+                at = _first((array < space.low) | (array > space.high))
                 says = f"{what} is {array[at]} at {list(at)}, outside [{space.low[at]}, {space.high[at]}]"
                 advice = "widen the bounds of the space, or clip; shoal compares no bounds of a Box, so training works"
                 self._found.warn("bounds", says, advice)
 
-    def _check_reward(self, reward: Any, when: str) -> float:
+    def _check_reward(self, reward: Tree, when: str) -> float:
         if isinstance(read_rewards([reward]), int):
-            self._found.error(
-                "reward",
-                f"{when} the reward is {shown(repr(reward))}",
-                "return a float",
-            )
+            says = f"{when} the reward is {shown(repr(reward))}"
+            self._found.error("reward", says, "return a float")
             return 0.0
         value = float(reward)
         if not np.isfinite(value):
@@ -218,49 +231,36 @@ class ValueCheck:
         return value
 
 
-def _inside(space: spaces.Space[Any], value: Any, path: str) -> Any:
+def _inside(space: spaces.Space[Any], value: Tree, path: str) -> Tree:
     """The part of a value that belongs to a part of its space."""
-    inner: Any = ()
-    if isinstance(space, spaces.Dict):
-        inner = space.spaces.items()
-    elif isinstance(space, spaces.Tuple):
-        inner = enumerate(space.spaces)
-    for key, part in inner:
+    for key, part in _inner(space):
         start = f"[{key!r}]"
         if path.startswith(start):
             return _inside(part, value[key], path.removeprefix(start))
     return value
 
 
-def _misfit(space: spaces.Space[Any], value: Any) -> tuple[str, str]:
+def _misfit(space: spaces.Space[Any], value: Tree) -> tuple[str, str]:
     """Why a value is not of its space, and what to do."""
-    shape, dtype = getattr(space, "shape", ()) or (), space.dtype
+    shape = getattr(space, "shape", ()) or ()
+    dtype = space.dtype
     wanted = f"np.array(..., dtype=np.{dtype}) of shape {shape}"
     if shape and not isinstance(value, np.ndarray):
-        return f"is {shown(repr(value))}, a {type(value).__name__}", f"return {wanted}"
+        kind = type(value).__name__
+        return f"is {shown(repr(value))}, a {kind}", f"return {wanted}"
     if np.shape(value) != shape:
-        return (
-            f"has the shape {np.shape(value)}, but the space has {shape}",
-            f"return {wanted}, or correct the space",
-        )
-    kind = np.asarray(value).dtype
-    if not np.can_cast(
-        kind, dtype or kind, "same_kind" if not isinstance(space, spaces.Box) else "no"
-    ):
-        return (
-            f"has the type {kind}, but the space has {dtype}",
-            f"return it with .astype(np.{dtype})",
-        )
-    return (
-        f"is {shown(value)}, which is not in {shown(space)}",
-        "correct the value, or the bounds of the space",
-    )
+        says = f"has the shape {np.shape(value)}, but the space has {shape}"
+        return says, f"return {wanted}, or correct the space"
+    given = np.asarray(value).dtype
+    casting = "no" if isinstance(space, spaces.Box) else "same_kind"
+    if not np.can_cast(given, dtype or given, casting):
+        says = f"has the type {given}, but the space has {dtype}"
+        return says, f"return it with .astype(np.{dtype})"
+    says = f"is {shown(value)}, which is not in {shown(space)}"
+    return says, "correct the value, or the bounds of the space"
 
 
-def _count_bad(array: Any) -> str:
-    nan, infinite = int(np.isnan(array).sum()), int(np.isinf(array).sum())
-    return " and ".join(
-        f"{count} {name}"
-        for count, name in ((nan, "NaN"), (infinite, "infinite"))
-        if count
-    )
+def _count_bad(array: NDArray[Any]) -> str:
+    counts = {"NaN": np.isnan(array).sum(), "infinite": np.isinf(array).sum()}
+    said = [f"{count} {name}" for name, count in counts.items() if count]
+    return " and ".join(said)

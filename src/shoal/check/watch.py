@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -45,10 +45,9 @@ def within(
     that neither returns nor lets Python run can only be stopped with its process: after `ends_at_s` seconds that
     happens, and faulthandler prints the stack.
     """
-    backed_up = (
-        contextlib.nullcontext() if ends_at_s is None else _process_ends(ends_at_s)
-    )
-    with backed_up:
+    with contextlib.ExitStack() as held:
+        if ends_at_s is not None:
+            held.enter_context(_process_ends(ends_at_s))
         if threading.current_thread() is threading.main_thread():
             return _interrupted(limit_s, call, beat)
         return _left_behind(limit_s, call, beat)
@@ -57,18 +56,20 @@ def within(
 def place(stack: traceback.StackSummary) -> str:
     """The innermost lines of a stack, down to shoal's own, innermost first."""
     frames = list(stack)
-    own = [
-        number
-        for number, frame in enumerate(frames, 1)
-        if frame.filename.startswith(OWN)
-    ]
-    frames = frames[max(own, default=0) :] or frames[-1:]
-    inner = [
-        f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}"
-        for frame in reversed(frames[-3:])
-    ]
-    line = frames[-1].line if frames else ""
-    return ", called from ".join(inner) + (f" (`{line}`)" if line else "")
+    beyond = 0
+    for number, frame in enumerate(frames, 1):
+        if frame.filename.startswith(OWN):
+            beyond = number
+    frames = frames[beyond:] or frames[-1:]
+    if not frames:
+        return ""
+    inner: list[str] = []
+    for frame in reversed(frames[-3:]):
+        file = Path(frame.filename).name
+        inner.append(f"{file}:{frame.lineno} in {frame.name}")
+    said = ", called from ".join(inner)
+    line = frames[-1].line
+    return f"{said} (`{line}`)" if line else said
 
 
 def _interrupted(limit_s: float, call: Callable[[], T], beat: Callable[[], int]) -> T:
@@ -78,9 +79,8 @@ def _interrupted(limit_s: float, call: Callable[[], T], beat: Callable[[], int])
         nonlocal last
         before, last = last, beat()
         if before == last:
-            signal.setitimer(
-                signal.ITIMER_REAL, RING_AGAIN_S, RING_AGAIN_S
-            )  # should a bare `except:` swallow this
+            # Should a bare `except:` swallow this.
+            signal.setitimer(signal.ITIMER_REAL, RING_AGAIN_S, RING_AGAIN_S)
             raise TimeUp(_stack(frame))
 
     handler = signal.signal(signal.SIGALRM, ring)
@@ -92,11 +92,8 @@ def _interrupted(limit_s: float, call: Callable[[], T], beat: Callable[[], int])
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
         if left_s:  # another's timer goes on
-            signal.setitimer(
-                signal.ITIMER_REAL,
-                max(left_s - (time.monotonic() - began), 1e-3),
-                interval_s,
-            )
+            remaining_s = left_s - (time.monotonic() - began)
+            signal.setitimer(signal.ITIMER_REAL, max(remaining_s, 1e-3), interval_s)
 
 
 def _left_behind(limit_s: float, call: Callable[[], T], beat: Callable[[], int]) -> T:
@@ -111,11 +108,12 @@ def _left_behind(limit_s: float, call: Callable[[], T], beat: Callable[[], int])
 
     thread = threading.Thread(target=run, name="shoal check-env", daemon=True)
     thread.start()
-    before = -1
-    while thread.is_alive() and before != (before := beat()):
+    before, now = -1, beat()
+    while thread.is_alive() and now != before:
         thread.join(limit_s)
+        before, now = now, beat()
     if thread.is_alive():
-        frames: dict[int, Any] = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
+        frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
         raise TimeUp(_stack(frames.get(thread.ident or 0)))
     if raised:
         raise raised[0]
@@ -125,7 +123,9 @@ def _left_behind(limit_s: float, call: Callable[[], T], beat: Callable[[], int])
 @contextlib.contextmanager
 def _process_ends(after_s: float) -> Generator[None]:
     faulthandler.dump_traceback_later(
-        after_s, exit=True, file=sys.__stderr__ or sys.stderr
+        after_s,
+        exit=True,
+        file=sys.__stderr__ or sys.stderr,
     )
     try:
         yield

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from gymnasium.vector.utils import batch_space
 
 from shoal.check.play import same
 from shoal.check.report import shown
-from shoal.types import select
+from shoal.types import Tree, select
 
 if TYPE_CHECKING:
     from shoal.check.report import Findings
     from shoal.envs.vec_env import VecEnv
     from shoal.types import Ready
 
-COMPARED = ("obs", "reward", "terminated", "truncated", "episode_return")
+COMPARED = ("obs", "reward", "terminated", "truncated")
+AT_ENDS = ("episode_return",)
 ADVICE = (
     "let an episode depend on reset(seed=...) and its actions alone, not on the process: no pid, no environment "
     "variable, no file or global that another row writes, no hash of a text"
@@ -24,13 +25,16 @@ ADVICE = (
 
 
 def check_workers(
-    found: Findings, here: VecEnv, there: VecEnv, *, seed: int, count: int
+    found: Findings,
+    here: VecEnv,
+    there: VecEnv,
+    *,
+    seed: int,
+    count: int,
 ) -> bool:
     """Steps both with the same seed and actions, `count` times; whether the rows in processes did the same."""
-    rows, actions = (
-        slice(0, here.num_rows),
-        batch_space(here.spec.action_space, here.num_rows),
-    )
+    rows = slice(0, here.num_rows)
+    actions = batch_space(here.spec.action_space, here.num_rows)
     actions.seed(seed)
     for env in (here, there):
         env.reset(seed)
@@ -39,11 +43,8 @@ def check_workers(
         difference = _differ(first, second)
         if difference:
             when = f"after {number} steps" if number else "at the reset"
-            found.error(
-                "workers",
-                f"in another process, {when} from the same seed {difference}",
-                ADVICE,
-            )
+            says = f"in another process, {when} from the same seed {difference}"
+            found.error("workers", says, ADVICE)
             return False
         action = actions.sample()
         for env in (here, there):
@@ -55,13 +56,14 @@ def check_workers(
 def _differ(here: Ready, there: Ready) -> str:
     """The first value of the first row that differs, or nothing."""
     for row in range(len(here.reward)):
-        ended = bool(here.terminated[row] | here.truncated[row])
-        for name in COMPARED if ended else COMPARED[:-1]:
-            one, other = (select(getattr(ready, name), row) for ready in (here, there))
+        ended = here.terminated[row] or here.truncated[row]
+        for name in (*COMPARED, *AT_ENDS) if ended else COMPARED:
+            one = select(getattr(here, name), row)
+            other = select(getattr(there, name), row)
             if not same(one, other):
                 return f"the {name} of row {row} is {_shown(other)} instead of {_shown(one)}"
     return ""
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Tree) -> str:
     return shown(value.tolist() if isinstance(value, np.generic) else value)
