@@ -20,6 +20,7 @@ from typing import Any
 
 import shoal
 from benchmarks import machine
+from shoal.experiment import training
 from shoal.run.log import read
 
 RESULT = Path(__file__).parent / "results" / "pong.jsonl"
@@ -41,7 +42,7 @@ def measure(*, seed: int, total_timesteps: int, bar: float, resume: str | None) 
             settings |= {"eval_every": EVERY, "eval_episodes": GAMES}
             result = shoal.train(ENV_ID, panel="plain", **settings)
         else:
-            result = resume(path, panel="plain", stop_at=aim)
+            result = training.resume(path, panel="plain", stop_at=aim)
         path = str(result.path)
         begun = time.perf_counter()
         score = shoal.load(path).evaluate(episodes=GAMES, seed=seed + 1000 + len(tries))

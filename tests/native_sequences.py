@@ -21,13 +21,13 @@ Arrays = dict[str, NDArray[Any]]
 class Shape:
     """A recurrent policy's description, as RecurrentPlan takes it."""
 
-    cell: str = "gru"
+    cell: Any = "gru"
     obs_size: int = 4
     hidden: tuple[int, ...] = (64, 64)
     size: int = 64
     head: str = "categorical"
     nvec: tuple[int, ...] = (2,)
-    activation: str = "tanh"
+    activation: Any = "tanh"
 
     @property
     def outputs(self) -> int:
@@ -56,7 +56,7 @@ KERNELS = _native.kernel_names()
 
 def spec_of(shape: Shape) -> Spec:
     observation = spaces.Box(-np.inf, np.inf, (shape.obs_size,), np.float32)
-    action: Any = spaces.MultiDiscrete(shape.nvec)
+    action: Any = spaces.MultiDiscrete(list(shape.nvec))
     if shape.gaussian:
         action = spaces.Box(-2.0, 2.0, (shape.nvec[0],), np.float32)
     return Spec.of("Toy", observation, action)

@@ -9,8 +9,6 @@ from shoal.run.run import Run
 from shoal.run.settings import Settings
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from torch import nn
 
     from shoal.envs.vec_env import VecEnv
@@ -30,7 +28,13 @@ class Lines:
 
 
 def train(
-    module: ModuleType, cfg: Any, env: VecEnv, *, updates: int = 1, policy: nn.Module | None = None, **settings: Any
+    module: algos.Algorithm,
+    cfg: Any,
+    env: VecEnv,
+    *,
+    updates: int = 1,
+    policy: nn.Module | None = None,
+    **settings: Any,
 ) -> tuple[nn.Module, dict[str, list[float]]]:
     """So many updates with a line after each; without a `policy` the algorithm makes its own.
 

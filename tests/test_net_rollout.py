@@ -51,7 +51,7 @@ def make_world(env: str, rows: int, params: dict[str, float] | None = None) -> W
     return World(pool, arrays, np.ones(rows, np.uint8), np.zeros(rows, np.int64), *bounds)
 
 
-def make_slab(world: World, shape: Shape, steps: int) -> Arrays:
+def make_slab(world: World, shape: Any, steps: int) -> Arrays:
     rows, size = world.arrays["obs"].shape
     gaussian = shape.head == "gaussian"
     action = np.zeros((steps, rows, 1), np.float32 if gaussian else np.int64)

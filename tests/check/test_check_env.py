@@ -354,7 +354,7 @@ def test_report_as_text_and_record() -> None:
         "  Not checked, because of the above: resume.",
         "  1 M steps take about 40 s in `serial`, without learning.",
     ]
-    record = report.record()
+    record: Any = report.record()
     assert record["ok"] is True
     assert record["speed"]["million_s"] == 40
     assert json.loads(json.dumps(record))["findings"][1]["advice"] == "give it a limit"

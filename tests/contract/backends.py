@@ -28,7 +28,7 @@ class Backend:
     """How to make rows, and one of the same environment in plain Gymnasium."""
 
     name: str
-    rows: Callable[[int], VecEnv]
+    rows: Callable[[int], Any]
     single: Callable[[], gym.Env[Any, Any]] | None
     """None where plain Gymnasium has no such row."""
     truncates: bool = True
@@ -70,7 +70,7 @@ def vector_of(single: Callable[[], gym.Env[Any, Any]], mode: AutoresetMode) -> C
 
 def library(
     name: str,
-    rows: Callable[[int], VecEnv],
+    rows: Callable[[int], Any],
     single: Callable[[], gym.Env[Any, Any]] | None = None,
     **about: bool,
 ) -> Backend:

@@ -17,7 +17,8 @@ from shoal.types import Layout, Ready, leaf_spaces
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from shoal.envs.vec_env import VecEnv
+    from shoal.envs.vec_env import Capabilities, VecEnv
+    from shoal.types import Bools
 
 
 class Crane(gym.Env[Any, Any]):
@@ -70,6 +71,18 @@ class FlatRows:
         self.num_rows = num_rows
         flat = spaces.MultiDiscrete([3, 2, 2], start=[1, 1, 1])
         self.spec = replace(self.rows.spec, action_space=flat, action=Layout.of(flat))
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.rows.capabilities
+
+    @property
+    def native_pool(self) -> None:
+        return
+
+    @property
+    def dropped(self) -> Bools:
+        return self.rows.dropped
 
     def reset(self, seed: int | Sequence[int]) -> None:
         self.rows.reset(seed)

@@ -18,7 +18,7 @@ from shoal.envs.registry import make
 from shoal.learn.acting import Acting
 from shoal.learn.hardware import Hardware
 from shoal.learn.learner import Learner
-from shoal.learn.losses import prepare_of
+from shoal.learn.losses import prepare_of, prepared
 from shoal.learn.weights import pack
 from shoal.nets.policy import Network, make_policy
 from shoal.stream.rollouts import rollouts
@@ -50,7 +50,8 @@ class Choices(gym.Env[Any, Any]):
         if not self.closing:
             return {}
         space: Any = self.action_space
-        options = np.atleast_1d(getattr(space, "nvec", getattr(space, "n", None)))
+        sizes: Any = getattr(space, "nvec", getattr(space, "n", 0))
+        options = np.atleast_1d(sizes)
         masks = [(self.np_random.random(n) < 0.6).astype(np.int8) for n in options]
         for mask in masks:
             mask[self.np_random.integers(len(mask))] = 1
@@ -88,8 +89,8 @@ def loss_of(path: str, loss: Any) -> Any:
     def in_torch(output: Any, batch: Steps, cfg: Any) -> Any:
         return loss(output, batch, cfg)
 
-    in_torch.prepare = prepare_of(loss)
-    return in_torch
+    prepare = prepare_of(loss)
+    return in_torch if prepare is None else prepared(prepare)(in_torch)
 
 
 def learner_of(path: str, policy: nn.Module, optimizer: Any = Adam, **settings: Any) -> Learner:

@@ -77,6 +77,7 @@ def test_a_time_limit_does_not_lower_the_value(algo: str, recurrent: Any, *, nat
     module = algos.load(algo)
     network = Network(hidden=(16,), recurrent=recurrent, recurrent_size=8)
     cfg = module.Config(learning_rate=1e-2, gamma=0.9, network=network, **settings)
+    policy: Any
     policy, _ = single_run.train(module, cfg, make(Forever, 16), updates=updates, native=native)
     output = policy(torch.ones(10, 1, 1), policy.initial_state(1), torch.zeros(10, 1))
     torch.testing.assert_close(output.value.mean(), torch.tensor(10.0), rtol=0, atol=0.3)
