@@ -56,8 +56,8 @@ $(BUILT): $(TOOLS) $(BOX2D) CMakeLists.txt pyproject.toml $(NATIVE)
 train: $(BUILT) ## train ENV (CartPole-v1) with ALGO; ARGS go to `shoal train`
 	@$(BIN)/shoal train $(ENV) $(if $(ALGO),--algo $(ALGO)) $(ARGS)
 
-test: $(BUILT) ## the tests, without the slow ones; ARGS go to pytest
-	@$(BIN)/python -m pytest -q -m '$(FAST)' $(ARGS)
+test: $(BUILT) ## the tests, without the slow ones, in a process a core; ARGS go to pytest
+	@$(BIN)/python -m pytest -q -m '$(FAST)' -n logical --maxprocesses 4 --dist worksteal $(ARGS)
 
 test-all: $(BUILT) ## the slow tests too, and those that need a GPU if there is one
 	@$(BIN)/python -m pytest -q -m 'not peers' $(ARGS)
