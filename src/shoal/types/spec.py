@@ -34,7 +34,7 @@ class Leaf:
 
     @property
     def name(self) -> str:
-        """The path as Python writes it, such as ['hand'][0]; empty for a plain array."""
+        """The path as Python writes it, such as `['hand'][0]`; empty for a plain array."""
         return "".join(f"[{key!r}]" for key in self.path)
 
     def nbytes(self, batch: tuple[int, ...]) -> int:
