@@ -9,7 +9,7 @@ void bind_gather(nb::module_& module);
 void bind_math(nb::module_& module);
 void bind_memory(nb::module_& module);
 void bind_net(nb::module_& module);
-void bind_net_recurrent(nb::module_& module);
+void bind_net_recurrent(const nb::module_& module);
 
 NB_MODULE(_native, module) {
   module.doc() = "shoal's native core: environments, equations, lowered policies, hand-offs between processes.";

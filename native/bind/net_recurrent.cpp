@@ -261,7 +261,7 @@ void backward(NativeRecurrent& plan, const ArrayIn& logits_grad, const ArrayIn& 
   plan.plan().backward(logits, value, grad);
 }
 
-void bind_sequences(nb::module_& module) {
+void bind_sequences(const nb::module_& module) {
   nb::class_<NativeSequences>(module, "Sequences",
                               "Samples [T * B] as the sequences of B rows, checked once; nothing is copied.")
       .def(nb::init<const NativeSamples&, const ArrayIn&, const ArrayIn&, const OptionalArray&, const OptionalArray&>(),
@@ -325,7 +325,7 @@ void bind_steps(nb::class_<NativeRecurrent>& plan) {
 }  // namespace
 }  // namespace shoal
 
-void bind_net_recurrent(nb::module_& module) {
+void bind_net_recurrent(const nb::module_& module) {
   using namespace shoal;
   bind_sequences(module);
   nb::class_<NativeRecurrent> plan(

@@ -115,13 +115,13 @@ static inline PanelPlace panel_place(int depth, int columns, int column) noexcep
 /// Fills a layer's packed weights; padding keeps its zeros.
 static inline void pack_rows(const RowLayer& layer, const float* params, bool with_backward, float* packed) noexcept {
   constexpr int lanes = static_cast<int>(vec_lanes);
-  const auto padded_size = static_cast<int>(padded(layer.size));
+  const std::ptrdiff_t padded_size = padded(layer.size);
   const auto padded_in = static_cast<int>(padded(layer.in));
   for (int g = 0; g < layer.groups; ++g) {
     const float* const group =
         params + layer.weight + static_cast<std::ptrdiff_t>(layer.order[g]) * layer.size * layer.in;
     for (int j = 0; j < layer.size; j += lanes) {
-      const PanelPlace place = panel_place(layer.in, layer.columns, g * padded_size + j);
+      const PanelPlace place = panel_place(layer.in, layer.columns, static_cast<int>(g * padded_size) + j);
       const int here = layer.size - j < lanes ? layer.size - j : lanes;
       transpose_any(here, layer.in, group + static_cast<std::ptrdiff_t>(j) * layer.in, layer.in,
                     packed + layer.forward + place.first, place.step);

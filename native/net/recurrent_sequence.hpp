@@ -16,6 +16,12 @@ SHOAL_INLINE int samples_from(const Tape& tape, int first) noexcept {
   return left < chunk_samples ? left : static_cast<int>(chunk_samples);
 }
 
+/// Where the bias of a layer's group begins in the parameters; of a group that it lacks, anywhere in them.
+SHOAL_INLINE std::ptrdiff_t group_bias(const RowLayer& layer, int group) noexcept {
+  const bool there = group >= 0 && group < layer.groups;
+  return layer.bias + (there ? static_cast<std::ptrdiff_t>(layer.order[group]) * layer.size : 0);
+}
+
 /// All weights and biases as the products take them; without `with_backward` those of the forward pass only.
 static void pack(const RecurrentNet& net, const float* params, bool with_backward, float* packed) noexcept {
   for (int l = 0; l < net.depth; ++l) {
@@ -28,9 +34,11 @@ static void pack(const RecurrentNet& net, const float* params, bool with_backwar
   for (int block = 0; block < max_gates; ++block) {
     float* const bias = packed + net.cell_bias + block * padded(net.size);
     const int from_memory = block - net.memory_block;
+    const float* const input = params + group_bias(net.input, block);
+    const float* const memory = params + group_bias(net.memory, from_memory);
     for (int j = 0; j < net.size; ++j) {
-      bias[j] = block < net.input.groups ? params[net.input.bias + net.input.order[block] * net.size + j] : 0.0F;
-      bias[j] += from_memory >= 0 ? params[net.memory.bias + net.memory.order[from_memory] * net.size + j] : 0.0F;
+      bias[j] = block < net.input.groups ? input[j] : 0.0F;
+      bias[j] += from_memory >= 0 ? memory[j] : 0.0F;
     }
   }
 }
@@ -250,10 +258,10 @@ static void finish_sequence(const RecurrentNet& net, const float* sums, float* g
   for (int block = 0; block < max_gates; ++block) {
     const float* const sum = sums + net.cell_sum_bias + block * padded(net.size);
     if (block < net.input.groups) {
-      std::memcpy(grad + net.input.bias + net.input.order[block] * net.size, sum, bytes);
+      std::memcpy(grad + group_bias(net.input, block), sum, bytes);
     }
     if (block >= net.memory_block) {
-      std::memcpy(grad + net.memory.bias + net.memory.order[block - net.memory_block] * net.size, sum, bytes);
+      std::memcpy(grad + group_bias(net.memory, block - net.memory_block), sum, bytes);
     }
   }
 }
