@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import shoal
 from tests.fork_server import Interpreter
 
 ROOT = Path(__file__).parents[1]
@@ -54,6 +55,16 @@ def test_blocks_run(page: Path, tmp_path: Path, interpreter: Interpreter) -> Non
     script.write_text(program + "\n", encoding="utf-8")
     result = interpreter.run(script, folder=tmp_path, cwd=tmp_path, timeout_s=PAGE_TIMEOUT_S)
     assert result.returncode == 0, f"{name_page(page)}\n{result.stdout}\n{result.stderr}"
+
+
+def test_the_reference_has_every_public_name() -> None:
+    """What `shoal` offers is on a page of the reference, as is every module that a page names."""
+    pages = [page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").glob("*.md")]
+    modules = {module for page in pages for module in re.findall(r"^::: (\S+)$", page, re.MULTILINE)}
+    for module in modules:
+        assert importlib.util.find_spec(module) is not None, module
+    homes = {getattr(shoal, name).__module__ for name in shoal.__all__}
+    assert homes <= modules
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=name_page)

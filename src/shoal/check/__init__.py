@@ -1,1 +1,1 @@
-"""Checks: tests an environment of one's own and reports problems."""
+"""Checks: tests a custom environment and reports problems."""

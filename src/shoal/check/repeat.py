@@ -143,13 +143,13 @@ def _check_apart(
         made = player.step(copy.deepcopy(action))
         moment = traced.add_step(made)
         obs, info = made[0], plain(made[4])
-        told = copy.deepcopy(info)
+        info_before = copy.deepcopy(info)
         _, _, terminated, truncated, _ = other.step(copy.deepcopy(others))
         if terminated or truncated:
             other.reset()
         for what, value, copied in (
             ("observation", obs, moment.observation),
-            ("info", info, told),
+            ("info", info, info_before),
         ):
             if not same(value, copied):
                 says = f"the {what} of one instance changed when another was stepped: {shown(copied)}, {shown(value)}"

@@ -41,7 +41,7 @@ CHECKS = (
     "memory",
     "close",
 )
-"""All checks, in the order in which they are told."""
+"""All checks, in the order in which they are reported."""
 WEIGHT = {"ok": 0, "warning": 1, "error": 2}
 COLORS = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
@@ -196,7 +196,7 @@ class Findings:
         self._note(Finding(name, "warning", says, advice))
 
     def error(self, name: str, says: str, advice: str) -> None:
-        """Something that must be mended."""
+        """Something that must be fixed."""
         self._note(Finding(name, "error", says, advice))
 
     def has(self, *names: str) -> bool:

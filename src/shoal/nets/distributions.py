@@ -1,6 +1,6 @@
 """Distributions over actions. Sampling is a pure function of noise that the caller draws (Philox), never torch's.
 
-Each kind says which noise it eats (`noise`: "uniform", "normal" or "joint") and how much (`noise_size` numbers an
+Each kind says which noise it consumes (`noise`: "uniform", "normal" or "joint") and how much (`noise_size` numbers an
 action). "joint": `num_uniform` uniform numbers, then normal ones (`nets/joint.py`).
 Shapes: parameters [..., A], actions [...] or [..., K], log-probabilities and entropies [...].
 """
@@ -241,7 +241,7 @@ class SquashedNormal:
 def masked(distribution: Distribution, mask: Tensor | None) -> Distribution:
     """The distribution among the options that a mask leaves; itself without a mask.
 
-    ConfigError for a distribution of one's own without `masked(mask)`.
+    ConfigError for a custom distribution without `masked(mask)`.
     """
     if mask is None:
         return distribution
