@@ -22,7 +22,7 @@ from shoal.nets.policy import Network, make_policy
 from shoal.run.evaluate import evaluate
 from shoal.stream.rollouts import rollouts
 from shoal.types import ConfigError, EnvError, Spec
-from tests.single_run import SingleRun
+from tests import single_run
 
 BOX = spaces.Box(-1, 1, (2,), np.float32)
 BOTH = spaces.Dict({"go": spaces.Discrete(3), "push": BOX, "set": spaces.MultiDiscrete([2, 2])})
@@ -166,12 +166,11 @@ def test_masks_hold_while_acting_learning_and_evaluating(kind: Any, schedule: An
     """The environment asserts it; log-probabilities of old and new policy agree before the first update."""
     module = algos.load(algo)
     shape = {"num_minibatches": 1, "update_epochs": 1} if algo == "ppo" else {}
-    cfg = module.Config(num_envs=4, num_steps=8, schedule=schedule, network=Network(hidden=(8,)), **shape)
-    rows, run = make(kind, 4), SingleRun(3)
-    policy = module.train(cfg, rows, run)
+    cfg = module.Config(num_steps=8, network=Network(hidden=(8,)), **shape)
+    policy, logged = single_run.train(module, cfg, make(kind, 4), updates=3, schedule=schedule)
     if algo == "ppo":
-        assert run.logged["loss/approx_kl"][0] == pytest.approx(0, abs=1e-6)
-    assert max(run.logged["loss/entropy"]) < np.log(2)
+        assert logged["loss/approx_kl"][0] == pytest.approx(0, abs=1e-6)
+    assert max(logged["loss/entropy"]) < np.log(2)
     assert evaluate(policy, make(kind, 3), episodes=6, acting=Acting(0)).mean >= 1
 
 
@@ -187,7 +186,7 @@ def test_masks_come_from_processes(kind: Any) -> None:
         assert torch.equal(getattr(steps["workers"], name), getattr(steps["serial"], name))
     workers: Any = rows["workers"]
     workers.crew.workers[0].kill()
-    streams["workers"].publish(policy)
+    streams["workers"].publish()
     after = next(streams["workers"])
     assert after.valid.sum() == 4 * 12 - 2
     assert after.action_mask.gather(-1, after.action.unsqueeze(-1)).all()

@@ -19,7 +19,7 @@ from shoal.nets.encoder import TreeEncoder, make_encoder
 from shoal.nets.heads import head, head_size
 from shoal.nets.policy import Network, make_policy, wrap
 from shoal.types import ConfigError, EnvError, Spec, map_tree
-from tests.single_run import SingleRun
+from tests import single_run
 
 NOTHING: dict[str, Any] = {}
 SEEN = spaces.Dict(
@@ -169,10 +169,11 @@ def test_nested_observations_are_learned_from(algo: str, recurrent: Any, schedul
     module = algos.load(algo)
     network = Network(hidden=(8,), recurrent=recurrent, recurrent_size=4, normalise_obs=True)
     shape = {"num_minibatches": 2} if algo == "ppo" else {}
-    cfg = module.Config(num_envs=4, num_steps=5, network=network, schedule=schedule, **shape)
+    cfg = module.Config(num_steps=5, network=network, **shape)
     rows = make(Nested, 4)
-    before = [p.clone() for p in make_policy(rows.spec, network, 0).parameters()]
-    policy = module.train(cfg, rows, SingleRun(3))
+    before = [p.clone() for p in make_policy(rows.spec, network, 1).parameters()]
+    policy: Any
+    policy, _ = single_run.train(module, cfg, rows, updates=3, schedule=schedule)
     assert any(not torch.equal(p, q) for p, q in zip(before, policy.parameters(), strict=True))
     assert float(policy.encoder.leaves[1].normaliser.count) == 60
 
@@ -311,10 +312,9 @@ def test_every_action_space_is_learned_in(algo: str, space: Any) -> None:
 
     module = algos.load(algo)
     shape = {"num_minibatches": 2} if algo == "ppo" else {}
-    cfg = module.Config(num_envs=4, num_steps=5, network=Network(hidden=(8,)), **shape)
-    run = SingleRun(2)
-    module.train(cfg, make(Env, 4), run)
-    assert np.isfinite(run.logged["loss/entropy"]).all()
+    cfg = module.Config(num_steps=5, network=Network(hidden=(8,)), **shape)
+    _, logged = single_run.train(module, cfg, make(Env, 4), updates=2)
+    assert np.isfinite(logged["loss/entropy"]).all()
 
 
 def test_nested_actions_are_played_again() -> None:
