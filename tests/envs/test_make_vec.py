@@ -158,6 +158,7 @@ def test_spec() -> None:
 def test_copies_and_views() -> None:
     copies, views = make_vec("CartPole-v1", 3), make_vec("CartPole-v1", 3, copy=False)
     kept = {}
+    env: Any
     for name, env in (("copies", copies), ("views", views)):
         env.reset(seed=0)
         first = env.step(np.ones(3, np.int64))[0]

@@ -204,6 +204,7 @@ def test_a_plain_module_gets_named_tensors() -> None:
 
 def test_saved_rows_go_on_exactly() -> None:
     """State and restore of nested observations."""
+    rows: Any
     rows, twin = make(Nested, 3), make(Nested, 3)
     rows.reset(1)
     rows.recv()
@@ -319,6 +320,7 @@ def test_every_action_space_is_learned_in(algo: str, space: Any) -> None:
 
 def test_nested_actions_are_played_again() -> None:
     """A saved row goes on from the actions of its episode."""
+    rows: Any
     rows, twin = make(Doing, 2), make(Doing, 2)
     space = make_vec(Doing, 2).action_space
     rows.reset(1)

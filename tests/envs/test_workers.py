@@ -159,7 +159,7 @@ def test_ctrl_c_twice_is_clean(tmp_path: Path) -> None:
 
 def test_ctrl_c_is_for_the_parent_to_handle() -> None:
     """A terminal sends it to every process; the workers go on."""
-    env = make("CartPole-v1", 2, backend="workers", workers=Workers(2))
+    env: Any = make("CartPole-v1", 2, backend="workers", workers=Workers(2))
     env.reset(0)
     env.recv()
     for pid in env.pids:

@@ -24,7 +24,7 @@ from shoal.run.directory import RunDirectory
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import ModuleType
 
 PAGE = Path(__file__).parents[2] / "docs/algorithms.md"
@@ -43,7 +43,7 @@ def algorithm_of_the_page() -> str:
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
     """Writes a source into a package of the test's own, on the path; returns the module's name."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
@@ -248,6 +248,7 @@ def test_the_loop_may_be_asked_for_anywhere(package: Any, shoal_command: Any, *,
         "late": SETUP + ask,
     }
     runs: list[Path] = []
+    name = ""
     for place, lines in places.items():
         name = package(before + lines + body, place)
         options = ("train", "--algo", name, *SMALL, "--name", "x", "--total-timesteps")

@@ -195,8 +195,8 @@ def test_rows_in_halves_and_blocks_act_as_all_at_once(*, native: bool) -> None:
     whole = make_actor(policy, DISCRETE, 6, Acting(seed=3, native=native))
     parts = make_actor(policy, DISCRETE, 6, Acting(seed=3, native=native, act_block=2))
     for _ in range(10):
-        all_at_once = whole.act(obs, start, slice(0, 6))
-        halves = [parts.act(obs[at], start[at], at) for at in (slice(0, 5), slice(5, 6))]
+        all_at_once: Any = whole.act(obs, start, slice(0, 6))
+        halves: list[Any] = [parts.act(obs[at], start[at], at) for at in (slice(0, 5), slice(5, 6))]
         np.testing.assert_array_equal(np.concatenate([half.action for half in halves]), all_at_once.action)
         log_prob = np.concatenate([half.log_prob for half in halves])
         np.testing.assert_allclose(log_prob, all_at_once.log_prob, rtol=1e-5)
@@ -301,4 +301,4 @@ def test_a_user_s_class_is_made_from_the_spec() -> None:
     made = wrap(lambda spec: nn.Linear(spec.observation.single.shape[0], 1), DISCRETE)
     assert isinstance(made, PlainPolicy)
     with pytest.raises(ConfigError, match=r"returned int, expected a torch\.nn\.Module"):
-        wrap(lambda _: 3, DISCRETE)  # pyright: ignore[reportArgumentType] - a mistake on purpose
+        wrap(lambda _: 3, DISCRETE)

@@ -13,6 +13,7 @@ from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from types import ModuleType
 
     from torch import nn
 
@@ -51,7 +52,7 @@ def summaries() -> dict[str, str]:
     return found
 
 
-def load(algo: str | Algorithm) -> Algorithm:
+def load(algo: str | Algorithm | ModuleType) -> Algorithm:
     """An algorithm by the name of its module: `ppo`, `my_package.my_algo`, or the module itself.
 
     Raises:

@@ -29,6 +29,8 @@ from shoal.nets.policy import wrap
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from shoal.algos import Algorithm
     from shoal.envs.vec_env import VecEnv
     from shoal.types import Spec
@@ -59,7 +61,7 @@ class Experiment:
         cls,
         env: Source,
         *,
-        algo: str | Algorithm = algos.DEFAULT,
+        algo: str | Algorithm | ModuleType = algos.DEFAULT,
         config: object = None,
         policy: PolicySource | None = None,
         env_kwargs: Mapping[str, Any] | None = None,

@@ -20,6 +20,7 @@ from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from types import ModuleType
 
     from torch import nn
 
@@ -77,7 +78,7 @@ class Result:
 def train(
     env: Source,
     *,
-    algo: str | Algorithm = DEFAULT,
+    algo: str | Algorithm | ModuleType = DEFAULT,
     policy: PolicySource | None = None,
     panel: str = "auto",
     env_kwargs: Mapping[str, Any] | None = None,
