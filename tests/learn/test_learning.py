@@ -69,7 +69,7 @@ FOREVER: dict[str, tuple[int, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize(("recurrent", "native"), [("none", True), ("none", False), ("gru", False)])
+@pytest.mark.parametrize(("recurrent", "native"), [("none", True), ("none", False), ("gru", True), ("gru", False)])
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
 def test_a_time_limit_does_not_lower_the_value(algo: str, recurrent: Any, *, native: bool) -> None:
     """Reward 1 for ever at gamma 0.9 is worth 10; without the bootstrap at truncation it would be 5.3."""
