@@ -307,8 +307,8 @@ def test_what_else_is_saved(tmp_path: Path) -> None:
     assert set(found.tree["other"]) == set(parts)
     run = make_run(tmp_path)
     with pytest.raises(ConfigError, match="update 5 holds no 'replay'"):
-        run.loop(Beats(1, [1.0]), linear(), state={"replay": Counter()})
+        next(run.loop(Beats(1, [1.0]), linear(), state={"replay": Counter()}))
     with pytest.raises(ConfigError, match="update 5 holds no 'critic'"):
-        run.loop(Beats(1, [1.0]), {"critic": linear()})
+        next(run.loop(Beats(1, [1.0]), {"critic": linear()}))
     run.close()
     assert weights(found).keys() == {"weight", "bias"}
