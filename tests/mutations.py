@@ -104,8 +104,8 @@ PYTHON = [
     Mutation(
         "advantages leak over a truncated episode's end",
         "math/returns.py",
-        "flags = [steps.terminated, steps.terminated | steps.truncated, steps.valid]",
-        "flags = [steps.terminated, steps.terminated, steps.valid]",
+        "ended=_flags(steps.terminated | steps.truncated),",
+        "ended=_flags(steps.terminated),",
         "tests/math/test_math.py::test_gae_by_hand",
     ),
     Mutation(
@@ -188,22 +188,22 @@ PYTHON = [
     Mutation(
         "determinism is checked against the same instance",
         "check/repeat.py",
-        "again, elsewhere = trace(player, seed, actions), trace(other, seed, actions)",
-        "again, elsewhere = trace(player, seed, actions), trace(player, seed, actions)",
+        "elsewhere = trace(other, seed, actions)",
+        "elsewhere = trace(player, seed, actions)",
         "tests/check/test_check_env.py::test_instances_that_behave_differently",
     ),
     Mutation(
         "an observation that is changed later is not found",
         "check/play.py",
-        "self._kept.append((what, when, value, copy.deepcopy(plain(value))))",
-        "self._kept.append((what, when, value, plain(value)))",
+        "copied = copy.deepcopy(plain(value))",
+        "copied = plain(value)",
         "tests/check/test_check_env.py::test_each_defect_is_found_by_its_check_alone[OneBuffer]",
     ),
     Mutation(
         "unbounded actions pass",
         "check/values.py",
-        "if acts and not (np.isfinite(low).all() and np.isfinite(high).all()):",
-        "if acts and not (np.isfinite(low).any() or np.isfinite(high).any()):",
+        "if acts and not space.is_bounded():",
+        'if acts and not (space.is_bounded("below") or space.is_bounded("above")):',
         "tests/check/test_check_env.py::test_an_action_with_one_open_bound",
     ),
     Mutation(
