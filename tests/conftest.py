@@ -40,6 +40,14 @@ def interpreter() -> Iterator[Interpreter]:
         yield started
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Names that are the same in every process that collects: of sets in order, of functions without addresses."""
+    if isinstance(val, set | frozenset):
+        return "+".join(sorted(str(part) for part in val))
+    name = getattr(val, "__name__", None)
+    return name if callable(val) and isinstance(name, str) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skips what needs a GPU where there is none; torch is imported only if such a test was selected."""
     needing = [item for item in items if item.get_closest_marker("gpu")]

@@ -175,7 +175,6 @@ class Larger(gym.Env[Any, Any]):
         (Recall, {"time-limit", "obs-scale"}),
         (Forever, {"seed"}),
     ],
-    ids=str,
 )
 def test_environments_that_train_have_no_errors(env: Any, warned: set[str]) -> None:
     report = check_env(env, steps=1500)
