@@ -81,8 +81,18 @@ class FlatRows:
         return
 
     @property
+    def python_rows(self) -> Any:
+        return self.rows.python_rows
+
+    @property
     def dropped(self) -> Bools:
         return self.rows.dropped
+
+    def restart(self, *given: Any, **settings: Any) -> None:
+        self.rows.restart(*given, **settings)
+
+    def render(self, row: int) -> Any:
+        return self.rows.render(row)
 
     def reset(self, seed: int | Sequence[int]) -> None:
         self.rows.reset(seed)

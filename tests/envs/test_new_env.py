@@ -66,7 +66,7 @@ def test_impossible_names(name: str, checkout: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "by"),
-    [("snake", "envs/snake.hpp"), ("rows", "core/rows.hpp"), ("field", "core/env.hpp"), ("team", "memory/")],
+    [("snake", "envs/snake.hpp"), ("rows", "core/rows.hpp"), ("field", "core/env.hpp"), ("team", "sync/team.hpp")],
 )
 def test_names_that_are_taken(name: str, by: str, checkout: Path) -> None:
     before = sorted(checkout.rglob("*"))

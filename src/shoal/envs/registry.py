@@ -82,20 +82,16 @@ def make(
             )
         if shaping.max_episode_steps:
             fixed |= {"max_episode_steps": shaping.max_episode_steps}
-        parts: dict[str, Any] = {
-            "env_kwargs": fixed,
-            "ranges": ranges,
-            "shaping": shaping,
-        }
-        return native.make(env, num_envs, num_threads=num_threads, **parts)
+        made: dict[str, Any] = {"env_kwargs": fixed, "ranges": ranges}
+        made |= {"shaping": shaping, "num_threads": num_threads}
+        return native.make(env, num_envs, **made)
     if is_batched(env, backend):
         if ranges or shaping.max_episode_steps:
             raise ConfigError(
                 f"{env}: a library that batches itself draws no parameters and keeps its own time limit"
             )
-        return _shaped(
-            _batched(env, num_envs, backend, num_threads, fixed, info_keys), shaping
-        )
+        rows = _batched(env, num_envs, backend, num_threads, fixed, info_keys)
+        return _shaped(rows, shaping)
     name = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
     settings: dict[str, Any] = {"name": name, "info_keys": info_keys, "ranges": ranges}
     if backend == "workers":

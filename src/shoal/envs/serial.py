@@ -479,29 +479,22 @@ class SerialEnv:
     def _read_masks(self, rows: slice, *, begun: bool = False) -> None:
         """What the rows may choose next; that infos hold masks is found out at the first reset."""
         info: Any = self.infos[rows.start]
-        if (
-            self._masks is None
-            and not begun
-            and isinstance(info, dict)
-            and masks.KEY in info
-        ):
+        named = isinstance(info, dict) and masks.KEY in info
+        if named and self._masks is None and not begun:
             self._add_masks()
         if self._masks is not None:
-            self._masks.read_rows(rows, self.out, self.infos, self._now)
+            self._masks.read_rows(rows, self.out, self.infos, self._where)
 
     def _ready(self) -> None:
         self._actions.clear()
         self._in_flight.begin()
 
-    def _where(self, row: int, step: int) -> str:
-        """Names the environment, the row and the step, 0 for the reset."""
+    def _where(self, row: int, step: int = -1) -> str:
+        """Names the environment, the row and the step: 0 for the reset, -1 for the last one."""
+        step = int(self._running_length[row]) if step < 0 else step
         when = f"at step {step} of its episode" if step else "at its reset"
         return f"{self.spec.env_id}: row {self.first_row + row} {when}"
 
-    def _now(self, row: int) -> str:
-        return self._where(row, int(self._running_length[row]))
-
     def _refusal(self, row: int, step: int, obs: Any) -> EnvError:
-        return EnvError(
-            f"{self._where(row, step)} returned {self._reader.complaint(obs)}"
-        )
+        said = self._reader.complaint(obs)
+        return EnvError(f"{self._where(row, step)} returned {said}")

@@ -99,22 +99,32 @@ def evaluate(
                 lengths[row].append(float(ready.episode_length[row]))
         running[:, over] = 0
         _pass_on(shares, returns, env.dropped)
-        endless = [
-            r
-            for r in range(rows)
-            if running[1, r] >= LONGEST_EPISODE and len(returns[r]) < shares[r]
-        ]
-        if endless and env.spec.max_episode_steps is None:
-            warnings.warn(
-                f"{env.spec.env_id}: the greedy episode of row {endless[0]} has not ended after {LONGEST_EPISODE:,} "
-                "steps; its return so far counts for all that its row had left. Give the environment a time limit",
-                stacklevel=2,
-            )
-            for row in endless:
-                missing = shares[row] - len(returns[row])
-                returns[row] += [float(running[0, row])] * missing
-                lengths[row] += [float(running[1, row])] * missing
+        if env.spec.max_episode_steps is None:
+            _end_endless(env.spec.env_id, shares, returns, lengths, running)
     return Score(np.array(sum(returns, [])), np.array(sum(lengths, [])))  # noqa: RUF017
+
+
+def _end_endless(
+    env_id: str,
+    shares: NDArray[np.int_],
+    returns: list[list[float]],
+    lengths: list[list[float]],
+    running: NDArray[np.float64],
+) -> None:
+    """What an episode without an end has come to counts for all that its row had left."""
+    late = running[1] >= LONGEST_EPISODE
+    endless = [r for r in np.flatnonzero(late) if len(returns[r]) < shares[r]]
+    if not endless:
+        return
+    warnings.warn(
+        f"{env_id}: the greedy episode of row {endless[0]} has not ended after {LONGEST_EPISODE:,} "
+        "steps; its return so far counts for all that its row had left. Give the environment a time limit",
+        stacklevel=3,
+    )
+    for row in endless:
+        missing = shares[row] - len(returns[row])
+        returns[row] += [float(running[0, row])] * missing
+        lengths[row] += [float(running[1, row])] * missing
 
 
 def _pass_on(

@@ -157,3 +157,18 @@ def is_game(env: Any) -> bool:
 def game_of(env: Any) -> Game:
     """The game behind either interface."""
     return Turns(env) if hasattr(env, "last") else Parallel(env)
+
+
+def check_agents_alike(envs: list[Any], name: str) -> None:
+    """EnvError unless every agent of all environments is as it is in the first."""
+    for number, env in enumerate(envs):
+        if tuple(env.possible_agents) != tuple(envs[0].possible_agents):
+            raise EnvError(
+                f"{name}: environment {number} has other agents than environment 0"
+            )
+        for what in ("observation_space", "action_space"):
+            for agent in env.possible_agents:
+                if getattr(env, what)(agent) != getattr(envs[0], what)(agent):
+                    raise EnvError(
+                        f"{name}: {agent} of environment {number} has another {what} than in environment 0"
+                    )

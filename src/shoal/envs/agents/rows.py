@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shoal.envs import masks
-from shoal.envs.agents.games import game_of
+from shoal.envs.agents.games import check_agents_alike, game_of
 from shoal.envs.agents.padding import Padded, common_spaces, groups_of
 from shoal.envs.generators import Generators, set_generator, spelled_out
 from shoal.envs.masks import MaskReader
@@ -59,7 +59,7 @@ class AgentsEnv:
     ) -> None:
         """`envs`: alike in their agents and spaces; else as SerialEnv."""
         self.envs = envs
-        _check_alike(envs, name)
+        check_agents_alike(envs, name)
         self.games: list[Game] = [game_of(env) for env in envs]
         self.agents = agents = self.games[0].agents
         self.capabilities = Capabilities(
@@ -496,18 +496,3 @@ class AgentsEnv:
         """Names an agent and the step of its episode."""
         row = self._row(number, agent)
         return f"{self.spec.env_id}: row {row + self.first_row} ({agent}) at step {self._running_length[row]}"
-
-
-def _check_alike(envs: list[Any], name: str) -> None:
-    """EnvError unless every agent of all environments is as it is in the first."""
-    for number, env in enumerate(envs):
-        if tuple(env.possible_agents) != tuple(envs[0].possible_agents):
-            raise EnvError(
-                f"{name}: environment {number} has other agents than environment 0"
-            )
-        for what in ("observation_space", "action_space"):
-            for agent in env.possible_agents:
-                if getattr(env, what)(agent) != getattr(envs[0], what)(agent):
-                    raise EnvError(
-                        f"{name}: {agent} of environment {number} has another {what} than in environment 0"
-                    )

@@ -139,11 +139,11 @@ class VectorRows:
 
     def render(self, row: int, obs: Tree) -> NDArray[np.uint8]:
         """What Gymnasium's own `render` gives of the row; ConfigError in another render mode."""
-        frames: Any = self.env.render()
-        if frames is None:
+        if self.env.render_mode != RENDER_MODE:
             raise ConfigError(
                 f"{self.spec.env_id} draws no pictures in render_mode={self.env.render_mode!r}"
             )
+        frames: Any = self.env.render()
         return frames[row]
 
     def close(self) -> None:
