@@ -272,6 +272,41 @@ def test_a_batch_without_a_step_is_no_error() -> None:
     run.close()
 
 
+def test_every_network_is_saved(tmp_path: Path) -> None:
+    """A second network with momentum of its own and a target without an optimizer: two updates and two equal four."""
+
+    def go(folder: Path, total: int) -> Learner:
+        run, learner = make_run(folder, total_timesteps=total), linear()
+        nn.init.constant_(learner.flat, 0.5)
+        learner.add("critic", nn.Linear(1, 1), torch.optim.SGD, lr=1e-3, momentum=0.9)
+        learner.add("target", nn.Linear(1, 1))
+        for name in ("critic", "target"):
+            nn.init.constant_(learner.networks[name].flat, 0.25)
+        for number in run.loop(Beats(1, [1.0]), learner):
+            learner.update(critic_loss, float(number), 1.0, of="critic")
+            learner.networks["target"].flat.lerp_(learner.networks["critic"].flat, 0.1)
+        run.close()
+        return learner
+
+    whole = go(tmp_path / "whole", 40)
+    go(tmp_path / "parts", 20)
+    parts = go(tmp_path / "parts", 40)
+    found = checkpoint.load(tmp_path / "parts" / "checkpoints")
+    assert found is not None
+    assert set(found.tree["learner"]["policy"]["networks"]) == {"policy", "critic", "target"}
+    for name, network in whole.networks.items():
+        assert torch.equal(network.flat, parts.networks[name].flat), name
+    assert not torch.equal(whole.networks["critic"].flat, whole.networks["target"].flat)
+    assert whole.flat.tolist() == [0.5, 0.5]
+
+
+def critic_loss(networks: Any, batch: float, cfg: float) -> tuple[Tensor, Means]:
+    """The critic is to be one above its target at `batch`."""
+    seen = torch.tensor([batch])
+    error = (networks["critic"](seen) - networks["target"](seen) - cfg).square().sum()
+    return error, Means(error.detach())
+
+
 class Counter:
     """A part of an algorithm with state of its own."""
 
