@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from shoal.run.loop import Run
+    from shoal.run.run import Run
 
 
 @dataclass(frozen=True, slots=True)
