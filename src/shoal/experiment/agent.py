@@ -173,7 +173,7 @@ class Agent:
         """Greedy episodes on fresh rows."""
         return play(self.policy, self._experiment, episodes=episodes, seed=seed)
 
-    def film(
+    def record_video(
         self, path: str | Path, *, rows: int = 4, seed: int = 0, max_steps: int = 2000
     ) -> Video:
         """A video of greedy episodes side by side, the first ones of `evaluate` with this seed; .mp4 or .gif.
