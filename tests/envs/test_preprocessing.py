@@ -329,5 +329,5 @@ def test_a_shaped_and_randomised_run_can_be_filmed(tmp_path: Path) -> None:
         "Pendulum-v1", env_kwargs=kwargs, shaping=shaping, panel="none", run_dir=str(tmp_path), **settings
     )
     loaded = shoal.load(result.path)
-    film = loaded.film(tmp_path / "film.gif", rows=2, seed=3)
+    film = loaded.record_video(tmp_path / "film.gif", rows=2, seed=3)
     assert film.returns.tolist() == loaded.evaluate(episodes=2, seed=3).returns.tolist()

@@ -278,24 +278,26 @@ def test_as_a_module_in_python(package: Any, tmp_path: Path) -> None:
         shoal.train("CartPole-v1", algo=module, run_dir=tmp_path / "runs", clip_coef=0.1, **settings)
 
 
+CONFIG = "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Config:\n    rate: float = 0.1\n"
+TRAIN = "def train(cfg, env, run): pass\n"
+
+
 @pytest.mark.parametrize(
     ("source", "told"),
     [
         ("", "it has no Config, a frozen dataclass"),
-        ("class Config: pass\n", "it has no Config, a frozen dataclass"),
-        ("from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Config: pass\n", "it has no train"),
+        ("class Config: pass\n" + TRAIN, "it has no Config, a frozen dataclass"),
+        (CONFIG.replace("(frozen=True)", "") + TRAIN, "it has no Config, a frozen dataclass"),
+        (CONFIG, r"it has no train\(cfg, env, run\)"),
+        (CONFIG + "def train(cfg, env): pass\n", r"train is called as \(cfg, env, run\), but too many positional"),
         (
-            "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Config:\n    num_envs: int = 3\n"
-            "def train(cfg, env, run): pass\n",
-            "num_envs is a setting of the run, .*DEFAULTS",
+            CONFIG + TRAIN + "make_policy = 3\n",
+            r"make_policy is called as \(spec, cfg, seed\), but 3 is not a callable",
         ),
-        (
-            "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Config: pass\n"
-            "def train(cfg, env, run): pass\nDEFAULTS = {'num_env': 3}\n",
-            "no setting 'num_env'; did you mean num_envs",
-        ),
+        (CONFIG + "    num_envs: int = 3\n" + TRAIN, "num_envs is a setting of the run, .*DEFAULTS"),
+        (CONFIG + TRAIN + "DEFAULTS = {'num_env': 3}\n", "no setting 'num_env'; did you mean num_envs"),
     ],
-    ids=["empty", "plain", "no-train", "engine-setting", "unknown-default"],
+    ids=["empty", "plain", "not-frozen", "no-train", "arguments", "make-policy", "engine-setting", "unknown-default"],
 )
 def test_what_is_missing_is_said(package: Any, shoal_command: Any, source: str, told: str) -> None:
     """A module that is no algorithm is refused when it is named, with the missing piece; nothing is left."""
@@ -314,6 +316,16 @@ def test_modules_that_are_not_there(package: Any, shoal_command: Any) -> None:
     status, _, err = shoal_command("train", "--algo", name)
     assert status != 0
     assert "not_installed_anywhere" in err
+
+
+def test_a_module_outside_of_packages(package: Any, shoal_command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A single file in the current folder is named without a dot; a name that is no module's gets the nearest ones."""
+    monkeypatch.delitem(sys.modules, "own_single_file", raising=False)
+    Path("own_single_file.py").write_text(algorithm_of_the_page())
+    status, _, err = shoal_command("train", "--algo", "own_single_file", *SMALL, "--total-timesteps", "640")
+    assert (status, err) == (0, "")
+    for name in ("ppp", "../ppo", "ppo.", ".ppo"):
+        assert f"no algorithm '{name}'; did you mean ppo" in shoal_command("train", "--algo", name)[2]
 
 
 def test_only_algorithms_are_listed() -> None:

@@ -267,7 +267,7 @@ def test_film_of_a_run(tmp_path: Path) -> None:
     run = shoal.train("CartPole-v1", run_dir=str(tmp_path / "runs"), panel="none", **TINY)
     agent = shoal.load(run.path)
     path = tmp_path / "out.mp4"
-    film = agent.film(path, rows=3, seed=2)
+    film = agent.record_video(path, rows=3, seed=2)
     assert film.ended.all()
     assert film.returns.tolist() == agent.evaluate(episodes=3, seed=2).returns.tolist()
     assert film.steps.tolist() == film.returns.tolist()  # CartPole pays 1 a step
@@ -280,7 +280,7 @@ def test_film_of_a_run(tmp_path: Path) -> None:
     top, left = first // 2 * height, first % 2 * width
     assert np.abs(last[top + CAPTION_HEIGHT + 5, left + 5].astype(int) - 127).max() <= 6  # white, dimmed
     assert last[height + CAPTION_HEIGHT + 5, width + 5].max() <= 6  # no fourth row
-    short = agent.film(path, rows=1, seed=2, max_steps=4)
+    short = agent.record_video(path, rows=1, seed=2, max_steps=4)
     assert (short.frames, short.steps.tolist(), short.ended.tolist()) == (5, [4], [False])
 
 
@@ -289,10 +289,10 @@ def test_film_of_what_draws_nothing(tmp_path: Path) -> None:
     run = shoal.train(make_mute, run_dir=str(tmp_path / "runs"), panel="none", **TINY)
     agent = shoal.load(run.path, factory=make_mute)
     with pytest.raises(ConfigError, match=r"make_mute cannot be drawn, .*'rgb_array'}: make_mute has no keyword"):
-        agent.film(tmp_path / "out.mp4")
+        agent.record_video(tmp_path / "out.mp4")
     with pytest.raises(ConfigError, match="at least one row and one step, got 0 and 2000"):
-        agent.film(tmp_path / "out.mp4", rows=0)
-    film = shoal.load(run.path, factory=Counting).film(tmp_path / "out.mp4", rows=2)
+        agent.record_video(tmp_path / "out.mp4", rows=0)
+    film = shoal.load(run.path, factory=Counting).record_video(tmp_path / "out.mp4", rows=2)
     assert (film.frames, film.returns.tolist(), film.steps.tolist()) == (4, [3, 3], [3, 3])
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["out.mp4"]
 

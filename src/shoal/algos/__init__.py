@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 from dataclasses import is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import ModuleType
 
     from torch import nn
@@ -60,39 +61,56 @@ def load(algo: str | Algorithm | ModuleType) -> Algorithm:
     """
     if not isinstance(algo, str):
         return checked(algo)
-    if "." in algo:
+    names = list(summaries())
+    if algo in names:
+        return checked(importlib.import_module(f"{__name__}.{algo}"))
+    parts = algo.split(".")
+    if all(part.isidentifier() for part in parts):
         try:
             return checked(importlib.import_module(algo))
         except ModuleNotFoundError as error:
-            if error.name is None or not algo.startswith(error.name):
-                raise
-            raise ConfigError(
-                f"no module {error.name!r} for the algorithm {algo!r}; is its folder on the path?"
-            ) from error
-    names = list(summaries())
-    if algo not in names:
-        near = get_close_matches(algo, names, n=3, cutoff=0.4) or names
-        raise ConfigError(
-            f"no algorithm {algo!r}; did you mean {' or '.join(near)}? "
-            "One of your own is named by its module, such as my_package.my_algo"
-        )
-    return checked(importlib.import_module(f"shoal.algos.{algo}"))
+            missing = error.name or ""
+            if not f"{algo}.".startswith(f"{missing}."):
+                raise  # it is there; something that it imports is not
+            if len(parts) > 1:
+                raise ConfigError(
+                    f"no module {missing!r} for the algorithm {algo!r}; is its folder on the path?"
+                ) from error
+    near = get_close_matches(algo, names, n=3, cutoff=0.4) or names
+    raise ConfigError(
+        f"no algorithm {algo!r}; did you mean {' or '.join(near)}? "
+        "One of your own is named by its module, such as my_package.my_algo"
+    )
 
 
 def checked(module: object) -> Algorithm:
     """The module as an algorithm; ConfigError with the missing piece."""
     name = getattr(module, "__name__", repr(module))
     config = getattr(module, "Config", None)
-    if not isinstance(config, type) or not is_dataclass(config):
+    if not isinstance(config, type) or not _is_frozen(config):
         raise ConfigError(
             f"{name} is no algorithm: it has no Config, a frozen dataclass of its settings"
         )
-    if not callable(getattr(module, "train", None)):
+    train = getattr(module, "train", None)
+    if not callable(train):
         raise ConfigError(f"{name} is no algorithm: it has no train(cfg, env, run)")
+    _check_call(f"{name}.train", train, "cfg, env, run")
     own = getattr(module, "make_policy", None)
-    if own is not None and not callable(own):
-        raise ConfigError(f"{name}: make_policy must be make_policy(spec, cfg, seed)")
+    if own is not None:
+        _check_call(f"{name}.make_policy", own, "spec, cfg, seed")
     return cast("Algorithm", module)
+
+
+def _is_frozen(kind: type) -> bool:
+    return is_dataclass(kind) and kind.__dataclass_params__.frozen  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _check_call(name: str, function: Callable[..., object], takes: str) -> None:
+    """ConfigError unless the function can be called with these arguments, by their order."""
+    try:
+        inspect.signature(function).bind(*takes.split(", "))
+    except TypeError as error:
+        raise ConfigError(f"{name} is called as ({takes}), but {error}") from error
 
 
 def name_of(algorithm: Algorithm) -> str:

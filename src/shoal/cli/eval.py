@@ -63,7 +63,7 @@ def _record(agent: Agent, path: Path, given: Given) -> None:
     # pygame draws into memory: it must not open a window.
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    video = agent.film(
+    video = agent.record_video(
         path, rows=given.video_rows, seed=given.seed, max_steps=given.video_steps
     )
     returns = ", ".join(f"{value:.1f}" for value in video.returns)

@@ -24,11 +24,15 @@ from shoal.run.evaluate import EVALUATION_STREAM, Score, evaluate
 from shoal.types import ConfigError, select
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import ArrayLike, NDArray
     from torch import nn
 
+    from shoal.experiment.experiment import PolicySource, Source
     from shoal.learn.acting import Actor
     from shoal.report.recording import Video
-    from shoal.types import Spec, Tree
+    from shoal.types import Bools, Spec, Tree
 
 GREEDY_EPISODES = 100
 
@@ -37,10 +41,10 @@ def load(
     path: str | Path,
     *,
     run_dir: str = "runs",
-    policy: Any = None,
-    factory: Any = None,
+    policy: PolicySource | None = None,
+    factory: Source | None = None,
     tag: str = "",
-    env_kwargs: dict[str, Any] | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
 ) -> Agent:
     """The trained policy of a run: `shoal.load(run).act(obs)`.
 
@@ -88,28 +92,26 @@ class Agent:
 
     def act(
         self,
-        obs: Any,
+        obs: Tree,
         *,
-        action_mask: Any = None,
-        start: Any = None,
+        action_mask: Tree = None,
+        start: ArrayLike | None = None,
         greedy: bool = True,
-    ) -> Any:
+    ) -> Tree:
         """The action for one observation, or actions [N] for a batch [N, ...], as the environment takes them.
 
         `start` (bool, or [N]) marks first observations of an episode for a policy with memory; by default the first
         call after `load` or `reset` is one. Another number of observations than before begins anew.
-        `action_mask` is what `info["action_mask"]` says; for a batch, a
-        list of one a row. Masks in the observation need no mention.
+        `action_mask` is what `info["action_mask"]` says; for a batch, a list of one a row. Masks in the observation
+        need no mention.
 
         Raises:
             ValueError: another shape or kind than the environment's observations, or numbers that are not finite.
         """
         batch, count, alone = self._batch(obs)
-        mask = self._mask(
-            batch,
-            count,
-            [action_mask] if alone and action_mask is not None else action_mask,
-        )
+        if alone and action_mask is not None:
+            action_mask = [action_mask]
+        mask = self._mask(batch, count, action_mask)
         unmasked = mask is not None and isinstance(self._actor, PlanActor)
         if self._actor is None or len(self._start) != count or unmasked:
             kind = replace(self.spec, masked=mask is not None)
@@ -126,7 +128,7 @@ class Agent:
         self._start[:] = False
         return select(action, 0) if alone else action
 
-    def _mask(self, batch: Tree, count: int, given: Any) -> Any:
+    def _mask(self, batch: Tree, count: int, given: Tree) -> Bools | None:
         """The action masks [N, options] of a batch, from its observations or as given; None where there are none."""
         if in_observation(self.spec):
             given = [select(batch[KEY], slice(row, row + 1)) for row in range(count)]
@@ -140,7 +142,7 @@ class Agent:
             )
         return mask
 
-    def _batch(self, obs: Any) -> tuple[Tree, int, bool]:
+    def _batch(self, obs: Tree) -> tuple[Tree, int, bool]:
         """The observations as arrays [N, ...], N, and whether there was one without that axis."""
         layout = self.spec.observation
         try:
@@ -152,7 +154,9 @@ class Agent:
             for value, leaf in zip(values, layout.leaves, strict=True)
         ]
         alone = arrays[0].shape == layout.leaves[0].shape
-        batch = [array[None] if alone else array for array in arrays]
+        batch = arrays
+        if alone:
+            batch = [array[None] for array in arrays]
         for leaf, array, made in zip(layout.leaves, arrays, batch, strict=True):
             if (
                 not made.shape
@@ -173,7 +177,7 @@ class Agent:
         """Greedy episodes on fresh rows."""
         return play(self.policy, self._experiment, episodes=episodes, seed=seed)
 
-    def film(
+    def record_video(
         self, path: str | Path, *, rows: int = 4, seed: int = 0, max_steps: int = 2000
     ) -> Video:
         """A video of greedy episodes side by side, the first ones of `evaluate` with this seed; .mp4 or .gif.
@@ -195,7 +199,7 @@ class Agent:
             )
 
 
-def _cast(obs: Any, dtype: np.dtype[Any]) -> Any:
+def _cast(obs: ArrayLike, dtype: np.dtype[Any]) -> NDArray[Any]:
     array = np.asarray(obs)
     if array.dtype.kind not in "biuf":
         raise ValueError(f"expected an observation of type {dtype}, got {array.dtype}")

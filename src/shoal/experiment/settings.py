@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from numbers import Integral, Real
-from types import UnionType
+from types import NoneType, UnionType
 from typing import (
+    TYPE_CHECKING,
     Any,
     Literal,
+    NamedTuple,
     TypeVar,
     Union,
     cast,
@@ -22,6 +24,9 @@ from typing import (
 import numpy as np
 
 from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 OptionsT = TypeVar("OptionsT")
 ConfigT = TypeVar("ConfigT")
@@ -42,25 +47,32 @@ def resolve(
     Raises:
         ConfigError: an unknown name (with the nearest ones), a value of another type, or a name that both have.
     """
-    run: dict[str, Any] = {}
-    own: dict[str, Any] = {}
-    names = {f.name for f in fields(cast("Any", options))}
-    for field in fields(cast("Any", config)):
-        if field.name in names:
+    names = names_of(options)
+    for name in names_of(config):
+        if name in names:
             raise ConfigError(
-                f"{config.__module__}: {field.name} is a setting of the run, for every algorithm; take it out of "
+                f"{config.__module__}: {name} is a setting of the run, for every algorithm; take it out of "
                 f"{config.__name__} (DEFAULTS can give it another default)"
             )
+    merged: dict[str, Any] = {}
     for layer in layers:
         for name, value in layer.items():
-            merged = run if name in names else own
-            before = merged.get(name)
-            if isinstance(value, Mapping) and isinstance(before, Mapping):
-                merged[name] = {**before, **value}
-            else:
-                merged[name] = value
+            merged[name] = _over(merged.get(name), value)
+    run, own = split(merged, options)
     built = build(config, own, known=tuple(names))
     return build(options, run), built
+
+
+def _over(before: object, value: object) -> object:
+    """A value over the one of a lower layer: of nested settings, those that are named."""
+    if not isinstance(value, Mapping):
+        return value
+    named = cast("Mapping[str, object]", value)
+    if is_dataclass(before):
+        return {**shallow(before), **named}
+    if isinstance(before, Mapping):
+        return {**cast("Mapping[str, object]", before), **named}
+    return named
 
 
 OUTDATED: dict[str, str] = {}
@@ -75,16 +87,17 @@ def layers_of_file(
     Raises:
         ConfigError: an unknown name, or one that is called otherwise or stands elsewhere now.
     """
-    refuse_outdated(saved, {f.name for f in fields(options)})
-    own, rest = split(dict(saved), options)
+    names = names_of(options)
+    refuse_outdated(saved, names)
+    own, rest = split(saved, options)
     unknown = sorted(set(rest) - {"algorithm", "env_kwargs"})
     if unknown:
-        near = get_close_matches(unknown[0], [f.name for f in fields(options)], n=3)
+        near = get_close_matches(unknown[0], names, n=3)
         raise ConfigError(
             f"unknown keys {unknown} in the configuration; did you mean {near}?"
         )
     table = dict(rest.get("algorithm", {}))
-    misplaced = [name for name in table if name in {f.name for f in fields(options)}]
+    misplaced = [name for name in table if name in names]
     if misplaced:
         raise ConfigError(
             f"{misplaced[0]} is a setting of the run now: move it out of the table [algorithm], to the top of the file"
@@ -92,22 +105,22 @@ def layers_of_file(
     return own, table, rest.get("env_kwargs")
 
 
-def refuse_outdated(saved: Mapping[str, Any], known: set[str]) -> None:
+def refuse_outdated(saved: Mapping[str, object], known: list[str]) -> None:
     """ConfigError for the first outdated name in a configuration, however nested."""
     for name, value in saved.items():
         if name in OUTDATED and name not in known:
             raise ConfigError(f"{name} is called {OUTDATED[name]} now")
         if isinstance(value, Mapping) and name != "env_kwargs":
-            refuse_outdated(value, known)
+            refuse_outdated(cast("Mapping[str, object]", value), known)
 
 
 def build(
-    kind: Any,
-    values: Mapping[str, Any],
+    kind: type[ConfigT],
+    values: Mapping[str, object],
     *,
-    base: Any = None,
+    base: ConfigT | None = None,
     known: tuple[str, ...] = (),
-) -> Any:
+) -> ConfigT:
     """A config dataclass from plain values, nested ones from dicts.
 
     Args:
@@ -119,82 +132,118 @@ def build(
     Raises:
         ConfigError: an unknown name (with the nearest ones), or a value of another type.
     """
-    names, hints = {f.name: f for f in fields(kind)}, get_type_hints(kind)
-    for name in values:
-        if name not in names:
-            near = get_close_matches(name, [*names, *known], n=3) or list(names)
-            raise ConfigError(f"no setting {name!r}; did you mean {', '.join(near)}?")
-    converted = shallow(base) if base is not None else {}
+    names, hints = names_of(kind), get_type_hints(kind)
+    converted = {} if base is None else shallow(base)
     for name, value in values.items():
-        if is_dataclass(hints[name]) and isinstance(value, Mapping):
-            converted[name] = build(hints[name], value, base=converted.get(name))
+        if name not in names:
+            near = get_close_matches(name, [*names, *known], n=3) or names
+            raise ConfigError(f"no setting {name!r}; did you mean {', '.join(near)}?")
+        hint = hints[name]
+        if is_dataclass(hint) and isinstance(value, Mapping):
+            inside = cast("Mapping[str, object]", value)
+            nested = cast("type[object]", hint)
+            converted[name] = build(nested, inside, base=converted.get(name))
         else:
-            converted[name] = convert(name, value, hints[name])
+            converted[name] = convert(name, value, hint)
     return kind(**converted)
 
 
-def convert(name: str, value: Any, hint: Any) -> Any:
+class Scalar(NamedTuple):
+    """What a plain setting may be given as, and how a message calls it."""
+
+    accepts: type[object] | tuple[type[object], ...]
+    called: str
+
+
+SCALARS: dict[type[object], Scalar] = {
+    bool: Scalar((bool, np.bool_), "true or false"),
+    int: Scalar(Integral, "a whole number"),
+    float: Scalar(Real, "a number"),
+    str: Scalar((str, os.PathLike), "a string"),
+}
+
+
+def convert(name: str, value: object, hint: object) -> object:
     """`value` as the type `hint`; ConfigError when it is something else."""
-    kinds = get_args(hint)
-    if get_origin(hint) in (Union, UnionType):
-        return (
-            None
-            if value is None and type(None) in kinds
-            else convert(name, value, kinds[0])
-        )
-    if get_origin(hint) is Literal:
+    origin, kinds = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return _either(name, value, kinds)
+    if origin is Literal:
         if value not in kinds:
-            raise ConfigError(
-                f"{name} must be one of {', '.join(map(str, kinds))}, got {value!r}"
-            )
+            said = ", ".join(map(str, kinds))
+            raise ConfigError(f"{name} must be one of {said}, got {value!r}")
         return value
-    if get_origin(hint) is tuple:
+    if origin is tuple:
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{name} must be a list, got {value!r}")
-        return tuple(convert(name, part, kinds[0]) for part in value)
-    if hint is str:
-        value = os.fspath(value) if isinstance(value, os.PathLike) else value
-    expected: dict[Any, tuple[Any, str]] = {
-        bool: ((bool, np.bool_), "true or false"),
-        int: (Integral, "a whole number"),
-        float: (Real, "a number"),
-        str: (str, "a string"),
-    }
-    fits, said = expected.get(
-        hint,
-        (
-            object if not is_dataclass(hint) else hint,
-            getattr(hint, "__name__", str(hint)),
-        ),
-    )
-    wrong = (
-        not isinstance(value, fits)
-        or (hint in (int, float) and isinstance(value, bool))
-        or value != value
-    )
-    if wrong:
-        raise ConfigError(f"{name} must be {said}, got {value!r}")
-    kind: Any = hint
-    return kind(value) if kind in expected else value
+        parts = cast("list[object]", value)
+        return tuple(convert(name, part, kinds[0]) for part in parts)
+    if isinstance(hint, type) and hint in SCALARS:
+        return _scalar(name, value, hint)
+    if hint is Any:
+        return value
+    if isinstance(hint, type) and not isinstance(value, hint):
+        raise ConfigError(f"{name} must be {hint.__name__}, got {value!r}")
+    return value
 
 
-def shallow(config: Any) -> dict[str, Any]:
+def _either(name: str, value: object, kinds: tuple[object, ...]) -> object:
+    """`value` as the first of several types that takes it."""
+    if value is None and NoneType in kinds:
+        return None
+    *others, last = [kind for kind in kinds if kind is not NoneType]
+    for kind in others:
+        try:
+            return convert(name, value, kind)
+        except ConfigError:  # the next one may take it
+            continue
+    return convert(name, value, last)
+
+
+def _scalar(name: str, value: object, kind: type[object]) -> object:
+    scalar = SCALARS[kind]
+    fits = isinstance(value, scalar.accepts)
+    if isinstance(value, bool) and kind is not bool:
+        fits = False  # Python counts it as a number
+    if not fits or value != value:
+        raise ConfigError(f"{name} must be {scalar.called}, got {value!r}")
+    if isinstance(value, os.PathLike):
+        return os.fspath(cast("os.PathLike[str]", value))
+    make = cast("Callable[[object], object]", kind)
+    return make(value)
+
+
+def names_of(kind: type[object]) -> list[str]:
+    """The names of a dataclass's fields."""
+    return [field.name for field in fields(cast("Any", kind))]
+
+
+def shallow(config: object) -> dict[str, Any]:
     """The fields of a config, nested ones as they are."""
-    return {f.name: getattr(config, f.name) for f in fields(config)}
+    return {name: getattr(config, name) for name in names_of(type(config))}
 
 
-def split(settings: dict[str, Any], kind: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def split(
+    settings: Mapping[str, Any], kind: type[object]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings that are fields of `kind`, and the others."""
-    names = {f.name for f in fields(kind)}
-    return {k: v for k, v in settings.items() if k in names}, {
-        k: v for k, v in settings.items() if k not in names
-    }
+    names = names_of(kind)
+    own: dict[str, Any] = {}
+    others: dict[str, Any] = {}
+    for name, value in settings.items():
+        chosen = own if name in names else others
+        chosen[name] = value
+    return own, others
 
 
-def without_none(value: Any) -> Any:
-    """The value as TOML holds it: no nulls, lists for tuples."""
-    if isinstance(value, dict):
-        return {
-            key: without_none(part) for key, part in value.items() if part is not None
-        }
-    return list(value) if isinstance(value, tuple) else value
+def without_none(settings: Mapping[str, object]) -> dict[str, object]:
+    """The settings as TOML holds them: no nulls, lists for tuples."""
+    kept: dict[str, object] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            kept[name] = without_none(cast("Mapping[str, object]", value))
+        elif isinstance(value, tuple):
+            kept[name] = list(cast("tuple[object, ...]", value))
+        elif value is not None:
+            kept[name] = value
+    return kept

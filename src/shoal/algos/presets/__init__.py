@@ -12,7 +12,9 @@ from shoal.types import ConfigError
 def presets(algo: str) -> dict[str, dict[str, Any]]:
     """All presets of an algorithm by name, in the order of its file; none where it has no file."""
     file = resources.files(__name__) / f"{algo}.toml"
-    return tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    return tomllib.loads(file.read_text(encoding="utf-8"))
 
 
 def preset(algo: str, name: str | None, env: str) -> dict[str, Any]:
@@ -22,11 +24,14 @@ def preset(algo: str, name: str | None, env: str) -> dict[str, Any]:
         ConfigError: there is no preset of that name.
     """
     known = presets(algo)
-    if name is not None and name not in known:
-        raise ConfigError(
-            f"{algo} has no preset {name!r}; it has {', '.join(known) or 'none'}"
-        )
-    if name is None and env not in known:
-        families = (family for family in known if family.endswith("*"))
-        name = next((family for family in families if env.startswith(family[:-1])), env)
-    return dict(known.get(name or env, {}))
+    if name is not None:
+        if name not in known:
+            said = ", ".join(known) or "none"
+            raise ConfigError(f"{algo} has no preset {name!r}; it has {said}")
+        return known[name]
+    if env in known:
+        return known[env]
+    for family, settings in known.items():
+        if family.endswith("*") and env.startswith(family[:-1]):
+            return settings
+    return {}
