@@ -105,7 +105,7 @@ def test_batches_are_whole_workers(num_workers: int, batch_rows: int, fix: str) 
 
 def test_rollouts_need_the_order_of_sends(rows: Rows) -> None:
     env = rows("nothing", batch_rows=4, **FOURS)
-    with pytest.raises(ConfigError, match="leave batch_rows out"):
+    with pytest.raises(ConfigError, match="leave batch_rows=4 out"):
         rollouts(env, make_policy(env.spec, Network(hidden=(4,)), 0), num_steps=2)
 
 

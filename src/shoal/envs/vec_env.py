@@ -29,8 +29,8 @@ MAX_VIEWS = 64
 class Capabilities:
     """What a backend can do, so that nobody needs to ask for its type."""
 
-    in_order: bool = True
-    """`recv` hands over the rows in the order of sends."""
+    batch_rows: int = 0
+    """Rows that each `recv` hands over, whichever are ready first; 0: in the order of sends."""
     whole_sends: bool = False
     """All rows are sent together."""
     restartable: bool = False
@@ -43,6 +43,11 @@ class Capabilities:
     """`render` draws a row."""
     frames_per_s: float = 30.0
     """How many pictures a second show an episode at its own pace, one a step."""
+
+    @property
+    def in_order(self) -> bool:
+        """Whether `recv` hands over the rows in the order of sends."""
+        return not self.batch_rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,8 +54,9 @@ def rollouts(
     if num_steps < 1:
         raise ConfigError(f"num_steps must be at least 1, got {num_steps}")
     if not env.capabilities.in_order:
+        size = env.capabilities.batch_rows
         raise ConfigError(
-            "a rollout needs its rows in the order of sends; leave batch_rows out"
+            f"a rollout needs its rows in the order of sends; leave batch_rows={size} out"
         )
     return Rollouts(
         env,

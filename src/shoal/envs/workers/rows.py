@@ -92,7 +92,7 @@ class WorkersEnv:
     @property
     def capabilities(self) -> Capabilities:
         """What these rows can do."""
-        return Capabilities(in_order=self._in_order)
+        return Capabilities(batch_rows=0 if self._in_order else self._batch_rows)
 
     @property
     def native_pool(self) -> None:
