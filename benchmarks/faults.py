@@ -28,7 +28,7 @@ from gymnasium import spaces
 from benchmarks import machine
 from benchmarks.__main__ import row
 from shoal.envs.registry import make
-from shoal.envs.workers.crew import Workers
+from shoal.envs.workers.settings import Workers
 
 RESULT = Path(__file__).parent / "results" / "faults.json"
 TIMEOUT_S = 1.0

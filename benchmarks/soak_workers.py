@@ -29,8 +29,8 @@ import psutil
 from gymnasium import spaces
 
 from shoal.envs.registry import make
-from shoal.envs.workers.crew import Workers
 from shoal.envs.workers.rows import WorkersEnv
+from shoal.envs.workers.settings import Workers
 
 if TYPE_CHECKING:
     from shoal.types import Ready

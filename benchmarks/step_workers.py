@@ -26,7 +26,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from benchmarks import machine
 from benchmarks.__main__ import row, write
 from shoal.envs.registry import make
-from shoal.envs.workers.crew import Workers
+from shoal.envs.workers.settings import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,8 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from shoal.envs import serial
-from shoal.envs.vec_env import Capabilities, Outputs
+from shoal.envs.outputs import Outputs
+from shoal.envs.vec_env import Capabilities
 from shoal.nets.distributions import Categorical
 from shoal.nets.policy import Output
 from shoal.types import Ready

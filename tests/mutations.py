@@ -110,16 +110,16 @@ PYTHON = [
     ),
     Mutation(
         "a worker's lost episode ends as if it had failed at its task",
-        "envs/workers/worker.py",
-        "out.reward[row], out.terminated[row], out.truncated[row] = 0, False, True",
-        "out.reward[row], out.terminated[row], out.truncated[row] = 0, True, False",
+        "envs/row_keeper.py",
+        "out.truncated[rows] = True",
+        "out.terminated[rows] = True",
         "tests/fault/test_workers.py::test_restart_cuts_the_workers_rows_and_loses_no_step[SIGKILL-whole]",
     ),
     Mutation(
         "the step in which a lost row is reset is learned from",
-        "envs/workers/worker.py",
-        "out.valid[row] = False",
-        "out.valid[row] = True",
+        "envs/workers/worker_rows.py",
+        "out.valid[row] = out.terminated[row] = False",
+        "out.valid[row], out.terminated[row] = True, False",
         "tests/fault/test_workers.py::test_restart_cuts_the_workers_rows_and_loses_no_step[SIGKILL-whole]",
     ),
     Mutation(
@@ -139,8 +139,8 @@ PYTHON = [
     Mutation(
         "a worker's row is seeded as if it were its first one",
         "envs/workers/rows.py",
-        "{number: seeds[rows] for number, rows in enumerate(self.crew.rows)},",
-        "{number: seeds[: rows.stop - rows.start] for number, rows in enumerate(self.crew.rows)},",
+        "{number: seeds[rows] for number, rows in enumerate(self.pool.rows)}",
+        "{number: seeds[: rows.stop - rows.start] for number, rows in enumerate(self.pool.rows)}",
         "tests/contract/test_vec_env.py::test_row_r_is_seeded_with_seed_plus_r[workers-nested]",
     ),
     Mutation(

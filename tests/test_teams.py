@@ -8,7 +8,7 @@ import pytest
 
 import shoal
 from shoal.envs.native import NativeEnv
-from shoal.envs.preprocessing import Shaping
+from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.randomization import Choice, Uniform
 from shoal.envs.registry import make
 from shoal.learn.acting import Acting
@@ -130,16 +130,28 @@ def test_teams_and_drawn_parameters() -> None:
     """Pursuit has no parameter to draw; a world refuses draws beyond what the parameter may be."""
     with pytest.raises(ConfigError, match="size must be a whole number between 2 and 6, not 9"):
         NativeEnv(
-            "shoal/Snake-v0", 1, num_threads=1, env_kwargs={}, ranges={"size": Choice((2.0, 9.0))}, shaping=Shaping()
+            "shoal/Snake-v0",
+            1,
+            num_threads=1,
+            env_kwargs={},
+            ranges={"size": Choice((2.0, 9.0))},
+            preprocessing=Preprocessing(),
         )
     with pytest.raises(ConfigError, match="size is a whole number: draw it by choice"):
-        NativeEnv("shoal/Snake-v0", 1, num_threads=1, env_kwargs={}, ranges={"size": Uniform(2, 6)}, shaping=Shaping())
+        NativeEnv(
+            "shoal/Snake-v0",
+            1,
+            num_threads=1,
+            env_kwargs={},
+            ranges={"size": Uniform(2, 6)},
+            preprocessing=Preprocessing(),
+        )
 
 
 def test_a_team_behind_shaping() -> None:
     """Stacks are of each agent's own observations; rewards are scaled for all, returns are not."""
     env, plain = (
-        make("shoal/Pursuit-v0", 3, shaping=Shaping(frame_stack=2, reward_scale=2.0)),
+        make("shoal/Pursuit-v0", 3, preprocessing=Preprocessing(frame_stack=2, reward_scale=2.0)),
         make("shoal/Pursuit-v0", 3),
     )
     before: Any = None

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from shoal.envs.libraries.batched import Stepped
+from shoal.envs.libraries.library import Stepped
 from shoal.envs.vec_env import Capabilities
 from shoal.types import Bools, Spec
 

@@ -75,8 +75,8 @@ struct Breakout {
   }
 
   void render(const Params& params, std::span<std::uint8_t> rgb) const noexcept {
-    constexpr Colour paints[rows] = {colours::blue, colours::green, colours::yellow, colours::orange, colours::red};
-    Canvas canvas(frame, rgb, colours::night);
+    constexpr Color paints[rows] = {colors::blue, colors::green, colors::yellow, colors::orange, colors::red};
+    Canvas canvas(frame, rgb, colors::night);
     for (int row = 0; row < rows; ++row) {
       for (int column = 0; column < columns; ++column) {
         if ((bricks >> (row * columns + column) & 1) != 0) {
@@ -85,8 +85,8 @@ struct Breakout {
         }
       }
     }
-    canvas.box(paddle - params.paddle_half, 0.97, paddle + params.paddle_half, 1, colours::chalk);
-    canvas.box(x - 0.012, 1 - y - 0.012, x + 0.012, 1 - y + 0.012, colours::chalk);
+    canvas.box(paddle - params.paddle_half, 0.97, paddle + params.paddle_half, 1, colors::chalk);
+    canvas.box(x - 0.012, 1 - y - 0.012, x + 0.012, 1 - y + 0.012, colors::chalk);
   }
 
  private:

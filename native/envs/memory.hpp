@@ -49,13 +49,13 @@ struct Memory {
   }
 
   void render(const Params& /*params*/, std::span<std::uint8_t> rgb) const noexcept {
-    constexpr Colour paints[cues] = {colours::red, colours::yellow, colours::green, colours::blue};
-    Canvas canvas(frame, rgb, colours::night);
+    constexpr Color paints[cues] = {colors::red, colors::yellow, colors::green, colors::blue};
+    Canvas canvas(frame, rgb, colors::night);
     for (int i = 0; i < cues; ++i) {
       const bool shown = asks() || (passed == 0 && i == cue);
-      canvas.box(0.2 * i + 0.02, 0.1, 0.2 * i + 0.18, 0.9, shown ? paints[i] : colours::slate);
+      canvas.box(0.2 * i + 0.02, 0.1, 0.2 * i + 0.18, 0.9, shown ? paints[i] : colors::slate);
     }
-    canvas.box(0.82, 0.1, 0.98, 0.9, asks() ? colours::chalk : colours::slate);
+    canvas.box(0.82, 0.1, 0.98, 0.9, asks() ? colors::chalk : colors::slate);
   }
 
  private:

@@ -81,17 +81,17 @@ struct Pong {
   }
 
   void render(const Params& /*params*/, std::span<std::uint8_t> rgb) const noexcept {
-    Canvas canvas(frame, rgb, colours::night);
+    Canvas canvas(frame, rgb, colors::night);
     for (int mark = 0; mark < 8; ++mark) {
-      canvas.box(0.49, mark / 8.0, 0.51, mark / 8.0 + 0.06, colours::slate);
+      canvas.box(0.49, mark / 8.0, 0.51, mark / 8.0 + 0.06, colors::slate);
     }
     for (int point = 0; point < points; ++point) {
-      canvas.box(0.03 + point * 0.04, 0.02, 0.05 + point * 0.04, 0.05, point < lost ? colours::red : colours::slate);
-      canvas.box(0.55 + point * 0.04, 0.02, 0.57 + point * 0.04, 0.05, point < won ? colours::green : colours::slate);
+      canvas.box(0.03 + point * 0.04, 0.02, 0.05 + point * 0.04, 0.05, point < lost ? colors::red : colors::slate);
+      canvas.box(0.55 + point * 0.04, 0.02, 0.57 + point * 0.04, 0.05, point < won ? colors::green : colors::slate);
     }
-    canvas.box(0, 1 - opponent - paddle_half, 0.03, 1 - opponent + paddle_half, colours::red);
-    canvas.box(0.97, 1 - paddle - paddle_half, 1, 1 - paddle + paddle_half, colours::green);
-    canvas.box(x - 0.015, 1 - y - 0.015, x + 0.015, 1 - y + 0.015, colours::chalk);
+    canvas.box(0, 1 - opponent - paddle_half, 0.03, 1 - opponent + paddle_half, colors::red);
+    canvas.box(0.97, 1 - paddle - paddle_half, 1, 1 - paddle + paddle_half, colors::green);
+    canvas.box(x - 0.015, 1 - y - 0.015, x + 0.015, 1 - y + 0.015, colors::chalk);
   }
 
  private:

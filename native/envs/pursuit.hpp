@@ -97,15 +97,15 @@ struct Pursuit {
   }
 
   void render(const Params& /*params*/, std::span<std::uint8_t> rgb) const noexcept {
-    Canvas canvas(frame, rgb, colours::night);
+    Canvas canvas(frame, rgb, colors::night);
     for (int cell = 0; cell < side * side; ++cell) {
-      canvas.square(cell % side, cell / side, side, colours::slate);
+      canvas.square(cell % side, cell / side, side, colors::slate);
     }
     for (std::size_t i = 0; i < prey; ++i) {
-      canvas.square(hunted[i].x, hunted[i].y, side, running[i] ? colours::green : colours::red, 0.15);
+      canvas.square(hunted[i].x, hunted[i].y, side, running[i] ? colors::green : colors::red, 0.15);
     }
     for (const Place& place : hunters) {
-      canvas.square(place.x, place.y, side, colours::orange, 0.25);
+      canvas.square(place.x, place.y, side, colors::orange, 0.25);
     }
   }
 

@@ -108,13 +108,13 @@ struct Snake {
   }
 
   void render(const Params& /*params*/, std::span<std::uint8_t> rgb) const noexcept {
-    Canvas canvas(frame, rgb, colours::night);
+    Canvas canvas(frame, rgb, colors::night);
     for (int cell = 0; cell < cells; ++cell) {
       const bool outside = (board >> cell & 1) == 0;
       const bool snake = (body >> cell & 1) != 0;
-      const Colour paint = cell == head ? colours::yellow : (snake ? colours::green : colours::slate);
+      const Color paint = cell == head ? colors::yellow : (snake ? colors::green : colors::slate);
       if (!outside) {
-        canvas.square(cell % side, cell / side, side, cell == food ? colours::red : paint);
+        canvas.square(cell % side, cell / side, side, cell == food ? colors::red : paint);
       }
     }
   }

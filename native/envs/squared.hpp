@@ -68,14 +68,14 @@ struct Squared {
 
   void render(const Params& /*params*/, std::span<std::uint8_t> rgb) const noexcept {
     constexpr int size = 2 * reach + 1;
-    Canvas canvas(frame, rgb, colours::night);
+    Canvas canvas(frame, rgb, colors::night);
     for (int cell = 0; cell < size * size; ++cell) {
-      canvas.square(cell % size, cell / size, size, colours::slate);
+      canvas.square(cell % size, cell / size, size, colors::slate);
     }
     for (std::size_t i = 0; i < targets; ++i) {
-      canvas.square(target_x[i] + reach, target_y[i] + reach, size, standing[i] ? colours::red : colours::green);
+      canvas.square(target_x[i] + reach, target_y[i] + reach, size, standing[i] ? colors::red : colors::green);
     }
-    canvas.square(x + reach, y + reach, size, colours::chalk);
+    canvas.square(x + reach, y + reach, size, colors::chalk);
   }
 };
 

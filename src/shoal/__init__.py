@@ -11,7 +11,7 @@ if sys.platform == "win32":
 
 if TYPE_CHECKING:
     from shoal.check.check_env import check_env
-    from shoal.envs.preprocessing import Shaping
+    from shoal.envs.preprocessing import Preprocessing
     from shoal.envs.randomization import Choice, Curriculum, LogUniform, Normal, Uniform
     from shoal.experiment.agent import load
     from shoal.experiment.training import resume, train
@@ -26,7 +26,7 @@ __all__ = [
     "make_vec",
     "resume",
     "train",
-    "Shaping",
+    "Preprocessing",
     "Uniform",
     "LogUniform",
     "Normal",
@@ -40,7 +40,7 @@ _HOMES = {
     "make_vec": "shoal.export.vector_env",
     "resume": "shoal.experiment.training",
     "train": "shoal.experiment.training",
-    "Shaping": "shoal.envs.preprocessing",
+    "Preprocessing": "shoal.envs.preprocessing",
     **dict.fromkeys(
         ("Uniform", "LogUniform", "Normal", "Choice", "Curriculum"),
         "shoal.envs.randomization",

@@ -14,10 +14,10 @@ from gymnasium.wrappers import FrameStackObservation
 from numpy.typing import NDArray
 
 from shoal.envs import native
-from shoal.envs.preprocessing import Shaping
+from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.registry import make
 from shoal.envs.vec_env import VecEnv
-from shoal.envs.workers.crew import Workers
+from shoal.envs.workers.settings import Workers
 from tests.contract.toys import Alone, Corridor, Gates, Lamps, make_pointer
 from tests.contract.trees import FlatCrane, FlatRows
 from tests.slow_worlds import SlowSnake
@@ -51,10 +51,10 @@ def registered(name: str, env_id: str, backend: str, max_episode_steps: int) -> 
 
 def stacked(name: str, backend: str) -> Backend:
     """CartPole behind a frame stack, beside Gymnasium's wrapper."""
-    shaping = Shaping(frame_stack=3, max_episode_steps=25)
+    preprocessing = Preprocessing(frame_stack=3, max_episode_steps=25)
     return Backend(
         name,
-        lambda num_envs: make("CartPole-v1", num_envs, backend=backend, num_threads=2, shaping=shaping),
+        lambda num_envs: make("CartPole-v1", num_envs, backend=backend, num_threads=2, preprocessing=preprocessing),
         lambda: FrameStackObservation(gym.make("CartPole-v1", max_episode_steps=25), 3),
     )
 

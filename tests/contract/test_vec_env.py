@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from shoal.envs.registry import make
 from shoal.envs.vec_env import VecEnv
-from shoal.envs.workers.crew import Workers
+from shoal.envs.workers.settings import Workers
 from shoal.types import ConfigError, Ready
 from tests.contract.backends import Backend, bad_actions, draw_actions, listed
 

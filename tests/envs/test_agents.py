@@ -15,10 +15,10 @@ import shoal
 from shoal.check.check_env import check_env
 from shoal.envs.agents.rows import AgentsEnv
 from shoal.envs.agents.tictactoe import TicTacToe
-from shoal.envs.preprocessing import Shaping
+from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.registry import make
 from shoal.envs.rendering import Renderer
-from shoal.envs.workers.crew import Workers
+from shoal.envs.workers.settings import Workers
 from shoal.types import ConfigError, EnvError, Ready
 from tests.games import Ring, Shift
 
@@ -293,11 +293,11 @@ def test_check_env_points_to_pettingzoos_own_tests() -> None:
 
 
 def test_what_does_not_go_with_several_agents_is_refused() -> None:
-    """Processes, shaping, drawn parameters, another time limit, resets one step later."""
+    """Processes, preprocessing, drawn parameters, another time limit, resets one step later."""
     refused: list[tuple[dict[str, Any], str]] = [
         ({"backend": "workers", "workers": Workers(1)}, "several agents; backend='serial' steps them"),
-        ({"shaping": Shaping(frame_stack=2)}, "has several agents, which take no shaping"),
-        ({"shaping": Shaping(max_episode_steps=5)}, "have a time limit of their own"),
+        ({"preprocessing": Preprocessing(frame_stack=2)}, "has several agents, which take no preprocessing"),
+        ({"preprocessing": Preprocessing(max_episode_steps=5)}, "have a time limit of their own"),
         ({"env_kwargs": {"turns": "uniform:2,4"}}, "whose parameters cannot be drawn: turns"),
     ]
     for settings, message in refused:

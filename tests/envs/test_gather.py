@@ -7,7 +7,7 @@ import pytest
 from gymnasium import spaces
 
 from shoal import _native
-from shoal.envs.vec_env import Outputs
+from shoal.envs.outputs import Outputs
 from shoal.types import Spec
 
 

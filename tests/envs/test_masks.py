@@ -14,7 +14,7 @@ import shoal
 from shoal import algos
 from shoal.envs.masks import MaskReader
 from shoal.envs.registry import make
-from shoal.envs.workers.crew import Workers
+from shoal.envs.workers.settings import Workers
 from shoal.learn.acting import Acting
 from shoal.nets.distributions import Categorical
 from shoal.nets.heads import head
@@ -185,7 +185,7 @@ def test_masks_come_from_processes(kind: Any) -> None:
     for name in ("action", "action_mask", "reward", "terminated"):
         assert torch.equal(getattr(steps["workers"], name), getattr(steps["serial"], name))
     workers: Any = rows["workers"]
-    workers.crew.workers[0].kill()
+    workers.pool.workers[0].kill()
     streams["workers"].publish()
     after = next(streams["workers"])
     assert after.valid.sum() == 4 * 12 - 2

@@ -1,4 +1,4 @@
-"""Shaping: every number by hand, Gymnasium's wrappers as oracle, and C++ against NumPy bit for bit."""
+"""Preprocessing: every number by hand, Gymnasium's wrappers as oracle, and C++ against NumPy bit for bit."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from gymnasium import spaces
 import shoal
 from shoal import _native
 from shoal.envs import native
-from shoal.envs.preprocessing import ShapedEnv, Shaping
+from shoal.envs.outputs import take
+from shoal.envs.preprocessed import PreprocessedEnv
+from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.registry import make
-from shoal.envs.vec_env import take
-from shoal.envs.workers.crew import Workers
+from shoal.envs.workers.settings import Workers
+from shoal.experiment.experiment import Experiment
 from shoal.learn.acting import Acting
 from shoal.nets.policy import Network, make_policy
 from shoal.run.log import read
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 ALL = slice(None)
 LANDER = ["LunarLander-v3"] if "LunarLander-v3" in native.ids() else []
-EVERYTHING = Shaping(
+EVERYTHING = Preprocessing(
     frame_stack=3, sticky_actions=0.3, reward_scale=0.5, reward_clip=(-2.0, 0.25), max_episode_steps=40
 )
 
@@ -63,7 +65,7 @@ def actions_of(spec: Any, count: int, rng: np.random.Generator) -> Any:
 
 def test_a_stack_by_hand() -> None:
     """Two frames of (turn, action): the first is repeated, and the ended episode keeps its own."""
-    rows = make(Counter, 1, shaping=Shaping(frame_stack=2))
+    rows = make(Counter, 1, preprocessing=Preprocessing(frame_stack=2))
     assert rows.spec.observation_space == spaces.Box(-100, 100, (2, 2), np.float32)
     rows.reset(0)
     assert rows.recv().obs.tolist() == [[[0, 0], [0, 0]]]
@@ -79,16 +81,16 @@ def test_a_stack_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shaping", "expected"),
+    ("preprocessing", "expected"),
     [
-        (Shaping(reward_scale=0.5), [1.5, 3.0, -1.5, 0.0]),
-        (Shaping(reward_scale=0.5, reward_clip=(-1.0, 2.0)), [1.5, 2.0, -1.0, 0.0]),
-        (Shaping(reward_sign=True), [1.0, 1.0, -1.0, 0.0]),
+        (Preprocessing(reward_scale=0.5), [1.5, 3.0, -1.5, 0.0]),
+        (Preprocessing(reward_scale=0.5, reward_clip=(-1.0, 2.0)), [1.5, 2.0, -1.0, 0.0]),
+        (Preprocessing(reward_sign=True), [1.0, 1.0, -1.0, 0.0]),
     ],
 )
-def test_rewards_by_hand(shaping: Shaping, expected: list[float]) -> None:
+def test_rewards_by_hand(preprocessing: Preprocessing, expected: list[float]) -> None:
     """Rewards 3, 6, -3 and 0; the episode's return stays 6."""
-    rows = make(Counter, 2, shaping=shaping)
+    rows = make(Counter, 2, preprocessing=preprocessing)
     rows.reset(0)
     rows.recv()
     got: list[float] = []
@@ -103,7 +105,7 @@ def test_rewards_by_hand(shaping: Shaping, expected: list[float]) -> None:
 
 def test_sticky_actions_are_the_previous_ones_done() -> None:
     """Of (seed of the row, its step) alone; the first action of an episode never sticks."""
-    rows = make(Counter, 2, shaping=Shaping(sticky_actions=0.5))
+    rows = make(Counter, 2, preprocessing=Preprocessing(sticky_actions=0.5))
     rows.reset([11, 12])
     rows.recv()
     rng = np.random.default_rng(0)
@@ -121,12 +123,12 @@ def test_sticky_actions_are_the_previous_ones_done() -> None:
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "MountainCarContinuous-v0", *LANDER])
 @pytest.mark.parametrize(
-    "shaping", [EVERYTHING, replace(EVERYTHING, frame_stack=1, reward_clip=None, reward_sign=True)]
+    "preprocessing", [EVERYTHING, replace(EVERYTHING, frame_stack=1, reward_clip=None, reward_sign=True)]
 )
-def test_native_equals_numpy(env_id: str, shaping: Shaping) -> None:
+def test_native_equals_numpy(env_id: str, preprocessing: Preprocessing) -> None:
     """C++ and NumPy give the same bits, in halves and through a saved state."""
-    one_side = make(env_id, 6, backend="native", num_threads=2, shaping=shaping)
-    python = make(env_id, 6, backend="serial", shaping=shaping)
+    one_side = make(env_id, 6, backend="native", num_threads=2, preprocessing=preprocessing)
+    python = make(env_id, 6, backend="serial", preprocessing=preprocessing)
     assert one_side.spec.observation_space == python.spec.observation_space
     rng, ends = np.random.default_rng(1), 0
     for env in (one_side, python):
@@ -146,14 +148,14 @@ def test_native_equals_numpy(env_id: str, shaping: Shaping) -> None:
                 assert getattr(one, name)[ended].tobytes() == getattr(other, name)[ended].tobytes(), name
         if step == 100:
             one_side, python = (
-                restored(one_side, env_id, "native", shaping),
-                restored(python, env_id, "serial", shaping),
+                restored(one_side, env_id, "native", preprocessing),
+                restored(python, env_id, "serial", preprocessing),
             )
     assert ends >= 24
 
 
-def restored(env: Any, env_id: str, backend: str, shaping: Shaping) -> Any:
-    fresh = make(env_id, 6, backend=backend, shaping=shaping)
+def restored(env: Any, env_id: str, backend: str, preprocessing: Preprocessing) -> Any:
+    fresh = make(env_id, 6, backend=backend, preprocessing=preprocessing)
     assert fresh.restore(env.state()) == []
     fresh.recv()
     return fresh
@@ -162,8 +164,10 @@ def restored(env: Any, env_id: str, backend: str, shaping: Shaping) -> Any:
 @pytest.mark.parametrize("env_id", LANDER)
 def test_a_shaped_row_that_is_cut_ends_with_its_stack(env_id: str) -> None:
     """Row 1 was saved with another return than it comes to: it is cut, and its stack begins anew."""
-    shaping = Shaping(frame_stack=3, sticky_actions=0.2)
-    rows, again = (make(env_id, 3, shaping=shaping, env_kwargs={"gravity": "uniform:-11,-5"}) for _ in range(2))
+    preprocessing = Preprocessing(frame_stack=3, sticky_actions=0.2)
+    rows, again = (
+        make(env_id, 3, preprocessing=preprocessing, env_kwargs={"gravity": "uniform:-11,-5"}) for _ in range(2)
+    )
     rows.reset(0)
     for step in range(20):
         rows.recv()
@@ -186,8 +190,8 @@ def test_a_shaped_row_that_is_cut_ends_with_its_stack(env_id: str) -> None:
 def test_workers_equal_serial() -> None:
     found: list[bytes] = []
     for backend in ("serial", "workers"):
-        shaping = Shaping(frame_stack=2, sticky_actions=0.4)
-        env = make(Counter, 5, backend=backend, workers=Workers(2), shaping=shaping)
+        preprocessing = Preprocessing(frame_stack=2, sticky_actions=0.4)
+        env = make(Counter, 5, backend=backend, workers=Workers(2), preprocessing=preprocessing)
         env.reset(3)
         env.recv()
         rng = np.random.default_rng(2)
@@ -208,7 +212,7 @@ def test_nested_observations_are_stacked_leaf_by_leaf() -> None:
         def seen(self) -> Any:
             return {"turn": np.int64(self.turn), "pair": (np.array([self.turn % 2, 1], np.int8),)}
 
-    rows = make(Nested, 1, shaping=Shaping(frame_stack=2))
+    rows = make(Nested, 1, preprocessing=Preprocessing(frame_stack=2))
     rows.reset(0)
     rows.recv()
     rows.send(ALL, np.zeros(1, np.int64))
@@ -219,11 +223,11 @@ def test_nested_observations_are_stacked_leaf_by_leaf() -> None:
 
 
 def test_a_fused_rollout_equals_steps_in_python() -> None:
-    """The native rollout of shaped rows and of those that draw a parameter: the same experience and episodes."""
+    """The native rollout of preprocessed rows and of those that draw a parameter: the same experience and episodes."""
     kwargs = {"g": "uniform:5,15"}
     seen: list[Any] = []
     for backend in ("native", "serial"):
-        env = make("Pendulum-v1", 4, backend=backend, shaping=EVERYTHING, env_kwargs=kwargs)
+        env = make("Pendulum-v1", 4, backend=backend, preprocessing=EVERYTHING, env_kwargs=kwargs)
         policy = make_policy(env.spec, Network(), seed=0)
         stream = rollouts(env, policy, num_steps=100, acting=Acting(7))
         steps = next(stream)
@@ -241,8 +245,8 @@ def test_a_fused_rollout_equals_steps_in_python() -> None:
 @pytest.mark.parametrize("backend", ["native", "serial"])
 @pytest.mark.parametrize("mode", ["same_step", "next_step"])
 def test_make_vec_equals_gymnasiums_wrapper(backend: str, mode: str) -> None:
-    shaping = Shaping(frame_stack=4, reward_scale=0.25, max_episode_steps=12)
-    ours = shoal.make_vec("CartPole-v1", 3, backend=backend, autoreset=mode, shaping=shaping)
+    preprocessing = Preprocessing(frame_stack=4, reward_scale=0.25, max_episode_steps=12)
+    ours = shoal.make_vec("CartPole-v1", 3, backend=backend, autoreset=mode, preprocessing=preprocessing)
 
     def single() -> Any:
         env = gym.make("CartPole-v1", max_episode_steps=12)
@@ -266,10 +270,10 @@ def test_make_vec_equals_gymnasiums_wrapper(backend: str, mode: str) -> None:
 
 
 def test_training_with_shaping_is_kept_and_evaluated(tmp_path: Path) -> None:
-    """The run's file holds the shaping; greedy returns count the environment's own rewards."""
+    """The run's file holds the preprocessing; greedy returns count the environment's own rewards."""
     settings: dict[str, Any] = {"num_envs": 4, "num_steps": 16, "num_minibatches": 2, "total_timesteps": 256}
-    shaping = Shaping(frame_stack=2, sticky_actions=0.25, reward_clip=(-0.5, 0.5), max_episode_steps=9)
-    result = shoal.train("CartPole-v1", shaping=shaping, panel="none", run_dir=str(tmp_path), **settings)
+    preprocessing = Preprocessing(frame_stack=2, sticky_actions=0.25, reward_clip=(-0.5, 0.5), max_episode_steps=9)
+    result = shoal.train("CartPole-v1", preprocessing=preprocessing, panel="none", run_dir=str(tmp_path), **settings)
     loaded = shoal.load(result.path)
     assert loaded.spec.observation_space.shape == (2, 4)
     assert loaded.evaluate(episodes=20).lengths.max() == 9
@@ -277,7 +281,7 @@ def test_training_with_shaping_is_kept_and_evaluated(tmp_path: Path) -> None:
     lines = read(result.path / "metrics.jsonl")
     assert all(line["episode/return"] == line["episode/length"] for line in lines if "episode/return" in line)
     text = (result.path / "config.toml").read_text()
-    assert "[shaping]" in text
+    assert "[preprocessing]" in text
     assert "sticky_actions = 0.25" in text
 
 
@@ -294,15 +298,15 @@ def test_training_with_shaping_is_kept_and_evaluated(tmp_path: Path) -> None:
 )
 def test_settings_that_cannot_work(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        Shaping(**settings)
+        Preprocessing(**settings)
 
 
 def test_a_state_of_another_stack_is_refused() -> None:
-    env = make(Counter, 2, shaping=Shaping(frame_stack=2))
+    env = make(Counter, 2, preprocessing=Preprocessing(frame_stack=2))
     env.reset(0)
     env.recv()
     with pytest.raises(ConfigError, match="another frame_stack"):
-        make(Counter, 2, shaping=Shaping(frame_stack=3)).restore(env.state())
+        make(Counter, 2, preprocessing=Preprocessing(frame_stack=3)).restore(env.state())
 
 
 def test_a_mask_in_the_observation_is_not_stacked() -> None:
@@ -313,21 +317,26 @@ def test_a_mask_in_the_observation_is_not_stacked() -> None:
             return {"action_mask": np.ones(4, np.int8)}
 
     with pytest.raises(ConfigError, match="give it in the info"):
-        make(Masked, 1, shaping=Shaping(frame_stack=2))
+        make(Masked, 1, preprocessing=Preprocessing(frame_stack=2))
 
 
 def test_plain_shaping_adds_no_layer() -> None:
-    assert not isinstance(make(Counter, 1, shaping=Shaping(max_episode_steps=2)), ShapedEnv)
+    assert not isinstance(make(Counter, 1, preprocessing=Preprocessing(max_episode_steps=2)), PreprocessedEnv)
 
 
 def test_a_shaped_and_randomised_run_can_be_filmed(tmp_path: Path) -> None:
     """The film's first episodes are those of the evaluation, draws and sticky actions included."""
     settings: dict[str, Any] = {"num_envs": 4, "num_steps": 16, "num_minibatches": 2, "total_timesteps": 64}
-    shaping = Shaping(frame_stack=2, sticky_actions=0.25, reward_sign=True, max_episode_steps=6)
+    preprocessing = Preprocessing(frame_stack=2, sticky_actions=0.25, reward_sign=True, max_episode_steps=6)
     kwargs = {"g": "uniform:5,15 from 10 over 1e9"}
     result = shoal.train(
-        "Pendulum-v1", env_kwargs=kwargs, shaping=shaping, panel="none", run_dir=str(tmp_path), **settings
+        "Pendulum-v1", env_kwargs=kwargs, preprocessing=preprocessing, panel="none", run_dir=str(tmp_path), **settings
     )
     loaded = shoal.load(result.path)
     film = loaded.record_video(tmp_path / "film.gif", rows=2, seed=3)
     assert film.returns.tolist() == loaded.evaluate(episodes=2, seed=3).returns.tolist()
+
+
+def test_a_configuration_with_the_old_name_is_told_the_new_one() -> None:
+    with pytest.raises(ConfigError, match="shaping is called preprocessing now"):
+        Experiment.of_file({"env": "CartPole-v1", "shaping": {"frame_stack": 2}})

@@ -14,7 +14,7 @@ import shoal
 from shoal import Choice, Curriculum, LogUniform, Normal, Uniform
 from shoal.envs.randomization import SEED_MASK, as_text, parse, split, whole
 from shoal.envs.registry import make
-from shoal.envs.workers.crew import Workers
+from shoal.envs.workers.settings import Workers
 from shoal.run.log import read
 from shoal.types import ConfigError
 from tests.fork_server import Interpreter
@@ -267,7 +267,7 @@ def test_the_command_line(tmp_path: Path, interpreter: Interpreter) -> None:
     shoal_does = partial(interpreter.shoal, folder=tmp_path)
     small = ("--num-envs", "4", "--num-steps", "16", "--num-minibatches", "2", "--total-timesteps", "128")
     train = ("train", "Pendulum-v1", "--env.g", "uniform:5,15", "--env.max_episode_steps=20", "--plain", *small)
-    done = shoal_does(*train, "--name", "run", "--shaping.frame-stack", "2", "--stop-at", "-5000")
+    done = shoal_does(*train, "--name", "run", "--preprocessing.frame-stack", "2", "--stop-at", "-5000")
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "Pendulum-v1" / "ppo" / "run"
     text = (run / "config.toml").read_text()

@@ -17,7 +17,7 @@ import torch
 
 import shoal
 from shoal.envs.registry import make
-from shoal.envs.workers.crew import Workers
+from shoal.envs.workers.settings import Workers
 from shoal.nets.policy import wrap
 from shoal.stream.rollouts import rollouts
 from shoal.types import ConfigError
@@ -28,7 +28,7 @@ SCRIPT = """
     import sys, time
     import gymnasium as gym
     import numpy as np
-    from shoal.envs.workers.crew import Workers
+    from shoal.envs.workers.settings import Workers
     from shoal.envs.registry import make
 
     print("main runs", flush=True)

@@ -312,7 +312,7 @@ def test_observations_stay_in_their_space(env_id: str) -> None:
 
 @pytest.mark.parametrize("env_id", BEST)
 def test_a_picture_shows_the_row(env_id: str) -> None:
-    """It has a size of its own, several colours, is the same for the same state, and changes with it."""
+    """It has a size of its own, several colors, is the same for the same state, and changes with it."""
     env, twin = make(env_id, 2), make(env_id, 2)
     for each in (env, twin):
         each.reset(0)

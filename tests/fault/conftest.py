@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from shoal.envs.registry import make
-from shoal.envs.workers.crew import Workers
 from shoal.envs.workers.rows import WorkersEnv
+from shoal.envs.workers.settings import Workers
 from tests.fault.rows import TIMEOUT_S, Rows
 from tests.fault.troubles import Trouble, left_behind
 

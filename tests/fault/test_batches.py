@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from shoal.envs.registry import make
-from shoal.envs.workers.crew import Workers
 from shoal.envs.workers.rows import WorkersEnv
+from shoal.envs.workers.settings import Workers
 from shoal.nets.policy import Network, make_policy
 from shoal.stream.rollouts import rollouts
 from shoal.types import ConfigError, EnvError
@@ -113,13 +113,13 @@ def test_an_answer_between_two_looks(rows: Rows, monkeypatch: pytest.MonkeyPatch
     """Every worker answers after the first look at it and before the parent goes to sleep."""
     env = rows("nothing", batch_rows=2, step_timeout_s=60.0, **FOURS)
     env.send(EIGHT, np.zeros(8, np.int64))
-    look = env.crew.look
+    look = env.pool.look
 
-    def late(batches: Any) -> Any:
-        found = look(batches)
-        while not all(env.crew.answered(part) for parts in batches for part in parts):
+    def late(tasks: Any) -> Any:
+        found = look(tasks)
+        while not all(env.pool.answered(task) for task in tasks):
             pass
         return found
 
-    monkeypatch.setattr(env.crew, "look", late)
+    monkeypatch.setattr(env.pool, "look", late)
     assert [env.recv().rows.start for _ in range(4)] == [0, 2, 4, 6]

@@ -8,7 +8,7 @@ import torch
 
 import shoal
 from shoal.envs.registry import make
-from shoal.envs.workers.crew import Workers
+from shoal.envs.workers.settings import Workers
 from shoal.learn.acting import Acting
 from shoal.nets.policy import Network, make_policy
 from shoal.run.evaluate import SEED_OFFSET, evaluate

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from shoal.envs.registry import make
 from shoal.envs.vec_env import VecEnv
-from shoal.envs.workers.crew import Workers
 from shoal.envs.workers.rows import WorkersEnv
+from shoal.envs.workers.settings import Workers
 from shoal.types import EnvError, Ready
 
 FOUR = slice(0, 4)
@@ -134,7 +134,7 @@ def test_a_full_dev_shm_does_not_matter(tmp_path: Path) -> None:
         textwrap.dedent(
             """
             import numpy as np
-            from shoal.envs.workers.crew import Workers
+            from shoal.envs.workers.settings import Workers
             from shoal.envs.registry import make
             env = make("CartPole-v1", 4, backend="workers", workers=Workers(2))
             env.reset(0)

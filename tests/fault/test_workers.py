@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from shoal.envs.registry import make
-from shoal.envs.workers.crew import Workers
 from shoal.envs.workers.rows import WorkersEnv
+from shoal.envs.workers.settings import Workers
 from shoal.types import ConfigError, EnvError
 from tests.fault.rows import ALL, TIMEOUT_S, Rows, check_order, played, step
 from tests.fault.troubles import LENGTH, OddError, Trouble
@@ -125,7 +125,7 @@ def test_a_worker_that_dies_between_steps(rows: Rows) -> None:
     env = rows("nothing", on_fault="restart")
     step(env, 4)
     saved = env.state()
-    env.crew.workers[0].kill()
+    env.pool.workers[0].kill()
     ready = step(env)
     assert ready.truncated.tolist() == [True, True, False, False, False]
     assert ready.final_obs[:2].tolist() == [[0, 4, 1], [1, 4, 1]]
@@ -160,7 +160,7 @@ def test_a_fork_ends_nothing(rows: Rows) -> None:
     env = rows("nothing")
     child = os.fork()
     if not child:
-        env.crew._at_exit()
+        env.pool._at_exit()
         os._exit(0)
     os.waitpid(child, 0)
     assert step(env, 3).valid.all()

@@ -113,8 +113,8 @@ def test_shaped_and_randomised_runs_resume_too(env: str, tmp_path: Path, interpr
     name = "g" if env == "Pendulum-v1" else "gravity"
     settings: dict[str, Any] = {"seed": 5, "num_minibatches": 2, "update_epochs": 2} | LANDER
     settings |= {"env_kwargs": {name: "uniform:-12,-8 from -10 over 3000"}}
-    settings |= {"shaping": {"frame_stack": 2, "sticky_actions": 0.2, "reward_clip": [-1.0, 1.0]}}
-    settings["shaping"]["max_episode_steps"] = 50
+    settings |= {"preprocessing": {"frame_stack": 2, "sticky_actions": 0.2, "reward_clip": [-1.0, 1.0]}}
+    settings["preprocessing"]["max_episode_steps"] = 50
     task = {"env": env, "settings": settings, "network": {"hidden": [16]}, "die_at": -1, "resume": False}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert run_child(interpreter, task | {"settings": settings | {"run_dir": str(whole)}}, tmp_path) == 0

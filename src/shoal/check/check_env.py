@@ -14,8 +14,8 @@ from shoal.check.phases import Phase, phases
 from shoal.check.report import Report, duration, shown
 from shoal.check.trial import Trial
 from shoal.check.watch import TimeUp, place, within
-from shoal.envs.registry import factory_of
-from shoal.envs.workers.crew import Workers
+from shoal.envs.factories import factory_of
+from shoal.envs.workers.settings import Workers
 from shoal.types import ConfigError, EnvError
 
 if TYPE_CHECKING:

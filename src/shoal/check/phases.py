@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from shoal.check.trial import Trial
-    from shoal.envs.workers.crew import Workers
     from shoal.envs.workers.rows import WorkersEnv
+    from shoal.envs.workers.settings import Workers
 
 PLAY_S, ROWS_S, BARE_S = 10.0, 2.0, 3.0
 RESUME_ROWS = 3

@@ -21,7 +21,7 @@ class Generators:
     the dict is read after all.
     """
 
-    def __init__(self, envs: Sequence[gym.Env[Any, Any]]) -> None:
+    def __init__(self, envs: Sequence[object]) -> None:
         """`envs`: one a row, unwrapped."""
         self._envs = envs
         self._known: list[tuple[Any, Any, Any]] = [(None, None, None)] * len(envs)
@@ -36,42 +36,42 @@ class Generators:
             self._known[row] = bits, numbers, half
         if numbers is not None:
             return {"generator": numbers.raw + half.raw}
-        return {"generator": bits.state} if isinstance(bits, np.random.PCG64) else {}
+        if isinstance(bits, np.random.PCG64):
+            return {"generator": bits.state}
+        return {}
 
 
 def state_of(generator: bytes | dict[str, Any]) -> Any:
     """What `start_of` gave, as `PCG64.state` is written."""
     if isinstance(generator, dict):
         return generator
-    state, increment, has_half, half = (
-        int.from_bytes(generator[first:last], "little")
-        for first, last in ((0, 16), (16, 32), (32, 36), (36, 40))
-    )
+
+    def number(first: int, last: int) -> int:
+        return int.from_bytes(generator[first:last], "little")
+
     return {
         "bit_generator": "PCG64",
-        "state": {"state": state, "inc": increment},
-        "has_uint32": has_half,
-        "uinteger": half,
+        "state": {"state": number(0, 16), "inc": number(16, 32)},
+        "has_uint32": number(32, 36),
+        "uinteger": number(36, 40),
     }
 
 
 def spelled_out(start: dict[str, Any]) -> dict[str, Any]:
     """What an episode began from, with a generator as `PCG64.state` is written."""
-    return (
-        start | {"generator": state_of(start["generator"])}
-        if "generator" in start
-        else start
-    )
+    if "generator" not in start:
+        return start
+    return start | {"generator": state_of(start["generator"])}
 
 
-def set_generator(env: gym.Env[Any, Any], generator: Any) -> None:
+def set_generator(env: gym.Env[Any, Any], generator: bytes | dict[str, Any]) -> None:
     """Puts the environment's generator to what `start_of` or `state_of` gave."""
     bits = np.random.PCG64()
     bits.state = state_of(generator)
     env.np_random = np.random.Generator(bits)
 
 
-def _memory_of(bits: Any) -> tuple[Any, Any]:
+def _memory_of(bits: object) -> tuple[Any, Any]:
     """Views of state and increment and of the half that a 32-bit draw leaves over; None where they are not there."""
     if type(bits) is not np.random.PCG64 or not _AS_KNOWN:
         return None, None
@@ -83,9 +83,8 @@ def _views(bits: np.random.PCG64) -> tuple[Any, Any]:
     numbers = ctypes.c_void_p.from_address(address).value
     if numbers is None:
         return None, None
-    return (ctypes.c_char * 32).from_address(numbers), (ctypes.c_char * 8).from_address(
-        address + 8
-    )
+    state = (ctypes.c_char * 32).from_address(numbers)
+    return state, (ctypes.c_char * 8).from_address(address + 8)
 
 
 def _is_as_known() -> bool:

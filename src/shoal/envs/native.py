@@ -10,16 +10,12 @@ import numpy as np
 from gymnasium import spaces
 
 from shoal import _native
-from shoal.envs.preprocessing import Shaping
+from shoal.envs.actions import ActionCheck
+from shoal.envs.in_flight import InFlight
+from shoal.envs.outputs import Outputs
+from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.randomization import Ranges, info_keys_of, native_draws
-from shoal.envs.vec_env import (
-    ActionCheck,
-    Capabilities,
-    InFlight,
-    NativePool,
-    Outputs,
-    row_seeds,
-)
+from shoal.envs.vec_env import Capabilities, NativePool, row_seeds
 from shoal.types import ConfigError, Spec
 
 if TYPE_CHECKING:
@@ -27,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from shoal.types import Bools, Ready
+    from shoal.types import Bools, Ready, Tree
 
 
 def ids() -> list[str]:
@@ -38,24 +34,21 @@ def ids() -> list[str]:
 def spec_of(env_id: str, params: Mapping[str, float] | None = None) -> Spec:
     """The specification of a built-in environment under `params`; its spaces equal Gymnasium's."""
     info = _native.env_info(env_id)
-    low, high = (
-        np.array(info["obs_low"], np.float32),
-        np.array(info["obs_high"], np.float32),
-    )
+    observation = _box(info["obs_low"], info["obs_high"])
+    action: spaces.Space[Any] = observation
     if info["discrete"]:
-        action: spaces.Space[Any] = spaces.Discrete(info["num_actions"])
+        action = spaces.Discrete(info["num_actions"])
     else:
-        action = spaces.Box(
-            np.array(info["action_low"], np.float32),
-            np.array(info["action_high"], np.float32),
-        )
+        action = _box(info["action_low"], info["action_high"])
     limit = int((info["params"] | dict(params or {}))["max_episode_steps"])
-    limits = {
-        "max_episode_steps": limit or None,
-        "reward_threshold": info["reward_threshold"],
-        "num_agents": info["num_agents"],
-    }
-    return Spec.of(env_id, spaces.Box(low, high), action, **limits)
+    return Spec.of(
+        env_id,
+        observation,
+        action,
+        max_episode_steps=limit or None,
+        reward_threshold=info["reward_threshold"],
+        num_agents=info["num_agents"],
+    )
 
 
 def make(
@@ -63,23 +56,25 @@ def make(
     num_envs: int,
     *,
     num_threads: int = 1,
-    env_kwargs: dict[str, Any] | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
     ranges: Ranges | None = None,
-    shaping: Shaping | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> NativeEnv:
     """`num_envs` built-in environments, a row for each agent; `env_kwargs` sets their `Params`, `ranges` draws them."""
-    settings: dict[str, Any] = {"ranges": ranges or {}, "shaping": shaping or Shaping()}
     return NativeEnv(
         env_id,
         num_envs,
         num_threads=num_threads,
         env_kwargs=env_kwargs or {},
-        **settings,
+        ranges=ranges or {},
+        preprocessing=preprocessing or Preprocessing(),
     )
 
 
 class NativeEnv:
     """A pool of C++ rows behind the VecEnv contract."""
+
+    python_rows = None
 
     def __init__(
         self,
@@ -87,24 +82,37 @@ class NativeEnv:
         num_envs: int,
         *,
         num_threads: int,
-        env_kwargs: dict[str, Any],
+        env_kwargs: Mapping[str, Any],
         ranges: Ranges,
-        shaping: Shaping,
+        preprocessing: Preprocessing,
     ) -> None:
         """`num_threads` counts the calling thread; results do not depend on it."""
-        self._params = _params(env_id, env_kwargs)
+        params = _params(env_id, env_kwargs)
         _params(env_id, dict.fromkeys(ranges, 0.0))
-        self._settings: dict[str, Any] = {"ranges": ranges, "shaping": shaping}
         keys = info_keys_of(ranges)
-        self.spec = replace(shaping.spec(spec_of(env_id, self._params)), info_keys=keys)
+        seen = preprocessing.spec(spec_of(env_id, params))
+        self.spec = replace(seen, info_keys=keys)
         self.num_rows = num_rows = num_envs * self.spec.num_agents
+        reward_low, reward_high = preprocessing.reward_bounds
         try:
-            draws = native_draws(ranges)
             self.pool = _native.Pool(
-                env_id, num_rows, num_threads, self._params, draws, **shaping.native()
+                env_id,
+                num_rows,
+                num_threads,
+                params,
+                native_draws(ranges),
+                frame_stack=preprocessing.frame_stack,
+                sticky_actions=preprocessing.sticky_actions,
+                reward_scale=preprocessing.reward_scale,
+                reward_sign=preprocessing.reward_sign,
+                reward_low=reward_low,
+                reward_high=reward_high,
             )
         except ValueError as error:
             raise ConfigError(f"{env_id}: {error}") from error
+        self.capabilities = Capabilities(
+            restartable=True, can_render=self.pool.frame != (0, 0)
+        )
         self._action = ActionCheck(self.spec)
         self._in_flight = InFlight(num_rows)
         self._slots: list[int] = []
@@ -124,19 +132,9 @@ class NativeEnv:
         )
 
     @property
-    def capabilities(self) -> Capabilities:
-        """What these rows can do."""
-        return Capabilities(restartable=True, can_render=self.pool.frame != (0, 0))
-
-    @property
     def native_pool(self) -> NativePool:
         """The pool and its observations."""
         return NativePool(self.pool, self.obs)
-
-    @property
-    def python_rows(self) -> None:
-        """These rows are no Gymnasium environments in this process."""
-        return
 
     @property
     def dropped(self) -> Bools:
@@ -166,16 +164,11 @@ class NativeEnv:
         if not self._in_flight.started:
             if not rows.all():
                 raise RuntimeError("every row must be reset once before some are")
-            fresh = np.random.SeedSequence().generate_state(self.num_rows, np.uint64)
-            seeds = [
-                int(fresh[row]) if seed is None else seed
-                for row, seed in enumerate(seeds)
-            ]
+            seeds = _without_gaps(seeds)
         self._drain()
         seeded = rows & np.array([seed is not None for seed in seeds])
-        begun = np.array(
-            row_seeds([seed or 0 for seed in seeds], self.num_rows), np.uint64
-        )
+        given = row_seeds([seed or 0 for seed in seeds], self.num_rows)
+        begun = np.array(given, np.uint64)
         if seeded.all():
             self.pool.reset(begun)
         else:
@@ -189,12 +182,12 @@ class NativeEnv:
             self.pool.recv(self._slots.pop(0))
         return self.out.view(rows)
 
-    def send(self, rows: slice, action: NDArray[Any]) -> None:
+    def send(self, rows: slice, action: Tree) -> None:
         """Starts one step of `rows`; the pool refuses a bad action before it steps any row."""
         rows = self._in_flight.send(rows)
         try:
             array = np.ascontiguousarray(self._action.cast(rows, action))
-            slot = 1 if 0 in self._slots else 0
+            slot = int(0 in self._slots)
             self.pool.send(slot, rows.start, rows.stop - rows.start, array)
         except ValueError:
             self._in_flight.undo()
@@ -249,7 +242,20 @@ class NativeEnv:
             self.pool.recv(self._slots.pop(0))
 
 
-def _params(env_id: str, env_kwargs: dict[str, Any]) -> dict[str, float]:
+def _box(low: Sequence[float], high: Sequence[float]) -> spaces.Box:
+    return spaces.Box(np.array(low, np.float32), np.array(high, np.float32))
+
+
+def _without_gaps(seeds: Sequence[int | None]) -> list[int]:
+    """The seeds, with drawn ones where there are none."""
+    fresh = np.random.SeedSequence().generate_state(len(seeds), np.uint64).tolist()
+    given = list[int]()
+    for seed, drawn in zip(seeds, fresh, strict=True):
+        given.append(drawn if seed is None else seed)
+    return given
+
+
+def _params(env_id: str, env_kwargs: Mapping[str, Any]) -> dict[str, float]:
     """The native parameters, all as floats; ConfigError for one that is not there or not a number."""
     known = _native.env_info(env_id)["params"]
     params: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Domain randomisation: parameters of an environment that every episode draws anew, from a range that may widen."""
+"""Domain randomization: parameters of an environment that every episode draws anew, from a range that may widen."""
 
 from __future__ import annotations
 
@@ -96,17 +96,17 @@ class Normal:
         """Refuses a spread of 0 and bounds that hardly any number lies between."""
         if not (math.isfinite(self.mean) and math.isfinite(self.std) and self.std > 0):
             raise ConfigError(f"{self}: mean and std must be finite, and std above 0")
-        below = [
-            0.5 * (1 + math.erf((end - self.mean) / (self.std * math.sqrt(2))))
-            for end in (self.low, self.high)
-        ]
-        if not below[1] - below[0] >= LEAST_MASS:
+        if not self._below(self.high) - self._below(self.low) >= LEAST_MASS:
             raise ConfigError(
                 f"{self}: fewer than {LEAST_MASS:.0%} of the draws lie within the bounds; widen them"
             )
 
     def __str__(self) -> str:
         return "normal:" + ",".join(map(str, self.numbers()))
+
+    def _below(self, end: float) -> float:
+        """The share of all draws below `end`."""
+        return 0.5 * (1 + math.erf((end - self.mean) / (self.std * math.sqrt(2))))
 
     def numbers(self) -> tuple[float, ...]:
         """What the native side is told."""
@@ -181,7 +181,9 @@ class Curriculum:
         if steps >= self.over_steps:
             return self.range.draw(random)
         value = self.range.around(self.start, steps / self.over_steps).draw(random)
-        return math.exp(value) if isinstance(self.range, LogUniform) else value
+        if isinstance(self.range, LogUniform):
+            return math.exp(value)
+        return value
 
 
 Ranges: TypeAlias = dict[str, Distribution | Curriculum]
@@ -214,17 +216,24 @@ def parse(text: str) -> Distribution | Curriculum | None:
         numbers = [_number(part) for part in match["numbers"].split(",")]
         if counts and len(numbers) not in counts:
             raise ValueError
-        widens = (
-            None
-            if match["start"] is None
-            else (_number(match["start"]), float(match["steps"]))
-        )
+        widens: tuple[float, float] | None = None
+        if match["start"] is not None:
+            widens = _number(match["start"]), float(match["steps"])
     except ValueError:
         raise ConfigError(
             f"{text!r}: write {form}, and perhaps ' from START over STEPS' for a range"
         ) from None
-    made: Any = make(*numbers)
-    return made if widens is None else Curriculum(made, *widens)
+    made = make(*numbers)
+    if widens is None:
+        return made
+    return Curriculum(made, *widens)
+
+
+def _read(value: object) -> object:
+    """A distribution where a keyword's value is the text of one; else the value."""
+    if not isinstance(value, str):
+        return value
+    return parse(value)
 
 
 def split(
@@ -234,7 +243,7 @@ def split(
     fixed: dict[str, Any] = {}
     ranges: Ranges = {}
     for name, value in env_kwargs.items():
-        found = parse(value) if isinstance(value, str) else value
+        found = _read(value)
         if isinstance(found, Curriculum):
             ranges[name] = replace(found, over_steps=found.over_steps / num_rows)
         elif isinstance(found, Distribution):
@@ -248,23 +257,21 @@ def split(
 
 def as_text(env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The keywords with distributions as the texts that `parse` reads."""
-    return {
-        k: str(v) if isinstance(v, Distribution | Curriculum) else v
-        for k, v in env_kwargs.items()
-    }
+    texts = dict(env_kwargs)
+    for name, value in env_kwargs.items():
+        if isinstance(value, Distribution | Curriculum):
+            texts[name] = str(value)
+    return texts
 
 
 def whole(env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The keywords with each curriculum's whole range in its place, as evaluation has them."""
-    read = {
-        name: parse(v) if isinstance(v, str) else v for name, v in env_kwargs.items()
-    }
-    wide = {
-        name: found.range
-        for name, found in read.items()
-        if isinstance(found, Curriculum)
-    }
-    return dict(env_kwargs) | wide
+    wide = dict(env_kwargs)
+    for name, value in env_kwargs.items():
+        found = _read(value)
+        if isinstance(found, Curriculum):
+            wide[name] = found.range
+    return wide
 
 
 def info_keys_of(ranges: Ranges) -> tuple[str, ...]:
@@ -276,34 +283,25 @@ def native_draws(ranges: Ranges) -> list[tuple[str, str, list[float], float, flo
     """The distributions as `_native.Pool` takes them: name, kind, numbers, and where and how long a range widens."""
     draws: list[tuple[str, str, list[float], float, float]] = []
     for name, given in ranges.items():
-        start, over_steps, drawn = 0.0, 0.0, given
+        start, over_steps = 0.0, 0.0
         if isinstance(given, Curriculum):
-            start = (
-                math.log(given.start)
-                if isinstance(given.range, LogUniform)
-                else given.start
-            )
-            over_steps, drawn = given.over_steps, given.range
-        assert not isinstance(drawn, Curriculum)
-        draws.append(
-            (
-                name,
-                type(drawn).__name__.lower(),
-                list(drawn.numbers()),
-                start,
-                over_steps,
-            )
-        )
+            drawn, start, over_steps = given.range, given.start, given.over_steps
+            if isinstance(drawn, LogUniform):
+                start = math.log(start)
+        else:
+            drawn = given
+        kind, numbers = type(drawn).__name__.lower(), list(drawn.numbers())
+        draws.append((name, kind, numbers, start, over_steps))
     return draws
 
 
-class Randomiser:
+class Randomizer:
     """The draws of Python rows, each from a generator of its own.
 
     An attribute of the unwrapped environment is set before the reset; `options.NAME` goes to the reset itself.
     """
 
-    def __init__(self, ranges: Ranges, envs: Sequence[Any], name: str) -> None:
+    def __init__(self, ranges: Ranges, envs: Sequence[object], name: str) -> None:
         """`envs`: the unwrapped environment of each row; ConfigError where one lacks a number of that name."""
         self._ranges = ranges
         self._envs = envs
@@ -322,34 +320,36 @@ class Randomiser:
         if "drawn" not in start:
             self.steps[row] += length
             if "seed" in start:
-                self._generators[row] = np.random.default_rng(
-                    (start["seed"] & (2**64 - 1)) ^ SEED_MASK
-                )
+                seed = (start["seed"] & (2**64 - 1)) ^ SEED_MASK
+                self._generators[row] = np.random.default_rng(seed)
                 self.steps[row] = 0
-            random = self._generators[row].random
-            drawn = {
-                INFO + name: _draw(each, random, self.steps[row])
-                for name, each in self._ranges.items()
-            }
-            start = start | {"drawn": drawn}
+            start = start | {"drawn": self._draw(row)}
         for key, value in start["drawn"].items():
             name = key.removeprefix(INFO)
             if name.startswith(OPTION):
-                start = start | {
-                    "options": start.get("options", {})
-                    | {name.removeprefix(OPTION): value}
-                }
+                option = {name.removeprefix(OPTION): value}
+                start = start | {"options": start.get("options", {}) | option}
             else:
                 setattr(self._envs[row], name, value)
         return start
 
+    def _draw(self, row: int) -> dict[str, float]:
+        """A value of each parameter, by its info key."""
+        random, steps = self._generators[row].random, self.steps[row]
+        drawn: dict[str, float] = {}
+        for name, given in self._ranges.items():
+            if isinstance(given, Curriculum):
+                drawn[INFO + name] = given.draw(random, steps)
+            else:
+                drawn[INFO + name] = given.draw(random)
+        return drawn
+
     def state(self) -> list[dict[str, Any]]:
         """Each row's generator and steps."""
-        pairs = zip(self._generators, self.steps, strict=True)
-        return [
-            {"generator": generator.bit_generator.state, "steps": steps}
-            for generator, steps in pairs
-        ]
+        states: list[dict[str, Any]] = []
+        for generator, steps in zip(self._generators, self.steps, strict=True):
+            states.append({"generator": generator.bit_generator.state, "steps": steps})
+        return states
 
     def restore(self, state: Sequence[dict[str, Any]]) -> None:
         """The inverse of `state`."""
@@ -358,24 +358,13 @@ class Randomiser:
             self.steps[row] = int(saved["steps"])
 
 
-def _draw(
-    given: Distribution | Curriculum, random: Callable[[], float], steps: int
-) -> float:
-    return (
-        given.draw(random, steps)
-        if isinstance(given, Curriculum)
-        else given.draw(random)
-    )
-
-
-def _check_settable(env: Any, attribute: str, name: str) -> None:
+def _check_settable(env: object, attribute: str, name: str) -> None:
     found = getattr(env, attribute, None)
     if not isinstance(found, int | float | np.number) or isinstance(found, bool):
-        numbers = [
-            key
-            for key, value in vars(env).items()
-            if isinstance(value, int | float) and key[0] != "_"
-        ]
+        numbers: list[str] = []
+        for key, value in vars(env).items():
+            if isinstance(value, int | float) and key[0] != "_":
+                numbers.append(key)
         near = get_close_matches(attribute, numbers, n=3) or sorted(numbers)
         hint = f"; it has {', '.join(near)}" if near else ""
         raise ConfigError(
@@ -388,7 +377,7 @@ def _check_settable(env: Any, attribute: str, name: str) -> None:
         raise ConfigError(f"{name}: {attribute!r} cannot be set: {error}") from error
 
 
-def _check_range(given: Any, low: float, high: float) -> None:
+def _check_range(given: object, low: float, high: float) -> None:
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):
         raise ConfigError(f"{given}: the ends must be finite, and low not above high")
 

@@ -31,7 +31,9 @@ class Renderer:
         """ConfigError where the rows cannot be rendered."""
         self.rows = rows
         self._name = rows.spec.env_id
-        self._envs = None if rows.python_rows is None else rows.python_rows.envs
+        self._envs: list[gym.Env[Any, Any]] | None = None
+        if rows.python_rows is not None:
+            self._envs = rows.python_rows.envs
         if not rows.capabilities.can_render:
             if self._envs is not None:
                 raise ConfigError(why_not_rendered(self._name, self._envs[0]))

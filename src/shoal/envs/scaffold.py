@@ -51,9 +51,9 @@ struct @Name@ {
 
   // A picture; leave it and `frame` out where there is nothing to see.
   void render(const Params& /*params*/, std::span<std::uint8_t> rgb) const noexcept {
-    Canvas canvas(frame, rgb, colours::night);
-    canvas.box((goal + 10) / 21.0, 0, (goal + 11) / 21.0, 1, colours::green);
-    canvas.box((place + 10) / 21.0, 0, (place + 11) / 21.0, 1, colours::chalk);
+    Canvas canvas(frame, rgb, colors::night);
+    canvas.box((goal + 10) / 21.0, 0, (goal + 11) / 21.0, 1, colors::green);
+    canvas.box((place + 10) / 21.0, 0, (place + 11) / 21.0, 1, colors::chalk);
   }
 };
 
@@ -159,10 +159,9 @@ def new_env(name: str, folder: Path) -> list[Path]:
     struct = "".join(word.capitalize() for word in stem.split("_"))
     _check_free(root, stem, struct)
     words = {"@stem@": stem, "@Name@": struct, "@id@": f"shoal/{struct}-v0"}
-    made = {
-        root / _filled(path, words): _filled(text, words)
-        for path, text in FILES.items()
-    }
+    made: dict[Path, str] = {}
+    for path, text in FILES.items():
+        made[root / _filled(path, words)] = _filled(text, words)
     for path in made:
         if path.exists():
             raise ConfigError(f"{path} is there already; choose another name")

@@ -14,7 +14,8 @@ from torch import nn
 from shoal import algos
 from shoal.algos.presets import preset
 from shoal.envs import native, randomization
-from shoal.envs.registry import import_object, is_batched, make
+from shoal.envs.factories import import_object
+from shoal.envs.registry import is_batched, make
 from shoal.envs.rendering import RENDER_MODE
 from shoal.experiment.options import Options
 from shoal.experiment.settings import (
@@ -154,12 +155,12 @@ class Experiment:
         """Rows of the environment. Evaluation plays for the environment's own rewards, over the whole of each range."""
         options = self.options
         env_kwargs = dict(self.env_kwargs or {})
-        shaping = options.shaping
+        preprocessing = options.preprocessing
         try:
             if playing:
                 env_kwargs = randomization.whole(env_kwargs)
-                shaping = replace(
-                    shaping, reward_scale=1.0, reward_clip=None, reward_sign=False
+                preprocessing = replace(
+                    preprocessing, reward_scale=1.0, reward_clip=None, reward_sign=False
                 )
             return make(
                 self.source,
@@ -167,7 +168,7 @@ class Experiment:
                 env_kwargs=env_kwargs,
                 backend=options.backend,
                 num_threads=options.threads(),
-                shaping=shaping,
+                preprocessing=preprocessing,
                 info_keys=options.info_keys,
                 workers=options.workers(),
             )

@@ -7,8 +7,8 @@ from math import inf, isnan
 from typing import Literal
 
 from shoal import algos
-from shoal.envs.preprocessing import Shaping
-from shoal.envs.workers.crew import Workers
+from shoal.envs.preprocessing import Preprocessing
+from shoal.envs.workers.settings import Workers
 from shoal.stream.meter import cores
 from shoal.stream.self_play import SelfPlay
 from shoal.types import ConfigError, check_ranges
@@ -75,7 +75,7 @@ class Options:
     """Start from the settings of this name (such as `paac`) instead of the environment's."""
     info_keys: tuple[str, ...] = ()
     """Numbers in the last info of every episode that become the metrics info/KEY (Python environments)."""
-    shaping: Shaping = field(default_factory=Shaping)
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
     """Frame stack, sticky actions, the reward's clip, the time limit."""
     native: bool = True
     """Lower the policy to native code where that is possible; off, torch does all."""

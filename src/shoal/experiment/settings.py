@@ -75,7 +75,7 @@ def _over(before: object, value: object) -> object:
     return named
 
 
-OUTDATED: dict[str, str] = {}
+OUTDATED: dict[str, str] = {"shaping": "preprocessing"}
 """Names that a configuration file may still have, and what each is called now."""
 
 

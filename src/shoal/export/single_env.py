@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 
 from shoal.envs import native
 from shoal.types import ConfigError, map_tree, select
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import ArrayLike
+
+    from shoal.types import Tree
 
 
 def make_env(env_id: str, *, env_kwargs: dict[str, Any] | None = None) -> SingleEnv:
@@ -28,37 +35,33 @@ def make_env(env_id: str, *, env_kwargs: dict[str, Any] | None = None) -> Single
 class SingleEnv(gym.Env[Any, Any]):
     """One native row. An episode's end is handed over as it is: the next one begins with `reset`."""
 
-    def __init__(self, rows: native.NativeEnv, env_kwargs: dict[str, Any]) -> None:
+    def __init__(self, rows: native.NativeEnv, env_kwargs: Mapping[str, Any]) -> None:
         """`rows`: one of one agent, closed with this object; `env_kwargs` go into the spec."""
+        spec = rows.spec
         if rows.num_rows != 1:
             raise ConfigError(
-                f"{rows.spec.env_id} has {rows.num_rows} rows; one gymnasium.Env is one row"
+                f"{spec.env_id} has {rows.num_rows} rows; one gymnasium.Env is one row"
             )
         self.rows = rows
-        self.observation_space, self.action_space = (
-            rows.spec.observation_space,
-            rows.spec.action_space,
-        )
+        self.observation_space = spec.observation_space
+        self.action_space = spec.action_space
         self.metadata: dict[str, Any] = {"render_modes": []}
-        if rows.spec.env_id in gym.registry:
-            self.spec = copy.deepcopy(gym.registry[rows.spec.env_id])
-            self.spec.kwargs |= env_kwargs
+        if spec.env_id in gym.registry:
+            self.spec = copy.deepcopy(gym.registry[spec.env_id])
+            self.spec.kwargs.update(env_kwargs)
         self._begun = False
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    ) -> tuple[Tree, dict[str, Any]]:
         """Begins an episode; without a seed the row goes on with its own generator. Options: ConfigError."""
         super().reset(seed=seed)
-        if options:
-            raise ConfigError(
-                f"{self.rows.spec.env_id}: native resets take no options, got {options}"
-            )
-        self.rows.restart([seed], np.ones(1, np.bool_), held=np.array([self._begun]))
+        held = np.array([self._begun])
+        self.rows.restart([seed], np.ones(1, np.bool_), held=held, options=options)
         self._begun = False
-        return self._only(self.rows.recv().obs), {}
+        return _only_row(self.rows.recv().obs), {}
 
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+    def step(self, action: ArrayLike) -> tuple[Tree, float, bool, bool, dict[str, Any]]:
         """Steps once; RuntimeError between an episode's end and the next reset, ValueError for a bad action."""
         if self._begun:
             raise RuntimeError(
@@ -66,15 +69,17 @@ class SingleEnv(gym.Env[Any, Any]):
             )
         self.rows.send(slice(0, 1), np.asarray(action)[None])
         ready = self.rows.recv()
+        reward = float(ready.reward[0])
         terminated, truncated = bool(ready.terminated[0]), bool(ready.truncated[0])
         # The row has begun the next episode already.
         self._begun = terminated or truncated
-        obs = self._only(ready.final_obs if self._begun else ready.obs)
-        return obs, float(ready.reward[0]), terminated, truncated, {}
+        obs = _only_row(ready.final_obs if self._begun else ready.obs)
+        return obs, reward, terminated, truncated, {}
 
     def close(self) -> None:
         """Closes the row."""
         self.rows.close()
 
-    def _only(self, obs: Any) -> Any:
-        return map_tree(np.copy, select(obs, 0))
+
+def _only_row(obs: Tree) -> Tree:
+    return map_tree(np.copy, select(obs, 0))

@@ -1,4 +1,4 @@
-"""The way out: rows of environments as a `gymnasium.vector.VectorEnv`, for code that knows nothing of shoal."""
+"""Export as a Gymnasium VectorEnv: rows of environments for code that knows nothing of shoal."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from shoal.envs.actions import ActionCheck
+from shoal.envs.outputs import take, write
 from shoal.envs.registry import make
-from shoal.envs.vec_env import ActionCheck, take, write
-from shoal.types import ConfigError, EnvError, map_tree
+from shoal.export.infos import InfoJoiner
+from shoal.types import ConfigError, map_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from shoal.envs.preprocessing import Shaping
+    from shoal.envs.preprocessing import Preprocessing
     from shoal.envs.vec_env import VecEnv
-    from shoal.types import Bools, Floats, Ready, Tree
+    from shoal.types import Bools, Floats, Tree
 
     Stepped: TypeAlias = tuple[Tree, Floats, Bools, Bools, dict[str, Any]]
 
@@ -34,7 +36,7 @@ def make_vec(
     autoreset: str = "same_step",
     num_threads: int = 1,
     env_kwargs: dict[str, Any] | None = None,
-    shaping: Shaping | None = None,
+    preprocessing: Preprocessing | None = None,
     copy: bool = True,
 ) -> ShoalVectorEnv:
     """`num_envs` environments as a `gymnasium.vector.VectorEnv`.
@@ -52,28 +54,21 @@ def make_vec(
         num_threads: threads that step native rows, the caller included; it changes no result.
         env_kwargs: keywords of the environment's constructor, or parameters of the native one; a distribution has
             every episode draw that parameter.
-        shaping: frame stack, sticky actions, the reward's scale and clip, another time limit.
+        preprocessing: frame stack, sticky actions, the reward's scale and clip, another time limit.
         copy: whether arrays are copies; else they are views that the next step may overwrite.
 
     Raises:
         ConfigError: an unknown id, backend, mode or keyword, or a setting that cannot work.
     """
-    if backend == "workers":
-        raise ConfigError(
-            "make_vec steps in this process, where infos are at hand; use backend='serial'"
-        )
-    if backend in ("envpool", "vector"):
-        raise ConfigError(
-            f"what backend={backend!r} runs is a vector environment already; use it as it is"
-        )
-    if autoreset not in MODES:
-        raise ConfigError(f"unknown autoreset {autoreset!r}; use {' or '.join(MODES)}")
-    settings: dict[str, Any] = {
-        "num_threads": num_threads,
-        "env_kwargs": env_kwargs,
-        "shaping": shaping,
-    }
-    rows = make(env, num_envs, backend=backend, **settings)
+    _check(backend, autoreset)
+    rows = make(
+        env,
+        num_envs,
+        backend=backend,
+        num_threads=num_threads,
+        env_kwargs=env_kwargs,
+        preprocessing=preprocessing,
+    )
     refusal = _refusal(rows, autoreset)
     if refusal:
         rows.close()
@@ -81,20 +76,6 @@ def make_vec(
     return ShoalVectorEnv(
         rows, autoreset=MODES[autoreset], copy=copy, env_kwargs=env_kwargs or {}
     )
-
-
-def _refusal(rows: VecEnv, autoreset: str) -> str:
-    """Why these rows are no VectorEnv that resets so, or nothing."""
-    spec = rows.spec
-    if spec.num_agents > 1 and not spec.agents:
-        return f"{spec.env_id} has {spec.num_agents} agents, a gymnasium.vector.VectorEnv one; use make"
-    if autoreset == "same_step":
-        return ""
-    if spec.agents:
-        return "environments of several agents begin anew in the same step; use autoreset='same_step'"
-    if rows.capabilities.whole_sends:
-        return f"{spec.env_id}: its rows are stepped at once; use autoreset='same_step'"
-    return ""
 
 
 class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
@@ -112,32 +93,36 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
         env_kwargs: dict[str, Any],
     ) -> None:
         """`rows`: closed with this object; `env_kwargs` go into the spec of a native environment."""
+        spec, num_envs = rows.spec, rows.num_rows
         self.rows = rows
-        self._python = rows.python_rows
-        self.num_envs = rows.num_rows
-        self.single_observation_space = rows.spec.observation_space
-        self.single_action_space = rows.spec.action_space
-        self.observation_space = batch_space(
-            self.single_observation_space, self.num_envs
-        )
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.num_envs = num_envs
+        self.single_observation_space = spec.observation_space
+        self.single_action_space = spec.action_space
+        self.observation_space = batch_space(spec.observation_space, num_envs)
+        self.action_space = batch_space(spec.action_space, num_envs)
         metadata: dict[str, Any] = {"render_modes": []}
-        if self._python is not None:
-            self.spec = self._python.registered
-            self.render_mode = self._python.envs[0].render_mode
-            metadata = dict(self._python.envs[0].metadata)
-        elif rows.spec.env_id in gym.registry:
-            self.spec = copying.deepcopy(gym.registry[rows.spec.env_id])
+        python = rows.python_rows
+        if python is not None:
+            self.spec = python.registered
+            self.render_mode = python.envs[0].render_mode
+            metadata = dict(python.envs[0].metadata)
+        elif spec.env_id in gym.registry:
+            self.spec = copying.deepcopy(gym.registry[spec.env_id])
             self.spec.kwargs |= env_kwargs
         self.metadata = metadata | {"autoreset_mode": autoreset}
-        self._same_step = autoreset is AutoresetMode.SAME_STEP
         self._copy = copy
-        self._check = ActionCheck(rows.spec)
+        self._check = ActionCheck(spec)
+        self._infos = InfoJoiner(rows, self._add_info)
         # In next-step mode: what was returned last, what the rows gave last, and those rows whose next episode has
         # begun but was not shown yet.
-        self._obs: Tree = rows.spec.observation.allocate(self.num_envs)
-        self._newest: Tree = rows.spec.observation.allocate(self.num_envs)
-        self._pending = np.zeros(self.num_envs, np.bool_)
+        self._obs: Tree = spec.observation.allocate(num_envs)
+        self._newest: Tree = spec.observation.allocate(num_envs)
+        self._pending = np.zeros(num_envs, np.bool_)
+
+    @property
+    def _same_step(self) -> bool:
+        """Whether an episode begins in the step in which the last one ended."""
+        return self.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
 
     def reset(
         self,
@@ -150,84 +135,67 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
         Without a seed each environment goes on with its own generator. Other options reach the environments' own
         reset; native ones take none (ConfigError).
         """
-        if seed is None or isinstance(seed, int | np.integer):
-            seeds = [
-                None if seed is None else int(seed) + row
-                for row in range(self.num_envs)
-            ]
-        else:
-            seeds = list(seed)
-        if len(seeds) != self.num_envs:
-            raise ValueError(
-                f"expected one seed for each of {self.num_envs} environments, got {len(seeds)}"
-            )
-        rest = {
-            key: value for key, value in (options or {}).items() if key != "reset_mask"
-        }
-        mask = self._mask((options or {}).get("reset_mask"))
+        rest = dict(options or {})
+        mask = self._mask(rest.pop("reset_mask", None))
         held = self._pending & mask
+        seeds = self._seeds(seed)
         self.rows.restart(seeds, mask, held=held, options=rest or None)
         ready = self.rows.recv()
         self._pending &= ~mask
-        write(self._obs, mask if not self._same_step else slice(None), ready.obs)
+        write(self._obs, slice(None) if self._same_step else mask, ready.obs)
         write(self._newest, slice(None), ready.obs)
-        infos: dict[str, Any] = {}
-        if ready.turn is not None:
-            infos = {"turn": ready.turn.copy()}
-        if self._python is not None:
-            for row in np.flatnonzero(mask).tolist():
-                infos = self._add(infos, self._python.infos[row], row)
-        return self._given(self._obs), infos
+        return self._given(self._obs), self._infos.of_reset(ready, mask)
 
-    def step(self, actions: Any) -> Stepped:
+    def step(self, actions: Tree) -> Stepped:
         """Steps every environment once; ValueError names the one whose action is refused, and nothing is stepped."""
         everything = slice(0, self.num_envs)
         if not self._same_step:
             return self._step_next(self._check.check(everything, actions))
         self.rows.send(everything, actions)
         ready = self.rows.recv()
-        ended = ready.terminated | ready.truncated
-        infos = self._infos(ended, ready.final_obs)
-        if ready.turn is not None:
-            infos |= {"valid": ready.valid.copy(), "turn": ready.turn.copy()}
-        if self.rows.capabilities.whole_sends:
-            infos |= _whole_episodes(ready, ended)
+        infos = self._infos.of_step(ready, ready.terminated | ready.truncated)
         return (
-            *map(
-                self._given,
-                (ready.obs, ready.reward, ready.terminated, ready.truncated),
-            ),
+            self._given(ready.obs),
+            self._given(ready.reward),
+            self._given(ready.terminated),
+            self._given(ready.truncated),
             infos,
         )
 
     def render(self) -> tuple[Any, ...]:
         """What each environment renders; native ones with a picture give RGB [height, width, 3]."""
-        if self._python is not None:
-            return tuple(env.render() for env in self._python.envs)
+        python = self.rows.python_rows
+        if python is not None:
+            return tuple(env.render() for env in python.envs)
         return tuple(self.rows.render(row) for row in range(self.num_envs))
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """The method `name` of each Python environment called, or its attribute."""
-        found = [env.get_wrapper_attr(name) for env in self._envs(name)]
-        return tuple(
-            value(*args, **kwargs) if callable(value) else value for value in found
-        )
+        found: list[Any] = []
+        for env in self._envs(name):
+            value = env.get_wrapper_attr(name)
+            if callable(value):
+                value = value(*args, **kwargs)
+            found.append(value)
+        return tuple(found)
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
         """The attribute `name` of each Python environment."""
         return self.call(name)
 
-    def set_attr(self, name: str, values: Any) -> None:
+    def set_attr(self, name: str, values: object) -> None:
         """Sets an attribute of each Python environment: one value for all, or a list with one for each."""
-        each = values if isinstance(values, list | tuple) else [values] * self.num_envs
+        each: Sequence[object] = [values] * self.num_envs
+        if isinstance(values, list | tuple):
+            each = values
         for env, value in zip(self._envs(name), each, strict=True):
             env.set_wrapper_attr(name, value)
 
-    def close_extras(self, **_kwargs: Any) -> None:
+    def close_extras(self, **_kwargs: object) -> None:
         """Closes the rows."""
         self.rows.close()
 
-    def _step_next(self, actions: Any) -> Stepped:
+    def _step_next(self, actions: Tree) -> Stepped:
         """A row that ended shows its last observation; its first one comes in the next step, which is not a step."""
         pending = self._pending
         reward = np.zeros(self.num_envs)
@@ -243,50 +211,26 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
         ended = terminated | truncated
         write(self._obs, ~ended, self._newest)
         self._pending = ended
-        infos: dict[str, Any] = {}
-        if self._python is not None:
-            for row in range(self.num_envs):
-                kept = self._python.final_infos if ended[row] else self._python.infos
-                infos = self._add(infos, kept[row], row)
+        infos = self._infos.of_late_resets(ended)
         return self._given(self._obs), reward, terminated, truncated, infos
 
-    def _infos(self, ended: Bools, final_obs: Tree) -> dict[str, Any]:
-        """Infos of a step in same-step mode, with the ended rows' last observation and info."""
-        infos: dict[str, Any] = {}
-        rows: list[int] = np.flatnonzero(ended).tolist()
-        if rows:
-            kept = np.full(self.num_envs, None, dtype=object)
-            copies = take(final_obs, rows)
-            for at, row in enumerate(rows):
-                kept[row] = take(copies, at)
-            infos = {
-                "final_obs": kept,
-                "_final_obs": ended,
-                "final_info": {},
-                "_final_info": ended.copy(),
-            }
-        if self._python is not None:
-            for row in rows:
-                infos["final_info"] = self._add(
-                    infos["final_info"], self._python.final_infos[row], row
-                )
-            for row, info in enumerate(self._python.infos):
-                infos = self._add(infos, info, row)
-        return infos
-
-    def _add(self, infos: dict[str, Any], info: Any, row: int) -> dict[str, Any]:
-        if not info and isinstance(info, dict):
-            return infos
-        if not isinstance(info, dict):
-            raise EnvError(
-                f"{self.rows.spec.env_id}: row {row} returned the info {info!r}; return a dict"
+    def _seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
+        """A seed for each environment, or None."""
+        if seed is None:
+            return [None] * self.num_envs
+        if isinstance(seed, int | np.integer):
+            first = int(seed)
+            return list(range(first, first + self.num_envs))
+        if len(seed) != self.num_envs:
+            raise ValueError(
+                f"expected one seed for each of {self.num_envs} environments, got {len(seed)}"
             )
-        return self._add_info(infos, info, row)
+        return list(seed)
 
     def _given(self, tree: Tree) -> Tree:
         return map_tree(copying.copy, tree) if self._copy else tree
 
-    def _mask(self, mask: Any) -> Bools:
+    def _mask(self, mask: object) -> Bools:
         if mask is None:
             return np.ones(self.num_envs, np.bool_)
         if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
@@ -299,21 +243,41 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
             )
         return mask
 
-    def _envs(self, what: str) -> list[gym.Env[Any, Any]]:
-        if self._python is not None:
-            return self._python.envs
+    def _envs(self, what: str) -> Sequence[gym.Env[Any, Any]]:
+        python = self.rows.python_rows
+        if python is not None:
+            return python.envs
         raise ConfigError(
             f"{self.rows.spec.env_id} has no {what!r} here; backend='serial' has, of one agent"
         )
 
 
-def _whole_episodes(ready: Ready, ended: Bools) -> dict[str, Any]:
-    """The infos of whole episodes that ended, as Gymnasium's RecordEpisodeStatistics writes them."""
-    whole = ended & (ready.episode_length > 0)
-    if not whole.any():
-        return {}
-    returns, lengths = ready.episode_return * whole, ready.episode_length * whole
-    return {"episode": {"r": returns, "l": lengths}, "_episode": whole}
+def _check(backend: str, autoreset: str) -> None:
+    """ConfigError for a backend or a mode that no VectorEnv is made of."""
+    if backend == "workers":
+        raise ConfigError(
+            "make_vec steps in this process, where infos are at hand; use backend='serial'"
+        )
+    if backend in ("envpool", "vector"):
+        raise ConfigError(
+            f"what backend={backend!r} runs is a vector environment already; use it as it is"
+        )
+    if autoreset not in MODES:
+        raise ConfigError(f"unknown autoreset {autoreset!r}; use {' or '.join(MODES)}")
+
+
+def _refusal(rows: VecEnv, autoreset: str) -> str:
+    """Why these rows are no VectorEnv that resets so, or nothing."""
+    spec = rows.spec
+    if spec.num_agents > 1 and not spec.agents:
+        return f"{spec.env_id} has {spec.num_agents} agents, a gymnasium.vector.VectorEnv one; use make"
+    if autoreset == "same_step":
+        return ""
+    if spec.agents:
+        return "environments of several agents begin anew in the same step; use autoreset='same_step'"
+    if rows.capabilities.whole_sends:
+        return f"{spec.env_id}: its rows are stepped at once; use autoreset='same_step'"
+    return ""
 
 
 def _runs(chosen: Bools) -> Iterator[slice]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal.envs.vec_env import check_finite
+from shoal.envs.finite import check_finite
 from shoal.learn.acting import Acting, PlanActor
 from shoal.learn.publishing import Frozen
 from shoal.memory.slab import Slab

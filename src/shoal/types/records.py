@@ -34,8 +34,8 @@ class Ready:
 
     `obs` at an ended row is already the next episode's first observation. `final_obs`, `episode_return`,
     `episode_length` and `info` hold a value only where `terminated | truncated`. Returns are the environment's own
-    rewards summed, before any shaping. A length of 0 marks an end for learning only, such as a life lost: the episode
-    goes on and is counted when it is over.
+    rewards summed, before any preprocessing. A length of 0 marks an end for learning only, such as a life lost: the
+    episode goes on and is counted when it is over.
     """
 
     rows: slice

@@ -2,12 +2,70 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 from shoal.types import EnvError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from gymnasium import Space
+
+    from shoal.types import Tree
+
+
+class PettingZooEnv(Protocol):
+    """What both of PettingZoo's interfaces have."""
+
+    possible_agents: Sequence[str]
+    agents: Sequence[str]
+
+    @property
+    def unwrapped(self) -> Any:
+        """The environment without wrappers."""
+        ...
+
+    def observation_space(self, agent: str) -> Space[Any]:
+        """What an agent observes."""
+        ...
+
+    def action_space(self, agent: str) -> Space[Any]:
+        """What an agent does."""
+        ...
+
+    def reset(self, **start: Any) -> Any:
+        """Begins an episode; a parallel environment returns observations and infos."""
+        ...
+
+    def render(self) -> Any:
+        """Draws the environment."""
+        ...
+
+    def close(self) -> None:
+        """Frees what it holds."""
+        ...
+
+
+class ParallelEnv(PettingZooEnv, Protocol):
+    """A `pettingzoo.ParallelEnv`."""
+
+    def step(self, actions: Mapping[str, Tree]) -> tuple[Any, Any, Any, Any, Any]:
+        """Observations, rewards, both flags and infos, each by agent."""
+        ...
+
+
+class AECEnv(PettingZooEnv, Protocol):
+    """A `pettingzoo.AECEnv`."""
+
+    agent_selection: str
+
+    def step(self, action: Tree) -> None:
+        """The selected agent acts; one that has ended does so with None."""
+        ...
+
+    def last(self) -> tuple[Tree, Any, Any, Any, Any]:
+        """The selected agent's observation, reward since its last turn, both flags and info."""
+        ...
 
 
 class Game(Protocol):
@@ -17,19 +75,23 @@ class Game(Protocol):
     left, with their last observation and flags.
     """
 
-    env: Any
     agents: tuple[str, ...]
     in_turns: bool
-    seen: dict[str, Any]
+    seen: dict[str, Tree]
     rewards: dict[str, Any]
-    left: dict[str, tuple[Any, Any, Any]]
+    left: dict[str, tuple[Tree, Any, Any]]
     infos: dict[str, Any]
+
+    @property
+    def env(self) -> PettingZooEnv:
+        """The environment behind it."""
+        ...
 
     def reset(self, **start: Any) -> None:
         """Begins an episode."""
         ...
 
-    def step(self, actions: Sequence[Any]) -> None:
+    def step(self, actions: Sequence[Tree]) -> None:
         """One step: an action for each possible agent, of which only those in `seen` count."""
         ...
 
@@ -39,12 +101,13 @@ class Parallel:
 
     in_turns = False
 
-    def __init__(self, env: Any) -> None:
+    def __init__(self, env: ParallelEnv) -> None:
         """`env`: stepped from here alone."""
-        self.env, self.agents = env, tuple(env.possible_agents)
-        self.seen: dict[str, Any] = {}
+        self.env = env
+        self.agents = tuple(env.possible_agents)
+        self.seen: dict[str, Tree] = {}
         self.rewards: dict[str, Any] = {}
-        self.left: dict[str, tuple[Any, Any, Any]] = {}
+        self.left: dict[str, tuple[Tree, Any, Any]] = {}
         self.infos: dict[str, Any] = {}
 
     def reset(self, **start: Any) -> None:
@@ -53,29 +116,21 @@ class Parallel:
         self.rewards, self.left = {}, {}
         self.seen = _each("observation", obs, self.env.agents)
 
-    def step(self, actions: Sequence[Any]) -> None:
+    def step(self, actions: Sequence[Tree]) -> None:
         """Agents who act: those of the last step who have not left, and those who came."""
-        chosen = {
-            agent: action
-            for agent, action in zip(self.agents, actions, strict=True)
-            if agent in self.seen
-        }
+        given = zip(self.agents, actions, strict=True)
+        chosen = {agent: action for agent, action in given if agent in self.seen}
         obs, rewards, terminated, truncated, self.infos = self.env.step(chosen)
         self.rewards = _each("reward", rewards, chosen)
-        terminated, truncated = (
-            _each("terminated", terminated, chosen),
-            _each("truncated", truncated, chosen),
-        )
+        terminated = _each("terminated", terminated, chosen)
+        truncated = _each("truncated", truncated, chosen)
         ended = [agent for agent in chosen if terminated[agent] or truncated[agent]]
         last = _each("observation", obs, ended)
-        self.left = {
-            agent: (last[agent], terminated[agent], truncated[agent]) for agent in ended
-        }
-        there = [
-            agent
-            for agent in self.agents
-            if agent in self.env.agents and agent not in ended
-        ]
+        self.left = {}
+        for agent in ended:
+            self.left[agent] = last[agent], terminated[agent], truncated[agent]
+        now = self.env.agents
+        there = [agent for agent in self.agents if agent in now and agent not in ended]
         vanished = [agent for agent in chosen if agent not in (*there, *ended)]
         if vanished:
             raise EnvError(
@@ -93,12 +148,13 @@ class Turns:
 
     in_turns = True
 
-    def __init__(self, env: Any) -> None:
+    def __init__(self, env: AECEnv) -> None:
         """`env`: stepped from here alone."""
-        self.env, self.agents = env, tuple(env.possible_agents)
-        self.seen: dict[str, Any] = {}
+        self.env = env
+        self.agents = tuple(env.possible_agents)
+        self.seen: dict[str, Tree] = {}
         self.rewards: dict[str, Any] = {}
-        self.left: dict[str, tuple[Any, Any, Any]] = {}
+        self.left: dict[str, tuple[Tree, Any, Any]] = {}
         self.infos: dict[str, Any] = {}
         self._waiting: set[str] = set()
         self._early: dict[str, Any] = {}
@@ -109,7 +165,7 @@ class Turns:
         self._waiting, self._early, self.infos = set(), {}, {}
         self._look()
 
-    def step(self, actions: Sequence[Any]) -> None:
+    def step(self, actions: Sequence[Tree]) -> None:
         """The agent whose turn it is acts; agents who have ended are taken off in the same step."""
         agent = self.env.agent_selection
         self._waiting.add(agent)
@@ -135,7 +191,7 @@ class Turns:
             self.env.step(None)
 
 
-def _each(what: str, given: Any, agents: Iterable[str]) -> dict[str, Any]:
+def _each(what: str, given: object, agents: Iterable[str]) -> dict[str, Any]:
     """The values of these agents; EnvError naming one that has none."""
     if not isinstance(given, dict):
         raise EnvError(
@@ -147,28 +203,12 @@ def _each(what: str, given: Any, agents: Iterable[str]) -> dict[str, Any]:
     return {agent: given[agent] for agent in agents}
 
 
-def is_game(env: Any) -> bool:
+def is_game(env: object) -> TypeGuard[PettingZooEnv]:
     """Whether it has PettingZoo's interface."""
-    return hasattr(env, "possible_agents") and callable(
-        getattr(env, "observation_space", None)
-    )
+    spaces_of = getattr(env, "observation_space", None)
+    return hasattr(env, "possible_agents") and callable(spaces_of)
 
 
 def game_of(env: Any) -> Game:
     """The game behind either interface."""
     return Turns(env) if hasattr(env, "last") else Parallel(env)
-
-
-def check_agents_alike(envs: list[Any], name: str) -> None:
-    """EnvError unless every agent of all environments is as it is in the first."""
-    for number, env in enumerate(envs):
-        if tuple(env.possible_agents) != tuple(envs[0].possible_agents):
-            raise EnvError(
-                f"{name}: environment {number} has other agents than environment 0"
-            )
-        for what in ("observation_space", "action_space"):
-            for agent in env.possible_agents:
-                if getattr(env, what)(agent) != getattr(envs[0], what)(agent):
-                    raise EnvError(
-                        f"{name}: {agent} of environment {number} has another {what} than in environment 0"
-                    )

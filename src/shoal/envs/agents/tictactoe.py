@@ -1,4 +1,4 @@
-"""TicTacToe and crosses, as a game of turns for two agents: a small game that is solved, to learn by self-play."""
+"""Tic-tac-toe, as a game of turns for two agents: a small game that is solved, to learn by self-play."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def moves(board: Board) -> list[int]:
 
 def move(board: Board, cell: int) -> Board:
     """The board after the agent who is to move has taken `cell`, as the other one sees it."""
-    return tuple(-1 if at == cell else -owner for at, owner in enumerate(board))
+    seen = [-owner for owner in board]
+    seen[cell] = -1
+    return tuple(seen)
 
 
 def lost(board: Board) -> bool:
@@ -63,7 +65,7 @@ class TicTacToe:
 
     def __init__(self) -> None:
         """An empty board; `reset` begins."""
-        self.metadata: dict[str, Any] = {"name": "noughts"}
+        self.metadata: dict[str, Any] = {"name": "tictactoe"}
         self.agents: list[str] = []
         self.agent_selection = "cross"
         self.board = EMPTY
@@ -114,13 +116,8 @@ class TicTacToe:
     ) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """What the agent whose turn it is sees, and what it was rewarded since its last turn."""
         agent = self.agent_selection
-        return (
-            self.observe(agent) if observe else None,
-            self._due[agent],
-            self._over,
-            False,
-            {},
-        )
+        seen = self.observe(agent) if observe else None
+        return seen, self._due[agent], self._over, False, {}
 
     def step(self, action: int | None) -> None:
         """Takes a cell; ValueError for one that is not free. After the end each agent leaves with the action None."""
@@ -133,10 +130,8 @@ class TicTacToe:
             self._due[agent] = 0.0
             self.board = move(self.board, int(action))
             if lost(self.board):
-                self._due = {
-                    other: 1.0 if other == agent else -1.0
-                    for other in self.possible_agents
-                }
+                self._due = dict.fromkeys(self.possible_agents, -1.0)
+                self._due[agent] = 1.0
             self._over = lost(self.board) or not moves(self.board)
         self.agent_selection = "nought" if agent == "cross" else "cross"
 

@@ -14,13 +14,15 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from shoal.envs.libraries.batched import BatchedEnv, Stepped
+from shoal.envs.libraries.batched import BatchedEnv
+from shoal.envs.libraries.library import Stepped
 from shoal.envs.vec_env import Capabilities
 from shoal.types import ConfigError, Spec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gymnasium.envs.registration import EnvSpec
     from numpy.typing import NDArray
 
     from shoal.types import Bools, Tree
@@ -84,22 +86,9 @@ class AtariRows:
         **kwargs: Any,
     ) -> None:
         """See `make`."""
-        try:
-            import ale_py
-            from ale_py.vector_env import AtariVectorEnv
-        except ModuleNotFoundError as error:
-            raise ConfigError(
-                f"{env_id} needs ale-py: pip install 'shoal-rl[atari]'"
-            ) from error
-        gym.register_envs(ale_py)
-        registered = gym.registry.get(env_id)
-        if registered is None:
-            near = get_close_matches(
-                env_id, [name for name in gym.registry if name.startswith("ALE/")], n=3
-            )
-            raise ConfigError(
-                f"no Atari game {env_id!r}; did you mean {' or '.join(near) or 'ALE/Pong-v5'}?"
-            )
+        registered = _registered(env_id)
+        from ale_py.vector_env import AtariVectorEnv
+
         if taken := sorted(OURS & set(kwargs)):
             raise ConfigError(
                 f"{env_id}: {', '.join(taken)} cannot be set; terminal_on_life_loss and clip_reward decide what is "
@@ -116,11 +105,14 @@ class AtariRows:
             )
         except TypeError as error:
             raise ConfigError(f"{env_id}: {error}") from error
-        most = int(kwargs.get("max_num_frames_per_episode", 108_000)) // int(
-            kwargs.get("frameskip", 4)
+        most_frames = int(kwargs.get("max_num_frames_per_episode", 108_000))
+        most = most_frames // int(kwargs.get("frameskip", 4))
+        self.spec = Spec.of(
+            env_id,
+            self.env.single_observation_space,
+            self.env.single_action_space,
+            max_episode_steps=most,
         )
-        spaces = (self.env.single_observation_space, self.env.single_action_space)
-        self.spec = Spec.of(env_id, *spaces, max_episode_steps=most)
         self.num_rows = num_envs
         self._ends_life, self.clip_reward = terminal_on_life_loss, clip_reward
         self.lives: NDArray[Any] | None = None
@@ -137,8 +129,13 @@ class AtariRows:
         fresh = rows & (given | (self._games == 0))
         for row in np.flatnonzero(fresh).tolist():
             self._row_seeds[row] = (seeds[row] or 0) % SEEDS
-        obs = self._begin(fresh, seeded=True) if fresh.any() else None
-        return self._begin(rows & ~fresh) if (rows & ~fresh).any() else obs
+        obs: Tree = None
+        if fresh.any():
+            obs = self._begin(fresh, seeded=True)
+        others = rows & ~fresh
+        if others.any():
+            obs = self._begin(others)
+        return obs
 
     def step(self, action: Tree) -> Stepped:
         """One step of every game; those that are over begin anew within it."""
@@ -200,14 +197,35 @@ class AtariRows:
         A seed costs about a tenth of a second a row, because ALE then loads the game anew.
         """
         options = None if rows.all() else {"reset_mask": rows}
-        obs, info = self.env.reset(
-            seed=self._row_seeds[rows] if seeded else None, options=options
-        )
-        self._note_lives(info)
+        seeds = None
         self._lengths[rows] = 0
-        self._games[rows] = 1 if seeded else self._games[rows] + 1
+        self._games[rows] += 1
+        if seeded:
+            seeds = self._row_seeds[rows]
+            self._games[rows] = 1
+        obs, info = self.env.reset(seed=seeds, options=options)
+        self._note_lives(info)
         return obs
 
     def _note_lives(self, info: dict[str, Any]) -> None:
         if self._ends_life:
             self.lives = info["lives"]
+
+
+def _registered(env_id: str) -> EnvSpec:
+    """What ALE registered a game with; ConfigError where ale-py or the game is not there."""
+    try:
+        import ale_py
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{env_id} needs ale-py: pip install 'shoal-rl[atari]'"
+        ) from error
+    gym.register_envs(ale_py)
+    registered = gym.registry.get(env_id)
+    if registered is None:
+        games = [name for name in gym.registry if name.startswith("ALE/")]
+        near = get_close_matches(env_id, games, n=3)
+        raise ConfigError(
+            f"no Atari game {env_id!r}; did you mean {' or '.join(near) or 'ALE/Pong-v5'}?"
+        )
+    return registered

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal.envs.libraries.batched import BatchedEnv, Stepped
+from shoal.envs.libraries.batched import BatchedEnv
+from shoal.envs.libraries.library import Stepped
 from shoal.envs.vec_env import Capabilities
 from shoal.types import ConfigError, Spec
 
@@ -79,44 +80,39 @@ class EnvPoolRows:
         name, known = env_id.removeprefix("ALE/"), envpool.list_all_envs()
         if name not in known:
             near = get_close_matches(name, known, n=3)
-            raise ConfigError(
-                f"EnvPool has no {name!r}{'; did you mean ' + ', '.join(near) + '?' if near else ''}"
-            )
+            hint = f"; did you mean {', '.join(near)}?" if near else ""
+            raise ConfigError(f"EnvPool has no {name!r}{hint}")
         if taken := sorted(OURS & set(kwargs)):
             raise ConfigError(
                 f"{env_id}: {', '.join(taken)} cannot be set; terminal_on_life_loss and clip_reward decide what is "
                 "learned from, num_envs and num_threads are arguments of make"
             )
-        self.name, self.num_rows, self._kwargs = (
-            name,
-            num_envs,
-            {"num_threads": num_threads, **kwargs},
-        )
+        self.name = name
+        self.num_rows = num_envs
+        self._kwargs = {"num_threads": num_threads, **kwargs}
         self.env = self._made(list(range(num_envs)))
         config = self.env.spec.config
         self._atari = hasattr(config, "episodic_life")
         self._ends_life = self._atari and terminal_on_life_loss
         self.clip_reward = self._atari and clip_reward
         self.lives: NDArray[Any] | None = None
-        limits: dict[str, Any] = {
-            "max_episode_steps": getattr(config, "max_episode_steps", None)
-        }
-        limits["reward_threshold"] = getattr(config, "reward_threshold", None)
-        self.spec = Spec.of(env_id, *self._spaces, **limits)
-        self._ended = np.zeros(num_envs, np.bool_)
-        self._dtype = (
-            np.int32
-            if self.spec.action.single.dtype == np.int64
-            else self.spec.action.single.dtype
+        self.spec = Spec.of(
+            env_id,
+            *self._spaces,
+            max_episode_steps=getattr(config, "max_episode_steps", None),
+            reward_threshold=getattr(config, "reward_threshold", None),
         )
+        self._ended = np.zeros(num_envs, np.bool_)
+        self._dtype = self.spec.action.single.dtype
+        if self._dtype == np.int64:
+            self._dtype = np.dtype(np.int32)
 
     def reset(self, seeds: Sequence[int | None], rows: Bools) -> Tree:
         """Makes the pool anew with the seeds; without any, or for a part of the rows, EnvPool's generators go on."""
-        given = [
-            seed
-            for seed, chosen in zip(seeds, rows, strict=True)
-            if chosen and seed is not None
-        ]
+        given: list[int] = []
+        for seed, chosen in zip(seeds, rows, strict=True):
+            if chosen and seed is not None:
+                given.append(seed)
         if rows.all() and given:
             if len(given) < self.num_rows:
                 raise ConfigError(f"{self.spec.env_id}: EnvPool seeds all rows or none")
@@ -164,16 +160,15 @@ class EnvPoolRows:
     def _made(self, seeds: list[int]) -> Any:
         with quiet():
             try:
-                rows = {
-                    "env_type": "gymnasium",
-                    "num_envs": self.num_rows,
-                    "seed": seeds,
-                }
-                made = self._make(self.name, **rows, **self._kwargs)
-                self._spaces = (
-                    made.observation_space,
-                    made.action_space,
-                )  # which it makes when they are first read
+                made = self._make(
+                    self.name,
+                    env_type="gymnasium",
+                    num_envs=self.num_rows,
+                    seed=seeds,
+                    **self._kwargs,
+                )
+                # EnvPool makes them when they are first read.
+                self._spaces = made.observation_space, made.action_space
             except (AssertionError, TypeError, ValueError) as error:
                 raise ConfigError(f"EnvPool's {self.name}: {error}") from error
         return made

@@ -9,7 +9,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from shoal.envs.libraries.batched import BatchedEnv, Stepped
+from shoal.envs.libraries.batched import BatchedEnv
+from shoal.envs.libraries.library import Stepped
 from shoal.envs.observations import leaves_of
 from shoal.envs.rendering import RENDER_MODE, frames_per_s
 from shoal.envs.vec_env import Capabilities
@@ -80,7 +81,9 @@ class VectorRows:
             raise ConfigError(
                 f'{name}: set metadata["autoreset_mode"] to a gymnasium.vector.AutoresetMode'
             )
-        self.env, self.num_rows, self.mode = env, num_envs, AutoresetMode(mode)
+        self.env = env
+        self.num_rows = num_envs
+        self.mode = AutoresetMode(mode)
         self.capabilities = Capabilities(
             whole_sends=True,
             restartable=True,
@@ -88,35 +91,33 @@ class VectorRows:
             can_render=env.render_mode == RENDER_MODE,
             frames_per_s=frames_per_s(env.metadata),
         )
-        registered = env.spec
-        limits: dict[str, Any] = {}
-        if registered is not None:
-            limits["max_episode_steps"] = registered.max_episode_steps
-            limits["reward_threshold"] = registered.reward_threshold
         self.spec = Spec.of(
-            name, env.single_observation_space, env.single_action_space, **limits
+            name,
+            env.single_observation_space,
+            env.single_action_space,
+            max_episode_steps=getattr(env.spec, "max_episode_steps", None),
+            reward_threshold=getattr(env.spec, "reward_threshold", None),
         )
         self._ended = np.zeros(num_envs, np.bool_)
 
     def reset(self, seeds: Sequence[int | None], rows: Bools) -> Tree:
         """Begins episodes; a part of the rows with Gymnasium's `reset_mask`."""
         options = None if rows.all() else {"reset_mask": rows}
-        given = [seed if seed is None else seed % 2**63 for seed in seeds]
+        given = [None if seed is None else seed % 2**63 for seed in seeds]
+        first = given[0]
         seed: Any = given
         if all(one is None for one in given):
             seed = None
-        elif all(
-            one is not None and one == (given[0] or 0) + row
-            for row, one in enumerate(given)
-        ):
-            seed = given[0]
+        elif first is not None and given == list(range(first, first + len(given))):
+            # As Gymnasium would count on from it.
+            seed = first
         obs = self.env.reset(seed=seed, options=options)[0]
         self._ended[rows] = False
         return self._tree(obs)
 
     def step(self, action: Tree) -> Stepped:
         """One step of all rows."""
-        obs, reward, terminated, truncated, infos = self.env.step(self._given(action))
+        obs, reward, terminated, truncated, infos = self.env.step(action)
         obs, only_reset = self._tree(obs), None
         ended, final_obs = np.logical_or(terminated, truncated), None
         if self.mode is AutoresetMode.NEXT_STEP:
@@ -151,21 +152,14 @@ class VectorRows:
         if not getattr(self.env, "closed", False):
             self.env.close()
 
-    def _tree(self, obs: Any) -> Tree:
+    def _tree(self, obs: Tree) -> Tree:
         try:
-            return self.spec.observation.tree(
-                [
-                    np.asarray(x)
-                    for x in leaves_of(self.env.single_observation_space, obs)
-                ]
-            )
+            leaves = leaves_of(self.env.single_observation_space, obs)
+            return self.spec.observation.tree([np.asarray(leaf) for leaf in leaves])
         except ValueError as error:
             raise EnvError(
                 f"{self.spec.env_id}: the library returned an {error}"
             ) from None
-
-    def _given(self, action: Tree) -> Any:
-        return action
 
     def _final(self, infos: dict[str, Any], ended: Bools) -> Tree:
         """The last observations, of which only ended rows are read."""
@@ -177,8 +171,7 @@ class VectorRows:
         final: Tree = self.spec.observation.allocate(self.num_rows)
         for row in np.flatnonzero(ended).tolist():
             leaves = leaves_of(self.env.single_observation_space, given[row])
-            for array, leaf in zip(
-                self.spec.observation.flat(final), leaves, strict=True
-            ):
+            arrays = self.spec.observation.flat(final)
+            for array, leaf in zip(arrays, leaves, strict=True):
                 array[row] = leaf
         return final

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from shoal import _native
 from shoal.envs.masks import MaskReader
-from shoal.envs.vec_env import Outputs, take
+from shoal.envs.outputs import Outputs, take
 from shoal.types import ConfigError, Layout, Leaf
 
 if TYPE_CHECKING:
     from shoal.types import Bools, Spec, Tree
+
+
+NUMBERS = {
+    "reward": np.float64,
+    "terminated": np.bool_,
+    "truncated": np.bool_,
+    "valid": np.bool_,
+    "episode_return": np.float64,
+    "episode_length": np.int64,
+}
+"""What every row has one number of."""
 
 
 class Block:
@@ -28,7 +40,7 @@ class Block:
         signals = _native.Signals.bytes(num_workers)
         memory = _native.map_shared(fd, size(spec, num_rows, num_workers))
         self.signals = _native.Signals(memory[:signals], num_workers)
-        self.arrays: Any = _layout(spec).view(memory[signals:], num_rows)
+        self.arrays: dict[str, Tree] = _layout(spec).view(memory[signals:], num_rows)
         self.action: Tree = self.arrays["action"]
         self.masks: Bools = self.arrays["action_mask"]
         self._spec = spec
@@ -63,24 +75,16 @@ def reserve(fd: int, spec: Spec, *, num_rows: int, num_workers: int) -> None:
 
 def _layout(spec: Spec) -> Layout:
     """One tree of all arrays: the actions, and those of Outputs under their own names."""
-    leaves = [
-        Leaf(("action", *leaf.path), leaf.dtype, leaf.shape)
-        for leaf in spec.action.leaves
-    ]
-    for name in ("obs", "final_obs"):
-        leaves += [
-            Leaf((name, *leaf.path), leaf.dtype, leaf.shape)
-            for leaf in spec.observation.leaves
-        ]
-    numbers = {
-        "reward": np.float64,
-        "terminated": np.bool_,
-        "truncated": np.bool_,
-        "valid": np.bool_,
-        "episode_return": np.float64,
-        "episode_length": np.int64,
-    }
-    leaves += [Leaf((name,), np.dtype(kind), ()) for name, kind in numbers.items()]
-    leaves.append(Leaf(("action_mask",), np.dtype(np.bool_), (MaskReader(spec).size,)))
+    leaves = _below("action", spec.action)
+    leaves += _below("obs", spec.observation)
+    leaves += _below("final_obs", spec.observation)
+    leaves += [Leaf((name,), np.dtype(kind), ()) for name, kind in NUMBERS.items()]
+    options = (MaskReader(spec).size,)
+    leaves.append(Leaf(("action_mask",), np.dtype(np.bool_), options))
     leaves += [Leaf(("info", key), np.dtype(np.float64), ()) for key in spec.info_keys]
     return Layout(tuple(leaves))
+
+
+def _below(name: str, layout: Layout) -> list[Leaf]:
+    """The leaves of a layout as they stand below a name."""
+    return [replace(leaf, path=(name, *leaf.path)) for leaf in layout.leaves]

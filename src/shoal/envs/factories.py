@@ -1,0 +1,141 @@
+"""Factories: from an id, `package.module:function` or a callable to a callable that makes one environment."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+from gymnasium.envs.registration import load_env_creator
+
+from shoal.envs import native
+from shoal.envs.agents.games import is_game
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from types import ModuleType
+
+# Keywords of `gymnasium.make` itself, which an environment's constructor need not know.
+_MAKE_KEYWORDS = ("max_episode_steps", "disable_env_checker", "render_mode")
+
+
+def name_of(env: str | Callable[..., Any]) -> str:
+    """An environment's name in messages and files."""
+    if isinstance(env, str):
+        return env
+    return getattr(env, "__name__", type(env).__name__)
+
+
+def factory_of(
+    env: str | Callable[..., Any], env_kwargs: dict[str, Any]
+) -> Callable[[], Any]:
+    """A callable without arguments that makes one environment; ConfigError when there is no such environment."""
+    if isinstance(env, gym.Env):
+        kind = type(env.unwrapped).__name__
+        raise ConfigError(
+            f"{env} is one environment; pass a callable that makes a new one each time, such as {kind}"
+        )
+    if not isinstance(env, str):
+        return _calling(env, env_kwargs, getattr(env, "__name__", repr(env)))
+    module_name, colon, attribute = env.partition(":")
+    if colon and (attribute.isidentifier() or not attribute):
+        return _calling(import_object(env), env_kwargs, env)
+    try:
+        if colon:
+            _import(module_name, env)
+        registered = gym.spec(attribute if colon else env)
+    except gym.error.Error as error:
+        hint = near(env, [*native.ids(), *gym.registry])
+        if not hint:
+            hint = "; `shoal envs` lists what is there"
+        raise ConfigError(f"no environment {env!r} ({error}){hint}") from error
+    if registered.entry_point is None:
+        raise ConfigError(f"{env!r} is registered without an entry point")
+    creator = registered.entry_point
+    if isinstance(creator, str):
+        creator = load_env_creator(creator)
+    _check_keywords(creator, env_kwargs, env, also=_MAKE_KEYWORDS)
+    return lambda: gym.make(registered, **{"disable_env_checker": True, **env_kwargs})
+
+
+def import_object(path: str) -> Any:
+    """The object that `package.module:name` names; ConfigError when there is none."""
+    module_name, _, attribute = path.partition(":")
+    module = _import(module_name, path)
+    if not hasattr(module, attribute):
+        public = [name for name in dir(module) if not name.startswith("_")]
+        hint = near(attribute, public)
+        raise ConfigError(f"{path!r}: {module_name} has no {attribute!r}{hint}")
+    return getattr(module, attribute)
+
+
+def _import(module_name: str, path: str) -> ModuleType:
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise ConfigError(
+            f"{path!r}: {module_name!r} is no module's name; write package.module:function"
+        )
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{path!r}: no module {error.name!r}; is it on PYTHONPATH?"
+        ) from error
+
+
+def _calling(
+    factory: object, env_kwargs: dict[str, Any], name: str
+) -> Callable[[], Any]:
+    if not callable(factory):
+        raise ConfigError(
+            f"{name} is a {type(factory).__name__}; pass a callable that returns a gymnasium.Env"
+        )
+    _check_keywords(factory, env_kwargs, name)
+
+    def made() -> Any:
+        env = factory(**env_kwargs)
+        if isinstance(env, gym.vector.VectorEnv):
+            raise ConfigError(
+                f"{name} returned a gymnasium.vector.VectorEnv; backend='vector' runs it"
+            )
+        if not isinstance(env, gym.Env) and not is_game(env):
+            raise ConfigError(
+                f"{name} returned {type(env).__name__}, expected a gymnasium.Env or a PettingZoo one"
+            )
+        return env
+
+    return made
+
+
+def _check_keywords(
+    factory: Callable[..., Any],
+    env_kwargs: dict[str, Any],
+    name: str,
+    *,
+    also: Collection[str] = (),
+) -> None:
+    """ConfigError for a keyword that the factory does not take, where its signature can be known."""
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return
+    known: list[str] = []
+    for key, parameter in parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            return
+        if parameter.kind is not parameter.POSITIONAL_ONLY:
+            known.append(key)
+    for key in env_kwargs:
+        if key not in (*known, *also):
+            hint = near(key, (*known, *also))
+            if not hint:
+                hint = f"; it takes {', '.join(known) or 'none'}"
+            raise ConfigError(f"{name} has no keyword {key!r}{hint}")
+
+
+def near(name: str, known: Collection[str]) -> str:
+    """A hint at the known names that are like `name`; empty where none is."""
+    found = get_close_matches(name, sorted(set(known)), n=3)
+    return f"; did you mean {', '.join(found)}?" if found else ""

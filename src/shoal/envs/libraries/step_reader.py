@@ -1,0 +1,131 @@
+"""Steps of a library: observations in the space's form, rewards, ends and lives counted, refusals of what is wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shoal import _native
+from shoal.envs.finite import check_finite, not_finite
+from shoal.envs.outputs import write
+from shoal.types import EnvError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from shoal.envs.libraries.library import Library, Stepped
+    from shoal.envs.row_keeper import RowKeeper
+    from shoal.types import Layout, Tree
+
+
+class StepReader:
+    """Hands a library's steps over to its rows."""
+
+    def __init__(self, library: Library, keeper: RowKeeper) -> None:
+        """`keeper`: its returns and lengths are counted here, natively."""
+        self._library = library
+        self._keeper = keeper
+        self._spec = keeper.spec
+        self._tally = _native.Tally(keeper.out, library.clip_reward)
+        keeper.returns, keeper.lengths = self._tally.returns, self._tally.lengths
+        self._has_floats = any(
+            leaf.dtype.kind == "f" for leaf in self._spec.observation.leaves
+        )
+
+    def step(self, stepped: Stepped) -> None:
+        """Hands a step over: counts, ends, and refusals of what is not finite."""
+        out = self._keeper.out
+        self.show(stepped.obs)
+        lives, ends = self._library.lives, -1
+        if not self._has_floats or self._is_finite():
+            ends = self._count(stepped, lives)
+        if ends < 0:
+            stepped = self._checked(stepped)
+            if lives is not None:
+                lives = np.array(lives, np.int64)
+            ends = self._count(stepped, lives)
+        if ends < 0:
+            raise EnvError(
+                f"{self._spec.env_id}: the library has the lives {lives!r}, expected ({self._keeper.num_rows},)"
+            )
+        if ends:
+            over = stepped.terminated | stepped.truncated
+            final_obs = stepped.final_obs
+            if final_obs is None:
+                final_obs = out.obs
+            write(out.final_obs, over, final_obs)
+            write(out.final_obs, out.terminated & ~over, out.obs)
+
+    def show(self, obs: Tree) -> None:
+        """Hands the library's own arrays over: they stay as they are until the rows are stepped again."""
+        out = self._keeper.out
+        last: Tree = out.obs
+        if obs.__class__ is last.__class__ is np.ndarray:
+            alike = obs.shape == last.shape and obs.dtype == last.dtype
+            if alike and obs.flags.carray:
+                out.put_obs(obs)
+                return
+        out.put_obs(self._in_spaces_form(obs))
+
+    def note_lives(self) -> None:
+        """After a reset: where the lives are counted from."""
+        lives = self._library.lives
+        if lives is not None:
+            self._tally.lives[:] = lives
+
+    def check_reset(self) -> None:
+        """EnvError where what the rows begin with is not finite."""
+        keeper = self._keeper
+        out = keeper.out
+        check_finite(self._spec, keeper.everything, out.obs, out.reward, keeper.lengths)
+
+    def _is_finite(self) -> bool:
+        return not_finite(self._spec.observation, self._keeper.out.obs) is None
+
+    def _count(self, stepped: Stepped, lives: NDArray[Any] | None) -> int:
+        _, reward, terminated, truncated, _, only_reset = stepped
+        return self._tally.step(reward, terminated, truncated, only_reset, lives)
+
+    def _checked(self, stepped: Stepped) -> Stepped:
+        """The step in arrays of the usual types; EnvError where it has other shapes, or holds what is not finite."""
+        keeper = self._keeper
+        _, reward, terminated, truncated, _, only_reset = stepped
+        if only_reset is None:
+            only_reset = np.zeros(keeper.num_rows, np.bool_)
+        reward = np.array(reward, np.float64)
+        usual = {
+            "terminated": np.array(terminated, np.bool_),
+            "truncated": np.array(truncated, np.bool_),
+            "only_reset": np.array(only_reset, np.bool_),
+        }
+        for name, array in {"reward": reward, **usual}.items():
+            if array.shape != (keeper.num_rows,):
+                raise EnvError(
+                    f"{self._spec.env_id}: the library returned {name} of shape {array.shape}, expected "
+                    f"({keeper.num_rows},)"
+                )
+        reward[usual["only_reset"]] = 0
+        check_finite(
+            self._spec,
+            keeper.everything,
+            keeper.out.obs,
+            reward,
+            keeper.lengths + ~usual["only_reset"],
+        )
+        return stepped._replace(reward=reward, **usual)
+
+    def _in_spaces_form(self, obs: Tree) -> Tree:
+        """The observations in contiguous arrays of the space's types; EnvError where they are others."""
+        layout: Layout = self._spec.observation
+        own: list[NDArray[Any]] = []
+        for leaf, new in zip(layout.leaves, layout.flat(obs), strict=True):
+            seen, shape = np.asarray(new), (self._keeper.num_rows, *leaf.shape)
+            fits = np.can_cast(seen.dtype, leaf.dtype, "same_kind")
+            if seen.shape != shape or not fits:
+                raise EnvError(
+                    f"{self._spec.env_id}: the library returned observations{leaf.name} of shape {seen.shape} and type "
+                    f"{seen.dtype}, but its space says {shape} and {leaf.dtype}"
+                )
+            own.append(np.require(seen, leaf.dtype, ["C", "W"]))
+        return layout.tree(own)

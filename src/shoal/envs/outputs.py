@@ -1,0 +1,103 @@
+"""Outputs: the arrays that a backend writes its rows to, and views of them for those who receive rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from shoal.types import Ready, map_tree
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from shoal.types import Bools, Spec, Tree
+
+    Rows: TypeAlias = slice | int | list[int] | NDArray[np.integer[Any]] | Bools
+    """Which rows, as NumPy indexes an array's first axis."""
+
+MAX_VIEWS = 64
+
+
+class Outputs:
+    """The arrays [B, ...] that a backend writes its rows to (or puts there), handed over as views."""
+
+    def __init__(self, spec: Spec, num_rows: int) -> None:
+        """Zeroed arrays of `num_rows`; declared info values are NaN until an episode ends."""
+        self.obs: Tree = spec.observation.allocate(num_rows)
+        self.final_obs: Tree = spec.observation.allocate(num_rows)
+        self.reward = np.zeros(num_rows)
+        self.terminated = np.zeros(num_rows, np.bool_)
+        self.truncated = np.zeros(num_rows, np.bool_)
+        self.valid = np.ones(num_rows, np.bool_)
+        self.episode_return = np.zeros(num_rows)
+        self.episode_length = np.zeros(num_rows, np.int64)
+        self.info = {key: np.full(num_rows, np.nan) for key in spec.info_keys}
+        self.action_mask: Bools | None = None
+        self.turn = np.ones(num_rows, np.bool_) if spec.agents else None
+        self._views: dict[tuple[int, int], Ready] = {}
+
+    def add_masks(self, masks: Bools) -> None:
+        """From now on rows have these action masks [B, options]."""
+        self.action_mask = masks
+        self._views.clear()
+
+    def put_obs(self, obs: Tree) -> None:
+        """From now on rows have these observations, in the views that were handed over too."""
+        self.obs = obs
+        for ready in self._views.values():
+            ready.obs = take(obs, ready.rows)
+
+    def clear(self) -> None:
+        """No row has a reward or an end, as after a reset."""
+        self.reward[:] = 0
+        self.terminated[:] = self.truncated[:] = False
+
+    def view(self, rows: slice) -> Ready:
+        """The rows' part of every array; made once for slices that come again."""
+        ready = self._views.get((rows.start, rows.stop))
+        if ready is None:
+            ready = self._make_view(rows)
+            if len(self._views) == MAX_VIEWS:
+                self._views.clear()
+            self._views[rows.start, rows.stop] = ready
+        return ready
+
+    def _make_view(self, rows: slice) -> Ready:
+        return Ready(
+            rows=rows,
+            obs=take(self.obs, rows),
+            reward=self.reward[rows],
+            terminated=self.terminated[rows],
+            truncated=self.truncated[rows],
+            valid=self.valid[rows],
+            final_obs=take(self.final_obs, rows),
+            episode_return=self.episode_return[rows],
+            episode_length=self.episode_length[rows],
+            info={name: values[rows] for name, values in self.info.items()},
+            action_mask=None if self.action_mask is None else self.action_mask[rows],
+            turn=None if self.turn is None else self.turn[rows],
+        )
+
+
+def take(tree: Tree, rows: Rows) -> Tree:
+    """The chosen rows of every array of a tree: views where `rows` is a slice."""
+    if tree.__class__ is np.ndarray:
+        return tree[rows]
+
+    def part(array: NDArray[Any]) -> NDArray[Any]:
+        return array[rows]
+
+    return map_tree(part, tree)
+
+
+def write(tree: Tree, rows: Rows, new: Tree) -> None:
+    """Copies the chosen rows of every array of `new` into `tree`."""
+    if tree.__class__ is np.ndarray:
+        tree[rows] = new[rows]
+        return
+
+    def put(array: NDArray[Any], values: NDArray[Any]) -> None:
+        array[rows] = values[rows]
+
+    map_tree(put, tree, new)
