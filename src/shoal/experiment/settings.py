@@ -63,7 +63,7 @@ def resolve(
     return build(options, run), built
 
 
-OUTDATED: dict[str, str] = {}
+OUTDATED: dict[str, str] = {"normalise_obs": "normalize_obs"}
 """Names that a configuration file may still have, and what each is called now."""
 
 

@@ -39,7 +39,7 @@ class MlpPolicy(nn.Module):
         network: Network,
         generator: torch.Generator,
     ) -> None:
-        """Orthogonal initialisation from `generator`."""
+        """Orthogonal initialization from `generator`."""
         super().__init__()
         self.spec, self.network = spec, network
         self.encoder = make_encoder(spec, network, generator)
@@ -71,7 +71,7 @@ class ImagePolicy(nn.Module):
         network: Network,
         generator: torch.Generator,
     ) -> None:
-        """Orthogonal initialisation from `generator`."""
+        """Orthogonal initialization from `generator`."""
         super().__init__()
         self.spec, self.network = spec, network
         self.encoder = make_encoder(spec, network, generator)
@@ -103,7 +103,7 @@ class RecurrentPolicy(nn.Module):
         network: Network,
         generator: torch.Generator,
     ) -> None:
-        """Orthogonal initialisation from `generator`."""
+        """Orthogonal initialization from `generator`."""
         super().__init__()
         self.spec, self.network = spec, network
         self.encoder = make_encoder(spec, network, generator)
