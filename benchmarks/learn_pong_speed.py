@@ -3,7 +3,7 @@
     python -m benchmarks.learn_pong_speed [--pairs N] [--steps N]
 
 Both sides: 8 environments x 128 steps, 4 minibatches of 256, 4 epochs, the same network, all cores.
-shoal runs its preset for Pong, which normalises images place by place, where the peer scales them by 1/255; its layers
+shoal runs its preset for Pong, which normalizes images place by place, where the peer scales them by 1/255; its layers
 compute in bfloat16 unless --precision says float32, its weights are float32. The sides alternate; what is claimed is
 the ratio of the medians. Writes benchmarks/results/pong_learn_speed.json. The peer runs in its own virtual environment
 (benchmarks/peers/setup_peers.py sb3).
@@ -84,7 +84,7 @@ def measure(*, pairs: int, steps: int, precision: str) -> dict[str, Any]:
         "bar": BAR,
         "unit": "steps/s",
         "note": f"Stable-Baselines3; both 8 environments x 128 steps, minibatch 256, {cores()} threads; shoal's "
-        f"layers in {precision}, images normalised; medians of {pairs} alternating runs of {steps:,} steps: {runs}",
+        f"layers in {precision}, images normalized; medians of {pairs} alternating runs of {steps:,} steps: {runs}",
     }
     return {
         "name": "pong_learn_speed",

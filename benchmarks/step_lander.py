@@ -5,7 +5,7 @@
 
 A policy is trained first (PPO's preset, about half a minute) and flies both sides by the same few lines of NumPy. Only
 stepping is timed. EnvPool's threads go on stepping while the policy acts where its batch is half of its rows: that is
-in its favour. Each round measures every setting of both sides; a ratio is the median over rounds of the best of ours
+in its favor. Each round measures every setting of both sides; a ratio is the median over rounds of the best of ours
 over the best of theirs in that round.
 """
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.step_pong [--pairs N] [--seconds S]
 
-Random actions drawn beforehand, 4 frames an action, 84 x 84 grey, stacks of 4, all cores. Every side is tried with
+Random actions drawn beforehand, 4 frames an action, 84 x 84 gray, stacks of 4, all cores. Every side is tried with
 several numbers of rows and then measured at its own best, and with 8 rows, which is what presets learn with. The sides
 take turns in slices of a quarter of a second, in an order drawn anew each time, because the speed of a shared machine's
 cores changes from one second to the next. What is claimed is the median over the rounds of shoal's steps beside those

@@ -113,7 +113,7 @@ def draw_curves(axes: Axes, trainings: list[Training], threshold: float) -> None
             label += f": greedy {training.greedy_return:.0f}"
         steps, returns = [p[0] for p in training.curve], [p[1] for p in training.curve]
         axes.plot(steps, returns, label=label, alpha=0.8, linewidth=1.2)
-    axes.axhline(threshold, color="grey", linestyle="--", linewidth=0.8)
+    axes.axhline(threshold, color="gray", linestyle="--", linewidth=0.8)
     axes.set(xlabel="environment steps", ylabel="mean return of the last 100 episodes")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")

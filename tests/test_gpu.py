@@ -32,7 +32,7 @@ def test_trains_on_cuda_and_repeats(algo: str, recurrent: str, tmp_path: Path) -
             num_envs=8,
             num_steps=16,
             total_timesteps=8 * 16 * 5,
-            network={"recurrent": recurrent, "normalise_obs": True},
+            network={"recurrent": recurrent, "normalize_obs": True},
             panel="none",
             run_dir=str(tmp_path),
             name=name,

@@ -45,7 +45,7 @@ def test_tanh_is_accurate_everywhere(kernels: str) -> None:
     assert np.isnan(forward(plan, shape, np.full((1, 1), np.nan, np.float32))[1]).all()
 
 
-def test_normaliser() -> None:
+def test_normalizer() -> None:
     case = make(Shape())
     obs = observations(case.shape, 50)
     mean, inv_std = np.array([0.5, -1, 0, 2], np.float32), np.array([2, 0.5, 1, 9], np.float32)

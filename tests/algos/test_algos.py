@@ -127,8 +127,8 @@ def test_algorithms_and_presets_are_found_by_name() -> None:
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
 @pytest.mark.parametrize("recurrent", ["none", "gru"])
 def test_evaluation_beside_training_changes_no_bit(algo: str, recurrent: Any, tmp_path: Path) -> None:
-    """Weights, normalisation statistics and training metrics are the same with and without it."""
-    network = Network(hidden=(8,), recurrent=recurrent, normalise_obs=True)
+    """Weights, normalization statistics and training metrics are the same with and without it."""
+    network = Network(hidden=(8,), recurrent=recurrent, normalize_obs=True)
     settings: dict[str, Any] = {"num_envs": 4, "num_steps": 8, "total_timesteps": 4 * 8 * 12, "network": network}
     settings |= {"num_minibatches": 2} if algo == "ppo" else {}
     found: list[nn.Module] = []

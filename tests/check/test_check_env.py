@@ -67,7 +67,7 @@ DEFECTS = [
     ("TextReward", "reward", "error", r"at step 1 .*the reward is '1\.0'.*return a float"),
     ("LargeReward", "reward-scale", "warning", r"mean size .*e\+07.*--reward-scale 1e-0[67]"),
     ("NoReward", "reward-scale", "warning", r"every reward was 0 in 600 random steps"),
-    ("UnevenScale", "obs-scale", "warning", r"\(component 1\).*--network\.normalise-obs"),
+    ("UnevenScale", "obs-scale", "warning", r"\(component 1\).*--network\.normalize-obs"),
     ("FourValues", "step", "error", r"at step 1 .*step\(\) returned 4 values.*terminated, truncated, info"),
     ("ResetWithoutInfo", "reset", "error", r"at reset 1 reset\(\) returned array.*\(observation, info\)"),
     (

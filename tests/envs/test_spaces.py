@@ -70,7 +70,7 @@ class Nested(gym.Env[Any, Any]):
 def test_a_nested_observation_is_one_vector_in_layout_order() -> None:
     """Bits, eye scaled by 255, mode one-hot, then parts: Gymnasium sorts a dict's keys."""
     encoder = make_encoder(
-        Spec.of("Test-v0", SEEN, spaces.Discrete(2)), Network(normalise_obs=False), torch.Generator()
+        Spec.of("Test-v0", SEEN, spaces.Discrete(2)), Network(normalize_obs=False), torch.Generator()
     )
     obs = {
         "bits": torch.tensor([[[1, 0]]], dtype=torch.int8),
@@ -84,11 +84,11 @@ def test_a_nested_observation_is_one_vector_in_layout_order() -> None:
     assert encoder.size == 16
 
 
-def test_only_box_leaves_are_normalised() -> None:
+def test_only_box_leaves_are_normalized() -> None:
     """Two observations of the last leaf, 0 and 1: mean 0.5; eight numbers of Boxes in all."""
     space = spaces.Tuple((spaces.Discrete(2), spaces.Box(-1, 1, (1,), np.float32)))
     encoder = make_encoder(
-        Spec.of("Test-v0", space, spaces.Discrete(2)), Network(normalise_obs=True), torch.Generator()
+        Spec.of("Test-v0", space, spaces.Discrete(2)), Network(normalize_obs=True), torch.Generator()
     )
     assert isinstance(encoder, TreeEncoder)
     encoder.observe((torch.tensor([0, 1]), torch.tensor([[0.0], [1.0]])))
@@ -165,9 +165,9 @@ def test_make_vec_equals_sync_vector_env() -> None:
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
 @pytest.mark.parametrize("schedule", ["sync", "overlap"])
 def test_nested_observations_are_learned_from(algo: str, recurrent: Any, schedule: Any) -> None:
-    """Three updates change the weights; the normalisers have seen every step."""
+    """Three updates change the weights; the normalizers have seen every step."""
     module = algos.load(algo)
-    network = Network(hidden=(8,), recurrent=recurrent, recurrent_size=4, normalise_obs=True)
+    network = Network(hidden=(8,), recurrent=recurrent, recurrent_size=4, normalize_obs=True)
     shape = {"num_minibatches": 2} if algo == "ppo" else {}
     cfg = module.Config(num_steps=5, network=network, **shape)
     rows = make(Nested, 4)
@@ -175,7 +175,7 @@ def test_nested_observations_are_learned_from(algo: str, recurrent: Any, schedul
     policy: Any
     policy, _ = single_run.train(module, cfg, rows, updates=3, schedule=schedule)
     assert any(not torch.equal(p, q) for p, q in zip(before, policy.parameters(), strict=True))
-    assert float(policy.encoder.leaves[1].normaliser.count) == 60
+    assert float(policy.encoder.leaves[1].normalizer.count) == 60
 
 
 class Own(nn.Module):

@@ -1,4 +1,4 @@
-"""Policies of one signature: memory zeroed at starts, initialisation from a seed alone, users' modules wrapped."""
+"""Policies of one signature: memory zeroed at starts, initialization from a seed alone, users' modules wrapped."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def leaves(state: Any) -> list[Tensor]:
 
 
 def logits(output: Output) -> Tensor:
-    """The normalised logits of a categorical output."""
+    """The normalized logits of a categorical output."""
     distribution: Any = output.distribution
     return distribution.log_probs
 
@@ -119,10 +119,10 @@ def test_mlp_has_any_leading_axes_and_no_memory() -> None:
 
 def test_discrete_observations_are_one_hot() -> None:
     """Discrete counts from its start; MultiDiscrete lays its parts side by side."""
-    one = Encoder(Spec.of("Test-v0", spaces.Discrete(3, start=4), FOUR), normalise=True)
+    one = Encoder(Spec.of("Test-v0", spaces.Discrete(3, start=4), FOUR), normalize=True)
     assert one(torch.tensor([[4, 6]])).tolist() == [[[1, 0, 0], [0, 0, 1]]]
-    assert one.normaliser is None
-    many = Encoder(Spec.of("Test-v0", spaces.MultiDiscrete([2, 3], start=[0, 1]), FOUR), normalise=False)
+    assert one.normalizer is None
+    many = Encoder(Spec.of("Test-v0", spaces.MultiDiscrete([2, 3], start=[0, 1]), FOUR), normalize=False)
     assert many(torch.tensor([[1, 1], [0, 3]])).tolist() == [[0, 1, 1, 0, 0], [1, 0, 0, 0, 1]]
 
 

@@ -139,7 +139,7 @@ def test_missing_tracker_leaves_nothing(run_dir: Path, monkeypatch: pytest.Monke
 
 def test_configuration_reproduces_the_run(run_dir: Path, tmp_path: Path) -> None:
     """A run started from the config.toml of another has the same configuration and, bit for bit, the same weights."""
-    network = {"hidden": [32, 16], "normalise_obs": True}
+    network = {"hidden": [32, 16], "normalize_obs": True}
     settings: Any = TINY | {
         "target_kl": 0.5,
         "network": network,
@@ -193,22 +193,22 @@ def test_own_configuration() -> None:
 
 def test_nested_settings_start_from_the_preset(run_dir: Path) -> None:
     """One setting of the network keeps the preset's others; numbers of any kind are taken."""
-    base = PPO(network=Network(normalise_obs=True, log_std_init=0.5))
+    base = PPO(network=Network(normalize_obs=True, log_std_init=0.5))
     built = build(PPO, {"network": {"hidden": [8]}, "num_steps": np.int64(24), "learning_rate": 1}, base=base)
-    assert built.network == Network(hidden=(8,), normalise_obs=True, log_std_init=0.5)
+    assert built.network == Network(hidden=(8,), normalize_obs=True, log_std_init=0.5)
     assert (type(built.num_steps), type(built.learning_rate)) == (int, float)
     assert build(Options, {"env": "X", "run_dir": run_dir}).run_dir == str(run_dir)
 
 
 def test_later_layers_win() -> None:
     """Defaults of the algorithm, a preset, a file, what was given; nested settings are merged name by name."""
-    preset = {"num_envs": 8, "gamma": 0.9, "network": {"hidden": [8], "normalise_obs": True}}
+    preset = {"num_envs": 8, "gamma": 0.9, "network": {"hidden": [8], "normalize_obs": True}}
     file = {"gamma": 0.8, "network": {"hidden": [4]}, "self_play": {"every": 3}}
     layers = ({"num_envs": 32, "env": "X"}, preset, file, {"self_play": {"pool": 5}, "num_steps": 7})
     options, config = resolve(Options, PPO, *layers)
     assert (options.num_envs, options.self_play.every, options.self_play.pool) == (8, 3, 5)
     assert (config.gamma, config.num_steps) == (0.8, 7)
-    assert config.network == Network(hidden=(4,), normalise_obs=True)
+    assert config.network == Network(hidden=(4,), normalize_obs=True)
 
 
 def test_finished_run_ends_at_once(run_dir: Path) -> None:

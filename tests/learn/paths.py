@@ -71,7 +71,7 @@ def rollout_of(kind: str, *, num_steps: int = 12, num_rows: int = 8, **network: 
     """A policy that has moved since it acted, and what it collected, with made-up advantages and targets."""
     space, closing = ACTIONS[kind]
     env = make(lambda: Choices(space, closing=closing), num_rows)
-    policy: Any = make_policy(env.spec, Network(hidden=(8,), normalise_obs=True, **network), 3)
+    policy: Any = make_policy(env.spec, Network(hidden=(8,), normalize_obs=True, **network), 3)
     draws = torch.Generator().manual_seed(4)
     policy.encoder.observe(torch.rand(50, 3, generator=draws))
     steps = next(rollouts(env, policy, num_steps=num_steps, acting=Acting(2)))

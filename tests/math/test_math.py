@@ -12,7 +12,7 @@ import torch
 from shoal.math.losses import (
     approximate_kl,
     masked_mean,
-    normalise_advantage,
+    normalize_advantage,
     policy_gradient_loss,
     ppo_policy_loss,
     value_loss,
@@ -96,7 +96,7 @@ def test_invalid_steps_are_passed_over() -> None:
 
 
 def test_another_reward_is_used_instead() -> None:
-    """A normalised reward takes the place of the rollout's own."""
+    """A normalized reward takes the place of the rollout's own."""
     steps, reward = hand(), torch.zeros(6, 1)
     # As in `hand`, but with no reward: 2 less 2, 10 less 4, and so on.
     assert gae(steps, gamma=0.5, gae_lambda=0.0, reward=reward)[0].tolist() == column(0, 6, -2, -8, -4, -4)
@@ -220,14 +220,14 @@ def test_masked_mean_by_hand() -> None:
     assert masked_mean(x, None, axes=2).tolist() == [4.0, 6.5]
 
 
-def test_normalise_advantage_by_hand() -> None:
+def test_normalize_advantage_by_hand() -> None:
     """1, 2, 3 have mean 2 and deviation 1; a member's statistics are its own; invalid elements do not count."""
     x = torch.tensor([[[1.0, 2.0, 3.0, 99.0]], [[10.0, 30.0, 50.0, 70.0]]])
     valid = torch.tensor([[[1, 1, 1, 0]], [[1, 1, 1, 1]]], dtype=torch.bool)
-    ours = normalise_advantage(x, valid, axes=2)
+    ours = normalize_advantage(x, valid, axes=2)
     torch.testing.assert_close(ours[0, 0, :3], torch.tensor([-1.0, 0.0, 1.0]))
     deviation = math.sqrt((900 + 100 + 100 + 900) / 3)
     torch.testing.assert_close(ours[1, 0], torch.tensor([-30.0, -10.0, 10.0, 30.0]) / deviation)
-    whole = normalise_advantage(x[1])
+    whole = normalize_advantage(x[1])
     torch.testing.assert_close(whole, (x[1] - x[1].mean()) / x[1].std())
-    assert normalise_advantage(torch.tensor([5.0])).tolist() == [0.0]
+    assert normalize_advantage(torch.tensor([5.0])).tolist() == [0.0]

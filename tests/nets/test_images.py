@@ -17,7 +17,7 @@ from shoal.learn.shards import Shards
 from shoal.learn.weights import Snapshot, pack
 from shoal.nets.encoder import TreeEncoder
 from shoal.nets.images import ImageEncoder
-from shoal.nets.normaliser import PIXEL_CLIP, PixelNormaliser
+from shoal.nets.normalizer import PIXEL_CLIP, PixelNormalizer
 from shoal.nets.policy import ImagePolicy, MlpPolicy, Network, make_policy
 from shoal.types import ConfigError, Spec, Steps
 
@@ -80,27 +80,27 @@ def test_weights_come_from_the_seed_alone() -> None:
     assert all(a.equal(b) for a, b in zip(one.parameters(), made("impala").parameters(), strict=True))
 
 
-def encoder_that_normalises(*shape: int) -> ImageEncoder:
-    policy: Any = make_policy(image_spec(*shape), Network(normalise_obs=True), 1)
+def encoder_that_normalizes(*shape: int) -> ImageEncoder:
+    policy: Any = make_policy(image_spec(*shape), Network(normalize_obs=True), 1)
     assert isinstance(policy.encoder, ImageEncoder)
     return policy.encoder
 
 
-def test_colours_may_stand_last() -> None:
+def test_colors_may_stand_last() -> None:
     """The same pixels and weights in either order."""
     firsts, lasts = (make_policy(image_spec(*shape), Network(), 1) for shape in ((3, 40, 48), (40, 48, 3)))
     pixels = torch.randint(0, 256, (2, 3, 40, 48), dtype=torch.uint8)
     assert torch.allclose(act(firsts, pixels)[0], act(lasts, pixels.permute(0, 2, 3, 1))[0], atol=1e-6)
 
 
-def test_images_are_normalised_place_by_place() -> None:
+def test_images_are_normalized_place_by_place() -> None:
     """Against NumPy, in both orders of the axes; statistics are merged, the same for any number of threads."""
     rng = np.random.default_rng(0)
     seen = [rng.integers(0, 256, (n, 3, 40, 48), np.uint8) for n in (300, 7)]
     for images in seen:
         images[:, :, :20] = 90
     used = np.concatenate([seen[0][np.arange(251) * 300 // 251], seen[1]]).astype(float)
-    firsts, lasts = (encoder_that_normalises(*shape) for shape in ((3, 40, 48), (40, 48, 3)))
+    firsts, lasts = (encoder_that_normalizes(*shape) for shape in ((3, 40, 48), (40, 48, 3)))
     before = torch.get_num_threads()
     for threads, encoder, axes in ((1, firsts, (0, 1, 2, 3)), (2, lasts, (0, 2, 3, 1))):
         torch.set_num_threads(threads)
@@ -108,7 +108,7 @@ def test_images_are_normalised_place_by_place() -> None:
         for images in seen:
             encoder.observe(torch.from_numpy(images.transpose(axes)))
     torch.set_num_threads(before)
-    layer, other = firsts.normaliser, lasts.normaliser
+    layer, other = firsts.normalizer, lasts.normalizer
     assert layer is not None
     assert other is not None
     assert layer.mean.equal(other.mean)
@@ -121,12 +121,12 @@ def test_images_are_normalised_place_by_place() -> None:
 
 @pytest.mark.parametrize("rows", [2, 8, 16, 48])
 def test_statistics_are_of_every_row(rows: int) -> None:
-    """Rows take turns in what `observe` gets; each shows another grey, and the mean is that of all."""
-    encoder = encoder_that_normalises(1, 40, 40)
-    greys = torch.arange(rows, dtype=torch.uint8) * 5
-    encoder.observe(greys.repeat(2048 // rows)[:, None, None, None].expand(-1, 1, 40, 40))
-    assert encoder.normaliser is not None
-    assert abs(float(encoder.normaliser.mean[0, 0, 0]) - greys.double().mean()) < 2
+    """Rows take turns in what `observe` gets; each shows another gray, and the mean is that of all."""
+    encoder = encoder_that_normalizes(1, 40, 40)
+    grays = torch.arange(rows, dtype=torch.uint8) * 5
+    encoder.observe(grays.repeat(2048 // rows)[:, None, None, None].expand(-1, 1, 40, 40))
+    assert encoder.normalizer is not None
+    assert abs(float(encoder.normalizer.mean[0, 0, 0]) - grays.double().mean()) < 2
 
 
 def test_auto_flattens_small_images_and_flat_all() -> None:
@@ -229,17 +229,17 @@ def test_the_preset_of_a_family() -> None:
 
 @pytest.mark.parametrize("kernels", _native.kernel_names())
 @pytest.mark.parametrize("shape", [(4, 84, 84), (3, 37, 41), (12, 36, 36), (40, 36, 3), (1025, 3, 2)])
-def test_normalised_pixels_in_one_pass_have_the_bits_of_torch(shape: tuple[int, ...], kernels: str) -> None:
+def test_normalized_pixels_in_one_pass_have_the_bits_of_torch(shape: tuple[int, ...], kernels: str) -> None:
     last = shape[2] == 3
-    normaliser = PixelNormaliser(shape if last else (*shape[1:], shape[0]))
+    normalizer = PixelNormalizer(shape if last else (*shape[1:], shape[0]))
     random = torch.Generator().manual_seed(0)
-    normaliser.mean.uniform_(0, 255, generator=random)
-    normaliser.inv_std.uniform_(0, 1, generator=random)
+    normalizer.mean.uniform_(0, 255, generator=random)
+    normalizer.inv_std.uniform_(0, 1, generator=random)
     images = torch.randint(0, 256, (3, *shape), dtype=torch.uint8, generator=random)
-    expected = normaliser(images if last else images.permute(0, 2, 3, 1)).to(torch.bfloat16)
-    assert torch.equal(normaliser.in_half(images, colours_last=last), expected)
+    expected = normalizer(images if last else images.permute(0, 2, 3, 1)).to(torch.bfloat16)
+    assert torch.equal(normalizer.in_half(images, colors_last=last), expected)
     bits = np.zeros(expected.shape, np.uint16)
-    moments = (normaliser.mean.numpy(), normaliser.inv_std.numpy(), PIXEL_CLIP)
+    moments = (normalizer.mean.numpy(), normalizer.inv_std.numpy(), PIXEL_CLIP)
     _native.normalise_pixels(images.numpy(), *moments, last, bits, kernels)
     assert np.array_equal(bits, expected.view(torch.uint16).numpy())
 

@@ -1,4 +1,4 @@
-"""Distributions against torch's own, the normaliser against NumPy, packed weights, and lowering against torch."""
+"""Distributions against torch's own, the normalizer against NumPy, packed weights, and lowering against torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shoal.learn.plan import Noise, Plan
 from shoal.learn.weights import Snapshot, pack, packing
 from shoal.nets.distributions import Categorical, MultiCategorical, Normal, SquashedNormal
 from shoal.nets.heads import head, head_size
-from shoal.nets.normaliser import Normaliser
+from shoal.nets.normalizer import Normalizer
 from shoal.nets.policy import MlpPolicy, Network, PlainPolicy, make_policy
 from shoal.types import ConfigError, Spec
 
@@ -196,10 +196,10 @@ def test_impossible_gaussians_are_refused() -> None:
         head(BOX3, squash=False)(torch.zeros(3), None)
 
 
-def test_normaliser_is_frozen_until_merged_and_then_equals_numpy() -> None:
+def test_normalizer_is_frozen_until_merged_and_then_equals_numpy() -> None:
     """Three merges of unequal size; mean and variance of all 60 rows."""
     data = np.random.default_rng(0).normal([5.0, -1e3, 0.0], [2.0, 1e2, 1e-3], (60, 3))
-    layer, x = Normaliser(3), torch.tensor([[1.0, -20.0, 3.0]])
+    layer, x = Normalizer(3), torch.tensor([[1.0, -20.0, 3.0]])
     assert layer(x).tolist() == [[1.0, -10.0, 3.0]]
     for part in (data[:7], data[7:8], data[8:]):
         layer.merge(torch.from_numpy(part))
@@ -210,10 +210,10 @@ def test_normaliser_is_frozen_until_merged_and_then_equals_numpy() -> None:
     np.testing.assert_allclose(layer(torch.from_numpy(data).float()).numpy(), expected, atol=2e-4)
 
 
-def test_normaliser_does_not_depend_on_threads() -> None:
+def test_normalizer_does_not_depend_on_threads() -> None:
     """The statistics of 100,000 rows have the same bits with one intra-op thread and with two."""
     data = draws(100_000, 5).float()
-    layers = [Normaliser(5), Normaliser(5)]
+    layers = [Normalizer(5), Normalizer(5)]
     try:
         for threads, layer in enumerate(layers, start=1):
             torch.set_num_threads(threads)
@@ -262,8 +262,8 @@ def test_pack_refuses_mixed_dtypes_and_packs_nothing() -> None:
 
 
 def test_snapshot_is_apart_until_updated() -> None:
-    """Weights and normalisation statistics come over with `update`, and only then."""
-    policy = make_policy(spec_of(BOX3, BOX3), Network(hidden=(8,), normalise_obs=True), 0)
+    """Weights and normalization statistics come over with `update`, and only then."""
+    policy = make_policy(spec_of(BOX3, BOX3), Network(hidden=(8,), normalize_obs=True), 0)
     snapshot, flat = Snapshot(policy), pack(policy)
     flat.add_(1.0)
     assert isinstance(policy, MlpPolicy)
@@ -278,8 +278,8 @@ def test_snapshot_is_apart_until_updated() -> None:
 SETTINGS = {"num_threads": 1, "act_block": 64, "grad_shards": 1}
 LOWERED = [
     (spaces.Box(-9, 9, (2, 3)), spaces.Discrete(4, start=1), Network(hidden=(16, 16))),
-    (BOX3, spaces.MultiDiscrete([2, 5]), Network(hidden=(33,), activation="relu", normalise_obs=True)),
-    (BOX3, spaces.Box(-2, 2, (2,)), Network(hidden=(8, 8, 8), normalise_obs=True)),
+    (BOX3, spaces.MultiDiscrete([2, 5]), Network(hidden=(33,), activation="relu", normalize_obs=True)),
+    (BOX3, spaces.Box(-2, 2, (2,)), Network(hidden=(8, 8, 8), normalize_obs=True)),
     (spaces.Box(0, 255, (5,), np.uint8), spaces.Discrete(2), Network(hidden=())),
 ]
 
@@ -315,7 +315,7 @@ def test_lowered_forward_equals_torch(
         np.testing.assert_allclose(plan.to_env(chosen), output.distribution.to_env(mode).numpy(), rtol=1e-5, atol=1e-5)
         pack(policy).add_(torch.linspace(-0.1, 0.1, len(pack(policy))))
         policy.encoder.observe(torch.from_numpy(obs))
-        plan.refresh_normaliser()
+        plan.refresh_normalizer()
 
 
 def test_which_policies_are_lowered() -> None:

@@ -35,7 +35,7 @@ from shoal.types import ConfigError, EnvError
 from tests.fork_server import Interpreter
 
 RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
-BLACK, GREY = (0, 0, 0), (FRAME_GRAY,) * 3
+BLACK, GRAY = (0, 0, 0), (FRAME_GRAY,) * 3
 TINY: dict[str, Any] = {
     "num_envs": 8,
     "num_steps": 16,
@@ -88,8 +88,8 @@ def make_mute() -> Counting:
     return Counting()
 
 
-def paint(colour: tuple[int, int, int], height: int = 4, width: int = MIN_WIDTH) -> Any:
-    return np.full((height, width, 3), colour, np.uint8)
+def paint(color: tuple[int, int, int], height: int = 4, width: int = MIN_WIDTH) -> Any:
+    return np.full((height, width, 3), color, np.uint8)
 
 
 def read_back(path: Path) -> tuple[list[Any], float]:
@@ -118,7 +118,7 @@ def play_rows(pictures: Renderer, steps: int) -> list[list[Any]]:
 
 def test_grid() -> None:
     """Three tiles of 3 x 2 stand in two columns; the fourth place is black; sides become even."""
-    whole = grid([paint(colour, 3, 2) for colour in (RED, GREEN, BLUE)])
+    whole = grid([paint(color, 3, 2) for color in (RED, GREEN, BLUE)])
     assert whole.shape == (6, 4, 3)
     assert (whole[:3, :2] == RED).all()
     assert (whole[:3, 2:] == GREEN).all()
@@ -155,8 +155,8 @@ def test_tile() -> None:
     assert not np.array_equal(strip, tile(drawn, "return 2.0")[:CAPTION_HEIGHT, :-GAP])
     assert (shown[2:4, 2:4] == BLUE).all()
     assert (shown == BLUE).all(-1).sum() == 4
-    assert (whole[-GAP:] == GREY).all()
-    assert (whole[:, -GAP:] == GREY).all()
+    assert (whole[-GAP:] == GRAY).all()
+    assert (whole[:, -GAP:] == GRAY).all()
     dimmed = tile(drawn, "", dimmed=True)
     assert (dimmed[CAPTION_HEIGHT, 0] == (100, 0, 0)).all()
     assert not dimmed[:CAPTION_HEIGHT, :-GAP].any()
@@ -164,15 +164,15 @@ def test_tile() -> None:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])
 def test_files_are_read_back(tmp_path: Path, suffix: str) -> None:
-    """Frames, size, speed and colours come back; nothing else is left in the folder."""
+    """Frames, size, speed and colors come back; nothing else is left in the folder."""
     path = tmp_path / f"out{suffix}"
-    colours = [RED, GREEN, BLUE, (240, 240, 240), BLACK]
-    assert write_video(path, (paint(c, 32, 64) for c in colours), frames_per_s=10) == 5
+    colors = [RED, GREEN, BLUE, (240, 240, 240), BLACK]
+    assert write_video(path, (paint(c, 32, 64) for c in colors), frames_per_s=10) == 5
     frames, per_s = read_back(path)
     assert per_s == pytest.approx(10)
     assert [frame.shape for frame in frames] == [(32, 64, 3)] * 5
-    for frame, colour in zip(frames, colours, strict=True):
-        assert np.abs(frame[16, 32].astype(int) - colour).max() <= 6
+    for frame, color in zip(frames, colors, strict=True):
+        assert np.abs(frame[16, 32].astype(int) - color).max() <= 6
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
     if suffix == ".gif":
         with Image.open(path) as image:

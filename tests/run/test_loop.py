@@ -55,7 +55,7 @@ def train(folder: Path, updates: int, *, when: str, way: str) -> tuple[Tensor, l
     """An algorithm that calls `run.loop` before or after its learner's first use; its weights and lines."""
     run = make_run(folder, num_envs=4, total_timesteps=updates * 4 * 6, native=way != "torch")
     env = make("CartPole-v1", 4)
-    policy = make_policy(env.spec, Network(hidden=(8,), normalise_obs=True), 1)
+    policy = make_policy(env.spec, Network(hidden=(8,), normalize_obs=True), 1)
     learner = run.learner(policy, Adam, lr=1e-2, eps=1e-5, max_grad_norm=0.5)
     stream = run.rollouts(env, learner, num_steps=6)
     if when == "before":

@@ -90,7 +90,7 @@ def test_killed_and_resumed_equals_uninterrupted(
     )
     if algo == "ppo":
         settings |= {"num_minibatches": 2, "update_epochs": 2}
-    network = {"recurrent": recurrent, "normalise_obs": True, "hidden": [32]}
+    network = {"recurrent": recurrent, "normalize_obs": True, "hidden": [32]}
     task = {"env": env, "settings": settings, "network": network, "die_at": -1, "resume": False}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert run_child(interpreter, task | {"settings": settings | {"run_dir": str(whole)}}, tmp_path) == 0
@@ -132,7 +132,7 @@ def test_threads_change_no_bit(algo: str, tmp_path: Path, interpreter: Interpret
     """The weights after training with 1 and with 2 pool threads have one sha256."""
     hashes: set[str] = set()
     for threads in (1, 2):
-        network = {"recurrent": "none", "normalise_obs": True}
+        network = {"recurrent": "none", "normalize_obs": True}
         settings = {"algo": algo, "seed": 3, "num_threads": threads, "run_dir": str(tmp_path / str(threads))}
         settings |= {"num_envs": 96, "num_steps": 16, "total_timesteps": 96 * 16 * 40}
         task = {"env": "CartPole-v1", "settings": settings, "network": network, "die_at": -1, "resume": False}

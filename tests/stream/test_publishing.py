@@ -78,12 +78,12 @@ def test_two_streams_of_one_learner_see_its_versions() -> None:
 def test_a_plain_module_keeps_its_statistics() -> None:
     """A module that nobody trains acts with new weights at each publish; what it saw is not merged."""
     env = make("CartPole-v1", 4)
-    policy: Any = make_policy(env.spec, Network(hidden=(8,), normalise_obs=True), 0)
+    policy: Any = make_policy(env.spec, Network(hidden=(8,), normalize_obs=True), 0)
     stream = rollouts(env, policy, num_steps=5)
     next(stream)
     pack(policy).add_(1.0)
     stream.publish()
-    assert float(policy.encoder.normaliser.count) == 0
+    assert float(policy.encoder.normalizer.count) == 0
     assert next(stream).version.unique().tolist() == [1]
     assert torch.equal(acted_with(stream), pack(policy))
 

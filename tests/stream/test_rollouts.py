@@ -129,7 +129,7 @@ def test_every_field_of_the_second_rollout(schedule: Any) -> None:
 
 def test_a_policy_unrolled_over_the_rollout_gives_its_values_again() -> None:
     """Learning sees what acting saw: the state before step 0 and the starts are enough."""
-    policy = make_policy(counting_rows().spec, Network(hidden=(8,), recurrent="lstm", normalise_obs=True), 0)
+    policy = make_policy(counting_rows().spec, Network(hidden=(8,), recurrent="lstm", normalize_obs=True), 0)
     stream = rollouts(counting_rows(), policy, num_steps=7)
     for _ in range(3):
         steps = next(stream)
@@ -157,7 +157,7 @@ def test_the_fused_path_equals_the_plain_one(env_id: str, limits: dict[str, Any]
     found: list[list[Steps]] = []
     for fused in (True, False):
         env = make(env_id, 5, env_kwargs=limits)
-        policy = small(env, normalise_obs=True)
+        policy = small(env, normalize_obs=True)
         stream = rollouts(env, policy, num_steps=30, acting=Acting(seed=3))
         assert isinstance(stream._roles[0].actor, PlanActor)
         assert stream._plan is not None
@@ -175,7 +175,7 @@ def test_native_acting_equals_torch() -> None:
     found: list[Steps] = []
     for native in (True, False):
         env = make("CartPole-v1", 5)
-        policy = small(env, normalise_obs=True)
+        policy = small(env, normalize_obs=True)
         found.append(pull(rollouts(env, policy, num_steps=50, acting=Acting(3, native=native)), 2)[1])
     assert torch.equal(found[0].action, found[1].action)
     for name in ("log_prob", "value", "next_value"):
@@ -235,9 +235,9 @@ def test_acting_uses_the_published_weights() -> None:
 def test_statistics_are_merged_at_publish() -> None:
     """Frozen while a version acts; then the mean of all that was seen, once, and acting uses it."""
     env = make("CartPole-v1", 4)
-    policy = small(env, normalise_obs=True)
+    policy = small(env, normalize_obs=True)
     assert isinstance(policy, MlpPolicy)
-    layer = policy.encoder.normaliser
+    layer = policy.encoder.normalizer
     assert layer is not None
     stream = rollouts(env, Learner(policy, Adam, lr=0.1), num_steps=10)
     first = next(stream).obs.clone()
@@ -251,13 +251,13 @@ def test_statistics_are_merged_at_publish() -> None:
 
 
 def test_a_policy_in_eval_mode_keeps_its_statistics() -> None:
-    """As with torch's own normalisation layers: a frozen opponent stays frozen."""
+    """As with torch's own normalization layers: a frozen opponent stays frozen."""
     env = make("CartPole-v1", 4)
-    policy = small(env, normalise_obs=True).eval()
+    policy = small(env, normalize_obs=True).eval()
     pull(rollouts(env, Learner(policy, Adam, lr=0.1), num_steps=10), 1)
     assert isinstance(policy, MlpPolicy)
-    assert policy.encoder.normaliser is not None
-    assert float(policy.encoder.normaliser.count) == 0
+    assert policy.encoder.normalizer is not None
+    assert float(policy.encoder.normalizer.count) == 0
 
 
 class Encoded(CountingPolicy):
@@ -274,7 +274,7 @@ def test_a_user_s_own_encoder_is_left_alone() -> None:
     assert pull(rollouts(counting_rows(), learner, num_steps=2), 2)[1].version.unique().tolist() == [1]
 
 
-@pytest.mark.parametrize("network", [{}, {"normalise_obs": True}, {"recurrent": "gru"}, {"recurrent": "lstm"}])
+@pytest.mark.parametrize("network", [{}, {"normalize_obs": True}, {"recurrent": "gru"}, {"recurrent": "lstm"}])
 @pytest.mark.parametrize("way", SCHEDULES)
 @pytest.mark.parametrize("backend", ["native", "serial"])
 def test_a_restored_stream_goes_on_bit_for_bit(backend: str, way: Any, network: dict[str, Any]) -> None:
@@ -319,7 +319,7 @@ def test_a_restored_stream_knows_which_rows_start(schedule: Any) -> None:
 def test_steps_that_only_reset_are_marked_and_skipped() -> None:
     """Two steps to the end, one that only resets, and again; the policy's memory begins after it."""
     policy: Any = CountingPolicy()
-    policy.encoder = Encoder(counting_rows().spec, normalise=True)
+    policy.encoder = Encoder(counting_rows().spec, normalize=True)
     stream = rollouts(LateReset(), Learner(policy, Adam, lr=0.1), num_steps=5)
     check(
         next(stream),
@@ -334,8 +334,8 @@ def test_steps_that_only_reset_are_marked_and_skipped() -> None:
     )
     assert stream.episodes.lengths.tolist() == [2, 2]
     stream.publish()
-    assert policy.encoder.normaliser is not None
-    assert policy.encoder.normaliser.total_mean.tolist() == [0, 0.5]
+    assert policy.encoder.normalizer is not None
+    assert policy.encoder.normalizer.total_mean.tolist() == [0, 0.5]
 
 
 @pytest.mark.parametrize("nan_at", [1, 2])

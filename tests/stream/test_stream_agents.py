@@ -204,7 +204,7 @@ def test_evaluation_counts_every_agent() -> None:
 def test_a_rollout_without_a_whole_step_teaches_nothing(algo: Any, *, native: bool) -> None:
     """After the first turn no step is complete: nothing is updated; weights and losses stay finite from there on."""
     env = make(Ring, 1)
-    policy = make_policy(env.spec, Network(hidden=(8,), normalise_obs=True), 1)
+    policy = make_policy(env.spec, Network(hidden=(8,), normalize_obs=True), 1)
     extra = {"num_minibatches": 1, "norm_adv": False} if algo is ppo else {}
     cfg = algo.Config(num_steps=1, **extra)
     _, logged = train(algo, cfg, env, updates=3, policy=policy, native=native)

@@ -88,16 +88,16 @@ def test_roles_of_one_policy_equal_no_cast(*, native: bool, network: dict[str, A
 def test_only_roles_in_training_keep_statistics() -> None:
     """The learner merges what it saw itself; the rival, a plain module, merges nothing."""
     env = make("CartPole-v1", 3)
-    learner, rival = small(env, normalise_obs=True), small(env, 1, normalise_obs=True)
+    learner, rival = small(env, normalize_obs=True), small(env, 1, normalize_obs=True)
     stream = rollouts(env, {"learner": Learner(learner, Adam), "rival": rival}, num_steps=4, cast=CAST)
     seen = next(stream)["learner"].obs.clone()
     stream.publish()
     assert isinstance(learner, MlpPolicy)
     assert isinstance(rival, MlpPolicy)
-    assert learner.encoder.normaliser is not None
-    assert rival.encoder.normaliser is not None
-    torch.testing.assert_close(learner.encoder.normaliser.mean, seen.mean((0, 1)))
-    assert float(rival.encoder.normaliser.count) == 0
+    assert learner.encoder.normalizer is not None
+    assert rival.encoder.normalizer is not None
+    torch.testing.assert_close(learner.encoder.normalizer.mean, seen.mean((0, 1)))
+    assert float(rival.encoder.normalizer.count) == 0
 
 
 def test_a_restored_cast_goes_on_bit_for_bit() -> None:

@@ -313,7 +313,7 @@ def check_scales(found: Findings, played: Played) -> None:
     low, high = scale[least], scale[most]
     says = f"components vary by {low:.3g} (component {least}) to {high:.3g} (component {most})"
     if high > MAX_RATIO * low or high > MAX_SCALE:
-        advice = "train with --network.normalise-obs, or bring every component to about -1 to 1 in the environment"
+        advice = "train with --network.normalize-obs, or bring every component to about -1 to 1 in the environment"
         found.warn("obs-scale", f"under random actions, {says}", advice)
     else:
         found.ok("obs-scale", says)

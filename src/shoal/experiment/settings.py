@@ -75,7 +75,10 @@ def _over(before: object, value: object) -> object:
     return named
 
 
-OUTDATED: dict[str, str] = {"shaping": "preprocessing"}
+OUTDATED: dict[str, str] = {
+    "shaping": "preprocessing",
+    "normalise_obs": "normalize_obs",
+}
 """Names that a configuration file may still have, and what each is called now."""
 
 

@@ -149,7 +149,7 @@ class PlanActor:
     def update(self, policy: nn.Module, flat: Tensor) -> None:
         """Takes the learner's weights over."""
         self.snapshot.update(policy, flat)
-        self.plan.refresh_normaliser()
+        self.plan.refresh_normalizer()
 
 
 class TorchActor:

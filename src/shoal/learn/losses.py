@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from shoal.math.losses import normalise_advantage
+from shoal.math.losses import normalize_advantage
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def with_normalized_advantage(batch: Steps, cfg: NormalizesAdvantage) -> Steps:
         return batch
     if batch.advantage.numel() < 2:
         raise ConfigError(ONE_STEP)
-    return replace(batch, advantage=normalise_advantage(batch.advantage, batch.valid))
+    return replace(batch, advantage=normalize_advantage(batch.advantage, batch.valid))
 
 
 def targets_of(batch: Steps) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from shoal import _native
 from shoal.learn.losses import ONE_STEP
 from shoal.nets.heads import head_size
-from shoal.nets.normaliser import CLIP
+from shoal.nets.normalizer import CLIP
 from shoal.nets.policy import Output
 from shoal.types import ConfigError
 
@@ -100,15 +100,15 @@ class Plan:
         self._stats = {
             name: np.zeros(len(loss.statistics) + 1) for name, loss in LOSSES.items()
         }
-        self.refresh_normaliser()
+        self.refresh_normalizer()
         if not self.discrete:
             low = np.asarray(self.space.low, np.float32)
             high = np.asarray(self.space.high, np.float32)
             native.set_action_bounds(low, high)
 
-    def refresh_normaliser(self) -> None:
+    def refresh_normalizer(self) -> None:
         """Takes over the policy's frozen statistics."""
-        layer: Any = self.policy.encoder.normaliser
+        layer: Any = self.policy.encoder.normalizer
         if layer is not None:
             self.native.set_normaliser(layer.mean.numpy(), layer.inv_std.numpy(), CLIP)
 
@@ -252,7 +252,7 @@ class Plan:
         published.
         """
         if self._seen is not steps:
-            self.refresh_normaliser()
+            self.refresh_normalizer()
             self._samples = self._read(steps)
             self._seen = steps
         return self._samples

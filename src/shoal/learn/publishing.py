@@ -58,7 +58,7 @@ def observe(policy: nn.Module, steps: Steps) -> None:
     inner = policy.module if isinstance(policy, PlainPolicy) else policy
     encoder = getattr(inner, "encoder", None)
     merge = getattr(encoder, "observe", None)
-    if merge is None or not policy.training or not getattr(encoder, "normalises", True):
+    if merge is None or not policy.training or not getattr(encoder, "normalizes", True):
         return
     merge(valid_observations(steps))
 

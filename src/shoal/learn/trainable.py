@@ -172,7 +172,7 @@ class Trainable:
                     f"the checkpoint holds another optimizer: {error}"
                 ) from error
         if self.plan is not None:
-            self.plan.refresh_normaliser()
+            self.plan.refresh_normalizer()
         self._join()
 
     def _join(self) -> None:

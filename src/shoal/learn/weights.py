@@ -65,7 +65,7 @@ class Snapshot:
         self._freeze()
 
     def update(self, policy: nn.Module, flat: Tensor) -> None:
-        """Copies the packed weights and the buffers (normalisation statistics)."""
+        """Copies the packed weights and the buffers (normalization statistics)."""
         self.flat.copy_(flat)
         if self._source[0] is not policy:
             self._source = (policy, list(policy.buffers()))

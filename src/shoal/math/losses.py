@@ -21,7 +21,7 @@ def masked_mean(x: Tensor, valid: Tensor | None, *, axes: int | None = None) -> 
     return total / weight.sum(dims).clamp(min=1)
 
 
-def normalise_advantage(
+def normalize_advantage(
     advantage: Tensor,
     valid: Tensor | None = None,
     *,

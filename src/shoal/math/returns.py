@@ -33,7 +33,7 @@ def gae(
         steps: a rollout [..., T, B]; leading axes are a population.
         gamma: discount, a number or [m], one for each member of the leading axis.
         gae_lambda: as gamma.
-        reward: used instead of the rollout's own (a normalised one).
+        reward: used instead of the rollout's own (a normalized one).
 
     Returns:
         Advantages and targets (A + v), float32, shaped as `steps.reward`. Invalid steps get 0 and v.

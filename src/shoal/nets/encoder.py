@@ -11,7 +11,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from shoal.nets.images import ImageEncoder, image_net
-from shoal.nets.normaliser import Normaliser
+from shoal.nets.normalizer import Normalizer
 from shoal.types import Layout, leaf_spaces
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 class Encoder(nn.Module):
-    """One array as a flat float vector: a Box is flattened and normalised, a discrete one made one-hot.
+    """One array as a flat float vector: a Box is flattened and normalized, a discrete one made one-hot.
 
     Images (uint8, two axes or more) are scaled to [0, 1]; `nets/images.py` has layers for those of three axes.
     """
 
-    def __init__(self, spec: Spec, *, normalise: bool) -> None:
-        """`normalise` adds a Normaliser for a Box."""
+    def __init__(self, spec: Spec, *, normalize: bool) -> None:
+        """`normalize` adds a Normalizer for a Box."""
         super().__init__()
         space = spec.observation_space
         self.shape = spec.observation.single.shape
@@ -42,13 +42,13 @@ class Encoder(nn.Module):
             self.first = space.start.ravel()
         if self.nvec:
             self.size = sum(self.nvec)
-        self.normaliser: Normaliser | None = None
-        if normalise and isinstance(space, spaces.Box):
-            self.normaliser = Normaliser(self.size)
-        self.normalises = self.normaliser is not None
+        self.normalizer: Normalizer | None = None
+        if normalize and isinstance(space, spaces.Box):
+            self.normalizer = Normalizer(self.size)
+        self.normalizes = self.normalizer is not None
 
     def flatten(self, obs: Tensor) -> Tensor:
-        """[..., *shape] -> [..., size], not yet normalised."""
+        """[..., *shape] -> [..., size], not yet normalized."""
         lead = obs.shape[: obs.dim() - len(self.shape)]
         if not self.nvec:
             flat = obs.reshape(*lead, self.size).float()
@@ -61,14 +61,14 @@ class Encoder(nn.Module):
         return torch.cat(parts, -1).float()
 
     def observe(self, obs: Tensor) -> None:
-        """Merges observations [N, *shape] into the normaliser's statistics, if there is one."""
-        if self.normaliser is not None:
-            self.normaliser.merge(self.flatten(obs))
+        """Merges observations [N, *shape] into the normalizer's statistics, if there is one."""
+        if self.normalizer is not None:
+            self.normalizer.merge(self.flatten(obs))
 
     def forward(self, obs: Tensor) -> Tensor:
         """[..., *shape] -> [..., size]."""
         flat = self.flatten(obs)
-        return flat if self.normaliser is None else self.normaliser(flat)
+        return flat if self.normalizer is None else self.normalizer(flat)
 
 
 class TreeEncoder(nn.Module):
@@ -88,12 +88,12 @@ class TreeEncoder(nn.Module):
             own = replace(spec, observation_space=space, observation=Layout.of(space))
             parts.append(leaf_encoder(own, network, generator))
         self.leaves = nn.ModuleList(parts)
-        self.normaliser: Normaliser | None = None  # each leaf has its own
+        self.normalizer: Normalizer | None = None  # each leaf has its own
         self.size = sum(part.size for part in parts)
-        self.normalises = any(part.normalises for part in parts)
+        self.normalizes = any(part.normalizes for part in parts)
 
     def observe(self, obs: Tree) -> None:
-        """Merges observations, a tree of [N, *shape], into the normalisers' statistics."""
+        """Merges observations, a tree of [N, *shape], into the normalizers' statistics."""
         for leaf, part in zip(self.leaves, self.layout.flat(obs), strict=True):
             assert isinstance(leaf, Encoder | ImageEncoder)
             leaf.observe(part)
@@ -122,13 +122,13 @@ def leaf_encoder(
     """The encoder of one array: convolutional for an image that `network.image` has layers for."""
     kind = image_net(spec, network.image)
     if not kind:
-        return Encoder(spec, normalise=network.normalise_obs)
+        return Encoder(spec, normalize=network.normalize_obs)
     return ImageEncoder(
         spec,
         kind,
         half=network.precision == "bfloat16",
         generator=generator,
-        normalise=network.normalise_obs,
+        normalize=network.normalize_obs,
     )
 
 
@@ -141,7 +141,7 @@ def make_encoder(
 
     Args:
         spec: of the environment.
-        network: `image`, `precision` and `normalise_obs` count here.
+        network: `image`, `precision` and `normalize_obs` count here.
         generator: draws the weights of layers for images.
     """
     nested = isinstance(spec.observation_space, spaces.Dict | spaces.Tuple)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from shoal.nets.heads import deviations, head_size
+from shoal.nets.layers import RELU_GAIN
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -58,11 +59,11 @@ def _towers(count: int, sizes: list[int], *, last_gain: float) -> nn.ModuleList:
 
 def _tower(sizes: list[int], *, last_gain: float) -> nn.Sequential:
     layers: list[nn.Module] = []
-    last = len(sizes) - 2
-    for index, (fan_in, fan_out) in enumerate(pairwise(sizes)):
+    gains = [RELU_GAIN] * (len(sizes) - 2) + [last_gain]
+    for (fan_in, fan_out), gain in zip(pairwise(sizes), gains, strict=True):
         layer = nn.Linear(fan_in, fan_out)
-        gain = last_gain if index == last else 2**0.5
         nn.init.orthogonal_(layer.weight, gain)
         nn.init.zeros_(layer.bias)
-        layers += [layer, nn.Tanh()]
+        layers.append(layer)
+        layers.append(nn.Tanh())
     return nn.Sequential(*layers[:-1])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from shoal.nets.layers import convolution, linear
-from shoal.nets.normaliser import MOST_IMAGES, PixelNormaliser
+from shoal.nets.normalizer import MOST_IMAGES, PixelNormalizer
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def image_net(spec: Spec, image: str) -> str:
 
 
 def channels_last(shape: tuple[int, ...]) -> bool:
-    """Whether an image's last axis is its colours: up to 4 of them, and more rows than that."""
+    """Whether an image's last axis is its colors: up to 4 of them, and more rows than that."""
     return shape[2] <= 4 < shape[0]
 
 
@@ -70,7 +70,7 @@ class Frozen(NamedTuple):
 
 
 class ImageEncoder(nn.Module):
-    """uint8 pixels [..., C, H, W] or [..., H, W, C] -> features [..., size], normalised or scaled by 1/255.
+    """uint8 pixels [..., C, H, W] or [..., H, W, C] -> features [..., size], normalized or scaled by 1/255.
 
     The dense layer takes what the convolutions give in the order H, W, C.
     """
@@ -82,11 +82,11 @@ class ImageEncoder(nn.Module):
         *,
         half: bool,
         generator: torch.Generator,
-        normalise: bool = False,
+        normalize: bool = False,
     ) -> None:
         """`kind`: nature, nips or impala. `half`: computes in bfloat16; weights and features stay float32.
 
-        `normalise` adds a PixelNormaliser.
+        `normalize` adds a PixelNormalizer.
         """
         super().__init__()
         self.shape = spec.observation.single.shape
@@ -95,29 +95,29 @@ class ImageEncoder(nn.Module):
         self.last = channels_last(self.shape)
         self._frozen: Frozen | None = None
         if self.last:
-            height, width, colours = self.shape
+            height, width, colors = self.shape
         else:
-            colours, height, width = self.shape
-        self.normalises = normalise
-        self.normaliser: PixelNormaliser | None = None
+            colors, height, width = self.shape
+        self.normalizes = normalize
+        self.normalizer: PixelNormalizer | None = None
         self._scale = 1 / 255
-        if normalise:
-            self.normaliser = PixelNormaliser((height, width, colours))
+        if normalize:
+            self.normalizer = PixelNormalizer((height, width, colors))
             self._scale = 1.0
         if kind == "impala":
-            self.first, self.rest = _residual_layers(colours, generator)
+            self.first, self.rest = _residual_layers(colors, generator)
         else:
-            self.first, self.rest = _plain_layers(kind, colours, generator)
+            self.first, self.rest = _plain_layers(kind, colors, generator)
         with torch.no_grad():
-            seen = self.rest(self.first(torch.zeros(1, colours, height, width)))
+            seen = self.rest(self.first(torch.zeros(1, colors, height, width)))
         self.dense = linear(seen.numel(), self.size, generator)
 
     def forward(self, obs: Tensor) -> Tensor:
         """[..., *shape] -> [..., size]."""
         lead = obs.shape[: obs.dim() - 3]
         kind = torch.bfloat16 if self.halved else self.dense.weight.dtype
-        normalised = self._normalised(obs.reshape(-1, *self.shape))
-        pixels = normalised.to(kind).permute(0, 3, 1, 2)
+        normalized = self._normalized(obs.reshape(-1, *self.shape))
+        pixels = normalized.to(kind).permute(0, 3, 1, 2)
         if self._frozen is not None and not torch.is_grad_enabled():
             first, rest, dense = self._frozen
             seen = _convolved(pixels, first, first.weight)
@@ -134,24 +134,24 @@ class ImageEncoder(nn.Module):
         return F.relu(features.float()).reshape(*lead, self.size)
 
     def observe(self, obs: Tensor) -> None:
-        """Merges up to MOST_IMAGES of the observations [N, *shape] into the normaliser's statistics.
+        """Merges up to MOST_IMAGES of the observations [N, *shape] into the normalizer's statistics.
 
         A prime number and no fixed stride: a rollout's rows take turns, and a stride would come upon the same ones.
         """
-        if self.normaliser is not None and len(obs):
+        if self.normalizer is not None and len(obs):
             count = min(len(obs), MOST_IMAGES)
             chosen = torch.arange(count, device=obs.device) * len(obs) // count
-            self.normaliser.merge(self._colours_last(obs[chosen]))
+            self.normalizer.merge(self._colors_last(obs[chosen]))
 
-    def _normalised(self, pixels: Tensor) -> Tensor:
-        """[N, *shape] -> [N, H, W, C]; without a normaliser still 0 to 255, which are exact in bfloat16."""
-        if self.normaliser is None:
-            return self._colours_last(pixels)
+    def _normalized(self, pixels: Tensor) -> Tensor:
+        """[N, *shape] -> [N, H, W, C]; without a normalizer still 0 to 255, which are exact in bfloat16."""
+        if self.normalizer is None:
+            return self._colors_last(pixels)
         if self.halved and pixels.device.type == "cpu":
-            return self.normaliser.in_half(pixels, colours_last=self.last)
-        return self.normaliser(self._colours_last(pixels))
+            return self.normalizer.in_half(pixels, colors_last=self.last)
+        return self.normalizer(self._colors_last(pixels))
 
-    def _colours_last(self, pixels: Tensor) -> Tensor:
+    def _colors_last(self, pixels: Tensor) -> Tensor:
         """[N, *shape] -> [N, H, W, C], what convolutions are fastest in.
 
         Made of bytes, plane by plane: torch's own change of layout is four times slower.
@@ -223,12 +223,12 @@ def _flat(seen: Tensor) -> Tensor:
 
 def _plain_layers(
     kind: str,
-    colours: int,
+    colors: int,
     generator: torch.Generator,
 ) -> tuple[nn.Conv2d, nn.Sequential]:
     """The convolutions of Mnih et al.: the first one, and what follows it."""
     (filters, side, stride), *others = CONVOLUTIONS[kind]
-    first = convolution(colours, filters, side, stride, generator)
+    first = convolution(colors, filters, side, stride, generator)
     layers: list[nn.Module] = [nn.ReLU()]
     for more_filters, side, stride in others:
         layers.append(convolution(filters, more_filters, side, stride, generator))
@@ -238,13 +238,13 @@ def _plain_layers(
 
 
 def _residual_layers(
-    colours: int, generator: torch.Generator
+    colors: int, generator: torch.Generator
 ) -> tuple[nn.Conv2d, nn.Sequential]:
     """The residual network of Espeholt et al.: its first convolution, and what follows it."""
     sections: list[nn.Module] = []
     for fan_in, filters in pairwise(SECTIONS):
         sections.append(Section(fan_in, filters, generator))
-    first = convolution(colours, SECTIONS[0], 3, 1, generator, padding=1)
+    first = convolution(colors, SECTIONS[0], 3, 1, generator, padding=1)
     pooled = Pooled(SECTIONS[0], generator)
     return first, nn.Sequential(pooled, *sections, nn.ReLU())
 

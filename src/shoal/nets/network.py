@@ -21,8 +21,8 @@ class Network:
     """A memory between the layers and the heads, for tasks whose observation does not tell the whole state."""
     recurrent_size: int = 64
     """Units of the memory."""
-    normalise_obs: bool = False
-    """Normalise observations by their running mean and standard deviation; helps when their scales differ."""
+    normalize_obs: bool = False
+    """Normalize observations by their running mean and standard deviation; helps when their scales differ."""
     image: Literal["auto", "nature", "nips", "impala", "flat"] = "auto"
     """Layers for images; auto is nature from 36 x 36 pixels on, else flat. impala sees most and costs most."""
     precision: Literal["float32", "bfloat16"] = "float32"

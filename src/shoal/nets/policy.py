@@ -39,15 +39,25 @@ class MlpPolicy(nn.Module):
         network: Network,
         generator: torch.Generator,
     ) -> None:
-        """Orthogonal initialisation from `generator`."""
+        """Orthogonal initialization from `generator`."""
         super().__init__()
         self.spec, self.network = spec, network
         self.encoder = make_encoder(spec, network, generator)
         sizes = [self.encoder.size, *network.hidden]
         out = head_size(spec.action_space)
         kind = network.activation
-        self.actor = tower([*sizes, out], kind, last_gain=0.01, generator=generator)
-        self.critic = tower([*sizes, 1], kind, last_gain=1.0, generator=generator)
+        self.actor = tower(
+            [*sizes, out],
+            kind,
+            last_gain=0.01,
+            generator=generator,
+        )
+        self.critic = tower(
+            [*sizes, 1],
+            kind,
+            last_gain=1.0,
+            generator=generator,
+        )
         self.log_std = log_std(spec, network)
         self.head = head(spec.action_space, squash=network.squash)
 
@@ -58,8 +68,11 @@ class MlpPolicy(nn.Module):
     def forward(self, obs: Tree, state: None, start: Tensor) -> Output:
         """[..., *obs] -> Output; state and start do not matter."""
         x = self.encoder(obs)
-        distribution = self.head(self.actor(x), self.log_std)
-        return Output(distribution, self.critic(x).squeeze(-1), None)
+        return Output(
+            distribution=self.head(self.actor(x), self.log_std),
+            value=self.critic(x).squeeze(-1),
+            state=None,
+        )
 
 
 class ImagePolicy(nn.Module):
@@ -71,15 +84,25 @@ class ImagePolicy(nn.Module):
         network: Network,
         generator: torch.Generator,
     ) -> None:
-        """Orthogonal initialisation from `generator`."""
+        """Orthogonal initialization from `generator`."""
         super().__init__()
         self.spec, self.network = spec, network
         self.encoder = make_encoder(spec, network, generator)
         size = self.encoder.size
         out = head_size(spec.action_space)
         kind = network.activation
-        self.actor = tower([size, out], kind, last_gain=0.01, generator=generator)
-        self.critic = tower([size, 1], kind, last_gain=1.0, generator=generator)
+        self.actor = tower(
+            [size, out],
+            kind,
+            last_gain=0.01,
+            generator=generator,
+        )
+        self.critic = tower(
+            [size, 1],
+            kind,
+            last_gain=1.0,
+            generator=generator,
+        )
         self.log_std = log_std(spec, network)
         self.head = head(spec.action_space, squash=network.squash)
 
@@ -90,8 +113,11 @@ class ImagePolicy(nn.Module):
     def forward(self, obs: Tensor, state: None, start: Tensor) -> Output:
         """[..., *image] -> Output; state and start do not matter."""
         x = self.encoder(obs)
-        distribution = self.head(self.actor(x), self.log_std)
-        return Output(distribution, self.critic(x).squeeze(-1), None)
+        return Output(
+            distribution=self.head(self.actor(x), self.log_std),
+            value=self.critic(x).squeeze(-1),
+            state=None,
+        )
 
 
 class RecurrentPolicy(nn.Module):
@@ -103,7 +129,7 @@ class RecurrentPolicy(nn.Module):
         network: Network,
         generator: torch.Generator,
     ) -> None:
-        """Orthogonal initialisation from `generator`."""
+        """Orthogonal initialization from `generator`."""
         super().__init__()
         self.spec, self.network = spec, network
         self.encoder = make_encoder(spec, network, generator)
@@ -116,8 +142,18 @@ class RecurrentPolicy(nn.Module):
         size = network.recurrent_size
         self.cell = recurrent_cell(network.recurrent, sizes[-1], size, generator)
         out = head_size(spec.action_space)
-        self.actor = tower([size, out], kind, last_gain=0.01, generator=generator)
-        self.critic = tower([size, 1], kind, last_gain=1.0, generator=generator)
+        self.actor = tower(
+            [size, out],
+            kind,
+            last_gain=0.01,
+            generator=generator,
+        )
+        self.critic = tower(
+            [size, 1],
+            kind,
+            last_gain=1.0,
+            generator=generator,
+        )
         self.log_std = log_std(spec, network)
         self.head = head(spec.action_space, squash=network.squash)
 
@@ -141,8 +177,11 @@ class RecurrentPolicy(nn.Module):
                 state = self.cell(x_t, state * keep_t)
                 outputs.append(state)
         hidden = torch.stack(outputs)
-        distribution = self.head(self.actor(hidden), self.log_std)
-        return Output(distribution, self.critic(hidden).squeeze(-1), state)
+        return Output(
+            distribution=self.head(self.actor(hidden), self.log_std),
+            value=self.critic(hidden).squeeze(-1),
+            state=state,
+        )
 
 
 class PlainPolicy(nn.Module):
@@ -188,7 +227,11 @@ class PlainPolicy(nn.Module):
         log_std: Tensor | None = None
         if len(parts) == 3 and self.boxes:
             log_std = parts[1].expand(lead.numel(), self.boxes).reshape(*lead, -1)
-        return Output(self.head(numbers, log_std), value, None)
+        return Output(
+            distribution=self.head(numbers, log_std),
+            value=value,
+            state=None,
+        )
 
     def _check(self, parts: tuple[Tensor, ...], count: int) -> None:
         """ConfigError unless the module gave what belongs to `count` observations."""

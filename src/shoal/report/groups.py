@@ -83,7 +83,7 @@ def read_curve(run: RunDirectory) -> Curve:
 
 
 def grouped(curves: Sequence[Curve]) -> list[Group]:
-    """Groups by configuration, each labelled by what sets it apart; of runs with one seed the newest counts."""
+    """Groups by configuration, each labeled by what sets it apart; of runs with one seed the newest counts."""
     newest: dict[tuple[str, int], Curve] = {}
     for curve in sorted(curves, key=lambda curve: curve.made_ns):
         newest[family(curve.config), curve.seed] = curve

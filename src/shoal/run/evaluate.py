@@ -58,7 +58,7 @@ def evaluate(
     acting: Acting,
     greedy: bool = True,
 ) -> Score:
-    """Plays `episodes` fresh episodes, shared out evenly over the rows, so that short ones are not favoured.
+    """Plays `episodes` fresh episodes, shared out evenly over the rows, so that short ones are not favored.
 
     Args:
         policy: acts unchanged by a snapshot.

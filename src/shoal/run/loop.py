@@ -297,7 +297,7 @@ class Loop:
         raise FloatingPointError(
             f"update {self.run.updates} at step {self.stream.env_steps:,}: the loss or its gradient is not finite in "
             f"any of {skipped - before[1]} gradient steps; {kept}; try a smaller learning_rate, or smaller rewards and "
-            "observations (reward_scale, network.normalise_obs)"
+            "observations (reward_scale, network.normalize_obs)"
         )
 
     def _evaluate(self) -> bool:

@@ -170,7 +170,7 @@ def _check_owners(places: Mapping[str, Rows], num_rows: int) -> None:
 
 
 def _places(rows: slice | Sequence[int], num_rows: int) -> Rows:
-    """A slice of neighbours, or the numbers of any other rows."""
+    """A slice of neighbors, or the numbers of any other rows."""
     if isinstance(rows, slice):
         first, last, step = rows.indices(num_rows)
         if step == 1 and (rows.stop is None or rows.stop <= num_rows):

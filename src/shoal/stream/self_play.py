@@ -226,5 +226,5 @@ class PastVersions:
 
 
 def _weights(policy: nn.Module) -> dict[str, torch.Tensor]:
-    """A copy of the weights and the normalisation statistics."""
+    """A copy of the weights and the normalization statistics."""
     return {name: x.detach().cpu().clone() for name, x in policy.state_dict().items()}

@@ -1,4 +1,4 @@
-"""Observation normalisation as a layer of the policy: frozen within a version, merged after the update."""
+"""Observation normalization as a layer of the policy: frozen within a version, merged after the update."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_IMAGES = 251
 
 
 def merge_moments(
-    layer: Normaliser | PixelNormaliser,
+    layer: Normalizer | PixelNormalizer,
     mean: Tensor,
     m2: Tensor,
     number: float,
@@ -29,7 +29,7 @@ def merge_moments(
     layer.mean.copy_(layer.total_mean)
 
 
-class Normaliser(nn.Module):
+class Normalizer(nn.Module):
     """(x - mean) / sqrt(var + 1e-8), clipped to +-10, with statistics over all observations merged so far.
 
     The statistics are float64 and merged in row order (Chan et al. 1979), so they do not depend on threads.
@@ -51,7 +51,7 @@ class Normaliser(nn.Module):
         self.register_buffer("total_m2", torch.zeros(size, dtype=torch.float64))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalises [..., size]."""
+        """Normalizes [..., size]."""
         return ((x - self.mean) * self.inv_std).clamp(-CLIP, CLIP)
 
     @torch.no_grad()
@@ -66,7 +66,7 @@ class Normaliser(nn.Module):
         self.inv_std.copy_((self.total_m2 / self.count + 1e-8).rsqrt())
 
 
-class PixelNormaliser(nn.Module):
+class PixelNormalizer(nn.Module):
     """(pixel - mean) / sqrt(var + 1), clipped to +-5, a mean and a variance for each place of the image.
 
     Where little moves, most of an image is the same in all observations: without it a network sees that first (Burda et
@@ -93,7 +93,7 @@ class PixelNormaliser(nn.Module):
         scaled = pixels.float().sub_(self.mean).mul_(self.inv_std)
         return scaled.clamp_(-PIXEL_CLIP, PIXEL_CLIP)
 
-    def in_half(self, pixels: Tensor, *, colours_last: bool) -> Tensor:
+    def in_half(self, pixels: Tensor, *, colors_last: bool) -> Tensor:
         """uint8 [N, H, W, C] or [N, C, H, W] -> bfloat16 [N, H, W, C] with `forward`'s bits, in one pass on the CPU."""
         out = torch.empty(len(pixels), *self.mean.shape, dtype=torch.bfloat16)
         _native.normalise_pixels(
@@ -101,7 +101,7 @@ class PixelNormaliser(nn.Module):
             self.mean.numpy(),
             self.inv_std.numpy(),
             PIXEL_CLIP,
-            colours_last,
+            colors_last,
             out.view(torch.uint16).numpy(),
         )
         return out
