@@ -16,11 +16,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "shoal"
 PACKAGES_OF_NATIVE = {"envs", "memory", "math", "nets", "learn"}
-MAX_FILE, MAX_FUNCTION = 500, 60
+MAX_FILE, MAX_CLASS, MAX_FUNCTION = 500, 200, 60
 MAX_ALGORITHM = {"ppo": 150, "a2c": 100}
 MAX_SHARED = 0.4
 """Of the lines of two algorithms: those that stand in both."""
 MAX_TOKENS_A_LINE = 8.5
+MAX_ANY = 0.04
+"""Of all parameters: those whose type says nothing."""
 NO_CODE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
 
 
@@ -66,6 +68,24 @@ def find_code_lines(path: Path) -> list[str]:
     told = find_strings_alone(ast.parse(source))
     lines = [line.strip() for number, line in enumerate(source.splitlines(), 1) if number not in told]
     return [line for line in lines if line and not line.startswith("#")]
+
+
+def find_parameters(tree: ast.AST) -> Iterator[ast.arg]:
+    """The parameters of all functions, less self and cls."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            given = node.args
+            several = [one for one in (given.vararg, given.kwarg) if one is not None]
+            for parameter in [*given.posonlyargs, *given.args, *given.kwonlyargs, *several]:
+                if parameter.arg not in ("self", "cls"):
+                    yield parameter
+
+
+def is_any(annotation: ast.expr | None) -> bool:
+    """Whether a type says nothing: Any, or a union with it."""
+    if isinstance(annotation, ast.BinOp):
+        return is_any(annotation.left) or is_any(annotation.right)
+    return isinstance(annotation, ast.Name) and annotation.id == "Any"
 
 
 def parse_package() -> Iterator[tuple[Path, ast.Module]]:
@@ -200,6 +220,20 @@ LIMIT = 3
 """Said of it."""
 '''
     assert count_tokens(source) == (10 + 2 + 3 + 1 + 3, 5)
+
+
+def test_classes_are_short() -> None:
+    long: dict[str, int] = {}
+    for path, tree in parse_package():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                long[f"{path.relative_to(ROOT)}: {node.name}"] = (node.end_lineno or node.lineno) - node.lineno + 1
+    assert {name: lines for name, lines in long.items() if lines > MAX_CLASS} == {}
+
+
+def test_parameters_have_types() -> None:
+    kinds = [is_any(parameter.annotation) for _, tree in parse_package() for parameter in find_parameters(tree)]
+    assert sum(kinds) <= MAX_ANY * len(kinds), f"{sum(kinds)} of {len(kinds)} are Any"
 
 
 def test_nobody_asks_for_the_class_of_a_backend() -> None:
