@@ -75,7 +75,7 @@ class Trainable:
         return (
             self.plan is not None
             and self._native is not None
-            and self.plan.has_loss(loss)
+            and self.plan.gradients.has_loss(loss)
         )
 
     def fused_step(
@@ -86,7 +86,7 @@ class Trainable:
         assert self._native is not None
         part = batch if isinstance(batch, Minibatch) else everything(batch)
         self._native.learning_rate = self.learning_rate
-        values = self.plan.loss_step(
+        values = self.plan.gradients.loss_step(
             fused.name,
             part.steps,
             part.index,
@@ -110,7 +110,7 @@ class Trainable:
         for parameter in self._packing:
             parameter.grad = None
         weights = self.flat.detach().requires_grad_()
-        output = self.plan.outputs(part.steps, part.index, weights)
+        output = self.plan.gradients.outputs(part.steps, part.index, weights)
         value, stats = loss(output, chosen, cfg)
         value.backward()
         gradient = weights.grad

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from shoal.run.run import Run
+    from shoal.types import Episodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +46,22 @@ class Callback(Protocol):
 def wants_episodes(callback: Callback) -> bool:
     """Whether a callback is called at ends of episodes: always, unless its `episodes` is false."""
     return bool(getattr(callback, "episodes", True))
+
+
+def tell_episodes(run: Run, episodes: Episodes, step: int) -> None:
+    """Calls the callbacks that want them with each episode that ended by `step`."""
+    watching = [callback for callback in run.callbacks if wants_episodes(callback)]
+    if not watching:
+        return
+    agents = run.settings.agents
+    for number, row in enumerate(episodes.rows.tolist()):
+        end = EpisodeEnd(
+            step=step,
+            row=row,
+            agent=agents[row % len(agents)] if agents else "",
+            episode_return=float(episodes.returns[number]),
+            length=int(episodes.lengths[number]),
+            info={key: float(x[number]) for key, x in episodes.info.items()},
+        )
+        for callback in watching:
+            callback(run, end)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from shoal.learn.acting import Acting, make_actor
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from shoal.envs.vec_env import VecEnv
+    from shoal.run.run import Run
     from shoal.types import Bools, Floats
 
 EVALUATION_STREAM = 1
@@ -48,6 +50,16 @@ class Score:
     def std(self) -> float:
         """Standard deviation of the returns."""
         return float(self.returns.std())
+
+
+def play_beside(run: Run, evaluation: Eval, policy: nn.Module) -> float:
+    """The mean of greedy episodes beside training, which is logged; the policy acts where it learns."""
+    s = run.settings
+    acting = Acting(s.seed, EVALUATION_STREAM, torch.device(s.device), native=s.native)
+    episodes = evaluation.episodes
+    score = evaluate(policy, evaluation.env, episodes=episodes, acting=acting)
+    run.log({"eval/return": score.mean, "eval/std": score.std})
+    return score.mean
 
 
 def evaluate(

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 
-from shoal.learn.acting import Acting
-from shoal.learn.weights import load_weights
-from shoal.run.callbacks import EpisodeEnd, wants_episodes
-from shoal.run.directory import versions
-from shoal.run.evaluate import EVALUATION_STREAM, Eval, evaluate
+from shoal.run.callbacks import tell_episodes
+from shoal.run.evaluate import Eval, play_beside
+from shoal.run.learning import steps_taken, take_statistics
+from shoal.run.parts import restore_into, states_of
+from shoal.run.status import status_of
 from shoal.run.writer import DISK_FULL, Writer
-from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,6 +25,11 @@ if TYPE_CHECKING:
     from shoal.run.settings import Settings
     from shoal.types import Episodes
 
+SMALLER = (
+    "try a smaller learning_rate, or smaller rewards and observations "
+    "(reward_scale, network.normalize_obs)"
+)
+"""What may help where nothing is finite."""
 INTERRUPTED = "interrupted"
 """The stop reason of a run that Ctrl-C ended."""
 
@@ -118,13 +120,14 @@ class Loop:
             while not self._finished():
                 run.steps_before = stream.env_steps
                 batch = next(stream)
-                self._note(stream.episodes)
-                before = self._steps_taken()
+                run.metrics.note(stream.episodes)
+                tell_episodes(run, stream.episodes, stream.env_steps)
+                before = steps_taken(self.learners)
                 with run.meter.measure("learning"):
                     yield batch
                 run.updates += 1
                 self._check_finite(before)
-                self._take_statistics()
+                take_statistics(run.metrics, self.learners)
                 due = self._evaluate()
                 if due or run.updates % self._log_every == 0:
                     self._write_line()
@@ -147,14 +150,12 @@ class Loop:
         self._saved = self.run.updates
         if self._writer is None:
             return
-        learners = {name: learner.state() for name, learner in self.learners.items()}
-        others = {name: _state_of(part) for name, part in self.parts.items()}
         self._writer.save(
             {
-                "learner": learners,
+                "learner": states_of(self.learners),
                 "stream": self.stream.state(),
                 "run": self._own_state(),
-                "other": others,
+                "other": states_of(self.parts),
             },
             updates=self.run.updates,
             best=is_best,
@@ -166,18 +167,8 @@ class Loop:
         self, tree: Mapping[str, Any], updates: int, warnings: list[str]
     ) -> None:
         run = self.run
-        for name, learner in self.learners.items():
-            if name not in tree["learner"]:
-                raise ConfigError(
-                    f"the checkpoint of update {updates} holds no {name!r}"
-                )
-            learner.restore(tree["learner"][name])
-        for name, part in self.parts.items():
-            if name not in tree["other"]:
-                raise ConfigError(
-                    f"the checkpoint of update {updates} holds no {name!r}"
-                )
-            _restore_into(part, tree["other"][name])
+        restore_into(self.learners, tree["learner"], updates)
+        restore_into(self.parts, tree["other"], updates)
         lost = self.stream.restore(tree["stream"])
         own = tree["run"]
         run.updates = self._saved = updates
@@ -220,25 +211,6 @@ class Loop:
             run.stop("total_timesteps")
         return bool(run.stop_reason)
 
-    def _note(self, episodes: Episodes) -> None:
-        run = self.run
-        run.metrics.note(episodes)
-        watching = [callback for callback in run.callbacks if wants_episodes(callback)]
-        if not watching:
-            return
-        agents = run.settings.agents
-        for number, row in enumerate(episodes.rows.tolist()):
-            end = EpisodeEnd(
-                step=self.stream.env_steps,
-                row=row,
-                agent=agents[row % len(agents)] if agents else "",
-                episode_return=float(episodes.returns[number]),
-                length=int(episodes.lengths[number]),
-                info={key: float(x[number]) for key, x in episodes.info.items()},
-            )
-            for callback in watching:
-                callback(run, end)
-
     def _write_line(self) -> None:
         run, stream = self.run, self.stream
         elapsed = run.meter.elapsed()
@@ -251,7 +223,7 @@ class Loop:
         }
         record |= run.metrics.episode_numbers()
         record |= run.metrics.take_means()
-        if skipped := self._steps_taken()[1]:
+        if skipped := steps_taken(self.learners)[1]:
             record["learner/skipped"] = skipped
         record["speed/sps"] = (stream.env_steps - steps_before) / seconds
         record["time/elapsed"] = self._elapsed_before + elapsed
@@ -266,29 +238,9 @@ class Loop:
         for callback in run.callbacks:
             callback(run, record)
 
-    def _take_statistics(self) -> None:
-        """Moves the learners' statistics into the line under way, after each update: the bits of a sum depend on it."""
-        for name, learner in self.learners.items():
-            totals, counts = learner.statistics()
-            for metric, total in totals.items():
-                key = self._key(metric, name)
-                self.run.metrics.add(key, total, counts[metric])
-            rate = learner.learning_rate
-            self.run.log({self._key("train/learning_rate", name): rate})
-
-    def _key(self, metric: str, learner: str) -> str:
-        """The name of a learner's metric: of several learners, each has its own."""
-        return f"{metric}/{learner}" if len(self.learners) > 1 else metric
-
-    def _steps_taken(self) -> tuple[int, int]:
-        """Gradient steps of all learners so far, and those that were skipped."""
-        learners = self.learners.values()
-        taken = sum(learner.updates for learner in learners)
-        return taken, sum(learner.skipped for learner in learners)
-
     def _check_finite(self, before: tuple[int, int]) -> None:
         """FloatingPointError where every gradient step on a batch was skipped: nothing is learned any more."""
-        taken, skipped = self._steps_taken()
+        taken, skipped = steps_taken(self.learners)
         if taken > before[0] or skipped == before[1]:
             return
         kept = "no checkpoint was written yet"
@@ -296,8 +248,7 @@ class Loop:
             kept = f"the checkpoint of update {self._saved} is kept"
         raise FloatingPointError(
             f"update {self.run.updates} at step {self.stream.env_steps:,}: the loss or its gradient is not finite in "
-            f"any of {skipped - before[1]} gradient steps; {kept}; try a smaller learning_rate, or smaller rewards and "
-            "observations (reward_scale, network.normalize_obs)"
+            f"any of {skipped - before[1]} gradient steps; {kept}; {SMALLER}"
         )
 
     def _evaluate(self) -> bool:
@@ -307,48 +258,14 @@ class Loop:
             return False
         while self._next_evaluation <= stream.env_steps:
             self._next_evaluation += evaluation.every_steps
-        s = self.run.settings
-        acting = Acting(
-            s.seed, EVALUATION_STREAM, torch.device(s.device), native=s.native
-        )
         policy = next(iter(self.learners.values())).policy
-        episodes = evaluation.episodes
-        score = evaluate(policy, evaluation.env, episodes=episodes, acting=acting)
-        self._greedy = score.mean
-        self.run.log({"eval/return": score.mean, "eval/std": score.std})
+        self._greedy = play_beside(self.run, evaluation, policy)
         return True
 
     def _status(self) -> dict[str, Any]:
-        """What `run.json` says while the run goes on."""
-        run, s, returns = self.run, self.run.settings, self.run.metrics.returns
-        return {
-            "state": "running",
-            "env": s.env,
-            "algo": s.algo,
-            "seed": s.seed,
-            "steps": self.stream.env_steps,
-            "updates": run.updates,
-            "episodes": run.metrics.episodes,
-            "return": float(np.mean(returns)) if returns else None,
-            "seconds": self._elapsed_before + run.meter.elapsed(),
-            "stop_reason": run.stop_reason,
-            "pid": os.getpid(),
-            "versions": versions(),
-        }
+        seconds = self._elapsed_before + self.run.meter.elapsed()
+        return status_of(self.run, self.stream.env_steps, seconds)
 
     def _write_status(self, status: dict[str, Any] | None = None) -> None:
         if self.run.directory is not None:
             self.run.directory.write_status(status or self._status())
-
-
-def _state_of(part: Any) -> Any:
-    return part.state_dict() if hasattr(part, "state_dict") else part.state()
-
-
-def _restore_into(part: Any, saved: Any) -> None:
-    if isinstance(part, torch.nn.Module):
-        load_weights(part, saved)
-    elif hasattr(part, "load_state_dict"):
-        part.load_state_dict(saved)
-    else:
-        part.restore(saved)

@@ -1,0 +1,198 @@
+"""Gradients of a lowered policy: whole steps on fused losses, and outputs that a loss in torch goes back through."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+
+from shoal import _native
+from shoal.learn.losses import ONE_STEP
+from shoal.nets.heads import head_size
+from shoal.nets.normalizer import CLIP
+from shoal.nets.policy import Output
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from shoal.nets.policy import MlpPolicy, RecurrentPolicy
+    from shoal.types import Bools, Steps, Tree
+
+NativePlan: TypeAlias = "_native.MlpPlan | _native.RecurrentPlan"
+
+
+class FusedLoss(NamedTuple):
+    """A loss that native code has fused: what it reads, takes and gives, by name."""
+
+    name: str
+    columns: list[str]
+    settings: list[str]
+    statistics: list[str]
+
+
+LOSSES = {
+    name: FusedLoss(name, *parts) for name, parts in _native.fused_losses().items()
+}
+COLUMNS = sorted({column for loss in LOSSES.values() for column in loss.columns})
+
+
+class Gradients:
+    """What a lowered policy learns by, on the weights that it shares with torch."""
+
+    def __init__(self, native: NativePlan, policy: MlpPolicy | RecurrentPolicy) -> None:
+        """Made by a `Plan`."""
+        self.native, self.policy = native, policy
+        self._calls: Any = native  # a recurrent plan reads sequences
+        self.recurrent = isinstance(native, _native.RecurrentPlan)
+        self.logits = head_size(policy.spec.action_space)
+        self._samples: Any = None
+        self._seen: Steps | None = None
+        self._settings: dict[str, tuple[Any, dict[str, float]]] = {}
+        self._stats = {
+            name: np.zeros(len(loss.statistics) + 1) for name, loss in LOSSES.items()
+        }
+
+    def has_loss(self, name: str) -> bool:
+        """Whether native code has this loss fused."""
+        return name in LOSSES
+
+    def loss_step(
+        self,
+        name: str,
+        steps: Steps,
+        index: NDArray[np.int32],
+        cfg: Any,
+        optimizer: _native.Optimizer,
+        max_grad_norm: float,
+    ) -> list[float]:
+        """One gradient step on a fused loss over `index` of a rollout, in place on the weights.
+
+        Returns:
+            The loss's statistics, then the gradient's norm; where that is not finite, nothing has changed.
+        """
+        samples = self._samples_of(steps)
+        settings = self._settings_of(LOSSES[name], cfg)
+        out = self._stats[name]
+        if settings.get("norm_adv") and index.size < 2 and not self.recurrent:
+            raise ConfigError(ONE_STEP)
+        self._calls.loss_step(
+            name, samples, index, settings, optimizer, max_grad_norm, out
+        )
+        return out.tolist()
+
+    def outputs(
+        self, steps: Steps, index: NDArray[np.int32], weights: Tensor
+    ) -> Output:
+        """What the policy says of the chosen steps [1, M] or rows [T, M], for a loss in torch.
+
+        Args:
+            steps: a whole rollout.
+            index: which steps, or which rows of a recurrent policy.
+            weights: a leaf over the packed weights; `backward` on the loss fills its gradient.
+        """
+        samples = self._samples_of(steps)
+        lead = (steps.reward.shape[0], len(index)) if self.recurrent else (len(index),)
+        run: Any = _Outputs.apply
+        logits, value = run(weights, self, samples, index, lead)
+        if not self.recurrent:
+            logits, value = logits.unsqueeze(0), value.unsqueeze(0)
+        distribution = self.policy.head(logits, self.policy.log_std)
+        return Output(distribution, value, None)
+
+    def _samples_of(self, steps: Steps) -> _native.Samples | _native.Sequences:
+        """A rollout's arrays [T * B, ...] as native code takes them, in the same memory.
+
+        A new rollout also brings the statistics of the version that acted, as the policy holds them until it is
+        published.
+        """
+        if not self._has_seen(steps):
+            refresh_normalizer(self.native, self.policy)
+            self._samples = self._read(steps)
+            self._seen = steps
+        return self._samples
+
+    def _has_seen(self, steps: Steps) -> bool:
+        """Whether these are the steps of the last call: several passes over a rollout read it once.
+
+        The memory of a rollout comes again with the next one, but what an algorithm computes for it does not.
+        """
+        seen = self._seen
+        if seen is steps:
+            return True
+        if seen is None or steps.advantage is None:
+            return False
+        fields = ("obs", "action", "action_mask", "start", "valid", "state", *COLUMNS)
+        return all(getattr(seen, name) is getattr(steps, name) for name in fields)
+
+    def _read(self, steps: Steps) -> _native.Samples | _native.Sequences:
+        columns: dict[str, NDArray[np.float32]] = {}
+        for name in COLUMNS:
+            values: Tensor | None = getattr(steps, name, None)
+            if values is not None:
+                columns[name] = values.numpy().reshape(-1)
+        count = steps.reward.numel()
+        mask = steps.action_mask
+        samples = _native.Samples(
+            np.ascontiguousarray(steps.obs.numpy().reshape(count, -1), np.float32),
+            steps.action.numpy().reshape(count, -1),
+            columns,
+            mask=None if mask is None else mask.numpy().reshape(count, -1),
+        )
+        if not self.recurrent:
+            return samples
+        start, *memory = memory_of(self.native, steps.start.numpy(), steps.state)
+        return _native.Sequences(samples, start, *memory, valid=steps.valid.numpy())
+
+    def _settings_of(self, loss: FusedLoss, cfg: Any) -> dict[str, float]:
+        """The settings that a loss takes, as numbers."""
+        known = self._settings.get(loss.name)
+        if known is None or known[0] is not cfg:
+            numbers = {name: float(getattr(cfg, name)) for name in loss.settings}
+            known = self._settings[loss.name] = (cfg, numbers)
+        return known[1]
+
+
+class _Outputs(torch.autograd.Function):
+    """Logits and values from native code, and the weights' gradient from theirs."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        weights: Tensor,
+        plan: Gradients,
+        samples: Any,
+        index: NDArray[np.int32],
+        lead: tuple[int, ...],
+    ) -> tuple[Tensor, Tensor]:
+        """Logits [*lead, A] and values [*lead]; native code keeps what `backward` needs."""
+        logits, value = torch.empty(*lead, plan.logits), torch.empty(lead)
+        plan.native.forward_train(samples, index, logits.numpy(), value.numpy())
+        ctx.native, ctx.size = plan.native, weights.numel()
+        return logits, value
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """The packed weights' gradient."""
+        logits, value = (x.contiguous().numpy() for x in gradients)
+        gradient = torch.empty(ctx.size)
+        ctx.native.backward(logits, value, gradient.numpy())
+        return gradient, None, None, None, None
+
+
+def refresh_normalizer(native: NativePlan, policy: MlpPolicy | RecurrentPolicy) -> None:
+    """Gives native code the policy's frozen statistics."""
+    layer: Any = policy.encoder.normalizer
+    if layer is not None:
+        native.set_normaliser(layer.mean.numpy(), layer.inv_std.numpy(), CLIP)
+
+
+def memory_of(native: NativePlan, start: Bools | None, state: Tree) -> list[Any]:
+    """A recurrent policy's start flags and memory as native code takes them; nothing for others."""
+    if not isinstance(native, _native.RecurrentPlan):
+        return []
+    parts = state if isinstance(state, tuple) else (state, None)
+    memory = [None if part is None else part.numpy() for part in parts]
+    return memory if start is None else [start, *memory]

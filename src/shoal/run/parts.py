@@ -1,0 +1,68 @@
+"""Parts of a checkpoint: whatever has a state, by name, shoal's own or torch's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import torch
+
+from shoal.learn.weights import load_weights
+from shoal.types import ConfigError
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """Something of shoal's that can be saved."""
+
+    def state(self) -> Any:
+        """All that `restore` needs."""
+        ...
+
+    def restore(self, state: Any, /) -> object:
+        """Continues from `state`."""
+        ...
+
+
+@runtime_checkable
+class TorchStateful(Protocol):
+    """Something of torch's that can be saved: a module, an optimizer, a schedule of rates."""
+
+    def state_dict(self) -> Any:
+        """All that `load_state_dict` needs."""
+        ...
+
+    def load_state_dict(self, state_dict: Any, /) -> object:
+        """Continues from `state_dict`."""
+        ...
+
+
+Part: TypeAlias = Stateful | TorchStateful
+
+
+def states_of(parts: Mapping[str, Part]) -> dict[str, Any]:
+    """The state of each part; arrays are the parts' own, not copies."""
+    return {name: _state_of(part) for name, part in parts.items()}
+
+
+def restore_into(
+    parts: Mapping[str, Part], saved: Mapping[str, Any], updates: int
+) -> None:
+    """Restores each part from its state in the checkpoint of `updates`.
+
+    Raises:
+        ConfigError: the checkpoint does not hold one of them, or holds another network's.
+    """
+    for name, part in parts.items():
+        if name not in saved:
+            raise ConfigError(f"the checkpoint of update {updates} holds no {name!r}")
+        if isinstance(part, torch.nn.Module):
+            load_weights(part, saved[name])
+        elif isinstance(part, TorchStateful):
+            part.load_state_dict(saved[name])
+        else:
+            part.restore(saved[name])
+
+
+def _state_of(part: Part) -> Any:
+    return part.state_dict() if isinstance(part, TorchStateful) else part.state()

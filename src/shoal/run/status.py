@@ -1,0 +1,32 @@
+"""Status: what `run.json` says of a run while it goes on."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shoal.run.directory import versions
+
+if TYPE_CHECKING:
+    from shoal.run.run import Run
+
+
+def status_of(run: Run, steps: int, seconds: float) -> dict[str, Any]:
+    """Where a run stands after `steps` environment steps and `seconds`."""
+    s, returns = run.settings, run.metrics.returns
+    return {
+        "state": "running",
+        "env": s.env,
+        "algo": s.algo,
+        "seed": s.seed,
+        "steps": steps,
+        "updates": run.updates,
+        "episodes": run.metrics.episodes,
+        "return": float(np.mean(returns)) if returns else None,
+        "seconds": seconds,
+        "stop_reason": run.stop_reason,
+        "pid": os.getpid(),
+        "versions": versions(),
+    }
