@@ -10,6 +10,12 @@ if TYPE_CHECKING:
     from shoal.learn.learner import Learner
     from shoal.run.metrics import Metrics
 
+SMALLER = (
+    "try a smaller learning_rate, or smaller rewards and observations "
+    "(reward_scale, network.normalize_obs)"
+)
+"""What may help where nothing is finite."""
+
 
 def take_statistics(metrics: Metrics, learners: Mapping[str, Learner]) -> None:
     """Moves the learners' statistics into the line under way, after each update: the bits of a sum depend on it.
@@ -28,3 +34,25 @@ def steps_taken(learners: Mapping[str, Learner]) -> tuple[int, int]:
     """Gradient steps of all learners so far, and those that were skipped."""
     taken = sum(learner.updates for learner in learners.values())
     return taken, sum(learner.skipped for learner in learners.values())
+
+
+def check_learned(
+    learners: Mapping[str, Learner], before: tuple[int, int], where: str, saved: int
+) -> None:
+    """Checks that not every gradient step since `before` was skipped: nothing would be learned any more.
+
+    `where` says which update this is, `saved` which one the newest checkpoint is of (0 or less: there is none).
+
+    Raises:
+        FloatingPointError: every one was.
+    """
+    taken, skipped = steps_taken(learners)
+    if taken > before[0] or skipped == before[1]:
+        return
+    kept = "no checkpoint was written yet"
+    if saved > 0:
+        kept = f"the checkpoint of update {saved} is kept"
+    raise FloatingPointError(
+        f"{where}: the loss or its gradient is not finite in any of "
+        f"{skipped - before[1]} gradient steps; {kept}; {SMALLER}"
+    )

@@ -10,7 +10,7 @@ import numpy as np
 
 from shoal.run.callbacks import tell_episodes
 from shoal.run.evaluate import Eval, play_beside
-from shoal.run.learning import steps_taken, take_statistics
+from shoal.run.learning import check_learned, steps_taken, take_statistics
 from shoal.run.parts import restore_into, states_of
 from shoal.run.status import status_of
 from shoal.run.writer import DISK_FULL, Writer
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
     from shoal.run.settings import Settings
     from shoal.types import Episodes
 
-SMALLER = (
-    "try a smaller learning_rate, or smaller rewards and observations "
-    "(reward_scale, network.normalize_obs)"
-)
-"""What may help where nothing is finite."""
 INTERRUPTED = "interrupted"
 """The stop reason of a run that Ctrl-C ended."""
 
@@ -126,7 +121,8 @@ class Loop:
                 with run.meter.measure("learning"):
                     yield batch
                 run.updates += 1
-                self._check_finite(before)
+                where = f"update {run.updates} at step {stream.env_steps:,}"
+                check_learned(self.learners, before, where, self._saved)
                 take_statistics(run.metrics, self.learners)
                 due = self._evaluate()
                 if due or run.updates % self._log_every == 0:
@@ -237,19 +233,6 @@ class Loop:
                 raise OSError(error.errno, said) from error
         for callback in run.callbacks:
             callback(run, record)
-
-    def _check_finite(self, before: tuple[int, int]) -> None:
-        """FloatingPointError where every gradient step on a batch was skipped: nothing is learned any more."""
-        taken, skipped = steps_taken(self.learners)
-        if taken > before[0] or skipped == before[1]:
-            return
-        kept = "no checkpoint was written yet"
-        if self._saved > 0:
-            kept = f"the checkpoint of update {self._saved} is kept"
-        raise FloatingPointError(
-            f"update {self.run.updates} at step {self.stream.env_steps:,}: the loss or its gradient is not finite in "
-            f"any of {skipped - before[1]} gradient steps; {kept}; {SMALLER}"
-        )
 
     def _evaluate(self) -> bool:
         """Plays greedy episodes where they are due; whether they were."""
