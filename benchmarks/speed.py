@@ -16,6 +16,7 @@ import shoal
 from shoal import _native
 from shoal.envs.registry import make
 from shoal.learn.lowering import lower
+from shoal.learn.plan import Noise
 from shoal.learn.weights import pack
 from shoal.nets.policy import Network, make_policy
 
@@ -82,10 +83,11 @@ def acting(*, num_envs: int = 1024, num_threads: int = 1) -> float:
     env = make("CartPole-v1", num_envs)
     plan = _plan(env, num_threads)
     obs = np.random.default_rng(0).normal(size=(num_envs, 4)).astype(np.float32)
-    rows, steps = np.arange(num_envs), np.zeros(num_envs, np.int64)
+    noise = Noise(0, 0, np.arange(num_envs), np.zeros(num_envs, np.int64))
+    start = np.zeros(num_envs, np.bool_)
 
     def work() -> int:
-        plan.act(obs, 0, 0, rows, steps, greedy=False)
+        plan.act(obs, start, {}, noise, greedy=False)
         return num_envs
 
     return rate(work)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import shoal
+from shoal.nets.policy import Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Case:
 def recurrent(rnn: str, size: int) -> dict[str, Any]:
     """CartPole, 64 rows x 64 steps, 4 epochs, with a recurrent network."""
     shape = {"num_envs": 64, "num_steps": 64, "num_minibatches": 4, "update_epochs": 4}
-    return {**shape, "network.recurrent": rnn, "network.recurrent_size": size}
+    return {**shape, "network": {"recurrent": rnn, "recurrent_size": size}}
 
 
 WHOLE = {"num_envs": 1024, "num_steps": 128, "num_minibatches": 16, "update_epochs": 4, "learning_rate": 3e-4}
@@ -62,6 +63,9 @@ CASES = (
 
 def train(case: Case, steps: int) -> float:
     """Steps per second of one training on 2 threads, checkpoints and metrics included."""
+    settings = dict(case.settings)
+    if "network" in settings:
+        settings["network"] = Network(**settings["network"])
     with tempfile.TemporaryDirectory() as folder:
         result = shoal.train(
             case.env,
@@ -72,7 +76,7 @@ def train(case: Case, steps: int) -> float:
             panel="none",
             run_dir=folder,
             stop_at=math.inf,
-            **case.settings,
+            **settings,
         )
     return result.steps / result.seconds
 
