@@ -199,7 +199,7 @@ class Trainable:
     def _apply(self) -> float:
         """Clips the gradient and takes the optimizer's step, unless the gradient is not finite; returns its norm."""
         limit = self.max_grad_norm
-        norm = float(torch.nn.utils.clip_grad_norm_(self._packing, limit))
+        norm = float(torch.nn.utils.clip_grad_norm_(self.module.parameters(), limit))
         if math.isfinite(norm):
             if self._native is not None:
                 self._native.write_step()
