@@ -263,7 +263,7 @@ def test_wrong_uses_are_refused() -> None:
         make(dict, 1)
 
 
-def test_noughts_and_crosses_is_a_draw_when_played_well() -> None:
+def test_tic_tac_toe_is_a_draw_when_played_well() -> None:
     """The whole game: 5,478 positions can come up, and the empty board is worth 0."""
     from shoal.envs.agents import tictactoe
 

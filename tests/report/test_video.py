@@ -263,20 +263,20 @@ def test_rows_that_draw_themselves() -> None:
 
 
 def test_film_of_a_run(tmp_path: Path) -> None:
-    """The film shows the evaluation's episodes of the native CartPole: same returns, a frame for each step."""
+    """The video shows the evaluation's episodes of the native CartPole: same returns, a frame for each step."""
     run = shoal.train("CartPole-v1", run_dir=str(tmp_path / "runs"), panel="none", **TINY)
     agent = shoal.load(run.path)
     path = tmp_path / "out.mp4"
-    film = agent.record_video(path, rows=3, seed=2)
-    assert film.ended.all()
-    assert film.returns.tolist() == agent.evaluate(episodes=3, seed=2).returns.tolist()
-    assert film.steps.tolist() == film.returns.tolist()  # CartPole pays 1 a step
-    assert film.frames == 1 + film.steps.max()
+    recorded = agent.record_video(path, rows=3, seed=2)
+    assert recorded.ended.all()
+    assert recorded.returns.tolist() == agent.evaluate(episodes=3, seed=2).returns.tolist()
+    assert recorded.steps.tolist() == recorded.returns.tolist()  # CartPole pays 1 a step
+    assert recorded.frames == 1 + recorded.steps.max()
     frames, per_s = read_back(path)
-    assert (len(frames), per_s) == (film.frames, 50)  # CartPole's own render_fps
+    assert (len(frames), per_s) == (recorded.frames, 50)  # CartPole's own render_fps
     height, width = CAPTION_HEIGHT + 400 + GAP, 600 + GAP
     assert {frame.shape for frame in frames} == {(2 * height, 2 * width, 3)}
-    first, last = int(np.argmin(film.steps)), frames[-1]
+    first, last = int(np.argmin(recorded.steps)), frames[-1]
     top, left = first // 2 * height, first % 2 * width
     assert np.abs(last[top + CAPTION_HEIGHT + 5, left + 5].astype(int) - 127).max() <= 6  # white, dimmed
     assert last[height + CAPTION_HEIGHT + 5, width + 5].max() <= 6  # no fourth row
@@ -292,8 +292,8 @@ def test_film_of_what_draws_nothing(tmp_path: Path) -> None:
         agent.record_video(tmp_path / "out.mp4")
     with pytest.raises(ConfigError, match="at least one row and one step, got 0 and 2000"):
         agent.record_video(tmp_path / "out.mp4", rows=0)
-    film = shoal.load(run.path, factory=Counting).record_video(tmp_path / "out.mp4", rows=2)
-    assert (film.frames, film.returns.tolist(), film.steps.tolist()) == (4, [3, 3], [3, 3])
+    recorded = shoal.load(run.path, factory=Counting).record_video(tmp_path / "out.mp4", rows=2)
+    assert (recorded.frames, recorded.returns.tolist(), recorded.steps.tolist()) == (4, [3, 3], [3, 3])
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["out.mp4"]
 
 
