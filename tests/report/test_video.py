@@ -222,7 +222,7 @@ def test_failures_leave_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_pictures() -> None:
     """A row is drawn where it stands; where its episode ended, as the end left it and not as the next one begins."""
-    with pytest.raises(ConfigError, match=r"render_mode=None; its metadata names the render_modes rgb_array"):
+    with pytest.raises(ConfigError, match=r"render_mode=None; its metadata lists the render_modes rgb_array"):
         Renderer(make(Counting, 1))
     rows = make(Counting, 2, backend="serial", env_kwargs={"render_mode": "rgb_array"})
     pictures = Renderer(rows)
@@ -233,12 +233,12 @@ def test_pictures() -> None:
     rows.close()
 
 
-def test_undrawable() -> None:
+def test_what_cannot_be_rendered() -> None:
     """Rows of C++ without a drawing, a forgotten render mode, and a picture that is none."""
-    with pytest.raises(ConfigError, match="rows of CartPole-v1 draw no pictures; backend='serial'"):
+    with pytest.raises(ConfigError, match="CartPole-v1 cannot be rendered on this backend; backend='serial'"):
         Renderer(make("CartPole-v1", 1))
     drawn = {"render_mode": "rgb_array"}
-    with pytest.raises(ConfigError, match="Blind draws no pictures: made with render_mode='rgb_array'"):
+    with pytest.raises(ConfigError, match="Blind cannot be rendered: made with render_mode='rgb_array'"):
         Renderer(make(Blind, 1, env_kwargs=drawn))
     rows = make(Scribbling, 1, env_kwargs=drawn)
     with pytest.raises(EnvError, match=r"Scribbling: row 0: render\(\) returned an array <U4 \(\); return an array"):
@@ -288,7 +288,7 @@ def test_film_of_what_draws_nothing(tmp_path: Path) -> None:
     """An environment that takes no render mode is refused, with the reason and before a file is begun."""
     run = shoal.train(make_mute, run_dir=str(tmp_path / "runs"), panel="none", **TINY)
     agent = shoal.load(run.path, factory=make_mute)
-    with pytest.raises(ConfigError, match=r"make_mute cannot be drawn, .*'rgb_array'}: make_mute has no keyword"):
+    with pytest.raises(ConfigError, match=r"make_mute cannot be rendered, .*'rgb_array'}: make_mute has no keyword"):
         agent.record_video(tmp_path / "out.mp4")
     with pytest.raises(ConfigError, match="at least one row and one step, got 0 and 2000"):
         agent.record_video(tmp_path / "out.mp4", rows=0)
