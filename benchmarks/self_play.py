@@ -1,10 +1,10 @@
-"""Self-play, measured: noughts and crosses learnt against past versions, then played against others.
+"""Self-play, measured: tic-tac-toe learned against past versions, then played against others.
 
 python -m benchmarks.self_play           five seeds, appended to benchmarks/results/self_play.jsonl as each ends
 python -m benchmarks.self_play --seeds 0 1
 
 The bar, set before any training: on each of seeds 0 to 4 the greedy policy wins at least 90 % of 1,000 games against a
-player at random, half of them in each seat (a perfect player who moves second wins about 90 %), and loses none of 1,000
+player at random, half of them moving first (a perfect player who moves second wins about 90 %), and loses none of 1,000
 against a player who chooses among the perfect moves at random.
 """
 
@@ -40,7 +40,7 @@ GAMES = 1000
 WINS, LOSSES = 0.9, 0
 
 
-def learnt(policy: Agent) -> Player:
+def learned(policy: Agent) -> Player:
     """The greedy policy as a player, each board asked once."""
 
     @cache
@@ -80,7 +80,7 @@ def match(player: Player, other: Player, games: int) -> dict[str, float]:
 
 
 def beatable(player: Player) -> tuple[int, int]:
-    """Of all lines of play that an opponent can choose, in both seats: how many there are, and how many it wins."""
+    """All lines of play that an opponent can choose, moving first or second: how many there are, how many it wins."""
 
     def follow(board: Board, *, own: bool) -> tuple[int, int]:
         if tictactoe.lost(board):
@@ -99,7 +99,7 @@ def measure(seed: int, **settings: Any) -> dict[str, Any]:
     """One run, and the strength of its greedy policy."""
     with tempfile.TemporaryDirectory() as folder:
         result = shoal.train(ENV, seed=seed, panel="none", run_dir=folder, stop_at=math.inf, **settings)
-        player = learnt(shoal.load(result.path))
+        player = learned(shoal.load(result.path))
         returns = [line["episode/return"] for line in read(result.path / "metrics.jsonl") if "episode/return" in line]
     rng = np.random.default_rng(seed)
     random, strong = match(player, at_random(rng), GAMES), match(player, perfect(rng), GAMES)

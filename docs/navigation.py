@@ -1,9 +1,11 @@
-"""Lists every page of docs/worlds under the site's entry Worlds: `shoal new-env` adds pages and edits nothing."""
+"""Lists every page of docs/worlds under one entry of the site: `shoal new-env` adds pages and edits nothing."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+
+ENTRY = "Built-in games"
 
 
 def on_config(config: Any) -> Any:
@@ -12,6 +14,6 @@ def on_config(config: Any) -> Any:
     pages = [path.relative_to(docs).as_posix() for path in sorted((docs / "worlds").glob("*.md"))]
     pages.sort(key=lambda page: page != "worlds/index.md")
     for entry in config.nav:
-        if "Worlds" in entry:
-            entry["Worlds"] = pages
+        if ENTRY in entry:
+            entry[ENTRY] = pages
     return config

@@ -32,7 +32,7 @@ def download(folder: Path) -> Path:
 
 
 def unpack(package: Path, target: Path) -> None:
-    """Writes Box2D's headers, sources and licence into `target`."""
+    """Writes Box2D's headers, sources and license into `target`."""
     with tarfile.open(package) as archive:
         for member in archive.getmembers():
             path = Path(member.name).relative_to(PACKAGE)
@@ -44,7 +44,7 @@ def unpack(package: Path, target: Path) -> None:
 
 
 def alter(source: str) -> str:
-    """b2Island.cpp with the change, marked as its licence asks."""
+    """b2Island.cpp with the change, marked as its license asks."""
     if source.count(LOOP) != 1:
         raise ValueError(f"{ISLAND} has another form")
     line = LOOP.replace("i = 0", f"i = {SETTLED}") + " /* altered by shoal */"

@@ -384,7 +384,7 @@ class RaisesWhenMade(Good):
 
     def __init__(self) -> None:
         super().__init__()
-        raise RuntimeError("no licence")
+        raise RuntimeError("no license")
 
 
 ONE = Good()

@@ -49,7 +49,7 @@ def test_normalizer() -> None:
     case = make(Shape())
     obs = observations(case.shape, 50)
     mean, inv_std = np.array([0.5, -1, 0, 2], np.float32), np.array([2, 0.5, 1, 9], np.float32)
-    case.plan.set_normaliser(mean, inv_std, 1.5)
+    case.plan.set_normalizer(mean, inv_std, 1.5)
     logits, value = forward(case.plan, case.shape, obs)
     clipped = np.clip((obs.astype(np.float64) - mean) * inv_std, -1.5, 1.5)
     with torch.no_grad():

@@ -276,7 +276,7 @@ def test_normalized_observations_and_greedy_masked_actions() -> None:
     given = sequences(shape, 1, 5)
     given["obs"][0, 0, 0] = 1e6
     mean, inv_std = np.array([0.5, -1.0, 2.0], np.float32), np.array([2.0, 0.5, 1.0], np.float32)
-    case.plan.set_normaliser(mean, inv_std, 5.0)
+    case.plan.set_normalizer(mean, inv_std, 5.0)
     _, value = forward_train(case, given)
     seen = dict(given, obs=np.clip((given["obs"] - mean) * inv_std, -5, 5))
     expected = case.reference(seen)

@@ -82,7 +82,7 @@ def test_backward_through_the_normalizer() -> None:
     """d/d obs is scaled by inv_std, and 0 where the normalized observation is clipped."""
     case = make(Shape())
     mean, inv_std = np.array([0.5, -1, 0, 2], np.float32), np.array([2, 0.5, 1, 9], np.float32)
-    case.plan.set_normaliser(mean, inv_std, 1.5)
+    case.plan.set_normalizer(mean, inv_std, 1.5)
     obs = observations(case.shape, 50)
     logits, value = outputs(case.shape, 50)
     case.plan.forward_train(obs, None, logits, value)

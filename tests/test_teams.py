@@ -73,7 +73,7 @@ def test_environments_are_not_cut_in_two() -> None:
     env.reset(0)
     env.recv()
     for wrong in (slice(0, 6), slice(2, 10), slice(2, 6)):
-        with pytest.raises(ValueError, match="cut an environment of 4 agents in two"):
+        with pytest.raises(ValueError, match="split an environment of 4 agents"):
             env.send(wrong, np.zeros(wrong.stop - wrong.start, np.int64))
     env.send(slice(4, 12), np.zeros(8, np.int64))
     env.send(slice(0, 4), np.zeros(4, np.int64))
@@ -148,7 +148,7 @@ def test_teams_and_drawn_parameters() -> None:
         )
 
 
-def test_a_team_behind_shaping() -> None:
+def test_a_team_behind_preprocessing() -> None:
     """Stacks are of each agent's own observations; rewards are scaled for all, returns are not."""
     env, plain = (
         make("shoal/Pursuit-v0", 3, preprocessing=Preprocessing(frame_stack=2, reward_scale=2.0)),

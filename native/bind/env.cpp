@@ -118,10 +118,10 @@ std::unique_ptr<Rows> make_rows(std::string_view id, int num_rows, const ParamMa
 }
 
 NativePool::NativePool(std::string_view id, int num_rows, int num_threads, const ParamMap& params,
-                       const std::vector<Draw>& draws, const Shaping& shaping)
+                       const std::vector<Draw>& draws, const Preprocessing& preprocessing)
     : rows_(make_rows(id, num_rows, params, draws)), team_(num_threads) {
-  if (!shaping.plain()) {
-    rows_ = std::make_unique<Shaped>(std::move(rows_), shaping);
+  if (!preprocessing.plain()) {
+    rows_ = std::make_unique<PreprocessedRows>(std::move(rows_), preprocessing);
   }
 }
 
@@ -198,7 +198,7 @@ void NativePool::check_rows(int slot, int first, int count) const {
   }
   if (first < 0 || count < 1 || count > rows_->num_rows() - first) {
     throw std::invalid_argument("send: " + std::to_string(count) + " rows from row " + std::to_string(first) +
-                                " do not lie in a pool of " + std::to_string(rows_->num_rows()));
+                                " are out of range for a pool of " + std::to_string(rows_->num_rows()));
   }
   if (flights_[static_cast<std::size_t>(slot)].count > 0) {
     throw std::runtime_error("send: slot " + std::to_string(slot) + " is in flight; call recv first");
@@ -206,7 +206,7 @@ void NativePool::check_rows(int slot, int first, int count) const {
   const int agents = rows_->num_agents();
   if (first % agents != 0 || count % agents != 0) {
     throw std::invalid_argument("send: rows " + std::to_string(first) + " to " + std::to_string(first + count - 1) +
-                                " cut an environment of " + std::to_string(agents) + " agents in two");
+                                " split an environment of " + std::to_string(agents) + " agents");
   }
   for (const Flight& other : flights_) {
     if (other.count > 0 && first < other.first + other.count && other.first < first + count) {
@@ -292,12 +292,12 @@ nb::ndarray<nb::numpy, std::uint8_t> NativePool::state() const {
 nb::ndarray<nb::numpy, std::uint8_t> NativePool::render(int row) const {
   require_idle("render");
   if (row < 0 || row >= rows_->num_rows()) {
-    throw std::invalid_argument("render: row " + std::to_string(row) + " does not lie in a pool of " +
+    throw std::invalid_argument("render: row " + std::to_string(row) + " is out of range for a pool of " +
                                 std::to_string(rows_->num_rows()));
   }
   const Frame frame = rows_->frame();
   if (frame.bytes() == 0) {
-    throw std::invalid_argument("render: this environment has no picture");
+    throw std::invalid_argument("render: this environment cannot be rendered");
   }
   if (!started_) {
     throw std::runtime_error("render: call attach and reset first");
@@ -336,9 +336,9 @@ void bind_env(nb::module_& module) {
           [](NativePool* self, std::string_view id, int num_rows, int num_threads, const shoal::ParamMap& params,
              const std::vector<shoal::GivenDraw>& draws, int frame_stack, double sticky_actions, double reward_scale,
              double reward_low, double reward_high, bool reward_sign) {
-            const shoal::Shaping shaping{frame_stack, sticky_actions, reward_scale,
-                                         reward_low,  reward_high,    reward_sign};
-            new (self) NativePool(id, num_rows, num_threads, params, shoal::read_draws(draws), shaping);
+            const shoal::Preprocessing preprocessing{frame_stack, sticky_actions, reward_scale,
+                                                     reward_low,  reward_high,    reward_sign};
+            new (self) NativePool(id, num_rows, num_threads, params, shoal::read_draws(draws), preprocessing);
           },
           "id"_a, "num_rows"_a, "num_threads"_a, "params"_a, "draws"_a = std::vector<shoal::GivenDraw>(), nb::kw_only(),
           "frame_stack"_a = 1, "sticky_actions"_a = 0.0, "reward_scale"_a = 1.0,
@@ -375,7 +375,7 @@ void bind_env(nb::module_& module) {
           },
           "Height and width of a row's picture; (0, 0) where the environment draws none.")
       .def("render", &NativePool::render, "row"_a,
-           "What a row looks like: uint8 [height, width, 3]. ValueError where the environment has no picture.")
+           "An RGB image of a row: uint8 [height, width, 3]. ValueError where the environment cannot be rendered.")
       .def("restart", &NativePool::restart, "seeds"_a.noconvert(), "seeded"_a.noconvert(), "going_on"_a.noconvert(),
            "Begin a new episode in some rows: seeded, or going on with the row's own generator; writes their obs.")
       .def("restore", &NativePool::restore, "state"_a.noconvert(),

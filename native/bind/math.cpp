@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "bind/arrays.hpp"
-#include "core/shaped.hpp"
+#include "core/preprocessed.hpp"
 #include "math/philox.hpp"
 #include "math/scan.hpp"
 

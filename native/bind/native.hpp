@@ -12,7 +12,7 @@
 #include <nanobind/ndarray.h>
 
 #include "core/pool.hpp"
-#include "core/shaped.hpp"
+#include "core/preprocessed.hpp"
 #include "sync/team.hpp"
 
 namespace shoal {
@@ -28,7 +28,7 @@ class NativePool {
   using ConstArray = nanobind::ndarray<nanobind::ro, nanobind::device::cpu>;
 
   NativePool(std::string_view id, int num_rows, int num_threads, const ParamMap& params, const std::vector<Draw>& draws,
-             const Shaping& shaping);
+             const Preprocessing& preprocessing);
 
   [[nodiscard]] Rows& rows() noexcept { return *rows_; }
   [[nodiscard]] const Rows& rows() const noexcept { return *rows_; }

@@ -20,8 +20,8 @@ using namespace nb::literals;
 namespace shoal {
 namespace {
 
-void set_normaliser(NativePlan& plan, const ArrayIn& mean, const ArrayIn& inv_std, float clip) {
-  plan.plan().set_normaliser(numbers<float>(mean, "mean", {plan.obs_size()}),
+void set_normalizer(NativePlan& plan, const ArrayIn& mean, const ArrayIn& inv_std, float clip) {
+  plan.plan().set_normalizer(numbers<float>(mean, "mean", {plan.obs_size()}),
                              numbers<float>(inv_std, "inv_std", {plan.obs_size()}), clip);
 }
 
@@ -92,25 +92,25 @@ double fma_peak(int repeats) {
   return kept > 0.0F ? rates[rates.size() / 2] : 0.0;
 }
 
-void normalise_pixels(const ArrayIn& pixels, const ArrayIn& mean, const ArrayIn& inv_std, float clip, bool colours_last,
-                      const ArrayOut& out, const std::string& kernels) {
+void normalize_pixels(const ArrayIn& pixels, const ArrayIn& mean, const ArrayIn& inv_std, float clip,
+                      bool channels_last, const ArrayOut& out, const std::string& kernels) {
   const Size height = axis(mean, "mean", 3, 0);
   const Size width = axis(mean, "mean", 3, 1);
-  const Size colours = axis(mean, "mean", 3, 2);
+  const Size channels = axis(mean, "mean", 3, 2);
   const Size images = axis(pixels, "pixels", 4, 0);
-  if (colours < 1) {
-    throw std::invalid_argument("an image must have at least 1 colour");
+  if (channels < 1) {
+    throw std::invalid_argument("an image must have at least 1 channel");
   }
-  const auto* from = colours_last ? numbers<std::uint8_t>(pixels, "pixels", {images, height, width, colours})
-                                  : numbers<std::uint8_t>(pixels, "pixels", {images, colours, height, width});
-  const PixelMoments moments{numbers<float>(mean, "mean", {height, width, colours}),
-                             numbers<float>(inv_std, "inv_std", {height, width, colours}), clip};
-  auto* to = numbers<std::uint16_t>(out, "out", {images, height, width, colours});
+  const auto* from = channels_last ? numbers<std::uint8_t>(pixels, "pixels", {images, height, width, channels})
+                                   : numbers<std::uint8_t>(pixels, "pixels", {images, channels, height, width});
+  const PixelMoments moments{numbers<float>(mean, "mean", {height, width, channels}),
+                             numbers<float>(inv_std, "inv_std", {height, width, channels}), clip};
+  auto* to = numbers<std::uint16_t>(out, "out", {images, height, width, channels});
   const Kernels& chosen = find_kernels(kernels);
-  const ImageShape shape{static_cast<std::ptrdiff_t>(height * width), static_cast<std::ptrdiff_t>(colours),
-                         colours_last};
+  const ImageShape shape{static_cast<std::ptrdiff_t>(height * width), static_cast<std::ptrdiff_t>(channels),
+                         channels_last};
   const nb::gil_scoped_release released;
-  chosen.normalise_pixels(from, static_cast<std::ptrdiff_t>(images), shape, moments, to);
+  chosen.normalize_pixels(from, static_cast<std::ptrdiff_t>(images), shape, moments, to);
 }
 
 }  // namespace
@@ -121,10 +121,10 @@ void bind_net(nb::module_& module) {
   module.def("kernel_names", &kernel_names, "Names of the kernels that this machine can run, the fastest first.");
   module.def("fma_peak", &fma_peak, "repeats"_a = 5,
              "Single-precision operations per second of one core: the median of `repeats` timings.");
-  module.def("normalise_pixels", &normalise_pixels, "pixels"_a.noconvert(), "mean"_a.noconvert(),
-             "inv_std"_a.noconvert(), "clip"_a, "colours_last"_a, "out"_a.noconvert(), "kernels"_a = "",
+  module.def("normalize_pixels", &normalize_pixels, "pixels"_a.noconvert(), "mean"_a.noconvert(),
+             "inv_std"_a.noconvert(), "clip"_a, "channels_last"_a, "out"_a.noconvert(), "kernels"_a = "",
              "Writes clip((x - mean) * inv_std, -clip, clip) of uint8 images to `out`, uint16 [N, H, W, C]: bfloat16's "
-             "bits.\n\n`pixels`: [N, H, W, C] with `colours_last`, else [N, C, H, W]; `mean` and `inv_std`: float32 "
+             "bits.\n\n`pixels`: [N, H, W, C] with `channels_last`, else [N, C, H, W]; `mean` and `inv_std`: float32 "
              "[H, W, C].");
   nb::class_<NativePlan> plan(module, "MlpPlan",
                               "A policy of two MLP towers in native code that shares its owner's parameters.");
@@ -143,7 +143,7 @@ void bind_net(nb::module_& module) {
   plan.def_prop_ro("act_block", [](const NativePlan& self) { return self.plan().act_block(); });
   plan.def_prop_ro("grad_shards", [](const NativePlan& self) { return self.plan().grad_shards(); });
   plan.def_prop_ro("kernels", [](const NativePlan& self) { return self.plan().kernels().name; });
-  plan.def("set_normaliser", &set_normaliser, "mean"_a.noconvert(), "inv_std"_a.noconvert(), "clip"_a,
+  plan.def("set_normalizer", &set_normalizer, "mean"_a.noconvert(), "inv_std"_a.noconvert(), "clip"_a,
            "Observations become clip((x - mean) * inv_std, -clip, clip); the numbers are copied.");
   plan.def("set_action_bounds", &set_action_bounds, "low"_a.noconvert(), "high"_a.noconvert(),
            "What rollout clips a Gaussian's actions to before the environment sees them.");

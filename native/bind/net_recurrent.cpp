@@ -120,8 +120,8 @@ class NativeSequences {
   const float* c_ = nullptr;
 };
 
-void set_normaliser(NativeRecurrent& plan, const ArrayIn& mean, const ArrayIn& inv_std, float clip) {
-  plan.plan().set_normaliser(numbers<float>(mean, "mean", {plan.obs_size()}),
+void set_normalizer(NativeRecurrent& plan, const ArrayIn& mean, const ArrayIn& inv_std, float clip) {
+  plan.plan().set_normalizer(numbers<float>(mean, "mean", {plan.obs_size()}),
                              numbers<float>(inv_std, "inv_std", {plan.obs_size()}), clip);
 }
 
@@ -278,7 +278,7 @@ void bind_acting(nb::class_<NativeRecurrent>& plan) {
   plan.def_prop_ro("act_block", [](const NativeRecurrent& self) { return self.plan().act_block(); });
   plan.def_prop_ro("grad_shards", [](const NativeRecurrent& self) { return self.plan().grad_shards(); });
   plan.def_prop_ro("kernels", [](const NativeRecurrent& self) { return self.plan().kernels().name; });
-  plan.def("set_normaliser", &set_normaliser, "mean"_a.noconvert(), "inv_std"_a.noconvert(), "clip"_a,
+  plan.def("set_normalizer", &set_normalizer, "mean"_a.noconvert(), "inv_std"_a.noconvert(), "clip"_a,
            "Observations become clip((x - mean) * inv_std, -clip, clip); the numbers are copied.");
   plan.def("set_action_bounds", &set_action_bounds, "low"_a.noconvert(), "high"_a.noconvert(),
            "What rollout clips a Gaussian's actions to before the environment sees them.");

@@ -69,7 +69,7 @@ struct Acrobot {
     return angle;
   }
 
-  /// Equations of motion of Sutton and Barto's book; links of 1 m and 1 kg, centres at 0.5 m, moments of inertia 1.
+  /// Equations of motion of Sutton and Barto's book; links of 1 m and 1 kg, centers at 0.5 m, moments of inertia 1.
   static State rates(const State& at, double torque) noexcept {
     const auto& [angle_1, angle_2, spin_1, spin_2] = at;
     constexpr double gravity = 9.8;

@@ -118,7 +118,7 @@ struct SineBlock {
     const F cos_x = big + small;
     const F cos_rest = (big - cos_x) + small;
 
-    // A rest near one half rounds to the neighbouring double, whose last bit differs, when grown:
+    // A rest near one half rounds to the neighboring double, whose last bit differs, when grown:
     // 0.5 - 0.5 / 1.1 = 0.0455 units, 0.5 - 0.5 / 1.05 = 0.0238.
     const U bad_sin = (U)sin_x ^ (U)(sin_x + sin_rest * 1.1);
     const U bad_cos = (U)cos_x ^ (U)(cos_x + cos_rest * 1.05);

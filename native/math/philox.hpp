@@ -1,5 +1,5 @@
 // Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011): noise as a pure function of
-// (seed, stream, row, row_step), so that a row's draws never depend on its neighbours, threads or batches.
+// (seed, stream, row, row_step), so that a row's draws never depend on its neighbors, threads or batches.
 //
 // Everything here is `static`: this header is compiled for several instruction sets and must not be merged by the
 // linker.

@@ -49,7 +49,7 @@ const Kernels& kernels() noexcept {
                                  sum_squares,
                                  adam,
                                  rmsprop,
-                                 normalise_pixels,
+                                 normalize_pixels,
                                  multiply_adds,
                                  multiply_add_flops};
   return table;

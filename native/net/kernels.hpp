@@ -76,12 +76,12 @@ struct RmsPropStep {
 };
 
 struct ImageShape {
-  std::ptrdiff_t places;   ///< height * width
-  std::ptrdiff_t colours;  ///< at least 1
-  bool colours_last;       ///< as they are given
+  std::ptrdiff_t places;    ///< height * width
+  std::ptrdiff_t channels;  ///< at least 1
+  bool channels_last;       ///< as they are given
 };
 
-/// Of each place of an image, colours last [places, colours].
+/// Of each place of an image, channels last [places, channels].
 struct PixelMoments {
   const float* mean;
   const float* inv_std;
@@ -117,8 +117,8 @@ struct Kernels {
                float* params) noexcept;
   void (*rmsprop)(const RmsPropStep&, const float* grad, std::ptrdiff_t size, float* square_avg,
                   float* params) noexcept;
-  /// Images of bytes as bfloat16 (its bits), normalised, colours last.
-  void (*normalise_pixels)(const std::uint8_t* pixels, std::ptrdiff_t images, const ImageShape&, const PixelMoments&,
+  /// Images of bytes as bfloat16 (its bits), normalized, channels last.
+  void (*normalize_pixels)(const std::uint8_t* pixels, std::ptrdiff_t images, const ImageShape&, const PixelMoments&,
                            std::uint16_t* out) noexcept;
   /// Multiply-adds on registers and how many operations they are: the machine's limit.
   float (*multiply_adds)(std::ptrdiff_t rounds) noexcept;

@@ -84,7 +84,7 @@ SHOAL_INLINE void rmsprop_lanes(const RmsPropStep& step, Vec grad, Vec& square_a
   param -= step.learning_rate * grad / (square_root(square_avg) + step.eps);
 }
 
-/// RMSProp (Tieleman and Hinton 2012), without momentum, not centred.
+/// RMSProp (Tieleman and Hinton 2012), without momentum, not centered.
 static void rmsprop(const RmsPropStep& step, const float* grad, std::ptrdiff_t size, float* square_avg,
                     float* params) noexcept {
   std::ptrdiff_t i = 0;

@@ -1,4 +1,4 @@
-// Pixels on their way into convolutions that compute in bfloat16: normalised, colours last.
+// Pixels on their way into convolutions that compute in bfloat16: normalized, channels last.
 #pragma once
 
 #include <bit>
@@ -17,7 +17,7 @@ inline std::uint16_t to_bfloat16(float value) noexcept {
 }
 
 /// clip((pixel - mean) * inv_std, -clip, clip) at the place `at` of an image, as bfloat16.
-inline std::uint16_t normalised(std::uint8_t pixel, const PixelMoments& moments, std::ptrdiff_t at) noexcept {
+inline std::uint16_t normalized(std::uint8_t pixel, const PixelMoments& moments, std::ptrdiff_t at) noexcept {
   float value = (static_cast<float>(pixel) - moments.mean[at]) * moments.inv_std[at];
   value = value < -moments.clip ? -moments.clip : value;
   value = value > moments.clip ? moments.clip : value;
@@ -25,18 +25,18 @@ inline std::uint16_t normalised(std::uint8_t pixel, const PixelMoments& moments,
 }
 
 /// `count` bytes that stand as they are wanted, from the place `first` on.
-inline void normalise_run(const std::uint8_t* pixels, std::ptrdiff_t count, const PixelMoments& moments,
+inline void normalize_run(const std::uint8_t* pixels, std::ptrdiff_t count, const PixelMoments& moments,
                           std::ptrdiff_t first, std::uint16_t* out) noexcept {
   for (std::ptrdiff_t i = 0; i < count; ++i) {
-    out[i] = normalised(pixels[i], moments, first + i);
+    out[i] = normalized(pixels[i], moments, first + i);
   }
 }
 
-/// Places [first, first + count) of an image [colours, places], colours last.
+/// Places [first, first + count) of an image [channels, places], channels last.
 inline void interleave(const std::uint8_t* image, const ImageShape& shape, std::ptrdiff_t first, std::ptrdiff_t count,
                        std::uint8_t* out) noexcept {
   const std::uint8_t* from = image + first;
-  if (shape.colours == 4) {
+  if (shape.channels == 4) {
     for (std::ptrdiff_t i = 0; i < count; ++i) {
       const std::uint32_t four = static_cast<std::uint32_t>(from[i]) |
                                  (static_cast<std::uint32_t>(from[i + shape.places]) << 8U) |
@@ -46,32 +46,32 @@ inline void interleave(const std::uint8_t* image, const ImageShape& shape, std::
     }
     return;
   }
-  for (std::ptrdiff_t colour = 0; colour < shape.colours; ++colour) {
+  for (std::ptrdiff_t channel = 0; channel < shape.channels; ++channel) {
     for (std::ptrdiff_t i = 0; i < count; ++i) {
-      out[i * shape.colours + colour] = from[colour * shape.places + i];
+      out[i * shape.channels + channel] = from[channel * shape.places + i];
     }
   }
 }
 
-inline void normalise_pixels(const std::uint8_t* pixels, std::ptrdiff_t images, const ImageShape& shape,
+inline void normalize_pixels(const std::uint8_t* pixels, std::ptrdiff_t images, const ImageShape& shape,
                              const PixelMoments& moments, std::uint16_t* out) noexcept {
-  const std::ptrdiff_t size = shape.places * shape.colours;
-  constexpr std::ptrdiff_t room = 1024;  // colours beyond that many are taken one by one
-  const std::ptrdiff_t block = shape.colours > room ? 0 : room / shape.colours;
+  const std::ptrdiff_t size = shape.places * shape.channels;
+  constexpr std::ptrdiff_t room = 1024;  // channels beyond that many are taken one by one
+  const std::ptrdiff_t block = shape.channels > room ? 0 : room / shape.channels;
   std::uint8_t mixed[room];
   for (std::ptrdiff_t image = 0; image < images; ++image, pixels += size, out += size) {
-    if (shape.colours_last) {
-      normalise_run(pixels, size, moments, 0, out);
+    if (shape.channels_last) {
+      normalize_run(pixels, size, moments, 0, out);
       continue;
     }
     for (std::ptrdiff_t i = 0; block == 0 && i < size; ++i) {
-      const std::ptrdiff_t place = i / shape.colours;
-      out[i] = normalised(pixels[i % shape.colours * shape.places + place], moments, i);
+      const std::ptrdiff_t place = i / shape.channels;
+      out[i] = normalized(pixels[i % shape.channels * shape.places + place], moments, i);
     }
     for (std::ptrdiff_t first = 0; block > 0 && first < shape.places; first += block) {
       const std::ptrdiff_t count = shape.places - first < block ? shape.places - first : block;
       interleave(pixels, shape, first, count, mixed);
-      normalise_run(mixed, count * shape.colours, moments, first * shape.colours, out + first * shape.colours);
+      normalize_run(mixed, count * shape.channels, moments, first * shape.channels, out + first * shape.channels);
     }
   }
 }

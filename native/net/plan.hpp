@@ -54,7 +54,7 @@ class MlpPlan {
   [[nodiscard]] const float* params() const noexcept { return params_; }
 
   /// x -> clip((x - mean) * inv_std, -clip, clip) before both towers.
-  void set_normaliser(const float* mean, const float* inv_std, float clip) {
+  void set_normalizer(const float* mean, const float* inv_std, float clip) {
     const std::scoped_lock lock(mutex_);
     mean_.assign(mean, mean + net_.obs_size);
     inv_std_.assign(inv_std, inv_std + net_.obs_size);

@@ -36,7 +36,7 @@ class RecurrentPlan {
   [[nodiscard]] int grad_shards() const noexcept { return shards_.count(); }
 
   /// x -> clip((x - mean) * inv_std, -clip, clip) before the body.
-  void set_normaliser(const float* mean, const float* inv_std, float clip) {
+  void set_normalizer(const float* mean, const float* inv_std, float clip) {
     const std::scoped_lock lock(mutex_);
     mean_.assign(mean, mean + net_.obs_size);
     inv_std_.assign(inv_std, inv_std + net_.obs_size);

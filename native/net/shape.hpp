@@ -48,7 +48,7 @@ struct Net {
   std::ptrdiff_t sum_log_std;  ///< offset in the accumulators, behind all others: [dim, pad_size]
   std::ptrdiff_t num_params;
   std::ptrdiff_t num_sums;  ///< floats of one shard's accumulators
-  // Observation normalisation, x -> clip((x - mean) * inv_std); no mean, no normalisation.
+  // Observation normalization, x -> clip((x - mean) * inv_std); no mean, no normalization.
   const float* mean;
   const float* inv_std;
   float clip;

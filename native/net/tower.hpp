@@ -9,7 +9,7 @@ namespace shoal::SHOAL_ISA {
 /// `count` samples in whole vectors.
 SHOAL_INLINE int whole_vectors(int count) noexcept { return (count + vec_lanes - 1) / vec_lanes * vec_lanes; }
 
-/// Observations [row][feature] into feature-major lanes, normalised; lanes beyond `count` get 0. Without an index: rows
+/// Observations [row][feature] into feature-major lanes, normalized; lanes beyond `count` get 0. Without an index: rows
 /// 0 to count - 1.
 static inline void gather_obs(const Net& net, const float* obs, const std::int32_t* index, int count, int width,
                               float* to) noexcept {

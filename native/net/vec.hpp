@@ -138,7 +138,7 @@ SHOAL_INLINE void transpose_square(Vec* rows) noexcept {
   }
 }
 
-/// The sums of vec_lanes vectors, the i-th vector's in lane i; neighbours are added first.
+/// The sums of vec_lanes vectors, the i-th vector's in lane i; neighbors are added first.
 template <int H = 1>
 SHOAL_INLINE Vec lane_sums(Vec* rows) noexcept {
   if constexpr (H < vec_lanes) {

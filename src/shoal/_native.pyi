@@ -65,7 +65,7 @@ class Pool:
 
     def render(self, row: int) -> NDArray[numpy.uint8]:
         """
-        What a row looks like: uint8 [height, width, 3]. ValueError where the environment has no picture.
+        An RGB image of a row: uint8 [height, width, 3]. ValueError where the environment cannot be rendered.
         """
 
     def restart(self, seeds: Annotated[NDArray, dict(device='cpu', writable=False)], seeded: Annotated[NDArray, dict(device='cpu', writable=False)], going_on: Annotated[NDArray, dict(device='cpu', writable=False)]) -> None:
@@ -195,11 +195,11 @@ def fma_peak(repeats: int = 5) -> float:
     Single-precision operations per second of one core: the median of `repeats` timings.
     """
 
-def normalise_pixels(pixels: Annotated[NDArray, dict(device='cpu', writable=False)], mean: Annotated[NDArray, dict(device='cpu', writable=False)], inv_std: Annotated[NDArray, dict(device='cpu', writable=False)], clip: float, colours_last: bool, out: Annotated[NDArray, dict(device='cpu')], kernels: str = '') -> None:
+def normalize_pixels(pixels: Annotated[NDArray, dict(device='cpu', writable=False)], mean: Annotated[NDArray, dict(device='cpu', writable=False)], inv_std: Annotated[NDArray, dict(device='cpu', writable=False)], clip: float, channels_last: bool, out: Annotated[NDArray, dict(device='cpu')], kernels: str = '') -> None:
     """
     Writes clip((x - mean) * inv_std, -clip, clip) of uint8 images to `out`, uint16 [N, H, W, C]: bfloat16's bits.
 
-    `pixels`: [N, H, W, C] with `colours_last`, else [N, C, H, W]; `mean` and `inv_std`: float32 [H, W, C].
+    `pixels`: [N, H, W, C] with `channels_last`, else [N, C, H, W]; `mean` and `inv_std`: float32 [H, W, C].
     """
 
 class MlpPlan:
@@ -224,7 +224,7 @@ class MlpPlan:
     @property
     def kernels(self) -> str: ...
 
-    def set_normaliser(self, mean: Annotated[NDArray, dict(device='cpu', writable=False)], inv_std: Annotated[NDArray, dict(device='cpu', writable=False)], clip: float) -> None:
+    def set_normalizer(self, mean: Annotated[NDArray, dict(device='cpu', writable=False)], inv_std: Annotated[NDArray, dict(device='cpu', writable=False)], clip: float) -> None:
         """
         Observations become clip((x - mean) * inv_std, -clip, clip); the numbers are copied.
         """
@@ -398,7 +398,7 @@ class RecurrentPlan:
     @property
     def kernels(self) -> str: ...
 
-    def set_normaliser(self, mean: Annotated[NDArray, dict(device='cpu', writable=False)], inv_std: Annotated[NDArray, dict(device='cpu', writable=False)], clip: float) -> None:
+    def set_normalizer(self, mean: Annotated[NDArray, dict(device='cpu', writable=False)], inv_std: Annotated[NDArray, dict(device='cpu', writable=False)], clip: float) -> None:
         """
         Observations become clip((x - mean) * inv_std, -clip, clip); the numbers are copied.
         """

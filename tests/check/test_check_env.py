@@ -91,7 +91,7 @@ DEFECTS = [
         "RaisesWhenMade",
         "make",
         "error",
-        r"while it was made: RuntimeError: no licence, in bad_envs\.py:\d+ in __init__",
+        r"while it was made: RuntimeError: no license, in bad_envs\.py:\d+ in __init__",
     ),
     ("make_one", "make", "error", r"it is the same object.*return a new environment from each call"),
     ("make_nothing", "make", "error", r"returned NoneType, expected a gymnasium\.Env"),

@@ -171,7 +171,7 @@ def test_help_of_train_documents_the_statuses(run: Any) -> None:
     status, out, _ = run("train", "Pendulum-v1", "--help")
     assert status == 0
     text = re.sub(r"[\s│]+", " ", out)
-    for part in ("0, the greedy", "1, they missed", "2, a mistake", "3, the run failed", "130, Ctrl-C"):
+    for part in ("0, the greedy", "1, it did not", "2, invalid options", "3, the run failed", "130, Ctrl-C"):
         assert part in text
     assert re.search(r"--gamma FLOAT .{,80}\(default: 0\.95\)", text)
 

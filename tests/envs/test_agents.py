@@ -263,7 +263,7 @@ def test_wrong_uses_are_refused() -> None:
         make(dict, 1)
 
 
-def test_noughts_and_crosses_is_a_draw_when_played_well() -> None:
+def test_tic_tac_toe_is_a_draw_when_played_well() -> None:
     """The whole game: 5,478 positions can come up, and the empty board is worth 0."""
     from shoal.envs.agents import tictactoe
 
@@ -298,7 +298,7 @@ def test_what_does_not_go_with_several_agents_is_refused() -> None:
         ({"backend": "workers", "workers": Workers(1)}, "several agents; backend='serial' steps them"),
         ({"preprocessing": Preprocessing(frame_stack=2)}, "has several agents, which take no preprocessing"),
         ({"preprocessing": Preprocessing(max_episode_steps=5)}, "have a time limit of their own"),
-        ({"env_kwargs": {"turns": "uniform:2,4"}}, "whose parameters cannot be drawn: turns"),
+        ({"env_kwargs": {"turns": "uniform:2,4"}}, "whose parameters cannot be sampled: turns"),
     ]
     for settings, message in refused:
         with pytest.raises(ConfigError, match=message):

@@ -142,5 +142,5 @@ def test_a_run_learns_is_resumed_loaded_and_evaluated(
     with pytest.raises(SystemExit, match="0"):
         cli.main()
     assert "2 greedy episodes" in capsys.readouterr().out
-    film = shoal.load(whole.path).record_video(tmp_path / "games.gif", rows=1, max_steps=60)
-    assert film.frames > 10
+    video = shoal.load(whole.path).record_video(tmp_path / "games.gif", rows=1, max_steps=60)
+    assert video.frames > 10

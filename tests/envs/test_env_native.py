@@ -201,7 +201,7 @@ def test_actions_of_another_form_are_refused(env_id: str, actions: Actions, mess
 def test_rows_outside_the_pool_are_refused(slot: int, first: int, count: int) -> None:
     rows = native_rows("CartPole-v1", 4)
     rows.reset([0, 1, 2, 3])
-    with pytest.raises(ValueError, match=r"slot must be 0 or 1|do not lie in a pool of 4"):
+    with pytest.raises(ValueError, match=r"slot must be 0 or 1|are out of range for a pool of 4"):
         rows.pool.send(slot, first, count, np.zeros(max(count, 0), np.int64))
 
 

@@ -162,7 +162,7 @@ def restored(env: Any, env_id: str, backend: str, preprocessing: Preprocessing) 
 
 
 @pytest.mark.parametrize("env_id", LANDER)
-def test_a_shaped_row_that_is_cut_ends_with_its_stack(env_id: str) -> None:
+def test_a_preprocessed_row_that_is_cut_ends_with_its_stack(env_id: str) -> None:
     """Row 1 was saved with another return than it comes to: it is cut, and its stack begins anew."""
     preprocessing = Preprocessing(frame_stack=3, sticky_actions=0.2)
     rows, again = (
@@ -269,7 +269,7 @@ def test_make_vec_equals_gymnasiums_wrapper(backend: str, mode: str) -> None:
     theirs.close()
 
 
-def test_training_with_shaping_is_kept_and_evaluated(tmp_path: Path) -> None:
+def test_training_with_preprocessing_is_kept_and_evaluated(tmp_path: Path) -> None:
     """The run's file holds the preprocessing; greedy returns count the environment's own rewards."""
     settings: dict[str, Any] = {"num_envs": 4, "num_steps": 16, "num_minibatches": 2, "total_timesteps": 256}
     preprocessing = Preprocessing(frame_stack=2, sticky_actions=0.25, reward_clip=(-0.5, 0.5), max_episode_steps=9)
@@ -320,12 +320,12 @@ def test_a_mask_in_the_observation_is_not_stacked() -> None:
         make(Masked, 1, preprocessing=Preprocessing(frame_stack=2))
 
 
-def test_plain_shaping_adds_no_layer() -> None:
+def test_plain_preprocessing_adds_no_layer() -> None:
     assert not isinstance(make(Counter, 1, preprocessing=Preprocessing(max_episode_steps=2)), PreprocessedEnv)
 
 
-def test_a_shaped_and_randomised_run_can_be_filmed(tmp_path: Path) -> None:
-    """The film's first episodes are those of the evaluation, draws and sticky actions included."""
+def test_a_preprocessed_and_randomized_run_can_be_recorded(tmp_path: Path) -> None:
+    """The video's first episodes are those of the evaluation, draws and sticky actions included."""
     settings: dict[str, Any] = {"num_envs": 4, "num_steps": 16, "num_minibatches": 2, "total_timesteps": 64}
     preprocessing = Preprocessing(frame_stack=2, sticky_actions=0.25, reward_sign=True, max_episode_steps=6)
     kwargs = {"g": "uniform:5,15 from 10 over 1e9"}
@@ -333,8 +333,8 @@ def test_a_shaped_and_randomised_run_can_be_filmed(tmp_path: Path) -> None:
         "Pendulum-v1", env_kwargs=kwargs, preprocessing=preprocessing, panel="none", run_dir=str(tmp_path), **settings
     )
     loaded = shoal.load(result.path)
-    film = loaded.record_video(tmp_path / "film.gif", rows=2, seed=3)
-    assert film.returns.tolist() == loaded.evaluate(episodes=2, seed=3).returns.tolist()
+    video = loaded.record_video(tmp_path / "video.gif", rows=2, seed=3)
+    assert video.returns.tolist() == loaded.evaluate(episodes=2, seed=3).returns.tolist()
 
 
 def test_a_configuration_with_the_old_name_is_told_the_new_one() -> None:

@@ -342,9 +342,9 @@ def test_a_ball_is_drawn_where_it_is() -> None:
 
 def test_pictures_are_refused_where_there_are_none() -> None:
     env = world("CartPole-v1")
-    with pytest.raises(ConfigError, match="the native CartPole-v1 has no picture"):
+    with pytest.raises(ConfigError, match="the native CartPole-v1 cannot be rendered"):
         env.render(0)
-    with pytest.raises(ConfigError, match="row 9 does not lie in a pool of 1"):
+    with pytest.raises(ConfigError, match="row 9 is out of range for a pool of 1"):
         world("shoal/Pong-v0").render(9)
 
 

@@ -35,8 +35,8 @@ SMALL = (*PLAIN, "--num-envs", "8", "--num-steps", "16", "--stop-at", "inf")
 
 
 def algorithm_of_the_page() -> str:
-    """The Python block under "Write one" that is a whole module: the one that defines `train`."""
-    section = PAGE.read_text(encoding="utf-8").partition("\n## Write one\n")[2]
+    """The Python block under "Custom algorithms" that is a whole module: the one that defines `train`."""
+    section = PAGE.read_text(encoding="utf-8").partition("\n## Custom algorithms\n")[2]
     blocks = re.findall(r"^```python\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
     (whole,) = [block for block in blocks if "\ndef train(" in block]
     return whole

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import shoal
-from benchmarks.self_play import at_random, learnt, match
+from benchmarks.self_play import at_random, learned, match
 from tests.games import Ring
 
 if TYPE_CHECKING:
@@ -35,5 +35,5 @@ def test_self_play_beats_a_player_at_random(run_dir: Path) -> None:
     """The preset for a fifth of its steps; an untrained policy wins about 45 % of its games."""
     settings: dict[str, Any] = {"panel": "none", "stop_at": math.inf, "total_timesteps": 150_000}
     result = shoal.train("shoal.envs.agents.tictactoe:TicTacToe", run_dir=str(run_dir), seed=1, **settings)
-    played = match(learnt(shoal.load(result.path)), at_random(np.random.default_rng(1)), 500)
+    played = match(learned(shoal.load(result.path)), at_random(np.random.default_rng(1)), 500)
     assert played["won"] >= 0.75

@@ -86,7 +86,7 @@ def encoder_that_normalizes(*shape: int) -> ImageEncoder:
     return policy.encoder
 
 
-def test_colors_may_stand_last() -> None:
+def test_channels_may_come_last() -> None:
     """The same pixels and weights in either order."""
     firsts, lasts = (make_policy(image_spec(*shape), Network(), 1) for shape in ((3, 40, 48), (40, 48, 3)))
     pixels = torch.randint(0, 256, (2, 3, 40, 48), dtype=torch.uint8)
@@ -237,10 +237,10 @@ def test_normalized_pixels_in_one_pass_have_the_bits_of_torch(shape: tuple[int, 
     normalizer.inv_std.uniform_(0, 1, generator=random)
     images = torch.randint(0, 256, (3, *shape), dtype=torch.uint8, generator=random)
     expected = normalizer(images if last else images.permute(0, 2, 3, 1)).to(torch.bfloat16)
-    assert torch.equal(normalizer.in_half(images, colors_last=last), expected)
+    assert torch.equal(normalizer.in_half(images, channels_last=last), expected)
     bits = np.zeros(expected.shape, np.uint16)
     moments = (normalizer.mean.numpy(), normalizer.inv_std.numpy(), PIXEL_CLIP)
-    _native.normalise_pixels(images.numpy(), *moments, last, bits, kernels)
+    _native.normalize_pixels(images.numpy(), *moments, last, bits, kernels)
     assert np.array_equal(bits, expected.view(torch.uint16).numpy())
 
 
@@ -248,6 +248,6 @@ def test_pixels_of_other_shapes_are_refused() -> None:
     mean, nothing = np.zeros((5, 5, 4), np.float32), np.zeros((5, 5, 0), np.float32)
     pixels, out = np.zeros((1, 5, 5, 4), np.uint8), np.zeros((1, 5, 5, 4), np.uint16)
     with pytest.raises(ValueError, match=r"pixels must have shape \(1, 4, 5, 5\), not \(1, 5, 5, 4\)"):
-        _native.normalise_pixels(pixels, mean, mean, 5.0, False, out)
-    with pytest.raises(ValueError, match="at least 1 colour"):
-        _native.normalise_pixels(pixels, nothing, nothing, 5.0, False, out)
+        _native.normalize_pixels(pixels, mean, mean, 5.0, False, out)
+    with pytest.raises(ValueError, match="at least 1 channel"):
+        _native.normalize_pixels(pixels, nothing, nothing, 5.0, False, out)

@@ -222,7 +222,7 @@ def test_failures_leave_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_pictures() -> None:
     """A row is drawn where it stands; where its episode ended, as the end left it and not as the next one begins."""
-    with pytest.raises(ConfigError, match=r"render_mode=None; its metadata names the render_modes rgb_array"):
+    with pytest.raises(ConfigError, match=r"render_mode=None; its metadata lists the render_modes rgb_array"):
         Renderer(make(Counting, 1))
     rows = make(Counting, 2, backend="serial", env_kwargs={"render_mode": "rgb_array"})
     pictures = Renderer(rows)
@@ -233,12 +233,12 @@ def test_pictures() -> None:
     rows.close()
 
 
-def test_undrawable() -> None:
+def test_what_cannot_be_rendered() -> None:
     """Rows of C++ without a drawing, a forgotten render mode, and a picture that is none."""
-    with pytest.raises(ConfigError, match="rows of CartPole-v1 draw no pictures; backend='serial'"):
+    with pytest.raises(ConfigError, match="CartPole-v1 cannot be rendered on this backend; backend='serial'"):
         Renderer(make("CartPole-v1", 1))
     drawn = {"render_mode": "rgb_array"}
-    with pytest.raises(ConfigError, match="Blind draws no pictures: made with render_mode='rgb_array'"):
+    with pytest.raises(ConfigError, match="Blind cannot be rendered: made with render_mode='rgb_array'"):
         Renderer(make(Blind, 1, env_kwargs=drawn))
     rows = make(Scribbling, 1, env_kwargs=drawn)
     with pytest.raises(EnvError, match=r"Scribbling: row 0: render\(\) returned an array <U4 \(\); return an array"):
@@ -263,20 +263,20 @@ def test_rows_that_draw_themselves() -> None:
 
 
 def test_film_of_a_run(tmp_path: Path) -> None:
-    """The film shows the evaluation's episodes of the native CartPole: same returns, a frame for each step."""
+    """The video shows the evaluation's episodes of the native CartPole: same returns, a frame for each step."""
     run = shoal.train("CartPole-v1", run_dir=str(tmp_path / "runs"), panel="none", **TINY)
     agent = shoal.load(run.path)
     path = tmp_path / "out.mp4"
-    film = agent.record_video(path, rows=3, seed=2)
-    assert film.ended.all()
-    assert film.returns.tolist() == agent.evaluate(episodes=3, seed=2).returns.tolist()
-    assert film.steps.tolist() == film.returns.tolist()  # CartPole pays 1 a step
-    assert film.frames == 1 + film.steps.max()
+    recorded = agent.record_video(path, rows=3, seed=2)
+    assert recorded.ended.all()
+    assert recorded.returns.tolist() == agent.evaluate(episodes=3, seed=2).returns.tolist()
+    assert recorded.steps.tolist() == recorded.returns.tolist()  # CartPole pays 1 a step
+    assert recorded.frames == 1 + recorded.steps.max()
     frames, per_s = read_back(path)
-    assert (len(frames), per_s) == (film.frames, 50)  # CartPole's own render_fps
+    assert (len(frames), per_s) == (recorded.frames, 50)  # CartPole's own render_fps
     height, width = CAPTION_HEIGHT + 400 + GAP, 600 + GAP
     assert {frame.shape for frame in frames} == {(2 * height, 2 * width, 3)}
-    first, last = int(np.argmin(film.steps)), frames[-1]
+    first, last = int(np.argmin(recorded.steps)), frames[-1]
     top, left = first // 2 * height, first % 2 * width
     assert np.abs(last[top + CAPTION_HEIGHT + 5, left + 5].astype(int) - 127).max() <= 6  # white, dimmed
     assert last[height + CAPTION_HEIGHT + 5, width + 5].max() <= 6  # no fourth row
@@ -288,12 +288,12 @@ def test_film_of_what_draws_nothing(tmp_path: Path) -> None:
     """An environment that takes no render mode is refused, with the reason and before a file is begun."""
     run = shoal.train(make_mute, run_dir=str(tmp_path / "runs"), panel="none", **TINY)
     agent = shoal.load(run.path, factory=make_mute)
-    with pytest.raises(ConfigError, match=r"make_mute cannot be drawn, .*'rgb_array'}: make_mute has no keyword"):
+    with pytest.raises(ConfigError, match=r"make_mute cannot be rendered, .*'rgb_array'}: make_mute has no keyword"):
         agent.record_video(tmp_path / "out.mp4")
     with pytest.raises(ConfigError, match="at least one row and one step, got 0 and 2000"):
         agent.record_video(tmp_path / "out.mp4", rows=0)
-    film = shoal.load(run.path, factory=Counting).record_video(tmp_path / "out.mp4", rows=2)
-    assert (film.frames, film.returns.tolist(), film.steps.tolist()) == (4, [3, 3], [3, 3])
+    recorded = shoal.load(run.path, factory=Counting).record_video(tmp_path / "out.mp4", rows=2)
+    assert (recorded.frames, recorded.returns.tolist(), recorded.steps.tolist()) == (4, [3, 3], [3, 3])
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["out.mp4"]
 
 

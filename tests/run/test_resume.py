@@ -108,7 +108,7 @@ def test_killed_and_resumed_equals_uninterrupted(
 
 
 @pytest.mark.parametrize("env", [pytest.param("Pendulum-v1", marks=pytest.mark.slow), "LunarLander-v3"])
-def test_shaped_and_randomised_runs_resume_too(env: str, tmp_path: Path, interpreter: Interpreter) -> None:
+def test_preprocessed_and_randomized_runs_resume_too(env: str, tmp_path: Path, interpreter: Interpreter) -> None:
     """Draws, a range that widens, sticky actions and stacks go on where they were."""
     name = "g" if env == "Pendulum-v1" else "gravity"
     settings: dict[str, Any] = {"seed": 5, "num_minibatches": 2, "update_epochs": 2} | LANDER

@@ -24,27 +24,27 @@ class A2C:
     """Settings of A2C; the preset `paac` holds the paper's values."""
 
     num_steps: int = 5
-    """Steps of a rollout and of the n-step return (the paper's t_max); more give less bias and more variance."""
+    """Steps of a rollout and of the n-step return (t_max in the paper); more give less bias and more variance."""
     learning_rate: float = 7e-4
     """RMSProp's step size; larger learns faster but less stably."""
     anneal: Literal["none", "linear"] = "linear"
-    """Learning rate: constant, or linearly to 0 at total_timesteps."""
+    """Learning rate schedule: constant, or linear decay to 0 at total_timesteps."""
     alpha: float = 0.99
-    """RMSProp's decay of the squared gradient; nearer to 1 averages longer."""
+    """RMSProp's decay of the squared gradient average; closer to 1 averages longer."""
     rmsprop_eps: float = 1e-5
-    """RMSProp's epsilon; larger damps the steps of parameters with small gradients."""
+    """RMSProp's epsilon; larger shrinks the steps of parameters with small gradients."""
     gamma: float = 0.99
-    """Discount; nearer to 1 looks further ahead."""
+    """Discount factor; closer to 1 looks further ahead."""
     norm_adv: bool = False
     """Normalize the advantages of each update."""
     ent_coef: float = 0.01
-    """Weight of the entropy; larger explores longer."""
+    """Entropy bonus coefficient; larger explores longer."""
     vf_coef: float = 0.5
-    """Weight of the value loss; larger fits values faster."""
+    """Value loss coefficient; larger fits values faster."""
     max_grad_norm: float = 0.5
-    """The gradient's norm is cut to this; larger allows larger and less stable steps."""
+    """Gradients are clipped to this global norm; larger allows larger and less stable steps."""
     network: Network = field(default_factory=Network)
-    """The default policy's shape."""
+    """Architecture of the default policy."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot work, with what would."""

@@ -32,37 +32,37 @@ class PPO:
     """Settings of PPO."""
 
     num_steps: int = 128
-    """Steps of a rollout; more see further and update less often."""
+    """Steps of each environment per rollout; more see further ahead and update less often."""
     num_minibatches: int = 8
-    """Parts of a rollout, one gradient step each; more give smaller, noisier and more numerous steps."""
+    """Minibatches per epoch, one gradient step each; more give smaller minibatches and noisier steps."""
     update_epochs: int = 4
-    """Passes over a rollout; more use the data better and drift further from it."""
+    """Epochs per rollout; more reuse the data better but move the policy further from it."""
     learning_rate: float = 3e-4
     """Adam's step size; larger learns faster but less stably."""
     anneal: Literal["none", "linear", "kl"] = "none"
-    """Learning rate: constant, linearly to 0 at total_timesteps, or adapted to keep the KL near target_kl."""
+    """Learning rate schedule: constant, linear decay to 0 at total_timesteps, or adapted to a KL of target_kl."""
     adam_eps: float = 1e-5
-    """Adam's epsilon; larger damps the steps of parameters with small gradients."""
+    """Adam's epsilon; larger shrinks the steps of parameters with small gradients."""
     gamma: float = 0.99
-    """Discount; nearer to 1 looks further ahead."""
+    """Discount factor; closer to 1 looks further ahead."""
     gae_lambda: float = 0.95
-    """Nearer to 1: less bias, more variance in the advantages."""
+    """GAE's lambda; closer to 1 gives less bias and more variance in the advantages."""
     clip_coef: float = 0.2
-    """How far the ratio of probabilities may move before its gradient stops; larger allows larger steps."""
+    """Clip range of the probability ratio; larger allows larger policy updates."""
     clip_vloss: bool = False
-    """Clip the value's step around its old prediction as well."""
+    """Also clip the value loss around the old value predictions."""
     norm_adv: bool = True
     """Normalize the advantages of each minibatch."""
     ent_coef: float = 0.0
-    """Weight of the entropy; larger explores longer."""
+    """Entropy bonus coefficient; larger explores longer."""
     vf_coef: float = 0.5
-    """Weight of the value loss; larger fits values faster at the policy's cost where they share layers."""
+    """Value loss coefficient; larger fits values faster, at the policy's cost where they share layers."""
     max_grad_norm: float = 0.5
-    """The gradient's norm is cut to this; larger allows larger and less stable steps."""
+    """Gradients are clipped to this global norm; larger allows larger and less stable steps."""
     target_kl: float | None = None
-    """Stop an update's epochs once the KL exceeds this; with anneal="kl" the KL to aim at. Larger stops later."""
+    """Stop an update's epochs early once the KL divergence exceeds this; with anneal="kl", the KL to aim for."""
     network: Network = field(default_factory=Network)
-    """The default policy's shape."""
+    """Architecture of the default policy."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot work, with what would."""

@@ -19,5 +19,7 @@ def main(arguments: list[str], about: str) -> int:
 
     for name, text in summaries().items():
         print(f"  {name:<6} {text}")
-    print("your own is named by its module: shoal train --algo my_package.my_algo")
+    print(
+        "custom algorithms are given by module: shoal train --algo my_package.my_algo"
+    )
     return 0

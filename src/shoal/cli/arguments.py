@@ -12,7 +12,7 @@ OptionsT = TypeVar("OptionsT")
 
 ENV_PREFIX = "--env."
 ENV_OPTIONS = (
-    "--env.NAME VALUE sets a parameter of the environment; uniform:LOW,HIGH, loguniform:LOW,HIGH, choice:A,B,... or "
+    "--env.NAME VALUE sets a parameter of the environment. uniform:LOW,HIGH, loguniform:LOW,HIGH, choice:A,B,... or "
     "normal:MEAN,STD,LOW,HIGH samples it for each episode; 'uniform:LOW,HIGH from START over STEPS' widens the range."
 )
 

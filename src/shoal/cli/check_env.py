@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from shoal.cli.arguments import parse
 
-STATUSES = "Exit status: 0, no errors; 1, errors; 2, a mistake in the options."
+STATUSES = "Exit status: 0, no errors; 1, errors; 2, invalid options."
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
     """Options of `check-env`."""
 
-    env: tyro.conf.Positional[str]
-    """A Gymnasium id, or package.module:function (or :Class)."""
+    env: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ENV")]
+    """Gymnasium id, or package.module:function (or :Class)."""
     env_kwargs: tuple[str, ...] = ()
-    """Keyword arguments of its constructor, as name=value."""
+    """Keyword arguments of the constructor, as name=value."""
     steps: int = 5000
-    """Random steps of the longest check."""
+    """Random steps in the longest check."""
     seed: int = 0
-    """Seed of the environment and of the actions."""
+    """Seed of the environment and of the random actions."""
     timeout: float = 30.0
-    """Seconds after which a call that has not returned counts as hung."""
+    """Seconds after which a call that does not return counts as hung."""
     backend: Literal["serial", "workers"] = "serial"
-    """workers also steps it in worker processes and compares them with serial."""
+    """`workers` also steps the environment in worker processes and compares the results with `serial`."""
     json: bool = False
     """Print one JSON object instead of the table."""
 

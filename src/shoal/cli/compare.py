@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 class Given:
     """Options of `compare`."""
 
-    runs: tyro.conf.Positional[tuple[str, ...]]
-    """Runs, folders of runs, or config files (*.toml), whose missing runs are trained."""
+    runs: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN ...")
+    ]
+    """Runs, directories of runs, or config files (*.toml), whose missing runs are trained."""
     seeds: int = 5
-    """Seeds of each config file, from its own seed on."""
+    """Number of seeds to train for each config file, counted up from its own seed."""
     plot: str = "compare.png"
-    """The PNG file to write."""
+    """PNG file to write."""
     run_dir: str = "runs"
-    """The folder of run directories."""
+    """Directory that holds the run directories."""
 
 
 def main(arguments: list[str], about: str) -> int:

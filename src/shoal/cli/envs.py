@@ -21,6 +21,6 @@ def main(arguments: list[str], about: str) -> int:
     for name in native.ids():
         print(f"  {name}")
     print(
-        "any other Gymnasium id, or package.module:function, runs on the backend serial, e.g. Blackjack-v1"
+        "any other Gymnasium id, or package.module:function, runs on the serial backend, e.g. Blackjack-v1"
     )
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 class Given:
     """Options of `eval`."""
 
-    run: tyro.conf.Positional[str]
-    """A run directory, or a folder of runs (the newest)."""
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+    """Run directory, or a directory of runs (the newest is used)."""
     run_dir: str = "runs"
-    """A folder in which RUN is looked for as well."""
+    """Directory in which RUN is searched for as well."""
     episodes: int = 100
-    """Episodes to play, with the policy's most likely actions."""
+    """Number of evaluation episodes, played with greedy actions."""
     seed: int = 0
-    """Seed of the episodes; another seed plays other episodes."""
+    """Seed of the evaluation episodes."""
     tag: Literal["", "best"] = ""
-    """The checkpoint: the newest one, or the best."""
+    """Checkpoint to evaluate: the newest, or `best`."""
     video: Path | None = None
-    """An .mp4 or .gif file to write: the first episodes side by side."""
+    """Record the first episodes side by side, as an .mp4 or .gif file."""
     video_rows: int = 4
-    """Episodes in the video."""
+    """Number of episodes in the video."""
     video_steps: int = 2000
-    """Steps after which the video ends at the latest."""
+    """Maximum number of steps in the video."""
 
 
 def main(arguments: list[str], about: str) -> int:

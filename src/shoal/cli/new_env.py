@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -14,8 +15,8 @@ from shoal.cli.arguments import parse
 class Given:
     """Options of `new-env`."""
 
-    name: tyro.conf.Positional[str]
-    """Name of the environment, such as fruit_catch; run it in a checkout of shoal."""
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
+    """Name of the environment in snake_case, such as fruit_catch. Run this in a checkout of shoal."""
 
 
 def main(arguments: list[str], about: str) -> int:

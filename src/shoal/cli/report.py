@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -14,10 +15,10 @@ from shoal.cli.arguments import parse
 class Given:
     """Options of `report`."""
 
-    run: tyro.conf.Positional[str]
-    """A run directory, or a folder of runs (the newest)."""
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+    """Run directory, or a directory of runs (the newest is used)."""
     run_dir: str = "runs"
-    """A folder in which RUN is looked for as well."""
+    """Directory in which RUN is searched for as well."""
 
 
 def main(arguments: list[str], about: str) -> int:

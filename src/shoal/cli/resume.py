@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
@@ -16,22 +16,22 @@ from shoal.cli.train import panel_name
 class Given:
     """Options of `resume`."""
 
-    run: tyro.conf.Positional[str]
-    """A run directory, or a folder of runs (the newest)."""
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+    """Run directory, or a directory of runs (the newest is used)."""
     run_dir: str = "runs"
-    """A folder in which RUN is looked for as well."""
+    """Directory in which RUN is searched for as well."""
     total_timesteps: int | None = None
-    """Environment steps of the whole run, if different from before."""
+    """New total number of environment steps of the run."""
     stop_at: float | None = None
-    """Mean return at which training stops, if different from before; inf never stops early."""
+    """New mean return at which training stops; inf never stops early."""
     device: str | None = None
-    """Where the policy learns, if different from before: cpu, cuda or cuda:1."""
+    """New torch device: cpu, cuda or cuda:1."""
     json: bool = False
     """Print each line of metrics as JSON."""
     plain: bool = False
     """Print plain lines instead of the live panel."""
     report: bool = True
-    """Plot curves.png and report.html into the run directory at the end."""
+    """Plot curves.png and report.html into the run directory when training ends."""
 
 
 def main(arguments: list[str], about: str) -> int:

@@ -13,7 +13,7 @@ class Given:
     """Options of `runs`."""
 
     run_dir: str = "runs"
-    """The folder of run directories."""
+    """Directory that holds the run directories."""
 
 
 def main(arguments: list[str], about: str) -> int:

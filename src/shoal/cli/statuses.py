@@ -4,6 +4,6 @@ from __future__ import annotations
 
 MET, MISSED, BAD_USAGE, FAILED, INTERRUPTED, NO_READER = 0, 1, 2, 3, 130, 141
 STATUSES = (
-    "Exit status: 0, the greedy episodes met the threshold, or there is none; 1, they missed it; 2, a mistake in the "
-    "options or settings; 3, the run failed (the environment, the disk, a loss that is not finite); 130, Ctrl-C."
+    "Exit status: 0, the greedy evaluation met the threshold, or there is none; 1, it did not; 2, invalid options or "
+    "settings; 3, the run failed (an environment error, a full disk, a loss that is not finite); 130, Ctrl-C."
 )

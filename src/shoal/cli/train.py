@@ -34,15 +34,15 @@ class Session:
     """Options of `train` that are no settings of a run: how many runs, and what is printed and plotted."""
 
     seeds: int = 1
-    """Train this many runs, one after another, with seeds seed, seed + 1, ..."""
+    """Train this many runs in sequence, with seeds seed, seed + 1, ..."""
     config: Path | None = None
-    """A config.toml to start from: a run's, or your own."""
+    """Start from this config.toml: a run's, or your own."""
     json: bool = False
     """Print each line of metrics as JSON."""
     plain: bool = False
     """Print plain lines instead of the live panel."""
     report: bool = True
-    """Plot curves.png and report.html into the run directory at the end."""
+    """Plot curves.png and report.html into the run directory when training ends."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot work."""

@@ -217,10 +217,10 @@ class NativeEnv:
         return [f"{self.spec.env_id}: row {row} {why}" for row in cut]
 
     def render(self, row: int) -> NDArray[np.uint8]:
-        """What a row looks like: RGB [height, width, 3]. ConfigError where the environment has no picture."""
+        """An RGB image of a row: [height, width, 3]. ConfigError where the environment cannot be rendered."""
         if not self.capabilities.can_render:
             raise ConfigError(
-                f"the native {self.spec.env_id} has no picture; backend='serial' draws Gymnasium's own"
+                f"the native {self.spec.env_id} cannot be rendered; backend='serial' renders Gymnasium's version"
             )
         self._in_flight.quiet()
         try:

@@ -20,17 +20,17 @@ class Preprocessing:
     """
 
     frame_stack: int = 1
-    """Observations that the policy sees at once, the oldest first; an episode begins with its first one repeated."""
+    """Number of observations to stack, oldest first; an episode starts with its first observation repeated."""
     sticky_actions: float = 0.0
-    """Probability that a row does its previous action again instead of the chosen one (Machado et al. 2018)."""
+    """Probability of repeating the previous action instead of the chosen one (Machado et al. 2018)."""
     reward_scale: float = 1.0
-    """Factor on every reward, before it is clipped."""
+    """Factor on every reward, before clipping."""
     reward_clip: tuple[float, float] | None = None
-    """Bounds of the scaled reward."""
+    """Lower and upper bound that the scaled reward is clipped to."""
     reward_sign: bool = False
-    """Rewards become -1, 0 or 1."""
+    """Replace each reward by its sign: -1, 0 or 1."""
     max_episode_steps: int = 0
-    """Steps after which an episode is truncated; 0 leaves the environment's own limit."""
+    """Truncate episodes after this many steps; 0 keeps the environment's own limit."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot work."""

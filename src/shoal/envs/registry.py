@@ -202,7 +202,7 @@ def _in_process(
             return SerialEnv(envs, name, info_keys=info_keys, ranges=ranges)
         if ranges:
             raise ConfigError(
-                f"{name} has several agents, whose parameters cannot be drawn: {', '.join(ranges)}"
+                f"{name} has several agents, whose parameters cannot be sampled: {', '.join(ranges)}"
             )
         return AgentsEnv(envs, name, info_keys=info_keys)
     except BaseException:

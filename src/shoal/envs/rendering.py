@@ -38,7 +38,7 @@ class Renderer:
             if self._envs is not None:
                 raise ConfigError(why_not_rendered(self._name, self._envs[0]))
             raise ConfigError(
-                f"rows of {self._name} draw no pictures; backend='serial' draws Gymnasium's environments"
+                f"{self._name} cannot be rendered on this backend; backend='serial' renders Gymnasium environments"
             )
         self.frames_per_s = rows.capabilities.frames_per_s
         if self._envs is not None:
@@ -79,8 +79,8 @@ def why_not_rendered(name: str, env: object) -> str:
     mode: str | None = getattr(env, "render_mode", None)
     modes = ", ".join(map(str, metadata.get("render_modes") or ())) or "none"
     return (
-        f"{name} draws no pictures: made with render_mode={RENDER_MODE!r}, it has render_mode={mode!r}; "
-        f"its metadata names the render_modes {modes}"
+        f"{name} cannot be rendered: made with render_mode={RENDER_MODE!r}, it has render_mode={mode!r}; "
+        f"its metadata lists the render_modes {modes}"
     )
 
 

@@ -35,7 +35,7 @@ class Capabilities:
     can_render: bool = False
     """`render` draws a row."""
     frames_per_s: float = 30.0
-    """How many pictures a second show an episode at its own pace, one a step."""
+    """The frame rate at which an episode plays in real time, one frame per step."""
 
     @property
     def in_order(self) -> bool:
@@ -153,7 +153,7 @@ class VecEnv(Protocol):
         ...
 
     def render(self, row: int) -> NDArray[np.uint8]:
-        """What a row looks like: RGB [height, width, 3]. ConfigError where it cannot be drawn."""
+        """An RGB image of a row: [height, width, 3]. ConfigError where it cannot be rendered."""
         ...
 
     def close(self) -> None:

@@ -185,7 +185,7 @@ class Agent:
         It ends when every row's first episode has, or after `max_steps`; a row that has ended stands still, dimmed.
 
         Raises:
-            ConfigError: an unknown suffix, no such folder, no imageio-ffmpeg, or an environment that draws no pictures.
+            ConfigError: an unknown suffix, no such folder, no imageio-ffmpeg, or an environment without rendering.
         """
         if rows < 1 or max_steps < 1:
             raise ConfigError(

@@ -195,7 +195,7 @@ class Experiment:
             return serial.rows(num_envs, playing=True)
         except (ConfigError, TypeError) as error:
             raise ConfigError(
-                f"{self.options.env} cannot be drawn, made with {kwargs}: {error}"
+                f"{self.options.env} cannot be rendered, made with {kwargs}: {error}"
             ) from error
 
     def make_policy(self, spec: Spec) -> nn.Module:

@@ -19,66 +19,63 @@ class Options:
     """Settings of a run besides the algorithm's own: source, engine, where it runs and what it keeps."""
 
     env: str
-    """An environment's id, or `package.module:function`."""
+    """Environment id, or `package.module:function`."""
     algo: str = algos.DEFAULT
-    """The algorithm; `shoal algos` lists them."""
+    """Algorithm; `shoal algos` lists them."""
     total_timesteps: int = 1_000_000
-    """Environment steps of the whole run; more steps, more training."""
+    """Total number of environment steps to train for."""
     num_envs: int = 16
-    """Environments that act together; more make larger, more varied batches and faster steps."""
+    """Number of parallel environments; more give larger, more varied batches and more steps per second."""
     schedule: Literal["sync", "overlap"] = "sync"
-    """overlap: half of the rows act while the other half step."""
+    """overlap: the policy acts for half of the environments while the other half step."""
     act_block: int = 64
     """Rows per forward pass when acting; changes rounding, not quality."""
     grad_shards: int = 2
-    """Parts of a minibatch whose gradients are computed apart; as many threads as this can help."""
+    """Shards of a minibatch whose gradients are computed separately, on up to as many threads."""
     reward_scale: float = 1.0
-    """Rewards are multiplied by this before learning, so that values are of the order of 1 to 10."""
+    """Factor on rewards before learning; choose it so that values are of the order of 1 to 10."""
     self_play: SelfPlay = field(default_factory=SelfPlay)
-    """Whom the policy meets in games of several agents."""
+    """Self-play against past versions of the policy, in environments with several agents."""
     seed: int = 1
-    """Equal settings and seeds give equal weights."""
+    """Random seed; equal settings and seeds give equal weights."""
     device: str = "cpu"
-    """Where the policy learns: cpu, cuda or cuda:1."""
+    """Torch device to train on: cpu, cuda or cuda:1."""
     num_threads: int = 0
-    """Threads for native code; 0 means one a core, at most 4. It changes no result."""
+    """Threads for native code; 0 means one per core, at most 4. Does not change results."""
     backend: str = "auto"
-    """What steps the environment: native (C++), serial (Python), workers (Python in processes), or auto."""
+    """Environment backend: native (C++), serial (Python), workers (Python processes), ale, envpool, vector or auto."""
     num_workers: int = 0
-    """Processes of the backend workers; 0 means one a core. It changes no result."""
+    """Subprocesses of the workers backend; 0 means one per core. Does not change results."""
     step_timeout_s: float = 60.0
-    """Seconds that a worker may take for a step of its rows before it counts as hung."""
+    """Seconds that a worker may take to step its environments before it counts as hung."""
     on_fault: Literal["raise", "restart", "drop"] = "raise"
-    """When a worker dies, hangs or raises: end with its error, `restart` it, or `drop` its rows for good."""
+    """When a worker dies, hangs or raises: `raise` the error, `restart` it, or `drop` its environments for good."""
     max_restarts: int = 3
-    """Times that each worker may be restarted; then its error ends the run."""
+    """Maximum restarts of each worker; after that its error ends the run."""
     own_cores: bool = True
-    """Workers keep to different cores; off, the kernel moves them as it likes (on a machine with other work)."""
+    """Pin workers to separate CPU cores; turn it off on a machine that runs other work."""
     policy: str | None = None
-    """`package.module:Class` of a torch policy of one's own."""
+    """Custom torch policy, as `package.module:Class`."""
     stop_at: float | None = None
-    """Mean return at which training stops, of the last episodes or of an evaluation beside training.
-
-    The environment's own threshold unless given; inf never stops early.
-    """
+    """Stop at this mean return of recent or evaluation episodes; default: the environment's threshold; inf: never."""
     eval_every: int = 0
-    """Play greedy episodes beside training each time this many steps have passed; 0 never does."""
+    """Evaluate with greedy actions every this many environment steps; 0: never."""
     eval_episodes: int = 20
-    """Episodes of each evaluation beside training; more make its mean surer."""
+    """Episodes of each periodic evaluation; more make its mean less noisy."""
     name: str | None = None
-    """The run directory's name; date, time and seed unless given."""
+    """Name of the run directory; default: date, time and seed."""
     run_dir: str = "runs"
-    """The folder of run directories."""
+    """Directory that holds the run directories."""
     track: Literal["none", "wandb", "trackio"] = "none"
-    """Also log to `wandb` or `trackio` (extras of the package)."""
+    """Also log to Weights & Biases (`wandb`) or `trackio`; both are optional extras."""
     preset: str | None = None
-    """Start from the settings of this name (such as `paac`) instead of the environment's."""
+    """Start from this preset (such as `paac`) instead of the environment's own."""
     info_keys: tuple[str, ...] = ()
-    """Numbers in the last info of every episode that become the metrics info/KEY (Python environments)."""
+    """Numeric keys of each episode's final info to log as info/KEY (Python environments)."""
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    """Frame stack, sticky actions, the reward's clip, the time limit."""
+    """Frame stacking, sticky actions, reward scaling and clipping, time limit."""
     native: bool = True
-    """Lower the policy to native code where that is possible; off, torch does all."""
+    """Run the policy in native code where that is supported; off: everything runs in torch."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot work, with what would."""

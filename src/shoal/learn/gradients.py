@@ -186,7 +186,7 @@ def refresh_normalizer(native: NativePlan, policy: MlpPolicy | RecurrentPolicy) 
     """Gives native code the policy's frozen statistics."""
     layer: Any = policy.encoder.normalizer
     if layer is not None:
-        native.set_normaliser(layer.mean.numpy(), layer.inv_std.numpy(), CLIP)
+        native.set_normalizer(layer.mean.numpy(), layer.inv_std.numpy(), CLIP)
 
 
 def memory_of(native: NativePlan, start: Bools | None, state: Tree) -> list[Any]:

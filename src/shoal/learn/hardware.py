@@ -15,9 +15,9 @@ class Hardware:
 
     device: torch.device = CPU
     native: bool = True
-    """Lower networks to native code where that is possible."""
+    """Run networks in native code where that is supported."""
     num_threads: int = 1
     act_block: int = 64
-    """Rows in one forward while acting."""
+    """Rows per forward pass when acting."""
     grad_shards: int = 2
-    """Parts of a minibatch whose gradients are computed apart and summed in order."""
+    """Shards of a minibatch whose gradients are computed separately and summed in order."""

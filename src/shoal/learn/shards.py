@@ -32,7 +32,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Names of glibc's malloc.h."""
 
 
-def keep_pages() -> None:
+def keep_freed_memory() -> None:
     """Tells glibc to keep freed memory for the next minibatch: an eighth of an update was page faults."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     # An older glibc refuses more than 32 MiB; without the first, the second would make it worse. Others have none.
@@ -59,7 +59,7 @@ class Shards:
             one_thread = partial(torch.set_num_threads, 1)
             self._pool = ThreadPoolExecutor(threads, initializer=one_thread)
         if self._shards > 1:
-            keep_pages()
+            keep_freed_memory()
 
     def parts(self, batch: Steps) -> list[Steps]:
         """A minibatch [1, M] cut into as many parts as there are shards, where it has that many steps."""

@@ -57,7 +57,7 @@ def image_net(spec: Spec, image: str) -> str:
 
 
 def channels_last(shape: tuple[int, ...]) -> bool:
-    """Whether an image's last axis is its colors: up to 4 of them, and more rows than that."""
+    """Whether an image's last axis is its channels: up to 4 of them, and more rows than that."""
     return shape[2] <= 4 < shape[0]
 
 
@@ -95,21 +95,21 @@ class ImageEncoder(nn.Module):
         self.last = channels_last(self.shape)
         self._frozen: Frozen | None = None
         if self.last:
-            height, width, colors = self.shape
+            height, width, channels = self.shape
         else:
-            colors, height, width = self.shape
+            channels, height, width = self.shape
         self.normalizes = normalize
         self.normalizer: PixelNormalizer | None = None
         self._scale = 1 / 255
         if normalize:
-            self.normalizer = PixelNormalizer((height, width, colors))
+            self.normalizer = PixelNormalizer((height, width, channels))
             self._scale = 1.0
         if kind == "impala":
-            self.first, self.rest = _residual_layers(colors, generator)
+            self.first, self.rest = _residual_layers(channels, generator)
         else:
-            self.first, self.rest = _plain_layers(kind, colors, generator)
+            self.first, self.rest = _plain_layers(kind, channels, generator)
         with torch.no_grad():
-            seen = self.rest(self.first(torch.zeros(1, colors, height, width)))
+            seen = self.rest(self.first(torch.zeros(1, channels, height, width)))
         self.dense = linear(seen.numel(), self.size, generator)
 
     def forward(self, obs: Tensor) -> Tensor:
@@ -141,17 +141,17 @@ class ImageEncoder(nn.Module):
         if self.normalizer is not None and len(obs):
             count = min(len(obs), MOST_IMAGES)
             chosen = torch.arange(count, device=obs.device) * len(obs) // count
-            self.normalizer.merge(self._colors_last(obs[chosen]))
+            self.normalizer.merge(self._channels_last(obs[chosen]))
 
     def _normalized(self, pixels: Tensor) -> Tensor:
         """[N, *shape] -> [N, H, W, C]; without a normalizer still 0 to 255, which are exact in bfloat16."""
         if self.normalizer is None:
-            return self._colors_last(pixels)
+            return self._channels_last(pixels)
         if self.halved and pixels.device.type == "cpu":
-            return self.normalizer.in_half(pixels, colors_last=self.last)
-        return self.normalizer(self._colors_last(pixels))
+            return self.normalizer.in_half(pixels, channels_last=self.last)
+        return self.normalizer(self._channels_last(pixels))
 
-    def _colors_last(self, pixels: Tensor) -> Tensor:
+    def _channels_last(self, pixels: Tensor) -> Tensor:
         """[N, *shape] -> [N, H, W, C], what convolutions are fastest in.
 
         Made of bytes, plane by plane: torch's own change of layout is four times slower.
@@ -223,12 +223,12 @@ def _flat(seen: Tensor) -> Tensor:
 
 def _plain_layers(
     kind: str,
-    colors: int,
+    channels: int,
     generator: torch.Generator,
 ) -> tuple[nn.Conv2d, nn.Sequential]:
     """The convolutions of Mnih et al.: the first one, and what follows it."""
     (filters, side, stride), *others = CONVOLUTIONS[kind]
-    first = convolution(colors, filters, side, stride, generator)
+    first = convolution(channels, filters, side, stride, generator)
     layers: list[nn.Module] = [nn.ReLU()]
     for more_filters, side, stride in others:
         layers.append(convolution(filters, more_filters, side, stride, generator))
@@ -238,13 +238,13 @@ def _plain_layers(
 
 
 def _residual_layers(
-    colors: int, generator: torch.Generator
+    channels: int, generator: torch.Generator
 ) -> tuple[nn.Conv2d, nn.Sequential]:
     """The residual network of Espeholt et al.: its first convolution, and what follows it."""
     sections: list[nn.Module] = []
     for fan_in, filters in pairwise(SECTIONS):
         sections.append(Section(fan_in, filters, generator))
-    first = convolution(colors, SECTIONS[0], 3, 1, generator, padding=1)
+    first = convolution(channels, SECTIONS[0], 3, 1, generator, padding=1)
     pooled = Pooled(SECTIONS[0], generator)
     return first, nn.Sequential(pooled, *sections, nn.ReLU())
 

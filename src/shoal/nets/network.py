@@ -11,26 +11,26 @@ from shoal.types import ConfigError, check_ranges
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """The shape of the default policy."""
+    """Architecture of the default policy."""
 
     hidden: tuple[int, ...] = (64, 64)
-    """Units of each layer; more units can represent more and cost more a step."""
+    """Units of each hidden layer; more can represent more and cost more per step."""
     activation: Literal["tanh", "relu"] = "tanh"
-    """tanh is steadier for small networks, relu cheaper for wide ones."""
+    """Activation function; tanh is more stable for small networks, relu is cheaper for wide ones."""
     recurrent: Literal["none", "gru", "lstm"] = "none"
-    """A memory between the layers and the heads, for tasks whose observation does not tell the whole state."""
+    """Recurrent layer before the output heads, for partially observable environments."""
     recurrent_size: int = 64
-    """Units of the memory."""
+    """Units of the recurrent layer."""
     normalize_obs: bool = False
     """Normalize observations by their running mean and standard deviation; helps when their scales differ."""
     image: Literal["auto", "nature", "nips", "impala", "flat"] = "auto"
-    """Layers for images; auto is nature from 36 x 36 pixels on, else flat. impala sees most and costs most."""
+    """Image encoder; auto: nature from 36 x 36 pixels on, else flat. impala is the deepest and slowest."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 computes the layers for images with 8 bits of mantissa: faster where the CPU or GPU has it."""
+    """Precision of the image encoder; bfloat16 (8 bits of mantissa) is faster where the CPU or GPU supports it."""
     squash: bool = False
-    """Box actions: tanh of a Gaussian scaled to the Box, instead of a clipped Gaussian."""
+    """Box actions: tanh-squashed Gaussian, scaled to the bounds, instead of a clipped Gaussian."""
     log_std_init: float = 0.0
-    """Box actions: the initial log standard deviation; larger explores more widely."""
+    """Box actions: initial log standard deviation; larger explores more widely."""
 
     def __post_init__(self) -> None:
         """Refuses sizes that cannot be."""

@@ -93,15 +93,15 @@ class PixelNormalizer(nn.Module):
         scaled = pixels.float().sub_(self.mean).mul_(self.inv_std)
         return scaled.clamp_(-PIXEL_CLIP, PIXEL_CLIP)
 
-    def in_half(self, pixels: Tensor, *, colors_last: bool) -> Tensor:
+    def in_half(self, pixels: Tensor, *, channels_last: bool) -> Tensor:
         """uint8 [N, H, W, C] or [N, C, H, W] -> bfloat16 [N, H, W, C] with `forward`'s bits, in one pass on the CPU."""
         out = torch.empty(len(pixels), *self.mean.shape, dtype=torch.bfloat16)
-        _native.normalise_pixels(
+        _native.normalize_pixels(
             pixels.contiguous().numpy(),
             self.mean.numpy(),
             self.inv_std.numpy(),
             PIXEL_CLIP,
-            colors_last,
+            channels_last,
             out.view(torch.uint16).numpy(),
         )
         return out

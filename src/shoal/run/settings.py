@@ -28,13 +28,13 @@ class Settings:
     schedule: str = "sync"
     """When rows act and step: sync or overlap."""
     act_block: int = 64
-    """Rows in one forward while acting."""
+    """Rows per forward pass when acting."""
     grad_shards: int = 2
-    """Parts of a minibatch whose gradients are computed apart."""
+    """Shards of a minibatch whose gradients are computed separately."""
     reward_scale: float = 1.0
     """Rewards are multiplied by this before learning."""
     self_play: SelfPlay = field(default_factory=SelfPlay)
-    """Whom a policy meets in games of several agents."""
+    """Self-play against past versions, in environments with several agents."""
 
     @property
     def window(self) -> int:

@@ -36,18 +36,18 @@ POOL_STREAM = 2
 
 @dataclass(frozen=True, slots=True)
 class SelfPlay:
-    """Whom a policy meets in games of several agents."""
+    """Self-play against past versions of the policy, in environments with several agents."""
 
     every: int = 0
-    """Updates after which the policy joins the pool of its past versions; 0: the policy plays all agents and learns
-    from all of them, and there are no past versions."""
+    """Add the policy to the pool of past versions every this many updates. 0: no pool; one policy plays all agents and
+    learns from all of them."""
     pool: int = 20
-    """Past versions kept, at most; more make the opponents more varied. When it is full, every other one leaves, and
-    from then on half as many join: the pool goes back to the untrained policy, in even steps."""
+    """Maximum number of past versions; more make the opponents more varied. When the pool is full, every other version
+    is removed and from then on half as many are added: it stays evenly spaced, back to the untrained policy."""
     latest: float = 0.5
-    """How often an opponent is the policy as it is now instead of a past version; more chases the newest mistakes."""
+    """Probability that an opponent is the current policy; larger adapts more to its newest mistakes."""
     opponents: int = 2
-    """Opponents drawn anew for each rollout; each meets the learner in a part of the environments."""
+    """Opponents sampled for each rollout; each plays the learner in a share of the environments."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot work."""

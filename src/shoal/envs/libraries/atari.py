@@ -1,6 +1,6 @@
 """Atari 2600 games on ALE's own vector environment, with the preprocessing that is usual for learning.
 
-Each action is repeated 4 times; the last two frames are joined by their maximum, made grey and 84 x 84, and stacked
+Each action is repeated 4 times; the last two frames are joined by their maximum, made gray and 84 x 84, and stacked
 by 4; up to 30 no-ops begin a game. A lost life ends an episode for learning, and rewards are clipped to their sign;
 returns and lengths are those of whole games with the game's own rewards.
 """
@@ -181,7 +181,7 @@ class AtariRows:
         return obs
 
     def render(self, row: int, obs: Tree) -> NDArray[np.uint8]:
-        """The newest frame that the policy sees: grey unless the rows are made with `grayscale=False`."""
+        """The newest frame that the policy sees: gray unless the rows are made with `grayscale=False`."""
         frame = obs[row][-1]
         if frame.ndim == 2:
             return np.repeat(frame[..., None], 3, axis=-1)

@@ -151,7 +151,7 @@ class EnvPoolRows:
 
     def render(self, row: int, obs: Tree) -> NDArray[np.uint8]:
         """ConfigError: EnvPool gives no frames."""
-        raise ConfigError(f"{self.spec.env_id}: EnvPool draws no pictures")
+        raise ConfigError(f"{self.spec.env_id}: EnvPool does not render")
 
     def close(self) -> None:
         """Closes the pool."""

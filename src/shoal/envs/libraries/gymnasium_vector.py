@@ -142,7 +142,7 @@ class VectorRows:
         """What Gymnasium's own `render` gives of the row; ConfigError in another render mode."""
         if self.env.render_mode != RENDER_MODE:
             raise ConfigError(
-                f"{self.spec.env_id} draws no pictures in render_mode={self.env.render_mode!r}"
+                f"{self.spec.env_id} does not render in render_mode={self.env.render_mode!r}"
             )
         frames: Any = self.env.render()
         return frames[row]

@@ -187,7 +187,7 @@ class WorkersEnv:
     def render(self, row: int) -> NDArray[np.uint8]:
         """ConfigError: no frames come from other processes."""
         raise ConfigError(
-            f"{self.spec.env_id}: rows in processes draw no pictures; backend='serial' does"
+            f"{self.spec.env_id}: the workers backend does not render; use backend='serial'"
         )
 
     def close(self) -> None:

@@ -13,17 +13,17 @@ POLICIES = ("raise", "restart", "drop")
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """How processes are used, and what follows when one of them dies, hangs or raises."""
+    """How worker processes are used, and what happens when one of them dies, hangs or raises."""
 
     num_workers: int = 0
-    """Processes, at most one a row; 0 means one a core. It changes no result."""
+    """Subprocesses, at most one per row; 0 means one per core. Does not change results."""
     step_timeout_s: float = 60.0
     """Seconds that a worker may take for a step (or a reset) of its rows before it counts as hung."""
     on_fault: str = "raise"
     """raise: the error ends it; restart: a new process takes over, and the episodes of its rows are cut; drop: the
     episodes are cut, and the rest of the rows go on without."""
     max_restarts: int = 3
-    """Restarts that each worker has from a reset on; then the error is raised."""
+    """Maximum restarts of each worker after a reset; then the error is raised."""
 
     batch_rows: int = 0
     """Rows that a `recv` hands over, those that are done first: a multiple of a worker's rows and a part of all rows. 0
@@ -31,7 +31,7 @@ class Workers:
     start_timeout_s: float = 60.0
     """Seconds that a process may take to start and make its environments."""
     own_cores: bool = True
-    """Each worker keeps to a share of the cores that no other worker of these rows has, where there are enough."""
+    """Pin each worker to CPU cores that no other worker of these rows uses, where there are enough."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot work."""

@@ -1,8 +1,8 @@
-"""LunarLander under gravities that a policy was and was not trained for: randomised gravity against a fixed one.
+"""LunarLander under gravities that a policy was and was not trained for: randomized gravity against a fixed one.
 
-python -m benchmarks.randomised_gravity              seeds 0 to 4; appends to results/randomised_gravity.jsonl
-python -m benchmarks.randomised_gravity --seeds 100  another seed
-python -m benchmarks.randomised_gravity --seeds      only sums up what stands there, in randomised_gravity.json
+python -m benchmarks.randomized_gravity              seeds 0 to 4; appends to results/randomized_gravity.jsonl
+python -m benchmarks.randomized_gravity --seeds 100  another seed
+python -m benchmarks.randomized_gravity --seeds      only sums up what stands there, in randomized_gravity.json
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BAR = 200.0
 EPISODES = 100
 ARMS: dict[str, dict[str, Any]] = {
     "fixed": {},
-    "randomised": {"gravity": DRAWN},
+    "randomized": {"gravity": DRAWN},
 }
 """What differs between the two; the settings are the preset's for both. Without a range, gravity is always -10.
 
@@ -74,12 +74,12 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
         note = "; ".join(f"{arm}: {min(values):.1f} to {max(values):.1f}" for arm, values in found.items())
         rows.append(_row(f"return under gravity {gravity}", means, note))
     info = {"machine": machine.describe(), "versions": machine.versions()}
-    return {"name": "randomised gravity", "date": lines[-1]["date"], **info, "rows": rows}
+    return {"name": "randomized gravity", "date": lines[-1]["date"], **info, "rows": rows}
 
 
 def _row(what: str, means: dict[str, float], note: str) -> dict[str, Any]:
-    """One claim: with randomisation, and beside it without."""
-    figures = {"ours": round(means["randomised"], 1), "theirs": round(means["fixed"], 1), "ratio": None, "bar": None}
+    """One claim: with randomization, and beside it without."""
+    figures = {"ours": round(means["randomized"], 1), "theirs": round(means["fixed"], 1), "ratio": None, "bar": None}
     return {"claim": f"{ENV}, {what}", **figures, "unit": "", "note": note}
 
 
@@ -88,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="*", default=list(range(5)))
     parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS))
-    parser.add_argument("--out", type=Path, default=RESULTS / "randomised_gravity.jsonl")
+    parser.add_argument("--out", type=Path, default=RESULTS / "randomized_gravity.jsonl")
     options = parser.parse_args()
     for seed in options.seeds:
         for arm in options.arms:

@@ -13,7 +13,7 @@
 
 namespace shoal {
 
-struct Shaping {
+struct Preprocessing {
   int frame_stack = 1;          ///< observations that the policy sees at once, the oldest first
   double sticky_actions = 0.0;  ///< probability that the previous action is done again
   double reward_scale = 1.0;
@@ -26,7 +26,7 @@ struct Shaping {
            std::isinf(reward_high);
   }
   /// A reward that is not finite stays what it is, for the checks to find.
-  [[nodiscard]] double shape(double reward) const noexcept {
+  [[nodiscard]] double reward_of(double reward) const noexcept {
     if (!std::isfinite(reward)) {
       return reward;
     }
@@ -46,20 +46,20 @@ inline bool sticks(std::uint64_t seed, std::int64_t step, double probability) no
   return static_cast<double>(philox_to_uniform(philox_word(seed, sticky_stream, 0, step))) < probability;
 }
 
-/// Rows behind their shaping. Returns and lengths are those of the rows within.
-class Shaped final : public Rows {
+/// Rows with preprocessing around them. Returns and lengths are those of the rows within.
+class PreprocessedRows final : public Rows {
  public:
-  Shaped(std::unique_ptr<Rows> rows, const Shaping& shaping)
+  PreprocessedRows(std::unique_ptr<Rows> rows, const Preprocessing& preprocessing)
       : rows_(std::move(rows)),
-        shaping_(shaping),
+        preprocessing_(preprocessing),
         size_(static_cast<std::size_t>(rows_->obs_size())),
-        stack_size_(size_ * static_cast<std::size_t>(shaping.frame_stack)),
+        stack_size_(size_ * static_cast<std::size_t>(preprocessing.frame_stack)),
         action_bytes_(static_cast<std::size_t>(rows_->action_size()) *
                       (rows_->discrete() ? sizeof(std::int64_t) : sizeof(float))) {
     const auto count = static_cast<std::size_t>(rows_->num_rows());
     sticking_.resize(count);
     actions_.resize(count * action_bytes_);
-    if (shaping.frame_stack > 1) {
+    if (preprocessing.frame_stack > 1) {
       frames_.resize(count * size_);
       final_frames_.resize(count * size_);
       stacks_.resize(count * stack_size_);
@@ -107,7 +107,7 @@ class Shaped final : public Rows {
   void step_rows(int first, int count, const void* actions, const StepOut& out) noexcept override {
     const auto from = static_cast<std::size_t>(first);
     const auto size = static_cast<std::size_t>(count);
-    const void* done = shaping_.sticky_actions > 0.0 ? stick(from, size, actions) : actions;
+    const void* done = preprocessing_.sticky_actions > 0.0 ? stick(from, size, actions) : actions;
     StepOut inner = out;
     if (stacking()) {
       inner.obs = frames_.data() + from * size_;
@@ -116,7 +116,7 @@ class Shaped final : public Rows {
     rows_->step_rows(first, count, done, inner);
     for (std::size_t i = 0; i < size; ++i) {
       const bool ended = (out.terminated[i] | out.truncated[i]) != 0;
-      out.reward[i] = shaping_.shape(out.reward[i]);
+      out.reward[i] = preprocessing_.reward_of(out.reward[i]);
       sticking_[from + i].steps += 1;
       sticking_[from + i].begun = static_cast<std::int64_t>(!ended);
       if (stacking()) {
@@ -125,7 +125,7 @@ class Shaped final : public Rows {
     }
   }
 
-  /// A saved row is what its shaping remembers, then the row within.
+  /// A saved row is the state of its preprocessing, then the row within.
   [[nodiscard]] std::size_t row_bytes() const noexcept override { return own_bytes() + rows_->row_bytes(); }
   [[nodiscard]] bool fits(std::size_t bytes) const noexcept override {
     return bytes >= own_bytes() && rows_->fits(bytes - own_bytes());
@@ -190,7 +190,7 @@ class Shaped final : public Rows {
   [[nodiscard]] std::size_t own_bytes() const noexcept {
     return sizeof(Sticking) + action_bytes_ + (stacking() ? stack_size_ * sizeof(float) : 0);
   }
-  [[nodiscard]] bool stacking() const noexcept { return shaping_.frame_stack > 1; }
+  [[nodiscard]] bool stacking() const noexcept { return preprocessing_.frame_stack > 1; }
 
   /// The actions that are done: the given ones, or a row's previous one.
   const void* stick(std::size_t first, std::size_t count, const void* actions) noexcept {
@@ -198,7 +198,7 @@ class Shaped final : public Rows {
     std::byte* done = actions_.data() + first * action_bytes_;
     for (std::size_t i = 0; i < count; ++i) {
       const Sticking& row = sticking_[first + i];
-      if (row.begun == 0 || !sticks(row.seed, row.steps, shaping_.sticky_actions)) {
+      if (row.begun == 0 || !sticks(row.seed, row.steps, preprocessing_.sticky_actions)) {
         std::memcpy(done + i * action_bytes_, given + i * action_bytes_, action_bytes_);
       }
     }
@@ -207,7 +207,7 @@ class Shaped final : public Rows {
 
   /// The row's stack holds its newest frame alone.
   void fill(std::size_t row) noexcept {
-    for (int k = 0; k < shaping_.frame_stack; ++k) {
+    for (int k = 0; k < preprocessing_.frame_stack; ++k) {
       std::copy_n(frames_.data() + row * size_, size_,
                   stacks_.data() + row * stack_size_ + static_cast<std::size_t>(k) * size_);
     }
@@ -228,7 +228,7 @@ class Shaped final : public Rows {
   }
 
   std::unique_ptr<Rows> rows_;
-  Shaping shaping_;
+  Preprocessing preprocessing_;
   std::size_t size_;        ///< numbers of one observation
   std::size_t stack_size_;  ///< numbers of a stack of them
   std::size_t action_bytes_;
