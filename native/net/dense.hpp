@@ -1,7 +1,8 @@
 // Matrix products over chunks of samples, and a Linear layer's forward and backward made of them.
 //
 // One micro-kernel serves all three products of a layer. It keeps a tile of C in registers and adds A's numbers, one
-// broadcast for each row, times B's vectors, in the order of k: a sample's result never depends on its neighbours.
+// broadcast for each row, times B's vectors, in the order of k: a sample's result never depends on its neighbours. What
+// comes right after a product (an activation, its slope) is done on the registers.
 #pragma once
 
 #include "net/shape.hpp"
@@ -31,9 +32,14 @@ constexpr int tile_vecs = 2;  // 16 registers, and a product needs one of its ow
 constexpr int tile_rows(int vecs) { return vecs == 2 ? 4 : 8; }
 #endif
 
-/// One tile of M rows and V vectors. Transposed: A is stored [k][row].
-template <int M, int V, Start S, bool Transposed>
-void tile(const Product& p, const float* a, const float* b, float* c, const float* bias) noexcept {
+/// What becomes of a product's numbers when they are done: nothing.
+struct Keep {
+  SHOAL_INLINE_MEMBER Vec operator()(Vec x, const float* /*place*/) const noexcept { return x; }
+};
+
+/// One tile of M rows and V vectors. Transposed: A is stored [k][row]. finish(x, c) gives what is stored at c.
+template <int M, int V, Start S, bool Transposed, class Finish>
+void tile(const Product& p, const float* a, const float* b, float* c, const float* bias, Finish finish) noexcept {
   Vec sum[M][V];
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m) {
@@ -50,6 +56,7 @@ void tile(const Product& p, const float* a, const float* b, float* c, const floa
       }
     }
   }
+#pragma GCC unroll 2
   for (int k = 0; k < p.depth; ++k) {
     Vec x[V];
 #pragma GCC unroll 16
@@ -71,17 +78,18 @@ void tile(const Product& p, const float* a, const float* b, float* c, const floa
   for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 16
     for (int v = 0; v < V; ++v) {
-      store(c + m * p.c_step + v * vec_lanes, sum[m][v]);
+      float* const to = c + m * p.c_step + v * vec_lanes;
+      store(to, finish(sum[m][v], to));
     }
   }
 }
 
 /// All rows of one panel of V vectors: tiles of M rows, then the rest by smaller ones.
-template <int M, int V, Start S, bool Transposed>
-SHOAL_INLINE void panel(int rows, const Product& p, const float* a, const float* b, float* c,
-                        const float* bias) noexcept {
+template <int M, int V, Start S, bool Transposed, class Finish>
+SHOAL_INLINE void panel(int rows, const Product& p, const float* a, const float* b, float* c, const float* bias,
+                        Finish finish) noexcept {
   while (rows >= M) {
-    tile<M, V, S, Transposed>(p, a, b, c, bias);
+    tile<M, V, S, Transposed>(p, a, b, c, bias, finish);
     rows -= M;
     a += M * (Transposed ? 1 : p.a_step);
     c += M * p.c_step;
@@ -89,37 +97,40 @@ SHOAL_INLINE void panel(int rows, const Product& p, const float* a, const float*
   }
   if constexpr (M > 1) {
     constexpr int next = M > 4 ? 4 : M / 2;
-    panel<next, V, S, Transposed>(rows, p, a, b, c, bias);
+    panel<next, V, S, Transposed>(rows, p, a, b, c, bias, finish);
   }
 }
 
 /// The whole product; `cols` is a multiple of vec_lanes.
-template <Start S, bool Transposed, int V = tile_vecs>
-void product(int rows, int cols, const Product& p, const float* a, const float* b, float* c,
-             const float* bias) noexcept {
+template <Start S, bool Transposed, int V = tile_vecs, class Finish = Keep>
+void product(int rows, int cols, const Product& p, const float* a, const float* b, float* c, const float* bias,
+             Finish finish = {}) noexcept {
   while (cols >= V * vec_lanes) {
-    panel<tile_rows(V), V, S, Transposed>(rows, p, a, b, c, bias);
+    panel<tile_rows(V), V, S, Transposed>(rows, p, a, b, c, bias, finish);
     cols -= V * vec_lanes;
     b += V * vec_lanes;
     c += V * vec_lanes;
     bias += S == Start::columns ? V * vec_lanes : 0;
   }
   if constexpr (V > 1) {
-    product<S, Transposed, V / 2>(rows, cols, p, a, b, c, bias);
+    product<S, Transposed, V / 2>(rows, cols, p, a, b, c, bias, finish);
   }
 }
 
-/// y = W x + b for `width` samples (a multiple of vec_lanes).
-SHOAL_INLINE void dense_forward(const Dense& layer, const float* params, int width, const float* x, float* y) noexcept {
+/// y = finish(W x + b) for `width` samples (a multiple of vec_lanes).
+template <class Finish = Keep>
+SHOAL_INLINE void dense_forward(const Dense& layer, const float* params, int width, const float* x, float* y,
+                                Finish finish = {}) noexcept {
   product<Start::bias, false>(layer.out, width, {layer.in, layer.in, chunk_samples, chunk_samples},
-                              params + layer.weight, x, y, params + layer.bias);
+                              params + layer.weight, x, y, params + layer.bias, finish);
 }
 
-/// The gradient of the loss with respect to x, from that with respect to y: dx = W^T dy.
-SHOAL_INLINE void dense_backward(const Dense& layer, const float* params, int width, const float* dy,
-                                 float* dx) noexcept {
+/// The gradient of the loss with respect to x, from that with respect to y: dx = finish(W^T dy).
+template <class Finish = Keep>
+SHOAL_INLINE void dense_backward(const Dense& layer, const float* params, int width, const float* dy, float* dx,
+                                 Finish finish = {}) noexcept {
   product<Start::zero, true>(layer.in, width, {layer.out, layer.in, chunk_samples, chunk_samples},
-                             params + layer.weight, dy, dx, nullptr);
+                             params + layer.weight, dy, dx, nullptr, finish);
 }
 
 /// to[sample][feature] = from[feature][sample], for features and samples in multiples of vec_lanes.

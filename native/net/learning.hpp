@@ -33,6 +33,23 @@ static inline void gather_samples(const Minibatch& batch, int num_columns, std::
   }
 }
 
+/// Asks for samples that the next chunk gathers: their places are random, and memory is far.
+static inline void prefetch_samples(const Net& net, const Minibatch& batch, int num_columns, std::ptrdiff_t first,
+                                    int count) noexcept {
+  for (std::ptrdiff_t s = first; s < first + count; ++s) {
+    const std::ptrdiff_t at = batch.index[s];
+    __builtin_prefetch(batch.obs + at * net.obs_size, 0, 2);
+    if (batch.choice != nullptr) {
+      __builtin_prefetch(batch.choice + at * net.num_actions, 0, 2);
+    } else {
+      __builtin_prefetch(batch.action + at * net.num_actions, 0, 2);
+    }
+    for (int c = 0; c < num_columns; ++c) {
+      __builtin_prefetch(batch.columns[c] + at, 0, 2);
+    }
+  }
+}
+
 /// Actions into lanes.
 static inline void gather_actions(const Net& net, const Minibatch& batch, const ChunkSamples& samples, int width,
                                   const Workspace& space) noexcept {
@@ -148,6 +165,7 @@ static void gradient(const Net& net, const float* params, const Minibatch& batch
     const int many = chunk_size(first + count - at);
     const int width = whole_vectors(many);
     typename L::Stats chunk{};
+    prefetch_samples(net, batch, size_of_record<typename L::Columns>, at + many, chunk_size(first + count - at - many));
     gather_samples(batch, size_of_record<typename L::Columns>, at, many, width, mean_weight(batch.count), samples);
     gather_obs(net, batch.obs, samples.index, width, width, space.obs);
     chunk_gradient(net, params, batch, loss, samples, many, width, space, sums, chunk, nullptr,

@@ -53,7 +53,7 @@ SHOAL_INLINE void exact_tile(int rows, const Product& p, const float* a, const f
       return;
     }
   }
-  tile<M, V, S, Transposed>(p, a, b, c, bias);
+  tile<M, V, S, Transposed>(p, a, b, c, bias, Keep{});
 }
 
 /// All rows of one panel, in tiles as even as they can be: of few rows a small rest would cost as much as a whole tile.

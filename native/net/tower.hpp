@@ -33,38 +33,26 @@ static inline void gather_obs(const Net& net, const float* obs, const std::int32
   }
 }
 
+/// The hidden activation, of a layer's output.
 template <bool Tanh>
-SHOAL_INLINE void activate_lanes(int features, int width, float* x) noexcept {
-  for (int f = 0; f < features; ++f) {
-    float* lanes = x + f * chunk_samples;
-    for (int s = 0; s < width; s += vec_lanes) {
-      const Vec z = load(lanes + s);
-      store(lanes + s, Tanh ? hyperbolic_tangent(z) : larger(z, Vec{}));
-    }
+struct Activate {
+  SHOAL_INLINE_MEMBER Vec operator()(Vec x, const float* /*place*/) const noexcept {
+    return Tanh ? hyperbolic_tangent(x) : larger(x, Vec{});
   }
-}
+};
 
-/// The hidden activation, in place.
-static inline void activate(const Net& net, int features, int width, float* x) noexcept {
-  net.tanh ? activate_lanes<true>(features, width, x) : activate_lanes<false>(features, width, x);
-}
-
+/// A gradient with respect to the activation's output y becomes that with respect to its input, times the slope: 1 -
+/// y^2, or 1 where y > 0.
 template <bool Tanh>
-SHOAL_INLINE void through_lanes(int features, int width, const float* y, float* dx) noexcept {
-  for (int f = 0; f < features; ++f) {
-    for (int s = 0; s < width; s += vec_lanes) {
-      const std::ptrdiff_t at = f * chunk_samples + s;
-      const Vec a = load(y + at);
-      const Vec d = load(dx + at);
-      store(dx + at, Tanh ? d - d * (a * a) : (a > 0.0F ? d : Vec{}));
-    }
-  }
-}
+struct ThroughActivation {
+  const float* y;
+  const float* dx;  ///< where the product puts the gradient, in the order of y
 
-/// dx becomes dx times the activation's slope, from the activation's own output y: 1 - y^2, or 1 where y > 0.
-static inline void through_activation(const Net& net, int features, int width, const float* y, float* dx) noexcept {
-  net.tanh ? through_lanes<true>(features, width, y, dx) : through_lanes<false>(features, width, y, dx);
-}
+  SHOAL_INLINE_MEMBER Vec operator()(Vec d, const float* place) const noexcept {
+    const Vec a = load(y + (place - dx));
+    return Tanh ? d - d * (a * a) : (a > 0.0F ? d : Vec{});
+  }
+};
 
 /// All layers of a tower; the last one's output goes to space.output.
 static inline void tower_forward(const Net& net, const Tower& tower, const float* params, int width,
@@ -72,8 +60,11 @@ static inline void tower_forward(const Net& net, const Tower& tower, const float
   const float* x = space.obs;
   for (int l = 0; l + 1 < tower.depth; ++l) {
     float* y = space.hidden + l * space.hidden_stride;
-    dense_forward(tower.layers[l], params, width, x, y);
-    activate(net, tower.layers[l].out, width, y);
+    if (net.tanh) {
+      dense_forward(tower.layers[l], params, width, x, y, Activate<true>{});
+    } else {
+      dense_forward(tower.layers[l], params, width, x, y, Activate<false>{});
+    }
     x = y;
   }
   dense_forward(tower.layers[tower.depth - 1], params, width, x, space.output);
@@ -88,15 +79,20 @@ static inline const float* tower_backward(const Net& net, const Tower& tower, co
     const Dense& layer = tower.layers[l];
     const float* x = l > 0 ? space.hidden + (l - 1) * space.hidden_stride : space.obs;
     dense_gradient(layer, count, width, x, space.delta, space.transposed, sums, start);
-    if (l > 0 || input_wanted) {
+    if (l == 0 && !input_wanted) {
+      break;
+    }
+    if (l == 0) {
       dense_backward(layer, params, width, space.delta, space.delta_next);
-      float* const below = space.delta_next;
-      space.delta_next = space.delta;
-      space.delta = below;
+    } else if (net.tanh) {
+      dense_backward(layer, params, width, space.delta, space.delta_next, ThroughActivation<true>{x, space.delta_next});
+    } else {
+      dense_backward(layer, params, width, space.delta, space.delta_next,
+                     ThroughActivation<false>{x, space.delta_next});
     }
-    if (l > 0) {
-      through_activation(net, layer.in, width, x, space.delta);
-    }
+    float* const below = space.delta_next;
+    space.delta_next = space.delta;
+    space.delta = below;
   }
   return space.delta;
 }
