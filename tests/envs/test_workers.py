@@ -54,11 +54,12 @@ SCRIPT = """
 
 
 def script(tmp_path: Path, body: str, *flags: str, **keywords: Any) -> subprocess.Popen[str]:
-    """A script without a main guard, run by this interpreter."""
+    """A script without a main guard, run by this interpreter; without site packages where this one has none."""
     path = tmp_path / "script.py"
     path.write_text(textwrap.dedent(SCRIPT) + textwrap.dedent(body), encoding="utf-8")
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, *flags, str(path)], **pipes, **keywords)
+    site = ["-S"] if sys.flags.no_site else []
+    return subprocess.Popen([sys.executable, *site, *flags, str(path)], **pipes, **keywords)
 
 
 def wait_gone(pids: list[int], within_s: float) -> None:
