@@ -1,9 +1,9 @@
-"""A loss in torch on native networks beside torch alone: the algorithm of docs/algorithms.md, with and without `native`.
+"""A loss in torch on native networks beside torch alone: the algorithm of docs/algorithms.md, native or not.
 
 python -m benchmarks.torch_loss
 
-The page's own code is trained on CartPole with the default network; each rollout is one batch, of 256 or of 1,024 steps.
-The two sides take turns in one process; the ratio is the median over the rounds.
+The page's own code is trained on CartPole with the default network; each rollout is one batch, of 256 or of 1,024
+steps. The two sides take turns in one process; the ratio is the median over the rounds.
 """
 
 from __future__ import annotations
