@@ -225,7 +225,7 @@ def test_capabilities_say_what_rows_can_do(backend: Backend, rows: Make) -> None
     if can.can_render:
         assert env.render(0).dtype == np.uint8
     else:
-        with pytest.raises(ConfigError, match="picture"):
+        with pytest.raises(ConfigError, match="render"):
             env.render(0)
 
 
