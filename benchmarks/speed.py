@@ -117,15 +117,25 @@ def learning(*, minibatch: int = 256, num_threads: int = 1) -> float:
     return rate(work)
 
 
-def ppo(*, num_envs: int, num_steps: int, num_minibatches: int, num_threads: int, steps: int) -> dict[str, Any]:
-    """The whole PPO run on CartPole, 4 epochs, two 64x64 towers: logging and checkpoints included."""
+def ppo(
+    *,
+    num_envs: int,
+    num_steps: int,
+    num_minibatches: int,
+    num_threads: int,
+    steps: int,
+    update_epochs: int = 4,
+    network: Network | None = None,
+) -> dict[str, Any]:
+    """The whole PPO run on CartPole, two 64x64 towers or `network`: logging and checkpoints included."""
     settings: dict[str, Any] = {
         "num_envs": num_envs,
         "num_steps": num_steps,
         "num_minibatches": num_minibatches,
         "num_threads": num_threads,
-        "update_epochs": 4,
+        "update_epochs": update_epochs,
         "learning_rate": 3e-4,
+        "network": network or Network(),
     }
     with tempfile.TemporaryDirectory() as folder:
         common: dict[str, Any] = {"panel": "none", "run_dir": folder, "stop_at": math.inf}

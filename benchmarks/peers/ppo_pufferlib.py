@@ -1,8 +1,9 @@
 """Train PufferLib 3.0's PPO on its own C CartPole, in process, on the CPU.
 
 Its episodes end at 200 steps, so the bar of `solve` is 95 % of its best: a mean length of 190 over
-100 fresh greedy episodes, twice. Everything that is not an option here is read from its own
-config/default.ini and config/ocean/cartpole.ini.
+100 fresh greedy episodes, twice. With `use_rnn` its LSTMWrapper stands around the policy: its trainer
+keeps the memory across the ends of episodes and begins every rollout at zero. Everything that is not
+an option here is read from its own config/default.ini and config/ocean/cartpole.ini.
 """
 
 # The peer is not installed where pyright runs: its classes are unknown there.
@@ -25,7 +26,7 @@ with contextlib.redirect_stdout(io.StringIO()):
     import pufferlib.vector
     from pufferlib import pufferl
     from pufferlib.ocean.cartpole.cartpole import Cartpole
-    from pufferlib.ocean.torch import Policy
+    from pufferlib.ocean.torch import Policy, Recurrent
 
 BEST_LENGTH = 200
 BAR = 0.95 * BEST_LENGTH
@@ -53,12 +54,13 @@ def load_train_config(args: argparse.Namespace, seed: int) -> dict[str, Any]:
     return config | {
         "env": "puffer_cartpole",
         "device": "cpu",
-        "use_rnn": False,
+        "use_rnn": bool(args.use_rnn),
         "seed": seed,
         "total_timesteps": args.steps,
         "minibatch_size": args.minibatch_size,
         "bptt_horizon": args.bptt_horizon,
         "update_epochs": args.update_epochs,
+        "optimizer": args.optimizer,
         "compile": bool(args.compile),
         "compile_mode": "default",
     }
@@ -69,20 +71,25 @@ def make_trainer(args: argparse.Namespace, seed: int) -> Silent:
     torch.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002, its trainer draws from the global generator
     env_kwargs = {"num_envs": args.num_envs, "report_interval": args.report_interval, "seed": seed}
-    vecenv = pufferlib.vector.make(Cartpole, env_kwargs=env_kwargs, backend="PufferEnv")
-    policy = Policy(vecenv.driver_env, hidden_size=args.hidden_size)
+    vecenv: Any = pufferlib.vector.make(Cartpole, env_kwargs=env_kwargs, backend="PufferEnv")
+    policy: Any = Policy(vecenv.driver_env, hidden_size=args.hidden_size)
+    if args.use_rnn:
+        # Its trainer asks for this name with a memory, and an environment in process has none: a batch is all rows.
+        vecenv.agents_per_batch = vecenv.num_agents
+        policy = Recurrent(vecenv.driver_env, policy, input_size=args.hidden_size, hidden_size=args.hidden_size)
     return Silent(load_train_config(args, seed), vecenv, policy)
 
 
-def greedy_length(policy: Policy, seed: int) -> float:
+def greedy_length(policy: Any, seed: int) -> float:
     """Return the mean length of 100 fresh greedy episodes; it shows an end only by a reward of zero."""
     env = Cartpole(num_envs=EVAL_ROWS, report_interval=BEST_LENGTH + 1, seed=seed)
     obs, _ = env.reset(seed=seed)
     lengths = np.zeros(EVAL_ROWS)
     running = np.ones(EVAL_ROWS, dtype=bool)
+    memory: dict[str, Any] = {"lstm_h": None, "lstm_c": None}
     while running.any():
         with torch.no_grad():
-            logits, _ = policy.forward_eval(torch.as_tensor(obs))
+            logits, _ = policy.forward_eval(torch.as_tensor(obs), memory)
         obs, reward, *_ = env.step(logits.argmax(dim=1).numpy())
         lengths += running
         running &= reward != 0
@@ -135,6 +142,8 @@ def main() -> None:
     parser.add_argument("--mode", choices=["sps", "solve"], default="sps")
     parser.add_argument("--num_envs", type=int, default=1024)
     parser.add_argument("--hidden_size", type=int, default=128)
+    parser.add_argument("--use_rnn", type=int, choices=[0, 1], default=0)
+    parser.add_argument("--optimizer", choices=["muon", "adam"], default="muon")
     parser.add_argument("--minibatch_size", type=int, default=8192)
     parser.add_argument("--bptt_horizon", type=int, default=64)
     parser.add_argument("--update_epochs", type=int, default=1)
