@@ -48,8 +48,8 @@ def recurrent(rnn: str, size: int) -> dict[str, Any]:
 WHOLE = {"num_envs": 1024, "num_steps": 128, "num_minibatches": 16, "update_epochs": 4, "learning_rate": 3e-4}
 CASES = (
     Case("PPO 64x64, 1,024 rows, minibatch 8,192", "CartPole-v1", 4_000_000, WHOLE, bar=1.3),
-    Case("PPO, GRU 64", "CartPole-v1", 500_000, recurrent("gru", 64), bar=8.0),
-    Case("PPO, LSTM 64", "CartPole-v1", 500_000, recurrent("lstm", 64), bar=8.0),
+    Case("PPO, GRU 64", "CartPole-v1", 100_000, recurrent("gru", 64), bar=8.0),
+    Case("PPO, LSTM 64", "CartPole-v1", 100_000, recurrent("lstm", 64), bar=8.0),
     Case("PPO, preset CartPole", "CartPole-v1", 1_000_000),
     Case("PPO, preset CartPole, serial", "CartPole-v1", 200_000, {"backend": "serial"}),
     Case("PPO, preset CartPole, workers", "CartPole-v1", 300_000, {"backend": "workers", "num_workers": 2}),
