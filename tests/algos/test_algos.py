@@ -103,9 +103,11 @@ def test_ppo_refuses_shapes_that_cannot_be_cut(num_envs: int, settings: dict[str
 
 
 def test_a2c_refuses_what_cannot_work() -> None:
-    """No steps; one step to normalize."""
+    """No steps; an infinite rate; one step to normalize."""
     with pytest.raises(ConfigError, match="must be >= 1"):
         A2C(num_steps=0)
+    with pytest.raises(ConfigError, match="learning_rate must be finite, got inf"):
+        A2C(learning_rate=float("inf"))
     with pytest.raises(ConfigError, match="use norm_adv=False, more num_envs or more num_steps"):
         train(a2c, A2C(num_steps=1, norm_adv=True), make("CartPole-v1", 1))
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ import torch
 
 import shoal
 from shoal import algos, cli
+from shoal.algos.ppo import PPO
 from shoal.run import checkpoint
 from shoal.run.directory import RunDirectory
 from shoal.types import ConfigError
@@ -306,6 +308,47 @@ def test_what_is_missing_is_said(package: Any, shoal_command: Any, source: str, 
     assert (status, out) == (2, "")
     assert re.search(told, err), err
     assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize("name", ["ppo", "a2c"])
+def test_a_module_with_the_name_of_shoals_own(name: str, shoal_command: Any) -> None:
+    """Its runs would be resumed and loaded as shoal's: it is refused when it is given, and nothing is left."""
+    module = types.ModuleType(name)
+    vars(module).update(Config=PPO, train=lambda cfg, env, run: None)
+    with pytest.raises(ConfigError, match=f"called like shoal's own algorithm '{name}'.*rename the module or put it"):
+        shoal.train("CartPole-v1", algo=module, panel="none")
+    assert not list(Path().iterdir())
+    assert algos.name_of(algos.load(importlib.import_module(f"shoal.algos.{name}"))) == name
+
+
+NULLABLE = """
+from dataclasses import dataclass
+
+from shoal.algos import a2c
+
+
+@dataclass(frozen=True)
+class Config(a2c.Config):
+    clip: float | None = 0.2
+
+
+DEFAULTS = {"stop_at": 5.0}
+seen = []
+
+
+def train(cfg, env, run):
+    seen.append((cfg.clip, run.settings.stop_at))
+    return a2c.train(cfg, env, run)
+"""
+
+
+def test_none_is_resumed_as_none(package: Any, shoal_command: Any) -> None:
+    """A setting that was given as None does not become its default again."""
+    module = importlib.import_module(package(NULLABLE, "nullable"))
+    trained = shoal.train("CartPole-v1", algo=module, panel="none", total_timesteps=160, clip=None, stop_at=None)
+    shoal.resume(trained.path, panel="none", total_timesteps=320)
+    assert module.seen == [(None, 475.0)] * 2
+    assert RunDirectory(trained.path).read_config()["unset"] == ["algorithm.clip", "stop_at"]
 
 
 def test_modules_that_are_not_there(package: Any, shoal_command: Any) -> None:

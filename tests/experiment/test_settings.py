@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import pytest
+import tomli_w
 
 from shoal.algos.ppo import PPO
 from shoal.experiment import settings
@@ -15,7 +18,11 @@ from shoal.experiment.experiment import Experiment
 from shoal.experiment.options import Options
 from shoal.experiment.settings import build, convert, layers_of_file, resolve, without_none
 from shoal.nets.policy import Network
+from shoal.run.directory import tomllib
 from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from shoal.algos import Algorithm
 
 
 @dataclass(frozen=True)
@@ -93,13 +100,16 @@ def test_a_file_lies_over_the_preset_that_it_names() -> None:
         ({"algorithm": {"num_envs": 8}}, r"num_envs is a setting of the run now: .* \[algorithm\], to the top"),
         ({"algorithm": {"self_play": {"every": 3}}}, "self_play is a setting of the run now"),
         ({"num_env": 8}, "unknown keys .*num_env.*did you mean .*num_envs"),
+        ({"learning_rate": 0.1}, r"unknown keys .*learning_rate.*\. The .* in the table \[algorithm\]"),
+        ({"algorithm": 3}, r"algorithm must be a table, \[algorithm\] with .*, got 3"),
+        ({"env_kwargs": [1]}, r"env_kwargs must be a table, \[env_kwargs\] with .*, got \[1\]"),
         ({"old_name": 8}, "old_name is called new_name now"),
         ({"algorithm": {"network": {"old_name": True}}}, "old_name is called new_name now"),
     ],
-    ids=["moved", "moved-table", "misspelt", "renamed", "renamed-nested"],
+    ids=["moved", "moved-table", "misspelt", "own", "no-table", "no-keywords", "renamed", "renamed-nested"],
 )
-def test_files_of_older_versions(saved: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A setting that stands elsewhere or is called otherwise now is refused with its place or name."""
+def test_files_that_name_what_is_not_there(saved: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting that stands elsewhere or is called otherwise, now or before: its place or name is said."""
     monkeypatch.setitem(settings.OUTDATED, "old_name", "new_name")
     with pytest.raises(ConfigError, match=told):
         layers_of_file({"env": "CartPole-v1"} | saved, Options)
@@ -172,3 +182,92 @@ def test_as_toml_holds_them() -> None:
     """No nulls, lists for tuples, however nested."""
     nested = {"a": None, "b": (1, 2), "c": {"d": None, "e": "x", "f": {}}}
     assert without_none(nested) == {"b": [1, 2], "c": {"e": "x", "f": {}}}
+
+
+@dataclass(frozen=True)
+class Clip:
+    low: float | None = -1.0
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Nullable:
+    need: str | None
+    clip: float | None = 0.2
+    sizes: tuple[int, ...] | None = (1, 2)
+    plain: int | None = None
+    net: Clip = field(default_factory=Clip)
+    free: Any = None
+
+
+def nullable() -> Algorithm:
+    """An algorithm whose settings may be None, with defaults for the run that are not."""
+    module: Any = ModuleType("own_nullable")
+    module.Config = Nullable
+    module.train = lambda cfg, env, run: None
+    module.DEFAULTS = {"stop_at": 5.0, "preprocessing": {"reward_clip": (-1.0, 1.0)}}
+    return cast("Algorithm", module)
+
+
+def reread(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], Experiment]:
+    """The experiment's configuration as TOML has it, and the experiment that is read from it."""
+    monkeypatch.setitem(sys.modules, "own_nullable", cast("ModuleType", nullable()))
+    saved = tomllib.loads(tomli_w.dumps(experiment.to_file()))
+    return saved, Experiment.of_file(saved)
+
+
+def test_none_comes_back_where_the_default_is_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the run, of the algorithm, nested, under the algorithm's DEFAULTS, and in the environment's keywords."""
+    given: dict[str, Any] = {
+        "stop_at": None,
+        "preprocessing": {"reward_clip": None},
+        "need": None,
+        "clip": None,
+        "sizes": None,
+        "net": {"low": None},
+        "free": {"x": None, "y": 1},
+    }
+    started = Experiment.new("a:b", algo=nullable(), env_kwargs={"p": None, "q": {"r": None}}, settings=given)
+    saved, read = reread(started, monkeypatch)
+    run = ["stop_at", "preprocessing.reward_clip"]
+    own = ["algorithm.need", "algorithm.clip", "algorithm.sizes", "algorithm.net.low", "algorithm.free.x"]
+    assert saved["unset"] == sorted([*run, *own, "env_kwargs.p", "env_kwargs.q.r"])
+    assert (read.options, read.config) == (started.options, started.config)
+    assert read.env_kwargs == {"p": None, "q": {"r": None}}
+    assert read.to_file() == started.to_file()
+    assert Experiment.of_file(saved, given={"clip": 0.5}).config.clip == 0.5
+
+
+def test_nothing_is_unset_where_none_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list is written only where it is needed."""
+    started = Experiment.new("a:b", algo=nullable(), settings={"need": "x"})
+    saved, read = reread(started, monkeypatch)
+    assert "unset" not in saved
+    assert (read.options, read.config) == (started.options, started.config)
+    assert "unset" not in Experiment.new("CartPole-v1", settings={}).to_file()
+
+
+@pytest.mark.parametrize(
+    ("saved", "told"),
+    [
+        ({"unset": "clip"}, "unset must be a list of names, got 'clip'"),
+        ({"unset": [3]}, "unset must hold names, got 3"),
+        ({"unset": ["env.x"]}, "unset has 'env.x', but env is no table"),
+        ({"unset": ["stop_at"], "stop_at": 3.0}, "stop_at has a value and is in the list unset as well"),
+        ({"unset": ["stop_att"]}, "unknown keys .*stop_att.*did you mean"),
+        ({"unset": ["algorithm.gama"]}, "no setting 'gama'; did you mean gamma"),
+        ({"unset": ["num_envs"]}, "num_envs must be a whole number, got None"),
+    ],
+    ids=["no-list", "no-name", "no-table", "twice", "unknown", "unknown-own", "not-nullable"],
+)
+def test_what_a_file_may_leave_unset(saved: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        Experiment.of_file({"env": "CartPole-v1"} | saved)
+
+
+def test_none_under_a_key_with_a_dot() -> None:
+    """The list could not name it."""
+    for env_kwargs in ({"a": {"b.c": None}}, {"a.b": {"c": None}}):
+        started = Experiment.new("a:b", env_kwargs=env_kwargs, settings={})
+        with pytest.raises(ConfigError, match="None under a key with a dot"):
+            started.to_file()

@@ -84,8 +84,13 @@ def load(algo: str | Algorithm | ModuleType) -> Algorithm:
 
 
 def checked(module: object) -> Algorithm:
-    """The module as an algorithm; ConfigError with the missing piece."""
+    """The module as an algorithm; ConfigError with the missing piece, or where its name would find shoal's own."""
     name = getattr(module, "__name__", repr(module))
+    if name in summaries():
+        raise ConfigError(
+            f"the module {name} is called like shoal's own algorithm {name!r}, which its runs would be resumed and "
+            "loaded with; rename the module or put it in a package"
+        )
     config = getattr(module, "Config", None)
     if not isinstance(config, type) or not _is_frozen(config):
         raise ConfigError(

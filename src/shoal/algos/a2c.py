@@ -16,7 +16,7 @@ from shoal.math.returns import n_step
 from shoal.nets.distributions import masked
 from shoal.nets.policy import Network, Output
 from shoal.run.run import Run
-from shoal.types import Steps, check_positive, check_ranges
+from shoal.types import Steps, check_finite, check_positive, check_ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,7 @@ class A2C:
             self, num_steps=(1, inf), gamma=(0, 1), alpha=(0, 1), vf_coef=(0, inf)
         )
         check_positive(self, "learning_rate", "rmsprop_eps", "max_grad_norm")
+        check_finite(self, "learning_rate", "rmsprop_eps", "ent_coef", "vf_coef")
 
 
 Config = A2C

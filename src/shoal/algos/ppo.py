@@ -24,7 +24,13 @@ from shoal.math.returns import gae
 from shoal.nets.distributions import masked
 from shoal.nets.policy import Network, Output
 from shoal.run.run import Run
-from shoal.types import ConfigError, Steps, check_positive, check_ranges
+from shoal.types import (
+    ConfigError,
+    Steps,
+    check_finite,
+    check_positive,
+    check_ranges,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,7 @@ class PPO:
         check_positive(self, "learning_rate", "adam_eps", "clip_coef", "max_grad_norm")
         check_ranges(self, update_epochs=(1, inf), vf_coef=(0, inf))
         check_ranges(self, gamma=(0, 1), gae_lambda=(0, 1))
+        check_finite(self, "learning_rate", "adam_eps", "ent_coef", "vf_coef")
         if self.target_kl is not None:
             check_ranges(self, target_kl=(1e-12, inf))
         elif self.anneal == "kl":

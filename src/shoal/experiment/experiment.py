@@ -19,11 +19,13 @@ from shoal.envs.registry import is_batched, make
 from shoal.envs.rendering import RENDER_MODE
 from shoal.experiment.options import Options
 from shoal.experiment.settings import (
+    UNSET,
     build,
     layers_of_file,
     resolve,
     shallow,
     split,
+    unset_in,
     without_none,
 )
 from shoal.nets.policy import wrap
@@ -135,13 +137,23 @@ class Experiment:
         )
 
     def to_file(self) -> dict[str, Any]:
-        """The configuration as TOML holds it: no nulls, tables for nested parts, the preset spelled out."""
+        """The configuration as TOML holds it: tables for nested parts, the preset spelled out, no nulls.
+
+        A setting that is None is left out; where its default is something else, the list `unset` names it.
+        """
         whole = asdict(self.options) | {
             "preset": None,
             "algorithm": asdict(self.config),
         }
+        lower = algos.defaults(self.algorithm)
+        unset = unset_in(self.options, lower)
+        unset += unset_in(self.config, lower, "algorithm.")
         if self.env_kwargs:
-            whole["env_kwargs"] = randomization.as_text(dict(self.env_kwargs))
+            env_kwargs = randomization.as_text(dict(self.env_kwargs))
+            whole["env_kwargs"] = env_kwargs
+            unset += unset_in(env_kwargs, path="env_kwargs.")
+        if unset:
+            whole[UNSET] = sorted(unset)
         return without_none(whole)
 
     def changed(self, **settings: Any) -> Experiment:

@@ -11,7 +11,7 @@ from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.workers.settings import Workers
 from shoal.stream.meter import cores
 from shoal.stream.self_play import SelfPlay
-from shoal.types import ConfigError, check_ranges
+from shoal.types import ConfigError, check_finite, check_ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,7 @@ class Options:
         self.workers()
         counts = ("total_timesteps", "num_envs", "act_block", "grad_shards")
         check_ranges(self, **dict.fromkeys(counts, (1, inf)), reward_scale=(1e-12, inf))
+        check_finite(self, "reward_scale")
         if self.stop_at is not None and isnan(self.stop_at):
             raise ConfigError(
                 "stop_at must be a number, or inf to never stop early, got nan"

@@ -81,6 +81,11 @@ OUTDATED: dict[str, str] = {
 }
 """Names that a configuration file may still have, and what each is called now."""
 
+TABLES = ("algorithm", "env_kwargs")
+"""Tables of a configuration file that are no settings of the run."""
+UNSET = "unset"
+"""The key of a configuration file that lists the settings that are None where their default is not."""
+
 
 def layers_of_file(
     saved: Mapping[str, Any], options: type[Any]
@@ -92,13 +97,21 @@ def layers_of_file(
     """
     names = names_of(options)
     refuse_outdated(saved, names)
+    saved = with_none(saved)
     own, rest = split(saved, options)
-    unknown = sorted(set(rest) - {"algorithm", "env_kwargs"})
+    unknown = sorted(set(rest) - set(TABLES))
     if unknown:
         near = get_close_matches(unknown[0], names, n=3)
+        meant = f"; did you mean {near}?" if near else "."
         raise ConfigError(
-            f"unknown keys {unknown} in the configuration; did you mean {near}?"
+            f"unknown keys {unknown} at the top of the configuration{meant} "
+            "The algorithm's own settings stand in the table [algorithm]"
         )
+    for name in TABLES:
+        if not isinstance(rest.get(name, {}), Mapping):
+            raise ConfigError(
+                f"{name} must be a table, [{name}] with its settings below, got {rest[name]!r}"
+            )
     table = dict(rest.get("algorithm", {}))
     misplaced = [name for name in table if name in names]
     if misplaced:
@@ -237,6 +250,70 @@ def split(
         chosen = own if name in names else others
         chosen[name] = value
     return own, others
+
+
+def unset_in(part: object, lower: object = None, path: str = "") -> list[str]:
+    """The settings that are None where a file that omits them would be read as something else, by dotted names.
+
+    Args:
+        part: a dataclass of settings, or a mapping.
+        lower: the values that a file is read over, where they are not the dataclass's own defaults.
+        path: what the names start with.
+
+    Raises:
+        ConfigError: such a value lies under a key with a dot.
+    """
+    below, default_none = _items(lower), set[str]()
+    if is_dataclass(part):
+        default_none = {field.name for field in fields(part) if field.default is None}
+    found: list[str] = []
+    for name, value in _items(part).items():
+        inside: list[str] = []
+        if value is not None:
+            inside = unset_in(value, below.get(name), f"{path}{name}.")
+        elif name not in default_none or below.get(name) is not None:
+            inside = [f"{path}{name}"]
+        if inside and "." in name:
+            raise ConfigError(
+                f"config.toml cannot hold None under a key with a dot: {inside[0]}"
+            )
+        found += inside
+    return found
+
+
+def _items(part: object) -> dict[str, object]:
+    """The fields of a dataclass or the items of a mapping; none of anything else."""
+    if isinstance(part, Mapping):
+        named = cast("Mapping[object, object]", part)
+        return {str(name): value for name, value in named.items()}
+    return shallow(part) if is_dataclass(part) and not isinstance(part, type) else {}
+
+
+def with_none(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with None for what its list `unset` names.
+
+    Raises:
+        ConfigError: no list of names, or a name that the file also gives a value, or that lies in no table.
+    """
+    whole = dict(saved)
+    names = whole.pop(UNSET, [])
+    if not isinstance(names, list):
+        raise ConfigError(f"{UNSET} must be a list of names, got {names!r}")
+    for name in cast("list[object]", names):
+        if not isinstance(name, str):
+            raise ConfigError(f"{UNSET} must hold names, got {name!r}")
+        *tables, last = name.split(".")
+        table = whole
+        for part in tables:
+            inner = table.get(part, {})
+            if not isinstance(inner, Mapping):
+                raise ConfigError(f"{UNSET} has {name!r}, but {part} is no table")
+            table[part] = dict(cast("Mapping[str, Any]", inner))
+            table = table[part]
+        if table.get(last) is not None:
+            raise ConfigError(f"{name} has a value and is in the list {UNSET} as well")
+        table[last] = None
+    return whole
 
 
 def without_none(settings: Mapping[str, object]) -> dict[str, object]:

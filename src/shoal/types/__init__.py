@@ -1,6 +1,12 @@
 """The ground: frozen records that every package speaks, the packed layout behind them, and errors."""
 
-from shoal.types.errors import ConfigError, EnvError, check_positive, check_ranges
+from shoal.types.errors import (
+    ConfigError,
+    EnvError,
+    check_finite,
+    check_positive,
+    check_ranges,
+)
 from shoal.types.records import Acted, ActedStep, Bools, Episodes, Floats, Ready, Steps
 from shoal.types.spec import ALIGNMENT, Layout, Leaf, Spec, choices, leaf_spaces
 from shoal.types.trees import Tree, assign, map_tree, select
@@ -21,6 +27,7 @@ __all__ = [
     "Steps",
     "Tree",
     "assign",
+    "check_finite",
     "check_positive",
     "check_ranges",
     "choices",

@@ -1,8 +1,8 @@
-"""Errors that say what was wrong, where, and what would work; and the check of ranges that raises them."""
+"""Errors that say what was wrong, where, and what would work; and the checks of settings that raise them."""
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, isfinite
 
 TINY = 1e-12
 """The least number that a setting above 0 may be."""
@@ -24,6 +24,14 @@ def check_ranges(config: object, **ranges: tuple[float, float]) -> None:
 def check_positive(config: object, *names: str) -> None:
     """ConfigError naming the first of these settings of `config` that is not above 0."""
     check_ranges(config, **dict.fromkeys(names, (TINY, inf)))
+
+
+def check_finite(config: object, *names: str) -> None:
+    """ConfigError naming the first of these settings of `config` that is infinite or no number."""
+    for name in names:
+        value = getattr(config, name)
+        if not isfinite(value):
+            raise ConfigError(f"{name} must be finite, got {value}")
 
 
 class EnvError(RuntimeError):
