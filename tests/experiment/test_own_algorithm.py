@@ -278,6 +278,19 @@ def test_as_a_module_in_python(package: Any, tmp_path: Path) -> None:
         shoal.train("CartPole-v1", algo=module, run_dir=tmp_path / "runs", clip_coef=0.1, **settings)
 
 
+def test_a_learner_of_another_name_is_loaded(package: Any, tmp_path: Path) -> None:
+    """`run.loop(stream, {"actor": learner})`: of one learner or several, the first is what is evaluated and loaded."""
+    source = algorithm_of_the_page()
+    assert LOOP in source
+    settings: Any = {"num_envs": 8, "num_steps": 16, "total_timesteps": 512, "panel": "none", "stop_at": float("inf")}
+    for name, learners in (("one", "{'actor': learner}"), ("two", "{'actor': learner, 'policy': other}")):
+        other = "    other = run.learner(run.policy(env.spec), Adam, lr=1.0)\n    other.flat.zero_()\n"
+        made = package(source.replace(LOOP, other + LOOP.replace("learner)", f"{learners})")), name)
+        done = shoal.train("CartPole-v1", algo=importlib.import_module(made), run_dir=tmp_path / "runs", **settings)
+        loaded = shoal.load(done.path).policy.state_dict()
+        assert all(torch.equal(loaded[key], value) for key, value in done.policy.state_dict().items())
+
+
 CONFIG = "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Config:\n    rate: float = 0.1\n"
 TRAIN = "def train(cfg, env, run): pass\n"
 

@@ -12,7 +12,7 @@ from shoal.run.callbacks import tell_episodes
 from shoal.run.evaluate import Eval, play_beside
 from shoal.run.learning import check_learned, steps_taken, take_statistics
 from shoal.run.parts import restore_into, states_of
-from shoal.run.status import status_of
+from shoal.run.status import check_new, status_of
 from shoal.run.writer import DISK_FULL, Writer
 
 if TYPE_CHECKING:
@@ -93,9 +93,11 @@ class Loop:
         """Continues from the newest checkpoint, if there is one, and starts the clock.
 
         Raises:
-            ConfigError: it belongs to something else, or every one is damaged.
+            ConfigError: it belongs to something else, or every one is damaged or gone.
         """
         found = self._writer.load() if self._writer is not None else None
+        if found is None and self.run.directory is not None:
+            check_new(self.run.directory)
         if found is not None:
             self._restore(found.tree, found.updates, found.warnings)
         elif self._log is not None:

@@ -160,7 +160,13 @@ class Run:
             self.metrics.add(name, value)
 
     def stop(self, reason: str) -> None:
-        """Ends the run after the batch at hand, with a checkpoint; `reason` is kept in run.json."""
+        """Ends the run after the batch at hand, with a checkpoint; `reason` is kept in run.json.
+
+        Raises:
+            ValueError: there is no reason.
+        """
+        if not reason:
+            raise ValueError(f"run.stop needs a reason in words, got {reason!r}")
         self.stop_reason = self.stop_reason or reason
 
     def warn(self, message: str) -> None:
