@@ -241,27 +241,6 @@ def test_refuses_another_run(tmp_path: Path, name: str, other: str) -> None:
         load(tmp_path, kind=KIND | {name: other})
 
 
-@pytest.mark.parametrize("other", ["format", "num_envs"])
-def test_what_is_whole_but_of_something_else_is_not_damaged(
-    tmp_path: Path, other: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The newest is of a newer format or another num_envs: no older one stands in, and no file goes."""
-    write(tmp_path, 1, 1.0)
-    with monkeypatch.context() as newer:
-        if other == "format":
-            newer.setattr(checkpoint, "FORMAT", 99)
-        else:
-            newer.setitem(KIND, "num_envs", "8")
-        write(tmp_path, 2, 2.0)
-    before = sorted(tmp_path.iterdir())
-    told = "has the format 99, but .* reads 3" if other == "format" else "belongs to num_envs '8', not '16'"
-    with pytest.raises(ConfigError, match=told) as error:
-        load(tmp_path, kind=KIND if other == "format" else KIND | {"num_envs": "16"})
-    assert "0000000002.json" in str(error.value)
-    assert not any(word in str(error.value) for word in ("damaged", "is whole", "copy"))
-    assert sorted(tmp_path.iterdir()) == before
-
-
 def test_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint of another version is whole, and still no policy of this one."""
     with monkeypatch.context() as older:
