@@ -280,6 +280,54 @@ def test_as_a_module_in_python(package: Any, tmp_path: Path) -> None:
         shoal.train("CartPole-v1", algo=module, run_dir=tmp_path / "runs", clip_coef=0.1, **settings)
 
 
+def test_a_learner_of_another_name_is_loaded(package: Any, tmp_path: Path) -> None:
+    """`run.loop(stream, {"actor": learner})`: of one learner or several, the first is what is evaluated and loaded."""
+    source = algorithm_of_the_page()
+    assert LOOP in source
+    settings: Any = {"num_envs": 8, "num_steps": 16, "total_timesteps": 512, "panel": "none", "stop_at": float("inf")}
+    for name, learners in (("one", "{'actor': learner}"), ("two", "{'actor': learner, 'policy': other}")):
+        other = "    other = run.learner(run.policy(env.spec), Adam, lr=1.0)\n    other.flat.zero_()\n"
+        made = package(source.replace(LOOP, other + LOOP.replace("learner)", f"{learners})")), name)
+        done = shoal.train("CartPole-v1", algo=importlib.import_module(made), run_dir=tmp_path / "runs", **settings)
+        loaded = shoal.load(done.path).policy.state_dict()
+        assert all(torch.equal(loaded[key], value) for key, value in done.policy.state_dict().items())
+
+
+@pytest.mark.parametrize("where", ["before", "learned", "published"])
+def test_a_loop_that_is_left_is_saved(where: str, package: Any, tmp_path: Path) -> None:
+    """After `break` in the seventh batch, what is loaded is what was trained; a resume goes on from there."""
+    source = algorithm_of_the_page()
+    leave = "        if run.updates == 6:\n            break\n"
+    publish = "        stream.publish()\n"
+    places = {"before": (LOOP, LOOP + leave), "learned": (publish, leave + publish)}
+    old, new = places.get(where, (publish, publish + leave))
+    assert source.count(old) == 1
+    module = importlib.import_module(package(source.replace(old, new)))
+    settings: Any = {"num_envs": 8, "num_steps": 16, "total_timesteps": 128 * 400, "stop_at": float("inf")}
+    done = shoal.train("CartPole-v1", algo=module, run_dir=tmp_path / "runs", panel="none", **settings)
+    loaded = shoal.load(done.path).policy.state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in done.policy.state_dict().items())
+    status = RunDirectory(done.path).read_status()
+    assert (status["state"], status["stop_reason"]) == ("finished", "the loop was left")
+    assert (status["steps"], status["updates"]) == (7 * 128, 6 if where == "before" else 7)
+    again = shoal.resume(done.path, panel="none", total_timesteps=128 * 9)
+    assert again.steps == 128 * (8 if where == "before" else 9)
+
+
+def test_a_loop_that_fails_is_not_saved(package: Any, tmp_path: Path) -> None:
+    """An exception of the body is no `break`: the last checkpoint stays what it was."""
+    source = algorithm_of_the_page()
+    publish = "        stream.publish()\n"
+    broken = source.replace(publish, publish + "        if run.updates == 6:\n            raise KeyError('mine')\n")
+    module = importlib.import_module(package(broken))
+    settings: Any = {"num_envs": 8, "num_steps": 16, "total_timesteps": 128 * 400, "stop_at": float("inf")}
+    with pytest.raises(KeyError, match="mine"):
+        shoal.train("CartPole-v1", algo=module, run_dir=tmp_path / "runs", panel="none", name="run", **settings)
+    (status,) = (tmp_path / "runs").rglob("run.json")
+    assert json.loads(status.read_text())["state"] == "failed"
+    assert not list(status.parent.glob("checkpoints/*.json"))
+
+
 CONFIG = "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Config:\n    rate: float = 0.1\n"
 TRAIN = "def train(cfg, env, run): pass\n"
 

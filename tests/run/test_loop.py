@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -345,5 +346,51 @@ def test_what_else_is_saved(tmp_path: Path) -> None:
         next(run.loop(Beats(1, [1.0]), linear(), state={"replay": Counter()}))
     with pytest.raises(ConfigError, match="update 5 holds no 'critic'"):
         next(run.loop(Beats(1, [1.0]), {"critic": linear()}))
+    with pytest.raises(ConfigError, match=r"update 5 holds 'counter', which was not given to run\.loop"):
+        next(run.loop(Beats(1, [1.0]), linear()))
     run.close()
     assert weights(found).keys() == {"weight", "bias"}
+
+
+def test_a_network_that_is_added_too_late_is_named(tmp_path: Path) -> None:
+    """Added between two batches, it is in the checkpoint and not in the learner that goes on: nothing of it is lost."""
+    for total in (20, 40):
+        run, learner = make_run(tmp_path, total_timesteps=total), linear()
+        batches = run.loop(Beats(1, [1.0]), learner)
+        if total == 40:
+            with pytest.raises(ConfigError, match="holds a network 'critic'; add it before the first batch"):
+                next(batches)
+        else:
+            next(batches)
+            learner.add("critic", nn.Linear(1, 1))
+            assert len(list(batches)) == 1
+        run.close()
+
+
+@pytest.mark.parametrize("gone", ["manifests", "folder"])
+def test_checkpoints_that_are_gone(gone: str, tmp_path: Path) -> None:
+    """The run does not begin anew over its lines: the error names what is missing, again and again."""
+    run = make_run(tmp_path, total_timesteps=30)
+    list(run.loop(Beats(1, [1.0]), linear()))
+    run.close()
+    lines = (tmp_path / "metrics.jsonl").read_bytes()
+    folder = tmp_path / "checkpoints"
+    if gone == "folder":
+        shutil.rmtree(folder)
+    for path in folder.glob("0*.json"):
+        path.unlink()
+    for _ in range(2):
+        run = make_run(tmp_path, total_timesteps=60)
+        with pytest.raises(ConfigError, match=r"no checkpoint \(such as 0000000003\.json\).*made 3 updates"):
+            next(run.loop(Beats(1, [1.0]), linear()))
+        run.close()
+        assert (tmp_path / "metrics.jsonl").read_bytes() == lines
+
+
+@pytest.mark.parametrize("reason", ["", None])
+def test_a_stop_needs_a_reason(reason: Any) -> None:
+    """Without one the run would go on."""
+    run = shoal.run.open(total_timesteps=50)
+    with pytest.raises(ValueError, match="needs a reason"):
+        run.stop(reason)
+    run.close()

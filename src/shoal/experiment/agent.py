@@ -77,7 +77,8 @@ def load(
         raise ConfigError(f"{where.path} has no {tag or 'whole'} checkpoint yet")
     for message in found.warnings:
         warnings.warn(message, stacklevel=2)
-    load_weights(made, found.tree["learner"]["policy"]["networks"]["policy"]["module"])
+    first = next(iter(found.tree["learner"].values()))  # of several: who is evaluated
+    load_weights(made, first["networks"]["policy"]["module"])
     return Agent(made, rows.spec, experiment)
 
 

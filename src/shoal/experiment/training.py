@@ -213,7 +213,8 @@ def conclude(
     panel: Panel,
     where: RunDirectory,
 ) -> Result:
-    """Plays the 100 greedy episodes, unless Ctrl-C ended the run, and writes how it ended."""
+    """Ends a loop that was left, plays the 100 greedy episodes unless Ctrl-C ended the run, writes how it ended."""
+    run.leave()
     threshold = run.settings.stop_at
     threshold = None if threshold == math.inf else threshold
     interrupted = run.stop_reason == INTERRUPTED

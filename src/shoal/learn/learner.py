@@ -207,6 +207,11 @@ class Learner:
         missing = set(self.networks) - set(state["networks"])
         if missing:
             raise ConfigError(f"the checkpoint holds no network {sorted(missing)[0]!r}")
+        for name in state["networks"]:
+            if name not in self.networks:
+                raise ConfigError(
+                    f"the checkpoint holds a network {name!r}; add it before the first batch"
+                )
         for name, network in self.networks.items():
             network.restore(state["networks"][name])
         self.version = max(self.version, state["version"])

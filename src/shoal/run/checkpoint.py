@@ -154,6 +154,8 @@ def load(
                 name: _read_part(folder, part, known)
                 for name, part in manifest["parts"].items()
             }
+        except ConfigError:  # whole, but of something else: no older one may stand in
+            raise
         except (ValueError, KeyError, TypeError, OSError) as error:
             warnings.append(
                 f"checkpoint {path.name} is damaged ({error}); using the one before"

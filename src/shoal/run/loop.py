@@ -12,8 +12,8 @@ from shoal.run.callbacks import tell_episodes
 from shoal.run.evaluate import Eval, play_beside
 from shoal.run.learning import check_learned, steps_taken, take_statistics
 from shoal.run.parts import restore_into, states_of
-from shoal.run.status import status_of
-from shoal.run.writer import DISK_FULL, Writer
+from shoal.run.status import check_new, status_of
+from shoal.run.writer import Writer, write_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,12 +27,24 @@ if TYPE_CHECKING:
 
 INTERRUPTED = "interrupted"
 """The stop reason of a run that Ctrl-C ended."""
+LEFT = "the loop was left"
+"""The stop reason of a run whose algorithm left the loop by `break`."""
 
 
 def kind_of(settings: Settings) -> dict[str, str]:
     """What a checkpoint belongs to."""
     s = settings
     return {"env": s.env, "algo": s.algo, "num_envs": str(s.num_envs)}
+
+
+def why_to_stop(run: Run, steps: int, greedy: float) -> str:
+    """Why a run ends after `steps` environment steps; empty where it goes on."""
+    limit = run.settings.stop_at
+    if limit is not None and run.mean_return >= limit:
+        return f"mean return {run.mean_return:.1f} reached {limit:g}"
+    if limit is not None and greedy >= limit:
+        return f"greedy mean return {greedy:.1f} reached {limit:g}"
+    return "total_timesteps" if steps >= run.settings.total_timesteps else ""
 
 
 class Stream(Protocol):
@@ -60,6 +72,22 @@ class Stream(Protocol):
         ...
 
 
+def numbers_of(
+    run: Run, stream: Stream, learners: Mapping[str, Learner]
+) -> dict[str, float]:
+    """The numbers of a line but those of the clock; means begin anew."""
+    record: dict[str, float] = {
+        "step": stream.env_steps,
+        "update": run.updates,
+        "version": stream.version,
+    }
+    record |= run.metrics.episode_numbers()
+    record |= run.metrics.take_means()
+    if skipped := steps_taken(learners)[1]:
+        record["learner/skipped"] = skipped
+    return record
+
+
 class Loop:
     """One run of an algorithm over a stream; see `Run.loop`."""
 
@@ -84,18 +112,19 @@ class Loop:
         self._log_every = max(1, updates // 500)
         self._save_every = max(1, updates // 20)
         self._best = self._greedy = -np.inf
-        self._next_evaluation = 0
-        self._elapsed_before = 0.0
-        self._last_line = (0, 0.0)
-        self._saved = -1
+        self._next_evaluation, self._elapsed_before = 0, 0.0
+        self._last_line, self._saved = (0, 0.0), -1
+        self._at_hand: tuple[tuple[int, int], int] | None = None
 
     def resume(self) -> None:
         """Continues from the newest checkpoint, if there is one, and starts the clock.
 
         Raises:
-            ConfigError: it belongs to something else, or every one is damaged.
+            ConfigError: it belongs to something else, or every one is damaged or gone.
         """
         found = self._writer.load() if self._writer is not None else None
+        if found is None and self.run.directory is not None:
+            check_new(self.run.directory)
         if found is not None:
             self._restore(found.tree, found.updates, found.warnings)
         elif self._log is not None:
@@ -117,27 +146,52 @@ class Loop:
                 batch = next(stream)
                 run.metrics.note(stream.episodes)
                 tell_episodes(run, stream.episodes, stream.env_steps)
-                before = steps_taken(self.learners)
+                self._at_hand = steps_taken(self.learners), stream.version
                 with run.meter.measure("learning"):
                     yield batch
-                run.updates += 1
-                where = f"update {run.updates} at step {stream.env_steps:,}"
-                check_learned(self.learners, before, where, self._saved)
-                take_statistics(run.metrics, self.learners)
+                self._count()
                 due = self._evaluate()
                 if due or run.updates % self._log_every == 0:
                     self._write_line()
                 if run.updates % self._save_every == 0:
                     self.save()
-            if not run.metrics.empty and run.stop_reason != INTERRUPTED:
-                self._write_line()
-            if self._saved != run.updates:
-                self.save()
+            self._end()
         finally:
             self._interrupts.release()
             if self._writer is not None:
                 self._writer.close()
-        self._write_status()  # the last checkpoint may be older than the stop reason
+
+    def leave(self) -> None:
+        """Ends a loop that was left by `break`, as `Run.stop` does; after its last batch there is nothing to do.
+
+        The batch at hand counts if it was learned from or published.
+        """
+        if self._at_hand is None:
+            return
+        if self._at_hand != (steps_taken(self.learners), self.stream.version):
+            self._count()
+        self.run.stop(LEFT)
+        self._end()
+
+    def _count(self) -> None:
+        """Counts the batch at hand as an update."""
+        run, at_hand, self._at_hand = self.run, self._at_hand, None
+        assert at_hand is not None
+        run.updates += 1
+        where = f"update {run.updates} at step {self.stream.env_steps:,}"
+        check_learned(self.learners, at_hand[0], where, self._saved)
+        take_statistics(run.metrics, self.learners)
+
+    def _end(self) -> None:
+        """The last line and the last checkpoint, on the disk; then the status, which says why it ended."""
+        self._at_hand = None
+        if not self.run.metrics.empty and self.run.stop_reason != INTERRUPTED:
+            self._write_line()
+        if self._saved != self.run.updates:
+            self.save()
+        if self._writer is not None:
+            self._writer.wait()
+        self._write_status()
 
     def save(self) -> None:
         """Begins to write a checkpoint; when the mean return is the best so far, also as `best`."""
@@ -196,41 +250,22 @@ class Loop:
         }
 
     def _finished(self) -> bool:
-        run, limit = self.run, self.run.settings.stop_at
-        if run.stop_reason:
-            return True
-        if limit is not None and run.mean_return >= limit:
-            run.stop(f"mean return {run.mean_return:.1f} reached {limit:g}")
-        elif limit is not None and self._greedy >= limit:
-            run.stop(f"greedy mean return {self._greedy:.1f} reached {limit:g}")
-        elif self.stream.env_steps >= run.settings.total_timesteps:
-            run.stop("total_timesteps")
-        return bool(run.stop_reason)
+        if reason := why_to_stop(self.run, self.stream.env_steps, self._greedy):
+            self.run.stop(reason)
+        return bool(self.run.stop_reason)
 
     def _write_line(self) -> None:
         run, stream = self.run, self.stream
         elapsed = run.meter.elapsed()
         steps_before, elapsed_before = self._last_line
         seconds = max(elapsed - elapsed_before, 1e-9)
-        record: dict[str, float] = {
-            "step": stream.env_steps,
-            "update": run.updates,
-            "version": stream.version,
-        }
-        record |= run.metrics.episode_numbers()
-        record |= run.metrics.take_means()
-        if skipped := steps_taken(self.learners)[1]:
-            record["learner/skipped"] = skipped
+        record = numbers_of(run, stream, self.learners)
         record["speed/sps"] = (stream.env_steps - steps_before) / seconds
         record["time/elapsed"] = self._elapsed_before + elapsed
         record |= {f"time/{name}": x for name, x in run.meter.seconds.items()}
         self._last_line = (stream.env_steps, elapsed)
         if self._log is not None:
-            try:
-                self._log.write(record)
-            except OSError as error:
-                said = f"{error.strerror or error}; {DISK_FULL}"
-                raise OSError(error.errno, said) from error
+            write_line(self._log, record)
         for callback in run.callbacks:
             callback(run, record)
 

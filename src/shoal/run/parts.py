@@ -51,7 +51,7 @@ def restore_into(
     """Restores each part from its state in the checkpoint of `updates`.
 
     Raises:
-        ConfigError: the checkpoint does not hold one of them, or holds another network's.
+        ConfigError: the checkpoint does not hold one of them, holds another network's, or one that is not there.
     """
     for name, part in parts.items():
         if name not in saved:
@@ -62,6 +62,12 @@ def restore_into(
             part.load_state_dict(saved[name])
         else:
             part.restore(saved[name])
+    for name in saved:
+        if name not in parts:
+            raise ConfigError(
+                f"the checkpoint of update {updates} holds {name!r}, which was not given to run.loop; "
+                "give it again, or train a new run"
+            )
 
 
 def _state_of(part: Part) -> Any:

@@ -79,6 +79,7 @@ class Run:
             folder, kept = directory.checkpoints, settings.keep_last
             self._writer = Writer(folder, kind=kind_of(settings), keep_last=kept)
         self._interrupts = Interrupts(self._interrupted)
+        self._loop: Loop | None = None
 
     @property
     def seed(self) -> int:
@@ -160,7 +161,9 @@ class Run:
             self.metrics.add(name, value)
 
     def stop(self, reason: str) -> None:
-        """Ends the run after the batch at hand, with a checkpoint; `reason` is kept in run.json."""
+        """Ends the run after the batch at hand, with a checkpoint; run.json keeps the reason (ValueError: none)."""
+        if not reason:
+            raise ValueError(f"run.stop needs a reason in words, got {reason!r}")
         self.stop_reason = self.stop_reason or reason
 
     def warn(self, message: str) -> None:
@@ -193,7 +196,7 @@ class Run:
             OSError: the disk is full, or worse; older checkpoints are whole.
         """
         learners = learner if isinstance(learner, Mapping) else {"policy": learner}
-        loop = Loop(
+        self._loop = Loop(
             self,
             stream,
             learners,
@@ -203,7 +206,17 @@ class Run:
             evaluation=self.evaluation,
             interrupts=self._interrupts,
         )
-        return loop.batches()
+        return self._loop.batches()
+
+    def leave(self) -> None:
+        """Saves what a loop that was left by `break` has learned, now that the algorithm has returned.
+
+        Raises:
+            FloatingPointError: no update of its last batch was finite.
+            OSError: the disk is full, or worse.
+        """
+        if self._loop is not None:
+            self._loop.leave()
 
     def close(self) -> None:
         """Ends callbacks, checkpoints and log, and gives Ctrl-C back; calling it again does nothing."""

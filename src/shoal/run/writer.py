@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shoal.run.checkpoint import Checkpoint
+    from shoal.run.log import Log
     from shoal.run.snapshot import Known, Snapshot
 
 WAIT_S = 900.0
@@ -23,6 +24,15 @@ WAIT_S = 900.0
 DISK_FULL = (
     "the run goes on from its last checkpoint with `shoal resume` once there is room"
 )
+
+
+def write_line(log: Log, record: dict[str, float]) -> None:
+    """Writes a line of metrics; OSError says how the run goes on."""
+    try:
+        log.write(record)
+    except OSError as error:
+        said = f"{error.strerror or error}; {DISK_FULL}"
+        raise OSError(error.errno, said) from error
 
 
 class Writer:
