@@ -129,11 +129,16 @@ def defaults(algorithm: Algorithm) -> Mapping[str, Any]:
 
 
 def make_policy(algorithm: Algorithm, spec: Spec, cfg: object, seed: int) -> nn.Module:
-    """The policy of an algorithm: its own, or the default network with weights drawn from `seed`."""
-    own = getattr(algorithm, "make_policy", None)
-    if own is not None:
-        return own(spec, cfg, seed)
+    """The policy of an algorithm: its own, or the default network with weights drawn from `seed`.
+
+    Raises:
+        ConfigError: its own is no torch module.
+    """
     from shoal.nets import policy
 
+    own = getattr(algorithm, "make_policy", None)
+    if own is not None:
+        made = own(spec, cfg, seed)
+        return policy.wrapped(made, spec, f"{algorithm.__name__}.make_policy")
     network = getattr(cfg, "network", None) or policy.Network()
     return policy.make_policy(spec, network, seed)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from shoal.algos import DEFAULT
 from shoal.experiment.agent import GREEDY_EPISODES, play
 from shoal.experiment.experiment import Experiment
@@ -21,8 +23,6 @@ from shoal.types import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import ModuleType
-
-    from torch import nn
 
     from shoal.algos import Algorithm
     from shoal.experiment.experiment import PolicySource, Source
@@ -213,8 +213,13 @@ def conclude(
     panel: Panel,
     where: RunDirectory,
 ) -> Result:
-    """Ends a loop that was left, plays the 100 greedy episodes unless Ctrl-C ended the run, writes how it ended."""
+    """Ends a loop that was left, plays the 100 greedy episodes unless Ctrl-C ended the run, writes how it ended.
+
+    Raises:
+        ConfigError: the algorithm returned no policy, or never went through its loop.
+    """
     run.leave()
+    check_trained(experiment, policy, where)
     threshold = run.settings.stop_at
     threshold = None if threshold == math.inf else threshold
     interrupted = run.stop_reason == INTERRUPTED
@@ -251,6 +256,26 @@ def conclude(
     else:
         panel.finish(result)
     return result
+
+
+def check_trained(experiment: Experiment, policy: object, where: RunDirectory) -> None:
+    """ConfigError unless the algorithm went through `run.loop` and returned its policy."""
+    name = f"{experiment.algorithm.__name__}.train"
+    if not isinstance(policy, nn.Module):
+        raise ConfigError(
+            f"{name} returned {type(policy).__name__}, not the trained policy, a torch.nn.Module; "
+            "let it end with `return learner.policy`"
+        )
+    if "steps" not in where.read_status():
+        raise ConfigError(
+            f"{name} returned without a pass through run.loop; "
+            "it trains in `for rollout in run.loop(stream, learner):`"
+        )
+    if not hasattr(policy, "initial_state"):
+        raise ConfigError(
+            f"{name} returned {type(policy).__name__}, which cannot act; "
+            "let it end with `return learner.policy`"
+        )
 
 
 def complete(saved: Mapping[str, Any], **changes: Any) -> dict[str, Any]:

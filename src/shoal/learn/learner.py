@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 import torch
 
 from shoal.learn.hardware import Hardware
-from shoal.learn.losses import fused_of
+from shoal.learn.losses import fused_of, returned
 from shoal.learn.minibatches import Minibatch
 from shoal.learn.publishing import observe
 from shoal.learn.shards import has_images
-from shoal.learn.trainable import Trainable
+from shoal.learn.trainable import Trainable, check_own
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -105,11 +105,12 @@ class Learner:
             settings: the optimizer's own.
 
         Raises:
-            ConfigError: the name is taken.
+            ConfigError: the name is taken, or a parameter is another network's.
         """
         if name in self.networks:
             raise ConfigError(f"the learner has a network {name!r} already")
         module = module.to(self.hardware.device)
+        check_own(name, module, self.networks)
         if optimizer is not None and has_images(module):
             takes_fused = "fused" in inspect.signature(optimizer).parameters
             settings = {"fused": True} | settings if takes_fused else settings
@@ -162,12 +163,14 @@ class Learner:
             of: whose parameters move; those of the others stay.
 
         Raises:
-            ConfigError: there is no such network, or it has no optimizer.
+            ConfigError: there is no such network, it has no optimizer, or the loss returns something else.
         """
         if of not in self.networks or self.networks[of].optimizer is None:
             raise ConfigError(f"the learner has no network {of!r} with an optimizer")
         modules = {name: network.module for name, network in self.networks.items()}
-        stats, norm = self.networks[of].loss_step(lambda: loss(modules, batch, cfg))
+        stats, norm = self.networks[of].loss_step(
+            lambda: returned(loss, loss(modules, batch, cfg))
+        )
         self._count(stats, norm)
         return stats
 

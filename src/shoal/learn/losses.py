@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from numbers import Real
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeGuard, TypeVar
+
+import torch
 
 from shoal.math.losses import normalize_advantage
 from shoal.types import ConfigError
@@ -35,6 +38,7 @@ ONE_STEP = (
     "a batch of 1 step cannot be normalized; "
     "use norm_adv=False, more num_envs or more num_steps"
 )
+RETURNS = "a loss returns (loss, NamedTuple of scalars that are means)"
 Prepare = Callable[["Steps", Any], "Steps"]
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -84,6 +88,46 @@ def fused_of(loss: Loss) -> Fused | None:
 def prepare_of(loss: Loss) -> Prepare | None:
     """What `prepared` said of a loss; None for any other."""
     return getattr(loss, "prepare", None)
+
+
+def returned(loss: Callable[..., object], result: object) -> tuple[Tensor, NamedTuple]:
+    """What a loss returned, its statistics as tensors without gradients.
+
+    Raises:
+        ConfigError: it is not a scalar and a NamedTuple of scalars.
+    """
+    if isinstance(result, tuple) and len(result) == 2:
+        value, stats = result
+        if _is_scalar(value) and isinstance(stats, tuple) and hasattr(stats, "_fields"):
+            for name, number in zip(stats._fields, stats, strict=True):
+                if not _is_scalar(number) and not isinstance(number, Real):
+                    raise ConfigError(
+                        f"{_name(loss)} gives {name} as {_told(number)}; {RETURNS}"
+                    )
+            return value, stats._make(map(_detached, stats))
+    raise ConfigError(f"{_name(loss)} returned {_told(result)}; {RETURNS}")
+
+
+def _name(loss: Callable[..., object]) -> str:
+    return f"the loss {getattr(loss, '__name__', repr(loss))}"
+
+
+def _told(value: object) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if type(value) is tuple:
+        return f"({', '.join(map(_told, value))})"
+    return type(value).__name__
+
+
+def _is_scalar(value: object) -> TypeGuard[Tensor]:
+    return isinstance(value, torch.Tensor) and value.numel() == 1
+
+
+def _detached(number: Tensor | float) -> Tensor:
+    if isinstance(number, torch.Tensor):
+        return number.detach()
+    return torch.tensor(float(number), dtype=torch.float32)
 
 
 class NormalizesAdvantage(Protocol):

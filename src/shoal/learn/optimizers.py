@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch.optim import Adam, RMSprop
@@ -29,6 +29,14 @@ PLAIN_RMSPROP = {
 """What native code does not do besides; an optimizer with other values stays in torch."""
 
 
+TURNED_ON = {
+    "momentum": "momentum_buffer",
+    "centered": "grad_avg",
+    "amsgrad": "max_exp_avg_sq",
+}
+"""Settings for which torch's optimizers keep another moment, and its name."""
+
+
 class NativeOptimizer:
     """The same step in native code: torch's state dictionary shows the same numbers."""
 
@@ -41,14 +49,14 @@ class NativeOptimizer:
         self.optimizer, self._steps = optimizer, steps
         self.read_step()
 
-    @property
-    def learning_rate(self) -> float:
-        """The step size of the next step."""
-        return self.optimizer.learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, value: float) -> None:
-        self.optimizer.learning_rate = value
+    def follow(self, optimizer: torch.optim.Optimizer) -> None:
+        """Takes over what torch's group says of the next step: a schedule may have changed it."""
+        group, native = optimizer.param_groups[0], self.optimizer
+        native.learning_rate, native.eps = group["lr"], group["eps"]
+        if isinstance(native, _native.Adam):
+            native.betas = tuple(group["betas"])
+        else:
+            native.alpha = group["alpha"]
 
     def write_step(self) -> None:
         """Tells torch's optimizer how many steps there were."""
@@ -60,17 +68,56 @@ class NativeOptimizer:
         self.optimizer.step = int(self._steps[0])
 
 
+def is_plain(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether native code does all that an optimizer's groups say."""
+    if len(optimizer.param_groups) != 1:
+        return False
+    group = optimizer.param_groups[0]
+    if type(optimizer) is Adam:
+        return _holds(group, PLAIN_ADAM)
+    return type(optimizer) is RMSprop and _holds(group, PLAIN_RMSPROP)
+
+
+def add_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Makes the moments of settings that were turned on between two steps; torch makes them at the first only."""
+    for group in optimizer.param_groups:
+        turned_on = [moment for name, moment in TURNED_ON.items() if group.get(name)]
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter)
+            for moment in turned_on if state else ():
+                optimizer.state[parameter].setdefault(
+                    moment, torch.zeros_like(parameter)
+                )
+
+
+def current(
+    native: NativeOptimizer | None, optimizer: torch.optim.Optimizer, module: nn.Module
+) -> NativeOptimizer | None:
+    """The native form that is about to step, as torch's groups are now; `native` is the one until now."""
+    if not is_plain(optimizer):
+        if native is not None:
+            native.write_step()
+            add_moments(optimizer)
+        return None
+    native = native or native_optimizer(optimizer, module)
+    if native is not None:
+        native.follow(optimizer)
+        # Torch's schedules ask here whether a step came before theirs.
+        cast("Any", optimizer)._opt_called = True
+    return native
+
+
 def native_optimizer(
     optimizer: torch.optim.Optimizer, module: nn.Module
 ) -> NativeOptimizer | None:
     """The native form of an optimizer of all of a module's parameters; None where only torch has it."""
-    if (
-        len(optimizer.param_groups) != 1
-        or next(module.parameters()).device.type != "cpu"
-    ):
+    if not is_plain(optimizer):
+        add_moments(optimizer)
+        return None
+    if next(module.parameters()).device.type != "cpu":
         return None
     group = optimizer.param_groups[0]
-    if type(optimizer) is Adam and _holds(group, PLAIN_ADAM):
+    if type(optimizer) is Adam:
         exp_avg, exp_avg_sq = shared_moments(optimizer, module, "exp_avg", "exp_avg_sq")
         steps = _step_counts(optimizer, module)
         native = _native.Adam(
@@ -81,17 +128,15 @@ def native_optimizer(
             eps=group["eps"],
         )
         return NativeOptimizer(native, steps)
-    if type(optimizer) is RMSprop and _holds(group, PLAIN_RMSPROP):
-        (square_avg,) = shared_moments(optimizer, module, "square_avg")
-        steps = _step_counts(optimizer, module)
-        native = _native.RMSProp(
-            square_avg,
-            learning_rate=group["lr"],
-            alpha=group["alpha"],
-            eps=group["eps"],
-        )
-        return NativeOptimizer(native, steps)
-    return None
+    (square_avg,) = shared_moments(optimizer, module, "square_avg")
+    steps = _step_counts(optimizer, module)
+    native = _native.RMSProp(
+        square_avg,
+        learning_rate=group["lr"],
+        alpha=group["alpha"],
+        eps=group["eps"],
+    )
+    return NativeOptimizer(native, steps)
 
 
 def shared_moments(

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from shoal.learn.losses import prepare_of
+from shoal.learn.losses import prepare_of, returned
 from shoal.learn.lowering import lower
 from shoal.learn.minibatches import Minibatch, everything
-from shoal.learn.optimizers import NativeOptimizer, native_optimizer
+from shoal.learn.optimizers import NativeOptimizer, current, native_optimizer
 from shoal.learn.shards import Shards
 from shoal.learn.weights import load_weights, pack, packing
 from shoal.types import ConfigError
@@ -74,7 +74,7 @@ class Trainable:
         """Whether native code has the loss, this network and its optimizer."""
         return (
             self.plan is not None
-            and self._native is not None
+            and self._current() is not None
             and self.plan.gradients.has_loss(loss)
         )
 
@@ -85,7 +85,6 @@ class Trainable:
         assert self.plan is not None
         assert self._native is not None
         part = batch if isinstance(batch, Minibatch) else everything(batch)
-        self._native.learning_rate = self.learning_rate
         values = self.plan.gradients.loss_step(
             fused.name,
             part.steps,
@@ -111,12 +110,12 @@ class Trainable:
             parameter.grad = None
         weights = self.flat.detach().requires_grad_()
         output = self.plan.gradients.outputs(part.steps, part.index, weights)
-        value, stats = loss(output, chosen, cfg)
+        value, stats = returned(loss, loss(output, chosen, cfg))
         value.backward()
         gradient = weights.grad
         if gradient is None:
             gradient = torch.zeros_like(self.flat)
-        return _detached(stats), self._apply_packed(gradient)
+        return stats, self._apply_packed(gradient)
 
     def torch_step(
         self, loss: Loss, batch: Steps | Minibatch, cfg: Any
@@ -130,7 +129,7 @@ class Trainable:
 
         def part_loss(part: Steps) -> tuple[Tensor, list[Tensor]]:
             output = self.module(part.obs, part.state, part.start)
-            value, stats = loss(output, part, cfg)
+            value, stats = returned(loss, loss(output, part, cfg))
             kinds.append(type(stats))
             return value, list(stats)
 
@@ -148,7 +147,7 @@ class Trainable:
         value, stats = loss()
         self._owned().zero_grad()
         value.backward()
-        return _detached(stats), self._apply()
+        return stats, self._apply()
 
     def state(self) -> dict[str, Any]:
         """The module's and the optimizer's state."""
@@ -180,6 +179,12 @@ class Trainable:
         if self.plan is not None and self.optimizer is not None:
             self._native = native_optimizer(self.optimizer, self.module)
 
+    def _current(self) -> NativeOptimizer | None:
+        """The native optimizer, about to step; None where only torch has what the optimizer's groups say."""
+        if self.plan is not None:
+            self._native = current(self._native, self._owned(), self.module)
+        return self._native
+
     def _apply_packed(self, gradient: Tensor) -> float:
         """`_apply` for a packed gradient, to which that of parameters that torch used directly is added."""
         first = 0
@@ -190,22 +195,23 @@ class Trainable:
                 own += parameter.grad
             parameter.grad = own
             first = last
-        if self._native is None:
+        native = self._current()
+        if native is None:
             return self._apply()
-        self._native.learning_rate = self.learning_rate
         flat, packed = self.flat.numpy(), gradient.numpy()
-        return self._native.optimizer.apply(flat, packed, self.max_grad_norm)
+        return native.optimizer.apply(flat, packed, self.max_grad_norm)
 
     def _apply(self) -> float:
         """Clips the gradient and takes the optimizer's step, unless the gradient is not finite; returns its norm."""
         limit = self.max_grad_norm
         norm = float(torch.nn.utils.clip_grad_norm_(self.module.parameters(), limit))
         if math.isfinite(norm):
-            if self._native is not None:
-                self._native.write_step()
+            native = self._current()
+            if native is not None:
+                native.write_step()
             self._owned().step()
-            if self._native is not None:
-                self._native.read_step()
+            if native is not None:
+                native.read_step()
         return norm
 
     def _owned(self) -> torch.optim.Optimizer:
@@ -214,6 +220,14 @@ class Trainable:
         return self.optimizer
 
 
-def _detached(statistics: NamedTuple) -> NamedTuple:
-    kind: Any = type(statistics)
-    return kind._make(x.detach() for x in statistics)
+def check_own(name: str, module: nn.Module, others: Mapping[str, Trainable]) -> None:
+    """ConfigError where a parameter is another network's: it can lie in one flat buffer only."""
+    mine = {id(parameter) for parameter in module.parameters()}
+    for other, network in others.items():
+        shared = (n for n, p in network.module.named_parameters() if id(p) in mine)
+        first = next(shared, None)
+        if first is not None:
+            raise ConfigError(
+                f"the network {name!r} shares the parameter {first} with {other!r} of the same learner; "
+                "a network's parameters must be its own, such as those of copy.deepcopy(module)"
+            )

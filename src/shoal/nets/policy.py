@@ -264,8 +264,13 @@ def make_policy(spec: Spec, network: Network, seed: int) -> nn.Module:
 def wrap(module: nn.Module | Callable[[Spec], object], spec: Spec) -> nn.Module:
     """A user's policy in shoal's signature: a factory is called with the spec, a plain module is wrapped."""
     made = module if isinstance(module, nn.Module) else module(spec)
+    return wrapped(made, spec, "the policy factory")
+
+
+def wrapped(made: object, spec: Spec, factory: str) -> nn.Module:
+    """What a factory returned in shoal's signature; ConfigError where it is no module."""
     if not isinstance(made, nn.Module):
         raise ConfigError(
-            f"the policy factory returned {type(made).__name__}, expected a torch.nn.Module"
+            f"{factory} returned {type(made).__name__}, expected a torch.nn.Module"
         )
     return made if hasattr(made, "initial_state") else PlainPolicy(made, spec)
