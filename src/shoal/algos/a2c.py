@@ -48,9 +48,8 @@ class A2C:
 
     def __post_init__(self) -> None:
         """Refuses what cannot work, with what would."""
-        check_ranges(
-            self, num_steps=(1, inf), gamma=(0, 1), alpha=(0, 1), vf_coef=(0, inf)
-        )
+        check_ranges(self, num_steps=(1, inf), gamma=(0, 1), alpha=(0, 1))
+        check_ranges(self, vf_coef=(0, inf))
         check_positive(self, "learning_rate", "rmsprop_eps", "max_grad_norm")
         check_finite(self, "learning_rate", "rmsprop_eps", "ent_coef", "vf_coef")
 
