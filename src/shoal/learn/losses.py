@@ -99,12 +99,13 @@ def returned(loss: Callable[..., object], result: object) -> tuple[Tensor, Named
     if isinstance(result, tuple) and len(result) == 2:
         value, stats = result
         if _is_scalar(value) and isinstance(stats, tuple) and hasattr(stats, "_fields"):
-            for name, number in zip(stats._fields, stats, strict=True):
+            named: Any = stats
+            for name, number in zip(named._fields, named, strict=True):
                 if not _is_scalar(number) and not isinstance(number, Real):
                     raise ConfigError(
                         f"{_name(loss)} gives {name} as {_told(number)}; {RETURNS}"
                     )
-            return value, stats._make(map(_detached, stats))
+            return value, named._make(map(_detached, named))
     raise ConfigError(f"{_name(loss)} returned {_told(result)}; {RETURNS}")
 
 
