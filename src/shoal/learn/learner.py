@@ -207,14 +207,7 @@ class Learner:
         Raises:
             ConfigError: they are another network's or another optimizer's.
         """
-        missing = set(self.networks) - set(state["networks"])
-        if missing:
-            raise ConfigError(f"the checkpoint holds no network {sorted(missing)[0]!r}")
-        for name in state["networks"]:
-            if name not in self.networks:
-                raise ConfigError(
-                    f"the checkpoint holds a network {name!r}; add it before the first batch"
-                )
+        _check_same_networks(set(self.networks), set(state["networks"]))
         for name, network in self.networks.items():
             network.restore(state["networks"][name])
         self.version = max(self.version, state["version"])
@@ -232,3 +225,12 @@ class Learner:
     def _add(self, name: str, value: float | Tensor) -> None:
         self._totals[name] = self._totals.get(name, 0.0) + value
         self._counts[name] = self._counts.get(name, 0) + 1
+
+
+def _check_same_networks(there: set[str], saved: set[str]) -> None:
+    for name in sorted(there - saved):
+        raise ConfigError(f"the checkpoint holds no network {name!r}")
+    for name in sorted(saved - there):
+        raise ConfigError(
+            f"the checkpoint holds a network {name!r}; add it before the first batch"
+        )
