@@ -78,7 +78,7 @@ def learning_rows(row: MakeRow) -> list[Row]:
 
 
 def whole_rows(row: MakeRow) -> list[Row]:
-    """All of PPO: a step is acted once and learnt from 4 times."""
+    """All of PPO: a step is acted once and learned from 4 times."""
 
     def whole() -> float:
         run = speed.ppo(num_envs=1024, num_steps=128, num_minibatches=16, num_threads=2, steps=2_000_000)
