@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 FORMAT = 3
 """3: a file for each part. 2: layers after convolutions take inputs as H, W, C."""
-TENSORS = re.compile(r"[\w-]+-[0-9a-f]{64}\.safetensors")
-"""The name of a file of tensors."""
+TENSORS = re.compile(r'"([\w-]+-[0-9a-f]{64}\.safetensors)"')
+"""The name of a file of tensors in a manifest. It begins at a quote: without one the search would begin at every letter
+of the text anew."""
 
 
 @dataclass(frozen=True, slots=True)
