@@ -1,4 +1,4 @@
-// A team of threads that shares its caller's work: bounded spin, then futex; no allocation per job.
+// A team of threads that shares its caller's work: spins, then yields, then sleeps; no allocation per job.
 #pragma once
 
 #include <array>
@@ -22,11 +22,17 @@ inline void pause_cpu() noexcept {
 #endif
 }
 
-/// Waits until `value` differs from `old`: spins for `spin`, then sleeps in the kernel. Returns what it saw.
+/// Waits until `value` differs from `old`, and returns what it saw: spins first, then offers its core to everybody else
+/// for a while, then sleeps in the kernel.
+///
+/// The caller comes back with more work within the second of these times where it runs Python between two calls. A core
+/// that has nothing to do halts, and is slow to come back: on a virtual machine it takes as long as a small job.
 template <class T>
-T wait_while_equal(const std::atomic<T>& value, T old, std::chrono::nanoseconds spin) noexcept {
-  const auto end = std::chrono::steady_clock::now() + spin;
-  do {
+T wait_while_equal(const std::atomic<T>& value, T old) noexcept {
+  constexpr auto spin_time = std::chrono::microseconds(50);
+  constexpr auto yield_time = std::chrono::microseconds(2000);
+  const auto begun = std::chrono::steady_clock::now();
+  for (auto past = std::chrono::nanoseconds(0); past < yield_time; past = std::chrono::steady_clock::now() - begun) {
     for (int i = 0; i < 32; ++i) {
       const T seen = value.load(std::memory_order_acquire);
       if (seen != old) {
@@ -34,7 +40,10 @@ T wait_while_equal(const std::atomic<T>& value, T old, std::chrono::nanoseconds 
       }
       pause_cpu();
     }
-  } while (std::chrono::steady_clock::now() < end);
+    if (past > spin_time) {
+      std::this_thread::yield();
+    }
+  }
   value.wait(old, std::memory_order_acquire);
   return value.load(std::memory_order_acquire);
 }
@@ -92,7 +101,6 @@ class Team {
 
  private:
   static constexpr int max_threads = 1024;
-  static constexpr std::chrono::nanoseconds spin_time = std::chrono::microseconds(50);
 
   struct alignas(64) Job {
     /// The tasks that nobody has claimed: from the high half up to, not including, the low half. The waiting thread
@@ -145,7 +153,7 @@ class Team {
     }
     std::uint32_t left = job.unfinished.load(std::memory_order_acquire);
     while (left != 0) {
-      left = wait_while_equal(job.unfinished, left, spin_time);
+      left = wait_while_equal(job.unfinished, left);
     }
   }
 
@@ -156,7 +164,7 @@ class Team {
         while (help(job, End::back)) {
         }
       }
-      seen = wait_while_equal(news_, seen, spin_time);
+      seen = wait_while_equal(news_, seen);
     }
   }
 

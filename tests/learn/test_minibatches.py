@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -46,6 +47,20 @@ def test_a_part_without_steps_is_left_out() -> None:
     """Two valid steps in four parts; no valid step at all."""
     assert sorted(chain(*parts_of(rollout([[0, 1], [1, 0]]), 4))) == [1, 2]
     assert parts_of(rollout([[0, 0]]), 4) == []
+
+
+def test_several_passes_over_a_rollout_share_its_steps() -> None:
+    """The same advantages give the same object, others another one; a copy finds its own valid steps."""
+    steps = rollout([[1, 0], [1, 1]])
+    first = steps.with_targets(steps.reward, steps.value)
+    assert steps.with_targets(steps.reward, steps.value) is first
+    other = steps.with_targets(steps.reward, steps.reward)
+    assert other.target is steps.reward
+    assert first.target is steps.value
+    assert first.valid_places().tolist() == [0, 2, 3]
+    assert first.valid_places() is first.valid_places()
+    assert replace(first, valid=~first.valid).valid_places().tolist() == [1]
+    assert pickle.loads(pickle.dumps(first)).valid_places().tolist() == [0, 2, 3]
 
 
 def test_take_picks_steps_or_whole_rows() -> None:

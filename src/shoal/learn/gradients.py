@@ -108,24 +108,11 @@ class Gradients:
         A new rollout also brings the statistics of the version that acted, as the policy holds them until it is
         published.
         """
-        if not self._has_seen(steps):
+        if self._seen is not steps:
             refresh_normalizer(self.native, self.policy)
             self._samples = self._read(steps)
             self._seen = steps
         return self._samples
-
-    def _has_seen(self, steps: Steps) -> bool:
-        """Whether these are the steps of the last call: several passes over a rollout read it once.
-
-        The memory of a rollout comes again with the next one, but what an algorithm computes for it does not.
-        """
-        seen = self._seen
-        if seen is steps:
-            return True
-        if seen is None or steps.advantage is None:
-            return False
-        fields = ("obs", "action", "action_mask", "start", "valid", "state", *COLUMNS)
-        return all(getattr(seen, name) is getattr(steps, name) for name in fields)
 
     def _read(self, steps: Steps) -> _native.Samples | _native.Sequences:
         columns: dict[str, NDArray[np.float32]] = {}

@@ -62,8 +62,8 @@ class Learner:
         self.skipped = 0
         """Gradient steps that were not finite, and left everything as it was."""
         self.networks: dict[str, Trainable] = {}
-        self._totals: dict[str, float | Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self._sums: dict[tuple[str, ...], list[float | Tensor]] = {}
+        self._counts: dict[tuple[str, ...], int] = {}
         self.add(POLICY, policy, optimizer, max_grad_norm=max_grad_norm, **settings)
 
     @property
@@ -186,8 +186,14 @@ class Learner:
 
     def statistics(self) -> tuple[dict[str, float | Tensor], dict[str, int]]:
         """Sums and counts of all statistics since the last call, by metric name, which are forgotten."""
-        totals, counts = self._totals, self._counts
-        self._totals, self._counts = {}, {}
+        totals: dict[str, float | Tensor] = {}
+        counts: dict[str, int] = {}
+        for fields, sums in self._sums.items():
+            for name, total in zip((*fields, "grad_norm"), sums, strict=True):
+                metric = f"loss/{name}"
+                totals[metric] = totals.get(metric, 0.0) + total
+                counts[metric] = counts.get(metric, 0) + self._counts[fields]
+        self._sums, self._counts = {}, {}
         return totals, counts
 
     def state(self) -> dict[str, Any]:
@@ -218,13 +224,11 @@ class Learner:
             self.skipped += 1
             return
         self.updates += 1
-        for name, value in zip(cast("Any", stats)._fields, stats, strict=True):
-            self._add(f"loss/{name}", value)
-        self._add("loss/grad_norm", norm)
-
-    def _add(self, name: str, value: float | Tensor) -> None:
-        self._totals[name] = self._totals.get(name, 0.0) + value
-        self._counts[name] = self._counts.get(name, 0) + 1
+        fields: tuple[str, ...] = cast("Any", stats)._fields
+        numbers = (*stats, norm)
+        before = self._sums.get(fields, [0.0] * len(numbers))
+        self._sums[fields] = [a + b for a, b in zip(before, numbers, strict=True)]
+        self._counts[fields] = self._counts.get(fields, 0) + 1
 
 
 def _check_same_networks(there: set[str], saved: set[str]) -> None:

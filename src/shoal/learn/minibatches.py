@@ -93,12 +93,8 @@ def minibatches(
         rng: shuffles.
     """
     whole_rows = steps.state is not None
-    learned = replace(steps, advantage=advantage, target=target)
-    if whole_rows:
-        places = np.arange(steps.valid.shape[1])
-    else:
-        places = np.flatnonzero(steps.valid.cpu().numpy())
-    shuffled = rng.permutation(places).astype(np.int32)
+    learned = steps.with_targets(advantage, target)
+    shuffled = rng.permutation(everything(learned).index)
     size = len(shuffled)
     edges = [size * part // num_minibatches for part in range(num_minibatches + 1)]
     for first, last in pairwise(edges):
@@ -111,8 +107,7 @@ def everything(steps: Steps) -> Minibatch:
     if steps.state is not None:
         rows = np.arange(steps.valid.shape[1], dtype=np.int32)
         return Minibatch(steps, rows, whole_rows=True)
-    valid = np.flatnonzero(steps.valid.cpu().numpy()).astype(np.int32)
-    return Minibatch(steps, valid, whole_rows=False)
+    return Minibatch(steps, steps.valid_places(), whole_rows=False)
 
 
 def cut_steps(steps: Steps, part: slice) -> Steps:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -52,8 +52,8 @@ def gae(
         _scalars(gae_lambda, members),
         advantage,
     )
-    result = _like(steps.value, advantage)
-    return result, result + steps.value
+    target = advantage + rollout.value
+    return _like(steps.value, advantage), _like(steps.value, target)
 
 
 def n_step(
@@ -105,35 +105,33 @@ class _Arrays(NamedTuple):
 
 
 def _arrays(steps: Steps, reward: torch.Tensor | None) -> _Arrays:
+    terminated = _array(steps.terminated, torch.bool)
+    ended = terminated | _array(steps.truncated, torch.bool)
     return _Arrays(
-        reward=_floats(steps.reward if reward is None else reward),
-        value=_floats(steps.value),
-        next_value=_floats(steps.next_value),
-        terminated=_flags(steps.terminated),
-        ended=_flags(steps.terminated | steps.truncated),
-        valid=_flags(steps.valid),
+        reward=_array(steps.reward if reward is None else reward, torch.float32),
+        value=_array(steps.value, torch.float32),
+        next_value=_array(steps.next_value, torch.float32),
+        terminated=terminated.view(np.uint8),
+        ended=ended.view(np.uint8),
+        valid=_array(steps.valid, torch.bool).view(np.uint8),
     )
 
 
-def _floats(x: torch.Tensor) -> NDArray[np.float32]:
-    return _on_cpu(x, torch.float32).numpy()
-
-
-def _flags(x: torch.Tensor) -> NDArray[np.uint8]:
-    return _on_cpu(x, torch.bool).numpy().view(np.uint8)
-
-
-def _on_cpu(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def _array(x: torch.Tensor, dtype: torch.dtype) -> NDArray[Any]:
     """[..., T, B] -> [M, T, B]; nothing is copied of what is as it must be."""
-    there = x.detach().to("cpu", dtype).contiguous()
-    return there.reshape(-1, *x.shape[-2:])
+    if x.requires_grad or x.dtype is not dtype or not x.is_cpu:
+        x = x.detach().to("cpu", dtype)
+    return np.ascontiguousarray(x.numpy()).reshape(-1, *x.shape[-2:])
 
 
 def _scalars(value: Scalar, members: int) -> NDArray[np.float64]:
+    if isinstance(value, int | float):
+        return np.full(members, value, np.float64)
     array = np.asarray(value, np.float64).reshape(-1)
     return np.ascontiguousarray(np.broadcast_to(array, (members,)))
 
 
 def _like(x: torch.Tensor, array: NDArray[np.float32]) -> torch.Tensor:
     """The array as a tensor of the shape and on the device of `x`."""
-    return torch.from_numpy(array).reshape(x.shape).to(x.device)
+    made = torch.from_numpy(array.reshape(x.shape))
+    return made if x.is_cpu else made.to(x.device)

@@ -12,6 +12,7 @@ import torch
 from shoal.envs.masks import MaskReader
 from shoal.types import (
     ActedStep,
+    Episodes,
     Layout,
     Leaf,
     Spec,
@@ -23,7 +24,7 @@ from shoal.types import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import DTypeLike, NDArray
 
@@ -90,8 +91,19 @@ class Slab:
 
     def clear(self) -> None:
         """Forgets the final observations before the slab is filled again."""
-        self.final_index[:] = -1
+        self.final_index.fill(-1)
         self.num_final = 0
+
+    def episodes(self, info_keys: Sequence[str]) -> Episodes:
+        """The episodes that ended here, where native code wrote what they came to."""
+        ends = (self.final_index >= 0).nonzero()
+        columns = self.episode_info[ends].T if info_keys else ()
+        return Episodes(
+            self.episode_return[ends],
+            self.episode_length[ends],
+            dict(zip(info_keys, columns, strict=True)),
+            ends[1],
+        )
 
     def write_acted(self, t: int, rows: Index, step: ActedStep) -> None:
         """Keeps what `rows` saw and did in step t."""

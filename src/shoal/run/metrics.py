@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from shoal.types import Episodes
 
@@ -23,6 +23,7 @@ class Metrics:
         self.lengths: deque[float] = deque(maxlen=window)
         self.episodes = 0
         self._window, self._agents = window, agents
+        self._over_window: dict[str, float] = {}
         self._sums: dict[str, float | torch.Tensor] = {}
         self._counts: dict[str, int] = {}
 
@@ -35,7 +36,7 @@ class Metrics:
     def mean_return(self) -> float:
         """Mean return over the window; -inf before it is full."""
         full = len(self.returns) == self._window
-        return float(np.mean(self.returns)) if full else -float("inf")
+        return self._over_window["episode/return"] if full else -float("inf")
 
     def add(self, name: str, value: float | torch.Tensor, count: int = 1) -> None:
         """Adds to the mean of `name`; a tensor is not read before the line is written."""
@@ -46,8 +47,9 @@ class Metrics:
 
     def note(self, episodes: Episodes) -> None:
         """Takes the episodes of a rollout in."""
-        self.returns.extend(episodes.returns.tolist())
-        self.lengths.extend(episodes.lengths.tolist())
+        if len(episodes.returns) == 0:
+            return
+        self._keep(episodes.returns.tolist(), episodes.lengths.tolist())
         for key, values in episodes.info.items():
             for value in values.tolist():
                 self.add(f"info/{key}", value)
@@ -60,12 +62,7 @@ class Metrics:
 
     def episode_numbers(self) -> dict[str, float]:
         """How many episodes ended, and the means over the window."""
-        numbers: dict[str, float] = {"episode/count": self.episodes}
-        if self.returns:
-            numbers["episode/return"] = float(np.mean(self.returns))
-            numbers["episode/return_std"] = float(np.std(self.returns))
-            numbers["episode/length"] = float(np.mean(self.lengths))
-        return numbers
+        return {"episode/count": self.episodes, **self._over_window}
 
     def take_means(self) -> dict[str, float]:
         """The means of what was logged since the last call, which are forgotten."""
@@ -86,7 +83,18 @@ class Metrics:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continues from `state`."""
-        self.returns.extend(state["returns"])
-        self.lengths.extend(state["lengths"])
+        self._keep(state["returns"], state["lengths"])
         self.episodes = state["episodes"]
         self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
+
+    def _keep(self, returns: Sequence[float], lengths: Sequence[float]) -> None:
+        """Takes episodes into the windows; the means are computed once, however often they are asked for."""
+        self.returns.extend(returns)
+        self.lengths.extend(lengths)
+        if self.returns:
+            window = np.array(self.returns)
+            self._over_window = {
+                "episode/return": float(window.mean()),
+                "episode/return_std": float(window.std()),
+                "episode/length": float(np.array(self.lengths).mean()),
+            }

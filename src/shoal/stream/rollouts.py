@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -233,23 +234,15 @@ class Rollouts:
                 seed=self.acting.seed,
                 stream=self.acting.stream,
             )
-        slab.version[:] = role.version
+        slab.version.fill(role.version)
         self._check_finite()
-        ended = slab.final_index >= 0
-        columns = slab.episode_info[ended].T
-        info = dict(zip(self.env.spec.info_keys, columns, strict=True))
-        self.episodes = Episodes(
-            slab.episode_return[ended],
-            slab.episode_length[ended],
-            info,
-            np.nonzero(ended)[1],
-        )
+        self.episodes = slab.episodes(self.env.spec.info_keys)
 
     def _check_finite(self) -> None:
         """EnvError where native rows, which nothing else looks at, were not finite."""
         everyone = slice(0, self.env.num_rows)
         for slab in self._slabs:
-            if np.isfinite(float(slab.obs.sum()) + float(slab.reward.sum())):
+            if isfinite(slab.obs.sum() + slab.reward.sum()):
                 continue
             for t in range(self.num_steps):
                 check_finite(self.env.spec, everyone, slab.obs[t], slab.reward[t])

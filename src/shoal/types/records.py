@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
@@ -57,8 +57,14 @@ class Ready:
     """
 
 
+class _Found:
+    """What was computed of steps and may be asked for again; no field of theirs."""
+
+    __slots__ = ("_valid_places", "_with_targets")
+
+
 @dataclass(frozen=True, slots=True)
-class Steps:
+class Steps(_Found):
     """A rollout: T steps of B rows, time first, with everything that an on-policy loss needs.
 
     `start[t, b]`: obs[t, b] is the first of its episode. `next_value[t, b]` is the value after step t under the acting
@@ -88,6 +94,23 @@ class Steps:
     """How much better each action was than its state [T, B]; an algorithm sets it before it learns."""
     target: torch.Tensor | None = None
     """What each value should have been [T, B]; likewise."""
+
+    def with_targets(self, advantage: torch.Tensor, target: torch.Tensor) -> Steps:
+        """These steps with what an algorithm computed for them [T, B]; for the same tensors the same object."""
+        made: Steps | None = getattr(self, "_with_targets", None)
+        if made is None or made.advantage is not advantage or made.target is not target:
+            made = replace(self, advantage=advantage, target=target)
+            object.__setattr__(self, "_with_targets", made)
+        return made
+
+    def valid_places(self) -> NDArray[np.int32]:
+        """Where the valid steps stand, t * B + b; found once."""
+        found: NDArray[np.int32] | None = getattr(self, "_valid_places", None)
+        if found is None:
+            valid = self.valid.cpu().numpy().reshape(-1)
+            found = valid.nonzero()[0].astype(np.int32)
+            object.__setattr__(self, "_valid_places", found)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
