@@ -33,6 +33,14 @@ def run_dir(tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
+@pytest.fixture
+def few_greedy_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of training alone: a run ends with two greedy episodes instead of a hundred."""
+    from shoal.experiment import training
+
+    monkeypatch.setattr(training, "GREEDY_EPISODES", 2)
+
+
 @pytest.fixture(scope="session")
 def interpreter() -> Iterator[Interpreter]:
     """Runs programs in processes that need not import torch and shoal again."""

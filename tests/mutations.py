@@ -174,7 +174,7 @@ PYTHON = [
     Mutation(
         "files that the best checkpoint shares with an old one are deleted",
         "run/checkpoint.py",
-        'wanted = {path for manifest in folder.glob("*.json") for path in files_of(manifest)}',
+        "wanted = {path for manifest in manifests for path in files_of(manifest)}",
         "wanted = {path for manifest in rolling(folder) for path in files_of(manifest)}",
         "tests/run/test_checkpoint.py::test_keep_last_and_best",
     ),

@@ -203,12 +203,14 @@ def weights_of(**settings: Any) -> str:
     return digest.hexdigest()
 
 
+@pytest.mark.usefixtures("few_greedy_episodes")
 def test_weights_are_the_same_for_1_2_and_4_processes(run_dir: Path) -> None:
     serial = weights_of(backend="serial", run_dir=str(run_dir))
     for count in (1, 2, 4):
         assert weights_of(backend="workers", num_workers=count, run_dir=str(run_dir)) == serial
 
 
+@pytest.mark.usefixtures("few_greedy_episodes")
 def test_a_run_that_loses_a_worker_goes_on(run_dir: Path) -> None:
     made: dict[str, Any] = {"what": "SIGKILL", "row": 2, "at": 40}
     small: dict[str, Any] = {"num_envs": 4, "num_steps": 16, "total_timesteps": 512, "seed": 1, "panel": "none"}

@@ -337,7 +337,10 @@ TRAIN = "def train(cfg, env, run): pass\n"
     [
         ("", "it has no Config, a frozen dataclass"),
         ("class Config: pass\n" + TRAIN, "it has no Config, a frozen dataclass"),
-        (CONFIG.replace("(frozen=True)", "") + TRAIN, "it has no Config, a frozen dataclass"),
+        (
+            CONFIG.replace("(frozen=True)", "") + TRAIN,
+            r"its Config can be changed; make it frozen: @dataclass\(frozen=True\)",
+        ),
         (CONFIG, r"it has no train\(cfg, env, run\)"),
         (CONFIG + "def train(cfg, env): pass\n", r"train is called as \(cfg, env, run\), but too many positional"),
         (

@@ -317,3 +317,66 @@ def test_wrong_networks_are_refused() -> None:
             learner.update(critic_loss, batch, 1.0, of=name)
     with pytest.raises(ConfigError, match="has no optimizer"):
         _ = learner.networks["target"].learning_rate
+
+
+def transposed(x: Tensor) -> Tensor:
+    """The same numbers [T, B] in memory of the order [B, T]."""
+    return x.t().contiguous().t()
+
+
+@pytest.mark.parametrize("path", ["fused", "native"])
+@pytest.mark.parametrize("given", [torch.clone, transposed], ids=["plain", "transposed"])
+def test_what_changes_in_place_between_epochs_is_learned_from(given: Any, path: str) -> None:
+    """Advantages, targets and valid steps of one rollout that an algorithm changes after each epoch."""
+    policy, steps = rollout_of("categorical")
+    found: list[list[list[float]]] = []
+    for way in (path, "torch"):
+        learner = learner_of(way, copy.deepcopy(policy))
+        assert steps.advantage is not None
+        assert steps.target is not None
+        advantage, target = given(steps.advantage), given(steps.target)
+        mine = replace(steps, advantage=advantage, target=target, valid=steps.valid.clone())
+        seen: list[list[float]] = []
+        for row in range(3):
+            seen += learn(learner, way, mine, epochs=1)
+            advantage.copy_(advantage * 3 + 1)
+            target.numpy()[:] += 2
+            mine.valid[:, row] = False
+        found.append(seen)
+    np.testing.assert_allclose(found[0], found[1], rtol=2e-3, atol=2e-4)
+
+
+ODD = {
+    "doubles": lambda x: x.double(),
+    "a slice": lambda x: torch.stack([x, x], -1)[..., 0],
+    "with gradients": lambda x: x.clone().requires_grad_(),
+}
+
+
+@pytest.mark.parametrize("path", ["fused", "native"])
+@pytest.mark.parametrize("kind", ODD)
+def test_advantages_of_other_kinds(kind: str, path: str) -> None:
+    """What torch alone takes, native code takes too."""
+    policy, steps = rollout_of("categorical")
+    odd = replace(steps, advantage=ODD[kind](steps.advantage), target=ODD[kind](steps.target))
+    mine, theirs = learner_of(path, copy.deepcopy(policy)), learner_of(path, copy.deepcopy(policy))
+    expected, found = learn(theirs, path, steps, epochs=2), learn(mine, path, odd, epochs=2)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("rate", [float("nan"), -1.0, float("inf")])
+@pytest.mark.parametrize("path", PATHS)
+def test_a_learning_rate_that_is_none_is_refused(path: str, rate: float) -> None:
+    policy, _ = rollout_of("categorical")
+    learner = learner_of(path, policy)
+    with pytest.raises(ConfigError, match="learning_rate must be a finite number of at least 0"):
+        learner.learning_rate = rate
+    assert learner.learning_rate == 1e-2
+
+
+def test_an_optimizer_that_is_made_already_is_refused() -> None:
+    policy, _ = rollout_of("categorical")
+    other = nn.Linear(1, 1)
+    made: Any = Adam(other.parameters())
+    with pytest.raises(ConfigError, match="the optimizer of 'baseline' must be a class: give Adam itself"):
+        learner_of("torch", policy).add("baseline", other, made)

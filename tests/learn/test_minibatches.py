@@ -58,9 +58,28 @@ def test_several_passes_over_a_rollout_share_its_steps() -> None:
     assert other.target is steps.reward
     assert first.target is steps.value
     assert first.valid_places().tolist() == [0, 2, 3]
-    assert first.valid_places() is first.valid_places()
+    steps.valid[0, 0] = False
+    assert first.valid_places().tolist() == [2, 3]
+    steps.valid[0, 0] = True
     assert replace(first, valid=~first.valid).valid_places().tolist() == [1]
     assert pickle.loads(pickle.dumps(first)).valid_places().tolist() == [0, 2, 3]
+
+
+@pytest.mark.parametrize("count", [0, -3, 1.5, "2", None])
+def test_a_number_of_parts_that_is_none_is_refused(count: Any) -> None:
+    with pytest.raises(ConfigError, match="num_minibatches must be a whole number of at least 1"):
+        parts_of(rollout([[1, 1]]), count)
+
+
+def test_advantages_of_another_shape_are_refused() -> None:
+    """[B, T] instead of [T, B], one step too few, and an array."""
+    steps = rollout([[1, 1, 1], [1, 1, 1]])
+    for wrong in (steps.reward.t(), steps.reward[1:], steps.reward.numpy()):
+        given: Any = wrong
+        with pytest.raises(ConfigError, match=r"advantage must be a tensor \[T, B\] of the shape \(2, 3\)"):
+            list(minibatches(steps, given, steps.value, 1, np.random.default_rng(0)))
+        with pytest.raises(ConfigError, match="target must be"):
+            list(minibatches(steps, steps.value, given, 1, np.random.default_rng(0)))
 
 
 def test_take_picks_steps_or_whole_rows() -> None:

@@ -39,3 +39,16 @@ def test_what_is_whole_but_of_something_else_is_not_damaged(
     assert "0000000002.json" in str(error.value)
     assert not any(word in str(error.value) for word in ("damaged", "is whole", "copy"))
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_folders_among_the_checkpoints_are_somebody_else_s(tmp_path: Path) -> None:
+    """Whatever they are called: they are neither read nor deleted."""
+    for name in (".x.y", "9999999999.json", "z.safetensors"):
+        (tmp_path / name).mkdir()
+    for updates in (1, 2, 3):
+        checkpoint.write(tmp_path, take(tmp_path, {"x": updates}, known={}), updates=updates, kind={})
+        checkpoint.prune(tmp_path, 2)
+    assert len(list(tmp_path.iterdir())) == 3 + 2
+    found = checkpoint.load(tmp_path)
+    assert found is not None
+    assert found.tree == {"x": 3}

@@ -394,3 +394,76 @@ def test_a_stop_needs_a_reason(reason: Any) -> None:
     with pytest.raises(ValueError, match="needs a reason"):
         run.stop(reason)
     run.close()
+
+
+def test_a_run_has_one_loop() -> None:
+    """A second one would begin again from the last checkpoint, or empty the metrics."""
+    run = shoal.run.open(num_envs=2, total_timesteps=100)
+    assert len(list(run.loop(Beats(1, [1.0]), linear()))) == 10
+    with pytest.raises(ConfigError, match="this run has its loop already"):
+        run.loop(Beats(1, [1.0]), linear())
+
+
+@pytest.mark.parametrize("name", ["step", "update", "version", "time/elapsed", "speed/sps", "episode/return"])
+def test_the_run_s_own_numbers_keep_their_names(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"run.log: '{name}' is one of the run's own numbers"):
+        shoal.run.open().log({name: 1.0})
+
+
+@pytest.mark.parametrize("value", ["0.5", None, torch.zeros(2), np.zeros(2), [1.0]], ids=str)
+def test_what_is_logged_is_one_number(value: Any) -> None:
+    with pytest.raises(ConfigError, match="'my/x' must be one number"):
+        shoal.run.open().log({"my/x": value})
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("total_timesteps", 0),
+        ("total_timesteps", float("nan")),
+        ("num_envs", -4),
+        ("num_envs", 2.5),
+        ("seed", -1),
+        ("seed", 2**64),
+        ("stop_at", float("nan")),
+        ("stop_at", "5"),
+    ],
+)
+def test_a_run_without_a_directory_checks_its_settings(setting: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{setting} must be"):
+        shoal.run.open(**{setting: value})
+
+
+def test_what_is_learned_after_the_last_batch_is_saved(tmp_path: Path) -> None:
+    """Two more epochs after the loop: the checkpoint of the last update holds what they came to."""
+    run = make_run(tmp_path, num_envs=4, total_timesteps=2 * 4 * 6)
+    env = make("CartPole-v1", 4)
+    learner = run.learner(make_policy(env.spec, Network(hidden=(8,)), 1), Adam, lr=1e-2)
+    stream = run.rollouts(env, learner, num_steps=6)
+    rollouts_seen: list[Steps] = []
+    for rollout in run.loop(stream, learner):
+        rollouts_seen.append(rollout)
+        stream.publish()
+    learn(learner, rollouts_seen[-1], "fused", np.random.default_rng(0))
+    run.leave()
+    run.close()
+    found = checkpoint.load(tmp_path / "checkpoints")
+    assert found is not None
+    assert found.updates == 2
+    saved, own = weights(found), learner.policy.state_dict()
+    assert all(torch.equal(saved[name], own[name]) for name in own)
+
+
+@pytest.mark.parametrize("callbacks", [print, [None]], ids=["no list", "no function"])
+def test_callbacks_are_a_list_of_functions(callbacks: Any, run_dir: Path) -> None:
+    with pytest.raises(ConfigError, match="callback"):
+        shoal.run.open(callbacks=callbacks)
+    with pytest.raises(ConfigError, match="callback"):
+        shoal.train("CartPole-v1", callbacks=callbacks, run_dir=run_dir, panel="none")
+    assert not list(run_dir.rglob("config.toml"))
+
+
+def test_what_cannot_be_saved_is_named() -> None:
+    run = shoal.run.open(total_timesteps=100)
+    with pytest.raises(ConfigError, match=r"state\['scale'\] is of the type float; it needs state\(\)"):
+        run.loop(Beats(1, [1.0]), linear(), state={"scale": 1.0})

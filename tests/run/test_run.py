@@ -215,6 +215,7 @@ def test_loss_that_is_not_finite(settings: Any, path: str, tmp_path: Path, monke
     assert not torch.isnan(torch.tensor(list(read(there / "metrics.jsonl")[-1].values()))).any()
 
 
+@pytest.mark.usefixtures("few_greedy_episodes")
 @pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("settings", [PPO, A2C], ids=["ppo", "a2c"])
 def test_evaluation_changes_no_bit_of_training(settings: Any, tmp_path: Path, *, native: bool) -> None:
@@ -229,6 +230,7 @@ def test_evaluation_changes_no_bit_of_training(settings: Any, tmp_path: Path, *,
     assert all(line["eval/return"] >= 8 and line["eval/std"] >= 0 for line in evaluated)
 
 
+@pytest.mark.usefixtures("few_greedy_episodes")
 def test_evaluation_survives_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An interrupted run evaluates at the same steps, with the same returns, as the uninterrupted one."""
     settings: Any = PPO | {"eval_every": 300, "eval_episodes": 2}

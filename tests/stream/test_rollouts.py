@@ -372,3 +372,16 @@ def test_publishing_needs_no_second_packing() -> None:
     policy = small(env)
     stream = rollouts(env, policy, num_steps=2)
     assert pack(policy).data_ptr() == stream._roles[0].source.flat.data_ptr()
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_steps_that_an_algorithm_leaves_out_come_again(*, native: bool) -> None:
+    """`valid` changed in place holds for this rollout alone, even where nothing of it is left."""
+    env = make("CartPole-v1", 4)
+    acting = Acting(0, native=native)
+    stream = rollouts(env, Learner(make_policy(env.spec, Network(), 0), Adam), num_steps=5, acting=acting)
+    for _ in range(3):
+        steps = next(stream)
+        assert int(steps.valid.sum()) >= 19
+        steps.valid[:] = False
+        stream.publish()

@@ -144,6 +144,7 @@ def test_self_play_is_restored_exactly() -> None:
         assert torch.equal(update(again, other), actions)
 
 
+@pytest.mark.usefixtures("few_greedy_episodes")
 @pytest.mark.parametrize(
     ("env", "settings"),
     [

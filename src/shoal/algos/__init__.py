@@ -92,9 +92,13 @@ def checked(module: object) -> Algorithm:
             "loaded with; rename the module or put it in a package"
         )
     config = getattr(module, "Config", None)
-    if not isinstance(config, type) or not _is_frozen(config):
+    if not isinstance(config, type) or not is_dataclass(config):
         raise ConfigError(
             f"{name} is no algorithm: it has no Config, a frozen dataclass of its settings"
+        )
+    if not _is_frozen(config):
+        raise ConfigError(
+            f"{name} is no algorithm: its Config can be changed; make it frozen: @dataclass(frozen=True)"
         )
     train = getattr(module, "train", None)
     if not callable(train):
@@ -107,7 +111,7 @@ def checked(module: object) -> Algorithm:
 
 
 def _is_frozen(kind: type) -> bool:
-    return is_dataclass(kind) and kind.__dataclass_params__.frozen  # pyright: ignore[reportAttributeAccessIssue]
+    return kind.__dataclass_params__.frozen
 
 
 def _check_call(name: str, function: Callable[..., object], takes: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from shoal.report.html import write_report
+from shoal.run.callbacks import checked
 from shoal.run.evaluate import Eval
 from shoal.run.log import Log, TensorBoard, Tracker
 from shoal.run.run import Run
@@ -60,7 +61,7 @@ def opened(
                 directory=where,
                 log=log,
                 policy=experiment.make_policy,
-                callbacks=[cast("Callback", panel), *callbacks],
+                callbacks=[cast("Callback", panel), *checked(callbacks)],
                 evaluation=evaluation,
             )
             held.callback(run.close)
@@ -81,7 +82,7 @@ def open_log(experiment: Experiment, where: RunDirectory, *, fresh: bool) -> Log
     """The run's metrics, TensorBoard's events, and the tracker if there is one."""
     log = Log(where.metrics, [])
     try:
-        purge_step = None if fresh else where.read_status().get("steps", 0)
+        purge_step = None if fresh else where.read_status().get("steps", 0) + 1
         log.sinks.append(TensorBoard(where.path / "tensorboard", purge_step))
         track = experiment.options.track
         if track != "none":

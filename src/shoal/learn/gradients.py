@@ -105,33 +105,44 @@ class Gradients:
     def _samples_of(self, steps: Steps) -> _native.Samples | _native.Sequences:
         """A rollout's arrays [T * B, ...] as native code takes them, in the same memory.
 
-        A new rollout also brings the statistics of the version that acted, as the policy holds them until it is
-        published.
+        What an algorithm changes in place is seen. A new rollout also brings the statistics of the version that acted,
+        as the policy holds them until it is published.
         """
         if self._seen is not steps:
             refresh_normalizer(self.native, self.policy)
-            self._samples = self._read(steps)
-            self._seen = steps
+            self._samples, shared = self._read(steps)
+            self._seen = steps if shared else None
         return self._samples
 
-    def _read(self, steps: Steps) -> _native.Samples | _native.Sequences:
-        columns: dict[str, NDArray[np.float32]] = {}
-        for name in COLUMNS:
+    def _read(self, steps: Steps) -> tuple[_native.Samples | _native.Sequences, bool]:
+        """The arrays, and whether all of them are the rollout's own memory: a copy must not be learned from again."""
+        count = steps.reward.numel()
+        wanted = {"obs": torch.float32, "action": steps.action.dtype}
+        wanted |= dict.fromkeys(COLUMNS, torch.float32)
+        wanted["action_mask"] = torch.bool
+        arrays: dict[str, NDArray[Any]] = {}
+        shared = True
+        for name, dtype in wanted.items():
             values: Tensor | None = getattr(steps, name, None)
             if values is not None:
-                columns[name] = values.numpy().reshape(-1)
-        count = steps.reward.numel()
-        mask = steps.action_mask
+                plain = values.detach().to(dtype).contiguous()
+                shared = shared and plain.data_ptr() == values.data_ptr()
+                arrays[name] = plain.numpy()
         samples = _native.Samples(
-            np.ascontiguousarray(steps.obs.numpy().reshape(count, -1), np.float32),
-            steps.action.numpy().reshape(count, -1),
-            columns,
-            mask=None if mask is None else mask.numpy().reshape(count, -1),
+            arrays["obs"].reshape(count, -1),
+            arrays["action"].reshape(count, -1),
+            {name: arrays[name].reshape(-1) for name in COLUMNS if name in arrays},
+            mask=arrays["action_mask"].reshape(count, -1)
+            if "action_mask" in arrays
+            else None,
         )
         if not self.recurrent:
-            return samples
+            return samples, shared
         start, *memory = memory_of(self.native, steps.start.numpy(), steps.state)
-        return _native.Sequences(samples, start, *memory, valid=steps.valid.numpy())
+        sequences = _native.Sequences(
+            samples, start, *memory, valid=steps.valid.numpy()
+        )
+        return sequences, shared
 
     def _settings_of(self, loss: FusedLoss, cfg: Any) -> dict[str, float]:
         """The settings that a loss takes, as numbers."""

@@ -105,16 +105,13 @@ class Learner:
             settings: the optimizer's own.
 
         Raises:
-            ConfigError: the name is taken, or a parameter is another network's.
+            ConfigError: the name is taken, a parameter is another network's, or the optimizer is no class.
         """
         if name in self.networks:
             raise ConfigError(f"the learner has a network {name!r} already")
         module = module.to(self.hardware.device)
         check_own(name, module, self.networks)
-        if optimizer is not None and has_images(module):
-            takes_fused = "fused" in inspect.signature(optimizer).parameters
-            settings = {"fused": True} | settings if takes_fused else settings
-        made = None if optimizer is None else optimizer(module.parameters(), **settings)
+        made = _optimizer_of(name, module, optimizer, settings)
         self.networks[name] = Trainable(
             module, made, hardware=self.hardware, max_grad_norm=max_grad_norm
         )
@@ -229,6 +226,25 @@ class Learner:
         before = self._sums.get(fields, [0.0] * len(numbers))
         self._sums[fields] = [a + b for a, b in zip(before, numbers, strict=True)]
         self._counts[fields] = self._counts.get(fields, 0) + 1
+
+
+def _optimizer_of(
+    name: str,
+    module: nn.Module,
+    optimizer: OptimizerClass | torch.optim.Optimizer | None,
+    settings: dict[str, Any],
+) -> torch.optim.Optimizer | None:
+    """A network's optimizer, made of its class; ConfigError where it was made already."""
+    if optimizer is None:
+        return None
+    if isinstance(optimizer, torch.optim.Optimizer):
+        kind = type(optimizer).__name__
+        raise ConfigError(
+            f"the optimizer of {name!r} must be a class: give {kind} itself and its settings, such as lr=1e-3"
+        )
+    if has_images(module) and "fused" in inspect.signature(optimizer).parameters:
+        settings = {"fused": True} | settings
+    return optimizer(module.parameters(), **settings)
 
 
 def _check_same_networks(there: set[str], saved: set[str]) -> None:

@@ -91,7 +91,16 @@ def minibatches(
         target: [T, B], given to the loss as `batch.target`.
         num_minibatches: how many parts; a part without steps is left out.
         rng: shuffles.
+
+    Raises:
+        ConfigError: no number of parts, or advantages and targets that are not [T, B].
     """
+    if not _is_count(num_minibatches):
+        raise ConfigError(
+            f"num_minibatches must be a whole number of at least 1, got {num_minibatches!r}"
+        )
+    _check_shape("advantage", advantage, steps)
+    _check_shape("target", target, steps)
     whole_rows = steps.state is not None
     learned = steps.with_targets(advantage, target)
     shuffled = rng.permutation(everything(learned).index)
@@ -100,6 +109,18 @@ def minibatches(
     for first, last in pairwise(edges):
         if last > first:
             yield Minibatch(learned, shuffled[first:last], whole_rows)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int | np.integer) and bool(value >= 1)
+
+
+def _check_shape(name: str, values: object, steps: Steps) -> None:
+    shape = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values)
+    if shape != tuple(steps.reward.shape):
+        raise ConfigError(
+            f"{name} must be a tensor [T, B] of the shape {tuple(steps.reward.shape)}, got {shape}"
+        )
 
 
 def everything(steps: Steps) -> Minibatch:

@@ -73,6 +73,8 @@ class Plan:
         self.start = self.space.start if self.discrete else 0
         self.logits = head_size(spec.action_space)
         self.gradients = Gradients(native, policy)
+        self._slab: RolloutArrays | None = None
+        self._slab_arrays: list[NDArray[Any]] = []
         self.refresh_normalizer()
         if not self.discrete:
             low = np.asarray(self.space.low, np.float32)
@@ -145,31 +147,40 @@ class Plan:
         stream: int,
     ) -> None:
         """Fills the slab: act, sample, step and record, without leaving native code."""
-        lead = slab.reward.shape
+        if self._slab is not slab:
+            self._slab, self._slab_arrays = slab, _arrays_of(slab)
         self._calls.rollout(
             env.pool,
-            env.obs.reshape(lead[1], -1),
+            env.obs.reshape(len(start), -1),
             start.view(np.uint8),
             row_step,
             *memory_of(self.native, None, state),
-            slab.obs.reshape(*lead, -1),
-            slab.start.view(np.uint8),
-            slab.action.reshape(*lead, -1),
-            slab.log_prob,
-            slab.value,
-            slab.next_value,
-            slab.reward,
-            slab.terminated.view(np.uint8),
-            slab.truncated.view(np.uint8),
-            slab.final_index,
-            slab.final_obs.reshape(lead[0] * lead[1], -1),
-            slab.episode_return,
-            slab.episode_length,
-            slab.episode_info,
+            *self._slab_arrays,
             seed,
             stream,
             rows,
         )
+
+
+def _arrays_of(slab: RolloutArrays) -> list[NDArray[Any]]:
+    """A slab's memory as native code takes it, in its order."""
+    lead = slab.reward.shape
+    return [
+        slab.obs.reshape(*lead, -1),
+        slab.start.view(np.uint8),
+        slab.action.reshape(*lead, -1),
+        slab.log_prob,
+        slab.value,
+        slab.next_value,
+        slab.reward,
+        slab.terminated.view(np.uint8),
+        slab.truncated.view(np.uint8),
+        slab.final_index,
+        slab.final_obs.reshape(lead[0] * lead[1], -1),
+        slab.episode_return,
+        slab.episode_length,
+        slab.episode_info,
+    ]
 
 
 def _flat(obs: NDArray[Any]) -> NDArray[np.float32]:

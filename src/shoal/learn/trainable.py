@@ -67,6 +67,10 @@ class Trainable:
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
+        if not (math.isfinite(value) and value >= 0):
+            raise ConfigError(
+                f"learning_rate must be a finite number of at least 0, got {value!r}"
+            )
         for group in self._owned().param_groups:
             group["lr"] = value
 

@@ -86,11 +86,11 @@ class Slab:
         self.episode_return = np.zeros(batch)
         self.episode_length = np.zeros(batch, np.int64)
         self.episode_info = np.zeros((*batch, len(spec.info_keys)))
-        self.valid[:] = True
         self._tensors = self._as_tensors()
 
     def clear(self) -> None:
-        """Forgets the final observations before the slab is filled again."""
+        """Makes all steps valid and forgets the final observations, before the slab is filled again."""
+        self.valid[:] = True
         self.final_index.fill(-1)
         self.num_final = 0
 

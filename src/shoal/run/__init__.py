@@ -48,6 +48,7 @@ def open(
     def default(spec: Spec) -> nn.Module:
         return make_policy(spec, Network(), seed)
 
+    _check(seed, total_timesteps, num_envs, stop_at)
     settings = Settings(
         env="",
         algo="",
@@ -60,3 +61,27 @@ def open(
         num_threads=min(4, cores()),
     )
     return Run(settings, policy=policy or default, callbacks=callbacks)
+
+
+def _check(
+    seed: object, total_timesteps: object, num_envs: object, stop_at: object
+) -> None:
+    """ConfigError where a run cannot be of these."""
+    from math import isnan
+    from numbers import Real
+
+    import numpy as np
+
+    from shoal.types import ConfigError
+
+    least = {"seed": (seed, 0), "num_envs": (num_envs, 1)}
+    least["total_timesteps"] = (total_timesteps, 1)
+    for name, (value, low) in least.items():
+        if not isinstance(value, int | np.integer) or not low <= value < 2**63:
+            raise ConfigError(
+                f"{name} must be a whole number of at least {low}, got {value!r}"
+            )
+    if stop_at is not None and (not isinstance(stop_at, Real) or isnan(stop_at)):
+        raise ConfigError(
+            f"stop_at must be a number, or None to go on to the end, got {stop_at!r}"
+        )

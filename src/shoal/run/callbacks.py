@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
+
+from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from shoal.run.run import Run
@@ -41,6 +43,21 @@ class Callback(Protocol):
     def __call__(self, run: Run, record: Record, /) -> None:
         """Something happened."""
         ...
+
+
+def checked(callbacks: object) -> list[Callback]:
+    """The callbacks; ConfigError unless they are a list of what can be called."""
+    if not isinstance(callbacks, Iterable):
+        raise ConfigError(
+            f"callbacks is a list of functions (run, record), got {callbacks!r}"
+        )
+    found: list[Callback] = list(cast("Iterable[Callback]", callbacks))
+    for callback in found:
+        if not callable(callback):
+            raise ConfigError(
+                f"a callback is called with (run, record), but {callback!r} cannot be called"
+            )
+    return found
 
 
 def wants_episodes(callback: Callback) -> bool:

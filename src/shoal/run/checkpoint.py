@@ -122,7 +122,8 @@ def prune(folder: Path, keep_last: int) -> None:
 
 def rolling(folder: Path) -> list[Path]:
     """Manifests of the rolling checkpoints, oldest first."""
-    return sorted(path for path in folder.glob("*.json") if path.stem.isdigit())
+    named = (path for path in folder.glob("*.json") if path.stem.isdigit())
+    return sorted(path for path in named if path.is_file())
 
 
 def files_of(manifest: Path) -> list[Path]:
@@ -216,9 +217,10 @@ def _read_stored(folder: Path, stored: Stored) -> dict[str, NDArray[Any]]:
 
 def _sweep(folder: Path) -> None:
     """Deletes tensors that no manifest names, and drafts of a process that was killed."""
-    wanted = {path for manifest in folder.glob("*.json") for path in files_of(manifest)}
-    for path in folder.glob("*.safetensors"):
-        if path not in wanted:
+    files = [path for path in folder.iterdir() if path.is_file()]
+    manifests = [path for path in files if path.suffix == ".json"]
+    wanted = {path for manifest in manifests for path in files_of(manifest)}
+    for path in files:
+        stray = path.suffix == ".safetensors" and path not in wanted
+        if stray or (path.name.startswith(".") and "." in path.name[1:]):
             path.unlink()
-    for path in folder.glob(".*.*"):
-        path.unlink()

@@ -75,7 +75,7 @@ class Stream(Protocol):
 def numbers_of(
     run: Run, stream: Stream, learners: Mapping[str, Learner]
 ) -> dict[str, float]:
-    """The numbers of a line but those of the clock; means begin anew."""
+    """The numbers of a line but its speed and the time since the run began; means begin anew."""
     record: dict[str, float] = {
         "step": stream.env_steps,
         "update": run.updates,
@@ -85,7 +85,7 @@ def numbers_of(
     record |= run.metrics.take_means()
     if skipped := steps_taken(learners)[1]:
         record["learner/skipped"] = skipped
-    return record
+    return record | {f"time/{name}": x for name, x in run.meter.seconds.items()}
 
 
 class Loop:
@@ -115,6 +115,7 @@ class Loop:
         self._next_evaluation, self._elapsed_before = 0, 0.0
         self._last_line, self._saved = (0, 0.0), -1
         self._at_hand: tuple[tuple[int, int], int] | None = None
+        self._learned: tuple[int, int] | None = None
 
     def resume(self) -> None:
         """Continues from the newest checkpoint, if there is one, and starts the clock.
@@ -162,16 +163,15 @@ class Loop:
                 self._writer.close()
 
     def leave(self) -> None:
-        """Ends a loop that was left by `break`, as `Run.stop` does; after its last batch there is nothing to do.
-
-        The batch at hand counts if it was learned from or published.
-        """
-        if self._at_hand is None:
-            return
-        if self._at_hand != (steps_taken(self.learners), self.stream.version):
-            self._count()
-        self.run.stop(LEFT)
-        self._end()
+        """Ends a loop that was left by `break` (its batch counts if it was used); saves what came after it."""
+        if self._at_hand is not None:
+            if self._at_hand != (steps_taken(self.learners), self.stream.version):
+                self._count()
+            self.run.stop(LEFT)
+            self._end()
+        elif self._learned not in (None, steps_taken(self.learners)):
+            self._saved = -1
+            self._end()
 
     def _count(self) -> None:
         """Counts the batch at hand as an update."""
@@ -184,7 +184,7 @@ class Loop:
 
     def _end(self) -> None:
         """The last line and the last checkpoint, on the disk; then the status, which says why it ended."""
-        self._at_hand = None
+        self._at_hand, self._learned = None, steps_taken(self.learners)
         if not self.run.metrics.empty and self.run.stop_reason != INTERRUPTED:
             self._write_line()
         if self._saved != self.run.updates:
@@ -262,7 +262,6 @@ class Loop:
         record = numbers_of(run, stream, self.learners)
         record["speed/sps"] = (stream.env_steps - steps_before) / seconds
         record["time/elapsed"] = self._elapsed_before + elapsed
-        record |= {f"time/{name}": x for name, x in run.meter.seconds.items()}
         self._last_line = (stream.env_steps, elapsed)
         if self._log is not None:
             write_line(self._log, record)

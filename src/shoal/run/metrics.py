@@ -3,15 +3,39 @@
 from __future__ import annotations
 
 from collections import deque
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from shoal.types import ConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from shoal.types import Episodes
+
+
+OWN = ("step", "update", "version", "learner/skipped")
+"""What every line holds besides: nothing else may have these names, or one that begins as those of `OWN_KINDS`."""
+OWN_KINDS = ("episode/count", "episode/return", "episode/length", "time/", "speed/")
+
+
+def check_logged(name: str, value: object) -> None:
+    """ConfigError unless `value` is one number and its name is none of the run's own."""
+    if name in OWN or name.startswith(OWN_KINDS):
+        raise ConfigError(
+            f"run.log: {name!r} is one of the run's own numbers; choose another name, such as 'my/{name}'"
+        )
+    if isinstance(value, torch.Tensor):
+        single = value.numel() == 1
+    else:
+        single = isinstance(value, Real | np.bool_)
+    if not single:
+        raise ConfigError(
+            f"run.log: {name!r} must be one number or a tensor of one, got {value!r}"
+        )
 
 
 class Metrics:
@@ -23,7 +47,7 @@ class Metrics:
         self.lengths: deque[float] = deque(maxlen=window)
         self.episodes = 0
         self._window, self._agents = window, agents
-        self._over_window: dict[str, float] = {}
+        self._mean_return = -float("inf")
         self._sums: dict[str, float | torch.Tensor] = {}
         self._counts: dict[str, int] = {}
 
@@ -36,7 +60,7 @@ class Metrics:
     def mean_return(self) -> float:
         """Mean return over the window; -inf before it is full."""
         full = len(self.returns) == self._window
-        return self._over_window["episode/return"] if full else -float("inf")
+        return self._mean_return if full else -float("inf")
 
     def add(self, name: str, value: float | torch.Tensor, count: int = 1) -> None:
         """Adds to the mean of `name`; a tensor is not read before the line is written."""
@@ -62,7 +86,12 @@ class Metrics:
 
     def episode_numbers(self) -> dict[str, float]:
         """How many episodes ended, and the means over the window."""
-        return {"episode/count": self.episodes, **self._over_window}
+        numbers: dict[str, float] = {"episode/count": self.episodes}
+        if self.returns:
+            numbers["episode/return"] = self._mean_return
+            numbers["episode/return_std"] = float(np.array(self.returns).std())
+            numbers["episode/length"] = float(np.array(self.lengths).mean())
+        return numbers
 
     def take_means(self) -> dict[str, float]:
         """The means of what was logged since the last call, which are forgotten."""
@@ -88,13 +117,8 @@ class Metrics:
         self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
 
     def _keep(self, returns: Sequence[float], lengths: Sequence[float]) -> None:
-        """Takes episodes into the windows; the means are computed once, however often they are asked for."""
+        """Takes episodes into the windows; their mean return is computed once, however often it is asked for."""
         self.returns.extend(returns)
         self.lengths.extend(lengths)
         if self.returns:
-            window = np.array(self.returns)
-            self._over_window = {
-                "episode/return": float(window.mean()),
-                "episode/return_std": float(window.std()),
-                "episode/length": float(np.array(self.lengths).mean()),
-            }
+            self._mean_return = float(np.array(self.returns).mean())

@@ -40,6 +40,17 @@ class TorchStateful(Protocol):
 Part: TypeAlias = Stateful | TorchStateful
 
 
+def check_parts(parts: Mapping[str, object]) -> None:
+    """ConfigError where one of them cannot be saved and restored."""
+    for name, part in parts.items():
+        own = (getattr(part, method, None) for method in ("state", "restore"))
+        if not all(map(callable, own)) and not isinstance(part, TorchStateful):
+            raise ConfigError(
+                f"run.loop: state[{name!r}] is of the type {type(part).__name__}; it needs state() and restore(saved), "
+                "or state_dict() and load_state_dict(saved)"
+            )
+
+
 def states_of(parts: Mapping[str, Part]) -> dict[str, Any]:
     """The state of each part; arrays are the parts' own, not copies."""
     return {name: _state_of(part) for name, part in parts.items()}

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from shoal.learn.acting import Acting
-from shoal.learn.hardware import Hardware
 from shoal.learn.learner import Learner
+from shoal.run.callbacks import checked
 from shoal.run.interrupts import Interrupts
 from shoal.run.loop import INTERRUPTED, Loop, kind_of
-from shoal.run.metrics import Metrics
+from shoal.run.metrics import Metrics, check_logged
+from shoal.run.parts import check_parts
 from shoal.run.writer import Writer
 from shoal.stream.meter import Meter
 from shoal.stream.schedules import schedule
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from shoal.stream.rollouts import Rollouts
     from shoal.stream.self_play import PastVersions
     from shoal.types import Spec
+
+
+SECOND_LOOP = "this run has its loop already: a run goes through one loop; go on in it, or begin another run"
 
 
 class Run:
@@ -64,7 +68,7 @@ class Run:
             evaluation: greedy episodes beside training.
         """
         self.settings, self.directory = settings, directory
-        self.callbacks, self.evaluation = list(callbacks), evaluation
+        self.callbacks, self.evaluation = checked(callbacks), evaluation
         self.meter = Meter()
         seed = np.random.SeedSequence([settings.seed, 1])
         self.rng = np.random.Generator(np.random.PCG64(seed))
@@ -123,18 +127,10 @@ class Run:
         **settings: Any,
     ) -> Learner:
         """Who owns a policy's weights; see `Learner`."""
-        s = self.settings
-        hardware = Hardware(
-            device=torch.device(s.device),
-            native=s.native,
-            num_threads=s.num_threads,
-            act_block=s.act_block,
-            grad_shards=s.grad_shards,
-        )
         return Learner(
             policy,
             optimizer,
-            hardware=hardware,
+            hardware=self.settings.hardware,
             max_grad_norm=max_grad_norm,
             **settings,
         )
@@ -156,8 +152,12 @@ class Run:
         )
 
     def log(self, numbers: Mapping[str, float | torch.Tensor]) -> None:
-        """Adds numbers (or tensors, which are not read before the line is written) to the line under way."""
+        """Adds numbers (or tensors, which are not read before the line is written) to the line under way.
+
+        ConfigError: a name that the run's own numbers have, or a value that is no single number.
+        """
         for name, value in numbers.items():
+            check_logged(name, value)
             self.metrics.add(name, value)
 
     def stop(self, reason: str) -> None:
@@ -191,10 +191,13 @@ class Run:
                 `state_dict()` and `load_state_dict(saved)`, by name.
 
         Raises:
-            ConfigError: the checkpoint belongs to something else, or every one is damaged.
+            ConfigError: a second loop, a `state` that cannot be saved, checkpoints of something else or damaged.
             FloatingPointError: no update of a batch was finite; nothing of it is saved.
             OSError: the disk is full, or worse; older checkpoints are whole.
         """
+        if self._loop is not None and self.updates:
+            raise ConfigError(SECOND_LOOP)
+        check_parts(state or {})
         learners = learner if isinstance(learner, Mapping) else {"policy": learner}
         self._loop = Loop(
             self,

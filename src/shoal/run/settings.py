@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
+
+from shoal.learn.hardware import Hardware
 from shoal.stream.self_play import SelfPlay
 
 
@@ -35,6 +38,17 @@ class Settings:
     """Rewards are multiplied by this before learning."""
     self_play: SelfPlay = field(default_factory=SelfPlay)
     """Self-play against past versions, in environments with several agents."""
+
+    @property
+    def hardware(self) -> Hardware:
+        """What learners compute on."""
+        return Hardware(
+            device=torch.device(self.device),
+            native=self.native,
+            num_threads=self.num_threads,
+            act_block=self.act_block,
+            grad_shards=self.grad_shards,
+        )
 
     @property
     def window(self) -> int:

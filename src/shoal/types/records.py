@@ -60,7 +60,7 @@ class Ready:
 class _Found:
     """What was computed of steps and may be asked for again; no field of theirs."""
 
-    __slots__ = ("_valid_places", "_with_targets")
+    __slots__ = ("_with_targets",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +104,11 @@ class Steps(_Found):
         return made
 
     def valid_places(self) -> NDArray[np.int32]:
-        """Where the valid steps stand, t * B + b; found once."""
-        found: NDArray[np.int32] | None = getattr(self, "_valid_places", None)
-        if found is None:
-            valid = self.valid.cpu().numpy().reshape(-1)
-            found = valid.nonzero()[0].astype(np.int32)
-            object.__setattr__(self, "_valid_places", found)
-        return found
+        """Where the valid steps stand, t * B + b."""
+        valid = self.valid.cpu().numpy().reshape(-1)
+        if valid.all():
+            return np.arange(len(valid), dtype=np.int32)
+        return valid.nonzero()[0].astype(np.int32)
 
 
 @dataclass(frozen=True, slots=True)
