@@ -69,8 +69,8 @@ PYTHON = [
     Mutation(
         "the fused rollout says another version than acted",
         "stream/rollouts.py",
-        "slab.version[:] = role.version",
-        "slab.version[:] = self.version + 1",
+        "slab.version.fill(role.version)",
+        "slab.version.fill(self.version + 1)",
         "tests/stream/test_rollouts.py::test_a_restored_stream_goes_on_bit_for_bit[native-way0-network0]",
     ),
     Mutation(
@@ -104,8 +104,8 @@ PYTHON = [
     Mutation(
         "advantages leak over a truncated episode's end",
         "math/returns.py",
-        "ended=_flags(steps.terminated | steps.truncated),",
-        "ended=_flags(steps.terminated),",
+        "ended = terminated | _array(steps.truncated, torch.bool)",
+        "ended = terminated",
         "tests/math/test_math.py::test_gae_by_hand",
     ),
     Mutation(
