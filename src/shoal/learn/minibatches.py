@@ -112,15 +112,17 @@ def minibatches(
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int | np.integer) and bool(value >= 1)
+    return isinstance(value, (int, np.integer)) and bool(value >= 1)
 
 
 def _check_shape(name: str, values: object, steps: Steps) -> None:
-    shape = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values)
-    if shape != tuple(steps.reward.shape):
-        raise ConfigError(
-            f"{name} must be a tensor [T, B] of the shape {tuple(steps.reward.shape)}, got {shape}"
-        )
+    expected = steps.reward.shape
+    if isinstance(values, torch.Tensor) and values.shape == expected:
+        return
+    got = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values)
+    raise ConfigError(
+        f"{name} must be a tensor [T, B] of the shape {tuple(expected)}, got {got}"
+    )
 
 
 def everything(steps: Steps) -> Minibatch:

@@ -121,12 +121,13 @@ def _array(x: torch.Tensor, dtype: torch.dtype) -> NDArray[Any]:
     """[..., T, B] -> [M, T, B]; nothing is copied of what is as it must be."""
     if x.requires_grad or x.dtype is not dtype or not x.is_cpu:
         x = x.detach().to("cpu", dtype)
-    return np.ascontiguousarray(x.numpy()).reshape(-1, *x.shape[-2:])
+    array = np.ascontiguousarray(x.numpy())
+    return array[None] if array.ndim == 2 else array.reshape(-1, *array.shape[-2:])
 
 
 def _scalars(value: Scalar, members: int) -> NDArray[np.float64]:
     if isinstance(value, int | float):
-        return np.full(members, value, np.float64)
+        return np.array([value] * members, np.float64)
     array = np.asarray(value, np.float64).reshape(-1)
     return np.ascontiguousarray(np.broadcast_to(array, (members,)))
 
