@@ -60,6 +60,7 @@ test: $(BUILT) ## the tests, without the slow ones, in a process a core; ARGS go
 	@$(BIN)/python -m pytest -q -m '$(FAST)' -n logical --maxprocesses 4 --dist worksteal $(ARGS)
 
 test-all: $(BUILT) ## the slow tests too, and those that need a GPU if there is one
+	@$(MAKE) -s docs-tools || echo "The test of the site's pages is skipped"
 	@$(BIN)/python -m pytest -q -m 'not peers' $(ARGS)
 
 mutations: $(BUILT) ## put defects in, one at a time: a test must fail on each

@@ -59,9 +59,10 @@ def test_one_interquartile_mean() -> None:
     """The table of learning results quotes the mean that `shoal compare` draws."""
     runs = [
         {"claim": "c", "env": "E-v0", "algo": "ppo", "threshold": None, "seconds": 1.0, "steps": 8, "date": "today"}
-        | {"greedy_return": value}
-        for value in (0.0, 1.0, 10.0, 11.0, 12.0)
+        | {"seed": seed, "greedy_return": value}
+        for seed, value in enumerate((0.0, 1.0, 10.0, 11.0, 12.0))
     ]
+    runs.insert(0, runs[-1] | {"greedy_return": 99.0})  # a seed counts once, with its last run
     (row,) = learn.summary(runs)["rows"]
     assert "interquartile mean 7.3 (0.0 to 12.0)" in row["note"]
 
