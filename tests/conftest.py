@@ -2,13 +2,16 @@
 
 import os
 import random
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch when it is first imported
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="shoal-state-")  # no test touches the user's key
 
 import numpy as np
 import pytest
@@ -46,6 +49,11 @@ def interpreter() -> Iterator[Interpreter]:
     """Runs programs in processes that need not import torch and shoal again."""
     with closing(Interpreter()) as started:
         yield started
+
+
+def pytest_unconfigure() -> None:
+    """The state folder of this process's tests goes with it."""
+    shutil.rmtree(os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:

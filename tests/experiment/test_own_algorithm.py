@@ -161,15 +161,18 @@ def test_all_commands(package: Any, shoal_command: Any, tmp_path: Path) -> None:
 
 
 def test_compare_trains_it(package: Any, shoal_command: Any) -> None:
-    """A config file that names it is trained by `compare`, once."""
+    """A config file that names it is trained by `compare`, once, where the user trusts the file."""
     name = package(algorithm_of_the_page())
     Path("own.toml").write_text(
         f'env = "CartPole-v1"\nalgo = "{name}"\nnum_envs = 8\ntotal_timesteps = 1280\n[algorithm]\nnum_steps = 16\n'
     )
     status, out, err = shoal_command("compare", "own.toml", "--seeds", "2")
+    assert (status, out) == (2, "")
+    assert f"the configuration names '{name}' (algo), which would be imported and run" in err
+    status, out, err = shoal_command("compare", "own.toml", "--seeds", "2", "--trust")
     assert (status, err) == (0, "")
     assert out.count("training own.toml") == 2
-    assert "training" not in shoal_command("compare", "own.toml", "--seeds", "2")[1]
+    assert "training" not in shoal_command("compare", "own.toml", "--seeds", "2", "--trust")[1]
 
 
 def test_its_help(package: Any, shoal_command: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +19,6 @@ from shoal.experiment.experiment import Experiment
 from shoal.experiment.options import Options
 from shoal.experiment.settings import build, convert, layers_of_file, resolve, without_none
 from shoal.nets.policy import Network
-from shoal.run.directory import tomllib
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def reread(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> tuple[dic
     """The experiment's configuration as TOML has it, and the experiment that is read from it."""
     monkeypatch.setitem(sys.modules, "own_nullable", cast("ModuleType", nullable()))
     saved = tomllib.loads(tomli_w.dumps(experiment.to_file()))
-    return saved, Experiment.of_file(saved)
+    return saved, Experiment.of_file(saved, named=["env", "algo"])
 
 
 def test_none_comes_back_where_the_default_is_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +235,7 @@ def test_none_comes_back_where_the_default_is_something_else(monkeypatch: pytest
     assert (read.options, read.config) == (started.options, started.config)
     assert read.env_kwargs == {"p": None, "q": {"r": None}}
     assert read.to_file() == started.to_file()
-    assert Experiment.of_file(saved, given={"clip": 0.5}).config.clip == 0.5
+    assert Experiment.of_file(saved, given={"clip": 0.5}, named=["env", "algo"]).config.clip == 0.5
 
 
 def test_nothing_is_unset_where_none_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:

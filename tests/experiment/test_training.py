@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,7 +173,7 @@ def test_toml_round_trip(config: Any) -> None:
         env_kwargs = {"a": [1, {"b": 2}]}
         started = Experiment.new("a:b", algo=algo, config=config, env_kwargs=env_kwargs, settings=settings)
         text = tomli_w.dumps(started.to_file())
-        read = Experiment.of_file(directory.tomllib.loads(text))
+        read = Experiment.of_file(tomllib.loads(text), named=["env"])
         assert (read.algorithm, read.options, read.config) == (started.algorithm, started.options, config)
         assert (read.source, read.env_kwargs) == ("a:b", env_kwargs)
 

@@ -331,8 +331,8 @@ def test_resume_of_another_network(run_dir: Path) -> None:
     path = shoal.train("CartPole-v1", run_dir=run_dir, **PPO).path
     text = (path / "config.toml").read_text()
     for old, new, told in (
-        ("    64,\n    64,\n", "    32,\n", "another network: .*size mismatch"),
-        ('recurrent = "none"', 'recurrent = "gru"', "another network"),
+        ("    64,\n    64,\n", "    32,\n", r"network\.hidden is \[32\], trained with \[64, 64\]"),
+        ('recurrent = "none"', 'recurrent = "gru"', "network.recurrent is 'gru', trained with 'none'"),
         ("num_envs = 8", "num_envs = 16", "belongs to num_envs '8', not '16'"),
         ('env = "CartPole-v1"', 'env = "Acrobot-v1"', "belongs to env 'CartPole-v1', not 'Acrobot-v1'"),
     ):

@@ -8,11 +8,11 @@ import sys
 import traceback
 import warnings
 from difflib import get_close_matches
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from shoal.cli.statuses import BAD_USAGE, FAILED, INTERRUPTED, NO_READER
 from shoal.types import ConfigError, EnvError
+from shoal.types.text import printable_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,8 +45,6 @@ def main() -> None:
         near = get_close_matches(name, COMMANDS, n=2) or list(COMMANDS)
         said = " or ".join(near)
         _fail(BAD_USAGE, f"shoal: no command {name!r}; did you mean {said}?")
-    # Where `--algo my_package.my_algo`, `--policy module:Class` and custom environments are looked for as well.
-    sys.path.append(str(Path.cwd()))
     warnings.showwarning = _show_warning
     module = importlib.import_module(f"shoal.cli.{name.replace('-', '_')}")
     sys.exit(_status_of(name, module.main, arguments[1:]))
@@ -70,15 +68,15 @@ def _status_of(
         return INTERRUPTED
     except Exception:
         # An environment's, a policy's or an algorithm's own, whose author needs to see where.
-        traceback.print_exc()
+        print(printable_lines(traceback.format_exc().rstrip()), file=sys.stderr)
         return FAILED
     return status
 
 
 def _fail(status: int, message: str) -> NoReturn:
-    print(message, file=sys.stderr)
+    print(printable_lines(message), file=sys.stderr)
     sys.exit(status)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {printable_lines(message)}", file=sys.stderr)

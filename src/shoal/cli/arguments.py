@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
@@ -22,6 +24,20 @@ def parse(
 ) -> OptionsT:
     """The options of a command, given as a dataclass; ends the process with status 2 for a mistake, 0 after --help."""
     return tyro.cli(kind, prog=f"shoal {command}", args=arguments, description=about)
+
+
+def look_here(*names: str | None) -> None:
+    """Lets modules of the current folder be imported where the command line names `module:object`; no file's word does.
+
+    It comes last, so that nothing there stands in for what is installed.
+    """
+    if any(name is not None and ":" in name for name in names):
+        add_here()
+
+
+def add_here() -> None:
+    """Puts the current folder on the path, last."""
+    sys.path.append(str(Path.cwd()))
 
 
 def take_env_kwargs(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:

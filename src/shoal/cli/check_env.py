@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from shoal.cli.arguments import parse
+from shoal.cli.arguments import look_here, parse
 
 STATUSES = "Exit status: 0, no errors; 1, errors; 2, invalid options."
 
@@ -37,6 +37,7 @@ def main(arguments: list[str], about: str) -> int:
     """Tests; the exit status."""
     about = f"{about}\n\n{STATUSES}"
     given = parse(Given, arguments, command="check-env", about=about)
+    look_here(given.env)
     from shoal.check.check_env import check_env, read_kwargs
 
     report = check_env(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from shoal.cli.arguments import parse
+from shoal.cli.arguments import add_here, parse
 
 if TYPE_CHECKING:
     from shoal.report.compare import Trainer
@@ -28,6 +28,9 @@ class Given:
     """PNG file to write."""
     run_dir: str = "runs"
     """Directory that holds the run directories."""
+    trust: bool = False
+    """Import and run what the file names (an environment, a policy, an algorithm), though nothing shows that you
+    wrote it."""
 
 
 def main(arguments: list[str], about: str) -> int:
@@ -37,7 +40,11 @@ def main(arguments: list[str], about: str) -> int:
 
     trainer: Trainer | None = None
     if any(path.endswith(".toml") for path in given.runs):
-        from shoal.experiment import training as trainer
+        if given.trust:
+            add_here()
+        from shoal.experiment.training import FileTrainer
+
+        trainer = FileTrainer(given.trust)
     compare(
         given.runs,
         Path(given.run_dir),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from shoal.cli.arguments import ENV_OPTIONS, parse, take_env_kwargs
+from shoal.cli.arguments import ENV_OPTIONS, add_here, parse, take_env_kwargs
 
 if TYPE_CHECKING:
     from shoal.experiment.agent import Agent
@@ -35,6 +35,9 @@ class Given:
     """Number of episodes in the video."""
     video_steps: int = 2000
     """Maximum number of steps in the video."""
+    trust: bool = False
+    """Import and run what the file names (an environment, a policy, an algorithm), though nothing shows that you
+    wrote it."""
 
 
 def main(arguments: list[str], about: str) -> int:
@@ -42,12 +45,20 @@ def main(arguments: list[str], about: str) -> int:
     arguments, env_kwargs = take_env_kwargs(arguments)
     about = f"{about}\n\n{ENV_OPTIONS}"
     given = parse(Given, arguments, command="eval", about=about)
+    if given.trust:
+        add_here()
     from shoal.experiment.agent import load
     from shoal.report.video import check_target
 
     if given.video is not None:
         check_target(given.video)
-    agent = load(given.run, run_dir=given.run_dir, tag=given.tag, env_kwargs=env_kwargs)
+    agent = load(
+        given.run,
+        run_dir=given.run_dir,
+        tag=given.tag,
+        env_kwargs=env_kwargs,
+        trust=given.trust,
+    )
     score = agent.evaluate(episodes=given.episodes, seed=given.seed)
     print(
         f"mean return {score.mean:.2f}, standard deviation {score.std:.2f}, "
@@ -66,5 +77,7 @@ def _record(agent: Agent, path: Path, given: Given) -> None:
     video = agent.record_video(
         path, rows=given.video_rows, seed=given.seed, max_steps=given.video_steps
     )
+    from shoal.types.text import printable
+
     returns = ", ".join(f"{value:.1f}" for value in video.returns)
-    print(f"video: {path}, {video.frames} frames, returns {returns}")
+    print(f"video: {printable(path)}, {video.frames} frames, returns {returns}")

@@ -26,6 +26,7 @@ def main(arguments: list[str], about: str) -> int:
     given = parse(Given, arguments, command="report", about=about)
     from shoal.report.html import write_report
     from shoal.run.directory import find
+    from shoal.types.text import printable
 
-    print(write_report(find(given.run, Path(given.run_dir))))
+    print(printable(write_report(find(given.run, Path(given.run_dir)))))
     return 0

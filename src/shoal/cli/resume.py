@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from shoal.cli.arguments import parse
+from shoal.cli.arguments import add_here, parse
 from shoal.cli.statuses import INTERRUPTED, MET, MISSED, STATUSES
 from shoal.cli.train import panel_name
 
@@ -32,11 +32,16 @@ class Given:
     """Print plain lines instead of the live panel."""
     report: bool = True
     """Plot curves.png and report.html into the run directory when training ends."""
+    trust: bool = False
+    """Import and run what the file names (an environment, a policy, an algorithm), though nothing shows that you
+    wrote it."""
 
 
 def main(arguments: list[str], about: str) -> int:
     """Continues; the exit status."""
     given = parse(Given, arguments, command="resume", about=f"{about}\n\n{STATUSES}")
+    if given.trust:
+        add_here()
     from shoal.experiment.training import resume
 
     changes: dict[str, Any] = {
@@ -50,6 +55,7 @@ def main(arguments: list[str], about: str) -> int:
         run_dir=given.run_dir,
         panel=panel_name(json=given.json, plain=given.plain),
         report=given.report,
+        trust=given.trust,
         **wanted,
     )
     if result.interrupted:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from shoal.cli.arguments import ENV_OPTIONS, take_env_kwargs
+from shoal.cli.arguments import ENV_OPTIONS, add_here, look_here, take_env_kwargs
 from shoal.cli.statuses import INTERRUPTED, MET, MISSED, STATUSES
 from shoal.types import ConfigError
 
@@ -26,7 +26,9 @@ class Source:
     env: str | None = None
     algo: str | None = None
     preset: str | None = None
+    policy: str | None = None
     config: Path | None = None
+    trust: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,9 @@ class Session:
     """Train this many runs in sequence, with seeds seed, seed + 1, ..."""
     config: Path | None = None
     """Start from this config.toml: a run's, or your own."""
+    trust: bool = False
+    """Import and run what that file names (an environment, a policy, an algorithm), though nothing shows that you
+    wrote it."""
     json: bool = False
     """Print each line of metrics as JSON."""
     plain: bool = False
@@ -56,7 +61,13 @@ def main(arguments: list[str], about: str) -> int:
 
     arguments, env_kwargs = take_env_kwargs(arguments)
     arguments = _with_named_env(arguments)
-    base = starting_point(source_of(arguments))
+    source = source_of(arguments)
+    from shoal.algos import summaries
+
+    look_here(source.env, source.policy)
+    if source.trust or source.algo not in (None, *summaries()):
+        add_here()
+    base = starting_point(source)
     about = f"{about}\n\n{ENV_OPTIONS}\n\n{STATUSES}"
     options, session, config = parse_over(base, arguments, about=about)
     experiment = replace(
@@ -121,7 +132,7 @@ def starting_point(source: Source) -> Experiment:
     """
     from shoal import algos
     from shoal.experiment.experiment import Experiment
-    from shoal.run.directory import read_toml
+    from shoal.run.reading import read_toml
 
     if source.config is None:
         settings = {} if source.preset is None else {"preset": source.preset}
@@ -129,13 +140,15 @@ def starting_point(source: Source) -> Experiment:
         algo = source.algo or algos.DEFAULT
         return Experiment.new(env, algo=algo, settings=settings)
     saved = read_toml(source.config)
+    names = {"env": source.env, "algo": source.algo, "policy": source.policy}
+    named = {name: value for name, value in names.items() if value is not None}
     algo = saved.get("algo", algos.DEFAULT)
     if source.preset is not None or source.algo not in (None, algo):
         raise ConfigError(
             f"{source.config} decides the algorithm and its settings; leave --algo and --preset out"
         )
-    env = source.env or saved.get("env", DEFAULT_ENV)
-    return Experiment.of_file(saved | {"env": env})
+    whole = {"env": DEFAULT_ENV} | saved | named
+    return Experiment.of_file(whole, trust=source.trust, named=list(named))
 
 
 def parse_over(

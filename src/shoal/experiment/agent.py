@@ -21,6 +21,8 @@ from shoal.report.video import check_target
 from shoal.run import checkpoint
 from shoal.run import directory as directories
 from shoal.run.evaluate import EVALUATION_STREAM, Score, evaluate
+from shoal.run.origin import Identity
+from shoal.run.reading import sentence
 from shoal.types import ConfigError, select
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ def load(
     factory: Source | None = None,
     tag: str = "",
     env_kwargs: Mapping[str, Any] | None = None,
+    trust: bool = False,
 ) -> Agent:
     """The trained policy of a run: `shoal.load(run).act(obs)`.
 
@@ -55,30 +58,43 @@ def load(
         factory: the environment's factory, where the run was given one.
         tag: "" for the newest checkpoint, "best" for the one with the best mean return.
         env_kwargs: keywords for the environment that differ from the run's, such as another gravity.
+        trust: import and run what the run's config.toml names, whoever wrote it.
 
     Raises:
-        ConfigError: no such run, no checkpoint yet, none that is whole, or one of another network.
+        ConfigError: no such run, no checkpoint yet, none that is whole, one of another run or network, or the
+            configuration names code that nothing shows to be this user's.
     """
     if tag not in ("", "best"):
         raise ConfigError(
             f'tag must be "" (the newest checkpoint) or "best", got {tag!r}'
         )
     where = directories.find(path, Path(run_dir))
-    experiment = Experiment.of_file(where.read_config(), source=factory, policy=policy)
+    where.check()
+    saved, origin = where.read_config(), where.read_origin()
+    experiment = Experiment.of_file(
+        saved, source=factory, policy=policy, origin=origin, trust=trust
+    )
+    identity = Identity(origin.run, experiment.fixed())
     own_kwargs = {**(experiment.env_kwargs or {}), **(env_kwargs or {})}
     experiment = replace(experiment, env_kwargs=own_kwargs)
     options = experiment.options
     with closing(experiment.rows(1)) as rows:
         made = experiment.make_policy(rows.spec)
-    found = checkpoint.load(
-        where.checkpoints, kind={"env": options.env, "algo": options.algo}, tag=tag
-    )
+    kind = {"env": options.env, "algo": options.algo}
+    found = checkpoint.load(where.checkpoints, kind=kind, identity=identity, tag=tag)
     if found is None:
         raise ConfigError(f"{where.path} has no {tag or 'whole'} checkpoint yet")
     for message in found.warnings:
         warnings.warn(message, stacklevel=2)
-    first = next(iter(found.tree["learner"].values()))  # of several: who is evaluated
-    load_weights(made, first["networks"]["policy"]["module"])
+    try:
+        first = next(iter(found.tree["learner"].values()))  # the one that is evaluated
+        load_weights(made, first["networks"]["policy"]["module"])
+    except ConfigError:
+        raise
+    except (StopIteration, *checkpoint.BROKEN) as error:
+        raise ConfigError(
+            f"the checkpoint of update {found.updates} holds no policy ({type(error).__name__}: {sentence(error)})"
+        ) from error
     return Agent(made, rows.spec, experiment)
 
 

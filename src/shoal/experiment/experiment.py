@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import gymnasium as gym
@@ -17,10 +19,11 @@ from shoal.envs import native, randomization
 from shoal.envs.factories import import_object
 from shoal.envs.registry import is_batched, make
 from shoal.envs.rendering import RENDER_MODE
-from shoal.experiment.options import Options
+from shoal.experiment.options import CHANGEABLE, PLACES, Options
 from shoal.experiment.settings import (
     UNSET,
     build,
+    flat,
     layers_of_file,
     resolve,
     shallow,
@@ -28,10 +31,13 @@ from shoal.experiment.settings import (
     unset_in,
     without_none,
 )
+from shoal.experiment.trust import check
 from shoal.nets.policy import wrap
+from shoal.run.origin import Origin
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from types import ModuleType
 
     from shoal.algos import Algorithm
@@ -106,6 +112,9 @@ class Experiment:
         given: Mapping[str, Any] | None = None,
         source: Source | None = None,
         policy: PolicySource | None = None,
+        origin: Origin | None = None,
+        trust: bool = False,
+        named: Collection[str] = (),
     ) -> Experiment:
         """From a configuration as TOML holds it: defaults < the preset that it names < the file < `given`.
 
@@ -114,13 +123,20 @@ class Experiment:
             given: settings that win over the file's.
             source: the environment, where the run was given a callable.
             policy: the policy, where the run was given an object.
+            origin: the run's; else what `saved` says of it.
+            trust: import what the file names, whoever wrote it.
+            named: settings of `saved` that the user named instead of the file.
 
         Raises:
-            ConfigError: unknown or outdated names, or settings that cannot work.
+            ConfigError: unknown or outdated names, settings that cannot work, or names that may not be imported.
         """
         own, table, env_kwargs = layers_of_file(saved, Options)
         if "env" not in own:
             raise ConfigError("the configuration names no env")
+        objects = {"env": source, "policy": policy}
+        mine = [name for name, made in objects.items() if made is not None]
+        origin = origin or Origin.of_file(saved, Path("config.toml"))
+        check(own, origin, trust=trust, given=(*mine, *named))
         algorithm = algos.load(own.get("algo", algos.DEFAULT))
         name = own.get("preset")
         tuned = preset(algos.name_of(algorithm), name, own["env"]) if name else {}
@@ -155,6 +171,15 @@ class Experiment:
         if unset:
             whole[UNSET] = sorted(unset)
         return without_none(whole)
+
+    def fixed(self) -> dict[str, Any]:
+        """The settings that a resumed run must share with its checkpoints, by dotted names, as JSON holds them."""
+        own = asdict(self.options)
+        for name in (*CHANGEABLE, *PLACES):
+            del own[name]
+        env_kwargs = randomization.as_text(dict(self.env_kwargs or {}))
+        whole = flat(own) | flat(asdict(self.config), "algorithm.")
+        return json.loads(json.dumps(whole | {"env_kwargs": env_kwargs}, default=str))
 
     def changed(self, **settings: Any) -> Experiment:
         """The same with other settings, of the run or of the algorithm."""

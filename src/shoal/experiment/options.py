@@ -13,6 +13,23 @@ from shoal.stream.meter import cores
 from shoal.stream.self_play import SelfPlay
 from shoal.types import ConfigError, check_finite, check_ranges
 
+CHANGEABLE = (
+    "total_timesteps",
+    "stop_at",
+    "device",
+    "num_threads",
+    "eval_every",
+    "eval_episodes",
+    "num_workers",
+    "step_timeout_s",
+    "on_fault",
+    "max_restarts",
+    "own_cores",
+)
+"""Settings that a resumed run may change: they decide how far it goes and where, not what was learned."""
+PLACES = ("name", "run_dir", "track", "preset")
+"""Settings that only say where a run lies and what it was started from."""
+
 
 @dataclass(frozen=True, slots=True)
 class Options:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing, contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -11,6 +11,7 @@ from shoal.report.html import write_report
 from shoal.run.callbacks import checked
 from shoal.run.evaluate import Eval
 from shoal.run.log import Log, TensorBoard, Tracker
+from shoal.run.origin import Identity
 from shoal.run.run import Run
 from shoal.run.settings import Settings
 from shoal.types import ConfigError
@@ -57,7 +58,7 @@ def opened(
             log = open_log(experiment, where, fresh=fresh)
             held.callback(log.close)
             run = Run(
-                settings_of(experiment, env),
+                settings_of(experiment, env, where.read_origin().run),
                 directory=where,
                 log=log,
                 policy=experiment.make_policy,
@@ -82,6 +83,7 @@ def open_log(experiment: Experiment, where: RunDirectory, *, fresh: bool) -> Log
     """The run's metrics, TensorBoard's events, and the tracker if there is one."""
     log = Log(where.metrics, [])
     try:
+        where.sweep()
         purge_step = None if fresh else where.read_status().get("steps", 0) + 1
         log.sinks.append(TensorBoard(where.path / "tensorboard", purge_step))
         track = experiment.options.track
@@ -94,8 +96,8 @@ def open_log(experiment: Experiment, where: RunDirectory, *, fresh: bool) -> Log
     return log
 
 
-def settings_of(experiment: Experiment, env: VecEnv) -> Settings:
-    """What a run of an experiment knows of itself."""
+def settings_of(experiment: Experiment, env: VecEnv, run: str) -> Settings:
+    """What a run of an experiment knows of itself; `run` is its id."""
     options = experiment.options
     threshold = options.stop_at
     if threshold is None:
@@ -116,6 +118,7 @@ def settings_of(experiment: Experiment, env: VecEnv) -> Settings:
         grad_shards=options.grad_shards,
         reward_scale=options.reward_scale,
         self_play=options.self_play,
+        identity=Identity(run, experiment.fixed()),
     )
 
 
@@ -134,12 +137,20 @@ def note_failure(where: RunDirectory, error: BaseException) -> None:
     stopped = isinstance(error, KeyboardInterrupt)
     reason = "Ctrl-C" if stopped else f"{type(error).__name__}: {error}"
     try:
-        where.write_status(
-            where.read_status()
+        where.write_last_status(
+            _known_status(where)
             | {"state": "stopped" if stopped else "failed", "reason": reason}
         )
     except OSError as second:
         error.add_note(f"shoal: {where.status} was not written: {second}")
+
+
+def _known_status(where: RunDirectory) -> dict[str, Any]:
+    """Where the run stood; empty where that is damaged."""
+    try:
+        return where.read_status()
+    except ConfigError:
+        return {}
 
 
 def check_device(name: str) -> None:

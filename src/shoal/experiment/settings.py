@@ -23,6 +23,7 @@ from typing import (
 
 import numpy as np
 
+from shoal.run.origin import TABLE
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def layers_of_file(
         ConfigError: an unknown name, or one that is called otherwise or stands elsewhere now.
     """
     names = names_of(options)
+    saved = {name: value for name, value in saved.items() if name != TABLE}
     refuse_outdated(saved, names)
     saved = with_none(saved)
     own, rest = split(saved, options)
@@ -327,3 +329,14 @@ def without_none(settings: Mapping[str, object]) -> dict[str, object]:
         elif value is not None:
             kept[name] = value
     return kept
+
+
+def flat(settings: Mapping[str, object], at: str = "") -> dict[str, object]:
+    """Settings, nested ones under dotted names that begin with `at`."""
+    found: dict[str, object] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            found |= flat(cast("Mapping[str, object]", value), f"{at}{name}.")
+        else:
+            found[f"{at}{name}"] = value
+    return found

@@ -14,10 +14,13 @@ from torch import nn
 from shoal.algos import DEFAULT
 from shoal.experiment.agent import GREEDY_EPISODES, play
 from shoal.experiment.experiment import Experiment
+from shoal.experiment.options import CHANGEABLE
 from shoal.experiment.session import check_device, opened
+from shoal.experiment.trust import seal
 from shoal.report.panel import Panel, panel_of
 from shoal.run import directory as directories
 from shoal.run.loop import INTERRUPTED
+from shoal.run.origin import Origin
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -29,21 +32,6 @@ if TYPE_CHECKING:
     from shoal.run.callbacks import Callback
     from shoal.run.directory import RunDirectory
     from shoal.run.run import Run
-
-CHANGEABLE = (
-    "total_timesteps",
-    "stop_at",
-    "device",
-    "num_threads",
-    "eval_every",
-    "eval_episodes",
-    "num_workers",
-    "step_timeout_s",
-    "on_fault",
-    "max_restarts",
-    "own_cores",
-)
-"""Settings that a resumed run may change: they decide how far it goes and where, not what was learned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +117,14 @@ def start(
     check_device(options.device)
     shown = panel_of(panel)
     with closing(experiment.rows(options.num_envs)) as rows:
+        saved = experiment.to_file()
         where = directories.create(
             Path(options.run_dir),
             env=options.env,
             algo=options.algo,
             seed=options.seed,
             name=options.name,
-            config=experiment.to_file(),
+            config=saved | seal(Origin.new(), saved).table(),
         )
         session = opened(
             experiment,
@@ -160,6 +149,7 @@ def resume(
     factory: Source | None = None,
     report: bool = False,
     callbacks: Sequence[Callback] = (),
+    trust: bool = False,
     **changes: Any,
 ) -> Result:
     """Continues a run from its newest checkpoint, exactly where the schedule is Sync; a finished one ends at once.
@@ -172,15 +162,20 @@ def resume(
         factory: the environment, where the run was given a callable.
         report: draw curves.png and report.html when the run has ended.
         callbacks: as in `train`.
+        trust: import and run what the run's config.toml names, whoever wrote it.
         changes: total_timesteps and stop_at, to go on further than was planned; device, num_threads, eval_every,
             eval_episodes, and how workers run. The run's config.toml takes them over. Nothing else may change.
 
     Raises:
-        ConfigError: no such run, a checkpoint of something else, none that is whole, or another process trains there.
+        ConfigError: no such run, a checkpoint of something else, none that is whole, another process trains there, or
+            the configuration names code that nothing shows to be this user's.
     """
     where = directories.find(path, Path(run_dir))
-    saved = where.read_config()
-    before = Experiment.of_file(saved, source=factory, policy=policy)
+    where.check()
+    saved, origin = where.read_config(), where.read_origin()
+    before = Experiment.of_file(
+        saved, source=factory, policy=policy, origin=origin, trust=trust
+    )
     for name in changes:
         if name not in CHANGEABLE:
             raise ConfigError(
@@ -201,7 +196,7 @@ def resume(
         )
         with session as run:
             if experiment.options != before.options:
-                where.write_config(experiment.to_file())
+                where.write_config(experiment.to_file() | origin.table())
             trained = experiment.algorithm.train(experiment.config, rows, run)
             return conclude(experiment, run, trained, shown, where)
 
@@ -228,7 +223,7 @@ def conclude(
     status |= {"threshold": threshold, "stop_reason": run.stop_reason}
     greedy = math.nan
     if interrupted:
-        status |= {"state": "stopped", "reason": "Ctrl-C"}
+        status |= {"state": "stopped", "reason": run.interrupted_by}
     else:
         seed = experiment.options.seed
         score = play(policy, experiment, episodes=GREEDY_EPISODES, seed=seed)
@@ -278,11 +273,32 @@ def check_trained(experiment: Experiment, policy: object, where: RunDirectory) -
         )
 
 
-def complete(saved: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+def complete(
+    saved: Mapping[str, Any], *, trust: bool = False, **changes: Any
+) -> dict[str, Any]:
     """The configuration with every default filled in and `changes` of the run, as a run of it would hold it."""
-    return Experiment.of_file(saved, given=changes).to_file()
+    whole = Experiment.of_file(saved, given=changes, trust=trust).to_file()
+    return whole | Origin.of_file(saved, Path("config.toml")).table()
 
 
-def start_from(saved: Mapping[str, Any], *, panel: str = "auto") -> Result:
+def start_from(
+    saved: Mapping[str, Any], *, panel: str = "auto", trust: bool = False
+) -> Result:
     """A new run of a configuration as TOML holds it."""
-    return start(Experiment.of_file(saved), panel=panel)
+    return start(Experiment.of_file(saved, trust=trust), panel=panel)
+
+
+@dataclass(frozen=True, slots=True)
+class FileTrainer:
+    """What trains configuration files for `compare`."""
+
+    trust: bool
+    """Whether what they name is imported, whoever wrote it."""
+
+    def complete(self, saved: Mapping[str, Any], /, **changes: Any) -> dict[str, Any]:
+        """As `complete`."""
+        return complete(saved, trust=self.trust, **changes)
+
+    def start_from(self, saved: Mapping[str, Any], /) -> Result:
+        """As `start_from`."""
+        return start_from(saved, trust=self.trust)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from shoal.report.groups import (
     common_grid,
@@ -17,13 +18,18 @@ from shoal.report.groups import (
     interpolate,
     read_curve,
 )
-from shoal.report.run_table import console, state_of
+from shoal.report.run_table import as_text, console, state_of
 from shoal.report.statistics import band, iqm
-from shoal.run.directory import RunDirectory, list_runs, read_toml
+from shoal.run.directory import RunDirectory, is_run, list_runs
+from shoal.run.drafts import write_atomic
+from shoal.run.reading import read_toml
 from shoal.types import ConfigError
+from shoal.types.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from matplotlib.axes import Axes
 
     from shoal.report.groups import Curve, Group
     from shoal.report.panel import Outcome
@@ -97,7 +103,7 @@ def compare(
     bands = [band(interpolate(group.curves, grid), rng) for group in groups]
     _print_groups(groups, bands, grid)
     draw(groups, bands, grid, plot)
-    print(f"plot: {plot}")
+    print(f"plot: {printable(plot)}")
     return groups
 
 
@@ -127,7 +133,7 @@ def train_missing(
         for seed in range(config["seed"], config["seed"] + seeds):
             run = finished.get((family(config), seed))
             if run is None:
-                print(f"training {file}, seed {seed}", flush=True)
+                print(f"training {printable(file)}, seed {seed}", flush=True)
                 result = trainer.start_from(
                     trainer.complete(
                         read_toml(file),
@@ -152,26 +158,36 @@ def draw(
     """Writes the curves with their intervals as a PNG."""
     from shoal.report import curves
 
-    figure = curves.blank(8, 5)
-    axes = figure.add_subplot()
+    with curves.plain_style():
+        figure = curves.blank(8, 5)
+        axes = figure.add_subplot()
+        _draw_bands(axes, groups, bands, grid)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, curves.png(figure, dpi=150))
+
+
+def _draw_bands(
+    axes: Axes, groups: Sequence[Group], bands: Sequence[Band], grid: Floats
+) -> None:
+    from shoal.report import curves
+
     for group, drawn in zip(groups, bands, strict=True):
-        label = f"{group.label} ({len(group.curves)} seeds)"
+        label = f"{printable(group.label)} ({len(group.curves)} seeds)"
         label = textwrap.fill(label, LEGEND_COLUMNS)
         curves.draw_band(axes, grid, drawn.middle, drawn.low, drawn.high, label)
     axes.set(
-        title=groups[0].curves[0].env,
+        title=printable(groups[0].curves[0].env),
         xlabel="environment steps",
         ylabel="mean return (IQM, 95 %)",
     )
     axes.legend(fontsize="small")
     axes.grid(alpha=0.3)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(curves.png(figure, dpi=150))
 
 
 def _print_groups(groups: Sequence[Group], bands: Sequence[Band], grid: Floats) -> None:
     last = grid[-1]
-    title = f"{groups[0].curves[0].env}, at {last:,.0f} environment steps"
+    env = printable(groups[0].curves[0].env)
+    title = Text(f"{env}, at {last:,.0f} environment steps")
     table = Table(
         box=None,
         header_style="bold",
@@ -190,16 +206,15 @@ def _print_groups(groups: Sequence[Group], bands: Sequence[Band], grid: Floats) 
     ):
         table.add_column(name, justify="right")
     for group, drawn in zip(groups, bands, strict=True):
-        table.add_row(*_group_row(group, drawn, last))
+        table.add_row(*as_text(_group_row(group, drawn, last)))
     screen = console()
     screen.print(table)
     curves = _curves(groups)
     shortest = min(curves, key=lambda curve: curve.steps[-1])
     if any(curve.steps[-1] > last for curve in curves):
-        screen.print(
-            f"{shortest.directory.path} ends first; greedy returns are of each run's own end",
-            soft_wrap=True,
-        )
+        path = printable(shortest.directory.path)
+        said = f"{path} ends first; greedy returns are of each run's own end"
+        screen.print(Text(said), soft_wrap=True)
 
 
 def _group_row(group: Group, drawn: Band, last: float) -> list[str]:
@@ -231,7 +246,7 @@ def _curves(groups: Sequence[Group]) -> list[Curve]:
 
 def _runs_at(path: str, root: Path) -> list[RunDirectory]:
     for base in (Path(path), root / path):
-        if (base / "config.toml").exists():
+        if is_run(base):
             return [RunDirectory(base)]
         below = list_runs(base)
         if below:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import io
 import math
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from shoal.run.records import HUGE
+from shoal.types.text import printable
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from matplotlib.axes import Axes
 
@@ -24,6 +29,15 @@ WIDTH, MAIN_HEIGHT, SMALL_HEIGHT = 10.0, 3.6, 1.9
 """Inches: of the figure, of the return's axes, and of each row of small ones."""
 SMALL = ("loss/", "train/", "info/", "speed/")
 """Beginnings of the keys that have small axes, in this order."""
+MOST_SMALL = 36
+"""Small axes; each takes some milliseconds to draw."""
+
+
+@contextmanager
+def plain_style() -> Generator[None]:
+    """Draws as shoal does, whatever a settings file of matplotlib in the current folder says; text is only text."""
+    with style.context(["default", {"text.parse_math": False}]):
+        yield
 
 
 def blank(width: float, height: float) -> Figure:
@@ -33,6 +47,7 @@ def blank(width: float, height: float) -> Figure:
     return figure
 
 
+@plain_style()
 def png(figure: Figure, *, dpi: int) -> bytes:
     """The figure as the bytes of a PNG."""
     file = io.BytesIO()
@@ -53,6 +68,7 @@ def draw_band(
     axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
 
 
+@plain_style()
 def draw_run(lines: Sequence[Line], status: Mapping[str, object], title: str) -> Figure:
     """The curves of one run: its return across the whole width, and below it small axes for each other number.
 
@@ -62,6 +78,10 @@ def draw_run(lines: Sequence[Line], status: Mapping[str, object], title: str) ->
         title: stands above.
     """
     small = _small_keys(lines)
+    left_out = len(small) - MOST_SMALL
+    if left_out > 0:
+        small = small[:MOST_SMALL]
+        title = f"{title} ({left_out:,} more numbers are in metrics.jsonl)"
     count = math.ceil(len(small) / COLUMNS)
     figure = blank(WIDTH, MAIN_HEIGHT + SMALL_HEIGHT * count)
     places = figure.add_gridspec(
@@ -76,7 +96,7 @@ def draw_run(lines: Sequence[Line], status: Mapping[str, object], title: str) ->
     for at, key in enumerate(small):
         axes = figure.add_subplot(places[1 + at // COLUMNS, at % COLUMNS])
         axes.plot(steps, column(lines, key), linewidth=1)
-        axes.set_title(key, fontsize="small")
+        axes.set_title(printable(key, 60), fontsize="small")
         axes.tick_params(labelsize="x-small")
         axes.grid(alpha=0.3)
     return figure
@@ -119,11 +139,11 @@ def _draw_return(
             label="greedy, beside training",
         )
     greedy = status.get("greedy_return")
-    if isinstance(greedy, float | int) and lines:
+    if isinstance(greedy, float | int) and abs(greedy) < HUGE and lines:
         label = f"greedy, at the end: {greedy:.1f}"
         axes.plot(steps[-1:], [greedy], "*", markersize=12, color="black", label=label)
     threshold = status.get("threshold")
-    if isinstance(threshold, float | int):
+    if isinstance(threshold, float | int) and abs(threshold) < HUGE:
         axes.axhline(
             threshold,
             color="gray",

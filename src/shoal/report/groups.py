@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from shoal.run import log
+from shoal.run.origin import TABLE
+from shoal.run.records import read_metrics
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from shoal.run.directory import RunDirectory
     from shoal.types import Floats
 
-NOT_COMPARED = ("seed", "name", "run_dir", "track")
+NOT_COMPARED = ("seed", "name", "run_dir", "track", TABLE)
 """Keys of a configuration that change no run but its seed and its place."""
 COLUMNS = ("step", "episode/return", "time/elapsed")
 GRID_POINTS = 200
@@ -42,7 +44,7 @@ class Curve:
     @property
     def made_ns(self) -> int:
         """When the run began, to tell the newer of two."""
-        return self.directory.config.stat().st_mtime_ns
+        return self.directory.config.lstat().st_mtime_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +67,26 @@ class Group:
 def family(config: Mapping[str, object]) -> str:
     """The same text for configurations that are equal but for the seed."""
     kept = {key: value for key, value in config.items() if key not in NOT_COMPARED}
-    return json.dumps(kept, sort_keys=True)
+    return json.dumps(kept, sort_keys=True, default=str)
 
 
 def read_curve(run: RunDirectory) -> Curve:
     """A run's mean return over its steps; ConfigError when it has none."""
-    whole = log.read(run.metrics)
-    lines = [line for line in whole if line.get("episode/return") is not None]
+    metrics = read_metrics(run.metrics)
+    if metrics.warning:
+        warnings.warn(f"{run.metrics}: {metrics.warning}", stacklevel=2)
+    lines = [line for line in metrics.lines if line.get("episode/return") is not None]
     if not lines:
         raise ConfigError(
             f"{run.path} has no finished episode in its metrics; leave it out, or go on with `shoal resume {run.path}`"
         )
     columns = [_column(lines, name) for name in COLUMNS]
     config = run.read_config()
+    for name, kind in (("env", str), ("algo", str), ("seed", int)):
+        if not isinstance(config.get(name), kind):
+            raise ConfigError(
+                f"{run.config} has no {name} that could be one; leave it out"
+            )
     greedy = run.read_status().get("greedy_return")
     return Curve(run, config, config["env"], config["seed"], greedy, *columns)
 
@@ -118,7 +127,8 @@ def interpolate(curves: Sequence[Curve], grid: Floats) -> Floats:
 
 
 def _column(lines: Sequence[Mapping[str, float]], name: str) -> Floats:
-    return np.array([line[name] for line in lines], np.float64)
+    values = np.array([line.get(name) for line in lines], np.float64)
+    return np.nan_to_num(values)  # None: the line does not say
 
 
 def _labels(configs: Sequence[Mapping[str, object]]) -> list[str]:

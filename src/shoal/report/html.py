@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import math
 import shlex
+import warnings
 from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, cast
 
 from shoal.report.run_table import state_of
-from shoal.run import log
-from shoal.run.directory import write_atomic
+from shoal.run.drafts import write_atomic
+from shoal.run.records import read_metrics
+from shoal.types.text import cell, printable, printable_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,6 +25,11 @@ DPI = 110
 SHOWN_EVALUATIONS = 20
 NOT_SHOWN = ("env", "algo", "seed", "pid", "versions", "reason")
 """Keys of run.json that stand elsewhere on the page, or tell nobody anything."""
+POLICY = (
+    '<meta http-equiv="Content-Security-Policy" '
+    "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\">"
+)
+"""Browsers run and load nothing for the page: its picture and its style stand in it."""
 STYLE = """
 :root { color-scheme: light dark }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem }
@@ -44,11 +51,17 @@ def write_report(run: RunDirectory) -> Path:
 
     config = run.read_config()
     status = run.read_status()
-    lines = log.read(run.metrics)
-    title = f"{config.get('algo')} on {config.get('env')}, seed {config.get('seed')}"
+    metrics = read_metrics(run.metrics)
+    if metrics.warning:
+        warnings.warn(f"{run.metrics}: {metrics.warning}", stacklevel=2)
+    lines = metrics.lines
+    named = [printable(config.get(name), 60) for name in ("algo", "env", "seed")]
+    title = "{} on {}, seed {}".format(*named)
     picture = curves.png(curves.draw_run(lines, status, title), dpi=DPI)
     write_atomic(run.path / "curves.png", picture)
     status["state"] = state_of(run)
+    if metrics.warning:
+        status["metrics"] = metrics.warning
     page = html(run, config, status, lines, title=title, picture=picture)
     report = run.path / "report.html"
     write_atomic(report, page.encode())
@@ -83,7 +96,7 @@ def html(
     if "versions" in status:
         versions = cast("Mapping[str, object]", status["versions"])
         parts.append(_section("Versions", _pairs(versions)))
-    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
+    head = f'<meta charset="utf-8">{POLICY}<title>{escape(title)}</title><style>{STYLE}</style>'
     body = "\n".join(parts)
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
 
@@ -129,7 +142,7 @@ def _section(name: str, content: str) -> str:
 
 
 def _preformatted(text: str) -> str:
-    return f"<pre>{escape(text)}</pre>"
+    return f"<pre>{escape(printable_lines(text))}</pre>"
 
 
 def _pairs(values: Mapping[str, object]) -> str:
@@ -150,5 +163,5 @@ def _table(rows: Iterable[Iterable[str]], heading: Iterable[str] = ()) -> str:
 
 
 def _row(cells: Iterable[str], tag: str) -> str:
-    inside = "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells)
+    inside = "".join(f"<{tag}>{escape(cell(text))}</{tag}>" for text in cells)
     return f"<tr>{inside}</tr>"

@@ -19,6 +19,7 @@ from rich.text import Text
 from shoal.report.panel import print_warning, progress_line, result_line
 from shoal.run.callbacks import EpisodeEnd
 from shoal.stream.meter import ACTIVITIES, cores, gpu_use
+from shoal.types.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -88,11 +89,15 @@ class Live:
             *_losses(record),
         ]
         for message, count in list(self._warnings.items())[-SHOWN_WARNINGS:]:
-            parts.append(Text(f"! {_counted(message, count)}", style="yellow"))
-        what = f"{settings.env} · {settings.algo}"
+            said = printable(_counted(message, count))
+            parts.append(Text(f"! {said}", style="yellow"))
+        what = printable(f"{settings.env} · {settings.algo}", 80)
         return RichPanel(
             Group(*parts),
-            title=f"[bold]shoal[/]  {what} · seed {settings.seed} · {settings.device}",
+            title=Text.assemble(
+                ("shoal", "bold"),
+                f"  {what} · seed {settings.seed} · {settings.device}",
+            ),
             title_align="left",
             border_style="dim",
             width=min(self._console.width, 100),
@@ -210,11 +215,12 @@ def _time_bars(parts: Mapping[str, float]) -> RenderableType:
 
 
 def _losses(record: Mapping[str, float]) -> Sequence[RenderableType]:
-    cells: list[str] = []
+    cells: list[Text] = []
     for key, value in record.items():
         group, _, name = key.partition("/")
         if group == "loss":
-            cells.append(f"[dim]{name}[/] {value:.4g}")
+            said = (printable(name, 40), "dim")
+            cells.append(Text.assemble(said, f" {value:.4g}"))
     if not cells:
         return []
     table = Table.grid(padding=(0, 3))

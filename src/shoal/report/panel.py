@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from shoal.run.callbacks import EpisodeEnd
 from shoal.types import ConfigError
+from shoal.types.text import printable, printable_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -202,9 +203,9 @@ def result_line(result: Outcome) -> str:
         met = "met" if result.solved else "missed"
         bar = f" (threshold {result.threshold:g} {met})"
     cost = f"{result.steps:,} steps, {result.seconds:.1f} s"
-    return f"greedy return {result.greedy_return:.1f} over 100 episodes{bar}, {cost}: {result.path}"
+    return f"greedy return {result.greedy_return:.1f} over 100 episodes{bar}, {cost}: {printable(result.path)}"
 
 
 def print_warning(message: str) -> None:
     """A warning on stderr."""
-    print(f"warning: {message}", file=sys.stderr, flush=True)
+    print(f"warning: {printable_lines(message)}", file=sys.stderr, flush=True)

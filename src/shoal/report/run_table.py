@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import psutil
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from shoal.run.directory import list_runs
-from shoal.types import ConfigError
+from shoal.types.text import cell, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from shoal.run.directory import RunDirectory
@@ -37,7 +39,7 @@ def print_runs(root: Path) -> None:
     """Lists the runs below `root`, oldest first."""
     runs = list_runs(root)
     if not runs:
-        print(f"no runs below {root}; `shoal train CartPole-v1` makes one")
+        print(f"no runs below {printable(root)}; `shoal train CartPole-v1` makes one")
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in COLUMNS:
@@ -46,8 +48,13 @@ def print_runs(root: Path) -> None:
         else:
             table.add_column(name, no_wrap=True, overflow="fold")
     for run in runs:
-        table.add_row(*_row(run, root))
+        table.add_row(*as_text(_row(run, root)))
     console().print(table)
+
+
+def as_text(cells: Iterable[str]) -> list[Text]:
+    """Cells of a table that show what they hold: no markup, no escape codes, no formulas."""
+    return [Text(cell(shown)) for shown in cells]
 
 
 def state_of(run: RunDirectory) -> str:
@@ -65,15 +72,17 @@ def console() -> Console:
 
 
 def _row(run: RunDirectory, root: Path) -> list[str]:
-    made = time.localtime(run.config.stat().st_mtime)
-    date = time.strftime("%Y-%m-%d %H:%M", made)
     where = str(run.path.relative_to(root))
+    date = ""
     try:
+        made = time.localtime(run.config.lstat().st_mtime)
+        date = time.strftime("%Y-%m-%d %H:%M", made)
         config = run.read_config()
         status = run.read_status()
         state = state_of(run)
-    except (ConfigError, ValueError) as error:
-        return [where, "", "", "", "", "", f"unreadable: {error}", "", date]
+    except (ValueError, OSError, OverflowError) as error:
+        said = str(error).replace(f"{run.path}/", "")
+        return [where, *[""] * 5, f"unreadable: {printable(said, 60)}", "", date]
     named = [str(config.get(key, "")) for key in ("env", "algo", "seed")]
     steps = f"{status['steps']:,}" if "steps" in status else "-"
     score = status.get("greedy_return", status.get("return"))
@@ -82,12 +91,14 @@ def _row(run: RunDirectory, root: Path) -> list[str]:
 
 
 def _decimal(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if abs(value) < 1e15 else f"{value:.6g}"
 
 
 def _alive(pid: int | None, status: Path) -> bool:
     """Whether the process that wrote `status` lives; a later process with its number is another one."""
-    if pid is None:
+    if pid is None or pid >= 2**31:
         return False
     try:
         process = psutil.Process(pid)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-import os
+import secrets
 import subprocess
 import tempfile
 from contextlib import suppress
@@ -116,7 +116,7 @@ def write_video(path: Path, frames: Iterator[Frame], *, frames_per_s: float) -> 
         frames = islice(frames, None, None, every)
         frames_per_s /= every
     first = next(frames)
-    draft = path.with_name(f".{os.getpid()}.{path.name}")
+    draft = path.with_name(f".{secrets.token_hex(8)}.{path.name}")
     command = _command(first, frames_per_s, ENCODINGS[path.suffix], draft)
     try:
         with tempfile.TemporaryFile() as messages:

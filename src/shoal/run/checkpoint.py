@@ -6,10 +6,20 @@ import contextlib
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from shoal.run.directory import sync_folder, write_atomic
+from shoal.run.directory import versions
+from shoal.run.drafts import sync_folder, write_atomic
+from shoal.run.origin import Identity
+from shoal.run.reading import (
+    INT64,
+    MANIFEST_BYTES,
+    DamagedError,
+    check_folder,
+    read_json,
+    sentence,
+)
 from shoal.run.snapshot import Known, Stored
 from shoal.run.tensors import read
 from shoal.run.trees import decode
@@ -30,6 +40,22 @@ TENSORS = re.compile(r'"([\w-]+-[0-9a-f]{64}\.safetensors)"')
 of the text anew."""
 
 
+BROKEN = (
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    RuntimeError,
+    OverflowError,
+    MemoryError,
+    OSError,
+)
+"""What reading a damaged or doctored checkpoint may raise."""
+TRIED = 50
+"""Damaged checkpoints after which no older one is looked at."""
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A loaded checkpoint: its trees by part, and what was said while looking for it."""
@@ -39,6 +65,8 @@ class Checkpoint:
     warnings: list[str]
     pieces: Known = field(default_factory=Known)
     """Where its append-only pieces are stored."""
+    versions: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What it was written with; empty in checkpoints of earlier versions."""
 
 
 def write(
@@ -47,6 +75,7 @@ def write(
     *,
     updates: int,
     kind: Mapping[str, str],
+    identity: Identity | None = None,
     tags: Sequence[str] = ("",),
 ) -> Known:
     """Stores the checkpoint of `updates`; the manifests come last, in the order of `tags`.
@@ -59,6 +88,7 @@ def write(
         snapshot: what it holds; it is used up.
         updates: how many updates came before.
         kind: what the checkpoint belongs to (env, algo, ...); `load` compares it.
+        identity: the run and its settings; `load` compares them.
         tags: "" for a rolling one, "best" for the best so far; all are the same files.
 
     Returns:
@@ -78,8 +108,12 @@ def write(
             "format": FORMAT,
             "updates": updates,
             "kind": dict(kind),
+            "versions": versions(),
             "parts": parts,
         }
+        if identity is not None and identity.run:
+            settings = dict(identity.settings)
+            manifest |= {"run": identity.run, "settings": settings}
         body = json.dumps(manifest)
         sha256 = hashlib.sha256(body.encode()).hexdigest()
         sealed = f'{{"sha256": "{sha256}", "manifest": {body}}}'.encode()
@@ -128,12 +162,17 @@ def rolling(folder: Path) -> list[Path]:
 
 def files_of(manifest: Path) -> list[Path]:
     """The files of tensors that a manifest names, damaged or not, each once."""
-    text = manifest.read_text(encoding="utf-8", errors="replace")
+    with manifest.open("rb") as file:
+        text = file.read(MANIFEST_BYTES).decode(errors="replace")
     return [manifest.with_name(name) for name in dict.fromkeys(TENSORS.findall(text))]
 
 
 def load(
-    folder: Path, *, kind: Mapping[str, str] | None = None, tag: str = ""
+    folder: Path,
+    *,
+    kind: Mapping[str, str] | None = None,
+    identity: Identity | None = None,
+    tag: str = "",
 ) -> Checkpoint | None:
     """The newest checkpoint that is whole; a damaged one is passed over and named in the warnings.
 
@@ -142,28 +181,32 @@ def load(
     Returns None when there is no checkpoint at all.
 
     Raises:
-        ConfigError: the checkpoint belongs to something else than `kind`, is of another
-            version, or every one is damaged.
+        ConfigError: the checkpoint belongs to something else than `kind` or `identity`, is of another version, or
+            every one is damaged.
     """
+    check_folder(folder)
     manifests = [folder / f"{tag}.json"] if tag else rolling(folder)[::-1]
     warnings: list[str] = []
-    for path in (path for path in manifests if path.exists()):
+    for path in [path for path in manifests if path.exists()][:TRIED]:
         try:
             manifest = _read_manifest(path)
             _refuse_others(path, manifest, kind or {})
+            if identity is not None:
+                identity.check(path, manifest)
             known: Known = {}
             tree = {
                 name: _read_part(folder, part, known)
                 for name, part in manifest["parts"].items()
             }
+        except DamagedError as error:
+            warnings.append(_damaged(path, error))
         except ConfigError:  # whole, but of something else: no older one may stand in
             raise
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            warnings.append(
-                f"checkpoint {path.name} is damaged ({error}); using the one before"
-            )
-            continue
-        return Checkpoint(manifest["updates"], tree, warnings, known)
+        except BROKEN as error:
+            warnings.append(_damaged(path, error))
+        else:
+            found = Checkpoint(manifest["updates"], tree, warnings, known)
+            return replace(found, versions=manifest.get("versions", {}))
     if warnings:
         said = "; ".join(
             warning.removesuffix("; using the one before") for warning in warnings
@@ -174,14 +217,25 @@ def load(
     return None
 
 
+def _damaged(path: Path, error: Exception) -> str:
+    said = sentence(error)
+    return f"checkpoint {path.name} is damaged ({said}); using the one before"
+
+
 def _read_manifest(path: Path) -> dict[str, Any]:
-    sealed = json.loads(path.read_text(encoding="utf-8"))
+    sealed = read_json(path, at_most=MANIFEST_BYTES)
     if not isinstance(sealed, dict) or not {"manifest", "sha256"} <= set(sealed):
         raise ValueError("it is no manifest")
-    body = json.dumps(sealed["manifest"]).encode()
+    manifest = sealed["manifest"]
+    body = json.dumps(manifest).encode()
     if hashlib.sha256(body).hexdigest() != sealed["sha256"]:
         raise ValueError("the manifest's sha256 differs")
-    return sealed["manifest"]
+    tables = ("kind", "parts", "settings", "versions")
+    if not all(isinstance(manifest.get(name, {}), dict) for name in tables):
+        raise ValueError("it is no manifest")
+    if not 0 <= manifest["updates"] < INT64:
+        raise ValueError("it counts no updates")
+    return manifest
 
 
 def _refuse_others(
@@ -212,13 +266,15 @@ def _read_part(folder: Path, part: dict[str, Any], known: Known) -> object:
 
 
 def _read_stored(folder: Path, stored: Stored) -> dict[str, NDArray[Any]]:
+    if TENSORS.fullmatch(f'"{stored.file}"') is None:
+        raise ValueError(f"it names {stored.file!r}")
     return read(folder / stored.file, size=stored.bytes, sha256=stored.sha256)
 
 
 def _sweep(folder: Path) -> None:
     """Deletes tensors that no manifest names, and drafts of a process that was killed."""
     files = [path for path in folder.iterdir() if path.is_file()]
-    manifests = [path for path in files if path.suffix == ".json"]
+    manifests = [p for p in files if p.suffix == ".json" and not p.is_symlink()]
     wanted = {path for manifest in manifests for path in files_of(manifest)}
     for path in files:
         stray = path.suffix == ".safetensors" and path not in wanted

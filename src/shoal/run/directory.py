@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
 import re
 import shutil
 import time
-import tomllib
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
@@ -17,7 +17,21 @@ from typing import Any
 
 import tomli_w
 
+from shoal.run.drafts import (
+    draft_of,
+    sweep_files,
+    sweep_folders,
+    sync_folder,
+    write_atomic,
+)
+from shoal.run.origin import TABLE, Origin
+from shoal.run.reading import check_folder, read_toml
+from shoal.run.records import read_status
 from shoal.types import ConfigError
+
+CONFIG = "config.toml"
+NOT_RUNS = ("checkpoints", "tensorboard")
+"""Folders of a run, below which there are no others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +45,7 @@ class RunDirectory:
     @property
     def config(self) -> Path:
         """`config.toml`, which `--config` takes."""
-        return self.path / "config.toml"
+        return self.path / CONFIG
 
     @property
     def metrics(self) -> Path:
@@ -49,20 +63,28 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     def read_config(self) -> dict[str, Any]:
-        """The configuration; ConfigError when this is no run directory."""
-        return read_toml(self.config)
+        """The settings of config.toml; ConfigError when this is no run directory, or a damaged one."""
+        saved = read_toml(self.config, links=False)
+        saved.pop(TABLE, None)
+        return saved
+
+    def read_origin(self) -> Origin:
+        """Which run this is and who made it, as config.toml says it."""
+        return Origin.of_file(read_toml(self.config, links=False), self.config)
 
     def read_status(self) -> dict[str, Any]:
         """Where the run stands; empty when it never got so far. ConfigError when it is damaged; `resume` needs none."""
-        try:
-            status = json.loads(self.status.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except ValueError as error:
-            raise ConfigError("run.json is damaged; delete it") from error
-        if not isinstance(status, dict):
-            raise ConfigError("run.json is damaged; delete it")
-        return status
+        return read_status(self.status)
+
+    def check(self) -> None:
+        """ConfigError where what is written into it would land elsewhere."""
+        for name in NOT_RUNS:
+            check_folder(self.path / name)
+
+    def sweep(self) -> None:
+        """Deletes drafts that a killed process left; whoever calls it is the only one that trains there."""
+        written = (self.config, self.status)
+        sweep_files(self.path, *(path.name for path in written))
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Replaces `config.toml` in one step."""
@@ -71,6 +93,19 @@ class RunDirectory:
     def write_status(self, status: dict[str, Any]) -> None:
         """Replaces `run.json` in one step."""
         write_atomic(self.status, json.dumps(status, indent=1).encode())
+
+    def write_last_status(self, status: dict[str, Any]) -> None:
+        """As `write_status`; on a full disk it is written into the room that the file has, rather than not at all."""
+        try:
+            self.write_status(status)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            handle = os.open(self.status, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                os.ftruncate(handle, os.write(handle, json.dumps(status).encode()))
+            finally:
+                os.close(handle)
 
     def remove(self) -> None:
         """Deletes the directory, and the folders made for it that it leaves empty: the run never began."""
@@ -107,20 +142,21 @@ def create(
     above = (folder, *folder.parents)
     made = tuple(place for place in above if not place.exists())
     folder.mkdir(parents=True, exist_ok=True)
+    sweep_folders(folder)
     stem = name or f"{time.strftime('%Y%m%d-%H%M%S')}-{seed}"
-    draft = folder / f".{stem}.{os.getpid()}"
+    draft = draft_of(folder / stem)
     draft.mkdir()
     try:
         (draft / "checkpoints").mkdir()
-        write_atomic(draft / "config.toml", text)
+        write_atomic(draft / CONFIG, text)
         for number in range(1000):
             path = folder / (stem if number == 0 else f"{stem}-{number}")
-            if path.exists():
+            if os.path.lexists(path):
                 continue
             try:
                 draft.rename(path)
             except OSError:
-                if not path.exists():  # else another process was quicker
+                if not os.path.lexists(path):  # else another was quicker
                     raise
             else:
                 sync_folder(folder)
@@ -136,7 +172,7 @@ def create(
 def find(path: str | Path, root: Path = Path("runs")) -> RunDirectory:
     """The run at `path`; a path with several runs below means the newest. ConfigError when there is none."""
     for base in (Path(path), root / path):
-        if (base / "config.toml").exists():
+        if is_run(base):
             return RunDirectory(base)
         below = list_runs(base)
         if below:
@@ -144,27 +180,34 @@ def find(path: str | Path, root: Path = Path("runs")) -> RunDirectory:
     raise ConfigError(f"no run at {path}; `shoal runs` lists them")
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a configuration stands in a folder, whole or damaged."""
+    return os.path.lexists(folder / CONFIG)
+
+
 def list_runs(root: Path) -> list[RunDirectory]:
-    """All runs below `root`, oldest first."""
-    found = [
-        path.parent
-        for path in root.glob("**/config.toml")
-        if not path.parent.name.startswith(".")
-    ]
-    return [
-        RunDirectory(p)
-        for p in sorted(found, key=lambda p: (p / "config.toml").stat().st_mtime_ns)
-    ]
+    """All runs below `root`, also behind linked folders, oldest first; no link that lies in a run is followed."""
+    found: list[tuple[int, Path]] = []
+    seen: set[tuple[int, int]] = set()
+    for folder, names, files in os.walk(root, followlinks=True):
+        here = Path(folder)
+        status = here.stat()
+        key = status.st_dev, status.st_ino
+        inside = CONFIG in names or CONFIG in files
+        names[:] = [name for name in names if _leads_on(here / name, inside_run=inside)]
+        if key in seen:  # links that go round in circles
+            names.clear()
+        elif inside:
+            found.append(((here / CONFIG).lstat().st_mtime_ns, here))
+        seen.add(key)
+    return [RunDirectory(path) for _, path in sorted(found)]
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file; ConfigError when it is missing or malformed."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"no file {path}") from error
-    except ValueError as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
+def _leads_on(folder: Path, *, inside_run: bool) -> bool:
+    """Whether runs are looked for below a folder."""
+    if folder.name.startswith("."):
+        return False
+    return not inside_run or not (folder.name in NOT_RUNS or folder.is_symlink())
 
 
 @cache
@@ -185,27 +228,3 @@ def _toml(config: dict[str, Any]) -> bytes:
         raise ConfigError(
             f"config.toml cannot hold this configuration: {error}; give objects in a callable"
         ) from error
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Replaces `path` by `data` so that a crash leaves the old file or the new one, never half."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes renames in `folder` durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,7 +1,8 @@
-"""Ctrl-C: the first one ends a run after its update, the second one at once."""
+"""Ctrl-C, SIGTERM and SIGHUP: the first one ends a run after its update, the second one at once."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from typing import TYPE_CHECKING, Any
@@ -10,29 +11,50 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
+CAUGHT = {
+    signal.SIGINT: "Ctrl-C",
+    signal.SIGTERM: "SIGTERM",
+    signal.SIGHUP: "SIGHUP",
+}
+"""What ends a run, and how it is called: a person, whoever runs the machine, a terminal that was closed."""
+
 
 class Interrupts:
-    """Counts Ctrl-C while a loop lasts; other threads than the main one cannot."""
+    """Counts the signals that end a run while a loop lasts; other threads than the main one get none."""
 
-    def __init__(self, first: Callable[[], None]) -> None:
-        """`first` is called at the first one."""
+    def __init__(self, first: Callable[[str], None]) -> None:
+        """`first` is called at the first one, with its name."""
         self._first = first
         self._count = 0
-        self._before: Any = None
+        self._before: dict[int, Any] = {}
+        self._terminals: list[int] = []
 
     def catch(self) -> None:
-        """Begins."""
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._interrupt)
+        """Begins; a signal that is ignored (as by nohup) or handled by somebody else stays so."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._terminals = [file for file in (1, 2) if os.isatty(file)]
+        for number in CAUGHT:
+            handler = signal.getsignal(number)
+            if number == signal.SIGINT or handler == signal.SIG_DFL:
+                self._before[number] = signal.signal(number, self._interrupt)
 
     def release(self) -> None:
-        """Gives Ctrl-C back; again does nothing."""
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-            self._before = None
+        """Gives the signals back; again does nothing."""
+        while self._before:
+            signal.signal(*self._before.popitem())
 
     def _interrupt(self, signum: int, frame: FrameType | None) -> None:
+        if signum == signal.SIGHUP:
+            self._leave_terminals()
         self._count += 1
         if self._count > 1:
             raise KeyboardInterrupt
-        self._first()
+        self._first(CAUGHT[signal.Signals(signum)])
+
+    def _leave_terminals(self) -> None:
+        """What is printed from here on goes nowhere: on a terminal that is gone it would be an error."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for file in self._terminals:
+            os.dup2(nowhere, file)
+        os.close(nowhere)

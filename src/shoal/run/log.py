@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
+import hashlib
 import importlib
 import json
 import math
 import os
+import secrets
+import stat
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
+from shoal.run.reading import check_folder
+from shoal.run.records import LINE_BYTES, checked_line, read_metrics
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+PART = 1 << 20
+"""Bytes that are read at a time."""
 FLUSH_S = 10.0
 """Seconds after which TensorBoard sees what was written."""
 
@@ -44,9 +53,12 @@ class TensorBoard:
         self._summary: Any = importlib.import_module(
             "tensorboardX.proto.summary_pb2"
         ).Summary
+        check_folder(directory)
         directory.mkdir(exist_ok=True)
         number = len(list(directory.iterdir()))
-        self._writer: Any = EventsWriter(str(directory / "events"), f".{number}")
+        # A name that nobody can foresee: no link can wait there.
+        suffix = f".{secrets.token_hex(8)}.{number}"
+        self._writer: Any = EventsWriter(str(directory / "events"), suffix)
         self._flushed = time.monotonic()
         if purge_step is not None:
             session = self._events.SessionLog
@@ -110,40 +122,82 @@ class Log:
         """Opens the file, for this process alone; a torn last line is cut off.
 
         Raises:
-            ConfigError: another process writes to it.
+            ConfigError: another process writes to it, or it is no file, or a link.
         """
         self.path, self.sinks = path, sinks
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._file = _open_to_append(path)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(self._file)
+            said = _holders(path)
             raise ConfigError(
-                f"another process trains in {path.parent}; wait for it, or end it first"
+                f"another process{said} trains in {path.parent}; wait for it, or end it first"
             ) from error
         except OSError:  # a file system without locks
             pass
         self._end = os.fstat(self._file).st_size
-        whole = _whole_lines(path, self._end)
-        if whole != self._end:
-            self.rewind(whole)
+        self._digest = hashlib.sha256()
+        self._truncate(_end_of_lines(self._file, self._end))
 
     def position(self) -> int:
         """Bytes written so far: what `rewind` takes."""
         return self._end
+
+    def sha256(self) -> str:
+        """The sha256 of all that was written so far."""
+        return self._digest.hexdigest()
 
     def sync(self) -> None:
         """Makes what was written durable: a checkpoint counts on it."""
         os.fsync(self._file)
 
     def rewind(self, position: int) -> None:
-        """Forgets the lines after `position`: a resumed run writes them again."""
+        """Moves the lines after `position` to the end of `metrics.old.jsonl`: a resumed run writes them again."""
         if position > self._end:
             raise ValueError(
                 f"{self.path} has {self._end} bytes, fewer than {position}"
             )
+        if position < self._end:
+            old = _open_to_append(self.path.with_name("metrics.old.jsonl"))
+            try:
+                for part in _parts(self._file, position, self._end):
+                    os.write(old, part)
+                os.fsync(old)
+            finally:
+                os.close(old)
+            self._truncate(position)
+
+    def cut(self, position: int, sha256: str | None, updates: int) -> list[str]:
+        """Rewinds to what was written at the checkpoint of `updates`, always to a line's end; what is to be said.
+
+        Args:
+            position: the bytes that were there.
+            sha256: theirs; None in checkpoints of earlier versions, which only know the place.
+            updates: where the file is not what it was, lines up to this update are kept.
+        """
+        there = _sha256(self._file, min(position, self._end))
+        whole = position <= self._end and sha256 in (None, there)
+        if whole and _end_of_lines(self._file, position) == position:
+            self.rewind(position)
+            return []
+        lost = position > self._end
+        self.rewind(_end_of_update(self._file, self._end, updates))
+        if lost:
+            return [
+                f"{self.path} has lost lines that were written before update {updates}"
+            ]
+        return [
+            f"{self.path} is not what this run wrote up to update {updates}; "
+            "lines of later updates were moved to metrics.old.jsonl"
+        ]
+
+    def _truncate(self, position: int) -> None:
         os.ftruncate(self._file, position)
         self._end = position
+        self._digest = hashlib.sha256()
+        for part in _parts(self._file, 0, position):
+            self._digest.update(part)
 
     def write(self, record: dict[str, Any]) -> None:
         """Appends one line; its numbers also go to the sinks. Non-finite numbers become null."""
@@ -160,6 +214,7 @@ class Log:
                 f"only {written} of {len(line)} bytes fitted into {self.path}",
             )
         self._end += written
+        self._digest.update(line)
         numbers = {
             k: float(v)
             for k, v in clean.items()
@@ -188,12 +243,87 @@ class Log:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file; a torn last line is left out."""
-    if not path.exists():
-        return []
-    text = path.read_bytes()
-    return [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
+    """The lines of a metrics file; a torn last line is left out, and damaged ones are."""
+    return read_metrics(path).lines
 
 
-def _whole_lines(path: Path, size: int) -> int:
-    return path.read_bytes().rfind(b"\n") + 1 if size else 0
+def _open_to_append(path: Path) -> int:
+    """The file, made where it is not there; ConfigError for a link, or for what is no file."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        handle = os.open(path, flags | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise ConfigError(f"{path} is a link or no file; take it away") from error
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise ConfigError(f"{path} is no file; take it away")
+    return handle
+
+
+def _parts(file: int, begin: int, end: int) -> Iterator[bytes]:
+    """The bytes between two places, a part at a time."""
+    while begin < end and (part := os.pread(file, min(end - begin, PART), begin)):
+        yield part
+        begin += len(part)
+
+
+def _sha256(file: int, end: int) -> str:
+    digest = hashlib.sha256()
+    for part in _parts(file, 0, end):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _end_of_lines(file: int, size: int) -> int:
+    """Where the last whole line within `size` bytes ends."""
+    while size > 0:
+        begin = max(0, size - PART)
+        at = os.pread(file, size - begin, begin).rfind(b"\n")
+        if at >= 0:
+            return begin + at + 1
+        size = begin
+    return 0
+
+
+def _end_of_update(file: int, size: int, updates: int) -> int:
+    """Where the last whole line ends that was written by update `updates`, before the first later one."""
+    kept = end = 0
+    rest, passed = b"", 0
+    for part in _parts(file, 0, size):
+        *lines, rest = (rest + part).split(b"\n")
+        for line in lines:
+            end += passed + len(line) + 1
+            update = -1 if passed else _update_of(line)
+            passed = 0
+            if update > updates:
+                return kept
+            if update >= 0:
+                kept = end
+        if len(rest) > LINE_BYTES:  # no line of shoal's
+            passed, rest = passed + len(rest), b""
+    return kept
+
+
+def _update_of(line: bytes) -> int:
+    """The update that a line was written after; -1 where it is damaged: the lines around it tell."""
+    try:
+        return int(checked_line(line).get("update") or 0)
+    except ValueError:
+        return -1
+
+
+def _holders(path: Path) -> str:
+    """The numbers of the processes that have the file open, a child that inherited it among them."""
+    found: list[str] = []
+    for folder in glob.glob("/proc/[0-9]*/fd"):
+        pid = folder.split("/")[2]
+        try:
+            with os.scandir(folder) as files:
+                links = [os.readlink(file.path) for file in files]
+        except OSError:  # it has ended, or is somebody else's
+            continue
+        if os.path.realpath(path) in links and pid != str(os.getpid()):
+            found.append(pid)
+    return f" (pid {', '.join(found)})" if found else ""

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from shoal.run.callbacks import tell_episodes
 from shoal.run.evaluate import Eval, play_beside
 from shoal.run.learning import check_learned, steps_taken, take_statistics
-from shoal.run.parts import restore_into, states_of
-from shoal.run.status import check_new, status_of
+from shoal.run.parts import states_of
+from shoal.run.progress import Progress, begin, go_on
+from shoal.run.status import status_of
 from shoal.run.writer import Writer, write_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from shoal.learn.learner import Learner
     from shoal.run.interrupts import Interrupts
@@ -26,15 +27,18 @@ if TYPE_CHECKING:
     from shoal.types import Episodes
 
 INTERRUPTED = "interrupted"
-"""The stop reason of a run that Ctrl-C ended."""
+"""The stop reason of a run that Ctrl-C, SIGTERM or SIGHUP ended."""
+SAVE_S = 120.0
+"""Seconds after which a checkpoint is written though its count of updates has not come; no bit depends on it."""
 LEFT = "the loop was left"
 """The stop reason of a run whose algorithm left the loop by `break`."""
 
 
-def kind_of(settings: Settings) -> dict[str, str]:
-    """What a checkpoint belongs to."""
+def writer_of(folder: Path, settings: Settings) -> Writer:
+    """Who saves the checkpoints of a run."""
     s = settings
-    return {"env": s.env, "algo": s.algo, "num_envs": str(s.num_envs)}
+    kind = {"env": s.env, "algo": s.algo, "num_envs": str(s.num_envs)}
+    return Writer(folder, kind=kind, keep_last=s.keep_last, identity=s.identity)
 
 
 def why_to_stop(run: Run, steps: int, greedy: float) -> str:
@@ -111,9 +115,8 @@ class Loop:
         updates = max(1, -(-run.settings.total_timesteps // steps_per_batch))
         self._log_every = max(1, updates // 500)
         self._save_every = max(1, updates // 20)
-        self._best = self._greedy = -np.inf
-        self._next_evaluation, self._elapsed_before = 0, 0.0
-        self._last_line, self._saved = (0, 0.0), -1
+        self.progress = Progress()
+        self._last_line, self._saved_at = (0, 0.0), 0.0
         self._at_hand: tuple[tuple[int, int], int] | None = None
         self._learned: tuple[int, int] | None = None
 
@@ -124,17 +127,17 @@ class Loop:
             ConfigError: it belongs to something else, or every one is damaged or gone.
         """
         found = self._writer.load() if self._writer is not None else None
-        if found is None and self.run.directory is not None:
-            check_new(self.run.directory)
+        progress, evaluation = self.progress, self._evaluation
         if found is not None:
-            self._restore(found.tree, found.updates, found.warnings)
-        elif self._log is not None:
-            self._log.rewind(0)
-        if self._evaluation is not None and not self._next_evaluation:
-            self._next_evaluation = self._evaluation.every_steps
+            go_on(self, found, self._log)
+        elif self.run.directory is not None:
+            begin(self.run, self.run.directory, self._log)
+        if evaluation is not None and not progress.next_evaluation:
+            progress.next_evaluation = evaluation.every_steps
         self._write_status()
         self.run.meter.start()
         self._last_line = (self.stream.env_steps, self.run.meter.elapsed())
+        self._saved_at = time.monotonic()
 
     def batches(self) -> Iterator[Any]:
         """Batches until a stop condition holds; continues from the newest checkpoint before the first."""
@@ -156,6 +159,8 @@ class Loop:
                     self._write_line()
                 if run.updates % self._save_every == 0:
                     self.save()
+                elif time.monotonic() - self._saved_at > SAVE_S:
+                    self.save(may_be_best=False)
             self._end()
         finally:
             self._interrupts.release()
@@ -170,7 +175,7 @@ class Loop:
             self.run.stop(LEFT)
             self._end()
         elif self._learned not in (None, steps_taken(self.learners)):
-            self._saved = -1
+            self.progress.saved = -1
             self._end()
 
     def _count(self) -> None:
@@ -179,7 +184,7 @@ class Loop:
         assert at_hand is not None
         run.updates += 1
         where = f"update {run.updates} at step {self.stream.env_steps:,}"
-        check_learned(self.learners, at_hand[0], where, self._saved)
+        check_learned(self.learners, at_hand[0], where, self.progress.saved)
         take_statistics(run.metrics, self.learners)
 
     def _end(self) -> None:
@@ -187,17 +192,19 @@ class Loop:
         self._at_hand, self._learned = None, steps_taken(self.learners)
         if not self.run.metrics.empty and self.run.stop_reason != INTERRUPTED:
             self._write_line()
-        if self._saved != self.run.updates:
+        if self.progress.saved != self.run.updates:
             self.save()
         if self._writer is not None:
             self._writer.wait()
         self._write_status()
 
-    def save(self) -> None:
-        """Begins to write a checkpoint; when the mean return is the best so far, also as `best`."""
-        mean = self.run.mean_return
-        is_best, self._best = mean > self._best, max(mean, self._best)
-        self._saved = self.run.updates
+    def save(self, *, may_be_best: bool = True) -> None:
+        """Begins to write a checkpoint; when the mean return is the best so far, also as `best`.
+
+        What is saved because time has passed `may_be_best` not, or the clock would decide which one that is.
+        """
+        is_best = may_be_best and self.progress.take_best(self.run.mean_return)
+        self.progress.saved, self._saved_at = self.run.updates, time.monotonic()
         if self._writer is None:
             return
         self._writer.save(
@@ -213,44 +220,18 @@ class Loop:
             after=partial(self._write_status, self._status()),
         )
 
-    def _restore(
-        self, tree: Mapping[str, Any], updates: int, warnings: list[str]
-    ) -> None:
-        run = self.run
-        restore_into(self.learners, tree["learner"], updates)
-        restore_into(self.parts, tree["other"], updates)
-        lost = self.stream.restore(tree["stream"])
-        own = tree["run"]
-        run.updates = self._saved = updates
-        run.rng.bit_generator.state = own["rng"]
-        run.metrics.restore(own["metrics"])
-        self._best, self._greedy = own["best"], own["greedy"]
-        self._next_evaluation = own["next_evaluation"]
-        self._elapsed_before = own["elapsed"]
-        if self._log is not None:
-            there = self._log.position()
-            if own["log_position"] > there:
-                lost.append(
-                    f"{self._log.path} has lost lines that were written before update {updates}"
-                )
-            self._log.rewind(min(own["log_position"], there))
-        for message in [*warnings, *lost]:
-            run.warn(message)
-
     def _own_state(self) -> dict[str, Any]:
-        run = self.run
+        run, log = self.run, self._log
         return {
             "rng": run.rng.bit_generator.state,
             "metrics": run.metrics.state(),
-            "best": self._best,
-            "greedy": self._greedy,
-            "next_evaluation": self._next_evaluation,
-            "elapsed": self._elapsed_before + run.meter.elapsed(),
-            "log_position": 0 if self._log is None else self._log.position(),
+            **self.progress.state(run.meter.elapsed()),
+            "log_position": 0 if log is None else log.position(),
+            "log_sha256": "" if log is None else log.sha256(),
         }
 
     def _finished(self) -> bool:
-        if reason := why_to_stop(self.run, self.stream.env_steps, self._greedy):
+        if reason := why_to_stop(self.run, self.stream.env_steps, self.progress.greedy):
             self.run.stop(reason)
         return bool(self.run.stop_reason)
 
@@ -261,7 +242,7 @@ class Loop:
         seconds = max(elapsed - elapsed_before, 1e-9)
         record = numbers_of(run, stream, self.learners)
         record["speed/sps"] = (stream.env_steps - steps_before) / seconds
-        record["time/elapsed"] = self._elapsed_before + elapsed
+        record["time/elapsed"] = self.progress.elapsed_before + elapsed
         self._last_line = (stream.env_steps, elapsed)
         if self._log is not None:
             write_line(self._log, record)
@@ -270,17 +251,18 @@ class Loop:
 
     def _evaluate(self) -> bool:
         """Plays greedy episodes where they are due; whether they were."""
-        evaluation, stream = self._evaluation, self.stream
-        if evaluation is None or stream.env_steps < self._next_evaluation:
+        evaluation, progress = self._evaluation, self.progress
+        steps = self.stream.env_steps
+        if evaluation is None or steps < progress.next_evaluation:
             return False
-        while self._next_evaluation <= stream.env_steps:
-            self._next_evaluation += evaluation.every_steps
+        while progress.next_evaluation <= steps:
+            progress.next_evaluation += evaluation.every_steps
         policy = next(iter(self.learners.values())).policy
-        self._greedy = play_beside(self.run, evaluation, policy)
+        progress.greedy = play_beside(self.run, evaluation, policy)
         return True
 
     def _status(self) -> dict[str, Any]:
-        seconds = self._elapsed_before + self.run.meter.elapsed()
+        seconds = self.progress.elapsed_before + self.run.meter.elapsed()
         return status_of(self.run, self.stream.env_steps, seconds)
 
     def _write_status(self, status: dict[str, Any] | None = None) -> None:

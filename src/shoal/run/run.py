@@ -12,7 +12,7 @@ from shoal.learn.acting import Acting
 from shoal.learn.learner import Learner
 from shoal.run.callbacks import checked
 from shoal.run.interrupts import Interrupts
-from shoal.run.loop import INTERRUPTED, Loop, kind_of
+from shoal.run.loop import INTERRUPTED, Loop, writer_of
 from shoal.run.metrics import Metrics, check_logged
 from shoal.run.parts import check_parts
 from shoal.run.writer import Writer
@@ -74,14 +74,13 @@ class Run:
         self.rng = np.random.Generator(np.random.PCG64(seed))
         self.metrics = Metrics(settings.window, settings.agents)
         self.updates = 0
-        self.stop_reason = ""
+        self.stop_reason = self.interrupted_by = ""
         self.steps_before = 0
         """Environment steps before the batch at hand."""
         self._log, self._policy = log, policy
         self._writer: Writer | None = None
         if directory is not None:
-            folder, kept = directory.checkpoints, settings.keep_last
-            self._writer = Writer(folder, kind=kind_of(settings), keep_last=kept)
+            self._writer = writer_of(directory.checkpoints, settings)
         self._interrupts = Interrupts(self._interrupted)
         self._loop: Loop | None = None
 
@@ -235,6 +234,7 @@ class Run:
             if self._log is not None:
                 self._log.close()
 
-    def _interrupted(self) -> None:
+    def _interrupted(self, name: str) -> None:
         self.stop(INTERRUPTED)
-        self.warn("Ctrl-C: writing a checkpoint, then ending; once more ends now")
+        self.interrupted_by = name
+        self.warn(f"{name}: writing a checkpoint, then ending; once more ends now")

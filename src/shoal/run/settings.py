@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from shoal.learn.hardware import Hardware
+from shoal.run.origin import Identity
 from shoal.stream.self_play import SelfPlay
 
 
@@ -38,6 +39,9 @@ class Settings:
     """Rewards are multiplied by this before learning."""
     self_play: SelfPlay = field(default_factory=SelfPlay)
     """Self-play against past versions, in environments with several agents."""
+
+    identity: Identity = field(default_factory=Identity)
+    """Which run it is, and what its checkpoints must have been trained with."""
 
     @property
     def hardware(self) -> Hardware:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from shoal.memory import forked
+from shoal.run.drafts import draft_of, open_draft
 from shoal.run.tensors import buffers_of, sha256_of, sha256_of_file
 from shoal.run.trees import Arrays, encode
 
@@ -85,8 +86,8 @@ class Content:
         stored = self._stored(sha256_of(buffers), sum(map(len, buffers)))
         path = folder / stored.file
         if not _is_whole(path, stored):
-            draft = _draft(folder, self.stem)
-            with draft.open("wb", buffering=0) as file:
+            draft = draft_of(folder / self.stem)
+            with open_draft(draft) as file:
                 for buffer in buffers:
                     forked.write_whole(file, buffer)
                 os.fsync(file.fileno())
@@ -198,7 +199,7 @@ def _fork(folder: Path, snapshot: Snapshot, contents: list[Content]) -> None:
     for number, content in enumerate(contents):
         buffers = buffers_of(content.arrays)
         content.size = sum(map(len, buffers))
-        content.draft = _draft(folder, f"{content.stem}.{number}")
+        content.draft = draft_of(folder / f"{content.stem}.{number}")
         files[content.draft] = buffers
     snapshot.drafts = list(files)
     try:
@@ -208,10 +209,6 @@ def _fork(folder: Path, snapshot: Snapshot, contents: list[Content]) -> None:
         raise
     for content in contents:
         content.arrays = {}
-
-
-def _draft(folder: Path, stem: str) -> Path:
-    return folder / f".{stem}.{os.getpid()}"
 
 
 def _is_whole(path: Path, stored: Stored) -> bool:

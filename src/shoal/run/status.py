@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shoal.run.directory import versions
-from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from shoal.run.directory import RunDirectory
     from shoal.run.run import Run
 
 
@@ -32,12 +30,3 @@ def status_of(run: Run, steps: int, seconds: float) -> dict[str, Any]:
         "pid": os.getpid(),
         "versions": versions(),
     }
-
-
-def check_new(directory: RunDirectory) -> None:
-    """ConfigError where a run that has no checkpoint has had one: it must not begin anew over its lines."""
-    if updates := directory.read_status().get("updates", 0):
-        raise ConfigError(
-            f"no checkpoint (such as {updates:010d}.json) in {directory.checkpoints}, but {directory.status.name} "
-            f"says that the run made {updates} updates; restore the folder from a copy, or train a new run"
-        )

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+import os
+from math import prod
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+
+from shoal.memory.room import free_bytes
+from shoal.run.reading import open_regular, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,6 +30,8 @@ DTYPES = {
     **{f"uint{bits}": f"U{bits}" for bits in (8, 16, 32, 64)},
 }
 """NumPy's name of each type that the format holds, and the format's."""
+HEADER_BYTES = 16 << 20
+MOST_AXES = 32
 NUMPY = {code: np.dtype(name).newbyteorder("<") for name, code in DTYPES.items()}
 
 
@@ -70,24 +77,49 @@ def read(path: Path, *, size: int, sha256: str) -> dict[str, NDArray[Any]]:
     """The arrays of a file, each read into memory of its own.
 
     Raises:
-        ValueError: it has another size or sha256; nothing of it was believed.
-        OSError: it cannot be read.
+        ValueError: it is no file, of another size or sha256, or does not hold what its header says; nothing of it
+            was believed.
+        OSError: it cannot be read, or is not there.
+        MemoryError: it is larger than the memory that is free.
     """
-    with path.open("rb") as file:
-        found = path.stat().st_size
+    with open_regular(path, at_most=None) as file:
+        found = os.fstat(file.fileno()).st_size
         if found != size:
             raise ValueError(f"{path.name} has {found} bytes, expected {size}")
+        if size > (free := free_bytes()):
+            raise MemoryError(f"{path.name} has {size:,} bytes, {free:,} are free")
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(size - 8, HEADER_BYTES):
+            raise ValueError(f"{path.name} has no header")
+        table = _table(parse_json(file.read(length)), size - 8 - length)
+        file.seek(0)
         if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
             raise ValueError(f"the sha256 of {path.name} differs")
-        file.seek(0)
-        length = int.from_bytes(file.read(8), "little")
-        table: dict[str, dict[str, Any]] = json.loads(file.read(length))
         arrays: dict[str, NDArray[Any]] = {}
-        for name, said in table.items():
-            array = np.empty(said["shape"], NUMPY[said["dtype"]])
-            file.seek(8 + length + said["data_offsets"][0])
+        for name, (dtype, shape, begin) in table.items():
+            array = np.empty(shape, dtype)
+            file.seek(8 + length + begin)
             buffer = array.reshape(-1).view(np.uint8)
             if file.readinto(buffer.data) != array.nbytes:
                 raise ValueError(f"{path.name} ends within {name!r}")
             arrays[name] = array
         return arrays
+
+
+def _table(
+    header: object, size: int
+) -> dict[str, tuple[np.dtype[Any], tuple[int, ...], int]]:
+    """Type, shape and beginning of each array, which follow each other in `size` bytes; ValueError where not."""
+    table: dict[str, tuple[np.dtype[Any], tuple[int, ...], int]] = {}
+    end = 0
+    for name, said in cast("dict[str, dict[str, Any]]", header).items():
+        dtype, shape = NUMPY[said["dtype"]], tuple(said["shape"])
+        if len(shape) > MOST_AXES or not all(type(n) is int and n >= 0 for n in shape):
+            raise ValueError(f"{name!r} has the shape {shape}")
+        if said["data_offsets"] != [end, end + prod(shape) * dtype.itemsize]:
+            raise ValueError(f"{name!r} does not lie where its shape says")
+        table[name] = dtype, shape, end
+        end += prod(shape) * dtype.itemsize
+    if end != size:
+        raise ValueError(f"its arrays take {end} of {size} bytes")
+    return table

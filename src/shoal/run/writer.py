@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from shoal.run.checkpoint import Checkpoint
     from shoal.run.log import Log
+    from shoal.run.origin import Identity
     from shoal.run.snapshot import Known, Snapshot
 
 WAIT_S = 900.0
@@ -42,7 +43,12 @@ class Writer:
     """
 
     def __init__(
-        self, folder: Path, *, kind: Mapping[str, str], keep_last: int
+        self,
+        folder: Path,
+        *,
+        kind: Mapping[str, str],
+        keep_last: int,
+        identity: Identity | None = None,
     ) -> None:
         """Only one at a time may save into `folder`.
 
@@ -50,8 +56,10 @@ class Writer:
             folder: the run's checkpoint folder.
             kind: what the checkpoints belong to (env, algo, ...).
             keep_last: how many rolling checkpoints stay.
+            identity: the run that they belong to, and its settings.
         """
         self.folder, self.kind, self.keep_last = folder, dict(kind), keep_last
+        self.identity = identity
         self._thread: threading.Thread | None = None
         self._updates = 0
         self._error: BaseException | None = None
@@ -63,7 +71,7 @@ class Writer:
         Raises:
             ConfigError: as `checkpoint.load`.
         """
-        found = checkpoint.load(self.folder, kind=self.kind)
+        found = checkpoint.load(self.folder, kind=self.kind, identity=self.identity)
         self._known = {} if found is None else found.pieces
         return found
 
@@ -153,6 +161,7 @@ class Writer:
                 snapshot,
                 updates=self._updates,
                 kind=self.kind,
+                identity=self.identity,
                 tags=tags,
             )
             checkpoint.prune(self.folder, self.keep_last)

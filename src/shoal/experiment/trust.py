@@ -1,0 +1,199 @@
+"""Trust: which names of a configuration file may be imported, and the seal of the runs that this user made.
+
+Importing runs code. Shoal's own names, registered Gymnasium ids and names that the command line or the call gives are
+imported; what else a file names is imported for a run that this user's own `train` wrote on this machine, which its
+seal shows, or where the user says so (`--trust`, `trust=True`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import inspect
+import json
+import os
+import secrets
+import stat
+import sys
+import sysconfig
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import gymnasium as gym
+from torch import nn
+
+from shoal import algos
+from shoal.envs.factories import import_object
+from shoal.run.drafts import draft_of, open_draft
+from shoal.run.origin import Origin
+from shoal.run.reading import read_bytes
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+KEY_BYTES = 32
+KINDS: dict[str, tuple[type[object], ...]] = {
+    "env": (gym.Env, gym.vector.VectorEnv),
+    "policy": (nn.Module,),
+}
+"""The classes that a name of a file may be of, where it is no function."""
+GIVE = {
+    "env": "--env, or factory=...",
+    "policy": "--policy, or policy=...",
+    "algo": "--algo",
+}
+
+
+def imported_by(settings: Mapping[str, object]) -> dict[str, str]:
+    """The names in a configuration whose modules are imported when a run of it begins, by setting.
+
+    Raises:
+        ConfigError: a name that is no text.
+    """
+    names: dict[str, str] = {}
+    for setting in ("env", "algo", "policy", "preset"):
+        name = settings.get(setting)
+        if name is None:
+            continue
+        if not isinstance(name, str):
+            raise ConfigError(f"{setting} must be a string, got {name!r}")
+        own = name in algos.summaries() if setting == "algo" else ":" not in name
+        if not own or setting == "policy":
+            names[setting] = name
+    names.pop("preset", None)
+    return names
+
+
+def check(
+    settings: Mapping[str, object],
+    origin: Origin,
+    *,
+    trust: bool,
+    given: Collection[str] = (),
+) -> None:
+    """Lets the names of a configuration be imported, or refuses; a sealed run's folders go on the path.
+
+    Args:
+        settings: the configuration, read from a file.
+        origin: what the file says of the run.
+        trust: whether the user trusts the file.
+        given: settings that the user has named, so that the file does not.
+
+    Raises:
+        ConfigError: the file names what would be imported, and nothing shows that this user wrote it; or, where it
+            is trusted, an object that is no environment's or policy's.
+    """
+    named = imported_by(settings)
+    names = {part: name for part, name in named.items() if part not in given}
+    if not names:
+        return
+    if _is_sealed(origin, named):
+        sys.path += [path for path in origin.folders if path not in sys.path]
+    elif trust:
+        for setting, kinds in KINDS.items():
+            if setting in names:
+                _check_object(setting, names[setting], kinds)
+    else:
+        said = ", ".join(f"{name!r} ({part})" for part, name in names.items())
+        ways = "; ".join(GIVE[part] for part in names)
+        raise ConfigError(
+            f"the configuration names {said}, which would be imported and run, and no seal shows that you trained it "
+            f"on this machine. If you trust the file: --trust, or trust=True in Python; or name it yourself: {ways}"
+        )
+
+
+def _check_object(setting: str, name: str, kinds: tuple[type[object], ...]) -> None:
+    """ConfigError unless a name of a file is an environment's or a policy's class, or a function of its module."""
+    module, _, attribute = name.partition(":")
+    if not attribute.isidentifier():  # a registered id, after its module
+        return
+    found: object = import_object(name)
+    fits = inspect.isfunction(found) and found.__module__ == module
+    if inspect.isclass(found):
+        fits = issubclass(found, kinds)
+    if not fits:
+        said = " or ".join(f"{kind.__module__}.{kind.__name__}" for kind in kinds)
+        raise ConfigError(
+            f"the configuration names {name!r} as its {setting}, which is neither a {said} nor a function that is "
+            f"defined in {module}; name it yourself if it is meant: {GIVE[setting]}"
+        )
+
+
+def seal(origin: Origin, settings: Mapping[str, object]) -> Origin:
+    """The origin of a run that this user begins, with the seal that lets its names be imported again.
+
+    Without a state folder that can be written there is none, and the run is opened with `--trust`.
+    """
+    names = imported_by(settings)
+    if not names:
+        return origin
+    sealed = replace(origin, folders=_folders_of(names))
+    key = _key(make=True)
+    return sealed if key is None else replace(sealed, seal=_mac(key, sealed, names))
+
+
+def _is_sealed(origin: Origin, names: Mapping[str, str]) -> bool:
+    if not origin.run or not origin.seal.isascii():
+        return False
+    key = _key(make=False)
+    return key is not None and hmac.compare_digest(
+        origin.seal, _mac(key, origin, names)
+    )
+
+
+def _mac(key: bytes, origin: Origin, names: Mapping[str, str]) -> str:
+    said = json.dumps([origin.run, sorted(names.items()), list(origin.folders)])
+    return hmac.new(key, said.encode(), hashlib.sha256).hexdigest()
+
+
+def _folders_of(names: Mapping[str, str]) -> tuple[str, ...]:
+    """Where the modules of these names lie, unless they are installed."""
+    installed = {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib")}
+    found: list[str] = []
+    for name in names.values():
+        module = sys.modules.get(name.partition(":")[0].partition(".")[0])
+        places = list(getattr(module, "__path__", ()))
+        places = places or [getattr(module, "__file__", None) or ""]
+        folder = str(Path(places[0]).absolute().parent)
+        if places[0] and folder not in (*installed, *found):
+            found.append(folder)
+    return tuple(found)
+
+
+def _state_folder() -> Path:
+    """Where this user's programs keep their state (the XDG base directories)."""
+    given = os.environ.get("XDG_STATE_HOME", "")
+    base = Path(given) if os.path.isabs(given) else Path.home() / ".local/state"
+    return base / "shoal"
+
+
+def _key(*, make: bool) -> bytes | None:
+    """This user's key on this machine; None where there is none, or it is not only this user's."""
+    try:
+        path = _state_folder() / "key"
+        if make and not path.exists():
+            _make_key(path)
+        found = path.lstat()
+        if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+            return None
+        key = read_bytes(path, at_most=KEY_BYTES)
+    except (OSError, RuntimeError, ConfigError):  # no home, no room, no right
+        return None
+    return key if len(key) == KEY_BYTES else None
+
+
+def _make_key(path: Path) -> None:
+    """Writes a new key, unless another process was quicker."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = draft_of(path)
+    try:
+        with open_draft(draft, mode=0o600) as file:
+            file.write(secrets.token_bytes(KEY_BYTES))
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)

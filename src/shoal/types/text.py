@@ -1,0 +1,46 @@
+"""Text that came from somewhere else, as it may be shown: on a terminal, in a table, in a spreadsheet."""
+
+from __future__ import annotations
+
+MOST = 1000
+"""Characters of a line that are shown."""
+FORMULA_SIGNS = ("=", "+", "-", "@")
+"""What a spreadsheet takes for the beginning of a formula."""
+
+
+def printable(text: object, most: int = MOST) -> str:
+    """A text in one line of at most `most` characters; what would steer a terminal is shown as an escape."""
+    given = str(text)
+    kept = given if len(given) <= most else f"{given[: most - 1]}…"
+    if kept.isprintable():
+        return kept
+    return "".join(map(_escaped, kept))
+
+
+def printable_lines(text: object) -> str:
+    """A text of several lines, each as `printable`."""
+    return "\n".join(printable(line) for line in str(text).split("\n"))
+
+
+def cell(text: object, most: int = 200) -> str:
+    """A text as a table's cell: `printable`, with a quote before what a spreadsheet would calculate."""
+    shown = printable(text, most)
+    if shown.startswith(FORMULA_SIGNS) and not _is_number(shown):
+        return f"'{shown}"
+    return shown
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable():
+        return character
+    return character.encode("unicode_escape", "replace").decode()
+
+
+def _is_number(text: str) -> bool:
+    if text == "-":  # what a table shows for nothing
+        return True
+    try:
+        float(text.replace(",", ""))
+    except ValueError:
+        return False
+    return True
