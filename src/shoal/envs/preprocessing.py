@@ -11,6 +11,9 @@ from gymnasium.vector.utils import batch_space
 from shoal.envs import masks
 from shoal.types import ConfigError, Floats, Layout, Spec
 
+MOST_FRAMES = 1024
+"""Observations in a stack."""
+
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
@@ -34,9 +37,10 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
-        if self.frame_stack < 1 or self.max_episode_steps < 0:
+        fits = 1 <= self.frame_stack <= MOST_FRAMES
+        if not fits or self.max_episode_steps < 0:
             raise ConfigError(
-                "frame_stack must be at least 1 and max_episode_steps at least 0, "
+                f"frame_stack must be at least 1 and at most {MOST_FRAMES:,}, and max_episode_steps at least 0, "
                 f"got {self.frame_stack} and {self.max_episode_steps}"
             )
         if not 0 <= self.sticky_actions < 1:

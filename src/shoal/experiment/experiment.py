@@ -31,6 +31,7 @@ from shoal.experiment.settings import (
     unset_in,
     without_none,
 )
+from shoal.experiment.sizes import check_rows
 from shoal.experiment.trust import check
 from shoal.nets.policy import wrap
 from shoal.run.origin import Origin
@@ -191,6 +192,7 @@ class Experiment:
     def rows(self, num_envs: int, *, playing: bool = False) -> VecEnv:
         """Rows of the environment. Evaluation plays for the environment's own rewards, over the whole of each range."""
         options = self.options
+        check_rows(options, self.config, num_envs)
         env_kwargs = dict(self.env_kwargs or {})
         preprocessing = options.preprocessing
         try:

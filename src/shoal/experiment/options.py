@@ -13,6 +13,8 @@ from shoal.stream.meter import cores
 from shoal.stream.self_play import SelfPlay
 from shoal.types import ConfigError, check_finite, check_ranges
 
+MOST_THREADS = 4096
+"""Threads, shards or worker processes: far more than a machine has cores."""
 CHANGEABLE = (
     "total_timesteps",
     "stop_at",
@@ -98,10 +100,11 @@ class Options:
         """Refuses what cannot work, with what would."""
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed must lie between 0 and 2**63 - 1, got {self.seed}")
-        if self.num_threads < 0:
+        if not 0 <= self.num_threads <= MOST_THREADS:
             raise ConfigError(
-                f"num_threads must be at least 1, or 0 for one a core, got {self.num_threads}"
+                f"num_threads must be at least 1 and at most {MOST_THREADS}, or 0: one a core; got {self.num_threads}"
             )
+        check_ranges(self, grad_shards=(1, MOST_THREADS), num_workers=(0, MOST_THREADS))
         self.workers()
         counts = ("total_timesteps", "num_envs", "act_block", "grad_shards")
         check_ranges(self, **dict.fromkeys(counts, (1, inf)), reward_scale=(1e-12, inf))

@@ -16,6 +16,7 @@ from shoal.experiment.agent import GREEDY_EPISODES, play
 from shoal.experiment.experiment import Experiment
 from shoal.experiment.options import CHANGEABLE
 from shoal.experiment.session import check_device, opened
+from shoal.experiment.sizes import check_training
 from shoal.experiment.trust import seal
 from shoal.report.panel import Panel, panel_of
 from shoal.run import directory as directories
@@ -115,6 +116,7 @@ def start(
     """A new run of an experiment."""
     options = experiment.options
     check_device(options.device)
+    check_training(options, experiment.config)
     shown = panel_of(panel)
     with closing(experiment.rows(options.num_envs)) as rows:
         saved = experiment.to_file()
@@ -183,6 +185,7 @@ def resume(
             )
     experiment = before.changed(**changes)
     check_device(experiment.options.device)
+    check_training(experiment.options, experiment.config)
     shown = panel_of(panel)
     with closing(experiment.rows(experiment.options.num_envs)) as rows:
         session = opened(

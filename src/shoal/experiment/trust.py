@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 KEY_BYTES = 32
+OWN = ("shoal.envs.agents.tictactoe:TicTacToe",)
+"""Environments of shoal's own that are named by their modules."""
 KINDS: dict[str, tuple[type[object], ...]] = {
     "env": (gym.Env, gym.vector.VectorEnv),
     "policy": (nn.Module,),
@@ -60,7 +62,9 @@ def imported_by(settings: Mapping[str, object]) -> dict[str, str]:
             continue
         if not isinstance(name, str):
             raise ConfigError(f"{setting} must be a string, got {name!r}")
-        own = name in algos.summaries() if setting == "algo" else ":" not in name
+        own = ":" not in name or name in OWN
+        if setting == "algo":
+            own = name in algos.summaries()
         if not own or setting == "policy":
             names[setting] = name
     names.pop("preset", None)

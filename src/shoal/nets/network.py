@@ -8,6 +8,9 @@ from typing import Literal
 
 from shoal.types import ConfigError, check_ranges
 
+MOST_LAYERS = 256
+"""Hidden layers of a network."""
+
 
 @dataclass(frozen=True, slots=True)
 class Network:
@@ -35,6 +38,10 @@ class Network:
     def __post_init__(self) -> None:
         """Refuses sizes that cannot be."""
         check_ranges(self, recurrent_size=(1, inf), log_std_init=(-20, 20))
+        if len(self.hidden) > MOST_LAYERS:
+            raise ConfigError(
+                f"hidden may hold at most {MOST_LAYERS} layers, got {len(self.hidden):,}"
+            )
         if min(self.hidden, default=1) < 1:
             raise ConfigError(
                 f"hidden must hold a size >= 1 for each layer, such as 64 64, got {self.hidden}"

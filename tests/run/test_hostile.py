@@ -1,0 +1,170 @@
+"""Every command answers a stranger's or a damaged run with a sentence or a result: nothing imported, nothing raw."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from shoal.run.directory import list_runs
+from tests.run import hostile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.fork_server import Interpreter
+
+PROGRAM = """
+import contextlib, io, json, re, sys, time, traceback
+import shoal
+from shoal import cli
+from shoal.types import ConfigError
+import matplotlib.figure
+
+def megabytes(name):
+    with open("/proc/self/status") as file:
+        return int(re.search(name + r":\\s+(\\d+)", file.read())[1]) / 1024
+
+def run(arguments):
+    if arguments[0] == "load":
+        try:
+            shoal.load(arguments[1])
+        except ConfigError as error:
+            cli._fail(2, str(error))
+        return 0
+    sys.argv = ["shoal", *arguments]
+    cli.main()
+
+answers = []
+for arguments in json.loads(sys.argv[1]):
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    before, begun = megabytes("VmRSS"), time.perf_counter()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            run(arguments)
+        except SystemExit as ended:
+            status = ended.code
+        except BaseException:
+            traceback.print_exc()
+    seconds, taken = time.perf_counter() - begun, megabytes("VmHWM") - before
+    answers.append([" ".join(arguments), status, out.getvalue(), err.getvalue(), seconds, taken])
+print(json.dumps(answers))
+"""
+
+SOME = [
+    *("env-with-keywords-2", "forged-seal", "config-pipe", "config-dotted", "size-hidden", "status-markup"),
+    *("metrics-bad", "metrics-sparse", "checkpoints-link", "manifests-elsewhere", "tensors-sparse", "tree-stream"),
+]
+"""One of each kind."""
+SHOWN = ("config", "status", "metrics")
+"""Beginnings of the names of those that differ in what `report` and `compare` read."""
+
+
+class Answer(NamedTuple):
+    command: str
+    status: int
+    out: str
+    err: str
+    seconds: float
+    megabytes: float
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small run, and modules that must not be imported."""
+    folder = tmp_path_factory.mktemp("hostile")
+    hostile.plant(folder)
+    hostile.train_base(folder / "base")
+    return folder
+
+
+def base_of(place: Path) -> Path:
+    (run,) = list_runs(place / "base")
+    return run.path
+
+
+def ask(interpreter: Interpreter, place: Path, commands: list[list[str]]) -> list[Answer]:
+    done = interpreter.run(PROGRAM, json.dumps(commands), folder=place, cwd=place)
+    assert done.returncode == 0, done.stderr
+    return [Answer(*answer) for answer in json.loads(done.stdout.splitlines()[-1])]
+
+
+def commands_for(run: Path, *, shown: bool = True) -> list[list[str]]:
+    path = str(run)
+    showing = [["report", path], ["compare", path, "--plot", str(run.parent / "plot.png")]]
+    return [
+        *(showing if shown else []),
+        ["eval", path, "--episodes", "1"],
+        ["load", path],
+        ["resume", path, "--plain", "--no-report"],
+    ]
+
+
+def faults_of(answer: Answer) -> list[str]:
+    """What is wrong with an answer."""
+    said = answer.out + answer.err
+    found = [
+        ("a traceback", "Traceback" in said),
+        ("control characters", not said.replace("\n", "").isprintable()),
+        (f"exit status {answer.status}", answer.status not in (0, 1, 2, 3)),
+        ("no sentence", answer.status in (2, 3) and not answer.err.strip()),
+        ("many lines", said.count("\n") > 40),
+    ]
+    return [f"{answer.command}: {name}\n{said[-1500:]}" for name, wrong in found if wrong]
+
+
+def check(place: Path, runs: dict[str, Path], answers: list[Answer]) -> None:
+    faults = [fault for answer in answers for fault in faults_of(answer)]
+    assert faults == [], "\n".join(faults)
+    assert not (place / "it-was-imported").exists()
+    assert not (place / "it-was-called").exists()
+    for run in runs.values():
+        page = run / "report.html"
+        if page.is_file():
+            text = page.read_text()
+            assert "Content-Security-Policy" in text
+            assert "<script" not in text
+    for kept in place.glob("*-elsewhere"):
+        assert (kept / ".hidden.file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_one_of_each_kind(name: str, place: Path, interpreter: Interpreter) -> None:
+    runs = hostile.make_all(base_of(place), place / "some", [name])
+    commands = commands_for(runs[name], shown=name.startswith(SHOWN))
+    check(place, runs, ask(interpreter, place, commands))
+
+
+def test_one_bad_run_is_one_line(place: Path, interpreter: Interpreter) -> None:
+    """`runs` lists the good ones beside it, and a run behind a linked folder."""
+    runs = hostile.make_all(
+        base_of(place), place / "several", ["config-pipe", "config-escapes", "status-deep", "policy"]
+    )
+    (place / "several" / "linked").symlink_to(place / "base")
+    (answer,) = ask(interpreter, place, [["runs", "--run-dir", str(place / "several")]])
+    check(place, runs, [answer])
+    lines = answer.out.splitlines()
+    for name in ("config-pipe", "config-escapes", "status-deep"):
+        (line,) = [line for line in lines if line.startswith(name)]
+        assert "unreadable" in line
+    assert any(line.startswith("policy") and "finished" in line for line in lines)
+    assert any(line.startswith("linked/CartPole-v1") and "finished" in line for line in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_all_of_them(tmp_path: Path, place: Path, interpreter: Interpreter) -> None:
+    """Each answer takes at most two seconds more than that of the run they were made from, and 200 MB."""
+    assert len(hostile.CASES) >= 60
+    usual = ask(interpreter, place, commands_for(base_of(place)))
+    seconds = {answer.command.split()[0]: 2 + answer.seconds for answer in usual} | {"runs": 2.0}
+    runs = hostile.make_all(base_of(place), tmp_path / "all")
+    answers = ask(interpreter, place, [["runs", "--run-dir", str(tmp_path / "all")]])
+    for run in runs.values():
+        answers += ask(interpreter, place, commands_for(run))
+    check(place, runs, answers)
+    taken = [(a.command, a.seconds, a.megabytes) for a in answers]
+    assert [one for one in taken if one[1] > seconds[one[0].split()[0]] or one[2] > 200] == []
