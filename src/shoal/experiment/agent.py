@@ -13,7 +13,7 @@ import torch
 
 from shoal.envs.masks import KEY, MaskReader, in_observation
 from shoal.envs.observations import leaves_of
-from shoal.experiment.experiment import Experiment
+from shoal.experiment.experiment import Experiment, fixed_settings
 from shoal.learn.acting import Acting, PlanActor, make_actor
 from shoal.learn.weights import load_weights
 from shoal.report.recording import record_video
@@ -74,7 +74,7 @@ def load(
     experiment = Experiment.of_file(
         saved, source=factory, policy=policy, origin=origin, trust=trust
     )
-    identity = Identity(origin.run, experiment.fixed())
+    identity = Identity(origin.run, fixed_settings(experiment))
     own_kwargs = {**(experiment.env_kwargs or {}), **(env_kwargs or {})}
     experiment = replace(experiment, env_kwargs=own_kwargs)
     options = experiment.options

@@ -173,15 +173,6 @@ class Experiment:
             whole[UNSET] = sorted(unset)
         return without_none(whole)
 
-    def fixed(self) -> dict[str, Any]:
-        """The settings that a resumed run must share with its checkpoints, by dotted names, as JSON holds them."""
-        own = asdict(self.options)
-        for name in (*CHANGEABLE, *PLACES):
-            del own[name]
-        env_kwargs = randomization.as_text(dict(self.env_kwargs or {}))
-        whole = flat(own) | flat(asdict(self.config), "algorithm.")
-        return json.loads(json.dumps(whole | {"env_kwargs": env_kwargs}, default=str))
-
     def changed(self, **settings: Any) -> Experiment:
         """The same with other settings, of the run or of the algorithm."""
         own, rest = split(settings, Options)
@@ -253,6 +244,16 @@ class Experiment:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return wrap(chosen, spec)
+
+
+def fixed_settings(experiment: Experiment) -> dict[str, Any]:
+    """The settings that a resumed run must share with its checkpoints, by dotted names, as JSON holds them."""
+    own = asdict(experiment.options)
+    for name in (*CHANGEABLE, *PLACES):
+        del own[name]
+    env_kwargs = randomization.as_text(dict(experiment.env_kwargs or {}))
+    whole = flat(own) | flat(asdict(experiment.config), "algorithm.")
+    return json.loads(json.dumps(whole | {"env_kwargs": env_kwargs}, default=str))
 
 
 def _imported(name: str) -> nn.Module | Callable[[Spec], nn.Module]:

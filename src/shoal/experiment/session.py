@@ -118,7 +118,7 @@ def settings_of(experiment: Experiment, env: VecEnv, run: str) -> Settings:
         grad_shards=options.grad_shards,
         reward_scale=options.reward_scale,
         self_play=options.self_play,
-        identity=Identity(run, experiment.fixed()),
+        identity=Identity(run, fixed_settings(experiment)),
     )
 
 

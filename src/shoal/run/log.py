@@ -10,6 +10,7 @@ import importlib
 import json
 import math
 import os
+import re
 import secrets
 import stat
 import sys
@@ -17,13 +18,14 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shoal.run.reading import check_folder
-from shoal.run.records import LINE_BYTES, checked_line, read_metrics
+from shoal.run.records import LINE_BYTES, METRICS_BYTES, read_metrics
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+UPDATE = re.compile(rb'"update": (\d{1,18})[,}]')
 PART = 1 << 20
 """Bytes that are read at a time."""
 FLUSH_S = 10.0
@@ -137,6 +139,11 @@ class Log:
         except OSError:  # a file system without locks
             pass
         self._end = os.fstat(self._file).st_size
+        if self._end > METRICS_BYTES:
+            os.close(self._file)
+            raise ConfigError(
+                f"{path} has {self._end:,} bytes, more than the {METRICS_BYTES:,} that are read; move it away"
+            )
         self._digest = hashlib.sha256()
         self._truncate(_end_of_lines(self._file, self._end))
 
@@ -308,10 +315,9 @@ def _end_of_update(file: int, size: int, updates: int) -> int:
 
 def _update_of(line: bytes) -> int:
     """The update that a line was written after; -1 where it is damaged: the lines around it tell."""
-    try:
-        return int(checked_line(line).get("update") or 0)
-    except ValueError:
-        return -1
+    found = UPDATE.search(line)
+    whole = line.startswith(b"{") and line.rstrip(b"\r").endswith(b"}")
+    return int(found[1]) if found is not None and whole else -1
 
 
 def _holders(path: Path) -> str:

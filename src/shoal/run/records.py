@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-METRICS_BYTES = 64 << 20
+METRICS_BYTES = 256 << 20
 """What metrics.jsonl may take; a run of a thousand lines takes one million bytes."""
+PARSED_BYTES = 4 << 20
+"""Of a larger file, only every so many lines are read that they take about as much as this."""
 LINE_BYTES, LINE_NUMBERS, NAME = 256 << 10, 2000, 200
 """What one line of metrics may take, the numbers on it, and the letters of a name."""
 MOST_NUMBERS = 1_000_000
@@ -92,17 +95,18 @@ class Metrics:
     """Which of the skipped lines came first, and what is wrong with it."""
     _every: int = 1
     _numbers: int = 0
-    _last: Line | None = None
+    _passed: tuple[int, bytes] | None = None
 
     def add(self, number: int, data: bytes) -> None:
         """Takes in the line of this number, or counts it as damaged."""
+        if number % self._every:
+            self._passed = number, data
+            return
+        self._passed = None
         try:
             line = checked_line(data)
         except ValueError as error:
             self.skip(number, error)
-            return
-        self._last = line
-        if number % self._every:
             return
         self.lines.append(line)
         self._numbers += len(line)
@@ -111,6 +115,10 @@ class Metrics:
             self._every *= 2
             self._numbers = sum(map(len, self.lines))
 
+    def sample(self, size: int) -> None:
+        """Passes over lines of a file of `size` bytes that is too large to be read line by line."""
+        self._every = max(1, -(-size // PARSED_BYTES))
+
     def skip(self, number: int, error: ValueError) -> None:
         """Counts a damaged line."""
         self.skipped += 1
@@ -118,8 +126,10 @@ class Metrics:
 
     def finish(self) -> Metrics:
         """Adds the last line where it was passed over; it tells where a run stands."""
-        if self._last is not None and self.lines[-1:] != [self._last]:
-            self.lines.append(self._last)
+        if self._passed is not None:
+            number, data = self._passed
+            self._every = 1
+            self.add(number, data)
         return self
 
     @property
@@ -143,6 +153,7 @@ def read_metrics(path: Path) -> Metrics:
     except FileNotFoundError:
         return found
     with file:
+        found.sample(os.fstat(file.fileno()).st_size)
         for number, line in enumerate(lines_of(file)):
             if line is None:
                 found.skip(number, ValueError(f"it has more than {LINE_BYTES:,} bytes"))
