@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from shoal.experiment.experiment import fixed_settings
 from shoal.report.html import write_report
 from shoal.run.callbacks import checked
 from shoal.run.evaluate import Eval
