@@ -158,7 +158,7 @@ def test_the_current_folder_is_on_the_path_for_names_of_the_command_line_only(pr
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"num_envs": 10**9}, "num_envs=1,000,000,000"),
+        ({"num_envs": 10**9}, "num_steps=128 of 1,000,000,000 environments"),
         ({"algorithm": {"network": {"hidden": [10**6, 10**6]}}}, "network"),
         ({"algorithm": {"network": {"recurrent": "gru", "recurrent_size": 10**7}}}, "network"),
         ({"algorithm": {"num_steps": 10**13}}, "num_steps=10,000,000,000,000"),

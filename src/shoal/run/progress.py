@@ -102,7 +102,7 @@ def begin(run: Run, directory: RunDirectory, log: Log | None) -> None:
     status = directory.read_status()
     updates = status.get("updates", 0)
     where, told = directory.checkpoints, directory.status.name
-    if not status:
+    if "updates" not in status:
         lines = read_metrics(directory.metrics).lines
         updates = max((line.get("update") or 0 for line in lines), default=0)
         told = directory.metrics.name
