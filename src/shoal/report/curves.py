@@ -29,7 +29,7 @@ WIDTH, MAIN_HEIGHT, SMALL_HEIGHT = 10.0, 3.6, 1.9
 """Inches: of the figure, of the return's axes, and of each row of small ones."""
 SMALL = ("loss/", "train/", "info/", "speed/")
 """Beginnings of the keys that have small axes, in this order."""
-MOST_SMALL = 36
+MOST_SMALL = 24
 """Small axes; each takes some milliseconds to draw."""
 
 
