@@ -80,7 +80,9 @@ def test_what_may_change_in_the_file_changes(run: Path) -> None:
 
 def test_another_run_s_checkpoints_are_refused(run: Path, tmp_path: Path) -> None:
     """Equal settings do not make it the same run."""
-    other = shoal.train("CartPole-v1", run_dir=tmp_path, env_kwargs={"max_episode_steps": 400}, total_timesteps=32, **TINY)
+    other = shoal.train(
+        "CartPole-v1", run_dir=tmp_path, env_kwargs={"max_episode_steps": 400}, total_timesteps=32, **TINY
+    )
     shutil.rmtree(run / "checkpoints")
     shutil.copytree(other.path / "checkpoints", run / "checkpoints")
     with pytest.raises(ConfigError, match="belongs to the run"):
@@ -149,6 +151,7 @@ def test_changed_metrics_are_cut_at_a_line(
     """The lines after the checkpoint go to metrics.old.jsonl, and that is said."""
     path = tmp_path / "metrics.jsonl"
     log = Log(path, [])
+    position, sha256 = 0, ""
     for update in range(1, 6):
         log.write({"step": update * 10, "update": update, "loss/a": 0.1})
         if update == 3:

@@ -20,8 +20,8 @@ from shoal.types.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import BufferedReader
     from pathlib import Path
-    from typing import BinaryIO
 
 CONFIG_BYTES, STATUS_BYTES, MANIFEST_BYTES = 256 << 10, 1 << 20, 32 << 20
 """What config.toml, run.json and a checkpoint's manifest may take; shoal's own take some thousand bytes."""
@@ -49,7 +49,9 @@ class DamagedError(ConfigError):
     """A file of a run that cannot be read, or is not what shoal writes."""
 
 
-def open_regular(path: Path, *, at_most: int | None, links: bool = False) -> BinaryIO:
+def open_regular(
+    path: Path, *, at_most: int | None, links: bool = False
+) -> BufferedReader:
     """A regular file, open for reading; nothing here waits for another process.
 
     Args:

@@ -75,8 +75,9 @@ def _check_status(status: Mapping[str, object]) -> None:
 
 
 def _is_whole(value: object) -> bool:
-    fits = isinstance(value, int) and not isinstance(value, bool)
-    return fits and 0 <= value < INT64
+    if not isinstance(value, int) or isinstance(value, bool):
+        return False
+    return 0 <= value < INT64
 
 
 def _is_number(value: object) -> bool:
