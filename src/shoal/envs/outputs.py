@@ -35,6 +35,7 @@ class Outputs:
         self.info = {key: np.full(num_rows, np.nan) for key in spec.info_keys}
         self.action_mask: Bools | None = None
         self.turn = np.ones(num_rows, np.bool_) if spec.agents else None
+        self.game_over = np.zeros(num_rows, np.bool_) if spec.agents else None
         self._views: dict[tuple[int, int], Ready] = {}
 
     def add_masks(self, masks: Bools) -> None:
@@ -52,6 +53,8 @@ class Outputs:
         """No row has a reward or an end, as after a reset."""
         self.reward[:] = 0
         self.terminated[:] = self.truncated[:] = False
+        if self.game_over is not None:
+            self.game_over[:] = False
 
     def view(self, rows: slice) -> Ready:
         """The rows' part of every array; made once for slices that come again."""
@@ -77,6 +80,7 @@ class Outputs:
             info={name: values[rows] for name, values in self.info.items()},
             action_mask=None if self.action_mask is None else self.action_mask[rows],
             turn=None if self.turn is None else self.turn[rows],
+            game_over=None if self.game_over is None else self.game_over[rows],
         )
 
 

@@ -142,7 +142,7 @@ class Slab:
         if not self.in_turns and not valid.all():
             self._move_cuts(t, rows, select(ready.final_obs, part))
         if (ended & valid).any():
-            here = self.terminated[t, rows] | self.truncated[t, rows]
+            here = (self.terminated[t, rows] | self.truncated[t, rows]) & valid
             final_obs = select(ready.final_obs, part)
             self._keep_final(t, np.flatnonzero(here), final_obs, first=rows.start)
 

@@ -35,7 +35,8 @@ class Ready:
     `obs` at an ended row is already the next episode's first observation. `final_obs`, `episode_return`,
     `episode_length` and `info` hold a value only where `terminated | truncated`. Returns are the environment's own
     rewards summed, before any preprocessing. A length of 0 marks an end for learning only, such as a life lost: the
-    episode goes on and is counted when it is over.
+    episode goes on and is counted when it is over. Where not all rows always act (`turn`), it marks an agent whose game
+    ended before it acted: an episode of no step, which is not `valid` but counts. `over` has the episodes that count.
     """
 
     rows: slice
@@ -55,6 +56,16 @@ class Ready:
 
     Then `valid` says whose own step is complete: begun by the row's last action that counted, and rewarded by now.
     """
+    game_over: Bools | None = None
+    """Rows whose whole game ended with this step, those of agents who were not in it included; None without `turn`."""
+
+    @property
+    def over(self) -> Bools:
+        """Rows whose episode ended and counts [rows]."""
+        ended = self.terminated | self.truncated
+        if self.turn is not None:
+            return ended
+        return ended & self.valid & (self.episode_length > 0)
 
 
 class _Found:

@@ -43,27 +43,43 @@ class Handover:
         assert turn is not None
         return turn
 
+    @property
+    def games_over(self) -> Bools:
+        """Rows whose game ended with this step [B]."""
+        over = self._keeper.out.game_over
+        assert over is not None
+        return over
+
     def clear(self, rows: slice) -> None:
         """Before a step of these rows: none is complete."""
         out = self._keeper.out.view(rows)
         out.reward[:] = 0
         out.terminated[:] = out.truncated[:] = out.valid[:] = False
+        self.games_over[rows] = False
 
     def take_rewards(self, envs: range) -> None:
-        """Whose steps are complete in these environments, and what they were worth."""
+        """Whose steps are complete in these environments, and what they were worth; what others were left with."""
         keeper = self._keeper
         agents: list[tuple[int, str]] = []
         given: list[Any] = []
+        unplayed: list[tuple[int, str]] = []
         for env in envs:
-            for agent, reward in self._games[env].rewards.items():
+            game = self._games[env]
+            for agent, reward in game.rewards.items():
                 agents.append((env, agent))
                 given.append(reward)
+            for agent in game.unplayed:
+                unplayed.append((env, agent))
         rows = self._numbering.rows_of(agents)
         keeper.lengths[rows] += 1
+        keeper.out.valid[rows] = True
+        if unplayed:
+            given += [self._games[env].unplayed[agent] for env, agent in unplayed]
+            agents += unplayed
+            rows = self._numbering.rows_of(agents)
         if not agents:
             return
         rewards = self._read_rewards(agents, given)
-        keeper.out.valid[rows] = True
         keeper.out.reward[rows] = rewards
         keeper.returns[rows] += rewards
 
