@@ -97,7 +97,7 @@ class SerialEnv:
         self.keeper = RowKeeper(spec, self.num_rows, first_row=first_row)
         self.history = History(spec.action, self.num_rows)
         self.resets = Resets(self.envs, self.keeper, self.history, ranges or {})
-        self.masks = RowMasks(self.keeper)
+        self.masks = RowMasks(self.keeper, envs=self.envs)
         self.steps = Steps(self.envs, limits, self.resets, self.masks)
         self.python_rows = PythonRows(
             self.envs, registered, self.resets.infos, self.steps.final_infos

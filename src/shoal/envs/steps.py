@@ -83,6 +83,8 @@ class Steps:
             raise EnvError(
                 f"{where} returned {made!r}; step() returns (observation, reward, terminated, truncated, info)"
             ) from None
+        if self._masks.reader is None and any(infos):
+            self._check_unmasked(rows.start, infos)
         self._infos[rows] = infos
         self._resets.history.record(rows, kept)
         self._account(rows, seen, rewards, flags)
@@ -168,6 +170,16 @@ class Steps:
                 self._read_info(row, info)
             self.final_infos[row] = dict(info)
         self._resets.begin(rows, [None] * len(rows))
+        if self._masks.reader is None:
+            begun = [self._infos[row] for row in rows.tolist()]
+            self._masks.check_late(begun, lambda at: keeper.now(int(rows[at])))
+
+    def _check_unmasked(self, first: int, infos: list[Any]) -> None:
+        """EnvError where a step's info holds a mask, though no reset's did."""
+        keeper, lengths = self._keeper, self._keeper.lengths
+        self._masks.check_late(
+            infos, lambda at: keeper.where(first + at, int(lengths[first + at]) + 1)
+        )
 
     def _read_info(self, row: int, info: object) -> None:
         where = self._keeper.now(row)

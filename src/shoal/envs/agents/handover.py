@@ -128,6 +128,8 @@ class Handover:
         self.turn[rows] = True
         if not self._keeper.started:
             self._masks.discover(infos)
+        elif self._masks.reader is None:
+            self._masks.check_late(infos, lambda at: self._numbering.at(*agents[at]))
         if out.action_mask is not None:
             out.action_mask[everyone] = True
         self._masks.read(rows, block, infos, lambda at: self._numbering.at(*agents[at]))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -11,6 +13,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from shoal.envs.libraries.batched import BatchedEnv
 from shoal.envs.libraries.library import Stepped
+from shoal.envs.masks import KEY, METHOD, in_observation
 from shoal.envs.observations import leaves_of
 from shoal.envs.rendering import RENDER_MODE, frames_per_s
 from shoal.envs.vec_env import Capabilities
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from shoal.envs.masks import MaskMethod
     from shoal.types import Bools, Tree
 
 
@@ -72,18 +76,19 @@ class VectorRows:
 
     def __init__(self, env: VectorEnv[Any, Any, Any], num_envs: int, name: str) -> None:
         """`env`: closed with this object; `metadata["autoreset_mode"]` says how it resets."""
+        _check_parts(env, name)
         if env.num_envs != num_envs:
             raise ConfigError(
                 f"{name} made {env.num_envs} environments, asked for {num_envs}"
             )
         mode = env.metadata.get("autoreset_mode")
-        if mode is None:
+        if not isinstance(mode, AutoresetMode):
             raise ConfigError(
-                f'{name}: set metadata["autoreset_mode"] to a gymnasium.vector.AutoresetMode'
+                f'{name}: set metadata["autoreset_mode"] to a gymnasium.vector.AutoresetMode, got {mode!r}'
             )
         self.env = env
         self.num_rows = num_envs
-        self.mode = AutoresetMode(mode)
+        self.mode = mode
         self.capabilities = Capabilities(
             whole_sends=True,
             restartable=True,
@@ -98,6 +103,10 @@ class VectorRows:
             max_episode_steps=getattr(env.spec, "max_episode_steps", None),
             reward_threshold=getattr(env.spec, "reward_threshold", None),
         )
+        self.infos: dict[str, Any] = {}
+        self._masks_of = None
+        if not in_observation(self.spec):
+            self._masks_of = _mask_method(env)
         self._ended = np.zeros(num_envs, np.bool_)
 
     def reset(self, seeds: Sequence[int | None], rows: Bools) -> Tree:
@@ -111,15 +120,24 @@ class VectorRows:
         elif first is not None and given == list(range(first, first + len(given))):
             # As Gymnasium would count on from it.
             seed = first
-        obs = self.env.reset(seed=seed, options=options)[0]
+        try:
+            obs, infos = self.env.reset(seed=seed, options=options)
+        except (gym.error.Error, TypeError) as error:
+            if not isinstance(seed, list):
+                raise
+            raise ConfigError(
+                f"{self.spec.env_id}: its reset took no list of seeds ({error}); seed it with one number"
+            ) from error
         self._ended[rows] = False
+        self._note_infos(infos)
         return self._tree(obs)
 
     def step(self, action: Tree) -> Stepped:
         """One step of all rows."""
         obs, reward, terminated, truncated, infos = self.env.step(action)
         obs, only_reset = self._tree(obs), None
-        ended, final_obs = np.logical_or(terminated, truncated), None
+        terminated, truncated = self._flags(terminated=terminated, truncated=truncated)
+        ended, final_obs = terminated | truncated, None
         if self.mode is AutoresetMode.NEXT_STEP:
             only_reset = self._ended.copy()
             self._ended[:] = ended
@@ -128,7 +146,9 @@ class VectorRows:
                 final_obs = self._final(infos, ended)
             else:
                 final_obs = map_tree(np.copy, obs)
-                obs = self._tree(self.env.reset(options={"reset_mask": ended})[0])
+                seen, begun = self.env.reset(options={"reset_mask": ended})
+                obs, infos = self._tree(seen), _joined_masks(infos, begun, ended)
+        self._note_infos(infos)
         return Stepped(obs, reward, terminated, truncated, final_obs, only_reset)
 
     def state(self) -> dict[str, Any]:
@@ -151,6 +171,25 @@ class VectorRows:
         """Closes it, once."""
         if not getattr(self.env, "closed", False):
             self.env.close()
+
+    def _note_infos(self, infos: dict[str, Any]) -> None:
+        """Keeps the infos of a call, with the masks of the method where the environment has it instead."""
+        self.infos = infos
+        if self._masks_of is not None and KEY not in infos:
+            self.infos = infos | {KEY: self._masks_of()}
+
+    def _flags(self, **flags: Any) -> list[Bools]:
+        """Both flags as bools [B]; EnvError naming one that is something else."""
+        read: list[Bools] = []
+        for name, given in flags.items():
+            array = np.asarray(given)
+            if array.dtype.kind not in "biu" or array.shape != (self.num_rows,):
+                raise EnvError(
+                    f"{self.spec.env_id}: the library returned {name} of type {array.dtype} and shape {array.shape}, "
+                    f"expected bools ({self.num_rows},)"
+                )
+            read.append(array.astype(np.bool_, copy=False))
+        return read
 
     def _tree(self, obs: Tree) -> Tree:
         try:
@@ -175,3 +214,62 @@ class VectorRows:
             for array, leaf in zip(arrays, leaves, strict=True):
                 array[row] = leaf
         return final
+
+
+def _check_parts(env: VectorEnv[Any, Any, Any], name: str) -> None:
+    """ConfigError naming the first part of Gymnasium's VectorEnv that is not there."""
+    wanted = {
+        "num_envs": int | np.integer,
+        "single_observation_space": gym.Space,
+        "single_action_space": gym.Space,
+        "metadata": Mapping,
+    }
+    for part, kind in wanted.items():
+        given = getattr(env, part, None)
+        if not isinstance(given, kind):
+            said = "lacks" if given is None else f"has {given!r} as"
+            raise ConfigError(
+                f"{name} {said} {part}, which every gymnasium.vector.VectorEnv has; set it in __init__"
+            )
+
+
+def _mask_method(env: VectorEnv[Any, Any, Any]) -> MaskMethod | None:
+    """The masks of all rows by the method `action_masks`, of the vector environment or of those in it."""
+    inner: Any = env.unwrapped
+    for own in (env, inner):
+        method = getattr(own, METHOD, None)
+        if callable(method):
+            return method
+    call: Any = getattr(inner, "call", None)
+    if not callable(call):
+        return None
+    try:
+        has: Any = call("has_wrapper_attr", METHOD)
+    except (AttributeError, NotImplementedError):
+        return None
+    return partial(_called, call) if all(has) else None
+
+
+def _called(call: Callable[[str], Sequence[Tree]]) -> Tree:
+    """The masks of the environments in a vector environment, as their infos would be joined."""
+    given = call(METHOD)
+    joined = np.full(len(given), None, dtype=object)
+    for row, mask in enumerate(given):
+        joined[row] = mask
+    return joined
+
+
+def _joined_masks(
+    infos: dict[str, Any], begun: dict[str, Any], ended: Bools
+) -> dict[str, Any]:
+    """The infos of a step, with the masks of a reset in the rows that it began."""
+    if KEY not in begun or KEY not in infos:
+        return infos | begun
+
+    def join(array: NDArray[Any], new: NDArray[Any]) -> NDArray[Any]:
+        array = array.copy()
+        array[ended] = new[ended]
+        return array
+
+    names = [name for name in (KEY, f"_{KEY}") if name in infos and name in begun]
+    return infos | {name: map_tree(join, infos[name], begun[name]) for name in names}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -35,6 +35,9 @@ class Library(Protocol):
 
     spec: Spec
     num_rows: int
+    infos: Mapping[str, Any]
+    """The joined infos of the last call, as Gymnasium's vector environments give them; their `action_mask` is read."""
+
     clip_reward: bool
     """Learning is given the signs of the rewards; returns are sums of the rewards themselves."""
 
