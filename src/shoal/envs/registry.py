@@ -11,6 +11,7 @@ from shoal.envs import native, randomization
 from shoal.envs.agents.games import is_game
 from shoal.envs.agents.rows import AgentsEnv
 from shoal.envs.factories import factory_of, import_object, name_of, near
+from shoal.envs.lasting import warn_of_lasting
 from shoal.envs.libraries import atari, envpool_rows, gymnasium_vector
 from shoal.envs.preprocessed import PreprocessedEnv
 from shoal.envs.preprocessing import Preprocessing
@@ -198,6 +199,7 @@ def _in_process(
     """Python rows of one agent or of several, which shows in what the factory makes."""
     envs: list[Any] = make_envs(factory, num_envs, name=name)
     try:
+        warn_of_lasting(envs[0], name)
         if not is_game(envs[0]):
             return SerialEnv(envs, name, info_keys=info_keys, ranges=ranges)
         if ranges:

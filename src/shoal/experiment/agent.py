@@ -218,7 +218,8 @@ def play(
     """Greedy episodes on fresh rows, where the policy is."""
     if episodes < 1:
         raise ConfigError(f"episodes must be at least 1, got {episodes}")
-    with closing(experiment.rows(min(episodes, 20), playing=True)) as rows:
+    count = min(episodes, 20, experiment.options.num_envs)
+    with closing(experiment.rows(count, playing=True)) as rows:
         return evaluate(
             policy,
             rows,

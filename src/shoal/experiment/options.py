@@ -62,6 +62,8 @@ class Options:
     """Evaluate with greedy actions every this many environment steps; 0: never."""
     eval_episodes: int = 20
     """Episodes of each periodic evaluation; more make its mean less noisy."""
+    final_episodes: int | None = None
+    """Greedy episodes when training is over, whose mean is the final figure; default: 100; 0: none."""
     name: str | None = None
     """Name of the run directory; default: date, time and seed."""
     run_dir: str = "runs"
@@ -97,6 +99,11 @@ class Options:
             raise ConfigError(
                 "eval_every must be at least 0 and eval_episodes at least 1, "
                 f"got {self.eval_every} and {self.eval_episodes}"
+            )
+
+        if self.final_episodes is not None and self.final_episodes < 0:
+            raise ConfigError(
+                f"final_episodes must be at least 0 (none are played), got {self.final_episodes}"
             )
 
     def threads(self) -> int:

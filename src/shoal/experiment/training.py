@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from shoal.algos import Algorithm
+    from shoal.envs.vec_env import VecEnv
     from shoal.experiment.experiment import PolicySource, Source
     from shoal.run.callbacks import Callback
     from shoal.run.directory import RunDirectory
+    from shoal.run.evaluate import Score
     from shoal.run.run import Run
 
 CHANGEABLE = (
@@ -37,6 +39,7 @@ CHANGEABLE = (
     "num_threads",
     "eval_every",
     "eval_episodes",
+    "final_episodes",
     "num_workers",
     "step_timeout_s",
     "on_fault",
@@ -48,9 +51,10 @@ CHANGEABLE = (
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a run ended: its directory, the greedy return over 100 fresh episodes, and whether it met the threshold.
+    """How a run ended: its directory, the mean return of fresh greedy episodes, and whether it met the threshold.
 
-    A run that Ctrl-C ended was not evaluated: its greedy return is NaN.
+    The greedy return is NaN where no greedy episodes were played: `final_episodes=0`, they failed, or Ctrl-C ended the
+    run.
     """
 
     path: Path
@@ -61,13 +65,22 @@ class Result:
     greedy_seconds: float
     threshold: float | None
     stop_reason: str
+    mean_return: float = -math.inf
+    """Of the last max(100, num_envs) episodes of training; -inf where there were fewer."""
+    greedy_episodes: int = GREEDY_EPISODES
 
     @property
     def solved(self) -> bool:
-        """Whether the greedy return meets the threshold (always, without one)."""
-        return not self.interrupted and (
-            self.threshold is None or self.greedy_return >= self.threshold
-        )
+        """Whether the greedy return meets the threshold (always, without one).
+
+        Where no greedy episodes were played, the mean return of training's last episodes decides.
+        """
+        if self.interrupted:
+            return False
+        reached = self.greedy_return
+        if math.isnan(reached):
+            reached = self.mean_return
+        return self.threshold is None or reached >= self.threshold
 
     @property
     def interrupted(self) -> bool:
@@ -148,7 +161,7 @@ def start(
         )
         with session as run:
             trained = experiment.algorithm.train(experiment.config, rows, run)
-            return conclude(experiment, run, trained, shown, where)
+            return conclude(experiment, rows, run, trained, shown, where)
 
 
 def resume(
@@ -173,7 +186,8 @@ def resume(
         report: draw curves.png and report.html when the run has ended.
         callbacks: as in `train`.
         changes: total_timesteps and stop_at, to go on further than was planned; device, num_threads, eval_every,
-            eval_episodes, and how workers run. The run's config.toml takes them over. Nothing else may change.
+            eval_episodes, final_episodes, and how workers run. The run's config.toml takes them over. Nothing else may
+            change.
 
     Raises:
         ConfigError: no such run, a checkpoint of something else, none that is whole, or another process trains there.
@@ -203,42 +217,50 @@ def resume(
             if experiment.options != before.options:
                 where.write_config(experiment.to_file())
             trained = experiment.algorithm.train(experiment.config, rows, run)
-            return conclude(experiment, run, trained, shown, where)
+            return conclude(experiment, rows, run, trained, shown, where)
 
 
 def conclude(
     experiment: Experiment,
+    rows: VecEnv,
     run: Run,
     policy: nn.Module,
     panel: Panel,
     where: RunDirectory,
 ) -> Result:
-    """Ends a loop that was left, plays the 100 greedy episodes unless Ctrl-C ended the run, writes how it ended.
+    """Ends a loop that was left, writes how the run ended, plays the greedy episodes unless Ctrl-C ended it.
+
+    Those are played on rows of their own when the run's are closed and its status says that it is finished: what fails
+    there is said, and nothing is lost by it.
 
     Raises:
         ConfigError: the algorithm returned no policy, or never went through its loop.
     """
     run.leave()
     check_trained(experiment, policy, where)
+    rows.close()
+    if run.evaluation is not None:
+        run.evaluation.env.close()
     threshold = run.settings.stop_at
     threshold = None if threshold == math.inf else threshold
     interrupted = run.stop_reason == INTERRUPTED
     begun = time.perf_counter()
     status = where.read_status()
     status |= {"threshold": threshold, "stop_reason": run.stop_reason}
+    episodes = experiment.options.final_episodes
+    if episodes is None:
+        episodes = GREEDY_EPISODES
     greedy = math.nan
     if interrupted:
-        status |= {"state": "stopped", "reason": "Ctrl-C"}
+        where.write_status(status | {"state": "stopped", "reason": "Ctrl-C"})
     else:
-        seed = experiment.options.seed
-        score = play(policy, experiment, episodes=GREEDY_EPISODES, seed=seed)
-        greedy = score.mean
-        status |= {
-            "state": "finished",
-            "greedy_return": greedy,
-            "greedy_std": score.std,
-        }
-    where.write_status(status)
+        status["state"] = "finished"
+        where.write_status(status)
+        score = play_greedily(experiment, run, policy, episodes=episodes)
+        if score is not None:
+            greedy = score.mean
+            status |= {"greedy_return": greedy, "greedy_std": score.std}
+            where.write_status(status)
     result = Result(
         path=where.path,
         policy=policy,
@@ -248,6 +270,8 @@ def conclude(
         greedy_seconds=time.perf_counter() - begun,
         threshold=threshold,
         stop_reason=run.stop_reason,
+        mean_return=run.mean_return,
+        greedy_episodes=episodes,
     )
     if interrupted:
         run.warn(
@@ -256,6 +280,22 @@ def conclude(
     else:
         panel.finish(result)
     return result
+
+
+def play_greedily(
+    experiment: Experiment, run: Run, policy: nn.Module, *, episodes: int
+) -> Score | None:
+    """The greedy episodes at the end of a run; None where there are none, or where they failed, which is said."""
+    if not episodes:
+        return None
+    try:
+        return play(policy, experiment, episodes=episodes, seed=run.settings.seed)
+    except (Exception, KeyboardInterrupt) as error:  # whatever it is: the run is whole
+        run.warn(
+            f"the run is finished, but its greedy episodes were not played to their end ({type(error).__name__}: "
+            f"{error}); final_episodes=0 leaves them out"
+        )
+        return None
 
 
 def check_trained(experiment: Experiment, policy: object, where: RunDirectory) -> None:

@@ -88,7 +88,7 @@ class InfoJoiner:
 
 
 def _whole_games(ready: Ready) -> Infos:
-    """Own rewards and lengths of whole games that ended; `episode` is the key of Gymnasium's RecordEpisodeStatistics."""
+    """Own rewards and lengths of whole games; the key `episode` belongs to Gymnasium's RecordEpisodeStatistics."""
     whole = ready.over.copy()
     if not whole.any():
         return {}

@@ -39,7 +39,17 @@ class Outcome(Protocol):
 
     @property
     def greedy_return(self) -> float:
-        """Mean return of 100 greedy episodes."""
+        """Mean return of the greedy episodes; NaN where none were played."""
+        ...
+
+    @property
+    def greedy_episodes(self) -> int:
+        """How many there were to play."""
+        ...
+
+    @property
+    def mean_return(self) -> float:
+        """Mean return of training's last episodes."""
         ...
 
     @property
@@ -202,7 +212,12 @@ def result_line(result: Outcome) -> str:
         met = "met" if result.solved else "missed"
         bar = f" (threshold {result.threshold:g} {met})"
     cost = f"{result.steps:,} steps, {result.seconds:.1f} s"
-    return f"greedy return {result.greedy_return:.1f} over 100 episodes{bar}, {cost}: {result.path}"
+    figure = f"greedy return {result.greedy_return:.1f} over {result.greedy_episodes} episodes"
+    if math.isnan(result.greedy_return):
+        figure = "no greedy return"
+        if math.isfinite(result.mean_return):
+            figure += f", mean return {result.mean_return:.1f}"
+    return f"{figure}{bar}, {cost}: {result.path}"
 
 
 def print_warning(message: str) -> None:

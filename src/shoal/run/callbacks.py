@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
@@ -82,3 +83,19 @@ def tell_episodes(run: Run, episodes: Episodes, step: int) -> None:
         )
         for callback in watching:
             callback(run, end)
+
+
+def close_callbacks(run: Run) -> None:
+    """Closes those that can be closed; one that fails is warned of, as the run itself is whole."""
+    for callback in run.callbacks:
+        close = getattr(callback, "close", None)
+        if close is None:
+            continue
+        try:
+            close()
+        except Exception as error:  # whatever it is, it is not the run's
+            name = getattr(callback, "__name__", type(callback).__name__)
+            warnings.warn(
+                f"the callback {name} was not closed: {type(error).__name__}: {error}",
+                stacklevel=2,
+            )

@@ -10,7 +10,7 @@ import torch
 
 from shoal.learn.acting import Acting
 from shoal.learn.learner import Learner
-from shoal.run.callbacks import checked
+from shoal.run.callbacks import checked, close_callbacks
 from shoal.run.interrupts import Interrupts
 from shoal.run.loop import INTERRUPTED, Loop, kind_of
 from shoal.run.metrics import Metrics, check_logged
@@ -224,10 +224,7 @@ class Run:
     def close(self) -> None:
         """Ends callbacks, checkpoints and log, and gives Ctrl-C back; calling it again does nothing."""
         self._interrupts.release()
-        for callback in self.callbacks:
-            end = getattr(callback, "close", None)
-            if end is not None:
-                end()
+        close_callbacks(self)
         try:
             if self._writer is not None:
                 self._writer.close()

@@ -224,7 +224,9 @@ class AtariRows:
     def _make_room(self, length: int) -> None:
         """Room for the actions of a game of more than `length` steps, where games have no limit."""
         while length >= self._room:
-            self._played = np.concatenate([self._played, np.zeros_like(self._played)], 1)
+            self._played = np.concatenate(
+                [self._played, np.zeros_like(self._played)], 1
+            )
             self._room *= 2
 
     def _note_lives(self, info: dict[str, Any]) -> None:

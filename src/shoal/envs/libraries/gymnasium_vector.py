@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from shoal.envs.lasting import warn_of_lasting
 from shoal.envs.libraries.batched import BatchedEnv
 from shoal.envs.libraries.library import Stepped
 from shoal.envs.masks import KEY, METHOD, in_observation
@@ -63,7 +64,9 @@ def make(
             f"{name} returned {type(made).__name__}, expected a gymnasium.vector.VectorEnv"
         )
     try:
-        return BatchedEnv(VectorRows(made, num_envs, name))
+        rows = VectorRows(made, num_envs, name)
+        warn_of_lasting(made, name)
+        return BatchedEnv(rows)
     except BaseException:
         made.close()
         raise

@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from shoal.envs.agents.games import is_game
+from shoal.envs.lasting import warn_of_lasting
 from shoal.envs.python_env import make_envs
 from shoal.envs.serial import SerialEnv
 from shoal.envs.workers.block import Block
@@ -89,6 +90,8 @@ def make_rows(plan: Plan) -> SerialEnv:
     factory, first = unpack(plan.factory), plan.rows.start
     count = plan.rows.stop - first
     envs = make_envs(factory, count, name=plan.name, first_row=first)
+    if plan.number == 0:
+        warn_of_lasting(envs[0], plan.name)
     if is_game(envs[0]):
         raise ConfigError(
             f"{plan.name} has several agents; backend='serial' steps them, workers do not yet"
