@@ -12,6 +12,7 @@ from torch import nn
 
 from shoal.envs.libraries.batched import BatchedEnv
 from shoal.envs.registry import make
+from shoal.envs.workers.settings import Workers
 from shoal.export.vector_env import make_vec
 from shoal.learn.acting import Acting
 from shoal.nets.policy import Network, PlainPolicy, make_policy
@@ -131,13 +132,33 @@ def one_reward(made: list[Any]) -> list[Any]:
     return [made[0], 1.0, *made[2:]]
 
 
+def text_rewards(made: list[Any]) -> list[Any]:
+    return [made[0], np.array(["1.0", "2.0"]), *made[2:]]
+
+
+def complex_rewards(made: list[Any]) -> list[Any]:
+    return [made[0], made[1] + 0j, *made[2:]]
+
+
+def short_flags(made: list[Any]) -> list[Any]:
+    return [*made[:3], np.zeros(1, np.bool_), made[4]]
+
+
+def text_flags(made: list[Any]) -> list[Any]:
+    return [*made[:2], np.array(["False", "False"]), *made[3:]]
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
         (nan_observation, "row 1 at step 1 of its episode returned the observation"),
         (nan_reward, "row 0 at step 1 of its episode returned the reward nan"),
         (other_shape, r"observations of shape \(2, 1\) and type float32, but its space says \(2, 2\) and float32"),
-        (one_reward, r"reward of shape \(\), expected \(2,\)"),
+        (one_reward, r"reward of shape \(\) and type float64, expected numbers \(2,\)"),
+        (text_rewards, r"reward of shape \(2,\) and type <U3, expected numbers \(2,\)"),
+        (complex_rewards, r"reward of shape \(2,\) and type complex128, expected numbers"),
+        (short_flags, r"truncated of type bool and shape \(1,\), expected bools \(2,\)"),
+        (text_flags, r"terminated of type <U5 and shape \(2,\), expected bools"),
     ],
 )
 def test_what_a_library_returns_is_checked(spoil: Any, words: str) -> None:
@@ -164,10 +185,31 @@ def no_vector(num_envs: int) -> Any:
     return Lamps()
 
 
+def spaceless(num_envs: int) -> Any:
+    env = Clock(num_envs)
+    env.single_action_space = None  # pyright: ignore[reportAttributeAccessIssue]
+    return env
+
+
+def uncounted(num_envs: int) -> Any:
+    env = Clock(num_envs)
+    del env.num_envs
+    return env
+
+
+def wrongly_reset(num_envs: int) -> Any:
+    env = Clock(num_envs)
+    env.metadata = {"autoreset_mode": "sometimes"}
+    return env
+
+
 @pytest.mark.parametrize(
     ("env", "words"),
     [
         (unnamed, "set metadata"),
+        (spaceless, "lacks single_action_space, which every gymnasium.vector.VectorEnv has"),
+        (uncounted, "lacks num_envs"),
+        (wrongly_reset, "autoreset_mode.* got 'sometimes'"),
         (one_more, "made 3 environments, asked for 2"),
         (no_vector, "returned Lamps, expected a gymnasium.vector.VectorEnv"),
         (Lamps, "is called with num_envs"),
@@ -194,7 +236,164 @@ def test_a_vector_environment_by_its_id() -> None:
     env = started(make("CartPole-v1", 3, backend="vector"))
     assert env.spec.max_episode_steps == 500
     assert stepped(env, [0, 1, 0]).reward.tolist() == [1, 1, 1]
+    with pytest.raises(ConfigError, match="took no list of seeds .*; seed it with one number"):
+        env.reset([3, 1, 2])
     env.close()
+
+
+def test_rows_that_take_one_integer_are_resumed() -> None:
+    """CartPole's own vector environment: each row is cut as truncated, said so, and the next episodes go on."""
+    env = started(make("CartPole-v1", 2, backend="vector"))
+    before = stepped(env, [0, 1])
+    last = before.obs.copy()
+    said = env.restore(env.state())
+    assert said == [f"CartPole-v1: row {row} cannot be saved; its episode is cut as truncated" for row in (0, 1)]
+    ready = env.recv()
+    assert ready.truncated.all()
+    assert (ready.final_obs.tolist(), ready.episode_length.tolist()) == (last.tolist(), [1, 1])
+    assert stepped(env, [0, 1]).valid.all()
+
+
+def test_a_partial_reset_that_begins_other_rows_is_named() -> None:
+    """CartPole's own vector environment ignores reset_mask: rows in the middle of an episode would begin anew."""
+    env = started(make("CartPole-v1", 3, backend="vector"))
+    first = np.array([True, False, False])
+    with pytest.raises(EnvError, match="also began row 1 anew, which the mask leaves out"):
+        env.restart([None] * 3, first, held=~first)
+
+    def rows(num_envs: int) -> SyncVectorEnv:
+        return SyncVectorEnv([Lamps] * num_envs, autoreset_mode=AutoresetMode.DISABLED)
+
+    kept = started(make(rows, 3, backend="vector"))
+    kept.restart([None] * 3, first, held=~first)
+    kept.recv()
+
+
+class Keyed(gym.Env[Any, Any]):
+    """Four steps; only option t % 4 is allowed in step t, and another one raises. `where` has the mask."""
+
+    where = "info"
+    action_space = gym.spaces.Discrete(4)
+    observation_space: gym.Space[Any] = gym.spaces.Box(0, 1, (1,), np.float32)
+
+    def mask(self) -> Any:
+        return np.eye(4, dtype=np.int8)[self.clock % 4]
+
+    def seen(self) -> tuple[Any, dict[str, Any]]:
+        obs = np.zeros(1, np.float32)
+        if self.where == "observation":
+            return {"action_mask": self.mask() * (self.clock < 3), "x": obs}, {}
+        return obs, {"action_mask": self.mask()} if self.where == "info" else {}
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.clock = 0
+        return self.seen()
+
+    def step(self, action: int) -> Any:
+        assert action == self.clock % 4
+        self.clock += 1
+        obs, info = self.seen()
+        return obs, 1.0, self.clock == 3, False, info
+
+
+class Seen(Keyed):
+    """In the observation, and none is left where the episode ends."""
+
+    where = "observation"
+    observation_space = gym.spaces.Dict(action_mask=gym.spaces.MultiBinary(4), x=Keyed.observation_space)
+
+
+class Called(Keyed):
+    """By sb3-contrib's method, as a list."""
+
+    where = "method"
+
+    def action_masks(self) -> list[bool]:
+        return [bool(option) for option in self.mask()]
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+@pytest.mark.parametrize("kind", [Keyed, Seen, Called])
+def test_masks_reach_the_policy_from_wherever_they_are(kind: Any, mode: AutoresetMode) -> None:
+    """In each way to reset; the environments assert it, and evaluation and streams read the same masks."""
+
+    def rows(num_envs: int) -> SyncVectorEnv:
+        return SyncVectorEnv([kind] * num_envs, autoreset_mode=mode)
+
+    env = started(make(rows, 2, backend="vector"))
+    assert env.spec.masked
+    policy = make_policy(env.spec, Network(hidden=(4,)), 0)
+    steps = next(rollouts(env, policy, num_steps=12))
+    assert steps.action_mask.gather(-1, steps.action.unsqueeze(-1)).all()
+    assert steps.reward[steps.valid].all()
+    assert evaluate(policy, make(rows, 2, backend="vector"), episodes=4, acting=Acting(0)).returns.tolist() == [3] * 4
+
+
+def test_a_vector_environments_own_masks() -> None:
+    """Its method gives them for all rows; infos of a step alone are refused."""
+
+    class Masked(Clock):
+        def action_masks(self) -> Any:
+            return np.array([[True, False], [False, True]])
+
+    env = started(make(Masked, 2, backend="vector"))
+    assert env.out.action_mask.tolist() == [[True, False], [False, True]]
+
+    def late(made: list[Any]) -> list[Any]:
+        return [*made[:4], {"action_mask": np.ones((2, 2)), "_action_mask": np.ones(2, np.bool_)}]
+
+    env = started(make(Clock, 2, backend="vector", env_kwargs={"spoil": late}))
+    with pytest.raises(EnvError, match=r"the library gave info\['action_mask'\], though its reset gave none"):
+        stepped(env, [0, 0])
+
+
+@pytest.mark.parametrize("backend", ["serial", "workers"])
+def test_masks_of_a_method_are_those_of_infos(backend: str) -> None:
+    """sb3-contrib's `action_masks()` in the backends of Python environments, behind a wrapper too."""
+    settings: Any = {"workers": Workers(1)} if backend == "workers" else {}
+    env = started(make(lambda: gym.wrappers.TransformReward(Called(), float), 2, backend=backend, **settings))
+    assert env.out.action_mask.astype(int).tolist() == [[1, 0, 0, 0]] * 2
+    assert stepped(env, [0, 0]).action_mask.argmax(1).tolist() == [1, 1]
+    env.close()
+
+
+@pytest.mark.parametrize("backend", ["serial", "workers"])
+def test_masks_in_infos_of_steps_alone_are_refused(backend: str) -> None:
+    """Also of the last step of an episode, whose info is followed by a reset's."""
+
+    class Late(Keyed):
+        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+            return super().reset(seed=seed)[0], {}
+
+        def step(self, action: int) -> Any:
+            obs, _, _, _, info = super().step(action)
+            return obs, 1.0, True, False, info
+
+    settings: Any = {"workers": Workers(1)} if backend == "workers" else {}
+    env = started(make(Late, 1, backend=backend, **settings))
+    with pytest.raises(EnvError, match=r"row 0 at step 1 .* gave info\['action_mask'\], though its reset gave none"):
+        stepped(env, [0])
+    env.close()
+
+
+def normalized(num_envs: int) -> Any:
+    vector = SyncVectorEnv([Lamps] * num_envs)
+    return gym.wrappers.vector.NormalizeObservation(vector)
+
+
+def paid(num_envs: int) -> Any:
+    return SyncVectorEnv([lambda: gym.wrappers.NormalizeReward(Lamps())] * num_envs)
+
+
+def test_wrappers_with_statistics_of_their_own_are_named() -> None:
+    """Their state is in no checkpoint and in no other row: our own way is named."""
+    with pytest.warns(UserWarning, match="NormalizeObservation keeps running .*--network.normalize-obs"):
+        make(normalized, 2, backend="vector")
+    with pytest.warns(UserWarning, match="NormalizeReward keeps running .* in units that differ"):
+        make(paid, 2, backend="vector")
+    with pytest.warns(UserWarning, match="NormalizeObservation keeps running"):
+        make(lambda: gym.wrappers.TimeLimit(gym.wrappers.NormalizeObservation(Lamps()), 5), 2)
 
 
 def test_a_life_lost_is_an_end_for_learning_only() -> None:

@@ -85,13 +85,14 @@ class VectorRows:
                 f"{name} made {env.num_envs} environments, asked for {num_envs}"
             )
         mode = env.metadata.get("autoreset_mode")
-        if not isinstance(mode, AutoresetMode):
+        try:
+            self.mode = AutoresetMode(mode)
+        except ValueError:
             raise ConfigError(
                 f'{name}: set metadata["autoreset_mode"] to a gymnasium.vector.AutoresetMode, got {mode!r}'
-            )
+            ) from None
         self.env = env
         self.num_rows = num_envs
-        self.mode = mode
         self.capabilities = Capabilities(
             whole_sends=True,
             restartable=True,
@@ -107,6 +108,7 @@ class VectorRows:
             reward_threshold=getattr(env.spec, "reward_threshold", None),
         )
         self.infos: dict[str, Any] = {}
+        self._seen: Tree = self.spec.observation.allocate(num_envs)
         self._masks_of = None
         if not in_observation(self.spec):
             self._masks_of = _mask_method(env)
@@ -115,6 +117,7 @@ class VectorRows:
     def reset(self, seeds: Sequence[int | None], rows: Bools) -> Tree:
         """Begins episodes; a part of the rows with Gymnasium's `reset_mask`."""
         options = None if rows.all() else {"reset_mask": rows}
+        before = None if rows.all() else map_tree(np.copy, self._seen)
         given = [None if seed is None else seed % 2**63 for seed in seeds]
         first = given[0]
         seed: Any = given
@@ -133,7 +136,10 @@ class VectorRows:
             ) from error
         self._ended[rows] = False
         self._note_infos(infos)
-        return self._tree(obs)
+        self._seen = self._tree(obs)
+        if before is not None:
+            self._check_kept(before, self._seen, rows)
+        return self._seen
 
     def step(self, action: Tree) -> Stepped:
         """One step of all rows."""
@@ -151,7 +157,9 @@ class VectorRows:
                 final_obs = map_tree(np.copy, obs)
                 seen, begun = self.env.reset(options={"reset_mask": ended})
                 obs, infos = self._tree(seen), _joined_masks(infos, begun, ended)
+                self._check_kept(final_obs, obs, ended)
         self._note_infos(infos)
+        self._seen = obs
         return Stepped(obs, reward, terminated, truncated, final_obs, only_reset)
 
     def state(self) -> dict[str, Any]:
@@ -180,6 +188,17 @@ class VectorRows:
         self.infos = infos
         if self._masks_of is not None and KEY not in infos:
             self.infos = infos | {KEY: self._masks_of()}
+
+    def _check_kept(self, before: Tree, after: Tree, reset: Bools) -> None:
+        """EnvError where a reset of some rows began others anew."""
+        flat = self.spec.observation.flat
+        for old, new in zip(flat(before), flat(after), strict=True):
+            changed = (old != new).reshape(self.num_rows, -1).any(axis=1) & ~reset
+            if changed.any():
+                raise EnvError(
+                    f'{self.spec.env_id}: reset(options={{"reset_mask": ...}}) also began row {int(np.argmax(changed))} '
+                    "anew, which the mask leaves out; it must reset the masked rows alone"
+                )
 
     def _flags(self, **flags: Any) -> list[Bools]:
         """Both flags as bools [B]; EnvError naming one that is something else."""
