@@ -291,12 +291,25 @@ def test_tic_tac_toe_is_a_draw_when_played_well() -> None:
     assert listed(ready, "terminated", "reward", "valid") == [[True, True], [1, -1], [True, True]]
 
 
-def test_check_env_points_to_pettingzoos_own_tests() -> None:
-    """The checks of `check-env` are for one agent."""
-    report = check_env(Shift)
-    assert not report.ok
-    assert "has several agents" in str(report)
-    assert "parallel_api_test" in str(report)
+@pytest.mark.parametrize("game", [Shift, Ring, TicTacToe])
+def test_check_env_plays_games(game: Any) -> None:
+    """Agents who act together and in turns, with masks: nothing to object to."""
+    report = check_env(game, steps=400)
+    found = {finding.name: finding.verdict for finding in report.findings}
+    assert report.ok
+    assert set(found.values()) <= {"ok", "warning"}
+    assert {name for name, verdict in found.items() if verdict == "warning"} == (set() if game is Ring else {"seed"})
+    assert {"agents", "determinism", "ends", "resume", "speed"} <= set(found)
+
+
+def test_check_env_names_what_games_do_wrong() -> None:
+    """An agent who stays after its end; one who never plays."""
+    report = check_env(Herd, steps=400, env_kwargs={"mistake": "stays"})
+    (error,) = report.errors
+    assert "a was terminated or truncated, but is still in `agents`" in error.says
+    assert "parallel_api_test" in error.advice
+    warned = {finding.name: finding.says for finding in check_env(Herd, steps=400).warnings}
+    assert warned["agents"].startswith("c never had a turn")
 
 
 def test_what_does_not_go_with_several_agents_is_refused() -> None:
@@ -369,7 +382,7 @@ class Quit(AECEnv):
 
 
 def test_a_game_that_ends_before_an_agent_acted_counts_for_it() -> None:
-    """a folds: b gets 1 for an episode of no step, which is not valid; a saved game goes on all the same."""
+    """A folds: b gets 1 for an episode of no step, which is not valid; a saved game goes on all the same."""
     env = started(Quit)
     ready = step(env, [0, 0])
     assert listed(ready, "terminated", "valid", "reward") == [[True, True], [True, False], [-1, 1]]
@@ -441,15 +454,19 @@ class Herd(ParallelEnv):
 )
 def test_lists_of_agents_that_break_the_contract_are_named(mistake: str, message: str) -> None:
     """One comparison each."""
-    with pytest.raises(EnvError, match=message):
+
+    def play() -> None:
         env = started(Herd, env_kwargs={"mistake": mistake})
-        step(env, [0, 0, 0])
-        step(env, [0, 0, 0])
+        for _ in range(2):
+            step(env, [0, 0, 0])
+
+    with pytest.raises(EnvError, match=message):
+        play()
 
 
 @pytest.mark.parametrize("mistake", ["", "stays at the end"])
 def test_an_agent_who_never_plays_is_not_waited_for(mistake: str) -> None:
-    """c is never there: a game counts for a and b; agents that stay when all have ended begin the next game."""
+    """C is never there: a game counts for a and b; agents that stay when all have ended begin the next game."""
     env = make(Herd, 2, env_kwargs={"mistake": mistake})
     policy = make_policy(env.spec, Network(hidden=(4,)), 0)
     score = evaluate(policy, env, episodes=3, acting=Acting(0))

@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import nn
 
+from shoal.check.check_env import check_env
 from shoal.envs.libraries.batched import BatchedEnv
 from shoal.envs.registry import make
 from shoal.envs.workers.settings import Workers
@@ -236,7 +237,7 @@ def test_a_vector_environment_by_its_id() -> None:
     env = started(make("CartPole-v1", 3, backend="vector"))
     assert env.spec.max_episode_steps == 500
     assert stepped(env, [0, 1, 0]).reward.tolist() == [1, 1, 1]
-    with pytest.raises(ConfigError, match="took no list of seeds .*; seed it with one number"):
+    with pytest.raises(ConfigError, match=r"took no list of seeds .*; seed it with one number"):
         env.reset([3, 1, 2])
     env.close()
 
@@ -388,9 +389,9 @@ def paid(num_envs: int) -> Any:
 
 def test_wrappers_with_statistics_of_their_own_are_named() -> None:
     """Their state is in no checkpoint and in no other row: our own way is named."""
-    with pytest.warns(UserWarning, match="NormalizeObservation keeps running .*--network.normalize-obs"):
+    with pytest.warns(UserWarning, match=r"NormalizeObservation keeps running .*--network\.normalize-obs"):
         make(normalized, 2, backend="vector")
-    with pytest.warns(UserWarning, match="NormalizeReward keeps running .* in units that differ"):
+    with pytest.warns(UserWarning, match=r"NormalizeReward keeps running .* in units that differ"):
         make(paid, 2, backend="vector")
     with pytest.warns(UserWarning, match="NormalizeObservation keeps running"):
         make(lambda: gym.wrappers.TimeLimit(gym.wrappers.NormalizeObservation(Lamps()), 5), 2)
@@ -455,3 +456,59 @@ def test_a_failing_resume_names_rows_and_begins_with_other_seeds() -> None:
     assert not set(library.seeds) & {0, 1, 2}
     with pytest.raises(ConfigError, match=r"observations \(3, 1\), but this environment has \(2, 1\)"):
         BatchedEnv(Lives(2)).restore(state)
+
+
+def test_check_env_looks_at_vector_environments() -> None:
+    """Gymnasium's own, one with masks in its observations, and one whose rewards are text."""
+    report = check_env("CartPole-v1", steps=400, backend="vector")
+    assert (report.ok, report.warnings) == (True, ())
+
+    def rows(num_envs: int) -> SyncVectorEnv:
+        return SyncVectorEnv([Seen] * num_envs)
+
+    report = check_env(rows, steps=400, backend="vector")
+    assert (report.ok, [finding.name for finding in report.warnings]) == (True, ["seed"])
+    assert "masks" in {finding.name for finding in report.findings}
+    (error,) = check_env(Clock, steps=400, backend="vector", env_kwargs={"spoil": text_rewards}).errors
+    assert "reward of shape" in error.says
+
+
+@pytest.mark.parametrize("kind", [Keyed, Seen, Called])
+def test_check_env_chooses_among_what_masks_leave(kind: Any) -> None:
+    """The environment raises on anything else; in rows and in processes too."""
+    report = check_env(kind, steps=200, backend="workers" if kind is Called else "serial")
+    assert report.ok
+    assert {"masks", "rows", "resume"} <= {finding.name for finding in report.findings}
+
+
+class Unseen(Keyed):
+    """Masks in the infos of steps alone; any action goes."""
+
+    def seen(self) -> tuple[Any, dict[str, Any]]:
+        return np.zeros(1, np.float32), {"action_mask": np.ones(4)} if self.clock else {}
+
+    def step(self, action: int) -> Any:
+        return super().step(self.clock % 4)
+
+
+class Blocked(Unseen):
+    """No option in the middle of an episode."""
+
+    def seen(self) -> tuple[Any, dict[str, Any]]:
+        return np.zeros(1, np.float32), {"action_mask": np.full(4, self.clock != 1)}
+
+
+class Wide(Unseen):
+    """Five numbers for four options."""
+
+    def seen(self) -> tuple[Any, dict[str, Any]]:
+        return np.zeros(1, np.float32), {"action_mask": np.ones(5)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [(Unseen, "though its reset gave none"), (Blocked, "without any option"), (Wide, "5 numbers, but Discrete")],
+)
+def test_check_env_finds_masks_that_are_wrong(kind: Any, told: str) -> None:
+    (error,) = check_env(kind, steps=200).errors
+    assert (error.name, told in error.says) == ("masks", True)

@@ -1,4 +1,4 @@
-"""Action masks: which options each row may choose, from `action_mask` of an observation or info, or `action_masks()`."""
+"""Action masks: which options each row may choose, as an observation, an info or a method of its environment says."""
 
 from __future__ import annotations
 
@@ -263,6 +263,17 @@ class RowMasks:
 def has_mask(infos: Iterable[object]) -> bool:
     """Whether one of these infos holds a mask."""
     return any(isinstance(info, dict) and KEY in info for info in infos)
+
+
+def mask_of(env: gym.Env[Any, Any], obs: Tree, info: Tree) -> Tree:
+    """The mask of one environment by the rule of rows; None where it has none."""
+    space = env.observation_space
+    if isinstance(space, spaces.Dict) and KEY in space.spaces:
+        return obs.get(KEY) if isinstance(obs, dict) else None
+    if has_mask([info]):
+        return info[KEY]
+    method = method_of(env)
+    return None if method is None else method()
 
 
 def method_of(env: object) -> MaskMethod | None:

@@ -68,8 +68,7 @@ class Handover:
             for agent, reward in game.rewards.items():
                 agents.append((env, agent))
                 given.append(reward)
-            for agent in game.unplayed:
-                unplayed.append((env, agent))
+            unplayed += [(env, agent) for agent in game.unplayed]
         rows = self._numbering.rows_of(agents)
         keeper.lengths[rows] += 1
         keeper.out.valid[rows] = True

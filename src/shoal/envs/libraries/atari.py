@@ -75,7 +75,7 @@ class AtariRows:
     games draw nothing but their no-ops, so that the same game begins again.
     """
 
-    infos: Mapping[str, Any] = {}  # noqa: RUF012 there are none
+    infos: Mapping[str, Any] = {}
     capabilities = Capabilities(
         whole_sends=True, restartable=True, can_render=True, frames_per_s=15.0
     )

@@ -195,9 +195,10 @@ class VectorRows:
         for old, new in zip(flat(before), flat(after), strict=True):
             changed = (old != new).reshape(self.num_rows, -1).any(axis=1) & ~reset
             if changed.any():
+                row = int(np.argmax(changed))
                 raise EnvError(
-                    f'{self.spec.env_id}: reset(options={{"reset_mask": ...}}) also began row {int(np.argmax(changed))} '
-                    "anew, which the mask leaves out; it must reset the masked rows alone"
+                    f'{self.spec.env_id}: reset(options={{"reset_mask": ...}}) also began row {row} anew, which the mask '
+                    "leaves out; it must reset the masked rows alone"
                 )
 
     def _flags(self, **flags: Any) -> list[Bools]:
