@@ -112,11 +112,10 @@ def test_the_last_step_of_a_game_may_be_shorter_and_0_frames_mean_no_limit() -> 
         env = make("ALE/Breakout-v5", 1, env_kwargs=settings)
         assert env.spec.max_episode_steps == most
         env.reset(0)
-        env.recv()
         if most is None:
             rows: Any = env
             rows.library._room, rows.library._played = 8, rows.library._played[:, :8].copy()
-        lasted = 0
+        lasted, ready = 0, env.recv()
         while lasted < 30:
             lasted += 1
             env.send(slice(0, 1), np.array([0]))

@@ -36,7 +36,7 @@ REFUSED = {
     "numbers and texts, and open files, sockets and devices in its own __init__ and reset",
     "rows": "alone it did not do this: let no instance count, share or change what belongs to another",
 }
-SHARED = "keep what its interface promises; of PettingZoo's games, parallel_api_test and api_test of pettingzoo.test tell more"
+SHARED = "keep what its interface promises; for games, parallel_api_test and api_test of pettingzoo.test tell more"
 PLACES = {
     "make": "while it was made:",
     "speed": "in a plain loop:",
@@ -100,8 +100,12 @@ def check_env(
         elif not _run(trial, phase, timeout_s, hard=hard):
             trial.blocked = True
     _run(trial, Phase("close", 0.0, _close), timeout_s, hard=hard)
+    return _report(trial, unreached, began)
+
+
+def _report(trial: Trial, unreached: Sequence[str], began: float) -> Report:
     return Report(
-        name,
+        trial.name,
         trial.found.all,
         (*trial.skipped, *unreached),
         trial.speed,
@@ -127,7 +131,7 @@ def _trial(
     def rows(num_envs: int) -> BatchedEnv:
         return make_vector(source, num_envs, name=name, env_kwargs=env_kwargs)
 
-    return Trial(name, factory=partial(rows, 1), steps=steps, seed=seed, vector=rows)
+    return Trial(name, factory=source, steps=steps, seed=seed, vector=rows)
 
 
 def read_kwargs(given: Sequence[str]) -> dict[str, object]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from gymnasium import spaces
 
-from shoal.envs.masks import KEY, LATE, MaskReader, mask_of
+from shoal.envs.masks import KEY, LATE, MaskReader, mask_of, method_of
 from shoal.envs.python_env import is_long
 from shoal.types import ConfigError, Spec, Tree, assign, choices, select
 
@@ -33,6 +33,8 @@ class Masks:
         """The options of the next action; None where it is free."""
         self.trouble = ""
         """What is wrong with the last mask."""
+        self._space = env.observation_space
+        self._method = method_of(env)
         self._reader: MaskReader | None = None
         self._begun = False
 
@@ -47,7 +49,7 @@ class Masks:
         if not is_long(made, 2 if first else 5):
             return
         values: Any = made
-        given = mask_of(self.env, values[0], values[-1])
+        given = mask_of(self._space, values[0], values[-1], self._method)
         ended = not first and bool(values[2] or values[3])
         if given is None and self._reader is not None and not ended:
             self.trouble = f"has no {KEY}, though it had one before"

@@ -157,9 +157,9 @@ def _trace(trial: Trial, env: Rows, *, seed: int, count: int) -> list[dict[str, 
 
 def _differ(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> str:
     """Where two traces part, or nothing."""
-    for step, (one, other) in enumerate(zip(first, second, strict=True), 1):
+    for step, one in enumerate(first, 1):
         for name, value in one.items():
-            if not same(value, other[name]):
+            if not same(value, second[step - 1][name]):
                 return f"the {name} of step {step} differs"
     return ""
 
@@ -176,8 +176,8 @@ def _check_absent(trial: Trial, env: Rows, seen: np.ndarray[Any, Any]) -> None:
     agents = env.spec.agents
     if not agents:
         return
-    there = seen.reshape(-1, len(agents)).any(axis=0)
-    absent = [agent for agent, was in zip(agents, there, strict=True) if not was]
+    there = np.any(seen.reshape(-1, len(agents)), axis=0)
+    absent = [agents[slot] for slot in np.flatnonzero(~there)]
     if absent:
         says = f"{', '.join(absent)} never had a turn in {trial.played.steps} steps"
         advice = "its row learns nothing and costs time: leave it out of possible_agents, unless it comes later"

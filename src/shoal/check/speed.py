@@ -64,10 +64,12 @@ def run_bare(player: Player, *, steps: int, budget_s: float) -> Loop:
     for _ in range(SECTIONS):
         steps_left = -(-steps // SECTIONS)
         ends_at = time.perf_counter() + budget_s / SECTIONS
+        block = 1
         while steps_left > 0 and time.perf_counter() < ends_at:
-            number = min(BLOCK, steps_left)
+            number = min(block, steps_left)
             _run_block(player, actions, number, loop)
             steps_left -= number
+            block = min(2 * block, BLOCK)
         gc.collect()
         loop.memory.append((loop.steps, process.memory_info().rss))
     return loop

@@ -265,14 +265,14 @@ def has_mask(infos: Iterable[object]) -> bool:
     return any(isinstance(info, dict) and KEY in info for info in infos)
 
 
-def mask_of(env: gym.Env[Any, Any], obs: Tree, info: Tree) -> Tree:
-    """The mask of one environment by the rule of rows; None where it has none."""
-    space = env.observation_space
+def mask_of(
+    space: Space[Any], obs: Tree, info: Tree, method: MaskMethod | None
+) -> Tree:
+    """The mask of one environment that observes `space`, by the rule of rows; None where it has none."""
     if isinstance(space, spaces.Dict) and KEY in space.spaces:
         return obs.get(KEY) if isinstance(obs, dict) else None
     if has_mask([info]):
         return info[KEY]
-    method = method_of(env)
     return None if method is None else method()
 
 

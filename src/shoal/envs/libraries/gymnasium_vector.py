@@ -197,8 +197,8 @@ class VectorRows:
             if changed.any():
                 row = int(np.argmax(changed))
                 raise EnvError(
-                    f'{self.spec.env_id}: reset(options={{"reset_mask": ...}}) also began row {row} anew, which the mask '
-                    "leaves out; it must reset the masked rows alone"
+                    f'{self.spec.env_id}: reset(options={{"reset_mask": ...}}) also began row {row} anew, which the '
+                    "mask leaves out; it must reset the masked rows alone"
                 )
 
     def _flags(self, **flags: Any) -> list[Bools]:
@@ -273,9 +273,9 @@ def _mask_method(env: VectorEnv[Any, Any, Any]) -> MaskMethod | None:
     return partial(_called, call) if all(has) else None
 
 
-def _called(call: Callable[[str], Sequence[Tree]]) -> Tree:
+def _called(call: Callable[..., Any]) -> Tree:
     """The masks of the environments in a vector environment, as their infos would be joined."""
-    given = call(METHOD)
+    given: Sequence[Tree] = call(METHOD)
     joined = np.full(len(given), None, dtype=object)
     for row, mask in enumerate(given):
         joined[row] = mask

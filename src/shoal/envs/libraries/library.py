@@ -35,14 +35,16 @@ class Library(Protocol):
 
     spec: Spec
     num_rows: int
-    infos: Mapping[str, Any]
-    """The joined infos of the last call, as Gymnasium's vector environments give them; their `action_mask` is read."""
-
     clip_reward: bool
     """Learning is given the signs of the rewards; returns are sums of the rewards themselves."""
 
     capabilities: Capabilities
     """`whole_sends`, and whether rows can be saved and drawn."""
+
+    @property
+    def infos(self) -> Mapping[str, Any]:
+        """The joined infos of the last call, as Gymnasium's vector environments give them; their mask is read."""
+        ...
 
     @property
     def lives(self) -> NDArray[Any] | None:
