@@ -131,6 +131,21 @@ def test_the_last_step_of_a_game_may_be_shorter_and_0_frames_mean_no_limit() -> 
         make("ALE/Breakout-v5", 1, env_kwargs={"max_num_frames_per_episode": -1})
 
 
+def test_every_backend_has_the_games_own_rewards() -> None:
+    """ALE's own vector environment clips rewards unless it is told not to."""
+    rng, paid = np.random.default_rng(0), [0.0]
+    for settings in ({}, {"reward_clipping": True}):
+        rows = make("ALE/MsPacman-v5", 1, backend="vector", env_kwargs=settings)
+        rows.reset(0)
+        rows.recv()
+        paid.append(0.0)
+        for _ in range(100):
+            rows.send(slice(0, 1), rng.integers(0, 9, 1))
+            paid[-1] = max(paid[-1], float(rows.recv().reward[0]))
+        rows.close()
+    assert paid[1:] == [10.0, 1.0]
+
+
 def test_make_vec_has_whole_games_that_others_count() -> None:
     """Gymnasium's own statistics: one episode a game, with the game's own rewards."""
     env = RecordEpisodeStatistics(shoal.make_vec("ALE/Breakout-v5", 2, noop_max=1))

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 import shoal
+from shoal.envs.bounds import wide_actions
 from shoal.experiment import training
 from shoal.experiment.options import Options
+from shoal.nets.policy import Network
 from shoal.run.directory import RunDirectory
 from shoal.types import ConfigError
 
@@ -133,3 +135,21 @@ def test_a_callback_that_cannot_be_closed_costs_nothing(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="the callback Closes was not closed: OSError: no such window"):
         done = shoal.train(Robot, run_dir=str(tmp_path), callbacks=both, **TINY)
     assert (state_of(done.path)["state"], closed) == ("finished", ["closed"])
+
+
+@pytest.mark.parametrize("squash", [False, True])
+def test_wide_actions_are_said_to_need_squash(
+    *, squash: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bounds of 100 are not explored by a Gaussian of width 1; 10 is not wide."""
+
+    class Wide(Robot):
+        action_space: ClassVar[Any] = gym.spaces.Box(-100, 10, (1,), np.float32)
+
+    network = Network(hidden=(4,), squash=squash)
+    shoal.train(Wide, run_dir=str(tmp_path), **TINY | {"panel": "plain", "network": network})
+    said = "actions reach as far as 100, but a policy begins with actions of about -1 to 1; --network.squash"
+    assert (said in capsys.readouterr().err) == (not squash)
+    assert not wide_actions(gym.spaces.Box(-10, 10, (1,), np.float32))
+    nested = gym.spaces.Dict(push=gym.spaces.Box(-11, 1, (1,), np.float32))
+    assert wide_actions(nested).startswith("actions['push'] reach as far as 11")

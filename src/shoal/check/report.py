@@ -35,6 +35,7 @@ CHECKS = (
     "resume",
     "reward-scale",
     "obs-scale",
+    "action-scale",
     "rows",
     "workers",
     "speed",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
+import pkgutil
+import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from types import ModuleType
 
+HIGHWAY = ("merge", "roundabout", "parking", "intersection", "racetrack", "exit")
+PACKAGES = {"BabyAI": "minigrid", **dict.fromkeys(HIGHWAY, "highway_env")}
+"""Packages whose ids do not begin with their own name."""
 # Keywords of `gymnasium.make` itself, which an environment's constructor need not know.
 _MAKE_KEYWORDS = ("max_episode_steps", "disable_env_checker", "render_mode")
 
@@ -48,7 +54,7 @@ def factory_of(
             _import(module_name, env)
         registered = gym.spec(attribute if colon else env)
     except gym.error.Error as error:
-        hint = near(env, [*native.ids(), *gym.registry])
+        hint = _package_hint(env) or near(env, [*native.ids(), *gym.registry])
         if not hint:
             hint = "; `shoal envs` lists what is there"
         raise ConfigError(f"no environment {env!r} ({error}){hint}") from error
@@ -80,9 +86,44 @@ def _import(module_name: str, path: str) -> ModuleType:
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if not f"{module_name}.".startswith(f"{missing}."):
+            raise ConfigError(
+                f"{path!r}: {module_name} needs the module {missing!r}, which is not installed"
+            ) from error
+        hint = _newest(missing) or "; is it on PYTHONPATH?"
+        raise ConfigError(f"{path!r}: no module {missing!r}{hint}") from error
+    except ImportError as error:
         raise ConfigError(
-            f"{path!r}: no module {error.name!r}; is it on PYTHONPATH?"
+            f"{path!r}: {module_name} cannot be imported: {error}"
         ) from error
+
+
+def _newest(module_name: str) -> str:
+    """A hint at the newest version of a module whose version is not there, as `game_v3` for `game_v1`."""
+    parent, _, name = module_name.rpartition(".")
+    versioned = re.fullmatch(r"(.+_v)\d+", name)
+    if not parent or versioned is None:
+        return ""
+    folders = getattr(importlib.import_module(parent), "__path__", [])
+    there: list[int] = []
+    for module in pkgutil.iter_modules(folders):
+        if re.fullmatch(rf"{re.escape(versioned[1])}\d+", module.name):
+            there.append(int(module.name.removeprefix(versioned[1])))  # noqa: PERF401
+    return f"; the newest there is {versioned[1]}{max(there)}" if there else ""
+
+
+def _package_hint(env_id: str) -> str:
+    """A hint at an installed package that registers such ids when it is imported."""
+    prefix = re.split(r"[/:-]", env_id)[0]
+    family = PACKAGES.get(prefix, prefix.lower())
+    known = any(re.split(r"[/:-]", name)[0] == prefix for name in gym.registry)
+    if known or ":" in env_id or not family.isidentifier():
+        return ""
+    for package in (family, f"{family}_env", f"{family}_gym", f"gym_{family}"):
+        if importlib.util.find_spec(package) is not None:
+            return f"; {package} is installed, whose ids are known when it is imported: write {package}:{env_id}"
+    return ""
 
 
 def _calling(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
+from shoal.envs.bounds import SQUASH, wide_actions
 from shoal.report.html import write_report
 from shoal.run.callbacks import checked
 from shoal.run.evaluate import Eval
@@ -65,6 +66,7 @@ def opened(
                 evaluation=evaluation,
             )
             held.callback(run.close)
+            warn_of_wide_actions(experiment, env, run)
             yield run
     except BaseException as error:
         if fresh and (run is None or run.updates == 0):
@@ -76,6 +78,15 @@ def opened(
         raise
     if report:
         draw_report(where, panel)
+
+
+def warn_of_wide_actions(experiment: Experiment, env: VecEnv, run: Run) -> None:
+    """Says where the policy's own Gaussian hardly explores its actions, and what does."""
+    network = getattr(experiment.config, "network", None)
+    if experiment.policy is not None or getattr(network, "squash", True):
+        return
+    if wide := wide_actions(env.spec.action_space):
+        run.warn(f"{wide}; {SQUASH}")
 
 
 def open_log(experiment: Experiment, where: RunDirectory, *, fresh: bool) -> Log:

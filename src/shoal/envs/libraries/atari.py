@@ -68,6 +68,17 @@ def make(
     return BatchedEnv(AtariRows(env_id, num_envs, num_threads=num_threads, **kwargs))
 
 
+def for_vector(env_id: str, env_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Keywords with which `gymnasium.make_vec` makes a game whose rewards are its own, as those of `make` are counted.
+
+    ALE's vector environment clips rewards unless it is told not to. ConfigError as in `make`.
+    """
+    _registered(env_id)
+    if "vectorization_mode" in env_kwargs:
+        return env_kwargs
+    return {"reward_clipping": False} | env_kwargs
+
+
 class AtariRows:
     """ALE's vector environment as a Library.
 

@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from shoal.envs.lasting import warn_of_lasting
+from shoal.envs.libraries.atari import for_vector
 from shoal.envs.libraries.batched import BatchedEnv
 from shoal.envs.libraries.library import Stepped
 from shoal.envs.masks import KEY, METHOD, in_observation
@@ -49,6 +50,8 @@ def make(
     """
     try:
         if isinstance(env, str):
+            if env.startswith("ALE/"):
+                env_kwargs = for_vector(env, env_kwargs)
             made: Any = gym.make_vec(env, num_envs=num_envs, **env_kwargs)
         else:
             inspect.signature(env).bind(num_envs=num_envs, **env_kwargs)
