@@ -43,11 +43,16 @@ class Player:
 
     def reset(self, seed: int | None = None) -> Any:
         """What the environment's reset returns."""
+        made = self.reset_alone(seed)
+        self.masks.note(made, first=True)
+        return made
+
+    def reset_alone(self, seed: int | None = None) -> Any:
+        """The same, without a look at the mask."""
         self.episode = self.episode + 1 if seed is None else 1
         self.step_count = 0
         self.begin()
         made: Any = self.env.reset() if seed is None else self.env.reset(seed=seed)
-        self.masks.note(made, first=True)
         self.under_way = False
         return made
 

@@ -81,8 +81,9 @@ def _run_block(player: Player, actions: list[object], number: int, loop: Loop) -
     for count in range(loop.steps, loop.steps + number):
         given.append(copy.copy(actions[count % len(actions)]))  # noqa: PERF401
     player.calls += 1
+    reset = player.reset_alone
     if player.masks.any:
-        step = player.step
+        step, reset = player.step, player.reset
     resets_s = 0.0
     began = time.perf_counter()
     for action in given:
@@ -90,7 +91,7 @@ def _run_block(player: Player, actions: list[object], number: int, loop: Loop) -
         _, _, terminated, truncated, _ = step(chosen)
         if terminated or truncated:
             reset_at = time.perf_counter()
-            player.reset()
+            reset()
             resets_s += time.perf_counter() - reset_at
     loop.steps += number
     loop.reset_s += resets_s
