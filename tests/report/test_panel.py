@@ -57,7 +57,6 @@ class Result:
     greedy_return: float = 499.96
     threshold: float | None = 475.0
     solved: bool = True
-    interrupted: bool = False
 
 
 def make_run(device: str = "cpu", stop_at: float | None = 475.0) -> Any:

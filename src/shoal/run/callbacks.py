@@ -36,8 +36,8 @@ Record: TypeAlias = EpisodeEnd | dict[str, float]
 class Callback(Protocol):
     """Called at every line of metrics and at every episode's end; `run.stop(reason)` ends the run.
 
-    A callback may also have `warn(message)`, which gets what a user should be told, `close()`, and an attribute
-    `episodes` that is false where it does without the ends of episodes.
+    A callback may also have `warn(message)`, which gets what a user should be told, `note(message)` for what is no
+    trouble, `close()`, and an attribute `episodes` that is false where it does without the ends of episodes.
     """
 
     def __call__(self, run: Run, record: Record, /) -> None:
@@ -63,6 +63,14 @@ def checked(callbacks: object) -> list[Callback]:
 def wants_episodes(callback: Callback) -> bool:
     """Whether a callback is called at ends of episodes: always, unless its `episodes` is false."""
     return bool(getattr(callback, "episodes", True))
+
+
+def note(run: Run, message: str) -> None:
+    """Tells the callbacks that take notes something that is no trouble."""
+    for callback in run.callbacks:
+        tell = getattr(callback, "note", None)
+        if tell is not None:
+            tell(message)
 
 
 def tell_episodes(run: Run, episodes: Episodes, step: int) -> None:
