@@ -49,7 +49,7 @@ def generate() -> str:
     changes = {name: fields[name] for name in CHANGEABLE}
     return (
         HEAD
-        + "\n".join(imports)
+        + "\n".join([*imports, ""])
         + typed_dict("Settings", "Settings of a run and of shoal's algorithms, as they may be given.", fields)
         + typed_dict("Changes", "Settings that a resumed run may change.", changes)
     )
@@ -58,7 +58,7 @@ def generate() -> str:
 def typed_dict(name: str, about: str, fields: dict[str, str]) -> str:
     """A TypedDict of which every key may be left out."""
     lines = [f"    {field}: {kind}" for field, kind in fields.items()]
-    return "\n".join(["", "", "", f"class {name}(TypedDict, total=False):", f'    """{about}"""', "", *lines, ""])
+    return "\n".join(["", "", f"class {name}(TypedDict, total=False):", f'    """{about}"""', "", *lines, ""])
 
 
 def written(name: str, hints: Iterable[Any]) -> str:

@@ -117,7 +117,7 @@ def test_fine_tuning(run_dir: Path) -> None:
     assert began == f"the weights of {first.path.resolve()} at update 4"
     fresh = shoal.train("CartPole-v1", run_dir=run_dir, **settings | {"init_from": None})
     assert not torch.allclose(next(iter(fresh.policy.parameters())), next(iter(first.policy.parameters())), atol=1e-3)
-    with pytest.raises(shoal.ConfigError, match="init_from: .*first holds another network than this run has; give"):
+    with pytest.raises(shoal.ConfigError, match=r"init_from: .*first holds another network than this run has; give"):
         shoal.train("CartPole-v1", run_dir=run_dir, **settings | {"network": {"hidden": [9], "normalize_obs": True}})
     with pytest.raises(shoal.ConfigError, match="no run at nowhere"):
         shoal.train("CartPole-v1", run_dir=run_dir, **settings | {"init_from": "nowhere"})
@@ -147,8 +147,8 @@ def test_a_fine_tuned_run_is_resumed_without_its_origin(run_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_a_given_module_is_copied(native: bool, run_dir: Path) -> None:
-    """`policy=run.policy`: the first run's policy stays as it is, and the second run's record says what it began with."""
+def test_a_given_module_is_copied(*, native: bool, run_dir: Path) -> None:
+    """`policy=run.policy`: the first run's policy stays as it is; the second run's record says what it began with."""
     first = shoal.train("CartPole-v1", run_dir=run_dir, **TINY)
     before = weights_of(first.policy)
     again = shoal.train("CartPole-v1", run_dir=run_dir, policy=first.policy, native=native, **TINY)
@@ -162,7 +162,7 @@ def test_a_given_module_is_copied(native: bool, run_dir: Path) -> None:
 
 
 def test_runs_are_found_by_name(run_dir: Path) -> None:
-    """A name finds its run wherever it stands below the folder; one that several runs have is refused with the paths."""
+    """A name finds its run wherever it stands below the folder; one that several runs have is refused with paths."""
     told: Any = {"algo": "a", "seed": 1, "config": {}}
     mine = create(run_dir, env="E", name="mine", **told).path
     assert find("mine", run_dir).path == mine

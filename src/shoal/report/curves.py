@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -90,7 +90,15 @@ def draw_run(lines: Sequence[Line], status: Mapping[str, object], title: str) ->
 def mark_steps(axes: Axes, most: int = 10) -> None:
     """Counts environment steps on the x axis as 50k and 1.5M, at few places: whole numbers run into each other."""
     axes.xaxis.set_major_locator(MaxNLocator(most))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_major_formatter(FuncFormatter(counted))
+
+
+def counted(steps: float, _: object = None) -> str:
+    """A number of steps in few characters: 500, 50k, 1.5M."""
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if abs(steps) >= size:
+            return f"{steps / size:g}{letter}"
+    return f"{steps:g}"
 
 
 def column(lines: Sequence[Line], name: str) -> Floats:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from shoal.run.callbacks import note
+from shoal.run.callbacks import tell
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -41,7 +41,7 @@ def begin(run: Run, shape: tuple[int, int], batches: Generator[Any]) -> Iterator
     """
     steps, rows = shape
     said = f"first rollout under way: {steps:,} steps of {rows:,} rows"
-    late = threading.Timer(PATIENCE_S, partial(note, run, said))
+    late = threading.Timer(PATIENCE_S, partial(tell, run, said, how="note"))
     late.daemon = True
     with one_torch_thread(), closing(batches):
         late.start()

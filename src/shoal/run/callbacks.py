@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, cast
 
 from shoal.types import ConfigError
 
@@ -65,12 +65,12 @@ def wants_episodes(callback: Callback) -> bool:
     return bool(getattr(callback, "episodes", True))
 
 
-def note(run: Run, message: str) -> None:
-    """Tells the callbacks that take notes something that is no trouble."""
+def tell(run: Run, message: str, *, how: Literal["warn", "note"]) -> None:
+    """Tells the user something, by every callback that takes it: a warning, or a note of what is no trouble."""
     for callback in run.callbacks:
-        tell = getattr(callback, "note", None)
-        if tell is not None:
-            tell(message)
+        method = getattr(callback, how, None)
+        if method is not None:
+            method(message)
 
 
 def tell_episodes(run: Run, episodes: Episodes, step: int) -> None:

@@ -11,7 +11,7 @@ import torch
 from shoal.learn.acting import Acting
 from shoal.learn.learner import Learner
 from shoal.run.beginning import begin
-from shoal.run.callbacks import checked
+from shoal.run.callbacks import checked, tell
 from shoal.run.interrupts import Interrupts
 from shoal.run.learning import kept_policy
 from shoal.run.loop import INTERRUPTED, Loop, kind_of
@@ -170,10 +170,7 @@ class Run:
 
     def warn(self, message: str) -> None:
         """Tells the user something, by every callback that takes warnings."""
-        for callback in self.callbacks:
-            tell = getattr(callback, "warn", None)
-            if tell is not None:
-                tell(message)
+        tell(self, message, how="warn")
 
     def loop(
         self,
