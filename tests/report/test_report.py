@@ -46,8 +46,14 @@ LINES: list[dict[str, Any]] = [
     {"step": 300, "episode/return": 40.5, "episode/return_std": 0.0, "loss/value": 1.0, "speed/sps": 900.0}
     | {"eval/return": 50.0, "eval/std": 2.5},
 ]
-STATUS = {"state": "finished", "steps": 300, "greedy_return": 55.25, "threshold": 45.0, "seconds": 3.69874}
-STATUS["versions"] = {"torch": "9.9"}
+STATUS: dict[str, object] = {
+    "state": "finished",
+    "steps": 300,
+    "greedy_return": 55.25,
+    "threshold": 45.0,
+    "seconds": 3.69874,
+    "versions": {"torch": "9.9"},
+}
 
 
 class Page(HTMLParser):
