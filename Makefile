@@ -78,6 +78,7 @@ check: $(BUILT) ## format, lint, types, import order, generated files
 	step 'pyright' $(BIN)/pyright; \
 	step 'import order' $(BIN)/lint-imports; \
 	step 'stub' $(BIN)/python scripts/stub.py --check; \
+	step 'keywords' $(BIN)/python scripts/keywords.py --check; \
 	step 'README table' $(BIN)/python scripts/readme_table.py --check; \
 	step 'settings page' $(BIN)/python docs/settings.py --check; \
 	exit $$failed
@@ -87,6 +88,7 @@ format: $(BUILT) ## repair what `check` finds and a tool can repair
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/clang-format -i $(SOURCES)
 	@$(BIN)/python scripts/stub.py
+	@$(BIN)/python scripts/keywords.py
 	@$(BIN)/python scripts/readme_table.py
 	@$(BIN)/python docs/settings.py
 

@@ -176,7 +176,7 @@ class FakeTrainer:
         self.trained.append((seed, rate))
         run = write_run(Path(saved["run_dir"]), f"{rate}-{seed}", seed=seed)
         run.config.write_text(tomli_w.dumps(saved))
-        return SimpleNamespace(path=run.path, interrupted=False)
+        return SimpleNamespace(path=run.path)
 
 
 def write_toml(path: Path, options: dict[str, Any] | None = None, **algorithm: Any) -> str:

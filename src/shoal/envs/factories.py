@@ -7,6 +7,8 @@ import importlib.util
 import inspect
 import pkgutil
 import re
+import warnings
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from shoal.envs.agents.games import is_game
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Generator
     from types import ModuleType
 
 HIGHWAY = ("merge", "roundabout", "parking", "intersection", "racetrack", "exit")
@@ -40,9 +42,8 @@ def factory_of(
 ) -> Callable[[], Any]:
     """A callable without arguments that makes one environment; ConfigError when there is no such environment."""
     if isinstance(env, gym.Env):
-        kind = type(env.unwrapped).__name__
         raise ConfigError(
-            f"{env} is one environment; pass a callable that makes a new one each time, such as {kind}"
+            f"{env} is one environment; pass a function that makes a new one each time, such as {_maker(env)}"
         )
     if not isinstance(env, str):
         return _calling(env, env_kwargs, getattr(env, "__name__", repr(env)))
@@ -61,10 +62,50 @@ def factory_of(
     if registered.entry_point is None:
         raise ConfigError(f"{env!r} is registered without an entry point")
     creator = registered.entry_point
-    if isinstance(creator, str):
-        creator = load_env_creator(creator)
+    with _needed(env):
+        if isinstance(creator, str):
+            creator = load_env_creator(creator)
     _check_keywords(creator, env_kwargs, env, also=_MAKE_KEYWORDS)
-    return lambda: gym.make(registered, **{"disable_env_checker": True, **env_kwargs})
+
+    def made() -> Any:
+        with _needed(env):
+            return gym.make(registered, **{"disable_env_checker": True, **env_kwargs})
+
+    return made
+
+
+@contextmanager
+def _needed(name: str) -> Generator[None]:
+    """ConfigError where a package that a registered environment needs is not installed."""
+    try:
+        yield
+    except (ImportError, gym.error.DependencyNotInstalled) as error:
+        raise ConfigError(
+            f"{name} needs a package that is not installed here: {error}"
+        ) from error
+
+
+def _maker(env: gym.Env[Any, Any]) -> str:
+    """A function that makes an environment like this one, as a user would write it."""
+    if env.spec is None:
+        return f"lambda: {type(env.unwrapped).__name__}()"
+    kwargs = [f"{key}={value!r}" for key, value in env.spec.kwargs.items()]
+    return f"lambda: gymnasium.make({', '.join([repr(env.spec.id), *kwargs])})"
+
+
+def _warn_of_limit(factory: object, name: str) -> None:
+    """Says that a class lacks the time limit that it is registered with."""
+    entry = (
+        f"{getattr(factory, '__module__', '')}:{getattr(factory, '__qualname__', '')}"
+    )
+    for registered in gym.registry.values():
+        if registered.max_episode_steps and registered.entry_point in (entry, factory):
+            warnings.warn(
+                f"{name} itself has no time limit; {registered.id!r}, as which it is registered, ends episodes after "
+                f"{registered.max_episode_steps} steps. Pass that id, or preprocessing={{'max_episode_steps': ...}}",
+                stacklevel=2,
+            )
+            return
 
 
 def import_object(path: str) -> Any:
@@ -134,6 +175,7 @@ def _calling(
             f"{name} is a {type(factory).__name__}; pass a callable that returns a gymnasium.Env"
         )
     _check_keywords(factory, env_kwargs, name)
+    _warn_of_limit(factory, name)
 
     def made() -> Any:
         env = factory(**env_kwargs)

@@ -56,6 +56,8 @@ class Options:
     """Pin workers to separate CPU cores; turn it off on a machine that runs other work."""
     policy: str | None = None
     """Custom torch policy, as `package.module:Class`."""
+    init_from: str | None = None
+    """Begin with the weights and normalization statistics of this run's policy; every setting stays this run's own."""
     stop_at: float | None = None
     """Stop at this mean return of recent or evaluation episodes; default: the environment's threshold; inf: never."""
     eval_every: int = 0
@@ -64,6 +66,10 @@ class Options:
     """Episodes of each periodic evaluation; more make its mean less noisy."""
     final_episodes: int | None = None
     """Greedy episodes when training is over, whose mean is the final figure; default: 100; 0: none."""
+    checkpoint_every: int = 0
+    """Write a checkpoint every this many environment steps; 0: about 20 per run."""
+    keep_checkpoints: int = 3
+    """Number of newest checkpoints to keep, besides `best`."""
     name: str | None = None
     """Name of the run directory; default: date, time and seed."""
     run_dir: str = "runs"
@@ -71,7 +77,7 @@ class Options:
     track: Literal["none", "wandb", "trackio"] = "none"
     """Also log to Weights & Biases (`wandb`) or `trackio`; both are optional extras."""
     preset: str | None = None
-    """Start from this preset (such as `paac`) instead of the environment's own."""
+    """Start from this preset (such as `paac`) instead of the environment's own; none: from the defaults."""
     info_keys: tuple[str, ...] = ()
     """Numeric keys of each episode's final info to log as info/KEY (Python environments)."""
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
@@ -88,8 +94,19 @@ class Options:
                 f"num_threads must be at least 1, or 0 for one a core, got {self.num_threads}"
             )
         self.workers()
-        counts = ("total_timesteps", "num_envs", "act_block", "grad_shards")
-        check_ranges(self, **dict.fromkeys(counts, (1, inf)), reward_scale=(1e-12, inf))
+        counts = dict.fromkeys(
+            (
+                "total_timesteps",
+                "num_envs",
+                "act_block",
+                "grad_shards",
+                "keep_checkpoints",
+            ),
+            (1, inf),
+        )
+        check_ranges(
+            self, **counts, reward_scale=(1e-12, inf), checkpoint_every=(0, inf)
+        )
         check_finite(self, "reward_scale")
         if self.stop_at is not None and isnan(self.stop_at):
             raise ConfigError(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import torch
 
 from shoal.envs.bounds import SQUASH, wide_actions
+from shoal.experiment.origin import origin_of
 from shoal.report.html import write_report
+from shoal.run.beginning import one_torch_thread
 from shoal.run.callbacks import checked
 from shoal.run.evaluate import Eval
 from shoal.run.log import Log, TensorBoard, Tracker
@@ -57,11 +60,12 @@ def opened(
             held.enter_context(one_torch_thread())
             log = open_log(experiment, where, fresh=fresh)
             held.callback(log.close)
+            origin = origin_of(experiment, where, fresh=fresh)
             run = Run(
-                settings_of(experiment, env),
+                replace(settings_of(experiment, env), began_with=origin.said),
                 directory=where,
                 log=log,
-                policy=experiment.make_policy,
+                policy=origin.make_policy,
                 callbacks=[cast("Callback", panel), *checked(callbacks)],
                 evaluation=evaluation,
             )
@@ -127,6 +131,8 @@ def settings_of(experiment: Experiment, env: VecEnv) -> Settings:
         grad_shards=options.grad_shards,
         reward_scale=options.reward_scale,
         self_play=options.self_play,
+        checkpoint_every=options.checkpoint_every,
+        keep_last=options.keep_checkpoints,
     )
 
 
@@ -170,14 +176,3 @@ def check_device(name: str) -> None:
         raise ConfigError(
             f"device={name!r}, but the last one here is '{device.type}:{there - 1}'"
         )
-
-
-@contextmanager
-def one_torch_thread() -> Generator[None]:
-    """One intra-op thread for torch while a run lasts: its bits and its speed both need it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -26,7 +26,7 @@ import numpy as np
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 OptionsT = TypeVar("OptionsT")
 ConfigT = TypeVar("ConfigT")
@@ -152,8 +152,7 @@ def build(
     converted = {} if base is None else shallow(base)
     for name, value in values.items():
         if name not in names:
-            near = get_close_matches(name, [*names, *known], n=3) or names
-            raise ConfigError(f"no setting {name!r}; did you mean {', '.join(near)}?")
+            raise ConfigError(f"no setting {name!r}; {_meant(name, (*names, *known))}")
         hint = hints[name]
         if is_dataclass(hint) and isinstance(value, Mapping):
             inside = cast("Mapping[str, object]", value)
@@ -162,6 +161,34 @@ def build(
         else:
             converted[name] = convert(name, value, hint)
     return kind(**converted)
+
+
+FOREIGN = {
+    "n_envs": "num_envs",
+    "n_steps": "num_steps",
+    "n_epochs": "update_epochs",
+    "batch_size": "num_minibatches = num_envs * num_steps / batch_size",
+    "clip_range": "clip_coef",
+    "clip_range_vf": "clip_vloss=True",
+    "normalize_advantage": "norm_adv",
+    "policy_kwargs": "network, such as network={'hidden': [128, 128]}",
+    "net_arch": "network={'hidden': [...]}",
+    "callback": "callbacks, a list of functions (run, record)",
+    "tensorboard_log": "nothing: TensorBoard's events are always in the run directory",
+    "verbose": "panel, such as panel='none'",
+    "progress_bar": "panel='live'",
+}
+"""Settings of Stable-Baselines3, and what is to be written here instead."""
+
+
+def _meant(name: str, known: Collection[str]) -> str:
+    """What a name that is no setting may have meant, or where settings are listed."""
+    if name in FOREIGN:
+        return f"Stable-Baselines3's {name} is here: {FOREIGN[name]}"
+    near = get_close_matches(name, known, n=3)
+    if near:
+        return f"did you mean {', '.join(near)}?"
+    return "`shoal train --help` lists them"
 
 
 class Scalar(NamedTuple):
@@ -221,6 +248,8 @@ def _scalar(name: str, value: object, kind: type[object]) -> object:
     fits = isinstance(value, scalar.accepts)
     if isinstance(value, bool) and kind is not bool:
         fits = False  # Python counts it as a number
+    if kind is int and isinstance(value, float | np.floating):
+        fits = value.is_integer()  # 1e6, say
     if not fits or value != value:
         raise ConfigError(f"{name} must be {scalar.called}, got {value!r}")
     if isinstance(value, os.PathLike):

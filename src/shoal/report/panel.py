@@ -53,11 +53,6 @@ class Outcome(Protocol):
         ...
 
     @property
-    def interrupted(self) -> bool:
-        """Whether Ctrl-C ended it."""
-        ...
-
-    @property
     def threshold(self) -> float | None:
         """The return to reach, if there is one."""
         ...
@@ -77,6 +72,10 @@ class Panel(Protocol):
 
     def warn(self, message: str) -> None:
         """Shows a warning; may be called from a signal handler."""
+        ...
+
+    def note(self, message: str) -> None:
+        """Shows what is no trouble; may be called from another thread."""
         ...
 
     def finish(self, result: Outcome) -> None:
@@ -111,6 +110,10 @@ class Plain:
         """Prints to stderr."""
         print_warning(message)
 
+    def note(self, message: str) -> None:
+        """Prints to stdout."""
+        print(message, flush=True)
+
     def finish(self, result: Outcome) -> None:
         """Prints the figure that is quoted."""
         print(result_line(result), flush=True)
@@ -132,6 +135,10 @@ class Json:
     def warn(self, message: str) -> None:
         """Prints {"warning": message}."""
         self._print({"warning": message})
+
+    def note(self, message: str) -> None:
+        """Prints {"note": message}."""
+        self._print({"note": message})
 
     def finish(self, result: Outcome) -> None:
         """Prints the figure that is quoted."""
@@ -168,6 +175,9 @@ class Silent:
     def warn(self, message: str) -> None:
         """Prints to stderr."""
         print_warning(message)
+
+    def note(self, message: str) -> None:
+        """Shows nothing."""
 
     def finish(self, result: Outcome) -> None:
         """Shows nothing."""

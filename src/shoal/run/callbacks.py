@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, cast
 
 from shoal.types import ConfigError
 
@@ -37,8 +37,8 @@ Record: TypeAlias = EpisodeEnd | dict[str, float]
 class Callback(Protocol):
     """Called at every line of metrics and at every episode's end; `run.stop(reason)` ends the run.
 
-    A callback may also have `warn(message)`, which gets what a user should be told, `close()`, and an attribute
-    `episodes` that is false where it does without the ends of episodes.
+    A callback may also have `warn(message)`, which gets what a user should be told, `note(message)` for what is no
+    trouble, `close()`, and an attribute `episodes` that is false where it does without the ends of episodes.
     """
 
     def __call__(self, run: Run, record: Record, /) -> None:
@@ -64,6 +64,14 @@ def checked(callbacks: object) -> list[Callback]:
 def wants_episodes(callback: Callback) -> bool:
     """Whether a callback is called at ends of episodes: always, unless its `episodes` is false."""
     return bool(getattr(callback, "episodes", True))
+
+
+def tell(run: Run, message: str, *, how: Literal["warn", "note"]) -> None:
+    """Tells the user something, by every callback that takes it: a warning, or a note of what is no trouble."""
+    for callback in run.callbacks:
+        method = getattr(callback, how, None)
+        if method is not None:
+            method(message)
 
 
 def tell_episodes(run: Run, episodes: Episodes, step: int) -> None:

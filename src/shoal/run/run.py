@@ -10,8 +10,10 @@ import torch
 
 from shoal.learn.acting import Acting
 from shoal.learn.learner import Learner
-from shoal.run.callbacks import checked, close_callbacks
+from shoal.run.beginning import begin
+from shoal.run.callbacks import checked, close_callbacks, tell
 from shoal.run.interrupts import Interrupts
+from shoal.run.learning import kept_policy
 from shoal.run.loop import INTERRUPTED, Loop, kind_of
 from shoal.run.metrics import Metrics, check_logged
 from shoal.run.parts import check_parts
@@ -168,10 +170,7 @@ class Run:
 
     def warn(self, message: str) -> None:
         """Tells the user something, by every callback that takes warnings."""
-        for callback in self.callbacks:
-            tell = getattr(callback, "warn", None)
-            if tell is not None:
-                tell(message)
+        tell(self, message, how="warn")
 
     def loop(
         self,
@@ -209,17 +208,22 @@ class Run:
             evaluation=self.evaluation,
             interrupts=self._interrupts,
         )
-        return self._loop.batches()
+        return begin(self, stream.shape, self._loop.batches())
 
-    def leave(self) -> None:
+    def leave(self) -> nn.Module | None:
         """Saves what a loop that was left by `break` has learned, now that the algorithm has returned.
+
+        Returns:
+            The policy that checkpoints hold; None without a loop.
 
         Raises:
             FloatingPointError: no update of its last batch was finite.
             OSError: the disk is full, or worse.
         """
-        if self._loop is not None:
-            self._loop.leave()
+        if self._loop is None:
+            return None
+        self._loop.leave()
+        return kept_policy(self._loop.learners)
 
     def close(self) -> None:
         """Ends callbacks, checkpoints and log, and gives Ctrl-C back; calling it again does nothing."""

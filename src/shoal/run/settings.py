@@ -23,6 +23,10 @@ class Settings:
     """Stop when the mean return of the last max(100, num_envs) episodes reaches this."""
     keep_last: int = 3
     """Rolling checkpoints that stay."""
+    checkpoint_every: int = 0
+    """Environment steps from one checkpoint to the next; 0: a twentieth of the run."""
+    began_with: str = ""
+    """Whose weights the policy began with, where they were not drawn from the seed."""
     device: str = "cpu"
     num_threads: int = 1
     native: bool = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -223,17 +224,20 @@ class Rollouts:
         role, slab, rows = self._roles[0], self._slabs[0], self.env.native_pool
         assert rows is not None
         role.refresh()
-        with self.meter.measure("acting"):
-            plan.rollout(
-                rows,
-                slab,
-                role.start,
-                role.actor.state,
-                role.actor.row_step,
-                rows=role.actor.rows,
-                seed=self.acting.seed,
-                stream=self.acting.stream,
-            )
+        begun = time.perf_counter()
+        stepping = plan.rollout(
+            rows,
+            slab,
+            role.start,
+            role.actor.state,
+            role.actor.row_step,
+            rows=role.actor.rows,
+            seed=self.acting.seed,
+            stream=self.acting.stream,
+        )
+        seconds = time.perf_counter() - begun
+        self.meter.add("environment", stepping * seconds)
+        self.meter.add("acting", (1 - stepping) * seconds)
         slab.version.fill(role.version)
         self._check_finite()
         self.episodes = slab.episodes(self.env.spec.info_keys)
