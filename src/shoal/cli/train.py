@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_origin
 
 import tyro
 
@@ -138,6 +139,27 @@ def starting_point(source: Source) -> Experiment:
     return Experiment.of_file(saved | {"env": env})
 
 
+def _named_functions() -> tyro.constructors.ConstructorRegistry:
+    """What lets a setting that is a name or a function be given by its name."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def rule(
+        info: tyro.constructors.PrimitiveTypeInfo,
+    ) -> tyro.constructors.PrimitiveConstructorSpec[str] | None:
+        if get_origin(info.type) is not Callable:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="MODULE:FUNCTION",
+            instance_from_str=lambda given: given[0],
+            is_instance=callable,
+            str_from_instance=lambda function: [str(function)],
+        )
+
+    return registry
+
+
 def parse_over(
     base: Experiment, arguments: list[str], *, about: str
 ) -> tuple[Options, Session, Any]:
@@ -156,5 +178,6 @@ def parse_over(
         description=about,
         args=arguments,
         default=form(base.options, Session(), base.config),
+        registry=_named_functions(),
     )
     return given.options, given.session, given.config

@@ -173,7 +173,8 @@ def resume(
         report: draw curves.png and report.html when the run has ended.
         callbacks: as in `train`.
         changes: total_timesteps and stop_at, to go on further than was planned; device, num_threads, eval_every,
-            eval_episodes, and how workers run. The run's config.toml takes them over. Nothing else may change.
+            eval_episodes, and how workers run. The run's config.toml takes them over. Nothing else may change, but
+            a setting that was given as a function may be given again.
 
     Raises:
         ConfigError: no such run, a checkpoint of something else, none that is whole, or another process trains there.
@@ -182,7 +183,7 @@ def resume(
     saved = where.read_config()
     before = Experiment.of_file(saved, source=factory, policy=policy)
     for name in changes:
-        if name not in CHANGEABLE:
+        if name not in CHANGEABLE and not _was_object(before.config, name):
             raise ConfigError(
                 f"resume cannot change {name!r}, only {', '.join(CHANGEABLE)}; train a new run instead"
             )
@@ -204,6 +205,12 @@ def resume(
                 where.write_config(experiment.to_file())
             trained = experiment.algorithm.train(experiment.config, rows, run)
             return conclude(experiment, run, trained, shown, where)
+
+
+def _was_object(config: object, name: str) -> bool:
+    """Whether a setting is a function, of which config.toml has the name only."""
+    value = getattr(config, name, None)
+    return isinstance(value, str) and ":" in value
 
 
 def conclude(

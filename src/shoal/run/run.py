@@ -104,7 +104,7 @@ class Run:
 
     @property
     def progress(self) -> float:
-        """The share of `total_timesteps` that was over before the batch at hand: 0 at first, below 1."""
+        """The share of `total_timesteps`, as it is by now, that was over before the batch at hand: below 1."""
         return self.steps_before / self.settings.total_timesteps
 
     @property
