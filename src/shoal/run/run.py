@@ -17,6 +17,7 @@ from shoal.run.metrics import Metrics, check_logged
 from shoal.run.parts import check_parts
 from shoal.run.writer import Writer
 from shoal.stream.meter import Meter
+from shoal.stream.rewards import Rewards
 from shoal.stream.schedules import schedule
 from shoal.stream.self_play import against
 from shoal.types import ConfigError
@@ -148,7 +149,7 @@ class Run:
             schedule=schedule(s.schedule),
             acting=self.acting,
             meter=self.meter,
-            reward_scale=s.reward_scale,
+            rewards=Rewards(s.reward_scale, s.reward_gamma),
         )
 
     def log(self, numbers: Mapping[str, float | torch.Tensor]) -> None:
