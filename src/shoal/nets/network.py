@@ -21,6 +21,8 @@ class Network:
     """Recurrent layer before the output heads, for partially observable environments."""
     recurrent_size: int = 64
     """Units of the recurrent layer."""
+    share: bool = False
+    """Actor and critic share the hidden layers, as recurrent and image networks always do; runs in torch."""
     normalize_obs: bool = False
     """Normalize observations by their running mean and standard deviation; helps when their scales differ."""
     image: Literal["auto", "nature", "nips", "impala", "flat"] = "auto"
@@ -35,6 +37,10 @@ class Network:
     def __post_init__(self) -> None:
         """Refuses sizes that cannot be."""
         check_ranges(self, recurrent_size=(1, inf), log_std_init=(-20, 20))
+        if self.share and self.recurrent != "none":
+            raise ConfigError(
+                "a recurrent network has one trunk for actor and critic already; leave share out"
+            )
         if min(self.hidden, default=1) < 1:
             raise ConfigError(
                 f"hidden must hold a size >= 1 for each layer, such as 64 64, got {self.hidden}"

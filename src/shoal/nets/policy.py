@@ -75,8 +75,8 @@ class MlpPolicy(nn.Module):
         )
 
 
-class ImagePolicy(nn.Module):
-    """One trunk for an image, and on it two linear heads, an actor and a critic."""
+class SharedPolicy(nn.Module):
+    """One trunk, an image's or of dense layers, and on it two linear heads, an actor and a critic."""
 
     def __init__(
         self,
@@ -88,9 +88,13 @@ class ImagePolicy(nn.Module):
         super().__init__()
         self.spec, self.network = spec, network
         self.encoder = make_encoder(spec, network, generator)
-        size = self.encoder.size
-        out = head_size(spec.action_space)
+        sizes = [self.encoder.size]
+        if not isinstance(self.encoder, ImageEncoder):
+            sizes += network.hidden
         kind = network.activation
+        self.body = tower(sizes, kind, last_gain=None, generator=generator)
+        size = sizes[-1]
+        out = head_size(spec.action_space)
         self.actor = tower(
             [size, out],
             kind,
@@ -110,9 +114,9 @@ class ImagePolicy(nn.Module):
         """No memory."""
         return
 
-    def forward(self, obs: Tensor, state: None, start: Tensor) -> Output:
-        """[..., *image] -> Output; state and start do not matter."""
-        x = self.encoder(obs)
+    def forward(self, obs: Tree, state: None, start: Tensor) -> Output:
+        """[..., *obs] -> Output; state and start do not matter."""
+        x = self.body(self.encoder(obs))
         return Output(
             distribution=self.head(self.actor(x), self.log_std),
             value=self.critic(x).squeeze(-1),
@@ -253,11 +257,19 @@ def log_std(spec: Spec, network: Network) -> nn.Parameter | None:
 
 
 def make_policy(spec: Spec, network: Network, seed: int) -> nn.Module:
-    """The default policy for a specification, its weights drawn from `seed` alone."""
+    """The default policy for a specification, its weights drawn from `seed` alone.
+
+    ConfigError: `network.share` for an image, whose layers are shared as it is.
+    """
     generator = torch.Generator().manual_seed(seed)
     if network.recurrent != "none":
         return RecurrentPolicy(spec, network, generator)
-    kind = ImagePolicy if image_net(spec, network.image) else MlpPolicy
+    image = bool(image_net(spec, network.image))
+    if image and network.share:
+        raise ConfigError(
+            "the network of an image has one trunk for actor and critic already; leave network.share out"
+        )
+    kind = SharedPolicy if image or network.share else MlpPolicy
     return kind(spec, network, generator)
 
 
