@@ -59,7 +59,9 @@ def lower(
         return None
     assert isinstance(policy, MlpPolicy | RecurrentPolicy)
     head, encoder, network = _head(spec), policy.encoder, policy.network
-    if head is None or network.squash or not _is_flat(encoder):
+    if head is None or network.squash or network.sde_interval:
+        return None
+    if not _is_flat(encoder):
         return None
     if flat.device.type != "cpu" or flat.dtype is not torch.float32:
         return None

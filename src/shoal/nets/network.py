@@ -33,10 +33,13 @@ class Network:
     """Box actions: tanh-squashed Gaussian, scaled to the bounds, instead of a clipped Gaussian."""
     log_std_init: float = 0.0
     """Box actions: initial log standard deviation; larger explores more widely."""
+    sde_interval: int = 0
+    """Box actions: state-dependent exploration (gSDE), drawn anew every this many steps; 0: independent noise."""
 
     def __post_init__(self) -> None:
         """Refuses sizes that cannot be."""
         check_ranges(self, recurrent_size=(1, inf), log_std_init=(-20, 20))
+        check_ranges(self, sde_interval=(0, inf))
         if self.share and self.recurrent != "none":
             raise ConfigError(
                 "a recurrent network has one trunk for actor and critic already; leave share out"

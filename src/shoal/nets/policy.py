@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from shoal.nets.encoder import make_encoder
+from shoal.nets.exploration import exploring_head
 from shoal.nets.heads import deviations, head, head_size
 from shoal.nets.images import ImageEncoder, image_net
 from shoal.nets.layers import recurrent_cell, tower
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from shoal.nets.distributions import Distribution
+    from shoal.nets.exploration import ExploringHead
+    from shoal.nets.heads import Head
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +61,8 @@ class MlpPolicy(nn.Module):
             last_gain=1.0,
             generator=generator,
         )
-        self.log_std = log_std(spec, network)
-        self.head = head(spec.action_space, squash=network.squash)
+        self.log_std = log_std(spec, network, self.actor)
+        self.head, self.explore = heads(spec, network)
 
     def initial_state(self, num_rows: int) -> None:
         """No memory."""
@@ -69,7 +72,7 @@ class MlpPolicy(nn.Module):
         """[..., *obs] -> Output; state and start do not matter."""
         x = self.encoder(obs)
         return Output(
-            distribution=self.head(self.actor(x), self.log_std),
+            distribution=distribution_of(self, x),
             value=self.critic(x).squeeze(-1),
             state=None,
         )
@@ -107,8 +110,8 @@ class SharedPolicy(nn.Module):
             last_gain=1.0,
             generator=generator,
         )
-        self.log_std = log_std(spec, network)
-        self.head = head(spec.action_space, squash=network.squash)
+        self.log_std = log_std(spec, network, self.actor)
+        self.head, self.explore = heads(spec, network)
 
     def initial_state(self, num_rows: int) -> None:
         """No memory."""
@@ -118,7 +121,7 @@ class SharedPolicy(nn.Module):
         """[..., *obs] -> Output; state and start do not matter."""
         x = self.body(self.encoder(obs))
         return Output(
-            distribution=self.head(self.actor(x), self.log_std),
+            distribution=distribution_of(self, x),
             value=self.critic(x).squeeze(-1),
             state=None,
         )
@@ -158,8 +161,8 @@ class RecurrentPolicy(nn.Module):
             last_gain=1.0,
             generator=generator,
         )
-        self.log_std = log_std(spec, network)
-        self.head = head(spec.action_space, squash=network.squash)
+        self.log_std = log_std(spec, network, self.actor)
+        self.head, self.explore = heads(spec, network)
 
     def initial_state(self, num_rows: int) -> Tree:
         """Zeros [B, H]: h, or (h, c)."""
@@ -182,7 +185,7 @@ class RecurrentPolicy(nn.Module):
                 outputs.append(state)
         hidden = torch.stack(outputs)
         return Output(
-            distribution=self.head(self.actor(hidden), self.log_std),
+            distribution=distribution_of(self, hidden),
             value=self.critic(hidden).squeeze(-1),
             state=state,
         )
@@ -248,12 +251,39 @@ class PlainPolicy(nn.Module):
             )
 
 
-def log_std(spec: Spec, network: Network) -> nn.Parameter | None:
-    """The log standard deviations of Box actions, which depend on no observation; None without Boxes."""
+def log_std(spec: Spec, network: Network, actor: nn.Sequential) -> nn.Parameter | None:
+    """The log standard deviations of Box actions, which depend on no observation; None without Boxes.
+
+    [D], or with `network.sde_interval` [L, D] for each of the L features that the actor's last layer sees.
+    """
     boxes = deviations(spec.action_space)
     if not boxes:
         return None
-    return nn.Parameter(torch.full((boxes,), network.log_std_init))
+    shape = (boxes,)
+    if network.sde_interval:
+        last = actor[-1]
+        assert isinstance(last, nn.Linear)
+        shape = (last.in_features, boxes)
+    return nn.Parameter(torch.full(shape, network.log_std_init))
+
+
+def heads(spec: Spec, network: Network) -> tuple[Head, ExploringHead | None]:
+    """What makes distributions of an actor's numbers; the second one where exploration depends on the state."""
+    space, interval = spec.action_space, network.sde_interval
+    exploring: ExploringHead | None = None
+    if interval:
+        exploring = exploring_head(space, interval, squash=network.squash)
+    return head(space, squash=network.squash), exploring
+
+
+def distribution_of(
+    policy: MlpPolicy | SharedPolicy | RecurrentPolicy, x: Tensor
+) -> Distribution:
+    """The distribution over actions, from what the actor sees [..., N]."""
+    if policy.explore is None or policy.log_std is None:
+        return policy.head(policy.actor(x), policy.log_std)
+    features = policy.actor[:-1](x)
+    return policy.explore(policy.actor[-1](features), policy.log_std, features)
 
 
 def make_policy(spec: Spec, network: Network, seed: int) -> nn.Module:
