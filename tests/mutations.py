@@ -74,6 +74,20 @@ PYTHON = [
         "tests/stream/test_rollouts.py::test_a_restored_stream_goes_on_bit_for_bit[native-way0-network0]",
     ),
     Mutation(
+        "normalized rewards forget their statistics on resume",
+        "stream/rollouts.py",
+        'normalizer.restore(state["rewards"][name])',
+        "normalizer.restore(normalizer.state())",
+        "tests/stream/test_rewards.py::test_games_of_turns_and_self_play",
+    ),
+    Mutation(
+        "returns by which rewards are normalized go on over an episode's end",
+        "stream/rewards.py",
+        "before = np.where(slab.start[t], 0.0, self.gamma * self.returns)",
+        "before = self.gamma * self.returns",
+        "tests/stream/test_rewards.py::test_by_hand",
+    ),
+    Mutation(
         "the next rollout may be pulled without a publish",
         "stream/rollouts.py",
         "self._published = False",

@@ -191,7 +191,7 @@ def test_a_run_learns_is_resumed_loaded_and_evaluated(
 ) -> None:
     monkeypatch.setattr(training, "GREEDY_EPISODES", 2)
     settings: dict[str, Any] = {"num_envs": 2, "num_steps": 32, "panel": "none", "run_dir": str(tmp_path)}
-    settings |= {"anneal": "none", "env_kwargs": {"max_num_frames_per_episode": 600}}
+    settings |= {"learning_rate_schedule": "constant", "env_kwargs": {"max_num_frames_per_episode": 600}}
     whole = shoal.train("ALE/Breakout-v5", total_timesteps=256, num_threads=2, name="whole", **settings)
     shoal.train("ALE/Breakout-v5", total_timesteps=128, num_threads=1, name="parts", **settings)
     parts = shoal.resume(tmp_path / "ALE_Breakout-v5" / "ppo" / "parts", total_timesteps=256, panel="none")

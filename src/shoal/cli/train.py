@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_origin
 
 import tyro
 
@@ -131,6 +132,27 @@ def starting_point(source: Source) -> Experiment:
     return Experiment.of_file({"env": DEFAULT_ENV} | saved)
 
 
+def _named_functions() -> tyro.constructors.ConstructorRegistry:
+    """What lets a setting that is a name or a function be given by its name."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def rule(
+        info: tyro.constructors.PrimitiveTypeInfo,
+    ) -> tyro.constructors.PrimitiveConstructorSpec[str] | None:
+        if get_origin(info.type) is not Callable:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="MODULE:FUNCTION",
+            instance_from_str=lambda given: given[0],
+            is_instance=callable,
+            str_from_instance=lambda function: [str(function)],
+        )
+
+    return registry
+
+
 def parse_over(
     base: Experiment, arguments: list[str], *, about: str
 ) -> tuple[Options, Session, Any]:
@@ -144,7 +166,12 @@ def parse_over(
     parts = [(name, Annotated[kind, flat]) for name, kind in kinds.items()]
     form: Any = make_dataclass("Train", parts)
     default = form(base.options, Session(), base.config)
-    known: Any = {"prog": "shoal train [ENV]", "description": about, "default": default}
+    known: Any = {
+        "prog": "shoal train [ENV]",
+        "description": about,
+        "default": default,
+        "registry": _named_functions(),
+    }
     given, unknown = tyro.cli(form, args=arguments, return_unknown_args=True, **known)
     if unknown:
         refuse_values(arguments, unknown)

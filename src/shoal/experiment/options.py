@@ -34,6 +34,8 @@ class Options:
     """Shards of a minibatch whose gradients are computed separately, on up to as many threads."""
     reward_scale: float = 1.0
     """Factor on rewards before learning; choose it so that values are of the order of 1 to 10."""
+    normalize_reward: bool = False
+    """Divide rewards by the running standard deviation of discounted returns before learning, clipped to +-10."""
     self_play: SelfPlay = field(default_factory=SelfPlay)
     """Self-play against past versions of the policy, in environments with several agents."""
     seed: int = 1
@@ -108,6 +110,11 @@ class Options:
             self, **counts, reward_scale=(1e-12, inf), checkpoint_every=(0, inf)
         )
         check_finite(self, "reward_scale")
+        if self.normalize_reward and self.reward_scale != 1:
+            raise ConfigError(
+                f"normalize_reward divides rewards by their own deviation, so reward_scale={self.reward_scale:g} "
+                "changes nothing; set reward_scale=1 or normalize_reward=False"
+            )
         if self.stop_at is not None and isnan(self.stop_at):
             raise ConfigError(
                 "stop_at must be a number, or inf to never stop early, got nan"

@@ -130,10 +130,28 @@ def settings_of(experiment: Experiment, env: VecEnv) -> Settings:
         act_block=options.act_block,
         grad_shards=options.grad_shards,
         reward_scale=options.reward_scale,
+        reward_gamma=reward_gamma_of(experiment),
         self_play=options.self_play,
         checkpoint_every=options.checkpoint_every,
         keep_last=options.keep_checkpoints,
     )
+
+
+def reward_gamma_of(experiment: Experiment) -> float | None:
+    """The discount of the returns by which rewards are normalized; None where they are not.
+
+    Raises:
+        ConfigError: the algorithm has no discount.
+    """
+    if not experiment.options.normalize_reward:
+        return None
+    gamma = getattr(experiment.config, "gamma", None)
+    if gamma is None:
+        raise ConfigError(
+            f"normalize_reward needs a discount, but {experiment.options.algo} has no setting gamma; "
+            "set normalize_reward=False"
+        )
+    return gamma
 
 
 def draw_report(where: RunDirectory, panel: Panel) -> None:

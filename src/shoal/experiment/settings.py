@@ -78,8 +78,9 @@ def _over(before: object, value: object) -> object:
 OUTDATED: dict[str, str] = {
     "shaping": "preprocessing",
     "normalise_obs": "normalize_obs",
+    "anneal": "learning_rate_schedule",
 }
-"""Names that a configuration file may still have, and what each is called now."""
+"""Names that settings had once, and what each is called now."""
 
 TABLES = ("algorithm", "env_kwargs")
 """Tables of a configuration file that are no settings of the run."""
@@ -96,11 +97,11 @@ def layers_of_file(
         ConfigError: an unknown name, or one that is called otherwise or stands elsewhere now.
     """
     names = names_of(options)
-    refuse_outdated(saved, names)
     saved = with_none(saved)
     own, rest = split(saved, options)
     unknown = sorted(set(rest) - set(TABLES))
     if unknown:
+        refuse_outdated(unknown)
         near = get_close_matches(unknown[0], names, n=3)
         meant = f"; did you mean {near}?" if near else "."
         raise ConfigError(
@@ -121,13 +122,11 @@ def layers_of_file(
     return own, table, rest.get("env_kwargs")
 
 
-def refuse_outdated(saved: Mapping[str, object], known: list[str]) -> None:
-    """ConfigError for the first outdated name in a configuration, however nested."""
-    for name, value in saved.items():
-        if name in OUTDATED and name not in known:
+def refuse_outdated(unknown: list[str]) -> None:
+    """ConfigError for the first of these names, which nothing has, that something had once."""
+    for name in unknown:
+        if name in OUTDATED:
             raise ConfigError(f"{name} is called {OUTDATED[name]} now")
-        if isinstance(value, Mapping) and name != "env_kwargs":
-            refuse_outdated(cast("Mapping[str, object]", value), known)
 
 
 def build(
@@ -152,6 +151,7 @@ def build(
     converted = {} if base is None else shallow(base)
     for name, value in values.items():
         if name not in names:
+            refuse_outdated([name])
             raise ConfigError(f"no setting {name!r}; {_meant(name, (*names, *known))}")
         hint = hints[name]
         if is_dataclass(hint) and isinstance(value, Mapping):
@@ -345,14 +345,23 @@ def with_none(saved: Mapping[str, Any]) -> dict[str, Any]:
     return whole
 
 
+def name_of_function(function: Callable[..., object]) -> str:
+    """`package.module:function`; of what no module has under a name, one with < and >."""
+    kind = type(function)
+    name = getattr(function, "__qualname__", f"<{kind.__qualname__}>")
+    return f"{getattr(function, '__module__', kind.__module__)}:{name}"
+
+
 def without_none(settings: Mapping[str, object]) -> dict[str, object]:
-    """The settings as TOML holds them: no nulls, lists for tuples."""
+    """The settings as TOML holds them: no nulls, lists for tuples, functions by their names."""
     kept: dict[str, object] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
             kept[name] = without_none(cast("Mapping[str, object]", value))
         elif isinstance(value, tuple):
             kept[name] = list(cast("tuple[object, ...]", value))
+        elif callable(value):
+            kept[name] = name_of_function(value)
         elif value is not None:
             kept[name] = value
     return kept

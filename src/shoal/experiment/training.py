@@ -226,7 +226,8 @@ def resume(
         callbacks: as in `train`.
         changes: total_timesteps and stop_at, to go on further than was planned; device, num_threads, eval_every,
             eval_episodes, final_episodes, checkpoint_every, keep_checkpoints, and how workers run. The run's
-            config.toml takes them over. Nothing else may change.
+            config.toml takes them over. Nothing else may change, but a setting that was given as a function may be
+            given again.
 
     Raises:
         ConfigError: no such run, a checkpoint of something else, none that is whole, or another process trains there.
@@ -236,7 +237,7 @@ def resume(
     saved = where.read_config()
     before = Experiment.of_file(saved, source=factory, policy=policy)
     for name in changes:
-        if name not in CHANGEABLE:
+        if name not in CHANGEABLE and not _was_object(before.config, name):
             raise ConfigError(
                 f"resume cannot change {name!r}, only {', '.join(CHANGEABLE)}; train a new run instead"
             )
@@ -268,6 +269,12 @@ def uninterrupted(result: Result) -> Result:
             f"training stopped; resume({str(result.path)!r}) goes on"
         )
     return result
+
+
+def _was_object(config: object, name: str) -> bool:
+    """Whether a setting is a function, of which config.toml has the name only."""
+    value = getattr(config, name, None)
+    return isinstance(value, str) and ":" in value
 
 
 def conclude(

@@ -19,6 +19,7 @@ from shoal.run.metrics import Metrics, check_logged
 from shoal.run.parts import check_parts
 from shoal.run.writer import Writer
 from shoal.stream.meter import Meter
+from shoal.stream.rewards import Rewards
 from shoal.stream.schedules import schedule
 from shoal.stream.self_play import against
 from shoal.types import ConfigError
@@ -106,7 +107,7 @@ class Run:
 
     @property
     def progress(self) -> float:
-        """The share of `total_timesteps` that was over before the batch at hand: 0 at first, below 1."""
+        """The share of `total_timesteps`, as it is by now, that was over before the batch at hand: below 1."""
         return self.steps_before / self.settings.total_timesteps
 
     @property
@@ -150,7 +151,7 @@ class Run:
             schedule=schedule(s.schedule),
             acting=self.acting,
             meter=self.meter,
-            reward_scale=s.reward_scale,
+            rewards=Rewards(s.reward_scale, s.reward_gamma),
         )
 
     def log(self, numbers: Mapping[str, float | torch.Tensor]) -> None:

@@ -40,6 +40,8 @@ class Settings:
     """Shards of a minibatch whose gradients are computed separately."""
     reward_scale: float = 1.0
     """Rewards are multiplied by this before learning."""
+    reward_gamma: float | None = None
+    """Rewards are divided by the standard deviation of returns discounted by this; None: they are not."""
     self_play: SelfPlay = field(default_factory=SelfPlay)
     """Self-play against past versions, in environments with several agents."""
 

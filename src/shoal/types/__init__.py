@@ -4,6 +4,7 @@ from shoal.types.errors import (
     ConfigError,
     EnvError,
     check_finite,
+    check_least,
     check_positive,
     check_ranges,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "Tree",
     "assign",
     "check_finite",
+    "check_least",
     "check_positive",
     "check_ranges",
     "choices",

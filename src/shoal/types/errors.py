@@ -21,6 +21,11 @@ def check_ranges(config: object, **ranges: tuple[float, float]) -> None:
             raise ConfigError(f"{name} must be {allowed}, got {value}")
 
 
+def check_least(config: object, **lowest: float) -> None:
+    """ConfigError naming the first setting of `config` that is under its lowest value."""
+    check_ranges(config, **{name: (low, inf) for name, low in lowest.items()})
+
+
 def check_positive(config: object, *names: str) -> None:
     """ConfigError naming the first of these settings of `config` that is not above 0."""
     check_ranges(config, **dict.fromkeys(names, (TINY, inf)))

@@ -82,7 +82,7 @@ class Steps(_Found):
     version: of the next observation, or at an episode's end of the final one; a loss masks it where `terminated`.
     `state` is the recurrent state before step 0 ([B, ...] leaves, or None). `final_index[t, b]` points into
     `final_obs`, -1 where no episode ended. `valid` is false where a step only reset the row. `version[t, b]` is the
-    version of the weights that chose the action. Rewards are multiplied by the run's `reward_scale`.
+    version of the weights that chose the action. Rewards are multiplied by the run's `reward_scale`, or normalized.
     """
 
     obs: Tree
