@@ -124,16 +124,16 @@ PYTHON = [
     ),
     Mutation(
         "Ctrl-C reaches the workers too",
-        "envs/workers/worker.py",
+        "envs/workers/supervisor.py",
         "signal.signal(signal.SIGINT, signal.SIG_IGN)",
         "signal.signal(signal.SIGINT, signal.default_int_handler)",
         "tests/envs/test_workers.py::test_ctrl_c_is_for_the_parent_to_handle",
     ),
     Mutation(
         "workers live on when their parent was killed",
-        "envs/workers/worker.py",
-        "ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)",
-        "ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, 0)",
+        "envs/workers/supervisor.py",
+        "_prctl(PR_SET_PDEATHSIG, signal.SIGTERM)",
+        "_prctl(PR_SET_PDEATHSIG, 0)",
         "tests/envs/test_workers.py::test_a_parent_killed_by_9_leaves_no_process",
     ),
     Mutation(

@@ -113,6 +113,9 @@ class Drawn {
         throw std::invalid_argument(draw.name + " is a whole number: draw it by choice");
       }
       members_.push_back(field.member);
+      if constexpr (requires(const Params params) { params.refusal(); }) {
+        refuse_ends(draw, field.member);
+      }
     }
   }
 
@@ -121,6 +124,15 @@ class Drawn {
   [[nodiscard]] std::size_t row_bytes() const noexcept { return none() ? 0 : sizeof(Row); }
   [[nodiscard]] Row& operator[](std::size_t row) noexcept { return rows_[row]; }
   [[nodiscard]] const Row& operator[](std::size_t row) const noexcept { return rows_[row]; }
+
+  /// What is drawn, in words.
+  [[nodiscard]] std::string layout() const {
+    std::string text;
+    for (const Draw& draw : draws_) {
+      text += (text.empty() ? "; drawn: " : ", ") + draw.name;
+    }
+    return text;
+  }
 
   void seed(std::size_t row, const Params& params, std::uint64_t seed) noexcept {
     if (!none()) {
@@ -146,6 +158,29 @@ class Drawn {
       std::memcpy(to, &rows_[row], sizeof(Row));
     }
   }
+  /// Whether the bytes that `save` wrote can be a row's.
+  [[nodiscard]] bool can_load(const std::byte* from) const noexcept {
+    if (none()) {
+      return true;
+    }
+    const Row row = read(from);
+    for (const auto& field : Params::fields()) {
+      if (!field.holds(row.params.*field.member)) {
+        return false;
+      }
+    }
+    if constexpr (requires { row.params.refusal(); }) {
+      if (!row.params.refusal().empty()) {
+        return false;
+      }
+    }
+    return row.rng.valid() && row.steps >= 0;
+  }
+  [[nodiscard]] static Row read(const std::byte* from) noexcept {
+    Row row;
+    std::memcpy(&row, from, sizeof(row));
+    return row;
+  }
   void load(std::size_t row, const std::byte* from) noexcept {
     if (!none()) {
       std::memcpy(&rows_[row], from, sizeof(Row));
@@ -153,6 +188,17 @@ class Drawn {
   }
 
  private:
+  /// std::invalid_argument where one of the ends is a value that the environment cannot have.
+  static void refuse_ends(const Draw& draw, double Params::* member) {
+    for (const double end : draw.ends()) {
+      Params params{};
+      params.*member = end;
+      if (const std::string refusal{params.refusal()}; !refusal.empty()) {
+        throw std::invalid_argument(refusal);
+      }
+    }
+  }
+
   std::vector<Draw> draws_;
   std::vector<double Params::*> members_;
   std::vector<Row> rows_;

@@ -88,6 +88,9 @@ class Options:
         self.workers()
         counts = ("total_timesteps", "num_envs", "act_block", "grad_shards")
         check_ranges(self, **dict.fromkeys(counts, (1, inf)), reward_scale=(1e-12, inf))
+        check_ranges(
+            self, act_block=(1, 65536), grad_shards=(1, 1024), num_threads=(0, 1024)
+        )
         check_finite(self, "reward_scale")
         if self.stop_at is not None and isnan(self.stop_at):
             raise ConfigError(

@@ -130,7 +130,7 @@ def start(
     shown = panel_of(panel)
     with closing(experiment.rows(options.num_envs)) as rows:
         where = directories.create(
-            Path(options.run_dir),
+            Path(options.run_dir).absolute(),  # an environment may change folders
             env=options.env,
             algo=options.algo,
             seed=options.seed,
@@ -179,6 +179,7 @@ def resume(
         ConfigError: no such run, a checkpoint of something else, none that is whole, or another process trains there.
     """
     where = directories.find(path, Path(run_dir))
+    where = replace(where, path=where.path.absolute())
     saved = where.read_config()
     before = Experiment.of_file(saved, source=factory, policy=policy)
     for name in changes:

@@ -6,6 +6,8 @@ from shoal.types.errors import (
     check_finite,
     check_positive,
     check_ranges,
+    check_room,
+    text_of,
 )
 from shoal.types.records import Acted, ActedStep, Bools, Episodes, Floats, Ready, Steps
 from shoal.types.spec import ALIGNMENT, Layout, Leaf, Spec, choices, leaf_spaces
@@ -30,8 +32,10 @@ __all__ = [
     "check_finite",
     "check_positive",
     "check_ranges",
+    "check_room",
     "choices",
     "leaf_spaces",
     "map_tree",
     "select",
+    "text_of",
 ]

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 from shoal.envs.workers.block import Block, reserve
 from shoal.envs.workers.faults import LOOK_S, Fault, Faults, Task
 from shoal.envs.workers.pipe import pack
-from shoal.envs.workers.processes import Worker, end_all
+from shoal.envs.workers.processes import (
+    CLOSE_S,
+    HEAR_S,
+    TERM_S,
+    Worker,
+    end_all,
+    wait_for_all,
+)
 from shoal.envs.workers.settings import cores_here
 from shoal.envs.workers.worker import Op, Plan
 from shoal.types import EnvError
@@ -28,6 +35,7 @@ SPIN_S = 100e-6
 WORKER_SPIN_S = 1e-3
 """A worker offers its core to everybody else while it spins, which costs them nothing that could be measured; to wake
 a core that has gone to sleep costs more."""
+STARTING = "making its environments"
 _STEP = int(Op.STEP)
 
 
@@ -150,32 +158,45 @@ class WorkerPool:
         """What answered tasks say went wrong."""
         return self._faults.failures(tasks, self.settings.step_timeout_s)
 
-    def ask(
+    def ask(self, op: Op, messages: Mapping[int, Any]) -> list[Any]:
+        """What these workers answer; the first error in the order of rows is raised."""
+        answers, faults = self.ask_each(op, messages)
+        for fault in faults:
+            raise fault.error
+        return list(answers.values())
+
+    def ask_each(
         self, op: Op, messages: Mapping[int, Any], timeout_s: float = 0.0
-    ) -> list[Any]:
-        """What these workers answer; they work at the same time. The first error in the order of rows is raised."""
+    ) -> tuple[dict[int, Any], list[Fault]]:
+        """What these workers answer, by number, and what went wrong; they work at the same time."""
         asked: list[Task] = []
         for number, message in messages.items():
             task = Task(number, self.rows[number], doing=op.name.lower())
             task.number = self._post(number, op)
             asked.append(task)
             self.workers[number].send(message)
-        answers: list[Any] = []
-        errors: list[BaseException] = []
+        answers: dict[int, Any] = {}
+        faults: list[Fault] = []
+        patience_s = self.settings.step_timeout_s
         for task in asked:
-            try:
-                for fault in self.wait([task], timeout_s=timeout_s):
-                    raise fault.error
-                worker, patience = (
-                    self.workers[task.worker],
-                    self.settings.step_timeout_s,
-                )
-                answers.append(worker.receive(patience, task=task.number))
-            except Exception as error:
-                errors.append(error)
-        if errors:
-            raise errors[0]
-        return answers
+            found = self.wait([task], timeout_s=timeout_s)
+            if not found:
+                worker = self.workers[task.worker]
+                try:
+                    heard = worker.receive(
+                        patience_s, task=task.number, doing=task.doing
+                    )
+                except Exception as error:
+                    found = [Fault(task.worker, error)]
+                else:
+                    answers[task.worker] = heard
+            faults += found
+        return answers, faults
+
+    def is_fit(self, number: int) -> bool:
+        """Whether a worker is there, has nothing to do, and is alone in its place."""
+        alone = not self.block.signals.strayed(number)
+        return alone and self.workers[number].alive and self._idle(number)
 
     def replace(self, number: int) -> None:
         """A new process in the place of a worker's."""
@@ -184,7 +205,7 @@ class WorkerPool:
         self._posted[number] = 0
         fresh = self.workers[number] = Worker(number, self.rows[number], self._fd)
         self._introduce(fresh)
-        fresh.receive(self.settings.start_timeout_s)
+        fresh.receive(self.settings.start_timeout_s, doing=STARTING)
         fresh.send((self.num_rows, len(self.rows)))
 
     def renew(self) -> None:
@@ -193,21 +214,40 @@ class WorkerPool:
             if worker.alive and not self._idle(number):
                 self.wait([self._last(number)])
         for number, worker in enumerate(list(self.workers)):
-            if worker.alive and self._idle(number):
+            if self.is_fit(number):
                 worker.drain()
             else:
                 self.replace(number)
 
     def close(self) -> None:
-        """Ends the processes: asked, then told, then killed; it takes 4 s at most."""
+        """Ends the processes: asked when the step under way is done, then told, then killed; it takes 4 s at most.
+
+        The first error that an environment's `close` raised is raised when all have ended.
+        """
         if not self._at_exit.alive:
             return
-        alive = [worker for worker in self.workers if worker.alive]
-        idle = [worker for worker in alive if self._idle(worker.number)]
-        for worker in idle:
-            self._post(worker.number, Op.CLOSE)
-        end_all(self.workers, asked=idle)
+        deadline = time.monotonic() + CLOSE_S
+        waiting = [worker for worker in self.workers if worker.alive]
+        asked: dict[Worker, int] = {}
+        while waiting and time.monotonic() < deadline:
+            for worker in waiting:
+                if (
+                    self._posted[worker.number]
+                    < self.block.signals.answered(worker.number) + 2
+                ):
+                    asked[worker] = self._post(worker.number, Op.CLOSE)
+            waiting = [worker for worker in waiting if worker not in asked]
+            if waiting:
+                wait_for_all(waiting, time.monotonic() + HEAR_S)
+        wait_for_all(asked, deadline)
+        for worker in asked:
+            worker.terminate()
+        wait_for_all(asked, time.monotonic() + TERM_S)
+        failed = [worker.kept_failure(task) for worker, task in asked.items()]
         self._at_exit()
+        for error in failed:
+            if error is not None:
+                raise error
 
     def _post(self, number: int, op: Op) -> int:
         self._posted[number] = self.block.signals.post(int(op), [number], [0], [0])[0]
@@ -239,7 +279,9 @@ class WorkerPool:
 
 def _agreed(workers: Sequence[Worker], timeout_s: float) -> Spec:
     """The specification that all workers found."""
-    specs: list[Spec] = [worker.receive(timeout_s) for worker in workers]
+    specs: list[Spec] = [
+        worker.receive(timeout_s, doing=STARTING) for worker in workers
+    ]
     for worker, spec in zip(workers, specs, strict=True):
         for what in ("observation_space", "action_space"):
             if getattr(spec, what) != getattr(specs[0], what):
