@@ -230,7 +230,8 @@ class NativeEnv:
         env_id, saved, own = self.spec.env_id, state.get("layout"), self.pool.layout
         if saved != own:
             raise ConfigError(
-                f"{env_id}: the saved rows are of another build of the environment: they hold {saved}; this one has {own}"
+                f"{env_id}: the saved rows are of another build of the environment: "
+                f"they hold {saved}; this one has {own}"
             )
         obs = np.asarray(state["obs"])
         if obs.shape != self.obs.shape or obs.dtype != self.obs.dtype:

@@ -1,4 +1,4 @@
-"""Failures on their way from a worker to its parent: kind, text and traceback as text, and the exception beside them."""
+"""Failures on their way from a worker to its parent: the exception, and beside it its class, text and traceback."""
 
 from __future__ import annotations
 

@@ -250,7 +250,7 @@ class Worker:
 
 def wait_for_all(workers: Collection[Worker], deadline: float) -> None:
     """Waits until they have ended, or for the deadline, and hears what they say meanwhile."""
-    while any([worker.alive for worker in workers]) and time.monotonic() < deadline:
+    while any(worker.alive for worker in workers) and time.monotonic() < deadline:
         for worker in workers:
             worker.drain()
         time.sleep(HEAR_S)

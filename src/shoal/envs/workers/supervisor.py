@@ -1,4 +1,4 @@
-"""The supervisor of a worker: its parent process, which ends with the worker whatever the worker's environments started.
+"""The supervisor of a worker: its parent process, which ends whatever the worker's environments started with it.
 
 Only what Python itself has is imported here: the process forks before it grows.
 """

@@ -102,7 +102,7 @@ def make_rows(plan: Plan) -> SerialEnv:
 
 
 class Pipe:
-    """The worker's end of its pipe. Where the descriptor is another file by now, nothing is read or written: it ends."""
+    """The worker's end of its pipe. Where the descriptor is another file by now, nothing goes through it: it ends."""
 
     def __init__(self, fd: int) -> None:
         """`fd`: the pipe."""
