@@ -75,8 +75,10 @@ def print_jobs() -> str:
     count = jobs()
     if not count:
         return (
-            "Building shoal takes {:.1f} GiB of memory, more than this machine has free, or its container's limit "
-            "leaves; allow more, or set CMAKE_BUILD_PARALLEL_LEVEL=1 to try.".format(JOB_BYTES / 2**30)
+            "Building shoal takes "
+            + str(JOB_BYTES / 2**30)
+            + " GiB of memory, more than this machine has free, or its container's limit leaves; "
+            + "allow more, or set CMAKE_BUILD_PARALLEL_LEVEL=1 to try."
         )
     print(count)
     return ""

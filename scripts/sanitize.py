@@ -1,4 +1,4 @@
-"""Builds the native core under sanitizers, and runs the native tests and a fuzz of every binding on it: `make sanitize`.
+"""`make sanitize`: builds the native core under sanitizers; runs native tests and a fuzz of every binding on it.
 
 Address and undefined behavior in one build, threads in another. A finding ends it with the sanitizer's report.
 """

@@ -10,16 +10,10 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 from shoal.envs.workers.block import Block, reserve
+from shoal.envs.workers.closing import ask_to_close
 from shoal.envs.workers.faults import LOOK_S, Fault, Faults, Task
 from shoal.envs.workers.pipe import pack
-from shoal.envs.workers.processes import (
-    CLOSE_S,
-    HEAR_S,
-    TERM_S,
-    Worker,
-    end_all,
-    wait_for_all,
-)
+from shoal.envs.workers.processes import Worker, end_all
 from shoal.envs.workers.settings import cores_here
 from shoal.envs.workers.worker import Op, Plan
 from shoal.types import EnvError
@@ -48,6 +42,32 @@ class RowPlan:
     ranges: Ranges
 
 
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """What a new process is told of its rows."""
+
+    factory: bytes
+    plan: RowPlan
+    settings: Workers
+    count: int
+    """Of all workers."""
+    spin_s: float
+
+    def tell(self, worker: Worker) -> None:
+        """Tells a new process."""
+        plan = Plan(
+            factory=self.factory,
+            name=self.plan.name,
+            info_keys=self.plan.info_keys,
+            ranges=self.plan.ranges,
+            number=worker.number,
+            rows=worker.rows,
+            cores=self.settings.cores(worker.number, self.count),
+            spin_s=self.spin_s,
+        )
+        worker.send(plan)
+
+
 class WorkerPool:
     """Workers with contiguous parts of the rows. Nothing of them outlives `close`, or this process."""
 
@@ -67,9 +87,9 @@ class WorkerPool:
         # Nobody spins on a core that another one needs; a worker gives its core away while it spins.
         spare_cores = len(cores_here()) - count
         self._spin_s = SPIN_S * (spare_cores > 0)
-        self._worker_spin_s = WORKER_SPIN_S * (spare_cores >= 0)
-        self._plan = plan
-        self._factory = pack(factory)
+        spin_s = WORKER_SPIN_S * (spare_cores >= 0)
+        packed = pack(factory)
+        self._introduction = Introduction(packed, plan, settings, count, spin_s)
         self._posted = [0] * count
         self._fd = os.memfd_create("shoal-rows")
         self.workers: list[Worker] = []
@@ -79,7 +99,7 @@ class WorkerPool:
         try:
             for number, rows in enumerate(self.rows):
                 self.workers.append(Worker(number, rows, self._fd))
-                self._introduce(self.workers[-1])
+                self._introduction.tell(self.workers[-1])
             self.spec = _agreed(self.workers, settings.start_timeout_s)
             reserve(self._fd, self.spec, num_rows=num_rows, num_workers=count)
             self.block = Block(
@@ -204,7 +224,7 @@ class WorkerPool:
         self.block.signals.clear(number)
         self._posted[number] = 0
         fresh = self.workers[number] = Worker(number, self.rows[number], self._fd)
-        self._introduce(fresh)
+        self._introduction.tell(fresh)
         fresh.receive(self.settings.start_timeout_s, doing=STARTING)
         fresh.send((self.num_rows, len(self.rows)))
 
@@ -226,28 +246,10 @@ class WorkerPool:
         """
         if not self._at_exit.alive:
             return
-        deadline = time.monotonic() + CLOSE_S
-        waiting = [worker for worker in self.workers if worker.alive]
-        asked: dict[Worker, int] = {}
-        while waiting and time.monotonic() < deadline:
-            for worker in waiting:
-                if (
-                    self._posted[worker.number]
-                    < self.block.signals.answered(worker.number) + 2
-                ):
-                    asked[worker] = self._post(worker.number, Op.CLOSE)
-            waiting = [worker for worker in waiting if worker not in asked]
-            if waiting:
-                wait_for_all(waiting, time.monotonic() + HEAR_S)
-        wait_for_all(asked, deadline)
-        for worker in asked:
-            worker.terminate()
-        wait_for_all(asked, time.monotonic() + TERM_S)
-        failed = [worker.kept_failure(task) for worker, task in asked.items()]
+        errors = ask_to_close(self.workers, self.block.signals, self._posted)
         self._at_exit()
-        for error in failed:
-            if error is not None:
-                raise error
+        for error in errors:
+            raise error
 
     def _post(self, number: int, op: Op) -> int:
         self._posted[number] = self.block.signals.post(int(op), [number], [0], [0])[0]
@@ -261,20 +263,6 @@ class WorkerPool:
         task = Task(number, self.rows[number], doing="what was under way")
         task.number = self._posted[number]
         return task
-
-    def _introduce(self, worker: Worker) -> None:
-        """Tells a new process what its rows are."""
-        plan = Plan(
-            factory=self._factory,
-            name=self._plan.name,
-            info_keys=self._plan.info_keys,
-            ranges=self._plan.ranges,
-            number=worker.number,
-            rows=worker.rows,
-            cores=self.settings.cores(worker.number, len(self.rows)),
-            spin_s=self._worker_spin_s,
-        )
-        worker.send(plan)
 
 
 def _agreed(workers: Sequence[Worker], timeout_s: float) -> Spec:

@@ -22,16 +22,13 @@ from shoal.envs.workers.worker import MUTE_STATUS, STRAY
 from shoal.types import EnvError, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from shoal.envs.workers.failures import Failure
 
 START_S = 60.0
-CLOSE_S, TERM_S, KILL_S = 1.5, 0.5, 1.0
+KILL_S = 1.0
 STACK_S = 0.5
 LOOK_S = 0.1
 """A process that says nothing is looked at once in so many seconds."""
-HEAR_S = 2e-3
 STATUSES = {
     MUTE_STATUS: "its pipe was closed or replaced: an environment must not close descriptors that it did not open",
 }
@@ -246,16 +243,6 @@ class Worker:
         if self._stack >= 0:
             os.close(self._stack)
             self._stack = -1
-
-
-def wait_for_all(workers: Collection[Worker], deadline: float) -> None:
-    """Waits until they have ended, or for the deadline, and hears what they say meanwhile."""
-    while any(worker.alive for worker in workers) and time.monotonic() < deadline:
-        for worker in workers:
-            worker.drain()
-        time.sleep(HEAR_S)
-    for worker in workers:
-        worker.drain()
 
 
 def end_all(workers: list[Worker]) -> None:
