@@ -32,6 +32,8 @@ def main(given: dict[str, Any]) -> None:
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for heard in _HEARD:  # a parent may ignore them, and what is ignored is never heard
+        signal.signal(heard, signal.SIG_DFL)
     _prctl(PR_SET_CHILD_SUBREAPER, 1)  # what a process leaves behind comes here
     _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != given["parent"]:
