@@ -63,6 +63,8 @@ def jobs() -> int:
     """Compilers that may run side by side: one a core, and as many as memory holds; 0 where it holds none."""
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "src", "shoal", "types", "room.py")
     found = importlib.util.spec_from_file_location("room", path)
+    assert found is not None
+    assert found.loader is not None
     room = importlib.util.module_from_spec(found)
     found.loader.exec_module(room)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

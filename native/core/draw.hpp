@@ -113,9 +113,6 @@ class Drawn {
         throw std::invalid_argument(draw.name + " is a whole number: draw it by choice");
       }
       members_.push_back(field.member);
-      if constexpr (requires(const Params params) { params.refusal(); }) {
-        refuse_ends(draw, field.member);
-      }
     }
   }
 
@@ -188,17 +185,6 @@ class Drawn {
   }
 
  private:
-  /// std::invalid_argument where one of the ends is a value that the environment cannot have.
-  static void refuse_ends(const Draw& draw, double Params::* member) {
-    for (const double end : draw.ends()) {
-      Params params{};
-      params.*member = end;
-      if (const std::string refusal{params.refusal()}; !refusal.empty()) {
-        throw std::invalid_argument(refusal);
-      }
-    }
-  }
-
   std::vector<Draw> draws_;
   std::vector<double Params::*> members_;
   std::vector<Row> rows_;

@@ -42,7 +42,7 @@ def actions_of(rows: NativeRows, env_id: str, rng: np.random.Generator) -> Any:
 
 
 def stepped(env_id: str, num_steps: int, num_rows: int = 16, **params: float) -> NativeRows:
-    rows, rng = native_rows(env_id, num_rows, **params), np.random.default_rng(num_steps)
+    rows, rng = native_rows(env_id, num_rows, num_threads=1, **params), np.random.default_rng(num_steps)
     rows.reset(list(range(num_rows)))
     for _ in range(num_steps):
         rows.step(actions_of(rows, env_id, rng))

@@ -86,7 +86,7 @@ def test_rows_in_processes_that_need_more_than_there_is(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("recurrent", ["none", "gru"])
-def test_layers_that_need_more_than_there_is(recurrent: str) -> None:
+def test_layers_that_need_more_than_there_is(recurrent: Any) -> None:
     spec = make("CartPole-v1", 1).spec
     with pytest.raises(ConfigError, match=r"layers of \[4, 1000000, 1000000.* numbers need .* smaller hidden layers"):
         make_policy(spec, Network(hidden=(10**6, 10**6), recurrent=recurrent), 0)

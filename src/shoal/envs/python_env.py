@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sized
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -169,7 +169,18 @@ def make_envs(
     return envs
 
 
-def close_all(envs: list[gym.Env[Any, Any]]) -> None:
+class Closes(Protocol):
+    """What can be closed."""
+
+    def close(self) -> object:
+        """Frees what it holds."""
+        ...
+
+
+Closed = TypeVar("Closed", bound=Closes)
+
+
+def close_all(envs: list[Closed]) -> None:
     """Closes every environment and forgets it; the first error is raised when all were asked."""
     errors: list[Exception] = []
     while envs:
@@ -181,7 +192,7 @@ def close_all(envs: list[gym.Env[Any, Any]]) -> None:
         raise errors[0]
 
 
-def close_after(error: BaseException, envs: list[gym.Env[Any, Any]]) -> None:
+def close_after(error: BaseException, envs: list[Closed]) -> None:
     """Closes every environment after an error, which is told what went wrong in that."""
     try:
         close_all(envs)

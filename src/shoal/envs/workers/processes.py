@@ -189,8 +189,11 @@ class Worker:
                 os.kill(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """Has the supervisor end the process and all that it started, whatever they are doing."""
+        """Ends the process, whatever it is doing, and has the supervisor end all that it started."""
         self._killed = True
+        if self._process.poll() is None and self.pid != self._process.pid:
+            with contextlib.suppress(OSError):
+                os.kill(self.pid, signal.SIGKILL)
         self._process.terminate()
 
     def _kill_group(self) -> None:
