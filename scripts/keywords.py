@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import types
+from collections.abc import Callable
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard, Union, get_args, get_origin, get_type_hints
@@ -31,7 +32,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from os import PathLike
 
 '''
@@ -95,6 +96,9 @@ def spelled(kind: Any) -> str:
         return f"Sequence[{spelled(get_args(kind)[0])}]"
     if is_settings(kind):
         return f"{kind.__name__} | Mapping[str, Any]"
+    if get_origin(kind) is Callable:
+        taken, given = get_args(kind)
+        return f"Callable[[{', '.join(spelled(part) for part in taken)}], {spelled(given)}]"
     return PLAIN[kind]
 
 

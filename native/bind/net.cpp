@@ -61,6 +61,7 @@ double rollout(NativePlan& plan, NativePool& pool, const ArrayOut& current_obs, 
   const SlabArrays arrays{current_obs,    current_start,  row_step, obs,        start,     action,      log_prob,
                           value,          next_value,     reward,   terminated, truncated, final_index, final_obs,
                           episode_return, episode_length, drawn,    rows};
+  const InUse in_use = pool.use("rollout");
   const Slab slab = arrays.checked(pool, plan.net(), plan.obs_size(), {nullptr, nullptr});
   Rollout run(plan.plan(), pool.rows(), slab, seed, checked_stream(stream));
   const nb::gil_scoped_release released;
@@ -133,6 +134,7 @@ void bind_net(nb::module_& module) {
       [](NativePlan* self, const ArrayOut& params, int obs_size, const std::vector<int>& hidden,
          const std::string& head, const std::vector<int>& action_nvec, const std::string& activation, int num_threads,
          int act_block, int grad_shards, const std::string& kernels) {
+        check_sizes({obs_size, largest(action_nvec)}, hidden, act_block, grad_shards);
         new (self) NativePlan(make_net({obs_size, hidden, head, action_nvec, activation}), params, num_threads,
                               act_block, grad_shards, kernels);
       },

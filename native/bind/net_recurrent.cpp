@@ -22,9 +22,8 @@ class NativeRecurrent {
  public:
   NativeRecurrent(const RecurrentNet& net, const ArrayOut& params, int num_threads, int act_block, int grad_shards,
                   const std::string& kernels)
-      : array_(params), plan_(net, static_cast<float*>(params.data()), num_threads, act_block, grad_shards, kernels) {
-    numbers<float>(params, "params", {num_params()});
-  }
+      : array_(params),
+        plan_(net, checked_params(params, net.num_params), num_threads, act_block, grad_shards, kernels) {}
 
   [[nodiscard]] RecurrentPlan& plan() noexcept { return plan_; }
   [[nodiscard]] const RecurrentPlan& plan() const noexcept { return plan_; }
@@ -169,6 +168,7 @@ double rollout(NativeRecurrent& plan, NativePool& pool, const ArrayOut& current_
                           value,          next_value,     reward,   terminated, truncated, final_index, final_obs,
                           episode_return, episode_length, drawn,    rows};
   const Memory memory = memory_of(plan, h, c, static_cast<Size>(pool.rows().num_rows()));
+  const InUse in_use = pool.use("rollout");
   const Slab slab = arrays.checked(pool, plan.heads(), plan.obs_size(), memory);
   Rollout run(plan.plan(), pool.rows(), slab, seed, checked_stream(stream));
   const nb::gil_scoped_release released;
@@ -343,6 +343,7 @@ void bind_net_recurrent(const nb::module_& module) {
       [](NativeRecurrent* self, const ArrayOut& params, int obs_size, const std::vector<int>& hidden,
          const std::string& cell, int recurrent_size, const std::string& head, const std::vector<int>& action_nvec,
          const std::string& activation, int num_threads, int act_block, int grad_shards, const std::string& kernels) {
+        check_sizes({obs_size, recurrent_size, largest(action_nvec)}, hidden, act_block, grad_shards);
         new (self)
             NativeRecurrent(make_recurrent_net({obs_size, hidden, cell, recurrent_size, head, action_nvec, activation}),
                             params, num_threads, act_block, grad_shards, kernels);

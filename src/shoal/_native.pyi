@@ -40,6 +40,12 @@ class Pool:
     @property
     def num_threads(self) -> int: ...
 
+    @property
+    def layout(self) -> str:
+        """
+        What the bytes of a saved row mean, in words; rows saved under other words are not these.
+        """
+
     def attach(self, obs: Annotated[NDArray, dict(device='cpu')], reward: Annotated[NDArray, dict(device='cpu')], terminated: Annotated[NDArray, dict(device='cpu')], truncated: Annotated[NDArray, dict(device='cpu')], final_obs: Annotated[NDArray, dict(device='cpu')], episode_return: Annotated[NDArray, dict(device='cpu')], episode_length: Annotated[NDArray, dict(device='cpu')], drawn: Annotated[NDArray, dict(device='cpu')]) -> None:
         """Keep these arrays and write every step to them."""
 
@@ -172,7 +178,19 @@ class Signals:
         """The last task that the worker has answered."""
 
     def failed(self, worker: int, task: int) -> bool:
-        """Whether this task, one of the last two, failed."""
+        """
+        Whether this task, one of the last two, failed, or a second process came back from one.
+        """
+
+    def stray(self, worker: int) -> None:
+        """
+        In a process that a worker's environment forked: say that it came back from the worker's task.
+        """
+
+    def strayed(self, worker: int) -> bool:
+        """
+        Whether a second process came back from one of the worker's tasks, since clear.
+        """
 
     def wait(self, workers: Sequence[int], tasks: Sequence[int], ends: Sequence[int], spin_s: float, timeout_s: float) -> int:
         """

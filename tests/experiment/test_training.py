@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -423,3 +424,37 @@ def test_damaged_files(tmp_path: Path) -> None:
         run.status.write_text(text)
         with pytest.raises(ConfigError, match=r"run\.json is damaged; delete it"):
             run.read_status()
+
+
+class Mover(gym.Env[Any, Any]):
+    """Goes to another folder in its first step."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, to: str) -> None:
+        self.to = to
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: int) -> Any:
+        os.chdir(self.to)
+        return np.zeros(1, np.float32), 1.0, bool(self.np_random.random() < 0.2), False, {}
+
+
+@pytest.mark.usefixtures("few_greedy_episodes")
+def test_an_environment_may_change_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's relative directory stays where it was, at the start and when the run is resumed."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    made = {"to": str(tmp_path / "elsewhere")}
+    small: Any = {"num_envs": 2, "num_steps": 16, "num_minibatches": 1, "update_epochs": 1, "panel": "none"}
+    result = shoal.train(Mover, env_kwargs=made, run_dir="runs", total_timesteps=96, stop_at=float("inf"), **small)
+    assert result.path.is_relative_to(tmp_path / "runs")
+    os.chdir(tmp_path)
+    place = result.path.relative_to(tmp_path)
+    more = shoal.resume(str(place), total_timesteps=160, factory=Mover, panel="none")
+    assert (more.path, more.steps) == (result.path, 160)
+    assert list((tmp_path / "elsewhere").iterdir()) == []

@@ -15,7 +15,7 @@ from shoal.envs.lasting import warn_of_lasting
 from shoal.envs.libraries import atari, envpool_rows, gymnasium_vector
 from shoal.envs.preprocessed import PreprocessedEnv
 from shoal.envs.preprocessing import Preprocessing
-from shoal.envs.python_env import make_envs, strip
+from shoal.envs.python_env import close_after, make_envs, strip
 from shoal.envs.serial import SerialEnv
 from shoal.envs.workers import rows as processes
 from shoal.types import ConfigError
@@ -207,9 +207,8 @@ def _in_process(
                 f"{name} has several agents, whose parameters cannot be sampled: {', '.join(ranges)}"
             )
         return AgentsEnv(envs, name, info_keys=info_keys)
-    except BaseException:
-        for made in envs:
-            made.close()
+    except BaseException as error:
+        close_after(error, envs)
         raise
 
 

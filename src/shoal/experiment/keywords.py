@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from os import PathLike
 
     from shoal.envs.preprocessing import Preprocessing
@@ -22,6 +22,7 @@ class Settings(TypedDict, total=False):
     act_block: int | float
     grad_shards: int | float
     reward_scale: float
+    normalize_reward: bool
     self_play: SelfPlay | Mapping[str, Any]
     seed: int | float
     device: str
@@ -48,12 +49,13 @@ class Settings(TypedDict, total=False):
     native: bool
     num_steps: int | float
     learning_rate: float
-    anneal: Literal["none", "linear", "kl"]
+    learning_rate_schedule: str | Callable[[float], float]
     alpha: float
     rmsprop_eps: float
     gamma: float
     norm_adv: bool
     ent_coef: float
+    ent_coef_schedule: str | Callable[[float], float]
     vf_coef: float
     max_grad_norm: float
     network: Network | Mapping[str, Any]
@@ -62,6 +64,7 @@ class Settings(TypedDict, total=False):
     adam_eps: float
     gae_lambda: float
     clip_coef: float
+    clip_coef_schedule: str | Callable[[float], float]
     clip_vloss: bool
     target_kl: float | None
 

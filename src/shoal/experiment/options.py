@@ -96,18 +96,20 @@ class Options:
                 f"num_threads must be at least 1, or 0 for one a core, got {self.num_threads}"
             )
         self.workers()
-        counts = dict.fromkeys(
-            (
-                "total_timesteps",
-                "num_envs",
-                "act_block",
-                "grad_shards",
-                "keep_checkpoints",
-            ),
-            (1, inf),
+        counts = (
+            "total_timesteps",
+            "num_envs",
+            "act_block",
+            "grad_shards",
+            "keep_checkpoints",
         )
+        check_ranges(self, **dict.fromkeys(counts, (1, inf)), reward_scale=(1e-12, inf))
         check_ranges(
-            self, **counts, reward_scale=(1e-12, inf), checkpoint_every=(0, inf)
+            self,
+            act_block=(1, 65536),
+            grad_shards=(1, 1024),
+            num_threads=(0, 1024),
+            checkpoint_every=(0, inf),
         )
         check_finite(self, "reward_scale")
         if self.normalize_reward and self.reward_scale != 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
@@ -181,7 +181,7 @@ def start(
     shown = panel_of(panel)
     with closing(experiment.rows(options.num_envs)) as rows:
         where = directories.create(
-            Path(options.run_dir),
+            Path(options.run_dir).absolute(),  # an environment may change folders
             env=options.env,
             algo=options.algo,
             seed=options.seed,
@@ -234,6 +234,7 @@ def resume(
         KeyboardInterrupt: as in `train`.
     """
     where = directories.find(path, Path(run_dir))
+    where = replace(where, path=where.path.absolute())
     saved = where.read_config()
     before = Experiment.of_file(saved, source=factory, policy=policy)
     for name in changes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,7 +16,7 @@ from shoal.nets.heads import deviations, head, head_size
 from shoal.nets.images import ImageEncoder, image_net
 from shoal.nets.layers import recurrent_cell, tower
 from shoal.nets.network import Network
-from shoal.types import ConfigError, Spec, Tree, map_tree
+from shoal.types import ConfigError, Spec, Tree, check_room, map_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from shoal.nets.distributions import Distribution
     from shoal.nets.exploration import ExploringHead
     from shoal.nets.heads import Head
+
+WEIGHT_BYTES = 16
+"""A weight in training: itself, its gradient and an optimizer's two moments, in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,8 +294,9 @@ def distribution_of(
 def make_policy(spec: Spec, network: Network, seed: int) -> nn.Module:
     """The default policy for a specification, its weights drawn from `seed` alone.
 
-    ConfigError: `network.share` for an image, whose layers are shared as it is.
+    ConfigError: `network.share` for an image, whose layers are shared as it is; more than memory has room for.
     """
+    _check_room(spec, network)
     generator = torch.Generator().manual_seed(seed)
     if network.recurrent != "none":
         return RecurrentPolicy(spec, network, generator)
@@ -301,6 +307,19 @@ def make_policy(spec: Spec, network: Network, seed: int) -> nn.Module:
         )
     kind = SharedPolicy if image or network.share else MlpPolicy
     return kind(spec, network, generator)
+
+
+def _check_room(spec: Spec, network: Network) -> None:
+    """ConfigError where training layers of these widths needs more memory than there is."""
+    sizes = [sum(math.prod(leaf.shape) for leaf in spec.observation.leaves)]
+    if image_net(spec, network.image):
+        sizes.clear()
+    sizes += network.hidden
+    if network.recurrent != "none":
+        sizes += [network.recurrent_size] * 3
+    weights = sum(a * b for a, b in pairwise([*sizes, 1]))
+    nbytes = weights * WEIGHT_BYTES
+    check_room(nbytes, f"layers of {sizes} numbers", "choose smaller hidden layers")
 
 
 def wrap(module: nn.Module | Callable[[Spec], object], spec: Spec) -> nn.Module:

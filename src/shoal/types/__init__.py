@@ -7,6 +7,8 @@ from shoal.types.errors import (
     check_least,
     check_positive,
     check_ranges,
+    check_room,
+    text_of,
 )
 from shoal.types.records import Acted, ActedStep, Bools, Episodes, Floats, Ready, Steps
 from shoal.types.spec import ALIGNMENT, Layout, Leaf, Spec, choices, leaf_spaces
@@ -32,8 +34,10 @@ __all__ = [
     "check_least",
     "check_positive",
     "check_ranges",
+    "check_room",
     "choices",
     "leaf_spaces",
     "map_tree",
     "select",
+    "text_of",
 ]
