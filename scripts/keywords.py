@@ -47,7 +47,8 @@ def generate() -> str:
     fields = {name: written(name, kinds) for name, kinds in hints.items() if name not in PARAMETERS}
     nested = [part for kinds in hints.values() for hint in kinds for part in parts_of(hint) if is_settings(part)]
     imports = sorted({f"    from {part.__module__} import {part.__name__}" for part in nested})
-    changes = {name: fields[name] for name in CHANGEABLE}
+    functions = [name for name, kind in fields.items() if "Callable" in kind]  # given again where they have no name
+    changes = {name: fields[name] for name in [*CHANGEABLE, *functions]}
     return (
         HEAD
         + "\n".join([*imports, ""])

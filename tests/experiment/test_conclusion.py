@@ -107,7 +107,7 @@ def test_a_failure_of_the_last_games_leaves_a_finished_run(
     monkeypatch.setattr(training, "play", fails)
     done = shoal.train(Robot, run_dir=str(tmp_path), **TINY | {"panel": "plain", "stop_at": 99.0})
     assert state_of(done.path)["state"] == "finished"
-    assert (math.isnan(done.greedy_return), done.solved, done.interrupted) == (True, False, False)
+    assert (math.isnan(done.greedy_return), done.solved, done.stop_reason) == (True, False, "total_timesteps")
     said = capsys.readouterr()
     assert f"the run is finished, but its greedy episodes were not played to their end ({error.__name__}" in (
         said.out + said.err

@@ -86,3 +86,6 @@ class Changes(TypedDict, total=False):
     on_fault: Literal["raise", "restart", "drop"]
     max_restarts: int | float
     own_cores: bool
+    learning_rate_schedule: str | Callable[[float], float]
+    ent_coef_schedule: str | Callable[[float], float]
+    clip_coef_schedule: str | Callable[[float], float]
