@@ -12,7 +12,7 @@ import pytest
 
 import shoal
 from shoal import cli
-from shoal.experiment import sizes, trust
+from shoal.experiment import training, trust
 from shoal.experiment.experiment import Experiment
 from shoal.types import ConfigError
 
@@ -25,6 +25,8 @@ import gymnasium as gym
 from os import system
 def make(**kwargs):
     return gym.make("CartPole-v1", **kwargs)
+def warm_up(progress):
+    return min(1.0, 2 * progress)
 """
 NAME = "mine_for_trust"
 
@@ -123,6 +125,73 @@ def test_a_key_that_others_may_read_is_none(project: Path, call: Any, tmp_path: 
     assert call("eval", str(run))[0] == 2
 
 
+def test_schedules_are_names_too(project: Path, call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function that an algorithm's setting names is imported for a sealed run, by the flag, or given again."""
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items()]
+    quiet = ["--stop-at=inf", "--plain", "--no-report"]
+    schedule = ["--learning-rate-schedule", f"{NAME}:warm_up"]
+    status, said = call("train", "CartPole-v1", *options, *quiet, *schedule, "--name", "x")
+    assert status != 2, said
+    run = Path("runs", "CartPole-v1", "ppo", "x").resolve()
+    monkeypatch.chdir(tmp_path)
+    longer = ["--total-timesteps", "96", "--plain", "--no-report"]
+    status, said = call("resume", str(run), *longer)
+    assert status in (0, 1), said
+    (tmp_path / "state" / "shoal" / "key").unlink()
+    config = ["train", "--config", str(run / "config.toml"), *quiet]
+    for command in (["eval", str(run)], ["resume", str(run), *longer], config):
+        status, said = call(*command)
+        assert status == 2
+        assert f"names '{NAME}:warm_up' (learning_rate_schedule), which would be imported" in said
+        assert "--learning-rate-schedule, or learning_rate_schedule=..." in said
+        assert NAME not in sys.modules
+    monkeypatch.chdir(project)
+    assert call(*config, "--trust")[0] in (0, 1)
+    assert call(*config, *schedule)[0] in (0, 1)
+    assert call(*config, "--learning-rate-schedule=linear")[0] in (0, 1)
+    again: Any = {"learning_rate_schedule": lambda progress: 1.0}
+    assert shoal.resume(run, panel="none", total_timesteps=128, **again).steps == 128
+    with pytest.raises(ConfigError, match="resume cannot change 'learning_rate_schedule'"):
+        shoal.resume(run, panel="none", learning_rate_schedule="linear")
+
+
+def test_a_file_in_python_obeys_the_rule(project: Path, call: Any, run_dir: Path) -> None:
+    """`config=` names code only with `trust=True`, or where the call gives what the file names."""
+    own = project / "mine.toml"
+    own.write_text(f'env = "{NAME}:make"\n[algorithm]\nlearning_rate_schedule = "{NAME}:warm_up"\n')
+    settings: Any = TINY | {"config": own, "panel": "none", "run_dir": run_dir}
+    with pytest.raises(ConfigError, match=r"names 'mine_for_trust:warm_up' \(learning_rate_schedule\), which would"):
+        shoal.train("CartPole-v1", **settings)
+    assert NAME not in sys.modules
+    sys.path.append(str(project))
+    assert shoal.train("CartPole-v1", trust=True, **settings).steps == 64
+    assert shoal.train("CartPole-v1", learning_rate_schedule="linear", **settings).steps == 64
+    with pytest.raises(ConfigError, match="trust is of what a configuration file names"):
+        shoal.train("CartPole-v1", trust=True, run_dir=run_dir)
+
+
+@pytest.mark.parametrize("name", ["os:system", f"{NAME}:system", "functools:partial"])
+def test_a_trusted_schedule_is_a_function_of_its_module(name: str, project: Path) -> None:
+    sys.path.append(str(project))
+    saved: dict[str, Any] = {"env": "CartPole-v1", "algorithm": {"ent_coef_schedule": name}}
+    with pytest.raises(ConfigError, match=f"names '{name}' as its ent_coef_schedule, which is no function that is"):
+        Experiment.of_file(saved, trust=True)
+
+
+def test_the_run_of_init_from_imports_nothing(project: Path, call: Any, tmp_path: Path) -> None:
+    """Its weights are read, not its configuration; a checkpoint of another run in its place is refused."""
+    run = train(call)
+    (tmp_path / "state" / "shoal" / "key").unlink()
+    sys.modules.pop(NAME, None)
+    settings: Any = TINY | {"panel": "none", "stop_at": 1, "init_from": run}
+    tuned = shoal.train("CartPole-v1", name="tuned", **settings).path
+    assert NAME not in sys.modules
+    shutil.rmtree(tuned / "checkpoints")
+    shutil.copytree(run / "checkpoints", tuned / "checkpoints")
+    with pytest.raises(ConfigError, match="belongs to the run"):
+        shoal.train("CartPole-v1", **settings | {"init_from": tuned})
+
+
 @pytest.mark.parametrize("setting", ["env", "policy"])
 @pytest.mark.parametrize("name", ["os:system", "subprocess:Popen", f"{NAME}:system", "sys:path", "functools:reduce"])
 def test_a_trusted_file_names_environments_and_policies_only(setting: str, name: str, project: Path) -> None:
@@ -158,17 +227,18 @@ def test_the_current_folder_is_on_the_path_for_names_of_the_command_line_only(pr
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"num_envs": 10**9}, "num_steps=128 of 1,000,000,000 environments"),
-        ({"algorithm": {"network": {"hidden": [10**6, 10**6]}}}, "network"),
-        ({"algorithm": {"network": {"recurrent": "gru", "recurrent_size": 10**7}}}, "network"),
-        ({"algorithm": {"num_steps": 10**13}}, "num_steps=10,000,000,000,000"),
+        ({"num_envs": 10**11}, "100,000,000,000 rows of CartPole-v1"),
+        ({"algorithm": {"network": {"hidden": [10**6, 10**6]}}}, "layers of .* numbers"),
+        ({"algorithm": {"network": {"recurrent": "gru", "recurrent_size": 10**7}}}, "layers of .* numbers"),
+        ({"algorithm": {"num_steps": 10**13}}, "rollouts of 10,000,000,000,000 steps of .* rows"),
     ],
 )
-def test_absurd_sizes_are_refused(settings: dict[str, Any], told: str) -> None:
-    """Before anything is allocated, with what is free and what asks for it."""
-    experiment = Experiment.of_file({"env": "CartPole-v1"} | settings)
-    with pytest.raises(ConfigError, match=rf"needs at least .* are free; most of it for {told}.*make that smaller"):
-        sizes.check_training(experiment.options, experiment.config)
+def test_absurd_sizes_are_refused(settings: dict[str, Any], told: str, run_dir: Path) -> None:
+    """Before anything is allocated, with what is free and what asks for it; no directory is left."""
+    experiment = Experiment.of_file({"env": "CartPole-v1", "run_dir": str(run_dir)} | settings)
+    with pytest.raises(ConfigError, match=rf"{told} need .* of memory, and this process may take"):
+        training.start(experiment, panel="none")
+    assert not run_dir.exists()
 
 
 @pytest.mark.parametrize(
@@ -176,9 +246,9 @@ def test_absurd_sizes_are_refused(settings: dict[str, Any], told: str) -> None:
     [
         ({"preprocessing": {"frame_stack": 10**9}}, "frame_stack must be at least 1 and at most 1,024"),
         ({"algorithm": {"network": {"hidden": [1] * 1000}}}, "hidden may hold at most 256 layers"),
-        ({"num_threads": 10**6}, "num_threads must be at least 1 and at most 4096"),
-        ({"num_workers": 10**6}, "num_workers must be between 0 and 4096"),
-        ({"grad_shards": 10**9}, "grad_shards must be between 1 and 4096"),
+        ({"num_threads": 10**6}, "num_threads must be at least 1 and at most 1024"),
+        ({"num_workers": 10**6}, "num_workers must be between 0 and 1024"),
+        ({"grad_shards": 10**9}, "grad_shards must be between 1 and 1024"),
     ],
 )
 def test_absurd_counts_are_refused(settings: dict[str, Any], told: str) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from shoal.cli.arguments import add_here, parse
-from shoal.cli.statuses import INTERRUPTED, MET, MISSED, STATUSES
+from shoal.cli.statuses import MET, MISSED, STATUSES
 from shoal.cli.train import panel_name
 
 
@@ -58,6 +58,4 @@ def main(arguments: list[str], about: str) -> int:
         trust=given.trust,
         **wanted,
     )
-    if result.interrupted:
-        return INTERRUPTED
     return MET if result.solved else MISSED

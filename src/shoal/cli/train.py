@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_origin
 
 import tyro
 
-from shoal.cli.arguments import ENV_OPTIONS, add_here, look_here, take_env_kwargs
-from shoal.cli.statuses import INTERRUPTED, MET, MISSED, STATUSES
+from shoal.cli.arguments import (
+    ENV_OPTIONS,
+    add_here,
+    look_here,
+    refuse_values,
+    take_env_kwargs,
+)
+from shoal.cli.statuses import MET, MISSED, STATUSES
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -64,10 +71,11 @@ def main(arguments: list[str], about: str) -> int:
     source = source_of(arguments)
     from shoal.algos import summaries
 
-    look_here(source.env, source.policy)
+    schedules = schedules_in(arguments)
+    look_here(source.env, source.policy, *schedules.values())
     if source.trust or source.algo not in (None, *summaries()):
         add_here()
-    base = starting_point(source)
+    base = starting_point(source, schedules)
     about = f"{about}\n\n{ENV_OPTIONS}\n\n{STATUSES}"
     options, session, config = parse_over(base, arguments, about=about)
     experiment = replace(
@@ -87,8 +95,6 @@ def main(arguments: list[str], about: str) -> int:
             panel=panel_name(json=session.json, plain=session.plain),
             report=session.report,
         )
-        if result.interrupted:
-            return INTERRUPTED
         if not result.solved:
             status = MISSED
     return status
@@ -124,31 +130,62 @@ def source_of(arguments: list[str]) -> Source:
     return source
 
 
-def starting_point(source: Source) -> Experiment:
+def starting_point(
+    source: Source, schedules: Mapping[str, str] | None = None
+) -> Experiment:
     """The experiment before the options that change single settings.
 
     Raises:
         ConfigError: no such file, environment, algorithm or preset, or a file beside --algo or --preset.
     """
     from shoal import algos
-    from shoal.experiment.experiment import Experiment
-    from shoal.run.reading import read_toml
+    from shoal.experiment.experiment import Experiment, read_file
 
     if source.config is None:
         settings = {} if source.preset is None else {"preset": source.preset}
         env = source.env or DEFAULT_ENV
         algo = source.algo or algos.DEFAULT
         return Experiment.new(env, algo=algo, settings=settings)
-    saved = read_toml(source.config)
+    saved = read_file(source.config, algo=source.algo, preset=source.preset)
     names = {"env": source.env, "algo": source.algo, "policy": source.policy}
-    named = {name: value for name, value in names.items() if value is not None}
-    algo = saved.get("algo", algos.DEFAULT)
-    if source.preset is not None or source.algo not in (None, algo):
-        raise ConfigError(
-            f"{source.config} decides the algorithm and its settings; leave --algo and --preset out"
+    given = {name: value for name, value in names.items() if value is not None}
+    return Experiment.of_file(
+        {"env": DEFAULT_ENV} | saved,
+        given=given | dict(schedules or {}),
+        trust=source.trust,
+    )
+
+
+def schedules_in(arguments: list[str]) -> dict[str, str]:
+    """The settings NAME_schedule among all arguments: what they name is imported, so it is known before the rest."""
+    found: dict[str, str] = {}
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        option, equals, value = argument.partition("=")
+        name = option.removeprefix("--").replace("-", "_")
+        if option.startswith("--") and name.endswith("_schedule"):
+            found[name] = value if equals else following
+    return found
+
+
+def _named_functions() -> tyro.constructors.ConstructorRegistry:
+    """What lets a setting that is a name or a function be given by its name."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def rule(
+        info: tyro.constructors.PrimitiveTypeInfo,
+    ) -> tyro.constructors.PrimitiveConstructorSpec[str] | None:
+        if get_origin(info.type) is not Callable:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="MODULE:FUNCTION",
+            instance_from_str=lambda given: given[0],
+            is_instance=callable,
+            str_from_instance=lambda function: [str(function)],
         )
-    whole = {"env": DEFAULT_ENV} | saved | named
-    return Experiment.of_file(whole, trust=source.trust, named=list(named))
+
+    return registry
 
 
 def parse_over(
@@ -163,11 +200,15 @@ def parse_over(
     }
     parts = [(name, Annotated[kind, flat]) for name, kind in kinds.items()]
     form: Any = make_dataclass("Train", parts)
-    given = tyro.cli(
-        form,
-        prog="shoal train [ENV]",
-        description=about,
-        args=arguments,
-        default=form(base.options, Session(), base.config),
-    )
+    default = form(base.options, Session(), base.config)
+    known: Any = {
+        "prog": "shoal train [ENV]",
+        "description": about,
+        "default": default,
+        "registry": _named_functions(),
+    }
+    given, unknown = tyro.cli(form, args=arguments, return_unknown_args=True, **known)
+    if unknown:
+        refuse_values(arguments, unknown)
+        tyro.cli(form, args=arguments, **known)  # says what the options may have meant
     return given.options, given.session, given.config

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,16 +12,14 @@ import torch
 
 from shoal.envs.masks import KEY, MaskReader, in_observation
 from shoal.envs.observations import leaves_of
-from shoal.experiment.experiment import Experiment, fixed_settings
+from shoal.experiment.experiment import Experiment, drawn_rows, fixed_settings
+from shoal.experiment.first_weights import read_policy
 from shoal.learn.acting import Acting, PlanActor, make_actor
-from shoal.learn.weights import load_weights
 from shoal.report.recording import record_video
 from shoal.report.video import check_target
-from shoal.run import checkpoint
 from shoal.run import directory as directories
 from shoal.run.evaluate import EVALUATION_STREAM, Score, evaluate
 from shoal.run.origin import Identity
-from shoal.run.reading import sentence
 from shoal.types import ConfigError, select
 
 if TYPE_CHECKING:
@@ -52,7 +49,7 @@ def load(
     """The trained policy of a run: `shoal.load(run).act(obs)`.
 
     Args:
-        path: a run directory, or a folder of runs (the newest).
+        path: a run directory, a folder of runs (the newest), or a run's name.
         run_dir: where `path` is looked for as well.
         policy: the policy's factory, where the run was given an object.
         factory: the environment's factory, where the run was given one.
@@ -81,20 +78,7 @@ def load(
     with closing(experiment.rows(1)) as rows:
         made = experiment.make_policy(rows.spec)
     kind = {"env": options.env, "algo": options.algo}
-    found = checkpoint.load(where.checkpoints, kind=kind, identity=identity, tag=tag)
-    if found is None:
-        raise ConfigError(f"{where.path} has no {tag or 'whole'} checkpoint yet")
-    for message in found.warnings:
-        warnings.warn(message, stacklevel=2)
-    try:
-        first = next(iter(found.tree["learner"].values()))  # the one that is evaluated
-        load_weights(made, first["networks"]["policy"]["module"])
-    except ConfigError:
-        raise
-    except (StopIteration, *checkpoint.BROKEN) as error:
-        raise ConfigError(
-            f"the checkpoint of update {found.updates} holds no policy ({type(error).__name__}: {sentence(error)})"
-        ) from error
+    read_policy(where, kind=kind, identity=identity, tag=tag).load_into(made)
     return Agent(made, rows.spec, experiment)
 
 
@@ -210,7 +194,7 @@ class Agent:
             )
         check_target(Path(path))
         acting = _evaluating(self.policy, self._experiment, seed)
-        with closing(self._experiment.drawn_rows(rows)) as drawn:
+        with closing(drawn_rows(self._experiment, rows)) as drawn:
             return record_video(
                 self.policy, drawn, Path(path), acting=acting, max_steps=max_steps
             )
@@ -234,7 +218,8 @@ def play(
     """Greedy episodes on fresh rows, where the policy is."""
     if episodes < 1:
         raise ConfigError(f"episodes must be at least 1, got {episodes}")
-    with closing(experiment.rows(min(episodes, 20), playing=True)) as rows:
+    count = min(episodes, 20, experiment.options.num_envs)
+    with closing(experiment.rows(count, playing=True)) as rows:
         return evaluate(
             policy,
             rows,

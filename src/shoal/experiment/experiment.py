@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import gymnasium as gym
 import torch
@@ -16,7 +18,7 @@ from torch import nn
 from shoal import algos
 from shoal.algos.presets import preset
 from shoal.envs import native, randomization
-from shoal.envs.factories import import_object
+from shoal.envs.factories import import_object, name_of
 from shoal.envs.registry import is_batched, make
 from shoal.envs.rendering import RENDER_MODE
 from shoal.experiment.options import CHANGEABLE, PLACES, Options
@@ -31,10 +33,10 @@ from shoal.experiment.settings import (
     unset_in,
     without_none,
 )
-from shoal.experiment.sizes import check_rows
-from shoal.experiment.trust import check
+from shoal.experiment.trust import check, is_function
 from shoal.nets.policy import wrap
 from shoal.run.origin import Origin
+from shoal.run.reading import read_toml
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -71,23 +73,39 @@ class Experiment:
         cls,
         env: Source,
         *,
-        algo: str | Algorithm | ModuleType = algos.DEFAULT,
+        algo: str | Algorithm | ModuleType | None = None,
         config: object = None,
         policy: PolicySource | None = None,
         env_kwargs: Mapping[str, Any] | None = None,
         settings: Mapping[str, Any],
+        trust: bool = False,
     ) -> Experiment:
         """From an environment and what was given: the algorithm's defaults < its preset < `config` < `settings`.
 
+        Args:
+            env: an id, `package.module:function`, or a callable that makes environments.
+            algo: its name or module; the default one unless given.
+            config: the algorithm's settings, or the path of a configuration file, which takes the preset's place.
+            policy: the user's own.
+            env_kwargs: keywords for the environment.
+            settings: of the run and of the algorithm.
+            trust: import what a configuration file names, whoever wrote it.
+
         Raises:
-            ConfigError: an unknown name (with the nearest ones), or settings that cannot work.
+            ConfigError: an unknown name (with the nearest ones), settings that cannot work, or names of a file that may
+                not be imported.
         """
-        name = (
-            env
-            if isinstance(env, str)
-            else getattr(env, "__name__", type(env).__name__)
-        )
-        algorithm = algos.load(algo)
+        name = name_of(env)
+        if isinstance(config, str | os.PathLike):
+            path = Path(os.fspath(cast("str", config)))
+            read = _of_path(path, env, algo, policy, settings, trust=trust)
+            whole = {**(read.env_kwargs or {}), **(env_kwargs or {})}
+            return replace(read, env_kwargs=whole)
+        if trust:
+            raise ConfigError(
+                "trust is of what a configuration file names; leave it out without config='FILE.toml'"
+            )
+        algorithm = algos.load(algos.DEFAULT if algo is None else algo)
         algo_name = algos.name_of(algorithm)
         tuned: Mapping[str, Any] = {}
         if config is None:
@@ -96,7 +114,8 @@ class Experiment:
             tuned = shallow(config)
         else:
             raise ConfigError(
-                f"{algo_name} needs a config of type {algorithm.Config.__name__}, got {type(config).__name__}"
+                f"{algo_name} needs a config of type {algorithm.Config.__name__}, or the path of a TOML file, "
+                f"got {type(config).__name__}"
             )
         named: dict[str, Any] = {"env": name, "algo": algo_name}
         if isinstance(policy, str):
@@ -121,27 +140,30 @@ class Experiment:
 
         Args:
             saved: a config.toml, read.
-            given: settings that win over the file's.
+            given: settings that win over the file's, named by the user.
             source: the environment, where the run was given a callable.
             policy: the policy, where the run was given an object.
             origin: the run's; else what `saved` says of it.
             trust: import what the file names, whoever wrote it.
-            named: settings of `saved` that the user named instead of the file.
+            named: settings of `saved` that the user gives, instead of the file.
 
         Raises:
             ConfigError: unknown or outdated names, settings that cannot work, or names that may not be imported.
         """
         own, table, env_kwargs = layers_of_file(saved, Options)
-        if "env" not in own:
+        given = given or {}
+        env = given.get("env", own.get("env"))
+        if env is None:
             raise ConfigError("the configuration names no env")
         objects = {"env": source, "policy": policy}
         mine = [name for name, made in objects.items() if made is not None]
         origin = origin or Origin.of_file(saved, Path("config.toml"))
-        check(own, origin, trust=trust, given=(*mine, *named))
+        settings = {**own, "algorithm": table}
+        check(settings, origin, trust=trust, given=(*mine, *given, *named))
         algorithm = algos.load(own.get("algo", algos.DEFAULT))
         name = own.get("preset")
-        tuned = preset(algos.name_of(algorithm), name, own["env"]) if name else {}
-        layers = (algos.defaults(algorithm), tuned, own, table, given or {})
+        tuned = preset(algos.name_of(algorithm), name, env) if name else {}
+        layers = (algos.defaults(algorithm), tuned, own, table, given)
         options, config = resolve(Options, algorithm.Config, *layers)
         return cls(
             options,
@@ -183,7 +205,6 @@ class Experiment:
     def rows(self, num_envs: int, *, playing: bool = False) -> VecEnv:
         """Rows of the environment. Evaluation plays for the environment's own rewards, over the whole of each range."""
         options = self.options
-        check_rows(options, self.config, num_envs)
         env_kwargs = dict(self.env_kwargs or {})
         preprocessing = options.preprocessing
         try:
@@ -209,25 +230,6 @@ class Experiment:
                 f"{error}; a run that was given a callable needs it again (factory=...)"
             ) from error
 
-    def drawn_rows(self, num_envs: int) -> VecEnv:
-        """Rows that draw themselves: Gymnasium's own, which equal the native ones bit for bit, shoal's worlds, Atari.
-
-        Raises:
-            ConfigError: the environment cannot be made with render_mode="rgb_array".
-        """
-        own_world = self.source in native.ids() and self.source not in gym.registry
-        if own_world or is_batched(self.source, self.options.backend):
-            return self.rows(num_envs, playing=True)
-        kwargs = {**(self.env_kwargs or {}), "render_mode": RENDER_MODE}
-        options = replace(self.options, backend="serial")
-        serial = replace(self, options=options, env_kwargs=kwargs)
-        try:
-            return serial.rows(num_envs, playing=True)
-        except (ConfigError, TypeError) as error:
-            raise ConfigError(
-                f"{self.options.env} cannot be rendered, made with {kwargs}: {error}"
-            ) from error
-
     def make_policy(self, spec: Spec) -> nn.Module:
         """The user's policy for these rows, else the algorithm's; its weights are drawn from the seed.
 
@@ -239,21 +241,88 @@ class Experiment:
             return algos.make_policy(self.algorithm, spec, self.config, seed)
         if isinstance(chosen, str):
             chosen = _imported(chosen)
-        if not isinstance(chosen, nn.Module):
+        if isinstance(chosen, nn.Module):
+            chosen = copy.deepcopy(chosen)  # training must not change the user's own
+        else:
             _check_factory(chosen)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return wrap(chosen, spec)
 
 
+def drawn_rows(experiment: Experiment, num_envs: int) -> VecEnv:
+    """Rows that draw themselves: Gymnasium's own, which equal the native ones bit for bit, shoal's worlds, Atari.
+
+    Raises:
+        ConfigError: the environment cannot be made with render_mode="rgb_array".
+    """
+    own_world = (
+        experiment.source in native.ids() and experiment.source not in gym.registry
+    )
+    if own_world or is_batched(experiment.source, experiment.options.backend):
+        return experiment.rows(num_envs, playing=True)
+    kwargs = {**(experiment.env_kwargs or {}), "render_mode": RENDER_MODE}
+    options = replace(experiment.options, backend="serial")
+    serial = replace(experiment, options=options, env_kwargs=kwargs)
+    try:
+        return serial.rows(num_envs, playing=True)
+    except (ConfigError, TypeError) as error:
+        raise ConfigError(
+            f"{experiment.options.env} cannot be rendered, made with {kwargs}: {error}"
+        ) from error
+
+
 def fixed_settings(experiment: Experiment) -> dict[str, Any]:
-    """The settings that a resumed run must share with its checkpoints, by dotted names, as JSON holds them."""
+    """The settings that a resumed run must share with its checkpoints, by dotted names, as JSON holds them.
+
+    Of a function none has more than that it is one: it may be given again.
+    """
     own = asdict(experiment.options)
     for name in (*CHANGEABLE, *PLACES):
         del own[name]
     env_kwargs = randomization.as_text(dict(experiment.env_kwargs or {}))
     whole = flat(own) | flat(asdict(experiment.config), "algorithm.")
+    for name, value in whole.items():
+        if is_function(name, value):
+            whole[name] = "a function"
     return json.loads(json.dumps(whole | {"env_kwargs": env_kwargs}, default=str))
+
+
+def _of_path(
+    path: Path,
+    env: Source,
+    algo: str | Algorithm | ModuleType | None,
+    policy: PolicySource | None,
+    settings: Mapping[str, Any],
+    *,
+    trust: bool,
+) -> Experiment:
+    """The experiment of a configuration file, where a call gives the environment and maybe more."""
+    name = None if algo is None else algos.name_of(algos.load(algo))
+    read = Experiment.of_file(
+        read_file(path, algo=name, preset=settings.get("preset")),
+        given={"env": name_of(env), **settings},
+        source=env,
+        policy=policy,
+        trust=trust,
+        named=() if algo is None else ["algo"],
+    )
+    return replace(read, reopened=False)
+
+
+def read_file(path: Path, *, algo: str | None, preset: str | None) -> dict[str, Any]:
+    """A configuration file.
+
+    Raises:
+        ConfigError: no such file, or an algorithm or a preset beside it: it decides both.
+    """
+    saved = read_toml(path)
+    own = saved.get("algo", algos.DEFAULT)
+    if preset is not None or algo not in (None, own):
+        raise ConfigError(
+            f"{path} decides the algorithm and its settings; leave algo and preset out"
+        )
+    return saved
 
 
 def _imported(name: str) -> nn.Module | Callable[[Spec], nn.Module]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import importlib.util
 import inspect
 import json
 import os
@@ -16,10 +17,11 @@ import secrets
 import stat
 import sys
 import sysconfig
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import gymnasium as gym
 from torch import nn
@@ -32,9 +34,11 @@ from shoal.run.reading import read_bytes
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
 KEY_BYTES = 32
+SCHEDULE = "_schedule"
+"""How the settings of an algorithm end that may name a function."""
 OWN = ("shoal.envs.agents.tictactoe:TicTacToe",)
 """Environments of shoal's own that are named by their modules."""
 KINDS: dict[str, tuple[type[object], ...]] = {
@@ -68,7 +72,24 @@ def imported_by(settings: Mapping[str, object]) -> dict[str, str]:
         if not own or setting == "policy":
             names[setting] = name
     names.pop("preset", None)
+    table = settings.get("algorithm")
+    if isinstance(table, Mapping):
+        given = cast("Mapping[str, object]", table).items()
+        names |= {
+            setting: str(name) for setting, name in given if _is_named(setting, name)
+        }
     return names
+
+
+def _is_named(setting: str, value: object) -> bool:
+    """Whether a setting of an algorithm names a function; what no module has under a name is never imported."""
+    return isinstance(value, str) and is_function(setting, value) and "<" not in value
+
+
+def is_function(setting: str, value: object) -> bool:
+    """Whether a setting of an algorithm is a function, or the name of one."""
+    named = isinstance(value, str) and ":" in value
+    return setting.endswith(SCHEDULE) and (named or callable(value))
 
 
 def check(
@@ -97,12 +118,12 @@ def check(
     if _is_sealed(origin, named):
         sys.path += [path for path in origin.folders if path not in sys.path]
     elif trust:
-        for setting, kinds in KINDS.items():
-            if setting in names:
-                _check_object(setting, names[setting], kinds)
+        for setting, name in names.items():
+            if setting != "algo":
+                _check_object(setting, name, KINDS.get(setting, ()))
     else:
         said = ", ".join(f"{name!r} ({part})" for part, name in names.items())
-        ways = "; ".join(GIVE[part] for part in names)
+        ways = "; ".join(map(_way, names))
         raise ConfigError(
             f"the configuration names {said}, which would be imported and run, and no seal shows that you trained it "
             f"on this machine. If you trust the file: --trust, or trust=True in Python; or name it yourself: {ways}"
@@ -110,7 +131,7 @@ def check(
 
 
 def _check_object(setting: str, name: str, kinds: tuple[type[object], ...]) -> None:
-    """ConfigError unless a name of a file is an environment's or a policy's class, or a function of its module."""
+    """ConfigError unless a name of a file is a class of one of these kinds, or a function of its module."""
     module, _, attribute = name.partition(":")
     if not attribute.isidentifier():  # a registered id, after its module
         return
@@ -120,10 +141,17 @@ def _check_object(setting: str, name: str, kinds: tuple[type[object], ...]) -> N
         fits = issubclass(found, kinds)
     if not fits:
         said = " or ".join(f"{kind.__module__}.{kind.__name__}" for kind in kinds)
+        neither = f"neither a {said} nor a function" if kinds else "no function"
         raise ConfigError(
-            f"the configuration names {name!r} as its {setting}, which is neither a {said} nor a function that is "
-            f"defined in {module}; name it yourself if it is meant: {GIVE[setting]}"
+            f"the configuration names {name!r} as its {setting}, which is {neither} that is "
+            f"defined in {module}; name it yourself if it is meant: {_way(setting)}"
         )
+
+
+def _way(setting: str) -> str:
+    """How a user names what a file names."""
+    option = f"--{setting.replace('_', '-')}, or {setting}=..."
+    return GIVE.get(setting, option)
 
 
 def seal(origin: Origin, settings: Mapping[str, object]) -> Origin:
@@ -137,6 +165,24 @@ def seal(origin: Origin, settings: Mapping[str, object]) -> Origin:
     sealed = replace(origin, folders=_folders_of(names))
     key = _key(make=True)
     return sealed if key is None else replace(sealed, seal=_mac(key, sealed, names))
+
+
+def seal_again(
+    origin: Origin,
+    saved: Mapping[str, object],
+    now: Mapping[str, object],
+    *,
+    given: Collection[str],
+) -> Origin:
+    """The origin of a run whose settings have become `now`: its seal covers the names that the user has given.
+
+    Where the file `saved` named anything else without a seal, there is none now either.
+    """
+    before = imported_by(saved)
+    if imported_by(now) == before:
+        return origin
+    others = before.keys() - set(given)
+    return origin if others and not _is_sealed(origin, before) else seal(origin, now)
 
 
 def _is_sealed(origin: Origin, names: Mapping[str, str]) -> bool:
@@ -158,13 +204,21 @@ def _folders_of(names: Mapping[str, str]) -> tuple[str, ...]:
     installed = {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib")}
     found: list[str] = []
     for name in names.values():
-        module = sys.modules.get(name.partition(":")[0].partition(".")[0])
-        places = list(getattr(module, "__path__", ()))
-        places = places or [getattr(module, "__file__", None) or ""]
+        places = _places_of(name.partition(":")[0].partition(".")[0])
         folder = str(Path(places[0]).absolute().parent)
         if places[0] and folder not in (*installed, *found):
             found.append(folder)
     return tuple(found)
+
+
+def _places_of(package: str) -> list[str]:
+    """The folders of a package, or the file of a module, imported or not; [""] where it has none."""
+    module = sys.modules.get(package)
+    places: list[str] = list(getattr(module, "__path__", ()))
+    file = getattr(module, "__file__", None)
+    if module is None and (found := importlib.util.find_spec(package)) is not None:
+        places, file = list(found.submodule_search_locations or ()), found.origin
+    return places or [file or ""]
 
 
 def _state_folder() -> Path:

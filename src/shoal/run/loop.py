@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from shoal.run.callbacks import tell_episodes
 from shoal.run.evaluate import Eval, play_beside
-from shoal.run.learning import check_learned, steps_taken, take_statistics
+from shoal.run.learning import (
+    check_learned,
+    kept_policy,
+    steps_taken,
+    take_statistics,
+)
 from shoal.run.parts import states_of
-from shoal.run.progress import Progress, begin, go_on
+from shoal.run.progress import Progress, begin_anew, go_on
 from shoal.run.status import status_of
 from shoal.run.writer import Writer, write_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Mapping
     from pathlib import Path
 
     from shoal.learn.learner import Learner
@@ -49,6 +54,14 @@ def why_to_stop(run: Run, steps: int, greedy: float) -> str:
     if limit is not None and greedy >= limit:
         return f"greedy mean return {greedy:.1f} reached {limit:g}"
     return "total_timesteps" if steps >= run.settings.total_timesteps else ""
+
+
+def save_due(run: Run, steps: int, every_updates: int) -> bool:
+    """Whether a checkpoint is to follow the update that ended at `steps` environment steps."""
+    every_steps = run.settings.checkpoint_every
+    if every_steps:
+        return steps // every_steps > run.steps_before // every_steps
+    return run.updates % every_updates == 0
 
 
 class Stream(Protocol):
@@ -131,7 +144,7 @@ class Loop:
         if found is not None:
             go_on(self, found, self._log)
         elif self.run.directory is not None:
-            begin(self.run, self.run.directory, self._log)
+            begin_anew(self.run, self.run.directory, self._log)
         if evaluation is not None and not progress.next_evaluation:
             progress.next_evaluation = evaluation.every_steps
         self._write_status()
@@ -139,7 +152,7 @@ class Loop:
         self._last_line = (self.stream.env_steps, self.run.meter.elapsed())
         self._saved_at = time.monotonic()
 
-    def batches(self) -> Iterator[Any]:
+    def batches(self) -> Generator[Any]:
         """Batches until a stop condition holds; continues from the newest checkpoint before the first."""
         self.resume()
         run, stream = self.run, self.stream
@@ -157,7 +170,7 @@ class Loop:
                 due = self._evaluate()
                 if due or run.updates % self._log_every == 0:
                     self._write_line()
-                if run.updates % self._save_every == 0:
+                if save_due(run, stream.env_steps, self._save_every):
                     self.save()
                 elif time.monotonic() - self._saved_at > SAVE_S:
                     self.save(may_be_best=False)
@@ -257,8 +270,7 @@ class Loop:
             return False
         while progress.next_evaluation <= steps:
             progress.next_evaluation += evaluation.every_steps
-        policy = next(iter(self.learners.values())).policy
-        progress.greedy = play_beside(self.run, evaluation, policy)
+        progress.greedy = play_beside(self.run, evaluation, kept_policy(self.learners))
         return True
 
     def _status(self) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def go_on(loop: Loop, found: Checkpoint, log: Log | None) -> None:
         run.warn(message)
 
 
-def begin(run: Run, directory: RunDirectory, log: Log | None) -> None:
+def begin_anew(run: Run, directory: RunDirectory, log: Log | None) -> None:
     """A run without a checkpoint: a new one, or one that was killed before its first; what it wrote is moved aside.
 
     Raises:

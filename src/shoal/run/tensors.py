@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from shoal.memory.room import free_bytes
 from shoal.run.reading import open_regular, parse_json
+from shoal.types.room import free_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -86,7 +86,8 @@ def read(path: Path, *, size: int, sha256: str) -> dict[str, NDArray[Any]]:
         found = os.fstat(file.fileno()).st_size
         if found != size:
             raise ValueError(f"{path.name} has {found} bytes, expected {size}")
-        if size > (free := free_bytes()):
+        free = free_bytes()
+        if free is not None and size > free:
             raise MemoryError(f"{path.name} has {size:,} bytes, {free:,} are free")
         length = int.from_bytes(file.read(8), "little")
         if length > min(size - 8, HEADER_BYTES):
