@@ -175,7 +175,7 @@ def test_train_and_its_status(run: Any, tmp_path: Path) -> None:
         "train", "CartPole-v1", *TINY, "--stop-at", "5", "--network.hidden", "16", "8", "--name", "met"
     )
     assert status == 0
-    assert out.splitlines()[-1].endswith("s: runs/CartPole-v1/ppo/met")
+    assert out.splitlines()[-1].endswith("/runs/CartPole-v1/ppo/met")
     assert "(threshold 5 met)" in out
     config = RunDirectory(tmp_path / "runs/CartPole-v1/ppo/met").read_config()
     assert config["algorithm"]["network"]["hidden"] == [16, 8]
@@ -201,7 +201,7 @@ def test_json(run: Any) -> None:
     assert [line["step"] for line in lines[:-1]] == list(range(128, 128 * len(lines), 128))
     assert "eval/return" in lines[2]
     assert lines[-1]["solved"] is True
-    assert lines[-1]["run"].startswith("runs/CartPole-v1/ppo/")
+    assert "/runs/CartPole-v1/ppo/" in lines[-1]["run"]
 
 
 def test_seeds(run: Any, tmp_path: Path) -> None:
