@@ -15,7 +15,7 @@ from shoal.envs.masks import KEY, MaskReader, in_observation
 from shoal.envs.observations import leaves_of
 from shoal.experiment.experiment import Experiment
 from shoal.learn.acting import Acting, PlanActor, make_actor
-from shoal.learn.weights import load_weights
+from shoal.learn.weights import load_weights, pack
 from shoal.report.recording import record_video
 from shoal.report.video import check_target
 from shoal.run import checkpoint
@@ -89,6 +89,7 @@ class Agent:
         """Made by `load`."""
         self.policy, self.spec, self._experiment = policy, spec, experiment
         self._actor: Actor | None = None
+        self._acting: nn.Module | None = None
         self._start = np.ones(0, np.bool_)
 
     def act(
@@ -114,13 +115,17 @@ class Agent:
             action_mask = [action_mask]
         mask = self._mask(batch, count, action_mask)
         unmasked = mask is not None and isinstance(self._actor, PlanActor)
-        if self._actor is None or len(self._start) != count or unmasked:
+        another = self._acting is not self.policy or len(self._start) != count
+        if self._actor is None or another or unmasked:
             kind = replace(self.spec, masked=mask is not None)
             acting = Acting(
                 self._experiment.options.seed, native=self._experiment.options.native
             )
             self._actor = make_actor(self.policy, kind, count, acting)
+            self._acting = self.policy
             self._start = np.ones(count, np.bool_)
+        else:  # whoever holds `policy` may have changed it
+            self._actor.update(self.policy, pack(self.policy))
         if start is not None:
             self._start[:] = start
         action = self._actor.act(

@@ -13,7 +13,7 @@ from shoal.learn.lowering import lower
 from shoal.learn.minibatches import Minibatch, everything
 from shoal.learn.optimizers import NativeOptimizer, current, native_optimizer
 from shoal.learn.shards import Shards
-from shoal.learn.weights import load_weights, pack, packing
+from shoal.learn.weights import REPLACED, load_weights, pack, packing, rejoin
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -41,15 +41,17 @@ class Trainable:
         """Made by a Learner."""
         self.module, self.optimizer = module, optimizer
         self.max_grad_norm = max_grad_norm
-        self.flat = pack(module)
+        self._flat = pack(module)
         self._packing = packing(module)
+        self._pointers = [p.data_ptr() for p in self._packing]
+        self._modules = list(module.modules())
         self.plan: Plan | None = None
         spec: Spec | None = getattr(module, "spec", None)
         if hardware.native and optimizer is not None and spec is not None:
             self.plan = lower(
                 module,
                 spec,
-                self.flat,
+                self._flat,
                 num_threads=hardware.num_threads,
                 act_block=hardware.act_block,
                 grad_shards=hardware.grad_shards,
@@ -59,6 +61,13 @@ class Trainable:
         )
         self._native: NativeOptimizer | None = None
         self._join()
+
+    @property
+    def flat(self) -> Tensor:
+        """All parameters as they are now, packed; ConfigError where a network that is trained has other layers now."""
+        self._check_same()
+        self._rejoin()
+        return self._flat
 
     @property
     def learning_rate(self) -> float:
@@ -88,6 +97,7 @@ class Trainable:
         """One step in a single native call; see `Learner.step`."""
         assert self.plan is not None
         assert self._native is not None
+        self._rejoin()
         part = batch if isinstance(batch, Minibatch) else everything(batch)
         values = self.plan.gradients.loss_step(
             fused.name,
@@ -105,6 +115,7 @@ class Trainable:
     ) -> tuple[NamedTuple, float]:
         """One step on a loss in torch, with the network's forward and backward in native code."""
         assert self.plan is not None
+        self._rejoin()
         part = batch if isinstance(batch, Minibatch) else everything(batch)
         chosen = part.take()
         prepare = prepare_of(loss)
@@ -112,13 +123,13 @@ class Trainable:
             chosen = prepare(chosen, cfg)
         for parameter in self._packing:
             parameter.grad = None
-        weights = self.flat.detach().requires_grad_()
+        weights = self._flat.detach().requires_grad_()
         output = self.plan.gradients.outputs(part.steps, part.index, weights)
         value, stats = returned(loss, loss(output, chosen, cfg))
         value.backward()
         gradient = weights.grad
         if gradient is None:
-            gradient = torch.zeros_like(self.flat)
+            gradient = torch.zeros_like(self._flat)
         return stats, self._apply_packed(gradient)
 
     def torch_step(
@@ -148,6 +159,7 @@ class Trainable:
         self, loss: Callable[[], tuple[Tensor, NamedTuple]]
     ) -> tuple[NamedTuple, float]:
         """One step on any loss in torch."""
+        self._check_same()
         value, stats = loss()
         self._owned().zero_grad()
         value.backward()
@@ -155,6 +167,7 @@ class Trainable:
 
     def state(self) -> dict[str, Any]:
         """The module's and the optimizer's state."""
+        self._check_same()
         if self._native is not None:
             self._native.write_step()
         saved: dict[str, Any] = {"module": self.module.state_dict()}
@@ -165,6 +178,7 @@ class Trainable:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Copies a saved state in; see `Learner.restore`."""
         load_weights(self.module, state["module"])
+        self._rejoin()
         if self.optimizer is not None:
             # Torch would go on with the saved tensors themselves, and a second restore would find them changed.
             saved = copy.deepcopy(state["optimizer"])
@@ -177,6 +191,26 @@ class Trainable:
         if self.plan is not None:
             self.plan.refresh_normalizer()
         self._join()
+
+    def _check_same(self) -> None:
+        """ConfigError where an optimizer would go on with parameters that the module no longer has.
+
+        A network without an optimizer, such as a target network, may get other layers.
+        """
+        there = packing(self.module)
+        same = list(map(id, there)) == list(map(id, self._packing))
+        if self.optimizer is None:
+            if not same:
+                self._flat, self._packing = pack(self.module), there
+                self._pointers = [p.data_ptr() for p in there]
+            return
+        if not same or list(self.module.modules()) != self._modules:
+            raise ConfigError(REPLACED)
+
+    def _rejoin(self) -> None:
+        """Takes over values that the module's owner put in the place of the shared memory."""
+        if [p.data_ptr() for p in self._packing] != self._pointers:
+            rejoin(self._packing, self._flat, keep=True)
 
     def _join(self) -> None:
         """Has native code and torch's optimizer share the moments, whose tensors a restore replaces."""
@@ -202,7 +236,7 @@ class Trainable:
         native = self._current()
         if native is None:
             return self._apply()
-        flat, packed = self.flat.numpy(), gradient.numpy()
+        flat, packed = self._flat.numpy(), gradient.numpy()
         return native.optimizer.apply(flat, packed, self.max_grad_norm)
 
     def _apply(self) -> float:
