@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from shoal.envs.actions import in_own_dtypes
 from shoal.envs.masks import KEY, MaskReader, in_observation
 from shoal.envs.observations import leaves_of
 from shoal.experiment.experiment import Experiment
@@ -100,7 +101,7 @@ class Agent:
         start: ArrayLike | None = None,
         greedy: bool = True,
     ) -> Tree:
-        """The action for one observation, or actions [N] for a batch [N, ...], as the environment takes them.
+        """The action for one observation, or actions [N] for a batch [N, ...], as the action space samples them.
 
         `start` (bool, or [N]) marks first observations of an episode for a policy with memory; by default the first
         call after `load` or `reset` is one. Another number of observations than before begins anew.
@@ -132,6 +133,7 @@ class Agent:
             batch, self._start, slice(0, count), action_mask=mask, greedy=greedy
         ).env_action
         self._start[:] = False
+        action = in_own_dtypes(self.spec, action)
         return select(action, 0) if alone else action
 
     def _mask(self, batch: Tree, count: int, given: Tree) -> Bools | None:

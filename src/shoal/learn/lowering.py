@@ -60,9 +60,7 @@ def lower(
         return None
     assert isinstance(policy, MlpPolicy | RecurrentPolicy)
     head, encoder, network = _head(spec), policy.encoder, policy.network
-    if head is None or network.squash or not _is_flat(encoder):
-        return None
-    if not _is_as_made(policy):
+    if head is None or network.squash or not _is_as_made(policy):
         return None
     if flat.device.type != "cpu" or flat.dtype is not torch.float32:
         return None
@@ -98,7 +96,9 @@ def lower(
 
 
 def _is_as_made(policy: MlpPolicy | RecurrentPolicy) -> bool:
-    """Whether the towers still have the layers that shoal gave them, and nothing hangs on them."""
+    """Whether vectors go through towers that still have the layers that shoal gave them, and nothing hangs on them."""
+    if not _is_flat(policy.encoder):
+        return False
     name = policy.network.activation
     kind = nn.Tanh if name == "tanh" else nn.ReLU
     towers = [policy.actor, policy.critic]

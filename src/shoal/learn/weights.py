@@ -10,9 +10,12 @@ import torch
 from torch.nn.parameter import is_lazy
 
 from shoal.nets.images import ImageEncoder
+from shoal.nets.normalizer import Normalizer, PixelNormalizer
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor, nn
 
 REPLACED = (
@@ -148,8 +151,33 @@ class Snapshot:
             module.freeze()
 
 
+def not_finite(module: nn.Module, moments: Mapping[str, Any] | None = None) -> str:
+    """The first parameter, statistic of a shoal layer or optimizer's moment that is not finite; empty if all are."""
+    layers = [
+        m for m in module.modules() if isinstance(m, Normalizer | PixelNormalizer)
+    ]
+    named = [*module.named_parameters()]
+    named += [pair for layer in layers for pair in layer.named_buffers("statistic")]
+    for number, state in (moments or {}).get("state", {}).items():
+        pairs = ((f"moment {name} of {number}", x) for name, x in state.items())
+        named += [pair for pair in pairs if torch.is_tensor(pair[1])]
+    for name, tensor in named:
+        if not torch.isfinite(tensor).all():
+            return name
+    return ""
+
+
+def check_savable(module: nn.Module, moments: Mapping[str, Any] | None) -> None:
+    """FloatingPointError where a network or its optimizer's moments are not finite."""
+    if bad := not_finite(module, moments):
+        raise FloatingPointError(
+            f"{bad} is not finite, so nothing was saved; older checkpoints are kept. Try a smaller learning_rate, "
+            "or smaller rewards and observations (reward_scale, network.normalize_obs)"
+        )
+
+
 def load_weights(module: nn.Module, saved: dict[str, Any]) -> None:
-    """Copies saved weights into a module; ConfigError when they are another network's."""
+    """Copies saved weights into a module; ConfigError when they are another network's, or not finite."""
     try:
         module.load_state_dict(saved)
     except RuntimeError as error:
@@ -158,3 +186,8 @@ def load_weights(module: nn.Module, saved: dict[str, Any]) -> None:
             f"the checkpoint holds another network: {wrong[:300]}; "
             "a run that was given a policy object needs it again (policy=...)"
         ) from error
+    if bad := not_finite(module):
+        raise ConfigError(
+            f"the checkpoint's weights are not finite ({bad}): that training diverged; train again, with a smaller "
+            "learning_rate"
+        )

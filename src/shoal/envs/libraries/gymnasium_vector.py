@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from shoal.envs.actions import in_own_dtypes
 from shoal.envs.libraries.batched import BatchedEnv
 from shoal.envs.libraries.library import Stepped
 from shoal.envs.observations import leaves_of
@@ -117,7 +118,9 @@ class VectorRows:
 
     def step(self, action: Tree) -> Stepped:
         """One step of all rows."""
-        obs, reward, terminated, truncated, infos = self.env.step(action)
+        obs, reward, terminated, truncated, infos = self.env.step(
+            in_own_dtypes(self.spec, action)
+        )
         obs, only_reset = self._tree(obs), None
         ended, final_obs = np.logical_or(terminated, truncated), None
         if self.mode is AutoresetMode.NEXT_STEP:
