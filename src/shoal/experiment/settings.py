@@ -358,10 +358,24 @@ def without_none(settings: Mapping[str, object]) -> dict[str, object]:
     for name, value in settings.items():
         if isinstance(value, Mapping):
             kept[name] = without_none(cast("Mapping[str, object]", value))
-        elif isinstance(value, tuple):
-            kept[name] = list(cast("tuple[object, ...]", value))
         elif callable(value):
             kept[name] = name_of_function(value)
+        elif isinstance(value, tuple | list):
+            kept[name] = _listed(cast("tuple[object, ...]", value))
         elif value is not None:
             kept[name] = value
     return kept
+
+
+def _listed(parts: tuple[object, ...]) -> list[object]:
+    """The parts as a list, those that are tuples as lists too."""
+    listed: list[object] = []
+    for part in parts:
+        if isinstance(part, Mapping):
+            table = cast("Mapping[str, object]", part)
+            listed.append({key: _listed((x,))[0] for key, x in table.items()})
+        elif isinstance(part, tuple | list):
+            listed.append(_listed(cast("tuple[object, ...]", part)))
+        else:
+            listed.append(part)
+    return listed
