@@ -6,13 +6,14 @@ A results file holds one run of one benchmark:
      "rows": [{"claim": "CartPole-v1, 4,096 rows", "ours": 1.0e7, "theirs": 5.0e6, "ratio": 2.0, "bar": 1.1,
                "unit": "steps/s", "note": "PufferLib 3.0, 2 threads"}]}
 
-All figures may be null; `bar` is the least ratio that keeps the claim. The README shows HEADLINES and which claims miss
-their bar, docs/ every row. A ratio that is shown is above 1 where shoal is better, of seconds too.
+All figures may be null; `bar` is the least ratio that keeps the claim. The README shows the rows that
+benchmarks/headlines.toml names and which claims miss their bar, docs/ every row. A ratio that is shown is above 1 where shoal is better, of seconds too.
 """
 
 import argparse
 import json
 import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 START, END = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
 README, PAGE = Path("README.md"), Path("docs/benchmarks.md")
 RESULTS = Path("benchmarks/results")
+HEADLINES = Path("benchmarks/headlines.toml")
 HEADER = ("| what | shoal | beside | ratio | bar | note |", "|---|---:|---:|---:|---:|---|")
 
 
@@ -33,45 +35,6 @@ class Headline:
     """What stands in the note of this row and of no other with the same claim."""
     says: str
     beside: str
-
-
-HEADLINES = (
-    Headline(
-        result="peers",
-        claim="PPO on CartPole, each at its best",
-        note="Stable-Baselines3",
-        says="PPO on CartPole, 512 environments, the same settings",
-        beside="Stable-Baselines3",
-    ),
-    Headline(
-        result="peers",
-        claim="seconds of training to 475 on CartPole",
-        note="Stable-Baselines3",
-        says="CartPole to a greedy 475: shoal's preset, rl-zoo3's settings",
-        beside="Stable-Baselines3",
-    ),
-    Headline(
-        result="pong_learn_speed",
-        claim="PPO on Pong, NatureCNN, 4 epochs",
-        note="Stable-Baselines3",
-        says="PPO on Atari Pong, NatureCNN on the CPU, shoal in bfloat16",
-        beside="Stable-Baselines3",
-    ),
-    Headline(
-        result="lander",
-        claim="stepping LunarLander-v3, a policy with a return of 262, two threads",
-        note="EnvPool",
-        says="Stepping LunarLander, two threads",
-        beside="EnvPool",
-    ),
-    Headline(
-        result="pong_step",
-        claim="stepping Atari Pong",
-        note="ale",
-        says="Stepping Atari Pong (shoal runs on ale-py)",
-        beside="ale-py",
-    ),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +120,9 @@ def find_headline(results: list[Result], headline: Headline) -> tuple[Result, Ro
 
 def render_headlines(results: list[Result]) -> list[str]:
     """The README's table, its date and machine, and the claims of all results that miss their bar."""
-    found = [(headline, *find_headline(results, headline)) for headline in HEADLINES]
+    named = tomllib.loads(HEADLINES.read_text(encoding="utf-8"))["headlines"]
+    headlines = [Headline(**fields) for fields in named]
+    found = [(headline, *find_headline(results, headline)) for headline in headlines]
     lines = ["| | shoal | beside | ratio |", "|---|---:|---:|---:|"]
     for headline, _, row in found:
         ours, theirs = format_figure(row.ours, row.unit), format_figure(row.theirs, row.unit)

@@ -52,7 +52,13 @@ class Wider(nn.Module):
 
 
 def train(env: Any = "CartPole-v1", **settings: Any) -> Any:
-    small = {"num_envs": 4, "num_steps": 8, "num_minibatches": 2, "update_epochs": 1, "total_timesteps": 64}
+    small: dict[str, Any] = {
+        "num_envs": 4,
+        "num_steps": 8,
+        "num_minibatches": 2,
+        "update_epochs": 1,
+        "total_timesteps": 64,
+    }
     return shoal.train(env, **small | {"panel": "none", "stop_at": float("inf")} | settings)
 
 
