@@ -7,7 +7,8 @@ A results file holds one run of one benchmark:
                "unit": "steps/s", "note": "PufferLib 3.0, 2 threads"}]}
 
 All figures may be null; `bar` is the least ratio that keeps the claim. The README shows the rows that
-benchmarks/headlines.toml names and which claims miss their bar, docs/ every row. A ratio that is shown is above 1 where shoal is better, of seconds too.
+benchmarks/headlines.toml names and which claims miss their bar, docs/ every row. A ratio that is shown is above 1
+where shoal is better, of seconds too.
 """
 
 import argparse
