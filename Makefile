@@ -20,7 +20,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: FORCE help build setup train test test-all mutations check format tidy bench bench-peers docs docs-tools clean
+.PHONY: FORCE help build setup train test test-all mutations sanitize check format tidy bench bench-peers docs docs-tools clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile | awk -F': ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -50,7 +50,8 @@ $(BOX2D): $(TOOLS) scripts/box2d.py
 
 $(BUILT): $(TOOLS) $(BOX2D) CMakeLists.txt pyproject.toml $(NATIVE)
 	@echo "Building the native core"
-	@$(PIP) install -q --no-build-isolation --no-deps -e .
+	@jobs=$${CMAKE_BUILD_PARALLEL_LEVEL:-$$($(PYTHON) scripts/check_machine.py --jobs)}; test -n "$$jobs" || exit 1; \
+	CMAKE_BUILD_PARALLEL_LEVEL=$$jobs $(PIP) install -q --no-build-isolation --no-deps -e .
 	@touch $@
 
 train: $(BUILT) ## train ENV (CartPole-v1) with ALGO; ARGS go to `shoal train`
@@ -66,6 +67,9 @@ test-all: $(BUILT) ## the slow tests too, and those that need a GPU if there is 
 mutations: $(BUILT) ## put defects in, one at a time: a test must fail on each
 	@$(BIN)/python -m pytest -q -m mutation tests/test_mutations.py $(ARGS)
 
+sanitize: $(BUILT) ## the native tests and a fuzz of every binding under the sanitizers (slow); CALLS=100000
+	@$(BIN)/python scripts/sanitize.py $(if $(CALLS),--calls $(CALLS))
+
 check: $(BUILT) ## format, lint, types, import order, generated files
 	@failed=0; \
 	step() { \
@@ -78,6 +82,7 @@ check: $(BUILT) ## format, lint, types, import order, generated files
 	step 'pyright' $(BIN)/pyright; \
 	step 'import order' $(BIN)/lint-imports; \
 	step 'stub' $(BIN)/python scripts/stub.py --check; \
+	step 'keywords' $(BIN)/python scripts/keywords.py --check; \
 	step 'README table' $(BIN)/python scripts/readme_table.py --check; \
 	step 'settings page' $(BIN)/python docs/settings.py --check; \
 	exit $$failed
@@ -87,6 +92,7 @@ format: $(BUILT) ## repair what `check` finds and a tool can repair
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/clang-format -i $(SOURCES)
 	@$(BIN)/python scripts/stub.py
+	@$(BIN)/python scripts/keywords.py
 	@$(BIN)/python scripts/readme_table.py
 	@$(BIN)/python docs/settings.py
 

@@ -8,6 +8,8 @@ import sys
 import sysconfig
 import tempfile
 
+JOB_BYTES = 3 * 2**29
+"""Memory of a compiler at the largest of the sources."""
 PROGRAM = """
 #include <concepts>
 #include <cstddef>
@@ -57,5 +59,32 @@ def find_compiler_lack() -> str:
     return ""
 
 
+def jobs() -> int:
+    """Compilers that may run side by side: one a core, and as many as memory holds; 0 where it holds none."""
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "src", "shoal", "types", "room.py")
+    found = importlib.util.spec_from_file_location("room", path)
+    assert found is not None
+    assert found.loader is not None
+    room = importlib.util.module_from_spec(found)
+    found.loader.exec_module(room)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    free = room.free_bytes()
+    return cores if free is None else min(cores, free // JOB_BYTES)
+
+
+def print_jobs() -> str:
+    """Prints how many compilers may run; one sentence where there is not the memory for one."""
+    count = jobs()
+    if not count:
+        return (
+            "Building shoal takes "
+            + str(JOB_BYTES / 2**30)
+            + " GiB of memory, more than this machine has free, or its container's limit leaves; "
+            + "allow more, or set CMAKE_BUILD_PARALLEL_LEVEL=1 to try."
+        )
+    print(count)
+    return ""
+
+
 if __name__ == "__main__":
-    sys.exit(find_lack() or 0)
+    sys.exit((print_jobs() if sys.argv[1:] == ["--jobs"] else find_lack()) or 0)

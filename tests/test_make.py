@@ -93,7 +93,7 @@ def test_keywords_reach_the_environment() -> None:
 
 def test_one_environment_instead_of_a_callable() -> None:
     instance: Any = Corridor()
-    with pytest.raises(ConfigError, match="is one environment; pass a callable that makes a new one each time"):
+    with pytest.raises(ConfigError, match="is one environment; pass a function that makes a new one each time"):
         make(instance, 2)
 
 

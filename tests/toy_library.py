@@ -20,6 +20,7 @@ class Lives:
     def __init__(self, num_rows: int) -> None:
         self.num_rows = num_rows
         self.spec = Spec.of("Lives-v0", spaces.Box(0, 100, (1,), np.float32), spaces.Discrete(2), max_episode_steps=90)
+        self.infos: dict[str, Any] = {}
         self.lives, self.clock = np.full(num_rows, 2), np.zeros(num_rows)
         self.seeds: list[int | None] = []
 

@@ -69,6 +69,9 @@ auto numbers(const Array& array, const char* name, std::initializer_list<std::si
   if (!is_contiguous(array)) {
     throw std::invalid_argument(std::string(name) + " must be contiguous");
   }
+  if (reinterpret_cast<std::uintptr_t>(array.data()) % alignof(T) != 0) {
+    throw std::invalid_argument(std::string(name) + " must be aligned to its numbers");
+  }
   return static_cast<Number*>(array.data());
 }
 

@@ -120,12 +120,14 @@ std::unique_ptr<Rows> make_rows(std::string_view id, int num_rows, const ParamMa
 NativePool::NativePool(std::string_view id, int num_rows, int num_threads, const ParamMap& params,
                        const std::vector<Draw>& draws, const Preprocessing& preprocessing)
     : rows_(make_rows(id, num_rows, params, draws)), team_(num_threads) {
+  preprocessing.check(rows_->obs_size());
   if (!preprocessing.plain()) {
     rows_ = std::make_unique<PreprocessedRows>(std::move(rows_), preprocessing);
   }
 }
 
 void NativePool::attach(std::array<Array, 8> arrays) {
+  const InUse in_use = use("attach");
   require_idle("attach");
   const auto rows = static_cast<std::size_t>(rows_->num_rows());
   const auto obs_size = static_cast<std::size_t>(rows_->obs_size());
@@ -152,6 +154,7 @@ void NativePool::require_idle(const char* what) const {
 }
 
 void NativePool::reset(const ConstArray& seeds) {
+  const InUse in_use = use("reset");
   require_idle("reset");
   if (out_.obs == nullptr) {
     throw std::runtime_error("reset: call attach first");
@@ -164,6 +167,7 @@ void NativePool::reset(const ConstArray& seeds) {
 }
 
 void NativePool::restart(const ConstArray& seeds, const ConstArray& seeded, const ConstArray& going_on) {
+  const InUse in_use = use("restart");
   require_idle("restart");
   if (!started_) {
     throw std::runtime_error("restart: call reset first");
@@ -254,6 +258,7 @@ void NativePool::Flight::step(void* self, int task) noexcept {
 }
 
 void NativePool::send(int slot, int first, int count, ConstArray actions) {
+  const InUse in_use = use("send");
   Flight& job = flight(slot);
   check_rows(slot, first, count);
   check_actions(first, count, actions);
@@ -267,6 +272,7 @@ void NativePool::send(int slot, int first, int count, ConstArray actions) {
 }
 
 void NativePool::recv(int slot) {
+  const InUse in_use = use("recv");
   Flight& job = flight(slot);
   if (job.count == 0) {
     throw std::runtime_error("recv: slot " + std::to_string(slot) + " is not in flight; call send first");
@@ -280,6 +286,7 @@ void NativePool::recv(int slot) {
 }
 
 nb::ndarray<nb::numpy, std::uint8_t> NativePool::state() const {
+  const InUse in_use = use("state");
   require_idle("state");
   const auto rows = static_cast<std::size_t>(rows_->num_rows());
   const std::size_t bytes = rows_->row_bytes();
@@ -290,6 +297,7 @@ nb::ndarray<nb::numpy, std::uint8_t> NativePool::state() const {
 }
 
 nb::ndarray<nb::numpy, std::uint8_t> NativePool::render(int row) const {
+  const InUse in_use = use("render");
   require_idle("render");
   if (row < 0 || row >= rows_->num_rows()) {
     throw std::invalid_argument("render: row " + std::to_string(row) + " is out of range for a pool of " +
@@ -309,6 +317,7 @@ nb::ndarray<nb::numpy, std::uint8_t> NativePool::render(int row) const {
 }
 
 std::vector<int> NativePool::restore(const ConstArray& bytes) {
+  const InUse in_use = use("restore");
   require_idle("restore");
   if (out_.obs == nullptr) {
     throw std::runtime_error("restore: call attach first");
@@ -350,6 +359,9 @@ void bind_env(nb::module_& module) {
       .def_prop_ro("discrete", [](const NativePool& pool) { return pool.rows().discrete(); })
       .def_prop_ro("num_agents", [](const NativePool& pool) { return pool.rows().num_agents(); })
       .def_prop_ro("num_threads", &NativePool::num_threads)
+      .def_prop_ro(
+          "layout", [](const NativePool& pool) { return pool.rows().layout(); },
+          "What the bytes of a saved row mean, in words; rows saved under other words are not these.")
       .def(
           "attach",
           [](NativePool& pool, NativePool::Array obs, NativePool::Array reward, NativePool::Array terminated,

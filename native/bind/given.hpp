@@ -52,6 +52,9 @@ void require_array(const Array& array, const char* name, const char* dtype, cons
   if (!is_contiguous(array)) {
     throw std::invalid_argument(std::string(name) + " must be contiguous");
   }
+  if (reinterpret_cast<std::uintptr_t>(array.data()) % alignof(T) != 0) {
+    throw std::invalid_argument(std::string(name) + " must be aligned to its numbers");
+  }
 }
 
 }  // namespace shoal

@@ -51,8 +51,8 @@ void fill_noise(std::uint64_t seed, std::uint32_t stream, const std::int64_t* ro
 /// Row numbers as int64, whether they come as int64 or uint32.
 std::vector<std::int64_t> row_numbers(const ArrayIn& rows) {
   const std::size_t count = axis(rows, "rows", 1, 0);
-  if (rows.dtype() == nb::dtype<std::uint32_t>() && is_contiguous(rows)) {
-    const auto* from = static_cast<const std::uint32_t*>(rows.data());
+  if (rows.dtype() == nb::dtype<std::uint32_t>()) {
+    const std::uint32_t* from = numbers<std::uint32_t>(rows, "rows", {count});
     return {from, from + count};
   }
   const std::int64_t* from = numbers<std::int64_t>(rows, "rows", {count});

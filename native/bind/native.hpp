@@ -2,9 +2,12 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <stdexcept>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -20,6 +23,24 @@ namespace shoal {
 /// Rows of the environment `id`; std::invalid_argument for an unknown id (with the known ones) or bad parameters.
 std::unique_ptr<Rows> make_rows(std::string_view id, int num_rows, const ParamMap& params,
                                 const std::vector<Draw>& draws);
+
+/// Held by the call that uses a pool; std::runtime_error where another thread's call holds it.
+class InUse {
+ public:
+  InUse(std::atomic_flag& flag, const char* what) : flag_(flag) {
+    if (flag_.test_and_set(std::memory_order_acquire)) {
+      throw std::runtime_error(std::string(what) +
+                               ": another thread is using this pool; one thread at a time may step, reset, save or "
+                               "restore its rows");
+    }
+  }
+  InUse(const InUse&) = delete;
+  InUse& operator=(const InUse&) = delete;
+  ~InUse() { flag_.clear(std::memory_order_release); }
+
+ private:
+  std::atomic_flag& flag_;
+};
 
 /// `_native.Pool`: rows, the team that steps them and the arrays that the steps write to.
 class NativePool {
@@ -45,6 +66,8 @@ class NativePool {
   [[nodiscard]] nanobind::ndarray<nanobind::numpy, std::uint8_t> state() const;
   [[nodiscard]] nanobind::ndarray<nanobind::numpy, std::uint8_t> render(int row) const;
   std::vector<int> restore(const ConstArray& bytes);
+  /// Held while a call uses the pool.
+  [[nodiscard]] InUse use(const char* what) const { return {in_use_, what}; }
   /// std::runtime_error when a slot is in flight: its rows are being written.
   void require_idle(const char* what) const;
 
@@ -67,6 +90,7 @@ class NativePool {
   std::array<Array, 8> arrays_;
   StepOut out_{};  ///< of row 0; all null before attach
   bool started_ = false;
+  mutable std::atomic_flag in_use_;
   std::array<Flight, Team::num_slots> flights_;
   Team team_;  ///< last: its threads end before what they write to
 };

@@ -52,19 +52,20 @@ void act(NativePlan& plan, const ArrayIn& obs, std::uint64_t seed, std::uint32_t
   plan.plan().act(from, static_cast<std::ptrdiff_t>(count), noise, options, out);
 }
 
-void rollout(NativePlan& plan, NativePool& pool, const ArrayOut& current_obs, const ArrayOut& current_start,
-             const ArrayOut& row_step, const ArrayOut& obs, const ArrayOut& start, const ArrayOut& action,
-             const ArrayOut& log_prob, const ArrayOut& value, const ArrayOut& next_value, const ArrayOut& reward,
-             const ArrayOut& terminated, const ArrayOut& truncated, const ArrayOut& final_index,
-             const ArrayOut& final_obs, const ArrayOut& episode_return, const ArrayOut& episode_length,
-             const ArrayOut& drawn, std::uint64_t seed, std::uint32_t stream, const ArrayIn& rows) {
+double rollout(NativePlan& plan, NativePool& pool, const ArrayOut& current_obs, const ArrayOut& current_start,
+               const ArrayOut& row_step, const ArrayOut& obs, const ArrayOut& start, const ArrayOut& action,
+               const ArrayOut& log_prob, const ArrayOut& value, const ArrayOut& next_value, const ArrayOut& reward,
+               const ArrayOut& terminated, const ArrayOut& truncated, const ArrayOut& final_index,
+               const ArrayOut& final_obs, const ArrayOut& episode_return, const ArrayOut& episode_length,
+               const ArrayOut& drawn, std::uint64_t seed, std::uint32_t stream, const ArrayIn& rows) {
   const SlabArrays arrays{current_obs,    current_start,  row_step, obs,        start,     action,      log_prob,
                           value,          next_value,     reward,   terminated, truncated, final_index, final_obs,
                           episode_return, episode_length, drawn,    rows};
+  const InUse in_use = pool.use("rollout");
   const Slab slab = arrays.checked(pool, plan.net(), plan.obs_size(), {nullptr, nullptr});
   Rollout run(plan.plan(), pool.rows(), slab, seed, checked_stream(stream));
   const nb::gil_scoped_release released;
-  run.run();
+  return run.run();
 }
 
 std::vector<std::string> kernel_names() {
@@ -133,6 +134,7 @@ void bind_net(nb::module_& module) {
       [](NativePlan* self, const ArrayOut& params, int obs_size, const std::vector<int>& hidden,
          const std::string& head, const std::vector<int>& action_nvec, const std::string& activation, int num_threads,
          int act_block, int grad_shards, const std::string& kernels) {
+        check_sizes({obs_size, largest(action_nvec)}, hidden, act_block, grad_shards);
         new (self) NativePlan(make_net({obs_size, hidden, head, action_nvec, activation}), params, num_threads,
                               act_block, grad_shards, kernels);
       },
@@ -141,6 +143,10 @@ void bind_net(nb::module_& module) {
   plan.def_prop_ro("num_params", &NativePlan::num_params);
   plan.def_prop_ro("num_threads", [](const NativePlan& self) { return self.plan().num_threads(); });
   plan.def_prop_ro("act_block", [](const NativePlan& self) { return self.plan().act_block(); });
+  plan.def(
+      "rows_per_block",
+      [](const NativePlan& self, int num_agents, int count) { return self.plan().rows_per_block(num_agents, count); },
+      "num_agents"_a, "count"_a, "Rows of a rollout of `count` rows that act together on one thread.");
   plan.def_prop_ro("grad_shards", [](const NativePlan& self) { return self.plan().grad_shards(); });
   plan.def_prop_ro("kernels", [](const NativePlan& self) { return self.plan().kernels().name; });
   plan.def("set_normalizer", &set_normalizer, "mean"_a.noconvert(), "inv_std"_a.noconvert(), "clip"_a,
@@ -162,6 +168,6 @@ void bind_net(nb::module_& module) {
            "final_obs"_a.noconvert(), "episode_return"_a.noconvert(), "episode_length"_a.noconvert(),
            "drawn"_a.noconvert(), "seed"_a, "stream"_a, "rows"_a.noconvert(),
            "Acts in and steps all of the pool's rows for T steps and fills the slab. rows [B]: their numbers in the "
-           "noise.");
+           "noise. Returns the share of the time in which the rows stepped.");
   bind_training(module, plan);
 }

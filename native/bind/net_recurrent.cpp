@@ -22,9 +22,8 @@ class NativeRecurrent {
  public:
   NativeRecurrent(const RecurrentNet& net, const ArrayOut& params, int num_threads, int act_block, int grad_shards,
                   const std::string& kernels)
-      : array_(params), plan_(net, static_cast<float*>(params.data()), num_threads, act_block, grad_shards, kernels) {
-    numbers<float>(params, "params", {num_params()});
-  }
+      : array_(params),
+        plan_(net, checked_params(params, net.num_params), num_threads, act_block, grad_shards, kernels) {}
 
   [[nodiscard]] RecurrentPlan& plan() noexcept { return plan_; }
   [[nodiscard]] const RecurrentPlan& plan() const noexcept { return plan_; }
@@ -158,21 +157,22 @@ void act(NativeRecurrent& plan, const ArrayIn& obs, const ArrayIn& start, const 
   plan.plan().act(from, starts, static_cast<std::ptrdiff_t>(count), noise, options, out, memory);
 }
 
-void rollout(NativeRecurrent& plan, NativePool& pool, const ArrayOut& current_obs, const ArrayOut& current_start,
-             const ArrayOut& row_step, const ArrayOut& h, const std::optional<ArrayOut>& c, const ArrayOut& obs,
-             const ArrayOut& start, const ArrayOut& action, const ArrayOut& log_prob, const ArrayOut& value,
-             const ArrayOut& next_value, const ArrayOut& reward, const ArrayOut& terminated, const ArrayOut& truncated,
-             const ArrayOut& final_index, const ArrayOut& final_obs, const ArrayOut& episode_return,
-             const ArrayOut& episode_length, const ArrayOut& drawn, std::uint64_t seed, std::uint32_t stream,
-             const ArrayIn& rows) {
+double rollout(NativeRecurrent& plan, NativePool& pool, const ArrayOut& current_obs, const ArrayOut& current_start,
+               const ArrayOut& row_step, const ArrayOut& h, const std::optional<ArrayOut>& c, const ArrayOut& obs,
+               const ArrayOut& start, const ArrayOut& action, const ArrayOut& log_prob, const ArrayOut& value,
+               const ArrayOut& next_value, const ArrayOut& reward, const ArrayOut& terminated,
+               const ArrayOut& truncated, const ArrayOut& final_index, const ArrayOut& final_obs,
+               const ArrayOut& episode_return, const ArrayOut& episode_length, const ArrayOut& drawn,
+               std::uint64_t seed, std::uint32_t stream, const ArrayIn& rows) {
   const SlabArrays arrays{current_obs,    current_start,  row_step, obs,        start,     action,      log_prob,
                           value,          next_value,     reward,   terminated, truncated, final_index, final_obs,
                           episode_return, episode_length, drawn,    rows};
   const Memory memory = memory_of(plan, h, c, static_cast<Size>(pool.rows().num_rows()));
+  const InUse in_use = pool.use("rollout");
   const Slab slab = arrays.checked(pool, plan.heads(), plan.obs_size(), memory);
   Rollout run(plan.plan(), pool.rows(), slab, seed, checked_stream(stream));
   const nb::gil_scoped_release released;
-  run.run();
+  return run.run();
 }
 
 /// The rows of a minibatch, each checked; all of them without an index.
@@ -276,6 +276,12 @@ void bind_acting(nb::class_<NativeRecurrent>& plan) {
   plan.def_prop_ro("num_params", &NativeRecurrent::num_params);
   plan.def_prop_ro("num_threads", [](const NativeRecurrent& self) { return self.plan().num_threads(); });
   plan.def_prop_ro("act_block", [](const NativeRecurrent& self) { return self.plan().act_block(); });
+  plan.def(
+      "rows_per_block",
+      [](const NativeRecurrent& self, int num_agents, int count) {
+        return self.plan().rows_per_block(num_agents, count);
+      },
+      "num_agents"_a, "count"_a, "Rows of a rollout of `count` rows that act together on one thread.");
   plan.def_prop_ro("grad_shards", [](const NativeRecurrent& self) { return self.plan().grad_shards(); });
   plan.def_prop_ro("kernels", [](const NativeRecurrent& self) { return self.plan().kernels().name; });
   plan.def("set_normalizer", &set_normalizer, "mean"_a.noconvert(), "inv_std"_a.noconvert(), "clip"_a,
@@ -301,7 +307,7 @@ void bind_rollout(nb::class_<NativeRecurrent>& plan) {
            "final_index"_a.noconvert(), "final_obs"_a.noconvert(), "episode_return"_a.noconvert(),
            "episode_length"_a.noconvert(), "drawn"_a.noconvert(), "seed"_a, "stream"_a, "rows"_a.noconvert(),
            "Acts in and steps all of the pool's rows for T steps and fills the slab; h [B, H] and c advance in place. "
-           "rows [B]: their numbers in the noise.");
+           "rows [B]: their numbers in the noise. Returns the share of the time in which the rows stepped.");
 }
 
 void bind_steps(nb::class_<NativeRecurrent>& plan) {
@@ -337,6 +343,7 @@ void bind_net_recurrent(const nb::module_& module) {
       [](NativeRecurrent* self, const ArrayOut& params, int obs_size, const std::vector<int>& hidden,
          const std::string& cell, int recurrent_size, const std::string& head, const std::vector<int>& action_nvec,
          const std::string& activation, int num_threads, int act_block, int grad_shards, const std::string& kernels) {
+        check_sizes({obs_size, recurrent_size, largest(action_nvec)}, hidden, act_block, grad_shards);
         new (self)
             NativeRecurrent(make_recurrent_net({obs_size, hidden, cell, recurrent_size, head, action_nvec, activation}),
                             params, num_threads, act_block, grad_shards, kernels);

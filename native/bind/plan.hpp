@@ -3,6 +3,10 @@
 
 #include <nanobind/nanobind.h>
 
+#include <algorithm>
+#include <initializer_list>
+#include <limits>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <utility>
@@ -44,14 +48,38 @@ inline const std::uint8_t* mask_of(const Net& heads, const OptionalArray& mask, 
   return numbers<std::uint8_t>(*mask, "mask", {count, static_cast<Size>(heads.num_outputs)});
 }
 
+/// ValueError for sizes that no array could have been made for, or whose products would wrap.
+inline void check_sizes(std::initializer_list<int> sizes, const std::vector<int>& hidden, int act_block,
+                        int grad_shards) {
+  constexpr int widest = 1 << 27;
+  constexpr int most = 1 << 20;
+  const auto fits = [](int size) { return size <= widest; };
+  if (!std::ranges::all_of(sizes, fits) || !std::ranges::all_of(hidden, fits)) {
+    throw std::invalid_argument("a layer may have at most " + std::to_string(widest) + " inputs and outputs");
+  }
+  if (act_block > most || grad_shards > most) {
+    throw std::invalid_argument("act_block and grad_shards may be at most " + std::to_string(most));
+  }
+}
+
+/// The sum of a head's choices, or as much as an int holds.
+inline int largest(const std::vector<int>& action_nvec) {
+  const auto sum = std::accumulate(action_nvec.begin(), action_nvec.end(), std::int64_t{0});
+  return static_cast<int>(std::clamp<std::int64_t>(sum, 0, std::numeric_limits<int>::max()));
+}
+
+/// The parameters' numbers; ValueError unless there are `count`, before memory is taken for as many.
+inline float* checked_params(const ArrayOut& params, std::ptrdiff_t count) {
+  return numbers<float>(params, "params", {static_cast<Size>(count)});
+}
+
 /// Towers over parameters [num_params] that Python owns.
 class NativeTowers {
  public:
   NativeTowers(const Net& net, const ArrayOut& params, int num_threads, int act_block, int grad_shards,
                const std::string& kernels)
-      : array_(params), plan_(net, static_cast<float*>(params.data()), num_threads, act_block, grad_shards, kernels) {
-    numbers<float>(params, "params", {num_params()});
-  }
+      : array_(params),
+        plan_(net, checked_params(params, net.num_params), num_threads, act_block, grad_shards, kernels) {}
 
   [[nodiscard]] MlpPlan& plan() noexcept { return plan_; }
   [[nodiscard]] const MlpPlan& plan() const noexcept { return plan_; }

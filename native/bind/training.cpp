@@ -171,6 +171,7 @@ void bind_tower(const nb::module_& module) {
       "__init__",
       [](NativeTower* self, const ArrayOut& params, int obs_size, const std::vector<int>& hidden, int outputs,
          const std::string& activation, int num_threads, int grad_shards, int act_block, const std::string& kernels) {
+        check_sizes({obs_size, outputs}, hidden, act_block, grad_shards);
         new (self) NativeTower(make_tower_net(obs_size, hidden, outputs, activation), params, num_threads, act_block,
                                grad_shards, kernels);
       },

@@ -122,6 +122,15 @@ class Drawn {
   [[nodiscard]] Row& operator[](std::size_t row) noexcept { return rows_[row]; }
   [[nodiscard]] const Row& operator[](std::size_t row) const noexcept { return rows_[row]; }
 
+  /// What is drawn, in words.
+  [[nodiscard]] std::string layout() const {
+    std::string text;
+    for (const Draw& draw : draws_) {
+      text += (text.empty() ? "; drawn: " : ", ") + draw.name;
+    }
+    return text;
+  }
+
   void seed(std::size_t row, const Params& params, std::uint64_t seed) noexcept {
     if (!none()) {
       rows_[row] = {params, Pcg64(seed ^ draw_seed_mask), 0};
@@ -145,6 +154,29 @@ class Drawn {
     if (!none()) {
       std::memcpy(to, &rows_[row], sizeof(Row));
     }
+  }
+  /// Whether the bytes that `save` wrote can be a row's.
+  [[nodiscard]] bool can_load(const std::byte* from) const noexcept {
+    if (none()) {
+      return true;
+    }
+    const Row row = read(from);
+    for (const auto& field : Params::fields()) {
+      if (!field.holds(row.params.*field.member)) {
+        return false;
+      }
+    }
+    if constexpr (requires { row.params.refusal(); }) {
+      if (!row.params.refusal().empty()) {
+        return false;
+      }
+    }
+    return row.rng.valid() && row.steps >= 0;
+  }
+  [[nodiscard]] static Row read(const std::byte* from) noexcept {
+    Row row;
+    std::memcpy(&row, from, sizeof(row));
+    return row;
   }
   void load(std::size_t row, const std::byte* from) noexcept {
     if (!none()) {

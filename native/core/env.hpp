@@ -18,10 +18,17 @@
 //     void reset(const Params& params, Pcg64& rng) noexcept;                // starts an episode
 //     Outcome step(const Params& params, std::int64_t action) noexcept;     // Box<N>: std::span<const float, N> action
 //     void observe(std::span<float, 2> obs) const noexcept;                 // writes the observation
+//     bool valid(const Params& params) const noexcept;                      // whether a step may come to this state
 //   };
 //
+// A row is restored from bytes of a file, which may hold anything: `valid` is asked before the state is used. It reads
+// nothing that the state's numbers point at before it has checked them, and a bool through `is_flag`. A state whose
+// fields change their meaning at the same size says `static constexpr int state_version = 2`: saved rows of another
+// version are refused.
+//
 // A step that draws random numbers takes the row's generator too: `step(params, action, Pcg64& rng)`. A state that
-// cannot be copied says `static constexpr bool replayed = true`: to restore it the pool plays its episode again. One
+// cannot be copied says `static constexpr bool replayed = true`: to restore it the pool plays its episode again, and
+// there is no `valid`. One
 // whose step takes microseconds says how few rows are worth a thread: `static constexpr int grain = 4` (else 64).
 //
 // Two things may be added. A picture: `static constexpr Frame frame{height, width}` and
@@ -38,6 +45,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <map>
 #include <optional>
@@ -88,6 +96,19 @@ struct TeamOutcome {
   bool terminated;
 };
 
+/// Whether a bool is one: a byte that was read from a file may hold anything.
+inline bool is_flag(const bool& flag) noexcept {
+  unsigned char byte = 0;
+  std::memcpy(&byte, &flag, sizeof(byte));
+  return byte <= 1;
+}
+
+/// Whether every number is finite.
+template <class... Numbers>
+bool are_finite(Numbers... numbers) noexcept {
+  return (std::isfinite(numbers) && ...);
+}
+
 /// A parameter that users set by name, and what it may be: a number from `low` to `high`, perhaps a whole one.
 template <class P>
 struct Field {
@@ -97,14 +118,22 @@ struct Field {
   double high = std::numeric_limits<double>::infinity();
   bool whole = false;
 
-  /// std::invalid_argument unless the parameter may be `value`.
+  /// Whether the parameter may be `value`; NaN and infinity never.
+  [[nodiscard]] bool holds(double value) const noexcept { return std::isfinite(value) && spans(value); }
+
+  /// std::invalid_argument unless `value` lies where the parameter may; the end of a range may be infinite.
   void check(double value) const {
-    if (value < low || value > high || (whole && value != std::floor(value))) {
+    if (!spans(value)) {
       std::ostringstream text;
       text << name << " must be a " << (whole ? "whole " : "") << "number between " << low << " and " << high
            << ", not " << value;
       throw std::invalid_argument(text.str());
     }
+  }
+
+ private:
+  [[nodiscard]] bool spans(double value) const noexcept {
+    return value >= low && value <= high && (!whole || value == std::floor(value));
   }
 };
 template <class P>
@@ -170,6 +199,16 @@ using ActionElement = std::conditional_t<is_discrete<E>, std::int64_t, float>;
 template <HasActionSpace E>
 using ActionOf = std::conditional_t<is_discrete<E>, std::int64_t, std::span<const float, action_size_of<E>>>;
 
+/// Which meaning the fields of a state have; environments raise it where that changes at the same size.
+template <class E>
+inline constexpr int state_version_of = [] {
+  if constexpr (requires { E::state_version; }) {
+    return static_cast<int>(E::state_version);
+  } else {
+    return 1;
+  }
+}();
+
 /// Whether an environment says how many agents it has.
 template <class E>
 concept IsTeam = requires {
@@ -191,6 +230,10 @@ using TeamActions = std::span<const ActionElement<E>, num_agents_of<E> * action_
 template <class E>
 concept HasReset = requires(E env, const typename E::Params& params, Pcg64& rng) {
   { env.reset(params, rng) } noexcept -> std::same_as<void>;
+};
+template <class E>
+concept HasValid = IsReplayed<E> || requires(const E env, const typename E::Params& params) {
+  { env.valid(params) } noexcept -> std::same_as<bool>;
 };
 template <class E>
 concept HasRandomStep = requires(E env, const typename E::Params& params, ActionOf<E> action, Pcg64& rng) {
@@ -220,7 +263,7 @@ concept StepsTogether = IsTeam<E> && (num_agents_of<E> > 0) && HasTeamStep<E> &&
 /// An environment: a struct that can be reset, stepped and observed.
 template <class E>
 concept Env = HasId<E> && HasObservationSpace<E> && HasActionSpace<E> && HasLimits<E> && HasParams<E> &&
-              HasSavedState<E> && HasReset<E> && (StepsAlone<E> || StepsTogether<E>);
+              HasSavedState<E> && HasReset<E> && HasValid<E> && (StepsAlone<E> || StepsTogether<E>);
 
 /// Optional: a picture of `frame` pixels, RGB, from the top row down.
 template <class E>
@@ -252,6 +295,9 @@ consteval bool require_env() {
                 "concept shoal::Env: the state must be default constructible and trivially copyable; one that is not "
                 "trivially copyable needs `static constexpr bool replayed = true`");
   static_assert(HasReset<E>, "concept shoal::Env: `void reset(const Params&, Pcg64&) noexcept` is missing");
+  static_assert(HasValid<E>,
+                "concept shoal::Env: `bool valid(const Params&) const noexcept` is missing: whether a step may come to "
+                "this state, asked when a row is restored from a file");
   if constexpr (IsTeam<E>) {
     static_assert(num_agents_of<E> > 0, "concept shoal::Env: num_agents must be at least 1");
     static_assert(

@@ -1,8 +1,11 @@
 // For an environment that cannot be copied: what a row's episode began from and the actions since, to play it again.
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
+#include <span>
 #include <stdexcept>
 #include <vector>
 
@@ -39,7 +42,7 @@ struct Played {
     const Head head{start, tally, static_cast<std::int64_t>(num_steps())};
     std::memcpy(to, &head, sizeof(head));
     std::memcpy(to + sizeof(head), obs.data(), sizeof(obs));
-    std::memcpy(to + head_bytes, actions.data(), num_steps() * action_bytes);
+    std::ranges::copy(std::as_bytes(std::span(actions)), to + head_bytes);
   }
 
   /// Reads what `save` wrote into `row_bytes` bytes; std::invalid_argument where that cannot be.
@@ -51,11 +54,18 @@ struct Played {
       throw std::invalid_argument("a saved row claims " + std::to_string(head.num_steps) +
                                   " actions and has room for " + std::to_string(most));
     }
+    if (!head.start.valid() || !std::isfinite(head.tally)) {
+      throw std::invalid_argument("a saved row has no generator, or a return that is not finite");
+    }
     start = head.start;
     tally = head.tally;
     std::memcpy(obs.data(), from + sizeof(head), sizeof(obs));
+    if (!std::ranges::all_of(obs, [](float number) { return std::isfinite(number); })) {
+      throw std::invalid_argument("a saved row holds an observation that is not finite");
+    }
     actions.resize(static_cast<std::size_t>(head.num_steps) * action_size_of<E>);
-    std::memcpy(actions.data(), from + head_bytes, actions.size() * sizeof(Element));
+    const std::span bytes = std::as_writable_bytes(std::span(actions));
+    std::copy_n(from + head_bytes, bytes.size(), bytes.begin());
   }
 };
 

@@ -123,6 +123,15 @@ class Pool final : public Rows {
   [[nodiscard]] bool fits(std::size_t bytes) const noexcept override {
     return IsReplayed<E> ? bytes >= drawn_.row_bytes() + Played<E>::head_bytes : bytes == row_bytes();
   }
+  [[nodiscard]] std::string layout() const override {
+    std::string text(E::id);
+    text += IsReplayed<E> ? ", actions" : ", a state of " + std::to_string(sizeof(E)) + " bytes";
+    text += ", version " + std::to_string(state_version_of<E>);
+    for (const auto& field : E::Params::fields()) {
+      text.append(", ").append(field.name);
+    }
+    return text + drawn_.layout();
+  }
   void save_rows(int first, int count, std::byte* to) const noexcept override {
     if constexpr (IsReplayed<E>) {
       const std::size_t bytes = row_bytes();
@@ -150,6 +159,7 @@ class Pool final : public Rows {
           cut.push_back(row);
         }
       } else {
+        check_saved(row, from);
         each_part(*this, static_cast<std::size_t>(row), [part_from = from](auto& part) mutable {
           std::memcpy(&part, part_from, sizeof(part));
           part_from += sizeof(part);
@@ -183,6 +193,39 @@ class Pool final : public Rows {
     return obs;
   }
 
+  /// std::invalid_argument unless the bytes that `save_rows` wrote can be a row's.
+  void check_saved(int row, const std::byte* from) const {
+    E env;
+    Pcg64 rng;
+    double tally = 0;
+    std::int32_t length = 0;
+    const auto read = [&from](auto& part) {
+      std::memcpy(&part, from, sizeof(part));
+      from += sizeof(part);
+    };
+    read(env);
+    read(rng);
+    read(tally);
+    read(length);
+    check_drawn(row, from);
+    const bool counts = std::isfinite(tally) && length >= 0 && length < std::numeric_limits<std::int32_t>::max();
+    if (!rng.valid() || !counts) {
+      throw std::invalid_argument("saved row " + std::to_string(row) +
+                                  " has no generator, or a return or length that no episode has");
+    }
+    if (!env.valid(drawn_.none() ? params_ : drawn_.read(from).params)) {
+      throw std::invalid_argument("saved row " + std::to_string(row) + " holds a state that " + std::string(E::id) +
+                                  " cannot come to");
+    }
+  }
+
+  void check_drawn(int row, const std::byte* from) const {
+    if (!drawn_.can_load(from)) {
+      throw std::invalid_argument("saved row " + std::to_string(row) +
+                                  " holds drawn parameters that the environment cannot have");
+    }
+  }
+
   /// Brings a saved row back by playing its episode again; where that comes to something else, cuts it: false.
   bool play_again(std::size_t row, const std::byte* from, std::size_t bytes, const StepOut& out) {
     typename Played<E>::Obs last, obs;
@@ -192,6 +235,7 @@ class Pool final : public Rows {
     if (!all_good(saved.actions.data(), saved.num_steps())) {
       throw std::invalid_argument("saved row " + std::to_string(row) + " holds an action outside the action space");
     }
+    check_drawn(static_cast<int>(row), from);
     drawn_.load(row, from);
     rngs_[row] = saved.start;
     start(row, obs.data());

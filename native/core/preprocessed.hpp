@@ -6,6 +6,9 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <span>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "core/rows.hpp"
@@ -14,6 +17,23 @@
 namespace shoal {
 
 struct Preprocessing {
+  /// std::invalid_argument where it cannot be done to observations of `obs_size` numbers.
+  void check(int obs_size) const {
+    if (frame_stack < 1 || frame_stack > std::numeric_limits<int>::max() / std::max(obs_size, 1)) {
+      throw std::invalid_argument("frame_stack must be between 1 and " +
+                                  std::to_string(std::numeric_limits<int>::max() / std::max(obs_size, 1)) + ", not " +
+                                  std::to_string(frame_stack));
+    }
+    if (!(sticky_actions >= 0.0 && sticky_actions <= 1.0)) {
+      throw std::invalid_argument("sticky_actions must be between 0 and 1, not " + std::to_string(sticky_actions));
+    }
+    if (!std::isfinite(reward_scale) || !(reward_low <= reward_high)) {
+      throw std::invalid_argument("reward_scale must be finite and reward_low not above reward_high, not " +
+                                  std::to_string(reward_scale) + ", " + std::to_string(reward_low) + " and " +
+                                  std::to_string(reward_high));
+    }
+  }
+
   int frame_stack = 1;          ///< observations that the policy sees at once, the oldest first
   double sticky_actions = 0.0;  ///< probability that the previous action is done again
   double reward_scale = 1.0;
@@ -49,6 +69,7 @@ inline bool sticks(std::uint64_t seed, std::int64_t step, double probability) no
 /// Rows with preprocessing around them. Returns and lengths are those of the rows within.
 class PreprocessedRows final : public Rows {
  public:
+  /// `preprocessing`: one that `check` lets pass.
   PreprocessedRows(std::unique_ptr<Rows> rows, const Preprocessing& preprocessing)
       : rows_(std::move(rows)),
         preprocessing_(preprocessing),
@@ -130,6 +151,10 @@ class PreprocessedRows final : public Rows {
   [[nodiscard]] bool fits(std::size_t bytes) const noexcept override {
     return bytes >= own_bytes() && rows_->fits(bytes - own_bytes());
   }
+  [[nodiscard]] std::string layout() const override {
+    return "a stack of " + std::to_string(preprocessing_.frame_stack) + " and the last action before " +
+           rows_->layout();
+  }
   void save_rows(int first, int count, std::byte* to) const noexcept override {
     const std::size_t within = rows_->row_bytes();
     std::vector<std::byte> saved(static_cast<std::size_t>(count) * within);
@@ -157,6 +182,7 @@ class PreprocessedRows final : public Rows {
         std::memcpy(part, part_from, size);
         part_from += size;
       });
+      check_loaded(row);
       if (!rows_->load_rows(row, 1, from + own_bytes(), bytes - own_bytes(), inner).empty()) {
         cut.push_back(row);
         sticking_[at].begun = 0;
@@ -177,6 +203,22 @@ class PreprocessedRows final : public Rows {
     std::int64_t steps;
     std::int64_t begun;
   };
+
+  /// std::invalid_argument unless what was read for the row can be its preprocessing.
+  void check_loaded(int row) const {
+    const auto at = static_cast<std::size_t>(row);
+    const Sticking& sticking = sticking_[at];
+    const bool has_action = sticking.begun == 1;
+    if (sticking.steps < 0 || (!has_action && sticking.begun != 0) ||
+        (has_action && preprocessing_.sticky_actions > 0.0 &&
+         rows_->bad_action(row, 1, actions_.data() + at * action_bytes_) >= 0)) {
+      throw std::invalid_argument("saved row " + std::to_string(row) + " repeats an action that there is not");
+    }
+    const auto stack = std::span(stacks_).subspan(stacking() ? at * stack_size_ : 0, stacking() ? stack_size_ : 0);
+    if (!std::ranges::all_of(stack, [](float number) { return std::isfinite(number); })) {
+      throw std::invalid_argument("saved row " + std::to_string(row) + " holds observations that are not finite");
+    }
+  }
 
   template <class Self, class F>
   static void each_part(Self& self, std::size_t row, F&& use) noexcept {

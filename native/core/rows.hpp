@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "core/canvas.hpp"
@@ -56,10 +57,12 @@ class Rows {
   [[nodiscard]] virtual std::size_t row_bytes() const noexcept = 0;
   /// Whether rows saved with so many bytes each can be of this environment.
   [[nodiscard]] virtual bool fits(std::size_t row_bytes) const noexcept = 0;
+  /// What the bytes of a saved row mean, in words: rows that were saved under other words are not these.
+  [[nodiscard]] virtual std::string layout() const = 0;
   /// Rows of `row_bytes()` bytes each.
   virtual void save_rows(int first, int count, std::byte* to) const noexcept = 0;
   /// Returns the rows that could not be brought back: they have ended as truncated in `out`, and begun anew.
-  /// std::invalid_argument where the bytes cannot be rows.
+  /// std::invalid_argument where the bytes cannot be rows: a file may hold anything.
   virtual std::vector<int> load_rows(int first, int count, const std::byte* from, std::size_t row_bytes,
                                      const StepOut& out) = 0;
   /// The size of a row's picture; 0 x 0 where there is none.

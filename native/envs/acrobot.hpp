@@ -58,6 +58,11 @@ struct Acrobot {
     }
   }
 
+  [[nodiscard]] bool valid(const Params& /*params*/) const noexcept {
+    return is_flag(first_obs) && std::abs(state[0]) <= pi && std::abs(state[1]) <= pi &&
+           std::abs(state[2]) <= max_spin_1 && std::abs(state[3]) <= max_spin_2;
+  }
+
  private:
   static double wrap(double angle) noexcept {
     while (angle > pi) {

@@ -74,6 +74,13 @@ struct Breakout {
     }
   }
 
+  [[nodiscard]] bool valid(const Params& params) const noexcept {
+    const auto inside = [](double place) { return place >= 0 && place <= 1; };
+    const auto slow = [&params](double speed) { return std::abs(speed) <= 1.001 * params.speed; };
+    return inside(x) && inside(y) && slow(speed_x) && slow(speed_y) && inside(paddle) && bricks != 0 &&
+           bricks >> bricks_at_start == 0 && lives >= 1 && lives <= params.lives;
+  }
+
   void render(const Params& params, std::span<std::uint8_t> rgb) const noexcept {
     constexpr Color paints[rows] = {colors::blue, colors::green, colors::yellow, colors::orange, colors::red};
     Canvas canvas(frame, rgb, colors::night);

@@ -53,6 +53,11 @@ struct CartPole {
     obs[3] = static_cast<float>(spin);
   }
 
+  [[nodiscard]] bool valid(const Params& /*params*/) const noexcept {
+    return are_finite(static_cast<float>(velocity), static_cast<float>(spin)) && std::abs(position) <= max_position &&
+           std::abs(angle) <= max_angle;
+  }
+
   /// `step` and `observe` of many rows: sines in one pass, the motion in another, both in vectors of one row a lane.
   /// Without vectors of four lanes it would be slower than row by row.
   static void step_block(const Params& params, std::span<CartPole> envs, const std::int64_t* actions,

@@ -48,6 +48,10 @@ struct Memory {
     obs[cues] = asks() ? 1.0F : 0.0F;
   }
 
+  [[nodiscard]] bool valid(const Params& params) const noexcept {
+    return cue >= 0 && cue < cues && delay == static_cast<int>(params.delay) && passed >= 0 && passed <= delay + 1;
+  }
+
   void render(const Params& /*params*/, std::span<std::uint8_t> rgb) const noexcept {
     constexpr Color paints[cues] = {colors::red, colors::yellow, colors::green, colors::blue};
     Canvas canvas(frame, rgb, colors::night);

@@ -47,6 +47,10 @@ struct MountainCar {
     obs[0] = static_cast<float>(position);
     obs[1] = static_cast<float>(velocity);
   }
+
+  [[nodiscard]] bool valid(const Params& /*params*/) const noexcept {
+    return position >= min_position && position <= max_position && std::abs(velocity) <= max_speed;
+  }
 };
 
 }  // namespace shoal

@@ -48,6 +48,12 @@ struct MountainCarContinuous {
     obs[1] = static_cast<float>(velocity);
   }
 
+  [[nodiscard]] bool valid(const Params& /*params*/) const noexcept {
+    constexpr auto& space = observation_space;
+    return is_flag(first_step) && position >= space.low[0] && position <= space.high[0] && velocity >= space.low[1] &&
+           velocity <= space.high[1];
+  }
+
  private:
   /// One step in the number type that NumPy would use; true when the flag is passed.
   template <class T>

@@ -49,6 +49,10 @@ struct Pendulum {
     obs[1] = static_cast<float>(std::sin(angle));
     obs[2] = static_cast<float>(spin);
   }
+
+  [[nodiscard]] bool valid(const Params& /*params*/) const noexcept {
+    return are_finite(angle) && std::abs(spin) <= 8.0;
+  }
 };
 
 }  // namespace shoal

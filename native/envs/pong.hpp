@@ -80,6 +80,13 @@ struct Pong {
     obs[7] = static_cast<float>(lost) / points;
   }
 
+  [[nodiscard]] bool valid(const Params& /*params*/) const noexcept {
+    const auto inside = [](double place) { return place >= 0 && place <= 1; };
+    const auto counts = [](int score) { return score >= 0 && score < points; };
+    return inside(x) && inside(y) && std::abs(speed_x) == ball_speed && std::abs(speed_y) <= 1.001 * steepest &&
+           inside(paddle) && inside(opponent) && counts(won) && counts(lost);
+  }
+
   void render(const Params& /*params*/, std::span<std::uint8_t> rgb) const noexcept {
     Canvas canvas(frame, rgb, colors::night);
     for (int mark = 0; mark < 8; ++mark) {

@@ -96,6 +96,12 @@ struct Pursuit {
     obs[at] = restless ? 1.0F : 0.0F;
   }
 
+  [[nodiscard]] bool valid(const Params& /*params*/) const noexcept {
+    const auto inside = [](Place place) { return place.x >= 0 && place.x < side && place.y >= 0 && place.y < side; };
+    return is_flag(restless) && std::ranges::all_of(running, is_flag) && std::ranges::all_of(hunters, inside) &&
+           std::ranges::all_of(hunted, inside);
+  }
+
   void render(const Params& /*params*/, std::span<std::uint8_t> rgb) const noexcept {
     Canvas canvas(frame, rgb, colors::night);
     for (int cell = 0; cell < side * side; ++cell) {

@@ -49,10 +49,7 @@ struct Snake {
     size = static_cast<std::uint8_t>(params.size);
     patience = static_cast<std::int16_t>(params.patience);
     hunger = 0;
-    board = 0;
-    for (int row = 0; row < size; ++row) {
-      board |= ((std::uint64_t{1} << size) - 1) << (row * side);
-    }
+    board = board_of(size);
     body = 0;
     places.fill(0);
     tail = length = 0;
@@ -107,6 +104,24 @@ struct Snake {
     obs[3 * cells + 14] = static_cast<float>(goal / side - head / side + side - 1) / (2 * side - 2);
   }
 
+  [[nodiscard]] bool valid(const Params& params) const noexcept {
+    if (size != params.size || patience != params.patience || board != board_of(size) || hunger < 0 ||
+        hunger >= patience || tail >= cells || length < 1 || length > cells || food >= cells) {
+      return false;
+    }
+    std::uint64_t seen = 0;
+    for (std::size_t i = 0, at = tail; i < length; ++i) {
+      const std::uint8_t cell = places[at];
+      if (cell >= cells || (seen >> cell & 1) != 0) {
+        return false;
+      }
+      seen |= std::uint64_t{1} << cell;
+      at = at + 1 == cells ? 0 : at + 1;
+    }
+    return seen == body && (body & ~board) == 0 && ((board & ~body) >> food & 1) != 0 &&
+           head == places[(tail + length - 1U) % cells];
+  }
+
   void render(const Params& /*params*/, std::span<std::uint8_t> rgb) const noexcept {
     Canvas canvas(frame, rgb, colors::night);
     for (int cell = 0; cell < cells; ++cell) {
@@ -120,6 +135,14 @@ struct Snake {
   }
 
  private:
+  static std::uint64_t board_of(int size) noexcept {
+    std::uint64_t board = 0;
+    for (int row = 0; row < size; ++row) {
+      board |= ((std::uint64_t{1} << size) - 1) << (row * side);
+    }
+    return board;
+  }
+
   /// The cell that a move leads to; `cells` where that is a wall.
   [[nodiscard]] std::uint8_t ahead(int move) const noexcept {
     constexpr int across[4] = {0, 1, 0, -1}, down[4] = {-1, 0, 1, 0};

@@ -66,6 +66,12 @@ struct Squared {
     }
   }
 
+  [[nodiscard]] bool valid(const Params& /*params*/) const noexcept {
+    const auto inside = [](std::int8_t place) { return place >= -reach && place <= reach; };
+    return inside(x) && inside(y) && std::ranges::all_of(target_x, inside) && std::ranges::all_of(target_y, inside) &&
+           std::ranges::all_of(standing, is_flag);
+  }
+
   void render(const Params& /*params*/, std::span<std::uint8_t> rgb) const noexcept {
     constexpr int size = 2 * reach + 1;
     Canvas canvas(frame, rgb, colors::night);

@@ -70,6 +70,11 @@ struct Pcg64 {
     advance();
   }
 
+  /// Whether a generator that was read from a file can be one.
+  [[nodiscard]] constexpr bool valid() const noexcept {
+    return (increment & 1) != 0 && has_half <= 1 && half >> 32 == 0;
+  }
+
   constexpr std::uint64_t next_u64() noexcept {
     advance();
     const auto high = static_cast<std::uint64_t>(state >> 64);

@@ -53,6 +53,15 @@ class MlpPlan {
   [[nodiscard]] int grad_shards() const noexcept { return shards_.count(); }
   [[nodiscard]] const float* params() const noexcept { return params_; }
 
+  /// Rows of a rollout that act together on one thread. Bits do not depend on it: few rows are cut into a block for
+  /// each thread, unless they become too small, and no environment is cut in two.
+  [[nodiscard]] int rows_per_block(int num_agents, std::ptrdiff_t count) const noexcept {
+    constexpr std::ptrdiff_t fewest = 8;
+    const std::ptrdiff_t share = std::max((count + num_threads() - 1) / num_threads(), fewest);
+    const std::ptrdiff_t whole = (share + num_agents - 1) / num_agents * num_agents;
+    return static_cast<int>(std::min<std::ptrdiff_t>(whole, act_block_));
+  }
+
   /// x -> clip((x - mean) * inv_std, -clip, clip) before both towers.
   void set_normalizer(const float* mean, const float* inv_std, float clip) {
     const std::scoped_lock lock(mutex_);
@@ -148,7 +157,6 @@ class MlpPlan {
   // What a rollout asks of a plan besides its memory for acting.
   [[nodiscard]] int num_actions() const noexcept { return net_.num_actions; }
   [[nodiscard]] const int* action_nvec() const noexcept { return net_.nvec; }
-  [[nodiscard]] int rows_per_block(int /*num_agents*/, std::ptrdiff_t /*count*/) const noexcept { return act_block_; }
   [[nodiscard]] Memory memory_from(const Memory& memory, std::ptrdiff_t /*row*/) const noexcept { return memory; }
   void begin_acting() noexcept {}
 

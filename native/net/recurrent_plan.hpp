@@ -35,6 +35,18 @@ class RecurrentPlan {
   [[nodiscard]] int act_block() const noexcept { return act_block_; }
   [[nodiscard]] int grad_shards() const noexcept { return shards_.count(); }
 
+  /// Rows of `count` that act together on one thread. Bits do not depend on it: few rows are cut into four blocks for
+  /// the team, unless they become too small, and no environment is cut in two unless act_block does.
+  [[nodiscard]] int rows_per_block(int num_agents, std::ptrdiff_t count) const noexcept {
+    constexpr int fewest = 16;
+    constexpr std::ptrdiff_t blocks = 4;
+    int rows = act_block_;
+    while (rows * blocks > count && rows > fewest && rows % 2 == 0 && rows / 2 % num_agents == 0) {
+      rows /= 2;
+    }
+    return rows;
+  }
+
   /// x -> clip((x - mean) * inv_std, -clip, clip) before the body.
   void set_normalizer(const float* mean, const float* inv_std, float clip) {
     const std::scoped_lock lock(mutex_);
@@ -144,19 +156,6 @@ class RecurrentPlan {
 
   /// Takes the parameters over, as they are now.
   void begin_acting() noexcept { kernels_.recurrent.pack(net_, params_, false, packed_.data()); }
-
-  /// Rows of `count` that act together on one thread. Bits do not depend on it: few rows are cut into four blocks for
-  /// the team, unless they become too small, and no environment is cut in two unless act_block does.
-  [[nodiscard]] int rows_per_block(int num_agents, std::ptrdiff_t count) const noexcept {
-    constexpr int fewest = 16;
-    constexpr std::ptrdiff_t blocks = 4;
-    int rows = act_block_;
-    while (rows * blocks > count && rows > fewest && rows % 2 == 0 && rows / 2 % num_agents == 0) {
-      rows /= 2;
-    }
-    return rows;
-  }
-
   /// work(memory, first row, how many) for all blocks of rows, side by side.
   template <class Work>
   void run_blocks(std::ptrdiff_t count, Work&& work) noexcept {

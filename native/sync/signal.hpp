@@ -29,6 +29,9 @@ namespace shoal {
 
 using SharedWord = std::atomic<std::uint32_t>;
 static_assert(SharedWord::is_always_lock_free && sizeof(SharedWord) == 4);
+/// Counts a worker's tasks, which are more than 2^32 in half a day of fast steps.
+using SharedCount = std::atomic<std::uint64_t>;
+static_assert(SharedCount::is_always_lock_free && sizeof(SharedCount) == 8);
 
 /// Sleeps until another process wakes one of `bits` of `word`, a signal arrives or the time is over; not at all unless
 /// word == seen. std::atomic::wait would not do: it wakes threads of its own process only.
@@ -71,8 +74,13 @@ class Signals {
  public:
   using Clock = std::chrono::steady_clock;
   static constexpr std::uint32_t depth = 2;
+  static constexpr std::size_t most_workers = std::size_t{1} << 20;
 
   [[nodiscard]] static constexpr std::size_t bytes(std::size_t workers) {
+    if (workers > most_workers) {
+      throw std::invalid_argument("there may be at most " + std::to_string(most_workers) + " workers, not " +
+                                  std::to_string(workers));
+    }
     return sizeof(Bell) + workers * sizeof(Desk);
   }
 
@@ -91,13 +99,14 @@ class Signals {
     d.asleep.store(0);
     d.posted.store(0);
     d.answered.store(0);
+    d.strayed.store(0);
   }
 
   /// Parent: hands tasks[i] to workers[i], no worker twice, and writes their numbers.
   ///
   /// All are posted before any worker is woken, and all are woken at once: one that wakes on the parent's own core
   /// takes it from the parent, and the others would wait until its task is done.
-  void post(std::span<const std::uint32_t> workers, std::span<const Task> tasks, std::span<std::uint32_t> numbers) {
+  void post(std::span<const std::uint32_t> workers, std::span<const Task> tasks, std::span<std::uint64_t> numbers) {
     for (std::size_t i = 0; i < workers.size(); ++i) {
       Desk& d = desk(workers[i]);
       numbers[i] = d.posted.load(std::memory_order_relaxed) + 1;
@@ -121,16 +130,23 @@ class Signals {
   }
 
   /// Parent: the number of the last task that the worker has answered.
-  [[nodiscard]] std::uint32_t answered(std::size_t worker) { return desk(worker).answered.load(); }
+  [[nodiscard]] std::uint64_t answered(std::size_t worker) { return desk(worker).answered.load(); }
 
-  /// Parent: whether task `number`, one of the last two, failed.
-  [[nodiscard]] bool failed(std::size_t worker, std::uint32_t number) {
-    return desk(worker).failed[number % depth] != 0;
+  /// Parent: whether task `number`, one of the last two, failed, or a second process came back from a task.
+  [[nodiscard]] bool failed(std::size_t worker, std::uint64_t number) {
+    Desk& d = desk(worker);
+    return d.failed[number % depth] != 0 || d.strayed.load() != 0;
   }
+
+  /// A process that a worker's environment forked: says that it came back from the worker's task.
+  void stray(std::size_t worker) { desk(worker).strayed.store(1); }
+
+  /// Parent: whether one did, since `clear`.
+  [[nodiscard]] bool strayed(std::size_t worker) { return desk(worker).strayed.load() != 0; }
 
   /// Parent: waits for the tasks numbers[i] of workers[i], in groups that end before ends[g]; returns the first group
   /// of which every task is answered, or nothing when the time is over or a signal came before.
-  std::optional<std::size_t> wait(std::span<const std::uint32_t> workers, std::span<const std::uint32_t> numbers,
+  std::optional<std::size_t> wait(std::span<const std::uint32_t> workers, std::span<const std::uint64_t> numbers,
                                   std::span<const std::uint32_t> ends, std::chrono::nanoseconds spin,
                                   std::chrono::nanoseconds time) {
     const auto begun = Clock::now();
@@ -141,7 +157,7 @@ class Signals {
       for (std::size_t group = 0, i = 0; group < ends.size(); ++group) {
         std::uint32_t missing = 0;
         for (; i < ends[group]; ++i) {
-          missing += static_cast<std::int32_t>(desk(workers[i]).answered.load() - numbers[i]) < 0 ? 1 : 0;
+          missing += desk(workers[i]).answered.load() < numbers[i] ? 1 : 0;
         }
         if (missing == 0) {
           return group;
@@ -165,7 +181,7 @@ class Signals {
   }
 
   /// Worker: the task after number `done`; op 0 when the time is over or a signal came before.
-  Task take(std::size_t worker, std::uint32_t done, std::chrono::nanoseconds spin, std::chrono::nanoseconds time) {
+  Task take(std::size_t worker, std::uint64_t done, std::chrono::nanoseconds spin, std::chrono::nanoseconds time) {
     Desk& d = desk(worker);
     const auto begun = Clock::now();
     // Its parent may need this very core to post the task.
@@ -184,7 +200,7 @@ class Signals {
   }
 
   /// Worker: says that task `number` is done, and whether it failed; wakes the parent if it waits for no other.
-  void answer(std::size_t worker, std::uint32_t number, bool failed) {
+  void answer(std::size_t worker, std::uint64_t number, bool failed) {
     Desk& d = desk(worker);
     d.failed[number % depth] = failed ? 1 : 0;
     d.answered.store(number);
@@ -202,11 +218,12 @@ class Signals {
     alignas(64) SharedWord called;  ///< counts posts; the workers sleep on it
   };
   struct alignas(64) Desk {
-    SharedWord posted;
+    SharedCount posted;
     SharedWord asleep;
     std::array<Task, depth> tasks;
-    alignas(64) SharedWord answered;
+    alignas(64) SharedCount answered;
     std::array<std::uint32_t, depth> failed;
+    SharedWord strayed;
   };
 
   [[nodiscard]] static std::uint32_t bit(std::size_t worker) { return std::uint32_t{1} << (worker % 32); }

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from shoal.experiment.training import resume, train
     from shoal.export.single_env import make_env
     from shoal.export.vector_env import make_vec
+    from shoal.types import ConfigError, EnvError
 
 __version__ = "0.1.0"
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
     "Normal",
     "Choice",
     "Curriculum",
+    "ConfigError",
+    "EnvError",
 ]
 _HOMES = {
     "check_env": "shoal.check.check_env",
@@ -45,6 +48,7 @@ _HOMES = {
         ("Uniform", "LogUniform", "Normal", "Choice", "Curriculum"),
         "shoal.envs.randomization",
     ),
+    **dict.fromkeys(("ConfigError", "EnvError"), "shoal.types"),
 }
 
 
@@ -53,3 +57,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'shoal' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """What there is, imported or not yet."""
+    return sorted({*globals(), *__all__})

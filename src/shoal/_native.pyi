@@ -40,6 +40,12 @@ class Pool:
     @property
     def num_threads(self) -> int: ...
 
+    @property
+    def layout(self) -> str:
+        """
+        What the bytes of a saved row mean, in words; rows saved under other words are not these.
+        """
+
     def attach(self, obs: Annotated[NDArray, dict(device='cpu')], reward: Annotated[NDArray, dict(device='cpu')], terminated: Annotated[NDArray, dict(device='cpu')], truncated: Annotated[NDArray, dict(device='cpu')], final_obs: Annotated[NDArray, dict(device='cpu')], episode_return: Annotated[NDArray, dict(device='cpu')], episode_length: Annotated[NDArray, dict(device='cpu')], drawn: Annotated[NDArray, dict(device='cpu')]) -> None:
         """Keep these arrays and write every step to them."""
 
@@ -172,7 +178,19 @@ class Signals:
         """The last task that the worker has answered."""
 
     def failed(self, worker: int, task: int) -> bool:
-        """Whether this task, one of the last two, failed."""
+        """
+        Whether this task, one of the last two, failed, or a second process came back from one.
+        """
+
+    def stray(self, worker: int) -> None:
+        """
+        In a process that a worker's environment forked: say that it came back from the worker's task.
+        """
+
+    def strayed(self, worker: int) -> bool:
+        """
+        Whether a second process came back from one of the worker's tasks, since clear.
+        """
 
     def wait(self, workers: Sequence[int], tasks: Sequence[int], ends: Sequence[int], spin_s: float, timeout_s: float) -> int:
         """
@@ -218,6 +236,9 @@ class MlpPlan:
     @property
     def act_block(self) -> int: ...
 
+    def rows_per_block(self, num_agents: int, count: int) -> int:
+        """Rows of a rollout of `count` rows that act together on one thread."""
+
     @property
     def grad_shards(self) -> int: ...
 
@@ -242,9 +263,9 @@ class MlpPlan:
         Actions drawn with the Philox noise of (seed, stream, row, step), or greedy. mask: uint8 or bool [N, A], all choices side by side, 0 where an option is not to be chosen.
         """
 
-    def rollout(self, pool: Pool, current_obs: Annotated[NDArray, dict(device='cpu')], current_start: Annotated[NDArray, dict(device='cpu')], row_step: Annotated[NDArray, dict(device='cpu')], obs: Annotated[NDArray, dict(device='cpu')], start: Annotated[NDArray, dict(device='cpu')], action: Annotated[NDArray, dict(device='cpu')], log_prob: Annotated[NDArray, dict(device='cpu')], value: Annotated[NDArray, dict(device='cpu')], next_value: Annotated[NDArray, dict(device='cpu')], reward: Annotated[NDArray, dict(device='cpu')], terminated: Annotated[NDArray, dict(device='cpu')], truncated: Annotated[NDArray, dict(device='cpu')], final_index: Annotated[NDArray, dict(device='cpu')], final_obs: Annotated[NDArray, dict(device='cpu')], episode_return: Annotated[NDArray, dict(device='cpu')], episode_length: Annotated[NDArray, dict(device='cpu')], drawn: Annotated[NDArray, dict(device='cpu')], seed: int, stream: int, rows: Annotated[NDArray, dict(device='cpu', writable=False)]) -> None:
+    def rollout(self, pool: Pool, current_obs: Annotated[NDArray, dict(device='cpu')], current_start: Annotated[NDArray, dict(device='cpu')], row_step: Annotated[NDArray, dict(device='cpu')], obs: Annotated[NDArray, dict(device='cpu')], start: Annotated[NDArray, dict(device='cpu')], action: Annotated[NDArray, dict(device='cpu')], log_prob: Annotated[NDArray, dict(device='cpu')], value: Annotated[NDArray, dict(device='cpu')], next_value: Annotated[NDArray, dict(device='cpu')], reward: Annotated[NDArray, dict(device='cpu')], terminated: Annotated[NDArray, dict(device='cpu')], truncated: Annotated[NDArray, dict(device='cpu')], final_index: Annotated[NDArray, dict(device='cpu')], final_obs: Annotated[NDArray, dict(device='cpu')], episode_return: Annotated[NDArray, dict(device='cpu')], episode_length: Annotated[NDArray, dict(device='cpu')], drawn: Annotated[NDArray, dict(device='cpu')], seed: int, stream: int, rows: Annotated[NDArray, dict(device='cpu', writable=False)]) -> float:
         """
-        Acts in and steps all of the pool's rows for T steps and fills the slab. rows [B]: their numbers in the noise.
+        Acts in and steps all of the pool's rows for T steps and fills the slab. rows [B]: their numbers in the noise. Returns the share of the time in which the rows stepped.
         """
 
     def loss_gradient(self, name: str, samples: Samples, index: Annotated[NDArray, dict(device='cpu', writable=False)], settings: dict[str, float], grad_out: Annotated[NDArray, dict(device='cpu')], stats_out: Annotated[NDArray, dict(device='cpu')]) -> None:
@@ -392,6 +413,9 @@ class RecurrentPlan:
     @property
     def act_block(self) -> int: ...
 
+    def rows_per_block(self, num_agents: int, count: int) -> int:
+        """Rows of a rollout of `count` rows that act together on one thread."""
+
     @property
     def grad_shards(self) -> int: ...
 
@@ -418,9 +442,9 @@ class RecurrentPlan:
         Actions drawn with the Philox noise of (seed, stream, row, step), or greedy; h and c advance in place. mask: uint8 or bool [N, A], all choices side by side, 0 where an option is not to be chosen.
         """
 
-    def rollout(self, pool: Pool, current_obs: Annotated[NDArray, dict(device='cpu')], current_start: Annotated[NDArray, dict(device='cpu')], row_step: Annotated[NDArray, dict(device='cpu')], h: Annotated[NDArray, dict(device='cpu')], c: Annotated[NDArray, dict(device='cpu')] | None, obs: Annotated[NDArray, dict(device='cpu')], start: Annotated[NDArray, dict(device='cpu')], action: Annotated[NDArray, dict(device='cpu')], log_prob: Annotated[NDArray, dict(device='cpu')], value: Annotated[NDArray, dict(device='cpu')], next_value: Annotated[NDArray, dict(device='cpu')], reward: Annotated[NDArray, dict(device='cpu')], terminated: Annotated[NDArray, dict(device='cpu')], truncated: Annotated[NDArray, dict(device='cpu')], final_index: Annotated[NDArray, dict(device='cpu')], final_obs: Annotated[NDArray, dict(device='cpu')], episode_return: Annotated[NDArray, dict(device='cpu')], episode_length: Annotated[NDArray, dict(device='cpu')], drawn: Annotated[NDArray, dict(device='cpu')], seed: int, stream: int, rows: Annotated[NDArray, dict(device='cpu', writable=False)]) -> None:
+    def rollout(self, pool: Pool, current_obs: Annotated[NDArray, dict(device='cpu')], current_start: Annotated[NDArray, dict(device='cpu')], row_step: Annotated[NDArray, dict(device='cpu')], h: Annotated[NDArray, dict(device='cpu')], c: Annotated[NDArray, dict(device='cpu')] | None, obs: Annotated[NDArray, dict(device='cpu')], start: Annotated[NDArray, dict(device='cpu')], action: Annotated[NDArray, dict(device='cpu')], log_prob: Annotated[NDArray, dict(device='cpu')], value: Annotated[NDArray, dict(device='cpu')], next_value: Annotated[NDArray, dict(device='cpu')], reward: Annotated[NDArray, dict(device='cpu')], terminated: Annotated[NDArray, dict(device='cpu')], truncated: Annotated[NDArray, dict(device='cpu')], final_index: Annotated[NDArray, dict(device='cpu')], final_obs: Annotated[NDArray, dict(device='cpu')], episode_return: Annotated[NDArray, dict(device='cpu')], episode_length: Annotated[NDArray, dict(device='cpu')], drawn: Annotated[NDArray, dict(device='cpu')], seed: int, stream: int, rows: Annotated[NDArray, dict(device='cpu', writable=False)]) -> float:
         """
-        Acts in and steps all of the pool's rows for T steps and fills the slab; h [B, H] and c advance in place. rows [B]: their numbers in the noise.
+        Acts in and steps all of the pool's rows for T steps and fills the slab; h [B, H] and c advance in place. rows [B]: their numbers in the noise. Returns the share of the time in which the rows stepped.
         """
 
     def loss_gradient(self, name: str, sequences: Sequences, index: Annotated[NDArray, dict(device='cpu', writable=False)], settings: dict[str, float], grad_out: Annotated[NDArray, dict(device='cpu')], stats_out: Annotated[NDArray, dict(device='cpu')]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -36,12 +37,35 @@ def test_learning_rates_follow_their_plan() -> None:
     """Constant; linear to 0 over 4 updates of 32 steps; adapted to a KL that is far under its target."""
     rates = "train/learning_rate"
     assert ppo_run(2, learning_rate=1e-3)[rates] == [1e-3, 1e-3]
-    linear = ppo_run(4, learning_rate=1e-3, anneal="linear")[rates]
+    linear = ppo_run(4, learning_rate=1e-3, learning_rate_schedule="linear")[rates]
     assert linear == pytest.approx([1e-3, 7.5e-4, 5e-4, 2.5e-4])
-    low = ppo_run(3, learning_rate=1e-6, anneal="kl", target_kl=1e3)[rates]
+    low = ppo_run(3, learning_rate=1e-6, learning_rate_schedule="kl", target_kl=1e3)[rates]
     assert low == pytest.approx([1.5e-6, 2.25e-6, 3.375e-6])
-    high = ppo_run(3, learning_rate=1e-3, anneal="kl", target_kl=1e-12)[rates]
+    high = ppo_run(3, learning_rate=1e-3, learning_rate_schedule="kl", target_kl=1e-12)[rates]
     assert high == pytest.approx([1e-3 / 1.5, 1e-3 / 2.25, 1e-3 / 3.375])
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_the_loss_sees_the_settings_of_its_moment(monkeypatch: pytest.MonkeyPatch, *, native: bool) -> None:
+    """Clip range and entropy coefficient over 4 updates: cosine, and a function that begins at 0."""
+    seen: list[tuple[float, float, float]] = []
+    real = Learner.step
+
+    def step(self: Learner, loss: Any, batch: Any, cfg: Any) -> Any:
+        seen.append((getattr(cfg, "clip_coef", 0.0), cfg.ent_coef, self.learning_rate))
+        return real(self, loss, batch, cfg)
+
+    monkeypatch.setattr(Learner, "step", step)
+    plan: dict[str, Any] = {"ent_coef": 0.1, "ent_coef_schedule": lambda progress: 2 * progress}
+    rates: dict[str, Any] = {"learning_rate": 1e-3, "learning_rate_schedule": "cosine"}
+    ppo_run(4, native=native, clip_coef=0.2, clip_coef_schedule="linear", update_epochs=1, **plan, **rates)
+    half = 0.5**0.5
+    cosine = [1e-3, 1e-3 * (1 + half) / 2, 5e-4, 1e-3 * (1 - half) / 2]
+    expected = list(zip([0.2, 0.15, 0.1, 0.05], [0.0, 0.05, 0.1, 0.15], cosine, strict=True))
+    assert np.array(seen) == pytest.approx(np.repeat(expected, 2, axis=0))
+    seen.clear()
+    train(a2c, A2C(num_steps=4, **plan, **rates), make("CartPole-v1", 4), updates=4, native=native)
+    assert np.array(seen)[:, 1:] == pytest.approx(np.array(expected)[:, 1:])
 
 
 @pytest.mark.parametrize("native", [True, False])
@@ -78,7 +102,12 @@ def test_rewards_beyond_float32_end_the_run(*, native: bool) -> None:
         ({"num_steps": 0}, "must be >= 1"),
         ({"num_minibatches": 0}, "must be >= 1"),
         ({"learning_rate": 0.0}, "learning_rate must be"),
-        ({"anneal": "kl"}, "needs target_kl; 0.01 is a usual value"),
+        ({"learning_rate_schedule": "kl"}, "needs target_kl; 0.01 is a usual value"),
+        (
+            {"clip_coef_schedule": "kl"},
+            "clip_coef_schedule must be one of constant, linear, cosine, a function .* 'kl'",
+        ),
+        ({"ent_coef_schedule": 0.5}, "ent_coef_schedule must be one of .*, got 0.5"),
     ],
 )
 def test_ppo_refuses_what_cannot_work(settings: dict[str, Any], message: str) -> None:

@@ -92,7 +92,7 @@ def test_what_cannot_step_in_another_process() -> None:
 
 
 def test_command_and_bad_usage(tmp_path: Path, interpreter: Interpreter) -> None:
-    with pytest.raises(ConfigError, match="rows of serial, or of workers too, got backend='native'"):
+    with pytest.raises(ConfigError, match="rows of serial, of workers too, or of vector, got backend='native'"):
         check_env(bad_envs.Good, backend="native")
     done = interpreter.shoal("check-env", "CartPole-v1", "--backend", "workers", "--steps", "50", folder=tmp_path)
     assert done.returncode == 0, done.stderr

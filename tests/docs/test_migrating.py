@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import signal
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -21,6 +22,7 @@ from shoal.cli import eval as cli_eval
 from shoal.cli import train as cli_train
 from shoal.experiment import training
 from shoal.experiment.options import Options
+from shoal.experiment.settings import FOREIGN
 from shoal.learn.learner import Learner
 from shoal.nets.policy import Network
 from tests.docs.tables import read_code, read_rows
@@ -82,7 +84,8 @@ class Pictures(OnlyZero):
 def train(env: Any = "CartPole-v1", **settings: Any) -> Any:
     """`shoal.train` for a few steps."""
     own = PPO_TINY if settings.get("algo", "ppo") == "ppo" else {}
-    return shoal.train(env, **own | settings | {name: TINY[name] for name in TINY if name not in settings})
+    merged: dict[str, Any] = TINY | own | settings
+    return shoal.train(env, **merged)
 
 
 def stop(run: Any, _: object) -> None:
@@ -151,7 +154,6 @@ def try_code(code: str, names: dict[str, Any]) -> bool:
 LACKS: dict[str, Callable[[], bool]] = {
     "DQN": lambda: set(algos.summaries()) == {"ppo", "a2c"},
     "dqn.py": lambda: set(algos.summaries()) == {"ppo", "a2c"},
-    "use_sde": lambda: not [name for name in SETTINGS if "sde" in name],
     "ppo_atari_multigpu.py": lambda: Options("CartPole-v1").device == "cpu",
 }
 """Rows with nothing here: what shows that it is missing."""
@@ -172,6 +174,19 @@ def equal_seeds_give_equal_weights() -> None:
     assert torch.equal(one, two)
 
 
+def ctrl_c_ends_it_with_a_checkpoint() -> None:
+    pressed: list[object] = []
+
+    def press(_: object, record: object) -> None:
+        if not pressed:
+            pressed.append(record)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match="goes on"):
+        train(name="stopped", callbacks=[press])
+    assert shoal.resume("stopped", panel="none").steps == 64
+
+
 def an_atari_game_is_an_id() -> None:
     assert shoal.make_vec("ALE/Pong-v5", 1).single_observation_space.shape == (4, 84, 84)
 
@@ -179,6 +194,7 @@ def an_atari_game_is_an_id() -> None:
 PROSE: dict[str, Callable[[], None]] = {
     "CnnPolicy": layers_follow_from_spaces,
     "MaskablePPO": masks_are_used,
+    "KeyboardInterrupt": ctrl_c_ends_it_with_a_checkpoint,
     "--torch-deterministic": equal_seeds_give_equal_weights,
     "ppo_atari.py": an_atari_game_is_an_id,
 }
@@ -205,6 +221,14 @@ def test_names_stand_for_names() -> None:
     for there, here, _ in ROWS:
         if (codes := read_code(here)) and SETTINGS.issuperset(codes):
             assert len(read_code(there)) == len(codes), there
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_the_other_name_is_refused(name: str) -> None:
+    """The message says what the page says: the name here. Every such name is on the page."""
+    assert [there for there, _, _ in ROWS if name in there]
+    with pytest.raises(shoal.ConfigError, match=re.escape(FOREIGN[name])):
+        train(**{name: 1})
 
 
 def test_batch_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

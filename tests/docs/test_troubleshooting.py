@@ -3,6 +3,7 @@
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,19 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.envs.registration import EnvSpec
 from torch import nn
 
 import shoal
 from shoal.envs import registry
+from shoal.run import beginning
 from shoal.run.directory import RunDirectory
 from tests.docs.tables import read_code, read_rows
 
 ROWS = [cells for cells in read_rows("troubleshooting.md", 3) if cells[0].startswith("`")]
 ROOT = Path(__file__).parents[2]
-FROM_ELSEWHERE = {"DependencyNotInstalled: …", "worker …", "No space left on device …"}
-"""Gymnasium's, the system's, and those that docs/faults.md lists with their tests."""
+FROM_ELSEWHERE = {"worker …", "No space left on device …"}
+"""The system's, and those that docs/faults.md lists with their tests."""
 
 
 class Broken(gym.Env[Any, Any]):
@@ -38,6 +41,27 @@ class Broken(gym.Env[Any, Any]):
     def step(self, action: int) -> tuple[Any, float, bool, bool, Any]:
         obs = np.full(2, np.nan if self.what == "observation" else 0, np.float32)
         return obs, np.nan if self.what == "reward" else 0.0, True, False, {}
+
+
+class Slow(Broken):
+    """Takes its time."""
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, Any]:
+        time.sleep(0.005)
+        return super().step(action)
+
+
+class Notes:
+    """A callback that keeps what is said without being an error."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def __call__(self, run: Any, record: object) -> None:
+        """Takes no notice of metrics."""
+
+    def note(self, message: str) -> None:
+        self.said.append(message)
 
 
 class Wider(nn.Module):
@@ -59,20 +83,55 @@ def train(env: Any = "CartPole-v1", **settings: Any) -> Any:
         "update_epochs": 1,
         "total_timesteps": 64,
     }
-    return shoal.train(env, **small | {"panel": "none", "stop_at": float("inf")} | settings)
+    merged: dict[str, Any] = small | {"panel": "none", "stop_at": float("inf")} | settings
+    return shoal.train(env, **merged)
+
+
+def resume(run: Any, **changes: Any) -> Any:
+    return shoal.resume(run.path, panel="none", **changes)
 
 
 def damaged() -> Any:
     run = train()
     for part in RunDirectory(run.path).checkpoints.iterdir():
         part.write_bytes(b"")
-    return shoal.resume(run.path, panel="none")
+    return resume(run)
 
 
 def deleted() -> Any:
     run = train()
     shutil.rmtree(RunDirectory(run.path).checkpoints)
-    return shoal.resume(run.path, panel="none")
+    return resume(run)
+
+
+def copied() -> Any:
+    other, run = (RunDirectory(train(env).path) for env in ("CartPole-v1", "Acrobot-v1"))
+    shutil.rmtree(run.checkpoints)
+    shutil.copytree(other.checkpoints, run.checkpoints)
+    return resume(run)
+
+
+def called_the_same() -> Any:
+    for env in ("CartPole-v1", "Acrobot-v1"):
+        train(env, name="twice")
+    return shoal.load("twice")
+
+
+def late() -> None:
+    notes = Notes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(beginning, "PATIENCE_S", 0.01)
+        train(Slow, callbacks=[notes])
+    raise RuntimeError(notes.said[0])
+
+
+def without_package() -> Any:
+    def lack(**_: object) -> Any:
+        raise gym.error.DependencyNotInstalled("pygame is not installed")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(gym.registry, "Lacking-v0", EnvSpec("Lacking-v0", entry_point=lack))
+        return train("Lacking-v0")
 
 
 def without_compiler() -> None:
@@ -94,7 +153,10 @@ def without_encoder() -> None:
 CAUSES: list[Callable[[], Any]] = [
     without_compiler,
     without_box2d,
+    without_package,
     lambda: train("CartPol-v1"),
+    lambda: train(gym.make("CartPole-v1")),
+    late,
     lambda: train("my_envs:Grid"),
     lambda: train(Broken, env_kwargs={"what": "observation"}),
     lambda: train(Broken, env_kwargs={"what": "reward"}),
@@ -103,12 +165,15 @@ CAUSES: list[Callable[[], Any]] = [
     lambda: train(num_envs=32, num_minibatches=7, network={"recurrent": "gru"}),
     lambda: train(device="cuda"),
     lambda: train(algo="dqn"),
-    lambda: train(anneal="kl"),
+    lambda: train(learning_rate_schedule="kl"),
     lambda: train(norm_adv=False, reward_scale=1e30),
     lambda: shoal.load("nowhere"),
-    lambda: shoal.resume(train().path, learning_rate=1.0),
+    lambda: resume(train(), learning_rate=1.0),
     lambda: shoal.load(train(Broken).path),
     lambda: shoal.load(train(policy=Wider).path),
+    lambda: train(init_from=train().path, network={"hidden": (8,)}),
+    called_the_same,
+    copied,
     damaged,
     deleted,
     without_encoder,

@@ -12,7 +12,6 @@ from pettingzoo.classic.tictactoe import tictactoe
 from pettingzoo.test import api_test, parallel_api_test
 
 import shoal
-from shoal.check.check_env import check_env
 from shoal.envs.agents.rows import AgentsEnv
 from shoal.envs.agents.tictactoe import TicTacToe
 from shoal.envs.preprocessing import Preprocessing
@@ -282,14 +281,6 @@ def test_tic_tac_toe_is_a_draw_when_played_well() -> None:
         assert not step(game, [cell, cell]).terminated.any()
     ready = step(game, [2, 2])
     assert listed(ready, "terminated", "reward", "valid") == [[True, True], [1, -1], [True, True]]
-
-
-def test_check_env_points_to_pettingzoos_own_tests() -> None:
-    """The checks of `check-env` are for one agent."""
-    report = check_env(Shift)
-    assert not report.ok
-    assert "has several agents" in str(report)
-    assert "parallel_api_test" in str(report)
 
 
 def test_what_does_not_go_with_several_agents_is_refused() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 import shoal
 from shoal import cli
@@ -104,8 +105,68 @@ def test_bad_settings(env_id: str, kwargs: dict[str, Any], words: str) -> None:
         make(env_id, 1, env_kwargs=kwargs)
 
 
+def test_the_last_step_of_a_game_may_be_shorter_and_0_frames_mean_no_limit() -> None:
+    """101 frames by fours are 26 steps; without a limit a game goes on, and is saved, for longer than was reserved."""
+    for frames, most in ((101, 26), (100, 25), (0, None)):
+        settings = {"max_num_frames_per_episode": frames, "noop_max": 0, "use_fire_reset": False}
+        env = make("ALE/Breakout-v5", 1, env_kwargs=settings)
+        assert env.spec.max_episode_steps == most
+        env.reset(0)
+        if most is None:
+            rows: Any = env
+            rows.library._room, rows.library._played = 8, rows.library._played[:, :8].copy()
+        lasted, ready = 0, env.recv()
+        while lasted < 30:
+            lasted += 1
+            env.send(slice(0, 1), np.array([0]))
+            ready = env.recv()
+            if ready.truncated[0]:
+                break
+        assert lasted == (most or 30)
+        if most is None:
+            obs = ready.obs.copy()
+            assert env.restore(env.state()) == []
+            assert env.recv().obs.tobytes() == obs.tobytes()
+    with pytest.raises(ConfigError, match="max_num_frames_per_episode must be at least 0"):
+        make("ALE/Breakout-v5", 1, env_kwargs={"max_num_frames_per_episode": -1})
+
+
+def test_every_backend_has_the_games_own_rewards() -> None:
+    """ALE's own vector environment clips rewards unless it is told not to."""
+    rng, paid = np.random.default_rng(0), [0.0]
+    for settings in ({}, {"reward_clipping": True}):
+        rows = make("ALE/MsPacman-v5", 1, backend="vector", env_kwargs=settings)
+        rows.reset(0)
+        rows.recv()
+        paid.append(0.0)
+        for _ in range(100):
+            rows.send(slice(0, 1), rng.integers(0, 9, 1))
+            paid[-1] = max(paid[-1], float(rows.recv().reward[0]))
+        rows.close()
+    assert paid[1:] == [10.0, 1.0]
+
+
+def test_make_vec_has_whole_games_that_others_count() -> None:
+    """Gymnasium's own statistics: one episode a game, with the game's own rewards."""
+    env = RecordEpisodeStatistics(shoal.make_vec("ALE/Breakout-v5", 2, noop_max=1))
+    env.reset(seed=1)
+    rng, games = np.random.default_rng(1), 0
+    for _ in range(260):
+        _, _, terminated, _, infos = env.step(rng.integers(0, 4, 2))
+        if terminated.any():
+            whole = infos["_game"]
+            assert whole.tolist() == terminated.tolist() == infos["_episode"].tolist()
+            for key in ("r", "l"):
+                assert infos["game"][key][whole].tolist() == infos["episode"][key][whole].tolist()
+            games += int(whole.sum())
+    assert games
+    env.close()
+    with pytest.raises(ConfigError, match="noop_max: given as a keyword and in env_kwargs"):
+        shoal.make_vec("ALE/Breakout-v5", 2, noop_max=1, env_kwargs={"noop_max": 2})
+
+
 def test_make_vec_tells_of_whole_games() -> None:
-    env = shoal.make_vec("ALE/Breakout-v5", 2)
+    env = shoal.make_vec("ALE/Breakout-v5", 2, terminal_on_life_loss=True, clip_reward=True)
     assert env.observation_space.shape == (2, 4, 84, 84)
     env.reset(seed=1)
     rng, found = np.random.default_rng(1), 0
@@ -113,10 +174,10 @@ def test_make_vec_tells_of_whole_games() -> None:
         _, reward, terminated, _, infos = env.step(rng.integers(0, 4, 2))
         assert set(reward) <= {0.0, 1.0}
         assert ("final_obs" in infos) == terminated.any()
-        if "episode" in infos:
-            whole = infos["_episode"]
+        if "game" in infos:
+            whole = infos["_game"]
             assert terminated[whole].all()
-            assert (infos["episode"]["l"][whole] > 20).all()
+            assert (infos["game"]["l"][whole] > 20).all()
             found += 1
     assert found
     env.close()
@@ -130,7 +191,7 @@ def test_a_run_learns_is_resumed_loaded_and_evaluated(
 ) -> None:
     monkeypatch.setattr(training, "GREEDY_EPISODES", 2)
     settings: dict[str, Any] = {"num_envs": 2, "num_steps": 32, "panel": "none", "run_dir": str(tmp_path)}
-    settings |= {"anneal": "none", "env_kwargs": {"max_num_frames_per_episode": 600}}
+    settings |= {"learning_rate_schedule": "constant", "env_kwargs": {"max_num_frames_per_episode": 600}}
     whole = shoal.train("ALE/Breakout-v5", total_timesteps=256, num_threads=2, name="whole", **settings)
     shoal.train("ALE/Breakout-v5", total_timesteps=128, num_threads=1, name="parts", **settings)
     parts = shoal.resume(tmp_path / "ALE_Breakout-v5" / "ppo" / "parts", total_timesteps=256, panel="none")

@@ -131,13 +131,33 @@ def one_reward(made: list[Any]) -> list[Any]:
     return [made[0], 1.0, *made[2:]]
 
 
+def text_rewards(made: list[Any]) -> list[Any]:
+    return [made[0], np.array(["1.0", "2.0"]), *made[2:]]
+
+
+def complex_rewards(made: list[Any]) -> list[Any]:
+    return [made[0], made[1] + 0j, *made[2:]]
+
+
+def short_flags(made: list[Any]) -> list[Any]:
+    return [*made[:3], np.zeros(1, np.bool_), made[4]]
+
+
+def text_flags(made: list[Any]) -> list[Any]:
+    return [*made[:2], np.array(["False", "False"]), *made[3:]]
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
         (nan_observation, "row 1 at step 1 of its episode returned the observation"),
         (nan_reward, "row 0 at step 1 of its episode returned the reward nan"),
         (other_shape, r"observations of shape \(2, 1\) and type float32, but its space says \(2, 2\) and float32"),
-        (one_reward, r"reward of shape \(\), expected \(2,\)"),
+        (one_reward, r"reward of shape \(\) and type float64, expected numbers \(2,\)"),
+        (text_rewards, r"reward of shape \(2,\) and type <U3, expected numbers \(2,\)"),
+        (complex_rewards, r"reward of shape \(2,\) and type complex128, expected numbers"),
+        (short_flags, r"truncated of type bool and shape \(1,\), expected bools \(2,\)"),
+        (text_flags, r"terminated of type <U5 and shape \(2,\), expected bools"),
     ],
 )
 def test_what_a_library_returns_is_checked(spoil: Any, words: str) -> None:
@@ -164,10 +184,31 @@ def no_vector(num_envs: int) -> Any:
     return Lamps()
 
 
+def spaceless(num_envs: int) -> Any:
+    env = Clock(num_envs)
+    env.single_action_space = None  # pyright: ignore[reportAttributeAccessIssue]
+    return env
+
+
+def uncounted(num_envs: int) -> Any:
+    env = Clock(num_envs)
+    del env.num_envs
+    return env
+
+
+def wrongly_reset(num_envs: int) -> Any:
+    env = Clock(num_envs)
+    env.metadata = {"autoreset_mode": "sometimes"}
+    return env
+
+
 @pytest.mark.parametrize(
     ("env", "words"),
     [
         (unnamed, "set metadata"),
+        (spaceless, "lacks single_action_space, which every gymnasium.vector.VectorEnv has"),
+        (uncounted, "lacks num_envs"),
+        (wrongly_reset, "autoreset_mode.* got 'sometimes'"),
         (one_more, "made 3 environments, asked for 2"),
         (no_vector, "returned Lamps, expected a gymnasium.vector.VectorEnv"),
         (Lamps, "is called with num_envs"),
@@ -194,7 +235,56 @@ def test_a_vector_environment_by_its_id() -> None:
     env = started(make("CartPole-v1", 3, backend="vector"))
     assert env.spec.max_episode_steps == 500
     assert stepped(env, [0, 1, 0]).reward.tolist() == [1, 1, 1]
+    with pytest.raises(ConfigError, match=r"took no list of seeds .*; seed it with one number"):
+        env.reset([3, 1, 2])
     env.close()
+
+
+def test_rows_that_take_one_integer_are_resumed() -> None:
+    """CartPole's own vector environment: each row is cut as truncated, said so, and the next episodes go on."""
+    env = started(make("CartPole-v1", 2, backend="vector"))
+    before = stepped(env, [0, 1])
+    last = before.obs.copy()
+    said = env.restore(env.state())
+    assert said == [f"CartPole-v1: row {row} cannot be saved; its episode is cut as truncated" for row in (0, 1)]
+    ready = env.recv()
+    assert ready.truncated.all()
+    assert (ready.final_obs.tolist(), ready.episode_length.tolist()) == (last.tolist(), [1, 1])
+    assert stepped(env, [0, 1]).valid.all()
+
+
+def test_a_partial_reset_that_begins_other_rows_is_named() -> None:
+    """CartPole's own vector environment ignores reset_mask: rows in the middle of an episode would begin anew."""
+    env = started(make("CartPole-v1", 3, backend="vector"))
+    first = np.array([True, False, False])
+    with pytest.raises(EnvError, match="also began row 1 anew, which the mask leaves out"):
+        env.restart([None] * 3, first, held=~first)
+
+    def rows(num_envs: int) -> SyncVectorEnv:
+        return SyncVectorEnv([Lamps] * num_envs, autoreset_mode=AutoresetMode.DISABLED)
+
+    kept = started(make(rows, 3, backend="vector"))
+    kept.restart([None] * 3, first, held=~first)
+    kept.recv()
+
+
+def normalized(num_envs: int) -> Any:
+    vector = SyncVectorEnv([Lamps] * num_envs)
+    return gym.wrappers.vector.NormalizeObservation(vector)
+
+
+def paid(num_envs: int) -> Any:
+    return SyncVectorEnv([lambda: gym.wrappers.NormalizeReward(Lamps())] * num_envs)
+
+
+def test_wrappers_with_statistics_of_their_own_are_named() -> None:
+    """Their state is in no checkpoint and in no other row: our own way is named."""
+    with pytest.warns(UserWarning, match=r"NormalizeObservation keeps running .*--network\.normalize-obs"):
+        make(normalized, 2, backend="vector")
+    with pytest.warns(UserWarning, match=r"NormalizeReward keeps running .* in units that differ"):
+        make(paid, 2, backend="vector")
+    with pytest.warns(UserWarning, match="NormalizeObservation keeps running"):
+        make(lambda: gym.wrappers.TimeLimit(gym.wrappers.NormalizeObservation(Lamps()), 5), 2)
 
 
 def test_a_life_lost_is_an_end_for_learning_only() -> None:

@@ -254,6 +254,7 @@ struct Mine {
   void reset(const Params&, Pcg64& rng) noexcept { x = rng.next_double(); }
   Outcome step(const Params&, std::int64_t) noexcept { return {x, false}; }
   void observe(std::span<float, 1> obs) const noexcept { obs[0] = static_cast<float>(x); }
+  bool valid(const Params&) const noexcept { return x >= 0 && x < 1; }
 };
 static_assert(require_env<Mine>());
 }
@@ -292,6 +293,10 @@ def test_the_documented_header_compiles(tmp_path: Path) -> None:
         ),
         ("  void reset", "`void reset(const Params&, Pcg64&) noexcept` is missing"),
         ("  Outcome step", "`Outcome step(const Params&, action) noexcept` is missing"),
+        (
+            "  bool valid",
+            "`bool valid(const Params&) const noexcept` is missing: whether a step may come to this state",
+        ),
         ("  void observe", "`void observe(std::span<float, N>) const noexcept` is missing"),
     ],
 )

@@ -253,3 +253,16 @@ def test_an_info_that_is_no_dict() -> None:
     with pytest.raises(EnvError, match="row 0 returned the info 'fine'; return a dict"):
         env.step([1, 1])
     env.close()
+
+
+def test_keywords_of_the_environment_are_taken_as_gymnasium_takes_them() -> None:
+    """In either way, together, but not both for one."""
+    ours: Any = shoal.make_vec("Pendulum-v1", 2, g=5.0, env_kwargs={"max_episode_steps": 7})
+    theirs: Any = gym.make_vec("Pendulum-v1", 2, g=5.0)
+    actions = np.ones((2, 1), np.float32)
+    assert ours.reset(seed=0)[0].tolist() == theirs.reset(seed=0)[0].tolist()
+    assert ours.step(actions)[0].tolist() == theirs.step(actions)[0].tolist()
+    with pytest.raises(ConfigError, match="g: given as a keyword and in env_kwargs"):
+        shoal.make_vec("Pendulum-v1", 2, g=5.0, env_kwargs={"g": 4.0})
+    with pytest.raises(ConfigError, match="gg"):
+        shoal.make_vec("Pendulum-v1", 2, gg=5.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -64,16 +65,22 @@ def at_once(cfg: Any, env: Any, run: Any) -> Any:
     return None
 
 
+def another(cfg: Any, env: Any, run: Any) -> Any:
+    """Trains, and returns a copy of its policy."""
+    return copy.deepcopy(a2c.train(cfg, env, run))
+
+
 @pytest.mark.parametrize(
     ("train", "told"),
     [
         (returning(None), r"own_algorithm.train returned NoneType, not the trained policy.*`return learner.policy`"),
         (returning(3), r"own_algorithm.train returned int, not the trained policy"),
         (returning(nn.Tanh()), r"own_algorithm.train returned Tanh, which cannot act"),
+        (another, r"own_algorithm.train returned another module than the policy that its checkpoints hold"),
         (at_once, r"own_algorithm.train returned NoneType"),
         (no_loop, r"own_algorithm.train returned without a pass through run.loop; it trains in `for"),
     ],
-    ids=["None", "number", "module", "at once", "no loop"],
+    ids=["None", "number", "module", "another", "at once", "no loop"],
 )
 def test_what_train_returns(train: Any, told: str, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No policy, or one that nothing trained, is told apart from a finished run."""

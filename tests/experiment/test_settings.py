@@ -112,7 +112,7 @@ def test_files_that_name_what_is_not_there(saved: dict[str, Any], told: str, mon
     """A setting that stands elsewhere or is called otherwise, now or before: its place or name is said."""
     monkeypatch.setitem(settings.OUTDATED, "old_name", "new_name")
     with pytest.raises(ConfigError, match=told):
-        layers_of_file({"env": "CartPole-v1"} | saved, Options)
+        Experiment.of_file({"env": "CartPole-v1"} | saved)
 
 
 def test_keywords_of_an_environment_are_its_own() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,12 +88,17 @@ def weights_sha256(path: Path) -> str:
         ("CartPole-v1", {"vf_coef": float("inf")}, "vf_coef must be finite, got inf"),
         ("CartPole-v1", {"reward_scale": float("inf")}, "reward_scale must be finite, got inf"),
         ("CartPole-v1", {"norm_adv": 1}, "norm_adv must be true or false, got 1"),
-        ("CartPole-v1", {"anneal": "cosine"}, "anneal must be one of none, linear, kl, got 'cosine'"),
+        (
+            "CartPole-v1",
+            {"learning_rate_schedule": "step"},
+            "learning_rate_schedule must be one of constant, linear, cosine, kl, .* got 'step'",
+        ),
+        ("CartPole-v1", {"anneal": "linear"}, "anneal is called learning_rate_schedule now"),
         ("CartPole-v1", {"network": {"hidden": 64}}, "hidden must be a list, got 64"),
         ("CartPole-v1", {"num_minibatches": 7}, "num_minibatches=4 would"),
         ("CartPole-v1", {"num_envs": 0}, "must be >= 1"),
         ("CartPole-v1", {"preset": "pac"}, "ppo has no preset 'pac'; it has CartPole-v1"),
-        ("CartPole-v1", {"config": A2C()}, "ppo needs a config of type PPO, got A2C"),
+        ("CartPole-v1", {"config": A2C()}, "ppo needs a config of type PPO, or .*, got A2C"),
         ("CartPole-v1", {"seed": -1}, "seed must lie between 0 and"),
         ("CartPole-v1", {"num_threads": -1}, "num_threads must be at least 1"),
         ("CartPole-v1", {"eval_every": -5}, "eval_every must be at least 0"),
@@ -163,7 +169,9 @@ def test_configuration_reproduces_the_run(run_dir: Path, tmp_path: Path) -> None
     assert weights_sha256(other.path) != weights_sha256(first.path)
 
 
-@pytest.mark.parametrize("config", [PPO(target_kl=0.1), PPO(network=Network(recurrent="lstm")), A2C(anneal="none")])
+@pytest.mark.parametrize(
+    "config", [PPO(target_kl=0.1), PPO(network=Network(recurrent="lstm")), A2C(learning_rate_schedule="constant")]
+)
 def test_toml_round_trip(config: Any) -> None:
     """Options and config come back equal from TOML, infinity and missing values included."""
     algo = type(config).__name__.lower()
@@ -416,3 +424,37 @@ def test_damaged_files(tmp_path: Path) -> None:
         run.status.write_text(text)
         with pytest.raises(ConfigError, match=r"run\.json is damaged; delete it"):
             run.read_status()
+
+
+class Mover(gym.Env[Any, Any]):
+    """Goes to another folder in its first step."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, to: str) -> None:
+        self.to = to
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: int) -> Any:
+        os.chdir(self.to)
+        return np.zeros(1, np.float32), 1.0, bool(self.np_random.random() < 0.2), False, {}
+
+
+@pytest.mark.usefixtures("few_greedy_episodes")
+def test_an_environment_may_change_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's relative directory stays where it was, at the start and when the run is resumed."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    made = {"to": str(tmp_path / "elsewhere")}
+    small: Any = {"num_envs": 2, "num_steps": 16, "num_minibatches": 1, "update_epochs": 1, "panel": "none"}
+    result = shoal.train(Mover, env_kwargs=made, run_dir="runs", total_timesteps=96, stop_at=float("inf"), **small)
+    assert result.path.is_relative_to(tmp_path / "runs")
+    os.chdir(tmp_path)
+    place = result.path.relative_to(tmp_path)
+    more = shoal.resume(str(place), total_timesteps=160, factory=Mover, panel="none")
+    assert (more.path, more.steps) == (result.path, 160)
+    assert list((tmp_path / "elsewhere").iterdir()) == []

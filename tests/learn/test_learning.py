@@ -65,7 +65,7 @@ def test_only_a_memory_answers_the_cue(algo: str, recurrent: Any, run_dir: Path)
 
 FOREVER: dict[str, tuple[int, dict[str, Any]]] = {
     "ppo": (40, {"num_steps": 20, "num_minibatches": 4}),
-    "a2c": (200, {"num_steps": 5, "anneal": "none"}),
+    "a2c": (200, {"num_steps": 5, "learning_rate_schedule": "constant"}),
 }
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +12,15 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 
 from shoal import _native
+from shoal.envs.registry import make as make_env
+from shoal.envs.workers.block import Block
+from shoal.envs.workers.rows import WorkersEnv
+from shoal.envs.workers.settings import Workers
 from shoal.memory.slab import BOOLS, FLOATS, Slab
-from shoal.types import ALIGNMENT, Spec, Steps
+from shoal.types import ALIGNMENT, ConfigError, Spec, Steps
 
 CPU = torch.device("cpu")
 NESTED = spaces.Dict({"place": spaces.Box(-1, 1, (2,), np.float32), "key": spaces.Discrete(5)})
@@ -165,3 +173,54 @@ def test_signals_wait_for_the_first_whole_group() -> None:
     assert signals.take(1, 2, 0.0, 0.01) == (0, 0, 0), "nobody is posted where one is refused"
     with pytest.raises(ValueError, match="groups that end with the last"):
         signals.wait([0], [1], [2], 0.0, 0.01)
+
+
+class Late(Block):
+    """A block whose first worker has done nearly 2^32 tasks already."""
+
+    def __init__(self, fd: int, spec: Spec, *, num_rows: int, num_workers: int) -> None:
+        super().__init__(fd, spec, num_rows=num_rows, num_workers=num_workers)
+        for at in (128, 192):  # what was posted, and what was answered
+            os.pwrite(fd, struct.pack("<Q", 2**32 - 3), at)
+        assert self.signals.answered(0) == 2**32 - 3
+
+
+def test_a_worker_goes_on_beyond_its_two_to_the_32nd_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shoal.envs.workers.pool.Block", Late)
+    env = make_env("CartPole-v1", 1, backend="workers", workers=Workers(1))
+    env.reset(0)
+    env.recv()
+    for _ in range(6):
+        env.send(slice(0, 1), np.zeros(1, np.int64))
+        assert env.recv().valid.all()
+    assert isinstance(env, WorkersEnv)
+    assert env.pool.block.signals.answered(0) == 2**32 + 4
+    env.close()
+
+
+def test_signals_of_too_many_workers_or_over_too_little_memory_are_refused() -> None:
+    """Once their bytes wrapped around: 2^58 workers fitted into a page."""
+    for count in (2**20 + 1, 2**58, 2**63):
+        with pytest.raises(ValueError, match="there may be at most 1048576 workers"):
+            _native.Signals.bytes(count)
+        with pytest.raises(ValueError, match="there may be at most 1048576 workers"):
+            _native.Signals(np.zeros(4096, np.uint8), count)
+    signals = _native.Signals(aligned(_native.Signals.bytes(2)), 2)
+    with pytest.raises(ValueError, match="a worker one task at a time"):
+        signals.post(1, [0, 0], [0, 0], [1, 1])
+    with tempfile.TemporaryFile() as file:
+        file.truncate(100)
+        with pytest.raises(ValueError, match="between 1 and the 100 bytes behind the descriptor, not 101"):
+            _native.map_shared(file.fileno(), 101)
+
+
+def aligned(nbytes: int) -> NDArray[np.uint8]:
+    """Zeroed bytes at a multiple of 64."""
+    memory = np.zeros(nbytes + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + nbytes]
+
+
+def test_a_slab_that_needs_more_than_there_is_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"rollouts of 1,000,000 steps of 1,000,000 rows need .* set num_steps"):
+        make(spaces.Box(-1, 1, (5,), np.float32), spaces.Discrete(2), num_steps=10**6, num_rows=10**6)

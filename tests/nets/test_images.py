@@ -18,7 +18,7 @@ from shoal.learn.weights import Snapshot, pack
 from shoal.nets.encoder import TreeEncoder
 from shoal.nets.images import ImageEncoder
 from shoal.nets.normalizer import PIXEL_CLIP, PixelNormalizer
-from shoal.nets.policy import ImagePolicy, MlpPolicy, Network, make_policy
+from shoal.nets.policy import MlpPolicy, Network, SharedPolicy, make_policy
 from shoal.types import ConfigError, Spec, Steps
 
 PIXELS = torch.randint(0, 256, (6, 4, 84, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -50,7 +50,7 @@ def act(policy: nn.Module, obs: Tensor) -> tuple[Tensor, Tensor]:
 )
 def test_sizes_by_hand(image: str, count: int) -> None:
     policy = made(image)
-    assert isinstance(policy, ImagePolicy)
+    assert isinstance(policy, SharedPolicy)
     assert sum(p.numel() for p in policy.parameters()) == count
     logits, value = act(policy, PIXELS)
     assert logits.shape == (6, 6)
@@ -132,7 +132,7 @@ def test_statistics_are_of_every_row(rows: int) -> None:
 def test_auto_flattens_small_images_and_flat_all() -> None:
     assert isinstance(make_policy(image_spec(1, 10, 10), Network(), 0), MlpPolicy)
     assert isinstance(make_policy(image_spec(4, 84, 84), Network(image="flat", hidden=(8,)), 0), MlpPolicy)
-    assert isinstance(make_policy(image_spec(1, 10, 10), Network(image="impala"), 0), ImagePolicy)
+    assert isinstance(make_policy(image_spec(1, 10, 10), Network(image="impala"), 0), SharedPolicy)
     with pytest.raises(ConfigError, match=r'image="nature" needs 36 x 36 pixels or more, got 10 x 12'):
         make_policy(image_spec(1, 10, 12), Network(image="nature"), 0)
 

@@ -145,7 +145,7 @@ def test_bad_input(tmp_path: Path) -> None:
     plot = tmp_path / "x.png"
     with pytest.raises(ConfigError, match="nothing to compare"):
         compare([], tmp_path, plot=plot)
-    with pytest.raises(ConfigError, match="no run at nowhere or below; `shoal runs` lists them"):
+    with pytest.raises(ConfigError, match="no run at nowhere; `shoal runs` lists them"):
         compare(["nowhere"], tmp_path, plot=plot)
     write_run(tmp_path, "empty", [])
     with pytest.raises(ConfigError, match="empty has no finished episode in its metrics; leave it out, or go on with"):
@@ -176,7 +176,7 @@ class FakeTrainer:
         self.trained.append((seed, rate))
         run = write_run(Path(saved["run_dir"]), f"{rate}-{seed}", seed=seed)
         run.config.write_text(tomli_w.dumps(saved))
-        return SimpleNamespace(path=run.path, interrupted=False)
+        return SimpleNamespace(path=run.path)
 
 
 def write_toml(path: Path, options: dict[str, Any] | None = None, **algorithm: Any) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,9 +56,10 @@ class Result:
     steps: int = 65_536
     seconds: float = 1.52
     greedy_return: float = 499.96
+    greedy_episodes: int = 100
+    mean_return: float = 400.0
     threshold: float | None = 475.0
     solved: bool = True
-    interrupted: bool = False
 
 
 def make_run(device: str = "cpu", stop_at: float | None = 475.0) -> Any:
@@ -176,6 +178,8 @@ def test_result_line() -> None:
     missed = Result(greedy_return=10.0, solved=False)
     assert "greedy return 10.0 over 100 episodes (threshold 475 missed)" in result_line(missed)
     assert "threshold" not in result_line(Result(threshold=None))
+    unplayed = Result(greedy_return=math.nan, solved=False)
+    assert "no greedy return, mean return 400.0 (threshold 475 missed)" in result_line(unplayed)
 
 
 def test_shares() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from html.parser import HTMLParser
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -45,7 +46,14 @@ LINES: list[dict[str, Any]] = [
     {"step": 300, "episode/return": 40.5, "episode/return_std": 0.0, "loss/value": 1.0, "speed/sps": 900.0}
     | {"eval/return": 50.0, "eval/std": 2.5},
 ]
-STATUS = {"state": "finished", "steps": 300, "greedy_return": 55.25, "threshold": 45.0, "versions": {"torch": "9.9"}}
+STATUS: dict[str, object] = {
+    "state": "finished",
+    "steps": 300,
+    "greedy_return": 55.25,
+    "threshold": 45.0,
+    "seconds": 3.69874,
+    "versions": {"torch": "9.9"},
+}
 
 
 class Page(HTMLParser):
@@ -122,6 +130,21 @@ def test_figure() -> None:
     assert np.isnan(column(LINES, "loss/policy")).all()
 
 
+def test_steps_under_the_axes_do_not_overlap() -> None:
+    """Steps of a long run stand as 1M, at places that leave room, also under the small axes."""
+    figure = draw_run([line | {"step": 1_250_000 * at} for at, line in enumerate(LINES, 1)], STATUS, "Toy")
+    figure.canvas.draw()
+    for axes in figure.axes:
+        if axes.get_title() == "loss/policy":  # no numbers
+            continue
+        low, high = axes.get_xlim()
+        marks = [mark for mark in axes.xaxis.get_ticklabels() if low <= mark.get_position()[0] <= high]
+        assert all(mark.get_text().endswith("M") for mark in marks)
+        boxes = [mark.get_window_extent() for mark in marks]
+        assert len(boxes) > 1
+        assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
 def test_figure_of_nothing() -> None:
     """A run that has written no line yet has empty axes."""
     assert len(draw_run([], {}, "Toy").axes) == 1
@@ -136,7 +159,8 @@ def test_page(write: Callable[..., RunDirectory]) -> None:
     page = Page(text)
     assert page.texts["h1"] == page.texts["title"] == ["ppo on Toy-v0, seed 3"]
     pairs = page.pairs()
-    expected = {"state": "finished", "steps": "300", "greedy_return": "55.25", "threshold": "45", "torch": "9.9"}
+    expected = {"state": "finished", "environment steps": "300", "threshold": "45", "torch": "9.9"}
+    expected |= {"mean return of the greedy evaluation": "55.25", "training time in seconds": "3.699"}
     expected |= {"episode/return": "40.5", "algorithm.network.hidden": "[64, 64]", "speed/sps": "900"}
     assert {name: pairs[name] for name in expected} == expected
     evaluations = [["step", "mean return", "standard deviation"], ["300", "50", "2.5"]]
@@ -160,7 +184,7 @@ def test_page_of_a_failure(write: Callable[..., RunDirectory]) -> None:
     assert page.texts["h1"] == ["ppo on <i>&, seed 3"]
     assert page.texts["h2"][0] == "What ended it"
     assert page.texts["pre"][0] == "EnvError: row 3 returned <b>nan</b>"
-    assert page.pairs()["return"] == "-"
+    assert page.pairs()["mean return of the last training episodes"] == "-"
     assert page.pairs()["env"] == "<i>&"
 
 
@@ -178,7 +202,7 @@ def test_report_of_a_run(run_dir: Path) -> None:
     lines = log.read(run.path / "metrics.jsonl")
     pairs = page.pairs()
     assert pairs["episode/return"] == shown(lines[-1]["episode/return"])
-    assert pairs["greedy_return"] == shown(run.greedy_return)
+    assert pairs["mean return of the greedy evaluation"] == f"{run.greedy_return:.4g}"
     assert pairs["num_envs"] == "8"
     assert {name: pairs[name] for name in versions()} == versions()
     assert versions()["torch"].partition("+")[0] == sys.modules["torch"].__version__.partition("+")[0]

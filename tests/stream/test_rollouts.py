@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from shoal.learn.learner import Learner
 from shoal.learn.weights import pack
 from shoal.nets.encoder import Encoder
 from shoal.nets.policy import MlpPolicy, Network, make_policy
+from shoal.stream.meter import Meter
 from shoal.stream.rollouts import Rollouts, rollouts
 from shoal.stream.schedules import Overlap, Sync, schedule
 from shoal.types import ConfigError, EnvError, Steps, map_tree
@@ -168,6 +170,37 @@ def test_the_fused_path_equals_the_plain_one(env_id: str, limits: dict[str, Any]
     ends = sum(int((steps.final_index >= 0).sum()) for steps in found[0])
     assert ends > 3
     assert sum(int(steps.truncated.sum()) for steps in found[0]) > 3 or not limits
+
+
+@pytest.mark.parametrize("network", [{}, {"recurrent": "gru"}])
+def test_few_rows_act_on_every_thread(network: dict[str, Any]) -> None:
+    """Blocks of a fused rollout are as small as the team of threads asks for, of whole environments; no bit changes."""
+    found: list[list[Steps]] = []
+    for threads in (1, 3):
+        env = make("CartPole-v1", 40, num_threads=threads)
+        stream = rollouts(env, small(env, **network), num_steps=9, acting=Acting(seed=3, num_threads=threads))
+        assert stream._plan is not None
+        found.append(pull(stream, 3))
+    same(*found)
+    native = stream._plan.native
+    if not network:
+        assert [native.rows_per_block(1, count) for count in (8, 16, 24, 30, 40, 400)] == [8, 8, 8, 10, 14, 64]
+        assert [native.rows_per_block(4, count) for count in (8, 16, 40, 48, 400)] == [8, 8, 16, 16, 64]
+
+
+@pytest.mark.parametrize("network", [{}, {"recurrent": "gru"}])
+def test_stepping_inside_a_fused_rollout_is_the_environment_s_time(network: dict[str, Any]) -> None:
+    """Both activities have their part, and together they are the time of the rollouts."""
+    env = make("shoal/Breakout-v0" if not network else "CartPole-v1", 4)
+    meter = Meter()
+    stream = rollouts(env, small(env, **network), num_steps=20, acting=Acting(seed=3), meter=meter)
+    assert stream._plan is not None
+    begun = time.perf_counter()
+    pull(stream, 3)
+    elapsed = time.perf_counter() - begun
+    assert meter.seconds["environment"] > 0
+    assert meter.seconds["acting"] > 0
+    assert meter.seconds["environment"] + meter.seconds["acting"] <= elapsed
 
 
 def test_native_acting_equals_torch() -> None:

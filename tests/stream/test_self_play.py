@@ -22,7 +22,7 @@ from shoal.types import ConfigError
 from tests.games import Ring, Shift
 
 SHAPE = {"num_envs": 4, "num_steps": 6, "num_minibatches": 1, "update_epochs": 1}
-TINY: dict[str, Any] = SHAPE | {"panel": "none", "anneal": "none", "network": {"hidden": [8]}}
+TINY: dict[str, Any] = SHAPE | {"panel": "none", "learning_rate_schedule": "constant", "network": {"hidden": [8]}}
 
 
 class Always(nn.Module):

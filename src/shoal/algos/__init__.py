@@ -54,7 +54,7 @@ def summaries() -> dict[str, str]:
 
 
 def load(algo: str | Algorithm | ModuleType) -> Algorithm:
-    """An algorithm by the name of its module: `ppo`, `my_package.my_algo`, or the module itself.
+    """An algorithm by its name in any case, by the name of its module (`my_package.my_algo`), or the module itself.
 
     Raises:
         ConfigError: there is no such algorithm (with the nearest names), or the module lacks what one must have.
@@ -62,8 +62,8 @@ def load(algo: str | Algorithm | ModuleType) -> Algorithm:
     if not isinstance(algo, str):
         return checked(algo)
     names = list(summaries())
-    if algo in names:
-        return checked(importlib.import_module(f"{__name__}.{algo}"))
+    if algo.lower() in names:
+        return checked(importlib.import_module(f"{__name__}.{algo.lower()}"))
     parts = algo.split(".")
     if all(part.isidentifier() for part in parts):
         try:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from math import inf
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from torch import Tensor, nn
-from torch.optim import RMSprop
+from torch import Tensor, nn, optim
 
 from shoal.envs.vec_env import VecEnv
 from shoal.learn.losses import fused, targets_of, with_normalized_advantage
 from shoal.math.losses import masked_mean, policy_gradient_loss, value_loss
+from shoal.math.rates import Schedule, apply_schedules, check_schedules
 from shoal.math.returns import n_step
 from shoal.nets.distributions import masked
 from shoal.nets.policy import Network, Output
 from shoal.run.run import Run
-from shoal.types import Steps, check_finite, check_positive, check_ranges
+from shoal.types import Steps, check_finite, check_least, check_positive, check_ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +26,8 @@ class A2C:
     """Steps of a rollout and of the n-step return (t_max in the paper); more give less bias and more variance."""
     learning_rate: float = 7e-4
     """RMSProp's step size; larger learns faster but less stably."""
-    anneal: Literal["none", "linear"] = "linear"
-    """Learning rate schedule: constant, or linear decay to 0 at total_timesteps."""
+    learning_rate_schedule: Schedule = "linear"
+    """Schedule of the learning rate: constant, linear or cosine (to 0 at total_timesteps), or a function."""
     alpha: float = 0.99
     """RMSProp's decay of the squared gradient average; closer to 1 averages longer."""
     rmsprop_eps: float = 1e-5
@@ -39,6 +38,8 @@ class A2C:
     """Normalize the advantages of each update."""
     ent_coef: float = 0.01
     """Entropy bonus coefficient; larger explores longer."""
+    ent_coef_schedule: Schedule = "constant"
+    """Schedule of the entropy bonus coefficient: as of the learning rate."""
     vf_coef: float = 0.5
     """Value loss coefficient; larger fits values faster."""
     max_grad_norm: float = 0.5
@@ -48,10 +49,11 @@ class A2C:
 
     def __post_init__(self) -> None:
         """Refuses what cannot work, with what would."""
-        check_ranges(self, num_steps=(1, inf), gamma=(0, 1), alpha=(0, 1))
-        check_ranges(self, vf_coef=(0, inf))
+        check_least(self, num_steps=1, vf_coef=0)
+        check_ranges(self, gamma=(0, 1), alpha=(0, 1))
         check_positive(self, "learning_rate", "rmsprop_eps", "max_grad_norm")
         check_finite(self, "learning_rate", "rmsprop_eps", "ent_coef", "vf_coef")
+        check_schedules(self)
 
 
 Config = A2C
@@ -62,19 +64,17 @@ def train(cfg: A2C, env: VecEnv, run: Run) -> nn.Module:
     """Trains a policy until the run ends; returns it."""
     learner = run.learner(
         run.policy(env.spec),
-        RMSprop,
-        lr=cfg.learning_rate,
+        optim.RMSprop,
         alpha=cfg.alpha,
         eps=cfg.rmsprop_eps,
         max_grad_norm=cfg.max_grad_norm,
     )
     stream = run.rollouts(env, learner, num_steps=cfg.num_steps)
     for rollout in run.loop(stream, learner):
-        if cfg.anneal == "linear":
-            learner.learning_rate = cfg.learning_rate * (1 - run.progress)
+        now = apply_schedules(cfg, run.progress, learner)
         target = n_step(rollout, gamma=cfg.gamma, n=cfg.num_steps)
-        learned = replace(rollout, advantage=target - rollout.value, target=target)
-        learner.step(a2c_loss, learned, cfg)
+        learned = rollout.with_targets(target - rollout.value, target)
+        learner.step(a2c_loss, learned, now)
         stream.publish()
     return learner.policy
 

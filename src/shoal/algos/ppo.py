@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import inf
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,24 +13,13 @@ from torch.optim import Adam
 from shoal.envs.vec_env import VecEnv
 from shoal.learn.losses import fused, targets_of, with_normalized_advantage
 from shoal.learn.minibatches import check_minibatches, minibatches
-from shoal.math.losses import (
-    approximate_kl,
-    masked_mean,
-    ppo_policy_loss,
-    value_loss,
-)
-from shoal.math.rates import adapted_rate
+from shoal.math.losses import approximate_kl, masked_mean, ppo_policy_loss, value_loss
+from shoal.math.rates import Schedule, adapted_rate, apply_schedules, check_schedules
 from shoal.math.returns import gae
 from shoal.nets.distributions import masked
 from shoal.nets.policy import Network, Output
 from shoal.run.run import Run
-from shoal.types import (
-    ConfigError,
-    Steps,
-    check_finite,
-    check_positive,
-    check_ranges,
-)
+from shoal.types import ConfigError, Steps, check_finite, check_positive, check_ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +34,8 @@ class PPO:
     """Epochs per rollout; more reuse the data better but move the policy further from it."""
     learning_rate: float = 3e-4
     """Adam's step size; larger learns faster but less stably."""
-    anneal: Literal["none", "linear", "kl"] = "none"
-    """Learning rate schedule: constant, linear decay to 0 at total_timesteps, or adapted to a KL of target_kl."""
+    learning_rate_schedule: Schedule = "constant"
+    """Schedule of the learning rate: constant, linear or cosine (to 0 at total_timesteps), kl, or a function."""
     adam_eps: float = 1e-5
     """Adam's epsilon; larger shrinks the steps of parameters with small gradients."""
     gamma: float = 0.99
@@ -55,18 +44,22 @@ class PPO:
     """GAE's lambda; closer to 1 gives less bias and more variance in the advantages."""
     clip_coef: float = 0.2
     """Clip range of the probability ratio; larger allows larger policy updates."""
+    clip_coef_schedule: Schedule = "constant"
+    """Schedule of the clip range: as of the learning rate, without kl."""
     clip_vloss: bool = False
     """Also clip the value loss around the old value predictions."""
     norm_adv: bool = True
     """Normalize the advantages of each minibatch."""
     ent_coef: float = 0.0
     """Entropy bonus coefficient; larger explores longer."""
+    ent_coef_schedule: Schedule = "constant"
+    """Schedule of the entropy bonus coefficient: as of the clip range."""
     vf_coef: float = 0.5
     """Value loss coefficient; larger fits values faster, at the policy's cost where they share layers."""
     max_grad_norm: float = 0.5
     """Gradients are clipped to this global norm; larger allows larger and less stable steps."""
     target_kl: float | None = None
-    """Stop an update's epochs early once the KL divergence exceeds this; with anneal="kl", the KL to aim for."""
+    """Stop an update's epochs early once the KL divergence exceeds this; with learning_rate_schedule="kl", the aim."""
     network: Network = field(default_factory=Network)
     """Architecture of the default policy."""
 
@@ -77,10 +70,13 @@ class PPO:
         check_ranges(self, update_epochs=(1, inf), vf_coef=(0, inf))
         check_ranges(self, gamma=(0, 1), gae_lambda=(0, 1))
         check_finite(self, "learning_rate", "adam_eps", "ent_coef", "vf_coef")
+        check_schedules(self, learning_rate_schedule="kl")
         if self.target_kl is not None:
             check_ranges(self, target_kl=(1e-12, inf))
-        elif self.anneal == "kl":
-            raise ConfigError('anneal="kl" needs target_kl; 0.01 is a usual value')
+        elif self.learning_rate_schedule == "kl":
+            raise ConfigError(
+                'learning_rate_schedule="kl" needs target_kl; 0.01 is a usual value'
+            )
 
 
 Config = PPO
@@ -97,20 +93,20 @@ def train(cfg: PPO, env: VecEnv, run: Run) -> nn.Module:
     )
     stream = run.rollouts(env, learner, num_steps=cfg.num_steps)
     check_minibatches(stream.shape, cfg, whole_rows=learner.recurrent)
+    led_by_kl = cfg.learning_rate_schedule == "kl"
     for rollout in run.loop(stream, learner):
-        if cfg.anneal == "linear":
-            learner.learning_rate = cfg.learning_rate * (1 - run.progress)
+        now = apply_schedules(cfg, run.progress, learner)
         advantage, target = gae(rollout, gamma=cfg.gamma, gae_lambda=cfg.gae_lambda)
         kl = 0.0
         for _ in range(cfg.update_epochs):
             parts = minibatches(
                 rollout, advantage, target, cfg.num_minibatches, run.rng
             )
-            kls = [learner.step(ppo_loss, batch, cfg).approx_kl for batch in parts]
+            kls = [learner.step(ppo_loss, batch, now).approx_kl for batch in parts]
             kl = float(sum(kls)) / len(kls)
-            if cfg.target_kl is not None and cfg.anneal != "kl" and kl > cfg.target_kl:
+            if cfg.target_kl is not None and not led_by_kl and kl > cfg.target_kl:
                 break
-        if cfg.anneal == "kl":
+        if led_by_kl:
             rate = learner.learning_rate
             learner.learning_rate = adapted_rate(rate, kl, cfg.target_kl or inf)
         stream.publish()

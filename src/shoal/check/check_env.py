@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 import tomllib
 import traceback
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from shoal.check.phases import Phase, phases
+from shoal.check.phases import Phase, phases, shared_phases
 from shoal.check.report import Report, duration, shown
+from shoal.check.rows import close_all
 from shoal.check.trial import Trial
 from shoal.check.watch import TimeUp, place, within
-from shoal.envs.factories import factory_of
+from shoal.envs.factories import factory_of, import_object
+from shoal.envs.libraries.gymnasium_vector import make as make_vector
 from shoal.envs.workers.settings import Workers
 from shoal.types import ConfigError, EnvError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from shoal.envs.libraries.batched import BatchedEnv
+
 NUM_PROCESSES = 2
-UNWATCHED = ("rows", "workers")
+UNWATCHED = ("workers",)
 """Phases in which no single step is watched."""
 REFUSED = {
     "make": "return a gymnasium.Env",
@@ -31,6 +36,7 @@ REFUSED = {
     "numbers and texts, and open files, sockets and devices in its own __init__ and reset",
     "rows": "alone it did not do this: let no instance count, share or change what belongs to another",
 }
+SHARED = "keep what its interface promises; for games, parallel_api_test and api_test of pettingzoo.test tell more"
 PLACES = {
     "make": "while it was made:",
     "speed": "in a plain loop:",
@@ -50,13 +56,17 @@ def check_env(
 ) -> Report:
     """Tries the contract of an environment out, under random actions, in this process.
 
+    What takes long says so on stderr every ten seconds.
+
     Args:
-        env: a Gymnasium id, `package.module:function`, or a callable that returns a new `gymnasium.Env` each time.
+        env: a Gymnasium id, `package.module:function`, or a callable that returns a new `gymnasium.Env` or PettingZoo
+            environment each time; for the backend `vector` one that takes `num_envs` and returns a VectorEnv.
         steps: random steps of the longest check; fewer where they take more than some seconds.
         seed: of the environment and of the actions.
         env_kwargs: keywords of the environment's constructor.
         timeout_s: seconds after which a call that has not returned counts as hanging.
-        backend: `workers` also steps rows of it in processes, which must do what rows of `serial` do.
+        backend: `workers` also steps rows of it in processes, which must do what rows of `serial` do; `vector` checks
+            a gymnasium.vector.VectorEnv.
         hard: end the process, its stack on stderr, should the environment block even Python's own signals.
 
     Raises:
@@ -67,31 +77,61 @@ def check_env(
         raise ConfigError(
             f"steps must be at least 1 and timeout_s greater than 0, got {steps} and {timeout_s}"
         )
-    if backend not in ("serial", "workers"):
+    if backend not in ("serial", "workers", "vector"):
         raise ConfigError(
-            f"an environment is checked in rows of serial, or of workers too, got backend={backend!r}"
+            f"an environment is checked in rows of serial, of workers too, or of vector, got backend={backend!r}"
         )
     name = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
     began = time.perf_counter()
-    trial = Trial(name, factory_of(env, dict(env_kwargs or {})), steps, seed)
+    trial = _trial(env, name, dict(env_kwargs or {}), steps, seed, backend)
     trial.startup_s = time.perf_counter() - began
     workers: Workers | None = None
     if backend == "workers":
         workers = Workers(num_workers=NUM_PROCESSES, step_timeout_s=timeout_s)
     unreached: list[str] = []
-    for phase in phases(workers):
+    making, *rest = phases(workers)
+    if not _run(trial, making, timeout_s, hard=hard):
+        trial.blocked = True
+    if trial.is_game or trial.vector is not None:
+        rest = shared_phases()
+    for phase in rest:
         if trial.blocked:
             unreached.append(phase.title)
         elif not _run(trial, phase, timeout_s, hard=hard):
             trial.blocked = True
     _run(trial, Phase("close", 0.0, _close), timeout_s, hard=hard)
+    return _report(trial, unreached, began)
+
+
+def _report(trial: Trial, unreached: Sequence[str], began: float) -> Report:
     return Report(
-        name,
+        trial.name,
         trial.found.all,
         (*trial.skipped, *unreached),
         trial.speed,
         time.perf_counter() - began,
     )
+
+
+def _trial(
+    env: str | Callable[..., object],
+    name: str,
+    env_kwargs: dict[str, object],
+    steps: int,
+    seed: int,
+    backend: str,
+) -> Trial:
+    """What is checked, not made yet."""
+    if backend != "vector":
+        return Trial(name, factory_of(env, env_kwargs), steps, seed)
+    source: Any = env
+    if isinstance(env, str) and all(env.partition(":")):
+        source = import_object(env)
+
+    def rows(num_envs: int) -> BatchedEnv:
+        return make_vector(source, num_envs, name=name, env_kwargs=env_kwargs)
+
+    return Trial(name, factory=source, steps=steps, seed=seed, vector=rows)
 
 
 def read_kwargs(given: Sequence[str]) -> dict[str, object]:
@@ -124,7 +164,8 @@ def _run(trial: Trial, phase: Phase, timeout_s: float, *, hard: bool = False) ->
     ends_at_s = phase.budget_s + 3 * timeout_s if hard else None
     run = partial(phase.run, trial)
     try:
-        within(timeout_s, run, beat=trial.calls, ends_at_s=ends_at_s)
+        tell = partial(_tell, title)
+        within(timeout_s, run, beat=trial.calls, ends_at_s=ends_at_s, tell=tell)
     except TimeUp as up:
         waited = duration(time.perf_counter() - began)
         says = f"{_where(trial, title)} no answer after {waited}: it stood in {up}"
@@ -132,7 +173,8 @@ def _run(trial: Trial, phase: Phase, timeout_s: float, *, hard: bool = False) ->
         trial.found.error("hangs", says, advice)
     except (ConfigError, EnvError) as error:
         name = title if title in REFUSED else "rows"
-        trial.found.error(name, str(error), REFUSED[name])
+        advice = SHARED if trial.rows else REFUSED[name]
+        trial.found.error(name, str(error), advice)
     except Exception as error:
         _note_raised(trial, title, error)
     else:
@@ -140,11 +182,19 @@ def _run(trial: Trial, phase: Phase, timeout_s: float, *, hard: bool = False) ->
     return False
 
 
+def _tell(title: str, seconds: float) -> None:
+    said = f"check-env: `{title}` goes on after {seconds:.0f} s"
+    print(said, file=sys.stderr, flush=True)
+
+
 def _close(trial: Trial) -> None:
     """Closes what was made, each twice; what hangs is left alone."""
     found = trial.found
     if found.has("hangs"):
         return
+    if trial.rows:
+        close_all(trial)
+        found.ok("close", "works")
     for env in trial.envs:
         for turn in ("first", "second"):
             try:

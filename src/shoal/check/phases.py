@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING
 from shoal.check.play import Player, check_ends, check_scales, play
 from shoal.check.repeat import check_repeats, check_resume
 from shoal.check.report import Speed, duration
+from shoal.check.rows import (
+    make_rows,
+    play_rows,
+    repeat_rows,
+    resume_rows,
+    time_rows,
+)
 from shoal.check.speed import NUM_ROWS, check_speed, run_bare, run_rows
 from shoal.check.trial import REPEAT_S, close_rows
 from shoal.check.values import check_spaces
@@ -56,17 +63,31 @@ def phases(workers: Workers | None) -> list[Phase]:
     return found
 
 
+def shared_phases() -> list[Phase]:
+    """The phases of games and vector environments after they were made."""
+    return [
+        Phase("values", PLAY_S, play_rows),
+        Phase("determinism", REPEAT_S, repeat_rows),
+        Phase("resume", REPEAT_S, resume_rows),
+        Phase("speed", ROWS_S, time_rows),
+    ]
+
+
 def make_two(trial: Trial) -> None:
     """Makes two instances."""
     found = trial.found
+    if trial.vector is not None:
+        make_rows(trial)
+        return
     began = time.perf_counter()
     first = trial.factory()
     trial.envs.append(first)
     trial.startup_s += time.perf_counter() - began
     if is_game(first):
-        advice = "pettingzoo.test checks it: parallel_api_test or api_test"
-        found.error("make", "has several agents", advice)
-        trial.blocked = True
+        trial.is_game = True
+        first.close()
+        trial.envs.clear()
+        make_rows(trial)
         return
     second = trial.factory()
     trial.envs.append(second)

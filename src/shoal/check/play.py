@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from gymnasium import spaces
 
+from shoal.check.legal import ADVICE as MASK_ADVICE
+from shoal.check.legal import Masks
 from shoal.check.report import shown
 from shoal.check.values import ValueCheck
 from shoal.envs.python_env import strip
@@ -37,9 +39,16 @@ class Player:
         self.action: object = None
         self.under_way = False
         self.calls = 0
+        self.masks = Masks(env, name)
 
     def reset(self, seed: int | None = None) -> Any:
         """What the environment's reset returns."""
+        made = self.reset_alone(seed)
+        self.masks.note(made, first=True)
+        return made
+
+    def reset_alone(self, seed: int | None = None) -> Any:
+        """The same, without a look at the mask."""
         self.episode = self.episode + 1 if seed is None else 1
         self.step_count = 0
         self.begin()
@@ -53,6 +62,7 @@ class Player:
         self.action = action
         self.begin()
         made: Any = self.env.step(action)
+        self.masks.note(made)
         self.under_way = False
         return made
 
@@ -159,7 +169,7 @@ def play(
     while played.steps < steps and time.perf_counter() < ends_at:
         if found.has("reset"):
             break
-        action = draw(space)
+        action = player.masks.legal(draw(space))
         given = copy.deepcopy(action)
         made = player.step(given)
         player.action = action
@@ -174,7 +184,11 @@ def play(
             break
         if ended:
             record.add_reset(player.reset())
+        if found.has("masks"):
+            break
     played.seconds = time.perf_counter() - began
+    if player.masks.any:
+        found.ok("masks", f"leave an option in each of {played.steps} steps")
     _conclude(found, record.keeper, played)
     return played
 
@@ -183,7 +197,7 @@ class _Record:
     """Looks at what an environment returns, and counts it."""
 
     def __init__(self, found: Findings, player: Player, played: Played) -> None:
-        self.player, self.played = player, played
+        self.found, self.player, self.played = found, player, played
         self.keeper = Keeper()
         self._space = player.env.observation_space
         self._check = ValueCheck(found, self._space)
@@ -192,6 +206,7 @@ class _Record:
     def add_reset(self, made: object) -> None:
         """Takes what reset returned."""
         self._keep_obs(self._check.check_reset(made, self.player.where()))
+        self._check_mask()
 
     def add_step(self, made: object) -> bool | None:
         """Takes what step returned: whether the episode ended, None where it is no step at all."""
@@ -199,6 +214,7 @@ class _Record:
         step = self._check.check_step(made, player.where())
         if step is None:
             return None
+        self._check_mask()
         played.steps += 1
         played.rewards += step.reward != 0
         self._return += step.reward
@@ -211,6 +227,12 @@ class _Record:
             played.terminated += step.terminated
             self._return = 0.0
         return ended
+
+    def _check_mask(self) -> None:
+        player = self.player
+        if player.masks.trouble:
+            says = f"{player.where()} {player.masks.trouble}"
+            self.found.error("masks", says, MASK_ADVICE)
 
     def _keep_obs(self, obs: Tree) -> None:
         self.keeper.keep("observation", self.player.where(), obs)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from gymnasium.vector.utils import batch_space
 
+from shoal.check.legal import legal_rows
 from shoal.check.play import Player, draw, plain, same
 from shoal.check.report import shown
 from shoal.types import Tree, select
 
 if TYPE_CHECKING:
     from shoal.check.report import Findings
+    from shoal.envs.agents.rows import AgentsEnv
+    from shoal.envs.libraries.batched import BatchedEnv
     from shoal.envs.serial import SerialEnv
 
+    Rows: TypeAlias = SerialEnv | AgentsEnv | BatchedEnv
+    """Rows in this process, whose outputs are at hand."""
 
 ADVICE = (
     "draw everything random from self.np_random, which super().reset(seed=seed) seeds (not from random, np.random or a "
@@ -101,7 +106,8 @@ def trace(player: Player, seed: int, actions: list[object]) -> Trace:
     obs, _ = player.reset(seed)
     traced.add_reset(obs)
     for action in actions:
-        moment = traced.add_step(player.step(copy.deepcopy(action)))
+        given = copy.deepcopy(player.masks.legal(action))
+        moment = traced.add_step(player.step(given))
         if moment.ended:
             obs, _ = player.reset()
             traced.add_reset(obs)
@@ -140,11 +146,12 @@ def _check_apart(
     other.reset(seed + 1)
     traced.add_reset(obs)
     for action, others in zip(actions, reversed(actions), strict=True):
-        made = player.step(copy.deepcopy(action))
+        made = player.step(copy.deepcopy(player.masks.legal(action)))
         moment = traced.add_step(made)
         obs, info = made[0], plain(made[4])
         info_before = copy.deepcopy(info)
-        _, _, terminated, truncated, _ = other.step(copy.deepcopy(others))
+        given = copy.deepcopy(other.masks.legal(others))
+        _, _, terminated, truncated, _ = other.step(given)
         if terminated or truncated:
             other.reset()
         for what, value, copied in (
@@ -167,8 +174,8 @@ def _check_apart(
 
 def check_resume(
     found: Findings,
-    env: SerialEnv,
-    again: SerialEnv,
+    env: Rows,
+    again: Rows,
     *,
     seed: int,
     count: int,
@@ -177,11 +184,13 @@ def check_resume(
     everything = slice(0, env.num_rows)
     actions = batch_space(env.spec.action_space, env.num_rows)
     actions.seed(seed)
+    space = env.spec.action_space
     env.reset(seed + 1000)
-    env.recv()
+    ready = env.recv()
     for _ in range(count):
-        env.send(everything, actions.sample())
-        env.recv()
+        action = legal_rows(space, actions.sample(), ready.action_mask, ready.turn)
+        env.send(everything, action)
+        ready = env.recv()
     again.reset(seed)  # as a run that is resumed begins
     lost = again.restore(env.state())
     again.recv()
@@ -190,10 +199,10 @@ def check_resume(
         _warn_resume(found, f"in a new instance, {reason}")
         return
     for number in range(1, count + 1):
-        action = actions.sample()
-        for rows in (env, again):
+        action = legal_rows(space, actions.sample(), ready.action_mask, ready.turn)
+        for rows in (again, env):
             rows.send(everything, action)
-            rows.recv()
+            ready = rows.recv()
         row = _different_row(env, again)
         if row >= 0:
             says = (
@@ -209,14 +218,15 @@ def _warn_resume(found: Findings, says: str) -> None:
     found.warn("resume", says, advice)
 
 
-def _different_row(first: SerialEnv, second: SerialEnv) -> int:
+def _different_row(first: Rows, second: Rows) -> int:
     """The first row that differs, or -1."""
     one, other = first.out, second.out
     for row in range(first.num_rows):
+        seen = one.turn is None or one.turn[row]
         equal = (
             one.reward[row] == other.reward[row]
             and one.terminated[row] == other.terminated[row]
-            and same(select(one.obs, row), select(other.obs, row))
+            and (not seen or same(select(one.obs, row), select(other.obs, row)))
         )
         if not equal:
             return row

@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 from gymnasium.vector.utils import batch_space
 
+from shoal.check.legal import legal_rows
 from shoal.check.play import Player, draw
 from shoal.check.report import duration
 
@@ -63,10 +64,12 @@ def run_bare(player: Player, *, steps: int, budget_s: float) -> Loop:
     for _ in range(SECTIONS):
         steps_left = -(-steps // SECTIONS)
         ends_at = time.perf_counter() + budget_s / SECTIONS
+        block = 1
         while steps_left > 0 and time.perf_counter() < ends_at:
-            number = min(BLOCK, steps_left)
+            number = min(block, steps_left)
             _run_block(player, actions, number, loop)
             steps_left -= number
+            block = min(2 * block, BLOCK)
         gc.collect()
         loop.memory.append((loop.steps, process.memory_info().rss))
     return loop
@@ -78,13 +81,17 @@ def _run_block(player: Player, actions: list[object], number: int, loop: Loop) -
     for count in range(loop.steps, loop.steps + number):
         given.append(copy.copy(actions[count % len(actions)]))  # noqa: PERF401
     player.calls += 1
+    reset = player.reset_alone
+    if player.masks.any:
+        step, reset = player.step, player.reset
     resets_s = 0.0
     began = time.perf_counter()
     for action in given:
-        _, _, terminated, truncated, _ = step(action)
+        chosen = player.masks.legal(action) if player.masks.any else action
+        _, _, terminated, truncated, _ = step(chosen)
         if terminated or truncated:
             reset_at = time.perf_counter()
-            player.reset()
+            reset()
             resets_s += time.perf_counter() - reset_at
     loop.steps += number
     loop.reset_s += resets_s
@@ -97,12 +104,14 @@ def run_rows(env: VecEnv, *, seed: int, steps: int, budget_s: float) -> float:
     space = batch_space(env.spec.action_space, env.num_rows)
     actions = [space.sample() for _ in range(64)]
     env.reset(seed)
-    env.recv()
+    ready = env.recv()
     made = 0
     began = time.perf_counter()
     while True:
-        env.send(rows, actions[made % len(actions)])
-        env.recv()
+        action = actions[made % len(actions)]
+        masks, turn = ready.action_mask, ready.turn
+        env.send(rows, legal_rows(env.spec.action_space, action, masks, turn))
+        ready = env.recv()
         made += 1
         enough = made * env.num_rows >= steps
         if enough or time.perf_counter() - began >= budget_s:

@@ -6,8 +6,11 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from shoal.check.counted import Counter
 from shoal.check.play import Played, Player
 from shoal.check.report import Findings
+from shoal.envs.agents.rows import AgentsEnv
+from shoal.envs.python_env import make_envs
 from shoal.envs.serial import make
 from shoal.types import ConfigError
 
@@ -16,7 +19,9 @@ if TYPE_CHECKING:
 
     import gymnasium as gym
 
+    from shoal.check.repeat import Rows
     from shoal.check.report import Speed
+    from shoal.envs.libraries.batched import BatchedEnv
     from shoal.envs.serial import SerialEnv
     from shoal.envs.vec_env import VecEnv
 
@@ -45,6 +50,16 @@ class Trial:
     """Checks that could not be made."""
     speed: Speed | None = None
     startup_s: float = 0.0
+    counter: Counter = field(default_factory=Counter)
+    """Calls of environments inside rows."""
+    beats: int = 0
+    """Steps of rows that are shared from the start."""
+    rows: list[Rows] = field(default_factory=list["Rows"])
+    """Games or vector environments that are being checked, in place of `envs`."""
+    vector: Callable[[int], BatchedEnv] | None = None
+    """Makes rows of a vector environment, where one is checked."""
+    is_game: bool = False
+    """Whether the environments have several agents."""
 
     @property
     def repeated(self) -> int:
@@ -55,18 +70,28 @@ class Trial:
 
     def calls(self) -> int:
         """Calls of the environment so far: it hangs while they do not grow."""
-        return sum(player.calls for player in self.players)
+        alone = sum(player.calls for player in self.players)
+        return alone + self.counter.calls + self.beats
 
     def make_rows(self, number: int) -> SerialEnv | None:
         """Rows of the backend `serial`; None where it cannot hold the spaces, of which was warned before."""
         try:
-            return make(self.factory, number, name=self.name)
+            factory = self.counter.counting(self.factory)
+            return make(factory, number, name=self.name)
         except ConfigError:
             if not self.found.has("spaces"):
                 raise
             if "rows" not in self.skipped:
                 self.skipped.append("rows")
             return None
+
+    def make_shared(self, number: int) -> AgentsEnv | BatchedEnv:
+        """Rows of `number` games, or of a vector environment."""
+        if self.vector is not None:
+            return self.vector(number)
+        factory = self.counter.counting(self.factory)
+        envs: list[Any] = make_envs(factory, number, name=self.name)
+        return AgentsEnv(envs, self.name)
 
 
 def close_rows(rows: VecEnv) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium import spaces
 
 from shoal.check.report import shown
+from shoal.envs.bounds import SQUASH, wide_actions
 from shoal.envs.python_env import ObsReader, is_long, read_flag, read_rewards
 from shoal.types import Layout, Tree
 
@@ -94,6 +95,8 @@ def _check_box(found: Findings, where: str, space: spaces.Box, *, acts: bool) ->
         at = _first(low == high)
         says = f"{where} has low = high = {low[at]} at {list(at)}, so that component tells nothing"
         found.warn("spaces", says, "leave the component out, or correct its bounds")
+    if acts and space.is_bounded() and (wide := wide_actions(space)):
+        found.warn("action-scale", f"{where}: {wide}", f"train with {SQUASH}")
     if acts and space.dtype.kind != "f":
         advice = "use MultiDiscrete for integers that are chosen, or a Box of float32"
         found.warn(

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
     from types import FrameType
 
 T = TypeVar("T")
 
-RING_AGAIN_S = 1.0
+RING_AGAIN_S, TELL_S = 1.0, 10.0
 OWN = str(Path(__file__).parents[1]) + os.sep
 
 
@@ -38,18 +38,20 @@ def within(
     *,
     beat: Callable[[], int],
     ends_at_s: float | None = None,
+    tell: Callable[[float], None] | None = None,
 ) -> T:
     """`call()`, or TimeUp after `limit_s` seconds, or twice as many, in which `beat()` stays the same.
 
     In the main thread the call is interrupted; elsewhere it is run in a thread of its own, which is left behind. Code
-    that neither returns nor lets Python run can only be stopped with its process: after `ends_at_s` seconds that
-    happens, and faulthandler prints the stack.
+    that neither returns nor lets Python run can only be stopped with its process: after `ends_at_s` seconds without a
+    beat that happens, and faulthandler prints the stack. `tell` is called with the seconds so far, every TELL_S.
     """
     with contextlib.ExitStack() as held:
         if ends_at_s is not None:
-            held.enter_context(_process_ends(ends_at_s))
+            held.callback(faulthandler.cancel_dump_traceback_later)
+            _process_ends(ends_at_s)
         if threading.current_thread() is threading.main_thread():
-            return _interrupted(limit_s, call, beat)
+            return _interrupted(limit_s, call, beat, ends_at_s, tell)
         return _left_behind(limit_s, call, beat)
 
 
@@ -72,20 +74,34 @@ def place(stack: traceback.StackSummary) -> str:
     return f"{said} (`{line}`)" if line else said
 
 
-def _interrupted(limit_s: float, call: Callable[[], T], beat: Callable[[], int]) -> T:
-    last = beat()
+def _interrupted(
+    limit_s: float,
+    call: Callable[[], T],
+    beat: Callable[[], int],
+    ends_at_s: float | None,
+    tell: Callable[[float], None] | None,
+) -> T:
+    began = time.monotonic()
+    last, since, told = beat(), began, began
 
     def ring(_signum: int, frame: FrameType | None) -> None:
-        nonlocal last
-        before, last = last, beat()
-        if before == last:
+        nonlocal last, since, told
+        before, last, now = last, beat(), time.monotonic()
+        if before != last:
+            since = now
+            if ends_at_s is not None:
+                _process_ends(ends_at_s)
+        elif now - since >= limit_s:
             # Should a bare `except:` swallow this.
             signal.setitimer(signal.ITIMER_REAL, RING_AGAIN_S, RING_AGAIN_S)
             raise TimeUp(_stack(frame))
+        if tell is not None and now - told >= TELL_S:
+            told = now
+            tell(now - began)
 
     handler = signal.signal(signal.SIGALRM, ring)
-    left_s, interval_s = signal.setitimer(signal.ITIMER_REAL, limit_s, limit_s)
-    began = time.monotonic()
+    every_s = min(limit_s, TELL_S)
+    left_s, interval_s = signal.setitimer(signal.ITIMER_REAL, every_s, every_s)
     try:
         return call()
     finally:
@@ -120,17 +136,11 @@ def _left_behind(limit_s: float, call: Callable[[], T], beat: Callable[[], int])
     return made[0]
 
 
-@contextlib.contextmanager
-def _process_ends(after_s: float) -> Generator[None]:
+def _process_ends(after_s: float) -> None:
+    """The process ends then, unless this is called again before."""
     faulthandler.dump_traceback_later(
-        after_s,
-        exit=True,
-        file=sys.__stderr__ or sys.stderr,
+        after_s, exit=True, file=sys.__stderr__ or sys.stderr
     )
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
 
 
 def _stack(frame: FrameType | None) -> traceback.StackSummary:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from gymnasium.vector.utils import batch_space
 
+from shoal.check.legal import legal_rows
 from shoal.check.play import same
 from shoal.check.report import shown
 from shoal.types import Tree, select
@@ -46,7 +47,8 @@ def check_workers(
             says = f"in another process, {when} from the same seed {difference}"
             found.error("workers", says, ADVICE)
             return False
-        action = actions.sample()
+        masks, turn = first.action_mask, first.turn
+        action = legal_rows(here.spec.action_space, actions.sample(), masks, turn)
         for env in (here, there):
             env.send(rows, action)
         first, second = here.recv(), there.recv()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -17,6 +18,8 @@ from shoal.types import ConfigError, EnvError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+COLORS = re.compile(r"\x1b\[[0-9;]*m")
+"""What libraries color their warnings with."""
 COMMANDS = {
     "train": "train ENV: train a policy, then evaluate it over 100 greedy episodes; exit status 0 only if their mean "
     "return meets the threshold",
@@ -42,9 +45,11 @@ def main() -> None:
         sys.exit(0 if arguments else BAD_USAGE)
     name = arguments[0]
     if name not in COMMANDS:
-        near = get_close_matches(name, COMMANDS, n=2) or list(COMMANDS)
-        said = " or ".join(near)
-        _fail(BAD_USAGE, f"shoal: no command {name!r}; did you mean {said}?")
+        near = get_close_matches(name, COMMANDS, n=2)
+        hint = "`shoal --help` lists them"
+        if near:
+            hint = f"did you mean {' or '.join(near)}?"
+        _fail(BAD_USAGE, f"shoal: no command {name!r}; {hint}")
     # Where `--algo my_package.my_algo`, `--policy module:Class` and custom environments are looked for as well.
     sys.path.append(str(Path.cwd()))
     warnings.showwarning = _show_warning
@@ -81,4 +86,5 @@ def _fail(status: int, message: str) -> NoReturn:
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    plain = COLORS.sub("", str(message))
+    print(f"warning: {plain}", file=sys.stderr)

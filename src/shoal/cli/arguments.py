@@ -48,3 +48,20 @@ def take_env_kwargs(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
             raise ConfigError(f"{argument} needs a name and a value: --env.NAME VALUE")
         found[name] = read_value(value)
     return rest, found
+
+
+def refuse_values(arguments: list[str], unknown: list[str]) -> None:
+    """ConfigError for a value too many after an option; tyro would call it an unknown option.
+
+    Args:
+        arguments: all of them.
+        unknown: those that no option took.
+    """
+    option, values = "", list[str]()
+    for argument in arguments:
+        if argument.startswith("--"):
+            option, values = argument, []
+            continue
+        values.append(argument)
+        if len(values) > 1 and argument in unknown:
+            raise ConfigError(f"{option} takes one value, got {' '.join(values)}")

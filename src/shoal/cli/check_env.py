@@ -18,7 +18,7 @@ class Given:
     """Options of `check-env`."""
 
     env: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ENV")]
-    """Gymnasium id, or package.module:function (or :Class)."""
+    """Gymnasium id, or package.module:function (or :Class), of a PettingZoo environment too."""
     env_kwargs: tuple[str, ...] = ()
     """Keyword arguments of the constructor, as name=value."""
     steps: int = 5000
@@ -27,8 +27,8 @@ class Given:
     """Seed of the environment and of the random actions."""
     timeout: float = 30.0
     """Seconds after which a call that does not return counts as hung."""
-    backend: Literal["serial", "workers"] = "serial"
-    """`workers` also steps the environment in worker processes and compares the results with `serial`."""
+    backend: Literal["serial", "workers", "vector"] = "serial"
+    """`workers` also steps the environment in worker processes; `vector`: ENV makes a gymnasium.vector.VectorEnv."""
     json: bool = False
     """Print one JSON object instead of the table."""
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from shoal.cli.arguments import parse
-from shoal.cli.statuses import INTERRUPTED, MET, MISSED, STATUSES
+from shoal.cli.statuses import MET, MISSED, STATUSES
 from shoal.cli.train import panel_name
 
 
@@ -52,6 +52,4 @@ def main(arguments: list[str], about: str) -> int:
         report=given.report,
         **wanted,
     )
-    if result.interrupted:
-        return INTERRUPTED
     return MET if result.solved else MISSED

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_origin
 
 import tyro
 
-from shoal.cli.arguments import ENV_OPTIONS, take_env_kwargs
-from shoal.cli.statuses import INTERRUPTED, MET, MISSED, STATUSES
+from shoal.cli.arguments import ENV_OPTIONS, refuse_values, take_env_kwargs
+from shoal.cli.statuses import MET, MISSED, STATUSES
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -76,8 +77,6 @@ def main(arguments: list[str], about: str) -> int:
             panel=panel_name(json=session.json, plain=session.plain),
             report=session.report,
         )
-        if result.interrupted:
-            return INTERRUPTED
         if not result.solved:
             status = MISSED
     return status
@@ -120,22 +119,38 @@ def starting_point(source: Source) -> Experiment:
         ConfigError: no such file, environment, algorithm or preset, or a file beside --algo or --preset.
     """
     from shoal import algos
-    from shoal.experiment.experiment import Experiment
-    from shoal.run.directory import read_toml
+    from shoal.experiment.experiment import Experiment, read_file
 
     if source.config is None:
         settings = {} if source.preset is None else {"preset": source.preset}
         env = source.env or DEFAULT_ENV
         algo = source.algo or algos.DEFAULT
         return Experiment.new(env, algo=algo, settings=settings)
-    saved = read_toml(source.config)
-    algo = saved.get("algo", algos.DEFAULT)
-    if source.preset is not None or source.algo not in (None, algo):
-        raise ConfigError(
-            f"{source.config} decides the algorithm and its settings; leave --algo and --preset out"
+    saved = read_file(
+        source.config, env=source.env, algo=source.algo, preset=source.preset
+    )
+    return Experiment.of_file({"env": DEFAULT_ENV} | saved)
+
+
+def _named_functions() -> tyro.constructors.ConstructorRegistry:
+    """What lets a setting that is a name or a function be given by its name."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def rule(
+        info: tyro.constructors.PrimitiveTypeInfo,
+    ) -> tyro.constructors.PrimitiveConstructorSpec[str] | None:
+        if get_origin(info.type) is not Callable:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="MODULE:FUNCTION",
+            instance_from_str=lambda given: given[0],
+            is_instance=callable,
+            str_from_instance=lambda function: [str(function)],
         )
-    env = source.env or saved.get("env", DEFAULT_ENV)
-    return Experiment.of_file(saved | {"env": env})
+
+    return registry
 
 
 def parse_over(
@@ -150,11 +165,15 @@ def parse_over(
     }
     parts = [(name, Annotated[kind, flat]) for name, kind in kinds.items()]
     form: Any = make_dataclass("Train", parts)
-    given = tyro.cli(
-        form,
-        prog="shoal train [ENV]",
-        description=about,
-        args=arguments,
-        default=form(base.options, Session(), base.config),
-    )
+    default = form(base.options, Session(), base.config)
+    known: Any = {
+        "prog": "shoal train [ENV]",
+        "description": about,
+        "default": default,
+        "registry": _named_functions(),
+    }
+    given, unknown = tyro.cli(form, args=arguments, return_unknown_args=True, **known)
+    if unknown:
+        refuse_values(arguments, unknown)
+        tyro.cli(form, args=arguments, **known)  # says what the options may have meant
     return given.options, given.session, given.config

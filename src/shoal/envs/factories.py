@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
+import pkgutil
+import re
+import warnings
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +20,12 @@ from shoal.envs.agents.games import is_game
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Generator
     from types import ModuleType
 
+HIGHWAY = ("merge", "roundabout", "parking", "intersection", "racetrack", "exit")
+PACKAGES = {"BabyAI": "minigrid", **dict.fromkeys(HIGHWAY, "highway_env")}
+"""Packages whose ids do not begin with their own name."""
 # Keywords of `gymnasium.make` itself, which an environment's constructor need not know.
 _MAKE_KEYWORDS = ("max_episode_steps", "disable_env_checker", "render_mode")
 
@@ -34,9 +42,8 @@ def factory_of(
 ) -> Callable[[], Any]:
     """A callable without arguments that makes one environment; ConfigError when there is no such environment."""
     if isinstance(env, gym.Env):
-        kind = type(env.unwrapped).__name__
         raise ConfigError(
-            f"{env} is one environment; pass a callable that makes a new one each time, such as {kind}"
+            f"{env} is one environment; pass a function that makes a new one each time, such as {_maker(env)}"
         )
     if not isinstance(env, str):
         return _calling(env, env_kwargs, getattr(env, "__name__", repr(env)))
@@ -48,17 +55,57 @@ def factory_of(
             _import(module_name, env)
         registered = gym.spec(attribute if colon else env)
     except gym.error.Error as error:
-        hint = near(env, [*native.ids(), *gym.registry])
+        hint = _package_hint(env) or near(env, [*native.ids(), *gym.registry])
         if not hint:
             hint = "; `shoal envs` lists what is there"
         raise ConfigError(f"no environment {env!r} ({error}){hint}") from error
     if registered.entry_point is None:
         raise ConfigError(f"{env!r} is registered without an entry point")
     creator = registered.entry_point
-    if isinstance(creator, str):
-        creator = load_env_creator(creator)
+    with _needed(env):
+        if isinstance(creator, str):
+            creator = load_env_creator(creator)
     _check_keywords(creator, env_kwargs, env, also=_MAKE_KEYWORDS)
-    return lambda: gym.make(registered, **{"disable_env_checker": True, **env_kwargs})
+
+    def made() -> Any:
+        with _needed(env):
+            return gym.make(registered, **{"disable_env_checker": True, **env_kwargs})
+
+    return made
+
+
+@contextmanager
+def _needed(name: str) -> Generator[None]:
+    """ConfigError where a package that a registered environment needs is not installed."""
+    try:
+        yield
+    except (ImportError, gym.error.DependencyNotInstalled) as error:
+        raise ConfigError(
+            f"{name} needs a package that is not installed here: {error}"
+        ) from error
+
+
+def _maker(env: gym.Env[Any, Any]) -> str:
+    """A function that makes an environment like this one, as a user would write it."""
+    if env.spec is None:
+        return f"lambda: {type(env.unwrapped).__name__}()"
+    kwargs = [f"{key}={value!r}" for key, value in env.spec.kwargs.items()]
+    return f"lambda: gymnasium.make({', '.join([repr(env.spec.id), *kwargs])})"
+
+
+def _warn_of_limit(factory: object, name: str) -> None:
+    """Says that a class lacks the time limit that it is registered with."""
+    entry = (
+        f"{getattr(factory, '__module__', '')}:{getattr(factory, '__qualname__', '')}"
+    )
+    for registered in gym.registry.values():
+        if registered.max_episode_steps and registered.entry_point in (entry, factory):
+            warnings.warn(
+                f"{name} itself has no time limit; {registered.id!r}, as which it is registered, ends episodes after "
+                f"{registered.max_episode_steps} steps. Pass that id, or preprocessing={{'max_episode_steps': ...}}",
+                stacklevel=2,
+            )
+            return
 
 
 def import_object(path: str) -> Any:
@@ -80,9 +127,44 @@ def _import(module_name: str, path: str) -> ModuleType:
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if not f"{module_name}.".startswith(f"{missing}."):
+            raise ConfigError(
+                f"{path!r}: {module_name} needs the module {missing!r}, which is not installed"
+            ) from error
+        hint = _newest(missing) or "; is it on PYTHONPATH?"
+        raise ConfigError(f"{path!r}: no module {missing!r}{hint}") from error
+    except ImportError as error:
         raise ConfigError(
-            f"{path!r}: no module {error.name!r}; is it on PYTHONPATH?"
+            f"{path!r}: {module_name} cannot be imported: {error}"
         ) from error
+
+
+def _newest(module_name: str) -> str:
+    """A hint at the newest version of a module whose version is not there, as `game_v3` for `game_v1`."""
+    parent, _, name = module_name.rpartition(".")
+    versioned = re.fullmatch(r"(.+_v)\d+", name)
+    if not parent or versioned is None:
+        return ""
+    folders = getattr(importlib.import_module(parent), "__path__", [])
+    there: list[int] = []
+    for module in pkgutil.iter_modules(folders):
+        if re.fullmatch(rf"{re.escape(versioned[1])}\d+", module.name):
+            there.append(int(module.name.removeprefix(versioned[1])))  # noqa: PERF401
+    return f"; the newest there is {versioned[1]}{max(there)}" if there else ""
+
+
+def _package_hint(env_id: str) -> str:
+    """A hint at an installed package that registers such ids when it is imported."""
+    prefix = re.split(r"[/:-]", env_id)[0]
+    family = PACKAGES.get(prefix, prefix.lower())
+    known = any(re.split(r"[/:-]", name)[0] == prefix for name in gym.registry)
+    if known or ":" in env_id or not family.isidentifier():
+        return ""
+    for package in (family, f"{family}_env", f"{family}_gym", f"gym_{family}"):
+        if importlib.util.find_spec(package) is not None:
+            return f"; {package} is installed, whose ids are known when it is imported: write {package}:{env_id}"
+    return ""
 
 
 def _calling(
@@ -93,6 +175,7 @@ def _calling(
             f"{name} is a {type(factory).__name__}; pass a callable that returns a gymnasium.Env"
         )
     _check_keywords(factory, env_kwargs, name)
+    _warn_of_limit(factory, name)
 
     def made() -> Any:
         env = factory(**env_kwargs)

@@ -1,19 +1,20 @@
-"""Action masks: which options each row may choose, from an observation's or info's `action_mask`."""
+"""Action masks: which options each row may choose, as an observation, an info or a method of its environment says."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
 from shoal.envs.outputs import take
-from shoal.types import ConfigError, EnvError, choices, leaf_spaces
+from shoal.types import ConfigError, EnvError, choices, leaf_spaces, select
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from gymnasium import Space
     from numpy.typing import NDArray
@@ -21,7 +22,12 @@ if TYPE_CHECKING:
     from shoal.envs.row_keeper import RowKeeper
     from shoal.types import Bools, Spec, Tree
 
-KEY = "action_mask"
+KEY, METHOD = "action_mask", "action_masks"
+LATE = (
+    f"info[{KEY!r}], though its reset gave none: the first action of an episode is chosen from what reset() returns; "
+    "put the mask there too"
+)
+MaskMethod: TypeAlias = "Callable[[], Tree]"
 
 
 class MaskReader:
@@ -99,39 +105,72 @@ class _Part:
 
 
 class RowMasks:
-    """The masks of rows. Whether infos hold masks shows only at the first reset."""
+    """The masks of rows, from the first of these that has one: observation, info, the method `action_masks`.
+
+    Whether infos hold masks shows at the first reset. One that comes later only is refused, as the first action of an
+    episode would be chosen without it.
+    """
 
     def __init__(
         self,
         keeper: RowKeeper,
         *,
+        envs: Sequence[object] = (),
         gave: str = "gave",
         others: str = "earlier infos had one",
     ) -> None:
-        """`gave` and `others`: words of messages, what the one named does, and where masks were seen before."""
+        """`envs`: one a row, which may have the method.
+
+        `gave` and `others`: words of messages, what the one named does, and where masks were seen before.
+        """
         self.reader: MaskReader | None = None
         self._keeper = keeper
+        self._envs = envs
+        self._methods: list[MaskMethod] = []
         self._gave = gave
         self._others = others
         if in_observation(keeper.spec):
             self._add()
 
     def discover(self, infos: Iterable[object]) -> None:
-        """Rows are masked from now on if one of these infos holds a mask."""
+        """Rows are masked from now on if one of these infos holds a mask, or the environments have the method."""
         if self.reader is not None:
             return
-        if any(isinstance(info, dict) and KEY in info for info in infos):
+        if has_mask(infos):
             self._add()
+            return
+        found = [method_of(env) for env in self._envs]
+        self._methods = [method for method in found if method is not None]
+        if self._methods:
+            if len(self._methods) < len(found):
+                raise EnvError(
+                    f"{self._keeper.spec.env_id}: some rows have the method {METHOD}, others have none"
+                )
+            self._add()
+
+    def discover_joined(self, infos: Mapping[str, Any]) -> None:
+        """The same where all rows have one info, as Gymnasium's vector environments join them."""
+        if self.reader is None and KEY in infos:
+            self._add()
+
+    def check_late(self, infos: Sequence[object], where: Callable[[int], str]) -> None:
+        """EnvError where an info holds a mask, though no reset's did."""
+        if any(infos) and has_mask(infos):
+            row = next(at for at, info in enumerate(infos) if has_mask([info]))
+            raise EnvError(f"{where(row)} {self._gave} {LATE}")
 
     def read_rows(
         self, rows: slice, infos: Sequence[Any], where: Callable[[int], str]
     ) -> None:
-        """Reads the masks of contiguous rows from their observations, or from the infos of all rows."""
+        """Reads the masks of contiguous rows from their observations, the infos of all rows, or the method."""
         first = rows.start
+        chosen = infos[rows]
+        if self._methods:
+            chosen = [{KEY: method()} for method in self._methods[rows]]
         self.read(
             np.arange(first, rows.stop),
             take(self._keeper.out.obs, rows),
-            infos[rows],
+            chosen,
             lambda at: where(first + at),
         )
 
@@ -159,15 +198,56 @@ class RowMasks:
             for at, row in enumerate(rows.tolist()):
                 info = infos[at]
                 if KEY not in (info or ()):
-                    raise EnvError(
-                        f"{where(at)} {self._gave} no info[{KEY!r}], though {self._others}"
-                    )
+                    raise self._without(where(at))
                 masks[row] = self._read(reader, info[KEY], 1, where(at))[0]
-        blocked = reader.blocked(masks[rows])
+        self._check(masks[rows], where)
+
+    def read_joined(
+        self,
+        obs: Tree,
+        infos: Mapping[str, Any],
+        where: Callable[[int], str],
+        *,
+        rows: Bools,
+    ) -> None:
+        """Reads the masks of some rows from the observations, or from the joined infos, of all.
+
+        Args:
+            obs: what they observe, [B, ...].
+            infos: as Gymnasium's vector environments join them.
+            where: names a row in an EnvError.
+            rows: which [B].
+        """
+        reader, masks = self.reader, self._keeper.out.action_mask
+        if reader is None or masks is None or not rows.any():
+            return
+        if in_observation(self._keeper.spec):
+            masks[rows] = self._read(reader, obs[KEY], len(rows), where(0))[rows]
+            self._check(masks, where)
+            return
+        lacking = rows
+        if KEY in infos:
+            lacking = rows & ~infos.get(f"_{KEY}", np.ones_like(rows))
+        if lacking.any():
+            raise self._without(where(int(np.argmax(lacking))))
+        given = infos[KEY]
+        if is_joined(given):
+            masks[rows] = self._read(reader, given, len(rows), where(0))[rows]
+        else:
+            for row in np.flatnonzero(rows).tolist():
+                masks[row] = self._read(reader, select(given, row), 1, where(row))[0]
+        self._check(masks, where)
+
+    def _check(self, masks: Bools, where: Callable[[int], str]) -> None:
+        assert self.reader is not None
+        blocked = self.reader.blocked(masks)
         if blocked >= 0:
             raise EnvError(
-                f"{where(blocked)} {self._gave} an {KEY} without any option: {masks[rows[blocked]].astype(int)}"
+                f"{where(blocked)} {self._gave} an {KEY} without any option: {masks[blocked].astype(int)}"
             )
+
+    def _without(self, where: str) -> EnvError:
+        return EnvError(f"{where} {self._gave} no info[{KEY!r}], though {self._others}")
 
     def _read(self, reader: MaskReader, given: Tree, count: int, where: str) -> Bools:
         try:
@@ -178,6 +258,38 @@ class RowMasks:
     def _add(self) -> None:
         self.reader = MaskReader(self._keeper.spec)
         self._keeper.add_masks(self.reader.size)
+
+
+def has_mask(infos: Iterable[object]) -> bool:
+    """Whether one of these infos holds a mask."""
+    return any(isinstance(info, dict) and KEY in info for info in infos)
+
+
+def mask_of(
+    space: Space[Any], obs: Tree, info: Tree, method: MaskMethod | None
+) -> Tree:
+    """The mask of one environment that observes `space`, by the rule of rows; None where it has none."""
+    if isinstance(space, spaces.Dict) and KEY in space.spaces:
+        return obs.get(KEY) if isinstance(obs, dict) else None
+    if has_mask([info]):
+        return info[KEY]
+    return None if method is None else method()
+
+
+def method_of(env: object) -> MaskMethod | None:
+    """The method `action_masks` of an environment or of one of its wrappers, as sb3-contrib calls it."""
+    if not isinstance(env, gym.Env) or not env.has_wrapper_attr(METHOD):
+        return None
+    method = env.get_wrapper_attr(METHOD)
+    return method if callable(method) else None
+
+
+def is_joined(masks: Tree) -> bool:
+    """Whether the masks of all rows lie in arrays of numbers, not in arrays of objects."""
+    if isinstance(masks, dict):
+        parts = [masks[key] for key in masks if f"_{key}" in masks]
+        return all(is_joined(part) for part in parts)
+    return isinstance(masks, np.ndarray) and masks.dtype != object
 
 
 def in_observation(spec: Spec) -> bool:

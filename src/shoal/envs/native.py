@@ -12,7 +12,7 @@ from gymnasium import spaces
 from shoal import _native
 from shoal.envs.actions import ActionCheck
 from shoal.envs.in_flight import InFlight
-from shoal.envs.outputs import Outputs
+from shoal.envs.outputs import Outputs, check_rows
 from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.randomization import Ranges, info_keys_of, native_draws
 from shoal.envs.vec_env import Capabilities, NativePool, row_seeds
@@ -93,6 +93,7 @@ class NativeEnv:
         seen = preprocessing.spec(spec_of(env_id, params))
         self.spec = replace(seen, info_keys=keys)
         self.num_rows = num_rows = num_envs * self.spec.num_agents
+        check_rows(self.spec, num_rows)
         reward_low, reward_high = preprocessing.reward_bounds
         try:
             self.pool = _native.Pool(
@@ -197,11 +198,19 @@ class NativeEnv:
     def state(self) -> dict[str, Any]:
         """The rows' structs, or what they are played again from, as bytes; and the observations not yet acted on."""
         self._in_flight.quiet()
-        return {"rows": self.pool.state(), "obs": self.obs.copy()}
+        return {
+            "layout": self.pool.layout,
+            "rows": self.pool.state(),
+            "obs": self.obs.copy(),
+        }
 
     def restore(self, state: dict[str, Any]) -> list[str]:
-        """Continues from `state` exactly; a row that is played again and comes out different is cut and said so."""
+        """Continues from `state` exactly; a row that is played again and comes out different is cut and said so.
+
+        ConfigError where the state holds what these rows cannot have come to; they must be reset then.
+        """
         self._drain()
+        self._check_saved(state)
         self.out.clear()
         try:
             cut = self.pool.restore(np.ascontiguousarray(state["rows"]))
@@ -215,6 +224,23 @@ class NativeEnv:
         self._in_flight.begin()
         why = "did not come back to its saved observation and return; its episode is cut as truncated"
         return [f"{self.spec.env_id}: row {row} {why}" for row in cut]
+
+    def _check_saved(self, state: dict[str, Any]) -> None:
+        """ConfigError unless the state is of rows like these, with observations that can be theirs."""
+        env_id, saved, own = self.spec.env_id, state.get("layout"), self.pool.layout
+        if saved != own:
+            raise ConfigError(
+                f"{env_id}: the saved rows are of another build of the environment: "
+                f"they hold {saved}; this one has {own}"
+            )
+        obs = np.asarray(state["obs"])
+        if obs.shape != self.obs.shape or obs.dtype != self.obs.dtype:
+            raise ConfigError(
+                f"{env_id}: the saved observations are {obs.dtype} of shape {obs.shape}, "
+                f"but these rows have {self.obs.dtype} of shape {self.obs.shape}"
+            )
+        if not np.isfinite(obs).all():
+            raise ConfigError(f"{env_id}: the saved observations are not all finite")
 
     def render(self, row: int) -> NDArray[np.uint8]:
         """An RGB image of a row: [height, width, 3]. ConfigError where the environment cannot be rendered."""

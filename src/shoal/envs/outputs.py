@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from shoal.types import Ready, map_tree
+from shoal.types import Ready, check_room, map_tree
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,13 +17,29 @@ if TYPE_CHECKING:
     """Which rows, as NumPy indexes an array's first axis."""
 
 MAX_VIEWS = 64
+OBS_COPIES = 3
+"""A row's observation stands in so many arrays at least: now, at its episode's end, and where it was acted on."""
+ROW_BYTES = 128
+"""And its numbers and its state take so many bytes at least."""
+FEWER = "set num_envs to less"
+
+
+def check_rows(spec: Spec, num_rows: int) -> None:
+    """ConfigError where the arrays of so many rows need more memory than there is."""
+    _, nbytes = spec.observation.offsets((num_rows,))
+    needed = OBS_COPIES * nbytes + ROW_BYTES * num_rows
+    check_room(needed, f"{num_rows:,} rows of {spec.env_id}", FEWER)
 
 
 class Outputs:
     """The arrays [B, ...] that a backend writes its rows to (or puts there), handed over as views."""
 
     def __init__(self, spec: Spec, num_rows: int) -> None:
-        """Zeroed arrays of `num_rows`; declared info values are NaN until an episode ends."""
+        """Zeroed arrays of `num_rows`; declared info values are NaN until an episode ends.
+
+        ConfigError where there is no memory for them.
+        """
+        check_rows(spec, num_rows)
         self.obs: Tree = spec.observation.allocate(num_rows)
         self.final_obs: Tree = spec.observation.allocate(num_rows)
         self.reward = np.zeros(num_rows)
@@ -35,6 +51,7 @@ class Outputs:
         self.info = {key: np.full(num_rows, np.nan) for key in spec.info_keys}
         self.action_mask: Bools | None = None
         self.turn = np.ones(num_rows, np.bool_) if spec.agents else None
+        self.game_over = np.zeros(num_rows, np.bool_) if spec.agents else None
         self._views: dict[tuple[int, int], Ready] = {}
 
     def add_masks(self, masks: Bools) -> None:
@@ -52,6 +69,8 @@ class Outputs:
         """No row has a reward or an end, as after a reset."""
         self.reward[:] = 0
         self.terminated[:] = self.truncated[:] = False
+        if self.game_over is not None:
+            self.game_over[:] = False
 
     def view(self, rows: slice) -> Ready:
         """The rows' part of every array; made once for slices that come again."""
@@ -77,6 +96,7 @@ class Outputs:
             info={name: values[rows] for name, values in self.info.items()},
             action_mask=None if self.action_mask is None else self.action_mask[rows],
             turn=None if self.turn is None else self.turn[rows],
+            game_over=None if self.game_over is None else self.game_over[rows],
         )
 
 

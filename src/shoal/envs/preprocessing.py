@@ -9,7 +9,10 @@ import numpy as np
 from gymnasium.vector.utils import batch_space
 
 from shoal.envs import masks
-from shoal.types import ConfigError, Floats, Layout, Spec
+from shoal.types import ConfigError, Floats, Layout, Spec, check_room
+
+SPACE_COPIES = 4
+"""A space of stacked observations holds its lowest and highest numbers, and which of them are finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,9 @@ class Preprocessing:
             raise ConfigError(
                 f"{spec.env_id}: frame_stack would stack the {masks.KEY} in the observation; give it in the info"
             )
+        nbytes = spec.observation.offsets((1,))[1]
+        what = f"{spec.env_id}: frame_stack={self.frame_stack}: one row's observations"
+        check_room(SPACE_COPIES * self.frame_stack * nbytes, what, "stack fewer")
         space = batch_space(spec.observation_space, self.frame_stack)
         return replace(spec, observation_space=space, observation=Layout.of(space))
 

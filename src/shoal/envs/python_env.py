@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sized
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -12,7 +13,9 @@ from gymnasium import spaces
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 from shoal.envs.bounds import bounds_of
-from shoal.types import ConfigError, EnvError
+from shoal.envs.forks import end_if_forked
+from shoal.envs.outputs import FEWER
+from shoal.types import ConfigError, EnvError, check_room, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
     from shoal.types import Leaf, Tree
 
+ENV_BYTES = 1024
+"""A Python object and what is kept beside it take so many bytes at least."""
 NUMBERS = "fiub"
 """The kinds of NumPy's dtypes that count as numbers."""
 
@@ -147,18 +152,52 @@ def make_envs(
 ) -> list[gym.Env[Any, Any]]:
     """One environment a row; an error names the row, counted from `first_row`, and leaves none open."""
     envs: list[gym.Env[Any, Any]] = []
+    check_room(ENV_BYTES * num_envs, f"{num_envs:,} rows of {name}", FEWER)
     try:
         for row in range(first_row, first_row + num_envs):
+            pid, where = os.getpid(), f"the making of row {row} of {name}"
             try:
                 envs.append(factory())
+                end_if_forked(pid, where)
             except Exception as error:
+                end_if_forked(pid, where)
                 error.add_note(f"shoal: raised while row {row} of {name} was made")
                 raise
-    except BaseException:
-        for env in envs:
-            env.close()
+    except BaseException as error:
+        close_after(error, envs)
         raise
     return envs
+
+
+class Closes(Protocol):
+    """What can be closed."""
+
+    def close(self) -> object:
+        """Frees what it holds."""
+        ...
+
+
+Closed = TypeVar("Closed", bound=Closes)
+
+
+def close_all(envs: list[Closed]) -> None:
+    """Closes every environment and forgets it; the first error is raised when all were asked."""
+    errors: list[Exception] = []
+    while envs:
+        try:
+            envs.pop(0).close()
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+
+
+def close_after(error: BaseException, envs: list[Closed]) -> None:
+    """Closes every environment after an error, which is told what went wrong in that."""
+    try:
+        close_all(envs)
+    except Exception as again:
+        error.add_note(f"shoal: close() raised then: {text_of(again)}")
 
 
 def check_alike(envs: Sequence[gym.Env[Any, Any]], name: str) -> None:

@@ -11,10 +11,11 @@ from shoal.envs import native, randomization
 from shoal.envs.agents.games import is_game
 from shoal.envs.agents.rows import AgentsEnv
 from shoal.envs.factories import factory_of, import_object, name_of, near
+from shoal.envs.lasting import warn_of_lasting
 from shoal.envs.libraries import atari, envpool_rows, gymnasium_vector
 from shoal.envs.preprocessed import PreprocessedEnv
 from shoal.envs.preprocessing import Preprocessing
-from shoal.envs.python_env import make_envs, strip
+from shoal.envs.python_env import close_after, make_envs, strip
 from shoal.envs.serial import SerialEnv
 from shoal.envs.workers import rows as processes
 from shoal.types import ConfigError
@@ -198,6 +199,7 @@ def _in_process(
     """Python rows of one agent or of several, which shows in what the factory makes."""
     envs: list[Any] = make_envs(factory, num_envs, name=name)
     try:
+        warn_of_lasting(envs[0], name)
         if not is_game(envs[0]):
             return SerialEnv(envs, name, info_keys=info_keys, ranges=ranges)
         if ranges:
@@ -205,9 +207,8 @@ def _in_process(
                 f"{name} has several agents, whose parameters cannot be sampled: {', '.join(ranges)}"
             )
         return AgentsEnv(envs, name, info_keys=info_keys)
-    except BaseException:
-        for made in envs:
-            made.close()
+    except BaseException as error:
+        close_after(error, envs)
         raise
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shoal.envs.finite import not_finite
+from shoal.envs.forks import end_if_forked
 from shoal.envs.generators import Generators, set_generator
 from shoal.envs.observations import TreeReader
 from shoal.envs.outputs import take
@@ -123,11 +125,14 @@ class Resets:
     def _reset(self, row: int, start: Start) -> Tree:
         keywords = {key: start[key] for key in ("seed", "options") if key in start}
         made: Any = (None, None)
+        pid = os.getpid()
         try:
             made = self.envs[row].reset(**keywords)
+            end_if_forked(pid, self._at_reset(row))
             obs, self.infos[row] = made
         except Exception as error:
             where = self._at_reset(row)
+            end_if_forked(pid, where)
             if is_long(made, 2):
                 error.add_note(f"shoal: raised by {where}")
                 raise

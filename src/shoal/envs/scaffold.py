@@ -49,6 +49,11 @@ struct @Name@ {
     obs[1] = static_cast<float>(goal) / 10;
   }
 
+  // Whether a step may come to this state: asked when a row is restored from a checkpoint, whose bytes may be anything.
+  bool valid(const Params& /*params*/) const noexcept {
+    return place >= -10 && place <= 10 && (goal == -5 || goal == 5);
+  }
+
   // A picture; leave it and `frame` out where there is nothing to see.
   void render(const Params& /*params*/, std::span<std::uint8_t> rgb) const noexcept {
     Canvas canvas(frame, rgb, colors::night);

@@ -10,14 +10,20 @@ from shoal.envs.actions import one_by_one
 from shoal.envs.history import History, play_again
 from shoal.envs.masks import RowMasks
 from shoal.envs.outputs import take
-from shoal.envs.python_env import check_alike, make_envs, strip
+from shoal.envs.python_env import (
+    check_alike,
+    close_after,
+    close_all,
+    make_envs,
+    strip,
+)
 from shoal.envs.randomization import info_keys_of
 from shoal.envs.rendering import RENDER_MODE, frames_per_s, why_not_rendered
 from shoal.envs.resets import Resets
 from shoal.envs.row_keeper import RowKeeper
 from shoal.envs.steps import Steps
 from shoal.envs.vec_env import Capabilities, PythonRows, row_seeds
-from shoal.types import ConfigError, Spec, map_tree
+from shoal.types import ConfigError, Spec, map_tree, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,9 +52,8 @@ def make(
         return SerialEnv(
             envs, name, info_keys=info_keys, ranges=ranges, first_row=first_row
         )
-    except BaseException:
-        for env in envs:
-            env.close()
+    except BaseException as error:
+        close_after(error, envs)
         raise
 
 
@@ -97,7 +102,7 @@ class SerialEnv:
         self.keeper = RowKeeper(spec, self.num_rows, first_row=first_row)
         self.history = History(spec.action, self.num_rows)
         self.resets = Resets(self.envs, self.keeper, self.history, ranges or {})
-        self.masks = RowMasks(self.keeper)
+        self.masks = RowMasks(self.keeper, envs=self.envs)
         self.steps = Steps(self.envs, limits, self.resets, self.masks)
         self.python_rows = PythonRows(
             self.envs, registered, self.resets.infos, self.steps.final_infos
@@ -192,10 +197,9 @@ class SerialEnv:
         return frame
 
     def close(self) -> None:
-        """Closes every environment."""
+        """Closes every environment; an error of one is raised when all were asked."""
         self.keeper.stop("the environment is closed")
-        while self.envs:
-            self.envs.pop(0).close()
+        close_all(self.envs)
 
     def _read_masks(self) -> None:
         self.masks.discover(self.resets.infos[:1])
@@ -209,7 +213,7 @@ class SerialEnv:
             self.resets.begin(np.array([row]), [state["starts"][row]])
             played = self.steps.play(row, given)
         except Exception as error:
-            return f"raised {type(error).__name__} ({error}) when its {len(given)} actions were played again"
+            return f"raised {type(error).__name__} ({text_of(error)}) when its {len(given)} actions were played again"
         if isinstance(played, str):
             return played
         alike = map_tree(

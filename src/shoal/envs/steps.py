@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from shoal import _native
 from shoal.envs.actions import one_by_one
 from shoal.envs.finite import check_finite
+from shoal.envs.forks import end_if_forked
 from shoal.envs.outputs import write
 from shoal.envs.python_env import is_long, read_flag, read_info, read_rewards
 from shoal.types import EnvError, map_tree
@@ -63,7 +65,7 @@ class Steps:
         kept = actions
         if not isinstance(given[0], int):
             kept = map_tree(np.copy, actions)
-        made = _NOTHING
+        made, pid = _NOTHING, os.getpid()
         try:
             for step, action in zip(self._steps[rows], given, strict=True):
                 made = step(action)
@@ -76,6 +78,7 @@ class Steps:
         except Exception as error:
             row = rows.start + len(seen)
             where = self._keeper.where(row, int(self._keeper.lengths[row]) + 1)
+            end_if_forked(pid, where)
             if is_long(made, 5):
                 action = one_by_one(self._spec, kept)[len(seen)]
                 error.add_note(f"shoal: raised by {where}, after the action {action}")
@@ -83,6 +86,14 @@ class Steps:
             raise EnvError(
                 f"{where} returned {made!r}; step() returns (observation, reward, terminated, truncated, info)"
             ) from None
+        if os.getpid() != pid:
+            first = rows.start + self._keeper.first_row
+            last = first + len(seen) - 1
+            end_if_forked(
+                pid, f"{self._spec.env_id}: the step of a row among {first}..{last}"
+            )
+        if self._masks.reader is None and any(infos):
+            self._check_unmasked(rows.start, infos)
         self._infos[rows] = infos
         self._resets.history.record(rows, kept)
         self._account(rows, seen, rewards, flags)
@@ -168,6 +179,16 @@ class Steps:
                 self._read_info(row, info)
             self.final_infos[row] = dict(info)
         self._resets.begin(rows, [None] * len(rows))
+        if self._masks.reader is None:
+            begun = [self._infos[row] for row in rows.tolist()]
+            self._masks.check_late(begun, lambda at: keeper.now(int(rows[at])))
+
+    def _check_unmasked(self, first: int, infos: list[Any]) -> None:
+        """EnvError where a step's info holds a mask, though no reset's did."""
+        keeper, lengths = self._keeper, self._keeper.lengths
+        self._masks.check_late(
+            infos, lambda at: keeper.where(first + at, int(lengths[first + at]) + 1)
+        )
 
     def _read_info(self, row: int, info: object) -> None:
         where = self._keeper.now(row)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +13,11 @@ import torch
 from shoal.envs.masks import KEY, MaskReader, in_observation
 from shoal.envs.observations import leaves_of
 from shoal.experiment.experiment import Experiment
+from shoal.experiment.origin import read_policy
 from shoal.learn.acting import Acting, PlanActor, make_actor
 from shoal.learn.weights import load_weights
 from shoal.report.recording import record_video
 from shoal.report.video import check_target
-from shoal.run import checkpoint
 from shoal.run import directory as directories
 from shoal.run.evaluate import EVALUATION_STREAM, Score, evaluate
 from shoal.types import ConfigError, select
@@ -49,7 +48,7 @@ def load(
     """The trained policy of a run: `shoal.load(run).act(obs)`.
 
     Args:
-        path: a run directory, or a folder of runs (the newest).
+        path: a run directory, a folder of runs (the newest), or a run's name.
         run_dir: where `path` is looked for as well.
         policy: the policy's factory, where the run was given an object.
         factory: the environment's factory, where the run was given one.
@@ -70,15 +69,8 @@ def load(
     options = experiment.options
     with closing(experiment.rows(1)) as rows:
         made = experiment.make_policy(rows.spec)
-    found = checkpoint.load(
-        where.checkpoints, kind={"env": options.env, "algo": options.algo}, tag=tag
-    )
-    if found is None:
-        raise ConfigError(f"{where.path} has no {tag or 'whole'} checkpoint yet")
-    for message in found.warnings:
-        warnings.warn(message, stacklevel=2)
-    first = next(iter(found.tree["learner"].values()))  # of several: who is evaluated
-    load_weights(made, first["networks"]["policy"]["module"])
+    saved = read_policy(where, kind={"env": options.env, "algo": options.algo}, tag=tag)
+    load_weights(made, saved.state)
     return Agent(made, rows.spec, experiment)
 
 
@@ -218,7 +210,8 @@ def play(
     """Greedy episodes on fresh rows, where the policy is."""
     if episodes < 1:
         raise ConfigError(f"episodes must be at least 1, got {episodes}")
-    with closing(experiment.rows(min(episodes, 20), playing=True)) as rows:
+    count = min(episodes, 20, experiment.options.num_envs)
+    with closing(experiment.rows(count, playing=True)) as rows:
         return evaluate(
             policy,
             rows,

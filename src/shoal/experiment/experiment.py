@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import gymnasium as gym
 import torch
@@ -14,7 +17,7 @@ from torch import nn
 from shoal import algos
 from shoal.algos.presets import preset
 from shoal.envs import native, randomization
-from shoal.envs.factories import import_object
+from shoal.envs.factories import import_object, name_of
 from shoal.envs.registry import is_batched, make
 from shoal.envs.rendering import RENDER_MODE
 from shoal.experiment.options import Options
@@ -29,6 +32,7 @@ from shoal.experiment.settings import (
     without_none,
 )
 from shoal.nets.policy import wrap
+from shoal.run.directory import read_toml
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -64,7 +68,7 @@ class Experiment:
         cls,
         env: Source,
         *,
-        algo: str | Algorithm | ModuleType = algos.DEFAULT,
+        algo: str | Algorithm | ModuleType | None = None,
         config: object = None,
         policy: PolicySource | None = None,
         env_kwargs: Mapping[str, Any] | None = None,
@@ -72,15 +76,28 @@ class Experiment:
     ) -> Experiment:
         """From an environment and what was given: the algorithm's defaults < its preset < `config` < `settings`.
 
+        Args:
+            env: an id, `package.module:function`, or a callable that makes environments.
+            algo: its name or module; the default one unless given.
+            config: the algorithm's settings, or the path of a configuration file, which takes the preset's place.
+            policy: the user's own.
+            env_kwargs: keywords for the environment.
+            settings: of the run and of the algorithm.
+
         Raises:
             ConfigError: an unknown name (with the nearest ones), or settings that cannot work.
         """
-        name = (
-            env
-            if isinstance(env, str)
-            else getattr(env, "__name__", type(env).__name__)
-        )
-        algorithm = algos.load(algo)
+        name = name_of(env)
+        if isinstance(config, str | os.PathLike):
+            path = Path(os.fspath(cast("str", config)))
+            given_algo = None if algo is None else algos.name_of(algos.load(algo))
+            saved = read_file(
+                path, env=name, algo=given_algo, preset=settings.get("preset")
+            )
+            read = cls.of_file(saved, given=settings, source=env, policy=policy)
+            whole = {**(read.env_kwargs or {}), **(env_kwargs or {})}
+            return replace(read, env_kwargs=whole, reopened=False)
+        algorithm = algos.load(algos.DEFAULT if algo is None else algo)
         algo_name = algos.name_of(algorithm)
         tuned: Mapping[str, Any] = {}
         if config is None:
@@ -89,7 +106,8 @@ class Experiment:
             tuned = shallow(config)
         else:
             raise ConfigError(
-                f"{algo_name} needs a config of type {algorithm.Config.__name__}, got {type(config).__name__}"
+                f"{algo_name} needs a config of type {algorithm.Config.__name__}, or the path of a TOML file, "
+                f"got {type(config).__name__}"
             )
         named: dict[str, Any] = {"env": name, "algo": algo_name}
         if isinstance(policy, str):
@@ -221,11 +239,30 @@ class Experiment:
             return algos.make_policy(self.algorithm, spec, self.config, seed)
         if isinstance(chosen, str):
             chosen = _imported(chosen)
-        if not isinstance(chosen, nn.Module):
+        if isinstance(chosen, nn.Module):
+            chosen = copy.deepcopy(chosen)  # training must not change the user's own
+        else:
             _check_factory(chosen)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return wrap(chosen, spec)
+
+
+def read_file(
+    path: Path, *, env: str | None, algo: str | None, preset: str | None
+) -> dict[str, Any]:
+    """A configuration file, with `env` in the place of its own where one is given.
+
+    Raises:
+        ConfigError: no such file, or an algorithm or a preset beside it: it decides both.
+    """
+    saved = read_toml(path)
+    own = saved.get("algo", algos.DEFAULT)
+    if preset is not None or algo not in (None, own):
+        raise ConfigError(
+            f"{path} decides the algorithm and its settings; leave algo and preset out"
+        )
+    return saved if env is None else saved | {"env": env}
 
 
 def _imported(name: str) -> nn.Module | Callable[[Spec], nn.Module]:

@@ -34,6 +34,8 @@ class Options:
     """Shards of a minibatch whose gradients are computed separately, on up to as many threads."""
     reward_scale: float = 1.0
     """Factor on rewards before learning; choose it so that values are of the order of 1 to 10."""
+    normalize_reward: bool = False
+    """Divide rewards by the running standard deviation of discounted returns before learning, clipped to +-10."""
     self_play: SelfPlay = field(default_factory=SelfPlay)
     """Self-play against past versions of the policy, in environments with several agents."""
     seed: int = 1
@@ -56,12 +58,20 @@ class Options:
     """Pin workers to separate CPU cores; turn it off on a machine that runs other work."""
     policy: str | None = None
     """Custom torch policy, as `package.module:Class`."""
+    init_from: str | None = None
+    """Begin with the weights and normalization statistics of this run's policy; every setting stays this run's own."""
     stop_at: float | None = None
     """Stop at this mean return of recent or evaluation episodes; default: the environment's threshold; inf: never."""
     eval_every: int = 0
     """Evaluate with greedy actions every this many environment steps; 0: never."""
     eval_episodes: int = 20
     """Episodes of each periodic evaluation; more make its mean less noisy."""
+    final_episodes: int | None = None
+    """Greedy episodes when training is over, whose mean is the final figure; default: 100; 0: none."""
+    checkpoint_every: int = 0
+    """Write a checkpoint every this many environment steps; 0: about 20 per run."""
+    keep_checkpoints: int = 3
+    """Number of newest checkpoints to keep, besides `best`."""
     name: str | None = None
     """Name of the run directory; default: date, time and seed."""
     run_dir: str = "runs"
@@ -69,7 +79,7 @@ class Options:
     track: Literal["none", "wandb", "trackio"] = "none"
     """Also log to Weights & Biases (`wandb`) or `trackio`; both are optional extras."""
     preset: str | None = None
-    """Start from this preset (such as `paac`) instead of the environment's own."""
+    """Start from this preset (such as `paac`) instead of the environment's own; none: from the defaults."""
     info_keys: tuple[str, ...] = ()
     """Numeric keys of each episode's final info to log as info/KEY (Python environments)."""
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
@@ -86,9 +96,27 @@ class Options:
                 f"num_threads must be at least 1, or 0 for one a core, got {self.num_threads}"
             )
         self.workers()
-        counts = ("total_timesteps", "num_envs", "act_block", "grad_shards")
+        counts = (
+            "total_timesteps",
+            "num_envs",
+            "act_block",
+            "grad_shards",
+            "keep_checkpoints",
+        )
         check_ranges(self, **dict.fromkeys(counts, (1, inf)), reward_scale=(1e-12, inf))
+        check_ranges(
+            self,
+            act_block=(1, 65536),
+            grad_shards=(1, 1024),
+            num_threads=(0, 1024),
+            checkpoint_every=(0, inf),
+        )
         check_finite(self, "reward_scale")
+        if self.normalize_reward and self.reward_scale != 1:
+            raise ConfigError(
+                f"normalize_reward divides rewards by their own deviation, so reward_scale={self.reward_scale:g} "
+                "changes nothing; set reward_scale=1 or normalize_reward=False"
+            )
         if self.stop_at is not None and isnan(self.stop_at):
             raise ConfigError(
                 "stop_at must be a number, or inf to never stop early, got nan"
@@ -97,6 +125,11 @@ class Options:
             raise ConfigError(
                 "eval_every must be at least 0 and eval_episodes at least 1, "
                 f"got {self.eval_every} and {self.eval_episodes}"
+            )
+
+        if self.final_episodes is not None and self.final_episodes < 0:
+            raise ConfigError(
+                f"final_episodes must be at least 0 (none are played), got {self.final_episodes}"
             )
 
     def threads(self) -> int:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import torch
 
+from shoal.envs.bounds import SQUASH, wide_actions
+from shoal.experiment.origin import origin_of
 from shoal.report.html import write_report
+from shoal.run.beginning import one_torch_thread
 from shoal.run.callbacks import checked
 from shoal.run.evaluate import Eval
 from shoal.run.log import Log, TensorBoard, Tracker
@@ -56,15 +60,17 @@ def opened(
             held.enter_context(one_torch_thread())
             log = open_log(experiment, where, fresh=fresh)
             held.callback(log.close)
+            origin = origin_of(experiment, where, fresh=fresh)
             run = Run(
-                settings_of(experiment, env),
+                replace(settings_of(experiment, env), began_with=origin.said),
                 directory=where,
                 log=log,
-                policy=experiment.make_policy,
+                policy=origin.make_policy,
                 callbacks=[cast("Callback", panel), *checked(callbacks)],
                 evaluation=evaluation,
             )
             held.callback(run.close)
+            warn_of_wide_actions(experiment, env, run)
             yield run
     except BaseException as error:
         if fresh and (run is None or run.updates == 0):
@@ -76,6 +82,15 @@ def opened(
         raise
     if report:
         draw_report(where, panel)
+
+
+def warn_of_wide_actions(experiment: Experiment, env: VecEnv, run: Run) -> None:
+    """Says where the policy's own Gaussian hardly explores its actions, and what does."""
+    network = getattr(experiment.config, "network", None)
+    if experiment.policy is not None or getattr(network, "squash", True):
+        return
+    if wide := wide_actions(env.spec.action_space):
+        run.warn(f"{wide}; {SQUASH}")
 
 
 def open_log(experiment: Experiment, where: RunDirectory, *, fresh: bool) -> Log:
@@ -115,8 +130,28 @@ def settings_of(experiment: Experiment, env: VecEnv) -> Settings:
         act_block=options.act_block,
         grad_shards=options.grad_shards,
         reward_scale=options.reward_scale,
+        reward_gamma=reward_gamma_of(experiment),
         self_play=options.self_play,
+        checkpoint_every=options.checkpoint_every,
+        keep_last=options.keep_checkpoints,
     )
+
+
+def reward_gamma_of(experiment: Experiment) -> float | None:
+    """The discount of the returns by which rewards are normalized; None where they are not.
+
+    Raises:
+        ConfigError: the algorithm has no discount.
+    """
+    if not experiment.options.normalize_reward:
+        return None
+    gamma = getattr(experiment.config, "gamma", None)
+    if gamma is None:
+        raise ConfigError(
+            f"normalize_reward needs a discount, but {experiment.options.algo} has no setting gamma; "
+            "set normalize_reward=False"
+        )
+    return gamma
 
 
 def draw_report(where: RunDirectory, panel: Panel) -> None:
@@ -159,14 +194,3 @@ def check_device(name: str) -> None:
         raise ConfigError(
             f"device={name!r}, but the last one here is '{device.type}:{there - 1}'"
         )
-
-
-@contextmanager
-def one_torch_thread() -> Generator[None]:
-    """One intra-op thread for torch while a run lasts: its bits and its speed both need it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -26,7 +26,7 @@ import numpy as np
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 OptionsT = TypeVar("OptionsT")
 ConfigT = TypeVar("ConfigT")
@@ -78,8 +78,9 @@ def _over(before: object, value: object) -> object:
 OUTDATED: dict[str, str] = {
     "shaping": "preprocessing",
     "normalise_obs": "normalize_obs",
+    "anneal": "learning_rate_schedule",
 }
-"""Names that a configuration file may still have, and what each is called now."""
+"""Names that settings had once, and what each is called now."""
 
 TABLES = ("algorithm", "env_kwargs")
 """Tables of a configuration file that are no settings of the run."""
@@ -96,11 +97,11 @@ def layers_of_file(
         ConfigError: an unknown name, or one that is called otherwise or stands elsewhere now.
     """
     names = names_of(options)
-    refuse_outdated(saved, names)
     saved = with_none(saved)
     own, rest = split(saved, options)
     unknown = sorted(set(rest) - set(TABLES))
     if unknown:
+        refuse_outdated(unknown)
         near = get_close_matches(unknown[0], names, n=3)
         meant = f"; did you mean {near}?" if near else "."
         raise ConfigError(
@@ -121,13 +122,11 @@ def layers_of_file(
     return own, table, rest.get("env_kwargs")
 
 
-def refuse_outdated(saved: Mapping[str, object], known: list[str]) -> None:
-    """ConfigError for the first outdated name in a configuration, however nested."""
-    for name, value in saved.items():
-        if name in OUTDATED and name not in known:
+def refuse_outdated(unknown: list[str]) -> None:
+    """ConfigError for the first of these names, which nothing has, that something had once."""
+    for name in unknown:
+        if name in OUTDATED:
             raise ConfigError(f"{name} is called {OUTDATED[name]} now")
-        if isinstance(value, Mapping) and name != "env_kwargs":
-            refuse_outdated(cast("Mapping[str, object]", value), known)
 
 
 def build(
@@ -152,8 +151,8 @@ def build(
     converted = {} if base is None else shallow(base)
     for name, value in values.items():
         if name not in names:
-            near = get_close_matches(name, [*names, *known], n=3) or names
-            raise ConfigError(f"no setting {name!r}; did you mean {', '.join(near)}?")
+            refuse_outdated([name])
+            raise ConfigError(f"no setting {name!r}; {_meant(name, (*names, *known))}")
         hint = hints[name]
         if is_dataclass(hint) and isinstance(value, Mapping):
             inside = cast("Mapping[str, object]", value)
@@ -162,6 +161,34 @@ def build(
         else:
             converted[name] = convert(name, value, hint)
     return kind(**converted)
+
+
+FOREIGN = {
+    "n_envs": "num_envs",
+    "n_steps": "num_steps",
+    "n_epochs": "update_epochs",
+    "batch_size": "num_minibatches = num_envs * num_steps / batch_size",
+    "clip_range": "clip_coef",
+    "clip_range_vf": "clip_vloss=True",
+    "normalize_advantage": "norm_adv",
+    "policy_kwargs": "network, such as network={'hidden': [128, 128]}",
+    "net_arch": "network={'hidden': [...]}",
+    "callback": "callbacks, a list of functions (run, record)",
+    "tensorboard_log": "nothing: TensorBoard's events are always in the run directory",
+    "verbose": "panel, such as panel='none'",
+    "progress_bar": "panel='live'",
+}
+"""Settings of Stable-Baselines3, and what is to be written here instead."""
+
+
+def _meant(name: str, known: Collection[str]) -> str:
+    """What a name that is no setting may have meant, or where settings are listed."""
+    if name in FOREIGN:
+        return f"Stable-Baselines3's {name} is here: {FOREIGN[name]}"
+    near = get_close_matches(name, known, n=3)
+    if near:
+        return f"did you mean {', '.join(near)}?"
+    return "`shoal train --help` lists them"
 
 
 class Scalar(NamedTuple):
@@ -221,6 +248,8 @@ def _scalar(name: str, value: object, kind: type[object]) -> object:
     fits = isinstance(value, scalar.accepts)
     if isinstance(value, bool) and kind is not bool:
         fits = False  # Python counts it as a number
+    if kind is int and isinstance(value, float | np.floating):
+        fits = value.is_integer()  # 1e6, say
     if not fits or value != value:
         raise ConfigError(f"{name} must be {scalar.called}, got {value!r}")
     if isinstance(value, os.PathLike):
@@ -316,14 +345,23 @@ def with_none(saved: Mapping[str, Any]) -> dict[str, Any]:
     return whole
 
 
+def name_of_function(function: Callable[..., object]) -> str:
+    """`package.module:function`; of what no module has under a name, one with < and >."""
+    kind = type(function)
+    name = getattr(function, "__qualname__", f"<{kind.__qualname__}>")
+    return f"{getattr(function, '__module__', kind.__module__)}:{name}"
+
+
 def without_none(settings: Mapping[str, object]) -> dict[str, object]:
-    """The settings as TOML holds them: no nulls, lists for tuples."""
+    """The settings as TOML holds them: no nulls, lists for tuples, functions by their names."""
     kept: dict[str, object] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
             kept[name] = without_none(cast("Mapping[str, object]", value))
         elif isinstance(value, tuple):
             kept[name] = list(cast("tuple[object, ...]", value))
+        elif callable(value):
+            kept[name] = name_of_function(value)
         elif value is not None:
             kept[name] = value
     return kept

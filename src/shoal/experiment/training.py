@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 import time
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
+import numpy as np
 from torch import nn
 
-from shoal.algos import DEFAULT
 from shoal.experiment.agent import GREEDY_EPISODES, play
 from shoal.experiment.experiment import Experiment
+from shoal.experiment.origin import find_origin
 from shoal.experiment.session import check_device, opened
 from shoal.report.panel import Panel, panel_of
 from shoal.run import directory as directories
+from shoal.run import log
 from shoal.run.loop import INTERRUPTED
 from shoal.types import ConfigError
 
@@ -25,10 +27,14 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from shoal.algos import Algorithm
+    from shoal.envs.vec_env import VecEnv
     from shoal.experiment.experiment import PolicySource, Source
+    from shoal.experiment.keywords import Changes, Settings
     from shoal.run.callbacks import Callback
     from shoal.run.directory import RunDirectory
+    from shoal.run.evaluate import Score
     from shoal.run.run import Run
+    from shoal.types import Floats
 
 CHANGEABLE = (
     "total_timesteps",
@@ -37,6 +43,9 @@ CHANGEABLE = (
     "num_threads",
     "eval_every",
     "eval_episodes",
+    "final_episodes",
+    "checkpoint_every",
+    "keep_checkpoints",
     "num_workers",
     "step_timeout_s",
     "on_fault",
@@ -46,11 +55,12 @@ CHANGEABLE = (
 """Settings that a resumed run may change: they decide how far it goes and where, not what was learned."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Result:
-    """How a run ended: its directory, the greedy return over 100 fresh episodes, and whether it met the threshold.
+    """How a run ended: its directory, the mean return of fresh greedy episodes, and whether it met the threshold.
 
-    A run that Ctrl-C ended was not evaluated: its greedy return is NaN.
+    The greedy return is NaN where no greedy episodes were played: `final_episodes=0`, they failed, or Ctrl-C ended the
+    run.
     """
 
     path: Path
@@ -61,24 +71,60 @@ class Result:
     greedy_seconds: float
     threshold: float | None
     stop_reason: str
+    mean_return: float = -math.inf
+    """Of the last max(100, num_envs) episodes of training; -inf where there were fewer."""
+    greedy_episodes: int = GREEDY_EPISODES
 
     @property
     def solved(self) -> bool:
-        """Whether the greedy return meets the threshold (always, without one)."""
-        return not self.interrupted and (
-            self.threshold is None or self.greedy_return >= self.threshold
+        """Whether the greedy return meets the threshold (always, without one).
+
+        Where no greedy episodes were played, the mean return of training's last episodes decides.
+        """
+        reached = self.greedy_return
+        if math.isnan(reached):
+            reached = self.mean_return
+        return self.threshold is None or reached >= self.threshold
+
+    def frame(self) -> dict[str, Floats]:
+        """The metrics of the run as columns, one array [lines] a key: NaN where a line lacks it.
+
+        `pandas.DataFrame(run.frame())` takes them.
+        """
+        lines = log.read(self.path / "metrics.jsonl")
+        keys = dict.fromkeys(key for line in lines for key in line)
+        return {
+            key: np.array([line.get(key) for line in lines], np.float64) for key in keys
+        }
+
+    def __repr__(self) -> str:
+        """One line: where the run is and what came of it."""
+        bar = "" if self.threshold is None else f", threshold={self.threshold:g}"
+        return (
+            f"Result({str(self.path)!r}, steps={self.steps:,}, seconds={self.seconds:.1f}, "
+            f"greedy_return={self.greedy_return:.1f}{bar}, stop_reason={self.stop_reason!r})"
         )
 
-    @property
-    def interrupted(self) -> bool:
-        """Whether Ctrl-C ended it; `resume` goes on."""
-        return self.stop_reason == INTERRUPTED
 
-
+@overload
 def train(
     env: Source,
     *,
-    algo: str | Algorithm | ModuleType = DEFAULT,
+    algo: str | None = None,
+    policy: PolicySource | None = None,
+    panel: str = "auto",
+    env_kwargs: Mapping[str, Any] | None = None,
+    config: object = None,
+    report: bool = False,
+    callbacks: Sequence[Callback] = (),
+    **settings: Unpack[Settings],
+) -> Result: ...
+@overload
+def train(env: Source, *, algo: Algorithm | ModuleType, **settings: Any) -> Result: ...
+def train(
+    env: Source,
+    *,
+    algo: str | Algorithm | ModuleType | None = None,
     policy: PolicySource | None = None,
     panel: str = "auto",
     env_kwargs: Mapping[str, Any] | None = None,
@@ -91,20 +137,24 @@ def train(
 
     Args:
         env: an id, `package.module:function`, or a callable that returns a `gymnasium.Env`.
-        algo: `shoal algos` lists shoal's; one of your own is its module, or the module's name.
-        policy: a torch module, a function of the Spec that makes one, or `package.module:Class`; else the default one.
+        algo: `shoal algos` lists shoal's; one of your own is its module, or the
+            module's name.
+        policy: a torch module, of which a copy is trained, a function of the Spec that makes one, or
+            `package.module:Class`; else the default one.
         panel: auto, live, plain, json or none.
         env_kwargs: keywords for the environment; a distribution has every episode draw one.
-        config: the algorithm's config; else the preset for this environment.
+        config: the algorithm's config, or the path of a TOML file such as a run's config.toml; else the preset for this
+            environment.
         report: draw curves.png and report.html into the run directory when the run has ended.
         callbacks: called as `callback(run, record)` at every line of metrics and at every episode's end.
-        settings: fields of `Options` (seed, num_envs, total_timesteps, device, stop_at, run_dir, ...) and of the
-            algorithm's config (learning_rate, gamma, ...).
+        settings: fields of `Options` (seed, num_envs, total_timesteps, device, stop_at, run_dir, init_from, ...) and of
+            the algorithm's config (learning_rate, gamma, ...).
 
     Raises:
         ConfigError: an unknown name (with the nearest ones) or settings that cannot work; no directory is left.
         FloatingPointError: no update is finite any more; the run directory says when, and keeps checkpoints.
         EnvError: the environment broke its contract; its own exceptions arrive unchanged.
+        KeyboardInterrupt: Ctrl-C, when the update is over and its checkpoint written; a second one at once.
     """
     experiment = Experiment.new(
         env,
@@ -125,12 +175,13 @@ def start(
     callbacks: Sequence[Callback] = (),
 ) -> Result:
     """A new run of an experiment."""
+    experiment = find_origin(experiment)
     options = experiment.options
     check_device(options.device)
     shown = panel_of(panel)
     with closing(experiment.rows(options.num_envs)) as rows:
         where = directories.create(
-            Path(options.run_dir),
+            Path(options.run_dir).absolute(),  # an environment may change folders
             env=options.env,
             algo=options.algo,
             seed=options.seed,
@@ -148,7 +199,8 @@ def start(
         )
         with session as run:
             trained = experiment.algorithm.train(experiment.config, rows, run)
-            return conclude(experiment, run, trained, shown, where)
+            result = conclude(experiment, rows, run, trained, shown, where)
+    return uninterrupted(result)
 
 
 def resume(
@@ -160,12 +212,12 @@ def resume(
     factory: Source | None = None,
     report: bool = False,
     callbacks: Sequence[Callback] = (),
-    **changes: Any,
+    **changes: Unpack[Changes],
 ) -> Result:
     """Continues a run from its newest checkpoint, exactly where the schedule is Sync; a finished one ends at once.
 
     Args:
-        path: a run directory, or a folder of runs (the newest).
+        path: a run directory, a folder of runs (the newest), or a run's name.
         run_dir: where `path` is looked for as well.
         panel: auto, live, plain, json or none.
         policy: the policy, where the run was given an object.
@@ -173,16 +225,20 @@ def resume(
         report: draw curves.png and report.html when the run has ended.
         callbacks: as in `train`.
         changes: total_timesteps and stop_at, to go on further than was planned; device, num_threads, eval_every,
-            eval_episodes, and how workers run. The run's config.toml takes them over. Nothing else may change.
+            eval_episodes, final_episodes, checkpoint_every, keep_checkpoints, and how workers run. The run's
+            config.toml takes them over. Nothing else may change, but a setting that was given as a function may be
+            given again.
 
     Raises:
         ConfigError: no such run, a checkpoint of something else, none that is whole, or another process trains there.
+        KeyboardInterrupt: as in `train`.
     """
     where = directories.find(path, Path(run_dir))
+    where = replace(where, path=where.path.absolute())
     saved = where.read_config()
     before = Experiment.of_file(saved, source=factory, policy=policy)
     for name in changes:
-        if name not in CHANGEABLE:
+        if name not in CHANGEABLE and not _was_object(before.config, name):
             raise ConfigError(
                 f"resume cannot change {name!r}, only {', '.join(CHANGEABLE)}; train a new run instead"
             )
@@ -203,42 +259,66 @@ def resume(
             if experiment.options != before.options:
                 where.write_config(experiment.to_file())
             trained = experiment.algorithm.train(experiment.config, rows, run)
-            return conclude(experiment, run, trained, shown, where)
+            result = conclude(experiment, rows, run, trained, shown, where)
+    return uninterrupted(result)
+
+
+def uninterrupted(result: Result) -> Result:
+    """The result of a run; KeyboardInterrupt where Ctrl-C ended it, now that all is written: a loop over runs ends."""
+    if result.stop_reason == INTERRUPTED:
+        raise KeyboardInterrupt(
+            f"training stopped; resume({str(result.path)!r}) goes on"
+        )
+    return result
+
+
+def _was_object(config: object, name: str) -> bool:
+    """Whether a setting is a function, of which config.toml has the name only."""
+    value = getattr(config, name, None)
+    return isinstance(value, str) and ":" in value
 
 
 def conclude(
     experiment: Experiment,
+    rows: VecEnv,
     run: Run,
     policy: nn.Module,
     panel: Panel,
     where: RunDirectory,
 ) -> Result:
-    """Ends a loop that was left, plays the 100 greedy episodes unless Ctrl-C ended the run, writes how it ended.
+    """Ends a loop that was left, writes how the run ended, plays the greedy episodes unless Ctrl-C ended it.
+
+    Those are played on rows of their own when the run's are closed and its status says that it is finished: what fails
+    there is said, and nothing is lost by it.
 
     Raises:
-        ConfigError: the algorithm returned no policy, or never went through its loop.
+        ConfigError: the algorithm returned no policy, or one that is not saved, or never went through its loop.
     """
-    run.leave()
-    check_trained(experiment, policy, where)
+    kept = run.leave()
+    check_trained(experiment, policy, where, kept)
+    rows.close()
+    if run.evaluation is not None:
+        run.evaluation.env.close()
     threshold = run.settings.stop_at
     threshold = None if threshold == math.inf else threshold
     interrupted = run.stop_reason == INTERRUPTED
     begun = time.perf_counter()
     status = where.read_status()
     status |= {"threshold": threshold, "stop_reason": run.stop_reason}
+    episodes = experiment.options.final_episodes
+    if episodes is None:
+        episodes = GREEDY_EPISODES
     greedy = math.nan
     if interrupted:
-        status |= {"state": "stopped", "reason": "Ctrl-C"}
+        where.write_status(status | {"state": "stopped", "reason": "Ctrl-C"})
     else:
-        seed = experiment.options.seed
-        score = play(policy, experiment, episodes=GREEDY_EPISODES, seed=seed)
-        greedy = score.mean
-        status |= {
-            "state": "finished",
-            "greedy_return": greedy,
-            "greedy_std": score.std,
-        }
-    where.write_status(status)
+        status["state"] = "finished"
+        where.write_status(status)
+        score = play_greedily(experiment, run, policy, episodes=episodes)
+        if score is not None:
+            greedy = score.mean
+            status |= {"greedy_return": greedy, "greedy_std": score.std}
+            where.write_status(status)
     result = Result(
         path=where.path,
         policy=policy,
@@ -248,6 +328,8 @@ def conclude(
         greedy_seconds=time.perf_counter() - begun,
         threshold=threshold,
         stop_reason=run.stop_reason,
+        mean_return=run.mean_return,
+        greedy_episodes=episodes,
     )
     if interrupted:
         run.warn(
@@ -258,8 +340,29 @@ def conclude(
     return result
 
 
-def check_trained(experiment: Experiment, policy: object, where: RunDirectory) -> None:
-    """ConfigError unless the algorithm went through `run.loop` and returned its policy."""
+def play_greedily(
+    experiment: Experiment, run: Run, policy: nn.Module, *, episodes: int
+) -> Score | None:
+    """The greedy episodes at the end of a run; None where there are none, or where they failed, which is said."""
+    if not episodes:
+        return None
+    try:
+        return play(policy, experiment, episodes=episodes, seed=run.settings.seed)
+    except (Exception, KeyboardInterrupt) as error:  # whatever it is: the run is whole
+        run.warn(
+            f"the run is finished, but its greedy episodes were not played to their end ({type(error).__name__}: "
+            f"{error}); final_episodes=0 leaves them out"
+        )
+        return None
+
+
+def check_trained(
+    experiment: Experiment,
+    policy: object,
+    where: RunDirectory,
+    kept: nn.Module | None,
+) -> None:
+    """ConfigError unless the algorithm went through `run.loop` and returned its policy, which checkpoints kept."""
     name = f"{experiment.algorithm.__name__}.train"
     if not isinstance(policy, nn.Module):
         raise ConfigError(
@@ -274,6 +377,11 @@ def check_trained(experiment: Experiment, policy: object, where: RunDirectory) -
     if not hasattr(policy, "initial_state"):
         raise ConfigError(
             f"{name} returned {type(policy).__name__}, which cannot act; "
+            "let it end with `return learner.policy`"
+        )
+    if policy is not kept:
+        raise ConfigError(
+            f"{name} returned another module than the policy that its checkpoints hold, that of the first learner; "
             "let it end with `return learner.policy`"
         )
 

@@ -57,7 +57,7 @@ class InfoJoiner:
         if ready.turn is not None:
             infos["valid"], infos["turn"] = ready.valid.copy(), ready.turn.copy()
         if self._rows.capabilities.whole_sends:
-            infos |= _whole_episodes(ready, ended)
+            infos |= _whole_games(ready)
         return infos
 
     def of_late_resets(self, ended: Bools) -> Infos:
@@ -87,10 +87,10 @@ class InfoJoiner:
         return self._add(infos, info, row)
 
 
-def _whole_episodes(ready: Ready, ended: Bools) -> Infos:
-    """The infos of whole episodes that ended, as Gymnasium's RecordEpisodeStatistics writes them."""
-    whole = ended & (ready.episode_length > 0)
+def _whole_games(ready: Ready) -> Infos:
+    """Own rewards and lengths of whole games; the key `episode` belongs to Gymnasium's RecordEpisodeStatistics."""
+    whole = ready.over.copy()
     if not whole.any():
         return {}
     returns, lengths = ready.episode_return * whole, ready.episode_length * whole
-    return {"episode": {"r": returns, "l": lengths}, "_episode": whole}
+    return {"game": {"r": returns, "l": lengths}, "_game": whole}

@@ -12,7 +12,7 @@ from gymnasium.vector.utils import batch_space
 
 from shoal.envs.actions import ActionCheck
 from shoal.envs.outputs import take, write
-from shoal.envs.registry import make
+from shoal.envs.registry import is_batched, make
 from shoal.export.infos import InfoJoiner
 from shoal.types import ConfigError, map_tree
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     Stepped: TypeAlias = tuple[Tree, Floats, Bools, Bools, dict[str, Any]]
 
+WHOLE_GAMES = {"terminal_on_life_loss": False, "clip_reward": False}
+"""Keywords of Atari rows with which other libraries count what Gymnasium's own environments would have them count."""
 MODES = {"same_step": AutoresetMode.SAME_STEP, "next_step": AutoresetMode.NEXT_STEP}
 
 
@@ -38,6 +40,7 @@ def make_vec(
     env_kwargs: dict[str, Any] | None = None,
     preprocessing: Preprocessing | None = None,
     copy: bool = True,
+    **kwargs: Any,
 ) -> ShoalVectorEnv:
     """`num_envs` environments as a `gymnasium.vector.VectorEnv`.
 
@@ -50,17 +53,22 @@ def make_vec(
         backend: `native` (C++), `serial` (Python, in this process), `ale` (Atari), or `auto`: native where the id is
             built in, ale for ids ALE/*, else serial.
         autoreset: `same_step` (infos carry `final_obs` and `final_info`) or `next_step`, as Gymnasium defines them;
-            Atari has `same_step`, and infos carry `episode` where a whole game ended.
+            Atari has `same_step`. There episodes are whole games and rewards the game's own, unless
+            `terminal_on_life_loss=True` or `clip_reward=True` is given; infos carry `game` where one ended.
         num_threads: threads that step native rows, the caller included; it changes no result.
         env_kwargs: keywords of the environment's constructor, or parameters of the native one; a distribution has
             every episode draw that parameter.
         preprocessing: frame stack, sticky actions, the reward's scale and clip, another time limit.
         copy: whether arrays are copies; else they are views that the next step may overwrite.
+        kwargs: join `env_kwargs`, as `gymnasium.make_vec` takes them.
 
     Raises:
         ConfigError: an unknown id, backend, mode or keyword, or a setting that cannot work.
     """
     _check(backend, autoreset)
+    env_kwargs = _joined(env_kwargs or {}, kwargs)
+    if is_batched(env, backend):
+        env_kwargs = WHOLE_GAMES | env_kwargs
     rows = make(
         env,
         num_envs,
@@ -74,7 +82,7 @@ def make_vec(
         rows.close()
         raise ConfigError(refusal)
     return ShoalVectorEnv(
-        rows, autoreset=MODES[autoreset], copy=copy, env_kwargs=env_kwargs or {}
+        rows, autoreset=MODES[autoreset], copy=copy, env_kwargs=env_kwargs
     )
 
 
@@ -250,6 +258,16 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
         raise ConfigError(
             f"{self.rows.spec.env_id} has no {what!r} here; backend='serial' has, of one agent"
         )
+
+
+def _joined(env_kwargs: dict[str, Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The environment's keywords, given in two ways; ConfigError for one that is given twice."""
+    twice = sorted(env_kwargs.keys() & kwargs)
+    if twice:
+        raise ConfigError(
+            f"{', '.join(twice)}: given as a keyword and in env_kwargs; leave one of them out"
+        )
+    return env_kwargs | kwargs
 
 
 def _check(backend: str, autoreset: str) -> None:

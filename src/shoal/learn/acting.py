@@ -249,7 +249,9 @@ class TorchActor:
 
     def _noise(self, distribution: Any, rows: slice) -> Tensor:
         acting, size = self.acting, distribution.noise_size
-        where = (acting.seed, acting.stream, self.rows[rows], self.row_step[rows])
+        # Counted in intervals, the noise is the same throughout each of them.
+        step = self.row_step[rows] // getattr(distribution, "noise_interval", 1)
+        where = (acting.seed, acting.stream, self.rows[rows], step)
         if distribution.noise == "joint":
             # A number's words are fixed by its position. Normal ones stand after whole blocks of four words, so that
             # none of them shares a word with a uniform one.

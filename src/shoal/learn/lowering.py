@@ -16,6 +16,7 @@ from shoal.nets.policy import MlpPolicy, RecurrentPolicy
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from shoal.nets.network import Network
     from shoal.types import Spec
 
 MOST_LAYERS, MOST_ACTIONS = 15, 64
@@ -54,12 +55,12 @@ def lower(
         act_block: rows in one forward.
         grad_shards: parts of a minibatch.
     """
-    kind = type(policy)
-    if kind is not MlpPolicy and kind is not RecurrentPolicy:
+    if type(policy) not in (MlpPolicy, RecurrentPolicy):
         return None
     assert isinstance(policy, MlpPolicy | RecurrentPolicy)
-    head, encoder, network = _head(spec), policy.encoder, policy.network
-    if head is None or network.squash or not _is_flat(encoder):
+    encoder, network = policy.encoder, policy.network
+    head = _head(spec, network)
+    if head is None or not _is_flat(encoder):
         return None
     if flat.device.type != "cpu" or flat.dtype is not torch.float32:
         return None
@@ -99,7 +100,10 @@ def _is_flat(encoder: nn.Module) -> bool:
     return isinstance(encoder, Encoder) and not encoder.nvec and not encoder.image
 
 
-def _head(spec: Spec) -> Head | None:
+def _head(spec: Spec, network: Network) -> Head | None:
+    """The distribution that a network gives; None for one that native code does not have."""
+    if network.squash or network.sde_interval:
+        return None
     space = spec.action_space
     if isinstance(space, spaces.Discrete):
         return Head("categorical", [int(space.n)], 1)

@@ -145,11 +145,15 @@ class Plan:
         rows: NDArray[np.int64],
         seed: int,
         stream: int,
-    ) -> None:
-        """Fills the slab: act, sample, step and record, without leaving native code."""
+    ) -> float:
+        """Fills the slab: act, sample, step and record, without leaving native code.
+
+        Returns:
+            The share of the time in which the rows stepped.
+        """
         if self._slab is not slab:
             self._slab, self._slab_arrays = slab, _arrays_of(slab)
-        self._calls.rollout(
+        return self._calls.rollout(
             env.pool,
             env.obs.reshape(len(start), -1),
             start.view(np.uint8),

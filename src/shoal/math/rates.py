@@ -1,8 +1,108 @@
-"""Learning rates that change as training goes on."""
+"""Settings that change as training goes on: schedules over the run's progress, and a learning rate led by the KL."""
 
 from __future__ import annotations
 
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import fields
+from numbers import Real
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar, cast
+
+from shoal.envs.factories import import_object
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
 LOWEST, HIGHEST = 1e-6, 1e-2
+SUFFIX = "_schedule"
+ConfigT = TypeVar("ConfigT")
+Schedule: TypeAlias = str | Callable[[float], float]
+"""A name in SHAPES, a function of the run's progress in [0, 1), or the name of one: `package.module:function`."""
+
+
+class HasLearningRate(Protocol):
+    """Who steps by a learning rate."""
+
+    @property
+    def learning_rate(self) -> float:
+        """The step size."""
+        ...
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None: ...
+
+
+def _constant(progress: float) -> float:
+    return 1.0
+
+
+def _linear(progress: float) -> float:
+    return 1 - progress
+
+
+def _cosine(progress: float) -> float:
+    """Loshchilov & Hutter 2017, arXiv 1608.03983, eq. 5, without restarts."""
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
+SHAPES: dict[str, Callable[[float], float]] = {
+    "constant": _constant,
+    "linear": _linear,
+    "cosine": _cosine,
+}
+"""Factors of a setting by the share of the run that is over: 1 at first; at the end 1, 0 and 0."""
+
+
+def apply_schedules(
+    config: ConfigT, progress: float, learner: HasLearningRate
+) -> ConfigT:
+    """The settings as they are at `progress`: each NAME with a NAME_schedule is multiplied by what that gives.
+
+    The learner's learning rate is set to the one of these settings, if `learning_rate_schedule` is among them.
+
+    Args:
+        config: a frozen dataclass. A schedule that is none of SHAPES and no function leaves its setting as it is.
+        progress: the share of the run's total_timesteps that is over, in [0, 1).
+        learner: who steps by the learning rate.
+
+    Returns:
+        `config` itself where every schedule is constant.
+
+    Raises:
+        ConfigError: a schedule gives no finite number of at least 0, or there is no function of its name.
+    """
+    now = config
+    for name, schedule in _schedules(config):
+        shape = _function(name, schedule)
+        if shape is None:
+            continue
+        value = getattr(config, name) * _factor(name, shape, progress)
+        if name == "learning_rate":
+            learner.learning_rate = value
+        if shape is not _constant:
+            now = copy.copy(config) if now is config else now
+            # Past the checks of the settings: a factor may be 0 where a setting must be above.
+            object.__setattr__(now, name, value)
+    return now
+
+
+def check_schedules(config: object, **also: str) -> None:
+    """ConfigError naming the first NAME_schedule of `config` that cannot be one.
+
+    `also` has another name that one of them may have: `learning_rate_schedule="kl"`.
+    """
+    for name, schedule in _schedules(config):
+        own = also.get(f"{name}{SUFFIX}", "constant")
+        named = isinstance(schedule, str) and all(schedule.partition(":"))
+        if not named and not callable(schedule) and schedule not in (*SHAPES, own):
+            names = ", ".join(dict.fromkeys((*SHAPES, own)))
+            raise ConfigError(
+                f"{name}{SUFFIX} must be one of {names}, a function of the run's progress or its name "
+                f"package.module:function, got {schedule!r}"
+            )
 
 
 def adapted_rate(learning_rate: float, kl: float, target_kl: float) -> float:
@@ -16,3 +116,41 @@ def adapted_rate(learning_rate: float, kl: float, target_kl: float) -> float:
     elif kl < target_kl / 2:
         factor = 1.5
     return min(HIGHEST, max(LOWEST, learning_rate * factor))
+
+
+def _schedules(config: object) -> Iterator[tuple[str, Schedule]]:
+    """The settings that have a schedule, and theirs."""
+    known: Any = config
+    for field in fields(known):
+        if field.name.endswith(SUFFIX):
+            yield field.name.removesuffix(SUFFIX), getattr(config, field.name)
+
+
+def _function(name: str, schedule: Schedule) -> Callable[[float], float] | None:
+    """The function that a schedule is or names; None for the name of something else."""
+    if not isinstance(schedule, str):
+        return schedule
+    if ":" not in schedule:
+        return SHAPES.get(schedule)
+    again = f"give it again: shoal.resume(..., {name}{SUFFIX}=...)"
+    if "<" in schedule:
+        raise ConfigError(
+            f"{name}{SUFFIX} was a function that no module has under a name, {schedule}; {again}"
+        )
+    try:
+        found = import_object(schedule)
+    except ConfigError as error:
+        raise ConfigError(f"{name}{SUFFIX}: {error}; {again}") from error
+    if not callable(found):
+        raise ConfigError(f"{name}{SUFFIX}: {schedule} is no function, but {found!r}")
+    return cast("Callable[[float], float]", found)
+
+
+def _factor(name: str, shape: Callable[[float], float], progress: float) -> float:
+    factor = shape(progress)
+    if not isinstance(factor, Real) or not 0 <= factor < math.inf:
+        raise ConfigError(
+            f"{name}{SUFFIX} gave {factor!r} at progress {progress:g}; it must give a finite number of "
+            f"at least 0, by which {name} is multiplied"
+        )
+    return float(factor)

@@ -19,6 +19,7 @@ from shoal.types import (
     Steps,
     Tree,
     assign,
+    check_room,
     map_tree,
     select,
 )
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 BOOLS = ("start", "terminated", "truncated", "valid")
 FLOATS = ("log_prob", "value", "next_value", "reward")
+STEP_BYTES = 44
+"""A step's numbers beside its observation and action."""
 
 
 class Slab:
@@ -63,6 +66,7 @@ class Slab:
         self.num_steps, self.num_rows, self.pinned = num_steps, num_rows, pinned
         self.in_turns = in_turns
         batch = (num_steps, num_rows)
+        _check_room(spec, batch)
         self._blocks: list[torch.Tensor] = []
         self.obs: Tree = self._allocate(spec.observation, batch)
         self.action: Tree = self._allocate(_kept_actions(spec.action), batch)
@@ -142,7 +146,7 @@ class Slab:
         if not self.in_turns and not valid.all():
             self._move_cuts(t, rows, select(ready.final_obs, part))
         if (ended & valid).any():
-            here = self.terminated[t, rows] | self.truncated[t, rows]
+            here = (self.terminated[t, rows] | self.truncated[t, rows]) & valid
             final_obs = select(ready.final_obs, part)
             self._keep_final(t, np.flatnonzero(here), final_obs, first=rows.start)
 
@@ -224,6 +228,15 @@ class Slab:
         block = torch.zeros(size, dtype=torch.uint8, pin_memory=self.pinned)
         self._blocks.append(block)
         return layout.view(block.numpy(), *shape)
+
+
+def _check_room(spec: Spec, batch: tuple[int, int]) -> None:
+    """ConfigError where the steps of a rollout need more memory than there is; final observations come as they end."""
+    num_steps, num_rows = batch
+    nbytes = spec.observation.offsets(batch)[1] + spec.action.offsets(batch)[1]
+    nbytes += num_steps * num_rows * STEP_BYTES
+    what = f"{spec.env_id}: rollouts of {num_steps:,} steps of {num_rows:,} rows"
+    check_room(nbytes, what, "set num_steps or num_envs to less")
 
 
 def _kept_actions(layout: Layout) -> Layout:

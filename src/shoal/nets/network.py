@@ -21,6 +21,8 @@ class Network:
     """Recurrent layer before the output heads, for partially observable environments."""
     recurrent_size: int = 64
     """Units of the recurrent layer."""
+    share: bool = False
+    """Actor and critic share the hidden layers, as recurrent and image networks always do; runs in torch."""
     normalize_obs: bool = False
     """Normalize observations by their running mean and standard deviation; helps when their scales differ."""
     image: Literal["auto", "nature", "nips", "impala", "flat"] = "auto"
@@ -31,10 +33,17 @@ class Network:
     """Box actions: tanh-squashed Gaussian, scaled to the bounds, instead of a clipped Gaussian."""
     log_std_init: float = 0.0
     """Box actions: initial log standard deviation; larger explores more widely."""
+    sde_interval: int = 0
+    """Box actions: state-dependent exploration (gSDE), drawn anew every this many steps; 0: independent noise."""
 
     def __post_init__(self) -> None:
         """Refuses sizes that cannot be."""
         check_ranges(self, recurrent_size=(1, inf), log_std_init=(-20, 20))
+        check_ranges(self, sde_interval=(0, inf))
+        if self.share and self.recurrent != "none":
+            raise ConfigError(
+                "a recurrent network has one trunk for actor and critic already; leave share out"
+            )
         if min(self.hidden, default=1) < 1:
             raise ConfigError(
                 f"hidden must hold a size >= 1 for each layer, such as 64 64, got {self.hidden}"

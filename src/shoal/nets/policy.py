@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from shoal.nets.encoder import make_encoder
+from shoal.nets.exploration import exploring_head
 from shoal.nets.heads import deviations, head, head_size
 from shoal.nets.images import ImageEncoder, image_net
 from shoal.nets.layers import recurrent_cell, tower
 from shoal.nets.network import Network
-from shoal.types import ConfigError, Spec, Tree, map_tree
+from shoal.types import ConfigError, Spec, Tree, check_room, map_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from shoal.nets.distributions import Distribution
+    from shoal.nets.exploration import ExploringHead
+    from shoal.nets.heads import Head
+
+WEIGHT_BYTES = 16
+"""A weight in training: itself, its gradient and an optimizer's two moments, in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +66,8 @@ class MlpPolicy(nn.Module):
             last_gain=1.0,
             generator=generator,
         )
-        self.log_std = log_std(spec, network)
-        self.head = head(spec.action_space, squash=network.squash)
+        self.log_std = log_std(spec, network, self.actor)
+        self.head, self.explore = heads(spec, network)
 
     def initial_state(self, num_rows: int) -> None:
         """No memory."""
@@ -69,14 +77,14 @@ class MlpPolicy(nn.Module):
         """[..., *obs] -> Output; state and start do not matter."""
         x = self.encoder(obs)
         return Output(
-            distribution=self.head(self.actor(x), self.log_std),
+            distribution=distribution_of(self, x),
             value=self.critic(x).squeeze(-1),
             state=None,
         )
 
 
-class ImagePolicy(nn.Module):
-    """One trunk for an image, and on it two linear heads, an actor and a critic."""
+class SharedPolicy(nn.Module):
+    """One trunk, an image's or of dense layers, and on it two linear heads, an actor and a critic."""
 
     def __init__(
         self,
@@ -88,9 +96,13 @@ class ImagePolicy(nn.Module):
         super().__init__()
         self.spec, self.network = spec, network
         self.encoder = make_encoder(spec, network, generator)
-        size = self.encoder.size
-        out = head_size(spec.action_space)
+        sizes = [self.encoder.size]
+        if not isinstance(self.encoder, ImageEncoder):
+            sizes += network.hidden
         kind = network.activation
+        self.body = tower(sizes, kind, last_gain=None, generator=generator)
+        size = sizes[-1]
+        out = head_size(spec.action_space)
         self.actor = tower(
             [size, out],
             kind,
@@ -103,18 +115,18 @@ class ImagePolicy(nn.Module):
             last_gain=1.0,
             generator=generator,
         )
-        self.log_std = log_std(spec, network)
-        self.head = head(spec.action_space, squash=network.squash)
+        self.log_std = log_std(spec, network, self.actor)
+        self.head, self.explore = heads(spec, network)
 
     def initial_state(self, num_rows: int) -> None:
         """No memory."""
         return
 
-    def forward(self, obs: Tensor, state: None, start: Tensor) -> Output:
-        """[..., *image] -> Output; state and start do not matter."""
-        x = self.encoder(obs)
+    def forward(self, obs: Tree, state: None, start: Tensor) -> Output:
+        """[..., *obs] -> Output; state and start do not matter."""
+        x = self.body(self.encoder(obs))
         return Output(
-            distribution=self.head(self.actor(x), self.log_std),
+            distribution=distribution_of(self, x),
             value=self.critic(x).squeeze(-1),
             state=None,
         )
@@ -154,8 +166,8 @@ class RecurrentPolicy(nn.Module):
             last_gain=1.0,
             generator=generator,
         )
-        self.log_std = log_std(spec, network)
-        self.head = head(spec.action_space, squash=network.squash)
+        self.log_std = log_std(spec, network, self.actor)
+        self.head, self.explore = heads(spec, network)
 
     def initial_state(self, num_rows: int) -> Tree:
         """Zeros [B, H]: h, or (h, c)."""
@@ -178,7 +190,7 @@ class RecurrentPolicy(nn.Module):
                 outputs.append(state)
         hidden = torch.stack(outputs)
         return Output(
-            distribution=self.head(self.actor(hidden), self.log_std),
+            distribution=distribution_of(self, hidden),
             value=self.critic(hidden).squeeze(-1),
             state=state,
         )
@@ -244,21 +256,70 @@ class PlainPolicy(nn.Module):
             )
 
 
-def log_std(spec: Spec, network: Network) -> nn.Parameter | None:
-    """The log standard deviations of Box actions, which depend on no observation; None without Boxes."""
+def log_std(spec: Spec, network: Network, actor: nn.Sequential) -> nn.Parameter | None:
+    """The log standard deviations of Box actions, which depend on no observation; None without Boxes.
+
+    [D], or with `network.sde_interval` [L, D] for each of the L features that the actor's last layer sees.
+    """
     boxes = deviations(spec.action_space)
     if not boxes:
         return None
-    return nn.Parameter(torch.full((boxes,), network.log_std_init))
+    shape = (boxes,)
+    if network.sde_interval:
+        last = actor[-1]
+        assert isinstance(last, nn.Linear)
+        shape = (last.in_features, boxes)
+    return nn.Parameter(torch.full(shape, network.log_std_init))
+
+
+def heads(spec: Spec, network: Network) -> tuple[Head, ExploringHead | None]:
+    """What makes distributions of an actor's numbers; the second one where exploration depends on the state."""
+    space, interval = spec.action_space, network.sde_interval
+    exploring: ExploringHead | None = None
+    if interval:
+        exploring = exploring_head(space, interval, squash=network.squash)
+    return head(space, squash=network.squash), exploring
+
+
+def distribution_of(
+    policy: MlpPolicy | SharedPolicy | RecurrentPolicy, x: Tensor
+) -> Distribution:
+    """The distribution over actions, from what the actor sees [..., N]."""
+    if policy.explore is None or policy.log_std is None:
+        return policy.head(policy.actor(x), policy.log_std)
+    features = policy.actor[:-1](x)
+    return policy.explore(policy.actor[-1](features), policy.log_std, features)
 
 
 def make_policy(spec: Spec, network: Network, seed: int) -> nn.Module:
-    """The default policy for a specification, its weights drawn from `seed` alone."""
+    """The default policy for a specification, its weights drawn from `seed` alone.
+
+    ConfigError: `network.share` for an image, whose layers are shared as it is; more than memory has room for.
+    """
+    _check_room(spec, network)
     generator = torch.Generator().manual_seed(seed)
     if network.recurrent != "none":
         return RecurrentPolicy(spec, network, generator)
-    kind = ImagePolicy if image_net(spec, network.image) else MlpPolicy
+    image = bool(image_net(spec, network.image))
+    if image and network.share:
+        raise ConfigError(
+            "the network of an image has one trunk for actor and critic already; leave network.share out"
+        )
+    kind = SharedPolicy if image or network.share else MlpPolicy
     return kind(spec, network, generator)
+
+
+def _check_room(spec: Spec, network: Network) -> None:
+    """ConfigError where training layers of these widths needs more memory than there is."""
+    sizes = [sum(math.prod(leaf.shape) for leaf in spec.observation.leaves)]
+    if image_net(spec, network.image):
+        sizes.clear()
+    sizes += network.hidden
+    if network.recurrent != "none":
+        sizes += [network.recurrent_size] * 3
+    weights = sum(a * b for a, b in pairwise([*sizes, 1]))
+    nbytes = weights * WEIGHT_BYTES
+    check_room(nbytes, f"layers of {sizes} numbers", "choose smaller hidden layers")
 
 
 def wrap(module: nn.Module | Callable[[Spec], object], spec: Spec) -> nn.Module:

@@ -19,7 +19,7 @@ from shoal.report.groups import (
 )
 from shoal.report.run_table import console, state_of
 from shoal.report.statistics import band, iqm
-from shoal.run.directory import RunDirectory, list_runs, read_toml
+from shoal.run.directory import RunDirectory, find_all, list_runs, read_toml
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ def compare(
     """Compares configurations at equal environment steps: prints a table and writes a PNG.
 
     Args:
-        paths: runs, folders of runs (both also below `root`), or config files; a config file is trained with `trainer`
-            for as many of `seeds` seeds as have no finished run below `root`.
+        paths: runs, folders of runs (both also below `root`), names of runs, or config files; a config file is
+            trained with `trainer` for as many of `seeds` seeds as have no finished run below `root`.
         root: where runs stand.
         plot: the PNG.
         seeds: how many seeds of a config file, from its own seed on.
@@ -80,7 +80,7 @@ def compare(
     found: list[RunDirectory] = []
     for path in paths:
         if not path.endswith(".toml"):
-            found += _runs_at(path, root)
+            found += find_all(path, root)
     configs = {str(run.path): run.read_config() for run in found}
     configs |= {str(file): read_toml(file) for file in files}
     _check_one_environment(configs)
@@ -136,8 +136,6 @@ def train_missing(
                         seed=seed,
                     )
                 )
-                if result.interrupted:
-                    raise KeyboardInterrupt
                 run = RunDirectory(result.path)
             runs.append(run)
     return runs
@@ -163,6 +161,7 @@ def draw(
         xlabel="environment steps",
         ylabel="mean return (IQM, 95 %)",
     )
+    curves.mark_steps(axes)
     axes.legend(fontsize="small")
     axes.grid(alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -227,16 +226,6 @@ def _group_row(group: Group, drawn: Band, last: float) -> list[str]:
 
 def _curves(groups: Sequence[Group]) -> list[Curve]:
     return [curve for group in groups for curve in group.curves]
-
-
-def _runs_at(path: str, root: Path) -> list[RunDirectory]:
-    for base in (Path(path), root / path):
-        if (base / "config.toml").exists():
-            return [RunDirectory(base)]
-        below = list_runs(base)
-        if below:
-            return below
-    raise ConfigError(f"no run at {path} or below; `shoal runs` lists them")
 
 
 def _finished(root: Path) -> dict[tuple[str, int], RunDirectory]:

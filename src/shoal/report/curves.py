@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 COLUMNS = 3
 WIDTH, MAIN_HEIGHT, SMALL_HEIGHT = 10.0, 3.6, 1.9
 """Inches: of the figure, of the return's axes, and of each row of small ones."""
+SMALL_TICKS = 4
+"""Marks on the x axis of small axes, at most."""
 SMALL = ("loss/", "train/", "info/", "speed/")
 """Beginnings of the keys that have small axes, in this order."""
 
@@ -72,14 +75,30 @@ def draw_run(lines: Sequence[Line], status: Mapping[str, object], title: str) ->
     main = figure.add_subplot(places[0, :])
     main.set(title=title, xlabel="environment steps", ylabel="return")
     _draw_return(main, lines, status)
+    mark_steps(main)
     steps = column(lines, "step")
     for at, key in enumerate(small):
         axes = figure.add_subplot(places[1 + at // COLUMNS, at % COLUMNS])
         axes.plot(steps, column(lines, key), linewidth=1)
         axes.set_title(key, fontsize="small")
         axes.tick_params(labelsize="x-small")
+        mark_steps(axes, most=SMALL_TICKS)
         axes.grid(alpha=0.3)
     return figure
+
+
+def mark_steps(axes: Axes, most: int = 10) -> None:
+    """Counts environment steps on the x axis as 50k and 1.5M, at few places: whole numbers run into each other."""
+    axes.xaxis.set_major_locator(MaxNLocator(most))
+    axes.xaxis.set_major_formatter(FuncFormatter(counted))
+
+
+def counted(steps: float, _: object = None) -> str:
+    """A number of steps in few characters: 500, 50k, 1.5M."""
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if abs(steps) >= size:
+            return f"{steps / size:g}{letter}"
+    return f"{steps:g}"
 
 
 def column(lines: Sequence[Line], name: str) -> Floats:

@@ -21,6 +21,20 @@ if TYPE_CHECKING:
 
 DPI = 110
 SHOWN_EVALUATIONS = 20
+RESULTS = {
+    "state": "state",
+    "stop_reason": "stopped by",
+    "greedy_return": "mean return of the greedy evaluation",
+    "greedy_std": "its standard deviation",
+    "threshold": "threshold",
+    "return": "mean return of the last training episodes",
+    "steps": "environment steps",
+    "updates": "updates",
+    "episodes": "episodes",
+    "seconds": "training time in seconds",
+    "began_with": "began with",
+}
+"""What the keys of run.json are called on the page, in this order; others follow as they are."""
 NOT_SHOWN = ("env", "algo", "seed", "pid", "versions", "reason")
 """Keys of run.json that stand elsewhere on the page, or tell nobody anything."""
 STYLE = """
@@ -68,8 +82,7 @@ def html(
     parts = [f"<h1>{escape(title)}</h1>"]
     if "reason" in status:
         parts.append(_section("What ended it", _preformatted(str(status["reason"]))))
-    results = {key: value for key, value in status.items() if key not in NOT_SHOWN}
-    parts.append(_section("Result", _pairs(results)))
+    parts.append(_section("Result", _table(_results(status))))
     source = base64.b64encode(picture).decode()
     parts.append(f'<img alt="Learning curves" src="data:image/png;base64,{source}">')
     evaluated = [line for line in lines if line.get("eval/return") is not None]
@@ -77,7 +90,7 @@ def html(
         table = _evaluations(evaluated[-SHOWN_EVALUATIONS:])
         parts.append(_section("Evaluations beside training", table))
     if lines:
-        parts.append(_section("Last line of metrics", _pairs(lines[-1])))
+        parts.append(_section("Last line of metrics.jsonl", _pairs(lines[-1])))
     parts.append(_section("Use it", _preformatted(_usage(run.path))))
     parts.append(_section("Settings", _pairs(flat(config))))
     if "versions" in status:
@@ -111,6 +124,16 @@ def shown(value: object) -> str:
     if math.isfinite(value) and abs(value) >= 1e5:
         return f"{value:,.1f}"
     return f"{value:.6g}"
+
+
+def _results(status: Mapping[str, object]) -> Iterable[tuple[str, str]]:
+    """What came of a run, as rows of words and figures of four digits."""
+    others = [key for key in status if key not in (*RESULTS, *NOT_SHOWN)]
+    for key in (*RESULTS, *others):
+        value = status.get(key, "")
+        if value != "":
+            figure = f"{value:,.4g}" if isinstance(value, float) else shown(value)
+            yield RESULTS.get(key, key), figure
 
 
 def _usage(path: Path) -> str:

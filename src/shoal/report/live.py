@@ -107,6 +107,10 @@ class Live:
         self._warnings[message] = count + 1
         self._next = -math.inf
 
+    def note(self, message: str) -> None:
+        """Prints a line; the panel is not there yet, or redraws itself below."""
+        self._console.print(Text(message, style="dim"), soft_wrap=True)
+
     def finish(self, result: Outcome) -> None:
         """Closes the panel and prints the figure that is quoted."""
         self.close()

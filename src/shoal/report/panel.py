@@ -39,12 +39,17 @@ class Outcome(Protocol):
 
     @property
     def greedy_return(self) -> float:
-        """Mean return of 100 greedy episodes."""
+        """Mean return of the greedy episodes; NaN where none were played."""
         ...
 
     @property
-    def interrupted(self) -> bool:
-        """Whether Ctrl-C ended it."""
+    def greedy_episodes(self) -> int:
+        """How many there were to play."""
+        ...
+
+    @property
+    def mean_return(self) -> float:
+        """Mean return of training's last episodes."""
         ...
 
     @property
@@ -67,6 +72,10 @@ class Panel(Protocol):
 
     def warn(self, message: str) -> None:
         """Shows a warning; may be called from a signal handler."""
+        ...
+
+    def note(self, message: str) -> None:
+        """Shows what is no trouble; may be called from another thread."""
         ...
 
     def finish(self, result: Outcome) -> None:
@@ -101,6 +110,10 @@ class Plain:
         """Prints to stderr."""
         print_warning(message)
 
+    def note(self, message: str) -> None:
+        """Prints to stdout."""
+        print(message, flush=True)
+
     def finish(self, result: Outcome) -> None:
         """Prints the figure that is quoted."""
         print(result_line(result), flush=True)
@@ -122,6 +135,10 @@ class Json:
     def warn(self, message: str) -> None:
         """Prints {"warning": message}."""
         self._print({"warning": message})
+
+    def note(self, message: str) -> None:
+        """Prints {"note": message}."""
+        self._print({"note": message})
 
     def finish(self, result: Outcome) -> None:
         """Prints the figure that is quoted."""
@@ -158,6 +175,9 @@ class Silent:
     def warn(self, message: str) -> None:
         """Prints to stderr."""
         print_warning(message)
+
+    def note(self, message: str) -> None:
+        """Shows nothing."""
 
     def finish(self, result: Outcome) -> None:
         """Shows nothing."""
@@ -202,7 +222,12 @@ def result_line(result: Outcome) -> str:
         met = "met" if result.solved else "missed"
         bar = f" (threshold {result.threshold:g} {met})"
     cost = f"{result.steps:,} steps, {result.seconds:.1f} s"
-    return f"greedy return {result.greedy_return:.1f} over 100 episodes{bar}, {cost}: {result.path}"
+    figure = f"greedy return {result.greedy_return:.1f} over {result.greedy_episodes} episodes"
+    if math.isnan(result.greedy_return):
+        figure = "no greedy return"
+        if math.isfinite(result.mean_return):
+            figure += f", mean return {result.mean_return:.1f}"
+    return f"{figure}{bar}, {cost}: {result.path}"
 
 
 def print_warning(message: str) -> None:

@@ -48,13 +48,15 @@ class Progress:
     def add(self, ready: Ready) -> None:
         """Counts a step of the rows whose first episode goes on."""
         running = ~self.ended
-        # A life lost ends nothing that is shown.
-        over = (ready.terminated | ready.truncated) & (ready.episode_length > 0)
+        # A life lost ends nothing that is shown; an agent who was not in the game has ended with it.
+        over = ready.over
         done = running & over
         self.returns[running] += ready.reward[running]
         self.returns[done] = ready.episode_return[done]
         self.steps[running & ready.valid] += 1
         self.ended |= over
+        if ready.game_over is not None:
+            self.ended |= ready.game_over
 
     def draw(self) -> Frame:
         """One frame. An environment whose episode has ended is dimmed; with several agents, returns are their mean."""

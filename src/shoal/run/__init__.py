@@ -46,15 +46,15 @@ def open(
     from shoal.stream.meter import cores
 
     def default(spec: Spec) -> nn.Module:
-        return make_policy(spec, Network(), seed)
+        return make_policy(spec, Network(), int(seed))
 
     _check(seed, total_timesteps, num_envs, stop_at)
     settings = Settings(
         env="",
         algo="",
-        seed=seed,
-        num_envs=num_envs,
-        total_timesteps=total_timesteps,
+        seed=int(seed),
+        num_envs=int(num_envs),
+        total_timesteps=int(total_timesteps),
         stop_at=stop_at,
         device=device,
         native=native,
@@ -77,7 +77,8 @@ def _check(
     least = {"seed": (seed, 0), "num_envs": (num_envs, 1)}
     least["total_timesteps"] = (total_timesteps, 1)
     for name, (value, low) in least.items():
-        if not isinstance(value, int | np.integer) or not low <= value < 2**63:
+        number = isinstance(value, int | float | np.integer | np.floating)
+        if not number or value % 1 or not low <= value < 2**63:
             raise ConfigError(
                 f"{name} must be a whole number of at least {low}, got {value!r}"
             )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, cast
 
 from shoal.types import ConfigError
 
@@ -36,8 +37,8 @@ Record: TypeAlias = EpisodeEnd | dict[str, float]
 class Callback(Protocol):
     """Called at every line of metrics and at every episode's end; `run.stop(reason)` ends the run.
 
-    A callback may also have `warn(message)`, which gets what a user should be told, `close()`, and an attribute
-    `episodes` that is false where it does without the ends of episodes.
+    A callback may also have `warn(message)`, which gets what a user should be told, `note(message)` for what is no
+    trouble, `close()`, and an attribute `episodes` that is false where it does without the ends of episodes.
     """
 
     def __call__(self, run: Run, record: Record, /) -> None:
@@ -65,6 +66,14 @@ def wants_episodes(callback: Callback) -> bool:
     return bool(getattr(callback, "episodes", True))
 
 
+def tell(run: Run, message: str, *, how: Literal["warn", "note"]) -> None:
+    """Tells the user something, by every callback that takes it: a warning, or a note of what is no trouble."""
+    for callback in run.callbacks:
+        method = getattr(callback, how, None)
+        if method is not None:
+            method(message)
+
+
 def tell_episodes(run: Run, episodes: Episodes, step: int) -> None:
     """Calls the callbacks that want them with each episode that ended by `step`."""
     watching = [callback for callback in run.callbacks if wants_episodes(callback)]
@@ -82,3 +91,19 @@ def tell_episodes(run: Run, episodes: Episodes, step: int) -> None:
         )
         for callback in watching:
             callback(run, end)
+
+
+def close_callbacks(run: Run) -> None:
+    """Closes those that can be closed; one that fails is warned of, as the run itself is whole."""
+    for callback in run.callbacks:
+        close = getattr(callback, "close", None)
+        if close is None:
+            continue
+        try:
+            close()
+        except Exception as error:  # whatever it is, it is not the run's
+            name = getattr(callback, "__name__", type(callback).__name__)
+            warnings.warn(
+                f"the callback {name} was not closed: {type(error).__name__}: {error}",
+                stacklevel=2,
+            )

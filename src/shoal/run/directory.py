@@ -134,14 +134,33 @@ def create(
 
 
 def find(path: str | Path, root: Path = Path("runs")) -> RunDirectory:
-    """The run at `path`; a path with several runs below means the newest. ConfigError when there is none."""
+    """The run at `path`, or the one below `root` of that name; a path with several runs below means the newest.
+
+    Raises:
+        ConfigError: there is none, or several runs have the name.
+    """
+    return find_all(path, root)[-1]
+
+
+def find_all(path: str | Path, root: Path) -> list[RunDirectory]:
+    """The run at `path` (as given, or below `root`), all runs below it, or the run of that name; the oldest first.
+
+    Raises:
+        ConfigError: there is none, or several runs have the name.
+    """
     for base in (Path(path), root / path):
         if (base / "config.toml").exists():
-            return RunDirectory(base)
+            return [RunDirectory(base)]
         below = list_runs(base)
         if below:
-            return below[-1]
-    raise ConfigError(f"no run at {path}; `shoal runs` lists them")
+            return below
+    named = [run for run in list_runs(root) if run.path.name == str(path)]
+    if len(named) > 1:
+        said = ", ".join(str(run.path) for run in named)
+        raise ConfigError(f"several runs are called {path}: {said}; give a path")
+    if not named:
+        raise ConfigError(f"no run at {path}; `shoal runs` lists them")
+    return named
 
 
 def list_runs(root: Path) -> list[RunDirectory]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from shoal.envs.vec_env import VecEnv
     from shoal.run.run import Run
-    from shoal.types import Bools, Floats
+    from shoal.types import Bools, Floats, Ready
 
 EVALUATION_STREAM = 1
 SEED_OFFSET = 1_000_000_007
@@ -75,26 +75,19 @@ def evaluate(
     Args:
         policy: acts unchanged by a snapshot.
         env: reset here; rows whose share is played go on but no longer count.
-        episodes: at least 1; of several agents, each one's returns and lengths count.
+        episodes: at least 1; of several agents, so many games: what each agent who was in them came to counts.
         acting: seed and device; the environment's seeds are far from training's.
         greedy: the distribution's mode instead of a sample.
     """
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}")
-    rows, agents = env.num_rows, env.spec.num_agents
-    worlds = rows // agents
-    shares = np.repeat(
-        np.full(worlds, episodes // worlds) + (np.arange(worlds) < episodes % worlds),
-        agents,
-    )
+    rows = env.num_rows
     start, everyone = np.ones(rows, np.bool_), slice(0, rows)
-    returns: list[list[float]] = [[] for _ in range(rows)]
-    lengths: list[list[float]] = [[] for _ in range(rows)]
     env.reset(acting.seed + SEED_OFFSET)
     ready = env.recv()
+    tally = _Tally(env, ready, episodes)
     actor = make_actor(policy, env.spec, rows, acting)
-    running = np.zeros((2, rows))  # return and length of the episode under way
-    while any(len(returns[row]) < shares[row] for row in range(rows)):
+    while tally.left.any():
         acted = actor.act(
             ready.obs, start, everyone, action_mask=ready.action_mask, greedy=greedy
         )
@@ -102,49 +95,69 @@ def evaluate(
         env.send(everyone, acted.env_action)
         ready = env.recv()
         ended = ready.terminated | ready.truncated
-        over = ended & (ready.episode_length > 0)
         start[:] = ended | (~ready.valid if acted_rows is None else start & ~acted_rows)
-        running += ready.reward, np.ones(rows)
-        for row in np.flatnonzero(over & ready.valid):
-            if len(returns[row]) < shares[row]:
-                returns[row].append(float(ready.episode_return[row]))
-                lengths[row].append(float(ready.episode_length[row]))
-        running[:, over] = 0
-        _pass_on(shares, returns, env.dropped)
+        tally.note(ready)
+        tally.pass_on(env.dropped)
         if env.spec.max_episode_steps is None:
-            _end_endless(env.spec.env_id, shares, returns, lengths, running)
-    return Score(np.array(sum(returns, [])), np.array(sum(lengths, [])))  # noqa: RUF017
+            tally.end_endless(env.spec.env_id)
+    return Score(np.array(sum(tally.returns, [])), np.array(sum(tally.lengths, [])))  # noqa: RUF017
 
 
-def _end_endless(
-    env_id: str,
-    shares: NDArray[np.int_],
-    returns: list[list[float]],
-    lengths: list[list[float]],
-    running: NDArray[np.float64],
-) -> None:
-    """What an episode without an end has come to counts for all that its row had left."""
-    late = running[1] >= LONGEST_EPISODE
-    endless = [r for r in np.flatnonzero(late) if len(returns[r]) < shares[r]]
-    if not endless:
-        return
-    warnings.warn(
-        f"{env_id}: the greedy episode of row {endless[0]} has not ended after {LONGEST_EPISODE:,} "
-        "steps; its return so far counts for all that its row had left. Give the environment a time limit",
-        stacklevel=3,
-    )
-    for row in endless:
-        missing = shares[row] - len(returns[row])
-        returns[row] += [float(running[0, row])] * missing
-        lengths[row] += [float(running[1, row])] * missing
+class _Tally:
+    """What the rows have played, and what each has left to play."""
 
+    def __init__(self, env: VecEnv, first: Ready, episodes: int) -> None:
+        """`first`: what the reset gave."""
+        rows, agents = env.num_rows, env.spec.num_agents
+        worlds = rows // agents
+        shares = np.full(worlds, episodes // worlds)
+        shares += np.arange(worlds) < episodes % worlds
+        self.left: NDArray[np.int_] = np.repeat(shares, agents)
+        """Episodes that still count; games, where agents come and go [B]."""
+        self.returns: list[list[float]] = [[] for _ in range(rows)]
+        self.lengths: list[list[float]] = [[] for _ in range(rows)]
+        self._running = np.zeros((2, rows))  # return and steps of what is under way
+        self._there = np.ones(rows, np.bool_)
+        if first.turn is not None:
+            self._there[:] = first.turn
 
-def _pass_on(
-    shares: NDArray[np.int_], returns: list[list[float]], dropped: Bools
-) -> None:
-    """What dropped rows have not played goes to the others, one after the other."""
-    going_on = np.flatnonzero(~dropped)
-    for row in np.flatnonzero(dropped):
-        for number in range(shares[row] - len(returns[row])):
-            shares[going_on[number % len(going_on)]] += 1
-        shares[row] = len(returns[row])
+    def note(self, ready: Ready) -> None:
+        """Takes a step of all rows in."""
+        self._running += ready.reward, np.ones(len(self.left))
+        over = ready.over
+        for row in np.flatnonzero(over & (self.left > 0)):
+            self.returns[row].append(float(ready.episode_return[row]))
+            self.lengths[row].append(float(ready.episode_length[row]))
+        if ready.turn is None or ready.game_over is None:
+            self.left[over & (self.left > 0)] -= 1
+            self._running[:, over] = 0
+            return
+        self.left[ready.game_over & (self.left > 0)] -= 1
+        self._running[0, over] = 0
+        self._running[:, ready.game_over] = 0
+        self._there &= ~(over | ready.game_over)
+        self._there |= ready.turn
+
+    def pass_on(self, dropped: Bools) -> None:
+        """What dropped rows have not played goes to the others, one after the other."""
+        going_on = np.flatnonzero(~dropped)
+        for row in np.flatnonzero(dropped):
+            for number in range(self.left[row]):
+                self.left[going_on[number % len(going_on)]] += 1
+            self.left[row] = 0
+
+    def end_endless(self, env_id: str) -> None:
+        """What an episode without an end has come to counts for all that its row had left."""
+        late = (self._running[1] >= LONGEST_EPISODE) & (self.left > 0)
+        if not late.any():
+            return
+        endless = np.flatnonzero(late)
+        warnings.warn(
+            f"{env_id}: the greedy episode of row {endless[0]} has not ended after {LONGEST_EPISODE:,} "
+            "steps; its return so far counts for all that its row had left. Give the environment a time limit",
+            stacklevel=3,
+        )
+        for row in endless[self._there[endless]]:
+            self.returns[row] += [float(self._running[0, row])] * self.left[row]
+            self.lengths[row] += [float(self._running[1, row])] * self.left[row]
+        self.left[endless] = 0

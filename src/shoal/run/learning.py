@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from torch import nn
+
     from shoal.learn.learner import Learner
     from shoal.run.metrics import Metrics
 
@@ -28,6 +30,11 @@ def take_statistics(metrics: Metrics, learners: Mapping[str, Learner]) -> None:
         for metric, total in totals.items():
             metrics.add(metric + suffix, total, counts[metric])
         metrics.add(f"train/learning_rate{suffix}", learner.learning_rate)
+
+
+def kept_policy(learners: Mapping[str, Learner]) -> nn.Module:
+    """The policy that is evaluated, and loaded from checkpoints: the first learner's."""
+    return next(iter(learners.values())).policy
 
 
 def steps_taken(learners: Mapping[str, Learner]) -> tuple[int, int]:

@@ -10,13 +10,18 @@ import numpy as np
 
 from shoal.run.callbacks import tell_episodes
 from shoal.run.evaluate import Eval, play_beside
-from shoal.run.learning import check_learned, steps_taken, take_statistics
+from shoal.run.learning import (
+    check_learned,
+    kept_policy,
+    steps_taken,
+    take_statistics,
+)
 from shoal.run.parts import restore_into, states_of
 from shoal.run.status import check_new, status_of
 from shoal.run.writer import Writer, write_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Mapping
 
     from shoal.learn.learner import Learner
     from shoal.run.interrupts import Interrupts
@@ -45,6 +50,14 @@ def why_to_stop(run: Run, steps: int, greedy: float) -> str:
     if limit is not None and greedy >= limit:
         return f"greedy mean return {greedy:.1f} reached {limit:g}"
     return "total_timesteps" if steps >= run.settings.total_timesteps else ""
+
+
+def save_due(run: Run, steps: int, every_updates: int) -> bool:
+    """Whether a checkpoint is to follow the update that ended at `steps` environment steps."""
+    every_steps = run.settings.checkpoint_every
+    if every_steps:
+        return steps // every_steps > run.steps_before // every_steps
+    return run.updates % every_updates == 0
 
 
 class Stream(Protocol):
@@ -136,7 +149,7 @@ class Loop:
         self.run.meter.start()
         self._last_line = (self.stream.env_steps, self.run.meter.elapsed())
 
-    def batches(self) -> Iterator[Any]:
+    def batches(self) -> Generator[Any]:
         """Batches until a stop condition holds; continues from the newest checkpoint before the first."""
         self.resume()
         run, stream = self.run, self.stream
@@ -154,7 +167,7 @@ class Loop:
                 due = self._evaluate()
                 if due or run.updates % self._log_every == 0:
                     self._write_line()
-                if run.updates % self._save_every == 0:
+                if save_due(run, stream.env_steps, self._save_every):
                     self.save()
             self._end()
         finally:
@@ -275,8 +288,7 @@ class Loop:
             return False
         while self._next_evaluation <= stream.env_steps:
             self._next_evaluation += evaluation.every_steps
-        policy = next(iter(self.learners.values())).policy
-        self._greedy = play_beside(self.run, evaluation, policy)
+        self._greedy = play_beside(self.run, evaluation, kept_policy(self.learners))
         return True
 
     def _status(self) -> dict[str, Any]:

@@ -10,13 +10,16 @@ import torch
 
 from shoal.learn.acting import Acting
 from shoal.learn.learner import Learner
-from shoal.run.callbacks import checked
+from shoal.run.beginning import begin
+from shoal.run.callbacks import checked, close_callbacks, tell
 from shoal.run.interrupts import Interrupts
+from shoal.run.learning import kept_policy
 from shoal.run.loop import INTERRUPTED, Loop, kind_of
 from shoal.run.metrics import Metrics, check_logged
 from shoal.run.parts import check_parts
 from shoal.run.writer import Writer
 from shoal.stream.meter import Meter
+from shoal.stream.rewards import Rewards
 from shoal.stream.schedules import schedule
 from shoal.stream.self_play import against
 from shoal.types import ConfigError
@@ -104,7 +107,7 @@ class Run:
 
     @property
     def progress(self) -> float:
-        """The share of `total_timesteps` that was over before the batch at hand: 0 at first, below 1."""
+        """The share of `total_timesteps`, as it is by now, that was over before the batch at hand: below 1."""
         return self.steps_before / self.settings.total_timesteps
 
     @property
@@ -148,7 +151,7 @@ class Run:
             schedule=schedule(s.schedule),
             acting=self.acting,
             meter=self.meter,
-            reward_scale=s.reward_scale,
+            rewards=Rewards(s.reward_scale, s.reward_gamma),
         )
 
     def log(self, numbers: Mapping[str, float | torch.Tensor]) -> None:
@@ -168,10 +171,7 @@ class Run:
 
     def warn(self, message: str) -> None:
         """Tells the user something, by every callback that takes warnings."""
-        for callback in self.callbacks:
-            tell = getattr(callback, "warn", None)
-            if tell is not None:
-                tell(message)
+        tell(self, message, how="warn")
 
     def loop(
         self,
@@ -209,25 +209,27 @@ class Run:
             evaluation=self.evaluation,
             interrupts=self._interrupts,
         )
-        return self._loop.batches()
+        return begin(self, stream.shape, self._loop.batches())
 
-    def leave(self) -> None:
+    def leave(self) -> nn.Module | None:
         """Saves what a loop that was left by `break` has learned, now that the algorithm has returned.
+
+        Returns:
+            The policy that checkpoints hold; None without a loop.
 
         Raises:
             FloatingPointError: no update of its last batch was finite.
             OSError: the disk is full, or worse.
         """
-        if self._loop is not None:
-            self._loop.leave()
+        if self._loop is None:
+            return None
+        self._loop.leave()
+        return kept_policy(self._loop.learners)
 
     def close(self) -> None:
         """Ends callbacks, checkpoints and log, and gives Ctrl-C back; calling it again does nothing."""
         self._interrupts.release()
-        for callback in self.callbacks:
-            end = getattr(callback, "close", None)
-            if end is not None:
-                end()
+        close_callbacks(self)
         try:
             if self._writer is not None:
                 self._writer.close()

@@ -23,6 +23,10 @@ class Settings:
     """Stop when the mean return of the last max(100, num_envs) episodes reaches this."""
     keep_last: int = 3
     """Rolling checkpoints that stay."""
+    checkpoint_every: int = 0
+    """Environment steps from one checkpoint to the next; 0: a twentieth of the run."""
+    began_with: str = ""
+    """Whose weights the policy began with, where they were not drawn from the seed."""
     device: str = "cpu"
     num_threads: int = 1
     native: bool = True
@@ -36,6 +40,8 @@ class Settings:
     """Shards of a minibatch whose gradients are computed separately."""
     reward_scale: float = 1.0
     """Rewards are multiplied by this before learning."""
+    reward_gamma: float | None = None
+    """Rewards are divided by the standard deviation of returns discounted by this; None: they are not."""
     self_play: SelfPlay = field(default_factory=SelfPlay)
     """Self-play against past versions, in environments with several agents."""
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def status_of(run: Run, steps: int, seconds: float) -> dict[str, Any]:
     """Where a run stands after `steps` environment steps and `seconds`."""
     s, returns = run.settings, run.metrics.returns
-    return {
+    status = {
         "state": "running",
         "env": s.env,
         "algo": s.algo,
@@ -32,6 +32,9 @@ def status_of(run: Run, steps: int, seconds: float) -> dict[str, Any]:
         "pid": os.getpid(),
         "versions": versions(),
     }
+    if s.began_with:
+        status["began_with"] = s.began_with
+    return status
 
 
 def check_new(directory: RunDirectory) -> None:

@@ -161,8 +161,7 @@ class Collector:
             places = role.local(ready.rows)
             if places is not None:
                 self._record_role(t, ready, role, sink, places)
-        ended = (ready.terminated | ready.truncated) & ready.valid
-        for row in np.flatnonzero(ended & (ready.episode_length > 0)):
+        for row in np.flatnonzero(ready.over):
             numbers = [ready.info[key][row] for key in self.env.spec.info_keys]
             number = ready.rows.start + row
             episode = (number, ready.episode_return[row], ready.episode_length[row])
@@ -176,11 +175,12 @@ class Collector:
         ended = ready.terminated[theirs] | ready.truncated[theirs]
         if role.held is None:
             role.start[mine] = ended | ~valid
-            ended &= valid  # what was cut before belongs to the step before
         else:
             complete = np.flatnonzero(valid) + mine.start
             sink.write_acted(t, complete, role.held.acted(0, complete))
             role.start[mine] |= ended
+        # What was cut before belongs to the step before; an agent whose game ended before it acted has no step.
+        ended &= valid
         sink.write_step(t, mine, ready, theirs)
         cut = np.flatnonzero(ended & ~ready.terminated[theirs])
         if len(cut):

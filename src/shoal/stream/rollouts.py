@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from shoal.learn.publishing import Frozen
 from shoal.memory.slab import Slab
 from shoal.stream.collector import Collector
 from shoal.stream.meter import Meter
+from shoal.stream.rewards import RewardNormalizer, Rewards
 from shoal.stream.roles import Role, casting
 from shoal.stream.schedules import Overlap, Schedule, Sync
 from shoal.types import ConfigError, Episodes
@@ -33,7 +35,7 @@ def rollouts(
     cast: Cast | None = None,
     acting: Acting | None = None,
     meter: Meter | None = None,
-    reward_scale: float = 1.0,
+    rewards: Rewards | None = None,
 ) -> Rollouts:
     """An endless stream of rollouts of `num_steps` steps of every row.
 
@@ -47,7 +49,7 @@ def rollouts(
             roles.
         acting: seed, device, and how forwards are cut into blocks.
         meter: where the seconds of the environment and of acting go.
-        reward_scale: rewards are multiplied by it; the returns of episodes are not.
+        rewards: what becomes of them before they are learned from; nothing by default. Returns of episodes stay.
 
     Raises:
         ConfigError: a setting that cannot work, with one that would.
@@ -67,7 +69,7 @@ def rollouts(
         cast=cast,
         acting=acting or Acting(0),
         meter=meter or Meter(),
-        reward_scale=reward_scale,
+        rewards=rewards or Rewards(),
     )
 
 
@@ -84,7 +86,7 @@ class Rollouts:
         cast: Cast | None,
         acting: Acting,
         meter: Meter,
-        reward_scale: float,
+        rewards: Rewards,
     ) -> None:
         self.env, self.num_steps, self.acting, self.meter = (
             env,
@@ -92,7 +94,7 @@ class Rollouts:
             acting,
             meter,
         )
-        self.reward_scale = np.float32(reward_scale)
+        self.reward_scale = np.float32(rewards.scale)
         self.version = self.env_steps = 0
         self.episodes = Episodes(np.zeros(0), np.zeros(0, np.int64), {})
         self._cast = cast
@@ -120,6 +122,11 @@ class Rollouts:
                     in_turns=in_turns,
                 )
             )
+        self._normalizers: dict[str, RewardNormalizer] = {}
+        if rewards.gamma is not None:
+            for role in self._roles:
+                made = RewardNormalizer(rewards.gamma, len(role.start))
+                self._normalizers[role.name] = made
         pairs = zip(self._roles, self._slabs, strict=True)
         learned = [slab for role, slab in pairs if not isinstance(role.source, Frozen)]
         self._learned = learned or self._slabs
@@ -159,6 +166,8 @@ class Rollouts:
             for role, slab, state in zip(self._roles, self._slabs, states, strict=True):
                 if self.reward_scale != 1:
                     slab.reward *= self.reward_scale
+                if role.name in self._normalizers:
+                    self._normalizers[role.name].normalize(slab)
                 steps = slab.steps(state=state, device=self.acting.device)
                 self._last[role.name] = steps
         return self._last[self._roles[0].name] if self._cast is None else self._last
@@ -178,12 +187,17 @@ class Rollouts:
 
     def state(self) -> dict[str, Any]:
         """Rows, counters, random states: all that `restore` needs, taken after a publish."""
-        return {
+        saved = {
             "env": self.env.state(),
             "roles": {role.name: role.state() for role in self._roles},
             "version": self.version,
             "env_steps": self.env_steps,
         }
+        if self._normalizers:
+            saved["rewards"] = {
+                name: x.state() for name, x in self._normalizers.items()
+            }
+        return saved
 
     def restore(self, state: dict[str, Any]) -> list[str]:
         """Continues from `state`, with the weights that the learners have by the next step.
@@ -193,6 +207,8 @@ class Rollouts:
         """
         for role in self._roles:
             role.restore(state["roles"][role.name])
+        for name, normalizer in self._normalizers.items():
+            normalizer.restore(state["rewards"][name])
         lost = self.env.restore(state["env"])
         self._collector.begin(self.env.recv())
         self.version, self.env_steps = state["version"], state["env_steps"]
@@ -223,17 +239,20 @@ class Rollouts:
         role, slab, rows = self._roles[0], self._slabs[0], self.env.native_pool
         assert rows is not None
         role.refresh()
-        with self.meter.measure("acting"):
-            plan.rollout(
-                rows,
-                slab,
-                role.start,
-                role.actor.state,
-                role.actor.row_step,
-                rows=role.actor.rows,
-                seed=self.acting.seed,
-                stream=self.acting.stream,
-            )
+        begun = time.perf_counter()
+        stepping = plan.rollout(
+            rows,
+            slab,
+            role.start,
+            role.actor.state,
+            role.actor.row_step,
+            rows=role.actor.rows,
+            seed=self.acting.seed,
+            stream=self.acting.stream,
+        )
+        seconds = time.perf_counter() - begun
+        self.meter.add("environment", stepping * seconds)
+        self.meter.add("acting", (1 - stepping) * seconds)
         slab.version.fill(role.version)
         self._check_finite()
         self.episodes = slab.episodes(self.env.spec.info_keys)

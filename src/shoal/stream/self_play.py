@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from shoal.learn.acting import Acting
     from shoal.learn.publishing import Published
     from shoal.stream.meter import Meter
+    from shoal.stream.rewards import Rewards
     from shoal.stream.schedules import Schedule
     from shoal.types import Steps
 
@@ -65,7 +66,7 @@ def against(
     schedule: Schedule | None = None,
     acting: Acting | None = None,
     meter: Meter | None = None,
-    reward_scale: float = 1.0,
+    rewards: Rewards | None = None,
 ) -> Rollouts | PastVersions:
     """The stream of a policy that plays every agent, or (`past.every` > 0) one agent against its past versions.
 
@@ -77,7 +78,7 @@ def against(
         schedule: when rows act and step.
         acting: seed, device, and how forwards are cut into blocks.
         meter: where the seconds go.
-        reward_scale: rewards are multiplied by it.
+        rewards: what becomes of them before they are learned from.
 
     Raises:
         ConfigError: one agent alone, or fewer environments than opponents.
@@ -89,7 +90,7 @@ def against(
         schedule=schedule,
         acting=acting,
         meter=meter,
-        reward_scale=reward_scale,
+        rewards=rewards,
     )
     if not past.every:
         return stream(learner)

@@ -4,8 +4,11 @@ from shoal.types.errors import (
     ConfigError,
     EnvError,
     check_finite,
+    check_least,
     check_positive,
     check_ranges,
+    check_room,
+    text_of,
 )
 from shoal.types.records import Acted, ActedStep, Bools, Episodes, Floats, Ready, Steps
 from shoal.types.spec import ALIGNMENT, Layout, Leaf, Spec, choices, leaf_spaces
@@ -28,10 +31,13 @@ __all__ = [
     "Tree",
     "assign",
     "check_finite",
+    "check_least",
     "check_positive",
     "check_ranges",
+    "check_room",
     "choices",
     "leaf_spaces",
     "map_tree",
     "select",
+    "text_of",
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from math import inf, isfinite
 
+from shoal.types.room import GIB, free_bytes
+
 TINY = 1e-12
 """The least number that a setting above 0 may be."""
 
@@ -21,6 +23,11 @@ def check_ranges(config: object, **ranges: tuple[float, float]) -> None:
             raise ConfigError(f"{name} must be {allowed}, got {value}")
 
 
+def check_least(config: object, **lowest: float) -> None:
+    """ConfigError naming the first setting of `config` that is under its lowest value."""
+    check_ranges(config, **{name: (low, inf) for name, low in lowest.items()})
+
+
 def check_positive(config: object, *names: str) -> None:
     """ConfigError naming the first of these settings of `config` that is not above 0."""
     check_ranges(config, **dict.fromkeys(names, (TINY, inf)))
@@ -32,6 +39,24 @@ def check_finite(config: object, *names: str) -> None:
         value = getattr(config, name)
         if not isfinite(value):
             raise ConfigError(f"{name} must be finite, got {value}")
+
+
+def check_room(nbytes: int, what: str, instead: str) -> None:
+    """ConfigError where `what` needs more memory than this process may still take; `instead` says what to do."""
+    free = free_bytes()
+    if free is not None and nbytes > free:
+        raise ConfigError(
+            f"{what} need {nbytes / GIB:,.1f} GiB of memory, and this process may take {free / GIB:,.1f} GiB more "
+            f"(what the machine has free, or its container's limit leaves); {instead}"
+        )
+
+
+def text_of(value: object) -> str:
+    """`str(value)`; a sentence where that raises, as a user's own exception may."""
+    try:
+        return str(value)
+    except Exception as error:
+        return f"(its text cannot be shown: str() of it raised {type(error).__name__})"
 
 
 class EnvError(RuntimeError):

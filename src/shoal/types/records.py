@@ -35,7 +35,8 @@ class Ready:
     `obs` at an ended row is already the next episode's first observation. `final_obs`, `episode_return`,
     `episode_length` and `info` hold a value only where `terminated | truncated`. Returns are the environment's own
     rewards summed, before any preprocessing. A length of 0 marks an end for learning only, such as a life lost: the
-    episode goes on and is counted when it is over.
+    episode goes on and is counted when it is over. Where not all rows always act (`turn`), it marks an agent whose game
+    ended before it acted: an episode of no step, which is not `valid` but counts. `over` has the episodes that count.
     """
 
     rows: slice
@@ -55,6 +56,16 @@ class Ready:
 
     Then `valid` says whose own step is complete: begun by the row's last action that counted, and rewarded by now.
     """
+    game_over: Bools | None = None
+    """Rows whose whole game ended with this step, those of agents who were not in it included; None without `turn`."""
+
+    @property
+    def over(self) -> Bools:
+        """Rows whose episode ended and counts [rows]."""
+        ended = self.terminated | self.truncated
+        if self.turn is not None:
+            return ended
+        return ended & self.valid & (self.episode_length > 0)
 
 
 class _Found:
@@ -71,7 +82,7 @@ class Steps(_Found):
     version: of the next observation, or at an episode's end of the final one; a loss masks it where `terminated`.
     `state` is the recurrent state before step 0 ([B, ...] leaves, or None). `final_index[t, b]` points into
     `final_obs`, -1 where no episode ended. `valid` is false where a step only reset the row. `version[t, b]` is the
-    version of the weights that chose the action. Rewards are multiplied by the run's `reward_scale`.
+    version of the weights that chose the action. Rewards are multiplied by the run's `reward_scale`, or normalized.
     """
 
     obs: Tree

@@ -18,16 +18,18 @@ def presets(algo: str) -> dict[str, dict[str, Any]]:
 
 
 def preset(algo: str, name: str | None, env: str) -> dict[str, Any]:
-    """The settings under `name`, else those for the environment or its family (such as ALE/*); else none.
+    """The settings under `name`, else those for the environment or its family (such as ALE/*); none for "none".
 
     Raises:
         ConfigError: there is no preset of that name.
     """
     known = presets(algo)
+    if name == "none":
+        return {}
     if name is not None:
         if name not in known:
-            said = ", ".join(known) or "none"
-            raise ConfigError(f"{algo} has no preset {name!r}; it has {said}")
+            said = ", ".join(known) or "no preset"
+            raise ConfigError(f"{algo} has no preset {name!r}; it has {said}, or none")
         return known[name]
     if env in known:
         return known[env]

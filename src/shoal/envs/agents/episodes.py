@@ -62,6 +62,7 @@ class Episodes:
         for env in envs:
             self._handover.end(env)
             if not self._games[env].seen:
+                self._handover.games_over[self._numbering.rows(env)] = True
                 self.begin(env, None)
         self._handover.show(envs)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
+from shoal.envs.python_env import is_long
 from shoal.types import EnvError
 
 if TYPE_CHECKING:
@@ -72,13 +73,14 @@ class Game(Protocol):
     """One environment of several agents.
 
     After `reset` and `step`: who acts next and what they see, whose step is complete and what it was worth, and who
-    left, with their last observation and flags.
+    left, with their last observation and flags. `unplayed`: what those who left were given without ever acting.
     """
 
     agents: tuple[str, ...]
     in_turns: bool
     seen: dict[str, Tree]
     rewards: dict[str, Any]
+    unplayed: dict[str, Any]
     left: dict[str, tuple[Tree, Any, Any]]
     infos: dict[str, Any]
 
@@ -107,20 +109,31 @@ class Parallel:
         self.agents = tuple(env.possible_agents)
         self.seen: dict[str, Tree] = {}
         self.rewards: dict[str, Any] = {}
+        self.unplayed: dict[str, Any] = {}
         self.left: dict[str, tuple[Tree, Any, Any]] = {}
         self.infos: dict[str, Any] = {}
 
     def reset(self, **start: Any) -> None:
         """Begins an episode."""
-        obs, self.infos = self.env.reset(**start)
+        made: Any = self.env.reset(**start)
+        if not is_long(made, 2):
+            raise EnvError(f"reset() returned {made!r}; return (observations, infos)")
+        obs, infos = made
+        self.infos = _by_agent("info", infos)
         self.rewards, self.left = {}, {}
-        self.seen = _each("observation", obs, self.env.agents)
+        self.seen = _each("observation", obs, self._there([]))
 
     def step(self, actions: Sequence[Tree]) -> None:
         """Agents who act: those of the last step who have not left, and those who came."""
         given = zip(self.agents, actions, strict=True)
         chosen = {agent: action for agent, action in given if agent in self.seen}
-        obs, rewards, terminated, truncated, self.infos = self.env.step(chosen)
+        made: Any = self.env.step(chosen)
+        if not is_long(made, 5):
+            raise EnvError(
+                f"step() returned {made!r}; return (observations, rewards, terminations, truncations, infos)"
+            )
+        obs, rewards, terminated, truncated, infos = made
+        self.infos = _by_agent("info", infos)
         self.rewards = _each("reward", rewards, chosen)
         terminated = _each("terminated", terminated, chosen)
         truncated = _each("truncated", truncated, chosen)
@@ -129,8 +142,7 @@ class Parallel:
         self.left = {}
         for agent in ended:
             self.left[agent] = last[agent], terminated[agent], truncated[agent]
-        now = self.env.agents
-        there = [agent for agent in self.agents if agent in now and agent not in ended]
+        there = self._there(ended)
         vanished = [agent for agent in chosen if agent not in (*there, *ended)]
         if vanished:
             raise EnvError(
@@ -138,12 +150,27 @@ class Parallel:
             )
         self.seen = _each("observation", obs, there)
 
+    def _there(self, ended: Sequence[str]) -> list[str]:
+        """Who acts next, in the order of possible agents; EnvError where `agents` lists one who cannot."""
+        now = self.env.agents
+        there = [agent for agent in self.agents if agent in now and agent not in ended]
+        if not there or len(there) == len(now):
+            return there
+        stayed = [agent for agent in ended if agent in now]
+        if stayed:
+            raise EnvError(
+                f"{stayed[0]} was terminated or truncated, but is still in `agents` while others go on; take it off "
+                "in that step (it may come back in a later one)"
+            )
+        raise _unlike(now, self.agents)
+
 
 class Turns:
     """A `pettingzoo.AECEnv`: one agent acts at a time.
 
     An agent's step goes from its action to its next turn, or to its end: it is worth all that the agent was rewarded
-    in between. What comes before an agent's first action counts for its first step.
+    in between. What comes before an agent's first action counts for its first step. An agent who never acts has no
+    step, but an episode, with what it was rewarded.
     """
 
     in_turns = True
@@ -154,6 +181,7 @@ class Turns:
         self.agents = tuple(env.possible_agents)
         self.seen: dict[str, Tree] = {}
         self.rewards: dict[str, Any] = {}
+        self.unplayed: dict[str, Any] = {}
         self.left: dict[str, tuple[Tree, Any, Any]] = {}
         self.infos: dict[str, Any] = {}
         self._waiting: set[str] = set()
@@ -163,6 +191,8 @@ class Turns:
         """Begins an episode."""
         self.env.reset(**start)
         self._waiting, self._early, self.infos = set(), {}, {}
+        if not set(self.env.agents) <= set(self.agents):
+            raise _unlike(self.env.agents, self.agents)
         self._look()
 
     def step(self, actions: Sequence[Tree]) -> None:
@@ -173,34 +203,67 @@ class Turns:
         self._look()
 
     def _look(self) -> None:
-        self.seen, self.rewards, self.left = {}, {}, {}
+        self.seen, self.rewards, self.unplayed, self.left = {}, {}, {}, {}
         while self.env.agents:
             agent = self.env.agent_selection
+            if agent not in self.env.agents:
+                raise EnvError(
+                    f"agent_selection is {agent!r}, which is not in `agents` ({', '.join(self.env.agents)})"
+                )
             obs, reward, terminated, truncated, self.infos[agent] = self.env.last()
-            over = terminated or truncated
+            if not (terminated or truncated):
+                self._take_turn(agent, obs, reward)
+                return
+            worth = reward + self._early.pop(agent, 0)
             if agent in self._waiting:
                 self._waiting.remove(agent)
-                self.rewards[agent] = reward + self._early.pop(agent, 0)
-                if over:
-                    self.left[agent] = (obs, terminated, truncated)
+                self.rewards[agent] = worth
             else:
-                self._early[agent] = reward
-            if not over:
-                self.seen = {agent: obs}
-                return
+                self.unplayed[agent] = worth
+            self.left[agent] = (obs, terminated, truncated)
             self.env.step(None)
+            if agent in self.env.agents:
+                raise EnvError(
+                    f"{agent} was terminated or truncated, but is still in `agents` after step(None); take it off "
+                    "there, as PettingZoo's `_was_dead_step` does"
+                )
+
+    def _take_turn(self, agent: str, obs: Tree, reward: Any) -> None:
+        """It is an agent's turn: its last step is complete, or it has not acted yet."""
+        self.seen = {agent: obs}
+        if agent in self._waiting:
+            self._waiting.remove(agent)
+            self.rewards[agent] = reward + self._early.pop(agent, 0)
+        else:
+            self._early[agent] = reward
 
 
-def _each(what: str, given: object, agents: Iterable[str]) -> dict[str, Any]:
-    """The values of these agents; EnvError naming one that has none."""
+def _by_agent(what: str, given: object) -> dict[str, Any]:
+    """Values by agent; EnvError where they are none."""
     if not isinstance(given, dict):
         raise EnvError(
             f"the {what}s are a {type(given).__name__}; return a dict of agents"
         )
+    return given
+
+
+def _each(what: str, given: object, agents: Iterable[str]) -> dict[str, Any]:
+    """The values of these agents; EnvError naming one that has none."""
+    values = _by_agent(what, given)
     for agent in agents:
-        if agent not in given:
+        if agent not in values:
             raise EnvError(f"{agent} is there, but has no {what}")
-    return {agent: given[agent] for agent in agents}
+    return {agent: values[agent] for agent in agents}
+
+
+def _unlike(now: Sequence[str], possible: Sequence[str]) -> EnvError:
+    """The error of `agents` that hold somebody unknown, or somebody twice."""
+    strangers = [agent for agent in now if agent not in possible]
+    if strangers:
+        return EnvError(
+            f"{strangers[0]} is in `agents`, but not in possible_agents ({', '.join(possible)})"
+        )
+    return EnvError(f"`agents` lists somebody twice: {', '.join(now)}")
 
 
 def is_game(env: object) -> TypeGuard[PettingZooEnv]:

@@ -43,27 +43,42 @@ class Handover:
         assert turn is not None
         return turn
 
+    @property
+    def games_over(self) -> Bools:
+        """Rows whose game ended with this step [B]."""
+        over = self._keeper.out.game_over
+        assert over is not None
+        return over
+
     def clear(self, rows: slice) -> None:
         """Before a step of these rows: none is complete."""
         out = self._keeper.out.view(rows)
         out.reward[:] = 0
         out.terminated[:] = out.truncated[:] = out.valid[:] = False
+        self.games_over[rows] = False
 
     def take_rewards(self, envs: range) -> None:
-        """Whose steps are complete in these environments, and what they were worth."""
+        """Whose steps are complete in these environments, and what they were worth; what others were left with."""
         keeper = self._keeper
         agents: list[tuple[int, str]] = []
         given: list[Any] = []
+        unplayed: list[tuple[int, str]] = []
         for env in envs:
-            for agent, reward in self._games[env].rewards.items():
+            game = self._games[env]
+            for agent, reward in game.rewards.items():
                 agents.append((env, agent))
                 given.append(reward)
+            unplayed += [(env, agent) for agent in game.unplayed]
         rows = self._numbering.rows_of(agents)
         keeper.lengths[rows] += 1
+        keeper.out.valid[rows] = True
+        if unplayed:
+            given += [self._games[env].unplayed[agent] for env, agent in unplayed]
+            agents += unplayed
+            rows = self._numbering.rows_of(agents)
         if not agents:
             return
         rewards = self._read_rewards(agents, given)
-        keeper.out.valid[rows] = True
         keeper.out.reward[rows] = rewards
         keeper.returns[rows] += rewards
 
@@ -112,6 +127,8 @@ class Handover:
         self.turn[rows] = True
         if not self._keeper.started:
             self._masks.discover(infos)
+        elif self._masks.reader is None:
+            self._masks.check_late(infos, lambda at: self._numbering.at(*agents[at]))
         if out.action_mask is not None:
             out.action_mask[everyone] = True
         self._masks.read(rows, block, infos, lambda at: self._numbering.at(*agents[at]))

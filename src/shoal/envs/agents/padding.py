@@ -89,6 +89,7 @@ class Padded:
         self._own_lengths = {agent: _length(x) for agent, x in own_actions.items()}
         self.seen: dict[str, Tree] = {}
         self.rewards: dict[str, Any] = {}
+        self.unplayed: dict[str, Any] = {}
         self.left: dict[str, tuple[Tree, Any, Any]] = {}
         self.infos: dict[str, Any] = {}
 
@@ -108,7 +109,7 @@ class Padded:
 
     def _look(self) -> None:
         game = self.game
-        self.rewards = game.rewards
+        self.rewards, self.unplayed = game.rewards, game.unplayed
         self.seen, self.left, self.infos = {}, {}, {}
         for agent, obs in game.seen.items():
             self.seen[agent] = self._padded(agent, obs)
@@ -117,9 +118,19 @@ class Padded:
         for agent in game.agents:
             info = game.infos.get(agent) or {}
             if self._options:
-                mask = np.arange(self._options) < self._own_options[agent]
-                info = {KEY: mask} | info
+                info = info | {KEY: self._padded_mask(agent, info.get(KEY))}
             self.infos[agent] = info
+
+    def _padded_mask(self, agent: str, own: Tree) -> Tree:
+        """The mask of the common options, of which an agent has its own first ones."""
+        count = self._own_options[agent]
+        mask = np.arange(self._options) < count
+        if own is None:
+            return mask
+        given = np.asarray(own)
+        if given.shape != (count,):
+            return own
+        return np.concatenate([given, np.zeros(self._options - count, given.dtype)])
 
     def _padded(self, agent: str, obs: Tree) -> Tree:
         tail = self._tails[agent]

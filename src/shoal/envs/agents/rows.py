@@ -11,6 +11,7 @@ from shoal.envs.agents.games import game_of
 from shoal.envs.agents.handover import Handover
 from shoal.envs.agents.numbering import Numbering
 from shoal.envs.agents.padding import Padded, common_spaces, groups_of
+from shoal.envs.python_env import close_all
 from shoal.envs.rendering import RENDER_MODE, frames_per_s, why_not_rendered
 from shoal.envs.row_keeper import RowKeeper
 from shoal.envs.vec_env import Capabilities, row_seeds
@@ -148,10 +149,9 @@ class AgentsEnv:
         return self.envs[row // self._numbering.count].render()
 
     def close(self) -> None:
-        """Closes every environment."""
+        """Closes every environment; an error of one is raised when all were asked."""
         self.keeper.stop("the environment is closed")
-        while self.envs:
-            self.envs.pop(0).close()
+        close_all(self.envs)
 
     def groups(self) -> dict[str, list[int]]:
         """The rows of the agents with equal spaces, as a cast has them: each group by the name of its first agent."""

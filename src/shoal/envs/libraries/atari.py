@@ -1,7 +1,7 @@
 """Atari 2600 games on ALE's own vector environment, with the preprocessing that is usual for learning.
 
 Each action is repeated 4 times; the last two frames are joined by their maximum, made gray and 84 x 84, and stacked
-by 4; up to 30 no-ops begin a game. A lost life ends an episode for learning, and rewards are clipped to their sign;
+by 4; 0 to 29 no-ops begin a game. A lost life ends an episode for learning, and rewards are clipped to their sign;
 returns and lengths are those of whole games with the game's own rewards.
 """
 
@@ -20,7 +20,7 @@ from shoal.envs.vec_env import Capabilities
 from shoal.types import ConfigError, Spec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from gymnasium.envs.registration import EnvSpec
     from numpy.typing import NDArray
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 SEEDS = 2**31 - 1
 """The seeds that ALE takes are below this."""
+MAX_FRAMES, NO_LIMIT = 108_000, 2**31 - 1
+FIRST_ROOM = 27_001
+"""Actions of a game that are kept at first, where it has no limit."""
 OURS = {
     "autoreset_mode",
     "batch_size",
@@ -54,7 +57,8 @@ def make(
         num_envs: rows.
         num_threads: of ALE's pool; it changes no result.
         env_kwargs: `terminal_on_life_loss` and `clip_reward` (both True unless given), and keywords of ale_py's
-            AtariVectorEnv such as `repeat_action_probability` (0 unless given), `noop_max`, `full_action_space`.
+            AtariVectorEnv such as `repeat_action_probability` (0 unless given), `noop_max`, `full_action_space`;
+            `max_num_frames_per_episode=0` means no limit.
     """
     kwargs = dict(env_kwargs or {})
     if kwargs.pop("render_mode", None) not in (None, "rgb_array"):
@@ -64,6 +68,17 @@ def make(
     return BatchedEnv(AtariRows(env_id, num_envs, num_threads=num_threads, **kwargs))
 
 
+def for_vector(env_id: str, env_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Keywords with which `gymnasium.make_vec` makes a game whose rewards are its own, as those of `make` are counted.
+
+    ALE's vector environment clips rewards unless it is told not to. ConfigError as in `make`.
+    """
+    _registered(env_id)
+    if "vectorization_mode" in env_kwargs:
+        return env_kwargs
+    return {"reward_clipping": False} | env_kwargs
+
+
 class AtariRows:
     """ALE's vector environment as a Library.
 
@@ -71,6 +86,7 @@ class AtariRows:
     games draw nothing but their no-ops, so that the same game begins again.
     """
 
+    infos: Mapping[str, Any] = {}
     capabilities = Capabilities(
         whole_sends=True, restartable=True, can_render=True, frames_per_s=15.0
     )
@@ -94,6 +110,11 @@ class AtariRows:
                 f"{env_id}: {', '.join(taken)} cannot be set; terminal_on_life_loss and clip_reward decide what is "
                 "learned from, num_threads is an argument of make"
             )
+        most_frames = int(kwargs.pop("max_num_frames_per_episode", MAX_FRAMES))
+        if most_frames < 0:
+            raise ConfigError(
+                f"{env_id}: max_num_frames_per_episode must be at least 0 (no limit), got {most_frames}"
+            )
         try:
             self.env = AtariVectorEnv(
                 registered.kwargs["game"],
@@ -101,12 +122,12 @@ class AtariRows:
                 num_threads=num_threads,
                 autoreset_mode=AutoresetMode.SAME_STEP,
                 reward_clipping=False,
+                max_num_frames_per_episode=most_frames or NO_LIMIT,
                 **kwargs,
             )
         except TypeError as error:
             raise ConfigError(f"{env_id}: {error}") from error
-        most_frames = int(kwargs.get("max_num_frames_per_episode", 108_000))
-        most = most_frames // int(kwargs.get("frameskip", 4))
+        most = _most_steps(most_frames, int(kwargs.get("frameskip", 4)))
         self.spec = Spec.of(
             env_id,
             self.env.single_observation_space,
@@ -121,7 +142,8 @@ class AtariRows:
         self._games = np.zeros(num_envs, np.int64)
         self._lengths = np.zeros(num_envs, np.int64)
         leaf = self.spec.action.single
-        self._played = np.zeros((num_envs, most + 1, *leaf.shape), leaf.dtype)
+        self._room = FIRST_ROOM if most is None else most + 1
+        self._played = np.zeros((num_envs, self._room, *leaf.shape), leaf.dtype)
 
     def reset(self, seeds: Sequence[int | None], rows: Bools) -> Tree:
         """Begins games; without a seed, the next one of the row's own generator."""
@@ -140,6 +162,8 @@ class AtariRows:
     def step(self, action: Tree) -> Stepped:
         """One step of every game; those that are over begin anew within it."""
         self.env.send(action)
+        if self.spec.max_episode_steps is None:
+            self._make_room(int(self._lengths.max()))
         self._played[self._everywhere, self._lengths] = action
         self._lengths += 1
         obs, reward, terminated, truncated, info = self.env.recv()
@@ -165,6 +189,7 @@ class AtariRows:
         self._row_seeds[:] = state["seeds"]
         games, lengths = np.asarray(state["games"]), np.asarray(state["lengths"])
         actions, most = np.asarray(state["actions"]), int(lengths.max())
+        self._make_room(most)
         obs: Tree = None
         for at in range(most + 1):
             begins = lengths == most - at
@@ -207,9 +232,22 @@ class AtariRows:
         self._note_lives(info)
         return obs
 
+    def _make_room(self, length: int) -> None:
+        """Room for the actions of a game of more than `length` steps, where games have no limit."""
+        while length >= self._room:
+            self._played = np.concatenate(
+                [self._played, np.zeros_like(self._played)], 1
+            )
+            self._room *= 2
+
     def _note_lives(self, info: dict[str, Any]) -> None:
         if self._ends_life:
             self.lives = info["lives"]
+
+
+def _most_steps(frames: int, frameskip: int) -> int | None:
+    """The steps of a game of at most `frames`: the last one may be shorter. None where there is no limit."""
+    return -(-frames // frameskip) if frames else None
 
 
 def _registered(env_id: str) -> EnvSpec:

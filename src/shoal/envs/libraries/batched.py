@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shoal.envs.libraries.step_reader import StepReader
+from shoal.envs.masks import RowMasks
 from shoal.envs.row_keeper import RowKeeper
 from shoal.envs.vec_env import row_seeds
 from shoal.types import ConfigError
@@ -33,7 +34,8 @@ class BatchedEnv:
         self.library = library
         self.num_rows = library.num_rows
         self.keeper = RowKeeper(library.spec, self.num_rows, allow=self._allow)
-        self._reader = StepReader(library, self.keeper)
+        self._masks = RowMasks(self.keeper, others="its reset gave one")
+        self._reader = StepReader(library, self.keeper, self._masks)
         self._seeds = [0] * self.num_rows
         self._steps = 0
 
@@ -121,6 +123,8 @@ class BatchedEnv:
             lost, why = keeper.everywhere, "cannot be saved"
         else:
             self._reader.show(obs)
+            self._masks.discover_joined(self.library.infos)
+            self._reader.read_masks(keeper.everywhere)
             lost = self._differing(obs, state["obs"])
             why = "did not come back to its saved observation"
         if lost.any():
@@ -157,6 +161,8 @@ class BatchedEnv:
         self._reader.show(self.library.reset(seeds, rows))
         self.keeper.restart_counts(rows)
         self._reader.note_lives()
+        self._masks.discover_joined(self.library.infos)
+        self._reader.read_masks(rows)
 
     def _differing(self, obs: Tree, saved: Tree) -> Bools:
         """Rows whose observation is not the saved one."""
@@ -170,8 +176,7 @@ class BatchedEnv:
         """Ends the episodes of `rows` as truncated, and begins others than the library began with."""
         self.keeper.lengths[rows] = np.maximum(self.keeper.lengths[rows], 1)
         self.keeper.cut(rows, last_obs)
-        fresh: list[int] = []
-        for seed in self._seeds:
-            drawn = np.random.SeedSequence([seed, self._steps]).generate_state(1)[0]
-            fresh.append(int(drawn) % 2**31)
-        self._reset(fresh, rows)
+        # One after the other, as some libraries count on from a single seed and take nothing else.
+        drawn = np.random.SeedSequence([*self._seeds, self._steps]).generate_state(1)[0]
+        first = int(drawn) % 2**30
+        self._reset(range(first, first + self.num_rows), rows)

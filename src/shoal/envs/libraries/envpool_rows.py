@@ -92,6 +92,13 @@ class EnvPoolRows:
         self._kwargs = {"num_threads": num_threads, **kwargs}
         self.env = self._made(list(range(num_envs)))
         config = self.env.spec.config
+        players = int(getattr(config, "max_num_players", 1))
+        if players > 1:
+            self.env.close()
+            raise ConfigError(
+                f"{env_id} has up to {players} players, whose rows EnvPool numbers anew in each step; "
+                "backend='envpool' steps environments of one player"
+            )
         self._atari = hasattr(config, "episodic_life")
         self._ends_life = self._atari and terminal_on_life_loss
         self.clip_reward = self._atari and clip_reward
@@ -102,6 +109,7 @@ class EnvPoolRows:
             max_episode_steps=getattr(config, "max_episode_steps", None),
             reward_threshold=getattr(config, "reward_threshold", None),
         )
+        self.infos: dict[str, Any] = {}
         self._ended = np.zeros(num_envs, np.bool_)
         self._dtype = self.spec.action.single.dtype
         if self._dtype == np.int64:
@@ -127,6 +135,7 @@ class EnvPoolRows:
                 f"{self.spec.env_id}: only all rows of an EnvPool can be reset"
             )
         obs, info = self.env.reset()
+        self.infos = info
         self._ended[:] = False
         if self._ends_life:
             self.lives = info["lives"]
@@ -137,6 +146,7 @@ class EnvPoolRows:
         obs, reward, terminated, truncated, info = self.env.step(
             np.ascontiguousarray(action, self._dtype)
         )
+        self.infos = info
         only_reset, self._ended = self._ended, terminated | truncated
         if self._ends_life:
             self.lives = info["lives"]

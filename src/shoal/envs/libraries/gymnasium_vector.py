@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from shoal.envs.lasting import warn_of_lasting
+from shoal.envs.libraries.atari import for_vector
 from shoal.envs.libraries.batched import BatchedEnv
 from shoal.envs.libraries.library import Stepped
+from shoal.envs.masks import KEY, METHOD, in_observation
 from shoal.envs.observations import leaves_of
 from shoal.envs.rendering import RENDER_MODE, frames_per_s
 from shoal.envs.vec_env import Capabilities
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from shoal.envs.masks import MaskMethod
     from shoal.types import Bools, Tree
 
 
@@ -44,6 +50,8 @@ def make(
     """
     try:
         if isinstance(env, str):
+            if env.startswith("ALE/"):
+                env_kwargs = for_vector(env, env_kwargs)
             made: Any = gym.make_vec(env, num_envs=num_envs, **env_kwargs)
         else:
             inspect.signature(env).bind(num_envs=num_envs, **env_kwargs)
@@ -59,7 +67,9 @@ def make(
             f"{name} returned {type(made).__name__}, expected a gymnasium.vector.VectorEnv"
         )
     try:
-        return BatchedEnv(VectorRows(made, num_envs, name))
+        rows = VectorRows(made, num_envs, name)
+        warn_of_lasting(made, name)
+        return BatchedEnv(rows)
     except BaseException:
         made.close()
         raise
@@ -72,18 +82,20 @@ class VectorRows:
 
     def __init__(self, env: VectorEnv[Any, Any, Any], num_envs: int, name: str) -> None:
         """`env`: closed with this object; `metadata["autoreset_mode"]` says how it resets."""
+        _check_parts(env, name)
         if env.num_envs != num_envs:
             raise ConfigError(
                 f"{name} made {env.num_envs} environments, asked for {num_envs}"
             )
         mode = env.metadata.get("autoreset_mode")
-        if mode is None:
+        try:
+            self.mode = AutoresetMode(mode)
+        except ValueError:
             raise ConfigError(
-                f'{name}: set metadata["autoreset_mode"] to a gymnasium.vector.AutoresetMode'
-            )
+                f'{name}: set metadata["autoreset_mode"] to a gymnasium.vector.AutoresetMode, got {mode!r}'
+            ) from None
         self.env = env
         self.num_rows = num_envs
-        self.mode = AutoresetMode(mode)
         self.capabilities = Capabilities(
             whole_sends=True,
             restartable=True,
@@ -98,11 +110,17 @@ class VectorRows:
             max_episode_steps=getattr(env.spec, "max_episode_steps", None),
             reward_threshold=getattr(env.spec, "reward_threshold", None),
         )
+        self.infos: dict[str, Any] = {}
+        self._seen: Tree = self.spec.observation.allocate(num_envs)
+        self._masks_of = None
+        if not in_observation(self.spec):
+            self._masks_of = _mask_method(env)
         self._ended = np.zeros(num_envs, np.bool_)
 
     def reset(self, seeds: Sequence[int | None], rows: Bools) -> Tree:
         """Begins episodes; a part of the rows with Gymnasium's `reset_mask`."""
         options = None if rows.all() else {"reset_mask": rows}
+        before = None if rows.all() else map_tree(np.copy, self._seen)
         given = [None if seed is None else seed % 2**63 for seed in seeds]
         first = given[0]
         seed: Any = given
@@ -111,15 +129,27 @@ class VectorRows:
         elif first is not None and given == list(range(first, first + len(given))):
             # As Gymnasium would count on from it.
             seed = first
-        obs = self.env.reset(seed=seed, options=options)[0]
+        try:
+            obs, infos = self.env.reset(seed=seed, options=options)
+        except (gym.error.Error, TypeError) as error:
+            if not isinstance(seed, list):
+                raise
+            raise ConfigError(
+                f"{self.spec.env_id}: its reset took no list of seeds ({error}); seed it with one number"
+            ) from error
         self._ended[rows] = False
-        return self._tree(obs)
+        self._note_infos(infos)
+        self._seen = self._tree(obs)
+        if before is not None:
+            self._check_kept(before, self._seen, rows)
+        return self._seen
 
     def step(self, action: Tree) -> Stepped:
         """One step of all rows."""
         obs, reward, terminated, truncated, infos = self.env.step(action)
         obs, only_reset = self._tree(obs), None
-        ended, final_obs = np.logical_or(terminated, truncated), None
+        terminated, truncated = self._flags(terminated=terminated, truncated=truncated)
+        ended, final_obs = terminated | truncated, None
         if self.mode is AutoresetMode.NEXT_STEP:
             only_reset = self._ended.copy()
             self._ended[:] = ended
@@ -128,7 +158,11 @@ class VectorRows:
                 final_obs = self._final(infos, ended)
             else:
                 final_obs = map_tree(np.copy, obs)
-                obs = self._tree(self.env.reset(options={"reset_mask": ended})[0])
+                seen, begun = self.env.reset(options={"reset_mask": ended})
+                obs, infos = self._tree(seen), _joined_masks(infos, begun, ended)
+                self._check_kept(final_obs, obs, ended)
+        self._note_infos(infos)
+        self._seen = obs
         return Stepped(obs, reward, terminated, truncated, final_obs, only_reset)
 
     def state(self) -> dict[str, Any]:
@@ -151,6 +185,37 @@ class VectorRows:
         """Closes it, once."""
         if not getattr(self.env, "closed", False):
             self.env.close()
+
+    def _note_infos(self, infos: dict[str, Any]) -> None:
+        """Keeps the infos of a call, with the masks of the method where the environment has it instead."""
+        self.infos = infos
+        if self._masks_of is not None and KEY not in infos:
+            self.infos = infos | {KEY: self._masks_of()}
+
+    def _check_kept(self, before: Tree, after: Tree, reset: Bools) -> None:
+        """EnvError where a reset of some rows began others anew."""
+        flat = self.spec.observation.flat
+        for old, new in zip(flat(before), flat(after), strict=True):
+            changed = (old != new).reshape(self.num_rows, -1).any(axis=1) & ~reset
+            if changed.any():
+                row = int(np.argmax(changed))
+                raise EnvError(
+                    f'{self.spec.env_id}: reset(options={{"reset_mask": ...}}) also began row {row} anew, which the '
+                    "mask leaves out; it must reset the masked rows alone"
+                )
+
+    def _flags(self, **flags: Any) -> list[Bools]:
+        """Both flags as bools [B]; EnvError naming one that is something else."""
+        read: list[Bools] = []
+        for name, given in flags.items():
+            array = np.asarray(given)
+            if array.dtype.kind not in "biu" or array.shape != (self.num_rows,):
+                raise EnvError(
+                    f"{self.spec.env_id}: the library returned {name} of type {array.dtype} and shape {array.shape}, "
+                    f"expected bools ({self.num_rows},)"
+                )
+            read.append(array.astype(np.bool_, copy=False))
+        return read
 
     def _tree(self, obs: Tree) -> Tree:
         try:
@@ -175,3 +240,62 @@ class VectorRows:
             for array, leaf in zip(arrays, leaves, strict=True):
                 array[row] = leaf
         return final
+
+
+def _check_parts(env: VectorEnv[Any, Any, Any], name: str) -> None:
+    """ConfigError naming the first part of Gymnasium's VectorEnv that is not there."""
+    wanted = {
+        "num_envs": int | np.integer,
+        "single_observation_space": gym.Space,
+        "single_action_space": gym.Space,
+        "metadata": Mapping,
+    }
+    for part, kind in wanted.items():
+        given = getattr(env, part, None)
+        if not isinstance(given, kind):
+            said = "lacks" if given is None else f"has {given!r} as"
+            raise ConfigError(
+                f"{name} {said} {part}, which every gymnasium.vector.VectorEnv has; set it in __init__"
+            )
+
+
+def _mask_method(env: VectorEnv[Any, Any, Any]) -> MaskMethod | None:
+    """The masks of all rows by the method `action_masks`, of the vector environment or of those in it."""
+    inner: Any = env.unwrapped
+    for own in (env, inner):
+        method = getattr(own, METHOD, None)
+        if callable(method):
+            return method
+    call: Any = getattr(inner, "call", None)
+    if not callable(call):
+        return None
+    try:
+        has: Any = call("has_wrapper_attr", METHOD)
+    except (AttributeError, NotImplementedError):
+        return None
+    return partial(_called, call) if all(has) else None
+
+
+def _called(call: Callable[..., Any]) -> Tree:
+    """The masks of the environments in a vector environment, as their infos would be joined."""
+    given: Sequence[Tree] = call(METHOD)
+    joined = np.full(len(given), None, dtype=object)
+    for row, mask in enumerate(given):
+        joined[row] = mask
+    return joined
+
+
+def _joined_masks(
+    infos: dict[str, Any], begun: dict[str, Any], ended: Bools
+) -> dict[str, Any]:
+    """The infos of a step, with the masks of a reset in the rows that it began."""
+    if KEY not in begun or KEY not in infos:
+        return infos | begun
+
+    def join(array: NDArray[Any], new: NDArray[Any]) -> NDArray[Any]:
+        array = array.copy()
+        array[ended] = new[ended]
+        return array
+
+    names = [name for name in (KEY, f"_{KEY}") if name in infos and name in begun]
+    return infos | {name: map_tree(join, infos[name], begun[name]) for name in names}

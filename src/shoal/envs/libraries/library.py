@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -40,6 +40,11 @@ class Library(Protocol):
 
     capabilities: Capabilities
     """`whole_sends`, and whether rows can be saved and drawn."""
+
+    @property
+    def infos(self) -> Mapping[str, Any]:
+        """The joined infos of the last call, as Gymnasium's vector environments give them; their mask is read."""
+        ...
 
     @property
     def lives(self) -> NDArray[Any] | None:

@@ -8,24 +8,28 @@ import numpy as np
 
 from shoal import _native
 from shoal.envs.finite import check_finite, not_finite
+from shoal.envs.masks import KEY, LATE
 from shoal.envs.outputs import write
+from shoal.envs.python_env import NUMBERS
 from shoal.types import EnvError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shoal.envs.libraries.library import Library, Stepped
+    from shoal.envs.masks import RowMasks
     from shoal.envs.row_keeper import RowKeeper
-    from shoal.types import Layout, Tree
+    from shoal.types import Bools, Layout, Tree
 
 
 class StepReader:
     """Hands a library's steps over to its rows."""
 
-    def __init__(self, library: Library, keeper: RowKeeper) -> None:
+    def __init__(self, library: Library, keeper: RowKeeper, masks: RowMasks) -> None:
         """`keeper`: its returns and lengths are counted here, natively."""
         self._library = library
         self._keeper = keeper
+        self._masks = masks
         self._spec = keeper.spec
         self._tally = _native.Tally(keeper.out, library.clip_reward)
         keeper.returns, keeper.lengths = self._tally.returns, self._tally.lengths
@@ -56,6 +60,22 @@ class StepReader:
                 final_obs = out.obs
             write(out.final_obs, over, final_obs)
             write(out.final_obs, out.terminated & ~over, out.obs)
+        if out.action_mask is not None:
+            rows = self._keeper.everywhere
+            if ends and stepped.final_obs is None:
+                # They are only reset next, whatever they choose.
+                rows = ~(stepped.terminated | stepped.truncated)
+                out.action_mask[:] = True
+            self.read_masks(rows)
+        elif KEY in self._library.infos:
+            raise EnvError(f"{self._spec.env_id}: the library gave {LATE}")
+
+    def read_masks(self, rows: Bools) -> None:
+        """What these rows may choose next."""
+        keeper = self._keeper
+        self._masks.read_joined(
+            keeper.out.obs, self._library.infos, keeper.now, rows=rows
+        )
 
     def show(self, obs: Tree) -> None:
         """Hands the library's own arrays over: they stay as they are until the rows are stepped again."""
@@ -93,18 +113,15 @@ class StepReader:
         _, reward, terminated, truncated, _, only_reset = stepped
         if only_reset is None:
             only_reset = np.zeros(keeper.num_rows, np.bool_)
-        reward = np.array(reward, np.float64)
+        reward = self._read("reward", reward, NUMBERS).astype(np.float64)
         usual = {
-            "terminated": np.array(terminated, np.bool_),
-            "truncated": np.array(truncated, np.bool_),
-            "only_reset": np.array(only_reset, np.bool_),
+            name: self._read(name, flags, "biu").astype(np.bool_)
+            for name, flags in (
+                ("terminated", terminated),
+                ("truncated", truncated),
+                ("only_reset", only_reset),
+            )
         }
-        for name, array in {"reward": reward, **usual}.items():
-            if array.shape != (keeper.num_rows,):
-                raise EnvError(
-                    f"{self._spec.env_id}: the library returned {name} of shape {array.shape}, expected "
-                    f"({keeper.num_rows},)"
-                )
         reward[usual["only_reset"]] = 0
         check_finite(
             self._spec,
@@ -114,6 +131,17 @@ class StepReader:
             keeper.lengths + ~usual["only_reset"],
         )
         return stepped._replace(reward=reward, **usual)
+
+    def _read(self, name: str, given: object, kinds: str) -> NDArray[Any]:
+        """An array [B] of one of NumPy's `kinds`; EnvError where it is another."""
+        array, count = np.asarray(given), self._keeper.num_rows
+        if array.shape != (count,) or array.dtype.kind not in kinds:
+            wanted = "numbers" if kinds == NUMBERS else "bools"
+            raise EnvError(
+                f"{self._spec.env_id}: the library returned {name} of shape {array.shape} and type {array.dtype}, "
+                f"expected {wanted} ({count},)"
+            )
+        return array
 
     def _in_spaces_form(self, obs: Tree) -> Tree:
         """The observations in contiguous arrays of the space's types; EnvError where they are others."""

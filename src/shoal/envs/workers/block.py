@@ -11,8 +11,8 @@ import numpy as np
 
 from shoal import _native
 from shoal.envs.masks import MaskReader
-from shoal.envs.outputs import Outputs, take
-from shoal.types import ConfigError, Layout, Leaf
+from shoal.envs.outputs import FEWER, Outputs, take
+from shoal.types import ConfigError, Layout, Leaf, check_room
 
 if TYPE_CHECKING:
     from shoal.types import Bools, Spec, Tree
@@ -62,6 +62,8 @@ def size(spec: Spec, num_rows: int, num_workers: int) -> int:
 def reserve(fd: int, spec: Spec, *, num_rows: int, num_workers: int) -> None:
     """Gives the block its memory now, so that no later write can fail; ConfigError where there is not enough."""
     nbytes = size(spec, num_rows, num_workers)
+    what = f"{spec.env_id}: the shared arrays of {num_rows:,} rows"
+    check_room(nbytes, what, FEWER)
     try:
         os.posix_fallocate(fd, 0, nbytes)
     except OSError as error:

@@ -54,7 +54,7 @@ class Faults:
 
     def answered(self, task: Task) -> bool:
         """Whether the task is over."""
-        return (self._signals.answered(task.worker) - task.number) % 2**32 < 2**31
+        return self._signals.answered(task.worker) >= task.number
 
     def look(self, tasks: Iterable[Task], timeout_s: float) -> list[Fault]:
         """Which of the workers are gone, or late with what they were posted; it looks once in LOOK_S."""

@@ -10,6 +10,7 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 from shoal.envs.workers.block import Block, reserve
+from shoal.envs.workers.closing import ask_to_close
 from shoal.envs.workers.faults import LOOK_S, Fault, Faults, Task
 from shoal.envs.workers.pipe import pack
 from shoal.envs.workers.processes import Worker, end_all
@@ -28,6 +29,7 @@ SPIN_S = 100e-6
 WORKER_SPIN_S = 1e-3
 """A worker offers its core to everybody else while it spins, which costs them nothing that could be measured; to wake
 a core that has gone to sleep costs more."""
+STARTING = "making its environments"
 _STEP = int(Op.STEP)
 
 
@@ -38,6 +40,32 @@ class RowPlan:
     name: str
     info_keys: tuple[str, ...]
     ranges: Ranges
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """What a new process is told of its rows."""
+
+    factory: bytes
+    plan: RowPlan
+    settings: Workers
+    count: int
+    """Of all workers."""
+    spin_s: float
+
+    def tell(self, worker: Worker) -> None:
+        """Tells a new process."""
+        plan = Plan(
+            factory=self.factory,
+            name=self.plan.name,
+            info_keys=self.plan.info_keys,
+            ranges=self.plan.ranges,
+            number=worker.number,
+            rows=worker.rows,
+            cores=self.settings.cores(worker.number, self.count),
+            spin_s=self.spin_s,
+        )
+        worker.send(plan)
 
 
 class WorkerPool:
@@ -59,9 +87,9 @@ class WorkerPool:
         # Nobody spins on a core that another one needs; a worker gives its core away while it spins.
         spare_cores = len(cores_here()) - count
         self._spin_s = SPIN_S * (spare_cores > 0)
-        self._worker_spin_s = WORKER_SPIN_S * (spare_cores >= 0)
-        self._plan = plan
-        self._factory = pack(factory)
+        spin_s = WORKER_SPIN_S * (spare_cores >= 0)
+        packed = pack(factory)
+        self._introduction = Introduction(packed, plan, settings, count, spin_s)
         self._posted = [0] * count
         self._fd = os.memfd_create("shoal-rows")
         self.workers: list[Worker] = []
@@ -71,7 +99,7 @@ class WorkerPool:
         try:
             for number, rows in enumerate(self.rows):
                 self.workers.append(Worker(number, rows, self._fd))
-                self._introduce(self.workers[-1])
+                self._introduction.tell(self.workers[-1])
             self.spec = _agreed(self.workers, settings.start_timeout_s)
             reserve(self._fd, self.spec, num_rows=num_rows, num_workers=count)
             self.block = Block(
@@ -150,32 +178,45 @@ class WorkerPool:
         """What answered tasks say went wrong."""
         return self._faults.failures(tasks, self.settings.step_timeout_s)
 
-    def ask(
+    def ask(self, op: Op, messages: Mapping[int, Any]) -> list[Any]:
+        """What these workers answer; the first error in the order of rows is raised."""
+        answers, faults = self.ask_each(op, messages)
+        for fault in faults:
+            raise fault.error
+        return list(answers.values())
+
+    def ask_each(
         self, op: Op, messages: Mapping[int, Any], timeout_s: float = 0.0
-    ) -> list[Any]:
-        """What these workers answer; they work at the same time. The first error in the order of rows is raised."""
+    ) -> tuple[dict[int, Any], list[Fault]]:
+        """What these workers answer, by number, and what went wrong; they work at the same time."""
         asked: list[Task] = []
         for number, message in messages.items():
             task = Task(number, self.rows[number], doing=op.name.lower())
             task.number = self._post(number, op)
             asked.append(task)
             self.workers[number].send(message)
-        answers: list[Any] = []
-        errors: list[BaseException] = []
+        answers: dict[int, Any] = {}
+        faults: list[Fault] = []
+        patience_s = self.settings.step_timeout_s
         for task in asked:
-            try:
-                for fault in self.wait([task], timeout_s=timeout_s):
-                    raise fault.error
-                worker, patience = (
-                    self.workers[task.worker],
-                    self.settings.step_timeout_s,
-                )
-                answers.append(worker.receive(patience, task=task.number))
-            except Exception as error:
-                errors.append(error)
-        if errors:
-            raise errors[0]
-        return answers
+            found = self.wait([task], timeout_s=timeout_s)
+            if not found:
+                worker = self.workers[task.worker]
+                try:
+                    heard = worker.receive(
+                        patience_s, task=task.number, doing=task.doing
+                    )
+                except Exception as error:
+                    found = [Fault(task.worker, error)]
+                else:
+                    answers[task.worker] = heard
+            faults += found
+        return answers, faults
+
+    def is_fit(self, number: int) -> bool:
+        """Whether a worker is there, has nothing to do, and is alone in its place."""
+        alone = not self.block.signals.strayed(number)
+        return alone and self.workers[number].alive and self._idle(number)
 
     def replace(self, number: int) -> None:
         """A new process in the place of a worker's."""
@@ -183,8 +224,8 @@ class WorkerPool:
         self.block.signals.clear(number)
         self._posted[number] = 0
         fresh = self.workers[number] = Worker(number, self.rows[number], self._fd)
-        self._introduce(fresh)
-        fresh.receive(self.settings.start_timeout_s)
+        self._introduction.tell(fresh)
+        fresh.receive(self.settings.start_timeout_s, doing=STARTING)
         fresh.send((self.num_rows, len(self.rows)))
 
     def renew(self) -> None:
@@ -193,21 +234,22 @@ class WorkerPool:
             if worker.alive and not self._idle(number):
                 self.wait([self._last(number)])
         for number, worker in enumerate(list(self.workers)):
-            if worker.alive and self._idle(number):
+            if self.is_fit(number):
                 worker.drain()
             else:
                 self.replace(number)
 
     def close(self) -> None:
-        """Ends the processes: asked, then told, then killed; it takes 4 s at most."""
+        """Ends the processes: asked when the step under way is done, then told, then killed; it takes 4 s at most.
+
+        The first error that an environment's `close` raised is raised when all have ended.
+        """
         if not self._at_exit.alive:
             return
-        alive = [worker for worker in self.workers if worker.alive]
-        idle = [worker for worker in alive if self._idle(worker.number)]
-        for worker in idle:
-            self._post(worker.number, Op.CLOSE)
-        end_all(self.workers, asked=idle)
+        errors = ask_to_close(self.workers, self.block.signals, self._posted)
         self._at_exit()
+        for error in errors:
+            raise error
 
     def _post(self, number: int, op: Op) -> int:
         self._posted[number] = self.block.signals.post(int(op), [number], [0], [0])[0]
@@ -222,24 +264,12 @@ class WorkerPool:
         task.number = self._posted[number]
         return task
 
-    def _introduce(self, worker: Worker) -> None:
-        """Tells a new process what its rows are."""
-        plan = Plan(
-            factory=self._factory,
-            name=self._plan.name,
-            info_keys=self._plan.info_keys,
-            ranges=self._plan.ranges,
-            number=worker.number,
-            rows=worker.rows,
-            cores=self.settings.cores(worker.number, len(self.rows)),
-            spin_s=self._worker_spin_s,
-        )
-        worker.send(plan)
-
 
 def _agreed(workers: Sequence[Worker], timeout_s: float) -> Spec:
     """The specification that all workers found."""
-    specs: list[Spec] = [worker.receive(timeout_s) for worker in workers]
+    specs: list[Spec] = [
+        worker.receive(timeout_s, doing=STARTING) for worker in workers
+    ]
     for worker, spec in zip(workers, specs, strict=True):
         for what in ("observation_space", "action_space"):
             if getattr(spec, what) != getattr(specs[0], what):

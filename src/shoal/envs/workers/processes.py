@@ -17,17 +17,25 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from shoal.envs.workers.pipe import pack, unpack
-from shoal.types import EnvError
+from shoal.envs.workers.supervisor import PID_BYTES
+from shoal.envs.workers.worker import MUTE_STATUS, STRAY
+from shoal.types import EnvError, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from shoal.envs.workers.failures import Failure
 
 START_S = 60.0
-CLOSE_S, TERM_S, KILL_S = 1.5, 0.5, 1.0
+KILL_S = 1.0
 STACK_S = 0.5
+LOOK_S = 0.1
+"""A process that says nothing is looked at once in so many seconds."""
+STATUSES = {
+    MUTE_STATUS: "its pipe was closed or replaced: an environment must not close descriptors that it did not open",
+}
+"""What some exit statuses of a worker mean."""
 _BOOT = (
     "import json, sys; given = json.loads(sys.argv[1]); sys.path[:] = given.pop('path'); "
-    "from shoal.envs.workers.worker import main; main(given)"
+    "from shoal.envs.workers.supervisor import main; main(given)"
 )
 _FLAGS = {
     "no_site": "-S",
@@ -41,11 +49,11 @@ _STARTER = ThreadPoolExecutor(1, "shoal-starts-workers")
 
 
 class Worker:
-    """One process with its rows. Nothing of it outlives `end`, or this process."""
+    """One process with its rows, under a supervisor. Nothing that they start outlives `end`, or this process."""
 
     def __init__(self, number: int, rows: slice, block: int) -> None:
         """Starts the process; `block` is the descriptor of the shared memory."""
-        self.number, self.rows = number, rows
+        self.number, self.rows, self._pid, self._killed = number, rows, 0, False
         self._stack = os.memfd_create("shoal-stack")
         ours, theirs = socket.socketpair()
         with theirs:
@@ -70,7 +78,14 @@ class Worker:
             except BaseException:
                 self._release()
                 raise
-        self.pid = self._process.pid
+        self._heard: dict[int, Failure] = {}
+
+    @property
+    def pid(self) -> int:
+        """The worker's; its supervisor's until it has begun, and when it is over."""
+        if self._pid == 0 and self._stack >= 0:
+            self._pid = int(os.pread(self._stack, PID_BYTES, 0) or 0)
+        return self._pid or self._process.pid
 
     def __str__(self) -> str:
         """The worker in a message."""
@@ -78,38 +93,42 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether the process is there."""
-        return self._process.poll() is None
+        """Whether the process is there, and is not being ended."""
+        return not self._killed and self._process.poll() is None
 
     def send(self, message: Any) -> None:
         """Sends a message; one to a process that is gone is lost, which `alive` tells."""
         with contextlib.suppress(OSError):
             self.pipe.send_bytes(pack(message))
 
-    def receive(self, timeout_s: float, *, task: int = 0) -> Any:
+    def receive(self, timeout_s: float, *, task: int = 0, doing: str = "") -> Any:
         """What the worker says to a task (0: to its start); an exception of its environment is raised here.
 
-        EnvError when the process is gone or says nothing in time.
+        EnvError, naming what it was `doing`, when the process is gone or says nothing in time; it is killed then.
         """
-        answer, good = -1, True
-        value: Any = None
-        while answer != task:
-            try:
-                if not self.pipe.poll(timeout_s):
-                    raise EnvError(f"{self} said nothing for {timeout_s:g} s")
-                packed = self.pipe.recv_bytes()
-            except (OSError, EOFError):
-                raise EnvError(f"{self} {self.death()}") from None
-            answer, good, value = unpack(packed)
+        deadline = time.monotonic() + timeout_s
+        while True:
+            answer, good, value = self._next(timeout_s, deadline, doing)
+            if answer == STRAY:
+                raise EnvError(f"{self}: {value}")
+            if answer == task:
+                break
         if good:
             return value
-        raise value
+        raise value.exception()
 
     def drain(self) -> None:
-        """Reads what the worker said and nobody asked for any more."""
-        with contextlib.suppress(OSError, EOFError):
+        """Reads what the worker said and nobody asked for any more; what went wrong in it is kept."""
+        with contextlib.suppress(OSError, EOFError, EnvError):
             while self.pipe.poll():
-                self.pipe.recv_bytes()
+                answer, good, value = self._read("")
+                if not good and answer != STRAY:
+                    self._heard[answer] = value
+
+    def kept_failure(self, task: int) -> Exception | None:
+        """What `drain` found to have gone wrong in a task."""
+        failure = self._heard.get(task)
+        return failure.exception() if failure else None
 
     def death(self) -> str:
         """How the process ended, in words."""
@@ -117,6 +136,8 @@ class Worker:
             status = self._process.wait(1.0)
         except subprocess.TimeoutExpired:
             return "closed its pipe"
+        if status in STATUSES:
+            return f"exited with status {status}: {STATUSES[status]}"
         if status >= 0:
             return f"exited with status {status}"
         hint = (
@@ -133,7 +154,9 @@ class Worker:
                 if stat.read().rpartition(")")[2].split()[0] in "Tt":
                     return "; it is stopped (SIGSTOP, or a debugger)"
             before = os.fstat(self._stack).st_size
-            self._process.send_signal(signal.SIGUSR1)
+            if not before or not self._shows_stack():
+                return "; it had not begun"
+            os.kill(self.pid, signal.SIGUSR1)
             end, seen = time.monotonic() + STACK_S, before
             while time.monotonic() < end:
                 time.sleep(0.02)
@@ -151,24 +174,72 @@ class Worker:
         return "; it did not show its stack"
 
     def end(self) -> None:
-        """Kills the process if it is there, and frees what belongs to it."""
+        """Kills the process and all that it started, and frees what belongs to it."""
         self.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        try:
             self._process.wait(KILL_S)
+        except subprocess.TimeoutExpired:
+            self._kill_group()
         self._release()
-
-    def wait(self, timeout_s: float) -> None:
-        """Waits for the process to end, not longer than this."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(max(timeout_s, 0.0))
 
     def terminate(self) -> None:
         """Asks the process to end."""
-        self._process.terminate()
+        with contextlib.suppress(OSError):
+            if self.alive and self.pid != self._process.pid:
+                os.kill(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """Ends the process, whatever it is doing."""
+        """Ends the process, whatever it is doing, and has the supervisor end all that it started."""
+        self._killed = True
+        if self._process.poll() is None and self.pid != self._process.pid:
+            with contextlib.suppress(OSError):
+                os.kill(self.pid, signal.SIGKILL)
+        self._process.terminate()
+
+    def _kill_group(self) -> None:
+        """Ends the worker's process group and a supervisor that does not."""
+        if self.pid != self._process.pid:
+            with contextlib.suppress(OSError):
+                os.killpg(self.pid, signal.SIGKILL)
         self._process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(KILL_S)
+
+    def _next(
+        self, timeout_s: float, deadline: float, doing: str
+    ) -> tuple[int, bool, Any]:
+        """The next message: the number of a task, whether it went well, and what came of it."""
+        doing = f", {doing}," if doing else ""
+        try:
+            while not self.pipe.poll(LOOK_S):
+                if not self.alive and not self.pipe.poll():
+                    raise EnvError(f"{self}{doing} {self.death()}")
+                if time.monotonic() >= deadline:
+                    what = f"said nothing for {timeout_s:g} s{self.stack()}"
+                    self.kill()
+                    raise EnvError(f"{self}{doing} {what}")
+            return self._read(doing)
+        except (OSError, EOFError):
+            raise EnvError(f"{self}{doing} {self.death()}") from None
+
+    def _read(self, doing: str) -> tuple[int, bool, Any]:
+        packed = self.pipe.recv_bytes()
+        try:
+            answer, good, value = unpack(packed)
+        except Exception as error:
+            self.kill()
+            why = f"{type(error).__name__}: {text_of(error)}"
+            raise EnvError(
+                f"{self}{doing} answered what cannot be read here ({why}); a class that is in it must be importable "
+                "here, and an environment must not write to descriptors that it did not open"
+            ) from error
+        return answer, good, value
+
+    def _shows_stack(self) -> bool:
+        """Whether the worker's descriptor for its stack is still that."""
+        with contextlib.suppress(OSError):
+            return "shoal-stack" in os.readlink(f"/proc/{self.pid}/fd/{self._stack}")
+        return False
 
     def _release(self) -> None:
         self.pipe.close()
@@ -177,15 +248,8 @@ class Worker:
             self._stack = -1
 
 
-def end_all(workers: list[Worker], *, asked: Sequence[Worker] = ()) -> None:
-    """Ends all workers in at most 4 s; those that were `asked` to close get time for it, then a SIGTERM."""
-    for patience, nudge in ((CLOSE_S, True), (TERM_S, False)):
-        deadline = time.monotonic() + patience
-        for worker in asked:
-            worker.wait(deadline - time.monotonic())
-        for worker in asked:
-            if nudge and worker.alive:
-                worker.terminate()
+def end_all(workers: list[Worker]) -> None:
+    """Ends all workers and whatever they started."""
     for worker in workers:
         worker.kill()
     while workers:

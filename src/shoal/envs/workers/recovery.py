@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shoal.envs.workers.worker import Op
+from shoal.types import text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from shoal.envs.outputs import Outputs
     from shoal.envs.workers.faults import Fault, Task
@@ -49,6 +50,47 @@ class Recovery:
                     for task in self._tasks_of(fault.worker):
                         self._pool.post([task])
 
+    def begin(
+        self, op: Op, messages: Mapping[int, Any], timeout_s: float = 0.0
+    ) -> list[Any]:
+        """What all workers answer to a reset or a restore.
+
+        Where processes are gone, and `on_fault` is not "raise", others take their places, as `max_restarts` allows.
+        """
+        settings = self._pool.settings
+        answers: dict[int, Any] = {}
+        left = settings.max_restarts if settings.on_fault != "raise" else 0
+        while True:
+            rest = {n: text for n, text in messages.items() if n not in answers}
+            found, faults = self._pool.ask_each(op, rest, timeout_s)
+            answers |= found
+            if not faults:
+                return [answers[number] for number in messages]
+            for fault in faults:
+                if not left or self._pool.is_fit(fault.worker):
+                    raise fault.error
+            left -= 1
+            for fault in faults:
+                said = text_of(fault.error)
+                _LOG.warning("%s; another process takes its place", said)
+                self._pool.replace(fault.worker)
+
+    def states(self) -> dict[int, Any]:
+        """The states of the workers that are not dropped, by number; a process that is gone is a fault of its rows."""
+        while True:
+            alive = [
+                number
+                for number, rows in enumerate(self._pool.rows)
+                if not self._last_seen.dropped[rows].any()
+            ]
+            found, faults = self._pool.ask_each(Op.STATE, dict.fromkeys(alive))
+            if not faults:
+                return found
+            for fault in faults:
+                if self._pool.is_fit(fault.worker):
+                    raise fault.error
+            self.settle_all(faults)
+
     def skip_dropped(self, tasks: list[Task]) -> list[Task]:
         """The tasks of workers that are there; rows of dropped ones have their step here."""
         dropped = self._last_seen.dropped
@@ -65,7 +107,7 @@ class Recovery:
         last_seen, rows = self._last_seen, self._pool.rows[number]
         most = self._pool.settings.max_restarts
         for count in range(last_seen.restarts[rows.start], most):
-            _LOG.warning("%s; restart %d of %d", error, count + 1, most)
+            _LOG.warning("%s; restart %d of %d", text_of(error), count + 1, most)
             last_seen.restarts[rows] = [count + 1] * (rows.stop - rows.start)
             try:
                 self._pool.replace(number)
@@ -87,7 +129,8 @@ class Recovery:
             )
             raise fault.error
         left = int((~last_seen.dropped).sum())
-        _LOG.warning("%s; it is dropped, and %d rows go on", fault.error, left)
+        said = text_of(fault.error)
+        _LOG.warning("%s; it is dropped, and %d rows go on", said, left)
         for task in self._tasks_of(fault.worker):
             last_seen.skip(self._out, task.rows)
         for at, tasks in enumerate(self._under_way):

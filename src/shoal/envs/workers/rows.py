@@ -98,7 +98,7 @@ class WorkersEnv:
         seeds = row_seeds(seed, self.num_rows)
         self._renew()
         parts = {number: seeds[rows] for number, rows in enumerate(self.pool.rows)}
-        self._note_masks(self.pool.ask(Op.RESET, parts))
+        self._note_masks(self._under_way.recovery.begin(Op.RESET, parts))
         self._begin(seeds, [0] * self.num_rows)
 
     def restart(
@@ -145,12 +145,10 @@ class WorkersEnv:
         Rows that were dropped have none: `restore` cuts their episodes and begins new ones.
         """
         self._in_flight.quiet()
-        last_seen, all_rows = self._last_seen, self.pool.rows
-        alive = [n for n, own in enumerate(all_rows) if not self.dropped[own].any()]
-        answers = self.pool.ask(Op.STATE, dict.fromkeys(alive))
-        found = dict(zip(alive, answers, strict=True))
+        last_seen = self._last_seen
+        found = self._under_way.recovery.states()
         parts: list[dict[str, Any]] = []
-        for number, rows in enumerate(all_rows):
+        for number, rows in enumerate(self.pool.rows):
             if number in found:
                 parts.append(found[number])
             else:
@@ -173,7 +171,7 @@ class WorkersEnv:
         seeds, restarts = own.pop("seeds", nothing), own.pop("restarts", nothing)
         parts = {n: cut_up(own, rows) for n, rows in enumerate(self.pool.rows)}
         patience_s = self.pool.settings.step_timeout_s * (1 + int(max(own["lengths"])))
-        made = self.pool.ask(Op.RESTORE, parts, patience_s)
+        made = self._under_way.recovery.begin(Op.RESTORE, parts, patience_s)
         self._note_masks([masked for masked, _ in made])
         self._begin(seeds, restarts)
         going_on = ~self.out.truncated
@@ -191,7 +189,7 @@ class WorkersEnv:
         )
 
     def close(self) -> None:
-        """Ends the processes, in 4 s at most."""
+        """Ends the processes, in 4 s at most; an error of an environment's `close` is raised then."""
         self._stop("the environment is closed")
         self.pool.close()
 

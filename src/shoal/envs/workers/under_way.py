@@ -26,7 +26,7 @@ class UnderWay:
         self._tasks: dict[tuple[int, int], list[Task]] = {}
         self._count = 0
         """Sends since the reset."""
-        self._recovery = Recovery(pool, last_seen, out, self._sends)
+        self.recovery = Recovery(pool, last_seen, out, self._sends)
 
     def __bool__(self) -> bool:
         """Whether there are any."""
@@ -58,7 +58,7 @@ class UnderWay:
             faults = self._pool.wait(tasks)
             if not faults:
                 break
-            self._recovery.settle_all(faults)
+            self.recovery.settle_all(faults)
         return 0
 
     def finish_any(self) -> int:
@@ -73,12 +73,12 @@ class UnderWay:
                 faults = self._pool.failures(self._sends[nth])
                 if not faults:
                     return nth
-            self._recovery.settle_all(faults)
+            self.recovery.settle_all(faults)
 
     def take(self, nth: int) -> None:
         """The nth send is received; its rows are noted as they are handed over."""
         for task in self._sends.pop(nth):
-            if self._recovery.needs_last_seen:
+            if self.recovery.needs_last_seen:
                 self._last_seen.note(self._out, task.rows)
 
     def _tasks_of(self, first: int, last: int) -> list[Task]:
@@ -89,5 +89,5 @@ class UnderWay:
                 self._tasks.clear()
             tasks = self._tasks[first, last] = self._pool.tasks(slice(first, last))
         if self._last_seen.dropped[first:last].any():
-            return self._recovery.skip_dropped(tasks)
+            return self.recovery.skip_dropped(tasks)
         return tasks

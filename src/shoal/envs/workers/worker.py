@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import ctypes
-import faulthandler
 import os
-import signal
 import sys
-import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
+from shoal.envs import forks
 from shoal.envs.agents.games import is_game
+from shoal.envs.forks import end_if_forked
+from shoal.envs.lasting import warn_of_lasting
 from shoal.envs.python_env import make_envs
 from shoal.envs.serial import SerialEnv
 from shoal.envs.workers.block import Block
+from shoal.envs.workers.failures import failure_of
 from shoal.envs.workers.pipe import pack, unpack
 from shoal.envs.workers.worker_rows import WorkerRows
-from shoal.types import ConfigError, EnvError, select
+from shoal.types import ConfigError, select
 
 if TYPE_CHECKING:
     from shoal.envs.randomization import Ranges
 
-PR_SET_PDEATHSIG = 1
 IDLE_S = 60.0
+STRAY = -1
+"""The number of the task in a message of a child that came back from a task."""
+MUTE_STATUS = 71
+"""How a worker ends whose pipe is not the one that it was given any more."""
 
 
 class Op(IntEnum):
@@ -59,25 +62,22 @@ class Plan:
 
 
 def main(given: dict[str, Any]) -> None:
-    """The whole life of a worker, started by `processes.Worker` with its file descriptors."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != given["parent"]:
-        os._exit(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    faulthandler.register(signal.SIGUSR1, file=given["stack"], all_threads=True)
-    pipe = Connection(given["pipe"])
-    plan: Plan = unpack(pipe.recv_bytes())
+    """The whole life of a worker, started by `supervisor.main` with its file descriptors."""
+    pipe = Pipe(given["pipe"])
+    plan: Plan = pipe.receive()
+    forks.tell.append(lambda told: pipe.send(pack((STRAY, False, told))))
     with suppress(OSError):  # a sandbox may forbid it: then the kernel alone decides
         os.sched_setaffinity(0, plan.cores)
     try:
         env = make_rows(plan)
     except Exception as error:
-        pipe.send_bytes(packed_error(error, plan.number, task=0))
+        pipe.send(pack((0, False, failure_of(error, plan.number))))
         return
-    pipe.send_bytes(pack((0, True, env.spec)))
-    num_rows, num_workers = unpack(pipe.recv_bytes())
+    pipe.send(pack((0, True, env.spec)))
+    num_rows, num_workers = pipe.receive()
     block = Block(given["block"], env.spec, num_rows=num_rows, num_workers=num_workers)
     rows = WorkerRows(env, block, plan.rows)
+    forks.tell.append(lambda _: block.signals.stray(plan.number))
     serve(rows, block, pipe, plan=plan)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -89,6 +89,8 @@ def make_rows(plan: Plan) -> SerialEnv:
     factory, first = unpack(plan.factory), plan.rows.start
     count = plan.rows.stop - first
     envs = make_envs(factory, count, name=plan.name, first_row=first)
+    if plan.number == 0:
+        warn_of_lasting(envs[0], plan.name)
     if is_game(envs[0]):
         raise ConfigError(
             f"{plan.name} has several agents; backend='serial' steps them, workers do not yet"
@@ -102,31 +104,68 @@ def make_rows(plan: Plan) -> SerialEnv:
     )
 
 
-def serve(rows: WorkerRows, block: Block, pipe: Connection, *, plan: Plan) -> None:
+class Pipe:
+    """The worker's end of its pipe. Where the descriptor is another file by now, nothing goes through it: it ends."""
+
+    def __init__(self, fd: int) -> None:
+        """`fd`: the pipe."""
+        self._connection = Connection(fd)
+        self._file = _file_of(fd)
+
+    def send(self, message: bytes) -> None:
+        """Says what came of a task: the packed task, whether it went well, and a value."""
+        self._check()
+        self._connection.send_bytes(message)
+
+    def receive(self) -> Any:
+        """What the parent says."""
+        self._check()
+        return unpack(self._connection.recv_bytes())
+
+    def _check(self) -> None:
+        if _file_of(self._connection.fileno()) != self._file:
+            sys.stderr.flush()
+            os._exit(MUTE_STATUS)
+
+
+def _file_of(fd: int) -> tuple[int, int] | None:
+    """What a descriptor stands for; None where it is closed."""
+    with suppress(OSError):
+        found = os.fstat(fd)
+        return found.st_dev, found.st_ino
+    return None
+
+
+def serve(rows: WorkerRows, block: Block, pipe: Pipe, *, plan: Plan) -> None:
     """Does one task after another until told to close."""
-    signals, done, first = block.signals, 0, plan.rows.start
+    signals, first, pid = block.signals, plan.rows.start, os.getpid()
     number, step, close = plan.number, int(Op.STEP), int(Op.CLOSE)
+    done = signals.answered(number)
     while True:
         op, start, stop = signals.take(number, done, plan.spin_s, IDLE_S)
         if not op:
             continue
-        if op == close:
-            rows.close()
-            return
         done += 1
+        if op == close:
+            try:
+                rows.close()
+            except Exception as error:
+                pipe.send(pack((done, False, failure_of(error, number))))
+            return
+        failed = False
         try:
             if op == step:
                 action = select(block.action, slice(first + start, first + stop))
                 rows.step(slice(start, stop), action)
                 signals.answer(number, done, failed=False)
                 continue
-            made = pack((done, True, ask(rows, Op(op), unpack(pipe.recv_bytes()))))
+            message = pack((done, True, ask(rows, Op(op), pipe.receive())))
         except Exception as error:
-            made = packed_error(error, number, task=done)
-            signals.answer(number, done, failed=True)
-        else:
-            signals.answer(number, done, failed=False)
-        pipe.send_bytes(made)
+            failed = True
+            message = pack((done, False, failure_of(error, number)))
+        end_if_forked(pid, f"{plan.name}: worker {number}'s {Op(op).name.lower()}")
+        signals.answer(number, done, failed=failed)
+        pipe.send(message)
 
 
 def ask(rows: WorkerRows, op: Op, message: Any) -> Any:
@@ -140,22 +179,3 @@ def ask(rows: WorkerRows, op: Op, message: Any) -> Any:
             return rows.resume(message)
         case _:
             return rows.revive(message)
-
-
-def packed_error(error: Exception, number: int, *, task: int) -> bytes:
-    """The exception as bytes, with this process's traceback as a note; as an EnvError where it cannot be pickled."""
-    where = f"shoal: in worker {number}, pid {os.getpid()}:\n{''.join(traceback.format_exception(error)).rstrip()}"
-    try:
-        error.add_note(where)
-        packed: bytes = pack((task, False, error))
-        twin = unpack(packed)[2]
-        if type(twin) is type(error) and str(twin) == str(error):
-            return packed
-    except Exception as why:
-        where += f"\nshoal: it could not be pickled: {type(why).__name__}: {why}"
-    plain = EnvError(f"{type(error).__name__}: {error}")
-    for note in getattr(error, "__notes__", []):
-        if note != where:
-            plain.add_note(str(note))
-    plain.add_note(where)
-    return pack((task, False, plain))

@@ -1,0 +1,91 @@
+"""Keywords of `train` and `resume` as types; scripts/keywords.py writes this file from the settings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from os import PathLike
+
+    from shoal.envs.preprocessing import Preprocessing
+    from shoal.nets.network import Network
+    from shoal.stream.self_play import SelfPlay
+
+
+class Settings(TypedDict, total=False):
+    """Settings of a run and of shoal's algorithms, as they may be given."""
+
+    total_timesteps: int | float
+    num_envs: int | float
+    schedule: Literal["sync", "overlap"]
+    act_block: int | float
+    grad_shards: int | float
+    reward_scale: float
+    normalize_reward: bool
+    self_play: SelfPlay | Mapping[str, Any]
+    seed: int | float
+    device: str
+    num_threads: int | float
+    backend: str
+    num_workers: int | float
+    step_timeout_s: float
+    on_fault: Literal["raise", "restart", "drop"]
+    max_restarts: int | float
+    own_cores: bool
+    init_from: str | PathLike[str] | None
+    stop_at: float | None
+    eval_every: int | float
+    eval_episodes: int | float
+    final_episodes: int | float | None
+    checkpoint_every: int | float
+    keep_checkpoints: int | float
+    name: str | None
+    run_dir: str | PathLike[str]
+    track: Literal["none", "wandb", "trackio"]
+    preset: str | None
+    info_keys: Sequence[str]
+    preprocessing: Preprocessing | Mapping[str, Any]
+    native: bool
+    num_steps: int | float
+    learning_rate: float
+    learning_rate_schedule: str | Callable[[float], float]
+    alpha: float
+    rmsprop_eps: float
+    gamma: float
+    norm_adv: bool
+    ent_coef: float
+    ent_coef_schedule: str | Callable[[float], float]
+    vf_coef: float
+    max_grad_norm: float
+    network: Network | Mapping[str, Any]
+    num_minibatches: int | float
+    update_epochs: int | float
+    adam_eps: float
+    gae_lambda: float
+    clip_coef: float
+    clip_coef_schedule: str | Callable[[float], float]
+    clip_vloss: bool
+    target_kl: float | None
+
+
+class Changes(TypedDict, total=False):
+    """Settings that a resumed run may change."""
+
+    total_timesteps: int | float
+    stop_at: float | None
+    device: str
+    num_threads: int | float
+    eval_every: int | float
+    eval_episodes: int | float
+    final_episodes: int | float | None
+    checkpoint_every: int | float
+    keep_checkpoints: int | float
+    num_workers: int | float
+    step_timeout_s: float
+    on_fault: Literal["raise", "restart", "drop"]
+    max_restarts: int | float
+    own_cores: bool
+    learning_rate_schedule: str | Callable[[float], float]
+    ent_coef_schedule: str | Callable[[float], float]
+    clip_coef_schedule: str | Callable[[float], float]

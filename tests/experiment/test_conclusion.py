@@ -1,0 +1,155 @@
+"""The end of a run: what its last games need, and that nothing which fails there costs the run."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import shoal
+from shoal.envs.bounds import wide_actions
+from shoal.experiment import training
+from shoal.experiment.options import Options
+from shoal.nets.policy import Network
+from shoal.run.directory import RunDirectory
+from shoal.types import ConfigError
+
+TINY: Any = {"num_envs": 1, "num_steps": 64, "num_minibatches": 2, "total_timesteps": 128, "panel": "none"}
+
+
+class Robot(gym.Env[Any, Any]):
+    """There are `there` of them in the world; an episode has 10 steps, 1 a step."""
+
+    observation_space: ClassVar[Any] = gym.spaces.Box(-1, 1, (2,), np.float32)
+    action_space: ClassVar[Any] = gym.spaces.Discrete(2)
+    there: ClassVar[int] = 1
+    taken: ClassVar[int] = 0
+    most: ClassVar[int] = 0
+
+    def __init__(self) -> None:
+        if Robot.taken == Robot.there:
+            raise RuntimeError("in use")
+        Robot.taken += 1
+        Robot.most = max(Robot.most, Robot.taken)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.clock = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.clock += 1
+        return np.zeros(2, np.float32), 1.0, self.clock == 10, False, {}
+
+    def close(self) -> None:
+        Robot.taken -= 1
+
+
+@pytest.fixture(autouse=True)
+def world() -> None:
+    Robot.there, Robot.taken, Robot.most = 1, 0, 0
+
+
+def state_of(path: Path) -> dict[str, Any]:
+    return RunDirectory(path).read_status()
+
+
+def test_a_simulator_that_exists_once_is_trained_resumed_and_evaluated(tmp_path: Path) -> None:
+    """The greedy games are played when the training rows are closed."""
+    done = shoal.train(Robot, run_dir=str(tmp_path), **TINY)
+    assert (done.greedy_return, state_of(done.path)["state"]) == (10.0, "finished")
+    again = shoal.resume(done.path, factory=Robot, panel="none", total_timesteps=192)
+    assert (again.greedy_return, again.steps, Robot.taken) == (10.0, 192, 0)
+    assert shoal.load(done.path, factory=Robot).evaluate(episodes=3).returns.tolist() == [10.0] * 3
+
+
+def test_the_last_games_take_no_more_rows_than_training(tmp_path: Path) -> None:
+    """Two rows beside training's own, with an evaluation beside it: closed before the last games."""
+    Robot.there = 4
+    settings = TINY | {"num_envs": 2, "eval_every": 64, "eval_episodes": 2}
+    assert shoal.train(Robot, run_dir=str(tmp_path), **settings).greedy_return == 10.0
+    assert (Robot.taken, Robot.most) == (0, 4)
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_how_many_last_games_is_a_setting(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any, training's mean return decides whether the threshold was met."""
+    asked: list[int] = []
+    play = training.play
+
+    def played(*args: Any, episodes: int, seed: int) -> Any:
+        asked.append(episodes)
+        return play(*args, episodes=episodes, seed=seed)
+
+    monkeypatch.setattr(training, "play", played)
+    settings = TINY | {"total_timesteps": 1088, "stop_at": 9.5, "final_episodes": count}
+    done = shoal.train(Robot, run_dir=str(tmp_path), **settings)
+    assert asked == [count] * (count > 0)
+    assert (done.solved, done.mean_return, math.isnan(done.greedy_return)) == (True, 10.0, count == 0)
+    assert ("greedy_return" in state_of(done.path)) == (count > 0)
+    with pytest.raises(ConfigError, match="final_episodes must be at least 0"):
+        Options("CartPole-v1", final_episodes=-1)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_of_the_last_games_leaves_a_finished_run(
+    error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Said, and the result is there; so is its exit status by the mean return."""
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise error("gone")
+
+    monkeypatch.setattr(training, "play", fails)
+    done = shoal.train(Robot, run_dir=str(tmp_path), **TINY | {"panel": "plain", "stop_at": 99.0})
+    assert state_of(done.path)["state"] == "finished"
+    assert (math.isnan(done.greedy_return), done.solved, done.stop_reason) == (True, False, "total_timesteps")
+    said = capsys.readouterr()
+    assert f"the run is finished, but its greedy episodes were not played to their end ({error.__name__}" in (
+        said.out + said.err
+    )
+    assert "no greedy return" in said.out
+
+
+def test_a_callback_that_cannot_be_closed_costs_nothing(tmp_path: Path) -> None:
+    """The others are closed too."""
+    closed: list[str] = []
+
+    class Closes:
+        def __init__(self, *, fails: bool) -> None:
+            self.fails = fails
+
+        def __call__(self, run: Any, record: Any) -> None:
+            pass
+
+        def close(self) -> None:
+            if self.fails:
+                raise OSError("no such window")
+            closed.append("closed")
+
+    both: Any = [Closes(fails=True), Closes(fails=False)]
+    with pytest.warns(UserWarning, match="the callback Closes was not closed: OSError: no such window"):
+        done = shoal.train(Robot, run_dir=str(tmp_path), callbacks=both, **TINY)
+    assert (state_of(done.path)["state"], closed) == ("finished", ["closed"])
+
+
+@pytest.mark.parametrize("squash", [False, True])
+def test_wide_actions_are_said_to_need_squash(
+    *, squash: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bounds of 100 are not explored by a Gaussian of width 1; 10 is not wide."""
+
+    class Wide(Robot):
+        action_space: ClassVar[Any] = gym.spaces.Box(-100, 10, (1,), np.float32)
+
+    network = Network(hidden=(4,), squash=squash)
+    shoal.train(Wide, run_dir=str(tmp_path), **TINY | {"panel": "plain", "network": network})
+    said = "actions reach as far as 100, but a policy begins with actions of about -1 to 1; --network.squash"
+    assert (said in capsys.readouterr().err) == (not squash)
+    assert not wide_actions(gym.spaces.Box(-10, 10, (1,), np.float32))
+    nested = gym.spaces.Dict(push=gym.spaces.Box(-11, 1, (1,), np.float32))
+    assert wide_actions(nested).startswith("actions['push'] reach as far as 11")

@@ -1,0 +1,110 @@
+"""Schedules: what each gives over a run, by numbers worked by hand, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import pytest
+
+from shoal.math.rates import Schedule, apply_schedules, check_schedules
+from shoal.types import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One setting that is scheduled beside the learning rate, and one that is not."""
+
+    learning_rate: float = 0.1
+    learning_rate_schedule: Schedule = "constant"
+    noise: float = 8.0
+    noise_schedule: Schedule = "constant"
+    other: int = 3
+
+
+class Steps:
+    """Has a learning rate."""
+
+    learning_rate = 5.0
+
+
+def quarters(progress: float) -> float:
+    """Falls in steps."""
+    return 1 - int(4 * progress) / 4
+
+
+NUMBER = 3
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [8, 8, 8, 8]),
+        ("linear", [8, 6, 4, 2]),
+        ("cosine", [8, 4 * (1 + 1 / sqrt(2)), 4, 4 * (1 - 1 / sqrt(2))]),
+        (lambda progress: 10 * progress, [0, 20, 40, 60]),
+        (f"{__name__}:quarters", [8, 6, 4, 2]),
+    ],
+    ids=["constant", "linear", "cosine", "function", "named"],
+)
+def test_values_over_a_run(schedule: Schedule, expected: list[float]) -> None:
+    """At the beginning, after a quarter, a half and three quarters; nothing else changes."""
+    config = Config(noise_schedule=schedule)
+    check_schedules(config)
+    found: list[float] = []
+    for progress in (0.0, 0.25, 0.5, 0.75):
+        learner = Steps()
+        now = apply_schedules(config, progress, learner)
+        assert (now.other, now.learning_rate, learner.learning_rate) == (3, 0.1, 0.1)
+        found.append(now.noise)
+    assert found == pytest.approx(expected)
+    assert config.noise == 8
+
+
+def test_constant_settings_are_the_same_object() -> None:
+    """Nothing is made anew, so that nothing is read anew for each update."""
+    config = Config()
+    assert apply_schedules(config, 0.5, Steps()) is config
+
+
+def test_the_learner_follows_its_own_schedule_alone() -> None:
+    """Linear to half; a name that is the algorithm's own leaves the learner as it is."""
+    learner = Steps()
+    assert apply_schedules(Config(learning_rate_schedule="linear"), 0.5, learner).learning_rate == 0.05
+    assert learner.learning_rate == 0.05
+    own = Config(learning_rate_schedule="kl")
+    check_schedules(own, learning_rate_schedule="kl")
+    assert apply_schedules(own, 0.5, learner) is own
+    assert learner.learning_rate == 0.05
+
+
+@pytest.mark.parametrize("given", ["step", "kl", "", ":f", "m:", 0.5, None])
+def test_what_is_no_schedule_is_refused(given: Any) -> None:
+    """With the setting's name, and what may be given."""
+    with pytest.raises(ConfigError, match="noise_schedule must be one of constant, linear, cosine, a function"):
+        check_schedules(Config(noise_schedule=given), learning_rate_schedule="kl")
+
+
+@pytest.mark.parametrize("factor", [-0.1, float("nan"), float("inf"), None, "1"])
+def test_what_a_function_may_not_give(factor: Any) -> None:
+    """A number of at least 0; the message says when and what."""
+    with pytest.raises(ConfigError, match=r"noise_schedule gave .* at progress 0.25; it must give a finite number"):
+        apply_schedules(Config(noise_schedule=lambda progress: factor), 0.25, Steps())
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        ("nowhere_at_all:f", "noise_schedule: .* no module 'nowhere_at_all'.* again: shoal.resume"),
+        (
+            f"{__name__}:<lambda>",
+            r"noise_schedule was a function that .*:<lambda>; give it again: shoal.resume\(..., noise",
+        ),
+        (f"{__name__}:NUMBER", "noise_schedule: .*:NUMBER is no function, but 3"),
+    ],
+)
+def test_names_that_are_no_functions(named: str, told: str) -> None:
+    """A module that is not there, a function that has no name, a number."""
+    with pytest.raises(ConfigError, match=told):
+        apply_schedules(Config(noise_schedule=named), 0.0, Steps())
