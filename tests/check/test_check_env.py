@@ -172,7 +172,7 @@ class Larger(gym.Env[Any, Any]):
         (toys.Corridor, set()),
         (toys.Lamps, {"actions", "dtype"}),
         (toys.make_pointer, {"buffers"}),
-        (Recall, {"time-limit", "obs-scale"}),
+        (Recall, {"time-limit", "obs-scale", "resets"}),  # a reset costs more than its five steps
         (Forever, {"seed"}),
     ],
 )
