@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, ASSETS = ROOT / "benchmarks" / "results", ROOT / "docs" / "assets"
 START, END = "<!-- pictures:start -->", "<!-- pictures:end -->"
-PAGES = {ROOT / "README.md": "docs/assets/", ROOT / "docs" / "benchmarks.md": "assets/"}
+README, PAGE = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
 PEERS = {
     "sb3": "Stable-Baselines3",
     "pufferlib": "PufferLib\n(its own CartPole:\n200 steps)",
@@ -185,13 +185,13 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def name_pictures(drawn: list[str]) -> None:
-    """Names the pictures between the marks of each page."""
-    for page, prefix in PAGES.items():
+    """Names the pictures between the marks of each page; the README shows the first alone."""
+    for page, prefix, names in ((README, "docs/assets/", drawn[:1]), (PAGE, "assets/", drawn)):
         text = page.read_text(encoding="utf-8")
         before, _, rest = text.partition(START)
         _, mark, after = rest.partition(END)
         if mark:
-            lines = "".join(f"\n![{ALT[name]}]({prefix}{name})\n" for name in drawn)
+            lines = "".join(f"\n![{ALT[name]}]({prefix}{name})\n" for name in names)
             page.write_text(before + START + "\n" + (f"{lines}\n" if lines else "") + END + after, encoding="utf-8")
 
 

@@ -1,6 +1,7 @@
-"""Writes the tables of settings and presets into docs/algorithms.md from the dataclasses and the sentences under them.
+"""Writes the tables of settings and presets into the pages from the dataclasses and the sentences under them.
 
-With --check it changes nothing and exits 1 if the page is out of date.
+A page has a table NAME between the marks `NAME:start` and `NAME:end`. With --check nothing is changed, and the exit
+status is 1 if a page is out of date.
 """
 
 from __future__ import annotations
@@ -17,12 +18,22 @@ from typing import Any
 from shoal import algos
 from shoal.algos import a2c, ppo
 from shoal.algos.presets import presets
+from shoal.envs.preprocessing import Preprocessing
 from shoal.experiment.options import Options
 from shoal.nets.policy import Network
 from shoal.stream.self_play import SelfPlay
 
-PAGE = Path(__file__).resolve().parent / "algorithms.md"
-TABLES = {"ppo": ppo.Config, "a2c": a2c.Config, "options": Options, "network": Network, "self_play": SelfPlay}
+DOCS = Path(__file__).resolve().parent
+TABLES = {
+    "ppo": ppo.Config,
+    "a2c": a2c.Config,
+    "options": Options,
+    "network": Network,
+    "self_play": SelfPlay,
+    "preprocessing": Preprocessing,
+}
+PRESETS = {"ppo": ("ppo", ""), "a2c": ("a2c", ""), "options": ("", ""), "network": ("", "network.")}
+"""Tables that say which values the presets have: of which algorithm (all of them where empty), under which prefix."""
 
 
 def sentences(kind: type) -> dict[str, str]:
@@ -50,11 +61,39 @@ def show(value: Any) -> str:
     return f"`{value}`"
 
 
-def settings_table(kind: Any) -> list[str]:
-    """A row for each field: name, default, sentence."""
+def settings_table(name: str) -> list[str]:
+    """A row for each field: name, default, the values of the presets where the table has them, sentence."""
+    kind: Any = TABLES[name]
     said = sentences(kind)
-    rows = [f"| `{f.name}` | {default_of(f)} | {said.get(f.name, '')} |" for f in fields(kind)]
-    return ["| setting | default | |", "|---|---|---|", *rows]
+    used = values_of_presets(*PRESETS[name]) if name in PRESETS else {}
+    rows: list[str] = []
+    for field in fields(kind):
+        cells = [f"`{field.name}`", default_of(field), *([spread(used.get(field.name, []))] if used else [])]
+        rows.append(f"| {' | '.join(cells)} | {said.get(field.name, '')} |")
+    head = ["| setting | default | presets | |", "|---|---|---|---|"]
+    return [*(head if used else ["| setting | default | |", "|---|---|---|"]), *rows]
+
+
+def values_of_presets(algorithm: str, prefix: str) -> dict[str, list[Any]]:
+    """The values that presets give to each setting under a prefix."""
+    found: dict[str, list[Any]] = {}
+    for name in [algorithm] if algorithm else algos.summaries():
+        for values in presets(name).values():
+            for key, value in flatten(values):
+                if key.startswith(prefix):
+                    found.setdefault(key.removeprefix(prefix), []).append(value)
+    return found
+
+
+def spread(values: list[Any]) -> str:
+    """The least and the largest of numbers, or every value once; a dash for none."""
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if not values:
+        return "–"
+    if len(numbers) < len(values):
+        return ", ".join(dict.fromkeys(show(tuple(v) if isinstance(v, list) else v) for v in values))
+    least, largest = min(numbers), max(numbers)
+    return show(least) if least == largest else f"{show(least)} to {show(largest)}"
 
 
 def default_of(field: Field[Any]) -> str:
@@ -83,18 +122,22 @@ def flatten(values: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def main() -> int:
-    """Writes or checks the page; the exit status."""
-    tables = {name: settings_table(kind) for name, kind in TABLES.items()} | {"presets": presets_table()}
-    text = PAGE.read_text(encoding="utf-8")
-    updated = text
-    for name, lines in tables.items():
-        start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
-        block = "\n".join([start, "", *lines, "", end])
-        updated = re.sub(f"{re.escape(start)}.*?{re.escape(end)}", lambda _, b=block: b, updated, flags=re.DOTALL)
-    if updated != text and "--check" in sys.argv[1:]:
-        print(f"{PAGE} does not show the settings of the code; run python docs/settings.py")
+    """Writes or checks the pages; the exit status."""
+    tables = {name: settings_table(name) for name in TABLES} | {"presets": presets_table()}
+    stale: list[str] = []
+    for page in sorted(DOCS.glob("*.md")):
+        text = updated = page.read_text(encoding="utf-8")
+        for name, lines in tables.items():
+            start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+            block = "\n".join([start, "", *lines, "", end])
+            updated = re.sub(f"{re.escape(start)}.*?{re.escape(end)}", lambda _, b=block: b, updated, flags=re.DOTALL)
+        if updated != text:
+            stale.append(page.name)
+            if "--check" not in sys.argv[1:]:
+                page.write_text(updated, encoding="utf-8")
+    if stale and "--check" in sys.argv[1:]:
+        print(f"not the settings of the code: {', '.join(stale)}; run python docs/settings.py")
         return 1
-    PAGE.write_text(updated, encoding="utf-8")
     return 0
 
 

@@ -172,7 +172,7 @@ class Larger(gym.Env[Any, Any]):
         (toys.Corridor, set()),
         (toys.Lamps, {"actions", "dtype"}),
         (toys.make_pointer, {"buffers"}),
-        (Recall, {"time-limit", "obs-scale"}),
+        (Recall, {"time-limit", "obs-scale", "resets"}),  # a reset costs more than its five steps
         (Forever, {"seed"}),
     ],
 )
@@ -285,7 +285,7 @@ def test_bad_usage() -> None:
         check_env(bad_envs.Good, env_kwargs={"lenght": 3})
     with pytest.raises(ConfigError, match="steps must be at least 1"):
         check_env(bad_envs.Good, steps=0)
-    with pytest.raises(ConfigError, match="pass a callable"):
+    with pytest.raises(ConfigError, match="pass a function that makes a new one"):
         check_env(bad_envs.Good())  # pyright: ignore[reportArgumentType]
 
 

@@ -82,7 +82,7 @@ def step(env: VecEnv, count: int = 1) -> Any:
         (0, None, r"None of shape \(\) and type NoneType"),
         (0, "four", "'four' of shape"),
         (0, {"a": 1}, "type dict"),
-        (0, [0.0, 0.0, 0.0, 0.0], "type list"),
+        (0, [0.0, 0.0, 0.0], "type list"),
         (0, np.array([0, np.nan, 0, 0], np.float32), "returned the observation .*nan"),
         (0, np.array([0, 0, np.inf, 0], np.float32), "returned the observation .*inf"),
         (1, float("nan"), "returned the reward nan; fix the environment"),

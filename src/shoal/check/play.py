@@ -78,12 +78,6 @@ class Player:
         return f"at step {self.step_count} of episode {self.episode}, after the action {self.action},"
 
 
-def draw(space: spaces.Space[Any]) -> object:
-    """A random action, of the kind that rows hand to an environment."""
-    action = space.sample()
-    return int(action) if isinstance(space, spaces.Discrete) else action
-
-
 def same(first: Tree, second: Tree) -> bool:
     """Whether two observations or actions are equal in form and value; NaN equals NaN."""
     if isinstance(first, dict):
@@ -169,7 +163,7 @@ def play(
     while played.steps < steps and time.perf_counter() < ends_at:
         if found.has("reset"):
             break
-        action = player.masks.legal(draw(space))
+        action = player.masks.legal(space.sample())
         given = copy.deepcopy(action)
         made = player.step(given)
         player.action = action

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from gymnasium.vector.utils import batch_space
 
 from shoal.check.legal import legal_rows
-from shoal.check.play import Player, draw, plain, same
+from shoal.check.play import Player, plain, same
 from shoal.check.report import shown
 from shoal.types import Tree, select
 
@@ -38,7 +38,7 @@ def check_repeats(
 ) -> None:
     """Whether a seed and actions decide everything: again, in another instance, with another one between the steps."""
     player.env.action_space.seed(seed + 1)
-    actions = [draw(player.env.action_space) for _ in range(count)]
+    actions = [player.env.action_space.sample() for _ in range(count)]
     first = trace(player, seed, actions)
     again = trace(player, seed, actions)
     elsewhere = trace(other, seed, actions)

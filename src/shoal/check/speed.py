@@ -15,7 +15,7 @@ import psutil
 from gymnasium.vector.utils import batch_space
 
 from shoal.check.legal import legal_rows
-from shoal.check.play import Player, draw
+from shoal.check.play import Player
 from shoal.check.report import duration
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def run_bare(player: Player, *, steps: int, budget_s: float) -> Loop:
     """Random steps in a plain loop, with a reset where an episode ends."""
     process = psutil.Process()
     loop = Loop(0, 0.0, 0.0, [])
-    actions = [draw(player.env.action_space) for _ in range(256)]
+    actions = [player.env.action_space.sample() for _ in range(256)]
     player.reset()
     for _ in range(SECTIONS):
         steps_left = -(-steps // SECTIONS)

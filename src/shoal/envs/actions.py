@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from gymnasium import spaces
 
 from shoal import _native
 from shoal.envs.bounds import bounds_of
@@ -94,16 +93,34 @@ class ActionCheck:
         return f"{self.spec.env_id}: rows {rows.start}..{rows.stop - 1}"
 
 
-def one_by_one(spec: Spec, actions: Tree) -> list[Tree]:
-    """A batch of actions as a list of single ones; a Discrete's as Python's integers."""
+def in_own_dtypes(spec: Spec, actions: Tree) -> Tree:
+    """A batch of actions in the dtypes that the action space samples; the layout has int64 for all choices."""
     layout = spec.action
+    parts = [part for _, part in leaf_spaces(spec.action_space)]
+    own: list[NDArray[Any]] = []
+    for array, part in zip(layout.flat(actions), parts, strict=True):
+        own.append(np.asarray(array).astype(part.dtype or array.dtype, copy=False))
+    return layout.tree(own)
+
+
+def one_by_one(spec: Spec, actions: Tree) -> list[Tree]:
+    """A batch of actions as a list of single ones, as Gymnasium's SyncVectorEnv hands them to its environments.
+
+    A Discrete's are NumPy's integers, all others arrays of the space's own dtype.
+    """
+    layout = spec.action
+    own = in_own_dtypes(spec, actions)
     if not layout.leaves[0].path:
-        if isinstance(spec.action_space, spaces.Discrete):
-            return actions.tolist()
-        return list(actions)
-    columns: list[list[Tree]] = []
-    parts = leaf_spaces(spec.action_space)
-    for array, (_, part) in zip(layout.flat(actions), parts, strict=True):
-        is_discrete = isinstance(part, spaces.Discrete)
-        columns.append(array.tolist() if is_discrete else list(array))
+        return list(own)
+    columns = [list(array) for array in layout.flat(own)]
     return [layout.tree(values) for values in zip(*columns, strict=True)]
+
+
+def add_hint(error: Exception, action: Tree) -> None:
+    """A sentence for an environment that may have raised because it takes Python's int only."""
+    if isinstance(error, TypeError | AssertionError) and isinstance(action, np.integer):
+        kind = type(action).__name__
+        error.add_note(
+            f"shoal: the action is a numpy.{kind}, as Gymnasium's vector environments hand it over; "
+            "if step() needs Python's int, it takes int(action)"
+        )

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from shoal.types import Layout, Leaf, Spec, Tree
 
+LARGEST = float(np.finfo(np.float32).max)
+"""What policies and losses can hold."""
+
 
 def check_finite(
     spec: Spec,
@@ -21,15 +24,17 @@ def check_finite(
     reward: NDArray[np.float64],
     lengths: NDArray[np.int64] | None = None,
 ) -> None:
-    """EnvError naming the first row with a NaN or infinite observation or reward, and the step of its episode."""
+    """EnvError naming the first row whose observation or reward is NaN or beyond float32, and its episode's step."""
     bad = not_finite(spec.observation, obs)
     if bad is not None:
         name, row, value = f"observation{bad[0].name}", bad[1], bad[2]
-    elif np.count_nonzero(np.isfinite(reward)) != reward.size:
-        row = int(np.argmin(np.isfinite(reward)))
+    elif np.count_nonzero(np.abs(reward) <= LARGEST) != reward.size:
+        row = int(np.argmin(np.abs(reward) <= LARGEST))
         name, value = "reward", reward[row]
     else:
         return
+    if not np.isnan(value).any():
+        value = f"{value}, but float32, in which it is learned from, holds up to {LARGEST:.1e}"
     when = "" if lengths is None else f" at step {lengths[row]} of its episode"
     raise EnvError(
         f"{spec.env_id}: row {rows.start + row}{when} returned the {name} {value}; "
@@ -38,13 +43,24 @@ def check_finite(
 
 
 def not_finite(layout: Layout, tree: Tree) -> tuple[Leaf, int, NDArray[Any]] | None:
-    """The first NaN or infinity among arrays [rows, ...]: its leaf, row and the row's values."""
+    """The first NaN, infinity or number beyond float32 among arrays [rows, ...]: its leaf, row and the row's values."""
     arrays = [tree] if tree.__class__ is np.ndarray else layout.flat(tree)
     for leaf, array in zip(layout.leaves, arrays, strict=True):
         if array.dtype.kind != "f":
             continue
         finite = np.isfinite(array)
+        if array.dtype.itemsize > 4:
+            finite = np.abs(array) <= LARGEST
         if np.count_nonzero(finite) != array.size:
             row = int(np.argmin(finite.reshape(len(array), -1).all(axis=1)))
             return leaf, row, array[row]
     return None
+
+
+def may_overflow(layout: Layout, obs: Tree, reward: NDArray[Any]) -> bool:
+    """A quick look at a rollout whose numbers were finite in their own types: whether float32 may not hold some."""
+    if not np.isfinite(reward).all():
+        return True
+    arrays = [obs] if obs.__class__ is np.ndarray else layout.flat(obs)
+    wide = (x for x in arrays if x.dtype.kind == "f" and x.dtype.itemsize > 4)
+    return any(max(x.max(), -x.min()) > LARGEST for x in wide)

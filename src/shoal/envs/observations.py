@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from gymnasium import spaces
 
+from shoal.envs.bounds import bounds_of
 from shoal.envs.python_env import ObsReader
 from shoal.types import EnvError, leaf_spaces
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from gymnasium import Space
     from numpy.typing import NDArray
 
-    from shoal.types import Spec, Tree
+    from shoal.types import Leaf, Spec, Tree
 
 
 class TreeReader:
@@ -77,7 +78,8 @@ class TreeReader:
         for obs, row in zip(seen, rows.tolist(), strict=True):
             leaves = [obs] if self._plain else leaves_of(self._space, obs)
             for leaf, array in zip(leaves, arrays, strict=True):
-                if not np.array_equal(leaf, array[row]):
+                own = np.asarray(leaf, array.dtype)
+                if not np.array_equal(own, array[row]):
                     raise EnvError(
                         f"{where(row)} returned an observation that another row's reset changed: rows share a buffer; "
                         "return an array of the environment's own, or a copy"
@@ -104,12 +106,30 @@ class TreeReader:
         while self._readers[at].fits(values[at]):
             at += 1
         name, part, value = self._layout.leaves[at].name, self._parts[at], values[at]
-        shown = f"{value!r} " if np.ndim(value) == 0 else ""
-        return (
-            f"an observation{name} {shown}of shape {np.shape(value)} and type "
-            f"{getattr(value, 'dtype', type(value).__name__)} that is not in its own {part}; "
-            "return exactly that shape and dtype"
-        )
+        return f"an observation{name} {misfit(part, self._layout.leaves[at], value)}"
+
+
+def misfit(space: Space[Any], leaf: Leaf, value: Tree) -> str:
+    """Why the space does not hold a value, and what would be right."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError):
+        array = np.array(None)
+    dtype = getattr(value, "dtype", type(value).__name__)
+    shown = f"{value!r} " if array.ndim == 0 else ""
+    says = (
+        f"{shown}of shape {array.shape} and type {dtype} that is not in its own {space}"
+    )
+    if array.shape != leaf.shape:
+        return f"{says}; return the shape {leaf.shape}"
+    if not np.can_cast(array.dtype, leaf.dtype, "same_kind"):
+        return f"{says}; return the type {space.dtype}"
+    if isinstance(space, spaces.Box):
+        return f"{says}; return it with .astype(np.{space.dtype})"
+    low, high = np.broadcast_arrays(*bounds_of(space), array)[:2]
+    at = tuple(np.argwhere((array < low) | (array > high))[0].tolist())
+    where = f" at {list(at)}" if at else ""
+    return f"{says}; it holds {array[at]}{where}, outside {low[at]} to {high[at]}"
 
 
 def leaves_of(space: Space[Any], tree: Tree, name: str = "observation") -> list[Tree]:

@@ -36,7 +36,8 @@ class ObsReader:
     def __init__(self, space: gym.Space[Any], leaf: Leaf) -> None:
         """`leaf`: the shape and dtype of one row."""
         self._shape, self._dtype = leaf.shape, leaf.dtype
-        # An integer space holds its integers in any width that loses none; a Box holds exactly its own dtype.
+        # An integer space holds integers of any width, a Box exactly arrays of its own dtype; both hold lists and what
+        # offers itself as an array.
         is_box = isinstance(space, spaces.Box)
         self._casting: Literal["no", "safe"] = "no" if is_box else "safe"
         self._bounds: tuple[Any, Any] | None = None
@@ -50,7 +51,7 @@ class ObsReader:
                 self._concatenate(seen, out)
             else:
                 self._convert(seen, out)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RuntimeError):
             for i, obs in enumerate(seen):
                 if not self.fits(obs):
                     return i
@@ -65,18 +66,20 @@ class ObsReader:
 
     def fits(self, obs: Tree) -> bool:
         """Whether the space holds the observation of one row; a Box's bounds are not compared."""
-        if self._shape:
-            if not isinstance(obs, np.ndarray) or obs.shape != self._shape:
-                return False
-            is_same = obs.dtype == self._dtype
-            good = is_same or np.can_cast(obs.dtype, self._dtype, self._casting)
-        else:
+        try:
             value = np.asarray(obs)
-            is_number = value.shape == ()
-            good = is_number and np.can_cast(value.dtype, self._dtype, "same_kind")
-        if not good or self._bounds is None:
-            return good
-        return bool(np.all(obs >= self._bounds[0]) and np.all(obs <= self._bounds[1]))
+        except (TypeError, ValueError, RuntimeError):  # lists of unequal lengths
+            return False
+        if value.shape != self._shape or value.dtype.kind not in NUMBERS:
+            return False
+        if isinstance(obs, np.ndarray) and self._bounds is None and self._shape:
+            return value.dtype == self._dtype
+        if not _keeps(value, self._dtype):
+            return False
+        if self._bounds is None:
+            return True
+        low, high = self._bounds
+        return bool(np.all(value >= low) and np.all(value <= high))
 
     def _concatenate(self, seen: list[Tree], out: NDArray[Any]) -> None:
         """One call for all rows. It checks the dtype and all axes but the first, whose lengths are checked before."""
@@ -92,6 +95,16 @@ class ObsReader:
         if array.shape != out.shape or not fits:
             raise ValueError
         out[...] = array
+
+
+def _keeps(value: NDArray[Any], dtype: np.dtype[Any]) -> bool:
+    """Whether `dtype` holds these numbers: integers all of them, floats rounded."""
+    if dtype.kind not in "iu":
+        return np.can_cast(value.dtype, dtype, "same_kind")
+    if value.dtype.kind not in "biu":
+        return False
+    info = np.iinfo(dtype)
+    return not value.size or bool(value.min() >= info.min and value.max() <= info.max)
 
 
 def read_rewards(rewards: Sequence[object]) -> NDArray[np.float64] | int:

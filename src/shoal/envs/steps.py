@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from shoal import _native
-from shoal.envs.actions import one_by_one
+from shoal.envs.actions import add_hint, one_by_one
 from shoal.envs.finite import check_finite
 from shoal.envs.forks import end_if_forked
 from shoal.envs.outputs import write
@@ -63,7 +63,7 @@ class Steps:
         given = one_by_one(self._spec, actions)
         # An environment may change its action in place; what is kept for the replay stays as it was sent.
         kept = actions
-        if not isinstance(given[0], int):
+        if not isinstance(given[0], np.integer):
             kept = map_tree(np.copy, actions)
         made, pid = _NOTHING, os.getpid()
         try:
@@ -82,6 +82,7 @@ class Steps:
             if is_long(made, 5):
                 action = one_by_one(self._spec, kept)[len(seen)]
                 error.add_note(f"shoal: raised by {where}, after the action {action}")
+                add_hint(error, action)
                 raise
             raise EnvError(
                 f"{where} returned {made!r}; step() returns (observation, reward, terminated, truncated, info)"

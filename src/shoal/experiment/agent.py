@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from shoal.envs.actions import in_own_dtypes
 from shoal.envs.masks import KEY, MaskReader, in_observation
 from shoal.envs.observations import leaves_of
 from shoal.experiment.experiment import Experiment, drawn_rows, fixed_settings
 from shoal.experiment.first_weights import read_policy
 from shoal.learn.acting import Acting, PlanActor, make_actor
+from shoal.learn.weights import pack
 from shoal.report.recording import record_video
 from shoal.report.video import check_target
 from shoal.run import directory as directories
@@ -89,6 +91,7 @@ class Agent:
         """Made by `load`."""
         self.policy, self.spec, self._experiment = policy, spec, experiment
         self._actor: Actor | None = None
+        self._acting: nn.Module | None = None
         self._start = np.ones(0, np.bool_)
 
     def act(
@@ -99,7 +102,7 @@ class Agent:
         start: ArrayLike | None = None,
         greedy: bool = True,
     ) -> Tree:
-        """The action for one observation, or actions [N] for a batch [N, ...], as the environment takes them.
+        """The action for one observation, or actions [N] for a batch [N, ...], as the action space samples them.
 
         `start` (bool, or [N]) marks first observations of an episode for a policy with memory; by default the first
         call after `load` or `reset` is one. Another number of observations than before begins anew.
@@ -114,19 +117,24 @@ class Agent:
             action_mask = [action_mask]
         mask = self._mask(batch, count, action_mask)
         unmasked = mask is not None and isinstance(self._actor, PlanActor)
-        if self._actor is None or len(self._start) != count or unmasked:
+        another = self._acting is not self.policy or len(self._start) != count
+        if self._actor is None or another or unmasked:
             kind = replace(self.spec, masked=mask is not None)
             acting = Acting(
                 self._experiment.options.seed, native=self._experiment.options.native
             )
             self._actor = make_actor(self.policy, kind, count, acting)
+            self._acting = self.policy
             self._start = np.ones(count, np.bool_)
+        else:  # whoever holds `policy` may have changed it
+            self._actor.update(self.policy, pack(self.policy))
         if start is not None:
             self._start[:] = start
         action = self._actor.act(
             batch, self._start, slice(0, count), action_mask=mask, greedy=greedy
         ).env_action
         self._start[:] = False
+        action = in_own_dtypes(self.spec, action)
         return select(action, 0) if alone else action
 
     def _mask(self, batch: Tree, count: int, given: Tree) -> Bools | None:

@@ -33,6 +33,7 @@ from shoal.experiment.settings import (
     unset_in,
     without_none,
 )
+from shoal.experiment.stored import with_env_kwargs, with_tuples
 from shoal.experiment.trust import check, is_function
 from shoal.nets.policy import wrap
 from shoal.run.origin import Origin
@@ -150,7 +151,7 @@ class Experiment:
         Raises:
             ConfigError: unknown or outdated names, settings that cannot work, or names that may not be imported.
         """
-        own, table, env_kwargs = layers_of_file(saved, Options)
+        own, table, env_kwargs = layers_of_file(with_tuples(saved), Options)
         given = given or {}
         env = given.get("env", own.get("env"))
         if env is None:
@@ -187,12 +188,11 @@ class Experiment:
         lower = algos.defaults(self.algorithm)
         unset = unset_in(self.options, lower)
         unset += unset_in(self.config, lower, "algorithm.")
-        if self.env_kwargs:
-            env_kwargs = randomization.as_text(dict(self.env_kwargs))
-            whole["env_kwargs"] = env_kwargs
-            unset += unset_in(env_kwargs, path="env_kwargs.")
+        unset += unset_in(self.env_kwargs or {}, path="env_kwargs.")
         if unset:
             whole[UNSET] = sorted(unset)
+        if self.env_kwargs:
+            whole = with_env_kwargs(whole, self.env_kwargs)
         return without_none(whole)
 
     def changed(self, **settings: Any) -> Experiment:

@@ -360,10 +360,10 @@ def without_none(settings: Mapping[str, object]) -> dict[str, object]:
     for name, value in settings.items():
         if isinstance(value, Mapping):
             kept[name] = without_none(cast("Mapping[str, object]", value))
-        elif isinstance(value, tuple):
-            kept[name] = list(cast("tuple[object, ...]", value))
         elif callable(value):
             kept[name] = name_of_function(value)
+        elif isinstance(value, tuple | list):
+            kept[name] = _listed(cast("tuple[object, ...]", value))
         elif value is not None:
             kept[name] = value
     return kept
@@ -378,3 +378,17 @@ def flat(settings: Mapping[str, object], at: str = "") -> dict[str, object]:
         else:
             found[f"{at}{name}"] = value
     return found
+
+
+def _listed(parts: tuple[object, ...]) -> list[object]:
+    """The parts as a list, those that are tuples as lists too."""
+    listed: list[object] = []
+    for part in parts:
+        if isinstance(part, Mapping):
+            table = cast("Mapping[str, object]", part)
+            listed.append({key: _listed((x,))[0] for key, x in table.items()})
+        elif isinstance(part, tuple | list):
+            listed.append(_listed(cast("tuple[object, ...]", part)))
+        else:
+            listed.append(part)
+    return listed

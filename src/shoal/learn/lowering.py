@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 from gymnasium import spaces
+from torch import nn
 
 from shoal import _native
 from shoal.learn.plan import Plan
@@ -14,7 +15,7 @@ from shoal.nets.encoder import Encoder
 from shoal.nets.policy import MlpPolicy, RecurrentPolicy
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from shoal.nets.network import Network
     from shoal.types import Spec
@@ -60,7 +61,7 @@ def lower(
     assert isinstance(policy, MlpPolicy | RecurrentPolicy)
     encoder, network = policy.encoder, policy.network
     head = _head(spec, network)
-    if head is None or not _is_flat(encoder):
+    if head is None or not _is_as_made(policy):
         return None
     if flat.device.type != "cpu" or flat.dtype is not torch.float32:
         return None
@@ -93,6 +94,22 @@ def lower(
         grad_shards,
     )
     return Plan(recurrent, policy, spec, flat)
+
+
+def _is_as_made(policy: MlpPolicy | RecurrentPolicy) -> bool:
+    """Whether vectors go through towers that still have the layers that shoal gave them, and nothing hangs on them."""
+    if not _is_flat(policy.encoder):
+        return False
+    name = policy.network.activation
+    kind = nn.Tanh if name == "tanh" else nn.ReLU
+    towers = [policy.actor, policy.critic]
+    if isinstance(policy, RecurrentPolicy):
+        towers.append(policy.body)
+    layers = [layer for tower in towers for layer in tower]
+    if any(type(layer) not in (nn.Linear, kind) for layer in layers):
+        return False
+    hooks = ("_forward_hooks", "_forward_pre_hooks")
+    return not any(vars(m)[name] for m in policy.modules() for name in hooks)
 
 
 def _is_flat(encoder: nn.Module) -> bool:

@@ -44,10 +44,18 @@ class NativeOptimizer:
         self,
         optimizer: _native.Adam | _native.RMSProp,
         steps: list[torch.Tensor],
+        owner: torch.optim.Optimizer,
     ) -> None:
-        """`steps` are the counts that torch's optimizer keeps, one for each parameter."""
-        self.optimizer, self._steps = optimizer, steps
+        """`steps` are the counts that `owner`, torch's optimizer, keeps, one for each parameter."""
+        self.optimizer, self._steps, self._owner = optimizer, steps, owner
+        self._first = owner.param_groups[0]["params"][0]
+        self._count = owner.state[self._first]["step"]
         self.read_step()
+
+    def shares(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether this is torch's `optimizer` still, and its state has not been loaded since."""
+        loaded = optimizer.state[self._first].get("step") is not self._count
+        return optimizer is self._owner and not loaded
 
     def follow(self, optimizer: torch.optim.Optimizer) -> None:
         """Takes over what torch's group says of the next step: a schedule may have changed it."""
@@ -99,7 +107,8 @@ def current(
             native.write_step()
             add_moments(optimizer)
         return None
-    native = native or native_optimizer(optimizer, module)
+    if native is None or not native.shares(optimizer):
+        native = native_optimizer(optimizer, module)
     if native is not None:
         native.follow(optimizer)
         # Torch's schedules ask here whether a step came before theirs.
@@ -127,7 +136,7 @@ def native_optimizer(
             betas=group["betas"],
             eps=group["eps"],
         )
-        return NativeOptimizer(native, steps)
+        return NativeOptimizer(native, steps, optimizer)
     (square_avg,) = shared_moments(optimizer, module, "square_avg")
     steps = _step_counts(optimizer, module)
     native = _native.RMSProp(
@@ -136,7 +145,7 @@ def native_optimizer(
         alpha=group["alpha"],
         eps=group["eps"],
     )
-    return NativeOptimizer(native, steps)
+    return NativeOptimizer(native, steps, optimizer)
 
 
 def shared_moments(

@@ -37,12 +37,12 @@ class Frozen:
     def __init__(self, policy: nn.Module) -> None:
         """`policy` may get other weights between two publishes."""
         self.policy, self.version = policy, 0
-        self._flat = pack(policy)
+        pack(policy)
 
     @property
     def flat(self) -> Tensor:
-        """All parameters, packed."""
-        return self._flat
+        """All parameters as they are now, packed."""
+        return pack(self.policy)
 
     def publish(self, steps: Steps | None = None) -> int:
         """Counts the version up; statistics of observations stay as they are."""

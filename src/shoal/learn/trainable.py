@@ -12,8 +12,9 @@ from shoal.learn.losses import prepare_of, returned
 from shoal.learn.lowering import lower
 from shoal.learn.minibatches import Minibatch, everything
 from shoal.learn.optimizers import NativeOptimizer, current, native_optimizer
+from shoal.learn.packed import Packed
 from shoal.learn.shards import Shards
-from shoal.learn.weights import load_weights, pack, packing
+from shoal.learn.weights import check_savable, load_weights
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -41,15 +42,14 @@ class Trainable:
         """Made by a Learner."""
         self.module, self.optimizer = module, optimizer
         self.max_grad_norm = max_grad_norm
-        self.flat = pack(module)
-        self._packing = packing(module)
+        self._packed = Packed(module)
         self.plan: Plan | None = None
         spec: Spec | None = getattr(module, "spec", None)
         if hardware.native and optimizer is not None and spec is not None:
             self.plan = lower(
                 module,
                 spec,
-                self.flat,
+                self._packed.memory,
                 num_threads=hardware.num_threads,
                 act_block=hardware.act_block,
                 grad_shards=hardware.grad_shards,
@@ -59,6 +59,13 @@ class Trainable:
         )
         self._native: NativeOptimizer | None = None
         self._join()
+
+    @property
+    def flat(self) -> Tensor:
+        """All parameters as they are now, packed; ConfigError where a network that is trained has other layers now."""
+        self._packed.check_same(trained=self.optimizer is not None)
+        self._packed.rejoin()
+        return self._packed.memory
 
     @property
     def learning_rate(self) -> float:
@@ -88,6 +95,7 @@ class Trainable:
         """One step in a single native call; see `Learner.step`."""
         assert self.plan is not None
         assert self._native is not None
+        self._packed.rejoin()
         part = batch if isinstance(batch, Minibatch) else everything(batch)
         values = self.plan.gradients.loss_step(
             fused.name,
@@ -105,20 +113,21 @@ class Trainable:
     ) -> tuple[NamedTuple, float]:
         """One step on a loss in torch, with the network's forward and backward in native code."""
         assert self.plan is not None
+        self._packed.rejoin()
         part = batch if isinstance(batch, Minibatch) else everything(batch)
         chosen = part.take()
         prepare = prepare_of(loss)
         if prepare is not None:
             chosen = prepare(chosen, cfg)
-        for parameter in self._packing:
+        for parameter in self._packed.parameters:
             parameter.grad = None
-        weights = self.flat.detach().requires_grad_()
+        weights = self._packed.memory.detach().requires_grad_()
         output = self.plan.gradients.outputs(part.steps, part.index, weights)
         value, stats = returned(loss, loss(output, chosen, cfg))
         value.backward()
         gradient = weights.grad
         if gradient is None:
-            gradient = torch.zeros_like(self.flat)
+            gradient = torch.zeros_like(self._packed.memory)
         return stats, self._apply_packed(gradient)
 
     def torch_step(
@@ -148,32 +157,29 @@ class Trainable:
         self, loss: Callable[[], tuple[Tensor, NamedTuple]]
     ) -> tuple[NamedTuple, float]:
         """One step on any loss in torch."""
+        self._packed.check_same(trained=self.optimizer is not None)
         value, stats = loss()
         self._owned().zero_grad()
         value.backward()
         return stats, self._apply()
 
     def state(self) -> dict[str, Any]:
-        """The module's and the optimizer's state."""
+        """The module's and the optimizer's state; FloatingPointError where it is not finite."""
+        self._packed.check_same(trained=self.optimizer is not None)
         if self._native is not None:
             self._native.write_step()
         saved: dict[str, Any] = {"module": self.module.state_dict()}
         if self.optimizer is not None:
             saved["optimizer"] = self.optimizer.state_dict()
+        check_savable(self.module, saved.get("optimizer"))
         return saved
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Copies a saved state in; see `Learner.restore`."""
         load_weights(self.module, state["module"])
+        self._packed.rejoin()
         if self.optimizer is not None:
-            # Torch would go on with the saved tensors themselves, and a second restore would find them changed.
-            saved = copy.deepcopy(state["optimizer"])
-            try:
-                self.optimizer.load_state_dict(saved)
-            except ValueError as error:
-                raise ConfigError(
-                    f"the checkpoint holds another optimizer: {error}"
-                ) from error
+            _load_optimizer(self.optimizer, state["optimizer"])
         if self.plan is not None:
             self.plan.refresh_normalizer()
         self._join()
@@ -192,7 +198,7 @@ class Trainable:
     def _apply_packed(self, gradient: Tensor) -> float:
         """`_apply` for a packed gradient, to which that of parameters that torch used directly is added."""
         first = 0
-        for parameter in self._packing:
+        for parameter in self._packed.parameters:
             last = first + parameter.numel()
             own = gradient[first:last].view_as(parameter)
             if parameter.grad is not None:
@@ -202,7 +208,7 @@ class Trainable:
         native = self._current()
         if native is None:
             return self._apply()
-        flat, packed = self.flat.numpy(), gradient.numpy()
+        flat, packed = self._packed.memory.numpy(), gradient.numpy()
         return native.optimizer.apply(flat, packed, self.max_grad_norm)
 
     def _apply(self) -> float:
@@ -222,6 +228,16 @@ class Trainable:
         if self.optimizer is None:
             raise ConfigError("this network has no optimizer")
         return self.optimizer
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Copies a saved state in; ConfigError where it is another optimizer's."""
+    # Torch would go on with the saved tensors themselves, and a second restore would find them changed.
+    own = copy.deepcopy(saved)
+    try:
+        optimizer.load_state_dict(own)
+    except ValueError as error:
+        raise ConfigError(f"the checkpoint holds another optimizer: {error}") from error
 
 
 def check_own(name: str, module: nn.Module, others: Mapping[str, Trainable]) -> None:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import copy
-from itertools import accumulate
+from itertools import accumulate, zip_longest
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from shoal.nets.images import ImageEncoder
+from shoal.nets.normalizer import Normalizer, PixelNormalizer
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor, nn
+
+REPLACED = (
+    "the network's layers or parameters were replaced after it began to act or learn; change their values in place "
+    "(with torch.no_grad(): parameter.copy_(...)), or replace them before"
+)
 
 
 def pack(module: nn.Module) -> Tensor:
@@ -20,6 +29,12 @@ def pack(module: nn.Module) -> Tensor:
     parameters = packing(module)
     if not parameters:
         return torch.empty(0)
+    if any(is_lazy(p) for p in parameters):
+        lazy = next(name for name, p in module.named_parameters() if is_lazy(p))
+        raise ConfigError(
+            f"the parameter {lazy} of a lazy layer has no shape yet; "
+            "call the network once on an observation before it is trained or acts"
+        )
     kinds = {(p.dtype, p.device) for p in parameters}
     if len(kinds) > 1:
         raise ValueError(
@@ -47,16 +62,74 @@ def packing(module: nn.Module) -> list[nn.Parameter]:
     return [*(p for p in module.parameters() if id(p) not in ids), *own]
 
 
+def rejoin(parameters: list[nn.Parameter], flat: Tensor, *, keep: bool) -> None:
+    """Makes parameters views of `flat` again where their owner gave them other memory (`parameter.data = ...`).
+
+    `keep` copies what they hold into `flat` first. ConfigError for another number of values.
+    """
+    first = 0
+    for parameter in parameters:
+        own = flat[first : first + parameter.numel()]
+        first += parameter.numel()
+        if parameter.data_ptr() == own.data_ptr() and parameter.is_contiguous():
+            continue
+        if len(own) < parameter.numel():
+            break
+        if keep:
+            own.copy_(parameter.detach().reshape(-1))
+        parameter.data = own.view_as(parameter)
+    if first != len(flat):
+        raise ConfigError(
+            f"the network's parameters hold {first} numbers, but {len(flat)} when it began to act or learn; "
+            "parameter.data must keep its shape"
+        )
+
+
+def copy_buffers(source: nn.Module, target: nn.Module) -> None:
+    """Gives a copy of a module the buffers that the module has now: those that were assigned or added as well.
+
+    ConfigError where layers were added to the module or taken out.
+    """
+    pairs = list(zip_longest(source.modules(), target.modules()))
+    if any(theirs is None or mine is None for theirs, mine in pairs):
+        raise ConfigError(REPLACED)
+    for theirs, mine in pairs:
+        given = dict(theirs.named_buffers(recurse=False))
+        old = dict(mine.named_buffers(recurse=False))
+        for name in old.keys() - given.keys():
+            setattr(mine, name, None)
+        for name, buffer in given.items():
+            own = old.get(name)
+            if own is not None and not own.is_inference() and _alike(own, buffer):
+                own.copy_(buffer)
+            elif hasattr(mine, name):
+                setattr(mine, name, buffer.detach().clone())
+            else:
+                mine.register_buffer(name, buffer.detach().clone())
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return (one.shape, one.dtype, one.device) == (
+        other.shape,
+        other.dtype,
+        other.device,
+    )
+
+
 class Snapshot:
     """A private copy of a policy that acts; `update` makes it equal to the learner's."""
 
     def __init__(self, policy: nn.Module) -> None:
-        """Copies the module; the copy never has gradients."""
+        """Copies the module; the copy never has gradients. ConfigError for a buffer that carries some."""
+        for name, buffer in policy.named_buffers():
+            if buffer.grad_fn is not None:
+                raise ConfigError(
+                    f"the policy's buffer {name} carries gradients, so it cannot be copied; assign it detached: "
+                    f"self.{name.rpartition('.')[2]} = ... .detach()"
+                )
         self.policy = copy.deepcopy(policy).requires_grad_(requires_grad=False)
         self.policy.eval()
         self.flat = pack(self.policy)
-        self._buffers = list(self.policy.buffers())
-        self._source: tuple[nn.Module | None, list[Tensor]] = (None, [])
         self._images = [
             module
             for module in self.policy.modules()
@@ -65,12 +138,12 @@ class Snapshot:
         self._freeze()
 
     def update(self, policy: nn.Module, flat: Tensor) -> None:
-        """Copies the packed weights and the buffers (normalization statistics)."""
+        """Copies the packed weights and the buffers, whatever objects either module has for them by now."""
+        if len(flat) != len(self.flat):
+            raise ConfigError(REPLACED)
+        rejoin(packing(self.policy), self.flat, keep=False)
         self.flat.copy_(flat)
-        if self._source[0] is not policy:
-            self._source = (policy, list(policy.buffers()))
-        for mine, theirs in zip(self._buffers, self._source[1], strict=True):
-            mine.copy_(theirs)
+        copy_buffers(policy, self.policy)
         self._freeze()
 
     def _freeze(self) -> None:
@@ -78,8 +151,33 @@ class Snapshot:
             module.freeze()
 
 
+def not_finite(module: nn.Module, moments: Mapping[str, Any] | None = None) -> str:
+    """The first parameter, statistic of a shoal layer or optimizer's moment that is not finite; empty if all are."""
+    layers = [
+        m for m in module.modules() if isinstance(m, Normalizer | PixelNormalizer)
+    ]
+    named = [*module.named_parameters()]
+    named += [pair for layer in layers for pair in layer.named_buffers("statistic")]
+    for number, state in (moments or {}).get("state", {}).items():
+        pairs = ((f"moment {name} of {number}", x) for name, x in state.items())
+        named += [pair for pair in pairs if torch.is_tensor(pair[1])]
+    for name, tensor in named:
+        if not torch.isfinite(tensor).all():
+            return name
+    return ""
+
+
+def check_savable(module: nn.Module, moments: Mapping[str, Any] | None) -> None:
+    """FloatingPointError where a network or its optimizer's moments are not finite."""
+    if bad := not_finite(module, moments):
+        raise FloatingPointError(
+            f"{bad} is not finite, so nothing was saved; older checkpoints are kept. Try a smaller learning_rate, "
+            "or smaller rewards and observations (reward_scale, network.normalize_obs)"
+        )
+
+
 def load_weights(module: nn.Module, saved: dict[str, Any]) -> None:
-    """Copies saved weights into a module; ConfigError when they are another network's."""
+    """Copies saved weights into a module; ConfigError when they are another network's, or not finite."""
     try:
         module.load_state_dict(saved)
     except RuntimeError as error:
@@ -88,3 +186,8 @@ def load_weights(module: nn.Module, saved: dict[str, Any]) -> None:
             f"the checkpoint holds another network: {wrong[:300]}; "
             "a run that was given a policy object needs it again (policy=...)"
         ) from error
+    if bad := not_finite(module):
+        raise ConfigError(
+            f"the checkpoint's weights are not finite ({bad}): that training diverged; train again, with a smaller "
+            "learning_rate"
+        )

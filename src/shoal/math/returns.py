@@ -48,8 +48,8 @@ def gae(
         rollout.terminated,
         rollout.ended,
         rollout.valid,
-        _scalars(gamma, members),
-        _scalars(gae_lambda, members),
+        _scalars("gamma", gamma, members),
+        _scalars("gae_lambda", gae_lambda, members),
         advantage,
     )
     target = advantage + rollout.value
@@ -85,7 +85,7 @@ def n_step(
         rollout.terminated,
         rollout.ended,
         rollout.valid,
-        _scalars(gamma, len(rollout.value)),
+        _scalars("gamma", gamma, len(rollout.value)),
         n,
         target,
     )
@@ -106,6 +106,10 @@ class _Arrays(NamedTuple):
 
 def _arrays(steps: Steps, reward: torch.Tensor | None) -> _Arrays:
     terminated = _array(steps.terminated, torch.bool)
+    if steps.reward.ndim < 2 or not steps.reward.numel():
+        raise ValueError(
+            f"a rollout [T, B] has at least one step and row, got {tuple(steps.reward.shape)}"
+        )
     ended = terminated | _array(steps.truncated, torch.bool)
     return _Arrays(
         reward=_array(steps.reward if reward is None else reward, torch.float32),
@@ -125,11 +129,19 @@ def _array(x: torch.Tensor, dtype: torch.dtype) -> NDArray[Any]:
     return array[None] if array.ndim == 2 else array.reshape(-1, *array.shape[-2:])
 
 
-def _scalars(value: Scalar, members: int) -> NDArray[np.float64]:
+def _scalars(name: str, value: Scalar, members: int) -> NDArray[np.float64]:
+    """One number for each member; ValueError unless each lies between 0 and 1."""
     if isinstance(value, int | float):
-        return np.array([value] * members, np.float64)
-    array = np.asarray(value, np.float64).reshape(-1)
-    return np.ascontiguousarray(np.broadcast_to(array, (members,)))
+        array = np.array([value] * members, np.float64)
+    else:
+        given = np.asarray(value)
+        if given.dtype.kind not in "fiu":
+            raise ValueError(f"{name} must be a number between 0 and 1, got {value!r}")
+        wide = given.astype(np.float64).reshape(-1)
+        array = np.ascontiguousarray(np.broadcast_to(wide, (members,)))
+    if not ((array >= 0) & (array <= 1)).all():
+        raise ValueError(f"{name} must lie between 0 and 1, got {value!r}")
+    return array
 
 
 def _like(x: torch.Tensor, array: NDArray[np.float32]) -> torch.Tensor:

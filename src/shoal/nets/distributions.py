@@ -95,8 +95,9 @@ class Categorical:
         return chosen.squeeze(-1)
 
     def entropy(self) -> Tensor:
-        """-sum p log p."""
-        return -(self.log_probs.exp() * self.log_probs).sum(-1)
+        """-sum p log p, with 0 log 0 = 0."""
+        least = torch.finfo(self.log_probs.dtype).min
+        return -(self.log_probs.exp() * self.log_probs.clamp(min=least)).sum(-1)
 
     def to_env(self, action: Tensor) -> Tensor:
         """Counts from the space's start."""

@@ -38,27 +38,55 @@ SMALLEST = {"nature": 36, "nips": 20, "impala": 8}
 def image_net(spec: Spec, image: str) -> str:
     """The layers for these observations: nature, nips, impala, or "" where they are no image or shall be flattened.
 
-    An image is a uint8 Box of three axes; ConfigError when it is too small for the layers asked for.
+    An image is a uint8 Box of three axes, or of four: a stack of color images. Where layers are asked for by name, so
+    are a uint8 Box of two axes and a Box of floats with finite bounds.
+
+    Raises:
+        ConfigError: it is too small for the layers asked for, or has floats without bounds.
     """
     space = spec.observation_space
     if image == "flat" or not isinstance(space, spaces.Box):
         return ""
-    if space.dtype != np.uint8 or len(space.shape) != 3:
+    usual = space.dtype == np.uint8 and len(space.shape) in (3, 4)
+    if not usual and (image == "auto" or not _may_be_image(space)):
         return ""
-    sides = space.shape[:2] if channels_last(space.shape) else space.shape[1:]
+    height, width, _ = sides_of(space.shape)
     if image == "auto":
-        return "nature" if min(sides) >= SMALLEST["nature"] else ""
-    if min(sides) < SMALLEST[image]:
+        return "nature" if min(height, width) >= SMALLEST["nature"] else ""
+    if min(height, width) < SMALLEST[image]:
         raise ConfigError(
-            f'image="{image}" needs {SMALLEST[image]} x {SMALLEST[image]} pixels or more, got {sides[0]} x {sides[1]}; '
+            f'image="{image}" needs {SMALLEST[image]} x {SMALLEST[image]} pixels or more, got {height} x {width}; '
             'use image="flat" or "impala"'
+        )
+    if space.dtype != np.uint8 and not space.is_bounded():
+        raise ConfigError(
+            f'image="{image}" scales pixels by the bounds of their space, but {space} has none; give it bounds, '
+            'such as 0 and 1, or use image="flat"'
         )
     return image
 
 
+def _may_be_image(space: spaces.Box) -> bool:
+    """Whether layers for images can be asked for: bytes or floats, of two to four axes."""
+    floats = np.issubdtype(space.dtype, np.floating)
+    axes = (3, 4) if floats else (2, 3, 4)
+    return len(space.shape) in axes and (floats or space.dtype == np.uint8)
+
+
 def channels_last(shape: tuple[int, ...]) -> bool:
-    """Whether an image's last axis is its channels: up to 4 of them, and more rows than that."""
-    return shape[2] <= 4 < shape[0]
+    """Whether an image's last axis is its channels: there are fewer of them than rows."""
+    return len(shape) > 2 and shape[-1] < shape[-3]
+
+
+def sides_of(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Height, width and channels of an image [H, W], [H, W, C] or [C, H, W], or of a stack [K, ...] of these."""
+    if len(shape) == 2:
+        return shape[0], shape[1], 1
+    *stack, first, second, third = shape
+    depth = stack[0] if stack else 1
+    if channels_last(shape):
+        return first, second, depth * third
+    return second, third, depth * first
 
 
 class Frozen(NamedTuple):
@@ -72,7 +100,8 @@ class Frozen(NamedTuple):
 class ImageEncoder(nn.Module):
     """uint8 pixels [..., C, H, W] or [..., H, W, C] -> features [..., size], normalized or scaled by 1/255.
 
-    The dense layer takes what the convolutions give in the order H, W, C.
+    A stack [..., K, H, W, C] becomes channels, an image [..., H, W] has one; floats are scaled to 0 to 255 first. The
+    dense layer takes what the convolutions give in the order H, W, C.
     """
 
     def __init__(
@@ -94,10 +123,13 @@ class ImageEncoder(nn.Module):
         self.size = FEATURES[kind]
         self.last = channels_last(self.shape)
         self._frozen: Frozen | None = None
-        if self.last:
-            height, width, channels = self.shape
-        else:
-            channels, height, width = self.shape
+        height, width, channels = sides_of(self.shape)
+        space = spec.observation_space
+        assert isinstance(space, spaces.Box)
+        self._low, self._span = 0.0, 0.0  # no span: bytes
+        if space.dtype != np.uint8:
+            self._low = float(space.low.min())
+            self._span = float(space.high.max()) - self._low
         self.normalizes = normalize
         self.normalizer: PixelNormalizer | None = None
         self._scale = 1 / 255
@@ -114,9 +146,9 @@ class ImageEncoder(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """[..., *shape] -> [..., size]."""
-        lead = obs.shape[: obs.dim() - 3]
+        lead = obs.shape[: obs.dim() - len(self.shape)]
         kind = torch.bfloat16 if self.halved else self.dense.weight.dtype
-        normalized = self._normalized(obs.reshape(-1, *self.shape))
+        normalized = self._normalized(self._folded(obs))
         pixels = normalized.to(kind).permute(0, 3, 1, 2)
         if self._frozen is not None and not torch.is_grad_enabled():
             first, rest, dense = self._frozen
@@ -141,13 +173,27 @@ class ImageEncoder(nn.Module):
         if self.normalizer is not None and len(obs):
             count = min(len(obs), MOST_IMAGES)
             chosen = torch.arange(count, device=obs.device) * len(obs) // count
-            self.normalizer.merge(self._channels_last(obs[chosen]))
+            self.normalizer.merge(self._channels_last(self._folded(obs[chosen])))
+
+    def _folded(self, obs: Tensor) -> Tensor:
+        """[..., *shape] -> [N, H, W, C] or [N, C, H, W], a stack folded into the channels; of 0 to 255."""
+        pixels = obs.reshape(-1, *self.shape)
+        if self._span:
+            pixels = (pixels.float() - self._low) * (255 / self._span)
+        if len(self.shape) == 2:
+            return pixels.unsqueeze(1)
+        if len(self.shape) == 3:
+            return pixels
+        if self.last:
+            return pixels.permute(0, 2, 3, 1, 4).flatten(3)
+        return pixels.flatten(1, 2)
 
     def _normalized(self, pixels: Tensor) -> Tensor:
         """[N, *shape] -> [N, H, W, C]; without a normalizer still 0 to 255, which are exact in bfloat16."""
         if self.normalizer is None:
             return self._channels_last(pixels)
-        if self.halved and pixels.device.type == "cpu":
+        on_cpu = pixels.device.type == "cpu"
+        if self.halved and on_cpu and pixels.dtype is torch.uint8:
             return self.normalizer.in_half(pixels, channels_last=self.last)
         return self.normalizer(self._channels_last(pixels))
 

@@ -16,6 +16,7 @@ from shoal.nets.heads import deviations, head, head_size
 from shoal.nets.images import ImageEncoder, image_net
 from shoal.nets.layers import recurrent_cell, tower
 from shoal.nets.network import Network
+from shoal.nets.settling import settle
 from shoal.types import ConfigError, Spec, Tree, check_room, map_tree
 
 if TYPE_CHECKING:
@@ -334,4 +335,6 @@ def wrapped(made: object, spec: Spec, factory: str) -> nn.Module:
         raise ConfigError(
             f"{factory} returned {type(made).__name__}, expected a torch.nn.Module"
         )
-    return made if hasattr(made, "initial_state") else PlainPolicy(made, spec)
+    policy = made if hasattr(made, "initial_state") else PlainPolicy(made, spec)
+    settle(policy, spec)
+    return policy

@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from shoal.run.callbacks import EpisodeEnd
@@ -14,7 +15,6 @@ from shoal.types.text import printable, printable_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from shoal.run.callbacks import Record
     from shoal.run.run import Run
@@ -228,7 +228,10 @@ def result_line(result: Outcome) -> str:
         figure = "no greedy return"
         if math.isfinite(result.mean_return):
             figure += f", mean return {result.mean_return:.1f}"
-    return f"{figure}{bar}, {cost}: {printable(result.path)}"
+    where, here = Path(result.path), Path.cwd()
+    if where.is_relative_to(here):
+        where = where.relative_to(here)
+    return f"{figure}{bar}, {cost}: {printable(where)}"
 
 
 def print_warning(message: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal.envs.finite import check_finite
+from shoal.envs.finite import check_finite, may_overflow
 from shoal.learn.acting import Acting, PlanActor
 from shoal.learn.publishing import Frozen
 from shoal.memory.slab import Slab
@@ -17,7 +17,7 @@ from shoal.stream.meter import Meter
 from shoal.stream.rewards import RewardNormalizer, Rewards
 from shoal.stream.roles import Role, casting
 from shoal.stream.schedules import Overlap, Schedule, Sync
-from shoal.types import ConfigError, Episodes
+from shoal.types import ConfigError, Episodes, select
 
 if TYPE_CHECKING:
     from shoal.envs.vec_env import VecEnv
@@ -228,8 +228,7 @@ class Rollouts:
 
     def _collect(self) -> None:
         self.episodes = self._collector.collect(self.num_steps, self._slabs)
-        if self.env.native_pool is not None:
-            self._check_finite()
+        self._check_finite()
         for role, slab in zip(self._roles, self._slabs, strict=True):
             last = self._collector.next_values(role)
             slab.fill_next_values(last, role.final_values)
@@ -258,13 +257,17 @@ class Rollouts:
         self.episodes = slab.episodes(self.env.spec.info_keys)
 
     def _check_finite(self) -> None:
-        """EnvError where native rows, which nothing else looks at, were not finite."""
-        everyone = slice(0, self.env.num_rows)
-        for slab in self._slabs:
-            if isfinite(slab.obs.sum() + slab.reward.sum()):
+        """EnvError where native rows, which nothing else looks at, were not finite, or others not so in float32."""
+        native = self.env.native_pool is not None
+        for role, slab in zip(self._roles, self._slabs, strict=True):
+            if native and isfinite(slab.obs.sum() + slab.reward.sum()):
                 continue
+            layout = self.env.spec.observation
+            if not native and not may_overflow(layout, slab.obs, slab.reward):
+                continue
+            rows = slice(0, len(role.start))
             for t in range(self.num_steps):
-                check_finite(self.env.spec, everyone, slab.obs[t], slab.reward[t])
+                check_finite(self.env.spec, rows, select(slab.obs, t), slab.reward[t])
 
 
 def _cut(env: VecEnv, schedule: Schedule) -> list[slice]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal.envs.actions import one_by_one
+from shoal.envs.actions import add_hint, one_by_one
 from shoal.envs.generators import Generators, set_generator
 from shoal.envs.history import History, play_again
 from shoal.envs.outputs import take
@@ -118,7 +118,9 @@ class Episodes:
         except EnvError as error:
             raise EnvError(f"{where}: {error}") from None
         except Exception as error:
-            error.add_note(f"shoal: raised by {where}, after the actions {actions}")
+            said = ", ".join(map(str, actions))
+            error.add_note(f"shoal: raised by {where}, after the actions [{said}]")
+            add_hint(error, actions[0])
             raise
 
     def _replay(self, env: int, state: dict[str, Any]) -> str:

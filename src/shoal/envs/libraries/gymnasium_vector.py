@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from shoal.envs.actions import in_own_dtypes
 from shoal.envs.lasting import warn_of_lasting
 from shoal.envs.libraries.atari import for_vector
 from shoal.envs.libraries.batched import BatchedEnv
@@ -146,7 +147,9 @@ class VectorRows:
 
     def step(self, action: Tree) -> Stepped:
         """One step of all rows."""
-        obs, reward, terminated, truncated, infos = self.env.step(action)
+        obs, reward, terminated, truncated, infos = self.env.step(
+            in_own_dtypes(self.spec, action)
+        )
         obs, only_reset = self._tree(obs), None
         terminated, truncated = self._flags(terminated=terminated, truncated=truncated)
         ended, final_obs = terminated | truncated, None

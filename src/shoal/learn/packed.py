@@ -1,0 +1,41 @@
+"""Packed: a network's parameters as one flat buffer, whatever the module's owner does to them in between."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shoal.learn.weights import REPLACED, pack, packing, rejoin
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Packed:
+    """The flat buffer of a module's parameters, which native code may share."""
+
+    def __init__(self, module: nn.Module) -> None:
+        """Moves the parameters into it."""
+        self.module = module
+        self.memory: Tensor = pack(module)
+        self.parameters = packing(module)
+        self._pointers = [p.data_ptr() for p in self.parameters]
+        self._modules = list(module.modules())
+
+    def check_same(self, *, trained: bool) -> None:
+        """ConfigError where an optimizer would go on with parameters that the module no longer has.
+
+        A network that is not trained, such as a target network, may get other layers.
+        """
+        there = packing(self.module)
+        same = list(map(id, there)) == list(map(id, self.parameters))
+        if trained and not (same and list(self.module.modules()) == self._modules):
+            raise ConfigError(REPLACED)
+        if not same:
+            self.memory, self.parameters = pack(self.module), there
+            self._pointers = [p.data_ptr() for p in there]
+
+    def rejoin(self) -> None:
+        """Takes over values that the module's owner put in the place of the shared memory."""
+        if [p.data_ptr() for p in self.parameters] != self._pointers:
+            rejoin(self.parameters, self.memory, keep=True)
