@@ -175,7 +175,7 @@ def test_train_and_its_status(run: Any, tmp_path: Path) -> None:
         "train", "CartPole-v1", *TINY, "--stop-at", "5", "--network.hidden", "16", "8", "--name", "met"
     )
     assert status == 0
-    assert out.splitlines()[-1].endswith("/runs/CartPole-v1/ppo/met")
+    assert out.splitlines()[-1].endswith("s: runs/CartPole-v1/ppo/met")
     assert "(threshold 5 met)" in out
     config = RunDirectory(tmp_path / "runs/CartPole-v1/ppo/met").read_config()
     assert config["algorithm"]["network"]["hidden"] == [16, 8]

@@ -136,12 +136,13 @@ def _check_settings(path: Path, saved: dict[str, Any]) -> None:
     for name, value in leaves(saved):
         if not name.isprintable():
             raise ConfigError(f"{path}: a name holds control characters: {name!a}")
-        if isinstance(value, int) and not -INT64 <= value < INT64:
+        keyword = name.startswith("env_kwargs.")
+        if isinstance(value, int) and not keyword and not -INT64 <= value < INT64:
             raise ConfigError(f"{path}: {name} is a number of more than 64 bits")
         if not isinstance(value, str):
             continue
         shown = value
-        if name.startswith("env_kwargs."):
+        if keyword:
             shown = value.replace("\n", "").replace("\t", "")
         elif len(value) > TEXT:
             raise ConfigError(f"{path}: {name} has more than {TEXT:,} characters")
