@@ -41,7 +41,7 @@ KWARGS: dict[str, Any] = {
     "empty": [],
     "whole": 3.0,
     "large": 10**30,
-    "text": 'a "quote"\r\n\t\u2028',
+    "text": 'a "quote"\n\t',
     "inf": float("-inf"),
     "share": np.float64(0.1),
     "with.dot": [1],
