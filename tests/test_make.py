@@ -39,7 +39,7 @@ def test_names_that_are_not_there(env_id: str, message: str) -> None:
 def test_a_module_that_fails_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "needs_more.py").write_text("import a_module_that_is_missing\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ConfigError, match="'needs_more:Env': no module 'a_module_that_is_missing'"):
+    with pytest.raises(ConfigError, match="needs_more needs the module 'a_module_that_is_missing', which is not"):
         make("needs_more:Env", 1)
     assert "needs_more" not in sys.modules
 

@@ -148,7 +148,7 @@ def test_a_snake_dies_of_itself_and_of_walls() -> None:
     assert play(snake([0, 1, 2, 8, 7], food=20), UP).terminated[0]
     for cell, action in ((3, UP), (11, RIGHT), (33, DOWN), (12, LEFT)):
         assert play(snake([cell], food=20), action).terminated[0]
-    assert play(snake([1], food=20, size=2), RIGHT).terminated[0]
+    assert play(snake([1], food=7, size=2), RIGHT).terminated[0]
 
 
 def test_a_snake_starves() -> None:

@@ -172,7 +172,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
 
 
 class Rising(gym.Env[Any, Any]):
-    """An environment whose reward becomes 1e300 after 400 steps: a double, but no float."""
+    """An environment whose reward becomes 3e38 after 400 steps: a float, but two of them are none."""
 
     observation_space = gym.spaces.Box(-1, 1, (3,), np.float32)
     action_space = gym.spaces.Discrete(2)
@@ -186,7 +186,7 @@ class Rising(gym.Env[Any, Any]):
 
     def step(self, action: Any) -> Any:
         self.steps += 1
-        return np.zeros(3, np.float32), 1e300 if self.steps > 400 else 1.0, self.steps % 5 == 0, False, {}
+        return np.zeros(3, np.float32), 3e38 if self.steps > 400 else 1.0, self.steps % 5 == 0, False, {}
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
