@@ -151,20 +151,6 @@ PYTHON = [
         "tests/envs/test_workers.py::test_a_parent_killed_by_9_leaves_no_process",
     ),
     Mutation(
-        "what left its parent outlives the worker",
-        "envs/workers/supervisor.py",
-        "_prctl(PR_SET_CHILD_SUBREAPER, 1)",
-        "_prctl(PR_SET_CHILD_SUBREAPER, 0)",
-        "tests/fault/test_processes.py::test_what_an_environment_starts_ends_with_its_worker[close]",
-    ),
-    Mutation(
-        "a child that comes back from a step goes on",
-        "envs/forks.py",
-        "if os.getpid() == pid:",
-        "if os.getpid() != pid or True:",
-        "tests/fault/test_processes.py::test_in_serial_a_child_that_comes_back_ends_without_a_trace",
-    ),
-    Mutation(
         "a worker's row is seeded as if it were its first one",
         "envs/workers/rows.py",
         "{number: seeds[rows] for number, rows in enumerate(self.pool.rows)}",
