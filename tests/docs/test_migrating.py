@@ -32,7 +32,7 @@ TINY: dict[str, Any] = {"num_envs": 4, "num_steps": 8, "total_timesteps": 64, "p
 PPO_TINY = {"num_minibatches": 2, "update_epochs": 1}
 SETTINGS = {field.name for kind in (Options, ppo.Config, a2c.Config, Network) for field in fields(kind)}
 
-pytestmark = pytest.mark.usefixtures("few_greedy_episodes")
+pytestmark = [pytest.mark.usefixtures("few_greedy_episodes"), pytest.mark.slow]
 
 
 class Net(nn.Module):

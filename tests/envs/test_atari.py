@@ -25,6 +25,7 @@ def library(game: str, num_envs: int, **kwargs: Any) -> Any:
     return AtariVectorEnv(game, num_envs, autoreset_mode=mode, reward_clipping=False, num_threads=1, **kwargs)
 
 
+@pytest.mark.slow
 def test_rows_equal_ale_over_games_and_go_on_exactly() -> None:
     """Breakout at random: observations, last ones included, true returns, lives as ends; then a saved state goes on."""
     env, ale = make("ALE/Breakout-v5", 2, num_threads=2), library("breakout", 2)

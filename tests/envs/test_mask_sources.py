@@ -143,6 +143,7 @@ def test_check_env_looks_at_vector_environments() -> None:
     assert "reward of shape" in error.says
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Keyed, Seen, Called])
 def test_check_env_chooses_among_what_masks_leave(kind: Any) -> None:
     """The environment raises on anything else; in rows and in processes too."""

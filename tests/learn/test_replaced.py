@@ -93,6 +93,7 @@ def test_an_assigned_buffer_and_a_parameter_s_data_act() -> None:
         assert copied.log_std.item() == inner.module.log_std.item() < 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Moved, Lazy])
 def test_such_modules_are_trained_resumed_and_loaded(kind: type[nn.Module], tmp_path: Path) -> None:
     env = "Pendulum-v1" if kind is Moved else "CartPole-v1"

@@ -131,6 +131,7 @@ def check(place: Path, runs: dict[str, Path], answers: list[Answer]) -> None:
         assert (kept / ".hidden.file").read_text() == "mine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOME)
 def test_one_of_each_kind(name: str, place: Path, interpreter: Interpreter) -> None:
     runs = hostile.make_all(base_of(place), place / "some", [name])
