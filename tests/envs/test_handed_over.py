@@ -57,6 +57,7 @@ def test_workers(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ACTIONS)
+@pytest.mark.slow
 def test_check_env(kind: str) -> None:
     report = shoal.check_env(Strict, env_kwargs={"kind": kind}, steps=50)
     assert not report.errors

@@ -263,6 +263,7 @@ def test_a_run_keeps_its_distributions(tmp_path: Path) -> None:
         assert loaded.evaluate(episodes=4).mean == 4
 
 
+@pytest.mark.slow
 def test_the_command_line(tmp_path: Path, interpreter: Interpreter) -> None:
     shoal_does = partial(interpreter.shoal, folder=tmp_path)
     small = ("--num-envs", "4", "--num-steps", "16", "--num-minibatches", "2", "--total-timesteps", "128")
