@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -100,7 +101,10 @@ def evaluate(
         tally.pass_on(env.dropped)
         if env.spec.max_episode_steps is None:
             tally.end_endless(env.spec.env_id)
-    return Score(np.array(sum(tally.returns, [])), np.array(sum(tally.lengths, [])))  # noqa: RUF017
+    returns, lengths = (
+        list(chain.from_iterable(of_rows)) for of_rows in (tally.returns, tally.lengths)
+    )
+    return Score(np.array(returns), np.array(lengths))
 
 
 class _Tally:
