@@ -71,21 +71,23 @@ sanitize: $(BUILT) ## the native tests and a fuzz of every binding under the san
 	@$(BIN)/python scripts/sanitize.py $(if $(CALLS),--calls $(CALLS))
 
 check: $(BUILT) ## format, lint, types, import order, generated files
-	@failed=0; \
+	@failed=0; types=$$(mktemp); \
 	step() { \
 	  printf '  %-13s ' "$$1"; shift; \
 	  if output=$$("$$@" 2>&1); then echo ok; else failed=1; echo FAILED; printf '%s\n' "$$output"; fi; \
 	}; \
+	$(BIN)/pyright > "$$types" 2>&1 & pyright=$$!; \
 	step 'ruff format' $(BIN)/ruff format --check --quiet .; \
 	step 'ruff' $(BIN)/ruff check --quiet .; \
 	step 'clang-format' $(BIN)/clang-format --dry-run -Werror $(SOURCES); \
-	step 'pyright' $(BIN)/pyright; \
 	step 'import order' $(BIN)/lint-imports; \
 	step 'stub' $(BIN)/python scripts/stub.py --check; \
 	step 'keywords' $(BIN)/python scripts/keywords.py --check; \
 	step 'README table' $(BIN)/python scripts/readme_table.py --check; \
 	step 'settings page' $(BIN)/python docs/settings.py --check; \
-	exit $$failed
+	wait $$pyright; found=$$?; \
+	step 'pyright' sh -c 'test "$$1" = 0 || { cat "$$2"; exit 1; }' - $$found "$$types"; \
+	rm -f "$$types"; exit $$failed
 
 format: $(BUILT) ## repair what `check` finds and a tool can repair
 	@$(BIN)/ruff check --fix-only --quiet .

@@ -3,7 +3,7 @@
 python benchmarks/races.py --other PATH/TO/OTHER/CHECKOUT/.venv/bin/python
 python benchmarks/races.py --other ... --only LunarLander-v3 --seeds 10 --out results.jsonl
 
-Each run is a process of its own. For each seed the two versions take turns, and which goes first changes with every seed.
+Each run is a process of its own. For each seed the two versions take turns, and which goes first changes every time.
 Seconds go from the first environment step to the end of training; the greedy score is of 100 fresh episodes afterwards.
 Cores busy: processor time of the training over its wall time and both cores; only this version tells it.
 """
@@ -99,7 +99,8 @@ def main() -> None:
     for env in options.only or BARS:
         figures = race(env, options.other, options.seeds)
         ours, theirs = figures["seconds"]
-        print(f"{env}: {ours:.2f} beside {theirs:.2f} s, {figures['ratio']:.2f} x (bar {figures['bar']}), cores busy {figures['busy']:.0%}")
+        said = f"{figures['ratio']:.2f} x (bar {figures['bar']}), cores busy {figures['busy']:.0%}"
+        print(f"{env}: {ours:.2f} beside {theirs:.2f} s, {said}")
         if options.out is not None:
             with options.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"date": time.strftime("%Y-%m-%d %H:%M"), **figures}) + "\n")

@@ -165,11 +165,11 @@ class Larger(gym.Env[Any, Any]):
     [
         ("CartPole-v1", set()),
         ("Pendulum-v1", {"obs-scale", "reward-scale"}),
-        ("LunarLander-v3", {"bounds", "obs-scale"}),
-        ("FrozenLake-v1", set()),
+        pytest.param("LunarLander-v3", {"bounds", "obs-scale"}, marks=pytest.mark.slow),
+        pytest.param("FrozenLake-v1", set(), marks=pytest.mark.slow),
         ("Taxi-v4", set()),
         (Larger, {"time-limit"}),
-        (toys.Corridor, set()),
+        pytest.param(toys.Corridor, set(), marks=pytest.mark.slow),
         (toys.Lamps, {"actions", "dtype"}),
         (toys.make_pointer, {"buffers"}),
         (Recall, {"time-limit", "obs-scale", "resets"}),  # a reset costs more than its five steps
@@ -179,7 +179,8 @@ class Larger(gym.Env[Any, Any]):
 def test_environments_that_train_have_no_errors(env: Any, warned: set[str]) -> None:
     report = check_env(env, steps=1500)
     assert report.ok, str(report)
-    assert {finding.name for finding in report.warnings} <= warned, str(report)
+    # "speed": how fast a machine is that has other work is no property of the environment.
+    assert {finding.name for finding in report.warnings} <= warned | {"speed"}, str(report)
 
 
 def test_a_hang_in_another_thread_is_found() -> None:

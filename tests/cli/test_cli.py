@@ -282,7 +282,7 @@ def test_runs_that_fail(run: Any, tmp_path: Path) -> None:
     assert list_runs(tmp_path / "runs") == []
 
 
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("times", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_ctrl_c(tmp_path: Path, times: int) -> None:
     """SIGINT to a real process, once or twice: exit status 130, state stopped; the run can be resumed."""
     command = [

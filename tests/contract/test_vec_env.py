@@ -27,17 +27,40 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     return request.param
 
 
+@pytest.fixture(scope="module")
+def idle() -> Iterator[dict[tuple[str, int], list[VecEnv]]]:
+    """Rows in processes that a test has left, by backend and number: a reset makes them as good as new."""
+    left: dict[tuple[str, int], list[VecEnv]] = {}
+    yield left
+    for envs in left.values():
+        for env in envs:
+            env.close()
+
+
 @pytest.fixture
-def rows(backend: Backend) -> Iterator[Make]:
-    made: list[VecEnv] = []
+def rows(backend: Backend, idle: dict[tuple[str, int], list[VecEnv]]) -> Iterator[Make]:
+    """Makes rows; those in processes are taken from `idle`, as each process starts an interpreter."""
+    made: list[tuple[int, VecEnv]] = []
 
     def make(num_rows: int = NUM_ROWS) -> VecEnv:
-        made.append(backend.rows(num_rows))
-        return made[-1]
+        left = idle.get((backend.name, num_rows))
+        made.append((num_rows, left.pop() if left else backend.rows(num_rows)))
+        return made[-1][1]
 
     yield make
-    for env in made:
-        env.close()
+    for num_rows, env in made:
+        if backend.name.startswith("workers"):
+            idle.setdefault((backend.name, num_rows), []).append(env)
+        else:
+            env.close()
+
+
+@pytest.fixture
+def new_rows(backend: Backend) -> Iterator[VecEnv]:
+    """Rows that nobody has used."""
+    env = backend.rows(NUM_ROWS)
+    yield env
+    env.close()
 
 
 def started(env: VecEnv, seed: int = 0) -> VecEnv:
@@ -165,8 +188,8 @@ def test_first_recv_has_no_reward_and_no_end(rows: Make) -> None:
     assert ready.valid.all()
 
 
-def test_order_before_reset(rows: Make) -> None:
-    env = rows()
+def test_order_before_reset(new_rows: VecEnv) -> None:
+    env = new_rows
     actions = draw_actions(env.spec.action_space, NUM_ROWS, np.random.default_rng(0))
     with pytest.raises(RuntimeError, match="send before reset"):
         env.send(ALL, actions)
@@ -402,8 +425,8 @@ def test_actions_of_another_width_are_taken(rows: Make) -> None:
     assert_same(copied(env.recv()), copied(twin.recv()))
 
 
-def test_close_twice(rows: Make) -> None:
-    env = started(rows())
+def test_close_twice(new_rows: VecEnv) -> None:
+    env = started(new_rows)
     env.send(ALL, draw_actions(env.spec.action_space, NUM_ROWS, np.random.default_rng(0)))
     env.close()
     env.close()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
+import cloudpickle
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -18,6 +20,8 @@ from shoal.run.evaluate import evaluate
 from shoal.stream.rollouts import rollouts
 from shoal.types import EnvError
 from tests.envs.test_batched import Clock, started, stepped, text_rewards
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # worker processes need not import torch
 
 
 class Keyed(gym.Env[Any, Any]):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
+import cloudpickle
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -23,6 +25,8 @@ from shoal.run.evaluate import evaluate
 from shoal.stream.rollouts import rollouts
 from shoal.types import ConfigError, EnvError, Spec
 from tests import single_run
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # worker processes need not import torch
 
 BOX = spaces.Box(-1, 1, (2,), np.float32)
 BOTH = spaces.Dict({"go": spaces.Discrete(3), "push": BOX, "set": spaces.MultiDiscrete([2, 2])})

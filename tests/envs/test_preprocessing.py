@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import cloudpickle
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -25,6 +27,8 @@ from shoal.nets.policy import Network, make_policy
 from shoal.run.log import read
 from shoal.stream.rollouts import rollouts
 from shoal.types import ConfigError
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # worker processes need not import torch
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,7 +20,6 @@ from torch.optim import Adam
 
 import shoal
 from shoal.envs.registry import make
-from shoal.experiment import keywords
 from shoal.experiment.experiment import Experiment
 from shoal.run import beginning, checkpoint
 from shoal.run import open as open_run
@@ -334,14 +333,6 @@ def test_a_missing_package_is_a_sentence(run_dir: Path) -> None:
 def test_python_m_shoal() -> None:
     told = subprocess.run([sys.executable, "-m", "shoal", "algos"], capture_output=True, text=True, check=True)
     assert "custom algorithms are given by module" in told.stdout
-
-
-def test_typed_keywords_are_current() -> None:
-    """The file that type checkers read is what the settings give."""
-    command = [sys.executable, "scripts/keywords.py", "--check"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "learning_rate" in keywords.Settings.__annotations__
 
 
 THREE_MISTAKES = """

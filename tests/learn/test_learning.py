@@ -39,6 +39,7 @@ def test_cartpole_by_a2c(run_dir: Path) -> None:
     assert result.greedy_return >= 475
 
 
+@pytest.mark.slow
 def test_pendulum_by_ppo(run_dir: Path) -> None:
     """The preset for continuous actions; a policy at random gets about -1,200."""
     assert train("Pendulum-v1", run_dir).greedy_return >= -250
@@ -69,7 +70,10 @@ FOREVER: dict[str, tuple[int, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize(("recurrent", "native"), [("none", True), ("none", False), ("gru", True), ("gru", False)])
+TORCH_GRU = pytest.param("gru", False, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("recurrent", "native"), [("none", True), ("none", False), ("gru", True), TORCH_GRU])
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
 def test_a_time_limit_does_not_lower_the_value(algo: str, recurrent: Any, *, native: bool) -> None:
     """Reward 1 for ever at gamma 0.9 is worth 10; without the bootstrap at truncation it would be 5.3."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import TYPE_CHECKING, Any
 
+import cloudpickle
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -22,6 +24,8 @@ from shoal.nets.network import Network
 from shoal.nets.policy import make_policy
 from shoal.stream.rollouts import rollouts
 from shoal.types import ConfigError, EnvError, select
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # worker processes need not import torch
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -295,7 +295,8 @@ def test_a_save_after_so_many_seconds(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "best.json" not in found[-1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_signals_end_as_ctrl_c_does(number: signal.Signals, tmp_path: Path) -> None:
     """A checkpoint is written, the run can be resumed, and run.json says what ended it."""
     command = [SHOAL, "train", "CartPole-v1", "--total-timesteps", "5000000", "--stop-at", "inf", "--name", "x"]
