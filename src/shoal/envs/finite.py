@@ -33,12 +33,19 @@ def check_finite(
         name, value = "reward", reward[row]
     else:
         return
-    if not np.isnan(value).any():
-        value = f"{value}, but float32, in which it is learned from, holds up to {LARGEST:.1e}"
     when = "" if lengths is None else f" at step {lengths[row]} of its episode"
     raise EnvError(
-        f"{spec.env_id}: row {rows.start + row}{when} returned the {name} {value}; "
-        "fix the environment, or clip there what may overflow"
+        f"{spec.env_id}: row {rows.start + row}{when} returned {said(name, value)}"
+    )
+
+
+def said(name: str, value: Any) -> str:
+    """What of an observation or a reward cannot be learned from, why, and what to do."""
+    why = ""
+    if not np.isnan(value).any():
+        why = f", but float32, in which it is learned from, holds up to {LARGEST:.1e}"
+    return (
+        f"the {name} {value}{why}; fix the environment, or clip there what may overflow"
     )
 
 

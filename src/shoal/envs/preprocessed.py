@@ -29,11 +29,12 @@ class PreprocessedEnv:
     native_pool = None
 
     def __init__(self, env: VecEnv, preprocessing: Preprocessing) -> None:
-        """`env`: closed with this object."""
+        """`env`: closed with this object. ConfigError where preprocessing does not fit it, as `reset` may find too."""
         self.env = env
         self.preprocessing = preprocessing
         self.num_rows = env.num_rows
         self._own_spec = self.spec = preprocessing.spec(env.spec)
+        self._check_masks()
         self._reward = np.zeros(self.num_rows)
         self._stack: FrameStack | None = None
         if preprocessing.frame_stack > 1:
@@ -97,7 +98,7 @@ class PreprocessedEnv:
         self._anew = None
         if anew is None:
             self._reward[rows] = self.preprocessing.reward(ready.reward)
-            self._sticky.count(rows, ended)
+            self._sticky.count(rows, ready.valid & ~ended)
             if stack is not None:
                 stack.push(ready, ended)
         else:
@@ -146,9 +147,19 @@ class PreprocessedEnv:
         self.env.close()
 
     def _begin(self, rows: Bools, seeds: Sequence[int | None]) -> None:
+        self._check_masks()
         self._sticky.reseed(rows, seeds)
         self._anew = rows.copy()
         self.spec = replace(self._own_spec, masked=self.env.spec.masked)
+
+
+    def _check_masks(self) -> None:
+        """ConfigError where a repeated action may be one that the environment's masks forbid."""
+        if self.env.spec.masked and self.preprocessing.sticky_actions:
+            raise ConfigError(
+                f"{self.spec.env_id} masks actions, and sticky_actions would repeat one that is masked by then; "
+                "set sticky_actions=0, or repeat actions in the environment"
+            )
 
 
 class StickyActions:
@@ -183,10 +194,10 @@ class StickyActions:
         """These actions were done."""
         write(take(self._last, rows), slice(None), action)
 
-    def count(self, rows: slice, ended: Bools) -> None:
-        """A step is over; the first action of an episode never sticks."""
+    def count(self, rows: slice, going_on: Bools) -> None:
+        """A step is over. The first action of an episode never sticks, nor what was sent to a row that only began."""
         self._steps[rows] += 1
-        self._begun[rows] = ~ended
+        self._begun[rows] = going_on
 
     def forget(self, rows: Bools) -> None:
         """New episodes begin in these rows."""
@@ -218,8 +229,9 @@ class FrameStack:
         self.final_obs: Tree = spec.observation.allocate(num_rows)
 
     def push(self, ready: Ready, ended: Bools) -> None:
-        """Puts the rows' observations on their stacks. A step that only reset a row had no observation of its own."""
+        """Puts the rows' observations on their stacks. A step that only reset a row began an episode with its own."""
         cut, whole = ended & ~ready.valid, ended & ready.valid
+        begun = ended | ~ready.valid
 
         def push(
             stack: NDArray[Any],
@@ -233,7 +245,7 @@ class FrameStack:
             stack[:, -1] = obs
             final[whole] = stack[whole]
             final[whole, -1] = last[whole]
-            _fill(stack, obs, ended)
+            _fill(stack, obs, begun)
 
         map_tree(push, self.obs, self.final_obs, ready.obs, ready.final_obs)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 from shoal.envs.bounds import bounds_of
@@ -215,7 +216,7 @@ def close_after(error: BaseException, envs: list[Closed]) -> None:
 
 def check_alike(envs: Sequence[gym.Env[Any, Any]], name: str) -> None:
     """ConfigError unless these are environments of one kind, each an object of its own."""
-    rows: dict[int, int] = {}
+    check_distinct(envs, name, "rows")
     for row, env in enumerate(envs):
         for what in ("observation_space", "action_space"):
             space = getattr(env, what, None)
@@ -227,12 +228,25 @@ def check_alike(envs: Sequence[gym.Env[Any, Any]], name: str) -> None:
                 raise EnvError(
                     f"{name}: row {row} has another {what} than row 0; one VecEnv holds one kind"
                 )
-        first = rows.setdefault(id(env.unwrapped), row)
-        if first != row:
+
+
+def check_distinct(envs: Sequence[Any], name: str, what: str) -> None:
+    """ConfigError where two of these environments, called `what` in the message, are one object."""
+    numbers: dict[int, int] = {}
+    for number, env in enumerate(envs):
+        first = numbers.setdefault(id(env.unwrapped), number)
+        if first != number:
             raise ConfigError(
-                f"{name}: rows {first} and {row} are the same object; "
+                f"{name}: {what} {first} and {number} are the same object; "
                 "the callable must make a new environment each time"
             )
+
+
+def parts_of(env: Any) -> list[Any]:
+    """The environment within its wrappers, and those that a SyncVectorEnv steps."""
+    bare = env.unwrapped
+    within = bare.envs if isinstance(bare, SyncVectorEnv) else []
+    return [bare, *(part.unwrapped for part in within)]
 
 
 class KeptSpaces:

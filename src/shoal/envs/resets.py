@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal.envs.finite import not_finite
+from shoal.envs.finite import not_finite, said
 from shoal.envs.forks import end_if_forked
 from shoal.envs.generators import Generators, set_generator
 from shoal.envs.observations import TreeReader
@@ -73,7 +73,7 @@ class Resets:
         if bad is not None:
             leaf, index, value = bad
             raise EnvError(
-                f"{keeper.where(int(rows[index]), 0)} returned the observation{leaf.name} {value}"
+                f"{keeper.where(int(rows[index]), 0)} returned {said(f'observation{leaf.name}', value)}"
             )
         if len(seen) > 1 and starts[0]:
             self.reader.check_apart(seen, keeper.out.obs, rows, self._at_reset)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from shoal.envs.apart import check_apart
 from shoal.envs.bounds import SQUASH, wide_actions
 from shoal.experiment.experiment import fixed_settings
 from shoal.experiment.first_weights import first_policy_of
@@ -57,6 +58,7 @@ def opened(
             if options.eval_every:
                 count = min(options.eval_episodes, EVALUATION_ROWS)
                 rows = held.enter_context(closing(experiment.rows(count, playing=True)))
+                check_apart(env, rows)
                 evaluation = Eval(rows, options.eval_every, options.eval_episodes)
             held.enter_context(one_torch_thread())
             log = open_log(experiment, where, fresh=fresh)

@@ -43,7 +43,7 @@ class Encoder(nn.Module):
         if self.nvec:
             self.size = sum(self.nvec)
         self.normalizer: Normalizer | None = None
-        if normalize and isinstance(space, spaces.Box):
+        if normalize and isinstance(space, spaces.Box) and self.size:
             self.normalizer = Normalizer(self.size)
         self.normalizes = self.normalizer is not None
 

@@ -10,7 +10,7 @@ import numpy as np
 from shoal.envs.rendering import Renderer
 from shoal.learn.acting import make_actor
 from shoal.report.video import grid, tile, write_video
-from shoal.run.evaluate import SEED_OFFSET
+from shoal.run.evaluate import SEED_OFFSET, mark_starts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,9 +142,10 @@ def play(
             action_mask=ready.action_mask,
             greedy=True,
         )
+        turn = None if ready.turn is None else ready.turn.copy()
         env.send(everyone, acted.env_action)
         ready = env.recv()
-        start[:] = ready.terminated | ready.truncated | ~ready.valid
+        mark_starts(start, ready, turn)
         running = ~progress.ended
         progress.add(ready)
         for at, row in enumerate(drawn):

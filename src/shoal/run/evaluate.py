@@ -92,11 +92,10 @@ def evaluate(
         acted = actor.act(
             ready.obs, start, everyone, action_mask=ready.action_mask, greedy=greedy
         )
-        acted_rows = None if ready.turn is None else ready.turn.copy()
+        turn = None if ready.turn is None else ready.turn.copy()
         env.send(everyone, acted.env_action)
         ready = env.recv()
-        ended = ready.terminated | ready.truncated
-        start[:] = ended | (~ready.valid if acted_rows is None else start & ~acted_rows)
+        mark_starts(start, ready, turn)
         tally.note(ready)
         tally.pass_on(env.dropped)
         if env.spec.max_episode_steps is None:
@@ -105,6 +104,16 @@ def evaluate(
         list(chain.from_iterable(of_rows)) for of_rows in (tally.returns, tally.lengths)
     )
     return Score(np.array(returns), np.array(lengths))
+
+
+def mark_starts(start: Bools, ready: Ready, turn: Bools | None) -> None:
+    """Sets in `start` [B] which rows act on the first observation of an episode next.
+
+    `turn` are the rows whose action counted in the step that came to `ready`; None where all rows always act. A row
+    that waits for its turn keeps what it remembers, and its start where it has not acted yet.
+    """
+    ended = ready.terminated | ready.truncated
+    start[:] = ended | (~ready.valid if turn is None else start & ~turn)
 
 
 class _Tally:

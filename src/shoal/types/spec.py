@@ -216,12 +216,22 @@ class Spec:
         action_space: Space[Any],
         **limits: Any,
     ) -> Spec:
-        """The specification of an environment with these spaces; `limits` are the fields with defaults."""
+        """The specification of an environment with these spaces; `limits` are the fields with defaults.
+
+        Raises:
+            ConfigError: spaces that hold no fixed-size arrays, or nothing to see or to choose.
+        """
+        observation, action = Layout.of(observation_space), Layout.of(action_space)
+        if not any(prod(leaf.shape) for leaf in observation.leaves):
+            raise ConfigError(
+                f"{env_id}: the observation space {observation_space} holds no numbers; "
+                "give it at least one, such as a constant 0"
+            )
+        for leaf in action.leaves:
+            if not prod(leaf.shape):
+                raise ConfigError(
+                    f"{env_id}: the action space {action_space} has at {list(leaf.path)} nothing to choose; leave it out"
+                )
         return cls(
-            env_id,
-            observation_space,
-            action_space,
-            Layout.of(observation_space),
-            Layout.of(action_space),
-            **limits,
+            env_id, observation_space, action_space, observation, action, **limits
         )

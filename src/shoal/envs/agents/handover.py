@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal.envs.finite import not_finite
+from shoal.envs.finite import not_finite, said
 from shoal.envs.masks import RowMasks
 from shoal.envs.observations import TreeReader
 from shoal.envs.outputs import take
@@ -98,7 +98,7 @@ class Handover:
             bad = not_finite(keeper.spec.observation, last)
             if bad is not None:
                 raise EnvError(
-                    f"{where} was given the observation{bad[0].name} {bad[2]}"
+                    f"{where} was given {said(f'observation{bad[0].name}', bad[2])}"
                 )
             out.terminated[row], out.truncated[row] = terminated, truncated
             keeper.end(row)
@@ -146,7 +146,7 @@ class Handover:
         if wrong is not None:
             leaf, bad, value = wrong
             raise EnvError(
-                f"{self._numbering.at(*agents[bad])} was given the observation{leaf.name} {value}"
+                f"{self._numbering.at(*agents[bad])} was given {said(f'observation{leaf.name}', value)}"
             )
 
     def _read_rewards(self, agents: list[tuple[int, str]], given: list[Any]) -> Floats:

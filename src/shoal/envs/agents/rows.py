@@ -11,7 +11,7 @@ from shoal.envs.agents.games import game_of
 from shoal.envs.agents.handover import Handover
 from shoal.envs.agents.numbering import Numbering
 from shoal.envs.agents.padding import Padded, common_spaces, groups_of
-from shoal.envs.python_env import close_all
+from shoal.envs.python_env import check_distinct, close_all
 from shoal.envs.rendering import RENDER_MODE, frames_per_s, why_not_rendered
 from shoal.envs.row_keeper import RowKeeper
 from shoal.envs.vec_env import Capabilities, row_seeds
@@ -189,8 +189,9 @@ class AgentsEnv:
 
 
 def _check_alike(envs: list[PettingZooEnv], name: str) -> None:
-    """EnvError unless every agent of all environments is as it is in the first."""
+    """EnvError unless every agent of all environments is as in the first; ConfigError for one object made twice."""
     first = envs[0]
+    check_distinct(envs, name, "environments")
     for number, env in enumerate(envs):
         if tuple(env.possible_agents) != tuple(first.possible_agents):
             raise EnvError(

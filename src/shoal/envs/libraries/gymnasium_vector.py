@@ -18,6 +18,7 @@ from shoal.envs.libraries.batched import BatchedEnv
 from shoal.envs.libraries.library import Stepped
 from shoal.envs.masks import KEY, METHOD, in_observation
 from shoal.envs.observations import leaves_of
+from shoal.envs.python_env import check_distinct, parts_of
 from shoal.envs.rendering import RENDER_MODE, frames_per_s
 from shoal.envs.vec_env import Capabilities
 from shoal.types import ConfigError, EnvError, Spec, map_tree
@@ -84,6 +85,7 @@ class VectorRows:
     def __init__(self, env: VectorEnv[Any, Any, Any], num_envs: int, name: str) -> None:
         """`env`: closed with this object; `metadata["autoreset_mode"]` says how it resets."""
         _check_parts(env, name)
+        check_distinct(parts_of(env)[1:], name, "rows")
         if env.num_envs != num_envs:
             raise ConfigError(
                 f"{name} made {env.num_envs} environments, asked for {num_envs}"

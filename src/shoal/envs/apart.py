@@ -1,0 +1,41 @@
+"""Environments of their own: no object is stepped as two rows, nor by training and by evaluation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from shoal.envs.agents.rows import AgentsEnv
+from shoal.envs.libraries.batched import BatchedEnv
+from shoal.envs.libraries.gymnasium_vector import VectorRows
+from shoal.envs.preprocessed import PreprocessedEnv
+from shoal.envs.python_env import parts_of
+from shoal.envs.serial import SerialEnv
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from shoal.envs.vec_env import VecEnv
+
+
+def check_apart(training: VecEnv, evaluation: VecEnv) -> None:
+    """ConfigError where evaluation would step an environment of training."""
+    mine = {id(part) for part in _objects(training)}
+    if any(id(part) in mine for part in _objects(evaluation)):
+        raise ConfigError(
+            f"{training.spec.env_id}: evaluation got an environment that training steps; "
+            "the callable must make a new environment each time"
+        )
+
+
+def _objects(rows: VecEnv) -> list[object]:
+    """The environments of these rows that are stepped in this process."""
+    envs: list[Any] = []
+    match rows:
+        case PreprocessedEnv():
+            return _objects(rows.env)
+        case SerialEnv() | AgentsEnv():
+            envs = [*rows.envs]
+        case BatchedEnv(library=VectorRows() as library):
+            envs = [library.env]
+        case _:
+            pass
+    return [part for env in envs for part in parts_of(env)]
