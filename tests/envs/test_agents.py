@@ -187,8 +187,8 @@ def test_a_game_that_cannot_be_played_again_is_cut() -> None:
     ("mistake", "actions", "message"),
     [
         ("gone", 2, r"rows 0..2 at step 2 of the episode: b is gone from `agents`, but was neither"),
-        ("unpaid", 1, r"rows 0..2 at step 1 of the episode: a is there, but has no reward"),
-        ("nan", 1, r"row 1 \(b\) at step 1 was given the observation \[nan"),
+        ("unpaid", 1, r"rows 0..2 at step 1 of the episode: a is there, but has no reward; every agent who acted"),
+        ("nan", 1, r"row 1 \(b\) at step 1 was given the observation \[nan .*; fix the environment"),
     ],
 )
 def test_games_at_fault_are_named(mistake: str, actions: int, message: str) -> None:
@@ -243,6 +243,24 @@ def test_rows_draw_their_environment() -> None:
     pictures = Renderer(env)
     assert pictures.now(0).tobytes() == pictures.now(2).tobytes()
     assert pictures.now(0).tobytes() != pictures.now(3).tobytes()
+
+
+def test_one_object_is_not_two_environments() -> None:
+    """Its agents would step each other's game."""
+    one = Shift()
+    with pytest.raises(ConfigError, match="environments 0 and 1 are the same object; the callable must make a new"):
+        make(lambda: one, 2)
+
+
+def test_what_data_run_out_of_is_no_end_of_a_loop() -> None:
+    """A StopIteration would end whatever iterates over rollouts as if it were over."""
+
+    class Spent(Ring):
+        def reset(self, seed: int | None = None, options: Any = None) -> None:
+            raise StopIteration("no more games")
+
+    with pytest.raises(EnvError, match=r"at the reset raised StopIteration \(no more games\); an environment"):
+        make(Spent, 1).reset(0)
 
 
 def test_wrong_uses_are_refused() -> None:

@@ -346,3 +346,49 @@ def test_a_failing_resume_names_rows_and_begins_with_other_seeds() -> None:
     assert not set(library.seeds) & {0, 1, 2}
     with pytest.raises(ConfigError, match=r"observations \(3, 1\), but this environment has \(2, 1\)"):
         BatchedEnv(Lives(2)).restore(state)
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_choices_outside_their_space_are_refused(mode: AutoresetMode) -> None:
+    """As `serial` does; Gymnasium's vector environments hand them over as they are."""
+
+    class Off(gym.Env[Any, Any]):
+        observation_space = gym.spaces.Dict(
+            {"near": gym.spaces.Box(0, 9, (1,), np.float32), "room": gym.spaces.Discrete(3, start=2)}
+        )
+        action_space = gym.spaces.Discrete(2)
+
+        def reset(self, **keywords: Any) -> Any:
+            return {"near": np.zeros(1, np.float32), "room": 4}, {}
+
+        def step(self, action: Any) -> Any:
+            return {"near": np.zeros(1, np.float32), "room": 5}, 0.0, False, False, {}
+
+    env = started(make(lambda num_envs: SyncVectorEnv([Off] * num_envs, autoreset_mode=mode), 2, backend="vector"))
+    env.send(slice(0, 2), np.zeros(2, np.int64))
+    with pytest.raises(EnvError, match=r"row 0 returned the observation\['room'\] 5, outside 2 to 4"):
+        env.recv()
+
+
+def test_one_environment_in_two_places_is_refused() -> None:
+    """A SyncVectorEnv of a function that hands out one object steps it once for each row."""
+    one = Lamps()
+    with pytest.raises(ConfigError, match="rows 0 and 1 are the same object"):
+        make(lambda num_envs: SyncVectorEnv([lambda: one] * num_envs), 2, backend="vector")
+
+
+@pytest.mark.parametrize("backend", ["serial", "vector"])
+def test_data_that_run_out_are_an_error(backend: str) -> None:
+    """A StopIteration of an environment would end a loop over rollouts in silence."""
+
+    class Feed(Lamps):
+        def step(self, action: Any) -> Any:
+            raise StopIteration("the feed is over")
+
+    def many(num_envs: int) -> SyncVectorEnv:
+        return SyncVectorEnv([Feed] * num_envs)
+
+    env = started(make(Feed if backend == "serial" else many, 2, backend=backend))
+    stream = rollouts(env, make_policy(env.spec, Network(), 0), num_steps=2)
+    with pytest.raises(EnvError, match=r"step.* raised StopIteration \(the feed is over\); an environment whose data"):
+        list(stream)

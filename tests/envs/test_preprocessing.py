@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import shoal
 from shoal import _native
@@ -82,6 +83,42 @@ def test_a_stack_by_hand() -> None:
             assert ready.final_obs.tolist() == [[[2, 2], [3, -1]]]
             assert (ready.episode_return.tolist(), ready.episode_length.tolist()) == ([6.0], [3])
     assert seen == [[[0, 0], [1, 1]], [[1, 1], [2, 2]], [[0, 0], [0, 0]], [[0, 0], [1, 0]]]
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_a_stack_on_a_library_by_hand(mode: AutoresetMode) -> None:
+    """However a library resets, no frame of one episode is seen in the next, and the last stack is whole."""
+    rows = make(in_mode(mode), 1, backend="vector", preprocessing=Preprocessing(frame_stack=2))
+    rows.reset(0)
+    rows.recv()
+    seen: list[Any] = []
+    for action in (1, 2, -1, 2, 1):
+        rows.send(ALL, np.array([action]))
+        ready = rows.recv()
+        if ready.terminated[0]:
+            assert ready.final_obs.tolist() == [[[2, 2], [3, -1]]]
+        else:
+            seen.append(ready.obs[0].tolist())
+    second = [[[0, 0], [1, 2]], [[1, 2], [2, 1]]]
+    if mode is AutoresetMode.NEXT_STEP:  # the action after the end is not done
+        second = [[[0, 0], [0, 0]], [[0, 0], [1, 1]]]
+    assert seen == [[[0, 0], [1, 1]], [[1, 1], [2, 2]], *second]
+
+
+def test_the_first_action_after_a_step_that_only_resets_never_sticks() -> None:
+    """What was sent to a row in the step that began its episode was not done, so nothing repeats it."""
+    rows = make(in_mode(AutoresetMode.NEXT_STEP), 64, backend="vector", preprocessing=Preprocessing(sticky_actions=0.9))
+    rows.reset(0)
+    rows.recv()
+    for action in (1, 1, 1, 2):
+        rows.send(ALL, np.full(64, action))
+        assert rows.recv().valid.all() == (action == 1)
+    rows.send(ALL, np.zeros(64, np.int64))
+    assert (rows.recv().reward == 0).all()
+
+
+def in_mode(mode: AutoresetMode) -> Any:
+    return lambda num_envs: SyncVectorEnv([Counter] * num_envs, autoreset_mode=mode)
 
 
 @pytest.mark.parametrize(
@@ -322,6 +359,18 @@ def test_a_mask_in_the_observation_is_not_stacked() -> None:
 
     with pytest.raises(ConfigError, match="give it in the info"):
         make(Masked, 1, preprocessing=Preprocessing(frame_stack=2))
+
+
+def test_a_masked_action_is_not_repeated() -> None:
+    """Where infos hold the masks that is known with the first reset."""
+
+    class Told(Counter):
+        def reset(self, **keywords: Any) -> Any:
+            return super().reset(**keywords)[0], {"action_mask": np.ones(4, np.int8)}
+
+    rows = make(Told, 1, preprocessing=Preprocessing(sticky_actions=0.1))
+    with pytest.raises(ConfigError, match=r"Told masks actions, and sticky_actions would repeat one .* set sticky_act"):
+        rows.reset(0)
 
 
 def test_plain_preprocessing_adds_no_layer() -> None:

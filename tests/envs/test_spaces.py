@@ -138,6 +138,35 @@ def test_spaces_without_fixed_arrays_are_refused(space: Any) -> None:
         Spec.of("Test-v0", space, spaces.Discrete(2))
 
 
+EMPTY = spaces.Box(0, 1, (0,), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("seen", "done", "message"),
+    [
+        (EMPTY, spaces.Discrete(2), r"Of: the observation space .* holds no numbers; give it at least one"),
+        (spaces.Dict({"a": EMPTY}), spaces.Discrete(2), "holds no numbers"),
+        (spaces.Box(0, 255, (84, 0, 3), np.uint8), spaces.Discrete(2), "holds no numbers"),
+        (SEEN, EMPTY, r"the action space .* has at \[\] nothing to choose; leave it out"),
+        (SEEN, spaces.Dict({"a": spaces.Discrete(2), "b": EMPTY}), r"has at \['b'\] nothing to choose"),
+        (SEEN, spaces.MultiDiscrete([]), "nothing to choose"),
+    ],
+)
+def test_spaces_without_numbers_are_refused(seen: Any, done: Any, message: str) -> None:
+    """Before a policy is made for them; an empty leaf beside others is nothing to see, and allowed."""
+    with pytest.raises(ConfigError, match=message):
+        Spec.of("Of", seen, done)
+
+
+def test_an_empty_leaf_beside_others_is_nothing_to_see() -> None:
+    """Normalized or not, the other leaf's numbers are the whole vector."""
+    spec = Spec.of("Of", spaces.Dict({"a": EMPTY, "b": spaces.Box(-9, 9, (2,))}), spaces.Discrete(2))
+    obs = {"a": torch.zeros(3, 0), "b": torch.tensor([[1.0, 2.0], [3.0, 2.0], [5.0, 2.0]])}
+    encoder = make_encoder(spec, Network(normalize_obs=True), torch.Generator())
+    encoder.observe(obs)
+    assert encoder(obs).tolist() == [[pytest.approx(x, abs=1e-4), 0] for x in (-(1.5**0.5), 0, 1.5**0.5)]
+
+
 def assert_equal_trees(left: Any, right: Any) -> None:
     """Same structure, same dtypes and values."""
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.envs.classic_control import CartPoleEnv
+from gymnasium.vector import SyncVectorEnv
 from torch import nn
 from torch.optim import Adam
 
@@ -24,6 +25,7 @@ from shoal.experiment.experiment import Experiment
 from shoal.run import beginning, checkpoint
 from shoal.run import open as open_run
 from shoal.run.directory import RunDirectory, create, find
+from tests.games import Shift
 
 ROOT = Path(__file__).parents[2]
 TINY: Any = {
@@ -94,6 +96,37 @@ def test_an_instance_is_refused_with_advice_that_works(run_dir: Path) -> None:
         assert rows.spec.max_episode_steps == 500
     run = shoal.train(function, run_dir=run_dir, **TINY)
     assert run.greedy_return <= 0  # of the keyword: 0 a step, -1 at the end
+
+
+@pytest.mark.parametrize("kind", ["serial", "agents", "vector"])
+def test_evaluation_does_not_step_what_training_steps(kind: str, run_dir: Path) -> None:
+    """A function that hands out one object: evaluation would reset it in the middle of training's episodes."""
+    one: Any = Shift() if kind == "agents" else gym.make("CartPole-v1")
+    many: dict[str, Any] = {
+        "serial": lambda: one,
+        "agents": lambda: one,
+        "vector": lambda num_envs: SyncVectorEnv([lambda: one]),
+    }
+    settings: Any = TINY | {"num_envs": 1, "eval_every": 16, "eval_episodes": 1}
+    settings |= {"backend": kind} if kind != "agents" else {}
+    with pytest.raises(shoal.ConfigError, match="evaluation got an environment that training steps; the callable must"):
+        shoal.train(many[kind], run_dir=run_dir, **settings)
+    assert not list(run_dir.rglob("config.toml"))
+
+
+def test_the_note_of_a_reset_says_which_seed_it_was_given(run_dir: Path) -> None:
+    """Environments of a few numbered scenarios; evaluation's seeds are far from training's."""
+
+    class Scenarios(CartPoleEnv):
+        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+            if seed is not None and seed >= 10:
+                raise LookupError(f"no scenario {seed}")
+            return super().reset(seed=seed)
+
+    settings: Any = TINY | {"seed": 0, "eval_every": 64, "preprocessing": {"max_episode_steps": 9}}
+    with pytest.raises(LookupError, match="no scenario 1000000007") as raised:
+        shoal.train(Scenarios, run_dir=run_dir, **settings)
+    assert "row 0 at its reset, given the seed 1000000007: any whole number" in raised.value.__notes__[0]
 
 
 def test_a_class_without_its_time_limit_is_said(run_dir: Path) -> None:

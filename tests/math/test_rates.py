@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -84,6 +85,14 @@ def test_what_is_no_schedule_is_refused(given: Any) -> None:
     """With the setting's name, and what may be given."""
     with pytest.raises(ConfigError, match="noise_schedule must be one of constant, linear, cosine, a function"):
         check_schedules(Config(noise_schedule=given), learning_rate_schedule="kl")
+
+
+@pytest.mark.parametrize("function", [lambda: 0.5, lambda progress, step: progress + step], ids=["none", "two"])
+def test_a_function_of_something_else_is_refused(function: Any) -> None:
+    """Before anything is trained; what has no signature, such as `math.cos`, is taken."""
+    with pytest.raises(ConfigError, match="noise_schedule is called with the run's progress alone, but "):
+        check_schedules(Config(noise_schedule=function))
+    check_schedules(Config(noise_schedule=math.cos))
 
 
 @pytest.mark.parametrize("factor", [-0.1, float("nan"), float("inf"), None, "1"])

@@ -152,7 +152,6 @@ class PreprocessedEnv:
         self._anew = rows.copy()
         self.spec = replace(self._own_spec, masked=self.env.spec.masked)
 
-
     def _check_masks(self) -> None:
         """ConfigError where a repeated action may be one that the environment's masks forbid."""
         if self.env.spec.masked and self.preprocessing.sticky_actions:

@@ -191,6 +191,16 @@ class Closes(Protocol):
         ...
 
 
+def refuse_stop(error: Exception, where: str) -> None:
+    """EnvError in the place of a StopIteration, which would end a loop over rollouts as if all had been trained."""
+    if isinstance(error, StopIteration):
+        said = f" ({error})" if str(error) else ""
+        raise EnvError(
+            f"{where} raised StopIteration{said}; an environment whose data run out ends its episode as truncated and "
+            "begins with them again, or raises another exception"
+        ) from error
+
+
 Closed = TypeVar("Closed", bound=Closes)
 
 

@@ -12,7 +12,7 @@ from shoal.envs.forks import end_if_forked
 from shoal.envs.generators import Generators, set_generator
 from shoal.envs.observations import TreeReader
 from shoal.envs.outputs import take
-from shoal.envs.python_env import KeptSpaces, is_long
+from shoal.envs.python_env import KeptSpaces, is_long, refuse_stop
 from shoal.envs.randomization import Randomizer
 from shoal.types import EnvError
 
@@ -133,8 +133,9 @@ class Resets:
         except Exception as error:
             where = self._at_reset(row)
             end_if_forked(pid, where)
+            refuse_stop(error, where)
             if is_long(made, 2):
-                error.add_note(f"shoal: raised by {where}")
+                error.add_note(f"shoal: raised by {where}{given_seed(start)}")
                 raise
             raise EnvError(
                 f"{where} returned {made!r}; reset() returns (observation, info)"
@@ -143,3 +144,10 @@ class Resets:
         if changed:
             raise EnvError(f"{self._at_reset(row)} {changed}")
         return obs
+
+
+def given_seed(start: Start) -> str:
+    """The seed of a reset, and which ones may come."""
+    if "seed" not in start:
+        return ""
+    return f", given the seed {start['seed']}: any whole number from 0 may come, which `seed % n` maps to n"

@@ -12,7 +12,13 @@ from shoal.envs.actions import add_hint, one_by_one
 from shoal.envs.finite import check_finite
 from shoal.envs.forks import end_if_forked
 from shoal.envs.outputs import write
-from shoal.envs.python_env import is_long, read_flag, read_info, read_rewards
+from shoal.envs.python_env import (
+    is_long,
+    read_flag,
+    read_info,
+    read_rewards,
+    refuse_stop,
+)
 from shoal.types import EnvError, map_tree
 
 if TYPE_CHECKING:
@@ -79,6 +85,7 @@ class Steps:
             row = rows.start + len(seen)
             where = self._keeper.where(row, int(self._keeper.lengths[row]) + 1)
             end_if_forked(pid, where)
+            refuse_stop(error, where)
             if is_long(made, 5):
                 action = one_by_one(self._spec, kept)[len(seen)]
                 error.add_note(f"shoal: raised by {where}, after the action {action}")

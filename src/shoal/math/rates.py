@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import fields
@@ -95,6 +96,8 @@ def check_schedules(config: object, **also: str) -> None:
     `also` has another name that one of them may have: `learning_rate_schedule="kl"`.
     """
     for name, schedule in _schedules(config):
+        if callable(schedule):
+            _check_call(name, schedule)
         own = also.get(f"{name}{SUFFIX}", "constant")
         named = isinstance(schedule, str) and all(schedule.partition(":"))
         if not named and not callable(schedule) and schedule not in (*SHAPES, own):
@@ -143,7 +146,22 @@ def _function(name: str, schedule: Schedule) -> Callable[[float], float] | None:
         raise ConfigError(f"{name}{SUFFIX}: {error}; {again}") from error
     if not callable(found):
         raise ConfigError(f"{name}{SUFFIX}: {schedule} is no function, but {found!r}")
+    _check_call(name, found)
     return cast("Callable[[float], float]", found)
+
+
+def _check_call(name: str, shape: Callable[..., object]) -> None:
+    """ConfigError where a schedule cannot be called with the progress alone, as far as its signature is known."""
+    try:
+        takes = inspect.signature(shape)
+    except ValueError:
+        return
+    try:
+        takes.bind(0.0)
+    except TypeError as error:
+        raise ConfigError(
+            f"{name}{SUFFIX} is called with the run's progress alone, but {error}"
+        ) from error
 
 
 def _factor(name: str, shape: Callable[[float], float], progress: float) -> float:

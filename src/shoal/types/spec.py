@@ -230,7 +230,8 @@ class Spec:
         for leaf in action.leaves:
             if not prod(leaf.shape):
                 raise ConfigError(
-                    f"{env_id}: the action space {action_space} has at {list(leaf.path)} nothing to choose; leave it out"
+                    f"{env_id}: the action space {action_space} has at {list(leaf.path)} nothing to choose; "
+                    "leave it out"
                 )
         return cls(
             env_id, observation_space, action_space, observation, action, **limits

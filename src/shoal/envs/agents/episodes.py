@@ -10,6 +10,8 @@ from shoal.envs.actions import add_hint, one_by_one
 from shoal.envs.generators import Generators, set_generator
 from shoal.envs.history import History, play_again
 from shoal.envs.outputs import take
+from shoal.envs.python_env import refuse_stop
+from shoal.envs.resets import given_seed
 from shoal.types import EnvError, map_tree, select
 
 if TYPE_CHECKING:
@@ -83,7 +85,8 @@ class Episodes:
         except EnvError as error:
             raise EnvError(f"{where}: {error}") from None
         except Exception as error:
-            error.add_note(f"shoal: raised by {where}")
+            refuse_stop(error, where)
+            error.add_note(f"shoal: raised by {where}{given_seed(start)}")
             raise
         if not game.seen:
             raise EnvError(f"{where} has no agents; `agents` lists those who act first")
@@ -118,6 +121,7 @@ class Episodes:
         except EnvError as error:
             raise EnvError(f"{where}: {error}") from None
         except Exception as error:
+            refuse_stop(error, where)
             said = ", ".join(map(str, actions))
             error.add_note(f"shoal: raised by {where}, after the actions [{said}]")
             add_hint(error, actions[0])

@@ -252,7 +252,10 @@ def _each(what: str, given: object, agents: Iterable[str]) -> dict[str, Any]:
     values = _by_agent(what, given)
     for agent in agents:
         if agent not in values:
-            raise EnvError(f"{agent} is there, but has no {what}")
+            raise EnvError(
+                f"{agent} is there, but has no {what}; every agent who acted or acts next has one, "
+                "and one that only waits has its last observation and a reward of 0"
+            )
     return {agent: values[agent] for agent in agents}
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from shoal.envs.libraries.step_reader import StepReader
 from shoal.envs.masks import RowMasks
+from shoal.envs.python_env import refuse_stop
 from shoal.envs.row_keeper import RowKeeper
 from shoal.envs.vec_env import row_seeds
 from shoal.types import ConfigError
@@ -153,12 +154,21 @@ class BatchedEnv:
             )
 
     def _step(self, rows: slice, action: Tree) -> None:
-        stepped = self.library.step(action)
+        try:
+            stepped = self.library.step(action)
+        except StopIteration as error:
+            refuse_stop(error, f"{self.spec.env_id}: a step")
+            raise
         self._steps += 1
         self._reader.step(stepped)
 
     def _reset(self, seeds: Sequence[int | None], rows: Bools) -> None:
-        self._reader.show(self.library.reset(seeds, rows))
+        try:
+            obs = self.library.reset(seeds, rows)
+        except StopIteration as error:
+            refuse_stop(error, f"{self.spec.env_id}: a reset")
+            raise
+        self._reader.show(obs)
         self.keeper.restart_counts(rows)
         self._reader.note_lives()
         self._masks.discover_joined(self.library.infos)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from gymnasium import spaces
 
 from shoal import _native
+from shoal.envs.bounds import bounds_of
 from shoal.envs.finite import check_finite, not_finite
 from shoal.envs.masks import KEY, LATE
 from shoal.envs.outputs import write
 from shoal.envs.python_env import NUMBERS
-from shoal.types import EnvError
+from shoal.types import EnvError, leaf_spaces
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from shoal.envs.libraries.library import Library, Stepped
     from shoal.envs.masks import RowMasks
     from shoal.envs.row_keeper import RowKeeper
-    from shoal.types import Bools, Layout, Tree
+    from shoal.types import Bools, Layout, Spec, Tree
 
 
 class StepReader:
@@ -36,11 +38,13 @@ class StepReader:
         self._has_floats = any(
             leaf.dtype.kind == "f" for leaf in self._spec.observation.leaves
         )
+        self._counted = counted_leaves(self._spec)
 
     def step(self, stepped: Stepped) -> None:
         """Hands a step over: counts, ends, and refusals of what is not finite."""
         out = self._keeper.out
         self.show(stepped.obs)
+        self._check_counted()
         lives, ends = self._library.lives, -1
         if not self._has_floats or self._is_finite():
             ends = self._count(stepped, lives)
@@ -99,6 +103,25 @@ class StepReader:
         keeper = self._keeper
         out = keeper.out
         check_finite(self._spec, keeper.everything, out.obs, out.reward, keeper.lengths)
+        self._check_counted()
+
+    def _check_counted(self) -> None:
+        """EnvError naming the first row whose choice among options is none of them."""
+        if not self._counted:
+            return
+        layout = self._spec.observation
+        for leaf, seen, bounds in zip(
+            layout.leaves, layout.flat(self._keeper.out.obs), self._counted, strict=True
+        ):
+            if bounds is None:
+                continue
+            good = (seen >= bounds[0]) & (seen <= bounds[1])
+            if not good.all():
+                row = int(np.argmin(good.reshape(len(seen), -1).all(axis=1)))
+                raise EnvError(
+                    f"{self._spec.env_id}: row {row} returned the observation{leaf.name} {seen[row]}, "
+                    f"outside {bounds[0]} to {bounds[1]}; return what its space holds"
+                )
 
     def _is_finite(self) -> bool:
         return not_finite(self._spec.observation, self._keeper.out.obs) is None
@@ -157,3 +180,11 @@ class StepReader:
                 )
             own.append(np.require(seen, leaf.dtype, ["C", "W"]))
         return layout.tree(own)
+
+
+def counted_leaves(spec: Spec) -> list[tuple[Any, Any] | None]:
+    """The least and largest value of each leaf that is no Box, in the layout's order; empty where all are Boxes."""
+    found: list[tuple[Any, Any] | None] = []
+    for _, part in leaf_spaces(spec.observation_space):
+        found.append(None if isinstance(part, spaces.Box) else bounds_of(part))
+    return found if any(bounds is not None for bounds in found) else []
