@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from gymnasium.vector import SyncVectorEnv
 
 from shoal.envs.registry import make
 from shoal.types import ConfigError
+from tests.contract.toys import Lamps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,3 +42,29 @@ def test_what_would_work_is_named(name: str, told: str, tmp_path: Path, monkeypa
         monkeypatch.delitem(__import__("sys").modules, module, raising=False)
     with pytest.raises(ConfigError, match=told):
         make(name, 1)
+
+
+def sized(size: int) -> Lamps:
+    return Lamps()
+
+
+def rows(num_envs: int) -> SyncVectorEnv:
+    return SyncVectorEnv([Lamps] * num_envs)
+
+
+@pytest.mark.parametrize(
+    ("env", "backend", "told"),
+    [
+        ([Lamps, Lamps], "serial", "env is a list; pass one function that makes an environment, and num_envs=2"),
+        (rows(2), "serial", "one vector environment; pass a function of num_envs that makes it, with backend='vector'"),
+        (rows(2), "vector", "one vector environment; pass a function of num_envs that makes it, with backend='vector'"),
+        (rows, "serial", "rows is called with nothing, but .*'num_envs'; backend='vector' gives it num_envs"),
+        (rows, "workers", "rows is called with nothing, but .*'num_envs'; backend='vector' gives it num_envs"),
+        (sized, "serial", "sized is called with nothing, but .*'size'; give it in env_kwargs"),
+    ],
+    ids=["list", "instance", "vector", "many", "workers", "keyword"],
+)
+def test_what_is_no_function_without_arguments(env: Any, backend: str, told: str) -> None:
+    """What users of other libraries pass first."""
+    with pytest.raises(ConfigError, match=told):
+        make(env, 2, backend=backend)

@@ -161,7 +161,7 @@ def test_spaces_without_numbers_are_refused(seen: Any, done: Any, message: str) 
 def test_an_empty_leaf_beside_others_is_nothing_to_see() -> None:
     """Normalized or not, the other leaf's numbers are the whole vector."""
     spec = Spec.of("Of", spaces.Dict({"a": EMPTY, "b": spaces.Box(-9, 9, (2,))}), spaces.Discrete(2))
-    obs = {"a": torch.zeros(3, 0), "b": torch.tensor([[1.0, 2.0], [3.0, 2.0], [5.0, 2.0]])}
+    obs: Any = {"a": torch.zeros(3, 0), "b": torch.tensor([[1.0, 2.0], [3.0, 2.0], [5.0, 2.0]])}
     encoder = make_encoder(spec, Network(normalize_obs=True), torch.Generator())
     encoder.observe(obs)
     assert encoder(obs).tolist() == [[pytest.approx(x, abs=1e-4), 0] for x in (-(1.5**0.5), 0, 1.5**0.5)]

@@ -89,6 +89,16 @@ def test_functions_are_kept_by_name(run_dir: Path) -> None:
     assert shoal.load(given).evaluate(episodes=2).mean > 0
 
 
+def test_a_policy_is_loaded_without_its_schedules(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only training calls them, so nobody needs to trust a file for them who only plays; resuming asks."""
+    settings: dict[str, Any] = TINY | {"run_dir": run_dir, "total_timesteps": STEPS, "final_episodes": 0}
+    path = shoal.train("CartPole-v1", learning_rate_schedule=warm_up, **settings).path
+    monkeypatch.setenv("XDG_STATE_HOME", str(run_dir / "another user"))
+    assert shoal.load(path).act([0.0] * 4) in (0, 1)
+    with pytest.raises(ConfigError, match=r"'.*:warm_up' \(learning_rate_schedule\), which would be imported"):
+        shoal.resume(path, panel="none", total_timesteps=2 * STEPS)
+
+
 def test_schedules_on_the_command_line_and_in_files() -> None:
     """A shape or a function's name; what is neither is refused."""
     arguments = ["--env=Acrobot-v1", "--learning-rate-schedule=cosine", f"--ent-coef-schedule={__name__}:warm_up"]

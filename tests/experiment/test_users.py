@@ -129,6 +129,42 @@ def test_the_note_of_a_reset_says_which_seed_it_was_given(run_dir: Path) -> None
     assert "row 0 at its reset, given the seed 1000000007: any whole number" in raised.value.__notes__[0]
 
 
+def test_callbacks_that_cannot_do_what_they_seem_to(run_dir: Path) -> None:
+    """One that takes something else, before training; one that ends a run as iterators end, with what would."""
+
+    def ends(run: Any, record: Any) -> None:
+        raise StopIteration
+
+    settings: Any = TINY | {"run_dir": run_dir, "final_episodes": 0}
+    with pytest.raises(shoal.ConfigError, match=r"called with \(run, record\), but of .*too many positional arguments"):
+        shoal.train("CartPole-v1", callbacks=[lambda record: None], **settings)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    assert not list(run_dir.rglob("config.toml"))
+    with pytest.raises(shoal.ConfigError, match=r"ends at .* raised StopIteration; run.stop\(reason\) ends a run"):
+        shoal.train("CartPole-v1", callbacks=[ends], **settings)
+
+
+def test_a_run_that_goes_on_in_another_environment_says_so(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the name of the function that is given again; one without a name says nothing of itself."""
+
+    class Mine(CartPoleEnv):
+        pass
+
+    class Other(CartPoleEnv):
+        pass
+
+    def nameless() -> Any:
+        return Mine()
+
+    nameless.__name__ = "<lambda>"
+    settings: Any = TINY | {"preprocessing": {"max_episode_steps": 9}, "final_episodes": 0}
+    path = shoal.train(Mine, run_dir=run_dir, **settings).path
+    more = 8 * 16 * 4
+    for number, factory in enumerate([Mine, nameless, Other], 2):
+        shoal.resume(path, factory=factory, panel="plain", total_timesteps=number * more)
+        said = "was trained in Mine up to here and goes on in Other" in capsys.readouterr().err
+        assert said == (factory is Other)
+
+
 def test_a_class_without_its_time_limit_is_said(run_dir: Path) -> None:
     """CartPoleEnv itself never ends an episode of a good policy; the registered id does, and a function of it too."""
     with pytest.warns(UserWarning, match="CartPoleEnv itself has no time limit; 'CartPole-v"):

@@ -17,7 +17,7 @@ from gymnasium.envs.registration import load_env_creator
 
 from shoal.envs import native
 from shoal.envs.agents.games import is_game
-from shoal.types import ConfigError
+from shoal.types import ConfigError, misfit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator
@@ -45,6 +45,7 @@ def factory_of(
         raise ConfigError(
             f"{env} is one environment; pass a function that makes a new one each time, such as {_maker(env)}"
         )
+    refuse_instances(env)
     if not isinstance(env, str):
         return _calling(env, env_kwargs, getattr(env, "__name__", repr(env)))
     module_name, colon, attribute = env.partition(":")
@@ -72,6 +73,18 @@ def factory_of(
             return gym.make(registered, **{"disable_env_checker": True, **env_kwargs})
 
     return made
+
+
+def refuse_instances(env: object) -> None:
+    """ConfigError for a vector environment or a list in the place of a function."""
+    if isinstance(env, gym.vector.VectorEnv):
+        raise ConfigError(
+            f"{env} is one vector environment; pass a function of num_envs that makes it, with backend='vector'"
+        )
+    if isinstance(env, list | tuple):
+        raise ConfigError(
+            f"env is a {type(env).__name__}; pass one function that makes an environment, and num_envs={len(env)}"
+        )
 
 
 @contextmanager
@@ -175,6 +188,7 @@ def _calling(
             f"{name} is a {type(factory).__name__}; pass a callable that returns a gymnasium.Env"
         )
     _check_keywords(factory, env_kwargs, name)
+    _check_call(factory, env_kwargs, name)
     _warn_of_limit(factory, name)
 
     def made() -> Any:
@@ -190,6 +204,20 @@ def _calling(
         return env
 
     return made
+
+
+def _check_call(
+    factory: Callable[..., Any], env_kwargs: dict[str, Any], name: str
+) -> None:
+    """ConfigError where a factory needs more than it is given."""
+    why = misfit(factory, **env_kwargs)
+    if not why:
+        return
+    given = f"the keywords {', '.join(env_kwargs)}" if env_kwargs else "nothing"
+    hint = "give it in env_kwargs"
+    if "num_envs" in why:
+        hint = "backend='vector' gives it num_envs"
+    raise ConfigError(f"{name} is called with {given}, but {why}; {hint}")
 
 
 def _check_keywords(

@@ -15,6 +15,7 @@ from shoal.envs.masks import KEY, MaskReader, in_observation
 from shoal.envs.observations import leaves_of
 from shoal.experiment.experiment import Experiment, drawn_rows, fixed_settings
 from shoal.experiment.first_weights import read_policy
+from shoal.experiment.trust import schedules_of
 from shoal.learn.acting import Acting, PlanActor, make_actor
 from shoal.learn.weights import pack
 from shoal.report.recording import record_video
@@ -71,7 +72,12 @@ def load(
     where.check()
     saved, origin = where.read_config(), where.read_origin()
     experiment = Experiment.of_file(
-        saved, source=factory, policy=policy, origin=origin, trust=trust
+        saved,
+        source=factory,
+        policy=policy,
+        origin=origin,
+        trust=trust,
+        named=schedules_of(saved),
     )
     identity = Identity(origin.run, fixed_settings(experiment))
     own_kwargs = {**(experiment.env_kwargs or {}), **(env_kwargs or {})}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 import numpy as np
 from torch import nn
 
+from shoal.envs.factories import name_of
 from shoal.experiment.agent import GREEDY_EPISODES, play
 from shoal.experiment.experiment import Experiment
 from shoal.experiment.first_weights import find_source
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
     from shoal.run.evaluate import Score
     from shoal.run.run import Run
     from shoal.types import Floats
+
+
+LAMBDA = "<lambda>"
+"""The name of a function without one."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -248,9 +253,23 @@ def resume(
         with session as run:
             if config is not None:
                 where.write_config(config)
+            warn_of_other(experiment, factory, run)
             trained = experiment.algorithm.train(experiment.config, rows, run)
             result = conclude(experiment, rows, run, trained, shown, where)
     return uninterrupted(result)
+
+
+def warn_of_other(experiment: Experiment, factory: Source | None, run: Run) -> None:
+    """Says where a run goes on in an environment of another name."""
+    if factory is None:
+        return
+    before, now = (
+        name.rpartition(":")[2] for name in (experiment.options.env, name_of(factory))
+    )
+    if before != now and LAMBDA not in (before, now):
+        run.warn(
+            f"this run was trained in {before} up to here and goes on in {now}, as factory says"
+        )
 
 
 def reopen(

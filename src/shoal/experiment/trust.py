@@ -92,6 +92,13 @@ def is_function(setting: str, value: object) -> bool:
     return setting.endswith(SCHEDULE) and (named or callable(value))
 
 
+def schedules_of(settings: Mapping[str, object]) -> list[str]:
+    """The schedules of a configuration, whose functions only training calls."""
+    table = settings.get("algorithm")
+    names = table if isinstance(table, Mapping) else {}
+    return [str(name) for name in names if str(name).endswith(SCHEDULE)]
+
+
 def check(
     settings: Mapping[str, object],
     origin: Origin,

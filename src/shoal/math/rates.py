@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import math
 from collections.abc import Callable
 from dataclasses import fields
@@ -11,7 +10,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar, cast
 
 from shoal.envs.factories import import_object
-from shoal.types import ConfigError
+from shoal.types import ConfigError, misfit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -151,17 +150,11 @@ def _function(name: str, schedule: Schedule) -> Callable[[float], float] | None:
 
 
 def _check_call(name: str, shape: Callable[..., object]) -> None:
-    """ConfigError where a schedule cannot be called with the progress alone, as far as its signature is known."""
-    try:
-        takes = inspect.signature(shape)
-    except ValueError:
-        return
-    try:
-        takes.bind(0.0)
-    except TypeError as error:
+    """ConfigError where a schedule cannot be called with the progress alone."""
+    if why := misfit(shape, 0.0):
         raise ConfigError(
-            f"{name}{SUFFIX} is called with the run's progress alone, but {error}"
-        ) from error
+            f"{name}{SUFFIX} is called with the run's progress alone, but {why}"
+        )
 
 
 def _factor(name: str, shape: Callable[[float], float], progress: float) -> float:

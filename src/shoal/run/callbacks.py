@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, cast
 
-from shoal.types import ConfigError
+from shoal.types import ConfigError, misfit
 
 if TYPE_CHECKING:
     from shoal.run.run import Run
@@ -58,7 +58,21 @@ def checked(callbacks: object) -> list[Callback]:
             raise ConfigError(
                 f"a callback is called with (run, record), but {callback!r} cannot be called"
             )
+        if why := misfit(callback, None, None):
+            raise ConfigError(
+                f"a callback is called with (run, record), but of {callback!r}: {why}"
+            )
     return found
+
+
+def call(callback: Callback, run: Run, record: Record) -> None:
+    """Calls a callback; ConfigError where it raises StopIteration, which ends no run."""
+    try:
+        callback(run, record)
+    except StopIteration as error:
+        raise ConfigError(
+            f"the callback {callback!r} raised StopIteration; run.stop(reason) ends a run, with a checkpoint"
+        ) from error
 
 
 def wants_episodes(callback: Callback) -> bool:
@@ -90,7 +104,7 @@ def tell_episodes(run: Run, episodes: Episodes, step: int) -> None:
             info={key: float(x[number]) for key, x in episodes.info.items()},
         )
         for callback in watching:
-            callback(run, end)
+            call(callback, run, end)
 
 
 def close_callbacks(run: Run) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
 
-from shoal.run.callbacks import tell_episodes
+from shoal.run.callbacks import call, tell_episodes
 from shoal.run.evaluate import Eval, play_beside
 from shoal.run.learning import (
     check_learned,
@@ -260,7 +260,7 @@ class Loop:
         if self._log is not None:
             write_line(self._log, record)
         for callback in run.callbacks:
-            callback(run, record)
+            call(callback, run, record)
 
     def _evaluate(self) -> bool:
         """Plays greedy episodes where they are due; whether they were."""

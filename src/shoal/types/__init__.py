@@ -1,5 +1,6 @@
 """The ground: frozen records that every package speaks, the packed layout behind them, and errors."""
 
+from shoal.types.calls import misfit
 from shoal.types.errors import (
     ConfigError,
     EnvError,
@@ -38,6 +39,7 @@ __all__ = [
     "choices",
     "leaf_spaces",
     "map_tree",
+    "misfit",
     "select",
     "text_of",
 ]

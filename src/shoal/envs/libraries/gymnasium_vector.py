@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from shoal.envs.actions import in_own_dtypes
+from shoal.envs.factories import refuse_instances
 from shoal.envs.lasting import warn_of_lasting
 from shoal.envs.libraries.atari import for_vector
 from shoal.envs.libraries.batched import BatchedEnv
@@ -50,6 +51,7 @@ def make(
     Raises:
         ConfigError: it returned something else, other rows, or says nothing of how it resets.
     """
+    refuse_instances(env)
     try:
         if isinstance(env, str):
             if env.startswith("ALE/"):
