@@ -137,7 +137,7 @@ def test_callbacks_that_cannot_do_what_they_seem_to(run_dir: Path) -> None:
 
     settings: Any = TINY | {"run_dir": run_dir, "final_episodes": 0}
     with pytest.raises(shoal.ConfigError, match=r"called with \(run, record\), but of .*too many positional arguments"):
-        shoal.train("CartPole-v1", callbacks=[lambda record: None], **settings)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        shoal.train("CartPole-v1", callbacks=[lambda record: None], **settings)
     assert not list(run_dir.rglob("config.toml"))
     with pytest.raises(shoal.ConfigError, match=r"ends at .* raised StopIteration; run.stop\(reason\) ends a run"):
         shoal.train("CartPole-v1", callbacks=[ends], **settings)

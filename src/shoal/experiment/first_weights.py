@@ -116,7 +116,13 @@ def read_policy(
     """
     found = checkpoint.load(run.checkpoints, kind=kind, identity=identity, tag=tag)
     if found is None:
-        raise ConfigError(f"{run.path} has no {tag or 'whole'} checkpoint yet")
+        why = ""
+        if tag:
+            why = (
+                ": one is written once 100 episodes of training have ended (num_envs, where there are more); "
+                "without the tag the newest is loaded"
+            )
+        raise ConfigError(f"{run.path} has no {tag or 'whole'} checkpoint yet{why}")
     for message in found.warnings:
         warnings.warn(message, stacklevel=3)
     try:
