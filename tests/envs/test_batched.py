@@ -1,5 +1,6 @@
 """Libraries that batch themselves: what they do is handed over as it is, and what must not pass is refused."""
 
+import warnings
 from typing import Any
 
 import gymnasium as gym
@@ -392,3 +393,36 @@ def test_data_that_run_out_are_an_error(backend: str) -> None:
     stream = rollouts(env, make_policy(env.spec, Network(), 0), num_steps=2)
     with pytest.raises(EnvError, match=r"step.* raised StopIteration \(the feed is over\); an environment whose data"):
         list(stream)
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+@pytest.mark.parametrize("copies", [True, False])
+def test_last_observations_that_were_overwritten_are_said(mode: AutoresetMode, *, copies: bool) -> None:
+    """Gymnasium's SAME_STEP hands the array over when the environment's reset has changed it: 0 instead of 2."""
+
+    class Reuses(gym.Env[Any, Any]):
+        observation_space, action_space = gym.spaces.Box(0, 9, (1,)), gym.spaces.Discrete(2)
+
+        def __init__(self) -> None:
+            self.obs = np.zeros(1, np.float32)
+
+        def reset(self, **keywords: Any) -> Any:
+            self.obs[:] = 0
+            return self.obs.copy() if copies else self.obs, {}
+
+        def step(self, action: Any) -> Any:
+            self.obs += 1
+            return self.obs.copy() if copies else self.obs, 0.0, False, bool(self.obs[0] == 2), {}
+
+    env = started(make(lambda num_envs: SyncVectorEnv([Reuses] * num_envs, autoreset_mode=mode), 2, backend="vector"))
+    finals: list[float] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(6):
+            ready = stepped(env, [0, 0])
+            finals += ready.final_obs[ready.truncated, 0].tolist()
+    wrong = mode is AutoresetMode.SAME_STEP and not copies
+    assert set(finals) == ({0.0} if wrong else {2.0})
+    assert [str(one.message).partition(";")[0] for one in caught] == [
+        "<lambda>: final_obs has been the next episode's first observation at each end so far"
+    ] * wrong

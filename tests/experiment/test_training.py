@@ -335,7 +335,7 @@ def test_act(run_dir: Path) -> None:
     with pytest.raises(ConfigError, match=r'tag must be "" .* or "best"'):
         shoal.load(run_dir, tag="newest")
     with pytest.raises(
-        ConfigError, match="no best checkpoint yet: one is written once 100 episodes .* without the tag"
+        ConfigError, match=r"no best checkpoint yet: one is written once 100 episodes .* without the tag"
     ):
         shoal.load(run_dir, tag="best")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -121,6 +122,7 @@ class VectorRows:
         if not in_observation(self.spec):
             self._masks_of = _mask_method(env)
         self._ended = np.zeros(num_envs, np.bool_)
+        self._reused = Reused(self.spec)
 
     def reset(self, seeds: Sequence[int | None], rows: Bools) -> Tree:
         """Begins episodes; a part of the rows with Gymnasium's `reset_mask`."""
@@ -163,6 +165,7 @@ class VectorRows:
         elif ended.any():
             if self.mode is AutoresetMode.SAME_STEP:
                 final_obs = self._final(infos, ended)
+                self._reused.note(final_obs, self._seen, obs, ended)
             else:
                 final_obs = map_tree(np.copy, obs)
                 seen, begun = self.env.reset(options={"reset_mask": ended})
@@ -247,6 +250,45 @@ class VectorRows:
             for array, leaf in zip(arrays, leaves, strict=True):
                 array[row] = leaf
         return final
+
+
+class Reused:
+    """Whether last observations are overwritten before they are handed over.
+
+    In SAME_STEP Gymnasium resets an environment before it copies what the step returned: of one that changes its arrays
+    in place, `final_obs` then shows the next episode's first observation.
+    """
+
+    ENDS = 3
+    """Ends of episodes that tell."""
+
+    def __init__(self, spec: Spec) -> None:
+        """`spec`: of the rows."""
+        self._spec = spec
+        self._ends = 0
+
+    def note(self, final_obs: Tree, before: Tree, obs: Tree, ended: Bools) -> None:
+        """Warns where the first ends all were so: the last observation is the next first one, but changed before."""
+        if self._ends >= self.ENDS:
+            return
+        flat, rows = self._spec.observation.flat, len(ended)
+        same, moved = ended.copy(), np.zeros(rows, np.bool_)
+        for last, old, new in zip(
+            flat(final_obs), flat(before), flat(obs), strict=True
+        ):
+            same &= (last == new).reshape(rows, -1).all(axis=1)
+            moved |= (old != new).reshape(rows, -1).any(axis=1)
+        if not (same & moved)[ended].all():
+            self._ends = self.ENDS
+            return
+        self._ends += int(ended.sum())
+        if self._ends >= self.ENDS:
+            warnings.warn(
+                f"{self._spec.env_id}: final_obs has been the next episode's first observation at each end so far; an "
+                "environment that changes its arrays in place must return copies, as Gymnasium resets it before it "
+                "copies them, or runs on backend='serial' or 'workers'",
+                stacklevel=2,
+            )
 
 
 def _check_parts(env: VectorEnv[Any, Any, Any], name: str) -> None:
