@@ -116,7 +116,7 @@ def test_fine_tuning(run_dir: Path) -> None:
     assert began == f"the weights of {first.path.resolve()} at update 4"
     fresh = shoal.train("CartPole-v1", run_dir=run_dir, **settings | {"init_from": None})
     assert not torch.allclose(next(iter(fresh.policy.parameters())), next(iter(first.policy.parameters())), atol=1e-3)
-    with pytest.raises(shoal.ConfigError, match=r"init_from: .*first holds another network than this run has; give"):
+    with pytest.raises(shoal.ConfigError, match=r"init_from: .*first holds another network than this run has: .* give"):
         shoal.train("CartPole-v1", run_dir=run_dir, **settings | {"network": {"hidden": [9], "normalize_obs": True}})
     with pytest.raises(shoal.ConfigError, match="no run at nowhere"):
         shoal.train("CartPole-v1", run_dir=run_dir, **settings | {"init_from": "nowhere"})

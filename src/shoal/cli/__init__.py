@@ -33,6 +33,12 @@ COMMANDS = {
     "envs": "list the environments",
     "algos": "list the algorithms",
 }
+INSTEAD = {
+    "video": "`shoal eval RUN --video FILE.mp4` records one",
+    "enjoy": "`shoal eval RUN` plays greedy episodes",
+    "plot": "`shoal report RUN` plots a run, `shoal compare RUN ...` several",
+}
+"""What other libraries have commands for."""
 
 
 def main() -> None:
@@ -46,8 +52,8 @@ def main() -> None:
     name = arguments[0]
     if name not in COMMANDS:
         near = get_close_matches(name, COMMANDS, n=2)
-        hint = "`shoal --help` lists them"
-        if near:
+        hint = INSTEAD.get(name, "`shoal --help` lists them")
+        if near and name not in INSTEAD:
             hint = f"did you mean {' or '.join(near)}?"
         _fail(BAD_USAGE, f"shoal: no command {name!r}; {hint}")
     warnings.showwarning = _show_warning

@@ -75,8 +75,10 @@ def compare(
         seeds: how many seeds of a config file, from its own seed on.
         trainer: trains config files.
 
+    A run without a finished episode, or without steps in common with the others, is left out, which is said.
+
     Raises:
-        ConfigError: no such run, a run without metrics, several environments, or nothing in common to compare.
+        ConfigError: no such run, several environments, or nothing to compare.
     """
     if not paths:
         raise ConfigError(
@@ -97,7 +99,7 @@ def compare(
             )
         found += train_missing(files, root, seeds=seeds, trainer=trainer)
     once = {run.path.resolve(): run for run in found}
-    groups = grouped([read_curve(run) for run in once.values()])
+    groups = grouped(_with_steps_in_common(_readable(list(once.values()))))
     grid = common_grid(_curves(groups))
     rng = np.random.Generator(np.random.PCG64(0))
     bands = [band(interpolate(group.curves, grid), rng) for group in groups]
@@ -105,6 +107,35 @@ def compare(
     draw(groups, bands, grid, plot)
     print(f"plot: {printable(plot)}")
     return groups
+
+
+def _readable(runs: Sequence[RunDirectory]) -> list[Curve]:
+    """The curves of the runs that have one; ConfigError where none has."""
+    curves: list[Curve] = []
+    errors: list[ConfigError] = []
+    for run in runs:
+        try:
+            curves.append(read_curve(run))
+        except ConfigError as error:
+            errors.append(error)
+    if not curves:
+        raise errors[0]
+    for error in errors:
+        print(f"left out: {printable(error)}")
+    return curves
+
+
+def _with_steps_in_common(curves: list[Curve]) -> list[Curve]:
+    """The curves without those that end before the others have begun."""
+    first = float(np.median([curve.steps[0] for curve in curves]))
+    kept = [curve for curve in curves if curve.steps[-1] >= first]
+    for curve in curves:
+        if curve.steps[-1] < first:
+            path, last = printable(curve.directory.path), curve.steps[-1]
+            print(
+                f"left out: {path} ends at {last:,.0f}, before the first episodes of most others at {first:,.0f}"
+            )
+    return kept
 
 
 def train_missing(
