@@ -110,7 +110,7 @@ def compare(
 
 
 def _readable(runs: Sequence[RunDirectory]) -> list[Curve]:
-    """The curves of the runs that have one; ConfigError where none has."""
+    """The curves of the runs that have one; ConfigError where fewer than two are left to compare."""
     curves: list[Curve] = []
     errors: list[ConfigError] = []
     for run in runs:
@@ -118,24 +118,41 @@ def _readable(runs: Sequence[RunDirectory]) -> list[Curve]:
             curves.append(read_curve(run))
         except ConfigError as error:
             errors.append(error)
-    if not curves:
+    if errors and len(curves) < 2:
         raise errors[0]
     for error in errors:
-        print(f"left out: {printable(error)}")
+        _leave_out(str(error))
     return curves
 
 
 def _with_steps_in_common(curves: list[Curve]) -> list[Curve]:
-    """The curves without those that end before the others have begun."""
-    first = float(np.median([curve.steps[0] for curve in curves]))
-    kept = [curve for curve in curves if curve.steps[-1] >= first]
+    """The curves without the few that end before others have begun, or begin after others have ended.
+
+    All of them, where fewer than two would be left: then there is nothing to compare.
+    """
+    kept = curves
+    while True:
+        first = max(curve.steps[0] for curve in kept)
+        last = min(curve.steps[-1] for curve in kept)
+        short = [curve for curve in kept if curve.steps[-1] < first]
+        late = [curve for curve in kept if curve.steps[0] > last]
+        few = short if len(short) <= len(late) else late
+        if not few:
+            break
+        kept = [curve for curve in kept if curve not in few]
+        if len(kept) < 2:
+            return curves
     for curve in curves:
-        if curve.steps[-1] < first:
-            path, last = printable(curve.directory.path), curve.steps[-1]
-            print(
-                f"left out: {path} ends at {last:,.0f}, before the first episodes of most others at {first:,.0f}"
+        if curve not in kept:
+            path, begins, ends = curve.directory.path, curve.steps[0], curve.steps[-1]
+            _leave_out(
+                f"{path} has episodes from step {begins:,.0f} to {ends:,.0f}, which the others have not in common"
             )
     return kept
+
+
+def _leave_out(why: str) -> None:
+    print(f"left out: {printable(why)}", flush=True)
 
 
 def train_missing(
