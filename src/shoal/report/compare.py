@@ -126,29 +126,22 @@ def _readable(runs: Sequence[RunDirectory]) -> list[Curve]:
 
 
 def _with_steps_in_common(curves: list[Curve]) -> list[Curve]:
-    """The curves without the few that end before others have begun, or begin after others have ended.
-
-    All of them, where fewer than two would be left: then there is nothing to compare.
-    """
-    kept = curves
-    while True:
-        first = max(curve.steps[0] for curve in kept)
-        last = min(curve.steps[-1] for curve in kept)
-        short = [curve for curve in kept if curve.steps[-1] < first]
-        late = [curve for curve in kept if curve.steps[0] > last]
-        few = short if len(short) <= len(late) else late
-        if not few:
-            break
-        kept = [curve for curve in kept if curve not in few]
-        if len(kept) < 2:
-            return curves
+    """The curves that have episodes at the step at which most have; all of them where that is one curve alone."""
+    steps = [float(curve.steps[0]) for curve in curves]
+    kept = max((_at(curves, step) for step in steps), key=len)
+    if len(kept) < 2:
+        return curves
     for curve in curves:
         if curve not in kept:
-            path, begins, ends = curve.directory.path, curve.steps[0], curve.steps[-1]
+            path, first, last = curve.directory.path, curve.steps[0], curve.steps[-1]
             _leave_out(
-                f"{path} has episodes from step {begins:,.0f} to {ends:,.0f}, which the others have not in common"
+                f"{path} has episodes from step {first:,.0f} to {last:,.0f}, which the others have not in common"
             )
     return kept
+
+
+def _at(curves: Sequence[Curve], step: float) -> list[Curve]:
+    return [curve for curve in curves if curve.steps[0] <= step <= curve.steps[-1]]
 
 
 def _leave_out(why: str) -> None:
