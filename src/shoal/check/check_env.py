@@ -19,6 +19,7 @@ from shoal.check.watch import TimeUp, place, within
 from shoal.envs.factories import factory_of, import_object
 from shoal.envs.libraries.gymnasium_vector import make as make_vector
 from shoal.envs.observed import observing
+from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.workers.settings import Workers
 from shoal.types import ConfigError, EnvError
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from shoal.envs.libraries.batched import BatchedEnv
-    from shoal.envs.preprocessing import Preprocessing
 
 NUM_PROCESSES = 2
 UNWATCHED = ("workers",)
@@ -88,9 +88,7 @@ def check_env(
     name = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
     began = time.perf_counter()
     trial = _trial(env, name, dict(env_kwargs or {}), steps, seed, backend)
-    if preprocessing is not None:
-        _check_preprocessing(preprocessing, backend)
-        trial.factory = observing(trial.factory, name, preprocessing)
+    _observe(trial, preprocessing or Preprocessing(), backend)
     trial.startup_s = time.perf_counter() - began
     workers: Workers | None = None
     if backend == "workers":
@@ -110,8 +108,8 @@ def check_env(
     return _report(trial, unreached, began)
 
 
-def _check_preprocessing(preprocessing: Preprocessing, backend: str) -> None:
-    """ConfigError unless only keys and texts are preprocessed, of environments that are no vector environment."""
+def _observe(trial: Trial, preprocessing: Preprocessing, backend: str) -> None:
+    """Checks what is kept of observations; ConfigError for other preprocessing, and for a vector environment."""
     if not preprocessing.plain or preprocessing.max_episode_steps:
         raise ConfigError(
             "check-env tests the environment's own steps: of preprocessing it takes keep_keys and text alone"
@@ -120,6 +118,7 @@ def _check_preprocessing(preprocessing: Preprocessing, backend: str) -> None:
         raise ConfigError(
             "keep_keys and text are for single environments; a vector environment hands over observations whole"
         )
+    trial.factory = observing(trial.factory, trial.name, preprocessing)
 
 
 def _report(trial: Trial, unreached: Sequence[str], began: float) -> Report:
