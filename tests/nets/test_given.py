@@ -38,6 +38,11 @@ class OfBox(Sized):
         super().__init__(shape[0])
 
 
+def named_otherwise(of: Spec) -> nn.Module:
+    """Takes the Spec under another name, and has a mistake of its own."""
+    raise KeyError(f"no key of {of.env_id}")
+
+
 def spec_of(space: spaces.Space[Any]) -> Spec:
     return Spec.of("Toy-v0", space, spaces.Discrete(2))
 
@@ -64,11 +69,13 @@ def act(policy: nn.Module, space: spaces.Space[Any]) -> Any:
             r"OfBox raised TypeError: .*Toy-v0 observes several arrays: obs\['a'\] float32 \[4\], obs\['n'\]",
         ),
         (OfBox, spaces.Discrete(3), "tuple index out of range"),  # the policy's own, as it is
+        (named_otherwise, BOX, "no key"),
     ],
 )
 def test_a_class_that_cannot_be_made_of_the_spec(factory: Any, space: Any, told: str) -> None:
-    with pytest.raises((ConfigError, IndexError), match=told):
+    with pytest.raises((ConfigError, IndexError, KeyError), match=told) as raised:
         wrap(factory, spec_of(space))
+    assert isinstance(raised.value, ConfigError) == told.startswith(("the policy", "OfBox"))
 
 
 @pytest.mark.parametrize(

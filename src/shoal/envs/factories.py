@@ -139,10 +139,12 @@ def _needed(name: str) -> Generator[None]:
     """ConfigError where a package that an environment needs is not installed."""
     try:
         yield
-    except (ImportError, gym.error.DependencyNotInstalled) as error:
+    except (ModuleNotFoundError, gym.error.DependencyNotInstalled) as error:
         raise ConfigError(
             f"{name} needs a package that is not installed here: {error}{_install(error)}"
         ) from error
+    except ImportError as error:
+        raise ConfigError(f"{name} cannot be imported: {error}") from error
 
 
 def _install(error: Exception) -> str:

@@ -52,8 +52,8 @@ def made_by(factory: Callable[[Spec], object], spec: Spec) -> object:
         raise
     except Exception as error:
         name = getattr(factory, "__name__", repr(factory))
-        parameters = list(inspect.signature(factory).parameters)
-        if parameters[0] != "spec":
+        parameters = inspect.signature(factory).parameters
+        if not any(map(_is_spec, parameters.values())):
             raise ConfigError(
                 f"the policy {name}({', '.join(parameters)}), called with the Spec, raised {_said(error)}; {SIGNATURE}"
             ) from error
@@ -65,6 +65,11 @@ def made_by(factory: Callable[[Spec], object], spec: Spec) -> object:
         ) from error
 
 
+def _is_spec(parameter: inspect.Parameter) -> bool:
+    """Whether an argument is meant to be the Spec."""
+    return parameter.name == "spec" or "Spec" in str(parameter.annotation)
+
+
 def forward(module: nn.Module, obs: Tree, layout: Layout) -> Any:
     """What a plain module gives for observations [N, ...].
 
@@ -74,6 +79,8 @@ def forward(module: nn.Module, obs: Tree, layout: Layout) -> Any:
     """
     try:
         return module(obs)
+    except (ConfigError, torch.OutOfMemoryError):
+        raise
     except Exception as error:
         got = described(layout, obs)
         leaves = layout.leaves
@@ -81,11 +88,9 @@ def forward(module: nn.Module, obs: Tree, layout: Layout) -> Any:
         if plain and leaves[0].dtype.kind == "f":
             error.add_note(f"shoal: the policy was given {got}")
             raise
-        floats = (
-            ""
-            if all(leaf.dtype.kind == "f" for leaf in leaves)
-            else "; integers become numbers by obs.float()"
-        )
+        floats = ""
+        if any(leaf.dtype.kind != "f" for leaf in leaves):
+            floats = "; integers become numbers by obs.float()"
         raise ConfigError(
             f"the policy {type(module).__name__} raised {_said(error)} when it was given {got}{floats}"
         ) from error
