@@ -152,7 +152,11 @@ def test_check_env_checks_what_training_sees() -> None:
     ("env", "kept", "told"),
     [
         (Errand, {}, r"the Mission at \['agent', 'mission'\] .*preprocessing.text='words' or 'characters' makes"),
-        (Errand, {"text": "words"}, r"the Graph at \['graph'\] .*--preprocessing.keep-keys agent heard keeps what has"),
+        (
+            Errand,
+            {"text": "words"},
+            r"the Graph at \['graph'\] .*--preprocessing.keep-keys agent heard keeps what has such",
+        ),
         (Errand, {"keep_keys": ("agnt",)}, "Errand observes no 'agnt'; did you mean agent"),
         (Errand, {"keep_keys": ("x",)}, "observes no 'x'; it has agent, heard, graph"),
         ("Acrobot-v1", {"keep_keys": ("x",)}, "Acrobot-v1: keep_keys and text are for Python environments"),

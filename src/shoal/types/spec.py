@@ -179,10 +179,10 @@ def _refusal(
     """Why a space that holds no fixed-size arrays is refused, and what would work."""
     kind = type(part).__name__
     says = f"the {kind} at {list(path)} has no fixed-size arrays"
-    ways: list[str] = []
+    says += "; use Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple"
     if is_text(part):
-        ways.append(
-            "preprocessing.text='words' or 'characters' makes integers of texts"
+        says += (
+            "; or preprocessing.text='words' or 'characters' makes integers of texts"
         )
     keys = {where[0]: True for where, _ in parts if where}
     for where, other in parts:
@@ -190,9 +190,8 @@ def _refusal(
             keys[where[0]] = False
     kept = [str(key) for key, arrays in keys.items() if arrays]
     if kept and isinstance(path[0], str):
-        ways.append(f"--preprocessing.keep-keys {' '.join(kept)} keeps what has")
-    ways.append("else use Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple")
-    return f"{says}; {'; '.join(ways)}"
+        says += f"; or --preprocessing.keep-keys {' '.join(kept)} keeps what has such arrays"
+    return says
 
 
 def _nest(values: dict[Path, Tree]) -> Tree:
