@@ -114,6 +114,8 @@ def test_simple_answers_without_torch(arguments: list[str], tmp_path: Path) -> N
     ("arguments", "told"),
     [
         (["trian"], "no command 'trian'; did you mean train"),
+        (["video", "x"], r"no command 'video'; `shoal eval RUN --video FILE.mp4` records one"),
+        (["train", "--algo", "own/my_algo.py"], r"not by its file 'own/my_algo.py': write own\.my_algo"),
         (["train", "CartPol-v1"], "no environment 'CartPol-v1'.*did you mean CartPole-v1"),
         (["train", "--algo", "pp"], "no algorithm 'pp'; did you mean ppo"),
         (["train", "--num-env", "3"], "Perhaps you meant:.*--num-envs"),
@@ -136,6 +138,15 @@ def test_simple_answers_without_torch(arguments: list[str], tmp_path: Path) -> N
         (["zzzz"], "no command 'zzzz'; `shoal --help` lists them"),
         (["resume", "nowhere"], "shoal resume: no run at nowhere; `shoal runs` lists them"),
         (["resume"], "required"),
+        (
+            ["resume", "x", "--learning-rate", "3"],
+            "resume cannot change 'learning_rate', .*config.toml --learning-rate",
+        ),
+        (
+            ["resume", "x", "--network.hidden=8"],
+            "resume cannot change 'network', only total_timesteps, stop_at and dev",
+        ),
+        (["resume", "x", "--total-timestep", "3"], "nrecognized"),
         (["eval", "nowhere"], "shoal eval: no run at nowhere"),
         (["eval", "nowhere", "--tag", "newest"], "invalid choice|newest"),
         (["compare"], "required|nothing to compare"),

@@ -43,6 +43,21 @@ class Broken(gym.Env[Any, Any]):
         return obs, np.nan if self.what == "reward" else 0.0, True, False, {}
 
 
+class Told(Broken):
+    """Observes a text."""
+
+    observation_space = gym.spaces.Dict(said=gym.spaces.Text(8))
+
+
+class Counted(Broken):
+    """Observes integers."""
+
+    observation_space = gym.spaces.Discrete(3)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, Any]:
+        return 0, {}
+
+
 class Slow(Broken):
     """Takes its time."""
 
@@ -156,6 +171,7 @@ CAUSES: list[Callable[[], Any]] = [
     without_package,
     lambda: train("CartPol-v1"),
     lambda: train(gym.make("CartPole-v1")),
+    lambda: train(Told),
     late,
     lambda: train("my_envs:Grid"),
     lambda: train(Broken, env_kwargs={"what": "observation"}),
@@ -164,6 +180,9 @@ CAUSES: list[Callable[[], Any]] = [
     lambda: train(num_envs=32, num_steps=64, num_minibatches=7),
     lambda: train(num_envs=32, num_minibatches=7, network={"recurrent": "gru"}),
     lambda: train(device="cuda"),
+    lambda: train(algo="my_algo.py"),
+    lambda: train(policy=lambda size, actions: None),
+    lambda: train(policy=Wider, env=Counted),
     lambda: train(algo="dqn"),
     lambda: train(learning_rate_schedule="kl"),
     lambda: train(norm_adv=False, reward_scale=1e30),

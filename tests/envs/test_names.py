@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
+import gymnasium as gym
 import pytest
 from gymnasium.vector import SyncVectorEnv
 
+from shoal.envs import factories
 from shoal.envs.registry import make
 from shoal.types import ConfigError
 from tests.contract.toys import Lamps
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -26,6 +30,13 @@ if TYPE_CHECKING:
         ("no_such_package.games:env", r"no module 'no_such_package'; is it on PYTHONPATH\?"),
         ("NoSuchFamily-v0", "`shoal envs` lists what is there"),
         ("CartPole-v9", "did you mean CartPole-v1"),
+        ("CartPol-v1", r"\(Environment `CartPol` doesn't exist\.\); did you mean CartPole-v1(, [^,]+){0,2}\?$"),
+        ("PongNoFrameskip-v4", r"did you mean ALE/Pong-v5\?$"),
+        ("my_envs.py", "a class in a module; write my_envs:Class$"),
+        ("my_envs.py:Grid", "named as Python imports it, not by its file; write my_envs:Grid$"),
+        ("games/my_envs.py:Grid", r"write games\.my_envs:Grid$"),
+        ("/tmp/my_envs.py:Grid", "write my_envs:Grid, with /tmp on PYTHONPATH$"),
+        ("toyroads_env.late:make_it", "toyroads_env.late:make_it needs a package .*; pip install no-such-vision"),
     ],
 )
 def test_what_would_work_is_named(name: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,9 +48,11 @@ def test_what_would_work_is_named(name: str, told: str, tmp_path: Path, monkeypa
     for version in (9, 11):
         (games / f"knights_v{version}.py").write_text("import no_such_physics")
     (games / "broken.py").write_text("from json import nothing")
+    (games / "late.py").write_text("def make_it():\n    import no_such_vision.draw")
+    monkeypatch.setitem(factories.ON_PYPI, "no_such_vision", "no-such-vision")
     monkeypatch.syspath_prepend(tmp_path)
-    for module in ("toyroads_env", "toyroads_env.broken"):
-        monkeypatch.delitem(__import__("sys").modules, module, raising=False)
+    for module in ("toyroads_env", "toyroads_env.broken", "toyroads_env.late"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
     with pytest.raises(ConfigError, match=told):
         make(name, 1)
 
@@ -68,3 +81,40 @@ def test_what_is_no_function_without_arguments(env: Any, backend: str, told: str
     """What users of other libraries pass first."""
     with pytest.raises(ConfigError, match=told):
         make(env, 2, backend=backend)
+
+
+FAMILY = """
+import gymnasium as gym
+calls = []
+def register_envs():
+    calls.append(1)
+    gym.register("ToyAtar/Breakout-v1", "gymnasium.envs.classic_control:CartPoleEnv", max_episode_steps=9)
+"""
+
+
+@pytest.fixture
+def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A family of ids whose module registers them by a function, as MinAtar's does."""
+    (tmp_path / "toyatar.py").write_text(FAMILY)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(factories.FAMILIES, "ToyAtar", "toyatar")
+    monkeypatch.delitem(sys.modules, "toyatar", raising=False)
+    yield "ToyAtar/Breakout-v1"
+    gym.registry.pop("ToyAtar/Breakout-v1", None)
+    sys.modules.pop("toyatar", None)
+
+
+@pytest.mark.parametrize("backend", ["serial", "workers", "vector"])
+def test_a_known_family_registers_itself(family: str, backend: str) -> None:
+    env = make(family, 2, backend=backend)
+    assert (env.spec.env_id, env.spec.max_episode_steps) == (family, 9)
+    env.close()
+    with pytest.raises(ConfigError, match=r"no environment 'ToyAtar/Breakot-v1'.*did you mean ToyAtar/Breakout-v1"):
+        make("ToyAtar/Breakot-v1", 2)
+    assert sys.modules["toyatar"].calls == [1]
+
+
+def test_a_known_family_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(factories.FAMILIES, "NoSuchFamily", "no_such_family.gym")
+    with pytest.raises(ConfigError, match=r"no environment 'NoSuchFamily/Zyxwv-v1' .*`shoal envs` lists"):
+        make("NoSuchFamily/Zyxwv-v1", 2)

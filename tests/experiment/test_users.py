@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -185,7 +186,7 @@ def test_fine_tuning(run_dir: Path) -> None:
     assert began == f"the weights of {first.path.resolve()} at update 4"
     fresh = shoal.train("CartPole-v1", run_dir=run_dir, **settings | {"init_from": None})
     assert not torch.allclose(next(iter(fresh.policy.parameters())), next(iter(first.policy.parameters())), atol=1e-3)
-    with pytest.raises(shoal.ConfigError, match=r"init_from: .*first holds another network than this run has; give"):
+    with pytest.raises(shoal.ConfigError, match=r"init_from: .*first holds another network than this run has: .* give"):
         shoal.train("CartPole-v1", run_dir=run_dir, **settings | {"network": {"hidden": [9], "normalize_obs": True}})
     with pytest.raises(shoal.ConfigError, match="no run at nowhere"):
         shoal.train("CartPole-v1", run_dir=run_dir, **settings | {"init_from": "nowhere"})
@@ -424,3 +425,26 @@ def test_a_type_checker_finds_mistakes_in_settings(tmp_path: Path) -> None:
     told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False).stdout
     found = sorted({int(line.split(":")[1]) for line in told.splitlines() if " - error: " in line})
     assert found == [6, 7, 8], told
+
+
+def test_runs_in_threads_of_one_process(run_dir: Path) -> None:
+    """They begin in one second and get directories of their own; torch's threads are as they were."""
+    torch.set_num_threads(2)
+    settings: Any = TINY | {"num_envs": 2, "total_timesteps": 32, "run_dir": run_dir}
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            runs = [pool.submit(shoal.train, "CartPole-v1", **settings) for _ in range(4)]
+        assert len({run.result().path for run in runs}) == 4
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_a_run_counts_with_its_rows() -> None:
+    run = open_run(num_envs=2, total_timesteps=64)
+    env = make("CartPole-v1", 4)
+    learner = run.learner(run.policy(env.spec), Adam, lr=1e-3)
+    with pytest.raises(shoal.ConfigError, match=r"num_envs=2, but its rows are of 4 environments; .*num_envs=4"):
+        run.rollouts(env, learner, num_steps=8)
+    env.close()

@@ -160,6 +160,22 @@ def test_bad_input(tmp_path: Path) -> None:
     assert not plot.exists()
 
 
+def test_a_run_that_is_too_short_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One without episodes, one that ends before the others begin, one that begins after they have ended."""
+    write_run(tmp_path, "runs/a", seed=1)
+    write_run(tmp_path, "runs/b", seed=2)
+    write_run(tmp_path, "runs/empty", [], seed=3)
+    write_run(tmp_path, "runs/short", [(10, 1.0), (20, 1.0)], seed=4)
+    write_run(tmp_path, "runs/late", [(400, 1.0), (500, 1.0)], seed=5)
+    (group,) = compare(["runs"], tmp_path, plot=tmp_path / "x.png")
+    assert [curve.seed for curve in group.curves] == [1, 2]
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("left out: ")]
+    assert len(told) == 3
+    assert "empty has no finished episode" in told[0]
+    for name, steps in (("short", "10 to 20"), ("late", "400 to 500")):
+        assert any(f"/{name} has episodes from step {steps}, which the others have not" in line for line in told)
+
+
 class FakeTrainer:
     """Fills in one default, and writes a run instead of training."""
 

@@ -160,6 +160,34 @@ def test_live_warnings_are_counted_and_survive(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err == "warning: slow (×2)\nwarning: odd\n"
 
 
+def test_greedy_returns_stand_beside_those_of_training(capsys: pytest.CaptureFixture[str]) -> None:
+    """The last one of an evaluation, also in lines that have none of their own."""
+    evaluated = FIRST | {"eval/return": 432.1}
+    text = shown(make_run(), evaluated, SECOND)
+    last = text[text.rindex("╭") :]
+    assert "432.1" in next(line for line in last.splitlines() if " greedy " in line)
+    plain = Plain(every_s=0.0)
+    for record in (FIRST, evaluated, SECOND):
+        plain(make_run(), record)
+    before, *after = capsys.readouterr().out.splitlines()
+    assert "greedy" not in before
+    assert [line.endswith("steps/s  greedy return    432.1") for line in after] == [True, True]
+
+
+@pytest.mark.parametrize("kind", ["live", "plain", "none"])
+def test_warnings_without_their_colors(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Other codes, which could steer a terminal, are shown as text."""
+    panel_of(kind).warn("\x1b[33mWARN: odd\x1b[0m\x1b]0;title")
+    assert capsys.readouterr().err == "warning: WARN: odd\\x1b]0;title\n"
+
+
+def test_a_note_stands_above_the_panel() -> None:
+    console = make_console()
+    live = Live(console)
+    live.note("first rollout under way: 128 steps of 16 rows")
+    assert console.export_text() == "first rollout under way: 128 steps of 16 rows\n"
+
+
 def test_live_leaves_a_summary() -> None:
     console = make_console()
     live = Live(console)

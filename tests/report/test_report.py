@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -186,6 +187,37 @@ def test_page_of_a_failure(write: Callable[..., RunDirectory]) -> None:
     assert page.texts["pre"][0] == "EnvError: row 3 returned <b>nan</b>"
     assert page.pairs()["mean return of the last training episodes"] == "-"
     assert page.pairs()["env"] == "<i>&"
+
+
+def test_nothing_of_a_run_directory_is_markup(tmp_path: Path) -> None:
+    """Markup in every place that a run directory has: names, settings, metrics, versions, messages, the path."""
+    path = tmp_path / "<img src=a onerror=b()> \"'&"
+    path.mkdir()
+
+    def bad(name: str) -> str:
+        return f"{name}</td></table></pre></title><script src=//x>1</script><img src=x onerror='a()'>\"&"
+
+    config: dict[str, Any] = {bad(key): bad("value") for key in ("name", "key")}
+    config |= {key: bad(key) for key in ("env", "algo", "name", "policy", "init_from", "device")}
+    config |= {"seed": 1, "algorithm": {bad("setting"): [bad("item")], "deep": {bad("in"): bad("inside")}}}
+    (path / "config.toml").write_text(tomli_w.dumps(config))
+    line = {"step": 100, bad("info/"): 1.0, f"info/{bad('label')}": 2.0, "episode/return": 1.0, "eval/return": 2.0}
+    (path / "metrics.jsonl").write_text(json.dumps(line) + "\n" + bad("no line") + "\n")
+    status: dict[str, Any] = {key: bad(key) for key in ("state", "reason", "stop_reason", "began_with", "note")}
+    status |= {bad("status"): bad("said"), "versions": {bad("torch"): bad("9"), "machine": bad("machine")}}
+    (path / "run.json").write_text(json.dumps(status))
+    with pytest.warns(UserWarning, match="metrics"):
+        text = write_report(RunDirectory(path)).read_text()
+    page = Page(text)  # every tag that is opened is closed, so none of those above was one
+    assert len(page.pictures) == 1
+    assert page.pictures[0].startswith("data:image/png;base64,")
+    head = text.partition("</head>")[0]
+    assert 'http-equiv="Content-Security-Policy" content="default-src \'none\';' in head
+    shown_tags = set(re.findall(r"<\s*/?\s*([a-zA-Z0-9!]+)", text))
+    known = {"!doctype", "html", "head", "meta", "title", "style", "body", "h1", "h2", "img", "pre"}
+    assert shown_tags <= known | {"table", "tr", "td", "th"}
+    for name in ("env", "reason", "machine", "setting", "inside", "said", "label", "began_with", "note"):
+        assert f"{name}&lt;/td&gt;" in text, name
 
 
 def test_values() -> None:

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from shoal.envs.factories import as_module
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -64,6 +65,10 @@ def load(algo: str | Algorithm | ModuleType) -> Algorithm:
     names = list(summaries())
     if algo.lower() in names:
         return checked(importlib.import_module(f"{__name__}.{algo.lower()}"))
+    if algo.endswith(".py"):
+        raise ConfigError(
+            f"an algorithm of your own is named by its module, not by its file {algo!r}: write {as_module(algo)}"
+        )
     parts = algo.split(".")
     if all(part.isidentifier() for part in parts):
         try:

@@ -18,6 +18,8 @@ from shoal.check.trial import Trial
 from shoal.check.watch import TimeUp, place, within
 from shoal.envs.factories import factory_of, import_object
 from shoal.envs.libraries.gymnasium_vector import make as make_vector
+from shoal.envs.observed import observing
+from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.workers.settings import Workers
 from shoal.types import ConfigError, EnvError
 
@@ -52,6 +54,7 @@ def check_env(
     env_kwargs: Mapping[str, object] | None = None,
     timeout_s: float = 30.0,
     backend: str = "serial",
+    preprocessing: Preprocessing | None = None,
     hard: bool = False,
 ) -> Report:
     """Tries the contract of an environment out, under random actions, in this process.
@@ -67,11 +70,12 @@ def check_env(
         timeout_s: seconds after which a call that has not returned counts as hanging.
         backend: `workers` also steps rows of it in processes, which must do what rows of `serial` do; `vector` checks
             a gymnasium.vector.VectorEnv.
+        preprocessing: `keep_keys` and `text`, as training is to have them: what they leave out is not checked.
         hard: end the process, its stack on stderr, should the environment block even Python's own signals.
 
     Raises:
-        ConfigError: there is no such environment, or it takes no such keyword. What the environment does wrong is
-            found, never raised.
+        ConfigError: there is no such environment, it takes no such keyword, or it is other preprocessing. What the
+            environment does wrong is found, never raised.
     """
     if steps < 1 or timeout_s <= 0:
         raise ConfigError(
@@ -84,6 +88,7 @@ def check_env(
     name = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
     began = time.perf_counter()
     trial = _trial(env, name, dict(env_kwargs or {}), steps, seed, backend)
+    _observe(trial, preprocessing or Preprocessing(), backend)
     trial.startup_s = time.perf_counter() - began
     workers: Workers | None = None
     if backend == "workers":
@@ -101,6 +106,19 @@ def check_env(
             trial.blocked = True
     _run(trial, Phase("close", 0.0, _close), timeout_s, hard=hard)
     return _report(trial, unreached, began)
+
+
+def _observe(trial: Trial, preprocessing: Preprocessing, backend: str) -> None:
+    """Checks what is kept of observations; ConfigError for other preprocessing, and for a vector environment."""
+    if not preprocessing.plain or preprocessing.max_episode_steps:
+        raise ConfigError(
+            "check-env tests the environment's own steps: of preprocessing it takes keep_keys and text alone"
+        )
+    if preprocessing.observes and backend == "vector":
+        raise ConfigError(
+            "keep_keys and text are for single environments; a vector environment hands over observations whole"
+        )
+    trial.factory = observing(trial.factory, trial.name, preprocessing)
 
 
 def _report(trial: Trial, unreached: Sequence[str], began: float) -> Report:

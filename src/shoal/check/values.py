@@ -10,7 +10,7 @@ from gymnasium import spaces
 from shoal.check.report import shown
 from shoal.envs.bounds import SQUASH, wide_actions
 from shoal.envs.python_env import ObsReader, is_long, read_flag, read_rewards
-from shoal.types import Layout, Tree
+from shoal.types import ARRAYS, Layout, Tree, is_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from shoal.check.report import Findings
     from shoal.types import Bools
 
-HELD = (
-    spaces.Box,
-    spaces.Discrete,
-    spaces.MultiDiscrete,
-    spaces.MultiBinary,
-    spaces.Dict,
-    spaces.Tuple,
+HELD = (*ARRAYS, spaces.Dict, spaces.Tuple)
+TEXT = (
+    "--preprocessing.text words (or characters), here and in training, makes integers"
+)
+OTHERS = (
+    "--preprocessing.keep-keys KEY ... leaves other keys out; or describe it by Box, Discrete or MultiDiscrete: "
+    "arrays of one size, such as tokens padded to a length"
 )
 
 
@@ -74,7 +74,7 @@ def _inner(
 def _check_kind(found: Findings, where: str, space: spaces.Space[Any]) -> None:
     kind = type(space).__name__
     if not isinstance(space, HELD):
-        advice = "describe it by Box, Discrete or MultiDiscrete: arrays of one size, such as tokens padded to a length"
+        advice = f"{TEXT} of texts; {OTHERS}" if is_text(space) else OTHERS
         found.error(
             "spaces",
             f"{where} is {shown(space)}; {kind} has no arrays of fixed size",
@@ -85,8 +85,9 @@ def _check_kind(found: Findings, where: str, space: spaces.Space[Any]) -> None:
 def _check_box(found: Findings, where: str, space: spaces.Box, *, acts: bool) -> None:
     low, high = space.low, space.high
     if acts and not space.is_bounded():
-        advice = "give finite bounds, best -1 and 1, and scale the action inside step()"
-        found.error("spaces", f"{where} is unbounded: {shown(space)}", advice)
+        says = f"{where} is unbounded: {shown(space)}; a policy begins with actions of about -1 to 1"
+        advice = "give finite bounds, best -1 and 1, and scale the action inside step(); network.squash needs bounds"
+        found.warn("action-scale", says, advice)
     if (low > high).any() or (acts and (low == high).any()):
         at = _first(low >= high)
         says = f"{where} has low {low[at]} and high {high[at]} at {list(at)}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 import sys
 import traceback
 import warnings
@@ -13,13 +12,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 from shoal.cli.statuses import BAD_USAGE, FAILED, INTERRUPTED, NO_READER
 from shoal.types import ConfigError, EnvError
-from shoal.types.text import printable_lines
+from shoal.types.text import printable_lines, without_colors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-COLORS = re.compile(r"\x1b\[[0-9;]*m")
-"""What libraries color their warnings with."""
 COMMANDS = {
     "train": "train ENV: train a policy, then evaluate it over 100 greedy episodes; exit status 0 only if their mean "
     "return meets the threshold",
@@ -33,6 +30,12 @@ COMMANDS = {
     "envs": "list the environments",
     "algos": "list the algorithms",
 }
+INSTEAD = {
+    "video": "`shoal eval RUN --video FILE.mp4` records one",
+    "enjoy": "`shoal eval RUN` plays greedy episodes",
+    "plot": "`shoal report RUN` plots a run, `shoal compare RUN ...` several",
+}
+"""What other libraries have commands for."""
 
 
 def main() -> None:
@@ -46,8 +49,8 @@ def main() -> None:
     name = arguments[0]
     if name not in COMMANDS:
         near = get_close_matches(name, COMMANDS, n=2)
-        hint = "`shoal --help` lists them"
-        if near:
+        hint = INSTEAD.get(name, "`shoal --help` lists them")
+        if near and name not in INSTEAD:
             hint = f"did you mean {' or '.join(near)}?"
         _fail(BAD_USAGE, f"shoal: no command {name!r}; {hint}")
     warnings.showwarning = _show_warning
@@ -84,5 +87,5 @@ def _fail(status: int, message: str) -> NoReturn:
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    plain = COLORS.sub("", str(message))
-    print(f"warning: {printable_lines(plain)}", file=sys.stderr)
+    plain = printable_lines(without_colors(message))
+    print(f"warning: {plain}", file=sys.stderr)

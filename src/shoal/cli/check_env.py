@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal
 
 import tyro
@@ -11,6 +11,18 @@ import tyro
 from shoal.cli.arguments import look_here, parse
 
 STATUSES = "Exit status: 0, no errors; 1, errors; 2, invalid options."
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is checked of the observations, as training is to see them."""
+
+    keep_keys: tuple[str, ...] = ()
+    """Check only these keys of a Dict observation."""
+    text: Literal["none", "characters", "words"] = "none"
+    """Texts in observations as integers, as in training."""
+    text_length: int = 0
+    """Characters or words of a text that are kept; 0: 64 characters or 16 words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +41,8 @@ class Given:
     """Seconds after which a call that does not return counts as hung."""
     backend: Literal["serial", "workers", "vector"] = "serial"
     """`workers` also steps the environment in worker processes; `vector`: ENV makes a gymnasium.vector.VectorEnv."""
+    preprocessing: Kept = field(default_factory=Kept)
+    """What is checked of the observations."""
     json: bool = False
     """Print one JSON object instead of the table."""
 
@@ -39,6 +53,7 @@ def main(arguments: list[str], about: str) -> int:
     given = parse(Given, arguments, command="check-env", about=about)
     look_here(given.env)
     from shoal.check.check_env import check_env, read_kwargs
+    from shoal.envs.preprocessing import Preprocessing
 
     report = check_env(
         given.env,
@@ -47,6 +62,7 @@ def main(arguments: list[str], about: str) -> int:
         seed=given.seed,
         timeout_s=given.timeout,
         backend=given.backend,
+        preprocessing=Preprocessing(**asdict(given.preprocessing)),
         hard=True,
     )
     if given.json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
 import tyro
@@ -10,6 +10,7 @@ import tyro
 from shoal.cli.arguments import add_here, parse
 from shoal.cli.statuses import MET, MISSED, STATUSES
 from shoal.cli.train import panel_name
+from shoal.types import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Given:
 
 def main(arguments: list[str], about: str) -> int:
     """Continues; the exit status."""
+    _refuse_settings(arguments)
     given = parse(Given, arguments, command="resume", about=f"{about}\n\n{STATUSES}")
     if given.trust:
         add_here()
@@ -59,3 +61,19 @@ def main(arguments: list[str], about: str) -> int:
         **wanted,
     )
     return MET if result.solved else MISSED
+
+
+def _refuse_settings(arguments: list[str]) -> None:
+    """ConfigError for a setting of training that a resumed run keeps as it is."""
+    from shoal.experiment.keywords import Settings
+
+    own = {field.name for field in fields(Given)}
+    for argument in arguments:
+        option, _, _ = argument.partition("=")
+        name = option.removeprefix("--").partition(".")[0].replace("-", "_")
+        if option.startswith("--") and name in Settings.__annotations__.keys() - own:
+            raise ConfigError(
+                f"resume cannot change {name!r}, only total_timesteps, stop_at and device (shoal.resume in Python "
+                "takes what changes no result, too); a new run with it: shoal train --config RUN/config.toml "
+                f"{option} ..."
+            )

@@ -10,6 +10,7 @@ import re
 import warnings
 from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -23,9 +24,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator
     from types import ModuleType
 
-HIGHWAY = ("merge", "roundabout", "parking", "intersection", "racetrack", "exit")
-PACKAGES = {"BabyAI": "minigrid", **dict.fromkeys(HIGHWAY, "highway_env")}
-"""Packages whose ids do not begin with their own name."""
+HIGHWAY = (
+    "highway",
+    "merge",
+    "roundabout",
+    "parking",
+    "intersection",
+    "racetrack",
+    "exit",
+)
+FAMILIES = {
+    "MiniGrid": "minigrid",
+    "BabyAI": "minigrid",
+    "MinAtar": "minatar.gym",
+    **dict.fromkeys(HIGHWAY, "highway_env"),
+}
+"""The module that registers the ids of a family when it is imported, or by its `register_envs`."""
+OLD_ATARI = re.compile(r"(\w+)(?:NoFrameskip|Deterministic)-v\d")
+"""Ids of Atari games before they had a namespace."""
+ON_PYPI = {"cv2": "opencv-python", "PIL": "pillow", "yaml": "pyyaml"}
+"""Packages that are called otherwise than their modules."""
 # Keywords of `gymnasium.make` itself, which an environment's constructor need not know.
 _MAKE_KEYWORDS = ("max_episode_steps", "disable_env_checker", "render_mode")
 
@@ -51,15 +69,16 @@ def factory_of(
     module_name, colon, attribute = env.partition(":")
     if colon and (attribute.isidentifier() or not attribute):
         return _calling(import_object(env), env_kwargs, env)
+    env_id = attribute if colon else env
     try:
         if colon:
             _import(module_name, env)
-        registered = gym.spec(attribute if colon else env)
+        register_family(env_id)
+        registered = gym.spec(env_id)
     except gym.error.Error as error:
-        hint = _package_hint(env) or near(env, [*native.ids(), *gym.registry])
-        if not hint:
-            hint = "; `shoal envs` lists what is there"
-        raise ConfigError(f"no environment {env!r} ({error}){hint}") from error
+        raise ConfigError(
+            f"no environment {env!r} ({_without_guess(error)}){_hint(env)}"
+        ) from error
     if registered.entry_point is None:
         raise ConfigError(f"{env!r} is registered without an entry point")
     creator = registered.entry_point
@@ -87,15 +106,75 @@ def refuse_instances(env: object) -> None:
         )
 
 
+def register_family(env_id: str) -> None:
+    """Has the package of a well-known family register its ids, where it is installed and has not.
+
+    Raises:
+        ConfigError: the package lacks another one.
+    """
+    family = _family(env_id)
+    module_name = FAMILIES.get(family)
+    known = any(_family(name) == family for name in gym.registry)
+    if known or module_name is None or not _is_installed(module_name):
+        return
+    with _needed(env_id):
+        module = importlib.import_module(module_name)
+    if env_id not in gym.registry and hasattr(module, "register_envs"):
+        module.register_envs()
+
+
+def _family(env_id: str) -> str:
+    return re.split(r"[/:-]", env_id)[0]
+
+
+def _is_installed(module_name: str) -> bool:
+    return importlib.util.find_spec(module_name.partition(".")[0]) is not None
+
+
+def _without_guess(error: Exception) -> str:
+    """Gymnasium's message without its own guess at what was meant."""
+    return str(error).partition(" Did you mean")[0]
+
+
+def _hint(env: str) -> str:
+    """What may have been meant by an environment that is not there."""
+    if env.endswith(".py"):
+        return f"; an environment of your own is a class in a module; write {as_module(env, 'Class')}"
+    game = OLD_ATARI.fullmatch(env)
+    if game:
+        return f"; did you mean ALE/{game[1]}-v5?"
+    near_by = _package_hint(env) or near(env, [*native.ids(), *gym.registry])
+    return near_by or "; `shoal envs` lists what is there"
+
+
 @contextmanager
 def _needed(name: str) -> Generator[None]:
-    """ConfigError where a package that a registered environment needs is not installed."""
+    """ConfigError where a package that an environment needs is not installed."""
     try:
         yield
-    except (ImportError, gym.error.DependencyNotInstalled) as error:
+    except (ModuleNotFoundError, gym.error.DependencyNotInstalled) as error:
         raise ConfigError(
-            f"{name} needs a package that is not installed here: {error}"
+            f"{name} needs a package that is not installed here: {error}{_install(error)}"
         ) from error
+    except ImportError as error:
+        raise ConfigError(f"{name} cannot be imported: {error}") from error
+
+
+def _install(error: Exception) -> str:
+    """How a module that was not found is installed; empty where the error is another one."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return ""
+    package = error.name.partition(".")[0]
+    return f"; pip install {ON_PYPI.get(package, package)}"
+
+
+def as_module(file: str, attribute: str = "") -> str:
+    """How the module of a file is named: `folder.module`, or `folder.module:attribute`."""
+    path = Path(file).with_suffix("")
+    end = f":{attribute}" if attribute else ""
+    if path.is_absolute() or ".." in path.parts:
+        return f"{path.name}{end}, with {path.parent} on PYTHONPATH"
+    return ".".join(path.parts) + end
 
 
 def _maker(env: gym.Env[Any, Any]) -> str:
@@ -133,6 +212,11 @@ def import_object(path: str) -> Any:
 
 
 def _import(module_name: str, path: str) -> ModuleType:
+    if module_name.endswith(".py"):
+        meant = as_module(module_name, path.partition(":")[2])
+        raise ConfigError(
+            f"{path!r}: a module is named as Python imports it, not by its file; write {meant}"
+        )
     if not all(part.isidentifier() for part in module_name.split(".")):
         raise ConfigError(
             f"{path!r}: {module_name!r} is no module's name; write package.module:function"
@@ -143,7 +227,7 @@ def _import(module_name: str, path: str) -> ModuleType:
         missing = error.name or ""
         if not f"{module_name}.".startswith(f"{missing}."):
             raise ConfigError(
-                f"{path!r}: {module_name} needs the module {missing!r}, which is not installed"
+                f"{path!r}: {module_name} needs the module {missing!r}, which is not installed{_install(error)}"
             ) from error
         hint = _newest(missing) or "; is it on PYTHONPATH?"
         raise ConfigError(f"{path!r}: no module {missing!r}{hint}") from error
@@ -169,13 +253,13 @@ def _newest(module_name: str) -> str:
 
 def _package_hint(env_id: str) -> str:
     """A hint at an installed package that registers such ids when it is imported."""
-    prefix = re.split(r"[/:-]", env_id)[0]
-    family = PACKAGES.get(prefix, prefix.lower())
-    known = any(re.split(r"[/:-]", name)[0] == prefix for name in gym.registry)
+    prefix = _family(env_id)
+    family = prefix.lower()
+    known = any(_family(name) == prefix for name in gym.registry)
     if known or ":" in env_id or not family.isidentifier():
         return ""
     for package in (family, f"{family}_env", f"{family}_gym", f"gym_{family}"):
-        if importlib.util.find_spec(package) is not None:
+        if _is_installed(package):
             return f"; {package} is installed, whose ids are known when it is imported: write {package}:{env_id}"
     return ""
 
@@ -192,7 +276,8 @@ def _calling(
     _warn_of_limit(factory, name)
 
     def made() -> Any:
-        env = factory(**env_kwargs)
+        with _needed(name):
+            env = factory(**env_kwargs)
         if isinstance(env, gym.vector.VectorEnv):
             raise ConfigError(
                 f"{name} returned a gymnasium.vector.VectorEnv; backend='vector' runs it"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import inf
+from typing import Literal
 
 import numpy as np
 from gymnasium.vector.utils import batch_space
@@ -16,6 +17,9 @@ SPACE_COPIES = 4
 
 MOST_FRAMES = 1024
 """Observations in a stack."""
+TEXT_LENGTHS = {"none": 0, "characters": 64, "words": 16}
+"""How long a text is where `text_length` says nothing."""
+MOST_LENGTH = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,12 @@ class Preprocessing:
     """Replace each reward by its sign: -1, 0 or 1."""
     max_episode_steps: int = 0
     """Truncate episodes after this many steps; 0 keeps the environment's own limit."""
+    keep_keys: tuple[str, ...] = ()
+    """Keep only these keys of a Dict observation (Python environments); none named: all of them."""
+    text: Literal["none", "characters", "words"] = "none"
+    """Texts in observations as integers, one a character or the hash of each word; none: texts are refused."""
+    text_length: int = 0
+    """Characters or words of a text that are kept; 0: 64 characters or 16 words."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
@@ -46,6 +56,7 @@ class Preprocessing:
                 f"frame_stack must be at least 1 and at most {MOST_FRAMES:,}, and max_episode_steps at least 0, "
                 f"got {self.frame_stack} and {self.max_episode_steps}"
             )
+        self._check_texts()
         if not 0 <= self.sticky_actions < 1:
             raise ConfigError(
                 f"sticky_actions must be a probability below 1, got {self.sticky_actions}"
@@ -66,10 +77,41 @@ class Preprocessing:
                 "reward_clip and reward_sign exclude each other; leave one of them out"
             )
 
+    def _check_texts(self) -> None:
+        if self.text not in TEXT_LENGTHS:
+            raise ConfigError(
+                f"text must be one of {', '.join(TEXT_LENGTHS)}, got {self.text!r}"
+            )
+        if not 0 <= self.text_length <= MOST_LENGTH:
+            raise ConfigError(
+                f"text_length must be at least 0 and at most {MOST_LENGTH:,}, got {self.text_length}"
+            )
+        if self.text_length and self.text == "none":
+            raise ConfigError(
+                "text_length is of texts, which text='none' refuses; set text to 'characters' or 'words'"
+            )
+        if isinstance(self.keep_keys, str):
+            raise ConfigError(
+                f"keep_keys is a list of keys, got {self.keep_keys!r}; write ({self.keep_keys!r},)"
+            )
+
+    @property
+    def length_of_text(self) -> int:
+        """Integers that a text becomes; 0 where texts are refused."""
+        return self.text_length or TEXT_LENGTHS[self.text]
+
+    @property
+    def observes(self) -> bool:
+        """Whether keys are chosen, or texts become integers."""
+        return bool(self.keep_keys) or self.text != "none"
+
     @property
     def plain(self) -> bool:
-        """Whether actions, rewards and observations stay as they are."""
-        return self == Preprocessing(max_episode_steps=self.max_episode_steps)
+        """Whether actions and rewards stay as they are, and observations are not stacked."""
+        same = replace(
+            self, max_episode_steps=0, keep_keys=(), text="none", text_length=0
+        )
+        return same == Preprocessing()
 
     @property
     def reward_bounds(self) -> tuple[float, float]:

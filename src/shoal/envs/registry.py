@@ -13,6 +13,7 @@ from shoal.envs.agents.rows import AgentsEnv
 from shoal.envs.factories import factory_of, import_object, name_of, near
 from shoal.envs.lasting import warn_of_lasting
 from shoal.envs.libraries import atari, envpool_rows, gymnasium_vector
+from shoal.envs.observed import observing
 from shoal.envs.preprocessed import PreprocessedEnv
 from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.python_env import close_after, make_envs, strip
@@ -61,7 +62,8 @@ def make(
             text (`uniform:-12,-8`), has every episode draw that parameter; `Ready.info` has it as env/NAME.
         info_keys: numbers that every episode's last info holds; `Ready.info` has them at ended rows (not native).
         workers: how many processes, and what follows when one of them fails (workers only).
-        preprocessing: frame stack, sticky actions, the reward's scale and clip, another time limit.
+        preprocessing: frame stack, sticky actions, the reward's scale and clip, another time limit; chosen keys of
+            observations, and texts as integers (serial and workers).
 
     Raises:
         ConfigError: an unknown id, backend or keyword (with the nearest names), or a setting that cannot work.
@@ -78,12 +80,13 @@ def make(
             raise ConfigError(
                 f"{env}: a library that batches itself draws no parameters and keeps its own time limit"
             )
+        _check_whole(name_of(env), seen)
         rows = _batched(env, num_envs, backend, num_threads, fixed, info_keys)
         return _preprocessed(rows, seen)
-    factory = factory_of(env, fixed)
+    name = name_of(env)
+    factory = observing(factory_of(env, fixed), name, seen)
     if seen.max_episode_steps:
         factory = limited(factory, seen.max_episode_steps)
-    name = name_of(env)
     if backend == "workers":
         rows = _in_workers(factory, num_envs, name, info_keys, ranges, workers)
     else:
@@ -153,6 +156,7 @@ def _native_rows(
     preprocessing: Preprocessing,
 ) -> VecEnv:
     """Rows in C++, which preprocess themselves."""
+    _check_whole(env_id, preprocessing)
     if info_keys:
         raise ConfigError(
             f"the native {env_id} has no infos; backend='serial' has the keys {info_keys}"
@@ -168,6 +172,15 @@ def _native_rows(
         ranges=ranges,
         preprocessing=preprocessing,
     )
+
+
+def _check_whole(name: str, preprocessing: Preprocessing) -> None:
+    """ConfigError where a backend is to choose keys or number texts that hands observations over whole."""
+    if preprocessing.observes:
+        raise ConfigError(
+            f"{name}: keep_keys and text are for Python environments, stepped by backend='serial' or 'workers'; "
+            "native rows and libraries that batch themselves hand over observations whole"
+        )
 
 
 def _in_workers(

@@ -13,6 +13,7 @@ import torch
 from shoal.envs.actions import in_own_dtypes
 from shoal.envs.masks import KEY, MaskReader, in_observation
 from shoal.envs.observations import leaves_of
+from shoal.envs.observed import seen
 from shoal.experiment.experiment import Experiment, drawn_rows, fixed_settings
 from shoal.experiment.first_weights import read_policy
 from shoal.experiment.trust import schedules_of
@@ -160,6 +161,8 @@ class Agent:
     def _batch(self, obs: Tree) -> tuple[Tree, int, bool]:
         """The observations as arrays [N, ...], N, and whether there was one without that axis."""
         layout = self.spec.observation
+        preprocessing = self._experiment.options.preprocessing
+        obs = seen(obs, self.spec.observation_space, preprocessing)
         try:
             values = leaves_of(self.spec.observation_space, obs)
         except ValueError as error:

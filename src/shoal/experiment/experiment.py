@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -35,6 +34,7 @@ from shoal.experiment.settings import (
 )
 from shoal.experiment.stored import with_env_kwargs, with_tuples
 from shoal.experiment.trust import check, is_function
+from shoal.nets.given import check_factory
 from shoal.nets.policy import wrap
 from shoal.run.origin import Origin
 from shoal.run.reading import read_toml
@@ -224,7 +224,7 @@ class Experiment:
                 workers=options.workers(),
             )
         except ConfigError as error:
-            if not self.reopened or callable(self.source):
+            if not self.reopened or callable(self.source) or is_known(self.source):
                 raise
             raise ConfigError(
                 f"{error}; a run that was given a callable needs it again (factory=...)"
@@ -244,10 +244,15 @@ class Experiment:
         if isinstance(chosen, nn.Module):
             chosen = copy.deepcopy(chosen)  # training must not change the user's own
         else:
-            _check_factory(chosen)
+            check_factory(chosen)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return wrap(chosen, spec)
+
+
+def is_known(env: str) -> bool:
+    """Whether a name is an environment's that needs no callable."""
+    return ":" in env or env in native.ids() or env in gym.registry
 
 
 def drawn_rows(experiment: Experiment, num_envs: int) -> VecEnv:
@@ -268,7 +273,8 @@ def drawn_rows(experiment: Experiment, num_envs: int) -> VecEnv:
         return serial.rows(num_envs, playing=True)
     except (ConfigError, TypeError) as error:
         raise ConfigError(
-            f"{experiment.options.env} cannot be rendered, made with {kwargs}: {error}"
+            f"{experiment.options.env} cannot be rendered, made with {kwargs}: {error}; an environment that draws "
+            "itself takes the keyword render_mode and returns uint8 [height, width, 3] from render()"
         ) from error
 
 
@@ -329,17 +335,3 @@ def _imported(name: str) -> nn.Module | Callable[[Spec], nn.Module]:
     if not all(name.partition(":")):
         raise ConfigError(f"a policy is named package.module:Class, got {name!r}")
     return import_object(name)
-
-
-def _check_factory(chosen: Callable[[Spec], nn.Module]) -> None:
-    name = getattr(chosen, "__name__", repr(chosen))
-    if not callable(chosen):
-        raise ConfigError(
-            f"the policy {name} is neither a torch.nn.Module nor a function of the Spec"
-        )
-    try:
-        inspect.signature(chosen).bind(None)
-    except TypeError as error:
-        raise ConfigError(
-            f"the policy {name} is called with the Spec alone, but {error}"
-        ) from error

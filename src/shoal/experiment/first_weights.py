@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from shoal.learn.weights import load_weights
+from shoal.learn.weights import ANOTHER, GIVE_POLICY, load_weights
 from shoal.run import checkpoint
 from shoal.run import directory as directories
 from shoal.run.directory import RunDirectory
@@ -40,17 +40,18 @@ class SavedPolicy:
     state: dict[str, Any]
     updates: int
 
-    def load_into(self, made: nn.Module, refused: str = "") -> None:
+    def load_into(
+        self, made: nn.Module, *, refused: str = ANOTHER, advice: str = GIVE_POLICY
+    ) -> None:
         """Gives them to a module.
 
         Raises:
-            ConfigError: it is another network, which `refused` says where it is given; or they are no policy's.
+            ConfigError: it is another network, of which `refused`, the first difference and `advice` are said; or they
+                are no policy's.
         """
         try:
-            load_weights(made, self.state)
-        except ConfigError as error:
-            if refused:
-                raise ConfigError(refused) from error
+            load_weights(made, self.state, refused=refused, advice=advice)
+        except ConfigError:
             raise
         except checkpoint.BROKEN as error:
             raise no_policy(self.updates, error) from error
@@ -136,14 +137,12 @@ def _from_run(experiment: Experiment, run: RunDirectory) -> FirstPolicy:
     """The weights of a run's newest checkpoint; nothing that its configuration names is imported."""
     run.check()
     saved = read_policy(run, identity=Identity(run.read_origin().run))
-    refused = (
-        f"init_from: {run.path} holds another network than this run has; give this one the same network settings, "
-        "and policy=... if that run was given one"
-    )
+    refused = f"init_from: {run.path} holds another network than this run has"
+    advice = "give this one the same network settings, and policy=... if that run was given one"
 
     def make_policy(spec: Spec) -> nn.Module:
         made = experiment.make_policy(spec)
-        saved.load_into(made, refused)
+        saved.load_into(made, refused=refused, advice=advice)
         return made
 
     said = f"the weights of {run.path} at update {saved.updates}"

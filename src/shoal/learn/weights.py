@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from shoal.nets.images import ImageEncoder
 from shoal.nets.normalizer import Normalizer, PixelNormalizer
-from shoal.types import ConfigError
+from shoal.types import ConfigError, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -176,18 +176,49 @@ def check_savable(module: nn.Module, moments: Mapping[str, Any] | None) -> None:
         )
 
 
-def load_weights(module: nn.Module, saved: dict[str, Any]) -> None:
-    """Copies saved weights into a module; ConfigError when they are another network's, or not finite."""
+ANOTHER = "the checkpoint holds another network"
+GIVE_POLICY = "a run that was given a policy object needs it again (policy=...)"
+
+
+def load_weights(
+    module: nn.Module,
+    saved: dict[str, Any],
+    *,
+    refused: str = ANOTHER,
+    advice: str = GIVE_POLICY,
+) -> None:
+    """Copies saved weights into a module.
+
+    Raises:
+        ConfigError: they are another network's, which is said as `refused`, the first difference and `advice`; or
+            they are not finite.
+    """
     try:
         module.load_state_dict(saved)
     except RuntimeError as error:
-        wrong = " ".join(str(error).split(":", 1)[-1].split())
-        raise ConfigError(
-            f"the checkpoint holds another network: {wrong[:300]}; "
-            "a run that was given a policy object needs it again (policy=...)"
-        ) from error
+        said = _first_difference(module.state_dict(), saved)
+        raise ConfigError(f"{refused}: {said or text_of(error)}; {advice}") from error
     if bad := not_finite(module):
         raise ConfigError(
             f"the checkpoint's weights are not finite ({bad}): that training diverged; train again, with a smaller "
             "learning_rate"
         )
+
+
+def _first_difference(own: Mapping[str, Any], saved: Mapping[str, Any]) -> str:
+    """The first parameter or buffer in which two networks differ, with its shapes; empty where all are alike."""
+    for name, value in own.items():
+        if name not in saved:
+            return f"it has no {name}, which is {_shape(value)} here"
+        if _shape(saved[name]) != _shape(value):
+            return f"{name} is {_shape(saved[name])} there and {_shape(value)} here"
+    for name, value in saved.items():
+        if name not in own:
+            return f"it has {name} {_shape(value)}, which is not here"
+    return ""
+
+
+def _shape(value: object) -> str:
+    if torch.is_tensor(value):
+        return str(list(value.shape))
+    return type(value).__name__

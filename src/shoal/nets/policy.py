@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from shoal.nets.encoder import make_encoder
 from shoal.nets.exploration import exploring_head
+from shoal.nets.given import forward, made_by
 from shoal.nets.heads import deviations, head, head_size
 from shoal.nets.images import ImageEncoder, image_net
 from shoal.nets.layers import recurrent_cell, tower
@@ -230,7 +231,7 @@ class PlainPolicy(nn.Module):
             seen = x.reshape(-1, *x.shape[len(lead) :])
             return seen.to(self.dtype) if seen.is_floating_point() else seen
 
-        given = self.module(map_tree(flatten, obs))
+        given = forward(self.module, map_tree(flatten, obs), self.layout)
         parts: tuple[Tensor, ...] = (given,)
         if isinstance(given, tuple | list):
             parts = tuple(given)
@@ -325,7 +326,7 @@ def _check_room(spec: Spec, network: Network) -> None:
 
 def wrap(module: nn.Module | Callable[[Spec], object], spec: Spec) -> nn.Module:
     """A user's policy in shoal's signature: a factory is called with the spec, a plain module is wrapped."""
-    made = module if isinstance(module, nn.Module) else module(spec)
+    made = module if isinstance(module, nn.Module) else made_by(module, spec)
     return wrapped(made, spec, "the policy factory")
 
 

@@ -75,8 +75,10 @@ def compare(
         seeds: how many seeds of a config file, from its own seed on.
         trainer: trains config files.
 
+    A run without a finished episode, or without steps in common with the others, is left out, which is said.
+
     Raises:
-        ConfigError: no such run, a run without metrics, several environments, or nothing in common to compare.
+        ConfigError: no such run, several environments, or nothing to compare.
     """
     if not paths:
         raise ConfigError(
@@ -97,7 +99,7 @@ def compare(
             )
         found += train_missing(files, root, seeds=seeds, trainer=trainer)
     once = {run.path.resolve(): run for run in found}
-    groups = grouped([read_curve(run) for run in once.values()])
+    groups = grouped(_with_steps_in_common(_readable(list(once.values()))))
     grid = common_grid(_curves(groups))
     rng = np.random.Generator(np.random.PCG64(0))
     bands = [band(interpolate(group.curves, grid), rng) for group in groups]
@@ -105,6 +107,45 @@ def compare(
     draw(groups, bands, grid, plot)
     print(f"plot: {printable(plot)}")
     return groups
+
+
+def _readable(runs: Sequence[RunDirectory]) -> list[Curve]:
+    """The curves of the runs that have one; ConfigError where fewer than two are left to compare."""
+    curves: list[Curve] = []
+    errors: list[ConfigError] = []
+    for run in runs:
+        try:
+            curves.append(read_curve(run))
+        except ConfigError as error:
+            errors.append(error)
+    if errors and len(curves) < 2:
+        raise errors[0]
+    for error in errors:
+        _leave_out(str(error))
+    return curves
+
+
+def _with_steps_in_common(curves: list[Curve]) -> list[Curve]:
+    """The curves that have episodes at the step at which most have; all of them where that is one curve alone."""
+    steps = [float(curve.steps[0]) for curve in curves]
+    kept = max((_at(curves, step) for step in steps), key=len)
+    if len(kept) < 2:
+        return curves
+    for curve in curves:
+        if curve not in kept:
+            path, first, last = curve.directory.path, curve.steps[0], curve.steps[-1]
+            _leave_out(
+                f"{path} has episodes from step {first:,.0f} to {last:,.0f}, which the others have not in common"
+            )
+    return kept
+
+
+def _at(curves: Sequence[Curve], step: float) -> list[Curve]:
+    return [curve for curve in curves if curve.steps[0] <= step <= curve.steps[-1]]
+
+
+def _leave_out(why: str) -> None:
+    print(f"left out: {printable(why)}", flush=True)
 
 
 def train_missing(

@@ -19,7 +19,7 @@ from rich.text import Text
 from shoal.report.panel import print_warning, progress_line, result_line
 from shoal.run.callbacks import EpisodeEnd
 from shoal.stream.meter import ACTIVITIES, cores, gpu_use
-from shoal.types.text import printable
+from shoal.types.text import printable, without_colors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -50,6 +50,7 @@ class Live:
         self._first: Mapping[str, float] = {}
         self._last: Mapping[str, float] = {}
         self._returns: deque[float] = deque(maxlen=HISTORY)
+        self._greedy: float | None = None
         self._warnings: Counter[str] = Counter()
         self._next = -math.inf
 
@@ -58,6 +59,7 @@ class Live:
         if isinstance(record, EpisodeEnd):
             return
         self._last = record
+        self._greedy = record.get("eval/return", self._greedy)
         mean = record.get("episode/return")
         if mean is not None:
             self._returns.append(mean)
@@ -89,7 +91,7 @@ class Live:
             *_losses(record),
         ]
         for message, count in list(self._warnings.items())[-SHOWN_WARNINGS:]:
-            said = printable(_counted(message, count))
+            said = printable(without_colors(_counted(message, count)))
             parts.append(Text(f"! {said}", style="yellow"))
         what = printable(f"{settings.env} · {settings.algo}", 80)
         return RichPanel(
@@ -128,7 +130,9 @@ class Live:
             return
         self._live.stop()
         self._live = None
-        self._console.print(Text(progress_line(self._last)), soft_wrap=True)
+        self._console.print(
+            Text(progress_line(self._last, self._greedy)), soft_wrap=True
+        )
         for message, count in self._warnings.items():
             print_warning(_counted(message, count))
         self._warnings.clear()
@@ -142,6 +146,8 @@ class Live:
         mean = record.get("episode/return")
         table.add_row("return", _return(mean, settings.stop_at))
         table.add_row("", Text(sparkline(self._returns, SPARK_WIDTH), style="cyan"))
+        if self._greedy is not None:  # a policy that explores shows less than it can
+            table.add_row("greedy", f"{self._greedy:.1f}")
         table.add_row("CPU", f"{run.meter.cpu_cores():.1f} of {cores()} cores")
         if settings.device.startswith("cuda"):
             table.add_row("GPU", gpu_use(settings.device))

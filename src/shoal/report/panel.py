@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from shoal.run.callbacks import EpisodeEnd
 from shoal.types import ConfigError
-from shoal.types.text import printable, printable_lines
+from shoal.types.text import printable, printable_lines, without_colors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -97,15 +97,17 @@ class Plain:
         """`every_s`: seconds between lines."""
         self.every_s = every_s
         self._last = -math.inf
+        self._greedy: float | None = None
 
     def __call__(self, run: Run, record: Record, /) -> None:
         """Prints step, return and speed."""
         if isinstance(record, EpisodeEnd):
             return
+        self._greedy = record.get("eval/return", self._greedy)
         now = time.monotonic()
         if now - self._last >= self.every_s:
             self._last = now
-            print(progress_line(record), flush=True)
+            print(progress_line(record, self._greedy), flush=True)
 
     def warn(self, message: str) -> None:
         """Prints to stderr."""
@@ -208,12 +210,13 @@ def panel_of(kind: str) -> Panel:
     return kinds[kind]()
 
 
-def progress_line(record: Mapping[str, float]) -> str:
-    """One line of where a run stands."""
+def progress_line(record: Mapping[str, float], greedy: float | None = None) -> str:
+    """One line of where a run stands; `greedy` is the last mean return of an evaluation beside training."""
     mean = record.get("episode/return")
     shown = "-" if mean is None else f"{mean:.1f}"
     speed = record["speed/sps"]
-    return f"step {record['step']:>10,}  return {shown:>8}  {speed:>12,.0f} steps/s"
+    line = f"step {record['step']:>10,}  return {shown:>8}  {speed:>12,.0f} steps/s"
+    return line if greedy is None else f"{line}  greedy return {greedy:>8.1f}"
 
 
 def result_line(result: Outcome) -> str:
@@ -236,4 +239,5 @@ def result_line(result: Outcome) -> str:
 
 def print_warning(message: str) -> None:
     """A warning on stderr."""
-    print(f"warning: {printable_lines(message)}", file=sys.stderr, flush=True)
+    plain = printable_lines(without_colors(message))
+    print(f"warning: {plain}", file=sys.stderr, flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,15 +21,36 @@ PATIENCE_S = 5.0
 """Seconds without a first batch after which a user is told that it is under way."""
 
 
+@dataclass(slots=True)
+class _Threads:
+    """What the runs of this process, in whichever threads, keep torch on one thread for."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    runs: int = 0
+    before: int = 0
+    """Torch's threads when the first of them began."""
+
+
+_threads = _Threads()
+
+
 @contextmanager
 def one_torch_thread() -> Generator[None]:
-    """One intra-op thread for torch while a run lasts: its bits and its speed both need it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """One intra-op thread for torch while a run lasts: its bits and its speed both need it.
+
+    Afterwards there are as many as before the first of the runs that go on at a time.
+    """
+    with _threads.lock:
+        if not _threads.runs:
+            _threads.before = torch.get_num_threads()
+        _threads.runs += 1
+        torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with _threads.lock:
+            _threads.runs -= 1
+            torch.set_num_threads(_threads.before)
 
 
 def begin(run: Run, shape: tuple[int, int], batches: Generator[Any]) -> Iterator[Any]:

@@ -17,6 +17,7 @@ from shoal.run.learning import kept_policy
 from shoal.run.loop import INTERRUPTED, Loop, writer_of
 from shoal.run.metrics import Metrics, check_logged
 from shoal.run.parts import check_parts
+from shoal.run.settings import check_rows
 from shoal.run.writer import Writer
 from shoal.stream.meter import Meter
 from shoal.stream.rewards import Rewards
@@ -142,6 +143,7 @@ class Run:
     ) -> Rollouts | PastVersions:
         """The stream of rollouts [num_steps, B], with the schedule and the opponents of the run's settings."""
         s = self.settings
+        check_rows(env.num_rows, env.spec.num_agents, s.num_envs)
         return against(
             s.self_play,
             env,

@@ -9,6 +9,7 @@ import torch
 from shoal.learn.hardware import Hardware
 from shoal.run.origin import Identity
 from shoal.stream.self_play import SelfPlay
+from shoal.types import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +65,13 @@ class Settings:
     def window(self) -> int:
         """Episodes in the mean that decides."""
         return max(100, self.num_envs)
+
+
+def check_rows(num_rows: int, num_agents: int, num_envs: int) -> None:
+    """ConfigError unless rows are those of as many environments as the run counts with."""
+    there = num_rows // num_agents
+    if there != num_envs:
+        raise ConfigError(
+            f"the run was given num_envs={num_envs}, but its rows are of {there} environments; make both equal: "
+            f"shoal.run.open(num_envs={there}), or make(env, {num_envs})"
+        )

@@ -12,11 +12,21 @@ from shoal.types.errors import (
     text_of,
 )
 from shoal.types.records import Acted, ActedStep, Bools, Episodes, Floats, Ready, Steps
-from shoal.types.spec import ALIGNMENT, Layout, Leaf, Spec, choices, leaf_spaces
+from shoal.types.spec import (
+    ALIGNMENT,
+    ARRAYS,
+    Layout,
+    Leaf,
+    Spec,
+    choices,
+    is_text,
+    leaf_spaces,
+)
 from shoal.types.trees import Tree, assign, map_tree, select
 
 __all__ = [
     "ALIGNMENT",
+    "ARRAYS",
     "Acted",
     "ActedStep",
     "Bools",
@@ -37,6 +47,7 @@ __all__ = [
     "check_ranges",
     "check_room",
     "choices",
+    "is_text",
     "leaf_spaces",
     "map_tree",
     "misfit",

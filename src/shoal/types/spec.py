@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ALIGNMENT = 64
+ARRAYS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+"""Spaces whose values are arrays of one size."""
 
 Path: TypeAlias = tuple[str | int, ...]
 """Where a leaf stands in a tree: keys of dicts and indices of tuples, from the outside in."""
@@ -54,7 +56,11 @@ class Layout:
     @classmethod
     def of(cls, space: Space[Any]) -> Layout:
         """The layout of a Gymnasium space; ConfigError for a space that holds no fixed-size arrays."""
-        return cls(tuple(_leaf(part, path) for path, part in leaf_spaces(space)))
+        parts = leaf_spaces(space)
+        for path, part in parts:
+            if not isinstance(part, ARRAYS):
+                raise ConfigError(_refusal(path, part, parts))
+        return cls(tuple(_leaf(part, path) for path, part in parts))
 
     @property
     def single(self) -> Leaf:
@@ -158,13 +164,34 @@ def _leaf(space: Space[Any], path: Path) -> Leaf:
             return Leaf(path, np.dtype(np.int64), ())
         case spaces.MultiDiscrete():
             return Leaf(path, np.dtype(np.int64), space.shape)
-        case spaces.MultiBinary():
-            return Leaf(path, np.dtype(np.int8), space.shape)
-        case _:
-            raise ConfigError(
-                f"the space {space} at {list(path)} has no fixed-size arrays; "
-                "use Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple"
-            )
+        case _:  # a MultiBinary
+            return Leaf(path, np.dtype(np.int8), space.shape or ())
+
+
+def is_text(space: Space[Any]) -> bool:
+    """Whether a space holds texts: Gymnasium's Text, or another one of strings."""
+    return space.dtype is not None and space.dtype.kind == "U"
+
+
+def _refusal(
+    path: Path, part: Space[Any], parts: Sequence[tuple[Path, Space[Any]]]
+) -> str:
+    """Why a space that holds no fixed-size arrays is refused, and what would work."""
+    kind = type(part).__name__
+    says = f"the {kind} at {list(path)} has no fixed-size arrays"
+    says += "; use Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple"
+    if is_text(part):
+        says += (
+            "; or preprocessing.text='words' or 'characters' makes integers of texts"
+        )
+    keys = {where[0]: True for where, _ in parts if where}
+    for where, other in parts:
+        if where and not isinstance(other, ARRAYS):
+            keys[where[0]] = False
+    kept = [str(key) for key, arrays in keys.items() if arrays]
+    if kept and isinstance(path[0], str):
+        says += f"; or --preprocessing.keep-keys {' '.join(kept)} keeps what has such arrays"
+    return says
 
 
 def _nest(values: dict[Path, Tree]) -> Tree:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+COLORS = re.compile(r"\x1b\[[0-9;]*m")
+"""What libraries color their warnings with."""
 MOST = 1000
 """Characters of a line that are shown."""
 FORMULA_SIGNS = ("=", "+", "-", "@")
@@ -20,6 +24,11 @@ def printable(text: object, most: int = MOST) -> str:
 def printable_lines(text: object) -> str:
     """A text of several lines, each as `printable`."""
     return "\n".join(printable(line) for line in str(text).split("\n"))
+
+
+def without_colors(text: object) -> str:
+    """A text without the codes that color it on a terminal; elsewhere they are noise."""
+    return COLORS.sub("", str(text))
 
 
 def cell(text: object, most: int = 200) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from shoal.envs.actions import in_own_dtypes
-from shoal.envs.factories import refuse_instances
+from shoal.envs.factories import refuse_instances, register_family
 from shoal.envs.lasting import warn_of_lasting
 from shoal.envs.libraries.atari import for_vector
 from shoal.envs.libraries.batched import BatchedEnv
@@ -57,6 +57,7 @@ def make(
         if isinstance(env, str):
             if env.startswith("ALE/"):
                 env_kwargs = for_vector(env, env_kwargs)
+            register_family(env)
             made: Any = gym.make_vec(env, num_envs=num_envs, **env_kwargs)
         else:
             inspect.signature(env).bind(num_envs=num_envs, **env_kwargs)

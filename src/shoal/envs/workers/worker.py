@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
@@ -21,8 +22,11 @@ from shoal.envs.workers.failures import failure_of
 from shoal.envs.workers.pipe import pack, unpack
 from shoal.envs.workers.worker_rows import WorkerRows
 from shoal.types import ConfigError, select
+from shoal.types.text import without_colors
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shoal.envs.randomization import Ranges
 
 IDLE_S = 60.0
@@ -64,6 +68,7 @@ class Plan:
 def main(given: dict[str, Any]) -> None:
     """The whole life of a worker, started by `supervisor.main` with its file descriptors."""
     pipe = Pipe(given["pipe"])
+    warnings.formatwarning = _uncolored
     plan: Plan = pipe.receive()
     forks.tell.append(lambda told: pipe.send(pack((STRAY, False, told))))
     with suppress(OSError):  # a sandbox may forbid it: then the kernel alone decides
@@ -82,6 +87,13 @@ def main(given: dict[str, Any]) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+def _uncolored(
+    *warning: Any, format_it: Callable[..., str] = warnings.formatwarning
+) -> str:
+    """A warning as Python shows it, without a library's colors: who reads it may be a file."""
+    return without_colors(format_it(*warning))
 
 
 def make_rows(plan: Plan) -> SerialEnv:

@@ -1,0 +1,116 @@
+"""What a user's own policy is given, the Spec or observations, and what is said where it cannot take that."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from shoal.types import ConfigError, text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+    from shoal.types import Layout, Spec, Tree
+
+SIGNATURE = (
+    "write it as a class or function of the Spec alone, of which spec.observation_space and spec.action_space are "
+    "Gymnasium's spaces, or give a module that is made already: policy=MyNet(4, 2)"
+)
+TORCH = str(Path(torch.__file__).parent)
+
+
+def check_factory(factory: Callable[[Spec], object]) -> None:
+    """ConfigError unless a policy's class or function can be called with the Spec alone."""
+    name = getattr(factory, "__name__", repr(factory))
+    if not callable(factory):
+        raise ConfigError(
+            f"the policy {name} is neither a torch.nn.Module nor a function of the Spec"
+        )
+    try:
+        inspect.signature(factory).bind(None)
+    except TypeError as error:
+        raise ConfigError(
+            f"the policy {name} is called with the Spec alone, but {error}; {SIGNATURE}"
+        ) from error
+
+
+def made_by(factory: Callable[[Spec], object], spec: Spec) -> object:
+    """What a policy's class or function returns for these rows.
+
+    Raises:
+        ConfigError: it raised, and its argument is no Spec, or what is observed is nested, for which it may not be.
+    """
+    try:
+        return factory(spec)
+    except ConfigError:
+        raise
+    except Exception as error:
+        name = getattr(factory, "__name__", repr(factory))
+        parameters = inspect.signature(factory).parameters
+        if not any(map(_is_spec, parameters.values())):
+            raise ConfigError(
+                f"the policy {name}({', '.join(parameters)}), called with the Spec, raised {_said(error)}; {SIGNATURE}"
+            ) from error
+        if len(spec.observation.leaves) == 1 and not spec.observation.leaves[0].path:
+            raise
+        raise ConfigError(
+            f"the policy {name} raised {_said(error)}; {spec.env_id} observes several arrays: "
+            f"{described(spec.observation, spec.observation.tree([None] * len(spec.observation.leaves)))}"
+        ) from error
+
+
+def _is_spec(parameter: inspect.Parameter) -> bool:
+    """Whether an argument is meant to be the Spec."""
+    return parameter.name == "spec" or "Spec" in str(parameter.annotation)
+
+
+def forward(module: nn.Module, obs: Tree, layout: Layout) -> Any:
+    """What a plain module gives for observations [N, ...].
+
+    Raises:
+        ConfigError: it raised, and what it got is nested or holds integers, which its layers may not take. For one
+            array of floats its own exception arrives, with a note of what it got.
+    """
+    try:
+        return module(obs)
+    except (ConfigError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        got = described(layout, obs)
+        leaves = layout.leaves
+        plain = len(leaves) == 1 and not leaves[0].path
+        if plain and leaves[0].dtype.kind == "f":
+            error.add_note(f"shoal: the policy was given {got}")
+            raise
+        floats = ""
+        if any(leaf.dtype.kind != "f" for leaf in leaves):
+            floats = "; integers become numbers by obs.float()"
+        raise ConfigError(
+            f"the policy {type(module).__name__} raised {_said(error)} when it was given {got}{floats}"
+        ) from error
+
+
+def described(layout: Layout, obs: Tree) -> str:
+    """Shape and type of each leaf, by its path."""
+    said: list[str] = []
+    for leaf, value in zip(layout.leaves, layout.flat(obs), strict=True):
+        shape, dtype = tuple(leaf.shape), str(leaf.dtype)
+        if value is not None:
+            shape, dtype = tuple(value.shape), str(value.dtype).removeprefix("torch.")
+        said.append(f"obs{leaf.name} {dtype} {list(shape)}")
+    return ", ".join(said)
+
+
+def _said(error: Exception) -> str:
+    """An exception's kind, text and the line of it that is no library's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(TORCH)]
+    at = (own or list(frames))[-1]
+    where = f"{Path(at.filename).name}:{at.lineno} in {at.name}"
+    return f"{type(error).__name__}: {text_of(error)} ({where})"
