@@ -191,7 +191,7 @@ def test_train_and_its_status(run: Any, tmp_path: Path) -> None:
     config = RunDirectory(tmp_path / "runs/CartPole-v1/ppo/met").read_config()
     assert config["algorithm"]["network"]["hidden"] == [16, 8]
     assert config["num_envs"] == 8
-    assert config["algorithm"]["learning_rate"] == 2e-3  # the preset's
+    assert config["algorithm"]["learning_rate"] == 3e-3  # the preset's
 
 
 def test_help_of_train_documents_the_statuses(run: Any) -> None:
