@@ -193,9 +193,9 @@ def test_a_preprocessed_row_that_is_cut_ends_with_its_stack(env_id: str) -> None
 
 def test_workers_equal_serial() -> None:
     found: list[bytes] = []
-    for backend in ("serial", "workers"):
+    for backend, workers in (("serial", None), ("workers", Workers(2))):
         preprocessing = Preprocessing(frame_stack=2, sticky_actions=0.4)
-        env = make(Counter, 5, backend=backend, workers=Workers(2), preprocessing=preprocessing)
+        env = make(Counter, 5, backend=backend, workers=workers, preprocessing=preprocessing)
         env.reset(3)
         env.recv()
         rng = np.random.default_rng(2)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 
 import numpy as np
 from gymnasium.vector.utils import batch_space
 
 from shoal.envs import masks
-from shoal.types import ConfigError, Floats, Layout, Spec, check_room
+from shoal.types import ConfigError, Floats, Spec, check_room
 
 SPACE_COPIES = 4
 """A space of stacked observations holds its lowest and highest numbers, and which of them are finite."""
@@ -54,6 +54,10 @@ class Preprocessing:
             raise ConfigError(
                 f"reward_scale must be finite and above 0, got {self.reward_scale}"
             )
+        if self.reward_sign and self.reward_scale != 1:
+            raise ConfigError(
+                f"reward_sign keeps nothing of reward_scale={self.reward_scale}; leave one of them out"
+            )
         clip = self.reward_clip
         if clip is None:
             return
@@ -88,7 +92,7 @@ class Preprocessing:
         what = f"{spec.env_id}: frame_stack={self.frame_stack}: one row's observations"
         check_room(SPACE_COPIES * self.frame_stack * nbytes, what, "stack fewer")
         space = batch_space(spec.observation_space, self.frame_stack)
-        return replace(spec, observation_space=space, observation=Layout.of(space))
+        return spec.seeing(space)
 
     def reward(self, reward: Floats) -> Floats:
         """The rewards that are learned from."""

@@ -15,7 +15,13 @@ from shoal.envs.lasting import warn_of_lasting
 from shoal.envs.libraries import atari, envpool_rows, gymnasium_vector
 from shoal.envs.preprocessed import PreprocessedEnv
 from shoal.envs.preprocessing import Preprocessing
-from shoal.envs.python_env import close_after, make_envs, strip
+from shoal.envs.python_env import (
+    close_after,
+    make_envs,
+    shortest_limit,
+    strip,
+    without_limits,
+)
 from shoal.envs.serial import SerialEnv
 from shoal.envs.workers import rows as processes
 from shoal.types import ConfigError
@@ -66,7 +72,7 @@ def make(
     Raises:
         ConfigError: an unknown id, backend or keyword (with the nearest names), or a setting that cannot work.
     """
-    _check(backend, num_envs, num_threads)
+    _check(backend, num_envs, num_threads, workers)
     seen = preprocessing or Preprocessing()
     fixed, ranges = randomization.split(env_kwargs or {}, num_envs)
     if not isinstance(env, str) or env not in native.ids():
@@ -74,10 +80,7 @@ def make(
     elif backend in ("auto", "native"):
         return _native_rows(env, num_envs, num_threads, fixed, ranges, info_keys, seen)
     if is_batched(env, backend):
-        if ranges or seen.max_episode_steps:
-            raise ConfigError(
-                f"{env}: a library that batches itself draws no parameters and keeps its own time limit"
-            )
+        _check_batched(env, ranges, seen)
         rows = _batched(env, num_envs, backend, num_threads, fixed, info_keys)
         return _preprocessed(rows, seen)
     factory = factory_of(env, fixed)
@@ -99,7 +102,7 @@ def is_batched(env: object, backend: str) -> bool:
 
 
 def limited(factory: Callable[[], Any], max_episode_steps: int) -> Callable[[], Any]:
-    """The factory's environments with another time limit in the place of Gymnasium's outermost one."""
+    """The factory's environments with another time limit in the place of Gymnasium's, wherever they stand."""
 
     def made() -> Any:
         env = factory()
@@ -107,13 +110,22 @@ def limited(factory: Callable[[], Any], max_episode_steps: int) -> Callable[[], 
             raise ConfigError(
                 "environments of several agents have a time limit of their own; leave the other one out"
             )
-        inner, _ = strip(env)
+        inner = without_limits(strip(env)[0])
+        own = shortest_limit(inner)
+        if own is not None and own < max_episode_steps:
+            env.close()
+            raise ConfigError(
+                f"max_episode_steps={max_episode_steps} would change nothing: a wrapper derived from Gymnasium's "
+                f"TimeLimit ends episodes after {own} steps; give that one another limit"
+            )
         return TimeLimit(inner, max_episode_steps)
 
     return made
 
 
-def _check(backend: str, num_envs: int, num_threads: int) -> None:
+def _check(
+    backend: str, num_envs: int, num_threads: int, workers: Workers | None
+) -> None:
     if backend not in ("auto", *BACKENDS):
         hint = near(backend, ("auto", *BACKENDS))
         raise ConfigError(
@@ -122,6 +134,10 @@ def _check(backend: str, num_envs: int, num_threads: int) -> None:
     if num_envs < 1 or num_threads < 1:
         raise ConfigError(
             f"num_envs and num_threads must be at least 1, got {num_envs} and {num_threads}"
+        )
+    if workers is not None and backend != "workers":
+        raise ConfigError(
+            f"{workers} is for backend='workers', but this is {backend!r}; leave it out"
         )
 
 
@@ -210,6 +226,21 @@ def _in_process(
     except BaseException as error:
         close_after(error, envs)
         raise
+
+
+def _check_batched(
+    env: str | Callable[..., Any], ranges: Ranges, preprocessing: Preprocessing
+) -> None:
+    """ConfigError for what a library that batches itself lacks."""
+    if ranges:
+        raise ConfigError(
+            f"{env}: a library that batches itself draws no parameters ({', '.join(ranges)}); backend='serial' does"
+        )
+    if preprocessing.max_episode_steps:
+        raise ConfigError(
+            f"{env}: a library that batches itself keeps its own time limit; give it as the environment's keyword: "
+            "env_kwargs with max_num_frames_per_episode for backend='ale', max_episode_steps for envpool and vector"
+        )
 
 
 def _batched(

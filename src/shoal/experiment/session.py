@@ -57,7 +57,12 @@ def opened(
             if options.eval_every:
                 count = min(options.eval_episodes, EVALUATION_ROWS)
                 rows = held.enter_context(closing(experiment.rows(count, playing=True)))
-                evaluation = Eval(rows, options.eval_every, options.eval_episodes)
+                evaluation = Eval(
+                    rows,
+                    options.eval_every,
+                    options.eval_episodes,
+                    options.eval_max_steps,
+                )
             held.enter_context(one_torch_thread())
             log = open_log(experiment, where, fresh=fresh)
             held.callback(log.close)
