@@ -16,6 +16,8 @@ SPACE_COPIES = 4
 
 MOST_FRAMES = 1024
 """Observations in a stack."""
+MOST_STEPS = 2**31 - 1
+"""A time limit, as native code holds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +43,10 @@ class Preprocessing:
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
         fits = 1 <= self.frame_stack <= MOST_FRAMES
-        if not fits or self.max_episode_steps < 0:
+        if not fits or not 0 <= self.max_episode_steps <= MOST_STEPS:
             raise ConfigError(
-                f"frame_stack must be at least 1 and at most {MOST_FRAMES:,}, and max_episode_steps at least 0, "
-                f"got {self.frame_stack} and {self.max_episode_steps}"
+                f"frame_stack must be at least 1 and at most {MOST_FRAMES:,}, and max_episode_steps at least 0 "
+                f"(none) and at most {MOST_STEPS:,}, got {self.frame_stack} and {self.max_episode_steps}"
             )
         if not 0 <= self.sticky_actions < 1:
             raise ConfigError(

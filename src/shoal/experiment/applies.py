@@ -84,6 +84,7 @@ def _default(experiment: Experiment, name: str) -> Any:
 def _idle(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]]:
     """The names of settings that change nothing in this run, each with what would make them apply."""
     yield from _idle_of_run(experiment, spec)
+    yield from _idle_schedules(experiment.config)
     network: Network | None = getattr(experiment.config, "network", None)
     if network is None:
         return
@@ -119,6 +120,13 @@ def _idle_of_run(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]
                 name,
                 "set self_play.every too, the updates between two past versions",
             )
+
+
+def _idle_schedules(config: Any) -> Iterator[tuple[str, str]]:
+    for field in fields(config):
+        name = field.name.removesuffix("_schedule")
+        if name != field.name and getattr(config, name, None) == 0:
+            yield field.name, f"{name} is 0, whatever it is multiplied by; set it too"
 
 
 def _idle_of_network(network: Network, spec: Spec) -> Iterator[tuple[str, str]]:
