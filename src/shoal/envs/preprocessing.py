@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
+from typing import Literal
 
 import numpy as np
 from gymnasium.vector.utils import batch_space
@@ -40,6 +41,9 @@ class Preprocessing:
     max_episode_steps: int = 0
     """Truncate episodes after this many steps; 0 keeps the environment's own limit."""
 
+    final_nan: Literal["raise", "last_finite"] = "raise"
+    """When the last observation of a terminated episode is NaN or infinite: `raise`, or take the one before it."""
+
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
         fits = 1 <= self.frame_stack <= MOST_FRAMES
@@ -47,6 +51,10 @@ class Preprocessing:
             raise ConfigError(
                 f"frame_stack must be at least 1 and at most {MOST_FRAMES:,}, and max_episode_steps at least 0 "
                 f"(none) and at most {MOST_STEPS:,}, got {self.frame_stack} and {self.max_episode_steps}"
+            )
+        if self.final_nan not in ("raise", "last_finite"):
+            raise ConfigError(
+                f"final_nan must be raise or last_finite, got {self.final_nan!r}"
             )
         if not 0 <= self.sticky_actions < 1:
             raise ConfigError(
@@ -75,7 +83,9 @@ class Preprocessing:
     @property
     def plain(self) -> bool:
         """Whether actions, rewards and observations stay as they are."""
-        return self == Preprocessing(max_episode_steps=self.max_episode_steps)
+        return self == Preprocessing(
+            max_episode_steps=self.max_episode_steps, final_nan=self.final_nan
+        )
 
     @property
     def reward_bounds(self) -> tuple[float, float]:

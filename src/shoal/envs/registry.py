@@ -29,6 +29,7 @@ from shoal.types import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from shoal.envs.libraries.batched import BatchedEnv
     from shoal.envs.randomization import Ranges
     from shoal.envs.vec_env import VecEnv
     from shoal.envs.workers.settings import Workers
@@ -74,6 +75,7 @@ def make(
     """
     _check(backend, num_envs, num_threads, workers)
     seen = preprocessing or Preprocessing()
+    last_finite = seen.final_nan == "last_finite"
     fixed, ranges = randomization.split(env_kwargs or {}, num_envs)
     if not isinstance(env, str) or env not in native.ids():
         _check_absence(env, backend)
@@ -81,16 +83,26 @@ def make(
         return _native_rows(env, num_envs, num_threads, fixed, ranges, info_keys, seen)
     if is_batched(env, backend):
         _check_batched(env, ranges, seen)
-        rows = _batched(env, num_envs, backend, num_threads, fixed, info_keys)
-        return _preprocessed(rows, seen)
+        library = _batched(env, num_envs, backend, num_threads, fixed, info_keys)
+        library.keeper.last_finite = last_finite
+        return _preprocessed(library, seen)
     factory = factory_of(env, fixed)
     if seen.max_episode_steps:
         factory = limited(factory, seen.max_episode_steps)
     name = name_of(env)
     if backend == "workers":
-        rows = _in_workers(factory, num_envs, name, info_keys, ranges, workers)
-    else:
-        rows = _in_process(factory, num_envs, name, info_keys, ranges)
+        in_processes = processes.make(
+            factory,
+            num_envs,
+            name=name,
+            info_keys=info_keys,
+            ranges=ranges,
+            workers=workers,
+            last_finite=last_finite,
+        )
+        return _preprocessed(in_processes, seen)
+    rows = _in_process(factory, num_envs, name, info_keys, ranges)
+    rows.keeper.last_finite = last_finite
     return _preprocessed(rows, seen)
 
 
@@ -173,6 +185,11 @@ def _native_rows(
         raise ConfigError(
             f"the native {env_id} has no infos; backend='serial' has the keys {info_keys}"
         )
+    if preprocessing.final_nan != "raise":
+        raise ConfigError(
+            f"final_nan={preprocessing.final_nan!r} would change nothing: the native {env_id} gives finite "
+            "numbers alone; leave it out"
+        )
     if preprocessing.max_episode_steps:
         limit = {"max_episode_steps": preprocessing.max_episode_steps}
         env_kwargs = env_kwargs | limit
@@ -186,32 +203,13 @@ def _native_rows(
     )
 
 
-def _in_workers(
-    factory: Callable[[], Any],
-    num_envs: int,
-    name: str,
-    info_keys: tuple[str, ...],
-    ranges: Ranges,
-    workers: Workers | None,
-) -> VecEnv:
-    """Python rows in processes."""
-    return processes.make(
-        factory,
-        num_envs,
-        name=name,
-        info_keys=info_keys,
-        ranges=ranges,
-        workers=workers,
-    )
-
-
 def _in_process(
     factory: Callable[[], Any],
     num_envs: int,
     name: str,
     info_keys: tuple[str, ...],
     ranges: Ranges,
-) -> VecEnv:
+) -> SerialEnv | AgentsEnv:
     """Python rows of one agent or of several, which shows in what the factory makes."""
     envs: list[Any] = make_envs(factory, num_envs, name=name)
     try:
@@ -250,7 +248,7 @@ def _batched(
     num_threads: int,
     env_kwargs: dict[str, Any],
     info_keys: tuple[str, ...],
-) -> VecEnv:
+) -> BatchedEnv:
     """Rows of a library that batches itself."""
     if info_keys:
         raise ConfigError(
@@ -271,9 +269,17 @@ def _batched(
 
 
 def _preprocessed(rows: VecEnv, preprocessing: Preprocessing) -> VecEnv:
-    if preprocessing.plain:
-        return rows
+    seen = rows.spec.observation.leaves
     try:
+        if preprocessing.final_nan != "raise" and all(
+            x.dtype.kind != "f" for x in seen
+        ):
+            raise ConfigError(
+                f"final_nan={preprocessing.final_nan!r} would change nothing: {rows.spec.env_id} observes no floats, "
+                "and others are always finite; leave it out"
+            )
+        if preprocessing.plain:
+            return rows
         if rows.spec.agents:
             raise ConfigError(
                 f"{rows.spec.env_id} has several agents, which take no preprocessing: leave {preprocessing} out"

@@ -10,7 +10,7 @@ from shoal.envs.libraries.step_reader import StepReader
 from shoal.envs.masks import RowMasks
 from shoal.envs.row_keeper import RowKeeper
 from shoal.envs.vec_env import row_seeds
-from shoal.types import ConfigError
+from shoal.types import ConfigError, map_tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -153,8 +153,13 @@ class BatchedEnv:
             )
 
     def _step(self, rows: slice, action: Tree) -> None:
+        before: Tree = None
+        if self.keeper.last_finite:
+            before = map_tree(np.copy, self.out.obs)
         stepped = self.library.step(action)
         self._steps += 1
+        if before is not None:
+            stepped = self._reader.with_last_finite(stepped, before)
         self._reader.step(stepped)
 
     def _reset(self, seeds: Sequence[int | None], rows: Bools) -> None:
