@@ -127,7 +127,8 @@ def test_sticky_actions_are_the_previous_ones_done() -> None:
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "MountainCarContinuous-v0", *LANDER])
 @pytest.mark.parametrize(
-    "preprocessing", [EVERYTHING, replace(EVERYTHING, frame_stack=1, reward_clip=None, reward_sign=True)]
+    "preprocessing",
+    [EVERYTHING, replace(EVERYTHING, frame_stack=1, reward_scale=1, reward_clip=None, reward_sign=True)],
 )
 def test_native_equals_numpy(env_id: str, preprocessing: Preprocessing) -> None:
     """C++ and NumPy give the same bits, in halves and through a saved state."""

@@ -86,24 +86,22 @@ def make(
         library = _batched(env, num_envs, backend, num_threads, fixed, info_keys)
         library.keeper.last_finite = last_finite
         return _preprocessed(library, seen)
-    factory = factory_of(env, fixed)
-    if seen.max_episode_steps:
-        factory = limited(factory, seen.max_episode_steps)
+    factory = limited(factory_of(env, fixed), seen.max_episode_steps)
     name = name_of(env)
-    if backend == "workers":
-        in_processes = processes.make(
-            factory,
-            num_envs,
-            name=name,
-            info_keys=info_keys,
-            ranges=ranges,
-            workers=workers,
-            last_finite=last_finite,
-        )
-        return _preprocessed(in_processes, seen)
-    rows = _in_process(factory, num_envs, name, info_keys, ranges)
-    rows.keeper.last_finite = last_finite
-    return _preprocessed(rows, seen)
+    if backend != "workers":
+        rows = _in_process(factory, num_envs, name, info_keys, ranges)
+        rows.keeper.last_finite = last_finite
+        return _preprocessed(rows, seen)
+    in_processes = processes.make(
+        factory,
+        num_envs,
+        name=name,
+        info_keys=info_keys,
+        ranges=ranges,
+        workers=workers,
+        last_finite=last_finite,
+    )
+    return _preprocessed(in_processes, seen)
 
 
 def is_batched(env: object, backend: str) -> bool:
@@ -114,7 +112,9 @@ def is_batched(env: object, backend: str) -> bool:
 
 
 def limited(factory: Callable[[], Any], max_episode_steps: int) -> Callable[[], Any]:
-    """The factory's environments with another time limit in the place of Gymnasium's, wherever they stand."""
+    """The factory's environments with another time limit (0: their own) in the place of Gymnasium's, wherever it is."""
+    if not max_episode_steps:
+        return factory
 
     def made() -> Any:
         env = factory()
