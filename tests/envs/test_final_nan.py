@@ -125,7 +125,8 @@ def test_a_stack_of_frames_ends_with_it_too() -> None:
 def test_it_is_refused_unless_asked_for(name: str) -> None:
     """And the message says what would take it."""
     rows = started(name)
-    step(rows), step(rows)
+    step(rows)
+    step(rows)
     with pytest.raises(EnvError, match=r"observation \[ *3\.? +nan\].*preprocessing\.final_nan='last_finite'"):
         step(rows)
     rows.close()
@@ -136,7 +137,8 @@ def test_it_is_refused_unless_asked_for(name: str) -> None:
 def test_a_truncated_episode_needs_its_last_observation(name: str, preprocessing: Any) -> None:
     """Its value is what the return goes on with."""
     rows = started(name, preprocessing, terminated=False)
-    step(rows), step(rows)
+    step(rows)
+    step(rows)
     with pytest.raises(EnvError, match=r"observation \[ *3\.? +nan\]") as caught:
         step(rows)
     assert "final_nan" not in str(caught.value)
@@ -145,7 +147,8 @@ def test_a_truncated_episode_needs_its_last_observation(name: str, preprocessing
 @pytest.mark.parametrize("name", ["serial", *MODES])
 def test_a_reward_must_be_finite(name: str) -> None:
     rows = started(name, LAST, reward=np.nan)
-    step(rows), step(rows)
+    step(rows)
+    step(rows)
     with pytest.raises(EnvError, match="returned the reward nan"):
         step(rows)
 
