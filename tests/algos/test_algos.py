@@ -166,12 +166,8 @@ def test_evaluation_beside_training_changes_no_bit(algo: str, recurrent: Any, tm
     metrics: list[Any] = []
     for every in (0, 64):
         path = tmp_path / str(every)
-        options: dict[str, Any] = {
-            "run_dir": str(path),
-            "eval_every": every,
-            "eval_episodes": 3,
-            "stop_at": float("inf"),
-        }
+        options: dict[str, Any] = {"run_dir": str(path), "stop_at": float("inf")}
+        options |= {"eval_every": every, "eval_episodes": 3} if every else {}
         result = training.train("CartPole-v1", algo=algo, seed=2, panel="none", **settings, **options)
         lines = list(read(result.path / "metrics.jsonl"))
         assert sum("eval/return" in line for line in lines) == (6 if every else 0)

@@ -67,7 +67,8 @@ class FlatRows:
     """Rows of cranes whose observations are [B, 6] and whose actions are [B, 3]."""
 
     def __init__(self, num_rows: int, backend: str = "serial") -> None:
-        self.rows: VecEnv = make(Crane, num_rows, backend=backend, workers=Workers(2))
+        workers = Workers(2) if backend == "workers" else None
+        self.rows: VecEnv = make(Crane, num_rows, backend=backend, workers=workers)
         self.num_rows = num_rows
         flat = spaces.MultiDiscrete([3, 2, 2], start=[1, 1, 1])
         self.spec = replace(self.rows.spec, action_space=flat, action=Layout.of(flat))

@@ -15,6 +15,7 @@ from shoal.types import ConfigError
 
 pytest.importorskip("ale_py")
 BOTH = slice(0, 2)
+FIRE = 1
 
 
 def library(game: str, num_envs: int, **kwargs: Any) -> Any:
@@ -34,10 +35,12 @@ def test_rows_equal_ale_over_games_and_go_on_exactly() -> None:
     assert env.recv().obs.tobytes() == obs.tobytes()
     rng, lives, returns, lengths = np.random.default_rng(0), info["lives"], np.zeros(2), np.zeros(2)
     games = lost = 0
+    life = np.zeros(2, np.bool_)
     for _ in range(420):
         actions = rng.integers(0, 4, 2)
         env.send(BOTH, actions)
         ready = env.recv()
+        actions[life] = FIRE
         obs, reward, terminated, truncated, info = ale.step(actions)
         returns, lengths = returns + reward, lengths + 1
         life = (info["lives"] < lives) & ~terminated
@@ -67,6 +70,41 @@ def test_rows_equal_ale_over_games_and_go_on_exactly() -> None:
             over = ready.terminated
             pair.append((ready.obs.tobytes(), over.tobytes(), ready.episode_return[over].tolist()))
         assert pair[0] == pair[1]
+
+
+def steps_of_lives(**kwargs: Any) -> list[int]:
+    """After how many steps without an action each of Breakout's 5 lives is lost; a saved state goes on in between."""
+    env, found = make("ALE/Breakout-v5", 1, env_kwargs=kwargs), list[int]()
+    env.reset(3)
+    env.recv()
+    still = np.zeros((1, *env.spec.action.single.shape), env.spec.action.single.dtype)
+    for count in range(1, 160):
+        env.send(slice(0, 1), still)
+        ready = env.recv()
+        if ready.terminated[0]:
+            found.append(count)
+            if len(found) == 2:
+                state = env.state()
+                assert env.restore(state) == []
+                env.recv()
+        if ready.episode_length[0]:
+            return found
+    return found
+
+
+def test_fire_is_pressed_after_a_lost_life() -> None:
+    """A ball is served again each time, so that even nobody's game ends; FIRE takes the place of one action."""
+    lost = steps_of_lives()
+    assert len(lost) == 5
+    assert lost == steps_of_lives(full_action_space=True)
+    assert np.diff(lost).tolist() == [25] * 4
+    assert len(steps_of_lives(continuous=True)) >= 4
+
+
+def test_fire_is_left_out_where_it_is_not_wanted() -> None:
+    """Without it no ball is served; where lives end nothing, ALE serves the first one alone."""
+    assert steps_of_lives(use_fire_reset=False) == []
+    assert steps_of_lives(terminal_on_life_loss=False) == []
 
 
 def test_the_preprocessing_and_its_keywords() -> None:

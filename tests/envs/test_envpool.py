@@ -49,11 +49,14 @@ def test_atari_games_are_whole() -> None:
     env.reset(3)
     assert env.recv().obs.tobytes() == library.reset()[0].tobytes()
     rng, lives, games, returns = np.random.default_rng(0), np.full(2, 5), 0, np.zeros(2)
+    life = np.zeros(2, np.bool_)
     for _ in range(350):
         actions = rng.integers(0, 4, 2)
         env.send(slice(0, 2), actions)
         ready = env.recv()
+        actions[life] = 1  # FIRE
         obs, reward, terminated, _, info = library.step(actions.astype(np.int32))
+        life = (info["lives"] < lives) & ~terminated
         returns += reward
         assert ready.obs.tobytes() == obs.tobytes()
         assert ready.terminated.tolist() == (terminated | ((info["lives"] < lives) & (info["lives"] > 0))).tolist()

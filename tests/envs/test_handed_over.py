@@ -93,7 +93,8 @@ def test_lists_and_protocol_arrays_are_observations(kind: str, backend: str) -> 
             assert space.contains(seen)
     if backend == "workers" and kind not in ("box-protocol", "dict-lists"):
         pytest.skip("the same code as serial's")
-    rows = make(Seen, 2, backend=backend, env_kwargs={"kind": kind}, workers=Workers(num_workers=1))
+    workers = Workers(num_workers=1) if backend == "workers" else None
+    rows = make(Seen, 2, backend=backend, env_kwargs={"kind": kind}, workers=workers)
     rows.reset(0)
     for _ in range(4):
         ready = rows.recv()

@@ -175,7 +175,8 @@ def test_an_episode_without_an_end_cannot_be_saved_and_says_so(backend: str, mon
     monkeypatch.setattr(history, "MAX_STEPS", BOUND)
 
     def rows() -> Any:
-        made = make(endless_in_a_process, 3, backend=backend, workers=Workers(2))
+        workers = Workers(2) if backend == "workers" else None
+        made = make(endless_in_a_process, 3, backend=backend, workers=workers)
         made.reset(5)
         made.recv()
         return made

@@ -233,6 +233,8 @@ def test_bad_reset_masks(mask: Any, message: str) -> None:
 def test_bad_settings() -> None:
     with pytest.raises(ConfigError, match="use same_step or next_step"):
         make_vec("CartPole-v1", 2, autoreset="disabled")
+    with pytest.raises(ConfigError, match=r"num_threads=2 would change nothing: CartPole-v1 is stepped in Python"):
+        make_vec("CartPole-v1", 2, backend="serial", num_threads=2)
     env = make_vec("CartPole-v1", 2)
     with pytest.raises(RuntimeError, match="every row must be reset once"):
         env.reset(options={"reset_mask": np.array([True, False])})

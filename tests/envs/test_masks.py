@@ -181,7 +181,8 @@ def test_masks_hold_while_acting_learning_and_evaluating(kind: Any, schedule: An
 @pytest.mark.parametrize("kind", [Guarded, Shown])
 def test_masks_come_from_processes(kind: Any) -> None:
     """The same steps as serial's; a worker that is replaced finds out anew that its infos hold masks."""
-    rows = {name: make(kind, 4, backend=name, workers=Workers(2, on_fault="restart")) for name in BACKENDS}
+    settings = {"serial": None, "workers": Workers(2, on_fault="restart")}
+    rows = {name: make(kind, 4, backend=name, workers=settings[name]) for name in BACKENDS}
     policy = make_policy(rows["serial"].spec, Network(hidden=(8,)), 0)
     streams = {name: rollouts(env, policy, num_steps=12) for name, env in rows.items()}
     steps = {name: next(stream) for name, stream in streams.items()}

@@ -164,7 +164,8 @@ def test_sticky_actions_are_the_previous_ones_done() -> None:
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "MountainCarContinuous-v0", *LANDER])
 @pytest.mark.parametrize(
-    "preprocessing", [EVERYTHING, replace(EVERYTHING, frame_stack=1, reward_clip=None, reward_sign=True)]
+    "preprocessing",
+    [EVERYTHING, replace(EVERYTHING, frame_stack=1, reward_scale=1, reward_clip=None, reward_sign=True)],
 )
 def test_native_equals_numpy(env_id: str, preprocessing: Preprocessing) -> None:
     """C++ and NumPy give the same bits, in halves and through a saved state."""
@@ -230,9 +231,9 @@ def test_a_preprocessed_row_that_is_cut_ends_with_its_stack(env_id: str) -> None
 
 def test_workers_equal_serial() -> None:
     found: list[bytes] = []
-    for backend in ("serial", "workers"):
+    for backend, workers in (("serial", None), ("workers", Workers(2))):
         preprocessing = Preprocessing(frame_stack=2, sticky_actions=0.4)
-        env = make(Counter, 5, backend=backend, workers=Workers(2), preprocessing=preprocessing)
+        env = make(Counter, 5, backend=backend, workers=workers, preprocessing=preprocessing)
         env.reset(3)
         env.recv()
         rng = np.random.default_rng(2)

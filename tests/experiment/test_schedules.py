@@ -59,6 +59,9 @@ def test_a_resumed_run_has_the_rates_and_weights_of_a_whole_one(run_dir: Path) -
     settings: dict[str, Any] = TINY | plans | {"run_dir": run_dir}
     whole = shoal.train("CartPole-v1", name="whole", **settings).path
     assert rates(whole) == pytest.approx([1e-2 * min(1, k / 4) for k in range(8)])
+    lines = read(whole / "metrics.jsonl")
+    assert [line["train/ent_coef"] for line in lines] == pytest.approx([0.1 * (1 - k / 8) for k in range(8)])
+    assert lines[4]["train/clip_coef"] == pytest.approx(0.1)
 
     def stop(run: Any, record: Any) -> None:
         if run.updates == 3:
@@ -79,10 +82,13 @@ def test_functions_are_kept_by_name(run_dir: Path) -> None:
     same = shoal.train("CartPole-v1", name="same", learning_rate_schedule=f"{__name__}:warm_up", **settings).path
     assert rates(same) == rates(named) == pytest.approx([0, 0.5e-2, 1e-2, 1e-2])
     plan: Any = lambda progress: 1 - progress / 2  # noqa: E731
-    given = shoal.train("CartPole-v1", name="given", ent_coef_schedule=plan, **settings).path
+    given = shoal.train("CartPole-v1", name="given", ent_coef=0.1, ent_coef_schedule=plan, **settings).path
+    before = RunDirectory(given).read_status()
     longer: dict[str, Any] = {"total_timesteps": 6 * STEPS, "panel": "none"}
     with pytest.raises(ConfigError, match="ent_coef_schedule was a function that no module has under a name"):
         shoal.resume(given, **longer)
+    assert RunDirectory(given).read_status() == before
+    assert "train/ent_coef" not in read(named / "metrics.jsonl")[0]
     with pytest.raises(ConfigError, match="resume cannot change 'learning_rate_schedule'"):
         shoal.resume(given, learning_rate_schedule="cosine", **longer)
     assert shoal.resume(given, ent_coef_schedule=plan, **longer).steps == 6 * STEPS

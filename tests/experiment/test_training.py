@@ -296,9 +296,11 @@ def test_policies_of_ones_own(run_dir: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert shoal.load(named.path).act(np.zeros(4)) in (0, 1)
     assert shoal.resume(named.path, panel="none").greedy_return == named.greedy_return
     given = shoal.train("CartPole-v1", run_dir=run_dir, name="given", policy=OwnPolicy(None), **TINY)
+    before = RunDirectory(given.path).read_status()
     for attempt in (lambda: shoal.load(given.path), lambda: shoal.resume(given.path, panel="none")):
         with pytest.raises(ConfigError, match=r"holds another network: .*policy=..."):
             attempt()
+    assert RunDirectory(given.path).read_status() == before
     assert shoal.load(given.path, policy=OwnPolicy).act(np.zeros(4)) in (0, 1)
 
 

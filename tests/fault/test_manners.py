@@ -60,7 +60,8 @@ class Odd(gym.Env[Any, Any]):
 
 def begun(manner: str, backend: str) -> VecEnv:
     """Four rows, two in each of two processes."""
-    env = make(Odd, 4, backend=backend, env_kwargs={"manner": manner}, workers=Workers(2))
+    workers = Workers(2) if backend == "workers" else None
+    env = make(Odd, 4, backend=backend, env_kwargs={"manner": manner}, workers=workers)
     try:
         env.reset(0)
     except BaseException:

@@ -23,7 +23,8 @@ TWO = slice(0, 2)
 
 def begun(env: Any, settings: Workers | None = None, backend: str = "workers", **kwargs: Any) -> VecEnv:
     """Two rows, in one process each, after the first recv."""
-    made = make(env, 2, backend=backend, env_kwargs=kwargs, workers=settings or Workers(2))
+    workers = settings or Workers(2)
+    made = make(env, 2, backend=backend, env_kwargs=kwargs, workers=workers if backend == "workers" else None)
     try:
         made.reset(0)
     except BaseException:

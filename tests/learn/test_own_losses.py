@@ -13,8 +13,10 @@ from gymnasium import spaces
 from torch import nn
 from torch.optim import Adam
 
+from shoal.algos.ppo import PPOStatistics
 from shoal.learn.hardware import Hardware
 from shoal.learn.learner import Learner
+from shoal.learn.losses import fused
 from shoal.learn.minibatches import minibatches
 from shoal.nets.policy import Network, make_policy
 from shoal.types import ConfigError, Spec, Steps
@@ -147,3 +149,12 @@ def test_a_network_s_parameters_are_its_own(path: str) -> None:
     assert list(learner.networks) == ["policy"]
     assert learner.flat.data_ptr() == next(policy.parameters()).data_ptr()
     learner.add("critic", copy.deepcopy(policy.critic), Adam)
+
+
+def test_a_loss_of_ones_own_cannot_be_marked_fused() -> None:
+    """Native code would run shoal's loss of that name in its place."""
+
+    def ppo_loss() -> None: ...
+
+    with pytest.raises(ConfigError, match=r"ppo_loss is marked @fused, but only shoal's own.*@prepared"):
+        fused(PPOStatistics)(ppo_loss)

@@ -25,9 +25,11 @@ class Config:
 
 
 class Steps:
-    """Has a learning rate."""
+    """Has a learning rate, and keeps what else is scheduled."""
 
-    learning_rate = 5.0
+    def __init__(self) -> None:
+        self.learning_rate = 5.0
+        self.scheduled: dict[str, float] = {}
 
 
 def quarters(progress: float) -> float:
@@ -58,6 +60,7 @@ def test_values_over_a_run(schedule: Schedule, expected: list[float]) -> None:
         learner = Steps()
         now = apply_schedules(config, progress, learner)
         assert (now.other, now.learning_rate, learner.learning_rate) == (3, 0.1, 0.1)
+        assert learner.scheduled.get("noise", 8) == now.noise
         found.append(now.noise)
     assert found == pytest.approx(expected)
     assert config.noise == 8

@@ -13,7 +13,6 @@ from torch import nn
 from shoal.envs.registry import make
 from shoal.learn.acting import Acting
 from shoal.nets.policy import PlainPolicy
-from shoal.run import evaluate as room
 from shoal.run.evaluate import evaluate
 
 
@@ -42,12 +41,11 @@ class Always(nn.Module):
         return self.logits.expand(len(obs), 2), obs[:, 0]
 
 
-def test_an_endless_episode_is_cut_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_episode_is_cut_and_said_so() -> None:
     """With a limit of 50 steps, three episodes of action 0 count 100 each, and a warning names the row."""
-    monkeypatch.setattr(room, "LONGEST_EPISODE", 50)
     rows = make(Loop, 2)
     with pytest.warns(UserWarning, match="row 0 has not ended after 50 steps"):
-        score = evaluate(PlainPolicy(Always(0), rows.spec), rows, episodes=3, acting=Acting(0))
+        score = evaluate(PlainPolicy(Always(0), rows.spec), rows, episodes=3, acting=Acting(0), max_steps=50)
     assert score.returns.tolist() == [100.0] * 3
     assert score.lengths.tolist() == [50.0] * 3
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from shoal.cli.arguments import ENV_OPTIONS, add_here, parse, take_env_kwargs
+from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from shoal.experiment.agent import Agent
@@ -38,6 +39,14 @@ class Given:
     trust: bool = False
     """Import and run what the file names (an environment, a policy, an algorithm), though nothing shows that you
     wrote it."""
+
+    def __post_init__(self) -> None:
+        """Refuses what would change nothing."""
+        of_video = [field for field in fields(self) if field.name.startswith("video_")]
+        for field in of_video:
+            if self.video is None and getattr(self, field.name) != field.default:
+                option = field.name.replace("_", "-")
+                raise ConfigError(f"--{option} is of a video; give --video FILE too")
 
 
 def main(arguments: list[str], about: str) -> int:

@@ -78,6 +78,8 @@ def main(arguments: list[str], about: str) -> int:
     base = starting_point(source, schedules)
     about = f"{about}\n\n{ENV_OPTIONS}\n\n{STATUSES}"
     options, session, config = parse_over(base, arguments, about=about)
+    from shoal.experiment.applies import changed_between
+
     experiment = replace(
         base,
         options=options,
@@ -87,6 +89,8 @@ def main(arguments: list[str], about: str) -> int:
         env_kwargs={**(base.env_kwargs or {}), **env_kwargs},
         reopened=False,
     )
+    given = base.given | changed_between(base, experiment)
+    experiment = replace(experiment, given=given)
     status = MET
     for number in range(session.seeds):
         own = replace(options, seed=options.seed + number)

@@ -6,15 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shoal.envs.outputs import take, write
 from shoal.types import EnvError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from shoal.types import Layout, Leaf, Spec, Tree
+    from shoal.types import Bools, Layout, Leaf, Spec, Tree
 
 LARGEST = float(np.finfo(np.float32).max)
 """What policies and losses can hold."""
+LAST_FINITE = (
+    "an episode that ends so goes on with preprocessing.final_nan='last_finite'"
+)
+"""What would take an observation that is not finite at a termination."""
 
 
 def check_finite(
@@ -23,10 +28,14 @@ def check_finite(
     obs: Tree,
     reward: NDArray[np.float64],
     lengths: NDArray[np.int64] | None = None,
+    *,
+    terminated: Bools | None = None,
 ) -> None:
     """EnvError naming the first row whose observation or reward is NaN or beyond float32, and its episode's step."""
-    bad = not_finite(spec.observation, obs)
+    bad, also = not_finite(spec.observation, obs), ""
     if bad is not None:
+        if terminated is not None and terminated[bad[1]]:
+            also = f"; {LAST_FINITE}"
         name, row, value = f"observation{bad[0].name}", bad[1], bad[2]
     elif np.count_nonzero(np.abs(reward) <= LARGEST) != reward.size:
         row = int(np.argmin(np.abs(reward) <= LARGEST))
@@ -35,7 +44,7 @@ def check_finite(
         return
     when = "" if lengths is None else f" at step {lengths[row]} of its episode"
     raise EnvError(
-        f"{spec.env_id}: row {rows.start + row}{when} returned {said(name, value)}"
+        f"{spec.env_id}: row {rows.start + row}{when} returned {said(name, value)}{also}"
     )
 
 
@@ -47,6 +56,13 @@ def said(name: str, value: Any) -> str:
     return (
         f"the {name} {value}{why}; fix the environment, or clip there what may overflow"
     )
+
+
+def put_last_finite(layout: Layout, obs: Tree, before: Tree, rows: Bools) -> None:
+    """Puts the observations `before` [B, ...] in the place of those of the chosen rows that are not finite."""
+    for row in np.flatnonzero(rows).tolist():
+        if not_finite(layout, take(obs, slice(row, row + 1))) is not None:
+            write(obs, row, before)
 
 
 def not_finite(layout: Layout, tree: Tree) -> tuple[Leaf, int, NDArray[Any]] | None:

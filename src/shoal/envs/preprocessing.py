@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.vector.utils import batch_space
 
 from shoal.envs import masks
-from shoal.types import ConfigError, Floats, Layout, Spec, check_room
+from shoal.types import ConfigError, Floats, Spec, check_room
 
 SPACE_COPIES = 4
 """A space of stacked observations holds its lowest and highest numbers, and which of them are finite."""
@@ -20,6 +20,8 @@ MOST_FRAMES = 1024
 TEXT_LENGTHS = {"none": 0, "characters": 64, "words": 16}
 """How long a text is where `text_length` says nothing."""
 MOST_LENGTH = 4096
+MOST_STEPS = 2**31 - 1
+"""A time limit, as native code holds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +49,20 @@ class Preprocessing:
     """Texts in observations as integers, one a character or the hash of each word; none: texts are refused."""
     text_length: int = 0
     """Characters or words of a text that are kept; 0: 64 characters or 16 words."""
+    final_nan: Literal["raise", "last_finite"] = "raise"
+    """When the last observation of a terminated episode is NaN or infinite: `raise`, or take the one before it."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
         fits = 1 <= self.frame_stack <= MOST_FRAMES
-        if not fits or self.max_episode_steps < 0:
+        if not fits or not 0 <= self.max_episode_steps <= MOST_STEPS:
             raise ConfigError(
-                f"frame_stack must be at least 1 and at most {MOST_FRAMES:,}, and max_episode_steps at least 0, "
-                f"got {self.frame_stack} and {self.max_episode_steps}"
+                f"frame_stack must be at least 1 and at most {MOST_FRAMES:,}, and max_episode_steps at least 0 "
+                f"(none) and at most {MOST_STEPS:,}, got {self.frame_stack} and {self.max_episode_steps}"
+            )
+        if self.final_nan not in ("raise", "last_finite"):
+            raise ConfigError(
+                f"final_nan must be raise or last_finite, got {self.final_nan!r}"
             )
         self._check_texts()
         if not 0 <= self.sticky_actions < 1:
@@ -64,6 +72,10 @@ class Preprocessing:
         if not 0 < self.reward_scale < inf:
             raise ConfigError(
                 f"reward_scale must be finite and above 0, got {self.reward_scale}"
+            )
+        if self.reward_sign and self.reward_scale != 1:
+            raise ConfigError(
+                f"reward_sign keeps nothing of reward_scale={self.reward_scale}; leave one of them out"
             )
         clip = self.reward_clip
         if clip is None:
@@ -109,7 +121,12 @@ class Preprocessing:
     def plain(self) -> bool:
         """Whether actions and rewards stay as they are, and observations are not stacked."""
         same = replace(
-            self, max_episode_steps=0, keep_keys=(), text="none", text_length=0
+            self,
+            max_episode_steps=0,
+            keep_keys=(),
+            text="none",
+            text_length=0,
+            final_nan="raise",
         )
         return same == Preprocessing()
 
@@ -130,7 +147,7 @@ class Preprocessing:
         what = f"{spec.env_id}: frame_stack={self.frame_stack}: one row's observations"
         check_room(SPACE_COPIES * self.frame_stack * nbytes, what, "stack fewer")
         space = batch_space(spec.observation_space, self.frame_stack)
-        return replace(spec, observation_space=space, observation=Layout.of(space))
+        return spec.seeing(space)
 
     def reward(self, reward: Floats) -> Floats:
         """The rewards that are learned from."""

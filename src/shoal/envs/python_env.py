@@ -278,6 +278,28 @@ class KeptSpaces:
         return f"changed its {what} from {then} to {now}; its spaces must stay as they were after __init__"
 
 
+def shortest_limit(env: gym.Env[Any, Any]) -> int | None:
+    """The shortest of Gymnasium's time limits among an environment's wrappers, wherever they stand."""
+    found: list[int] = []
+    inner: Any = env
+    while isinstance(inner, gym.Wrapper):
+        if isinstance(inner, TimeLimit):
+            found.append(vars(inner)["_max_episode_steps"])
+        inner = inner.env
+    return min(found, default=None)
+
+
+def without_limits(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    """The environment without Gymnasium's time limits, also those under other wrappers."""
+    outer: Any = gym.Wrapper(env)
+    first = outer
+    while isinstance(outer, gym.Wrapper):
+        while type(outer.env) is TimeLimit:
+            outer.env = outer.env.env
+        outer = outer.env
+    return first.env
+
+
 def strip(env: gym.Env[Any, Any]) -> tuple[gym.Env[Any, Any], int | None]:
     """Takes off Gymnasium's own outermost checks and time limit, which the rows do themselves."""
     limit: int | None = None

@@ -16,7 +16,13 @@ from shoal.envs.libraries import atari, envpool_rows, gymnasium_vector
 from shoal.envs.observed import observing
 from shoal.envs.preprocessed import PreprocessedEnv
 from shoal.envs.preprocessing import Preprocessing
-from shoal.envs.python_env import close_after, make_envs, strip
+from shoal.envs.python_env import (
+    close_after,
+    make_envs,
+    shortest_limit,
+    strip,
+    without_limits,
+)
 from shoal.envs.serial import SerialEnv
 from shoal.envs.workers import rows as processes
 from shoal.types import ConfigError
@@ -24,6 +30,7 @@ from shoal.types import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from shoal.envs.libraries.batched import BatchedEnv
     from shoal.envs.randomization import Ranges
     from shoal.envs.vec_env import VecEnv
     from shoal.envs.workers.settings import Workers
@@ -68,30 +75,37 @@ def make(
     Raises:
         ConfigError: an unknown id, backend or keyword (with the nearest names), or a setting that cannot work.
     """
-    _check(backend, num_envs, num_threads)
+    _check(backend, num_envs, num_threads, workers)
     seen = preprocessing or Preprocessing()
+    last_finite = seen.final_nan == "last_finite"
     fixed, ranges = randomization.split(env_kwargs or {}, num_envs)
     if not isinstance(env, str) or env not in native.ids():
         _check_absence(env, backend)
     elif backend in ("auto", "native"):
         return _native_rows(env, num_envs, num_threads, fixed, ranges, info_keys, seen)
     if is_batched(env, backend):
-        if ranges or seen.max_episode_steps:
-            raise ConfigError(
-                f"{env}: a library that batches itself draws no parameters and keeps its own time limit"
-            )
+        _check_batched(env, ranges, seen)
         _check_whole(name_of(env), seen)
-        rows = _batched(env, num_envs, backend, num_threads, fixed, info_keys)
-        return _preprocessed(rows, seen)
+        library = _batched(env, num_envs, backend, num_threads, fixed, info_keys)
+        library.keeper.last_finite = last_finite
+        return _preprocessed(library, seen)
     name = name_of(env)
     factory = observing(factory_of(env, fixed), name, seen)
-    if seen.max_episode_steps:
-        factory = limited(factory, seen.max_episode_steps)
-    if backend == "workers":
-        rows = _in_workers(factory, num_envs, name, info_keys, ranges, workers)
-    else:
+    factory = limited(factory, seen.max_episode_steps)
+    if backend != "workers":
         rows = _in_process(factory, num_envs, name, info_keys, ranges)
-    return _preprocessed(rows, seen)
+        rows.keeper.last_finite = last_finite
+        return _preprocessed(rows, seen)
+    in_processes = processes.make(
+        factory,
+        num_envs,
+        name=name,
+        info_keys=info_keys,
+        ranges=ranges,
+        workers=workers,
+        last_finite=last_finite,
+    )
+    return _preprocessed(in_processes, seen)
 
 
 def is_batched(env: object, backend: str) -> bool:
@@ -102,7 +116,9 @@ def is_batched(env: object, backend: str) -> bool:
 
 
 def limited(factory: Callable[[], Any], max_episode_steps: int) -> Callable[[], Any]:
-    """The factory's environments with another time limit in the place of Gymnasium's outermost one."""
+    """The factory's environments with another time limit (0: their own) in the place of Gymnasium's, wherever it is."""
+    if not max_episode_steps:
+        return factory
 
     def made() -> Any:
         env = factory()
@@ -110,13 +126,22 @@ def limited(factory: Callable[[], Any], max_episode_steps: int) -> Callable[[], 
             raise ConfigError(
                 "environments of several agents have a time limit of their own; leave the other one out"
             )
-        inner, _ = strip(env)
+        inner = without_limits(strip(env)[0])
+        own = shortest_limit(inner)
+        if own is not None and own < max_episode_steps:
+            env.close()
+            raise ConfigError(
+                f"max_episode_steps={max_episode_steps} would change nothing: a wrapper derived from Gymnasium's "
+                f"TimeLimit ends episodes after {own} steps; give that one another limit"
+            )
         return TimeLimit(inner, max_episode_steps)
 
     return made
 
 
-def _check(backend: str, num_envs: int, num_threads: int) -> None:
+def _check(
+    backend: str, num_envs: int, num_threads: int, workers: Workers | None
+) -> None:
     if backend not in ("auto", *BACKENDS):
         hint = near(backend, ("auto", *BACKENDS))
         raise ConfigError(
@@ -125,6 +150,10 @@ def _check(backend: str, num_envs: int, num_threads: int) -> None:
     if num_envs < 1 or num_threads < 1:
         raise ConfigError(
             f"num_envs and num_threads must be at least 1, got {num_envs} and {num_threads}"
+        )
+    if workers is not None and backend != "workers":
+        raise ConfigError(
+            f"{workers} is for backend='workers', but this is {backend!r}; leave it out"
         )
 
 
@@ -161,6 +190,11 @@ def _native_rows(
         raise ConfigError(
             f"the native {env_id} has no infos; backend='serial' has the keys {info_keys}"
         )
+    if preprocessing.final_nan != "raise":
+        raise ConfigError(
+            f"final_nan={preprocessing.final_nan!r} would change nothing: the native {env_id} gives finite "
+            "numbers alone; leave it out"
+        )
     if preprocessing.max_episode_steps:
         limit = {"max_episode_steps": preprocessing.max_episode_steps}
         env_kwargs = env_kwargs | limit
@@ -183,32 +217,13 @@ def _check_whole(name: str, preprocessing: Preprocessing) -> None:
         )
 
 
-def _in_workers(
-    factory: Callable[[], Any],
-    num_envs: int,
-    name: str,
-    info_keys: tuple[str, ...],
-    ranges: Ranges,
-    workers: Workers | None,
-) -> VecEnv:
-    """Python rows in processes."""
-    return processes.make(
-        factory,
-        num_envs,
-        name=name,
-        info_keys=info_keys,
-        ranges=ranges,
-        workers=workers,
-    )
-
-
 def _in_process(
     factory: Callable[[], Any],
     num_envs: int,
     name: str,
     info_keys: tuple[str, ...],
     ranges: Ranges,
-) -> VecEnv:
+) -> SerialEnv | AgentsEnv:
     """Python rows of one agent or of several, which shows in what the factory makes."""
     envs: list[Any] = make_envs(factory, num_envs, name=name)
     try:
@@ -225,6 +240,21 @@ def _in_process(
         raise
 
 
+def _check_batched(
+    env: str | Callable[..., Any], ranges: Ranges, preprocessing: Preprocessing
+) -> None:
+    """ConfigError for what a library that batches itself lacks."""
+    if ranges:
+        raise ConfigError(
+            f"{env}: a library that batches itself draws no parameters ({', '.join(ranges)}); backend='serial' does"
+        )
+    if preprocessing.max_episode_steps:
+        raise ConfigError(
+            f"{env}: a library that batches itself keeps its own time limit; give it as the environment's keyword: "
+            "env_kwargs with max_num_frames_per_episode for backend='ale', max_episode_steps for envpool and vector"
+        )
+
+
 def _batched(
     env: str | Callable[..., Any],
     num_envs: int,
@@ -232,7 +262,7 @@ def _batched(
     num_threads: int,
     env_kwargs: dict[str, Any],
     info_keys: tuple[str, ...],
-) -> VecEnv:
+) -> BatchedEnv:
     """Rows of a library that batches itself."""
     if info_keys:
         raise ConfigError(
@@ -253,9 +283,17 @@ def _batched(
 
 
 def _preprocessed(rows: VecEnv, preprocessing: Preprocessing) -> VecEnv:
-    if preprocessing.plain:
-        return rows
+    seen = rows.spec.observation.leaves
     try:
+        if preprocessing.final_nan != "raise" and all(
+            x.dtype.kind != "f" for x in seen
+        ):
+            raise ConfigError(
+                f"final_nan={preprocessing.final_nan!r} would change nothing: {rows.spec.env_id} observes no floats, "
+                "and others are always finite; leave it out"
+            )
+        if preprocessing.plain:
+            return rows
         if rows.spec.agents:
             raise ConfigError(
                 f"{rows.spec.env_id} has several agents, which take no preprocessing: leave {preprocessing} out"

@@ -44,6 +44,8 @@ class RowKeeper:
         """Sum of the rewards of each row's episode so far."""
         self.lengths: NDArray[np.int64] = np.zeros(num_rows, np.int64)
         """Steps of each row's episode so far."""
+        self.last_finite = False
+        """Whether the last observation of a terminated episode may be the one before it, where it is not finite."""
         self._in_flight = InFlight(num_rows)
         self._actions: list[Tree] = []
         self._check = ActionCheck(spec)

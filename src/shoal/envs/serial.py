@@ -15,6 +15,7 @@ from shoal.envs.python_env import (
     close_after,
     close_all,
     make_envs,
+    shortest_limit,
     strip,
 )
 from shoal.envs.randomization import info_keys_of
@@ -94,7 +95,7 @@ class SerialEnv:
             name,
             envs[0].observation_space,
             envs[0].action_space,
-            max_episode_steps=limits[0],
+            max_episode_steps=shortest_limit(envs[0]),
             reward_threshold=getattr(registered, "reward_threshold", None),
             info_keys=(*info_keys, *info_keys_of(ranges or {})),
         )

@@ -9,7 +9,7 @@ import numpy as np
 
 from shoal import _native
 from shoal.envs.actions import add_hint, one_by_one
-from shoal.envs.finite import check_finite
+from shoal.envs.finite import check_finite, put_last_finite
 from shoal.envs.forks import end_if_forked
 from shoal.envs.outputs import write
 from shoal.envs.python_env import (
@@ -132,11 +132,14 @@ class Steps:
         out, first = self._keeper.out.view(rows), rows.start
         lengths, total = self._keeper.lengths[rows], self._keeper.returns[rows]
         lengths += 1
+        before: Tree = None
+        if self._keeper.last_finite:
+            before = map_tree(np.copy, out.obs)
         gathered = self._reader.gathers
         if gathered:
             gathered = _native.gather(seen, rewards, out.obs, out.reward)
         if not gathered:
-            self._look_closer(rows, seen, rewards)
+            self._look_closer(rows, seen, rewards, flags, before)
         total += out.reward
         terminated, truncated = out.terminated, out.truncated
         terminated[:] = False
@@ -150,8 +153,18 @@ class Steps:
         if self._masks.reader is not None:
             self.read_masks(rows)
 
-    def _look_closer(self, rows: slice, seen: list[Any], rewards: list[Any]) -> None:
-        """Reads what is not all plain finite arrays and numbers, or says what is wrong with it."""
+    def _look_closer(
+        self,
+        rows: slice,
+        seen: list[Any],
+        rewards: list[Any],
+        flags: Flags,
+        before: Tree,
+    ) -> None:
+        """Reads what is not all plain finite arrays and numbers, or says what is wrong with it.
+
+        `before`: what the rows saw last, where that may stand in for an episode's last observation.
+        """
         keeper, first = self._keeper, rows.start
         out, lengths = keeper.out.view(rows), keeper.lengths[rows]
         bad = self._reader.read(seen, out.obs)
@@ -164,7 +177,12 @@ class Steps:
                 f"{where} returned the reward {rewards[read]!r}; return a float"
             )
         named = slice(first + keeper.first_row, rows.stop + keeper.first_row)
-        check_finite(self._spec, named, out.obs, read, lengths)
+        terminated = np.zeros(len(seen), np.bool_)
+        for row, terminal, _ in flags:
+            terminated[row - first] = read_flag(terminal) or False
+        if before is not None:
+            put_last_finite(self._spec.observation, out.obs, before, terminated)
+        check_finite(self._spec, named, out.obs, read, lengths, terminated=terminated)
         out.reward[:] = read
 
     def _read_flags(self, row: int, terminal: object, cut: object) -> tuple[bool, bool]:

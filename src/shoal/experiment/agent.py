@@ -242,6 +242,7 @@ def play(
             rows,
             episodes=episodes,
             acting=_evaluating(policy, experiment, seed),
+            max_steps=experiment.options.eval_max_steps,
         )
 
 

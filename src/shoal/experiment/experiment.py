@@ -20,6 +20,7 @@ from shoal.envs import native, randomization
 from shoal.envs.factories import import_object, name_of
 from shoal.envs.registry import is_batched, make
 from shoal.envs.rendering import RENDER_MODE
+from shoal.experiment.applies import names_in
 from shoal.experiment.options import CHANGEABLE, PLACES, Options
 from shoal.experiment.settings import (
     UNSET,
@@ -68,6 +69,8 @@ class Experiment:
     """The user's policy; None for the algorithm's own."""
     reopened: bool = False
     """Whether it was read from a run directory, which holds names only."""
+    given: frozenset[str] = frozenset()
+    """The dotted names of the settings that were given by hand, not by a preset or a file."""
 
     @classmethod
     def new(
@@ -108,22 +111,14 @@ class Experiment:
             )
         algorithm = algos.load(algos.DEFAULT if algo is None else algo)
         algo_name = algos.name_of(algorithm)
-        tuned: Mapping[str, Any] = {}
-        if config is None:
-            tuned = preset(algo_name, settings.get("preset"), name)
-        elif isinstance(config, algorithm.Config):
-            tuned = shallow(config)
-        else:
-            raise ConfigError(
-                f"{algo_name} needs a config of type {algorithm.Config.__name__}, or the path of a TOML file, "
-                f"got {type(config).__name__}"
-            )
+        tuned, given = _below(algorithm, config, settings, name)
         named: dict[str, Any] = {"env": name, "algo": algo_name}
         if isinstance(policy, str):
             named["policy"] = policy
         layers = (algos.defaults(algorithm), tuned, named, settings)
         options, own = resolve(Options, algorithm.Config, *layers)
-        return cls(options, own, algorithm, env, env_kwargs, policy or options.policy)
+        chosen = policy or options.policy
+        return cls(options, own, algorithm, env, env_kwargs, chosen, given=given)
 
     @classmethod
     def of_file(
@@ -174,6 +169,7 @@ class Experiment:
             env_kwargs,
             policy or options.policy,
             reopened=True,
+            given=names_in(given),
         )
 
     def to_file(self) -> dict[str, Any]:
@@ -200,7 +196,8 @@ class Experiment:
         own, rest = split(settings, Options)
         options = build(Options, own, base=self.options)
         config = build(self.algorithm.Config, rest, base=self.config)
-        return replace(self, options=options, config=config)
+        given = self.given | names_in(settings)
+        return replace(self, options=options, config=config, given=given)
 
     def rows(self, num_envs: int, *, playing: bool = False) -> VecEnv:
         """Rows of the environment. Evaluation plays for the environment's own rewards, over the whole of each range."""
@@ -221,7 +218,7 @@ class Experiment:
                 num_threads=options.threads(),
                 preprocessing=preprocessing,
                 info_keys=options.info_keys,
-                workers=options.workers(),
+                workers=options.workers() if options.backend == "workers" else None,
             )
         except ConfigError as error:
             if not self.reopened or callable(self.source) or is_known(self.source):
@@ -292,6 +289,27 @@ def fixed_settings(experiment: Experiment) -> dict[str, Any]:
         if is_function(name, value):
             whole[name] = "a function"
     return json.loads(json.dumps(whole | {"env_kwargs": env_kwargs}, default=str))
+
+
+def _below(
+    algorithm: Algorithm, config: object, settings: Mapping[str, Any], env: str
+) -> tuple[Mapping[str, Any], frozenset[str]]:
+    """What lies below `settings`, the preset or a config, and the names of all that was given by hand."""
+    algo_name, named_preset = algos.name_of(algorithm), settings.get("preset")
+    given = names_in(settings)
+    if config is None:
+        return preset(algo_name, named_preset, env), given
+    if named_preset is not None:
+        raise ConfigError(
+            f"preset={named_preset!r} beside config=...: both are where settings start from; leave one out"
+        )
+    if not isinstance(config, algorithm.Config):
+        raise ConfigError(
+            f"{algo_name} needs a config of type {algorithm.Config.__name__}, or the path of a TOML file, "
+            f"got {type(config).__name__}"
+        )
+    own = shallow(config)
+    return own, given | names_in(own)
 
 
 def _of_path(

@@ -37,6 +37,7 @@ class Settings(TypedDict, total=False):
     stop_at: float | None
     eval_every: int | float
     eval_episodes: int | float
+    eval_max_steps: int | float
     final_episodes: int | float | None
     checkpoint_every: int | float
     keep_checkpoints: int | float
@@ -78,6 +79,7 @@ class Changes(TypedDict, total=False):
     num_threads: int | float
     eval_every: int | float
     eval_episodes: int | float
+    eval_max_steps: int | float
     final_episodes: int | float | None
     checkpoint_every: int | float
     keep_checkpoints: int | float

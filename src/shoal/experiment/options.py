@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import inf, isnan
+from math import inf
 from typing import Literal
 
 from shoal import algos
 from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.workers.settings import Workers
+from shoal.run.evaluate import MAX_STEPS
 from shoal.stream.meter import cores
 from shoal.stream.self_play import SelfPlay
 from shoal.types import ConfigError, check_finite, check_ranges
@@ -22,6 +23,7 @@ CHANGEABLE = (
     "num_threads",
     "eval_every",
     "eval_episodes",
+    "eval_max_steps",
     "final_episodes",
     "checkpoint_every",
     "keep_checkpoints",
@@ -88,6 +90,8 @@ class Options:
     """Evaluate with greedy actions every this many environment steps; 0: never."""
     eval_episodes: int = 20
     """Episodes of each periodic evaluation; more make its mean less noisy."""
+    eval_max_steps: int = MAX_STEPS
+    """Steps after which a greedy episode counts as endless, in environments without a time limit."""
     final_episodes: int | None = None
     """Greedy episodes when training is over, whose mean is the final figure; default: 100; 0: none."""
     checkpoint_every: int = 0
@@ -123,6 +127,7 @@ class Options:
             "total_timesteps",
             "num_envs",
             "keep_checkpoints",
+            "eval_max_steps",
         )
         check_ranges(self, **dict.fromkeys(counts, (1, inf)), reward_scale=(1e-12, inf))
         check_ranges(self, grad_shards=(1, MOST_THREADS), checkpoint_every=(0, inf))
@@ -132,9 +137,9 @@ class Options:
                 f"normalize_reward divides rewards by their own deviation, so reward_scale={self.reward_scale:g} "
                 "changes nothing; set reward_scale=1 or normalize_reward=False"
             )
-        if self.stop_at is not None and isnan(self.stop_at):
+        if self.stop_at is not None and not self.stop_at > -inf:
             raise ConfigError(
-                "stop_at must be a number, or inf to never stop early, got nan"
+                f"stop_at must be a number, or inf to never stop early, got {self.stop_at}"
             )
         if self.eval_every < 0 or self.eval_episodes < 1:
             raise ConfigError(

@@ -11,6 +11,7 @@ from shoal.envs.apart import check_apart
 from shoal.envs.bounds import SQUASH, wide_actions
 from shoal.experiment.experiment import fixed_settings
 from shoal.experiment.first_weights import first_policy_of
+from shoal.math.rates import find_functions
 from shoal.report.html import write_report
 from shoal.run.beginning import one_torch_thread
 from shoal.run.callbacks import checked
@@ -47,19 +48,18 @@ def opened(
 ) -> Generator[Run]:
     """The run of an experiment while its algorithm trains.
 
-    A new run (`fresh`) that fails before its first update leaves no directory; later, its status says why. The report
-    is drawn when all else is done and closed, also of a run that failed, but not after the second Ctrl-C.
+    A new run (`fresh`) that fails before its first update leaves no directory, and one that is resumed stays as it was
+    where it does not come to its checkpoint; later, its status says why. The report is drawn when all else is done and
+    closed, also of a run that failed, but not after the second Ctrl-C.
     """
     run: Run | None = None
-    options = experiment.options
     try:
+        find_functions(experiment.config)
         with ExitStack() as held:
-            evaluation: Eval | None = None
-            if options.eval_every:
-                count = min(options.eval_episodes, EVALUATION_ROWS)
-                rows = held.enter_context(closing(experiment.rows(count, playing=True)))
-                check_apart(env, rows)
-                evaluation = Eval(rows, options.eval_every, options.eval_episodes)
+            evaluation = evaluation_of(experiment)
+            if evaluation is not None:
+                held.enter_context(closing(evaluation.env))
+                check_apart(env, evaluation.env)
             held.enter_context(one_torch_thread())
             log = open_log(experiment, where, fresh=fresh)
             held.callback(log.close)
@@ -81,15 +81,28 @@ def opened(
             warn_of_wide_actions(experiment, env, run)
             yield run
     except BaseException as error:
-        if fresh and (run is None or run.updates == 0):
-            where.remove()
-        elif run is not None:
+        if run is not None and run.updates:
             note_failure(where, error)
             if report and not isinstance(error, KeyboardInterrupt):
                 draw_report(where, panel)
+        elif fresh:
+            where.remove()
         raise
     if report:
         draw_report(where, panel)
+
+
+def evaluation_of(experiment: Experiment) -> Eval | None:
+    """The evaluation beside training, on rows of its own, which the caller closes; None where there is none."""
+    options = experiment.options
+    if not options.eval_every:
+        return None
+    return Eval(
+        experiment.rows(min(options.eval_episodes, EVALUATION_ROWS), playing=True),
+        options.eval_every,
+        options.eval_episodes,
+        options.eval_max_steps,
+    )
 
 
 def warn_of_wide_actions(experiment: Experiment, env: VecEnv, run: Run) -> None:

@@ -257,7 +257,10 @@ def _scalar(name: str, value: object, kind: type[object]) -> object:
     if isinstance(value, os.PathLike):
         return os.fspath(cast("os.PathLike[str]", value))
     make = cast("Callable[[object], object]", kind)
-    return make(value)
+    made = make(value)
+    if isinstance(made, int) and not -(2**63) <= made < 2**63:
+        raise ConfigError(f"{name} must lie within 64 bits, got {value!r}")
+    return made
 
 
 def names_of(kind: type[object]) -> list[str]:

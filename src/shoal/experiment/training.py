@@ -14,6 +14,7 @@ from torch import nn
 
 from shoal.envs.factories import name_of
 from shoal.experiment.agent import GREEDY_EPISODES, play
+from shoal.experiment.applies import check_applies
 from shoal.experiment.experiment import Experiment
 from shoal.experiment.first_weights import find_source
 from shoal.experiment.options import CHANGEABLE
@@ -174,7 +175,9 @@ def start(
     options = experiment.options
     check_device(options.device)
     shown = panel_of(panel)
+    check_run_dir(Path(options.run_dir))
     with closing(experiment.rows(options.num_envs)) as rows:
+        check_applies(experiment, rows.spec)
         saved = experiment.to_file()
         where = directories.create(
             Path(options.run_dir).absolute(),  # an environment may change folders
@@ -241,6 +244,7 @@ def resume(
     check_device(experiment.options.device)
     shown = panel_of(panel)
     with closing(experiment.rows(experiment.options.num_envs)) as rows:
+        check_applies(experiment, rows.spec)
         session = opened(
             experiment,
             rows,
@@ -402,6 +406,15 @@ def play_greedily(
             f"{error}); final_episodes=0 leaves them out"
         )
         return None
+
+
+def check_run_dir(root: Path) -> None:
+    """ConfigError where the folder of runs, or one above it, is a file."""
+    there = next((at for at in (root, *root.parents) if at.exists()), None)
+    if there is not None and not there.is_dir():
+        raise ConfigError(
+            f"run_dir={str(root)!r} cannot be a folder: {there} is a file"
+        )
 
 
 def check_trained(

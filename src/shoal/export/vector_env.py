@@ -77,7 +77,8 @@ def make_vec(
         env_kwargs=env_kwargs,
         preprocessing=preprocessing,
     )
-    refusal = _refusal(rows, autoreset)
+    own_threads = is_batched(env, backend) and backend != "vector"
+    refusal = _refusal(rows, autoreset, num_threads=1 if own_threads else num_threads)
     if refusal:
         rows.close()
         raise ConfigError(refusal)
@@ -284,9 +285,14 @@ def _check(backend: str, autoreset: str) -> None:
         raise ConfigError(f"unknown autoreset {autoreset!r}; use {' or '.join(MODES)}")
 
 
-def _refusal(rows: VecEnv, autoreset: str) -> str:
-    """Why these rows are no VectorEnv that resets so, or nothing."""
+def _refusal(rows: VecEnv, autoreset: str, *, num_threads: int) -> str:
+    """Why these rows are no VectorEnv that resets so, or have no use for threads, or nothing."""
     spec = rows.spec
+    if num_threads > 1 and rows.native_pool is None:
+        return (
+            f"num_threads={num_threads} would change nothing: {spec.env_id} is stepped in Python; "
+            "threads are for native environments, backend='ale' and backend='envpool'"
+        )
     if spec.num_agents > 1 and not spec.agents:
         return f"{spec.env_id} has {spec.num_agents} agents, a gymnasium.vector.VectorEnv one; use make"
     if autoreset == "same_step":

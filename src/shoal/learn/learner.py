@@ -62,6 +62,8 @@ class Learner:
         self.skipped = 0
         """Gradient steps that were not finite, and left everything as it was."""
         self.networks: dict[str, Trainable] = {}
+        self.scheduled: dict[str, float] = {}
+        """Settings in force that follow a schedule, besides the learning rate."""
         self._sums: dict[tuple[str, ...], list[float | Tensor]] = {}
         self._counts: dict[tuple[str, ...], int] = {}
         self.add(POLICY, policy, optimizer, max_grad_norm=max_grad_norm, **settings)

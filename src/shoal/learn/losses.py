@@ -58,9 +58,18 @@ def fused(
 
     The torch function stays the reference: a test compares the two. `prepare` is as in `prepared`; native code does
     its part itself.
+
+    Raises:
+        ConfigError: the loss is not shoal's own: native code would run another one in its place, or none.
     """
 
     def mark(loss: F) -> F:
+        if not loss.__module__.startswith("shoal."):
+            raise ConfigError(
+                f"{loss.__module__}.{loss.__name__} is marked @fused, but only shoal's own losses are in native code, "
+                "and one of that name would run in its place; mark it @prepared(...), or not at all: networks of "
+                "shoal's layers stay in native code around any loss in torch"
+            )
         loss.fused = Fused(loss.__name__, statistics._make)  # pyright: ignore[reportFunctionMemberAccess]
         return loss if prepare is None else prepared(prepare)(loss)
 

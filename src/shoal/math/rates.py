@@ -24,7 +24,12 @@ Schedule: TypeAlias = str | Callable[[float], float]
 
 
 class HasLearningRate(Protocol):
-    """Who steps by a learning rate."""
+    """Who steps by a learning rate, and keeps the other settings that follow a schedule."""
+
+    @property
+    def scheduled(self) -> dict[str, float]:
+        """Settings in force, by name, which are logged."""
+        ...
 
     @property
     def learning_rate(self) -> float:
@@ -61,7 +66,8 @@ def apply_schedules(
 ) -> ConfigT:
     """The settings as they are at `progress`: each NAME with a NAME_schedule is multiplied by what that gives.
 
-    The learner's learning rate is set to the one of these settings, if `learning_rate_schedule` is among them.
+    The learner's learning rate is set to the one of these settings, if `learning_rate_schedule` is among them; of the
+    others it keeps those that change, for the metrics.
 
     Args:
         config: a frozen dataclass. A schedule that is none of SHAPES and no function leaves its setting as it is.
@@ -82,6 +88,8 @@ def apply_schedules(
         value = getattr(config, name) * _factor(name, shape, progress)
         if name == "learning_rate":
             learner.learning_rate = value
+        elif shape is not _constant:
+            learner.scheduled[name] = value
         if shape is not _constant:
             now = copy.copy(config) if now is config else now
             # Past the checks of the settings: a factor may be 0 where a setting must be above.
@@ -105,6 +113,12 @@ def check_schedules(config: object, **also: str) -> None:
                 f"{name}{SUFFIX} must be one of {names}, a function of the run's progress or its name "
                 f"package.module:function, got {schedule!r}"
             )
+
+
+def find_functions(config: object) -> None:
+    """ConfigError naming the first NAME_schedule of `config` that names a function that is not there."""
+    for name, schedule in _schedules(config):
+        _function(name, schedule)
 
 
 def adapted_rate(learning_rate: float, kl: float, target_kl: float) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from shoal.nets.images import ImageEncoder, image_net
 from shoal.nets.normalizer import Normalizer
-from shoal.types import Layout, leaf_spaces
+from shoal.types import leaf_spaces
 
 if TYPE_CHECKING:
     from shoal.nets.network import Network
@@ -85,8 +84,7 @@ class TreeEncoder(nn.Module):
         self.layout = spec.observation
         parts: list[Encoder | ImageEncoder] = []
         for _, space in leaf_spaces(spec.observation_space):
-            own = replace(spec, observation_space=space, observation=Layout.of(space))
-            parts.append(leaf_encoder(own, network, generator))
+            parts.append(leaf_encoder(spec.seeing(space), network, generator))
         self.leaves = nn.ModuleList(parts)
         self.normalizer: Normalizer | None = None  # each leaf has its own
         self.size = sum(part.size for part in parts)

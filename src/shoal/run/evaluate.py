@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 EVALUATION_STREAM = 1
 SEED_OFFSET = 1_000_000_007
-LONGEST_EPISODE = 20_000
-"""Steps after which an episode of an environment without a time limit counts as endless."""
+MAX_STEPS = 20_000
+"""Steps after which an episode of an environment without a time limit counts as endless, if nothing else is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class Eval:
     env: VecEnv
     every_steps: int
     episodes: int = 20
+    max_steps: int = MAX_STEPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,13 @@ def play_beside(run: Run, evaluation: Eval, policy: nn.Module) -> float:
     s = run.settings
     acting = Acting(s.seed, EVALUATION_STREAM, torch.device(s.device), native=s.native)
     episodes = evaluation.episodes
-    score = evaluate(policy, evaluation.env, episodes=episodes, acting=acting)
+    score = evaluate(
+        policy,
+        evaluation.env,
+        episodes=episodes,
+        acting=acting,
+        max_steps=evaluation.max_steps,
+    )
     run.log({"eval/return": score.mean, "eval/std": score.std})
     return score.mean
 
@@ -70,6 +77,7 @@ def evaluate(
     episodes: int,
     acting: Acting,
     greedy: bool = True,
+    max_steps: int = MAX_STEPS,
 ) -> Score:
     """Plays `episodes` fresh episodes, shared out evenly over the rows, so that short ones are not favored.
 
@@ -79,6 +87,7 @@ def evaluate(
         episodes: at least 1; of several agents, so many games: what each agent who was in them came to counts.
         acting: seed and device; the environment's seeds are far from training's.
         greedy: the distribution's mode instead of a sample.
+        max_steps: an episode that has not ended after as many counts as it is, where no time limit is known.
     """
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}")
@@ -99,7 +108,7 @@ def evaluate(
         tally.note(ready)
         tally.pass_on(env.dropped)
         if env.spec.max_episode_steps is None:
-            tally.end_endless(env.spec.env_id)
+            tally.end_endless(env.spec.env_id, max_steps)
     returns, lengths = (
         list(chain.from_iterable(of_rows)) for of_rows in (tally.returns, tally.lengths)
     )
@@ -159,15 +168,16 @@ class _Tally:
                 self.left[going_on[number % len(going_on)]] += 1
             self.left[row] = 0
 
-    def end_endless(self, env_id: str) -> None:
+    def end_endless(self, env_id: str, max_steps: int) -> None:
         """What an episode without an end has come to counts for all that its row had left."""
-        late = (self._running[1] >= LONGEST_EPISODE) & (self.left > 0)
+        late = (self._running[1] >= max_steps) & (self.left > 0)
         if not late.any():
             return
         endless = np.flatnonzero(late)
         warnings.warn(
-            f"{env_id}: the greedy episode of row {endless[0]} has not ended after {LONGEST_EPISODE:,} "
-            "steps; its return so far counts for all that its row had left. Give the environment a time limit",
+            f"{env_id}: the greedy episode of row {endless[0]} has not ended after {max_steps:,} "
+            "steps; its return so far counts for all that its row had left. "
+            "Give the environment a time limit, or set eval_max_steps",
             stacklevel=3,
         )
         for row in endless[self._there[endless]]:

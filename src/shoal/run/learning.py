@@ -29,7 +29,9 @@ def take_statistics(metrics: Metrics, learners: Mapping[str, Learner]) -> None:
         totals, counts = learner.statistics()
         for metric, total in totals.items():
             metrics.add(metric + suffix, total, counts[metric])
-        metrics.add(f"train/learning_rate{suffix}", learner.learning_rate)
+        in_force = {"learning_rate": learner.learning_rate, **learner.scheduled}
+        for setting, value in in_force.items():
+            metrics.add(f"train/{setting}{suffix}", value)
 
 
 def kept_policy(learners: Mapping[str, Learner]) -> nn.Module:

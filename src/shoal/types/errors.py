@@ -18,6 +18,10 @@ def check_ranges(config: object, **ranges: tuple[float, float]) -> None:
     """ConfigError naming the first setting of `config` that lies outside its range (both ends belong to it)."""
     for name, (low, high) in ranges.items():
         value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ConfigError(f"{name} must be a number, got {value!r}")
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise ConfigError(f"{name} must lie within 64 bits, got {value}")
         if not low <= value <= high:
             allowed = f">= {low:g}" if high == inf else f"between {low:g} and {high:g}"
             raise ConfigError(f"{name} must be {allowed}, got {value}")
@@ -37,7 +41,7 @@ def check_finite(config: object, *names: str) -> None:
     """ConfigError naming the first of these settings of `config` that is infinite or no number."""
     for name in names:
         value = getattr(config, name)
-        if not isfinite(value):
+        if not isinstance(value, int | float) or not isfinite(value):
             raise ConfigError(f"{name} must be finite, got {value}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -234,6 +234,10 @@ class Spec:
         if self.agents or self.num_agents == 1:
             return self.agents
         return tuple(f"agent_{number}" for number in range(self.num_agents))
+
+    def seeing(self, space: Space[Any]) -> Spec:
+        """The same with other observations, such as one leaf of a Dict's."""
+        return replace(self, observation_space=space, observation=Layout.of(space))
 
     @classmethod
     def of(

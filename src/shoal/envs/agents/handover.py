@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal.envs.finite import not_finite, said
+from shoal.envs.finite import LAST_FINITE, not_finite, said
 from shoal.envs.masks import RowMasks
 from shoal.envs.observations import TreeReader
-from shoal.envs.outputs import take
+from shoal.envs.outputs import take, write
 from shoal.envs.python_env import read_flag, read_info, read_rewards
 from shoal.types import EnvError, assign
 
@@ -96,9 +96,12 @@ class Handover:
                 raise EnvError(f"{where} was given {self._reader.complaint(obs)}")
             last = take(out.final_obs, slice(row, row + 1))
             bad = not_finite(keeper.spec.observation, last)
-            if bad is not None:
+            if bad is not None and terminated and keeper.last_finite:
+                write(out.final_obs, row, out.obs)
+            elif bad is not None:
+                also = f"; {LAST_FINITE}" if terminated else ""
                 raise EnvError(
-                    f"{where} was given {said(f'observation{bad[0].name}', bad[2])}"
+                    f"{where} was given {said(f'observation{bad[0].name}', bad[2])}{also}"
                 )
             out.terminated[row], out.truncated[row] = terminated, truncated
             keeper.end(row)

@@ -1,8 +1,9 @@
 """Atari 2600 games on ALE's own vector environment, with the preprocessing that is usual for learning.
 
 Each action is repeated 4 times; the last two frames are joined by their maximum, made gray and 84 x 84, and stacked
-by 4; 0 to 29 no-ops begin a game. A lost life ends an episode for learning, and rewards are clipped to their sign;
-returns and lengths are those of whole games with the game's own rewards.
+by 4; 0 to 29 no-ops begin a game, and FIRE where it has that. A lost life ends an episode for learning, after which
+FIRE is pressed again, and rewards are clipped to their sign; returns and lengths are those of whole games with the
+game's own rewards.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from gymnasium.envs.registration import EnvSpec
     from numpy.typing import NDArray
 
+    from shoal.envs.outputs import Rows
     from shoal.types import Bools, Tree
 
 SEEDS = 2**31 - 1
@@ -58,7 +60,8 @@ def make(
         num_threads: of ALE's pool; it changes no result.
         env_kwargs: `terminal_on_life_loss` and `clip_reward` (both True unless given), and keywords of ale_py's
             AtariVectorEnv such as `repeat_action_probability` (0 unless given), `noop_max`, `full_action_space`;
-            `max_num_frames_per_episode=0` means no limit.
+            `max_num_frames_per_episode=0` means no limit. `use_fire_reset` (True unless given): FIRE begins a game
+            and, where a lost life ends an episode, takes the place of the first action after it.
     """
     kwargs = dict(env_kwargs or {})
     if kwargs.pop("render_mode", None) not in (None, "rgb_array"):
@@ -137,6 +140,10 @@ class AtariRows:
         self.num_rows = num_envs
         self._ends_life, self.clip_reward = terminal_on_life_loss, clip_reward
         self.lives: NDArray[Any] | None = None
+        self._fire = None
+        if terminal_on_life_loss and kwargs.get("use_fire_reset", True):
+            self._fire = fire_among(self.env.ale.get_action_set(), self.spec)
+        self._firing = Firing(num_envs)
         self._everywhere = np.arange(num_envs)
         self._row_seeds = np.zeros(num_envs, np.int64)
         self._games = np.zeros(num_envs, np.int64)
@@ -161,6 +168,7 @@ class AtariRows:
 
     def step(self, action: Tree) -> Stepped:
         """One step of every game; those that are over begin anew within it."""
+        action = self._firing.press(self._fire, action)
         self.env.send(action)
         if self.spec.max_episode_steps is None:
             self._make_room(int(self._lengths.max()))
@@ -173,6 +181,7 @@ class AtariRows:
             over = terminated | truncated
             self._lengths[over] = 0
             self._games[over] += 1
+            self._firing.forget(over)
         return Stepped(obs, reward, terminated, truncated, final_obs)
 
     def state(self) -> dict[str, Any]:
@@ -198,6 +207,7 @@ class AtariRows:
                 while (behind := begins & (self._games < games)).any():
                     obs = self._begin(behind)
             if at < most:
+                self._firing.forget(self._everywhere)
                 played = actions[self._everywhere, np.maximum(lengths - most + at, 0)]
                 obs, _, _, _, info = self.env.step(np.ascontiguousarray(played))
                 self._note_lives(info)
@@ -230,6 +240,7 @@ class AtariRows:
             self._games[rows] = 1
         obs, info = self.env.reset(seed=seeds, options=options)
         self._note_lives(info)
+        self._firing.forget(rows)
         return obs
 
     def _make_room(self, length: int) -> None:
@@ -243,6 +254,62 @@ class AtariRows:
     def _note_lives(self, info: dict[str, Any]) -> None:
         if self._ends_life:
             self.lives = info["lives"]
+            self._firing.note(info["lives"])
+
+
+class Firing:
+    """Rows whose next action is FIRE: those that have lost a life since their last one."""
+
+    def __init__(self, num_rows: int) -> None:
+        """No row has lost one."""
+        self._lives = np.zeros(num_rows, np.int64)
+        self._due = np.zeros(num_rows, np.bool_)
+
+    def note(self, lives: NDArray[Any]) -> None:
+        """The lives that are left after a call, [B]."""
+        self._due |= lives < self._lives
+        self._lives[:] = lives
+
+    def forget(self, rows: Rows) -> None:
+        """New games begin in these rows."""
+        self._due[rows] = False
+
+    def press(self, fire: Tree, action: Tree) -> Tree:
+        """The actions that are done: FIRE (None: there is none) where a life was lost."""
+        if fire is not None and self._due.any():
+            action = np.array(action)
+            action[self._due] = fire
+        self._due[:] = False
+        return action
+
+
+def fire_among(actions: Sequence[Any], spec: Spec) -> Tree:
+    """The action of a row that is FIRE, as its space has it; None where the game has none."""
+    names = [action.name for action in actions]
+    if "FIRE" not in names:
+        return None
+    if spec.action.single.dtype.kind == "f":
+        return np.array([0, 0, 1], spec.action.single.dtype)  # radius, angle, fire
+    return names.index("FIRE")
+
+
+def actions_of(game: str, *, full: bool) -> Sequence[Any]:
+    """The actions of a game, such as `breakout`, in the order of their numbers.
+
+    Raises:
+        ImportError: ale-py is not there.
+        ConfigError: the game is not.
+    """
+    import ale_py
+    from ale_py import roms
+
+    rom = roms.get_rom_path(game)
+    if rom is None:
+        raise ConfigError(f"ale-py has no game {game!r}")
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    ale = ale_py.ALEInterface()
+    ale.loadROM(rom)
+    return ale.getLegalActionSet() if full else ale.getMinimalActionSet()
 
 
 def _most_steps(frames: int, frameskip: int) -> int | None:

@@ -11,7 +11,7 @@ from shoal.envs.masks import RowMasks
 from shoal.envs.python_env import refuse_stop
 from shoal.envs.row_keeper import RowKeeper
 from shoal.envs.vec_env import row_seeds
-from shoal.types import ConfigError
+from shoal.types import ConfigError, map_tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -154,12 +154,17 @@ class BatchedEnv:
             )
 
     def _step(self, rows: slice, action: Tree) -> None:
+        before: Tree = None
+        if self.keeper.last_finite:
+            before = map_tree(np.copy, self.out.obs)
         try:
             stepped = self.library.step(action)
         except StopIteration as error:
             refuse_stop(error, f"{self.spec.env_id}: a step")
             raise
         self._steps += 1
+        if before is not None:
+            stepped = self._reader.with_last_finite(stepped, before)
         self._reader.step(stepped)
 
     def _reset(self, seeds: Sequence[int | None], rows: Bools) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shoal.envs.libraries.atari import Firing, actions_of, fire_among
 from shoal.envs.libraries.batched import BatchedEnv
 from shoal.envs.libraries.library import Stepped
 from shoal.envs.vec_env import Capabilities
@@ -109,6 +110,10 @@ class EnvPoolRows:
             max_episode_steps=getattr(config, "max_episode_steps", None),
             reward_threshold=getattr(config, "reward_threshold", None),
         )
+        self._fire: Tree = None
+        if self._ends_life and config.use_fire_reset:
+            self._fire = _fire_of(config, self.spec)
+        self._firing = Firing(num_envs)
         self.infos: dict[str, Any] = {}
         self._ended = np.zeros(num_envs, np.bool_)
         self._dtype = self.spec.action.single.dtype
@@ -137,19 +142,20 @@ class EnvPoolRows:
         obs, info = self.env.reset()
         self.infos = info
         self._ended[:] = False
-        if self._ends_life:
-            self.lives = info["lives"]
+        self._note_lives(info)
+        self._firing.forget(slice(None))
         return obs
 
     def step(self, action: Tree) -> Stepped:
         """One step of all rows; those that had ended are only reset."""
+        pressed = self._firing.press(self._fire, action)
         obs, reward, terminated, truncated, info = self.env.step(
-            np.ascontiguousarray(action, self._dtype)
+            np.ascontiguousarray(pressed, self._dtype)
         )
         self.infos = info
         only_reset, self._ended = self._ended, terminated | truncated
-        if self._ends_life:
-            self.lives = info["lives"]
+        self._note_lives(info)
+        self._firing.forget(self._ended)
         return Stepped(obs, reward, terminated, truncated, only_reset=only_reset)
 
     def state(self) -> dict[str, Any]:
@@ -167,6 +173,11 @@ class EnvPoolRows:
         """Closes the pool."""
         self.env.close()
 
+    def _note_lives(self, info: dict[str, Any]) -> None:
+        if self._ends_life:
+            self.lives = info["lives"]
+            self._firing.note(info["lives"])
+
     def _made(self, seeds: list[int]) -> Any:
         with quiet():
             try:
@@ -182,6 +193,20 @@ class EnvPoolRows:
             except (AssertionError, TypeError, ValueError) as error:
                 raise ConfigError(f"EnvPool's {self.name}: {error}") from error
         return made
+
+
+def _fire_of(config: Any, spec: Spec) -> Tree:
+    """FIRE among a game's actions, which EnvPool does not name and ale-py knows; None where there is none."""
+    try:
+        actions = actions_of(config.task, full=config.full_action_space)
+    except (ImportError, ConfigError) as error:
+        warnings.warn(
+            f"{spec.env_id}: FIRE is not pressed after a lost life, because EnvPool does not say which action it is "
+            f"and ale-py is needed for that ({error}); use_fire_reset=False leaves it out",
+            stacklevel=2,
+        )
+        return None
+    return fire_among(actions, spec)
 
 
 @contextmanager

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import (
+    AsyncVectorEnv,
+    AutoresetMode,
+    SyncVectorEnv,
+    VectorEnv,
+)
 
 from shoal.envs.actions import in_own_dtypes
 from shoal.envs.factories import refuse_instances, register_family
@@ -20,7 +25,7 @@ from shoal.envs.libraries.batched import BatchedEnv
 from shoal.envs.libraries.library import Stepped
 from shoal.envs.masks import KEY, METHOD, in_observation
 from shoal.envs.observations import leaves_of
-from shoal.envs.python_env import check_distinct, parts_of
+from shoal.envs.python_env import check_distinct, parts_of, shortest_limit
 from shoal.envs.rendering import RENDER_MODE, frames_per_s
 from shoal.envs.vec_env import Capabilities
 from shoal.types import ConfigError, EnvError, Spec, map_tree
@@ -114,7 +119,7 @@ class VectorRows:
             name,
             env.single_observation_space,
             env.single_action_space,
-            max_episode_steps=getattr(env.spec, "max_episode_steps", None),
+            max_episode_steps=_limit_of(env),
             reward_threshold=getattr(env.spec, "reward_threshold", None),
         )
         self.infos: dict[str, Any] = {}
@@ -307,6 +312,17 @@ def _check_parts(env: VectorEnv[Any, Any, Any], name: str) -> None:
             raise ConfigError(
                 f"{name} {said} {part}, which every gymnasium.vector.VectorEnv has; set it in __init__"
             )
+
+
+def _limit_of(env: VectorEnv[Any, Any, Any]) -> int | None:
+    """The time limit of the environments in a vector environment, or the one that it was registered with."""
+    inner: Any = env.unwrapped
+    if isinstance(inner, SyncVectorEnv):
+        return shortest_limit(inner.envs[0])
+    limit = "_max_episode_steps"
+    if isinstance(inner, AsyncVectorEnv) and all(inner.call("has_wrapper_attr", limit)):
+        return inner.get_attr(limit)[0]
+    return getattr(env.spec, "max_episode_steps", None)
 
 
 def _mask_method(env: VectorEnv[Any, Any, Any]) -> MaskMethod | None:

@@ -9,11 +9,11 @@ from gymnasium import spaces
 
 from shoal import _native
 from shoal.envs.bounds import bounds_of
-from shoal.envs.finite import check_finite, not_finite
+from shoal.envs.finite import check_finite, not_finite, put_last_finite
 from shoal.envs.masks import KEY, LATE
 from shoal.envs.outputs import write
 from shoal.envs.python_env import NUMBERS
-from shoal.types import EnvError, leaf_spaces
+from shoal.types import EnvError, leaf_spaces, map_tree
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,12 +58,7 @@ class StepReader:
                 f"{self._spec.env_id}: the library has the lives {lives!r}, expected ({self._keeper.num_rows},)"
             )
         if ends:
-            over = stepped.terminated | stepped.truncated
-            final_obs = stepped.final_obs
-            if final_obs is None:
-                final_obs = out.obs
-            write(out.final_obs, over, final_obs)
-            write(out.final_obs, out.terminated & ~over, out.obs)
+            self._show_final(stepped)
         if out.action_mask is not None:
             rows = self._keeper.everywhere
             if ends and stepped.final_obs is None:
@@ -73,6 +68,19 @@ class StepReader:
             self.read_masks(rows)
         elif KEY in self._library.infos:
             raise EnvError(f"{self._spec.env_id}: the library gave {LATE}")
+
+    def with_last_finite(self, stepped: Stepped, before: Tree) -> Stepped:
+        """The step with `before`, what the rows saw last, where a terminated row's observation is not finite."""
+        terminated = np.asarray(stepped.terminated) != 0
+        ended_in = stepped.obs if stepped.final_obs is None else stepped.final_obs
+        layout = self._spec.observation
+        if not terminated.any() or not_finite(layout, ended_in) is None:
+            return stepped
+        ended_in = map_tree(np.copy, ended_in)
+        put_last_finite(layout, ended_in, before, terminated)
+        if stepped.final_obs is None:
+            return stepped._replace(obs=ended_in)
+        return stepped._replace(final_obs=ended_in)
 
     def read_masks(self, rows: Bools) -> None:
         """What these rows may choose next."""
@@ -152,8 +160,27 @@ class StepReader:
             keeper.out.obs,
             reward,
             keeper.lengths + ~usual["only_reset"],
+            terminated=usual["terminated"],
         )
         return stepped._replace(reward=reward, **usual)
+
+    def _show_final(self, stepped: Stepped) -> None:
+        """Hands over the last observations of episodes that are over; EnvError where one is not finite."""
+        keeper, out = self._keeper, self._keeper.out
+        over, final_obs = stepped.terminated | stepped.truncated, stepped.final_obs
+        if final_obs is None:
+            final_obs = out.obs
+        write(out.final_obs, over, final_obs)
+        write(out.final_obs, out.terminated & ~over, out.obs)
+        if self._has_floats and stepped.final_obs is not None:
+            check_finite(
+                self._spec,
+                keeper.everything,
+                out.final_obs,
+                out.reward,
+                out.episode_length,
+                terminated=out.terminated,
+            )
 
     def _read(self, name: str, given: object, kinds: str) -> NDArray[Any]:
         """An array [B] of one of NumPy's `kinds`; EnvError where it is another."""

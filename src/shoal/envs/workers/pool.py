@@ -40,6 +40,8 @@ class RowPlan:
     name: str
     info_keys: tuple[str, ...]
     ranges: Ranges
+    last_finite: bool
+    """As the row keeper has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class Introduction:
             name=self.plan.name,
             info_keys=self.plan.info_keys,
             ranges=self.plan.ranges,
+            last_finite=self.plan.last_finite,
             number=worker.number,
             rows=worker.rows,
             cores=self.settings.cores(worker.number, self.count),

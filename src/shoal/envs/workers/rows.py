@@ -37,13 +37,14 @@ def make(
     info_keys: tuple[str, ...] = (),
     ranges: Ranges | None = None,
     workers: Workers | None = None,
+    last_finite: bool = False,
 ) -> WorkersEnv:
     """`num_envs` rows in processes; `factory` makes one environment and is pickled by value where it must be."""
     if not hasattr(os, "memfd_create"):
         raise ConfigError(
             "backend='workers' needs Linux (memfd_create); backend='serial' runs everywhere"
         )
-    plan = RowPlan(name, tuple(info_keys), ranges or {})
+    plan = RowPlan(name, tuple(info_keys), ranges or {}, last_finite)
     settings = workers or Workers()
     return WorkersEnv(WorkerPool(factory, num_envs, plan=plan, settings=settings))
 

@@ -56,6 +56,7 @@ class Plan:
     name: str
     info_keys: tuple[str, ...]
     ranges: Ranges
+    last_finite: bool
     number: int
     """The worker's."""
     rows: slice
@@ -107,13 +108,15 @@ def make_rows(plan: Plan) -> SerialEnv:
         raise ConfigError(
             f"{plan.name} has several agents; backend='serial' steps them, workers do not yet"
         )
-    return SerialEnv(
+    rows = SerialEnv(
         envs,
         plan.name,
         info_keys=plan.info_keys,
         ranges=plan.ranges,
         first_row=first,
     )
+    rows.keeper.last_finite = plan.last_finite
+    return rows
 
 
 class Pipe:

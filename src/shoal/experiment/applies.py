@@ -1,0 +1,160 @@
+"""Settings that were given but cannot apply to a run: refused by name, with what would make them apply."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from gymnasium import spaces
+
+from shoal.experiment.settings import flat
+from shoal.nets.images import image_net
+from shoal.types import ConfigError, leaf_spaces
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from shoal.experiment.experiment import Experiment
+    from shoal.nets.network import Network
+    from shoal.types import Spec
+
+WORKERS = (
+    "num_workers",
+    "step_timeout_s",
+    "on_fault",
+    "max_restarts",
+    "own_cores",
+)
+"""Settings of the backend `workers` alone."""
+PAST_VERSIONS = ("self_play.pool", "self_play.latest", "self_play.opponents")
+
+
+def names_in(settings: Mapping[str, object]) -> frozenset[str]:
+    """The dotted names of settings, nested ones in mappings or dataclasses."""
+    plain: dict[str, object] = {}
+    for name, value in settings.items():
+        nested = is_dataclass(value) and not isinstance(value, type)
+        plain[name] = asdict(cast("Any", value)) if nested else value
+    return frozenset(flat(plain))
+
+
+def changed_between(before: Experiment, after: Experiment) -> frozenset[str]:
+    """The dotted names of the settings in which two experiments of one algorithm differ."""
+    theirs = flat(asdict(before.options)) | flat(asdict(before.config))
+    ours = flat(asdict(after.options)) | flat(asdict(after.config))
+    return frozenset(name for name in ours if ours[name] != theirs[name])
+
+
+def check_applies(experiment: Experiment, spec: Spec) -> None:
+    """ConfigError naming the first setting that was given, is not its default, and changes nothing here.
+
+    What a preset or a configuration file holds beside is written for more than one environment and passes.
+    """
+    for name, why in _idle(experiment, spec):
+        value, default = _value(experiment, name), _default(experiment, name)
+        if name in experiment.given and value != default:
+            raise ConfigError(f"{name}={value!r} would change nothing: {why}")
+
+
+def _value(experiment: Experiment, name: str) -> Any:
+    first, *rest = name.split(".")
+    on_run = hasattr(experiment.options, first)
+    value = getattr(experiment.options if on_run else experiment.config, first)
+    for step in rest:
+        value = getattr(value, step)
+    return value
+
+
+def _default(experiment: Experiment, name: str) -> Any:
+    """What the setting is where nobody says anything of it."""
+    first, *rest = name.split(".")
+    kinds: tuple[Any, Any] = type(experiment.options), experiment.algorithm.Config
+    for field in (field for kind in kinds for field in fields(kind)):
+        if field.name == first:
+            value: Any = field.default
+            if field.default_factory is not MISSING:
+                value = field.default_factory()
+            for step in rest:
+                value = getattr(value, step, MISSING)
+            return value
+    return MISSING
+
+
+def _idle(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]]:
+    """The names of settings that change nothing in this run, each with what would make them apply."""
+    yield from _idle_of_run(experiment, spec)
+    yield from _idle_schedules(experiment.config)
+    network: Network | None = getattr(experiment.config, "network", None)
+    if network is None:
+        return
+    if experiment.policy is not None:
+        for field in fields(network):
+            yield (
+                f"network.{field.name}",
+                "it belongs to the default network, but policy= brings its own; set it there",
+            )
+    elif not hasattr(experiment.algorithm, "make_policy"):
+        yield from _idle_of_network(network, spec)
+        yield from _idle_of_encoder(network, spec)
+
+
+def _idle_of_run(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]]:
+    options = experiment.options
+    if options.backend != "workers":
+        for name in WORKERS:
+            yield name, f"it is for backend='workers', but this is {options.backend!r}"
+    if options.on_fault != "restart":
+        yield "max_restarts", f"on_fault is {options.on_fault!r}; set it to 'restart'"
+    if not options.eval_every:
+        yield "eval_episodes", "set eval_every too, the steps between two evaluations"
+    limit = spec.max_episode_steps
+    if limit is not None:
+        said = f"episodes of {spec.env_id} end after {limit:,} steps"
+        yield "eval_max_steps", f"{said}; preprocessing.max_episode_steps changes that"
+    if not options.eval_every and options.final_episodes == 0:
+        yield "eval_max_steps", "nothing is evaluated; set eval_every or final_episodes"
+    if not options.self_play.every:
+        for name in PAST_VERSIONS:
+            yield (
+                name,
+                "set self_play.every too, the updates between two past versions",
+            )
+
+
+def _idle_schedules(config: Any) -> Iterator[tuple[str, str]]:
+    for field in fields(config):
+        name = field.name.removesuffix("_schedule")
+        if name != field.name and getattr(config, name, None) == 0:
+            yield field.name, f"{name} is 0, whatever it is multiplied by; set it too"
+
+
+def _idle_of_network(network: Network, spec: Spec) -> Iterator[tuple[str, str]]:
+    if network.recurrent == "none":
+        yield "network.recurrent_size", "set network.recurrent to gru or lstm"
+        if not network.hidden:
+            yield "network.activation", "network.hidden has no layer"
+    actions = [part for _, part in leaf_spaces(spec.action_space)]
+    if not any(isinstance(part, spaces.Box) for part in actions):
+        why = f"it is for Box actions, but these are {spec.action_space}"
+        for name in ("squash", "log_std_init", "sde_interval"):
+            yield f"network.{name}", why
+
+
+def _idle_of_encoder(network: Network, spec: Spec) -> Iterator[tuple[str, str]]:
+    seen = [part for _, part in leaf_spaces(spec.observation_space)]
+    if not any(isinstance(part, spaces.Box) for part in seen):
+        yield "network.normalize_obs", f"no part of {spec.observation_space} is a Box"
+    images = [image_net(spec.seeing(part), network.image) for part in seen]
+    if not any(images):
+        forms = ", ".join(f"{np.dtype(part.dtype)} {part.shape}" for part in seen)
+        why = f"no observation of {spec.env_id} goes through an image encoder: {forms}"
+        yield "network.precision", why
+        if not any(image_net(spec.seeing(part), "auto") for part in seen):
+            yield "network.image", why
+    elif isinstance(spec.observation_space, spaces.Box):
+        why = "the features of an image encoder go straight to the heads"
+        if network.recurrent != "none":
+            why = "the features of an image encoder go straight to the recurrent layer"
+        for name in ("hidden", "activation", "share"):
+            yield f"network.{name}", why
