@@ -83,29 +83,36 @@ def make(
         _check_absence(env, backend)
     elif backend in ("auto", "native"):
         return _native_rows(env, num_envs, num_threads, fixed, ranges, info_keys, seen)
+    name = name_of(env)
     if is_batched(env, backend):
         _check_batched(env, ranges, seen)
-        _check_whole(name_of(env), seen)
-        library = _batched(env, num_envs, backend, num_threads, fixed, info_keys)
-        library.keeper.last_finite = last_finite
-        return _preprocessed(library, seen)
-    name = name_of(env)
-    factory = observing(factory_of(env, fixed), name, seen)
-    factory = limited(factory, seen.max_episode_steps)
-    if backend != "workers":
-        rows = _in_process(factory, num_envs, name, info_keys, ranges)
+        rows = _batched(env, num_envs, backend, num_threads, fixed, info_keys)
         rows.keeper.last_finite = last_finite
         return _preprocessed(rows, seen)
-    in_processes = processes.make(
-        factory,
-        num_envs,
-        name=name,
-        info_keys=info_keys,
-        ranges=ranges,
-        workers=workers,
-        last_finite=last_finite,
+    factory = _as_seen(factory_of(env, fixed), name, seen)
+    if backend == "workers":
+        rows = processes.make(
+            factory,
+            num_envs,
+            name=name,
+            info_keys=info_keys,
+            ranges=ranges,
+            workers=workers,
+            last_finite=last_finite,
+        )
+    else:
+        rows = _in_process(factory, num_envs, name, info_keys, ranges)
+        rows.keeper.last_finite = last_finite
+    return _preprocessed(rows, seen)
+
+
+def _as_seen(
+    factory: Callable[[], Any], name: str, preprocessing: Preprocessing
+) -> Callable[[], Any]:
+    """The factory's environments with chosen keys, texts as integers, and another time limit."""
+    return limited(
+        observing(factory, name, preprocessing), preprocessing.max_episode_steps
     )
-    return _preprocessed(in_processes, seen)
 
 
 def is_batched(env: object, backend: str) -> bool:
@@ -244,6 +251,7 @@ def _check_batched(
     env: str | Callable[..., Any], ranges: Ranges, preprocessing: Preprocessing
 ) -> None:
     """ConfigError for what a library that batches itself lacks."""
+    _check_whole(name_of(env), preprocessing)
     if ranges:
         raise ConfigError(
             f"{env}: a library that batches itself draws no parameters ({', '.join(ranges)}); backend='serial' does"
