@@ -1,6 +1,7 @@
 """Gradients of any output gradient: a policy's two towers, and towers of one's own, against torch in float64."""
 
 import itertools
+import threading
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,35 @@ def test_a_bigger_minibatch_after_a_smaller_one() -> None:
         case.plan.backward(*slopes_of(case, logits, value), grads[-1])
     identical(grads[0], grads[2])
     assert not np.array_equal(grads[0], grads[1])
+
+
+def test_two_threads_on_one_plan() -> None:
+    """What is kept changes while another thread calls backward: a right gradient or a refusal; `make sanitize` too."""
+    shape = SHAPES[0]
+    case = make(shape, threads=1)
+    obs = observations(shape, 500)
+    few, many = outputs(shape, 2), outputs(shape, 500)
+    slopes = np.ones_like(few[0]), np.ones_like(few[1])
+    right, grad = np.zeros(shape.num_params, np.float32), np.zeros(shape.num_params, np.float32)
+    case.plan.forward_train(obs[:2], None, *few)
+    case.plan.backward(*slopes, right)
+
+    def keep_on() -> None:
+        for _ in range(200):
+            case.plan.forward_train(obs, None, *many)
+            case.plan.forward_train(obs[:2], None, *few)
+
+    other = threading.Thread(target=keep_on)
+    other.start()
+    refused = 0
+    while other.is_alive():
+        try:
+            case.plan.backward(*slopes, grad)
+        except ValueError:
+            refused += 1
+        else:
+            identical(grad, right)
+    assert refused > 0
 
 
 def test_bad_gradients_are_refused() -> None:

@@ -249,8 +249,9 @@ void forward_train(NativeRecurrent& plan, const NativeSequences& sequences, cons
 }
 
 void backward(NativeRecurrent& plan, const ArrayIn& logits_grad, const ArrayIn& value_grad, const ArrayOut& grad_out) {
-  const auto steps = static_cast<Size>(plan.plan().kept_steps());
-  const auto count = static_cast<Size>(plan.plan().kept_count());
+  const auto kept = plan.plan().kept();
+  const auto steps = static_cast<Size>(kept.steps);
+  const auto count = static_cast<Size>(kept.count);
   if (steps == 0) {
     throw std::invalid_argument("backward needs the activations of forward_train, once each: call that first");
   }
@@ -258,7 +259,7 @@ void backward(NativeRecurrent& plan, const ArrayIn& logits_grad, const ArrayIn& 
   const auto* const value = numbers<float>(value_grad, "value_grad", {steps, count});
   auto* const grad = numbers<float>(grad_out, "grad_out", {plan.num_params()});
   const nb::gil_scoped_release released;
-  plan.plan().backward(logits, value, grad);
+  plan.plan().backward(kept, logits, value, grad);
 }
 
 void bind_sequences(const nb::module_& module) {

@@ -96,11 +96,12 @@ void policy_forward_train(NativePlan& plan, const Picked& picked, const ArrayOut
   forward_train(plan, picked, logits, numbers<float>(value_out, "value_out", {picked.count}));
 }
 
-Size kept_count(const NativeTowers& plan) {
-  if (plan.plan().kept_count() == 0) {
+Size kept_count(NativeTowers& plan) {
+  const auto count = static_cast<Size>(plan.plan().kept_count());
+  if (count == 0) {
     throw std::invalid_argument("backward needs the activations of forward_train: call that first");
   }
-  return static_cast<Size>(plan.plan().kept_count());
+  return count;
 }
 
 float* optional_rows(const std::optional<ArrayOut>& array, const char* name, Size rows, Size columns) {
@@ -115,7 +116,7 @@ void policy_backward(NativePlan& plan, const ArrayIn& logits_grad, const ArrayIn
   auto* const grad = numbers<float>(grad_out, "grad_out", {plan.num_params()});
   auto* const obs = optional_rows(obs_grad_out, "obs_grad_out", count, plan.obs_size());
   const nb::gil_scoped_release released;
-  plan.plan().backward(logits, value, grad, obs);
+  plan.plan().backward(static_cast<std::ptrdiff_t>(count), logits, value, grad, obs);
 }
 
 void tower_forward(NativeTower& plan, const ArrayIn& obs, const ArrayOut& out) {
@@ -138,7 +139,7 @@ void tower_backward(NativeTower& plan, const ArrayIn& out_grad, const ArrayOut& 
   auto* const grad = numbers<float>(grad_out, "grad_out", {plan.num_params()});
   auto* const obs = optional_rows(obs_grad_out, "obs_grad_out", count, plan.obs_size());
   const nb::gil_scoped_release released;
-  plan.plan().backward(slopes, nullptr, grad, obs);
+  plan.plan().backward(static_cast<std::ptrdiff_t>(count), slopes, nullptr, grad, obs);
 }
 
 using Names = std::vector<std::string>;

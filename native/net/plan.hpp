@@ -8,6 +8,7 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,6 +31,13 @@ struct Memory {
   float* h;
   float* c;
 };
+
+/// std::invalid_argument where what a backward was checked against is no longer what is kept.
+inline void require_kept(bool kept) {
+  if (!kept) {
+    throw std::invalid_argument("backward: another thread has called forward_train of this plan in between");
+  }
+}
 
 /// Shares its owner's parameters: the learner's updates are seen by the next call. Calls on one plan wait for each
 /// other. Bits depend on grad_shards and on the instruction set, never on num_threads or act_block.
@@ -136,12 +144,18 @@ class MlpPlan {
   }
 
   /// The size of the minibatch that forward_train has kept; 0 before it.
-  [[nodiscard]] std::ptrdiff_t kept_count() const noexcept { return kept_count_; }
-
-  /// Gradient of the parameters into `grad`, from those of the kept minibatch's logits and values; and of its
-  /// observations into obs_slopes, which may be null.
-  void backward(const float* logit_slopes, const float* value_slopes, float* grad, float* obs_slopes) {
+  [[nodiscard]] std::ptrdiff_t kept_count() {
     const std::scoped_lock lock(mutex_);
+    return kept_count_;
+  }
+
+  /// Gradient of the parameters into `grad`, from those of the kept minibatch's `count` logits and values; and of its
+  /// observations into obs_slopes, which may be null. std::invalid_argument where another thread's forward_train has
+  /// kept another number since.
+  void backward(std::ptrdiff_t count, const float* logit_slopes, const float* value_slopes, float* grad,
+                float* obs_slopes) {
+    const std::scoped_lock lock(mutex_);
+    require_kept(count == kept_count_);
     shards_.run(kept_count_, [&](ShardMemory& memory, Part part) {
       kernels_.backward_kept(net_, params_, memory.kept.data(), part.first, part.count, logit_slopes, value_slopes,
                              memory.chunk.space(), memory.sums.data(), memory.grad.data(), obs_slopes);

@@ -121,24 +121,32 @@ class RecurrentPlan {
       kernels_.recurrent.forward(net_, weights(), chunk.sequences(batch), chunk.tape, chunk.shard.chunk.space(),
                                  {chunk.rows.first, batch.count}, logits, value);
     });
-    kept_steps_ = batch.num_steps;
-    kept_count_ = batch.count;
+    kept_ = {batch.num_steps, batch.count};
   }
 
-  /// The steps and rows that forward_train has kept; 0 before it, and once another gradient has used their memory.
-  [[nodiscard]] std::ptrdiff_t kept_steps() const noexcept { return kept_steps_; }
-  [[nodiscard]] std::ptrdiff_t kept_count() const noexcept { return kept_count_; }
+  /// Steps and rows of a minibatch.
+  struct Kept {
+    std::ptrdiff_t steps = 0;
+    std::ptrdiff_t count = 0;
+    bool operator==(const Kept&) const = default;
+  };
+  /// What forward_train has kept; no steps before it, and once another gradient has used their memory.
+  [[nodiscard]] Kept kept() {
+    const std::scoped_lock lock(mutex_);
+    return kept_;
+  }
 
   /// Gradient of the parameters into `grad`, from those of the kept minibatch's logits and values. The tapes are used
-  /// up.
-  void backward(const float* logit_slopes, const float* value_slopes, float* grad) {
+  /// up. std::invalid_argument where another thread has kept or used others since.
+  void backward(Kept kept, const float* logit_slopes, const float* value_slopes, float* grad) {
     const std::scoped_lock lock(mutex_);
+    require_kept(kept == kept_);
     kernels_.recurrent.pack(net_, params_, true, packed_.data());
     shards_.add_chunks([&](const Chunk& chunk) {
       kernels_.recurrent.backward(net_, weights(), chunk.tape, chunk.shard.chunk.space(),
-                                  {chunk.rows.first, kept_count_}, logit_slopes, value_slopes, chunk.shard.sums());
+                                  {chunk.rows.first, kept_.count}, logit_slopes, value_slopes, chunk.shard.sums());
     });
-    kept_steps_ = 0;
+    kept_ = {};
     shards_.copy_gradient(grad);
   }
 
@@ -197,7 +205,7 @@ class RecurrentPlan {
 
   /// Leaves the gradient with the first shard; returns its norm.
   double fused_gradient(const LossCall& call, const SequenceBatch& batch, double* stats) {
-    kept_steps_ = 0;
+    kept_ = {};
     shards_.cut(batch.num_steps, batch.count, false);
     count_samples(batch);
     kernels_.recurrent.pack(net_, params_, true, packed_.data());
@@ -231,8 +239,7 @@ class RecurrentPlan {
   Team team_;
   SequenceShards shards_;
   ActPool<ActMemory> act_pool_;
-  std::ptrdiff_t kept_steps_ = 0;
-  std::ptrdiff_t kept_count_ = 0;
+  Kept kept_;
   std::mutex mutex_;
 };
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from pettingzoo.test import api_test, parallel_api_test
 import shoal
 from shoal.envs.agents.rows import AgentsEnv
 from shoal.envs.agents.tictactoe import TicTacToe
+from shoal.envs.forks import STRAY_STATUS
 from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.registry import make
 from shoal.envs.rendering import Renderer
@@ -181,6 +183,56 @@ def test_a_game_that_cannot_be_played_again_is_cut() -> None:
     (said,) = env.restore(saved)
     assert "rows 2..3 did not come back to its saved observations and returns after 2 steps" in said
     assert env.recv().truncated.tolist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("factory", "backend", "action", "episode"),
+    [
+        (Ring, "serial", 99, 1),
+        (Shift, "serial", -1, 1),
+        ("Pendulum-v1", "serial", 2.5, 1),
+        ("Acrobot-v1", "workers", 3, 0),
+    ],
+)
+def test_saved_actions_outside_the_space_are_refused(factory: Any, backend: str, action: float, episode: int) -> None:
+    """As native rows refuse them; a checkpoint may hold anything."""
+    env = started(factory, 2, backend=backend)
+    env.send(slice(None), env.spec.action.allocate(env.num_rows))
+    env.recv()
+    saved = env.state()
+    saved["actions"][1][0] = action
+    with pytest.raises((ConfigError, EnvError), match=f"the saved episode {episode} holds an action outside"):
+        env.restore(saved)
+    env.close()
+
+
+@pytest.mark.parametrize("where", ["reset", "step"])
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_game_that_forks_is_named_and_its_child_ended(where: str, capfd: pytest.CaptureFixture[str]) -> None:
+    children = list[int]()
+
+    class Twice(Shift):
+        def fork(self) -> None:
+            child = os.fork()
+            if child:
+                children.append(child)
+
+        def reset(self, seed: int | None = None, options: Any = None) -> Any:
+            if where == "reset":
+                self.fork()
+            return super().reset(seed=seed)
+
+        def step(self, actions: dict[str, int]) -> Any:
+            if where == "step":
+                self.fork()
+            return super().step(actions)
+
+    env = started(Twice)
+    step(env, [0, 0, 0])
+    (child,) = children
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == STRAY_STATUS
+    said = "at the reset" if where == "reset" else "at step 1 of the episode"
+    assert f"Twice: rows 0..2 {said} forked, and the child (pid {child}) came back" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

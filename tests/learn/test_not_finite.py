@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import sys
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from torch.optim import Adam
+from torch.optim import Adam, AdamW
 
 from shoal.envs.registry import make
 from shoal.experiment.training import train
@@ -130,6 +131,35 @@ def test_weights_that_are_not_finite_are_not_loaded() -> None:
     saved["critic.0.weight"][0, 0] = math.nan
     with pytest.raises(ConfigError, match=r"not finite \(critic\.0\.weight\): that training diverged"):
         load_weights(policy, saved)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("exp_avg", torch.full((2,), math.nan), "moment exp_avg of parameter .* is not finite: that training diverged"),
+        (
+            "exp_avg_sq",
+            torch.zeros(3),
+            r"moment exp_avg_sq .* has the shape \(3,\), the parameter \(2,\); the file was",
+        ),
+        ("step", torch.tensor(-3.0), "has taken -3 steps; the file was altered"),
+    ],
+)
+@pytest.mark.parametrize("optimizer", [Adam, AdamW])
+def test_moments_that_cannot_be_are_not_loaded(optimizer: Any, name: str, value: torch.Tensor, said: str) -> None:
+    policy: Any = make_policy(make("CartPole-v1", 1).spec, Network(), 0)
+    learner = Learner(policy, optimizer, lr=0.1)
+    network = learner.networks["policy"]
+    own: Any = network.optimizer
+    for parameter in policy.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    own.step()
+    learner.restore(learner.state())
+    saved = copy.deepcopy(learner.state())
+    bias = [parameter is policy.actor[-1].bias for parameter in policy.parameters()].index(True)
+    saved["networks"]["policy"]["optimizer"]["state"][bias][name] = value
+    with pytest.raises(ConfigError, match=said):
+        learner.restore(saved)
 
 
 def test_a_rate_that_explodes_leaves_no_checkpoint(tmp_path: Path) -> None:

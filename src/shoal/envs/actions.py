@@ -74,6 +74,15 @@ class ActionCheck:
                 )
         return tree
 
+    def allows(self, actions: Tree) -> bool:
+        """Whether the space holds all actions of a saved batch [steps, ...], whatever a file made of them."""
+        first: Any = next(iter(self.spec.action.flat(actions)))
+        try:
+            self.check(slice(0, len(first)), actions)
+        except (ValueError, TypeError):
+            return False
+        return True
+
     def _cast(self, rows: slice, leaf: Leaf, action: ArrayLike) -> NDArray[Any]:
         array = np.asarray(action)
         expected = (rows.stop - rows.start, *leaf.shape)

@@ -157,6 +157,12 @@ class RowKeeper:
                 f"{self.spec.env_id}: the saved state holds {count} rows with observations {theirs}, "
                 f"but this environment has {ours}"
             )
+        for number, actions in enumerate(state.get("actions", ())):
+            if not self._check.allows(actions):
+                raise ConfigError(
+                    f"{self.spec.env_id}: the saved episode {number} holds an action outside "
+                    f"{self.spec.action_space}: it is another environment's, or the file was altered"
+                )
 
     def where(self, row: int, step: int) -> str:
         """Names the environment, a row and the step of its episode, 0 for the reset."""

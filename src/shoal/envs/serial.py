@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shoal.envs.actions import one_by_one
+from shoal.envs.forks import end_if_forked
 from shoal.envs.history import History, play_again
 from shoal.envs.masks import RowMasks
 from shoal.envs.outputs import take
@@ -210,10 +212,14 @@ class SerialEnv:
         """Plays a saved episode again; returns why it is not the same, or nothing."""
         actions, spec = state["actions"][row], self.spec
         given = one_by_one(spec, map_tree(np.copy, actions))
+        number, pid = self.keeper.first_row + row, os.getpid()
+        where = f"{spec.env_id}: row {number}, whose episode was played again,"
         try:
             self.resets.begin(np.array([row]), [state["starts"][row]])
             played = self.steps.play(row, given)
+            end_if_forked(pid, where)
         except Exception as error:
+            end_if_forked(pid, where)
             return f"raised {type(error).__name__} ({text_of(error)}) when its {len(given)} actions were played again"
         if isinstance(played, str):
             return played

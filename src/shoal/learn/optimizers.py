@@ -9,6 +9,7 @@ from torch.optim import Adam, RMSprop
 
 from shoal import _native
 from shoal.learn.weights import packing
+from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +36,42 @@ TURNED_ON = {
     "amsgrad": "max_exp_avg_sq",
 }
 """Settings for which torch's optimizers keep another moment, and its name."""
+
+
+ELEMENTWISE = (
+    "exp_avg",
+    "exp_avg_sq",
+    "exp_inf",
+    "square_avg",
+    "acc_delta",
+    "sum",
+    *TURNED_ON.values(),
+)
+"""Moments of torch's optimizers that have a number for each of the parameter's."""
+
+
+def check_moments(optimizer: torch.optim.Optimizer) -> None:
+    """ConfigError where a loaded moment is not finite, or of another shape than its parameter."""
+    for number, (parameter, state) in enumerate(optimizer.state.items()):
+        for name, moment in state.items():
+            if not torch.is_tensor(moment):
+                continue
+            what = f"the checkpoint's moment {name} of parameter {number}"
+            if name in ELEMENTWISE and moment.shape != parameter.shape:
+                raise ConfigError(
+                    f"{what} has the shape {tuple(moment.shape)}, the parameter {tuple(parameter.shape)}; "
+                    "the file was altered: resume from another checkpoint, or train again"
+                )
+            if not torch.isfinite(moment).all():
+                raise ConfigError(
+                    f"{what} is not finite: that training diverged, or the file was altered; train again, with a "
+                    "smaller learning_rate"
+                )
+        if float(state.get("step", 0)) < 0:
+            raise ConfigError(
+                f"the checkpoint's optimizer has taken {float(state['step']):g} steps; the file was altered: resume "
+                "from another checkpoint, or train again"
+            )
 
 
 class NativeOptimizer:

@@ -11,7 +11,12 @@ import torch
 from shoal.learn.losses import prepare_of, returned
 from shoal.learn.lowering import lower
 from shoal.learn.minibatches import Minibatch, everything
-from shoal.learn.optimizers import NativeOptimizer, current, native_optimizer
+from shoal.learn.optimizers import (
+    NativeOptimizer,
+    check_moments,
+    current,
+    native_optimizer,
+)
 from shoal.learn.packed import Packed
 from shoal.learn.shards import Shards
 from shoal.learn.weights import check_savable, load_weights
@@ -238,6 +243,7 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> 
         optimizer.load_state_dict(own)
     except ValueError as error:
         raise ConfigError(f"the checkpoint holds another optimizer: {error}") from error
+    check_moments(optimizer)
 
 
 def check_own(name: str, module: nn.Module, others: Mapping[str, Trainable]) -> None:

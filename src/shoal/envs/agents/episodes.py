@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shoal.envs.actions import add_hint, one_by_one
+from shoal.envs.forks import end_if_forked
 from shoal.envs.generators import Generators, set_generator
 from shoal.envs.history import History, play_again
 from shoal.envs.outputs import take
@@ -76,15 +78,18 @@ class Episodes:
         elif "generator" in start:
             set_generator(self._bare[env], start["generator"])
         self._history.begin(env, start)
-        where = self._numbering.where(env, 0)
+        where, pid = self._numbering.where(env, 0), os.getpid()
         try:
             if "generator" in start:
                 game.reset()
             else:
                 game.reset(**start)
+            end_if_forked(pid, where)
         except EnvError as error:
+            end_if_forked(pid, where)
             raise EnvError(f"{where}: {error}") from None
         except Exception as error:
+            end_if_forked(pid, where)
             refuse_stop(error, where)
             error.add_note(f"shoal: raised by {where}{given_seed(start)}")
             raise
@@ -116,11 +121,15 @@ class Episodes:
 
     def _advance(self, env: int, actions: list[Any]) -> None:
         where = self._numbering.where(env, int(self._history.lengths[env]) + 1)
+        pid = os.getpid()
         try:
             self._games[env].step(actions)
+            end_if_forked(pid, where)
         except EnvError as error:
+            end_if_forked(pid, where)
             raise EnvError(f"{where}: {error}") from None
         except Exception as error:
+            end_if_forked(pid, where)
             refuse_stop(error, where)
             said = ", ".join(map(str, actions))
             error.add_note(f"shoal: raised by {where}, after the actions [{said}]")
@@ -131,14 +140,17 @@ class Episodes:
         """Plays a saved episode again; returns why it is not the same, or nothing."""
         actions, rows = state["actions"][env], self._numbering.rows(env)
         given = one_by_one(self._keeper.spec, map_tree(np.copy, actions))
-        length = len(given) // self._numbering.count
+        length, pid = len(given) // self._numbering.count, os.getpid()
+        where = f"{self._numbering.named(env)}, whose episode was played again,"
         try:
             self.begin(env, state["starts"][env])
             played = self._play(env, given)
+            end_if_forked(pid, where)
             if isinstance(played, str):
                 return played
             self._handover.show(range(env, env + 1))
         except Exception as error:
+            end_if_forked(pid, where)
             return f"raised {type(error).__name__} ({error}) when its {length} steps were played again"
         turn, returns, lengths = state["turn"][rows], *played
         here, there = take(self._keeper.out.obs, rows), take(state["obs"], rows)
