@@ -1,18 +1,25 @@
-"""Fetches the sources of Box2D 2.3 that LunarLander is built on: run by `make setup`; without them it is not built in.
+"""Fetches the sources of Box2D 2.3 that LunarLander is built on: run by `make setup` and by CMakeLists.txt.
 
-They come in the source package of box2d-py, whose checksum pip compares before it opens it.
+They come in the source package of box2d-py, whose checksum is compared before it is opened. Without them LunarLander
+is not built in.
 """
 
 import argparse
+import hashlib
 import subprocess
 import sys
 import tarfile
 import tempfile
+import urllib.request
 from pathlib import Path
 
 PACKAGE = "box2d-py-2.3.8"
-REQUIREMENT = "box2d-py==2.3.8 --hash=sha256:bdacfbbc56079bb317548efe49d3d5a86646885cc27f4a2ee97e4b2960921ab7"
-PIP = ("-m", "pip", "--disable-pip-version-check", "-qq", "download", "--retries", "2", "--timeout", "30")
+SHA256 = "bdacfbbc56079bb317548efe49d3d5a86646885cc27f4a2ee97e4b2960921ab7"
+FILES = "https://files.pythonhosted.org/packages"
+ADDRESS = f"{FILES}/98/c2/ab05b5329dc4416b5ee5530f0625a79c394a3e3c10abe0812b9345256451/{PACKAGE}.tar.gz"
+REQUIREMENT = f"box2d-py==2.3.8 --hash=sha256:{SHA256}"
+# Python's own -I: a build's isolated environment has no pip, the interpreter that it was made from has.
+PIP = ("-I", "-m", "pip", "--disable-pip-version-check", "-qq", "download", "--retries", "2", "--timeout", "30")
 SOURCE_ONLY = ("--no-deps", "--no-binary", ":all:", "--no-build-isolation")
 # The one change: where the joints are a lander's, native/box2d/settle.cpp does the velocity iterations, bit for bit.
 ISLAND = Path("Box2D/Dynamics/b2Island.cpp")
@@ -23,7 +30,23 @@ LACK = "LunarLander is not built in, Gymnasium's own runs instead; to try again:
 
 
 def download(folder: Path) -> Path:
-    """The source package in `folder`; CalledProcessError with pip's output where it cannot be had or is another."""
+    """The source package in `folder`: from where pip looks, else from PyPI's files, where there is no pip."""
+    try:
+        return download_by_pip(folder)
+    except subprocess.CalledProcessError as error:
+        target = folder / f"{PACKAGE}.tar.gz"
+        try:
+            with urllib.request.urlopen(ADDRESS, timeout=30) as answer:
+                target.write_bytes(answer.read())
+        except OSError as direct:
+            raise OSError(f"{error.stderr.strip()[-300:]}; {direct}") from direct
+        if hashlib.sha256(target.read_bytes()).hexdigest() != SHA256:
+            raise ValueError("its sha256 is another") from error
+        return target
+
+
+def download_by_pip(folder: Path) -> Path:
+    """The same with pip and its index; CalledProcessError with pip's output where it cannot be had or is another."""
     wanted = folder / "requirements.txt"
     wanted.write_text(REQUIREMENT + "\n", encoding="utf-8")
     command = [sys.executable, *PIP, *SOURCE_ONLY, "--require-hashes", "-r", str(wanted), "-d", str(folder)]
@@ -57,10 +80,8 @@ def fetch(target: Path) -> str:
         try:
             unpack(download(Path(folder)), target)
             (target / ISLAND).write_text(alter((target / ISLAND).read_text(encoding="utf-8")), encoding="utf-8")
-        except subprocess.CalledProcessError as error:
-            return f"the source package of Box2D could not be fetched: {error.stderr.strip()[-300:]}"
         except (OSError, tarfile.TarError, ValueError) as error:
-            return f"the source package of Box2D could not be unpacked: {error}"
+            return f"the source package of Box2D could not be had: {error}"
     return ""
 
 

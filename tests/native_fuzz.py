@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import os
 import tempfile
 import time
@@ -180,6 +181,9 @@ class Fuzz:
 
     def call_env_info(self) -> Call:
         return _native.env_info, [self.pick(IDS)], {}
+
+    def call_add_environments(self) -> Call:
+        return _native.add_environments, [self.pick([vars(datetime)["datetime_CAPI"], None, 3])], {}
 
     def call_pool(self) -> Call:
         draws = [("max_episode_steps", "choice", [3.0], 0.0, 0.0)] if self.rng.random() < 0.1 else []

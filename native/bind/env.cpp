@@ -1,6 +1,7 @@
-// shoal._native's environments: env_ids, env_info and Pool.
+// shoal._native's environments: env_ids, env_info, add_environments and Pool.
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "bind/draws.hpp"
 #include "bind/given.hpp"
 #include "bind/native.hpp"
+#include "core/extension.hpp"
 #include "environment_headers.inc"
 
 namespace nb = nanobind;
@@ -23,30 +25,21 @@ using namespace nb::literals;
 namespace shoal {
 namespace {
 
-/// One environment of the build.
-struct Entry {
-  EnvInfo (*info)();
-  std::unique_ptr<Rows> (*make)(int num_rows, const ParamMap& params, const std::vector<Draw>& draws);
-};
-
-template <class E>
-constexpr Entry entry_of() {
-  static_assert(require_env<E>());
-  return {[] { return env_info<E>(); },
-          [](int num_rows, const ParamMap& params, const std::vector<Draw>& draws) -> std::unique_ptr<Rows> {
-            return std::make_unique<Pool<E>>(num_rows, params, draws);
-          }};
-}
-
 #define SHOAL_ENVIRONMENT(type) entry_of<type>(),
-constexpr Entry entries[] = {
+constexpr Entry built_in[] = {
 #include "environments.inc"
 };
 #undef SHOAL_ENVIRONMENT
 
+/// Those of this build and those that were added, under the interpreter's lock.
+std::vector<Entry>& all_entries() {
+  static std::vector<Entry> all(std::begin(built_in), std::end(built_in));
+  return all;
+}
+
 std::vector<std::string> env_ids() {
   std::vector<std::string> ids;
-  for (const Entry& entry : entries) {
+  for (const Entry& entry : all_entries()) {
     ids.emplace_back(entry.info().id);
   }
   std::sort(ids.begin(), ids.end());
@@ -54,7 +47,7 @@ std::vector<std::string> env_ids() {
 }
 
 const Entry& find_entry(std::string_view id) {
-  for (const Entry& entry : entries) {
+  for (const Entry& entry : all_entries()) {
     if (entry.info().id == id) {
       return entry;
     }
@@ -64,6 +57,36 @@ const Entry& find_entry(std::string_view id) {
     known += (known.empty() ? "" : ", ") + name;
   }
   throw std::invalid_argument("no native environment '" + std::string(id) + "'; there are " + known);
+}
+
+/// The ids that an extension module adds; those that it has added before are left as they are.
+std::vector<std::string> add_environments(const nb::capsule& capsule) {
+  const char* name = capsule.name();
+  if (name == nullptr || std::string_view(name) != Extension::capsule) {
+    throw std::invalid_argument("add_environments takes a capsule of the name shoal.environments");
+  }
+  const auto& extension = *static_cast<const Extension*>(capsule.data());
+  if (std::string_view(extension.stamp) != core_stamp) {
+    throw std::invalid_argument("it was built against the headers of another shoal (" + std::string(extension.stamp) +
+                                "; this one is " + core_stamp + "): build it again, with this one installed");
+  }
+  auto& all = all_entries();
+  const std::span<const Entry> given(extension.entries, extension.num_entries);
+  std::vector<std::string> ids;
+  for (const Entry& entry : given) {
+    const std::string_view id = entry.info().id;
+    const auto known = std::ranges::find(all, id, [](const Entry& one) { return one.info().id; });
+    if (known != all.end() && known->info != entry.info) {
+      throw std::invalid_argument("there is an environment '" + std::string(id) + "' already");
+    }
+    ids.emplace_back(id);
+  }
+  for (const Entry& entry : given) {
+    if (std::ranges::find(all, entry.info, &Entry::info) == all.end()) {
+      all.push_back(entry);
+    }
+  }
+  return ids;
 }
 
 nb::list list_of(std::span<const float> values) {
@@ -334,11 +357,22 @@ std::vector<int> NativePool::restore(const ConstArray& bytes) {
 
 }  // namespace shoal
 
-void bind_env(nb::module_& module) {
-  using shoal::NativePool;
-  module.def("env_ids", &shoal::env_ids, "Ids of the native environments, sorted.");
+namespace {
+
+void bind_registry(nb::module_& module) {
+  module.def("env_ids", &shoal::env_ids, "Ids of the native environments, those that were added included, sorted.");
+  module.def("add_environments", &shoal::add_environments, "environments"_a,
+             "Adds the environments of an extension module, whose capsule this is; their ids. ValueError where it was "
+             "built against another core.");
   module.def("env_info", &shoal::info_dict, "id"_a,
              "What is known of a native environment: spaces, limits, parameters with their defaults.");
+}
+
+}  // namespace
+
+void bind_env(nb::module_& module) {
+  using shoal::NativePool;
+  bind_registry(module);
   nb::class_<NativePool>(module, "Pool", "Rows of one native environment, stepped in place by a team of threads.")
       .def(
           "__init__",

@@ -11,6 +11,7 @@ if sys.platform == "win32":
 
 if TYPE_CHECKING:
     from shoal.check.check_env import check_env
+    from shoal.envs.headers import cmake_dir, get_include
     from shoal.envs.preprocessing import Preprocessing
     from shoal.envs.randomization import Choice, Curriculum, LogUniform, Normal, Uniform
     from shoal.experiment.agent import load
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "check_env",
+    "cmake_dir",
+    "get_include",
     "load",
     "make_env",
     "make_vec",
@@ -38,6 +41,7 @@ __all__ = [
 ]
 _HOMES = {
     "check_env": "shoal.check.check_env",
+    **dict.fromkeys(("cmake_dir", "get_include"), "shoal.envs.headers"),
     "load": "shoal.experiment.agent",
     "make_env": "shoal.export.single_env",
     "make_vec": "shoal.export.vector_env",

@@ -7,10 +7,18 @@ from typing import Annotated, overload
 
 import numpy
 from numpy.typing import NDArray
+from typing_extensions import CapsuleType
 
 
 def env_ids() -> list[str]:
-    """Ids of the native environments, sorted."""
+    """
+    Ids of the native environments, those that were added included, sorted.
+    """
+
+def add_environments(environments: CapsuleType) -> list[str]:
+    """
+    Adds the environments of an extension module, whose capsule this is; their ids. ValueError where it was built against another core.
+    """
 
 def env_info(id: str) -> dict:
     """

@@ -1,6 +1,7 @@
 """Native LunarLander's rows cannot be copied: saved ones are played again; and what is refused, or falls back."""
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from shoal import _native
-from shoal.envs import native
+from shoal.envs import registry
 from shoal.envs.native import NativeEnv
 from shoal.envs.registry import make
 from shoal.envs.serial import SerialEnv
@@ -153,9 +154,12 @@ def test_extreme_winds_stay_finite(env_id: str) -> None:
 
 @pytest.mark.parametrize("env_id", IDS)
 def test_gymnasiums_own_runs_where_box2d_was_not_there(env_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "ids", lambda: ["CartPole-v1"])
+    monkeypatch.setattr(_native, "env_ids", lambda: ["CartPole-v1"])
     with pytest.warns(UserWarning, match=rf"the native {env_id} was built without .*`make setup` fetches them"):
         env = make(env_id, 1)
+    monkeypatch.setattr(registry, "_ROOT", Path("/nowhere"))
+    with pytest.warns(UserWarning, match=r"Box2D: a build where PyPI .* install shoal-rl from such a wheel; Gymnasium"):
+        make(env_id, 1).close()
     assert isinstance(env, SerialEnv)
     env.close()
     with pytest.raises(ConfigError, match=rf"{env_id} was built without .*backend='serial' runs Gymnasium's own"):

@@ -1,15 +1,24 @@
 """`shoal new-env`: what it writes, what it refuses, and that it builds and passes with nothing else edited."""
 
+import ctypes
+import datetime
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from shoal.envs import packages, scaffold_package
+from shoal.envs.registry import make
 from shoal.envs.scaffold import new_env
+from shoal.envs.scaffold_package import new_package
 from shoal.types import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -78,6 +87,88 @@ def test_names_that_are_taken(name: str, by: str, checkout: Path) -> None:
 def test_elsewhere_it_says_where(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="lies in no checkout of shoal"):
         new_env("fruit_catch", tmp_path)
+
+
+@pytest.fixture
+def headers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkout's headers in the place of the installed ones."""
+    monkeypatch.setattr(scaffold_package, "get_include", lambda: str(ROOT / "native"))
+
+
+@pytest.mark.usefixtures("headers")
+def test_a_package_is_a_project_of_its_own(tmp_path: Path) -> None:
+    """tests/test_wheel.py builds one."""
+    written = new_package("FruitCatch", tmp_path)
+    root = tmp_path / "fruit_catch"
+    assert [str(path.relative_to(root)) for path in written] == [
+        "pyproject.toml",
+        "CMakeLists.txt",
+        "README.md",
+        "native/fruit_catch.hpp",
+        "src/fruit_catch/__init__.py",
+        "tests/test_fruit_catch.py",
+    ]
+    texts = {path.name: path.read_text(encoding="utf-8") for path in written}
+    assert not [name for name, text in texts.items() if "@" in text]
+    entry = tomllib.loads(texts["pyproject.toml"])["project"]["entry-points"][packages.GROUP]
+    assert entry == {"fruit_catch": "fruit_catch._native:environments"}
+    assert 'id = "fruit_catch/FruitCatch-v0"' in texts["fruit_catch.hpp"]
+    with pytest.raises(ConfigError, match="fruit_catch is there already"):
+        new_package("fruit_catch", tmp_path)
+
+
+@pytest.mark.usefixtures("headers")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("class", "'class' is a name of Python's or shoal's own"),
+        ("json", "'json' is a name of Python's"),
+        ("fruit-catch", "named like fruit_catch"),
+        ("rows", "is taken by native/core/rows.hpp"),
+    ],
+)
+def test_names_that_no_package_can_have(name: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        new_package(name, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+class Extension(ctypes.Structure):
+    """native/core/extension.hpp, of an extension without environments."""
+
+    _fields_ = (("stamp", ctypes.c_char_p), ("entries", ctypes.c_void_p), ("num_entries", ctypes.c_size_t))
+
+
+def capsule(stamp: str) -> Any:
+    """As a package's module has it."""
+    ctypes.pythonapi.PyCapsule_New.restype = ctypes.py_object
+    kept.append(Extension(stamp.encode(), None, 0))
+    return ctypes.pythonapi.PyCapsule_New(ctypes.byref(kept[-1]), b"shoal.environments", None)
+
+
+kept: list[Any] = []
+found = EntryPoint("fruit_catch", f"{__name__}:environments", packages.GROUP)
+
+
+def test_an_extension_of_another_shoal_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stamp is compared before anything else of it is read."""
+    said = r"cannot be loaded: it was built against .* \(shoal 0\.0\.9, .*; this one is (.*)\): build it again"
+    monkeypatch.setattr(EntryPoint, "load", lambda _: capsule("shoal 0.0.9, headers 0123, libstdc++ 1"))
+    with pytest.raises(ConfigError, match=said) as refused:
+        packages.load(found)
+    own = re.search(said, str(refused.value))
+    assert own is not None
+    monkeypatch.setattr(EntryPoint, "load", lambda _: capsule(own[1]))
+    assert packages.load(found) == []
+
+
+@pytest.mark.parametrize("environments", [None, vars(datetime)["datetime_CAPI"]])
+def test_an_entry_point_of_something_else_is_refused(environments: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EntryPoint, "load", lambda _: environments)
+    monkeypatch.setattr(packages, "entry_points", lambda **_: [found])
+    with pytest.raises(ConfigError, match=r"the environments of .*:environments cannot be loaded: "):
+        make("fruit_catch/FruitCatch-v0", 2)
+    assert packages.load_all()[0].startswith("the environments of ")
 
 
 @pytest.mark.slow

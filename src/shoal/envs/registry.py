@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gymnasium.wrappers import TimeLimit
 
-from shoal.envs import native, randomization
+from shoal.envs import native, packages, randomization
 from shoal.envs.agents.games import is_game
 from shoal.envs.agents.rows import AgentsEnv
 from shoal.envs.factories import factory_of, import_object, name_of, near
@@ -40,7 +41,7 @@ BACKENDS = ("native", "serial", "workers", *BATCHED)
 ATARI = "ALE/"
 # Built in where Box2D's sources were there at the build.
 _ON_BOX2D = ("LunarLander-v3", "LunarLanderContinuous-v3")
-_LACK = "was built without the sources of Box2D: `make setup` fetches them, a bare `make` then builds it in"
+_ROOT = Path(__file__).parents[3]
 
 
 def make(
@@ -79,7 +80,7 @@ def make(
     seen = preprocessing or Preprocessing()
     last_finite = seen.final_nan == "last_finite"
     fixed, ranges = randomization.split(env_kwargs or {}, num_envs)
-    if not isinstance(env, str) or env not in native.ids():
+    if not isinstance(env, str) or not packages.has(env):
         _check_absence(env, backend)
     elif backend in ("auto", "native"):
         return _native_rows(env, num_envs, num_threads, fixed, ranges, info_keys, seen)
@@ -167,19 +168,24 @@ def _check(
 def _check_absence(env: object, backend: str) -> None:
     """What follows where the environment is not built in: native is refused; auto is told of one that could be."""
     if env in _ON_BOX2D:
+        lack = f"the native {env} was built without the sources of Box2D: {_how_to_build()}"
         if backend == "native":
-            raise ConfigError(
-                f"the native {env} {_LACK}; backend='serial' runs Gymnasium's own"
-            )
+            raise ConfigError(f"{lack}; backend='serial' runs Gymnasium's own")
         if backend == "auto":
-            warnings.warn(
-                f"the native {env} {_LACK}; Gymnasium's own runs instead", stacklevel=3
-            )
+            # Located here, not at the caller: once a process.
+            warnings.warn(f"{lack}; Gymnasium's own runs instead", stacklevel=1)
     if backend == "native":
         hint = near(env, native.ids()) if isinstance(env, str) else ""
         raise ConfigError(
             f"{env!r} has no native version{hint}; backend='serial' runs it. Native: {', '.join(native.ids())}"
         )
+
+
+def _how_to_build() -> str:
+    """What brings Box2D's sources in: in a checkout, and where shoal was installed."""
+    if (_ROOT / "Makefile").exists() and (_ROOT / "native").is_dir():
+        return "`make setup` fetches them, a bare `make` then builds it in"
+    return "a build where PyPI can be reached fetches them; install shoal-rl from such a wheel"
 
 
 def _native_rows(

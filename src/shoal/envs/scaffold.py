@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 HEADER = """\
 // @id@: walk along a line to a goal.
@@ -155,22 +159,35 @@ def new_env(name: str, folder: Path) -> list[Path]:
     Raises:
         ConfigError: this is no checkout, or the name cannot be used; nothing is written then.
     """
+    stem, struct = names_of(name)
+    root = _checkout(folder.resolve())
+    check_free(root / "native", stem, struct)
+    words = {"@stem@": stem, "@Name@": struct, "@id@": f"shoal/{struct}-v0"}
+    return write_files(root, FILES, words)
+
+
+def names_of(name: str) -> tuple[str, str]:
+    """The header's stem and the struct of an environment's name; ConfigError for one that cannot be used."""
     stem = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z][a-z0-9]*)*", stem):
         raise ConfigError(
             f"an environment is named like fruit_catch or FruitCatch, got {name!r}"
         )
-    root = _checkout(folder.resolve())
-    struct = "".join(word.capitalize() for word in stem.split("_"))
-    _check_free(root, stem, struct)
-    words = {"@stem@": stem, "@Name@": struct, "@id@": f"shoal/{struct}-v0"}
+    return stem, "".join(word.capitalize() for word in stem.split("_"))
+
+
+def write_files(
+    root: Path, files: Mapping[str, str], words: Mapping[str, str]
+) -> list[Path]:
+    """Writes files below `root` with the words in the place of their marks; ConfigError where one is there already."""
     made: dict[Path, str] = {}
-    for path, text in FILES.items():
+    for path, text in files.items():
         made[root / _filled(path, words)] = _filled(text, words)
     for path in made:
         if path.exists():
             raise ConfigError(f"{path} is there already; choose another name")
     for path, text in made.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     return list(made)
 
@@ -180,23 +197,24 @@ def _checkout(folder: Path) -> Path:
         if (root / "native/core/env.hpp").exists() and (root / "docs/worlds").is_dir():
             return root
     raise ConfigError(
-        f"{folder} lies in no checkout of shoal, where environments are built; clone it and call this there"
+        f"{folder} lies in no checkout of shoal, where environments are built in; "
+        "`shoal new-env NAME --package` makes a package of its own, which needs none"
     )
 
 
-def _check_free(root: Path, stem: str, struct: str) -> None:
+def check_free(headers: Path, stem: str, struct: str) -> None:
     """Refuses a name that the native code already gives to something else."""
     taken = re.compile(
         rf"\b(?:struct|class|concept|using|namespace)\s+(?:{struct}|{stem})\b"
     )
-    for path in sorted((root / "native").rglob("*.hpp")):
+    for path in sorted(headers.rglob("*.hpp")):
         if path.stem == stem or taken.search(path.read_text(encoding="utf-8")):
             raise ConfigError(
-                f"{struct} is taken by {path.relative_to(root)}; choose another name"
+                f"{struct} is taken by {path.relative_to(headers.parent)}; choose another name"
             )
 
 
-def _filled(text: str, words: dict[str, str]) -> str:
+def _filled(text: str, words: Mapping[str, str]) -> str:
     for mark, word in words.items():
         text = text.replace(mark, word)
     return text

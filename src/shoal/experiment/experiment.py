@@ -16,7 +16,7 @@ from torch import nn
 
 from shoal import algos
 from shoal.algos.presets import preset
-from shoal.envs import native, randomization
+from shoal.envs import packages, randomization
 from shoal.envs.factories import import_object, name_of
 from shoal.envs.registry import is_batched, make
 from shoal.envs.rendering import RENDER_MODE
@@ -258,9 +258,9 @@ def drawn_rows(experiment: Experiment, num_envs: int) -> VecEnv:
     Raises:
         ConfigError: the environment cannot be made with render_mode="rgb_array".
     """
-    own_world = (
-        experiment.source in native.ids() and experiment.source not in gym.registry
-    )
+    source = experiment.source
+    own_world = isinstance(source, str) and packages.has(source)
+    own_world = own_world and source not in gym.registry
     if own_world or is_batched(experiment.source, experiment.options.backend):
         return experiment.rows(num_envs, playing=True)
     kwargs = {**(experiment.env_kwargs or {}), "render_mode": RENDER_MODE}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 
-from shoal.envs import native
+from shoal.envs import native, packages
 from shoal.types import ConfigError, map_tree, select
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def make_env(env_id: str, *, env_kwargs: dict[str, Any] | None = None) -> Single
     Raises:
         ConfigError: it is not built in, or has no such parameter.
     """
-    if env_id not in native.ids():
+    if not packages.has(env_id):
         raise ConfigError(
             f"{env_id!r} is not built in; gymnasium.make makes others. Built in: {', '.join(native.ids())}"
         )
