@@ -5,6 +5,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from gymnasium.envs.registration import EnvSpec
 from torch import nn
 
 import shoal
-from shoal.envs import registry
+from shoal.envs import packages, registry
 from shoal.run import beginning
 from shoal.run.directory import RunDirectory
 from tests.docs.tables import read_code, read_rows
+from tests.extensions import capsule
 
 ROWS = [cells for cells in read_rows("troubleshooting.md", 3) if cells[0].startswith("`")]
 ROOT = Path(__file__).parents[2]
@@ -159,6 +161,12 @@ def without_box2d() -> None:
     registry._check_absence("LunarLander-v3", "native")
 
 
+def of_another_shoal() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EntryPoint, "load", lambda _: capsule("shoal 0.0.9"))
+        packages.load(EntryPoint("fruit_catch", "fruit_catch._native:environments", packages.GROUP))
+
+
 def without_encoder() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "imageio_ffmpeg", None)
@@ -168,6 +176,7 @@ def without_encoder() -> None:
 CAUSES: list[Callable[[], Any]] = [
     without_compiler,
     without_box2d,
+    of_another_shoal,
     without_package,
     lambda: train("CartPol-v1"),
     lambda: train(gym.make("CartPole-v1")),

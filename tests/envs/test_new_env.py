@@ -1,6 +1,5 @@
 """`shoal new-env`: what it writes, what it refuses, and that it builds and passes with nothing else edited."""
 
-import ctypes
 import datetime
 import os
 import re
@@ -20,6 +19,7 @@ from shoal.envs.registry import make
 from shoal.envs.scaffold import new_env
 from shoal.envs.scaffold_package import new_package
 from shoal.types import ConfigError
+from tests.extensions import capsule
 
 ROOT = Path(__file__).parents[2]
 KEPT = ("src", "native", "tests", "docs", "CMakeLists.txt", "pyproject.toml", "mkdocs.yml", "README.md", "LICENSE")
@@ -133,20 +133,6 @@ def test_names_that_no_package_can_have(name: str, message: str, tmp_path: Path)
     assert not list(tmp_path.iterdir())
 
 
-class Extension(ctypes.Structure):
-    """native/core/extension.hpp, of an extension without environments."""
-
-    _fields_ = (("stamp", ctypes.c_char_p), ("entries", ctypes.c_void_p), ("num_entries", ctypes.c_size_t))
-
-
-def capsule(stamp: str) -> Any:
-    """As a package's module has it."""
-    ctypes.pythonapi.PyCapsule_New.restype = ctypes.py_object
-    kept.append(Extension(stamp.encode(), None, 0))
-    return ctypes.pythonapi.PyCapsule_New(ctypes.byref(kept[-1]), b"shoal.environments", None)
-
-
-kept: list[Any] = []
 found = EntryPoint("fruit_catch", f"{__name__}:environments", packages.GROUP)
 
 
