@@ -59,8 +59,7 @@ def make(
 
     Args:
         env: a built-in or Gymnasium id, `package.module:function`, or a callable that returns a `gymnasium.Env` or a
-            PettingZoo environment (parallel or AEC); for the backend `vector` one that takes `num_envs` and returns a
-            VectorEnv.
+            PettingZoo environment; for the backend `vector` one that takes `num_envs` and returns a VectorEnv.
         num_envs: environments, at least 1; one of several agents has a row for each of them.
         backend: `native` (C++), `serial` (Python, in this process), `workers` (Python, in processes), or a library that
             batches itself: `ale` (Atari), `envpool`, `vector` (a gymnasium.vector.VectorEnv). `auto`: native where the

@@ -249,7 +249,7 @@ class Experiment:
 
 def is_known(env: str) -> bool:
     """Whether a name is an environment's that needs no callable."""
-    return ":" in env or env in native.ids() or env in gym.registry
+    return ":" in env or packages.has(env) or env in gym.registry
 
 
 def drawn_rows(experiment: Experiment, num_envs: int) -> VecEnv:
