@@ -55,7 +55,7 @@ RECALL: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("recurrent", ["none", "gru", "lstm"])
 def test_only_a_memory_answers_the_cue(algo: str, recurrent: Any, run_dir: Path) -> None:
     """Chance is 1/2: a feed-forward policy stays there, one with a memory answers."""
-    memory = {} if recurrent == "none" else {"recurrent": recurrent, "recurrent_size": 16}
+    memory: dict[str, Any] = {} if recurrent == "none" else {"recurrent": recurrent, "recurrent_size": 16}
     network = Network(hidden=(16,), **memory)
     shape: dict[str, Any] = {"num_envs": 32, "num_steps": 20, "learning_rate": 5e-3, "gamma": 0.95, "ent_coef": 0.01}
     result = train(Recall, run_dir, algo=algo, network=network, **shape, **RECALL[algo])
