@@ -1,0 +1,222 @@
+"""Writes docs/presets.md's tables and draws its pictures from benchmarks/results: a curve for each preset that has run.
+
+.venv/bin/python docs/presets.py            # writes the page and docs/assets/presets-*.svg
+.venv/bin/python docs/presets.py --check    # exit status 1 where the page's tables are not those of the results
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, median
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from shoal.algos.presets import presets
+from shoal.report.statistics import iqm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from matplotlib.axes import Axes
+
+DOCS = Path(__file__).resolve().parent
+RESULTS = DOCS.parent / "benchmarks" / "results"
+PAGE, ASSETS = DOCS / "presets.md", DOCS / "assets"
+MUJOCO = ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Ant-v5")
+BUDGET = 1_000_000
+"""Steps of a whole run on MuJoCo."""
+LIBRARIES = {"shoal": "shoal", "sb3": "Stable-Baselines3"}
+NAMES = {"shoal.envs.noughts:Noughts": "shoal.envs.agents.tictactoe:TicTacToe"}
+"""What environments were called when their results were taken."""
+GROUPS = {
+    "mujoco": MUJOCO,
+    "minatar": ("MinAtar/",),
+    "minigrid": ("MiniGrid-",),
+    "games": ("shoal/", "ALE/", "mpe2.", "shoal.envs."),
+    "control": ("",),
+}
+"""The pictures, and how the names of their environments begin; the first that fits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """One seed of one library: its steps, seconds, curve and what its greedy episodes came to."""
+
+    library: str
+    env: str
+    seed: int
+    steps: int
+    seconds: float
+    cpu_seconds: float | None
+    curve: list[tuple[float, float]]
+    greedy: list[float]
+
+    @property
+    def whole(self) -> bool:
+        """Whether it was not ended before its budget, where that is known."""
+        return self.env not in MUJOCO or self.steps >= BUDGET
+
+
+def rows() -> Iterator[dict[str, Any]]:
+    """The rows of shoal's PPO in the results, oldest first, and the peer's on MuJoCo."""
+    for name in ("learn", "spread", "self_play", "pong", "presets"):
+        path = RESULTS / f"{name}.jsonl"
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            row = json.loads(line)
+            row.setdefault("env", "ALE/Pong-v5" if name == "pong" else "")
+            if row.get("algo", "ppo") == "ppo":
+                yield row
+
+
+def trainings() -> list[Training]:
+    """Each seed's last run."""
+    found: dict[tuple[str, str, int], Training] = {}
+    for row in rows():
+        env = NAMES.get(row["env"], row["env"])
+        greedy = row.get("greedy_returns", row.get("greedy_return"))
+        done = Training(
+            library=row.get("library", "shoal"),
+            env=env,
+            seed=row["seed"],
+            steps=row["steps"],
+            seconds=row["seconds"],
+            cpu_seconds=row.get("cpu_seconds"),
+            curve=[(float(point[0]), float(point[-1])) for point in row["curve"] if None not in point],
+            greedy=greedy if isinstance(greedy, list) else [] if greedy is None else [greedy],
+        )
+        found[done.library, env, done.seed] = done
+    return list(found.values())
+
+
+def span(values: list[int]) -> str:
+    """The least and the largest of numbers, or the one that they all are."""
+    return f"{min(values):,}" if min(values) == max(values) else f"{min(values):,} to {max(values):,}"
+
+
+def returns(runs: list[Training]) -> str:
+    """The interquartile mean of all greedy episodes, and the mean of each seed."""
+    if not all(run.greedy for run in runs):
+        return "–"
+    episodes = np.concatenate([run.greedy for run in runs])
+    means = ", ".join(f"{mean(run.greedy):,.4g}" for run in runs)
+    return f"{float(iqm(episodes)):,.4g} ({means})" if len(runs) > 1 else means
+
+
+def seconds(runs: list[Training]) -> tuple[str, str]:
+    """Medians of the seconds on the clock and of the processor's."""
+    spent = [run.cpu_seconds for run in runs if run.cpu_seconds is not None]
+    return f"{median(run.seconds for run in runs):,.3g}", f"{median(spent):,.3g}" if spent else "–"
+
+
+def of_preset(name: str, runs: list[Training]) -> list[Training]:
+    """The runs of shoal's that began from a preset."""
+    known = presets("ppo")
+    return [
+        run
+        for run in runs
+        if run.library == "shoal"
+        and (run.env == name or (name.endswith("*") and run.env not in known and run.env.startswith(name[:-1])))
+    ]
+
+
+def overview(runs: list[Training]) -> list[str]:
+    """A row for each preset of PPO."""
+    lines = ["| preset | seeds | steps | seconds | greedy return |", "|---|---|---:|---:|---|"]
+    for name in presets("ppo"):
+        own = of_preset(name, runs)
+        if not own:
+            lines.append(f"| `{name}` | has not run | – | – | – |")
+            continue
+        on_clock, _ = seconds(own)
+        seeds = ", ".join(str(run.seed) for run in own)
+        lines.append(f"| `{name}` | {seeds} | {span([run.steps for run in own])} | {on_clock} | {returns(own)} |")
+    return lines
+
+
+def beside(runs: list[Training]) -> list[str]:
+    """A row for each library on each MuJoCo environment."""
+    head = "| environment | library | seeds | steps | greedy return | seconds | processor |"
+    lines = [head, "|---|---|---|---:|---|---:|---:|"]
+    for env in MUJOCO:
+        for library, title in LIBRARIES.items():
+            own = [run for run in runs if (run.env, run.library) == (env, library)]
+            if not own:
+                lines.append(f"| {env} | {title} | has not run | – | – | – | – |")
+                continue
+            on_clock, spent = seconds(own)
+            seeds = ", ".join(f"{run.seed}{'' if run.whole else ' (ended early)'}" for run in own)
+            steps = span([run.steps for run in own])
+            lines.append(f"| {env} | {title} | {seeds} | {steps} | {returns(own)} | {on_clock} | {spent} |")
+    return lines
+
+
+def group_of(env: str) -> str:
+    """The picture that an environment's curve is in."""
+    return next(group for group, starts in GROUPS.items() if env.startswith(starts))
+
+
+def draw(axes: Axes, env: str, runs: list[Training]) -> None:
+    """Mean returns over steps: shoal's seeds in blue, the peer's in orange."""
+    axes.set_title(env.rpartition(":")[2], fontsize="small")
+    for run in runs:
+        color = "C0" if run.library == "shoal" else "C1"
+        steps, points = zip(*run.curve, strict=True) if run.curve else ((), ())
+        first = next(other for other in runs if other.library == run.library) is run
+        axes.plot(steps, points, color=color, linewidth=1, alpha=0.8, label=LIBRARIES[run.library] if first else None)
+    axes.grid(alpha=0.3)
+    axes.tick_params(labelsize="x-small")
+    axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 4))
+    if {run.library for run in runs} - {"shoal"}:
+        axes.legend(fontsize="x-small")
+
+
+def pictures(runs: list[Training]) -> list[str]:
+    """Draws a picture for each group that has runs; the lines that show them."""
+    mpl.rcParams["svg.hashsalt"], mpl.rcParams["svg.fonttype"] = "shoal", "none"
+    lines: list[str] = []
+    for group in GROUPS:
+        envs = [env for env in dict.fromkeys(run.env for run in runs) if group_of(env) == group]
+        if not envs:
+            continue
+        columns = min(3, len(envs))
+        deep = -(-len(envs) // columns)
+        figure = Figure(figsize=(3.3 * columns, 2.4 * deep), layout="constrained")
+        grid = figure.subplots(deep, columns, squeeze=False).ravel()
+        for axes, env in zip(grid, envs, strict=False):
+            draw(axes, env, [run for run in runs if run.env == env])
+        for axes in grid[len(envs) :]:
+            axes.set_axis_off()
+        figure.savefig(ASSETS / f"presets-{group}.svg", format="svg", metadata={"Date": None})
+        shown = ", ".join(env.rpartition(":")[2] for env in envs)
+        lines += [f"![Mean return of training over environment steps: {shown}](assets/presets-{group}.svg)", ""]
+    return lines[:-1]
+
+
+def main() -> int:
+    """Writes or checks the page; the exit status."""
+    runs = trainings()
+    blocks = {"overview": overview(runs), "beside": beside(runs)}
+    checking = "--check" in sys.argv[1:]
+    if not checking:
+        blocks["curves"] = pictures(runs)
+    text = updated = PAGE.read_text(encoding="utf-8")
+    for name, lines in blocks.items():
+        start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+        block = "\n".join([start, "", *lines, "", end])
+        updated = re.sub(f"{re.escape(start)}.*?{re.escape(end)}", lambda _, b=block: b, updated, flags=re.DOTALL)
+    if checking and updated != text:
+        print("docs/presets.md is not of the results; run python docs/presets.py")
+        return 1
+    PAGE.write_text(updated, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
