@@ -32,6 +32,7 @@ PAGE, ASSETS = DOCS / "presets.md", DOCS / "assets"
 MUJOCO = ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Ant-v5")
 BUDGET = 1_000_000
 """Steps of a whole run on MuJoCo."""
+PONG = "ALE/Pong-v5"
 LIBRARIES = {"shoal": "shoal", "sb3": "Stable-Baselines3"}
 NAMES = {"shoal.envs.noughts:Noughts": "shoal.envs.agents.tictactoe:TicTacToe"}
 """What environments were called when their results were taken."""
@@ -70,9 +71,14 @@ def rows() -> Iterator[dict[str, Any]]:
         path = RESULTS / f"{name}.jsonl"
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
             row = json.loads(line)
-            row.setdefault("env", "ALE/Pong-v5" if name == "pong" else "")
+            row.setdefault("env", PONG)
             if row.get("algo", "ppo") == "ppo":
                 yield row
+
+
+def points(curve: list[Any]) -> list[tuple[float, float]]:
+    """Steps and mean returns, the first and the last column; none where a curve has no steps."""
+    return [(float(p[0]), float(p[-1])) for p in curve if isinstance(p, list) and None not in p]
 
 
 def trainings() -> list[Training]:
@@ -81,6 +87,8 @@ def trainings() -> list[Training]:
     for row in rows():
         env = NAMES.get(row["env"], row["env"])
         greedy = row.get("greedy_returns", row.get("greedy_return"))
+        if row["env"] == PONG:
+            greedy = row["tries"][-1]["scores"]
         done = Training(
             library=row.get("library", "shoal"),
             env=env,
@@ -88,8 +96,8 @@ def trainings() -> list[Training]:
             steps=row["steps"],
             seconds=row["seconds"],
             cpu_seconds=row.get("cpu_seconds"),
-            curve=[(float(point[0]), float(point[-1])) for point in row["curve"] if None not in point],
-            greedy=greedy if isinstance(greedy, list) else [] if greedy is None else [greedy],
+            curve=points(row["curve"]),
+            greedy=[greedy] if isinstance(greedy, float) else greedy or [],
         )
         found[done.library, env, done.seed] = done
     return list(found.values())
@@ -167,9 +175,9 @@ def draw(axes: Axes, env: str, runs: list[Training]) -> None:
     axes.set_title(env.rpartition(":")[2], fontsize="small")
     for run in runs:
         color = "C0" if run.library == "shoal" else "C1"
-        steps, points = zip(*run.curve, strict=True) if run.curve else ((), ())
+        steps, means = zip(*run.curve, strict=True) if run.curve else ((), ())
         first = next(other for other in runs if other.library == run.library) is run
-        axes.plot(steps, points, color=color, linewidth=1, alpha=0.8, label=LIBRARIES[run.library] if first else None)
+        axes.plot(steps, means, color=color, linewidth=1, alpha=0.8, label=LIBRARIES[run.library] if first else None)
     axes.grid(alpha=0.3)
     axes.tick_params(labelsize="x-small")
     axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 4))
@@ -182,7 +190,7 @@ def pictures(runs: list[Training]) -> list[str]:
     mpl.rcParams["svg.hashsalt"], mpl.rcParams["svg.fonttype"] = "shoal", "none"
     lines: list[str] = []
     for group in GROUPS:
-        envs = [env for env in dict.fromkeys(run.env for run in runs) if group_of(env) == group]
+        envs = [env for env in dict.fromkeys(run.env for run in runs if run.curve) if group_of(env) == group]
         if not envs:
             continue
         columns = min(3, len(envs))
