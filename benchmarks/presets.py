@@ -36,6 +36,14 @@ TASKS: dict[str, str | None] = {
     "Hopper-v5": "hopper",
     "Walker2d-v5": "walker2d",
     "Ant-v5": "ant",
+    "MinAtar/Asterix-v1": None,
+    "MinAtar/Breakout-v1": None,
+    "MinAtar/Freeway-v1": None,
+    "MinAtar/Seaquest-v1": None,
+    "MinAtar/SpaceInvaders-v1": None,
+    "MiniGrid-Empty-8x8-v0": None,
+    "MiniGrid-DoorKey-5x5-v0": None,
+    "MiniGrid-MemoryS7-v0": None,
 }
 """The environments, and the peer's task of peers.toml where there is one."""
 
