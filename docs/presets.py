@@ -1,6 +1,6 @@
 """Writes docs/presets.md's tables and draws its pictures from benchmarks/results: a curve for each preset that has run.
 
-.venv/bin/python docs/presets.py            # writes the page and docs/assets/presets-*.svg
+.venv/bin/python docs/presets.py            # writes the page and docs/assets/presets-*.png
 .venv/bin/python docs/presets.py --check    # exit status 1 where the page's tables are not those of the results
 """
 
@@ -14,7 +14,6 @@ from pathlib import Path
 from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -187,7 +186,6 @@ def draw(axes: Axes, env: str, runs: list[Training]) -> None:
 
 def pictures(runs: list[Training]) -> list[str]:
     """Draws a picture for each group that has runs; the lines that show them."""
-    mpl.rcParams["svg.hashsalt"], mpl.rcParams["svg.fonttype"] = "shoal", "none"
     lines: list[str] = []
     for group in GROUPS:
         envs = [env for env in dict.fromkeys(run.env for run in runs if run.curve) if group_of(env) == group]
@@ -201,9 +199,9 @@ def pictures(runs: list[Training]) -> list[str]:
             draw(axes, env, [run for run in runs if run.env == env])
         for axes in grid[len(envs) :]:
             axes.set_axis_off()
-        figure.savefig(ASSETS / f"presets-{group}.svg", format="svg", metadata={"Date": None})
+        figure.savefig(ASSETS / f"presets-{group}.png", format="png", dpi=110, metadata={"Software": None})
         shown = ", ".join(env.rpartition(":")[2] for env in envs)
-        lines += [f"![Mean return of training over environment steps: {shown}](assets/presets-{group}.svg)", ""]
+        lines += [f"![Mean return of training over environment steps: {shown}](assets/presets-{group}.png)", ""]
     return lines[:-1]
 
 
