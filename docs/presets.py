@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from dataclasses import dataclass
@@ -112,55 +113,61 @@ def returns(runs: list[Training]) -> str:
     if not all(run.greedy for run in runs):
         return "–"
     episodes = np.concatenate([run.greedy for run in runs])
-    means = ", ".join(f"{mean(run.greedy):,.4g}" for run in runs)
-    return f"{float(iqm(episodes)):,.4g} ({means})" if len(runs) > 1 else means
+    means = ", ".join(digits(mean(run.greedy)) for run in runs)
+    return f"{digits(float(iqm(episodes)))} ({means})"
+
+
+def digits(value: float) -> str:
+    """A number with three digits or so."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def seconds(runs: list[Training]) -> tuple[str, str]:
     """Medians of the seconds on the clock and of the processor's."""
     spent = [run.cpu_seconds for run in runs if run.cpu_seconds is not None]
-    return f"{median(run.seconds for run in runs):,.3g}", f"{median(spent):,.3g}" if spent else "–"
+    return digits(median(run.seconds for run in runs)), digits(median(spent)) if spent else "–"
 
 
-def of_preset(name: str, runs: list[Training]) -> list[Training]:
-    """The runs of shoal's that began from a preset."""
-    known = presets("ppo")
-    return [
-        run
-        for run in runs
-        if run.library == "shoal"
-        and (run.env == name or (name.endswith("*") and run.env not in known and run.env.startswith(name[:-1])))
-    ]
+def environments(preset: str, runs: list[Training]) -> list[str]:
+    """The environments that have run with a preset of their own name or of their family's."""
+    if not preset.endswith("*"):
+        return [preset]
+    others = [run.env for run in runs if run.env not in presets("ppo")]
+    return [env for env in dict.fromkeys(others) if env.startswith(preset[:-1])]
 
 
 def overview(runs: list[Training]) -> list[str]:
-    """A row for each preset of PPO."""
+    """A row for each environment with a preset of PPO."""
     lines = ["| preset | seeds | steps | seconds | greedy return |", "|---|---|---:|---:|---|"]
-    for name in presets("ppo"):
-        own = of_preset(name, runs)
-        if not own:
-            lines.append(f"| `{name}` | has not run | – | – | – |")
-            continue
-        on_clock, _ = seconds(own)
-        seeds = ", ".join(str(run.seed) for run in own)
-        lines.append(f"| `{name}` | {seeds} | {span([run.steps for run in own])} | {on_clock} | {returns(own)} |")
+    for preset in presets("ppo"):
+        for env in environments(preset, runs) or ["–"]:
+            own = [run for run in runs if (run.env, run.library) == (env, "shoal")]
+            seeds, steps, on_clock, greedy = "has not run", "–", "–", "–"
+            if own:
+                seeds, steps = (span([getattr(run, name) for run in own]) for name in ("seed", "steps"))
+                (on_clock, _), greedy = seconds(own), returns(own)
+            shown = f"`{preset}`" if env in (preset, "–") else f"`{preset}`: {env}"
+            lines.append(f"| {shown} | {seeds} | {steps} | {on_clock} | {greedy} |")
     return lines
 
 
 def beside(runs: list[Training]) -> list[str]:
     """A row for each library on each MuJoCo environment."""
-    head = "| environment | library | seeds | steps | greedy return | seconds | processor |"
-    lines = [head, "|---|---|---|---:|---|---:|---:|"]
+    head = "| environment | library | seeds | steps | greedy return | seconds | processor | a step |"
+    lines = [head, "|---|---|---|---:|---|---:|---:|---:|"]
     for env in MUJOCO:
         for library, title in LIBRARIES.items():
             own = [run for run in runs if (run.env, run.library) == (env, library)]
             if not own:
-                lines.append(f"| {env} | {title} | has not run | – | – | – | – |")
+                lines.append(f"| {env} | {title} | has not run | – | – | – | – | – |")
                 continue
             on_clock, spent = seconds(own)
+            each = median(1e6 * (run.cpu_seconds or math.nan) / run.steps for run in own)
             seeds = ", ".join(f"{run.seed}{'' if run.whole else ' (ended early)'}" for run in own)
             steps = span([run.steps for run in own])
-            lines.append(f"| {env} | {title} | {seeds} | {steps} | {returns(own)} | {on_clock} | {spent} |")
+            lines.append(
+                f"| {env} | {title} | {seeds} | {steps} | {returns(own)} | {on_clock} | {spent} | {each:,.0f} µs |"
+            )
     return lines
 
 
@@ -169,9 +176,14 @@ def group_of(env: str) -> str:
     return next(group for group, starts in GROUPS.items() if env.startswith(starts))
 
 
+def short(env: str) -> str:
+    """An environment's name without its function."""
+    return env.partition(":")[0]
+
+
 def draw(axes: Axes, env: str, runs: list[Training]) -> None:
     """Mean returns over steps: shoal's seeds in blue, the peer's in orange."""
-    axes.set_title(env.rpartition(":")[2], fontsize="small")
+    axes.set_title(short(env), fontsize="small")
     for run in runs:
         color = "C0" if run.library == "shoal" else "C1"
         steps, means = zip(*run.curve, strict=True) if run.curve else ((), ())
@@ -200,7 +212,7 @@ def pictures(runs: list[Training]) -> list[str]:
         for axes in grid[len(envs) :]:
             axes.set_axis_off()
         figure.savefig(ASSETS / f"presets-{group}.png", format="png", dpi=110, metadata={"Software": None})
-        shown = ", ".join(env.rpartition(":")[2] for env in envs)
+        shown = ", ".join(map(short, envs))
         lines += [f"![Mean return of training over environment steps: {shown}](assets/presets-{group}.png)", ""]
     return lines[:-1]
 
