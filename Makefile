@@ -85,6 +85,7 @@ check: $(BUILT) ## format, lint, types, import order, generated files
 	step 'keywords' $(BIN)/python scripts/keywords.py --check; \
 	step 'README table' $(BIN)/python scripts/readme_table.py --check; \
 	step 'settings page' $(BIN)/python docs/settings.py --check; \
+	step 'presets page' $(BIN)/python docs/presets.py --check; \
 	wait $$pyright; found=$$?; \
 	step 'pyright' sh -c 'test "$$1" = 0 || { cat "$$2"; exit 1; }' - $$found "$$types"; \
 	rm -f "$$types"; exit $$failed

@@ -13,6 +13,7 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 MODULES = {
     "atari": ["ale_py"],
     "agents": ["pettingzoo", "mpe2"],
+    "mujoco": ["mujoco", "imageio"],
     "video": ["imageio_ffmpeg"],
     "wandb": ["wandb"],
     "trackio": ["trackio"],
