@@ -117,5 +117,12 @@ def test_a_known_family_registers_itself(family: str, backend: str) -> None:
 
 def test_a_known_family_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(factories.FAMILIES, "NoSuchFamily", "no_such_family.gym")
-    with pytest.raises(ConfigError, match=r"no environment 'NoSuchFamily/Zyxwv-v1' .*`shoal envs` lists"):
+    with pytest.raises(ConfigError, match=r"no environment 'NoSuchFamily/Zyxwv-v1'.*pip install no-such-family"):
         make("NoSuchFamily/Zyxwv-v1", 2)
+
+
+def test_a_class_is_told_the_newest_id_that_limits_it() -> None:
+    from gymnasium.envs.classic_control import CartPoleEnv
+
+    with pytest.warns(UserWarning, match=r"'CartPole-v1', as which it is registered, ends episodes after 500 steps"):
+        make(CartPoleEnv, 1, backend="serial").close()

@@ -101,6 +101,7 @@ def test_what_would_change_nothing_is_refused(settings: dict[str, Any], spaces: 
         # The preset of ALE/* has layers for images; nobody asked for them.
         ({}, {"env": "ALE/Boxing-v5", "seen": gym.spaces.Box(0, 255, (128,), np.uint8)}),
         ({"preset": "ALE/*"}, {"policy": "my:Net"}),
+        ({"network": {"image": "flat"}}, {"seen": gym.spaces.Box(-1, 1, (12_000,), np.float32)}),
     ],
 )
 def test_what_applies_and_what_nobody_gave_is_taken(settings: dict[str, Any], spaces: dict[str, Any]) -> None:

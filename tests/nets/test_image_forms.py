@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -87,3 +88,13 @@ def test_floats_without_bounds_are_refused_where_layers_are_asked_for() -> None:
     with pytest.raises(ConfigError, match=r'image="nature" scales pixels by the bounds .* such as 0 and 1'):
         encoder(space, Network(image="nature"))
     assert not isinstance(encoder(space, Network()), ImageEncoder)
+
+
+@pytest.mark.parametrize("shape", [(200, 200), (12_000,)])
+def test_what_is_large_is_not_flattened_without_a_word(shape: tuple[int, ...]) -> None:
+    space = spaces.Box(-1, 1, shape, np.float32)
+    with pytest.warns(UserWarning, match=r"are flattened: the network's first layer reads \d\d,000 numbers"):
+        encoder(space, Network(hidden=(4,)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encoder(space, Network(hidden=(4,), image="flat"))

@@ -140,6 +140,12 @@ def _hint(env: str) -> str:
     """What may have been meant by an environment that is not there."""
     if env.endswith(".py"):
         return f"; an environment of your own is a class in a module; write {as_module(env, 'Class')}"
+    family = FAMILIES.get(_family(env), "")
+    if family and not _is_installed(family):
+        package = family.partition(".")[0].replace("_", "-")
+        return (
+            f"; such ids are of a package that is not installed: pip install {package}"
+        )
     game = OLD_ATARI.fullmatch(env)
     if game:
         return f"; did you mean ALE/{game[1]}-v5?"
@@ -190,14 +196,19 @@ def _warn_of_limit(factory: object, name: str) -> None:
     entry = (
         f"{getattr(factory, '__module__', '')}:{getattr(factory, '__qualname__', '')}"
     )
-    for registered in gym.registry.values():
-        if registered.max_episode_steps and registered.entry_point in (entry, factory):
-            warnings.warn(
-                f"{name} itself has no time limit; {registered.id!r}, as which it is registered, ends episodes after "
-                f"{registered.max_episode_steps} steps. Pass that id, or preprocessing={{'max_episode_steps': ...}}",
-                stacklevel=2,
-            )
-            return
+    limited = [
+        registered
+        for registered in gym.registry.values()
+        if registered.max_episode_steps and registered.entry_point in (entry, factory)
+    ]
+    if not limited:
+        return
+    newest = max(limited, key=lambda registered: registered.version or 0)
+    warnings.warn(
+        f"{name} itself has no time limit; {newest.id!r}, as which it is registered, ends episodes after "
+        f"{newest.max_episode_steps} steps. Pass that id, or preprocessing={{'max_episode_steps': ...}}",
+        stacklevel=2,
+    )
 
 
 def import_object(path: str) -> Any:

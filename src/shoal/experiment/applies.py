@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from shoal.experiment.settings import flat
+from shoal.nets.encoder import MOST_FLAT
 from shoal.nets.images import image_net
 from shoal.types import ConfigError, leaf_spaces
 
@@ -150,7 +151,9 @@ def _idle_of_encoder(network: Network, spec: Spec) -> Iterator[tuple[str, str]]:
         forms = ", ".join(f"{np.dtype(part.dtype)} {part.shape}" for part in seen)
         why = f"no observation of {spec.env_id} goes through an image encoder: {forms}"
         yield "network.precision", why
-        if not any(image_net(spec.seeing(part), "auto") for part in seen):
+        large = any(int(np.prod(part.shape or ())) > MOST_FLAT for part in seen)
+        warned = large and network.image == "flat"
+        if not (warned or any(image_net(spec.seeing(part), "auto") for part in seen)):
             yield "network.image", why
     elif isinstance(spec.observation_space, spaces.Box):
         why = "the features of an image encoder go straight to the heads"

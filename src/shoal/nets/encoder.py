@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -16,6 +17,10 @@ from shoal.types import leaf_spaces
 if TYPE_CHECKING:
     from shoal.nets.network import Network
     from shoal.types import Spec, Tree
+
+
+MOST_FLAT = 10_000
+"""Numbers of one array that are flattened without a word."""
 
 
 class Encoder(nn.Module):
@@ -120,7 +125,15 @@ def leaf_encoder(
     """The encoder of one array: convolutional for an image that `network.image` has layers for."""
     kind = image_net(spec, network.image)
     if not kind:
-        return Encoder(spec, normalize=network.normalize_obs)
+        encoder = Encoder(spec, normalize=network.normalize_obs)
+        if network.image == "auto" and encoder.size > MOST_FLAT:
+            warnings.warn(
+                f"observations of shape {encoder.shape} are flattened: the network's first layer reads "
+                f"{encoder.size:,} numbers. If they are images, network.image='nature' has convolutions for them "
+                "(uint8, or floats with finite bounds); 'flat' takes them as they are without this warning",
+                stacklevel=2,
+            )
+        return encoder
     return ImageEncoder(
         spec,
         kind,
