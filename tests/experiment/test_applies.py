@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import dataclass, field
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -19,7 +22,10 @@ from shoal.envs.workers.settings import Workers
 from shoal.experiment.applies import check_applies
 from shoal.experiment.experiment import Experiment
 from shoal.experiment.options import Options
+from shoal.learn.acting import Acting
 from shoal.nets.network import Network
+from shoal.nets.policy import make_policy
+from shoal.run.evaluate import evaluate
 from shoal.types import ConfigError, Spec
 
 if TYPE_CHECKING:
@@ -75,8 +81,7 @@ def spec_of(*, seen: Any = BOX, action: Any = CHOICE, env: str = "a:b", limit: i
             r"network\.image='flat'",
         ),
         ({"config": PPO(network=Network(squash=True))}, {}, r"network\.squash=True"),
-        ({"eval_max_steps": 9}, {"limit": 200}, r"eval_max_steps=9.*end after 200 steps; preprocessing"),
-        ({"eval_max_steps": 9, "final_episodes": 0}, {}, r"eval_max_steps=9.*nothing is evaluated"),
+        ({"eval_max_steps": 9}, {"limit": 200}, r"eval_max_steps=9.*end after 200 steps"),
         ({"network": {"hidden": (9,)}}, {"policy": "my:Net"}, r"network\.hidden=\(9,\).*default network, but policy="),
     ],
 )
@@ -92,6 +97,7 @@ def test_what_would_change_nothing_is_refused(settings: dict[str, Any], spaces: 
         ({"num_workers": 2, "backend": "workers"}, {}),
         ({"backend": "workers", "on_fault": "restart", "max_restarts": 9}, {}),
         ({"eval_every": 10, "eval_episodes": 5}, {}),
+        ({"eval_max_steps": 300, "final_episodes": 0}, {"limit": 200}),
         ({"self_play": {"every": 1, "pool": 3}}, {}),
         ({"network": {"recurrent": "gru", "recurrent_size": 9}}, {}),
         ({"network": {"squash": True, "log_std_init": -1.0}}, {"action": BOX}),
@@ -238,3 +244,55 @@ def test_a_limit_under_wrappers_is_not_endless(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"not ended after 20 steps.*eval_max_steps"):
         run = shoal.train(Idle, eval_max_steps=20, **settings)
     assert run.greedy_return == 20
+
+
+def test_a_policy_of_the_default_s_form_may_come_with_its_network() -> None:
+    """The run is loaded without the object then."""
+    network = Network(hidden=(8,))
+    policy = make_policy(spec_of(), network, 0)
+    check({"network": {"hidden": (8,)}}, policy=policy)
+    with pytest.raises(ConfigError, match=r"network\.hidden=\(9,\) would change nothing: it belongs to the default"):
+        check({"network": {"hidden": (9,)}}, policy=policy)
+
+
+@dataclass(frozen=True)
+class Width:
+    units: int = 4
+
+
+@dataclass(frozen=True)
+class Own:
+    """Names that shoal has too, with another meaning."""
+
+    network: Width = field(default_factory=Width)
+    warmup: int = 0
+    warmup_schedule: str = "constant"
+    lasting: Any = None
+
+
+def test_an_algorithm_of_one_s_own_may_use_the_same_names() -> None:
+    """What it holds is not copied: it may hold what cannot be."""
+    own: Any = ModuleType("own_algorithm")
+    own.Config, own.train = Own, lambda cfg, env, run: None
+    settings = {"warmup_schedule": "cosine", "network": Width(8), "lasting": threading.Lock()}
+    started = Experiment.new("a:b", algo=own, settings=settings)
+    check_applies(started, spec_of())
+    assert started.to_file()["algorithm"]["warmup_schedule"] == "cosine"
+
+
+class Continuing(gym.Wrapper[Any, Any, Any, Any]):
+    """An episode under it ends; its own does not."""
+
+    def step(self, action: Any) -> Any:
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        if terminated or truncated:
+            obs, info = self.env.reset()
+        return obs, reward, False, False, info
+
+
+def test_a_limit_that_a_wrapper_takes_back_does_not_hold_evaluation_up() -> None:
+    rows = make(lambda: Continuing(gym.make("CartPole-v1", max_episode_steps=20)), 1)
+    policy = make_policy(rows.spec, Network(hidden=(4,)), 0)
+    with pytest.warns(UserWarning, match="has not ended after 30 steps"):
+        assert evaluate(policy, rows, episodes=1, acting=Acting(0), max_steps=30).mean == 30
+    rows.close()

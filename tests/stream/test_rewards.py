@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import tomllib
 from contextlib import closing
 from dataclasses import dataclass
 from math import sqrt
@@ -148,10 +149,20 @@ class NoDiscount:
     """Settings without a gamma."""
 
 
+def test_a_preset_s_scale_gives_way(run_dir: Path) -> None:
+    """LunarLander's preset has one."""
+    settings: dict[str, Any] = {"num_envs": 2, "num_steps": 8, "num_minibatches": 2, "total_timesteps": 16}
+    run = shoal.train(
+        "LunarLander-v3", normalize_reward=True, final_episodes=0, panel="none", run_dir=run_dir, **settings
+    )
+    saved = tomllib.loads((run.path / "config.toml").read_text())
+    assert (saved["reward_scale"], saved["normalize_reward"]) == (1.0, True)
+
+
 def test_what_does_not_apply_is_refused(run_dir: Path) -> None:
     """A scale beside the normalization, and an algorithm that knows no discount; no directory is left."""
-    with pytest.raises(ConfigError, match=r"so reward_scale=0.05 changes nothing; set reward_scale=1 or normalize"):
-        shoal.train("LunarLander-v3", normalize_reward=True, run_dir=run_dir, panel="none")
+    with pytest.raises(ConfigError, match=r"reward_scale=0.5 would change nothing: normalize_reward divides"):
+        shoal.train("LunarLander-v3", normalize_reward=True, reward_scale=0.5, run_dir=run_dir, panel="none")
     own: Any = ModuleType("own_algorithm")
     own.Config, own.train = NoDiscount, lambda cfg, env, run: None
     with pytest.raises(ConfigError, match="own_algorithm has no setting gamma; set normalize_reward=False"):

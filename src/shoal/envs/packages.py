@@ -11,6 +11,8 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
+import gymnasium as gym
+
 from shoal import _native
 from shoal.types import ConfigError
 
@@ -28,7 +30,7 @@ def has(env_id: str) -> bool:
     if env_id in _native.env_ids():
         return True
     name, slash, _ = env_id.partition("/")
-    if not slash:
+    if not slash or env_id in gym.registry:
         return False
     for found in entry_points(group=GROUP, name=name):
         load(found)
@@ -50,10 +52,13 @@ def load(found: EntryPoint) -> list[str]:
     """The ids of a package, whose environments are known from now on."""
     package = found.dist.name if found.dist else found.value
     try:
-        ids = _native.add_environments(found.load())
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        made = found.load()
+        if type(made).__name__ != "PyCapsule":
+            raise TypeError(f"{found.value} is {made!r}, not what an extension exports")
+        ids = _native.add_environments(made)
+    except Exception as error:  # whatever a package of somebody else raises
         raise ConfigError(
-            f"the environments of {package} cannot be loaded: {error}"
+            f"the environments of {package} cannot be loaded: {type(error).__name__}: {error}"
         ) from error
     strangers = [name for name in ids if not name.startswith(f"{found.name}/")]
     if strangers:

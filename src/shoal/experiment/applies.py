@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, asdict, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import MISSING, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium import spaces
+from torch import nn
 
-from shoal.experiment.settings import flat
+from shoal.experiment.settings import flat, whole_tree
 from shoal.nets.encoder import MOST_FLAT
 from shoal.nets.images import image_net
+from shoal.nets.network import Network
 from shoal.types import ConfigError, leaf_spaces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from shoal.experiment.experiment import Experiment
-    from shoal.nets.network import Network
     from shoal.types import Spec
 
 WORKERS = (
@@ -36,14 +37,14 @@ def names_in(settings: Mapping[str, object]) -> frozenset[str]:
     plain: dict[str, object] = {}
     for name, value in settings.items():
         nested = is_dataclass(value) and not isinstance(value, type)
-        plain[name] = asdict(cast("Any", value)) if nested else value
+        plain[name] = whole_tree(value) if nested else value
     return frozenset(flat(plain))
 
 
 def changed_between(before: Experiment, after: Experiment) -> frozenset[str]:
     """The dotted names of the settings in which two experiments of one algorithm differ."""
-    theirs = flat(asdict(before.options)) | flat(asdict(before.config))
-    ours = flat(asdict(after.options)) | flat(asdict(after.config))
+    theirs = flat(whole_tree(before.options)) | flat(whole_tree(before.config))
+    ours = flat(whole_tree(after.options)) | flat(whole_tree(after.config))
     return frozenset(name for name in ours if ours[name] != theirs[name])
 
 
@@ -86,8 +87,10 @@ def _idle(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]]:
     """The names of settings that change nothing in this run, each with what would make them apply."""
     yield from _idle_of_run(experiment, spec)
     yield from _idle_schedules(experiment.config)
-    network: Network | None = getattr(experiment.config, "network", None)
-    if network is None:
+    network = getattr(experiment.config, "network", None)
+    if not isinstance(network, Network):
+        return
+    if isinstance(experiment.policy, nn.Module) and _is_default(experiment, spec):
         return
     if experiment.policy is not None:
         for field in fields(network):
@@ -100,6 +103,15 @@ def _idle(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]]:
         yield from _idle_of_encoder(network, spec)
 
 
+def _is_default(experiment: Experiment, spec: Spec) -> bool:
+    """Whether the policy given has the default network's weights: a run that has it is loaded without the object."""
+    own = experiment.make_policy(spec).state_dict()
+    made = replace(experiment, policy=None).make_policy(spec).state_dict()
+    return {name: part.shape for name, part in own.items()} == {
+        name: part.shape for name, part in made.items()
+    }
+
+
 def _idle_of_run(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]]:
     options = experiment.options
     if options.backend != "workers":
@@ -110,11 +122,13 @@ def _idle_of_run(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]
     if not options.eval_every:
         yield "eval_episodes", "set eval_every too, the steps between two evaluations"
     limit = spec.max_episode_steps
-    if limit is not None:
-        said = f"episodes of {spec.env_id} end after {limit:,} steps"
-        yield "eval_max_steps", f"{said}; preprocessing.max_episode_steps changes that"
-    if not options.eval_every and options.final_episodes == 0:
-        yield "eval_max_steps", "nothing is evaluated; set eval_every or final_episodes"
+    if limit is not None and options.eval_max_steps <= limit:
+        yield (
+            "eval_max_steps",
+            f"it ends what has no end, and episodes of {spec.env_id} end after {limit:,} steps",
+        )
+    if options.normalize_reward:
+        yield "reward_scale", "normalize_reward divides rewards by their own deviation"
     if not options.self_play.every:
         for name in PAST_VERSIONS:
             yield (
@@ -126,7 +140,8 @@ def _idle_of_run(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]
 def _idle_schedules(config: Any) -> Iterator[tuple[str, str]]:
     for field in fields(config):
         name = field.name.removesuffix("_schedule")
-        if name != field.name and getattr(config, name, None) == 0:
+        value = getattr(config, name, None)
+        if name != field.name and isinstance(value, float) and not value:
             yield field.name, f"{name} is 0, whatever it is multiplied by; set it too"
 
 

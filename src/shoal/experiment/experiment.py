@@ -6,7 +6,7 @@ import copy
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -31,6 +31,7 @@ from shoal.experiment.settings import (
     shallow,
     split,
     unset_in,
+    whole_tree,
     without_none,
 )
 from shoal.experiment.stored import with_env_kwargs, with_tuples
@@ -177,9 +178,9 @@ class Experiment:
 
         A setting that is None is left out; where its default is something else, the list `unset` names it.
         """
-        whole = asdict(self.options) | {
+        whole = whole_tree(self.options) | {
             "preset": None,
-            "algorithm": asdict(self.config),
+            "algorithm": whole_tree(self.config),
         }
         lower = algos.defaults(self.algorithm)
         unset = unset_in(self.options, lower)
@@ -280,11 +281,11 @@ def fixed_settings(experiment: Experiment) -> dict[str, Any]:
 
     Of a function none has more than that it is one: it may be given again.
     """
-    own = asdict(experiment.options)
+    own = whole_tree(experiment.options)
     for name in (*CHANGEABLE, *PLACES):
         del own[name]
     env_kwargs = randomization.as_text(dict(experiment.env_kwargs or {}))
-    whole = flat(own) | flat(asdict(experiment.config), "algorithm.")
+    whole = flat(own) | flat(whole_tree(experiment.config), "algorithm.")
     for name, value in whole.items():
         if is_function(name, value):
             whole[name] = "a function"

@@ -132,11 +132,6 @@ class Options:
         check_ranges(self, **dict.fromkeys(counts, (1, inf)), reward_scale=(1e-12, inf))
         check_ranges(self, grad_shards=(1, MOST_THREADS), checkpoint_every=(0, inf))
         check_finite(self, "reward_scale")
-        if self.normalize_reward and self.reward_scale != 1:
-            raise ConfigError(
-                f"normalize_reward divides rewards by their own deviation, so reward_scale={self.reward_scale:g} "
-                "changes nothing; set reward_scale=1 or normalize_reward=False"
-            )
         if self.stop_at is not None and not self.stop_at > -inf:
             raise ConfigError(
                 f"stop_at must be a number, or inf to never stop early, got {self.stop_at}"

@@ -273,6 +273,15 @@ def shallow(config: object) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names_of(type(config))}
 
 
+def whole_tree(config: object) -> dict[str, Any]:
+    """The fields of a config, nested ones as mappings; nothing is copied, as functions may hold anything."""
+    found = shallow(config)
+    for name, value in found.items():
+        if is_dataclass(value) and not isinstance(value, type):
+            found[name] = whole_tree(value)
+    return found
+
+
 def split(
     settings: Mapping[str, Any], kind: type[object]
 ) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -178,6 +178,8 @@ def start(
     check_run_dir(Path(options.run_dir))
     with closing(experiment.rows(options.num_envs)) as rows:
         check_applies(experiment, rows.spec)
+        if options.normalize_reward:  # in the place of a preset's scale
+            experiment = replace(experiment, options=replace(options, reward_scale=1.0))
         saved = experiment.to_file()
         where = directories.create(
             Path(options.run_dir).absolute(),  # an environment may change folders

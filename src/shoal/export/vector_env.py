@@ -12,14 +12,14 @@ from gymnasium.vector.utils import batch_space
 
 from shoal.envs.actions import ActionCheck
 from shoal.envs.outputs import take, write
+from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.registry import is_batched, make
 from shoal.export.infos import InfoJoiner
 from shoal.types import ConfigError, map_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from shoal.envs.preprocessing import Preprocessing
     from shoal.envs.vec_env import VecEnv
     from shoal.types import Bools, Floats, Tree
 
@@ -38,7 +38,7 @@ def make_vec(
     autoreset: str = "same_step",
     num_threads: int = 1,
     env_kwargs: dict[str, Any] | None = None,
-    preprocessing: Preprocessing | None = None,
+    preprocessing: Preprocessing | Mapping[str, Any] | None = None,
     copy: bool = True,
     **kwargs: Any,
 ) -> ShoalVectorEnv:
@@ -58,7 +58,7 @@ def make_vec(
         num_threads: threads that step native rows, the caller included; it changes no result.
         env_kwargs: keywords of the environment's constructor, or parameters of the native one; a distribution has
             every episode draw that parameter.
-        preprocessing: frame stack, sticky actions, the reward's scale and clip, another time limit.
+        preprocessing: frame stack, sticky actions, the reward's scale and clip, another time limit; also a mapping.
         copy: whether arrays are copies; else they are views that the next step may overwrite.
         kwargs: join `env_kwargs`, as `gymnasium.make_vec` takes them.
 
@@ -75,7 +75,7 @@ def make_vec(
         backend=backend,
         num_threads=num_threads,
         env_kwargs=env_kwargs,
-        preprocessing=preprocessing,
+        preprocessing=_prepared(preprocessing),
     )
     own_threads = is_batched(env, backend) and backend != "vector"
     refusal = _refusal(rows, autoreset, num_threads=1 if own_threads else num_threads)
@@ -269,6 +269,18 @@ def _joined(env_kwargs: dict[str, Any], kwargs: dict[str, Any]) -> dict[str, Any
             f"{', '.join(twice)}: given as a keyword and in env_kwargs; leave one of them out"
         )
     return env_kwargs | kwargs
+
+
+def _prepared(
+    preprocessing: Preprocessing | Mapping[str, Any] | None,
+) -> Preprocessing | None:
+    """The preprocessing, where it is a mapping of its settings too; ConfigError for an unknown one."""
+    if preprocessing is None or isinstance(preprocessing, Preprocessing):
+        return preprocessing
+    try:
+        return Preprocessing(**preprocessing)
+    except TypeError as error:
+        raise ConfigError(f"preprocessing={preprocessing!r}: {error}") from error
 
 
 def _check(backend: str, autoreset: str) -> None:

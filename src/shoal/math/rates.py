@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import fields
 from numbers import Real
-from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast
 
 from shoal.envs.factories import import_object
 from shoal.types import ConfigError, misfit
@@ -172,8 +172,10 @@ def _check_call(name: str, shape: Callable[..., object]) -> None:
 
 
 def _factor(name: str, shape: Callable[[float], float], progress: float) -> float:
-    factor = shape(progress)
-    if not isinstance(factor, Real) or not 0 <= factor < math.inf:
+    factor: Any = shape(progress)
+    if getattr(factor, "shape", None) == ():  # an array or a tensor of one number
+        factor = factor.item()
+    if not isinstance(factor, Real) or not 0 <= float(factor) < math.inf:
         raise ConfigError(
             f"{name}{SUFFIX} gave {factor!r} at progress {progress:g}; it must give a finite number of "
             f"at least 0, by which {name} is multiplied"

@@ -87,7 +87,7 @@ def evaluate(
         episodes: at least 1; of several agents, so many games: what each agent who was in them came to counts.
         acting: seed and device; the environment's seeds are far from training's.
         greedy: the distribution's mode instead of a sample.
-        max_steps: an episode that has not ended after as many counts as it is, where no time limit is known.
+        max_steps: an episode that goes on after as many, and after a time limit that is known, counts as it is.
     """
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}")
@@ -96,6 +96,7 @@ def evaluate(
     env.reset(acting.seed + SEED_OFFSET)
     ready = env.recv()
     tally = _Tally(env, ready, episodes)
+    bound = max(max_steps, env.spec.max_episode_steps or 0)
     actor = make_actor(policy, env.spec, rows, acting)
     while tally.left.any():
         acted = actor.act(
@@ -107,8 +108,7 @@ def evaluate(
         mark_starts(start, ready, turn)
         tally.note(ready)
         tally.pass_on(env.dropped)
-        if env.spec.max_episode_steps is None:
-            tally.end_endless(env.spec.env_id, max_steps)
+        tally.end_endless(env.spec.env_id, bound)
     returns, lengths = (
         list(chain.from_iterable(of_rows)) for of_rows in (tally.returns, tally.lengths)
     )
