@@ -408,7 +408,9 @@ def test_python_m_shoal() -> None:
 THREE_MISTAKES = """
 import shoal
 
-run = shoal.train("CartPole-v1", total_timesteps=1e4, network={"hidden": [8]}, callbacks=[], anneal="linear")
+run = shoal.train(
+    "CartPole-v1", total_timesteps=1e4, network={"hidden": [8]}, callbacks=[], learning_rate_schedule="linear"
+)
 print(run.greedy_return)
 shoal.train("CartPole-v1", learning_rat=3)
 shoal.train("CartPole-v1", algo="ppo", num_envs="8")
@@ -424,7 +426,7 @@ def test_a_type_checker_finds_mistakes_in_settings(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, str(script)]
     told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False).stdout
     found = sorted({int(line.split(":")[1]) for line in told.splitlines() if " - error: " in line})
-    assert found == [6, 7, 8], told
+    assert found == [8, 9, 10], told
 
 
 def test_runs_in_threads_of_one_process(run_dir: Path) -> None:

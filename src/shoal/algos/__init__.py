@@ -8,6 +8,7 @@ import inspect
 from dataclasses import is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from shoal.envs.factories import as_module
@@ -43,11 +44,16 @@ class Algorithm(Protocol):
         ...
 
 
+ONE_PARSES = Lock()
+"""Python 3.11 counts the depth of what it parses for all threads together, and raises SystemError where two parse."""
+
+
 def summaries() -> dict[str, str]:
     """The names of shoal's algorithms and the first sentence of each file, read without importing it (or torch)."""
     found: dict[str, str] = {}
     for path in sorted(Path(__file__).parent.glob("*.py")):
-        parsed = ast.parse(path.read_text(encoding="utf-8"))
+        with ONE_PARSES:
+            parsed = ast.parse(path.read_text(encoding="utf-8"))
         defined = {getattr(node, "name", "") for node in parsed.body}
         if "train" in defined:
             found[path.stem] = (ast.get_docstring(parsed) or "").partition("\n")[0]

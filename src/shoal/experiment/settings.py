@@ -179,6 +179,9 @@ FOREIGN = {
     "tensorboard_log": "nothing: TensorBoard's events are always in the run directory",
     "verbose": "panel, such as panel='none'",
     "progress_bar": "panel='live'",
+    "use_sde": "network={'sde_interval': ...}",
+    "sde_sample_freq": "network={'sde_interval': ...}",
+    "activation_fn": "network={'activation': 'relu'}",
 }
 """Settings of Stable-Baselines3, and what is to be written here instead."""
 

@@ -19,7 +19,10 @@ def check_ranges(config: object, **ranges: tuple[float, float]) -> None:
     for name, (low, high) in ranges.items():
         value = getattr(config, name)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ConfigError(f"{name} must be a number, got {value!r}")
+            also = (
+                f"; a function is given as {name}_schedule" if callable(value) else ""
+            )
+            raise ConfigError(f"{name} must be a number, got {value!r}{also}")
         if isinstance(value, int) and abs(value) >= 2**63:
             raise ConfigError(f"{name} must lie within 64 bits, got {value}")
         if not low <= value <= high:
