@@ -136,19 +136,22 @@ def test_a_run_without_its_first_checkpoint_begins_anew(tmp_path: Path, capsys: 
 
 
 @pytest.mark.parametrize(
-    ("change", "kept"),
+    ("change", "kept", "said"),
     [
-        (lambda data: data.replace(b"\n", b"\r\n"), [1, 2, 3]),
-        (lambda data: b"x" + data, [2, 3]),
-        (lambda data: data[:50] + data[51:], None),
-        (lambda data: b"".join(reversed(data.splitlines(keepends=True))), []),
+        (lambda data: data.replace(b"\n", b"\r\n"), [1, 2, 3], "its last 2 lines were moved to metrics.old.jsonl"),
+        (lambda data: b"x" + data, [2, 3], "its last 2 lines were moved"),
+        (lambda data: data[:50] + data[51:], None, "its last 2 lines were moved"),
+        (lambda data: b"".join(reversed(data.splitlines(keepends=True))), [], "its last 5 lines were moved"),
+        (lambda data: b"x" + b"".join(data.splitlines(keepends=True)[:3]), [2, 3], "all of its lines are kept"),
+        (lambda data: b"".join(data.splitlines(keepends=True)[:2]), [1, 2], "bytes less, .*all of its lines are kept"),
+        (lambda data: data[-41:], [], "bytes less, so it has lost lines or is another run's; its last line was moved"),
     ],
-    ids=["crlf", "a byte more", "a byte less", "another order"],
+    ids=["crlf", "a byte more", "a byte less", "another order", "no later line", "too short", "only a later line"],
 )
 def test_changed_metrics_are_cut_at_a_line(
-    change: Callable[[bytes], bytes], kept: list[int] | None, tmp_path: Path
+    change: Callable[[bytes], bytes], kept: list[int] | None, said: str, tmp_path: Path
 ) -> None:
-    """The lines after the checkpoint go to metrics.old.jsonl, and that is said."""
+    """The lines after the checkpoint go to metrics.old.jsonl, and that is said, but only where there are some."""
     path = tmp_path / "metrics.jsonl"
     log = Log(path, [])
     position, sha256 = 0, ""
@@ -163,8 +166,10 @@ def test_changed_metrics_are_cut_at_a_line(
     (told,) = log.cut(position, sha256, 3)
     log.close()
     assert "is not what this run wrote up to update 3" in told
-    left = path.read_bytes()
-    assert left + (tmp_path / "metrics.old.jsonl").read_bytes() == data
+    assert re.search(said, told)
+    left, moved = path.read_bytes(), tmp_path / "metrics.old.jsonl"
+    assert left + (moved.read_bytes() if moved.exists() else b"") == data
+    assert moved.exists() == ("moved" in told)
     assert left == b"" or left.endswith(b"\n")
     if kept is not None:
         assert [line["update"] for line in read(path)] == kept

@@ -188,16 +188,17 @@ class Log:
         if whole and _end_of_lines(self._file, position) == position:
             self.rewind(position)
             return []
-        lost = position > self._end
-        self.rewind(_end_of_update(self._file, self._end, updates))
-        if lost:
-            return [
-                f"{self.path} has lost lines that were written before update {updates}"
-            ]
-        return [
-            f"{self.path} is not what this run wrote up to update {updates}; "
-            "lines of later updates were moved to metrics.old.jsonl"
-        ]
+        said = f"{self.path} is not what this run wrote up to update {updates}"
+        if position > self._end:
+            said += f": it has {position - self._end:,} bytes less, so it has lost lines or is another run's"
+        kept = _end_of_update(self._file, self._end, updates)
+        moved = sum(part.count(b"\n") for part in _parts(self._file, kept, self._end))
+        self.rewind(kept)
+        what = "all of its lines are kept as they are"
+        if moved:
+            lines = "last line was" if moved == 1 else f"last {moved:,} lines were"
+            what = f"its {lines} moved to metrics.old.jsonl"
+        return [f"{said}; {what}"]
 
     def _truncate(self, position: int) -> None:
         os.ftruncate(self._file, position)
