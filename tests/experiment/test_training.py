@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -428,7 +429,7 @@ def test_damaged_files(tmp_path: Path) -> None:
     assert run.read_status() == {}
     for text in ('{"state"', "[1]", ""):
         run.status.write_text(text)
-        with pytest.raises(ConfigError, match=r"run\.json is damaged; delete it"):
+        with pytest.raises(ConfigError, match=re.escape(f"{run.status} is damaged; delete it")):
             run.read_status()
 
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import tomli_w
 
@@ -243,7 +244,29 @@ def test_state_of_a_run_whose_process_is_gone(tmp_path: Path) -> None:
     alive = write_run(tmp_path, "alive", status={"state": "running", "pid": os.getpid()})
     reused = write_run(tmp_path, "reused", status={"state": "running", "pid": os.getpid()})
     os.utime(reused.status, (1000, 1000))  # written before this process began
-    assert [state_of(run) for run in (dead, alive, reused)] == ["interrupted", "running", "interrupted"]
+    first = write_run(tmp_path, "first", status={"state": "running", "pid": 1})
+    found = [state_of(run) for run in (dead, alive, reused, first)]
+    assert found == ["interrupted", "running", "interrupted", "interrupted"]
+
+
+@pytest.mark.parametrize(
+    ("pid", "later", "state"),
+    [
+        (os.getpid(), 0.5, "running"),
+        (os.getpid(), -5, "interrupted"),
+        (os.getpid(), 5, "interrupted"),
+        (1, 0, "running"),
+    ],
+)
+def test_running_is_the_process_that_began_when_the_status_says(
+    pid: int, later: float, state: str, tmp_path: Path
+) -> None:
+    """Also where it is a container's first process; when the file was written tells nothing."""
+    status = {"state": "running", "pid": pid, "process_started": psutil.Process(pid).create_time() + later}
+    run = write_run(tmp_path, "a", status=status)
+    assert state_of(run) == state
+    os.utime(run.status, (1000, 1000))
+    assert state_of(run) == state
 
 
 def test_print_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -266,7 +289,8 @@ def test_print_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[1][:8] == ["a", "CartPole-v1", "ppo", "1", "300", "60.0", "finished", "3.0"]
     assert lines[2][:8] == ["b", "CartPole-v1", "ppo", "4", "1,234", "20.0", "stopped", "1.2"]
     assert lines[3][:8] == ["c", "CartPole-v1", "ppo", "1", "-", "-", "unknown", "-"]
-    assert lines[4][:2] == ["d", "unreadable:"]
+    assert lines[4][:2] == ["d", "unreadable"]
+    assert " ".join(lines[5]).startswith(f"{tmp_path}/d/run.json is damaged; delete it (")
 
 
 def test_neither_torch_nor_a_global_figure(tmp_path: Path) -> None:

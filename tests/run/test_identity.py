@@ -100,6 +100,7 @@ def test_checkpoints_of_earlier_versions_are_taken(run: Path, monkeypatch: pytes
         for name in ("run", "settings", "versions"):
             del manifest[name]
         del manifest["parts"]["run"]["tree"]["log_sha256"]
+        del manifest["parts"]["run"]["tree"]["log_ends"]
         return manifest
 
     monkeypatch.setattr(checkpoint, "_read_manifest", without)
@@ -136,35 +137,64 @@ def test_a_run_without_its_first_checkpoint_begins_anew(tmp_path: Path, capsys: 
 
 
 @pytest.mark.parametrize(
-    ("change", "kept"),
+    ("change", "kept", "said"),
     [
-        (lambda data: data.replace(b"\n", b"\r\n"), [1, 2, 3]),
-        (lambda data: b"x" + data, [2, 3]),
-        (lambda data: data[:50] + data[51:], None),
-        (lambda data: b"".join(reversed(data.splitlines(keepends=True))), []),
+        (lambda data: data.replace(b"\n", b"\r\n"), [1, 2, 3], "its last 2 lines were moved to metrics.old.jsonl"),
+        (lambda data: b"x" + data, [2, 3], "its last 2 lines were moved"),
+        (lambda data: data[:50] + data[51:], None, "its last 2 lines were moved"),
+        (lambda data: b"".join(reversed(data.splitlines(keepends=True))), [], "its last 5 lines were moved"),
+        (
+            lambda data: b"x" + b"".join(data.splitlines(keepends=True)[:3]),
+            [2, 3],
+            "update 3; all of its lines are kept",
+        ),
+        (lambda data: b"".join(data.splitlines(keepends=True)[:2]), [1, 2], "41 bytes less; all of its lines are kept"),
+        (
+            lambda data: data[-41:],
+            [],
+            "bytes less, and has neither this run's first line nor its last; its last line was",
+        ),
+        (
+            lambda data: data.replace(b"0.1", b"0.2"),
+            [],
+            "3, and has neither this run's first .* its last 5 lines were moved",
+        ),
+        (lambda data: data.replace(b"0.1", b"0.2")[:41], [], "bytes less, and has neither .* its last line was moved"),
     ],
-    ids=["crlf", "a byte more", "a byte less", "another order"],
+    ids=[
+        "crlf",
+        "a byte more",
+        "a byte less",
+        "another order",
+        "no later line",
+        "too short",
+        "only a later line",
+        "another run's",
+        "short",
+    ],
 )
 def test_changed_metrics_are_cut_at_a_line(
-    change: Callable[[bytes], bytes], kept: list[int] | None, tmp_path: Path
+    change: Callable[[bytes], bytes], kept: list[int] | None, said: str, tmp_path: Path
 ) -> None:
-    """The lines after the checkpoint go to metrics.old.jsonl, and that is said."""
+    """The lines after the checkpoint go to metrics.old.jsonl, and that is said, but only where there are some."""
     path = tmp_path / "metrics.jsonl"
     log = Log(path, [])
-    position, sha256 = 0, ""
+    position, sha256, ends = 0, "", set[str]()
     for update in range(1, 6):
         log.write({"step": update * 10, "update": update, "loss/a": 0.1})
         if update == 3:
-            position, sha256 = log.position(), log.sha256()
+            position, sha256, ends = log.position(), log.sha256(), set(log.ends())
     log.close()
     data = change(path.read_bytes())
     path.write_bytes(data)
     log = Log(path, [])
-    (told,) = log.cut(position, sha256, 3)
+    (told,) = log.cut(position, sha256, 3, ends=ends)
     log.close()
     assert "is not what this run wrote up to update 3" in told
-    left = path.read_bytes()
-    assert left + (tmp_path / "metrics.old.jsonl").read_bytes() == data
+    assert re.search(said, told)
+    left, moved = path.read_bytes(), tmp_path / "metrics.old.jsonl"
+    assert left + (moved.read_bytes() if moved.exists() else b"") == data
+    assert moved.exists() == ("moved" in told)
     assert left == b"" or left.endswith(b"\n")
     if kept is not None:
         assert [line["update"] for line in read(path)] == kept

@@ -6,12 +6,12 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-import psutil
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from shoal.run.directory import list_runs
+from shoal.run.status import is_running
 from shoal.types.text import cell, printable
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ NUMBERS = ("seed", "steps", "return", "seconds")
 
 
 def print_runs(root: Path) -> None:
-    """Lists the runs below `root`, oldest first."""
+    """Lists the runs below `root`, oldest first; why some cannot be read stands below them."""
     runs = list_runs(root)
     if not runs:
         print(f"no runs below {printable(root)}; `shoal train CartPole-v1` makes one")
@@ -47,9 +47,14 @@ def print_runs(root: Path) -> None:
             table.add_column(name, justify="right", overflow="fold")
         else:
             table.add_column(name, no_wrap=True, overflow="fold")
+    damage: list[str] = []
     for run in runs:
-        table.add_row(*as_text(_row(run, root)))
+        row, said = _row(run, root)
+        table.add_row(*as_text(row))
+        damage += said
     console().print(table)
+    for said in damage:
+        print(said)
 
 
 def as_text(cells: Iterable[str]) -> list[Text]:
@@ -61,9 +66,7 @@ def state_of(run: RunDirectory) -> str:
     """The state that the run's status tells; `interrupted` where its process is gone."""
     status = run.read_status()
     state = str(status.get("state", "unknown"))
-    if state == "running" and not _alive(status.get("pid"), run.status):
-        return "interrupted"
-    return state
+    return "interrupted" if state == "running" and not is_running(run) else state
 
 
 def console() -> Console:
@@ -71,7 +74,8 @@ def console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=160)
 
 
-def _row(run: RunDirectory, root: Path) -> list[str]:
+def _row(run: RunDirectory, root: Path) -> tuple[list[str], list[str]]:
+    """A run's row, and what is to be said of its damage."""
     where = str(run.path.relative_to(root))
     date = ""
     try:
@@ -81,28 +85,17 @@ def _row(run: RunDirectory, root: Path) -> list[str]:
         status = run.read_status()
         state = state_of(run)
     except (ValueError, OSError, OverflowError) as error:
-        said = str(error).replace(f"{run.path}/", "")
-        return [where, *[""] * 5, f"unreadable: {printable(said, 60)}", "", date]
+        said = str(error) if str(run.path) in str(error) else f"{run.path}: {error}"
+        return [where, *[""] * 5, "unreadable", "", date], [printable(said)]
     named = [str(config.get(key, "")) for key in ("env", "algo", "seed")]
     steps = f"{status['steps']:,}" if "steps" in status else "-"
     score = status.get("greedy_return", status.get("return"))
     seconds = status.get("seconds")
-    return [where, *named, steps, _decimal(score), state, _decimal(seconds), date]
+    row = [where, *named, steps, _decimal(score), state, _decimal(seconds), date]
+    return row, []
 
 
 def _decimal(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.1f}" if abs(value) < 1e15 else f"{value:.6g}"
-
-
-def _alive(pid: int | None, status: Path) -> bool:
-    """Whether the process that wrote `status` lives; a later process with its number is another one."""
-    if pid is None or pid >= 2**31:
-        return False
-    try:
-        process = psutil.Process(pid)
-        is_writer = process.create_time() <= status.stat().st_mtime + 1
-        return is_writer and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False

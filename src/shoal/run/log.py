@@ -18,11 +18,11 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shoal.run.reading import check_folder
-from shoal.run.records import LINE_BYTES, METRICS_BYTES, read_metrics
+from shoal.run.records import LINE_BYTES, METRICS_BYTES, lines_of, read_metrics
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Set
     from pathlib import Path
 
 UPDATE = re.compile(rb'"update": (\d{1,18})[,}]')
@@ -155,6 +155,13 @@ class Log:
         """The sha256 of all that was written so far."""
         return self._digest.hexdigest()
 
+    def ends(self) -> list[str]:
+        """The sha256 of the first line and of the last: a file that has neither is another run's."""
+        begin = _end_of_lines(self._file, self._end - 1)
+        last = os.pread(self._file, self._end - begin, begin)
+        first = next(_lines(self._file), b"")
+        return [_sha256_of_line(line) for line in (first, last) if line]
+
     def sync(self) -> None:
         """Makes what was written durable: a checkpoint counts on it."""
         os.fsync(self._file)
@@ -175,29 +182,43 @@ class Log:
                 os.close(old)
             self._truncate(position)
 
-    def cut(self, position: int, sha256: str | None, updates: int) -> list[str]:
+    def cut(
+        self,
+        position: int,
+        sha256: str | None,
+        updates: int,
+        *,
+        ends: Set[str] = frozenset(),
+    ) -> list[str]:
         """Rewinds to what was written at the checkpoint of `updates`, always to a line's end; what is to be said.
 
         Args:
             position: the bytes that were there.
             sha256: theirs; None in checkpoints of earlier versions, which only know the place.
             updates: where the file is not what it was, lines up to this update are kept.
+            ends: what `ends` gave; where the file has neither line, it is another run's, and none is kept.
         """
         there = _sha256(self._file, min(position, self._end))
         whole = position <= self._end and sha256 in (None, there)
         if whole and _end_of_lines(self._file, position) == position:
             self.rewind(position)
             return []
-        lost = position > self._end
-        self.rewind(_end_of_update(self._file, self._end, updates))
-        if lost:
-            return [
-                f"{self.path} has lost lines that were written before update {updates}"
-            ]
-        return [
-            f"{self.path} is not what this run wrote up to update {updates}; "
-            "lines of later updates were moved to metrics.old.jsonl"
-        ]
+        known = not ends or any(
+            _sha256_of_line(line) in ends for line in _lines(self._file)
+        )
+        kept = _end_of_update(self._file, self._end, updates) if known else 0
+        said = f"{self.path} is not what this run wrote up to update {updates}"
+        if position > self._end:
+            said += f": it has {position - self._end:,} bytes less"
+        if self._end and not known:
+            said += ", and has neither this run's first line nor its last"
+        moved = sum(part.count(b"\n") for part in _parts(self._file, kept, self._end))
+        self.rewind(kept)
+        what = "all of its lines are kept as they are"
+        if moved:
+            lines = "last line was" if moved == 1 else f"last {moved:,} lines were"
+            what = f"its {lines} moved to metrics.old.jsonl"
+        return [f"{said}; {what}"]
 
     def _truncate(self, position: int) -> None:
         os.ftruncate(self._file, position)
@@ -274,6 +295,17 @@ def _parts(file: int, begin: int, end: int) -> Iterator[bytes]:
     while begin < end and (part := os.pread(file, min(end - begin, PART), begin)):
         yield part
         begin += len(part)
+
+
+def _lines(file: int) -> Iterator[bytes]:
+    """The whole lines of a file, without those that are too long for shoal's."""
+    with os.fdopen(os.dup(file), "rb") as again:
+        again.seek(0)
+        yield from (line for line in lines_of(again) if line is not None)
+
+
+def _sha256_of_line(line: bytes) -> str:
+    return hashlib.sha256(line.rstrip(b"\r\n")).hexdigest()
 
 
 def _sha256(file: int, end: int) -> str:

@@ -241,6 +241,7 @@ class Loop:
             **self.progress.state(run.meter.elapsed()),
             "log_position": 0 if log is None else log.position(),
             "log_sha256": "" if log is None else log.sha256(),
+            "log_ends": [] if log is None else log.ends(),
         }
 
     def _finished(self) -> bool:

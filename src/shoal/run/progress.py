@@ -74,6 +74,7 @@ def go_on(loop: Loop, found: Checkpoint, log: Log | None) -> None:
         run.metrics.restore(own["metrics"])
         loop.progress.restore(own, updates)
         position, sha256 = int(own["log_position"]), own.get("log_sha256")
+        ends = frozenset(own.get("log_ends", ()))
         other = tree["other"]
     except ConfigError:
         raise
@@ -85,7 +86,7 @@ def go_on(loop: Loop, found: Checkpoint, log: Log | None) -> None:
     restore_into(loop.parts, other, updates)
     run.updates = updates
     if log is not None:
-        lost += log.cut(position, sha256, updates)
+        lost += log.cut(position, sha256, updates, ends=ends)
     messages = [*found.warnings, *lost, *_other_versions(found)]
     if run.directory is not None and not found.warnings:
         messages += _lost_checkpoint(run.directory, updates)

@@ -38,7 +38,14 @@ Line = dict[str, Any]
 """A line of metrics: numbers by name, None where one was not finite."""
 
 WHOLE = ("seed", "steps", "updates", "episodes", "pid")
-NUMBERS = ("return", "seconds", "threshold", "greedy_return", "greedy_std")
+NUMBERS = (
+    "return",
+    "seconds",
+    "threshold",
+    "greedy_return",
+    "greedy_std",
+    "process_started",
+)
 TEXTS = ("state", "env", "algo", "stop_reason", "reason")
 
 
@@ -55,7 +62,7 @@ def read_status(path: Path) -> dict[str, Any]:
     except ConfigError:
         raise
     except ValueError as error:
-        raise ConfigError(f"run.json is damaged; delete it ({error})") from error
+        raise ConfigError(f"{path} is damaged; delete it ({error})") from error
     return found
 
 

@@ -1,4 +1,4 @@
-"""Status: what `run.json` says of a run while it goes on."""
+"""Status: what `run.json` says of a run while it goes on, and whether its process still does."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 
 from shoal.run.directory import versions
 
 if TYPE_CHECKING:
+    from shoal.run.directory import RunDirectory
     from shoal.run.run import Run
+
+SAME_S = 1.0
+"""Seconds by which two readings of a process's start may differ."""
 
 
 def status_of(run: Run, steps: int, seconds: float) -> dict[str, Any]:
@@ -28,8 +33,31 @@ def status_of(run: Run, steps: int, seconds: float) -> dict[str, Any]:
         "seconds": seconds,
         "stop_reason": run.stop_reason,
         "pid": os.getpid(),
+        "process_started": psutil.Process().create_time(),
         "versions": versions(),
     }
     if s.began_with:
         status["began_with"] = s.began_with
     return status
+
+
+def is_running(run: RunDirectory) -> bool:
+    """Whether the process that wrote the run's status trains it still; a later process with its number does not.
+
+    Statuses of earlier versions do not say when their process started: it is one from before the status was written,
+    and not the system's first.
+    """
+    status = run.read_status()
+    pid, started = status.get("pid"), status.get("process_started")
+    if status.get("state") != "running" or pid is None or pid >= 2**31:
+        return False
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        created = process.create_time()
+    except psutil.Error:
+        return False
+    if started is None:
+        return pid != 1 and created <= run.status.stat().st_mtime + SAME_S
+    return abs(created - started) <= SAME_S
