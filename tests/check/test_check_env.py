@@ -288,6 +288,8 @@ def test_an_action_with_one_open_bound() -> None:
 def test_bad_usage() -> None:
     with pytest.raises(ConfigError, match="did you mean CartPole-v1"):
         check_env("CartPol-v1")
+    with pytest.raises(ConfigError, match="shoal/Pong-v0 is native, and check-env plays environments in Python"):
+        check_env("shoal/Pong-v0")
     with pytest.raises(ConfigError, match="no keyword 'lenght'"):
         check_env(bad_envs.Good, env_kwargs={"lenght": 3})
     with pytest.raises(ConfigError, match="steps must be at least 1"):

@@ -11,11 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gymnasium as gym
+
 from shoal.check.phases import Phase, phases, shared_phases
 from shoal.check.report import Report, duration, shown
 from shoal.check.rows import close_all
 from shoal.check.trial import Trial
 from shoal.check.watch import TimeUp, place, within
+from shoal.envs import packages
 from shoal.envs.factories import factory_of, import_object
 from shoal.envs.libraries.gymnasium_vector import make as make_vector
 from shoal.envs.observed import observing
@@ -84,6 +87,11 @@ def check_env(
     if backend not in ("serial", "workers", "vector"):
         raise ConfigError(
             f"an environment is checked in rows of serial, of workers too, or of vector, got backend={backend!r}"
+        )
+    if isinstance(env, str) and packages.has(env) and env not in gym.registry:
+        raise ConfigError(
+            f"{env} is native, and check-env plays environments in Python; a native one is tested by "
+            "tests of its own, which `shoal new-env` begins"
         )
     name = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
     began = time.perf_counter()
