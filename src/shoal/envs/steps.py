@@ -140,7 +140,7 @@ class Steps:
             gathered = _native.gather(seen, rewards, out.obs, out.reward)
         if gathered:
             low, high = min(rewards, default=0), max(rewards, default=0)
-            gathered = -LARGEST <= low and high <= LARGEST
+            gathered = low >= -LARGEST and high <= LARGEST
         if not gathered:
             self._look_closer(rows, seen, rewards, flags, before)
         total += out.reward

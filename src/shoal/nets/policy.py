@@ -334,7 +334,7 @@ def wrapped(
     """What a factory returned in shoal's signature.
 
     Raises:
-        ConfigError: it is no module, what it returns is no policy's output, or (`trained`) nothing can be learned by it.
+        ConfigError: it is no module, what it returns is no policy's output, or (`trained`) it cannot learn.
     """
     if not isinstance(made, nn.Module):
         raise ConfigError(

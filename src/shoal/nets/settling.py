@@ -35,11 +35,8 @@ def settle(policy: nn.Module, spec: Spec, *, trained: bool) -> None:
     """
     tried = copy.deepcopy(policy)
     try:
-        with torch.random.fork_rng(devices=[]):
-            with torch.no_grad():
-                _forward(tried, spec)
-            if trained:
-                _check_gradient(tried, spec)
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            _forward(tried, spec)
     except OutputError:
         raise
     except Exception as error:
@@ -50,6 +47,8 @@ def settle(policy: nn.Module, spec: Spec, *, trained: bool) -> None:
     if _form(tried) != _form(policy):
         with torch.no_grad():
             _forward(policy, spec)
+    if trained:
+        _check_gradient(tried, spec)
 
 
 def _forward(policy: nn.Module, spec: Spec) -> None:
@@ -82,16 +81,24 @@ def _output(policy: nn.Module, spec: Spec) -> Any:
 
 def _check_gradient(policy: nn.Module, spec: Spec) -> None:
     """OutputError where nothing that the policy returns depends on its parameters, in the mode it is trained in."""
-    with torch.enable_grad():
-        output = _output(policy, spec)
-        chosen = output.distribution.log_prob(output.distribution.mode())
-    if chosen.requires_grad or output.value.requires_grad:
+    try:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            output = _output(policy, spec)
+            chosen = output.distribution.log_prob(output.distribution.mode())
+    except OutputError:
+        raise
+    except Exception:  # as above: real observations show what is wrong
         return
-    named = getattr(policy, "module", policy)
-    raise OutputError(
-        f"the policy {type(named).__name__} returned tensors without a gradient, so nothing can be learned: they were "
-        "detached, made under torch.no_grad, or no parameter has requires_grad; return them as its layers made them"
-    )
+    name = type(getattr(policy, "module", policy)).__name__
+    if chosen.dtype == torch.bfloat16:
+        raise OutputError(
+            f"the distribution of the policy {name} is one of bfloat16; make it of float32, as logits.float() is"
+        )
+    if not chosen.requires_grad and not getattr(output.value, "requires_grad", False):
+        raise OutputError(
+            f"the policy {name} returned tensors without a gradient, so nothing can be learned: they were detached, "
+            "made under torch.no_grad, or no parameter has requires_grad; return them as its layers made them"
+        )
 
 
 def _zeros(spec: Spec, device: torch.device) -> Tree:
