@@ -192,4 +192,6 @@ def test_outputs_of_half_precision_become_float32(dtype: torch.dtype) -> None:
     output = act(policy, BOX)
     assert (output.distribution.log_probs.dtype, output.value.dtype) == (torch.float32, torch.float32)
     output.value.sum().backward()
-    assert policy.get_parameter("module.critic.bias").grad.tolist() == [3]
+    gradient = policy.get_parameter("module.critic.bias").grad
+    assert gradient is not None
+    assert gradient.tolist() == [3]
