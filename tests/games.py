@@ -55,6 +55,8 @@ class Shift(ParallelEnv):
             del rewards["a"]
         if self.mistake == "nan":
             obs["b"][0] = np.nan
+        if self.mistake == "rich":
+            rewards["a"] = 1e39
         if self.mistake == "raises":
             raise OverflowError("clock")
         return obs, rewards, terminated, truncated, infos

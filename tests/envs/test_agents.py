@@ -241,6 +241,7 @@ def test_a_game_that_forks_is_named_and_its_child_ended(where: str, capfd: pytes
         ("gone", 2, r"rows 0..2 at step 2 of the episode: b is gone from `agents`, but was neither"),
         ("unpaid", 1, r"rows 0..2 at step 1 of the episode: a is there, but has no reward; every agent who acted"),
         ("nan", 1, r"row 1 \(b\) at step 1 was given the observation \[nan .*; fix the environment"),
+        ("rich", 1, r"row 0 \(a\) at step 1 was given the reward 1e\+39, but float32, in which it is learned from"),
     ],
 )
 def test_games_at_fault_are_named(mistake: str, actions: int, message: str) -> None:

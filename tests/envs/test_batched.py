@@ -124,6 +124,10 @@ def nan_reward(made: list[Any]) -> list[Any]:
     return made
 
 
+def large_reward(made: list[Any]) -> list[Any]:
+    return [made[0], made[1] * -1e39, *made[2:]]
+
+
 def other_shape(made: list[Any]) -> list[Any]:
     return [made[0][:, :1], *made[1:]]
 
@@ -153,6 +157,7 @@ def text_flags(made: list[Any]) -> list[Any]:
     [
         (nan_observation, "row 1 at step 1 of its episode returned the observation"),
         (nan_reward, "row 0 at step 1 of its episode returned the reward nan"),
+        (large_reward, r"row 0 at step 1 of its episode returned the reward -1e\+39, but float32"),
         (other_shape, r"observations of shape \(2, 1\) and type float32, but its space says \(2, 2\) and float32"),
         (one_reward, r"reward of shape \(\) and type float64, expected numbers \(2,\)"),
         (text_rewards, r"reward of shape \(2,\) and type <U3, expected numbers \(2,\)"),

@@ -298,7 +298,9 @@ def test_a_user_s_class_is_made_from_the_spec() -> None:
     own = wrap(Own, DISCRETE)
     assert isinstance(own, Own)
     assert own.size == 3
-    made = wrap(lambda spec: nn.Linear(spec.observation.single.shape[0], 1), DISCRETE)
+    made = wrap(lambda _: Plain(4, lambda v: v), DISCRETE)
     assert isinstance(made, PlainPolicy)
+    with pytest.raises(ConfigError, match=r"the policy gave shapes \[\(2, 1\)\] for 2 observations"):
+        wrap(lambda spec: nn.Linear(spec.observation.single.shape[0], 1), DISCRETE)
     with pytest.raises(ConfigError, match=r"returned int, expected a torch\.nn\.Module"):
         wrap(lambda _: 3, DISCRETE)

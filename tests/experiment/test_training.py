@@ -271,7 +271,7 @@ def test_resume_beside_itself(run_dir: Path) -> None:
     assert RunDirectory(path).read_status() == before
 
 
-def test_damaged_checkpoint_is_said_aloud(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_checkpoint_is_said_aloud(run_dir: Path) -> None:
     """Resume and load pass over a damaged newest checkpoint, say so, and end with the same weights."""
     path = shoal.train("CartPole-v1", run_dir=run_dir, **TINY).path
     whole = weights_sha256(path)
@@ -279,8 +279,8 @@ def test_damaged_checkpoint_is_said_aloud(run_dir: Path, capsys: pytest.CaptureF
     newest.write_bytes(newest.read_bytes()[:-1] + b"?")
     with pytest.warns(UserWarning, match="0000000005.json is damaged .*using the one before"):
         shoal.load(path)
-    shoal.resume(path, panel="none")
-    assert "0000000005.json is damaged" in capsys.readouterr().err
+    with pytest.warns(UserWarning, match=r"0000000005.json is damaged"):
+        shoal.resume(path, panel="none")
     assert weights_sha256(path) == whole
     for damaged in (path / "checkpoints").glob("*.safetensors"):
         damaged.write_bytes(b"")

@@ -11,8 +11,9 @@ from gymnasium import spaces
 from torch import nn
 
 from shoal.learn.weights import load_weights
+from shoal.nets.distributions import Categorical
 from shoal.nets.given import check_factory
-from shoal.nets.policy import wrap
+from shoal.nets.policy import Output, wrap
 from shoal.types import ConfigError, Spec
 
 BOX = spaces.Box(-1, 1, (4,), np.float32)
@@ -137,3 +138,60 @@ def test_weights_of_another_network(saved: nn.Module, told: str) -> None:
     with pytest.raises(ConfigError, match=f"^the checkpoint holds another network: {told}") as raised:
         load_weights(Sized(4), saved.state_dict())
     assert len(str(raised.value)) < 200
+
+
+class Returns(Sized):
+    """A plain module whose outputs `change` spoils, as autocast or a mistake does."""
+
+    def __init__(self, change: Any) -> None:
+        super().__init__(4)
+        self.change = change
+
+    def forward(self, obs: Any) -> Any:
+        return self.change(*super().forward(obs))
+
+
+class Whole(Returns):
+    """A policy in shoal's own signature."""
+
+    def initial_state(self, num_rows: int) -> None:
+        return
+
+    def forward(self, obs: Any, state: None = None, start: Any = None) -> Any:
+        return super().forward(obs)
+
+
+def output_of(logits: Any, value: Any) -> Output:
+    return Output(Categorical(logits, start=0), value.squeeze(-1), None)
+
+
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [
+        (Returns(lambda x, v: None), "the policy Returns returned None; return .*float32"),
+        (Returns(lambda x, v: (x, None)), r"returned \(a tensor of float32, None\); return"),
+        (Returns(lambda x, v: (x.long(), v)), r"returned \(a tensor of int64, a tensor of float32\); return"),
+        (Returns(lambda x, v: (x.detach().numpy(), v)), r"returned \(ndarray, a tensor"),
+        (Returns(lambda x, v: (x, v, v, v)), "the policy gave shapes"),
+        (Returns(lambda x, v: (x.detach(), v.detach())), "the policy Returns returned tensors without a gradient"),
+        (Whole(lambda x, v: None), r"the policy Whole returned NoneType; .* returns shoal.nets.policy.Output\("),
+        (Whole(lambda x, v: output_of(x, v.bfloat16())), r"Whole returned a value of bfloat16; return float32"),
+        (Whole(lambda x, v: output_of(x.bfloat16(), v)), r"the distribution of the policy Whole is one of bfloat16"),
+        (Whole(lambda x, v: output_of(x.detach(), v.detach())), "the policy Whole returned tensors without a gradient"),
+    ],
+)
+def test_outputs_that_cannot_work_are_refused_before_training(policy: nn.Module, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        wrap(policy, spec_of(BOX))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_outputs_of_half_precision_become_float32(dtype: torch.dtype) -> None:
+    """As autocast makes them; the value alone keeps a gradient, which is enough."""
+    policy = wrap(Returns(lambda x, v: (x.detach().to(dtype), v.to(dtype))), spec_of(BOX))
+    output = act(policy, BOX)
+    assert (output.distribution.log_probs.dtype, output.value.dtype) == (torch.float32, torch.float32)
+    output.value.sum().backward()
+    gradient = policy.get_parameter("module.critic.bias").grad
+    assert gradient is not None
+    assert gradient.tolist() == [3]

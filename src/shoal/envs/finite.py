@@ -80,6 +80,13 @@ def not_finite(layout: Layout, tree: Tree) -> tuple[Leaf, int, NDArray[Any]] | N
     return None
 
 
+def fits_float32(reward: NDArray[Any]) -> bool:
+    """Whether no reward of type float64 is beyond float32; others are looked at elsewhere."""
+    if getattr(reward, "dtype", None) != np.float64:
+        return True
+    return np.count_nonzero(np.abs(reward) <= LARGEST) == reward.size
+
+
 def may_overflow(layout: Layout, obs: Tree, reward: NDArray[Any]) -> bool:
     """A quick look at a rollout whose numbers were finite in their own types: whether float32 may not hold some."""
     if not np.isfinite(reward).all():

@@ -9,7 +9,7 @@ import numpy as np
 
 from shoal import _native
 from shoal.envs.actions import add_hint, one_by_one
-from shoal.envs.finite import check_finite, put_last_finite
+from shoal.envs.finite import LARGEST, check_finite, put_last_finite
 from shoal.envs.forks import end_if_forked
 from shoal.envs.outputs import write
 from shoal.envs.python_env import (
@@ -138,6 +138,9 @@ class Steps:
         gathered = self._reader.gathers
         if gathered:
             gathered = _native.gather(seen, rewards, out.obs, out.reward)
+        if gathered:
+            low, high = min(rewards, default=0), max(rewards, default=0)
+            gathered = low >= -LARGEST and high <= LARGEST
         if not gathered:
             self._look_closer(rows, seen, rewards, flags, before)
         total += out.reward

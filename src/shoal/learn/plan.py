@@ -188,4 +188,9 @@ def _arrays_of(slab: RolloutArrays) -> list[NDArray[Any]]:
 
 
 def _flat(obs: NDArray[Any]) -> NDArray[np.float32]:
-    return np.ascontiguousarray(obs.reshape(len(obs), -1), np.float32)
+    rows = obs.reshape(len(obs), -1)
+    if rows.dtype != np.float64:
+        return np.ascontiguousarray(rows, np.float32)
+    # What float32 cannot hold is refused by name when the rollout is whole.
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(rows, np.float32)

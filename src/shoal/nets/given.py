@@ -14,7 +14,7 @@ from shoal.types import ConfigError, text_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from shoal.types import Layout, Spec, Tree
 
@@ -22,7 +22,12 @@ SIGNATURE = (
     "write it as a class or function of the Spec alone, of which spec.observation_space and spec.action_space are "
     "Gymnasium's spaces, or give a module that is made already: policy=MyNet(4, 2)"
 )
+RETURNS = "return (logits, value), or (mean, log_std, value) for Box actions, as tensors of float32"
 TORCH = str(Path(torch.__file__).parent)
+
+
+class OutputError(ConfigError):
+    """What a policy returned is no policy's output, whatever it was given."""
 
 
 def check_factory(factory: Callable[[Spec], object]) -> None:
@@ -94,6 +99,33 @@ def forward(module: nn.Module, obs: Tree, layout: Layout) -> Any:
         raise ConfigError(
             f"the policy {type(module).__name__} raised {_said(error)} when it was given {got}{floats}"
         ) from error
+
+
+def as_floats(given: object, module: nn.Module) -> tuple[Tensor, ...]:
+    """The tensors that a plain module returned; those of half precision, as autocast makes them, in float32.
+
+    Raises:
+        OutputError: something else was returned, such as None or integers.
+    """
+    parts = tuple(given) if isinstance(given, tuple | list) else (given,)
+    floats: list[Tensor] = []
+    for part in parts:
+        if not isinstance(part, torch.Tensor) or not part.is_floating_point():
+            said = ", ".join(map(_kind, parts))
+            if isinstance(given, tuple | list):
+                said = f"({said})"
+            raise OutputError(
+                f"the policy {type(module).__name__} returned {said}; {RETURNS}"
+            )
+        floats.append(part.float() if part.dtype.itemsize < 4 else part)
+    return tuple(floats)
+
+
+def _kind(part: object) -> str:
+    """What kind of thing a policy returned."""
+    if isinstance(part, torch.Tensor):
+        return f"a tensor of {str(part.dtype).removeprefix('torch.')}"
+    return "None" if part is None else type(part).__name__
 
 
 def described(layout: Layout, obs: Tree) -> str:

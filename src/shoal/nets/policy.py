@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from shoal.nets.encoder import make_encoder
 from shoal.nets.exploration import exploring_head
-from shoal.nets.given import forward, made_by
+from shoal.nets.given import OutputError, as_floats, forward, made_by
 from shoal.nets.heads import deviations, head, head_size
 from shoal.nets.images import ImageEncoder, image_net
 from shoal.nets.layers import recurrent_cell, tower
@@ -232,9 +232,7 @@ class PlainPolicy(nn.Module):
             return seen.to(self.dtype) if seen.is_floating_point() else seen
 
         given = forward(self.module, map_tree(flatten, obs), self.layout)
-        parts: tuple[Tensor, ...] = (given,)
-        if isinstance(given, tuple | list):
-            parts = tuple(given)
+        parts = as_floats(given, self.module)
         self._check(parts, lead.numel())
         numbers = parts[0].reshape(*lead, -1)
         value = parts[-1].reshape(lead)
@@ -248,11 +246,11 @@ class PlainPolicy(nn.Module):
         )
 
     def _check(self, parts: tuple[Tensor, ...], count: int) -> None:
-        """ConfigError unless the module gave what belongs to `count` observations."""
+        """OutputError unless the module gave what belongs to `count` observations."""
         numbers, value = parts[0], parts[-1]
         fits = numbers.shape == (count, self.out) and value.numel() == count
         if not fits or len(parts) not in (2, 3):
-            raise ConfigError(
+            raise OutputError(
                 f"the policy gave shapes {[tuple(x.shape) for x in parts]} for {count} observations; "
                 f"expected (logits [N, {self.out}], value [N]) or, for Box actions, (mean, log_std, value [N])"
             )
@@ -327,15 +325,21 @@ def _check_room(spec: Spec, network: Network) -> None:
 def wrap(module: nn.Module | Callable[[Spec], object], spec: Spec) -> nn.Module:
     """A user's policy in shoal's signature: a factory is called with the spec, a plain module is wrapped."""
     made = module if isinstance(module, nn.Module) else made_by(module, spec)
-    return wrapped(made, spec, "the policy factory")
+    return wrapped(made, spec, "the policy factory", trained=True)
 
 
-def wrapped(made: object, spec: Spec, factory: str) -> nn.Module:
-    """What a factory returned in shoal's signature; ConfigError where it is no module."""
+def wrapped(
+    made: object, spec: Spec, factory: str, *, trained: bool = False
+) -> nn.Module:
+    """What a factory returned in shoal's signature.
+
+    Raises:
+        ConfigError: it is no module, what it returns is no policy's output, or (`trained`) it cannot learn.
+    """
     if not isinstance(made, nn.Module):
         raise ConfigError(
             f"{factory} returned {type(made).__name__}, expected a torch.nn.Module"
         )
     policy = made if hasattr(made, "initial_state") else PlainPolicy(made, spec)
-    settle(policy, spec)
+    settle(policy, spec, trained=trained)
     return policy

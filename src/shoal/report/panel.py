@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -168,7 +169,7 @@ class Json:
 
 
 class Silent:
-    """Nothing but warnings."""
+    """Nothing but warnings, as Python's own."""
 
     episodes = False
 
@@ -176,8 +177,8 @@ class Silent:
         """Shows nothing."""
 
     def warn(self, message: str) -> None:
-        """Prints to stderr."""
-        print_warning(message)
+        """A UserWarning."""
+        warnings.warn(printable_lines(without_colors(message)), stacklevel=2)
 
     def note(self, message: str) -> None:
         """Shows nothing."""

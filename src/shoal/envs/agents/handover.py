@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal.envs.finite import LAST_FINITE, not_finite, said
+from shoal.envs.finite import LARGEST, LAST_FINITE, not_finite, said
 from shoal.envs.masks import RowMasks
 from shoal.envs.observations import TreeReader
 from shoal.envs.outputs import take, write
@@ -157,10 +157,15 @@ class Handover:
         rewards = read_rewards(given)
         if isinstance(rewards, int):
             bad = rewards
-        elif np.isfinite(rewards).all():
-            return rewards
         else:
-            bad = int(np.argmin(np.isfinite(rewards)))
+            fits = np.abs(rewards) <= LARGEST
+            if fits.all():
+                return rewards
+            bad = int(np.argmin(fits))
+            if np.isfinite(rewards[bad]):
+                raise EnvError(
+                    f"{self._numbering.at(*agents[bad])} was given {said('reward', given[bad])}"
+                )
         raise EnvError(
             f"{self._numbering.at(*agents[bad])} was given the reward {given[bad]!r}; give a finite float"
         )

@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 from shoal import _native
 from shoal.envs.bounds import bounds_of
-from shoal.envs.finite import check_finite, not_finite, put_last_finite
+from shoal.envs.finite import check_finite, fits_float32, not_finite, put_last_finite
 from shoal.envs.masks import KEY, LATE
 from shoal.envs.outputs import write
 from shoal.envs.python_env import NUMBERS
@@ -46,7 +46,7 @@ class StepReader:
         self.show(stepped.obs)
         self._check_counted()
         lives, ends = self._library.lives, -1
-        if not self._has_floats or self._is_finite():
+        if self._is_finite() and fits_float32(stepped.reward):
             ends = self._count(stepped, lives)
         if ends < 0:
             stepped = self._checked(stepped)
@@ -132,6 +132,8 @@ class StepReader:
                 )
 
     def _is_finite(self) -> bool:
+        if not self._has_floats:
+            return True
         return not_finite(self._spec.observation, self._keeper.out.obs) is None
 
     def _count(self, stepped: Stepped, lives: NDArray[Any] | None) -> int:
