@@ -257,6 +257,7 @@ def test_state_of_a_run_whose_process_is_gone(tmp_path: Path) -> None:
         (os.getpid(), 5, "interrupted"),
         (1, 0, "running"),
     ],
+    ids=["own", "earlier", "later", "first"],
 )
 def test_running_is_the_process_that_began_when_the_status_says(
     pid: int, later: float, state: str, tmp_path: Path
