@@ -213,20 +213,21 @@ def test_unchanged_metrics_are_cut_without_a_word(tmp_path: Path) -> None:
     assert [line["update"] for line in read(tmp_path / "metrics.old.jsonl")] == [2]
 
 
-def test_other_versions_are_named(run: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_versions_are_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     newer = directory.versions() | {"torch": "99.0", "shoal": "0.0.1"}
     monkeypatch.setattr("shoal.run.progress.versions", lambda: newer)
-    shoal.resume(run, panel="none")
-    told = capsys.readouterr().err
+    with pytest.warns(UserWarning, match="trained with") as warned:
+        shoal.resume(run, panel="none")
+    told = str(warned[0].message)
     assert re.search(r"trained with .*shoal \S+, now 0\.0\.1", told)
     assert re.search(r"torch \S+, now 99\.0", told)
     assert "numpy" not in told
 
 
-def test_a_lost_newest_checkpoint_is_said(run: Path, capsys: Any) -> None:
+def test_a_lost_newest_checkpoint_is_said(run: Path) -> None:
     (run / "checkpoints" / "0000000010.json").unlink()
-    assert shoal.resume(run, panel="none").steps == 320
-    assert "the newest checkpoint is of update 9: 0000000010.json is lost" in capsys.readouterr().err
+    with pytest.warns(UserWarning, match=r"the newest checkpoint is of update 9: 0000000010\.json is lost"):
+        assert shoal.resume(run, panel="none").steps == 320
 
 
 def test_drafts_of_a_killed_process_go(run: Path) -> None:

@@ -80,19 +80,7 @@ def check_env(
         ConfigError: there is no such environment, it takes no such keyword, or it is other preprocessing. What the
             environment does wrong is found, never raised.
     """
-    if steps < 1 or timeout_s <= 0:
-        raise ConfigError(
-            f"steps must be at least 1 and timeout_s greater than 0, got {steps} and {timeout_s}"
-        )
-    if backend not in ("serial", "workers", "vector"):
-        raise ConfigError(
-            f"an environment is checked in rows of serial, of workers too, or of vector, got backend={backend!r}"
-        )
-    if isinstance(env, str) and packages.has(env) and env not in gym.registry:
-        raise ConfigError(
-            f"{env} is native, and check-env plays environments in Python; a native one is tested by "
-            "tests of its own, which `shoal new-env` begins"
-        )
+    _check_usage(env, steps, timeout_s, backend)
     name = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
     began = time.perf_counter()
     trial = _trial(env, name, dict(env_kwargs or {}), steps, seed, backend)
@@ -114,6 +102,23 @@ def check_env(
             trial.blocked = True
     _run(trial, Phase("close", 0.0, _close), timeout_s, hard=hard)
     return _report(trial, unreached, began)
+
+
+def _check_usage(env: object, steps: int, timeout_s: float, backend: str) -> None:
+    """ConfigError for numbers, a backend or a native environment that cannot be checked."""
+    if steps < 1 or timeout_s <= 0:
+        raise ConfigError(
+            f"steps must be at least 1 and timeout_s greater than 0, got {steps} and {timeout_s}"
+        )
+    if backend not in ("serial", "workers", "vector"):
+        raise ConfigError(
+            f"an environment is checked in rows of serial, of workers too, or of vector, got backend={backend!r}"
+        )
+    if isinstance(env, str) and packages.has(env) and env not in gym.registry:
+        raise ConfigError(
+            f"{env} is native, and check-env plays environments in Python; a native one is tested by "
+            "tests of its own, which `shoal new-env` begins"
+        )
 
 
 def _observe(trial: Trial, preprocessing: Preprocessing, backend: str) -> None:

@@ -57,8 +57,10 @@ def load(found: EntryPoint) -> list[str]:
             raise TypeError(f"{found.value} is {made!r}, not what an extension exports")
         ids = _native.add_environments(made)
     except Exception as error:  # whatever a package of somebody else raises
+        known = isinstance(error, ImportError | AttributeError | TypeError | ValueError)
+        said = str(error) if known else f"{type(error).__name__}: {error}"
         raise ConfigError(
-            f"the environments of {package} cannot be loaded: {type(error).__name__}: {error}"
+            f"the environments of {package} cannot be loaded: {said}"
         ) from error
     strangers = [name for name in ids if not name.startswith(f"{found.name}/")]
     if strangers:

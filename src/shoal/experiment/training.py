@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -191,9 +190,8 @@ def start(
             config=saved | seal(Origin.new(), saved).table(),
         )
         if options.name not in (None, where.path.name):
-            warnings.warn(
-                f"the name {options.name} is taken, and stays that of the older run; this one is {where.path.name}",
-                stacklevel=2,
+            shown.warn(
+                f"the name {options.name} is taken, and stays that of the older run; this one is {where.path.name}"
             )
         session = opened(
             experiment,
