@@ -90,9 +90,11 @@ def _idle(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]]:
     network = getattr(experiment.config, "network", None)
     if not isinstance(network, Network):
         return
-    if isinstance(experiment.policy, nn.Module) and _is_default(experiment, spec):
-        return
     if experiment.policy is not None:
+        asked = any(name.startswith("network.") for name in experiment.given)
+        module = isinstance(experiment.policy, nn.Module)
+        if not asked or (module and _is_default(experiment, spec)):
+            return
         for field in fields(network):
             yield (
                 f"network.{field.name}",
