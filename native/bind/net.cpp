@@ -41,11 +41,15 @@ void forward(NativePlan& plan, const ArrayIn& obs, const ArrayOut& logits_out, c
 
 void act(NativePlan& plan, const ArrayIn& obs, std::uint64_t seed, std::uint32_t stream, const ArrayIn& rows,
          const ArrayIn& steps, bool greedy, const ArrayOut& action_out, const ArrayOut& log_prob_out,
-         const ArrayOut& value_out, const OptionalArray& mask) {
+         const ArrayOut& value_out, const OptionalArray& mask, const OptionalArray& epsilon) {
   const Size count = axis(obs, "obs", 2, 0);
   const float* from = numbers<float>(obs, "obs", {count, plan.obs_size()});
-  const Noise noise{seed, checked_stream(stream), numbers<std::int64_t>(rows, "rows", {count}),
-                    numbers<std::int64_t>(steps, "steps", {count}), greedy};
+  const Noise noise{seed,
+                    checked_stream(stream),
+                    numbers<std::int64_t>(rows, "rows", {count}),
+                    numbers<std::int64_t>(steps, "steps", {count}),
+                    greedy,
+                    epsilon_of(plan.net(), epsilon, count)};
   const ActOut out = action_arrays(plan.net(), action_out, log_prob_out, value_out, count);
   const std::uint8_t* const options = mask_of(plan.net(), mask, count);
   const nb::gil_scoped_release released;
@@ -57,12 +61,14 @@ double rollout(NativePlan& plan, NativePool& pool, const ArrayOut& current_obs, 
                const ArrayOut& log_prob, const ArrayOut& value, const ArrayOut& next_value, const ArrayOut& reward,
                const ArrayOut& terminated, const ArrayOut& truncated, const ArrayOut& final_index,
                const ArrayOut& final_obs, const ArrayOut& episode_return, const ArrayOut& episode_length,
-               const ArrayOut& drawn, std::uint64_t seed, std::uint32_t stream, const ArrayIn& rows) {
+               const ArrayOut& drawn, std::uint64_t seed, std::uint32_t stream, const ArrayIn& rows,
+               const OptionalArray& epsilon) {
   const SlabArrays arrays{current_obs,    current_start,  row_step, obs,        start,     action,      log_prob,
                           value,          next_value,     reward,   terminated, truncated, final_index, final_obs,
                           episode_return, episode_length, drawn,    rows};
   const InUse in_use = pool.use("rollout");
-  const Slab slab = arrays.checked(pool, plan.net(), plan.obs_size(), {nullptr, nullptr});
+  Slab slab = arrays.checked(pool, plan.net(), plan.obs_size(), {nullptr, nullptr});
+  slab.epsilon = epsilon_of(plan.net(), epsilon, static_cast<Size>(pool.rows().num_rows()));
   Rollout run(plan.plan(), pool.rows(), slab, seed, checked_stream(stream));
   const nb::gil_scoped_release released;
   return run.run();
@@ -127,8 +133,9 @@ void bind_net(nb::module_& module) {
              "Writes clip((x - mean) * inv_std, -clip, clip) of uint8 images to `out`, uint16 [N, H, W, C]: bfloat16's "
              "bits.\n\n`pixels`: [N, H, W, C] with `channels_last`, else [N, C, H, W]; `mean` and `inv_std`: float32 "
              "[H, W, C].");
-  nb::class_<NativePlan> plan(module, "MlpPlan",
-                              "A policy of two MLP towers in native code that shares its owner's parameters.");
+  nb::class_<NativePlan> plan(
+      module, "MlpPlan",
+      "A policy of two MLP towers, or a Q-network of one, in native code that shares its owner's parameters.");
   plan.def(
       "__init__",
       [](NativePlan* self, const ArrayOut& params, int obs_size, const std::vector<int>& hidden,
@@ -158,16 +165,18 @@ void bind_net(nb::module_& module) {
   plan.def(
       "act", &act, "obs"_a.noconvert(), "seed"_a, "stream"_a, "rows"_a.noconvert(), "steps"_a.noconvert(), "greedy"_a,
       "action_out"_a.noconvert(), "log_prob_out"_a.noconvert(), "value_out"_a.noconvert(), nb::kw_only(),
-      "mask"_a.noconvert() = nb::none(),
+      "mask"_a.noconvert() = nb::none(), "epsilon"_a.noconvert() = nb::none(),
       "Actions drawn with the Philox noise of (seed, stream, row, step), or greedy. mask: uint8 or bool [N, A], all "
-      "choices side by side, 0 where an option is not to be chosen.");
+      "choices side by side, 0 where an option is not to be chosen. epsilon: float32 [N], how often a Q-network's rows "
+      "explore.");
   plan.def("rollout", &rollout, "pool"_a, "current_obs"_a.noconvert(), "current_start"_a.noconvert(),
            "row_step"_a.noconvert(), "obs"_a.noconvert(), "start"_a.noconvert(), "action"_a.noconvert(),
            "log_prob"_a.noconvert(), "value"_a.noconvert(), "next_value"_a.noconvert(), "reward"_a.noconvert(),
            "terminated"_a.noconvert(), "truncated"_a.noconvert(), "final_index"_a.noconvert(),
            "final_obs"_a.noconvert(), "episode_return"_a.noconvert(), "episode_length"_a.noconvert(),
-           "drawn"_a.noconvert(), "seed"_a, "stream"_a, "rows"_a.noconvert(),
+           "drawn"_a.noconvert(), "seed"_a, "stream"_a, "rows"_a.noconvert(), nb::kw_only(),
+           "epsilon"_a.noconvert() = nb::none(),
            "Acts in and steps all of the pool's rows for T steps and fills the slab. rows [B]: their numbers in the "
-           "noise. Returns the share of the time in which the rows stepped.");
+           "noise; epsilon [B] as in act. Returns the share of the time in which the rows stepped.");
   bind_training(module, plan);
 }

@@ -196,7 +196,7 @@ std::vector<std::int32_t> chosen_rows(const OptionalArray& index, Size num_rows)
 struct StepArguments {
   StepArguments(const NativeRecurrent& plan, std::string_view name, const NativeSequences& sequences,
                 const ArrayIn& index, const SettingsDict& given, const ArrayOut& stats_out)
-      : loss(find_loss(plan.plan().kernels(), name)), settings(loss, given) {
+      : loss(find_loss(plan.plan().kernels(), plan.heads(), name)), settings(loss, given) {
     sequences.check_fit(plan);
     sequences.samples().find_columns(loss, columns);
     const std::int32_t* const rows = checked_index(index, sequences.num_rows());

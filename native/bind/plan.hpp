@@ -48,6 +48,24 @@ inline const std::uint8_t* mask_of(const Net& heads, const OptionalArray& mask, 
   return numbers<std::uint8_t>(*mask, "mask", {count, static_cast<Size>(heads.num_outputs)});
 }
 
+/// How often each of `count` rows explores, or null; ValueError where that is not between 0 and 1, or not for this
+/// head.
+inline const float* epsilon_of(const Net& heads, const OptionalArray& epsilon, Size count) {
+  if (!epsilon.has_value()) {
+    return nullptr;
+  }
+  if (heads.head != Head::q_values) {
+    throw std::invalid_argument("epsilon: only a head 'q_values' explores so");
+  }
+  const auto* const from = numbers<float>(*epsilon, "epsilon", {count});
+  for (Size i = 0; i < count; ++i) {
+    if (!(from[i] >= 0.0F && from[i] <= 1.0F)) {
+      throw std::invalid_argument("epsilon[" + std::to_string(i) + "] must lie between 0 and 1");
+    }
+  }
+  return from;
+}
+
 /// ValueError for sizes that no array could have been made for, or whose products would wrap.
 inline void check_sizes(std::initializer_list<int> sizes, const std::vector<int>& hidden, int act_block,
                         int grad_shards) {

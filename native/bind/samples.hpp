@@ -27,9 +27,15 @@ inline std::span<const LossKernels> losses_of(const Kernels& kernels) {
   return {kernels.losses, static_cast<Size>(kernels.num_losses)};
 }
 
-inline const LossKernels& find_loss(const Kernels& kernels, std::string_view name) {
+/// The loss of that name; ValueError where there is none, or it is not one for this head.
+inline const LossKernels& find_loss(const Kernels& kernels, const Net& heads, std::string_view name) {
   std::vector<const char*> names;
   for (const LossKernels& loss : losses_of(kernels)) {
+    if (name == loss.name && loss.of_values != (heads.head == Head::q_values)) {
+      throw std::invalid_argument(std::string(name) + " is a loss of " +
+                                  (loss.of_values ? "a Q-network" : "a policy and its value function") +
+                                  ", which the plan's head does not give");
+    }
     if (name == loss.name) {
       return loss;
     }
@@ -102,8 +108,9 @@ inline const std::int32_t* checked_index(const ArrayIn& index, Size samples) {
 /// `_native.Samples`: a rollout's arrays, checked once and kept alive.
 class NativeSamples {
  public:
-  NativeSamples(const ArrayIn& obs, const ArrayIn& action, const ColumnsDict& columns, const OptionalArray& mask)
-      : arrays_{obs, action} {
+  NativeSamples(const ArrayIn& obs, const ArrayIn& action, const ColumnsDict& columns, const OptionalArray& mask,
+                const std::optional<ArrayOut>& error)
+      : arrays_{obs, action}, error_array_(error) {
     size_ = axis(obs, "obs", 2, 0);
     obs_size_ = obs.shape(1);
     obs_ = numbers<float>(obs, "obs", {size_, obs_size_});
@@ -128,6 +135,9 @@ class NativeSamples {
       num_options_ = axis(*mask, "mask", 2, 1);
       mask_ = numbers<std::uint8_t>(*mask, "mask", {size_, num_options_});
       arrays_.push_back(*mask);
+    }
+    if (error.has_value()) {
+      error_ = numbers<float>(*error, "error", {size_});
     }
   }
 
@@ -181,7 +191,7 @@ class NativeSamples {
   }
 
   [[nodiscard]] Minibatch pick(const std::int32_t* index, Size count, const float* const* columns) const noexcept {
-    return {obs_, choice_, action_, mask_, columns, index, static_cast<std::ptrdiff_t>(count)};
+    return {obs_, choice_, action_, mask_, columns, index, static_cast<std::ptrdiff_t>(count), error_};
   }
 
  private:
@@ -211,6 +221,7 @@ class NativeSamples {
   }
 
   std::vector<ArrayIn> arrays_;
+  std::optional<ArrayOut> error_array_;
   Size size_ = 0;
   Size obs_size_ = 0;
   Size num_actions_ = 0;
@@ -219,6 +230,7 @@ class NativeSamples {
   const std::int64_t* choice_ = nullptr;
   const float* action_ = nullptr;
   const std::uint8_t* mask_ = nullptr;
+  float* error_ = nullptr;
   std::vector<std::uint64_t> highest_;
   std::vector<std::pair<std::string, const float*>> columns_;
 };

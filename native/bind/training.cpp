@@ -25,7 +25,7 @@ namespace {
 struct StepArguments {
   StepArguments(const NativePlan& plan, std::string_view name, const NativeSamples& samples, const ArrayIn& index,
                 const nb::dict& given, const ArrayOut& stats_out)
-      : loss(find_loss(plan.plan().kernels(), name)), settings(loss, given) {
+      : loss(find_loss(plan.plan().kernels(), plan.net(), name)), settings(loss, given) {
     samples.check_fit(plan.net(), plan.obs_size());
     samples.find_columns(loss, columns);
     const auto* const from = checked_index(index, samples.size());
@@ -144,12 +144,12 @@ void tower_backward(NativeTower& plan, const ArrayIn& out_grad, const ArrayOut& 
 
 using Names = std::vector<std::string>;
 
-std::map<std::string, std::tuple<Names, Names, Names>> fused_losses() {
-  std::map<std::string, std::tuple<Names, Names, Names>> all;
+std::map<std::string, std::tuple<Names, Names, Names, bool>> fused_losses() {
+  std::map<std::string, std::tuple<Names, Names, Names, bool>> all;
   for (const LossKernels& loss : losses_of(find_kernels(""))) {
     all.emplace(loss.name, std::tuple{Names(loss.columns, loss.columns + loss.num_columns),
                                       Names(loss.settings, loss.settings + loss.num_settings),
-                                      Names(loss.stats, loss.stats + loss.num_stats)});
+                                      Names(loss.stats, loss.stats + loss.num_stats), loss.of_values});
   }
   return all;
 }
@@ -157,10 +157,13 @@ std::map<std::string, std::tuple<Names, Names, Names>> fused_losses() {
 void bind_samples(const nb::module_& module) {
   nb::class_<NativeSamples>(module, "Samples",
                             "A rollout's samples, checked once; its arrays are kept alive and not copied.")
-      .def(nb::init<const ArrayIn&, const ArrayIn&, const ColumnsDict&, const OptionalArray&>(), "obs"_a.noconvert(),
-           "action"_a.noconvert(), "columns"_a, nb::kw_only(), "mask"_a.noconvert() = nb::none(),
+      .def(nb::init<const ArrayIn&, const ArrayIn&, const ColumnsDict&, const OptionalArray&,
+                    const std::optional<ArrayOut>&>(),
+           "obs"_a.noconvert(), "action"_a.noconvert(), "columns"_a, nb::kw_only(), "mask"_a.noconvert() = nb::none(),
+           "error"_a.noconvert() = nb::none(),
            "obs: float32 [N, D]. action: int64 [N, K] choices, or float32 [N, K]. columns: float32 [N] by name, what a "
-           "loss reads besides. mask: uint8 or bool [N, options], all choices side by side, 0 where one is forbidden.")
+           "loss reads besides. mask: uint8 or bool [N, options], all choices side by side, 0 where one is forbidden. "
+           "error: float32 [N], where a loss of a Q-network leaves each sample's error.")
       .def("__len__", &NativeSamples::size);
 }
 
@@ -194,7 +197,7 @@ void bind_tower(const nb::module_& module) {
 void bind_training(nb::module_& module, nb::class_<NativePlan>& plan) {
   module.def("fused_losses", &fused_losses,
              "The fused losses: name -> the columns that it reads, the settings that it takes, the statistics that it "
-             "gives.");
+             "gives, whether it is one of a Q-network.");
   bind_samples(module);
   bind_optimizers(module);
   bind_tower(module);

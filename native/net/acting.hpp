@@ -1,6 +1,8 @@
 // Forward passes for acting: values, logits, and actions drawn from them, chunk by chunk.
 #pragma once
 
+#include <cstring>
+
 #include "net/heads.hpp"
 #include "net/tower.hpp"
 
@@ -16,19 +18,23 @@ static void forward(const Net& net, const float* params, const float* obs, std::
     const int many = chunk_size(count - first);
     const int width = whole_vectors(many);
     gather_obs(net, obs + first * net.obs_size, nullptr, many, width, space.obs);
-    if (logits != nullptr) {
+    const bool values = net.head == Head::q_values;
+    if (logits != nullptr || values) {
       tower_forward(net, net.actor, params, width, space);
+    }
+    if (logits != nullptr) {
       for (int s = 0; s < many; ++s) {
         for (int j = 0; j < net.num_outputs; ++j) {
           logits[(first + s) * net.num_outputs + j] = space.output[j * chunk_samples + s];
         }
       }
     }
-    if (value != nullptr) {
+    if (value != nullptr && values) {
+      highest_outputs(net, width, space);
+      std::memcpy(value + first, space.delta, static_cast<std::size_t>(many) * sizeof(float));
+    } else if (value != nullptr) {
       tower_forward(net, net.critic, params, width, space);
-      for (int s = 0; s < many; ++s) {
-        value[first + s] = space.output[s];
-      }
+      std::memcpy(value + first, space.output, static_cast<std::size_t>(many) * sizeof(float));
     }
   }
 }
@@ -48,10 +54,13 @@ SHOAL_INLINE void act_gaussian(const Net& net, const float* params, bool greedy,
 
 /// The lanes at s.
 template <bool Masked>
-SHOAL_INLINE Vec choose_lanes(const Net& net, const float* params, bool greedy, int s,
+SHOAL_INLINE Vec choose_lanes(const Net& net, const float* params, bool greedy, const float* epsilon, int s,
                               const Workspace& space) noexcept {
   if (net.head == Head::gaussian) {
     return gaussian_log_prob(net, params, space.output + s, space.action + s);
+  }
+  if (net.head == Head::q_values) {
+    return act_values<Masked>(net, space.output + s, load(epsilon + s), load(space.action + s), space.choice + s);
   }
   return act_categorical<Masked>(net, space.output + s, greedy, space.action + s, space.choice + s);
 }
@@ -71,9 +80,13 @@ static inline void choose(const Net& net, const float* params, const Noise& nois
   if (mask != nullptr) {
     mask_outputs(net, mask, nullptr, many, space.output);
   }
+  float epsilon[chunk_samples] = {};
+  if (noise.epsilon != nullptr && !noise.greedy) {
+    std::memcpy(epsilon, noise.epsilon + first, static_cast<std::size_t>(many) * sizeof(float));
+  }
   for (int s = 0; s < width; s += vec_lanes) {
-    const Vec log_prob = mask == nullptr ? choose_lanes<false>(net, params, noise.greedy, s, space)
-                                         : choose_lanes<true>(net, params, noise.greedy, s, space);
+    const Vec log_prob = mask == nullptr ? choose_lanes<false>(net, params, noise.greedy, epsilon, s, space)
+                                         : choose_lanes<true>(net, params, noise.greedy, epsilon, s, space);
     store(space.delta + s, log_prob);
   }
 }
@@ -97,10 +110,14 @@ static inline void act_chunk(const Net& net, const float* params, const Noise& n
   for (int s = 0; s < many; ++s) {
     out.log_prob[first + s] = space.delta[s];
   }
-  tower_forward(net, net.critic, params, width, space);
-  for (int s = 0; s < many; ++s) {
-    out.value[first + s] = space.output[s];
+  const float* value = space.delta;
+  if (net.head == Head::q_values) {
+    highest_outputs(net, width, space);
+  } else {
+    tower_forward(net, net.critic, params, width, space);
+    value = space.output;
   }
+  std::memcpy(out.value + first, value, static_cast<std::size_t>(many) * sizeof(float));
 }
 
 static void act(const Net& net, const float* params, const float* obs, std::ptrdiff_t count, const Noise& noise,

@@ -22,6 +22,12 @@ struct ActorSlope {
   Vec entropy;
 };
 
+/// Derivative of a sample's loss, times its weight, with respect to the value of its action; and its error, unweighted.
+struct ValueSlope {
+  Vec value;
+  Vec error;
+};
+
 /// How many members a struct of `names` has.
 template <class Record>
 constexpr int size_of_record = static_cast<int>(std::extent_v<std::remove_cvref_t<decltype(Record::names)>>);
@@ -64,11 +70,16 @@ concept HasCritic = requires(const L loss, Vec x, const typename L::Columns& in,
   { loss.critic(x, x, in, sums) } noexcept -> std::same_as<Vec>;
 };
 
-/// A loss of a policy and its value function. It is made from its settings; `weight` is 1 / (the minibatch's size), and
-/// 0 in lanes that hold no sample: it belongs into each sum and each derivative.
+template <class L>
+concept HasChosen = requires(const L loss, Vec x, const typename L::Columns& in, typename L::Stats& sums) {
+  { loss.chosen(x, x, in, sums) } noexcept -> std::same_as<ValueSlope>;
+};
+
+/// A loss of a policy and its value function, or (`chosen`) of a Q-network. It is made from its settings; `weight` is 1
+/// / (the minibatch's size), and 0 in lanes that hold no sample: it belongs into each sum and each derivative.
 template <class L>
 concept FusedLoss = std::is_trivially_copyable_v<L> && HasName<L> && HasColumns<L> && HasSettings<L> && HasStats<L> &&
-                    HasActor<L> && HasCritic<L>;
+                    (HasChosen<L> || (HasActor<L> && HasCritic<L>));
 
 /// Optional: a look at the whole minibatch before its samples are met.
 template <class L>
@@ -96,10 +107,12 @@ consteval bool require_fused_loss() {
   static_assert(HasStats<L>,
                 "concept shoal::FusedLoss: `struct Stats` of Vec with `static constexpr const char* names[]`, one for "
                 "each member, is missing");
-  static_assert(HasActor<L>,
-                "concept shoal::FusedLoss: `ActorSlope actor(Vec weight, Vec log_prob, Vec entropy, const Columns&, "
-                "Stats&) const noexcept` is missing");
-  static_assert(HasCritic<L>,
+  static_assert(
+      HasChosen<L> || HasActor<L>,
+      "concept shoal::FusedLoss: `ActorSlope actor(Vec weight, Vec log_prob, Vec entropy, const Columns&, "
+      "Stats&) const noexcept` is missing, or for a loss of a Q-network `ValueSlope chosen(Vec weight, Vec value, "
+      "const Columns&, Stats&) const noexcept`");
+  static_assert(HasChosen<L> || HasCritic<L>,
                 "concept shoal::FusedLoss: `Vec critic(Vec weight, Vec value, const Columns&, Stats&) const noexcept` "
                 "is missing");
   if constexpr (requires { &L::prepare; }) {

@@ -98,6 +98,37 @@ SHOAL_INLINE Vec act_categorical(const Net& net, const float* z, bool greedy, co
   return log_prob;
 }
 
+/// Chooses by the values at z: with probability epsilon any option that is allowed, else the one of the highest value.
+/// One number below 1 decides both. Returns the choice's log-probability.
+template <bool Masked>
+SHOAL_INLINE Vec act_values(const Net& net, const float* z, Vec epsilon, Vec uniform, std::int32_t* choice) noexcept {
+  const int n = net.num_outputs;
+  Vec options = {};
+  for (int j = 0; j < n; ++j) {
+    options += Masked ? (load(z + j * chunk_samples) < 0.5F * never ? Vec{} : splat(1.0F)) : splat(1.0F);
+  }
+  const Vec share = uniform / (epsilon > 0.0F ? epsilon : splat(1.0F));
+  const Vec place = lower_or_second(share * options, options - 0.5F);
+  Int any = {};
+  Vec seen = {};
+  for (int j = 0; j + 1 < n; ++j) {
+    seen += Masked ? (load(z + j * chunk_samples) < 0.5F * never ? Vec{} : splat(1.0F)) : splat(1.0F);
+    any -= reinterpret_cast<Int>(seen <= place);
+  }
+  const Int best = greedy_index(z, n);
+  const Int chosen = uniform < epsilon ? any : best;
+  store(choice, chosen);
+  const Vec greedy_part = chosen == best ? 1.0F - epsilon : Vec{};
+  return logarithm(epsilon / options + greedy_part);
+}
+
+/// The highest of each lane's outputs into space.delta: what a Q-network says a state is worth.
+static inline void highest_outputs(const Net& net, int width, const Workspace& space) noexcept {
+  for (int s = 0; s < width; s += vec_lanes) {
+    store(space.delta + s, highest(space.output + s, net.num_outputs));
+  }
+}
+
 /// Log-probability of the given choices; per sub-action also what the gradient needs, and the summed entropy.
 template <bool Masked>
 SHOAL_INLINE Vec categorical_log_prob(const Net& net, const float* z, const std::int32_t* choice, Softmax* softmax,

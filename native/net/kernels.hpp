@@ -17,11 +17,12 @@ struct Noise {
   std::uint32_t stream;
   const std::int64_t* rows;
   const std::int64_t* steps;
-  bool greedy;  ///< no noise: the most probable action, or the mean
+  bool greedy;                     ///< no noise: the most probable action, or the mean
+  const float* epsilon = nullptr;  ///< how often each row of a Q-network explores; null: never
 };
 
 struct ActOut {
-  std::int64_t* choice;  ///< [count, num_actions] of a categorical head
+  std::int64_t* choice;  ///< [count, num_actions] of a head that chooses
   float* action;         ///< [count, num_actions] of a Gaussian head
   float* log_prob;       ///< [count]
   float* value;          ///< [count]
@@ -48,6 +49,7 @@ struct LossKernels {
   int num_settings;
   const char* const* stats;
   int num_stats;
+  bool of_values;                                        ///< of a Q-network, not of a policy and its value function
   int (*least_samples)(const float* settings) noexcept;  ///< of a minibatch
   void (*prepare)(const float* settings, const Minibatch&, PreparedLoss&) noexcept;
   /// Gradient of the loss of samples index[first, first + count) into grad [num_params]; `sums` is num_sums of scratch.

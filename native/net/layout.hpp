@@ -13,7 +13,7 @@ namespace shoal {
 struct MlpConfig {
   int obs_size;
   std::vector<int> hidden;
-  std::string head;  ///< "categorical" or "gaussian"
+  std::string head;  ///< "categorical", "gaussian" or "q_values"
   std::vector<int> action_nvec;
   std::string activation;  ///< "tanh" or "relu"
 };
@@ -34,16 +34,16 @@ inline void check_tower(int obs_size, const std::vector<int>& hidden, const std:
 
 inline void check_config(const MlpConfig& config) {
   check_tower(config.obs_size, config.hidden, config.activation);
-  if (config.head != "categorical" && config.head != "gaussian") {
-    throw std::invalid_argument("head must be 'categorical' or 'gaussian', not '" + config.head + "'");
+  if (config.head != "categorical" && config.head != "gaussian" && config.head != "q_values") {
+    throw std::invalid_argument("head must be 'categorical', 'gaussian' or 'q_values', not '" + config.head + "'");
   }
   const bool positive = std::ranges::all_of(config.action_nvec, [](int size) { return size > 0; });
   if (config.action_nvec.empty() || !positive) {
     throw std::invalid_argument("action_nvec must hold at least one positive size");
   }
   const bool gaussian = config.head == "gaussian";
-  if (gaussian && config.action_nvec.size() != 1) {
-    throw std::invalid_argument("action_nvec of a gaussian head must be [dim], not " +
+  if (config.head != "categorical" && config.action_nvec.size() != 1) {
+    throw std::invalid_argument("action_nvec of a head '" + config.head + "' must be one number, not " +
                                 std::to_string(config.action_nvec.size()) + " sizes");
   }
   const int actions = gaussian ? config.action_nvec[0] : static_cast<int>(config.action_nvec.size());
@@ -80,12 +80,20 @@ inline Tower lay_tower(int obs_size, const std::vector<int>& hidden, int outputs
   return tower;
 }
 
-/// The layout in torch's order: the actor's Linear layers (weight, then bias), the critic's, log_std of a Gaussian.
+inline Head head_of(const MlpConfig& config) {
+  if (config.head == "gaussian") {
+    return Head::gaussian;
+  }
+  return config.head == "q_values" ? Head::q_values : Head::categorical;
+}
+
+/// The layout in torch's order: the actor's Linear layers (weight, then bias), the critic's, log_std of a Gaussian. A
+/// Q-network is an actor alone.
 inline Net make_net(const MlpConfig& config) {
   check_config(config);
   Net net{};
   net.obs_size = config.obs_size;
-  net.head = config.head == "gaussian" ? Head::gaussian : Head::categorical;
+  net.head = head_of(config);
   net.tanh = config.activation == "tanh";
   if (net.head == Head::gaussian) {
     net.num_actions = net.num_outputs = config.action_nvec[0];
@@ -97,7 +105,9 @@ inline Net make_net(const MlpConfig& config) {
     }
   }
   net.actor = lay_tower(config.obs_size, config.hidden, net.num_outputs, net);
-  net.critic = lay_tower(config.obs_size, config.hidden, 1, net);
+  if (net.head != Head::q_values) {
+    net.critic = lay_tower(config.obs_size, config.hidden, 1, net);
+  }
   net.sum_log_std = net.num_sums;
   if (net.head == Head::gaussian) {
     net.log_std = net.num_params;

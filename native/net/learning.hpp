@@ -116,6 +116,29 @@ SHOAL_INLINE void critic_loss(const L& loss, const ChunkSamples& samples, int wi
   }
 }
 
+/// A Q-network's loss: gradients with respect to its outputs into space.delta, each sample's error into the
+/// minibatch's.
+template <FusedLoss L>
+SHOAL_INLINE void values_loss(const Net& net, const Minibatch& batch, const L& loss, const ChunkSamples& samples,
+                              int many, int width, const Workspace& space, typename L::Stats& sums) noexcept {
+  float errors[chunk_samples];
+  for (int s = 0; s < width; s += vec_lanes) {
+    const Int chosen = load(space.choice + s);
+    Vec value = load(space.output + s);
+    for (int j = 1; j < net.num_outputs; ++j) {
+      value = chosen == j ? load(space.output + j * chunk_samples + s) : value;
+    }
+    const ValueSlope slope = loss.chosen(load(samples.weight + s), value, columns_at<L>(samples, s), sums);
+    store(errors + s, slope.error);
+    for (int j = 0; j < net.num_outputs; ++j) {
+      store(space.delta + j * chunk_samples + s, chosen == j ? slope.value : Vec{});
+    }
+  }
+  for (int s = 0; batch.error != nullptr && s < many; ++s) {
+    batch.error[samples.index[s]] = errors[s];
+  }
+}
+
 template <FusedLoss L>
 SHOAL_INLINE void add_sums(const typename L::Stats& from, LossSums& to) noexcept {
   constexpr int many = size_of_record<typename L::Stats>;
@@ -126,15 +149,12 @@ SHOAL_INLINE void add_sums(const typename L::Stats& from, LossSums& to) noexcept
   }
 }
 
-/// One chunk of a minibatch: its loss and its gradients, added to `stats` and `sums`. The towers' input lies in
-/// space.obs; the gradient with respect to it goes to input_slopes [obs_size][chunk_samples], which may be null.
+/// The actor's and the critic's part of one chunk; the actor's outputs lie in space.output.
 template <FusedLoss L>
-SHOAL_INLINE void chunk_gradient(const Net& net, const float* params, const Minibatch& batch, const L& loss,
-                                 const ChunkSamples& samples, int many, int width, const Workspace& space, float* sums,
-                                 typename L::Stats& stats, float* input_slopes, Start start = Start::sum) noexcept {
+SHOAL_INLINE void policy_gradient(const Net& net, const float* params, const Minibatch& batch, const L& loss,
+                                  const ChunkSamples& samples, int many, int width, const Workspace& space, float* sums,
+                                  typename L::Stats& stats, float* input_slopes, Start start) noexcept {
   const bool input_wanted = input_slopes != nullptr;
-  gather_actions(net, batch, samples, width, space);
-  tower_forward(net, net.actor, params, width, space);
   if (batch.mask == nullptr) {
     actor_loss<false>(net, params, loss, samples, width, space, sums + net.sum_log_std, stats);
   } else {
@@ -153,6 +173,21 @@ SHOAL_INLINE void chunk_gradient(const Net& net, const float* params, const Mini
   }
 }
 
+/// One chunk of a minibatch: its loss and its gradients, added to `stats` and `sums`. The towers' input lies in
+/// space.obs; the gradient with respect to it goes to input_slopes [obs_size][chunk_samples], which may be null.
+template <FusedLoss L>
+SHOAL_INLINE void chunk_gradient(const Net& net, const float* params, const Minibatch& batch, const L& loss,
+                                 const ChunkSamples& samples, int many, int width, const Workspace& space, float* sums,
+                                 typename L::Stats& stats, float* input_slopes, Start start = Start::sum) noexcept {
+  gather_actions(net, batch, samples, width, space);
+  tower_forward(net, net.actor, params, width, space);
+  if constexpr (HasChosen<L>) {
+    values_loss(net, batch, loss, samples, many, width, space, stats);
+    tower_backward(net, net.actor, params, many, width, space, sums, false, start);
+  } else {
+    policy_gradient(net, params, batch, loss, samples, many, width, space, sums, stats, input_slopes, start);
+  }
+}
 template <FusedLoss L>
 static void gradient(const Net& net, const float* params, const Minibatch& batch, std::ptrdiff_t first,
                      std::ptrdiff_t count, const PreparedLoss& prepared, const Workspace& space, float* sums,
@@ -209,8 +244,17 @@ constexpr LossKernels loss_kernels() noexcept {
   using Stats = typename L::Stats;
   static_assert(size_of_record<Columns> <= max_loss_members && size_of_record<Settings> <= max_loss_members &&
                 size_of_record<Stats> <= max_loss_members);
-  return {L::name,      Columns::names,        size_of_record<Columns>, Settings::names, size_of_record<Settings>,
-          Stats::names, size_of_record<Stats>, least_samples<L>,        prepare<L>,      gradient<L>};
+  return {L::name,
+          Columns::names,
+          size_of_record<Columns>,
+          Settings::names,
+          size_of_record<Settings>,
+          Stats::names,
+          size_of_record<Stats>,
+          HasChosen<L>,
+          least_samples<L>,
+          prepare<L>,
+          gradient<L>};
 }
 
 }  // namespace shoal::SHOAL_ISA

@@ -8,12 +8,13 @@ namespace shoal {
 
 struct Minibatch {
   const float* obs;
-  const std::int64_t* choice;   ///< of a categorical head
+  const std::int64_t* choice;   ///< of a head that chooses
   const float* action;          ///< of a Gaussian head
   const std::uint8_t* mask;     ///< [samples, options]: 0 where an option is not to be chosen; null: all are
   const float* const* columns;  ///< a loss's own numbers, in the order of its Columns
   const std::int32_t* index;    ///< which samples
   std::ptrdiff_t count;         ///< of index
+  float* error = nullptr;       ///< where a loss of values leaves each sample's error [samples]; null: nowhere
 };
 
 struct Moments {

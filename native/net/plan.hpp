@@ -1,5 +1,5 @@
-// A policy of two MLP towers, or one tower, in native code: forward, acting, gradients of fused losses and of any
-// output gradient, optimizer steps, on a team of threads.
+// A policy of two MLP towers, a Q-network or another single tower, in native code: forward, acting, gradients of fused
+// losses and of any output gradient, optimizer steps, on a team of threads.
 #pragma once
 
 #include <algorithm>
@@ -107,6 +107,7 @@ class MlpPlan {
       Noise here = noise;
       here.rows += first;
       here.steps += first;
+      here.epsilon = noise.epsilon == nullptr ? nullptr : noise.epsilon + first;
       const std::ptrdiff_t actions = first * net_.num_actions;
       kernels_.act(net_, params_, obs + first * net_.obs_size, block_size(first, count), here,
                    mask == nullptr ? nullptr : mask + first * net_.num_outputs, memory->chunk.space(),

@@ -27,7 +27,7 @@ struct Slab {
   const std::int64_t* row_numbers;  ///< in the noise
   float* obs;
   std::uint8_t* start;
-  std::int64_t* choice;  ///< of a categorical head
+  std::int64_t* choice;  ///< of a head that chooses
   float* action;         ///< of a Gaussian head; null otherwise
   float* log_prob;
   float* value;
@@ -39,8 +39,9 @@ struct Slab {
   float* final_obs;  ///< [T * B]: the block that starts at row r fills from r * T on
   double* episode_return;
   std::int64_t* episode_length;
-  double* drawn;  ///< [T, B, num_drawn]
-  Memory memory;  ///< of all rows: before the rollout, then after it
+  double* drawn;                   ///< [T, B, num_drawn]
+  Memory memory;                   ///< of all rows: before the rollout, then after it
+  const float* epsilon = nullptr;  ///< how often each row of a Q-network explores [B]; null: never
 };
 
 /// `Plan`: a plan's class (MlpPlan, RecurrentPlan) with what it offers a rollout.
@@ -143,7 +144,8 @@ class Rollout {
   void act(std::ptrdiff_t t, std::ptrdiff_t first, std::ptrdiff_t count, ActMemory& memory) noexcept {
     const std::ptrdiff_t here = at(t, first);
     std::memcpy(slab_.start + here, slab_.current_start + first, static_cast<std::size_t>(count));
-    const Noise noise{seed_, stream_, slab_.row_numbers + first, slab_.row_step + first, false};
+    const float* const epsilon = slab_.epsilon == nullptr ? nullptr : slab_.epsilon + first;
+    const Noise noise{seed_, stream_, slab_.row_numbers + first, slab_.row_step + first, false, epsilon};
     const std::ptrdiff_t actions = here * plan_.num_actions();
     const ActOut out{gaussian() ? nullptr : slab_.choice + actions, gaussian() ? slab_.action + actions : nullptr,
                      slab_.log_prob + here, slab_.value + here};

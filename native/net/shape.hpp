@@ -31,7 +31,8 @@ struct Tower {
   Dense layers[max_layers];
 };
 
-enum class Head : std::uint8_t { categorical, gaussian };
+/// What the actor's outputs are: logits, means, or the values of actions, which have no critic beside them.
+enum class Head : std::uint8_t { categorical, gaussian, q_values };
 
 struct Net {
   Tower actor;   ///< or the only tower
@@ -39,7 +40,7 @@ struct Net {
   int obs_size;
   Head head;
   bool tanh;        ///< hidden activation: tanh or else relu
-  int num_outputs;  ///< logits or means: what the actor's last layer gives
+  int num_outputs;  ///< logits, means or values: what the actor's last layer gives
   int num_actions;  ///< numbers in one action: sub-actions, or a Gaussian's dimensions
   int nvec[max_actions];
   int max_width;  ///< the widest of all layers' inputs and outputs

@@ -32,6 +32,8 @@ class Actor(Protocol):
     rows: NDArray[np.int64]
     row_step: NDArray[np.int64]
     state: Tree
+    epsilon: NDArray[np.float32] | None
+    """How often each row explores, where the policy is a Q-network."""
 
     def act(
         self,
@@ -113,6 +115,7 @@ class PlanActor:
         self.row_step = np.zeros(len(rows), np.int64)
         initial: Any = snapshot.policy.initial_state
         self.state: Tree = initial(len(rows))
+        self.epsilon: NDArray[np.float32] | None = None
 
     def act(
         self,
@@ -133,6 +136,7 @@ class PlanActor:
             noise,
             greedy=greedy,
             action_mask=action_mask,
+            epsilon=None if self.epsilon is None else self.epsilon[rows],
         )
         self.row_step[rows] += 1
         return Acted(self.plan.to_env(action), action, log_prob, value)
@@ -163,6 +167,7 @@ class TorchActor:
         self.row_step = np.zeros(len(rows), np.int64)
         initial: Any = snapshot.policy.initial_state
         self.state: Tree = initial(len(rows))
+        self.epsilon: NDArray[np.float32] | None = None
 
     @torch.inference_mode()
     def act(
@@ -213,7 +218,10 @@ class TorchActor:
             if mask is None
             else torch.from_numpy(mask).to(self.acting.device).unsqueeze(0)
         )
-        distribution = masked(output.distribution, legal)
+        distribution: Any = masked(output.distribution, legal)
+        if self.epsilon is not None:
+            epsilon = torch.from_numpy(self.epsilon[at]).to(self.acting.device)
+            distribution = distribution.exploring(epsilon.unsqueeze(0))
         action = (
             distribution.mode()
             if greedy

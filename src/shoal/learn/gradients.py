@@ -11,17 +11,19 @@ from shoal import _native
 from shoal.learn.losses import ONE_STEP
 from shoal.nets.heads import head_size
 from shoal.nets.normalizer import CLIP
-from shoal.nets.policy import Output
-from shoal.types import ConfigError
+from shoal.nets.policy import MlpPolicy, Output, RecurrentPolicy
+from shoal.nets.q_network import QNetwork
+from shoal.types import ConfigError, Transitions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from shoal.nets.policy import MlpPolicy, RecurrentPolicy
     from shoal.types import Bools, Steps, Tree
 
 NativePlan: TypeAlias = "_native.MlpPlan | _native.RecurrentPlan"
+Lowered: TypeAlias = MlpPolicy | RecurrentPolicy | QNetwork
+"""The policies that native code can run."""
 
 
 class FusedLoss(NamedTuple):
@@ -31,6 +33,8 @@ class FusedLoss(NamedTuple):
     columns: list[str]
     settings: list[str]
     statistics: list[str]
+    of_values: bool
+    """Whether it is one of a Q-network."""
 
 
 LOSSES = {
@@ -42,27 +46,28 @@ COLUMNS = sorted({column for loss in LOSSES.values() for column in loss.columns}
 class Gradients:
     """What a lowered policy learns by, on the weights that it shares with torch."""
 
-    def __init__(self, native: NativePlan, policy: MlpPolicy | RecurrentPolicy) -> None:
+    def __init__(self, native: NativePlan, policy: Lowered) -> None:
         """Made by a `Plan`."""
         self.native, self.policy = native, policy
         self._calls: Any = native  # a recurrent plan reads sequences
         self.recurrent = isinstance(native, _native.RecurrentPlan)
         self.logits = head_size(policy.spec.action_space)
         self._samples: Any = None
-        self._seen: Steps | None = None
+        self._seen: Steps | Transitions | None = None
+        self.of_values = isinstance(policy, QNetwork)
         self._settings: dict[str, tuple[Any, dict[str, float]]] = {}
         self._stats = {
             name: np.zeros(len(loss.statistics) + 1) for name, loss in LOSSES.items()
         }
 
     def has_loss(self, name: str) -> bool:
-        """Whether native code has this loss fused."""
-        return name in LOSSES
+        """Whether native code has this loss fused, for such a network."""
+        return name in LOSSES and LOSSES[name].of_values == self.of_values
 
     def loss_step(
         self,
         name: str,
-        steps: Steps,
+        steps: Steps | Transitions,
         index: NDArray[np.int32],
         cfg: Any,
         optimizer: _native.Optimizer,
@@ -84,12 +89,12 @@ class Gradients:
         return out.tolist()
 
     def outputs(
-        self, steps: Steps, index: NDArray[np.int32], weights: Tensor
+        self, steps: Steps | Transitions, index: NDArray[np.int32], weights: Tensor
     ) -> Output:
-        """What the policy says of the chosen steps [1, M] or rows [T, M], for a loss in torch.
+        """What the policy says of the chosen steps [1, M], rows [T, M] or transitions [M], for a loss in torch.
 
         Args:
-            steps: a whole rollout.
+            steps: a whole rollout, or transitions.
             index: which steps, or which rows of a recurrent policy.
             weights: a leaf over the packed weights; `backward` on the loss fills its gradient.
         """
@@ -97,24 +102,31 @@ class Gradients:
         lead = (steps.reward.shape[0], len(index)) if self.recurrent else (len(index),)
         run: Any = _Outputs.apply
         logits, value = run(weights, self, samples, index, lead)
-        if not self.recurrent:
+        if self.of_values:
+            value = logits.amax(-1)
+        if not self.recurrent and not isinstance(steps, Transitions):
             logits, value = logits.unsqueeze(0), value.unsqueeze(0)
         distribution = self.policy.head(logits, self.policy.log_std)
         return Output(distribution, value, None)
 
-    def _samples_of(self, steps: Steps) -> _native.Samples | _native.Sequences:
+    def _samples_of(
+        self, steps: Steps | Transitions
+    ) -> _native.Samples | _native.Sequences:
         """A rollout's arrays [T * B, ...] as native code takes them, in the same memory.
 
         What an algorithm changes in place is seen. A new rollout also brings the statistics of the version that acted,
-        as the policy holds them until it is published.
+        as the policy holds them until it is published; transitions, which come in the same arrays each time, may.
         """
-        if self._seen is not steps:
+        if self._seen is not steps or isinstance(steps, Transitions):
             refresh_normalizer(self.native, self.policy)
+        if self._seen is not steps:
             self._samples, shared = self._read(steps)
             self._seen = steps if shared else None
         return self._samples
 
-    def _read(self, steps: Steps) -> tuple[_native.Samples | _native.Sequences, bool]:
+    def _read(
+        self, steps: Steps | Transitions
+    ) -> tuple[_native.Samples | _native.Sequences, bool]:
         """The arrays, and whether all of them are the rollout's own memory: a copy must not be learned from again."""
         count = steps.reward.numel()
         wanted = {"obs": torch.float32, "action": steps.action.dtype}
@@ -135,8 +147,9 @@ class Gradients:
             mask=arrays["action_mask"].reshape(count, -1)
             if "action_mask" in arrays
             else None,
+            error=steps.error.numpy() if isinstance(steps, Transitions) else None,
         )
-        if not self.recurrent:
+        if not self.recurrent or isinstance(steps, Transitions):
             return samples, shared
         start, *memory = memory_of(self.native, steps.start.numpy(), steps.state)
         sequences = _native.Sequences(
@@ -180,7 +193,7 @@ class _Outputs(torch.autograd.Function):
         return gradient, None, None, None, None
 
 
-def refresh_normalizer(native: NativePlan, policy: MlpPolicy | RecurrentPolicy) -> None:
+def refresh_normalizer(native: NativePlan, policy: Lowered) -> None:
     """Gives native code the policy's frozen statistics."""
     layer: Any = policy.encoder.normalizer
     if layer is not None:

@@ -11,7 +11,6 @@ import torch
 
 from shoal.learn.hardware import Hardware
 from shoal.learn.losses import fused_of, returned
-from shoal.learn.minibatches import Minibatch
 from shoal.learn.publishing import observe
 from shoal.learn.shards import has_images
 from shoal.learn.trainable import Trainable, check_own
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from shoal.learn.losses import Loss
+    from shoal.learn.trainable import Batch
     from shoal.types import Steps
 
     OptimizerClass = Callable[..., torch.optim.Optimizer]
@@ -119,7 +119,7 @@ class Learner:
         )
         return self.networks[name]
 
-    def step(self, loss: Loss, batch: Steps | Minibatch, cfg: Any) -> Any:
+    def step(self, loss: Loss, batch: Batch, cfg: Any) -> Any:
         """One gradient step of the policy on the mean of `loss` over `batch`.
 
         The first of these that can is taken: the loss as `native/losses/` has it fused; native forward and backward
@@ -128,7 +128,7 @@ class Learner:
 
         Args:
             loss: `loss(output, batch, cfg) -> (scalar, NamedTuple of scalars)`.
-            batch: a minibatch, or a whole rollout.
+            batch: a minibatch, a whole rollout, or transitions of a replay memory.
             cfg: handed to the loss.
 
         Returns:

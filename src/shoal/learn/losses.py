@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class Loss(Protocol):
-    """A loss over the steps of a batch: a mean, so that parts of a batch add up."""
+    """A loss over the steps or transitions of a batch: a mean, so that parts of a batch add up."""
 
     __name__: str
 
     def __call__(
-        self, output: Output, batch: Steps, cfg: Any, /
+        self, output: Output, batch: Any, cfg: Any, /
     ) -> tuple[Tensor, NamedTuple]:
         """The loss, and its statistics: a NamedTuple of scalars that are means too.
 

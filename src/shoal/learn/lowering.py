@@ -13,6 +13,7 @@ from shoal import _native
 from shoal.learn.plan import Plan
 from shoal.nets.encoder import Encoder
 from shoal.nets.policy import MlpPolicy, RecurrentPolicy
+from shoal.nets.q_network import QNetwork
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +47,7 @@ def lower(
     """The native plan of a policy whose packed weights are `flat`, or None where only torch can run it.
 
     Lowered are perceptrons and recurrent policies on the CPU with Box observations and categorical, multi-categorical
-    or plain Gaussian heads.
+    or plain Gaussian heads, and Q-networks without dueling.
 
     Args:
         policy: shares `flat` with the plan.
@@ -56,18 +57,20 @@ def lower(
         act_block: rows in one forward.
         grad_shards: parts of a minibatch.
     """
-    if type(policy) not in (MlpPolicy, RecurrentPolicy):
+    if type(policy) not in (MlpPolicy, RecurrentPolicy, QNetwork):
         return None
-    assert isinstance(policy, MlpPolicy | RecurrentPolicy)
+    assert isinstance(policy, MlpPolicy | RecurrentPolicy | QNetwork)
     encoder, network = policy.encoder, policy.network
     head = _head(spec, network)
+    if isinstance(policy, QNetwork):
+        head = None if policy.dueling else Head("q_values", [policy.actions], 1)
     if head is None or not _is_as_made(policy):
         return None
     if flat.device.type != "cpu" or flat.dtype is not torch.float32:
         return None
     if len(network.hidden) > MOST_LAYERS or head.parts > MOST_ACTIONS:
         return None
-    if isinstance(policy, MlpPolicy):
+    if not isinstance(policy, RecurrentPolicy):
         native = _native.MlpPlan(
             flat.numpy(),
             encoder.size,
@@ -96,13 +99,16 @@ def lower(
     return Plan(recurrent, policy, spec, flat)
 
 
-def _is_as_made(policy: MlpPolicy | RecurrentPolicy) -> bool:
+def _is_as_made(policy: MlpPolicy | RecurrentPolicy | QNetwork) -> bool:
     """Whether vectors go through towers that still have the layers that shoal gave them, and nothing hangs on them."""
     if not _is_flat(policy.encoder):
         return False
     name = policy.network.activation
     kind = nn.Tanh if name == "tanh" else nn.ReLU
-    towers = [policy.actor, policy.critic]
+    if isinstance(policy, QNetwork):
+        towers = [policy.q]
+    else:
+        towers = [policy.actor, policy.critic]
     if isinstance(policy, RecurrentPolicy):
         towers.append(policy.body)
     layers = [layer for tower in towers for layer in tower]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
 from shoal.learn.losses import ONE_STEP
-from shoal.types import ConfigError, map_tree, select
+from shoal.types import ConfigError, Transitions, map_tree, select
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,14 +58,16 @@ class CutsRollouts(Protocol):
 class Minibatch:
     """A part of a rollout, by index; nothing is copied before `take`."""
 
-    steps: Steps
+    steps: Steps | Transitions
     index: NDArray[np.int32]
-    """Steps t * B + b, or rows with all their steps."""
+    """Steps t * B + b, or rows with all their steps; all transitions."""
     whole_rows: bool
 
-    def take(self) -> Steps:
-        """The chosen steps as [1, M], or the chosen rows as [T, M] with their state."""
+    def take(self) -> Any:
+        """The chosen steps as [1, M], or the chosen rows as [T, M] with their state; transitions [B] as they are."""
         steps = self.steps
+        if isinstance(steps, Transitions):
+            return steps
         index = torch.from_numpy(self.index).long().to(steps.reward.device)
         pick = partial(_rows, index) if self.whole_rows else partial(_steps, index)
         fields = {name: getattr(steps, name) for name in PER_STEP}
@@ -125,8 +127,11 @@ def _check_shape(name: str, values: object, steps: Steps) -> None:
     )
 
 
-def everything(steps: Steps) -> Minibatch:
-    """All valid steps of a rollout, or all rows for a recurrent policy, as one batch."""
+def everything(steps: Steps | Transitions) -> Minibatch:
+    """All valid steps of a rollout, all rows for a recurrent policy, or all transitions, as one batch."""
+    if isinstance(steps, Transitions):
+        index = np.arange(len(steps.key), dtype=np.int32)
+        return Minibatch(steps, index, whole_rows=False)
     if steps.state is not None:
         rows = np.arange(steps.valid.shape[1], dtype=np.int32)
         return Minibatch(steps, rows, whole_rows=True)

@@ -5,18 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from gymnasium import spaces
 
 from shoal import _native
 from shoal.learn.gradients import Gradients, memory_of, refresh_normalizer
 from shoal.nets.heads import head_size
+from shoal.nets.policy import Output
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
     from shoal.envs.vec_env import NativePool
-    from shoal.nets.policy import MlpPolicy, RecurrentPolicy
+    from shoal.learn.gradients import Lowered
     from shoal.types import Bools, Spec, Tree
 
 
@@ -59,7 +61,7 @@ class Plan:
     def __init__(
         self,
         native: _native.MlpPlan | _native.RecurrentPlan,
-        policy: MlpPolicy | RecurrentPolicy,
+        policy: Lowered,
         spec: Spec,
         flat: Tensor,
     ) -> None:
@@ -94,8 +96,12 @@ class Plan:
         *,
         greedy: bool,
         action_mask: Bools | None = None,
+        epsilon: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32]]:
-        """Actions, log-probabilities and values of n observations; `state` [n, H] advances in place."""
+        """Actions, log-probabilities and values of n observations; `state` [n, H] advances in place.
+
+        `epsilon` [n] is how often the rows of a Q-network explore.
+        """
         n = len(noise.rows)
         kind = np.int64 if self.discrete else np.float32
         action = np.empty((n, self.action_size), kind)
@@ -109,6 +115,7 @@ class Plan:
             log_prob,
             value,
             mask=action_mask,
+            **_explored(epsilon),
         )
         return action.reshape(n, *self.action_shape), log_prob, value
 
@@ -122,6 +129,15 @@ class Plan:
             _flat(obs), *memory_of(self.native, start, state), logits, value
         )
         return value
+
+    def outputs(self, obs: Tensor) -> Output:
+        """What a policy without memory says of observations [B, ...]."""
+        rows = _flat(obs.numpy())
+        logits = np.empty((len(rows), self.logits), np.float32)
+        value = np.empty(len(rows), np.float32)
+        self.native.forward(rows, logits, value)
+        head = self.policy.head(torch.from_numpy(logits), self.policy.log_std)
+        return Output(head, torch.from_numpy(value), None)
 
     def to_env(self, action: NDArray[Any]) -> NDArray[Any]:
         """The action as the environment takes it."""
@@ -140,13 +156,11 @@ class Plan:
         slab: RolloutArrays,
         start: NDArray[np.bool_],
         state: Tree,
-        row_step: NDArray[np.int64],
+        noise: Noise,
         *,
-        rows: NDArray[np.int64],
-        seed: int,
-        stream: int,
+        epsilon: NDArray[np.float32] | None = None,
     ) -> float:
-        """Fills the slab: act, sample, step and record, without leaving native code.
+        """Fills the slab: act, sample, step and record, without leaving native code; `noise.steps` is counted up.
 
         Returns:
             The share of the time in which the rows stepped.
@@ -157,13 +171,19 @@ class Plan:
             env.pool,
             env.obs.reshape(len(start), -1),
             start.view(np.uint8),
-            row_step,
+            noise.steps,
             *memory_of(self.native, None, state),
             *self._slab_arrays,
-            seed,
-            stream,
-            rows,
+            noise.seed,
+            noise.stream,
+            noise.rows,
+            **_explored(epsilon),
         )
+
+
+def _explored(epsilon: NDArray[np.float32] | None) -> dict[str, NDArray[np.float32]]:
+    """The keyword of native calls that only a Q-network's have."""
+    return {} if epsilon is None else {"epsilon": epsilon}
 
 
 def _arrays_of(slab: RolloutArrays) -> list[NDArray[Any]]:

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from shoal.learn.hardware import Hardware
     from shoal.learn.losses import Fused, Loss
     from shoal.learn.plan import Plan
-    from shoal.types import Spec, Steps
+    from shoal.nets.policy import Output
+    from shoal.types import Spec, Steps, Transitions, Tree
+
+    Batch = Steps | Minibatch | Transitions
 
 
 class Trainable:
@@ -50,7 +53,7 @@ class Trainable:
         self._packed = Packed(module)
         self.plan: Plan | None = None
         spec: Spec | None = getattr(module, "spec", None)
-        if hardware.native and optimizer is not None and spec is not None:
+        if hardware.native and spec is not None:
             self.plan = lower(
                 module,
                 spec,
@@ -86,6 +89,14 @@ class Trainable:
         for group in self._owned().param_groups:
             group["lr"] = value
 
+    @torch.no_grad()
+    def outputs(self, obs: Tree) -> Output:
+        """What the network, a policy without memory, says of observations [B, ...]; without gradients."""
+        self._packed.rejoin()
+        if self.plan is not None:
+            return self.plan.outputs(obs)
+        return self.module(obs, None, None)
+
     def can_fuse(self, loss: str) -> bool:
         """Whether native code has the loss, this network and its optimizer."""
         return (
@@ -94,9 +105,7 @@ class Trainable:
             and self.plan.gradients.has_loss(loss)
         )
 
-    def fused_step(
-        self, fused: Fused, batch: Steps | Minibatch, cfg: Any
-    ) -> tuple[Any, float]:
+    def fused_step(self, fused: Fused, batch: Batch, cfg: Any) -> tuple[Any, float]:
         """One step in a single native call; see `Learner.step`."""
         assert self.plan is not None
         assert self._native is not None
@@ -114,7 +123,7 @@ class Trainable:
         return fused.make(values), norm
 
     def native_step(
-        self, loss: Loss, batch: Steps | Minibatch, cfg: Any
+        self, loss: Loss, batch: Batch, cfg: Any
     ) -> tuple[NamedTuple, float]:
         """One step on a loss in torch, with the network's forward and backward in native code."""
         assert self.plan is not None
@@ -136,17 +145,18 @@ class Trainable:
         return stats, self._apply_packed(gradient)
 
     def torch_step(
-        self, loss: Loss, batch: Steps | Minibatch, cfg: Any
+        self, loss: Loss, batch: Batch, cfg: Any
     ) -> tuple[NamedTuple, float]:
         """One step in torch; minibatches of a network for images in shards."""
-        whole = batch.take() if isinstance(batch, Minibatch) else batch
+        whole: Any = batch.take() if isinstance(batch, Minibatch) else batch
         prepare = prepare_of(loss)
         if prepare is not None:
             whole = prepare(whole, cfg)
         kinds: list[type[Any]] = []
 
-        def part_loss(part: Steps) -> tuple[Tensor, list[Tensor]]:
-            output = self.module(part.obs, part.state, part.start)
+        def part_loss(part: Any) -> tuple[Tensor, list[Tensor]]:
+            state, start = getattr(part, "state", None), getattr(part, "start", None)
+            output = self.module(part.obs, state, start)
             value, stats = returned(loss, loss(output, part, cfg))
             kinds.append(type(stats))
             return value, list(stats)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from math import prod
+from math import ceil
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shoal.run.callbacks import call, tell_episodes
@@ -73,7 +73,12 @@ class Stream(Protocol):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Steps and rows of one batch."""
+        """Steps and rows that are collected at a time."""
+        ...
+
+    @property
+    def steps_per_batch(self) -> float:
+        """Environment steps for each batch."""
         ...
 
     def __next__(self) -> Any:
@@ -124,8 +129,8 @@ class Loop:
         self.run, self.stream, self.learners, self.parts = run, stream, learners, parts
         self._log, self._writer, self._interrupts = log, writer, interrupts
         self._evaluation = evaluation
-        steps_per_batch = prod(stream.shape)
-        updates = max(1, -(-run.settings.total_timesteps // steps_per_batch))
+        total, each = run.settings.total_timesteps, stream.steps_per_batch
+        updates = max(1, ceil(total / each))
         self._log_every = max(1, updates // 500)
         self._save_every = max(1, updates // 20)
         self.progress = Progress()

@@ -17,12 +17,9 @@ from shoal.run.learning import kept_policy
 from shoal.run.loop import INTERRUPTED, Loop, writer_of
 from shoal.run.metrics import Metrics, check_logged
 from shoal.run.parts import check_parts
-from shoal.run.settings import check_rows
+from shoal.run.streams import replay_of, rollouts_of
 from shoal.run.writer import Writer
 from shoal.stream.meter import Meter
-from shoal.stream.rewards import Rewards
-from shoal.stream.schedules import schedule
-from shoal.stream.self_play import against
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -31,12 +28,14 @@ if TYPE_CHECKING:
     from torch import nn
 
     from shoal.envs.vec_env import VecEnv
+    from shoal.memory.settings import Replay
     from shoal.run.callbacks import Callback
     from shoal.run.directory import RunDirectory
     from shoal.run.evaluate import Eval
     from shoal.run.log import Log
     from shoal.run.loop import Stream
     from shoal.run.settings import Settings
+    from shoal.stream.replay import ReplayStream
     from shoal.stream.rollouts import Rollouts
     from shoal.stream.self_play import PastVersions
     from shoal.types import Spec
@@ -142,18 +141,13 @@ class Run:
         self, env: VecEnv, learner: Learner, *, num_steps: int
     ) -> Rollouts | PastVersions:
         """The stream of rollouts [num_steps, B], with the schedule and the opponents of the run's settings."""
-        s = self.settings
-        check_rows(env.num_rows, env.spec.num_agents, s.num_envs)
-        return against(
-            s.self_play,
-            env,
-            learner,
-            num_steps=num_steps,
-            schedule=schedule(s.schedule),
-            acting=self.acting,
-            meter=self.meter,
-            rewards=Rewards(s.reward_scale, s.reward_gamma),
-        )
+        return rollouts_of(self, env, learner, num_steps)
+
+    def replay(
+        self, env: VecEnv, learner: Learner, settings: Replay, **drawn: Any
+    ) -> ReplayStream:
+        """The stream of transitions from a replay memory; `drawn`: as of `shoal.run.streams.replay_of`."""
+        return replay_of(self, env, learner, settings, **drawn)
 
     def log(self, numbers: Mapping[str, float | torch.Tensor]) -> None:
         """Adds numbers (or tensors, which are not read before the line is written) to the line under way.

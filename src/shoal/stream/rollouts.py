@@ -10,6 +10,7 @@ import numpy as np
 
 from shoal.envs.finite import check_finite, may_overflow
 from shoal.learn.acting import Acting, PlanActor
+from shoal.learn.plan import Noise
 from shoal.learn.publishing import Frozen
 from shoal.memory.slab import Slab
 from shoal.stream.collector import Collector
@@ -20,6 +21,8 @@ from shoal.stream.schedules import Overlap, Schedule, Sync
 from shoal.types import ConfigError, Episodes, select
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
     from shoal.envs.vec_env import VecEnv
     from shoal.learn.plan import Plan
     from shoal.stream.roles import Cast, Policies
@@ -138,6 +141,31 @@ class Rollouts:
         """Steps and rows of one rollout."""
         return self.num_steps, self.env.num_rows
 
+    @property
+    def steps_per_batch(self) -> float:
+        """Environment steps for each batch."""
+        return self.num_steps * self.env.num_rows
+
+    @property
+    def slabs(self) -> list[Slab]:
+        """The memory of the last rollout, one a role; the next one overwrites it."""
+        return self._slabs
+
+    @property
+    def epsilon(self) -> NDArray[np.float32]:
+        """How often each row explores [rows]."""
+        actor = self._roles[0].actor
+        if actor.epsilon is None:
+            return np.zeros(len(actor.rows), np.float32)
+        return actor.epsilon
+
+    def explore(self, epsilon: ArrayLike) -> None:
+        """How often the rows of a Q-network take any action instead of the best: a number, or [rows]."""
+        actor = self._roles[0].actor
+        if actor.epsilon is None:
+            actor.epsilon = np.zeros(len(actor.rows), np.float32)
+        actor.epsilon[:] = epsilon
+
     def __iter__(self) -> Rollouts:
         """Itself."""
         return self
@@ -239,15 +267,10 @@ class Rollouts:
         assert rows is not None
         role.refresh()
         begun = time.perf_counter()
+        actor, acting = role.actor, self.acting
+        noise = Noise(acting.seed, acting.stream, actor.rows, actor.row_step)
         stepping = plan.rollout(
-            rows,
-            slab,
-            role.start,
-            role.actor.state,
-            role.actor.row_step,
-            rows=role.actor.rows,
-            seed=self.acting.seed,
-            stream=self.acting.stream,
+            rows, slab, role.start, actor.state, noise, epsilon=actor.epsilon
         )
         seconds = time.perf_counter() - begun
         self.meter.add("environment", stepping * seconds)

@@ -123,6 +123,46 @@ class Steps(_Found):
 
 
 @dataclass(frozen=True, slots=True)
+class Transitions:
+    """B transitions drawn from a replay memory, each of up to n steps of one row.
+
+    The tensors are the reader's own: its next sample overwrites them, and `key` and `error` say what to prioritize.
+    """
+
+    obs: Tree
+    """[B, ...]: where the first step was chosen."""
+    action: Tree
+    """[B, ...]: as the policy chose it."""
+    reward: torch.Tensor
+    """[B]: sum_i<k gamma^i r_t+i over the k steps of the transition."""
+    discount: torch.Tensor
+    """[B]: what the value of `next_obs` is multiplied by: gamma^k, 0 where the last step terminated."""
+    next_obs: Tree
+    """[B, ...]: what followed the last step; the final observation where the episode ended there."""
+    steps: torch.Tensor
+    """[B], int32: k, fewer than n where the episode ended or the memory knows no more yet."""
+    weight: torch.Tensor
+    """[B]: of each in the loss; 1 without priorities."""
+    version: torch.Tensor
+    """[B], int32: of the weights that chose the first action."""
+    target: torch.Tensor
+    """[B]: what the value of the action should be; an algorithm fills it in."""
+    error: torch.Tensor
+    """[B]: the loss leaves here by how much it was not."""
+    key: NDArray[np.int64]
+    """[B]: where each stands in the memory."""
+    action_mask: torch.Tensor | None = None
+    """[B, n]: the options that the first action was chosen among."""
+    next_action_mask: torch.Tensor | None = None
+    """[B, n]: those of `next_obs`; all of them at an episode's end."""
+
+    def with_target(self, target: torch.Tensor) -> Transitions:
+        """These transitions, with `target` [B] filled in."""
+        self.target.copy_(target)
+        return self
+
+
+@dataclass(frozen=True, slots=True)
 class Acted:
     """What acting once gives for n rows: the environment's actions, and what a loss needs of them."""
 

@@ -1,0 +1,165 @@
+"""DQN: deep Q-learning on a replay memory (Mnih et al. 2015), with double, dueling, n-step and prioritized variants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple
+
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from shoal.envs.vec_env import VecEnv
+from shoal.learn.losses import fused
+from shoal.learn.targets import add_target, move_target
+from shoal.math.q_learning import huber, q_target
+from shoal.math.rates import Schedule, apply_schedules, check_schedules
+from shoal.memory.settings import Replay
+from shoal.nets.network import Network
+from shoal.nets.q_network import (
+    action_values,
+    check_q_network,
+    make_q_network,
+)
+from shoal.run.run import Run
+from shoal.types import Transitions, check_finite, check_positive, check_ranges
+
+if TYPE_CHECKING:
+    from shoal.nets.policy import Output
+    from shoal.types import Spec
+
+
+def _network() -> Network:
+    return Network(hidden=(128, 128), activation="relu")
+
+
+@dataclass(frozen=True, slots=True)
+class DQN:
+    """Settings of DQN."""
+
+    num_steps: int = 4
+    """Steps of each environment between two times of learning; more make larger batches of acting."""
+    batch_size: int = 64
+    """Transitions of each gradient step; more give less noisy ones."""
+    n_step: int = 1
+    """Rewards before the target network's value; more learn faster from late rewards, with more variance."""
+    learning_rate: float = 5e-4
+    """Adam's step size; larger learns faster but less stably."""
+    learning_rate_schedule: Schedule = "constant"
+    """Schedule of the learning rate: constant, linear or cosine (to 0 at total_timesteps), or a function."""
+    adam_eps: float = 1e-8
+    """Adam's epsilon; larger shrinks the steps of parameters with small gradients."""
+    gamma: float = 0.99
+    """Discount factor; closer to 1 looks further ahead."""
+    target_update_interval: int = 250
+    """Gradient steps between two updates of the target network; more are more stable and slower."""
+    tau: float = 1.0
+    """Share of the weights in each update of the target network; 1 copies them."""
+    epsilon_start: float = 1.0
+    """Share of random actions at first."""
+    epsilon_end: float = 0.05
+    """Share of random actions at last."""
+    exploration_fraction: float = 0.2
+    """Share of the run in which it falls from the first to the last, linearly; more explore longer."""
+    double: bool = True
+    """Double Q-learning: the network that learns chooses the next action, the target network values it."""
+    dueling: bool = False
+    """Value and advantages as separate heads of the network; runs in torch."""
+    huber: bool = True
+    """Huber loss: errors beyond 1 count linearly; without, their square."""
+    max_grad_norm: float = 10.0
+    """Gradients are clipped to this global norm; larger allows larger and less stable steps."""
+    replay: Replay = field(default_factory=Replay)
+    """The replay memory."""
+    network: Network = field(default_factory=_network)
+    """Architecture of the default Q-network."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot work, with what would."""
+        counts = ("num_steps", "batch_size", "n_step", "target_update_interval")
+        check_ranges(self, **dict.fromkeys(counts, (1, inf)), gamma=(0, 1))
+        check_positive(self, "learning_rate", "adam_eps", "max_grad_norm", "tau")
+        check_ranges(self, tau=(0, 1), epsilon_start=(0, 1), epsilon_end=(0, 1))
+        check_ranges(self, exploration_fraction=(0, 1))
+        check_finite(self, "learning_rate", "adam_eps")
+        check_schedules(self)
+        check_q_network(self.network)
+
+
+Config = DQN
+DEFAULTS = {"num_envs": 8}
+
+
+def make_policy(spec: Spec, cfg: DQN, seed: int) -> nn.Module:
+    """The Q-network, its weights drawn from `seed`."""
+    return make_q_network(spec, cfg.network, seed, dueling=cfg.dueling)
+
+
+def epsilon(cfg: DQN, progress: float) -> float:
+    """The share of random actions at a share of the run."""
+    gone = min(1.0, progress / max(cfg.exploration_fraction, 1e-9))
+    return cfg.epsilon_start + gone * (cfg.epsilon_end - cfg.epsilon_start)
+
+
+def train(cfg: DQN, env: VecEnv, run: Run) -> nn.Module:
+    """Trains a Q-network until the run ends; returns it."""
+    learner = run.learner(
+        run.policy(env.spec),
+        Adam,
+        lr=cfg.learning_rate,
+        eps=cfg.adam_eps,
+        max_grad_norm=cfg.max_grad_norm,
+    )
+    add_target(learner, "target")
+    q, target = learner.networks["policy"], learner.networks["target"]
+    stream = run.replay(
+        env,
+        learner,
+        cfg.replay,
+        num_steps=cfg.num_steps,
+        batch_size=cfg.batch_size,
+        n_step=cfg.n_step,
+        gamma=cfg.gamma,
+    )
+    stream.explore(cfg.epsilon_start)
+    for batch in run.loop(stream, learner):
+        now = apply_schedules(cfg, run.progress, learner)
+        learned = q_target(
+            batch.reward,
+            batch.discount,
+            action_values(target.outputs(batch.next_obs)),
+            choosing=action_values(q.outputs(batch.next_obs)) if cfg.double else None,
+            mask=batch.next_action_mask,
+        )
+        learner.step(dqn_loss, batch.with_target(learned), now)
+        if learner.updates % cfg.target_update_interval == 0:
+            move_target(learner, "target", tau=cfg.tau)
+        stream.prioritize(batch)
+        stream.anneal(run.progress)
+        stream.explore(epsilon(cfg, run.progress))
+        stream.publish()
+    return learner.policy
+
+
+class DQNStatistics(NamedTuple):
+    """Means over a batch."""
+
+    value: Tensor
+    q: Tensor
+
+
+@fused(DQNStatistics)
+def dqn_loss(
+    output: Output, batch: Transitions, cfg: DQN
+) -> tuple[Tensor, DQNStatistics]:
+    """The mean of w h(Q(s, a) - target), h Huber's loss or half the square (Mnih et al. 2015; Schaul et al. 2016).
+
+    `batch` holds transitions [B] with `target`; their errors are left in `batch.error`.
+    """
+    values = action_values(output)
+    value = values.gather(-1, batch.action.unsqueeze(-1)).squeeze(-1)
+    error = value - batch.target
+    batch.error.copy_(error.detach())
+    losses = huber(error) if cfg.huber else 0.5 * error.square()
+    loss = (batch.weight * losses).mean()
+    return loss, DQNStatistics(loss, value.mean())

@@ -1,0 +1,43 @@
+"""Target networks: slow copies of a network, which the targets of bootstrapped losses are computed with."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import torch
+
+from shoal.learn.weights import copy_buffers
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from shoal.learn.learner import Learner
+
+
+def add_target(learner: Learner, name: str, *, of: str = "policy") -> None:
+    """Adds a copy of the network `of`, which no gradient changes, as the network `name`.
+
+    It is part of the learner's checkpoints. ConfigError: there is no such network, or the name is taken.
+    """
+    if of not in learner.networks:
+        raise ConfigError(f"the learner has no network {of!r} to make a target of")
+    module = copy.deepcopy(learner.networks[of].module)
+    learner.add(name, module.requires_grad_(requires_grad=False))
+
+
+def move_target(
+    learner: Learner, name: str, *, of: str = "policy", tau: float = 1.0
+) -> None:
+    """Target = (1 - tau) target + tau weights; tau = 1 copies (Lillicrap et al. 2016, arXiv 1509.02971).
+
+    Buffers, such as normalization statistics, are copied.
+    """
+    source, target = learner.networks[of], learner.networks[name]
+    with torch.no_grad():
+        if tau == 1:
+            target.flat.copy_(source.flat)
+        else:
+            target.flat.lerp_(source.flat, tau)
+    copy_buffers(source.module, target.module)
+    if target.plan is not None:
+        target.plan.refresh_normalizer()

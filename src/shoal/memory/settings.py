@@ -1,0 +1,34 @@
+"""Settings of a replay memory and of how batches are drawn from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+
+from shoal.types import ConfigError, check_ranges
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A replay memory, and how batches are drawn from it."""
+
+    buffer_size: int = 100_000
+    """Steps that the memory holds; more are more varied and older."""
+    learning_starts: int = 1_000
+    """Steps that are collected before the first update."""
+    samples_per_insert: float = 8.0
+    """Transitions learned from for each step collected: batch_size x updates / steps; more reuse them better."""
+    alpha: float = 0.0
+    """Prioritized replay: exponent of the priorities, by the error of each transition; 0: uniform; 0.6 is usual."""
+    beta: float = 0.4
+    """Prioritized replay: exponent of the importance weights, which grows to 1 by the end of training."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be learned from."""
+        check_ranges(self, buffer_size=(1, inf), learning_starts=(0, inf))
+        check_ranges(self, samples_per_insert=(1e-9, inf), alpha=(0, 1), beta=(0, 1))
+        if self.learning_starts > self.buffer_size:
+            raise ConfigError(
+                f"learning_starts={self.learning_starts:,} steps do not fit into buffer_size={self.buffer_size:,}; "
+                "make the first smaller or the second larger"
+            )

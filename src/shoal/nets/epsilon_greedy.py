@@ -1,0 +1,74 @@
+"""Epsilon-greedy choice by the values of the actions: the distribution of a Q-network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from shoal.nets.distributions import NEVER
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class EpsilonGreedy:
+    """With probability epsilon any option alike, else the one of the highest value: values [..., n], actions [...]."""
+
+    noise: ClassVar[str] = "uniform"
+    noise_size = 1
+
+    def __init__(
+        self,
+        values: Tensor,
+        *,
+        start: int = 0,
+        epsilon: Tensor | None = None,
+    ) -> None:
+        """`start` is the space's first action; `epsilon` [...], 0 where none is given."""
+        self.values, self.start = values, start
+        self.epsilon = values.new_zeros(values.shape[:-1])
+        if epsilon is not None:
+            self.epsilon = epsilon.to(values.dtype).expand(values.shape[:-1])
+
+    def exploring(self, epsilon: Tensor) -> EpsilonGreedy:
+        """The same with another `epsilon` [...]."""
+        return EpsilonGreedy(self.values, start=self.start, epsilon=epsilon)
+
+    def masked(self, mask: Tensor) -> EpsilonGreedy:
+        """The same among the options where `mask` [..., n] is true."""
+        values = self.values.masked_fill(~mask, NEVER)
+        return EpsilonGreedy(values, start=self.start, epsilon=self.epsilon)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """One number below 1 decides whether to explore, and where it does, which option is taken."""
+        number = noise.squeeze(-1)
+        allowed = (self.values > NEVER / 2).to(self.values.dtype)
+        options = allowed.sum(-1)
+        share = number / torch.where(self.epsilon > 0, self.epsilon, 1.0)
+        place = torch.minimum(share * options, options - 0.5)
+        seen = allowed[..., :-1].cumsum(-1)
+        explored = (seen <= place.unsqueeze(-1)).sum(-1)
+        return torch.where(number < self.epsilon, explored, self.mode())
+
+    def mode(self) -> Tensor:
+        """The option of the highest value."""
+        return self.values.argmax(-1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Log of epsilon / n, and 1 - epsilon more for the greedy option."""
+        return self._probabilities().gather(-1, action.unsqueeze(-1)).squeeze(-1).log()
+
+    def entropy(self) -> Tensor:
+        """-sum p log p, with 0 log 0 = 0."""
+        return -torch.xlogy(*[self._probabilities()] * 2).sum(-1)
+
+    def to_env(self, action: Tensor) -> Tensor:
+        """Counts from the space's start."""
+        return action + self.start if self.start else action
+
+    def _probabilities(self) -> Tensor:
+        allowed = (self.values > NEVER / 2).to(self.values.dtype)
+        each = (self.epsilon / allowed.sum(-1)).unsqueeze(-1) * allowed
+        best = torch.nn.functional.one_hot(self.mode(), allowed.shape[-1])
+        return each + best * (1 - self.epsilon).unsqueeze(-1)

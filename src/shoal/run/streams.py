@@ -1,0 +1,94 @@
+"""Streams as a run gives them to its algorithm: with its schedule, acting and rewards."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shoal.run.settings import check_rows
+from shoal.stream.replay import ReplayStream
+from shoal.stream.rewards import Rewards
+from shoal.stream.rollouts import rollouts
+from shoal.stream.schedules import schedule
+from shoal.stream.self_play import against
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from shoal.envs.vec_env import VecEnv
+    from shoal.learn.learner import Learner
+    from shoal.memory.settings import Replay
+    from shoal.run.run import Run
+    from shoal.stream.rollouts import Rollouts
+    from shoal.stream.self_play import PastVersions
+
+
+def rollouts_of(
+    run: Run, env: VecEnv, learner: Learner, num_steps: int
+) -> Rollouts | PastVersions:
+    """The stream of rollouts [num_steps, B], with the schedule and the opponents of the run's settings."""
+    s = run.settings
+    check_rows(env.num_rows, env.spec.num_agents, s.num_envs)
+    return against(
+        s.self_play,
+        env,
+        learner,
+        num_steps=num_steps,
+        schedule=schedule(s.schedule),
+        acting=run.acting,
+        meter=run.meter,
+        rewards=Rewards(s.reward_scale, s.reward_gamma),
+    )
+
+
+def replay_of(
+    run: Run,
+    env: VecEnv,
+    learner: Learner,
+    settings: Replay,
+    *,
+    num_steps: int,
+    batch_size: int,
+    n_step: int,
+    gamma: float,
+) -> ReplayStream:
+    """The stream of transitions from a replay memory.
+
+    Args:
+        run: whose settings count.
+        env: whose rows fill the memory.
+        learner: whose weights act.
+        settings: of the memory.
+        num_steps: steps of every row between two times of learning.
+        batch_size: transitions of a batch.
+        n_step: rewards of a transition, at most.
+        gamma: their discount.
+
+    Raises:
+        ConfigError: a setting of the run that a replay memory cannot have.
+    """
+    s = run.settings
+    check_rows(env.num_rows, env.spec.num_agents, s.num_envs)
+    if s.self_play.every:
+        raise ConfigError(
+            "self-play needs rollouts: a memory of past steps would mix its opponents; set self_play.every=0"
+        )
+    if s.reward_gamma is not None:
+        raise ConfigError(
+            "normalize_reward changes with time, which a memory of past rewards does not; choose reward_scale"
+        )
+    stream = rollouts(
+        env,
+        learner,
+        num_steps=num_steps,
+        schedule=schedule(s.schedule),
+        acting=run.acting,
+        meter=run.meter,
+        rewards=Rewards(s.reward_scale),
+    )
+    return ReplayStream(
+        stream,
+        settings,
+        batch_size=batch_size,
+        n_step=n_step,
+        gamma=gamma,
+        total_timesteps=s.total_timesteps,
+    )

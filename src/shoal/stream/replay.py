@@ -1,0 +1,161 @@
+"""The stream `replay`: transitions drawn from a memory of past experience, for off-policy algorithms."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shoal.memory.replay import ReplayMemory
+from shoal.types import ConfigError, Episodes, Transitions
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from shoal.memory.settings import Replay
+    from shoal.stream.rollouts import Rollouts
+
+
+class ReplayStream:
+    """Batches from a replay memory, which short rollouts fill in between.
+
+    For every step that is inserted after `learning_starts`, `samples_per_insert` transitions are drawn, whatever the
+    schedule: batches come until as many were, then the rows act and step `num_steps` times. Steps count as
+    `env_steps` when what they allow is drawn, so that a run ends with all of its updates.
+    """
+
+    def __init__(
+        self,
+        rollouts: Rollouts,
+        settings: Replay,
+        *,
+        batch_size: int,
+        n_step: int,
+        gamma: float,
+        total_timesteps: int,
+    ) -> None:
+        """A memory for the rows of `rollouts`, which nobody else may pull.
+
+        Raises:
+            ConfigError: a setting that cannot work, with one that would.
+        """
+        num_rows = rollouts.env.num_rows
+        if total_timesteps <= settings.learning_starts:
+            raise ConfigError(
+                f"nothing would be learned: total_timesteps={total_timesteps:,} are over before "
+                f"learning_starts={settings.learning_starts:,}"
+            )
+        self.settings, self.batch_size = settings, batch_size
+        self.memory = ReplayMemory(
+            rollouts.env.spec, num_rows, capacity=settings.buffer_size
+        )
+        self.reader = self.memory.reader(
+            batch_size=batch_size,
+            n_step=n_step,
+            gamma=gamma,
+            alpha=settings.alpha,
+            seed=rollouts.acting.seed,
+        )
+        self.env_steps = 0
+        self.episodes = Episodes(np.zeros(0), np.zeros(0, np.int64), {})
+        self._rollouts = rollouts
+        self._beta = settings.beta
+        self._credit = 0.0
+        """Transitions that may be drawn before rows must step again."""
+
+    @property
+    def version(self) -> int:
+        """Of the weights, counted by `publish`."""
+        return self._rollouts.version
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Steps and rows that are collected at a time."""
+        return self._rollouts.shape
+
+    @property
+    def steps_per_batch(self) -> float:
+        """Environment steps for each batch."""
+        return self.batch_size / self.settings.samples_per_insert
+
+    def __iter__(self) -> ReplayStream:
+        """Itself."""
+        return self
+
+    def __next__(self) -> Transitions:
+        """The next batch, after as many steps as it needs; its arrays are those of every batch."""
+        found: list[Episodes] = []
+        while self._credit < self.batch_size:
+            next(self._rollouts)
+            self._insert()
+            found.append(self._rollouts.episodes)
+            if self._credit < self.batch_size:
+                self._rollouts.publish()
+        self.episodes = joined(found, tuple(self.episodes.info))
+        self._credit -= self.batch_size
+        if self._credit < self.batch_size:
+            self.env_steps = self._rollouts.env_steps
+        return self.reader.sample(beta=self._beta)
+
+    def explore(self, epsilon: ArrayLike) -> None:
+        """How often each row takes any action instead of the best, from its next step on: a number, or [rows]."""
+        self._rollouts.explore(epsilon)
+
+    def anneal(self, progress: float) -> None:
+        """Importance weights by the share of the run that is over: beta goes to 1 linearly (Schaul et al. 2016)."""
+        self._beta = self.settings.beta + (1 - self.settings.beta) * progress
+
+    def prioritize(self, batch: Transitions) -> None:
+        """Gives the batch's transitions priorities by its errors; nothing where they are drawn uniformly."""
+        if self.settings.alpha:
+            self.reader.prioritize(batch.key, np.abs(batch.error.numpy()))
+
+    def publish(self) -> int:
+        """Makes the weights as they are the next version that acts, and returns its number."""
+        return self._rollouts.publish()
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs, taken after a publish."""
+        return {
+            "rollouts": self._rollouts.state(),
+            "memory": self.memory.state(),
+            "reader": self.reader.state(),
+            "credit": self._credit,
+            "env_steps": self.env_steps,
+            "beta": self._beta,
+            "epsilon": self._rollouts.epsilon,
+        }
+
+    def restore(self, state: dict[str, Any]) -> list[str]:
+        """Continues from `state`; returns a sentence for each episode that could not be continued."""
+        lost = self._rollouts.restore(state["rollouts"])
+        self.memory.restore(state["memory"])
+        self.reader.restore(state["reader"])
+        self._credit, self._beta = float(state["credit"]), float(state["beta"])
+        self.env_steps = int(state["env_steps"])
+        self._rollouts.explore(state["epsilon"])
+        return lost
+
+    def _insert(self) -> None:
+        """Moves a rollout's steps into the memory, and counts what may be drawn for them."""
+        before = self.memory.inserted
+        self.memory.insert(self._rollouts.slabs[0])
+        start = self.settings.learning_starts
+        counted = max(0, self.memory.inserted - start) - max(0, before - start)
+        self._credit += counted * self.settings.samples_per_insert
+
+
+def joined(parts: list[Episodes], keys: tuple[str, ...]) -> Episodes:
+    """Episodes of several rollouts, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        none = {key: np.zeros(0) for key in keys}
+        return Episodes(np.zeros(0), np.zeros(0, np.int64), none)
+    info = {
+        key: np.concatenate([part.info[key] for part in parts]) for key in parts[0].info
+    }
+    returns = np.concatenate([part.returns for part in parts])
+    lengths = np.concatenate([part.lengths for part in parts])
+    rows = np.concatenate([part.rows for part in parts])
+    return Episodes(returns, lengths, info, rows)
