@@ -78,6 +78,9 @@ inline void lay_cell(int in, const std::string& cell, int size, RecurrentNet& ne
 /// The layout in torch's order: the body's Linear layers, the cell, the heads (actor, critic), log_std of a Gaussian.
 inline RecurrentNet make_recurrent_net(const RecurrentConfig& config) {
   check_config({config.obs_size, config.hidden, config.head, config.action_nvec, config.activation});
+  if (config.head == "q_values") {
+    throw std::invalid_argument("head of a recurrent plan must be 'categorical' or 'gaussian', not 'q_values'");
+  }
   if (config.cell != "gru" && config.cell != "lstm") {
     throw std::invalid_argument("cell must be 'gru' or 'lstm', not '" + config.cell + "'");
   }

@@ -31,8 +31,9 @@ DEFAULT = "ppo"
 class Algorithm(Protocol):
     """What a module must offer to be trained, resumed, evaluated and compared like shoal's own.
 
-    It may also have `make_policy(spec, cfg, seed)`, where the default network will not do, and `DEFAULTS`, a dict of
-    the run's settings that suit it, such as {"num_envs": 32}.
+    It may also have `make_policy(spec, cfg, seed)`, where the default network will not do, `PLAIN_POLICY(module,
+    spec)`, which makes a policy of a user's plain module, and `DEFAULTS`, a dict of the run's settings that suit it,
+    such as {"num_envs": 32}.
     """
 
     __name__: str
@@ -141,6 +142,13 @@ def name_of(algorithm: Algorithm) -> str:
 def defaults(algorithm: Algorithm) -> Mapping[str, Any]:
     """The run's settings that suit an algorithm."""
     return getattr(algorithm, "DEFAULTS", {})
+
+
+def plain_policy(algorithm: Algorithm) -> Callable[[nn.Module, Spec], nn.Module]:
+    """What makes a policy of a user's plain module: the algorithm's own, or `(logits, value)` is expected of it."""
+    from shoal.nets.policy import PlainPolicy
+
+    return getattr(algorithm, "PLAIN_POLICY", PlainPolicy)
 
 
 def make_policy(algorithm: Algorithm, spec: Spec, cfg: object, seed: int) -> nn.Module:

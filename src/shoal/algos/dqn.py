@@ -1,10 +1,10 @@
-"""DQN: deep Q-learning on a replay memory (Mnih et al. 2015), with double, dueling, n-step and prioritized variants."""
+"""DQN: deep Q-learning on a replay memory (Mnih et al. 2015), with the parts of Rainbow as switches."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.optim import Adam
@@ -12,25 +12,15 @@ from torch.optim import Adam
 from shoal.envs.vec_env import VecEnv
 from shoal.learn.losses import fused
 from shoal.learn.targets import add_target, move_target
-from shoal.math.q_learning import huber, q_target
-from shoal.math.rates import Schedule, apply_schedules, check_schedules
+from shoal.math.q_learning import best_action, huber, q_target, quantile_huber
+from shoal.math.rates import Schedule, apply_schedules, check_schedules, falling
 from shoal.memory.settings import Replay
-from shoal.nets.network import Network
-from shoal.nets.q_network import (
-    action_values,
-    check_q_network,
-    make_q_network,
-)
+from shoal.nets import q_network
+from shoal.nets.network import QNet
+from shoal.nets.noisy import draw_noise
+from shoal.nets.policy import Output
 from shoal.run.run import Run
-from shoal.types import Transitions, check_finite, check_positive, check_ranges
-
-if TYPE_CHECKING:
-    from shoal.nets.policy import Output
-    from shoal.types import Spec
-
-
-def _network() -> Network:
-    return Network(hidden=(128, 128), activation="relu")
+from shoal.types import Spec, Transitions, check_finite, check_positive, check_ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,42 +53,34 @@ class DQN:
     """Share of the run in which it falls from the first to the last, linearly; more explore longer."""
     double: bool = True
     """Double Q-learning: the network that learns chooses the next action, the target network values it."""
-    dueling: bool = False
-    """Value and advantages as separate heads of the network; runs in torch."""
     huber: bool = True
     """Huber loss: errors beyond 1 count linearly; without, their square."""
     max_grad_norm: float = 10.0
     """Gradients are clipped to this global norm; larger allows larger and less stable steps."""
     replay: Replay = field(default_factory=Replay)
-    """The replay memory."""
-    network: Network = field(default_factory=_network)
-    """Architecture of the default Q-network."""
+    """The replay memory; replay.alpha > 0 prioritizes."""
+    network: QNet = field(default_factory=QNet)
+    """Architecture of the default Q-network; it can be dueling, noisy, distributional."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot work, with what would."""
         counts = ("num_steps", "batch_size", "n_step", "target_update_interval")
         check_ranges(self, **dict.fromkeys(counts, (1, inf)), gamma=(0, 1))
-        check_positive(self, "learning_rate", "adam_eps", "max_grad_norm", "tau")
-        check_ranges(self, tau=(0, 1), epsilon_start=(0, 1), epsilon_end=(0, 1))
+        check_ranges(self, tau=(1e-9, 1), epsilon_start=(0, 1), epsilon_end=(0, 1))
         check_ranges(self, exploration_fraction=(0, 1))
+        check_positive(self, "learning_rate", "adam_eps", "max_grad_norm")
         check_finite(self, "learning_rate", "adam_eps")
         check_schedules(self)
-        check_q_network(self.network)
 
 
 Config = DQN
 DEFAULTS = {"num_envs": 8}
+PLAIN_POLICY = q_network.PlainQNetwork
 
 
 def make_policy(spec: Spec, cfg: DQN, seed: int) -> nn.Module:
     """The Q-network, its weights drawn from `seed`."""
-    return make_q_network(spec, cfg.network, seed, dueling=cfg.dueling)
-
-
-def epsilon(cfg: DQN, progress: float) -> float:
-    """The share of random actions at a share of the run."""
-    gone = min(1.0, progress / max(cfg.exploration_fraction, 1e-9))
-    return cfg.epsilon_start + gone * (cfg.epsilon_end - cfg.epsilon_start)
+    return q_network.make_q_network(spec, cfg.network, seed)
 
 
 def train(cfg: DQN, env: VecEnv, run: Run) -> nn.Module:
@@ -111,32 +93,26 @@ def train(cfg: DQN, env: VecEnv, run: Run) -> nn.Module:
         max_grad_norm=cfg.max_grad_norm,
     )
     add_target(learner, "target")
-    q, target = learner.networks["policy"], learner.networks["target"]
-    stream = run.replay(
-        env,
-        learner,
-        cfg.replay,
-        num_steps=cfg.num_steps,
-        batch_size=cfg.batch_size,
-        n_step=cfg.n_step,
-        gamma=cfg.gamma,
-    )
+    online, target = learner.networks["policy"], learner.networks["target"]
+    stream = run.replay(env, learner, cfg, cfg.replay)
     stream.explore(cfg.epsilon_start)
     for batch in run.loop(stream, learner):
         now = apply_schedules(cfg, run.progress, learner)
-        learned = q_target(
-            batch.reward,
-            batch.discount,
-            action_values(target.outputs(batch.next_obs)),
-            choosing=action_values(q.outputs(batch.next_obs)) if cfg.double else None,
-            mask=batch.next_action_mask,
-        )
+        if cfg.network.noisy:
+            draw_noise(online.module, run.rng)
+            draw_noise(target.module, run.rng)
+        after = target.outputs(batch.next_obs)
+        choosing = online.outputs(batch.next_obs) if cfg.double else after
+        values = q_network.action_values(choosing)
+        action = best_action(values, batch.next_action_mask)
+        value = q_network.values_of(after, action)
+        learned = q_target(batch.reward, batch.discount, value)
         learner.step(dqn_loss, batch.with_target(learned), now)
         if learner.updates % cfg.target_update_interval == 0:
             move_target(learner, "target", tau=cfg.tau)
         stream.prioritize(batch)
-        stream.anneal(run.progress)
-        stream.explore(epsilon(cfg, run.progress))
+        over = run.progress / max(cfg.exploration_fraction, 1e-9)
+        stream.explore(falling(cfg.epsilon_start, cfg.epsilon_end, over))
         stream.publish()
     return learner.policy
 
@@ -154,12 +130,16 @@ def dqn_loss(
 ) -> tuple[Tensor, DQNStatistics]:
     """The mean of w h(Q(s, a) - target), h Huber's loss or half the square (Mnih et al. 2015; Schaul et al. 2016).
 
-    `batch` holds transitions [B] with `target`; their errors are left in `batch.error`.
+    With quantiles that of Dabney et al. 2018. `batch` holds transitions [B] with `target`; `batch.error` gets theirs.
     """
-    values = action_values(output)
-    value = values.gather(-1, batch.action.unsqueeze(-1)).squeeze(-1)
-    error = value - batch.target
+    chosen = q_network.values_of(output, batch.action)
+    value = chosen if chosen.dim() == 1 else chosen.mean(-1)
+    target = batch.target if chosen.dim() == 1 else batch.target.mean(-1)
+    error = value - target
     batch.error.copy_(error.detach())
-    losses = huber(error) if cfg.huber else 0.5 * error.square()
+    if chosen.dim() == 2:
+        losses = quantile_huber(chosen, batch.target)
+    else:
+        losses = huber(error) if cfg.huber else 0.5 * error.square()
     loss = (batch.weight * losses).mean()
     return loss, DQNStatistics(loss, value.mean())

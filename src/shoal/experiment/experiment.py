@@ -245,7 +245,7 @@ class Experiment:
             check_factory(chosen)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            return wrap(chosen, spec)
+            return wrap(chosen, spec, plain=algos.plain_policy(self.algorithm))
 
 
 def is_known(env: str) -> bool:

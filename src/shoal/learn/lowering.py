@@ -60,10 +60,14 @@ def lower(
     if type(policy) not in (MlpPolicy, RecurrentPolicy, QNetwork):
         return None
     assert isinstance(policy, MlpPolicy | RecurrentPolicy | QNetwork)
-    encoder, network = policy.encoder, policy.network
-    head = _head(spec, network)
+    encoder = policy.encoder
     if isinstance(policy, QNetwork):
-        head = None if policy.dueling else Head("q_values", [policy.actions], 1)
+        network = policy.network
+        plain = not (network.dueling or network.noisy or network.quantiles)
+        head = Head("q_values", [policy.actions], 1) if plain else None
+    else:
+        network = policy.network
+        head = _head(spec, network)
     if head is None or not _is_as_made(policy):
         return None
     if flat.device.type != "cpu" or flat.dtype is not torch.float32:

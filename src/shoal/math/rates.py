@@ -97,6 +97,11 @@ def apply_schedules(
     return now
 
 
+def falling(first: float, last: float, over: float) -> float:
+    """From `first` to `last`, linearly, as `over` goes from 0 to 1; `last` beyond."""
+    return first + min(over, 1.0) * (last - first)
+
+
 def check_schedules(config: object, **also: str) -> None:
     """ConfigError naming the first NAME_schedule of `config` that cannot be one.
 

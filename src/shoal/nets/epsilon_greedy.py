@@ -24,9 +24,15 @@ class EpsilonGreedy:
         *,
         start: int = 0,
         epsilon: Tensor | None = None,
+        quantiles: Tensor | None = None,
     ) -> None:
-        """`start` is the space's first action; `epsilon` [...], 0 where none is given."""
-        self.values, self.start = values, start
+        """`start` is the space's first action; `epsilon` [...], 0 where none is given.
+
+        `quantiles` [..., n, N] are those of the returns whose means the values are.
+        """
+        self.values, self.start, self.quantiles = values, start, quantiles
+        self.settled: Tensor | None = None
+        """Of a noisy network the values without noise [..., n], which `mode` goes by."""
         self.epsilon = values.new_zeros(values.shape[:-1])
         if epsilon is not None:
             self.epsilon = epsilon.to(values.dtype).expand(values.shape[:-1])
@@ -38,7 +44,10 @@ class EpsilonGreedy:
     def masked(self, mask: Tensor) -> EpsilonGreedy:
         """The same among the options where `mask` [..., n] is true."""
         values = self.values.masked_fill(~mask, NEVER)
-        return EpsilonGreedy(values, start=self.start, epsilon=self.epsilon)
+        made = EpsilonGreedy(values, start=self.start, epsilon=self.epsilon)
+        if self.settled is not None:
+            made.settled = self.settled.masked_fill(~mask, NEVER)
+        return made
 
     def sample(self, noise: Tensor) -> Tensor:
         """One number below 1 decides whether to explore, and where it does, which option is taken."""
@@ -49,11 +58,12 @@ class EpsilonGreedy:
         place = torch.minimum(share * options, options - 0.5)
         seen = allowed[..., :-1].cumsum(-1)
         explored = (seen <= place.unsqueeze(-1)).sum(-1)
-        return torch.where(number < self.epsilon, explored, self.mode())
+        return torch.where(number < self.epsilon, explored, self.values.argmax(-1))
 
     def mode(self) -> Tensor:
-        """The option of the highest value."""
-        return self.values.argmax(-1)
+        """The option of the highest value, without noise."""
+        values = self.values if self.settled is None else self.settled
+        return values.argmax(-1)
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Log of epsilon / n, and 1 - epsilon more for the greedy option."""
@@ -70,5 +80,5 @@ class EpsilonGreedy:
     def _probabilities(self) -> Tensor:
         allowed = (self.values > NEVER / 2).to(self.values.dtype)
         each = (self.epsilon / allowed.sum(-1)).unsqueeze(-1) * allowed
-        best = torch.nn.functional.one_hot(self.mode(), allowed.shape[-1])
+        best = torch.nn.functional.one_hot(self.values.argmax(-1), allowed.shape[-1])
         return each + best * (1 - self.epsilon).unsqueeze(-1)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from shoal.types import ConfigError, text_of
+from shoal.types import ConfigError, map_tree, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,7 +101,27 @@ def forward(module: nn.Module, obs: Tree, layout: Layout) -> Any:
         ) from error
 
 
-def as_floats(given: object, module: nn.Module) -> tuple[Tensor, ...]:
+def rows_of(obs: Tree, layout: Layout, dtype: torch.dtype) -> tuple[torch.Size, Tree]:
+    """The leading axes of observations, and these as [N, ...] with floats of `dtype`, as a plain module gets them."""
+    first = layout.flat(obs)[0]
+    lead = first.shape[: first.dim() - len(layout.leaves[0].shape)]
+
+    def flatten(x: Tensor) -> Tensor:
+        seen = x.reshape(-1, *x.shape[len(lead) :])
+        return seen.to(dtype) if seen.is_floating_point() else seen
+
+    return lead, map_tree(flatten, obs)
+
+
+def dtype_of(module: nn.Module) -> torch.dtype:
+    """Of a module's first parameter of floats; float32 where it has none."""
+    floats = (p.dtype for p in module.parameters() if p.is_floating_point())
+    return next(floats, torch.float32)
+
+
+def as_floats(
+    given: object, module: nn.Module, *, returns: str = RETURNS
+) -> tuple[Tensor, ...]:
     """The tensors that a plain module returned; those of half precision, as autocast makes them, in float32.
 
     Raises:
@@ -115,7 +135,7 @@ def as_floats(given: object, module: nn.Module) -> tuple[Tensor, ...]:
             if isinstance(given, tuple | list):
                 said = f"({said})"
             raise OutputError(
-                f"the policy {type(module).__name__} returned {said}; {RETURNS}"
+                f"the policy {type(module).__name__} returned {said}; {returns}"
             )
         floats.append(part.float() if part.dtype.itemsize < 4 else part)
     return tuple(floats)

@@ -1,4 +1,4 @@
-"""Network: the settings of the default policy."""
+"""Network, QNet: the settings of the default policy, and of the default Q-network."""
 
 from __future__ import annotations
 
@@ -10,6 +10,18 @@ from shoal.types import ConfigError, check_ranges
 
 MOST_LAYERS = 256
 """Hidden layers of a network."""
+
+
+def _check_hidden(hidden: tuple[int, ...]) -> None:
+    """ConfigError where layers cannot have these sizes."""
+    if len(hidden) > MOST_LAYERS:
+        raise ConfigError(
+            f"hidden may hold at most {MOST_LAYERS} layers, got {len(hidden):,}"
+        )
+    if min(hidden, default=1) < 1:
+        raise ConfigError(
+            f"hidden must hold a size >= 1 for each layer, such as 64 64, got {hidden}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +59,31 @@ class Network:
             raise ConfigError(
                 "a recurrent network has one trunk for actor and critic already; leave share out"
             )
-        if len(self.hidden) > MOST_LAYERS:
-            raise ConfigError(
-                f"hidden may hold at most {MOST_LAYERS} layers, got {len(self.hidden):,}"
-            )
-        if min(self.hidden, default=1) < 1:
-            raise ConfigError(
-                f"hidden must hold a size >= 1 for each layer, such as 64 64, got {self.hidden}"
-            )
+        _check_hidden(self.hidden)
+
+
+@dataclass(frozen=True, slots=True)
+class QNet:
+    """Architecture of the default Q-network."""
+
+    hidden: tuple[int, ...] = (128, 128)
+    """Units of each hidden layer; more can represent more and cost more per step."""
+    activation: Literal["tanh", "relu"] = "relu"
+    """Activation function; relu is usual for values."""
+    normalize_obs: bool = False
+    """Normalize observations by their running mean and standard deviation; helps when their scales differ."""
+    image: Literal["auto", "nature", "nips", "impala", "flat"] = "auto"
+    """Image encoder; auto: nature from 36 x 36 pixels on, else flat. impala is the deepest and slowest."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the image encoder; bfloat16 (8 bits of mantissa) is faster where the CPU or GPU supports it."""
+    dueling: bool = False
+    """Value and advantages as separate heads; runs in torch."""
+    noisy: bool = False
+    """Learned noise in the last layers explores in the place of epsilon; runs in torch."""
+    quantiles: int = 0
+    """Distributional values: so many quantiles of each action's return, such as 32; 0: the mean; runs in torch."""
+
+    def __post_init__(self) -> None:
+        """Refuses sizes that cannot be."""
+        check_ranges(self, quantiles=(0, 1024))
+        _check_hidden(self.hidden)

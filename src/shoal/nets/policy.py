@@ -12,13 +12,20 @@ from torch import Tensor, nn
 
 from shoal.nets.encoder import make_encoder
 from shoal.nets.exploration import exploring_head
-from shoal.nets.given import OutputError, as_floats, forward, made_by
+from shoal.nets.given import (
+    OutputError,
+    as_floats,
+    dtype_of,
+    forward,
+    made_by,
+    rows_of,
+)
 from shoal.nets.heads import deviations, head, head_size
 from shoal.nets.images import ImageEncoder, image_net
 from shoal.nets.layers import recurrent_cell, tower
 from shoal.nets.network import Network
 from shoal.nets.settling import settle
-from shoal.types import ConfigError, Spec, Tree, check_room, map_tree
+from shoal.types import ConfigError, Spec, Tree, check_room
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +33,8 @@ if TYPE_CHECKING:
     from shoal.nets.distributions import Distribution
     from shoal.nets.exploration import ExploringHead
     from shoal.nets.heads import Head
+
+    PlainKind = Callable[[nn.Module, Spec], nn.Module]
 
 WEIGHT_BYTES = 16
 """A weight in training: itself, its gradient and an optimizer's two moments, in float32."""
@@ -208,11 +217,7 @@ class PlainPolicy(nn.Module):
         """
         super().__init__()
         self.module = module
-        self.dtype = torch.float32
-        for parameter in module.parameters():
-            if parameter.is_floating_point():
-                self.dtype = parameter.dtype
-                break
+        self.dtype = dtype_of(module)
         self.layout = spec.observation
         self.head = head(spec.action_space, squash=squash)
         self.out = head_size(spec.action_space)
@@ -224,14 +229,8 @@ class PlainPolicy(nn.Module):
 
     def forward(self, obs: Tree, state: None, start: Tensor) -> Output:
         """[T, B, *obs] -> Output."""
-        first = self.layout.flat(obs)[0]
-        lead = first.shape[: first.dim() - len(self.layout.leaves[0].shape)]
-
-        def flatten(x: Tensor) -> Tensor:
-            seen = x.reshape(-1, *x.shape[len(lead) :])
-            return seen.to(self.dtype) if seen.is_floating_point() else seen
-
-        given = forward(self.module, map_tree(flatten, obs), self.layout)
+        lead, rows = rows_of(obs, self.layout, self.dtype)
+        given = forward(self.module, rows, self.layout)
         parts = as_floats(given, self.module)
         self._check(parts, lead.numel())
         numbers = parts[0].reshape(*lead, -1)
@@ -322,16 +321,26 @@ def _check_room(spec: Spec, network: Network) -> None:
     check_room(nbytes, f"layers of {sizes} numbers", "choose smaller hidden layers")
 
 
-def wrap(module: nn.Module | Callable[[Spec], object], spec: Spec) -> nn.Module:
-    """A user's policy in shoal's signature: a factory is called with the spec, a plain module is wrapped."""
+def wrap(
+    module: nn.Module | Callable[[Spec], object],
+    spec: Spec,
+    *,
+    plain: PlainKind = PlainPolicy,
+) -> nn.Module:
+    """A user's policy in shoal's signature: a factory is called with the spec, a plain module is wrapped by `plain`."""
     made = module if isinstance(module, nn.Module) else made_by(module, spec)
-    return wrapped(made, spec, "the policy factory", trained=True)
+    return wrapped(made, spec, "the policy factory", trained=True, plain=plain)
 
 
 def wrapped(
-    made: object, spec: Spec, factory: str, *, trained: bool = False
+    made: object,
+    spec: Spec,
+    factory: str,
+    *,
+    trained: bool = False,
+    plain: PlainKind = PlainPolicy,
 ) -> nn.Module:
-    """What a factory returned in shoal's signature.
+    """What a factory returned in shoal's signature; what has no `initial_state` is wrapped by `plain`.
 
     Raises:
         ConfigError: it is no module, what it returns is no policy's output, or (`trained`) it cannot learn.
@@ -340,6 +349,6 @@ def wrapped(
         raise ConfigError(
             f"{factory} returned {type(made).__name__}, expected a torch.nn.Module"
         )
-    policy = made if hasattr(made, "initial_state") else PlainPolicy(made, spec)
+    policy = made if hasattr(made, "initial_state") else plain(made, spec)
     settle(policy, spec, trained=trained)
     return policy

@@ -10,111 +10,175 @@ from torch import Tensor, nn
 
 from shoal.nets.encoder import make_encoder
 from shoal.nets.epsilon_greedy import EpsilonGreedy
+from shoal.nets.given import OutputError, as_floats, dtype_of, forward, rows_of
 from shoal.nets.images import ImageEncoder
 from shoal.nets.layers import tower
+from shoal.nets.noisy import NoisyLinear
 from shoal.nets.policy import Output
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from shoal.nets.network import Network
+    from shoal.nets.network import QNet
     from shoal.types import Spec, Tree
 
 
+RETURNS = "return the values of the actions [N, n] as a tensor of float32"
+
+
 class QNetwork(nn.Module):
-    """Q(s, a) for all actions; with `dueling` V(s) + A(s, a) - mean_a A(s, a) (Wang et al. 2016, arXiv 1511.06581)."""
+    """Q(s, a) for all actions, or quantiles of the returns whose means they are.
+
+    With `dueling` V(s) + A(s, a) - mean_a A(s, a) (Wang et al. 2016, arXiv 1511.06581, eq. 9).
+    """
 
     log_std: None = None
     """There are no Boxes among the actions."""
 
-    def __init__(
-        self,
-        spec: Spec,
-        network: Network,
-        generator: torch.Generator,
-        *,
-        dueling: bool = False,
-    ) -> None:
-        """Orthogonal initialization from `generator`.
+    def __init__(self, spec: Spec, network: QNet, generator: torch.Generator) -> None:
+        """Orthogonal initialization from `generator`; noisy layers have their own.
 
         Raises:
-            ConfigError: the actions are not Discrete, or the network has what a Q-network cannot have.
+            ConfigError: the actions are not Discrete.
         """
         super().__init__()
-        space = spec.action_space
-        if not isinstance(space, spaces.Discrete):
-            raise ConfigError(
-                f"{spec.env_id}: a Q-network has one value for each action of a Discrete space, "
-                f"but the actions are {space}; ppo takes them"
-            )
-        self.spec, self.network, self.dueling = spec, network, dueling
-        self.start = int(space.start)
+        space = discrete(spec)
+        self.spec, self.network = spec, network
+        self.start, self.actions = int(space.start), int(space.n)
         self.encoder = make_encoder(spec, network, generator)
         sizes = [self.encoder.size]
         if not isinstance(self.encoder, ImageEncoder):
             sizes += network.hidden
-        kind, self.actions = network.activation, int(space.n)
-        if dueling:
-            self.body = tower(sizes, kind, last_gain=None, generator=generator)
-            width = sizes[-1]
-            self.advantage = tower(
-                [width, self.actions], kind, last_gain=1.0, generator=generator
+        numbers = max(1, network.quantiles)
+        if network.dueling:
+            self.body = tower(
+                sizes, network.activation, last_gain=None, generator=generator
             )
-            self.state_value = tower(
-                [width, 1], kind, last_gain=1.0, generator=generator
-            )
+            self.advantage = self._tower([sizes[-1], self.actions * numbers], generator)
+            self.state_value = self._tower([sizes[-1], numbers], generator)
         else:
-            self.q = tower(
-                [*sizes, self.actions], kind, last_gain=1.0, generator=generator
-            )
+            self.q = self._tower([*sizes, self.actions * numbers], generator)
 
     def initial_state(self, num_rows: int) -> None:
         """No memory."""
         return
 
-    def values(self, obs: Tree) -> Tensor:
-        """[..., *obs] -> [..., n]."""
-        x = self.encoder(obs)
-        if not self.dueling:
-            return self.q(x)
-        x = self.body(x)
-        advantage = self.advantage(x)
-        return self.state_value(x) + advantage - advantage.mean(-1, keepdim=True)
-
     def head(self, values: Tensor, _: Tensor | None) -> EpsilonGreedy:
-        """The greedy choice by these values."""
+        """The greedy choice by these values [..., n]."""
         return EpsilonGreedy(values, start=self.start)
 
     def forward(self, obs: Tree, state: None, start: Tensor | None) -> Output:
         """[..., *obs] -> Output, with the highest value; state and start do not matter."""
-        values = self.values(obs)
-        return Output(self.head(values, None), values.amax(-1), None)
+        x = self.encoder(obs)
+        numbers = self._numbers(x, noisy=True)
+        distribution = EpsilonGreedy(
+            numbers.mean(-1),
+            start=self.start,
+            quantiles=numbers if self.network.quantiles else None,
+        )
+        if self.network.noisy:
+            distribution.settled = self._numbers(x, noisy=False).mean(-1)
+        return Output(distribution, distribution.values.amax(-1), None)
+
+    def _tower(self, sizes: list[int], generator: torch.Generator) -> nn.Sequential:
+        """Dense layers of these sizes, of which the last is a noisy one where the network is."""
+        kind = self.network.activation
+        if not self.network.noisy:
+            return tower(sizes, kind, last_gain=1.0, generator=generator)
+        below = tower(sizes[:-1], kind, last_gain=None, generator=generator)
+        return nn.Sequential(*below, NoisyLinear(*sizes[-2:], generator))
+
+    def _numbers(self, x: Tensor, *, noisy: bool) -> Tensor:
+        """What the encoder sees [..., size] -> values or their quantiles [..., n, quantiles]."""
+        quantiles = max(1, self.network.quantiles)
+        if not self.network.dueling:
+            return through(self.q, x, noisy=noisy).unflatten(-1, (-1, quantiles))
+        x = self.body(x)
+        advantage = through(self.advantage, x, noisy=noisy)
+        advantage = advantage.unflatten(-1, (-1, quantiles))
+        value = through(self.state_value, x, noisy=noisy).unsqueeze(-2)
+        return value + advantage - advantage.mean(-2, keepdim=True)
+
+
+class PlainQNetwork(nn.Module):
+    """A user's module `obs [N, ...] -> values [N, n]`, one for each action."""
+
+    def __init__(self, module: nn.Module, spec: Spec) -> None:
+        """Wraps `module`, which gets float observations in its parameters' dtype. ConfigError: no Discrete actions."""
+        super().__init__()
+        space = discrete(spec)
+        self.module, self.layout = module, spec.observation
+        self.start, self.actions = int(space.start), int(space.n)
+        self.dtype = dtype_of(module)
+
+    def initial_state(self, num_rows: int) -> None:
+        """No memory."""
+        return
+
+    def forward(self, obs: Tree, state: None, start: Tensor | None) -> Output:
+        """[..., *obs] -> Output."""
+        lead, rows = rows_of(obs, self.layout, self.dtype)
+        given = forward(self.module, rows, self.layout)
+        parts = as_floats(given, self.module, returns=RETURNS)
+        if len(parts) != 1 or parts[0].shape != (lead.numel(), self.actions):
+            shapes = [tuple(part.shape) for part in parts]
+            raise OutputError(
+                f"the Q-network {type(self.module).__name__} gave shapes {shapes} for {lead.numel()} observations; "
+                f"expected values [N, {self.actions}], one for each action"
+            )
+        values = parts[0].reshape(*lead, self.actions)
+        distribution = EpsilonGreedy(values, start=self.start)
+        return Output(distribution, values.amax(-1), None)
+
+
+def discrete(spec: Spec) -> spaces.Discrete:
+    """The actions; ConfigError where they are not Discrete."""
+    space = spec.action_space
+    if isinstance(space, spaces.Discrete):
+        return space
+    raise ConfigError(
+        f"{spec.env_id}: a Q-network has one value for each action of a Discrete space, but the actions are {space}; "
+        "choose an algorithm that has a policy for them (`shoal algos` lists all)"
+    )
+
+
+def through(layers: nn.Sequential, x: Tensor, *, noisy: bool) -> Tensor:
+    """A tower's output, with the noise of its noisy layers or without."""
+    for layer in layers:
+        if isinstance(layer, NoisyLinear) and not noisy:
+            x = layer.without_noise(x)
+        else:
+            x = layer(x)
+    return x
 
 
 def action_values(output: Output) -> Tensor:
     """The values [..., n] that a Q-network's output holds; ConfigError for another policy's."""
+    return _greedy(output).values
+
+
+def values_of(output: Output, action: Tensor) -> Tensor:
+    """The values of `action` [...], or the quantiles [..., N] of its return where the network has some.
+
+    ConfigError for another policy's output.
+    """
+    distribution = _greedy(output)
+    numbers = distribution.quantiles
+    if numbers is None:
+        return distribution.values.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+    index = action[..., None, None].expand(*action.shape, 1, numbers.shape[-1])
+    return numbers.gather(-2, index).squeeze(-2)
+
+
+def _greedy(output: Output) -> EpsilonGreedy:
     distribution = output.distribution
     if not isinstance(distribution, EpsilonGreedy):
         raise ConfigError(
-            f"Q-learning needs a policy whose distribution is shoal.nets.epsilon_greedy.EpsilonGreedy(values), "
+            "Q-learning needs a policy whose distribution is shoal.nets.epsilon_greedy.EpsilonGreedy(values), "
             f"got {type(distribution).__name__}"
         )
-    return distribution.values
+    return distribution
 
 
-def make_q_network(
-    spec: Spec, network: Network, seed: int, *, dueling: bool = False
-) -> QNetwork:
+def make_q_network(spec: Spec, network: QNet, seed: int) -> QNetwork:
     """A Q-network for a specification, its weights drawn from `seed` alone."""
-    generator = torch.Generator().manual_seed(seed)
-    return QNetwork(spec, network, generator, dueling=dueling)
-
-
-def check_q_network(network: Network) -> None:
-    """ConfigError naming the first setting of a network that a Q-network does not have."""
-    default = type(network)()
-    for name in ("recurrent", "share", "squash", "log_std_init", "sde_interval"):
-        value = getattr(network, name)
-        if value != getattr(default, name):
-            raise ConfigError(
-                f"network.{name}={value!r}: a Q-network has none; leave it out"
-            )
+    return QNetwork(spec, network, torch.Generator().manual_seed(seed))

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from shoal.run.log import Log
     from shoal.run.loop import Stream
     from shoal.run.settings import Settings
-    from shoal.stream.replay import ReplayStream
+    from shoal.stream.replay import DrawsBatches, ReplayStream
     from shoal.stream.rollouts import Rollouts
     from shoal.stream.self_play import PastVersions
     from shoal.types import Spec
@@ -144,10 +144,10 @@ class Run:
         return rollouts_of(self, env, learner, num_steps)
 
     def replay(
-        self, env: VecEnv, learner: Learner, settings: Replay, **drawn: Any
+        self, env: VecEnv, learner: Learner, cfg: DrawsBatches, settings: Replay
     ) -> ReplayStream:
-        """The stream of transitions from a replay memory; `drawn`: as of `shoal.run.streams.replay_of`."""
-        return replay_of(self, env, learner, settings, **drawn)
+        """The stream of transitions, drawn as `cfg` says from a replay memory that `env` fills."""
+        return replay_of(self, env, learner, cfg, settings)
 
     def log(self, numbers: Mapping[str, float | torch.Tensor]) -> None:
         """Adds numbers (or tensors, which are not read before the line is written) to the line under way.

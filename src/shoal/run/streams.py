@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from shoal.learn.learner import Learner
     from shoal.memory.settings import Replay
     from shoal.run.run import Run
+    from shoal.stream.replay import DrawsBatches
     from shoal.stream.rollouts import Rollouts
     from shoal.stream.self_play import PastVersions
 
@@ -40,27 +41,9 @@ def rollouts_of(
 
 
 def replay_of(
-    run: Run,
-    env: VecEnv,
-    learner: Learner,
-    settings: Replay,
-    *,
-    num_steps: int,
-    batch_size: int,
-    n_step: int,
-    gamma: float,
+    run: Run, env: VecEnv, learner: Learner, cfg: DrawsBatches, settings: Replay
 ) -> ReplayStream:
-    """The stream of transitions from a replay memory.
-
-    Args:
-        run: whose settings count.
-        env: whose rows fill the memory.
-        learner: whose weights act.
-        settings: of the memory.
-        num_steps: steps of every row between two times of learning.
-        batch_size: transitions of a batch.
-        n_step: rewards of a transition, at most.
-        gamma: their discount.
+    """The stream of transitions from a replay memory that `env` fills, acted by the learner's weights.
 
     Raises:
         ConfigError: a setting of the run that a replay memory cannot have.
@@ -78,17 +61,10 @@ def replay_of(
     stream = rollouts(
         env,
         learner,
-        num_steps=num_steps,
+        num_steps=cfg.num_steps,
         schedule=schedule(s.schedule),
         acting=run.acting,
         meter=run.meter,
         rewards=Rewards(s.reward_scale),
     )
-    return ReplayStream(
-        stream,
-        settings,
-        batch_size=batch_size,
-        n_step=n_step,
-        gamma=gamma,
-        total_timesteps=s.total_timesteps,
-    )
+    return ReplayStream(stream, settings, cfg=cfg, total_timesteps=s.total_timesteps)

@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from shoal.memory.replay import ReplayMemory
-from shoal.types import ConfigError, Episodes, Transitions
+from shoal.types import ConfigError, Episodes
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from shoal.memory.settings import Replay
     from shoal.stream.rollouts import Rollouts
+    from shoal.types import Transitions
+
+
+class DrawsBatches(Protocol):
+    """Settings of an algorithm: how its rows step and what it draws."""
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of every row between two times of learning."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Transitions of a batch."""
+        ...
+
+    @property
+    def n_step(self) -> int:
+        """Rewards of a transition, at most."""
+        ...
+
+    @property
+    def gamma(self) -> float:
+        """Their discount."""
+        ...
 
 
 class ReplayStream:
@@ -29,9 +54,7 @@ class ReplayStream:
         rollouts: Rollouts,
         settings: Replay,
         *,
-        batch_size: int,
-        n_step: int,
-        gamma: float,
+        cfg: DrawsBatches,
         total_timesteps: int,
     ) -> None:
         """A memory for the rows of `rollouts`, which nobody else may pull.
@@ -45,21 +68,21 @@ class ReplayStream:
                 f"nothing would be learned: total_timesteps={total_timesteps:,} are over before "
                 f"learning_starts={settings.learning_starts:,}"
             )
-        self.settings, self.batch_size = settings, batch_size
+        self.settings, self.batch_size = settings, cfg.batch_size
         self.memory = ReplayMemory(
             rollouts.env.spec, num_rows, capacity=settings.buffer_size
         )
         self.reader = self.memory.reader(
-            batch_size=batch_size,
-            n_step=n_step,
-            gamma=gamma,
+            batch_size=cfg.batch_size,
+            n_step=cfg.n_step,
+            gamma=cfg.gamma,
             alpha=settings.alpha,
             seed=rollouts.acting.seed,
         )
         self.env_steps = 0
         self.episodes = Episodes(np.zeros(0), np.zeros(0, np.int64), {})
         self._rollouts = rollouts
-        self._beta = settings.beta
+        self._total = total_timesteps
         self._credit = 0.0
         """Transitions that may be drawn before rows must step again."""
 
@@ -95,15 +118,12 @@ class ReplayStream:
         self._credit -= self.batch_size
         if self._credit < self.batch_size:
             self.env_steps = self._rollouts.env_steps
-        return self.reader.sample(beta=self._beta)
+        beta, over = self.settings.beta, min(1.0, self.env_steps / self._total)
+        return self.reader.sample(beta=beta + (1 - beta) * over)
 
     def explore(self, epsilon: ArrayLike) -> None:
         """How often each row takes any action instead of the best, from its next step on: a number, or [rows]."""
         self._rollouts.explore(epsilon)
-
-    def anneal(self, progress: float) -> None:
-        """Importance weights by the share of the run that is over: beta goes to 1 linearly (Schaul et al. 2016)."""
-        self._beta = self.settings.beta + (1 - self.settings.beta) * progress
 
     def prioritize(self, batch: Transitions) -> None:
         """Gives the batch's transitions priorities by its errors; nothing where they are drawn uniformly."""
@@ -122,7 +142,6 @@ class ReplayStream:
             "reader": self.reader.state(),
             "credit": self._credit,
             "env_steps": self.env_steps,
-            "beta": self._beta,
             "epsilon": self._rollouts.epsilon,
         }
 
@@ -131,7 +150,7 @@ class ReplayStream:
         lost = self._rollouts.restore(state["rollouts"])
         self.memory.restore(state["memory"])
         self.reader.restore(state["reader"])
-        self._credit, self._beta = float(state["credit"]), float(state["beta"])
+        self._credit = float(state["credit"])
         self.env_steps = int(state["env_steps"])
         self._rollouts.explore(state["epsilon"])
         return lost

@@ -157,7 +157,9 @@ class Transitions:
     """[B, n]: those of `next_obs`; all of them at an episode's end."""
 
     def with_target(self, target: torch.Tensor) -> Transitions:
-        """These transitions, with `target` [B] filled in."""
+        """These transitions, with `target` [B] filled in, or of several numbers each [B, N] in its place."""
+        if target.shape != self.target.shape:
+            return replace(self, target=target)
         self.target.copy_(target)
         return self
 
