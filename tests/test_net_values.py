@@ -140,7 +140,7 @@ def test_the_loss_s_step_and_errors_equal_autograd(*, huber: bool) -> None:
 
 
 def test_a_loss_of_another_head_is_refused() -> None:
-    plan = lowered(made())
+    plan: Any = lowered(made())
     samples = _native.Samples(seen(4), np.zeros((4, 1), np.int64), {"target": np.zeros(4, np.float32)})
     settings = {"ent_coef": 0.0, "vf_coef": 0.5, "norm_adv": 0.0}
     with pytest.raises(ValueError, match="a2c_loss is a loss of a policy and its value function"):

@@ -230,7 +230,7 @@ def normalize_pixels(pixels: Annotated[NDArray, dict(device='cpu', writable=Fals
 
 class MlpPlan:
     """
-    A policy of two MLP towers in native code that shares its owner's parameters.
+    A policy of two MLP towers, or a Q-network of one, in native code that shares its owner's parameters.
     """
 
     def __init__(self, params: Annotated[NDArray, dict(device='cpu')], obs_size: int, hidden: Sequence[int], head: str, action_nvec: Sequence[int], activation: str, num_threads: int, act_block: int, grad_shards: int, kernels: str = '') -> None: ...
@@ -266,14 +266,14 @@ class MlpPlan:
     def forward(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)], logits_out: Annotated[NDArray, dict(device='cpu')], value_out: Annotated[NDArray, dict(device='cpu')]) -> None:
         """Logits (or means) [N, A] and values [N] of observations [N, D]."""
 
-    def act(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)], seed: int, stream: int, rows: Annotated[NDArray, dict(device='cpu', writable=False)], steps: Annotated[NDArray, dict(device='cpu', writable=False)], greedy: bool, action_out: Annotated[NDArray, dict(device='cpu')], log_prob_out: Annotated[NDArray, dict(device='cpu')], value_out: Annotated[NDArray, dict(device='cpu')], *, mask: Annotated[NDArray, dict(device='cpu', writable=False)] | None = None) -> None:
+    def act(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)], seed: int, stream: int, rows: Annotated[NDArray, dict(device='cpu', writable=False)], steps: Annotated[NDArray, dict(device='cpu', writable=False)], greedy: bool, action_out: Annotated[NDArray, dict(device='cpu')], log_prob_out: Annotated[NDArray, dict(device='cpu')], value_out: Annotated[NDArray, dict(device='cpu')], *, mask: Annotated[NDArray, dict(device='cpu', writable=False)] | None = None, epsilon: Annotated[NDArray, dict(device='cpu', writable=False)] | None = None) -> None:
         """
-        Actions drawn with the Philox noise of (seed, stream, row, step), or greedy. mask: uint8 or bool [N, A], all choices side by side, 0 where an option is not to be chosen.
+        Actions drawn with the Philox noise of (seed, stream, row, step), or greedy. mask: uint8 or bool [N, A], all choices side by side, 0 where an option is not to be chosen. epsilon: float32 [N], how often a Q-network's rows explore.
         """
 
-    def rollout(self, pool: Pool, current_obs: Annotated[NDArray, dict(device='cpu')], current_start: Annotated[NDArray, dict(device='cpu')], row_step: Annotated[NDArray, dict(device='cpu')], obs: Annotated[NDArray, dict(device='cpu')], start: Annotated[NDArray, dict(device='cpu')], action: Annotated[NDArray, dict(device='cpu')], log_prob: Annotated[NDArray, dict(device='cpu')], value: Annotated[NDArray, dict(device='cpu')], next_value: Annotated[NDArray, dict(device='cpu')], reward: Annotated[NDArray, dict(device='cpu')], terminated: Annotated[NDArray, dict(device='cpu')], truncated: Annotated[NDArray, dict(device='cpu')], final_index: Annotated[NDArray, dict(device='cpu')], final_obs: Annotated[NDArray, dict(device='cpu')], episode_return: Annotated[NDArray, dict(device='cpu')], episode_length: Annotated[NDArray, dict(device='cpu')], drawn: Annotated[NDArray, dict(device='cpu')], seed: int, stream: int, rows: Annotated[NDArray, dict(device='cpu', writable=False)]) -> float:
+    def rollout(self, pool: Pool, current_obs: Annotated[NDArray, dict(device='cpu')], current_start: Annotated[NDArray, dict(device='cpu')], row_step: Annotated[NDArray, dict(device='cpu')], obs: Annotated[NDArray, dict(device='cpu')], start: Annotated[NDArray, dict(device='cpu')], action: Annotated[NDArray, dict(device='cpu')], log_prob: Annotated[NDArray, dict(device='cpu')], value: Annotated[NDArray, dict(device='cpu')], next_value: Annotated[NDArray, dict(device='cpu')], reward: Annotated[NDArray, dict(device='cpu')], terminated: Annotated[NDArray, dict(device='cpu')], truncated: Annotated[NDArray, dict(device='cpu')], final_index: Annotated[NDArray, dict(device='cpu')], final_obs: Annotated[NDArray, dict(device='cpu')], episode_return: Annotated[NDArray, dict(device='cpu')], episode_length: Annotated[NDArray, dict(device='cpu')], drawn: Annotated[NDArray, dict(device='cpu')], seed: int, stream: int, rows: Annotated[NDArray, dict(device='cpu', writable=False)], *, epsilon: Annotated[NDArray, dict(device='cpu', writable=False)] | None = None) -> float:
         """
-        Acts in and steps all of the pool's rows for T steps and fills the slab. rows [B]: their numbers in the noise. Returns the share of the time in which the rows stepped.
+        Acts in and steps all of the pool's rows for T steps and fills the slab. rows [B]: their numbers in the noise; epsilon [B] as in act. Returns the share of the time in which the rows stepped.
         """
 
     def loss_gradient(self, name: str, samples: Samples, index: Annotated[NDArray, dict(device='cpu', writable=False)], settings: dict[str, float], grad_out: Annotated[NDArray, dict(device='cpu')], stats_out: Annotated[NDArray, dict(device='cpu')]) -> None:
@@ -300,9 +300,9 @@ class MlpPlan:
         The parameters' gradient [P], from those of forward_train's logits [M, A] and values [M]. log_std is no output of the towers: its part is 0.
         """
 
-def fused_losses() -> dict[str, tuple[list[str], list[str], list[str]]]:
+def fused_losses() -> dict[str, tuple[list[str], list[str], list[str], bool]]:
     """
-    The fused losses: name -> the columns that it reads, the settings that it takes, the statistics that it gives.
+    The fused losses: name -> the columns that it reads, the settings that it takes, the statistics that it gives, whether it is one of a Q-network.
     """
 
 class Samples:
@@ -310,9 +310,9 @@ class Samples:
     A rollout's samples, checked once; its arrays are kept alive and not copied.
     """
 
-    def __init__(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)], action: Annotated[NDArray, dict(device='cpu', writable=False)], columns: dict[str, Annotated[NDArray, dict(device='cpu', writable=False)]], *, mask: Annotated[NDArray, dict(device='cpu', writable=False)] | None = None) -> None:
+    def __init__(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)], action: Annotated[NDArray, dict(device='cpu', writable=False)], columns: dict[str, Annotated[NDArray, dict(device='cpu', writable=False)]], *, mask: Annotated[NDArray, dict(device='cpu', writable=False)] | None = None, error: Annotated[NDArray, dict(device='cpu')] | None = None) -> None:
         """
-        obs: float32 [N, D]. action: int64 [N, K] choices, or float32 [N, K]. columns: float32 [N] by name, what a loss reads besides. mask: uint8 or bool [N, options], all choices side by side, 0 where one is forbidden.
+        obs: float32 [N, D]. action: int64 [N, K] choices, or float32 [N, K]. columns: float32 [N] by name, what a loss reads besides. mask: uint8 or bool [N, options], all choices side by side, 0 where one is forbidden. error: float32 [N], where a loss of a Q-network leaves each sample's error.
         """
 
     def __len__(self) -> int: ...

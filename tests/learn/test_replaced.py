@@ -85,7 +85,7 @@ def test_an_assigned_buffer_and_a_parameter_s_data_act() -> None:
         policy(steps.obs, None, steps.start).distribution.log_std.sum().backward()
         optimizer.step()
         stream.publish()
-        role = stream._roles[0]
+        role = stream.roles[0]
         role.refresh()
         acting: Any = role.actor
         copied = acting.snapshot.policy.module

@@ -96,7 +96,8 @@ def test_noise_chooses_actions_but_not_greedy_ones() -> None:
         values.append(action_values(output).argmax(-1))
         assert output.distribution.mode().tolist() == greedy.tolist()
     assert (torch.stack(values) != values[0]).any()
-    sigma = network.q[-1].weight_sigma
+    last: Any = network.q[-1]
+    sigma = last.weight_sigma
     assert sigma.unique().item() == pytest.approx(0.5 / math.sqrt(8))
 
 

@@ -49,7 +49,7 @@ def test_both_losses_move_the_trunk() -> None:
     learner = Learner(policy, SGD, lr=0.1)
     stream = rollouts(env, learner, num_steps=4)
     assert learner.networks["policy"].plan is None
-    assert isinstance(stream._roles[0].actor, TorchActor)
+    assert isinstance(stream.roles[0].actor, TorchActor)
     steps = next(stream)
     for part in ("value", "policy"):
         output = policy(steps.obs, steps.state, steps.start)

@@ -24,7 +24,7 @@ from tests.counting import CountingPolicy, counting_rows
 
 def acted_with(stream: Rollouts) -> torch.Tensor:
     """The packed weights that the actor of the only role has."""
-    actor: Any = stream._roles[0].actor
+    actor: Any = stream.roles[0].actor
     return actor.snapshot.flat
 
 
@@ -38,7 +38,7 @@ def test_publish_copies_only_when_rows_act_next(
     env = make("CartPole-v1", 4)
     learner = Learner(make_policy(env.spec, Network(hidden=(8,)), 0), SGD, lr=0.1)
     stream = rollouts(env, learner, num_steps=3, schedule=schedule, acting=Acting(1, native=native))
-    actor: Any = stream._roles[0].actor
+    actor: Any = stream.roles[0].actor
     copies: list[int] = []
     real = actor.update
 
@@ -121,7 +121,7 @@ def test_noise_is_of_seed_stream_row_and_step(stream_number: int, rows: list[int
     acting = Acting(seed=5, stream=stream_number, native=native)
     stream = rollouts(env, policy, num_steps=6, acting=acting)
     assert (stream._plan is not None) == native
-    actor: Any = stream._roles[0].actor
+    actor: Any = stream.roles[0].actor
     actor.rows[:] = rows
     for pulled in range(2):
         steps = next(stream)

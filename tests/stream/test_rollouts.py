@@ -161,7 +161,7 @@ def test_the_fused_path_equals_the_plain_one(env_id: str, limits: dict[str, Any]
         env = make(env_id, 5, env_kwargs=limits)
         policy = small(env, normalize_obs=True)
         stream = rollouts(env, policy, num_steps=30, acting=Acting(seed=3))
-        assert isinstance(stream._roles[0].actor, PlanActor)
+        assert isinstance(stream.roles[0].actor, PlanActor)
         assert stream._plan is not None
         if not fused:
             stream._plan = None
@@ -404,7 +404,7 @@ def test_publishing_needs_no_second_packing() -> None:
     env = make("CartPole-v1", 2)
     policy = small(env)
     stream = rollouts(env, policy, num_steps=2)
-    assert pack(policy).data_ptr() == stream._roles[0].source.flat.data_ptr()
+    assert pack(policy).data_ptr() == stream.roles[0].source.flat.data_ptr()
 
 
 @pytest.mark.parametrize("native", [True, False])

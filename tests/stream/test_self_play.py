@@ -55,7 +55,7 @@ def stream_of(past: SelfPlay, num_envs: int = 4, num_steps: int = 4) -> tuple[Pa
 def done_by(stream: PastVersions, role: str) -> list[int]:
     """What a role did in the last rollout, each action once."""
     rollouts = stream._stream
-    (slab,) = [slab for one, slab in zip(rollouts._roles, rollouts._slabs, strict=True) if one.name == role]
+    (slab,) = [slab for one, slab in zip(rollouts.roles, rollouts.slabs, strict=True) if one.name == role]
     return sorted(set(slab.action[slab.valid].tolist()))
 
 
@@ -64,7 +64,7 @@ def test_the_learner_changes_places() -> None:
     stream, _ = stream_of(SelfPlay(every=1))
     steps = next(stream)
     assert stream.rows.tolist() == [0, 3, 4, 7]
-    played = {role.name: np.arange(8)[role.rows].tolist() for role in stream._stream._roles}
+    played = {role.name: np.arange(8)[role.rows].tolist() for role in stream._stream.roles}
     assert played == {"learner": [0, 3, 4, 7], "opponent_0": [1, 2], "opponent_1": [5, 6]}
     assert steps.valid.sum(0).tolist() == [2, 2, 2, 2]
     assert (stream.env_steps, stream.episodes.rows.tolist()) == (16, [0, 3, 4, 7])

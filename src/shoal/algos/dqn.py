@@ -11,7 +11,7 @@ from torch.optim import Adam
 
 from shoal.envs.vec_env import VecEnv
 from shoal.learn.losses import fused
-from shoal.learn.targets import add_target, move_target
+from shoal.learn.targets import add_target, move_target, outputs_of
 from shoal.math.q_learning import best_action, huber, q_target, quantile_huber
 from shoal.math.rates import Schedule, apply_schedules, check_schedules, falling
 from shoal.memory.settings import Replay
@@ -101,8 +101,8 @@ def train(cfg: DQN, env: VecEnv, run: Run) -> nn.Module:
         if cfg.network.noisy:
             draw_noise(online.module, run.rng)
             draw_noise(target.module, run.rng)
-        after = target.outputs(batch.next_obs)
-        choosing = online.outputs(batch.next_obs) if cfg.double else after
+        after = outputs_of(target, batch.next_obs)
+        choosing = outputs_of(online, batch.next_obs) if cfg.double else after
         values = q_network.action_values(choosing)
         action = best_action(values, batch.next_action_mask)
         value = q_network.values_of(after, action)

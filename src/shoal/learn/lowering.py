@@ -10,6 +10,7 @@ from gymnasium import spaces
 from torch import nn
 
 from shoal import _native
+from shoal.learn.gradients import Lowered
 from shoal.learn.plan import Plan
 from shoal.nets.encoder import Encoder
 from shoal.nets.policy import MlpPolicy, RecurrentPolicy
@@ -60,14 +61,8 @@ def lower(
     if type(policy) not in (MlpPolicy, RecurrentPolicy, QNetwork):
         return None
     assert isinstance(policy, MlpPolicy | RecurrentPolicy | QNetwork)
-    encoder = policy.encoder
-    if isinstance(policy, QNetwork):
-        network = policy.network
-        plain = not (network.dueling or network.noisy or network.quantiles)
-        head = Head("q_values", [policy.actions], 1) if plain else None
-    else:
-        network = policy.network
-        head = _head(spec, network)
+    encoder, network = policy.encoder, policy.network
+    head = _head_of(policy, spec)
     if head is None or not _is_as_made(policy):
         return None
     if flat.device.type != "cpu" or flat.dtype is not torch.float32:
@@ -87,12 +82,13 @@ def lower(
             grad_shards,
         )
         return Plan(native, policy, spec, flat)
+    memory = policy.network
     recurrent = _native.RecurrentPlan(
         flat.numpy(),
         encoder.size,
         list(network.hidden),
-        network.recurrent,
-        network.recurrent_size,
+        memory.recurrent,
+        memory.recurrent_size,
         head.kind,
         head.sizes,
         network.activation,
@@ -103,7 +99,17 @@ def lower(
     return Plan(recurrent, policy, spec, flat)
 
 
-def _is_as_made(policy: MlpPolicy | RecurrentPolicy | QNetwork) -> bool:
+def _head_of(policy: Lowered, spec: Spec) -> Head | None:
+    """What native code calls the policy's outputs; None where it does not have them."""
+    if not isinstance(policy, QNetwork):
+        return _head(spec, policy.network)
+    network = policy.network
+    if network.dueling or network.noisy or network.quantiles:
+        return None
+    return Head("q_values", [policy.actions], 1)
+
+
+def _is_as_made(policy: Lowered) -> bool:
     """Whether vectors go through towers that still have the layers that shoal gave them, and nothing hangs on them."""
     if not _is_flat(policy.encoder):
         return False

@@ -135,7 +135,7 @@ class Plan:
         rows = _flat(obs.numpy())
         logits = np.empty((len(rows), self.logits), np.float32)
         value = np.empty(len(rows), np.float32)
-        self.native.forward(rows, logits, value)
+        self._calls.forward(rows, logits, value)
         head = self.policy.head(torch.from_numpy(logits), self.policy.log_std)
         return Output(head, torch.from_numpy(value), None)
 

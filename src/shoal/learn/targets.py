@@ -12,6 +12,9 @@ from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from shoal.learn.learner import Learner
+    from shoal.learn.trainable import Trainable
+    from shoal.nets.policy import Output
+    from shoal.types import Tree
 
 
 def add_target(learner: Learner, name: str, *, of: str = "policy") -> None:
@@ -23,6 +26,15 @@ def add_target(learner: Learner, name: str, *, of: str = "policy") -> None:
         raise ConfigError(f"the learner has no network {of!r} to make a target of")
     module = copy.deepcopy(learner.networks[of].module)
     learner.add(name, module.requires_grad_(requires_grad=False))
+
+
+@torch.no_grad()
+def outputs_of(network: Trainable, obs: Tree) -> Output:
+    """What a network without memory says of observations [B, ...], as its weights are now; without gradients."""
+    network.flat  # noqa: B018  # parameters that were replaced are taken over
+    if network.plan is not None:
+        return network.plan.outputs(obs)
+    return network.module(obs, None, None)
 
 
 def move_target(

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from shoal.learn.hardware import Hardware
     from shoal.learn.losses import Fused, Loss
     from shoal.learn.plan import Plan
-    from shoal.nets.policy import Output
-    from shoal.types import Spec, Steps, Transitions, Tree
+    from shoal.types import Spec, Steps, Transitions
 
     Batch = Steps | Minibatch | Transitions
 
@@ -88,14 +87,6 @@ class Trainable:
             )
         for group in self._owned().param_groups:
             group["lr"] = value
-
-    @torch.no_grad()
-    def outputs(self, obs: Tree) -> Output:
-        """What the network, a policy without memory, says of observations [B, ...]; without gradients."""
-        self._packed.rejoin()
-        if self.plan is not None:
-            return self.plan.outputs(obs)
-        return self.module(obs, None, None)
 
     def can_fuse(self, loss: str) -> bool:
         """Whether native code has the loss, this network and its optimizer."""

@@ -85,7 +85,7 @@ class QNetwork(nn.Module):
         if not self.network.noisy:
             return tower(sizes, kind, last_gain=1.0, generator=generator)
         below = tower(sizes[:-1], kind, last_gain=None, generator=generator)
-        return nn.Sequential(*below, NoisyLinear(*sizes[-2:], generator))
+        return nn.Sequential(*below, NoisyLinear(sizes[-2], sizes[-1], generator))
 
     def _numbers(self, x: Tensor, *, noisy: bool) -> Tensor:
         """What the encoder sees [..., size] -> values or their quantiles [..., n, quantiles]."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from math import ceil
+from math import ceil, prod
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shoal.run.callbacks import call, tell_episodes
@@ -65,7 +65,7 @@ def save_due(run: Run, steps: int, every_updates: int) -> bool:
 
 
 class Stream(Protocol):
-    """What the loop needs of a stream."""
+    """What the loop needs of a stream; `steps_per_batch`, where it is not the product of its `shape`, may be more."""
 
     env_steps: int
     version: int
@@ -74,11 +74,6 @@ class Stream(Protocol):
     @property
     def shape(self) -> tuple[int, int]:
         """Steps and rows that are collected at a time."""
-        ...
-
-    @property
-    def steps_per_batch(self) -> float:
-        """Environment steps for each batch."""
         ...
 
     def __next__(self) -> Any:
@@ -129,8 +124,8 @@ class Loop:
         self.run, self.stream, self.learners, self.parts = run, stream, learners, parts
         self._log, self._writer, self._interrupts = log, writer, interrupts
         self._evaluation = evaluation
-        total, each = run.settings.total_timesteps, stream.steps_per_batch
-        updates = max(1, ceil(total / each))
+        each = getattr(stream, "steps_per_batch", prod(stream.shape))
+        updates = max(1, ceil(run.settings.total_timesteps / each))
         self._log_every = max(1, updates // 500)
         self._save_every = max(1, updates // 20)
         self.progress = Progress()

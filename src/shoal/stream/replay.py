@@ -79,17 +79,12 @@ class ReplayStream:
             alpha=settings.alpha,
             seed=rollouts.acting.seed,
         )
-        self.env_steps = 0
+        self.env_steps = self.version = 0
         self.episodes = Episodes(np.zeros(0), np.zeros(0, np.int64), {})
         self._rollouts = rollouts
         self._total = total_timesteps
         self._credit = 0.0
         """Transitions that may be drawn before rows must step again."""
-
-    @property
-    def version(self) -> int:
-        """Of the weights, counted by `publish`."""
-        return self._rollouts.version
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -113,7 +108,7 @@ class ReplayStream:
             self._insert()
             found.append(self._rollouts.episodes)
             if self._credit < self.batch_size:
-                self._rollouts.publish()
+                self.publish()
         self.episodes = joined(found, tuple(self.episodes.info))
         self._credit -= self.batch_size
         if self._credit < self.batch_size:
@@ -123,7 +118,7 @@ class ReplayStream:
 
     def explore(self, epsilon: ArrayLike) -> None:
         """How often each row takes any action instead of the best, from its next step on: a number, or [rows]."""
-        self._rollouts.explore(epsilon)
+        self._rollouts.roles[0].explore(epsilon)
 
     def prioritize(self, batch: Transitions) -> None:
         """Gives the batch's transitions priorities by its errors; nothing where they are drawn uniformly."""
@@ -132,7 +127,8 @@ class ReplayStream:
 
     def publish(self) -> int:
         """Makes the weights as they are the next version that acts, and returns its number."""
-        return self._rollouts.publish()
+        self.version = self._rollouts.publish()
+        return self.version
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs, taken after a publish."""
@@ -142,7 +138,6 @@ class ReplayStream:
             "reader": self.reader.state(),
             "credit": self._credit,
             "env_steps": self.env_steps,
-            "epsilon": self._rollouts.epsilon,
         }
 
     def restore(self, state: dict[str, Any]) -> list[str]:
@@ -151,8 +146,7 @@ class ReplayStream:
         self.memory.restore(state["memory"])
         self.reader.restore(state["reader"])
         self._credit = float(state["credit"])
-        self.env_steps = int(state["env_steps"])
-        self._rollouts.explore(state["epsilon"])
+        self.env_steps, self.version = int(state["env_steps"]), self._rollouts.version
         return lost
 
     def _insert(self) -> None:

@@ -15,7 +15,7 @@ from shoal.memory.slab import Slab
 from shoal.types import ActedStep, ConfigError, assign, map_tree
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
     from torch import nn
 
     from shoal.envs.vec_env import VecEnv
@@ -101,6 +101,12 @@ class Role:
             return None
         return map_tree(torch.clone, self.actor.state)
 
+    def explore(self, epsilon: ArrayLike) -> None:
+        """How often the rows of a Q-network take any action instead of the best: a number, or [n]."""
+        if self.actor.epsilon is None:
+            self.actor.epsilon = np.zeros(len(self.start), np.float32)
+        self.actor.epsilon[:] = epsilon
+
     def state(self) -> dict[str, Any]:
         """All that `restore` needs."""
         saved: dict[str, Any] = {
@@ -108,6 +114,8 @@ class Role:
             "row_step": self.actor.row_step.copy(),
             "recurrent": self.recurrent_state(),
         }
+        if self.actor.epsilon is not None:
+            saved["epsilon"] = self.actor.epsilon.copy()
         if self.held is not None:
             held = self.held.acted(0, np.arange(len(self.start)))
             saved["held"] = {name: getattr(held, name) for name in held.__slots__}
@@ -119,6 +127,8 @@ class Role:
         self.actor.row_step[:] = saved["row_step"]
         if self.actor.state is not None:
             assign(self.actor.state, slice(None), saved["recurrent"])
+        if "epsilon" in saved:
+            self.explore(saved["epsilon"])
         if self.held is not None:
             everyone = np.arange(len(self.start))
             self.held.write_acted(0, everyone, ActedStep(**saved["held"]))

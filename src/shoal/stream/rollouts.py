@@ -21,8 +21,6 @@ from shoal.stream.schedules import Overlap, Schedule, Sync
 from shoal.types import ConfigError, Episodes, select
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
     from shoal.envs.vec_env import VecEnv
     from shoal.learn.plan import Plan
     from shoal.stream.roles import Cast, Policies
@@ -111,12 +109,13 @@ class Rollouts:
         env.reset(acting.seed)
         first = env.recv()
         in_turns = first.turn is not None
-        self._roles: list[Role] = []
-        self._slabs: list[Slab] = []
+        self.roles: list[Role] = []
+        self.slabs: list[Slab] = []
+        """The memory of the last rollout, one a role; the next one overwrites it."""
         for name, rows in places.items():
             role = Role.of(name, rows, sources[name], env, acting, in_turns=in_turns)
-            self._roles.append(role)
-            self._slabs.append(
+            self.roles.append(role)
+            self.slabs.append(
                 Slab(
                     env.spec,
                     num_steps,
@@ -127,44 +126,19 @@ class Rollouts:
             )
         self._normalizers: dict[str, RewardNormalizer] = {}
         if rewards.gamma is not None:
-            for role in self._roles:
+            for role in self.roles:
                 made = RewardNormalizer(rewards.gamma, len(role.start))
                 self._normalizers[role.name] = made
-        pairs = zip(self._roles, self._slabs, strict=True)
+        pairs = zip(self.roles, self.slabs, strict=True)
         learned = [slab for role, slab in pairs if not isinstance(role.source, Frozen)]
-        self._learned = learned or self._slabs
-        self._collector = Collector(env, self._roles, groups, meter, first)
+        self._learned = learned or self.slabs
+        self._collector = Collector(env, self.roles, groups, meter, first)
         self._plan = self._fused_plan(groups)
 
     @property
     def shape(self) -> tuple[int, int]:
         """Steps and rows of one rollout."""
         return self.num_steps, self.env.num_rows
-
-    @property
-    def steps_per_batch(self) -> float:
-        """Environment steps for each batch."""
-        return self.num_steps * self.env.num_rows
-
-    @property
-    def slabs(self) -> list[Slab]:
-        """The memory of the last rollout, one a role; the next one overwrites it."""
-        return self._slabs
-
-    @property
-    def epsilon(self) -> NDArray[np.float32]:
-        """How often each row explores [rows]."""
-        actor = self._roles[0].actor
-        if actor.epsilon is None:
-            return np.zeros(len(actor.rows), np.float32)
-        return actor.epsilon
-
-    def explore(self, epsilon: ArrayLike) -> None:
-        """How often the rows of a Q-network take any action instead of the best: a number, or [rows]."""
-        actor = self._roles[0].actor
-        if actor.epsilon is None:
-            actor.epsilon = np.zeros(len(actor.rows), np.float32)
-        actor.epsilon[:] = epsilon
 
     def __iter__(self) -> Rollouts:
         """Itself."""
@@ -178,8 +152,8 @@ class Rollouts:
             )
         self._published = False
         while True:
-            states = [role.recurrent_state() for role in self._roles]
-            for slab in self._slabs:
+            states = [role.recurrent_state() for role in self.roles]
+            for slab in self.slabs:
                 slab.clear()
             if self._plan is None:
                 self._collect()
@@ -191,14 +165,14 @@ class Rollouts:
                 break
         with self.meter.measure("transfer"):
             self._last = {}
-            for role, slab, state in zip(self._roles, self._slabs, states, strict=True):
+            for role, slab, state in zip(self.roles, self.slabs, states, strict=True):
                 if self.reward_scale != 1:
                     slab.reward *= self.reward_scale
                 if role.name in self._normalizers:
                     self._normalizers[role.name].normalize(slab)
                 steps = slab.steps(state=state, device=self.acting.device)
                 self._last[role.name] = steps
-        return self._last[self._roles[0].name] if self._cast is None else self._last
+        return self._last[self.roles[0].name] if self._cast is None else self._last
 
     def publish(self) -> int:
         """Makes the weights as they are the next version that acts, and returns its number.
@@ -206,7 +180,7 @@ class Rollouts:
         The observations of the rollout go into the normalization statistics of the policies that were trained on it.
         The weights are copied when the rows act next.
         """
-        for role in self._roles:
+        for role in self.roles:
             role.source.publish(self._last.get(role.name))
         self._last = {}
         self.version += 1
@@ -217,7 +191,7 @@ class Rollouts:
         """Rows, counters, random states: all that `restore` needs, taken after a publish."""
         saved = {
             "env": self.env.state(),
-            "roles": {role.name: role.state() for role in self._roles},
+            "roles": {role.name: role.state() for role in self.roles},
             "version": self.version,
             "env_steps": self.env_steps,
         }
@@ -233,7 +207,7 @@ class Rollouts:
         Returns:
             A sentence for each episode that could not be continued.
         """
-        for role in self._roles:
+        for role in self.roles:
             role.restore(state["roles"][role.name])
         for name, normalizer in self._normalizers.items():
             normalizer.restore(state["rewards"][name])
@@ -245,8 +219,8 @@ class Rollouts:
 
     def _fused_plan(self, groups: list[slice]) -> Plan | None:
         """The plan by which one native call collects a whole rollout, where that can be."""
-        actor = self._roles[0].actor
-        alone = len(self._roles) == 1 and len(groups) == 1
+        actor = self.roles[0].actor
+        alone = len(self.roles) == 1 and len(groups) == 1
         if not alone or not isinstance(actor, PlanActor):
             return None
         whole = self.acting.act_block % self.env.spec.num_agents == 0
@@ -255,15 +229,15 @@ class Rollouts:
         return actor.plan
 
     def _collect(self) -> None:
-        self.episodes = self._collector.collect(self.num_steps, self._slabs)
+        self.episodes = self._collector.collect(self.num_steps, self.slabs)
         self._check_finite()
-        for role, slab in zip(self._roles, self._slabs, strict=True):
+        for role, slab in zip(self.roles, self.slabs, strict=True):
             last = self._collector.next_values(role)
             slab.fill_next_values(last, role.final_values)
 
     def _collect_natively(self, plan: Plan) -> None:
         """Acts, steps and records in one native call."""
-        role, slab, rows = self._roles[0], self._slabs[0], self.env.native_pool
+        role, slab, rows = self.roles[0], self.slabs[0], self.env.native_pool
         assert rows is not None
         role.refresh()
         begun = time.perf_counter()
@@ -282,7 +256,7 @@ class Rollouts:
     def _check_finite(self) -> None:
         """EnvError where native rows, which nothing else looks at, were not finite, or others not so in float32."""
         native = self.env.native_pool is not None
-        for role, slab in zip(self._roles, self._slabs, strict=True):
+        for role, slab in zip(self.roles, self.slabs, strict=True):
             if native and isfinite(slab.obs.sum() + slab.reward.sum()):
                 continue
             layout = self.env.spec.observation

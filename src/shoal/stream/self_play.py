@@ -149,11 +149,6 @@ class PastVersions:
         """Steps and rows of one rollout: the learner's rows."""
         return self._stream.num_steps, len(self.rows)
 
-    @property
-    def steps_per_batch(self) -> float:
-        """Environment steps for each batch, of the learner's rows."""
-        return self._stream.num_steps * len(self.rows)
-
     def __iter__(self) -> PastVersions:
         """Itself."""
         return self
