@@ -11,7 +11,16 @@ from shoal.types.errors import (
     check_room,
     text_of,
 )
-from shoal.types.records import Acted, ActedStep, Bools, Episodes, Floats, Ready, Steps
+from shoal.types.records import (
+    Acted,
+    ActedStep,
+    Bools,
+    Episodes,
+    Floats,
+    Ready,
+    Steps,
+    Transitions,
+)
 from shoal.types.spec import (
     ALIGNMENT,
     ARRAYS,
@@ -39,6 +48,7 @@ __all__ = [
     "Ready",
     "Spec",
     "Steps",
+    "Transitions",
     "Tree",
     "assign",
     "check_finite",

@@ -123,6 +123,40 @@ class Steps(_Found):
 
 
 @dataclass(frozen=True, slots=True)
+class Transitions:
+    """A batch of B transitions of at most n steps, sampled from a replay memory.
+
+    From `obs`, `action` was chosen; `steps` = k <= n steps later `next_obs` was seen, with fewer than n where the
+    episode ended or what follows is not yet there. `reward` is the sum of gamma^i r_i over i < k, and `discount` is
+    gamma^k, or 0 where the episode terminated with the k-th step: a target is
+    `reward + discount * value(next_obs)`. Where it was truncated, `next_obs` is its final observation.
+
+    The tensors are written anew by the next sample: copy what is to be kept.
+    """
+
+    obs: Tree
+    action: Tree
+    reward: torch.Tensor
+    discount: torch.Tensor
+    next_obs: Tree
+    steps: torch.Tensor
+    weight: torch.Tensor
+    """Importance weights [B], by which a loss multiplies; ones where steps are drawn uniformly."""
+    version: torch.Tensor
+    """Of the weights that chose the first action."""
+    error: torch.Tensor
+    """Zeros [B], where a loss writes its errors, from which priorities are made."""
+    key: NDArray[np.int64]
+    """Which record each transition begins with: row + num_rows * index; no later record has the same."""
+    action_mask: torch.Tensor | None = None
+    """The options [B, n] that could be chosen."""
+    next_action_mask: torch.Tensor | None = None
+    """The options that can be chosen at `next_obs`: all of them where it ended its episode."""
+    target: torch.Tensor | None = None
+    """What each value should have been [B]; an algorithm writes it before it learns."""
+
+
+@dataclass(frozen=True, slots=True)
 class Acted:
     """What acting once gives for n rows: the environment's actions, and what a loss needs of them."""
 
