@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shoal import _native
+from tests.native_fuzz_replay import ReplayCalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +33,7 @@ T, B, D, A, H = 3, 4, 5, 2, 8
 """Steps, rows, observations, actions and a memory's numbers."""
 KEPT = 6
 """Objects of each kind that later calls may use."""
+HELD = {"pool", "plan", "tower", "recurrent", "samples", "sequences", "adam", "signals", "state", "rings", "reader"}
 
 
 def is_of(kind: str, made: list[Any]) -> bool:
@@ -39,7 +41,7 @@ def is_of(kind: str, made: list[Any]) -> bool:
     return any(isinstance(part, str) and part == kind for part in made)
 
 
-class Fuzz:
+class Fuzz(ReplayCalls):
     """Makes calls from a seed; what they make is used by later ones."""
 
     def __init__(self, seed: int) -> None:
@@ -75,7 +77,7 @@ class Fuzz:
         """Holds an object for later calls, with what it was made from."""
         if name == "fork_writer":
             os.waitpid(made, 0)
-        if name in ("pool", "plan", "tower", "recurrent", "samples", "sequences", "adam", "signals", "state"):
+        if name in HELD:
             held = self.held.setdefault(name, [])
             held.append((made, args))
             del held[:-KEPT]

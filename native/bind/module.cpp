@@ -10,6 +10,7 @@ void bind_math(nb::module_& module);
 void bind_memory(nb::module_& module);
 void bind_net(nb::module_& module);
 void bind_net_recurrent(const nb::module_& module);
+void bind_replay(nb::module_& module);
 
 NB_MODULE(_native, module) {
   module.doc() = "shoal's native core: environments, equations, lowered policies, hand-offs between processes.";
@@ -20,4 +21,5 @@ NB_MODULE(_native, module) {
   bind_memory(module);
   bind_net(module);
   bind_net_recurrent(module);
+  bind_replay(module);
 }

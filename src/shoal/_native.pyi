@@ -474,3 +474,48 @@ class RecurrentPlan:
         """
         The parameters' gradient [P] through time, from those of forward_train's logits [T, M, A] and values [T, M]; once for each forward_train. log_std is no output of the network: its part is 0.
         """
+
+class ReplayRings:
+    """
+    A ring of records for each row, in a block of bytes that processes may share.
+
+    A row has one writer at a time; any number of readers.
+    """
+
+    def __init__(self, block: Annotated[NDArray, dict(device='cpu')], num_rows: int, slots: int, obs_bytes: Sequence[int], action_bytes: Sequence[int], mask_bytes: int, contents: int) -> None:
+        """
+        A block of zeros becomes an empty memory. ValueError where it holds another memory than this; `contents`: a hash of what its records mean.
+        """
+
+    @staticmethod
+    def bytes(num_rows: int, slots: int, obs_bytes: Sequence[int], action_bytes: Sequence[int], mask_bytes: int) -> int:
+        """Bytes of the block."""
+
+    @property
+    def stride(self) -> int:
+        """Words of 8 bytes of a slot: its sequence number, and the record."""
+
+    def insert(self, first_row: int, obs: Sequence[Annotated[NDArray, dict(device='cpu', writable=False)]], action: Sequence[Annotated[NDArray, dict(device='cpu', writable=False)]], reward: Annotated[NDArray, dict(device='cpu', writable=False)], terminated: Annotated[NDArray, dict(device='cpu', writable=False)], truncated: Annotated[NDArray, dict(device='cpu', writable=False)], valid: Annotated[NDArray, dict(device='cpu', writable=False)], start: Annotated[NDArray, dict(device='cpu', writable=False)], version: Annotated[NDArray, dict(device='cpu', writable=False)], final_index: Annotated[NDArray, dict(device='cpu', writable=False)], final_obs: Sequence[Annotated[NDArray, dict(device='cpu', writable=False)]], action_mask: Annotated[NDArray, dict(device='cpu', writable=False)] | None, *, in_turns: bool) -> int:
+        """
+        Append the valid steps of arrays [T, B, ...] to the rings of B rows; returns how many.
+
+        ValueError, with nothing stored, where a reward is not finite or an end has no final observation.
+        """
+
+class ReplayReader:
+    """Samples transitions of n steps from a memory."""
+
+    def __init__(self, rings: ReplayRings, batch_size: int, n_step: int, gamma: float, seed: int, *, checked: bool = True) -> None: ...
+
+    def attach(self, obs: Sequence[Annotated[NDArray, dict(device='cpu')]], next_obs: Sequence[Annotated[NDArray, dict(device='cpu')]], action: Sequence[Annotated[NDArray, dict(device='cpu')]], action_mask: Annotated[NDArray, dict(device='cpu')] | None, next_action_mask: Annotated[NDArray, dict(device='cpu')] | None, reward: Annotated[NDArray, dict(device='cpu')], discount: Annotated[NDArray, dict(device='cpu')], steps: Annotated[NDArray, dict(device='cpu')], version: Annotated[NDArray, dict(device='cpu')], weight: Annotated[NDArray, dict(device='cpu')], error: Annotated[NDArray, dict(device='cpu')], key: Annotated[NDArray, dict(device='cpu')]) -> None:
+        """Keep these arrays [batch_size, ...] and write every sample to them."""
+
+    def sample(self) -> bool:
+        """Write a batch; False where no step can be sampled yet."""
+
+    @property
+    def random(self) -> list[int]:
+        """The state of the random numbers."""
+
+    @random.setter
+    def random(self, arg: Sequence[int], /) -> None: ...

@@ -69,7 +69,7 @@ class Slab:
         _check_room(spec, batch)
         self._blocks: list[torch.Tensor] = []
         self.obs: Tree = self._allocate(spec.observation, batch)
-        self.action: Tree = self._allocate(_kept_actions(spec.action), batch)
+        self.action: Tree = self._allocate(kept_actions(spec.action), batch)
         self.start = self._array(np.bool_, batch)
         self.terminated = self._array(np.bool_, batch)
         self.truncated = self._array(np.bool_, batch)
@@ -239,7 +239,7 @@ def _check_room(spec: Spec, batch: tuple[int, int]) -> None:
     check_room(nbytes, what, "set num_steps or num_envs to less")
 
 
-def _kept_actions(layout: Layout) -> Layout:
+def kept_actions(layout: Layout) -> Layout:
     """Actions as policies choose them: floats of 32 bits."""
     leaves = [
         replace(leaf, dtype=np.dtype(np.float32)) if leaf.dtype.kind == "f" else leaf

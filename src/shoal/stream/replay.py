@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from shoal.memory.reader import Reader
 from shoal.memory.replay import ReplayMemory
 from shoal.types import ConfigError, Episodes
 
@@ -72,18 +73,18 @@ class ReplayStream:
         self.memory = ReplayMemory(
             rollouts.env.spec, num_rows, capacity=settings.buffer_size
         )
-        self.reader = self.memory.reader(
+        self.reader = Reader(
+            self.memory,
             batch_size=cfg.batch_size,
             n_step=cfg.n_step,
             gamma=cfg.gamma,
-            alpha=settings.alpha,
             seed=rollouts.acting.seed,
         )
         self.env_steps = self.version = 0
         self.episodes = Episodes(np.zeros(0), np.zeros(0, np.int64), {})
         self._rollouts = rollouts
         self._total = total_timesteps
-        self._credit = 0.0
+        self._inserted, self._credit = 0, 0.0
         """Transitions that may be drawn before rows must step again."""
 
     @property
@@ -151,10 +152,10 @@ class ReplayStream:
 
     def _insert(self) -> None:
         """Moves a rollout's steps into the memory, and counts what may be drawn for them."""
-        before = self.memory.inserted
-        self.memory.insert(self._rollouts.slabs[0])
+        before = self._inserted
+        self._inserted += self.memory.insert(self._rollouts.slabs[0])
         start = self.settings.learning_starts
-        counted = max(0, self.memory.inserted - start) - max(0, before - start)
+        counted = max(0, self._inserted - start) - max(0, before - start)
         self._credit += counted * self.settings.samples_per_insert
 
 

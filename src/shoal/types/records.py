@@ -150,7 +150,7 @@ class Transitions:
     error: torch.Tensor
     """[B]: the loss leaves here by how much it was not."""
     key: NDArray[np.int64]
-    """[B]: where each stands in the memory."""
+    """[B]: which record each begins with, row + num_rows * index; no later record has the same."""
     action_mask: torch.Tensor | None = None
     """[B, n]: the options that the first action was chosen among."""
     next_action_mask: torch.Tensor | None = None

@@ -1,0 +1,150 @@
+// Draws places of a replay memory: each record that the rings hold is as likely as any other.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "math/pcg64.hpp"
+#include "memory/transitions.hpp"
+
+namespace shoal {
+
+/// The records of each row at one moment.
+class Held {
+ public:
+  struct Row {
+    std::uint64_t head;   ///< how many records were written
+    std::uint64_t first;  ///< the oldest that is there
+    std::uint64_t count;  ///< of those that have a successor
+    std::size_t slot;     ///< of the oldest
+  };
+
+  explicit Held(const Rings& rings) : rings_(rings), rows_(rings.num_rows()), ends_(rings.num_rows()) {}
+
+  /// Looks at what the rings hold now.
+  void look() noexcept {
+    total_ = most_ = 0;
+    for (std::size_t i = 0; i < rows_.size(); ++i) {
+      const std::uint64_t head = rings_.num_records(i);
+      const std::uint64_t first = head > rings_.slots() ? head - rings_.slots() : 0;
+      const std::uint64_t count = head > first ? head - first - 1 : 0;
+      rows_[i] = {head, first, count, static_cast<std::size_t>(first % rings_.slots())};
+      total_ += count;
+      most_ = std::max(most_, count);
+      ends_[i] = total_;
+    }
+    even_ = total_ * 4 >= most_ * rows_.size();
+  }
+
+  [[nodiscard]] const Row& row(std::size_t i) const noexcept { return rows_[i]; }
+  [[nodiscard]] std::size_t num_rows() const noexcept { return rows_.size(); }
+  /// Records that have a successor.
+  [[nodiscard]] std::uint64_t total() const noexcept { return total_; }
+
+  [[nodiscard]] std::size_t slot(const Place& place) const noexcept {
+    const Row& row = rows_[place.row];
+    const std::size_t slot = row.slot + static_cast<std::size_t>(place.index - row.first);
+    return slot < rings_.slots() ? slot : slot - rings_.slots();
+  }
+
+  /// One of `total` > 0 records. A draw's upper part chooses the row, what is left of it the record.
+  Place draw(Pcg64& random) const noexcept {
+    for (;;) {
+      const std::uint64_t word = random.next_u64();
+      if (!even_) {
+        const std::uint64_t at = scale(word, total_).first;
+        const auto row = static_cast<std::size_t>(std::ranges::upper_bound(ends_, at) - ends_.begin());
+        return {row, rows_[row].first + (at - (ends_[row] - rows_[row].count))};
+      }
+      const auto [row, rest] = scale(word, rows_.size());
+      const std::uint64_t at = scale(rest, most_).first;
+      if (at < rows_[row].count) return {static_cast<std::size_t>(row), rows_[row].first + at};
+    }
+  }
+
+ private:
+  /// The word times `range`: the upper 64 bits, 0 to range - 1, and the lower ones.
+  static std::pair<std::uint64_t, std::uint64_t> scale(std::uint64_t word, std::uint64_t range) noexcept {
+    const uint128 product = static_cast<uint128>(word) * range;
+    return {static_cast<std::uint64_t>(product >> 64), static_cast<std::uint64_t>(product)};
+  }
+
+  const Rings& rings_;
+  std::vector<Row> rows_;
+  std::vector<std::uint64_t> ends_;  ///< of each row and those before it, how many records have a successor
+  std::uint64_t total_ = 0;
+  std::uint64_t most_ = 0;
+  bool even_ = true;  ///< whether drawing a row first, and again where it has fewer records, is the shorter way
+};
+
+/// Fills batches of transitions with steps that are drawn uniformly.
+class UniformSampler {
+ public:
+  UniformSampler(const Rings& rings, const TransitionReader& reader) : rings_(rings), reader_(reader), held_(rings) {}
+
+  /// False where no step can be sampled yet, or writers overwrite whatever is drawn.
+  bool fill(const TransitionArrays& out, std::size_t batch, Pcg64& random) {
+    held_.look();
+    if (held_.total() == 0) return false;
+    drawn_.resize(batch);
+    for (Place& place : drawn_) place = held_.draw(random);
+    constexpr std::size_t ahead = 32;
+    for (std::size_t b = 0; b < std::min(ahead, batch); ++b) prefetch(b);
+    for (std::size_t b = 0; b < batch; ++b) {
+      if (b + ahead < batch) prefetch(b + ahead);
+      if (!read(out, b, drawn_[b]) && !fill_one(out, b, random)) return false;
+    }
+    return true;
+  }
+
+  /// Fills transition b with one that is drawn uniformly.
+  bool fill_one(const TransitionArrays& out, std::size_t b, Pcg64& random) {
+    constexpr int few = 64;
+    constexpr int most = 64;
+    for (int round = 0; round < most; ++round) {
+      held_.look();
+      for (int i = 0; i < few && held_.total() > 0; ++i) {
+        if (read(out, b, held_.draw(random))) return true;
+      }
+      // Hardly any is a step that has a successor: look at all of them.
+      find();
+      if (found_.empty()) return false;
+      for (int i = 0; i < few; ++i) {
+        const auto at = static_cast<std::uint64_t>(static_cast<uint128>(random.next_u64()) * found_.size() >> 64);
+        if (read(out, b, found_[at])) return true;
+      }
+    }
+    return false;
+  }
+
+  /// What the rings held when the last batch was drawn.
+  [[nodiscard]] const Held& held() const noexcept { return held_; }
+
+ private:
+  void prefetch(std::size_t b) const noexcept { reader_.prefetch(drawn_[b].row, held_.slot(drawn_[b])); }
+
+  bool read(const TransitionArrays& out, std::size_t b, const Place& place) const noexcept {
+    return reader_.read(out, b, place, held_.slot(place), held_.row(place.row).head);
+  }
+
+  void find() {
+    found_.clear();
+    for (std::size_t row = 0; row < held_.num_rows(); ++row) {
+      const Held::Row& own = held_.row(row);
+      for (std::uint64_t i = 0; i < own.count; ++i) {
+        const Place place{row, own.first + i};
+        if (reader_.samplable(place, own.head)) found_.push_back(place);
+      }
+    }
+  }
+
+  const Rings& rings_;
+  const TransitionReader& reader_;
+  Held held_;
+  std::vector<Place> drawn_;
+  std::vector<Place> found_;
+};
+
+}  // namespace shoal

@@ -1,0 +1,69 @@
+"""Calls of the replay memory's bindings, which tests/native_fuzz.py makes among all others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shoal import _native
+
+if TYPE_CHECKING:
+    Call = tuple[Any, list[Any], dict[str, Any]]
+
+STEPS, ROWS, OBS, OPTIONS, BATCH = 3, 4, 5, 2, 6
+"""Steps and rows of a block, numbers of an observation, options, transitions of a sample."""
+
+
+class ReplayCalls:
+    """What `Fuzz` inherits."""
+
+    rng: np.random.Generator
+    any: Any
+    floats: Any
+    flags: Any
+    pick: Any
+
+    def call_replay_bytes(self) -> Call:
+        return _native.ReplayRings.bytes, [ROWS, 8, [4 * OBS], [8], OPTIONS], {}
+
+    def call_rings(self) -> Call:
+        form: list[Any] = [ROWS, 8, [4 * OBS], [8], OPTIONS]
+        size = _native.ReplayRings.bytes(*form)
+        memory = np.zeros(size + 64, np.uint8)
+        start = -memory.ctypes.data % 64
+        return _native.ReplayRings, [memory[start : start + size], *form, 7], {}
+
+    def call_insert(self) -> Call:
+        rings, _ = self.any("rings")
+        shape = (STEPS, ROWS)
+        obs, final = self.floats(*shape, OBS), self.floats(STEPS * ROWS, OBS)
+        arrays = [[obs], [np.zeros(shape, np.int64)], self.floats(*shape), self.flags(*shape), self.flags(*shape)]
+        arrays += [~self.flags(*shape), self.flags(*shape), np.zeros(shape, np.int32)]
+        index = np.arange(STEPS * ROWS, dtype=np.int32).reshape(shape)
+        mask = np.ones((*shape, OPTIONS), np.bool_)
+        return rings.insert, [0, *arrays, index, [final], mask], {"in_turns": self.pick([True, False])}
+
+    call_insert_again = call_insert_too = call_insert
+
+    def call_reader(self) -> Call:
+        rings, _ = self.any("rings")
+        return _native.ReplayReader, [rings, BATCH, self.pick([1, 1, 3]), 0.9, 1], {"checked": True}
+
+    def sampled(self) -> list[Any]:
+        masks = [np.ones((BATCH, OPTIONS), np.bool_), np.ones((BATCH, OPTIONS), np.bool_)]
+        numbers = [self.floats(BATCH), self.floats(BATCH), np.zeros(BATCH, np.int32), np.zeros(BATCH, np.int32)]
+        numbers += [self.floats(BATCH), self.floats(BATCH), np.zeros(BATCH, np.int64)]
+        return [[self.floats(BATCH, OBS)], [self.floats(BATCH, OBS)], [np.zeros(BATCH, np.int64)], *masks, *numbers]
+
+    def call_attach_reader(self) -> Call:
+        return self.any("reader")[0].attach, self.sampled(), {}
+
+    def call_sample(self) -> Call:
+        return self.any("reader")[0].sample, [], {}
+
+    call_sample_again = call_sample
+
+    def call_reader_random(self) -> Call:
+        reader, _ = self.any("reader")
+        return lambda words: setattr(reader, "random", words), [reader.random], {}
