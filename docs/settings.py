@@ -16,23 +16,35 @@ from pathlib import Path
 from typing import Any
 
 from shoal import algos
-from shoal.algos import a2c, ppo
+from shoal.algos import a2c, dqn, ppo
 from shoal.algos.presets import presets
 from shoal.envs.preprocessing import Preprocessing
 from shoal.experiment.options import Options
-from shoal.nets.policy import Network
+from shoal.memory.settings import Replay
+from shoal.nets.network import Network, QNet
 from shoal.stream.self_play import SelfPlay
 
 DOCS = Path(__file__).resolve().parent
 TABLES = {
     "ppo": ppo.Config,
     "a2c": a2c.Config,
+    "dqn": dqn.Config,
+    "replay": Replay,
+    "q_network": QNet,
     "options": Options,
     "network": Network,
     "self_play": SelfPlay,
     "preprocessing": Preprocessing,
 }
-PRESETS = {"ppo": ("ppo", ""), "a2c": ("a2c", ""), "options": ("", ""), "network": ("", "network.")}
+PRESETS = {
+    "ppo": ("ppo", ""),
+    "a2c": ("a2c", ""),
+    "dqn": ("dqn", ""),
+    "replay": ("", "replay."),
+    "q_network": ("dqn", "network."),
+    "options": ("", ""),
+    "network": ("", "network."),
+}
 """Tables that say which values the presets have: of which algorithm (all of them where empty), under which prefix."""
 
 

@@ -46,7 +46,10 @@ def generate() -> str:
             hints.setdefault(name, []).append(hint)
     fields = {name: written(name, kinds) for name, kinds in hints.items() if name not in PARAMETERS}
     nested = [part for kinds in hints.values() for hint in kinds for part in parts_of(hint) if is_settings(part)]
-    imports = sorted({f"    from {part.__module__} import {part.__name__}" for part in nested})
+    names: dict[str, set[str]] = {}
+    for part in nested:
+        names.setdefault(part.__module__, set()).add(part.__name__)
+    imports = [f"    from {module} import {', '.join(sorted(names[module]))}" for module in sorted(names)]
     functions = [name for name, kind in fields.items() if "Callable" in kind]  # given again where they have no name
     changes = {name: fields[name] for name in [*CHANGEABLE, *functions]}
     return (
@@ -72,7 +75,7 @@ def written(name: str, hints: Iterable[Any]) -> str:
         others.insert(0, f"Literal[{', '.join(choices)}]")
     if name in PATHS:
         others.insert(1, "PathLike[str]")
-    return " | ".join(others)
+    return " | ".join(dict.fromkeys(" | ".join(others).split(" | ")))
 
 
 def parts_of(hint: Any) -> Iterator[Any]:

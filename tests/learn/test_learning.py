@@ -11,7 +11,10 @@ import torch
 from shoal import algos
 from shoal.envs.registry import make
 from shoal.experiment import training
+from shoal.memory.settings import Replay
+from shoal.nets.network import QNet
 from shoal.nets.policy import Network
+from shoal.nets.q_network import action_values
 from tests import single_run
 from tests.learn.envs import Forever, Recall, Sorting
 
@@ -94,3 +97,23 @@ def test_nested_spaces_with_masks(run_dir: Path) -> None:
     network = Network(hidden=(32,), log_std_init=-1.0)
     result = train(Sorting, run_dir, algo="ppo", network=network, learning_rate=5e-3, total_timesteps=24_000, **shape)
     assert result.greedy_return >= 11
+
+
+@pytest.mark.parametrize(("variant", "n_step"), [({}, 1), ({}, 3), ({"dueling": True}, 1), ({"quantiles": 4}, 2)])
+def test_q_values_that_are_known(variant: dict[str, Any], n_step: int) -> None:
+    """Reward 1 for ever at gamma 0.8 is worth 5: a truncation as an end would make it less, n steps as 1 more."""
+    module = algos.load("dqn")
+    replay = Replay(buffer_size=500, learning_starts=50, samples_per_insert=16)
+    network = QNet(hidden=(16,), **variant)
+    shape = {"num_steps": 5, "batch_size": 32, "target_update_interval": 10, "learning_rate": 1e-2, "gamma": 0.8}
+    cfg = module.Config(n_step=n_step, huber=False, replay=replay, network=network, **shape)
+    policy: Any
+    policy, _ = single_run.train(module, cfg, make(lambda: Forever(4), 8), updates=40)
+    output = policy(torch.ones(1, 1), None, None)
+    torch.testing.assert_close(action_values(output), torch.full((1, 2), 5.0), rtol=0, atol=0.15)
+
+
+def test_cartpole_by_dqn(run_dir: Path) -> None:
+    """The preset, which stops at a mean return of 475."""
+    result = train("CartPole-v1", run_dir, algo="dqn", final_episodes=20)
+    assert result.greedy_return >= 475

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from shoal.envs.preprocessing import Preprocessing
-    from shoal.nets.network import Network
+    from shoal.memory.settings import Replay
+    from shoal.nets.network import Network, QNet
     from shoal.stream.self_play import SelfPlay
 
 
@@ -59,10 +60,20 @@ class Settings(TypedDict, total=False):
     ent_coef_schedule: str | Callable[[float], float]
     vf_coef: float
     max_grad_norm: float
-    network: Network | Mapping[str, Any]
+    network: Network | Mapping[str, Any] | QNet
+    batch_size: int | float
+    n_step: int | float
+    adam_eps: float
+    target_update_interval: int | float
+    tau: float
+    epsilon_start: float
+    epsilon_end: float
+    exploration_fraction: float
+    double: bool
+    huber: bool
+    replay: Replay | Mapping[str, Any]
     num_minibatches: int | float
     update_epochs: int | float
-    adam_eps: float
     gae_lambda: float
     clip_coef: float
     clip_coef_schedule: str | Callable[[float], float]

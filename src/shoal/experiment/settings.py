@@ -182,6 +182,12 @@ FOREIGN = {
     "use_sde": "network={'sde_interval': ...}",
     "sde_sample_freq": "network={'sde_interval': ...}",
     "activation_fn": "network={'activation': 'relu'}",
+    "buffer_size": "replay={'buffer_size': ...}",
+    "learning_starts": "replay={'learning_starts': ...}",
+    "train_freq": "replay={'samples_per_insert': batch_size * gradient_steps / train_freq}",
+    "gradient_steps": "replay={'samples_per_insert': batch_size * gradient_steps / train_freq}",
+    "exploration_initial_eps": "epsilon_start",
+    "exploration_final_eps": "epsilon_end",
 }
 """Settings of Stable-Baselines3, and what is to be written here instead."""
 

@@ -114,8 +114,7 @@ class ReplayStream:
         self._credit -= self.batch_size
         if self._credit < self.batch_size:
             self.env_steps = self._rollouts.env_steps
-        beta, over = self.settings.beta, min(1.0, self.env_steps / self._total)
-        return self.reader.sample(beta=beta + (1 - beta) * over)
+        return self.reader.sample()
 
     def explore(self, epsilon: ArrayLike) -> None:
         """How often each row takes any action instead of the best, from its next step on: a number, or [rows]."""
