@@ -64,6 +64,25 @@ class ReplayCalls:
 
     call_sample_again = call_sample
 
+    def call_prioritize_by(self) -> Call:
+        return self.any("reader")[0].prioritize_by, [0.6, 1e-6, self.pick([0.0, 0.5])], {}
+
+    def call_sample_prioritized(self) -> Call:
+        return self.any("reader")[0].sample_prioritized, [self.pick([0.6, 0.6, 0.0]), 0.4], {}
+
+    def call_prioritize(self) -> Call:
+        keys = self.rng.integers(0, ROWS * 16, BATCH)
+        return self.any("reader")[0].prioritize, [keys, self.floats(BATCH)], {}
+
+    def call_priorities(self) -> Call:
+        reader, _ = self.any("reader")
+
+        def call(slots: Any, seen: Any, most: Any, stale: Any) -> Any:
+            reader.set_priorities(slots, seen, most, stale)
+            return reader.priorities
+
+        return call, [np.zeros(ROWS * 8, np.float32), np.zeros(ROWS, np.uint64), 1.0, 0], {}
+
     def call_reader_random(self) -> Call:
         reader, _ = self.any("reader")
         return lambda words: setattr(reader, "random", words), [reader.random], {}

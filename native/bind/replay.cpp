@@ -16,6 +16,7 @@
 
 #include "bind/arrays.hpp"
 #include "memory/insert.hpp"
+#include "memory/prioritized.hpp"
 #include "memory/rings.hpp"
 #include "memory/transitions.hpp"
 #include "memory/uniform.hpp"
@@ -210,6 +211,58 @@ class BoundReader {
     out_ = out;
   }
 
+  /// From now on steps are drawn by priorities.
+  void prioritize_by(double alpha, double epsilon, double uniform) {
+    const InUse use(in_use_);
+    check_alpha(alpha);
+    if (!(epsilon >= 1e-12 && epsilon <= 1e6) || !(uniform >= 0.0 && uniform <= 1.0)) {
+      throw std::invalid_argument("epsilon must be between 1e-12 and 1e6, and uniform_mix between 0 and 1, not " +
+                                  std::to_string(epsilon) + " and " + std::to_string(uniform));
+    }
+    epsilon_ = epsilon;
+    prioritized_.emplace(rings_, reader_, alpha, uniform);
+  }
+
+  bool sample_prioritized(double alpha, double beta) {
+    const InUse use(in_use_);
+    check_alpha(alpha);
+    if (!(beta >= 0.0 && beta <= most_power)) {
+      throw std::invalid_argument("beta must be between 0 and 4, not " + std::to_string(beta));
+    }
+    if (!out_) throw std::runtime_error("sample_prioritized: call attach first");
+    PrioritizedSampler& sampler = prioritized();
+    const nb::gil_scoped_release released;
+    std::fill_n(out_->error, batch_, 0.0F);
+    sampler.priorities().set_alpha(alpha);
+    return sampler.fill(*out_, batch_, beta, random_);
+  }
+
+  /// How many keys are by now of records that were overwritten since the reader was made.
+  std::uint64_t prioritize(const ArrayIn& keys, const ArrayIn& errors) {
+    const InUse use(in_use_);
+    const std::size_t count = axis(keys, "keys", 1, 0);
+    const std::span<const std::int64_t> key(numbers<std::int64_t>(keys, "keys", {count}), count);
+    const std::span<const float> error(numbers<float>(errors, "errors", {count}), count);
+    Priorities& priorities = prioritized().priorities();
+    const nb::gil_scoped_release released;
+    priorities.update(key, error, epsilon_);
+    return priorities.stale();
+  }
+
+  [[nodiscard]] nb::tuple priorities() {
+    const InUse use(in_use_);
+    const Priorities& own = prioritized().priorities();
+    return nb::make_tuple(copied(own.raw()), copied(own.seen()), own.most(), own.stale());
+  }
+
+  void set_priorities(const ArrayIn& raw, const ArrayIn& seen, float most, std::uint64_t stale) {
+    const InUse use(in_use_);
+    const std::size_t slots = axis(raw, "priorities", 1, 0);
+    const std::size_t rows = axis(seen, "seen", 1, 0);
+    prioritized().priorities().restore({numbers<float>(raw, "priorities", {slots}), slots},
+                                       {numbers<std::uint64_t>(seen, "seen", {rows}), rows}, most, stale);
+  }
+
   /// False where nothing can be sampled.
   bool sample() {
     const InUse use(in_use_);
@@ -241,6 +294,28 @@ class BoundReader {
 
  private:
   static constexpr std::size_t most = std::size_t{1} << 24;
+  static constexpr double most_power = 4.0;
+
+  static void check_alpha(double alpha) {
+    if (!(alpha >= 0.0 && alpha <= most_power)) {
+      throw std::invalid_argument("alpha must be between 0 and 4, not " + std::to_string(alpha));
+    }
+  }
+
+  PrioritizedSampler& prioritized() {
+    if (!prioritized_) throw std::runtime_error("this reader has no priorities");
+    return *prioritized_;
+  }
+
+  template <class T>
+  static nb::object copied(const std::vector<T>& numbers) {
+    auto made = std::make_unique<std::vector<T>>(numbers);
+    T* const data = made->data();
+    const std::size_t size = made->size();
+    const nb::capsule owner(made.get(), [](void* held) noexcept { delete static_cast<std::vector<T>*>(held); });
+    static_cast<void>(made.release());
+    return nb::cast(nb::ndarray<nb::numpy, T, nb::ndim<1>>(data, {size}, owner));
+  }
 
   class InUse {
    public:
@@ -262,6 +337,8 @@ class BoundReader {
   Pcg64 random_;
   TransitionReader reader_;
   UniformSampler uniform_;
+  std::optional<PrioritizedSampler> prioritized_;
+  double epsilon_ = 0.0;
   std::vector<ArrayOut> held_arrays_;
   std::optional<TransitionArrays> out_;
   std::atomic_flag in_use_;
@@ -308,5 +385,18 @@ void bind_replay(nb::module_& module) {
            "error"_a.noconvert(), "key"_a.noconvert(),
            "Keep these arrays [batch_size, ...] and write every sample to them.")
       .def("sample", &BoundReader::sample, "Write a batch; False where no step can be sampled yet.")
+      .def("prioritize_by", &BoundReader::prioritize_by, "alpha"_a, "epsilon"_a, "uniform_mix"_a,
+           "Draw steps by priorities from now on: of those that are sampled first, 1.")
+      .def("sample_prioritized", &BoundReader::sample_prioritized, "alpha"_a, "beta"_a,
+           "Write a batch that is drawn by priorities, with its weights; False where no step can be sampled yet.")
+      .def("prioritize", &BoundReader::prioritize, "keys"_a.noconvert(), "errors"_a.noconvert(),
+           "Make |error| + epsilon the priority of each key; returns how many keys were of overwritten records so "
+           "far.\n\n"
+           "ValueError, with nothing changed, where an error is not finite or a key of no sampled transition.")
+      .def_prop_ro("priorities", &BoundReader::priorities,
+                   "Copies of the priority of every slot and of each row's records that were looked at, the greatest "
+                   "priority so far, and the number of stale keys.")
+      .def("set_priorities", &BoundReader::set_priorities, "priorities"_a.noconvert(), "seen"_a.noconvert(), "most"_a,
+           "stale"_a, "Continue from what `priorities` gave; ValueError where it is of another memory.")
       .def_prop_rw("random", &BoundReader::random, &BoundReader::set_random, "The state of the random numbers.");
 }

@@ -25,17 +25,12 @@ class Held {
 
   /// Looks at what the rings hold now.
   void look() noexcept {
-    total_ = most_ = 0;
-    for (std::size_t i = 0; i < rows_.size(); ++i) {
-      const std::uint64_t head = rings_.num_records(i);
-      const std::uint64_t first = head > rings_.slots() ? head - rings_.slots() : 0;
-      const std::uint64_t count = head > first ? head - first - 1 : 0;
-      rows_[i] = {head, first, count, static_cast<std::size_t>(first % rings_.slots())};
-      total_ += count;
-      most_ = std::max(most_, count);
-      ends_[i] = total_;
-    }
-    even_ = total_ * 4 >= most_ * rows_.size();
+    look_at([this](std::size_t row) { return rings_.num_records(row); });
+  }
+
+  /// The same as it was when the rows had so many records.
+  void look(const std::vector<std::uint64_t>& heads) noexcept {
+    look_at([&heads](std::size_t row) { return heads[row]; });
   }
 
   [[nodiscard]] const Row& row(std::size_t i) const noexcept { return rows_[i]; }
@@ -65,6 +60,21 @@ class Held {
   }
 
  private:
+  template <class Heads>
+  void look_at(const Heads& heads) noexcept {
+    total_ = most_ = 0;
+    for (std::size_t i = 0; i < rows_.size(); ++i) {
+      const std::uint64_t head = heads(i);
+      const std::uint64_t first = head > rings_.slots() ? head - rings_.slots() : 0;
+      const std::uint64_t count = head > first ? head - first - 1 : 0;
+      rows_[i] = {head, first, count, static_cast<std::size_t>(first % rings_.slots())};
+      total_ += count;
+      most_ = std::max(most_, count);
+      ends_[i] = total_;
+    }
+    even_ = total_ * 4 >= most_ * rows_.size();
+  }
+
   /// The word times `range`: the upper 64 bits, 0 to range - 1, and the lower ones.
   static std::pair<std::uint64_t, std::uint64_t> scale(std::uint64_t word, std::uint64_t range) noexcept {
     const uint128 product = static_cast<uint128>(word) * range;

@@ -513,6 +513,34 @@ class ReplayReader:
     def sample(self) -> bool:
         """Write a batch; False where no step can be sampled yet."""
 
+    def prioritize_by(self, alpha: float, epsilon: float, uniform_mix: float) -> None:
+        """
+        Draw steps by priorities from now on: of those that are sampled first, 1.
+        """
+
+    def sample_prioritized(self, alpha: float, beta: float) -> bool:
+        """
+        Write a batch that is drawn by priorities, with its weights; False where no step can be sampled yet.
+        """
+
+    def prioritize(self, keys: Annotated[NDArray, dict(device='cpu', writable=False)], errors: Annotated[NDArray, dict(device='cpu', writable=False)]) -> int:
+        """
+        Make |error| + epsilon the priority of each key; returns how many keys were of overwritten records so far.
+
+        ValueError, with nothing changed, where an error is not finite or a key of no sampled transition.
+        """
+
+    @property
+    def priorities(self) -> tuple:
+        """
+        Copies of the priority of every slot and of each row's records that were looked at, the greatest priority so far, and the number of stale keys.
+        """
+
+    def set_priorities(self, priorities: Annotated[NDArray, dict(device='cpu', writable=False)], seen: Annotated[NDArray, dict(device='cpu', writable=False)], most: float, stale: int) -> None:
+        """
+        Continue from what `priorities` gave; ValueError where it is of another memory.
+        """
+
     @property
     def random(self) -> list[int]:
         """The state of the random numbers."""

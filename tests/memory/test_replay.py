@@ -374,7 +374,7 @@ def test_a_memory_of_several_processes() -> None:
             os._exit(status)
     assert os.waitpid(pid, 0)[1] == 0
     assert seen(memory) == {0: (1, 0.5, 1, 1), 1: (2, 0, 101, 1)}
-    with pytest.raises(ConfigError, match="the shared memory has .* it is of other settings, or was cut off"):
+    with pytest.raises(ConfigError, match=r"the shared memory has .* it is of other settings, or was cut off"):
         ReplayMemory(spec_of(), 1, capacity=65, fd=fd)
     with pytest.raises(ConfigError, match="this replay memory is of other observations or actions"):
         ReplayMemory(spec_of(spaces.Box(-1e6, 1e6, (2,), np.float32)), 1, capacity=64, fd=fd)

@@ -2,19 +2,58 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from shoal import _native
-from shoal.types import ConfigError, Transitions, check_least, map_tree
+from shoal.types import (
+    ConfigError,
+    Transitions,
+    check_least,
+    check_ranges,
+    map_tree,
+)
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from shoal.memory.replay import ReplayMemory
     from shoal.types import Tree
 
 MOST_BATCH = 2**24
+MOST_POWER = 4
+TOO_FAST = (
+    "no step that the memory holds has the step after it, or writers overwrite all of them while they are read; set "
+    "its capacity to more"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Prioritized:
+    """Steps are drawn with P(i) = p_i^alpha / sum_j p_j^alpha (Schaul et al. 2016); p = |error| + epsilon.
+
+    A step that is new has the greatest priority so far, 1 at first. The weight of a
+    transition is (N P(i))^-beta, divided by the greatest of its batch; N steps can be
+    sampled.
+    """
+
+    alpha: float = 0.6
+    """How much priorities matter; 0: not at all."""
+    beta: float = 0.4
+    """How far the weights take back what priorities distort; 1: wholly."""
+    epsilon: float = 1e-6
+    """What is added to each error, so that no step is never drawn."""
+    uniform_mix: float = 0.0
+    """The share of steps that is drawn uniformly."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot work."""
+        powers = (0, MOST_POWER)
+        check_ranges(self, alpha=powers, beta=powers)
+        check_ranges(self, epsilon=(1e-12, 1e6), uniform_mix=(0, 1))
 
 
 class Reader:
@@ -32,6 +71,7 @@ class Reader:
         n_step: int = 1,
         gamma: float = 0.99,
         seed: int = 0,
+        prioritized: Prioritized | None = None,
         checked: bool = True,
     ) -> None:
         """A reader that begins with the random numbers of `seed`.
@@ -42,6 +82,7 @@ class Reader:
             n_step: steps of a transition, at most.
             gamma: the discount of one step.
             seed: of what is drawn.
+            prioritized: steps are drawn by priorities of this reader's own.
             checked: False only to show in a test what the checks of records keep out.
 
         Raises:
@@ -63,18 +104,100 @@ class Reader:
         self._native = _native.ReplayReader(
             memory.rings, batch_size, n_step, gamma, seed % 2**64, checked=checked
         )
+        self.prioritized = prioritized
+        self.stale_keys = 0
+        """Keys given to `prioritize` whose records had been overwritten."""
+        if prioritized is not None:
+            how = prioritized
+            self._native.prioritize_by(how.alpha, how.epsilon, how.uniform_mix)
         self._batch = _allocate(memory, batch_size)
         self._attach(self._batch)
 
-    def sample(self) -> Transitions:
+    def sample(
+        self, *, alpha: float | None = None, beta: float | None = None
+    ) -> Transitions:
         """The next batch; its arrays are written anew by the next call.
+
+        Args:
+            alpha: for this batch, instead of `prioritized.alpha`; another one than
+                before takes a walk over all priorities.
+            beta: for this batch, instead of `prioritized.beta`.
 
         Raises:
             RuntimeError: no step can be sampled yet, or writers overwrite them faster than they are read.
+            ConfigError: `alpha` or `beta` where there are no priorities, or out of range.
         """
-        if not self._native.sample():
+        if self.prioritized is None:
+            if alpha is not None or beta is not None:
+                raise ConfigError(
+                    "alpha and beta are of priorities; make the reader with prioritized=Prioritized(...)"
+                )
+            found = self._native.sample()
+        else:
+            alpha = self.prioritized.alpha if alpha is None else alpha
+            beta = self.prioritized.beta if beta is None else beta
+            if not (0 <= alpha <= MOST_POWER and 0 <= beta <= MOST_POWER):
+                raise ConfigError(
+                    f"alpha and beta must be between 0 and {MOST_POWER}, got {alpha} and {beta}"
+                )
+            found = self._native.sample_prioritized(alpha, beta)
+        if not found:
             raise RuntimeError(self._why_not())
         return self._batch
+
+    def prioritize(
+        self, keys: NDArray[np.int64], errors: torch.Tensor | NDArray[np.float32]
+    ) -> None:
+        """Makes |error| + epsilon the priority of each key; of a key that stands twice, the last error counts.
+
+        Keys of records that were overwritten since are left out, and counted in
+        `stale_keys`.
+
+        Args:
+            keys: of transitions that were sampled, [n].
+            errors: theirs, [n].
+
+        Raises:
+            ValueError: an error is NaN or infinite, or a key is of nothing that was sampled; nothing is changed.
+            ConfigError: the reader has no priorities.
+        """
+        if self.prioritized is None:
+            raise ConfigError(
+                "this reader draws uniformly; make it with prioritized=Prioritized(...)"
+            )
+        if isinstance(errors, torch.Tensor):
+            errors = errors.detach().cpu().numpy()
+        numbers = np.ascontiguousarray(errors, np.float32)
+        self.stale_keys = self._native.prioritize(keys, numbers)
+
+    def state(self) -> dict[str, Any]:
+        """What it goes on from: the random numbers, and the priorities where it has some."""
+        state: dict[str, Any] = {"random": np.array(self._native.random, np.uint64)}
+        if self.prioritized is not None:
+            priority, seen, greatest, stale = self._native.priorities
+            state["priority"], state["seen"] = priority, seen
+            state["greatest"], state["stale"] = float(greatest), int(stale)
+        return state
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continues from `state`, when its memory was restored.
+
+        Raises:
+            ConfigError: it is damaged, or of another memory or other settings.
+        """
+        try:
+            if self.prioritized is not None:
+                self._native.set_priorities(
+                    state["priority"], state["seen"], state["greatest"], state["stale"]
+                )
+                self.stale_keys = state["stale"]
+            elif "priority" in state:
+                raise ValueError("the reader that was saved had priorities")
+            self._native.random = state["random"].tolist()
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"the saved state of a reader of the replay memory does not fit this one: {error}"
+            ) from error
 
     def _attach(self, batch: Transitions) -> None:
         form = self.memory.form
@@ -99,10 +222,7 @@ class Reader:
                 f"nothing can be sampled yet: the memory holds {len(self.memory)} records of "
                 f"{self.memory.num_rows} rows, and a transition needs two of one row; collect more before learning"
             )
-        return (
-            "nothing can be sampled: no step that the memory holds has the step after it, or writers overwrite all of "
-            "them while they are read; set its capacity to more"
-        )
+        return f"nothing can be sampled: {TOO_FAST}"
 
 
 def _allocate(memory: ReplayMemory, batch: int) -> Transitions:
