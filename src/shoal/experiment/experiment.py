@@ -225,7 +225,7 @@ class Experiment:
             if not self.reopened or callable(self.source) or is_known(self.source):
                 raise
             raise ConfigError(
-                f"{error}; a run that was given a callable needs it again (factory=...)"
+                f"{error}; a run that was given a callable needs it again (factory=..., or --env module:Class)"
             ) from error
 
     def make_policy(self, spec: Spec) -> nn.Module:
