@@ -77,7 +77,6 @@ def make(
     """
     _check(backend, num_envs, num_threads, workers)
     seen = preprocessing or Preprocessing()
-    last_finite = seen.final_nan == "last_finite"
     fixed, ranges = randomization.split(env_kwargs or {}, num_envs)
     if not isinstance(env, str) or not packages.has(env):
         _check_absence(env, backend)
@@ -87,7 +86,7 @@ def make(
     if is_batched(env, backend):
         _check_batched(env, ranges, seen)
         rows = _batched(env, num_envs, backend, num_threads, fixed, info_keys)
-        rows.keeper.last_finite = last_finite
+        rows.keeper.tolerance = seen.tolerance
         return _preprocessed(rows, seen)
     factory = _as_seen(factory_of(env, fixed), name, seen)
     if backend == "workers":
@@ -98,11 +97,11 @@ def make(
             info_keys=info_keys,
             ranges=ranges,
             workers=workers,
-            last_finite=last_finite,
+            tolerance=seen.tolerance,
         )
     else:
         rows = _in_process(factory, num_envs, name, info_keys, ranges)
-        rows.keeper.last_finite = last_finite
+        rows.keeper.tolerance = seen.tolerance
     return _preprocessed(rows, seen)
 
 

@@ -208,9 +208,7 @@ class Experiment:
         try:
             if playing:
                 env_kwargs = randomization.whole(env_kwargs)
-                preprocessing = replace(
-                    preprocessing, reward_scale=1.0, reward_clip=None, reward_sign=False
-                )
+                preprocessing = preprocessing.for_playing()
             return make(
                 self.source,
                 num_envs,

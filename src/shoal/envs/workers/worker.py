@@ -27,6 +27,7 @@ from shoal.types.text import without_colors
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from shoal.envs.finite import Tolerance
     from shoal.envs.randomization import Ranges
 
 IDLE_S = 60.0
@@ -56,7 +57,7 @@ class Plan:
     name: str
     info_keys: tuple[str, ...]
     ranges: Ranges
-    last_finite: bool
+    tolerance: Tolerance
     number: int
     """The worker's."""
     rows: slice
@@ -115,7 +116,7 @@ def make_rows(plan: Plan) -> SerialEnv:
         ranges=plan.ranges,
         first_row=first,
     )
-    rows.keeper.last_finite = plan.last_finite
+    rows.keeper.tolerance = plan.tolerance
     return rows
 
 
