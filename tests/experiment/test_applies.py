@@ -220,6 +220,39 @@ def test_a_limit_that_cannot_be_taken_off_is_named() -> None:
     assert make(lambda: Slow(Idle(), 50), 1).spec.max_episode_steps == 50
 
 
+class Endless(Slow):
+    """One that ends nothing."""
+
+    def step(self, action: Any) -> Any:
+        obs, reward, terminated, _, info = self.env.step(action)
+        return obs, reward, terminated, False, info
+
+
+def taken_back() -> Any:
+    """A limit of Gymnasium's that a wrapper takes back."""
+    return TakesBack(gym.wrappers.TimeLimit(Idle(), 30))
+
+
+class TakesBack(gym.Wrapper[Any, Any, Any, Any]):
+    def step(self, action: Any) -> Any:
+        return *self.env.step(action)[:3], False, {}
+
+
+def test_a_limit_of_one_s_own_that_ends_nothing_is_none() -> None:
+    """Neither refused where another is asked for, nor in the way of `eval_max_steps`, whose advice works."""
+    rows = make(lambda: Endless(Idle(), 50), 1, preprocessing=Preprocessing(max_episode_steps=200))
+    assert (rows.spec.max_episode_steps, steps_of(rows)) == (200, 200)
+    rows = make(lambda: Endless(Idle(), 50_000), 1)
+    assert rows.spec.max_episode_steps is None
+    policy = make_policy(rows.spec, Network(hidden=()), 0)
+    with pytest.warns(UserWarning, match=r"not ended after 20 steps.*set eval_max_steps"):
+        assert evaluate(policy, rows, episodes=1, acting=Acting(0), max_steps=20).mean == 20
+    rows = make(taken_back, 1)
+    with pytest.warns(UserWarning, match=r"not ended after 30 steps.*of 30 steps is taken back.*max_episode_steps"):
+        assert evaluate(policy, rows, episodes=1, acting=Acting(0), max_steps=20).mean == 30
+    assert steps_of(make(taken_back, 1, preprocessing=Preprocessing(max_episode_steps=40))) == 40
+
+
 @pytest.mark.parametrize("kind", [SyncVectorEnv, AsyncVectorEnv])
 def test_the_limit_in_a_vector_environment_is_known(kind: Any) -> None:
     rows = make(lambda num_envs: kind([lambda: wrapped(50)] * num_envs), 1, backend="vector")

@@ -279,11 +279,14 @@ class KeptSpaces:
 
 
 def shortest_limit(env: gym.Env[Any, Any]) -> int | None:
-    """The shortest of Gymnasium's time limits among an environment's wrappers, wherever they stand."""
+    """The shortest of Gymnasium's time limits among an environment's wrappers, wherever they stand.
+
+    One whose class steps in another way may not end at its number of steps, and does not count.
+    """
     found: list[int] = []
     inner: Any = env
     while isinstance(inner, gym.Wrapper):
-        if isinstance(inner, TimeLimit):
+        if isinstance(inner, TimeLimit) and type(inner).step is TimeLimit.step:
             found.append(vars(inner)["_max_episode_steps"])
         inner = inner.env
     return min(found, default=None)

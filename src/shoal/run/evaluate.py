@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from shoal.envs.vec_env import VecEnv
     from shoal.run.run import Run
-    from shoal.types import Bools, Floats, Ready
+    from shoal.types import Bools, Floats, Ready, Spec
 
 EVALUATION_STREAM = 1
 SEED_OFFSET = 1_000_000_007
@@ -108,7 +108,7 @@ def evaluate(
         mark_starts(start, ready, turn)
         tally.note(ready)
         tally.pass_on(env.dropped)
-        tally.end_endless(env.spec.env_id, bound)
+        tally.end_endless(env.spec, bound)
     returns, lengths = (
         list(chain.from_iterable(of_rows)) for of_rows in (tally.returns, tally.lengths)
     )
@@ -123,6 +123,16 @@ def mark_starts(start: Bools, ready: Ready, turn: Bools | None) -> None:
     """
     ended = ready.terminated | ready.truncated
     start[:] = ended | (~ready.valid if turn is None else start & ~turn)
+
+
+def _advice(spec: Spec) -> str:
+    """What ends an endless episode: another limit where a wrapper takes the environment's own back."""
+    if spec.max_episode_steps is None:
+        return "Give the environment a time limit, or set eval_max_steps"
+    return (
+        f"Its time limit of {spec.max_episode_steps:,} steps is taken back by a wrapper: mend that, or train with "
+        "preprocessing.max_episode_steps, which ends episodes outside of all wrappers"
+    )
 
 
 class _Tally:
@@ -168,16 +178,15 @@ class _Tally:
                 self.left[going_on[number % len(going_on)]] += 1
             self.left[row] = 0
 
-    def end_endless(self, env_id: str, max_steps: int) -> None:
+    def end_endless(self, spec: Spec, max_steps: int) -> None:
         """What an episode without an end has come to counts for all that its row had left."""
         late = (self._running[1] >= max_steps) & (self.left > 0)
         if not late.any():
             return
         endless = np.flatnonzero(late)
         warnings.warn(
-            f"{env_id}: the greedy episode of row {endless[0]} has not ended after {max_steps:,} "
-            "steps; its return so far counts for all that its row had left. "
-            "Give the environment a time limit, or set eval_max_steps",
+            f"{spec.env_id}: the greedy episode of row {endless[0]} has not ended after {max_steps:,} "
+            f"steps; its return so far counts for all that its row had left. {_advice(spec)}",
             stacklevel=3,
         )
         for row in endless[self._there[endless]]:
