@@ -8,6 +8,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,37 @@ def test_evaluation_does_not_step_what_training_steps(kind: str, run_dir: Path) 
     with pytest.raises(shoal.ConfigError, match="evaluation got an environment that training steps; the callable must"):
         shoal.train(many[kind], run_dir=run_dir, **settings)
     assert not list(run_dir.rglob("config.toml"))
+
+
+class Fragile(CartPoleEnv):
+    """Cannot be stepped once it is closed."""
+
+    spent = False
+
+    def close(self) -> None:
+        self.spent = True
+
+    def step(self, action: Any) -> Any:
+        if self.spent:
+            raise RuntimeError("out of order")
+        return super().step(action)
+
+
+@pytest.mark.parametrize("backend", ["serial", "vector"])
+def test_an_environment_that_is_handed_out_again_after_its_end_is_named(backend: str, run_dir: Path) -> None:
+    """A cached function: training closes what the greedy episodes would step."""
+
+    @cache
+    def cached(num_envs: int = 1) -> Any:
+        made = gym.wrappers.TimeLimit(Fragile(), 9)
+        return SyncVectorEnv([lambda: made]) if backend == "vector" else made
+
+    settings: Any = TINY | {"num_envs": 1, "final_episodes": 1, "backend": backend, "run_dir": run_dir}
+    told = "cached: the callable gave an environment that was closed before.*out of order.*make a new"
+    with pytest.warns(UserWarning, match=told):
+        path = shoal.train(cached, **settings).path
+    with pytest.raises(shoal.EnvError, match=told):
+        shoal.load(path, factory=cached).evaluate(episodes=1)
 
 
 def test_the_note_of_a_reset_says_which_seed_it_was_given(run_dir: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from shoal.envs.actions import in_own_dtypes
+from shoal.envs.apart import raise_if_reused
 from shoal.envs.masks import KEY, MaskReader, in_observation
 from shoal.envs.observations import leaves_of
 from shoal.envs.observed import seen
@@ -252,13 +253,17 @@ def play(
         raise ConfigError(f"episodes must be at least 1, got {episodes}")
     count = min(episodes, 20, experiment.options.num_envs)
     with closing(experiment.rows(count, playing=True)) as rows:
-        return evaluate(
-            policy,
-            rows,
-            episodes=episodes,
-            acting=_evaluating(policy, experiment, seed),
-            max_steps=experiment.options.eval_max_steps,
-        )
+        try:
+            return evaluate(
+                policy,
+                rows,
+                episodes=episodes,
+                acting=_evaluating(policy, experiment, seed),
+                max_steps=experiment.options.eval_max_steps,
+            )
+        except Exception as error:
+            raise_if_reused(rows, error)
+            raise
 
 
 def _evaluating(policy: nn.Module, experiment: Experiment, seed: int) -> Acting:
