@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -168,12 +169,30 @@ def test_callbacks_that_cannot_do_what_they_seem_to(run_dir: Path) -> None:
     def ends(run: Any, record: Any) -> None:
         raise StopIteration
 
+    def fails(run: Any, record: Any) -> None:
+        raise LookupError("no such tracker")
+
+    class Watcher:
+        warn = "loudly"
+
+        def __call__(self, run: Any, record: Any) -> None: ...
+
     settings: Any = TINY | {"run_dir": run_dir, "final_episodes": 0}
-    with pytest.raises(shoal.ConfigError, match=r"called with \(run, record\), but of .*too many positional arguments"):
-        shoal.train("CartPole-v1", callbacks=[lambda record: None], **settings)
+    called = r"a callback is called with \(run, record\), but "
+    for callbacks, told in (
+        ([lambda record: None], rf"{called}\S*<lambda> does not take these: too many positional arguments$"),
+        ([Watcher], rf"{called}\S*Watcher does not take these: .*; an object of it may be meant"),
+        ([Watcher()], "the callback .*Watcher.* has warn, which is called but is no method"),
+        (["mod:watch"], f"{called}'mod:watch' cannot be called"),
+        (fails, r"a list of functions \(run, record\), got \S*fails; write callbacks=\[\.\.\.\]"),
+        ([ends], r"the callback \S*ends raised StopIteration; run.stop\(reason\) ends a run"),
+    ):
+        with pytest.raises(shoal.ConfigError, match=told):
+            shoal.train("CartPole-v1", callbacks=callbacks, **settings)
     assert not list(run_dir.rglob("config.toml"))
-    with pytest.raises(shoal.ConfigError, match=r"ends at .* raised StopIteration; run.stop\(reason\) ends a run"):
-        shoal.train("CartPole-v1", callbacks=[ends], **settings)
+    with pytest.raises(LookupError, match="no such tracker") as raised:
+        shoal.train("CartPole-v1", callbacks=[fails], **settings)
+    assert re.fullmatch(r"shoal: raised by the callback \S*fails", raised.value.__notes__[0])
 
 
 def test_a_run_that_goes_on_in_another_environment_says_so(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
