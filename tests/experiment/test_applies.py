@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from gymnasium.wrappers import RecordEpisodeStatistics, TransformReward
+from torch import nn
 
 import shoal
 from shoal.algos.ppo import PPO
@@ -41,6 +43,18 @@ def check(settings: dict[str, Any], *, env: str = "a:b", policy: Any = None, **s
     settings = {name: value for name, value in settings.items() if name != "config"}
     started = Experiment.new(env, settings=settings, policy=policy, config=config)
     check_applies(started, spec_of(env=env, **spaces))
+
+
+class Small(nn.Module):
+    """A policy of somebody's own."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        self.body = nn.Linear(3, 3)
+
+    def forward(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        made = self.body(obs)
+        return made[..., :2], made[..., 2]
 
 
 def spec_of(*, seen: Any = BOX, action: Any = CHOICE, env: str = "a:b", limit: int | None = None) -> Spec:
@@ -82,6 +96,10 @@ def spec_of(*, seen: Any = BOX, action: Any = CHOICE, env: str = "a:b", limit: i
         ),
         ({"config": PPO(network=Network(squash=True))}, {}, r"network\.squash=True"),
         ({"eval_max_steps": 9}, {"limit": 200}, r"eval_max_steps=9.*end after 200 steps"),
+        ({"grad_shards": 3, "native": False}, {}, "grad_shards=3 would.*this policy learns in torch"),
+        ({"grad_shards": 3}, {"policy": Small}, "grad_shards=3"),
+        ({"grad_shards": 3, "network": {"squash": True}}, {"action": BOX}, "grad_shards=3"),
+        ({"grad_shards": 3, "network": {"recurrent": "gru"}}, {"seen": IMAGE}, "grad_shards=3"),
         ({"network": {"hidden": (9,)}}, {"policy": "my:Net"}, r"network\.hidden=\(9,\).*default network, but policy="),
     ],
 )
@@ -95,6 +113,9 @@ def test_what_would_change_nothing_is_refused(settings: dict[str, Any], spaces: 
     [
         ({}, {}),
         ({"num_workers": 2, "backend": "workers"}, {}),
+        ({"grad_shards": 3, "network": {"recurrent": "gru"}}, {}),
+        ({"grad_shards": 3, "native": False}, {"seen": IMAGE}),
+        ({"grad_shards": 2, "native": False}, {}),
         ({"backend": "workers", "on_fault": "restart", "max_restarts": 9}, {}),
         ({"eval_every": 10, "eval_episodes": 5}, {}),
         ({"eval_max_steps": 300, "final_episodes": 0}, {"limit": 200}),
