@@ -294,7 +294,10 @@ def test_runs_are_found_by_name(run_dir: Path) -> None:
 
 
 def test_names_at_the_top() -> None:
-    assert {"train", "load", "ConfigError", "EnvError", "Uniform"} <= set(dir(shoal))
+    """Completion offers the public names, whatever was imported meanwhile, and each is there."""
+    assert {"train", "load", "run", "ConfigError", "EnvError", "Uniform"} <= set(dir(shoal))
+    assert {name for name in dir(shoal) if not name.startswith("__")} == set(shoal.__all__)
+    assert shoal.run.open is open_run
     assert issubclass(shoal.ConfigError, ValueError)
     assert issubclass(shoal.EnvError, RuntimeError)
     assert all(getattr(shoal, name) is not None for name in shoal.__all__)
