@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import cache
@@ -217,10 +218,50 @@ def test_a_run_that_goes_on_in_another_environment_says_so(run_dir: Path, capsys
         assert said == (factory is Other)
 
 
+class Standing(CartPoleEnv):
+    """Never falls."""
+
+    def step(self, action: Any) -> Any:
+        return np.zeros(4, np.float32), 1.0, False, False, {}
+
+
 def test_a_class_without_its_time_limit_is_said(run_dir: Path) -> None:
     """CartPoleEnv itself never ends an episode of a good policy; the registered id does, and a function of it too."""
     with pytest.warns(UserWarning, match="CartPoleEnv itself has no time limit; 'CartPole-v"):
         shoal.train(CartPoleEnv, run_dir=run_dir, **TINY)
+
+
+def normalized() -> Any:
+    return gym.wrappers.NormalizeObservation(gym.make("CartPole-v1"))
+
+
+def vectors(num_envs: int) -> Any:
+    """The same wrapper twice: around all of them, and around each."""
+    return gym.wrappers.vector.NormalizeObservation(SyncVectorEnv([normalized] * num_envs))
+
+
+@pytest.mark.parametrize(
+    ("env", "backend", "told"),
+    [
+        (normalized, "serial", ["NormalizeObservation keeps running"]),
+        (vectors, "vector", ["NormalizeObservation keeps running"]),
+        (Standing, "serial", ["itself has no time limit", "has not ended after 20 steps"]),
+    ],
+)
+def test_what_is_said_of_an_environment_is_said_once(env: Any, backend: str, told: list[str], run_dir: Path) -> None:
+    """Of training's rows, not of those of two evaluations beside it and one after it; nor of each evaluation."""
+    settings: Any = TINY | {"total_timesteps": 8 * 16 * 2, "eval_every": 8 * 16, "eval_episodes": 2}
+    settings |= {"eval_max_steps": 20, "final_episodes": 2} if env is Standing else {"final_episodes": 2}
+    gym.register("Standing-v0", f"{__name__}:Standing", max_episode_steps=30)
+    try:
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            shoal.train(env, backend=backend, run_dir=run_dir, **settings)
+    finally:
+        del gym.registry["Standing-v0"]
+    said = [str(warning.message) for warning in warned]
+    assert [sum(part in text for text in said) for part in told] == [1] * len(told)
+    assert len(said) == len(told)
 
 
 def test_fine_tuning(run_dir: Path) -> None:

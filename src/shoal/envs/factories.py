@@ -19,6 +19,7 @@ from gymnasium.envs.registration import load_env_creator
 
 from shoal.envs import native
 from shoal.envs.agents.games import is_game
+from shoal.envs.told import is_told
 from shoal.types import ConfigError, misfit
 
 if TYPE_CHECKING:
@@ -211,7 +212,9 @@ def _maker(env: gym.Env[Any, Any]) -> str:
 
 
 def _warn_of_limit(factory: object, name: str) -> None:
-    """Says that a class lacks the time limit that it is registered with."""
+    """Says once that a class lacks the time limit that it is registered with."""
+    if is_told():
+        return
     entry = (
         f"{getattr(factory, '__module__', '')}:{getattr(factory, '__qualname__', '')}"
     )

@@ -25,6 +25,7 @@ from shoal.envs.python_env import (
     without_limits,
 )
 from shoal.envs.serial import SerialEnv
+from shoal.envs.told import is_told
 from shoal.envs.workers import rows as processes
 from shoal.types import ConfigError
 
@@ -169,7 +170,7 @@ def _check_absence(env: object, backend: str) -> None:
         lack = f"the native {env} was built without the sources of Box2D: {_how_to_build()}"
         if backend == "native":
             raise ConfigError(f"{lack}; backend='serial' runs Gymnasium's own")
-        if backend == "auto":
+        if backend == "auto" and not is_told():
             # Located here, not at the caller: once a process.
             warnings.warn(f"{lack}; Gymnasium's own runs instead", stacklevel=1)
     if backend == "native":

@@ -246,9 +246,14 @@ def _cast(obs: ArrayLike, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def play(
-    policy: nn.Module, experiment: Experiment, *, episodes: int, seed: int
+    policy: nn.Module,
+    experiment: Experiment,
+    *,
+    episodes: int,
+    seed: int,
+    told: set[str] | None = None,
 ) -> Score:
-    """Greedy episodes on fresh rows, where the policy is."""
+    """Greedy episodes on fresh rows, where the policy is; `told` as in `evaluate`."""
     if episodes < 1:
         raise ConfigError(f"episodes must be at least 1, got {episodes}")
     count = min(episodes, 20, experiment.options.num_envs)
@@ -260,6 +265,7 @@ def play(
                 episodes=episodes,
                 acting=_evaluating(policy, experiment, seed),
                 max_steps=experiment.options.eval_max_steps,
+                told=told,
             )
         except Exception as error:
             raise_if_reused(rows, error)

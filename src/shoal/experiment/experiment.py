@@ -6,6 +6,7 @@ import copy
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -20,6 +21,7 @@ from shoal.envs import packages, randomization
 from shoal.envs.factories import import_object, name_of
 from shoal.envs.registry import is_batched, make
 from shoal.envs.rendering import RENDER_MODE
+from shoal.envs.told import told_before
 from shoal.experiment.applies import names_in
 from shoal.experiment.options import CHANGEABLE, PLACES, Options
 from shoal.experiment.settings import (
@@ -209,16 +211,17 @@ class Experiment:
             if playing:
                 env_kwargs = randomization.whole(env_kwargs)
                 preprocessing = preprocessing.for_playing()
-            return make(
-                self.source,
-                num_envs,
-                env_kwargs=env_kwargs,
-                backend=options.backend,
-                num_threads=options.threads(),
-                preprocessing=preprocessing,
-                info_keys=options.info_keys,
-                workers=options.workers() if options.backend == "workers" else None,
-            )
+            with told_before() if playing else nullcontext():
+                return make(
+                    self.source,
+                    num_envs,
+                    env_kwargs=env_kwargs,
+                    backend=options.backend,
+                    num_threads=options.threads(),
+                    preprocessing=preprocessing,
+                    info_keys=options.info_keys,
+                    workers=options.workers() if options.backend == "workers" else None,
+                )
         except ConfigError as error:
             if not self.reopened or callable(self.source) or is_known(self.source):
                 raise

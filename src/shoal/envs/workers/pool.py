@@ -43,6 +43,8 @@ class RowPlan:
     ranges: Ranges
     tolerance: Tolerance
     """As the row keeper has it."""
+    told: bool
+    """Whether the user was warned of the environment before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class Introduction:
             info_keys=self.plan.info_keys,
             ranges=self.plan.ranges,
             tolerance=self.plan.tolerance,
+            told=self.plan.told,
             number=worker.number,
             rows=worker.rows,
             cores=self.settings.cores(worker.number, self.count),

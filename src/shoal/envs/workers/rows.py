@@ -12,6 +12,7 @@ from shoal.envs.actions import ActionCheck
 from shoal.envs.finite import Tolerance
 from shoal.envs.in_flight import CALL_RESET, InFlight
 from shoal.envs.outputs import take
+from shoal.envs.told import is_told
 from shoal.envs.vec_env import Capabilities, row_seeds
 from shoal.envs.workers.last_seen import LastSeen
 from shoal.envs.workers.pool import RowPlan, WorkerPool
@@ -46,7 +47,7 @@ def make(
             "backend='workers' needs Linux (memfd_create); backend='serial' runs everywhere"
         )
     taken = tolerance or Tolerance()
-    plan = RowPlan(name, tuple(info_keys), ranges or {}, taken)
+    plan = RowPlan(name, tuple(info_keys), ranges or {}, taken, is_told())
     settings = workers or Workers()
     return WorkersEnv(WorkerPool(factory, num_envs, plan=plan, settings=settings))
 

@@ -58,6 +58,7 @@ class Plan:
     info_keys: tuple[str, ...]
     ranges: Ranges
     tolerance: Tolerance
+    told: bool
     number: int
     """The worker's."""
     rows: slice
@@ -103,7 +104,7 @@ def make_rows(plan: Plan) -> SerialEnv:
     factory, first = unpack(plan.factory), plan.rows.start
     count = plan.rows.stop - first
     envs = make_envs(factory, count, name=plan.name, first_row=first)
-    if plan.number == 0:
+    if plan.number == 0 and not plan.told:
         warn_of_lasting(envs[0], plan.name)
     if is_game(envs[0]):
         raise ConfigError(
