@@ -132,7 +132,7 @@ def mark_starts(start: Bools, ready: Ready, turn: Bools | None) -> None:
 
 def _warn_of_endless(spec: Spec, row: int, max_steps: int) -> None:
     """Says what ends an endless episode: another limit where a wrapper takes the environment's own back."""
-    advice = "Give the environment a time limit, or set eval_max_steps"
+    advice = "Give the environment a time limit, or set eval_max_steps (shoal eval: --max-steps)"
     if spec.max_episode_steps is not None:
         advice = (
             f"Its time limit of {spec.max_episode_steps:,} steps is taken back by a wrapper: mend that, or train with "
