@@ -107,6 +107,7 @@ def _refuse_settings(arguments: list[str]) -> None:
     from shoal.experiment.keywords import Changes, Settings
 
     own = {field.name for field in fields(Given)}
+    changeable = [name for name in Changes.__annotations__ if name in own]
     for argument in arguments:
         option, _, _ = argument.partition("=")
         name = option.removeprefix("--").partition(".")[0].replace("-", "_")
@@ -114,6 +115,6 @@ def _refuse_settings(arguments: list[str]) -> None:
         if option.startswith(ENV_PREFIX) or (option.startswith("--") and kept):
             told = "the parameters of its environment" if name == "env" else repr(name)
             raise ConfigError(
-                f"resume cannot change {told}, only {', '.join(Changes.__annotations__)}; a new run with it: "
+                f"resume cannot change {told}, only {', '.join(changeable)}; a new run with it: "
                 f"shoal train --config RUN/config.toml {option} ..."
             )

@@ -126,8 +126,10 @@ def find_functions(config: object, *, resumed: bool = False) -> None:
         except ConfigError as error:
             if not resumed:
                 raise
-            again = f"shoal.resume(..., {name}{SUFFIX}=...)"
-            raise ConfigError(f"{error}; give it again: {again}") from error
+            option = f"--{name}{SUFFIX}".replace("_", "-")
+            raise ConfigError(
+                f"{error}; give it again: shoal.resume(..., {name}{SUFFIX}=...), or {option} module:function"
+            ) from error
 
 
 def adapted_rate(learning_rate: float, kl: float, target_kl: float) -> float:
