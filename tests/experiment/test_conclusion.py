@@ -82,9 +82,9 @@ def test_how_many_last_games_is_a_setting(count: int, tmp_path: Path, monkeypatc
     asked: list[int] = []
     play = training.play
 
-    def played(*args: Any, episodes: int, seed: int) -> Any:
+    def played(*args: Any, episodes: int, **settings: Any) -> Any:
         asked.append(episodes)
-        return play(*args, episodes=episodes, seed=seed)
+        return play(*args, episodes=episodes, **settings)
 
     monkeypatch.setattr(training, "play", played)
     settings = TINY | {"total_timesteps": 1088, "stop_at": 9.5, "final_episodes": count}

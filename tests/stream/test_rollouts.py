@@ -393,7 +393,9 @@ def test_impossible_settings_are_refused() -> None:
     """No steps, one row to overlap, an unknown schedule."""
     with pytest.raises(ConfigError, match="num_steps must be at least 1, got 0"):
         rollouts(counting_rows(), CountingPolicy(), num_steps=0)
-    with pytest.raises(ConfigError, match=r"Overlap\(\) needs at least 2 rows"):
+    with pytest.raises(
+        ConfigError, match=r'schedule="overlap" needs at least 2 rows.*--num-envs 2, or --schedule sync'
+    ):
         rollouts(counting_rows(1), CountingPolicy(), num_steps=2, schedule=Overlap())
     with pytest.raises(ConfigError, match="unknown schedule 'asynch'; use sync or overlap"):
         schedule("asynch")

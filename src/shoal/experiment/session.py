@@ -55,7 +55,7 @@ def opened(
     """
     run: Run | None = None
     try:
-        find_functions(experiment.config)
+        find_functions(experiment.config, resumed=not fresh)
         with ExitStack() as held:
             evaluation = evaluation_of(experiment)
             if evaluation is not None:
