@@ -3,8 +3,9 @@ PYTHON ?= python3
 ENV ?= CartPole-v1
 ALGO ?=
 ARGS ?=
-# Another index for torch alone, such as PyTorch's own for a CPU or a CUDA build: make setup TORCH_INDEX=url
+# Another index for torch alone: PyTorch's own with the build for CPUs (make setup TORCH_INDEX=cpu), or any by its url.
 TORCH_INDEX ?=
+INDEX := $(if $(filter cpu,$(TORCH_INDEX)),https://download.pytorch.org/whl/cpu,$(TORCH_INDEX))
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -34,8 +35,10 @@ $(TOOLS): constraints.txt pyproject.toml scripts/requirements.py $(if $(TORCH_IN
 	@$(PYTHON) scripts/check_machine.py
 	@test -x $(BIN)/python || { echo "Making .venv"; $(PYTHON) -m venv .venv; }
 	@echo "Installing dependencies (constraints.txt)"
-ifneq ($(TORCH_INDEX),)
-	@$(PIP) install -qq --force-reinstall --no-deps --index-url '$(TORCH_INDEX)' -c constraints.txt torch
+ifneq ($(INDEX),)
+	@$(PIP) install -qq --force-reinstall --no-deps --index-url '$(INDEX)' -c constraints.txt torch
+else ifeq ($(shell uname -s),Linux)
+	@$(PIP) show -qq torch || echo "PyPI's torch for Linux brings gigabytes of CUDA; without a GPU: make setup TORCH_INDEX=cpu"
 endif
 	@$(PIP) install -qq -c constraints.txt torch
 	@$(BIN)/python scripts/requirements.py > .venv/requirements.txt

@@ -74,15 +74,6 @@ class ReplayCalls:
         keys = self.rng.integers(0, ROWS * 16, BATCH)
         return self.any("reader")[0].prioritize, [keys, self.floats(BATCH)], {}
 
-    def call_priorities(self) -> Call:
+    def call_set_priorities(self) -> Call:
         reader, _ = self.any("reader")
-
-        def call(slots: Any, seen: Any, most: Any, stale: Any) -> Any:
-            reader.set_priorities(slots, seen, most, stale)
-            return reader.priorities
-
-        return call, [np.zeros(ROWS * 8, np.float32), np.zeros(ROWS, np.uint64), 1.0, 0], {}
-
-    def call_reader_random(self) -> Call:
-        reader, _ = self.any("reader")
-        return lambda words: setattr(reader, "random", words), [reader.random], {}
+        return reader.set_priorities, [np.zeros(ROWS * 8, np.float32), np.zeros(ROWS, np.uint64), 1.0, 0], {}

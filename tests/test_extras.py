@@ -33,6 +33,21 @@ def test_every_extra_is_known() -> None:
     assert set(MODULES) | NEED_311_5 | {"envpool", "dev"} == set(EXTRAS)
 
 
+@pytest.mark.parametrize(
+    ("given", "done"),
+    [
+        ("cpu", "--index-url 'https://download.pytorch.org/whl/cpu' -c constraints.txt torch"),
+        ("https://mirror/simple", "--index-url 'https://mirror/simple' -c constraints.txt torch"),
+        ("", "without a GPU: make setup TORCH_INDEX=cpu"),
+    ],
+)
+def test_which_torch_the_set_up_takes(given: str, done: str) -> None:
+    """A dry run. PyPI's is announced where it would be downloaded, as it is gigabytes."""
+    command = ["make", "-n", "-B", "setup", f"TORCH_INDEX={given}"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert sys.platform != "linux" or done in result.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("extra", EXTRAS)

@@ -22,7 +22,7 @@ from tests.envs.test_envs import Scripted, in_turn, step
         ("LunarLander-v2", "did you mean .*LunarLander-v3"),
         ("Nothing-at-all", "`shoal envs` lists what is there|did you mean"),
         ("", "no environment ''"),
-        ("tests.contract.toys:Coridor", r"tests.contract.toys has no 'Coridor'; did you mean Corridor\?"),
+        ("tests.contract.toys:Coridor", r"has no 'Coridor'; did you mean tests.contract.toys:Corridor\?"),
         ("tests.contract.toys:", "tests.contract.toys has no ''"),
         ("tests.contract.nowhere:Corridor", "no module 'tests.contract.nowhere'; is it on PYTHONPATH"),
         (":Corridor", "'' is no module's name; write package.module:function"),

@@ -152,7 +152,9 @@ void bind_net(nb::module_& module) {
   plan.def_prop_ro("act_block", [](const NativePlan& self) { return self.plan().act_block(); });
   plan.def(
       "rows_per_block",
-      [](const NativePlan& self, int num_agents, int count) { return self.plan().rows_per_block(num_agents, count); },
+      [](const NativePlan& self, int num_agents, int count) {
+        return checked_rows_per_block(self.plan(), num_agents, count);
+      },
       "num_agents"_a, "count"_a, "Rows of a rollout of `count` rows that act together on one thread.");
   plan.def_prop_ro("grad_shards", [](const NativePlan& self) { return self.plan().grad_shards(); });
   plan.def_prop_ro("kernels", [](const NativePlan& self) { return self.plan().kernels().name; });

@@ -280,7 +280,7 @@ void bind_acting(nb::class_<NativeRecurrent>& plan) {
   plan.def(
       "rows_per_block",
       [](const NativeRecurrent& self, int num_agents, int count) {
-        return self.plan().rows_per_block(num_agents, count);
+        return checked_rows_per_block(self.plan(), num_agents, count);
       },
       "num_agents"_a, "count"_a, "Rows of a rollout of `count` rows that act together on one thread.");
   plan.def_prop_ro("grad_shards", [](const NativeRecurrent& self) { return self.plan().grad_shards(); });

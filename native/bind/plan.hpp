@@ -80,6 +80,16 @@ inline void check_sizes(std::initializer_list<int> sizes, const std::vector<int>
   }
 }
 
+/// Rows of a rollout that act together; ValueError for agents or rows that no rollout has.
+template <class Plan>
+int checked_rows_per_block(const Plan& plan, int num_agents, int count) {
+  if (num_agents < 1 || count < 0) {
+    throw std::invalid_argument("num_agents must be at least 1 and count at least 0, not " +
+                                std::to_string(num_agents) + " and " + std::to_string(count));
+  }
+  return plan.rows_per_block(num_agents, count);
+}
+
 /// The sum of a head's choices, or as much as an int holds.
 inline int largest(const std::vector<int>& action_nvec) {
   const auto sum = std::accumulate(action_nvec.begin(), action_nvec.end(), std::int64_t{0});

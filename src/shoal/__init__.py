@@ -10,6 +10,7 @@ if sys.platform == "win32":
     raise ImportError("shoal runs on Linux and macOS; on Windows, use it inside WSL")
 
 if TYPE_CHECKING:
+    from shoal import run
     from shoal.check.check_env import check_env
     from shoal.envs.headers import cmake_dir, get_include
     from shoal.envs.preprocessing import Preprocessing
@@ -29,6 +30,7 @@ __all__ = [
     "make_env",
     "make_vec",
     "resume",
+    "run",
     "train",
     "Preprocessing",
     "Uniform",
@@ -58,11 +60,14 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Imports on first use, so that `import shoal` stays quick."""
+    if name == "run":  # a package: `shoal.run.open()`
+        return importlib.import_module("shoal.run")
     if name not in _HOMES:
         raise AttributeError(f"module 'shoal' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    """What there is, imported or not yet."""
-    return sorted({*globals(), *__all__})
+    """What there is to use, imported or not yet; nothing that this file itself needs."""
+    own = (name for name in globals() if name.startswith("__"))
+    return sorted({*own, *__all__})

@@ -9,12 +9,15 @@ import subprocess
 import sys
 import time
 import warnings
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from shoal import cli
+from shoal.cli import resume
+from shoal.experiment import keywords
 from shoal.run.directory import RunDirectory, list_runs
 
 if TYPE_CHECKING:
@@ -81,6 +84,12 @@ def test_help_of_each_command(run: Any, name: str) -> None:
     assert " ".join(cli.COMMANDS[name].split()) in " ".join(out.split())
 
 
+def test_resume_takes_what_it_takes_in_python() -> None:
+    """Schedules that were functions have options of their own, as each algorithm may have others."""
+    changes = {name for name in keywords.Changes.__annotations__ if not name.endswith("_schedule")}
+    assert changes < {field.name for field in fields(resume.Given)}
+
+
 def test_lists(run: Any) -> None:
     """`envs` and `algos` name what there is."""
     status, out, _ = run("envs")
@@ -144,9 +153,12 @@ def test_simple_answers_without_torch(arguments: list[str], tmp_path: Path) -> N
         ),
         (
             ["resume", "x", "--network.hidden=8"],
-            "resume cannot change 'network', only total_timesteps, stop_at and dev",
+            "resume cannot change 'network', only total_timesteps, stop_at, dev",
         ),
         (["resume", "x", "--total-timestep", "3"], "nrecognized"),
+        (["resume", "x", "--env.gravity", "3"], "resume cannot change the parameters of its environment"),
+        (["resume", "x", "--learning-rate-schedule"], "--learning-rate-schedule needs a value"),
+        (["resume", "x", "--on-fault", "explode"], "invalid choice|explode"),
         (["eval", "nowhere"], "shoal eval: no run at nowhere"),
         (["eval", "nowhere", "--tag", "newest"], "invalid choice|newest"),
         (["compare"], "required|nothing to compare"),
@@ -238,7 +250,15 @@ def test_own_policy_resume_eval_runs_and_config(run: Any, tmp_path: Path, monkey
     status, out, _ = run("resume", "CartPole-v1/ppo/own", "--plain", "--total-timesteps", "1280", "--stop-at", "1000")
     assert status == 1
     assert "1,280 steps" in out
-    status, out, _ = run("eval", "CartPole-v1/ppo/own", "--episodes", "5", "--seed", "3")
+    changed = ("--num-threads=1", "--eval-every=640", "--eval-episodes=2", "--keep-checkpoints=1", "--final-episodes=1")
+    again = ("--policy", "mine_for_cli:Small", "--plain")
+    assert run("resume", "CartPole-v1/ppo/own", *changed, *again)[0] in (0, 1)
+    saved = RunDirectory(tmp_path / "runs/CartPole-v1/ppo/own").read_config()
+    assert [saved[name[2:].partition("=")[0].replace("-", "_")] for name in changed] == [1, 640, 2, 1, 1]
+    episodes = ("--episodes", "5", "--seed", "3")
+    status, _, err = run("eval", "CartPole-v1/ppo/own", *episodes, "--max-steps", "9")
+    assert (status, "episodes of CartPole-v1 end after 500 steps" in err) == (2, True)
+    status, out, _ = run("eval", "CartPole-v1/ppo/own", *episodes, "--policy", "mine_for_cli:Small")
     assert status == 0
     assert re.fullmatch(r"mean return [\d.]+, standard deviation [\d.]+, 5 greedy episodes\n", out)
     status, out, _ = run("runs")

@@ -225,6 +225,7 @@ def test_make_vec_tells_of_whole_games() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:the layers for images compute in bfloat16")
 def test_a_run_learns_is_resumed_loaded_and_evaluated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

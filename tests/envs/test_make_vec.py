@@ -1,6 +1,7 @@
 """`make_vec` beside Gymnasium's SyncVectorEnv, step by step in both modes; wrappers, refusals, copies."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -11,6 +12,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import NormalizeReward, RecordEpisodeStatistics
 
 import shoal
+from shoal.envs.registry import make
+from shoal.envs.vec_env import VecEnv
 from shoal.export.vector_env import MODES, make_vec
 from shoal.types import ConfigError, EnvError
 from tests.contract.backends import draw_actions
@@ -228,6 +231,27 @@ def test_bad_reset_masks(mask: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         env.reset(options={"reset_mask": mask})
     env.close()
+
+
+def lengths_of(rows: VecEnv) -> list[list[int]]:
+    """The lengths of each row's first three episodes under action 0."""
+    lengths: list[list[int]] = [[], []]
+    rows.reset(3)
+    rows.recv()
+    while min(map(len, lengths)) < 3:
+        rows.send(slice(0, 2), np.zeros(2, np.int64))
+        ready = rows.recv()
+        for row in np.flatnonzero(ready.terminated & ready.valid):
+            lengths[row].append(int(ready.episode_length[row]))
+    return [of_row[:3] for of_row in lengths]
+
+
+@pytest.mark.parametrize("autoreset", ["same_step", "next_step"])
+def test_as_rows_of_the_backend_vector(autoreset: str) -> None:
+    """A function of `make_vec` is one of a vector environment as any other."""
+    rows = make(partial(make_vec, "CartPole-v1", autoreset=autoreset), 2, backend="vector")
+    assert rows.spec.max_episode_steps == 500
+    assert lengths_of(rows) == lengths_of(make("CartPole-v1", 2))
 
 
 def test_bad_settings() -> None:

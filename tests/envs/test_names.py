@@ -121,6 +121,43 @@ def test_a_known_family_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -
         make("NoSuchFamily/Zyxwv-v1", 2)
 
 
+REGISTERS = """
+import gymnasium as gym
+from gymnasium.envs.classic_control import CartPoleEnv
+class Toy(CartPoleEnv): pass
+for name in ("toybox/Jack-v0", "Puppet-v0"):
+    gym.register(name, Toy)
+"""
+
+
+@pytest.mark.parametrize("backend", ["serial", "vector"])
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("toybox:Jack-v0", "toybox:toybox/Jack-v0"),
+        ("toybox:Pupet-v0", "toybox:Puppet-v0"),
+        ("toybox:Puppet-v7", "toybox:Puppet-v0"),
+        ("toybox:Pendulm-v1", "Pendulum-v1"),
+        ("toybox:Toy-v0", "toybox:Toy"),
+        ("toybox:Tooy", "toybox:Toy"),
+    ],
+)
+def test_what_is_meant_can_be_given_as_it_stands(
+    name: str, meant: str, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "toybox.py").write_text(REGISTERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        with pytest.raises(ConfigError, match=rf"did you mean (\S+, )*{meant}[?,]"):
+            make(name, 1, backend=backend)
+        if backend == "serial":
+            make(meant, 1).close()
+    finally:
+        sys.modules.pop("toybox", None)
+        for registered in ("toybox/Jack-v0", "Puppet-v0"):
+            gym.registry.pop(registered, None)
+
+
 def test_a_class_is_told_the_newest_id_that_limits_it() -> None:
     from gymnasium.envs.classic_control import CartPoleEnv
 

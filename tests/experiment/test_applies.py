@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from gymnasium.wrappers import RecordEpisodeStatistics, TransformReward
+from torch import nn
 
 import shoal
 from shoal.algos.ppo import PPO
@@ -41,6 +43,18 @@ def check(settings: dict[str, Any], *, env: str = "a:b", policy: Any = None, **s
     settings = {name: value for name, value in settings.items() if name != "config"}
     started = Experiment.new(env, settings=settings, policy=policy, config=config)
     check_applies(started, spec_of(env=env, **spaces))
+
+
+class Small(nn.Module):
+    """A policy of somebody's own."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        self.body = nn.Linear(3, 3)
+
+    def forward(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        made = self.body(obs)
+        return made[..., :2], made[..., 2]
 
 
 def spec_of(*, seen: Any = BOX, action: Any = CHOICE, env: str = "a:b", limit: int | None = None) -> Spec:
@@ -82,6 +96,10 @@ def spec_of(*, seen: Any = BOX, action: Any = CHOICE, env: str = "a:b", limit: i
         ),
         ({"config": PPO(network=Network(squash=True))}, {}, r"network\.squash=True"),
         ({"eval_max_steps": 9}, {"limit": 200}, r"eval_max_steps=9.*end after 200 steps"),
+        ({"grad_shards": 3, "native": False}, {}, "grad_shards=3 would.*this policy learns in torch"),
+        ({"grad_shards": 3}, {"policy": Small}, "grad_shards=3"),
+        ({"grad_shards": 3, "network": {"squash": True}}, {"action": BOX}, "grad_shards=3"),
+        ({"grad_shards": 3, "network": {"recurrent": "gru"}}, {"seen": IMAGE}, "grad_shards=3"),
         ({"network": {"hidden": (9,)}}, {"policy": "my:Net"}, r"network\.hidden=\(9,\).*default network, but policy="),
     ],
 )
@@ -95,6 +113,9 @@ def test_what_would_change_nothing_is_refused(settings: dict[str, Any], spaces: 
     [
         ({}, {}),
         ({"num_workers": 2, "backend": "workers"}, {}),
+        ({"grad_shards": 3, "network": {"recurrent": "gru"}}, {}),
+        ({"grad_shards": 3, "native": False}, {"seen": IMAGE}),
+        ({"grad_shards": 2, "native": False}, {}),
         ({"backend": "workers", "on_fault": "restart", "max_restarts": 9}, {}),
         ({"eval_every": 10, "eval_episodes": 5}, {}),
         ({"eval_max_steps": 300, "final_episodes": 0}, {"limit": 200}),
@@ -218,6 +239,39 @@ def test_a_limit_that_cannot_be_taken_off_is_named() -> None:
     with pytest.raises(ConfigError, match=r"max_episode_steps=200 would change nothing.*after 50 steps"):
         make(lambda: Slow(Idle(), 50), 1, preprocessing=Preprocessing(max_episode_steps=200))
     assert make(lambda: Slow(Idle(), 50), 1).spec.max_episode_steps == 50
+
+
+class Endless(Slow):
+    """One that ends nothing."""
+
+    def step(self, action: Any) -> Any:
+        obs, reward, terminated, _, info = self.env.step(action)
+        return obs, reward, terminated, False, info
+
+
+def taken_back() -> Any:
+    """A limit of Gymnasium's that a wrapper takes back."""
+    return TakesBack(gym.wrappers.TimeLimit(Idle(), 30))
+
+
+class TakesBack(gym.Wrapper[Any, Any, Any, Any]):
+    def step(self, action: Any) -> Any:
+        return *self.env.step(action)[:3], False, {}
+
+
+def test_a_limit_of_one_s_own_that_ends_nothing_is_none() -> None:
+    """Neither refused where another is asked for, nor in the way of `eval_max_steps`, whose advice works."""
+    rows = make(lambda: Endless(Idle(), 50), 1, preprocessing=Preprocessing(max_episode_steps=200))
+    assert (rows.spec.max_episode_steps, steps_of(rows)) == (200, 200)
+    rows = make(lambda: Endless(Idle(), 50_000), 1)
+    assert rows.spec.max_episode_steps is None
+    policy = make_policy(rows.spec, Network(hidden=()), 0)
+    with pytest.warns(UserWarning, match=r"not ended after 20 steps.*set eval_max_steps"):
+        assert evaluate(policy, rows, episodes=1, acting=Acting(0), max_steps=20).mean == 20
+    rows = make(taken_back, 1)
+    with pytest.warns(UserWarning, match=r"not ended after 30 steps.*of 30 steps is taken back.*max_episode_steps"):
+        assert evaluate(policy, rows, episodes=1, acting=Acting(0), max_steps=20).mean == 30
+    assert steps_of(make(taken_back, 1, preprocessing=Preprocessing(max_episode_steps=40))) == 40
 
 
 @pytest.mark.parametrize("kind", [SyncVectorEnv, AsyncVectorEnv])

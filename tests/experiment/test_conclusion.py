@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
 import shoal
 from shoal.envs.bounds import wide_actions
@@ -81,9 +82,9 @@ def test_how_many_last_games_is_a_setting(count: int, tmp_path: Path, monkeypatc
     asked: list[int] = []
     play = training.play
 
-    def played(*args: Any, episodes: int, seed: int) -> Any:
+    def played(*args: Any, episodes: int, **settings: Any) -> Any:
         asked.append(episodes)
-        return play(*args, episodes=episodes, seed=seed)
+        return play(*args, episodes=episodes, **settings)
 
     monkeypatch.setattr(training, "play", played)
     settings = TINY | {"total_timesteps": 1088, "stop_at": 9.5, "final_episodes": count}
@@ -153,3 +154,30 @@ def test_wide_actions_are_said_to_need_squash(
     assert not wide_actions(gym.spaces.Box(-10, 10, (1,), np.float32))
     nested = gym.spaces.Dict(push=gym.spaces.Box(-11, 1, (1,), np.float32))
     assert wide_actions(nested).startswith("actions['push'] reach as far as 11")
+
+
+@pytest.mark.parametrize(("there", "precision"), [(False, "bfloat16"), (True, "bfloat16"), (False, "float32")])
+def test_half_precision_is_said_to_be_slow_where_the_cpu_lacks_it(
+    *,
+    there: bool,
+    precision: Literal["float32", "bfloat16"],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Pictures(Robot):
+        observation_space: ClassVar[Any] = gym.spaces.Box(0, 255, (8, 8, 1), np.uint8)
+
+        def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+            super().reset(seed=seed)
+            return np.zeros((8, 8, 1), np.uint8), {}
+
+        def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+            return np.zeros((8, 8, 1), np.uint8), *super().step(action)[1:]
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "amx_bf16": False, "avx512_bf16": there})
+    network = Network(image="impala", precision=precision)
+    few = {"num_steps": 4, "total_timesteps": 4, "final_episodes": 1}
+    shoal.train(Pictures, run_dir=str(tmp_path), **TINY | few | {"panel": "plain", "network": network})
+    said = "the layers for images compute in bfloat16, for which this CPU has no instructions"
+    assert (said in capsys.readouterr().err) == (precision == "bfloat16" and not there)

@@ -112,6 +112,9 @@ def test_trusted_by_the_flag(project: Path, call: Any, tmp_path: Path) -> None:
     config = ["--config", str(run / "config.toml"), "--plain", "--no-report", "--stop-at=1"]
     assert call("train", *config)[0] == 2
     assert call("train", *config, "--env", f"{NAME}:make")[0] == 0
+    for command in (["eval", str(run), "--episodes=1"], ["resume", str(run), "--plain", "--no-report"]):
+        assert call(*command)[0] == 2
+        assert call(*command, "--env", f"{NAME}:make")[0] == 0
     assert call("train", *config, "--trust")[0] == 0
     sys.path.append(str(project))
     assert shoal.load(run, trust=True).evaluate(episodes=1).mean > 0
@@ -149,6 +152,10 @@ def test_schedules_are_names_too(project: Path, call: Any, tmp_path: Path, monke
         assert "--learning-rate-schedule, or learning_rate_schedule=..." in said
         assert NAME not in sys.modules
     monkeypatch.chdir(project)
+    status, said = call("resume", str(run), *longer[:1], "112", *longer[2:], *schedule)
+    assert status in (0, 1), said
+    status, said = call("resume", str(run), "--learning-rate-schedule=linear", "--trust")
+    assert (status, "resume cannot change 'learning_rate_schedule'" in said) == (2, True)
     assert call(*config, "--trust")[0] in (0, 1)
     assert call(*config, *schedule)[0] in (0, 1)
     assert call(*config, "--learning-rate-schedule=linear")[0] in (0, 1)

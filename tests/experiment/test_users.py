@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.envs.classic_control import CartPoleEnv
-from gymnasium.vector import SyncVectorEnv
 from torch import nn
 from torch.optim import Adam
 
@@ -26,7 +26,6 @@ from shoal.experiment.experiment import Experiment
 from shoal.run import beginning, checkpoint
 from shoal.run import open as open_run
 from shoal.run.directory import RunDirectory, create, find
-from tests.games import Shift
 
 ROOT = Path(__file__).parents[2]
 TINY: Any = {
@@ -99,77 +98,36 @@ def test_an_instance_is_refused_with_advice_that_works(run_dir: Path) -> None:
     assert run.greedy_return <= 0  # of the keyword: 0 a step, -1 at the end
 
 
-@pytest.mark.parametrize("kind", ["serial", "agents", "vector"])
-def test_evaluation_does_not_step_what_training_steps(kind: str, run_dir: Path) -> None:
-    """A function that hands out one object: evaluation would reset it in the middle of training's episodes."""
-    one: Any = Shift() if kind == "agents" else gym.make("CartPole-v1")
-    many: dict[str, Any] = {
-        "serial": lambda: one,
-        "agents": lambda: one,
-        "vector": lambda num_envs: SyncVectorEnv([lambda: one]),
-    }
-    settings: Any = TINY | {"num_envs": 1, "eval_every": 16, "eval_episodes": 1}
-    settings |= {"backend": kind} if kind != "agents" else {}
-    with pytest.raises(shoal.ConfigError, match="evaluation got an environment that training steps; the callable must"):
-        shoal.train(many[kind], run_dir=run_dir, **settings)
-    assert not list(run_dir.rglob("config.toml"))
-
-
-def test_the_note_of_a_reset_says_which_seed_it_was_given(run_dir: Path) -> None:
-    """Environments of a few numbered scenarios; evaluation's seeds are far from training's."""
-
-    class Scenarios(CartPoleEnv):
-        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
-            if seed is not None and seed >= 10:
-                raise LookupError(f"no scenario {seed}")
-            return super().reset(seed=seed)
-
-    settings: Any = TINY | {"seed": 0, "eval_every": 64, "preprocessing": {"max_episode_steps": 9}}
-    with pytest.raises(LookupError, match="no scenario 1000000007") as raised:
-        shoal.train(Scenarios, run_dir=run_dir, **settings)
-    assert "row 0 at its reset, given the seed 1000000007: any whole number" in raised.value.__notes__[0]
-
-
 def test_callbacks_that_cannot_do_what_they_seem_to(run_dir: Path) -> None:
     """One that takes something else, before training; one that ends a run as iterators end, with what would."""
 
     def ends(run: Any, record: Any) -> None:
         raise StopIteration
 
+    def fails(run: Any, record: Any) -> None:
+        raise LookupError("no such tracker")
+
+    class Watcher:
+        warn = "loudly"
+
+        def __call__(self, run: Any, record: Any) -> None: ...
+
     settings: Any = TINY | {"run_dir": run_dir, "final_episodes": 0}
-    with pytest.raises(shoal.ConfigError, match=r"called with \(run, record\), but of .*too many positional arguments"):
-        shoal.train("CartPole-v1", callbacks=[lambda record: None], **settings)
+    called = r"a callback is called with \(run, record\), but "
+    for callbacks, told in (
+        ([lambda record: None], rf"{called}\S*<lambda> does not take these: too many positional arguments$"),
+        ([Watcher], rf"{called}\S*Watcher does not take these: .*; an object of it may be meant"),
+        ([Watcher()], "the callback .*Watcher.* has warn, which is called but is no method"),
+        (["mod:watch"], f"{called}'mod:watch' cannot be called"),
+        (fails, r"a list of functions \(run, record\), got \S*fails; write callbacks=\[\.\.\.\]"),
+        ([ends], r"the callback \S*ends raised StopIteration; run.stop\(reason\) ends a run"),
+    ):
+        with pytest.raises(shoal.ConfigError, match=told):
+            shoal.train("CartPole-v1", callbacks=callbacks, **settings)
     assert not list(run_dir.rglob("config.toml"))
-    with pytest.raises(shoal.ConfigError, match=r"ends at .* raised StopIteration; run.stop\(reason\) ends a run"):
-        shoal.train("CartPole-v1", callbacks=[ends], **settings)
-
-
-def test_a_run_that_goes_on_in_another_environment_says_so(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """By the name of the function that is given again; one without a name says nothing of itself."""
-
-    class Mine(CartPoleEnv):
-        pass
-
-    class Other(CartPoleEnv):
-        pass
-
-    def nameless() -> Any:
-        return Mine()
-
-    nameless.__name__ = "<lambda>"
-    settings: Any = TINY | {"preprocessing": {"max_episode_steps": 9}, "final_episodes": 0}
-    path = shoal.train(Mine, run_dir=run_dir, **settings).path
-    more = 8 * 16 * 4
-    for number, factory in enumerate([Mine, nameless, Other], 2):
-        shoal.resume(path, factory=factory, panel="plain", total_timesteps=number * more)
-        said = "was trained in Mine up to here and goes on in Other" in capsys.readouterr().err
-        assert said == (factory is Other)
-
-
-def test_a_class_without_its_time_limit_is_said(run_dir: Path) -> None:
-    """CartPoleEnv itself never ends an episode of a good policy; the registered id does, and a function of it too."""
-    with pytest.warns(UserWarning, match="CartPoleEnv itself has no time limit; 'CartPole-v"):
-        shoal.train(CartPoleEnv, run_dir=run_dir, **TINY)
+    with pytest.raises(LookupError, match="no such tracker") as raised:
+        shoal.train("CartPole-v1", callbacks=[fails], **settings)
+    assert re.fullmatch(r"shoal: raised by the callback \S*fails", raised.value.__notes__[0])
 
 
 def test_fine_tuning(run_dir: Path) -> None:
@@ -243,7 +201,10 @@ def test_runs_are_found_by_name(run_dir: Path) -> None:
 
 
 def test_names_at_the_top() -> None:
-    assert {"train", "load", "ConfigError", "EnvError", "Uniform"} <= set(dir(shoal))
+    """Completion offers the public names, whatever was imported meanwhile, and each is there."""
+    assert {"train", "load", "run", "ConfigError", "EnvError", "Uniform"} <= set(dir(shoal))
+    assert {name for name in dir(shoal) if not name.startswith("__")} == set(shoal.__all__)
+    assert shoal.run.open is open_run
     assert issubclass(shoal.ConfigError, ValueError)
     assert issubclass(shoal.EnvError, RuntimeError)
     assert all(getattr(shoal, name) is not None for name in shoal.__all__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
@@ -12,8 +13,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import SyncVectorEnv
 from torch.optim import Adam, AdamW
 
+from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.registry import make
 from shoal.experiment.training import train
 from shoal.learn.acting import Acting
@@ -23,6 +26,7 @@ from shoal.math.returns import gae, n_step
 from shoal.nets.distributions import Categorical, MultiCategorical
 from shoal.nets.network import Network
 from shoal.nets.policy import make_policy
+from shoal.run.evaluate import evaluate
 from shoal.stream.rollouts import rollouts
 from shoal.types import ConfigError, EnvError, select
 
@@ -51,7 +55,7 @@ class Large(gym.Env[Any, Any]):
     def step(self, action: Any) -> Any:
         self.count += 1
         now = self.count == 2
-        return np.full(1, self.obs * now), self.reward * now, False, self.count == 9, {}
+        return np.full(1, self.obs * now), self.reward if now else 0.0, False, self.count == 9, {}
 
 
 def steps_of(env_id: str = "CartPole-v1") -> Steps:
@@ -70,6 +74,46 @@ def test_what_float32_cannot_hold_is_the_environment_s_error(backend: str, what:
     with pytest.raises(EnvError, match=rf"Large: row 0.* {says}.*float32.* holds up to 3\.4e\+38"):
         next(rollouts(env, policy, num_steps=4, acting=Acting(0)))
     env.close()
+
+
+def large(num_envs: int) -> SyncVectorEnv:
+    return SyncVectorEnv([partial(Large, -1e39)] * num_envs)
+
+
+@pytest.mark.parametrize(
+    ("backend", "changed", "right"),
+    [
+        ("serial", {"reward_clip": (-1.0, 1.0)}, -1.0),
+        ("serial", {"reward_sign": True}, -1.0),
+        ("serial", {"reward_scale": 1e-38}, -10.0),
+        ("workers", {"reward_clip": (-1.0, 1.0)}, -1.0),
+        ("vector", {"reward_clip": (-1.0, 1.0)}, -1.0),
+    ],
+)
+def test_a_reward_is_judged_after_its_preprocessing(backend: str, changed: dict[str, Any], right: float) -> None:
+    """Returns stay the environment's own, so evaluation plays such rewards as well."""
+    seen = Preprocessing(**changed)
+    source: Any = large if backend == "vector" else partial(Large, -1e39)
+    rows = make(source, 2, backend=backend, preprocessing=seen)
+    policy = make_policy(rows.spec, Network(), 0)
+    stream = rollouts(rows, policy, num_steps=9, acting=Acting(0))
+    assert next(stream).reward[:, 0].tolist() == [0, pytest.approx(right), *[0] * 7]
+    assert stream.episodes.returns.tolist() == [-1e39] * 2
+    rows.close()
+    rows = make(source, 1, backend=backend, preprocessing=seen.for_playing())
+    assert evaluate(policy, rows, episodes=1, acting=Acting(0)).returns.tolist() == [-1e39]
+    rows.close()
+
+
+@pytest.mark.parametrize("reward", [math.inf, math.nan])
+def test_what_no_clip_makes_finite(reward: float) -> None:
+    """NaN and infinities are the environment's error, clipped or not, and so is what a scale makes too large."""
+    rows = make(Large, 2, env_kwargs={"reward": reward}, preprocessing=Preprocessing(reward_clip=(-1, 1)))
+    with pytest.raises(EnvError, match=rf"row 0 at step 2 .* the reward {reward}"):
+        next(rollouts(rows, make_policy(rows.spec, Network(), 0), num_steps=4, acting=Acting(0)))
+    rows = make(Large, 2, env_kwargs={"reward": 1e38}, preprocessing=Preprocessing(reward_scale=10))
+    with pytest.raises(EnvError, match=r"row 0 has after preprocessing the reward 1e\+39, but float32"):
+        next(rollouts(rows, make_policy(rows.spec, Network(), 0), num_steps=4, acting=Acting(0)))
 
 
 def test_the_largest_float32_is_held() -> None:

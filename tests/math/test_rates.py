@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from shoal.math.rates import Schedule, apply_schedules, check_schedules
+from shoal.math.rates import Schedule, apply_schedules, check_schedules, find_functions
 from shoal.types import ConfigError
 
 
@@ -108,10 +108,10 @@ def test_what_a_function_may_not_give(factor: Any) -> None:
 @pytest.mark.parametrize(
     ("named", "told"),
     [
-        ("nowhere_at_all:f", "noise_schedule: .* no module 'nowhere_at_all'.* again: shoal.resume"),
+        ("nowhere_at_all:f", r"noise_schedule: .* no module 'nowhere_at_all'; is it on PYTHONPATH\?$"),
         (
             f"{__name__}:<lambda>",
-            r"noise_schedule was a function that .*:<lambda>; give it again: shoal.resume\(..., noise",
+            r"noise_schedule is a function that .*:<lambda>$",
         ),
         (f"{__name__}:NUMBER", "noise_schedule: .*:NUMBER is no function, but 3"),
     ],
@@ -120,3 +120,14 @@ def test_names_that_are_no_functions(named: str, told: str) -> None:
     """A module that is not there, a function that has no name, a number."""
     with pytest.raises(ConfigError, match=told):
         apply_schedules(Config(noise_schedule=named), 0.0, Steps())
+    with pytest.raises(ConfigError, match=f"{told.removesuffix('$')}; give it again: shoal.resume"):
+        find_functions(Config(noise_schedule=named), resumed=True)
+
+
+def test_a_function_that_fails_is_named() -> None:
+    """Its own exception, with whose it is; StopIteration would end the loop that it is called in."""
+    with pytest.raises(ZeroDivisionError) as raised:
+        apply_schedules(Config(noise_schedule=lambda progress: 1 / 0), 0.25, Steps())
+    assert raised.value.__notes__ == ["shoal: raised by noise_schedule, called with the progress 0.25"]
+    with pytest.raises(ConfigError, match=r"noise_schedule raised StopIteration at progress 0\.25"):
+        apply_schedules(Config(noise_schedule=lambda progress: next(iter(()))), 0.25, Steps())

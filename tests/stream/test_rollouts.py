@@ -183,6 +183,9 @@ def test_few_rows_act_on_every_thread(network: dict[str, Any]) -> None:
         found.append(pull(stream, 3))
     same(*found)
     native = stream._plan.native
+    for agents, count in ((0, 40), (-1, 40), (1, -1)):
+        with pytest.raises(ValueError, match="num_agents must be at least 1 and count at least 0, not"):
+            native.rows_per_block(agents, count)
     if not network:
         assert [native.rows_per_block(1, count) for count in (8, 16, 24, 30, 40, 400)] == [8, 8, 8, 10, 14, 64]
         assert [native.rows_per_block(4, count) for count in (8, 16, 40, 48, 400)] == [8, 8, 16, 16, 64]
@@ -393,7 +396,9 @@ def test_impossible_settings_are_refused() -> None:
     """No steps, one row to overlap, an unknown schedule."""
     with pytest.raises(ConfigError, match="num_steps must be at least 1, got 0"):
         rollouts(counting_rows(), CountingPolicy(), num_steps=0)
-    with pytest.raises(ConfigError, match=r"Overlap\(\) needs at least 2 rows"):
+    with pytest.raises(
+        ConfigError, match=r'schedule="overlap" needs at least 2 rows.*--num-envs 2, or --schedule sync'
+    ):
         rollouts(counting_rows(1), CountingPolicy(), num_steps=2, schedule=Overlap())
     with pytest.raises(ConfigError, match="unknown schedule 'asynch'; use sync or overlap"):
         schedule("asynch")

@@ -168,7 +168,7 @@ def test_halves_are_whole_environments() -> None:
     """Overlap cuts between environments, and gives the same transitions as Sync."""
     whole = transitions(next(stream_of(Ring, 3, 20)[0]))
     assert transitions(next(stream_of(Ring, 3, 20, schedule=Overlap())[0])) == whole
-    with pytest.raises(ConfigError, match=r"Overlap\(\) needs at least 4 rows"):
+    with pytest.raises(ConfigError, match='schedule="overlap" needs at least 4 rows'):
         stream_of(Ring, 1, 20, schedule=Overlap())
 
 

@@ -138,7 +138,7 @@ def test_wrong_casts_are_refused() -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             made(policy, cast)
-    with pytest.raises(ConfigError, match=r"a cast of several roles needs schedule Sync\(\)"):
+    with pytest.raises(ConfigError, match='a cast of several roles needs schedule="sync"'):
         made(both, CAST, schedule=Overlap())
     stream = made(both, CAST)
     assert all(bool((steps.version == 0).all()) for steps in next(stream).values())

@@ -66,6 +66,27 @@ def take_env_kwargs(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
     return rest, found
 
 
+def take_schedules(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
+    """The arguments without the settings `--NAME-schedule`, and those: what they name is imported before the rest.
+
+    Raises:
+        ConfigError: one has no value.
+    """
+    rest: list[str] = []
+    found: dict[str, str] = {}
+    left = iter(arguments)
+    for argument in left:
+        option, equals, value = argument.partition("=")
+        name = option.removeprefix("--").replace("-", "_")
+        if option.startswith("--") and name.endswith("_schedule"):
+            found[name] = value if equals else next(left, "")
+            if not found[name]:
+                raise ConfigError(f"{argument} needs a value, such as module:function")
+        else:
+            rest.append(argument)
+    return rest, found
+
+
 def refuse_values(arguments: list[str], unknown: list[str]) -> None:
     """ConfigError for a value too many after an option; tyro would call it an unknown option.
 

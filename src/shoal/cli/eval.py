@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from shoal.cli.arguments import ENV_OPTIONS, add_here, parse, take_env_kwargs
+from shoal.cli.arguments import (
+    ENV_OPTIONS,
+    add_here,
+    look_here,
+    parse,
+    take_env_kwargs,
+)
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -24,8 +30,14 @@ class Given:
     """Run directory, or a directory of runs (the newest is used)."""
     run_dir: str = "runs"
     """Directory in which RUN is searched for as well."""
+    env: str | None = None
+    """The environment, as `package.module:Class`, where the run was given an object."""
+    policy: str | None = None
+    """The policy, as `package.module:Class`, where the run was given an object."""
     episodes: int = 100
     """Number of evaluation episodes, played with greedy actions."""
+    max_steps: int | None = None
+    """Steps after which an episode counts as endless, without a time limit; default: the run's eval_max_steps."""
     seed: int = 0
     """Seed of the evaluation episodes."""
     tag: Literal["", "best"] = ""
@@ -54,6 +66,7 @@ def main(arguments: list[str], about: str) -> int:
     arguments, env_kwargs = take_env_kwargs(arguments)
     about = f"{about}\n\n{ENV_OPTIONS}"
     given = parse(Given, arguments, command="eval", about=about)
+    look_here(given.env, given.policy)
     if given.trust:
         add_here()
     from shoal.experiment.agent import load
@@ -64,11 +77,15 @@ def main(arguments: list[str], about: str) -> int:
     agent = load(
         given.run,
         run_dir=given.run_dir,
+        policy=given.policy,
+        factory=given.env,
         tag=given.tag,
         env_kwargs=env_kwargs,
         trust=given.trust,
     )
-    score = agent.evaluate(episodes=given.episodes, seed=given.seed)
+    score = agent.evaluate(
+        episodes=given.episodes, seed=given.seed, max_steps=given.max_steps
+    )
     print(
         f"mean return {score.mean:.2f}, standard deviation {score.std:.2f}, "
         f"{given.episodes} greedy episodes",

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from shoal.cli.arguments import add_here, parse
+from shoal.cli.arguments import (
+    ENV_PREFIX,
+    add_here,
+    look_here,
+    parse,
+    take_schedules,
+)
 from shoal.cli.statuses import MET, MISSED, STATUSES
 from shoal.cli.train import panel_name
 from shoal.types import ConfigError
+
+SCHEDULES = "--NAME-schedule MODULE:FUNCTION names a schedule again that the run was given as a function."
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +29,40 @@ class Given:
     """Run directory, or a directory of runs (the newest is used)."""
     run_dir: str = "runs"
     """Directory in which RUN is searched for as well."""
+    env: str | None = None
+    """The environment, as `package.module:Class`, where the run was given an object."""
+    policy: str | None = None
+    """The policy, as `package.module:Class`, where the run was given an object."""
     total_timesteps: int | None = None
     """New total number of environment steps of the run."""
     stop_at: float | None = None
     """New mean return at which training stops; inf never stops early."""
     device: str | None = None
     """New torch device: cpu, cuda or cuda:1."""
+    num_threads: int | None = None
+    """Threads for native code from now on; 0 means one per core, at most 4."""
+    eval_every: int | None = None
+    """Evaluate with greedy actions every this many steps from now on; 0: never."""
+    eval_episodes: int | None = None
+    """Episodes of each periodic evaluation."""
+    eval_max_steps: int | None = None
+    """Steps after which a greedy episode counts as endless, without a time limit."""
+    final_episodes: int | None = None
+    """Greedy episodes when training is over; 0: none."""
+    checkpoint_every: int | None = None
+    """Write a checkpoint every this many steps from now on; 0: about 20 per run."""
+    keep_checkpoints: int | None = None
+    """Number of newest checkpoints to keep, besides `best`."""
+    num_workers: int | None = None
+    """Subprocesses of the workers backend; 0 means one per core."""
+    step_timeout_s: float | None = None
+    """Seconds that a worker may take to step before it counts as hung."""
+    on_fault: Literal["raise", "restart", "drop"] | None = None
+    """What follows when a worker dies, hangs or raises."""
+    max_restarts: int | None = None
+    """Maximum restarts of each worker."""
+    own_cores: bool | None = None
+    """Pin workers to separate CPU cores."""
     json: bool = False
     """Print each line of metrics as JSON."""
     plain: bool = False
@@ -40,22 +76,25 @@ class Given:
 
 def main(arguments: list[str], about: str) -> int:
     """Continues; the exit status."""
+    arguments, schedules = take_schedules(arguments)
     _refuse_settings(arguments)
-    given = parse(Given, arguments, command="resume", about=f"{about}\n\n{STATUSES}")
+    about = f"{about}\n\n{SCHEDULES}\n\n{STATUSES}"
+    given = parse(Given, arguments, command="resume", about=about)
+    look_here(given.env, given.policy, *schedules.values())
     if given.trust:
         add_here()
+    from shoal.experiment.options import CHANGEABLE
     from shoal.experiment.training import resume
 
-    changes: dict[str, Any] = {
-        "total_timesteps": given.total_timesteps,
-        "stop_at": given.stop_at,
-        "device": given.device,
-    }
+    changes: dict[str, Any] = {name: getattr(given, name) for name in CHANGEABLE}
     wanted = {name: value for name, value in changes.items() if value is not None}
+    wanted |= schedules
     result = resume(
         given.run,
         run_dir=given.run_dir,
         panel=panel_name(json=given.json, plain=given.plain),
+        policy=given.policy,
+        factory=given.env,
         report=given.report,
         trust=given.trust,
         **wanted,
@@ -65,15 +104,17 @@ def main(arguments: list[str], about: str) -> int:
 
 def _refuse_settings(arguments: list[str]) -> None:
     """ConfigError for a setting of training that a resumed run keeps as it is."""
-    from shoal.experiment.keywords import Settings
+    from shoal.experiment.keywords import Changes, Settings
 
     own = {field.name for field in fields(Given)}
+    changeable = [name for name in Changes.__annotations__ if name in own]
     for argument in arguments:
         option, _, _ = argument.partition("=")
         name = option.removeprefix("--").partition(".")[0].replace("-", "_")
-        if option.startswith("--") and name in Settings.__annotations__.keys() - own:
+        kept = name in Settings.__annotations__.keys() - own
+        if option.startswith(ENV_PREFIX) or (option.startswith("--") and kept):
+            told = "the parameters of its environment" if name == "env" else repr(name)
             raise ConfigError(
-                f"resume cannot change {name!r}, only total_timesteps, stop_at and device (shoal.resume in Python "
-                "takes what changes no result, too); a new run with it: shoal train --config RUN/config.toml "
-                f"{option} ..."
+                f"resume cannot change {told}, only {', '.join(changeable)}; a new run with it: "
+                f"shoal train --config RUN/config.toml {option} ..."
             )

@@ -15,6 +15,7 @@ from shoal.cli.arguments import (
     look_here,
     refuse_values,
     take_env_kwargs,
+    take_schedules,
 )
 from shoal.cli.statuses import MET, MISSED, STATUSES
 from shoal.types import ConfigError
@@ -71,7 +72,7 @@ def main(arguments: list[str], about: str) -> int:
     source = source_of(arguments)
     from shoal.algos import summaries
 
-    schedules = schedules_in(arguments)
+    _, schedules = take_schedules(arguments)
     look_here(source.env, source.policy, *schedules.values())
     if source.trust or source.algo not in (None, *summaries()):
         add_here()
@@ -158,17 +159,6 @@ def starting_point(
         given=given | dict(schedules or {}),
         trust=source.trust,
     )
-
-
-def schedules_in(arguments: list[str]) -> dict[str, str]:
-    """The settings NAME_schedule among all arguments: what they name is imported, so it is known before the rest."""
-    found: dict[str, str] = {}
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        option, equals, value = argument.partition("=")
-        name = option.removeprefix("--").replace("-", "_")
-        if option.startswith("--") and name.endswith("_schedule"):
-            found[name] = value if equals else following
-    return found
 
 
 def _named_functions() -> tyro.constructors.ConstructorRegistry:

@@ -8,9 +8,9 @@ from shoal.envs.agents.rows import AgentsEnv
 from shoal.envs.libraries.batched import BatchedEnv
 from shoal.envs.libraries.gymnasium_vector import VectorRows
 from shoal.envs.preprocessed import PreprocessedEnv
-from shoal.envs.python_env import parts_of
+from shoal.envs.python_env import CLOSED, parts_of
 from shoal.envs.serial import SerialEnv
-from shoal.types import ConfigError
+from shoal.types import ConfigError, EnvError, text_of
 
 if TYPE_CHECKING:
     from shoal.envs.vec_env import VecEnv
@@ -24,6 +24,15 @@ def check_apart(training: VecEnv, evaluation: VecEnv) -> None:
             f"{training.spec.env_id}: evaluation got an environment that training steps; "
             "the callable must make a new environment each time"
         )
+
+
+def raise_if_reused(rows: VecEnv, error: Exception) -> None:
+    """EnvError in the place of another where the rows got environments that were closed before."""
+    if any(CLOSED.get(id(part)) is part for part in _objects(rows)):
+        raise EnvError(
+            f"{rows.spec.env_id}: the callable gave an environment that was closed before, which failed "
+            f"({type(error).__name__}: {text_of(error)}); it must make a new environment each time"
+        ) from error
 
 
 def _objects(rows: VecEnv) -> list[object]:

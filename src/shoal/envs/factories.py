@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import pkgutil
 import re
+import sys
 import warnings
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -18,10 +19,11 @@ from gymnasium.envs.registration import load_env_creator
 
 from shoal.envs import native
 from shoal.envs.agents.games import is_game
+from shoal.envs.told import is_told
 from shoal.types import ConfigError, misfit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator
+    from collections.abc import Callable, Collection, Generator, Sequence
     from types import ModuleType
 
 HIGHWAY = (
@@ -77,7 +79,7 @@ def factory_of(
         registered = gym.spec(env_id)
     except gym.error.Error as error:
         raise ConfigError(
-            f"no environment {env!r} ({_without_guess(error)}){_hint(env)}"
+            f"no environment {env!r} ({_without_guess(error)}){hint_of(env)}"
         ) from error
     if registered.entry_point is None:
         raise ConfigError(f"{env!r} is registered without an entry point")
@@ -136,8 +138,8 @@ def _without_guess(error: Exception) -> str:
     return str(error).partition(" Did you mean")[0]
 
 
-def _hint(env: str) -> str:
-    """What may have been meant by an environment that is not there."""
+def hint_of(env: str) -> str:
+    """What may have been meant by an environment that is not there; each name in it can be given as it stands."""
     if env.endswith(".py"):
         return f"; an environment of your own is a class in a module; write {as_module(env, 'Class')}"
     family = FAMILIES.get(_family(env), "")
@@ -149,8 +151,26 @@ def _hint(env: str) -> str:
     game = OLD_ATARI.fullmatch(env)
     if game:
         return f"; did you mean ALE/{game[1]}-v5?"
-    near_by = _package_hint(env) or near(env, [*native.ids(), *gym.registry])
+    near_by = _package_hint(env) or _near_id(env)
     return near_by or "; `shoal envs` lists what is there"
+
+
+def _near_id(env: str) -> str:
+    """A hint at ids like this one; of those that the module before its colon may register, with the module."""
+    module_name, _, env_id = env.rpartition(":")
+    plain = {*native.ids()}
+    for name, registered in gym.registry.items():
+        own = str(registered.entry_point).startswith("gymnasium.")
+        if not module_name or own or name.startswith("ALE/"):
+            plain.add(name)
+    known = sorted(plain | gym.registry.keys())
+    close = [name for name in known if name.rpartition("/")[2] == env_id]
+    close = close or get_close_matches(env_id, known, n=3)
+    found = [name if name in plain else f"{module_name}:{name}" for name in close]
+    class_name = env_id.partition("-v")[0]
+    if callable(getattr(sys.modules.get(module_name), class_name, None)):
+        found.append(f"{module_name}:{class_name}")
+    return _did_you_mean(found)
 
 
 @contextmanager
@@ -192,7 +212,9 @@ def _maker(env: gym.Env[Any, Any]) -> str:
 
 
 def _warn_of_limit(factory: object, name: str) -> None:
-    """Says that a class lacks the time limit that it is registered with."""
+    """Says once that a class lacks the time limit that it is registered with."""
+    if is_told():
+        return
     entry = (
         f"{getattr(factory, '__module__', '')}:{getattr(factory, '__qualname__', '')}"
     )
@@ -216,8 +238,13 @@ def import_object(path: str) -> Any:
     module_name, _, attribute = path.partition(":")
     module = _import(module_name, path)
     if not hasattr(module, attribute):
-        public = [name for name in dir(module) if not name.startswith("_")]
-        hint = near(attribute, public)
+        public = [
+            name
+            for name, part in vars(module).items()
+            if callable(part) and not name.startswith("_")
+        ]
+        close = get_close_matches(attribute, public, n=3)
+        hint = _did_you_mean([f"{module_name}:{name}" for name in close])
         raise ConfigError(f"{path!r}: {module_name} has no {attribute!r}{hint}")
     return getattr(module, attribute)
 
@@ -344,5 +371,8 @@ def _check_keywords(
 
 def near(name: str, known: Collection[str]) -> str:
     """A hint at the known names that are like `name`; empty where none is."""
-    found = get_close_matches(name, sorted(set(known)), n=3)
+    return _did_you_mean(get_close_matches(name, sorted(set(known)), n=3))
+
+
+def _did_you_mean(found: Sequence[str]) -> str:
     return f"; did you mean {', '.join(found)}?" if found else ""

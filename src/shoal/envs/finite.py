@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,16 @@ LAST_FINITE = (
 """What would take an observation that is not finite at a termination."""
 
 
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """What rows take that policies and losses cannot hold, as preprocessing makes something else of it."""
+
+    last_finite: bool = False
+    """Whether the last observation of a terminated episode may be the one before it, where it is not finite."""
+    largest_reward: float = LARGEST
+    """The size up to which a reward is taken."""
+
+
 def check_finite(
     spec: Spec,
     rows: slice,
@@ -30,15 +41,19 @@ def check_finite(
     lengths: NDArray[np.int64] | None = None,
     *,
     terminated: Bools | None = None,
+    largest_reward: float = LARGEST,
 ) -> None:
-    """EnvError naming the first row whose observation or reward is NaN or beyond float32, and its episode's step."""
+    """EnvError naming the first row whose observation or reward is NaN or too large, and its episode's step.
+
+    Observations are too large beyond float32, rewards beyond `largest_reward`.
+    """
     bad, also = not_finite(spec.observation, obs), ""
     if bad is not None:
         if terminated is not None and terminated[bad[1]]:
             also = f"; {LAST_FINITE}"
         name, row, value = f"observation{bad[0].name}", bad[1], bad[2]
-    elif np.count_nonzero(np.abs(reward) <= LARGEST) != reward.size:
-        row = int(np.argmin(np.abs(reward) <= LARGEST))
+    elif np.count_nonzero(np.abs(reward) <= largest_reward) != reward.size:
+        row = int(np.argmin(np.abs(reward) <= largest_reward))
         name, value = "reward", reward[row]
     else:
         return
@@ -80,11 +95,11 @@ def not_finite(layout: Layout, tree: Tree) -> tuple[Leaf, int, NDArray[Any]] | N
     return None
 
 
-def fits_float32(reward: NDArray[Any]) -> bool:
-    """Whether no reward of type float64 is beyond float32; others are looked at elsewhere."""
+def within(reward: NDArray[Any], largest: float) -> bool:
+    """Whether no reward of type float64 is larger in size; others are looked at elsewhere."""
     if getattr(reward, "dtype", None) != np.float64:
         return True
-    return np.count_nonzero(np.abs(reward) <= LARGEST) == reward.size
+    return np.count_nonzero(np.abs(reward) <= largest) == reward.size
 
 
 def may_overflow(layout: Layout, obs: Tree, reward: NDArray[Any]) -> bool:

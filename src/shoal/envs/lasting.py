@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from gymnasium import wrappers
 from gymnasium.wrappers import vector
 
+from shoal.envs.told import is_told
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -20,8 +22,10 @@ LOST = (
 
 
 def warn_of_lasting(env: object, name: str) -> None:
-    """UserWarning for each wrapper of an environment that normalizes by statistics of its own."""
-    for said in find_lasting(env):
+    """UserWarning for each wrapper of an environment that normalizes by statistics of its own, told once."""
+    if is_told():
+        return
+    for said in dict.fromkeys(find_lasting(env)):
         warnings.warn(f"{name}: {said}", stacklevel=3)
 
 

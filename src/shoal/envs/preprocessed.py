@@ -9,9 +9,10 @@ import numpy as np
 
 from shoal import _native
 from shoal.envs.actions import ActionCheck
+from shoal.envs.finite import LARGEST, said
 from shoal.envs.outputs import take, write
 from shoal.envs.vec_env import row_seeds
-from shoal.types import ConfigError, map_tree
+from shoal.types import ConfigError, EnvError, map_tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,6 +99,8 @@ class PreprocessedEnv:
         self._anew = None
         if anew is None:
             self._reward[rows] = self.preprocessing.reward(ready.reward)
+            if self.preprocessing.may_overflow:
+                self._check_rewards(rows)
             self._sticky.count(rows, ready.valid & ~ended)
             if stack is not None:
                 stack.push(ready, ended)
@@ -151,6 +154,15 @@ class PreprocessedEnv:
         self._sticky.reseed(rows, seeds)
         self._anew = rows.copy()
         self.spec = replace(self._own_spec, masked=self.env.spec.masked)
+
+    def _check_rewards(self, rows: slice) -> None:
+        """EnvError where a scaled reward is too large for float32."""
+        bad = np.flatnonzero(~(np.abs(self._reward[rows]) <= LARGEST))
+        if len(bad):
+            row = rows.start + bad[0]
+            raise EnvError(
+                f"{self.spec.env_id}: row {row} has after preprocessing {said('reward', self._reward[row])}"
+            )
 
     def _check_masks(self) -> None:
         """ConfigError where a repeated action may be one that the environment's masks forbid."""

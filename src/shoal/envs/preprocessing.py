@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium.vector.utils import batch_space
 
 from shoal.envs import masks
+from shoal.envs.finite import LARGEST, Tolerance
 from shoal.types import ConfigError, Floats, Spec, check_room
 
 SPACE_COPIES = 4
@@ -129,6 +130,33 @@ class Preprocessing:
             final_nan="raise",
         )
         return same == Preprocessing()
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """What rows take that is not learned from as it is: any finite reward, where rewards are changed."""
+        largest = LARGEST
+        if self._changes_rewards:
+            largest = float(np.finfo(np.float64).max)
+        last_finite = self.final_nan == "last_finite"
+        return Tolerance(last_finite=last_finite, largest_reward=largest)
+
+    @property
+    def may_overflow(self) -> bool:
+        """Whether rewards that are learned from may come out of it too large for float32."""
+        low, high = self.reward_bounds
+        plays = self.reward_scale == 1 and (low, high) == (-inf, inf)
+        bounded = self.reward_sign or (low >= -LARGEST and high <= LARGEST)
+        return not (plays or bounded)
+
+    def for_playing(self) -> Preprocessing:
+        """The same with the environment's own rewards, which are not learned from: any size that training takes."""
+        clip = (-inf, inf) if self._changes_rewards else None
+        return replace(self, reward_scale=1.0, reward_clip=clip, reward_sign=False)
+
+    @property
+    def _changes_rewards(self) -> bool:
+        scaled = self.reward_scale != 1
+        return scaled or self.reward_sign or self.reward_clip is not None
 
     @property
     def reward_bounds(self) -> tuple[float, float]:

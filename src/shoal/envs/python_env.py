@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sized
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 import gymnasium as gym
 import numpy as np
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 ENV_BYTES = 1024
 """A Python object and what is kept beside it take so many bytes at least."""
+CLOSED: WeakValueDictionary[int, object] = WeakValueDictionary()
+"""The environments that were closed here and are still held by somebody, by their id()."""
 NUMBERS = "fiub"
 """The kinds of NumPy's dtypes that count as numbers."""
 
@@ -204,12 +208,21 @@ def refuse_stop(error: Exception, where: str) -> None:
 Closed = TypeVar("Closed", bound=Closes)
 
 
+def note_closed(env: Any) -> None:
+    """An environment is closed: whoever hands it out again is told so where it fails."""
+    for part in parts_of(env):
+        with suppress(TypeError):  # an object without weak references
+            CLOSED[id(part)] = part
+
+
 def close_all(envs: list[Closed]) -> None:
     """Closes every environment and forgets it; the first error is raised when all were asked."""
     errors: list[Exception] = []
     while envs:
+        env = envs.pop(0)
+        note_closed(env)
         try:
-            envs.pop(0).close()
+            env.close()
         except Exception as error:
             errors.append(error)
     if errors:
@@ -279,11 +292,14 @@ class KeptSpaces:
 
 
 def shortest_limit(env: gym.Env[Any, Any]) -> int | None:
-    """The shortest of Gymnasium's time limits among an environment's wrappers, wherever they stand."""
+    """The shortest of Gymnasium's time limits among an environment's wrappers, wherever they stand.
+
+    One whose class steps in another way may not end at its number of steps, and does not count.
+    """
     found: list[int] = []
     inner: Any = env
     while isinstance(inner, gym.Wrapper):
-        if isinstance(inner, TimeLimit):
+        if isinstance(inner, TimeLimit) and type(inner).step is TimeLimit.step:
             found.append(vars(inner)["_max_episode_steps"])
         inner = inner.env
     return min(found, default=None)

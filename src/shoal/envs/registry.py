@@ -25,6 +25,7 @@ from shoal.envs.python_env import (
     without_limits,
 )
 from shoal.envs.serial import SerialEnv
+from shoal.envs.told import is_told
 from shoal.envs.workers import rows as processes
 from shoal.types import ConfigError
 
@@ -77,7 +78,6 @@ def make(
     """
     _check(backend, num_envs, num_threads, workers)
     seen = preprocessing or Preprocessing()
-    last_finite = seen.final_nan == "last_finite"
     fixed, ranges = randomization.split(env_kwargs or {}, num_envs)
     if not isinstance(env, str) or not packages.has(env):
         _check_absence(env, backend)
@@ -87,7 +87,7 @@ def make(
     if is_batched(env, backend):
         _check_batched(env, ranges, seen)
         rows = _batched(env, num_envs, backend, num_threads, fixed, info_keys)
-        rows.keeper.last_finite = last_finite
+        rows.keeper.tolerance = seen.tolerance
         return _preprocessed(rows, seen)
     factory = _as_seen(factory_of(env, fixed), name, seen)
     if backend == "workers":
@@ -98,11 +98,11 @@ def make(
             info_keys=info_keys,
             ranges=ranges,
             workers=workers,
-            last_finite=last_finite,
+            tolerance=seen.tolerance,
         )
     else:
         rows = _in_process(factory, num_envs, name, info_keys, ranges)
-        rows.keeper.last_finite = last_finite
+        rows.keeper.tolerance = seen.tolerance
     return _preprocessed(rows, seen)
 
 
@@ -170,7 +170,7 @@ def _check_absence(env: object, backend: str) -> None:
         lack = f"the native {env} was built without the sources of Box2D: {_how_to_build()}"
         if backend == "native":
             raise ConfigError(f"{lack}; backend='serial' runs Gymnasium's own")
-        if backend == "auto":
+        if backend == "auto" and not is_told():
             # Located here, not at the caller: once a process.
             warnings.warn(f"{lack}; Gymnasium's own runs instead", stacklevel=1)
     if backend == "native":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shoal.envs.actions import ActionCheck
+from shoal.envs.finite import Tolerance
 from shoal.envs.in_flight import CALL_RESET, InFlight
 from shoal.envs.outputs import Outputs, write
 from shoal.types import ConfigError, map_tree
@@ -44,8 +45,8 @@ class RowKeeper:
         """Sum of the rewards of each row's episode so far."""
         self.lengths: NDArray[np.int64] = np.zeros(num_rows, np.int64)
         """Steps of each row's episode so far."""
-        self.last_finite = False
-        """Whether the last observation of a terminated episode may be the one before it, where it is not finite."""
+        self.tolerance = Tolerance()
+        """What is not refused though it is not finite, or too large for float32."""
         self._in_flight = InFlight(num_rows)
         self._actions: list[Tree] = []
         self._check = ActionCheck(spec)

@@ -120,11 +120,7 @@ def test_the_parameter() -> None:
     assert play([STAY], step_cost=0.25)[1].reward[0] == -0.25
 '''
 
-PAGE = """\
-# @Name@
-
-Walk along a line to a goal. `native/envs/@stem@.hpp`, tested by `tests/test_env_@stem@.py`.
-
+FACTS = """\
 | | |
 |---|---|
 | id | `@id@` |
@@ -133,7 +129,14 @@ Walk along a line to a goal. `native/envs/@stem@.hpp`, tested by `tests/test_env
 | reward | 1 at the goal, less `step_cost` a step |
 | parameters | `step_cost` 0.01, `max_episode_steps` 50 |
 | best score | 0.95: five steps to the goal |
+"""
 
+PAGE = f"""\
+# @Name@
+
+Walk along a line to a goal. `native/envs/@stem@.hpp`, tested by `tests/test_env_@stem@.py`.
+
+{FACTS}
 ```python
 import shoal
 

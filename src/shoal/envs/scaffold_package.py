@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from shoal.envs.headers import get_include
-from shoal.envs.scaffold import HEADER, TEST, check_free, names_of, write_files
+from shoal.envs.scaffold import FACTS, HEADER, TEST, check_free, names_of, write_files
 from shoal.types import ConfigError
 
 PROJECT = """\
@@ -56,20 +56,12 @@ MODULE = '''\
 """@id@, a C++ environment for shoal, which finds it by the entry point in pyproject.toml."""
 '''
 
-README = """\
+README = f"""\
 # @Name@
 
 Walk along a line to a goal: a C++ environment for [shoal](https://pypi.org/project/shoal-rl/).
 
-| | |
-|---|---|
-| id | `@id@` |
-| observation | the place and the goal, `Box(-1, 1, (2,))` |
-| actions | stay, left, right |
-| reward | 1 at the goal, less `step_cost` a step |
-| parameters | `step_cost` 0.01, `max_episode_steps` 50 |
-| best score | 0.95: five steps to the goal |
-
+{FACTS}
 It needs a C++20 compiler. In the virtual environment that shoal is installed in:
 
 ```

@@ -9,7 +9,7 @@ import numpy as np
 
 from shoal import _native
 from shoal.envs.actions import add_hint, one_by_one
-from shoal.envs.finite import LARGEST, check_finite, put_last_finite
+from shoal.envs.finite import check_finite, put_last_finite
 from shoal.envs.forks import end_if_forked
 from shoal.envs.outputs import write
 from shoal.envs.python_env import (
@@ -133,14 +133,15 @@ class Steps:
         lengths, total = self._keeper.lengths[rows], self._keeper.returns[rows]
         lengths += 1
         before: Tree = None
-        if self._keeper.last_finite:
+        if self._keeper.tolerance.last_finite:
             before = map_tree(np.copy, out.obs)
         gathered = self._reader.gathers
         if gathered:
             gathered = _native.gather(seen, rewards, out.obs, out.reward)
         if gathered:
             low, high = min(rewards, default=0), max(rewards, default=0)
-            gathered = low >= -LARGEST and high <= LARGEST
+            largest = self._keeper.tolerance.largest_reward
+            gathered = low >= -largest and high <= largest
         if not gathered:
             self._look_closer(rows, seen, rewards, flags, before)
         total += out.reward
@@ -185,7 +186,15 @@ class Steps:
             terminated[row - first] = read_flag(terminal) or False
         if before is not None:
             put_last_finite(self._spec.observation, out.obs, before, terminated)
-        check_finite(self._spec, named, out.obs, read, lengths, terminated=terminated)
+        check_finite(
+            self._spec,
+            named,
+            out.obs,
+            read,
+            lengths,
+            terminated=terminated,
+            largest_reward=keeper.tolerance.largest_reward,
+        )
         out.reward[:] = read
 
     def _read_flags(self, row: int, terminal: object, cut: object) -> tuple[bool, bool]:

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 
 from shoal.envs.actions import in_own_dtypes
+from shoal.envs.apart import raise_if_reused
 from shoal.envs.masks import KEY, MaskReader, in_observation
 from shoal.envs.observations import leaves_of
 from shoal.envs.observed import seen
+from shoal.experiment.applies import check_applies
 from shoal.experiment.experiment import Experiment, drawn_rows, fixed_settings
 from shoal.experiment.first_weights import read_policy
 from shoal.experiment.trust import schedules_of
@@ -191,9 +193,23 @@ class Agent:
         """The next observation begins an episode."""
         self._start[:] = True
 
-    def evaluate(self, *, episodes: int = GREEDY_EPISODES, seed: int = 0) -> Score:
-        """Greedy episodes on fresh rows."""
-        return play(self.policy, self._experiment, episodes=episodes, seed=seed)
+    def evaluate(
+        self,
+        *,
+        episodes: int = GREEDY_EPISODES,
+        seed: int = 0,
+        max_steps: int | None = None,
+    ) -> Score:
+        """Greedy episodes on fresh rows; one that goes on after `max_steps` counts as it is.
+
+        Without `max_steps` it is the run's `eval_max_steps`. ConfigError where the environment's own time limit is as
+        long or shorter.
+        """
+        experiment = self._experiment
+        if max_steps is not None:
+            experiment = experiment.changed(eval_max_steps=max_steps)
+            check_applies(experiment, self.spec)
+        return play(self.policy, experiment, episodes=episodes, seed=seed)
 
     def record_video(
         self, path: str | Path, *, rows: int = 4, seed: int = 0, max_steps: int = 2000
@@ -230,20 +246,30 @@ def _cast(obs: ArrayLike, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def play(
-    policy: nn.Module, experiment: Experiment, *, episodes: int, seed: int
+    policy: nn.Module,
+    experiment: Experiment,
+    *,
+    episodes: int,
+    seed: int,
+    told: set[str] | None = None,
 ) -> Score:
-    """Greedy episodes on fresh rows, where the policy is."""
+    """Greedy episodes on fresh rows, where the policy is; `told` as in `evaluate`."""
     if episodes < 1:
         raise ConfigError(f"episodes must be at least 1, got {episodes}")
     count = min(episodes, 20, experiment.options.num_envs)
     with closing(experiment.rows(count, playing=True)) as rows:
-        return evaluate(
-            policy,
-            rows,
-            episodes=episodes,
-            acting=_evaluating(policy, experiment, seed),
-            max_steps=experiment.options.eval_max_steps,
-        )
+        try:
+            return evaluate(
+                policy,
+                rows,
+                episodes=episodes,
+                acting=_evaluating(policy, experiment, seed),
+                max_steps=experiment.options.eval_max_steps,
+                told=told,
+            )
+        except Exception as error:
+            raise_if_reused(rows, error)
+            raise
 
 
 def _evaluating(policy: nn.Module, experiment: Experiment, seed: int) -> Acting:

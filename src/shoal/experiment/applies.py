@@ -6,10 +6,13 @@ from dataclasses import MISSING, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from gymnasium import spaces
 from torch import nn
 
 from shoal.experiment.settings import flat, whole_tree
+from shoal.learn.hardware import Hardware
+from shoal.learn.trainable import cuts_gradients
 from shoal.nets.encoder import MOST_FLAT
 from shoal.nets.images import image_net
 from shoal.nets.network import Network
@@ -87,6 +90,7 @@ def _idle(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]]:
     """The names of settings that change nothing in this run, each with what would make them apply."""
     yield from _idle_of_run(experiment, spec)
     yield from _idle_schedules(experiment.config)
+    yield from _idle_shards(experiment, spec)
     network = getattr(experiment.config, "network", None)
     if not isinstance(network, Network):
         return
@@ -137,6 +141,19 @@ def _idle_of_run(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]
                 name,
                 "set self_play.every too, the updates between two past versions",
             )
+
+
+def _idle_shards(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]]:
+    options = experiment.options
+    if "grad_shards" not in experiment.given:  # a policy is made to see
+        return
+    hardware = Hardware(torch.device(options.device), native=options.native)
+    if not cuts_gradients(experiment.make_policy(spec), spec, hardware):
+        yield (
+            "grad_shards",
+            "gradients are cut up in native code, and in torch those of image encoders on the CPU without a memory; "
+            "this policy learns in torch, whole minibatches at a time",
+        )
 
 
 def _idle_schedules(config: Any) -> Iterator[tuple[str, str]]:

@@ -6,6 +6,7 @@ import copy
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -20,6 +21,7 @@ from shoal.envs import packages, randomization
 from shoal.envs.factories import import_object, name_of
 from shoal.envs.registry import is_batched, make
 from shoal.envs.rendering import RENDER_MODE
+from shoal.envs.told import told_before
 from shoal.experiment.applies import names_in
 from shoal.experiment.options import CHANGEABLE, PLACES, Options
 from shoal.experiment.settings import (
@@ -208,24 +210,23 @@ class Experiment:
         try:
             if playing:
                 env_kwargs = randomization.whole(env_kwargs)
-                preprocessing = replace(
-                    preprocessing, reward_scale=1.0, reward_clip=None, reward_sign=False
+                preprocessing = preprocessing.for_playing()
+            with told_before() if playing else nullcontext():
+                return make(
+                    self.source,
+                    num_envs,
+                    env_kwargs=env_kwargs,
+                    backend=options.backend,
+                    num_threads=options.threads(),
+                    preprocessing=preprocessing,
+                    info_keys=options.info_keys,
+                    workers=options.workers() if options.backend == "workers" else None,
                 )
-            return make(
-                self.source,
-                num_envs,
-                env_kwargs=env_kwargs,
-                backend=options.backend,
-                num_threads=options.threads(),
-                preprocessing=preprocessing,
-                info_keys=options.info_keys,
-                workers=options.workers() if options.backend == "workers" else None,
-            )
         except ConfigError as error:
             if not self.reopened or callable(self.source) or is_known(self.source):
                 raise
             raise ConfigError(
-                f"{error}; a run that was given a callable needs it again (factory=...)"
+                f"{error}; a run that was given a callable needs it again (factory=..., or --env module:Class)"
             ) from error
 
     def make_policy(self, spec: Spec) -> nn.Module:

@@ -12,6 +12,7 @@ from shoal.envs.bounds import SQUASH, wide_actions
 from shoal.experiment.experiment import fixed_settings
 from shoal.experiment.first_weights import first_policy_of
 from shoal.math.rates import find_functions
+from shoal.nets.images import image_net, lacks_bfloat16
 from shoal.report.html import write_report
 from shoal.run.beginning import one_torch_thread
 from shoal.run.callbacks import checked
@@ -20,7 +21,7 @@ from shoal.run.log import Log, TensorBoard, Tracker
 from shoal.run.origin import Identity
 from shoal.run.run import Run
 from shoal.run.settings import Settings
-from shoal.types import ConfigError
+from shoal.types import ConfigError, leaf_spaces
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -54,7 +55,7 @@ def opened(
     """
     run: Run | None = None
     try:
-        find_functions(experiment.config)
+        find_functions(experiment.config, resumed=not fresh)
         with ExitStack() as held:
             evaluation = evaluation_of(experiment)
             if evaluation is not None:
@@ -79,6 +80,7 @@ def opened(
             )
             held.callback(run.close)
             warn_of_wide_actions(experiment, env, run)
+            warn_of_slow_layers(experiment, env, run)
             yield run
     except BaseException as error:
         if run is not None and run.updates:
@@ -112,6 +114,23 @@ def warn_of_wide_actions(experiment: Experiment, env: VecEnv, run: Run) -> None:
         return
     if wide := wide_actions(env.spec.action_space):
         run.warn(f"{wide}; {SQUASH}")
+
+
+def warn_of_slow_layers(experiment: Experiment, env: VecEnv, run: Run) -> None:
+    """Says where layers for images compute in bfloat16 on a CPU that is slow at it, and what is faster."""
+    network = getattr(experiment.config, "network", None)
+    if network is None or experiment.policy is not None:
+        return
+    half = getattr(network, "precision", "float32") == "bfloat16"
+    on_cpu = torch.device(experiment.options.device).type == "cpu"
+    if not (half and on_cpu and lacks_bfloat16()):
+        return
+    parts = [part for _, part in leaf_spaces(env.spec.observation_space)]
+    if any(image_net(env.spec.seeing(part), network.image) for part in parts):
+        run.warn(
+            "the layers for images compute in bfloat16, for which this CPU has no instructions: "
+            "--network.precision float32 is several times as fast here"
+        )
 
 
 def open_log(experiment: Experiment, where: RunDirectory, *, fresh: bool) -> Log:

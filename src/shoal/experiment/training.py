@@ -404,8 +404,10 @@ def play_greedily(
     """The greedy episodes at the end of a run; None where there are none, or where they failed, which is said."""
     if not episodes:
         return None
+    told = None if run.evaluation is None else run.evaluation.told
+    seed = run.settings.seed
     try:
-        return play(policy, experiment, episodes=episodes, seed=run.settings.seed)
+        return play(policy, experiment, episodes=episodes, seed=seed, told=told)
     except (Exception, KeyboardInterrupt) as error:  # whatever it is: the run is whole
         run.warn(
             f"the run is finished, but its greedy episodes were not played to their end ({type(error).__name__}: "

@@ -49,7 +49,7 @@ KINDS: dict[str, tuple[type[object], ...]] = {
 GIVE = {
     "env": "--env, or factory=...",
     "policy": "--policy, or policy=...",
-    "algo": "--algo",
+    "algo": "--algo of shoal train",
 }
 
 

@@ -18,8 +18,8 @@ from shoal.learn.optimizers import (
     native_optimizer,
 )
 from shoal.learn.packed import Packed
-from shoal.learn.shards import Shards
-from shoal.learn.weights import check_savable, load_weights
+from shoal.learn.shards import Shards, has_images
+from shoal.learn.weights import check_savable, load_weights, pack
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -234,6 +234,17 @@ class Trainable:
         if self.optimizer is None:
             raise ConfigError("this network has no optimizer")
         return self.optimizer
+
+
+def cuts_gradients(module: nn.Module, spec: Spec, hardware: Hardware) -> bool:
+    """Whether a policy's gradients are computed in shards: in native code, or those of images on the CPU."""
+    if hardware.device.type != "cpu":
+        return False
+    memory: Any = module.initial_state
+    if has_images(module) and memory(1) is None:
+        return True
+    sizes = {"num_threads": 1, "act_block": 1, "grad_shards": 1}
+    return hardware.native and lower(module, spec, pack(module), **sizes) is not None
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:

@@ -177,7 +177,7 @@ def check_savable(module: nn.Module, moments: Mapping[str, Any] | None) -> None:
 
 
 ANOTHER = "the checkpoint holds another network"
-GIVE_POLICY = "a run that was given a policy object needs it again (policy=...)"
+GIVE_POLICY = "a run that was given a policy object needs it again (policy=..., or --policy module:Class)"
 
 
 def load_weights(

@@ -120,10 +120,21 @@ def check_schedules(config: object, **also: str) -> None:
             )
 
 
-def find_functions(config: object) -> None:
-    """ConfigError naming the first NAME_schedule of `config` that names a function that is not there."""
+def find_functions(config: object, *, resumed: bool = False) -> None:
+    """ConfigError naming the first NAME_schedule of `config` that names a function that is not there.
+
+    `resumed`: the name is of a run that goes on, which may be given the function again.
+    """
     for name, schedule in _schedules(config):
-        _function(name, schedule)
+        try:
+            _function(name, schedule)
+        except ConfigError as error:
+            if not resumed:
+                raise
+            option = f"--{name}{SUFFIX}".replace("_", "-")
+            raise ConfigError(
+                f"{error}; give it again: shoal.resume(..., {name}{SUFFIX}=...), or {option} module:function"
+            ) from error
 
 
 def adapted_rate(learning_rate: float, kl: float, target_kl: float) -> float:
@@ -153,15 +164,14 @@ def _function(name: str, schedule: Schedule) -> Callable[[float], float] | None:
         return schedule
     if ":" not in schedule:
         return SHAPES.get(schedule)
-    again = f"give it again: shoal.resume(..., {name}{SUFFIX}=...)"
     if "<" in schedule:
         raise ConfigError(
-            f"{name}{SUFFIX} was a function that no module has under a name, {schedule}; {again}"
+            f"{name}{SUFFIX} is a function that no module has under a name, {schedule}"
         )
     try:
         found = import_object(schedule)
     except ConfigError as error:
-        raise ConfigError(f"{name}{SUFFIX}: {error}; {again}") from error
+        raise ConfigError(f"{name}{SUFFIX}: {error}") from error
     if not callable(found):
         raise ConfigError(f"{name}{SUFFIX}: {schedule} is no function, but {found!r}")
     _check_call(name, found)
@@ -177,7 +187,17 @@ def _check_call(name: str, shape: Callable[..., object]) -> None:
 
 
 def _factor(name: str, shape: Callable[[float], float], progress: float) -> float:
-    factor: Any = shape(progress)
+    try:
+        factor: Any = shape(progress)
+    except StopIteration as error:
+        raise ConfigError(
+            f"{name}{SUFFIX} raised StopIteration at progress {progress:g}"
+        ) from error
+    except Exception as error:
+        error.add_note(
+            f"shoal: raised by {name}{SUFFIX}, called with the progress {progress:g}"
+        )
+        raise
     if getattr(factor, "shape", None) == ():  # an array or a tensor of one number
         factor = factor.item()
     if not isinstance(factor, Real) or not 0 <= float(factor) < math.inf:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shoal import _native
 from shoal.memory import replay_block
 from shoal.memory.replay_block import HEADER_BYTES, ROW_BYTES, RecordForm, view_words
+from shoal.memory.replay_state import restore_into, state_of
 from shoal.memory.replay_steps import WholeSteps
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -127,6 +129,14 @@ class ReplayMemory:
             ValueError: an array has another shape or dtype, or holds NaN or infinity.
         """
         return self.insert(WholeSteps(self.form, steps), first_row=first_row)
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs; arrays are the memory's own, not copies."""
+        return state_of(self)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Holds what the memory held; ConfigError where that is another memory's, or damaged."""
+        restore_into(self, state)
 
     def _slots(self, capacity: int | None, capacity_bytes: int | None) -> int:
         if (capacity is None) == (capacity_bytes is None):

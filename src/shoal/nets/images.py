@@ -35,6 +35,13 @@ SMALLEST = {"nature": 36, "nips": 20, "impala": 8}
 """Pixels that each side must have."""
 
 
+def lacks_bfloat16() -> bool:
+    """Whether this CPU computes bfloat16 without instructions for it; False where torch cannot tell."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    known = [value for name, value in capabilities.items() if "bf16" in name]
+    return bool(known) and not any(known)
+
+
 def image_net(spec: Spec, image: str) -> str:
     """The layers for these observations: nature, nips, impala, or "" where they are no image or shall be flattened.
 

@@ -50,29 +50,49 @@ def checked(callbacks: object) -> list[Callback]:
     """The callbacks; ConfigError unless they are a list of what can be called."""
     if not isinstance(callbacks, Iterable):
         raise ConfigError(
-            f"callbacks is a list of functions (run, record), got {callbacks!r}"
+            f"callbacks is a list of functions (run, record), got {_name(callbacks)}; write callbacks=[...]"
         )
     found: list[Callback] = list(cast("Iterable[Callback]", callbacks))
     for callback in found:
+        name = _name(callback)
         if not callable(callback):
             raise ConfigError(
-                f"a callback is called with (run, record), but {callback!r} cannot be called"
+                f"a callback is called with (run, record), but {name} cannot be called"
             )
         if why := misfit(callback, None, None):
-            raise ConfigError(
-                f"a callback is called with (run, record), but of {callback!r}: {why}"
+            hint = (
+                "; an object of it may be meant" if isinstance(callback, type) else ""
             )
+            raise ConfigError(
+                f"a callback is called with (run, record), but {name} does not take these: {why}{hint}"
+            )
+        for method in ("warn", "note", "close"):
+            if not callable(getattr(callback, method, callable)):
+                raise ConfigError(
+                    f"the callback {name} has {method}, which is called but is no method"
+                )
     return found
 
 
+def _name(callback: object) -> str:
+    """A callback in messages: the name of a function or class, else what it shows itself as."""
+    try:
+        return str(getattr(callback, "__qualname__", None) or repr(callback))
+    except Exception:  # its own repr
+        return f"a {type(callback).__name__}"
+
+
 def call(callback: Callback, run: Run, record: Record) -> None:
-    """Calls a callback; ConfigError where it raises StopIteration, which ends no run."""
+    """Calls a callback; an error is told whose it is. ConfigError for StopIteration, which ends no run."""
     try:
         callback(run, record)
     except StopIteration as error:
         raise ConfigError(
-            f"the callback {callback!r} raised StopIteration; run.stop(reason) ends a run, with a checkpoint"
+            f"the callback {_name(callback)} raised StopIteration; run.stop(reason) ends a run, with a checkpoint"
         ) from error
+    except Exception as error:
+        error.add_note(f"shoal: raised by the callback {_name(callback)}")
+        raise
 
 
 def wants_episodes(callback: Callback) -> bool:

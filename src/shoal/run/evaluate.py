@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from shoal.envs.vec_env import VecEnv
     from shoal.run.run import Run
-    from shoal.types import Bools, Floats, Ready
+    from shoal.types import Bools, Floats, Ready, Spec
 
 EVALUATION_STREAM = 1
 SEED_OFFSET = 1_000_000_007
@@ -34,6 +34,8 @@ class Eval:
     every_steps: int
     episodes: int = 20
     max_steps: int = MAX_STEPS
+    told: set[str] = field(default_factory=set, compare=False)
+    """Environments of whose endless episodes a warning told; it does so once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ def play_beside(run: Run, evaluation: Eval, policy: nn.Module) -> float:
         episodes=episodes,
         acting=acting,
         max_steps=evaluation.max_steps,
+        told=evaluation.told,
     )
     run.log({"eval/return": score.mean, "eval/std": score.std})
     return score.mean
@@ -78,6 +81,7 @@ def evaluate(
     acting: Acting,
     greedy: bool = True,
     max_steps: int = MAX_STEPS,
+    told: set[str] | None = None,
 ) -> Score:
     """Plays `episodes` fresh episodes, shared out evenly over the rows, so that short ones are not favored.
 
@@ -88,6 +92,7 @@ def evaluate(
         acting: seed and device; the environment's seeds are far from training's.
         greedy: the distribution's mode instead of a sample.
         max_steps: an episode that goes on after as many, and after a time limit that is known, counts as it is.
+        told: environments of which this was said before; it is added there.
     """
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}")
@@ -108,7 +113,7 @@ def evaluate(
         mark_starts(start, ready, turn)
         tally.note(ready)
         tally.pass_on(env.dropped)
-        tally.end_endless(env.spec.env_id, bound)
+        tally.end_endless(env.spec, bound, told if told is not None else set())
     returns, lengths = (
         list(chain.from_iterable(of_rows)) for of_rows in (tally.returns, tally.lengths)
     )
@@ -123,6 +128,21 @@ def mark_starts(start: Bools, ready: Ready, turn: Bools | None) -> None:
     """
     ended = ready.terminated | ready.truncated
     start[:] = ended | (~ready.valid if turn is None else start & ~turn)
+
+
+def _warn_of_endless(spec: Spec, row: int, max_steps: int) -> None:
+    """Says what ends an endless episode: another limit where a wrapper takes the environment's own back."""
+    advice = "Give the environment a time limit, or set eval_max_steps (shoal eval: --max-steps)"
+    if spec.max_episode_steps is not None:
+        advice = (
+            f"Its time limit of {spec.max_episode_steps:,} steps is taken back by a wrapper: mend that, or train with "
+            "preprocessing.max_episode_steps, which ends episodes outside of all wrappers"
+        )
+    warnings.warn(
+        f"{spec.env_id}: the greedy episode of row {row} has not ended after {max_steps:,} steps; "
+        f"its return so far counts for all that its row had left. {advice}",
+        stacklevel=4,
+    )
 
 
 class _Tally:
@@ -168,18 +188,15 @@ class _Tally:
                 self.left[going_on[number % len(going_on)]] += 1
             self.left[row] = 0
 
-    def end_endless(self, env_id: str, max_steps: int) -> None:
+    def end_endless(self, spec: Spec, max_steps: int, told: set[str]) -> None:
         """What an episode without an end has come to counts for all that its row had left."""
         late = (self._running[1] >= max_steps) & (self.left > 0)
         if not late.any():
             return
         endless = np.flatnonzero(late)
-        warnings.warn(
-            f"{env_id}: the greedy episode of row {endless[0]} has not ended after {max_steps:,} "
-            "steps; its return so far counts for all that its row had left. "
-            "Give the environment a time limit, or set eval_max_steps",
-            stacklevel=3,
-        )
+        if spec.env_id not in told:
+            _warn_of_endless(spec, endless[0], max_steps)
+            told.add(spec.env_id)
         for row in endless[self._there[endless]]:
             self.returns[row] += [float(self._running[0, row])] * self.left[row]
             self.lengths[row] += [float(self._running[1, row])] * self.left[row]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from shoal.memory.reader import Reader
+from shoal.memory.reader import Prioritized, Reader
 from shoal.memory.replay import ReplayMemory
 from shoal.types import ConfigError, Episodes
 
@@ -79,6 +79,7 @@ class ReplayStream:
             n_step=cfg.n_step,
             gamma=cfg.gamma,
             seed=rollouts.acting.seed,
+            prioritized=Prioritized(settings.alpha) if settings.alpha else None,
         )
         self.env_steps = self.version = 0
         self.episodes = Episodes(np.zeros(0), np.zeros(0, np.int64), {})
@@ -114,7 +115,10 @@ class ReplayStream:
         self._credit -= self.batch_size
         if self._credit < self.batch_size:
             self.env_steps = self._rollouts.env_steps
-        return self.reader.sample()
+        if not self.settings.alpha:
+            return self.reader.sample()
+        beta, over = self.settings.beta, min(1.0, self.env_steps / self._total)
+        return self.reader.sample(beta=beta + (1 - beta) * over)
 
     def explore(self, epsilon: ArrayLike) -> None:
         """How often each row takes any action instead of the best, from its next step on: a number, or [rows]."""
@@ -123,7 +127,7 @@ class ReplayStream:
     def prioritize(self, batch: Transitions) -> None:
         """Gives the batch's transitions priorities by its errors; nothing where they are drawn uniformly."""
         if self.settings.alpha:
-            self.reader.prioritize(batch.key, np.abs(batch.error.numpy()))
+            self.reader.prioritize(batch.key, batch.error)
 
     def publish(self) -> int:
         """Makes the weights as they are the next version that acts, and returns its number."""
@@ -137,6 +141,7 @@ class ReplayStream:
             "memory": self.memory.state(),
             "reader": self.reader.state(),
             "credit": self._credit,
+            "inserted": self._inserted,
             "env_steps": self.env_steps,
         }
 
@@ -146,6 +151,7 @@ class ReplayStream:
         self.memory.restore(state["memory"])
         self.reader.restore(state["reader"])
         self._credit = float(state["credit"])
+        self._inserted = int(state["inserted"])
         self.env_steps, self.version = int(state["env_steps"]), self._rollouts.version
         return lost
 

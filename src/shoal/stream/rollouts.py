@@ -103,7 +103,9 @@ class Rollouts:
         self._last: dict[str, Steps] = {}
         groups = _cut(env, schedule)
         if cast is not None and len(groups) > 1:
-            raise ConfigError("a cast of several roles needs schedule Sync()")
+            raise ConfigError(
+                'a cast of several roles needs schedule="sync" (shoal.stream.schedules.Sync())'
+            )
         sources, places = casting(learner, cast, env.num_rows)
         # The first reset tells whether actions are masked, which decides how policies act.
         env.reset(acting.seed)
@@ -274,7 +276,8 @@ def _cut(env: VecEnv, schedule: Schedule) -> list[slice]:
         return [slice(0, rows)]
     if rows < 2 * agents:
         raise ConfigError(
-            f"schedule Overlap() needs at least {2 * agents} rows; set num_envs=2 or more, or Sync()"
+            f'schedule="overlap" needs at least {2 * agents} rows; set num_envs to 2 or more, or schedule="sync" '
+            "(on the command line --num-envs 2, or --schedule sync)"
         )
     half = rows // 2 // agents * agents
     return [slice(0, half), slice(half, rows)]

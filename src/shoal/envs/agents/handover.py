@@ -96,7 +96,7 @@ class Handover:
                 raise EnvError(f"{where} was given {self._reader.complaint(obs)}")
             last = take(out.final_obs, slice(row, row + 1))
             bad = not_finite(keeper.spec.observation, last)
-            if bad is not None and terminated and keeper.last_finite:
+            if bad is not None and terminated and keeper.tolerance.last_finite:
                 write(out.final_obs, row, out.obs)
             elif bad is not None:
                 also = f"; {LAST_FINITE}" if terminated else ""

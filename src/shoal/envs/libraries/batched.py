@@ -155,7 +155,7 @@ class BatchedEnv:
 
     def _step(self, rows: slice, action: Tree) -> None:
         before: Tree = None
-        if self.keeper.last_finite:
+        if self.keeper.tolerance.last_finite:
             before = map_tree(np.copy, self.out.obs)
         try:
             stepped = self.library.step(action)

@@ -18,14 +18,14 @@ from gymnasium.vector import (
 )
 
 from shoal.envs.actions import in_own_dtypes
-from shoal.envs.factories import refuse_instances, register_family
+from shoal.envs.factories import hint_of, refuse_instances, register_family
 from shoal.envs.lasting import warn_of_lasting
 from shoal.envs.libraries.atari import for_vector
 from shoal.envs.libraries.batched import BatchedEnv
 from shoal.envs.libraries.library import Stepped
 from shoal.envs.masks import KEY, METHOD, in_observation
 from shoal.envs.observations import leaves_of
-from shoal.envs.python_env import check_distinct, parts_of, shortest_limit
+from shoal.envs.python_env import check_distinct, note_closed, parts_of, shortest_limit
 from shoal.envs.rendering import RENDER_MODE, frames_per_s
 from shoal.envs.vec_env import Capabilities
 from shoal.types import ConfigError, EnvError, Spec, map_tree
@@ -68,7 +68,9 @@ def make(
             inspect.signature(env).bind(num_envs=num_envs, **env_kwargs)
             made = env(num_envs=num_envs, **env_kwargs)
     except gym.error.Error as error:
-        raise ConfigError(f"no vector environment {name!r} ({error})") from error
+        raise ConfigError(
+            f"no vector environment {name!r} ({error}){hint_of(name)}"
+        ) from error
     except TypeError as error:
         raise ConfigError(
             f"{name} is called with num_envs and the environment's keywords, but {error}"
@@ -199,6 +201,7 @@ class VectorRows:
 
     def close(self) -> None:
         """Closes it, once."""
+        note_closed(self.env)
         if not getattr(self.env, "closed", False):
             self.env.close()
 
@@ -337,7 +340,7 @@ def _mask_method(env: VectorEnv[Any, Any, Any]) -> MaskMethod | None:
         return None
     try:
         has: Any = call("has_wrapper_attr", METHOD)
-    except (AttributeError, NotImplementedError):
+    except (AttributeError, NotImplementedError, ConfigError):
         return None
     return partial(_called, call) if all(has) else None
 

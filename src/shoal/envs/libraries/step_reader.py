@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 from shoal import _native
 from shoal.envs.bounds import bounds_of
-from shoal.envs.finite import check_finite, fits_float32, not_finite, put_last_finite
+from shoal.envs.finite import check_finite, not_finite, put_last_finite, within
 from shoal.envs.masks import KEY, LATE
 from shoal.envs.outputs import write
 from shoal.envs.python_env import NUMBERS
@@ -46,7 +46,8 @@ class StepReader:
         self.show(stepped.obs)
         self._check_counted()
         lives, ends = self._library.lives, -1
-        if self._is_finite() and fits_float32(stepped.reward):
+        largest = self._keeper.tolerance.largest_reward
+        if self._is_finite() and within(stepped.reward, largest):
             ends = self._count(stepped, lives)
         if ends < 0:
             stepped = self._checked(stepped)
@@ -163,6 +164,7 @@ class StepReader:
             reward,
             keeper.lengths + ~usual["only_reset"],
             terminated=usual["terminated"],
+            largest_reward=keeper.tolerance.largest_reward,
         )
         return stepped._replace(reward=reward, **usual)
 
@@ -182,6 +184,7 @@ class StepReader:
                 out.reward,
                 out.episode_length,
                 terminated=out.terminated,
+                largest_reward=keeper.tolerance.largest_reward,
             )
 
     def _read(self, name: str, given: object, kinds: str) -> NDArray[Any]:

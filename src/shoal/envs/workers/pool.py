@@ -21,6 +21,7 @@ from shoal.types import EnvError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from shoal.envs.finite import Tolerance
     from shoal.envs.randomization import Ranges
     from shoal.envs.workers.settings import Workers
     from shoal.types import Spec
@@ -40,8 +41,10 @@ class RowPlan:
     name: str
     info_keys: tuple[str, ...]
     ranges: Ranges
-    last_finite: bool
+    tolerance: Tolerance
     """As the row keeper has it."""
+    told: bool
+    """Whether the user was warned of the environment before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,8 @@ class Introduction:
             name=self.plan.name,
             info_keys=self.plan.info_keys,
             ranges=self.plan.ranges,
-            last_finite=self.plan.last_finite,
+            tolerance=self.plan.tolerance,
+            told=self.plan.told,
             number=worker.number,
             rows=worker.rows,
             cores=self.settings.cores(worker.number, self.count),

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shoal.envs.actions import ActionCheck
+from shoal.envs.finite import Tolerance
 from shoal.envs.in_flight import CALL_RESET, InFlight
 from shoal.envs.outputs import take
+from shoal.envs.told import is_told
 from shoal.envs.vec_env import Capabilities, row_seeds
 from shoal.envs.workers.last_seen import LastSeen
 from shoal.envs.workers.pool import RowPlan, WorkerPool
@@ -37,14 +39,15 @@ def make(
     info_keys: tuple[str, ...] = (),
     ranges: Ranges | None = None,
     workers: Workers | None = None,
-    last_finite: bool = False,
+    tolerance: Tolerance | None = None,
 ) -> WorkersEnv:
     """`num_envs` rows in processes; `factory` makes one environment and is pickled by value where it must be."""
     if not hasattr(os, "memfd_create"):
         raise ConfigError(
             "backend='workers' needs Linux (memfd_create); backend='serial' runs everywhere"
         )
-    plan = RowPlan(name, tuple(info_keys), ranges or {}, last_finite)
+    taken = tolerance or Tolerance()
+    plan = RowPlan(name, tuple(info_keys), ranges or {}, taken, is_told())
     settings = workers or Workers()
     return WorkersEnv(WorkerPool(factory, num_envs, plan=plan, settings=settings))
 

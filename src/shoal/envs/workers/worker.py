@@ -27,6 +27,7 @@ from shoal.types.text import without_colors
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from shoal.envs.finite import Tolerance
     from shoal.envs.randomization import Ranges
 
 IDLE_S = 60.0
@@ -56,7 +57,8 @@ class Plan:
     name: str
     info_keys: tuple[str, ...]
     ranges: Ranges
-    last_finite: bool
+    tolerance: Tolerance
+    told: bool
     number: int
     """The worker's."""
     rows: slice
@@ -102,7 +104,7 @@ def make_rows(plan: Plan) -> SerialEnv:
     factory, first = unpack(plan.factory), plan.rows.start
     count = plan.rows.stop - first
     envs = make_envs(factory, count, name=plan.name, first_row=first)
-    if plan.number == 0:
+    if plan.number == 0 and not plan.told:
         warn_of_lasting(envs[0], plan.name)
     if is_game(envs[0]):
         raise ConfigError(
@@ -115,7 +117,7 @@ def make_rows(plan: Plan) -> SerialEnv:
         ranges=plan.ranges,
         first_row=first,
     )
-    rows.keeper.last_finite = plan.last_finite
+    rows.keeper.tolerance = plan.tolerance
     return rows
 
 
