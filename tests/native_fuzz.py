@@ -26,7 +26,7 @@ EXPECTED = (
     *(TypeError, ValueError, RuntimeError, MemoryError, OverflowError, KeyError, IndexError, OSError),
     AttributeError,  # of an object whose attributes the core reads
 )
-ENOUGH = 10_000
+ENOUGH = 16_000
 """Calls after which every binding was reached."""
 ONLY_WRONG = {"add_environments"}
 """Right calls need a compiled extension: tests/envs/test_new_env.py makes them."""

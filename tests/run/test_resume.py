@@ -21,7 +21,7 @@ CHILD = """
 import json, os, signal, sys
 from shoal.experiment import training
 from shoal.experiment.training import resume, train
-from shoal.nets.policy import Network
+from shoal.nets.network import Network, QNet
 from shoal.run.loop import Loop
 
 task = json.loads(sys.argv[1])
@@ -37,7 +37,8 @@ training.GREEDY_EPISODES = 2  # training is what is compared
 if task["resume"]:
     resume(task["path"], panel="none")
 else:
-    settings = task["settings"] | {"network": Network(**task["network"])}
+    kind = QNet if task["settings"].get("algo") == "dqn" else Network
+    settings = task["settings"] | {"network": kind(**task["network"])}
     train(task["env"], panel="none", name="run", stop_at=1e9, **settings)
 """
 
@@ -141,3 +142,20 @@ def test_threads_change_no_bit(algo: str, tmp_path: Path, interpreter: Interpret
         assert run_child(interpreter, task, tmp_path) == 0
         hashes.add(weights_sha256(tmp_path / str(threads) / "CartPole-v1" / algo / "run"))
     assert len(hashes) == 1
+
+
+@pytest.mark.parametrize("alpha", [0.0, pytest.param(0.6, marks=pytest.mark.slow)])
+def test_a_replay_memory_outlives_a_kill(alpha: float, tmp_path: Path, interpreter: Interpreter) -> None:
+    """DQN whose rings go round: killed between two checkpoints, in the middle of what one rollout allows."""
+    settings: dict[str, Any] = {"algo": "dqn", "seed": 7, "num_envs": 4, "num_steps": 5, "total_timesteps": 3_000}
+    settings |= {"batch_size": 16, "n_step": 3, "target_update_interval": 9}
+    settings |= {"replay": {"buffer_size": 400, "learning_starts": 100, "samples_per_insert": 6.0, "alpha": alpha}}
+    task = {"env": "CartPole-v1", "settings": settings, "network": {"hidden": [16]}, "die_at": -1, "resume": False}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run_child(interpreter, task | {"settings": settings | {"run_dir": str(whole)}}, tmp_path) == 0
+    doomed = task | {"settings": settings | {"run_dir": str(killed)}, "die_at": 614}
+    assert run_child(interpreter, doomed, tmp_path) == -9
+    run = killed / "CartPole-v1" / "dqn" / "run"
+    assert run_child(interpreter, task | {"path": str(run), "resume": True}, tmp_path) == 0
+    assert weights_sha256(whole / "CartPole-v1" / "dqn" / "run") == weights_sha256(run)
+    assert metrics_sha256(whole / "CartPole-v1" / "dqn" / "run") == metrics_sha256(run)
