@@ -60,7 +60,8 @@ def train(args: argparse.Namespace) -> dict[str, object]:
     seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
     steps = model.num_timesteps
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"steps": steps, "updates": model._n_updates, "seconds": seconds, "sps": steps / seconds, "cpu_seconds": cpu,
+    return {"steps": steps, "updates": model._n_updates,  # pyright: ignore[reportPrivateUsage]
+            "seconds": seconds, "sps": steps / seconds, "cpu_seconds": cpu,
             "peak_mib": peak, "mean_return": float(np.mean(watch.returns[-100:]))}  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import resource
 import time
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -34,7 +35,7 @@ class Memory:
         self.terminated = np.zeros(capacity, np.float32)
         self.count = 0
 
-    def add(self, obs: object, action: int, reward: float, next_obs: object, *, terminated: bool) -> None:
+    def add(self, obs: Any, action: int, reward: float, next_obs: Any, *, terminated: bool) -> None:
         """One more, in the place of the oldest."""
         at = self.count % len(self.action)
         self.obs[at], self.next_obs[at] = obs, next_obs

@@ -152,7 +152,7 @@ class Rollout {
     plan_.act_rows(slab_.obs + here * net_.obs_size, slab_.start + here, count, noise, nullptr, memory, out,
                    plan_.memory_from(slab_.memory, first));
     for (std::ptrdiff_t i = first; i < first + count; ++i) {
-      slab_.row_step[i] += 1;
+      slab_.row_step[i] = static_cast<std::int64_t>(static_cast<std::uint64_t>(slab_.row_step[i]) + 1);
     }
   }
 

@@ -126,7 +126,7 @@ def test_against_a_naive_oracle() -> None:
 
     def insert(count: int) -> None:
         row, ends = int(rng.integers(rows)), rng.random(count) < 0.2
-        memory.insert_steps(steps_of([0] * count, terminated=tuple(np.flatnonzero(ends))), first_row=row)
+        memory.insert_steps(steps_of([0] * count, terminated=tuple(np.flatnonzero(ends).tolist())), first_row=row)
         naive.insert(row, ends)
 
     insert(9)
@@ -195,7 +195,7 @@ def test_a_restored_reader_goes_on_exactly(prioritized: Prioritized | None) -> N
     for _ in range(5):
         batch = reader.sample()
         if prioritized is not None:
-            reader.prioritize(batch.key, batch.key % 5)
+            reader.prioritize(batch.key, (batch.key % 5).astype(np.float32))
     memory.insert_steps(steps_of([1] * 20))
     other.restore(reader.state())
     for _ in range(3):

@@ -149,7 +149,8 @@ def test_rows_explore_as_they_are_told(kind: type[Any], *, native: bool) -> None
     share = np.bincount(action[:, 0], minlength=3) / 100
     assert (share > 0.2).all()
     obs = torch.from_numpy(stream._rollouts.slabs[0].obs[:, 1])
-    network: Any = stream._rollouts.roles[0].actor.snapshot.policy
+    actor: Any = stream._rollouts.roles[0].actor
+    network = actor.snapshot.policy
     assert action[:, 1].tolist() == network(obs, None, None).distribution.mode().tolist()
 
 

@@ -82,13 +82,12 @@ def lower(
             grad_shards,
         )
         return Plan(native, policy, spec, flat)
-    memory = policy.network
     recurrent = _native.RecurrentPlan(
         flat.numpy(),
         encoder.size,
         list(network.hidden),
-        memory.recurrent,
-        memory.recurrent_size,
+        policy.network.recurrent,
+        policy.network.recurrent_size,
         head.kind,
         head.sizes,
         network.activation,
