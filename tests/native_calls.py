@@ -6,6 +6,7 @@ import itertools
 import os
 import tempfile
 from collections import Counter
+from contextlib import suppress
 from functools import partial, wraps
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,10 @@ from tests.native_wrong import Wrong
 Call = tuple[Any, list[Any], dict[str, Any]]
 """What is called, and with what."""
 
+EXPECTED = (
+    *(TypeError, ValueError, RuntimeError, MemoryError, OverflowError, KeyError, IndexError, OSError),
+    AttributeError,  # of an object whose attributes the core reads
+)
 IDS = [name for name in _native.env_ids() if not name.startswith("Lunar")]
 T, B, D, A, H = 3, 4, 5, 2, 8
 """Steps, rows, observations, actions and a memory's numbers."""
@@ -46,6 +51,7 @@ class Calls(Wrong):
         super().__init__(seed)
         self.held: dict[str, list[Any]] = {}
         self.reads: Counter[type] = Counter()
+        self.writes: Counter[type] = Counter()
 
     def keep(self, name: str, made: Any, args: list[Any]) -> None:
         """Holds an object for later calls, with what it was made from."""
@@ -58,13 +64,11 @@ class Calls(Wrong):
 
     def any(self, name: str) -> tuple[Any, list[Any]]:
         """One of the objects held; none yet: made rightly."""
-        held = self.held.get(name)
-        if not held:
+        while not self.held.get(name):
             what, args, kwargs = getattr(self, f"call_{name}")()
-            made = what(*args, **kwargs)
-            self.keep(name, made, args)
-            return made, args
-        return held[self.rng.integers(len(held))]
+            with suppress(*EXPECTED):  # a few of the calls of a pool are wrong
+                self.keep(name, what(*args, **kwargs), args)
+        return self.pick(self.held[name])
 
     # Of every kind.
 
@@ -80,7 +84,9 @@ class Calls(Wrong):
     def call_write(self) -> Call:
         made, _ = self.any(self.pick(["adam", "rms_prop"]))
         found = [one for owner in type(made).__mro__ for one in vars(owner).values() if isinstance(one, property)]
-        changed = self.pick([one for one in found if one.fset is not None])
+        writable = [one for one in found if one.fset is not None]
+        self.writes[type(made)] += 1
+        changed = writable[self.writes[type(made)] % len(writable)]
         return partial(changed.fset, made), [changed.fget(made)], {}
 
     def call_env_ids(self) -> Call:
@@ -155,7 +161,12 @@ class Calls(Wrong):
         return pool.restore, [state], {}
 
     def call_render(self) -> Call:
-        return self.any("pool")[0].render, [0], {}
+        pool, _ = self.any("pool")
+        if self.rng.random() < 0.3:
+            pool = _native.Pool(self.pick(IDS), B, 1, {})
+            pool.attach(*self.outputs(pool))
+            pool.reset(np.arange(B, dtype=np.uint64))
+        return pool.render, [0], {}
 
     call_render_again = call_render
 
@@ -399,7 +410,10 @@ class Calls(Wrong):
         data = self.data(kind, made)
         (name, settings), stats = self.loss()
         index = self.rng.integers(0, B, B).astype(np.int32)
-        return plan.loss_step, [name, data, index, settings, self.optimizer()[0], 0.5, stats], {}
+        optimizer, _ = self.optimizer()
+        if self.rng.random() < 0.5:
+            optimizer = _native.Adam(*np.zeros((2, len(made[0])), np.float32), learning_rate=0.01)
+        return plan.loss_step, [name, data, index, settings, optimizer, 0.5, stats], {}
 
     def call_loss_gradient(self) -> Call:
         kind = self.pick(["plan", "recurrent"])
@@ -432,6 +446,10 @@ class Calls(Wrong):
 
     def call_recurrent_backward(self) -> Call:
         plan, made = self.any("recurrent")
+        if self.rng.random() < 0.3:
+            index = np.arange(B, dtype=np.int32)
+            with suppress(*EXPECTED):
+                plan.forward_train(self.data("recurrent", made), index, self.floats(T, B, A), self.floats(T, B))
         return plan.backward, [self.floats(T, B, A), self.floats(T, B), self.floats(len(made[0]))], {}
 
     def call_rollout(self) -> Call:
