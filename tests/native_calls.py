@@ -78,12 +78,16 @@ class Calls(Wrong):
         owners = (vars(owner).items() for owner in type(made).__mro__)
         found = [one for owner in owners for one in owner if isinstance(one[1], property) or one[0] == "__len__"]
         self.reads[type(made)] += 1
-        one = found[self.reads[type(made)] % len(found)][1]
-        return partial(one.fget if isinstance(one, property) else one, made), [], {}
+        one: Any = found[self.reads[type(made)] % len(found)][1]
+        if isinstance(one, property):
+            one = one.fget
+        return partial(one, made), [], {}
 
     def call_write(self) -> Call:
         made, _ = self.any(self.pick(["adam", "rms_prop"]))
-        found = [one for owner in type(made).__mro__ for one in vars(owner).values() if isinstance(one, property)]
+        found: list[Any] = [
+            one for owner in type(made).__mro__ for one in vars(owner).values() if isinstance(one, property)
+        ]
         writable = [one for one in found if one.fset is not None]
         self.writes[type(made)] += 1
         changed = writable[self.writes[type(made)] % len(writable)]
