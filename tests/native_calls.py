@@ -6,6 +6,7 @@ import itertools
 import os
 import tempfile
 from collections import Counter
+from contextlib import suppress
 from functools import partial, wraps
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,10 @@ from tests.native_wrong import Wrong
 Call = tuple[Any, list[Any], dict[str, Any]]
 """What is called, and with what."""
 
+EXPECTED = (
+    *(TypeError, ValueError, RuntimeError, MemoryError, OverflowError, KeyError, IndexError, OSError),
+    AttributeError,  # of an object whose attributes the core reads
+)
 IDS = [name for name in _native.env_ids() if not name.startswith("Lunar")]
 T, B, D, A, H = 3, 4, 5, 2, 8
 """Steps, rows, observations, actions and a memory's numbers."""
@@ -47,6 +52,7 @@ class Calls(ReplayCalls, Wrong):
         super().__init__(seed)
         self.held: dict[str, list[Any]] = {}
         self.reads: Counter[type] = Counter()
+        self.writes: Counter[type] = Counter()
 
     def keep(self, name: str, made: Any, args: list[Any]) -> None:
         """Holds an object for later calls, with what it was made from."""
@@ -59,13 +65,11 @@ class Calls(ReplayCalls, Wrong):
 
     def any(self, name: str) -> tuple[Any, list[Any]]:
         """One of the objects held; none yet: made rightly."""
-        held = self.held.get(name)
-        if not held:
+        while not self.held.get(name):
             what, args, kwargs = getattr(self, f"call_{name}")()
-            made = what(*args, **kwargs)
-            self.keep(name, made, args)
-            return made, args
-        return held[self.rng.integers(len(held))]
+            with suppress(*EXPECTED):  # a few of the calls of a pool are wrong
+                self.keep(name, what(*args, **kwargs), args)
+        return self.pick(self.held[name])
 
     # Of every kind.
 
@@ -75,13 +79,19 @@ class Calls(ReplayCalls, Wrong):
         owners = (vars(owner).items() for owner in type(made).__mro__)
         found = [one for owner in owners for one in owner if isinstance(one[1], property) or one[0] == "__len__"]
         self.reads[type(made)] += 1
-        one = found[self.reads[type(made)] % len(found)][1]
-        return partial(one.fget if isinstance(one, property) else one, made), [], {}
+        one: Any = found[self.reads[type(made)] % len(found)][1]
+        if isinstance(one, property):
+            one = one.fget
+        return partial(one, made), [], {}
 
     def call_write(self) -> Call:
         made, _ = self.any(self.pick(["adam", "rms_prop", "reader"]))
-        found = [one for owner in type(made).__mro__ for one in vars(owner).values() if isinstance(one, property)]
-        changed = self.pick([one for one in found if one.fset is not None])
+        found: list[Any] = [
+            one for owner in type(made).__mro__ for one in vars(owner).values() if isinstance(one, property)
+        ]
+        writable = [one for one in found if one.fset is not None]
+        self.writes[type(made)] += 1
+        changed = writable[self.writes[type(made)] % len(writable)]
         return partial(changed.fset, made), [changed.fget(made)], {}
 
     def call_env_ids(self) -> Call:
@@ -156,7 +166,12 @@ class Calls(ReplayCalls, Wrong):
         return pool.restore, [state], {}
 
     def call_render(self) -> Call:
-        return self.any("pool")[0].render, [0], {}
+        pool, _ = self.any("pool")
+        if self.rng.random() < 0.3:
+            pool = _native.Pool(self.pick(IDS), B, 1, {})
+            pool.attach(*self.outputs(pool))
+            pool.reset(np.arange(B, dtype=np.uint64))
+        return pool.render, [0], {}
 
     call_render_again = call_render
 
@@ -379,7 +394,7 @@ class Calls(ReplayCalls, Wrong):
         return _native.RMSProp, [np.zeros(count, np.float32)], given
 
     def optimizer(self) -> tuple[Any, list[Any]]:
-        return self.any(self.pick(["adam", "rms_prop"]))
+        return self.any(self.pick(["adam", "rms_prop", "reader"]))
 
     def call_apply(self) -> Call:
         optimizer, made = self.optimizer()
@@ -406,7 +421,10 @@ class Calls(ReplayCalls, Wrong):
         data = self.data(kind, made)
         (name, settings), stats = self.loss(made)
         index = self.rng.integers(0, B, B).astype(np.int32)
-        return plan.loss_step, [name, data, index, settings, self.optimizer()[0], 0.5, stats], {}
+        optimizer, _ = self.optimizer()
+        if self.rng.random() < 0.5:
+            optimizer = _native.Adam(*np.zeros((2, len(made[0])), np.float32), learning_rate=0.01)
+        return plan.loss_step, [name, data, index, settings, optimizer, 0.5, stats], {}
 
     def call_loss_gradient(self) -> Call:
         kind = self.pick(["plan", "recurrent"])
@@ -439,6 +457,10 @@ class Calls(ReplayCalls, Wrong):
 
     def call_recurrent_backward(self) -> Call:
         plan, made = self.any("recurrent")
+        if self.rng.random() < 0.3:
+            index = np.arange(B, dtype=np.int32)
+            with suppress(*EXPECTED):
+                plan.forward_train(self.data("recurrent", made), index, self.floats(T, B, A), self.floats(T, B))
         return plan.backward, [self.floats(T, B, A), self.floats(T, B), self.floats(len(made[0]))], {}
 
     def call_rollout(self) -> Call:

@@ -17,15 +17,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shoal import _native
-from tests.native_calls import Call, Calls
+from tests.native_calls import EXPECTED, Call, Calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-EXPECTED = (
-    *(TypeError, ValueError, RuntimeError, MemoryError, OverflowError, KeyError, IndexError, OSError),
-    AttributeError,  # of an object whose attributes the core reads
-)
 ENOUGH = 16_000
 """Calls after which every binding was reached."""
 ONLY_WRONG = {"add_environments"}

@@ -307,7 +307,8 @@ def test_bad_steps_are_refused() -> None:
         ({"learning_rate": math.nan}, "learning_rate must be a finite number"),
         ({"learning_rate": -1.0}, "learning_rate must be a finite number"),
         ({"eps": math.inf}, "eps must be a finite number"),
-        ({"step": -1}, "step must be at least 0, not -1"),
+        ({"step": -1}, "step must lie between 0 and 2..53, not -1"),
+        ({"step": 2**63 - 1}, "step must lie between 0 and 2..53, not 9223372036854775807"),
         ({"betas": (0.9, 1.0)}, "betas must lie between 0 and 1, 1 left out, not 1.0"),
     ],
 )

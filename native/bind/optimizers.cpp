@@ -21,8 +21,9 @@ double checked_number(double number, const char* name) {
 }
 
 std::int64_t checked_steps(std::int64_t step) {
-  if (step < 0) {
-    throw std::invalid_argument("step must be at least 0, not " + std::to_string(step));
+  constexpr std::int64_t most = std::int64_t{1} << 53;  // what Adam's powers can tell apart
+  if (step < 0 || step > most) {
+    throw std::invalid_argument("step must lie between 0 and 2**53, not " + std::to_string(step));
   }
   return step;
 }
