@@ -394,7 +394,7 @@ class Calls(ReplayCalls, Wrong):
         return _native.RMSProp, [np.zeros(count, np.float32)], given
 
     def optimizer(self) -> tuple[Any, list[Any]]:
-        return self.any(self.pick(["adam", "rms_prop", "reader"]))
+        return self.any(self.pick(["adam", "rms_prop"]))
 
     def call_apply(self) -> Call:
         optimizer, made = self.optimizer()
