@@ -114,12 +114,15 @@ def test_fused_losses_say_what_they_read() -> None:
         ["log_prob", "value", "advantage", "target"],
         ["clip_coef", "clip_vloss", "ent_coef", "vf_coef", "norm_adv"],
         ["policy", "value", "entropy", "approx_kl", "clip_fraction"],
+        False,
     )
     assert losses["a2c_loss"] == (
         ["advantage", "target"],
         ["ent_coef", "vf_coef", "norm_adv"],
         ["policy", "value", "entropy"],
+        False,
     )
+    assert losses["dqn_loss"] == (["target", "weight"], ["huber"], ["value", "q"], True)
 
 
 @pytest.mark.parametrize("name", ["ppo_loss", "a2c_loss"])
@@ -281,7 +284,7 @@ def test_bad_steps_are_refused() -> None:
     before = case.params.copy()
     small = _native.RMSProp(np.zeros(3, np.float32), learning_rate=0.1)
     for changed, message in (
-        ({"name": "dqn_loss"}, "there is no fused loss 'dqn_loss'; there are: .*ppo_loss"),
+        ({"name": "c51_loss"}, "there is no fused loss 'c51_loss'; there are: .*ppo_loss"),
         ({"settings": PPO}, "ppo_loss needs the setting 'clip_vloss'; it takes: clip_coef, "),
         ({"settings": SETTINGS | {"gamma": 1.0}}, "ppo_loss has no setting 'gamma'; it takes: clip_coef, "),
         ({"settings": SETTINGS | {"clip_coef": math.nan}}, "setting 'clip_coef' of ppo_loss must be a number"),

@@ -186,10 +186,10 @@ def test_bad_plans_are_refused() -> None:
 
     for changed, message in (
         ({"hidden": [64]}, r"params must have shape \(835,\), not \(9155,\)"),
-        ({"head": "beta"}, "head must be 'categorical' or 'gaussian', not 'beta'"),
+        ({"head": "beta"}, "head must be 'categorical', 'gaussian' or 'q_values', not 'beta'"),
         ({"activation": "gelu"}, "activation must be 'tanh' or 'relu', not 'gelu'"),
         ({"hidden": [64, 0]}, "hidden must hold at most 15 positive sizes"),
-        ({"head": "gaussian", "action_nvec": [1, 1]}, r"must be \[dim\], not 2 sizes"),
+        ({"head": "gaussian", "action_nvec": [1, 1]}, "must be one number, not 2 sizes"),
         ({"num_threads": 0}, "num_threads must be between 1"),
         ({"act_block": 0}, "act_block must be at least 1, not 0"),
         ({"grad_shards": 0}, "grad_shards must be at least 1, not 0"),
