@@ -62,9 +62,30 @@ PYTHON = [
     Mutation(
         "the fused rollout ignores its stream: several agents explore alike",
         "stream/rollouts.py",
-        "stream=self.acting.stream,",
-        "stream=0,",
+        "noise = Noise(acting.seed, acting.stream, actor.rows, actor.row_step)",
+        "noise = Noise(acting.seed, 0, actor.rows, actor.row_step)",
         "tests/stream/test_publishing.py::test_noise_is_of_seed_stream_row_and_step",
+    ),
+    Mutation(
+        "a target goes on where its episode terminated",
+        "math/q_learning.py",
+        "return reward + discount * next_value",
+        "return reward + discount.max() * next_value",
+        "tests/math/test_q_learning.py::test_targets",
+    ),
+    Mutation(
+        "more transitions are drawn than the steps allow",
+        "stream/replay.py",
+        "self._credit -= self.batch_size",
+        "self._credit -= self.batch_size / 2",
+        "tests/stream/test_replay.py::test_what_is_drawn_for_each_step",
+    ),
+    Mutation(
+        "a restored memory begins to count its steps anew",
+        "stream/replay.py",
+        'self._inserted = int(state["inserted"])',
+        "self._inserted = 0",
+        "tests/stream/test_replay.py::test_a_restored_stream_goes_on",
     ),
     Mutation(
         "the fused rollout says another version than acted",
