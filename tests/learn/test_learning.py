@@ -113,6 +113,7 @@ def test_q_values_that_are_known(variant: dict[str, Any], n_step: int) -> None:
     torch.testing.assert_close(action_values(output), torch.full((1, 2), 5.0), rtol=0, atol=0.15)
 
 
+@pytest.mark.slow
 def test_cartpole_by_dqn(run_dir: Path) -> None:
     """The preset, which stops at a mean return of 475."""
     result = train("CartPole-v1", run_dir, algo="dqn", final_episodes=20)
