@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from shoal import algos
-from shoal.algos import a2c, dqn, ppo
+from shoal.algos import a2c, dqn, ppo, sac, td3
 from shoal.algos.presets import presets
 from shoal.envs.preprocessing import Preprocessing
 from shoal.experiment.options import Options
 from shoal.memory.settings import Replay
-from shoal.nets.network import Network, QNet
+from shoal.nets.network import ActorCriticNet, Network, QNet
 from shoal.stream.self_play import SelfPlay
 
 DOCS = Path(__file__).resolve().parent
@@ -29,8 +29,11 @@ TABLES = {
     "ppo": ppo.Config,
     "a2c": a2c.Config,
     "dqn": dqn.Config,
+    "sac": sac.Config,
+    "td3": td3.Config,
     "replay": Replay,
     "q_network": QNet,
+    "actor_critic": ActorCriticNet,
     "options": Options,
     "network": Network,
     "self_play": SelfPlay,
@@ -40,6 +43,8 @@ PRESETS = {
     "ppo": ("ppo", ""),
     "a2c": ("a2c", ""),
     "dqn": ("dqn", ""),
+    "sac": ("sac", ""),
+    "td3": ("td3", ""),
     "replay": ("", "replay."),
     "q_network": ("dqn", "network."),
     "options": ("", ""),

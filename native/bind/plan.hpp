@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <initializer_list>
 #include <limits>
+#include <memory>
 #include <numeric>
 #include <optional>
 #include <string>
@@ -104,10 +105,10 @@ inline float* checked_params(const ArrayOut& params, std::ptrdiff_t count) {
 /// Towers over parameters [num_params] that Python owns.
 class NativeTowers {
  public:
-  NativeTowers(const Net& net, const ArrayOut& params, int num_threads, int act_block, int grad_shards,
-               const std::string& kernels)
+  NativeTowers(const Net& net, const ArrayOut& params, std::shared_ptr<SharedTeam> team, int act_block,
+               int grad_shards, const std::string& kernels)
       : array_(params),
-        plan_(net, checked_params(params, net.num_params), num_threads, act_block, grad_shards, kernels) {}
+        plan_(net, checked_params(params, net.num_params), std::move(team), act_block, grad_shards, kernels) {}
 
   [[nodiscard]] MlpPlan& plan() noexcept { return plan_; }
   [[nodiscard]] const MlpPlan& plan() const noexcept { return plan_; }
@@ -126,13 +127,17 @@ class NativeTowers {
 /// `_native.MlpPlan`: a policy, an actor and a critic.
 class NativePlan : public NativeTowers {
  public:
-  using NativeTowers::NativeTowers;
+  NativePlan(const Net& net, const ArrayOut& params, int num_threads, int act_block, int grad_shards,
+             const std::string& kernels)
+      : NativeTowers(net, params, std::make_shared<SharedTeam>(num_threads), act_block, grad_shards, kernels) {}
 };
 
-/// `_native.TowerPlan`: one tower.
+/// `_native.TowerPlan`: one tower. All towers of as many threads share these.
 class NativeTower : public NativeTowers {
  public:
-  using NativeTowers::NativeTowers;
+  NativeTower(const Net& net, const ArrayOut& params, int num_threads, int act_block, int grad_shards,
+              const std::string& kernels)
+      : NativeTowers(net, params, shared_team(num_threads), act_block, grad_shards, kernels) {}
 };
 
 /// Adds what trains to the module and to its plans.

@@ -132,11 +132,11 @@ void tower_forward_train(NativeTower& plan, const ArrayIn& obs, const OptionalAr
   forward_train(plan, picked, numbers<float>(out, "out", {picked.count, plan.num_outputs()}), nullptr);
 }
 
-void tower_backward(NativeTower& plan, const ArrayIn& out_grad, const ArrayOut& grad_out,
+void tower_backward(NativeTower& plan, const ArrayIn& out_grad, const std::optional<ArrayOut>& grad_out,
                     const std::optional<ArrayOut>& obs_grad_out) {
   const Size count = kept_count(plan);
   const auto* const slopes = numbers<float>(out_grad, "out_grad", {count, plan.num_outputs()});
-  auto* const grad = numbers<float>(grad_out, "grad_out", {plan.num_params()});
+  auto* const grad = grad_out.has_value() ? numbers<float>(*grad_out, "grad_out", {plan.num_params()}) : nullptr;
   auto* const obs = optional_rows(obs_grad_out, "obs_grad_out", count, plan.obs_size());
   const nb::gil_scoped_release released;
   plan.plan().backward(static_cast<std::ptrdiff_t>(count), slopes, nullptr, grad, obs);
@@ -186,10 +186,10 @@ void bind_tower(const nb::module_& module) {
             "Outputs [N, O] of observations [N, D].");
   tower.def("forward_train", &tower_forward_train, "obs"_a.noconvert(), "index"_a.noconvert().none(),
             "out"_a.noconvert(), "Outputs [M, O] of the rows that index [M] names; keeps what backward needs.");
-  tower.def("backward", &tower_backward, "out_grad"_a.noconvert(), "grad_out"_a.noconvert(),
+  tower.def("backward", &tower_backward, "out_grad"_a.noconvert(), "grad_out"_a.noconvert().none(),
             "obs_grad_out"_a.noconvert() = nb::none(),
-            "The parameters' gradient [P], from that of forward_train's outputs [M, O]; also the observations' [M, D] "
-            "if obs_grad_out is given.");
+            "The parameters' gradient [P], from that of forward_train's outputs [M, O], and the observations' [M, D]: "
+            "each if it is given.");
 }
 
 }  // namespace

@@ -11,12 +11,14 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "net/dispatch.hpp"
 #include "net/layout.hpp"
 #include "net/scratch.hpp"
 #include "net/shards.hpp"
+#include "sync/shared_team.hpp"
 
 namespace shoal {
 
@@ -39,20 +41,26 @@ inline void require_kept(bool kept) {
   }
 }
 
-/// Shares its owner's parameters: the learner's updates are seen by the next call. Calls on one plan wait for each
-/// other. Bits depend on grad_shards and on the instruction set, never on num_threads or act_block.
+/// Shares its owner's parameters: the learner's updates are seen by the next call. Calls on one plan, or on
+/// plans of one team, wait for each other. Bits depend on grad_shards and on the instruction set, never on num_threads or act_block.
 class MlpPlan {
  public:
   using ActMemory = shoal::ActMemory;
 
-  MlpPlan(const Net& net, float* params, int num_threads, int act_block, int grad_shards, std::string_view kernels)
+  MlpPlan(const Net& net, float* params, std::shared_ptr<SharedTeam> team, int act_block, int grad_shards,
+          std::string_view kernels)
       : net_(net),
         params_(params),
         act_block_(at_least_one(act_block, "act_block")),
         kernels_(find_kernels(kernels)),
-        team_(num_threads),
+        shared_(std::move(team)),
+        team_(shared_->team),
         shards_(net_, grad_shards, kernels_, team_),
-        act_pool_(num_threads, net_, act_block) {}
+        act_pool_(team_.num_threads(), net_, act_block),
+        mutex_(shared_->mutex) {}
+  MlpPlan(const MlpPlan&) = delete;
+  MlpPlan& operator=(const MlpPlan&) = delete;
+  ~MlpPlan() = default;
 
   [[nodiscard]] const Net& net() const noexcept { return net_; }
   [[nodiscard]] const Kernels& kernels() const noexcept { return kernels_; }
@@ -151,7 +159,7 @@ class MlpPlan {
   }
 
   /// Gradient of the parameters into `grad`, from those of the kept minibatch's `count` logits and values; and of its
-  /// observations into obs_slopes, which may be null. std::invalid_argument where another thread's forward_train has
+  /// observations into obs_slopes; each may be null. std::invalid_argument where another thread's forward_train has
   /// kept another number since.
   void backward(std::ptrdiff_t count, const float* logit_slopes, const float* value_slopes, float* grad,
                 float* obs_slopes) {
@@ -159,10 +167,13 @@ class MlpPlan {
     require_kept(count == kept_count_);
     shards_.run(kept_count_, [&](ShardMemory& memory, Part part) {
       kernels_.backward_kept(net_, params_, memory.kept.data(), part.first, part.count, logit_slopes, value_slopes,
-                             memory.chunk.space(), memory.sums.data(), memory.grad.data(), obs_slopes);
+                             memory.chunk.space(), grad == nullptr ? nullptr : memory.sums.data(),
+                             memory.grad.data(), obs_slopes);
     });
-    shards_.add();
-    shards_.copy_gradient(grad);
+    if (grad != nullptr) {
+      shards_.add();
+      shards_.copy_gradient(grad);
+    }
   }
 
  private:
@@ -210,11 +221,12 @@ class MlpPlan {
   int act_block_;
   const Kernels& kernels_;
   std::vector<float> mean_, inv_std_, action_low_, action_high_;
-  Team team_;
+  std::shared_ptr<SharedTeam> shared_;
+  Team& team_;
   Shards<ShardMemory> shards_;
   ActPool<ActMemory> act_pool_;
   std::ptrdiff_t kept_count_ = 0;
-  std::mutex mutex_;
+  std::mutex& mutex_;  ///< the team's
 };
 
 }  // namespace shoal

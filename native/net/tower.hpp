@@ -70,15 +70,18 @@ static inline void tower_forward(const Net& net, const Tower& tower, const float
   dense_forward(tower.layers[tower.depth - 1], params, width, x, space.output);
 }
 
-/// The parameters' gradients, from those with respect to the tower's output in space.delta; a first chunk may start
-/// from zero accumulators. Returns those with respect to its input if they are wanted, feature-major.
+/// The parameters' gradients, from those with respect to the tower's output in space.delta, unless `sums` is null; a
+/// first chunk may start from zero accumulators. Returns those with respect to its input if they are wanted,
+/// feature-major.
 static inline const float* tower_backward(const Net& net, const Tower& tower, const float* params, int count, int width,
                                           Workspace space, float* sums, bool input_wanted = false,
                                           Start start = Start::sum) noexcept {
   for (int l = tower.depth - 1; l >= 0; --l) {
     const Dense& layer = tower.layers[l];
     const float* x = l > 0 ? space.hidden + (l - 1) * space.hidden_stride : space.obs;
-    dense_gradient(layer, count, width, x, space.delta, space.transposed, sums, start);
+    if (sums != nullptr) {
+      dense_gradient(layer, count, width, x, space.delta, space.transposed, sums, start);
+    }
     if (l == 0 && !input_wanted) {
       break;
     }

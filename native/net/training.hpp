@@ -92,12 +92,15 @@ static inline void tower_backward_kept(const Net& net, const Tower& tower, const
   }
 }
 
-/// The parameters' gradients of samples [first, first + count) into grad [num_params], from those with respect to their
-/// logits and values; log_std, no output of a tower, gets 0. obs_slopes: [samples, obs_size], or null.
+/// The parameters' gradients of samples [first, first + count) into grad [num_params], unless `sums` is null, from those
+/// with respect to their logits and values; log_std, no output of a tower, gets 0. obs_slopes: [samples, obs_size], or
+/// null.
 static void backward_kept(const Net& net, const float* params, float* kept, std::ptrdiff_t first, std::ptrdiff_t count,
                           const float* logit_slopes, const float* value_slopes, const Workspace& scratch, float* sums,
                           float* grad, float* obs_slopes) noexcept {
-  clear_sums(net, count, sums);
+  if (sums != nullptr) {
+    clear_sums(net, count, sums);
+  }
   for (std::ptrdiff_t done = 0; done < count; done += chunk_samples) {
     const std::ptrdiff_t at = first + done;
     const int many = chunk_size(count - done);
@@ -113,7 +116,9 @@ static void backward_kept(const Net& net, const float* params, float* kept, std:
       tower_backward_kept(net, net.critic, params, value_slopes + at, start, many, here.critic, sums, obs_rows);
     }
   }
-  finish_net(net, sums, grad);
+  if (sums != nullptr) {
+    finish_net(net, sums, grad);
+  }
 }
 
 }  // namespace shoal::SHOAL_ISA

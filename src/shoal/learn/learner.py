@@ -13,6 +13,7 @@ from shoal.learn.hardware import Hardware
 from shoal.learn.losses import fused_of, returned
 from shoal.learn.publishing import observe
 from shoal.learn.shards import has_images
+from shoal.learn.towers import frozen
 from shoal.learn.trainable import Trainable, check_own
 from shoal.types import ConfigError
 
@@ -167,9 +168,11 @@ class Learner:
         if of not in self.networks or self.networks[of].optimizer is None:
             raise ConfigError(f"the learner has no network {of!r} with an optimizer")
         modules = {name: network.module for name, network in self.networks.items()}
-        stats, norm = self.networks[of].loss_step(
-            lambda: returned(loss, loss(modules, batch, cfg))
-        )
+        others = [network for name, network in self.networks.items() if name != of]
+        with frozen([other.rejoined() for other in others if other.native_towers]):
+            stats, norm = self.networks[of].loss_step(
+                lambda: returned(loss, loss(modules, batch, cfg))
+            )
         self._count(stats, norm)
         return stats
 

@@ -19,6 +19,7 @@ from shoal.learn.optimizers import (
 )
 from shoal.learn.packed import Packed
 from shoal.learn.shards import Shards, has_images
+from shoal.learn.towers import has_native_towers, lower_towers
 from shoal.learn.weights import check_savable, load_weights, pack
 from shoal.types import ConfigError
 
@@ -61,6 +62,10 @@ class Trainable:
                 act_block=hardware.act_block,
                 grad_shards=hardware.grad_shards,
             )
+        self.native_towers = self.plan is None and has_native_towers(module, hardware)
+        """Whether native code runs the module's towers, and takes the optimizer's steps."""
+        if self.native_towers:
+            lower_towers(module, hardware)
         self._shards = Shards(
             module, hardware.grad_shards, num_threads=hardware.num_threads
         )
@@ -70,9 +75,14 @@ class Trainable:
     @property
     def flat(self) -> Tensor:
         """All parameters as they are now, packed; ConfigError where a network that is trained has other layers now."""
+        self.rejoined()
+        return self._packed.memory
+
+    def rejoined(self) -> nn.Module:
+        """The module, with its parameters in the memory that native code reads; ConfigError as of `flat`."""
         self._packed.check_same(trained=self.optimizer is not None)
         self._packed.rejoin()
-        return self._packed.memory
+        return self.module
 
     @property
     def learning_rate(self) -> float:
@@ -163,10 +173,12 @@ class Trainable:
         self, loss: Callable[[], tuple[Tensor, NamedTuple]]
     ) -> tuple[NamedTuple, float]:
         """One step on any loss in torch."""
-        self._packed.check_same(trained=self.optimizer is not None)
+        self.rejoined()
         value, stats = loss()
         self._owned().zero_grad()
         value.backward()
+        if self.native_towers:
+            return stats, self._apply_packed(torch.zeros_like(self._packed.memory))
         return stats, self._apply()
 
     def state(self) -> dict[str, Any]:
@@ -192,12 +204,13 @@ class Trainable:
 
     def _join(self) -> None:
         """Has native code and torch's optimizer share the moments, whose tensors a restore replaces."""
-        if self.plan is not None and self.optimizer is not None:
+        native = self.plan is not None or self.native_towers
+        if native and self.optimizer is not None:
             self._native = native_optimizer(self.optimizer, self.module)
 
     def _current(self) -> NativeOptimizer | None:
         """The native optimizer, about to step; None where only torch has what the optimizer's groups say."""
-        if self.plan is not None:
+        if self.plan is not None or self.native_towers:
             self._native = current(self._native, self._owned(), self.module)
         return self._native
 

@@ -15,7 +15,7 @@ from shoal.nets.normalizer import Normalizer
 from shoal.types import leaf_spaces
 
 if TYPE_CHECKING:
-    from shoal.nets.network import Network, QNet
+    from shoal.nets.network import ActorCriticNet, Network, QNet
     from shoal.types import Spec, Tree
 
 
@@ -81,7 +81,7 @@ class TreeEncoder(nn.Module):
     def __init__(
         self,
         spec: Spec,
-        network: Network | QNet,
+        network: Network | QNet | ActorCriticNet,
         generator: torch.Generator,
     ) -> None:
         """As `make_encoder`, for each leaf."""
@@ -119,7 +119,7 @@ def is_image(space: spaces.Space[object]) -> bool:
 
 def leaf_encoder(
     spec: Spec,
-    network: Network | QNet,
+    network: Network | QNet | ActorCriticNet,
     generator: torch.Generator,
 ) -> Encoder | ImageEncoder:
     """The encoder of one array: convolutional for an image that `network.image` has layers for."""
@@ -145,7 +145,7 @@ def leaf_encoder(
 
 def make_encoder(
     spec: Spec,
-    network: Network | QNet,
+    network: Network | QNet | ActorCriticNet,
     generator: torch.Generator,
 ) -> AnyEncoder:
     """The encoder of a specification's observations.

@@ -3,15 +3,46 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import nn
 from torch.nn.utils import skip_init
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 RELU_GAIN = 2**0.5
+
+
+class RunsTower(Protocol):
+    """Native code that runs a tower's layers in torch's place."""
+
+    def fits(self, x: Tensor) -> bool:
+        """Whether it can take these numbers."""
+        ...
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[..., inputs] -> [..., outputs]."""
+        ...
+
+
+class Tower(nn.Sequential):
+    """Dense layers with an activation between, which a learner may have native code run."""
+
+    activation: str = "relu"
+    native: RunsTower | None = None
+    """Of this very module: a copy has none."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., inputs] -> [..., outputs]."""
+        if self.native is not None and self.native.fits(x):
+            return self.native(x)
+        return super().forward(x)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy starts from."""
+        return {k: v for k, v in self.__dict__.items() if k != "native"}
 
 
 def tower(
@@ -20,7 +51,7 @@ def tower(
     *,
     last_gain: float | None,
     generator: torch.Generator,
-) -> nn.Sequential:
+) -> Tower:
     """Linear layers with an activation between; orthogonal weights of gain sqrt(2) and `last_gain`, zero biases.
 
     With last_gain None the last layer keeps its activation.
@@ -33,7 +64,9 @@ def tower(
         else:
             layers.append(linear(fan_in, fan_out, generator))
             layers.append(nn.Tanh() if activation == "tanh" else nn.ReLU())
-    return nn.Sequential(*layers)
+    made = Tower(*layers)
+    made.activation = activation
+    return made
 
 
 def linear(

@@ -1,10 +1,10 @@
-"""Network, QNet: the settings of the default policy, and of the default Q-network."""
+"""Network, QNet, ActorCriticNet: the settings of the default policy, Q-network, and actor with critics Q(s, a)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import Literal
+from typing import ClassVar, Literal
 
 from shoal.types import ConfigError, check_ranges
 
@@ -86,4 +86,28 @@ class QNet:
     def __post_init__(self) -> None:
         """Refuses sizes that cannot be."""
         check_ranges(self, quantiles=(0, 1024))
+        _check_hidden(self.hidden)
+
+
+@dataclass(frozen=True, slots=True)
+class ActorCriticNet:
+    """Architecture of the default actor, and of the critics Q(s, a) beside it."""
+
+    normalize_obs: ClassVar[bool] = False
+    """Observations are taken as they are."""
+
+    hidden: tuple[int, ...] = (256, 256)
+    """Units of each hidden layer; more can represent more and cost more per step."""
+    activation: Literal["tanh", "relu"] = "relu"
+    """Activation function; relu is usual for values."""
+    num_critics: int = 2
+    """Critics, of whose values the least counts; more judge more carefully and cost more."""
+    image: Literal["auto", "nature", "nips", "impala", "flat"] = "auto"
+    """Image encoder; auto: nature from 36 x 36 pixels on, else flat. impala is the deepest and slowest."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the image encoder; bfloat16 (8 bits of mantissa) is faster where the CPU or GPU supports it."""
+
+    def __post_init__(self) -> None:
+        """Refuses sizes that cannot be."""
+        check_ranges(self, num_critics=(1, 64))
         _check_hidden(self.hidden)

@@ -1,0 +1,32 @@
+// A team that several owners use, one call at a time: more teams than cores would spin in each other's way.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+
+#include "sync/team.hpp"
+
+namespace shoal {
+
+/// Who gives the team work holds the mutex.
+struct SharedTeam {
+  explicit SharedTeam(int num_threads) : team(num_threads) {}
+  Team team;
+  std::mutex mutex;
+};
+
+/// The team of `num_threads` that all who ask for it share; it ends with the last of them.
+inline std::shared_ptr<SharedTeam> shared_team(int num_threads) {
+  static std::mutex mutex;
+  static std::map<int, std::weak_ptr<SharedTeam>> teams;
+  const std::scoped_lock lock(mutex);
+  std::shared_ptr<SharedTeam> team = teams[num_threads].lock();
+  if (team == nullptr) {
+    team = std::make_shared<SharedTeam>(num_threads);
+    teams[num_threads] = team;
+  }
+  return team;
+}
+
+}  // namespace shoal

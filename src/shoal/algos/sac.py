@@ -1,0 +1,152 @@
+"""SAC: soft actor-critic with automatic temperature (Haarnoja et al. 2018, arXiv 1812.05905)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from shoal.envs.vec_env import VecEnv
+from shoal.learn.targets import add_target, move_target
+from shoal.math.actor_critic import critic_loss, soft_target
+from shoal.memory.settings import Replay
+from shoal.nets.actors import PlainActor, action_noise, make_stochastic, policy_of
+from shoal.nets.critics import expected, make_critics
+from shoal.nets.network import ActorCriticNet
+from shoal.nets.temperature import Temperature, usual_entropy
+from shoal.run.run import Run
+from shoal.types import Spec, Transitions, check_finite, check_positive, check_ranges
+
+
+@dataclass(frozen=True, slots=True)
+class SAC:
+    """Settings of SAC."""
+
+    num_steps: int = 1
+    """Steps of each environment between two times of learning; more make larger batches of acting."""
+    batch_size: int = 256
+    """Transitions of each gradient step; more give less noisy ones."""
+    n_step: int = 1
+    """Rewards before the critics' value; more learn faster from late rewards, with more variance."""
+    learning_rate: float = 3e-4
+    """Adam's step size for the actor and the temperature; larger learns faster but less stably."""
+    critic_learning_rate: float = 1e-3
+    """Adam's step size for the critics; larger learns faster but less stably."""
+    gamma: float = 0.99
+    """Discount factor; closer to 1 looks further ahead."""
+    tau: float = 0.005
+    """Share of the weights in each update of the target critics; smaller is more stable and slower."""
+    ent_coef: float = 1.0
+    """Temperature, what a nat of entropy is worth in rewards: larger explores more. With autotune the first one."""
+    autotune: bool = True
+    """Learn the temperature, so that the entropy comes to target_entropy."""
+    target_entropy: float | None = None
+    """Entropy in nats that autotune aims at; larger explores more. None: minus a Box's dimensions, or 0.5 log n."""
+    replay: Replay = field(
+        default_factory=lambda: Replay(buffer_size=1_000_000, samples_per_insert=256)
+    )
+    """The replay memory; with samples_per_insert = batch_size there is a gradient step for every step."""
+    network: ActorCriticNet = field(default_factory=ActorCriticNet)
+    """Architecture of the default actor and of the critics."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot work, with what would."""
+        counts = ("num_steps", "batch_size", "n_step")
+        check_ranges(self, **dict.fromkeys(counts, (1, inf)))
+        check_ranges(self, gamma=(0, 1), tau=(1e-9, 1))
+        check_positive(self, "learning_rate", "critic_learning_rate", "ent_coef")
+        check_finite(self, "learning_rate", "critic_learning_rate", "ent_coef")
+
+
+Config = SAC
+DEFAULTS = {"num_envs": 8}
+PLAIN_POLICY = PlainActor
+
+
+def make_policy(spec: Spec, cfg: SAC, seed: int) -> nn.Module:
+    """The actor, its weights drawn from `seed`."""
+    return make_stochastic(spec, cfg.network, seed)
+
+
+def train(cfg: SAC, env: VecEnv, run: Run) -> nn.Module:
+    """Trains an actor until the run ends; returns it."""
+    learner = run.learner(run.policy(env.spec), Adam, lr=cfg.learning_rate)
+    critics = make_critics(env.spec, cfg.network, run.seed, squash=True)
+    learner.add("critics", critics, Adam, lr=cfg.critic_learning_rate)
+    add_target(learner, "target", of="critics")
+    aim = usual_entropy(env.spec) if cfg.target_entropy is None else cfg.target_entropy
+    temperature = Temperature(cfg.ent_coef, aim)
+    learner.add("temperature", temperature, Adam, lr=cfg.learning_rate)
+    stream = run.replay(env, learner, cfg, cfg.replay)
+    for batch in run.loop(stream, learner):
+        target = learner.networks["target"].rejoined()
+        with torch.no_grad():
+            policy = policy_of(learner.policy, batch.next_obs, batch.next_action_mask)
+            noise = action_noise(env.spec, cfg.batch_size, run.rng)
+            value, log_prob = expected(target, batch.next_obs, policy, noise)
+        learned = soft_target(
+            batch.reward, batch.discount, value, log_prob, temperature()
+        )
+        learner.update(sac_critic_loss, batch.with_target(learned), cfg, of="critics")
+        noise = action_noise(env.spec, cfg.batch_size, run.rng)
+        stats = learner.update(sac_actor_loss, (batch, noise), cfg, of="policy")
+        if cfg.autotune:
+            learner.update(temperature_loss, stats.entropy, cfg, of="temperature")
+        move_target(learner, "target", of="critics", tau=cfg.tau)
+        stream.prioritize(batch)
+        stream.publish()
+    return learner.policy
+
+
+class CriticStatistics(NamedTuple):
+    """Means over a batch."""
+
+    value: Tensor
+    q: Tensor
+
+
+class ActorStatistics(NamedTuple):
+    """Means over a batch; the entropy in nats."""
+
+    policy: Tensor
+    entropy: Tensor
+
+
+class TemperatureStatistics(NamedTuple):
+    """The temperature before the step."""
+
+    temperature: Tensor
+
+
+def sac_critic_loss(
+    networks: Mapping[str, Any], batch: Transitions, cfg: SAC
+) -> tuple[Tensor, CriticStatistics]:
+    """Eq. 5: half the squared errors of all critics, summed; `batch.error` gets their mean."""
+    values = networks["critics"].of(batch.obs, batch.action)
+    batch.error.copy_(values.detach().mean(0) - batch.target)
+    loss = critic_loss(values, batch.target, batch.weight)
+    return loss, CriticStatistics(loss, values.mean())
+
+
+def sac_actor_loss(
+    networks: Mapping[str, Any], drawn: tuple[Transitions, Tensor], cfg: SAC
+) -> tuple[Tensor, ActorStatistics]:
+    """Eq. 9: the mean of temperature * log pi(a | s) - min Q(s, a), a = f(noise; s)."""
+    batch, noise = drawn
+    policy = policy_of(networks["policy"], batch.obs, batch.action_mask)
+    value, log_prob = expected(networks["critics"], batch.obs, policy, noise)
+    loss = (networks["temperature"]() * log_prob - value).mean()
+    return loss, ActorStatistics(loss, -log_prob.mean())
+
+
+def temperature_loss(
+    networks: Mapping[str, Any], entropy: Tensor, cfg: SAC
+) -> tuple[Tensor, TemperatureStatistics]:
+    """Eq. 18, in the logarithm of the temperature."""
+    temperature = networks["temperature"]
+    return temperature.loss(entropy), TemperatureStatistics(temperature())

@@ -1,0 +1,138 @@
+"""TD3: twin delayed deterministic policy gradient (Fujimoto et al. 2018, arXiv 1802.09477)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from math import inf
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from shoal.envs.vec_env import VecEnv
+from shoal.learn.targets import add_target, move_target
+from shoal.math.actor_critic import critic_loss, smoothed
+from shoal.math.q_learning import q_target
+from shoal.memory.settings import Replay
+from shoal.nets.actors import PlainActor, action_noise, make_deterministic, policy_of
+from shoal.nets.critics import make_critics
+from shoal.nets.network import ActorCriticNet
+from shoal.run.run import Run
+from shoal.types import Spec, Transitions, check_finite, check_positive, check_ranges
+
+
+@dataclass(frozen=True, slots=True)
+class TD3:
+    """Settings of TD3."""
+
+    num_steps: int = 1
+    """Steps of each environment between two times of learning; more make larger batches of acting."""
+    batch_size: int = 256
+    """Transitions of each gradient step; more give less noisy ones."""
+    n_step: int = 1
+    """Rewards before the critics' value; more learn faster from late rewards, with more variance."""
+    learning_rate: float = 1e-3
+    """Adam's step size for the actor; larger learns faster but less stably."""
+    critic_learning_rate: float = 1e-3
+    """Adam's step size for the critics; larger learns faster but less stably."""
+    gamma: float = 0.99
+    """Discount factor; closer to 1 looks further ahead."""
+    tau: float = 0.005
+    """Share of the weights in each update of the target networks; smaller is more stable and slower."""
+    policy_frequency: int = 2
+    """Steps of the critics for each of the actor; more let the critics settle."""
+    exploration_noise: float = 0.1
+    """Deviation of the noise on actions in [-1, 1] that are taken; larger explores more widely."""
+    policy_noise: float = 0.2
+    """Deviation of the noise on the target's actions; larger smooths the critics' values over more actions."""
+    noise_clip: float = 0.5
+    """Most that this noise may be; larger lets the target leave the policy further."""
+    replay: Replay = field(
+        default_factory=lambda: Replay(buffer_size=1_000_000, samples_per_insert=256)
+    )
+    """The replay memory; with samples_per_insert = batch_size there is a gradient step for every step."""
+    network: ActorCriticNet = field(default_factory=ActorCriticNet)
+    """Architecture of the default actor and of the critics."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot work, with what would."""
+        counts = ("num_steps", "batch_size", "n_step", "policy_frequency")
+        check_ranges(self, **dict.fromkeys(counts, (1, inf)))
+        check_ranges(self, gamma=(0, 1), tau=(1e-9, 1))
+        noises = ("exploration_noise", "policy_noise", "noise_clip")
+        check_ranges(self, **dict.fromkeys(noises, (0, 2)))
+        check_positive(self, "learning_rate", "critic_learning_rate")
+        check_finite(self, "learning_rate", "critic_learning_rate")
+
+
+Config = TD3
+DEFAULTS = {"num_envs": 8}
+PLAIN_POLICY = partial(PlainActor, deterministic=True)
+
+
+def make_policy(spec: Spec, cfg: TD3, seed: int) -> nn.Module:
+    """The actor, its weights drawn from `seed`."""
+    return make_deterministic(spec, cfg.network, seed)
+
+
+def train(cfg: TD3, env: VecEnv, run: Run) -> nn.Module:
+    """Trains an actor until the run ends; returns it."""
+    learner = run.learner(run.policy(env.spec), Adam, lr=cfg.learning_rate)
+    critics = make_critics(env.spec, cfg.network, run.seed, squash=False)
+    learner.add("critics", critics, Adam, lr=cfg.critic_learning_rate)
+    add_target(learner, "target")
+    add_target(learner, "target_critics", of="critics")
+    stream = run.replay(env, learner, cfg, cfg.replay)
+    stream.explore(cfg.exploration_noise)
+    target = learner.networks["target"].module
+    for batch in run.loop(stream, learner):
+        target_critics = learner.networks["target_critics"].rejoined()
+        with torch.no_grad():
+            action = policy_of(target, batch.next_obs, None).mode()
+            noise = action_noise(env.spec, cfg.batch_size, run.rng)
+            action = smoothed(action, noise, cfg.policy_noise, clip=cfg.noise_clip)
+            value = target_critics(batch.next_obs, action).amin(0)
+        learned = q_target(batch.reward, batch.discount, value)
+        learner.update(td3_critic_loss, batch.with_target(learned), cfg, of="critics")
+        if run.updates % cfg.policy_frequency == 0:
+            learner.update(td3_actor_loss, batch, cfg, of="policy")
+            move_target(learner, "target", tau=cfg.tau)
+            move_target(learner, "target_critics", of="critics", tau=cfg.tau)
+        stream.prioritize(batch)
+        stream.publish()
+    return learner.policy
+
+
+class CriticStatistics(NamedTuple):
+    """Means over a batch."""
+
+    value: Tensor
+    q: Tensor
+
+
+class ActorStatistics(NamedTuple):
+    """A mean over a batch."""
+
+    policy: Tensor
+
+
+def td3_critic_loss(
+    networks: Mapping[str, Any], batch: Transitions, cfg: TD3
+) -> tuple[Tensor, CriticStatistics]:
+    """Half the squared errors of all critics, summed; `batch.error` gets their mean."""
+    values = networks["critics"](batch.obs, batch.action)
+    batch.error.copy_(values.detach().mean(0) - batch.target)
+    loss = critic_loss(values, batch.target, batch.weight)
+    return loss, CriticStatistics(loss, values.mean())
+
+
+def td3_actor_loss(
+    networks: Mapping[str, Any], batch: Transitions, cfg: TD3
+) -> tuple[Tensor, ActorStatistics]:
+    """The mean of -Q_1(s, pi(s)): the first critic's."""
+    action = policy_of(networks["policy"], batch.obs, None).mode()
+    loss = -networks["critics"](batch.obs, action, first=True).mean()
+    return loss, ActorStatistics(loss)
