@@ -367,7 +367,8 @@ class Calls(ReplayCalls, Wrong):
 
     def call_tower_backward(self) -> Call:
         plan, made = self.any("tower")
-        return plan.backward, [self.floats(B, A), self.floats(len(made[0])), self.floats(B, D)], {}
+        grad = self.pick([None, self.floats(len(made[0]))])
+        return plan.backward, [self.floats(B, A), grad, self.floats(B, D)], {}
 
     def call_samples(self, head: str | None = None) -> Call:
         names = ("log_prob", "value", "advantage", "target", "weight")

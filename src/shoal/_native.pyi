@@ -388,9 +388,9 @@ class TowerPlan:
         Outputs [M, O] of the rows that index [M] names; keeps what backward needs.
         """
 
-    def backward(self, out_grad: Annotated[NDArray, dict(device='cpu', writable=False)], grad_out: Annotated[NDArray, dict(device='cpu')], obs_grad_out: Annotated[NDArray, dict(device='cpu')] | None = None) -> None:
+    def backward(self, out_grad: Annotated[NDArray, dict(device='cpu', writable=False)], grad_out: Annotated[NDArray, dict(device='cpu')] | None, obs_grad_out: Annotated[NDArray, dict(device='cpu')] | None = None) -> None:
         """
-        The parameters' gradient [P], from that of forward_train's outputs [M, O]; also the observations' [M, D] if obs_grad_out is given.
+        The parameters' gradient [P], from that of forward_train's outputs [M, O], and the observations' [M, D]: each if it is given.
         """
 
 class Sequences:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from shoal.learn.hardware import Hardware
 from shoal.learn.learner import Learner
 from shoal.learn.towers import NativeTower
-from shoal.nets.layers import Tower, tower
+from shoal.nets.layers import tower
 
 SIZES = [5, 24, 17, 3]
 
@@ -46,6 +46,11 @@ def learner_of(activation: str = "relu", *, native: bool = True, **networks: nn.
     return made
 
 
+def pair(learner: Learner) -> Pair:
+    assert isinstance(learner.policy, Pair)
+    return learner.policy
+
+
 def rows(seed: int = 0, count: int = 150) -> Tensor:
     return torch.randn(count, SIZES[0], generator=torch.Generator().manual_seed(seed))
 
@@ -59,13 +64,13 @@ def squares(networks: Any, batch: Tensor, cfg: None) -> tuple[Tensor, Stats]:
 def test_steps_are_those_of_torch(activation: str) -> None:
     """Ten steps of Adam with clipping; the parameter beside the towers moves too."""
     ours, theirs = learner_of(activation), learner_of(activation, native=False)
-    assert isinstance(ours.policy.first.native, NativeTower)
-    assert theirs.policy.first.native is None
+    assert isinstance(pair(ours).first.native, NativeTower)
+    assert pair(theirs).first.native is None
     for seed in range(10):
         losses = [each.update(squares, rows(seed), None, of="policy").error for each in (ours, theirs)]
         torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(ours.flat, theirs.flat, rtol=1e-3, atol=1e-4)
-    assert ours.policy.scale.item() != 1
+    assert pair(ours).scale.item() != 1
 
 
 def test_gradients_reach_the_input_and_only_who_learns() -> None:
@@ -103,8 +108,8 @@ def test_another_forward_may_come_before_a_backward() -> None:
 
 def test_a_copy_is_torch_until_it_is_lowered_itself() -> None:
     learner = learner_of()
-    assert copy.deepcopy(learner.policy).first.native is None
-    assert isinstance(learner.policy.first, Tower)
+    assert copy.deepcopy(pair(learner)).first.native is None
+    assert isinstance(pair(learner).first.native, NativeTower)
 
 
 def test_what_native_code_does_not_have_stays_in_torch() -> None:
@@ -135,3 +140,10 @@ def test_replaced_values_are_taken_over() -> None:
         return loss, Stats(loss)
 
     assert learner.update(through, rows(), None, of="policy").error == 0
+
+
+def test_second_derivatives_are_refused() -> None:
+    """Native code has none; a penalty on a gradient would else be without effect."""
+    x = rows().requires_grad_()
+    with pytest.raises(RuntimeError, match="no second derivatives; train with native=False"):
+        torch.autograd.grad(pair(learner_of())(x).sum(), x, create_graph=True)

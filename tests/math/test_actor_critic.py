@@ -2,14 +2,13 @@
 
 import torch
 
-from shoal.math.actor_critic import critic_loss, smoothed, soft_target
+from shoal.math.actor_critic import critic_loss, smoothed, soft_value
 
 
-def test_soft_targets() -> None:
-    """1 + 0.5 * (10 - 0.2 * -5) = 6.5; a termination has discount 0 and leaves the reward."""
-    reward, discount = torch.tensor([1.0, 2.0]), torch.tensor([0.5, 0.0])
-    value, log_prob = torch.tensor([10.0, 100.0]), torch.tensor([-5.0, 1.0])
-    torch.testing.assert_close(soft_target(reward, discount, value, log_prob, 0.2), torch.tensor([6.5, 2.0]))
+def test_soft_values() -> None:
+    """10 - 0.2 * -5 = 11: what is less probable is worth more."""
+    value = soft_value(torch.tensor([10.0, 2.0]), torch.tensor([-5.0, 0.0]), torch.tensor([0.2]))
+    torch.testing.assert_close(value, torch.tensor([11.0, 2.0]))
 
 
 def test_the_critics_loss() -> None:

@@ -44,7 +44,8 @@ def test_a_stochastic_actor_of_a_box() -> None:
     """Its deviation comes from the observation and stays within bounds; actions are scaled to the Box."""
     actor = make_stochastic(spec_of(), SMALL, seed=1)
     assert isinstance(actor, StochasticActor)
-    actor.body[-1].bias.data[2:] = torch.tensor([-99.0, 99.0])
+    last: Any = actor.body[-1]
+    last.bias.data[2:] = torch.tensor([-99.0, 99.0])
     distribution: Any = actor(seen(), None, None).distribution
     assert isinstance(distribution, SquashedNormal)
     torch.testing.assert_close(distribution.base.log_std[0], torch.tensor([-20.0, 2.0]))
@@ -61,7 +62,7 @@ def test_a_stochastic_actor_of_a_choice_and_its_mask() -> None:
 
 
 def test_a_deterministic_actor() -> None:
-    """tanh of its numbers, scaled for the environment: -1 is the Box's low, 1 its high."""
+    """Tanh of its numbers, scaled for the environment: -1 is the Box's low, 1 its high."""
     actor = make_deterministic(spec_of(), SMALL, seed=1)
     assert isinstance(actor, DeterministicActor)
     distribution: Any = actor(seen(), None, None).distribution

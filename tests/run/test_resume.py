@@ -21,7 +21,7 @@ CHILD = """
 import json, os, signal, sys
 from shoal.experiment import training
 from shoal.experiment.training import resume, train
-from shoal.nets.network import Network, QNet
+from shoal.nets.network import ActorCriticNet, Network, QNet
 from shoal.run.loop import Loop
 
 task = json.loads(sys.argv[1])
@@ -37,7 +37,8 @@ training.GREEDY_EPISODES = 2  # training is what is compared
 if task["resume"]:
     resume(task["path"], panel="none")
 else:
-    kind = QNet if task["settings"].get("algo") == "dqn" else Network
+    kinds = {"dqn": QNet, "sac": ActorCriticNet, "td3": ActorCriticNet}
+    kind = kinds.get(task["settings"].get("algo"), Network)
     settings = task["settings"] | {"network": kind(**task["network"])}
     train(task["env"], panel="none", name="run", stop_at=1e9, **settings)
 """
@@ -159,3 +160,20 @@ def test_a_replay_memory_outlives_a_kill(alpha: float, tmp_path: Path, interpret
     assert run_child(interpreter, task | {"path": str(run), "resume": True}, tmp_path) == 0
     assert weights_sha256(whole / "CartPole-v1" / "dqn" / "run") == weights_sha256(run)
     assert metrics_sha256(whole / "CartPole-v1" / "dqn" / "run") == metrics_sha256(run)
+
+
+@pytest.mark.parametrize("algo", ["sac", pytest.param("td3", marks=pytest.mark.slow)])
+def test_actors_beside_critics_outlive_a_kill(algo: str, tmp_path: Path, interpreter: Interpreter) -> None:
+    """The actor, its critics, their targets, the temperature and the noise of updates; 1 and 2 threads alike."""
+    settings: dict[str, Any] = {"algo": algo, "seed": 7, "num_envs": 4, "total_timesteps": 900, "batch_size": 16}
+    settings |= {"replay": {"buffer_size": 400, "learning_starts": 100, "samples_per_insert": 8.0}}
+    task = {"env": "Pendulum-v1", "settings": settings, "network": {"hidden": [16]}, "die_at": -1, "resume": False}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    own = {"run_dir": str(whole), "num_threads": 2}
+    assert run_child(interpreter, task | {"settings": settings | own}, tmp_path) == 0
+    doomed = task | {"settings": settings | {"run_dir": str(killed), "num_threads": 1}, "die_at": 214}
+    assert run_child(interpreter, doomed, tmp_path) == -9
+    run = killed / "Pendulum-v1" / algo / "run"
+    assert run_child(interpreter, task | {"path": str(run), "resume": True}, tmp_path) == 0
+    assert weights_sha256(whole / "Pendulum-v1" / algo / "run") == weights_sha256(run)
+    assert metrics_sha256(whole / "Pendulum-v1" / algo / "run") == metrics_sha256(run)

@@ -13,12 +13,13 @@ from torch.optim import Adam
 
 from shoal.envs.vec_env import VecEnv
 from shoal.learn.targets import add_target, move_target
-from shoal.math.actor_critic import critic_loss, soft_target
-from shoal.memory.settings import Replay
+from shoal.math.actor_critic import soft_value
+from shoal.math.q_learning import q_target
+from shoal.memory.settings import Replay, for_each_step
 from shoal.nets.actors import PlainActor, action_noise, make_stochastic, policy_of
-from shoal.nets.critics import expected, make_critics
+from shoal.nets.critics import critics_loss, expected, make_critics
 from shoal.nets.network import ActorCriticNet
-from shoal.nets.temperature import Temperature, usual_entropy
+from shoal.nets.temperature import make_temperature
 from shoal.run.run import Run
 from shoal.types import Spec, Transitions, check_finite, check_positive, check_ranges
 
@@ -47,9 +48,7 @@ class SAC:
     """Learn the temperature, so that the entropy comes to target_entropy."""
     target_entropy: float | None = None
     """Entropy in nats that autotune aims at; larger explores more. None: minus a Box's dimensions, or 0.5 log n."""
-    replay: Replay = field(
-        default_factory=lambda: Replay(buffer_size=1_000_000, samples_per_insert=256)
-    )
+    replay: Replay = field(default_factory=for_each_step)
     """The replay memory; with samples_per_insert = batch_size there is a gradient step for every step."""
     network: ActorCriticNet = field(default_factory=ActorCriticNet)
     """Architecture of the default actor and of the critics."""
@@ -57,8 +56,8 @@ class SAC:
     def __post_init__(self) -> None:
         """Refuses what cannot work, with what would."""
         counts = ("num_steps", "batch_size", "n_step")
-        check_ranges(self, **dict.fromkeys(counts, (1, inf)))
-        check_ranges(self, gamma=(0, 1), tau=(1e-9, 1))
+        ranges = dict.fromkeys(counts, (1, inf)) | {"gamma": (0, 1), "tau": (1e-9, 1)}
+        check_ranges(self, **ranges)
         check_positive(self, "learning_rate", "critic_learning_rate", "ent_coef")
         check_finite(self, "learning_rate", "critic_learning_rate", "ent_coef")
 
@@ -79,20 +78,18 @@ def train(cfg: SAC, env: VecEnv, run: Run) -> nn.Module:
     critics = make_critics(env.spec, cfg.network, run.seed, squash=True)
     learner.add("critics", critics, Adam, lr=cfg.critic_learning_rate)
     add_target(learner, "target", of="critics")
-    aim = usual_entropy(env.spec) if cfg.target_entropy is None else cfg.target_entropy
-    temperature = Temperature(cfg.ent_coef, aim)
+    temperature = make_temperature(env.spec, cfg.ent_coef, cfg.target_entropy)
     learner.add("temperature", temperature, Adam, lr=cfg.learning_rate)
     stream = run.replay(env, learner, cfg, cfg.replay)
     for batch in run.loop(stream, learner):
-        target = learner.networks["target"].rejoined()
         with torch.no_grad():
-            policy = policy_of(learner.policy, batch.next_obs, batch.next_action_mask)
+            actor, target = learner.module("policy"), learner.module("target")
+            policy = policy_of(actor, batch.next_obs, batch.next_action_mask)
             noise = action_noise(env.spec, cfg.batch_size, run.rng)
             value, log_prob = expected(target, batch.next_obs, policy, noise)
-        learned = soft_target(
-            batch.reward, batch.discount, value, log_prob, temperature()
-        )
-        learner.update(sac_critic_loss, batch.with_target(learned), cfg, of="critics")
+            value = soft_value(value, log_prob, temperature())
+        learned = q_target(batch.reward, batch.discount, value)
+        learner.update(critics_loss, batch.with_target(learned), cfg, of="critics")
         noise = action_noise(env.spec, cfg.batch_size, run.rng)
         stats = learner.update(sac_actor_loss, (batch, noise), cfg, of="policy")
         if cfg.autotune:
@@ -103,14 +100,7 @@ def train(cfg: SAC, env: VecEnv, run: Run) -> nn.Module:
     return learner.policy
 
 
-class CriticStatistics(NamedTuple):
-    """Means over a batch."""
-
-    value: Tensor
-    q: Tensor
-
-
-class ActorStatistics(NamedTuple):
+class SACStatistics(NamedTuple):
     """Means over a batch; the entropy in nats."""
 
     policy: Tensor
@@ -123,25 +113,15 @@ class TemperatureStatistics(NamedTuple):
     temperature: Tensor
 
 
-def sac_critic_loss(
-    networks: Mapping[str, Any], batch: Transitions, cfg: SAC
-) -> tuple[Tensor, CriticStatistics]:
-    """Eq. 5: half the squared errors of all critics, summed; `batch.error` gets their mean."""
-    values = networks["critics"].of(batch.obs, batch.action)
-    batch.error.copy_(values.detach().mean(0) - batch.target)
-    loss = critic_loss(values, batch.target, batch.weight)
-    return loss, CriticStatistics(loss, values.mean())
-
-
 def sac_actor_loss(
     networks: Mapping[str, Any], drawn: tuple[Transitions, Tensor], cfg: SAC
-) -> tuple[Tensor, ActorStatistics]:
+) -> tuple[Tensor, SACStatistics]:
     """Eq. 9: the mean of temperature * log pi(a | s) - min Q(s, a), a = f(noise; s)."""
     batch, noise = drawn
     policy = policy_of(networks["policy"], batch.obs, batch.action_mask)
     value, log_prob = expected(networks["critics"], batch.obs, policy, noise)
     loss = (networks["temperature"]() * log_prob - value).mean()
-    return loss, ActorStatistics(loss, -log_prob.mean())
+    return loss, SACStatistics(loss, -log_prob.mean())
 
 
 def temperature_loss(

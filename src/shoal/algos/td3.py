@@ -14,11 +14,11 @@ from torch.optim import Adam
 
 from shoal.envs.vec_env import VecEnv
 from shoal.learn.targets import add_target, move_target
-from shoal.math.actor_critic import critic_loss, smoothed
+from shoal.math.actor_critic import smoothed
 from shoal.math.q_learning import q_target
-from shoal.memory.settings import Replay
+from shoal.memory.settings import Replay, for_each_step
 from shoal.nets.actors import PlainActor, action_noise, make_deterministic, policy_of
-from shoal.nets.critics import make_critics
+from shoal.nets.critics import critics_loss, make_critics
 from shoal.nets.network import ActorCriticNet
 from shoal.run.run import Run
 from shoal.types import Spec, Transitions, check_finite, check_positive, check_ranges
@@ -50,9 +50,7 @@ class TD3:
     """Deviation of the noise on the target's actions; larger smooths the critics' values over more actions."""
     noise_clip: float = 0.5
     """Most that this noise may be; larger lets the target leave the policy further."""
-    replay: Replay = field(
-        default_factory=lambda: Replay(buffer_size=1_000_000, samples_per_insert=256)
-    )
+    replay: Replay = field(default_factory=for_each_step)
     """The replay memory; with samples_per_insert = batch_size there is a gradient step for every step."""
     network: ActorCriticNet = field(default_factory=ActorCriticNet)
     """Architecture of the default actor and of the critics."""
@@ -87,16 +85,14 @@ def train(cfg: TD3, env: VecEnv, run: Run) -> nn.Module:
     add_target(learner, "target_critics", of="critics")
     stream = run.replay(env, learner, cfg, cfg.replay)
     stream.explore(cfg.exploration_noise)
-    target = learner.networks["target"].module
     for batch in run.loop(stream, learner):
-        target_critics = learner.networks["target_critics"].rejoined()
         with torch.no_grad():
-            action = policy_of(target, batch.next_obs, None).mode()
+            action = policy_of(learner.module("target"), batch.next_obs, None).mode()
             noise = action_noise(env.spec, cfg.batch_size, run.rng)
             action = smoothed(action, noise, cfg.policy_noise, clip=cfg.noise_clip)
-            value = target_critics(batch.next_obs, action).amin(0)
+            value = learner.module("target_critics")(batch.next_obs, action).amin(0)
         learned = q_target(batch.reward, batch.discount, value)
-        learner.update(td3_critic_loss, batch.with_target(learned), cfg, of="critics")
+        learner.update(critics_loss, batch.with_target(learned), cfg, of="critics")
         if run.updates % cfg.policy_frequency == 0:
             learner.update(td3_actor_loss, batch, cfg, of="policy")
             move_target(learner, "target", tau=cfg.tau)
@@ -106,33 +102,16 @@ def train(cfg: TD3, env: VecEnv, run: Run) -> nn.Module:
     return learner.policy
 
 
-class CriticStatistics(NamedTuple):
-    """Means over a batch."""
-
-    value: Tensor
-    q: Tensor
-
-
-class ActorStatistics(NamedTuple):
+class TD3Statistics(NamedTuple):
     """A mean over a batch."""
 
     policy: Tensor
 
 
-def td3_critic_loss(
-    networks: Mapping[str, Any], batch: Transitions, cfg: TD3
-) -> tuple[Tensor, CriticStatistics]:
-    """Half the squared errors of all critics, summed; `batch.error` gets their mean."""
-    values = networks["critics"](batch.obs, batch.action)
-    batch.error.copy_(values.detach().mean(0) - batch.target)
-    loss = critic_loss(values, batch.target, batch.weight)
-    return loss, CriticStatistics(loss, values.mean())
-
-
 def td3_actor_loss(
     networks: Mapping[str, Any], batch: Transitions, cfg: TD3
-) -> tuple[Tensor, ActorStatistics]:
+) -> tuple[Tensor, TD3Statistics]:
     """The mean of -Q_1(s, pi(s)): the first critic's."""
     action = policy_of(networks["policy"], batch.obs, None).mode()
     loss = -networks["critics"](batch.obs, action, first=True).mean()
-    return loss, ActorStatistics(loss)
+    return loss, TD3Statistics(loss)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from shoal.envs.preprocessing import Preprocessing
     from shoal.memory.settings import Replay
-    from shoal.nets.network import Network, QNet
+    from shoal.nets.network import ActorCriticNet, Network, QNet
     from shoal.stream.self_play import SelfPlay
 
 
@@ -60,7 +60,7 @@ class Settings(TypedDict, total=False):
     ent_coef_schedule: str | Callable[[float], float]
     vf_coef: float
     max_grad_norm: float
-    network: Network | Mapping[str, Any] | QNet
+    network: Network | Mapping[str, Any] | QNet | ActorCriticNet
     batch_size: int | float
     n_step: int | float
     adam_eps: float
@@ -79,6 +79,13 @@ class Settings(TypedDict, total=False):
     clip_coef_schedule: str | Callable[[float], float]
     clip_vloss: bool
     target_kl: float | None
+    critic_learning_rate: float
+    autotune: bool
+    target_entropy: float | None
+    policy_frequency: int | float
+    exploration_noise: float
+    policy_noise: float
+    noise_clip: float
 
 
 class Changes(TypedDict, total=False):

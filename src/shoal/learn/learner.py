@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 
@@ -13,6 +13,7 @@ from shoal.learn.hardware import Hardware
 from shoal.learn.losses import fused_of, returned
 from shoal.learn.publishing import observe
 from shoal.learn.shards import has_images
+from shoal.learn.statistics import Statistics
 from shoal.learn.towers import frozen
 from shoal.learn.trainable import Trainable, check_own
 from shoal.types import ConfigError
@@ -65,8 +66,7 @@ class Learner:
         self.networks: dict[str, Trainable] = {}
         self.scheduled: dict[str, float] = {}
         """Settings in force that follow a schedule, besides the learning rate."""
-        self._sums: dict[tuple[str, ...], list[float | Tensor]] = {}
-        self._counts: dict[tuple[str, ...], int] = {}
+        self._statistics = Statistics()
         self.add(POLICY, policy, optimizer, max_grad_norm=max_grad_norm, **settings)
 
     @property
@@ -120,6 +120,11 @@ class Learner:
         )
         return self.networks[name]
 
+    def module(self, name: str) -> Any:
+        """A network as it is now, to be called on a batch: values that replaced its parameters' are taken over."""
+        self.networks[name].rejoin()
+        return self.networks[name].module
+
     def step(self, loss: Loss, batch: Batch, cfg: Any) -> Any:
         """One gradient step of the policy on the mean of `loss` over `batch`.
 
@@ -168,8 +173,7 @@ class Learner:
         if of not in self.networks or self.networks[of].optimizer is None:
             raise ConfigError(f"the learner has no network {of!r} with an optimizer")
         modules = {name: network.module for name, network in self.networks.items()}
-        others = [network for name, network in self.networks.items() if name != of]
-        with frozen([other.rejoined() for other in others if other.native_towers]):
+        with frozen(self._beside(of)):
             stats, norm = self.networks[of].loss_step(
                 lambda: returned(loss, loss(modules, batch, cfg))
             )
@@ -188,15 +192,7 @@ class Learner:
 
     def statistics(self) -> tuple[dict[str, float | Tensor], dict[str, int]]:
         """Sums and counts of all statistics since the last call, by metric name, which are forgotten."""
-        totals: dict[str, float | Tensor] = {}
-        counts: dict[str, int] = {}
-        for fields, sums in self._sums.items():
-            for name, total in zip((*fields, "grad_norm"), sums, strict=True):
-                metric = f"loss/{name}"
-                totals[metric] = totals.get(metric, 0.0) + total
-                counts[metric] = counts.get(metric, 0) + self._counts[fields]
-        self._sums, self._counts = {}, {}
-        return totals, counts
+        return self._statistics.take()
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs; arrays are the learner's own, not copies."""
@@ -221,16 +217,18 @@ class Learner:
         self.version = max(self.version, state["version"])
         self.updates, self.skipped = state["updates"], state["skipped"]
 
+    def _beside(self, of: str) -> Iterator[nn.Parameter]:
+        """The parameters of other networks than `of` whose towers native code runs, in the memory that it reads."""
+        for name, network in self.networks.items():
+            if name != of and network.native_towers:
+                yield from network.shared_parameters()
+
     def _count(self, stats: tuple[Any, ...], norm: float) -> None:
         if not math.isfinite(norm):
             self.skipped += 1
             return
         self.updates += 1
-        fields: tuple[str, ...] = cast("Any", stats)._fields
-        numbers = (*stats, norm)
-        before = self._sums.get(fields, [0.0] * len(numbers))
-        self._sums[fields] = [a + b for a, b in zip(before, numbers, strict=True)]
-        self._counts[fields] = self._counts.get(fields, 0) + 1
+        self._statistics.add(stats, norm)
 
 
 def _optimizer_of(

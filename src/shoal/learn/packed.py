@@ -20,22 +20,33 @@ class Packed:
         self.memory: Tensor = pack(module)
         self.parameters = packing(module)
         self._pointers = [p.data_ptr() for p in self.parameters]
-        self._modules = list(module.modules())
+        self._parts = _parts(module)
 
     def check_same(self, *, trained: bool) -> None:
         """ConfigError where an optimizer would go on with parameters that the module no longer has.
 
         A network that is not trained, such as a target network, may get other layers.
         """
-        there = packing(self.module)
-        same = list(map(id, there)) == list(map(id, self.parameters))
-        if trained and not (same and list(self.module.modules()) == self._modules):
+        if all(_ids(part) == ids for part, ids in self._parts):
+            return
+        if trained:
             raise ConfigError(REPLACED)
-        if not same:
-            self.memory, self.parameters = pack(self.module), there
-            self._pointers = [p.data_ptr() for p in there]
+        self.memory, self.parameters = pack(self.module), packing(self.module)
+        self._pointers = [p.data_ptr() for p in self.parameters]
+        self._parts = _parts(self.module)
 
     def rejoin(self) -> None:
         """Takes over values that the module's owner put in the place of the shared memory."""
         if [p.data_ptr() for p in self.parameters] != self._pointers:
             rejoin(self.parameters, self.memory, keep=True)
+
+
+def _parts(module: nn.Module) -> list[tuple[nn.Module, list[int]]]:
+    """A module and all below it, with what each consists of."""
+    return [(part, _ids(part)) for part in module.modules()]
+
+
+def _ids(module: nn.Module) -> list[int]:
+    """Which parameters and modules hang on a module itself."""
+    own = vars(module)
+    return [*map(id, own["_parameters"].values()), *map(id, own["_modules"].values())]

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 
 from shoal import _native
 from shoal.nets.layers import Tower
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable
 
     from torch import Tensor
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
 MOST_LAYERS = 16
 """Dense layers of a tower that native code has room for."""
+ONCE = "shoal's native layers have no second derivatives; train with native=False (--no-native)"
 
 
 def has_native_towers(module: nn.Module, hardware: Hardware) -> bool:
@@ -45,16 +45,26 @@ def lower_towers(module: nn.Module, hardware: Hardware) -> None:
 
 
 @contextmanager
-def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """No gradient reaches these modules' parameters; it goes through them all the same."""
-    parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(requires_grad=False)
+def frozen(parameters: Iterable[nn.Parameter]) -> Generator[None]:
+    """No gradient reaches these parameters; it goes through what is computed with them all the same."""
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad = False
     try:
         yield
     finally:
-        for parameter in parameters:
-            parameter.requires_grad_(requires_grad=True)
+        for parameter in trained:
+            parameter.requires_grad = True
+
+
+def packed_gradient(parameters: list[nn.Parameter]) -> Tensor:
+    """The parameters' gradients side by side; 0 where a loss did not reach one."""
+    parts = [p if p.grad is None else p.grad for p in parameters]
+    flat = [part.reshape(-1) for part in parts]
+    for place, parameter in enumerate(parameters):
+        if parameter.grad is None:
+            flat[place] = torch.zeros(parameter.numel())
+    return torch.cat(flat)
 
 
 class NativeTower:
@@ -122,9 +132,13 @@ class _Run(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Those that are wanted; the weights' are views of one packed gradient."""
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Those that are wanted; the weights' are views of one packed gradient.
+
+        RuntimeError where these should be differentiated again.
+        """
+        if torch.is_grad_enabled():
+            raise RuntimeError(ONCE)
         tower: NativeTower = ctx.tower
         (rows,) = ctx.saved_tensors
         if ctx.number != tower.forwards:  # another forward came in between
@@ -133,7 +147,7 @@ class _Run(torch.autograd.Function):
         below = torch.empty_like(rows) if wanted[0] else None
         packed = torch.empty_like(tower.weights) if wanted[1] else None
         tower.plan.backward(
-            gradient.contiguous().numpy(),
+            gradients[0].contiguous().numpy(),
             None if packed is None else packed.numpy(),
             None if below is None else below.numpy(),
         )

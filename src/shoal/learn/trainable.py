@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from shoal.learn.descent import Descent
 from shoal.learn.losses import prepare_of, returned
 from shoal.learn.lowering import lower
 from shoal.learn.minibatches import Minibatch, everything
-from shoal.learn.optimizers import (
-    NativeOptimizer,
-    check_moments,
-    current,
-    native_optimizer,
-)
 from shoal.learn.packed import Packed
 from shoal.learn.shards import Shards, has_images
 from shoal.learn.towers import has_native_towers, lower_towers
@@ -48,8 +42,7 @@ class Trainable:
         max_grad_norm: float,
     ) -> None:
         """Made by a Learner."""
-        self.module, self.optimizer = module, optimizer
-        self.max_grad_norm = max_grad_norm
+        self.module = module
         self._packed = Packed(module)
         self.plan: Plan | None = None
         spec: Spec | None = getattr(module, "spec", None)
@@ -69,25 +62,43 @@ class Trainable:
         self._shards = Shards(
             module, hardware.grad_shards, num_threads=hardware.num_threads
         )
-        self._native: NativeOptimizer | None = None
-        self._join()
+        self._descent = Descent(
+            module,
+            self._packed,
+            optimizer,
+            native=self.plan is not None or self.native_towers,
+            max_grad_norm=max_grad_norm,
+        )
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer | None:
+        """Torch's; another may be put in its place."""
+        return self._descent.optimizer
+
+    @optimizer.setter
+    def optimizer(self, value: torch.optim.Optimizer) -> None:
+        self._descent.optimizer = value
 
     @property
     def flat(self) -> Tensor:
         """All parameters as they are now, packed; ConfigError where a network that is trained has other layers now."""
-        self.rejoined()
+        self.rejoin()
         return self._packed.memory
 
-    def rejoined(self) -> nn.Module:
-        """The module, with its parameters in the memory that native code reads; ConfigError as of `flat`."""
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """All parameters, in the memory that native code reads."""
+        self._packed.rejoin()
+        return self._packed.parameters
+
+    def rejoin(self) -> None:
+        """Takes over values that the module's owner put in the place of the packed ones; ConfigError as of `flat`."""
         self._packed.check_same(trained=self.optimizer is not None)
         self._packed.rejoin()
-        return self.module
 
     @property
     def learning_rate(self) -> float:
         """The optimizer's step size; ConfigError without an optimizer."""
-        return self._owned().param_groups[0]["lr"]
+        return self._descent.owned.param_groups[0]["lr"]
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
@@ -95,21 +106,22 @@ class Trainable:
             raise ConfigError(
                 f"learning_rate must be a finite number of at least 0, got {value!r}"
             )
-        for group in self._owned().param_groups:
+        for group in self._descent.owned.param_groups:
             group["lr"] = value
 
     def can_fuse(self, loss: str) -> bool:
         """Whether native code has the loss, this network and its optimizer."""
         return (
             self.plan is not None
-            and self._current() is not None
+            and self._descent.current() is not None
             and self.plan.gradients.has_loss(loss)
         )
 
     def fused_step(self, fused: Fused, batch: Batch, cfg: Any) -> tuple[Any, float]:
         """One step in a single native call; see `Learner.step`."""
+        native = self._descent.native
         assert self.plan is not None
-        assert self._native is not None
+        assert native is not None
         self._packed.rejoin()
         part = batch if isinstance(batch, Minibatch) else everything(batch)
         values = self.plan.gradients.loss_step(
@@ -117,8 +129,8 @@ class Trainable:
             part.steps,
             part.index,
             cfg,
-            self._native.optimizer,
-            self.max_grad_norm,
+            native.optimizer,
+            self._descent.max_grad_norm,
         )
         norm = values.pop()
         return fused.make(values), norm
@@ -143,7 +155,7 @@ class Trainable:
         gradient = weights.grad
         if gradient is None:
             gradient = torch.zeros_like(self._packed.memory)
-        return stats, self._apply_packed(gradient)
+        return stats, self._descent.step_packed(gradient)
 
     def torch_step(
         self, loss: Loss, batch: Batch, cfg: Any
@@ -167,28 +179,30 @@ class Trainable:
         else:
             parts = [whole]
         stats = self._shards.backward(part_loss, parts)
-        return kinds[0](*stats), self._apply()
+        return kinds[0](*stats), self._descent.step()
 
     def loss_step(
         self, loss: Callable[[], tuple[Tensor, NamedTuple]]
     ) -> tuple[NamedTuple, float]:
         """One step on any loss in torch."""
-        self.rejoined()
+        self.rejoin()
+        owned = self._descent.owned
         value, stats = loss()
-        self._owned().zero_grad()
+        if not self.native_towers:
+            owned.zero_grad()
+            value.backward()
+            return stats, self._descent.step()
+        for parameter in self._packed.parameters:
+            parameter.grad = None
         value.backward()
-        if self.native_towers:
-            return stats, self._apply_packed(torch.zeros_like(self._packed.memory))
-        return stats, self._apply()
+        return stats, self._descent.step_towers()
 
     def state(self) -> dict[str, Any]:
         """The module's and the optimizer's state; FloatingPointError where it is not finite."""
         self._packed.check_same(trained=self.optimizer is not None)
-        if self._native is not None:
-            self._native.write_step()
         saved: dict[str, Any] = {"module": self.module.state_dict()}
         if self.optimizer is not None:
-            saved["optimizer"] = self.optimizer.state_dict()
+            saved["optimizer"] = self._descent.state()
         check_savable(self.module, saved.get("optimizer"))
         return saved
 
@@ -197,56 +211,10 @@ class Trainable:
         load_weights(self.module, state["module"])
         self._packed.rejoin()
         if self.optimizer is not None:
-            _load_optimizer(self.optimizer, state["optimizer"])
+            self._descent.restore(state["optimizer"])
         if self.plan is not None:
             self.plan.refresh_normalizer()
-        self._join()
-
-    def _join(self) -> None:
-        """Has native code and torch's optimizer share the moments, whose tensors a restore replaces."""
-        native = self.plan is not None or self.native_towers
-        if native and self.optimizer is not None:
-            self._native = native_optimizer(self.optimizer, self.module)
-
-    def _current(self) -> NativeOptimizer | None:
-        """The native optimizer, about to step; None where only torch has what the optimizer's groups say."""
-        if self.plan is not None or self.native_towers:
-            self._native = current(self._native, self._owned(), self.module)
-        return self._native
-
-    def _apply_packed(self, gradient: Tensor) -> float:
-        """`_apply` for a packed gradient, to which that of parameters that torch used directly is added."""
-        first = 0
-        for parameter in self._packed.parameters:
-            last = first + parameter.numel()
-            own = gradient[first:last].view_as(parameter)
-            if parameter.grad is not None:
-                own += parameter.grad
-            parameter.grad = own
-            first = last
-        native = self._current()
-        if native is None:
-            return self._apply()
-        flat, packed = self._packed.memory.numpy(), gradient.numpy()
-        return native.optimizer.apply(flat, packed, self.max_grad_norm)
-
-    def _apply(self) -> float:
-        """Clips the gradient and takes the optimizer's step, unless the gradient is not finite; returns its norm."""
-        limit = self.max_grad_norm
-        norm = float(torch.nn.utils.clip_grad_norm_(self.module.parameters(), limit))
-        if math.isfinite(norm):
-            native = self._current()
-            if native is not None:
-                native.write_step()
-            self._owned().step()
-            if native is not None:
-                native.read_step()
-        return norm
-
-    def _owned(self) -> torch.optim.Optimizer:
-        if self.optimizer is None:
-            raise ConfigError("this network has no optimizer")
-        return self.optimizer
+        self._descent.join()
 
 
 def cuts_gradients(module: nn.Module, spec: Spec, hardware: Hardware) -> bool:
@@ -256,19 +224,10 @@ def cuts_gradients(module: nn.Module, spec: Spec, hardware: Hardware) -> bool:
     memory: Any = module.initial_state
     if has_images(module) and memory(1) is None:
         return True
+    if has_native_towers(module, hardware):
+        return True
     sizes = {"num_threads": 1, "act_block": 1, "grad_shards": 1}
     return hardware.native and lower(module, spec, pack(module), **sizes) is not None
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Copies a saved state in; ConfigError where it is another optimizer's."""
-    # Torch would go on with the saved tensors themselves, and a second restore would find them changed.
-    own = copy.deepcopy(saved)
-    try:
-        optimizer.load_state_dict(own)
-    except ValueError as error:
-        raise ConfigError(f"the checkpoint holds another optimizer: {error}") from error
-    check_moments(optimizer)
 
 
 def check_own(name: str, module: nn.Module, others: Mapping[str, Trainable]) -> None:

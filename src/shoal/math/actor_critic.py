@@ -8,19 +8,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def soft_target(
-    reward: Tensor,
-    discount: Tensor,
-    next_value: Tensor,
-    next_log_prob: Tensor,
-    temperature: Tensor | float,
-) -> Tensor:
-    """Target = r + discount * (min Q'(s', a') - temperature * log pi(a' | s')), a' drawn from the policy as it is.
+def soft_value(value: Tensor, log_prob: Tensor, temperature: Tensor) -> Tensor:
+    """V(s) = min Q(s, a) - temperature * log pi(a | s), a drawn from the policy as it is now: all [B].
 
-    Haarnoja et al. 2018, arXiv 1812.05905, eq. 3 and 5; of n steps if `reward` and `discount` are. All are [B].
+    Haarnoja et al. 2018, arXiv 1812.05905, eq. 3.
     """
-    assert reward.shape == discount.shape == next_value.shape == next_log_prob.shape
-    return reward + discount * (next_value - temperature * next_log_prob)
+    assert value.shape == log_prob.shape
+    return value - temperature * log_prob
 
 
 def critic_loss(values: Tensor, target: Tensor, weight: Tensor) -> Tensor:

@@ -32,3 +32,8 @@ class Replay:
                 f"learning_starts={self.learning_starts:,} steps do not fit into buffer_size={self.buffer_size:,}; "
                 "make the first smaller or the second larger"
             )
+
+
+def for_each_step() -> Replay:
+    """A large memory, and a batch of 256 learned from for every step."""
+    return Replay(buffer_size=1_000_000, samples_per_insert=256)

@@ -1,4 +1,4 @@
-"""Actors beside critics Q(s, a): stochastic ones for SAC's kind, deterministic ones for TD3's."""
+"""Actors beside critics Q(s, a): stochastic ones and deterministic ones."""
 
 from __future__ import annotations
 

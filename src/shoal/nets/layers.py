@@ -34,11 +34,11 @@ class Tower(nn.Sequential):
     native: RunsTower | None = None
     """Of this very module: a copy has none."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # as torch calls it
         """[..., inputs] -> [..., outputs]."""
-        if self.native is not None and self.native.fits(x):
-            return self.native(x)
-        return super().forward(x)
+        if self.native is not None and self.native.fits(input):
+            return self.native(input)
+        return super().forward(input)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy starts from."""

@@ -33,6 +33,14 @@ class Temperature(nn.Module):
         return (self.log * (entropy - self.target_entropy)).sum()
 
 
+def make_temperature(
+    spec: Spec, value: float, target_entropy: float | None
+) -> Temperature:
+    """A temperature for the actions of `spec`; without a `target_entropy` it aims at the usual one."""
+    aim = usual_entropy(spec) if target_entropy is None else target_entropy
+    return Temperature(value, aim)
+
+
 def usual_entropy(spec: Spec) -> float:
     """Minus the dimensions of a Box; of n options half of the greatest entropy, 0.5 log n."""
     space = spec.action_space

@@ -1,0 +1,118 @@
+"""Descent: a network's optimizer takes steps on gradients, in native code where that has it, in torch otherwise."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from shoal.learn.optimizers import (
+    NativeOptimizer,
+    check_moments,
+    current,
+    native_optimizer,
+)
+from shoal.learn.towers import packed_gradient
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from shoal.learn.packed import Packed
+
+
+class Descent:
+    """An optimizer, and its native form on the same moments; one that is not finite is no step."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        packed: Packed,
+        optimizer: torch.optim.Optimizer | None,
+        *,
+        native: bool,
+        max_grad_norm: float,
+    ) -> None:
+        """`native`: whether native code may take the steps; `max_grad_norm` is what a gradient's norm is cut to."""
+        self.module, self.packed, self.optimizer = module, packed, optimizer
+        self.max_grad_norm = max_grad_norm
+        self._may_be_native = native
+        self.native: NativeOptimizer | None = None
+        """As it was at the last step."""
+        self.join()
+
+    @property
+    def owned(self) -> torch.optim.Optimizer:
+        """Torch's optimizer; ConfigError where there is none."""
+        if self.optimizer is None:
+            raise ConfigError("this network has no optimizer")
+        return self.optimizer
+
+    def join(self) -> None:
+        """Has native code and torch's optimizer share the moments, whose tensors a restore replaces."""
+        if self._may_be_native and self.optimizer is not None:
+            self.native = native_optimizer(self.optimizer, self.module)
+
+    def current(self) -> NativeOptimizer | None:
+        """The native optimizer, about to step; None where only torch has what the optimizer's groups say."""
+        if self._may_be_native:
+            self.native = current(self.native, self.owned, self.module)
+        return self.native
+
+    def step_packed(self, gradient: Tensor) -> float:
+        """`step` on a packed gradient, to which that of parameters that torch used directly is added."""
+        first = 0
+        for parameter in self.packed.parameters:
+            last = first + parameter.numel()
+            own = gradient[first:last].view_as(parameter)
+            if parameter.grad is not None:
+                own += parameter.grad
+            parameter.grad = own
+            first = last
+        native = self.current()
+        if native is None:
+            return self.step()
+        flat, packed = self.packed.memory.numpy(), gradient.numpy()
+        return native.optimizer.apply(flat, packed, self.max_grad_norm)
+
+    def step_towers(self) -> float:
+        """`step`, in native code where that has the optimizer."""
+        native = self.current()
+        if native is None:
+            return self.step()
+        gradient = packed_gradient(self.packed.parameters).numpy()
+        flat = self.packed.memory.numpy()
+        return native.optimizer.apply(flat, gradient, self.max_grad_norm)
+
+    def step(self) -> float:
+        """Clips the gradient and takes the optimizer's step, unless the gradient is not finite; returns its norm."""
+        limit = self.max_grad_norm
+        norm = float(torch.nn.utils.clip_grad_norm_(self.module.parameters(), limit))
+        if math.isfinite(norm):
+            native = self.current()
+            if native is not None:
+                native.write_step()
+            self.owned.step()
+            if native is not None:
+                native.read_step()
+        return norm
+
+    def state(self) -> dict[str, Any]:
+        """Torch's state of the optimizer."""
+        if self.native is not None:
+            self.native.write_step()
+        return self.owned.state_dict()
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Copies a saved state in; ConfigError where it is another optimizer's."""
+        # Torch would go on with the saved tensors themselves, and a second restore would find them changed.
+        own = copy.deepcopy(saved)
+        try:
+            self.owned.load_state_dict(own)
+        except ValueError as error:
+            raise ConfigError(
+                f"the checkpoint holds another optimizer: {error}"
+            ) from error
+        check_moments(self.owned)
