@@ -95,7 +95,7 @@ class Reader:
             raise ConfigError(
                 f"gamma must be at most 1 and batch_size at most {MOST_BATCH:,}, got {gamma} and {batch_size}"
             )
-        least = 2 * n_step + 2
+        least = 2 * n_step + 2 + 2 * (memory.form.frames - 1)
         if memory.slots < least:
             raise ConfigError(
                 f"n_step={n_step} needs {least} records of each row, and the memory has room for {memory.slots}; "
@@ -169,6 +169,11 @@ class Reader:
             errors = errors.detach().cpu().numpy()
         numbers = np.ascontiguousarray(errors, np.float32)
         self.stale_keys = self._native.prioritize(keys, numbers)
+
+    @property
+    def overwritten(self) -> int:
+        """How many times a record was drawn again because a writer was faster."""
+        return self._native.overwritten
 
     def state(self) -> dict[str, Any]:
         """What it goes on from: the random numbers, and the priorities where it has some."""

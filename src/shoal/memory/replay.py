@@ -33,7 +33,9 @@ class ReplayMemory:
 
     A record is a step (observation, action, reward, how it ended, version, mask) or the
     final observation of an episode; the next observation of a step is the record that
-    follows it. Each row may be written by one thread or process at a time; any number
+    follows it. Of stacks of frames (`Spec.frame_stack`) a record holds the newest, and
+    the records before it the others; where they are other ones, as at an episode's start,
+    these get records of their own first. Each row may be written by one thread or process at a time; any number
     of them may read.
     """
 
@@ -72,7 +74,12 @@ class ReplayMemory:
         self.block = self._make_block(fd, file)
         try:
             self.rings = _native.ReplayRings(
-                self.block, num_rows, self.slots, *self.form.sizes, self.form.contents
+                self.block,
+                num_rows,
+                self.slots,
+                *self.form.sizes,
+                self.form.contents,
+                self.form.frames,
             )
         except ValueError as error:
             place = file or "the shared memory"
@@ -143,13 +150,14 @@ class ReplayMemory:
             raise ConfigError(
                 "a replay memory takes either capacity (records) or capacity_bytes"
             )
+        least = LEAST_SLOTS * self.form.frames
         if capacity is None:
             assert capacity_bytes is not None
             slot = self._nbytes(3) - self._nbytes(2)
-            return max((capacity_bytes - self._nbytes(2)) // slot + 2, LEAST_SLOTS)
+            return max((capacity_bytes - self._nbytes(2)) // slot + 2, least)
         if capacity < 1:
             raise ConfigError(f"capacity must be at least 1, got {capacity}")
-        return max(ceil(capacity / self.num_rows), LEAST_SLOTS)
+        return max(ceil(capacity / self.num_rows), least)
 
     def _nbytes(self, slots: int) -> int:
         try:
