@@ -193,7 +193,10 @@ class Reader:
         try:
             if self.prioritized is not None:
                 self._native.set_priorities(
-                    state["priority"], state["seen"], state["greatest"], state["stale"]
+                    self._still_there(state["priority"]),
+                    state["seen"],
+                    state["greatest"],
+                    state["stale"],
                 )
                 self.stale_keys = state["stale"]
             elif "priority" in state:
@@ -203,6 +206,15 @@ class Reader:
             raise ConfigError(
                 f"the saved state of a reader of the replay memory does not fit this one: {error}"
             ) from error
+
+    def _still_there(self, priority: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Without those of records that are gone, or whose stacks are."""
+        gone = self.memory.gone
+        if gone is None or priority.size != gone.size:
+            return priority
+        for _ in range(self.memory.form.frames - 1):
+            gone = gone | np.roll(gone, 1, axis=1)
+        return np.where(gone.reshape(-1), np.float32(0), priority)
 
     def _attach(self, batch: Transitions) -> None:
         form = self.memory.form

@@ -58,12 +58,13 @@ class ReplayMemory:
             capacity_bytes: instead of `capacity`.
             fd: of shared memory (`os.memfd_create`), for a memory of several processes;
                 whoever comes first makes it.
-            file: which the records are mapped to, instead of this process's memory.
+            file: which the records are mapped to, instead of this process's memory; a
+                checkpoint refers to it instead of copying it.
 
         Raises:
             ConfigError: it does not fit, or `fd` or `file` holds something else.
         """
-        self.spec, self.num_rows = spec, num_rows
+        self.spec, self.num_rows, self.file = spec, num_rows, file
         self.form = RecordForm.of(spec)
         if not 1 <= num_rows <= MOST_ROWS:
             raise ConfigError(
@@ -91,6 +92,8 @@ class ReplayMemory:
         """Of each row, the numbers of its records and of its steps, and whether a step was left out since."""
         self.ring: NDArray[np.uint64] = words[slots:].reshape(num_rows, self.slots, -1)
         """Of each slot, its sequence number and the words of its record."""
+        self.gone: NDArray[np.bool_] | None = None
+        """Of each slot, whether its record was overwritten after the checkpoint that was restored."""
         self._check_heads(file or "the shared memory")
 
     @property
@@ -136,6 +139,12 @@ class ReplayMemory:
             ValueError: an array has another shape or dtype, or holds NaN or infinity.
         """
         return self.insert(WholeSteps(self.form, steps), first_row=first_row)
+
+    def clear(self) -> None:
+        """Forgets all records."""
+        if self.heads.any():
+            self.heads[:] = 0
+            self.ring[:, :, 0] = 0
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs; arrays are the memory's own, not copies."""

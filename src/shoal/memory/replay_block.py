@@ -98,14 +98,13 @@ def in_file(path: Path, nbytes: int, what: str) -> NDArray[np.uint8]:
         ConfigError: the disk has no room for it, or it has another size.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(path.parent).free
+    if nbytes > free and not (path.exists() and path.stat().st_size):
+        raise ConfigError(
+            f"{what} need a file of {nbytes / GIB:,.1f} GiB, and the disk of {path} has {free / GIB:,.1f} GiB; {LESS}"
+        )
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        free = shutil.disk_usage(path.parent).free
-        if os.fstat(fd).st_size == 0 and nbytes > free:
-            raise ConfigError(
-                f"{what} need a file of {nbytes / GIB:,.1f} GiB, and the disk of {path} has {free / GIB:,.1f} GiB; "
-                f"{LESS}"
-            )
         return _map(fd, nbytes, what, path)
     finally:
         os.close(fd)
