@@ -1,6 +1,6 @@
 """A replay memory of Atari stacks: bytes for each, and how fast they go in and come out.
 
-    python -m benchmarks.replay_stacks [--capacity N] [--steps S]
+    python -m benchmarks.replay_stacks [--capacity N] [--steps S] [--file FOLDER]
 
 First S steps of Pong on 8 rows under random actions go into a memory of N records: how many records they take (a frame
 each, and more where episodes begin and end). Then the same block is inserted until the memory is full, and what the
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
 from collections import deque
 from pathlib import Path
@@ -23,9 +24,10 @@ import psutil
 
 from benchmarks import machine
 from shoal.envs.registry import make
-from shoal.memory.reader import Reader
+from shoal.memory.reader import Prioritized, Reader
 from shoal.memory.replay import ReplayMemory
 from shoal.memory.replay_steps import StepArrays, WholeSteps
+from shoal.run.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,11 +57,29 @@ def blocks(env: Any, count: int) -> Iterator[StepArrays]:
         yield StepArrays(np.array(obs), action, reward, terminated, truncated, np.concatenate(finals))
 
 
-def measure(capacity: int, steps: int) -> dict[str, Any]:
+def saved(memory: ReplayMemory, folder: Path) -> dict[str, Any]:
+    """What two checkpoints of a memory and its reader cost."""
+    reader = Reader(memory, batch_size=BATCH, prioritized=Prioritized())
+    reader.sample()
+    writer = Writer(folder, kind={}, keep_last=1)
+    waits: list[float] = []
+    written: list[float] = []
+    for updates in (1, 2):
+        start = time.perf_counter()
+        writer.save({"memory": memory.state(), "reader": reader.state()}, updates=updates)
+        waits.append(round(time.perf_counter() - start, 4))
+        writer.wait()
+        written.append(round(time.perf_counter() - start, 4))
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    return {"waits_s": waits, "written_s": written, "checkpoint_mib": round(size / 2**20, 2)}
+
+
+def measure(capacity: int, steps: int, folder: Path | None) -> dict[str, Any]:
     """What the memory took, and how fast it was."""
     env = make(GAME, ROWS, num_threads=1)
     before = psutil.Process().memory_info().rss
-    memory = ReplayMemory(env.spec, ROWS, capacity=capacity)
+    file = None if folder is None else folder / "replay.bin"
+    memory = ReplayMemory(env.spec, ROWS, capacity=capacity, file=file)
     last: deque[WholeSteps] = deque(maxlen=4)
     for block in blocks(env, max(1, steps // (BLOCK * ROWS))):
         last.append(WholeSteps(memory.form, block))
@@ -77,6 +97,11 @@ def measure(capacity: int, steps: int) -> dict[str, Any]:
     while time.perf_counter() - began < 3:
         reader.sample()
         batches += 1
+    seconds = time.perf_counter() - began
+    costs: dict[str, Any] = {}
+    if folder is not None:
+        (folder / "checkpoints").mkdir()
+        costs = saved(memory, folder / "checkpoints")
     slot = 8 * memory.ring.shape[2]
     per_step = slot * records / inserted
     return {
@@ -91,7 +116,8 @@ def measure(capacity: int, steps: int) -> dict[str, Any]:
         "block_gib": round(memory.block.nbytes / 2**30, 3),
         "grown_gib": round(grown / 2**30, 3),
         "inserts_per_s": round(count / spent),
-        "batches_per_s": round(batches / (time.perf_counter() - began)),
+        "batches_per_s": round(batches / seconds),
+        **costs,
     }
 
 
@@ -100,9 +126,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--capacity", type=int, default=50_000)
     parser.add_argument("--steps", type=int, default=20_000)
+    parser.add_argument(
+        "--file", type=Path, help="keep the memory in a file in this folder; it is deleted at the end"
+    )
     given = parser.parse_args()
     line = {"date": time.strftime("%Y-%m-%d %H:%M"), "machine": machine.describe()}
-    line |= measure(given.capacity, given.steps)
+    if given.file is None:
+        line |= measure(given.capacity, given.steps, None)
+    else:
+        with tempfile.TemporaryDirectory(dir=given.file) as folder:
+            line |= measure(given.capacity, given.steps, Path(folder))
     print(json.dumps(line, indent=1))
     with RESULT.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
