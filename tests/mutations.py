@@ -248,6 +248,13 @@ PYTHON = [
         "cut = len(scores) // 5",
         "tests/report/test_compare.py::test_iqm",
     ),
+    Mutation(
+        "a memory in a file goes on behind its checkpoint, with steps that are taken again",
+        "memory/replay_file.py",
+        "memory.heads[:] = heads",
+        "memory.gone = gone",
+        "tests/memory/test_replay_file.py::test_what_was_not_overwritten_goes_on_exactly",
+    ),
 ]
 """In the library's own files."""
 
@@ -314,6 +321,27 @@ NATIVE = [
         "float next = bootstrap || in.ended[at] != 0 ? in.next_value[at] : carry;",
         "float next = bootstrap ? in.next_value[at] : carry;",
         "tests/math/test_math.py::test_n_step_of_a_population_equals_its_definition",
+    ),
+    Mutation(
+        "records are read without the check that no writer was there: torn ones come through",
+        "memory/transitions.hpp",
+        "if (!checked_ || record.whole()) return true;",
+        "return true;",
+        "tests/memory/test_replay_races.py::test_a_sample_that_lasts_longer_than_what_it_draws_from",
+    ),
+    Mutation(
+        "a stack takes its other frames from the episode before",
+        "memory/insert.hpp",
+        "if (frames == 1 || continues(end, stacks, at)) return;",
+        "if (end.index() + 1 >= frames) return;",
+        "tests/memory/test_replay_stacks.py::test_against_lists",
+    ),
+    Mutation(
+        "a step leads to the oldest frame of the next stack instead of its newest",
+        "memory/transitions.hpp",
+        "walk.advance(rings_.layout().frames - 1);",
+        "walk.advance(1);",
+        "tests/memory/test_replay_stacks.py::test_against_lists",
     ),
 ]
 """In headers that `SOURCES` of tests/native_mutants.py include."""

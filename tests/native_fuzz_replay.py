@@ -28,11 +28,12 @@ class ReplayCalls:
         return _native.ReplayRings.bytes, [ROWS, 8, [4 * OBS], [8], OPTIONS], {}
 
     def call_rings(self) -> Call:
-        form: list[Any] = [ROWS, 8, [4 * OBS], [8], OPTIONS]
+        frames = self.pick([1, 2])
+        form: list[Any] = [ROWS, 8, [4 * OBS // frames], [8], OPTIONS]
         size = _native.ReplayRings.bytes(*form)
         memory = np.zeros(size + 64, np.uint8)
         start = -memory.ctypes.data % 64
-        return _native.ReplayRings, [memory[start : start + size], *form, 7], {}
+        return _native.ReplayRings, [memory[start : start + size], *form, 7, frames], {}
 
     def call_insert(self) -> Call:
         rings, _ = self.any("rings")

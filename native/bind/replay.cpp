@@ -60,7 +60,7 @@ std::string leaf_name(const char* name, std::size_t at) {
 
 template <class Array>
 auto leaves(const std::vector<Array>& arrays, const char* name, std::initializer_list<std::size_t> batch,
-            const std::vector<RecordPart>& parts) {
+            const std::vector<RecordPart>& parts, std::size_t frames = 1) {
   using Byte = std::conditional_t<std::is_same_v<Array, ArrayIn>, const std::byte, std::byte>;
   if (arrays.size() != parts.size()) {
     throw std::invalid_argument(std::string(name) + " must be " + std::to_string(parts.size()) + " arrays, not " +
@@ -68,7 +68,7 @@ auto leaves(const std::vector<Array>& arrays, const char* name, std::initializer
   }
   std::vector<Byte*> found;
   for (std::size_t i = 0; i < arrays.size(); ++i) {
-    found.push_back(leaf_bytes(arrays[i], leaf_name(name, i), batch, parts[i].bytes));
+    found.push_back(leaf_bytes(arrays[i], leaf_name(name, i), batch, frames * parts[i].bytes));
   }
   return found;
 }
@@ -88,10 +88,10 @@ auto mask_bytes(const std::optional<Array>& mask, const char* name, std::initial
 class BoundRings {
  public:
   BoundRings(ArrayOut block, std::size_t num_rows, std::size_t slots, const Sizes& obs, const Sizes& action,
-             std::size_t mask, std::uint64_t contents)
+             std::size_t mask, std::uint64_t contents, std::size_t frames)
       : block_(std::move(block)),
         rings_(reinterpret_cast<std::byte*>(numbers<std::uint8_t>(block_, "block", {axis(block_, "block", 1, 0)})),
-               block_.size(), num_rows, slots, RecordLayout(obs, action, mask), contents),
+               block_.size(), num_rows, slots, RecordLayout(obs, action, mask, frames), contents),
         busy_(std::make_unique<std::atomic<bool>[]>(num_rows)) {}
 
   [[nodiscard]] const Rings& rings() const noexcept { return rings_; }
@@ -110,7 +110,7 @@ class BoundRings {
     const std::size_t num_final = final_obs.empty() || final_obs[0].ndim() == 0 ? 0 : final_obs[0].shape(0);
     const StepBlock block{T,
                           B,
-                          leaves(obs, "obs", {T, B}, layout.obs),
+                          leaves(obs, "obs", {T, B}, layout.obs, layout.frames),
                           leaves(action, "action", {T, B}, layout.action),
                           numbers<float>(reward, "reward", {T, B}),
                           numbers<std::uint8_t>(terminated, "terminated", {T, B}),
@@ -119,7 +119,7 @@ class BoundRings {
                           numbers<std::uint8_t>(start, "start", {T, B}),
                           numbers<std::int32_t>(version, "version", {T, B}),
                           numbers<std::int32_t>(final_index, "final_index", {T, B}),
-                          leaves(final_obs, "final_obs", {num_final}, layout.obs),
+                          leaves(final_obs, "final_obs", {num_final}, layout.obs, layout.frames),
                           num_final,
                           mask_bytes(mask, "action_mask", {T, B}, layout.mask),
                           in_turns};
@@ -190,8 +190,8 @@ class BoundReader {
     const std::size_t B = batch_;
     const RecordLayout& layout = rings_.layout();
     const InUse use(in_use_);
-    const TransitionArrays out{leaves(obs, "obs", {B}, layout.obs),
-                               leaves(next_obs, "next_obs", {B}, layout.obs),
+    const TransitionArrays out{leaves(obs, "obs", {B}, layout.obs, layout.frames),
+                               leaves(next_obs, "next_obs", {B}, layout.obs, layout.frames),
                                leaves(action, "action", {B}, layout.action),
                                mask_bytes(mask, "action_mask", {B}, layout.mask),
                                mask_bytes(next_mask, "next_action_mask", {B}, layout.mask),
@@ -272,6 +272,8 @@ class BoundReader {
     std::fill_n(out_->weight, batch_, 1.0F);
     return uniform_.fill(*out_, batch_, random_);
   }
+
+  [[nodiscard]] std::uint64_t overwritten() const noexcept { return reader_.overwritten(); }
 
   [[nodiscard]] std::vector<std::uint64_t> random() const {
     const auto low = [](uint128 number) { return static_cast<std::uint64_t>(number); };
@@ -359,11 +361,11 @@ void bind_replay(nb::module_& module) {
                          "A ring of records for each row, in a block of bytes that processes may share.\n\n"
                          "A row has one writer at a time; any number of readers.")
       .def(nb::init<shoal::ArrayOut, std::size_t, std::size_t, const shoal::Sizes&, const shoal::Sizes&, std::size_t,
-                    std::uint64_t>(),
+                    std::uint64_t, std::size_t>(),
            "block"_a.noconvert(), "num_rows"_a, "slots"_a, "obs_bytes"_a, "action_bytes"_a, "mask_bytes"_a,
-           "contents"_a,
+           "contents"_a, "frames"_a = 1,
            "A block of zeros becomes an empty memory. ValueError where it holds another memory than this; `contents`: "
-           "a hash of what its records mean.")
+           "a hash of what its records mean; `frames`: observations are stacks of so many, and `obs_bytes` of one.")
       .def_static("bytes", &shoal::ring_bytes, "num_rows"_a, "slots"_a, "obs_bytes"_a, "action_bytes"_a, "mask_bytes"_a,
                   "Bytes of the block.")
       .def_prop_ro(
@@ -398,5 +400,7 @@ void bind_replay(nb::module_& module) {
                    "priority so far, and the number of stale keys.")
       .def("set_priorities", &BoundReader::set_priorities, "priorities"_a.noconvert(), "seen"_a.noconvert(), "most"_a,
            "stale"_a, "Continue from what `priorities` gave; ValueError where it is of another memory.")
+      .def_prop_ro("overwritten", &BoundReader::overwritten,
+                   "How many times a record was drawn again because a writer was faster.")
       .def_prop_rw("random", &BoundReader::random, &BoundReader::set_random, "The state of the random numbers.");
 }

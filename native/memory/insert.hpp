@@ -12,7 +12,7 @@
 
 namespace shoal {
 
-/// Arrays [T, B, ...] without gaps; the leaves of trees one after the other.
+/// Arrays [T, B, ...] without gaps; the leaves of trees one after the other. Observations are whole stacks.
 struct StepBlock {
   std::size_t num_steps;
   std::size_t num_rows;
@@ -29,6 +29,49 @@ struct StepBlock {
   std::size_t num_final;
   const std::uint8_t* mask;  ///< [T, B, options] or null
   bool in_turns;             ///< a step that is not valid is somebody else's, not a row that was only reset
+};
+
+/// Where the next record of a row goes. Readers see records when they are published, those of a stack together.
+class RowEnd {
+ public:
+  RowEnd(const Rings& rings, std::size_t row)
+      : head_(rings.head(row)),
+        stride_(rings.stride()),
+        begin_(rings.slot(row, 0)),
+        end_(begin_ + rings.slots() * stride_),
+        index_(head_.records.load(std::memory_order_relaxed)),
+        slot_(rings.slot(row, index_ % rings.slots())) {}
+
+  [[nodiscard]] std::uint64_t index() const noexcept { return index_; }
+
+  /// Says that the record in its slot is no longer there; returns the new one's words.
+  RecordWord* begin() const noexcept {
+    slot_->store(Rings::unfinished(index_), std::memory_order_relaxed);
+    return slot_ + 1;
+  }
+
+  void finish() noexcept {
+    slot_->store(Rings::complete(index_), std::memory_order_release);
+    slot_ += stride_;
+    if (slot_ == end_) slot_ = begin_;
+    ++index_;
+  }
+
+  void publish() const noexcept { head_.records.store(index_, std::memory_order_release); }
+
+  /// The words of the record that is `back` before the next one.
+  [[nodiscard]] const RecordWord* before(std::size_t back) const noexcept {
+    const auto words = static_cast<std::ptrdiff_t>(back * stride_);
+    return (slot_ - begin_ >= words ? slot_ : slot_ + (end_ - begin_)) - words + 1;
+  }
+
+ private:
+  RowHead& head_;
+  std::size_t stride_;
+  RecordWord* begin_;
+  RecordWord* end_;
+  std::uint64_t index_;
+  RecordWord* slot_;
 };
 
 /// Appends the steps of rows that are valid. One call at a time may write to a row.
@@ -69,14 +112,9 @@ class Insertion {
 
   std::size_t append_row(std::size_t b) const {
     RowHead& head = rings_.head(first_row_ + b);
-    std::uint64_t index = head.records.load(std::memory_order_relaxed);
-    std::size_t slot = index % rings_.slots();
+    RowEnd end(rings_, first_row_ + b);
     bool gap = head.gap.load(std::memory_order_relaxed) != 0;
     std::size_t steps = 0;
-    const auto next = [&] {
-      slot = slot + 1 == rings_.slots() ? 0 : slot + 1;
-      head.records.store(++index, std::memory_order_release);
-    };
     for (std::size_t t = 0; t < block_.num_steps; ++t) {
       const std::size_t at = t * block_.num_rows + b;
       if (block_.valid[at] == 0) {
@@ -85,12 +123,14 @@ class Insertion {
       }
       const std::uint32_t flags = flags_of(at) | (gap ? RecordFlags::gap : 0);
       gap = false;
-      write_step(rings_.slot(first_row_ + b, slot), index, at, flags);
-      next();
+      write_leads(end, block_.obs, at);
+      write_step(end, at, flags);
+      end.publish();
       ++steps;
       if ((flags & RecordFlags::ended) != 0) {
-        write_final(rings_.slot(first_row_ + b, slot), index, at);
-        next();
+        write_leads(end, block_.final_obs, static_cast<std::size_t>(block_.final_index[at]));
+        write_final(end, at);
+        end.publish();
       }
     }
     head.gap.store(gap ? 1 : 0, std::memory_order_relaxed);
@@ -103,32 +143,62 @@ class Insertion {
            (block_.truncated[at] != 0 ? RecordFlags::truncated : 0) | (block_.start[at] != 0 ? RecordFlags::start : 0);
   }
 
-  void write_step(RecordWord* slot, std::uint64_t index, std::size_t at, std::uint32_t flags) const noexcept {
-    const RecordLayout& layout = rings_.layout();
-    slot->store(Rings::unfinished(index), std::memory_order_relaxed);
-    write_head(slot + 1, {block_.reward[at], block_.version[at], flags});
-    for (std::size_t i = 0; i < layout.obs.size(); ++i) {
-      layout.obs[i].store(slot + 1, block_.obs[i] + at * layout.obs[i].bytes);
+  /// The frames before the newest of stack `at`, in records of their own, unless the records before it hold them.
+  void write_leads(RowEnd& end, const std::vector<const std::byte*>& stacks, std::size_t at) const noexcept {
+    const std::size_t frames = rings_.layout().frames;
+    if (frames == 1 || continues(end, stacks, at)) return;
+    for (std::size_t frame = 0; frame + 1 < frames; ++frame) {
+      RecordWord* const words = end.begin();
+      write_head(words, {0.0F, 0, RecordFlags::lead});
+      write_frame(words, stacks, at, frame);
+      end.finish();
     }
+  }
+
+  [[nodiscard]] bool continues(const RowEnd& end, const std::vector<const std::byte*>& stacks,
+                               std::size_t at) const noexcept {
+    const RecordLayout& layout = rings_.layout();
+    if (end.index() + 1 < layout.frames) return false;
+    for (std::size_t back = 1; back < layout.frames; ++back) {
+      const RecordWord* const words = end.before(back);
+      for (std::size_t i = 0; i < layout.obs.size(); ++i) {
+        const RecordPart& part = layout.obs[i];
+        const std::size_t frame = at * layout.frames + layout.frames - 1 - back;
+        if (!part.holds(words, stacks[i] + frame * part.bytes)) return false;
+      }
+    }
+    return true;
+  }
+
+  void write_frame(RecordWord* words, const std::vector<const std::byte*>& stacks, std::size_t at,
+                   std::size_t frame) const noexcept {
+    const RecordLayout& layout = rings_.layout();
+    for (std::size_t i = 0; i < layout.obs.size(); ++i) {
+      const RecordPart& part = layout.obs[i];
+      part.store(words, stacks[i] + (at * layout.frames + frame) * part.bytes);
+    }
+  }
+
+  void write_step(RowEnd& end, std::size_t at, std::uint32_t flags) const noexcept {
+    const RecordLayout& layout = rings_.layout();
+    RecordWord* const words = end.begin();
+    write_head(words, {block_.reward[at], block_.version[at], flags});
+    write_frame(words, block_.obs, at, layout.frames - 1);
     for (std::size_t i = 0; i < layout.action.size(); ++i) {
-      layout.action[i].store(slot + 1, block_.action[i] + at * layout.action[i].bytes);
+      layout.action[i].store(words, block_.action[i] + at * layout.action[i].bytes);
     }
     if (block_.mask != nullptr) {
       const auto* mask = reinterpret_cast<const std::byte*>(block_.mask);
-      layout.mask.store(slot + 1, mask + at * layout.mask.bytes);
+      layout.mask.store(words, mask + at * layout.mask.bytes);
     }
-    slot->store(Rings::complete(index), std::memory_order_release);
+    end.finish();
   }
 
-  void write_final(RecordWord* slot, std::uint64_t index, std::size_t at) const noexcept {
-    const RecordLayout& layout = rings_.layout();
-    const auto from = static_cast<std::size_t>(block_.final_index[at]);
-    slot->store(Rings::unfinished(index), std::memory_order_relaxed);
-    write_head(slot + 1, {0.0F, block_.version[at], RecordFlags::final});
-    for (std::size_t i = 0; i < layout.obs.size(); ++i) {
-      layout.obs[i].store(slot + 1, block_.final_obs[i] + from * layout.obs[i].bytes);
-    }
-    slot->store(Rings::complete(index), std::memory_order_release);
+  void write_final(RowEnd& end, std::size_t at) const noexcept {
+    RecordWord* const words = end.begin();
+    write_head(words, {0.0F, block_.version[at], RecordFlags::final});
+    write_frame(words, block_.final_obs, static_cast<std::size_t>(block_.final_index[at]), rings_.layout().frames - 1);
+    end.finish();
   }
 
   static void write_head(RecordWord* words, const RecordHead& head) noexcept {

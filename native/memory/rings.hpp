@@ -14,6 +14,7 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "memory/record.hpp"
 
@@ -71,6 +72,10 @@ class Rings {
     if (size != needed || reinterpret_cast<std::uintptr_t>(memory) % alignof(RowHead) != 0) {
       throw std::invalid_argument("this replay memory needs a block of " + std::to_string(needed) +
                                   " bytes that starts at a multiple of 64, not " + std::to_string(size));
+    }
+    if (layout_.frames > slots) {
+      throw std::invalid_argument("stacks of " + std::to_string(layout_.frames) + " frames do not fit into rows of " +
+                                  std::to_string(slots) + " slots");
     }
     const RingsHeader wanted{
         RingsHeader::this_magic, RingsHeader::this_format, num_rows, slots, layout_.num_words, contents, needed, 0};

@@ -38,6 +38,7 @@ class Held {
   /// Records that have a successor.
   [[nodiscard]] std::uint64_t total() const noexcept { return total_; }
 
+  /// Of a record that the row held when it was looked at.
   [[nodiscard]] std::size_t slot(const Place& place) const noexcept {
     const Row& row = rows_[place.row];
     const std::size_t slot = row.slot + static_cast<std::size_t>(place.index - row.first);
@@ -99,12 +100,17 @@ class UniformSampler {
     held_.look();
     if (held_.total() == 0) return false;
     drawn_.resize(batch);
-    for (Place& place : drawn_) place = held_.draw(random);
-    constexpr std::size_t ahead = 32;
+    for (Drawn& drawn : drawn_) {
+      drawn.place = held_.draw(random);
+      drawn.slot = held_.slot(drawn.place);
+    }
+    const std::size_t ahead = reader_.num_ahead();
     for (std::size_t b = 0; b < std::min(ahead, batch); ++b) prefetch(b);
     for (std::size_t b = 0; b < batch; ++b) {
       if (b + ahead < batch) prefetch(b + ahead);
-      if (!read(out, b, drawn_[b]) && !fill_one(out, b, random)) return false;
+      const Drawn& drawn = drawn_[b];
+      const bool found = reader_.read(out, b, drawn.place, drawn.slot, held_.row(drawn.place.row).head);
+      if (!found && !fill_one(out, b, random)) return false;
     }
     return true;
   }
@@ -133,7 +139,15 @@ class UniformSampler {
   [[nodiscard]] const Held& held() const noexcept { return held_; }
 
  private:
-  void prefetch(std::size_t b) const noexcept { reader_.prefetch(drawn_[b].row, held_.slot(drawn_[b])); }
+  /// The slot stays what it is where `fill_one` looks at the rings again.
+  struct Drawn {
+    Place place;
+    std::size_t slot;
+  };
+
+  [[gnu::always_inline]] void prefetch(std::size_t b) const noexcept {
+    reader_.prefetch(drawn_[b].place.row, drawn_[b].slot);
+  }
 
   bool read(const TransitionArrays& out, std::size_t b, const Place& place) const noexcept {
     return reader_.read(out, b, place, held_.slot(place), held_.row(place.row).head);
@@ -153,7 +167,7 @@ class UniformSampler {
   const Rings& rings_;
   const TransitionReader& reader_;
   Held held_;
-  std::vector<Place> drawn_;
+  std::vector<Drawn> drawn_;
   std::vector<Place> found_;
 };
 

@@ -482,9 +482,9 @@ class ReplayRings:
     A row has one writer at a time; any number of readers.
     """
 
-    def __init__(self, block: Annotated[NDArray, dict(device='cpu')], num_rows: int, slots: int, obs_bytes: Sequence[int], action_bytes: Sequence[int], mask_bytes: int, contents: int) -> None:
+    def __init__(self, block: Annotated[NDArray, dict(device='cpu')], num_rows: int, slots: int, obs_bytes: Sequence[int], action_bytes: Sequence[int], mask_bytes: int, contents: int, frames: int = 1) -> None:
         """
-        A block of zeros becomes an empty memory. ValueError where it holds another memory than this; `contents`: a hash of what its records mean.
+        A block of zeros becomes an empty memory. ValueError where it holds another memory than this; `contents`: a hash of what its records mean; `frames`: observations are stacks of so many, and `obs_bytes` of one.
         """
 
     @staticmethod
@@ -540,6 +540,10 @@ class ReplayReader:
         """
         Continue from what `priorities` gave; ValueError where it is of another memory.
         """
+
+    @property
+    def overwritten(self) -> int:
+        """How many times a record was drawn again because a writer was faster."""
 
     @property
     def random(self) -> list[int]:

@@ -145,6 +145,29 @@ def test_threads_change_no_bit(algo: str, tmp_path: Path, interpreter: Interpret
     assert len(hashes) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("buffer_size", [4_000, 400])
+def test_a_replay_memory_in_a_file_outlives_a_kill(buffer_size: int, tmp_path: Path, interpreter: Interpreter) -> None:
+    """Checkpoints do not hold it. Where its rings did not go round since the last one, all is as if nothing was."""
+    settings: dict[str, Any] = {"algo": "dqn", "seed": 7, "num_envs": 4, "num_steps": 5, "total_timesteps": 3_000}
+    settings |= {"batch_size": 16, "n_step": 3, "target_update_interval": 9}
+    replay = {"buffer_size": buffer_size, "learning_starts": 100, "samples_per_insert": 6.0, "alpha": 0.6, "file": True}
+    settings["replay"] = replay
+    task = {"env": "CartPole-v1", "settings": settings, "network": {"hidden": [16]}, "die_at": -1, "resume": False}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run_child(interpreter, task | {"settings": settings | {"run_dir": str(whole)}}, tmp_path) == 0
+    doomed = task | {"settings": settings | {"run_dir": str(killed)}, "die_at": 614}
+    assert run_child(interpreter, doomed, tmp_path) == -9
+    run = killed / "CartPole-v1" / "dqn" / "run"
+    saved = checkpoint.load(run / "checkpoints")
+    assert saved is not None
+    assert saved.tree["stream"]["memory"]["file"] == "replay.bin"
+    assert (run / "replay.bin").stat().st_size > buffer_size * 8 * 6
+    assert run_child(interpreter, task | {"path": str(run), "resume": True}, tmp_path) == 0
+    other = whole / "CartPole-v1" / "dqn" / "run"
+    assert (weights_sha256(other) == weights_sha256(run)) == (buffer_size == 4_000)
+
+
 @pytest.mark.parametrize("alpha", [0.0, pytest.param(0.6, marks=pytest.mark.slow)])
 def test_a_replay_memory_outlives_a_kill(alpha: float, tmp_path: Path, interpreter: Interpreter) -> None:
     """DQN whose rings go round: killed between two checkpoints, in the middle of what one rollout allows."""

@@ -175,7 +175,7 @@ class Preprocessing:
         what = f"{spec.env_id}: frame_stack={self.frame_stack}: one row's observations"
         check_room(SPACE_COPIES * self.frame_stack * nbytes, what, "stack fewer")
         space = batch_space(spec.observation_space, self.frame_stack)
-        return spec.seeing(space)
+        return replace(spec.seeing(space), frame_stack=self.frame_stack)
 
     def reward(self, reward: Floats) -> Floats:
         """The rewards that are learned from."""

@@ -95,7 +95,7 @@ class Reader:
             raise ConfigError(
                 f"gamma must be at most 1 and batch_size at most {MOST_BATCH:,}, got {gamma} and {batch_size}"
             )
-        least = 2 * n_step + 2
+        least = 2 * n_step + 2 + 2 * (memory.form.frames - 1)
         if memory.slots < least:
             raise ConfigError(
                 f"n_step={n_step} needs {least} records of each row, and the memory has room for {memory.slots}; "
@@ -170,6 +170,11 @@ class Reader:
         numbers = np.ascontiguousarray(errors, np.float32)
         self.stale_keys = self._native.prioritize(keys, numbers)
 
+    @property
+    def overwritten(self) -> int:
+        """How many times a record was drawn again because a writer was faster."""
+        return self._native.overwritten
+
     def state(self) -> dict[str, Any]:
         """What it goes on from: the random numbers, and the priorities where it has some."""
         state: dict[str, Any] = {"random": np.array(self._native.random, np.uint64)}
@@ -188,7 +193,10 @@ class Reader:
         try:
             if self.prioritized is not None:
                 self._native.set_priorities(
-                    state["priority"], state["seen"], state["greatest"], state["stale"]
+                    self._still_there(state["priority"]),
+                    state["seen"],
+                    state["greatest"],
+                    state["stale"],
                 )
                 self.stale_keys = state["stale"]
             elif "priority" in state:
@@ -198,6 +206,15 @@ class Reader:
             raise ConfigError(
                 f"the saved state of a reader of the replay memory does not fit this one: {error}"
             ) from error
+
+    def _still_there(self, priority: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Without those of records that are gone, or whose stacks are."""
+        gone = self.memory.gone
+        if gone is None or priority.size != gone.size:
+            return priority
+        for _ in range(self.memory.form.frames - 1):
+            gone = gone | np.roll(gone, 1, axis=1)
+        return np.where(gone.reshape(-1), np.float32(0), priority)
 
     def _attach(self, batch: Transitions) -> None:
         form = self.memory.form

@@ -33,7 +33,9 @@ class ReplayMemory:
 
     A record is a step (observation, action, reward, how it ended, version, mask) or the
     final observation of an episode; the next observation of a step is the record that
-    follows it. Each row may be written by one thread or process at a time; any number
+    follows it. Of stacks of frames (`Spec.frame_stack`) a record holds the newest, and
+    the records before it the others; where they are other ones, as at an episode's start,
+    these get records of their own first. Each row may be written by one thread or process at a time; any number
     of them may read.
     """
 
@@ -56,12 +58,13 @@ class ReplayMemory:
             capacity_bytes: instead of `capacity`.
             fd: of shared memory (`os.memfd_create`), for a memory of several processes;
                 whoever comes first makes it.
-            file: which the records are mapped to, instead of this process's memory.
+            file: which the records are mapped to, instead of this process's memory; a
+                checkpoint refers to it instead of copying it.
 
         Raises:
             ConfigError: it does not fit, or `fd` or `file` holds something else.
         """
-        self.spec, self.num_rows = spec, num_rows
+        self.spec, self.num_rows, self.file = spec, num_rows, file
         self.form = RecordForm.of(spec)
         if not 1 <= num_rows <= MOST_ROWS:
             raise ConfigError(
@@ -72,7 +75,12 @@ class ReplayMemory:
         self.block = self._make_block(fd, file)
         try:
             self.rings = _native.ReplayRings(
-                self.block, num_rows, self.slots, *self.form.sizes, self.form.contents
+                self.block,
+                num_rows,
+                self.slots,
+                *self.form.sizes,
+                self.form.contents,
+                self.form.frames,
             )
         except ValueError as error:
             place = file or "the shared memory"
@@ -84,6 +92,8 @@ class ReplayMemory:
         """Of each row, the numbers of its records and of its steps, and whether a step was left out since."""
         self.ring: NDArray[np.uint64] = words[slots:].reshape(num_rows, self.slots, -1)
         """Of each slot, its sequence number and the words of its record."""
+        self.gone: NDArray[np.bool_] | None = None
+        """Of each slot, whether its record was overwritten after the checkpoint that was restored."""
         self._check_heads(file or "the shared memory")
 
     @property
@@ -130,6 +140,12 @@ class ReplayMemory:
         """
         return self.insert(WholeSteps(self.form, steps), first_row=first_row)
 
+    def clear(self) -> None:
+        """Forgets all records."""
+        if self.heads.any():
+            self.heads[:] = 0
+            self.ring[:, :, 0] = 0
+
     def state(self) -> dict[str, Any]:
         """All that `restore` needs; arrays are the memory's own, not copies."""
         return state_of(self)
@@ -143,13 +159,14 @@ class ReplayMemory:
             raise ConfigError(
                 "a replay memory takes either capacity (records) or capacity_bytes"
             )
+        least = LEAST_SLOTS * self.form.frames
         if capacity is None:
             assert capacity_bytes is not None
             slot = self._nbytes(3) - self._nbytes(2)
-            return max((capacity_bytes - self._nbytes(2)) // slot + 2, LEAST_SLOTS)
+            return max((capacity_bytes - self._nbytes(2)) // slot + 2, least)
         if capacity < 1:
             raise ConfigError(f"capacity must be at least 1, got {capacity}")
-        return max(ceil(capacity / self.num_rows), LEAST_SLOTS)
+        return max(ceil(capacity / self.num_rows), least)
 
     def _nbytes(self, slots: int) -> int:
         try:

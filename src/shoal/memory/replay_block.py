@@ -38,23 +38,27 @@ class RecordForm:
     action: Layout
     options: int
     """Of the action mask; 0 where actions are not masked."""
+    frames: int = 1
+    """Observations are stacks of so many, of which a record holds the newest."""
 
     @classmethod
     def of(cls, spec: Spec) -> RecordForm:
         """What is kept of a row's steps."""
         options = MaskReader(spec).size if spec.masked else 0
-        return cls(spec.observation, kept_actions(spec.action), options)
+        frames = spec.frame_stack
+        return cls(spec.observation, kept_actions(spec.action), options, frames)
 
     @property
     def sizes(self) -> tuple[list[int], list[int], int]:
-        """Bytes of the leaves of an observation, of an action, and of a mask."""
-        obs = [leaf.nbytes(()) for leaf in self.obs.leaves]
+        """Bytes of the leaves of an observation (of one frame), of an action, and of a mask."""
+        obs = [leaf.nbytes(()) // self.frames for leaf in self.obs.leaves]
         return obs, [leaf.nbytes(()) for leaf in self.action.leaves], self.options
 
     def __str__(self) -> str:
         """The form in words; two memories of equal words hold equal records."""
         obs, action = _words(self.obs), _words(self.action)
-        return f"observation {obs}; action {action}; {self.options} options"
+        stacks = f"; stacks of {self.frames}" if self.frames > 1 else ""
+        return f"observation {obs}; action {action}; {self.options} options{stacks}"
 
     @property
     def contents(self) -> int:
@@ -94,14 +98,13 @@ def in_file(path: Path, nbytes: int, what: str) -> NDArray[np.uint8]:
         ConfigError: the disk has no room for it, or it has another size.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(path.parent).free
+    if nbytes > free and not (path.exists() and path.stat().st_size):
+        raise ConfigError(
+            f"{what} need a file of {nbytes / GIB:,.1f} GiB, and the disk of {path} has {free / GIB:,.1f} GiB; {LESS}"
+        )
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        free = shutil.disk_usage(path.parent).free
-        if os.fstat(fd).st_size == 0 and nbytes > free:
-            raise ConfigError(
-                f"{what} need a file of {nbytes / GIB:,.1f} GiB, and the disk of {path} has {free / GIB:,.1f} GiB; "
-                f"{LESS}"
-            )
         return _map(fd, nbytes, what, path)
     finally:
         os.close(fd)

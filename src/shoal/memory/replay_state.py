@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shoal.memory.pieces import Pieces
+from shoal.memory.replay_file import check_same, return_to
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -23,10 +24,13 @@ FEWEST, MOST = 16, 4096
 
 
 def state_of(memory: ReplayMemory) -> dict[str, Any]:
-    """The counts of each row, the chunks that are full, and the records before and behind them."""
+    """The counts of each row, the chunks that are full, and the records before and behind them.
+
+    Of a memory in a file, the counts and the file's name: its records stay where they are.
+    """
     pieces: dict[str, NDArray[np.uint64]] = {}
     loose: list[NDArray[np.uint64]] = []
-    for row, first, last in spans(memory):
+    for row, first, last in spans(memory) if memory.file is None else ():
         if _is_chunk(memory, first, last):
             pieces[_name(row, first)] = records(memory, row, first, last)
         else:
@@ -36,6 +40,7 @@ def state_of(memory: ReplayMemory) -> dict[str, Any]:
         "form": str(memory.form),
         "slots": memory.slots,
         "heads": memory.heads,
+        "file": None if memory.file is None else memory.file.name,
         "chunks": Pieces(pieces),
         "loose": np.concatenate([empty, *loose]),
     }
@@ -52,6 +57,7 @@ def restore_into(memory: ReplayMemory, state: Mapping[str, Any]) -> None:
         heads = np.asarray(state["heads"], np.uint64)
         chunks: Mapping[str, Any] = state["chunks"].arrays
         loose = np.asarray(state["loose"], np.uint64)
+        file = state.get("file")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(f"{type(error).__name__}: {error}") from error
     here = (str(memory.form), memory.slots)
@@ -60,6 +66,10 @@ def restore_into(memory: ReplayMemory, state: Mapping[str, Any]) -> None:
             f"the checkpoint holds a replay memory of {told[1]} records in each of {len(heads)} rows ({told[0]}), "
             f"this run's has {here[1]} in each of {memory.num_rows} ({here[0]}); its settings must be the same"
         )
+    check_same(memory.file, file)
+    if file is not None:
+        return_to(memory, heads)
+        return
     placed = _placed(memory, heads, chunks, loose)
     memory.ring[:] = 0
     memory.heads[:] = heads

@@ -23,6 +23,9 @@ class Replay:
     beta: float = 0.4
     """Prioritized replay: exponent of the importance weights, which grows to 1 by the end of training."""
 
+    file: bool = False
+    """Keep the memory in a file of the run directory, to which checkpoints refer instead of copying it."""
+
     def __post_init__(self) -> None:
         """Refuses what cannot be learned from."""
         check_ranges(self, buffer_size=(1, inf), learning_starts=(0, inf))

@@ -62,6 +62,11 @@ class RunDirectory:
         """The folder of checkpoints."""
         return self.path / "checkpoints"
 
+    @property
+    def replay(self) -> Path:
+        """`replay.bin`: the records of a replay memory that is kept in a file."""
+        return self.path / "replay.bin"
+
     def read_config(self) -> dict[str, Any]:
         """The settings of config.toml; ConfigError when this is no run directory, or a damaged one."""
         saved = read_toml(self.config, links=False)

@@ -67,4 +67,13 @@ def replay_of(
         meter=run.meter,
         rewards=Rewards(s.reward_scale),
     )
-    return ReplayStream(stream, settings, cfg=cfg, total_timesteps=s.total_timesteps)
+    file = None
+    if settings.file:
+        if run.directory is None:
+            raise ConfigError(
+                "replay.file needs a run directory, and this run keeps nothing; set it to false"
+            )
+        file = run.directory.replay
+    return ReplayStream(
+        stream, settings, cfg=cfg, total_timesteps=s.total_timesteps, file=file
+    )

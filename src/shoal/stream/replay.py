@@ -11,6 +11,8 @@ from shoal.memory.replay import ReplayMemory
 from shoal.types import ConfigError, Episodes
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import ArrayLike
 
     from shoal.memory.settings import Replay
@@ -57,8 +59,9 @@ class ReplayStream:
         *,
         cfg: DrawsBatches,
         total_timesteps: int,
+        file: Path | None = None,
     ) -> None:
-        """A memory for the rows of `rollouts`, which nobody else may pull.
+        """A memory for the rows of `rollouts`, which nobody else may pull; in `file`, where one is given.
 
         Raises:
             ConfigError: a setting that cannot work, with one that would.
@@ -71,7 +74,7 @@ class ReplayStream:
             )
         self.settings, self.batch_size = settings, cfg.batch_size
         self.memory = ReplayMemory(
-            rollouts.env.spec, num_rows, capacity=settings.buffer_size
+            rollouts.env.spec, num_rows, capacity=settings.buffer_size, file=file
         )
         self.reader = Reader(
             self.memory,
@@ -85,6 +88,8 @@ class ReplayStream:
         self.episodes = Episodes(np.zeros(0), np.zeros(0, np.int64), {})
         self._rollouts = rollouts
         self._total = total_timesteps
+        self._left_over = file is not None
+        """What the file holds is of a run that came to no checkpoint."""
         self._inserted, self._credit = 0, 0.0
         """Transitions that may be drawn before rows must step again."""
 
@@ -105,6 +110,9 @@ class ReplayStream:
     def __next__(self) -> Transitions:
         """The next batch, after as many steps as it needs; its arrays are those of every batch."""
         found: list[Episodes] = []
+        if self._left_over:
+            self.memory.clear()
+            self._left_over = False
         while self._credit < self.batch_size:
             next(self._rollouts)
             self._insert()
@@ -149,6 +157,13 @@ class ReplayStream:
         """Continues from `state`; returns a sentence for each episode that could not be continued."""
         lost = self._rollouts.restore(state["rollouts"])
         self.memory.restore(state["memory"])
+        self._left_over = False
+        gone = 0 if self.memory.gone is None else int(self.memory.gone.sum())
+        if gone:
+            lost.append(
+                f"{gone:,} of the {len(self.memory):,} records of {self.memory.file} were overwritten after the "
+                "checkpoint; the run goes on without them"
+            )
         self.reader.restore(state["reader"])
         self._credit = float(state["credit"])
         self._inserted = int(state["inserted"])

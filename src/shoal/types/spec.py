@@ -227,6 +227,8 @@ class Spec:
     """The agents of an environment act one after another."""
     groups: int = 1
     """Groups of agents with equal spaces; of several, the last numbers of an observation say whose it is."""
+    frame_stack: int = 1
+    """The first axis of every leaf of an observation is so many frames, the newest last."""
 
     @property
     def agent_names(self) -> tuple[str, ...]:
@@ -237,7 +239,8 @@ class Spec:
 
     def seeing(self, space: Space[Any]) -> Spec:
         """The same with other observations, such as one leaf of a Dict's."""
-        return replace(self, observation_space=space, observation=Layout.of(space))
+        layout = Layout.of(space)
+        return replace(self, observation_space=space, observation=layout, frame_stack=1)
 
     @classmethod
     def of(

@@ -136,6 +136,7 @@ class AtariRows:
             self.env.single_observation_space,
             self.env.single_action_space,
             max_episode_steps=most,
+            frame_stack=int(kwargs.get("stack_num", 4)),
         )
         self.num_rows = num_envs
         self._ends_life, self.clip_reward = terminal_on_life_loss, clip_reward

@@ -109,6 +109,7 @@ class EnvPoolRows:
             *self._spaces,
             max_episode_steps=getattr(config, "max_episode_steps", None),
             reward_threshold=getattr(config, "reward_threshold", None),
+            frame_stack=int(getattr(config, "stack_num", 1)) if self._atari else 1,
         )
         self._fire: Tree = None
         if self._ends_life and config.use_fire_reset:
