@@ -92,9 +92,9 @@ static inline void tower_backward_kept(const Net& net, const Tower& tower, const
   }
 }
 
-/// The parameters' gradients of samples [first, first + count) into grad [num_params], unless `sums` is null, from those
-/// with respect to their logits and values; log_std, no output of a tower, gets 0. obs_slopes: [samples, obs_size], or
-/// null.
+/// The parameters' gradients of samples [first, first + count) into grad [num_params], unless `sums` is null, from
+/// those with respect to their logits and values; log_std, no output of a tower, gets 0. obs_slopes: [samples,
+/// obs_size], or null.
 static void backward_kept(const Net& net, const float* params, float* kept, std::ptrdiff_t first, std::ptrdiff_t count,
                           const float* logit_slopes, const float* value_slopes, const Workspace& scratch, float* sums,
                           float* grad, float* obs_slopes) noexcept {
