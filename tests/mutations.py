@@ -315,5 +315,19 @@ NATIVE = [
         "float next = bootstrap ? in.next_value[at] : carry;",
         "tests/math/test_math.py::test_n_step_of_a_population_equals_its_definition",
     ),
+    Mutation(
+        "the tail of an n-step return has gamma^n with fewer rewards",
+        "memory/transitions.hpp",
+        "out.discount[b] = terminated ? 0.0F : static_cast<float>(power);",
+        "out.discount[b] = terminated ? 0.0F : static_cast<float>(std::pow(gamma_, n_));",
+        "tests/memory/test_replay.py::test_three_steps_by_hand",
+    ),
+    Mutation(
+        "a replay memory's truncated episodes end as terminated ones",
+        "memory/transitions.hpp",
+        "const bool terminated = over && (step.flags & RecordFlags::terminated) != 0;",
+        "const bool terminated = over;",
+        "tests/memory/test_replay.py::test_one_step_transitions_over_each_kind_of_end",
+    ),
 ]
 """In headers that `SOURCES` of tests/native_mutants.py include."""

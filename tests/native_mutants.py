@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build"
-SOURCES = ("net/kernels.cpp", "bind/math.cpp")
+SOURCES = ("net/kernels.cpp", "bind/math.cpp", "bind/replay.cpp")
 """What includes the mutated headers; of the kernels, those that this machine chooses."""
 SWITCH = '__attribute__((visibility("default"), used)) inline int shoal_mutation = 0;\n'
 DECLARATION = re.compile(r"(?P<start>(?:const )?\w+ \w+ = )(?P<value>.+);")

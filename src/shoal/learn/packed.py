@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shoal.learn.weights import REPLACED, pack, packing, rejoin
+from shoal.learn.weights import REPLACED, layers_of, pack, packing, rejoin
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class Packed:
         self.memory: Tensor = pack(module)
         self.parameters = packing(module)
         self._pointers = [p.data_ptr() for p in self.parameters]
-        self._modules = list(module.modules())
+        self._modules = layers_of(module)
 
     def check_same(self, *, trained: bool) -> None:
         """ConfigError where an optimizer would go on with parameters that the module no longer has.
@@ -29,7 +29,7 @@ class Packed:
         """
         there = packing(self.module)
         same = list(map(id, there)) == list(map(id, self.parameters))
-        if trained and not (same and list(self.module.modules()) == self._modules):
+        if trained and not (same and layers_of(self.module) == self._modules):
             raise ConfigError(REPLACED)
         if not same:
             self.memory, self.parameters = pack(self.module), there
