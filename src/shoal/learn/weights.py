@@ -66,14 +66,14 @@ def _walk(layer: nn.Module, found: dict[int, nn.Module]) -> None:
     if id(layer) in found:
         return
     found[id(layer)] = layer
-    for child in layer._modules.values():  # noqa: SLF001  # `children()` goes by names and sets
+    for child in layer._modules.values():  # pyright: ignore[reportPrivateUsage]
         if child is not None:
             _walk(child, found)
 
 
 def packing(module: nn.Module) -> list[nn.Parameter]:
     """The parameters in packed order: as torch lists them, but a module's own last (a head's log_std)."""
-    tables = [layer._parameters for layer in layers_of(module)]  # noqa: SLF001  # see `_walk`
+    tables = [layer._parameters for layer in layers_of(module)]  # pyright: ignore[reportPrivateUsage]
     own = {id(p): p for p in tables[0].values() if p is not None}
     rest = {id(p): p for table in tables[1:] for p in table.values() if p is not None}
     return [*(p for key, p in rest.items() if key not in own), *own.values()]
@@ -112,7 +112,7 @@ def copy_buffers(source: nn.Module, target: nn.Module) -> None:
     if any(theirs is None or mine is None for theirs, mine in pairs):
         raise ConfigError(REPLACED)
     for theirs, mine in pairs:
-        if not (theirs._buffers or mine._buffers):  # noqa: SLF001  # see `_walk`
+        if not (theirs._buffers or mine._buffers):  # pyright: ignore[reportPrivateUsage]
             continue
         given = dict(theirs.named_buffers(recurse=False))
         old = dict(mine.named_buffers(recurse=False))
