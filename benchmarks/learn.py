@@ -1,6 +1,7 @@
 """Learning, measured: trains presets over seeds and appends a JSON row for each run.
 
 python -m benchmarks.learn cartpole lunarlander    appends to benchmarks/results/learn.jsonl
+python -m benchmarks.learn acrobot --seeds 3 4      only these of its seeds
 python -m benchmarks.learn                          only sums up what stands there, in learning.json
 """
 
@@ -27,6 +28,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "cartpole": {"env": "CartPole-v1", "algo": "ppo", "seeds": range(10)},
     "cartpole-a2c": {"env": "CartPole-v1", "algo": "a2c", "seeds": range(10)},
     "lunarlander": {"env": "LunarLander-v3", "algo": "ppo", "seeds": range(5)},
+    "lunarlander-dqn": {"env": "LunarLander-v3", "algo": "dqn", "seeds": range(5), "stop_at": float("inf")},
     "acrobot": {"env": "Acrobot-v1", "algo": "ppo", "seeds": range(5)},
     "mountaincar": {"env": "MountainCar-v0", "algo": "ppo", "seeds": range(5)},
     "mountaincar-continuous": {"env": "MountainCarContinuous-v0", "algo": "ppo", "seeds": range(5)},
@@ -119,9 +121,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tasks", nargs="*", choices=[[], *sorted(TASKS)])
     parser.add_argument("--out", type=Path, default=RESULTS / "learn.jsonl")
+    parser.add_argument("--seeds", nargs="*", type=int, help="instead of the task's own")
     options = parser.parse_args()
     for task in options.tasks:
-        for seed in TASKS[task]["seeds"]:
+        for seed in TASKS[task]["seeds"] if options.seeds is None else options.seeds:
             chosen = {name: value for name, value in TASKS[task].items() if name != "seeds"}
             line = measure(task, seed=seed, **chosen)
             with options.out.open("a") as file:

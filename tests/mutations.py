@@ -343,5 +343,19 @@ NATIVE = [
         "walk.advance(1);",
         "tests/memory/test_replay_stacks.py::test_against_lists",
     ),
+    Mutation(
+        "the tail of an n-step return has gamma^n with fewer rewards",
+        "memory/transitions.hpp",
+        "out.discount[b] = terminated ? 0.0F : static_cast<float>(power);",
+        "out.discount[b] = terminated ? 0.0F : static_cast<float>(std::pow(gamma_, n_));",
+        "tests/memory/test_replay.py::test_three_steps_by_hand",
+    ),
+    Mutation(
+        "a replay memory's truncated episodes end as terminated ones",
+        "memory/transitions.hpp",
+        "const bool terminated = over && (step.flags & RecordFlags::terminated) != 0;",
+        "const bool terminated = over;",
+        "tests/memory/test_replay.py::test_one_step_transitions_over_each_kind_of_end",
+    ),
 ]
 """In headers that `SOURCES` of tests/native_mutants.py include."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import resource
 import time
 
@@ -41,12 +42,13 @@ def train(args: argparse.Namespace) -> dict[str, object]:
         Monitor(gymnasium.make("LunarLander-v3")),
         learning_rate=args.learning_rate,
         buffer_size=args.capacity,
-        learning_starts=args.warm_up,
+        learning_starts=args.warm_up - 1,  # it learns from the step after these on
         batch_size=args.batch_size,
         gamma=0.99,
         train_freq=args.every,
         gradient_steps=1,
         target_update_interval=args.target_every * args.every,
+        max_grad_norm=math.inf,
         exploration_initial_eps=1.0,
         exploration_final_eps=0.05,
         exploration_fraction=10_000 / args.most_steps,

@@ -38,10 +38,10 @@ CHOICE = gym.spaces.Discrete(2)
 IMAGE = gym.spaces.Box(0, 255, (4, 84, 84), np.uint8)
 
 
-def check(settings: dict[str, Any], *, env: str = "a:b", policy: Any = None, **spaces: Any) -> None:
+def check(settings: dict[str, Any], *, env: str = "a:b", policy: Any = None, algo: str = "ppo", **spaces: Any) -> None:
     config = settings.get("config")
     settings = {name: value for name, value in settings.items() if name != "config"}
-    started = Experiment.new(env, settings=settings, policy=policy, config=config)
+    started = Experiment.new(env, algo=algo, settings=settings, policy=policy, config=config)
     check_applies(started, spec_of(env=env, **spaces))
 
 
@@ -133,6 +133,41 @@ def test_what_would_change_nothing_is_refused(settings: dict[str, Any], spaces: 
 )
 def test_what_applies_and_what_nobody_gave_is_taken(settings: dict[str, Any], spaces: dict[str, Any]) -> None:
     check(settings, **spaces)
+
+
+@pytest.mark.parametrize(
+    ("settings", "spaces", "said"),
+    [
+        ({"replay": {"beta": 0.6}}, {}, r"replay\.beta=0\.6 would change nothing.*set replay\.alpha"),
+        (
+            {"exploration_fraction": 0.5, "epsilon_start": 0.1, "epsilon_end": 0.1},
+            {},
+            r"exploration_fraction=0\.5.*both 0\.1",
+        ),
+        ({"exploration_fraction": 0.5, "preset": "rainbow"}, {}, r"exploration_fraction=0\.5.*both 0"),
+        ({"network": {"precision": "bfloat16"}}, {}, r"network\.precision='bfloat16'.*no observation of a:b"),
+        ({"network": {"image": "nips"}}, {}, r"network\.image='nips'"),
+        ({"network": {"hidden": (9,)}}, {"seen": IMAGE}, r"network\.hidden=\(9,\).*straight to the heads"),
+        ({"network": {"normalize_obs": True}}, {"seen": CHOICE}, r"network\.normalize_obs=True.*is a Box"),
+        ({"network": {"activation": "tanh", "hidden": ()}}, {}, r"network\.activation='tanh'.*no layer"),
+        ({"network": {"dueling": True}}, {"policy": "my:Net"}, r"network\.dueling=True.*policy= brings its own"),
+    ],
+)
+def test_what_a_q_network_or_its_memory_ignores_is_refused(
+    settings: dict[str, Any], spaces: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check(settings, algo="dqn", **spaces)
+
+
+def test_what_a_q_network_and_its_memory_use_is_taken() -> None:
+    """Noisy layers may explore beside epsilon; a preset may hold what applies elsewhere."""
+    check({"replay": {"alpha": 0.6, "beta": 0.6}}, algo="dqn")
+    check({"preset": "rainbow", "exploration_fraction": 0.5, "epsilon_start": 0.1}, algo="dqn")
+    check({"network": {"noisy": True, "dueling": True}, "exploration_fraction": 0.5}, algo="dqn")
+    check({"network": {"image": "nips", "precision": "bfloat16"}}, algo="dqn", seen=IMAGE)
+    with pytest.raises(ConfigError, match=r"huber=False would change nothing.*network\.quantiles=0"):
+        check({"network": {"quantiles": 8}, "huber": False}, algo="dqn")
 
 
 def test_what_a_file_holds_is_not_given() -> None:

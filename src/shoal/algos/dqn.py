@@ -71,6 +71,7 @@ class DQN:
         check_positive(self, "learning_rate", "adam_eps", "max_grad_norm")
         check_finite(self, "learning_rate", "adam_eps")
         check_schedules(self)
+        q_network.check_huber(self.network, huber=self.huber)
 
 
 Config = DQN

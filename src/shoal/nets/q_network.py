@@ -141,6 +141,15 @@ def discrete(spec: Spec) -> spaces.Discrete:
     )
 
 
+def check_huber(network: QNet, *, huber: bool) -> None:
+    """ConfigError where a loss without Huber's is asked for, which quantiles never have."""
+    if network.quantiles and not huber:
+        raise ConfigError(
+            "quantiles are learned with Huber's loss, so huber=False would change nothing; "
+            "leave it out, or set network.quantiles=0"
+        )
+
+
 def through(layers: nn.Sequential, x: Tensor, *, noisy: bool) -> Tensor:
     """A tower's output, with the noise of its noisy layers or without."""
     for layer in layers:
