@@ -126,9 +126,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--capacity", type=int, default=50_000)
     parser.add_argument("--steps", type=int, default=20_000)
-    parser.add_argument(
-        "--file", type=Path, help="keep the memory in a file in this folder; it is deleted at the end"
-    )
+    parser.add_argument("--file", type=Path, help="keep the memory in a file in this folder; it is deleted at the end")
     given = parser.parse_args()
     line = {"date": time.strftime("%Y-%m-%d %H:%M"), "machine": machine.describe()}
     if given.file is None:
