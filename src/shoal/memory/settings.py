@@ -22,7 +22,6 @@ class Replay:
     """Prioritized replay: exponent of the priorities, by the error of each transition; 0: uniform; 0.6 is usual."""
     beta: float = 0.4
     """Prioritized replay: exponent of the importance weights, which grows to 1 by the end of training."""
-
     file: bool = False
     """Keep the memory in a file of the run directory, to which checkpoints refer instead of copying it."""
 
