@@ -91,7 +91,7 @@ def test_noise_chooses_actions_but_not_greedy_ones() -> None:
     values: list[torch.Tensor] = []
     rng = np.random.default_rng(0)
     for _ in range(20):
-        draw_noise(network, rng)
+        draw_noise(rng, network)
         output = output_of(network)
         values.append(action_values(output).argmax(-1))
         assert output.distribution.mode().tolist() == greedy.tolist()
@@ -103,7 +103,7 @@ def test_noise_chooses_actions_but_not_greedy_ones() -> None:
 
 def test_masks_hold_for_what_is_chosen_with_noise_and_without() -> None:
     network = made(noisy=True)
-    draw_noise(network, np.random.default_rng(3))
+    draw_noise(np.random.default_rng(3), network)
     mask = torch.tensor([False, True, False, False]).expand(6, 4)
     distribution = output_of(network).distribution
     assert isinstance(distribution, EpsilonGreedy)

@@ -58,7 +58,9 @@ def make_stream(
     learner = Learner(make_q_network(env.spec, QNet(hidden=(8,)), 1), Adam, lr=1e-3)
     acting = Acting(1, native=native)
     made = rollouts(env, learner, num_steps=draws.num_steps, schedule=schedule or Sync(), acting=acting)
-    return ReplayStream(made, settings, cfg=draws, total_timesteps=total_timesteps)
+    rows = {"policy": slice(0, made.env.num_rows)}
+    shared = {"agents": {"policy": draws}, "rows": rows, "private": False}
+    return ReplayStream(made, settings, total_timesteps=total_timesteps, **shared)
 
 
 def kept(batch: Transitions) -> dict[str, Any]:

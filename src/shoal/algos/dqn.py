@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from typing import NamedTuple
 
@@ -10,10 +11,11 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from shoal.envs.vec_env import VecEnv
+from shoal.learn.learner import Learner
 from shoal.learn.losses import fused
 from shoal.learn.targets import add_target, move_target, outputs_of
 from shoal.math.q_learning import best_action, huber, q_target, quantile_huber
-from shoal.math.rates import Schedule, apply_schedules, check_schedules, falling
+from shoal.math.rates import Schedule, apply_schedules, check_schedules, epsilon_at
 from shoal.memory.settings import Replay
 from shoal.nets import q_network
 from shoal.nets.network import QNet
@@ -65,9 +67,9 @@ class DQN:
     def __post_init__(self) -> None:
         """Refuses what cannot work, with what would."""
         counts = ("num_steps", "batch_size", "n_step", "target_update_interval")
-        check_ranges(self, **dict.fromkeys(counts, (1, inf)), gamma=(0, 1))
-        check_ranges(self, tau=(1e-9, 1), epsilon_start=(0, 1), epsilon_end=(0, 1))
-        check_ranges(self, exploration_fraction=(0, 1))
+        shares = ("gamma", "epsilon_start", "epsilon_end", "exploration_fraction")
+        check_ranges(self, **dict.fromkeys(counts, (1, inf)), tau=(1e-9, 1))
+        check_ranges(self, **dict.fromkeys(shares, (0, 1)))
         check_positive(self, "learning_rate", "adam_eps", "max_grad_norm")
         check_finite(self, "learning_rate", "adam_eps")
         check_schedules(self)
@@ -76,6 +78,7 @@ class DQN:
 
 Config = DQN
 DEFAULTS = {"num_envs": 8}
+POPULATION = True
 PLAIN_POLICY = q_network.PlainQNetwork
 
 
@@ -85,23 +88,22 @@ def make_policy(spec: Spec, cfg: DQN, seed: int) -> nn.Module:
 
 
 def train(cfg: DQN, env: VecEnv, run: Run) -> nn.Module:
-    """Trains a Q-network until the run ends; returns it."""
-    learner = run.learner(
-        run.policy(env.spec),
-        Adam,
-        lr=cfg.learning_rate,
-        eps=cfg.adam_eps,
-        max_grad_norm=cfg.max_grad_norm,
-    )
-    add_target(learner, "target")
-    online, target = learner.networks["policy"], learner.networks["target"]
-    stream = run.replay(env, learner, cfg, cfg.replay)
+    """Trains a Q-network until the run ends, or one for each agent; returns the first."""
+    agents = run.members(cfg)
+    learners: dict[str, Learner] = {}
+    for number, (name, cfg) in enumerate(agents.items()):
+        policy = run.policy(env.spec, member=number)
+        adam = partial(Adam, lr=cfg.learning_rate, eps=cfg.adam_eps)
+        learners[name] = run.learner(policy, adam, max_grad_norm=cfg.max_grad_norm)
+        add_target(learners[name], "target")
+    stream = run.replay(env, learners, agents, cfg.replay)
     stream.explore(cfg.epsilon_start)
-    for batch in run.loop(stream, learner):
+    for batch in run.loop(stream, learners):
+        cfg, learner = agents[stream.agent], learners[stream.agent]
+        online, target = learner.networks["policy"], learner.networks["target"]
         now = apply_schedules(cfg, run.progress, learner)
         if cfg.network.noisy:
-            draw_noise(online.module, run.rng)
-            draw_noise(target.module, run.rng)
+            draw_noise(run.rng, online.module, target.module)
         after = outputs_of(target, batch.next_obs)
         choosing = outputs_of(online, batch.next_obs) if cfg.double else after
         values = q_network.action_values(choosing)
@@ -112,10 +114,9 @@ def train(cfg: DQN, env: VecEnv, run: Run) -> nn.Module:
         if learner.updates % cfg.target_update_interval == 0:
             move_target(learner, "target", tau=cfg.tau)
         stream.prioritize(batch)
-        over = run.progress / max(cfg.exploration_fraction, 1e-9)
-        stream.explore(falling(cfg.epsilon_start, cfg.epsilon_end, over))
+        stream.explore(epsilon_at(run.progress, cfg))
         stream.publish()
-    return learner.policy
+    return next(iter(learners.values())).policy
 
 
 class DQNStatistics(NamedTuple):
@@ -133,14 +134,13 @@ def dqn_loss(
 
     With quantiles that of Dabney et al. 2018. `batch` holds transitions [B] with `target`; `batch.error` gets theirs.
     """
-    chosen = q_network.values_of(output, batch.action)
-    value = chosen if chosen.dim() == 1 else chosen.mean(-1)
-    target = batch.target if chosen.dim() == 1 else batch.target.mean(-1)
-    error = value - target
-    batch.error.copy_(error.detach())
+    chosen = value = q_network.values_of(output, batch.action)
     if chosen.dim() == 2:
-        losses = quantile_huber(chosen, batch.target)
+        losses, value = quantile_huber(chosen, batch.target), chosen.mean(-1)
+        error = value - batch.target.mean(-1)
     else:
+        error = chosen - batch.target
         losses = huber(error) if cfg.huber else 0.5 * error.square()
+    batch.error.copy_(error.detach())
     loss = (batch.weight * losses).mean()
     return loss, DQNStatistics(loss, value.mean())

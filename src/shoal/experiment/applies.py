@@ -90,6 +90,7 @@ def _default(experiment: Experiment, name: str) -> Any:
 def _idle(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]]:
     """The names of settings that change nothing in this run, each with what would make them apply."""
     yield from _idle_of_run(experiment, spec)
+    yield from _idle_agents(experiment)
     yield from _idle_schedules(experiment.config)
     yield from _idle_shards(experiment, spec)
     yield from _idle_replay(experiment.config)
@@ -156,6 +157,18 @@ def _idle_of_run(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]
                 name,
                 "set self_play.every too, the updates between two past versions",
             )
+
+
+def _idle_agents(experiment: Experiment) -> Iterator[tuple[str, str]]:
+    options = experiment.options
+    if not getattr(experiment.algorithm, "POPULATION", False):
+        yield (
+            "agents",
+            f"{options.algo} trains one agent; algorithms with a replay memory train several",
+        )
+    if options.agents == 1:
+        for name in ("population.memory", "population.vary"):
+            yield name, "there is one agent; set agents too"
 
 
 def _idle_shards(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]]:

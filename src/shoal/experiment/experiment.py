@@ -229,13 +229,16 @@ class Experiment:
                 f"{error}; a run that was given a callable needs it again (factory=..., or --env module:Class)"
             ) from error
 
-    def make_policy(self, spec: Spec) -> nn.Module:
+    def make_policy(self, spec: Spec, *, seed: int | None = None) -> nn.Module:
         """The user's policy for these rows, else the algorithm's; its weights are drawn from the seed.
+
+        `seed`: another one than the run's, for another agent of a population.
 
         Raises:
             ConfigError: there is no such policy, or it is neither a module nor a function of the Spec.
         """
-        seed, chosen = self.options.seed, self.policy
+        seed = self.options.seed if seed is None else seed
+        chosen = self.policy
         if chosen is None:
             return algos.make_policy(self.algorithm, spec, self.config, seed)
         if isinstance(chosen, str):

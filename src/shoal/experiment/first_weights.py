@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 class FirstPolicy:
     """How a run comes to its policy, and what its record says of that."""
 
-    make_policy: Callable[[Spec], nn.Module]
+    make_policy: Callable[..., nn.Module]
+    """Of a Spec, and of another `seed` for another agent of a population."""
     said: str = ""
     """Whose weights they are; empty where they are drawn from the seed."""
 
@@ -140,8 +141,8 @@ def _from_run(experiment: Experiment, run: RunDirectory) -> FirstPolicy:
     refused = f"init_from: {run.path} holds another network than this run has"
     advice = "give this one the same network settings, and policy=... if that run was given one"
 
-    def make_policy(spec: Spec) -> nn.Module:
-        made = experiment.make_policy(spec)
+    def make_policy(spec: Spec, *, seed: int | None = None) -> nn.Module:
+        made = experiment.make_policy(spec, seed=seed)
         saved.load_into(made, refused=refused, advice=advice)
         return made
 

@@ -10,6 +10,7 @@ from shoal import algos
 from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.workers.settings import Workers
 from shoal.run.evaluate import MAX_STEPS
+from shoal.run.members import Population
 from shoal.stream.meter import cores
 from shoal.stream.self_play import SelfPlay
 from shoal.types import ConfigError, check_finite, check_ranges
@@ -60,6 +61,10 @@ class Options:
     """Factor on rewards before learning; choose it so that values are of the order of 1 to 10."""
     normalize_reward: bool = False
     """Divide rewards by the running standard deviation of discounted returns before learning, clipped to +-10."""
+    agents: int = 1
+    """Agents that learn side by side each with weights of its own and an equal share of the environments."""
+    population: Population = field(default_factory=Population)
+    """With several agents: what they share, and in what they differ."""
     self_play: SelfPlay = field(default_factory=SelfPlay)
     """Self-play against past versions of the policy, in environments with several agents."""
     seed: int = 1
@@ -126,6 +131,7 @@ class Options:
         counts = (
             "total_timesteps",
             "num_envs",
+            "agents",
             "keep_checkpoints",
             "eval_max_steps",
         )

@@ -175,6 +175,8 @@ def settings_of(
         reward_scale=options.reward_scale,
         reward_gamma=reward_gamma_of(experiment),
         self_play=options.self_play,
+        learners=options.agents,
+        population=options.population,
         checkpoint_every=options.checkpoint_every,
         keep_last=options.keep_checkpoints,
         began_with=began_with,

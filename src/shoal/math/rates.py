@@ -102,6 +102,36 @@ def falling(first: float, last: float, over: float) -> float:
     return first + min(over, 1.0) * (last - first)
 
 
+class FallingEpsilon(Protocol):
+    """Settings of an epsilon that falls."""
+
+    @property
+    def epsilon_start(self) -> float:
+        """At first."""
+        ...
+
+    @property
+    def epsilon_end(self) -> float:
+        """At last."""
+        ...
+
+    @property
+    def exploration_fraction(self) -> float:
+        """The share of the run in which it falls."""
+        ...
+
+
+def epsilon_at(progress: float, cfg: FallingEpsilon) -> float:
+    """The epsilon when a share `progress` of the run is over: it falls linearly to its end."""
+    over = progress / max(cfg.exploration_fraction, 1e-9)
+    return falling(cfg.epsilon_start, cfg.epsilon_end, over)
+
+
+def epsilon_ladder(number: int, count: int) -> float:
+    """0.4^(1 + 7 i / (m - 1)), the epsilon of agent i of m (Horgan et al. 2018, arXiv 1803.00933, section 4.1)."""
+    return 0.4 ** (1 + 7 * number / max(1, count - 1))
+
+
 def check_schedules(config: object, **also: str) -> None:
     """ConfigError naming the first NAME_schedule of `config` that cannot be one.
 

@@ -55,8 +55,9 @@ class NoisyLinear(nn.Module):
         return nn.functional.linear(x, self.weight, self.bias)
 
 
-def draw_noise(module: nn.Module, rng: np.random.Generator) -> None:
-    """New noise in all noisy layers of a module; nothing where it has none."""
-    for layer in module.modules():
-        if isinstance(layer, NoisyLinear):
-            layer.draw(rng)
+def draw_noise(rng: np.random.Generator, *modules: nn.Module) -> None:
+    """New noise in all noisy layers of modules; nothing where they have none."""
+    for module in modules:
+        for layer in module.modules():
+            if isinstance(layer, NoisyLinear):
+                layer.draw(rng)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from shoal.run.callbacks import checked, close_callbacks, tell
 from shoal.run.interrupts import Interrupts
 from shoal.run.learning import kept_policy
 from shoal.run.loop import INTERRUPTED, Loop, writer_of
+from shoal.run.members import SEED_STEP, members_of
 from shoal.run.metrics import Metrics, check_logged
 from shoal.run.parts import check_parts
 from shoal.run.streams import replay_of, rollouts_of
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from shoal.types import Spec
 
 
+ConfigT = TypeVar("ConfigT")
 SECOND_LOOP = "this run has its loop already: a run goes through one loop; go on in it, or begin another run"
 
 
@@ -56,7 +58,7 @@ class Run:
         *,
         directory: RunDirectory | None = None,
         log: Log | None = None,
-        policy: Callable[[Spec], nn.Module] | None = None,
+        policy: Callable[..., nn.Module] | None = None,
         callbacks: Sequence[Callback] = (),
         evaluation: Eval | None = None,
     ) -> None:
@@ -66,7 +68,7 @@ class Run:
             settings: how long it goes, how rows act.
             directory: where it is kept; with checkpoints in it, `loop` resumes from the newest. None keeps nothing.
             log: where lines of metrics go.
-            policy: makes the policy for a specification.
+            policy: makes the policy for a specification; `seed=` draws other weights than the first agent's.
             callbacks: called at every line of metrics and at every episode's end.
             evaluation: greedy episodes beside training.
         """
@@ -75,7 +77,7 @@ class Run:
         self.meter = Meter()
         seed = np.random.SeedSequence([settings.seed, 1])
         self.rng = np.random.Generator(np.random.PCG64(seed))
-        self.metrics = Metrics(settings.window, settings.agents)
+        self.metrics = Metrics(settings.window, settings.whose_rows)
         self.updates = 0
         self.stop_reason = self.interrupted_by = ""
         self.steps_before = 0
@@ -95,14 +97,7 @@ class Run:
     @property
     def acting(self) -> Acting:
         """How policies act in this run."""
-        s = self.settings
-        return Acting(
-            s.seed,
-            device=torch.device(s.device),
-            native=s.native,
-            num_threads=s.num_threads,
-            act_block=s.act_block,
-        )
+        return self.settings.acting
 
     @property
     def progress(self) -> float:
@@ -114,11 +109,17 @@ class Run:
         """Mean return of the last max(100, num_envs) episodes; -inf before there are that many."""
         return self.metrics.mean_return
 
-    def policy(self, spec: Spec) -> nn.Module:
-        """The policy to be trained: the user's own, or the algorithm's with weights drawn from the seed."""
+    def policy(self, spec: Spec, *, member: int = 0) -> nn.Module:
+        """The policy to be trained: the user's own, or the algorithm's; of several agents that of number `member`."""
         if self._policy is None:
             raise ConfigError("this run was not given a policy")
-        return self._policy(spec)
+        seed = {"seed": self.seed + member * SEED_STEP} if member else {}
+        return self._policy(spec, **seed)
+
+    def members(self, cfg: ConfigT) -> dict[str, ConfigT]:
+        """The settings of each agent of the run by its name, as `population.vary` says; one alone is `policy`."""
+        s = self.settings
+        return members_of(cfg, s.population, s.learners, seed=s.seed)
 
     def learner(
         self,
@@ -144,9 +145,16 @@ class Run:
         return rollouts_of(self, env, learner, num_steps)
 
     def replay(
-        self, env: VecEnv, learner: Learner, cfg: DrawsBatches, settings: Replay
+        self,
+        env: VecEnv,
+        learner: Learner | Mapping[str, Learner],
+        cfg: DrawsBatches | Mapping[str, DrawsBatches],
+        settings: Replay,
     ) -> ReplayStream:
-        """The stream of transitions, drawn as `cfg` says from a replay memory that `env` fills."""
+        """The stream of transitions, drawn as `cfg` says from a replay memory that `env` fills.
+
+        Of several agents, `learner` and `cfg` are by name, as `members` has them; each acts in its share of the rows.
+        """
         return replay_of(self, env, learner, cfg, settings)
 
     def log(self, numbers: Mapping[str, float | torch.Tensor]) -> None:

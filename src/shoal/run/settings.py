@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 import torch
 
+from shoal.learn.acting import Acting
 from shoal.learn.hardware import Hardware
+from shoal.run.members import Population, member_names
 from shoal.run.origin import Identity
 from shoal.stream.self_play import SelfPlay
 from shoal.types import ConfigError
@@ -46,7 +48,10 @@ class Settings:
     """Rewards are divided by the standard deviation of returns discounted by this; None: they are not."""
     self_play: SelfPlay = field(default_factory=SelfPlay)
     """Self-play against past versions, in environments with several agents."""
-
+    learners: int = 1
+    """Agents that learn side by side, each on an equal share of the environments."""
+    population: Population = field(default_factory=Population)
+    """What they share, and in what they differ."""
     identity: Identity = field(default_factory=Identity)
     """Which run it is, and what its checkpoints must have been trained with."""
 
@@ -60,6 +65,25 @@ class Settings:
             act_block=self.act_block,
             grad_shards=self.grad_shards,
         )
+
+    @property
+    def acting(self) -> Acting:
+        """How policies act."""
+        return Acting(
+            self.seed,
+            device=torch.device(self.device),
+            native=self.native,
+            num_threads=self.num_threads,
+            act_block=self.act_block,
+        )
+
+    @property
+    def whose_rows(self) -> tuple[str, ...]:
+        """Names of rows, over and over in their order, by which returns are told apart; empty where nothing is."""
+        if self.learners == 1:
+            return self.agents
+        share = self.num_envs * max(1, len(self.agents)) // self.learners
+        return tuple(name for name in member_names(self.learners) for _ in range(share))
 
     @property
     def window(self) -> int:

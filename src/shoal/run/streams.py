@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from shoal.run.members import ONE, rows_of_members
 from shoal.run.settings import check_rows
 from shoal.stream.replay import ReplayStream
 from shoal.stream.rewards import Rewards
@@ -13,6 +15,8 @@ from shoal.stream.self_play import against
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from shoal.envs.vec_env import VecEnv
     from shoal.learn.learner import Learner
     from shoal.memory.settings import Replay
@@ -41,9 +45,13 @@ def rollouts_of(
 
 
 def replay_of(
-    run: Run, env: VecEnv, learner: Learner, cfg: DrawsBatches, settings: Replay
+    run: Run,
+    env: VecEnv,
+    learner: Learner | Mapping[str, Learner],
+    cfg: DrawsBatches | Mapping[str, DrawsBatches],
+    settings: Replay,
 ) -> ReplayStream:
-    """The stream of transitions from a replay memory that `env` fills, acted by the learner's weights.
+    """The stream of transitions from a replay memory that `env` fills, acted by the learners' weights.
 
     Raises:
         ConfigError: a setting of the run that a replay memory cannot have.
@@ -58,22 +66,45 @@ def replay_of(
         raise ConfigError(
             "normalize_reward changes with time, which a memory of past rewards does not; choose reward_scale"
         )
+    learners = learner if isinstance(learner, Mapping) else {ONE: learner}
+    cfgs = cfg if isinstance(cfg, Mapping) else {ONE: cfg}
+    rows = rows_of_members(env.num_rows, s.num_envs, len(learners))
+    if len({own.num_steps for own in cfgs.values()}) > 1:
+        raise ConfigError(
+            "all agents step together: num_steps must be the same for each"
+        )
     stream = rollouts(
         env,
-        learner,
-        num_steps=cfg.num_steps,
+        learners if len(learners) > 1 else learners[ONE],
+        num_steps=next(iter(cfgs.values())).num_steps,
         schedule=schedule(s.schedule),
+        cast=rows if len(learners) > 1 else None,
         acting=run.acting,
         meter=run.meter,
         rewards=Rewards(s.reward_scale),
     )
-    file = None
-    if settings.file:
-        if run.directory is None:
-            raise ConfigError(
-                "replay.file needs a run directory, and this run keeps nothing; set it to false"
-            )
-        file = run.directory.replay
     return ReplayStream(
-        stream, settings, cfg=cfg, total_timesteps=s.total_timesteps, file=file
+        stream,
+        settings,
+        agents=cfgs,
+        rows=rows,
+        private=s.population.memory == "private",
+        total_timesteps=s.total_timesteps,
+        file=_file_of(run, settings),
     )
+
+
+def _file_of(run: Run, settings: Replay) -> Path | None:
+    """Where the memory lies, if it is kept in a file."""
+    if not settings.file:
+        return None
+    if run.directory is None:
+        raise ConfigError(
+            "replay.file needs a run directory, and this run keeps nothing; set it to false"
+        )
+    if run.settings.population.memory == "private":
+        raise ConfigError(
+            'replay.file keeps one memory, and population.memory="private" has one for each agent; '
+            "set replay.file to false"
+        )
+    return run.directory.replay

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -11,11 +12,13 @@ from shoal.memory.replay import ReplayMemory
 from shoal.types import ConfigError, Episodes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import ArrayLike
 
     from shoal.memory.settings import Replay
+    from shoal.memory.slab import Slab
     from shoal.stream.rollouts import Rollouts
     from shoal.types import Transitions
 
@@ -44,12 +47,58 @@ class DrawsBatches(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class Drawer:
+    """What one agent draws from, and how much of it is due."""
+
+    name: str
+    role: int
+    """Of the rollouts: which of their roles acts for it."""
+    batch_size: int
+    memory: ReplayMemory
+    first_row: int
+    """Of the memory: where its own rows begin."""
+    reader: Reader
+    starts: int
+    """Steps of its own before it draws."""
+    inserted: int = 0
+    credit: float = 0.0
+    """Transitions that may be drawn before rows must step again."""
+
+    @property
+    def due(self) -> bool:
+        """Whether a batch may be drawn."""
+        return self.credit >= self.batch_size
+
+    def insert(self, slab: Slab, samples_per_insert: float) -> None:
+        """Moves a rollout's steps into the memory, and counts what may be drawn for them."""
+        before = self.inserted
+        self.inserted += self.memory.insert(slab, first_row=self.first_row)
+        counted = max(0, self.inserted - self.starts) - max(0, before - self.starts)
+        self.credit += counted * samples_per_insert
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs, but for the memory."""
+        return {
+            "reader": self.reader.state(),
+            "credit": self.credit,
+            "inserted": self.inserted,
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Continues from `saved`, when the memory was restored."""
+        self.reader.restore(saved["reader"])
+        self.credit, self.inserted = float(saved["credit"]), int(saved["inserted"])
+
+
 class ReplayStream:
     """Batches from a replay memory, which short rollouts fill in between.
 
     For every step that is inserted after `learning_starts`, `samples_per_insert` transitions are drawn, whatever the
     schedule: batches come until as many were, then the rows act and step `num_steps` times. Steps count as
     `env_steps` when what they allow is drawn, so that a run ends with all of its updates.
+
+    Several agents draw in turn, each as much as its own steps allow: `agent` is who the batch at hand is for.
     """
 
     def __init__(
@@ -57,41 +106,53 @@ class ReplayStream:
         rollouts: Rollouts,
         settings: Replay,
         *,
-        cfg: DrawsBatches,
+        agents: Mapping[str, DrawsBatches],
+        rows: Mapping[str, slice],
+        private: bool,
         total_timesteps: int,
         file: Path | None = None,
     ) -> None:
         """A memory for the rows of `rollouts`, which nobody else may pull; in `file`, where one is given.
 
+        Args:
+            rollouts: one role for each agent, in their order.
+            settings: of the memory, which private ones share equally.
+            agents: what each draws, by name.
+            rows: those of each agent.
+            private: each has a memory of its own steps.
+            total_timesteps: of the run.
+            file: where one memory of all lies.
+
         Raises:
             ConfigError: a setting that cannot work, with one that would.
         """
-        num_rows = rollouts.env.num_rows
         if total_timesteps <= settings.learning_starts:
             raise ConfigError(
                 f"nothing would be learned: total_timesteps={total_timesteps:,} are over before "
                 f"learning_starts={settings.learning_starts:,}"
             )
-        self.settings, self.batch_size = settings, cfg.batch_size
-        self.memory = ReplayMemory(
-            rollouts.env.spec, num_rows, capacity=settings.buffer_size, file=file
-        )
-        self.reader = Reader(
-            self.memory,
-            batch_size=cfg.batch_size,
-            n_step=cfg.n_step,
-            gamma=cfg.gamma,
-            seed=rollouts.acting.seed,
-            prioritized=Prioritized(settings.alpha) if settings.alpha else None,
-        )
+        self.settings, self.agent = settings, next(iter(agents))
+        self.memories = _memories(rollouts, settings, rows, private=private, file=file)
+        self._drawers = [
+            Drawer(
+                name,
+                role,
+                cfg.batch_size,
+                memory := self.memories[role if private else 0],
+                0 if private else rows[name].start,
+                _reader(memory, cfg, settings, rollouts.acting.seed + role),
+                settings.learning_starts // len(agents),
+            )
+            for role, (name, cfg) in enumerate(agents.items())
+        ]
         self.env_steps = self.version = 0
         self.episodes = Episodes(np.zeros(0), np.zeros(0, np.int64), {})
         self._rollouts = rollouts
         self._total = total_timesteps
+        self._turn: int | None = None
+        """Who the batch at hand is for; None before the first one."""
         self._left_over = file is not None
         """What the file holds is of a run that came to no checkpoint."""
-        self._inserted, self._credit = 0, 0.0
-        """Transitions that may be drawn before rows must step again."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -100,42 +161,53 @@ class ReplayStream:
 
     @property
     def steps_per_batch(self) -> float:
-        """Environment steps for each batch."""
-        return self.batch_size / self.settings.samples_per_insert
+        """Environment steps for each batch, of all agents together."""
+        mean = sum(own.batch_size for own in self._drawers) / len(self._drawers)
+        return mean / self.settings.samples_per_insert
 
     def __iter__(self) -> ReplayStream:
         """Itself."""
         return self
 
     def __next__(self) -> Transitions:
-        """The next batch, after as many steps as it needs; its arrays are those of every batch."""
+        """The next batch, after as many steps as it needs; its arrays are those of every batch of that agent."""
         found: list[Episodes] = []
         if self._left_over:
-            self.memory.clear()
+            for memory in self.memories:
+                memory.clear()
             self._left_over = False
-        while self._credit < self.batch_size:
+        while (own := self._next_due()) is None:
             next(self._rollouts)
-            self._insert()
+            for drawer in self._drawers:
+                slab = self._rollouts.slabs[drawer.role]
+                drawer.insert(slab, self.settings.samples_per_insert)
             found.append(self._rollouts.episodes)
-            if self._credit < self.batch_size:
+            if self._next_due() is None:
                 self.publish()
         self.episodes = joined(found, tuple(self.episodes.info))
-        self._credit -= self.batch_size
-        if self._credit < self.batch_size:
+        self.agent, self._turn = own.name, own.role
+        own.credit -= own.batch_size
+        if self._next_due() is None:
             self.env_steps = self._rollouts.env_steps
         if not self.settings.alpha:
-            return self.reader.sample()
+            return own.reader.sample()
         beta, over = self.settings.beta, min(1.0, self.env_steps / self._total)
-        return self.reader.sample(beta=beta + (1 - beta) * over)
+        return own.reader.sample(beta=beta + (1 - beta) * over)
 
     def explore(self, epsilon: ArrayLike) -> None:
-        """How often each row takes any action instead of the best, from its next step on: a number, or [rows]."""
-        self._rollouts.roles[0].explore(epsilon)
+        """How often each row takes any action instead of the best, from its next step on: a number, or [rows].
+
+        Those of the agent at hand; before the first batch those of all.
+        """
+        roles = self._rollouts.roles
+        for role in roles if self._turn is None else [roles[self._turn]]:
+            role.explore(epsilon)
 
     def prioritize(self, batch: Transitions) -> None:
         """Gives the batch's transitions priorities by its errors; nothing where they are drawn uniformly."""
         if self.settings.alpha:
-            self.reader.prioritize(batch.key, batch.error)
+            reader = self._drawers[self._turn or 0].reader
+            reader.prioritize(batch.key, batch.error)
 
     def publish(self) -> int:
         """Makes the weights as they are the next version that acts, and returns its number."""
@@ -146,37 +218,71 @@ class ReplayStream:
         """All that `restore` needs, taken after a publish."""
         return {
             "rollouts": self._rollouts.state(),
-            "memory": self.memory.state(),
-            "reader": self.reader.state(),
-            "credit": self._credit,
-            "inserted": self._inserted,
+            "memories": {str(i): m.state() for i, m in enumerate(self.memories)},
+            "agents": {own.name: own.state() for own in self._drawers},
+            "turn": -1 if self._turn is None else self._turn,
             "env_steps": self.env_steps,
         }
 
     def restore(self, state: dict[str, Any]) -> list[str]:
         """Continues from `state`; returns a sentence for each episode that could not be continued."""
         lost = self._rollouts.restore(state["rollouts"])
-        self.memory.restore(state["memory"])
         self._left_over = False
-        gone = 0 if self.memory.gone is None else int(self.memory.gone.sum())
-        if gone:
-            lost.append(
-                f"{gone:,} of the {len(self.memory):,} records of {self.memory.file} were overwritten after the "
-                "checkpoint; the run goes on without them"
-            )
-        self.reader.restore(state["reader"])
-        self._credit = float(state["credit"])
-        self._inserted = int(state["inserted"])
+        for number, memory in enumerate(self.memories):
+            memory.restore(state["memories"][str(number)])
+            gone = 0 if memory.gone is None else int(memory.gone.sum())
+            if gone:
+                lost.append(
+                    f"{gone:,} of the {len(memory):,} records of {memory.file} were overwritten after the "
+                    "checkpoint; the run goes on without them"
+                )
+        for own in self._drawers:
+            own.restore(state["agents"][own.name])
+        self._turn = None if state["turn"] < 0 else int(state["turn"])
         self.env_steps, self.version = int(state["env_steps"]), self._rollouts.version
         return lost
 
-    def _insert(self) -> None:
-        """Moves a rollout's steps into the memory, and counts what may be drawn for them."""
-        before = self._inserted
-        self._inserted += self.memory.insert(self._rollouts.slabs[0])
-        start = self.settings.learning_starts
-        counted = max(0, self._inserted - start) - max(0, before - start)
-        self._credit += counted * self.settings.samples_per_insert
+    def _next_due(self) -> Drawer | None:
+        """The agent who draws next, after the one at hand; None where rows must step."""
+        count = len(self._drawers)
+        last = -1 if self._turn is None else self._turn
+        for ahead in range(1, count + 1):
+            own = self._drawers[(last + ahead) % count]
+            if own.due:
+                return own
+        return None
+
+
+def _memories(
+    rollouts: Rollouts,
+    settings: Replay,
+    rows: Mapping[str, slice],
+    *,
+    private: bool,
+    file: Path | None,
+) -> list[ReplayMemory]:
+    """One memory of all rows, or one of each agent's, which together hold as much."""
+    spec, size = rollouts.env.spec, settings.buffer_size
+    if not private:
+        return [ReplayMemory(spec, rollouts.env.num_rows, capacity=size, file=file)]
+    return [
+        ReplayMemory(spec, own.stop - own.start, capacity=max(1, size // len(rows)))
+        for own in rows.values()
+    ]
+
+
+def _reader(
+    memory: ReplayMemory, cfg: DrawsBatches, settings: Replay, seed: int
+) -> Reader:
+    """Who draws for an agent, with its own horizon."""
+    return Reader(
+        memory,
+        batch_size=cfg.batch_size,
+        n_step=cfg.n_step,
+        gamma=cfg.gamma,
+        seed=seed,
+        prioritized=Prioritized(settings.alpha) if settings.alpha else None,
+    )
 
 
 def joined(parts: list[Episodes], keys: tuple[str, ...]) -> Episodes:
