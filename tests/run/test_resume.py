@@ -51,10 +51,10 @@ def weights_sha256(path: Path) -> str:
     """The hash of a run's newest weights."""
     found = checkpoint.load(path / "checkpoints")
     assert found is not None
-    network = found.tree["learner"]["policy"]["networks"]["policy"]
     digest = hashlib.sha256()
-    for name, tensor in sorted(network["module"].items()):
-        digest.update(name.encode() + tensor.numpy().tobytes())
+    for learner in found.tree["learner"].values():
+        for name, tensor in sorted(learner["networks"]["policy"]["module"].items()):
+            digest.update(name.encode() + tensor.numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -168,10 +168,11 @@ def test_a_replay_memory_in_a_file_outlives_a_kill(buffer_size: int, tmp_path: P
     assert (weights_sha256(other) == weights_sha256(run)) == (buffer_size == 4_000)
 
 
-@pytest.mark.parametrize("alpha", [0.0, pytest.param(0.6, marks=pytest.mark.slow)])
-def test_a_replay_memory_outlives_a_kill(alpha: float, tmp_path: Path, interpreter: Interpreter) -> None:
+@pytest.mark.parametrize(("alpha", "agents"), [(0.0, 1), pytest.param(0.6, 1, marks=pytest.mark.slow), (0.6, 2)])
+def test_a_replay_memory_outlives_a_kill(alpha: float, agents: int, tmp_path: Path, interpreter: Interpreter) -> None:
     """DQN whose rings go round: killed between two checkpoints, in the middle of what one rollout allows."""
     settings: dict[str, Any] = {"algo": "dqn", "seed": 7, "num_envs": 4, "num_steps": 5, "total_timesteps": 3_000}
+    settings |= {"agents": agents}
     settings |= {"batch_size": 16, "n_step": 3, "target_update_interval": 9}
     settings |= {"replay": {"buffer_size": 400, "learning_starts": 100, "samples_per_insert": 6.0, "alpha": alpha}}
     task = {"env": "CartPole-v1", "settings": settings, "network": {"hidden": [16]}, "die_at": -1, "resume": False}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from shoal.envs.vec_env import VecEnv
+from shoal.learn.learner import Learner
 from shoal.learn.targets import add_target, move_target
 from shoal.math.actor_critic import soft_value
 from shoal.math.q_learning import q_target
@@ -64,6 +65,7 @@ class SAC:
 
 Config = SAC
 DEFAULTS = {"num_envs": 8}
+POPULATION = True
 PLAIN_POLICY = PlainActor
 
 
@@ -72,22 +74,33 @@ def make_policy(spec: Spec, cfg: SAC, seed: int) -> nn.Module:
     return make_stochastic(spec, cfg.network, seed)
 
 
-def train(cfg: SAC, env: VecEnv, run: Run) -> nn.Module:
-    """Trains an actor until the run ends; returns it."""
-    learner = run.learner(run.policy(env.spec), Adam, lr=cfg.learning_rate)
-    critics = make_critics(env.spec, cfg.network, run.seed, squash=True)
+def make_learner(cfg: SAC, spec: Spec, run: Run, member: int) -> Learner:
+    """An agent: actor, critics, target critics and temperature."""
+    learner = run.learner(run.policy(spec, member=member), Adam, lr=cfg.learning_rate)
+    critics = make_critics(spec, cfg.network, run.seed + member, squash=True)
     learner.add("critics", critics, Adam, lr=cfg.critic_learning_rate)
     add_target(learner, "target", of="critics")
-    temperature = make_temperature(env.spec, cfg.ent_coef, cfg.target_entropy)
+    temperature = make_temperature(spec, cfg.ent_coef, cfg.target_entropy)
     learner.add("temperature", temperature, Adam, lr=cfg.learning_rate)
-    stream = run.replay(env, learner, cfg, cfg.replay)
-    for batch in run.loop(stream, learner):
+    return learner
+
+
+def train(cfg: SAC, env: VecEnv, run: Run) -> nn.Module:
+    """Trains an actor until the run ends, or one for each agent; returns the first."""
+    agents = run.members(cfg)
+    learners = {
+        name: make_learner(own, env.spec, run, member)
+        for member, (name, own) in enumerate(agents.items())
+    }
+    stream = run.replay(env, learners, agents, cfg.replay)
+    for batch in run.loop(stream, learners):
+        cfg, learner = agents[stream.agent], learners[stream.agent]
         with torch.no_grad():
             actor, target = learner.module("policy"), learner.module("target")
             policy = policy_of(actor, batch.next_obs, batch.next_action_mask)
             noise = action_noise(env.spec, cfg.batch_size, run.rng)
             value, log_prob = expected(target, batch.next_obs, policy, noise)
-            value = soft_value(value, log_prob, temperature())
+            value = soft_value(value, log_prob, learner.module("temperature")())
         learned = q_target(batch.reward, batch.discount, value)
         learner.update(critics_loss, batch.with_target(learned), cfg, of="critics")
         noise = action_noise(env.spec, cfg.batch_size, run.rng)
@@ -97,7 +110,7 @@ def train(cfg: SAC, env: VecEnv, run: Run) -> nn.Module:
         move_target(learner, "target", of="critics", tau=cfg.tau)
         stream.prioritize(batch)
         stream.publish()
-    return learner.policy
+    return next(iter(learners.values())).policy
 
 
 class SACStatistics(NamedTuple):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from shoal.envs.vec_env import VecEnv
+from shoal.learn.learner import Learner
 from shoal.learn.targets import add_target, move_target
 from shoal.math.actor_critic import smoothed
 from shoal.math.q_learning import q_target
@@ -68,6 +69,7 @@ class TD3:
 
 Config = TD3
 DEFAULTS = {"num_envs": 8}
+POPULATION = True
 PLAIN_POLICY = partial(PlainActor, deterministic=True)
 
 
@@ -77,15 +79,20 @@ def make_policy(spec: Spec, cfg: TD3, seed: int) -> nn.Module:
 
 
 def train(cfg: TD3, env: VecEnv, run: Run) -> nn.Module:
-    """Trains an actor until the run ends; returns it."""
-    learner = run.learner(run.policy(env.spec), Adam, lr=cfg.learning_rate)
-    critics = make_critics(env.spec, cfg.network, run.seed, squash=False)
-    learner.add("critics", critics, Adam, lr=cfg.critic_learning_rate)
-    add_target(learner, "target")
-    add_target(learner, "target_critics", of="critics")
-    stream = run.replay(env, learner, cfg, cfg.replay)
+    """Trains an actor until the run ends, or one for each agent; returns the first."""
+    agents, learners = run.members(cfg), dict[str, Learner]()
+    for member, (name, cfg) in enumerate(agents.items()):
+        policy = run.policy(env.spec, member=member)
+        learners[name] = learner = run.learner(policy, Adam, lr=cfg.learning_rate)
+        seed = run.seed + member
+        critics = make_critics(env.spec, cfg.network, seed, squash=False)
+        learner.add("critics", critics, Adam, lr=cfg.critic_learning_rate)
+        add_target(learner, "target")
+        add_target(learner, "target_critics", of="critics")
+    stream = run.replay(env, learners, agents, cfg.replay)
     stream.explore(cfg.exploration_noise)
-    for batch in run.loop(stream, learner):
+    for batch in run.loop(stream, learners):
+        cfg, learner = agents[stream.agent], learners[stream.agent]
         with torch.no_grad():
             action = policy_of(learner.module("target"), batch.next_obs, None).mode()
             noise = action_noise(env.spec, cfg.batch_size, run.rng)
@@ -93,13 +100,15 @@ def train(cfg: TD3, env: VecEnv, run: Run) -> nn.Module:
             value = learner.module("target_critics")(batch.next_obs, action).amin(0)
         learned = q_target(batch.reward, batch.discount, value)
         learner.update(critics_loss, batch.with_target(learned), cfg, of="critics")
-        if run.updates % cfg.policy_frequency == 0:
+        # Of policy_frequency + 1 updates the last one is the actor's.
+        if learner.updates % (cfg.policy_frequency + 1) == cfg.policy_frequency:
             learner.update(td3_actor_loss, batch, cfg, of="policy")
             move_target(learner, "target", tau=cfg.tau)
             move_target(learner, "target_critics", of="critics", tau=cfg.tau)
         stream.prioritize(batch)
+        stream.explore(cfg.exploration_noise)
         stream.publish()
-    return learner.policy
+    return next(iter(learners.values())).policy
 
 
 class TD3Statistics(NamedTuple):

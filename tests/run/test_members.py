@@ -1,0 +1,99 @@
+"""Agents that learn side by side: their settings, rows and memories, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+import shoal
+from shoal.algos.dqn import DQN
+from shoal.run.members import Population, members_of, rows_of_members
+from shoal.types import ConfigError
+
+SMALL: dict[str, Any] = {"total_timesteps": 400, "panel": "none", "preset": "none", "final_episodes": 0}
+SMALL |= {"batch_size": 8, "network": {"hidden": (8,)}, "algo": "dqn", "num_threads": 1}
+SMALL |= {"replay": {"buffer_size": 200, "learning_starts": 60, "samples_per_insert": 2.0}}
+
+
+def test_settings_of_each_agent() -> None:
+    """A list gives each its number, a distribution draws them, whole numbers stay whole."""
+    vary = ("learning_rate=1e-4,1e-3,3e-3", "n_step=1,2,3", "gamma=uniform(0.9, 0.95)")
+    agents = members_of(DQN(), Population(vary=vary), 3, seed=1)
+    assert list(agents) == ["agent0", "agent1", "agent2"]
+    assert [own.learning_rate for own in agents.values()] == [1e-4, 1e-3, 3e-3]
+    assert [own.n_step for own in agents.values()] == [1, 2, 3]
+    assert all(0.9 <= own.gamma <= 0.95 for own in agents.values())
+    assert members_of(DQN(), Population(vary=vary), 3, seed=1) == agents
+    assert members_of(DQN(), Population(), 1, seed=1) == {"policy": DQN()}
+
+
+def test_epsilons_are_a_ladder_unless_they_are_given() -> None:
+    """0.4^1, 0.4^4.5 and 0.4^8 of three agents."""
+    agents = members_of(DQN(), Population(), 3, seed=1)
+    np.testing.assert_allclose([own.epsilon_end for own in agents.values()], [0.4, 0.4**4.5, 0.4**8])
+    told = members_of(DQN(), Population(vary=("epsilon_end=0.1,0.2,0.3",)), 3, seed=1)
+    assert [own.epsilon_end for own in told.values()] == [0.1, 0.2, 0.3]
+
+
+def test_loguniform_draws_between_its_bounds() -> None:
+    agents = members_of(DQN(), Population(vary=("learning_rate=loguniform(1e-5,1e-1)",)), 200, seed=1)
+    rates = np.log10([own.learning_rate for own in agents.values()])
+    assert -5 <= rates.min() < -4.8
+    assert -1.2 < rates.max() <= -1
+    assert abs(np.median(rates) + 3) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("vary", "message"),
+    [
+        ("learning_rate=1e-4", "has 1 values for agents=2; give 2"),
+        ("learning_rates=1e-4,1e-3", "'learning_rates' is no number among"),
+        ("learning_rate=fast,slow", "could not convert"),
+        ("learning_rate=loguniform(0,1)", "loguniform needs positive numbers, got 0"),
+        ("gamma=uniform(1,0.9)", "1 must be below 0.9"),
+        ("gamma=2,3", "gamma must"),
+    ],
+)
+def test_bad_values_are_refused(vary: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message.replace("(", r"\(")):
+        members_of(DQN(), Population(vary=(vary,)), 2, seed=1)
+
+
+def test_rows_are_whole_environments() -> None:
+    """Of 6 environments with 2 players each, two agents have 3 of them: 6 rows."""
+    assert rows_of_members(12, 6, 2) == {"agent0": slice(0, 6), "agent1": slice(6, 12)}
+    with pytest.raises(ConfigError, match="num_envs=6 environments do not divide among agents=4; num_envs=4 or 8"):
+        rows_of_members(6, 6, 4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"agents": 3}, "num_envs=8 environments do not divide among agents=3; num_envs=6 or 9 would"),
+        ({"algo": "ppo", "agents": 2}, "agents=2 would change nothing: ppo trains one agent"),
+        ({"population": {"memory": "private"}}, "would change nothing: there is one agent"),
+        ({"agents": 2, "population": {"vary": ("num_steps=1,2",)}}, "num_steps must be the same"),
+        ({"agents": 2, "population": {"vary": ("gamma",)}}, "'gamma' names no values"),
+    ],
+)
+def test_what_cannot_be(settings: dict[str, Any], message: str, run_dir: Any) -> None:
+    small = SMALL if settings.get("algo") != "ppo" else {"total_timesteps": 64, "panel": "none"}
+    with pytest.raises(ConfigError, match=message):
+        shoal.train("CartPole-v1", run_dir=str(run_dir), **small | settings)
+
+
+@pytest.mark.parametrize("memory", ["shared", "private"])
+def test_each_agent_learns_as_much_as_its_steps_allow(memory: str, run_dir: Any) -> None:
+    """400 steps of 4 rows, 60 before learning, 2 samples a step in batches of 8: 85 updates, 42 of each agent."""
+    settings: dict[str, Any] = SMALL | {"agents": 2, "num_envs": 4, "population": {"memory": memory}}
+    settings["replay"] = settings["replay"] | {"alpha": 0.6}
+    run = shoal.train("CartPole-v1", run_dir=str(run_dir), **settings)
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["update"] == 84
+    assert lines[-1]["step"] == 400
+    named = {key for line in lines for key in line if key.startswith(("loss/value/", "episode/return/"))}
+    assert named == {f"{kind}/agent{i}" for kind in ("loss/value", "episode/return") for i in (0, 1)}
+    assert shoal.load(run.path).act(np.zeros(4, np.float32)) in (0, 1)
