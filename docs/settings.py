@@ -21,6 +21,7 @@ from shoal.algos.presets import presets
 from shoal.envs.preprocessing import Preprocessing
 from shoal.experiment.options import Options
 from shoal.memory.settings import Replay
+from shoal.run.members import Population
 from shoal.nets.network import ActorCriticNet, Network, QNet
 from shoal.stream.self_play import SelfPlay
 
@@ -37,6 +38,7 @@ TABLES = {
     "options": Options,
     "network": Network,
     "self_play": SelfPlay,
+    "population": Population,
     "preprocessing": Preprocessing,
 }
 PRESETS = {

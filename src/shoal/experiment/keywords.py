@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from shoal.envs.preprocessing import Preprocessing
     from shoal.memory.settings import Replay
     from shoal.nets.network import ActorCriticNet, Network, QNet
+    from shoal.run.members import Population
     from shoal.stream.self_play import SelfPlay
 
 
@@ -24,6 +25,8 @@ class Settings(TypedDict, total=False):
     grad_shards: int | float
     reward_scale: float
     normalize_reward: bool
+    agents: int | float
+    population: Population | Mapping[str, Any]
     self_play: SelfPlay | Mapping[str, Any]
     seed: int | float
     device: str
