@@ -21,8 +21,8 @@ from shoal.algos.presets import presets
 from shoal.envs.preprocessing import Preprocessing
 from shoal.experiment.options import Options
 from shoal.memory.settings import Replay
-from shoal.run.members import Population
 from shoal.nets.network import ActorCriticNet, Network, QNet
+from shoal.run.members import Population
 from shoal.stream.self_play import SelfPlay
 
 DOCS = Path(__file__).resolve().parent

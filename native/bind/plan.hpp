@@ -105,8 +105,8 @@ inline float* checked_params(const ArrayOut& params, std::ptrdiff_t count) {
 /// Towers over parameters [num_params] that Python owns.
 class NativeTowers {
  public:
-  NativeTowers(const Net& net, const ArrayOut& params, std::shared_ptr<SharedTeam> team, int act_block,
-               int grad_shards, const std::string& kernels)
+  NativeTowers(const Net& net, const ArrayOut& params, std::shared_ptr<SharedTeam> team, int act_block, int grad_shards,
+               const std::string& kernels)
       : array_(params),
         plan_(net, checked_params(params, net.num_params), std::move(team), act_block, grad_shards, kernels) {}
 

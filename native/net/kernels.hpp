@@ -103,8 +103,8 @@ struct Kernels {
   void (*forward_kept)(const Net&, const float* params, const float* obs, const std::int32_t* index,
                        std::ptrdiff_t first, std::ptrdiff_t count, const Workspace&, float* kept, float* logits,
                        float* value) noexcept;
-  /// The gradient of those samples' parameters into grad, unless `sums` is null, from the gradients of their logits and values; and of their
-  /// observations into obs_slopes [samples, obs_size], which may be null.
+  /// The gradient of those samples' parameters into grad, unless `sums` is null, from the gradients of their logits and
+  /// values; and of their observations into obs_slopes [samples, obs_size], which may be null.
   void (*backward_kept)(const Net&, const float* params, float* kept, std::ptrdiff_t first, std::ptrdiff_t count,
                         const float* logit_slopes, const float* value_slopes, const Workspace&, float* sums,
                         float* grad, float* obs_slopes) noexcept;

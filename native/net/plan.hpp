@@ -42,7 +42,8 @@ inline void require_kept(bool kept) {
 }
 
 /// Shares its owner's parameters: the learner's updates are seen by the next call. Calls on one plan, or on
-/// plans of one team, wait for each other. Bits depend on grad_shards and on the instruction set, never on num_threads or act_block.
+/// plans of one team, wait for each other. Bits depend on grad_shards and on the instruction set, never on num_threads
+/// or act_block.
 class MlpPlan {
  public:
   using ActMemory = shoal::ActMemory;
@@ -167,8 +168,8 @@ class MlpPlan {
     require_kept(count == kept_count_);
     shards_.run(kept_count_, [&](ShardMemory& memory, Part part) {
       kernels_.backward_kept(net_, params_, memory.kept.data(), part.first, part.count, logit_slopes, value_slopes,
-                             memory.chunk.space(), grad == nullptr ? nullptr : memory.sums.data(),
-                             memory.grad.data(), obs_slopes);
+                             memory.chunk.space(), grad == nullptr ? nullptr : memory.sums.data(), memory.grad.data(),
+                             obs_slopes);
     });
     if (grad != nullptr) {
       shards_.add();

@@ -59,7 +59,6 @@ def test_what_was_overwritten_since_the_checkpoint_is_gone(
     assert state["memory"]["chunks"].arrays == {}
     assert state["memory"]["loose"].size == 0
     memory.insert_steps(steps(50 - lead, 7, frames))
-    del memory, reader
     for _ in range(2):
         memory = ReplayMemory(spec, 1, capacity=32, file=tmp_path / "replay")
         reader = Reader(memory, batch_size=64, prioritized=prioritized)

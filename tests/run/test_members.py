@@ -13,9 +13,17 @@ from shoal.algos.dqn import DQN
 from shoal.run.members import Population, members_of, rows_of_members
 from shoal.types import ConfigError
 
-SMALL: dict[str, Any] = {"total_timesteps": 400, "panel": "none", "preset": "none", "final_episodes": 0}
-SMALL |= {"batch_size": 8, "network": {"hidden": (8,)}, "algo": "dqn", "num_threads": 1}
-SMALL |= {"replay": {"buffer_size": 200, "learning_starts": 60, "samples_per_insert": 2.0}}
+SMALL: dict[str, Any] = {
+    "algo": "dqn",
+    "total_timesteps": 400,
+    "panel": "none",
+    "preset": "none",
+    "final_episodes": 0,
+    "batch_size": 8,
+    "network": {"hidden": (8,)},
+    "num_threads": 1,
+    "replay": {"buffer_size": 200, "learning_starts": 60, "samples_per_insert": 2.0},
+}
 
 
 def test_settings_of_each_agent() -> None:
@@ -81,8 +89,9 @@ def test_rows_are_whole_environments() -> None:
 )
 def test_what_cannot_be(settings: dict[str, Any], message: str, run_dir: Any) -> None:
     small = SMALL if settings.get("algo") != "ppo" else {"total_timesteps": 64, "panel": "none"}
+    told: dict[str, Any] = small | settings
     with pytest.raises(ConfigError, match=message):
-        shoal.train("CartPole-v1", run_dir=str(run_dir), **small | settings)
+        shoal.train("CartPole-v1", run_dir=str(run_dir), **told)
 
 
 @pytest.mark.parametrize("memory", ["shared", "private"])
