@@ -130,7 +130,7 @@ class ReplayStream:
 
     def explore(self, epsilon: ArrayLike) -> None:
         """How often each row takes any action instead of the best, from its next step on: a number, or [rows]."""
-        self._rollouts.roles[0].explore(epsilon)
+        self._rollouts.explore(epsilon)
 
     def prioritize(self, batch: Transitions) -> None:
         """Gives the batch's transitions priorities by its errors; nothing where they are drawn uniformly."""
