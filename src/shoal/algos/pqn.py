@@ -91,6 +91,7 @@ def train(cfg: PQN, env: VecEnv, run: Run) -> nn.Module:
         run.policy(env.spec),
         optim.RAdam,
         lr=cfg.learning_rate,
+        foreach=True,
         max_grad_norm=cfg.max_grad_norm,
     )
     stream = run.rollouts(env, learner, num_steps=cfg.num_steps)
