@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from shoal import algos
-from shoal.algos import a2c, dqn, ppo, sac, td3
+from shoal.algos import a2c, dqn, ppo, pqn, sac, td3
 from shoal.algos.presets import presets
 from shoal.envs.preprocessing import Preprocessing
 from shoal.experiment.options import Options
@@ -30,6 +30,7 @@ TABLES = {
     "ppo": ppo.Config,
     "a2c": a2c.Config,
     "dqn": dqn.Config,
+    "pqn": pqn.Config,
     "sac": sac.Config,
     "td3": td3.Config,
     "replay": Replay,
@@ -45,6 +46,7 @@ PRESETS = {
     "ppo": ("ppo", ""),
     "a2c": ("a2c", ""),
     "dqn": ("dqn", ""),
+    "pqn": ("pqn", ""),
     "sac": ("sac", ""),
     "td3": ("td3", ""),
     "replay": ("", "replay."),

@@ -67,6 +67,13 @@ PYTHON = [
         "tests/stream/test_publishing.py::test_noise_is_of_seed_stream_row_and_step",
     ),
     Mutation(
+        "a Q-network's value counts options that are masked",
+        "learn/acting.py",
+        "return distribution.values.amax(-1)",
+        "return output.value",
+        "tests/stream/test_q_rollouts.py::test_values_are_of_the_options_that_are_there[torch-schedule0]",
+    ),
+    Mutation(
         "a target goes on where its episode terminated",
         "math/q_learning.py",
         "return reward + discount * next_value",
@@ -321,6 +328,13 @@ NATIVE = [
         "float next = bootstrap || in.ended[at] != 0 ? in.next_value[at] : carry;",
         "float next = bootstrap ? in.next_value[at] : carry;",
         "tests/math/test_math.py::test_n_step_of_a_population_equals_its_definition",
+    ),
+    Mutation(
+        "Q(lambda) returns run over a truncated episode's end",
+        "math/scan.hpp",
+        "const float later = going[b] == 0 || in.ended[at + b] != 0 ? value : carry[b];",
+        "const float later = going[b] == 0 ? value : carry[b];",
+        "tests/math/test_math.py::test_q_lambda_by_hand",
     ),
     Mutation(
         "records are read without the check that no writer was there: torn ones come through",

@@ -200,6 +200,11 @@ class Calls(ReplayCalls, Wrong):
         shape = (2, T, B)
         return _native.n_step, [reward, self.floats(*shape), *flags, np.full(2, 0.9), 2, self.floats(*shape)], {}
 
+    def call_q_lambda(self) -> Call:
+        reward, *flags = self.scan()
+        numbers = [reward, self.floats(2, T, B), *flags]
+        return _native.q_lambda, [*numbers, np.full(2, 0.9), np.full(2, 0.8), self.floats(2, T, B)], {}
+
     def call_gather(self) -> Call:
         seen = [self.floats(D) for _ in range(B)]
         return _native.gather, [seen, [0.5] * B, np.zeros((B, D), np.float32), np.zeros(B)], {}

@@ -1,4 +1,4 @@
-// shoal._native's equations: Philox noise, GAE and n-step returns.
+// shoal._native's equations: Philox noise, GAE, n-step and Q(lambda) returns.
 #include <cmath>
 #include <string>
 #include <vector>
@@ -82,7 +82,7 @@ Noise2d philox(std::uint64_t seed, std::uint32_t stream, const ArrayIn& rows, co
   return out;
 }
 
-/// The arrays that both scans read.
+/// The arrays that the scans read.
 struct ScanArrays {
   std::size_t agents;
   std::size_t steps;
@@ -131,6 +131,21 @@ void bind_n_step(const ArrayIn& reward, const ArrayIn& next_value, const ArrayIn
   }
 }
 
+void bind_q_lambda(const ArrayIn& reward, const ArrayIn& next_value, const ArrayIn& terminated, const ArrayIn& ended,
+                   const ArrayIn& valid, const ArrayIn& gamma, const ArrayIn& lambda, const ArrayOut& target_out) {
+  const ScanArrays in = scan_arrays(reward, next_value, next_value, terminated, ended, valid);
+  const double* discounts = numbers<double>(gamma, "gamma", {in.agents});
+  const double* lambdas = numbers<double>(lambda, "q_lambda", {in.agents});
+  float* out = numbers<float>(target_out, "target_out", {in.agents, in.steps, in.rows});
+  std::vector<float> carry(in.rows);
+  std::vector<std::uint8_t> going(in.rows);
+  const nb::gil_scoped_release released;
+  for (std::size_t m = 0; m < in.agents; ++m) {
+    q_lambda(in.first.agent(static_cast<std::ptrdiff_t>(m)), discounts[m], lambdas[m], carry.data(), going.data(),
+             out + m * in.steps * in.rows);
+  }
+}
+
 /// Which rows stick to their previous action: bool [rows], of each one's seed and steps since.
 nb::ndarray<nb::numpy, bool> sticky_rows(const ArrayIn& seeds, const ArrayIn& steps, double probability) {
   const std::size_t rows = seeds.ndim() == 1 ? seeds.shape(0) : 0;
@@ -172,4 +187,8 @@ void bind_math(nb::module_& module) {
   module.def("n_step", &shoal::bind_n_step, "reward"_a.noconvert(), "next_value"_a.noconvert(),
              "terminated"_a.noconvert(), "ended"_a.noconvert(), "valid"_a.noconvert(), "gamma"_a.noconvert(), "n"_a,
              "target_out"_a.noconvert(), "n-step returns within a rollout over [M, T, B]; gamma float64 [M].");
+  module.def("q_lambda", &shoal::bind_q_lambda, "reward"_a.noconvert(), "next_value"_a.noconvert(),
+             "terminated"_a.noconvert(), "ended"_a.noconvert(), "valid"_a.noconvert(), "gamma"_a.noconvert(),
+             "q_lambda"_a.noconvert(), "target_out"_a.noconvert(),
+             "Q(lambda) returns (Peng and Williams 1996) over [M, T, B]; gamma, q_lambda float64 [M].");
 }

@@ -107,4 +107,31 @@ inline void n_step(const ScanInput& in, double gamma, std::int64_t n, float* tar
   }
 }
 
+/// Q(lambda) after Peng and Williams, by the values of greedy actions, not cut where an action explored:
+/// target_t = r_t + gamma * ((1 - lambda) * next_value_t + lambda * target_{t+1}), with next_value_t in the place of
+/// target_{t+1} where the slab or an episode ends, and r_t alone where it terminated. An invalid step gets 0 and passes
+/// what it carries on unchanged. `carry` holds num_rows floats of scratch, `going` num_rows flags.
+inline void q_lambda(const ScanInput& in, double gamma, double lambda, float* carry, std::uint8_t* going,
+                     float* target) noexcept {
+  const auto discount = static_cast<float>(gamma);
+  const auto weight = static_cast<float>(lambda);
+  for (std::ptrdiff_t b = 0; b < in.num_rows; ++b) {
+    carry[b] = 0.0F;
+    going[b] = 0;
+  }
+  for (std::ptrdiff_t t = in.num_steps - 1; t >= 0; --t) {
+    const std::ptrdiff_t at = t * in.num_rows;
+    for (std::ptrdiff_t b = 0; b < in.num_rows; ++b) {
+      const float value = in.next_value[at + b];
+      const float later = going[b] == 0 || in.ended[at + b] != 0 ? value : carry[b];
+      const float next = value + weight * (later - value);
+      const float sum = in.terminated[at + b] != 0 ? in.reward[at + b] : in.reward[at + b] + discount * next;
+      const bool valid = in.valid[at + b] != 0;
+      carry[b] = valid ? sum : carry[b];
+      going[b] = valid ? 1 : going[b];
+      target[at + b] = valid ? sum : 0.0F;
+    }
+  }
+}
+
 }  // namespace shoal

@@ -160,6 +160,11 @@ def gae(reward: Annotated[NDArray, dict(device='cpu', writable=False)], value: A
 def n_step(reward: Annotated[NDArray, dict(device='cpu', writable=False)], next_value: Annotated[NDArray, dict(device='cpu', writable=False)], terminated: Annotated[NDArray, dict(device='cpu', writable=False)], ended: Annotated[NDArray, dict(device='cpu', writable=False)], valid: Annotated[NDArray, dict(device='cpu', writable=False)], gamma: Annotated[NDArray, dict(device='cpu', writable=False)], n: int, target_out: Annotated[NDArray, dict(device='cpu')]) -> None:
     """n-step returns within a rollout over [M, T, B]; gamma float64 [M]."""
 
+def q_lambda(reward: Annotated[NDArray, dict(device='cpu', writable=False)], next_value: Annotated[NDArray, dict(device='cpu', writable=False)], terminated: Annotated[NDArray, dict(device='cpu', writable=False)], ended: Annotated[NDArray, dict(device='cpu', writable=False)], valid: Annotated[NDArray, dict(device='cpu', writable=False)], gamma: Annotated[NDArray, dict(device='cpu', writable=False)], q_lambda: Annotated[NDArray, dict(device='cpu', writable=False)], target_out: Annotated[NDArray, dict(device='cpu')]) -> None:
+    """
+    Q(lambda) returns (Peng and Williams 1996) over [M, T, B]; gamma, q_lambda float64 [M].
+    """
+
 def map_shared(fd: int, size: int) -> NDArray[numpy.uint8]:
     """
     The memory behind a descriptor as bytes that processes share; the descriptor may be closed then.

@@ -11,15 +11,17 @@ import torch
 from torch import nn
 
 from shoal import algos
-from shoal.algos import a2c, ppo
+from shoal.algos import a2c, ppo, pqn
 from shoal.algos.a2c import A2C
 from shoal.algos.ppo import PPO
+from shoal.algos.pqn import PQN
 from shoal.algos.presets import preset, presets
 from shoal.envs.registry import make
 from shoal.experiment import training
 from shoal.experiment.options import Options
 from shoal.experiment.settings import resolve
 from shoal.learn.learner import Learner
+from shoal.nets.network import QNet
 from shoal.nets.policy import Network
 from shoal.run.log import read
 from shoal.types import ConfigError
@@ -139,6 +141,22 @@ def test_a2c_refuses_what_cannot_work() -> None:
         A2C(learning_rate=float("inf"))
     with pytest.raises(ConfigError, match="use norm_adv=False, more num_envs or more num_steps"):
         train(a2c, A2C(num_steps=1, norm_adv=True), make("CartPole-v1", 1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"q_lambda": 1.1}, "q_lambda must be"),
+        ({"update_epochs": 0}, "must be >= 1"),
+        ({"network": QNet(noisy=True)}, "noisy and network.quantiles would do nothing; leave them out, or choose"),
+        ({"network": QNet(quantiles=8)}, "would do nothing"),
+    ],
+)
+def test_pqn_refuses_what_cannot_work(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        PQN(**settings)
+    with pytest.raises(ConfigError, match=r"32 steps do not split into 7 .*; num_minibatches=4 would"):
+        train(pqn, PQN(num_steps=8, num_minibatches=7), make("CartPole-v1", 4))
 
 
 def test_algorithms_and_presets_are_found_by_name() -> None:

@@ -106,11 +106,30 @@ def test_q_values_that_are_known(variant: dict[str, Any], n_step: int) -> None:
     replay = Replay(buffer_size=500, learning_starts=50, samples_per_insert=16)
     network = QNet(hidden=(16,), **variant)
     shape = {"num_steps": 5, "batch_size": 32, "target_update_interval": 10, "learning_rate": 1e-2, "gamma": 0.8}
-    cfg = module.Config(n_step=n_step, huber=False, replay=replay, network=network, **shape)
+    cfg = module.Config(n_step=n_step, huber="quantiles" in variant, replay=replay, network=network, **shape)
     policy: Any
     policy, _ = single_run.train(module, cfg, make(lambda: Forever(4), 8), updates=40)
     output = policy(torch.ones(1, 1), None, None)
     torch.testing.assert_close(action_values(output), torch.full((1, 2), 5.0), rtol=0, atol=0.15)
+
+
+@pytest.mark.parametrize(("layer_norm", "q_lambda"), [(True, 0.65), (False, 1.0)])
+def test_q_values_from_rollouts_that_are_known(q_lambda: float, *, layer_norm: bool) -> None:
+    """As above: rewards of an episode's 4 steps, then the value of its last observation."""
+    module = algos.load("pqn")
+    shape = {"num_steps": 5, "num_minibatches": 2, "learning_rate": 3e-2, "learning_rate_schedule": "constant"}
+    network = QNet(hidden=(16,), layer_norm=layer_norm)
+    cfg = module.Config(gamma=0.8, q_lambda=q_lambda, network=network, **shape)
+    policy: Any
+    policy, _ = single_run.train(module, cfg, make(lambda: Forever(4), 8), updates=100)
+    output = policy(torch.ones(1, 1), None, None)
+    torch.testing.assert_close(action_values(output), torch.full((1, 2), 5.0), rtol=0, atol=0.15)
+
+
+@pytest.mark.slow
+def test_cartpole_by_pqn(run_dir: Path) -> None:
+    """The preset."""
+    assert train("CartPole-v1", run_dir, algo="pqn", final_episodes=20).greedy_return >= 475
 
 
 @pytest.mark.slow

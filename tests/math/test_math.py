@@ -17,7 +17,7 @@ from shoal.math.losses import (
     ppo_policy_loss,
     value_loss,
 )
-from shoal.math.returns import gae, n_step
+from shoal.math.returns import gae, n_step, q_lambda
 from shoal.types import Steps
 
 
@@ -86,6 +86,20 @@ def test_n_step_by_hand() -> None:
     assert n_step(going_on, gamma=0.5, n=3).tolist() == column(1.5, 0, 3.5, 11.5, 15, 14)
 
 
+def test_q_lambda_by_hand() -> None:
+    """Gamma 1/2, lambda 1/2: the next value and the next return count alike, where both are known."""
+    # From the last one: 6 + 16/2, 8 + (12 + 14)/4, 4 terminated, -2 + (8 + 4)/4, 20/2 truncated, 1 + (4 + 10)/4.
+    assert q_lambda(hand(), gamma=0.5, q_lambda=0.5).tolist() == column(4.5, 10, 1, 4, 14.5, 14)
+    wild = hand(next_value=column(4, 20, 8, 1e6, 12, 16), truncated=column(0, 1, 0, 1, 0, 0))
+    assert q_lambda(wild, gamma=0.5, q_lambda=0.5).tolist() == column(4.5, 10, 1, 4, 14.5, 14)
+
+
+def test_q_lambda_with_lambda_0_and_1() -> None:
+    """Lambda 0 looks one step ahead, lambda 1 as far as it can."""
+    assert torch.equal(q_lambda(hand(), gamma=0.5, q_lambda=0.0), n_step(hand(), gamma=0.5, n=1))
+    assert torch.equal(q_lambda(hand(), gamma=0.5, q_lambda=1.0), n_step(hand(), gamma=0.5, n=6))
+
+
 def test_invalid_steps_are_passed_over() -> None:
     """Step 2 only reset the row: its advantage is 0, its target its own value, and no other step sees it."""
     steps = hand(valid=column(1, 1, 0, 1, 1, 1), reward=column(1, 0, 1e6, 4, 8, 6))
@@ -93,6 +107,10 @@ def test_invalid_steps_are_passed_over() -> None:
     assert advantage.tolist() == column(2.5, 6, 0, -4, 4.5, 2)
     assert target.tolist() == column(4.5, 10, 6, 4, 14.5, 14)
     assert n_step(steps, gamma=0.5, n=2).tolist() == column(6, 10, 6, 4, 15, 14)
+    assert q_lambda(steps, gamma=0.5, q_lambda=0.5).tolist() == column(4.5, 10, 6, 4, 14.5, 14)
+    cut = hand(valid=column(1, 1, 1, 1, 1, 0))
+    # 8 + 12/2: what was to come is unknown, as at the end of a rollout.
+    assert q_lambda(cut, gamma=0.5, q_lambda=0.5).tolist() == column(4.5, 10, 1, 4, 14, 12)
 
 
 def test_another_reward_is_used_instead() -> None:
@@ -158,6 +176,21 @@ def test_n_step_of_a_population_equals_its_definition(n: int) -> None:
             taken = tail(steps, m, t, b)[:n]
             expected = sum(GAMMA[m] ** k * float(steps.reward[at]) for k, at in enumerate(taken))
             expected += GAMMA[m] ** len(taken) * bootstrap(steps, taken[-1])
+        assert float(target[m, t, b]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_q_lambda_of_a_population_equals_its_definition() -> None:
+    """The mean of all n-step returns, each with lambda times the weight of the one before; the last has the rest."""
+    steps = random_population(3, 9, 4)
+    target = q_lambda(steps, gamma=torch.tensor(GAMMA), q_lambda=torch.tensor(LAMBDA))
+    for m, t, b in np.ndindex(3, 9, 4):
+        expected = float(steps.value[m, t, b])
+        if steps.valid[m, t, b]:
+            taken, total, expected = tail(steps, m, t, b), 0.0, 0.0
+            for k, at in enumerate(taken):
+                total += GAMMA[m] ** k * float(steps.reward[at])
+                weight = LAMBDA[m] ** k * (1 if k + 1 == len(taken) else 1 - LAMBDA[m])
+                expected += weight * (total + GAMMA[m] ** (k + 1) * bootstrap(steps, at))
         assert float(target[m, t, b]) == pytest.approx(expected, abs=1e-5)
 
 

@@ -232,6 +232,25 @@ def test_scans_equal_references_on_a_population() -> None:
             assert target[m, t, b] == pytest.approx(n_step_reference(slab, m, b, t, float(gamma[m]), n), abs=2e-5)
 
 
+def test_q_lambda_equals_a_slow_reference() -> None:
+    slab = random_slab((2, 11, 7))
+    target = np.full((2, 11, 7), np.nan, np.float32)
+    names = ("reward", "next_value", "terminated", "ended", "valid")
+    SCANS.q_lambda(*(slab[name] for name in names), np.array([0.9, 1.0]), np.array([0.65, 0.3]), target)
+    for m, b in np.ndindex(2, 7):
+        gamma, lam = ((0.9, 0.65), (1.0, 0.3))[m]
+        later: float | None = None
+        for t in reversed(range(11)):
+            at = (m, t, b)
+            if not slab["valid"][at]:
+                assert target[at] == 0
+                continue
+            value = 0.0 if slab["terminated"][at] else float(slab["next_value"][at])
+            later = value if later is None or slab["ended"][at] else later
+            later = float(slab["reward"][at]) + gamma * ((1 - lam) * value + lam * later)
+            assert target[at] == pytest.approx(later, abs=2e-5)
+
+
 def test_bad_arguments_are_named() -> None:
     slab = hand_slab()
     slab["value"] = one_row(1, 2)

@@ -38,7 +38,10 @@ def output_of(network: QNetwork) -> Output:
     return network(seen(), None, None)
 
 
-@pytest.mark.parametrize("variant", [{"dueling": True}, {"noisy": True}, {"quantiles": 5}])
+VARIANTS = [{"dueling": True}, {"noisy": True}, {"quantiles": 5}, {"layer_norm": True}]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_variants_run_in_torch_alone(variant: dict[str, Any]) -> None:
     network = made(**variant)
     assert lower(network, network.spec, pack(network), num_threads=1, act_block=64, grad_shards=1) is None
@@ -52,6 +55,46 @@ def test_dueling_adds_the_advantage_above_its_mean() -> None:
     values = action_values(output_of(network))
     torch.testing.assert_close(values, value + advantage - advantage.mean(-1, keepdim=True))
     torch.testing.assert_close(values.mean(-1, keepdim=True), value)
+
+
+@pytest.mark.parametrize("variant", [{}, {"dueling": True}, {"noisy": True}])
+def test_hidden_layers_are_normalized_before_their_activation(variant: dict[str, Any]) -> None:
+    """Two of them, each with mean 0 and deviation 1 over its units; the values themselves are not."""
+    network = make_q_network(spec_of(), QNet(hidden=(8, 6), layer_norm=True, **variant), seed=1)
+    hidden: Any = network.body if variant.get("dueling") else network.q
+    kinds = [type(layer).__name__ for layer in hidden][:6]
+    assert kinds == ["Linear", "LayerNorm", "ReLU"] * 2
+    x = hidden[0](seen())
+    centered = x - x.mean(-1, keepdim=True)
+    deviation = centered.square().mean(-1, keepdim=True).sqrt()
+    torch.testing.assert_close(hidden[:2](seen()), centered / deviation, rtol=1e-3, atol=1e-3)
+    assert sum(isinstance(layer, torch.nn.LayerNorm) for layer in network.modules()) == 2
+
+
+@pytest.mark.parametrize("image", ["nature", "impala"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_images_are_normalized_too(image: Any, precision: Any) -> None:
+    """Twice the contrast makes no difference behind a norm; weights that were published act as they learn.
+
+    Residual blocks add what was not normalized.
+    """
+    box, actions = spaces.Box(0, 255, (36, 36, 3), np.uint8), spaces.Discrete(4)
+    spec = Spec("Made-v0", box, actions, Layout.of(box), Layout.of(actions))
+    pixels = torch.randint(0, 100, (2, 36, 36, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    network = make_q_network(spec, QNet(image=image, precision=precision, layer_norm=True), seed=1)
+    values = action_values(network(pixels, None, None))
+    near = 0.05 if precision == "bfloat16" else 0.02
+    if image == "nature":
+        torch.testing.assert_close(action_values(network(2 * pixels, None, None)), values, rtol=0, atol=near)
+    encoder: Any = network.encoder
+    encoder.freeze()
+    with torch.no_grad():
+        torch.testing.assert_close(action_values(network(pixels, None, None)), values.detach(), rtol=0, atol=near)
+
+
+def test_a_norm_without_hidden_layers_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"layer_norm normalizes hidden layers, and hidden=\(\) leaves none"):
+        make_q_network(spec_of(), QNet(hidden=(), layer_norm=True), seed=1)
 
 
 def test_quantiles_are_chosen_by_action_and_their_mean_is_the_value() -> None:

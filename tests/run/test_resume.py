@@ -37,7 +37,7 @@ training.GREEDY_EPISODES = 2  # training is what is compared
 if task["resume"]:
     resume(task["path"], panel="none")
 else:
-    kinds = {"dqn": QNet, "sac": ActorCriticNet, "td3": ActorCriticNet}
+    kinds = {"dqn": QNet, "pqn": QNet, "sac": ActorCriticNet, "td3": ActorCriticNet}
     kind = kinds.get(task["settings"].get("algo"), Network)
     settings = task["settings"] | {"network": kind(**task["network"])}
     train(task["env"], panel="none", name="run", stop_at=1e9, **settings)
@@ -184,6 +184,23 @@ def test_a_replay_memory_outlives_a_kill(alpha: float, agents: int, tmp_path: Pa
     assert run_child(interpreter, task | {"path": str(run), "resume": True}, tmp_path) == 0
     assert weights_sha256(whole / "CartPole-v1" / "dqn" / "run") == weights_sha256(run)
     assert metrics_sha256(whole / "CartPole-v1" / "dqn" / "run") == metrics_sha256(run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layer_norm", [True, False])
+def test_q_learning_on_rollouts_outlives_a_kill(*, layer_norm: bool, tmp_path: Path, interpreter: Interpreter) -> None:
+    """PQN in the middle of its exploration: weights, RAdam's moments and epsilon."""
+    settings: dict[str, Any] = {"algo": "pqn", "seed": 7, "exploration_fraction": 0.9, "num_minibatches": 2} | CARTPOLE
+    network = {"hidden": [16], "layer_norm": layer_norm}
+    task = {"env": "CartPole-v1", "settings": settings, "network": network, "die_at": -1, "resume": False}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run_child(interpreter, task | {"settings": settings | {"run_dir": str(whole)}}, tmp_path) == 0
+    doomed = task | {"settings": settings | {"run_dir": str(killed)}, "die_at": 23}
+    assert run_child(interpreter, doomed, tmp_path) == -9
+    run = killed / "CartPole-v1" / "pqn" / "run"
+    assert run_child(interpreter, task | {"path": str(run), "resume": True}, tmp_path) == 0
+    assert weights_sha256(whole / "CartPole-v1" / "pqn" / "run") == weights_sha256(run)
+    assert metrics_sha256(whole / "CartPole-v1" / "pqn" / "run") == metrics_sha256(run)
 
 
 @pytest.mark.parametrize("algo", ["sac", pytest.param("td3", marks=pytest.mark.slow)])

@@ -82,6 +82,7 @@ class Settings(TypedDict, total=False):
     clip_coef_schedule: str | Callable[[float], float]
     clip_vloss: bool
     target_kl: float | None
+    q_lambda: float
     critic_learning_rate: float
     autotune: bool
     target_entropy: float | None

@@ -13,6 +13,7 @@ from shoal.learn.lowering import lower
 from shoal.learn.plan import Noise
 from shoal.learn.weights import Snapshot
 from shoal.nets.distributions import masked
+from shoal.nets.epsilon_greedy import EpsilonGreedy
 from shoal.types import Acted, Spec, Tree, assign, map_tree, select
 
 if TYPE_CHECKING:
@@ -51,9 +52,17 @@ class Actor(Protocol):
         ...
 
     def value(
-        self, obs: Tree, start: NDArray[np.bool_], rows: NDArray[np.intp]
+        self,
+        obs: Tree,
+        start: NDArray[np.bool_],
+        rows: NDArray[np.intp],
+        *,
+        action_mask: Bools | None = None,
     ) -> NDArray[np.float32]:
-        """Values of observations that follow the last step of `rows`; nothing advances."""
+        """Values of observations that follow the last step of `rows`; nothing advances.
+
+        Those of a Q-network are of the options that `action_mask` leaves.
+        """
         ...
 
     def update(self, policy: nn.Module, flat: Tensor) -> None:
@@ -142,13 +151,18 @@ class PlanActor:
         return Acted(self.plan.to_env(action), action, log_prob, value)
 
     def value(
-        self, obs: NDArray[Any], start: NDArray[np.bool_], rows: NDArray[np.intp]
+        self,
+        obs: NDArray[Any],
+        start: NDArray[np.bool_],
+        rows: NDArray[np.intp],
+        *,
+        action_mask: Bools | None = None,
     ) -> NDArray[np.float32]:
         """Values of observations that follow the last step of `rows`."""
         state = self.state
         if state is not None:
             state = select(state, torch.from_numpy(rows))
-        return self.plan.value(obs, start, state)
+        return self.plan.value(obs, start, state, action_mask=action_mask)
 
     def update(self, policy: nn.Module, flat: Tensor) -> None:
         """Takes the learner's weights over."""
@@ -213,12 +227,8 @@ class TorchActor:
         )
         if self.state is not None:
             assign(self.state, at, output.state)
-        legal = (
-            None
-            if mask is None
-            else torch.from_numpy(mask).to(self.acting.device).unsqueeze(0)
-        )
-        distribution: Any = masked(output.distribution, legal)
+        distribution: Any = masked(output.distribution, self._legal(mask))
+        value = _value(output, distribution)
         if self.epsilon is not None:
             epsilon = torch.from_numpy(self.epsilon[at]).to(self.acting.device)
             distribution = distribution.exploring(epsilon.unsqueeze(0))
@@ -228,18 +238,31 @@ class TorchActor:
             else distribution.sample(self._noise(distribution, at))
         )
         log_prob = distribution.log_prob(action)
-        parts = (distribution.to_env(action), action, log_prob, output.value)
+        parts = (distribution.to_env(action), action, log_prob, value)
         return Acted(*(map_tree(_array, x) for x in parts))
 
     @torch.inference_mode()
     def value(
-        self, obs: Tree, start: NDArray[np.bool_], rows: NDArray[np.intp]
+        self,
+        obs: Tree,
+        start: NDArray[np.bool_],
+        rows: NDArray[np.intp],
+        *,
+        action_mask: Bools | None = None,
     ) -> NDArray[np.float32]:
         """Values of observations that follow the last step of `rows`."""
         state = (
             None if self.state is None else select(self.state, torch.from_numpy(rows))
         )
-        return self._forward(obs, start, state).value.squeeze(0).cpu().numpy()
+        output = self._forward(obs, start, state)
+        legal = self._legal(action_mask)
+        return _array(_value(output, masked(output.distribution, legal)))
+
+    def _legal(self, mask: Bools | None) -> Tensor | None:
+        """A mask [n, options] as [1, n, options] on the device."""
+        if mask is None:
+            return None
+        return torch.from_numpy(mask).to(self.acting.device).unsqueeze(0)
 
     def update(self, policy: nn.Module, flat: Tensor) -> None:
         """Takes the learner's weights over."""
@@ -277,6 +300,16 @@ class TorchActor:
             )
             noise = draw(*where, size)
         return torch.from_numpy(noise).to(acting.device).unsqueeze(0)
+
+
+def _value(output: Any, distribution: object) -> Tensor:
+    """The value that a policy gives, or a Q-network's highest one among the options of its masked distribution."""
+    if (
+        isinstance(distribution, EpsilonGreedy)
+        and distribution is not output.distribution
+    ):
+        return distribution.values.amax(-1)
+    return output.value
 
 
 def _array(x: Tensor) -> NDArray[Any]:

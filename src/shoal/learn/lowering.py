@@ -103,7 +103,7 @@ def _head_of(policy: Lowered, spec: Spec) -> Head | None:
     if not isinstance(policy, QNetwork):
         return _head(spec, policy.network)
     network = policy.network
-    if network.dueling or network.noisy or network.quantiles:
+    if network.layer_norm or network.dueling or network.noisy or network.quantiles:
         return None
     return Head("q_values", [policy.actions], 1)
 

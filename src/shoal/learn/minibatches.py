@@ -48,11 +48,6 @@ class CutsRollouts(Protocol):
         """Parts of a rollout."""
         ...
 
-    @property
-    def norm_adv(self) -> bool:
-        """Whether advantages are normalized, which takes two steps."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class Minibatch:
@@ -78,7 +73,7 @@ class Minibatch:
 
 def minibatches(
     steps: Steps,
-    advantage: Tensor,
+    advantage: Tensor | None,
     target: Tensor,
     num_minibatches: int,
     rng: np.random.Generator,
@@ -89,7 +84,7 @@ def minibatches(
 
     Args:
         steps: a rollout [T, B].
-        advantage: [T, B], given to the loss as `batch.advantage`.
+        advantage: [T, B], given to the loss as `batch.advantage`; None where it needs none.
         target: [T, B], given to the loss as `batch.target`.
         num_minibatches: how many parts; a part without steps is left out.
         rng: shuffles.
@@ -101,7 +96,8 @@ def minibatches(
         raise ConfigError(
             f"num_minibatches must be a whole number of at least 1, got {num_minibatches!r}"
         )
-    _check_shape("advantage", advantage, steps)
+    if advantage is not None:
+        _check_shape("advantage", advantage, steps)
     _check_shape("target", target, steps)
     whole_rows = steps.state is not None
     learned = steps.with_targets(advantage, target)
@@ -153,13 +149,15 @@ def check_minibatches(
 
     Args:
         shape: of the rollout, (T, B).
-        cfg: the number of parts, and whether their advantages are normalized.
+        cfg: the number of parts; `norm_adv`, where it has that, says whether their advantages are normalized.
         whole_rows: parts are whole rows, as recurrent policies need them.
 
     Raises:
         ConfigError: with a number that would do.
     """
-    num_minibatches, least = cfg.num_minibatches, 1 + cfg.norm_adv
+    num_minibatches, least = cfg.num_minibatches, 1
+    if getattr(cfg, "norm_adv", False):
+        least = 2
     num_steps, num_rows = shape
     steps = num_rows * num_steps
     whole = num_rows if whole_rows else steps

@@ -10,6 +10,7 @@ from gymnasium import spaces
 
 from shoal import _native
 from shoal.learn.gradients import Gradients, memory_of, refresh_normalizer
+from shoal.nets.distributions import NEVER
 from shoal.nets.heads import head_size
 from shoal.nets.policy import Output
 
@@ -120,14 +121,21 @@ class Plan:
         return action.reshape(n, *self.action_shape), log_prob, value
 
     def value(
-        self, obs: NDArray[Any], start: Bools, state: Tree
+        self,
+        obs: NDArray[Any],
+        start: Bools,
+        state: Tree,
+        *,
+        action_mask: Bools | None = None,
     ) -> NDArray[np.float32]:
-        """Values of n observations; nothing advances."""
+        """Values of n observations, a Q-network's among the options of `action_mask`; nothing advances."""
         value = np.empty(len(obs), np.float32)
         logits = np.empty((len(obs), self.logits), np.float32)
         self._calls.forward(
             _flat(obs), *memory_of(self.native, start, state), logits, value
         )
+        if action_mask is not None and self.gradients.of_values:
+            return np.where(action_mask, logits, NEVER).max(-1)
         return value
 
     def outputs(self, obs: Tensor) -> Output:

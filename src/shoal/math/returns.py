@@ -93,6 +93,44 @@ def n_step(
     return _like(steps.value, target)
 
 
+def q_lambda(
+    steps: Steps,
+    *,
+    gamma: Scalar,
+    q_lambda: Scalar,
+    reward: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Q(lambda) returns after Peng & Williams (1996): R_t = r_t + gamma ((1 - lambda) v(s_t+1) + lambda R_t+1).
+
+    v is the value of the best action. What was explored cuts nothing; an episode's end does, bootstrapping where it was
+    truncated, and so does the end of the rollout (Gallici et al. 2024, arXiv 2407.04811, section 4).
+
+    Args:
+        steps: a rollout [..., T, B] of a Q-network; leading axes are a population.
+        gamma: discount, a number or [m].
+        q_lambda: as gamma; 0 looks one step ahead, 1 as far as the rollout goes.
+        reward: used instead of the rollout's own.
+
+    Returns:
+        Targets, float32, shaped as `steps.reward`; an invalid step's target is its own value.
+    """
+    rollout = _arrays(steps, reward)
+    members = len(rollout.value)
+    target = np.empty_like(rollout.value)
+    _native.q_lambda(
+        rollout.reward,
+        rollout.next_value,
+        rollout.terminated,
+        rollout.ended,
+        rollout.valid,
+        _scalars("gamma", gamma, members),
+        _scalars("q_lambda", q_lambda, members),
+        target,
+    )
+    target = np.where(rollout.valid != 0, target, rollout.value)
+    return _like(steps.value, target)
+
+
 class _Arrays(NamedTuple):
     """What the C++ functions take of a rollout: [M, T, B], contiguous, on the CPU."""
 

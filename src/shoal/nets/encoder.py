@@ -11,11 +11,12 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from shoal.nets.images import ImageEncoder, image_net
+from shoal.nets.network import QNet
 from shoal.nets.normalizer import Normalizer
 from shoal.types import leaf_spaces
 
 if TYPE_CHECKING:
-    from shoal.nets.network import ActorCriticNet, Network, QNet
+    from shoal.nets.network import ActorCriticNet, Network
     from shoal.types import Spec, Tree
 
 
@@ -138,6 +139,7 @@ def leaf_encoder(
         spec,
         kind,
         half=network.precision == "bfloat16",
+        layer_norm=isinstance(network, QNet) and network.layer_norm,
         generator=generator,
         normalize=network.normalize_obs,
     )

@@ -119,10 +119,11 @@ class ImageEncoder(nn.Module):
         half: bool,
         generator: torch.Generator,
         normalize: bool = False,
+        layer_norm: bool = False,
     ) -> None:
         """`kind`: nature, nips or impala. `half`: computes in bfloat16; weights and features stay float32.
 
-        `normalize` adds a PixelNormalizer.
+        `normalize` adds a PixelNormalizer, `layer_norm` a norm over all of an image's numbers before each activation.
         """
         super().__init__()
         self.shape = spec.observation.single.shape
@@ -144,12 +145,14 @@ class ImageEncoder(nn.Module):
             self.normalizer = PixelNormalizer((height, width, channels))
             self._scale = 1.0
         if kind == "impala":
-            self.first, self.rest = _residual_layers(channels, generator)
+            layers = _residual_layers(channels, generator, layer_norm=layer_norm)
         else:
-            self.first, self.rest = _plain_layers(kind, channels, generator)
+            layers = _plain_layers(kind, channels, generator, layer_norm=layer_norm)
+        self.first, self.rest = layers
         with torch.no_grad():
             seen = self.rest(self.first(torch.zeros(1, channels, height, width)))
         self.dense = linear(seen.numel(), self.size, generator)
+        self.norm = nn.LayerNorm(self.size) if layer_norm else nn.Identity()
 
     def forward(self, obs: Tensor) -> Tensor:
         """[..., *shape] -> [..., size]."""
@@ -170,7 +173,7 @@ class ImageEncoder(nn.Module):
                 scaled = self.first.weight * self._scale
                 seen = _convolved(pixels, self.first, scaled)
                 features = self.dense(_flat(self.rest(seen)))
-        return F.relu(features.float()).reshape(*lead, self.size)
+        return F.relu(self.norm(features.float())).reshape(*lead, self.size)
 
     def observe(self, obs: Tensor) -> None:
         """Merges up to MOST_IMAGES of the observations [N, *shape] into the normalizer's statistics.
@@ -234,13 +237,15 @@ class ImageEncoder(nn.Module):
 class Residual(nn.Module):
     """x + conv(relu(conv(relu(x))))."""
 
-    def __init__(self, filters: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, filters: int, generator: torch.Generator, *, layer_norm: bool = False
+    ) -> None:
         """As many filters come out as go in."""
         super().__init__()
         self.inner = nn.Sequential(
-            nn.ReLU(),
+            *_activation(filters, layer_norm=layer_norm),
             convolution(filters, filters, 3, 1, generator, padding=1),
-            nn.ReLU(),
+            *_activation(filters, layer_norm=layer_norm),
             convolution(filters, filters, 3, 1, generator, padding=1),
         )
 
@@ -252,20 +257,29 @@ class Residual(nn.Module):
 class Pooled(nn.Sequential):
     """A maximum over 3 x 3 at every second place, then two residual blocks."""
 
-    def __init__(self, filters: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, filters: int, generator: torch.Generator, *, layer_norm: bool = False
+    ) -> None:
         """As many filters come out as go in."""
-        blocks = [Residual(filters, generator) for _ in range(2)]
+        blocks = [Residual(filters, generator, layer_norm=layer_norm) for _ in range(2)]
         super().__init__(nn.MaxPool2d(3, 2, padding=1), *blocks)
 
 
 class Section(nn.Sequential):
     """A convolution, and what follows it in a section of the residual network."""
 
-    def __init__(self, fan_in: int, filters: int, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        fan_in: int,
+        filters: int,
+        generator: torch.Generator,
+        *,
+        layer_norm: bool = False,
+    ) -> None:
         """`fan_in`: filters of the section before."""
         super().__init__(
             convolution(fan_in, filters, 3, 1, generator, padding=1),
-            Pooled(filters, generator),
+            Pooled(filters, generator, layer_norm=layer_norm),
         )
 
 
@@ -274,32 +288,40 @@ def _flat(seen: Tensor) -> Tensor:
     return seen.permute(0, 2, 3, 1).flatten(1)
 
 
+def _activation(filters: int, *, layer_norm: bool) -> list[nn.Module]:
+    """A ReLU, with a norm over all filters and places before it or without."""
+    return [nn.GroupNorm(1, filters), nn.ReLU()] if layer_norm else [nn.ReLU()]
+
+
 def _plain_layers(
     kind: str,
     channels: int,
     generator: torch.Generator,
+    *,
+    layer_norm: bool,
 ) -> tuple[nn.Conv2d, nn.Sequential]:
     """The convolutions of Mnih et al.: the first one, and what follows it."""
     (filters, side, stride), *others = CONVOLUTIONS[kind]
     first = convolution(channels, filters, side, stride, generator)
-    layers: list[nn.Module] = [nn.ReLU()]
+    layers = _activation(filters, layer_norm=layer_norm)
     for more_filters, side, stride in others:
         layers.append(convolution(filters, more_filters, side, stride, generator))
-        layers.append(nn.ReLU())
+        layers += _activation(more_filters, layer_norm=layer_norm)
         filters = more_filters
     return first, nn.Sequential(*layers)
 
 
 def _residual_layers(
-    channels: int, generator: torch.Generator
+    channels: int, generator: torch.Generator, *, layer_norm: bool
 ) -> tuple[nn.Conv2d, nn.Sequential]:
     """The residual network of Espeholt et al.: its first convolution, and what follows it."""
     sections: list[nn.Module] = []
     for fan_in, filters in pairwise(SECTIONS):
-        sections.append(Section(fan_in, filters, generator))
+        sections.append(Section(fan_in, filters, generator, layer_norm=layer_norm))
     first = convolution(channels, SECTIONS[0], 3, 1, generator, padding=1)
-    pooled = Pooled(SECTIONS[0], generator)
-    return first, nn.Sequential(pooled, *sections, nn.ReLU())
+    pooled = Pooled(SECTIONS[0], generator, layer_norm=layer_norm)
+    last = _activation(SECTIONS[-1], layer_norm=layer_norm)
+    return first, nn.Sequential(pooled, *sections, *last)
 
 
 def _convolved(pixels: Tensor, layer: nn.Conv2d, weight: Tensor) -> Tensor:

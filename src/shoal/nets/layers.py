@@ -51,10 +51,11 @@ def tower(
     *,
     last_gain: float | None,
     generator: torch.Generator,
+    layer_norm: bool = False,
 ) -> Tower:
     """Linear layers with an activation between; orthogonal weights of gain sqrt(2) and `last_gain`, zero biases.
 
-    With last_gain None the last layer keeps its activation.
+    With last_gain None the last layer keeps its activation; `layer_norm` puts a LayerNorm before each.
     """
     layers: list[nn.Module] = []
     last = len(sizes) - 2
@@ -63,6 +64,8 @@ def tower(
             layers.append(linear(fan_in, fan_out, generator, gain=last_gain))
         else:
             layers.append(linear(fan_in, fan_out, generator))
+            if layer_norm:
+                layers.append(nn.LayerNorm(fan_out))
             layers.append(nn.Tanh() if activation == "tanh" else nn.ReLU())
     made = Tower(*layers)
     made.activation = activation

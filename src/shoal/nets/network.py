@@ -76,6 +76,8 @@ class QNet:
     """Image encoder; auto: nature from 36 x 36 pixels on, else flat. impala is the deepest and slowest."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of the image encoder; bfloat16 (8 bits of mantissa) is faster where the CPU or GPU supports it."""
+    layer_norm: bool = False
+    """LayerNorm before each activation, which keeps values stable without a target network; runs in torch."""
     dueling: bool = False
     """Value and advantages as separate heads; runs in torch."""
     noisy: bool = False

@@ -12,7 +12,7 @@ from shoal.nets.encoder import make_encoder
 from shoal.nets.epsilon_greedy import EpsilonGreedy
 from shoal.nets.given import OutputError, as_floats, dtype_of, forward, rows_of
 from shoal.nets.images import ImageEncoder
-from shoal.nets.layers import tower
+from shoal.nets.layers import Tower, tower
 from shoal.nets.noisy import NoisyLinear
 from shoal.nets.policy import Output
 from shoal.types import ConfigError
@@ -38,7 +38,7 @@ class QNetwork(nn.Module):
         """Orthogonal initialization from `generator`; noisy layers have their own.
 
         Raises:
-            ConfigError: the actions are not Discrete.
+            ConfigError: the actions are not Discrete, or there is nothing that `layer_norm` could normalize.
         """
         super().__init__()
         space = discrete(spec)
@@ -50,13 +50,16 @@ class QNetwork(nn.Module):
             sizes += network.hidden
         numbers = max(1, network.quantiles)
         if network.dueling:
-            self.body = tower(
-                sizes, network.activation, last_gain=None, generator=generator
-            )
+            self.body = self._hidden(sizes, generator)
             self.advantage = self._tower([sizes[-1], self.actions * numbers], generator)
             self.state_value = self._tower([sizes[-1], numbers], generator)
         else:
             self.q = self._tower([*sizes, self.actions * numbers], generator)
+        if network.layer_norm and not any(map(is_norm, self.modules())):
+            raise ConfigError(
+                "network.layer_norm normalizes hidden layers, and hidden=() leaves none; "
+                "give it some, such as 128 128, or leave layer_norm out"
+            )
 
     def initial_state(self, num_rows: int) -> None:
         """No memory."""
@@ -81,11 +84,27 @@ class QNetwork(nn.Module):
 
     def _tower(self, sizes: list[int], generator: torch.Generator) -> nn.Sequential:
         """Dense layers of these sizes, of which the last is a noisy one where the network is."""
-        kind = self.network.activation
-        if not self.network.noisy:
-            return tower(sizes, kind, last_gain=1.0, generator=generator)
-        below = tower(sizes[:-1], kind, last_gain=None, generator=generator)
-        return nn.Sequential(*below, NoisyLinear(sizes[-2], sizes[-1], generator))
+        if self.network.noisy:
+            below = self._hidden(sizes[:-1], generator)
+            return nn.Sequential(*below, NoisyLinear(sizes[-2], sizes[-1], generator))
+        return self._hidden(sizes, generator, last_gain=1.0)
+
+    def _hidden(
+        self,
+        sizes: list[int],
+        generator: torch.Generator,
+        *,
+        last_gain: float | None = None,
+    ) -> Tower:
+        """Dense layers of these sizes, normalized where the network says so; with a gain the last one is plain."""
+        network = self.network
+        return tower(
+            sizes,
+            network.activation,
+            last_gain=last_gain,
+            generator=generator,
+            layer_norm=network.layer_norm,
+        )
 
     def _numbers(self, x: Tensor, *, noisy: bool) -> Tensor:
         """What the encoder sees [..., size] -> values or their quantiles [..., n, quantiles]."""
@@ -139,6 +158,11 @@ def discrete(spec: Spec) -> spaces.Discrete:
         f"{spec.env_id}: a Q-network has one value for each action of a Discrete space, but the actions are {space}; "
         "choose an algorithm that has a policy for them (`shoal algos` lists all)"
     )
+
+
+def is_norm(layer: nn.Module) -> bool:
+    """Whether a layer is one that `layer_norm` adds."""
+    return isinstance(layer, nn.LayerNorm)
 
 
 def check_huber(network: QNet, *, huber: bool) -> None:

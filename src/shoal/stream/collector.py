@@ -109,7 +109,11 @@ class Collector:
             mine, theirs = places
             obs = select(self._obs[number], theirs)
             rows = np.arange(mine.start, mine.stop)
-            values[mine] = role.actor.value(obs, role.start[mine], rows)
+            masks = self._masks[number]
+            mask = None if masks is None else masks[theirs]
+            values[mine] = role.actor.value(
+                obs, role.start[mine], rows, action_mask=mask
+            )
             turn = self._turns[number]
             if role.held is not None and turn is not None:
                 waiting = np.flatnonzero(~turn[theirs]) + mine.start

@@ -21,6 +21,8 @@ from shoal.stream.schedules import Overlap, Schedule, Sync
 from shoal.types import ConfigError, Episodes, select
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from shoal.envs.vec_env import VecEnv
     from shoal.learn.plan import Plan
     from shoal.stream.roles import Cast, Policies
@@ -175,6 +177,12 @@ class Rollouts:
                 steps = slab.steps(state=state, device=self.acting.device)
                 self._last[role.name] = steps
         return self._last[self.roles[0].name] if self._cast is None else self._last
+
+    def explore(self, epsilon: ArrayLike) -> None:
+        """From the next rollout on, how often rows whose Q-network learns take any action instead of the best."""
+        learning = [r for r in self.roles if not isinstance(r.source, Frozen)]
+        for role in learning or self.roles:
+            role.explore(epsilon)
 
     def publish(self) -> int:
         """Makes the weights as they are the next version that acts, and returns its number.

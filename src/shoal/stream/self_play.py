@@ -20,7 +20,7 @@ from shoal.types import ConfigError, Episodes, check_ranges
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
     from torch import nn
 
     from shoal.envs.vec_env import VecEnv
@@ -164,6 +164,10 @@ class PastVersions:
             found.returns[own], found.lengths[own], info, found.rows[own]
         )
         return steps
+
+    def explore(self, epsilon: ArrayLike) -> None:
+        """As of `Rollouts`: the learner's rows explore, its opponents' do not."""
+        self._stream.explore(epsilon)
 
     def publish(self) -> int:
         """Makes the weights the next version, perhaps adds them to the pool, and draws the opponents."""

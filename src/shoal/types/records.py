@@ -106,7 +106,9 @@ class Steps(_Found):
     target: torch.Tensor | None = None
     """What each value should have been [T, B]; likewise."""
 
-    def with_targets(self, advantage: torch.Tensor, target: torch.Tensor) -> Steps:
+    def with_targets(
+        self, advantage: torch.Tensor | None, target: torch.Tensor
+    ) -> Steps:
         """These steps with what an algorithm computed for them [T, B]; for the same tensors the same object."""
         made: Steps | None = getattr(self, "_with_targets", None)
         if made is None or made.advantage is not advantage or made.target is not target:
