@@ -35,13 +35,17 @@ class Data:
     episodes: int
     steps: StepArrays
 
-    def memory(self, spec: Spec) -> ReplayMemory:
-        """A replay memory of one row that holds all of it."""
-        count = len(self.steps.reward)
-        capacity = count + self.episodes * spec.frame_stack + spec.frame_stack
-        memory = ReplayMemory(spec, 1, capacity=capacity)
-        memory.insert_steps(self.steps)
-        return memory
+    def memory(self, spec: Spec, *, least: int = 1) -> ReplayMemory:
+        """A replay memory of one row that holds all of it, with room for at least `least` records."""
+        frames = spec.frame_stack
+        needed = len(self.steps.reward) + (self.episodes + 1) * frames
+        while True:
+            memory = ReplayMemory(spec, 1, capacity=max(needed, least))
+            memory.insert_steps(self.steps)
+            # Stacks that do not go on from one another take more records, which is known when they are there.
+            needed = int(memory.heads[0, 0]) + frames
+            if needed <= memory.slots + frames:
+                return memory
 
 
 def read_data(

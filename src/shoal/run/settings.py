@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from shoal.learn.hardware import Hardware
+from shoal.memory.settings import FromData
 from shoal.run.origin import Identity
 from shoal.stream.self_play import SelfPlay
 from shoal.types import ConfigError
@@ -47,6 +48,8 @@ class Settings:
     self_play: SelfPlay = field(default_factory=SelfPlay)
     """Self-play against past versions, in environments with several agents."""
 
+    data: FromData = field(default_factory=FromData)
+    """A data set that is learned from too."""
     identity: Identity = field(default_factory=Identity)
     """Which run it is, and what its checkpoints must have been trained with."""
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from shoal.memory.settings import Replay
+    from shoal.stream.data import DataDraws
     from shoal.stream.rollouts import Rollouts
     from shoal.types import Transitions
 
@@ -60,14 +61,18 @@ class ReplayStream:
         cfg: DrawsBatches,
         total_timesteps: int,
         file: Path | None = None,
+        data: DataDraws | None = None,
     ) -> None:
         """A memory for the rows of `rollouts`, which nobody else may pull; in `file`, where one is given.
+
+        `data` is what is drawn besides, or before the first step.
 
         Raises:
             ConfigError: a setting that cannot work, with one that would.
         """
         num_rows = rollouts.env.num_rows
-        if total_timesteps <= settings.learning_starts:
+        offline = data is not None and data.updates
+        if total_timesteps <= settings.learning_starts and not offline:
             raise ConfigError(
                 f"nothing would be learned: total_timesteps={total_timesteps:,} are over before "
                 f"learning_starts={settings.learning_starts:,}"
@@ -76,18 +81,20 @@ class ReplayStream:
         self.memory = ReplayMemory(
             rollouts.env.spec, num_rows, capacity=settings.buffer_size, file=file
         )
+        self.data = data
         self.reader = Reader(
             self.memory,
-            batch_size=cfg.batch_size,
+            batch_size=cfg.batch_size if data is None else len(data.own.key),
             n_step=cfg.n_step,
             gamma=cfg.gamma,
             seed=rollouts.acting.seed,
             prioritized=Prioritized(settings.alpha) if settings.alpha else None,
+            into=None if data is None else data.own,
         )
         self.env_steps = self.version = 0
         self.episodes = Episodes(np.zeros(0), np.zeros(0, np.int64), {})
         self._rollouts = rollouts
-        self._total = total_timesteps
+        self._total = max(total_timesteps, 1)
         self._left_over = file is not None
         """What the file holds is of a run that came to no checkpoint."""
         self._inserted, self._credit = 0, 0.0
@@ -113,6 +120,9 @@ class ReplayStream:
         if self._left_over:
             self.memory.clear()
             self._left_over = False
+        if self.data is not None and self.data.alone:
+            self.episodes = joined(found, tuple(self.episodes.info))
+            return self.data.draw(self.reader, self._beta())
         while self._credit < self.batch_size:
             next(self._rollouts)
             self._insert()
@@ -123,10 +133,9 @@ class ReplayStream:
         self._credit -= self.batch_size
         if self._credit < self.batch_size:
             self.env_steps = self._rollouts.env_steps
-        if not self.settings.alpha:
-            return self.reader.sample()
-        beta, over = self.settings.beta, min(1.0, self.env_steps / self._total)
-        return self.reader.sample(beta=beta + (1 - beta) * over)
+        if self.data is not None:
+            return self.data.draw(self.reader, self._beta())
+        return self.reader.sample(beta=self._beta())
 
     def explore(self, epsilon: ArrayLike) -> None:
         """How often each row takes any action instead of the best, from its next step on: a number, or [rows]."""
@@ -134,7 +143,9 @@ class ReplayStream:
 
     def prioritize(self, batch: Transitions) -> None:
         """Gives the batch's transitions priorities by its errors; nothing where they are drawn uniformly."""
-        if self.settings.alpha:
+        if self.settings.alpha and self.data is not None:
+            self.data.prioritize(self.reader, batch)
+        elif self.settings.alpha:
             self.reader.prioritize(batch.key, batch.error)
 
     def publish(self) -> int:
@@ -144,7 +155,8 @@ class ReplayStream:
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs, taken after a publish."""
-        return {
+        data = {} if self.data is None else {"data": self.data.state()}
+        return data | {
             "rollouts": self._rollouts.state(),
             "memory": self.memory.state(),
             "reader": self.reader.state(),
@@ -155,6 +167,8 @@ class ReplayStream:
 
     def restore(self, state: dict[str, Any]) -> list[str]:
         """Continues from `state`; returns a sentence for each episode that could not be continued."""
+        if self.data is not None:
+            self.data.restore(state.get("data", {}))
         lost = self._rollouts.restore(state["rollouts"])
         self.memory.restore(state["memory"])
         self._left_over = False
@@ -169,6 +183,13 @@ class ReplayStream:
         self._inserted = int(state["inserted"])
         self.env_steps, self.version = int(state["env_steps"]), self._rollouts.version
         return lost
+
+    def _beta(self) -> float | None:
+        """The exponent of the weights by now; None without priorities."""
+        if not self.settings.alpha:
+            return None
+        beta, over = self.settings.beta, min(1.0, self.env_steps / self._total)
+        return beta + (1 - beta) * over
 
     def _insert(self) -> None:
         """Moves a rollout's steps into the memory, and counts what may be drawn for them."""
