@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TARGET = Path("src/shoal/experiment/keywords.py")
 PARAMETERS = ("env", "algo", "policy")
 """Settings that `train` has as parameters of its own."""
-PATHS = ("run_dir", "init_from")
+PATHS = ("run_dir", "init_from", "data")
 PLAIN: dict[object, str] = {int: "int | float", float: "float", bool: "bool", str: "str", types.NoneType: "None"}
 """What a plain setting may be given as; whole numbers may be written as 1e6."""
 HEAD = '''"""Keywords of `train` and `resume` as types; scripts/keywords.py writes this file from the settings."""

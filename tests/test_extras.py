@@ -15,6 +15,7 @@ MODULES = {
     "agents": ["pettingzoo", "mpe2"],
     "mujoco": ["mujoco", "imageio"],
     "video": ["imageio_ffmpeg"],
+    "data": ["h5py"],
     "wandb": ["wandb"],
     "trackio": ["trackio"],
 }

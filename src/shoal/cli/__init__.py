@@ -22,6 +22,7 @@ COMMANDS = {
     "return meets the threshold",
     "resume": "resume RUN: continue training from the newest checkpoint",
     "eval": "eval RUN: evaluate a trained policy on new episodes; --video records them",
+    "record": "record RUN: write episodes of a trained policy as a data set in Minari's layout",
     "report": "report RUN: plot the learning curves of a run, as curves.png and report.html",
     "runs": "list the runs: environment, algorithm, steps, return, state",
     "compare": "compare runs or configurations over seeds, at equal environment steps",

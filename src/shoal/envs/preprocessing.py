@@ -135,7 +135,7 @@ class Preprocessing:
     def tolerance(self) -> Tolerance:
         """What rows take that is not learned from as it is: any finite reward, where rewards are changed."""
         largest = LARGEST
-        if self._changes_rewards:
+        if self.changes_rewards:
             largest = float(np.finfo(np.float64).max)
         last_finite = self.final_nan == "last_finite"
         return Tolerance(last_finite=last_finite, largest_reward=largest)
@@ -150,11 +150,12 @@ class Preprocessing:
 
     def for_playing(self) -> Preprocessing:
         """The same with the environment's own rewards, which are not learned from: any size that training takes."""
-        clip = (-inf, inf) if self._changes_rewards else None
+        clip = (-inf, inf) if self.changes_rewards else None
         return replace(self, reward_scale=1.0, reward_clip=clip, reward_sign=False)
 
     @property
-    def _changes_rewards(self) -> bool:
+    def changes_rewards(self) -> bool:
+        """Whether rewards are scaled, clipped or replaced by their signs."""
         scaled = self.reward_scale != 1
         return scaled or self.reward_sign or self.reward_clip is not None
 

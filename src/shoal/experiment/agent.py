@@ -26,6 +26,7 @@ from shoal.report.video import check_target
 from shoal.run import directory as directories
 from shoal.run.evaluate import EVALUATION_STREAM, Score, evaluate
 from shoal.run.origin import Identity
+from shoal.run.record import free_folder, record
 from shoal.types import ConfigError, select
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from shoal.experiment.experiment import PolicySource, Source
     from shoal.learn.acting import Actor
     from shoal.report.recording import Video
+    from shoal.run.record import Recorded
     from shoal.types import Bools, Spec, Tree
 
 GREEDY_EPISODES = 100
@@ -210,6 +212,42 @@ class Agent:
             experiment = experiment.changed(eval_max_steps=max_steps)
             check_applies(experiment, self.spec)
         return play(self.policy, experiment, episodes=episodes, seed=seed)
+
+    def record(
+        self,
+        folder: str | Path | None = None,
+        *,
+        episodes: int = GREEDY_EPISODES,
+        greedy: bool = True,
+        seed: int = 0,
+        max_steps: int | None = None,
+    ) -> Recorded:
+        """Episodes as a data set in Minari's layout, which `train(data=...)` takes; the first ones of `evaluate`.
+
+        Args:
+            folder: of the data set; None: datasets/ENV/ALGO-v0, or the next number that is free.
+            episodes: how many.
+            greedy: the mode of the policy's distribution; False draws actions from it, as training does.
+            seed: of the episodes.
+            max_steps: an episode that goes on after as many is cut; None: the run's `eval_max_steps`.
+
+        Raises:
+            ConfigError: the folder is there, h5py is not installed, or episodes have masks or several agents.
+        """
+        options = self._experiment.options
+        to = free_folder(options.env, options.algo) if folder is None else Path(folder)
+        count = min(max(episodes, 1), 20, options.num_envs)
+        with closing(self._experiment.rows(count, playing=True)) as rows:
+            return record(
+                self.policy,
+                rows,
+                to,
+                episodes=episodes,
+                acting=_evaluating(self.policy, self._experiment, seed),
+                greedy=greedy,
+                max_steps=options.eval_max_steps if max_steps is None else max_steps,
+                algo=options.algo,
+            )
 
     def record_video(
         self, path: str | Path, *, rows: int = 4, seed: int = 0, max_steps: int = 2000

@@ -94,6 +94,9 @@ def _idle(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]]:
     yield from _idle_schedules(experiment.config)
     yield from _idle_shards(experiment, spec)
     yield from _idle_replay(experiment.config)
+    if experiment.options.data is None:
+        for name in ("data_fraction", "offline_updates"):
+            yield name, "set data too, the data set that is learned from"
     network = getattr(experiment.config, "network", None)
     if isinstance(network, QNet):
         yield from _idle_exploration(experiment.config)

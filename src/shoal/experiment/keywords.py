@@ -38,6 +38,9 @@ class Settings(TypedDict, total=False):
     max_restarts: int | float
     own_cores: bool
     init_from: str | PathLike[str] | None
+    data: str | PathLike[str] | None
+    data_fraction: float
+    offline_updates: int | float
     stop_at: float | None
     eval_every: int | float
     eval_episodes: int | float

@@ -89,6 +89,12 @@ class Options:
     """Custom torch policy, as `package.module:Class`."""
     init_from: str | None = None
     """Begin with the weights and normalization statistics of this run's policy; every setting stays this run's own."""
+    data: str | None = None
+    """Data set that `shoal record` or Minari wrote, to be learned from too, by algorithms with a replay memory."""
+    data_fraction: float = 0.5
+    """Share of each batch that is drawn from the data set; more rely on it longer."""
+    offline_updates: int = 0
+    """Gradient steps on the data set alone, before the first environment step; with total_timesteps=0 all of them."""
     stop_at: float | None = None
     """Stop at this mean return of recent or evaluation episodes; default: the environment's threshold; inf: never."""
     eval_every: int = 0
@@ -129,7 +135,7 @@ class Options:
         check_ranges(self, num_workers=(0, MOST_THREADS), act_block=(1, 65536))
         self.workers()
         counts = (
-            "total_timesteps",
+            *(() if self.data and self.offline_updates else ("total_timesteps",)),
             "num_envs",
             "agents",
             "keep_checkpoints",
@@ -138,6 +144,12 @@ class Options:
         check_ranges(self, **dict.fromkeys(counts, (1, inf)), reward_scale=(1e-12, inf))
         check_ranges(self, grad_shards=(1, MOST_THREADS), checkpoint_every=(0, inf))
         check_finite(self, "reward_scale")
+        check_ranges(self, total_timesteps=(0, inf), offline_updates=(0, inf))
+        if not 0 <= self.data_fraction < 1:
+            raise ConfigError(
+                f"data_fraction must be at least 0 and below 1, got {self.data_fraction}; to learn from data alone, "
+                "set offline_updates, and total_timesteps to 0"
+            )
         if self.stop_at is not None and not self.stop_at > -inf:
             raise ConfigError(
                 f"stop_at must be a number, or inf to never stop early, got {self.stop_at}"

@@ -12,6 +12,7 @@ from shoal.envs.bounds import SQUASH, wide_actions
 from shoal.experiment.experiment import fixed_settings
 from shoal.experiment.first_weights import first_policy_of
 from shoal.math.rates import find_functions
+from shoal.memory.settings import FromData
 from shoal.nets.images import image_net, lacks_bfloat16
 from shoal.report.html import write_report
 from shoal.run.beginning import one_torch_thread
@@ -177,6 +178,7 @@ def settings_of(
         self_play=options.self_play,
         learners=options.agents,
         population=options.population,
+        data=FromData(options.data, options.data_fraction, options.offline_updates),
         checkpoint_every=options.checkpoint_every,
         keep_last=options.keep_checkpoints,
         began_with=began_with,

@@ -17,6 +17,7 @@ from shoal.experiment.agent import GREEDY_EPISODES, play
 from shoal.experiment.applies import check_applies
 from shoal.experiment.experiment import Experiment
 from shoal.experiment.first_weights import find_source
+from shoal.experiment.offline import find_data
 from shoal.experiment.options import CHANGEABLE
 from shoal.experiment.session import check_device, opened
 from shoal.experiment.trust import is_function, seal, seal_again
@@ -171,7 +172,7 @@ def start(
     callbacks: Sequence[Callback] = (),
 ) -> Result:
     """A new run of an experiment."""
-    experiment = find_source(experiment)
+    experiment = find_data(find_source(experiment))
     options = experiment.options
     check_device(options.device)
     shown = panel_of(panel)

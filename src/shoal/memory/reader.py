@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from shoal.types import (
     check_least,
     check_ranges,
     map_tree,
+    select,
 )
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Reader:
         gamma: float = 0.99,
         seed: int = 0,
         prioritized: Prioritized | None = None,
+        into: Transitions | None = None,
         checked: bool = True,
     ) -> None:
         """A reader that begins with the random numbers of `seed`.
@@ -83,6 +85,7 @@ class Reader:
             gamma: the discount of one step.
             seed: of what is drawn.
             prioritized: steps are drawn by priorities of this reader's own.
+            into: where batches are written, such as a part of larger ones; None: arrays of the reader's own.
             checked: False only to show in a test what the checks of records keep out.
 
         Raises:
@@ -110,7 +113,7 @@ class Reader:
         if prioritized is not None:
             how = prioritized
             self._native.prioritize_by(how.alpha, how.epsilon, how.uniform_mix)
-        self._batch = _allocate(memory, batch_size)
+        self._batch = allocate(memory, batch_size) if into is None else into
         self._attach(self._batch)
 
     def sample(
@@ -242,8 +245,17 @@ class Reader:
         return f"nothing can be sampled: {TOO_FAST}"
 
 
-def _allocate(memory: ReplayMemory, batch: int) -> Transitions:
-    """Zeroed tensors [B, ...]."""
+def part_of(batch: Transitions, at: slice) -> Transitions:
+    """Some of a batch's transitions, in the same memory."""
+    parts: dict[str, Tree] = {}
+    for field in fields(batch):
+        whole = getattr(batch, field.name)
+        parts[field.name] = None if whole is None else select(whole, at)
+    return Transitions(**parts)
+
+
+def allocate(memory: ReplayMemory, batch: int) -> Transitions:
+    """Zeroed tensors [B, ...] for a batch of what a memory holds."""
     form = memory.form
 
     def tensors(tree: Tree) -> Tree:

@@ -36,6 +36,18 @@ class Replay:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class FromData:
+    """What a run learns from a data set besides its own steps."""
+
+    folder: str | None = None
+    """The data set; None: nothing."""
+    fraction: float = 0.5
+    """The share of each batch that is drawn from it."""
+    updates: int = 0
+    """Batches of it alone before the first environment step."""
+
+
 def for_each_step() -> Replay:
     """A large memory, and a batch of 256 learned from for every step."""
     return Replay(buffer_size=1_000_000, samples_per_insert=256)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from shoal.nets.distributions import place_in
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -56,3 +58,7 @@ class Deterministic:
         """Scaled to the Box; the clamp catches the last rounding."""
         low, high = self.low.to(action.device), self.high.to(action.device)
         return (low + 0.5 * (high - low) * (action + 1)).clamp(low, high)
+
+    def from_env(self, action: Tensor) -> Tensor:
+        """In [-1, 1]."""
+        return place_in(action, self.low, self.high).clamp(-1, 1).float()

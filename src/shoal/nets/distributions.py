@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Beside any real logit its probability is exactly 0; unlike -inf it leaves p log p and its gradient 0 as well.
 NEVER = -1e30
+# How near to a bound an action comes whose number before the tanh is asked for: 7.25 there, and 1e-6 of the tanh away.
+NEAR_BOUND = 1e-6
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 # Nodes and weights of Gauss-Hermite quadrature with 8 nodes; the other four are their mirror images.
 HERMITE_X = (0.3811869902, 1.1571937125, 1.9816567567, 2.9306374203)
@@ -60,6 +62,15 @@ class Maskable(Protocol):
 
     def masked(self, mask: Tensor) -> Distribution:
         """The same among the options where `mask` [..., n] is true."""
+        ...
+
+
+@runtime_checkable
+class Invertible(Protocol):
+    """A distribution that can tell what it would have kept for an action that the environment took."""
+
+    def from_env(self, action: Tree) -> Tree:
+        """The inverse of `to_env`."""
         ...
 
 
@@ -103,6 +114,10 @@ class Categorical:
         """Counts from the space's start."""
         return action + self.start if self.start else action
 
+    def from_env(self, action: Tensor) -> Tensor:
+        """Counts from 0."""
+        return action.long() - self.start
+
 
 class MultiCategorical:
     """K independent choices: logits [..., sum(nvec)], actions int64 [..., K]."""
@@ -143,6 +158,10 @@ class MultiCategorical:
     def to_env(self, action: Tensor) -> Tensor:
         """Counts from the space's start."""
         return action + self.start
+
+    def from_env(self, action: Tensor) -> Tensor:
+        """Counts from 0."""
+        return action.long() - self.start
 
 
 class Normal:
@@ -186,6 +205,10 @@ class Normal:
     def to_env(self, action: Tensor) -> Tensor:
         """Clipped to the Box."""
         return action.clamp(self.low, self.high)
+
+    def from_env(self, action: Tensor) -> Tensor:
+        """As it is."""
+        return action.float()
 
 
 class SquashedNormal:
@@ -238,6 +261,12 @@ class SquashedNormal:
         share = 0.5 * (high - low)
         return (low + share * (action.tanh() + 1)).clamp(low, high)
 
+    def from_env(self, action: Tensor) -> Tensor:
+        """Before the tanh: of actions at the bounds, which no finite number gives, the nearest by `NEAR_BOUND`."""
+        most = 1 - NEAR_BOUND
+        within = place_in(action, self.base.low, self.base.high)
+        return within.clamp(-most, most).atanh().float()
+
 
 def masked(distribution: Distribution, mask: Tensor | None) -> Distribution:
     """The distribution among the options that a mask leaves; itself without a mask.
@@ -251,6 +280,26 @@ def masked(distribution: Distribution, mask: Tensor | None) -> Distribution:
             f"the actions are masked, but {type(distribution).__name__} has no method masked(mask)"
         )
     return distribution.masked(mask)
+
+
+def from_env(distribution: Distribution, action: Tree) -> Tree:
+    """What a policy with such distributions keeps of actions [..., *shape] that its environment took.
+
+    ConfigError for a custom distribution without `from_env(action)`.
+    """
+    if not isinstance(distribution, Invertible):
+        raise ConfigError(
+            f"actions from elsewhere need the method from_env(action), the inverse of to_env(action), which "
+            f"{type(distribution).__name__} lacks"
+        )
+    return distribution.from_env(action)
+
+
+def place_in(action: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Where actions stand between the bounds of their Box: -1 at the lower, 1 at the upper, 0 where both are equal."""
+    low, high = (bound.to(action.device).double() for bound in (low, high))
+    half = 0.5 * (high - low)
+    return (action.double() - low - half) / torch.where(half > 0, half, 1.0)
 
 
 def _log_slope(x: Tensor) -> Tensor:

@@ -77,6 +77,10 @@ class EpsilonGreedy:
         """Counts from the space's start."""
         return action + self.start if self.start else action
 
+    def from_env(self, action: Tensor) -> Tensor:
+        """Counts from 0."""
+        return action.long() - self.start
+
     def _probabilities(self) -> Tensor:
         allowed = (self.values > NEVER / 2).to(self.values.dtype)
         each = (self.epsilon / allowed.sum(-1)).unsqueeze(-1) * allowed

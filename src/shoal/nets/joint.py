@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import torch
 
-from shoal.nets.distributions import Categorical, Distribution, masked
+from shoal.nets.distributions import Categorical, Distribution, from_env, masked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,6 +77,11 @@ class Joint:
             kind = torch.from_numpy(np.empty(0, leaf.dtype)).dtype
             given.append(part.to_env(own).to(kind))
         return self._nested(given)
+
+    def from_env(self, action: Tree) -> Tree:
+        """The inverse of `to_env`, leaf by leaf."""
+        pairs = zip(self.parts, self._flat(action), strict=True)
+        return self._nested([from_env(part, own) for part, own in pairs])
 
     def _flat(self, action: Tree) -> list[Tensor]:
         """The leaves' actions as their distributions see them."""

@@ -53,7 +53,10 @@ def why_to_stop(run: Run, steps: int, greedy: float) -> str:
         return f"mean return {run.mean_return:.1f} reached {limit:g}"
     if limit is not None and greedy >= limit:
         return f"greedy mean return {greedy:.1f} reached {limit:g}"
-    return "total_timesteps" if steps >= run.settings.total_timesteps else ""
+    if run.updates < run.settings.data.updates:
+        return ""
+    over = steps >= run.settings.total_timesteps
+    return "total_timesteps" if over else ""
 
 
 def save_due(run: Run, steps: int, every_updates: int) -> bool:
@@ -125,7 +128,8 @@ class Loop:
         self._log, self._writer, self._interrupts = log, writer, interrupts
         self._evaluation = evaluation
         each = getattr(stream, "steps_per_batch", prod(stream.shape))
-        updates = max(1, ceil(run.settings.total_timesteps / each))
+        steps, before = run.settings.total_timesteps, run.settings.data.updates
+        updates = max(1, ceil(steps / each) + before)
         self._log_every = max(1, updates // 500)
         self._save_every = max(1, updates // 20)
         self.progress = Progress()

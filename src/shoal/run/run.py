@@ -80,6 +80,8 @@ class Run:
         self.metrics = Metrics(settings.window, settings.whose_rows)
         self.updates = 0
         self.stop_reason = self.interrupted_by = ""
+        self.data_sha256 = ""
+        """Of the data set that is learned from; empty without one."""
         self.steps_before = 0
         """Environment steps before the batch at hand."""
         self._log, self._policy = log, policy
@@ -101,8 +103,14 @@ class Run:
 
     @property
     def progress(self) -> float:
-        """The share of `total_timesteps`, as it is by now, that was over before the batch at hand: below 1."""
-        return self.steps_before / self.settings.total_timesteps
+        """The share of `total_timesteps`, as it is by now, that was over before the batch at hand: below 1.
+
+        Of a run that takes no step, the share of its updates.
+        """
+        s = self.settings
+        if not s.total_timesteps:
+            return min(self.updates / s.data.updates, 1 - 1e-9)
+        return self.steps_before / s.total_timesteps
 
     @property
     def mean_return(self) -> float:

@@ -8,6 +8,7 @@ import torch
 
 from shoal.learn.acting import Acting
 from shoal.learn.hardware import Hardware
+from shoal.memory.settings import FromData
 from shoal.run.members import Population, member_names
 from shoal.run.origin import Identity
 from shoal.stream.self_play import SelfPlay
@@ -52,6 +53,9 @@ class Settings:
     """Agents that learn side by side, each on an equal share of the environments."""
     population: Population = field(default_factory=Population)
     """What they share, and in what they differ."""
+
+    data: FromData = field(default_factory=FromData)
+    """A data set that is learned from too."""
     identity: Identity = field(default_factory=Identity)
     """Which run it is, and what its checkpoints must have been trained with."""
 

@@ -36,6 +36,8 @@ def status_of(run: Run, steps: int, seconds: float) -> dict[str, Any]:
         "process_started": psutil.Process().create_time(),
         "versions": versions(),
     }
+    if run.data_sha256:
+        status["data_sha256"] = run.data_sha256
     if s.began_with:
         status["began_with"] = s.began_with
     return status

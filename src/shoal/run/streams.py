@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import torch
+
+from shoal.memory.data import read_data
+from shoal.nets import distributions
 from shoal.run.members import ONE, rows_of_members
 from shoal.run.settings import check_rows
+from shoal.stream.data import DataDraws
 from shoal.stream.replay import ReplayStream
 from shoal.stream.rewards import Rewards
 from shoal.stream.rollouts import rollouts
 from shoal.stream.schedules import schedule
 from shoal.stream.self_play import against
-from shoal.types import ConfigError
+from shoal.types import ConfigError, map_tree
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from numpy.typing import NDArray
 
     from shoal.envs.vec_env import VecEnv
     from shoal.learn.learner import Learner
@@ -24,6 +30,7 @@ if TYPE_CHECKING:
     from shoal.stream.replay import DrawsBatches
     from shoal.stream.rollouts import Rollouts
     from shoal.stream.self_play import PastVersions
+    from shoal.types import Tree
 
 
 def rollouts_of(
@@ -32,6 +39,11 @@ def rollouts_of(
     """The stream of rollouts [num_steps, B], with the schedule and the opponents of the run's settings."""
     s = run.settings
     check_rows(env.num_rows, env.spec.num_agents, s.num_envs)
+    if s.data.folder is not None:
+        raise ConfigError(
+            f"data={s.data.folder!r} would not be learned from: {s.algo or 'this algorithm'} has no replay memory; "
+            "leave it out, or choose an off-policy algorithm (`shoal algos` lists all)"
+        )
     return against(
         s.self_play,
         env,
@@ -91,6 +103,7 @@ def replay_of(
         private=s.population.memory == "private",
         total_timesteps=s.total_timesteps,
         file=_file_of(run, settings),
+        data=data_of(run, env, learners, cfgs, settings),
     )
 
 
@@ -108,3 +121,47 @@ def _file_of(run: Run, settings: Replay) -> Path | None:
             "set replay.file to false"
         )
     return run.directory.replay
+
+
+def data_of(
+    run: Run,
+    env: VecEnv,
+    learners: Mapping[str, Learner],
+    cfgs: Mapping[str, DrawsBatches],
+    settings: Replay,
+) -> DataDraws | None:
+    """What is drawn from the run's data set; None where it has none.
+
+    Raises:
+        ConfigError: there is none, it is damaged or of another environment, or the policy cannot take its actions.
+    """
+    s = run.settings
+    if s.data.folder is None:
+        return None
+    if len(learners) > 1:
+        raise ConfigError(
+            f"data={s.data.folder!r} is learned from by one agent; leave agents={len(learners)} out"
+        )
+    policy, device = learners[ONE].policy, torch.device(s.device)
+
+    def from_env(action: Tree) -> Tree:
+        first = map_tree(as_tensor, env.spec.observation.allocate(1, 1))
+        given = map_tree(torch.from_numpy, action)
+        with torch.no_grad():
+            start = torch.ones((1, 1), dtype=torch.bool, device=device)
+            initial: Any = policy.initial_state
+            distribution = policy(first, initial(1), start).distribution
+            kept = distributions.from_env(distribution, map_tree(as_tensor, given))
+        return map_tree(as_array, kept)
+
+    def as_tensor(array: Any) -> torch.Tensor:
+        return torch.as_tensor(array, device=device)
+
+    def as_array(tensor: torch.Tensor) -> NDArray[Any]:
+        return tensor.cpu().numpy()
+
+    data = read_data(
+        Path(s.data.folder), env.spec, from_env, reward_scale=s.reward_scale
+    )
+    run.data_sha256 = data.sha256
+    return DataDraws(data, env.spec, s.data, cfgs[ONE], seed=s.seed, replay=settings)

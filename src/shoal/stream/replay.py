@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from shoal.memory.settings import Replay
     from shoal.memory.slab import Slab
+    from shoal.stream.data import DataDraws
     from shoal.stream.rollouts import Rollouts
     from shoal.types import Transitions
 
@@ -111,6 +112,7 @@ class ReplayStream:
         private: bool,
         total_timesteps: int,
         file: Path | None = None,
+        data: DataDraws | None = None,
     ) -> None:
         """A memory for the rows of `rollouts`, which nobody else may pull; in `file`, where one is given.
 
@@ -122,11 +124,13 @@ class ReplayStream:
             private: each has a memory of its own steps.
             total_timesteps: of the run.
             file: where one memory of all lies.
+            data: what an agent that is alone draws besides, or before the first step.
 
         Raises:
             ConfigError: a setting that cannot work, with one that would.
         """
-        if total_timesteps <= settings.learning_starts:
+        offline = data is not None and data.updates
+        if total_timesteps <= settings.learning_starts and not offline:
             raise ConfigError(
                 f"nothing would be learned: total_timesteps={total_timesteps:,} are over before "
                 f"learning_starts={settings.learning_starts:,}"
@@ -140,7 +144,7 @@ class ReplayStream:
                 cfg.batch_size,
                 memory := self.memories[role if private else 0],
                 0 if private else rows[name].start,
-                _reader(memory, cfg, settings, rollouts.acting.seed + role),
+                _reader(memory, cfg, settings, rollouts.acting.seed + role, data),
                 settings.learning_starts // len(agents),
             )
             for role, (name, cfg) in enumerate(agents.items())
@@ -148,7 +152,8 @@ class ReplayStream:
         self.env_steps = self.version = 0
         self.episodes = Episodes(np.zeros(0), np.zeros(0, np.int64), {})
         self._rollouts = rollouts
-        self._total = total_timesteps
+        self.data = data
+        self._total = max(total_timesteps, 1)
         self._turn: int | None = None
         """Who the batch at hand is for; None before the first one."""
         self._left_over = file is not None
@@ -176,6 +181,9 @@ class ReplayStream:
             for memory in self.memories:
                 memory.clear()
             self._left_over = False
+        if self.data is not None and self.data.alone:
+            self.episodes = joined(found, tuple(self.episodes.info))
+            return self.data.draw(self._drawers[0].reader, self._beta())
         while (own := self._next_due()) is None:
             next(self._rollouts)
             for drawer in self._drawers:
@@ -189,10 +197,9 @@ class ReplayStream:
         own.credit -= own.batch_size
         if self._next_due() is None:
             self.env_steps = self._rollouts.env_steps
-        if not self.settings.alpha:
-            return own.reader.sample()
-        beta, over = self.settings.beta, min(1.0, self.env_steps / self._total)
-        return own.reader.sample(beta=beta + (1 - beta) * over)
+        if self.data is not None:
+            return self.data.draw(own.reader, self._beta())
+        return own.reader.sample(beta=self._beta())
 
     def explore(self, epsilon: ArrayLike) -> None:
         """How often each row takes any action instead of the best, from its next step on: a number, or [rows].
@@ -205,8 +212,10 @@ class ReplayStream:
 
     def prioritize(self, batch: Transitions) -> None:
         """Gives the batch's transitions priorities by its errors; nothing where they are drawn uniformly."""
-        if self.settings.alpha:
-            reader = self._drawers[self._turn or 0].reader
+        reader = self._drawers[self._turn or 0].reader
+        if self.settings.alpha and self.data is not None:
+            self.data.prioritize(reader, batch)
+        elif self.settings.alpha:
             reader.prioritize(batch.key, batch.error)
 
     def publish(self) -> int:
@@ -216,7 +225,8 @@ class ReplayStream:
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs, taken after a publish."""
-        return {
+        data = {} if self.data is None else {"data": self.data.state()}
+        return data | {
             "rollouts": self._rollouts.state(),
             "memories": {str(i): m.state() for i, m in enumerate(self.memories)},
             "agents": {own.name: own.state() for own in self._drawers},
@@ -226,6 +236,8 @@ class ReplayStream:
 
     def restore(self, state: dict[str, Any]) -> list[str]:
         """Continues from `state`; returns a sentence for each episode that could not be continued."""
+        if self.data is not None:
+            self.data.restore(state.get("data", {}))
         lost = self._rollouts.restore(state["rollouts"])
         self._left_over = False
         for number, memory in enumerate(self.memories):
@@ -241,6 +253,13 @@ class ReplayStream:
         self._turn = None if state["turn"] < 0 else int(state["turn"])
         self.env_steps, self.version = int(state["env_steps"]), self._rollouts.version
         return lost
+
+    def _beta(self) -> float | None:
+        """The exponent of the weights by now; None without priorities."""
+        if not self.settings.alpha:
+            return None
+        beta, over = self.settings.beta, min(1.0, self.env_steps / self._total)
+        return beta + (1 - beta) * over
 
     def _next_due(self) -> Drawer | None:
         """The agent who draws next, after the one at hand; None where rows must step."""
@@ -272,16 +291,21 @@ def _memories(
 
 
 def _reader(
-    memory: ReplayMemory, cfg: DrawsBatches, settings: Replay, seed: int
+    memory: ReplayMemory,
+    cfg: DrawsBatches,
+    settings: Replay,
+    seed: int,
+    data: DataDraws | None,
 ) -> Reader:
     """Who draws for an agent, with its own horizon."""
     return Reader(
         memory,
-        batch_size=cfg.batch_size,
+        batch_size=cfg.batch_size if data is None else len(data.own.key),
         n_step=cfg.n_step,
         gamma=cfg.gamma,
         seed=seed,
         prioritized=Prioritized(settings.alpha) if settings.alpha else None,
+        into=None if data is None else data.own,
     )
 
 

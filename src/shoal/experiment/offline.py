@@ -1,0 +1,31 @@
+"""Data: which data set a run learns from, found and looked at before the run has a directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shoal.memory.data_file import DataFile
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from shoal.experiment.experiment import Experiment
+
+
+def find_data(experiment: Experiment) -> Experiment:
+    """The experiment with the whole path of its data set.
+
+    Raises:
+        ConfigError: there is none, or preprocessing changes rewards, which a data set holds as the environment gave
+            them.
+    """
+    options = experiment.options
+    if options.data is None:
+        return experiment
+    if options.preprocessing.changes_rewards:
+        raise ConfigError(
+            "data holds the environment's own rewards, which preprocessing would not change: leave "
+            "preprocessing.reward_scale, reward_clip and reward_sign out; reward_scale is for both"
+        )
+    found = DataFile.find(Path(options.data))
+    return experiment.changed(data=str(found.folder.resolve()))

@@ -1,0 +1,220 @@
+"""Data sets: recorded episodes as steps for a replay memory, checked against the environment that is learned in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shoal.envs.bounds import bounds_of
+from shoal.memory.data_file import DataFile
+from shoal.memory.replay import ReplayMemory
+from shoal.memory.replay_steps import StepArrays
+from shoal.memory.slab import kept_actions
+from shoal.memory.space_text import difference, read_space
+from shoal.types import ConfigError, leaf_spaces
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from gymnasium import spaces
+    from numpy.typing import NDArray
+
+    from shoal.memory.data_file import Episode
+    from shoal.types import Layout, Spec, Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """A data set that was read: its steps, as the memory of a policy keeps them, and the hash of its files."""
+
+    folder: Path
+    sha256: str
+    episodes: int
+    steps: StepArrays
+
+    def memory(self, spec: Spec, *, least: int = 1) -> ReplayMemory:
+        """A replay memory of one row that holds all of it, with room for at least `least` records."""
+        frames = spec.frame_stack
+        needed = len(self.steps.reward) + (self.episodes + 1) * frames
+        while True:
+            memory = ReplayMemory(spec, 1, capacity=max(needed, least))
+            memory.insert_steps(self.steps)
+            # Stacks that do not go on from one another take more records, which is known when they are there.
+            needed = int(memory.heads[0, 0]) + frames
+            if needed <= memory.slots + frames:
+                return memory
+
+
+def read_data(
+    folder: Path,
+    spec: Spec,
+    from_env: Callable[[Tree], Tree],
+    *,
+    reward_scale: float = 1.0,
+) -> Data:
+    """A data set of the environment of `spec`.
+
+    Args:
+        folder: one that `shoal record` or Minari wrote.
+        spec: what rows observe and do.
+        from_env: actions [T, ...] of the environment as the policy keeps them.
+        reward_scale: which rewards are multiplied by.
+
+    Raises:
+        ConfigError: there is none, it is damaged or cut off, of other spaces, or holds what no step can.
+    """
+    if spec.masked or spec.num_agents > 1:
+        why = "action masks" if spec.masked else "several agents"
+        raise ConfigError(
+            f"{spec.env_id} has {why}, which data sets do not hold; leave data out"
+        )
+    file = DataFile.find(folder)
+    _check_spaces(file, spec)
+    digest = file.sha256()
+    episodes = file.episodes(spec)
+    if not episodes:
+        raise ConfigError(f"{folder} holds no episode")
+    checked = [
+        _Checked(f"{folder}, episode {number}", episode, spec)
+        for number, episode in enumerate(episodes)
+    ]
+    steps = _joined(checked, spec, from_env, reward_scale)
+    return Data(folder, digest, len(episodes), steps)
+
+
+class _Checked:
+    """An episode whose arrays have the dtypes and lengths of a spec, and hold what its spaces allow."""
+
+    def __init__(self, name: str, episode: Episode, spec: Spec) -> None:
+        self.name, self.length = name, len(episode.rewards)
+        if not self.length:
+            raise ConfigError(f"{name} has no step")
+        self.reward = self._numbers("rewards", episode.rewards, np.dtype(np.float64))
+        self.obs = self._leaves(
+            "observations", spec.observation, episode.observations, self.length + 1
+        )
+        self.action = self._leaves("actions", spec.action, episode.actions, self.length)
+        parts = [part for _, part in leaf_spaces(spec.action_space)]
+        for part, values in zip(parts, self.action, strict=True):
+            self._check_within(part, values)
+        flags = [
+            np.asarray(values) for values in (episode.terminations, episode.truncations)
+        ]
+        if any(len(values) != self.length or values.ndim != 1 for values in flags):
+            raise ConfigError(
+                f"{name} has {self.length} rewards, and other numbers of terminations or truncations"
+            )
+        self.terminated, self.truncated = (flag.astype(np.bool_) for flag in flags)
+        early = (self.terminated | self.truncated)[:-1]
+        if early.any():
+            raise ConfigError(
+                f"{name} ends in step {int(early.argmax())}, before its last one, {self.length - 1}"
+            )
+        # What was recorded no further goes on from its last observation, as after a time limit.
+        self.truncated[-1] |= not self.terminated[-1]
+
+    def _leaves(
+        self, what: str, layout: Layout, tree: Tree, count: int
+    ) -> list[NDArray[Any]]:
+        found: list[NDArray[Any]] = []
+        for leaf, values in zip(layout.leaves, layout.flat(tree), strict=True):
+            name = what + leaf.name
+            if values.shape != (count, *leaf.shape):
+                raise ConfigError(
+                    f"{self.name}: {name} must be an array {[count, *leaf.shape]}, as there are {self.length} "
+                    f"rewards, got {list(values.shape)} of {values.dtype}{self._jpeg(leaf.dtype, values)}"
+                )
+            found.append(self._numbers(name, values, leaf.dtype))
+        return found
+
+    def _numbers(
+        self, name: str, values: NDArray[Any], dtype: np.dtype[Any]
+    ) -> NDArray[Any]:
+        """The same in another dtype that holds them all."""
+        if values.dtype.kind not in "biuf":
+            raise ConfigError(f"{self.name}: {name} are of the type {values.dtype}")
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            step = int(np.argwhere(~np.isfinite(values))[0][0])
+            raise ConfigError(f"{self.name}: {name} are not finite in step {step}")
+        with np.errstate(over="ignore", invalid="ignore"):
+            cast = values.astype(dtype)
+        fits = np.isfinite(cast).all() if dtype.kind == "f" else (cast == values).all()
+        if not fits:
+            raise ConfigError(
+                f"{self.name}: {name} hold numbers that {dtype} does not hold"
+            )
+        return cast
+
+    def _check_within(self, part: spaces.Space[Any], values: NDArray[Any]) -> None:
+        low, high = bounds_of(part)
+        within = ((values >= low) & (values <= high)).reshape(self.length, -1).all(1)
+        if not within.all():
+            step = int(within.argmin())
+            raise ConfigError(
+                f"{self.name}: the action {values[step]} of step {step} is outside {part}"
+            )
+
+    @staticmethod
+    def _jpeg(dtype: np.dtype[Any], values: NDArray[Any]) -> str:
+        """A hint where images are coded."""
+        coded = dtype == np.uint8 and (values.ndim == 2 or values.dtype.kind in "OS")
+        return ": JPEGs; write them with jpeg_encoding=False" if coded else ""
+
+
+def _check_spaces(file: DataFile, spec: Spec) -> None:
+    """ConfigError where the data set's spaces, which old ones do not name, are not the environment's."""
+    for name, ours in (
+        ("observation_space", spec.observation_space),
+        ("action_space", spec.action_space),
+    ):
+        text = file.metadata.get(name)
+        if text is None:
+            continue
+        theirs = read_space(text)
+        differs = difference(ours, theirs, bounds=name == "action_space")
+        if differs:
+            raise ConfigError(
+                f"{file.folder} is not of {spec.env_id}: its {name.replace('_', ' ')} has {differs}; "
+                "name a data set of this environment, with its preprocessing"
+            )
+
+
+def _joined(
+    episodes: Sequence[_Checked],
+    spec: Spec,
+    from_env: Callable[[Tree], Tree],
+    reward_scale: float,
+) -> StepArrays:
+    """One episode behind the other, as the steps [T, 1] of one row."""
+
+    def leaves(parts: list[list[NDArray[Any]]]) -> list[NDArray[Any]]:
+        return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+    seen = leaves([[leaf[:-1] for leaf in episode.obs] for episode in episodes])
+    final = leaves([[leaf[-1:] for leaf in episode.obs] for episode in episodes])
+    done = leaves([episode.action for episode in episodes])
+    kept = kept_actions(spec.action)
+    actions = kept.flat(from_env(spec.action.tree(done)))
+    own = [
+        np.asarray(values, leaf.dtype)[:, None]
+        for leaf, values in zip(kept.leaves, actions, strict=True)
+    ]
+    start = np.zeros(sum(episode.length for episode in episodes), np.bool_)
+    lengths = [episode.length for episode in episodes]
+    start[np.cumsum([0, *lengths[:-1]])] = True
+
+    def column(name: str) -> NDArray[Any]:
+        return np.concatenate([getattr(one, name) for one in episodes])[:, None]
+
+    return StepArrays(
+        obs=spec.observation.tree([leaf[:, None] for leaf in seen]),
+        action=kept.tree(own),
+        reward=column("reward") * reward_scale,
+        terminated=column("terminated"),
+        truncated=column("truncated"),
+        final_obs=spec.observation.tree(final),
+        start=start[:, None],
+    )

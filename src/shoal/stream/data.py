@@ -1,0 +1,108 @@
+"""Draws from a data set: batches of it alone before the first step, and its share of every batch after that."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from shoal.memory.reader import Prioritized, Reader, allocate, part_of
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from shoal.memory.data import Data
+    from shoal.memory.settings import FromData, Replay
+    from shoal.stream.replay import DrawsBatches
+    from shoal.types import Spec, Transitions
+
+ALONE, MIXED = 2**61, 2**62
+"""What is added to the run's seed for the readers of data, so that none draws as the memory's own."""
+
+
+class DataDraws:
+    """A data set in a memory of its own, which nothing overwrites, and its readers.
+
+    A batch's first transitions are of the data set, the others, `own`, of what the run's rows did.
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        spec: Spec,
+        how: FromData,
+        cfg: DrawsBatches,
+        *,
+        seed: int,
+        replay: Replay,
+    ) -> None:
+        """Batches as `cfg` says; `replay.alpha` prioritizes here too."""
+        self.sha256, self.updates = data.sha256, how.updates
+        self.done = 0
+        """Batches of the data set alone, so far."""
+        least = 2 * cfg.n_step + 2 + 2 * (spec.frame_stack - 1)
+        memory = data.memory(spec, least=least)
+        self.batch = allocate(memory, cfg.batch_size)
+        self.count = min(round(how.fraction * cfg.batch_size), cfg.batch_size - 1)
+        """Transitions of the data set in each batch."""
+        self.own = part_of(self.batch, slice(self.count, None))
+        make = partial(
+            Reader,
+            memory,
+            n_step=cfg.n_step,
+            gamma=cfg.gamma,
+            prioritized=Prioritized(replay.alpha) if replay.alpha else None,
+        )
+        self._readers: dict[str, Reader] = {}
+        if how.updates:
+            self._readers["alone"] = make(
+                batch_size=cfg.batch_size, seed=seed + ALONE, into=self.batch
+            )
+        if self.count:
+            into = part_of(self.batch, slice(self.count))
+            self._readers["mixed"] = make(
+                batch_size=self.count, seed=seed + MIXED, into=into
+            )
+        self._drawn_alone = False
+
+    @property
+    def alone(self) -> bool:
+        """Whether the next batch is of the data set alone."""
+        return self.done < self.updates
+
+    def draw(self, own: Reader, beta: float | None) -> Transitions:
+        """The next batch: of the data set alone, or its share of it beside what `own` draws."""
+        self._drawn_alone = self.alone
+        if self.alone:
+            self.done += 1
+            self._readers["alone"].sample(beta=beta)
+            return self.batch
+        if self.count:
+            self._readers["mixed"].sample(beta=beta)
+        own.sample(beta=beta)
+        return self.batch
+
+    def prioritize(self, own: Reader, batch: Transitions) -> None:
+        """Gives each of the last batch's transitions its priority, where it came from."""
+        if self._drawn_alone:
+            self._readers["alone"].prioritize(batch.key, batch.error)
+            return
+        if self.count:
+            at = slice(self.count)
+            self._readers["mixed"].prioritize(batch.key[at], batch.error[at])
+        at = slice(self.count, None)
+        own.prioritize(batch.key[at], batch.error[at])
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs; the data set itself is read again."""
+        readers = {name: reader.state() for name, reader in self._readers.items()}
+        return {"sha256": self.sha256, "done": self.done, "readers": readers}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continues from `state`; ConfigError where the data set is another one by now."""
+        if state.get("sha256") != self.sha256:
+            raise ConfigError(
+                "the data set was changed since the checkpoint (its sha256 is another): put the one back that the run "
+                "was trained with, or train a new run"
+            )
+        self.done = int(state["done"])
+        for name, reader in self._readers.items():
+            reader.restore(state["readers"][name])
