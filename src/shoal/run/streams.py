@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from shoal.memory.data import read_data
+from shoal.memory.hindsight import Hindsight, check_goals, goals_of
 from shoal.nets import distributions
 from shoal.run.settings import check_rows
 from shoal.stream.data import DataDraws
@@ -88,15 +89,30 @@ def replay_of(
                 "replay.file needs a run directory, and this run keeps nothing; set it to false"
             )
         file = run.directory.replay
-    draws = data_of(run, env, learner, cfg, settings)
-    return ReplayStream(
+    made = ReplayStream(
         stream,
         settings,
         cfg=cfg,
         total_timesteps=s.total_timesteps,
         file=file,
-        data=draws,
+        data=data_of(run, env, learner, cfg, settings),
     )
+    if settings.hindsight:
+        check_goals(env.spec)
+        if cfg.n_step > 1:
+            raise ConfigError(
+                f"replay.hindsight makes rewards of one step anew, and n_step={cfg.n_step} sums several; set one of "
+                "them to its default"
+            )
+        made.hindsight = Hindsight(
+            made.memory,
+            goals_of(env),
+            share=settings.hindsight,
+            gamma=cfg.gamma,
+            seed=s.seed,
+            reward_scale=s.reward_scale,
+        )
+    return made
 
 
 def data_of(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
+    from shoal.memory.hindsight import Hindsight
     from shoal.memory.settings import Replay
     from shoal.stream.data import DataDraws
     from shoal.stream.rollouts import Rollouts
@@ -82,6 +83,8 @@ class ReplayStream:
             rollouts.env.spec, num_rows, capacity=settings.buffer_size, file=file
         )
         self.data = data
+        self.hindsight: Hindsight | None = None
+        """What changes the goals of batches, where they have some."""
         self.reader = Reader(
             self.memory,
             batch_size=cfg.batch_size if data is None else len(data.own.key),
@@ -134,8 +137,12 @@ class ReplayStream:
         if self._credit < self.batch_size:
             self.env_steps = self._rollouts.env_steps
         if self.data is not None:
-            return self.data.draw(self.reader, self._beta())
-        return self.reader.sample(beta=self._beta())
+            batch = self.data.draw(self.reader, self._beta())
+        else:
+            batch = self.reader.sample(beta=self._beta())
+        if self.hindsight is not None:
+            self.hindsight.relabel(self.reader.batch)
+        return batch
 
     def explore(self, epsilon: ArrayLike) -> None:
         """How often each row takes any action instead of the best, from its next step on: a number, or [rows]."""
@@ -155,8 +162,9 @@ class ReplayStream:
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs, taken after a publish."""
-        data = {} if self.data is None else {"data": self.data.state()}
-        return data | {
+        more = {"data": self.data, "hindsight": self.hindsight}
+        given = {name: part.state() for name, part in more.items() if part is not None}
+        return given | {
             "rollouts": self._rollouts.state(),
             "memory": self.memory.state(),
             "reader": self.reader.state(),
@@ -171,6 +179,8 @@ class ReplayStream:
             self.data.restore(state.get("data", {}))
         lost = self._rollouts.restore(state["rollouts"])
         self.memory.restore(state["memory"])
+        if self.hindsight is not None:
+            self.hindsight.restore(state["hindsight"])
         self._left_over = False
         gone = 0 if self.memory.gone is None else int(self.memory.gone.sum())
         if gone:
