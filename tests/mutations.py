@@ -262,6 +262,34 @@ PYTHON = [
         "memory.gone = gone",
         "tests/memory/test_replay_file.py::test_what_was_not_overwritten_goes_on_exactly",
     ),
+    Mutation(
+        "a recording keeps views, which hold the last observation in every row in the end",
+        "run/record.py",
+        "self.obs.append(map_tree(np.copy, obs))  # views are written anew",
+        "self.obs.append(obs)",
+        "tests/run/test_record.py::test_the_environment_did_the_same[True]",
+    ),
+    Mutation(
+        "an episode that its recording cut ends as if it had terminated",
+        "memory/data.py",
+        "self.truncated[-1] |= not self.terminated[-1]",
+        "self.terminated[-1] |= not self.truncated[-1]",
+        "tests/memory/test_data.py::test_transitions_by_hand",
+    ),
+    Mutation(
+        "a resumed run goes on with another data set",
+        "stream/data.py",
+        'if state.get("sha256") != self.sha256:',
+        'if not state.get("sha256"):',
+        "tests/stream/test_data_draws.py::test_another_data_set_is_refused",
+    ),
+    Mutation(
+        "a goal in hindsight may be of the next episode",
+        "memory/hindsight.py",
+        "ahead = self._ends_of(rows, index) - index",
+        "ahead = self._ends_of(rows, index) - index + 1",
+        "tests/memory/test_hindsight.py::test_goals_are_later_ones_of_the_same_episode[1000]",
+    ),
 ]
 """In the library's own files."""
 

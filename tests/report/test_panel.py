@@ -4,7 +4,7 @@ import io
 import json
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from shoal.memory.settings import FromData
 from shoal.report.live import Live, shares, sparkline
 from shoal.report.panel import Json, Plain, Silent, panel_of, result_line
 from shoal.run.callbacks import EpisodeEnd, wants_episodes
@@ -125,6 +126,14 @@ def test_live_without_episodes_or_threshold() -> None:
     assert "return    -  " in text
     assert "stops at" not in text
     assert "value nan" in text
+
+
+def test_live_counts_updates_where_no_step_is_taken() -> None:
+    run = make_run()
+    run.settings = replace(run.settings, total_timesteps=0, data=FromData("set", updates=200))
+    text = shown(run, FIRST | {"update": 0}, FIRST | {"update": 50})
+    assert "50 of 200 updates" in text
+    assert "25 %" in text
 
 
 def test_live_draws_rarely(monkeypatch: pytest.MonkeyPatch) -> None:

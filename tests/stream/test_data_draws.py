@@ -49,7 +49,8 @@ def make_stream(how: FromData, *, alpha: float = 0.0, **settings: Any) -> Replay
     learner = Learner(make_q_network(env.spec, QNet(hidden=(8,)), 1), Adam, lr=1e-3)
     made = rollouts(env, learner, num_steps=4, acting=Acting(1))
     data = DataDraws(marked(), env.spec, how, draws, seed=1, replay=replay)
-    return ReplayStream(made, replay, cfg=draws, total_timesteps=settings.get("total", 1_000), data=data)
+    shared: dict[str, Any] = {"agents": {"policy": draws}, "rows": {"policy": slice(0, 4)}, "private": False}
+    return ReplayStream(made, replay, total_timesteps=settings.get("total", 1_000), data=data, **shared)
 
 
 def of_data(stream: ReplayStream) -> list[bool]:
@@ -84,7 +85,7 @@ def test_where_priorities_go() -> None:
     stream = make_stream(FromData("set", 0.25, 1), alpha=1.0)
     data = stream.data
     assert data is not None
-    readers = {"own": stream.reader, **data._readers}
+    readers = {"own": stream._drawers[0].reader, **data._readers}
 
     def total() -> dict[str, float]:
         return {name: float(reader.state()["priority"].max()) for name, reader in readers.items()}

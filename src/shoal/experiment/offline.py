@@ -20,6 +20,12 @@ def find_data(experiment: Experiment) -> Experiment:
             them.
     """
     options = experiment.options
+    hindsight = getattr(getattr(experiment.config, "replay", None), "hindsight", 0)
+    if hindsight and options.preprocessing.changes_rewards:
+        raise ConfigError(
+            "replay.hindsight makes rewards anew, as the environment gives them, which preprocessing would not change: "
+            "leave preprocessing.reward_scale, reward_clip and reward_sign out; reward_scale is for all"
+        )
     if options.data is None:
         return experiment
     if options.preprocessing.changes_rewards:

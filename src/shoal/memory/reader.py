@@ -174,6 +174,11 @@ class Reader:
         self.stale_keys = self._native.prioritize(keys, numbers)
 
     @property
+    def batch(self) -> Transitions:
+        """The last one."""
+        return self._batch
+
+    @property
     def overwritten(self) -> int:
         """How many times a record was drawn again because a writer was faster."""
         return self._native.overwritten

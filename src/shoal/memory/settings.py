@@ -22,6 +22,8 @@ class Replay:
     """Prioritized replay: exponent of the priorities, by the error of each transition; 0: uniform; 0.6 is usual."""
     beta: float = 0.4
     """Prioritized replay: exponent of the importance weights, which grows to 1 by the end of training."""
+    hindsight: float = 0.0
+    """Share of a batch whose goal becomes one that was reached later in the episode; for goal environments, 0.8."""
     file: bool = False
     """Keep the memory in a file of the run directory, to which checkpoints refer instead of copying it."""
 
@@ -29,6 +31,7 @@ class Replay:
         """Refuses what cannot be learned from."""
         check_ranges(self, buffer_size=(1, inf), learning_starts=(0, inf))
         check_ranges(self, samples_per_insert=(1e-9, inf), alpha=(0, 1), beta=(0, 1))
+        check_ranges(self, hindsight=(0, 1))
         if self.learning_starts > self.buffer_size:
             raise ConfigError(
                 f"learning_starts={self.learning_starts:,} steps do not fit into buffer_size={self.buffer_size:,}; "

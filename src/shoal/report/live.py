@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from shoal.report.panel import Outcome
     from shoal.run.callbacks import Record
     from shoal.run.run import Run
+    from shoal.run.settings import Settings
 
 REFRESHES_PER_S = 8
 COST_LIMIT = 0.02
@@ -85,7 +86,7 @@ class Live:
         both = Table.grid(padding=(0, 4))
         both.add_row(self._figures(run), _time_bars(shares(self._first, record)))
         parts: list[RenderableType] = [
-            _progress(self._first, record, settings.total_timesteps),
+            _progress(self._first, record, settings),
             "",
             both,
             *_losses(record),
@@ -188,19 +189,23 @@ def shares(first: Mapping[str, float], last: Mapping[str, float]) -> dict[str, f
 def _progress(
     first: Mapping[str, float],
     record: Mapping[str, float],
-    total: int,
+    settings: Settings,
 ) -> RenderableType:
-    step = record["step"]
+    """How far the run is: in environment steps, or in updates where it takes no step."""
+    counted, total = "step", settings.total_timesteps
+    if not total:
+        counted, total = "update", settings.data.updates
+    done = record[counted]
     seconds = record["time/elapsed"] - first["time/elapsed"]
     speed = record["speed/sps"]
     if seconds > 0:
-        speed = (step - first["step"]) / seconds
-    left_s = max(0, total - step) / max(speed, 1e-9)
+        speed = (done - first[counted]) / seconds
+    left_s = max(0, total - done) / max(speed, 1e-9)
     row = Table.grid(padding=(0, 2))
     row.add_row(
-        ProgressBar(total=total, completed=min(step, total), width=32),
-        f"{step:,} of {total:,} steps",
-        f"{100 * min(1.0, step / total):.0f} %",
+        ProgressBar(total=total, completed=min(done, total), width=32),
+        f"{done:,} of {total:,} {counted}s",
+        f"{100 * min(1.0, done / total):.0f} %",
         f"{_clock(left_s)} left",
     )
     return row

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from shoal.memory.data import read_data
+from shoal.memory.hindsight import Hindsight, check_goals, goals_of
 from shoal.nets import distributions
 from shoal.run.members import ONE, rows_of_members
 from shoal.run.settings import check_rows
@@ -95,7 +96,7 @@ def replay_of(
         meter=run.meter,
         rewards=Rewards(s.reward_scale),
     )
-    return ReplayStream(
+    made = ReplayStream(
         stream,
         settings,
         agents=cfgs,
@@ -104,6 +105,45 @@ def replay_of(
         total_timesteps=s.total_timesteps,
         file=_file_of(run, settings),
         data=data_of(run, env, learners, cfgs, settings),
+    )
+    if settings.hindsight:
+        made.hindsight = _hindsight_of(
+            made, env, cfgs, settings, s.seed, s.reward_scale
+        )
+    return made
+
+
+def _hindsight_of(
+    stream: ReplayStream,
+    env: VecEnv,
+    cfgs: Mapping[str, DrawsBatches],
+    settings: Replay,
+    seed: int,
+    reward_scale: float,
+) -> Hindsight:
+    """What changes the goals of an agent's batches.
+
+    Raises:
+        ConfigError: there are no goals, several agents, or transitions of several steps.
+    """
+    check_goals(env.spec)
+    if len(cfgs) > 1:
+        raise ConfigError(
+            f"replay.hindsight is for one agent; leave agents={len(cfgs)} out"
+        )
+    cfg = cfgs[ONE]
+    if cfg.n_step > 1:
+        raise ConfigError(
+            f"replay.hindsight makes rewards of one step anew, and n_step={cfg.n_step} sums several; set one of "
+            "them to its default"
+        )
+    return Hindsight(
+        stream.memories[0],
+        goals_of(env),
+        share=settings.hindsight,
+        gamma=cfg.gamma,
+        seed=seed,
+        reward_scale=reward_scale,
     )
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
+    from shoal.memory.hindsight import Hindsight
     from shoal.memory.settings import Replay
     from shoal.memory.slab import Slab
     from shoal.stream.data import DataDraws
@@ -153,6 +154,8 @@ class ReplayStream:
         self.episodes = Episodes(np.zeros(0), np.zeros(0, np.int64), {})
         self._rollouts = rollouts
         self.data = data
+        self.hindsight: Hindsight | None = None
+        """What changes the goals of batches, where they have some."""
         self._total = max(total_timesteps, 1)
         self._turn: int | None = None
         """Who the batch at hand is for; None before the first one."""
@@ -183,7 +186,7 @@ class ReplayStream:
             self._left_over = False
         if self.data is not None and self.data.alone:
             self.episodes = joined(found, tuple(self.episodes.info))
-            return self.data.draw(self._drawers[0].reader, self._beta())
+            return self._draw(self._drawers[0].reader)
         while (own := self._next_due()) is None:
             next(self._rollouts)
             for drawer in self._drawers:
@@ -197,9 +200,7 @@ class ReplayStream:
         own.credit -= own.batch_size
         if self._next_due() is None:
             self.env_steps = self._rollouts.env_steps
-        if self.data is not None:
-            return self.data.draw(own.reader, self._beta())
-        return own.reader.sample(beta=self._beta())
+        return self._draw(own.reader)
 
     def explore(self, epsilon: ArrayLike) -> None:
         """How often each row takes any action instead of the best, from its next step on: a number, or [rows].
@@ -225,8 +226,9 @@ class ReplayStream:
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs, taken after a publish."""
-        data = {} if self.data is None else {"data": self.data.state()}
-        return data | {
+        more = {"data": self.data, "hindsight": self.hindsight}
+        given = {name: part.state() for name, part in more.items() if part is not None}
+        return given | {
             "rollouts": self._rollouts.state(),
             "memories": {str(i): m.state() for i, m in enumerate(self.memories)},
             "agents": {own.name: own.state() for own in self._drawers},
@@ -248,11 +250,23 @@ class ReplayStream:
                     f"{gone:,} of the {len(memory):,} records of {memory.file} were overwritten after the "
                     "checkpoint; the run goes on without them"
                 )
+        if self.hindsight is not None:
+            self.hindsight.restore(state["hindsight"])
         for own in self._drawers:
             own.restore(state["agents"][own.name])
         self._turn = None if state["turn"] < 0 else int(state["turn"])
         self.env_steps, self.version = int(state["env_steps"]), self._rollouts.version
         return lost
+
+    def _draw(self, reader: Reader) -> Transitions:
+        """A batch of the memory's, with what else there is."""
+        if self.data is not None:
+            batch = self.data.draw(reader, self._beta())
+        else:
+            batch = reader.sample(beta=self._beta())
+        if self.hindsight is not None:
+            self.hindsight.relabel(reader.batch)
+        return batch
 
     def _beta(self) -> float | None:
         """The exponent of the weights by now; None without priorities."""
