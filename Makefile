@@ -61,7 +61,7 @@ train: $(BUILT) ## train ENV (CartPole-v1) with ALGO; ARGS go to `shoal train`
 	@$(BIN)/shoal train $(ENV) $(if $(ALGO),--algo $(ALGO)) $(ARGS)
 
 test: $(BUILT) ## the tests, without the slow ones, in a process a core; ARGS go to pytest
-	@$(BIN)/python -m pytest -q -m '$(FAST)' -n logical --maxprocesses 4 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -q -m '$(FAST)' -n logical --maxprocesses 4 --dist worksteal --durations=40 $(ARGS)
 
 test-all: $(BUILT) ## the slow tests too, and those that need a GPU if there is one
 	@$(MAKE) -s docs-tools || echo "The test of the site's pages is skipped"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import torch
 
 from shoal.learn.acting import Acting
@@ -75,8 +74,7 @@ class Run:
         self.settings, self.directory = settings, directory
         self.callbacks, self.evaluation = checked(callbacks), evaluation
         self.meter = Meter()
-        seed = np.random.SeedSequence([settings.seed, 1])
-        self.rng = np.random.Generator(np.random.PCG64(seed))
+        self.rng = settings.generator()
         self.metrics = Metrics(settings.window, settings.whose_rows)
         self.updates = 0
         self.stop_reason = self.interrupted_by = ""
@@ -159,10 +157,7 @@ class Run:
         cfg: DrawsBatches | Mapping[str, DrawsBatches],
         settings: Replay,
     ) -> ReplayStream:
-        """The stream of transitions, drawn as `cfg` says from a replay memory that `env` fills.
-
-        Of several agents, `learner` and `cfg` are by name, as `members` has them; each acts in its share of the rows.
-        """
+        """Transitions, drawn as `cfg` says from a memory that `env` fills; of several agents dicts by name."""
         return replay_of(self, env, learner, cfg, settings)
 
     def log(self, numbers: Mapping[str, float | torch.Tensor]) -> None:

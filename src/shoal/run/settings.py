@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from shoal.learn.acting import Acting
@@ -68,6 +69,12 @@ class Settings:
             num_threads=self.num_threads,
             act_block=self.act_block,
             grad_shards=self.grad_shards,
+        )
+
+    def generator(self) -> np.random.Generator:
+        """A new one of the run's random numbers."""
+        return np.random.Generator(
+            np.random.PCG64(np.random.SeedSequence([self.seed, 1]))
         )
 
     @property
