@@ -61,14 +61,14 @@ train: $(BUILT) ## train ENV (CartPole-v1) with ALGO; ARGS go to `shoal train`
 	@$(BIN)/shoal train $(ENV) $(if $(ALGO),--algo $(ALGO)) $(ARGS)
 
 test: $(BUILT) ## the tests, without the slow ones, in a process a core; ARGS go to pytest
-	@$(BIN)/python -m pytest -q -m '$(FAST)' -n logical --maxprocesses 4 --dist worksteal --durations=40 $(ARGS)
+	@$(BIN)/python -m pytest -q -m '$(FAST)' -n logical --maxprocesses 4 --dist worksteal $(ARGS)
 
 test-all: $(BUILT) ## the slow tests too, and those that need a GPU if there is one
 	@$(MAKE) -s docs-tools || echo "The test of the site's pages is skipped"
 	@$(BIN)/python -m pytest -q -m 'not peers' $(ARGS)
 
 mutations: $(BUILT) ## put defects in, one at a time: a test must fail on each
-	@$(BIN)/python -m pytest -q -m mutation tests/test_mutations.py $(ARGS)
+	@$(BIN)/python -m pytest -q -m mutation -n logical --maxprocesses 2 --dist loadgroup tests/test_mutations.py $(ARGS)
 
 sanitize: $(BUILT) ## the native tests and a fuzz of every binding under the sanitizers (slow); CALLS=100000
 	@$(BIN)/python scripts/sanitize.py $(if $(CALLS),--calls $(CALLS))

@@ -83,15 +83,15 @@ PYTHON = [
     Mutation(
         "more transitions are drawn than the steps allow",
         "stream/replay.py",
-        "self._credit -= self.batch_size",
-        "self._credit -= self.batch_size / 2",
+        "own.credit -= own.batch_size",
+        "own.credit -= own.batch_size / 2",
         "tests/stream/test_replay.py::test_what_is_drawn_for_each_step",
     ),
     Mutation(
         "a restored memory begins to count its steps anew",
         "stream/replay.py",
-        'self._inserted = int(state["inserted"])',
-        "self._inserted = 0",
+        'self.credit, self.inserted = float(saved["credit"]), int(saved["inserted"])',
+        'self.credit, self.inserted = float(saved["credit"]), 0',
         "tests/stream/test_replay.py::test_a_restored_stream_goes_on",
     ),
     Mutation(

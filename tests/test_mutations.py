@@ -36,6 +36,8 @@ options = ["-q", "-x", "--assert=plain", "-p", "pytest_timeout", "-p", "no:cache
 sys.exit(pytest.main([*options, *tests]))
 """
 pytestmark = [pytest.mark.mutation, pytest.mark.timeout(300)]
+in_one_process = pytest.mark.xdist_group("native")
+"""Tests that share the native module with all its mutations, which is built once."""
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +84,7 @@ def test_there_are_enough() -> None:
     assert len(PYTHON) + len(NATIVE) >= 24
 
 
+@in_one_process
 def test_all_pass_on_the_code_as_it_is(bare: Interpreter, mutants: Path, tmp_path: Path) -> None:
     """Also with the native module in which every mutation is off."""
     native = sorted({mutation.test for mutation in NATIVE})
@@ -104,6 +107,7 @@ def test_a_mutation_is_noticed(mutation: Mutation, bare: Interpreter, tmp_path: 
     assert status == 1, printed
 
 
+@in_one_process
 @pytest.mark.parametrize("mutation", NATIVE, ids=[m.defect for m in NATIVE])
 def test_a_native_mutation_is_noticed(mutation: Mutation, bare: Interpreter, mutants: Path, tmp_path: Path) -> None:
     number = NATIVE.index(mutation) + 1

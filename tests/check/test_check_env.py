@@ -115,7 +115,11 @@ def _fresh() -> None:
     bad_envs.RaisesInRows.made.clear()
 
 
-@pytest.mark.parametrize(("name", "check", "verdict", "told"), DEFECTS, ids=[defect[0] for defect in DEFECTS])
+TAKE_LONG = ("SlowStep", "Unbounded", "Doubles")
+MARKED = [pytest.param(*each, marks=[pytest.mark.slow] * (each[0] in TAKE_LONG)) for each in DEFECTS]
+
+
+@pytest.mark.parametrize(("name", "check", "verdict", "told"), MARKED, ids=[defect[0] for defect in DEFECTS])
 def test_each_defect_is_found_by_its_check_alone(name: str, check: str, verdict: str, told: str) -> None:
     steps, timeout_s = 200 if "Slow" in name else STEPS, 1 if "Hangs" in name else 30
     report = check_env(getattr(bad_envs, name), steps=steps, timeout_s=timeout_s)
@@ -125,6 +129,7 @@ def test_each_defect_is_found_by_its_check_alone(name: str, check: str, verdict:
     assert report.ok is (verdict != "error")
 
 
+@pytest.mark.slow
 def test_a_leak_is_found_with_its_line() -> None:
     try:
         report = check_env(bad_envs.Leak, steps=3000)
@@ -306,6 +311,7 @@ def test_keywords_are_read_as_toml_or_text() -> None:
         read_kwargs(["length"])
 
 
+@pytest.mark.slow
 def test_spaces_of_other_kinds() -> None:
     class Bits(bad_envs.Good):
         def __init__(self) -> None:

@@ -55,6 +55,7 @@ def made_here(kind: Any) -> Any:
     return make
 
 
+@pytest.mark.slow
 def test_the_same_in_processes() -> None:
     report = check_env(bad_envs.Good, steps=300, backend="workers")
     assert faults(report) == {}, str(report)
@@ -81,6 +82,7 @@ def test_another_process_gives_something_else() -> None:
     assert "not on the process" in finding.advice
 
 
+@pytest.mark.slow
 def test_what_cannot_step_in_another_process() -> None:
     report = check_env(made_here(Bound), steps=200, backend="workers")
     assert faults(report) == {"workers": "error"}, str(report)

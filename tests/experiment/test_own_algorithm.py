@@ -117,6 +117,7 @@ def assert_equal_runs(one: str | Path, other: str | Path) -> None:
     assert lines_of(one) == lines_of(other)
 
 
+@pytest.mark.slow
 def test_all_commands(package: Any, shoal_command: Any, tmp_path: Path) -> None:
     """Trained, evaluated, recorded, reported, listed, loaded, compared: by its module's name, as ours by theirs."""
     name = package(algorithm_of_the_page())

@@ -57,7 +57,8 @@ for seed in (1, 2):
 """
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c_ends_a_loop_over_seeds(times: int, tmp_path: Path) -> None:
     """Once, or twice quickly: the script ends by KeyboardInterrupt, no second run begins, the first can be resumed."""
     command = [sys.executable, "-c", LOOP_OVER_SEEDS]

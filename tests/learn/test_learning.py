@@ -91,6 +91,7 @@ def test_a_time_limit_does_not_lower_the_value(algo: str, recurrent: Any, *, nat
     torch.testing.assert_close(output.value.mean(), torch.tensor(10.0), rtol=0, atol=0.3)
 
 
+@pytest.mark.slow
 def test_nested_spaces_with_masks(run_dir: Path) -> None:
     """A Dict with a Tuple seen, a Dict done, closed shelves masked; 12 is perfect, chance about 4."""
     shape: dict[str, Any] = {"num_envs": 32, "num_steps": 24, "num_minibatches": 4, "update_epochs": 4, "gamma": 0.5}

@@ -328,6 +328,7 @@ assert found.updates == 2 and found.tree["x"]["7"][-1] == 8
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_of_saving_and_loading(tmp_path: Path) -> None:
     """128 MiB of arrays: this process grows by at most 64 MiB to save them and by 1.2 times their size to load them."""

@@ -101,10 +101,7 @@ class Run:
 
     @property
     def progress(self) -> float:
-        """The share of `total_timesteps`, as it is by now, that was over before the batch at hand: below 1.
-
-        Of a run that takes no step, the share of its updates.
-        """
+        """The share of `total_timesteps` (of updates, where there are no steps) before the batch at hand: below 1."""
         s = self.settings
         if not s.total_timesteps:
             return min(self.updates / s.data.updates, 1 - 1e-9)
