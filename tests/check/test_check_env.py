@@ -174,10 +174,10 @@ class Larger(gym.Env[Any, Any]):
     ("env", "warned"),
     [
         ("CartPole-v1", set()),
-        ("Pendulum-v1", {"obs-scale", "reward-scale"}),
+        pytest.param("Pendulum-v1", {"obs-scale", "reward-scale"}, marks=pytest.mark.slow),
         pytest.param("LunarLander-v3", {"bounds", "obs-scale"}, marks=pytest.mark.slow),
         pytest.param("FrozenLake-v1", set(), marks=pytest.mark.slow),
-        ("Taxi-v4", set()),
+        pytest.param("Taxi-v4", set(), marks=pytest.mark.slow),
         (Larger, {"time-limit"}),
         pytest.param(toys.Corridor, set(), marks=pytest.mark.slow),
         (toys.Lamps, {"actions", "dtype"}),
