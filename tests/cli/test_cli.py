@@ -235,6 +235,7 @@ def test_seeds(run: Any, tmp_path: Path) -> None:
     assert sorted(r.read_status()["seed"] for r in list_runs(tmp_path / "runs")) == [5, 6]
 
 
+@pytest.mark.slow
 def test_own_policy_resume_eval_runs_and_config(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A policy in the current folder; then the run is resumed, evaluated, listed, and repeated from its config.toml."""
     monkeypatch.delitem(sys.modules, "mine_for_cli", raising=False)

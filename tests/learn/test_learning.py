@@ -54,7 +54,7 @@ RECALL: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+@pytest.mark.parametrize("algo", ["ppo", pytest.param("a2c", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("recurrent", ["none", "gru", "lstm"])
 def test_only_a_memory_answers_the_cue(algo: str, recurrent: Any, run_dir: Path) -> None:
     """Chance is 1/2: a feed-forward policy stays there, one with a memory answers."""

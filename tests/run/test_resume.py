@@ -79,7 +79,7 @@ def resumed_cases() -> list[Any]:
     for env, backend in (("CartPole-v1", "native"), ("LunarLander-v3", "auto"), ("LunarLander-v3", "serial")):
         for algo, recurrent in product(("ppo", "a2c"), ("none", "gru")):
             fast = (algo, recurrent) == ("a2c", "gru") and env == "CartPole-v1"
-            fast = fast or ((algo, recurrent) == ("ppo", "none") and env == "LunarLander-v3")
+            fast = fast or ((algo, recurrent) == ("ppo", "none") and (env, backend) == ("LunarLander-v3", "auto"))
             marks = [] if fast else [pytest.mark.slow]
             cases.append(pytest.param(env, backend, algo, recurrent, marks=marks))
     return cases
