@@ -10,7 +10,7 @@ from torch import Tensor, nn, optim
 from shoal.envs.vec_env import VecEnv
 from shoal.learn.minibatches import check_minibatches, minibatches
 from shoal.math.losses import masked_mean, value_loss
-from shoal.math.rates import Schedule, apply_schedules, check_schedules, falling
+from shoal.math.rates import Schedule, apply_schedules, check_schedules, epsilon_at
 from shoal.math.returns import q_lambda
 from shoal.nets import q_network
 from shoal.nets.network import QNet
@@ -104,8 +104,7 @@ def train(cfg: PQN, env: VecEnv, run: Run) -> nn.Module:
             parts = minibatches(rollout, None, target, cfg.num_minibatches, run.rng)
             for batch in parts:
                 learner.step(pqn_loss, batch, now)
-        over = run.progress / max(cfg.exploration_fraction, 1e-9)
-        stream.explore(falling(cfg.epsilon_start, cfg.epsilon_end, over))
+        stream.explore(epsilon_at(run.progress, cfg))
         stream.publish()
     return learner.policy
 

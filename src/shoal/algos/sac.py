@@ -133,7 +133,7 @@ def sac_actor_loss(
     batch, noise = drawn
     policy = policy_of(networks["policy"], batch.obs, batch.action_mask)
     value, log_prob = expected(networks["critics"], batch.obs, policy, noise)
-    loss = (networks["temperature"]() * log_prob - value).mean()
+    loss = -soft_value(value, log_prob, networks["temperature"]()).mean()
     return loss, SACStatistics(loss, -log_prob.mean())
 
 
