@@ -30,6 +30,8 @@ from tests.docs.tables import read_code, read_rows
 ROWS = read_rows("migrating.md", 3)
 TINY: dict[str, Any] = {"num_envs": 4, "num_steps": 8, "total_timesteps": 64, "panel": "none", "stop_at": float("inf")}
 PPO_TINY = {"num_minibatches": 2, "update_epochs": 1}
+REPLAY_TINY = {"learning_starts": 32}
+WITH_REPLAY = ("dqn", "sac", "td3")
 SETTINGS = {field.name for kind in (Options, ppo.Config, a2c.Config, Network) for field in fields(kind)}
 
 pytestmark = [pytest.mark.usefixtures("few_greedy_episodes"), pytest.mark.slow]
@@ -83,7 +85,10 @@ class Pictures(OnlyZero):
 
 def train(env: Any = "CartPole-v1", **settings: Any) -> Any:
     """`shoal.train` for a few steps."""
-    own = PPO_TINY if settings.get("algo", "ppo") == "ppo" else {}
+    algo = settings.get("algo", "ppo")
+    own: dict[str, Any] = dict(PPO_TINY) if algo == "ppo" else {}
+    if algo in WITH_REPLAY:
+        own["replay"] = REPLAY_TINY | settings.pop("replay", {})
     merged: dict[str, Any] = TINY | own | settings
     return shoal.train(env, **merged)
 
@@ -97,7 +102,7 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the calls of the page find: a run, its agent, an observation."""
     run = train(run_dir=str(tmp_path_factory.mktemp("runs")))
     short = SimpleNamespace(
-        train=lambda env, **given: train(env, **given | {"total_timesteps": 64}),
+        train=lambda env, **given: train(env, **given | {"total_timesteps": 64}),  # whatever the page says
         load=shoal.load,
         resume=lambda path, **given: shoal.resume(path, panel="none", **given),
         check_env=shoal.check_env,
@@ -143,7 +148,8 @@ def try_code(code: str, names: dict[str, Any]) -> bool:
     elif code.startswith(("shoal train", "--")):
         try_option(code)
     elif re.match(r"\w+=", code):
-        train(**eval(f"dict({code})", names))
+        settings = eval(f"dict({code})", names)
+        train("Pendulum-v1" if settings.get("algo") == "td3" else "CartPole-v1", **settings)
     elif code.startswith(("shoal.", "agent.", "run.path")):
         eval(code, names)
     else:
@@ -152,7 +158,6 @@ def try_code(code: str, names: dict[str, Any]) -> bool:
 
 
 LACKS: dict[str, Callable[[], bool]] = {
-    "HER": lambda: "her" not in algos.summaries(),
     "c51.py": lambda: "c51" not in algos.summaries(),
     "ppo_atari_multigpu.py": lambda: Options("CartPole-v1").device == "cpu",
 }
@@ -182,7 +187,7 @@ def ctrl_c_ends_it_with_a_checkpoint() -> None:
             pressed.append(record)
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt, match="goes on"):
+    with pytest.raises(KeyboardInterrupt, match="goes on"), pytest.warns(UserWarning, match="writing a checkpoint"):
         train(name="stopped", callbacks=[press])
     assert shoal.resume("stopped", panel="none").steps == 64
 
