@@ -45,6 +45,12 @@ SPAN = 2**40
 GRACE_S = 20.0
 
 
+class UncheckedReader(Reader):
+    """Takes records as they are, torn ones too."""
+
+    checked = False
+
+
 @dataclass(frozen=True, slots=True)
 class Counts:
     """What a process did."""
@@ -97,7 +103,8 @@ def read(fd: int, num_rows: int, seed: int, stop: Event, counts: Queue[Counts], 
     """Samples and checks transitions until it is stopped, or one is torn."""
     memory = ReplayMemory(spec(), num_rows, capacity=CAPACITY, fd=fd)
     how = Prioritized() if seed % 2 else None
-    reader = Reader(memory, batch_size=BATCH, n_step=N_STEP, gamma=GAMMA, seed=seed, prioritized=how, checked=checked)
+    kind = Reader if checked else UncheckedReader
+    reader = kind(memory, batch_size=BATCH, n_step=N_STEP, gamma=GAMMA, seed=seed, prioritized=how)
     rng = np.random.default_rng(seed)
     count = waits = 0
     torn: list[str] = []

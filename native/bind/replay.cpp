@@ -165,12 +165,13 @@ class BoundRings {
 class BoundReader {
  public:
   BoundReader(const BoundRings& rings, std::size_t batch, std::uint64_t n, double gamma, std::uint64_t seed,
-              bool checked)
+              bool checked, const Sizes& ends, const std::vector<double>& shares, double recency)
       : rings_(rings.rings()),
         batch_(batch),
         random_(seed),
         reader_(rings_, n, gamma, checked),
-        uniform_(rings_, reader_) {
+        mixing_(Mixing::of(rings_.num_rows(), ends, shares, recency)),
+        uniform_(rings_, reader_, mixing_) {
     if (batch < 1 || batch > most) {
       throw std::invalid_argument("batch_size must be between 1 and 2^24, not " + std::to_string(batch));
     }
@@ -219,8 +220,9 @@ class BoundReader {
       throw std::invalid_argument("epsilon must be between 1e-12 and 1e6, and uniform_mix between 0 and 1, not " +
                                   std::to_string(epsilon) + " and " + std::to_string(uniform));
     }
+    if (mixing_.recency > 1.0) throw std::invalid_argument("recency is of steps that are drawn without priorities");
     epsilon_ = epsilon;
-    prioritized_.emplace(rings_, reader_, alpha, uniform);
+    prioritized_.emplace(rings_, reader_, mixing_, alpha, uniform);
   }
 
   bool sample_prioritized(double alpha, double beta) {
@@ -338,6 +340,7 @@ class BoundReader {
   std::size_t batch_;
   Pcg64 random_;
   TransitionReader reader_;
+  Mixing mixing_;
   UniformSampler uniform_;
   std::optional<PrioritizedSampler> prioritized_;
   double epsilon_ = 0.0;
@@ -378,9 +381,12 @@ void bind_replay(nb::module_& module) {
            "Append the valid steps of arrays [T, B, ...] to the rings of B rows; returns how many.\n\n"
            "ValueError, with nothing stored, where a reward is not finite or an end has no final observation.");
   nb::class_<BoundReader>(module, "ReplayReader", "Samples transitions of n steps from a memory.")
-      .def(nb::init<const BoundRings&, std::size_t, std::uint64_t, double, std::uint64_t, bool>(),
+      .def(nb::init<const BoundRings&, std::size_t, std::uint64_t, double, std::uint64_t, bool, const shoal::Sizes&,
+                    const std::vector<double>&, double>(),
            nb::keep_alive<1, 2>(), "rings"_a, "batch_size"_a, "n_step"_a, "gamma"_a, "seed"_a, nb::kw_only(),
-           "checked"_a = true)
+           "checked"_a = true, "block_ends"_a = shoal::Sizes(), "shares"_a = std::vector<double>(), "recency"_a = 1.0,
+           "`block_ends`, `shares`: blocks of rows that end before these, each with its share of a batch; `recency`: "
+           "k, where P(age <= x) = x^(1/k) of a row's steps.")
       .def("attach", &BoundReader::attach, "obs"_a.noconvert(), "next_obs"_a.noconvert(), "action"_a.noconvert(),
            "action_mask"_a.noconvert().none(), "next_action_mask"_a.noconvert().none(), "reward"_a.noconvert(),
            "discount"_a.noconvert(), "steps"_a.noconvert(), "version"_a.noconvert(), "weight"_a.noconvert(),

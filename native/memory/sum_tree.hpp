@@ -1,6 +1,7 @@
 // A sum tree: draws a leaf with a probability in proportion to its value, and changes values, in O(log) steps.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <vector>
@@ -11,7 +12,7 @@ namespace shoal {
 class SumTree {
  public:
   explicit SumTree(std::size_t num_leaves) : num_leaves_(num_leaves) {
-    for (std::size_t size = num_leaves;; size = levels_.back().size() / fan) {
+    for (std::size_t size = std::max<std::size_t>(num_leaves, 1);; size = levels_.back().size() / fan) {
       levels_.emplace_back((size + fan - 1) / fan * fan);
       if (levels_.back().size() == fan) break;
     }

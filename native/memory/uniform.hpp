@@ -1,4 +1,4 @@
-// Draws places of a replay memory: each record that the rings hold is as likely as any other.
+// Draws places of a replay memory: each record that the rings hold is as likely as any other, or as `Mixing` says.
 #pragma once
 
 #include <algorithm>
@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "math/pcg64.hpp"
+#include "memory/mixing.hpp"
 #include "memory/transitions.hpp"
 
 namespace shoal {
@@ -21,7 +22,8 @@ class Held {
     std::size_t slot;     ///< of the oldest
   };
 
-  explicit Held(const Rings& rings) : rings_(rings), rows_(rings.num_rows()), ends_(rings.num_rows()) {}
+  Held(const Rings& rings, const Mixing& mixing)
+      : rings_(rings), mixing_(mixing), rows_(rings.num_rows()), ends_(rings.num_rows()) {}
 
   /// Looks at what the rings hold now.
   void look() noexcept {
@@ -35,8 +37,14 @@ class Held {
 
   [[nodiscard]] const Row& row(std::size_t i) const noexcept { return rows_[i]; }
   [[nodiscard]] std::size_t num_rows() const noexcept { return rows_.size(); }
-  /// Records that have a successor.
+  /// Records that have a successor, of rows that are drawn from.
   [[nodiscard]] std::uint64_t total() const noexcept { return total_; }
+  /// Whether a row's records are drawn.
+  [[nodiscard]] bool draws_from(std::size_t row) const noexcept {
+    if (!mixing_.mixed()) return true;
+    const auto own = std::ranges::find_if(mixing_.blocks, [row](const RowBlock& block) { return row < block.end; });
+    return own->share > 0.0;
+  }
 
   /// Of a record that the row held when it was looked at.
   [[nodiscard]] std::size_t slot(const Place& place) const noexcept {
@@ -47,20 +55,39 @@ class Held {
 
   /// One of `total` > 0 records. A draw's upper part chooses the row, what is left of it the record.
   Place draw(Pcg64& random) const noexcept {
+    if (mixing_.mixed()) {
+      const std::size_t block = shares_.find(shares_.total() * random.next_double());
+      const std::uint64_t before = first_of(mixing_.blocks[block]);
+      return nth(before + scale(random.next_u64(), count_of(mixing_.blocks[block])).first);
+    }
     for (;;) {
       const std::uint64_t word = random.next_u64();
-      if (!even_) {
-        const std::uint64_t at = scale(word, total_).first;
-        const auto row = static_cast<std::size_t>(std::ranges::upper_bound(ends_, at) - ends_.begin());
-        return {row, rows_[row].first + (at - (ends_[row] - rows_[row].count))};
-      }
+      if (!even_) return nth(scale(word, total_).first);
       const auto [row, rest] = scale(word, rows_.size());
       const std::uint64_t at = scale(rest, most_).first;
-      if (at < rows_[row].count) return {static_cast<std::size_t>(row), rows_[row].first + at};
+      if (at < rows_[row].count) return place(static_cast<std::size_t>(row), at);
     }
   }
 
  private:
+  /// The record at `at` of all rows' one after the other.
+  [[nodiscard]] Place nth(std::uint64_t at) const noexcept {
+    const auto row = static_cast<std::size_t>(std::ranges::upper_bound(ends_, at) - ends_.begin());
+    return place(row, at - (ends_[row] - rows_[row].count));
+  }
+
+  [[nodiscard]] Place place(std::size_t row, std::uint64_t at) const noexcept {
+    return {row, rows_[row].first + mixing_.newer(at, rows_[row].count)};
+  }
+
+  [[nodiscard]] std::uint64_t first_of(const RowBlock& block) const noexcept {
+    return block.first == 0 ? 0 : ends_[block.first - 1];
+  }
+
+  [[nodiscard]] std::uint64_t count_of(const RowBlock& block) const noexcept {
+    return ends_[block.end - 1] - first_of(block);
+  }
+
   template <class Heads>
   void look_at(const Heads& heads) noexcept {
     total_ = most_ = 0;
@@ -74,6 +101,19 @@ class Held {
       ends_[i] = total_;
     }
     even_ = total_ * 4 >= most_ * rows_.size();
+    if (mixing_.mixed()) share_out();
+  }
+
+  void share_out() noexcept {
+    lengths_.clear();
+    std::uint64_t drawn = 0;
+    for (const RowBlock& block : mixing_.blocks) {
+      const std::uint64_t count = block.share > 0.0 ? count_of(block) : 0;
+      lengths_.push_back(count > 0 ? block.share : 0.0);
+      drawn += count;
+    }
+    shares_.set(lengths_);
+    total_ = drawn;
   }
 
   /// The word times `range`: the upper 64 bits, 0 to range - 1, and the lower ones.
@@ -83,6 +123,9 @@ class Held {
   }
 
   const Rings& rings_;
+  const Mixing& mixing_;
+  Stretches shares_;
+  std::vector<double> lengths_;
   std::vector<Row> rows_;
   std::vector<std::uint64_t> ends_;  ///< of each row and those before it, how many records have a successor
   std::uint64_t total_ = 0;
@@ -93,7 +136,8 @@ class Held {
 /// Fills batches of transitions with steps that are drawn uniformly.
 class UniformSampler {
  public:
-  UniformSampler(const Rings& rings, const TransitionReader& reader) : rings_(rings), reader_(reader), held_(rings) {}
+  UniformSampler(const Rings& rings, const TransitionReader& reader, const Mixing& mixing)
+      : rings_(rings), reader_(reader), held_(rings, mixing) {}
 
   /// False where no step can be sampled yet, or writers overwrite whatever is drawn.
   bool fill(const TransitionArrays& out, std::size_t batch, Pcg64& random) {
@@ -157,6 +201,7 @@ class UniformSampler {
     found_.clear();
     for (std::size_t row = 0; row < held_.num_rows(); ++row) {
       const Held::Row& own = held_.row(row);
+      if (!held_.draws_from(row)) continue;
       for (std::uint64_t i = 0; i < own.count; ++i) {
         const Place place{row, own.first + i};
         if (reader_.samplable(place, own.head)) found_.push_back(place);

@@ -510,7 +510,10 @@ class ReplayRings:
 class ReplayReader:
     """Samples transitions of n steps from a memory."""
 
-    def __init__(self, rings: ReplayRings, batch_size: int, n_step: int, gamma: float, seed: int, *, checked: bool = True) -> None: ...
+    def __init__(self, rings: ReplayRings, batch_size: int, n_step: int, gamma: float, seed: int, *, checked: bool = True, block_ends: Sequence[int] = [], shares: Sequence[float] = [], recency: float = 1.0) -> None:
+        """
+        `block_ends`, `shares`: blocks of rows that end before these, each with its share of a batch; `recency`: k, where P(age <= x) = x^(1/k) of a row's steps.
+        """
 
     def attach(self, obs: Sequence[Annotated[NDArray, dict(device='cpu')]], next_obs: Sequence[Annotated[NDArray, dict(device='cpu')]], action: Sequence[Annotated[NDArray, dict(device='cpu')]], action_mask: Annotated[NDArray, dict(device='cpu')] | None, next_action_mask: Annotated[NDArray, dict(device='cpu')] | None, reward: Annotated[NDArray, dict(device='cpu')], discount: Annotated[NDArray, dict(device='cpu')], steps: Annotated[NDArray, dict(device='cpu')], version: Annotated[NDArray, dict(device='cpu')], weight: Annotated[NDArray, dict(device='cpu')], error: Annotated[NDArray, dict(device='cpu')], key: Annotated[NDArray, dict(device='cpu')]) -> None:
         """Keep these arrays [batch_size, ...] and write every sample to them."""

@@ -10,7 +10,7 @@ import pytest
 
 import shoal
 from shoal.algos.dqn import DQN
-from shoal.run.members import Population, members_of, rows_of_members
+from shoal.run.members import Population, members_of, mixing_of, rows_of_members
 from shoal.types import ConfigError
 
 SMALL: dict[str, Any] = {
@@ -92,6 +92,37 @@ def test_what_cannot_be(settings: dict[str, Any], message: str, run_dir: Any) ->
     told: dict[str, Any] = small | settings
     with pytest.raises(ConfigError, match=message):
         shoal.train("CartPole-v1", run_dir=str(run_dir), **told)
+
+
+def test_whose_steps_an_agent_learns_from() -> None:
+    """A number is the share of its own steps; rows of numbers are shares of every agent's."""
+    assert mixing_of(Population(), 2) == mixing_of(Population(memory="private"), 1) == {}
+    assert mixing_of(Population(memory="private"), 2) == {"agent0": (1, 0), "agent1": (0, 1)}
+    own = mixing_of(Population(mixing=("0.5",)), 3)
+    assert own == {"agent0": (0.5, 0.25, 0.25), "agent1": (0.25, 0.5, 0.25), "agent2": (0.25, 0.25, 0.5)}
+    assert mixing_of(Population(mixing=("1,3", "0,2")), 2) == {"agent0": (0.25, 0.75), "agent1": (0, 1)}
+
+
+@pytest.mark.parametrize(
+    ("mixing", "message"),
+    [
+        (("1,1",), "is not of agents=2, each with 2 shares"),
+        (("1,1", "1"), "is not of agents=2"),
+        (("1.5",), "is not of agents=2"),
+        (("1,-1", "1,1"), "shares are 0 or more"),
+        (("0,0", "1,1"), "one of each agent's above 0"),
+        (("nan,1", "1,1"), "shares are 0 or more"),
+        (("half,half", "1,1"), "could not convert"),
+    ],
+)
+def test_bad_shares_are_refused(mixing: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        mixing_of(Population(mixing=mixing), 2)
+
+
+def test_private_memories_are_not_mixed() -> None:
+    with pytest.raises(ConfigError, match="leave one of them out"):
+        Population(memory="private", mixing=("0.5",))
 
 
 @pytest.mark.parametrize("memory", ["shared", "private"])

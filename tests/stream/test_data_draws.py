@@ -49,7 +49,7 @@ def make_stream(how: FromData, *, alpha: float = 0.0, **settings: Any) -> Replay
     learner = Learner(make_q_network(env.spec, QNet(hidden=(8,)), 1), Adam, lr=1e-3)
     made = rollouts(env, learner, num_steps=4, acting=Acting(1))
     data = DataDraws(marked(), env.spec, how, draws, seed=1, replay=replay)
-    shared: dict[str, Any] = {"agents": {"policy": draws}, "rows": {"policy": slice(0, 4)}, "private": False}
+    shared: dict[str, Any] = {"agents": {"policy": draws}, "rows": {"policy": slice(0, 4)}}
     return ReplayStream(made, replay, total_timesteps=settings.get("total", 1_000), data=data, **shared)
 
 

@@ -59,7 +59,7 @@ def make_stream(
     acting = Acting(1, native=native)
     made = rollouts(env, learner, num_steps=draws.num_steps, schedule=schedule or Sync(), acting=acting)
     rows = {"policy": slice(0, made.env.num_rows)}
-    shared: dict[str, Any] = {"agents": {"policy": draws}, "rows": rows, "private": False}
+    shared: dict[str, Any] = {"agents": {"policy": draws}, "rows": rows}
     return ReplayStream(made, settings, total_timesteps=total_timesteps, **shared)
 
 

@@ -170,7 +170,7 @@ def _idle_agents(experiment: Experiment) -> Iterator[tuple[str, str]]:
             f"{options.algo} trains one agent; algorithms with a replay memory train several",
         )
     if options.agents == 1:
-        for name in ("population.memory", "population.vary"):
+        for name in ("population.memory", "population.mixing", "population.vary"):
             yield name, "there is one agent; set agents too"
 
 

@@ -57,12 +57,27 @@ class Prioritized:
         check_ranges(self, epsilon=(1e-12, 1e6), uniform_mix=(0, 1))
 
 
+@dataclass(frozen=True, slots=True)
+class Mixing:
+    """Which steps are drawn more often than others."""
+
+    ends: tuple[int, ...] = ()
+    """Blocks of rows, each by the row before which it ends; none: all rows are one."""
+    shares: tuple[float, ...] = ()
+    """The share of a batch that is drawn from each block; that of one without steps goes to the others."""
+    recency: float = 1.0
+    """k, where P(age <= x) = x^(1/k) of the ages of a row's steps, 0 to 1; 1: all ages are as likely."""
+
+
 class Reader:
     """Samples transitions of at most `n_step` steps from a memory, every step that can begin one as likely.
 
     A memory may have any number of readers, in any process; each is used by one thread
     at a time.
     """
+
+    checked = True
+    """False only to show in a test what the checks of records keep out."""
 
     def __init__(
         self,
@@ -73,8 +88,8 @@ class Reader:
         gamma: float = 0.99,
         seed: int = 0,
         prioritized: Prioritized | None = None,
+        mixing: Mixing | None = None,
         into: Transitions | None = None,
-        checked: bool = True,
     ) -> None:
         """A reader that begins with the random numbers of `seed`.
 
@@ -85,8 +100,8 @@ class Reader:
             gamma: the discount of one step.
             seed: of what is drawn.
             prioritized: steps are drawn by priorities of this reader's own.
+            mixing: which steps are drawn more often; None: each as often.
             into: where batches are written, such as a part of larger ones; None: arrays of the reader's own.
-            checked: False only to show in a test what the checks of records keep out.
 
         Raises:
             ConfigError: a setting does not fit the memory.
@@ -104,9 +119,25 @@ class Reader:
                 f"n_step={n_step} needs {least} records of each row, and the memory has room for {memory.slots}; "
                 f"set its capacity to at least {least * memory.num_rows}"
             )
-        self._native = _native.ReplayReader(
-            memory.rings, batch_size, n_step, gamma, seed % 2**64, checked=checked
-        )
+        mixing = mixing or Mixing()
+        if prioritized is not None and mixing.recency != 1:
+            raise ConfigError(
+                f"recency={mixing.recency:g} is of steps that are drawn without priorities; leave it at 1"
+            )
+        try:
+            self._native = _native.ReplayReader(
+                memory.rings,
+                batch_size,
+                n_step,
+                gamma,
+                seed % 2**64,
+                checked=self.checked,
+                block_ends=list(mixing.ends),
+                shares=list(mixing.shares),
+                recency=mixing.recency,
+            )
+        except ValueError as error:
+            raise ConfigError(f"a reader of the replay memory: {error}") from error
         self.prioritized = prioritized
         self.stale_keys = 0
         """Keys given to `prioritize` whose records had been overwritten."""

@@ -22,6 +22,8 @@ class Replay:
     """Prioritized replay: exponent of the priorities, by the error of each transition; 0: uniform; 0.6 is usual."""
     beta: float = 0.4
     """Prioritized replay: exponent of the importance weights, which grows to 1 by the end of training."""
+    recency: float = 1.0
+    """Newer steps are drawn more often: a step's age is at most x of the oldest's with probability x^(1/recency)."""
     hindsight: float = 0.0
     """Share of a batch whose goal becomes one that was reached later in the episode; for goal environments, 0.8."""
     file: bool = False
@@ -31,7 +33,12 @@ class Replay:
         """Refuses what cannot be learned from."""
         check_ranges(self, buffer_size=(1, inf), learning_starts=(0, inf))
         check_ranges(self, samples_per_insert=(1e-9, inf), alpha=(0, 1), beta=(0, 1))
-        check_ranges(self, hindsight=(0, 1))
+        check_ranges(self, hindsight=(0, 1), recency=(1, 100))
+        if self.alpha and self.recency != 1:
+            raise ConfigError(
+                f"recency={self.recency:g} does not apply where alpha={self.alpha:g} draws by priorities; "
+                "leave one of them at its default"
+            )
         if self.learning_starts > self.buffer_size:
             raise ConfigError(
                 f"learning_starts={self.learning_starts:,} steps do not fit into buffer_size={self.buffer_size:,}; "

@@ -18,6 +18,10 @@ WRITE = (
     "write learning_rate=1e-4,3e-4 with a number for each agent, learning_rate=loguniform(1e-5,1e-3) or "
     "gamma=uniform(0.9,0.999)"
 )
+MIX = (
+    "write population.mixing=0.8 for that share of an agent's own steps and the rest of all others', or for each of "
+    "three agents such as 0.8,0.1,0.1"
+)
 DRAWN = re.compile(r"(uniform|loguniform)\(([^,]+),([^,]+)\)")
 SEED_STEP = 1_000_003
 """From one agent's seed to the next one's, far beyond those of rows."""
@@ -29,11 +33,18 @@ class Population:
 
     memory: Literal["shared", "private"] = "shared"
     """Who learns from a step: every agent, or only the one that took it, from its part of the replay memory."""
+    mixing: tuple[str, ...] = ()
+    """Whose steps a batch is of: for each agent its share of every agent's, `0.8,0.1,0.1`; or a number: of its own."""
     vary: tuple[str, ...] = ()
     """Settings in which agents differ: `learning_rate=1e-4,3e-4` (one for each) or `gamma=uniform(0.9,0.999)`."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be read."""
+        if self.mixing and self.memory == "private":
+            raise ConfigError(
+                'population.mixing says who learns from whose steps, and so does population.memory="private"; '
+                "leave one of them out"
+            )
         for entry in self.vary:
             if not all(entry.partition("=")):
                 raise ConfigError(
@@ -61,6 +72,36 @@ def rows_of_members(num_rows: int, num_envs: int, count: int) -> dict[str, slice
     share = num_rows // count
     names = member_names(count)
     return {name: slice(i * share, (i + 1) * share) for i, name in enumerate(names)}
+
+
+def mixing_of(population: Population, count: int) -> dict[str, tuple[float, ...]]:
+    """What share of each agent's batches is of whose steps, in their order; empty where all steps are as likely.
+
+    Raises:
+        ConfigError: numbers that are no shares, or of more or fewer agents.
+    """
+    said = ("1",) if population.memory == "private" else population.mixing
+    if not said or count == 1:
+        return {}
+    try:
+        rows = [[float(share) for share in entry.split(",")] for entry in said]
+    except ValueError as error:
+        raise ConfigError(f"population.mixing: {error}; {MIX}") from error
+    if len(rows) == len(rows[0]) == 1 and 0 <= rows[0][0] <= 1:
+        own = rows[0][0]
+        others = (1 - own) / (count - 1)
+        rows = [[own if i == j else others for j in range(count)] for i in range(count)]
+    if len(rows) != count or any(len(row) != count for row in rows):
+        raise ConfigError(
+            f"population.mixing={list(said)} is not of agents={count}, each with {count} shares; {MIX}"
+        )
+    if any(min(row) < 0 or not 0 < sum(row) < float("inf") for row in rows):
+        raise ConfigError(
+            f"population.mixing={list(said)}: shares are 0 or more, one of each agent's above 0; {MIX}"
+        )
+    names = member_names(count)
+    shares = [tuple(share / sum(row) for share in row) for row in rows]
+    return dict(zip(names, shares, strict=True))
 
 
 def members_of(

@@ -11,7 +11,7 @@ import torch
 from shoal.memory.data import read_data
 from shoal.memory.hindsight import Hindsight, check_goals, goals_of
 from shoal.nets import distributions
-from shoal.run.members import ONE, rows_of_members
+from shoal.run.members import ONE, mixing_of, rows_of_members
 from shoal.run.settings import check_rows
 from shoal.stream.data import DataDraws
 from shoal.stream.replay import ReplayStream
@@ -101,7 +101,7 @@ def replay_of(
         settings,
         agents=cfgs,
         rows=rows,
-        private=s.population.memory == "private",
+        mixing=mixing_of(s.population, len(learners)),
         total_timesteps=s.total_timesteps,
         file=_file_of(run, settings),
         data=data_of(run, env, learners, cfgs, settings),
@@ -138,7 +138,7 @@ def _hindsight_of(
             "them to its default"
         )
     return Hindsight(
-        stream.memories[0],
+        stream.memory,
         goals_of(env),
         share=settings.hindsight,
         gamma=cfg.gamma,
@@ -154,11 +154,6 @@ def _file_of(run: Run, settings: Replay) -> Path | None:
     if run.directory is None:
         raise ConfigError(
             "replay.file needs a run directory, and this run keeps nothing; set it to false"
-        )
-    if run.settings.population.memory == "private":
-        raise ConfigError(
-            'replay.file keeps one memory, and population.memory="private" has one for each agent; '
-            "set replay.file to false"
         )
     return run.directory.replay
 

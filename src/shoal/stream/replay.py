@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from shoal.memory.reader import Prioritized, Reader
+from shoal.memory.reader import Mixing, Prioritized, Reader
 from shoal.memory.replay import ReplayMemory
 from shoal.types import ConfigError, Episodes
 
@@ -110,8 +110,8 @@ class ReplayStream:
         *,
         agents: Mapping[str, DrawsBatches],
         rows: Mapping[str, slice],
-        private: bool,
         total_timesteps: int,
+        mixing: Mapping[str, tuple[float, ...]] | None = None,
         file: Path | None = None,
         data: DataDraws | None = None,
     ) -> None:
@@ -119,11 +119,11 @@ class ReplayStream:
 
         Args:
             rollouts: one role for each agent, in their order.
-            settings: of the memory, which private ones share equally.
+            settings: of the memory.
             agents: what each draws, by name.
             rows: those of each agent.
-            private: each has a memory of its own steps.
             total_timesteps: of the run.
+            mixing: what share of each one's batches is of whose steps, in their order; none: all steps are as likely.
             file: where one memory of all lies.
             data: what an agent that is alone draws besides, or before the first step.
 
@@ -137,15 +137,27 @@ class ReplayStream:
                 f"learning_starts={settings.learning_starts:,}"
             )
         self.settings, self.agent = settings, next(iter(agents))
-        self.memories = _memories(rollouts, settings, rows, private=private, file=file)
+        self.memory = ReplayMemory(
+            rollouts.env.spec,
+            rollouts.env.num_rows,
+            capacity=settings.buffer_size,
+            file=file,
+        )
         self._drawers = [
             Drawer(
                 name,
                 role,
                 cfg.batch_size,
-                memory := self.memories[role if private else 0],
-                0 if private else rows[name].start,
-                _reader(memory, cfg, settings, rollouts.acting.seed + role, data),
+                self.memory,
+                rows[name].start,
+                _reader(
+                    self.memory,
+                    cfg,
+                    settings,
+                    rollouts.acting.seed + role,
+                    data,
+                    _mixing(rows, (mixing or {}).get(name), settings.recency),
+                ),
                 settings.learning_starts // len(agents),
             )
             for role, (name, cfg) in enumerate(agents.items())
@@ -181,8 +193,7 @@ class ReplayStream:
         """The next batch, after as many steps as it needs; its arrays are those of every batch of that agent."""
         found: list[Episodes] = []
         if self._left_over:
-            for memory in self.memories:
-                memory.clear()
+            self.memory.clear()
             self._left_over = False
         if self.data is not None and self.data.alone:
             self.episodes = joined(found, tuple(self.episodes.info))
@@ -230,7 +241,7 @@ class ReplayStream:
         given = {name: part.state() for name, part in more.items() if part is not None}
         return given | {
             "rollouts": self._rollouts.state(),
-            "memories": {str(i): m.state() for i, m in enumerate(self.memories)},
+            "memory": self.memory.state(),
             "agents": {own.name: own.state() for own in self._drawers},
             "turn": -1 if self._turn is None else self._turn,
             "env_steps": self.env_steps,
@@ -242,14 +253,13 @@ class ReplayStream:
             self.data.restore(state.get("data", {}))
         lost = self._rollouts.restore(state["rollouts"])
         self._left_over = False
-        for number, memory in enumerate(self.memories):
-            memory.restore(state["memories"][str(number)])
-            gone = 0 if memory.gone is None else int(memory.gone.sum())
-            if gone:
-                lost.append(
-                    f"{gone:,} of the {len(memory):,} records of {memory.file} were overwritten after the "
-                    "checkpoint; the run goes on without them"
-                )
+        self.memory.restore(state["memory"])
+        gone = 0 if self.memory.gone is None else int(self.memory.gone.sum())
+        if gone:
+            lost.append(
+                f"{gone:,} of the {len(self.memory):,} records of {self.memory.file} were overwritten after the "
+                "checkpoint; the run goes on without them"
+            )
         if self.hindsight is not None:
             self.hindsight.restore(state["hindsight"])
         for own in self._drawers:
@@ -286,22 +296,13 @@ class ReplayStream:
         return None
 
 
-def _memories(
-    rollouts: Rollouts,
-    settings: Replay,
-    rows: Mapping[str, slice],
-    *,
-    private: bool,
-    file: Path | None,
-) -> list[ReplayMemory]:
-    """One memory of all rows, or one of each agent's, which together hold as much."""
-    spec, size = rollouts.env.spec, settings.buffer_size
-    if not private:
-        return [ReplayMemory(spec, rollouts.env.num_rows, capacity=size, file=file)]
-    return [
-        ReplayMemory(spec, own.stop - own.start, capacity=max(1, size // len(rows)))
-        for own in rows.values()
-    ]
+def _mixing(
+    rows: Mapping[str, slice], shares: tuple[float, ...] | None, recency: float
+) -> Mixing:
+    """How often an agent draws whose steps."""
+    if shares is None:
+        return Mixing(recency=recency)
+    return Mixing(tuple(own.stop for own in rows.values()), shares, recency)
 
 
 def _reader(
@@ -310,6 +311,7 @@ def _reader(
     settings: Replay,
     seed: int,
     data: DataDraws | None,
+    mixing: Mixing,
 ) -> Reader:
     """Who draws for an agent, with its own horizon."""
     return Reader(
@@ -319,6 +321,7 @@ def _reader(
         gamma=cfg.gamma,
         seed=seed,
         prioritized=Prioritized(settings.alpha) if settings.alpha else None,
+        mixing=mixing,
         into=None if data is None else data.own,
     )
 
