@@ -49,7 +49,16 @@ class ReplayCalls:
 
     def call_reader(self) -> Call:
         rings, _ = self.any("rings")
-        return _native.ReplayReader, [rings, BATCH, self.pick([1, 1, 3]), 0.9, 1], {"checked": True}
+        return (
+            _native.ReplayReader,
+            [rings, BATCH, self.pick([1, 1, 3]), 0.9, 1],
+            {
+                "checked": True,
+                "block_ends": self.pick([[], [ROWS], [1, ROWS]]),
+                "shares": self.pick([[], [1.0], [0.5, 0.5]]),
+                "recency": self.pick([1.0, 2.0]),
+            },
+        )
 
     def sampled(self) -> list[Any]:
         masks = [np.ones((BATCH, OPTIONS), np.bool_), np.ones((BATCH, OPTIONS), np.bool_)]

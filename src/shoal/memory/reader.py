@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from shoal import _native
+from shoal.memory.batches import allocate, attach
 from shoal.types import (
     ConfigError,
     Transitions,
     check_least,
     check_ranges,
-    map_tree,
-    select,
 )
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shoal.memory.replay import ReplayMemory
-    from shoal.types import Tree
 
 MOST_BATCH = 2**24
 MOST_POWER = 4
@@ -109,16 +107,7 @@ class Reader:
         self.memory = memory
         self.batch_size, self.n_step, self.gamma = batch_size, n_step, gamma
         check_least(self, batch_size=1, n_step=1, gamma=0)
-        if gamma > 1 or batch_size > MOST_BATCH:
-            raise ConfigError(
-                f"gamma must be at most 1 and batch_size at most {MOST_BATCH:,}, got {gamma} and {batch_size}"
-            )
-        least = 2 * n_step + 2 + 2 * (memory.form.frames - 1)
-        if memory.slots < least:
-            raise ConfigError(
-                f"n_step={n_step} needs {least} records of each row, and the memory has room for {memory.slots}; "
-                f"set its capacity to at least {least * memory.num_rows}"
-            )
+        check_fits(memory, batch_size=batch_size, n_step=n_step, gamma=gamma)
         mixing = mixing or Mixing()
         if prioritized is not None and mixing.recency != 1:
             raise ConfigError(
@@ -145,7 +134,7 @@ class Reader:
             how = prioritized
             self._native.prioritize_by(how.alpha, how.epsilon, how.uniform_mix)
         self._batch = allocate(memory, batch_size) if into is None else into
-        self._attach(self._batch)
+        attach(self._native, memory.form, self._batch)
 
     def sample(
         self, *, alpha: float | None = None, beta: float | None = None
@@ -255,23 +244,6 @@ class Reader:
             gone = gone | np.roll(gone, 1, axis=1)
         return np.where(gone.reshape(-1), np.float32(0), priority)
 
-    def _attach(self, batch: Transitions) -> None:
-        form = self.memory.form
-        self._native.attach(
-            form.obs.flat(map_tree(torch.Tensor.numpy, batch.obs)),
-            form.obs.flat(map_tree(torch.Tensor.numpy, batch.next_obs)),
-            form.action.flat(map_tree(torch.Tensor.numpy, batch.action)),
-            None if batch.action_mask is None else batch.action_mask.numpy(),
-            None if batch.next_action_mask is None else batch.next_action_mask.numpy(),
-            batch.reward.numpy(),
-            batch.discount.numpy(),
-            batch.steps.numpy(),
-            batch.version.numpy(),
-            batch.weight.numpy(),
-            batch.error.numpy(),
-            batch.key,
-        )
-
     def _why_not(self) -> str:
         if len(self.memory) < 2 * self.memory.num_rows:
             return (
@@ -281,45 +253,21 @@ class Reader:
         return f"nothing can be sampled: {TOO_FAST}"
 
 
-def part_of(batch: Transitions, at: slice) -> Transitions:
-    """Some of a batch's transitions, in the same memory."""
-    parts: dict[str, Tree] = {}
-    for field in fields(batch):
-        whole = getattr(batch, field.name)
-        parts[field.name] = None if whole is None else select(whole, at)
-    return Transitions(**parts)
+def check_fits(
+    memory: ReplayMemory, *, batch_size: int, n_step: int, gamma: float
+) -> None:
+    """Refuses a batch, a horizon or a discount that cannot be.
 
-
-def allocate(memory: ReplayMemory, batch: int) -> Transitions:
-    """Zeroed tensors [B, ...] for a batch of what a memory holds."""
-    form = memory.form
-
-    def tensors(tree: Tree) -> Tree:
-        return map_tree(torch.from_numpy, tree)
-
-    def floats() -> torch.Tensor:
-        return torch.zeros(batch)
-
-    def ints() -> torch.Tensor:
-        return torch.zeros(batch, dtype=torch.int32)
-
-    def masks() -> torch.Tensor | None:
-        if not form.options:
-            return None
-        return torch.ones((batch, form.options), dtype=torch.bool)
-
-    return Transitions(
-        obs=tensors(form.obs.allocate(batch)),
-        action=tensors(form.action.allocate(batch)),
-        reward=floats(),
-        discount=floats(),
-        next_obs=tensors(form.obs.allocate(batch)),
-        steps=ints(),
-        weight=torch.ones(batch),
-        version=ints(),
-        error=floats(),
-        key=np.zeros(batch, np.int64),
-        action_mask=masks(),
-        next_action_mask=masks(),
-        target=floats(),
-    )
+    Raises:
+        ConfigError: with what would work.
+    """
+    if gamma > 1 or batch_size > MOST_BATCH:
+        raise ConfigError(
+            f"gamma must be at most 1 and batch_size at most {MOST_BATCH:,}, got {gamma} and {batch_size}"
+        )
+    least = 2 * n_step + 2 + 2 * (memory.form.frames - 1)
+    if memory.slots < least:
+        raise ConfigError(
+            f"n_step={n_step} needs {least} records of each row, and the memory has room for {memory.slots}; "
+            f"set its capacity to at least {least * memory.num_rows}"
+        )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from shoal.memory.reader import Prioritized, Reader, allocate, part_of
+from shoal.memory.batches import allocate, part_of
+from shoal.memory.reader import Prioritized, Reader
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:

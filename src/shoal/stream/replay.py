@@ -143,25 +143,19 @@ class ReplayStream:
             capacity=settings.buffer_size,
             file=file,
         )
-        self._drawers = [
-            Drawer(
-                name,
-                role,
-                cfg.batch_size,
-                self.memory,
-                rows[name].start,
-                _reader(
-                    self.memory,
-                    cfg,
-                    settings,
-                    rollouts.acting.seed + role,
-                    data,
-                    _mixing(rows, (mixing or {}).get(name), settings.recency),
-                ),
-                settings.learning_starts // len(agents),
+        blocks = tuple(own.stop for own in rows.values())
+        self._drawers: list[Drawer] = []
+        for role, (name, cfg) in enumerate(agents.items()):
+            shares = (mixing or {}).get(name)
+            mixed = Mixing(blocks if shares else (), shares or (), settings.recency)
+            seed = rollouts.acting.seed + role
+            reader = _reader(self.memory, cfg, settings, seed, data, mixed)
+            starts = settings.learning_starts // len(agents)
+            first = rows[name].start
+            drawer = Drawer(
+                name, role, cfg.batch_size, self.memory, first, reader, starts
             )
-            for role, (name, cfg) in enumerate(agents.items())
-        ]
+            self._drawers.append(drawer)
         self.env_steps = self.version = 0
         self.episodes = Episodes(np.zeros(0), np.zeros(0, np.int64), {})
         self._rollouts = rollouts
@@ -294,15 +288,6 @@ class ReplayStream:
             if own.due:
                 return own
         return None
-
-
-def _mixing(
-    rows: Mapping[str, slice], shares: tuple[float, ...] | None, recency: float
-) -> Mixing:
-    """How often an agent draws whose steps."""
-    if shares is None:
-        return Mixing(recency=recency)
-    return Mixing(tuple(own.stop for own in rows.values()), shares, recency)
 
 
 def _reader(
