@@ -130,12 +130,8 @@ class ReplayStream:
         Raises:
             ConfigError: a setting that cannot work, with one that would.
         """
-        offline = data is not None and data.updates
-        if total_timesteps <= settings.learning_starts and not offline:
-            raise ConfigError(
-                f"nothing would be learned: total_timesteps={total_timesteps:,} are over before "
-                f"learning_starts={settings.learning_starts:,}"
-            )
+        if data is None or not data.updates:
+            _check_learns(settings, total_timesteps)
         self.settings, self.agent = settings, next(iter(agents))
         self.memory = ReplayMemory(
             rollouts.env.spec,
@@ -288,6 +284,15 @@ class ReplayStream:
             if own.due:
                 return own
         return None
+
+
+def _check_learns(settings: Replay, total_timesteps: int) -> None:
+    """Refuses a run that ends before it learns."""
+    if total_timesteps <= settings.learning_starts:
+        raise ConfigError(
+            f"nothing would be learned: total_timesteps={total_timesteps:,} are over before "
+            f"learning_starts={settings.learning_starts:,}"
+        )
 
 
 def _reader(
