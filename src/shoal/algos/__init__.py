@@ -32,8 +32,9 @@ class Algorithm(Protocol):
     """What a module must offer to be trained, resumed, evaluated and compared like shoal's own.
 
     It may also have `make_policy(spec, cfg, seed)`, where the default network will not do, `PLAIN_POLICY(module,
-    spec)`, which makes a policy of a user's plain module, and `DEFAULTS`, a dict of the run's settings that suit it,
-    such as {"num_envs": 32}.
+    spec)`, which makes a policy of a user's plain module, `DEFAULTS`, a dict of the run's settings that suit it, such
+    as {"num_envs": 32}, and `POPULATION`, the names of the settings that it reads at every step, where it trains
+    several agents.
     """
 
     __name__: str

@@ -78,7 +78,7 @@ class DQN:
 
 Config = DQN
 DEFAULTS = {"num_envs": 8}
-POPULATION = True
+POPULATION = ("learning_rate", "gamma", "n_step", "tau", "epsilon_end")
 PLAIN_POLICY = q_network.PlainQNetwork
 
 

@@ -65,7 +65,7 @@ class SAC:
 
 Config = SAC
 DEFAULTS = {"num_envs": 8}
-POPULATION = True
+POPULATION = ("learning_rate", "critic_learning_rate", "gamma", "n_step", "tau")
 PLAIN_POLICY = PlainActor
 
 
@@ -95,6 +95,9 @@ def train(cfg: SAC, env: VecEnv, run: Run) -> nn.Module:
     stream = run.replay(env, learners, agents, cfg.replay)
     for batch in run.loop(stream, learners):
         cfg, learner = agents[stream.agent], learners[stream.agent]
+        learner.learning_rate = cfg.learning_rate
+        learner.networks["critics"].learning_rate = cfg.critic_learning_rate
+        learner.networks["temperature"].learning_rate = cfg.learning_rate
         with torch.no_grad():
             actor, target = learner.module("policy"), learner.module("target")
             policy = policy_of(actor, batch.next_obs, batch.next_action_mask)

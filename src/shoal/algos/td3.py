@@ -69,7 +69,17 @@ class TD3:
 
 Config = TD3
 DEFAULTS = {"num_envs": 8}
-POPULATION = True
+POPULATION = (
+    "learning_rate",
+    "critic_learning_rate",
+    "gamma",
+    "n_step",
+    "tau",
+    "exploration_noise",
+    "policy_noise",
+    "noise_clip",
+    "policy_frequency",
+)
 PLAIN_POLICY = partial(PlainActor, deterministic=True)
 
 
@@ -93,6 +103,8 @@ def train(cfg: TD3, env: VecEnv, run: Run) -> nn.Module:
     stream.explore(cfg.exploration_noise)
     for batch in run.loop(stream, learners):
         cfg, learner = agents[stream.agent], learners[stream.agent]
+        learner.learning_rate = cfg.learning_rate
+        learner.networks["critics"].learning_rate = cfg.critic_learning_rate
         with torch.no_grad():
             action = policy_of(learner.module("target"), batch.next_obs, None).mode()
             noise = action_noise(env.spec, cfg.batch_size, run.rng)

@@ -14,6 +14,8 @@ class Given:
 
     run_dir: str = "runs"
     """Directory that holds the run directories."""
+    lineage: bool = False
+    """Show every agent that took over from another one, not the last few alone."""
 
 
 def main(arguments: list[str], about: str) -> int:
@@ -21,5 +23,5 @@ def main(arguments: list[str], about: str) -> int:
     given = parse(Given, arguments, command="runs", about=about)
     from shoal.report.run_table import print_runs
 
-    print_runs(Path(given.run_dir))
+    print_runs(Path(given.run_dir), lineage=given.lineage)
     return 0

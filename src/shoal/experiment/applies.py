@@ -13,10 +13,12 @@ from torch import nn
 from shoal.experiment.settings import flat, whole_tree
 from shoal.learn.hardware import Hardware
 from shoal.learn.trainable import cuts_gradients
+from shoal.math.permutation import check_reachable
 from shoal.memory.settings import Replay
 from shoal.nets.encoder import MOST_FLAT
 from shoal.nets.images import image_net
 from shoal.nets.network import Network, QNet
+from shoal.run.exploit import level_of
 from shoal.types import ConfigError, leaf_spaces
 
 if TYPE_CHECKING:
@@ -61,6 +63,39 @@ def check_applies(experiment: Experiment, spec: Spec) -> None:
         value, default = _value(experiment, name), _default(experiment, name)
         if name in experiment.given and value != default:
             raise ConfigError(f"{name}={value!r} would change nothing: {why}")
+    if experiment.options.agents > 1 and experiment.options.population.exploit_interval:
+        _check_exploit(experiment)
+
+
+def _check_exploit(experiment: Experiment) -> None:
+    """ConfigError where agents that copy each other could not be compared, or nothing of theirs perturbed."""
+    options, population = experiment.options, experiment.options.population
+    if population.exploit_interval >= options.total_timesteps:
+        raise ConfigError(
+            f"population.exploit_interval={population.exploit_interval:,} steps are not over before the run is, after "
+            f"total_timesteps={options.total_timesteps:,}; set it to a tenth of them, say"
+        )
+    level = level_of(population, options.agents)
+    check_reachable(
+        population.evaluation_episodes, level, "population.evaluation_episodes"
+    )
+    changing: Any = getattr(experiment.algorithm, "POPULATION", ())
+    changing = changing if isinstance(changing, tuple) else ()
+    for name in population.varied:
+        if name in changing:
+            continue
+        others = "none of its settings can"
+        if changing:
+            others = f"these can: {', '.join(changing)}"
+        given = (
+            "is varied, but"
+            if population.vary
+            else "is perturbed where nothing is varied, but"
+        )
+        raise ConfigError(
+            f"population.exploit_interval: {name} {given} {options.algo} does not take another value while it "
+            f"trains; {others}"
+        )
 
 
 def _value(experiment: Experiment, name: str) -> Any:
@@ -170,8 +205,11 @@ def _idle_agents(experiment: Experiment) -> Iterator[tuple[str, str]]:
             f"{options.algo} trains one agent; algorithms with a replay memory train several",
         )
     if options.agents == 1:
-        for name in ("population.memory", "population.mixing", "population.vary"):
-            yield name, "there is one agent; set agents too"
+        for field in fields(options.population):
+            yield f"population.{field.name}", "there is one agent; set agents too"
+    elif not options.population.exploit_interval:
+        for name in ("quantile", "significance", "perturb"):
+            yield f"population.{name}", "set population.exploit_interval too"
 
 
 def _idle_shards(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]]:

@@ -105,7 +105,7 @@ def read_policy(
     kind: Mapping[str, str] | None = None,
     tag: str = "",
 ) -> SavedPolicy:
-    """The policy that a run's checkpoint holds: of several learners, that of the first, which is who is evaluated.
+    """The policy that a run's checkpoint holds: of several learners, the one that was found best, or the first.
 
     Args:
         run: which one.
@@ -128,8 +128,10 @@ def read_policy(
     for message in found.warnings:
         warnings.warn(message, stacklevel=3)
     try:
-        first = next(iter(found.tree["learner"].values()))
-        return SavedPolicy(first["networks"]["policy"]["module"], found.updates)
+        learners, own = found.tree["learner"], found.tree["run"]
+        kept = own.get("selection", {}).get("kept") or next(iter(learners))
+        module = learners[kept]["networks"]["policy"]["module"]
+        return SavedPolicy(module, found.updates)
     except (StopIteration, *checkpoint.BROKEN) as error:
         raise no_policy(found.updates, error) from error
 

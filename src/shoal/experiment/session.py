@@ -20,6 +20,7 @@ from shoal.run.callbacks import checked
 from shoal.run.evaluate import Eval
 from shoal.run.log import Log, TensorBoard, Tracker
 from shoal.run.origin import Identity
+from shoal.run.ranking import Ranking
 from shoal.run.run import Run
 from shoal.run.settings import Settings
 from shoal.types import ConfigError, leaf_spaces
@@ -62,6 +63,10 @@ def opened(
             if evaluation is not None:
                 held.enter_context(closing(evaluation.env))
                 check_apart(env, evaluation.env)
+            ranking = ranking_of(experiment)
+            if ranking is not None:
+                held.enter_context(closing(ranking.env))
+                check_apart(env, ranking.env)
             held.enter_context(one_torch_thread())
             log = open_log(experiment, where, fresh=fresh)
             held.callback(log.close)
@@ -78,6 +83,7 @@ def opened(
                 policy=first.make_policy,
                 callbacks=[cast("Callback", panel), *checked(callbacks)],
                 evaluation=evaluation,
+                ranking=ranking,
             )
             held.callback(run.close)
             warn_of_wide_actions(experiment, env, run)
@@ -106,6 +112,20 @@ def evaluation_of(experiment: Experiment) -> Eval | None:
         options.eval_episodes,
         options.eval_max_steps,
     )
+
+
+def ranking_of(experiment: Experiment) -> Ranking | None:
+    """How the agents of a population are compared, on rows of their own, which the caller closes.
+
+    None for an agent that is alone, and where nobody wants to know who is best.
+    """
+    options = experiment.options
+    at_end = options.final_episodes != 0
+    if options.agents == 1 or not (at_end or options.population.exploit_interval):
+        return None
+    episodes = options.population.evaluation_episodes
+    rows = experiment.rows(min(episodes, EVALUATION_ROWS), playing=True)
+    return Ranking(rows, episodes, options.eval_max_steps, at_end=at_end)
 
 
 def warn_of_wide_actions(experiment: Experiment, env: VecEnv, run: Run) -> None:

@@ -66,6 +66,8 @@ class Result:
     mean_return: float = -math.inf
     """Of the last max(100, num_envs) episodes of training; -inf where there were fewer."""
     greedy_episodes: int = GREEDY_EPISODES
+    agent: str = ""
+    """Whose policy it is, of several agents: the one with the best greedy episodes; empty where none were played."""
 
     @property
     def solved(self) -> bool:
@@ -355,9 +357,11 @@ def conclude(
     """
     kept = run.leave()
     check_trained(experiment, policy, where, kept)
+    policy = kept[0]
     rows.close()
-    if run.evaluation is not None:
-        run.evaluation.env.close()
+    for beside in (run.evaluation, run.selection.ranking):
+        if beside is not None:
+            beside.env.close()
     threshold = run.settings.stop_at
     threshold = None if threshold == math.inf else threshold
     interrupted = run.stop_reason == INTERRUPTED
@@ -389,6 +393,7 @@ def conclude(
         stop_reason=run.stop_reason,
         mean_return=run.mean_return,
         greedy_episodes=episodes,
+        agent=run.selection.kept,
     )
     if interrupted:
         run.warn(
@@ -430,7 +435,7 @@ def check_trained(
     experiment: Experiment,
     policy: object,
     where: RunDirectory,
-    kept: nn.Module | None,
+    kept: list[nn.Module],
 ) -> None:
     """ConfigError unless the algorithm went through `run.loop` and returned its policy, which checkpoints kept."""
     name = f"{experiment.algorithm.__name__}.train"
@@ -449,9 +454,9 @@ def check_trained(
             f"{name} returned {type(policy).__name__}, which cannot act; "
             "let it end with `return learner.policy`"
         )
-    if policy is not kept:
+    if not any(policy is own for own in kept):
         raise ConfigError(
-            f"{name} returned another module than the policy that its checkpoints hold, that of the first learner; "
+            f"{name} returned another module than the policy that its checkpoints hold, that of a learner; "
             "let it end with `return learner.policy`"
         )
 

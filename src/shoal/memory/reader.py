@@ -108,33 +108,15 @@ class Reader:
         self.batch_size, self.n_step, self.gamma = batch_size, n_step, gamma
         check_least(self, batch_size=1, n_step=1, gamma=0)
         check_fits(memory, batch_size=batch_size, n_step=n_step, gamma=gamma)
-        mixing = mixing or Mixing()
-        if prioritized is not None and mixing.recency != 1:
+        self.prioritized, self._mixing = prioritized, mixing or Mixing()
+        if prioritized is not None and self._mixing.recency != 1:
             raise ConfigError(
-                f"recency={mixing.recency:g} is of steps that are drawn without priorities; leave it at 1"
+                f"recency={self._mixing.recency:g} is of steps that are drawn without priorities; leave it at 1"
             )
-        try:
-            self._native = _native.ReplayReader(
-                memory.rings,
-                batch_size,
-                n_step,
-                gamma,
-                seed % 2**64,
-                checked=self.checked,
-                block_ends=list(mixing.ends),
-                shares=list(mixing.shares),
-                recency=mixing.recency,
-            )
-        except ValueError as error:
-            raise ConfigError(f"a reader of the replay memory: {error}") from error
-        self.prioritized = prioritized
         self.stale_keys = 0
         """Keys given to `prioritize` whose records had been overwritten."""
-        if prioritized is not None:
-            how = prioritized
-            self._native.prioritize_by(how.alpha, how.epsilon, how.uniform_mix)
         self._batch = allocate(memory, batch_size) if into is None else into
-        attach(self._native, memory.form, self._batch)
+        self._native = self._make(seed % 2**64)
 
     def sample(
         self, *, alpha: float | None = None, beta: float | None = None
@@ -193,6 +175,20 @@ class Reader:
         numbers = np.ascontiguousarray(errors, np.float32)
         self.stale_keys = self._native.prioritize(keys, numbers)
 
+    def set_horizon(self, *, n_step: int, gamma: float) -> None:
+        """Sums other rewards, or with another discount, from the next batch on; what is drawn and how stays.
+
+        Raises:
+            ConfigError: the memory has no room for so many steps; nothing is changed.
+        """
+        size, before = self.batch_size, self._native
+        check_fits(self.memory, batch_size=size, n_step=n_step, gamma=gamma)
+        self.n_step, self.gamma = n_step, gamma
+        self._native = self._make(0)
+        self._native.random = before.random
+        if self.prioritized is not None:
+            self._native.set_priorities(*before.priorities)
+
     @property
     def batch(self) -> Transitions:
         """The last one."""
@@ -243,6 +239,28 @@ class Reader:
         for _ in range(self.memory.form.frames - 1):
             gone = gone | np.roll(gone, 1, axis=1)
         return np.where(gone.reshape(-1), np.float32(0), priority)
+
+    def _make(self, seed: int) -> _native.ReplayReader:
+        """A native reader of the settings as they are, which writes into the batch."""
+        try:
+            made = _native.ReplayReader(
+                self.memory.rings,
+                self.batch_size,
+                self.n_step,
+                self.gamma,
+                seed,
+                checked=self.checked,
+                block_ends=list(self._mixing.ends),
+                shares=list(self._mixing.shares),
+                recency=self._mixing.recency,
+            )
+        except ValueError as error:
+            raise ConfigError(f"a reader of the replay memory: {error}") from error
+        if self.prioritized is not None:
+            how = self.prioritized
+            made.prioritize_by(how.alpha, how.epsilon, how.uniform_mix)
+        attach(made, self.memory.form, self._batch)
+        return made
 
     def _why_not(self) -> str:
         if len(self.memory) < 2 * self.memory.num_rows:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from shoal.report.lineage import lineage_of
 from shoal.run.directory import list_runs
 from shoal.run.status import is_running
 from shoal.types.text import cell, printable
@@ -33,10 +34,15 @@ COLUMNS = (
 )
 NUMBERS = ("seed", "steps", "return", "seconds")
 """Columns of numbers, which stand to the right and are never broken."""
+LAST = 5
+"""Takeovers of a population that are shown unless all are asked for."""
 
 
-def print_runs(root: Path) -> None:
-    """Lists the runs below `root`, oldest first; why some cannot be read stands below them."""
+def print_runs(root: Path, *, lineage: bool = False) -> None:
+    """Lists the runs below `root`, oldest first; why some cannot be read stands below them.
+
+    Then who took over from whom in runs with population-based training: the last LAST, or all with `lineage`.
+    """
     runs = list_runs(root)
     if not runs:
         print(f"no runs below {printable(root)}; `shoal train CartPole-v1` makes one")
@@ -55,6 +61,20 @@ def print_runs(root: Path) -> None:
     console().print(table)
     for said in damage:
         print(said)
+    for run in runs:
+        _print_lineage(run, root, None if lineage else LAST)
+
+
+def _print_lineage(run: RunDirectory, root: Path, most: int | None) -> None:
+    """Who took over from whom in a run; of one that cannot be read it was said before."""
+    try:
+        told = lineage_of(run, most=most)
+    except (ValueError, OSError):
+        return
+    if told:
+        print(f"{printable(run.path.relative_to(root))}: {printable(told[0])}")
+    for said in told[1:]:
+        print(f"  {printable(said)}")
 
 
 def as_text(cells: Iterable[str]) -> list[Text]:

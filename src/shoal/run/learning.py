@@ -34,9 +34,14 @@ def take_statistics(metrics: Metrics, learners: Mapping[str, Learner]) -> None:
             metrics.add(f"train/{setting}{suffix}", value)
 
 
-def kept_policy(learners: Mapping[str, Learner]) -> nn.Module:
-    """The policy that is evaluated, and loaded from checkpoints: the first learner's."""
-    return next(iter(learners.values())).policy
+def policies_of(learners: Mapping[str, Learner], kept: str) -> list[nn.Module]:
+    """The learners' policies; the first is the one that is evaluated, and loaded from checkpoints: that of `kept`.
+
+    Where `kept` is empty, it is the first learner's.
+    """
+    first = kept or next(iter(learners))
+    names = [first, *(name for name in learners if name != first)]
+    return [learners[name].policy for name in names]
 
 
 def steps_taken(learners: Mapping[str, Learner]) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from shoal.run.callbacks import call, tell_episodes
 from shoal.run.evaluate import Eval, play_beside
 from shoal.run.learning import (
     check_learned,
-    kept_policy,
+    policies_of,
     steps_taken,
     take_statistics,
 )
@@ -172,6 +172,7 @@ class Loop:
                     yield batch
                 self._count()
                 due = self._evaluate()
+                due |= run.selection.compare(run, stream, self.learners)
                 if due or run.updates % self._log_every == 0:
                     self._write_line()
                 if save_due(run, stream.env_steps, self._save_every):
@@ -207,8 +208,11 @@ class Loop:
     def _end(self) -> None:
         """The last line and the last checkpoint, on the disk; then the status, which says why it ended."""
         self._at_hand, self._learned = None, steps_taken(self.learners)
-        if not self.run.metrics.empty and self.run.stop_reason != INTERRUPTED:
-            self._write_line()
+        if self.run.stop_reason != INTERRUPTED:
+            if self.run.selection.finish(self.run, self.learners):
+                self.progress.saved = -1
+            if not self.run.metrics.empty:
+                self._write_line()
         if self.progress.saved != self.run.updates:
             self.save()
         if self._writer is not None:
@@ -243,6 +247,7 @@ class Loop:
             "rng": run.rng.bit_generator.state,
             "metrics": run.metrics.state(),
             **self.progress.state(run.meter.elapsed()),
+            "selection": run.selection.state(),
             "log_position": 0 if log is None else log.position(),
             "log_sha256": "" if log is None else log.sha256(),
             "log_ends": [] if log is None else log.ends(),
@@ -275,7 +280,8 @@ class Loop:
             return False
         while progress.next_evaluation <= steps:
             progress.next_evaluation += evaluation.every_steps
-        progress.greedy = play_beside(self.run, evaluation, kept_policy(self.learners))
+        policy, *_ = policies_of(self.learners, self.run.selection.kept)
+        progress.greedy = play_beside(self.run, evaluation, policy)
         return True
 
     def _status(self) -> dict[str, Any]:

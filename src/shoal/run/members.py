@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields, replace
+from math import inf
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from shoal.math.rates import epsilon_ladder
-from shoal.types import ConfigError
+from shoal.types import ConfigError, check_ranges
 
 ConfigT = TypeVar("ConfigT")
 ONE = "policy"
@@ -37,19 +38,41 @@ class Population:
     """Whose steps a batch is of: for each agent its share of every agent's, `0.8,0.1,0.1`; or a number: of its own."""
     vary: tuple[str, ...] = ()
     """Settings in which agents differ: `learning_rate=1e-4,3e-4` (one for each) or `gamma=uniform(0.9,0.999)`."""
+    exploit_interval: int = 0
+    """Environment steps from one comparison of the agents to the next, at which bad ones copy good ones; 0: never."""
+    evaluation_episodes: int = 20
+    """Greedy episodes of each agent in a comparison, besides training's; more tell smaller differences apart."""
+    quantile: float = 0.25
+    """Share of the agents that may be replaced, the worst, and of those that they may copy, the best."""
+    significance: float = 0.05
+    """Level of the test that the better agent is better, divided by the number of pairs; smaller copies less."""
+    perturb: tuple[float, ...] = (0.8, 1.2)
+    """Factors, one of which each varied setting of a copy is multiplied by (1 - gamma for gamma and its like)."""
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be read."""
+        """Refuses what cannot work."""
         if self.mixing and self.memory == "private":
             raise ConfigError(
                 'population.mixing says who learns from whose steps, and so does population.memory="private"; '
                 "leave one of them out"
+            )
+        check_ranges(self, exploit_interval=(0, inf), evaluation_episodes=(2, 10_000))
+        check_ranges(self, quantile=(0.01, 0.5), significance=(1e-4, 0.5))
+        if not self.perturb or not all(0 < factor < inf for factor in self.perturb):
+            raise ConfigError(
+                f"population.perturb needs factors above 0, such as 0.8 1.2, got {list(self.perturb)}"
             )
         for entry in self.vary:
             if not all(entry.partition("=")):
                 raise ConfigError(
                     f"population.vary: {entry!r} names no values; {WRITE}"
                 )
+
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """The names of the settings in `vary`; without any, the learning rate's: what a copy perturbs."""
+        named = (entry.partition("=")[0] for entry in self.vary)
+        return tuple(dict.fromkeys(named)) or ("learning_rate",)
 
 
 def member_names(count: int) -> tuple[str, ...]:

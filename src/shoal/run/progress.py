@@ -73,6 +73,8 @@ def go_on(loop: Loop, found: Checkpoint, log: Log | None) -> None:
         run.rng.bit_generator.state = own["rng"]
         run.metrics.restore(own["metrics"])
         loop.progress.restore(own, updates)
+        if "selection" in own:
+            run.selection.restore(own["selection"], loop.stream)
         position, sha256 = int(own["log_position"]), own.get("log_sha256")
         ends = frozenset(own.get("log_ends", ()))
         other = tree["other"]

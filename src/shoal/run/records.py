@@ -46,7 +46,7 @@ NUMBERS = (
     "greedy_std",
     "process_started",
 )
-TEXTS = ("state", "env", "algo", "stop_reason", "reason")
+TEXTS = ("state", "env", "algo", "stop_reason", "reason", "kept")
 
 
 def read_status(path: Path) -> dict[str, Any]:

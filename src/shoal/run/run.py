@@ -12,11 +12,12 @@ from shoal.learn.learner import Learner
 from shoal.run.beginning import begin
 from shoal.run.callbacks import checked, close_callbacks, tell
 from shoal.run.interrupts import Interrupts
-from shoal.run.learning import kept_policy
+from shoal.run.learning import policies_of
 from shoal.run.loop import INTERRUPTED, Loop, writer_of
-from shoal.run.members import SEED_STEP, members_of
+from shoal.run.members import SEED_STEP
 from shoal.run.metrics import Metrics, check_logged
 from shoal.run.parts import check_parts
+from shoal.run.selection import Selection
 from shoal.run.streams import replay_of, rollouts_of
 from shoal.run.writer import Writer
 from shoal.stream.meter import Meter
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from shoal.run.evaluate import Eval
     from shoal.run.log import Log
     from shoal.run.loop import Stream
+    from shoal.run.ranking import Ranking
     from shoal.run.settings import Settings
     from shoal.stream.replay import DrawsBatches, ReplayStream
     from shoal.stream.rollouts import Rollouts
@@ -60,6 +62,7 @@ class Run:
         policy: Callable[..., nn.Module] | None = None,
         callbacks: Sequence[Callback] = (),
         evaluation: Eval | None = None,
+        ranking: Ranking | None = None,
     ) -> None:
         """A run that has not begun.
 
@@ -70,11 +73,12 @@ class Run:
             policy: makes the policy for a specification; `seed=` draws other weights than the first agent's.
             callbacks: called at every line of metrics and at every episode's end.
             evaluation: greedy episodes beside training.
+            ranking: greedy episodes by which the agents of a population are compared.
         """
         self.settings, self.directory = settings, directory
         self.callbacks, self.evaluation = checked(callbacks), evaluation
-        self.meter = Meter()
-        self.rng = settings.generator()
+        self.selection = Selection(settings, ranking)
+        self.meter, self.rng = Meter(), settings.generator()
         self.metrics = Metrics(settings.window, settings.whose_rows)
         self.updates = 0
         self.stop_reason = self.interrupted_by = ""
@@ -121,8 +125,7 @@ class Run:
 
     def members(self, cfg: ConfigT) -> dict[str, ConfigT]:
         """The settings of each agent of the run by its name, as `population.vary` says; one alone is `policy`."""
-        s = self.settings
-        return members_of(cfg, s.population, s.learners, seed=s.seed)
+        return self.selection.members(cfg)
 
     def learner(
         self,
@@ -214,20 +217,20 @@ class Run:
         )
         return begin(self, stream.shape, self._loop.batches())
 
-    def leave(self) -> nn.Module | None:
+    def leave(self) -> list[nn.Module]:
         """Saves what a loop that was left by `break` has learned, now that the algorithm has returned.
 
         Returns:
-            The policy that checkpoints hold; None without a loop.
+            The learners' policies, first the one that is loaded from checkpoints; none without a loop.
 
         Raises:
             FloatingPointError: no update of its last batch was finite.
             OSError: the disk is full, or worse.
         """
         if self._loop is None:
-            return None
+            return []
         self._loop.leave()
-        return kept_policy(self._loop.learners)
+        return policies_of(self._loop.learners, self.selection.kept)
 
     def close(self) -> None:
         """Ends callbacks, checkpoints and log, and gives Ctrl-C back; calling it again does nothing."""

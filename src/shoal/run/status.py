@@ -38,6 +38,8 @@ def status_of(run: Run, steps: int, seconds: float) -> dict[str, Any]:
     }
     if run.data_sha256:
         status["data_sha256"] = run.data_sha256
+    if run.selection.kept:
+        status["kept"] = run.selection.kept
     if s.began_with:
         status["began_with"] = s.began_with
     return status

@@ -220,6 +220,11 @@ class ReplayStream:
         elif self.settings.alpha:
             reader.prioritize(batch.key, batch.error)
 
+    def follow(self, agent: str, cfg: DrawsBatches) -> None:
+        """Goes on with another horizon of an agent; ConfigError where the memory has no room, and nothing changes."""
+        own = next(drawer for drawer in self._drawers if drawer.name == agent)
+        own.reader.set_horizon(n_step=cfg.n_step, gamma=cfg.gamma)
+
     def publish(self) -> int:
         """Makes the weights as they are the next version that acts, and returns its number."""
         self.version = self._rollouts.publish()
@@ -260,20 +265,14 @@ class ReplayStream:
 
     def _draw(self, reader: Reader) -> Transitions:
         """A batch of the memory's, with what else there is."""
+        beta = beta_at(self.settings, self.env_steps / self._total)
         if self.data is not None:
-            batch = self.data.draw(reader, self._beta())
+            batch = self.data.draw(reader, beta)
         else:
-            batch = reader.sample(beta=self._beta())
+            batch = reader.sample(beta=beta)
         if self.hindsight is not None:
             self.hindsight.relabel(reader.batch)
         return batch
-
-    def _beta(self) -> float | None:
-        """The exponent of the weights by now; None without priorities."""
-        if not self.settings.alpha:
-            return None
-        beta, over = self.settings.beta, min(1.0, self.env_steps / self._total)
-        return beta + (1 - beta) * over
 
     def _next_due(self) -> Drawer | None:
         """The agent who draws next, after the one at hand; None where rows must step."""
@@ -284,6 +283,13 @@ class ReplayStream:
             if own.due:
                 return own
         return None
+
+
+def beta_at(settings: Replay, over: float) -> float | None:
+    """The exponent of the weights when this share of the run is over; None without priorities."""
+    if not settings.alpha:
+        return None
+    return settings.beta + (1 - settings.beta) * min(1.0, over)
 
 
 def _check_learns(settings: Replay, total_timesteps: int) -> None:
