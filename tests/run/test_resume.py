@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from shoal.report.lineage import takeovers_of
 from shoal.run import checkpoint
 from shoal.run.log import read
 
@@ -171,7 +172,11 @@ def test_a_replay_memory_in_a_file_outlives_a_kill(buffer_size: int, tmp_path: P
 
 @pytest.mark.parametrize(
     ("alpha", "agents"),
-    [pytest.param(0.0, 1, marks=pytest.mark.slow), pytest.param(0.6, 1, marks=pytest.mark.slow), (0.6, 2)],
+    [
+        pytest.param(0.0, 1, marks=pytest.mark.slow),
+        pytest.param(0.6, 1, marks=pytest.mark.slow),
+        pytest.param(0.6, 2, marks=pytest.mark.slow),
+    ],
 )
 def test_a_replay_memory_outlives_a_kill(alpha: float, agents: int, tmp_path: Path, interpreter: Interpreter) -> None:
     """DQN whose rings go round: killed between two checkpoints, in the middle of what one rollout allows."""
@@ -188,6 +193,28 @@ def test_a_replay_memory_outlives_a_kill(alpha: float, agents: int, tmp_path: Pa
     assert run_child(interpreter, task | {"path": str(run), "resume": True}, tmp_path) == 0
     assert weights_sha256(whole / "CartPole-v1" / "dqn" / "run") == weights_sha256(run)
     assert metrics_sha256(whole / "CartPole-v1" / "dqn" / "run") == metrics_sha256(run)
+
+
+@pytest.mark.parametrize("agents", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_a_population_outlives_a_kill(agents: int, tmp_path: Path, interpreter: Interpreter) -> None:
+    """Agents who copied each other before the checkpoint that the killed run goes on from, and after it."""
+    settings: dict[str, Any] = {"algo": "dqn", "seed": 7, "num_envs": 4, "num_steps": 5, "total_timesteps": 1_500}
+    settings |= {"batch_size": 16, "target_update_interval": 9, "agents": agents}
+    settings |= {"replay": {"buffer_size": 400, "learning_starts": 100, "samples_per_insert": 6.0, "alpha": 0.6}}
+    vary = ["learning_rate=loguniform(1e-5,1e-2)", "gamma=uniform(0.5,0.99)", "n_step=" + "3,1,2,4"[: 2 * agents - 1]]
+    settings["population"] = {"vary": vary, "exploit_interval": 300, "evaluation_episodes": 10, "significance": 0.5}
+    task = {"env": "CartPole-v1", "settings": settings, "network": {"hidden": [16]}, "die_at": -1, "resume": False}
+    whole, killed = (tmp_path / name / "CartPole-v1" / "dqn" / "run" for name in ("whole", "killed"))
+    for path, die_at, status in ((whole, -1, 0), (killed, 230, -9)):
+        own = {"settings": settings | {"run_dir": str(path.parents[2])}, "die_at": die_at}
+        assert run_child(interpreter, task | own, tmp_path) == status
+    saved = checkpoint.load(killed / "checkpoints")
+    assert saved is not None
+    steps = [taken.step for taken in takeovers_of(read(whole / "metrics.jsonl"))]
+    assert min(steps) < saved.tree["stream"]["env_steps"] < max(steps)
+    assert run_child(interpreter, task | {"path": str(killed), "resume": True}, tmp_path) == 0
+    assert weights_sha256(whole) == weights_sha256(killed)
+    assert metrics_sha256(whole) == metrics_sha256(killed)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ def take_over(learner: Learner, other: Learner) -> None:
     Whoever acts sees the weights after the next publish.
 
     Raises:
-        ConfigError: the other one has other networks or optimizers.
+        ConfigError: the other one's networks are of other shapes.
         FloatingPointError: what it has is not finite.
     """
     for name, network in learner.networks.items():

@@ -60,5 +60,5 @@ def check_reachable(size: int, level: float, what: str) -> None:
     least = next(n for n in range(2, 10_000) if comb(2 * n, n) * level >= 1)
     raise ConfigError(
         f"{what}={size} is too few to tell agents apart: the least p-value of two samples is 1 / {there:,}, and "
-        f" {level:.2g} is needed for so many comparisons; set it to at least {least}"
+        f"{level:.2g} is needed for so many comparisons; set it to at least {least}"
     )
