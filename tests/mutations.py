@@ -290,6 +290,34 @@ PYTHON = [
         "ahead = self._ends_of(rows, index) - index + 1",
         "tests/memory/test_hindsight.py::test_goals_are_later_ones_of_the_same_episode[1000]",
     ),
+    Mutation(
+        "a copied agent's optimizer keeps the moments of its old weights",
+        "learn/copying.py",
+        "network.restore(other.networks[name].state())",
+        "network.module.load_state_dict(other.networks[name].module.state_dict())",
+        "tests/learn/test_copying.py::test_one_more_step_gives_both_the_same_bits[fused]",
+    ),
+    Mutation(
+        "a copied agent's optimizer steps other weights than its own",
+        "learn/copying.py",
+        "network.restore(other.networks[name].state())",
+        "network.restore(other.networks[name].state()); network.optimizer = other.networks[name].optimizer",
+        "tests/learn/test_copying.py::test_one_more_step_gives_both_the_same_bits[torch]",
+    ),
+    Mutation(
+        "the selector ranks rewards of steps: who lands soon is judged worse than who hovers",
+        "run/ranking.py",
+        "found[name] = score.returns",
+        "found[name] = score.returns / score.lengths",
+        "tests/run/test_selection.py::test_agents_are_ranked_by_returns_of_episodes",
+    ),
+    Mutation(
+        "the selector's test is not corrected for how many pairs could have been compared",
+        "run/exploit.py",
+        "return population.significance / (count * (count - 1))",
+        "return population.significance",
+        "tests/run/test_exploit.py::test_identical_policies_are_seldom_told_apart",
+    ),
 ]
 """In the library's own files."""
 
