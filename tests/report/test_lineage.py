@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,7 +14,7 @@ from shoal.run.directory import RunDirectory
 if TYPE_CHECKING:
     from pathlib import Path
 
-LINE = {
+LINE: dict[str, Any] = {
     "step": 4000,
     "update": 100,
     "population/return/agent0": -500.0,
@@ -29,7 +29,7 @@ LINE = {
 SAID = "agent0 (-500.0) took over from agent1 (-120.5): gamma 0.5 -> 0.988, learning_rate 1e-06 -> 0.0012"
 
 
-def write_run(root: Path, lines: list[dict[str, object]], population: str) -> RunDirectory:
+def write_run(root: Path, lines: list[dict[str, Any]], population: str) -> RunDirectory:
     """A run directory with no more than what is read."""
     folder = root / "Acrobot-v1" / "dqn" / "a"
     folder.mkdir(parents=True)
@@ -65,7 +65,7 @@ def test_other_runs_have_none(population: str, tmp_path: Path) -> None:
 
 def test_a_damaged_line_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A parent that is no number ends the listing of that run, not the table."""
-    damaged: dict[str, object] = LINE | {"population/parent/agent0": None}
+    damaged: dict[str, Any] = LINE | {"population/parent/agent0": None}
     write_run(tmp_path, [damaged], "[population]\nexploit_interval = 1000\n")
     print_runs(tmp_path)
     assert "Acrobot-v1/dqn/a" in capsys.readouterr().out

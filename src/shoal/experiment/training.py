@@ -358,10 +358,7 @@ def conclude(
     kept = run.leave()
     check_trained(experiment, policy, where, kept)
     policy = kept[0]
-    rows.close()
-    for beside in (run.evaluation, run.selection.ranking):
-        if beside is not None:
-            beside.env.close()
+    close_rows(rows, run)
     threshold = run.settings.stop_at
     threshold = None if threshold == math.inf else threshold
     interrupted = run.stop_reason == INTERRUPTED
@@ -402,6 +399,14 @@ def conclude(
     else:
         panel.finish(result)
     return result
+
+
+def close_rows(rows: VecEnv, run: Run) -> None:
+    """Closes a run's rows, and those of its evaluations."""
+    rows.close()
+    for beside in (run.evaluation, run.selection.ranking):
+        if beside is not None:
+            beside.env.close()
 
 
 def play_greedily(
