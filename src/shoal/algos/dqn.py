@@ -78,7 +78,6 @@ class DQN:
 
 Config = DQN
 DEFAULTS = {"num_envs": 8}
-POPULATION = True
 PLAIN_POLICY = q_network.PlainQNetwork
 
 

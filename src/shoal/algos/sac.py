@@ -65,7 +65,6 @@ class SAC:
 
 Config = SAC
 DEFAULTS = {"num_envs": 8}
-POPULATION = True
 PLAIN_POLICY = PlainActor
 
 

@@ -164,10 +164,10 @@ def _idle_of_run(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]
 
 def _idle_agents(experiment: Experiment) -> Iterator[tuple[str, str]]:
     options = experiment.options
-    if not getattr(experiment.algorithm, "POPULATION", False):
+    if getattr(experiment.config, "replay", None) is None:
         yield (
-            "agents",
-            f"{options.algo} trains one agent; algorithms with a replay memory train several",
+            "population.memory",
+            f"{options.algo} has no replay memory: each agent learns from its own steps",
         )
     if options.agents == 1:
         for name in ("population.memory", "population.vary"):

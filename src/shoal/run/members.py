@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
 from shoal.math.rates import epsilon_ladder
 from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from shoal.learn.learner import Learner
+    from shoal.run.settings import Settings
 
 ConfigT = TypeVar("ConfigT")
 ONE = "policy"
@@ -77,12 +83,25 @@ def members_of(
         own = [_with(cfg, epsilon_end=end) for end in ends]
     for place, entry in enumerate(population.vary):
         name, _, said = entry.partition("=")
+        if name == "num_steps":
+            raise ConfigError(
+                "all agents step together: num_steps must be the same for each"
+            )
         kind = _kind(cfg, name)
         rng = np.random.default_rng([seed, 4, place])
         values = _values(name, said, count, rng)
         pairs = zip(own, values, strict=True)
         own = [_with(each, **{name: kind(value)}) for each, value in pairs]
     return dict(zip(member_names(count), own, strict=True))
+
+
+def check_members(settings: Settings, learners: Mapping[str, Learner]) -> None:
+    """ConfigError where a run of several agents has not a learner for each."""
+    if settings.learners not in (1, len(learners)):
+        raise ConfigError(
+            f"{settings.algo} trains {len(learners)} of agents={settings.learners}: an algorithm of several takes "
+            "their settings from run.members(cfg), and gives its stream and run.loop a learner for each"
+        )
 
 
 def _with(cfg: ConfigT, **values: float) -> ConfigT:

@@ -14,6 +14,7 @@ from shoal.nets import distributions
 from shoal.run.members import ONE, rows_of_members
 from shoal.run.settings import check_rows
 from shoal.stream.data import DataDraws
+from shoal.stream.members import MemberRollouts
 from shoal.stream.replay import ReplayStream
 from shoal.stream.rewards import Rewards
 from shoal.stream.rollouts import rollouts
@@ -35,9 +36,13 @@ if TYPE_CHECKING:
 
 
 def rollouts_of(
-    run: Run, env: VecEnv, learner: Learner, num_steps: int
-) -> Rollouts | PastVersions:
-    """The stream of rollouts [num_steps, B], with the schedule and the opponents of the run's settings."""
+    run: Run, env: VecEnv, learner: Learner | Mapping[str, Learner], num_steps: int
+) -> Rollouts | PastVersions | MemberRollouts:
+    """The stream of rollouts [num_steps, B], with the schedule and the opponents of the run's settings.
+
+    Raises:
+        ConfigError: a setting of the run that rollouts, or those of several agents, cannot have.
+    """
     s = run.settings
     check_rows(env.num_rows, env.spec.num_agents, s.num_envs)
     if s.data.folder is not None:
@@ -45,15 +50,45 @@ def rollouts_of(
             f"data={s.data.folder!r} would not be learned from: {s.algo or 'this algorithm'} has no replay memory; "
             "leave it out, or choose an off-policy algorithm (`shoal algos` lists all)"
         )
+    learners = learner if isinstance(learner, Mapping) else {ONE: learner}
+    rewards = Rewards(s.reward_scale, s.reward_gamma)
+    if len(learners) > 1:
+        if s.self_play.every:
+            raise ConfigError(
+                "self-play against past versions is for one agent; set agents=1 or self_play.every=0"
+            )
+        return MemberRollouts(_steps_of(run, env, learners, num_steps, rewards))
     return against(
         s.self_play,
         env,
-        learner,
+        next(iter(learners.values())),
         num_steps=num_steps,
         schedule=schedule(s.schedule),
         acting=run.acting,
         meter=run.meter,
-        rewards=Rewards(s.reward_scale, s.reward_gamma),
+        rewards=rewards,
+    )
+
+
+def _steps_of(
+    run: Run,
+    env: VecEnv,
+    learners: Mapping[str, Learner],
+    num_steps: int,
+    rewards: Rewards,
+) -> Rollouts:
+    """Rollouts of all rows; of several learners each acts for its own, a role of its name."""
+    s = run.settings
+    rows = rows_of_members(env.num_rows, s.num_envs, len(learners))
+    return rollouts(
+        env,
+        learners if len(learners) > 1 else learners[ONE],
+        num_steps=num_steps,
+        schedule=schedule(s.schedule),
+        cast=rows if len(learners) > 1 else None,
+        acting=run.acting,
+        meter=run.meter,
+        rewards=rewards,
     )
 
 
@@ -81,21 +116,9 @@ def replay_of(
         )
     learners = learner if isinstance(learner, Mapping) else {ONE: learner}
     cfgs = cfg if isinstance(cfg, Mapping) else {ONE: cfg}
+    num_steps = next(iter(cfgs.values())).num_steps
+    stream = _steps_of(run, env, learners, num_steps, Rewards(s.reward_scale))
     rows = rows_of_members(env.num_rows, s.num_envs, len(learners))
-    if len({own.num_steps for own in cfgs.values()}) > 1:
-        raise ConfigError(
-            "all agents step together: num_steps must be the same for each"
-        )
-    stream = rollouts(
-        env,
-        learners if len(learners) > 1 else learners[ONE],
-        num_steps=next(iter(cfgs.values())).num_steps,
-        schedule=schedule(s.schedule),
-        cast=rows if len(learners) > 1 else None,
-        acting=run.acting,
-        meter=run.meter,
-        rewards=Rewards(s.reward_scale),
-    )
     made = ReplayStream(
         stream,
         settings,

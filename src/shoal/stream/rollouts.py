@@ -10,6 +10,7 @@ import numpy as np
 
 from shoal.envs.finite import check_finite, may_overflow
 from shoal.learn.acting import Acting, PlanActor
+from shoal.learn.learner import POLICY
 from shoal.learn.plan import Noise
 from shoal.learn.publishing import Frozen
 from shoal.memory.slab import Slab
@@ -78,6 +79,9 @@ def rollouts(
 
 class Rollouts:
     """See `rollouts`. Iterating raises until the batch before has been answered by `publish`."""
+
+    agent = POLICY
+    """Who learns, as a run calls an agent that is alone."""
 
     def __init__(
         self,
@@ -192,6 +196,10 @@ class Rollouts:
         """
         for role in self.roles:
             role.source.publish(self._last.get(role.name))
+        return self.answered()
+
+    def answered(self) -> int:
+        """Counts the version up where whoever learned has published each role's weights; returns its number."""
         self._last = {}
         self.version += 1
         self._published = True
@@ -240,7 +248,7 @@ class Rollouts:
 
     def _collect(self) -> None:
         self.episodes = self._collector.collect(self.num_steps, self.slabs)
-        self._check_finite()
+        _check_finite(self.env, self.slabs)
         for role, slab in zip(self.roles, self.slabs, strict=True):
             last = self._collector.next_values(role)
             slab.fill_next_values(last, role.final_values)
@@ -260,21 +268,23 @@ class Rollouts:
         self.meter.add("environment", stepping * seconds)
         self.meter.add("acting", (1 - stepping) * seconds)
         slab.version.fill(role.version)
-        self._check_finite()
+        _check_finite(self.env, self.slabs)
         self.episodes = slab.episodes(self.env.spec.info_keys)
 
-    def _check_finite(self) -> None:
-        """EnvError where native rows, which nothing else looks at, were not finite, or others not so in float32."""
-        native = self.env.native_pool is not None
-        for role, slab in zip(self.roles, self.slabs, strict=True):
-            if native and isfinite(slab.obs.sum() + slab.reward.sum()):
-                continue
-            layout = self.env.spec.observation
-            if not native and not may_overflow(layout, slab.obs, slab.reward):
-                continue
-            rows = slice(0, len(role.start))
-            for t in range(self.num_steps):
-                check_finite(self.env.spec, rows, select(slab.obs, t), slab.reward[t])
+
+def _check_finite(env: VecEnv, slabs: list[Slab]) -> None:
+    """EnvError where native rows, which nothing else looks at, were not finite, or others not so in float32."""
+    native = env.native_pool is not None
+    for slab in slabs:
+        if native and isfinite(slab.obs.sum() + slab.reward.sum()):
+            continue
+        layout = env.spec.observation
+        if not native and not may_overflow(layout, slab.obs, slab.reward):
+            continue
+        num_steps, num_rows = slab.reward.shape
+        for t in range(num_steps):
+            rows = slice(0, num_rows)
+            check_finite(env.spec, rows, select(slab.obs, t), slab.reward[t])
 
 
 def _cut(env: VecEnv, schedule: Schedule) -> list[slice]:
