@@ -169,7 +169,11 @@ def _idle_agents(experiment: Experiment) -> Iterator[tuple[str, str]]:
             "population.memory",
             f"{options.algo} has no replay memory: each agent learns from its own steps",
         )
+    if not options.curiosity.coef:
+        for name in ("curiosity.learning_rate", "curiosity.share"):
+            yield name, "set curiosity.coef too, what a bonus adds to rewards"
     if options.agents == 1:
+        yield "curiosity.share", "there is one agent; set agents too"
         for name in ("population.memory", "population.vary"):
             yield name, "there is one agent; set agents too"
 

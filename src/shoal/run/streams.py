@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from shoal.learn.curiosity import Bonuses, Distillation
 from shoal.memory.data import read_data
 from shoal.memory.hindsight import Hindsight, check_goals, goals_of
 from shoal.nets import distributions
-from shoal.run.members import ONE, rows_of_members
+from shoal.run.members import ONE, SEED_STEP, rows_of_members
 from shoal.run.settings import check_rows
 from shoal.stream.data import DataDraws
 from shoal.stream.members import MemberRollouts
@@ -23,6 +24,8 @@ from shoal.stream.self_play import against
 from shoal.types import ConfigError, map_tree
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from shoal.envs.vec_env import VecEnv
@@ -51,7 +54,10 @@ def rollouts_of(
             "leave it out, or choose an off-policy algorithm (`shoal algos` lists all)"
         )
     learners = learner if isinstance(learner, Mapping) else {ONE: learner}
-    rewards = Rewards(s.reward_scale, s.reward_gamma)
+    role = "learner" if s.self_play.every else "all"
+    names = list(learners) if len(learners) > 1 else [role]
+    bonuses = bonuses_of(run, env, names)
+    rewards = Rewards(s.reward_scale, s.reward_gamma, bonuses)
     if len(learners) > 1:
         if s.self_play.every:
             raise ConfigError(
@@ -129,11 +135,36 @@ def replay_of(
         file=_file_of(run, settings),
         data=data_of(run, env, learners, cfgs, settings),
     )
+    made.bonuses = bonuses_of(run, env, list(cfgs))
     if settings.hindsight:
         made.hindsight = _hindsight_of(
             made, env, cfgs, settings, s.seed, s.reward_scale
         )
     return made
+
+
+def bonuses_of(run: Run, env: VecEnv, names: Sequence[str]) -> Bonuses | None:
+    """The curiosity of agents, or of the roles that learn, by name; None where they have none.
+
+    Raises:
+        ConfigError: the environment is a game of turns.
+    """
+    s = run.settings
+    cfg = s.curiosity
+    if not cfg.coef:
+        return None
+    if env.spec.in_turns:
+        raise ConfigError(
+            f"{env.spec.env_id} is a game of turns, where what follows a step comes later; set curiosity.coef=0"
+        )
+    made: dict[str, Distillation] = {}
+    for number, name in enumerate(names):
+        if cfg.share and made:
+            made[name] = made[names[0]]
+            continue
+        seed = s.seed + number * SEED_STEP
+        made[name] = Distillation(env.spec, cfg, hardware=s.hardware, seed=seed)
+    return Bonuses(made, cfg.coef, run.metrics.add)
 
 
 def _hindsight_of(

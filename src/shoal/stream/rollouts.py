@@ -7,6 +7,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from shoal.envs.finite import check_finite, may_overflow
 from shoal.learn.acting import Acting, PlanActor
@@ -19,10 +20,10 @@ from shoal.stream.meter import Meter
 from shoal.stream.rewards import RewardNormalizer, Rewards
 from shoal.stream.roles import Role, casting
 from shoal.stream.schedules import Overlap, Schedule, Sync
-from shoal.types import ConfigError, Episodes, select
+from shoal.types import ConfigError, Episodes, map_tree, select
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
     from shoal.envs.vec_env import VecEnv
     from shoal.learn.plan import Plan
@@ -95,12 +96,8 @@ class Rollouts:
         meter: Meter,
         rewards: Rewards,
     ) -> None:
-        self.env, self.num_steps, self.acting, self.meter = (
-            env,
-            num_steps,
-            acting,
-            meter,
-        )
+        self.env, self.num_steps = env, num_steps
+        self.acting, self.meter, self._bonuses = acting, meter, rewards.bonuses
         self.reward_scale = np.float32(rewards.scale)
         self.version = self.env_steps = 0
         self.episodes = Episodes(np.zeros(0), np.zeros(0, np.int64), {})
@@ -141,7 +138,8 @@ class Rollouts:
         learned = [slab for role, slab in pairs if not isinstance(role.source, Frozen)]
         self._learned = learned or self.slabs
         self._collector = Collector(env, self.roles, groups, meter, first)
-        self._plan = self._fused_plan(groups)
+        alone = self.roles[0] if len(self.roles) == len(groups) == 1 else None
+        self._plan = None if alone is None else _fused_plan(env, alone, acting)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -179,6 +177,9 @@ class Rollouts:
                 if role.name in self._normalizers:
                     self._normalizers[role.name].normalize(slab)
                 steps = slab.steps(state=state, device=self.acting.device)
+                if self._bonuses is not None:
+                    latest = map_tree(self._tensor, self._collector.latest(role))
+                    steps = self._bonuses.on_steps(role.name, steps, latest)
                 self._last[role.name] = steps
         return self._last[self.roles[0].name] if self._cast is None else self._last
 
@@ -217,6 +218,8 @@ class Rollouts:
             saved["rewards"] = {
                 name: x.state() for name, x in self._normalizers.items()
             }
+        if self._bonuses is not None:
+            saved["bonuses"] = self._bonuses.state()
         return saved
 
     def restore(self, state: dict[str, Any]) -> list[str]:
@@ -229,22 +232,16 @@ class Rollouts:
             role.restore(state["roles"][role.name])
         for name, normalizer in self._normalizers.items():
             normalizer.restore(state["rewards"][name])
+        if self._bonuses is not None:
+            self._bonuses.restore(state["bonuses"])
         lost = self.env.restore(state["env"])
         self._collector.begin(self.env.recv())
         self.version, self.env_steps = state["version"], state["env_steps"]
         self._published, self._last = True, {}
         return lost
 
-    def _fused_plan(self, groups: list[slice]) -> Plan | None:
-        """The plan by which one native call collects a whole rollout, where that can be."""
-        actor = self.roles[0].actor
-        alone = len(self.roles) == 1 and len(groups) == 1
-        if not alone or not isinstance(actor, PlanActor):
-            return None
-        whole = self.acting.act_block % self.env.spec.num_agents == 0
-        if not whole or self.env.native_pool is None or not actor.plan.can_roll():
-            return None
-        return actor.plan
+    def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
+        return torch.as_tensor(array, device=self.acting.device)
 
     def _collect(self) -> None:
         self.episodes = self._collector.collect(self.num_steps, self.slabs)
@@ -270,6 +267,17 @@ class Rollouts:
         slab.version.fill(role.version)
         _check_finite(self.env, self.slabs)
         self.episodes = slab.episodes(self.env.spec.info_keys)
+
+
+def _fused_plan(env: VecEnv, role: Role, acting: Acting) -> Plan | None:
+    """The plan by which one native call collects a whole rollout of one role, where that can be."""
+    actor = role.actor
+    whole = acting.act_block % env.spec.num_agents == 0
+    if not isinstance(actor, PlanActor) or not whole:
+        return None
+    if env.native_pool is None or not actor.plan.can_roll():
+        return None
+    return actor.plan
 
 
 def _check_finite(env: VecEnv, slabs: list[Slab]) -> None:
