@@ -20,6 +20,7 @@ from shoal.algos import a2c, dqn, ppo, pqn, sac, td3
 from shoal.algos.presets import presets
 from shoal.envs.preprocessing import Preprocessing
 from shoal.experiment.options import Options
+from shoal.learn.curiosity import Curiosity
 from shoal.memory.settings import Replay
 from shoal.nets.network import ActorCriticNet, Network, QNet
 from shoal.run.members import Population
@@ -40,6 +41,7 @@ TABLES = {
     "network": Network,
     "self_play": SelfPlay,
     "population": Population,
+    "curiosity": Curiosity,
     "preprocessing": Preprocessing,
 }
 PRESETS = {

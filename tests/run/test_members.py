@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
+from torch.optim import SGD
 
 import shoal
 from shoal.algos.dqn import DQN
+from shoal.envs.registry import make
+from shoal.nets.policy import Network, make_policy
+from shoal.run import checkpoint
 from shoal.run.members import Population, members_of, mixing_of, rows_of_members
+from shoal.run.run import Run
+from shoal.run.settings import Settings
 from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from shoal.run.callbacks import Record
 
 SMALL: dict[str, Any] = {
     "algo": "dqn",
@@ -81,7 +91,14 @@ def test_rows_are_whole_environments() -> None:
     ("settings", "message"),
     [
         ({"agents": 3}, "num_envs=8 environments do not divide among agents=3; num_envs=6 or 9 would"),
-        ({"algo": "ppo", "agents": 2}, "agents=2 would change nothing: ppo trains one agent"),
+        (
+            {"algo": "ppo", "agents": 2, "population": {"memory": "private"}},
+            "population.memory='private' would change nothing: ppo has no replay memory",
+        ),
+        (
+            {"algo": "ppo", "agents": 2, "num_envs": 4, "num_steps": 2, "num_minibatches": 8},
+            "2 rows x 2 steps = 4 steps do not split into 8",
+        ),
         ({"population": {"memory": "private"}}, "would change nothing: there is one agent"),
         ({"agents": 2, "population": {"vary": ("num_steps=1,2",)}}, "num_steps must be the same"),
         ({"agents": 2, "population": {"vary": ("gamma",)}}, "'gamma' names no values"),
@@ -137,3 +154,51 @@ def test_each_agent_learns_as_much_as_its_steps_allow(memory: str, run_dir: Any)
     named = {key for line in lines for key in line if key.startswith(("loss/value/", "episode/return/"))}
     assert named == {f"{kind}/agent{i}" for kind in ("loss/value", "episode/return") for i in (0, 1)}
     assert shoal.load(run.path).act(np.zeros(4, np.float32)) in (0, 1)
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c", "pqn"])
+def test_on_policy_agents_learn_from_their_own_rows(algo: str, run_dir: Any) -> None:
+    """3 rollouts of 16 steps of 2 x 2 rows: 3 updates of each agent, by its own learning rate."""
+    settings: dict[str, Any] = {"num_envs": 4, "num_steps": 16, "total_timesteps": 192, "agents": 2}
+    settings |= {"population": {"vary": ("learning_rate=1e-4,1e-2",)}, "learning_rate_schedule": "constant"}
+    settings |= {key: SMALL[key] for key in ("panel", "preset", "final_episodes", "num_threads")}
+    run = shoal.train("CartPole-v1", algo=algo, run_dir=str(run_dir), **settings)
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["update"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in lines] == [0, 64, 64, 128, 128, 192]
+    assert [line["train/learning_rate/agent1"] for line in lines] == [1e-2] * 6
+    assert [any("loss/value/agent0" in key for key in line) for line in lines] == [True, False] * 3
+    assert run.steps == 192
+
+
+def test_a_run_that_ended_between_two_agents_goes_on(run_dir: Any) -> None:
+    """Stopped after the fifth of 12 updates, when agent1's rollout waits; the weights are those of a whole run."""
+    settings: dict[str, Any] = {"num_envs": 4, "num_steps": 16, "total_timesteps": 384, "agents": 2, "name": "run"}
+    settings |= {key: SMALL[key] for key in ("panel", "preset", "final_episodes", "num_threads")}
+    settings |= {"network": {"hidden": (8,), "normalize_obs": True}}
+    whole = shoal.train("CartPole-v1", algo="ppo", run_dir=str(run_dir / "whole"), **settings)
+
+    def stop(run: Run, record: Record) -> None:
+        if run.updates == 5:
+            run.stop("enough")
+
+    parts = shoal.train("CartPole-v1", algo="ppo", run_dir=str(run_dir / "parts"), callbacks=[stop], **settings)
+    found = checkpoint.load(parts.path / "checkpoints")
+    assert found is not None
+    assert list(found.tree["stream"]["waiting"]) == ["agent1"]
+    shoal.resume(parts.path, panel="none")
+    trees = [checkpoint.load(run.path / "checkpoints") for run in (whole, parts)]
+    weights = [tree.tree["learner"] for tree in trees if tree is not None]
+    assert [tree.updates for tree in trees if tree is not None] == [12, 12]
+    for name in ("agent0", "agent1"):
+        one, two = (each[name]["networks"]["policy"]["module"] for each in weights)
+        assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_an_algorithm_of_one_agent_says_so() -> None:
+    """It gives the loop one learner where there are to be two."""
+    env = make("CartPole-v1", 2)
+    run = Run(Settings(env="", algo="mine", seed=1, num_envs=2, total_timesteps=100, learners=2))
+    learner = run.learner(make_policy(env.spec, Network(hidden=(8,)), 0), SGD, lr=0.01)
+    with pytest.raises(ConfigError, match="mine trains 1 of agents=2: an algorithm of several"):
+        run.loop(run.rollouts(env, learner, num_steps=4), learner)

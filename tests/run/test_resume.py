@@ -83,6 +83,7 @@ def resumed_cases() -> list[Any]:
             fast = fast or ((algo, recurrent) == ("ppo", "none") and (env, backend) == ("LunarLander-v3", "auto"))
             marks = [] if fast else [pytest.mark.slow]
             cases.append(pytest.param(env, backend, algo, recurrent, marks=marks))
+    cases.append(pytest.param("CartPole-v1", "native", "ppo x4", "gru", marks=pytest.mark.slow))
     return cases
 
 
@@ -91,7 +92,8 @@ def test_killed_and_resumed_equals_uninterrupted(
     env: str, backend: str, algo: str, recurrent: str, tmp_path: Path, interpreter: Interpreter
 ) -> None:
     """SIGKILL between two checkpoints; weights and metrics of the resumed run equal the uninterrupted run's."""
-    settings: dict[str, Any] = {"algo": algo, "seed": 7, "backend": backend} | (
+    algo, _, agents = algo.partition(" x")
+    settings: dict[str, Any] = {"algo": algo, "agents": int(agents or 1), "seed": 7, "backend": backend} | (
         CARTPOLE if env == "CartPole-v1" else LANDER
     )
     if algo == "ppo":

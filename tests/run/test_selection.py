@@ -126,6 +126,20 @@ def test_a_copy_takes_weights_and_settings(run_dir: Path, monkeypatch: pytest.Mo
     assert compared == [224, 416, 608, 800, 1024, 1216]  # the first multiples of 32 that reach one of 200
 
 
+def test_agents_on_rollouts_copy_too(run_dir: Path) -> None:
+    """After the last takeover, at the run's end, the child's weights are its parent's, and the ones that act."""
+    told: dict[str, Any] = {
+        name: SMALL[name] for name in ("panel", "preset", "final_episodes", "agents", "num_threads")
+    }
+    population = COPYING | {"significance": 0.5, "exploit_interval": 256, "vary": ("learning_rate=1e-5,1e-2",)}
+    told |= {"algo": "ppo", "num_envs": 4, "num_steps": 32, "num_minibatches": 2, "total_timesteps": 1024}
+    result = shoal.train("CartPole-v1", run_dir=str(run_dir), seed=1, stop_at=math.inf, population=population, **told)
+    found = takeovers_of(read(result.path / "metrics.jsonl"))
+    assert found
+    assert all(taken.parent_return > taken.child_return for taken in found)
+    assert len(set(weights(result.path).values())) == (1 if found[-1].step == 1024 else 2)
+
+
 def test_comparing_changes_no_bit_of_training(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nobody is found to be better, a run with comparisons equals the one without; the best one is kept."""
     monkeypatch.setattr("shoal.run.selection.copies_of", lambda returns, population, rng: [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor, nn, optim
@@ -14,7 +15,7 @@ from shoal.math.rates import Schedule, apply_schedules, check_schedules
 from shoal.math.returns import n_step
 from shoal.nets.distributions import masked
 from shoal.nets.policy import Network, Output
-from shoal.run.run import Run
+from shoal.run.run import Learners, Run
 from shoal.types import Steps, check_finite, check_least, check_positive, check_ranges
 
 
@@ -61,22 +62,21 @@ DEFAULTS = {"num_envs": 32}
 
 
 def train(cfg: A2C, env: VecEnv, run: Run) -> nn.Module:
-    """Trains a policy until the run ends; returns it."""
-    learner = run.learner(
-        run.policy(env.spec),
-        optim.RMSprop,
-        alpha=cfg.alpha,
-        eps=cfg.rmsprop_eps,
-        max_grad_norm=cfg.max_grad_norm,
-    )
-    stream = run.rollouts(env, learner, num_steps=cfg.num_steps)
-    for rollout in run.loop(stream, learner):
-        now = apply_schedules(cfg, run.progress, learner)
+    """Trains a policy until the run ends, or one for each agent; returns the first."""
+    agents = run.members(cfg)
+    learners: Learners = {}
+    for number, (name, cfg) in enumerate(agents.items()):
+        policy = run.policy(env.spec, member=number)
+        rmsprop = partial(optim.RMSprop, alpha=cfg.alpha, eps=cfg.rmsprop_eps)
+        learners[name] = run.learner(policy, rmsprop, max_grad_norm=cfg.max_grad_norm)
+    stream = run.rollouts(env, learners, num_steps=cfg.num_steps)
+    for rollout in run.loop(stream, learners):
+        cfg, learner = agents[stream.agent], learners[stream.agent]
         target = n_step(rollout, gamma=cfg.gamma, n=cfg.num_steps)
         learned = rollout.with_targets(target - rollout.value, target)
-        learner.step(a2c_loss, learned, now)
+        learner.step(a2c_loss, learned, apply_schedules(cfg, run.progress, learner))
         stream.publish()
-    return learner.policy
+    return next(iter(learners.values())).policy
 
 
 class A2CStatistics(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from shoal.math.rates import Schedule, adapted_rate, apply_schedules, check_sche
 from shoal.math.returns import gae
 from shoal.nets.distributions import masked
 from shoal.nets.policy import Network, Output
-from shoal.run.run import Run
+from shoal.run.run import Learners, Run
 from shoal.types import ConfigError, Steps, check_finite, check_positive, check_ranges
 
 
@@ -80,21 +81,23 @@ class PPO:
 
 
 Config = PPO
+POPULATION = ("learning_rate", "gamma", "gae_lambda", "clip_coef", "ent_coef")
 
 
 def train(cfg: PPO, env: VecEnv, run: Run) -> nn.Module:
-    """Trains a policy until the run ends; returns it."""
-    learner = run.learner(
-        run.policy(env.spec),
-        Adam,
-        lr=cfg.learning_rate,
-        eps=cfg.adam_eps,
-        max_grad_norm=cfg.max_grad_norm,
-    )
-    stream = run.rollouts(env, learner, num_steps=cfg.num_steps)
-    check_minibatches(stream.shape, cfg, whole_rows=learner.recurrent)
-    led_by_kl = cfg.learning_rate_schedule == "kl"
-    for rollout in run.loop(stream, learner):
+    """Trains a policy until the run ends, or one for each agent; returns the first."""
+    agents = run.members(cfg)
+    learners: Learners = {}
+    for number, (name, cfg) in enumerate(agents.items()):
+        policy = run.policy(env.spec, member=number)
+        adam = partial(Adam, lr=cfg.learning_rate, eps=cfg.adam_eps)
+        learners[name] = run.learner(policy, adam, max_grad_norm=cfg.max_grad_norm)
+    stream = run.rollouts(env, learners, num_steps=cfg.num_steps)
+    for name, cfg in agents.items():
+        check_minibatches(stream.shape, cfg, whole_rows=learners[name].recurrent)
+    for rollout in run.loop(stream, learners):
+        cfg, learner = agents[stream.agent], learners[stream.agent]
+        led_by_kl = cfg.learning_rate_schedule == "kl"
         now = apply_schedules(cfg, run.progress, learner)
         advantage, target = gae(rollout, gamma=cfg.gamma, gae_lambda=cfg.gae_lambda)
         kl = 0.0
@@ -110,7 +113,7 @@ def train(cfg: PPO, env: VecEnv, run: Run) -> nn.Module:
             rate = learner.learning_rate
             learner.learning_rate = adapted_rate(rate, kl, cfg.target_kl or inf)
         stream.publish()
-    return learner.policy
+    return next(iter(learners.values())).policy
 
 
 class PPOStatistics(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor, nn, optim
@@ -15,7 +16,7 @@ from shoal.math.returns import q_lambda
 from shoal.nets import q_network
 from shoal.nets.network import QNet
 from shoal.nets.policy import Output
-from shoal.run.run import Run
+from shoal.run.run import Learners, Run
 from shoal.types import (
     ConfigError,
     Spec,
@@ -77,6 +78,7 @@ class PQN:
 
 Config = PQN
 DEFAULTS = {"num_envs": 32}
+POPULATION = ("learning_rate", "gamma", "q_lambda", "update_epochs", "epsilon_end")
 PLAIN_POLICY = q_network.PlainQNetwork
 
 
@@ -86,18 +88,19 @@ def make_policy(spec: Spec, cfg: PQN, seed: int) -> nn.Module:
 
 
 def train(cfg: PQN, env: VecEnv, run: Run) -> nn.Module:
-    """Trains a Q-network until the run ends; returns it."""
-    learner = run.learner(
-        run.policy(env.spec),
-        optim.RAdam,
-        lr=cfg.learning_rate,
-        foreach=True,
-        max_grad_norm=cfg.max_grad_norm,
-    )
-    stream = run.rollouts(env, learner, num_steps=cfg.num_steps)
-    check_minibatches(stream.shape, cfg, whole_rows=learner.recurrent)
+    """Trains a Q-network until the run ends, or one for each agent; returns the first."""
+    agents = run.members(cfg)
+    learners: Learners = {}
+    for number, (name, cfg) in enumerate(agents.items()):
+        policy = run.policy(env.spec, member=number)
+        radam = partial(optim.RAdam, lr=cfg.learning_rate, foreach=True)
+        learners[name] = run.learner(policy, radam, max_grad_norm=cfg.max_grad_norm)
+    stream = run.rollouts(env, learners, num_steps=cfg.num_steps)
+    for name, cfg in agents.items():
+        check_minibatches(stream.shape, cfg, whole_rows=learners[name].recurrent)
     stream.explore(cfg.epsilon_start)
-    for rollout in run.loop(stream, learner):
+    for rollout in run.loop(stream, learners):
+        cfg, learner = agents[stream.agent], learners[stream.agent]
         now = apply_schedules(cfg, run.progress, learner)
         target = q_lambda(rollout, gamma=cfg.gamma, q_lambda=cfg.q_lambda)
         for _ in range(cfg.update_epochs):
@@ -106,7 +109,7 @@ def train(cfg: PQN, env: VecEnv, run: Run) -> nn.Module:
                 learner.step(pqn_loss, batch, now)
         stream.explore(epsilon_at(run.progress, cfg))
         stream.publish()
-    return learner.policy
+    return next(iter(learners.values())).policy
 
 
 class PQNStatistics(NamedTuple):

@@ -79,8 +79,13 @@ def _check_exploit(experiment: Experiment) -> None:
     check_reachable(
         population.evaluation_episodes, level, "population.evaluation_episodes"
     )
-    changing: Any = getattr(experiment.algorithm, "POPULATION", ())
-    changing = changing if isinstance(changing, tuple) else ()
+    changing = _read_at_every_step(experiment)
+    led = getattr(experiment.config, "learning_rate_schedule", None) == "kl"
+    if led and "learning_rate" in population.varied:
+        raise ConfigError(
+            'population.exploit_interval: learning_rate_schedule="kl" sets the learning rate itself; choose another '
+            "schedule, or vary other settings"
+        )
     for name in population.varied:
         if name in changing:
             continue
@@ -96,6 +101,17 @@ def _check_exploit(experiment: Experiment) -> None:
             f"population.exploit_interval: {name} {given} {options.algo} does not take another value while it "
             f"trains; {others}"
         )
+
+
+def _read_at_every_step(experiment: Experiment) -> tuple[str, ...]:
+    """The settings that may change while an algorithm trains: what it names, or those that have a schedule."""
+    named: Any = getattr(experiment.algorithm, "POPULATION", None)
+    if named is not None:
+        return tuple(named)
+    config: Any = experiment.config
+    end = "_schedule"
+    names = (field.name for field in fields(config))
+    return tuple(name.removesuffix(end) for name in names if name.endswith(end))
 
 
 def _value(experiment: Experiment, name: str) -> Any:
@@ -199,12 +215,15 @@ def _idle_of_run(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]
 
 def _idle_agents(experiment: Experiment) -> Iterator[tuple[str, str]]:
     options = experiment.options
-    if not getattr(experiment.algorithm, "POPULATION", False):
-        yield (
-            "agents",
-            f"{options.algo} trains one agent; algorithms with a replay memory train several",
-        )
+    if getattr(experiment.config, "replay", None) is None:
+        for name in ("population.memory", "population.mixing"):
+            why = f"{options.algo} has no replay memory: each agent learns from its own steps"
+            yield name, why
+    if not options.curiosity.coef:
+        for name in ("curiosity.learning_rate", "curiosity.share"):
+            yield name, "set curiosity.coef too, what a bonus adds to rewards"
     if options.agents == 1:
+        yield "curiosity.share", "there is one agent; set agents too"
         for field in fields(options.population):
             yield f"population.{field.name}", "there is one agent; set agents too"
     elif not options.population.exploit_interval:

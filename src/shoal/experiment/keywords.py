@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from shoal.envs.preprocessing import Preprocessing
+    from shoal.learn.curiosity import Curiosity
     from shoal.memory.settings import Replay
     from shoal.nets.network import ActorCriticNet, Network, QNet
     from shoal.run.members import Population
@@ -27,6 +28,7 @@ class Settings(TypedDict, total=False):
     normalize_reward: bool
     agents: int | float
     population: Population | Mapping[str, Any]
+    curiosity: Curiosity | Mapping[str, Any]
     self_play: SelfPlay | Mapping[str, Any]
     seed: int | float
     device: str

@@ -9,6 +9,7 @@ from typing import Literal
 from shoal import algos
 from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.workers.settings import Workers
+from shoal.learn.curiosity import Curiosity
 from shoal.run.evaluate import MAX_STEPS
 from shoal.run.members import Population
 from shoal.stream.meter import cores
@@ -65,6 +66,8 @@ class Options:
     """Agents that learn side by side each with weights of its own and an equal share of the environments."""
     population: Population = field(default_factory=Population)
     """With several agents: what they share, and in what they differ."""
+    curiosity: Curiosity = field(default_factory=Curiosity)
+    """Bonus on rewards for observations that were not seen often (random network distillation)."""
     self_play: SelfPlay = field(default_factory=SelfPlay)
     """Self-play against past versions of the policy, in environments with several agents."""
     seed: int = 1

@@ -198,6 +198,7 @@ def settings_of(
         self_play=options.self_play,
         learners=options.agents,
         population=options.population,
+        curiosity=options.curiosity,
         data=FromData(options.data, options.data_fraction, options.offline_updates),
         checkpoint_every=options.checkpoint_every,
         keep_last=options.keep_checkpoints,

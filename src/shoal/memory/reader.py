@@ -217,7 +217,7 @@ class Reader:
         try:
             if self.prioritized is not None:
                 self._native.set_priorities(
-                    self._still_there(state["priority"]),
+                    still_there(self.memory, state["priority"]),
                     state["seen"],
                     state["greatest"],
                     state["stale"],
@@ -230,15 +230,6 @@ class Reader:
             raise ConfigError(
                 f"the saved state of a reader of the replay memory does not fit this one: {error}"
             ) from error
-
-    def _still_there(self, priority: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Without those of records that are gone, or whose stacks are."""
-        gone = self.memory.gone
-        if gone is None or priority.size != gone.size:
-            return priority
-        for _ in range(self.memory.form.frames - 1):
-            gone = gone | np.roll(gone, 1, axis=1)
-        return np.where(gone.reshape(-1), np.float32(0), priority)
 
     def _make(self, seed: int) -> _native.ReplayReader:
         """A native reader of the settings as they are, which writes into the batch."""
@@ -289,3 +280,15 @@ def check_fits(
             f"n_step={n_step} needs {least} records of each row, and the memory has room for {memory.slots}; "
             f"set its capacity to at least {least * memory.num_rows}"
         )
+
+
+def still_there(
+    memory: ReplayMemory, priority: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Saved priorities without those of records that are gone, or whose stacks are."""
+    gone = memory.gone
+    if gone is None or priority.size != gone.size:
+        return priority
+    for _ in range(memory.form.frames - 1):
+        gone = gone | np.roll(gone, 1, axis=1)
+    return np.where(gone.reshape(-1), np.float32(0), priority)

@@ -44,6 +44,7 @@ class Normalizer(nn.Module):
     def __init__(self, size: int) -> None:
         """`size`: numbers in one observation."""
         super().__init__()
+        self.clip = CLIP
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("inv_std", torch.ones(size))
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
@@ -52,7 +53,7 @@ class Normalizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalizes [..., size]."""
-        return ((x - self.mean) * self.inv_std).clamp(-CLIP, CLIP)
+        return ((x - self.mean) * self.inv_std).clamp(-self.clip, self.clip)
 
     @torch.no_grad()
     def merge(self, x: Tensor) -> None:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields, replace
 from math import inf
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
+from shoal.learn.learner import Learner
 from shoal.math.rates import epsilon_ladder
 from shoal.types import ConfigError, check_ranges
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from shoal.run.settings import Settings
 
 ConfigT = TypeVar("ConfigT")
 ONE = "policy"
@@ -141,12 +147,33 @@ def members_of(
         own = [_with(cfg, epsilon_end=end) for end in ends]
     for place, entry in enumerate(population.vary):
         name, _, said = entry.partition("=")
+        if name == "num_steps":
+            raise ConfigError(
+                "all agents step together: num_steps must be the same for each"
+            )
         kind = _kind(cfg, name)
         rng = np.random.default_rng([seed, 4, place])
         values = _values(name, said, count, rng)
         pairs = zip(own, values, strict=True)
         own = [_with(each, **{name: kind(value)}) for each, value in pairs]
     return dict(zip(member_names(count), own, strict=True))
+
+
+def learners_of(
+    settings: Settings, learner: Learner | Mapping[str, Learner]
+) -> Mapping[str, Learner]:
+    """Who learns in a run, by name.
+
+    Raises:
+        ConfigError: a run of several agents has not a learner for each.
+    """
+    learners = {ONE: learner} if isinstance(learner, Learner) else learner
+    if settings.learners not in (1, len(learners)):
+        raise ConfigError(
+            f"{settings.algo} trains {len(learners)} of agents={settings.learners}: an algorithm of several takes "
+            "their settings from run.members(cfg), and gives its stream and run.loop a learner for each"
+        )
+    return learners
 
 
 def _with(cfg: ConfigT, **values: float) -> ConfigT:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import torch
 
@@ -14,7 +14,7 @@ from shoal.run.callbacks import checked, close_callbacks, tell
 from shoal.run.interrupts import Interrupts
 from shoal.run.learning import policies_of
 from shoal.run.loop import INTERRUPTED, Loop, writer_of
-from shoal.run.members import SEED_STEP
+from shoal.run.members import SEED_STEP, learners_of
 from shoal.run.metrics import Metrics, check_logged
 from shoal.run.parts import check_parts
 from shoal.run.selection import Selection
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from shoal.run.loop import Stream
     from shoal.run.ranking import Ranking
     from shoal.run.settings import Settings
+    from shoal.stream.members import MemberRollouts
     from shoal.stream.replay import DrawsBatches, ReplayStream
     from shoal.stream.rollouts import Rollouts
     from shoal.stream.self_play import PastVersions
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 
 
 ConfigT = TypeVar("ConfigT")
+Learners: TypeAlias = dict[str, Learner]
+"""Who learns, by name."""
 SECOND_LOOP = "this run has its loop already: a run goes through one loop; go on in it, or begin another run"
 
 
@@ -145,9 +148,9 @@ class Run:
         )
 
     def rollouts(
-        self, env: VecEnv, learner: Learner, *, num_steps: int
-    ) -> Rollouts | PastVersions:
-        """The stream of rollouts [num_steps, B], with the schedule and the opponents of the run's settings."""
+        self, env: VecEnv, learner: Learner | Learners, *, num_steps: int
+    ) -> Rollouts | PastVersions | MemberRollouts:
+        """Rollouts [num_steps, B], with the run's schedule and opponents; of several agents one's after another's."""
         return rollouts_of(self, env, learner, num_steps)
 
     def replay(
@@ -204,7 +207,7 @@ class Run:
         if self._loop is not None and self.updates:
             raise ConfigError(SECOND_LOOP)
         check_parts(state or {})
-        learners = learner if isinstance(learner, Mapping) else {"policy": learner}
+        learners = learners_of(self.settings, learner)
         self._loop = Loop(
             self,
             stream,

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from shoal.learn.acting import Acting
+from shoal.learn.curiosity import Curiosity
 from shoal.learn.hardware import Hardware
 from shoal.memory.settings import FromData
 from shoal.run.members import Population, member_names
@@ -54,7 +55,8 @@ class Settings:
     """Agents that learn side by side, each on an equal share of the environments."""
     population: Population = field(default_factory=Population)
     """What they share, and in what they differ."""
-
+    curiosity: Curiosity = field(default_factory=Curiosity)
+    """A bonus on rewards for observations that were not seen often."""
     data: FromData = field(default_factory=FromData)
     """A data set that is learned from too."""
     identity: Identity = field(default_factory=Identity)

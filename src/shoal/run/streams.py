@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from shoal.learn.curiosity import Bonuses, Distillation
 from shoal.memory.data import read_data
 from shoal.memory.hindsight import Hindsight, check_goals, goals_of
 from shoal.nets import distributions
-from shoal.run.members import ONE, mixing_of, rows_of_members
+from shoal.run.members import ONE, SEED_STEP, mixing_of, rows_of_members
 from shoal.run.settings import check_rows
 from shoal.stream.data import DataDraws
+from shoal.stream.members import MemberRollouts
 from shoal.stream.replay import ReplayStream
 from shoal.stream.rewards import Rewards
 from shoal.stream.rollouts import rollouts
@@ -22,6 +24,8 @@ from shoal.stream.self_play import against
 from shoal.types import ConfigError, map_tree
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from shoal.envs.vec_env import VecEnv
@@ -35,9 +39,13 @@ if TYPE_CHECKING:
 
 
 def rollouts_of(
-    run: Run, env: VecEnv, learner: Learner, num_steps: int
-) -> Rollouts | PastVersions:
-    """The stream of rollouts [num_steps, B], with the schedule and the opponents of the run's settings."""
+    run: Run, env: VecEnv, learner: Learner | Mapping[str, Learner], num_steps: int
+) -> Rollouts | PastVersions | MemberRollouts:
+    """The stream of rollouts [num_steps, B], with the schedule and the opponents of the run's settings.
+
+    Raises:
+        ConfigError: a setting of the run that rollouts, or those of several agents, cannot have.
+    """
     s = run.settings
     check_rows(env.num_rows, env.spec.num_agents, s.num_envs)
     if s.data.folder is not None:
@@ -45,15 +53,48 @@ def rollouts_of(
             f"data={s.data.folder!r} would not be learned from: {s.algo or 'this algorithm'} has no replay memory; "
             "leave it out, or choose an off-policy algorithm (`shoal algos` lists all)"
         )
+    learners = learner if isinstance(learner, Mapping) else {ONE: learner}
+    role = "learner" if s.self_play.every else "all"
+    names = list(learners) if len(learners) > 1 else [role]
+    bonuses = bonuses_of(run, env, names)
+    rewards = Rewards(s.reward_scale, s.reward_gamma, bonuses)
+    if len(learners) > 1:
+        if s.self_play.every:
+            raise ConfigError(
+                "self-play against past versions is for one agent; set agents=1 or self_play.every=0"
+            )
+        return MemberRollouts(_steps_of(run, env, learners, num_steps, rewards))
     return against(
         s.self_play,
         env,
-        learner,
+        next(iter(learners.values())),
         num_steps=num_steps,
         schedule=schedule(s.schedule),
         acting=run.acting,
         meter=run.meter,
-        rewards=Rewards(s.reward_scale, s.reward_gamma),
+        rewards=rewards,
+    )
+
+
+def _steps_of(
+    run: Run,
+    env: VecEnv,
+    learners: Mapping[str, Learner],
+    num_steps: int,
+    rewards: Rewards,
+) -> Rollouts:
+    """Rollouts of all rows; of several learners each acts for its own, a role of its name."""
+    s = run.settings
+    rows = rows_of_members(env.num_rows, s.num_envs, len(learners))
+    return rollouts(
+        env,
+        learners if len(learners) > 1 else learners[ONE],
+        num_steps=num_steps,
+        schedule=schedule(s.schedule),
+        cast=rows if len(learners) > 1 else None,
+        acting=run.acting,
+        meter=run.meter,
+        rewards=rewards,
     )
 
 
@@ -81,21 +122,9 @@ def replay_of(
         )
     learners = learner if isinstance(learner, Mapping) else {ONE: learner}
     cfgs = cfg if isinstance(cfg, Mapping) else {ONE: cfg}
+    num_steps = next(iter(cfgs.values())).num_steps
+    stream = _steps_of(run, env, learners, num_steps, Rewards(s.reward_scale))
     rows = rows_of_members(env.num_rows, s.num_envs, len(learners))
-    if len({own.num_steps for own in cfgs.values()}) > 1:
-        raise ConfigError(
-            "all agents step together: num_steps must be the same for each"
-        )
-    stream = rollouts(
-        env,
-        learners if len(learners) > 1 else learners[ONE],
-        num_steps=next(iter(cfgs.values())).num_steps,
-        schedule=schedule(s.schedule),
-        cast=rows if len(learners) > 1 else None,
-        acting=run.acting,
-        meter=run.meter,
-        rewards=Rewards(s.reward_scale),
-    )
     made = ReplayStream(
         stream,
         settings,
@@ -106,11 +135,36 @@ def replay_of(
         file=_file_of(run, settings),
         data=data_of(run, env, learners, cfgs, settings),
     )
+    made.bonuses = bonuses_of(run, env, list(cfgs))
     if settings.hindsight:
         made.hindsight = _hindsight_of(
             made, env, cfgs, settings, s.seed, s.reward_scale
         )
     return made
+
+
+def bonuses_of(run: Run, env: VecEnv, names: Sequence[str]) -> Bonuses | None:
+    """The curiosity of agents, or of the roles that learn, by name; None where they have none.
+
+    Raises:
+        ConfigError: the environment is a game of turns.
+    """
+    s = run.settings
+    cfg = s.curiosity
+    if not cfg.coef:
+        return None
+    if env.spec.in_turns:
+        raise ConfigError(
+            f"{env.spec.env_id} is a game of turns, where what follows a step comes later; set curiosity.coef=0"
+        )
+    made: dict[str, Distillation] = {}
+    for number, name in enumerate(names):
+        if cfg.share and made:
+            made[name] = made[names[0]]
+            continue
+        seed = s.seed + number * SEED_STEP
+        made[name] = Distillation(env.spec, cfg, hardware=s.hardware, seed=seed)
+    return Bonuses(made, cfg.coef, run.metrics.add)
 
 
 def _hindsight_of(

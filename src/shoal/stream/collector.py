@@ -96,6 +96,15 @@ class Collector:
                     self._act(t + 1, number, group)
         return self._episodes()
 
+    def latest(self, role: Role) -> Tree:
+        """What a role's rows see and have not acted on yet [n, ...]."""
+        parts: list[Tree] = []
+        for number, group in enumerate(self.groups):
+            places = role.local(group)
+            if places is not None:
+                parts.append(select(self._obs[number], places[1]))
+        return map_tree(lambda *leaves: np.concatenate(leaves), *parts)
+
     def next_values(self, role: Role) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Values [n] of the observations that a role's rows have not acted on yet.
 

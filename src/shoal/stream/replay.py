@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
+    from shoal.learn.curiosity import Bonuses
     from shoal.memory.hindsight import Hindsight
     from shoal.memory.settings import Replay
     from shoal.memory.slab import Slab
@@ -133,11 +134,9 @@ class ReplayStream:
         if data is None or not data.updates:
             _check_learns(settings, total_timesteps)
         self.settings, self.agent = settings, next(iter(agents))
+        spec, num_rows = rollouts.env.spec, rollouts.env.num_rows
         self.memory = ReplayMemory(
-            rollouts.env.spec,
-            rollouts.env.num_rows,
-            capacity=settings.buffer_size,
-            file=file,
+            spec, num_rows, capacity=settings.buffer_size, file=file
         )
         blocks = tuple(own.stop for own in rows.values())
         self._drawers: list[Drawer] = []
@@ -158,6 +157,8 @@ class ReplayStream:
         self.data = data
         self.hindsight: Hindsight | None = None
         """What changes the goals of batches, where they have some."""
+        self.bonuses: Bonuses | None = None
+        """What is added to the rewards of batches for what was not seen often."""
         self._total = max(total_timesteps, 1)
         self._turn: int | None = None
         """Who the batch at hand is for; None before the first one."""
@@ -232,7 +233,8 @@ class ReplayStream:
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs, taken after a publish."""
-        more = {"data": self.data, "hindsight": self.hindsight}
+        parts = (self.data, self.hindsight, self.bonuses)
+        more = dict(zip(("data", "hindsight", "bonuses"), parts, strict=True))
         given = {name: part.state() for name, part in more.items() if part is not None}
         return given | {
             "rollouts": self._rollouts.state(),
@@ -257,6 +259,8 @@ class ReplayStream:
             )
         if self.hindsight is not None:
             self.hindsight.restore(state["hindsight"])
+        if self.bonuses is not None:
+            self.bonuses.restore(state["bonuses"])
         for own in self._drawers:
             own.restore(state["agents"][own.name])
         self._turn = None if state["turn"] < 0 else int(state["turn"])
@@ -272,6 +276,8 @@ class ReplayStream:
             batch = reader.sample(beta=beta)
         if self.hindsight is not None:
             self.hindsight.relabel(reader.batch)
+        if self.bonuses is not None:
+            self.bonuses.on_batch(self.agent, batch)
         return batch
 
     def _next_due(self) -> Drawer | None:

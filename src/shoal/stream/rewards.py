@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from shoal.learn.curiosity import Bonuses
     from shoal.memory.slab import Slab
 
 CLIP = 10.0
@@ -26,6 +27,8 @@ class Rewards:
     """They are multiplied by this."""
     gamma: float | None = None
     """They are divided by the standard deviation of returns discounted by this; None: they are not."""
+    bonuses: Bonuses | None = None
+    """What is added for observations that were not seen often."""
 
 
 class RewardNormalizer:

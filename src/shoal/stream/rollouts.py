@@ -7,9 +7,11 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from shoal.envs.finite import check_finite, may_overflow
 from shoal.learn.acting import Acting, PlanActor
+from shoal.learn.learner import POLICY
 from shoal.learn.plan import Noise
 from shoal.learn.publishing import Frozen
 from shoal.memory.slab import Slab
@@ -18,10 +20,10 @@ from shoal.stream.meter import Meter
 from shoal.stream.rewards import RewardNormalizer, Rewards
 from shoal.stream.roles import Role, casting
 from shoal.stream.schedules import Overlap, Schedule, Sync
-from shoal.types import ConfigError, Episodes, select
+from shoal.types import ConfigError, Episodes, map_tree, select
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
     from shoal.envs.vec_env import VecEnv
     from shoal.learn.plan import Plan
@@ -79,6 +81,9 @@ def rollouts(
 class Rollouts:
     """See `rollouts`. Iterating raises until the batch before has been answered by `publish`."""
 
+    agent = POLICY
+    """Who learns, as a run calls an agent that is alone."""
+
     def __init__(
         self,
         env: VecEnv,
@@ -91,12 +96,8 @@ class Rollouts:
         meter: Meter,
         rewards: Rewards,
     ) -> None:
-        self.env, self.num_steps, self.acting, self.meter = (
-            env,
-            num_steps,
-            acting,
-            meter,
-        )
+        self.env, self.num_steps = env, num_steps
+        self.acting, self.meter, self._bonuses = acting, meter, rewards.bonuses
         self.reward_scale = np.float32(rewards.scale)
         self.version = self.env_steps = 0
         self.episodes = Episodes(np.zeros(0), np.zeros(0, np.int64), {})
@@ -137,7 +138,8 @@ class Rollouts:
         learned = [slab for role, slab in pairs if not isinstance(role.source, Frozen)]
         self._learned = learned or self.slabs
         self._collector = Collector(env, self.roles, groups, meter, first)
-        self._plan = self._fused_plan(groups)
+        alone = self.roles[0] if len(self.roles) == len(groups) == 1 else None
+        self._plan = None if alone is None else _fused_plan(env, alone, acting)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -175,6 +177,9 @@ class Rollouts:
                 if role.name in self._normalizers:
                     self._normalizers[role.name].normalize(slab)
                 steps = slab.steps(state=state, device=self.acting.device)
+                if self._bonuses is not None:
+                    latest = map_tree(self._tensor, self._collector.latest(role))
+                    steps = self._bonuses.on_steps(role.name, steps, latest)
                 self._last[role.name] = steps
         return self._last[self.roles[0].name] if self._cast is None else self._last
 
@@ -192,6 +197,10 @@ class Rollouts:
         """
         for role in self.roles:
             role.source.publish(self._last.get(role.name))
+        return self.answered()
+
+    def answered(self) -> int:
+        """Counts the version up where whoever learned has published each role's weights; returns its number."""
         self._last = {}
         self.version += 1
         self._published = True
@@ -209,6 +218,8 @@ class Rollouts:
             saved["rewards"] = {
                 name: x.state() for name, x in self._normalizers.items()
             }
+        if self._bonuses is not None:
+            saved["bonuses"] = self._bonuses.state()
         return saved
 
     def restore(self, state: dict[str, Any]) -> list[str]:
@@ -221,26 +232,20 @@ class Rollouts:
             role.restore(state["roles"][role.name])
         for name, normalizer in self._normalizers.items():
             normalizer.restore(state["rewards"][name])
+        if self._bonuses is not None:
+            self._bonuses.restore(state["bonuses"])
         lost = self.env.restore(state["env"])
         self._collector.begin(self.env.recv())
         self.version, self.env_steps = state["version"], state["env_steps"]
         self._published, self._last = True, {}
         return lost
 
-    def _fused_plan(self, groups: list[slice]) -> Plan | None:
-        """The plan by which one native call collects a whole rollout, where that can be."""
-        actor = self.roles[0].actor
-        alone = len(self.roles) == 1 and len(groups) == 1
-        if not alone or not isinstance(actor, PlanActor):
-            return None
-        whole = self.acting.act_block % self.env.spec.num_agents == 0
-        if not whole or self.env.native_pool is None or not actor.plan.can_roll():
-            return None
-        return actor.plan
+    def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
+        return torch.as_tensor(array, device=self.acting.device)
 
     def _collect(self) -> None:
         self.episodes = self._collector.collect(self.num_steps, self.slabs)
-        self._check_finite()
+        _check_finite(self.env, self.slabs)
         for role, slab in zip(self.roles, self.slabs, strict=True):
             last = self._collector.next_values(role)
             slab.fill_next_values(last, role.final_values)
@@ -260,21 +265,34 @@ class Rollouts:
         self.meter.add("environment", stepping * seconds)
         self.meter.add("acting", (1 - stepping) * seconds)
         slab.version.fill(role.version)
-        self._check_finite()
+        _check_finite(self.env, self.slabs)
         self.episodes = slab.episodes(self.env.spec.info_keys)
 
-    def _check_finite(self) -> None:
-        """EnvError where native rows, which nothing else looks at, were not finite, or others not so in float32."""
-        native = self.env.native_pool is not None
-        for role, slab in zip(self.roles, self.slabs, strict=True):
-            if native and isfinite(slab.obs.sum() + slab.reward.sum()):
-                continue
-            layout = self.env.spec.observation
-            if not native and not may_overflow(layout, slab.obs, slab.reward):
-                continue
-            rows = slice(0, len(role.start))
-            for t in range(self.num_steps):
-                check_finite(self.env.spec, rows, select(slab.obs, t), slab.reward[t])
+
+def _fused_plan(env: VecEnv, role: Role, acting: Acting) -> Plan | None:
+    """The plan by which one native call collects a whole rollout of one role, where that can be."""
+    actor = role.actor
+    whole = acting.act_block % env.spec.num_agents == 0
+    if not isinstance(actor, PlanActor) or not whole:
+        return None
+    if env.native_pool is None or not actor.plan.can_roll():
+        return None
+    return actor.plan
+
+
+def _check_finite(env: VecEnv, slabs: list[Slab]) -> None:
+    """EnvError where native rows, which nothing else looks at, were not finite, or others not so in float32."""
+    native = env.native_pool is not None
+    for slab in slabs:
+        if native and isfinite(slab.obs.sum() + slab.reward.sum()):
+            continue
+        layout = env.spec.observation
+        if not native and not may_overflow(layout, slab.obs, slab.reward):
+            continue
+        num_steps, num_rows = slab.reward.shape
+        for t in range(num_steps):
+            rows = slice(0, num_rows)
+            check_finite(env.spec, rows, select(slab.obs, t), slab.reward[t])
 
 
 def _cut(env: VecEnv, schedule: Schedule) -> list[slice]:

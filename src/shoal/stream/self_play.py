@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from shoal.learn.learner import POLICY
 from shoal.learn.publishing import Frozen
 from shoal.stream.roles import published
 from shoal.stream.rollouts import Rollouts, rollouts
@@ -104,6 +105,9 @@ class PastVersions:
     In environment e the learner is agent e modulo the number of agents. A step is a step of the learner's rows, and
     `episodes` are its own. Opponents are drawn at every publish.
     """
+
+    agent = POLICY
+    """Who learns, as a run calls an agent that is alone."""
 
     def __init__(
         self,
