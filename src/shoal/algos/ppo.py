@@ -80,6 +80,7 @@ class PPO:
 
 
 Config = PPO
+PERTURBABLE = ("learning_rate", "gamma", "gae_lambda", "clip_coef", "ent_coef")
 
 
 def train(cfg: PPO, env: VecEnv, run: Run) -> nn.Module:

@@ -79,8 +79,7 @@ def _check_exploit(experiment: Experiment) -> None:
     check_reachable(
         population.evaluation_episodes, level, "population.evaluation_episodes"
     )
-    changing: Any = getattr(experiment.algorithm, "POPULATION", ())
-    changing = changing if isinstance(changing, tuple) else ()
+    changing: Any = getattr(experiment.algorithm, "PERTURBABLE", ())
     for name in population.varied:
         if name in changing:
             continue
