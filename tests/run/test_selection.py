@@ -18,6 +18,7 @@ from shoal.memory.reader import Reader
 from shoal.nets.policy import PlainPolicy
 from shoal.report.lineage import takeovers_of
 from shoal.run import checkpoint
+from shoal.run.exploit import Copy
 from shoal.run.log import read
 from shoal.run.ranking import Ranking
 from shoal.run.settings import Settings
@@ -190,3 +191,22 @@ def test_what_cannot_be(settings: dict[str, Any], population: dict[str, Any], me
     told: dict[str, Any] = SMALL | settings
     with pytest.raises(ConfigError, match=message):
         shoal.train("CartPole-v1", run_dir=str(run_dir), population=population, **told)
+
+
+@pytest.mark.parametrize("algo", ["sac", pytest.param("td3", marks=pytest.mark.slow)])
+def test_rates_of_all_networks_follow(algo: str, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After one takeover at which everything is doubled: the actor's rate, the critics' and the temperature's."""
+    copies = [Copy("agent1", "agent0", 0.0)]
+    monkeypatch.setattr("shoal.run.selection.copies_of", lambda returns, population, rng: copies)
+    vary = ("learning_rate=1e-3,1e-4", "critic_learning_rate=3e-3,1e-4", "gamma=0.9,0.5")
+    settings: dict[str, Any] = SMALL | {"algo": algo, "total_timesteps": 280, "num_envs": 2}
+    settings["population"] = {"vary": vary, "exploit_interval": 220, "evaluation_episodes": 7, "perturb": (2.0,)}
+    result = shoal.train("Pendulum-v1", run_dir=str(run_dir), **settings)
+    found = checkpoint.load(result.path / "checkpoints")
+    assert found is not None
+    rates = {
+        name: own["optimizer"]["param_groups"][0]["lr"]
+        for name, own in found.tree["learner"]["agent1"]["networks"].items()
+        if "optimizer" in own
+    }
+    assert rates == {"policy": 2e-3, "critics": 6e-3} | ({"temperature": 2e-3} if algo == "sac" else {})

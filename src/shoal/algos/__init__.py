@@ -33,8 +33,8 @@ class Algorithm(Protocol):
 
     It may also have `make_policy(spec, cfg, seed)`, where the default network will not do, `PLAIN_POLICY(module,
     spec)`, which makes a policy of a user's plain module, `DEFAULTS`, a dict of the run's settings that suit it, such
-    as {"num_envs": 32}, and `POPULATION`, the names of the settings that it reads at every step (else those that have
-    a schedule): these may change where several agents copy each other.
+    as {"num_envs": 32}, and `PERTURBABLE`, the names of the settings that it looks up at every step (else those that
+    have a schedule), so that they may change while several agents train.
     """
 
     __name__: str

@@ -78,7 +78,8 @@ class DQN:
 
 Config = DQN
 DEFAULTS = {"num_envs": 8}
-POPULATION = ("learning_rate", "gamma", "n_step", "tau", "epsilon_end")
+POPULATION = True
+PERTURBABLE = ("learning_rate", "gamma", "n_step", "tau", "epsilon_end")
 PLAIN_POLICY = q_network.PlainQNetwork
 
 

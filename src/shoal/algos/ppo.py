@@ -81,7 +81,7 @@ class PPO:
 
 
 Config = PPO
-POPULATION = ("learning_rate", "gamma", "gae_lambda", "clip_coef", "ent_coef")
+PERTURBABLE = ("learning_rate", "gamma", "gae_lambda", "clip_coef", "ent_coef")
 
 
 def train(cfg: PPO, env: VecEnv, run: Run) -> nn.Module:

@@ -78,7 +78,7 @@ class PQN:
 
 Config = PQN
 DEFAULTS = {"num_envs": 32}
-POPULATION = ("learning_rate", "gamma", "q_lambda", "update_epochs", "epsilon_end")
+PERTURBABLE = ("learning_rate", "gamma", "q_lambda", "update_epochs", "epsilon_end")
 PLAIN_POLICY = q_network.PlainQNetwork
 
 

@@ -65,7 +65,8 @@ class SAC:
 
 Config = SAC
 DEFAULTS = {"num_envs": 8}
-POPULATION = ("learning_rate", "critic_learning_rate", "gamma", "n_step", "tau")
+POPULATION = True
+PERTURBABLE = ("learning_rate", "critic_learning_rate", "gamma", "n_step", "tau")
 PLAIN_POLICY = PlainActor
 
 

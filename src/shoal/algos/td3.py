@@ -69,7 +69,8 @@ class TD3:
 
 Config = TD3
 DEFAULTS = {"num_envs": 8}
-POPULATION = (
+POPULATION = True
+PERTURBABLE = (
     "learning_rate",
     "critic_learning_rate",
     "gamma",

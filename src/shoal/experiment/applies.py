@@ -105,7 +105,7 @@ def _check_exploit(experiment: Experiment) -> None:
 
 def _read_at_every_step(experiment: Experiment) -> tuple[str, ...]:
     """The settings that may change while an algorithm trains: what it names, or those that have a schedule."""
-    named: Any = getattr(experiment.algorithm, "POPULATION", None)
+    named: Any = getattr(experiment.algorithm, "PERTURBABLE", None)
     if named is not None:
         return tuple(named)
     config: Any = experiment.config

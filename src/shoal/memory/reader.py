@@ -181,9 +181,8 @@ class Reader:
         Raises:
             ConfigError: the memory has no room for so many steps; nothing is changed.
         """
-        size, before = self.batch_size, self._native
-        check_fits(self.memory, batch_size=size, n_step=n_step, gamma=gamma)
-        self.n_step, self.gamma = n_step, gamma
+        check_fits(self.memory, batch_size=1, n_step=n_step, gamma=gamma)
+        self.n_step, self.gamma, before = n_step, gamma, self._native
         self._native = self._make(0)
         self._native.random = before.random
         if self.prioritized is not None:
@@ -247,8 +246,7 @@ class Reader:
             )
         except ValueError as error:
             raise ConfigError(f"a reader of the replay memory: {error}") from error
-        if self.prioritized is not None:
-            how = self.prioritized
+        if how := self.prioritized:
             made.prioritize_by(how.alpha, how.epsilon, how.uniform_mix)
         attach(made, self.memory.form, self._batch)
         return made
