@@ -78,7 +78,6 @@ class DQN:
 
 Config = DQN
 DEFAULTS = {"num_envs": 8}
-POPULATION = True
 PERTURBABLE = ("learning_rate", "gamma", "n_step", "tau", "epsilon_end")
 PLAIN_POLICY = q_network.PlainQNetwork
 

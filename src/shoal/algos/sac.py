@@ -65,7 +65,6 @@ class SAC:
 
 Config = SAC
 DEFAULTS = {"num_envs": 8}
-POPULATION = True
 PERTURBABLE = ("learning_rate", "critic_learning_rate", "gamma", "n_step", "tau")
 PLAIN_POLICY = PlainActor
 

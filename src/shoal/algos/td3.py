@@ -69,7 +69,6 @@ class TD3:
 
 Config = TD3
 DEFAULTS = {"num_envs": 8}
-POPULATION = True
 PERTURBABLE = (
     "learning_rate",
     "critic_learning_rate",
