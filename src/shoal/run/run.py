@@ -232,10 +232,10 @@ class Run:
             FloatingPointError: no update of its last batch was finite.
             OSError: the disk is full, or worse.
         """
-        if self._loop is None:
-            return []
-        self._loop.leave()
-        return policies_of(self._loop.learners, self.selection.kept)
+        if self._loop is not None:
+            self._loop.leave()
+            return policies_of(self._loop.learners, self.selection.kept)
+        return []
 
     def close(self) -> None:
         """Ends callbacks, checkpoints and log, and gives Ctrl-C back; calling it again does nothing."""
@@ -249,6 +249,5 @@ class Run:
                 self._log.close()
 
     def _interrupted(self, name: str) -> None:
-        self.stop(INTERRUPTED)
-        self.interrupted_by = name
+        self.stop_reason, self.interrupted_by = INTERRUPTED, name
         self.warn(f"{name}: writing a checkpoint, then ending; once more ends now")
