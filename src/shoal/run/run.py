@@ -84,8 +84,7 @@ class Run:
         self.selection = Selection(settings, ranking)
         self.meter, self.rng = Meter(), settings.generator()
         self.metrics = Metrics(settings.window, settings.whose_rows)
-        self.updates = 0
-        self.stop_reason = self.interrupted_by = ""
+        self.updates, self.stop_reason, self.interrupted_by = 0, "", ""
         self.data_sha256 = ""
         """Of the data set that is learned from; empty without one."""
         self.steps_before = 0
@@ -232,10 +231,10 @@ class Run:
             FloatingPointError: no update of its last batch was finite.
             OSError: the disk is full, or worse.
         """
-        if self._loop is not None:
-            self._loop.leave()
-            return policies_of(self._loop.learners, self.selection.kept)
-        return []
+        if self._loop is None:
+            return []
+        self._loop.leave()
+        return policies_of(self._loop.learners, self.selection.kept)
 
     def close(self) -> None:
         """Ends callbacks, checkpoints and log, and gives Ctrl-C back; calling it again does nothing."""
@@ -249,5 +248,6 @@ class Run:
                 self._log.close()
 
     def _interrupted(self, name: str) -> None:
-        self.stop_reason, self.interrupted_by = INTERRUPTED, name
+        self.stop(INTERRUPTED)
+        self.interrupted_by = name
         self.warn(f"{name}: writing a checkpoint, then ending; once more ends now")
