@@ -210,3 +210,22 @@ def test_rates_of_all_networks_follow(algo: str, run_dir: Path, monkeypatch: pyt
         if "optimizer" in own
     }
     assert rates == {"policy": 2e-3, "critics": 6e-3} | ({"temperature": 2e-3} if algo == "sac" else {})
+
+
+@pytest.mark.parametrize("algo", ["ppo", pytest.param("a2c", marks=pytest.mark.slow)])
+def test_agents_on_rollouts_take_over_too(algo: str, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the last takeover, which comes when the run is over, both agents have the same weights, but other rates."""
+    copies = [Copy("agent1", "agent0", 0.0)]
+    monkeypatch.setattr("shoal.run.selection.copies_of", lambda returns, population, rng: copies)
+    population = {"exploit_interval": 128, "evaluation_episodes": 6, "perturb": (2.0,)}
+    settings: dict[str, Any] = {"agents": 2, "num_envs": 4, "num_steps": 16, "total_timesteps": 256}
+    settings |= {"panel": "none", "preset": "none", "final_episodes": 0, "stop_at": math.inf, "learning_rate": 1e-3}
+    if algo == "ppo":
+        settings |= {"num_minibatches": 2, "update_epochs": 1, "learning_rate_schedule": "linear"}
+    result = shoal.train("CartPole-v1", algo=algo, run_dir=str(run_dir), population=population, **settings)
+    found = takeovers_of(read(result.path / "metrics.jsonl"))
+    assert [(taken.step, taken.settings) for taken in found] == [
+        (128, {"learning_rate": (1e-3, 2e-3)}),
+        (256, {"learning_rate": (2e-3, 2e-3)}),
+    ]
+    assert len(set(weights(result.path).values())) == 1
