@@ -27,6 +27,11 @@ def find_data(experiment: Experiment) -> Experiment:
             "leave preprocessing.reward_scale, reward_clip and reward_sign out; reward_scale is for all"
         )
     if options.data is None:
+        if not options.total_timesteps:
+            raise ConfigError(
+                "total_timesteps=0: no step is taken, and no data set is learned from; name one (data=FOLDER, which "
+                "`shoal record RUN` writes), or set total_timesteps"
+            )
         return experiment
     if options.preprocessing.changes_rewards:
         raise ConfigError(

@@ -138,7 +138,7 @@ class Options:
         check_ranges(self, num_workers=(0, MOST_THREADS), act_block=(1, 65536))
         self.workers()
         counts = (
-            *(() if self.data and self.offline_updates else ("total_timesteps",)),
+            *(() if self.offline_updates else ("total_timesteps",)),
             "num_envs",
             "agents",
             "keep_checkpoints",

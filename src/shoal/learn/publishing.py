@@ -9,6 +9,8 @@ from shoal.nets.policy import PlainPolicy
 from shoal.types import map_tree, select
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor, nn
 
     from shoal.types import Steps, Tree
@@ -55,12 +57,24 @@ def observe(policy: nn.Module, steps: Steps) -> None:
 
     `encoder.observe` gets them as [N, ...], in the order of (step, row). A policy in eval mode keeps its own.
     """
+    merge = _merging(policy)
+    if merge is not None:
+        merge(valid_observations(steps))
+
+
+def observe_all(policy: nn.Module, obs: Tree) -> None:
+    """Merges observations [N, ...] into a policy's normalization statistics, if it has any."""
+    merge = _merging(policy)
+    if merge is not None:
+        merge(obs)
+
+
+def _merging(policy: nn.Module) -> Callable[[Tree], object] | None:
+    """What takes observations [N, ...] into the statistics of a policy; None where it has none or keeps its own."""
     inner = policy.module if isinstance(policy, PlainPolicy) else policy
     encoder = getattr(inner, "encoder", None)
-    merge = getattr(encoder, "observe", None)
-    if merge is None or not policy.training or not getattr(encoder, "normalizes", True):
-        return
-    merge(valid_observations(steps))
+    wanted = policy.training and getattr(encoder, "normalizes", True)
+    return getattr(encoder, "observe", None) if wanted else None
 
 
 def valid_observations(steps: Steps) -> Tree:

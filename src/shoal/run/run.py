@@ -18,7 +18,7 @@ from shoal.run.members import SEED_STEP, learners_of
 from shoal.run.metrics import Metrics, check_logged
 from shoal.run.parts import check_parts
 from shoal.run.selection import Selection
-from shoal.run.streams import replay_of, rollouts_of
+from shoal.run.streams import data_stream_of, replay_of, rollouts_of
 from shoal.run.writer import Writer
 from shoal.stream.meter import Meter
 from shoal.types import ConfigError
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from shoal.run.loop import Stream
     from shoal.run.ranking import Ranking
     from shoal.run.settings import Settings
+    from shoal.stream.data import DataStream
     from shoal.stream.members import MemberRollouts
     from shoal.stream.replay import DrawsBatches, ReplayStream
     from shoal.stream.rollouts import Rollouts
@@ -83,8 +84,7 @@ class Run:
         self.selection = Selection(settings, ranking)
         self.meter, self.rng = Meter(), settings.generator()
         self.metrics = Metrics(settings.window, settings.whose_rows)
-        self.updates = 0
-        self.stop_reason = self.interrupted_by = ""
+        self.updates, self.stop_reason, self.interrupted_by = 0, "", ""
         self.data_sha256 = ""
         """Of the data set that is learned from; empty without one."""
         self.steps_before = 0
@@ -163,6 +163,10 @@ class Run:
         """Transitions, drawn as `cfg` says from a memory that `env` fills; of several agents dicts by name."""
         return replay_of(self, env, learner, cfg, settings)
 
+    def data(self, env: VecEnv, learner: Learner, *, batch_size: int) -> DataStream:
+        """Batches of the run's data set alone, for an algorithm that takes no step."""
+        return data_stream_of(self, env, learner, batch_size)
+
     def log(self, numbers: Mapping[str, float | torch.Tensor]) -> None:
         """Adds numbers (or tensors, which are not read before the line is written) to the line under way.
 
@@ -221,10 +225,7 @@ class Run:
         return begin(self, stream.shape, self._loop.batches())
 
     def leave(self) -> list[nn.Module]:
-        """Saves what a loop that was left by `break` has learned, now that the algorithm has returned.
-
-        Returns:
-            The learners' policies, first the one that is loaded from checkpoints; none without a loop.
+        """Saves what a loop left by `break` has learned; returns the learners' policies, first the one that is loaded.
 
         Raises:
             FloatingPointError: no update of its last batch was finite.

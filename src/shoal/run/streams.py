@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from shoal.learn.curiosity import Bonuses, Distillation
+from shoal.learn.publishing import observe_all
 from shoal.memory.data import read_data
 from shoal.memory.hindsight import Hindsight, check_goals, goals_of
 from shoal.nets import distributions
 from shoal.run.members import ONE, SEED_STEP, mixing_of, rows_of_members
 from shoal.run.settings import check_rows
-from shoal.stream.data import DataDraws
+from shoal.stream.data import DataDraws, DataStream
 from shoal.stream.members import MemberRollouts
 from shoal.stream.replay import ReplayStream
 from shoal.stream.rewards import Rewards
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from torch import nn
 
     from shoal.envs.vec_env import VecEnv
     from shoal.learn.learner import Learner
+    from shoal.memory.data import Data
     from shoal.memory.settings import Replay
     from shoal.run.run import Run
     from shoal.stream.replay import DrawsBatches
@@ -231,7 +234,47 @@ def data_of(
         raise ConfigError(
             f"data={s.data.folder!r} is learned from by one agent; leave agents={len(learners)} out"
         )
-    policy, device = learners[ONE].policy, torch.device(s.device)
+    data = _read(run, env, learners[ONE].policy)
+    return DataDraws(data, env.spec, s.data, cfgs[ONE], seed=s.seed, replay=settings)
+
+
+def data_stream_of(
+    run: Run, env: VecEnv, learner: Learner, batch_size: int
+) -> DataStream:
+    """Batches of the run's data set alone, whose observations a policy's statistics are of.
+
+    Raises:
+        ConfigError: there is none, it does not fit, the run is to take steps, or the policy has a memory.
+    """
+    s = run.settings
+    algo = s.algo or "this algorithm"
+    if s.data.folder is None:
+        raise ConfigError(
+            f"{algo} learns from a data set alone; name one: data=FOLDER, as `shoal record RUN` writes it"
+        )
+    if s.total_timesteps or not s.data.updates:
+        raise ConfigError(
+            f"{algo} takes no environment step: leave total_timesteps at 0, and set offline_updates to the gradient "
+            "steps that it is to make"
+        )
+    if learner.recurrent:
+        raise ConfigError(
+            f"{algo} draws single steps, which a policy with a memory cannot learn from; set network.recurrent to none"
+        )
+    data = _read(run, env, learner.policy)
+    device = torch.device(s.device)
+
+    def together(array: Any) -> torch.Tensor:
+        return torch.as_tensor(array, device=device).flatten(0, 1)
+
+    observe_all(learner.policy, map_tree(together, data.steps.obs))
+    return DataStream(data, env.spec, learner, batch_size=batch_size, seed=s.seed)
+
+
+def _read(run: Run, env: VecEnv, policy: nn.Module) -> Data:
+    """The run's data set, its actions as a policy keeps them."""
+    s = run.settings
+    device = torch.device(s.device)
 
     def from_env(action: Tree) -> Tree:
         first = map_tree(as_tensor, env.spec.observation.allocate(1, 1))
@@ -249,8 +292,7 @@ def data_of(
     def as_array(tensor: torch.Tensor) -> NDArray[Any]:
         return tensor.cpu().numpy()
 
-    data = read_data(
-        Path(s.data.folder), env.spec, from_env, reward_scale=s.reward_scale
-    )
+    folder = Path(s.data.folder or "")
+    data = read_data(folder, env.spec, from_env, reward_scale=s.reward_scale)
     run.data_sha256 = data.sha256
-    return DataDraws(data, env.spec, s.data, cfgs[ONE], seed=s.seed, replay=settings)
+    return data

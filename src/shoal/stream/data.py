@@ -1,15 +1,18 @@
-"""Draws from a data set: batches of it alone before the first step, and its share of every batch after that."""
+"""Draws from a data set: batches of it alone, and its share of every batch beside a run's own steps."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from shoal.memory.batches import allocate, part_of
 from shoal.memory.reader import Prioritized, Reader
-from shoal.types import ConfigError
+from shoal.types import ConfigError, Episodes
 
 if TYPE_CHECKING:
+    from shoal.learn.publishing import Published
     from shoal.memory.data import Data
     from shoal.memory.settings import FromData, Replay
     from shoal.stream.replay import DrawsBatches
@@ -99,11 +102,63 @@ class DataDraws:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continues from `state`; ConfigError where the data set is another one by now."""
-        if state.get("sha256") != self.sha256:
-            raise ConfigError(
-                "the data set was changed since the checkpoint (its sha256 is another): put the one back that the run "
-                "was trained with, or train a new run"
-            )
+        check_unchanged(self.sha256, state)
         self.done = int(state["done"])
         for name, reader in self._readers.items():
             reader.restore(state["readers"][name])
+
+
+class DataStream:
+    """Batches of a data set, for algorithms that learn from it alone and take no step."""
+
+    def __init__(
+        self, data: Data, spec: Spec, learner: Published, *, batch_size: int, seed: int
+    ) -> None:
+        """Draws of single steps, every one as likely."""
+        memory = data.memory(spec, least=4 + 2 * (spec.frame_stack - 1))
+        self._reader = Reader(memory, batch_size=batch_size, seed=seed + ALONE)
+        self._learner, self._sha256 = learner, data.sha256
+        self.env_steps = self.version = 0
+        self.episodes = Episodes(np.zeros(0), np.zeros(0, np.int64), {})
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Steps and rows of a batch."""
+        return 1, self._reader.batch_size
+
+    def __iter__(self) -> DataStream:
+        """Itself."""
+        return self
+
+    def __next__(self) -> Transitions:
+        """The next batch, in the arrays of every one."""
+        return self._reader.sample()
+
+    def publish(self) -> int:
+        """Makes the weights as they are the next version, and returns its number."""
+        self.version = self._learner.publish()
+        return self.version
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs; the data set itself is read again."""
+        return {
+            "sha256": self._sha256,
+            "reader": self._reader.state(),
+            "version": self.version,
+        }
+
+    def restore(self, state: dict[str, Any]) -> list[str]:
+        """Continues from `state`; ConfigError where the data set is another one by now."""
+        check_unchanged(self._sha256, state)
+        self._reader.restore(state["reader"])
+        self.version = int(state["version"])
+        return []
+
+
+def check_unchanged(sha256: str, state: dict[str, Any]) -> None:
+    """ConfigError where a checkpoint's data set had another hash."""
+    if state.get("sha256") != sha256:
+        raise ConfigError(
+            "the data set was changed since the checkpoint (its sha256 is another): put the one back that the run "
+            "was trained with, or train a new run"
+        )
