@@ -70,6 +70,8 @@ class Settings(TypedDict, total=False):
     max_grad_norm: float
     network: Network | Mapping[str, Any] | QNet | ActorCriticNet
     batch_size: int | float
+    actor: bool
+    actor_network: ActorCriticNet | Mapping[str, Any]
     n_step: int | float
     adam_eps: float
     target_update_interval: int | float
