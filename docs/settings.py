@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from shoal import algos
-from shoal.algos import a2c, dqn, ppo, pqn, sac, td3
+from shoal.algos import a2c, bc, dqn, ppo, pqn, sac, td3
 from shoal.algos.presets import presets
 from shoal.envs.preprocessing import Preprocessing
 from shoal.experiment.options import Options
@@ -34,6 +34,7 @@ TABLES = {
     "pqn": pqn.Config,
     "sac": sac.Config,
     "td3": td3.Config,
+    "bc": bc.Config,
     "replay": Replay,
     "q_network": QNet,
     "actor_critic": ActorCriticNet,

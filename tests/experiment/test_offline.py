@@ -119,7 +119,10 @@ def test_a_changed_data_set(data: Path) -> None:
         ({"data_fraction": 1.0}, "data_fraction must be at least 0 and below 1"),
         ({"offline_updates": -1}, "offline_updates"),
         ({"total_timesteps": 0}, "total_timesteps must be >= 1"),
-        ({"data": None, "total_timesteps": 0, "offline_updates": 5}, "total_timesteps must be >= 1"),
+        (
+            {"data": None, "total_timesteps": 0, "offline_updates": 5},
+            "no step is taken, and no data set is learned from",
+        ),
         ({"data": None, "offline_updates": 5}, "offline_updates=5 would change nothing: set data too"),
         ({"data": None, "data_fraction": 0.1}, "data_fraction=0.1 would change nothing: set data too"),
     ],

@@ -125,7 +125,7 @@ def test_a_memory_never_holds_it() -> None:
     for _ in range(20):
         assert (next(stream).reward > 1).all()
         stream.publish()
-    stored = Reader(stream.memories[0], batch_size=100, seed=2).sample()
+    stored = Reader(stream.memory, batch_size=100, seed=2).sample()
     assert (stored.reward == 1).all()
     assert float(run.metrics.take_means()["curiosity/bonus"]) > 0
 
