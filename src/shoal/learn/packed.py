@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shoal.learn.weights import REPLACED, pack, packing, rejoin
+from shoal.learn.weights import REPLACED, Layers, pack, packing, rejoin
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -20,33 +20,22 @@ class Packed:
         self.memory: Tensor = pack(module)
         self.parameters = packing(module)
         self._pointers = [p.data_ptr() for p in self.parameters]
-        self._parts = _parts(module)
+        self.layers = Layers(module)
 
     def check_same(self, *, trained: bool) -> None:
         """ConfigError where an optimizer would go on with parameters that the module no longer has.
 
         A network that is not trained, such as a target network, may get other layers.
         """
-        if all(_ids(part) == ids for part, ids in self._parts):
+        if self.layers.same:
             return
         if trained:
             raise ConfigError(REPLACED)
         self.memory, self.parameters = pack(self.module), packing(self.module)
         self._pointers = [p.data_ptr() for p in self.parameters]
-        self._parts = _parts(self.module)
+        self.layers = Layers(self.module)
 
     def rejoin(self) -> None:
         """Takes over values that the module's owner put in the place of the shared memory."""
         if [p.data_ptr() for p in self.parameters] != self._pointers:
             rejoin(self.parameters, self.memory, keep=True)
-
-
-def _parts(module: nn.Module) -> list[tuple[nn.Module, list[int]]]:
-    """A module and all below it, with what each consists of."""
-    return [(part, _ids(part)) for part in module.modules()]
-
-
-def _ids(module: nn.Module) -> list[int]:
-    """Which parameters and modules hang on a module itself."""
-    own = vars(module)
-    return [*map(id, own["_parameters"].values()), *map(id, own["_modules"].values())]

@@ -69,6 +69,11 @@ def observe_all(policy: nn.Module, obs: Tree) -> None:
         merge(obs)
 
 
+def observes(policy: nn.Module) -> bool:
+    """Whether a policy has statistics that `observe` would merge something into."""
+    return _merging(policy) is not None
+
+
 def _merging(policy: nn.Module) -> Callable[[Tree], object] | None:
     """What takes observations [N, ...] into the statistics of a policy; None where it has none or keeps its own."""
     inner = policy.module if isinstance(policy, PlainPolicy) else policy

@@ -50,6 +50,6 @@ def move_target(
             target.flat.copy_(source.flat)
         else:
             target.flat.lerp_(source.flat, tau)
-    copy_buffers(source.module, target.module)
+    copy_buffers(source.layers, target.layers)
     if target.plan is not None:
         target.plan.refresh_normalizer()

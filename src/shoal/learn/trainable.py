@@ -85,6 +85,12 @@ class Trainable:
         self.rejoin()
         return self._packed.memory
 
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The module and all layers in it, as they are now; ConfigError as of `flat`."""
+        self.rejoin()
+        return self._packed.layers.now()
+
     def shared_parameters(self) -> list[nn.Parameter]:
         """All parameters, in the memory that native code reads."""
         self._packed.rejoin()

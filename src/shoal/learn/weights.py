@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from itertools import accumulate, zip_longest
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -71,9 +71,47 @@ def _walk(layer: nn.Module, found: dict[int, nn.Module]) -> None:
             _walk(child, found)
 
 
+class Layers:
+    """A module and all layers in it, listed again only where something was put in another's place."""
+
+    def __init__(self, module: nn.Module) -> None:
+        """Lists them."""
+        self.module = module
+        self.parameters: list[nn.Parameter] = []
+        """In packed order, as they were when they were listed."""
+        self._list()
+
+    @property
+    def same(self) -> bool:
+        """Whether the layers and parameters are the objects that they were when they were listed."""
+        return _ids(self._found) == self._before
+
+    def now(self) -> list[nn.Module]:
+        """Those that there are by now."""
+        if not self.same:
+            self._list()
+        return self._found
+
+    def _list(self) -> None:
+        self._found = layers_of(self.module)
+        self.parameters = packed_order(self._found)
+        self._before = _ids(self._found)
+
+
+def _ids(layers: list[nn.Module]) -> list[int]:
+    """Which parameters and modules hang on these themselves."""
+    tables = [(vars(x)["_parameters"], vars(x)["_modules"]) for x in layers]
+    return [id(part) for pair in tables for table in pair for part in table.values()]
+
+
 def packing(module: nn.Module) -> list[nn.Parameter]:
     """The parameters in packed order: as torch lists them, but a module's own last (a head's log_std)."""
-    tables = [layer._parameters for layer in layers_of(module)]  # pyright: ignore[reportPrivateUsage]
+    return packed_order(layers_of(module))
+
+
+def packed_order(layers: list[nn.Module]) -> list[nn.Parameter]:
+    """`packing` of the module whose layers these are, itself the first."""
+    tables = [layer._parameters for layer in layers]  # pyright: ignore[reportPrivateUsage]
     own = {id(p): p for p in tables[0].values() if p is not None}
     rest = {id(p): p for table in tables[1:] for p in table.values() if p is not None}
     return [*(p for key, p in rest.items() if key not in own), *own.values()]
@@ -103,15 +141,14 @@ def rejoin(parameters: list[nn.Parameter], flat: Tensor, *, keep: bool) -> None:
         )
 
 
-def copy_buffers(source: nn.Module, target: nn.Module) -> None:
-    """Gives a copy of a module the buffers that the module has now: those that were assigned or added as well.
+def copy_buffers(source: list[nn.Module], target: list[nn.Module]) -> None:
+    """Gives the layers of a copy the buffers that the module's have now: those that were assigned or added as well.
 
     ConfigError where layers were added to the module or taken out.
     """
-    pairs = list(zip_longest(layers_of(source), layers_of(target)))
-    if any(theirs is None or mine is None for theirs, mine in pairs):
+    if len(source) != len(target):
         raise ConfigError(REPLACED)
-    for theirs, mine in pairs:
+    for theirs, mine in zip(source, target, strict=True):
         if not (theirs._buffers or mine._buffers):  # pyright: ignore[reportPrivateUsage]
             continue
         given = dict(theirs.named_buffers(recurse=False))
@@ -150,6 +187,7 @@ class Snapshot:
         self.policy = copy.deepcopy(policy).requires_grad_(requires_grad=False)
         self.policy.eval()
         self.flat = pack(self.policy)
+        self._own, self._theirs = Layers(self.policy), Layers(policy)
         self._images = [
             module
             for module in self.policy.modules()
@@ -161,9 +199,12 @@ class Snapshot:
         """Copies the packed weights and the buffers, whatever objects either module has for them by now."""
         if len(flat) != len(self.flat):
             raise ConfigError(REPLACED)
-        rejoin(packing(self.policy), self.flat, keep=False)
+        if self._theirs.module is not policy:
+            self._theirs = Layers(policy)
+        layers = self._own.now()
+        rejoin(self._own.parameters, self.flat, keep=False)
         self.flat.copy_(flat)
-        copy_buffers(policy, self.policy)
+        copy_buffers(self._theirs.now(), layers)
         self._freeze()
 
     def _freeze(self) -> None:

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import fields
+from functools import cache
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast
 
@@ -182,10 +183,15 @@ def adapted_rate(learning_rate: float, kl: float, target_kl: float) -> float:
 
 def _schedules(config: object) -> Iterator[tuple[str, Schedule]]:
     """The settings that have a schedule, and theirs."""
-    known: Any = config
-    for field in fields(known):
-        if field.name.endswith(SUFFIX):
-            yield field.name.removesuffix(SUFFIX), getattr(config, field.name)
+    for name in _scheduled(type(config)):
+        yield name.removesuffix(SUFFIX), getattr(config, name)
+
+
+@cache
+def _scheduled(kind: Any) -> tuple[str, ...]:
+    """The names of a class's schedules."""
+    names = (field.name for field in fields(kind))
+    return tuple(name for name in names if name.endswith(SUFFIX))
 
 
 def _function(name: str, schedule: Schedule) -> Callable[[float], float] | None:

@@ -100,6 +100,8 @@ class Slab:
 
     def episodes(self, info_keys: Sequence[str]) -> Episodes:
         """The episodes that ended here, where native code wrote what they came to."""
+        if self.final_index.max() < 0:
+            return Episodes.none(info_keys)
         ends = (self.final_index >= 0).nonzero()
         columns = self.episode_info[ends].T if info_keys else ()
         return Episodes(

@@ -33,9 +33,15 @@ class EpsilonGreedy:
         self.values, self.start, self.quantiles = values, start, quantiles
         self.settled: Tensor | None = None
         """Of a noisy network the values without noise [..., n], which `mode` goes by."""
-        self.epsilon = values.new_zeros(values.shape[:-1])
-        if epsilon is not None:
-            self.epsilon = epsilon.to(values.dtype).expand(values.shape[:-1])
+        self._epsilon = epsilon
+
+    @property
+    def epsilon(self) -> Tensor:
+        """How often any option is taken [...]; 0 where none was given."""
+        shape = self.values.shape[:-1]
+        if self._epsilon is None:
+            return self.values.new_zeros(shape)
+        return self._epsilon.to(self.values.dtype).expand(shape)
 
     def exploring(self, epsilon: Tensor) -> EpsilonGreedy:
         """The same with another `epsilon` [...]."""
@@ -44,21 +50,21 @@ class EpsilonGreedy:
     def masked(self, mask: Tensor) -> EpsilonGreedy:
         """The same among the options where `mask` [..., n] is true."""
         values = self.values.masked_fill(~mask, NEVER)
-        made = EpsilonGreedy(values, start=self.start, epsilon=self.epsilon)
+        made = EpsilonGreedy(values, start=self.start, epsilon=self._epsilon)
         if self.settled is not None:
             made.settled = self.settled.masked_fill(~mask, NEVER)
         return made
 
     def sample(self, noise: Tensor) -> Tensor:
         """One number below 1 decides whether to explore, and where it does, which option is taken."""
-        number = noise.squeeze(-1)
+        number, epsilon = noise.squeeze(-1), self.epsilon
         allowed = (self.values > NEVER / 2).to(self.values.dtype)
         options = allowed.sum(-1)
-        share = number / torch.where(self.epsilon > 0, self.epsilon, 1.0)
+        share = number / torch.where(epsilon > 0, epsilon, 1.0)
         place = torch.minimum(share * options, options - 0.5)
         seen = allowed[..., :-1].cumsum(-1)
         explored = (seen <= place.unsqueeze(-1)).sum(-1)
-        return torch.where(number < self.epsilon, explored, self.values.argmax(-1))
+        return torch.where(number < epsilon, explored, self.values.argmax(-1))
 
     def mode(self) -> Tensor:
         """The option of the highest value, without noise."""

@@ -110,6 +110,8 @@ def tell(run: Run, message: str, *, how: Literal["warn", "note"]) -> None:
 
 def tell_episodes(run: Run, episodes: Episodes, step: int) -> None:
     """Calls the callbacks that want them with each episode that ended by `step`."""
+    if not len(episodes.rows):
+        return
     watching = [callback for callback in run.callbacks if wants_episodes(callback)]
     if not watching:
         return

@@ -152,7 +152,7 @@ class ReplayStream:
             )
             self._drawers.append(drawer)
         self.env_steps = self.version = 0
-        self.episodes = Episodes(np.zeros(0), np.zeros(0, np.int64), {})
+        self.episodes = Episodes.none()
         self._rollouts = rollouts
         self.data = data
         self.hindsight: Hindsight | None = None
@@ -190,7 +190,7 @@ class ReplayStream:
             self.episodes = joined(found, tuple(self.episodes.info))
             return self._draw(self._drawers[0].reader)
         while (own := self._next_due()) is None:
-            next(self._rollouts)
+            self._rollouts.collect()
             for drawer in self._drawers:
                 slab = self._rollouts.slabs[drawer.role]
                 drawer.insert(slab, self.settings.samples_per_insert)
@@ -333,8 +333,7 @@ def joined(parts: list[Episodes], keys: tuple[str, ...]) -> Episodes:
     if len(parts) == 1:
         return parts[0]
     if not parts:
-        none = {key: np.zeros(0) for key in keys}
-        return Episodes(np.zeros(0), np.zeros(0, np.int64), none)
+        return Episodes.none(keys)
     info = {
         key: np.concatenate([part.info[key] for part in parts]) for key in parts[0].info
     }

@@ -13,7 +13,7 @@ from shoal.envs.finite import check_finite, may_overflow
 from shoal.learn.acting import Acting, PlanActor
 from shoal.learn.learner import POLICY
 from shoal.learn.plan import Noise
-from shoal.learn.publishing import Frozen
+from shoal.learn.publishing import Frozen, observes
 from shoal.memory.slab import Slab
 from shoal.stream.collector import Collector
 from shoal.stream.meter import Meter
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from shoal.envs.vec_env import VecEnv
     from shoal.learn.plan import Plan
     from shoal.stream.roles import Cast, Policies
-    from shoal.types import Steps
+    from shoal.types import Steps, Tree
 
 
 def rollouts(
@@ -100,10 +100,11 @@ class Rollouts:
         self.acting, self.meter, self._bonuses = acting, meter, rewards.bonuses
         self.reward_scale = np.float32(rewards.scale)
         self.version = self.env_steps = 0
-        self.episodes = Episodes(np.zeros(0), np.zeros(0, np.int64), {})
+        self.episodes = Episodes.none()
         self._cast = cast
         self._published = True
         self._last: dict[str, Steps] = {}
+        self._states: list[Tree] = []
         groups = _cut(env, schedule)
         if cast is not None and len(groups) > 1:
             raise ConfigError(
@@ -152,13 +153,21 @@ class Rollouts:
 
     def __next__(self) -> Any:
         """The next rollout in which a learner's step was completed: Steps, or a dict of roles with a cast."""
+        self.collect()
+        with self.meter.measure("transfer"):
+            pairs = enumerate(self.roles)
+            self._last = {role.name: self._steps(number) for number, role in pairs}
+        return self._last[self.roles[0].name] if self._cast is None else self._last
+
+    def collect(self) -> None:
+        """The next rollout, left in `slabs`."""
         if not self._published:
             raise RuntimeError(
                 "pulled the next rollout before publish(): publish after every update"
             )
         self._published = False
         while True:
-            states = [role.recurrent_state() for role in self.roles]
+            self._states = [role.recurrent_state() for role in self.roles]
             for slab in self.slabs:
                 slab.clear()
             if self._plan is None:
@@ -167,21 +176,13 @@ class Rollouts:
                 self._collect_natively(self._plan)
             self.env_steps += self.num_steps * self.env.num_rows
             # In games of turns a rollout may be so short that no step to be learned from is complete.
-            if any(slab.valid.any() for slab in self._learned):
+            if self._plan or any(slab.valid.any() for slab in self._learned):
                 break
-        with self.meter.measure("transfer"):
-            self._last = {}
-            for role, slab, state in zip(self.roles, self.slabs, states, strict=True):
-                if self.reward_scale != 1:
-                    slab.reward *= self.reward_scale
-                if role.name in self._normalizers:
-                    self._normalizers[role.name].normalize(slab)
-                steps = slab.steps(state=state, device=self.acting.device)
-                if self._bonuses is not None:
-                    latest = map_tree(self._tensor, self._collector.latest(role))
-                    steps = self._bonuses.on_steps(role.name, steps, latest)
-                self._last[role.name] = steps
-        return self._last[self.roles[0].name] if self._cast is None else self._last
+        for role, slab in zip(self.roles, self.slabs, strict=True):
+            if self.reward_scale != 1:
+                slab.reward *= self.reward_scale
+            if role.name in self._normalizers:
+                self._normalizers[role.name].normalize(slab)
 
     def explore(self, epsilon: ArrayLike) -> None:
         """From the next rollout on, how often rows whose Q-network learns take any action instead of the best."""
@@ -195,13 +196,16 @@ class Rollouts:
         The observations of the rollout go into the normalization statistics of the policies that were trained on it.
         The weights are copied when the rows act next.
         """
-        for role in self.roles:
-            role.source.publish(self._last.get(role.name))
+        for number, role in enumerate(self.roles):
+            steps = self._last.get(role.name)
+            if steps is None and self._states and observes(role.source.policy):
+                steps = self._steps(number)
+            role.source.publish(steps)
         return self.answered()
 
     def answered(self) -> int:
         """Counts the version up where whoever learned has published each role's weights; returns its number."""
-        self._last = {}
+        self._last, self._states = {}, []
         self.version += 1
         self._published = True
         return self.version
@@ -237,11 +241,20 @@ class Rollouts:
         lost = self.env.restore(state["env"])
         self._collector.begin(self.env.recv())
         self.version, self.env_steps = state["version"], state["env_steps"]
-        self._published, self._last = True, {}
+        self._published, self._last, self._states = True, {}, []
         return lost
 
     def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
         return torch.as_tensor(array, device=self.acting.device)
+
+    def _steps(self, number: int) -> Steps:
+        """What a role's slab holds."""
+        device, role = self.acting.device, self.roles[number]
+        steps = self.slabs[number].steps(state=self._states[number], device=device)
+        if self._bonuses is None:
+            return steps
+        latest = map_tree(self._tensor, self._collector.latest(role))
+        return self._bonuses.on_steps(role.name, steps, latest)
 
     def _collect(self) -> None:
         self.episodes = self._collector.collect(self.num_steps, self.slabs)

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from shoal.types.trees import select
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import torch
 
     from shoal.types.trees import Tree
@@ -215,3 +217,10 @@ class Episodes:
     lengths: NDArray[np.int64]
     info: dict[str, Floats]
     rows: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    @classmethod
+    def none(cls, info_keys: Iterable[str] = ()) -> Episodes:
+        """No episode, of an environment that declares these info values."""
+        return cls(
+            np.zeros(0), np.zeros(0, np.int64), {key: np.zeros(0) for key in info_keys}
+        )
