@@ -306,7 +306,7 @@ class Calls(ReplayCalls, Wrong):
         count = linear(D, *hidden, A) + A * (head == "gaussian")
         count += linear(D, *hidden, 1) if head != "q_values" else 0
         args = [0.1 * self.floats(count), D, hidden, head, [A], self.pick(["tanh", "relu"]), *self.sizes()]
-        return _native.MlpPlan, [*args, self.kernels()], {}
+        return _native.MlpPlan, [*args, self.kernels()], {"shared": self.pick([True, False])}
 
     def call_tower(self) -> Call:
         hidden = self.pick([[H], [H, 3]])

@@ -240,3 +240,30 @@ def test_bad_towers_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             _native.TowerPlan(params, *changed, num_threads=1, grad_shards=1)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_shares_threads_and_memory_learns_the_same(threads: int) -> None:
+    """Two learners of one shape, in turn, beside one that is alone: the same bits, and each keeps its own forward."""
+    rng = np.random.default_rng(0)
+    first = rng.standard_normal(3 * 40 + 40 + 40 * 4 + 4).astype(np.float32)
+    weights = [first.copy(), first.copy(), first + np.float32(0.1)]
+    shape: Any = (3, [40], "q_values", [4], "relu")
+    plans = [_native.MlpPlan(weights[0], *shape, 1, 64, 2)]
+    plans += [_native.MlpPlan(own, *shape, threads, 64, 2, shared=True) for own in weights[1:]]
+    obs, index = rng.standard_normal((20, 3)).astype(np.float32), np.arange(20, dtype=np.int32)
+    columns = {"target": np.linspace(-2, 2, 20, dtype=np.float32), "weight": np.ones(20, np.float32)}
+    samples = _native.Samples(obs, np.arange(20).reshape(20, 1) % 4, columns, error=np.zeros(20, np.float32))
+    logits, value = np.zeros((20, 4), np.float32), np.zeros(20, np.float32)
+    grads = np.zeros((3, first.size), np.float32)
+    for plan in plans:
+        plan.forward_train(samples, index, logits, value)
+    for plan, grad in zip(plans, grads, strict=True):
+        plan.backward(logits, value, grad)
+    identical(grads[0], grads[1])
+    assert not np.array_equal(grads[1], grads[2])
+    for plan in (plans[2], plans[0], plans[1]):
+        adam = _native.Adam(np.zeros_like(first), np.zeros_like(first), learning_rate=0.1)
+        plan.loss_step("dqn_loss", samples, index, {"huber": 1.0}, adam, 10.0, np.zeros(3))
+    identical(weights[0], weights[1])
+    assert not np.array_equal(weights[0], first)

@@ -140,13 +140,14 @@ void bind_net(nb::module_& module) {
       "__init__",
       [](NativePlan* self, const ArrayOut& params, int obs_size, const std::vector<int>& hidden,
          const std::string& head, const std::vector<int>& action_nvec, const std::string& activation, int num_threads,
-         int act_block, int grad_shards, const std::string& kernels) {
+         int act_block, int grad_shards, const std::string& kernels, bool shared) {
         check_sizes({obs_size, largest(action_nvec)}, hidden, act_block, grad_shards);
         new (self) NativePlan(make_net({obs_size, hidden, head, action_nvec, activation}), params, num_threads,
-                              act_block, grad_shards, kernels);
+                              act_block, grad_shards, kernels, shared);
       },
       "params"_a.noconvert(), "obs_size"_a, "hidden"_a, "head"_a, "action_nvec"_a, "activation"_a, "num_threads"_a,
-      "act_block"_a, "grad_shards"_a, "kernels"_a = "");
+      "act_block"_a, "grad_shards"_a, "kernels"_a = "", nb::kw_only(), "shared"_a = false,
+      "shared: it waits for the calls of others that share, and uses their threads and their memory for gradients.");
   plan.def_prop_ro("num_params", &NativePlan::num_params);
   plan.def_prop_ro("num_threads", [](const NativePlan& self) { return self.plan().num_threads(); });
   plan.def_prop_ro("act_block", [](const NativePlan& self) { return self.plan().act_block(); });

@@ -128,8 +128,9 @@ class NativeTowers {
 class NativePlan : public NativeTowers {
  public:
   NativePlan(const Net& net, const ArrayOut& params, int num_threads, int act_block, int grad_shards,
-             const std::string& kernels)
-      : NativeTowers(net, params, std::make_shared<SharedTeam>(num_threads), act_block, grad_shards, kernels) {}
+             const std::string& kernels, bool shared)
+      : NativeTowers(net, params, shared ? shared_team(num_threads) : std::make_shared<SharedTeam>(num_threads),
+                     act_block, grad_shards, kernels) {}
 };
 
 /// `_native.TowerPlan`: one tower. All towers of as many threads share these.

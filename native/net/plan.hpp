@@ -17,7 +17,7 @@
 #include "net/dispatch.hpp"
 #include "net/layout.hpp"
 #include "net/scratch.hpp"
-#include "net/shards.hpp"
+#include "net/shared_shards.hpp"
 #include "sync/shared_team.hpp"
 
 namespace shoal {
@@ -56,7 +56,8 @@ class MlpPlan {
         kernels_(find_kernels(kernels)),
         shared_(std::move(team)),
         team_(shared_->team),
-        shards_(net_, grad_shards, kernels_, team_),
+        shards_(shared_shards(*shared_, net_, grad_shards, kernels_)),
+        kept_(static_cast<std::size_t>(grad_shards)),
         act_pool_(team_.num_threads(), net_, act_block),
         mutex_(shared_->mutex) {}
   MlpPlan(const MlpPlan&) = delete;
@@ -67,7 +68,7 @@ class MlpPlan {
   [[nodiscard]] const Kernels& kernels() const noexcept { return kernels_; }
   [[nodiscard]] int num_threads() const noexcept { return team_.num_threads(); }
   [[nodiscard]] int act_block() const noexcept { return act_block_; }
-  [[nodiscard]] int grad_shards() const noexcept { return shards_.count(); }
+  [[nodiscard]] int grad_shards() const noexcept { return shards_->count(); }
   [[nodiscard]] const float* params() const noexcept { return params_; }
 
   /// Rows of a rollout that act together on one thread. Bits do not depend on it: few rows are cut into a block for
@@ -129,7 +130,7 @@ class MlpPlan {
   void loss_gradient(const LossCall& call, const Minibatch& batch, float* grad, double* stats) {
     const std::scoped_lock lock(mutex_);
     fused_gradient(call, batch, stats);
-    shards_.copy_gradient(grad);
+    shards_->copy_gradient(grad);
   }
 
   /// One gradient step on the loss. False and nothing changed, but `stats`, where the gradient is not finite.
@@ -137,19 +138,19 @@ class MlpPlan {
                  double* stats) {
     const std::scoped_lock lock(mutex_);
     const double norm = fused_gradient(call, batch, stats);
-    return shards_.apply(optimizer, norm, max_grad_norm, params_);
+    return shards_->apply(optimizer, norm, max_grad_norm, params_);
   }
 
   /// Logits and values of a minibatch (of all `count` rows without an index). Keeps the activations for `backward`.
   void forward_train(const float* obs, const std::int32_t* index, std::ptrdiff_t count, float* logits, float* value) {
     const std::scoped_lock lock(mutex_);
     for (int shard = 0; shard < grad_shards(); ++shard) {
-      shards_[shard].keep(net_, shards_.part(shard, count).count);
+      kept_[static_cast<std::size_t>(shard)].reserve(net_, shards_->part(shard, count).count);
     }
     kept_count_ = count;
-    shards_.run(count, [&](ShardMemory& memory, Part part) {
-      kernels_.forward_kept(net_, params_, obs, index, part.first, part.count, memory.chunk.space(), memory.kept.data(),
-                            logits, value);
+    run_kept([&](ShardMemory& memory, float* kept, Part part) {
+      kernels_.forward_kept(net_, params_, obs, index, part.first, part.count, memory.chunk.space(), kept, logits,
+                            value);
     });
   }
 
@@ -166,14 +167,14 @@ class MlpPlan {
                 float* obs_slopes) {
     const std::scoped_lock lock(mutex_);
     require_kept(count == kept_count_);
-    shards_.run(kept_count_, [&](ShardMemory& memory, Part part) {
-      kernels_.backward_kept(net_, params_, memory.kept.data(), part.first, part.count, logit_slopes, value_slopes,
+    run_kept([&](ShardMemory& memory, float* kept, Part part) {
+      kernels_.backward_kept(net_, params_, kept, part.first, part.count, logit_slopes, value_slopes,
                              memory.chunk.space(), grad == nullptr ? nullptr : memory.sums.data(), memory.grad.data(),
                              obs_slopes);
     });
     if (grad != nullptr) {
-      shards_.add();
-      shards_.copy_gradient(grad);
+      shards_->add();
+      shards_->copy_gradient(grad);
     }
   }
 
@@ -204,16 +205,24 @@ class MlpPlan {
     return count - first < act_block_ ? count - first : act_block_;
   }
 
+  /// work(shard's memory, what it keeps, its part) for every shard of the kept minibatch, side by side.
+  template <class Work>
+  void run_kept(Work&& work) noexcept {
+    team_.run(grad_shards(), [&](int shard) {
+      work((*shards_)[shard], kept_[static_cast<std::size_t>(shard)].floats.data(), shards_->part(shard, kept_count_));
+    });
+  }
+
   /// Leaves the gradient with the first shard; returns its norm.
   double fused_gradient(const LossCall& call, const Minibatch& batch, double* stats) noexcept {
     PreparedLoss prepared;
     call.loss.prepare(call.settings, batch, prepared);
-    shards_.run(batch.count, [&](ShardMemory& memory, Part part) {
+    shards_->run(batch.count, [&](ShardMemory& memory, Part part) {
       call.loss.gradient(net_, params_, batch, part.first, part.count, prepared, memory.chunk.space(),
                          memory.sums.data(), memory.grad.data(), memory.totals);
     });
-    const double norm = shards_.add();
-    shards_.write_stats(call.loss.num_stats, norm, stats);
+    const double norm = shards_->add();
+    shards_->write_stats(call.loss.num_stats, norm, stats);
     return norm;
   }
 
@@ -224,7 +233,8 @@ class MlpPlan {
   std::vector<float> mean_, inv_std_, action_low_, action_high_;
   std::shared_ptr<SharedTeam> shared_;
   Team& team_;
-  Shards<ShardMemory> shards_;
+  std::shared_ptr<Shards<ShardMemory>> shards_;
+  std::vector<KeptMemory> kept_;  ///< of each shard
   ActPool<ActMemory> act_pool_;
   std::ptrdiff_t kept_count_ = 0;
   std::mutex& mutex_;  ///< the team's

@@ -117,25 +117,29 @@ class ActPool {
   std::vector<std::unique_ptr<Memory>> all_;
 };
 
-/// What one part of a minibatch needs for its gradient.
+/// What one part of a minibatch needs for its gradient; nothing in it outlasts a call.
 struct ShardMemory {
-  explicit ShardMemory(const Net& net) : chunk(net), sums(net.num_sums), grad(net.num_params), kept(0) {}
-
-  /// Room for the activations of `count` samples.
-  void keep(const Net& net, std::ptrdiff_t count) {
-    const std::ptrdiff_t chunks = (count + chunk_samples - 1) / chunk_samples;
-    if (chunks > kept_chunks) {
-      kept = Buffer<float>(chunks * kept_floats(net));
-      kept_chunks = chunks;
-    }
-  }
+  explicit ShardMemory(const Net& net) : chunk(net), sums(net.num_sums), grad(net.num_params) {}
 
   ChunkMemory chunk;
   Buffer<float> sums;
   Buffer<float> grad;
-  Buffer<float> kept;
-  std::ptrdiff_t kept_chunks = 0;
   LossSums totals{};
+};
+
+/// The activations of one part of a minibatch, from a forward to its backward.
+struct KeptMemory {
+  /// Room for those of `count` samples.
+  void reserve(const Net& net, std::ptrdiff_t count) {
+    const std::ptrdiff_t wanted = (count + chunk_samples - 1) / chunk_samples;
+    if (wanted > chunks) {
+      floats = Buffer<float>(wanted * kept_floats(net));
+      chunks = wanted;
+    }
+  }
+
+  Buffer<float> floats{0};
+  std::ptrdiff_t chunks = 0;
 };
 
 }  // namespace shoal

@@ -1,6 +1,8 @@
 // A team that several owners use, one call at a time: more teams than cores would spin in each other's way.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -11,9 +13,12 @@ namespace shoal {
 
 /// Who gives the team work holds the mutex.
 struct SharedTeam {
+  using Sizes = std::array<std::ptrdiff_t, 8>;
+
   explicit SharedTeam(int num_threads) : team(num_threads) {}
   Team team;
   std::mutex mutex;
+  std::map<Sizes, std::weak_ptr<void>> scratch;  ///< memory that owners of equal sizes use in turn
 };
 
 /// The team of `num_threads` that all who ask for it share; it ends with the last of them.

@@ -238,7 +238,10 @@ class MlpPlan:
     A policy of two MLP towers, or a Q-network of one, in native code that shares its owner's parameters.
     """
 
-    def __init__(self, params: Annotated[NDArray, dict(device='cpu')], obs_size: int, hidden: Sequence[int], head: str, action_nvec: Sequence[int], activation: str, num_threads: int, act_block: int, grad_shards: int, kernels: str = '') -> None: ...
+    def __init__(self, params: Annotated[NDArray, dict(device='cpu')], obs_size: int, hidden: Sequence[int], head: str, action_nvec: Sequence[int], activation: str, num_threads: int, act_block: int, grad_shards: int, kernels: str = '', *, shared: bool = False) -> None:
+        """
+        shared: it waits for the calls of others that share, and uses their threads and their memory for gradients.
+        """
 
     @property
     def num_params(self) -> int: ...

@@ -175,7 +175,7 @@ def test_a_target_network_may_get_other_layers() -> None:
 
 def test_layers_that_native_code_does_not_know_stay_in_torch() -> None:
     spec = make("CartPole-v1", 1).spec
-    shards = {"num_threads": 1, "act_block": 64, "grad_shards": 1}
+    shards: dict[str, Any] = {"num_threads": 1, "act_block": 64, "grad_shards": 1}
     for change in ("none", "layer", "hook"):
         policy = make_policy(spec, Network(), 0)
         assert isinstance(policy, MlpPolicy)

@@ -275,7 +275,7 @@ def test_snapshot_is_apart_until_updated() -> None:
     assert not any(p.requires_grad for p in snapshot.policy.parameters())
 
 
-SETTINGS = {"num_threads": 1, "act_block": 64, "grad_shards": 1}
+SETTINGS: dict[str, Any] = {"num_threads": 1, "act_block": 64, "grad_shards": 1}
 LOWERED = [
     (spaces.Box(-9, 9, (2, 3)), spaces.Discrete(4, start=1), Network(hidden=(16, 16))),
     (BOX3, spaces.MultiDiscrete([2, 5]), Network(hidden=(33,), activation="relu", normalize_obs=True)),

@@ -83,6 +83,8 @@ class Acting:
     num_threads: int = 1
     act_block: int = 64
     """Rows in one forward; part of the configuration, because torch's bits depend on it."""
+    values: bool = True
+    """Whether the value of what follows a step is wanted: `next_value` of a rollout."""
 
 
 def make_actor(
@@ -95,7 +97,7 @@ def make_actor(
 ) -> Actor:
     """A PlanActor where the policy can be lowered, a TorchActor otherwise; `rows`: their numbers in the noise."""
     snapshot = Snapshot(policy)
-    settings = {
+    settings: dict[str, Any] = {
         "num_threads": acting.num_threads,
         "act_block": acting.act_block,
         "grad_shards": 1,

@@ -44,6 +44,7 @@ def lower(
     num_threads: int,
     act_block: int,
     grad_shards: int,
+    shared: bool = False,
 ) -> Plan | None:
     """The native plan of a policy whose packed weights are `flat`, or None where only torch can run it.
 
@@ -57,6 +58,7 @@ def lower(
         num_threads: changes no bit.
         act_block: rows in one forward.
         grad_shards: parts of a minibatch.
+        shared: whether it shares threads and the memory of gradients with others that do, and waits for their calls.
     """
     if type(policy) not in (MlpPolicy, RecurrentPolicy, QNetwork):
         return None
@@ -80,6 +82,7 @@ def lower(
             num_threads,
             act_block,
             grad_shards,
+            shared=shared,
         )
         return Plan(native, policy, spec, flat)
     recurrent = _native.RecurrentPlan(

@@ -74,6 +74,7 @@ class Plan:
         self.action_shape = spec.action.single.shape
         self.action_size = int(np.prod(self.action_shape))
         self.start = self.space.start if self.discrete else 0
+        self._shifted = bool(np.any(self.start))
         self.logits = head_size(spec.action_space)
         self.gradients = Gradients(native, policy)
         self._slab: RolloutArrays | None = None
@@ -150,13 +151,13 @@ class Plan:
     def to_env(self, action: NDArray[Any]) -> NDArray[Any]:
         """The action as the environment takes it."""
         if self.discrete:
-            return action + self.start if np.any(self.start) else action
+            return action + self.start if self._shifted else action
         clipped = np.clip(action, self.space.low, self.space.high)
         return clipped.astype(self.space.dtype, copy=False)
 
     def can_roll(self) -> bool:
         """Whether a whole rollout may run natively: the environment's actions are the policy's."""
-        return not np.any(self.start)
+        return not self._shifted
 
     def rollout(
         self,

@@ -26,6 +26,8 @@ class Statistics:
 
     def take(self) -> tuple[dict[str, float | Tensor], dict[str, int]]:
         """All sums and counts since the last call, which are forgotten."""
+        if not self._sums:
+            return {}, {}
         totals: dict[str, float | Tensor] = {}
         counts: dict[str, int] = {}
         for fields, sums in self._sums.items():

@@ -54,6 +54,7 @@ class Trainable:
                 num_threads=hardware.num_threads,
                 act_block=hardware.act_block,
                 grad_shards=hardware.grad_shards,
+                shared=True,
             )
         self.native_towers = self.plan is None and has_native_towers(module, hardware)
         """Whether native code runs the module's towers, and takes the optimizer's steps."""
@@ -232,7 +233,7 @@ def cuts_gradients(module: nn.Module, spec: Spec, hardware: Hardware) -> bool:
         return True
     if has_native_towers(module, hardware):
         return True
-    sizes = {"num_threads": 1, "act_block": 1, "grad_shards": 1}
+    sizes: dict[str, Any] = {"num_threads": 1, "act_block": 1, "grad_shards": 1}
     return hardware.native and lower(module, spec, pack(module), **sizes) is not None
 
 

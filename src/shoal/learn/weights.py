@@ -84,7 +84,7 @@ class Layers:
     @property
     def same(self) -> bool:
         """Whether the layers and parameters are the objects that they were when they were listed."""
-        return _ids(self._found) == self._before
+        return self._ids() == self._before
 
     def now(self) -> list[nn.Module]:
         """Those that there are by now."""
@@ -95,13 +95,14 @@ class Layers:
     def _list(self) -> None:
         self._found = layers_of(self.module)
         self.parameters = packed_order(self._found)
-        self._before = _ids(self._found)
+        own = map(vars, self._found)
+        pairs = ((table["_parameters"], table["_modules"]) for table in own)
+        self._tables: list[dict[str, Any]] = [table for pair in pairs for table in pair]
+        self._before = self._ids()
 
-
-def _ids(layers: list[nn.Module]) -> list[int]:
-    """Which parameters and modules hang on these themselves."""
-    tables = [(vars(x)["_parameters"], vars(x)["_modules"]) for x in layers]
-    return [id(part) for pair in tables for table in pair for part in table.values()]
+    def _ids(self) -> list[int]:
+        """Which parameters and modules hang on each."""
+        return [id(part) for table in self._tables for part in table.values()]
 
 
 def packing(module: nn.Module) -> list[nn.Parameter]:
