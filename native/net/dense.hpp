@@ -84,26 +84,11 @@ void tile(const Product& p, const float* a, const float* b, float* c, const floa
   }
 }
 
-/// Weights that are not in a core's first cache are asked for one tile ahead: a tile's rows end before the processor
-/// has seen that they are read in order.
-constexpr std::ptrdiff_t worth_prefetching = 16384;  // floats
-
-SHOAL_INLINE void prefetch_floats(const float* from, std::ptrdiff_t count) noexcept {
-  constexpr std::ptrdiff_t line = 16;
-  for (std::ptrdiff_t i = 0; i < count; i += line) {
-    __builtin_prefetch(from + i, 0, 3);
-  }
-}
-
 /// All rows of one panel of V vectors: tiles of M rows, then the rest by smaller ones.
 template <int M, int V, Start S, bool Transposed, class Finish>
 SHOAL_INLINE void panel(int rows, const Product& p, const float* a, const float* b, float* c, const float* bias,
                         Finish finish) noexcept {
-  const bool far = !Transposed && static_cast<std::ptrdiff_t>(rows) * p.a_step > worth_prefetching;
   while (rows >= M) {
-    if (far) {
-      prefetch_floats(a + M * p.a_step, (rows < 2 * M ? rows - M : M) * p.a_step);
-    }
     tile<M, V, S, Transposed>(p, a, b, c, bias, finish);
     rows -= M;
     a += M * (Transposed ? 1 : p.a_step);
