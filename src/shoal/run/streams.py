@@ -86,8 +86,10 @@ def _steps_of(
     learners: Mapping[str, Learner],
     num_steps: int,
     rewards: Rewards,
+    *,
+    values: bool = True,
 ) -> Rollouts:
-    """Rollouts of all rows; of several learners each acts for its own, a role of its name."""
+    """Rollouts of all rows, with `next_value` or without; of several learners each acts for its own, as its role."""
     s = run.settings
     rows = rows_of_members(env.num_rows, s.num_envs, len(learners))
     return rollouts(
@@ -96,7 +98,7 @@ def _steps_of(
         num_steps=num_steps,
         schedule=schedule(s.schedule),
         cast=rows if len(learners) > 1 else None,
-        acting=run.acting,
+        acting=replace(run.acting, values=values),
         meter=run.meter,
         rewards=rewards,
     )
@@ -127,7 +129,8 @@ def replay_of(
     learners = learner if isinstance(learner, Mapping) else {ONE: learner}
     cfgs = cfg if isinstance(cfg, Mapping) else {ONE: cfg}
     num_steps = next(iter(cfgs.values())).num_steps
-    stream = _steps_of(run, env, learners, num_steps, Rewards(s.reward_scale))
+    rewards = Rewards(s.reward_scale)
+    stream = _steps_of(run, env, learners, num_steps, rewards, values=False)
     rows = rows_of_members(env.num_rows, s.num_envs, len(learners))
     made = ReplayStream(
         stream,
