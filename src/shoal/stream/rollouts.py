@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,9 @@ def rollouts(
         meter=meter or Meter(),
         rewards=rewards or Rewards(),
     )
+
+
+UNANSWERED = "pulled the next rollout before publish(): publish after every update"
 
 
 class Rollouts:
@@ -157,16 +161,14 @@ class Rollouts:
         """The next rollout in which a learner's step was completed: Steps, or a dict of roles with a cast."""
         self.collect()
         with self.meter.measure("transfer"):
-            pairs = enumerate(self.roles)
-            self._last = {role.name: self._steps(number) for number, role in pairs}
-        return self._last[self.roles[0].name] if self._cast is None else self._last
+            names = [role.name for role in self.roles]
+            self._last = {name: self._steps(i) for i, name in enumerate(names)}
+        return self._last[names[0]] if self._cast is None else self._last
 
     def collect(self) -> None:
         """The next rollout, left in `slabs`."""
         if not self._published:
-            raise RuntimeError(
-                "pulled the next rollout before publish(): publish after every update"
-            )
+            raise RuntimeError(UNANSWERED)
         self._published = False
         while True:
             self._states = [role.recurrent_state() for role in self.roles]
@@ -246,24 +248,21 @@ class Rollouts:
         self._published, self._last, self._states = True, {}, []
         return lost
 
-    def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
-        return torch.as_tensor(array, device=self.acting.device)
-
     def _steps(self, number: int) -> Steps:
         """What a role's slab holds."""
         device, role = self.acting.device, self.roles[number]
         steps = self.slabs[number].steps(state=self._states[number], device=device)
         if self._bonuses is None:
             return steps
-        latest = map_tree(self._tensor, self._collector.latest(role))
+        as_tensor = partial(torch.as_tensor, device=device)
+        latest = map_tree(as_tensor, self._collector.latest(role))
         return self._bonuses.on_steps(role.name, steps, latest)
 
     def _collect(self) -> None:
         self.episodes = self._collector.collect(self.num_steps, self.slabs)
         _check_finite(self.env, self.slabs)
-        if not self.acting.values:
-            return
-        for role, slab in zip(self.roles, self.slabs, strict=True):
+        pairs = zip(self.roles, self.slabs, strict=True)
+        for role, slab in pairs if self.acting.values else ():
             last = self._collector.next_values(role)
             slab.fill_next_values(last, role.final_values)
 
