@@ -24,7 +24,7 @@ from shoal.stream.schedules import Overlap, Schedule, Sync
 from shoal.types import ConfigError, Episodes, map_tree, select
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
     from shoal.envs.vec_env import VecEnv
     from shoal.learn.plan import Plan
@@ -105,8 +105,7 @@ class Rollouts:
         self.reward_scale = np.float32(rewards.scale)
         self.version = self.env_steps = 0
         self.episodes = Episodes.none()
-        self._cast = cast
-        self._published = True
+        self._cast, self._published = cast, True
         self._last: dict[str, Steps] = {}
         self._states: list[Tree] = []
         groups = _cut(env, schedule)
