@@ -3,7 +3,7 @@
 python -m benchmarks.deck                     plain PyTorch, Stable-Baselines3 and shoal, alternating; appends JSON
 python -m benchmarks.deck --rounds 3 --episodes 200 --threads 1
 python -m benchmarks.deck --sides torch,private,shared --population-episodes 400
-python -m benchmarks.deck --report            the ratios of the medians of all that the file holds
+python -m benchmarks.deck --report            the ratios of the medians of what the file holds of so many episodes
 python -m benchmarks.deck --one native        a single run of shoal in this process: native or serial environments
 
 All sides: two hidden layers of 300 ReLU, Adam 3e-4, one update of 64 transitions for every 8 environment steps from
@@ -156,7 +156,8 @@ def main() -> None:
     if options.report:
         for line in options.out.read_text().splitlines():
             row = json.loads(line)
-            rows.setdefault(row["side"], []).append(row)
+            if row["side"] in AGENTS or row["episodes"] == options.episodes:
+                rows.setdefault(row["side"], []).append(row)
         report({side: of_side for side, of_side in rows.items() if of_side})
         return
     for seed in range(options.seed, options.seed + options.rounds):

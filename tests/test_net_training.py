@@ -249,8 +249,9 @@ def test_what_shares_threads_and_memory_learns_the_same(threads: int) -> None:
     first = rng.standard_normal(3 * 40 + 40 + 40 * 4 + 4).astype(np.float32)
     weights = [first.copy(), first.copy(), first + np.float32(0.1)]
     shape: Any = (3, [40], "q_values", [4], "relu")
-    plans = [_native.MlpPlan(weights[0], *shape, 1, 64, 2)]
-    plans += [_native.MlpPlan(own, *shape, threads, 64, 2, shared=True) for own in weights[1:]]
+    sizes: Any = {"act_block": 64, "grad_shards": 2}
+    plans = [_native.MlpPlan(weights[0], *shape, num_threads=1, **sizes)]
+    plans += [_native.MlpPlan(own, *shape, num_threads=threads, shared=True, **sizes) for own in weights[1:]]
     obs, index = rng.standard_normal((20, 3)).astype(np.float32), np.arange(20, dtype=np.int32)
     columns = {"target": np.linspace(-2, 2, 20, dtype=np.float32), "weight": np.ones(20, np.float32)}
     samples = _native.Samples(obs, np.arange(20).reshape(20, 1) % 4, columns, error=np.zeros(20, np.float32))

@@ -71,6 +71,7 @@ def lower(
         return None
     if len(network.hidden) > MOST_LAYERS or head.parts > MOST_ACTIONS:
         return None
+    sizes = num_threads, act_block, grad_shards
     if not isinstance(policy, RecurrentPolicy):
         native = _native.MlpPlan(
             flat.numpy(),
@@ -79,9 +80,7 @@ def lower(
             head.kind,
             head.sizes,
             network.activation,
-            num_threads,
-            act_block,
-            grad_shards,
+            *sizes,
             shared=shared,
         )
         return Plan(native, policy, spec, flat)
@@ -94,9 +93,7 @@ def lower(
         head.kind,
         head.sizes,
         network.activation,
-        num_threads,
-        act_block,
-        grad_shards,
+        *sizes,
     )
     return Plan(recurrent, policy, spec, flat)
 

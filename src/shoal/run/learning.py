@@ -22,13 +22,11 @@ SMALLER = (
 def take_statistics(metrics: Metrics, learners: Mapping[str, Learner]) -> None:
     """Moves the learners' statistics into the line under way, after each update: the bits of a sum depend on it.
 
-    Of several learners, those who took a step have metrics of their own, METRIC/LEARNER.
+    Of several learners, each has metrics of its own, METRIC/LEARNER.
     """
     for name, learner in learners.items():
         suffix = f"/{name}" if len(learners) > 1 else ""
         totals, counts = learner.statistics()
-        if suffix and not totals:
-            continue  # it took no step
         for metric, total in totals.items():
             metrics.add(metric + suffix, total, counts[metric])
         in_force = {"learning_rate": learner.learning_rate, **learner.scheduled}
