@@ -130,8 +130,8 @@ def measure_side(side: str, seed: int, *, threads: int, episodes: int) -> dict[s
         row = json.loads(done.stdout.splitlines()[-1])
     count = AGENTS.get(side, 1)
     due = updates_of(row["steps"], count)
-    # The run of several ends with an update of one of them; the others were not asked for theirs. Stable-Baselines3 ends
-    # one before the update that is due at its last step.
+    # The run of several ends with an update of one of them; the others were not asked for theirs. Stable-Baselines3
+    # ends a run before the update that is due at its last step.
     if not due - (side == "sb3") <= row["updates"] < due + count:
         raise SystemExit(f"{side}: {row['updates']} updates in {row['steps']} steps, not {due}")
     return row
