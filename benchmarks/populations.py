@@ -8,13 +8,13 @@ python -m benchmarks.populations --summary             what the file holds; with
 m agents divide 36 environments, `total_timesteps` steps, the updates that these allow (one of 64 transitions for every
 8 steps, counted over all rows) and 36,000 transitions among them, shared by all or private. All explore alike, without
 the ladder that agents of one memory have by default: returns are those of training. DQN has the settings of
-benchmarks.deck. Of a run are kept, for each of 40 equal parts of its steps, the returns of the episodes that each agent
+benchmarks.deck. Of a run are kept, for each of 20 equal parts of its steps, the returns of the episodes that each agent
 ended in it.
 
 The summary takes the mean over agents of their mean returns in each part, and of the runs of each m: the interquartile
 mean over seeds in the last fifth; the spread across seeds there, a standard deviation; the spread across time, the
-standard deviation around a straight line over the last half, a mean over seeds. A mean over m agents is steadier for
-that alone, so the last is given of single agents too.
+standard deviation around a straight line over the last half, a mean over seeds. Where an agent ended no episode, its
+mean goes straight on. A mean over m agents is steadier for that alone, so the last is given of single agents too.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from shoal.types import Floats
 
 RESULT = Path(__file__).parent / "results" / "populations.jsonl"
-ROWS, MEMORY, PARTS = 36, 36_000, 40
+ROWS, MEMORY, PARTS = 36, 36_000, 20
 EXPERIMENTS: dict[str, dict[str, Any]] = {
     "dqn": deck.SETTINGS
     | {
@@ -48,9 +48,9 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
         "num_envs": ROWS,
         "replay": {"buffer_size": MEMORY, "learning_starts": 504, "samples_per_insert": 8},
         "target_update_interval": 6,
-        "exploration_fraction": 0.25,
+        "exploration_fraction": 0.1,
         "epsilon_end": 0.05,
-        "total_timesteps": 60_000,
+        "total_timesteps": 300_000,
     },
     "sac": {
         "env": "Pendulum-v1",
