@@ -130,10 +130,12 @@ def test_a_memory_never_holds_it() -> None:
     assert float(run.metrics.take_means()["curiosity/bonus"]) > 0
 
 
-@pytest.mark.parametrize(("algo", "share"), [("ppo", True), ("ppo", False), ("dqn", False)])
+@pytest.mark.parametrize(
+    ("algo", "share"), [("ppo", True), pytest.param("ppo", False, marks=pytest.mark.slow), ("dqn", False)]
+)
 def test_a_curious_run_goes_on_as_if_it_had_not_ended(algo: str, share: bool, run_dir: Any) -> None:  # noqa: FBT001
     """Two agents, stopped after an update and resumed: the weights of policies and of curiosity are a whole run's."""
-    settings: dict[str, Any] = SMALL | {"agents": 2, "total_timesteps": 384, "name": "run", "network": {"hidden": (8,)}}
+    settings: dict[str, Any] = SMALL | {"agents": 2, "total_timesteps": 192, "name": "run", "network": {"hidden": (8,)}}
     settings["curiosity"] = {"coef": 0.5, "share": share}
     if algo == "ppo":
         settings |= {"num_steps": 16}
