@@ -279,7 +279,7 @@ PYTHON = [
     Mutation(
         "a resumed run goes on with another data set",
         "stream/data.py",
-        'if state.get("sha256") != self.sha256:',
+        'if state.get("sha256") != sha256:',
         'if not state.get("sha256"):',
         "tests/stream/test_data_draws.py::test_another_data_set_is_refused",
     ),

@@ -76,7 +76,7 @@ class StopAt:
             run.stop("enough for now")
 
 
-@pytest.mark.parametrize("update", [7, 30])
+@pytest.mark.parametrize("update", [7, pytest.param(30, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("alpha", [0.0, 0.6])
 def test_a_resumed_run_is_the_same(data: Path, update: int, alpha: float) -> None:
     """Stopped among the 20 updates on data alone, and after them."""

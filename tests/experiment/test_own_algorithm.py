@@ -202,6 +202,7 @@ def test_resumed_where_it_was_limited(package: Any, shoal_command: Any) -> None:
     assert any(not torch.equal(halfway[key], value) for key, value in learned(f"{folder}/whole").items())
 
 
+@pytest.mark.slow
 def test_resumed_where_it_was_killed(package: Any, shoal_command: Any) -> None:
     """A run whose process is killed after a checkpoint and that is resumed equals the one that went through."""
     name = package(algorithm_of_the_page())
@@ -235,7 +236,7 @@ MOVING = """\
 """
 
 
-@pytest.mark.parametrize("resumed", [False, True], ids=["through", "resumed"])
+@pytest.mark.parametrize("resumed", [pytest.param(False, marks=pytest.mark.slow), True], ids=["through", "resumed"])
 def test_the_loop_may_be_asked_for_anywhere(package: Any, shoal_command: Any, *, resumed: bool) -> None:
     """`run.loop` before, between or after other lines that set up the learner changes no bit, also of a resumed run.
 

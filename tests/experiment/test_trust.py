@@ -104,6 +104,7 @@ def test_what_breaks_the_seal(way: str, project: Path, call: Any, tmp_path: Path
         assert NAME not in sys.modules
 
 
+@pytest.mark.slow
 def test_trusted_by_the_flag(project: Path, call: Any, tmp_path: Path) -> None:
     """`--trust`, `trust=True`, or the name on the command line."""
     run = train(call)

@@ -79,8 +79,7 @@ def resumed_cases() -> list[Any]:
     cases = []
     for env, backend in (("CartPole-v1", "native"), ("LunarLander-v3", "auto"), ("LunarLander-v3", "serial")):
         for algo, recurrent in product(("ppo", "a2c"), ("none", "gru")):
-            fast = (algo, recurrent) == ("a2c", "gru") and env == "CartPole-v1"
-            fast = fast or ((algo, recurrent) == ("ppo", "none") and (env, backend) == ("LunarLander-v3", "auto"))
+            fast = (algo, recurrent, env, backend) == ("ppo", "none", "LunarLander-v3", "auto")
             marks = [] if fast else [pytest.mark.slow]
             cases.append(pytest.param(env, backend, algo, recurrent, marks=marks))
     cases.append(pytest.param("CartPole-v1", "native", "ppo x4", "gru", marks=pytest.mark.slow))
@@ -115,7 +114,8 @@ def test_killed_and_resumed_equals_uninterrupted(
     assert metrics_sha256(whole / env / algo / "run") == metrics_sha256(killed / env / algo / "run")
 
 
-@pytest.mark.parametrize("env", ["Pendulum-v1", pytest.param("LunarLander-v3", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("env", ["Pendulum-v1", "LunarLander-v3"])
 def test_preprocessed_and_randomized_runs_resume_too(env: str, tmp_path: Path, interpreter: Interpreter) -> None:
     """Draws, a range that widens, sticky actions and stacks go on where they were."""
     name = "g" if env == "Pendulum-v1" else "gravity"
@@ -236,7 +236,8 @@ def test_q_learning_on_rollouts_outlives_a_kill(*, layer_norm: bool, tmp_path: P
     assert metrics_sha256(whole / "CartPole-v1" / "pqn" / "run") == metrics_sha256(run)
 
 
-@pytest.mark.parametrize("algo", ["sac", pytest.param("td3", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["sac", "td3"])
 def test_actors_beside_critics_outlive_a_kill(algo: str, tmp_path: Path, interpreter: Interpreter) -> None:
     """The actor, its critics, their targets, the temperature and the noise of updates; 1 and 2 threads alike."""
     settings: dict[str, Any] = {"algo": algo, "seed": 7, "num_envs": 4, "total_timesteps": 500, "batch_size": 16}

@@ -156,7 +156,7 @@ def press_ctrl_c(patch: pytest.MonkeyPatch, *, after: int, times: int = 1) -> li
 
 
 @pytest.mark.parametrize("settings", [PPO, PPO | {"native": False}, A2C], ids=["ppo", "ppo in torch", "a2c"])
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("times", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_interrupted_and_resumed_equals_uninterrupted(
     settings: Any, times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,7 +228,7 @@ def test_loss_that_is_not_finite(settings: Any, path: str, tmp_path: Path, monke
 
 @pytest.mark.usefixtures("few_greedy_episodes")
 @pytest.mark.parametrize("native", [True, False])
-@pytest.mark.parametrize("settings", [PPO, A2C], ids=["ppo", "a2c"])
+@pytest.mark.parametrize("settings", [PPO, pytest.param(A2C, marks=pytest.mark.slow)], ids=["ppo", "a2c"])
 def test_evaluation_changes_no_bit_of_training(settings: Any, tmp_path: Path, *, native: bool) -> None:
     """Evaluation every 500 steps: its returns stand in the metrics; weights and other metrics are as without."""
     settings = settings | {"native": native}

@@ -88,7 +88,7 @@ def test_rewards_are_clipped() -> None:
         ("Pendulum-v1", "serial", Sync()),
         ("LunarLander-v3", "serial", Overlap()),
         ("CartPole-v1", "vector", Sync()),
-        ("CartPole-v1", "workers", Overlap()),
+        pytest.param("CartPole-v1", "workers", Overlap(), marks=pytest.mark.slow),
     ],
 )
 def test_every_backend_and_schedule_equals_plain_loops(env_id: str, backend: str, way: Any) -> None:
