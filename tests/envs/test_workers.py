@@ -204,10 +204,10 @@ def weights_of(**settings: Any) -> str:
 
 
 @pytest.mark.usefixtures("few_greedy_episodes")
-def test_weights_are_the_same_for_1_2_and_4_processes(run_dir: Path) -> None:
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(4, marks=pytest.mark.slow)])
+def test_weights_are_those_of_the_serial_backend(count: int, run_dir: Path) -> None:
     serial = weights_of(backend="serial", run_dir=str(run_dir))
-    for count in (1, 2, 4):
-        assert weights_of(backend="workers", num_workers=count, run_dir=str(run_dir)) == serial
+    assert weights_of(backend="workers", num_workers=count, run_dir=str(run_dir)) == serial
 
 
 @pytest.mark.usefixtures("few_greedy_episodes")
