@@ -135,7 +135,8 @@ def test_preprocessed_and_randomized_runs_resume_too(env: str, tmp_path: Path, i
     assert metrics_sha256(whole / env / "ppo" / "run") == metrics_sha256(run)
 
 
-@pytest.mark.parametrize("algo", ["ppo", pytest.param("a2c", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
 def test_threads_change_no_bit(algo: str, tmp_path: Path, interpreter: Interpreter) -> None:
     """The weights after training with 1 and with 2 pool threads have one sha256."""
     hashes: set[str] = set()

@@ -155,7 +155,11 @@ def press_ctrl_c(patch: pytest.MonkeyPatch, *, after: int, times: int = 1) -> li
     return told
 
 
-@pytest.mark.parametrize("settings", [PPO, PPO | {"native": False}, A2C], ids=["ppo", "ppo in torch", "a2c"])
+@pytest.mark.parametrize(
+    "settings",
+    [PPO, pytest.param(PPO | {"native": False}, marks=pytest.mark.slow), A2C],
+    ids=["ppo", "ppo in torch", "a2c"],
+)
 @pytest.mark.parametrize("times", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_interrupted_and_resumed_equals_uninterrupted(
     settings: Any, times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
