@@ -18,6 +18,7 @@ from shoal.run import checkpoint
 from shoal.run.members import Population, members_of, mixing_of, rows_of_members
 from shoal.run.run import Run
 from shoal.run.settings import Settings
+from shoal.stream.rollouts import Rollouts
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -193,6 +194,34 @@ def test_a_run_that_ended_between_two_agents_goes_on(run_dir: Any) -> None:
     for name in ("agent0", "agent1"):
         one, two = (each[name]["networks"]["policy"]["module"] for each in weights)
         assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.parametrize(
+    ("algo", "env", "varied"),
+    [("dqn", "CartPole-v1", "epsilon_start"), ("pqn", "CartPole-v1", "epsilon_start"),
+     ("td3", "Pendulum-v1", "exploration_noise")],
+)  # fmt: skip
+def test_each_agent_explores_as_its_settings_say_before_it_learns(
+    algo: str, env: str, varied: str, run_dir: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two agents, of which the first never explores and the second always does, until the first batch."""
+    seen: dict[str, set[float]] = {}
+    collect = Rollouts.collect
+
+    def watched(stream: Rollouts) -> None:
+        if stream.env_steps == 0:
+            epsilons = {role.name: role.actor.epsilon for role in stream.roles}
+            seen.update({name: set(np.ravel(own).tolist()) for name, own in epsilons.items()})
+        collect(stream)
+
+    monkeypatch.setattr(Rollouts, "collect", watched)
+    settings = {name: value for name, value in SMALL.items() if name != "batch_size" and name != "replay"}
+    if algo != "pqn":
+        settings |= {"batch_size": 8, "replay": SMALL["replay"]}
+    population = {"vary": (f"{varied}=0,1",)}
+    shoal.train(env, run_dir=run_dir, agents=2, num_envs=2, population=population,
+                **settings | {"algo": algo, "total_timesteps": 80})  # fmt: skip
+    assert seen == {"agent0": {0.0}, "agent1": {1.0}}
 
 
 def test_an_algorithm_of_one_agent_says_so() -> None:

@@ -97,7 +97,8 @@ def train(cfg: DQN, env: VecEnv, run: Run) -> nn.Module:
         learners[name] = run.learner(policy, adam, max_grad_norm=cfg.max_grad_norm)
         add_target(learners[name], "target")
     stream = run.replay(env, learners, agents, cfg.replay)
-    stream.explore(cfg.epsilon_start)
+    for name, cfg in agents.items():
+        stream.explore(cfg.epsilon_start, name)
     for batch in run.loop(stream, learners):
         cfg, learner = agents[stream.agent], learners[stream.agent]
         online, target = learner.networks["policy"], learner.networks["target"]

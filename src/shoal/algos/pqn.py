@@ -98,7 +98,7 @@ def train(cfg: PQN, env: VecEnv, run: Run) -> nn.Module:
     stream = run.rollouts(env, learners, num_steps=cfg.num_steps)
     for name, cfg in agents.items():
         check_minibatches(stream.shape, cfg, whole_rows=learners[name].recurrent)
-    stream.explore(cfg.epsilon_start)
+        stream.explore(cfg.epsilon_start, name)
     for rollout in run.loop(stream, learners):
         cfg, learner = agents[stream.agent], learners[stream.agent]
         now = apply_schedules(cfg, run.progress, learner)

@@ -100,7 +100,8 @@ def train(cfg: TD3, env: VecEnv, run: Run) -> nn.Module:
         add_target(learner, "target")
         add_target(learner, "target_critics", of="critics")
     stream = run.replay(env, learners, agents, cfg.replay)
-    stream.explore(cfg.exploration_noise)
+    for name, cfg in agents.items():
+        stream.explore(cfg.exploration_noise, name)
     for batch in run.loop(stream, learners):
         cfg, learner = agents[stream.agent], learners[stream.agent]
         learner.learning_rate = cfg.learning_rate

@@ -67,13 +67,16 @@ class MemberRollouts:
             self.env_steps = self._rollouts.env_steps
         return self._at_hand
 
-    def explore(self, epsilon: ArrayLike) -> None:
+    def explore(self, epsilon: ArrayLike, agent: str | None = None) -> None:
         """From the next rollout on, how often rows take any action instead of the best.
 
-        Those of the agent at hand; where none is, those of all.
+        Those of `agent`, or of the one at hand; before the first rollout those of all.
         """
-        asked = self._roles.values()
-        for role in asked if self._at_hand is None else [self._roles[self.agent]]:
+        if agent is None and self._at_hand is None:
+            asked = list(self._roles.values())
+        else:
+            asked = [self._roles[agent or self.agent]]
+        for role in asked:
             role.explore(epsilon)
 
     def publish(self) -> int:

@@ -204,13 +204,17 @@ class ReplayStream:
             self.env_steps = self._rollouts.env_steps
         return self._draw(own.reader)
 
-    def explore(self, epsilon: ArrayLike) -> None:
+    def explore(self, epsilon: ArrayLike, agent: str | None = None) -> None:
         """How often each row takes any action instead of the best, from its next step on: a number, or [rows].
 
-        Those of the agent at hand; before the first batch those of all.
+        Those of `agent`, or of the one at hand; before the first batch those of all.
         """
         roles = self._rollouts.roles
-        for role in roles if self._turn is None else [roles[self._turn]]:
+        if agent is not None:
+            asked = [roles[own.role] for own in self._drawers if own.name == agent]
+        else:
+            asked = roles if self._turn is None else [roles[self._turn]]
+        for role in asked:
             role.explore(epsilon)
 
     def prioritize(self, batch: Transitions) -> None:

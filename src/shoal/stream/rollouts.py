@@ -187,8 +187,11 @@ class Rollouts:
             if role.name in self._normalizers:
                 self._normalizers[role.name].normalize(slab)
 
-    def explore(self, epsilon: ArrayLike) -> None:
-        """From the next rollout on, how often rows whose Q-network learns take any action instead of the best."""
+    def explore(self, epsilon: ArrayLike, agent: str | None = None) -> None:
+        """From the next rollout on, how often rows whose Q-network learns take any action instead of the best.
+
+        All of these are of one agent, whatever its name.
+        """
         learning = [r for r in self.roles if not isinstance(r.source, Frozen)]
         for role in learning or self.roles:
             role.explore(epsilon)

@@ -169,7 +169,7 @@ class PastVersions:
         )
         return steps
 
-    def explore(self, epsilon: ArrayLike) -> None:
+    def explore(self, epsilon: ArrayLike, agent: str | None = None) -> None:
         """As of `Rollouts`: the learner's rows explore, its opponents' do not."""
         self._stream.explore(epsilon)
 
