@@ -17,6 +17,8 @@ NATIVE := $(shell find native)
 SOURCES := $(filter %.hpp %.cpp,$(NATIVE))
 FAST := not slow and not gpu and not peers and not mutation
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+# Compiled once, not in every process of the tests, whatever the environment says.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:

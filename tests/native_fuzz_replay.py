@@ -87,3 +87,45 @@ class ReplayCalls:
     def call_set_priorities(self) -> Call:
         reader, _ = self.any("reader")
         return reader.set_priorities, [np.zeros(ROWS * 8, np.float32), np.zeros(ROWS, np.uint64), 1.0, 0], {}
+
+    # An actor beside critics.
+
+    def one_tower(self, inputs: int, outputs: int) -> tuple[Any, int]:
+        """A tower with a hidden layer, and how many parameters it has."""
+        count = inputs * 8 + 8 + 8 * outputs + outputs
+        params = (0.1 * self.rng.normal(size=count)).astype(np.float32)
+        return _native.TowerPlan(params, inputs, [8], outputs, "relu", self.pick([1, 2]), 2), count
+
+    def actor_critic(self, outputs: int) -> tuple[Any, int, int]:
+        """One for observations of 5 numbers and actions of 2, and the parameters of its actor and its critics."""
+        actor, count = self.one_tower(5, outputs)
+        critics = [self.one_tower(7, 1) for _ in range(2)]
+        return _native.ActorCritic(actor, [tower for tower, _ in critics], 2), count, sum(n for _, n in critics)
+
+    def call_actor_critic(self) -> Any:
+        args = [self.one_tower(5, 4)[0], [self.one_tower(7, 1)[0]], 2]
+        return _native.ActorCritic, args, {}
+
+    def call_soft_values(self) -> Any:
+        plan, _, _ = self.actor_critic(4)
+        obs = [self.floats(4, 5), self.floats(4, 5), self.floats(4, 2)]
+        return plan.soft_values, [*obs, 0.2, self.floats(4)], {}
+
+    def call_smoothed_values(self) -> Any:
+        plan, _, _ = self.actor_critic(2)
+        obs = [self.floats(4, 5), self.floats(4, 5), self.floats(4, 2)]
+        return plan.smoothed_values, [*obs, 0.2, 0.5, self.floats(4)], {}
+
+    def call_critics_gradient(self) -> Any:
+        plan, _, count = self.actor_critic(4)
+        given = [self.floats(4, 5), self.floats(4, 2), True, self.floats(4), self.floats(4)]
+        return plan.critics_gradient, [*given, self.floats(count), self.floats(4), np.zeros(2)], {}
+
+    def call_soft_gradient(self) -> Any:
+        plan, count, _ = self.actor_critic(4)
+        given = [self.floats(4, 5), self.floats(4, 5), self.floats(4, 2), 0.2]
+        return plan.soft_gradient, [*given, self.floats(count), np.zeros(2)], {}
+
+    def call_deterministic_gradient(self) -> Any:
+        plan, count, _ = self.actor_critic(2)
+        return plan.deterministic_gradient, [self.floats(4, 5), self.floats(4, 5), self.floats(count), np.zeros(1)], {}

@@ -143,5 +143,6 @@ class NativeTower : public NativeTowers {
 
 /// Adds what trains to the module and to its plans.
 void bind_training(nanobind::module_& module, nanobind::class_<NativePlan>& plan);
+void bind_actor_critic(const nanobind::module_& module);
 
 }  // namespace shoal

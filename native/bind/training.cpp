@@ -201,6 +201,7 @@ void bind_training(nb::module_& module, nb::class_<NativePlan>& plan) {
   bind_samples(module);
   bind_optimizers(module);
   bind_tower(module);
+  bind_actor_critic(module);
   plan.def("loss_gradient", &loss_gradient, "name"_a, "samples"_a, "index"_a.noconvert(), "settings"_a,
            "grad_out"_a.noconvert(), "stats_out"_a.noconvert(),
            "The gradient of a fused loss over samples[index], unclipped; stats_out as in loss_step.");

@@ -401,6 +401,38 @@ class TowerPlan:
         The parameters' gradient [P], from that of forward_train's outputs [M, O], and the observations' [M, D]: each if it is given.
         """
 
+class ActorCritic:
+    """
+    An actor's tower beside critics' towers, which are called with an observation and an action in [-1, 1] side by side.
+    """
+
+    def __init__(self, actor: object, critics: list, action_size: int) -> None: ...
+
+    def soft_values(self, actor_obs: Annotated[NDArray, dict(device='cpu', writable=False)], critic_obs: Annotated[NDArray, dict(device='cpu', writable=False)], noise: Annotated[NDArray, dict(device='cpu', writable=False)], temperature: float, value_out: Annotated[NDArray, dict(device='cpu')]) -> None:
+        """
+        value [N] = min Q(s, a) - temperature * log pi(a | s), a of the noise [N, D].
+        """
+
+    def smoothed_values(self, actor_obs: Annotated[NDArray, dict(device='cpu', writable=False)], critic_obs: Annotated[NDArray, dict(device='cpu', writable=False)], noise: Annotated[NDArray, dict(device='cpu', writable=False)], deviation: float, clip: float, value_out: Annotated[NDArray, dict(device='cpu')]) -> None:
+        """
+        value [N] = min Q(s, a), a = clip(tanh(actor) + clip(deviation * noise, -clip, clip), -1, 1).
+        """
+
+    def critics_gradient(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)], action: Annotated[NDArray, dict(device='cpu', writable=False)], squash: bool, target: Annotated[NDArray, dict(device='cpu', writable=False)], weight: Annotated[NDArray, dict(device='cpu', writable=False)], grad_out: Annotated[NDArray, dict(device='cpu')], error_out: Annotated[NDArray, dict(device='cpu')], stats_out: Annotated[NDArray, dict(device='cpu')]) -> None:
+        """
+        The gradient [P] of the mean of weight / 2 * sum (Q - target)^2; errors [N], a mean over critics; stats: the loss and the mean value. squash: actions [N, D] come before the tanh.
+        """
+
+    def soft_gradient(self, actor_obs: Annotated[NDArray, dict(device='cpu', writable=False)], critic_obs: Annotated[NDArray, dict(device='cpu', writable=False)], noise: Annotated[NDArray, dict(device='cpu', writable=False)], temperature: float, grad_out: Annotated[NDArray, dict(device='cpu')], stats_out: Annotated[NDArray, dict(device='cpu')]) -> None:
+        """
+        The actor's gradient [P] of the mean of temperature * log pi(a | s) - min Q(s, a); stats: the loss and the entropy.
+        """
+
+    def deterministic_gradient(self, actor_obs: Annotated[NDArray, dict(device='cpu', writable=False)], critic_obs: Annotated[NDArray, dict(device='cpu', writable=False)], grad_out: Annotated[NDArray, dict(device='cpu')], stats_out: Annotated[NDArray, dict(device='cpu')]) -> None:
+        """
+        The actor's gradient [P] of the mean of -Q_1(s, tanh(actor)); stats: the loss.
+        """
+
 class Sequences:
     """
     Samples [T * B] as the sequences of B rows, checked once; nothing is copied.

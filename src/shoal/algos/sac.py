@@ -7,18 +7,19 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
 from shoal.envs.vec_env import VecEnv
+from shoal.learn.critics import critics_loss, native_soft_actor, soft_next_value
 from shoal.learn.learner import Learner
+from shoal.learn.losses import lowered
 from shoal.learn.targets import add_target, move_target
 from shoal.math.actor_critic import soft_value
 from shoal.math.q_learning import q_target
 from shoal.memory.settings import Replay, for_each_step
 from shoal.nets.actors import PlainActor, action_noise, make_stochastic, policy_of
-from shoal.nets.critics import critics_loss, expected, make_critics
+from shoal.nets.critics import expected, make_critics
 from shoal.nets.network import ActorCriticNet
 from shoal.nets.temperature import make_temperature
 from shoal.run.run import Run
@@ -98,12 +99,8 @@ def train(cfg: SAC, env: VecEnv, run: Run) -> nn.Module:
         learner.learning_rate = cfg.learning_rate
         learner.networks["critics"].learning_rate = cfg.critic_learning_rate
         learner.networks["temperature"].learning_rate = cfg.learning_rate
-        with torch.no_grad():
-            actor, target = learner.module("policy"), learner.module("target")
-            policy = policy_of(actor, batch.next_obs, batch.next_action_mask)
-            noise = action_noise(env.spec, cfg.batch_size, run.rng)
-            value, log_prob = expected(target, batch.next_obs, policy, noise)
-            value = soft_value(value, log_prob, learner.module("temperature")())
+        noise = action_noise(env.spec, cfg.batch_size, run.rng)
+        value = soft_next_value(learner, batch, noise)
         learned = q_target(batch.reward, batch.discount, value)
         learner.update(critics_loss, batch.with_target(learned), cfg, of="critics")
         noise = action_noise(env.spec, cfg.batch_size, run.rng)
@@ -129,6 +126,7 @@ class TemperatureStatistics(NamedTuple):
     temperature: Tensor
 
 
+@lowered(SACStatistics, native_soft_actor)
 def sac_actor_loss(
     networks: Mapping[str, Any], drawn: tuple[Transitions, Tensor], cfg: SAC
 ) -> tuple[Tensor, SACStatistics]:

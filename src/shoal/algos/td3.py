@@ -8,18 +8,23 @@ from functools import partial
 from math import inf
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
 from shoal.envs.vec_env import VecEnv
+from shoal.learn.critics import (
+    Smoothing,
+    critics_loss,
+    native_deterministic_actor,
+    smoothed_next_value,
+)
 from shoal.learn.learner import Learner
+from shoal.learn.losses import lowered
 from shoal.learn.targets import add_target, move_target
-from shoal.math.actor_critic import smoothed
 from shoal.math.q_learning import q_target
 from shoal.memory.settings import Replay, for_each_step
 from shoal.nets.actors import PlainActor, action_noise, make_deterministic, policy_of
-from shoal.nets.critics import critics_loss, make_critics
+from shoal.nets.critics import make_critics
 from shoal.nets.network import ActorCriticNet
 from shoal.run.run import Run
 from shoal.types import Spec, Transitions, check_finite, check_positive, check_ranges
@@ -106,11 +111,9 @@ def train(cfg: TD3, env: VecEnv, run: Run) -> nn.Module:
         cfg, learner = agents[stream.agent], learners[stream.agent]
         learner.learning_rate = cfg.learning_rate
         learner.networks["critics"].learning_rate = cfg.critic_learning_rate
-        with torch.no_grad():
-            action = policy_of(learner.module("target"), batch.next_obs, None).mode()
-            noise = action_noise(env.spec, cfg.batch_size, run.rng)
-            action = smoothed(action, noise, cfg.policy_noise, clip=cfg.noise_clip)
-            value = learner.module("target_critics")(batch.next_obs, action).amin(0)
+        noise = action_noise(env.spec, cfg.batch_size, run.rng)
+        smoothing = Smoothing(cfg.policy_noise, cfg.noise_clip)
+        value = smoothed_next_value(learner, batch, noise, smoothing)
         learned = q_target(batch.reward, batch.discount, value)
         learner.update(critics_loss, batch.with_target(learned), cfg, of="critics")
         # Of policy_frequency + 1 updates the last one is the actor's.
@@ -130,6 +133,7 @@ class TD3Statistics(NamedTuple):
     policy: Tensor
 
 
+@lowered(TD3Statistics, native_deterministic_actor)
 def td3_actor_loss(
     networks: Mapping[str, Any], batch: Transitions, cfg: TD3
 ) -> tuple[Tensor, TD3Statistics]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import torch
 
 from shoal.learn.hardware import Hardware
-from shoal.learn.losses import fused_of, returned
+from shoal.learn.losses import fused_of, lowered_of, returned
 from shoal.learn.publishing import observe
 from shoal.learn.shards import has_images
 from shoal.learn.statistics import Statistics
@@ -21,6 +21,7 @@ from shoal.types import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from shoal.learn.critics import ActorCriticPlan
     from shoal.learn.losses import Loss
     from shoal.learn.trainable import Batch
     from shoal.types import Steps
@@ -66,6 +67,8 @@ class Learner:
         self.networks: dict[str, Trainable] = {}
         self.scheduled: dict[str, float] = {}
         """Settings in force that follow a schedule, besides the learning rate."""
+        self.plans: dict[tuple[str, str], ActorCriticPlan] = {}
+        """Native code of an actor beside critics, by their names."""
         self._statistics = Statistics()
         self.add(POLICY, policy, optimizer, max_grad_norm=max_grad_norm, **settings)
 
@@ -172,11 +175,7 @@ class Learner:
         """
         if of not in self.networks or self.networks[of].optimizer is None:
             raise ConfigError(f"the learner has no network {of!r} with an optimizer")
-        modules = {name: network.module for name, network in self.networks.items()}
-        with frozen(self._beside(of)):
-            stats, norm = self.networks[of].loss_step(
-                lambda: returned(loss, loss(modules, batch, cfg))
-            )
+        stats, norm = _updated(self, loss, batch, cfg, of)
         self._count(stats, norm)
         return stats
 
@@ -217,18 +216,34 @@ class Learner:
         self.version = max(self.version, state["version"])
         self.updates, self.skipped = state["updates"], state["skipped"]
 
-    def _beside(self, of: str) -> Iterator[nn.Parameter]:
-        """The parameters of other networks than `of` whose towers native code runs, in the memory that it reads."""
-        for name, network in self.networks.items():
-            if name != of and network.native_towers:
-                yield from network.shared_parameters()
-
     def _count(self, stats: tuple[Any, ...], norm: float) -> None:
         if not math.isfinite(norm):
             self.skipped += 1
             return
         self.updates += 1
         self._statistics.add(stats, norm)
+
+
+def _updated(
+    learner: Learner, loss: Callable[..., Any], batch: Any, cfg: Any, of: str
+) -> tuple[Any, float]:
+    """What a step of the network `of` on a loss over all networks gives: statistics, and the gradient's norm."""
+    network = learner.networks[of]
+    native = lowered_of(loss)
+    found = None if native is None else native.gradient(learner, batch, cfg)
+    if native is not None and found is not None:
+        numbers, gradient = found
+        return native.make(numbers), network.gradient_step(gradient)
+    modules = {name: other.module for name, other in learner.networks.items()}
+    with frozen(_beside(learner, of)):
+        return network.loss_step(lambda: returned(loss, loss(modules, batch, cfg)))
+
+
+def _beside(learner: Learner, of: str) -> Iterator[nn.Parameter]:
+    """The parameters of other networks than `of` whose towers native code runs, in the memory that it reads."""
+    for name, network in learner.networks.items():
+        if name != of and network.native_towers:
+            yield from network.shared_parameters()
 
 
 def _optimizer_of(

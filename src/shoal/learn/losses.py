@@ -40,6 +40,7 @@ ONE_STEP = (
 )
 RETURNS = "a loss returns (loss, NamedTuple of scalars that are means)"
 Prepare = Callable[["Steps", Any], "Steps"]
+NativeGradient = Callable[..., "tuple[list[float], Tensor] | None"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -47,6 +48,14 @@ class Fused(NamedTuple):
     """How a loss is known to native code."""
 
     name: str
+    make: Callable[[list[float]], NamedTuple]
+    """Statistics from their values, in their order."""
+
+
+class Lowered(NamedTuple):
+    """What native code has of a loss over several networks."""
+
+    gradient: NativeGradient
     make: Callable[[list[float]], NamedTuple]
     """Statistics from their values, in their order."""
 
@@ -87,6 +96,25 @@ def prepared(prepare: Prepare) -> Callable[[F], F]:
         return loss
 
     return mark
+
+
+def lowered(statistics: type[NamedTuple], native: NativeGradient) -> Callable[[F], F]:
+    """Marks a loss over several networks, whose gradient `native(learner, batch, cfg)` gives where it can.
+
+    It returns the numbers of the loss's statistics and the packed gradient, or None where only torch has these. The
+    torch function stays the reference: a test compares the two.
+    """
+
+    def mark(loss: F) -> F:
+        loss.lowered = Lowered(native, statistics._make)  # pyright: ignore[reportFunctionMemberAccess]
+        return loss
+
+    return mark
+
+
+def lowered_of(loss: Callable[..., Any]) -> Lowered | None:
+    """What `lowered` said of a loss; None for any other."""
+    return getattr(loss, "lowered", None)
 
 
 def fused_of(loss: Loss) -> Fused | None:

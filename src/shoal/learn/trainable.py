@@ -204,6 +204,12 @@ class Trainable:
         value.backward()
         return stats, self._descent.step_towers()
 
+    def gradient_step(self, gradient: Tensor) -> float:
+        """One step on a packed gradient; returns its norm."""
+        for parameter in self._packed.parameters:
+            parameter.grad = None
+        return self._descent.step_packed(gradient)
+
     def state(self) -> dict[str, Any]:
         """The module's and the optimizer's state; FloatingPointError where it is not finite."""
         self._packed.check_same(trained=self.optimizer is not None)

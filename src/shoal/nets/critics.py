@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from shoal.math.actor_critic import critic_loss
 from shoal.nets.actors import box_size, sizes_above
 from shoal.nets.distributions import Categorical
 from shoal.nets.encoder import make_encoder
 from shoal.nets.layers import tower
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from shoal.nets.distributions import Distribution
     from shoal.nets.network import ActorCriticNet
-    from shoal.types import Spec, Transitions, Tree
+    from shoal.types import Spec, Tree
 
 
 class Critics(nn.Module):
@@ -86,26 +83,6 @@ def expected(
         return critics(obs, action).amin(0), distribution.log_prob(action)
     values = critics(obs).amin(0)
     return (distribution.log_probs.exp() * values).sum(-1), -distribution.entropy()
-
-
-class CriticStatistics(NamedTuple):
-    """Means over a batch."""
-
-    value: Tensor
-    q: Tensor
-
-
-def critics_loss(
-    networks: Mapping[str, Critics], batch: Transitions, cfg: object
-) -> tuple[Tensor, CriticStatistics]:
-    """Half the squared errors of the learner's `critics`, summed over them; `batch.error` gets their mean error.
-
-    Haarnoja et al. 2018, arXiv 1812.05905, eq. 5, and Fujimoto et al. 2018, arXiv 1802.09477, algorithm 1.
-    """
-    values = networks["critics"].of(batch.obs, batch.action)
-    batch.error.copy_(values.detach().mean(0) - batch.target)
-    loss = critic_loss(values, batch.target, batch.weight)
-    return loss, CriticStatistics(loss, values.mean())
 
 
 def make_critics(

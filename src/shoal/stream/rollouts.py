@@ -188,10 +188,7 @@ class Rollouts:
                 self._normalizers[role.name].normalize(slab)
 
     def explore(self, epsilon: ArrayLike, agent: str | None = None) -> None:
-        """From the next rollout on, how often rows whose Q-network learns take any action instead of the best.
-
-        All of these are of one agent, whatever its name.
-        """
+        """From the next rollout on, how often rows whose Q-network learns, one agent's, take any action at random."""
         learning = [r for r in self.roles if not isinstance(r.source, Frozen)]
         for role in learning or self.roles:
             role.explore(epsilon)
