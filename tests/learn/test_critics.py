@@ -68,7 +68,8 @@ def transitions(spec: Spec, seed: int = 0) -> Transitions:
     size = spec.observation.single.shape[0]
     return Transitions(
         obs=numbers(COUNT, size), action=numbers(COUNT, SIZE), reward=numbers(COUNT),
-        discount=torch.full((COUNT,), 0.99), next_obs=numbers(COUNT, size), steps=torch.ones(COUNT, dtype=torch.int32), weight=numbers(COUNT).abs(),
+        discount=torch.full((COUNT,), 0.99), next_obs=numbers(COUNT, size),
+        steps=torch.ones(COUNT, dtype=torch.int32), weight=numbers(COUNT).abs(),
         version=torch.zeros(COUNT, dtype=torch.int32), target=numbers(COUNT), error=torch.zeros(COUNT),
         key=np.zeros(COUNT, np.int64),
     )  # fmt: skip

@@ -17,11 +17,12 @@ from shoal.learn.losses import lowered
 from shoal.learn.targets import add_target, move_target
 from shoal.math.actor_critic import soft_value
 from shoal.math.q_learning import q_target
+from shoal.math.rates import Schedule, apply_schedules, check_schedules
 from shoal.memory.settings import Replay, for_each_step
 from shoal.nets.actors import PlainActor, action_noise, make_stochastic, policy_of
 from shoal.nets.critics import expected, make_critics
 from shoal.nets.network import ActorCriticNet
-from shoal.nets.temperature import make_temperature
+from shoal.nets.temperature import make_temperature, temperature_loss
 from shoal.run.run import Run
 from shoal.types import Spec, Transitions, check_finite, check_positive, check_ranges
 
@@ -38,8 +39,12 @@ class SAC:
     """Rewards before the critics' value; more learn faster from late rewards, with more variance."""
     learning_rate: float = 3e-4
     """Adam's step size for the actor and the temperature; larger learns faster but less stably."""
+    learning_rate_schedule: Schedule = "constant"
+    """Schedule of learning_rate: constant, linear or cosine (to 0 at total_timesteps), or a function."""
     critic_learning_rate: float = 1e-3
     """Adam's step size for the critics; larger learns faster but less stably."""
+    critic_learning_rate_schedule: Schedule = "constant"
+    """Schedule of critic_learning_rate: constant, linear or cosine (to 0 at total_timesteps), or a function."""
     gamma: float = 0.99
     """Discount factor; closer to 1 looks further ahead."""
     tau: float = 0.005
@@ -62,6 +67,7 @@ class SAC:
         check_ranges(self, **ranges)
         check_positive(self, "learning_rate", "critic_learning_rate", "ent_coef")
         check_finite(self, "learning_rate", "critic_learning_rate", "ent_coef")
+        check_schedules(self)
 
 
 Config = SAC
@@ -96,9 +102,9 @@ def train(cfg: SAC, env: VecEnv, run: Run) -> nn.Module:
     stream = run.replay(env, learners, agents, cfg.replay)
     for batch in run.loop(stream, learners):
         cfg, learner = agents[stream.agent], learners[stream.agent]
-        learner.learning_rate = cfg.learning_rate
-        learner.networks["critics"].learning_rate = cfg.critic_learning_rate
-        learner.networks["temperature"].learning_rate = cfg.learning_rate
+        now = apply_schedules(cfg, run.progress, learner)
+        learner.networks["critics"].learning_rate = now.critic_learning_rate
+        learner.networks["temperature"].learning_rate = now.learning_rate
         noise = action_noise(env.spec, cfg.batch_size, run.rng)
         value = soft_next_value(learner, batch, noise)
         learned = q_target(batch.reward, batch.discount, value)
@@ -120,12 +126,6 @@ class SACStatistics(NamedTuple):
     entropy: Tensor
 
 
-class TemperatureStatistics(NamedTuple):
-    """The temperature before the step."""
-
-    temperature: Tensor
-
-
 @lowered(SACStatistics, native_soft_actor)
 def sac_actor_loss(
     networks: Mapping[str, Any], drawn: tuple[Transitions, Tensor], cfg: SAC
@@ -136,11 +136,3 @@ def sac_actor_loss(
     value, log_prob = expected(networks["critics"], batch.obs, policy, noise)
     loss = -soft_value(value, log_prob, networks["temperature"]()).mean()
     return loss, SACStatistics(loss, -log_prob.mean())
-
-
-def temperature_loss(
-    networks: Mapping[str, Any], entropy: Tensor, cfg: SAC
-) -> tuple[Tensor, TemperatureStatistics]:
-    """Eq. 18, in the logarithm of the temperature."""
-    temperature = networks["temperature"]
-    return temperature.loss(entropy), TemperatureStatistics(temperature())

@@ -22,6 +22,7 @@ from shoal.learn.learner import Learner
 from shoal.learn.losses import lowered
 from shoal.learn.targets import add_target, move_target
 from shoal.math.q_learning import q_target
+from shoal.math.rates import Schedule, apply_schedules, check_schedules
 from shoal.memory.settings import Replay, for_each_step
 from shoal.nets.actors import PlainActor, action_noise, make_deterministic, policy_of
 from shoal.nets.critics import make_critics
@@ -42,8 +43,12 @@ class TD3:
     """Rewards before the critics' value; more learn faster from late rewards, with more variance."""
     learning_rate: float = 1e-3
     """Adam's step size for the actor; larger learns faster but less stably."""
+    learning_rate_schedule: Schedule = "constant"
+    """Schedule of learning_rate: constant, linear or cosine (to 0 at total_timesteps), or a function."""
     critic_learning_rate: float = 1e-3
     """Adam's step size for the critics; larger learns faster but less stably."""
+    critic_learning_rate_schedule: Schedule = "constant"
+    """Schedule of critic_learning_rate: constant, linear or cosine (to 0 at total_timesteps), or a function."""
     gamma: float = 0.99
     """Discount factor; closer to 1 looks further ahead."""
     tau: float = 0.005
@@ -70,6 +75,7 @@ class TD3:
         check_ranges(self, **dict.fromkeys(noises, (0, 2)))
         check_positive(self, "learning_rate", "critic_learning_rate")
         check_finite(self, "learning_rate", "critic_learning_rate")
+        check_schedules(self)
 
 
 Config = TD3
@@ -109,8 +115,8 @@ def train(cfg: TD3, env: VecEnv, run: Run) -> nn.Module:
         stream.explore(cfg.exploration_noise, name)
     for batch in run.loop(stream, learners):
         cfg, learner = agents[stream.agent], learners[stream.agent]
-        learner.learning_rate = cfg.learning_rate
-        learner.networks["critics"].learning_rate = cfg.critic_learning_rate
+        now = apply_schedules(cfg, run.progress, learner)
+        learner.networks["critics"].learning_rate = now.critic_learning_rate
         noise = action_noise(env.spec, cfg.batch_size, run.rng)
         smoothing = Smoothing(cfg.policy_noise, cfg.noise_clip)
         value = smoothed_next_value(learner, batch, noise, smoothing)

@@ -91,6 +91,7 @@ class Settings(TypedDict, total=False):
     target_kl: float | None
     q_lambda: float
     critic_learning_rate: float
+    critic_learning_rate_schedule: str | Callable[[float], float]
     autotune: bool
     target_entropy: float | None
     policy_frequency: int | float
@@ -120,3 +121,4 @@ class Changes(TypedDict, total=False):
     learning_rate_schedule: str | Callable[[float], float]
     ent_coef_schedule: str | Callable[[float], float]
     clip_coef_schedule: str | Callable[[float], float]
+    critic_learning_rate_schedule: str | Callable[[float], float]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from shoal.types import Spec
 
 
@@ -31,6 +33,20 @@ class Temperature(nn.Module):
     def loss(self, entropy: Tensor) -> Tensor:
         """log(temperature) * (entropy - target): it rises while the policy's entropy is below the target."""
         return (self.log * (entropy - self.target_entropy)).sum()
+
+
+class TemperatureStatistics(NamedTuple):
+    """The temperature before the step."""
+
+    temperature: Tensor
+
+
+def temperature_loss(
+    networks: Mapping[str, Any], entropy: Tensor, cfg: object
+) -> tuple[Tensor, TemperatureStatistics]:
+    """The loss of the learner's `temperature` (Haarnoja et al. 2018, arXiv 1812.05905, eq. 18), in its logarithm."""
+    temperature = networks["temperature"]
+    return temperature.loss(entropy), TemperatureStatistics(temperature())
 
 
 def make_temperature(
