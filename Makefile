@@ -91,6 +91,7 @@ check: $(BUILT) ## format, lint, types, import order, generated files
 	step 'README table' $(BIN)/python scripts/readme_table.py --check; \
 	step 'settings page' $(BIN)/python docs/settings.py --check; \
 	step 'presets page' $(BIN)/python docs/presets.py --check; \
+	step 'proto' $(BIN)/python scripts/proto.py --check; \
 	wait $$pyright; found=$$?; \
 	step 'pyright' sh -c 'test "$$1" = 0 || { cat "$$2"; exit 1; }' - $$found "$$types"; \
 	rm -f "$$types"; exit $$failed
@@ -103,6 +104,7 @@ format: $(BUILT) ## repair what `check` finds and a tool can repair
 	@$(BIN)/python scripts/keywords.py
 	@$(BIN)/python scripts/readme_table.py
 	@$(BIN)/python docs/settings.py
+	@$(BIN)/python scripts/proto.py
 
 tidy: $(BUILT) ## clang-tidy on the native core (slow)
 	@$(BIN)/clang-tidy --quiet -p build $(filter-out native/bind/extension.cpp,$(filter %.cpp,$(SOURCES)))

@@ -16,6 +16,7 @@ MODULES = {
     "mujoco": ["mujoco", "imageio"],
     "video": ["imageio_ffmpeg"],
     "data": ["h5py"],
+    "remote": ["grpc", "google.protobuf"],
     "wandb": ["wandb"],
     "trackio": ["trackio"],
 }

@@ -90,7 +90,8 @@ def is_any(annotation: ast.expr | None) -> bool:
 
 
 def parse_package() -> Iterator[tuple[Path, ast.Module]]:
-    for path in sorted(PACKAGE.rglob("*.py")):
+    written = (path for path in sorted(PACKAGE.rglob("*.py")) if "_pb2" not in path.name)  # others are generated
+    for path in written:
         yield path, ast.parse(path.read_text(encoding="utf-8"))
 
 

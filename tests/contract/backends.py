@@ -1,5 +1,6 @@
 """The registry that the contract test runs over: a backend is added here and nowhere else."""
 
+import atexit
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,8 +19,9 @@ from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.registry import make
 from shoal.envs.vec_env import VecEnv
 from shoal.envs.workers.settings import Workers
+from shoal.remote.server import Server
 from tests.contract.toys import Alone, Corridor, Gates, Lamps, make_pointer
-from tests.contract.trees import FlatCrane, FlatRows
+from tests.contract.trees import Crane, FlatCrane, FlatRows
 from tests.slow_worlds import SlowSnake
 
 
@@ -78,6 +80,20 @@ def library(
     return Backend(name, rows, single, whole=True, **{"restores": False, **about})
 
 
+def served(name: str, rows: Callable[[int], VecEnv], single: Callable[[], gym.Env[Any, Any]], **about: bool) -> Backend:
+    """The same rows on servers, two of them, which end with the tests."""
+    servers: list[Server] = []
+
+    def on_servers(num_envs: int) -> VecEnv:
+        if not servers:
+            servers.extend(Server(rows, num_envs=1_000, listen="127.0.0.1:0") for _ in range(2))
+            atexit.register(lambda: [server.stop(0.0) for server in servers])
+        count = 1 + (num_envs > 1)
+        return make("grpc://" + ",".join(server.address for server in servers[:count]), num_envs)
+
+    return Backend(name, on_servers, single, **about)
+
+
 def short_cart_pole() -> gym.Env[Any, Any]:
     """With a time limit of 25 steps."""
     return gym.make("CartPole-v1", max_episode_steps=25)
@@ -86,6 +102,7 @@ def short_cart_pole() -> gym.Env[Any, Any]:
 # Time limits under which random actions end some episodes before it and some by it.
 LANDERS = {"LunarLander-v3": 80, "LunarLanderContinuous-v3": 110}
 
+cranes = served("cranes", lambda n: make(Crane, n), FlatCrane)
 BACKENDS = [
     registered("native-CartPole", "CartPole-v1", "native", 25),
     registered("native-Pendulum", "Pendulum-v1", "native", 25),
@@ -102,16 +119,23 @@ BACKENDS = [
     Backend("serial-discrete-obs", lambda n: make(Corridor, n), Corridor, truncates=False),
     Backend("serial-multi-discrete", lambda n: make(Lamps, n), Lamps),
     Backend("serial-box-action", lambda n: make(make_pointer, n), make_pointer),
-    Backend("serial-nested", FlatRows, FlatCrane),
+    Backend("serial-nested", lambda n: FlatRows(make(Crane, n)), FlatCrane),
     Backend("agents-multi-discrete", lambda n: make(lambda: Alone(Lamps()), n), Lamps),
     Backend("agents-box-action", lambda n: make(lambda: Alone(make_pointer()), n), make_pointer),
     stacked("native-stacked", "native"),
     stacked("serial-stacked", "serial"),
-    Backend("workers-nested", lambda n: FlatRows(n, "workers"), FlatCrane),
+    Backend("workers-nested", lambda n: FlatRows(make(Crane, n, backend="workers", workers=Workers(2))), FlatCrane),
     Backend("workers-masked", lambda n: make(Gates, n, backend="workers", workers=Workers(2)), Gates),
     library("vector-same-step", vector_of(short_cart_pole, AutoresetMode.SAME_STEP), short_cart_pole),
     library("vector-disabled", vector_of(Lamps, AutoresetMode.DISABLED), Lamps),
     library("vector-next-step", vector_of(Lamps, AutoresetMode.NEXT_STEP)),
+    served(
+        "remote-native-CartPole",
+        lambda n: make("CartPole-v1", n, num_threads=2, env_kwargs={"max_episode_steps": 25}),
+        short_cart_pole,
+    ),
+    Backend("remote-nested", lambda n: FlatRows(cranes.rows(n)), FlatCrane),
+    served("remote-masked", lambda n: make(Gates, n), Gates),
     Backend("workers-multi-discrete", lambda n: make(Lamps, n, backend="workers", workers=Workers(3)), Lamps),
 ]
 if find_spec("ale_py"):

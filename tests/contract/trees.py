@@ -10,8 +10,6 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from shoal.envs.registry import make
-from shoal.envs.workers.settings import Workers
 from shoal.types import Layout, Ready, leaf_spaces
 
 if TYPE_CHECKING:
@@ -66,10 +64,8 @@ def apart(action: Any) -> dict[str, Any]:
 class FlatRows:
     """Rows of cranes whose observations are [B, 6] and whose actions are [B, 3]."""
 
-    def __init__(self, num_rows: int, backend: str = "serial") -> None:
-        workers = Workers(2) if backend == "workers" else None
-        self.rows: VecEnv = make(Crane, num_rows, backend=backend, workers=workers)
-        self.num_rows = num_rows
+    def __init__(self, rows: VecEnv) -> None:
+        self.rows, self.num_rows = rows, rows.num_rows
         flat = spaces.MultiDiscrete([3, 2, 2], start=[1, 1, 1])
         self.spec = replace(self.rows.spec, action_space=flat, action=Layout.of(flat))
 

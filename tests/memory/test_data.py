@@ -14,8 +14,8 @@ from gymnasium import spaces
 from shoal.memory.data import read_data
 from shoal.memory.data_file import DataFile, DataWriter, Episode
 from shoal.memory.reader import Reader
-from shoal.memory.space_text import difference, read_space, write_space
 from shoal.types import ConfigError, Spec, map_tree
+from shoal.types.space_text import difference, read_space, write_space
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -26,6 +26,7 @@ COMMANDS = {
     "report": "report RUN: plot the learning curves of a run, as curves.png and report.html",
     "runs": "list the runs: environment, algorithm, steps, return, state",
     "compare": "compare runs or configurations over seeds, at equal environment steps",
+    "serve": "serve ENV: environments for learners in other processes, over gRPC: shoal train grpc://HOST:PORT",
     "check-env": "check-env ENV: test a custom environment and report problems",
     "new-env": "new-env NAME: create a new C++ environment from a template: header, test, documentation page",
     "envs": "list the environments",

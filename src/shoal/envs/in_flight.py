@@ -18,6 +18,11 @@ class InFlight:
         self._fresh = False
         self._why_not = CALL_RESET
 
+    @property
+    def fresh(self) -> bool:
+        """Whether all rows have begun and nobody has received them yet."""
+        return self._fresh
+
     def begin(self) -> None:
         """All rows are ready: after a reset or a restore."""
         self._under_way.clear()

@@ -27,18 +27,20 @@ from shoal.envs.python_env import (
 from shoal.envs.serial import SerialEnv
 from shoal.envs.told import is_told
 from shoal.envs.workers import rows as processes
+from shoal.remote.address import is_address
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from shoal.envs.finite import Tolerance
     from shoal.envs.libraries.batched import BatchedEnv
     from shoal.envs.randomization import Ranges
     from shoal.envs.vec_env import VecEnv
     from shoal.envs.workers.settings import Workers
 
 BATCHED = ("ale", "envpool", "vector")
-BACKENDS = ("native", "serial", "workers", *BATCHED)
+BACKENDS = ("native", "serial", "workers", "remote", *BATCHED)
 ATARI = "ALE/"
 # Built in where Box2D's sources were there at the build.
 _ON_BOX2D = ("LunarLander-v3", "LunarLanderContinuous-v3")
@@ -63,8 +65,8 @@ def make(
             PettingZoo environment; for the backend `vector` one that takes `num_envs` and returns a VectorEnv.
         num_envs: environments, at least 1; one of several agents has a row for each of them.
         backend: `native` (C++), `serial` (Python, in this process), `workers` (Python, in processes), or a library that
-            batches itself: `ale` (Atari), `envpool`, `vector` (a gymnasium.vector.VectorEnv). `auto`: native where the
-            id is built in, ale for ids ALE/*, else serial.
+            batches itself: `ale` (Atari), `envpool`, `vector` (a gymnasium.vector.VectorEnv); `remote` (on servers).
+            `auto`: native where the id is built in, ale for ids ALE/*, remote for grpc://..., else serial.
         num_threads: threads that step native rows, or the library's; it changes no result.
         env_kwargs: keywords of the environment's constructor, or parameters of the native one. A distribution, or its
             text (`uniform:-12,-8`), has every episode draw that parameter; `Ready.info` has it as env/NAME.
@@ -78,6 +80,8 @@ def make(
     """
     _check(backend, num_envs, num_threads, workers)
     seen = preprocessing or Preprocessing()
+    if is_address(env) or backend == "remote":
+        return _on_servers(env, num_envs, backend, env_kwargs, info_keys, seen)
     fixed, ranges = randomization.split(env_kwargs or {}, num_envs)
     if not isinstance(env, str) or not packages.has(env):
         _check_absence(env, backend)
@@ -101,8 +105,7 @@ def make(
             tolerance=seen.tolerance,
         )
     else:
-        rows = _in_process(factory, num_envs, name, info_keys, ranges)
-        rows.keeper.tolerance = seen.tolerance
+        rows = _in_process(factory, num_envs, name, info_keys, ranges, seen.tolerance)
     return _preprocessed(rows, seen)
 
 
@@ -162,6 +165,45 @@ def _check(
         raise ConfigError(
             f"{workers} is for backend='workers', but this is {backend!r}; leave it out"
         )
+
+
+def _on_servers(
+    env: object,
+    num_envs: int,
+    backend: str,
+    env_kwargs: dict[str, Any] | None,
+    info_keys: tuple[str, ...],
+    preprocessing: Preprocessing,
+) -> VecEnv:
+    """Rows of servers.
+
+    Raises:
+        ConfigError: there is no gRPC, `env` names no server, or a setting is for whoever makes the environments.
+    """
+    if not is_address(env) or backend not in ("auto", "remote"):
+        raise ConfigError(
+            f"{env!r} with backend={backend!r}: rows on servers are named by where these listen, such as "
+            "grpc://127.0.0.1:50051, with backend='remote' or 'auto'"
+        )
+    settings = {
+        "env_kwargs": env_kwargs,
+        "info_keys": info_keys,
+        "max_episode_steps": preprocessing.max_episode_steps,
+        "keep_keys or text": preprocessing.observes,
+    }
+    given = [name for name, value in settings.items() if value]
+    if given:
+        raise ConfigError(
+            f"{env}: {', '.join(given)} is for whoever makes the environments; say it where the server is started "
+            "(shoal serve --help)"
+        )
+    try:
+        from shoal.remote import rows
+    except ImportError as error:
+        raise ConfigError(
+            f"{env} needs gRPC: pip install 'shoal-rl[remote]' ({error})"
+        ) from error
+    return _preprocessed(rows.make(str(env), num_envs), preprocessing)
 
 
 def _check_absence(env: object, backend: str) -> None:
@@ -235,18 +277,23 @@ def _in_process(
     name: str,
     info_keys: tuple[str, ...],
     ranges: Ranges,
+    tolerance: Tolerance,
 ) -> SerialEnv | AgentsEnv:
     """Python rows of one agent or of several, which shows in what the factory makes."""
     envs: list[Any] = make_envs(factory, num_envs, name=name)
     try:
         warn_of_lasting(envs[0], name)
         if not is_game(envs[0]):
-            return SerialEnv(envs, name, info_keys=info_keys, ranges=ranges)
+            rows = SerialEnv(envs, name, info_keys=info_keys, ranges=ranges)
+            rows.keeper.tolerance = tolerance
+            return rows
         if ranges:
             raise ConfigError(
                 f"{name} has several agents, whose parameters cannot be sampled: {', '.join(ranges)}"
             )
-        return AgentsEnv(envs, name, info_keys=info_keys)
+        games = AgentsEnv(envs, name, info_keys=info_keys)
+        games.keeper.tolerance = tolerance
+        return games
     except BaseException as error:
         close_after(error, envs)
         raise

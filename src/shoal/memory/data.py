@@ -12,8 +12,8 @@ from shoal.memory.data_file import DataFile
 from shoal.memory.replay import ReplayMemory
 from shoal.memory.replay_steps import StepArrays
 from shoal.memory.slab import kept_actions
-from shoal.memory.space_text import difference, read_space
 from shoal.types import ConfigError, leaf_spaces
+from shoal.types.space_text import difference, read_space
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

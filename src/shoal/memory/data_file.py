@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal.memory.space_text import write_space
 from shoal.types import ConfigError, leaf_spaces
+from shoal.types.space_text import write_space
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,13 +10,12 @@ import torch
 
 from shoal.memory.pieces import Pieces
 from shoal.run.tensors import DTYPES
+from shoal.types import values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
-
-MARKS = ("__array__", "__pairs__", "__tuple__", "__pieces__")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,26 +71,19 @@ def encode(value: object, at: str, arrays: Arrays) -> Any:
     Raises:
         TypeError: it holds something else; the message names where.
     """
-    match value:
-        case torch.Tensor():
-            return _encode_tensor(value, at, arrays)
-        case np.ndarray():
-            return {"__array__": arrays.add(value, at), "torch": None}
-        case Pieces():
-            return {"__pieces__": arrays.add_pieces(value, at)}
-        case dict():
-            return _encode_dict(value, at, arrays)
-        case list() | tuple():
-            parts = [encode(part, f"{at}.{i}", arrays) for i, part in enumerate(value)]
-            return {"__tuple__": parts} if isinstance(value, tuple) else parts
-        case np.bool_() | np.integer() | np.floating() if value.dtype.name in DTYPES:
-            return value.item()
-        case None | bool() | int() | float() | str():
-            return value
-        case _:
-            raise TypeError(
-                f"a checkpoint cannot hold {type(value).__name__} at {at!r}"
-            )
+
+    def leaf(part: Any, where: str) -> Any:
+        match part:
+            case torch.Tensor():
+                return _encode_tensor(part, where, arrays)
+            case np.ndarray():
+                return {"__array__": arrays.add(part, where), "torch": None}
+            case Pieces():
+                return {"__pieces__": arrays.add_pieces(part, where)}
+            case _:
+                return None
+
+    return values.encode(value, at, leaf, holder="a checkpoint")
 
 
 def _encode_tensor(tensor: torch.Tensor, at: str, arrays: Arrays) -> dict[str, str]:
@@ -108,17 +100,6 @@ def _encode_tensor(tensor: torch.Tensor, at: str, arrays: Arrays) -> dict[str, s
     }
 
 
-def _encode_dict(value: dict[Any, object], at: str, arrays: Arrays) -> dict[str, Any]:
-    if all(isinstance(key, str) and key not in MARKS for key in value):
-        return {key: encode(part, f"{at}.{key}", arrays) for key, part in value.items()}
-    pairs: list[list[Any]] = []
-    for key, part in value.items():
-        if not isinstance(key, None | bool | int | float | str):
-            raise TypeError(f"a checkpoint cannot hold the key {key!r} at {at!r}")
-        pairs.append([key, encode(part, f"{at}.{key}", arrays)])
-    return {"__pairs__": pairs}
-
-
 def decode(
     value: Any,
     arrays: Mapping[str, NDArray[Any]],
@@ -129,24 +110,21 @@ def decode(
     Raises:
         KeyError: it names an array that is not there.
     """
-    match value:
-        case {"__array__": at}:
-            array = arrays[at]
-            if value["torch"] is None:
-                return array
-            tensor = torch.from_numpy(array)
-            return (
-                tensor.view(torch.bfloat16) if value["torch"] == "bfloat16" else tensor
-            )
-        case {"__pieces__": at}:
-            return Pieces(pieces[at])
-        case {"__pairs__": pairs}:
-            return {key: decode(part, arrays, pieces) for key, part in pairs}
-        case {"__tuple__": parts}:
-            return tuple(decode(part, arrays, pieces) for part in parts)
-        case dict():
-            return {key: decode(part, arrays, pieces) for key, part in value.items()}
-        case list():
-            return [decode(part, arrays, pieces) for part in value]
-        case _:
-            return value
+
+    def leaf(part: dict[str, Any]) -> Any:
+        match part:
+            case {"__array__": at}:
+                return _decode_array(arrays[at], part["torch"])
+            case {"__pieces__": at}:
+                return Pieces(pieces[at])
+            case _:
+                return None
+
+    return values.decode(value, leaf)
+
+
+def _decode_array(array: NDArray[Any], kind: str | None) -> Any:
+    if kind is None:
+        return array
+    tensor = torch.from_numpy(array)
+    return tensor.view(torch.bfloat16) if kind == "bfloat16" else tensor

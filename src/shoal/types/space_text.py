@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from shoal.types import ConfigError
+from shoal.types.errors import ConfigError
 
 
 def write_space(space: spaces.Space[Any]) -> str:
@@ -84,7 +84,7 @@ def _form(space: spaces.Space[Any]) -> dict[str, Any]:
         case spaces.Tuple():
             form = {"subspaces": [_form(part) for part in space.spaces]}
         case _:
-            raise ConfigError(f"a data set cannot hold values of {space}")
+            raise ConfigError(f"values of {space} have no text form")
     return {"type": type(space).__name__, **form}
 
 
@@ -112,4 +112,4 @@ def _space(form: dict[str, Any]) -> spaces.Space[Any]:
         case "Tuple":
             return spaces.Tuple([_space(part) for part in form["subspaces"]])
         case other:
-            raise ConfigError(f"a data set with values of a space {other} is not read")
+            raise ConfigError(f"a space {other} is not read")

@@ -1,0 +1,81 @@
+"""What a server says of its rows, as JSON: nothing is pickled."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
+
+from shoal.envs.vec_env import Capabilities
+from shoal.types import ConfigError, Layout, Leaf, Spec
+from shoal.types.space_text import read_space, write_space
+
+if TYPE_CHECKING:
+    from shoal.envs.vec_env import VecEnv
+
+PLAIN = (
+    "env_id", "max_episode_steps", "reward_threshold", "num_agents", "info_keys", "masked", "agents", "in_turns",
+    "groups", "frame_stack",
+)  # fmt: skip
+"""The fields of a Spec that JSON holds as they are."""
+
+
+def write_description(env: VecEnv) -> str:
+    """The JSON of a backend's rows: what a row observes and does, how its arrays are packed, what it can do."""
+    spec = env.spec
+    said: dict[str, Any] = {name: getattr(spec, name) for name in PLAIN}
+    said["observation_space"] = json.loads(write_space(spec.observation_space))
+    said["action_space"] = json.loads(write_space(spec.action_space))
+    said["observation"] = _leaves(spec.observation)
+    said["action"] = _leaves(spec.action)
+    said["can_save"] = env.capabilities.can_save
+    said["frames_per_s"] = env.capabilities.frames_per_s
+    return json.dumps(said)
+
+
+def read_description(text: str) -> tuple[Spec, Capabilities]:
+    """What a server's JSON says.
+
+    Raises:
+        ConfigError: it is no such JSON, or its layouts are not those of its spaces here.
+    """
+    try:
+        said = json.loads(text)
+        limits = {name: said[name] for name in PLAIN if name != "env_id"}
+        for name in ("info_keys", "agents"):
+            limits[name] = tuple(limits[name])
+        spaces = [
+            read_space(json.dumps(said[name]))
+            for name in ("observation_space", "action_space")
+        ]
+        spec = Spec.of(said["env_id"], *spaces, **limits)
+        layouts = said["observation"], said["action"]
+        can = Capabilities(
+            can_save=bool(said["can_save"]), frames_per_s=float(said["frames_per_s"])
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"the server's description of its environment cannot be read: {error!r}"
+        ) from error
+    if layouts != (_leaves(spec.observation), _leaves(spec.action)):
+        raise ConfigError(
+            f"{spec.env_id}: the server packs its arrays otherwise than this version of shoal; use the same on both"
+        )
+    return spec, can
+
+
+def differences(ours: Spec, theirs: Spec) -> list[str]:
+    """The fields in which two specifications differ; what is known after the first reset does not count."""
+    names = [field.name for field in fields(Spec) if field.name != "masked"]
+    return [name for name in names if getattr(ours, name) != getattr(theirs, name)]
+
+
+def _leaves(layout: Layout) -> list[dict[str, Any]]:
+    return [_leaf(leaf) for leaf in layout.leaves]
+
+
+def _leaf(leaf: Leaf) -> dict[str, Any]:
+    said = asdict(leaf)
+    said["path"], said["shape"] = list(leaf.path), list(leaf.shape)
+    said["dtype"] = leaf.dtype.name
+    return said

@@ -1,0 +1,252 @@
+"""Rows on servers: training through them, their faults, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import shoal
+import shoal.remote
+from shoal.envs.preprocessing import Preprocessing
+from shoal.envs.registry import make
+from shoal.remote import environments_pb2 as wire
+from shoal.remote import rows as remote
+from shoal.remote.address import servers_of
+from shoal.remote.description import read_description, write_description
+from shoal.remote.server import Server, Service
+from shoal.remote.states import pack, unpack
+from shoal.types import ConfigError, EnvError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+ALL = slice(None)
+SMALL: dict[str, Any] = {
+    "algo": "ppo",
+    "total_timesteps": 2_048,
+    "num_envs": 8,
+    "num_steps": 32,
+    "panel": "none",
+    "preset": "none",
+    "final_episodes": 0,
+    "network": {"hidden": (8,)},
+    "num_threads": 1,
+}
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """CartPole, 8 environments."""
+    made = Server(partial(make, "CartPole-v1"), num_envs=8, listen="127.0.0.1:0")
+    yield made
+    made.stop(0.0)
+
+
+def weights_of(run: Any) -> bytes:
+    """All numbers of the policy that a run came to."""
+    return b"".join(array.numpy().tobytes() for array in shoal.load(run.path).policy.state_dict().values())
+
+
+def served(*addresses: str) -> str:
+    return "grpc://" + ",".join(addresses)
+
+
+def test_weights_are_those_of_rows_in_this_process(server: Server, run_dir: Path) -> None:
+    """On one server, and on two."""
+    other = Server(partial(make, "CartPole-v1"), num_envs=8, listen="127.0.0.1:0")
+    names = ["CartPole-v1", served(server.address), served(server.address, other.address)]
+    runs = [shoal.train(name, run_dir=run_dir, **SMALL) for name in names]
+    other.stop(0.0)
+    assert len({weights_of(run) for run in runs}) == 1
+
+
+def test_a_run_that_ended_goes_on(server: Server, run_dir: Path) -> None:
+    """Half of it, then the rest from the checkpoint: as in one go."""
+    name = served(server.address)
+    whole = shoal.train(name, run_dir=run_dir, **SMALL)
+    shorter: dict[str, Any] = SMALL | {"total_timesteps": 1_024}
+    half = shoal.train(name, run_dir=run_dir, **shorter)
+    rest = shoal.resume(half.path, total_timesteps=2_048, panel="none")
+    assert weights_of(rest) == weights_of(whole)
+
+
+def test_clients_take_disjoint_environments(server: Server) -> None:
+    """Each is told how many are left, and an environment is free again when its client has gone."""
+    name = served(server.address)
+    with closing(make(name, 5)) as first:
+        first.reset(3)
+        with pytest.raises(ConfigError, match="4 environments are asked for, and 3 of 8 are free"):
+            make(name, 4)
+        with closing(make(name, 3)) as second:
+            second.reset(3)
+            assert np.array_equal(first.recv().obs[:3], second.recv().obs)
+    deadline = time.monotonic() + 5
+    while server.service.free < 8 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    make(name, 8).close()
+
+
+def test_what_is_no_server(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sentence each, and what would work."""
+    name = served(server.address)
+    with pytest.raises(ConfigError, match=r"shoal serve ENV --num-envs N --listen 127\.0\.0\.1:1"):
+        remote.make("grpc://127.0.0.1:1", 2, timeout_s=1.0)
+    for bad in ("grpc://", "grpc://here", "grpc://a:b", "grpc://a:1,a:1", "grpc://a:99999"):
+        with pytest.raises(ConfigError, match=r"HOST:PORT|twice"):
+            servers_of(bad)
+    with pytest.raises(ConfigError, match="env_kwargs, max_episode_steps is for whoever makes"):
+        make(name, 2, env_kwargs={"a": 1}, preprocessing=Preprocessing(max_episode_steps=9))
+    with pytest.raises(ConfigError, match="backend='serial'"):
+        make(name, 2, backend="serial")
+    with pytest.raises(ConfigError, match="grpc://127"):
+        make("CartPole-v1", 2, backend="remote")
+    with pytest.raises(ConfigError, match="another program does"):
+        Server(partial(make, "CartPole-v1"), num_envs=1, listen=server.address)
+    for open_to_all in ("0.0.0.0:0", "[::]:0", "example.com:0"):
+        with pytest.raises(ConfigError, match="nothing is encrypted"):
+            Server(partial(make, "CartPole-v1"), num_envs=1, listen=open_to_all)
+    monkeypatch.delattr(shoal.remote, "rows")
+    monkeypatch.setitem(sys.modules, "shoal.remote.rows", None)
+    with pytest.raises(ConfigError, match=r"pip install 'shoal-rl\[remote\]'"):
+        make(name, 2)
+
+
+def test_servers_of_different_environments(server: Server) -> None:
+    other = Server(partial(make, "Acrobot-v1"), num_envs=2, listen="127.0.0.1:0")
+    with pytest.raises(ConfigError, match="CartPole-v1 and Acrobot-v1, which differ in env_id, observation_space"):
+        make(served(server.address, other.address), 2)
+    other.stop(0.0)
+
+
+def test_another_protocol(server: Server) -> None:
+    service = Service(partial(make, "CartPole-v1"), 2)
+    asked = [wire.Request(number=1, open=wire.Open(protocol=99, num_envs=1))]
+    (reply,) = service.Session(iter(asked), None)
+    assert "speaks protocol 1, the client 99" in reply.failure.text
+
+
+def test_requests_out_of_order_are_refused() -> None:
+    """One that came twice steps nothing twice."""
+    service = Service(partial(make, "CartPole-v1"), 2)
+    step = wire.Step(first=0, count=1, action=bytes(64))
+    asked = [
+        wire.Request(number=1, open=wire.Open(protocol=1, num_envs=1)),
+        wire.Request(number=2, reset=wire.Reset(seeds=[0])),
+        wire.Request(number=3, step=step),
+        wire.Request(number=3, step=step),
+        wire.Request(number=4, step=wire.Step(first=0, count=9, action=b"")),
+        wire.Request(number=5, step=wire.Step(first=0, count=1, action=b"short")),
+        wire.Request(number=6),
+        wire.Request(number=7, step=step),
+    ]
+    kinds = [(reply.WhichOneof("what"), reply.failure.text) for reply in service.Session(iter(asked), None)]
+    assert [kind for kind, _ in kinds] == ["opened", "rows", "rows", *["failure"] * 4, "rows"]
+    assert "came twice" in kinds[3][1]
+    assert "rows 0 to 8 are not among 1" in kinds[4][1]
+    assert "of 5 bytes where 64 belong" in kinds[5][1]
+    (reply,) = service.Session(iter([wire.Request(number=1, ping=wire.Ping())]), None)
+    assert "must be `open`" in reply.failure.text
+
+
+def test_what_went_wrong_on_a_server_is_said_here(server: Server) -> None:
+    """Its rows go on after the next reset."""
+    with closing(make(served(server.address), 2)) as rows:
+        with pytest.raises(RuntimeError, match="before reset"):
+            rows.send(ALL, np.zeros(2, np.int64))
+        rows.reset(1)
+        rows.recv()
+        with pytest.raises(ValueError, match="row 1"):
+            rows.send(ALL, np.array([0, 7]))
+        state = rows.state()
+        state["parts"][0] = {"nothing": 1}
+        with pytest.raises(ConfigError, match=f"{server.address}: CartPole-v1: the saved rows"):
+            rows.restore(state)
+        rows.reset(1)
+        rows.recv()
+        rows.send(ALL, np.array([0, 1]))
+        assert rows.recv().valid.all()
+        with pytest.raises(ConfigError, match="give as many servers"):
+            rows.restore(state | {"rows": [1, 1]})
+
+
+def test_descriptions_and_states_travel_as_json() -> None:
+    """Every space and value comes back; what is damaged is refused."""
+    rows = make("LunarLanderContinuous-v3", 2)
+    text = write_description(rows)
+    assert read_description(text)[0] == rows.spec
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_description(text[:-9])
+    with pytest.raises(ConfigError, match="packs its arrays otherwise"):
+        read_description(text.replace('"dtype": "float32", "shape": [8]}]', '"dtype": "float32", "shape": [9]}]'))
+    rows.close()
+    state: dict[Any, Any] = {
+        "a": np.arange(6.0).reshape(2, 3),
+        "b": [None, True, 2**80, (1, "x")],
+        3: {"__tuple__": np.zeros(0)},
+    }
+    data = pack(state)
+    found = unpack(data)
+    assert np.array_equal(found["a"], state["a"])
+    assert found["b"] == state["b"]
+    assert found[3]["__tuple__"].shape == (0,)
+    with pytest.raises(TypeError, match=r"state\.c"):
+        pack({"c": object()})
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        bad = bytearray(data[: rng.integers(len(data) + 1)])
+        for at in rng.integers(0, max(len(bad), 1), 3 if bad else 0):
+            bad[at] = rng.integers(256)
+        with suppress(ConfigError):
+            unpack(bytes(bad))
+
+
+def serve(*arguments: str) -> tuple[subprocess.Popen[str], str]:
+    """A server in a process of its own, and where it listens."""
+    command = [sys.executable, "-m", "shoal", "serve", "CartPole-v1", "--listen", "127.0.0.1:0", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    said = process.stdout.readline()
+    return process, said.split(" at ")[1].split(";")[0]
+
+
+def test_a_server_that_is_stopped_or_killed_is_noticed() -> None:
+    """A stopped one after the time-out, a killed one at once; both say where."""
+    process, address = serve("--num-envs", "4")
+    try:
+        with closing(remote.make(served(address), 4, timeout_s=1.0)) as rows:
+            rows.reset(0)
+            rows.recv()
+            os.kill(process.pid, signal.SIGSTOP)
+            rows.send(ALL, np.zeros(4, np.int64))
+            begun = time.monotonic()
+            with pytest.raises(EnvError, match=f"{address} gave no answer for 1 s"):
+                rows.recv()
+            assert time.monotonic() - begun < 5
+            os.kill(process.pid, signal.SIGCONT)
+        with closing(remote.make(served(address), 4, timeout_s=30.0)) as rows:
+            rows.reset(0)
+            rows.recv()
+            process.kill()
+            rows.send(ALL, np.zeros(4, np.int64))
+            with pytest.raises(EnvError, match=f"{address} is lost"):
+                rows.recv()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_server_ends_when_it_is_told_to() -> None:
+    process, _ = serve()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=10)
+    assert process.returncode == 0
