@@ -1,13 +1,7 @@
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from typing import (
-    ClassVar as _ClassVar,
-    Iterable as _Iterable,
-    Mapping as _Mapping,
-    Optional as _Optional,
-    Union as _Union,
-)
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -27,13 +21,7 @@ class Description(_message.Message):
     spec: str
     num_envs: int
     free_envs: int
-    def __init__(
-        self,
-        protocol: _Optional[int] = ...,
-        spec: _Optional[str] = ...,
-        num_envs: _Optional[int] = ...,
-        free_envs: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, protocol: _Optional[int] = ..., spec: _Optional[str] = ..., num_envs: _Optional[int] = ..., free_envs: _Optional[int] = ...) -> None: ...
 
 class Request(_message.Message):
     __slots__ = ("number", "open", "reset", "step", "save", "restore", "ping")
@@ -51,16 +39,7 @@ class Request(_message.Message):
     save: Save
     restore: Restore
     ping: Ping
-    def __init__(
-        self,
-        number: _Optional[int] = ...,
-        open: _Optional[_Union[Open, _Mapping]] = ...,
-        reset: _Optional[_Union[Reset, _Mapping]] = ...,
-        step: _Optional[_Union[Step, _Mapping]] = ...,
-        save: _Optional[_Union[Save, _Mapping]] = ...,
-        restore: _Optional[_Union[Restore, _Mapping]] = ...,
-        ping: _Optional[_Union[Ping, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, number: _Optional[int] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ..., save: _Optional[_Union[Save, _Mapping]] = ..., restore: _Optional[_Union[Restore, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
     __slots__ = ("protocol", "num_envs")
@@ -68,9 +47,7 @@ class Open(_message.Message):
     NUM_ENVS_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     num_envs: int
-    def __init__(
-        self, protocol: _Optional[int] = ..., num_envs: _Optional[int] = ...
-    ) -> None: ...
+    def __init__(self, protocol: _Optional[int] = ..., num_envs: _Optional[int] = ...) -> None: ...
 
 class Reset(_message.Message):
     __slots__ = ("seeds",)
@@ -86,12 +63,7 @@ class Step(_message.Message):
     first: int
     count: int
     action: bytes
-    def __init__(
-        self,
-        first: _Optional[int] = ...,
-        count: _Optional[int] = ...,
-        action: _Optional[bytes] = ...,
-    ) -> None: ...
+    def __init__(self, first: _Optional[int] = ..., count: _Optional[int] = ..., action: _Optional[bytes] = ...) -> None: ...
 
 class Save(_message.Message):
     __slots__ = ()
@@ -121,15 +93,7 @@ class Reply(_message.Message):
     state: State
     failure: Failure
     pong: Ping
-    def __init__(
-        self,
-        number: _Optional[int] = ...,
-        opened: _Optional[_Union[Description, _Mapping]] = ...,
-        rows: _Optional[_Union[Rows, _Mapping]] = ...,
-        state: _Optional[_Union[State, _Mapping]] = ...,
-        failure: _Optional[_Union[Failure, _Mapping]] = ...,
-        pong: _Optional[_Union[Ping, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, number: _Optional[int] = ..., opened: _Optional[_Union[Description, _Mapping]] = ..., rows: _Optional[_Union[Rows, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., pong: _Optional[_Union[Ping, _Mapping]] = ...) -> None: ...
 
 class Rows(_message.Message):
     __slots__ = ("first", "count", "masked", "arrays", "final_obs", "cut")
@@ -145,15 +109,7 @@ class Rows(_message.Message):
     arrays: bytes
     final_obs: bytes
     cut: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(
-        self,
-        first: _Optional[int] = ...,
-        count: _Optional[int] = ...,
-        masked: bool = ...,
-        arrays: _Optional[bytes] = ...,
-        final_obs: _Optional[bytes] = ...,
-        cut: _Optional[_Iterable[str]] = ...,
-    ) -> None: ...
+    def __init__(self, first: _Optional[int] = ..., count: _Optional[int] = ..., masked: bool = ..., arrays: _Optional[bytes] = ..., final_obs: _Optional[bytes] = ..., cut: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class State(_message.Message):
     __slots__ = ("state",)
@@ -167,6 +123,4 @@ class Failure(_message.Message):
     TEXT_FIELD_NUMBER: _ClassVar[int]
     kind: str
     text: str
-    def __init__(
-        self, kind: _Optional[str] = ..., text: _Optional[str] = ...
-    ) -> None: ...
+    def __init__(self, kind: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
