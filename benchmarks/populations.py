@@ -3,6 +3,7 @@
 python -m benchmarks.populations                       five seeds of DQN on one memory, appended as each ends
 python -m benchmarks.populations --memory private --seeds 0 1 --agents 4 9
 python -m benchmarks.populations --algo sac            SAC on Pendulum-v1
+python -m benchmarks.populations --algo ppo            PPO on LunarLander-v3: each agent learns from its own rows alone
 python -m benchmarks.populations --summary             what the file holds; with --plot FILE.png also its picture
 
 m agents divide 36 environments, `total_timesteps` steps, the updates that these allow (one of 64 transitions for every
@@ -60,7 +61,21 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
         "replay": {"buffer_size": MEMORY, "learning_starts": 1_008, "samples_per_insert": 32},
         "total_timesteps": 43_200,
     },
+    "ppo": {
+        "env": "LunarLander-v3",
+        "num_envs": ROWS,
+        "num_steps": 128,
+        "num_minibatches": ROWS,
+        "update_epochs": 8,
+        "learning_rate": 5e-4,
+        "gae_lambda": 0.98,
+        "gamma": 0.995,
+        "ent_coef": 0.005,
+        "reward_scale": 0.05,
+        "total_timesteps": 304_128,
+    },
 }
+"""With one agent; m agents of PPO have the same minibatches of 128 steps, each of its own rows."""
 
 
 @dataclass(slots=True)
@@ -96,8 +111,10 @@ def train(algo: str, agents: int, memory: str, seed: int, steps: int) -> dict[st
     env = settings.pop("env")
     settings["total_timesteps"] = steps
     if agents > 1:
-        settings["population"] = {"memory": memory}
+        settings["population"] = {"memory": memory} if "replay" in settings else {}
         settings["agents"] = agents
+        if "num_minibatches" in settings:
+            settings["num_minibatches"] //= agents
         if "epsilon_end" in settings:
             ends = ",".join([str(settings["epsilon_end"])] * agents)
             settings["population"] |= {"vary": (f"epsilon_end={ends}",)}
