@@ -14,7 +14,8 @@ import grpc
 from shoal.remote import environments_pb2 as wire
 from shoal.remote import environments_pb2_grpc as service
 from shoal.remote.description import read_description
-from shoal.remote.server import OPTIONS, PROTOCOL
+from shoal.remote.server import OPTIONS
+from shoal.remote.sessions import PROTOCOL
 from shoal.types import ConfigError, EnvError
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Connection:
 
     def open(self, num_envs: int) -> None:
         """Takes so many environments of the server's; ConfigError where there are fewer."""
-        self.send(open=wire.Open(protocol=PROTOCOL, num_envs=num_envs))
+        self.send(open=wire.OpenRequest(protocol=PROTOCOL, num_envs=num_envs))
         self.receive("opened")
 
     def send(self, **what: Any) -> None:

@@ -33,21 +33,43 @@ class Request(_message.Message):
     RESTORE_FIELD_NUMBER: _ClassVar[int]
     PING_FIELD_NUMBER: _ClassVar[int]
     number: int
-    open: Open
+    open: OpenRequest
     reset: Reset
     step: Step
     save: Save
     restore: Restore
     ping: Ping
-    def __init__(self, number: _Optional[int] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ..., save: _Optional[_Union[Save, _Mapping]] = ..., restore: _Optional[_Union[Restore, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ...) -> None: ...
+    def __init__(self, number: _Optional[int] = ..., open: _Optional[_Union[OpenRequest, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ..., save: _Optional[_Union[Save, _Mapping]] = ..., restore: _Optional[_Union[Restore, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ...) -> None: ...
 
-class Open(_message.Message):
+class OpenRequest(_message.Message):
     __slots__ = ("protocol", "num_envs")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     NUM_ENVS_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     num_envs: int
     def __init__(self, protocol: _Optional[int] = ..., num_envs: _Optional[int] = ...) -> None: ...
+
+class Opened(_message.Message):
+    __slots__ = ("session", "description", "idle_s")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    IDLE_S_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    description: Description
+    idle_s: float
+    def __init__(self, session: _Optional[str] = ..., description: _Optional[_Union[Description, _Mapping]] = ..., idle_s: _Optional[float] = ...) -> None: ...
+
+class SessionRequest(_message.Message):
+    __slots__ = ("session", "request")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    request: Request
+    def __init__(self, session: _Optional[str] = ..., request: _Optional[_Union[Request, _Mapping]] = ...) -> None: ...
+
+class Closed(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class Reset(_message.Message):
     __slots__ = ("seeds",)

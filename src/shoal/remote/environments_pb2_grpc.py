@@ -44,6 +44,21 @@ class EnvironmentsStub(object):
                 request_serializer=shoal_dot_remote_dot_environments__pb2.Request.SerializeToString,
                 response_deserializer=shoal_dot_remote_dot_environments__pb2.Reply.FromString,
                 _registered_method=True)
+        self.Open = channel.unary_unary(
+                '/shoal.v1.Environments/Open',
+                request_serializer=shoal_dot_remote_dot_environments__pb2.OpenRequest.SerializeToString,
+                response_deserializer=shoal_dot_remote_dot_environments__pb2.Opened.FromString,
+                _registered_method=True)
+        self.Call = channel.unary_unary(
+                '/shoal.v1.Environments/Call',
+                request_serializer=shoal_dot_remote_dot_environments__pb2.SessionRequest.SerializeToString,
+                response_deserializer=shoal_dot_remote_dot_environments__pb2.Reply.FromString,
+                _registered_method=True)
+        self.Close = channel.unary_unary(
+                '/shoal.v1.Environments/Close',
+                request_serializer=shoal_dot_remote_dot_environments__pb2.SessionRequest.SerializeToString,
+                response_deserializer=shoal_dot_remote_dot_environments__pb2.Closed.FromString,
+                _registered_method=True)
 
 
 class EnvironmentsServicer(object):
@@ -64,6 +79,27 @@ class EnvironmentsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Open(self, request, context):
+        """The same for clients that call once a step: rows that Open gives are closed by Close, or when nobody has called for
+        the seconds that Open names. A call that comes again with the number of the last one steps nothing: it has the
+        reply of the last one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Call(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Close(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EnvironmentsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -76,6 +112,21 @@ def add_EnvironmentsServicer_to_server(servicer, server):
                     servicer.Session,
                     request_deserializer=shoal_dot_remote_dot_environments__pb2.Request.FromString,
                     response_serializer=shoal_dot_remote_dot_environments__pb2.Reply.SerializeToString,
+            ),
+            'Open': grpc.unary_unary_rpc_method_handler(
+                    servicer.Open,
+                    request_deserializer=shoal_dot_remote_dot_environments__pb2.OpenRequest.FromString,
+                    response_serializer=shoal_dot_remote_dot_environments__pb2.Opened.SerializeToString,
+            ),
+            'Call': grpc.unary_unary_rpc_method_handler(
+                    servicer.Call,
+                    request_deserializer=shoal_dot_remote_dot_environments__pb2.SessionRequest.FromString,
+                    response_serializer=shoal_dot_remote_dot_environments__pb2.Reply.SerializeToString,
+            ),
+            'Close': grpc.unary_unary_rpc_method_handler(
+                    servicer.Close,
+                    request_deserializer=shoal_dot_remote_dot_environments__pb2.SessionRequest.FromString,
+                    response_serializer=shoal_dot_remote_dot_environments__pb2.Closed.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -132,6 +183,87 @@ class Environments(object):
             '/shoal.v1.Environments/Session',
             shoal_dot_remote_dot_environments__pb2.Request.SerializeToString,
             shoal_dot_remote_dot_environments__pb2.Reply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Open(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal.v1.Environments/Open',
+            shoal_dot_remote_dot_environments__pb2.OpenRequest.SerializeToString,
+            shoal_dot_remote_dot_environments__pb2.Opened.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Call(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal.v1.Environments/Call',
+            shoal_dot_remote_dot_environments__pb2.SessionRequest.SerializeToString,
+            shoal_dot_remote_dot_environments__pb2.Reply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Close(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal.v1.Environments/Close',
+            shoal_dot_remote_dot_environments__pb2.SessionRequest.SerializeToString,
+            shoal_dot_remote_dot_environments__pb2.Closed.FromString,
             options,
             channel_credentials,
             insecure,

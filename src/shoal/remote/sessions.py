@@ -1,0 +1,204 @@
+"""Sessions: who has which environments of a server, and who has not been heard of for too long."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from shoal.remote import environments_pb2 as wire
+from shoal.remote.batches import Batches, ReadyWriter
+from shoal.remote.states import pack, unpack
+from shoal.types import ConfigError, text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shoal.envs.vec_env import VecEnv
+
+PROTOCOL = 1
+"""Of the messages; both sides must have the same."""
+IDLE_S = 60.0
+"""A client that says nothing for so long is gone; shoal's own says something every 10 s."""
+LOOK_S = 1.0
+
+
+class Session:
+    """One client's rows, and the answers to its requests."""
+
+    def __init__(self, env: VecEnv, num_envs: int, number: int) -> None:
+        """`number`: of the request that opened it."""
+        self.env, self.num_envs = env, num_envs
+        self.lock = threading.Lock()
+        """Held by the call that steps the rows, or closes them."""
+        self.heard_s = time.monotonic()
+        self.end: Callable[[], None] = _nothing
+        """Ends the stream of the client, where there is one."""
+        self._actions = Batches(env.spec.action)
+        self._writer = ReadyWriter(env.spec)
+        self._last = wire.Reply(number=number)
+
+    def answer(self, request: Any) -> Any:
+        """The reply to a request: what was asked for, or what went wrong.
+
+        A request with the number of the last one has its reply again, and steps nothing.
+        """
+        with self.lock:
+            last = self._last.number
+            if request.number != last:
+                try:
+                    if request.number != last + 1:
+                        raise ConfigError(
+                            f"request {request.number} came after {last}: one was lost"
+                        )
+                    self._last = self._answer(request)
+                except Exception as error:
+                    lost = request.number != last + 1
+                    found = failure(request.number, error)
+                    if lost:
+                        return found
+                    self._last = found
+            self.heard_s = time.monotonic()
+            return self._last
+
+    def _answer(self, request: Any) -> Any:
+        number, env = request.number, self.env
+        match request.WhichOneof("what"):
+            case "step":
+                return wire.Reply(number=number, rows=self._step(request.step))
+            case "reset":
+                env.reset(list(request.reset.seeds))
+                return wire.Reply(number=number, rows=self._rows([]))
+            case "save":
+                state = wire.State(state=pack(env.state()))
+                return wire.Reply(number=number, state=state)
+            case "restore":
+                cut = env.restore(unpack(request.restore.state))
+                return wire.Reply(number=number, rows=self._rows(cut))
+            case "ping":
+                return wire.Reply(number=number, pong=wire.Ping())
+            case other:
+                raise ConfigError(
+                    f"a request of the kind {other!r} is none that this server knows here"
+                )
+
+    def _step(self, step: Any) -> Any:
+        count = step.count
+        if not 0 < count <= self.env.num_rows - step.first:
+            raise ValueError(
+                f"rows {step.first} to {step.first + count - 1} are not among {self.env.num_rows}"
+            )
+        batch = self._actions.of(count)
+        batch.read(step.action, "an action")
+        self.env.send(slice(step.first, step.first + count), batch.tree)
+        return self._rows([])
+
+    def _rows(self, cut: list[str]) -> Any:
+        """What the rows hand over now."""
+        ready = self.env.recv()
+        if self.env.spec.masked != self._writer.spec.masked:
+            self._writer = ReadyWriter(self.env.spec)
+        arrays, final = self._writer.pack(ready)
+        first, last = ready.rows.start, ready.rows.stop
+        return wire.Rows(
+            first=first,
+            count=last - first,
+            masked=self.env.spec.masked,
+            arrays=arrays,
+            final_obs=final,
+            cut=cut,
+        )
+
+
+def _nothing() -> None:
+    return
+
+
+class Sessions:
+    """All sessions of a server, by a name that nobody can guess."""
+
+    def __init__(
+        self, make: Callable[[int], VecEnv], num_envs: int, idle_s: float
+    ) -> None:
+        """`make` gives rows of so many environments, of which there are `num_envs` in all."""
+        self.num_envs, self.free, self.idle_s = num_envs, num_envs, idle_s
+        self._make = make
+        self._open: dict[str, Session] = {}
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        threading.Thread(target=self._look, daemon=True).start()
+
+    def open(self, asked: Any, number: int) -> tuple[str, Session]:
+        """Rows for a client; ConfigError where it speaks another protocol or too few environments are free."""
+        if asked.protocol != PROTOCOL:
+            raise ConfigError(
+                f"this server speaks protocol {PROTOCOL}, the client {asked.protocol}; install the same shoal on both "
+                "sides"
+            )
+        with self._lock:
+            if not 0 < asked.num_envs <= self.free:
+                raise ConfigError(
+                    f"{asked.num_envs} environments are asked for, and {self.free} of {self.num_envs} are free here; "
+                    "ask for fewer, or start the server with more (--num-envs)"
+                )
+            self.free -= asked.num_envs
+        try:
+            session = Session(self._make(asked.num_envs), asked.num_envs, number)
+        except BaseException:
+            with self._lock:
+                self.free += asked.num_envs
+            raise
+        name = secrets.token_urlsafe(18)
+        with self._lock:
+            self._open[name] = session
+        return name, session
+
+    def of(self, name: str) -> Session:
+        """The session of a name; ConfigError where there is none, or none any more."""
+        with self._lock:
+            found = self._open.get(name)
+        if found is None:
+            raise ConfigError(
+                f"there is no such session; it was closed, or nobody called for {self.idle_s:g} s: open another one"
+            )
+        return found
+
+    def close(self, name: str) -> None:
+        """Closes a session's rows, when the call under way has ended; nothing where there is none."""
+        with self._lock:
+            session = self._open.pop(name, None)
+        if session is None:
+            return
+        with (
+            session.lock,
+            suppress(Exception),
+        ):  # an environment's own close: nobody is there to be told
+            session.env.close()
+        session.end()
+        with self._lock:
+            self.free += session.num_envs
+
+    def stop(self) -> None:
+        """Closes all."""
+        self._stopped.set()
+        for name in list(self._open):
+            self.close(name)
+
+    def _look(self) -> None:
+        while not self._stopped.wait(LOOK_S):
+            with self._lock:
+                sessions = list(self._open.items())
+            now = time.monotonic()
+            for name, session in sessions:
+                if now - session.heard_s > self.idle_s and not session.lock.locked():
+                    self.close(name)
+
+
+def failure(number: int, error: BaseException) -> Any:
+    """The reply to a request that failed."""
+    kind = type(error).__name__
+    notes = getattr(error, "__notes__", [])
+    text = "\n".join([text_of(error), *notes])
+    return wire.Reply(number=number, failure=wire.Failure(kind=kind, text=text))
