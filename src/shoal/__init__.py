@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from shoal.experiment.training import resume, train
     from shoal.export.single_env import make_env
     from shoal.export.vector_env import make_vec
+    from shoal.remote.server import serve
     from shoal.types import ConfigError, EnvError
 
 __version__ = "0.1.0"
@@ -31,6 +32,7 @@ __all__ = [
     "make_vec",
     "resume",
     "run",
+    "serve",
     "train",
     "Preprocessing",
     "Uniform",
@@ -48,6 +50,7 @@ _HOMES = {
     "make_env": "shoal.export.single_env",
     "make_vec": "shoal.export.vector_env",
     "resume": "shoal.experiment.training",
+    "serve": "shoal.remote.server",
     "train": "shoal.experiment.training",
     "Preprocessing": "shoal.envs.preprocessing",
     **dict.fromkeys(

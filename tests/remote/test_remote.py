@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import closing, suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -31,7 +32,6 @@ from shoal.types import ConfigError, EnvError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 ALL = slice(None)
 SMALL: dict[str, Any] = {
@@ -312,3 +312,23 @@ def test_a_server_ends_when_it_is_told_to() -> None:
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=10)
     assert process.returncode == 0
+
+
+@pytest.mark.slow
+def test_the_client_of_the_docs_in_another_language(server: Server, tmp_path: Path) -> None:
+    """As npm and node take it; its rewards are those of the same rows here."""
+    page = (Path(__file__).parents[2] / "docs" / "servers.md").read_text(encoding="utf-8")
+    (tmp_path / "client.mjs").write_text(page.split("```js\n")[1].split("```")[0], encoding="utf-8")
+    wanted = ["@grpc/grpc-js@1.14.1", "@grpc/proto-loader@0.8.0"]
+    subprocess.run(["npm", "install", "--silent", "--no-save", *wanted], cwd=tmp_path, check=True, timeout=100)
+    command = ["node", "client.mjs", str(shoal.remote.PROTO), server.address]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    with closing(make("CartPole-v1", 2)) as rows:
+        rows.reset([0, 1])
+        rows.recv()
+        total = 0.0
+        for _ in range(100):
+            rows.send(ALL, np.array([1, 0]))
+            total += float(rows.recv().reward.sum())
+    assert done.stdout == f"CartPole-v1: reward {total:g} in 100 steps of 2 rows\n", done.stderr
+    assert server.service.sessions.free == 8

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import tyro
@@ -30,6 +28,8 @@ class Given:
     """Threads that step native rows of each client; default: one for each core."""
     info_keys: tuple[str, ...] = ()
     """Numbers of every episode's last info that clients get (not native)."""
+    idle_s: float = 60.0
+    """A client that says nothing for so many seconds loses its environments; shoal's own says something every 10 s."""
 
 
 def main(arguments: list[str], about: str) -> int:
@@ -37,28 +37,16 @@ def main(arguments: list[str], about: str) -> int:
     arguments, env_kwargs = take_env_kwargs(arguments)
     given = parse(Given, arguments, command="serve", about=f"{about}\n\n{ENV_OPTIONS}")
     look_here(given.env)
-    if given.num_envs < 1:
-        raise ConfigError(f"--num-envs must be at least 1, got {given.num_envs}")
-    from shoal.envs.registry import make
-
     try:
-        from shoal.remote.server import Server
+        from shoal.remote.server import Server, serve
     except ImportError as error:
         raise ConfigError(
             f"a server needs gRPC: pip install 'shoal-rl[remote]' ({error})"
         ) from error
-    rows = partial(
-        make,
-        given.env,
-        backend=given.backend,
-        num_threads=given.num_threads or len(os.sched_getaffinity(0)),
-        env_kwargs=env_kwargs,
-        info_keys=given.info_keys,
-    )
     server: Server | None = None
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        server = Server(rows, num_envs=given.num_envs, listen=given.listen)
+        server = serve(env_kwargs=env_kwargs, **asdict(given))
         print(
             f"{given.num_envs} environments {given.env} at {server.address}; "
             f"shoal train grpc://{server.address} learns in them (Ctrl-C ends it)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
@@ -18,19 +19,23 @@ PLAIN = (
     "groups", "frame_stack",
 )  # fmt: skip
 """The fields of a Spec that JSON holds as they are."""
+NAMES = ("-Infinity", "Infinity")
 
 
 def write_description(env: VecEnv) -> str:
     """The JSON of a backend's rows: what a row observes and does, how its arrays are packed, what it can do."""
     spec = env.spec
     said: dict[str, Any] = {name: getattr(spec, name) for name in PLAIN}
-    said["observation_space"] = json.loads(write_space(spec.observation_space))
-    said["action_space"] = json.loads(write_space(spec.action_space))
+    spaces = {
+        "observation_space": spec.observation_space,
+        "action_space": spec.action_space,
+    }
+    said |= {name: _named(json.loads(write_space(x))) for name, x in spaces.items()}
     said["observation"] = _leaves(spec.observation)
     said["action"] = _leaves(spec.action)
     said["can_save"] = env.capabilities.can_save
     said["frames_per_s"] = env.capabilities.frames_per_s
-    return json.dumps(said)
+    return json.dumps(said, allow_nan=False)
 
 
 def read_description(text: str) -> tuple[Spec, Capabilities]:
@@ -45,7 +50,7 @@ def read_description(text: str) -> tuple[Spec, Capabilities]:
         for name in ("info_keys", "agents"):
             limits[name] = tuple(limits[name])
         spaces = [
-            read_space(json.dumps(said[name]))
+            read_space(json.dumps(_unnamed(said[name])))
             for name in ("observation_space", "action_space")
         ]
         spec = Spec.of(said["env_id"], *spaces, **limits)
@@ -68,6 +73,32 @@ def differences(ours: Spec, theirs: Spec) -> list[str]:
     """The fields in which two specifications differ; what is known after the first reset does not count."""
     names = [field.name for field in fields(Spec) if field.name != "masked"]
     return [name for name in names if getattr(ours, name) != getattr(theirs, name)]
+
+
+def _named(value: Any) -> Any:
+    """JSON with infinite bounds by name: only Python's reads them as numbers."""
+    match value:
+        case float() if math.isinf(value):
+            return NAMES[value > 0]
+        case list():
+            return [_named(part) for part in value]
+        case dict():
+            return {key: _named(part) for key, part in value.items()}
+        case _:
+            return value
+
+
+def _unnamed(value: Any) -> Any:
+    """The inverse; elsewhere in a space no text is called so."""
+    match value:
+        case str() if value in NAMES:
+            return math.inf if value == NAMES[1] else -math.inf
+        case list():
+            return [_unnamed(part) for part in value]
+        case dict():
+            return {key: _unnamed(part) for key, part in value.items()}
+        case _:
+            return value
 
 
 def _leaves(layout: Layout) -> list[dict[str, Any]]:

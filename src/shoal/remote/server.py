@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from shoal.envs.registry import make
 from shoal.remote import environments_pb2 as wire
 from shoal.remote import environments_pb2_grpc as service
 from shoal.remote.address import check_loopback
@@ -29,12 +32,58 @@ OPTIONS = [
 ]
 
 
+def serve(
+    env: str | Callable[..., Any],
+    *,
+    num_envs: int = 64,
+    listen: str = "127.0.0.1:0",
+    backend: str = "auto",
+    num_threads: int | None = None,
+    env_kwargs: dict[str, Any] | None = None,
+    info_keys: tuple[str, ...] = (),
+    idle_s: float = IDLE_S,
+) -> Server:
+    """Starts a server of environments in this process; `with` or `stop()` ends it.
+
+    Args:
+        env: as of `shoal.train`, a callable too: clients name the address alone.
+        num_envs: environments for all clients together.
+        listen: HOST:PORT of this machine's own loopback; port 0 takes a free one, which `address` names.
+        backend: as of `shoal.train`.
+        num_threads: threads that step native rows of each client; None: one for each core.
+        env_kwargs: keywords of the environment's constructor.
+        info_keys: numbers of every episode's last info that clients get (not native).
+        idle_s: a client that says nothing for so many seconds loses its environments.
+
+    Raises:
+        ConfigError: an environment that cannot be made, or an address that others can reach or that is taken.
+    """
+    _check(num_envs=num_envs, idle_s=idle_s)
+    make_rows = partial(
+        make,
+        env,
+        backend=backend,
+        num_threads=num_threads or os.cpu_count() or 1,
+        env_kwargs=env_kwargs,
+        info_keys=info_keys,
+    )
+    return Server(make_rows, num_envs=num_envs, listen=listen, idle_s=idle_s)
+
+
+def _check(*, num_envs: int, idle_s: float) -> None:
+    """ConfigError for numbers that no server has."""
+    if num_envs < 1 or not idle_s > 0:
+        raise ConfigError(
+            f"num_envs must be at least 1 and idle_s above 0, got {num_envs} and {idle_s}"
+        )
+
+
 class Server:
     """Serves environments until it is stopped."""
 
     def __init__(
         self,
-        make: Callable[[int], VecEnv],
+        make_rows: Callable[[int], VecEnv],
         *,
         num_envs: int,
         listen: str,
@@ -43,7 +92,7 @@ class Server:
         """Listens at once.
 
         Args:
-            make: rows of so many environments.
+            make_rows: rows of so many environments.
             num_envs: of all clients together.
             listen: HOST:PORT of this machine's own loopback; port 0 takes a free one.
             idle_s: a client that says nothing for so many seconds loses its environments.
@@ -62,9 +111,17 @@ class Server:
                 "port, or 0 for a free one"
             ) from error
         self.address = f"{listen.rpartition(':')[0]}:{self.port}"
-        self.service = Service(make, num_envs, idle_s)
+        self.service = Service(make_rows, num_envs, idle_s)
         service.add_EnvironmentsServicer_to_server(self.service, self._grpc)
         self._grpc.start()
+
+    def __enter__(self) -> Server:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stops."""
+        self.stop()
 
     def wait(self) -> None:
         """Serves until `stop`."""
@@ -80,15 +137,18 @@ class Service(service.EnvironmentsServicer):
     """What clients call, by gRPC's names."""
 
     def __init__(
-        self, make: Callable[[int], VecEnv], num_envs: int, idle_s: float = IDLE_S
+        self,
+        make_rows: Callable[[int], VecEnv],
+        num_envs: int,
+        idle_s: float = IDLE_S,
     ) -> None:
         """Makes one environment, to say what it is."""
-        first = make(1)
+        first = make_rows(1)
         try:
             self._said = write_description(first)
         finally:
             first.close()
-        self.sessions = Sessions(make, num_envs, idle_s)
+        self.sessions = Sessions(make_rows, num_envs, idle_s)
 
     def Describe(self, request: Any, context: Any) -> Any:  # noqa: N802
         """What the rows are."""
