@@ -27,6 +27,7 @@ from shoal.remote.batches import Batch, ready_layout
 from shoal.remote.description import read_description, write_description
 from shoal.remote.environments_pb2_grpc import EnvironmentsStub
 from shoal.remote.server import Server, Service
+from shoal.remote.settings import Guard
 from shoal.remote.states import pack, unpack
 from shoal.types import ConfigError, EnvError
 
@@ -116,7 +117,7 @@ def test_what_is_no_server(server: Server, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(ConfigError, match="another program does"):
         Server(partial(make, "CartPole-v1"), num_envs=1, listen=server.address)
     for open_to_all in ("0.0.0.0:0", "[::]:0", "example.com:0"):
-        with pytest.raises(ConfigError, match="nothing is encrypted"):
+        with pytest.raises(ConfigError, match="give a certificate"):
             Server(partial(make, "CartPole-v1"), num_envs=1, listen=open_to_all)
     monkeypatch.delattr(shoal.remote, "rows")
     monkeypatch.setitem(sys.modules, "shoal.remote.rows", None)
@@ -204,7 +205,7 @@ def test_a_client_that_calls_once_a_step(server: Server) -> None:
 
 def test_a_client_that_says_nothing_loses_its_environments() -> None:
     """One that calls, and one whose stream is open."""
-    server = Server(partial(make, "CartPole-v1"), num_envs=4, listen="127.0.0.1:0", idle_s=0.5)
+    server = Server(partial(make, "CartPole-v1"), num_envs=4, listen="127.0.0.1:0", guard=Guard(idle_s=0.5))
     with closing(make(served(server.address), 2)) as rows, grpc.insecure_channel(server.address) as channel:
         EnvironmentsStub(channel).Open(wire.OpenRequest(protocol=1, num_envs=2))
         assert server.service.sessions.free == 0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from typing import Annotated
 
 import tyro
 
 from shoal.cli.arguments import ENV_OPTIONS, look_here, parse, take_env_kwargs
+from shoal.remote.settings import Guard
 from shoal.types import ConfigError
 
 
@@ -28,8 +29,8 @@ class Given:
     """Threads that step native rows of each client; default: one for each core."""
     info_keys: tuple[str, ...] = ()
     """Numbers of every episode's last info that clients get (not native)."""
-    idle_s: float = 60.0
-    """A client that says nothing for so many seconds loses its environments; shoal's own says something every 10 s."""
+    guard: Guard = field(default_factory=Guard)
+    """Who may connect. Without any of these it listens at this machine's own loopback only."""
 
 
 def main(arguments: list[str], about: str) -> int:
@@ -43,13 +44,14 @@ def main(arguments: list[str], about: str) -> int:
         raise ConfigError(
             f"a server needs gRPC: pip install 'shoal-rl[remote]' ({error})"
         ) from error
+    told = {part.name: getattr(given, part.name) for part in fields(given)}
     server: Server | None = None
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        server = serve(env_kwargs=env_kwargs, **asdict(given))
+        server = serve(env_kwargs=env_kwargs, **told)
         print(
             f"{given.num_envs} environments {given.env} at {server.address}; "
-            f"shoal train grpc://{server.address} learns in them (Ctrl-C ends it)",
+            f"shoal train {server.name} learns in them (Ctrl-C ends it)",
             flush=True,
         )
         server.wait()

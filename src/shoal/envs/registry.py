@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from shoal.envs.randomization import Ranges
     from shoal.envs.vec_env import VecEnv
     from shoal.envs.workers.settings import Workers
+    from shoal.remote.settings import Remote
 
 BATCHED = ("ale", "envpool", "vector")
 BACKENDS = ("native", "serial", "workers", "remote", *BATCHED)
@@ -81,7 +82,7 @@ def make(
     _check(backend, num_envs, num_threads, workers)
     seen = preprocessing or Preprocessing()
     if is_address(env) or backend == "remote":
-        return _on_servers(env, num_envs, backend, env_kwargs, info_keys, seen)
+        return on_servers(env, num_envs, env_kwargs, info_keys, seen, backend=backend)
     fixed, ranges = randomization.split(env_kwargs or {}, num_envs)
     if not isinstance(env, str) or not packages.has(env):
         _check_absence(env, backend)
@@ -167,15 +168,28 @@ def _check(
         )
 
 
-def _on_servers(
+def on_servers(
     env: object,
     num_envs: int,
-    backend: str,
     env_kwargs: dict[str, Any] | None,
     info_keys: tuple[str, ...],
     preprocessing: Preprocessing,
+    *,
+    backend: str = "auto",
+    timeout_s: float = 60.0,
+    remote: Remote | None = None,
 ) -> VecEnv:
     """Rows of servers.
+
+    Args:
+        env: `grpc://HOST:PORT,...`, or `grpcs://` for servers with a certificate.
+        num_envs: environments, shared among the servers.
+        env_kwargs: refused: a server's own command line says them.
+        info_keys: likewise.
+        preprocessing: as of `make`.
+        backend: `remote` or `auto`.
+        timeout_s: what any reply may take.
+        remote: what client and servers show each other.
 
     Raises:
         ConfigError: there is no gRPC, `env` names no server, or a setting is for whoever makes the environments.
@@ -191,10 +205,10 @@ def _on_servers(
         "max_episode_steps": preprocessing.max_episode_steps,
         "keep_keys or text": preprocessing.observes,
     }
-    given = [name for name, value in settings.items() if value]
-    if given:
+    elsewhere = [name for name, value in settings.items() if value]
+    if elsewhere:
         raise ConfigError(
-            f"{env}: {', '.join(given)} is for whoever makes the environments; say it where the server is started "
+            f"{env}: {', '.join(elsewhere)} is for whoever makes the environments; say it where the server is started "
             "(shoal serve --help)"
         )
     try:
@@ -203,7 +217,8 @@ def _on_servers(
         raise ConfigError(
             f"{env} needs gRPC: pip install 'shoal-rl[remote]' ({error})"
         ) from error
-    return _preprocessed(rows.make(str(env), num_envs), preprocessing)
+    made = rows.make(str(env), num_envs, timeout_s=timeout_s, remote=remote)
+    return _preprocessed(made, preprocessing)
 
 
 def _check_absence(env: object, backend: str) -> None:

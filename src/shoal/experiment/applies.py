@@ -18,6 +18,7 @@ from shoal.memory.settings import Replay
 from shoal.nets.encoder import MOST_FLAT
 from shoal.nets.images import image_net
 from shoal.nets.network import Network, QNet
+from shoal.remote.address import is_address
 from shoal.run.exploit import level_of
 from shoal.types import ConfigError, leaf_spaces
 
@@ -190,9 +191,7 @@ def _is_default(experiment: Experiment, spec: Spec) -> bool:
 
 def _idle_of_run(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]]:
     options = experiment.options
-    if options.backend != "workers":
-        for name in WORKERS:
-            yield name, f"it is for backend='workers', but this is {options.backend!r}"
+    yield from _idle_elsewhere(experiment)
     if options.on_fault != "restart":
         yield "max_restarts", f"on_fault is {options.on_fault!r}; set it to 'restart'"
     if not options.eval_every:
@@ -211,6 +210,19 @@ def _idle_of_run(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]
                 name,
                 "set self_play.every too, the updates between two past versions",
             )
+
+
+def _idle_elsewhere(experiment: Experiment) -> Iterator[tuple[str, str]]:
+    """Of rows in other processes, where there are none."""
+    options, remote = experiment.options, is_address(experiment.source)
+    why = f"it is for backend='workers', but this is {options.backend!r}"
+    if options.backend != "workers":
+        for name in WORKERS:
+            if not (remote and name == "step_timeout_s"):
+                yield name, why
+    if not remote:
+        for field in fields(options.remote):
+            yield f"remote.{field.name}", "the environment is on no server"
 
 
 def _idle_agents(experiment: Experiment) -> Iterator[tuple[str, str]]:

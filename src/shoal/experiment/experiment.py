@@ -19,7 +19,7 @@ from shoal import algos
 from shoal.algos.presets import preset
 from shoal.envs import packages, randomization
 from shoal.envs.factories import import_object, name_of
-from shoal.envs.registry import is_batched, make
+from shoal.envs.registry import is_batched, make, on_servers
 from shoal.envs.rendering import RENDER_MODE
 from shoal.envs.told import told_before
 from shoal.experiment.applies import names_in
@@ -40,6 +40,7 @@ from shoal.experiment.stored import with_env_kwargs, with_tuples
 from shoal.experiment.trust import check, is_function
 from shoal.nets.given import check_factory
 from shoal.nets.policy import wrap
+from shoal.remote.address import is_address
 from shoal.run.origin import Origin
 from shoal.run.reading import read_toml
 from shoal.types import ConfigError
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from shoal.algos import Algorithm
+    from shoal.envs.preprocessing import Preprocessing
     from shoal.envs.vec_env import VecEnv
     from shoal.types import Spec
 
@@ -212,16 +214,7 @@ class Experiment:
                 env_kwargs = randomization.whole(env_kwargs)
                 preprocessing = preprocessing.for_playing()
             with told_before() if playing else nullcontext():
-                return make(
-                    self.source,
-                    num_envs,
-                    env_kwargs=env_kwargs,
-                    backend=options.backend,
-                    num_threads=options.threads(),
-                    preprocessing=preprocessing,
-                    info_keys=options.info_keys,
-                    workers=options.workers() if options.backend == "workers" else None,
-                )
+                return _rows_of(self, num_envs, env_kwargs, preprocessing)
         except ConfigError as error:
             if not self.reopened or callable(self.source) or is_known(self.source):
                 raise
@@ -250,6 +243,36 @@ class Experiment:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return wrap(chosen, spec, plain=algos.plain_policy(self.algorithm))
+
+
+def _rows_of(
+    experiment: Experiment,
+    num_envs: int,
+    env_kwargs: dict[str, Any],
+    preprocessing: Preprocessing,
+) -> VecEnv:
+    options = experiment.options
+    if is_address(experiment.source):
+        return on_servers(
+            experiment.source,
+            num_envs,
+            env_kwargs,
+            options.info_keys,
+            preprocessing,
+            backend=options.backend,
+            timeout_s=options.step_timeout_s,
+            remote=options.remote,
+        )
+    return make(
+        experiment.source,
+        num_envs,
+        env_kwargs=env_kwargs,
+        backend=options.backend,
+        num_threads=options.threads(),
+        preprocessing=preprocessing,
+        info_keys=options.info_keys,
+        workers=options.workers() if options.backend == "workers" else None,
+    )
 
 
 def is_known(env: str) -> bool:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from shoal.learn.curiosity import Curiosity
     from shoal.memory.settings import Replay
     from shoal.nets.network import ActorCriticNet, Network, QNet
+    from shoal.remote.settings import Remote
     from shoal.run.members import Population
     from shoal.stream.self_play import SelfPlay
 
@@ -39,6 +40,7 @@ class Settings(TypedDict, total=False):
     on_fault: Literal["raise", "restart", "drop"]
     max_restarts: int | float
     own_cores: bool
+    remote: Remote | Mapping[str, Any]
     init_from: str | PathLike[str] | None
     data: str | PathLike[str] | None
     data_fraction: float

@@ -10,6 +10,7 @@ from shoal import algos
 from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.workers.settings import Workers
 from shoal.learn.curiosity import Curiosity
+from shoal.remote.settings import Remote
 from shoal.run.evaluate import MAX_STEPS
 from shoal.run.members import Population
 from shoal.stream.meter import cores
@@ -77,17 +78,20 @@ class Options:
     num_threads: int = 0
     """Threads for native code; 0 means one per core, at most 4. Does not change results."""
     backend: str = "auto"
-    """Environment backend: native (C++), serial (Python), workers (Python processes), ale, envpool, vector or auto."""
+    """Environment backend: native (C++), serial (Python), workers (Python processes), remote (grpc://...), ale,
+    envpool, vector or auto."""
     num_workers: int = 0
     """Subprocesses of the workers backend; 0 means one per core. Does not change results."""
     step_timeout_s: float = 60.0
-    """Seconds that a worker may take to step its environments before it counts as hung."""
+    """Seconds that a worker or a server may take to step its environments before it counts as hung."""
     on_fault: Literal["raise", "restart", "drop"] = "raise"
     """When a worker dies, hangs or raises: `raise` the error, `restart` it, or `drop` its environments for good."""
     max_restarts: int = 3
     """Maximum restarts of each worker; after that its error ends the run."""
     own_cores: bool = True
     """Pin workers to separate CPU cores; turn it off on a machine that runs other work."""
+    remote: Remote = field(default_factory=Remote)
+    """For environments on servers, grpcs://HOST:PORT: the files that client and servers know each other by."""
     policy: str | None = None
     """Custom torch policy, as `package.module:Class`."""
     init_from: str | None = None

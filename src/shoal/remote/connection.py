@@ -16,10 +16,13 @@ from shoal.remote import environments_pb2_grpc as service
 from shoal.remote.description import read_description
 from shoal.remote.server import OPTIONS
 from shoal.remote.sessions import PROTOCOL
+from shoal.remote.trust import channel_to
 from shoal.types import ConfigError, EnvError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from shoal.remote.settings import Remote
 
 LOOK_S = 0.25
 """How often somebody looks whether a reply is late."""
@@ -35,28 +38,31 @@ KINDS: dict[str, type[Exception]] = {
 class Connection:
     """A session with a server. Requests may be under way together; each `receive` is the reply to the oldest."""
 
-    def __init__(self, server: str, *, timeout_s: float) -> None:
+    def __init__(
+        self, server: str, *, timeout_s: float, remote: Remote, encrypted: bool
+    ) -> None:
         """Asks the server what it is.
 
         Args:
             server: HOST:PORT.
             timeout_s: what any reply may take.
+            remote: what the two show each other.
+            encrypted: whether the server has a certificate.
 
         Raises:
-            ConfigError: nobody answers, or somebody of another protocol.
+            ConfigError: nobody answers, or somebody of another protocol or who does not trust this client.
         """
         self.server, self.timeout_s = server, timeout_s
-        self._channel = grpc.insecure_channel(server, options=OPTIONS)
+        self._channel, said = channel_to(server, remote, OPTIONS, encrypted=encrypted)
         self._stub = service.EnvironmentsStub(self._channel)
         try:
             asked = wire.DescribeRequest(protocol=PROTOCOL)
-            self.description = self._stub.Describe(asked, timeout=timeout_s)
+            self.description = self._stub.Describe(
+                asked, timeout=timeout_s, metadata=said
+            )
         except grpc.RpcError as error:
             self._channel.close()
-            raise ConfigError(
-                f"no server of environments answers at {server} ({_detail(error)}); start one there: "
-                f"shoal serve ENV --num-envs N --listen {server}"
-            ) from error
+            raise ConfigError(_why_not(server, error, encrypted=encrypted)) from error
         if self.description.protocol != PROTOCOL:
             self._channel.close()
             raise ConfigError(
@@ -72,7 +78,9 @@ class Connection:
         self._waiting_since = 0.0
         self._last_sent = time.monotonic()
         self._late = False
-        self._replies: Any = self._stub.Session(_until_none(self._requests))
+        self._replies: Any = self._stub.Session(
+            _until_none(self._requests), metadata=said
+        )
         self._closed = threading.Event()
         watch = threading.Thread(
             target=_watch, args=(weakref.ref(self), self._closed), daemon=True
@@ -183,6 +191,19 @@ def _watch(of: weakref.ref[Connection], closed: threading.Event) -> None:
             return
         connection.look()
         del connection
+
+
+def _why_not(server: str, error: Any, *, encrypted: bool) -> str:
+    """Why there is no session with a server, and what would help."""
+    said = _detail(error)
+    if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+        return f"{server}: {said}"
+    advice = f"start one there: shoal serve ENV --num-envs N --listen {server}"
+    if encrypted:
+        advice += ", with a certificate of that host's name which remote.ca has signed and which has not expired"
+    else:
+        advice += f"; or write grpcs://{server} where it has a certificate"
+    return f"no server of environments answers at {server} ({said}); {advice}"
 
 
 def _detail(error: Any) -> str:

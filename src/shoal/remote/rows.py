@@ -14,10 +14,11 @@ from shoal.envs.masks import MaskReader
 from shoal.envs.outputs import Outputs
 from shoal.envs.vec_env import row_seeds
 from shoal.remote import environments_pb2 as wire
-from shoal.remote.address import servers_of
+from shoal.remote.address import ENCRYPTED, servers_of
 from shoal.remote.batches import Batch, Batches, arrays_of, ready_layout
 from shoal.remote.connection import Connection
 from shoal.remote.description import differences
+from shoal.remote.settings import Remote
 from shoal.remote.states import pack, unpack
 from shoal.types import ConfigError, EnvError, map_tree
 
@@ -31,7 +32,13 @@ if TYPE_CHECKING:
 TIMEOUT_S = 60.0
 
 
-def make(name: str, num_envs: int, *, timeout_s: float = TIMEOUT_S) -> RemoteEnv:
+def make(
+    name: str,
+    num_envs: int,
+    *,
+    timeout_s: float = TIMEOUT_S,
+    remote: Remote | None = None,
+) -> RemoteEnv:
     """`num_envs` environments of the servers that `name` lists, each with an equal share or one more, or of the first.
 
     Raises:
@@ -41,7 +48,13 @@ def make(name: str, num_envs: int, *, timeout_s: float = TIMEOUT_S) -> RemoteEnv
     connections: list[Connection] = []
     try:
         for server in servers:
-            connections.append(Connection(server, timeout_s=timeout_s))
+            made = Connection(
+                server,
+                timeout_s=timeout_s,
+                remote=remote or Remote(),
+                encrypted=name.startswith(ENCRYPTED),
+            )
+            connections.append(made)
             first, last = connections[0], connections[-1]
             other = differences(first.spec, last.spec)
             if other:

@@ -12,9 +12,11 @@ import grpc
 from shoal.envs.registry import make
 from shoal.remote import environments_pb2 as wire
 from shoal.remote import environments_pb2_grpc as service
-from shoal.remote.address import check_loopback
+from shoal.remote.address import ENCRYPTED, SCHEME
 from shoal.remote.description import write_description
-from shoal.remote.sessions import IDLE_S, PROTOCOL, Sessions, failure
+from shoal.remote.sessions import PROTOCOL, Sessions, failure
+from shoal.remote.settings import Guard, read_token
+from shoal.remote.trust import TokenCheck, add_port
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -41,24 +43,26 @@ def serve(
     num_threads: int | None = None,
     env_kwargs: dict[str, Any] | None = None,
     info_keys: tuple[str, ...] = (),
-    idle_s: float = IDLE_S,
+    guard: Guard | None = None,
 ) -> Server:
     """Starts a server of environments in this process; `with` or `stop()` ends it.
 
     Args:
         env: as of `shoal.train`, a callable too: clients name the address alone.
         num_envs: environments for all clients together.
-        listen: HOST:PORT of this machine's own loopback; port 0 takes a free one, which `address` names.
+        listen: HOST:PORT; port 0 takes a free one, which `address` names.
         backend: as of `shoal.train`.
         num_threads: threads that step native rows of each client; None: one for each core.
         env_kwargs: keywords of the environment's constructor.
         info_keys: numbers of every episode's last info that clients get (not native).
-        idle_s: a client that says nothing for so many seconds loses its environments.
+        guard: who may connect; None: whoever is on this machine, at a loopback address.
 
     Raises:
-        ConfigError: an environment that cannot be made, or an address that others can reach or that is taken.
+        ConfigError: an environment that cannot be made, or an address that is taken, or that others can reach who are
+            not asked who they are.
     """
-    _check(num_envs=num_envs, idle_s=idle_s)
+    if num_envs < 1:
+        raise ConfigError(f"num_envs must be at least 1, got {num_envs}")
     make_rows = partial(
         make,
         env,
@@ -67,15 +71,7 @@ def serve(
         env_kwargs=env_kwargs,
         info_keys=info_keys,
     )
-    return Server(make_rows, num_envs=num_envs, listen=listen, idle_s=idle_s)
-
-
-def _check(*, num_envs: int, idle_s: float) -> None:
-    """ConfigError for numbers that no server has."""
-    if num_envs < 1 or not idle_s > 0:
-        raise ConfigError(
-            f"num_envs must be at least 1 and idle_s above 0, got {num_envs} and {idle_s}"
-        )
+    return Server(make_rows, num_envs=num_envs, listen=listen, guard=guard)
 
 
 class Server:
@@ -87,31 +83,31 @@ class Server:
         *,
         num_envs: int,
         listen: str,
-        idle_s: float = IDLE_S,
+        guard: Guard | None = None,
     ) -> None:
         """Listens at once.
 
         Args:
             make_rows: rows of so many environments.
             num_envs: of all clients together.
-            listen: HOST:PORT of this machine's own loopback; port 0 takes a free one.
-            idle_s: a client that says nothing for so many seconds loses its environments.
+            listen: HOST:PORT; port 0 takes a free one.
+            guard: who may connect; None: whoever is on this machine, at a loopback address.
 
         Raises:
-            ConfigError: the address is not loopback, or cannot be listened at.
+            ConfigError: others can reach the address and are not asked who they are, or it cannot be listened at.
         """
-        check_loopback(listen)
+        guard = guard or Guard()
+        checks: list[grpc.ServerInterceptor] = []
+        if guard.token_file:
+            checks.append(TokenCheck(read_token(guard.token_file)))
         pool = ThreadPoolExecutor(MOST_CLIENTS, thread_name_prefix="shoal-client")
-        self._grpc = grpc.server(pool, options=[("grpc.so_reuseport", 0), *OPTIONS])
-        try:
-            self.port = self._grpc.add_insecure_port(listen)
-        except RuntimeError as error:
-            raise ConfigError(
-                f"cannot listen at {listen}: another program does, or this machine has no such address; choose another "
-                "port, or 0 for a free one"
-            ) from error
+        options = [("grpc.so_reuseport", 0), *OPTIONS]
+        self._grpc = grpc.server(pool, interceptors=checks, options=options)
+        self.port = add_port(self._grpc, listen, guard)
         self.address = f"{listen.rpartition(':')[0]}:{self.port}"
-        self.service = Service(make_rows, num_envs, idle_s)
+        self.name = (SCHEME if guard.cert is None else ENCRYPTED) + self.address
+        """As clients name it; of a server of all addresses they put a host's in its place."""
+        self.service = Service(make_rows, num_envs, guard.idle_s)
         service.add_EnvironmentsServicer_to_server(self.service, self._grpc)
         self._grpc.start()
 
@@ -140,7 +136,7 @@ class Service(service.EnvironmentsServicer):
         self,
         make_rows: Callable[[int], VecEnv],
         num_envs: int,
-        idle_s: float = IDLE_S,
+        idle_s: float = 60.0,
     ) -> None:
         """Makes one environment, to say what it is."""
         first = make_rows(1)

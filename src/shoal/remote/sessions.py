@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 PROTOCOL = 1
 """Of the messages; both sides must have the same."""
-IDLE_S = 60.0
-"""A client that says nothing for so long is gone; shoal's own says something every 10 s."""
 LOOK_S = 1.0
 
 

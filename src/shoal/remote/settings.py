@@ -1,0 +1,99 @@
+"""What a client and a server of environments show each other, so that each knows who the other is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from shoal.types import ConfigError, check_positive
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """How servers of environments are reached; files in PEM."""
+
+    ca: str | None = None
+    """File with the certificate authority that signed the servers' certificates (grpcs://); default: the system's."""
+    cert: str | None = None
+    """File with this client's own certificate, where servers ask for one."""
+    key: str | None = None
+    """File with the private key of `cert`."""
+    token_file: str | None = None
+    """File with the token that servers ask for."""
+
+    def __post_init__(self) -> None:
+        """Refuses one of two files that belong together."""
+        if (self.cert is None) != (self.key is None):
+            raise ConfigError(
+                "remote.cert and remote.key belong together: a certificate and its private key"
+            )
+
+    @property
+    def tls(self) -> bool:
+        """Whether a setting is for encrypted connections."""
+        return self.ca is not None or self.cert is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Who may connect to a server; files in PEM."""
+
+    cert: str | None = None
+    """File with the server's certificate: connections are encrypted."""
+    key: str | None = None
+    """File with the private key of `cert`."""
+    client_ca: str | None = None
+    """File with the certificate authority that clients' certificates must be signed by."""
+    token_file: str | None = None
+    """File with a token that clients must show."""
+    idle_s: float = 60.0
+    """A client that says nothing for so many seconds loses its environments; shoal's own says something every 10 s."""
+
+    def __post_init__(self) -> None:
+        """Refuses files without what they need."""
+        if (self.cert is None) != (self.key is None):
+            raise ConfigError(
+                "cert and key belong together: the server's certificate and its private key"
+            )
+        check_positive(self, "idle_s")
+        if self.client_ca and not self.cert:
+            raise ConfigError(
+                "client_ca asks clients for certificates on encrypted connections: give cert and key too"
+            )
+
+    @property
+    def knows_clients(self) -> bool:
+        """Whether connections are encrypted and clients say who they are."""
+        return self.cert is not None and bool(self.client_ca or self.token_file)
+
+
+def read_file(path: str, what: str) -> bytes:
+    """The bytes of a file; ConfigError where it cannot be read or is empty."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"{what}: {path!r} cannot be read ({error.strerror})"
+        ) from error
+    if not data.strip():
+        raise ConfigError(f"{what}: {path!r} is empty")
+    return data
+
+
+def read_token(path: str) -> str:
+    """The token in a file; ConfigError where it is too short, or no text."""
+    what = "the file with the token"
+    token = read_file(path, what).strip()
+    if (
+        len(token) < LEAST_TOKEN
+        or not token.isascii()
+        or not token.decode("ascii").isprintable()
+    ):
+        raise ConfigError(
+            f"{what}: {path!r} must hold {LEAST_TOKEN} or more printable characters; "
+            "python -c 'import secrets; print(secrets.token_urlsafe(32))' makes one"
+        )
+    return token.decode("ascii")
+
+
+LEAST_TOKEN = 16
