@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 import weakref
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -14,15 +14,16 @@ import grpc
 from shoal.remote import environments_pb2 as wire
 from shoal.remote import environments_pb2_grpc as service
 from shoal.remote.description import read_description
+from shoal.remote.plane import connect
 from shoal.remote.server import OPTIONS
 from shoal.remote.sessions import PROTOCOL
+from shoal.remote.streams import FrameStream, GrpcStream, detail
 from shoal.remote.trust import channel_to
 from shoal.types import ConfigError, EnvError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from shoal.remote.settings import Remote
+    from shoal.remote.streams import Stream
 
 LOOK_S = 0.25
 """How often somebody looks whether a reply is late."""
@@ -52,53 +53,72 @@ class Connection:
         Raises:
             ConfigError: nobody answers, or somebody of another protocol or who does not trust this client.
         """
-        self.server, self.timeout_s = server, timeout_s
-        self._channel, said = channel_to(server, remote, OPTIONS, encrypted=encrypted)
+        self.server, self.timeout_s, self._remote = server, timeout_s, remote
+        self._channel, self._said = channel_to(
+            server, remote, OPTIONS, encrypted=encrypted
+        )
         self._stub = service.EnvironmentsStub(self._channel)
         try:
             asked = wire.DescribeRequest(protocol=PROTOCOL)
-            self.description = self._stub.Describe(
-                asked, timeout=timeout_s, metadata=said
-            )
+            found = self._stub.Describe(asked, timeout=timeout_s, metadata=self._said)
         except grpc.RpcError as error:
             self._channel.close()
             raise ConfigError(_why_not(server, error, encrypted=encrypted)) from error
-        if self.description.protocol != PROTOCOL:
+        if found.protocol != PROTOCOL:
             self._channel.close()
             raise ConfigError(
-                f"the server at {server} speaks protocol {self.description.protocol}, this client {PROTOCOL}; install "
-                "the same shoal on both sides"
+                f"the server at {server} speaks protocol {found.protocol}, this client {PROTOCOL}; install the same "
+                "shoal on both sides"
             )
-        self.spec, self.capabilities = read_description(self.description.spec)
-        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._description = found
+        self.spec, self.capabilities = read_description(found.spec)
+        self._stream: Stream | None = None
         self._number = 0
         self._pending: deque[int] = deque()
         """Requests whose replies are waited for."""
         self._lock = threading.Lock()
-        self._waiting_since = 0.0
         self._last_sent = time.monotonic()
-        self._late = False
-        self._replies: Any = self._stub.Session(
-            _until_none(self._requests), metadata=said
-        )
         self._closed = threading.Event()
-        watch = threading.Thread(
-            target=_watch, args=(weakref.ref(self), self._closed), daemon=True
-        )
-        watch.start()
+
+    @property
+    def plane(self) -> str:
+        """What the batches go over, in words."""
+        assert self._stream is not None
+        return self._stream.plane
 
     def open(self, num_envs: int) -> None:
         """Takes so many environments of the server's; ConfigError where there are fewer."""
-        self.send(open=wire.OpenRequest(protocol=PROTOCOL, num_envs=num_envs))
-        self.receive("opened")
+        asked = wire.OpenRequest(protocol=PROTOCOL, num_envs=num_envs)
+        frames = None
+        if self._remote.plane != "grpc":
+            frames = connect(
+                self.server, self._description, self._remote, self.timeout_s
+            )
+        if frames is None:
+            self._stream = GrpcStream(self._stub, self._said)
+            self.send(open=asked)
+            self.receive("opened")
+        else:
+            try:
+                opened = self._stub.Open(
+                    asked, timeout=self.timeout_s, metadata=self._said
+                )
+            except grpc.RpcError as error:
+                frames.close()
+                raise ConfigError(f"{self.server}: {_words(error)}") from error
+            self._stream = FrameStream(frames, opened.session, frames.words)
+        args = weakref.ref(self), self._closed
+        threading.Thread(target=_watch, args=args, daemon=True).start()
 
     def send(self, **what: Any) -> None:
         """Sends a request of one kind."""
+        assert self._stream is not None
         with self._lock:
             self._number += 1
             self._last_sent = time.monotonic()
             self._pending.append(self._number)
-            self._requests.put(wire.Request(number=self._number, **what))
+            with suppress(EOFError):  # receive says that the server is gone
+                self._stream.send(wire.Request(number=self._number, **what))
 
     def receive(self, kind: str) -> Any:
         """The reply of this kind to the oldest request.
@@ -109,10 +129,8 @@ class Connection:
         """
         expected = self._pending.popleft()
         reply = self._next()
-        while (
-            reply.number < expected
-        ):  # to a ping, or to what nobody waits for any more
-            reply = self._next()
+        while reply.number < expected:
+            reply = self._next()  # that one was to a ping, or nobody waits for it now
         if reply.number != expected:
             raise EnvError(
                 f"the server at {self.server} answered request {reply.number} where {expected} belongs"
@@ -139,48 +157,35 @@ class Connection:
         if self._closed.is_set():
             return
         self._closed.set()
-        self._requests.put(None)
-        self._replies.cancel()
+        if self._stream is not None:
+            self._stream.close()
         self._channel.close()
 
     def look(self) -> None:
         """Gives up a reply that is late; says that the client is there."""
-        now, since = time.monotonic(), self._waiting_since
-        if since and now - since > self.timeout_s:
-            self._late = True
-            self._replies.cancel()
-            return
+        assert self._stream is not None
+        self._stream.look()
         with self._lock:
-            if now - self._last_sent > PING_S and not since and self._number:
+            if time.monotonic() - self._last_sent > PING_S and not self._pending:
                 self._number += 1
-                self._last_sent = now
-                self._requests.put(wire.Request(number=self._number, ping=wire.Ping()))
+                self._last_sent = time.monotonic()
+                with suppress(EOFError):
+                    ping = wire.Request(number=self._number, ping=wire.Ping())
+                    self._stream.send(ping)
 
     def _next(self) -> Any:
-        self._waiting_since = time.monotonic()
+        assert self._stream is not None
         try:
-            return next(self._replies)
-        except StopIteration:
-            raise EnvError(f"the server at {self.server} ended the session") from None
-        except grpc.RpcError as error:
-            raise EnvError(self._why(error)) from None
-        finally:
-            self._waiting_since = 0.0
-
-    def _why(self, error: grpc.RpcError) -> str:
-        if self._late:
-            return (
+            return self._stream.receive(self.timeout_s)
+        except TimeoutError:
+            raise EnvError(
                 f"the server at {self.server} gave no answer for {self.timeout_s:g} s; it hangs, is stopped or cannot "
                 "be reached any more"
-            )
-        return (
-            f"the connection to the server at {self.server} is lost ({_detail(error)})"
-        )
-
-
-def _until_none(requests: queue.SimpleQueue[Any]) -> Iterator[Any]:
-    while (request := requests.get()) is not None:
-        yield request
+            ) from None
+        except EOFError as error:
+            raise EnvError(
+                f"the connection to the server at {self.server} is lost ({error})"
+            ) from None
 
 
 def _watch(of: weakref.ref[Connection], closed: threading.Event) -> None:
@@ -195,7 +200,7 @@ def _watch(of: weakref.ref[Connection], closed: threading.Event) -> None:
 
 def _why_not(server: str, error: Any, *, encrypted: bool) -> str:
     """Why there is no session with a server, and what would help."""
-    said = _detail(error)
+    said = detail(error)
     if error.code() is grpc.StatusCode.UNAUTHENTICATED:
         return f"{server}: {said}"
     advice = f"start one there: shoal serve ENV --num-envs N --listen {server}"
@@ -206,6 +211,6 @@ def _why_not(server: str, error: Any, *, encrypted: bool) -> str:
     return f"no server of environments answers at {server} ({said}); {advice}"
 
 
-def _detail(error: Any) -> str:
-    code = error.code()
-    return f"{code.name}: {error.details()}"
+def _words(error: Any) -> str:
+    """What a server says of a call that it refused."""
+    return str(error.details())

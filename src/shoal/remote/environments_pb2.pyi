@@ -12,16 +12,20 @@ class DescribeRequest(_message.Message):
     def __init__(self, protocol: _Optional[int] = ...) -> None: ...
 
 class Description(_message.Message):
-    __slots__ = ("protocol", "spec", "num_envs", "free_envs")
+    __slots__ = ("protocol", "spec", "num_envs", "free_envs", "socket", "tls_port")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
     NUM_ENVS_FIELD_NUMBER: _ClassVar[int]
     FREE_ENVS_FIELD_NUMBER: _ClassVar[int]
+    SOCKET_FIELD_NUMBER: _ClassVar[int]
+    TLS_PORT_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     spec: str
     num_envs: int
     free_envs: int
-    def __init__(self, protocol: _Optional[int] = ..., spec: _Optional[str] = ..., num_envs: _Optional[int] = ..., free_envs: _Optional[int] = ...) -> None: ...
+    socket: str
+    tls_port: int
+    def __init__(self, protocol: _Optional[int] = ..., spec: _Optional[str] = ..., num_envs: _Optional[int] = ..., free_envs: _Optional[int] = ..., socket: _Optional[str] = ..., tls_port: _Optional[int] = ...) -> None: ...
 
 class Request(_message.Message):
     __slots__ = ("number", "open", "reset", "step", "save", "restore", "ping")

@@ -14,6 +14,7 @@ from shoal.remote import environments_pb2 as wire
 from shoal.remote import environments_pb2_grpc as service
 from shoal.remote.address import ENCRYPTED, SCHEME
 from shoal.remote.description import write_description
+from shoal.remote.plane import Plane
 from shoal.remote.sessions import PROTOCOL, Sessions, failure
 from shoal.remote.settings import Guard, read_token
 from shoal.remote.trust import TokenCheck, add_port
@@ -108,6 +109,9 @@ class Server:
         self.name = (SCHEME if guard.cert is None else ENCRYPTED) + self.address
         """As clients name it; of a server of all addresses they put a host's in its place."""
         self.service = Service(make_rows, num_envs, guard.idle_s)
+        if guard.plane:
+            host = listen.rpartition(":")[0].strip("[]")
+            self.service.plane = Plane(self.service.sessions, host, guard)
         service.add_EnvironmentsServicer_to_server(self.service, self._grpc)
         self._grpc.start()
 
@@ -126,6 +130,8 @@ class Server:
     def stop(self, grace_s: float = 1.0) -> None:
         """Ends the sessions, in `grace_s` seconds at most, and closes their rows."""
         self._grpc.stop(grace_s).wait()
+        if self.service.plane is not None:
+            self.service.plane.close()
         self.service.sessions.stop()
 
 
@@ -145,6 +151,7 @@ class Service(service.EnvironmentsServicer):
         finally:
             first.close()
         self.sessions = Sessions(make_rows, num_envs, idle_s)
+        self.plane: Plane | None = None
 
     def Describe(self, request: Any, context: Any) -> Any:  # noqa: N802
         """What the rows are."""
@@ -204,4 +211,6 @@ class Service(service.EnvironmentsServicer):
             spec=self._said,
             num_envs=self.sessions.num_envs,
             free_envs=self.sessions.free,
+            socket="" if self.plane is None else self.plane.path,
+            tls_port=0 if self.plane is None else self.plane.tls_port,
         )

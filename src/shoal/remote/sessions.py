@@ -163,6 +163,15 @@ class Sessions:
             )
         return found
 
+    def take_over(self, name: str, end: Callable[[], None]) -> Session:
+        """The session of a name, whose stream `end` ends; ConfigError as of `of`, or where it has a stream."""
+        session = self.of(name)
+        with self._lock:
+            if session.end is not _nothing:
+                raise ConfigError("this session has a stream already")
+            session.end = end
+        return session
+
     def close(self, name: str) -> None:
         """Closes a session's rows, when the call under way has ended; nothing where there is none."""
         with self._lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from shoal.types import ConfigError, check_positive
 
@@ -20,9 +21,14 @@ class Remote:
     """File with the private key of `cert`."""
     token_file: str | None = None
     """File with the token that servers ask for."""
+    plane: Literal["auto", "grpc"] = "auto"
+    """auto: batches go over a Unix socket on the same machine, else a TLS socket where the server has one, else gRPC; grpc:
+    over gRPC alone."""
 
     def __post_init__(self) -> None:
         """Refuses one of two files that belong together."""
+        if self.plane not in ("auto", "grpc"):
+            raise ConfigError(f"remote.plane must be auto or grpc, got {self.plane!r}")
         if (self.cert is None) != (self.key is None):
             raise ConfigError(
                 "remote.cert and remote.key belong together: a certificate and its private key"
@@ -46,6 +52,8 @@ class Guard:
     """File with the certificate authority that clients' certificates must be signed by."""
     token_file: str | None = None
     """File with a token that clients must show."""
+    plane: bool = True
+    """Offer clients a Unix socket, and with a certificate a TLS port, for their batches beside gRPC."""
     idle_s: float = 60.0
     """A client that says nothing for so many seconds loses its environments; shoal's own says something every 10 s."""
 

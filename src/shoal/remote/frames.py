@@ -1,0 +1,110 @@
+"""Frames on a byte stream: messages after their lengths, which are checked before anything is allocated."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+import struct
+import threading
+import time
+
+from shoal.types import EnvError
+
+LENGTH = struct.Struct("<I")
+MOST_BYTES = 256 << 20
+"""Of one message."""
+CHUNK = 256 << 10
+
+
+class Frames:
+    """A connected socket, encrypted or not, as frames. One thread receives; any may send."""
+
+    def __init__(self, connected: socket.socket, words: str = "") -> None:
+        """`words`: what the frames go over. The socket, which may be an `ssl.SSLSocket`, is closed with this object."""
+        self._socket, self.words = connected, words
+        if connected.family != socket.AF_UNIX:
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connected.settimeout(None)
+        self._encrypted = isinstance(connected, ssl.SSLSocket)
+        self._poll = select.poll()
+        self._poll.register(connected, select.POLLIN)
+        self._chunk = bytearray(CHUNK)
+        self._view = memoryview(self._chunk)
+        self._first = self._last = 0
+        """What of the chunk is received and not handed over."""
+        self._lock = threading.Lock()
+        """Of an encrypted stream, which one thread at a time may read or write."""
+
+    def send(self, data: bytes) -> None:
+        """Sends a message; OSError where the other side is gone."""
+        with self._lock:
+            self._socket.sendall(LENGTH.pack(len(data)) + data)
+
+    def receive(self, timeout_s: float) -> bytes:
+        """The next message.
+
+        Raises:
+            TimeoutError: it did not come in so many seconds.
+            EOFError: the other side has closed the stream.
+            EnvError: it is longer than any message may be.
+        """
+        deadline = time.monotonic() + timeout_s
+        head = self._take(LENGTH.size, deadline)
+        (size,) = LENGTH.unpack(head)
+        if size > MOST_BYTES:
+            raise EnvError(
+                f"a message of {size:,} bytes is announced, more than the {MOST_BYTES:,} that one may have"
+            )
+        return self._take(size, deadline)
+
+    def close(self) -> None:
+        """Closes the socket; whoever receives there gets EOFError."""
+        with contextlib.suppress(OSError):  # it may not be connected any more
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def _take(self, size: int, deadline: float) -> bytes:
+        """So many bytes, of which some may have come already."""
+        have = self._last - self._first
+        if have >= size:
+            self._first += size
+            return bytes(self._view[self._first - size : self._first])
+        parts = bytearray(self._view[self._first : self._last])
+        self._first = self._last = 0
+        while len(parts) < size:
+            count = self._read(deadline)
+            wanted = min(count, size - len(parts))
+            parts += self._view[:wanted]
+            self._first, self._last = wanted, count
+        return bytes(parts)
+
+    def _read(self, deadline: float) -> int:
+        """Fills the chunk with what there is; how many bytes that is."""
+        while True:
+            held = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()
+            if not held:
+                left_ms = max(0.0, deadline - time.monotonic()) * 1e3
+                if not self._poll.poll(left_ms):
+                    raise TimeoutError
+            try:
+                count = self._receive_some()
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                continue  # half of an encrypted record
+            except OSError as error:
+                raise EOFError(str(error)) from error
+            if not count:
+                raise EOFError("the stream is closed")
+            return count
+
+    def _receive_some(self) -> int:
+        """Does not wait."""
+        if not self._encrypted:
+            return self._socket.recv_into(self._chunk, 0, socket.MSG_DONTWAIT)
+        with self._lock:
+            self._socket.settimeout(0.0)
+            try:
+                return self._socket.recv_into(self._chunk)
+            finally:
+                self._socket.settimeout(None)

@@ -1,0 +1,145 @@
+"""The second plane: sessions over a Unix socket or a TLS socket in the place of gRPC's stream, which costs more."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import ssl
+import tempfile
+import threading
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shoal.remote import environments_pb2 as wire
+from shoal.remote.address import split_port
+from shoal.remote.frames import Frames
+from shoal.types import ConfigError, EnvError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shoal.remote.sessions import Sessions
+    from shoal.remote.settings import Guard, Remote
+
+GREETING_S = 10.0
+"""What a client may take to say whose session it takes over."""
+
+
+class Plane:
+    """Listens on a Unix socket, and on a TLS port where the server has a certificate."""
+
+    def __init__(self, sessions: Sessions, host: str, guard: Guard) -> None:
+        """Listens at once: at a path that nobody else may enter, and at a free port of `host`."""
+        self._sessions = sessions
+        self._folder = Path(tempfile.mkdtemp(prefix="shoal-"))
+        self.path, self.tls_port = str(self._folder / "socket"), 0
+        self._closed = threading.Event()
+        self._listening = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)]
+        self._listening[0].bind(self.path)
+        self._start(self._listening[0], lambda connected: connected)
+        if guard.cert is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(guard.cert, guard.key)
+            if guard.client_ca:
+                context.load_verify_locations(guard.client_ca)
+                context.verify_mode = ssl.CERT_REQUIRED
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self._listening.append(socket.socket(family, socket.SOCK_STREAM))
+            self._listening[1].bind((host, 0))
+            self.tls_port = int(self._listening[1].getsockname()[1])
+
+            def encrypted(connected: socket.socket) -> socket.socket:
+                return context.wrap_socket(connected, server_side=True)
+
+            self._start(self._listening[1], encrypted)
+
+    def close(self) -> None:
+        """Listens no longer; sessions end with their streams."""
+        self._closed.set()
+        for listening in self._listening:
+            with suppress(OSError):
+                listening.shutdown(socket.SHUT_RDWR)
+            listening.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _start(
+        self,
+        listening: socket.socket,
+        welcome: Callable[[socket.socket], socket.socket],
+    ) -> None:
+        listening.listen()
+        accept = threading.Thread(
+            target=self._accept, args=(listening, welcome), daemon=True
+        )
+        accept.start()
+
+    def _accept(
+        self,
+        listening: socket.socket,
+        welcome: Callable[[socket.socket], socket.socket],
+    ) -> None:
+        while not self._closed.is_set():
+            try:
+                connected, _ = listening.accept()
+            except OSError:
+                return
+            threading.Thread(
+                target=self._serve, args=(connected, welcome), daemon=True
+            ).start()
+
+    def _serve(
+        self,
+        connected: socket.socket,
+        welcome: Callable[[socket.socket], socket.socket],
+    ) -> None:
+        """One client, whose first frame says which session it takes over."""
+        connected.settimeout(GREETING_S)
+        try:
+            frames = Frames(welcome(connected))
+        except OSError:  # no TLS, or no certificate
+            connected.close()
+            return
+        with closing(frames), suppress(EOFError, TimeoutError, EnvError, OSError):
+            name = frames.receive(GREETING_S).decode("ascii", "replace")
+            try:
+                session = self._sessions.take_over(name, frames.close)
+            except ConfigError:
+                return
+            try:
+                idle_s = self._sessions.idle_s
+                while True:
+                    request = wire.Request.FromString(frames.receive(idle_s))
+                    frames.send(session.answer(request).SerializeToString())
+            finally:
+                self._sessions.close(name)
+
+
+def connect(
+    server: str, description: wire.Description, remote: Remote, timeout_s: float
+) -> Frames | None:
+    """The fastest stream to a server beside gRPC's that can be had from here; None where there is none.
+
+    Args:
+        server: HOST:PORT of its gRPC.
+        description: what it said of itself.
+        remote: what client and server show each other.
+        timeout_s: what connecting may take.
+    """
+    with suppress(OSError):
+        if description.socket and Path(description.socket).is_socket():
+            here = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            here.settimeout(timeout_s)
+            here.connect(description.socket)
+            return Frames(here, "a Unix socket")
+    if not description.tls_port:
+        return None
+    with suppress(OSError):
+        host, _ = split_port(server)
+        context = ssl.create_default_context(cafile=remote.ca)
+        if remote.cert:
+            context.load_cert_chain(remote.cert, remote.key)
+        there = socket.create_connection((host, description.tls_port), timeout_s)
+        encrypted = context.wrap_socket(there, server_hostname=host)
+        return Frames(encrypted, "a TLS socket")
+    return None
