@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from shoal.envs import native
 from shoal.envs.preprocessing import Preprocessing
-from shoal.envs.registry import make
+from shoal.envs.registry import make, on_servers
 from shoal.envs.vec_env import VecEnv
 from shoal.envs.workers.settings import Workers
 from shoal.remote.server import Server
+from shoal.remote.settings import Remote
 from tests.contract.toys import Alone, Corridor, Gates, Lamps, make_pointer
 from tests.contract.trees import Crane, FlatCrane, FlatRows
 from tests.slow_worlds import SlowSnake
@@ -80,18 +81,26 @@ def library(
     return Backend(name, rows, single, whole=True, **{"restores": False, **about})
 
 
-def served(name: str, rows: Callable[[int], VecEnv], single: Callable[[], gym.Env[Any, Any]], **about: bool) -> Backend:
+def served(
+    name: str,
+    rows: Callable[[int], VecEnv],
+    single: Callable[[], gym.Env[Any, Any]],
+    remote: Remote | None = None,
+    *,
+    slow: bool = False,
+) -> Backend:
     """The same rows on servers, two of them, which end with the tests."""
     servers: list[Server] = []
 
-    def on_servers(num_envs: int) -> VecEnv:
+    def rows_on_servers(num_envs: int) -> VecEnv:
         if not servers:
             servers.extend(Server(rows, num_envs=1_000, listen="127.0.0.1:0") for _ in range(2))
             atexit.register(lambda: [server.stop(0.0) for server in servers])
         count = 1 + (num_envs > 1)
-        return make("grpc://" + ",".join(server.address for server in servers[:count]), num_envs)
+        name = "grpc://" + ",".join(server.address for server in servers[:count])
+        return on_servers(name, num_envs, None, (), Preprocessing(), remote=remote)
 
-    return Backend(name, on_servers, single, **about)
+    return Backend(name, rows_on_servers, single, slow=slow)
 
 
 def short_cart_pole() -> gym.Env[Any, Any]:
@@ -133,9 +142,10 @@ BACKENDS = [
         "remote-native-CartPole",
         lambda n: make("CartPole-v1", n, num_threads=2, env_kwargs={"max_episode_steps": 25}),
         short_cart_pole,
+        Remote(plane="grpc"),
     ),
     Backend("remote-nested", lambda n: FlatRows(cranes.rows(n)), FlatCrane),
-    served("remote-masked", lambda n: make(Gates, n), Gates),
+    served("remote-masked", lambda n: make(Gates, n), Gates, slow=True),
     Backend("workers-multi-discrete", lambda n: make(Lamps, n, backend="workers", workers=Workers(3)), Lamps),
 ]
 if find_spec("ale_py"):

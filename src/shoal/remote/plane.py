@@ -11,6 +11,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from google.protobuf.message import DecodeError
+
 from shoal.remote import environments_pb2 as wire
 from shoal.remote.address import split_port
 from shoal.remote.frames import Frames
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from shoal.remote.sessions import Sessions
     from shoal.remote.settings import Guard, Remote
 
+ENDINGS = (EOFError, TimeoutError, EnvError, OSError, DecodeError)
+"""What a client may do to end its stream: go, say nothing, or send what is no message."""
 GREETING_S = 10.0
 """What a client may take to say whose session it takes over."""
 
@@ -100,7 +104,7 @@ class Plane:
         except OSError:  # no TLS, or no certificate
             connected.close()
             return
-        with closing(frames), suppress(EOFError, TimeoutError, EnvError, OSError):
+        with closing(frames), suppress(*ENDINGS):
             name = frames.receive(GREETING_S).decode("ascii", "replace")
             try:
                 session = self._sessions.take_over(name, frames.close)

@@ -110,6 +110,11 @@ class RemoteEnv:
             self._add_masks()
 
     @property
+    def plane(self) -> str:
+        """What the first server's batches go over, in words."""
+        return self._servers[0].plane
+
+    @property
     def dropped(self) -> Bools:
         """No row is ever dropped."""
         return np.zeros(self.num_rows, np.bool_)

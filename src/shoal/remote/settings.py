@@ -22,8 +22,7 @@ class Remote:
     token_file: str | None = None
     """File with the token that servers ask for."""
     plane: Literal["auto", "grpc"] = "auto"
-    """auto: batches go over a Unix socket on the same machine, else a TLS socket where the server has one, else gRPC; grpc:
-    over gRPC alone."""
+    """auto: batches go over a Unix socket on one machine, over TLS where there is a certificate, else gRPC; grpc: gRPC."""
 
     def __post_init__(self) -> None:
         """Refuses one of two files that belong together."""

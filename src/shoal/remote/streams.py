@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from shoal.remote import environments_pb2 as wire
 
@@ -100,7 +101,10 @@ class FrameStream:
 
     def receive(self, timeout_s: float) -> Any:
         """The next reply."""
-        return wire.Reply.FromString(self._frames.receive(timeout_s))
+        try:
+            return wire.Reply.FromString(self._frames.receive(timeout_s))
+        except DecodeError as error:
+            raise EOFError("it sent what is no message") from error
 
     def look(self) -> None:
         """Nothing: `receive` has a deadline."""
