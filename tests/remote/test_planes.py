@@ -20,7 +20,7 @@ from shoal.remote import environments_pb2 as wire
 from shoal.remote.frames import MOST_BYTES, Frames
 from shoal.remote.server import Server
 from shoal.remote.settings import Guard, Remote
-from shoal.types import EnvError
+from shoal.types import ConfigError, EnvError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,8 +71,13 @@ def test_the_fastest_plane_is_taken_unless_it_is_refused(
     play(server.name, plane="grpc")
     guard = Guard(files["cert"], files["key"])
     with Server(partial(make, "CartPole-v1"), num_envs=4, listen="127.0.0.1:0", guard=guard) as encrypted:
+        play(encrypted.name, ca=files["ca"], plane="tls")
         monkeypatch.setattr(Path, "is_socket", lambda _: False)  # as on another machine
         play(encrypted.name, ca=files["ca"])
+        with pytest.raises(ConfigError, match="remote.plane='unix'.*has no such socket"):
+            rows_of(encrypted.name, ca=files["ca"], plane="unix")
+    with pytest.raises(ConfigError, match="must be auto or unix or tls or grpc"):
+        Remote(plane="ipc")  # pyright: ignore[reportArgumentType]
     assert set(found) == {"a Unix socket", "gRPC", "a TLS socket"}
     assert len(set(found.values())) == 1
     silent = Guard(plane=False)

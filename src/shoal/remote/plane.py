@@ -122,28 +122,37 @@ class Plane:
 def connect(
     server: str, description: wire.Description, remote: Remote, timeout_s: float
 ) -> Frames | None:
-    """The fastest stream to a server beside gRPC's that can be had from here; None where there is none.
+    """The stream beside gRPC's that `remote.plane` wants, or the fastest that there is; None where gRPC's is to be taken.
 
     Args:
         server: HOST:PORT of its gRPC.
         description: what it said of itself.
         remote: what client and server show each other.
         timeout_s: what connecting may take.
+
+    Raises:
+        ConfigError: the one that is wanted cannot be had from here.
     """
-    with suppress(OSError):
-        if description.socket and Path(description.socket).is_socket():
-            here = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            here.settimeout(timeout_s)
-            here.connect(description.socket)
-            return Frames(here, "a Unix socket")
-    if not description.tls_port:
-        return None
-    with suppress(OSError):
-        host, _ = split_port(server)
-        context = ssl.create_default_context(cafile=remote.ca)
-        if remote.cert:
-            context.load_cert_chain(remote.cert, remote.key)
-        there = socket.create_connection((host, description.tls_port), timeout_s)
-        encrypted = context.wrap_socket(there, server_hostname=host)
-        return Frames(encrypted, "a TLS socket")
+    wanted = remote.plane
+    if wanted in ("auto", "unix"):
+        with suppress(OSError):
+            if description.socket and Path(description.socket).is_socket():
+                here = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                here.settimeout(timeout_s)
+                here.connect(description.socket)
+                return Frames(here, "a Unix socket")
+    if wanted in ("auto", "tls") and description.tls_port:
+        with suppress(OSError):
+            host, _ = split_port(server)
+            context = ssl.create_default_context(cafile=remote.ca)
+            if remote.cert:
+                context.load_cert_chain(remote.cert, remote.key)
+            there = socket.create_connection((host, description.tls_port), timeout_s)
+            encrypted = context.wrap_socket(there, server_hostname=host)
+            return Frames(encrypted, "a TLS socket")
+    if wanted in ("unix", "tls"):
+        raise ConfigError(
+            f"remote.plane={wanted!r}: the server at {server} has no such socket that can be reached from here; auto "
+            "takes what there is"
+        )
     return None

@@ -9,6 +9,9 @@ from typing import Literal
 from shoal.types import ConfigError, check_positive
 
 
+PLANES = ("auto", "unix", "tls", "grpc")
+
+
 @dataclass(frozen=True, slots=True)
 class Remote:
     """How servers of environments are reached; files in PEM."""
@@ -21,13 +24,15 @@ class Remote:
     """File with the private key of `cert`."""
     token_file: str | None = None
     """File with the token that servers ask for."""
-    plane: Literal["auto", "grpc"] = "auto"
-    """auto: batches go over a Unix socket on one machine, over TLS where there is a certificate, else gRPC; grpc: gRPC."""
+    plane: Literal["auto", "unix", "tls", "grpc"] = "auto"
+    """What carries batches: auto takes a Unix socket on one machine, TLS where there is a certificate, else gRPC."""
 
     def __post_init__(self) -> None:
         """Refuses one of two files that belong together."""
-        if self.plane not in ("auto", "grpc"):
-            raise ConfigError(f"remote.plane must be auto or grpc, got {self.plane!r}")
+        if self.plane not in PLANES:
+            raise ConfigError(
+                f"remote.plane must be {' or '.join(PLANES)}, got {self.plane!r}"
+            )
         if (self.cert is None) != (self.key is None):
             raise ConfigError(
                 "remote.cert and remote.key belong together: a certificate and its private key"
