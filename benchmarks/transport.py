@@ -3,9 +3,9 @@
     python -m benchmarks.transport [--rounds 5] [--seconds 2]
 
 Servers are processes of their own. Sides, in an order drawn anew in each round: `echo`, a bare gRPC stream whose server
-sends as many bytes back as ours does; `grpc`, `tls` and `unix`, our rows over each plane; `unary`, our `Call`, 64 rows at
-a time; `unary-1`, a call for each step of a single row, as the "Rust parallel RL" system has it. All but the unary ones
-keep two messages under way. The echo stream has no environment and packs nothing: it is the limit of gRPC's stream
+sends as many bytes back as ours does; `grpc`, `tls` and `unix`, our rows over each plane; `unary`, our `Call`, 64
+rows at a time; `unary-1`, a call for each step of a single row, as the "Rust parallel RL" system has it. All but the
+unary ones keep two messages under way. The echo stream has no environment and packs nothing: it is the limit of gRPC's stream
 in Python. Medians over the rounds; appends to benchmarks/results/transport.jsonl.
 """
 
