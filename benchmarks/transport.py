@@ -5,8 +5,8 @@
 Servers are processes of their own. Sides, in an order drawn anew in each round: `echo`, a bare gRPC stream whose server
 sends as many bytes back as ours does; `grpc`, `tls` and `unix`, our rows over each plane; `unary`, our `Call`, 64
 rows at a time; `unary-1`, a call for each step of a single row, as the "Rust parallel RL" system has it. All but the
-unary ones keep two messages under way. The echo stream has no environment and packs nothing: it is the limit of gRPC's stream
-in Python. Medians over the rounds; appends to benchmarks/results/transport.jsonl.
+unary ones keep two messages under way. The echo stream has no environment and packs nothing: it is the limit of gRPC's
+stream in Python. Medians over the rounds; appends to benchmarks/results/transport.jsonl.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from shoal.remote import environments_pb2 as wire
 from shoal.remote.batches import Batch, ready_layout
 from shoal.remote.environments_pb2_grpc import EnvironmentsStub
 from shoal.remote.server import Server
-from shoal.remote.settings import Guard, Remote
+from shoal.remote.settings import Guard, Remote, Terms
 from shoal.types import Spec
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def counted(step: Callable[[], None], seconds: float, rows: int) -> float:
 
 def measure_rows(name: str, seconds: float, remote: Remote) -> float:
     """Two halves of 64 rows under way."""
-    with closing(on_servers(name, 2 * ROWS, None, (), Preprocessing(), remote=remote)) as rows:
+    with closing(on_servers(name, 2 * ROWS, None, (), Preprocessing(), terms=Terms(remote))) as rows:
         rows.reset(0)
         rows.recv()
         action = np.zeros(ROWS, np.int64)

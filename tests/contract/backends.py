@@ -20,7 +20,7 @@ from shoal.envs.registry import make, on_servers
 from shoal.envs.vec_env import VecEnv
 from shoal.envs.workers.settings import Workers
 from shoal.remote.server import Server
-from shoal.remote.settings import Remote
+from shoal.remote.settings import Remote, Terms
 from tests.contract.toys import Alone, Corridor, Gates, Lamps, make_pointer
 from tests.contract.trees import Crane, FlatCrane, FlatRows
 from tests.slow_worlds import SlowSnake
@@ -98,7 +98,7 @@ def served(
             atexit.register(lambda: [server.stop(0.0) for server in servers])
         count = 1 + (num_envs > 1)
         name = "grpc://" + ",".join(server.address for server in servers[:count])
-        return on_servers(name, num_envs, None, (), Preprocessing(), remote=remote)
+        return on_servers(name, num_envs, None, (), Preprocessing(), terms=Terms(remote or Remote()))
 
     return Backend(name, rows_on_servers, single, slow=slow)
 

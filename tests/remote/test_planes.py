@@ -19,7 +19,7 @@ from shoal.envs.registry import make, on_servers
 from shoal.remote import environments_pb2 as wire
 from shoal.remote.frames import MOST_BYTES, Frames
 from shoal.remote.server import Server
-from shoal.remote.settings import Guard, Remote
+from shoal.remote.settings import Guard, Remote, Terms
 from shoal.types import ConfigError, EnvError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def server() -> Iterator[Server]:
 
 
 def rows_of(name: str, num_envs: int = 2, **remote: Any) -> Any:
-    return on_servers(name, num_envs, None, (), Preprocessing(), timeout_s=10.0, remote=Remote(**remote))
+    return on_servers(name, num_envs, None, (), Preprocessing(), terms=Terms(Remote(**remote), 10.0))
 
 
 def played(rows: Any) -> bytes:
@@ -74,7 +74,7 @@ def test_the_fastest_plane_is_taken_unless_it_is_refused(
         play(encrypted.name, ca=files["ca"], plane="tls")
         monkeypatch.setattr(Path, "is_socket", lambda _: False)  # as on another machine
         play(encrypted.name, ca=files["ca"])
-        with pytest.raises(ConfigError, match="remote.plane='unix'.*has no such socket"):
+        with pytest.raises(ConfigError, match=r"remote\.plane='unix'.*has no such socket"):
             rows_of(encrypted.name, ca=files["ca"], plane="unix")
     with pytest.raises(ConfigError, match="must be auto or unix or tls or grpc"):
         Remote(plane="ipc")  # pyright: ignore[reportArgumentType]

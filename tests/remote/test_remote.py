@@ -27,7 +27,7 @@ from shoal.remote.batches import Batch, ready_layout
 from shoal.remote.description import read_description, write_description
 from shoal.remote.environments_pb2_grpc import EnvironmentsStub
 from shoal.remote.server import Server, Service
-from shoal.remote.settings import Guard
+from shoal.remote.settings import Guard, Terms
 from shoal.remote.states import pack, unpack
 from shoal.types import ConfigError, EnvError
 
@@ -84,6 +84,12 @@ def test_a_run_that_ended_goes_on(server: Server, run_dir: Path) -> None:
     assert weights_of(rest) == weights_of(whole)
 
 
+def test_evaluation_has_environments_of_its_own(server: Server, run_dir: Path) -> None:
+    """Training may have all of the server's: they are evaluated in besides."""
+    settings: dict[str, Any] = SMALL | {"final_episodes": 5, "eval_every": 1_024, "eval_episodes": 3}
+    assert np.isfinite(shoal.train(served(server.address), run_dir=run_dir, **settings).greedy_return)
+
+
 def test_clients_take_disjoint_environments(server: Server) -> None:
     """Each is told how many are left, and an environment is free again when its client has gone."""
     name = served(server.address)
@@ -104,7 +110,7 @@ def test_what_is_no_server(server: Server, monkeypatch: pytest.MonkeyPatch) -> N
     """A sentence each, and what would work."""
     name = served(server.address)
     with pytest.raises(ConfigError, match=r"shoal serve ENV --num-envs N --listen 127\.0\.0\.1:1"):
-        remote.make("grpc://127.0.0.1:1", 2, timeout_s=1.0)
+        remote.make("grpc://127.0.0.1:1", 2, Terms(timeout_s=1.0))
     for bad in ("grpc://", "grpc://here", "grpc://a:b", "grpc://a:1,a:1", "grpc://a:99999"):
         with pytest.raises(ConfigError, match=r"HOST:PORT|twice"):
             servers_of(bad)
@@ -283,7 +289,7 @@ def test_a_server_that_is_stopped_or_killed_is_noticed() -> None:
     """A stopped one after the time-out, a killed one at once; both say where."""
     process, address = serve("--num-envs", "4")
     try:
-        with closing(remote.make(served(address), 4, timeout_s=1.0)) as rows:
+        with closing(remote.make(served(address), 4, Terms(timeout_s=1.0))) as rows:
             rows.reset(0)
             rows.recv()
             os.kill(process.pid, signal.SIGSTOP)
@@ -296,7 +302,7 @@ def test_a_server_that_is_stopped_or_killed_is_noticed() -> None:
             with pytest.raises(EnvError, match=f"{address} gave no answer for 1 s"):
                 step_on()
             os.kill(process.pid, signal.SIGCONT)
-        with closing(remote.make(served(address), 4, timeout_s=30.0)) as rows:
+        with closing(remote.make(served(address), 4, Terms(timeout_s=30.0))) as rows:
             rows.reset(0)
             rows.recv()
             process.kill()

@@ -14,7 +14,7 @@ import shoal
 from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.registry import make, on_servers
 from shoal.remote.server import Server
-from shoal.remote.settings import Guard, Remote
+from shoal.remote.settings import Guard, Remote, Terms
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def serving(guard: Guard, listen: str = "127.0.0.1:0") -> Server:
 
 
 def rows_of(name: str, **remote: Any) -> Any:
-    return on_servers(name, 2, None, (), Preprocessing(), timeout_s=5.0, remote=Remote(**remote))
+    return on_servers(name, 2, None, (), Preprocessing(), terms=Terms(Remote(**remote), 5.0))
 
 
 def test_training_over_an_encrypted_connection(files: Files, run_dir: Path) -> None:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from shoal.envs.randomization import Ranges
     from shoal.envs.vec_env import VecEnv
     from shoal.envs.workers.settings import Workers
-    from shoal.remote.settings import Remote
+    from shoal.remote.settings import Terms
 
 BATCHED = ("ale", "envpool", "vector")
 BACKENDS = ("native", "serial", "workers", "remote", *BATCHED)
@@ -176,8 +176,7 @@ def on_servers(
     preprocessing: Preprocessing,
     *,
     backend: str = "auto",
-    timeout_s: float = 60.0,
-    remote: Remote | None = None,
+    terms: Terms | None = None,
 ) -> VecEnv:
     """Rows of servers.
 
@@ -188,8 +187,7 @@ def on_servers(
         info_keys: likewise.
         preprocessing: as of `make`.
         backend: `remote` or `auto`.
-        timeout_s: what any reply may take.
-        remote: what client and servers show each other.
+        terms: how the rows are asked for.
 
     Raises:
         ConfigError: there is no gRPC, `env` names no server, or a setting is for whoever makes the environments.
@@ -217,7 +215,7 @@ def on_servers(
         raise ConfigError(
             f"{env} needs gRPC: pip install 'shoal-rl[remote]' ({error})"
         ) from error
-    made = rows.make(str(env), num_envs, timeout_s=timeout_s, remote=remote)
+    made = rows.make(str(env), num_envs, terms)
     return _preprocessed(made, preprocessing)
 
 

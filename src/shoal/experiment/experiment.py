@@ -41,6 +41,7 @@ from shoal.experiment.trust import check, is_function
 from shoal.nets.given import check_factory
 from shoal.nets.policy import wrap
 from shoal.remote.address import is_address
+from shoal.remote.settings import Terms
 from shoal.run.origin import Origin
 from shoal.run.reading import read_toml
 from shoal.types import ConfigError
@@ -214,7 +215,9 @@ class Experiment:
                 env_kwargs = randomization.whole(env_kwargs)
                 preprocessing = preprocessing.for_playing()
             with told_before() if playing else nullcontext():
-                return _rows_of(self, num_envs, env_kwargs, preprocessing)
+                return _rows_of(
+                    self, num_envs, env_kwargs, preprocessing, playing=playing
+                )
         except ConfigError as error:
             if not self.reopened or callable(self.source) or is_known(self.source):
                 raise
@@ -250,6 +253,8 @@ def _rows_of(
     num_envs: int,
     env_kwargs: dict[str, Any],
     preprocessing: Preprocessing,
+    *,
+    playing: bool,
 ) -> VecEnv:
     options = experiment.options
     if is_address(experiment.source):
@@ -260,8 +265,7 @@ def _rows_of(
             options.info_keys,
             preprocessing,
             backend=options.backend,
-            timeout_s=options.step_timeout_s,
-            remote=options.remote,
+            terms=Terms(options.remote, options.step_timeout_s, playing=playing),
         )
     return make(
         experiment.source,

@@ -86,9 +86,9 @@ class Connection:
         assert self._stream is not None
         return self._stream.plane
 
-    def open(self, num_envs: int) -> None:
+    def open(self, num_envs: int, *, playing: bool = False) -> None:
         """Takes so many environments of the server's; ConfigError where there are fewer."""
-        asked = wire.OpenRequest(protocol=PROTOCOL, num_envs=num_envs)
+        asked = wire.OpenRequest(protocol=PROTOCOL, num_envs=num_envs, playing=playing)
         frames = None
         if self._remote.plane != "grpc":
             frames = connect(

@@ -46,12 +46,14 @@ class Request(_message.Message):
     def __init__(self, number: _Optional[int] = ..., open: _Optional[_Union[OpenRequest, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ..., save: _Optional[_Union[Save, _Mapping]] = ..., restore: _Optional[_Union[Restore, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ...) -> None: ...
 
 class OpenRequest(_message.Message):
-    __slots__ = ("protocol", "num_envs")
+    __slots__ = ("protocol", "num_envs", "playing")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     NUM_ENVS_FIELD_NUMBER: _ClassVar[int]
+    PLAYING_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     num_envs: int
-    def __init__(self, protocol: _Optional[int] = ..., num_envs: _Optional[int] = ...) -> None: ...
+    playing: bool
+    def __init__(self, protocol: _Optional[int] = ..., num_envs: _Optional[int] = ..., playing: bool = ...) -> None: ...
 
 class Opened(_message.Message):
     __slots__ = ("session", "description", "idle_s")

@@ -122,7 +122,7 @@ class Plane:
 def connect(
     server: str, description: wire.Description, remote: Remote, timeout_s: float
 ) -> Frames | None:
-    """The stream beside gRPC's that `remote.plane` wants, or the fastest that there is; None where gRPC's is to be taken.
+    """The stream beside gRPC's that `remote.plane` wants, or the fastest; None where gRPC's is to be taken.
 
     Args:
         server: HOST:PORT of its gRPC.

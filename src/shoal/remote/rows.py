@@ -18,7 +18,7 @@ from shoal.remote.address import ENCRYPTED, servers_of
 from shoal.remote.batches import Batch, Batches, arrays_of, ready_layout
 from shoal.remote.connection import Connection
 from shoal.remote.description import differences
-from shoal.remote.settings import Remote
+from shoal.remote.settings import Terms
 from shoal.remote.states import pack, unpack
 from shoal.types import ConfigError, EnvError, map_tree
 
@@ -29,29 +29,22 @@ if TYPE_CHECKING:
 
     from shoal.types import Bools, Ready, Tree
 
-TIMEOUT_S = 60.0
 
-
-def make(
-    name: str,
-    num_envs: int,
-    *,
-    timeout_s: float = TIMEOUT_S,
-    remote: Remote | None = None,
-) -> RemoteEnv:
+def make(name: str, num_envs: int, terms: Terms | None = None) -> RemoteEnv:
     """`num_envs` environments of the servers that `name` lists, each with an equal share or one more, or of the first.
 
     Raises:
         ConfigError: a server does not answer, has too few environments, or another one.
     """
     servers = servers_of(name)[:num_envs]
+    asked = terms or Terms()
     connections: list[Connection] = []
     try:
         for server in servers:
             made = Connection(
                 server,
-                timeout_s=timeout_s,
-                remote=remote or Remote(),
+                timeout_s=asked.timeout_s,
+                remote=asked.remote,
                 encrypted=name.startswith(ENCRYPTED),
             )
             connections.append(made)
@@ -63,7 +56,7 @@ def make(
                     f"({first.spec.env_id} and {last.spec.env_id}, which differ in {', '.join(other)}); start "
                     "both with the same one"
                 )
-        return RemoteEnv(connections, num_envs)
+        return RemoteEnv(connections, num_envs, playing=asked.playing)
     except BaseException:
         for connection in connections:
             connection.close()
@@ -87,7 +80,9 @@ class RemoteEnv:
     native_pool = None
     python_rows = None
 
-    def __init__(self, connections: list[Connection], num_envs: int) -> None:
+    def __init__(
+        self, connections: list[Connection], num_envs: int, *, playing: bool
+    ) -> None:
         """Takes `num_envs` environments of the servers, which are closed with this object."""
         self.spec = connections[0].spec
         self.capabilities = connections[0].capabilities
@@ -99,7 +94,7 @@ class RemoteEnv:
         for connection, (first, last) in zip(
             connections, pairwise(bounds), strict=True
         ):
-            connection.open(last - first)
+            connection.open(last - first, playing=playing)
             self._rows.append(slice(first * agents, last * agents))
         self._in_flight = InFlight(self.num_rows)
         self._check = ActionCheck(self.spec)

@@ -26,9 +26,11 @@ LOOK_S = 1.0
 class Session:
     """One client's rows, and the answers to its requests."""
 
-    def __init__(self, env: VecEnv, num_envs: int, number: int) -> None:
+    def __init__(self, env: VecEnv, number: int) -> None:
         """`number`: of the request that opened it."""
-        self.env, self.num_envs = env, num_envs
+        self.env = env
+        self.num_envs, self.playing = 0, False
+        """What it has taken, and of which environments."""
         self.lock = threading.Lock()
         """Held by the call that steps the rows, or closes them."""
         self.heard_s = time.monotonic()
@@ -120,8 +122,9 @@ class Sessions:
     def __init__(
         self, make: Callable[[int], VecEnv], num_envs: int, idle_s: float
     ) -> None:
-        """`make` gives rows of so many environments, of which there are `num_envs` in all."""
-        self.num_envs, self.free, self.idle_s = num_envs, num_envs, idle_s
+        """`make` gives rows of so many environments: `num_envs` in all to train in, and as many to evaluate in."""
+        self.num_envs, self.idle_s = num_envs, idle_s
+        self.free = self.free_to_play = num_envs
         self._make = make
         self._open: dict[str, Session] = {}
         self._lock = threading.Lock()
@@ -135,19 +138,22 @@ class Sessions:
                 f"this server speaks protocol {PROTOCOL}, the client {asked.protocol}; install the same shoal on both "
                 "sides"
             )
+        wanted, playing = asked.num_envs, asked.playing
         with self._lock:
-            if not 0 < asked.num_envs <= self.free:
+            free = self.free_to_play if playing else self.free
+            if not 0 < wanted <= free:
                 raise ConfigError(
-                    f"{asked.num_envs} environments are asked for, and {self.free} of {self.num_envs} are free here; "
-                    "ask for fewer, or start the server with more (--num-envs)"
+                    f"{wanted} environments are asked for{' to evaluate in' * playing}, and {free} of {self.num_envs} "
+                    "are free here; ask for fewer, or start the server with more (--num-envs)"
                 )
-            self.free -= asked.num_envs
+            self._take(-wanted, playing=playing)
         try:
-            session = Session(self._make(asked.num_envs), asked.num_envs, number)
+            session = Session(self._make(wanted), number)
         except BaseException:
             with self._lock:
-                self.free += asked.num_envs
+                self._take(wanted, playing=playing)
             raise
+        session.num_envs, session.playing = wanted, playing
         name = secrets.token_urlsafe(18)
         with self._lock:
             self._open[name] = session
@@ -185,7 +191,14 @@ class Sessions:
             session.env.close()
         session.end()
         with self._lock:
-            self.free += session.num_envs
+            self._take(session.num_envs, playing=session.playing)
+
+    def _take(self, more: int, *, playing: bool) -> None:
+        """So many more are free; with the lock held."""
+        if playing:
+            self.free_to_play += more
+        else:
+            self.free += more
 
     def stop(self) -> None:
         """Closes all."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from shoal.types import ConfigError, check_positive
-
 
 PLANES = ("auto", "unix", "tls", "grpc")
 
@@ -42,6 +41,16 @@ class Remote:
     def tls(self) -> bool:
         """Whether a setting is for encrypted connections."""
         return self.ca is not None or self.cert is not None
+
+
+class Terms(NamedTuple):
+    """How a client asks for rows."""
+
+    remote: Remote = Remote()
+    timeout_s: float = 60.0
+    """What any reply may take."""
+    playing: bool = False
+    """For evaluation: a server has as many environments for that besides."""
 
 
 @dataclass(frozen=True, slots=True)
