@@ -314,6 +314,72 @@ def test_a_server_that_is_stopped_or_killed_is_noticed() -> None:
         process.communicate()
 
 
+def lossy(*names: str, on_fault: str, num_envs: int = 4) -> Any:
+    terms = Terms(timeout_s=5.0, on_fault=on_fault, max_restarts=2)
+    return remote.make(served(*names), num_envs, terms)
+
+
+def test_rows_go_on_in_a_new_session_where_theirs_is_lost(server: Server) -> None:
+    """Their episodes are cut as truncated with what was seen last, in both halves under way; the others' go on."""
+    other = Server(partial(make, "CartPole-v1"), num_envs=8, listen="127.0.0.1:0")
+    with closing(lossy(server.address, other.address, on_fault="restart")) as rows, other:
+        rows.reset(0)
+        rows.recv()
+        rows.send(ALL, np.zeros(4, np.int64))
+        before = rows.recv().obs.copy()
+        other.service.sessions.close_all()
+        rows.send(slice(0, 3), np.zeros(3, np.int64))
+        rows.send(slice(3, 4), np.zeros(1, np.int64))
+        first = rows.recv()
+        assert first.valid.tolist() == [True, True, False]
+        assert first.truncated.tolist() == [False, False, True]
+        assert first.final_obs[2].tolist() == before[2].tolist()
+        assert (first.episode_return[2], first.episode_length[2]) == (1, 1)
+        assert first.obs[2].tolist() != before[2].tolist()
+        last = rows.recv()
+        assert last.truncated.tolist() == [True]
+        rows.send(ALL, np.zeros(4, np.int64))
+        again = rows.recv()
+        assert again.valid.all()
+        assert not again.truncated.any()
+        for _ in range(2):
+            other.service.sessions.close_all()
+            rows.send(ALL, np.zeros(4, np.int64))
+            with suppress(EnvError):
+                rows.recv()
+        with pytest.raises(RuntimeError, match="failed halfway"):
+            rows.recv()
+
+
+def test_the_others_go_on_without_a_server(server: Server) -> None:
+    """Its rows are invalid from then on; a checkpoint says which they were; the last server's error ends it."""
+    other = Server(partial(make, "CartPole-v1"), num_envs=8, listen="127.0.0.1:0")
+    with closing(lossy(server.address, other.address, on_fault="drop")) as rows, other:
+        rows.reset(0)
+        rows.recv()
+        other.service.sessions.close_all()
+        rows.send(ALL, np.zeros(4, np.int64))
+        assert rows.recv().truncated.tolist() == [False, False, True, True]
+        rows.send(ALL, np.zeros(4, np.int64))
+        ready = rows.recv()
+        assert ready.valid.tolist() == [True, True, False, False]
+        assert not ready.truncated.any()
+        assert rows.dropped.tolist() == [False, False, True, True]
+        state = rows.state()
+        server.service.sessions.close_all()
+        rows.send(ALL, np.zeros(4, np.int64))
+        with pytest.raises(EnvError, match="is lost"):
+            rows.recv()
+    third = Server(partial(make, "CartPole-v1"), num_envs=8, listen="127.0.0.1:0")
+    with closing(lossy(server.address, third.address, on_fault="drop")) as rows, third:
+        cut = rows.restore(state)
+        assert [sentence.split(";")[0] for sentence in cut] == [
+            "CartPole-v1: row 2 was dropped",
+            "CartPole-v1: row 3 was dropped",
+        ]
+        assert rows.recv().truncated.tolist() == [False, False, True, True]
+
+
 def test_a_server_ends_when_it_is_told_to() -> None:
     process, _ = serve()
     process.send_signal(signal.SIGTERM)

@@ -36,6 +36,8 @@ WORKERS = (
     "own_cores",
 )
 """Settings of the backend `workers` alone."""
+SERVERS = ("step_timeout_s", "on_fault", "max_restarts")
+"""Those that are for environments on servers too."""
 PAST_VERSIONS = ("self_play.pool", "self_play.latest", "self_play.opponents")
 
 
@@ -218,7 +220,7 @@ def _idle_elsewhere(experiment: Experiment) -> Iterator[tuple[str, str]]:
     why = f"it is for backend='workers', but this is {options.backend!r}"
     if options.backend != "workers":
         for name in WORKERS:
-            if not (remote and name == "step_timeout_s"):
+            if not (remote and name in SERVERS):
                 yield name, why
     if not remote:
         for field in fields(options.remote):

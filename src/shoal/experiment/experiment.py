@@ -265,7 +265,13 @@ def _rows_of(
             options.info_keys,
             preprocessing,
             backend=options.backend,
-            terms=Terms(options.remote, options.step_timeout_s, playing=playing),
+            terms=Terms(
+                options.remote,
+                options.step_timeout_s,
+                options.on_fault,
+                options.max_restarts,
+                playing,
+            ),
         )
     return make(
         experiment.source,

@@ -54,6 +54,7 @@ class Connection:
             ConfigError: nobody answers, or somebody of another protocol or who does not trust this client.
         """
         self.server, self.timeout_s, self._remote = server, timeout_s, remote
+        self._encrypted = encrypted
         self._channel, self._said = channel_to(
             server, remote, OPTIONS, encrypted=encrypted
         )
@@ -74,7 +75,7 @@ class Connection:
         self.spec, self.capabilities = read_description(found.spec)
         self._stream: Stream | None = None
         self._number = 0
-        self._pending: deque[int] = deque()
+        self.pending: deque[int] = deque()
         """Requests whose replies are waited for."""
         self._lock = threading.Lock()
         self._last_sent = time.monotonic()
@@ -85,6 +86,15 @@ class Connection:
         """What the batches go over, in words."""
         assert self._stream is not None
         return self._stream.plane
+
+    def again(self) -> Connection:
+        """Another one to the same server."""
+        return Connection(
+            self.server,
+            timeout_s=self.timeout_s,
+            remote=self._remote,
+            encrypted=self._encrypted,
+        )
 
     def open(self, num_envs: int, *, playing: bool = False) -> None:
         """Takes so many environments of the server's; ConfigError where there are fewer."""
@@ -116,7 +126,7 @@ class Connection:
         with self._lock:
             self._number += 1
             self._last_sent = time.monotonic()
-            self._pending.append(self._number)
+            self.pending.append(self._number)
             with suppress(EOFError):  # receive says that the server is gone
                 self._stream.send(wire.Request(number=self._number, **what))
 
@@ -127,7 +137,7 @@ class Connection:
             EnvError: the server is gone, or silent for longer than the time-out, or its environment failed.
             ConfigError: the server refuses what was asked.
         """
-        expected = self._pending.popleft()
+        expected = self.pending.popleft()
         reply = self._next()
         while reply.number < expected:
             reply = self._next()  # that one was to a ping, or nobody waits for it now
@@ -150,7 +160,7 @@ class Connection:
 
     def forget(self) -> None:
         """Nobody waits for the replies that are under way."""
-        self._pending.clear()
+        self.pending.clear()
 
     def close(self) -> None:
         """Ends the session; may be called twice."""
@@ -166,7 +176,7 @@ class Connection:
         assert self._stream is not None
         self._stream.look()
         with self._lock:
-            if time.monotonic() - self._last_sent > PING_S and not self._pending:
+            if time.monotonic() - self._last_sent > PING_S and not self.pending:
                 self._number += 1
                 self._last_sent = time.monotonic()
                 with suppress(EOFError):

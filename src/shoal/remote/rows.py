@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,24 +9,25 @@ import numpy as np
 
 from shoal.envs.actions import ActionCheck
 from shoal.envs.in_flight import CALL_RESET, InFlight
-from shoal.envs.masks import MaskReader
 from shoal.envs.outputs import Outputs
 from shoal.envs.vec_env import row_seeds
 from shoal.remote import environments_pb2 as wire
 from shoal.remote.address import ENCRYPTED, servers_of
-from shoal.remote.batches import Batch, Batches, arrays_of, ready_layout
+from shoal.remote.arrivals import Arrivals
+from shoal.remote.batches import Batch, Batches
 from shoal.remote.connection import Connection
 from shoal.remote.description import differences
+from shoal.remote.recovery import Recovery
 from shoal.remote.settings import Terms
 from shoal.remote.states import pack, unpack
-from shoal.types import ConfigError, EnvError, map_tree
+from shoal.types import ConfigError, EnvError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from shoal.types import Bools, Ready, Tree
+    from shoal.types import Bools, Ready, Spec, Tree
 
 
 def make(name: str, num_envs: int, terms: Terms | None = None) -> RemoteEnv:
@@ -56,7 +56,7 @@ def make(name: str, num_envs: int, terms: Terms | None = None) -> RemoteEnv:
                     f"({first.spec.env_id} and {last.spec.env_id}, which differ in {', '.join(other)}); start "
                     "both with the same one"
                 )
-        return RemoteEnv(connections, num_envs, playing=asked.playing)
+        return RemoteEnv(connections, num_envs, asked)
     except BaseException:
         for connection in connections:
             connection.close()
@@ -81,28 +81,32 @@ class RemoteEnv:
     python_rows = None
 
     def __init__(
-        self, connections: list[Connection], num_envs: int, *, playing: bool
+        self, connections: list[Connection], num_envs: int, terms: Terms
     ) -> None:
         """Takes `num_envs` environments of the servers, which are closed with this object."""
-        self.spec = connections[0].spec
+        spec = connections[0].spec
         self.capabilities = connections[0].capabilities
-        self.num_rows = num_envs * self.spec.num_agents
+        self.num_rows = num_envs * spec.num_agents
         self._servers = connections
         bounds = [num_envs * i // len(connections) for i in range(len(connections) + 1)]
-        agents = self.spec.num_agents
+        agents = spec.num_agents
         self._rows: list[slice] = []
         for connection, (first, last) in zip(
             connections, pairwise(bounds), strict=True
         ):
-            connection.open(last - first, playing=playing)
+            connection.open(last - first, playing=terms.playing)
             self._rows.append(slice(first * agents, last * agents))
         self._in_flight = InFlight(self.num_rows)
-        self._check = ActionCheck(self.spec)
-        self.out = Outputs(self.spec, self.num_rows)
-        self._actions = Batches(self.spec.action)
-        self._received = Batches(ready_layout(self.spec, masked=self.spec.masked))
-        if self.spec.masked:
-            self._add_masks()
+        self._check = ActionCheck(spec)
+        self.out = Outputs(spec, self.num_rows)
+        self._actions = Batches(spec.action)
+        self._arrivals = Arrivals(spec, self.out)
+        self._recovery = Recovery(connections, self._rows, self.out, terms)
+
+    @property
+    def spec(self) -> Spec:
+        """What a row observes and does."""
+        return self._arrivals.spec
 
     @property
     def plane(self) -> str:
@@ -111,8 +115,8 @@ class RemoteEnv:
 
     @property
     def dropped(self) -> Bools:
-        """No row is ever dropped."""
-        return np.zeros(self.num_rows, np.bool_)
+        """Rows of servers that failed and were dropped: they are invalid until the next `reset` or `restore`."""
+        return self._recovery.last_seen.dropped
 
     def reset(self, seed: int | Sequence[int]) -> None:
         """Starts every row anew."""
@@ -120,8 +124,7 @@ class RemoteEnv:
         self._stop()
         for server, rows in zip(self._servers, self._rows, strict=True):
             server.send(reset=wire.Reset(seeds=seeds[rows]))
-        self._take([Part(number, rows) for number, rows in enumerate(self._rows)])
-        self._in_flight.begin()
+        self._begin(seeds)
 
     def restart(
         self,
@@ -146,6 +149,8 @@ class RemoteEnv:
             self._in_flight.undo()
             raise
         for part in self._parts(rows):
+            if self.dropped[part.rows.start]:
+                continue
             own = self._rows[part.server]
             first, count = part.rows.start - own.start, part.rows.stop - part.rows.start
             data = self._packed(batch, rows, part)
@@ -164,10 +169,19 @@ class RemoteEnv:
     def state(self) -> dict[str, Any]:
         """The states of the servers' rows, with how many each has."""
         self._in_flight.quiet()
-        for server in self._servers:
-            server.send(save=wire.Save())
-        parts = [unpack(server.receive("state").state) for server in self._servers]
-        return {"rows": [rows.stop - rows.start for rows in self._rows], "parts": parts}
+        there = [not self.dropped[rows.start] for rows in self._rows]
+        for server, is_there in zip(self._servers, there, strict=True):
+            if is_there:
+                server.send(save=wire.Save())
+        parts: list[Any] = []
+        for server, is_there in zip(self._servers, there, strict=True):
+            parts.append(unpack(server.receive("state").state) if is_there else None)
+        last_seen = self._recovery.last_seen
+        return {
+            "rows": [rows.stop - rows.start for rows in self._rows],
+            "parts": parts,
+            "seeds": list(last_seen.seeds),
+        }
 
     def restore(self, state: dict[str, Any]) -> list[str]:
         """Each server goes on from its part."""
@@ -178,11 +192,21 @@ class RemoteEnv:
                 f"{counts}; give as many servers and environments as before"
             )
         self._stop()
-        for server, part in zip(self._servers, state["parts"], strict=True):
-            server.send(restore=wire.Restore(state=pack(part)))
-        cut = self._take([Part(number, rows) for number, rows in enumerate(self._rows)])
-        self._in_flight.begin()
-        return cut
+        seeds, cut = list(state["seeds"]), list[str]()
+        pairs = zip(self._servers, state["parts"], self._rows, strict=True)
+        for server, part, rows in pairs:
+            if part is None:  # dropped: nobody has their state
+                server.send(reset=wire.Reset(seeds=seeds[rows]))
+            else:
+                server.send(restore=wire.Restore(state=pack(part)))
+        told = self._begin(seeds)
+        for part, rows in zip(state["parts"], self._rows, strict=True):
+            if part is None:
+                self.out.truncated[rows] = True
+                cut += [
+                    f"row {row} was dropped" for row in range(rows.start, rows.stop)
+                ]
+        return told + [f"{self.spec.env_id}: {why}; its episode is cut" for why in cut]
 
     def render(self, row: int) -> NDArray[np.uint8]:
         """ConfigError: no frames come from servers."""
@@ -220,51 +244,42 @@ class RemoteEnv:
             to[...] = array[first:last]
         return own.block.tobytes()
 
-    def _take(self, parts: list[Part]) -> list[str]:
-        """Receives the rows of these servers; returns what they say of episodes that were cut."""
+    def _begin(self, seeds: Sequence[int]) -> list[str]:
+        """All rows begin with what the servers say; returns their sentences about episodes that were cut."""
         cut: list[str] = []
+        for number, rows in enumerate(self._rows):
+            found = self._servers[number].receive("rows")
+            self._arrivals.write(rows, rows.start, found, self._servers[number].server)
+            cut += found.cut
+        self._recovery.last_seen.begin(self.out, seeds, [0] * self.num_rows)
+        self._in_flight.begin()
+        return cut
+
+    def _take(self, parts: list[Part]) -> None:
+        """Receives the rows of these servers; what follows a fault is the recovery's."""
         try:
             for part in parts:
-                found = self._servers[part.server].receive("rows")
-                self._write(part, found)
-                cut += found.cut
+                self._take_part(part)
         except BaseException:
             self._in_flight.stop(
                 "a step failed halfway; call reset(seed) or restore(state)"
             )
             raise
-        return cut
 
-    def _write(self, part: Part, found: Any) -> None:
-        """Copies what a server says into the arrays of all rows."""
-        own = self._rows[part.server]
-        if (found.first + own.start, found.count) != (
-            part.rows.start,
-            part.rows.stop - part.rows.start,
-        ):
-            raise EnvError(
-                f"the server at {self._servers[part.server].server} answered for rows {found.first} to "
-                f"{found.first + found.count - 1}, not for those that were stepped"
-            )
-        if found.masked and not self.spec.masked:
-            self.spec = replace(self.spec, masked=True)
-            self._received = Batches(ready_layout(self.spec, masked=True))
-            self._add_masks()
-        batch = self._received.of(found.count)
-        batch.read(found.arrays, "rows")
-        ready = self.out.view(part.rows)
-        for to, array in zip(arrays_of(self.spec, ready), batch.arrays, strict=True):
-            to[...] = array
-        ended = np.flatnonzero(ready.terminated | ready.truncated)
-        if len(ended):
-            last = Batch(self.spec.observation, len(ended))
-            last.read(found.final_obs, "final observations")
-
-            def put(to: NDArray[Any], array: NDArray[Any]) -> None:
-                to[ended] = array
-
-            map_tree(put, ready.final_obs, last.tree)
-
-    def _add_masks(self) -> None:
-        options = MaskReader(self.spec).size
-        self.out.add_masks(np.ones((self.num_rows, options), np.bool_))
+    def _take_part(self, part: Part) -> None:
+        recovery, own = self._recovery, self._rows[part.server]
+        if not self.dropped[part.rows.start] and not recovery.is_lost(part.server):
+            server = self._servers[part.server]
+            try:
+                found = server.receive("rows")
+                self._arrivals.write(part.rows, own.start, found, server.server)
+                if recovery.survives:
+                    recovery.last_seen.note(self.out, part.rows)
+                return
+            except EnvError as error:
+                recovery.settle(part.server, error, self._arrivals)
+        if self.dropped[part.rows.start]:
+            recovery.last_seen.skip(self.out, part.rows)
+        else:
+            recovery.cut(part.server, part.rows)
+            recovery.last_seen.note(self.out, part.rows)

@@ -203,6 +203,10 @@ class Sessions:
     def stop(self) -> None:
         """Closes all."""
         self._stopped.set()
+        self.close_all()
+
+    def close_all(self) -> None:
+        """Closes what is open now."""
         for name in list(self._open):
             self.close(name)
 

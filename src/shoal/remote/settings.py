@@ -49,6 +49,10 @@ class Terms(NamedTuple):
     remote: Remote = Remote()
     timeout_s: float = 60.0
     """What any reply may take."""
+    on_fault: str = "raise"
+    """raise: a server's error ends it; restart: a new session there takes its rows over; drop: others go on without."""
+    max_restarts: int = 3
+    """Of each server, after a reset."""
     playing: bool = False
     """For evaluation: a server has as many environments for that besides."""
 
