@@ -16,8 +16,9 @@ from shoal.algos.dqn import DQN, dqn_loss
 from shoal.learn.hardware import Hardware
 from shoal.learn.learner import Learner
 from shoal.learn.shards import LEAST_PIXELS, Shards
+from shoal.learn.targets import add_target, next_outputs
 from shoal.nets.network import QNet
-from shoal.nets.q_network import make_q_network
+from shoal.nets.q_network import action_values, make_q_network
 from shoal.types import Spec, Transitions
 
 SIDE, BATCH = 36, 70
@@ -63,6 +64,20 @@ def test_transitions_are_cut_the_same_for_any_number_of_threads(*, native: bool)
     assert torch.equal(alone.flat, beside.flat)
     assert stats == others
     assert torch.equal(one.error, two.error)
+
+
+def test_networks_see_what_follows_side_by_side_as_one_after_another() -> None:
+    """On two threads, which the batch is large enough for, and on none."""
+    batch, values = batch_of(), dict[int, list[torch.Tensor]]()
+    for threads in (1, 2):
+        learner, _ = learned(batch_of(), num_threads=threads)
+        add_target(learner, "target")
+        networks = [learner.networks[name] for name in ("target", "policy")]
+        values[threads] = [action_values(output) for output in next_outputs(networks, batch)]
+    first, second = values[1]
+    assert torch.equal(first, second)
+    assert not first.requires_grad
+    assert all(torch.equal(one, two) for one, two in zip(values[1], values[2], strict=True))
 
 
 def test_shards_of_transitions_sum_to_the_whole() -> None:

@@ -7,7 +7,7 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
@@ -16,8 +16,11 @@ from shoal.memory.batches import part_of
 from shoal.nets.images import ImageEncoder
 from shoal.types import Transitions
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor, nn
 
@@ -83,6 +86,12 @@ class Shards:
         if isinstance(batch, Transitions):
             return [part_of(batch, place) for place in places]
         return [cut_steps(batch, place) for place in places]
+
+    def each(self, work: Callable[[T], R], items: Sequence[T], *, size: int) -> list[R]:
+        """What `work` gives for every item, each on a thread of its own where batches of `size` are worth one."""
+        if self._pool is None or size * self._pixels < LEAST_PIXELS:
+            return [work(item) for item in items]
+        return list(self._pool.map(work, items))
 
     def backward(self, loss: PartLoss, parts: list[Part]) -> list[Tensor]:
         """Fills the parameters' gradients with those of the mean loss over all parts; returns the mean statistics.

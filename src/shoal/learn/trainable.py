@@ -60,9 +60,10 @@ class Trainable:
         """Whether native code runs the module's towers, and takes the optimizer's steps."""
         if self.native_towers:
             lower_towers(module, hardware)
-        self._shards = Shards(
+        self.shards = Shards(
             module, hardware.grad_shards, num_threads=hardware.num_threads
         )
+        """Of its gradients, where it has layers for images."""
         self._descent = Descent(
             module,
             self._packed,
@@ -184,8 +185,8 @@ class Trainable:
 
         whole_rows = isinstance(batch, Minibatch) and batch.whole_rows
         may_cut = isinstance(batch, Minibatch | Transitions) and not whole_rows
-        parts = self._shards.parts(whole) if may_cut else [whole]
-        stats = self._shards.backward(part_loss, parts)
+        parts = self.shards.parts(whole) if may_cut else [whole]
+        stats = self.shards.backward(part_loss, parts)
         return kinds[0](*stats), self._descent.step_reached()
 
     def loss_step(
