@@ -234,7 +234,11 @@ def main() -> int:
     """Writes or checks the page; the exit status."""
     by_algo = {algo: [run for run in trainings() if run.algo == algo] for algo in ALGORITHMS}
     runs = by_algo["ppo"]
-    blocks = {"overview": overview("ppo", runs), "beside": beside(runs), "dqn": overview("dqn", by_algo["dqn"])}
+    blocks = {
+        "overview": overview("ppo", runs),
+        "beside": beside(runs),
+        "dqn-overview": overview("dqn", by_algo["dqn"]),
+    }
     checking = "--check" in sys.argv[1:]
     if not checking:
         blocks["curves"] = pictures(runs)
