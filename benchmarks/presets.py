@@ -1,6 +1,7 @@
 """Presets on MuJoCo, MinAtar and minigrid, measured: a JSON row for each run, of shoal's and of the peer's.
 
 python -m benchmarks.presets shoal HalfCheetah-v5 --seeds 0 1    appends to benchmarks/results/presets.jsonl
+python -m benchmarks.presets shoal MinAtar/Breakout-v1 --algo dqn --seeds 0 1 2
 python -m benchmarks.presets sb3 HalfCheetah-v5 --seeds 0        Stable-Baselines3 with rl-zoo3's settings, MuJoCo only
 python -m benchmarks.presets                                     only sums up what stands there
 
@@ -54,12 +55,12 @@ def cpu_seconds() -> float:
     return sum(used.ru_utime + used.ru_stime for used in kinds)
 
 
-def measure(env: str, seed: int, **settings: Any) -> dict[str, Any]:
-    """One run of shoal's preset, to the end of its budget; `settings` go over it."""
+def measure(env: str, seed: int, *, algo: str = "ppo", **settings: Any) -> dict[str, Any]:
+    """One run of shoal's preset for an algorithm, to the end of its budget; `settings` go over it."""
     with tempfile.TemporaryDirectory() as folder:
         begun = cpu_seconds()
         kept = {"panel": "none", "run_dir": folder, "stop_at": math.inf, "final_episodes": 0}
-        result = shoal.train(env, seed=seed, **kept, **settings)
+        result = shoal.train(env, algo=algo, seed=seed, **kept, **settings)
         spent = cpu_seconds() - begun
         agent = shoal.load(result.path)
 
@@ -72,6 +73,7 @@ def measure(env: str, seed: int, **settings: Any) -> dict[str, Any]:
     return {
         "library": "shoal",
         "env": env,
+        "algo": algo,
         "seed": seed,
         "steps": result.steps,
         "seconds": round(result.seconds, 1),
@@ -96,16 +98,21 @@ def measure_sb3(env: str, seed: int, **limits: Any) -> dict[str, Any]:
     return {"library": "sb3", "env": env, **one, **told}
 
 
+def kind(line: dict[str, Any]) -> tuple[str, str, str]:
+    """The environment, library and algorithm of a row."""
+    return line["env"], line["library"], line.get("algo", "ppo")
+
+
 def summary(lines: list[dict[str, Any]]) -> list[str]:
-    """A line for each environment and library: returns and seconds of each seed's last run."""
+    """A line for each environment, library and algorithm: returns and seconds of each seed's last run."""
     said: list[str] = []
-    for env, library in dict.fromkeys((line["env"], line["library"]) for line in lines):
-        runs = list({r["seed"]: r for r in lines if (r["env"], r["library"]) == (env, library)}.values())
+    for env, library, algo in dict.fromkeys(map(kind, lines)):
+        runs = list({r["seed"]: r for r in lines if kind(r) == (env, library, algo)}.values())
         returns = np.array([r["greedy_returns"] for r in runs])
         means = ", ".join(f"{mean:,.2f}" for mean in returns.mean(1))
         seconds, cpu = (float(np.median([r[name] for r in runs])) for name in ("seconds", "cpu_seconds"))
         said.append(
-            f"{env} {library}: {len(runs)} seeds, interquartile mean of {returns.size} greedy episodes "
+            f"{env} {library} {algo.upper()}: {len(runs)} seeds, interquartile mean of {returns.size} greedy episodes "
             f"{float(iqm(returns.ravel())):,.2f} (means {means}); {seconds:,.0f} s, processor {cpu:,.0f} s"
         )
     return said
@@ -117,6 +124,7 @@ def main() -> None:
     parser.add_argument("library", nargs="?", choices=["shoal", "sb3"])
     parser.add_argument("envs", nargs="*", choices=[[], *TASKS])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--algo", default="ppo", help="shoal's algorithm, by its preset")
     parser.add_argument("--threads", type=int, default=0, help="shoal's num_threads; 0: one a core")
     parser.add_argument("--most-seconds", type=float, default=math.inf, help="the peer's training ends then")
     parser.add_argument("--out", type=Path, default=RESULT)
@@ -127,7 +135,7 @@ def main() -> None:
             if options.library == "sb3":
                 line = measure_sb3(env, seed, most_seconds=options.most_seconds)
             else:
-                line = measure(env, seed, num_threads=options.threads)
+                line = measure(env, seed, algo=options.algo, num_threads=options.threads)
             with options.out.open("a") as file:
                 file.write(json.dumps(line | at) + "\n")
             print({k: v for k, v in line.items() if k not in ("curve", "versions")}, flush=True)

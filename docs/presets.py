@@ -33,6 +33,8 @@ MUJOCO = ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Ant-v5")
 BUDGET = 1_000_000
 """Steps of a whole run on MuJoCo."""
 PONG = "ALE/Pong-v5"
+ALGORITHMS = ("ppo", "dqn")
+"""Whose presets are shown."""
 LIBRARIES = {"shoal": "shoal", "sb3": "Stable-Baselines3"}
 NAMES = {"shoal.envs.noughts:Noughts": "shoal.envs.agents.tictactoe:TicTacToe"}
 """What environments were called when their results were taken."""
@@ -48,9 +50,10 @@ GROUPS = {
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """One seed of one library: its steps, seconds, curve and what its greedy episodes came to."""
+    """One seed of one library and algorithm: its steps, seconds, curve and what its greedy episodes came to."""
 
     library: str
+    algo: str
     env: str
     seed: int
     steps: int
@@ -66,13 +69,13 @@ class Training:
 
 
 def rows() -> Iterator[dict[str, Any]]:
-    """The rows of shoal's PPO in the results, oldest first, and the peer's on MuJoCo."""
+    """The rows of shoal's PPO and DQN in the results, oldest first, and the peer's on MuJoCo."""
     for name in ("learn", "spread", "self_play", "pong", "presets"):
         path = RESULTS / f"{name}.jsonl"
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
             row = json.loads(line)
             row.setdefault("env", PONG)
-            if row.get("algo", "ppo") == "ppo":
+            if row.setdefault("algo", "ppo") in ALGORITHMS:
                 yield row
 
 
@@ -83,7 +86,7 @@ def points(curve: list[Any]) -> list[tuple[float, float]]:
 
 def trainings() -> list[Training]:
     """Each seed's last run."""
-    found: dict[tuple[str, str, int], Training] = {}
+    found: dict[tuple[str, str, str, int], Training] = {}
     for row in rows():
         env = NAMES.get(row["env"], row["env"])
         greedy = row.get("greedy_returns", row.get("greedy_return"))
@@ -91,6 +94,7 @@ def trainings() -> list[Training]:
             greedy = row["tries"][-1]["scores"]
         done = Training(
             library=row.get("library", "shoal"),
+            algo=row["algo"],
             env=env,
             seed=row["seed"],
             steps=row["steps"],
@@ -99,7 +103,7 @@ def trainings() -> list[Training]:
             curve=points(row["curve"]),
             greedy=[greedy] if isinstance(greedy, float) else greedy or [],
         )
-        found[done.library, env, done.seed] = done
+        found[done.library, done.algo, env, done.seed] = done
     return list(found.values())
 
 
@@ -128,19 +132,24 @@ def seconds(runs: list[Training]) -> tuple[str, str]:
     return digits(median(run.seconds for run in runs)), digits(median(spent)) if spent else "–"
 
 
-def environments(preset: str, runs: list[Training]) -> list[str]:
+def environments(algo: str, preset: str, runs: list[Training]) -> list[str]:
     """The environments that have run with a preset of their own name or of their family's."""
     if not preset.endswith("*"):
         return [preset]
-    others = [run.env for run in runs if run.env not in presets("ppo")]
+    others = [run.env for run in runs if run.env not in presets(algo)]
     return [env for env in dict.fromkeys(others) if env.startswith(preset[:-1])]
 
 
-def overview(runs: list[Training]) -> list[str]:
-    """A row for each environment with a preset of PPO."""
+def is_environment(preset: str) -> bool:
+    """Whether a preset has an environment's name or a family's, so that it is taken without being named."""
+    return re.search(r"-v\d|[*:]", preset) is not None
+
+
+def overview(algo: str, runs: list[Training]) -> list[str]:
+    """A row for each environment with a preset of an algorithm; `runs` are of that."""
     lines = ["| preset | seeds | steps | seconds | greedy return |", "|---|---|---:|---:|---|"]
-    for preset in presets("ppo"):
-        for env in environments(preset, runs) or ["–"]:
+    for preset in filter(is_environment, presets(algo)):
+        for env in environments(algo, preset, runs) or ["–"]:
             own = [run for run in runs if (run.env, run.library) == (env, "shoal")]
             seeds, steps, on_clock, greedy = "has not run", "–", "–", "–"
             if own:
@@ -200,30 +209,40 @@ def pictures(runs: list[Training]) -> list[str]:
     """Draws a picture for each group that has runs; the lines that show them."""
     lines: list[str] = []
     for group in GROUPS:
-        envs = [env for env in dict.fromkeys(run.env for run in runs if run.curve) if group_of(env) == group]
-        if not envs:
-            continue
-        columns = min(3, len(envs))
-        deep = -(-len(envs) // columns)
-        figure = Figure(figsize=(3.3 * columns, 2.4 * deep), layout="constrained")
-        grid = figure.subplots(deep, columns, squeeze=False).ravel()
-        for axes, env in zip(grid, envs, strict=False):
-            draw(axes, env, [run for run in runs if run.env == env])
-        for axes in grid[len(envs) :]:
-            axes.set_axis_off()
-        figure.savefig(ASSETS / f"presets-{group}.png", format="png", dpi=110, metadata={"Software": None})
-        shown = ", ".join(map(short, envs))
-        lines += [f"![Mean return of training over environment steps: {shown}](assets/presets-{group}.png)", ""]
+        own = [run for run in runs if group_of(run.env) == group]
+        lines += [*picture(group, own), ""] if any(run.curve for run in own) else []
     return lines[:-1]
+
+
+def picture(name: str, runs: list[Training]) -> list[str]:
+    """Draws a picture of all environments that have curves; the line that shows it."""
+    envs = list(dict.fromkeys(run.env for run in runs if run.curve))
+    columns = min(3, len(envs))
+    deep = -(-len(envs) // columns)
+    figure = Figure(figsize=(3.3 * columns, 2.4 * deep), layout="constrained")
+    grid = figure.subplots(deep, columns, squeeze=False).ravel()
+    for axes, env in zip(grid, envs, strict=False):
+        draw(axes, env, [run for run in runs if run.env == env])
+    for axes in grid[len(envs) :]:
+        axes.set_axis_off()
+    figure.savefig(ASSETS / f"presets-{name}.png", format="png", dpi=110, metadata={"Software": None})
+    shown = ", ".join(map(short, envs))
+    return [f"![Mean return of training over environment steps: {shown}](assets/presets-{name}.png)"]
 
 
 def main() -> int:
     """Writes or checks the page; the exit status."""
-    runs = trainings()
-    blocks = {"overview": overview(runs), "beside": beside(runs)}
+    by_algo = {algo: [run for run in trainings() if run.algo == algo] for algo in ALGORITHMS}
+    runs = by_algo["ppo"]
+    blocks = {
+        "overview": overview("ppo", runs),
+        "beside": beside(runs),
+        "dqn-overview": overview("dqn", by_algo["dqn"]),
+    }
     checking = "--check" in sys.argv[1:]
     if not checking:
         blocks["curves"] = pictures(runs)
+        blocks["dqn-curves"] = picture("dqn", by_algo["dqn"])
     text = updated = PAGE.read_text(encoding="utf-8")
     for name, lines in blocks.items():
         start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"

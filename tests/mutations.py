@@ -32,6 +32,13 @@ PYTHON = [
         "tests/stream/test_rollouts.py::test_every_field_of_the_first_rollout",
     ),
     Mutation(
+        "a fused optimizer takes gradients that stand channels last for those of other places",
+        "learn/shards.py",
+        "total = torch.empty_like(parameter)",
+        "total = torch.empty_like(done[0][0][index])",
+        "tests/learn/test_image_steps.py::test_native_code_takes_the_steps_that_torch_would",
+    ),
+    Mutation(
         "a step that only reset its row does not begin an episode",
         "stream/collector.py",
         "role.start[mine] = ended | ~valid",

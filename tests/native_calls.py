@@ -213,11 +213,12 @@ class Calls(ReplayCalls, Wrong):
         low, high = np.full(D, -9, np.float32), np.full(D, 9, np.float32)
         return _native.copy_within, [self.floats(B, D), np.zeros((B, D), np.float32), low, high], {}
 
-    def call_normalize_pixels(self) -> Call:
+    def call_convert_pixels(self) -> Call:
         pixels = self.rng.integers(0, 256, (2, 6, 7, 3), np.uint8)
-        moments = [self.floats(6, 7, 3), self.floats(6, 7, 3)]
-        args = [pixels, *moments, 5.0, True, np.zeros((2, 6, 7, 3), np.uint16), self.kernels()]
-        return _native.normalize_pixels, args, {}
+        moments = [self.floats(6, 7, 3), self.floats(6, 7, 3)] if self.rng.random() < 0.5 else [None, None]
+        out = np.zeros((2, 6, 7, 3), np.uint16 if self.rng.random() < 0.5 else np.float32)
+        args = [pixels, *moments, 5.0, True, out, self.kernels()]
+        return _native.convert_pixels, args, {}
 
     def call_fma_peak(self) -> Call:
         if self.rng.random() < 0.95:  # a timing of milliseconds

@@ -38,12 +38,12 @@ def test_a_parameter_that_is_not_fuzzed_is_named() -> None:
     fuzz = Fuzz(0)
 
     def call_without_kernels() -> Call:
-        what, args, kwargs = fuzz.call_normalize_pixels()
+        what, args, kwargs = fuzz.call_convert_pixels()
         return what, args[:-1], kwargs
 
     missed = missed_by(fuzz, call_without_kernels)
-    assert "normalize_pixels: kernels" in missed
-    assert "normalize_pixels" not in missed
+    assert "convert_pixels: kernels" in missed
+    assert "convert_pixels" not in missed
 
 
 def test_calls_that_are_all_refused_do_not_count() -> None:

@@ -99,25 +99,45 @@ double fma_peak(int repeats) {
   return kept > 0.0F ? rates[rates.size() / 2] : 0.0;
 }
 
-void normalize_pixels(const ArrayIn& pixels, const ArrayIn& mean, const ArrayIn& inv_std, float clip,
-                      bool channels_last, const ArrayOut& out, const std::string& kernels) {
-  const Size height = axis(mean, "mean", 3, 0);
-  const Size width = axis(mean, "mean", 3, 1);
-  const Size channels = axis(mean, "mean", 3, 2);
-  const Size images = axis(pixels, "pixels", 4, 0);
+void convert_pixels(const ArrayIn& pixels, const OptionalArray& mean, const OptionalArray& inv_std, float clip,
+                    bool channels_last, const ArrayOut& out, const std::string& kernels) {
+  const Size images = axis(out, "out", 4, 0);
+  const Size height = axis(out, "out", 4, 1);
+  const Size width = axis(out, "out", 4, 2);
+  const Size channels = axis(out, "out", 4, 3);
   if (channels < 1) {
     throw std::invalid_argument("an image must have at least 1 channel");
   }
   const auto* from = channels_last ? numbers<std::uint8_t>(pixels, "pixels", {images, height, width, channels})
                                    : numbers<std::uint8_t>(pixels, "pixels", {images, channels, height, width});
-  const PixelMoments moments{numbers<float>(mean, "mean", {height, width, channels}),
-                             numbers<float>(inv_std, "inv_std", {height, width, channels}), clip};
-  auto* to = numbers<std::uint16_t>(out, "out", {images, height, width, channels});
+  if (mean.has_value() != inv_std.has_value()) {
+    throw std::invalid_argument("mean and inv_std must be given both, or neither of them");
+  }
+  PixelMoments moments{nullptr, nullptr, clip};
+  if (mean.has_value()) {
+    moments.mean = numbers<float>(*mean, "mean", {height, width, channels});
+    moments.inv_std = numbers<float>(*inv_std, "inv_std", {height, width, channels});
+  }
+  PixelsOut to{nullptr, nullptr};
+  if (out.dtype() == nb::dtype<float>()) {
+    to.single = numbers<float>(out, "out", {images, height, width, channels});
+  } else {
+    to.half = numbers<std::uint16_t>(out, "out", {images, height, width, channels});
+  }
   const Kernels& chosen = find_kernels(kernels);
   const ImageShape shape{static_cast<std::ptrdiff_t>(height * width), static_cast<std::ptrdiff_t>(channels),
                          channels_last};
   const nb::gil_scoped_release released;
-  chosen.normalize_pixels(from, static_cast<std::ptrdiff_t>(images), shape, moments, to);
+  chosen.pixels_last(from, static_cast<std::ptrdiff_t>(images), shape, mean.has_value() ? &moments : nullptr, to);
+}
+
+void bind_pixels(nb::module_& module) {
+  module.def(
+      "convert_pixels", &convert_pixels, "pixels"_a.noconvert(), "mean"_a.noconvert().none(),
+      "inv_std"_a.noconvert().none(), "clip"_a, "channels_last"_a, "out"_a.noconvert(), "kernels"_a = "",
+      "Writes uint8 images to `out`, float32 or uint16 (bfloat16's bits) [N, H, W, C]: clip((x - mean) * inv_std, "
+      "-clip, clip), or x where mean and inv_std are None.\n\n`pixels`: [N, H, W, C] with `channels_last`, else "
+      "[N, C, H, W]; `mean` and `inv_std`: float32 [H, W, C].");
 }
 
 }  // namespace
@@ -128,11 +148,7 @@ void bind_net(nb::module_& module) {
   module.def("kernel_names", &kernel_names, "Names of the kernels that this machine can run, the fastest first.");
   module.def("fma_peak", &fma_peak, "repeats"_a = 5,
              "Single-precision operations per second of one core: the median of `repeats` timings.");
-  module.def("normalize_pixels", &normalize_pixels, "pixels"_a.noconvert(), "mean"_a.noconvert(),
-             "inv_std"_a.noconvert(), "clip"_a, "channels_last"_a, "out"_a.noconvert(), "kernels"_a = "",
-             "Writes clip((x - mean) * inv_std, -clip, clip) of uint8 images to `out`, uint16 [N, H, W, C]: bfloat16's "
-             "bits.\n\n`pixels`: [N, H, W, C] with `channels_last`, else [N, C, H, W]; `mean` and `inv_std`: float32 "
-             "[H, W, C].");
+  bind_pixels(module);
   nb::class_<NativePlan> plan(
       module, "MlpPlan",
       "A policy of two MLP towers, or a Q-network of one, in native code that shares its owner's parameters.");

@@ -49,7 +49,7 @@ const Kernels& kernels() noexcept {
                                  sum_squares,
                                  adam,
                                  rmsprop,
-                                 normalize_pixels,
+                                 pixels_last,
                                  multiply_adds,
                                  multiply_add_flops};
   return table;

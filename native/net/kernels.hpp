@@ -90,6 +90,12 @@ struct PixelMoments {
   float clip;
 };
 
+/// Where images go, one of the two: as bfloat16's bits or as float32.
+struct PixelsOut {
+  std::uint16_t* half;
+  float* single;
+};
+
 struct Kernels {
   const char* name;
   /// Logits (or means) [count, num_outputs] and values [count] of observations [count, obs_size]; each may be null.
@@ -119,9 +125,9 @@ struct Kernels {
                float* params) noexcept;
   void (*rmsprop)(const RmsPropStep&, const float* grad, std::ptrdiff_t size, float* square_avg,
                   float* params) noexcept;
-  /// Images of bytes as bfloat16 (its bits), normalized, channels last.
-  void (*normalize_pixels)(const std::uint8_t* pixels, std::ptrdiff_t images, const ImageShape&, const PixelMoments&,
-                           std::uint16_t* out) noexcept;
+  /// Images of bytes as floating-point numbers, channels last; normalized where there are moments.
+  void (*pixels_last)(const std::uint8_t* pixels, std::ptrdiff_t images, const ImageShape&, const PixelMoments* moments,
+                      const PixelsOut& out) noexcept;
   /// Multiply-adds on registers and how many operations they are: the machine's limit.
   float (*multiply_adds)(std::ptrdiff_t rounds) noexcept;
   double (*multiply_add_flops)(std::ptrdiff_t rounds) noexcept;

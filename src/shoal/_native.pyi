@@ -226,9 +226,9 @@ def fma_peak(repeats: int = 5) -> float:
     Single-precision operations per second of one core: the median of `repeats` timings.
     """
 
-def normalize_pixels(pixels: Annotated[NDArray, dict(device='cpu', writable=False)], mean: Annotated[NDArray, dict(device='cpu', writable=False)], inv_std: Annotated[NDArray, dict(device='cpu', writable=False)], clip: float, channels_last: bool, out: Annotated[NDArray, dict(device='cpu')], kernels: str = '') -> None:
+def convert_pixels(pixels: Annotated[NDArray, dict(device='cpu', writable=False)], mean: Annotated[NDArray, dict(device='cpu', writable=False)] | None, inv_std: Annotated[NDArray, dict(device='cpu', writable=False)] | None, clip: float, channels_last: bool, out: Annotated[NDArray, dict(device='cpu')], kernels: str = '') -> None:
     """
-    Writes clip((x - mean) * inv_std, -clip, clip) of uint8 images to `out`, uint16 [N, H, W, C]: bfloat16's bits.
+    Writes uint8 images to `out`, float32 or uint16 (bfloat16's bits) [N, H, W, C]: clip((x - mean) * inv_std, -clip, clip), or x where mean and inv_std are None.
 
     `pixels`: [N, H, W, C] with `channels_last`, else [N, C, H, W]; `mean` and `inv_std`: float32 [H, W, C].
     """

@@ -138,3 +138,11 @@ def test_cartpole_by_dqn(run_dir: Path) -> None:
     """The preset, which stops at a mean return of 475."""
     result = train("CartPole-v1", run_dir, algo="dqn", final_episodes=20)
     assert result.greedy_return >= 475
+
+
+@pytest.mark.slow
+def test_breakout_by_dqn(run_dir: Path) -> None:
+    """The preset, until half of the bricks are hit in training; greedily then as many or more."""
+    result = train("shoal/Breakout-v0", run_dir, algo="dqn", stop_at=20, final_episodes=20)
+    assert result.stop_reason.startswith("mean return")
+    assert result.greedy_return >= 20

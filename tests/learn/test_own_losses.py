@@ -73,14 +73,14 @@ def test_statistics_may_be_plain_numbers(path: str) -> None:
 
 def test_statistics_of_shards_may_be_plain_numbers() -> None:
     """A minibatch of images in two parts: the mean of what both say."""
-    space = spaces.Box(0, 255, (1, 36, 36), np.uint8)
+    space = spaces.Box(0, 255, (1, 100, 100), np.uint8)
     spec = Spec.of("Images-v0", space, spaces.Discrete(3))
     policy = make_policy(spec, Network(hidden=(8,)), 0)
     learner = Learner(policy, Adam, hardware=Hardware(grad_shards=2), lr=1e-3)
     shape = (4, 2)
     zeros = torch.zeros(shape)
     _, like = rollout_of("categorical")
-    images = torch.randint(0, 255, (*shape, 1, 36, 36), dtype=torch.uint8)
+    images = torch.randint(0, 255, (*shape, 1, 100, 100), dtype=torch.uint8)
     fields: dict[str, Any] = {}
     for name in like.__dataclass_fields__:
         value = getattr(like, name)

@@ -19,6 +19,9 @@ from shoal.types import ConfigError, Spec
 Precision: TypeAlias = Literal["float32", "bfloat16"]
 
 
+FLAGS = spaces.Box(0, 1, (10, 10, 4), np.dtype(bool))  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
 def encoder(space: spaces.Box, network: Network, *, stack: int = 1) -> torch.nn.Module:
     spec = Preprocessing(frame_stack=stack).spec(Spec.of("Test-v0", space, spaces.Discrete(2)))
     policy = make_policy(spec, network, 0)
@@ -72,6 +75,28 @@ def test_floats_are_scaled_by_their_bounds(low: float, high: float) -> None:
     pixels = torch.randint(0, 256, (5, 40, 40, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     scaled = low + pixels.float() * ((high - low) / 255)
     torch.testing.assert_close(floats(scaled), plain(pixels), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_truth_values_are_images_where_layers_are_asked_for(*, normalize: bool) -> None:
+    """As in MinAtar: the same as bytes of 0 and 255, normalized or not; by themselves they are flattened."""
+    space = FLAGS
+    network = Network(image="minatar", normalize_obs=normalize)
+    flags, plain = encoder(space, network), encoder(spaces.Box(0, 255, (10, 10, 4), np.uint8), network)
+    seen = torch.rand(6, 10, 10, 4, generator=torch.Generator().manual_seed(0)) < 0.3
+    for made, shown in ((flags, seen), (plain, seen.to(torch.uint8) * 255)):
+        assert isinstance(made, ImageEncoder)
+        made.observe(shown)
+    torch.testing.assert_close(flags(seen), plain(seen.to(torch.uint8) * 255))
+    assert flags(seen).shape == (6, 128)
+    assert sum(p.numel() for p in flags.parameters()) == 9 * 4 * 16 + 16 + 8 * 8 * 16 * 128 + 128
+    assert not isinstance(encoder(space, Network()), ImageEncoder)
+
+
+def test_layers_that_are_too_large_are_refused_with_those_that_fit() -> None:
+    space = FLAGS
+    with pytest.raises(ConfigError, match=r'needs 20 x 20 .* use image="flat" or "impala" or "minatar"'):
+        encoder(space, Network(image="nips"))
 
 
 def test_an_image_without_a_channel_has_one_where_layers_are_asked_for() -> None:

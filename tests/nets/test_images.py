@@ -17,9 +17,9 @@ from shoal.learn.shards import Shards
 from shoal.learn.weights import Snapshot, pack
 from shoal.nets.encoder import TreeEncoder
 from shoal.nets.images import ImageEncoder
-from shoal.nets.normalizer import PIXEL_CLIP, PixelNormalizer
+from shoal.nets.normalizer import PIXEL_CLIP, PixelNormalizer, convert_pixels
 from shoal.nets.policy import MlpPolicy, Network, SharedPolicy, make_policy
-from shoal.types import ConfigError, Spec, Steps
+from shoal.types import ConfigError, Spec, Steps, Transitions
 
 PIXELS = torch.randint(0, 256, (6, 4, 84, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -195,8 +195,9 @@ def steps_of(pixels: Tensor) -> Steps:
     )
 
 
-def mean_loss(policy: nn.Module) -> Callable[[Steps], tuple[Tensor, list[Tensor]]]:
-    def loss(part: Steps) -> tuple[Tensor, list[Tensor]]:
+def mean_loss(policy: nn.Module) -> Callable[[Steps | Transitions], tuple[Tensor, list[Tensor]]]:
+    def loss(part: Steps | Transitions) -> tuple[Tensor, list[Tensor]]:
+        assert isinstance(part, Steps)
         logits, value = act(policy, part.obs[0])
         each = value.square() + logits.exp().square().sum(-1)
         return each.mean(), [value.mean(), each.mean()]
@@ -229,25 +230,36 @@ def test_the_preset_of_a_family() -> None:
 
 @pytest.mark.parametrize("kernels", _native.kernel_names())
 @pytest.mark.parametrize("shape", [(4, 84, 84), (3, 37, 41), (12, 36, 36), (40, 36, 3), (1025, 3, 2)])
-def test_normalized_pixels_in_one_pass_have_the_bits_of_torch(shape: tuple[int, ...], kernels: str) -> None:
+def test_pixels_in_one_pass_have_the_bits_of_torch(shape: tuple[int, ...], kernels: str) -> None:
+    """Normalized and as they are, as float32 and as bfloat16."""
     last = shape[2] == 3
     normalizer = PixelNormalizer(shape if last else (*shape[1:], shape[0]))
     random = torch.Generator().manual_seed(0)
     normalizer.mean.uniform_(0, 255, generator=random)
     normalizer.inv_std.uniform_(0, 1, generator=random)
     images = torch.randint(0, 256, (3, *shape), dtype=torch.uint8, generator=random)
-    expected = normalizer(images if last else images.permute(0, 2, 3, 1)).to(torch.bfloat16)
-    assert torch.equal(normalizer.in_half(images, channels_last=last), expected)
-    bits = np.zeros(expected.shape, np.uint16)
-    moments = (normalizer.mean.numpy(), normalizer.inv_std.numpy(), PIXEL_CLIP)
-    _native.normalize_pixels(images.numpy(), *moments, last, bits, kernels)
-    assert np.array_equal(bits, expected.view(torch.uint16).numpy())
+    placed = images if last else images.permute(0, 2, 3, 1)
+    moments = (normalizer.mean.numpy(), normalizer.inv_std.numpy())
+    for layer, given, expected in ((normalizer, moments, normalizer(placed)), (None, (None, None), placed.float())):
+        for dtype in (torch.float32, torch.bfloat16):
+            converted = convert_pixels(images, layer, channels_last=last, dtype=dtype)
+            assert converted.dtype is dtype
+            assert torch.equal(converted, expected.to(dtype))
+        numbers, bits = (np.zeros(expected.shape, kind) for kind in (np.float32, np.uint16))
+        for out in (numbers, bits):
+            _native.convert_pixels(images.numpy(), *given, PIXEL_CLIP, last, out, kernels)
+        assert np.array_equal(numbers, expected.numpy())
+        assert np.array_equal(bits, expected.to(torch.bfloat16).view(torch.uint16).numpy())
 
 
 def test_pixels_of_other_shapes_are_refused() -> None:
-    mean, nothing = np.zeros((5, 5, 4), np.float32), np.zeros((5, 5, 0), np.float32)
+    mean = np.zeros((5, 5, 4), np.float32)
     pixels, out = np.zeros((1, 5, 5, 4), np.uint8), np.zeros((1, 5, 5, 4), np.uint16)
     with pytest.raises(ValueError, match=r"pixels must have shape \(1, 4, 5, 5\), not \(1, 5, 5, 4\)"):
-        _native.normalize_pixels(pixels, mean, mean, 5.0, False, out)
+        _native.convert_pixels(pixels, mean, mean, 5.0, False, out)
     with pytest.raises(ValueError, match="at least 1 channel"):
-        _native.normalize_pixels(pixels, nothing, nothing, 5.0, False, out)
+        _native.convert_pixels(pixels, None, None, 5.0, True, np.zeros((1, 5, 5, 0), np.uint16))
+    with pytest.raises(ValueError, match="mean and inv_std must be given both"):
+        _native.convert_pixels(pixels, mean, None, 5.0, True, out)
+    with pytest.raises(ValueError, match="out must be an array of uint16"):
+        _native.convert_pixels(pixels, None, None, 5.0, True, np.zeros((1, 5, 5, 4)))

@@ -13,7 +13,7 @@ from torch.optim import Adam
 from shoal.envs.vec_env import VecEnv
 from shoal.learn.learner import Learner
 from shoal.learn.losses import fused
-from shoal.learn.targets import add_target, move_target, outputs_of
+from shoal.learn.targets import add_target, move_target, next_outputs
 from shoal.math.q_learning import best_action, huber, q_target, quantile_huber
 from shoal.math.rates import Schedule, apply_schedules, check_schedules, epsilon_at
 from shoal.memory.settings import Replay
@@ -105,11 +105,11 @@ def train(cfg: DQN, env: VecEnv, run: Run) -> nn.Module:
         now = apply_schedules(cfg, run.progress, learner)
         if cfg.network.noisy:
             draw_noise(run.rng, online.module, target.module)
-        after = outputs_of(target, batch.next_obs)
-        choosing = outputs_of(online, batch.next_obs) if cfg.double else after
-        values = q_network.action_values(choosing)
-        action = best_action(values, batch.next_action_mask)
-        value = q_network.values_of(after, action)
+        asked = [target, online] if cfg.double else [target]
+        outputs = next_outputs(asked, batch)
+        choosing = q_network.action_values(outputs[-1])
+        action = best_action(choosing, batch.next_action_mask)
+        value = q_network.values_of(outputs[0], action)
         learned = q_target(batch.reward, batch.discount, value)
         learner.step(dqn_loss, batch.with_target(learned), now)
         if learner.updates % cfg.target_update_interval == 0:

@@ -14,7 +14,7 @@ from shoal.learn.optimizers import (
     current,
     native_optimizer,
 )
-from shoal.learn.towers import packed_gradient
+from shoal.learn.towers import pack_gradient
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class Descent:
         self._may_be_native = native
         self.native: NativeOptimizer | None = None
         """As it was at the last step."""
+        self._gradient: Tensor | None = None
+        """Where gradients are put side by side."""
         self.join()
 
     @property
@@ -77,13 +79,26 @@ class Descent:
         flat, packed = self.packed.memory.numpy(), gradient.numpy()
         return native.optimizer.apply(flat, packed, self.max_grad_norm)
 
-    def step_towers(self) -> float:
-        """`step`, in native code where that has the optimizer."""
+    def step_reached(self) -> float:
+        """`step_gathered` where it may be; torch's where a parameter has no gradient, which then stays as it is."""
+        if self._may_be_native and all(
+            p.grad is not None for p in self.packed.parameters
+        ):
+            return self.step_gathered()
+        return self.step()
+
+    def step_gathered(self) -> float:
+        """`step`, in native code where that has the optimizer: on the parameters' gradients put side by side.
+
+        The packed memory is what steps; where a parameter may have got another, `Packed.rejoin` comes before.
+        """
         native = self.current()
         if native is None:
             return self.step()
-        gradient = packed_gradient(self.packed.parameters).numpy()
-        flat = self.packed.memory.numpy()
+        if self._gradient is None or len(self._gradient) != len(self.packed.memory):
+            self._gradient = torch.empty_like(self.packed.memory)
+        pack_gradient(self.packed.parameters, self._gradient)
+        flat, gradient = self.packed.memory.numpy(), self._gradient.numpy()
         return native.optimizer.apply(flat, gradient, self.max_grad_norm)
 
     def step(self) -> float:

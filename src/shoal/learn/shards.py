@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 from shoal.learn.minibatches import cut_steps
+from shoal.memory.batches import part_of
 from shoal.nets.images import ImageEncoder
+from shoal.types import Transitions
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor, nn
 
     from shoal.types import Steps
 
-    PartLoss = Callable[[Steps], tuple[Tensor, list[Tensor]]]
+    Part = Steps | Transitions
+    PartLoss = Callable[[Part], tuple[Tensor, list[Tensor]]]
 
 
 def has_images(policy: nn.Module) -> bool:
@@ -28,6 +35,8 @@ def has_images(policy: nn.Module) -> bool:
     return any(isinstance(module, ImageEncoder) for module in policy.modules())
 
 
+LEAST_PIXELS = 40_000
+"""Of each part: in fewer, calling the layers once more costs what a second thread gains; 100 images of MinAtar."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Names of glibc's malloc.h."""
 
@@ -58,18 +67,33 @@ class Shards:
         if threads > 1:
             one_thread = partial(torch.set_num_threads, 1)
             self._pool = ThreadPoolExecutor(threads, initializer=one_thread)
-        if self._shards > 1:
+        encoders = [m for m in policy.modules() if isinstance(m, ImageEncoder)]
+        self._pixels = sum(math.prod(encoder.shape) for encoder in encoders)
+        if self._pixels and there == {"cpu"}:
             keep_freed_memory()
 
-    def parts(self, batch: Steps) -> list[Steps]:
-        """A minibatch [1, M] cut into as many parts as there are shards, where it has that many steps."""
-        size = batch.reward.shape[1]
-        if self._shards == 1 or size < self._shards:
-            return [batch]
-        edges = [size * k // self._shards for k in range(self._shards + 1)]
-        return [cut_steps(batch, slice(a, b)) for a, b in pairwise(edges)]
+    def parts(self, batch: Part) -> list[Part]:
+        """A minibatch [1, M], or transitions [M], cut into as many parts as there are shards, or fewer of LEAST_PIXELS.
 
-    def backward(self, loss: PartLoss, parts: list[Steps]) -> list[Tensor]:
+        Parts are views: what a loss writes into one stands in the batch.
+        """
+        size = _size(batch)
+        count = min(self._shards, size, size * self._pixels // LEAST_PIXELS)
+        if count < 2:
+            return [batch]
+        edges = [size * k // count for k in range(count + 1)]
+        places = [slice(first, last) for first, last in pairwise(edges)]
+        if isinstance(batch, Transitions):
+            return [part_of(batch, place) for place in places]
+        return [cut_steps(batch, place) for place in places]
+
+    def each(self, work: Callable[[T], R], items: Sequence[T], *, size: int) -> list[R]:
+        """What `work` gives for every item, each on a thread of its own where batches of `size` are worth one."""
+        if self._pool is None or size * self._pixels < LEAST_PIXELS:
+            return [work(item) for item in items]
+        return list(self._pool.map(work, items))
+
+    def backward(self, loss: PartLoss, parts: list[Part]) -> list[Tensor]:
         """Fills the parameters' gradients with those of the mean loss over all parts; returns the mean statistics.
 
         `loss(part)` gives the mean loss over a part's steps, and statistics that are means too.
@@ -82,10 +106,12 @@ class Shards:
             return [x.detach() for x in stats]
         work = partial(self._one, loss)
         done = list(self._pool.map(work, parts) if self._pool else map(work, parts))
-        size = sum(part.reward.shape[1] for part in parts)
-        weights = [part.reward.shape[1] / size for part in parts]
+        size = sum(map(_size, parts))
+        weights = [_size(part) / size for part in parts]
         for index, parameter in enumerate(self._parameters):
-            total = done[0][0][index] * weights[0]
+            # Laid out as the parameter: convolutions give channels last, and torch's fused Adam goes by the memory.
+            total = torch.empty_like(parameter)
+            torch.mul(done[0][0][index], weights[0], out=total)
             for (gradients, _), weight in zip(done[1:], weights[1:], strict=True):
                 total.add_(gradients[index], alpha=weight)
             parameter.grad = total
@@ -96,8 +122,13 @@ class Shards:
         return means
 
     def _one(
-        self, loss: PartLoss, part: Steps
+        self, loss: PartLoss, part: Part
     ) -> tuple[tuple[Tensor, ...], list[Tensor]]:
         value, stats = loss(part)
         gradients = torch.autograd.grad(value, self._parameters)
         return gradients, [x.detach() for x in stats]
+
+
+def _size(part: Part) -> int:
+    """Steps of [1, M], or transitions of [M]: the last axis."""
+    return part.reward.shape[-1]

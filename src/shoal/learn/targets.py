@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,10 +12,12 @@ from shoal.learn.weights import copy_buffers
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from shoal.learn.learner import Learner
     from shoal.learn.trainable import Trainable
     from shoal.nets.policy import Output
-    from shoal.types import Tree
+    from shoal.types import Transitions, Tree
 
 
 def add_target(learner: Learner, name: str, *, of: str = "policy") -> None:
@@ -35,6 +38,15 @@ def outputs_of(network: Trainable, obs: Tree) -> Output:
     if network.plan is not None:
         return network.plan.outputs(obs)
     return network.module(obs, None, None)
+
+
+def next_outputs(networks: Sequence[Trainable], batch: Transitions) -> list[Output]:
+    """`outputs_of` each network for `batch.next_obs`; those of images on threads of the last one's, which is trained.
+
+    The number of threads changes no bit.
+    """
+    work = partial(outputs_of, obs=batch.next_obs)
+    return networks[-1].shards.each(work, networks, size=len(batch.key))
 
 
 def move_target(

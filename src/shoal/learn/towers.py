@@ -57,14 +57,14 @@ def frozen(parameters: Iterable[nn.Parameter]) -> Generator[None]:
             parameter.requires_grad = True
 
 
-def packed_gradient(parameters: list[nn.Parameter]) -> Tensor:
-    """The parameters' gradients side by side; 0 where a loss did not reach one."""
-    parts = [p if p.grad is None else p.grad for p in parameters]
-    flat = [part.reshape(-1) for part in parts]
-    for place, parameter in enumerate(parameters):
+def pack_gradient(parameters: list[nn.Parameter], out: Tensor) -> None:
+    """Puts the parameters' gradients side by side into `out`; 0 where a loss did not reach one."""
+    sizes = [parameter.numel() for parameter in parameters]
+    for parameter, own in zip(parameters, out.split(sizes), strict=True):
         if parameter.grad is None:
-            flat[place] = torch.zeros(parameter.numel())
-    return torch.cat(flat)
+            own.zero_()
+        else:
+            own.view_as(parameter).copy_(parameter.grad)
 
 
 class NativeTower:

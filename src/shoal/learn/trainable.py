@@ -15,7 +15,7 @@ from shoal.learn.packed import Packed
 from shoal.learn.shards import Shards, has_images
 from shoal.learn.towers import has_native_towers, lower_towers
 from shoal.learn.weights import check_savable, load_weights, pack
-from shoal.types import ConfigError
+from shoal.types import ConfigError, Transitions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from shoal.learn.hardware import Hardware
     from shoal.learn.losses import Fused, Loss
     from shoal.learn.plan import Plan
-    from shoal.types import Spec, Steps, Transitions
+    from shoal.types import Spec, Steps
 
     Batch = Steps | Minibatch | Transitions
 
@@ -60,14 +60,15 @@ class Trainable:
         """Whether native code runs the module's towers, and takes the optimizer's steps."""
         if self.native_towers:
             lower_towers(module, hardware)
-        self._shards = Shards(
+        self.shards = Shards(
             module, hardware.grad_shards, num_threads=hardware.num_threads
         )
+        """Of its gradients, where it has layers for images."""
         self._descent = Descent(
             module,
             self._packed,
             optimizer,
-            native=self.plan is not None or self.native_towers,
+            native=self.plan is not None or _steps_natively(module, hardware),
             max_grad_norm=max_grad_norm,
         )
 
@@ -167,7 +168,8 @@ class Trainable:
     def torch_step(
         self, loss: Loss, batch: Batch, cfg: Any
     ) -> tuple[NamedTuple, float]:
-        """One step in torch; minibatches of a network for images in shards."""
+        """One step in torch; minibatches and transitions of a network for images in shards."""
+        self.rejoin()
         whole: Any = batch.take() if isinstance(batch, Minibatch) else batch
         prepare = prepare_of(loss)
         if prepare is not None:
@@ -181,12 +183,11 @@ class Trainable:
             kinds.append(type(stats))
             return value, list(stats)
 
-        if isinstance(batch, Minibatch) and not batch.whole_rows:
-            parts = self._shards.parts(whole)
-        else:
-            parts = [whole]
-        stats = self._shards.backward(part_loss, parts)
-        return kinds[0](*stats), self._descent.step()
+        whole_rows = isinstance(batch, Minibatch) and batch.whole_rows
+        may_cut = isinstance(batch, Minibatch | Transitions) and not whole_rows
+        parts = self.shards.parts(whole) if may_cut else [whole]
+        stats = self.shards.backward(part_loss, parts)
+        return kinds[0](*stats), self._descent.step_reached()
 
     def loss_step(
         self, loss: Callable[[], tuple[Tensor, NamedTuple]]
@@ -202,7 +203,7 @@ class Trainable:
         for parameter in self._packed.parameters:
             parameter.grad = None
         value.backward()
-        return stats, self._descent.step_towers()
+        return stats, self._descent.step_gathered()
 
     def gradient_step(self, gradient: Tensor) -> float:
         """One step on a packed gradient; returns its norm."""
@@ -228,6 +229,14 @@ class Trainable:
         if self.plan is not None:
             self.plan.refresh_normalizer()
         self._descent.join()
+
+
+def _steps_natively(module: nn.Module, hardware: Hardware) -> bool:
+    """Whether native code takes the optimizer's steps on gradients that torch leaves in the parameters."""
+    if has_native_towers(module, hardware):
+        return True
+    kinds = {(p.device.type, p.dtype) for p in module.parameters()}
+    return hardware.native and has_images(module) and kinds == {("cpu", torch.float32)}
 
 
 def cuts_gradients(module: nn.Module, spec: Spec, hardware: Hardware) -> bool:

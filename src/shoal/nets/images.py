@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from shoal.nets.layers import convolution, linear
-from shoal.nets.normalizer import MOST_IMAGES, PixelNormalizer
+from shoal.nets.normalizer import MOST_IMAGES, PixelNormalizer, convert_pixels
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -25,13 +25,14 @@ LayersT = TypeVar("LayersT", bound=nn.Module)
 CONVOLUTIONS = {
     "nature": ((32, 8, 4), (64, 4, 2), (64, 3, 1)),
     "nips": ((16, 8, 4), (32, 4, 2)),
+    "minatar": ((16, 3, 1),),
 }
-"""Filters, width and stride of each layer (Mnih et al. 2015 and 2013)."""
+"""Filters, width and stride of each layer (Mnih et al. 2015 and 2013; Young and Tian 2019)."""
 SECTIONS = (16, 32, 32)
 """Filters of the three sections of the residual network (Espeholt et al. 2018)."""
-FEATURES = {"nature": 512, "nips": 256, "impala": 256}
+FEATURES = {"nature": 512, "nips": 256, "impala": 256, "minatar": 128}
 """Units of the layer after the convolutions."""
-SMALLEST = {"nature": 36, "nips": 20, "impala": 8}
+SMALLEST = {"nature": 36, "nips": 20, "impala": 8, "minatar": 3}
 """Pixels that each side must have."""
 
 
@@ -43,10 +44,10 @@ def lacks_bfloat16() -> bool:
 
 
 def image_net(spec: Spec, image: str) -> str:
-    """The layers for these observations: nature, nips, impala, or "" where they are no image or shall be flattened.
+    """The layers for these observations, a key of FEATURES, or "" where they are no image or shall be flattened.
 
     An image is a uint8 Box of three axes, or of four: a stack of color images. Where layers are asked for by name, so
-    are a uint8 Box of two axes and a Box of floats with finite bounds.
+    are a uint8 Box of two axes, a Box of floats with finite bounds, and one of truth values.
 
     Raises:
         ConfigError: it is too small for the layers asked for, or has floats without bounds.
@@ -61,9 +62,11 @@ def image_net(spec: Spec, image: str) -> str:
     if image == "auto":
         return "nature" if min(height, width) >= SMALLEST["nature"] else ""
     if min(height, width) < SMALLEST[image]:
+        fits = [kind for kind, side in SMALLEST.items() if min(height, width) >= side]
+        others = " or ".join(f'"{kind}"' for kind in ("flat", *fits))
         raise ConfigError(
             f'image="{image}" needs {SMALLEST[image]} x {SMALLEST[image]} pixels or more, got {height} x {width}; '
-            'use image="flat" or "impala"'
+            f"use image={others}"
         )
     if space.dtype != np.uint8 and not space.is_bounded():
         raise ConfigError(
@@ -74,10 +77,16 @@ def image_net(spec: Spec, image: str) -> str:
 
 
 def _may_be_image(space: spaces.Box) -> bool:
-    """Whether layers for images can be asked for: bytes or floats, of two to four axes."""
+    """Whether layers for images can be asked for: bytes, floats or truth values, of two to four axes."""
     floats = np.issubdtype(space.dtype, np.floating)
     axes = (3, 4) if floats else (2, 3, 4)
-    return len(space.shape) in axes and (floats or space.dtype == np.uint8)
+    known = floats or space.dtype == np.uint8 or _holds_flags(space)
+    return len(space.shape) in axes and known
+
+
+def _holds_flags(space: spaces.Box) -> bool:
+    """Whether its numbers are truth values."""
+    return np.issubdtype(space.dtype, np.bool_)
 
 
 def channels_last(shape: tuple[int, ...]) -> bool:
@@ -107,8 +116,9 @@ class Frozen(NamedTuple):
 class ImageEncoder(nn.Module):
     """uint8 pixels [..., C, H, W] or [..., H, W, C] -> features [..., size], normalized or scaled by 1/255.
 
-    A stack [..., K, H, W, C] becomes channels, an image [..., H, W] has one; floats are scaled to 0 to 255 first. The
-    dense layer takes what the convolutions give in the order H, W, C.
+    A stack [..., K, H, W, C] becomes channels, an image [..., H, W] has one; floats are scaled to 0 to 255 first, truth
+    values too where they are normalized, and are 0 and 1 where not. The dense layer takes what the convolutions give in
+    the order H, W, C.
     """
 
     def __init__(
@@ -121,7 +131,7 @@ class ImageEncoder(nn.Module):
         normalize: bool = False,
         layer_norm: bool = False,
     ) -> None:
-        """`kind`: nature, nips or impala. `half`: computes in bfloat16; weights and features stay float32.
+        """`kind`: a key of FEATURES. `half`: computes in bfloat16; weights and features stay float32.
 
         `normalize` adds a PixelNormalizer, `layer_norm` a norm over all of an image's numbers before each activation.
         """
@@ -134,13 +144,15 @@ class ImageEncoder(nn.Module):
         height, width, channels = sides_of(self.shape)
         space = spec.observation_space
         assert isinstance(space, spaces.Box)
-        self._low, self._span = 0.0, 0.0  # no span: bytes
-        if space.dtype != np.uint8:
+        self._low, self._span = 0.0, 0.0  # no span: as they are
+        flags = _holds_flags(space)
+        plain = space.dtype == np.uint8 or (flags and not normalize)
+        if not plain:
             self._low = float(space.low.min())
             self._span = float(space.high.max()) - self._low
         self.normalizes = normalize
         self.normalizer: PixelNormalizer | None = None
-        self._scale = 1 / 255
+        self._scale = 1.0 if flags else 1 / 255
         if normalize:
             self.normalizer = PixelNormalizer((height, width, channels))
             self._scale = 1.0
@@ -158,8 +170,7 @@ class ImageEncoder(nn.Module):
         """[..., *shape] -> [..., size]."""
         lead = obs.shape[: obs.dim() - len(self.shape)]
         kind = torch.bfloat16 if self.halved else self.dense.weight.dtype
-        normalized = self._normalized(self._folded(obs))
-        pixels = normalized.to(kind).permute(0, 3, 1, 2)
+        pixels = self._normalized(self._folded(obs), kind).permute(0, 3, 1, 2)
         if self._frozen is not None and not torch.is_grad_enabled():
             first, rest, dense = self._frozen
             seen = _convolved(pixels, first, first.weight)
@@ -198,19 +209,21 @@ class ImageEncoder(nn.Module):
             return pixels.permute(0, 2, 3, 1, 4).flatten(3)
         return pixels.flatten(1, 2)
 
-    def _normalized(self, pixels: Tensor) -> Tensor:
-        """[N, *shape] -> [N, H, W, C]; without a normalizer still 0 to 255, which are exact in bfloat16."""
-        if self.normalizer is None:
-            return self._channels_last(pixels)
-        on_cpu = pixels.device.type == "cpu"
-        if self.halved and on_cpu and pixels.dtype is torch.uint8:
-            return self.normalizer.in_half(pixels, channels_last=self.last)
-        return self.normalizer(self._channels_last(pixels))
+    def _normalized(self, pixels: Tensor, kind: torch.dtype) -> Tensor:
+        """[N, *shape] -> [N, H, W, C] of `kind`; without a normalizer still 0 to 255, which are exact in bfloat16."""
+        given, made = pixels.dtype, kind in (torch.float32, torch.bfloat16)
+        if given is torch.uint8 and made and pixels.device.type == "cpu":
+            last, normalizer = self.last, self.normalizer
+            return convert_pixels(pixels, normalizer, channels_last=last, dtype=kind)
+        placed = self._channels_last(pixels)
+        if self.normalizer is not None:
+            placed = self.normalizer(placed)
+        return placed.to(kind)
 
     def _channels_last(self, pixels: Tensor) -> Tensor:
         """[N, *shape] -> [N, H, W, C], what convolutions are fastest in.
 
-        Made of bytes, plane by plane: torch's own change of layout is four times slower.
+        Plane by plane: torch's own change of layout is four times slower.
         """
         return pixels if self.last else torch.stack(pixels.unbind(1), dim=-1)
 

@@ -40,8 +40,8 @@ class Network:
     """Actor and critic share the hidden layers, as recurrent and image networks always do; runs in torch."""
     normalize_obs: bool = False
     """Normalize observations by their running mean and standard deviation; helps when their scales differ."""
-    image: Literal["auto", "nature", "nips", "impala", "flat"] = "auto"
-    """Image encoder; auto: nature from 36 x 36 pixels on, else flat. impala is the deepest and slowest."""
+    image: Literal["auto", "nature", "nips", "impala", "minatar", "flat"] = "auto"
+    """Image encoder; auto: nature from 36 x 36 pixels on, else flat. impala is the deepest, minatar for 10 x 10."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of the image encoder; bfloat16 (8 bits of mantissa) is faster where the CPU or GPU supports it."""
     squash: bool = False
@@ -72,8 +72,8 @@ class QNet:
     """Activation function; relu is usual for values."""
     normalize_obs: bool = False
     """Normalize observations by their running mean and standard deviation; helps when their scales differ."""
-    image: Literal["auto", "nature", "nips", "impala", "flat"] = "auto"
-    """Image encoder; auto: nature from 36 x 36 pixels on, else flat. impala is the deepest and slowest."""
+    image: Literal["auto", "nature", "nips", "impala", "minatar", "flat"] = "auto"
+    """Image encoder; auto: nature from 36 x 36 pixels on, else flat. impala is the deepest, minatar for 10 x 10."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of the image encoder; bfloat16 (8 bits of mantissa) is faster where the CPU or GPU supports it."""
     layer_norm: bool = False
@@ -104,8 +104,8 @@ class ActorCriticNet:
     """Activation function; relu is usual for values."""
     num_critics: int = 2
     """Critics, of whose values the least counts; more judge more carefully and cost more."""
-    image: Literal["auto", "nature", "nips", "impala", "flat"] = "auto"
-    """Image encoder; auto: nature from 36 x 36 pixels on, else flat. impala is the deepest and slowest."""
+    image: Literal["auto", "nature", "nips", "impala", "minatar", "flat"] = "auto"
+    """Image encoder; auto: nature from 36 x 36 pixels on, else flat. impala is the deepest, minatar for 10 x 10."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of the image encoder; bfloat16 (8 bits of mantissa) is faster where the CPU or GPU supports it."""
 

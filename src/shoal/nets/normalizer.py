@@ -67,6 +67,34 @@ class Normalizer(nn.Module):
         self.inv_std.copy_((self.total_m2 / self.count + 1e-8).rsqrt())
 
 
+def convert_pixels(
+    pixels: Tensor,
+    normalizer: PixelNormalizer | None,
+    *,
+    channels_last: bool,
+    dtype: torch.dtype,
+) -> Tensor:
+    """uint8 [N, H, W, C] or [N, C, H, W] -> [N, H, W, C], normalized or as they are, in one pass on the CPU.
+
+    With the bits of torch. `dtype`: float32 or bfloat16.
+    """
+    given = pixels.contiguous()
+    images, *sides = given.shape
+    if not channels_last:
+        sides = [*sides[1:], sides[0]]
+    out = torch.empty(images, *sides, dtype=dtype)
+    half = dtype is torch.bfloat16
+    _native.convert_pixels(
+        given.numpy(),
+        None if normalizer is None else normalizer.mean.numpy(),
+        None if normalizer is None else normalizer.inv_std.numpy(),
+        PIXEL_CLIP,
+        channels_last,
+        (out.view(torch.uint16) if half else out).numpy(),
+    )
+    return out
+
+
 class PixelNormalizer(nn.Module):
     """(pixel - mean) / sqrt(var + 1), clipped to +-5, a mean and a variance for each place of the image.
 
@@ -93,19 +121,6 @@ class PixelNormalizer(nn.Module):
         """uint8 [N, *shape] -> float32 of the same shape."""
         scaled = pixels.float().sub_(self.mean).mul_(self.inv_std)
         return scaled.clamp_(-PIXEL_CLIP, PIXEL_CLIP)
-
-    def in_half(self, pixels: Tensor, *, channels_last: bool) -> Tensor:
-        """uint8 [N, H, W, C] or [N, C, H, W] -> bfloat16 [N, H, W, C] with `forward`'s bits, in one pass on the CPU."""
-        out = torch.empty(len(pixels), *self.mean.shape, dtype=torch.bfloat16)
-        _native.normalize_pixels(
-            pixels.contiguous().numpy(),
-            self.mean.numpy(),
-            self.inv_std.numpy(),
-            PIXEL_CLIP,
-            channels_last,
-            out.view(torch.uint16).numpy(),
-        )
-        return out
 
     @torch.no_grad()
     def merge(self, pixels: Tensor) -> None:
