@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from typing import NamedTuple
 
 from torch import Tensor, nn, optim
@@ -12,27 +13,14 @@ from shoal.envs.vec_env import VecEnv
 from shoal.learn.sequences import burned_in
 from shoal.learn.targets import add_target, move_target
 from shoal.math.losses import masked_mean
-from shoal.math.q_learning import (
-    best_action,
-    huber,
-    rescaled,
-    sequence_target,
-    unscaled,
-)
+from shoal.math.q_learning import best_action, huber, sequence_target
 from shoal.math.rates import Schedule, apply_schedules, check_schedules, epsilon_at
 from shoal.memory.settings import Replay
 from shoal.nets import q_network
 from shoal.nets.network import QNet
 from shoal.nets.policy import Output
 from shoal.run.run import Learners, Run
-from shoal.types import (
-    Sequences,
-    Spec,
-    check_finite,
-    check_least,
-    check_positive,
-    check_ranges,
-)
+from shoal.types import Sequences, Spec, check_finite, check_positive, check_ranges
 
 
 def _with_memory() -> QNet:
@@ -84,8 +72,9 @@ class R2D2:
 
     def __post_init__(self) -> None:
         """Refuses what cannot work, with what would."""
-        check_least(self, num_steps=1, batch_size=1, sequence_length=1, n_step=1)
-        check_least(self, burn_in=0, target_update_interval=1)
+        counts = ("num_steps", "batch_size", "sequence_length", "n_step")
+        check_ranges(self, **dict.fromkeys(counts, (1, inf)), burn_in=(0, inf))
+        check_ranges(self, target_update_interval=(1, inf))
         check_ranges(self, gamma=(0, 1), tau=(1e-9, 1), exploration_fraction=(0, 1))
         check_ranges(self, epsilon_start=(0, 1), epsilon_end=(0, 1))
         check_positive(self, "learning_rate", "adam_eps", "max_grad_norm")
@@ -146,13 +135,14 @@ def r2d2_loss(
     choosing = values.detach() if cfg.double else batch.next_value
     best = best_action(choosing, batch.action_mask).unsqueeze(-1)
     after = batch.next_value.gather(-1, best).squeeze(-1)
-    if cfg.rescale_values:
-        after = unscaled(after)
     target = sequence_target(
-        batch.reward, batch.discount, batch.valid, after, n_step=cfg.n_step
+        batch.reward,
+        batch.discount,
+        batch.valid,
+        after,
+        n_step=cfg.n_step,
+        rescale=cfg.rescale_values,
     )
-    if cfg.rescale_values:
-        target = rescaled(target)
     chosen = q_network.values_of(output, batch.action)
     loss = masked_mean(huber(chosen - target), batch.valid)
     return loss, R2D2Statistics(loss, masked_mean(chosen, batch.valid))

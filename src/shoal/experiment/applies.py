@@ -36,6 +36,7 @@ WORKERS = (
     "own_cores",
 )
 """Settings of the backend `workers` alone."""
+NO_CELL = "set network.recurrent to gru or lstm"
 PAST_VERSIONS = ("self_play.pool", "self_play.latest", "self_play.opponents")
 
 
@@ -172,6 +173,8 @@ def _idle_network(
     elif isinstance(network, QNet):
         if not network.hidden:
             yield "network.activation", "network.hidden has no layer"
+        if network.recurrent == "none":
+            yield "network.recurrent_size", NO_CELL
         for name, why in _idle_of_encoder(network, spec):
             if name != "network.share":  # a Q-network has one tower
                 yield name, why
@@ -283,7 +286,7 @@ def _idle_exploration(config: Any) -> Iterator[tuple[str, str]]:
 
 def _idle_of_network(network: Network, spec: Spec) -> Iterator[tuple[str, str]]:
     if network.recurrent == "none":
-        yield "network.recurrent_size", "set network.recurrent to gru or lstm"
+        yield "network.recurrent_size", NO_CELL
         if not network.hidden:
             yield "network.activation", "network.hidden has no layer"
     actions = [part for _, part in leaf_spaces(spec.action_space)]
@@ -308,7 +311,7 @@ def _idle_of_encoder(network: Network | QNet, spec: Spec) -> Iterator[tuple[str,
             yield "network.image", why
     elif isinstance(spec.observation_space, spaces.Box):
         why = "the features of an image encoder go straight to the heads"
-        if isinstance(network, Network) and network.recurrent != "none":
+        if network.recurrent != "none":
             why = "the features of an image encoder go straight to the recurrent layer"
         for name in ("hidden", "activation", "share"):
             yield f"network.{name}", why

@@ -29,9 +29,7 @@ def burned_in(
         batch: sequences [L, B].
         burn_in: records that only warm the state up, fewer than L.
     """
-    values = action_values(
-        learner.module(target)(batch.obs, batch.state, batch.start)
-    )
+    values = action_values(learner.module(target)(batch.obs, batch.state, batch.start))
     batch = batch.with_next_values(values)
     if not burn_in:
         return batch

@@ -63,12 +63,18 @@ def quantile_huber(quantiles: Tensor, target: Tensor) -> Tensor:
 
 
 def sequence_target(
-    reward: Tensor, discount: Tensor, valid: Tensor, value: Tensor, *, n_step: int
+    reward: Tensor,
+    discount: Tensor,
+    valid: Tensor,
+    value: Tensor,
+    *,
+    n_step: int,
+    rescale: bool = False,
 ) -> Tensor:
     """G_t = r_t + discount_t G_t+1, n times, then the value: returns of up to n steps within sequences.
 
     Fewer where a step's successor is no step that led further: an episode's last observation, or the sequence's end.
-    Kapturowski et al. 2019 (R2D2), section 2.3, without the rescaling of values.
+    With `rescale` h(G), of values h^-1(value) (Kapturowski et al. 2019, section 2.3).
 
     Args:
         reward: [T, B].
@@ -76,17 +82,19 @@ def sequence_target(
         valid: [T, B], whether a record is a step that led to the next record; false at the last one.
         value: [T, B], of the observations, by the target network.
         n_step: n, at least 1.
+        rescale: whether values are of returns through `rescaled`, as the targets then are.
 
     Returns:
         [T, B]; where not valid the value itself.
     """
     assert reward.shape == discount.shape == valid.shape == value.shape
     assert n_step >= 1
+    value = unscaled(value) if rescale else value
     found = value
     for _ in range(n_step):
         after = torch.cat([found[1:], value[-1:]])
         found = torch.where(valid, reward + discount * after, value)
-    return found
+    return rescaled(found) if rescale else found
 
 
 def rescaled(x: Tensor, *, epsilon: float = 1e-3) -> Tensor:

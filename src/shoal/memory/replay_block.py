@@ -65,7 +65,9 @@ class RecordForm:
         obs, action = _words(self.obs), _words(self.action)
         stacks = f"; stacks of {self.frames}" if self.frames > 1 else ""
         state = f"; state {_words(self.state)}" if self.state.leaves else ""
-        return f"observation {obs}; action {action}; {self.options} options{stacks}{state}"
+        return (
+            f"observation {obs}; action {action}; {self.options} options{stacks}{state}"
+        )
 
     @property
     def contents(self) -> int:

@@ -132,9 +132,7 @@ class SequenceReader:
         self.overwritten += int((~whole).sum())
         return words, whole & (words[0, :, HEAD_WORDS - 1] & NO_STEP == 0)
 
-    def _decoded(
-        self, words: NDArray[np.uint64], key: NDArray[np.int64]
-    ) -> Sequences:
+    def _decoded(self, words: NDArray[np.uint64], key: NDArray[np.int64]) -> Sequences:
         """What the words [L, B, ...] say."""
         parts, flags = self._parts, words[..., HEAD_WORDS - 1].astype(np.int64)
         numbers = np.ascontiguousarray(words[..., 1]).view(np.uint32)

@@ -135,8 +135,9 @@ class RecurrentQNetwork(QNetwork):
         """Zeros [B, H]: h, or (h, c)."""
         return zero_state(self.cell, num_rows)
 
-    def forward(self, obs: Tree, state: Tree, start: Tensor) -> Output:
+    def forward(self, obs: Tree, state: Tree, start: Tensor | None) -> Output:
         """[T, B, *obs], state before step 0, start [T, B] -> Output for every step, with the highest values."""
+        assert start is not None, "a network with a memory is told where episodes start"
         x = self.trunk(self.encoder(obs))
         hidden, state = unroll(self.cell, x, state, start)
         return self._output(hidden, state)
