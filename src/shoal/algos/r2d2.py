@@ -27,6 +27,10 @@ def _with_memory() -> QNet:
     return QNet(hidden=(64,), recurrent="gru", recurrent_size=64)
 
 
+def _memory() -> Replay:
+    return Replay(samples_per_insert=16)
+
+
 @dataclass(frozen=True, slots=True)
 class R2D2:
     """Settings of R2D2."""
@@ -47,26 +51,22 @@ class R2D2:
     """Schedule of the learning rate: constant, linear or cosine (to 0 at total_timesteps), or a function."""
     adam_eps: float = 1e-5
     """Adam's epsilon; larger shrinks the steps of parameters with small gradients."""
-    gamma: float = 0.99
+    gamma: float = 0.997
     """Discount factor; closer to 1 looks further ahead."""
     target_update_interval: int = 200
-    """Gradient steps between two updates of the target network; more are more stable and slower."""
-    tau: float = 1.0
-    """Share of the weights in each update of the target network; 1 copies them."""
+    """Gradient steps between two copies to the target network; more are more stable and slower."""
     epsilon_start: float = 1.0
     """Share of random actions at first."""
     epsilon_end: float = 0.05
     """Share of random actions at last."""
     exploration_fraction: float = 0.2
     """Share of the run in which it falls from the first to the last, linearly; more explore longer."""
-    double: bool = True
-    """Double Q-learning: the network that learns chooses the next action, the target network values it."""
     rescale_values: bool = False
     """Learn sign(Q) (sqrt(|Q| + 1) - 1) + 0.001 Q in the place of Q: for returns of very different sizes."""
-    max_grad_norm: float = 10.0
+    max_grad_norm: float = 40.0
     """Gradients are clipped to this global norm; larger allows larger and less stable steps."""
-    replay: Replay = field(default_factory=Replay)
-    """The replay memory, with the recurrent state before each step."""
+    replay: Replay = field(default_factory=_memory)
+    """The replay memory, whose records hold the recurrent state before each step."""
     network: QNet = field(default_factory=_with_memory)
     """Architecture of the default Q-network; its memory is network.recurrent, gru or lstm."""
 
@@ -75,7 +75,7 @@ class R2D2:
         counts = ("num_steps", "batch_size", "sequence_length", "n_step")
         check_ranges(self, **dict.fromkeys(counts, (1, inf)), burn_in=(0, inf))
         check_ranges(self, target_update_interval=(1, inf))
-        check_ranges(self, gamma=(0, 1), tau=(1e-9, 1), exploration_fraction=(0, 1))
+        check_ranges(self, gamma=(0, 1), exploration_fraction=(0, 1))
         check_ranges(self, epsilon_start=(0, 1), epsilon_end=(0, 1))
         check_positive(self, "learning_rate", "adam_eps", "max_grad_norm")
         check_finite(self, "learning_rate", "adam_eps", "max_grad_norm")
@@ -84,8 +84,8 @@ class R2D2:
 
 
 Config = R2D2
-DEFAULTS = {"num_envs": 8}
-PERTURBABLE = ("learning_rate", "gamma", "n_step", "tau", "epsilon_end")
+DEFAULTS = {"num_envs": 16}
+PERTURBABLE = ("learning_rate", "gamma", "n_step", "epsilon_end")
 PLAIN_POLICY = q_network.PlainQNetwork
 
 
@@ -112,7 +112,7 @@ def train(cfg: R2D2, env: VecEnv, run: Run) -> nn.Module:
         learned = burned_in(learner, "target", batch, burn_in=cfg.burn_in)
         learner.step(r2d2_loss, learned, now)
         if learner.updates % cfg.target_update_interval == 0:
-            move_target(learner, "target", tau=cfg.tau)
+            move_target(learner, "target")
         stream.explore(epsilon_at(run.progress, cfg))
         stream.publish()
     return next(iter(learners.values())).policy
@@ -128,12 +128,14 @@ class R2D2Statistics(NamedTuple):
 def r2d2_loss(
     output: Output, batch: Sequences, cfg: R2D2
 ) -> tuple[Tensor, R2D2Statistics]:
-    """The mean of Huber's loss of Q(s, a) - target over steps, with targets of n steps within sequences [L, B]."""
+    """The mean of Huber's loss of Q(s, a) - target over steps, with targets of n steps within sequences [L, B].
+
+    It is double Q-learning: the network that learns chooses the next action, the target network values it.
+    """
     if batch.next_value is None:
         raise ValueError("this loss needs batch.next_value; burned_in(...) gives it")
     values = q_network.action_values(output)
-    choosing = values.detach() if cfg.double else batch.next_value
-    best = best_action(choosing, batch.action_mask).unsqueeze(-1)
+    best = best_action(values.detach(), batch.action_mask).unsqueeze(-1)
     after = batch.next_value.gather(-1, best).squeeze(-1)
     target = sequence_target(
         batch.reward,
