@@ -28,13 +28,18 @@ from shoal.nets.epsilon_greedy import EpsilonGreedy
 from shoal.nets.network import QNet
 from shoal.nets.policy import Output
 from shoal.nets.q_network import action_values, make_q_network
+from shoal.run import checkpoint
+from shoal.run.log import read
 from shoal.stream.rollouts import rollouts
 from shoal.types import ConfigError, Sequences, map_tree, select
 from tests import single_run
 from tests.learn.envs import Forever
+from tests.run.beats import every, weights
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from shoal.run.run import Run
 
 KINDS = ("gru", "lstm")
 
@@ -226,6 +231,46 @@ def test_q_values_that_are_known(recurrent: Any, n_step: int) -> None:
 SHORT: dict[str, Any] = {"algo": "r2d2", "num_envs": 2, "total_timesteps": 200, "panel": "none", "final_episodes": 0}
 SHORT |= {"sequence_length": 4, "burn_in": 2, "batch_size": 4, "network": {"hidden": (8,), "recurrent_size": 8}}
 SMALL = {"learning_starts": 40, "buffer_size": 100, "samples_per_insert": 4}
+
+
+class HaltError(Exception):
+    """Raised by a callback, as a run that was cut off."""
+
+
+@pytest.mark.parametrize("recurrent", KINDS)
+def test_a_run_that_was_cut_off_goes_on_exactly(
+    recurrent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From update 14, in the middle of episodes and of a ring that went round: weights and metrics are the same."""
+    every(monkeypatch, save=7)
+    settings = SHORT | {"network": {"hidden": (8,), "recurrent_size": 8, "recurrent": recurrent}, "name": "run"}
+    settings["replay"] = SMALL | {"buffer_size": 40, "learning_starts": 30, "samples_per_insert": 3}
+
+    def halt(run: Run, _: Any) -> None:
+        if run.updates == 19:
+            raise HaltError
+
+    whole = shoal.train("shoal/Memory-v0", run_dir=str(tmp_path / "whole"), **settings)
+    with pytest.raises(HaltError):
+        shoal.train("shoal/Memory-v0", run_dir=str(tmp_path / "cut"), callbacks=[halt], **settings)
+    path = tmp_path / "cut" / whole.path.relative_to(tmp_path / "whole")
+    assert newest(path).updates == 14
+    resumed = shoal.resume(path, panel="none")
+    ours, theirs = (weights(found) for found in map(newest, (whole.path, resumed.path)))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert metrics_of(whole.path) == metrics_of(resumed.path)
+
+
+def newest(path: Path) -> checkpoint.Checkpoint:
+    found = checkpoint.load(path / "checkpoints")
+    assert found is not None
+    return found
+
+
+def metrics_of(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics, less the clock's numbers."""
+    lines = read(path / "metrics.jsonl")
+    return [{k: v for k, v in line.items() if not k.startswith(("time/", "speed/"))} for line in lines]
 
 
 def test_agents_with_memories_of_their_own(tmp_path: Path) -> None:
