@@ -10,7 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from shoal.memory.reader import Reader
+from shoal.memory.reader import Prioritized, Reader
 from shoal.memory.replay import ReplayMemory
 from shoal.memory.replay_steps import StepArrays
 from shoal.memory.sequences import SequenceReader
@@ -232,6 +232,86 @@ def test_a_reader_continues_exactly() -> None:
         again.restore({"random": {"state": 1}})
     with pytest.raises(ConfigError, match="its settings must be the same"):
         ReplayMemory(spec_of(), 1, capacity=24).restore(held)
+
+
+def test_sequences_by_priority() -> None:
+    """Of 12 records the sequences of 4 that begin with every second: 0, 2, 4, 6, 8; all as likely at first.
+
+    With the errors 3 and 1 of those at 2 and 4, and the greatest so far, 1, of the others, P = 3/7 and 1/7 each.
+    """
+    memory = memory_of(steps_of(12))
+    how = Prioritized(alpha=1.0, beta=1.0, epsilon=1e-9)
+    reader = SequenceReader(memory, batch_size=500, length=4, stride=2, prioritized=how, seed=1)
+    batch = reader.sample()
+    assert np.unique(batch.key).tolist() == [0, 2, 4, 6, 8]
+    assert torch.equal(batch.weight, torch.ones(500))
+    assert batch.error.tolist() == [0.0] * 500
+    reader.prioritize(np.array([2, 4]), torch.tensor([3.0, 1.0]))
+    batch = reader.sample()
+    drawn = np.bincount(batch.key, minlength=9) / 500
+    assert drawn[[0, 2, 4, 6, 8]] == pytest.approx([1 / 7, 3 / 7, 1 / 7, 1 / 7, 1 / 7], abs=0.07)
+    assert batch.weight[torch.from_numpy(batch.key == 2)].unique().tolist() == pytest.approx([1 / 3])
+    assert batch.weight[torch.from_numpy(batch.key != 2)].unique().tolist() == [1.0]
+    assert torch.equal(reader.sample(beta=0.0).weight, torch.ones(500))
+
+
+def test_priorities_around_the_ring() -> None:
+    """Sequences that are new have the greatest priority so far; those that were overwritten are gone."""
+    memory = memory_of(steps_of(16), capacity=16)
+    how = Prioritized(alpha=1.0, epsilon=1e-9)
+    reader = SequenceReader(memory, batch_size=300, length=4, stride=4, prioritized=how)
+    assert np.unique(reader.sample().key).tolist() == [0, 4, 8, 12]
+    reader.prioritize(np.array([0, 4, 8, 12]), np.array([0, 0, 0, 5], np.float32))
+    assert np.unique(reader.sample().key).tolist() == [12]
+    memory.insert_steps(steps_of(6, first=16))  # records 6 to 21 are held now; 16 to 19 are a sequence
+    assert np.unique(reader.sample().key).tolist() == [12, 16]
+    reader.prioritize(np.array([4, 16]), np.array([9, 0], np.float32))
+    assert reader.stale_keys == 1
+    assert np.unique(reader.sample().key).tolist() == [12]
+    memory.insert_steps(steps_of(30, first=22))  # all are new: 36 to 51
+    assert np.unique(reader.sample().key).tolist() == [36, 40, 44, 48]
+    with pytest.raises(ValueError, match="finite and not negative"):
+        reader.prioritize(np.array([36]), np.array([np.nan], np.float32))
+
+
+def test_priorities_of_what_begins_with_a_last_observation() -> None:
+    """Record 4 is one: it is drawn once at most, and never handed out."""
+    memory = memory_of(steps_of(11, truncated=(3,)))
+    reader = SequenceReader(memory, batch_size=200, length=4, stride=4, prioritized=Prioritized(alpha=1.0))
+    for _ in range(3):
+        assert np.unique(reader.sample().key).tolist() == [0, 8]
+    reader.prioritize(np.array([0, 8]), np.array([1, 1], np.float32))
+    assert reader.sample(beta=1.0).weight.unique().tolist() == [1.0]
+    uniform = SequenceReader(memory, batch_size=2, length=4)
+    with pytest.raises(ConfigError, match="draws uniformly"):
+        uniform.prioritize(np.array([0]), np.array([1], np.float32))
+
+
+def test_priorities_continue_exactly() -> None:
+    rng = np.random.default_rng(3)
+    memory = memory_of(steps_of(30, truncated=(7, 19)), capacity=24)
+
+    def make_reader(of: ReplayMemory, seed: int) -> SequenceReader:
+        return SequenceReader(of, batch_size=8, length=6, stride=2, prioritized=Prioritized(), seed=seed)
+
+    reader = make_reader(memory, 5)
+    for _ in range(3):
+        reader.prioritize(reader.sample().key, rng.random(8).astype(np.float32))
+    saved = reader.state()
+    other = memory_of(capacity=24)
+    other.restore(memory.state())
+    again = make_reader(other, 9)
+    again.restore(saved)
+    for _ in range(4):
+        one, two = reader.sample(), again.sample()
+        assert one.key.tolist() == two.key.tolist()
+        assert torch.equal(one.weight, two.weight)
+        errors = rng.random(8).astype(np.float32)
+        for own in (reader, again):
+            own.prioritize(one.key, errors)
+    smaller = SequenceReader(other, batch_size=8, length=6, stride=3, prioritized=Prioritized())
+    with pytest.raises(ConfigError, match="do not fit this memory"):
+        smaller.restore(saved)
 
 
 def test_transitions_are_read_from_records_with_states_too() -> None:

@@ -206,6 +206,7 @@ def test_sequences_outlive_a_kill(recurrent: str, *, file: bool, tmp_path: Path,
     settings |= {"batch_size": 4, "sequence_length": 5, "burn_in": 3, "target_update_interval": 9}
     buffer_size = 8_000 if file else 400
     settings["replay"] = {"buffer_size": buffer_size, "learning_starts": 100, "samples_per_insert": 4.0, "file": file}
+    settings["replay"] |= {"alpha": 0.6 if recurrent == "lstm" else 0.0}
     network = {"hidden": [16], "recurrent": recurrent, "recurrent_size": 8}
     task = {"env": "CartPole-v1", "settings": settings, "network": network, "die_at": -1, "resume": False}
     whole, killed = (tmp_path / name / "CartPole-v1" / "r2d2" / "run" for name in ("whole", "killed"))

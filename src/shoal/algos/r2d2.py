@@ -13,7 +13,7 @@ from shoal.envs.vec_env import VecEnv
 from shoal.learn.sequences import burned_in
 from shoal.learn.targets import add_target, move_target
 from shoal.math.losses import masked_mean
-from shoal.math.q_learning import best_action, huber, sequence_target
+from shoal.math.q_learning import best_action, huber, mixed_error, sequence_target
 from shoal.math.rates import Schedule, apply_schedules, check_schedules, epsilon_at
 from shoal.memory.settings import Replay
 from shoal.nets import q_network
@@ -62,11 +62,11 @@ class R2D2:
     exploration_fraction: float = 0.2
     """Share of the run in which it falls from the first to the last, linearly; more explore longer."""
     rescale_values: bool = False
-    """Learn sign(Q) (sqrt(|Q| + 1) - 1) + 0.001 Q in the place of Q: for returns of very different sizes."""
+    """Learn about the square root of Q in its place (Pohlen et al. 2018): for returns of very different sizes."""
     max_grad_norm: float = 40.0
     """Gradients are clipped to this global norm; larger allows larger and less stable steps."""
     replay: Replay = field(default_factory=_memory)
-    """The replay memory, whose records hold the recurrent state before each step."""
+    """The replay memory, with the recurrent state before each step; replay.alpha > 0 prioritizes."""
     network: QNet = field(default_factory=_with_memory)
     """Architecture of the default Q-network; its memory is network.recurrent, gru or lstm."""
 
@@ -113,6 +113,7 @@ def train(cfg: R2D2, env: VecEnv, run: Run) -> nn.Module:
         learner.step(r2d2_loss, learned, now)
         if learner.updates % cfg.target_update_interval == 0:
             move_target(learner, "target")
+        stream.prioritize(batch)
         stream.explore(epsilon_at(run.progress, cfg))
         stream.publish()
     return next(iter(learners.values())).policy
@@ -137,14 +138,11 @@ def r2d2_loss(
     values = q_network.action_values(output)
     best = best_action(values.detach(), batch.action_mask).unsqueeze(-1)
     after = batch.next_value.gather(-1, best).squeeze(-1)
-    target = sequence_target(
-        batch.reward,
-        batch.discount,
-        batch.valid,
-        after,
-        n_step=cfg.n_step,
-        rescale=cfg.rescale_values,
-    )
+    steps = batch.reward, batch.discount, batch.valid
+    rescale = cfg.rescale_values
+    target = sequence_target(*steps, after, n_step=cfg.n_step, rescale=rescale)
     chosen = q_network.values_of(output, batch.action)
-    loss = masked_mean(huber(chosen - target), batch.valid)
+    error = chosen - target
+    batch.error.copy_(mixed_error(error.detach(), batch.valid))
+    loss = masked_mean(batch.weight * huber(error), batch.valid)
     return loss, R2D2Statistics(loss, masked_mean(chosen, batch.valid))

@@ -97,6 +97,23 @@ def sequence_target(
     return rescaled(found) if rescale else found
 
 
+def mixed_error(error: Tensor, valid: Tensor, *, eta: float = 0.9) -> Tensor:
+    """Priority of a sequence: eta max_t |e_t| + (1 - eta) mean_t |e_t| (Kapturowski et al. 2019, section 2.3).
+
+    Args:
+        error: [T, B].
+        valid: [T, B], whether a step counts; a sequence without any has 0.
+        eta: the share of the greatest one.
+
+    Returns:
+        [B].
+    """
+    assert error.shape == valid.shape
+    size = error.abs() * valid
+    mean = size.sum(0) / valid.sum(0).clamp(min=1)
+    return eta * size.amax(0) + (1 - eta) * mean
+
+
 def rescaled(x: Tensor, *, epsilon: float = 1e-3) -> Tensor:
     """h(x) = sign(x) (sqrt(|x| + 1) - 1) + epsilon x: large returns in smaller numbers (Pohlen et al. 2018)."""
     return x.sign() * ((x.abs() + 1).sqrt() - 1) + epsilon * x

@@ -67,8 +67,6 @@ def _check_starts(cfg: DrawsSequences, replay: Replay, num_rows: int) -> None:
 
 def _misfits(settings: Settings, replay: Replay, agents: int) -> Iterator[str]:
     """Why settings do not go with sequences, each with what would."""
-    if replay.alpha:
-        yield f"they have no priorities yet, so replay.alpha={replay.alpha:g} cannot be; set it to 0"
     if replay.recency != 1:
         yield f"all are as likely, so replay.recency={replay.recency:g} cannot be; set it to 1"
     if replay.hindsight:

@@ -12,7 +12,7 @@ from shoal.memory.replay import ReplayMemory
 from shoal.memory.replay_block import NO_STATE
 from shoal.memory.sequences import SequenceReader
 from shoal.memory.states import state_layout
-from shoal.types import ConfigError, Episodes
+from shoal.types import ConfigError, Episodes, Transitions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from shoal.memory.slab import Slab
     from shoal.stream.data import DataDraws
     from shoal.stream.rollouts import Rollouts
-    from shoal.types import Sequences, Transitions
+    from shoal.types import Sequences
 
 
 class DrawsBatches(Protocol):
@@ -231,13 +231,15 @@ class ReplayStream:
         for role in asked:
             role.explore(epsilon)
 
-    def prioritize(self, batch: Transitions) -> None:
+    def prioritize(self, batch: Transitions | Sequences) -> None:
         """Gives the batch's transitions priorities by its errors; nothing where they are drawn uniformly."""
         reader = self._drawers[self._turn or 0].reader
-        assert isinstance(reader, Reader)
-        if self.settings.alpha and self.data is not None:
+        if not self.settings.alpha:
+            return
+        if self.data is not None and isinstance(batch, Transitions):
+            assert isinstance(reader, Reader)
             self.data.prioritize(reader, batch)
-        elif self.settings.alpha:
+        else:
             reader.prioritize(batch.key, batch.error)
 
     def follow(self, agent: str, cfg: DrawsBatches) -> None:
@@ -288,9 +290,9 @@ class ReplayStream:
 
     def _draw(self, reader: Reader | SequenceReader) -> Transitions | Sequences:
         """A batch of the memory's, with what else there is."""
-        if isinstance(reader, SequenceReader):
-            return reader.sample()
         beta = beta_at(self.settings, self.env_steps / self._total)
+        if isinstance(reader, SequenceReader):
+            return reader.sample(beta=beta)
         if self.data is not None:
             batch = self.data.draw(reader, beta)
         else:
@@ -363,6 +365,8 @@ def _reader(
             gamma=cfg.gamma,
             seed=seed,
             rows=rows,
+            prioritized=Prioritized(settings.alpha) if settings.alpha else None,
+            stride=max(1, cfg.sequence_length // 2),
         )
     return Reader(
         memory,

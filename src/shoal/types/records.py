@@ -192,6 +192,8 @@ class Sequences:
     """[B, ...]: the recurrent state that the actor had before the first step."""
     weight: torch.Tensor
     """[B]: of each sequence in the loss; 1 without priorities."""
+    error: torch.Tensor
+    """[B]: the loss leaves here by how much each sequence's values were not what they should be."""
     key: NDArray[np.int64]
     """[B]: which record each begins with, row + num_rows * index."""
     version: torch.Tensor
@@ -206,7 +208,8 @@ class Sequences:
         kept: dict[str, Tree] = {}
         for name in self.__slots__:
             tree = getattr(self, name)
-            if name not in ("state", "weight", "key") and tree is not None:
+            whole = name in ("state", "weight", "error", "key")
+            if not whole and tree is not None:
                 kept[name] = select(tree, slice(count, None))
         return replace(self, state=state, **kept)
 
