@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from shoal.types import Sequences
 
 
-@torch.no_grad()
 def burned_in(
     learner: Learner, target: str, batch: Sequences, *, burn_in: int
 ) -> Sequences:
@@ -29,11 +28,13 @@ def burned_in(
         batch: sequences [L, B].
         burn_in: records that only warm the state up, fewer than L.
     """
-    values = action_values(learner.module(target)(batch.obs, batch.state, batch.start))
-    batch = batch.with_next_values(values)
-    if not burn_in:
-        return batch
-    first = slice(0, burn_in)
-    seen, start = select(batch.obs, first), batch.start[first]
-    state = learner.module("policy")(seen, batch.state, start).state
-    return batch.after(burn_in, state)
+    policy, slow = learner.module("policy"), learner.module(target)
+    with torch.no_grad():
+        values = action_values(slow(batch.obs, batch.state, batch.start))
+        batch = batch.with_next_values(values)
+        if not burn_in:
+            return batch
+        first = slice(0, burn_in)
+        seen, start = select(batch.obs, first), batch.start[first]
+        state = policy(seen, batch.state, start).state
+        return batch.after(burn_in, state)
