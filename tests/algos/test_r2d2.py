@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,7 +61,7 @@ def test_targets_within_a_sequence() -> None:
         "valid": [True, True, False, True, False],
         "value": [10.0, 20, 40, 80, 160],
     }
-    told = {name: torch.tensor(numbers).unsqueeze(1) for name, numbers in rows.items()}
+    told: dict[str, Any] = {name: torch.tensor(numbers).unsqueeze(1) for name, numbers in rows.items()}
     assert sequence_target(**told, n_step=1)[:, 0].tolist() == [11, 22, 40, 4, 160]
     assert sequence_target(**told, n_step=2)[:, 0].tolist() == [12, 22, 40, 4, 160]
     assert sequence_target(**told, n_step=9)[:, 0].tolist() == [12, 22, 40, 4, 160]
@@ -210,7 +211,7 @@ def test_the_loss_by_hand() -> None:
     assert batch.error.tolist() == [1]
     masked = select(slow > 8, slice(None))
     masked[1] = torch.tensor([[True, False]])
-    only_first = Sequences(**fields_of(batch) | {"action_mask": masked, "next_value": slow})
+    only_first = replace(batch, action_mask=masked, next_value=slow)
     loss, _ = r2d2_loss(output, only_first, R2D2())
     assert loss.item() == 3 - 0.5  # the target is 0.5 + 0.5 * 7 = 4: an error of 3, counted linearly beyond 1
 
@@ -219,11 +220,7 @@ def make_output(values: torch.Tensor) -> Output:
     return Output(EpsilonGreedy(values), values.amax(-1), None)
 
 
-def fields_of(batch: Sequences) -> dict[str, Any]:
-    return {name: getattr(batch, name) for name in batch.__slots__}
-
-
-@pytest.mark.parametrize(("recurrent", "n_step"), [("gru", 1), ("lstm", 3)])
+@pytest.mark.parametrize(("recurrent", "n_step"), [pytest.param("gru", 1, marks=pytest.mark.slow), ("lstm", 3)])
 def test_q_values_that_are_known(recurrent: Any, n_step: int) -> None:
     """Reward 1 for ever at gamma 0.8 is worth 5: a truncation as an end would make it less, n steps as 1 more."""
     module = algos.load("r2d2")
@@ -237,8 +234,17 @@ def test_q_values_that_are_known(recurrent: Any, n_step: int) -> None:
     torch.testing.assert_close(action_values(output), torch.full((4, 1, 2), 5.0), rtol=0, atol=0.4)
 
 
-SHORT: dict[str, Any] = {"algo": "r2d2", "num_envs": 2, "total_timesteps": 200, "panel": "none", "final_episodes": 0}
-SHORT |= {"sequence_length": 4, "burn_in": 2, "batch_size": 4, "network": {"hidden": (8,), "recurrent_size": 8}}
+SHORT: dict[str, Any] = {
+    "algo": "r2d2",
+    "num_envs": 2,
+    "total_timesteps": 200,
+    "panel": "none",
+    "final_episodes": 0,
+    "sequence_length": 4,
+    "burn_in": 2,
+    "batch_size": 4,
+    "network": {"hidden": (8,), "recurrent_size": 8},
+}
 SMALL = {"learning_starts": 40, "buffer_size": 100, "samples_per_insert": 4}
 
 
@@ -252,7 +258,10 @@ def test_a_run_that_was_cut_off_goes_on_exactly(
 ) -> None:
     """From update 14, in the middle of episodes and of a ring that went round: weights and metrics are the same."""
     every(monkeypatch, save=7)
-    settings = SHORT | {"network": {"hidden": (8,), "recurrent_size": 8, "recurrent": recurrent}, "name": "run"}
+    settings: dict[str, Any] = SHORT | {
+        "network": {"hidden": (8,), "recurrent_size": 8, "recurrent": recurrent},
+        "name": "run",
+    }
     settings["replay"] = SMALL | {"buffer_size": 40, "learning_starts": 30, "samples_per_insert": 3, "alpha": alpha}
 
     def halt(run: Run, _: Any) -> None:
@@ -284,7 +293,7 @@ def metrics_of(path: Path) -> list[dict[str, Any]]:
 
 def test_agents_with_memories_of_their_own(tmp_path: Path) -> None:
     """Two agents with private memories; the states of one are of no use to another."""
-    settings = SHORT | {"agents": 2, "replay": SMALL, "run_dir": str(tmp_path)}
+    settings: dict[str, Any] = SHORT | {"agents": 2, "replay": SMALL, "run_dir": str(tmp_path)}
     with pytest.raises(ConfigError, match=r"mean nothing to another's; set population\.memory=private"):
         shoal.train("shoal/Memory-v0", **settings)
     run = shoal.train("shoal/Memory-v0", **settings, population={"memory": "private", "evaluation_episodes": 2})
@@ -326,12 +335,12 @@ def test_settings_that_cannot_work(kind: Any, settings: dict[str, Any], message:
 def test_a_network_of_ones_own_with_a_memory_is_not_learned_from_single_transitions(tmp_path: Path) -> None:
     spec = make("shoal/Memory-v0", 1).spec
     policy = make_q_network(spec, network_of("gru"), 1)
-    settings = SHORT | {"algo": "dqn", "policy": policy, "network": {}, "run_dir": str(tmp_path)}
+    settings: dict[str, Any] = SHORT | {"algo": "dqn", "policy": policy, "network": {}, "run_dir": str(tmp_path)}
     for name in ("sequence_length", "burn_in"):
         del settings[name]
     with pytest.raises(ConfigError, match="dqn has a policy with a memory: single transitions are drawn"):
         shoal.train("shoal/Memory-v0", **settings)
-    result = shoal.train(
-        "shoal/Memory-v0", **(SHORT | {"policy": policy, "network": {}, "run_dir": str(tmp_path), "replay": SMALL})
-    )
+    own: dict[str, Any] = SHORT | {"policy": policy, "run_dir": str(tmp_path), "replay": SMALL}
+    del own["network"]
+    result = shoal.train("shoal/Memory-v0", **own)
     assert result.steps >= 200

@@ -73,7 +73,7 @@ def test_a_memory_answers_the_cue_by_q_learning_on_rollouts(run_dir: Path) -> No
     """PQN with a GRU; chance is 1/2."""
     shape: dict[str, Any] = {"num_envs": 32, "num_steps": 20, "num_minibatches": 4, "update_epochs": 4}
     network = {"hidden": [16], "recurrent": "gru", "recurrent_size": 16}
-    learning = {"learning_rate": 5e-3, "gamma": 0.95, "total_timesteps": 32_000}
+    learning: dict[str, Any] = {"learning_rate": 5e-3, "gamma": 0.95, "total_timesteps": 32_000}
     result = train(Recall, run_dir, algo="pqn", network=network, **shape, **learning)
     assert result.greedy_return > 0.9
 

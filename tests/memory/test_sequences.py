@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -191,7 +192,7 @@ def test_masks_are_open_at_an_episodes_last_observation() -> None:
     block = steps_of(6, truncated=(2,))
     mask = np.zeros((6, 1, 4), np.bool_)
     mask[np.arange(6), 0, np.arange(6) % 4] = True
-    memory.insert_steps(StepArrays(**{n: getattr(block, n) for n in block.__slots__} | {"action_mask": mask}))
+    memory.insert_steps(replace(block, action_mask=mask))
     batch = SequenceReader(memory, batch_size=64, length=5).sample()
     b = int(np.flatnonzero(batch.key == 0)[0])
     assert batch.action_mask is not None
@@ -376,6 +377,6 @@ def test_what_cannot_be_read() -> None:
     with pytest.raises(ConfigError, match=r"stacks of frames \(here of 4\).*set preprocessing.frame_stack to 1"):
         SequenceReader(stacked, batch_size=2, length=4)
     block = steps_of(3)
-    without = StepArrays(**{n: getattr(block, n) for n in block.__slots__} | {"state": None})
+    without = replace(block, state=None)
     with pytest.raises(ValueError, match="keeps the recurrent state before each step"):
         memory.insert_steps(without)
