@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from shoal import algos
-from shoal.algos import a2c, bc, dqn, ppo, pqn, sac, td3
+from shoal.algos import a2c, bc, dqn, ppo, pqn, r2d2, sac, td3
 from shoal.algos.presets import presets
 from shoal.envs.preprocessing import Preprocessing
 from shoal.experiment.options import Options
@@ -32,6 +32,7 @@ TABLES = {
     "a2c": a2c.Config,
     "dqn": dqn.Config,
     "pqn": pqn.Config,
+    "r2d2": r2d2.Config,
     "sac": sac.Config,
     "td3": td3.Config,
     "bc": bc.Config,

@@ -298,6 +298,27 @@ PYTHON = [
         "tests/memory/test_hindsight.py::test_goals_are_later_ones_of_the_same_episode[1000]",
     ),
     Mutation(
+        "sequences begin with the recurrent state after their first step",
+        "stream/roles.py",
+        "return tensor.numpy(force=True).copy()",
+        "return tensor.numpy(force=True)",
+        "tests/algos/test_r2d2.py::test_acting_and_learning_have_one_q[gru]",
+    ),
+    Mutation(
+        "truncation treated as termination within a sequence",
+        "memory/record_words.py",
+        "goes_on = flags & TERMINATED == 0",
+        "goes_on = flags & ENDED == 0",
+        "tests/memory/test_sequences.py::test_sequences_over_each_kind_of_end",
+    ),
+    Mutation(
+        "gradients go through the steps that warm up",
+        "learn/sequences.py",
+        "with torch.no_grad():",
+        "with torch.enable_grad():",
+        "tests/algos/test_r2d2.py::test_steps_that_warm_up_get_no_gradient[gru]",
+    ),
+    Mutation(
         "a copied agent's optimizer keeps the moments of its old weights",
         "learn/copying.py",
         "network.restore(other.networks[name].state())",

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tomli_w
 
+from shoal.algos import pqn, sac
 from shoal.algos.ppo import PPO
 from shoal.experiment import settings
 from shoal.experiment.experiment import Experiment
@@ -65,6 +66,14 @@ def test_nested_settings_over_an_object() -> None:
     config = PPO(network=Network(hidden=(8,), activation="relu"))
     own = Experiment.new("CartPole-v1", config=config, settings={"network": {"hidden": [4]}}).config
     assert (own.network.hidden, own.network.activation) == ((4,), "relu")
+
+
+def test_nested_settings_over_an_algorithms_own_defaults() -> None:
+    """SAC draws 256 for every step, which is not what a replay memory has by itself; PQN's layers are normalized."""
+    replay = resolve(Options, sac.Config, {"env": "E"}, {"replay": {"learning_starts": 77}})[1].replay
+    assert (replay.learning_starts, replay.samples_per_insert, replay.buffer_size) == (77, 256, 1_000_000)
+    network = resolve(Options, pqn.Config, {"env": "E"}, {"network": {"hidden": [7]}})[1].network
+    assert (network.hidden, network.layer_norm) == ((7,), True)
 
 
 def test_the_order_of_an_experiment() -> None:

@@ -68,6 +68,35 @@ def test_only_a_memory_answers_the_cue(algo: str, recurrent: Any, run_dir: Path)
         assert result.greedy_return > 0.9
 
 
+@pytest.mark.slow
+def test_a_memory_answers_the_cue_by_q_learning_on_rollouts(run_dir: Path) -> None:
+    """PQN with a GRU; chance is 1/2."""
+    shape: dict[str, Any] = {"num_envs": 32, "num_steps": 20, "num_minibatches": 4, "update_epochs": 4}
+    network = {"hidden": [16], "recurrent": "gru", "recurrent_size": 16}
+    learning: dict[str, Any] = {"learning_rate": 5e-3, "gamma": 0.95, "total_timesteps": 32_000}
+    result = train(Recall, run_dir, algo="pqn", network=network, **shape, **learning)
+    assert result.greedy_return > 0.9
+
+
+REMEMBER: dict[str, Any] = {"num_envs": 16, "total_timesteps": 24_000, "learning_rate": 3e-3, "stop_at": 0.95}
+SEQUENCES: dict[str, Any] = {"algo": "r2d2", "sequence_length": 16, "burn_in": 4}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("recurrent", "alpha"), [("gru", 0.0), ("lstm", 0.6), ("none", 0.0)])
+def test_only_sequences_answer_the_cue_by_q_learning(recurrent: str, alpha: float, run_dir: Path) -> None:
+    """One of four cues, eight steps before the question: DQN stays at chance, 1/4, and R2D2 answers."""
+    replay = {"samples_per_insert": 32, "alpha": alpha}
+    how: dict[str, Any] = {"algo": "dqn", "network": {"hidden": [64]}}
+    if recurrent != "none":
+        how = SEQUENCES | {"network": {"recurrent": recurrent}}
+    result = train("shoal/Memory-v0", run_dir, replay=replay, **REMEMBER, **how)
+    if recurrent == "none":
+        assert result.greedy_return <= 0.45
+    else:
+        assert result.greedy_return >= 0.9
+
+
 FOREVER: dict[str, tuple[int, dict[str, Any]]] = {
     "ppo": (40, {"num_steps": 20, "num_minibatches": 4}),
     "a2c": (200, {"num_steps": 5, "learning_rate_schedule": "constant"}),

@@ -38,7 +38,7 @@ training.GREEDY_EPISODES = 2  # training is what is compared
 if task["resume"]:
     resume(task["path"], panel="none")
 else:
-    kinds = {"dqn": QNet, "pqn": QNet, "sac": ActorCriticNet, "td3": ActorCriticNet}
+    kinds = {"dqn": QNet, "pqn": QNet, "r2d2": QNet, "sac": ActorCriticNet, "td3": ActorCriticNet}
     kind = kinds.get(task["settings"].get("algo"), Network)
     settings = task["settings"] | {"network": kind(**task["network"])}
     train(task["env"], panel="none", name="run", stop_at=1e9, **settings)
@@ -196,6 +196,29 @@ def test_a_replay_memory_outlives_a_kill(alpha: float, agents: int, tmp_path: Pa
     assert run_child(interpreter, task | {"path": str(run), "resume": True}, tmp_path) == 0
     assert weights_sha256(whole / "CartPole-v1" / "dqn" / "run") == weights_sha256(run)
     assert metrics_sha256(whole / "CartPole-v1" / "dqn" / "run") == metrics_sha256(run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("recurrent", "file"), [("gru", False), ("lstm", False), ("lstm", True)])
+def test_sequences_outlive_a_kill(recurrent: str, *, file: bool, tmp_path: Path, interpreter: Interpreter) -> None:
+    """R2D2 whose rings go round: the states of its records, those that act, and what is drawn."""
+    settings: dict[str, Any] = {"algo": "r2d2", "seed": 7, "num_envs": 4, "num_steps": 5, "total_timesteps": 1_200}
+    settings |= {"batch_size": 4, "sequence_length": 5, "burn_in": 3, "target_update_interval": 9}
+    buffer_size = 8_000 if file else 400
+    settings["replay"] = {"buffer_size": buffer_size, "learning_starts": 100, "samples_per_insert": 4.0, "file": file}
+    settings["replay"] |= {"alpha": 0.6 if recurrent == "lstm" else 0.0}
+    network = {"hidden": [16], "recurrent": recurrent, "recurrent_size": 8}
+    task = {"env": "CartPole-v1", "settings": settings, "network": network, "die_at": -1, "resume": False}
+    whole, killed = (tmp_path / name / "CartPole-v1" / "r2d2" / "run" for name in ("whole", "killed"))
+    for path, die_at, status in ((whole, -1, 0), (killed, 163, -9)):
+        own = {"settings": settings | {"run_dir": str(path.parents[2])}, "die_at": die_at}
+        assert run_child(interpreter, task | own, tmp_path) == status
+    saved = checkpoint.load(killed / "checkpoints")
+    assert saved is not None
+    assert 0 < saved.updates < 163
+    assert run_child(interpreter, task | {"path": str(killed), "resume": True}, tmp_path) == 0
+    assert weights_sha256(whole) == weights_sha256(killed)
+    assert metrics_sha256(whole) == metrics_sha256(killed)
 
 
 @pytest.mark.parametrize("agents", [2, pytest.param(4, marks=pytest.mark.slow)])

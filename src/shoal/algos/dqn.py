@@ -74,6 +74,7 @@ class DQN:
         check_finite(self, "learning_rate", "adam_eps")
         check_schedules(self)
         q_network.check_huber(self.network, huber=self.huber)
+        q_network.check_no_memory(self.network, choose='algo="r2d2"')
 
 
 Config = DQN

@@ -38,6 +38,7 @@ WORKERS = (
 """Settings of the backend `workers` alone."""
 SERVERS = ("step_timeout_s", "on_fault", "max_restarts")
 """Those that are for environments on servers too."""
+NO_CELL = "set network.recurrent to gru or lstm"
 PAST_VERSIONS = ("self_play.pool", "self_play.latest", "self_play.opponents")
 
 
@@ -174,6 +175,8 @@ def _idle_network(
     elif isinstance(network, QNet):
         if not network.hidden:
             yield "network.activation", "network.hidden has no layer"
+        if network.recurrent == "none":
+            yield "network.recurrent_size", NO_CELL
         for name, why in _idle_of_encoder(network, spec):
             if name != "network.share":  # a Q-network has one tower
                 yield name, why
@@ -285,7 +288,7 @@ def _idle_exploration(config: Any) -> Iterator[tuple[str, str]]:
 
 def _idle_of_network(network: Network, spec: Spec) -> Iterator[tuple[str, str]]:
     if network.recurrent == "none":
-        yield "network.recurrent_size", "set network.recurrent to gru or lstm"
+        yield "network.recurrent_size", NO_CELL
         if not network.hidden:
             yield "network.activation", "network.hidden has no layer"
     actions = [part for _, part in leaf_spaces(spec.action_space)]
@@ -310,7 +313,7 @@ def _idle_of_encoder(network: Network | QNet, spec: Spec) -> Iterator[tuple[str,
             yield "network.image", why
     elif isinstance(spec.observation_space, spaces.Box):
         why = "the features of an image encoder go straight to the heads"
-        if isinstance(network, Network) and network.recurrent != "none":
+        if network.recurrent != "none":
             why = "the features of an image encoder go straight to the recurrent layer"
         for name in ("hidden", "activation", "share"):
             yield f"network.{name}", why

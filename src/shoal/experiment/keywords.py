@@ -92,6 +92,9 @@ class Settings(TypedDict, total=False):
     clip_vloss: bool
     target_kl: float | None
     q_lambda: float
+    sequence_length: int | float
+    burn_in: int | float
+    rescale_values: bool
     critic_learning_rate: float
     critic_learning_rate_schedule: str | Callable[[float], float]
     autotune: bool

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from numbers import Integral, Real
 from types import NoneType, UnionType
@@ -159,10 +159,19 @@ def build(
         if is_dataclass(hint) and isinstance(value, Mapping):
             inside = cast("Mapping[str, object]", value)
             nested = cast("type[object]", hint)
-            converted[name] = build(nested, inside, base=converted.get(name))
+            under = converted.get(name, _default_of(kind, name))
+            converted[name] = build(nested, inside, base=under)
         else:
             converted[name] = convert(name, value, hint)
     return kind(**converted)
+
+
+def _default_of(kind: type[object], name: str) -> object:
+    """What a nested setting is where nobody says anything of it; it need not be what its own class has."""
+    for field in fields(cast("Any", kind)):
+        if field.name == name and field.default_factory is not MISSING:
+            return field.default_factory()
+    return None
 
 
 FOREIGN = {

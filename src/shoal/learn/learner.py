@@ -16,7 +16,7 @@ from shoal.learn.shards import has_images
 from shoal.learn.statistics import Statistics
 from shoal.learn.towers import frozen
 from shoal.learn.trainable import Trainable, check_own
-from shoal.types import ConfigError
+from shoal.types import ConfigError, Sequences
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -128,7 +128,7 @@ class Learner:
         self.networks[name].rejoin()
         return self.networks[name].module
 
-    def step(self, loss: Loss, batch: Batch, cfg: Any) -> Any:
+    def step(self, loss: Loss, batch: Batch | Sequences, cfg: Any) -> Any:
         """One gradient step of the policy on the mean of `loss` over `batch`.
 
         The first of these that can is taken: the loss as `native/losses/` has it fused; native forward and backward
@@ -137,7 +137,7 @@ class Learner:
 
         Args:
             loss: `loss(output, batch, cfg) -> (scalar, NamedTuple of scalars)`.
-            batch: a minibatch, a whole rollout, or transitions of a replay memory.
+            batch: a minibatch, a whole rollout, or transitions or sequences of a replay memory.
             cfg: handed to the loss.
 
         Returns:
@@ -145,7 +145,9 @@ class Learner:
         """
         network = self.networks[POLICY]
         fused = fused_of(loss)
-        if fused is not None and network.can_fuse(fused.name):
+        if isinstance(batch, Sequences):  # networks with a memory learn them in torch
+            stats, norm = network.torch_step(loss, batch, cfg)
+        elif fused is not None and network.can_fuse(fused.name):
             stats, norm = network.fused_step(fused, batch, cfg)
         elif network.plan is not None:
             stats, norm = network.native_step(loss, batch, cfg)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from shoal.learn.hardware import Hardware
     from shoal.learn.losses import Fused, Loss
     from shoal.learn.plan import Plan
-    from shoal.types import Spec, Steps
+    from shoal.types import Sequences, Spec, Steps
 
     Batch = Steps | Minibatch | Transitions
 
@@ -166,7 +166,7 @@ class Trainable:
         return stats, self._descent.step_packed(gradient)
 
     def torch_step(
-        self, loss: Loss, batch: Batch, cfg: Any
+        self, loss: Loss, batch: Batch | Sequences, cfg: Any
     ) -> tuple[NamedTuple, float]:
         """One step in torch; minibatches and transitions of a network for images in shards."""
         self.rejoin()

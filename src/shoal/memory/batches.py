@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 
 def attach(reader: _native.ReplayReader, form: RecordForm, batch: Transitions) -> None:
-    """Has native code write what it draws to a batch's arrays."""
+    """Has native code write what it draws to a batch's arrays, recurrent states to some that nobody reads."""
     reader.attach(
         form.obs.flat(map_tree(torch.Tensor.numpy, batch.obs)),
         form.obs.flat(map_tree(torch.Tensor.numpy, batch.next_obs)),
-        form.action.flat(map_tree(torch.Tensor.numpy, batch.action)),
+        form.action.flat(map_tree(torch.Tensor.numpy, batch.action))
+        + form.state.flat(form.state.allocate(len(batch.key))),
         None if batch.action_mask is None else batch.action_mask.numpy(),
         None if batch.next_action_mask is None else batch.next_action_mask.numpy(),
         batch.reward.numpy(),

@@ -9,7 +9,13 @@ import numpy as np
 
 from shoal import _native
 from shoal.memory import replay_block
-from shoal.memory.replay_block import HEADER_BYTES, ROW_BYTES, RecordForm, view_words
+from shoal.memory.replay_block import (
+    HEADER_BYTES,
+    NO_STATE,
+    ROW_BYTES,
+    RecordForm,
+    view_words,
+)
 from shoal.memory.replay_state import restore_into, state_of
 from shoal.memory.replay_steps import WholeSteps
 from shoal.types import ConfigError
@@ -22,7 +28,7 @@ if TYPE_CHECKING:
 
     from shoal.memory.replay_steps import StepArrays
     from shoal.memory.slab import Slab
-    from shoal.types import Spec
+    from shoal.types import Layout, Spec
 
 LEAST_SLOTS = 4
 MOST_ROWS = 2**24
@@ -48,6 +54,7 @@ class ReplayMemory:
         capacity_bytes: int | None = None,
         fd: int | None = None,
         file: Path | None = None,
+        state: Layout = NO_STATE,
     ) -> None:
         """An empty memory, or the one that is in `fd` or `file`.
 
@@ -60,12 +67,13 @@ class ReplayMemory:
                 whoever comes first makes it.
             file: which the records are mapped to, instead of this process's memory; a
                 checkpoint refers to it instead of copying it.
+            state: of the recurrent state before each step, which a record holds too.
 
         Raises:
             ConfigError: it does not fit, or `fd` or `file` holds something else.
         """
         self.spec, self.num_rows, self.file = spec, num_rows, file
-        self.form = RecordForm.of(spec)
+        self.form = RecordForm.of(spec, state)
         if not 1 <= num_rows <= MOST_ROWS:
             raise ConfigError(
                 f"num_rows must be between 1 and {MOST_ROWS:,}, got {num_rows}"
@@ -119,7 +127,7 @@ class ReplayMemory:
         return self.rings.insert(
             first_row,
             form.obs.flat(block.obs),
-            form.action.flat(block.action),
+            form.action.flat(block.action) + form.state.flat(block.states),
             block.reward,
             block.terminated,
             block.truncated,

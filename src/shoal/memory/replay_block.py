@@ -28,6 +28,8 @@ HEADER_BYTES = 64
 ROW_BYTES = 64
 """What stands before the slots: a header, and the counts of each row."""
 LESS = "set capacity to less"
+NO_STATE = Layout(())
+"""Of a policy without a memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +42,32 @@ class RecordForm:
     """Of the action mask; 0 where actions are not masked."""
     frames: int = 1
     """Observations are stacks of so many, of which a record holds the newest."""
+    state: Layout = NO_STATE
+    """Of the recurrent state before the step; it lies behind the action."""
 
     @classmethod
-    def of(cls, spec: Spec) -> RecordForm:
-        """What is kept of a row's steps."""
+    def of(cls, spec: Spec, state: Layout = NO_STATE) -> RecordForm:
+        """What is kept of a row's steps, with the recurrent state before each where it has a layout."""
         options = MaskReader(spec).size if spec.masked else 0
         frames = spec.frame_stack
-        return cls(spec.observation, kept_actions(spec.action), options, frames)
+        action = kept_actions(spec.action)
+        return cls(spec.observation, action, options, frames, state)
 
     @property
     def sizes(self) -> tuple[list[int], list[int], int]:
-        """Bytes of the leaves of an observation (of one frame), of an action, and of a mask."""
+        """Bytes of the leaves of an observation (of one frame), of an action with the state, and of a mask."""
         obs = [leaf.nbytes(()) // self.frames for leaf in self.obs.leaves]
-        return obs, [leaf.nbytes(()) for leaf in self.action.leaves], self.options
+        beside = [*self.action.leaves, *self.state.leaves]
+        return obs, [leaf.nbytes(()) for leaf in beside], self.options
 
     def __str__(self) -> str:
         """The form in words; two memories of equal words hold equal records."""
         obs, action = _words(self.obs), _words(self.action)
         stacks = f"; stacks of {self.frames}" if self.frames > 1 else ""
-        return f"observation {obs}; action {action}; {self.options} options{stacks}"
+        state = f"; state {_words(self.state)}" if self.state.leaves else ""
+        return (
+            f"observation {obs}; action {action}; {self.options} options{stacks}{state}"
+        )
 
     @property
     def contents(self) -> int:

@@ -32,6 +32,8 @@ class StepArrays:
     """Whether an observation is the first of its episode; None: it is after an end, and nowhere else."""
     version: NDArray[np.int32] | int = 0
     action_mask: NDArray[np.bool_] | None = None
+    state: Tree = None
+    """[T, B, ...]: the recurrent state before each step, for a memory that keeps it."""
     in_turns: bool = False
     """Not all rows always act: a step that is not valid is no cut episode."""
 
@@ -47,6 +49,7 @@ class WholeSteps:
         flags = partial(_array, dtype=np.bool_, shape=batch)
         self.obs = _leaves("obs", form.obs, steps.obs, batch)
         self.action = _leaves("action", form.action, steps.action, batch)
+        self.states = _states(form.state, steps.state, batch)
         self.reward = _array("reward", reward.astype(np.float32), np.float32, batch)
         self.terminated = flags("terminated", steps.terminated)
         self.truncated = flags("truncated", steps.truncated)
@@ -77,6 +80,14 @@ class WholeSteps:
             self.final_obs: Tree = form.obs.allocate(0)
         else:
             self.final_obs = _leaves("final_obs", form.obs, steps.final_obs, (count,))
+
+
+def _states(layout: Layout, tree: Tree, batch: tuple[int, ...]) -> Tree:
+    if tree is None and layout.leaves:
+        raise ValueError(
+            "this memory keeps the recurrent state before each step, so state must hold it"
+        )
+    return _leaves("state", layout, tree, batch) if layout.leaves else ()
 
 
 def _leaves(name: str, layout: Layout, tree: Tree, batch: tuple[int, ...]) -> Tree:

@@ -53,6 +53,7 @@ class Slab:
         *,
         pinned: bool = False,
         in_turns: bool = False,
+        state: Layout | None = None,
     ) -> None:
         """An empty slab.
 
@@ -62,14 +63,18 @@ class Slab:
             num_rows: B.
             pinned: page-locked memory, for copies to a GPU that run beside the computation.
             in_turns: not all rows always act, so a step without an own action is no cut episode.
+            state: of the recurrent state before each step, where it is kept.
         """
         self.num_steps, self.num_rows, self.pinned = num_steps, num_rows, pinned
         self.in_turns = in_turns
         batch = (num_steps, num_rows)
-        _check_room(spec, batch)
+        state = state or Layout(())
+        _check_room(spec, batch, state)
         self._blocks: list[torch.Tensor] = []
         self.obs: Tree = self._allocate(spec.observation, batch)
         self.action: Tree = self._allocate(kept_actions(spec.action), batch)
+        self.states: Tree = self._allocate(state, batch)
+        """The recurrent state before each step; no leaves where it is not kept."""
         self.start = self._array(np.bool_, batch)
         self.terminated = self._array(np.bool_, batch)
         self.truncated = self._array(np.bool_, batch)
@@ -123,6 +128,8 @@ class Slab:
             self.value[t, rows] = step.value
         if self.action_mask is not None:
             self.action_mask[t, rows] = step.action_mask
+        if step.state is not None:
+            assign(self.states, (t, rows), step.state)
 
     def acted(self, t: int, rows: NDArray[np.intp]) -> ActedStep:
         """A copy of what `rows` saw and did in step t."""
@@ -232,11 +239,11 @@ class Slab:
         return layout.view(block.numpy(), *shape)
 
 
-def _check_room(spec: Spec, batch: tuple[int, int]) -> None:
+def _check_room(spec: Spec, batch: tuple[int, int], state: Layout) -> None:
     """ConfigError where the steps of a rollout need more memory than there is; final observations come as they end."""
     num_steps, num_rows = batch
     nbytes = spec.observation.offsets(batch)[1] + spec.action.offsets(batch)[1]
-    nbytes += num_steps * num_rows * STEP_BYTES
+    nbytes += num_steps * num_rows * STEP_BYTES + state.offsets(batch)[1]
     what = f"{spec.env_id}: rollouts of {num_steps:,} steps of {num_rows:,} rows"
     check_room(nbytes, what, "set num_steps or num_envs to less")
 

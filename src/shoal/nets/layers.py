@@ -5,12 +5,14 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
 from torch import nn
 from torch.nn.utils import skip_init
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
+
+    from shoal.types import Tree
 
 RELU_GAIN = 2**0.5
 
@@ -121,3 +123,30 @@ def recurrent_cell(
         else:
             nn.init.zeros_(parameter)
     return cell
+
+
+def zero_state(cell: nn.LSTMCell | nn.GRUCell, num_rows: int) -> Tree:
+    """The state that a cell begins with: zeros [B, H], of an LSTM (h, c)."""
+    weights = cell.weight_hh
+    zeros = torch.zeros(num_rows, cell.hidden_size, device=weights.device)
+    return (zeros, zeros.clone()) if isinstance(cell, nn.LSTMCell) else zeros
+
+
+def unroll(
+    cell: nn.LSTMCell | nn.GRUCell, x: Tensor, state: Tree, start: Tensor
+) -> tuple[Tensor, Tree]:
+    """[T, B, N], the state before step 0, start [T, B] -> [T, B, H], the state after the last step.
+
+    The state is zeroed before each step where `start` is true.
+    """
+    keep = (~start.bool()).to(x.dtype).unsqueeze(-1)
+    outputs: list[Tensor] = []
+    for x_t, keep_t in zip(x, keep, strict=True):
+        if isinstance(cell, nn.LSTMCell):
+            h, c = state
+            state = cell(x_t, (h * keep_t, c * keep_t))
+            outputs.append(state[0])
+        else:
+            state = cell(x_t, state * keep_t)
+            outputs.append(state)
+    return torch.stack(outputs), state

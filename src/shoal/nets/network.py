@@ -76,6 +76,10 @@ class QNet:
     """Image encoder; auto: nature from 36 x 36 pixels on, else flat. impala is the deepest, minatar for 10 x 10."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of the image encoder; bfloat16 (8 bits of mantissa) is faster where the CPU or GPU supports it."""
+    recurrent: Literal["none", "gru", "lstm"] = "none"
+    """Recurrent layer before the output heads, for partially observable environments; runs in torch."""
+    recurrent_size: int = 64
+    """Units of the recurrent layer."""
     layer_norm: bool = False
     """LayerNorm before each activation, which keeps values stable without a target network; runs in torch."""
     dueling: bool = False
@@ -87,7 +91,7 @@ class QNet:
 
     def __post_init__(self) -> None:
         """Refuses sizes that cannot be."""
-        check_ranges(self, quantiles=(0, 1024))
+        check_ranges(self, quantiles=(0, 1024), recurrent_size=(1, inf))
         _check_hidden(self.hidden)
 
 

@@ -22,7 +22,7 @@ from shoal.nets.given import (
 )
 from shoal.nets.heads import deviations, head, head_size
 from shoal.nets.images import ImageEncoder, image_net
-from shoal.nets.layers import recurrent_cell, tower
+from shoal.nets.layers import recurrent_cell, tower, unroll, zero_state
 from shoal.nets.network import Network
 from shoal.nets.settling import settle
 from shoal.types import ConfigError, Spec, Tree, check_room
@@ -161,7 +161,6 @@ class RecurrentPolicy(nn.Module):
             sizes += network.hidden
         kind = network.activation
         self.body = tower(sizes, kind, last_gain=None, generator=generator)
-        self.lstm = network.recurrent == "lstm"
         size = network.recurrent_size
         self.cell = recurrent_cell(network.recurrent, sizes[-1], size, generator)
         out = head_size(spec.action_space)
@@ -182,24 +181,12 @@ class RecurrentPolicy(nn.Module):
 
     def initial_state(self, num_rows: int) -> Tree:
         """Zeros [B, H]: h, or (h, c)."""
-        device = self.cell.weight_hh.device
-        zeros = torch.zeros(num_rows, self.network.recurrent_size, device=device)
-        return (zeros, zeros.clone()) if self.lstm else zeros
+        return zero_state(self.cell, num_rows)
 
     def forward(self, obs: Tree, state: Tree, start: Tensor) -> Output:
         """[T, B, *obs], state before step 0, start [T, B] -> Output for every step."""
         x = self.body(self.encoder(obs))
-        keep = (~start.bool()).to(x.dtype).unsqueeze(-1)
-        outputs: list[Tensor] = []
-        for x_t, keep_t in zip(x, keep, strict=True):
-            if self.lstm:
-                h, c = state
-                state = self.cell(x_t, (h * keep_t, c * keep_t))
-                outputs.append(state[0])
-            else:
-                state = self.cell(x_t, state * keep_t)
-                outputs.append(state)
-        hidden = torch.stack(outputs)
+        hidden, state = unroll(self.cell, x, state, start)
         return Output(
             distribution=distribution_of(self, hidden),
             value=self.critic(hidden).squeeze(-1),

@@ -12,7 +12,7 @@ from shoal.nets.encoder import make_encoder
 from shoal.nets.epsilon_greedy import EpsilonGreedy
 from shoal.nets.given import OutputError, as_floats, dtype_of, forward, rows_of
 from shoal.nets.images import ImageEncoder
-from shoal.nets.layers import Tower, tower
+from shoal.nets.layers import Tower, recurrent_cell, tower, unroll, zero_state
 from shoal.nets.noisy import NoisyLinear
 from shoal.nets.policy import Output
 from shoal.types import ConfigError
@@ -45,9 +45,7 @@ class QNetwork(nn.Module):
         self.spec, self.network = spec, network
         self.start, self.actions = int(space.start), int(space.n)
         self.encoder = make_encoder(spec, network, generator)
-        sizes = [self.encoder.size]
-        if not isinstance(self.encoder, ImageEncoder):
-            sizes += network.hidden
+        sizes = self._below_heads(generator)
         numbers = max(1, network.quantiles)
         if network.dueling:
             self.body = self._hidden(sizes, generator)
@@ -61,17 +59,29 @@ class QNetwork(nn.Module):
                 "give it some, such as 128 128, or leave layer_norm out"
             )
 
-    def initial_state(self, num_rows: int) -> None:
+    def initial_state(self, num_rows: int) -> Tree:
         """No memory."""
-        return
+        return None
 
     def head(self, values: Tensor, _: Tensor | None) -> EpsilonGreedy:
         """The greedy choice by these values [..., n]."""
         return EpsilonGreedy(values, start=self.start)
 
-    def forward(self, obs: Tree, state: None, start: Tensor | None) -> Output:
+    def forward(self, obs: Tree, state: Tree, start: Tensor | None) -> Output:
         """[..., *obs] -> Output, with the highest value; state and start do not matter."""
-        x = self.encoder(obs)
+        return self._output(self.encoder(obs), None)
+
+    def _below_heads(self, generator: torch.Generator) -> list[int]:
+        """The numbers that the encoder gives, and the units of the hidden layers between it and the heads."""
+        return self._dense_sizes()
+
+    def _dense_sizes(self) -> list[int]:
+        """The numbers that the encoder gives, and the units of each hidden layer; images have none."""
+        hidden = () if isinstance(self.encoder, ImageEncoder) else self.network.hidden
+        return [self.encoder.size, *hidden]
+
+    def _output(self, x: Tensor, state: Tree) -> Output:
+        """What lies below the heads [..., N] -> Output with the state after the last step."""
         numbers = self._numbers(x, noisy=True)
         distribution = EpsilonGreedy(
             numbers.mean(-1),
@@ -80,7 +90,7 @@ class QNetwork(nn.Module):
         )
         if self.network.noisy:
             distribution.settled = self._numbers(x, noisy=False).mean(-1)
-        return Output(distribution, distribution.values.amax(-1), None)
+        return Output(distribution, distribution.values.amax(-1), state)
 
     def _tower(self, sizes: list[int], generator: torch.Generator) -> nn.Sequential:
         """Dense layers of these sizes, of which the last is a noisy one where the network is."""
@@ -107,7 +117,7 @@ class QNetwork(nn.Module):
         )
 
     def _numbers(self, x: Tensor, *, noisy: bool) -> Tensor:
-        """What the encoder sees [..., size] -> values or their quantiles [..., n, quantiles]."""
+        """What lies below the heads [..., N] -> values or their quantiles [..., n, quantiles]."""
         quantiles = max(1, self.network.quantiles)
         if not self.network.dueling:
             return through(self.q, x, noisy=noisy).unflatten(-1, (-1, quantiles))
@@ -116,6 +126,31 @@ class QNetwork(nn.Module):
         advantage = advantage.unflatten(-1, (-1, quantiles))
         value = through(self.state_value, x, noisy=noisy).unsqueeze(-2)
         return value + advantage - advantage.mean(-2, keepdim=True)
+
+
+class RecurrentQNetwork(QNetwork):
+    """The hidden layers, a GRU or LSTM whose state is zeroed at each start, and linear heads on it."""
+
+    def initial_state(self, num_rows: int) -> Tree:
+        """Zeros [B, H]: h, or (h, c)."""
+        return zero_state(self.cell, num_rows)
+
+    def forward(self, obs: Tree, state: Tree, start: Tensor | None) -> Output:
+        """[T, B, *obs], state before step 0, start [T, B] -> Output for every step, with the highest values."""
+        assert start is not None, "a network with a memory is told where episodes start"
+        x = self.trunk(self.encoder(obs))
+        hidden, state = unroll(self.cell, x, state, start)
+        return self._output(hidden, state)
+
+    def _below_heads(self, generator: torch.Generator) -> list[int]:
+        """Makes the hidden layers and the cell; the units of the cell."""
+        network = self.network
+        sizes = self._dense_sizes()
+        self.trunk = self._hidden(sizes, generator)
+        self.cell = recurrent_cell(
+            network.recurrent, sizes[-1], network.recurrent_size, generator
+        )
+        return [network.recurrent_size]
 
 
 class PlainQNetwork(nn.Module):
@@ -163,6 +198,29 @@ def discrete(spec: Spec) -> spaces.Discrete:
 def is_norm(layer: nn.Module) -> bool:
     """Whether a layer is one that `layer_norm` adds."""
     return isinstance(layer, nn.LayerNorm)
+
+
+def check_memory(network: QNet, *, instead: str) -> None:
+    """ConfigError for a network without a memory, or of kinds that sequences do not learn; `instead` says what does."""
+    if network.recurrent == "none":
+        raise ConfigError(
+            "a network without a memory needs no sequences: set network.recurrent to gru or lstm, or choose "
+            f"{instead}"
+        )
+    if network.noisy or network.quantiles:
+        raise ConfigError(
+            "sequences learn mean values and explore by epsilon: network.noisy and network.quantiles do not go with "
+            f"them; leave them out, or choose {instead}"
+        )
+
+
+def check_no_memory(network: QNet, *, choose: str) -> None:
+    """ConfigError where a network that learns from single transitions would need a memory; `choose` says what works."""
+    if network.recurrent != "none":
+        raise ConfigError(
+            f"network.recurrent={network.recurrent!r} needs sequences with the states that the network had, and single "
+            f"transitions are drawn here; choose {choose}, or set network.recurrent to none"
+        )
 
 
 def check_huber(network: QNet, *, huber: bool) -> None:
@@ -214,4 +272,5 @@ def _greedy(output: Output) -> EpsilonGreedy:
 
 def make_q_network(spec: Spec, network: QNet, seed: int) -> QNetwork:
     """A Q-network for a specification, its weights drawn from `seed` alone."""
-    return QNetwork(spec, network, torch.Generator().manual_seed(seed))
+    kind = QNetwork if network.recurrent == "none" else RecurrentQNetwork
+    return kind(spec, network, torch.Generator().manual_seed(seed))

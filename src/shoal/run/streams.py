@@ -15,6 +15,7 @@ from shoal.memory.data import read_data
 from shoal.memory.hindsight import Hindsight, check_goals, goals_of
 from shoal.nets import distributions
 from shoal.run.members import ONE, SEED_STEP, mixing_of, rows_of_members
+from shoal.run.sequences import check_drawn
 from shoal.run.settings import check_rows
 from shoal.stream.data import DataDraws, DataStream
 from shoal.stream.members import MemberRollouts
@@ -88,8 +89,12 @@ def _steps_of(
     rewards: Rewards,
     *,
     values: bool = True,
+    states: bool = False,
 ) -> Rollouts:
-    """Rollouts of all rows, with `next_value` or without; of several learners each acts for its own, as its role."""
+    """Rollouts of all rows, with `next_value` or without; of several learners each acts for its own, as its role.
+
+    With `states` the recurrent state before every step is recorded.
+    """
     s = run.settings
     rows = rows_of_members(env.num_rows, s.num_envs, len(learners))
     return rollouts(
@@ -98,7 +103,7 @@ def _steps_of(
         num_steps=num_steps,
         schedule=schedule(s.schedule),
         cast=rows if len(learners) > 1 else None,
-        acting=replace(run.acting, values=values),
+        acting=replace(run.acting, values=values, states=states),
         meter=run.meter,
         rewards=rewards,
     )
@@ -112,6 +117,8 @@ def replay_of(
     settings: Replay,
 ) -> ReplayStream:
     """The stream of transitions from a replay memory that `env` fills, acted by the learners' weights.
+
+    Of settings with a `sequence_length` it is one of sequences with recurrent states.
 
     Raises:
         ConfigError: a setting of the run that a replay memory cannot have.
@@ -130,7 +137,10 @@ def replay_of(
     cfgs = cfg if isinstance(cfg, Mapping) else {ONE: cfg}
     num_steps = next(iter(cfgs.values())).num_steps
     rewards = Rewards(s.reward_scale)
-    stream = _steps_of(run, env, learners, num_steps, rewards, values=False)
+    states = check_drawn(s, learners, cfgs, settings, env.num_rows)
+    stream = _steps_of(
+        run, env, learners, num_steps, rewards, values=False, states=states
+    )
     rows = rows_of_members(env.num_rows, s.num_envs, len(learners))
     made = ReplayStream(
         stream,

@@ -154,6 +154,7 @@ class Collector:
         masks, turns = self._masks[number], self._turns[number]
         mask = None if masks is None else masks[theirs]
         start = role.start[mine]
+        state = role.state_of(mine)
         acted = role.actor.act(obs, start, mine, action_mask=mask)
         step = ActedStep(
             obs=obs,
@@ -163,6 +164,7 @@ class Collector:
             value=acted.value,
             action_mask=mask,
             version=role.version,
+            state=state,
         )
         if role.held is None or turns is None:
             sink.write_acted(t, mine, step)

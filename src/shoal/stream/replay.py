@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from shoal.memory.reader import Mixing, Prioritized, Reader
 from shoal.memory.replay import ReplayMemory
-from shoal.types import ConfigError, Episodes
+from shoal.memory.replay_block import NO_STATE
+from shoal.memory.sequences import SequenceReader
+from shoal.memory.states import state_layout
+from shoal.types import ConfigError, Episodes, Transitions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from shoal.memory.slab import Slab
     from shoal.stream.data import DataDraws
     from shoal.stream.rollouts import Rollouts
-    from shoal.types import Transitions
+    from shoal.types import Sequences
 
 
 class DrawsBatches(Protocol):
@@ -50,6 +53,21 @@ class DrawsBatches(Protocol):
         ...
 
 
+@runtime_checkable
+class DrawsSequences(DrawsBatches, Protocol):
+    """Settings of an algorithm that draws sequences, `batch_size` of them."""
+
+    @property
+    def burn_in(self) -> int:
+        """Steps of a sequence that only warm the network's state up."""
+        ...
+
+    @property
+    def sequence_length(self) -> int:
+        """Steps behind them, which are learned from."""
+        ...
+
+
 @dataclass(slots=True)
 class Drawer:
     """What one agent draws from, and how much of it is due."""
@@ -58,10 +76,11 @@ class Drawer:
     role: int
     """Of the rollouts: which of their roles acts for it."""
     batch_size: int
+    """Transitions of a batch; of sequences the steps that are learned from."""
     memory: ReplayMemory
     first_row: int
     """Of the memory: where its own rows begin."""
-    reader: Reader
+    reader: Reader | SequenceReader
     starts: int
     """Steps of its own before it draws."""
     inserted: int = 0
@@ -134,22 +153,17 @@ class ReplayStream:
         if data is None or not data.updates:
             _check_learns(settings, total_timesteps)
         self.settings, self.agent = settings, next(iter(agents))
-        spec, num_rows = rollouts.env.spec, rollouts.env.num_rows
-        self.memory = ReplayMemory(
-            spec, num_rows, capacity=settings.buffer_size, file=file
-        )
+        self.memory = _memory_of(rollouts, settings.buffer_size, file)
         blocks = tuple(own.stop for own in rows.values())
         self._drawers: list[Drawer] = []
         for role, (name, cfg) in enumerate(agents.items()):
             shares = (mixing or {}).get(name)
             mixed = Mixing(blocks if shares else (), shares or (), settings.recency)
             seed = rollouts.acting.seed + role
-            reader = _reader(self.memory, cfg, settings, seed, data, mixed)
+            reader = _reader(self.memory, cfg, settings, seed, data, mixed, rows[name])
             starts = settings.learning_starts // len(agents)
-            first = rows[name].start
-            drawer = Drawer(
-                name, role, cfg.batch_size, self.memory, first, reader, starts
-            )
+            first, size = rows[name].start, _learned_steps(cfg)
+            drawer = Drawer(name, role, size, self.memory, first, reader, starts)
             self._drawers.append(drawer)
         self.env_steps = self.version = 0
         self.episodes = Episodes.none()
@@ -180,7 +194,7 @@ class ReplayStream:
         """Itself."""
         return self
 
-    def __next__(self) -> Transitions:
+    def __next__(self) -> Transitions | Sequences:
         """The next batch, after as many steps as it needs; its arrays are those of every batch of that agent."""
         found: list[Episodes] = []
         if self._left_over:
@@ -217,12 +231,15 @@ class ReplayStream:
         for role in asked:
             role.explore(epsilon)
 
-    def prioritize(self, batch: Transitions) -> None:
+    def prioritize(self, batch: Transitions | Sequences) -> None:
         """Gives the batch's transitions priorities by its errors; nothing where they are drawn uniformly."""
         reader = self._drawers[self._turn or 0].reader
-        if self.settings.alpha and self.data is not None:
+        if not self.settings.alpha:
+            return
+        if self.data is not None and isinstance(batch, Transitions):
+            assert isinstance(reader, Reader)
             self.data.prioritize(reader, batch)
-        elif self.settings.alpha:
+        else:
             reader.prioritize(batch.key, batch.error)
 
     def follow(self, agent: str, cfg: DrawsBatches) -> None:
@@ -271,9 +288,11 @@ class ReplayStream:
         self.env_steps, self.version = int(state["env_steps"]), self._rollouts.version
         return lost
 
-    def _draw(self, reader: Reader) -> Transitions:
+    def _draw(self, reader: Reader | SequenceReader) -> Transitions | Sequences:
         """A batch of the memory's, with what else there is."""
         beta = beta_at(self.settings, self.env_steps / self._total)
+        if isinstance(reader, SequenceReader):
+            return reader.sample(beta=beta)
         if self.data is not None:
             batch = self.data.draw(reader, beta)
         else:
@@ -293,6 +312,23 @@ class ReplayStream:
             if own.due:
                 return own
         return None
+
+
+def _memory_of(rollouts: Rollouts, capacity: int, file: Path | None) -> ReplayMemory:
+    """A memory for what rollouts record, the recurrent state before each step included where they do."""
+    env, state = rollouts.env, NO_STATE
+    if rollouts.acting.states:
+        state = state_layout(rollouts.roles[0].source.policy)
+    return ReplayMemory(
+        env.spec, env.num_rows, capacity=capacity, file=file, state=state
+    )
+
+
+def _learned_steps(cfg: DrawsBatches) -> int:
+    """Steps of a batch that are learned from."""
+    if isinstance(cfg, DrawsSequences):
+        return cfg.batch_size * cfg.sequence_length
+    return cfg.batch_size
 
 
 def beta_at(settings: Replay, over: float) -> float | None:
@@ -318,8 +354,20 @@ def _reader(
     seed: int,
     data: DataDraws | None,
     mixing: Mixing,
-) -> Reader:
-    """Who draws for an agent, with its own horizon."""
+    rows: slice,
+) -> Reader | SequenceReader:
+    """Who draws for an agent, with its own horizon; sequences from its own `rows` alone."""
+    if isinstance(cfg, DrawsSequences):
+        return SequenceReader(
+            memory,
+            batch_size=cfg.batch_size,
+            length=cfg.burn_in + cfg.sequence_length + 1,
+            gamma=cfg.gamma,
+            seed=seed,
+            rows=rows,
+            prioritized=Prioritized(settings.alpha) if settings.alpha else None,
+            stride=max(1, cfg.sequence_length // 2),
+        )
     return Reader(
         memory,
         batch_size=cfg.batch_size if data is None else len(data.own.key),

@@ -12,7 +12,7 @@ import torch
 from shoal.learn.acting import make_actor
 from shoal.learn.publishing import Frozen
 from shoal.memory.slab import Slab
-from shoal.types import ActedStep, ConfigError, assign, map_tree
+from shoal.types import ActedStep, ConfigError, assign, map_tree, select
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -43,6 +43,8 @@ class Role:
     """Rows whose next observation is the first of an episode [n]."""
     version: int
     """The version that the actor has; -1 where it has none of them."""
+    keeps_states: bool = False
+    """Whether what is recorded of a step holds the recurrent state before it."""
     held: Slab | None = None
     """Where not all rows always act: what each row saw and did in its last step, until that is complete."""
     final_values: list[tuple[int, NDArray[np.intp], NDArray[np.float32]]] = field(
@@ -75,7 +77,16 @@ class Role:
             )
         held = Slab(env.spec, 1, count) if in_turns else None
         start = np.ones(count, np.bool_)
-        return cls(name, rows, source, actor, start, source.version, held=held)
+        return cls(
+            name,
+            rows,
+            source,
+            actor,
+            start,
+            source.version,
+            keeps_states=acting.states,
+            held=held,
+        )
 
     def refresh(self) -> None:
         """Takes the newest version over, if the actor does not have it."""
@@ -100,6 +111,12 @@ class Role:
         if self.actor.state is None:
             return None
         return map_tree(torch.clone, self.actor.state)
+
+    def state_of(self, rows: slice) -> Tree:
+        """A copy of the recurrent state of some rows as arrays, where it is recorded; else None."""
+        if not self.keeps_states:
+            return None
+        return map_tree(_copied, select(self.actor.state, rows))
 
     def explore(self, epsilon: ArrayLike) -> None:
         """How often the rows of a Q-network take any action instead of the best: a number, or [n]."""
@@ -133,6 +150,10 @@ class Role:
             everyone = np.arange(len(self.start))
             self.held.write_acted(0, everyone, ActedStep(**saved["held"]))
         self.version = -1
+
+
+def _copied(tensor: torch.Tensor) -> NDArray[np.float32]:
+    return tensor.numpy(force=True).copy()
 
 
 def published(source: Published | nn.Module) -> Published:

@@ -16,6 +16,7 @@ from shoal.learn.learner import POLICY
 from shoal.learn.plan import Noise
 from shoal.learn.publishing import Frozen, observes
 from shoal.memory.slab import Slab
+from shoal.memory.states import state_layout
 from shoal.stream.collector import Collector
 from shoal.stream.meter import Meter
 from shoal.stream.rewards import RewardNormalizer, Rewards
@@ -124,15 +125,7 @@ class Rollouts:
         for name, rows in places.items():
             role = Role.of(name, rows, sources[name], env, acting, in_turns=in_turns)
             self.roles.append(role)
-            self.slabs.append(
-                Slab(
-                    env.spec,
-                    num_steps,
-                    len(role.start),
-                    pinned=acting.device.type == "cuda",
-                    in_turns=in_turns,
-                )
-            )
+            self.slabs.append(_slab_of(env, role, num_steps, acting))
         self._normalizers: dict[str, RewardNormalizer] = {}
         if rewards.gamma is not None:
             for role in self.roles:
@@ -284,13 +277,25 @@ class Rollouts:
         self.episodes = slab.episodes(self.env.spec.info_keys)
 
 
+def _slab_of(env: VecEnv, role: Role, num_steps: int, acting: Acting) -> Slab:
+    """The memory of a role's rollout."""
+    return Slab(
+        env.spec,
+        num_steps,
+        len(role.start),
+        pinned=acting.device.type == "cuda",
+        in_turns=role.held is not None,
+        state=state_layout(role.source.policy) if acting.states else None,
+    )
+
+
 def _fused_plan(env: VecEnv, role: Role, acting: Acting) -> Plan | None:
     """The plan by which one native call collects a whole rollout of one role, where that can be."""
     actor = role.actor
     whole = acting.act_block % env.spec.num_agents == 0
     if not isinstance(actor, PlanActor) or not whole:
         return None
-    if env.native_pool is None or not actor.plan.can_roll():
+    if env.native_pool is None or not actor.plan.can_roll() or acting.states:
         return None
     return actor.plan
 

@@ -18,6 +18,7 @@ from shoal.types.records import (
     Episodes,
     Floats,
     Ready,
+    Sequences,
     Steps,
     Transitions,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "Layout",
     "Leaf",
     "Ready",
+    "Sequences",
     "Spec",
     "Steps",
     "Transitions",

@@ -169,6 +169,56 @@ class Transitions:
 
 
 @dataclass(frozen=True, slots=True)
+class Sequences:
+    """B sequences of L records that follow each other in one row of a replay memory, time first.
+
+    A record is a step, or the last observation of an episode, which takes a place of its own: what step t led to is
+    always `obs[t + 1]`. Episodes may end inside; where `start` is true a network zeroes its state.
+    """
+
+    obs: Tree
+    """[L, B, ...]."""
+    action: Tree
+    """[L, B, ...]: as the policy chose it; of no meaning where not `valid`."""
+    reward: torch.Tensor
+    """[L, B]: 0 where not `valid`."""
+    discount: torch.Tensor
+    """[L, B]: what the value of the next observation is multiplied by: gamma, 0 where the step terminated."""
+    start: torch.Tensor
+    """[L, B]: whether an observation is the first of its episode."""
+    valid: torch.Tensor
+    """[L, B]: a step that led to the next record: no last observation, and not the last record of all."""
+    state: Tree
+    """[B, ...]: the recurrent state that the actor had before the first step."""
+    weight: torch.Tensor
+    """[B]: of each sequence in the loss; 1 without priorities."""
+    error: torch.Tensor
+    """[B]: the loss leaves here by how much each sequence's values were not what they should be."""
+    key: NDArray[np.int64]
+    """[B]: which record each begins with, row + num_rows * index."""
+    version: torch.Tensor
+    """[L, B], int32: of the weights that chose the actions."""
+    action_mask: torch.Tensor | None = None
+    """[L, B, n]: the options that an action was chosen among; all of them at an episode's last observation."""
+    next_value: torch.Tensor | None = None
+    """[L, B, n]: an algorithm's values of the actions at each record, by its target network."""
+
+    def after(self, count: int, state: Tree) -> Sequences:
+        """These without their first `count` records, after which a network's memory is `state`."""
+        kept: dict[str, Tree] = {}
+        for name in self.__slots__:
+            tree = getattr(self, name)
+            whole = name in ("state", "weight", "error", "key")
+            if not whole and tree is not None:
+                kept[name] = select(tree, slice(count, None))
+        return replace(self, state=state, **kept)
+
+    def with_next_values(self, values: torch.Tensor) -> Sequences:
+        """The same with `next_value` [L, B, n]."""
+        return replace(self, next_value=values)
+
+
+@dataclass(frozen=True, slots=True)
 class Acted:
     """What acting once gives for n rows: the environment's actions, and what a loss needs of them."""
 
@@ -194,6 +244,8 @@ class ActedStep:
     action_mask: Bools | None
     version: int | NDArray[np.int32]
     """Of the weights that chose."""
+    state: Tree = None
+    """The recurrent state before the step, where a memory keeps it."""
 
     def at(self, rows: NDArray[np.intp]) -> ActedStep:
         """The same of some of the rows."""
@@ -206,6 +258,7 @@ class ActedStep:
             value=_some(self.value, rows),
             action_mask=_some(self.action_mask, rows),
             version=version if isinstance(version, int) else version[rows],
+            state=None if self.state is None else select(self.state, rows),
         )
 
 
