@@ -85,7 +85,7 @@ class Options:
     step_timeout_s: float = 60.0
     """Seconds that a worker or a server may take to step its environments before it counts as hung."""
     on_fault: Literal["raise", "restart", "drop"] = "raise"
-    """When a worker or server dies, hangs or raises: `raise` the error, `restart` it, or `drop` its environments for good."""
+    """Where a worker or server dies, hangs or raises: `raise` the error, `restart` it, or `drop` its rows for good."""
     max_restarts: int = 3
     """Maximum restarts of each worker or server; after that its error ends the run."""
     own_cores: bool = True
