@@ -55,7 +55,7 @@ def make_stream(how: FromData, *, alpha: float = 0.0, **settings: Any) -> Replay
 
 def of_data(stream: ReplayStream) -> list[bool]:
     """Which of the next batch's transitions are of the data set, by their observations and by their rewards."""
-    batch = next(stream)
+    batch: Any = next(stream)
     stream.publish()
     seen = (batch.obs == MARK).all(1).tolist()
     assert seen == (batch.next_obs == MARK).all(1).tolist() == (batch.reward == 3).tolist()

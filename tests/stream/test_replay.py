@@ -76,7 +76,8 @@ def kept(batch: Transitions) -> dict[str, Any]:
 def pull(stream: ReplayStream, batches: int) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for _ in range(batches):
-        found.append(kept(next(stream)))
+        batch: Any = next(stream)
+        found.append(kept(batch))
         stream.publish()
     return found
 
@@ -177,7 +178,7 @@ def test_a_restored_stream_goes_on(schedule: Any, alpha: float) -> None:
     def prioritized(stream: ReplayStream, batches: int) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         for _ in range(batches):
-            batch = next(stream)
+            batch: Any = next(stream)
             found.append(kept(batch))
             batch.error.copy_(batch.reward * torch.arange(16))
             stream.prioritize(batch)
