@@ -82,6 +82,15 @@ class Batches:
             batch = self._made[count] = Batch(self.layout, count)
         return batch
 
+    def packed(self, batch: Batch, first: int, count: int) -> bytes:
+        """The bytes of `count` rows of a batch, from `first` on."""
+        if count == len(batch.arrays[0]):
+            return batch.block.tobytes()
+        part = self.of(count)
+        for to, array in zip(part.arrays, batch.arrays, strict=True):
+            to[...] = array[first : first + count]
+        return part.block.tobytes()
+
 
 class ReadyWriter:
     """Packs what a backend hands over."""

@@ -14,7 +14,7 @@ from shoal.envs.vec_env import row_seeds
 from shoal.remote import environments_pb2 as wire
 from shoal.remote.address import ENCRYPTED, servers_of
 from shoal.remote.arrivals import Arrivals
-from shoal.remote.batches import Batch, Batches
+from shoal.remote.batches import Batches
 from shoal.remote.connection import Connection
 from shoal.remote.description import differences
 from shoal.remote.recovery import Recovery
@@ -69,6 +69,16 @@ class Part(NamedTuple):
     server: int
     rows: slice
     """Of all rows."""
+
+
+def parts_of(servers: list[slice], rows: slice) -> list[Part]:
+    """What each server has of some rows; `servers`: those of each."""
+    found: list[Part] = []
+    for number, own in enumerate(servers):
+        first, last = max(own.start, rows.start), min(own.stop, rows.stop)
+        if first < last:
+            found.append(Part(number, slice(first, last)))
+    return found
 
 
 class RemoteEnv:
@@ -153,7 +163,8 @@ class RemoteEnv:
                 continue
             own = self._rows[part.server]
             first, count = part.rows.start - own.start, part.rows.stop - part.rows.start
-            data = self._packed(batch, rows, part)
+            offset = part.rows.start - rows.start
+            data = self._actions.packed(batch, offset, count)
             self._servers[part.server].send(
                 step=wire.Step(first=first, count=count, action=data)
             )
@@ -227,22 +238,7 @@ class RemoteEnv:
         self._in_flight.stop(CALL_RESET)
 
     def _parts(self, rows: slice) -> list[Part]:
-        found: list[Part] = []
-        for number, own in enumerate(self._rows):
-            first, last = max(own.start, rows.start), min(own.stop, rows.stop)
-            if first < last:
-                found.append(Part(number, slice(first, last)))
-        return found
-
-    def _packed(self, batch: Batch, rows: slice, part: Part) -> bytes:
-        """The actions of a server's part of a send."""
-        if part.rows == rows:
-            return batch.block.tobytes()
-        own = self._actions.of(part.rows.stop - part.rows.start)
-        first, last = part.rows.start - rows.start, part.rows.stop - rows.start
-        for to, array in zip(own.arrays, batch.arrays, strict=True):
-            to[...] = array[first:last]
-        return own.block.tobytes()
+        return parts_of(self._rows, rows)
 
     def _begin(self, seeds: Sequence[int]) -> list[str]:
         """All rows begin with what the servers say; returns their sentences about episodes that were cut."""
