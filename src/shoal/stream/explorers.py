@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from shoal.memory.settings import Replay
     from shoal.stream.replay import ReplayStream
     from shoal.stream.rollouts import Rollouts
-    from shoal.types import Steps, Transitions
+    from shoal.types import Sequences, Steps, Transitions
 
 PER_STEP = (*BOOLS, *FLOATS, "version")
 
@@ -164,7 +164,7 @@ class ExploredReplay:
         """Itself."""
         return self
 
-    def __next__(self) -> Transitions | Steps:
+    def __next__(self) -> Transitions | Sequences | Steps:
         """The next batch of the one who is next, after as many steps as it needs."""
         if self._at_hand is not None:
             raise RuntimeError(
