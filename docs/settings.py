@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from shoal import algos
-from shoal.algos import a2c, bc, dqn, ppo, pqn, r2d2, sac, td3
+from shoal.algos import a2c, bc, dqn, ppo, ppo_sac, pqn, r2d2, sac, td3
 from shoal.algos.presets import presets
 from shoal.envs.preprocessing import Preprocessing
 from shoal.experiment.options import Options
@@ -24,6 +24,7 @@ from shoal.learn.curiosity import Curiosity
 from shoal.memory.settings import Replay
 from shoal.nets.network import ActorCriticNet, Network, QNet
 from shoal.run.members import Population
+from shoal.stream.explorers import Explorers
 from shoal.stream.self_play import SelfPlay
 
 DOCS = Path(__file__).resolve().parent
@@ -35,6 +36,8 @@ TABLES = {
     "r2d2": r2d2.Config,
     "sac": sac.Config,
     "td3": td3.Config,
+    "ppo_sac": ppo_sac.Config,
+    "explorers": Explorers,
     "bc": bc.Config,
     "replay": Replay,
     "q_network": QNet,

@@ -95,6 +95,27 @@ PYTHON = [
         "tests/stream/test_replay.py::test_what_is_drawn_for_each_step",
     ),
     Mutation(
+        "the explorers' steps never come into the memory",
+        "stream/replay.py",
+        "own = parts if len(agents) == 1 else {role: parts[role]}",
+        "own = {role: parts[role]}",
+        "tests/stream/test_explorers.py::test_who_gets_a_batch_when",
+    ),
+    Mutation(
+        "explorers begin a rollout anew when a run is resumed",
+        "stream/explorers.py",
+        'self._filled = int(state["filled"])',
+        "self._filled = 0",
+        "tests/stream/test_explorers.py::test_a_restored_stream_goes_on[CartPole-v1]",
+    ),
+    Mutation(
+        "one memory keeps the actions of two policies in two forms",
+        "run/explored.py",
+        "if torch.equal(mine.to_env(kept), own.to_env(kept)):",
+        "if mine.to_env(kept).shape == own.to_env(kept).shape:",
+        "tests/stream/test_explorers.py::test_one_memory_holds_one_form_of_actions",
+    ),
+    Mutation(
         "a restored memory begins to count its steps anew",
         "stream/replay.py",
         'self.credit, self.inserted = float(saved["credit"]), int(saved["inserted"])',

@@ -76,6 +76,15 @@ def test_nested_settings_over_an_algorithms_own_defaults() -> None:
     assert (network.hidden, network.layer_norm) == ((7,), True)
 
 
+def test_a_part_of_nested_settings_leaves_the_others_as_they_are() -> None:
+    """A dataclass may give its nested settings other defaults than their own class has, also two levels below."""
+    given: dict[str, Any] = {"preset": "none", "replay": {"buffer_size": 2_000}}
+    own: Any = Experiment.new("Pendulum-v1", algo="sac", settings=given).config
+    assert (own.replay.buffer_size, own.replay.samples_per_insert) == (2_000, 256)
+    own = Experiment.new("Pendulum-v1", algo="ppo_sac", settings={"explorers": {"network": {"hidden": [4]}}}).config
+    assert (own.explorers.network.hidden, own.explorers.network.squash) == ((4,), True)
+
+
 def test_the_order_of_an_experiment() -> None:
     """The algorithm's default for the run < the environment's preset < what was given."""
     assert Options("X").num_envs == 16

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from shoal.algos.sac import SAC, sac_actor_loss
+from shoal.algos.sac import SAC
 from shoal.algos.td3 import TD3, td3_actor_loss
 from shoal.envs.registry import make
 from shoal.learn.critics import (
@@ -19,6 +19,7 @@ from shoal.learn.critics import (
     critics_loss,
     plan_of,
     smoothed_next_value,
+    soft_actor_loss,
     soft_next_value,
 )
 from shoal.learn.hardware import Hardware
@@ -96,7 +97,7 @@ def test_values_gradients_and_errors_are_those_of_torch(*, stochastic: bool, act
                 value = smoothed_next_value(learner, own, noise, Smoothing(0.2, 0.3))
             critics = learner.update(critics_loss, own.with_target(value), SAC(), of="critics")
             if stochastic:
-                actor = learner.update(sac_actor_loss, (own, noise), SAC(), of="policy")
+                actor = learner.update(soft_actor_loss, (own, noise), SAC(), of="policy")
             else:
                 actor = learner.update(td3_actor_loss, own, TD3(), of="policy")
             numbers = [torch.as_tensor(number).float() for number in (*critics, *actor)]
@@ -114,7 +115,7 @@ def test_bits_do_not_depend_on_the_number_of_threads() -> None:
         batch = transitions(spec)
         noise = torch.randn(COUNT, SIZE, generator=torch.Generator().manual_seed(1))
         learner.update(critics_loss, batch, SAC(), of="critics")
-        learner.update(sac_actor_loss, (batch, noise), SAC(), of="policy")
+        learner.update(soft_actor_loss, (batch, noise), SAC(), of="policy")
         flats.append(torch.cat([learner.flat, learner.networks["critics"].flat]).clone())
     assert torch.equal(*flats)
 
@@ -138,7 +139,7 @@ def test_gradients_of_log_deviations_that_are_cut_are_zero() -> None:
         with torch.no_grad():
             policy.body[-1].weight[SIZE:] = 0
             policy.body[-1].bias[SIZE:] = torch.tensor([3.0, -21.0])
-        learner.update(sac_actor_loss, (batch, noise), SAC(), of="policy")
+        learner.update(soft_actor_loss, (batch, noise), SAC(), of="policy")
         biases.append(policy.body[-1].bias.detach().clone())
     assert biases[0][SIZE:].tolist() == [3.0, -21.0]
     torch.testing.assert_close(*biases, rtol=1e-4, atol=1e-5)

@@ -48,6 +48,16 @@ def test_pendulum_by_ppo(run_dir: Path) -> None:
     assert train("Pendulum-v1", run_dir).greedy_return >= -250
 
 
+@pytest.mark.slow
+def test_pendulum_by_explorers_beside_an_actor(run_dir: Path) -> None:
+    """A memory of 10,000 steps, half of them the explorers': the actor swings up, -91 here, and a random one -1,200."""
+    settings: dict[str, Any] = {"num_envs": 4, "total_timesteps": 10_000, "stop_at": math.inf}
+    settings |= {"batch_size": 128, "learning_rate": 1e-3, "network": {"hidden": (64, 64)}}
+    settings["replay"] = {"buffer_size": 10_000, "learning_starts": 800, "samples_per_insert": 128}
+    settings["explorers"] = {"learning_rate": 1e-3, "update_epochs": 10}
+    assert train("Pendulum-v1", run_dir, algo="ppo_sac", final_episodes=20, **settings).greedy_return >= -200
+
+
 RECALL: dict[str, dict[str, Any]] = {
     "ppo": {"num_minibatches": 4, "update_epochs": 4, "total_timesteps": 16_000},
     "a2c": {"total_timesteps": 64_000},

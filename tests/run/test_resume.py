@@ -39,6 +39,7 @@ if task["resume"]:
     resume(task["path"], panel="none")
 else:
     kinds = {"dqn": QNet, "pqn": QNet, "r2d2": QNet, "sac": ActorCriticNet, "td3": ActorCriticNet}
+    kinds["ppo_sac"] = ActorCriticNet
     kind = kinds.get(task["settings"].get("algo"), Network)
     settings = task["settings"] | {"network": kind(**task["network"])}
     train(task["env"], panel="none", name="run", stop_at=1e9, **settings)
@@ -261,10 +262,15 @@ def test_q_learning_on_rollouts_outlives_a_kill(*, layer_norm: bool, tmp_path: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algo", ["sac", "td3"])
+@pytest.mark.parametrize("algo", ["sac", "td3", "ppo_sac"])
 def test_actors_beside_critics_outlive_a_kill(algo: str, tmp_path: Path, interpreter: Interpreter) -> None:
-    """The actor, its critics, their targets, the temperature and the noise of updates; 1 and 2 threads alike."""
+    """The actor, its critics, their targets, the temperature and the noise of updates; 1 and 2 threads alike.
+
+    Beside explorers too, who are killed in the middle of a rollout.
+    """
     settings: dict[str, Any] = {"algo": algo, "seed": 7, "num_envs": 4, "total_timesteps": 500, "batch_size": 16}
+    if algo == "ppo_sac":
+        settings["explorers"] = {"num_steps": 24, "network": {"hidden": [8]}}
     settings |= {"replay": {"buffer_size": 400, "learning_starts": 100, "samples_per_insert": 8.0}}
     task = {"env": "Pendulum-v1", "settings": settings, "network": {"hidden": [16]}, "die_at": -1, "resume": False}
     whole, killed = tmp_path / "whole", tmp_path / "killed"

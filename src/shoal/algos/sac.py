@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Adam
 
 from shoal.envs.vec_env import VecEnv
-from shoal.learn.critics import critics_loss, native_soft_actor, soft_next_value
+from shoal.learn.critics import critics_loss, soft_actor_loss, soft_next_value
 from shoal.learn.learner import Learner
-from shoal.learn.losses import lowered
 from shoal.learn.targets import add_target, move_target
-from shoal.math.actor_critic import soft_value
 from shoal.math.q_learning import q_target
 from shoal.math.rates import Schedule, apply_schedules, check_schedules
 from shoal.memory.settings import Replay, for_each_step
-from shoal.nets.actors import PlainActor, action_noise, make_stochastic, policy_of
-from shoal.nets.critics import expected, make_critics
+from shoal.nets.actors import PlainActor, action_noise, make_stochastic
+from shoal.nets.critics import make_critics
 from shoal.nets.network import ActorCriticNet
 from shoal.nets.temperature import make_temperature, temperature_loss
 from shoal.run.run import Run
-from shoal.types import Spec, Transitions, check_finite, check_positive, check_ranges
+from shoal.types import Spec, check_finite, check_positive, check_ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,29 +106,10 @@ def train(cfg: SAC, env: VecEnv, run: Run) -> nn.Module:
         learned = q_target(batch.reward, batch.discount, value)
         learner.update(critics_loss, batch.with_target(learned), cfg, of="critics")
         noise = action_noise(env.spec, cfg.batch_size, run.rng)
-        stats = learner.update(sac_actor_loss, (batch, noise), cfg, of="policy")
+        stats = learner.update(soft_actor_loss, (batch, noise), cfg, of="policy")
         if cfg.autotune:
             learner.update(temperature_loss, stats.entropy, cfg, of="temperature")
         move_target(learner, "target", of="critics", tau=cfg.tau)
         stream.prioritize(batch)
         stream.publish()
     return next(iter(learners.values())).policy
-
-
-class SACStatistics(NamedTuple):
-    """Means over a batch; the entropy in nats."""
-
-    policy: Tensor
-    entropy: Tensor
-
-
-@lowered(SACStatistics, native_soft_actor)
-def sac_actor_loss(
-    networks: Mapping[str, Any], drawn: tuple[Transitions, Tensor], cfg: SAC
-) -> tuple[Tensor, SACStatistics]:
-    """Eq. 9: the mean of temperature * log pi(a | s) - min Q(s, a), a = f(noise; s)."""
-    batch, noise = drawn
-    policy = policy_of(networks["policy"], batch.obs, batch.action_mask)
-    value, log_prob = expected(networks["critics"], batch.obs, policy, noise)
-    loss = -soft_value(value, log_prob, networks["temperature"]()).mean()
-    return loss, SACStatistics(loss, -log_prob.mean())

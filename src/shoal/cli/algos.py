@@ -17,8 +17,10 @@ def main(arguments: list[str], about: str) -> int:
     parse(Given, arguments, command="algos", about=about)
     from shoal.algos import summaries
 
-    for name, text in summaries().items():
-        print(f"  {name:<6} {text}")
+    found = summaries()
+    width = max(map(len, found))
+    for name, text in found.items():
+        print(f"  {name:<{width}} {text}")
     print(
         "custom algorithms are given by module: shoal train --algo my_package.my_algo"
     )

@@ -20,6 +20,7 @@ from shoal.nets.images import image_net
 from shoal.nets.network import Network, QNet
 from shoal.remote.address import is_address
 from shoal.run.exploit import level_of
+from shoal.stream.explorers import Explorers
 from shoal.types import ConfigError, leaf_spaces
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ def _idle(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]]:
     yield from _idle_schedules(experiment.config)
     yield from _idle_shards(experiment, spec)
     yield from _idle_replay(experiment.config)
+    yield from _idle_explorers(experiment.config, spec)
     if experiment.options.data is None:
         for name in ("data_fraction", "offline_updates"):
             yield name, "set data too, the data set that is learned from"
@@ -276,6 +278,17 @@ def _idle_replay(config: Any) -> Iterator[tuple[str, str]]:
             "batches are drawn uniformly; set replay.alpha, the exponent of priorities"
         )
         yield "replay.beta", why
+
+
+def _idle_explorers(config: Any, spec: Spec) -> Iterator[tuple[str, str]]:
+    """Of the network of policies that explore for a memory."""
+    explorers = getattr(config, "explorers", None)
+    if not isinstance(explorers, Explorers):
+        return
+    yield "explorers.network.recurrent_size", "explorers have no memory"
+    for find in (_idle_of_network, _idle_of_encoder):
+        for name, why in find(explorers.network, spec):
+            yield f"explorers.{name}", why
 
 
 def _idle_exploration(config: Any) -> Iterator[tuple[str, str]]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from shoal.nets.network import ActorCriticNet, Network, QNet
     from shoal.remote.settings import Remote
     from shoal.run.members import Population
+    from shoal.stream.explorers import Explorers
     from shoal.stream.self_play import SelfPlay
 
 
@@ -91,14 +92,15 @@ class Settings(TypedDict, total=False):
     clip_coef_schedule: str | Callable[[float], float]
     clip_vloss: bool
     target_kl: float | None
+    critic_learning_rate: float
+    critic_learning_rate_schedule: str | Callable[[float], float]
+    target_entropy: float | None
+    explorers: Explorers | Mapping[str, Any]
     q_lambda: float
     sequence_length: int | float
     burn_in: int | float
     rescale_values: bool
-    critic_learning_rate: float
-    critic_learning_rate_schedule: str | Callable[[float], float]
     autotune: bool
-    target_entropy: float | None
     policy_frequency: int | float
     exploration_noise: float
     policy_noise: float

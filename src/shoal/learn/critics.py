@@ -30,6 +30,13 @@ class CriticStatistics(NamedTuple):
     q: Tensor
 
 
+class SoftActorStatistics(NamedTuple):
+    """Means over a batch; the entropy in nats."""
+
+    policy: Tensor
+    entropy: Tensor
+
+
 class Smoothing(NamedTuple):
     """Noise of a target policy: its deviation, and what it is cut to."""
 
@@ -145,6 +152,21 @@ def native_soft_actor(
         stats.numpy(),
     )
     return stats.tolist(), gradient
+
+
+@lowered(SoftActorStatistics, native_soft_actor)
+def soft_actor_loss(
+    networks: Mapping[str, Any], drawn: tuple[Transitions, Tensor], cfg: object
+) -> tuple[Tensor, SoftActorStatistics]:
+    """The mean of temperature * log pi(a | s) - min Q(s, a), a = f(noise; s), of the learner's `policy` and `critics`.
+
+    Haarnoja et al. 2018, arXiv 1812.05905, eq. 9. `drawn`: transitions [B], and standard normal noise [B, D].
+    """
+    batch, noise = drawn
+    policy = policy_of(networks["policy"], batch.obs, batch.action_mask)
+    value, log_prob = expected(networks["critics"], batch.obs, policy, noise)
+    loss = -soft_value(value, log_prob, networks["temperature"]()).mean()
+    return loss, SoftActorStatistics(loss, -log_prob.mean())
 
 
 def native_deterministic_actor(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import torch
@@ -11,6 +12,7 @@ from shoal.learn.acting import Acting
 from shoal.learn.learner import Learner
 from shoal.run.beginning import begin
 from shoal.run.callbacks import checked, close_callbacks, tell
+from shoal.run.explored import explored_of
 from shoal.run.interrupts import Interrupts
 from shoal.run.learning import policies_of
 from shoal.run.loop import INTERRUPTED, Loop, writer_of
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from shoal.run.ranking import Ranking
     from shoal.run.settings import Settings
     from shoal.stream.data import DataStream
+    from shoal.stream.explorers import ExploredReplay, HasExplorers
     from shoal.stream.members import MemberRollouts
     from shoal.stream.replay import DrawsBatches, ReplayStream
     from shoal.stream.rollouts import Rollouts
@@ -93,7 +96,7 @@ class Run:
         self._writer: Writer | None = None
         if directory is not None:
             self._writer = writer_of(directory.checkpoints, settings)
-        self._interrupts = Interrupts(self._interrupted)
+        self._interrupts = Interrupts(partial(_interrupted, self))
         self._loop: Loop | None = None
 
     @property
@@ -163,6 +166,12 @@ class Run:
         """Transitions, drawn as `cfg` says from a memory that `env` fills; of several agents dicts by name."""
         return replay_of(self, env, learner, cfg, settings)
 
+    def explored(
+        self, env: VecEnv, learners: Learners, cfg: HasExplorers
+    ) -> ExploredReplay:
+        """As `replay` for the first of two learners; the second one explores, and gets its own rollouts in between."""
+        return explored_of(self, env, learners, cfg)
+
     def data(self, env: VecEnv, learner: Learner, *, batch_size: int) -> DataStream:
         """Batches of the run's data set alone, for an algorithm that takes no step."""
         return data_stream_of(self, env, learner, batch_size)
@@ -211,11 +220,10 @@ class Run:
         if self._loop is not None and self.updates:
             raise ConfigError(SECOND_LOOP)
         check_parts(state or {})
-        learners = learners_of(self.settings, learner)
         self._loop = Loop(
             self,
             stream,
-            learners,
+            learners_of(self.settings, learner),
             dict(state or {}),
             log=self._log,
             writer=self._writer,
@@ -247,7 +255,9 @@ class Run:
             if self._log is not None:
                 self._log.close()
 
-    def _interrupted(self, name: str) -> None:
-        self.stop(INTERRUPTED)
-        self.interrupted_by = name
-        self.warn(f"{name}: writing a checkpoint, then ending; once more ends now")
+
+def _interrupted(run: Run, name: str) -> None:
+    """What the first signal does."""
+    run.stop(INTERRUPTED)
+    run.interrupted_by = name
+    run.warn(f"{name}: writing a checkpoint, then ending; once more ends now")

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from shoal.memory.data import Data
     from shoal.memory.settings import Replay
     from shoal.run.run import Run
+    from shoal.run.settings import Settings
     from shoal.stream.replay import DrawsBatches
     from shoal.stream.rollouts import Rollouts
     from shoal.stream.self_play import PastVersions
@@ -125,14 +126,7 @@ def replay_of(
     """
     s = run.settings
     check_rows(env.num_rows, env.spec.num_agents, s.num_envs)
-    if s.self_play.every:
-        raise ConfigError(
-            "self-play needs rollouts: a memory of past steps would mix its opponents; set self_play.every=0"
-        )
-    if s.reward_gamma is not None:
-        raise ConfigError(
-            "normalize_reward changes with time, which a memory of past rewards does not; choose reward_scale"
-        )
+    check_replays(s)
     learners = learner if isinstance(learner, Mapping) else {ONE: learner}
     cfgs = cfg if isinstance(cfg, Mapping) else {ONE: cfg}
     num_steps = next(iter(cfgs.values())).num_steps
@@ -142,6 +136,35 @@ def replay_of(
         run, env, learners, num_steps, rewards, values=False, states=states
     )
     rows = rows_of_members(env.num_rows, s.num_envs, len(learners))
+    return made_replay(run, stream, learners, cfgs, rows, settings)
+
+
+def check_replays(s: Settings) -> None:
+    """ConfigError where a run has what a memory of past steps cannot have."""
+    if s.self_play.every:
+        raise ConfigError(
+            "self-play needs rollouts: a memory of past steps would mix its opponents; set self_play.every=0"
+        )
+    if s.reward_gamma is not None:
+        raise ConfigError(
+            "normalize_reward changes with time, which a memory of past rewards does not; choose reward_scale"
+        )
+
+
+def made_replay(
+    run: Run,
+    stream: Rollouts,
+    learners: Mapping[str, Learner],
+    cfgs: Mapping[str, DrawsBatches],
+    rows: Mapping[str, slice],
+    settings: Replay,
+) -> ReplayStream:
+    """Transitions for some learners from a memory that rollouts fill; `rows`: those of each role of the rollouts.
+
+    Raises:
+        ConfigError: a setting that cannot work, with one that would.
+    """
+    s, env = run.settings, stream.env
     made = ReplayStream(
         stream,
         settings,
@@ -202,7 +225,7 @@ def _hindsight_of(
         raise ConfigError(
             f"replay.hindsight is for one agent; leave agents={len(cfgs)} out"
         )
-    cfg = cfgs[ONE]
+    cfg = next(iter(cfgs.values()))
     if cfg.n_step > 1:
         raise ConfigError(
             f"replay.hindsight makes rewards of one step anew, and n_step={cfg.n_step} sums several; set one of "
@@ -248,8 +271,9 @@ def data_of(
         raise ConfigError(
             f"data={s.data.folder!r} is learned from by one agent; leave agents={len(learners)} out"
         )
-    data = _read(run, env, learners[ONE].policy)
-    return DataDraws(data, env.spec, s.data, cfgs[ONE], seed=s.seed, replay=settings)
+    (learner,), (cfg,) = learners.values(), cfgs.values()
+    data = _read(run, env, learner.policy)
+    return DataDraws(data, env.spec, s.data, cfg, seed=s.seed, replay=settings)
 
 
 def data_stream_of(

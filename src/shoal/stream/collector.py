@@ -46,11 +46,8 @@ class Collector:
         groups: Sequence[slice],
         meter: Meter,
         first: Ready,
-        *,
-        values: bool = True,
     ) -> None:
-        """`first` is what the reset gave; `values`: whether cut episodes get the values of their last observations."""
-        self._values = values
+        """`first` is what the reset gave."""
         self.env, self.roles, self.groups, self.meter = env, roles, groups, meter
         self._order = np.argsort(np.concatenate([role.actor.rows for role in roles]))
         self._obs: list[Tree] = []
@@ -200,7 +197,7 @@ class Collector:
         # What was cut before belongs to the step before; an agent whose game ended before it acted has no step.
         ended &= valid
         sink.write_step(t, mine, ready, theirs)
-        if not self._values:
+        if not role.values:
             return
         cut = np.flatnonzero(ended & ~ready.terminated[theirs])
         if len(cut):

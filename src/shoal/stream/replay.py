@@ -15,7 +15,7 @@ from shoal.memory.states import state_layout
 from shoal.types import ConfigError, Episodes, Transitions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import ArrayLike
@@ -78,8 +78,8 @@ class Drawer:
     batch_size: int
     """Transitions of a batch; of sequences the steps that are learned from."""
     memory: ReplayMemory
-    first_row: int
-    """Of the memory: where its own rows begin."""
+    parts: Mapping[int, int]
+    """The roles whose steps count as its own, and where in the memory the rows of each begin."""
     reader: Reader | SequenceReader
     starts: int
     """Steps of its own before it draws."""
@@ -92,10 +92,11 @@ class Drawer:
         """Whether a batch may be drawn."""
         return self.credit >= self.batch_size
 
-    def insert(self, slab: Slab, samples_per_insert: float) -> None:
-        """Moves a rollout's steps into the memory, and counts what may be drawn for them."""
+    def insert(self, slabs: Sequence[Slab], samples_per_insert: float) -> None:
+        """Moves its steps of a rollout into the memory, and counts what may be drawn for them; `slabs`: one a role."""
         before = self.inserted
-        self.inserted += self.memory.insert(slab, first_row=self.first_row)
+        for role, first_row in self.parts.items():
+            self.inserted += self.memory.insert(slabs[role], first_row=first_row)
         counted = max(0, self.inserted - self.starts) - max(0, before - self.starts)
         self.credit += counted * samples_per_insert
 
@@ -138,10 +139,10 @@ class ReplayStream:
         """A memory for the rows of `rollouts`, which nobody else may pull; in `file`, where one is given.
 
         Args:
-            rollouts: one role for each agent, in their order.
+            rollouts: one role for each agent, in their order; with one agent there may be others, which act for it.
             settings: of the memory.
             agents: what each draws, by name.
-            rows: those of each agent.
+            rows: those of each role.
             total_timesteps: of the run.
             mixing: what share of each one's batches is of whose steps, in their order; none: all steps are as likely.
             file: where one memory of all lies.
@@ -155,6 +156,7 @@ class ReplayStream:
         self.settings, self.agent = settings, next(iter(agents))
         self.memory = _memory_of(rollouts, settings.buffer_size, file)
         blocks = tuple(own.stop for own in rows.values())
+        parts = {role: own.start for role, own in enumerate(rows.values())}
         self._drawers: list[Drawer] = []
         for role, (name, cfg) in enumerate(agents.items()):
             shares = (mixing or {}).get(name)
@@ -162,8 +164,9 @@ class ReplayStream:
             seed = rollouts.acting.seed + role
             reader = _reader(self.memory, cfg, settings, seed, data, mixed, rows[name])
             starts = settings.learning_starts // len(agents)
-            first, size = rows[name].start, _learned_steps(cfg)
-            drawer = Drawer(name, role, size, self.memory, first, reader, starts)
+            own = parts if len(agents) == 1 else {role: parts[role]}
+            size = _learned_steps(cfg)
+            drawer = Drawer(name, role, size, self.memory, own, reader, starts)
             self._drawers.append(drawer)
         self.env_steps = self.version = 0
         self.episodes = Episodes.none()
@@ -197,39 +200,47 @@ class ReplayStream:
     def __next__(self) -> Transitions | Sequences:
         """The next batch, after as many steps as it needs; its arrays are those of every batch of that agent."""
         found: list[Episodes] = []
-        if self._left_over:
-            self.memory.clear()
-            self._left_over = False
-        if self.data is not None and self.data.alone:
-            self.episodes = joined(found, tuple(self.episodes.info))
-            return self._draw(self._drawers[0].reader)
-        while (own := self._next_due()) is None:
-            self._rollouts.collect()
-            for drawer in self._drawers:
-                slab = self._rollouts.slabs[drawer.role]
-                drawer.insert(slab, self.settings.samples_per_insert)
-            found.append(self._rollouts.episodes)
-            if self._next_due() is None:
+        while not self.due:
+            found.append(self.advance())
+            if not self.due:
                 self.publish()
         self.episodes = joined(found, tuple(self.episodes.info))
+        return self.draw()
+
+    @property
+    def due(self) -> bool:
+        """Whether a batch is to be drawn before the rows step again."""
+        alone = self.data is not None and self.data.alone
+        return alone or next_due(self._drawers, self._turn) is not None
+
+    def advance(self) -> Episodes:
+        """Has the rows step, and keeps what they did; returns the episodes that ended."""
+        self._forget()
+        self._rollouts.collect()
+        for own in self._drawers:
+            own.insert(self._rollouts.slabs, self.settings.samples_per_insert)
+        return self._rollouts.episodes
+
+    def draw(self) -> Transitions | Sequences:
+        """The batch that is due."""
+        self._forget()
+        own = next_due(self._drawers, self._turn)
+        if own is None:
+            return self._batch(self._drawers[0].reader)
         self.agent, self._turn = own.name, own.role
         own.credit -= own.batch_size
-        if self._next_due() is None:
+        if next_due(self._drawers, self._turn) is None:
             self.env_steps = self._rollouts.env_steps
-        return self._draw(own.reader)
+        return self._batch(own.reader)
 
     def explore(self, epsilon: ArrayLike, agent: str | None = None) -> None:
         """How often each row takes any action instead of the best, from its next step on: a number, or [rows].
 
         Those of `agent`, or of the one at hand; before the first batch those of all.
         """
-        roles = self._rollouts.roles
-        if agent is not None:
-            asked = [roles[own.role] for own in self._drawers if own.name == agent]
-        else:
-            asked = roles if self._turn is None else [roles[self._turn]]
-        for role in asked:
-            role.explore(epsilon)
+        for own in self._drawers:
+            if agent == own.name or (not agent and self._turn in (None, own.role)):
+                self._rollouts.roles[own.role].explore(epsilon)
 
     def prioritize(self, batch: Transitions | Sequences) -> None:
         """Gives the batch's transitions priorities by its errors; nothing where they are drawn uniformly."""
@@ -272,12 +283,7 @@ class ReplayStream:
         lost = self._rollouts.restore(state["rollouts"])
         self._left_over = False
         self.memory.restore(state["memory"])
-        gone = 0 if self.memory.gone is None else int(self.memory.gone.sum())
-        if gone:
-            lost.append(
-                f"{gone:,} of the {len(self.memory):,} records of {self.memory.file} were overwritten after the "
-                "checkpoint; the run goes on without them"
-            )
+        lost += overwritten(self.memory)
         if self.hindsight is not None:
             self.hindsight.restore(state["hindsight"])
         if self.bonuses is not None:
@@ -288,7 +294,13 @@ class ReplayStream:
         self.env_steps, self.version = int(state["env_steps"]), self._rollouts.version
         return lost
 
-    def _draw(self, reader: Reader | SequenceReader) -> Transitions | Sequences:
+    def _forget(self) -> None:
+        """Clears what the file holds of a run that came to no checkpoint."""
+        if self._left_over:
+            self.memory.clear()
+            self._left_over = False
+
+    def _batch(self, reader: Reader | SequenceReader) -> Transitions | Sequences:
         """A batch of the memory's, with what else there is."""
         beta = beta_at(self.settings, self.env_steps / self._total)
         if isinstance(reader, SequenceReader):
@@ -303,15 +315,27 @@ class ReplayStream:
             self.bonuses.on_batch(self.agent, batch)
         return batch
 
-    def _next_due(self) -> Drawer | None:
-        """The agent who draws next, after the one at hand; None where rows must step."""
-        count = len(self._drawers)
-        last = -1 if self._turn is None else self._turn
-        for ahead in range(1, count + 1):
-            own = self._drawers[(last + ahead) % count]
-            if own.due:
-                return own
-        return None
+
+def next_due(drawers: Sequence[Drawer], turn: int | None) -> Drawer | None:
+    """The one who draws next, after the one whose turn it is; None where rows must step."""
+    count = len(drawers)
+    last = -1 if turn is None else turn
+    for ahead in range(1, count + 1):
+        own = drawers[(last + ahead) % count]
+        if own.due:
+            return own
+    return None
+
+
+def overwritten(memory: ReplayMemory) -> list[str]:
+    """What is said where a restored memory's file lost records after its checkpoint."""
+    gone = 0 if memory.gone is None else int(memory.gone.sum())
+    if not gone:
+        return []
+    return [
+        f"{gone:,} of the {len(memory):,} records of {memory.file} were overwritten after the checkpoint; "
+        "the run goes on without them"
+    ]
 
 
 def _memory_of(rollouts: Rollouts, capacity: int, file: Path | None) -> ReplayMemory:

@@ -45,6 +45,8 @@ class Role:
     """The version that the actor has; -1 where it has none of them."""
     keeps_states: bool = False
     """Whether what is recorded of a step holds the recurrent state before it."""
+    values: bool = True
+    """Whether the value of what follows each step is wanted: `next_value` of its rollouts."""
     held: Slab | None = None
     """Where not all rows always act: what each row saw and did in its last step, until that is complete."""
     final_values: list[tuple[int, NDArray[np.intp], NDArray[np.float32]]] = field(
@@ -85,6 +87,7 @@ class Role:
             start,
             source.version,
             keeps_states=acting.states,
+            values=acting.values,
             held=held,
         )
 

@@ -134,9 +134,7 @@ class Rollouts:
         pairs = zip(self.roles, self.slabs, strict=True)
         learned = [slab for role, slab in pairs if not isinstance(role.source, Frozen)]
         self._learned = learned or self.slabs
-        self._collector = Collector(
-            env, self.roles, groups, meter, first, values=acting.values
-        )
+        self._collector = Collector(env, self.roles, groups, meter, first)
         alone = self.roles[0] if len(self.roles) == len(groups) == 1 else None
         self._plan = None if alone is None else _fused_plan(env, alone, acting)
 
@@ -253,10 +251,10 @@ class Rollouts:
     def _collect(self) -> None:
         self.episodes = self._collector.collect(self.num_steps, self.slabs)
         _check_finite(self.env, self.slabs)
-        pairs = zip(self.roles, self.slabs, strict=True)
-        for role, slab in pairs if self.acting.values else ():
-            last = self._collector.next_values(role)
-            slab.fill_next_values(last, role.final_values)
+        for role, slab in zip(self.roles, self.slabs, strict=True):
+            if role.values:
+                last = self._collector.next_values(role)
+                slab.fill_next_values(last, role.final_values)
 
     def _collect_natively(self, plan: Plan) -> None:
         """Acts, steps and records in one native call."""

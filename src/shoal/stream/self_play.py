@@ -16,7 +16,7 @@ from shoal.learn.learner import POLICY
 from shoal.learn.publishing import Frozen
 from shoal.stream.roles import published
 from shoal.stream.rollouts import Rollouts, rollouts
-from shoal.types import ConfigError, Episodes, check_ranges
+from shoal.types import ConfigError, check_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,12 +161,7 @@ class PastVersions:
         """The learner's part of the next rollout."""
         steps = next(self._stream)["learner"]
         self.env_steps = self._stream.env_steps // self._agents
-        found = self._stream.episodes
-        own = np.isin(found.rows, self.rows)
-        info = {key: values[own] for key, values in found.info.items()}
-        self.episodes = Episodes(
-            found.returns[own], found.lengths[own], info, found.rows[own]
-        )
+        self.episodes = self._stream.episodes.among(self.rows)
         return steps
 
     def explore(self, epsilon: ArrayLike, agent: str | None = None) -> None:

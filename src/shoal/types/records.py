@@ -277,3 +277,9 @@ class Episodes:
         return cls(
             np.zeros(0), np.zeros(0, np.int64), {key: np.zeros(0) for key in info_keys}
         )
+
+    def among(self, rows: NDArray[np.int64]) -> Episodes:
+        """Those of some rows."""
+        own = np.isin(self.rows, rows)
+        info = {key: values[own] for key, values in self.info.items()}
+        return Episodes(self.returns[own], self.lengths[own], info, self.rows[own])
