@@ -195,7 +195,8 @@ def test_a_restored_stream_goes_on(env_id: str) -> None:
     assert 30 < saved["filled"] < 40
     assert two.restore(saved) == []
     for _ in range(40):
-        mine, theirs = copied(next(one)), copied(next(two))
+        drawn: list[Any] = [next(one), next(two)]
+        mine, theirs = map(copied, drawn)
         assert (one.agent, one.env_steps) == (two.agent, two.env_steps)
         for name, tensor in mine.items():
             assert torch.equal(tensor, theirs[name]), name
