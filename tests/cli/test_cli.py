@@ -206,8 +206,9 @@ def test_train_and_its_status(run: Any, tmp_path: Path) -> None:
     assert config["algorithm"]["learning_rate"] == 3e-3  # the preset's
 
 
-def test_help_of_train_documents_the_statuses(run: Any) -> None:
+def test_help_of_train_documents_the_statuses(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """`shoal train --help` says what each exit status means and shows the preset's values as defaults."""
+    monkeypatch.setenv("COLUMNS", "80")  # wider, the options stand in two columns
     status, out, _ = run("train", "Pendulum-v1", "--help")
     assert status == 0
     text = re.sub(r"[\s│]+", " ", out)
