@@ -152,7 +152,7 @@ PYTHON = [
     ),
     Mutation(
         "recurrent state not reset at an episode's start",
-        "nets/policy.py",
+        "nets/layers.py",
         "keep = (~start.bool()).to(x.dtype).unsqueeze(-1)",
         "keep = (start.bool() | ~start.bool()).to(x.dtype).unsqueeze(-1)",
         "tests/stream/test_rollouts.py::test_a_policy_unrolled_over_the_rollout_gives_its_values_again",
