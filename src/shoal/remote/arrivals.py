@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shoal.envs.masks import MaskReader
+from shoal.envs.outputs import MAX_VIEWS
 from shoal.remote.batches import Batch, Batches, arrays_of, ready_layout
 from shoal.types import EnvError, map_tree
 
@@ -25,6 +26,7 @@ class Arrivals:
         """`out`: the arrays of all rows."""
         self.spec, self.out = spec, out
         self._received = Batches(ready_layout(spec, masked=spec.masked))
+        self._of_rows: dict[tuple[int, int], list[NDArray[Any]]] = {}
         if spec.masked:
             self._add_masks()
 
@@ -39,11 +41,11 @@ class Arrivals:
                 "those that were stepped"
             )
         batch = self._read(found)
-        ready = self.out.view(rows)
-        for to, array in zip(arrays_of(self.spec, ready), batch.arrays, strict=True):
+        for to, array in zip(self._arrays(rows), batch.arrays, strict=True):
             to[...] = array
-        ended = np.flatnonzero(ready.terminated | ready.truncated)
-        if len(ended):
+        if found.final_obs:
+            ready = self.out.view(rows)
+            ended = np.flatnonzero(ready.terminated | ready.truncated)
             last = Batch(self.spec.observation, len(ended))
             last.read(found.final_obs, "final observations")
 
@@ -67,6 +69,17 @@ class Arrivals:
         batch.read(found.arrays, "rows")
         return batch
 
+    def _arrays(self, rows: slice) -> list[NDArray[Any]]:
+        """The outputs of some rows, in the order of a reply's; made once for slices that come again."""
+        place = rows.start, rows.stop
+        arrays = self._of_rows.get(place)
+        if arrays is None:
+            if len(self._of_rows) == MAX_VIEWS:
+                self._of_rows.clear()
+            arrays = self._of_rows[place] = arrays_of(self.spec, self.out.view(rows))
+        return arrays
+
     def _add_masks(self) -> None:
+        self._of_rows.clear()
         options = MaskReader(self.spec).size
         self.out.add_masks(np.ones((self.out.reward.size, options), np.bool_))

@@ -106,9 +106,9 @@ class ReadyWriter:
         batch = self._ready.of(count)
         for to, array in zip(batch.arrays, arrays_of(self.spec, ready), strict=True):
             to[...] = array
-        ended = np.flatnonzero(ready.terminated | ready.truncated)
         final = b""
-        if len(ended):
+        if ready.terminated.any() or ready.truncated.any():
+            ended = np.flatnonzero(ready.terminated | ready.truncated)
             last = Batch(self.spec.observation, len(ended))
             parts = self.spec.observation.flat(take(ready.final_obs, ended))
             for to, array in zip(last.arrays, parts, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import ssl
@@ -16,6 +17,8 @@ LENGTH = struct.Struct("<I")
 MOST_BYTES = 256 << 20
 """Of one message."""
 CHUNK = 256 << 10
+SPIN_S = 100e-6
+ROOM_MS = 100
 
 
 class Frames:
@@ -26,10 +29,12 @@ class Frames:
         self._socket, self.words = connected, words
         if connected.family != socket.AF_UNIX:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connected.settimeout(None)
         self._encrypted = isinstance(connected, ssl.SSLSocket)
+        connected.settimeout(0.0 if self._encrypted else None)
         self._poll = select.poll()
         self._poll.register(connected, select.POLLIN)
+        self._room = select.poll()
+        self._room.register(connected, select.POLLOUT)
         self._chunk = bytearray(CHUNK)
         self._view = memoryview(self._chunk)
         self._first = self._last = 0
@@ -39,8 +44,16 @@ class Frames:
 
     def send(self, data: bytes) -> None:
         """Sends a message; OSError where the other side is gone."""
-        with self._lock:
+        if not self._encrypted:
             self._socket.sendall(LENGTH.pack(len(data)) + data)
+            return
+        left = memoryview(LENGTH.pack(len(data)) + data)
+        while left:
+            try:
+                with self._lock:
+                    left = left[self._socket.send(left) :]
+            except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                self._room.poll(ROOM_MS)
 
     def receive(self, timeout_s: float) -> bytes:
         """The next message.
@@ -81,17 +94,25 @@ class Frames:
         return bytes(parts)
 
     def _read(self, deadline: float) -> int:
-        """Fills the chunk with what there is; how many bytes that is."""
+        """Fills the chunk with what there is; how many bytes that is.
+
+        It looks for a while before it sleeps, offering its core to others: to wake a thread takes longer than what
+        comes between two messages.
+        """
+        until = time.monotonic() + SPIN_S
         while True:
-            held = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()
-            if not held:
-                left_ms = max(0.0, deadline - time.monotonic()) * 1e3
-                if not self._poll.poll(left_ms):
-                    raise TimeoutError
             try:
                 count = self._receive_some()
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                continue  # half of an encrypted record
+                now = time.monotonic()
+                if now < until:
+                    os.sched_yield()
+                elif now > deadline:
+                    raise TimeoutError from None
+                else:
+                    self._poll.poll((deadline - now) * 1e3)
+                    until = now  # half of an encrypted record is no message yet
+                continue
             except OSError as error:
                 raise EOFError(str(error)) from error
             if not count:
@@ -103,8 +124,4 @@ class Frames:
         if not self._encrypted:
             return self._socket.recv_into(self._chunk, 0, socket.MSG_DONTWAIT)
         with self._lock:
-            self._socket.settimeout(0.0)
-            try:
-                return self._socket.recv_into(self._chunk)
-            finally:
-                self._socket.settimeout(None)
+            return self._socket.recv_into(self._chunk)

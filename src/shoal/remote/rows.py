@@ -9,7 +9,7 @@ import numpy as np
 
 from shoal.envs.actions import ActionCheck
 from shoal.envs.in_flight import CALL_RESET, InFlight
-from shoal.envs.outputs import Outputs
+from shoal.envs.outputs import MAX_VIEWS, Outputs
 from shoal.envs.vec_env import row_seeds
 from shoal.remote import environments_pb2 as wire
 from shoal.remote.address import ENCRYPTED, servers_of
@@ -106,6 +106,7 @@ class RemoteEnv:
         ):
             connection.open(last - first, playing=terms.playing)
             self._rows.append(slice(first * agents, last * agents))
+        self._found: dict[tuple[int, int], list[Part]] = {}
         self._in_flight = InFlight(self.num_rows)
         self._check = ActionCheck(spec)
         self.out = Outputs(spec, self.num_rows)
@@ -238,7 +239,14 @@ class RemoteEnv:
         self._in_flight.stop(CALL_RESET)
 
     def _parts(self, rows: slice) -> list[Part]:
-        return parts_of(self._rows, rows)
+        """What each server has of some rows; found once for slices that come again."""
+        place = rows.start, rows.stop
+        found = self._found.get(place)
+        if found is None:
+            if len(self._found) == MAX_VIEWS:
+                self._found.clear()
+            found = self._found[place] = parts_of(self._rows, rows)
+        return found
 
     def _begin(self, seeds: Sequence[int]) -> list[str]:
         """All rows begin with what the servers say; returns their sentences about episodes that were cut."""
