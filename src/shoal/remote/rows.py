@@ -71,14 +71,31 @@ class Part(NamedTuple):
     """Of all rows."""
 
 
-def parts_of(servers: list[slice], rows: slice) -> list[Part]:
-    """What each server has of some rows; `servers`: those of each."""
-    found: list[Part] = []
-    for number, own in enumerate(servers):
-        first, last = max(own.start, rows.start), min(own.stop, rows.stop)
-        if first < last:
-            found.append(Part(number, slice(first, last)))
-    return found
+class Parts:
+    """What each server has of the rows of a send."""
+
+    def __init__(self, servers: list[slice]) -> None:
+        """`servers`: the rows of each."""
+        self._servers = servers
+        self._found: dict[tuple[int, int], list[Part]] = {}
+
+    def of(self, rows: slice) -> list[Part]:
+        """Found once for slices that come again."""
+        place = rows.start, rows.stop
+        found = self._found.get(place)
+        if found is None:
+            if len(self._found) == MAX_VIEWS:
+                self._found.clear()
+            found = self._found[place] = self._find(rows)
+        return found
+
+    def _find(self, rows: slice) -> list[Part]:
+        found: list[Part] = []
+        for number, own in enumerate(self._servers):
+            first, last = max(own.start, rows.start), min(own.stop, rows.stop)
+            if first < last:
+                found.append(Part(number, slice(first, last)))
+        return found
 
 
 class RemoteEnv:
@@ -106,7 +123,7 @@ class RemoteEnv:
         ):
             connection.open(last - first, playing=terms.playing)
             self._rows.append(slice(first * agents, last * agents))
-        self._found: dict[tuple[int, int], list[Part]] = {}
+        self._parts = Parts(self._rows)
         self._in_flight = InFlight(self.num_rows)
         self._check = ActionCheck(spec)
         self.out = Outputs(spec, self.num_rows)
@@ -159,7 +176,7 @@ class RemoteEnv:
         except ValueError:
             self._in_flight.undo()
             raise
-        for part in self._parts(rows):
+        for part in self._parts.of(rows):
             if self.dropped[part.rows.start]:
                 continue
             own = self._rows[part.server]
@@ -175,7 +192,7 @@ class RemoteEnv:
         fresh = self._in_flight.fresh
         rows = self._in_flight.recv()
         if not fresh:
-            self._take(self._parts(rows))
+            self._take(self._parts.of(rows))
         return self.out.view(rows)
 
     def state(self) -> dict[str, Any]:
@@ -237,16 +254,6 @@ class RemoteEnv:
         for server in self._servers:
             server.forget()
         self._in_flight.stop(CALL_RESET)
-
-    def _parts(self, rows: slice) -> list[Part]:
-        """What each server has of some rows; found once for slices that come again."""
-        place = rows.start, rows.stop
-        found = self._found.get(place)
-        if found is None:
-            if len(self._found) == MAX_VIEWS:
-                self._found.clear()
-            found = self._found[place] = parts_of(self._rows, rows)
-        return found
 
     def _begin(self, seeds: Sequence[int]) -> list[str]:
         """All rows begin with what the servers say; returns their sentences about episodes that were cut."""
