@@ -351,6 +351,24 @@ def test_rows_go_on_in_a_new_session_where_theirs_is_lost(server: Server) -> Non
             rows.recv()
 
 
+def test_one_lost_session_is_one_restart_with_two_sends_under_way(server: Server) -> None:
+    """The second half was asked of the session that is gone, though the first is asked of the new one by then."""
+    first, second = slice(0, 3), slice(3, 4)
+    with closing(lossy(server.address, on_fault="restart")) as rows:
+        rows.reset(0)
+        rows.recv()
+        server.service.sessions.close_all()
+        rows.send(first, np.zeros(3, np.int64))
+        rows.send(second, np.zeros(1, np.int64))
+        assert rows.recv().truncated.tolist() == [True] * 3
+        rows.send(first, np.zeros(3, np.int64))
+        assert rows.recv().truncated.tolist() == [True]
+        again = rows.recv()
+        assert again.valid.tolist() == [True] * 3
+        assert not again.truncated.any()
+        assert rows._recovery.last_seen.restarts == [1] * 4
+
+
 def test_the_others_go_on_without_a_server(server: Server) -> None:
     """Its rows are invalid from then on; a checkpoint says which they were; the last server's error ends it."""
     other = Server(partial(make, "CartPole-v1"), num_envs=8, listen="127.0.0.1:0")
@@ -370,6 +388,11 @@ def test_the_others_go_on_without_a_server(server: Server) -> None:
         rows.send(ALL, np.zeros(4, np.int64))
         with pytest.raises(EnvError, match="is lost"):
             rows.recv()
+        rows.reset(0)
+        assert rows.recv().valid.all()
+        rows.send(ALL, np.zeros(4, np.int64))
+        assert rows.recv().valid.all()
+        assert not rows.dropped.any()
     third = Server(partial(make, "CartPole-v1"), num_envs=8, listen="127.0.0.1:0")
     with closing(lossy(server.address, third.address, on_fault="drop")) as rows, third:
         cut = rows.restore(state)

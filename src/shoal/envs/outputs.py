@@ -22,6 +22,15 @@ OBS_COPIES = 3
 ROW_BYTES = 128
 """And its numbers and its state take so many bytes at least."""
 FEWER = "set num_envs to less"
+NUMBERS = {
+    "reward": np.float64,
+    "terminated": np.bool_,
+    "truncated": np.bool_,
+    "valid": np.bool_,
+    "episode_return": np.float64,
+    "episode_length": np.int64,
+}
+"""What every row has one number of."""
 
 
 def check_rows(spec: Spec, num_rows: int) -> None:

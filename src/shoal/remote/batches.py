@@ -7,23 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shoal.envs.masks import MaskReader
-from shoal.envs.outputs import take
-from shoal.types import Layout, Leaf
+from shoal.envs.outputs import NUMBERS, take
+from shoal.types import ALIGNMENT, Layout, Leaf
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shoal.types import Ready, Spec, Tree
 
-NUMBERS = {
-    "reward": np.float64,
-    "terminated": np.bool_,
-    "truncated": np.bool_,
-    "valid": np.bool_,
-    "episode_return": np.float64,
-    "episode_length": np.int64,
-}
-"""What every row has one number of."""
+TURNS = ("turn", "game_over")
+"""What rows have besides where not all of them always act."""
 
 
 def ready_layout(spec: Spec, *, masked: bool) -> Layout:
@@ -42,17 +35,14 @@ def ready_layout(spec: Spec, *, masked: bool) -> Layout:
     return Layout(tuple(leaves))
 
 
-TURNS = ("turn", "game_over")
-
-
 class Batch:
     """A block for one kind of message about `count` rows, and the arrays in it."""
 
     def __init__(self, layout: Layout, count: int) -> None:
         """Zeroed."""
         _, self.nbytes = layout.offsets((count,))
-        whole = np.zeros(self.nbytes + ALIGNED, np.uint8)
-        start = -whole.ctypes.data % ALIGNED
+        whole = np.zeros(self.nbytes + ALIGNMENT, np.uint8)
+        start = -whole.ctypes.data % ALIGNMENT
         self.block = whole[start : start + self.nbytes]
         self.tree: Tree = layout.view(self.block, count)
         self.arrays: list[NDArray[Any]] = layout.flat(self.tree)
@@ -62,9 +52,6 @@ class Batch:
         if len(data) != self.nbytes:
             raise ValueError(f"{what} of {len(data)} bytes where {self.nbytes} belong")
         self.block[:] = np.frombuffer(data, np.uint8)
-
-
-ALIGNED = 64
 
 
 class Batches:

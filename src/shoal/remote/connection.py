@@ -87,6 +87,11 @@ class Connection:
         assert self._stream is not None
         return self._stream.plane
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed.is_set()
+
     def again(self) -> Connection:
         """Another one to the same server."""
         return Connection(

@@ -46,9 +46,11 @@ class Recovery:
         """Whether rows are noted as they were handed over, as something may go on without them."""
         return self._terms.on_fault != "raise"
 
-    def is_lost(self, number: int) -> bool:
-        """Whether nothing was asked of a server, as the one before it was asked."""
-        return number in self._begun and not self._servers[number].pending
+    def renew(self) -> None:
+        """Servers that were dropped are reached again, before all rows begin anew; ConfigError where one is not."""
+        for number, server in enumerate(self._servers):
+            if server.closed:
+                self._servers[number] = self._reached(number)
 
     def settle(self, number: int, error: Exception, arrivals: Arrivals) -> None:
         """After this the server's rows are cut, or dropped; or the error is raised."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -124,6 +125,8 @@ class RemoteEnv:
             connection.open(last - first, playing=terms.playing)
             self._rows.append(slice(first * agents, last * agents))
         self._parts = Parts(self._rows)
+        self._asked: list[deque[Connection]] = [deque() for _ in connections]
+        """Of each server, the sessions that parts under way were asked of: another one may have taken its place."""
         self._in_flight = InFlight(self.num_rows)
         self._check = ActionCheck(spec)
         self.out = Outputs(spec, self.num_rows)
@@ -183,6 +186,7 @@ class RemoteEnv:
             first, count = part.rows.start - own.start, part.rows.stop - part.rows.start
             offset = part.rows.start - rows.start
             data = self._actions.packed(batch, offset, count)
+            self._asked[part.server].append(self._servers[part.server])
             self._servers[part.server].send(
                 step=wire.Step(first=first, count=count, action=data)
             )
@@ -205,11 +209,10 @@ class RemoteEnv:
         parts: list[Any] = []
         for server, is_there in zip(self._servers, there, strict=True):
             parts.append(unpack(server.receive("state").state) if is_there else None)
-        last_seen = self._recovery.last_seen
         return {
             "rows": [rows.stop - rows.start for rows in self._rows],
             "parts": parts,
-            "seeds": list(last_seen.seeds),
+            "seeds": list(self._recovery.last_seen.seeds),
         }
 
     def restore(self, state: dict[str, Any]) -> list[str]:
@@ -221,7 +224,7 @@ class RemoteEnv:
                 f"{counts}; give as many servers and environments as before"
             )
         self._stop()
-        seeds, cut = list(state["seeds"]), list[str]()
+        seeds, name = list(state["seeds"]), self.spec.env_id
         pairs = zip(self._servers, state["parts"], self._rows, strict=True)
         for server, part, rows in pairs:
             if part is None:  # dropped: nobody has their state
@@ -232,10 +235,9 @@ class RemoteEnv:
         for part, rows in zip(state["parts"], self._rows, strict=True):
             if part is None:
                 self.out.truncated[rows] = True
-                cut += [
-                    f"row {row} was dropped" for row in range(rows.start, rows.stop)
-                ]
-        return told + [f"{self.spec.env_id}: {why}; its episode is cut" for why in cut]
+                for row in range(rows.start, rows.stop):
+                    told.append(f"{name}: row {row} was dropped; its episode is cut")
+        return told
 
     def render(self, row: int) -> NDArray[np.uint8]:
         """ConfigError: no frames come from servers."""
@@ -251,8 +253,10 @@ class RemoteEnv:
 
     def _stop(self) -> None:
         """Nobody waits for what is under way."""
-        for server in self._servers:
+        self._recovery.renew()
+        for server, asked in zip(self._servers, self._asked, strict=True):
             server.forget()
+            asked.clear()
         self._in_flight.stop(CALL_RESET)
 
     def _begin(self, seeds: Sequence[int]) -> list[str]:
@@ -279,8 +283,9 @@ class RemoteEnv:
 
     def _take_part(self, part: Part) -> None:
         recovery, own = self._recovery, self._rows[part.server]
-        if not self.dropped[part.rows.start] and not recovery.is_lost(part.server):
-            server = self._servers[part.server]
+        dropped = self.dropped[part.rows.start]
+        server = None if dropped else self._asked[part.server].popleft()
+        if server is not None and server is self._servers[part.server]:
             try:
                 found = server.receive("rows")
                 self._arrivals.write(part.rows, own.start, found, server.server)

@@ -11,22 +11,11 @@ import numpy as np
 
 from shoal import _native
 from shoal.envs.masks import MaskReader
-from shoal.envs.outputs import FEWER, Outputs, take
+from shoal.envs.outputs import FEWER, NUMBERS, Outputs, take
 from shoal.types import ConfigError, Layout, Leaf, check_room
 
 if TYPE_CHECKING:
     from shoal.types import Bools, Spec, Tree
-
-
-NUMBERS = {
-    "reward": np.float64,
-    "terminated": np.bool_,
-    "truncated": np.bool_,
-    "valid": np.bool_,
-    "episode_return": np.float64,
-    "episode_length": np.int64,
-}
-"""What every row has one number of."""
 
 
 class Block:
