@@ -120,7 +120,7 @@ def test_noise_is_of_seed_stream_row_and_step(stream_number: int, rows: list[int
     env, policy = coin(4)
     acting = Acting(seed=5, stream=stream_number, native=native)
     stream = rollouts(env, policy, num_steps=6, acting=acting)
-    assert (stream._plan is not None) == native
+    assert (stream.collects.plan is not None) == native
     actor: Any = stream.roles[0].actor
     actor.rows[:] = rows
     for pulled in range(2):

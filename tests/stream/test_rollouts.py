@@ -162,9 +162,9 @@ def test_the_fused_path_equals_the_plain_one(env_id: str, limits: dict[str, Any]
         policy = small(env, normalize_obs=True)
         stream = rollouts(env, policy, num_steps=30, acting=Acting(seed=3))
         assert isinstance(stream.roles[0].actor, PlanActor)
-        assert stream._plan is not None
+        assert stream.collects.plan is not None
         if not fused:
-            stream._plan = None
+            stream.collects.plan = None
         found.append(pull(stream, 4))
     same(*found)
     ends = sum(int((steps.final_index >= 0).sum()) for steps in found[0])
@@ -179,10 +179,10 @@ def test_few_rows_act_on_every_thread(network: dict[str, Any]) -> None:
     for threads in (1, 3):
         env = make("CartPole-v1", 40, num_threads=threads)
         stream = rollouts(env, small(env, **network), num_steps=9, acting=Acting(seed=3, num_threads=threads))
-        assert stream._plan is not None
+        assert stream.collects.plan is not None
         found.append(pull(stream, 3))
     same(*found)
-    native = stream._plan.native
+    native = stream.collects.plan.native
     for agents, count in ((0, 40), (-1, 40), (1, -1)):
         with pytest.raises(ValueError, match="num_agents must be at least 1 and count at least 0, not"):
             native.rows_per_block(agents, count)
@@ -197,7 +197,7 @@ def test_stepping_inside_a_fused_rollout_is_the_environment_s_time(network: dict
     env = make("shoal/Breakout-v0" if not network else "CartPole-v1", 4)
     meter = Meter()
     stream = rollouts(env, small(env, **network), num_steps=20, acting=Acting(seed=3), meter=meter)
-    assert stream._plan is not None
+    assert stream.collects.plan is not None
     begun = time.perf_counter()
     pull(stream, 3)
     elapsed = time.perf_counter() - begun
@@ -400,7 +400,7 @@ def test_impossible_settings_are_refused() -> None:
         ConfigError, match=r'schedule="overlap" needs at least 2 rows.*--num-envs 2, or --schedule sync'
     ):
         rollouts(counting_rows(1), CountingPolicy(), num_steps=2, schedule=Overlap())
-    with pytest.raises(ConfigError, match="unknown schedule 'asynch'; use sync or overlap"):
+    with pytest.raises(ConfigError, match="unknown schedule 'asynch'; use sync, overlap or async"):
         schedule("asynch")
 
 

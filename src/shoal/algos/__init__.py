@@ -34,7 +34,8 @@ class Algorithm(Protocol):
     It may also have `make_policy(spec, cfg, seed)`, where the default network will not do, `PLAIN_POLICY(module,
     spec)`, which makes a policy of a user's plain module, `DEFAULTS`, a dict of the run's settings that suit it, such
     as {"num_envs": 32}, and `PERTURBABLE`, the names of the settings that it looks up at every step (else those that
-    have a schedule), so that they may change while several agents train.
+    have a schedule), so that they may change while several agents train. One that corrects nothing where older weights
+    chose has "max_staleness": 0 among its DEFAULTS: schedule="async" is refused there with more.
     """
 
     __name__: str

@@ -58,7 +58,7 @@ class A2C:
 
 
 Config = A2C
-DEFAULTS = {"num_envs": 32}
+DEFAULTS = {"num_envs": 32, "max_staleness": 0}
 
 
 def train(cfg: A2C, env: VecEnv, run: Run) -> nn.Module:

@@ -77,7 +77,7 @@ class PQN:
 
 
 Config = PQN
-DEFAULTS = {"num_envs": 32}
+DEFAULTS = {"num_envs": 32, "max_staleness": 0}
 PERTURBABLE = ("learning_rate", "gamma", "q_lambda", "update_epochs", "epsilon_end")
 PLAIN_POLICY = q_network.PlainQNetwork
 

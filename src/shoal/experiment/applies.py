@@ -10,6 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
+from shoal import algos
 from shoal.experiment.settings import flat, whole_tree
 from shoal.learn.hardware import Hardware
 from shoal.learn.trainable import cuts_gradients
@@ -38,7 +39,7 @@ WORKERS = (
 )
 """Settings of the backend `workers` alone."""
 SERVERS = ("step_timeout_s", "on_fault", "max_restarts")
-"""Those that are for environments on servers too."""
+"""Those that are for environments on servers and for actors too."""
 NO_CELL = "set network.recurrent to gru or lstm"
 PAST_VERSIONS = ("self_play.pool", "self_play.latest", "self_play.opponents")
 
@@ -68,8 +69,16 @@ def check_applies(experiment: Experiment, spec: Spec) -> None:
         value, default = _value(experiment, name), _default(experiment, name)
         if name in experiment.given and value != default:
             raise ConfigError(f"{name}={value!r} would change nothing: {why}")
-    if experiment.options.agents > 1 and experiment.options.population.exploit_interval:
+    options = experiment.options
+    if options.agents > 1 and options.population.exploit_interval:
         _check_exploit(experiment)
+    most = algos.defaults(experiment.algorithm).get("max_staleness")
+    if most == 0 and options.schedule == "async" and options.max_staleness:
+        raise ConfigError(
+            f"max_staleness={options.max_staleness}: {options.algo} learns rightly only from what its newest weights "
+            "chose; set max_staleness=0, or choose an algorithm that corrects what older ones did, such as the default "
+            "one"
+        )
 
 
 def _check_exploit(experiment: Experiment) -> None:
@@ -199,6 +208,8 @@ def _is_default(experiment: Experiment, spec: Spec) -> bool:
 def _idle_of_run(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]]:
     options = experiment.options
     yield from _idle_elsewhere(experiment)
+    if options.schedule != "async":
+        yield "max_staleness", f'it is for schedule="async", not {options.schedule!r}'
     if options.on_fault != "restart":
         yield "max_restarts", f"on_fault is {options.on_fault!r}; set it to 'restart'"
     if not options.eval_every:
@@ -222,10 +233,11 @@ def _idle_of_run(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]
 def _idle_elsewhere(experiment: Experiment) -> Iterator[tuple[str, str]]:
     """Of rows in other processes, where there are none."""
     options, remote = experiment.options, is_address(experiment.source)
+    beside = remote or options.actors
     why = f"it is for backend='workers', but this is {options.backend!r}"
     if options.backend != "workers":
         for name in WORKERS:
-            if not (remote and name in SERVERS):
+            if not (beside and name in SERVERS):
                 yield name, why
     if not remote:
         for field in fields(options.remote):

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -44,6 +45,8 @@ from shoal.remote.address import is_address
 from shoal.remote.settings import Terms
 from shoal.run.origin import Origin
 from shoal.run.reading import read_toml
+from shoal.stream.actors.rows import ActorRows
+from shoal.stream.meter import cores
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -257,6 +260,8 @@ def _rows_of(
     playing: bool,
 ) -> VecEnv:
     options = experiment.options
+    if options.actors and not playing:
+        return _in_actors(experiment, num_envs)
     if is_address(experiment.source):
         return on_servers(
             experiment.source,
@@ -283,6 +288,28 @@ def _rows_of(
         info_keys=options.info_keys,
         workers=options.workers() if options.backend == "workers" else None,
     )
+
+
+def with_actors(experiment: Experiment) -> Experiment:
+    """The same with as many actors as this machine has cores, where its schedule needs some and none were named."""
+    options = experiment.options
+    if options.schedule != "async" or options.actors:
+        return experiment
+    most = min(cores(), options.num_envs)
+    return replace(experiment, options=replace(options, actors=most))
+
+
+def _in_actors(experiment: Experiment, num_envs: int) -> ActorRows:
+    """Rows in processes that collect rollouts there."""
+    options = experiment.options
+    if is_address(experiment.source):
+        raise ConfigError(
+            f"actors={options.actors} step environments of their own, but {options.env} names servers; set actors=0"
+        )
+    threads = max(1, options.threads() // options.actors)
+    own = replace(options, actors=0, num_threads=threads)
+    each = replace(experiment, options=own, policy=None)
+    return ActorRows(partial(Experiment.rows, each), num_envs, options.acted())
 
 
 def is_known(env: str) -> bool:

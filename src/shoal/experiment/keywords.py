@@ -23,7 +23,8 @@ class Settings(TypedDict, total=False):
 
     total_timesteps: int | float
     num_envs: int | float
-    schedule: Literal["sync", "overlap"]
+    schedule: Literal["sync", "overlap", "async"]
+    max_staleness: int | float
     act_block: int | float
     grad_shards: int | float
     reward_scale: float
@@ -37,6 +38,7 @@ class Settings(TypedDict, total=False):
     num_threads: int | float
     backend: str
     num_workers: int | float
+    actors: int | float
     step_timeout_s: float
     on_fault: Literal["raise", "restart", "drop"]
     max_restarts: int | float

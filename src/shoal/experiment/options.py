@@ -13,7 +13,9 @@ from shoal.learn.curiosity import Curiosity
 from shoal.remote.settings import Remote
 from shoal.run.evaluate import MAX_STEPS
 from shoal.run.members import Population
+from shoal.stream.actors.rows import MOST_ACTORS, ActorSettings
 from shoal.stream.meter import cores
+from shoal.stream.schedules import schedule
 from shoal.stream.self_play import SelfPlay
 from shoal.types import ConfigError, check_finite, check_ranges
 
@@ -53,8 +55,12 @@ class Options:
     """Total number of environment steps to train for."""
     num_envs: int = 16
     """Number of parallel environments; more give larger, more varied batches and more steps per second."""
-    schedule: Literal["sync", "overlap"] = "sync"
-    """overlap: the policy acts for half of the environments while the other half step."""
+    schedule: Literal["sync", "overlap", "async"] = "sync"
+    """overlap: the policy acts for half of the environments while the other half step; async: actors collect while the
+    learner learns."""
+    max_staleness: int = 1
+    """With schedule="async": how many rollouts late a step may be learned from; larger waits less and needs more
+    correction. With 0 it equals sync."""
     act_block: int = 64
     """Rows per forward pass when acting; changes rounding, not quality."""
     grad_shards: int = 2
@@ -82,12 +88,16 @@ class Options:
     envpool, vector or auto."""
     num_workers: int = 0
     """Subprocesses of the workers backend; 0 means one per core. Does not change results."""
+    actors: int = 0
+    """Processes that collect rollouts beside the learner, each with an equal share of the environments and a copy of
+    the policy; 0: the training process collects, and with schedule="async" one a core does. Does not change results
+    where the policy acts in native code."""
     step_timeout_s: float = 60.0
-    """Seconds that a worker or a server may take to step its environments before it counts as hung."""
+    """Seconds that a worker, a server or an actor may take to step its environments before it counts as hung."""
     on_fault: Literal["raise", "restart", "drop"] = "raise"
-    """Where a worker or server dies, hangs or raises: `raise` the error, `restart` it, or `drop` its rows for good."""
+    """Where a worker, server or actor dies, hangs or raises: `raise` the error, `restart` it, or `drop` its rows."""
     max_restarts: int = 3
-    """Maximum restarts of each worker or server; after that its error ends the run."""
+    """Maximum restarts of each worker, server or actor; after that its error ends the run."""
     own_cores: bool = True
     """Pin workers to separate CPU cores; turn it off on a machine that runs other work."""
     remote: Remote = field(default_factory=Remote)
@@ -140,6 +150,8 @@ class Options:
                 f"num_threads must be at least 1 and at most {MOST_THREADS}, or 0: one a core; got {self.num_threads}"
             )
         check_ranges(self, num_workers=(0, MOST_THREADS), act_block=(1, 65536))
+        check_ranges(self, actors=(0, MOST_ACTORS))
+        schedule(self.schedule, self.max_staleness)
         self.workers()
         counts = (
             *(() if self.offline_updates else ("total_timesteps",)),
@@ -184,4 +196,13 @@ class Options:
             on_fault=self.on_fault,
             max_restarts=self.max_restarts,
             own_cores=self.own_cores,
+        )
+
+    def acted(self) -> ActorSettings:
+        """How actors collect, where there are some."""
+        return ActorSettings(
+            self.actors,
+            timeout_s=self.step_timeout_s,
+            on_fault=self.on_fault,
+            max_restarts=self.max_restarts,
         )

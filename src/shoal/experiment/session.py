@@ -191,6 +191,7 @@ def settings_of(
         num_threads=options.threads(),
         native=options.native,
         schedule=options.schedule,
+        max_staleness=options.max_staleness,
         act_block=options.act_block,
         grad_shards=options.grad_shards,
         reward_scale=options.reward_scale,

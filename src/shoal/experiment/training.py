@@ -15,7 +15,7 @@ from torch import nn
 from shoal.envs.factories import name_of
 from shoal.experiment.agent import GREEDY_EPISODES, play
 from shoal.experiment.applies import check_applies
-from shoal.experiment.experiment import Experiment
+from shoal.experiment.experiment import Experiment, with_actors
 from shoal.experiment.first_weights import find_source
 from shoal.experiment.offline import find_data
 from shoal.experiment.options import CHANGEABLE
@@ -174,7 +174,7 @@ def start(
     callbacks: Sequence[Callback] = (),
 ) -> Result:
     """A new run of an experiment."""
-    experiment = find_data(find_source(experiment))
+    experiment = with_actors(find_data(find_source(experiment)))
     options = experiment.options
     check_device(options.device)
     shown = panel_of(panel)

@@ -85,6 +85,8 @@ class Acting:
     """Rows in one forward; part of the configuration, because torch's bits depend on it."""
     values: bool = True
     """Whether the value of what follows a step is wanted: `next_value` of a rollout."""
+    first_row: int = 0
+    """The number of the first row, in noise and seeds, where these rows are a part of more."""
     states: bool = False
     """Whether the recurrent state before each step is recorded, for a memory that hands out sequences."""
 

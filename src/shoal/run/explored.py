@@ -15,7 +15,6 @@ from shoal.run.streams import check_replays, made_replay
 from shoal.stream.explorers import ExploredReplay
 from shoal.stream.rewards import Rewards
 from shoal.stream.rollouts import rollouts
-from shoal.stream.schedules import schedule
 from shoal.types import ConfigError, map_tree
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def explored_of(
         env,
         learners,
         num_steps=cfg.num_steps,
-        schedule=schedule(s.schedule),
+        schedule=s.timing,
         cast=rows,
         acting=replace(run.acting, values=True),
         meter=run.meter,

@@ -85,8 +85,8 @@ class Run:
         self.settings, self.directory = settings, directory
         self.callbacks, self.evaluation = checked(callbacks), evaluation
         self.selection = Selection(settings, ranking)
-        self.meter, self.rng = Meter(), settings.generator()
         self.metrics = Metrics(settings.window, settings.whose_rows)
+        self.meter, self.rng = Meter(self.metrics.add), settings.generator()
         self.updates, self.stop_reason, self.interrupted_by = 0, "", ""
         self.data_sha256 = ""
         """Of the data set that is learned from; empty without one."""

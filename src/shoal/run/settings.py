@@ -13,6 +13,7 @@ from shoal.learn.hardware import Hardware
 from shoal.memory.settings import FromData
 from shoal.run.members import Population, member_names
 from shoal.run.origin import Identity
+from shoal.stream.schedules import Schedule, schedule
 from shoal.stream.self_play import SelfPlay
 from shoal.types import ConfigError
 
@@ -40,7 +41,9 @@ class Settings:
     agents: tuple[str, ...] = ()
     """The names of an environment's agents, in the order of its rows, where there are several."""
     schedule: str = "sync"
-    """When rows act and step: sync or overlap."""
+    """When rows act and step: sync, overlap or async."""
+    max_staleness: int = 1
+    """Of async: how many rollouts late a step may be learned from."""
     act_block: int = 64
     """Rows per forward pass when acting."""
     grad_shards: int = 2
@@ -89,6 +92,11 @@ class Settings:
             num_threads=self.num_threads,
             act_block=self.act_block,
         )
+
+    @property
+    def timing(self) -> Schedule:
+        """When rows act, step and are learned from."""
+        return schedule(self.schedule, self.max_staleness)
 
     @property
     def whose_rows(self) -> tuple[str, ...]:

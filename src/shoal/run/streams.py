@@ -22,7 +22,6 @@ from shoal.stream.members import MemberRollouts
 from shoal.stream.replay import ReplayStream
 from shoal.stream.rewards import Rewards
 from shoal.stream.rollouts import rollouts
-from shoal.stream.schedules import schedule
 from shoal.stream.self_play import against
 from shoal.types import ConfigError, map_tree
 
@@ -75,7 +74,7 @@ def rollouts_of(
         env,
         next(iter(learners.values())),
         num_steps=num_steps,
-        schedule=schedule(s.schedule),
+        schedule=s.timing,
         acting=run.acting,
         meter=run.meter,
         rewards=rewards,
@@ -102,7 +101,7 @@ def _steps_of(
         env,
         learners if len(learners) > 1 else learners[ONE],
         num_steps=num_steps,
-        schedule=schedule(s.schedule),
+        schedule=s.timing,
         cast=rows if len(learners) > 1 else None,
         acting=replace(run.acting, values=values, states=states),
         meter=run.meter,

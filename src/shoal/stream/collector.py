@@ -54,6 +54,8 @@ class Collector:
         self._masks: list[Bools | None] = []
         self._turns: list[Bools | None] = []
         self._ends: list[tuple[float, ...]] = []
+        self.ended_at: list[int] = []
+        """In which step each episode of the last `collect` ended."""
         self._sinks: Sequence[Sink] = ()
         self.begin(first)
 
@@ -78,6 +80,7 @@ class Collector:
         """
         self._sinks = sinks
         self._ends.clear()
+        self.ended_at.clear()
         for role in self.roles:
             role.refresh()
             role.final_values.clear()
@@ -181,6 +184,7 @@ class Collector:
             number = ready.rows.start + row
             episode = (number, ready.episode_return[row], ready.episode_length[row])
             self._ends.append((*episode, *numbers))
+            self.ended_at.append(t)
 
     def _record_role(
         self, t: int, ready: Ready, role: Role, sink: Sink, places: tuple[slice, Index]

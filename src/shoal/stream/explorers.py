@@ -137,7 +137,7 @@ class ExploredReplay:
         self._slab = Slab(
             rollouts.env.spec,
             num_steps,
-            len(self._exploring.start),
+            self._exploring.count,
             pinned=rollouts.acting.device.type == "cuda",
         )
         self._slab.clear()
@@ -253,9 +253,7 @@ class ExploredReplay:
     def _tell(self, found: list[Episodes]) -> None:
         """Tells the episodes of both roles apart."""
         ended = joined(found, tuple(self.episodes.info))
-        learning, exploring = (
-            role.actor.rows for role in (self._learning, self._exploring)
-        )
+        learning, exploring = self._learning.numbers, self._exploring.numbers
         for value in ended.among(exploring).returns.tolist():
             self._note(f"episode/return/{self._exploring.name}", value)
         self.episodes = ended.among(learning)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
 ACTIVITIES = ("environment", "acting", "learning", "waiting", "transfer")
 
@@ -18,10 +18,11 @@ ACTIVITIES = ("environment", "acting", "learning", "waiting", "transfer")
 class Meter:
     """Seconds spent in each activity since the start and since the last reading."""
 
-    def __init__(self) -> None:
-        """Starts the clock."""
+    def __init__(self, note: Callable[[str, float], None] | None = None) -> None:
+        """Starts the clock; `note` gets numbers of what happens beside: of actors, how long they wait."""
         self.seconds: dict[str, float] = dict.fromkeys(ACTIVITIES, 0.0)
         self.started = time.perf_counter()
+        self.note = note or _unheard
         self._process = psutil.Process()
         self._process.cpu_percent()
 
@@ -49,6 +50,10 @@ class Meter:
     def cpu_cores(self) -> float:
         """Cores that this process kept busy since the last call."""
         return self._process.cpu_percent() / 100
+
+
+def _unheard(name: str, value: float) -> None:
+    """For a meter that nobody reads."""
 
 
 def cores() -> int:

@@ -72,6 +72,7 @@ class Role:
         """
         numbers = np.arange(env.num_rows, dtype=np.int64)[rows]
         count = len(numbers)
+        numbers += acting.first_row
         actor = make_actor(source.policy, env.spec, count, acting, rows=numbers)
         if env.spec.in_turns and actor.state is not None:
             raise ConfigError(
@@ -90,6 +91,16 @@ class Role:
             values=acting.values,
             held=held,
         )
+
+    @property
+    def count(self) -> int:
+        """Rows, n."""
+        return len(self.start)
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """Which rows they are [n]."""
+        return self.actor.rows
 
     def refresh(self) -> None:
         """Takes the newest version over, if the actor does not have it."""

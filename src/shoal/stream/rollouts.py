@@ -2,35 +2,104 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
-from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
-from shoal.envs.finite import check_finite, may_overflow
-from shoal.learn.acting import Acting, PlanActor
+from shoal.learn.acting import Acting
 from shoal.learn.learner import POLICY
-from shoal.learn.plan import Noise
 from shoal.learn.publishing import Frozen, observes
-from shoal.memory.slab import Slab
-from shoal.memory.states import state_layout
-from shoal.stream.collector import Collector
+from shoal.stream.actors.collecting import Actors
+from shoal.stream.actors.rows import ActorRows
+from shoal.stream.in_process import InProcess, Wanted
 from shoal.stream.meter import Meter
 from shoal.stream.rewards import RewardNormalizer, Rewards
-from shoal.stream.roles import Role, casting
-from shoal.stream.schedules import Overlap, Schedule, Sync
-from shoal.types import ConfigError, Episodes, map_tree, select
+from shoal.stream.schedules import Schedule, Sync
+from shoal.types import ConfigError, Episodes, map_tree
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
 
     from shoal.envs.vec_env import VecEnv
-    from shoal.learn.plan import Plan
+    from shoal.learn.publishing import Published
+    from shoal.memory.slab import Slab
     from shoal.stream.roles import Cast, Policies
     from shoal.types import Steps, Tree
+
+
+class Plays(Protocol):
+    """A role: rows, and whose weights act in them."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def source(self) -> Published:
+        """Whose weights act."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """Rows, n."""
+        ...
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """Which rows of the environment they are [n]."""
+        ...
+
+    values: bool
+    """Whether the value of what follows each step is wanted."""
+
+    def explore(self, epsilon: ArrayLike) -> None:
+        """How often the rows of a Q-network take any action instead of the best: a number, or [n]."""
+        ...
+
+
+class Collects(Protocol):
+    """Where rows act and step: in this process, or in processes beside it."""
+
+    @property
+    def roles(self) -> Sequence[Plays]:
+        """Who plays."""
+        ...
+
+    @property
+    def slabs(self) -> list[Slab]:
+        """The memory of the last rollout, one a role; the next one overwrites it."""
+        ...
+
+    @property
+    def states(self) -> list[Tree]:
+        """The recurrent states before the first step of the last rollout, one a role."""
+        ...
+
+    @property
+    def native(self) -> bool:
+        """Whether whole rollouts are native calls: every step counts then."""
+        ...
+
+    def collect(self) -> Episodes:
+        """The next rollout, left in `slabs`; the episodes that ended."""
+        ...
+
+    def latest(self, number: int) -> Tree:
+        """What the rows of a role see and have not acted on yet [n, ...]."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> list[str]:
+        """Continues from `state`; a sentence for each episode that could not be continued."""
+        ...
 
 
 def rollouts(
@@ -47,7 +116,7 @@ def rollouts(
     """An endless stream of rollouts of `num_steps` steps of every row.
 
     Args:
-        env: reset here with the acting seed.
+        env: reset here with the acting seed; rows of actors collect in their own processes.
         learner: whose weights act, by a snapshot that `publish` renews; with `cast`, one a role. A plain module acts
             as it is at each publish.
         num_steps: T, at least 1.
@@ -68,15 +137,21 @@ def rollouts(
         raise ConfigError(
             f"a rollout needs its rows in the order of sends; leave batch_rows={size} out"
         )
+    acting, meter = acting or Acting(0), meter or Meter()
+    wanted = Wanted(learner, num_steps, schedule or Sync(), cast, acting)
+    collects: Collects
+    if isinstance(env, ActorRows):
+        collects = Actors(env, wanted, meter)
+    else:
+        collects = InProcess(env, wanted, meter)
     return Rollouts(
         env,
-        learner,
         num_steps,
-        schedule=schedule or Sync(),
-        cast=cast,
-        acting=acting or Acting(0),
-        meter=meter or Meter(),
+        collects,
+        acting=acting,
+        meter=meter,
         rewards=rewards or Rewards(),
+        alone=cast is None,
     )
 
 
@@ -92,51 +167,31 @@ class Rollouts:
     def __init__(
         self,
         env: VecEnv,
-        learner: Policies,
         num_steps: int,
+        collects: Collects,
         *,
-        schedule: Schedule,
-        cast: Cast | None,
         acting: Acting,
         meter: Meter,
         rewards: Rewards,
+        alone: bool,
     ) -> None:
-        self.env, self.num_steps = env, num_steps
+        """Of what is collected; `alone`: one role plays all rows, and its steps are handed over by themselves."""
+        self.env, self.num_steps, self.collects = env, num_steps, collects
         self.acting, self.meter, self._bonuses = acting, meter, rewards.bonuses
         self.reward_scale = np.float32(rewards.scale)
         self.version = self.env_steps = 0
         self.episodes = Episodes.none()
-        self._cast, self._published = cast, True
+        self.roles, self.slabs = collects.roles, collects.slabs
+        self._alone, self._published, self._collected = alone, True, False
         self._last: dict[str, Steps] = {}
-        self._states: list[Tree] = []
-        groups = _cut(env, schedule)
-        if cast is not None and len(groups) > 1:
-            raise ConfigError(
-                'a cast of several roles needs schedule="sync" (shoal.stream.schedules.Sync())'
-            )
-        sources, places = casting(learner, cast, env.num_rows)
-        # The first reset tells whether actions are masked, which decides how policies act.
-        env.reset(acting.seed)
-        first = env.recv()
-        in_turns = first.turn is not None
-        self.roles: list[Role] = []
-        self.slabs: list[Slab] = []
-        """The memory of the last rollout, one a role; the next one overwrites it."""
-        for name, rows in places.items():
-            role = Role.of(name, rows, sources[name], env, acting, in_turns=in_turns)
-            self.roles.append(role)
-            self.slabs.append(_slab_of(env, role, num_steps, acting))
         self._normalizers: dict[str, RewardNormalizer] = {}
         if rewards.gamma is not None:
             for role in self.roles:
-                made = RewardNormalizer(rewards.gamma, len(role.start))
+                made = RewardNormalizer(rewards.gamma, role.count)
                 self._normalizers[role.name] = made
         pairs = zip(self.roles, self.slabs, strict=True)
         learned = [slab for role, slab in pairs if not isinstance(role.source, Frozen)]
         self._learned = learned or self.slabs
-        self._collector = Collector(env, self.roles, groups, meter, first)
-        alone = self.roles[0] if len(self.roles) == len(groups) == 1 else None
-        self._plan = None if alone is None else _fused_plan(env, alone, acting)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -153,7 +208,7 @@ class Rollouts:
         with self.meter.measure("transfer"):
             names = [role.name for role in self.roles]
             self._last = {name: self._steps(i) for i, name in enumerate(names)}
-        return self._last[names[0]] if self._cast is None else self._last
+        return self._last[names[0]] if self._alone else self._last
 
     def collect(self) -> None:
         """The next rollout, left in `slabs`."""
@@ -161,16 +216,11 @@ class Rollouts:
             raise RuntimeError(UNANSWERED)
         self._published = False
         while True:
-            self._states = [role.recurrent_state() for role in self.roles]
-            for slab in self.slabs:
-                slab.clear()
-            if self._plan is None:
-                self._collect()
-            else:
-                self._collect_natively(self._plan)
+            self.episodes = self.collects.collect()
+            self._collected = True
             self.env_steps += self.num_steps * self.env.num_rows
             # In games of turns a rollout may be so short that no step to be learned from is complete.
-            if self._plan or any(slab.valid.any() for slab in self._learned):
+            if self.collects.native or any(slab.valid.any() for slab in self._learned):
                 break
         for role, slab in zip(self.roles, self.slabs, strict=True):
             if self.reward_scale != 1:
@@ -192,14 +242,14 @@ class Rollouts:
         """
         for number, role in enumerate(self.roles):
             steps = self._last.get(role.name)
-            if steps is None and self._states and observes(role.source.policy):
+            if steps is None and self._collected and observes(role.source.policy):
                 steps = self._steps(number)
             role.source.publish(steps)
         return self.answered()
 
     def answered(self) -> int:
         """Counts the version up where whoever learned has published each role's weights; returns its number."""
-        self._last, self._states = {}, []
+        self._last, self._collected = {}, False
         self.version += 1
         self._published = True
         return self.version
@@ -207,8 +257,7 @@ class Rollouts:
     def state(self) -> dict[str, Any]:
         """Rows, counters, random states: all that `restore` needs, taken after a publish."""
         saved = {
-            "env": self.env.state(),
-            "roles": {role.name: role.state() for role in self.roles},
+            **self.collects.state(),
             "version": self.version,
             "env_steps": self.env_steps,
         }
@@ -226,102 +275,22 @@ class Rollouts:
         Returns:
             A sentence for each episode that could not be continued.
         """
-        for role in self.roles:
-            role.restore(state["roles"][role.name])
+        lost = self.collects.restore(state)
         for name, normalizer in self._normalizers.items():
             normalizer.restore(state["rewards"][name])
         if self._bonuses is not None:
             self._bonuses.restore(state["bonuses"])
-        lost = self.env.restore(state["env"])
-        self._collector.begin(self.env.recv())
         self.version, self.env_steps = state["version"], state["env_steps"]
-        self._published, self._last, self._states = True, {}, []
+        self._published, self._last, self._collected = True, {}, False
         return lost
 
     def _steps(self, number: int) -> Steps:
         """What a role's slab holds."""
         device, role = self.acting.device, self.roles[number]
-        steps = self.slabs[number].steps(state=self._states[number], device=device)
+        state = self.collects.states[number]
+        steps = self.slabs[number].steps(state=state, device=device)
         if self._bonuses is None:
             return steps
         as_tensor = partial(torch.as_tensor, device=device)
-        latest = map_tree(as_tensor, self._collector.latest(role))
+        latest = map_tree(as_tensor, self.collects.latest(number))
         return self._bonuses.on_steps(role.name, steps, latest)
-
-    def _collect(self) -> None:
-        self.episodes = self._collector.collect(self.num_steps, self.slabs)
-        _check_finite(self.env, self.slabs)
-        for role, slab in zip(self.roles, self.slabs, strict=True):
-            if role.values:
-                last = self._collector.next_values(role)
-                slab.fill_next_values(last, role.final_values)
-
-    def _collect_natively(self, plan: Plan) -> None:
-        """Acts, steps and records in one native call."""
-        role, slab, rows = self.roles[0], self.slabs[0], self.env.native_pool
-        assert rows is not None
-        role.refresh()
-        begun = time.perf_counter()
-        actor, acting = role.actor, self.acting
-        noise = Noise(acting.seed, acting.stream, actor.rows, actor.row_step)
-        stepping = plan.rollout(
-            rows, slab, role.start, actor.state, noise, epsilon=actor.epsilon
-        )
-        seconds = time.perf_counter() - begun
-        self.meter.add("environment", stepping * seconds)
-        self.meter.add("acting", (1 - stepping) * seconds)
-        slab.version.fill(role.version)
-        _check_finite(self.env, self.slabs)
-        self.episodes = slab.episodes(self.env.spec.info_keys)
-
-
-def _slab_of(env: VecEnv, role: Role, num_steps: int, acting: Acting) -> Slab:
-    """The memory of a role's rollout."""
-    return Slab(
-        env.spec,
-        num_steps,
-        len(role.start),
-        pinned=acting.device.type == "cuda",
-        in_turns=role.held is not None,
-        state=state_layout(role.source.policy) if acting.states else None,
-    )
-
-
-def _fused_plan(env: VecEnv, role: Role, acting: Acting) -> Plan | None:
-    """The plan by which one native call collects a whole rollout of one role, where that can be."""
-    actor = role.actor
-    whole = acting.act_block % env.spec.num_agents == 0
-    if not isinstance(actor, PlanActor) or not whole:
-        return None
-    if env.native_pool is None or not actor.plan.can_roll() or acting.states:
-        return None
-    return actor.plan
-
-
-def _check_finite(env: VecEnv, slabs: list[Slab]) -> None:
-    """EnvError where native rows, which nothing else looks at, were not finite, or others not so in float32."""
-    native = env.native_pool is not None
-    for slab in slabs:
-        if native and isfinite(slab.obs.sum() + slab.reward.sum()):
-            continue
-        layout = env.spec.observation
-        if not native and not may_overflow(layout, slab.obs, slab.reward):
-            continue
-        num_steps, num_rows = slab.reward.shape
-        for t in range(num_steps):
-            rows = slice(0, num_rows)
-            check_finite(env.spec, rows, select(slab.obs, t), slab.reward[t])
-
-
-def _cut(env: VecEnv, schedule: Schedule) -> list[slice]:
-    """The rows that act and step together."""
-    rows, agents = env.num_rows, env.spec.num_agents
-    if not isinstance(schedule, Overlap):
-        return [slice(0, rows)]
-    if rows < 2 * agents:
-        raise ConfigError(
-            f'schedule="overlap" needs at least {2 * agents} rows; set num_envs to 2 or more, or schedule="sync" '
-            "(on the command line --num-envs 2, or --schedule sync)"
-        )
-    half = rows // 2 // agents * agents
-    return [slice(0, half), slice(half, rows)]

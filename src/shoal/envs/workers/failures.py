@@ -42,10 +42,10 @@ class Failure:
         return made
 
 
-def failure_of(error: BaseException, number: int) -> Failure:
-    """What worker `number`, this process, says of an exception."""
+def failure_of(error: BaseException, number: int, word: str = "worker") -> Failure:
+    """What worker `number` (or what `word` calls it), this process, says of an exception."""
     trace = "".join(traceback.format_exception(error)).rstrip()
-    where = f"shoal: in worker {number}, pid {os.getpid()}:\n{trace}"
+    where = f"shoal: in {word} {number}, pid {os.getpid()}:\n{trace}"
     notes = [text_of(note) for note in getattr(error, "__notes__", ())]
     packed = b""
     try:

@@ -1,4 +1,4 @@
-"""What goes over the pipe between a parent and its own child: the only place where shoal pickles anything."""
+"""What goes over the pipe between a parent and its own child: nothing else in shoal is pickled, but in their arena."""
 
 from __future__ import annotations
 

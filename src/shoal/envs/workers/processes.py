@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from shoal.envs.workers.pipe import pack, unpack
+from shoal.envs.workers.stacks import stack_of
 from shoal.envs.workers.supervisor import PID_BYTES
 from shoal.envs.workers.worker import MUTE_STATUS, STRAY
 from shoal.types import EnvError, text_of
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 START_S = 60.0
 KILL_S = 1.0
-STACK_S = 0.5
 LOOK_S = 0.1
 """A process that says nothing is looked at once in so many seconds."""
 STATUSES = {
@@ -51,9 +51,26 @@ _STARTER = ThreadPoolExecutor(1, "shoal-starts-workers")
 class Worker:
     """One process with its rows, under a supervisor. Nothing that they start outlives `end`, or this process."""
 
-    def __init__(self, number: int, rows: slice, block: int) -> None:
-        """Starts the process; `block` is the descriptor of the shared memory."""
+    def __init__(
+        self,
+        number: int,
+        rows: slice,
+        block: int,
+        *,
+        work: str = "shoal.envs.workers.worker",
+        word: str = "worker",
+    ) -> None:
+        """Starts the process; `block` is the descriptor of the shared memory.
+
+        Args:
+            number: counted from 0.
+            rows: which ones it steps.
+            block: descriptor of the memory that is shared with it.
+            work: module whose `main` is its life.
+            word: what it is called in messages.
+        """
         self.number, self.rows, self._pid, self._killed = number, rows, 0, False
+        self._word = word
         self._stack = os.memfd_create("shoal-stack")
         ours, theirs = socket.socketpair()
         with theirs:
@@ -67,6 +84,7 @@ class Worker:
                 "block": block,
                 "stack": self._stack,
                 "parent": os.getpid(),
+                "work": work,
             }
             given |= {"path": [str(folder) for folder in sys.path]}
             flags = [flag for name, flag in _FLAGS.items() if getattr(sys.flags, name)]
@@ -89,7 +107,7 @@ class Worker:
 
     def __str__(self) -> str:
         """The worker in a message."""
-        return f"worker {self.number} (pid {self.pid}, rows {self.rows.start}..{self.rows.stop - 1})"
+        return f"{self._word} {self.number} (pid {self.pid}, rows {self.rows.start}..{self.rows.stop - 1})"
 
     @property
     def alive(self) -> bool:
@@ -149,29 +167,7 @@ class Worker:
 
     def stack(self) -> str:
         """Where the process is at this moment: its Python stack, or that it is stopped."""
-        with contextlib.suppress(OSError, IndexError):
-            with open(f"/proc/{self.pid}/stat", encoding="utf-8") as stat:
-                if stat.read().rpartition(")")[2].split()[0] in "Tt":
-                    return "; it is stopped (SIGSTOP, or a debugger)"
-            before = os.fstat(self._stack).st_size
-            if not before or not self._shows_stack():
-                return "; it had not begun"
-            os.kill(self.pid, signal.SIGUSR1)
-            end, seen = time.monotonic() + STACK_S, before
-            while time.monotonic() < end:
-                time.sleep(0.02)
-                now = os.fstat(self._stack).st_size
-                if now == seen > before:
-                    break
-                seen = now
-            text = (
-                os.pread(self._stack, seen - before, before)
-                .decode(errors="replace")
-                .rstrip()
-            )
-            if text:
-                return f"; its stack:\n{text}"
-        return "; it did not show its stack"
+        return stack_of(self.pid, self._stack)
 
     def end(self) -> None:
         """Kills the process and all that it started, and frees what belongs to it."""
@@ -234,12 +230,6 @@ class Worker:
                 "here, and an environment must not write to descriptors that it did not open"
             ) from error
         return answer, good, value
-
-    def _shows_stack(self) -> bool:
-        """Whether the worker's descriptor for its stack is still that."""
-        with contextlib.suppress(OSError):
-            return "shoal-stack" in os.readlink(f"/proc/{self.pid}/fd/{self._stack}")
-        return False
 
     def _release(self) -> None:
         self.pipe.close()

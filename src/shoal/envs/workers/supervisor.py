@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,7 @@ def _work(given: dict[str, Any], supervisor: int) -> None:
         os._exit(1)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
     faulthandler.register(signal.SIGUSR1, file=given["stack"], all_threads=True)
-    from shoal.envs.workers.worker import main as work
-
-    work(given)
+    import_module(given["work"]).main(given)
 
 
 def _wait(worker: int) -> int:

@@ -134,6 +134,11 @@ class Pipe:
         self._check()
         self._connection.send_bytes(message)
 
+    def poll(self) -> bool:
+        """Whether the parent has said something."""
+        self._check()
+        return self._connection.poll()
+
     def receive(self) -> Any:
         """What the parent says."""
         self._check()

@@ -1,0 +1,174 @@
+"""Rollouts that actors collect: their parts are joined, and equal those of one process bit for bit."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shoal.stream.actors.parts import Joining, Part, joined_episodes
+from shoal.stream.actors.pool import ActorPool
+from shoal.stream.in_process import slab_of
+from shoal.stream.schedules import Async
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from shoal.memory.slab import Slab
+    from shoal.stream.actors.rows import ActorRows
+    from shoal.stream.in_process import Wanted
+    from shoal.stream.meter import Meter
+    from shoal.types import Episodes, Tree
+
+
+class Actors:
+    """Rollouts into slabs, one a role, by all actors of an environment's rows.
+
+    Rollout j is made of one part of each actor. When it is asked for, actors are asked for part j + k (k:
+    `max_staleness`) with the weights of that moment or newer ones, so that nothing is learned from more than k rollouts
+    later, and nothing is collected to be thrown away. With k = 0 all wait for each other, as in `Sync`.
+    """
+
+    native = False
+
+    def __init__(self, env: ActorRows, wanted: Wanted, meter: Meter) -> None:
+        """As of `rollouts`; the rows are reset here."""
+        self.env, self.meter = env, meter
+        schedule = wanted.schedule
+        self.ahead = schedule.max_staleness if isinstance(schedule, Async) else 0
+        self.pool = ActorPool(env, wanted, self.ahead)
+        self.roles = self.pool.roles
+        self.slabs: list[Slab] = [
+            slab_of(
+                env.spec,
+                role.count,
+                role.source.policy,
+                wanted.num_steps,
+                wanted.acting,
+                in_turns=self.pool.in_turns,
+            )
+            for role in self.roles
+        ]
+        """The memory of the last rollout, one a role; the next one overwrites it."""
+        self.states: list[Tree] = [None] * len(self.roles)
+        self._latest: list[Tree] = [None] * len(self.roles)
+        self._held: list[deque[Part]] = [deque() for _ in env.processes]
+        """What each actor had collected when the run was saved, and nobody has learned from."""
+        self._rollout = 0
+        self._published: list[dict[int, int]] = [{} for _ in self.roles]
+        """Of each role: in which rollout a version was the newest for the first time."""
+        self._returned_s = time.perf_counter()
+
+    def collect(self) -> Episodes:
+        """The next rollout, left in `slabs`; the episodes that ended."""
+        begun = time.perf_counter()
+        self._ask()
+        joins = [Joining(slab) for slab in self.slabs]
+        parts: dict[int, Part] = {}
+        for number, rows in enumerate(self.env.rows):
+            held = self._held[number]
+            part = held.popleft() if held else self.pool.answer(number)
+            self._join(joins, rows, part)
+            if part is not None:
+                parts[rows.start] = part
+        for place, joining in enumerate(joins):
+            self.states[place], self._latest[place] = joining.finish()
+        self._account(parts, begun)
+        self._rollout += 1
+        return joined_episodes(parts, self.env.spec.info_keys)
+
+    def latest(self, number: int) -> Tree:
+        """What the rows of a role see and have not acted on yet [n, ...]."""
+        return self._latest[number]
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs: of every actor's rows, of who acts in them, and what nobody has learned from yet.
+
+        What was asked for is collected to its end first.
+        """
+        for number in self.pool.numbers:
+            while self.pool.under_way[number]:
+                part = self.pool.answer(number)
+                if part is not None:
+                    self._held[number].append(part.copied())
+        held = {
+            str(number): [part.saved() for part in parts]
+            for number, parts in enumerate(self._held)
+        }
+        return self.pool.state() | {
+            "held": held,
+            "rollout": self._rollout,
+            "published": [list(versions.items()) for versions in self._published],
+        }
+
+    def restore(self, state: dict[str, Any]) -> list[str]:
+        """Continues from `state`; a sentence for each episode that could not be continued."""
+        for number in self.pool.numbers:
+            while self.pool.under_way[number]:
+                self.pool.answer(number)
+        lost = self.pool.restore(state)
+        for number, own in enumerate(self._held):
+            own.clear()
+            own.extend(Part.of_saved(part) for part in state["held"][str(number)])
+        self._rollout = int(state["rollout"])
+        self._published = [
+            {int(version): int(first) for version, first in versions}
+            for versions in state["published"]
+        ]
+        return lost
+
+    def _ask(self) -> None:
+        """Has every actor collect as far ahead as it may, with weights as they are now."""
+        for role, published in zip(self.roles, self._published, strict=True):
+            for version, first in list(published.items()):
+                if first < self._rollout - self.ahead - 1:
+                    del published[version]
+            published.setdefault(role.source.version, self._rollout)
+        for number in self.pool.numbers:
+            self.pool.publish(number)
+            while self.pool.under_way[number] + len(self._held[number]) <= self.ahead:
+                self.pool.ask(number)
+
+    def _join(self, joins: list[Joining], rows: slice, part: Part | None) -> None:
+        for role, joining in zip(self.roles, joins, strict=True):
+            columns = role.columns(rows)
+            if not len(columns):
+                continue
+            if part is None:
+                joining.lose(columns)
+            else:
+                joining.put(columns, part.roles[role.name])
+
+    def _account(self, parts: Mapping[int, Part], begun_s: float) -> None:
+        """Where the time went, and how many rollouts the weights lie behind that chose the actions."""
+        now = time.perf_counter()
+        waited_s = now - begun_s
+        spent: dict[str, float] = {}
+        for name in ("environment", "acting", "waiting"):
+            spent[name] = sum(part.seconds[name] for part in parts.values())
+        busy_s = spent["environment"] + spent["acting"]
+        if self.ahead:
+            self.meter.add("waiting", waited_s)
+        elif busy_s:
+            for name in ("environment", "acting"):
+                self.meter.add(name, waited_s * spent[name] / busy_s)
+        self.meter.note("actors/learner_waits", waited_s / (now - self._returned_s))
+        self.meter.note("actors/wait", spent["waiting"] / sum(spent.values()))
+        staleness = self._staleness()
+        if len(staleness):
+            self.meter.note("actors/staleness", float(staleness.mean()))
+            self.meter.note("actors/staleness_max", float(staleness.max()))
+        self._returned_s = now
+
+    def _staleness(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Of every step that counts: how many rollouts before this one its weights were published."""
+        found: list[np.ndarray[Any, np.dtype[np.int64]]] = []
+        for slab, published in zip(self.slabs, self._published, strict=True):
+            versions, where = np.unique(slab.version[slab.valid], return_inverse=True)
+            behind = [
+                self._rollout - published[version] for version in versions.tolist()
+            ]
+            found.append(np.array(behind, np.int64)[where])
+        return np.concatenate(found)

@@ -1,0 +1,166 @@
+"""An actor as its learner sees it: what it is asked, and how it dies."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from shoal.envs.workers.pipe import pack
+from shoal.envs.workers.processes import LOOK_S, START_S, Worker
+from shoal.memory.arena import Arena
+from shoal.stream.actors.actor import WORD, Introduction, Op
+from shoal.types import EnvError
+
+if TYPE_CHECKING:
+    from shoal.stream.actors.actor import Beginning, Begun, Request, Rows
+    from shoal.stream.actors.parts import Part
+    from shoal.stream.actors.weights import Weights
+
+
+class ActorProcess:
+    """One actor. Nothing that it starts outlives `end`, or this process."""
+
+    def __init__(self, make: bytes, number: int, rows: slice, num_envs: int) -> None:
+        """Starts it; `described` is its answer.
+
+        Args:
+            make: packed: makes the rows of so many environments.
+            number: counted from 0.
+            rows: which ones of the run it has.
+            num_envs: of them.
+        """
+        self.number, self.rows = number, rows
+        self._fd = os.memfd_create("shoal-actor")
+        try:
+            self._worker = Worker(
+                number,
+                rows,
+                self._fd,
+                work="shoal.stream.actors.actor",
+                word=WORD,
+            )
+        except BaseException:
+            os.close(self._fd)
+            raise
+        self._worker.send(Introduction(make, number, num_envs))
+        self._arena: Arena | None = None
+        self._weight_regions, self._given = 1, 0
+        self._tasks = self._closing = 0
+        self._under_way: deque[int] = deque()
+        """The rollouts that were asked for, the first one first."""
+        self._seen, self._moved_s = -1, 0.0
+
+    def __str__(self) -> str:
+        """The actor in a message."""
+        return str(self._worker)
+
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self._worker.pid
+
+    @property
+    def pipe(self) -> Any:
+        """Where its answers come from."""
+        return self._worker.pipe
+
+    @property
+    def steps(self) -> int:
+        """What it has counted, step by step: where it does not grow, nothing goes on."""
+        return 0 if self._arena is None else self._arena.steps
+
+    def described(self) -> Rows:
+        """What its rows are, when they are made."""
+        return self._worker.receive(START_S, doing="making its environments")
+
+    def begin(self, said: Beginning, timeout_s: float) -> Begun:
+        """Has it reset its rows."""
+        task = self._ask(Op.BEGIN, pack(said))
+        begun: Begun = self._answer(task, timeout_s, "resetting its environments")
+        self._arena = Arena(self._fd, begun.sizes)
+        self._weight_regions = said.weight_regions
+        return begun
+
+    def give(self, weights: dict[str, Weights]) -> None:
+        """Sends versions of roles, which it takes over before its next rollout."""
+        packed = self._arena_.write(weights, self._given % self._weight_regions)
+        self._given += 1
+        self._worker.send((int(Op.WEIGHTS), packed))
+
+    def ask(self, request: Request) -> None:
+        """Has it collect a rollout, after those that it was asked for before."""
+        self._under_way.append(self._ask(Op.COLLECT, request))
+
+    def collected(self, timeout_s: float) -> Part:
+        """The rollout that was asked for first; its arrays are views until its region is asked for again.
+
+        Args:
+            timeout_s: what a step may take.
+
+        Raises:
+            EnvError: the process is gone, or nothing went on in it for so long; it is killed then.
+        """
+        task = self._under_way[0]
+        packed = self._answer(task, timeout_s, "collecting")
+        self._under_way.popleft()
+        return self._arena_.read(packed)
+
+    def state(self, timeout_s: float) -> dict[str, Any]:
+        """All that `restore` needs."""
+        task = self._ask(Op.STATE, None)
+        packed = self._answer(task, timeout_s, "saving its environments")
+        return self._arena_.read_copy(packed)
+
+    def restore(self, state: dict[str, Any], timeout_s: float) -> list[str]:
+        """Continues from a state; what could not be continued."""
+        task = self._ask(Op.RESTORE, self._arena_.write(state, 0))
+        return self._answer(task, timeout_s, "restoring its environments")
+
+    def ask_to_close(self) -> None:
+        """Has it close its environments, when it is done with what it does."""
+        if self._worker.alive:
+            self._closing = self._ask(Op.CLOSE, None)
+
+    def closed(self, timeout_s: float) -> None:
+        """Waits until it has; an exception of an environment's own close is raised."""
+        if self._worker.alive:
+            self._answer(self._closing, timeout_s, "closing its environments")
+
+    def end(self) -> None:
+        """Kills the process and all that it started."""
+        self._worker.end()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    @property
+    def _arena_(self) -> Arena:
+        assert self._arena is not None
+        return self._arena
+
+    def _ask(self, op: Op, value: object) -> int:
+        """The number of the task."""
+        self._tasks += 1
+        self._worker.send((int(op), (self._tasks, value)))
+        self._seen, self._moved_s = -1, time.monotonic()
+        return self._tasks
+
+    def _answer(self, task: int, timeout_s: float, doing: str) -> Any:
+        """What comes of a task; nothing may stand still for longer than the time-out."""
+        while not self._worker.pipe.poll(LOOK_S):
+            if not self._worker.alive and not self._worker.pipe.poll():
+                raise EnvError(f"{self}, {doing}, {self._worker.death()}")
+            if self._stands(timeout_s):
+                what = f"said nothing for {timeout_s:g} s{self._worker.stack()}"
+                self._worker.kill()
+                raise EnvError(f"{self}, {doing}, {what}")
+        return self._worker.receive(timeout_s, task=task, doing=doing)
+
+    def _stands(self, timeout_s: float) -> bool:
+        """Whether no step was counted for so long."""
+        steps = self.steps
+        if steps != self._seen:
+            self._seen, self._moved_s = steps, time.monotonic()
+        return time.monotonic() - self._moved_s > timeout_s

@@ -1,0 +1,178 @@
+"""The rows of actors, as an algorithm gets them: only rollouts can be collected in them."""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from shoal.envs.vec_env import Capabilities
+from shoal.envs.workers.pipe import pack
+from shoal.stream.actors.process import ActorProcess
+from shoal.types import ConfigError, check_ranges
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from shoal.envs.vec_env import VecEnv
+    from shoal.types import Bools, Ready, Tree
+
+MOST_ACTORS = 1024
+CLOSE_S = 4.0
+"""What all actors may take to close their environments."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActorSettings:
+    """How many actors there are, and what becomes of one that fails."""
+
+    actors: int
+    timeout_s: float = 60.0
+    """What a step may take."""
+    on_fault: str = "raise"
+    """raise: an actor's error ends the run; restart: another one takes its rows over; drop: the others go on."""
+    max_restarts: int = 3
+    """Of each."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot work."""
+        check_ranges(self, actors=(1, MOST_ACTORS))
+
+
+class ActorRows:
+    """Rows that live in actors. Actor after actor has a contiguous part of them; `run.rollouts` collects there."""
+
+    native_pool = None
+    python_rows = None
+
+    def __init__(
+        self,
+        make: Callable[[int], VecEnv],
+        num_envs: int,
+        settings: ActorSettings,
+    ) -> None:
+        """Starts the processes.
+
+        Args:
+            make: makes the rows of so many environments, in an actor.
+            num_envs: of all.
+            settings: how many actors there are.
+
+        Raises:
+            ConfigError: fewer environments than actors, or they cannot be made.
+        """
+        count = settings.actors
+        if num_envs < count:
+            raise ConfigError(
+                f"actors={count} need as many environments, got num_envs={num_envs}"
+            )
+        self.settings = settings
+        bounds = [num_envs * i // count for i in range(count + 1)]
+        self.envs = [last - first for first, last in pairwise(bounds)]
+        self._make = pack(make)
+        self.processes: list[ActorProcess] = []
+        self._at_exit = weakref.finalize(self, _end, self.processes, os.getpid())
+        self.rows: list[slice] = []
+        """Of each actor."""
+        try:
+            self.processes += [
+                self._started(i, slice(*bounds[i : i + 2])) for i in range(count)
+            ]
+            found = [process.described() for process in self.processes]
+        except BaseException:
+            self._at_exit()
+            raise
+        self.spec = found[0].spec
+        """What a row observes and does."""
+        agents = self.spec.num_agents
+        self.num_rows = num_envs * agents
+        for process, (first, last) in zip(
+            self.processes, pairwise(bounds), strict=True
+        ):
+            process.rows = slice(first * agents, last * agents)
+            self.rows.append(process.rows)
+        self.capabilities = replace(
+            Capabilities(), whole_sends=True, can_save=found[0].capabilities.can_save
+        )
+        self.dropped: Bools = np.zeros(self.num_rows, np.bool_)
+        self.in_use = False
+        """Whether a stream collects here already."""
+
+    def _started(self, number: int, rows: slice) -> ActorProcess:
+        return ActorProcess(self._make, number, rows, self.envs[number])
+
+    def replace(self, number: int) -> None:
+        """Puts a new process in the place of one that is gone, its environments made."""
+        self.processes[number].end()
+        self.processes[number] = self._started(number, self.rows[number])
+        self.processes[number].described()
+
+    def reset(self, seed: int | Sequence[int]) -> NoReturn:
+        """Not here: a stream of rollouts does that."""
+        _refuse()
+
+    def restart(
+        self,
+        seeds: Sequence[int | None],
+        rows: Bools,
+        *,
+        held: Bools,
+        options: dict[str, Any] | None = None,
+    ) -> NoReturn:
+        """Not here."""
+        _refuse()
+
+    def recv(self) -> Ready:
+        """Not here."""
+        _refuse()
+
+    def send(self, rows: slice, action: Tree) -> NoReturn:
+        """Not here."""
+        _refuse()
+
+    def state(self) -> NoReturn:
+        """Not here: a stream of rollouts saves them."""
+        _refuse()
+
+    def restore(self, state: dict[str, Any]) -> NoReturn:
+        """Not here."""
+        _refuse()
+
+    def render(self, row: int) -> NDArray[np.uint8]:
+        """Not here."""
+        _refuse()
+
+    def close(self) -> None:
+        """Has the actors close their environments, for so long at most, and ends them; may be called twice."""
+        if not self._at_exit.alive:
+            return
+        deadline = time.monotonic() + CLOSE_S
+        for process in self.processes:
+            process.ask_to_close()
+        for process in self.processes:
+            with suppress(Exception):  # one that fails to close is ended
+                process.closed(max(0.0, deadline - time.monotonic()))
+        self._at_exit()
+
+
+def _refuse() -> NoReturn:
+    raise ConfigError(
+        "these rows live in actors, where whole rollouts are collected: take them from run.rollouts or run.replay, "
+        "or set actors=0"
+    )
+
+
+def _end(processes: list[ActorProcess], pid: int) -> None:
+    """Ends all; not in a child that was forked."""
+    if os.getpid() != pid:
+        return
+    while processes:
+        processes.pop().end()

@@ -1,0 +1,211 @@
+"""Rows that act and step in this process: by a collector, or in one native call for a whole rollout."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from shoal.envs.finite import check_finite, may_overflow
+from shoal.learn.acting import PlanActor
+from shoal.learn.plan import Noise
+from shoal.memory.slab import Slab
+from shoal.memory.states import state_layout
+from shoal.stream.collector import Collector
+from shoal.stream.roles import Role, casting
+from shoal.stream.schedules import Async, Overlap
+from shoal.types import ConfigError, select
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from shoal.envs.vec_env import VecEnv
+    from shoal.learn.acting import Acting
+    from shoal.learn.plan import Plan
+    from shoal.stream.meter import Meter
+    from shoal.stream.roles import Cast, Policies
+    from shoal.stream.schedules import Schedule
+    from shoal.types import Episodes, Spec, Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be collected; see `rollouts`."""
+
+    policies: Policies
+    num_steps: int
+    schedule: Schedule
+    cast: Cast | None
+    acting: Acting
+
+
+class InProcess:
+    """Rollouts of an environment's rows into slabs, one a role."""
+
+    def __init__(self, env: VecEnv, wanted: Wanted, meter: Meter) -> None:
+        """As of `rollouts`; the rows are reset here."""
+        num_steps, cast, acting = wanted.num_steps, wanted.cast, wanted.acting
+        self.env, self.num_steps, self.acting = env, num_steps, acting
+        self.meter = meter
+        groups = _cut(env, wanted.schedule)
+        if cast is not None and len(groups) > 1:
+            raise ConfigError(
+                'a cast of several roles needs schedule="sync" (shoal.stream.schedules.Sync())'
+            )
+        sources, places = casting(wanted.policies, cast, env.num_rows)
+        # The first reset tells whether actions are masked, which decides how policies act.
+        env.reset(acting.seed + acting.first_row)
+        first = env.recv()
+        in_turns = first.turn is not None
+        self.roles: list[Role] = []
+        self.slabs: list[Slab] = []
+        """The memory of the last rollout, one a role; the next one overwrites it."""
+        for name, rows in places.items():
+            role = Role.of(name, rows, sources[name], env, acting, in_turns=in_turns)
+            self.roles.append(role)
+            policy = role.source.policy
+            slab = slab_of(
+                env.spec, role.count, policy, num_steps, acting, in_turns=in_turns
+            )
+            self.slabs.append(slab)
+        self.states: list[Tree] = []
+        self.collector = Collector(env, self.roles, groups, meter, first)
+        alone = self.roles[0] if len(self.roles) == len(groups) == 1 else None
+        self.plan = None if alone is None else _fused_plan(env, alone, acting)
+        """What collects a whole rollout in one native call, where that can be."""
+
+    @property
+    def native(self) -> bool:
+        """Whether whole rollouts are native calls."""
+        return self.plan is not None
+
+    def collect(self) -> Episodes:
+        """The next rollout, left in `slabs`; the episodes that ended."""
+        self.states = [role.recurrent_state() for role in self.roles]
+        for slab in self.slabs:
+            slab.clear()
+        if self.plan is None:
+            return self._collect()
+        return self._collect_natively(self.plan)
+
+    def latest(self, number: int) -> Tree:
+        """What the rows of a role see and have not acted on yet [n, ...]."""
+        return self.collector.latest(self.roles[number])
+
+    @property
+    def ended_at(self) -> list[int]:
+        """In which step each episode of the last rollout ended."""
+        if self.plan is None:
+            return self.collector.ended_at
+        return (self.slabs[0].final_index >= 0).nonzero()[0].tolist()
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs: of the rows, and of who acts in them."""
+        return {
+            "env": self.env.state(),
+            "roles": {role.name: role.state() for role in self.roles},
+        }
+
+    def restore(self, state: dict[str, Any]) -> list[str]:
+        """Continues from `state`; a sentence for each episode that could not be continued."""
+        for role in self.roles:
+            role.restore(state["roles"][role.name])
+        lost = self.env.restore(state["env"])
+        self.collector.begin(self.env.recv())
+        return lost
+
+    def _collect(self) -> Episodes:
+        episodes = self.collector.collect(self.num_steps, self.slabs)
+        _check_finite(self.env, self.slabs)
+        for role, slab in zip(self.roles, self.slabs, strict=True):
+            if role.values:
+                last = self.collector.next_values(role)
+                slab.fill_next_values(last, role.final_values)
+        return episodes
+
+    def _collect_natively(self, plan: Plan) -> Episodes:
+        """Acts, steps and records in one native call."""
+        role, slab, rows = self.roles[0], self.slabs[0], self.env.native_pool
+        assert rows is not None
+        role.refresh()
+        begun = time.perf_counter()
+        actor, acting = role.actor, self.acting
+        noise = Noise(acting.seed, acting.stream, actor.rows, actor.row_step)
+        stepping = plan.rollout(
+            rows, slab, role.start, actor.state, noise, epsilon=actor.epsilon
+        )
+        seconds = time.perf_counter() - begun
+        self.meter.add("environment", stepping * seconds)
+        self.meter.add("acting", (1 - stepping) * seconds)
+        slab.version.fill(role.version)
+        _check_finite(self.env, self.slabs)
+        return slab.episodes(self.env.spec.info_keys)
+
+
+def slab_of(
+    spec: Spec,
+    count: int,
+    policy: nn.Module,
+    num_steps: int,
+    acting: Acting,
+    *,
+    in_turns: bool,
+) -> Slab:
+    """The memory of the rollouts of a role with `count` rows."""
+    return Slab(
+        spec,
+        num_steps,
+        count,
+        pinned=acting.device.type == "cuda",
+        in_turns=in_turns,
+        state=state_layout(policy) if acting.states else None,
+    )
+
+
+def _fused_plan(env: VecEnv, role: Role, acting: Acting) -> Plan | None:
+    """The plan by which one native call collects a whole rollout of one role, where that can be."""
+    actor = role.actor
+    whole = acting.act_block % env.spec.num_agents == 0
+    if not isinstance(actor, PlanActor) or not whole:
+        return None
+    if env.native_pool is None or not actor.plan.can_roll() or acting.states:
+        return None
+    return actor.plan
+
+
+def _check_finite(env: VecEnv, slabs: list[Slab]) -> None:
+    """EnvError where native rows, which nothing else looks at, were not finite, or others not so in float32."""
+    native = env.native_pool is not None
+    for slab in slabs:
+        if native and isfinite(slab.obs.sum() + slab.reward.sum()):
+            continue
+        layout = env.spec.observation
+        if not native and not may_overflow(layout, slab.obs, slab.reward):
+            continue
+        num_steps, num_rows = slab.reward.shape
+        for t in range(num_steps):
+            rows = slice(0, num_rows)
+            check_finite(env.spec, rows, select(slab.obs, t), slab.reward[t])
+
+
+def _cut(env: VecEnv, schedule: Schedule) -> list[slice]:
+    """The rows that act and step together.
+
+    Raises:
+        ConfigError: fewer than two environments to overlap, or a schedule that is for actors.
+    """
+    if isinstance(schedule, Async):
+        raise ConfigError(
+            'schedule="async" needs rows that live in actors: set actors to 1 or more'
+        )
+    rows, agents = env.num_rows, env.spec.num_agents
+    if not isinstance(schedule, Overlap):
+        return [slice(0, rows)]
+    if rows < 2 * agents:
+        raise ConfigError(
+            f'schedule="overlap" needs at least {2 * agents} rows; set num_envs to 2 or more, or schedule="sync" '
+            "(on the command line --num-envs 2, or --schedule sync)"
+        )
+    half = rows // 2 // agents * agents
+    return [slice(0, half), slice(half, rows)]
