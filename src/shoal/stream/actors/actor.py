@@ -1,23 +1,16 @@
-"""An actor: a process that collects rollouts in rows of its own, with the weights that its learner sends."""
+"""An actor: rows of its own in which it collects rollouts, with the weights that its learner sends."""
 
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections import deque
-from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any
-
-import torch
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from shoal.envs import forks
 from shoal.envs.told import told_before
-from shoal.envs.workers.failures import failure_of
-from shoal.envs.workers.pipe import pack, unpack
-from shoal.envs.workers.worker import STRAY, Pipe
-from shoal.memory.arena import Arena, Packed, nbytes
+from shoal.envs.workers.pipe import unpack
+from shoal.stream.actors.messages import WORD, Begun, Op
 from shoal.stream.actors.parts import part_of, room_of
 from shoal.stream.actors.weights import Pulled, Weights
 from shoal.stream.in_process import InProcess, Wanted
@@ -26,113 +19,53 @@ from shoal.stream.meter import Meter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
-    from torch import nn
+    from shoal.envs.vec_env import VecEnv
+    from shoal.stream.actors.messages import Beginning, Introduction, Request
 
-    from shoal.envs.vec_env import Capabilities, VecEnv
-    from shoal.learn.acting import Acting
-    from shoal.stream.schedules import Schedule
-    from shoal.types import Spec
-
-WORD = "actor"
 SPARE = 1 << 16
 """Bytes of a region beside its large arrays."""
+Answer: TypeAlias = "tuple[int, bool, Any]"
+"""The number of a task, whether it went well, and what came of it."""
 
 
-class Op(IntEnum):
-    """What a learner asks for; all but WEIGHTS have an answer."""
+class Carrier(Protocol):
+    """What arrays travel in."""
 
-    BEGIN = 1
-    WEIGHTS = 2
-    COLLECT = 3
-    STATE = 4
-    RESTORE = 5
-    CLOSE = 6
+    def write(self, value: object, region: int) -> Any:
+        """A value as it is sent; its arrays may lie in a region until the next one does."""
+        ...
 
+    def read(self, packed: Any) -> Any:
+        """The value that was sent; its arrays are not to be kept."""
+        ...
 
-@dataclass(frozen=True, slots=True)
-class Introduction:
-    """What a new process is told."""
+    def read_copy(self, packed: Any) -> Any:
+        """The value that was sent."""
+        ...
 
-    make: bytes
-    """Packed: makes the rows of so many environments."""
-    number: int
-    num_envs: int
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """What it answers: its rows."""
-
-    spec: Spec
-    num_rows: int
-    capabilities: Capabilities
+    def count(self) -> None:
+        """Shows that something goes on."""
+        ...
 
 
-@dataclass(frozen=True, slots=True)
-class Beginning:
-    """How it is to collect."""
+class Asks(Protocol):
+    """Where a learner's requests come from."""
 
-    policies: dict[str, nn.Module]
-    """By role."""
-    cast: dict[str, list[int]] | None
-    """Of its own rows, counted from 0; None: one role plays all."""
-    num_steps: int
-    schedule: Schedule
-    acting: Acting
-    ahead: int
-    """Rollouts that may be collected before the one that is learned from."""
-    weight_bytes: int
-    """Of all policies."""
+    def poll(self) -> bool:
+        """Whether there is one."""
+        ...
 
-    @property
-    def weight_regions(self) -> int:
-        """Versions that may be on their way or read; the arena's first regions are theirs."""
-        return self.ahead + 2
+    def receive(self) -> tuple[int, Any]:
+        """The next one: an `Op`, and what it is about."""
+        ...
+
+    def send(self, answer: Answer) -> None:
+        """What has come of one."""
+        ...
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """What it answers."""
-
-    spec: Spec
-    """As the first reset showed it."""
-    in_turns: bool
-    sizes: tuple[int, ...]
-    """Of the arena's regions."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One rollout."""
-
-    region: int
-    """Where it is to lie."""
-    epsilon: dict[str, NDArray[Any]] = field(default_factory=dict)
-    """Of roles that explore from now on."""
-    values: dict[str, bool] = field(default_factory=dict)
-    """Whether `next_value` is wanted, by role."""
-
-
-def main(given: dict[str, Any]) -> None:
-    """The whole life of an actor, started by `supervisor.main` with its file descriptors."""
-    pipe = Pipe(given["pipe"])
-    said: Introduction = pipe.receive()
-    forks.tell.append(lambda told: pipe.send(pack((STRAY, False, told))))
-    torch.set_num_threads(1)
-    try:
-        env = _rows_of(said)
-    except Exception as error:
-        pipe.send(pack((0, False, failure_of(error, said.number, WORD))))
-        return
-    pipe.send(pack((0, True, Rows(env.spec, env.num_rows, env.capabilities))))
-    _serve(ActorRows(env, given["block"]), pipe, said.number)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
-
-
-def _rows_of(said: Introduction) -> VecEnv:
+def rows_of(said: Introduction) -> VecEnv:
+    """The environments that an actor was told to make."""
     make: Callable[[int], VecEnv] = unpack(said.make)
     if not said.number:
         return make(said.num_envs)
@@ -143,14 +76,14 @@ def _rows_of(said: Introduction) -> VecEnv:
 class Requests:
     """What the learner asks, in its order; weights that came meanwhile are there before the next rollout."""
 
-    def __init__(self, pipe: Pipe) -> None:
+    def __init__(self, pipe: Asks) -> None:
         """Over the actor's pipe."""
         self._pipe = pipe
         self._waiting: deque[tuple[Op, Any]] = deque()
 
-    def next(self) -> tuple[list[Packed], Op, Any]:
+    def next(self) -> tuple[list[Any], Op, Any]:
         """Weights that came, the oldest first; then what is asked, and with what. To close comes before all else."""
-        weights: list[Packed] = []
+        weights: list[Any] = []
         while not self._waiting or self._pipe.poll():
             op, value = self._pipe.receive()
             if op == Op.WEIGHTS:
@@ -162,31 +95,35 @@ class Requests:
         return weights, *self._waiting.popleft()
 
 
-def _serve(rows: ActorRows, pipe: Pipe, number: int) -> None:
-    """Answers until it is told to close."""
+def serve(
+    actor: Actor, pipe: Asks, number: int, failed: Callable[[Exception], Any]
+) -> None:
+    """Answers until it is told to close; `failed` gives what is sent of an exception."""
     pid, requests = os.getpid(), Requests(pipe)
     while True:
         weights, op, (task, value) = requests.next()
         try:
-            rows.take(weights)
-            answer = (task, True, rows.answer(op, value))
+            actor.take(weights)
+            answer = (task, True, actor.answer(op, value))
         except Exception as error:
-            answer = (task, False, failure_of(error, number, WORD))
+            answer = (task, False, failed(error))
         forks.end_if_forked(pid, f"{WORD} {number}'s {op.name.lower()}")
-        pipe.send(pack(answer))
+        pipe.send(answer)
         if op is Op.CLOSE:
             return
 
 
-class ActorRows:
+class Actor:
     """An actor's rows, and what it does with them."""
 
-    def __init__(self, env: VecEnv, block: int) -> None:
-        """`block`: the descriptor of the arena's memory."""
-        self._env, self._block = env, block
+    def __init__(
+        self, env: VecEnv, make_carrier: Callable[[tuple[int, ...]], Carrier]
+    ) -> None:
+        """`make_carrier`: makes what arrays travel in, of regions that are so large."""
+        self._env, self._make_carrier = env, make_carrier
         self._sources: dict[str, Pulled] = {}
         self._collects: InProcess | None = None
-        self._arena: Arena | None = None
+        self._carrier: Carrier | None = None
         self._meter = Meter()
         self._free_s = time.perf_counter()
         """Since when nothing was asked."""
@@ -199,9 +136,8 @@ class ActorRows:
             case Op.COLLECT:
                 return self.collect(value)
             case Op.STATE:
-                assert self._collects is not None
-                assert self._arena is not None
-                return self._arena.write(self._collects.state(), 0)
+                collects, carrier = self._begun()
+                return carrier.write(collects.state(), 0)
             case Op.RESTORE:
                 return self.restore(value)
             case Op.CLOSE:
@@ -209,11 +145,10 @@ class ActorRows:
             case Op.WEIGHTS:  # has no answer, see `take`
                 raise ValueError(op)
 
-    def take(self, weights: list[Packed]) -> None:
+    def take(self, weights: list[Any]) -> None:
         """Takes versions over, the oldest first: each has those of the roles that were changed."""
         for packed in weights:
-            assert self._arena is not None
-            found: dict[str, Weights] = self._arena.read(packed)
+            found: dict[str, Weights] = self._begun()[1].read(packed)
             for name, given in found.items():
                 self._sources[name].take(given)
 
@@ -230,17 +165,13 @@ class ActorRows:
         part = sum(room_of(slab) for slab in self._collects.slabs) + SPARE
         weights = [said.weight_bytes + SPARE] * said.weight_regions
         sizes = (*weights, *[part] * (said.ahead + 1))
-        os.ftruncate(self._block, nbytes(sizes))
-        self._arena = Arena(self._block, sizes)
-        meter.arena = self._arena
+        self._carrier = meter.carrier = self._make_carrier(sizes)
         in_turns = self._collects.roles[0].held is not None
         return Begun(self._env.spec, in_turns, sizes)
 
-    def collect(self, asked: Request) -> Packed:
-        """One rollout."""
-        collects, arena = self._collects, self._arena
-        assert collects is not None
-        assert arena is not None
+    def collect(self, asked: Request) -> Any:
+        """One rollout, as it travels."""
+        collects, carrier = self._begun()
         for role in collects.roles:
             if role.name in asked.epsilon:
                 role.explore(asked.epsilon[role.name])
@@ -250,24 +181,28 @@ class ActorRows:
         episodes = collects.collect()
         seconds = {name: x - before[name] for name, x in self._meter.seconds.items()}
         seconds["waiting"] = waited_s
-        packed = arena.write(part_of(collects, episodes, seconds), asked.region)
+        packed = carrier.write(part_of(collects, episodes, seconds), asked.region)
         self._free_s = time.perf_counter()
         return packed
 
-    def restore(self, packed: Packed) -> list[str]:
-        """Continues from a state."""
+    def restore(self, packed: Any) -> list[str]:
+        """Continues from a state; what could not be continued."""
+        collects, carrier = self._begun()
+        return collects.restore(carrier.read_copy(packed))
+
+    def _begun(self) -> tuple[InProcess, Carrier]:
         assert self._collects is not None
-        assert self._arena is not None
-        return self._collects.restore(self._arena.read_copy(packed))
+        assert self._carrier is not None
+        return self._collects, self._carrier
 
 
 class Counting(Meter):
     """A meter that shows the learner that steps go on."""
 
-    arena: Arena | None = None
+    carrier: Carrier | None = None
 
     def add(self, activity: str, seconds: float) -> None:
         """Adds `seconds` to `activity`."""
         super().add(activity, seconds)
-        if self.arena is not None:
-            self.arena.count()
+        if self.carrier is not None:
+            self.carrier.count()

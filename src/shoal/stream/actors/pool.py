@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from shoal.envs.workers.pipe import pack
-from shoal.stream.actors.actor import Beginning, Request
+from shoal.stream.actors.messages import Beginning, Request
 from shoal.stream.actors.weights import Weights
 from shoal.stream.roles import casting
 from shoal.stream.schedules import Async, Sync
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from shoal.learn.publishing import Published
-    from shoal.stream.actors.actor import Begun
+    from shoal.stream.actors.messages import Begun
     from shoal.stream.actors.parts import Part
     from shoal.stream.actors.process import ActorProcess
     from shoal.stream.actors.rows import ActorRows

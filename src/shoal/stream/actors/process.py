@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from shoal.envs.workers.pipe import pack
 from shoal.envs.workers.processes import LOOK_S, START_S, Worker
 from shoal.memory.arena import Arena
-from shoal.stream.actors.actor import WORD, Introduction, Op
+from shoal.stream.actors.messages import WORD, Introduction, Op
 from shoal.types import EnvError
 
 if TYPE_CHECKING:
-    from shoal.stream.actors.actor import Beginning, Begun, Request, Rows
+    from shoal.stream.actors.messages import Beginning, Begun, Request, Rows
     from shoal.stream.actors.parts import Part
     from shoal.stream.actors.weights import Weights
 
@@ -38,7 +38,7 @@ class ActorProcess:
                 number,
                 rows,
                 self._fd,
-                work="shoal.stream.actors.actor",
+                work="shoal.stream.actors.local",
                 word=WORD,
             )
         except BaseException:

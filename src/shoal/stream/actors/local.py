@@ -1,0 +1,62 @@
+"""The process of an actor on its learner's machine: messages on a pipe, arrays in memory that both map."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from shoal.envs import forks
+from shoal.envs.workers.failures import failure_of
+from shoal.envs.workers.pipe import pack
+from shoal.envs.workers.worker import STRAY, Pipe
+from shoal.memory.arena import Arena, nbytes
+from shoal.stream.actors.actor import Actor, rows_of, serve
+from shoal.stream.actors.messages import WORD, Introduction, Rows
+
+if TYPE_CHECKING:
+    from shoal.envs.workers.failures import Failure
+    from shoal.stream.actors.actor import Answer
+
+
+def main(given: dict[str, Any]) -> None:
+    """Its whole life, started by `supervisor.main` with its file descriptors."""
+    pipe = Pipe(given["pipe"])
+    said: Introduction = pipe.receive()
+    forks.tell.append(lambda told: pipe.send(pack((STRAY, False, told))))
+    torch.set_num_threads(1)
+    number = said.number
+
+    def failed(error: Exception) -> Failure:
+        return failure_of(error, number, WORD)
+
+    try:
+        env = rows_of(said)
+    except Exception as error:
+        pipe.send(pack((0, False, failed(error))))
+        return
+    pipe.send(pack((0, True, Rows(env.spec, env.num_rows, env.capabilities))))
+
+    def room(sizes: tuple[int, ...]) -> Arena:
+        os.ftruncate(given["block"], nbytes(sizes))
+        return Arena(given["block"], sizes)
+
+    serve(Actor(env, room), PackedPipe(pipe), number, failed)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+class PackedPipe:
+    """A worker's pipe, for whole answers."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        """`pipe` packs nothing itself."""
+        self._pipe = pipe
+        self.poll, self.receive = pipe.poll, pipe.receive
+
+    def send(self, answer: Answer) -> None:
+        """Packs and sends one."""
+        self._pipe.send(pack(answer))
