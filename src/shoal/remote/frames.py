@@ -10,6 +10,7 @@ import ssl
 import struct
 import threading
 import time
+from math import inf
 
 from shoal.types import EnvError
 
@@ -19,6 +20,8 @@ MOST_BYTES = 256 << 20
 CHUNK = 256 << 10
 SPIN_S = 100e-6
 ROOM_MS = 100
+RDHUP = getattr(select, "POLLRDHUP", 0)
+"""Linux says so where the other side sends no more; elsewhere only a stream that is closed both ways is noticed."""
 
 
 class Frames:
@@ -27,12 +30,18 @@ class Frames:
     def __init__(self, connected: socket.socket, words: str = "") -> None:
         """`words`: what the frames go over. The socket, which may be an `ssl.SSLSocket`, is closed with this object."""
         self._socket, self.words = connected, words
+        self.most_bytes = MOST_BYTES
+        """Of a message that is received."""
+        self.patience_s = inf
+        """What sending a message may take; `limit_sends` sets it."""
         if connected.family != socket.AF_UNIX:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._encrypted = isinstance(connected, ssl.SSLSocket)
         connected.settimeout(0.0 if self._encrypted else None)
         self._poll = select.poll()
         self._poll.register(connected, select.POLLIN)
+        self._end = select.poll()
+        self._end.register(connected, RDHUP)
         self._room = select.poll()
         self._room.register(connected, select.POLLOUT)
         self._chunk = bytearray(CHUNK)
@@ -48,11 +57,14 @@ class Frames:
             self._socket.sendall(LENGTH.pack(len(data)) + data)
             return
         left = memoryview(LENGTH.pack(len(data)) + data)
+        deadline = time.monotonic() + self.patience_s
         while left:
             try:
                 with self._lock:
                     left = left[self._socket.send(left) :]
             except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                if time.monotonic() > deadline:
+                    raise TimeoutError("it takes nothing any more") from None
                 self._room.poll(ROOM_MS)
 
     def receive(self, timeout_s: float) -> bytes:
@@ -66,11 +78,23 @@ class Frames:
         deadline = time.monotonic() + timeout_s
         head = self._take(LENGTH.size, deadline)
         (size,) = LENGTH.unpack(head)
-        if size > MOST_BYTES:
+        if size > self.most_bytes:
             raise EnvError(
-                f"a message of {size:,} bytes is announced, more than the {MOST_BYTES:,} that one may have"
+                f"a message of {size:,} bytes is announced, more than the {self.most_bytes:,} that one may have"
             )
         return self._take(size, deadline)
+
+    def limit_sends(self, seconds: float) -> None:
+        """From now on a message that the other side does not take in so many seconds is given up: OSError."""
+        self.patience_s = seconds
+        whole = int(seconds)
+        packed = struct.pack("@ll", whole, int((seconds - whole) * 1e6))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, packed)
+
+    @property
+    def broken(self) -> bool:
+        """Whether the other side has closed the stream, or it was cut; what was received before can be read still."""
+        return self._socket.fileno() < 0 or bool(self._end.poll(0))
 
     def close(self) -> None:
         """Closes the socket; whoever receives there gets EOFError."""

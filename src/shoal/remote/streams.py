@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,11 +19,20 @@ if TYPE_CHECKING:
     from shoal.remote.frames import Frames
 
 
+class SessionGoneError(Exception):
+    """A server does not know a session any more."""
+
+
 class Stream(Protocol):
     """What a connection needs of its stream."""
 
     plane: str
     """What it goes over, in words."""
+
+    @property
+    def broken(self) -> bool:
+        """Whether it has ended, though nobody has received that yet."""
+        ...
 
     def send(self, request: Any) -> None:
         """Sends a request; EOFError where the server is gone."""
@@ -53,6 +63,11 @@ class GrpcStream:
         self._deadline = 0.0
         """Of the reply that is waited for; 0 where none is."""
         self._late = False
+
+    @property
+    def broken(self) -> bool:
+        """Whether the call has ended."""
+        return not self._replies.is_active()
 
     def send(self, request: Any) -> None:
         """Sends a request."""
@@ -87,16 +102,22 @@ class GrpcStream:
 class FrameStream:
     """A session that was opened by gRPC and goes on over a socket of its own."""
 
-    def __init__(self, frames: Frames, session: str, plane: str) -> None:
-        """Takes the session over."""
-        self.plane, self._frames = plane, frames
-        frames.send(session.encode())
+    def __init__(self, frames: Frames, timeout_s: float) -> None:
+        """`timeout_s`: what the server may take to take a message."""
+        self.plane, self._frames = frames.words, frames
+        frames.limit_sends(timeout_s)
+
+    @property
+    def broken(self) -> bool:
+        """Whether the socket is closed by the server."""
+        return self._frames.broken
 
     def send(self, request: Any) -> None:
         """Sends a request."""
         try:
             self._frames.send(request.SerializeToString())
         except OSError as error:
+            self.close()  # half of a message may be under way
             raise EOFError(str(error)) from error
 
     def receive(self, timeout_s: float) -> Any:
@@ -113,6 +134,26 @@ class FrameStream:
         """Closes the socket."""
         with suppress(OSError):
             self._frames.close()
+
+
+def resume(stream: Stream, session: str, timeout_s: float) -> None:
+    """Has a new stream take a session over.
+
+    Raises:
+        SessionGoneError: the server does not know the session any more.
+        TimeoutError: it says nothing in so many seconds.
+        EOFError: the stream has ended.
+    """
+    stream.send(wire.Request(resume=wire.Resume(session=session)))
+    late = threading.Timer(timeout_s, stream.close)
+    late.daemon = True
+    late.start()
+    try:
+        reply = stream.receive(timeout_s)
+    finally:
+        late.cancel()
+    if reply.WhichOneof("what") == "failure":
+        raise SessionGoneError(reply.failure.text)
 
 
 def _until_none(requests: queue.SimpleQueue[Any]) -> Iterator[Any]:
