@@ -151,10 +151,6 @@ def test_servers_of_different_environments(server: Server) -> None:
 class Call:
     """What gRPC hands a service beside the requests."""
 
-    def is_active(self) -> bool:
-        """The client is there."""
-        return True
-
     def cancel(self) -> None:
         """It never is."""
 

@@ -72,8 +72,8 @@ class EnvironmentsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Session(self, request_iterator, context):
-        """A client's own rows: its first request opens them, or resumes a session; the end of the stream closes them. Each
-        request has one reply, in order; several may be under way.
+        """A client's own rows: its first request opens them, or resumes a session; the end of the stream closes them, after
+        the session's resume_s. Each request has one reply, in order; several may be under way.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

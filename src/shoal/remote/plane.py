@@ -137,7 +137,7 @@ class Plane:
                     if reply.number:
                         frames.send(reply.SerializeToString())
             finally:
-                self._sessions.detach(name, end, over=False)
+                self._sessions.detach(name, end)
 
 
 def connect(

@@ -188,16 +188,14 @@ class Service(service.EnvironmentsServicer):
         except Exception as error:
             yield failure(first.number, error)
             return
-        over = False
         try:
             yield reply
             for request in request_iterator:
                 reply = session.answer(request)
                 if reply.number:
                     yield reply
-            over = context.is_active()
         finally:
-            self.sessions.detach(name, end, over=over)
+            self.sessions.detach(name, end)
 
     def Open(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Rows for a client that calls once a step."""

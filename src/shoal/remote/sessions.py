@@ -210,20 +210,17 @@ class Sessions:
         before()
         return session
 
-    def detach(self, name: str, end: Callable[[], None], *, over: bool) -> None:
-        """The stream that `end` ends is no more; the session is closed, or its client may come back.
+    def detach(self, name: str, end: Callable[[], None]) -> None:
+        """The stream that `end` ends is no more: its client may come back, if it has said that it would.
 
-        Args:
-            name: of the session.
-            end: as `attach` was given it.
-            over: the client has said that it goes.
+        Nobody can tell whether the client ended it or the connection broke; one that goes for good calls Close.
         """
         with self._lock:
             session = self._open.get(name)
             if session is None or session.end is not end:
                 return  # another stream has it
             session.end, session.left_s = _nothing, time.monotonic()
-        if over or not session.resume_s:
+        if not session.resume_s:
             self.close(name)
 
     def close(self, name: str) -> None:
