@@ -151,7 +151,7 @@ class Connection:
 
     def _stream(self, frames: Frames | None) -> Stream:
         if frames is None:
-            return GrpcStream(self._stub, self._said)
+            return GrpcStream(self._channel, self._said)
         return FrameStream(frames, self.timeout_s)
 
     def _dial(self, plane: str, timeout_s: float) -> Stream:
@@ -175,7 +175,8 @@ class Connection:
         assert self._link is not None
         self._number += 1
         self.pending.append(self._number)
-        self._link.send(wire.Request(number=self._number, **what))
+        request = wire.Request(number=self._number, **what)
+        self._link.send(self._number, request.SerializeToString())
 
     def receive(self, kind: str) -> Any:
         """The reply of this kind to the oldest request.

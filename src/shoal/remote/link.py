@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from shoal.remote.streams import Stream
 
 _LOG = logging.getLogger(__name__)
+PING = wire.Request(ping=wire.Ping()).SerializeToString()
 PAUSE_S = 0.25
 """Between two tries to reach the server again."""
 REFUSALS = 3
@@ -49,7 +50,7 @@ class Link:
         """
         self._server, self._stream = server, stream
         self._dial, self._reconnect_s = dial, reconnect_s
-        self._unanswered: deque[Any] = deque()
+        self._unanswered: deque[tuple[int, bytes]] = deque()
         self._lock = threading.Lock()
         """Held where something is sent."""
         self._connecting = threading.Lock()
@@ -65,13 +66,13 @@ class Link:
         """What it goes over, in words."""
         return self._stream.plane
 
-    def send(self, request: Any) -> None:
-        """Sends a request with a number. Where the connection is broken it is sent later: `receive` sees to that."""
+    def send(self, number: int, data: bytes) -> None:
+        """Sends the request of a number. Where the connection is broken it is sent later: `receive` sees to that."""
         with self._lock:
             self.sent_s = time.monotonic()
-            self._unanswered.append(request)
+            self._unanswered.append((number, data))
             with suppress(EOFError):
-                self._stream.send(request)
+                self._stream.send(data)
 
     def receive(self, timeout_s: float) -> Any:
         """The next reply.
@@ -89,7 +90,7 @@ class Link:
                 continue
             self._broken_s = None
             unanswered = self._unanswered
-            while unanswered and unanswered[0].number <= reply.number:
+            while unanswered and unanswered[0][0] <= reply.number:
                 unanswered.popleft()
             return reply
 
@@ -105,7 +106,7 @@ class Link:
         elif time.monotonic() - self.sent_s > ping_s:
             with self._lock, suppress(EOFError):
                 self.sent_s = time.monotonic()
-                self._stream.send(wire.Request(ping=wire.Ping()))
+                self._stream.send(PING)
 
     def close(self) -> None:
         """Ends the stream."""
@@ -161,8 +162,8 @@ class Link:
         """Sends again what has no reply; OSError or EOFError where the stream breaks already."""
         with self._lock:
             try:
-                for request in list(self._unanswered):
-                    stream.send(request)
+                for _, data in list(self._unanswered):
+                    stream.send(data)
             except BaseException:
                 stream.close()
                 raise

@@ -19,6 +19,7 @@ from shoal.remote.greetings import Greetings
 from shoal.remote.plane import Plane
 from shoal.remote.sessions import PONG, PROTOCOL, Sessions, failure
 from shoal.remote.settings import Guard, read_token
+from shoal.remote.streams import NAME
 from shoal.remote.trust import OPTIONS, TokenCheck, add_port
 from shoal.types import ConfigError
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 SPARE_CALLS = 16
 """Calls at a time besides the clients' streams; further ones are refused."""
-HEALTH_NAME = "shoal.v1.Environments"
-"""As the standard health service knows this one; the empty name is the whole server."""
 
 
 def serve(
@@ -117,7 +116,7 @@ class Server:
             self.service.plane = Plane(self.service, host, guard)
         service.add_EnvironmentsServicer_to_server(self.service, self._grpc)
         self._health = health.HealthServicer()
-        self._health.set(HEALTH_NAME, health_pb2.HealthCheckResponse.SERVING)
+        self._health.set(NAME, health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         self._grpc.start()
 

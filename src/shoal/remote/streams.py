@@ -14,9 +14,12 @@ from google.protobuf.message import DecodeError
 from shoal.remote import environments_pb2 as wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from shoal.remote.frames import Frames
+
+
+NO_MESSAGE = "it sent what is no message"
+NAME = "shoal.v1.Environments"
+"""Of the service, as gRPC knows it."""
 
 
 class SessionGoneError(Exception):
@@ -34,7 +37,7 @@ class Stream(Protocol):
         """Whether it has ended, though nobody has received that yet."""
         ...
 
-    def send(self, request: Any) -> None:
+    def send(self, data: bytes) -> None:
         """Sends a request; EOFError where the server is gone."""
         ...
 
@@ -56,10 +59,11 @@ class GrpcStream:
 
     plane = "gRPC"
 
-    def __init__(self, stub: Any, said: tuple[tuple[str, str], ...]) -> None:
+    def __init__(self, channel: Any, said: tuple[tuple[str, str], ...]) -> None:
         """`said`: the metadata of the call."""
-        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._replies: Any = stub.Session(_until_none(self._requests), metadata=said)
+        self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        call = channel.stream_stream(f"/{NAME}/Session")
+        self._replies = call(iter(self._requests.get, None), metadata=said)
         self._deadline = 0.0
         """Of the reply that is waited for; 0 where none is."""
         self._late = False
@@ -69,15 +73,17 @@ class GrpcStream:
         """Whether the call has ended."""
         return not self._replies.is_active()
 
-    def send(self, request: Any) -> None:
+    def send(self, data: bytes) -> None:
         """Sends a request."""
-        self._requests.put(request)
+        self._requests.put(data)
 
     def receive(self, timeout_s: float) -> Any:
         """The next reply."""
         self._deadline = time.monotonic() + timeout_s
         try:
-            return next(self._replies)
+            return wire.Reply.FromString(next(self._replies))
+        except DecodeError:
+            raise EOFError(NO_MESSAGE) from None
         except StopIteration:
             raise EOFError("it ended the session") from None
         except grpc.RpcError as error:
@@ -112,10 +118,10 @@ class FrameStream:
         """Whether the socket is closed by the server."""
         return self._frames.broken
 
-    def send(self, request: Any) -> None:
+    def send(self, data: bytes) -> None:
         """Sends a request."""
         try:
-            self._frames.send(request.SerializeToString())
+            self._frames.send(data)
         except OSError as error:
             self.close()  # half of a message may be under way
             raise EOFError(str(error)) from error
@@ -125,7 +131,7 @@ class FrameStream:
         try:
             return wire.Reply.FromString(self._frames.receive(timeout_s))
         except DecodeError as error:
-            raise EOFError("it sent what is no message") from error
+            raise EOFError(NO_MESSAGE) from error
 
     def look(self) -> None:
         """Nothing: `receive` has a deadline."""
@@ -144,7 +150,8 @@ def resume(stream: Stream, session: str, timeout_s: float) -> None:
         TimeoutError: it says nothing in so many seconds.
         EOFError: the stream has ended.
     """
-    stream.send(wire.Request(resume=wire.Resume(session=session)))
+    first = wire.Request(resume=wire.Resume(session=session))
+    stream.send(first.SerializeToString())
     late = threading.Timer(timeout_s, stream.close)
     late.daemon = True
     late.start()
@@ -154,11 +161,6 @@ def resume(stream: Stream, session: str, timeout_s: float) -> None:
         late.cancel()
     if reply.WhichOneof("what") == "failure":
         raise SessionGoneError(reply.failure.text)
-
-
-def _until_none(requests: queue.SimpleQueue[Any]) -> Iterator[Any]:
-    while (request := requests.get()) is not None:
-        yield request
 
 
 def detail(error: Any) -> str:
