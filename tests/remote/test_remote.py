@@ -248,9 +248,9 @@ def test_a_client_that_says_nothing_loses_its_environments() -> None:
         time.sleep(0.5)
         rows.send(ALL, np.zeros(2, np.int64))
         assert rows.recv().valid.all()
-    for wrong in ({"idle_s": 0.5}, {"max_clients": 0}):
+    for idle_s, clients in ((0.5, 1), (1.0, 0)):
         with pytest.raises(ConfigError, match="must be between 1 and"):
-            Guard(**wrong)
+            Guard(idle_s=idle_s, max_clients=clients)
 
 
 def test_what_went_wrong_on_a_server_is_said_here(server: Server) -> None:

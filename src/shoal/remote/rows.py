@@ -153,9 +153,8 @@ class RemoteEnv:
         """Starts every row anew."""
         seeds = row_seeds(seed, self.num_rows)
         self._stop()
-        for server, rows in zip(self._servers, self._rows, strict=True):
-            server.send(reset=wire.Reset(seeds=seeds[rows]))
-        self._begin(seeds)
+        asked = [{"reset": wire.Reset(seeds=seeds[rows])} for rows in self._rows]
+        self._begin(seeds, asked)
 
     def restart(
         self,
@@ -225,13 +224,13 @@ class RemoteEnv:
             )
         self._stop()
         seeds, name = list(state["seeds"]), self.spec.env_id
-        pairs = zip(self._servers, state["parts"], self._rows, strict=True)
-        for server, part, rows in pairs:
+        asked: list[dict[str, Any]] = []
+        for part, rows in zip(state["parts"], self._rows, strict=True):
             if part is None:  # dropped: nobody has their state
-                server.send(reset=wire.Reset(seeds=seeds[rows]))
+                asked.append({"reset": wire.Reset(seeds=seeds[rows])})
             else:
-                server.send(restore=wire.Restore(state=pack(part)))
-        told = self._begin(seeds)
+                asked.append({"restore": wire.Restore(state=pack(part))})
+        told = self._begin(seeds, asked)
         for part, rows in zip(state["parts"], self._rows, strict=True):
             if part is None:
                 self.out.truncated[rows] = True
@@ -259,11 +258,15 @@ class RemoteEnv:
             asked.clear()
         self._in_flight.stop(CALL_RESET)
 
-    def _begin(self, seeds: Sequence[int]) -> list[str]:
-        """All rows begin with what the servers say; returns their sentences about episodes that were cut."""
+    def _begin(
+        self, seeds: Sequence[int], asked: Sequence[dict[str, Any]]
+    ) -> list[str]:
+        """All rows begin as each server is asked to; returns their sentences about episodes that were cut."""
+        for server, what in zip(self._servers, asked, strict=True):
+            server.send(**what)
         cut: list[str] = []
         for number, rows in enumerate(self._rows):
-            found = self._servers[number].receive("rows")
+            found = self._recovery.begin(number, asked[number])
             self._arrivals.write(rows, rows.start, found, self._servers[number].server)
             cut += found.cut
         self._recovery.last_seen.begin(self.out, seeds, [0] * self.num_rows)
