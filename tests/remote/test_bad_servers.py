@@ -35,7 +35,8 @@ def serving(env: str = "CartPole-v1", listen: str = "127.0.0.1:0") -> Server:
 
 
 def rows_of(server: Server, plane: Any = "auto", **terms: Any) -> Any:
-    return remote.make(server.name, 2, Terms(Remote(plane=plane, reconnect_s=1.0), **({"timeout_s": 5.0} | terms)))
+    given: Any = {"timeout_s": 5.0} | terms
+    return remote.make(server.name, 2, Terms(Remote(plane=plane, reconnect_s=1.0), **given))
 
 
 class Strange(service.EnvironmentsServicer):

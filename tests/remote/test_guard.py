@@ -33,10 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-SERVING, NOT_SERVING = (
-    getattr(health_pb2.HealthCheckResponse, name)  # pyright: ignore[reportAttributeAccessIssue]
-    for name in ("SERVING", "NOT_SERVING")
-)
+SERVING, NOT_SERVING = (getattr(health_pb2.HealthCheckResponse, name) for name in ("SERVING", "NOT_SERVING"))
 
 
 def serving(**guard: Any) -> Server:
