@@ -27,6 +27,7 @@ from shoal.remote.address import servers_of
 from shoal.remote.batches import Batch, ready_layout
 from shoal.remote.description import read_description, write_description
 from shoal.remote.environments_pb2_grpc import EnvironmentsStub
+from shoal.remote.messages import read_request, to_bytes
 from shoal.remote.server import Server, Service
 from shoal.remote.sessions import PROTOCOL
 from shoal.remote.settings import Guard, Terms
@@ -154,11 +155,21 @@ class Call:
     def cancel(self) -> None:
         """It never is."""
 
+    def is_active(self) -> bool:
+        """It is."""
+        return True
+
+
+def spoken(service: Service, asked: list[Any]) -> list[Any]:
+    """What a service replies on one stream, over the wire's bytes."""
+    requests = (read_request(request.SerializeToString()) for request in asked)
+    return [wire.Reply.FromString(to_bytes(reply)) for reply in service.Session(requests, Call())]
+
 
 def test_another_protocol(server: Server) -> None:
     service = Service(partial(make, "CartPole-v1"), 2)
     asked = [wire.Request(number=1, open=wire.OpenRequest(protocol=99, num_envs=1))]
-    (reply,) = service.Session(iter(asked), Call())
+    (reply,) = spoken(service, asked)
     assert "speaks protocol 2, the client 99" in reply.failure.text
 
 
@@ -177,7 +188,7 @@ def test_requests_out_of_order_are_refused() -> None:
         wire.Request(number=9, step=step),
         wire.Request(number=7, step=step),
     ]
-    replies = list(service.Session(iter(asked), Call()))
+    replies = spoken(service, asked)
     kinds = [(reply.WhichOneof("what"), reply.failure.text) for reply in replies]
     assert [kind for kind, _ in kinds] == ["opened", "rows", "rows", "rows", *["failure"] * 4, "rows"]
     assert "rows 0 to 8 are not among 1" in kinds[4][1]
@@ -186,7 +197,7 @@ def test_requests_out_of_order_are_refused() -> None:
     assert "request 9 came after 6: one was lost" in kinds[7][1]
     lengths = [reply.rows.arrays for reply in replies[2:4]]
     assert lengths[0] == lengths[1]
-    (reply,) = service.Session(iter([wire.Request(number=1, ping=wire.Ping())]), Call())
+    (reply,) = spoken(service, [wire.Request(number=1, ping=wire.Ping())])
     assert "must be `open` or `resume`" in reply.failure.text
 
 
@@ -215,7 +226,8 @@ def test_a_client_that_calls_once_a_step(server: Server) -> None:
         here.recv()
         here.send(ALL, np.zeros(2, np.int64))
         batch = Batch(ready_layout(spec, masked=False), 2)
-        batch.read(found[2].rows.arrays, "rows")
+        arrays = found[2].rows.arrays
+        batch.read(arrays, 0, len(arrays), "rows")
         assert np.array_equal(batch.arrays[0], here.recv().obs)
         assert server.service.sessions.free == 6
         stub.Close(wire.SessionRequest(session=opened.session))

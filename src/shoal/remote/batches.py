@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shoal import _native
 from shoal.envs.masks import MaskReader
-from shoal.envs.outputs import NUMBERS, take
+from shoal.envs.outputs import NUMBERS
+from shoal.remote.messages import Packed
 from shoal.types import ALIGNMENT, Layout, Leaf
 
 if TYPE_CHECKING:
@@ -47,11 +49,11 @@ class Batch:
         self.tree: Tree = layout.view(self.block, count)
         self.arrays: list[NDArray[Any]] = layout.flat(self.tree)
 
-    def read(self, data: bytes, what: str) -> None:
-        """Takes over what was received; ValueError where it has another size."""
-        if len(data) != self.nbytes:
-            raise ValueError(f"{what} of {len(data)} bytes where {self.nbytes} belong")
-        self.block[:] = np.frombuffer(data, np.uint8)
+    def read(self, data: bytes, at: int, size: int, what: str) -> None:
+        """Takes data[at:at + size] over, which was received; ValueError where it has another size."""
+        if size != self.nbytes:
+            raise ValueError(f"{what} of {size} bytes where {self.nbytes} belong")
+        _native.unpack(data, at, size, self.arrays)
 
 
 class Batches:
@@ -69,15 +71,6 @@ class Batches:
             batch = self._made[count] = Batch(self.layout, count)
         return batch
 
-    def packed(self, batch: Batch, first: int, count: int) -> bytes:
-        """The bytes of `count` rows of a batch, from `first` on."""
-        if count == len(batch.arrays[0]):
-            return batch.block.tobytes()
-        part = self.of(count)
-        for to, array in zip(part.arrays, batch.arrays, strict=True):
-            to[...] = array[first : first + count]
-        return part.block.tobytes()
-
 
 class ReadyWriter:
     """Packs what a backend hands over."""
@@ -87,21 +80,28 @@ class ReadyWriter:
         self.spec = spec
         self._ready = Batches(ready_layout(spec, masked=spec.masked))
 
-    def pack(self, ready: Ready) -> tuple[bytes, bytes]:
-        """The arrays, and the final observations of the rows whose episode ended."""
-        count = ready.rows.stop - ready.rows.start
-        batch = self._ready.of(count)
-        for to, array in zip(batch.arrays, arrays_of(self.spec, ready), strict=True):
-            to[...] = array
-        final = b""
-        if ready.terminated.any() or ready.truncated.any():
-            ended = np.flatnonzero(ready.terminated | ready.truncated)
-            last = Batch(self.spec.observation, len(ended))
-            parts = self.spec.observation.flat(take(ready.final_obs, ended))
-            for to, array in zip(last.arrays, parts, strict=True):
+    def pack(self, number: int, ready: Ready) -> Packed:
+        """The reply to request `number`, with the final observations of the rows whose episode ended."""
+        spec, first = self.spec, ready.rows.start
+        like = self._ready.of(ready.rows.stop - first).arrays
+        arrays = arrays_of(spec, ready)
+        finals = spec.observation.flat(ready.final_obs)
+        over, cut = ready.terminated, ready.truncated
+        data = _native.pack_rows(
+            number, first, spec.masked, arrays, like, finals, over, cut
+        )
+        if data is None:  # rows of a library may lie otherwise in memory
+            for to, array in zip(like, arrays, strict=True):
                 to[...] = array
-            final = last.block.tobytes()
-        return batch.block.tobytes(), final
+            finals = [
+                np.asarray(array, leaf.dtype, order="C")
+                for array, leaf in zip(finals, spec.observation.leaves, strict=True)
+            ]
+            data = _native.pack_rows(
+                number, first, spec.masked, like, like, finals, over, cut
+            )
+            assert data is not None
+        return Packed(number, data)
 
 
 def arrays_of(spec: Spec, ready: Ready) -> list[Any]:

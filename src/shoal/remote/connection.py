@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from shoal import _native
 from shoal.remote import environments_pb2 as wire
 from shoal.remote import environments_pb2_grpc as service
 from shoal.remote.description import read_description
 from shoal.remote.link import Link
+from shoal.remote.messages import RowsReply
 from shoal.remote.plane import again, connect
 from shoal.remote.sessions import PROTOCOL
 from shoal.remote.streams import (
@@ -28,6 +30,8 @@ from shoal.remote.trust import channel_to
 from shoal.types import ConfigError, EnvError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from shoal.remote.frames import Frames
     from shoal.remote.settings import Remote
     from shoal.remote.streams import Stream
@@ -172,11 +176,19 @@ class Connection:
 
     def send(self, **what: Any) -> None:
         """Sends a request of one kind."""
+        number = self._number + 1
+        self._post(wire.Request(number=number, **what).SerializeToString())
+
+    def step(self, first: int, count: int, action: list[NDArray[Any]]) -> None:
+        """Sends a request to step rows, with the leaves of their actions."""
+        self._post(_native.pack_step(self._number + 1, first, count, action))
+
+    def _post(self, data: bytes) -> None:
+        """Sends the next request."""
         assert self._link is not None
         self._number += 1
         self.pending.append(self._number)
-        request = wire.Request(number=self._number, **what)
-        self._link.send(self._number, request.SerializeToString())
+        self._link.send(self._number, data)
 
     def receive(self, kind: str) -> Any:
         """The reply of this kind to the oldest request.
@@ -193,7 +205,9 @@ class Connection:
             raise EnvError(
                 f"the server at {self.server} answered request {reply.number} where {expected} belongs"
             )
-        found = reply.WhichOneof("what")
+        if reply.__class__ is RowsReply and kind == "rows":
+            return reply
+        found = "rows" if reply.__class__ is RowsReply else reply.WhichOneof("what")
         if found == "failure":
             raised = KINDS.get(reply.failure.kind, EnvError)
             said = reply.failure.text

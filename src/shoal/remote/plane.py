@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 
-from shoal.remote import environments_pb2 as wire
 from shoal.remote.address import split_port
+from shoal.remote import environments_pb2 as wire
 from shoal.remote.frames import MOST_BYTES, Frames
 from shoal.remote.greetings import GREETING_S, MOST_GREETING_BYTES
+from shoal.remote.messages import read_request, to_bytes
 from shoal.remote.sessions import PONG, failure
 from shoal.types import ConfigError, EnvError
 
@@ -132,10 +133,10 @@ class Plane:
                 frames.send(PONG.SerializeToString())
                 idle_s = self._sessions.idle_s
                 while True:
-                    request = wire.Request.FromString(frames.receive(idle_s))
+                    request = read_request(frames.receive(idle_s))
                     reply = session.answer(request)
                     if reply.number:
-                        frames.send(reply.SerializeToString())
+                        frames.send(to_bytes(reply))
             finally:
                 self._sessions.detach(name, end)
 

@@ -184,11 +184,11 @@ class RemoteEnv:
             own = self._rows[part.server]
             first, count = part.rows.start - own.start, part.rows.stop - part.rows.start
             offset = part.rows.start - rows.start
-            data = self._actions.packed(batch, offset, count)
+            arrays = batch.arrays
+            if count != rows.stop - rows.start:
+                arrays = [array[offset : offset + count] for array in arrays]
             self._asked[part.server].append(self._servers[part.server])
-            self._servers[part.server].send(
-                step=wire.Step(first=first, count=count, action=data)
-            )
+            self._servers[part.server].step(first, count, arrays)
 
     def recv(self) -> Ready:
         """Waits for the servers of the oldest send."""

@@ -16,6 +16,7 @@ from shoal.remote import environments_pb2_grpc as service
 from shoal.remote.address import ENCRYPTED, SCHEME
 from shoal.remote.description import write_description
 from shoal.remote.greetings import Greetings
+from shoal.remote.handlers import add_service
 from shoal.remote.plane import Plane
 from shoal.remote.sessions import PONG, PROTOCOL, Sessions, failure
 from shoal.remote.settings import Guard, read_token
@@ -114,7 +115,7 @@ class Server:
         if guard.plane:
             host = listen.rpartition(":")[0].strip("[]")
             self.service.plane = Plane(self.service, host, guard)
-        service.add_EnvironmentsServicer_to_server(self.service, self._grpc)
+        add_service(self.service, self._grpc)
         self._health = health.HealthServicer()
         self._health.set(NAME, health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
@@ -207,10 +208,11 @@ class Service(service.EnvironmentsServicer):
     def Call(self, request: Any, context: Any) -> Any:  # noqa: N802
         """The reply to one request of a client."""
         try:
-            session = self.sessions.of(request.session)
+            name, asked = request
+            session = self.sessions.of(name)
         except ConfigError as error:
             return context.abort(grpc.StatusCode.NOT_FOUND, str(error))
-        return session.answer(request.request)
+        return session.answer(asked)
 
     def Close(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Closes a client's rows; may be called twice."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from shoal.envs.vec_env import VecEnv
+    from shoal.remote.messages import Packed, StepRequest
 
 PROTOCOL = 2
 """Of the messages; both sides must have the same."""
@@ -46,7 +47,7 @@ class Session:
         """Ends the stream of the client, where there is one."""
         self._actions = Batches(env.spec.action)
         self._writer = ReadyWriter(env.spec)
-        self._kept = deque([wire.Reply(number=number)], KEPT)
+        self._kept: deque[Any] = deque([wire.Reply(number=number)], KEPT)
 
     def answer(self, request: Any) -> Any:
         """The reply to a request: what was asked for, or what went wrong.
@@ -85,16 +86,18 @@ class Session:
         number, env = request.number, self.env
         match request.WhichOneof("what"):
             case "step":
-                return wire.Reply(number=number, rows=self._step(request.step))
+                return self._step(request)
             case "reset":
                 env.reset(list(request.reset.seeds))
-                return wire.Reply(number=number, rows=self._rows([]))
+                return self._rows(number)
             case "save":
                 state = wire.State(state=pack(env.state()))
                 return wire.Reply(number=number, state=state)
             case "restore":
                 cut = env.restore(unpack(request.restore.state))
-                return wire.Reply(number=number, rows=self._rows(cut))
+                reply = wire.Reply.FromString(self._rows(number).data)
+                reply.rows.cut.extend(cut)
+                return reply
             case "ping":
                 return wire.Reply(number=number, pong=wire.Ping())
             case other:
@@ -102,32 +105,23 @@ class Session:
                     f"a request of the kind {other!r} is none that this server knows here"
                 )
 
-    def _step(self, step: Any) -> Any:
+    def _step(self, step: StepRequest) -> Packed:
         count = step.count
         if not 0 < count <= self.env.num_rows - step.first:
             raise ValueError(
                 f"rows {step.first} to {step.first + count - 1} are not among {self.env.num_rows}"
             )
         batch = self._actions.of(count)
-        batch.read(step.action, "an action")
+        batch.read(step.data, step.at, step.size, "an action")
         self.env.send(slice(step.first, step.first + count), batch.tree)
-        return self._rows([])
+        return self._rows(step.number)
 
-    def _rows(self, cut: list[str]) -> Any:
+    def _rows(self, number: int) -> Packed:
         """What the rows hand over now."""
         ready = self.env.recv()
         if self.env.spec.masked != self._writer.spec.masked:
             self._writer = ReadyWriter(self.env.spec)
-        arrays, final = self._writer.pack(ready)
-        first, last = ready.rows.start, ready.rows.stop
-        return wire.Rows(
-            first=first,
-            count=last - first,
-            masked=self.env.spec.masked,
-            arrays=arrays,
-            final_obs=final,
-            cut=cut,
-        )
+        return self._writer.pack(number, ready)
 
 
 def _nothing() -> None:

@@ -12,10 +12,10 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from shoal.remote import environments_pb2 as wire
+from shoal.remote.messages import read_reply
 
 if TYPE_CHECKING:
     from shoal.remote.frames import Frames
-
 
 NO_MESSAGE = "it sent what is no message"
 NAME = "shoal.v1.Environments"
@@ -42,7 +42,7 @@ class Stream(Protocol):
         ...
 
     def receive(self, timeout_s: float) -> Any:
-        """The next reply; TimeoutError where none comes, EOFError where the server is gone."""
+        """The next reply, as of `read_reply`; TimeoutError where none comes, EOFError where the server is gone."""
         ...
 
     def look(self) -> None:
@@ -81,7 +81,7 @@ class GrpcStream:
         """The next reply."""
         self._deadline = time.monotonic() + timeout_s
         try:
-            return wire.Reply.FromString(next(self._replies))
+            return read_reply(next(self._replies))
         except DecodeError:
             raise EOFError(NO_MESSAGE) from None
         except StopIteration:
@@ -129,7 +129,7 @@ class FrameStream:
     def receive(self, timeout_s: float) -> Any:
         """The next reply."""
         try:
-            return wire.Reply.FromString(self._frames.receive(timeout_s))
+            return read_reply(self._frames.receive(timeout_s))
         except DecodeError as error:
             raise EOFError(NO_MESSAGE) from error
 
