@@ -36,12 +36,12 @@ class Arrivals:
 
     def write(self, rows: slice, first_row: int, found: RowsReply, server: str) -> None:
         """Copies a reply about `rows` of a server whose first row is `first_row`; EnvError where it is about others."""
-        if (found.first + first_row, found.count) != (
+        if (found.first + first_row, found.num_rows) != (
             rows.start,
             rows.stop - rows.start,
         ):
             raise EnvError(
-                f"the server at {server} answered for rows {found.first} to {found.first + found.count - 1}, not for "
+                f"the server at {server} answered for rows {found.first} to {found.first + found.num_rows - 1}, not for "
                 "those that were stepped"
             )
         if found.masked and not self.spec.masked:
@@ -68,7 +68,7 @@ class Arrivals:
         """Copies of the observations and masks that a reset gave, which nobody receives yet."""
         if found.masked and not self.spec.masked:
             self._add_masks()
-        batch = Batch(ready_layout(self.spec, masked=self.spec.masked), found.count)
+        batch = Batch(ready_layout(self.spec, masked=self.spec.masked), found.num_rows)
         try:
             batch.read(found.data, found.at, found.size, "rows")
         except ValueError as error:

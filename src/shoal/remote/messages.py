@@ -16,7 +16,7 @@ class StepRequest(NamedTuple):
 
     number: int
     first: int
-    count: int
+    num_rows: int
     at: int
     size: int
     data: bytes
@@ -31,7 +31,7 @@ class RowsReply(NamedTuple):
 
     number: int
     first: int
-    count: int
+    num_rows: int
     masked: bool
     at: int
     size: int
@@ -77,7 +77,7 @@ def read_reply(data: bytes) -> Any:
     return RowsReply(
         number=reply.number,
         first=rows.first,
-        count=rows.count,
+        num_rows=rows.count,
         masked=rows.masked,
         at=0,
         size=ends[0],

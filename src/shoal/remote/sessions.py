@@ -106,7 +106,7 @@ class Session:
                 )
 
     def _step(self, step: StepRequest) -> Packed:
-        count = step.count
+        count = step.num_rows
         if not 0 < count <= self.env.num_rows - step.first:
             raise ValueError(
                 f"rows {step.first} to {step.first + count - 1} are not among {self.env.num_rows}"
