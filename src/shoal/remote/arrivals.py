@@ -41,8 +41,8 @@ class Arrivals:
             rows.stop - rows.start,
         ):
             raise EnvError(
-                f"the server at {server} answered for rows {found.first} to {found.first + found.num_rows - 1}, not for "
-                "those that were stepped"
+                f"the server at {server} answered for rows {found.first} to {found.first + found.num_rows - 1}, not "
+                "for those that were stepped"
             )
         if found.masked and not self.spec.masked:
             self._add_masks()

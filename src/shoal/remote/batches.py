@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from shoal import _native
 from shoal.envs.masks import MaskReader
-from shoal.envs.outputs import NUMBERS
+from shoal.envs.outputs import MAX_VIEWS, NUMBERS
 from shoal.remote.messages import Packed
 from shoal.types import ALIGNMENT, Layout, Leaf
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from shoal.types import Ready, Spec, Tree
+    from shoal.types import Bools, Ready, Spec, Tree
 
 TURNS = ("turn", "game_over")
 """What rows have besides where not all of them always act."""
@@ -72,6 +72,19 @@ class Batches:
         return batch
 
 
+class _Found(NamedTuple):
+    """The arrays of rows that may come again: the same object with the same arrays, but for its observations."""
+
+    ready: Ready
+    obs: Tree
+    arrays: list[NDArray[Any]]
+    like: list[NDArray[Any]]
+    """Arrays of the shapes and dtypes that belong there."""
+    finals: list[Tree]
+    terminated: Bools
+    truncated: Bools
+
+
 class ReadyWriter:
     """Packs what a backend hands over."""
 
@@ -79,29 +92,43 @@ class ReadyWriter:
         """For rows of a specification, whose masks are known to be there or not."""
         self.spec = spec
         self._ready = Batches(ready_layout(spec, masked=spec.masked))
+        self._found: dict[tuple[int, int], _Found] = {}
 
     def pack(self, number: int, ready: Ready) -> Packed:
         """The reply to request `number`, with the final observations of the rows whose episode ended."""
-        spec, first = self.spec, ready.rows.start
-        like = self._ready.of(ready.rows.stop - first).arrays
-        arrays = arrays_of(spec, ready)
-        finals = spec.observation.flat(ready.final_obs)
-        over, cut = ready.terminated, ready.truncated
-        data = _native.pack_rows(
-            number, first, spec.masked, arrays, like, finals, over, cut
-        )
+        place = ready.rows.start, ready.rows.stop
+        found = self._found.get(place)
+        if found is None or found.ready is not ready or found.obs is not ready.obs:
+            if len(self._found) == MAX_VIEWS:
+                self._found.clear()
+            found = self._found[place] = self._find(ready)
+        _, _, arrays, like, finals, over, cut = found
+        first, masked = place[0], self.spec.masked
+        data = _native.pack_rows(number, first, masked, arrays, like, finals, over, cut)
         if data is None:  # rows of a library may lie otherwise in memory
             for to, array in zip(like, arrays, strict=True):
                 to[...] = array
+            leaves = self.spec.observation.leaves
             finals = [
                 np.asarray(array, leaf.dtype, order="C")
-                for array, leaf in zip(finals, spec.observation.leaves, strict=True)
+                for array, leaf in zip(finals, leaves, strict=True)
             ]
             data = _native.pack_rows(
-                number, first, spec.masked, like, like, finals, over, cut
+                number, first, masked, like, like, finals, over, cut
             )
             assert data is not None
         return Packed(number, data)
+
+    def _find(self, ready: Ready) -> _Found:
+        return _Found(
+            ready,
+            ready.obs,
+            arrays_of(self.spec, ready),
+            self._ready.of(ready.rows.stop - ready.rows.start).arrays,
+            self.spec.observation.flat(ready.final_obs),
+            ready.terminated,
+            ready.truncated,
+        )
 
 
 def arrays_of(spec: Spec, ready: Ready) -> list[Any]:
