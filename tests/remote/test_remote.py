@@ -155,10 +155,6 @@ class Call:
     def cancel(self) -> None:
         """It never is."""
 
-    def is_active(self) -> bool:
-        """It is."""
-        return True
-
 
 def spoken(service: Service, asked: list[Any]) -> list[Any]:
     """What a service replies on one stream, over the wire's bytes."""

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 
-from shoal.remote.address import split_port
 from shoal.remote import environments_pb2 as wire
+from shoal.remote.address import split_port
 from shoal.remote.frames import MOST_BYTES, Frames
 from shoal.remote.greetings import GREETING_S, MOST_GREETING_BYTES
 from shoal.remote.messages import read_request, to_bytes
