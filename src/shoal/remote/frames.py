@@ -48,6 +48,8 @@ class Frames:
         self._view = memoryview(self._chunk)
         self._first = self._last = 0
         """What of the chunk is received and not handed over."""
+        self._spins = True
+        """Whether the last wait was a short one."""
         self._lock = threading.Lock()
         """Of an encrypted stream, which one thread at a time may read or write."""
 
@@ -104,8 +106,10 @@ class Frames:
 
     def _take(self, size: int, deadline: float) -> bytes:
         """So many bytes, of which some may have come already."""
-        have = self._last - self._first
-        if have >= size:
+        if size and self._first == self._last:
+            self._first = self._last = 0
+            self._last = self._read(deadline)
+        if self._last - self._first >= size:
             self._first += size
             return bytes(self._view[self._first - size : self._first])
         parts = bytearray(self._view[self._first : self._last])
@@ -120,15 +124,18 @@ class Frames:
     def _read(self, deadline: float) -> int:
         """Fills the chunk with what there is; how many bytes that is.
 
-        It looks for a while before it sleeps, offering its core to others: to wake a thread takes longer than what
-        comes between two messages.
+        Where the last wait was short it looks for a while before it sleeps, offering its core to others: to wake a
+        thread takes longer than what comes between two messages.
         """
-        until = time.monotonic() + SPIN_S
+        begun = until = 0.0
         while True:
             try:
                 count = self._receive_some()
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 now = time.monotonic()
+                if not begun:
+                    begun = now
+                    until = now + SPIN_S * self._spins
                 if now < until:
                     os.sched_yield()
                 elif now > deadline:
@@ -141,6 +148,7 @@ class Frames:
                 raise EOFError(str(error)) from error
             if not count:
                 raise EOFError("the stream is closed")
+            self._spins = not begun or time.monotonic() - begun < SPIN_S
             return count
 
     def _receive_some(self) -> int:
