@@ -38,6 +38,7 @@ from shoal.remote import environments_pb2 as wire
 from shoal.remote.batches import Batch, ready_layout
 from shoal.remote.environments_pb2_grpc import EnvironmentsStub
 from shoal.remote.server import Server
+from shoal.remote.sessions import PROTOCOL
 from shoal.remote.settings import Guard, Remote, Terms
 from shoal.types import Spec
 
@@ -174,7 +175,7 @@ def measure_unary(name: str, seconds: float, count: int) -> float:
     """A call for each step of `count` rows."""
     with grpc.insecure_channel(name.removeprefix("grpc://")) as channel:
         stub = EnvironmentsStub(channel)
-        session = stub.Open(wire.OpenRequest(protocol=1, num_envs=count)).session
+        session = stub.Open(wire.OpenRequest(protocol=PROTOCOL, num_envs=count)).session
         number = 0
 
         def call(**what: Any) -> None:

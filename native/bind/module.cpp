@@ -11,6 +11,7 @@ void bind_memory(nb::module_& module);
 void bind_net(nb::module_& module);
 void bind_net_recurrent(const nb::module_& module);
 void bind_replay(nb::module_& module);
+void bind_wire(nb::module_& module);
 
 NB_MODULE(_native, module) {
   module.doc() = "shoal's native core: environments, equations, lowered policies, hand-offs between processes.";
@@ -22,4 +23,5 @@ NB_MODULE(_native, module) {
   bind_net(module);
   bind_net_recurrent(module);
   bind_replay(module);
+  bind_wire(module);
 }

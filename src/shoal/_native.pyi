@@ -594,3 +594,40 @@ class ReplayReader:
 
     @random.setter
     def random(self, arg: Sequence[int], /) -> None: ...
+
+def pack_step(number: int, first: int, count: int, arrays: list) -> bytes:
+    """
+    The bytes of a Request that steps `count` rows from `first` on with the actions in `arrays`.
+    """
+
+def read_step(data: bytes, at: int, size: int) -> tuple[int, int, int, int, int] | None:
+    """
+    Of the Request in data[at:at + size]: number, first, count, and where its action begins and how long it is. None unless it is a plain Step: protobuf reads others.
+    """
+
+def read_call(data: bytes) -> tuple[int, int, int, int] | None:
+    """
+    Of a SessionRequest: where its session begins and how long it is, and so of its request. None where it has not both, or more.
+    """
+
+def unpack(data: bytes, at: int, size: int, arrays: list) -> None:
+    """
+    Copies data[at:at + size] to the arrays, as a Layout packs them; ValueError where it has another size.
+    """
+
+def pack_rows(number: int, first: int, masked: bool, arrays: list, like: list, finals: list, terminated: NDArray[numpy.bool_], truncated: NDArray[numpy.bool_]) -> bytes | None:
+    """
+    The bytes of a Reply about as many rows as `terminated` and `truncated` [rows] have, from `first` on: `arrays`, whose first ones are observations, and of `finals` the rows where a flag is set. None unless each array is contiguous, and of the shape and dtype of its place in `like`.
+    """
+
+def read_rows(data: bytes) -> tuple[int, int, int, bool, int, int, int, int] | None:
+    """
+    Of a Reply: number, first, count, masked, and where its arrays begin and how long they are, and so of its final observations. None unless it is of plain Rows, nothing cut: protobuf reads others.
+    """
+
+def unpack_rows(data: bytes, at: int, size: int, final_at: int, final_size: int, arrays: list, finals: list, terminated: NDArray[numpy.bool_], truncated: NDArray[numpy.bool_]) -> bool:
+    """
+    Copies what `read_rows` found to the arrays, and to `finals` the last observations of the rows whose flags, which are among the arrays, are set then. ValueError where sizes differ.
+
+    Returns whether the observations, the first as many arrays as there are `finals`, and the array after them are finite.
+    """

@@ -1,14 +1,18 @@
 """The registry that the contract test runs over: a backend is added here and nowhere else."""
 
 import atexit
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import trustme
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import FrameStackObservation
@@ -20,7 +24,7 @@ from shoal.envs.registry import make, on_servers
 from shoal.envs.vec_env import VecEnv
 from shoal.envs.workers.settings import Workers
 from shoal.remote.server import Server
-from shoal.remote.settings import Remote, Terms
+from shoal.remote.settings import Guard, Remote, Terms
 from tests.contract.toys import Alone, Corridor, Gates, Lamps, make_pointer
 from tests.contract.trees import Crane, FlatCrane, FlatRows
 from tests.slow_worlds import SlowSnake
@@ -81,24 +85,48 @@ def library(
     return Backend(name, rows, single, whole=True, **{"restores": False, **about})
 
 
+@cache
+def certificates() -> dict[str, str]:
+    """A certificate authority and a server's certificate, as files that are there as long as the tests."""
+    folder = tempfile.mkdtemp(prefix="contract-")
+    atexit.register(shutil.rmtree, folder)
+    authority = trustme.CA()
+    signed = authority.issue_cert("127.0.0.1")
+    files = {name: f"{folder}/{name}.pem" for name in ("ca", "cert", "key")}
+    authority.cert_pem.write_to_path(files["ca"])
+    signed.cert_chain_pems[0].write_to_path(files["cert"])
+    signed.private_key_pem.write_to_path(files["key"])
+    return files
+
+
 def served(
     name: str,
     rows: Callable[[int], VecEnv],
     single: Callable[[], gym.Env[Any, Any]],
-    remote: Remote | None = None,
+    plane: Literal["auto", "tls", "grpc"] = "auto",
     *,
     slow: bool = False,
 ) -> Backend:
     """The same rows on servers, two of them, which end with the tests."""
     servers: list[Server] = []
 
+    def start() -> None:
+        guard = Guard()
+        if plane == "tls":
+            files = certificates()
+            guard = Guard(files["cert"], files["key"])
+        servers.extend(Server(rows, num_envs=1_000, listen="127.0.0.1:0", guard=guard) for _ in range(2))
+        atexit.register(lambda: [server.stop(0.0) for server in servers])
+
     def rows_on_servers(num_envs: int) -> VecEnv:
         if not servers:
-            servers.extend(Server(rows, num_envs=1_000, listen="127.0.0.1:0") for _ in range(2))
-            atexit.register(lambda: [server.stop(0.0) for server in servers])
+            start()
         count = 1 + (num_envs > 1)
-        name = "grpc://" + ",".join(server.address for server in servers[:count])
-        return on_servers(name, num_envs, None, (), Preprocessing(), terms=Terms(remote or Remote()))
+        scheme, remote = "grpc://", Remote(plane=plane)
+        if plane == "tls":
+            scheme, remote = "grpcs://", Remote(ca=certificates()["ca"], plane=plane)
+        name = scheme + ",".join(server.address for server in servers[:count])
+        return on_servers(name, num_envs, None, (), Preprocessing(), terms=Terms(remote))
 
     return Backend(name, rows_on_servers, single, slow=slow)
 
@@ -112,6 +140,7 @@ def short_cart_pole() -> gym.Env[Any, Any]:
 LANDERS = {"LunarLander-v3": 80, "LunarLanderContinuous-v3": 110}
 
 cranes = served("cranes", lambda n: make(Crane, n), FlatCrane)
+tls_cranes = served("tls-cranes", lambda n: make(Crane, n), FlatCrane, "tls")
 BACKENDS = [
     registered("native-CartPole", "CartPole-v1", "native", 25),
     registered("native-Pendulum", "Pendulum-v1", "native", 25),
@@ -142,8 +171,16 @@ BACKENDS = [
         "remote-native-CartPole",
         lambda n: make("CartPole-v1", n, num_threads=2, env_kwargs={"max_episode_steps": 25}),
         short_cart_pole,
-        Remote(plane="grpc"),
+        "grpc",
     ),
+    served(
+        "remote-tls-CartPole",
+        lambda n: make("CartPole-v1", n, num_threads=2, env_kwargs={"max_episode_steps": 25}),
+        short_cart_pole,
+        "tls",
+        slow=True,
+    ),
+    Backend("remote-tls-nested", lambda n: FlatRows(tls_cranes.rows(n)), FlatCrane, slow=True),
     Backend("remote-nested", lambda n: FlatRows(cranes.rows(n)), FlatCrane),
     served("remote-masked", lambda n: make(Gates, n), Gates, slow=True),
     Backend("workers-multi-discrete", lambda n: make(Lamps, n, backend="workers", workers=Workers(3)), Lamps),

@@ -19,6 +19,7 @@ from shoal.envs.registry import make, on_servers
 from shoal.remote import environments_pb2 as wire
 from shoal.remote.frames import MOST_BYTES, Frames
 from shoal.remote.server import Server
+from shoal.remote.sessions import PROTOCOL
 from shoal.remote.settings import Guard, Remote, Terms
 from shoal.types import ConfigError, EnvError
 
@@ -112,6 +113,11 @@ def test_frames_come_whole_or_not_at_all() -> None:
             frames.receive(1.0)
 
 
+def resuming(name: str) -> bytes:
+    """The first frame of a stream."""
+    return wire.Request(resume=wire.Resume(session=name)).SerializeToString()
+
+
 def frames_to(server: Server) -> Frames:
     assert server.service.plane is not None
     here = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -123,19 +129,26 @@ def test_a_server_outlives_frames_that_are_none(server: Server) -> None:
     """Sessions that nobody has, and requests with changed bytes: each stream ends, and the rows are free again."""
     rng = np.random.default_rng(0)
     sessions = server.service.sessions
-    for name in (b"nobody", b"", b"\xff\xfe", bytes(1_000)):
+    for first in (b"nobody", b"\xff\xfe", bytes(1_000), bytes(5_000)):
         with closing(frames_to(server)) as frames:
-            frames.send(name)
+            frames.send(first)
+            with pytest.raises(EOFError):
+                frames.receive(5.0)
+    for name in ("nobody", ""):
+        with closing(frames_to(server)) as frames:
+            frames.send(resuming(name))
+            assert "no such session" in wire.Reply.FromString(frames.receive(5.0)).failure.text
             with pytest.raises(EOFError):
                 frames.receive(5.0)
     good = wire.Request(number=1, reset=wire.Reset(seeds=[1, 2])).SerializeToString()
     step = wire.Request(number=2, step=wire.Step(first=0, count=2, action=bytes(64))).SerializeToString()
     for _ in range(100):
-        name, _ = sessions.open(wire.OpenRequest(protocol=1, num_envs=2), 0)
+        name, _ = sessions.open(wire.OpenRequest(protocol=PROTOCOL, num_envs=2), 0)
         with closing(frames_to(server)) as frames, suppress(EOFError, OSError):
-            frames.send(name.encode())
+            frames.send(resuming(name))
             frames.send(good)
-            frames.receive(5.0)
+            for _ in range(2):
+                frames.receive(5.0)
             changed = bytearray(step)
             for at in rng.integers(0, len(step), 3):
                 changed[at] = rng.integers(256)
@@ -149,16 +162,20 @@ def test_a_server_outlives_frames_that_are_none(server: Server) -> None:
         assert played(rows)
 
 
-def test_a_session_is_taken_over_once(server: Server) -> None:
-    """Who comes second gets nothing, and takes nothing away."""
-    name, _ = server.service.sessions.open(wire.OpenRequest(protocol=1, num_envs=2), 0)
+def test_a_session_has_one_stream(server: Server) -> None:
+    """Who comes second has it from then on, with the replies that may be lost; the first one ends."""
+    name, _ = server.service.sessions.open(wire.OpenRequest(protocol=PROTOCOL, num_envs=2), 0)
     request = wire.Request(number=1, reset=wire.Reset(seeds=[1, 2])).SerializeToString()
     with closing(frames_to(server)) as first, closing(frames_to(server)) as second:
-        first.send(name.encode())
+        first.send(resuming(name))
         first.send(request)
-        first.receive(5.0)
-        second.send(name.encode())
+        found = [first.receive(5.0) for _ in range(2)]
+        second.send(resuming(name))
+        second.send(request)
+        assert [second.receive(5.0) for _ in range(2)] == found
         with pytest.raises(EOFError):
-            second.receive(5.0)
-        first.send(wire.Request(number=2, ping=wire.Ping()).SerializeToString())
-        assert wire.Reply.FromString(first.receive(5.0)).WhichOneof("what") == "pong"
+            first.receive(5.0)
+        second.send(wire.Request(ping=wire.Ping()).SerializeToString())  # has no reply
+        second.send(wire.Request(number=2, ping=wire.Ping()).SerializeToString())
+        reply = wire.Reply.FromString(second.receive(5.0))
+        assert (reply.number, reply.WhichOneof("what")) == (2, "pong")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -26,13 +27,15 @@ from shoal.remote.address import servers_of
 from shoal.remote.batches import Batch, ready_layout
 from shoal.remote.description import read_description, write_description
 from shoal.remote.environments_pb2_grpc import EnvironmentsStub
+from shoal.remote.messages import read_request, to_bytes
 from shoal.remote.server import Server, Service
+from shoal.remote.sessions import PROTOCOL
 from shoal.remote.settings import Guard, Terms
 from shoal.remote.states import pack, unpack
 from shoal.types import ConfigError, EnvError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ALL = slice(None)
 SMALL: dict[str, Any] = {
@@ -59,6 +62,14 @@ def server() -> Iterator[Server]:
 def weights_of(run: Any) -> bytes:
     """All numbers of the policy that a run came to."""
     return b"".join(array.numpy().tobytes() for array in shoal.load(run.path).policy.state_dict().values())
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Until it is true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def served(*addresses: str) -> str:
@@ -138,11 +149,24 @@ def test_servers_of_different_environments(server: Server) -> None:
     other.stop(0.0)
 
 
+class Call:
+    """What gRPC hands a service beside the requests."""
+
+    def cancel(self) -> None:
+        """It never is."""
+
+
+def spoken(service: Service, asked: list[Any]) -> list[Any]:
+    """What a service replies on one stream, over the wire's bytes."""
+    requests = (read_request(request.SerializeToString()) for request in asked)
+    return [wire.Reply.FromString(to_bytes(reply)) for reply in service.Session(requests, Call())]
+
+
 def test_another_protocol(server: Server) -> None:
     service = Service(partial(make, "CartPole-v1"), 2)
     asked = [wire.Request(number=1, open=wire.OpenRequest(protocol=99, num_envs=1))]
-    (reply,) = service.Session(iter(asked), None)
-    assert "speaks protocol 1, the client 99" in reply.failure.text
+    (reply,) = spoken(service, asked)
+    assert "speaks protocol 2, the client 99" in reply.failure.text
 
 
 def test_requests_out_of_order_are_refused() -> None:
@@ -150,7 +174,7 @@ def test_requests_out_of_order_are_refused() -> None:
     service = Service(partial(make, "CartPole-v1"), 2)
     step = wire.Step(first=0, count=1, action=bytes(64))
     asked = [
-        wire.Request(number=1, open=wire.OpenRequest(protocol=1, num_envs=1)),
+        wire.Request(number=1, open=wire.OpenRequest(protocol=PROTOCOL, num_envs=1)),
         wire.Request(number=2, reset=wire.Reset(seeds=[0])),
         wire.Request(number=3, step=step),
         wire.Request(number=3, step=step),
@@ -160,7 +184,7 @@ def test_requests_out_of_order_are_refused() -> None:
         wire.Request(number=9, step=step),
         wire.Request(number=7, step=step),
     ]
-    replies = list(service.Session(iter(asked), None))
+    replies = spoken(service, asked)
     kinds = [(reply.WhichOneof("what"), reply.failure.text) for reply in replies]
     assert [kind for kind, _ in kinds] == ["opened", "rows", "rows", "rows", *["failure"] * 4, "rows"]
     assert "rows 0 to 8 are not among 1" in kinds[4][1]
@@ -169,8 +193,8 @@ def test_requests_out_of_order_are_refused() -> None:
     assert "request 9 came after 6: one was lost" in kinds[7][1]
     lengths = [reply.rows.arrays for reply in replies[2:4]]
     assert lengths[0] == lengths[1]
-    (reply,) = service.Session(iter([wire.Request(number=1, ping=wire.Ping())]), None)
-    assert "must be `open`" in reply.failure.text
+    (reply,) = spoken(service, [wire.Request(number=1, ping=wire.Ping())])
+    assert "must be `open` or `resume`" in reply.failure.text
 
 
 def test_a_client_that_calls_once_a_step(server: Server) -> None:
@@ -178,8 +202,8 @@ def test_a_client_that_calls_once_a_step(server: Server) -> None:
     with grpc.insecure_channel(server.address) as channel:
         stub = EnvironmentsStub(channel)
         with pytest.raises(grpc.RpcError, match="9 environments are asked for, and 8 of 8 are free"):
-            stub.Open(wire.OpenRequest(protocol=1, num_envs=9))
-        opened = stub.Open(wire.OpenRequest(protocol=1, num_envs=2))
+            stub.Open(wire.OpenRequest(protocol=PROTOCOL, num_envs=9))
+        opened = stub.Open(wire.OpenRequest(protocol=PROTOCOL, num_envs=2))
         here = make("CartPole-v1", 2)
         here.reset([5, 6])
         here.recv()
@@ -198,7 +222,8 @@ def test_a_client_that_calls_once_a_step(server: Server) -> None:
         here.recv()
         here.send(ALL, np.zeros(2, np.int64))
         batch = Batch(ready_layout(spec, masked=False), 2)
-        batch.read(found[2].rows.arrays, "rows")
+        arrays = found[2].rows.arrays
+        batch.read(arrays, 0, len(arrays), "rows")
         assert np.array_equal(batch.arrays[0], here.recv().obs)
         assert server.service.sessions.free == 6
         stub.Close(wire.SessionRequest(session=opened.session))
@@ -210,18 +235,30 @@ def test_a_client_that_calls_once_a_step(server: Server) -> None:
 
 
 def test_a_client_that_says_nothing_loses_its_environments() -> None:
-    """One that calls, and one whose stream is open."""
-    server = Server(partial(make, "CartPole-v1"), num_envs=4, listen="127.0.0.1:0", guard=Guard(idle_s=0.5))
-    with closing(make(served(server.address), 2)) as rows, grpc.insecure_channel(server.address) as channel:
-        EnvironmentsStub(channel).Open(wire.OpenRequest(protocol=1, num_envs=2))
+    """One that calls, and one whose stream is open; shoal's own says something as often as the server wants."""
+    guard = Guard(idle_s=1.0)
+    server = Server(partial(make, "CartPole-v1"), num_envs=6, listen="127.0.0.1:0", guard=guard)
+    with closing(make(served(server.address), 2)) as rows, grpc.insecure_channel(server.address) as channel, server:
+        rows.reset(0)
+        rows.recv()
+        stub = EnvironmentsStub(channel)
+        asked = wire.OpenRequest(protocol=PROTOCOL, num_envs=2, resume_s=9.0)
+        assert stub.Open(asked).idle_s == 1
+        said: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        said.put(wire.Request(number=1, open=asked))
+        stream = stub.Session(iter(said.get, None))
+        assert next(stream).opened.idle_s == 1
         assert server.service.sessions.free == 0
-        deadline = time.monotonic() + 20
-        while server.service.sessions.free < 4 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert server.service.sessions.free == 4
-        with pytest.raises(EnvError, match=server.address):
-            rows.reset(0)
-    server.stop(0.0)
+        wait_for(lambda: server.service.sessions.free == 4)
+        with pytest.raises(grpc.RpcError, match="CANCELLED"):
+            next(stream)
+        said.put(None)
+        time.sleep(0.5)
+        rows.send(ALL, np.zeros(2, np.int64))
+        assert rows.recv().valid.all()
+    for idle_s, clients in ((0.5, 1), (1.0, 0)):
+        with pytest.raises(ConfigError, match="must be between 1 and"):
+            Guard(idle_s=idle_s, max_clients=clients)
 
 
 def test_what_went_wrong_on_a_server_is_said_here(server: Server) -> None:

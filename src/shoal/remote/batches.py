@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from shoal import _native
 from shoal.envs.masks import MaskReader
-from shoal.envs.outputs import NUMBERS, take
+from shoal.envs.outputs import MAX_VIEWS, NUMBERS
+from shoal.remote.messages import Packed
 from shoal.types import ALIGNMENT, Layout, Leaf
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from shoal.types import Ready, Spec, Tree
+    from shoal.types import Bools, Ready, Spec, Tree
 
 TURNS = ("turn", "game_over")
 """What rows have besides where not all of them always act."""
@@ -47,11 +49,11 @@ class Batch:
         self.tree: Tree = layout.view(self.block, count)
         self.arrays: list[NDArray[Any]] = layout.flat(self.tree)
 
-    def read(self, data: bytes, what: str) -> None:
-        """Takes over what was received; ValueError where it has another size."""
-        if len(data) != self.nbytes:
-            raise ValueError(f"{what} of {len(data)} bytes where {self.nbytes} belong")
-        self.block[:] = np.frombuffer(data, np.uint8)
+    def read(self, data: bytes, at: int, size: int, what: str) -> None:
+        """Takes data[at:at + size] over, which was received; ValueError where it has another size."""
+        if size != self.nbytes:
+            raise ValueError(f"{what} of {size} bytes where {self.nbytes} belong")
+        _native.unpack(data, at, size, self.arrays)
 
 
 class Batches:
@@ -69,14 +71,18 @@ class Batches:
             batch = self._made[count] = Batch(self.layout, count)
         return batch
 
-    def packed(self, batch: Batch, first: int, count: int) -> bytes:
-        """The bytes of `count` rows of a batch, from `first` on."""
-        if count == len(batch.arrays[0]):
-            return batch.block.tobytes()
-        part = self.of(count)
-        for to, array in zip(part.arrays, batch.arrays, strict=True):
-            to[...] = array[first : first + count]
-        return part.block.tobytes()
+
+class _Found(NamedTuple):
+    """The arrays of rows that may come again: the same object with the same arrays, but for its observations."""
+
+    ready: Ready
+    obs: Tree
+    arrays: list[NDArray[Any]]
+    like: list[NDArray[Any]]
+    """Arrays of the shapes and dtypes that belong there."""
+    finals: list[Tree]
+    terminated: Bools
+    truncated: Bools
 
 
 class ReadyWriter:
@@ -86,22 +92,43 @@ class ReadyWriter:
         """For rows of a specification, whose masks are known to be there or not."""
         self.spec = spec
         self._ready = Batches(ready_layout(spec, masked=spec.masked))
+        self._found: dict[tuple[int, int], _Found] = {}
 
-    def pack(self, ready: Ready) -> tuple[bytes, bytes]:
-        """The arrays, and the final observations of the rows whose episode ended."""
-        count = ready.rows.stop - ready.rows.start
-        batch = self._ready.of(count)
-        for to, array in zip(batch.arrays, arrays_of(self.spec, ready), strict=True):
-            to[...] = array
-        final = b""
-        if ready.terminated.any() or ready.truncated.any():
-            ended = np.flatnonzero(ready.terminated | ready.truncated)
-            last = Batch(self.spec.observation, len(ended))
-            parts = self.spec.observation.flat(take(ready.final_obs, ended))
-            for to, array in zip(last.arrays, parts, strict=True):
+    def pack(self, number: int, ready: Ready) -> Packed:
+        """The reply to request `number`, with the final observations of the rows whose episode ended."""
+        place = ready.rows.start, ready.rows.stop
+        found = self._found.get(place)
+        if found is None or found.ready is not ready or found.obs is not ready.obs:
+            if len(self._found) == MAX_VIEWS:
+                self._found.clear()
+            found = self._found[place] = self._find(ready)
+        _, _, arrays, like, finals, over, cut = found
+        first, masked = place[0], self.spec.masked
+        data = _native.pack_rows(number, first, masked, arrays, like, finals, over, cut)
+        if data is None:  # rows of a library may lie otherwise in memory
+            for to, array in zip(like, arrays, strict=True):
                 to[...] = array
-            final = last.block.tobytes()
-        return batch.block.tobytes(), final
+            leaves = self.spec.observation.leaves
+            finals = [
+                np.asarray(array, leaf.dtype, order="C")
+                for array, leaf in zip(finals, leaves, strict=True)
+            ]
+            data = _native.pack_rows(
+                number, first, masked, like, like, finals, over, cut
+            )
+            assert data is not None
+        return Packed(number, data)
+
+    def _find(self, ready: Ready) -> _Found:
+        return _Found(
+            ready,
+            ready.obs,
+            arrays_of(self.spec, ready),
+            self._ready.of(ready.rows.stop - ready.rows.start).arrays,
+            self.spec.observation.flat(ready.final_obs),
+            ready.terminated,
+            ready.truncated,
+        )
 
 
 def arrays_of(spec: Spec, ready: Ready) -> list[Any]:

@@ -3,32 +3,45 @@
 from __future__ import annotations
 
 import threading
-import time
 import weakref
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from shoal import _native
 from shoal.remote import environments_pb2 as wire
 from shoal.remote import environments_pb2_grpc as service
 from shoal.remote.description import read_description
-from shoal.remote.plane import connect
-from shoal.remote.server import OPTIONS
+from shoal.remote.link import Link
+from shoal.remote.messages import RowsReply
+from shoal.remote.plane import again, connect
 from shoal.remote.sessions import PROTOCOL
-from shoal.remote.streams import FrameStream, GrpcStream, detail
+from shoal.remote.streams import (
+    FrameStream,
+    GrpcStream,
+    SessionGoneError,
+    detail,
+    resume,
+)
 from shoal.remote.trust import channel_to
 from shoal.types import ConfigError, EnvError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from shoal.remote.frames import Frames
     from shoal.remote.settings import Remote
     from shoal.remote.streams import Stream
 
 LOOK_S = 0.25
 """How often somebody looks whether a reply is late."""
 PING_S = 10.0
-"""A session that asks for nothing says that it is there so often."""
+"""A session that asks for nothing says that it is there so often, or three times while the server waits for it."""
+CLOSING_S = 0.5
+"""What a server may take to hear that a session is over; else it finds out by itself."""
 KINDS: dict[str, type[Exception]] = {
     "ConfigError": ConfigError,
     "ValueError": ValueError,
@@ -55,9 +68,7 @@ class Connection:
         """
         self.server, self.timeout_s, self._remote = server, timeout_s, remote
         self._encrypted = encrypted
-        self._channel, self._said = channel_to(
-            server, remote, OPTIONS, encrypted=encrypted
-        )
+        self._channel, self._said = channel_to(server, remote, encrypted=encrypted)
         self._stub = service.EnvironmentsStub(self._channel)
         try:
             asked = wire.DescribeRequest(protocol=PROTOCOL)
@@ -73,19 +84,19 @@ class Connection:
             )
         self._description = found
         self.spec, self.capabilities = read_description(found.spec)
-        self._stream: Stream | None = None
+        self._link: Link | None = None
+        self._session = ""
+        self._ping_s = PING_S
         self._number = 0
         self.pending: deque[int] = deque()
         """Requests whose replies are waited for."""
-        self._lock = threading.Lock()
-        self._last_sent = time.monotonic()
         self._closed = threading.Event()
 
     @property
     def plane(self) -> str:
         """What the batches go over, in words."""
-        assert self._stream is not None
-        return self._stream.plane
+        assert self._link is not None
+        return self._link.plane
 
     @property
     def closed(self) -> bool:
@@ -103,37 +114,81 @@ class Connection:
 
     def open(self, num_envs: int, *, playing: bool = False) -> None:
         """Takes so many environments of the server's; ConfigError where there are fewer."""
-        asked = wire.OpenRequest(protocol=PROTOCOL, num_envs=num_envs, playing=playing)
+        reconnect_s = self._remote.reconnect_s
+        asked = wire.OpenRequest(
+            protocol=PROTOCOL,
+            num_envs=num_envs,
+            playing=playing,
+            resume_s=reconnect_s,
+        )
+        found, stream = self._opened(asked)
+        self._session = found.session
+        self._ping_s = min(PING_S, found.idle_s / 3)
+        self._link = Link(
+            self.server, stream, partial(self._dial, stream.plane), reconnect_s
+        )
+        args = weakref.ref(self), self._closed
+        threading.Thread(target=_watch, args=args, daemon=True).start()
+
+    def _opened(self, asked: Any) -> tuple[Any, Stream]:
+        """What the server says of a new session, and its first stream."""
         frames = None
         if self._remote.plane != "grpc":
             frames = connect(
                 self.server, self._description, self._remote, self.timeout_s
             )
-        if frames is None:
-            self._stream = GrpcStream(self._stub, self._said)
-            self.send(open=asked)
-            self.receive("opened")
-        else:
-            try:
-                opened = self._stub.Open(
-                    asked, timeout=self.timeout_s, metadata=self._said
-                )
-            except grpc.RpcError as error:
+        try:
+            found = self._stub.Open(asked, timeout=self.timeout_s, metadata=self._said)
+        except grpc.RpcError as error:
+            if frames is not None:
                 frames.close()
-                raise ConfigError(f"{self.server}: {_words(error)}") from error
-            self._stream = FrameStream(frames, opened.session, frames.words)
-        args = weakref.ref(self), self._closed
-        threading.Thread(target=_watch, args=args, daemon=True).start()
+            raise ConfigError(f"{self.server}: {_words(error)}") from error
+        stream = self._stream(frames)
+        try:
+            resume(stream, found.session, self.timeout_s)
+        except (OSError, EOFError, SessionGoneError) as error:
+            stream.close()
+            raise ConfigError(
+                f"the server at {self.server} gave a session and ended it at once: {error}"
+            ) from error
+        return found, stream
+
+    def _stream(self, frames: Frames | None) -> Stream:
+        if frames is None:
+            return GrpcStream(self._channel, self._said)
+        return FrameStream(frames, self.timeout_s)
+
+    def _dial(self, plane: str, timeout_s: float) -> Stream:
+        """Another stream of the session, over what it went over before; errors as `Link` takes them."""
+        frames = None
+        if plane != GrpcStream.plane:
+            about = self._description
+            frames = again(plane, self.server, about, self._remote, timeout_s)
+        stream = self._stream(frames)
+        try:
+            resume(stream, self._session, timeout_s)
+        except BaseException as error:
+            stream.close()
+            if isinstance(error, EOFError) and "refused" in str(error):
+                raise ConnectionRefusedError(str(error)) from error  # as gRPC says it
+            raise
+        return stream
 
     def send(self, **what: Any) -> None:
         """Sends a request of one kind."""
-        assert self._stream is not None
-        with self._lock:
-            self._number += 1
-            self._last_sent = time.monotonic()
-            self.pending.append(self._number)
-            with suppress(EOFError):  # receive says that the server is gone
-                self._stream.send(wire.Request(number=self._number, **what))
+        number = self._number + 1
+        self._post(wire.Request(number=number, **what).SerializeToString())
+
+    def step(self, first: int, count: int, action: list[NDArray[Any]]) -> None:
+        """Sends a request to step rows, with the leaves of their actions."""
+        self._post(_native.pack_step(self._number + 1, first, count, action))
+
+    def _post(self, data: bytes) -> None:
+        """Sends the next request."""
+        assert self._link is not None
+        self._number += 1
+        self.pending.append(self._number)
+        self._link.send(self._number, data)
 
     def receive(self, kind: str) -> Any:
         """The reply of this kind to the oldest request.
@@ -150,7 +205,9 @@ class Connection:
             raise EnvError(
                 f"the server at {self.server} answered request {reply.number} where {expected} belongs"
             )
-        found = reply.WhichOneof("what")
+        if reply.__class__ is RowsReply and kind == "rows":
+            return reply
+        found = "rows" if reply.__class__ is RowsReply else reply.WhichOneof("what")
         if found == "failure":
             raised = KINDS.get(reply.failure.kind, EnvError)
             said = reply.failure.text
@@ -172,26 +229,22 @@ class Connection:
         if self._closed.is_set():
             return
         self._closed.set()
-        if self._stream is not None:
-            self._stream.close()
+        if self._link is not None:
+            self._link.close()
+            with suppress(grpc.RpcError):  # it is gone, or will hear nothing for long
+                asked = wire.SessionRequest(session=self._session)
+                self._stub.Close(asked, timeout=CLOSING_S, metadata=self._said)
         self._channel.close()
 
     def look(self) -> None:
         """Gives up a reply that is late; says that the client is there."""
-        assert self._stream is not None
-        self._stream.look()
-        with self._lock:
-            if time.monotonic() - self._last_sent > PING_S and not self.pending:
-                self._number += 1
-                self._last_sent = time.monotonic()
-                with suppress(EOFError):
-                    ping = wire.Request(number=self._number, ping=wire.Ping())
-                    self._stream.send(ping)
+        assert self._link is not None
+        self._link.look(self._ping_s)
 
     def _next(self) -> Any:
-        assert self._stream is not None
+        assert self._link is not None
         try:
-            return self._stream.receive(self.timeout_s)
+            return self._link.receive(self.timeout_s)
         except TimeoutError:
             raise EnvError(
                 f"the server at {self.server} gave no answer for {self.timeout_s:g} s; it hangs, is stopped or cannot "

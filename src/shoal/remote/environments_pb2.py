@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fshoal/remote/environments.proto\x12\x08shoal.v1\"#\n\x0f\x44\x65scribeRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\"t\n\x0b\x44\x65scription\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0c\n\x04spec\x18\x02 \x01(\t\x12\x10\n\x08num_envs\x18\x03 \x01(\r\x12\x11\n\tfree_envs\x18\x04 \x01(\r\x12\x0e\n\x06socket\x18\x05 \x01(\t\x12\x10\n\x08tls_port\x18\x06 \x01(\r\"\xf0\x01\n\x07Request\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12%\n\x04open\x18\x02 \x01(\x0b\x32\x15.shoal.v1.OpenRequestH\x00\x12 \n\x05reset\x18\x03 \x01(\x0b\x32\x0f.shoal.v1.ResetH\x00\x12\x1e\n\x04step\x18\x04 \x01(\x0b\x32\x0e.shoal.v1.StepH\x00\x12\x1e\n\x04save\x18\x05 \x01(\x0b\x32\x0e.shoal.v1.SaveH\x00\x12$\n\x07restore\x18\x06 \x01(\x0b\x32\x11.shoal.v1.RestoreH\x00\x12\x1e\n\x04ping\x18\x07 \x01(\x0b\x32\x0e.shoal.v1.PingH\x00\x42\x06\n\x04what\"B\n\x0bOpenRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x10\n\x08num_envs\x18\x02 \x01(\r\x12\x0f\n\x07playing\x18\x03 \x01(\x08\"U\n\x06Opened\x12\x0f\n\x07session\x18\x01 \x01(\t\x12*\n\x0b\x64\x65scription\x18\x02 \x01(\x0b\x32\x15.shoal.v1.Description\x12\x0e\n\x06idle_s\x18\x03 \x01(\x01\"E\n\x0eSessionRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\"\n\x07request\x18\x02 \x01(\x0b\x32\x11.shoal.v1.Request\"\x08\n\x06\x43losed\"\x16\n\x05Reset\x12\r\n\x05seeds\x18\x01 \x03(\x04\"4\n\x04Step\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\x0c\"\x06\n\x04Save\"\x18\n\x07Restore\x12\r\n\x05state\x18\x01 \x01(\x0c\"\x06\n\x04Ping\"\xd0\x01\n\x05Reply\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\'\n\x06opened\x18\x02 \x01(\x0b\x32\x15.shoal.v1.DescriptionH\x00\x12\x1e\n\x04rows\x18\x03 \x01(\x0b\x32\x0e.shoal.v1.RowsH\x00\x12 \n\x05state\x18\x04 \x01(\x0b\x32\x0f.shoal.v1.StateH\x00\x12$\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x11.shoal.v1.FailureH\x00\x12\x1e\n\x04pong\x18\x06 \x01(\x0b\x32\x0e.shoal.v1.PingH\x00\x42\x06\n\x04what\"d\n\x04Rows\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x0e\n\x06masked\x18\x03 \x01(\x08\x12\x0e\n\x06\x61rrays\x18\x04 \x01(\x0c\x12\x11\n\tfinal_obs\x18\x05 \x01(\x0c\x12\x0b\n\x03\x63ut\x18\x06 \x03(\t\"\x16\n\x05State\x12\r\n\x05state\x18\x01 \x01(\x0c\"%\n\x07\x46\x61ilure\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t2\x98\x02\n\x0c\x45nvironments\x12<\n\x08\x44\x65scribe\x12\x19.shoal.v1.DescribeRequest\x1a\x15.shoal.v1.Description\x12\x31\n\x07Session\x12\x11.shoal.v1.Request\x1a\x0f.shoal.v1.Reply(\x01\x30\x01\x12/\n\x04Open\x12\x15.shoal.v1.OpenRequest\x1a\x10.shoal.v1.Opened\x12\x31\n\x04\x43\x61ll\x12\x18.shoal.v1.SessionRequest\x1a\x0f.shoal.v1.Reply\x12\x33\n\x05\x43lose\x12\x18.shoal.v1.SessionRequest\x1a\x10.shoal.v1.Closedb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fshoal/remote/environments.proto\x12\x08shoal.v1\"#\n\x0f\x44\x65scribeRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\"t\n\x0b\x44\x65scription\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0c\n\x04spec\x18\x02 \x01(\t\x12\x10\n\x08num_envs\x18\x03 \x01(\r\x12\x11\n\tfree_envs\x18\x04 \x01(\r\x12\x0e\n\x06socket\x18\x05 \x01(\t\x12\x10\n\x08tls_port\x18\x06 \x01(\r\"\x94\x02\n\x07Request\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12%\n\x04open\x18\x02 \x01(\x0b\x32\x15.shoal.v1.OpenRequestH\x00\x12 \n\x05reset\x18\x03 \x01(\x0b\x32\x0f.shoal.v1.ResetH\x00\x12\x1e\n\x04step\x18\x04 \x01(\x0b\x32\x0e.shoal.v1.StepH\x00\x12\x1e\n\x04save\x18\x05 \x01(\x0b\x32\x0e.shoal.v1.SaveH\x00\x12$\n\x07restore\x18\x06 \x01(\x0b\x32\x11.shoal.v1.RestoreH\x00\x12\x1e\n\x04ping\x18\x07 \x01(\x0b\x32\x0e.shoal.v1.PingH\x00\x12\"\n\x06resume\x18\x08 \x01(\x0b\x32\x10.shoal.v1.ResumeH\x00\x42\x06\n\x04what\"T\n\x0bOpenRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x10\n\x08num_envs\x18\x02 \x01(\r\x12\x0f\n\x07playing\x18\x03 \x01(\x08\x12\x10\n\x08resume_s\x18\x04 \x01(\x01\"U\n\x06Opened\x12\x0f\n\x07session\x18\x01 \x01(\t\x12*\n\x0b\x64\x65scription\x18\x02 \x01(\x0b\x32\x15.shoal.v1.Description\x12\x0e\n\x06idle_s\x18\x03 \x01(\x01\"E\n\x0eSessionRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\"\n\x07request\x18\x02 \x01(\x0b\x32\x11.shoal.v1.Request\"\x08\n\x06\x43losed\"\x16\n\x05Reset\x12\r\n\x05seeds\x18\x01 \x03(\x04\"4\n\x04Step\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\x0c\"\x06\n\x04Save\"\x18\n\x07Restore\x12\r\n\x05state\x18\x01 \x01(\x0c\"\x06\n\x04Ping\"\x19\n\x06Resume\x12\x0f\n\x07session\x18\x01 \x01(\t\"\xcb\x01\n\x05Reply\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\"\n\x06opened\x18\x02 \x01(\x0b\x32\x10.shoal.v1.OpenedH\x00\x12\x1e\n\x04rows\x18\x03 \x01(\x0b\x32\x0e.shoal.v1.RowsH\x00\x12 \n\x05state\x18\x04 \x01(\x0b\x32\x0f.shoal.v1.StateH\x00\x12$\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x11.shoal.v1.FailureH\x00\x12\x1e\n\x04pong\x18\x06 \x01(\x0b\x32\x0e.shoal.v1.PingH\x00\x42\x06\n\x04what\"d\n\x04Rows\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x0e\n\x06masked\x18\x03 \x01(\x08\x12\x0e\n\x06\x61rrays\x18\x04 \x01(\x0c\x12\x11\n\tfinal_obs\x18\x05 \x01(\x0c\x12\x0b\n\x03\x63ut\x18\x06 \x03(\t\"\x16\n\x05State\x12\r\n\x05state\x18\x01 \x01(\x0c\"%\n\x07\x46\x61ilure\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t2\x98\x02\n\x0c\x45nvironments\x12<\n\x08\x44\x65scribe\x12\x19.shoal.v1.DescribeRequest\x1a\x15.shoal.v1.Description\x12\x31\n\x07Session\x12\x11.shoal.v1.Request\x1a\x0f.shoal.v1.Reply(\x01\x30\x01\x12/\n\x04Open\x12\x15.shoal.v1.OpenRequest\x1a\x10.shoal.v1.Opened\x12\x31\n\x04\x43\x61ll\x12\x18.shoal.v1.SessionRequest\x1a\x0f.shoal.v1.Reply\x12\x33\n\x05\x43lose\x12\x18.shoal.v1.SessionRequest\x1a\x10.shoal.v1.Closedb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,33 +36,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESCRIPTION']._serialized_start=82
   _globals['_DESCRIPTION']._serialized_end=198
   _globals['_REQUEST']._serialized_start=201
-  _globals['_REQUEST']._serialized_end=441
-  _globals['_OPENREQUEST']._serialized_start=443
-  _globals['_OPENREQUEST']._serialized_end=509
-  _globals['_OPENED']._serialized_start=511
-  _globals['_OPENED']._serialized_end=596
-  _globals['_SESSIONREQUEST']._serialized_start=598
-  _globals['_SESSIONREQUEST']._serialized_end=667
-  _globals['_CLOSED']._serialized_start=669
-  _globals['_CLOSED']._serialized_end=677
-  _globals['_RESET']._serialized_start=679
-  _globals['_RESET']._serialized_end=701
-  _globals['_STEP']._serialized_start=703
-  _globals['_STEP']._serialized_end=755
-  _globals['_SAVE']._serialized_start=757
-  _globals['_SAVE']._serialized_end=763
-  _globals['_RESTORE']._serialized_start=765
-  _globals['_RESTORE']._serialized_end=789
-  _globals['_PING']._serialized_start=791
-  _globals['_PING']._serialized_end=797
-  _globals['_REPLY']._serialized_start=800
-  _globals['_REPLY']._serialized_end=1008
-  _globals['_ROWS']._serialized_start=1010
-  _globals['_ROWS']._serialized_end=1110
-  _globals['_STATE']._serialized_start=1112
-  _globals['_STATE']._serialized_end=1134
-  _globals['_FAILURE']._serialized_start=1136
-  _globals['_FAILURE']._serialized_end=1173
-  _globals['_ENVIRONMENTS']._serialized_start=1176
-  _globals['_ENVIRONMENTS']._serialized_end=1456
+  _globals['_REQUEST']._serialized_end=477
+  _globals['_OPENREQUEST']._serialized_start=479
+  _globals['_OPENREQUEST']._serialized_end=563
+  _globals['_OPENED']._serialized_start=565
+  _globals['_OPENED']._serialized_end=650
+  _globals['_SESSIONREQUEST']._serialized_start=652
+  _globals['_SESSIONREQUEST']._serialized_end=721
+  _globals['_CLOSED']._serialized_start=723
+  _globals['_CLOSED']._serialized_end=731
+  _globals['_RESET']._serialized_start=733
+  _globals['_RESET']._serialized_end=755
+  _globals['_STEP']._serialized_start=757
+  _globals['_STEP']._serialized_end=809
+  _globals['_SAVE']._serialized_start=811
+  _globals['_SAVE']._serialized_end=817
+  _globals['_RESTORE']._serialized_start=819
+  _globals['_RESTORE']._serialized_end=843
+  _globals['_PING']._serialized_start=845
+  _globals['_PING']._serialized_end=851
+  _globals['_RESUME']._serialized_start=853
+  _globals['_RESUME']._serialized_end=878
+  _globals['_REPLY']._serialized_start=881
+  _globals['_REPLY']._serialized_end=1084
+  _globals['_ROWS']._serialized_start=1086
+  _globals['_ROWS']._serialized_end=1186
+  _globals['_STATE']._serialized_start=1188
+  _globals['_STATE']._serialized_end=1210
+  _globals['_FAILURE']._serialized_start=1212
+  _globals['_FAILURE']._serialized_end=1249
+  _globals['_ENVIRONMENTS']._serialized_start=1252
+  _globals['_ENVIRONMENTS']._serialized_end=1532
 # @@protoc_insertion_point(module_scope)

@@ -28,7 +28,7 @@ class Description(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., spec: _Optional[str] = ..., num_envs: _Optional[int] = ..., free_envs: _Optional[int] = ..., socket: _Optional[str] = ..., tls_port: _Optional[int] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("number", "open", "reset", "step", "save", "restore", "ping")
+    __slots__ = ("number", "open", "reset", "step", "save", "restore", "ping", "resume")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
     RESET_FIELD_NUMBER: _ClassVar[int]
@@ -36,6 +36,7 @@ class Request(_message.Message):
     SAVE_FIELD_NUMBER: _ClassVar[int]
     RESTORE_FIELD_NUMBER: _ClassVar[int]
     PING_FIELD_NUMBER: _ClassVar[int]
+    RESUME_FIELD_NUMBER: _ClassVar[int]
     number: int
     open: OpenRequest
     reset: Reset
@@ -43,17 +44,20 @@ class Request(_message.Message):
     save: Save
     restore: Restore
     ping: Ping
-    def __init__(self, number: _Optional[int] = ..., open: _Optional[_Union[OpenRequest, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ..., save: _Optional[_Union[Save, _Mapping]] = ..., restore: _Optional[_Union[Restore, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ...) -> None: ...
+    resume: Resume
+    def __init__(self, number: _Optional[int] = ..., open: _Optional[_Union[OpenRequest, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ..., save: _Optional[_Union[Save, _Mapping]] = ..., restore: _Optional[_Union[Restore, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ...) -> None: ...
 
 class OpenRequest(_message.Message):
-    __slots__ = ("protocol", "num_envs", "playing")
+    __slots__ = ("protocol", "num_envs", "playing", "resume_s")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     NUM_ENVS_FIELD_NUMBER: _ClassVar[int]
     PLAYING_FIELD_NUMBER: _ClassVar[int]
+    RESUME_S_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     num_envs: int
     playing: bool
-    def __init__(self, protocol: _Optional[int] = ..., num_envs: _Optional[int] = ..., playing: bool = ...) -> None: ...
+    resume_s: float
+    def __init__(self, protocol: _Optional[int] = ..., num_envs: _Optional[int] = ..., playing: bool = ..., resume_s: _Optional[float] = ...) -> None: ...
 
 class Opened(_message.Message):
     __slots__ = ("session", "description", "idle_s")
@@ -107,6 +111,12 @@ class Ping(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class Resume(_message.Message):
+    __slots__ = ("session",)
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    def __init__(self, session: _Optional[str] = ...) -> None: ...
+
 class Reply(_message.Message):
     __slots__ = ("number", "opened", "rows", "state", "failure", "pong")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
@@ -116,12 +126,12 @@ class Reply(_message.Message):
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     PONG_FIELD_NUMBER: _ClassVar[int]
     number: int
-    opened: Description
+    opened: Opened
     rows: Rows
     state: State
     failure: Failure
     pong: Ping
-    def __init__(self, number: _Optional[int] = ..., opened: _Optional[_Union[Description, _Mapping]] = ..., rows: _Optional[_Union[Rows, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., pong: _Optional[_Union[Ping, _Mapping]] = ...) -> None: ...
+    def __init__(self, number: _Optional[int] = ..., opened: _Optional[_Union[Opened, _Mapping]] = ..., rows: _Optional[_Union[Rows, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., pong: _Optional[_Union[Ping, _Mapping]] = ...) -> None: ...
 
 class Rows(_message.Message):
     __slots__ = ("first", "count", "masked", "arrays", "final_obs", "cut")

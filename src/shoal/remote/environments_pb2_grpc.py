@@ -72,8 +72,8 @@ class EnvironmentsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Session(self, request_iterator, context):
-        """A client's own rows: its first request opens them, the end of the stream closes them. Each request has one reply,
-        in order; several may be under way.
+        """A client's own rows: its first request opens them, or resumes a session; the end of the stream closes them, after
+        the session's resume_s. Each request has one reply, in order; several may be under way.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -81,8 +81,7 @@ class EnvironmentsServicer(object):
 
     def Open(self, request, context):
         """The same for clients that call once a step: rows that Open gives are closed by Close, or when nobody has called for
-        the seconds that Open names. A call that comes again with the number of the last one steps nothing: it has the
-        reply of the last one.
+        the seconds that Open names.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

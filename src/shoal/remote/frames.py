@@ -10,6 +10,7 @@ import ssl
 import struct
 import threading
 import time
+from math import inf
 
 from shoal.types import EnvError
 
@@ -19,6 +20,8 @@ MOST_BYTES = 256 << 20
 CHUNK = 256 << 10
 SPIN_S = 100e-6
 ROOM_MS = 100
+RDHUP = getattr(select, "POLLRDHUP", 0)
+"""Linux says so where the other side sends no more; elsewhere only a stream that is closed both ways is noticed."""
 
 
 class Frames:
@@ -27,18 +30,26 @@ class Frames:
     def __init__(self, connected: socket.socket, words: str = "") -> None:
         """`words`: what the frames go over. The socket, which may be an `ssl.SSLSocket`, is closed with this object."""
         self._socket, self.words = connected, words
+        self.most_bytes = MOST_BYTES
+        """Of a message that is received."""
+        self.patience_s = inf
+        """What sending a message may take; `limit_sends` sets it."""
         if connected.family != socket.AF_UNIX:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._encrypted = isinstance(connected, ssl.SSLSocket)
         connected.settimeout(0.0 if self._encrypted else None)
         self._poll = select.poll()
         self._poll.register(connected, select.POLLIN)
+        self._end = select.poll()
+        self._end.register(connected, RDHUP)
         self._room = select.poll()
         self._room.register(connected, select.POLLOUT)
         self._chunk = bytearray(CHUNK)
         self._view = memoryview(self._chunk)
         self._first = self._last = 0
         """What of the chunk is received and not handed over."""
+        self._spins = True
+        """Whether the last wait was a short one."""
         self._lock = threading.Lock()
         """Of an encrypted stream, which one thread at a time may read or write."""
 
@@ -48,11 +59,14 @@ class Frames:
             self._socket.sendall(LENGTH.pack(len(data)) + data)
             return
         left = memoryview(LENGTH.pack(len(data)) + data)
+        deadline = time.monotonic() + self.patience_s
         while left:
             try:
                 with self._lock:
                     left = left[self._socket.send(left) :]
             except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                if time.monotonic() > deadline:
+                    raise TimeoutError("it takes nothing any more") from None
                 self._room.poll(ROOM_MS)
 
     def receive(self, timeout_s: float) -> bytes:
@@ -66,11 +80,23 @@ class Frames:
         deadline = time.monotonic() + timeout_s
         head = self._take(LENGTH.size, deadline)
         (size,) = LENGTH.unpack(head)
-        if size > MOST_BYTES:
+        if size > self.most_bytes:
             raise EnvError(
-                f"a message of {size:,} bytes is announced, more than the {MOST_BYTES:,} that one may have"
+                f"a message of {size:,} bytes is announced, more than the {self.most_bytes:,} that one may have"
             )
         return self._take(size, deadline)
+
+    def limit_sends(self, seconds: float) -> None:
+        """From now on a message that the other side does not take in so many seconds is given up: OSError."""
+        self.patience_s = seconds
+        whole = int(seconds)
+        packed = struct.pack("@ll", whole, int((seconds - whole) * 1e6))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, packed)
+
+    @property
+    def broken(self) -> bool:
+        """Whether the other side has closed the stream, or it was cut; what was received before can be read still."""
+        return self._socket.fileno() < 0 or bool(self._end.poll(0))
 
     def close(self) -> None:
         """Closes the socket; whoever receives there gets EOFError."""
@@ -80,8 +106,10 @@ class Frames:
 
     def _take(self, size: int, deadline: float) -> bytes:
         """So many bytes, of which some may have come already."""
-        have = self._last - self._first
-        if have >= size:
+        if size and self._first == self._last:
+            self._first = self._last = 0
+            self._last = self._read(deadline)
+        if self._last - self._first >= size:
             self._first += size
             return bytes(self._view[self._first - size : self._first])
         parts = bytearray(self._view[self._first : self._last])
@@ -96,15 +124,18 @@ class Frames:
     def _read(self, deadline: float) -> int:
         """Fills the chunk with what there is; how many bytes that is.
 
-        It looks for a while before it sleeps, offering its core to others: to wake a thread takes longer than what
-        comes between two messages.
+        Where the last wait was short it looks for a while before it sleeps, offering its core to others: to wake a
+        thread takes longer than what comes between two messages.
         """
-        until = time.monotonic() + SPIN_S
+        begun = until = 0.0
         while True:
             try:
                 count = self._receive_some()
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 now = time.monotonic()
+                if not begun:
+                    begun = now
+                    until = now + SPIN_S * self._spins
                 if now < until:
                     os.sched_yield()
                 elif now > deadline:
@@ -117,6 +148,7 @@ class Frames:
                 raise EOFError(str(error)) from error
             if not count:
                 raise EOFError("the stream is closed")
+            self._spins = not begun or time.monotonic() - begun < SPIN_S
             return count
 
     def _receive_some(self) -> int:

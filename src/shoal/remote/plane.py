@@ -15,27 +15,30 @@ from google.protobuf.message import DecodeError
 
 from shoal.remote import environments_pb2 as wire
 from shoal.remote.address import split_port
-from shoal.remote.frames import Frames
+from shoal.remote.frames import MOST_BYTES, Frames
+from shoal.remote.greetings import GREETING_S, MOST_GREETING_BYTES
+from shoal.remote.messages import read_request, to_bytes
+from shoal.remote.sessions import PONG, failure
 from shoal.types import ConfigError, EnvError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from shoal.remote.sessions import Sessions
+    from shoal.remote.server import Service
     from shoal.remote.settings import Guard, Remote
 
 ENDINGS = (EOFError, TimeoutError, EnvError, OSError, DecodeError)
 """What a client may do to end its stream: go, say nothing, or send what is no message."""
-GREETING_S = 10.0
-"""What a client may take to say whose session it takes over."""
+UNIX, TLS = "a Unix socket", "a TLS socket"
+"""What frames go over, in words."""
 
 
 class Plane:
     """Listens on a Unix socket, and on a TLS port where the server has a certificate."""
 
-    def __init__(self, sessions: Sessions, host: str, guard: Guard) -> None:
+    def __init__(self, service: Service, host: str, guard: Guard) -> None:
         """Listens at once: at a path that nobody else may enter, and at a free port of `host`."""
-        self._sessions = sessions
+        self._sessions, self._greetings = service.sessions, service.greetings
         self._folder = Path(tempfile.mkdtemp(prefix="shoal-"))
         self.path, self.tls_port = str(self._folder / "socket"), 0
         self._closed = threading.Event()
@@ -54,7 +57,9 @@ class Plane:
             self.tls_port = int(self._listening[1].getsockname()[1])
 
             def encrypted(connected: socket.socket) -> socket.socket:
-                return context.wrap_socket(connected, server_side=True)
+                return context.wrap_socket(
+                    connected, server_side=True, do_handshake_on_connect=False
+                )
 
             self._start(self._listening[1], encrypted)
 
@@ -97,26 +102,43 @@ class Plane:
         connected: socket.socket,
         welcome: Callable[[socket.socket], socket.socket],
     ) -> None:
-        """One client, whose first frame says which session it takes over."""
+        """One client, whose first frame says whose session it is for."""
         connected.settimeout(GREETING_S)
+        with suppress(OSError), welcome(connected) as welcomed:
+
+            def cut() -> None:
+                with suppress(OSError):
+                    socket.socket.shutdown(welcomed, socket.SHUT_RDWR)
+
+            with suppress(*ENDINGS, ConfigError):
+                with self._greetings.waiting(cut):
+                    if isinstance(welcomed, ssl.SSLSocket):
+                        welcomed.do_handshake()
+                    frames = Frames(welcomed)
+                    frames.most_bytes = MOST_GREETING_BYTES
+                    first = wire.Request.FromString(frames.receive(GREETING_S))
+                frames.most_bytes = MOST_BYTES
+                self._answer(frames, first)
+
+    def _answer(self, frames: Frames, first: wire.Request) -> None:
+        """A client's requests, until its stream ends."""
+        name, end = first.resume.session, frames.close
         try:
-            frames = Frames(welcome(connected))
-        except OSError:  # no TLS, or no certificate
-            connected.close()
+            session = self._sessions.attach(name, end)
+        except ConfigError as error:
+            frames.send(failure(0, error).SerializeToString())
             return
-        with closing(frames), suppress(*ENDINGS):
-            name = frames.receive(GREETING_S).decode("ascii", "replace")
+        with closing(frames):
             try:
-                session = self._sessions.take_over(name, frames.close)
-            except ConfigError:
-                return
-            try:
+                frames.send(PONG.SerializeToString())
                 idle_s = self._sessions.idle_s
                 while True:
-                    request = wire.Request.FromString(frames.receive(idle_s))
-                    frames.send(session.answer(request).SerializeToString())
+                    request = read_request(frames.receive(idle_s))
+                    reply = session.answer(request)
+                    if reply.number:
+                        frames.send(to_bytes(reply))
             finally:
-                self._sessions.close(name)
+                self._sessions.detach(name, end)
 
 
 def connect(
@@ -137,22 +159,51 @@ def connect(
     if wanted in ("auto", "unix"):
         with suppress(OSError):
             if description.socket and Path(description.socket).is_socket():
-                here = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-                here.settimeout(timeout_s)
-                here.connect(description.socket)
-                return Frames(here, "a Unix socket")
+                return by_unix(description, timeout_s)
     if wanted in ("auto", "tls") and description.tls_port:
         with suppress(OSError):
-            host, _ = split_port(server)
-            context = ssl.create_default_context(cafile=remote.ca)
-            if remote.cert:
-                context.load_cert_chain(remote.cert, remote.key)
-            there = socket.create_connection((host, description.tls_port), timeout_s)
-            encrypted = context.wrap_socket(there, server_hostname=host)
-            return Frames(encrypted, "a TLS socket")
+            return by_tls(server, description, remote, timeout_s)
     if wanted in ("unix", "tls"):
         raise ConfigError(
             f"remote.plane={wanted!r}: the server at {server} has no such socket that can be reached from here; auto "
             "takes what there is"
         )
     return None
+
+
+def by_unix(description: wire.Description, timeout_s: float) -> Frames:
+    """Over the server's Unix socket; OSError where nobody listens there."""
+    here = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        here.settimeout(timeout_s)
+        here.connect(description.socket)
+    except BaseException:
+        here.close()
+        raise
+    return Frames(here, UNIX)
+
+
+def by_tls(
+    server: str, description: wire.Description, remote: Remote, timeout_s: float
+) -> Frames:
+    """Over the server's TLS port; OSError where nobody listens there, or somebody else."""
+    host, _ = split_port(server)
+    context = ssl.create_default_context(cafile=remote.ca)
+    if remote.cert:
+        context.load_cert_chain(remote.cert, remote.key)
+    there = socket.create_connection((host, description.tls_port), timeout_s)
+    with there:  # wrapping takes it over
+        return Frames(context.wrap_socket(there, server_hostname=host), TLS)
+
+
+def again(
+    words: str,
+    server: str,
+    description: wire.Description,
+    remote: Remote,
+    timeout_s: float,
+) -> Frames:
+    """Another stream as the one that `connect` gave, whose `words` these are; OSError where nobody listens."""
+    if words == UNIX:
+        return by_unix(description, timeout_s)
+    return by_tls(server, description, remote, timeout_s)

@@ -52,6 +52,21 @@ class Recovery:
             if server.closed:
                 self._servers[number] = self._reached(number)
 
+    def begin(self, number: int, what: dict[str, Any]) -> Any:
+        """The first rows of a server that was asked to begin, in another session where `restart` allows it."""
+        try:
+            return self._servers[number].receive("rows")
+        except EnvError as error:
+            if self._terms.on_fault != "restart":
+                raise
+            failed: Exception = error
+        for count in range(self._terms.max_restarts):
+            try:
+                return self._asked_anew(number, failed, count, what)
+            except (ConfigError, EnvError) as again:
+                failed = again
+        raise self._noted(failed)
+
     def settle(self, number: int, error: Exception, arrivals: Arrivals) -> None:
         """After this the server's rows are cut, or dropped; or the error is raised."""
         match self._terms.on_fault:
@@ -83,21 +98,32 @@ class Recovery:
     def _restart(self, number: int, error: Exception, arrivals: Arrivals) -> None:
         """A new session for the server's rows, there or where it is started again, as long as the budget lasts."""
         last_seen, rows = self.last_seen, self._rows[number]
-        most = self._terms.max_restarts
-        self._servers[number].close()
-        for count in range(last_seen.restarts[rows.start], most):
-            _LOG.warning("%s; restart %d of %d", text_of(error), count + 1, most)
+        for count in range(last_seen.restarts[rows.start], self._terms.max_restarts):
             last_seen.restarts[rows] = [count + 1] * (rows.stop - rows.start)
+            what = {"reset": wire.Reset(seeds=last_seen.of(rows)["seeds"])}
             try:
-                self._servers[number] = fresh = self._reached(number)
-                seeds = last_seen.of(rows)["seeds"]
-                fresh.send(reset=wire.Reset(seeds=seeds))
-                self._begun[number] = arrivals.first(fresh.receive("rows"))
+                found = self._asked_anew(number, error, count, what)
+                self._begun[number] = arrivals.first(found)
                 return
             except (ConfigError, EnvError) as again:
                 error = again
+        raise self._noted(error)
+
+    def _asked_anew(
+        self, number: int, error: Exception, count: int, what: dict[str, Any]
+    ) -> Any:
+        """The first rows of a new session in the place of one that failed."""
+        most = self._terms.max_restarts
+        _LOG.warning("%s; restart %d of %d", text_of(error), count + 1, most)
+        self._servers[number].close()
+        self._servers[number] = fresh = self._reached(number)
+        fresh.send(**what)
+        return fresh.receive("rows")
+
+    def _noted(self, error: Exception) -> Exception:
+        most = self._terms.max_restarts
         error.add_note(f"shoal: after {most} restarts, as max_restarts allows")
-        raise error
+        return error
 
     def _reached(self, number: int) -> Connection:
         """The server again, with as many environments; ConfigError where it does not come back within the time-out."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from shoal.types import Bools, Ready, Spec, Tree
+    from shoal.types import Bools, Layout, Ready, Spec, Tree
 
 
 def make(name: str, num_envs: int, terms: Terms | None = None) -> RemoteEnv:
@@ -70,17 +70,28 @@ class Part(NamedTuple):
     server: int
     rows: slice
     """Of all rows."""
+    first: int
+    """Of the server's own rows."""
+    action: list[NDArray[Any]]
+    """Its actions, leaf by leaf, once they are written to the send's."""
 
 
-class Parts:
-    """What each server has of the rows of a send."""
+class Send(NamedTuple):
+    """The rows of a send: where their actions are written to, and what each server has of them."""
 
-    def __init__(self, servers: list[slice]) -> None:
-        """`servers`: the rows of each."""
-        self._servers = servers
-        self._found: dict[tuple[int, int], list[Part]] = {}
+    action: Tree
+    parts: list[Part]
 
-    def of(self, rows: slice) -> list[Part]:
+
+class Sends:
+    """Sends by their rows."""
+
+    def __init__(self, servers: list[slice], action: Layout) -> None:
+        """`servers`: the rows of each; `action`: of one row."""
+        self._servers, self._actions = servers, Batches(action)
+        self._found: dict[tuple[int, int], Send] = {}
+
+    def of(self, rows: slice) -> Send:
         """Found once for slices that come again."""
         place = rows.start, rows.stop
         found = self._found.get(place)
@@ -90,13 +101,17 @@ class Parts:
             found = self._found[place] = self._find(rows)
         return found
 
-    def _find(self, rows: slice) -> list[Part]:
-        found: list[Part] = []
+    def _find(self, rows: slice) -> Send:
+        batch = self._actions.of(rows.stop - rows.start)
+        parts: list[Part] = []
         for number, own in enumerate(self._servers):
             first, last = max(own.start, rows.start), min(own.stop, rows.stop)
             if first < last:
-                found.append(Part(number, slice(first, last)))
-        return found
+                its = slice(first - rows.start, last - rows.start)
+                action = [array[its] for array in batch.arrays]
+                part = Part(number, slice(first, last), first - own.start, action)
+                parts.append(part)
+        return Send(batch.tree, parts)
 
 
 class RemoteEnv:
@@ -124,13 +139,12 @@ class RemoteEnv:
         ):
             connection.open(last - first, playing=terms.playing)
             self._rows.append(slice(first * agents, last * agents))
-        self._parts = Parts(self._rows)
+        self._sends = Sends(self._rows, spec.action)
         self._asked: list[deque[Connection]] = [deque() for _ in connections]
         """Of each server, the sessions that parts under way were asked of: another one may have taken its place."""
         self._in_flight = InFlight(self.num_rows)
         self._check = ActionCheck(spec)
         self.out = Outputs(spec, self.num_rows)
-        self._actions = Batches(spec.action)
         self._arrivals = Arrivals(spec, self.out)
         self._recovery = Recovery(connections, self._rows, self.out, terms)
 
@@ -153,9 +167,8 @@ class RemoteEnv:
         """Starts every row anew."""
         seeds = row_seeds(seed, self.num_rows)
         self._stop()
-        for server, rows in zip(self._servers, self._rows, strict=True):
-            server.send(reset=wire.Reset(seeds=seeds[rows]))
-        self._begin(seeds)
+        asked = [{"reset": wire.Reset(seeds=seeds[rows])} for rows in self._rows]
+        self._begin(seeds, asked)
 
     def restart(
         self,
@@ -173,30 +186,26 @@ class RemoteEnv:
     def send(self, rows: slice, action: Tree) -> None:
         """Sends each server its part of `rows`."""
         rows = self._in_flight.send(rows)
-        batch = self._actions.of(rows.stop - rows.start)
+        send = self._sends.of(rows)
         try:
-            self._check.copy(rows, action, batch.tree)
+            self._check.copy(rows, action, send.action)
         except ValueError:
             self._in_flight.undo()
             raise
-        for part in self._parts.of(rows):
-            if self.dropped[part.rows.start]:
+        dropped = self.dropped
+        for number, its, first, actions in send.parts:
+            if dropped[its.start]:
                 continue
-            own = self._rows[part.server]
-            first, count = part.rows.start - own.start, part.rows.stop - part.rows.start
-            offset = part.rows.start - rows.start
-            data = self._actions.packed(batch, offset, count)
-            self._asked[part.server].append(self._servers[part.server])
-            self._servers[part.server].send(
-                step=wire.Step(first=first, count=count, action=data)
-            )
+            server = self._servers[number]
+            self._asked[number].append(server)
+            server.step(first, its.stop - its.start, actions)
 
     def recv(self) -> Ready:
         """Waits for the servers of the oldest send."""
         fresh = self._in_flight.fresh
         rows = self._in_flight.recv()
         if not fresh:
-            self._take(self._parts.of(rows))
+            self._take(self._sends.of(rows).parts)
         return self.out.view(rows)
 
     def state(self) -> dict[str, Any]:
@@ -225,13 +234,13 @@ class RemoteEnv:
             )
         self._stop()
         seeds, name = list(state["seeds"]), self.spec.env_id
-        pairs = zip(self._servers, state["parts"], self._rows, strict=True)
-        for server, part, rows in pairs:
+        asked: list[dict[str, Any]] = []
+        for part, rows in zip(state["parts"], self._rows, strict=True):
             if part is None:  # dropped: nobody has their state
-                server.send(reset=wire.Reset(seeds=seeds[rows]))
+                asked.append({"reset": wire.Reset(seeds=seeds[rows])})
             else:
-                server.send(restore=wire.Restore(state=pack(part)))
-        told = self._begin(seeds)
+                asked.append({"restore": wire.Restore(state=pack(part))})
+        told = self._begin(seeds, asked)
         for part, rows in zip(state["parts"], self._rows, strict=True):
             if part is None:
                 self.out.truncated[rows] = True
@@ -259,11 +268,15 @@ class RemoteEnv:
             asked.clear()
         self._in_flight.stop(CALL_RESET)
 
-    def _begin(self, seeds: Sequence[int]) -> list[str]:
-        """All rows begin with what the servers say; returns their sentences about episodes that were cut."""
+    def _begin(
+        self, seeds: Sequence[int], asked: Sequence[dict[str, Any]]
+    ) -> list[str]:
+        """All rows begin as each server is asked to; returns their sentences about episodes that were cut."""
+        for server, what in zip(self._servers, asked, strict=True):
+            server.send(**what)
         cut: list[str] = []
         for number, rows in enumerate(self._rows):
-            found = self._servers[number].receive("rows")
+            found = self._recovery.begin(number, asked[number])
             self._arrivals.write(rows, rows.start, found, self._servers[number].server)
             cut += found.cut
         self._recovery.last_seen.begin(self.out, seeds, [0] * self.num_rows)

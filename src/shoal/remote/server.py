@@ -8,16 +8,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from shoal.envs.registry import make
 from shoal.remote import environments_pb2 as wire
 from shoal.remote import environments_pb2_grpc as service
 from shoal.remote.address import ENCRYPTED, SCHEME
 from shoal.remote.description import write_description
+from shoal.remote.greetings import Greetings
+from shoal.remote.handlers import add_service
 from shoal.remote.plane import Plane
-from shoal.remote.sessions import PROTOCOL, Sessions, failure
+from shoal.remote.sessions import PONG, PROTOCOL, Sessions, failure
 from shoal.remote.settings import Guard, read_token
-from shoal.remote.trust import TokenCheck, add_port
+from shoal.remote.streams import NAME
+from shoal.remote.trust import OPTIONS, TokenCheck, add_port
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -25,14 +29,8 @@ if TYPE_CHECKING:
 
     from shoal.envs.vec_env import VecEnv
 
-MOST_CLIENTS = 64
-"""Streams at a time; further ones wait."""
-MOST_BYTES = 256 << 20
-"""Of one message."""
-OPTIONS = [
-    ("grpc.max_receive_message_length", MOST_BYTES),
-    ("grpc.max_send_message_length", MOST_BYTES),
-]
+SPARE_CALLS = 16
+"""Calls at a time besides the clients' streams; further ones are refused."""
 
 
 def serve(
@@ -101,18 +99,26 @@ class Server:
         checks: list[grpc.ServerInterceptor] = []
         if guard.token_file:
             checks.append(TokenCheck(read_token(guard.token_file)))
-        pool = ThreadPoolExecutor(MOST_CLIENTS, thread_name_prefix="shoal-client")
-        options = [("grpc.so_reuseport", 0), *OPTIONS]
-        self._grpc = grpc.server(pool, interceptors=checks, options=options)
+        calls = guard.max_clients + SPARE_CALLS
+        pool = ThreadPoolExecutor(calls, thread_name_prefix="shoal-client")
+        self._grpc = grpc.server(
+            pool,
+            interceptors=checks,
+            options=[("grpc.so_reuseport", 0), *OPTIONS],
+            maximum_concurrent_rpcs=calls,
+        )
         self.port = add_port(self._grpc, listen, guard)
         self.address = f"{listen.rpartition(':')[0]}:{self.port}"
         self.name = (SCHEME if guard.cert is None else ENCRYPTED) + self.address
         """As clients name it; of a server of all addresses they put a host's in its place."""
-        self.service = Service(make_rows, num_envs, guard.idle_s)
+        self.service = Service(make_rows, num_envs, guard)
         if guard.plane:
             host = listen.rpartition(":")[0].strip("[]")
-            self.service.plane = Plane(self.service.sessions, host, guard)
-        service.add_EnvironmentsServicer_to_server(self.service, self._grpc)
+            self.service.plane = Plane(self.service, host, guard)
+        add_service(self.service, self._grpc)
+        self._health = health.HealthServicer()
+        self._health.set(NAME, health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         self._grpc.start()
 
     def __enter__(self) -> Server:
@@ -129,6 +135,7 @@ class Server:
 
     def stop(self, grace_s: float = 1.0) -> None:
         """Ends the sessions, in `grace_s` seconds at most, and closes their rows."""
+        self._health.enter_graceful_shutdown()
         self._grpc.stop(grace_s).wait()
         if self.service.plane is not None:
             self.service.plane.close()
@@ -142,15 +149,17 @@ class Service(service.EnvironmentsServicer):
         self,
         make_rows: Callable[[int], VecEnv],
         num_envs: int,
-        idle_s: float = 60.0,
+        guard: Guard | None = None,
     ) -> None:
         """Makes one environment, to say what it is."""
+        guard = guard or Guard()
         first = make_rows(1)
         try:
             self._said = write_description(first)
         finally:
             first.close()
-        self.sessions = Sessions(make_rows, num_envs, idle_s)
+        self.sessions = Sessions(make_rows, num_envs, guard.idle_s, guard.max_clients)
+        self.greetings = Greetings()
         self.plane: Plane | None = None
 
     def Describe(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -161,24 +170,32 @@ class Service(service.EnvironmentsServicer):
         self, request_iterator: Iterator[Any], context: Any
     ) -> Iterator[Any]:
         """A client's rows, from its first request to the end of the stream."""
-        first = next(request_iterator, None)
+
+        def end() -> None:
+            context.cancel()
+
+        try:
+            with self.greetings.waiting(end):
+                first = next(request_iterator, None)
+        except ConfigError as error:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+            return
         if first is None:
             return
         try:
-            if first.WhichOneof("what") != "open":
-                raise ConfigError("the first request of a session must be `open`")
-            name, session = self.sessions.open(first.open, first.number)
+            name, reply = self._named(first)
+            session = self.sessions.attach(name, end)
         except Exception as error:
             yield failure(first.number, error)
             return
-        if context is not None:
-            session.end = context.cancel
         try:
-            yield wire.Reply(number=first.number, opened=self._description())
+            yield reply
             for request in request_iterator:
-                yield session.answer(request)
+                reply = session.answer(request)
+                if reply.number:
+                    yield reply
         finally:
-            self.sessions.close(name)
+            self.sessions.detach(name, end)
 
     def Open(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Rows for a client that calls once a step."""
@@ -186,24 +203,38 @@ class Service(service.EnvironmentsServicer):
             name, _ = self.sessions.open(request, 0)
         except ConfigError as error:
             return context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
-        return wire.Opened(
-            session=name,
-            description=self._description(),
-            idle_s=self.sessions.idle_s,
-        )
+        return self._opened(name)
 
     def Call(self, request: Any, context: Any) -> Any:  # noqa: N802
         """The reply to one request of a client."""
         try:
-            session = self.sessions.of(request.session)
+            name, asked = request
+            session = self.sessions.of(name)
         except ConfigError as error:
             return context.abort(grpc.StatusCode.NOT_FOUND, str(error))
-        return session.answer(request.request)
+        return session.answer(asked)
 
     def Close(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Closes a client's rows; may be called twice."""
         self.sessions.close(request.session)
         return wire.Closed()
+
+    def _named(self, first: Any) -> tuple[str, Any]:
+        """The session that the first request of a stream is for, and the reply to it."""
+        match first.WhichOneof("what"):
+            case "open":
+                name, _ = self.sessions.open(first.open, first.number)
+                return name, wire.Reply(number=first.number, opened=self._opened(name))
+            case "resume":
+                return first.resume.session, PONG
+            case _:
+                raise ConfigError(
+                    "the first request of a stream must be `open` or `resume`"
+                )
+
+    def _opened(self, name: str) -> Any:
+        idle_s = self.sessions.idle_s
+        return wire.Opened(session=name, description=self._description(), idle_s=idle_s)
 
     def _description(self) -> Any:
         return wire.Description(

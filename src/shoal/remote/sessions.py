@@ -5,22 +5,27 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from shoal.remote import environments_pb2 as wire
 from shoal.remote.batches import Batches, ReadyWriter
 from shoal.remote.states import pack, unpack
-from shoal.types import ConfigError, text_of
+from shoal.types import ConfigError, EnvError, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from shoal.envs.vec_env import VecEnv
+    from shoal.remote.messages import Packed, StepRequest
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Of the messages; both sides must have the same."""
+KEPT = 4
+"""The last replies of a session, for a client that comes back and has not received them; it waits for 3 at most."""
 LOOK_S = 1.0
+"""At most: how often somebody looks who has not been heard of for too long."""
 
 
 class Session:
@@ -31,52 +36,68 @@ class Session:
         self.env = env
         self.num_envs, self.playing = 0, False
         """What it has taken, and of which environments."""
+        self.resume_s = 0.0
+        """How long it waits for its client after its stream broke."""
         self.lock = threading.Lock()
         """Held by the call that steps the rows, or closes them."""
         self.heard_s = time.monotonic()
+        self.left_s: float | None = None
+        """When its stream broke; None where it has one, or never had."""
         self.end: Callable[[], None] = _nothing
         """Ends the stream of the client, where there is one."""
         self._actions = Batches(env.spec.action)
         self._writer = ReadyWriter(env.spec)
-        self._last = wire.Reply(number=number)
+        self._kept: deque[Any] = deque([wire.Reply(number=number)], KEPT)
 
     def answer(self, request: Any) -> Any:
         """The reply to a request: what was asked for, or what went wrong.
 
-        A request with the number of the last one has its reply again, and steps nothing.
+        A request with the number of one of the last has its reply again, and steps nothing. One without a number says
+        that the client is there.
         """
+        number = request.number
         with self.lock:
-            last = self._last.number
-            if request.number != last:
-                try:
-                    if request.number != last + 1:
-                        raise ConfigError(
-                            f"request {request.number} came after {last}: one was lost"
-                        )
-                    self._last = self._answer(request)
-                except Exception as error:
-                    lost = request.number != last + 1
-                    found = failure(request.number, error)
-                    if lost:
-                        return found
-                    self._last = found
+            if not number:
+                reply = PONG
+            elif number == self._kept[-1].number + 1:
+                reply = self._tried(request)
+                self._kept.append(reply)
+            else:
+                reply = self._again(number)
             self.heard_s = time.monotonic()
-            return self._last
+            return reply
+
+    def _tried(self, request: Any) -> Any:
+        try:
+            return self._answer(request)
+        except Exception as error:
+            return failure(request.number, error)
+
+    def _again(self, number: int) -> Any:
+        """A reply that was given before, or that there is none."""
+        for reply in self._kept:
+            if reply.number == number:
+                return reply
+        last = self._kept[-1].number
+        why = "one was lost" if number > last else "its reply is not kept any more"
+        return failure(number, EnvError(f"request {number} came after {last}: {why}"))
 
     def _answer(self, request: Any) -> Any:
         number, env = request.number, self.env
         match request.WhichOneof("what"):
             case "step":
-                return wire.Reply(number=number, rows=self._step(request.step))
+                return self._step(request)
             case "reset":
                 env.reset(list(request.reset.seeds))
-                return wire.Reply(number=number, rows=self._rows([]))
+                return self._rows(number)
             case "save":
                 state = wire.State(state=pack(env.state()))
                 return wire.Reply(number=number, state=state)
             case "restore":
                 cut = env.restore(unpack(request.restore.state))
-                return wire.Reply(number=number, rows=self._rows(cut))
+                reply = wire.Reply.FromString(self._rows(number).data)
+                reply.rows.cut.extend(cut)
+                return reply
             case "ping":
                 return wire.Reply(number=number, pong=wire.Ping())
             case other:
@@ -84,50 +105,54 @@ class Session:
                     f"a request of the kind {other!r} is none that this server knows here"
                 )
 
-    def _step(self, step: Any) -> Any:
-        count = step.count
+    def _step(self, step: StepRequest) -> Packed:
+        count = step.num_rows
         if not 0 < count <= self.env.num_rows - step.first:
             raise ValueError(
                 f"rows {step.first} to {step.first + count - 1} are not among {self.env.num_rows}"
             )
         batch = self._actions.of(count)
-        batch.read(step.action, "an action")
+        batch.read(step.data, step.at, step.size, "an action")
         self.env.send(slice(step.first, step.first + count), batch.tree)
-        return self._rows([])
+        return self._rows(step.number)
 
-    def _rows(self, cut: list[str]) -> Any:
+    def _rows(self, number: int) -> Packed:
         """What the rows hand over now."""
         ready = self.env.recv()
         if self.env.spec.masked != self._writer.spec.masked:
             self._writer = ReadyWriter(self.env.spec)
-        arrays, final = self._writer.pack(ready)
-        first, last = ready.rows.start, ready.rows.stop
-        return wire.Rows(
-            first=first,
-            count=last - first,
-            masked=self.env.spec.masked,
-            arrays=arrays,
-            final_obs=final,
-            cut=cut,
-        )
+        return self._writer.pack(number, ready)
 
 
 def _nothing() -> None:
     return
 
 
+PONG = wire.Reply(pong=wire.Ping())
+"""The reply to a ping that has no number, and to who comes back."""
+
+
 class Sessions:
     """All sessions of a server, by a name that nobody can guess."""
 
     def __init__(
-        self, make: Callable[[int], VecEnv], num_envs: int, idle_s: float
+        self,
+        make: Callable[[int], VecEnv],
+        num_envs: int,
+        idle_s: float = 60.0,
+        most: int = 64,
     ) -> None:
-        """`make` gives rows of so many environments: `num_envs` in all to train in, and as many to evaluate in."""
-        self.num_envs, self.idle_s = num_envs, idle_s
+        """`make` gives rows of so many environments: `num_envs` in all to train in, and as many to evaluate in.
+
+        `most`: sessions at a time.
+        """
+        self.num_envs, self.idle_s, self.most = num_envs, idle_s, most
         self.free = self.free_to_play = num_envs
+        self._clients = 0
         self._make = make
         self._open: dict[str, Session] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        """Told whenever environments become free or a client comes back."""
         self._stopped = threading.Event()
         threading.Thread(target=self._look, daemon=True).start()
 
@@ -140,20 +165,17 @@ class Sessions:
             )
         wanted, playing = asked.num_envs, asked.playing
         with self._lock:
-            free = self.free_to_play if playing else self.free
-            if not 0 < wanted <= free:
-                raise ConfigError(
-                    f"{wanted} environments are asked for{' to evaluate in' * playing}, and {free} of {self.num_envs} "
-                    "are free here; ask for fewer, or start the server with more (--num-envs)"
-                )
-            self._take(-wanted, playing=playing)
+            self._wait_for_the_gone(wanted, playing=playing)
+            self._check(wanted, playing=playing)
+            self._take(wanted, playing=playing)
         try:
             session = Session(self._make(wanted), number)
         except BaseException:
             with self._lock:
-                self._take(wanted, playing=playing)
+                self._give(wanted, playing=playing)
             raise
         session.num_envs, session.playing = wanted, playing
+        session.resume_s = min(max(asked.resume_s, 0.0), self.idle_s)
         name = secrets.token_urlsafe(18)
         with self._lock:
             self._open[name] = session
@@ -169,14 +191,31 @@ class Sessions:
             )
         return found
 
-    def take_over(self, name: str, end: Callable[[], None]) -> Session:
-        """The session of a name, whose stream `end` ends; ConfigError as of `of`, or where it has a stream."""
+    def attach(self, name: str, end: Callable[[], None]) -> Session:
+        """The session of a name, which has a stream from now on that `end` ends; ConfigError as of `of`.
+
+        A stream that it had before ends: its client may know that it broke before the server does.
+        """
         session = self.of(name)
         with self._lock:
-            if session.end is not _nothing:
-                raise ConfigError("this session has a stream already")
-            session.end = end
+            before, session.end = session.end, end
+            session.left_s, session.heard_s = None, time.monotonic()
+            self._lock.notify_all()
+        before()
         return session
+
+    def detach(self, name: str, end: Callable[[], None]) -> None:
+        """The stream that `end` ends is no more: its client may come back, if it has said that it would.
+
+        Nobody can tell whether the client ended it or the connection broke; one that goes for good calls Close.
+        """
+        with self._lock:
+            session = self._open.get(name)
+            if session is None or session.end is not end:
+                return  # another stream has it
+            session.end, session.left_s = _nothing, time.monotonic()
+        if not session.resume_s:
+            self.close(name)
 
     def close(self, name: str) -> None:
         """Closes a session's rows, when the call under way has ended; nothing where there is none."""
@@ -191,14 +230,7 @@ class Sessions:
             session.env.close()
         session.end()
         with self._lock:
-            self._take(session.num_envs, playing=session.playing)
-
-    def _take(self, more: int, *, playing: bool) -> None:
-        """So many more are free; with the lock held."""
-        if playing:
-            self.free_to_play += more
-        else:
-            self.free += more
+            self._give(session.num_envs, playing=session.playing)
 
     def stop(self) -> None:
         """Closes all."""
@@ -210,13 +242,61 @@ class Sessions:
         for name in list(self._open):
             self.close(name)
 
+    def _check(self, wanted: int, *, playing: bool) -> None:
+        """ConfigError where a client cannot have so many now; with the lock held."""
+        if self._clients >= self.most:
+            raise ConfigError(
+                f"{self._clients} clients have environments here, as many as this server takes at a time; end one, or "
+                "start the server with a larger --guard.max-clients (training and evaluation count as one each)"
+            )
+        free = self.free_to_play if playing else self.free
+        if not 0 < wanted <= free:
+            raise ConfigError(
+                f"{wanted} environments are asked for{' to evaluate in' * playing}, and {free} of {self.num_envs} "
+                "are free here; ask for fewer, or start the server with more (--num-envs)"
+            )
+
+    def _wait_for_the_gone(self, wanted: int, *, playing: bool) -> None:
+        """Waits while it takes those environments whose clients are gone and may come back; with the lock held."""
+        longest = max((s.resume_s for s in self._open.values()), default=0.0)
+        deadline = time.monotonic() + longest + 2 * LOOK_S
+        while time.monotonic() < deadline:
+            gone = [s for s in self._open.values() if s.left_s is not None]
+            kept = sum(s.num_envs for s in gone if s.playing == playing)
+            free = self.free_to_play if playing else self.free
+            crowded = wanted > free or self._clients >= self.most
+            enough = wanted <= free + kept and self._clients - len(gone) < self.most
+            if not (crowded and enough):
+                return
+            self._lock.wait(LOOK_S)
+
+    def _take(self, count: int, *, playing: bool) -> None:
+        """A client more has so many; with the lock held."""
+        self._clients += 1
+        if playing:
+            self.free_to_play -= count
+        else:
+            self.free -= count
+
+    def _give(self, count: int, *, playing: bool) -> None:
+        """A client less has so many; with the lock held."""
+        self._clients -= 1
+        if playing:
+            self.free_to_play += count
+        else:
+            self.free += count
+        self._lock.notify_all()
+
     def _look(self) -> None:
-        while not self._stopped.wait(LOOK_S):
+        while not self._stopped.wait(min(LOOK_S, self.idle_s / 4)):
             with self._lock:
                 sessions = list(self._open.items())
             now = time.monotonic()
             for name, session in sessions:
-                if now - session.heard_s > self.idle_s and not session.lock.locked():
+                silent = now - session.heard_s > self.idle_s
+                left = session.left_s
+                gone = left is not None and now - left > session.resume_s
+                if (silent or gone) and not session.lock.locked():
                     self.close(name)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from shoal.types import ConfigError, check_positive
+from shoal.types import ConfigError, check_ranges
 
 PLANES = ("auto", "unix", "tls", "grpc")
 
@@ -25,6 +25,8 @@ class Remote:
     """File with the token that servers ask for."""
     plane: Literal["auto", "unix", "tls", "grpc"] = "auto"
     """What carries batches: auto takes a Unix socket on one machine, TLS where there is a certificate, else gRPC."""
+    reconnect_s: float = 10.0
+    """Seconds to try to reach a server again whose connection broke: then its session goes on, no step lost."""
 
     def __post_init__(self) -> None:
         """Refuses one of two files that belong together."""
@@ -32,6 +34,7 @@ class Remote:
             raise ConfigError(
                 f"remote.plane must be {' or '.join(PLANES)}, got {self.plane!r}"
             )
+        check_ranges(self, reconnect_s=(0, 3_600))
         if (self.cert is None) != (self.key is None):
             raise ConfigError(
                 "remote.cert and remote.key belong together: a certificate and its private key"
@@ -72,7 +75,9 @@ class Guard:
     plane: bool = True
     """Offer clients a Unix socket, and with a certificate a TLS port, for their batches beside gRPC."""
     idle_s: float = 60.0
-    """A client that says nothing for so many seconds loses its environments; shoal's own says something every 10 s."""
+    """A client that says nothing for so many seconds loses its environments; shoal's own says something in time."""
+    max_clients: int = 64
+    """Clients that have environments at a time, one each for training and evaluation; further ones are refused."""
 
     def __post_init__(self) -> None:
         """Refuses files without what they need."""
@@ -80,7 +85,7 @@ class Guard:
             raise ConfigError(
                 "cert and key belong together: the server's certificate and its private key"
             )
-        check_positive(self, "idle_s")
+        check_ranges(self, idle_s=(1, 86_400), max_clients=(1, 4_096))
         if self.client_ca and not self.cert:
             raise ConfigError(
                 "client_ca asks clients for certificates on encrypted connections: give cert and key too"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,11 +12,18 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from shoal.remote import environments_pb2 as wire
+from shoal.remote.messages import read_reply
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from shoal.remote.frames import Frames
+
+NO_MESSAGE = "it sent what is no message"
+NAME = "shoal.v1.Environments"
+"""Of the service, as gRPC knows it."""
+
+
+class SessionGoneError(Exception):
+    """A server does not know a session any more."""
 
 
 class Stream(Protocol):
@@ -24,12 +32,17 @@ class Stream(Protocol):
     plane: str
     """What it goes over, in words."""
 
-    def send(self, request: Any) -> None:
+    @property
+    def broken(self) -> bool:
+        """Whether it has ended, though nobody has received that yet."""
+        ...
+
+    def send(self, data: bytes) -> None:
         """Sends a request; EOFError where the server is gone."""
         ...
 
     def receive(self, timeout_s: float) -> Any:
-        """The next reply; TimeoutError where none comes, EOFError where the server is gone."""
+        """The next reply, as of `read_reply`; TimeoutError where none comes, EOFError where the server is gone."""
         ...
 
     def look(self) -> None:
@@ -46,23 +59,31 @@ class GrpcStream:
 
     plane = "gRPC"
 
-    def __init__(self, stub: Any, said: tuple[tuple[str, str], ...]) -> None:
+    def __init__(self, channel: Any, said: tuple[tuple[str, str], ...]) -> None:
         """`said`: the metadata of the call."""
-        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._replies: Any = stub.Session(_until_none(self._requests), metadata=said)
+        self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        call = channel.stream_stream(f"/{NAME}/Session")
+        self._replies = call(iter(self._requests.get, None), metadata=said)
         self._deadline = 0.0
         """Of the reply that is waited for; 0 where none is."""
         self._late = False
 
-    def send(self, request: Any) -> None:
+    @property
+    def broken(self) -> bool:
+        """Whether the call has ended."""
+        return not self._replies.is_active()
+
+    def send(self, data: bytes) -> None:
         """Sends a request."""
-        self._requests.put(request)
+        self._requests.put(data)
 
     def receive(self, timeout_s: float) -> Any:
         """The next reply."""
         self._deadline = time.monotonic() + timeout_s
         try:
-            return next(self._replies)
+            return read_reply(next(self._replies))
+        except DecodeError:
+            raise EOFError(NO_MESSAGE) from None
         except StopIteration:
             raise EOFError("it ended the session") from None
         except grpc.RpcError as error:
@@ -87,24 +108,30 @@ class GrpcStream:
 class FrameStream:
     """A session that was opened by gRPC and goes on over a socket of its own."""
 
-    def __init__(self, frames: Frames, session: str, plane: str) -> None:
-        """Takes the session over."""
-        self.plane, self._frames = plane, frames
-        frames.send(session.encode())
+    def __init__(self, frames: Frames, timeout_s: float) -> None:
+        """`timeout_s`: what the server may take to take a message."""
+        self.plane, self._frames = frames.words, frames
+        frames.limit_sends(timeout_s)
 
-    def send(self, request: Any) -> None:
+    @property
+    def broken(self) -> bool:
+        """Whether the socket is closed by the server."""
+        return self._frames.broken
+
+    def send(self, data: bytes) -> None:
         """Sends a request."""
         try:
-            self._frames.send(request.SerializeToString())
+            self._frames.send(data)
         except OSError as error:
+            self.close()  # half of a message may be under way
             raise EOFError(str(error)) from error
 
     def receive(self, timeout_s: float) -> Any:
         """The next reply."""
         try:
-            return wire.Reply.FromString(self._frames.receive(timeout_s))
+            return read_reply(self._frames.receive(timeout_s))
         except DecodeError as error:
-            raise EOFError("it sent what is no message") from error
+            raise EOFError(NO_MESSAGE) from error
 
     def look(self) -> None:
         """Nothing: `receive` has a deadline."""
@@ -115,9 +142,25 @@ class FrameStream:
             self._frames.close()
 
 
-def _until_none(requests: queue.SimpleQueue[Any]) -> Iterator[Any]:
-    while (request := requests.get()) is not None:
-        yield request
+def resume(stream: Stream, session: str, timeout_s: float) -> None:
+    """Has a new stream take a session over.
+
+    Raises:
+        SessionGoneError: the server does not know the session any more.
+        TimeoutError: it says nothing in so many seconds.
+        EOFError: the stream has ended.
+    """
+    first = wire.Request(resume=wire.Resume(session=session))
+    stream.send(first.SerializeToString())
+    late = threading.Timer(timeout_s, stream.close)
+    late.daemon = True
+    late.start()
+    try:
+        reply = stream.receive(timeout_s)
+    finally:
+        late.cancel()
+    if reply.WhichOneof("what") == "failure":
+        raise SessionGoneError(reply.failure.text)
 
 
 def detail(error: Any) -> str:
