@@ -157,7 +157,8 @@ class Role:
         self.start[:] = saved["start"]
         self.actor.row_step[:] = saved["row_step"]
         if self.actor.state is not None:
-            assign(self.actor.state, slice(None), saved["recurrent"])
+            recurrent = map_tree(torch.as_tensor, saved["recurrent"])
+            assign(self.actor.state, slice(None), recurrent)
         if "epsilon" in saved:
             self.explore(saved["epsilon"])
         if self.held is not None:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from shoal.learn.publishing import Published
     from shoal.stream.actors.messages import Begun
     from shoal.stream.actors.parts import Part
-    from shoal.stream.actors.process import ActorProcess
     from shoal.stream.actors.rows import ActorRows
     from shoal.stream.in_process import Wanted
 
@@ -141,7 +140,7 @@ class ActorPool:
             try:
                 part = process.collected(self.env.settings.timeout_s)
             except Exception as error:  # the environment's own too
-                self._settle(process, error)
+                self._settle(number, error)
                 continue
             self.under_way[number] -= 1
             return part
@@ -203,15 +202,15 @@ class ActorPool:
         self._sent[number] = {}
         return process.begin(said, self.env.settings.timeout_s)
 
-    def _settle(self, process: ActorProcess, error: Exception) -> None:
+    def _settle(self, number: int, error: Exception) -> None:
         """Does what `on_fault` says of an actor that failed."""
         match self.env.settings.on_fault:
             case "raise":
                 raise error
             case "drop":
-                self._go_on_without(process.number, error)
+                self._go_on_without(number, error)
             case _:
-                self._restart(process.number, error)
+                self._restart(number, error)
 
     def _restart(self, number: int, error: Exception) -> None:
         """Another process takes the rows over, whose episodes begin anew, as long as the budget lasts."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from shoal.envs.vec_env import Capabilities
 from shoal.envs.workers.pipe import pack
+from shoal.stream.actors.distant import DistantActor
 from shoal.stream.actors.process import ActorProcess
 from shoal.types import ConfigError, check_ranges
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shoal.envs.vec_env import VecEnv
+    from shoal.stream.actors.distant import Places
     from shoal.types import Bools, Ready, Tree
 
 MOST_ACTORS = 1024
@@ -58,6 +60,8 @@ class ActorRows:
         make: Callable[[int], VecEnv],
         num_envs: int,
         settings: ActorSettings,
+        *,
+        place: Callable[[int, int], Places] | None = None,
     ) -> None:
         """Starts the processes.
 
@@ -65,6 +69,7 @@ class ActorRows:
             make: makes the rows of so many environments, in an actor.
             num_envs: of all.
             settings: how many actors there are.
+            place: starts an actor, by its number, with so many environments, on another machine; None: on this one.
 
         Raises:
             ConfigError: fewer environments than actors, or they cannot be made.
@@ -77,8 +82,8 @@ class ActorRows:
         self.settings = settings
         bounds = [num_envs * i // count for i in range(count + 1)]
         self.envs = [last - first for first, last in pairwise(bounds)]
-        self._make = pack(make)
-        self.processes: list[ActorProcess] = []
+        self._make, self._place = pack(make), place
+        self.processes: list[ActorProcess | DistantActor] = []
         self._at_exit = weakref.finalize(self, _end, self.processes, os.getpid())
         self.rows: list[slice] = []
         """Of each actor."""
@@ -106,8 +111,10 @@ class ActorRows:
         self.in_use = False
         """Whether a stream collects here already."""
 
-    def _started(self, number: int, rows: slice) -> ActorProcess:
-        return ActorProcess(self._make, number, rows, self.envs[number])
+    def _started(self, number: int, rows: slice) -> ActorProcess | DistantActor:
+        if self._place is None:
+            return ActorProcess(self._make, number, rows, self.envs[number])
+        return DistantActor(self._place(number, self.envs[number]), number, rows)
 
     def replace(self, number: int) -> None:
         """Puts a new process in the place of one that is gone, its environments made."""
@@ -170,7 +177,7 @@ def _refuse() -> NoReturn:
     )
 
 
-def _end(processes: list[ActorProcess], pid: int) -> None:
+def _end(processes: list[ActorProcess | DistantActor], pid: int) -> None:
     """Ends all; not in a child that was forked."""
     if os.getpid() != pid:
         return

@@ -26,7 +26,7 @@ class Weights:
     flat: NDArray[np.float32]
     """All parameters, packed."""
     buffers: dict[str, Tensor]
-    """Statistics and the like, by name."""
+    """Statistics and the like, by name; arrays where they came over a socket."""
 
     @classmethod
     def of(cls, source: Published) -> Weights:
@@ -66,7 +66,8 @@ class Pulled:
         if len(self._flat):
             self._flat.copy_(torch.from_numpy(weights.flat.copy()))
         own = dict(self.policy.named_buffers())
-        for name, given in weights.buffers.items():
+        for name, sent in weights.buffers.items():
+            given = torch.as_tensor(sent)
             mine = own.get(name)
             if (
                 mine is not None

@@ -1,0 +1,190 @@
+"""An actor on another machine as its learner sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol
+
+from shoal.envs.workers.pipe import pack
+from shoal.envs.workers.processes import START_S
+from shoal.remote import states
+from shoal.stream.actors.host import BEAT_S, MOST_BYTES
+from shoal.stream.actors.messages import Op
+from shoal.stream.actors.parts import Part
+from shoal.stream.actors.trees import plain, request_tree, weights_tree
+from shoal.types import ConfigError, EnvError
+
+if TYPE_CHECKING:
+    from shoal.remote.frames import Frames
+    from shoal.stream.actors.messages import Beginning, Begun, Request, Rows
+    from shoal.stream.actors.weights import Weights
+
+SILENT_S = 10 * BEAT_S
+"""One that does not even say that it lives is gone."""
+
+
+class Places(Protocol):
+    """Whoever placed an actor: what holds classes or functions goes by it."""
+
+    @property
+    def where(self) -> str:
+        """In words, for messages."""
+        ...
+
+    def rows(self, timeout_s: float) -> Rows:
+        """What the actor's rows are."""
+        ...
+
+    def begin(self, said: bytes, timeout_s: float) -> Begun:
+        """Has it reset them; `said` is a packed `Beginning`."""
+        ...
+
+    def connect(self, timeout_s: float) -> Frames:
+        """A connection to it."""
+        ...
+
+    def end(self) -> None:
+        """Ends it, whatever it is doing."""
+        ...
+
+
+class DistantActor:
+    """One actor, over a connection."""
+
+    def __init__(self, placed: Places, number: int, rows: slice) -> None:
+        """`rows`: which ones of the run it has."""
+        self.number, self.rows, self._placed = number, rows, placed
+        self._frames: Frames | None = None
+        self._tasks = self._closing = self.steps = 0
+        self._under_way: deque[int] = deque()
+        """The rollouts that were asked for, the first one first."""
+        self._moved_s = self._heard_s = 0.0
+        self._ended = False
+
+    def __str__(self) -> str:
+        """The actor in a message."""
+        first, last = self.rows.start, self.rows.stop - 1
+        return f"actor {self.number} ({self._placed.where}, rows {first}..{last})"
+
+    def described(self) -> Rows:
+        """What its rows are, when they are made."""
+        return self._placed.rows(START_S)
+
+    def begin(self, said: Beginning, timeout_s: float) -> Begun:
+        """Has it reset its rows, and connects to it."""
+        begun = self._placed.begin(pack(said), timeout_s)
+        self._frames = self._placed.connect(timeout_s)
+        self._frames.most_bytes = MOST_BYTES
+        self._moved_s = self._heard_s = time.monotonic()
+        return begun
+
+    def give(self, weights: dict[str, Weights]) -> None:
+        """Sends versions of roles, which it takes over before its next rollout."""
+        self._say(Op.WEIGHTS, weights_tree(weights))
+
+    def ask(self, request: Request) -> None:
+        """Has it collect a rollout, after those that it was asked for before."""
+        self._under_way.append(self._ask(Op.COLLECT, request_tree(request)))
+
+    def collected(self, timeout_s: float) -> Part:
+        """The rollout that was asked for first.
+
+        Args:
+            timeout_s: what a step may take.
+
+        Raises:
+            EnvError: the actor is gone, nothing went on in it for so long, or its environment raised.
+        """
+        saved = self._answer(self._under_way[0], timeout_s, "collecting")
+        self._under_way.popleft()
+        return Part.of_saved(saved)
+
+    def state(self, timeout_s: float) -> dict[str, Any]:
+        """All that `restore` needs."""
+        task = self._ask(Op.STATE, None)
+        return self._answer(task, timeout_s, "saving its environments")
+
+    def restore(self, state: dict[str, Any], timeout_s: float) -> list[str]:
+        """Continues from a state; what could not be continued."""
+        task = self._ask(Op.RESTORE, plain(state))
+        return self._answer(task, timeout_s, "restoring its environments")
+
+    def ask_to_close(self) -> None:
+        """Has it close its environments, when it is done with what it does."""
+        if self._frames is not None:
+            self._closing = self._ask(Op.CLOSE, None)
+
+    def closed(self, timeout_s: float) -> None:
+        """Waits until it has."""
+        if self._closing:
+            self._answer(self._closing, timeout_s, "closing its environments")
+
+    def end(self) -> None:
+        """Ends it, and the connection; may be called twice."""
+        if self._ended:
+            return
+        self._ended = True
+        if self._frames is not None:
+            self._frames.close()
+        self._placed.end()
+
+    def _ask(self, op: Op, value: object) -> int:
+        """The number of the task."""
+        self._tasks += 1
+        self._say(op, value)
+        self._moved_s = time.monotonic()
+        return self._tasks
+
+    def _say(self, op: Op, value: object) -> None:
+        """Sends a message; one to an actor that is gone is lost, which the next answer tells."""
+        assert self._frames is not None
+        data = states.pack({"op": int(op), "task": self._tasks, "value": value})
+        with contextlib.suppress(OSError):
+            self._frames.send(data)
+
+    def _answer(self, task: int, timeout_s: float, doing: str) -> Any:
+        """What comes of a task; nothing may stand still for longer than the time-out."""
+        assert self._frames is not None
+        while True:
+            try:
+                said = states.unpack(self._frames.receive(BEAT_S))
+            except TimeoutError:
+                self._check(timeout_s, doing)
+                continue
+            except (OSError, EOFError) as error:
+                raise EnvError(f"{self}, {doing}, is gone ({error})") from error
+            self._heard_s = time.monotonic()
+            if not said["task"]:
+                self._note(said["steps"])
+                self._check(timeout_s, doing)
+            elif said["task"] == task:
+                break
+        if said["good"]:
+            return said["value"]
+        raise failure_of(said["value"], str(self))
+
+    def _note(self, steps: int) -> None:
+        if steps != self.steps:
+            self.steps, self._moved_s = steps, time.monotonic()
+
+    def _check(self, timeout_s: float, doing: str) -> None:
+        """EnvError where the actor says nothing any more, or stands still."""
+        now = time.monotonic()
+        if now - self._heard_s > SILENT_S:
+            raise EnvError(f"{self}, {doing}, was not heard of for {SILENT_S:g} s")
+        if now - self._moved_s > timeout_s:
+            raise EnvError(f"{self}, {doing}, made no step for {timeout_s:g} s")
+
+
+def failure_of(said: dict[str, Any], who: str) -> Exception:
+    """What an actor raised."""
+    kind, text = said["kind"], said["text"]
+    error = ConfigError(text) if kind == "ConfigError" else EnvError(text)
+    if kind not in ("ConfigError", "EnvError"):
+        error = EnvError(f"{kind}: {text}")
+    for note in said["notes"]:
+        error.add_note(note)
+    error.add_note(f"shoal: in {who}")
+    return error

@@ -1,0 +1,74 @@
+"""What a learner and an actor on another machine say, as plain trees: nothing is pickled on the way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from shoal.stream.actors.messages import Request
+from shoal.stream.actors.parts import Part
+from shoal.stream.actors.weights import Weights
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Whole:
+    """Carries a value in the message itself."""
+
+    def __init__(self) -> None:
+        """Nothing was counted."""
+        self.steps = 0
+
+    def write(self, value: object, region: int) -> Any:
+        """A part, or a state, as a tree."""
+        return plain(value.saved() if isinstance(value, Part) else value)
+
+    def read(self, packed: Any) -> Any:
+        """Weights by role."""
+        return {name: Weights(**own) for name, own in packed.items()}
+
+    def read_copy(self, packed: Any) -> Any:
+        """A state, whose arrays came with the message."""
+        return packed
+
+    def count(self) -> None:
+        """Counts one more."""
+        self.steps += 1
+
+
+def plain(tree: Any) -> Any:
+    """A tree with arrays in the place of tensors."""
+    match tree:
+        case torch.Tensor():
+            return tree.detach().cpu().numpy()
+        case dict():
+            return {key: plain(part) for key, part in tree.items()}
+        case list():
+            return [plain(part) for part in tree]
+        case tuple():
+            return tuple(plain(part) for part in tree)
+        case _:
+            return tree
+
+
+def weights_tree(weights: Mapping[str, Weights]) -> dict[str, Any]:
+    """Weights by role."""
+    return {
+        name: {
+            "version": own.version,
+            "flat": own.flat,
+            "buffers": plain(own.buffers),
+        }
+        for name, own in weights.items()
+    }
+
+
+def request_tree(request: Request) -> dict[str, Any]:
+    """A request for a rollout."""
+    return {
+        "region": request.region,
+        "epsilon": request.epsilon,
+        "values": request.values,
+    }
