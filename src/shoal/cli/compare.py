@@ -42,7 +42,7 @@ def main(arguments: list[str], about: str) -> int:
     if any(path.endswith(".toml") for path in given.runs):
         if given.trust:
             add_here()
-        from shoal.experiment.training import FileTrainer
+        from shoal.experiment.files import FileTrainer
 
         trainer = FileTrainer(given.trust)
     compare(

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from shoal.algos import Algorithm
     from shoal.envs.preprocessing import Preprocessing
     from shoal.envs.vec_env import VecEnv
+    from shoal.fleet.servers import Servers
     from shoal.types import Spec
 
 Source: TypeAlias = "str | Callable[..., Any]"
@@ -77,6 +78,8 @@ class Experiment:
     """Whether it was read from a run directory, which holds names only."""
     given: frozenset[str] = frozenset()
     """The dotted names of the settings that were given by hand, not by a preset or a file."""
+    servers: Servers | None = None
+    """Where its environments are while a fleet runs them."""
 
     @classmethod
     def new(
@@ -257,6 +260,15 @@ def _rows_of(
     playing: bool,
 ) -> VecEnv:
     options = experiment.options
+    terms = Terms(
+        options.remote,
+        options.step_timeout_s,
+        options.fault_policy,
+        options.max_restarts,
+        playing,
+    )
+    if experiment.servers is not None:
+        return experiment.servers.rows(num_envs, terms)
     if is_address(experiment.source):
         return on_servers(
             experiment.source,
@@ -265,13 +277,7 @@ def _rows_of(
             options.info_keys,
             preprocessing,
             backend=options.backend,
-            terms=Terms(
-                options.remote,
-                options.step_timeout_s,
-                options.on_fault,
-                options.max_restarts,
-                playing,
-            ),
+            terms=terms,
         )
     return make(
         experiment.source,
@@ -303,7 +309,7 @@ def drawn_rows(experiment: Experiment, num_envs: int) -> VecEnv:
         return experiment.rows(num_envs, playing=True)
     kwargs = {**(experiment.env_kwargs or {}), "render_mode": RENDER_MODE}
     options = replace(experiment.options, backend="serial")
-    serial = replace(experiment, options=options, env_kwargs=kwargs)
+    serial = replace(experiment, options=options, env_kwargs=kwargs, servers=None)
     try:
         return serial.rows(num_envs, playing=True)
     except (ConfigError, TypeError) as error:

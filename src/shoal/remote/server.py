@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from shoal.envs.vec_env import VecEnv
+    from shoal.remote.sessions import Playing
 
 MOST_CLIENTS = 64
 """Streams at a time; further ones wait."""
@@ -85,6 +86,7 @@ class Server:
         num_envs: int,
         listen: str,
         guard: Guard | None = None,
+        playing: Playing | None = None,
     ) -> None:
         """Listens at once.
 
@@ -93,6 +95,7 @@ class Server:
             num_envs: of all clients together.
             listen: HOST:PORT; port 0 takes a free one.
             guard: who may connect; None: whoever is on this machine, at a loopback address.
+            playing: what clients evaluate in; None: as many as they train in, made alike.
 
         Raises:
             ConfigError: others can reach the address and are not asked who they are, or it cannot be listened at.
@@ -108,7 +111,7 @@ class Server:
         self.address = f"{listen.rpartition(':')[0]}:{self.port}"
         self.name = (SCHEME if guard.cert is None else ENCRYPTED) + self.address
         """As clients name it; of a server of all addresses they put a host's in its place."""
-        self.service = Service(make_rows, num_envs, guard.idle_s)
+        self.service = Service(make_rows, num_envs, guard.idle_s, playing)
         if guard.plane:
             host = listen.rpartition(":")[0].strip("[]")
             self.service.plane = Plane(self.service.sessions, host, guard)
@@ -143,6 +146,7 @@ class Service(service.EnvironmentsServicer):
         make_rows: Callable[[int], VecEnv],
         num_envs: int,
         idle_s: float = 60.0,
+        playing: Playing | None = None,
     ) -> None:
         """Makes one environment, to say what it is."""
         first = make_rows(1)
@@ -150,7 +154,7 @@ class Service(service.EnvironmentsServicer):
             self._said = write_description(first)
         finally:
             first.close()
-        self.sessions = Sessions(make_rows, num_envs, idle_s)
+        self.sessions = Sessions(make_rows, num_envs, idle_s, playing)
         self.plane: Plane | None = None
 
     def Describe(self, request: Any, context: Any) -> Any:  # noqa: N802

@@ -6,7 +6,7 @@ import secrets
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shoal.remote import environments_pb2 as wire
 from shoal.remote.batches import Batches, ReadyWriter
@@ -116,16 +116,27 @@ def _nothing() -> None:
     return
 
 
+class Playing(NamedTuple):
+    """The rows that clients evaluate in: how they are made, and of how many environments in all."""
+
+    make: Callable[[int], VecEnv]
+    num_envs: int
+
+
 class Sessions:
     """All sessions of a server, by a name that nobody can guess."""
 
     def __init__(
-        self, make: Callable[[int], VecEnv], num_envs: int, idle_s: float
+        self,
+        make: Callable[[int], VecEnv],
+        num_envs: int,
+        idle_s: float,
+        playing: Playing | None = None,
     ) -> None:
-        """`make` gives rows of so many environments: `num_envs` in all to train in, and as many to evaluate in."""
+        """`make` gives rows of so many environments: `num_envs` in all to train in, and `playing` to evaluate in."""
         self.num_envs, self.idle_s = num_envs, idle_s
-        self.free = self.free_to_play = num_envs
-        self._make = make
+        self._make, self._playing = make, playing or Playing(make, num_envs)
+        self.free, self.free_to_play = num_envs, self._playing.num_envs
         self._open: dict[str, Session] = {}
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -148,7 +159,8 @@ class Sessions:
                 )
             self._take(-wanted, playing=playing)
         try:
-            session = Session(self._make(wanted), number)
+            make = self._playing.make if playing else self._make
+            session = Session(make(wanted), number)
         except BaseException:
             with self._lock:
                 self._take(wanted, playing=playing)

@@ -1,0 +1,85 @@
+"""An experiment whose environments are on the servers of a fleet."""
+
+from __future__ import annotations
+
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from shoal.envs import randomization
+from shoal.envs.factories import name_of
+from shoal.remote.address import is_address
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from shoal.experiment.experiment import Experiment
+
+
+@contextmanager
+def placed(experiment: Experiment) -> Generator[Experiment]:
+    """The experiment with its environments on a fleet's servers, which end with this; as it is where it wants none.
+
+    Raises:
+        ConfigError: Ray is not installed, the cluster cannot be started or joined or has no room, or the environment
+            cannot be made on its nodes.
+    """
+    options = experiment.options
+    if options.fleet is None:
+        yield experiment
+        return
+    if is_address(experiment.source):
+        raise ConfigError(
+            f"{experiment.source} names servers that run already; give the environment itself, which fleet="
+            f"{options.fleet!r} places, or leave the fleet out"
+        )
+    _imports_ray()
+    from shoal.fleet.cluster import Cluster
+    from shoal.fleet.env_server import Rows
+    from shoal.fleet.servers import Servers
+
+    kwargs = dict(experiment.env_kwargs or {})
+    placement = options.placement
+    rows = Rows(
+        source=experiment.source,
+        backend=options.backend,
+        num_threads=max(1, int(placement.cpus)),
+        env_kwargs=kwargs,
+        info_keys=options.info_keys,
+        preprocessing=options.preprocessing,
+    )
+    playing = replace(
+        rows,
+        env_kwargs=randomization.whole(kwargs),
+        preprocessing=options.preprocessing.for_playing(),
+    )
+    what = f"{options.algo} on {name_of(experiment.source)}"
+    restarts = 0 if options.fault_policy == "raise" else options.max_restarts
+    with (
+        closing(Cluster(options.fleet, what)) as cluster,
+        closing(
+            Servers(
+                cluster,
+                placement,
+                rows,
+                playing,
+                num_envs=options.num_envs,
+                max_restarts=restarts,
+            )
+        ) as servers,
+    ):
+        yield replace(experiment, servers=servers)
+
+
+def _imports_ray() -> None:
+    """ConfigError where the extra is not installed."""
+    try:
+        import cryptography
+        import grpc
+        import ray
+    except ImportError as error:
+        raise ConfigError(
+            f"a fleet needs Ray: pip install 'shoal-rl[fleet]' ({error})"
+        ) from error
+    del cryptography, grpc, ray
