@@ -1,4 +1,4 @@
-"""An experiment whose environments are on the servers of a fleet."""
+"""The rows of an experiment: in this process, or on the servers of a fleet."""
 
 from __future__ import annotations
 
@@ -8,23 +8,36 @@ from typing import TYPE_CHECKING
 
 from shoal.envs import randomization
 from shoal.envs.factories import name_of
+from shoal.experiment.applies import check_applies
 from shoal.remote.address import is_address
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from shoal.envs.vec_env import VecEnv
     from shoal.experiment.experiment import Experiment
 
 
 @contextmanager
-def placed(experiment: Experiment) -> Generator[Experiment]:
-    """The experiment with its environments on a fleet's servers, which end with this; as it is where it wants none.
+def placed(experiment: Experiment) -> Generator[tuple[Experiment, VecEnv]]:
+    """The experiment where its environments are, and its rows, which are closed with this.
 
     Raises:
-        ConfigError: Ray is not installed, the cluster cannot be started or joined or has no room, or the environment
-            cannot be made on its nodes.
+        ConfigError: a setting would change nothing; Ray is not installed, the cluster cannot be started or joined or
+            has no room, or the environment cannot be made on its nodes.
     """
+    with (
+        _on_fleet(experiment) as there,
+        closing(there.rows(there.options.num_envs)) as rows,
+    ):
+        check_applies(there, rows.spec)
+        yield there, rows
+
+
+@contextmanager
+def _on_fleet(experiment: Experiment) -> Generator[Experiment]:
+    """The experiment with the fleet's servers, which end with this; as it is where it wants none."""
     options = experiment.options
     if options.fleet is None:
         yield experiment

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, overload
@@ -14,7 +13,6 @@ from torch import nn
 
 from shoal.envs.factories import name_of
 from shoal.experiment.agent import GREEDY_EPISODES, play
-from shoal.experiment.applies import check_applies
 from shoal.experiment.experiment import Experiment
 from shoal.experiment.first_weights import find_source
 from shoal.experiment.offline import find_data
@@ -180,11 +178,7 @@ def start(
     check_device(options.device)
     shown = panel_of(panel)
     check_run_dir(Path(options.run_dir))
-    with (
-        placed(experiment) as there,
-        closing(there.rows(options.num_envs)) as rows,
-    ):
-        check_applies(there, rows.spec)
+    with placed(experiment) as (there, rows):
         experiment = there
         if options.normalize_reward:  # in the place of a preset's scale
             experiment = replace(experiment, options=replace(options, reward_scale=1.0))
@@ -257,11 +251,7 @@ def resume(
     )
     check_device(experiment.options.device)
     shown = panel_of(panel)
-    with (
-        placed(experiment) as there,
-        closing(there.rows(there.options.num_envs)) as rows,
-    ):
-        check_applies(there, rows.spec)
+    with placed(experiment) as (there, rows):
         experiment = there
         session = opened(
             experiment,
