@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MOST_PLAYING = 4096
 """Environments that a server makes for evaluation, when they are asked for."""
+NODE_LETTERS = 8
 LINES = 200
 """Of its log that a server keeps."""
 
@@ -176,7 +177,7 @@ class EnvServer:
         return About(
             f"{self._num_envs} environments",
             address,
-            node_address(),
+            node(),
             os.getpid(),
             self._restarts,
             time.monotonic() - self._begun_s,
@@ -197,3 +198,12 @@ def node_address() -> str:
     from ray.util import get_node_ip_address
 
     return str(get_node_ip_address())
+
+
+def node() -> str:
+    """This node's address, and the beginning of Ray's name for it."""
+    import ray
+
+    ray_module: Any = ray
+    name = ray_module.get_runtime_context().get_node_id()
+    return f"{node_address()} {name[:NODE_LETTERS]}"

@@ -1,7 +1,7 @@
 """Ends what a fleet started: by its learner at the end, and beside it where that was killed.
 
-Run as a program it waits for the learner's process to end. Everything that the fleet started has the fleet's name in
-its environment, however it was started and whoever its parent is now.
+Run as a program it waits for the learner's process to end. What the fleet started is known by marks that its children
+inherit, whoever their parent is now.
 """
 
 from __future__ import annotations
@@ -23,22 +23,36 @@ MOST_S = 15.0
 """Ray may start another process while these are ended."""
 
 
-def marked(fleet: str) -> list[psutil.Process]:
-    """The living processes that a fleet started."""
+def started(fleet: str, folder: str) -> list[psutil.Process]:
+    """The living processes that a fleet started: its name is in their environment, or their output in its folder.
+
+    Neither is enough: some of Ray's write their title over their environment.
+    """
     found: list[psutil.Process] = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            if process.status() == psutil.STATUS_ZOMBIE:
+            if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
                 continue
-            if process.environ().get(MARK) == fleet and process.pid != os.getpid():
+            if _writes_into(process, folder) or process.environ().get(MARK) == fleet:
                 found.append(process)
     return found
+
+
+def _writes_into(process: psutil.Process, folder: str) -> bool:
+    """Whether its output goes to a file in the folder."""
+    if not os.path.isdir("/proc/self/fd"):
+        return any(file.path.startswith(folder) for file in process.open_files())
+    for number in (1, 2):
+        with suppress(OSError):
+            if os.readlink(f"/proc/{process.pid}/fd/{number}").startswith(folder):
+                return True
+    return False
 
 
 def end(fleet: str, folder: str, *, patience_s: float = PATIENCE_S) -> None:
     """Waits until nothing of a fleet runs, kills what still does after `patience_s`, removes its folder."""
     begun = time.monotonic()
-    while found := marked(fleet):
+    while found := started(fleet, folder):
         waited_s = time.monotonic() - begun
         if waited_s > patience_s:
             for process in found:
