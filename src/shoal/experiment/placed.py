@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from shoal.envs import randomization
 from shoal.envs.factories import name_of
 from shoal.experiment.applies import check_applies
+from shoal.fleet.settings import check_installed
 from shoal.remote.address import is_address
 from shoal.types import ConfigError
 
@@ -47,7 +48,7 @@ def _on_fleet(experiment: Experiment) -> Generator[Experiment]:
             f"{experiment.source} names servers that run already; give the environment itself, which fleet="
             f"{options.fleet!r} places, or leave the fleet out"
         )
-    _imports_ray()
+    check_installed()
     from shoal.fleet.cluster import Cluster
     from shoal.fleet.env_server import Rows
     from shoal.fleet.servers import Servers
@@ -83,16 +84,3 @@ def _on_fleet(experiment: Experiment) -> Generator[Experiment]:
         ) as servers,
     ):
         yield replace(experiment, servers=servers)
-
-
-def _imports_ray() -> None:
-    """ConfigError where the extra is not installed."""
-    try:
-        import cryptography
-        import grpc
-        import ray
-    except ImportError as error:
-        raise ConfigError(
-            f"a fleet needs Ray: pip install 'shoal-rl[fleet]' ({error})"
-        ) from error
-    del cryptography, grpc, ray

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from shoal.fleet import reaper
 from shoal.fleet.certificates import write_private
 from shoal.fleet.records import Record, own_process
-from shoal.fleet.settings import AUTO, CLIENT, LOCAL
+from shoal.fleet.settings import AUTO, CLIENT, LOCAL, check_installed
 from shoal.remote.address import split_port
 from shoal.types import ConfigError, text_of
 
@@ -181,12 +181,9 @@ def import_ray() -> Any:
     """The module; ConfigError where it is not installed."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    try:
-        import ray
-    except ImportError as error:
-        raise ConfigError(
-            f"a fleet needs Ray: pip install 'shoal-rl[fleet]' ({error})"
-        ) from error
+    check_installed()
+    import ray
+
     return ray
 
 

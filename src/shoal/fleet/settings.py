@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from math import inf
 
@@ -10,6 +11,7 @@ from shoal.types import ConfigError, check_finite, check_ranges
 
 LOCAL, AUTO, CLIENT = "local", "auto", "ray://"
 MOST_SERVERS = 10_000
+PACKAGES = ("ray", "grpc", "cryptography")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +64,12 @@ def check_where(fleet: str) -> None:
         raise ConfigError(
             f"fleet={fleet!r} names no host and port; write ray://HOST:10001"
         ) from None
+
+
+def check_installed() -> None:
+    """ConfigError where the extra is not."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"a fleet needs Ray: pip install 'shoal-rl[fleet]' (not installed here: {', '.join(missing)})"
+        )
