@@ -20,6 +20,7 @@ from shoal.algos import a2c, bc, dqn, ppo, ppo_sac, pqn, r2d2, sac, td3
 from shoal.algos.presets import presets
 from shoal.envs.preprocessing import Preprocessing
 from shoal.experiment.options import Options
+from shoal.fleet.settings import Placement
 from shoal.learn.curiosity import Curiosity
 from shoal.memory.settings import Replay
 from shoal.nets.network import ActorCriticNet, Network, QNet
@@ -45,6 +46,7 @@ TABLES = {
     "options": Options,
     "network": Network,
     "self_play": SelfPlay,
+    "placement": Placement,
     "population": Population,
     "curiosity": Curiosity,
     "preprocessing": Preprocessing,

@@ -17,6 +17,7 @@ MODULES = {
     "video": ["imageio_ffmpeg"],
     "data": ["h5py"],
     "remote": ["grpc", "google.protobuf"],
+    "fleet": ["ray", "cryptography"],
     "wandb": ["wandb"],
     "trackio": ["trackio"],
 }

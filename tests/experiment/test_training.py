@@ -20,7 +20,7 @@ from torch import nn
 import shoal
 from shoal.algos.a2c import A2C
 from shoal.algos.ppo import PPO
-from shoal.experiment import training
+from shoal.experiment import files
 from shoal.experiment.experiment import Experiment
 from shoal.experiment.options import Options
 from shoal.experiment.settings import build, resolve
@@ -164,11 +164,11 @@ def test_configuration_reproduces_the_run(run_dir: Path, tmp_path: Path) -> None
     assert saved["stop_at"] == float("inf")
     assert saved["env_kwargs"] == {"sutton_barto_reward": True}
     assert saved["algorithm"]["network"]["hidden"] == [32, 16]
-    again = training.start_from(saved | {"run_dir": str(tmp_path / "again")}, panel="none")
+    again = files.start_from(saved | {"run_dir": str(tmp_path / "again")}, panel="none")
     assert weights_sha256(again.path) == weights_sha256(first.path)
     assert again.greedy_return == first.greedy_return
     assert RunDirectory(again.path).read_config() == saved | {"run_dir": str(tmp_path / "again")}
-    other = training.start_from(saved | {"seed": 6}, panel="none")
+    other = files.start_from(saved | {"seed": 6}, panel="none")
     assert weights_sha256(other.path) != weights_sha256(first.path)
 
 

@@ -5,8 +5,8 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import pytest
 import tomli_w
 
 from benchmarks import learn
-from shoal.report.compare import compare
+from shoal.report.compare import Missing, compare
 from shoal.report.groups import common_grid, grouped, interpolate, read_curve
 from shoal.report.run_table import print_runs, state_of
 from shoal.report.statistics import bootstrap, iqm
@@ -187,13 +187,16 @@ class FakeTrainer:
         algorithm = {"learning_rate": 0.5} | saved.get("algorithm", {})
         return {"algo": "ppo", "seed": 1, "total_timesteps": 300} | saved | {"algorithm": algorithm} | changes
 
-    def start_from(self, saved: dict[str, Any], /) -> Any:
+    def train_all(self, missing: Sequence[Missing], /) -> list[Path]:
+        return [self.train(one.config) for one in missing]
+
+    def train(self, saved: dict[str, Any]) -> Path:
         assert saved["stop_at"] == math.inf
         rate, seed = saved["algorithm"]["learning_rate"], saved["seed"]
         self.trained.append((seed, rate))
         run = write_run(Path(saved["run_dir"]), f"{rate}-{seed}", seed=seed)
         run.config.write_text(tomli_w.dumps(saved))
-        return SimpleNamespace(path=run.path)
+        return run.path
 
 
 def write_toml(path: Path, options: dict[str, Any] | None = None, **algorithm: Any) -> str:

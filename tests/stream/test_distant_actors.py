@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from shoal.envs.workers.pipe import pack
 from shoal.remote.frames import Frames
 from shoal.stream.actors.host import ActorHost
 from shoal.stream.actors.messages import Introduction
@@ -29,9 +28,9 @@ if TYPE_CHECKING:
 class Placed:
     """An actor in a thread of this process, behind a socket."""
 
-    def __init__(self, make: Callable[[int], Any], number: int, num_envs: int) -> None:
+    def __init__(self, make: bytes, number: int, num_envs: int) -> None:
         self._listening = socket.create_server(("127.0.0.1", 0))
-        self.host = ActorHost(Introduction(pack(make), number, num_envs), self._listening)
+        self.host = ActorHost(Introduction(make, number, num_envs), self._listening)
         self.where = "in a thread"
         self.frames: Frames | None = None
 
@@ -57,11 +56,7 @@ class Placed:
 
 def placed_rows(make: Callable[[int], Any], num_envs: int, actors: int = 2, **settings: Any) -> ActorRows:
     """Rows of actors behind sockets."""
-
-    def place(number: int, count: int) -> Placed:
-        return Placed(make, number, count)
-
-    return ActorRows(make, num_envs, ActorSettings(actors, **settings), place=place)
+    return ActorRows(make, num_envs, ActorSettings(actors, **settings), place=Placed)
 
 
 @pytest.mark.parametrize("recurrent", ["none", "gru"])

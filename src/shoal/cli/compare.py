@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from shoal.cli.arguments import add_here, parse
+from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from shoal.report.compare import Trainer
@@ -28,6 +30,13 @@ class Given:
     """PNG file to write."""
     run_dir: str = "runs"
     """Directory that holds the run directories."""
+    fleet: str | None = None
+    """Train missing runs side by side on a Ray cluster: local, auto or ray://HOST:PORT. All its nodes must see the run
+    directories under the same path."""
+    cpus: float = 1.0
+    """CPUs that each run on the fleet takes."""
+    retries: int = 2
+    """How often a run on the fleet that fails or is lost is begun again."""
     trust: bool = False
     """Import and run what the file names (an environment, a policy, an algorithm), though nothing shows that you
     wrote it."""
@@ -42,9 +51,11 @@ def main(arguments: list[str], about: str) -> int:
     if any(path.endswith(".toml") for path in given.runs):
         if given.trust:
             add_here()
-        from shoal.experiment.training import FileTrainer
-
-        trainer = FileTrainer(given.trust)
+        trainer = _trainer(given)
+    elif given.fleet is not None:
+        raise ConfigError(
+            "--fleet trains what is missing of configuration files (*.toml), and none is given"
+        )
     compare(
         given.runs,
         Path(given.run_dir),
@@ -53,3 +64,18 @@ def main(arguments: list[str], about: str) -> int:
         trainer=trainer,
     )
     return 0
+
+
+def _trainer(given: Given) -> Trainer:
+    """What trains configuration files here, or on the fleet that is named."""
+    from shoal.experiment.files import FileTrainer, FleetTrainer
+    from shoal.fleet.settings import check_where
+
+    if given.fleet is None:
+        return FileTrainer(given.trust)
+    check_where(given.fleet)
+    if given.retries < 0 or not 0 < given.cpus < inf:
+        raise ConfigError(
+            f"--cpus must be above 0 and --retries at least 0, got {given.cpus:g} and {given.retries}"
+        )
+    return FleetTrainer(given.trust, given.fleet, given.cpus, given.retries)

@@ -57,12 +57,14 @@ class Given:
     """Subprocesses of the workers backend; 0 means one per core."""
     step_timeout_s: float | None = None
     """Seconds that a worker may take to step before it counts as hung."""
-    on_fault: Literal["raise", "restart", "drop"] | None = None
+    on_fault: Literal["auto", "raise", "restart", "drop"] | None = None
     """What follows when a worker dies, hangs or raises."""
     max_restarts: int | None = None
     """Maximum restarts of each worker."""
     own_cores: bool | None = None
     """Pin workers to separate CPU cores."""
+    fleet: str | None = None
+    """Ray cluster that runs the environments of a run that has a fleet: local, auto or ray://HOST:PORT."""
     json: bool = False
     """Print each line of metrics as JSON."""
     plain: bool = False

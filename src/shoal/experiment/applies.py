@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from shoal.experiment.experiment import Experiment
+    from shoal.experiment.options import Options
     from shoal.types import Spec
 
 WORKERS = (
@@ -210,8 +211,9 @@ def _idle_of_run(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]
     yield from _idle_elsewhere(experiment)
     if options.schedule != "async":
         yield "max_staleness", f'it is for schedule="async", not {options.schedule!r}'
-    if options.on_fault != "restart":
-        yield "max_restarts", f"on_fault is {options.on_fault!r}; set it to 'restart'"
+    policy = options.fault_policy
+    if policy != "restart":
+        yield "max_restarts", f"on_fault is {policy!r}; set it to 'restart'"
     if not options.eval_every:
         yield "eval_episodes", "set eval_every too, the steps between two evaluations"
     limit = spec.max_episode_steps
@@ -232,16 +234,32 @@ def _idle_of_run(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]
 
 def _idle_elsewhere(experiment: Experiment) -> Iterator[tuple[str, str]]:
     """Of rows in other processes, where there are none."""
-    options, remote = experiment.options, is_address(experiment.source)
+    options, fleet = experiment.options, experiment.options.fleet
+    remote = is_address(experiment.source) or fleet is not None
     beside = remote or options.actors
     why = f"it is for backend='workers', but this is {options.backend!r}"
-    if options.backend != "workers":
+    if fleet is not None:
+        why = "it is for processes of this machine, and the environments are on a fleet"
+    if options.backend != "workers" or fleet is not None:
         for name in WORKERS:
             if not (beside and name in SERVERS):
                 yield name, why
-    if not remote:
-        for field in fields(options.remote):
-            yield f"remote.{field.name}", "the environment is on no server"
+    for field in fields(options.remote):
+        name = f"remote.{field.name}"
+        if not remote:
+            yield name, "the environment is on no server"
+        elif fleet is not None and field.name != "plane":
+            yield name, "a fleet makes certificates of its own"
+    yield from _idle_placement(options)
+
+
+def _idle_placement(options: Options) -> Iterator[tuple[str, str]]:
+    """Of what a fleet gives its servers."""
+    if options.actors:
+        yield "placement.servers", "actors are placed in the place of servers"
+    if options.fleet is None:
+        for field in fields(options.placement):
+            yield f"placement.{field.name}", "there is no fleet; set fleet too"
 
 
 def _idle_agents(experiment: Experiment) -> Iterator[tuple[str, str]]:

@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from shoal.algos import Algorithm
     from shoal.envs.preprocessing import Preprocessing
     from shoal.envs.vec_env import VecEnv
+    from shoal.fleet.servers import Servers
+    from shoal.stream.actors.distant import Places
     from shoal.types import Spec
 
 Source: TypeAlias = "str | Callable[..., Any]"
@@ -80,6 +82,10 @@ class Experiment:
     """Whether it was read from a run directory, which holds names only."""
     given: frozenset[str] = frozenset()
     """The dotted names of the settings that were given by hand, not by a preset or a file."""
+    servers: Servers | None = None
+    """Where its environments are while a fleet runs them."""
+    place: Callable[[bytes, int, int], Places] | None = None
+    """What starts its actors on a fleet."""
 
     @classmethod
     def new(
@@ -262,6 +268,15 @@ def _rows_of(
     options = experiment.options
     if options.actors and not playing:
         return _in_actors(experiment, num_envs)
+    terms = Terms(
+        options.remote,
+        options.step_timeout_s,
+        options.fault_policy,
+        options.max_restarts,
+        playing,
+    )
+    if experiment.servers is not None:
+        return experiment.servers.rows(num_envs, terms)
     if is_address(experiment.source):
         return on_servers(
             experiment.source,
@@ -270,13 +285,7 @@ def _rows_of(
             options.info_keys,
             preprocessing,
             backend=options.backend,
-            terms=Terms(
-                options.remote,
-                options.step_timeout_s,
-                options.on_fault,
-                options.max_restarts,
-                playing,
-            ),
+            terms=terms,
         )
     return make(
         experiment.source,
@@ -291,11 +300,12 @@ def _rows_of(
 
 
 def with_actors(experiment: Experiment) -> Experiment:
-    """The same with as many actors as this machine has cores, where its schedule needs some and none were named."""
+    """The same with an actor for each core, or server of a fleet, where its schedule needs some and none were named."""
     options = experiment.options
     if options.schedule != "async" or options.actors:
         return experiment
-    most = min(cores(), options.num_envs)
+    most = cores() if options.fleet is None else options.placement.servers
+    most = min(most, options.num_envs)
     return replace(experiment, options=replace(options, actors=most))
 
 
@@ -307,9 +317,12 @@ def _in_actors(experiment: Experiment, num_envs: int) -> ActorRows:
             f"actors={options.actors} step environments of their own, but {options.env} names servers; set actors=0"
         )
     threads = max(1, options.threads() // options.actors)
-    own = replace(options, actors=0, num_threads=threads)
-    each = replace(experiment, options=own, policy=None)
-    return ActorRows(partial(Experiment.rows, each), num_envs, options.acted())
+    if experiment.place is not None:
+        threads = max(1, int(options.placement.cpus))
+    own = replace(options, actors=0, num_threads=threads, fleet=None)
+    each = replace(experiment, options=own, policy=None, place=None)
+    make_rows = partial(Experiment.rows, each)
+    return ActorRows(make_rows, num_envs, options.acted(), place=experiment.place)
 
 
 def is_known(env: str) -> bool:
@@ -330,7 +343,7 @@ def drawn_rows(experiment: Experiment, num_envs: int) -> VecEnv:
         return experiment.rows(num_envs, playing=True)
     kwargs = {**(experiment.env_kwargs or {}), "render_mode": RENDER_MODE}
     options = replace(experiment.options, backend="serial")
-    serial = replace(experiment, options=options, env_kwargs=kwargs)
+    serial = replace(experiment, options=options, env_kwargs=kwargs, servers=None)
     try:
         return serial.rows(num_envs, playing=True)
     except (ConfigError, TypeError) as error:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from shoal.envs.preprocessing import Preprocessing
+    from shoal.fleet.settings import Placement
     from shoal.learn.curiosity import Curiosity
     from shoal.memory.settings import Replay
     from shoal.nets.network import ActorCriticNet, Network, QNet
@@ -40,10 +41,12 @@ class Settings(TypedDict, total=False):
     num_workers: int | float
     actors: int | float
     step_timeout_s: float
-    on_fault: Literal["raise", "restart", "drop"]
+    on_fault: Literal["auto", "raise", "restart", "drop"]
     max_restarts: int | float
     own_cores: bool
     remote: Remote | Mapping[str, Any]
+    fleet: str | None
+    placement: Placement | Mapping[str, Any]
     init_from: str | PathLike[str] | None
     data: str | PathLike[str] | None
     data_fraction: float
@@ -124,9 +127,10 @@ class Changes(TypedDict, total=False):
     keep_checkpoints: int | float
     num_workers: int | float
     step_timeout_s: float
-    on_fault: Literal["raise", "restart", "drop"]
+    on_fault: Literal["auto", "raise", "restart", "drop"]
     max_restarts: int | float
     own_cores: bool
+    fleet: str | None
     learning_rate_schedule: str | Callable[[float], float]
     ent_coef_schedule: str | Callable[[float], float]
     clip_coef_schedule: str | Callable[[float], float]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import inf
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from shoal import algos
 from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.workers.settings import Workers
+from shoal.fleet.settings import Placement, check_where
 from shoal.learn.curiosity import Curiosity
 from shoal.remote.settings import Remote
 from shoal.run.evaluate import MAX_STEPS
@@ -19,6 +20,7 @@ from shoal.stream.schedules import schedule
 from shoal.stream.self_play import SelfPlay
 from shoal.types import ConfigError, check_finite, check_ranges
 
+FaultPolicy: TypeAlias = Literal["raise", "restart", "drop"]
 MOST_THREADS = 1024
 """Threads, shards or worker processes: far more than a machine has cores."""
 CHANGEABLE = (
@@ -37,6 +39,7 @@ CHANGEABLE = (
     "on_fault",
     "max_restarts",
     "own_cores",
+    "fleet",
 )
 """Settings that a resumed run may change: they decide how far it goes and where, not what was learned."""
 PLACES = ("name", "run_dir", "track", "preset")
@@ -94,14 +97,20 @@ class Options:
     where the policy acts in native code."""
     step_timeout_s: float = 60.0
     """Seconds that a worker, a server or an actor may take to step its environments before it counts as hung."""
-    on_fault: Literal["raise", "restart", "drop"] = "raise"
-    """Where a worker, server or actor dies, hangs or raises: `raise` the error, `restart` it, or `drop` its rows."""
+    on_fault: Literal["auto", "raise", "restart", "drop"] = "auto"
+    """Where a worker, server or actor dies, hangs or raises: `raise` the error, `restart` it, or `drop` its rows for
+    good; auto: restart on a fleet, else raise."""
     max_restarts: int = 3
     """Maximum restarts of each worker, server or actor; after that its error ends the run."""
     own_cores: bool = True
     """Pin workers to separate CPU cores; turn it off on a machine that runs other work."""
     remote: Remote = field(default_factory=Remote)
     """For environments on servers, grpcs://HOST:PORT: the files that client and servers know each other by."""
+    fleet: str | None = None
+    """Ray cluster that runs the environments: local (started on this machine), auto (the one that runs here) or
+    ray://HOST:PORT."""
+    placement: Placement = field(default_factory=Placement)
+    """On a fleet: how many environment servers, and what each takes."""
     policy: str | None = None
     """Custom torch policy, as `package.module:Class`."""
     init_from: str | None = None
@@ -179,6 +188,8 @@ class Options:
                 f"got {self.eval_every} and {self.eval_episodes}"
             )
 
+        if self.fleet is not None:
+            check_where(self.fleet)
         if self.final_episodes is not None and self.final_episodes < 0:
             raise ConfigError(
                 f"final_episodes must be at least 0 (none are played), got {self.final_episodes}"
@@ -188,12 +199,19 @@ class Options:
         """The threads that native code gets."""
         return self.num_threads or min(4, cores())
 
+    @property
+    def fault_policy(self) -> FaultPolicy:
+        """What follows where a worker or server fails."""
+        if self.on_fault == "auto":
+            return "raise" if self.fleet is None else "restart"
+        return self.on_fault
+
     def workers(self) -> Workers:
         """How the backend workers runs; ConfigError where it cannot."""
         return Workers(
             num_workers=self.num_workers,
             step_timeout_s=self.step_timeout_s,
-            on_fault=self.on_fault,
+            on_fault=self.fault_policy,
             max_restarts=self.max_restarts,
             own_cores=self.own_cores,
         )
@@ -203,6 +221,6 @@ class Options:
         return ActorSettings(
             self.actors,
             timeout_s=self.step_timeout_s,
-            on_fault=self.on_fault,
+            on_fault=self.fault_policy,
             max_restarts=self.max_restarts,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, overload
@@ -14,11 +13,11 @@ from torch import nn
 
 from shoal.envs.factories import name_of
 from shoal.experiment.agent import GREEDY_EPISODES, play
-from shoal.experiment.applies import check_applies
 from shoal.experiment.experiment import Experiment, with_actors
 from shoal.experiment.first_weights import find_source
 from shoal.experiment.offline import find_data
 from shoal.experiment.options import CHANGEABLE
+from shoal.experiment.placed import placed
 from shoal.experiment.session import check_device, opened
 from shoal.experiment.trust import is_function, seal, seal_again
 from shoal.report.panel import Panel, panel_of
@@ -179,8 +178,8 @@ def start(
     check_device(options.device)
     shown = panel_of(panel)
     check_run_dir(Path(options.run_dir))
-    with closing(experiment.rows(options.num_envs)) as rows:
-        check_applies(experiment, rows.spec)
+    with placed(experiment) as (there, rows):
+        experiment = there
         if options.normalize_reward:  # in the place of a preset's scale
             experiment = replace(experiment, options=replace(options, reward_scale=1.0))
         saved = experiment.to_file()
@@ -252,8 +251,8 @@ def resume(
     )
     check_device(experiment.options.device)
     shown = panel_of(panel)
-    with closing(experiment.rows(experiment.options.num_envs)) as rows:
-        check_applies(experiment, rows.spec)
+    with placed(experiment) as (there, rows):
+        experiment = there
         session = opened(
             experiment,
             rows,
@@ -314,11 +313,22 @@ def reopen(
                 f"resume cannot change {name!r}, only {', '.join(CHANGEABLE)}; train a new run instead"
             )
     experiment = before.changed(**changes)
+    _check_fleet(before, experiment)
     whole = experiment.to_file()
     if whole == before.to_file():
         return experiment, None
     origin = seal_again(origin, saved, whole, given=functions)
     return experiment, whole | origin.table()
+
+
+def _check_fleet(before: Experiment, now: Experiment) -> None:
+    """ConfigError where environments would move between a fleet and this process: their states are of another kind."""
+    was, wanted = before.options.fleet, now.options.fleet
+    if (was is None) != (wanted is None):
+        raise ConfigError(
+            f"this run's fleet is {was!r}, and its checkpoints hold environments as they are there: fleet={wanted!r} "
+            "cannot go on with them; train a new run with init_from instead"
+        )
 
 
 def uninterrupted(result: Result) -> Result:
@@ -464,34 +474,3 @@ def check_trained(
             f"{name} returned another module than the policy that its checkpoints hold, that of a learner; "
             "let it end with `return learner.policy`"
         )
-
-
-def complete(
-    saved: Mapping[str, Any], *, trust: bool = False, **changes: Any
-) -> dict[str, Any]:
-    """The configuration with every default filled in and `changes` of the run, as a run of it would hold it."""
-    whole = Experiment.of_file(saved, given=changes, trust=trust).to_file()
-    return whole | Origin.of_file(saved, Path("config.toml")).table()
-
-
-def start_from(
-    saved: Mapping[str, Any], *, panel: str = "auto", trust: bool = False
-) -> Result:
-    """A new run of a configuration as TOML holds it."""
-    return start(Experiment.of_file(saved, trust=trust), panel=panel)
-
-
-@dataclass(frozen=True, slots=True)
-class FileTrainer:
-    """What trains configuration files for `compare`."""
-
-    trust: bool
-    """Whether what they name is imported, whoever wrote it."""
-
-    def complete(self, saved: Mapping[str, Any], /, **changes: Any) -> dict[str, Any]:
-        """As `complete`."""
-        return complete(saved, trust=self.trust, **changes)
-
-    def start_from(self, saved: Mapping[str, Any], /) -> Result:
-        """As `start_from`."""
-        return start_from(saved, trust=self.trust)

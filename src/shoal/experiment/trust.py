@@ -31,6 +31,7 @@ from shoal.envs.factories import import_object
 from shoal.run.drafts import draft_of, open_draft
 from shoal.run.origin import Origin
 from shoal.run.reading import read_bytes
+from shoal.run.state_folder import state_folder
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -228,17 +229,10 @@ def _places_of(package: str) -> list[str]:
     return places or [file or ""]
 
 
-def _state_folder() -> Path:
-    """Where this user's programs keep their state (the XDG base directories)."""
-    given = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(given) if os.path.isabs(given) else Path.home() / ".local/state"
-    return base / "shoal"
-
-
 def _key(*, make: bool) -> bytes | None:
     """This user's key on this machine; None where there is none, or it is not only this user's."""
     try:
-        path = _state_folder() / "key"
+        path = state_folder() / "key"
         if make and not path.exists():
             _make_key(path)
         found = path.lstat()

@@ -103,10 +103,10 @@ class Connection:
         """Whether `close` was called."""
         return self._closed.is_set()
 
-    def again(self) -> Connection:
-        """Another one to the same server."""
+    def again(self, server: str) -> Connection:
+        """Another one to the same server, which may be at another HOST:PORT now."""
         return Connection(
-            self.server,
+            server,
             timeout_s=self.timeout_s,
             remote=self._remote,
             encrypted=self._encrypted,

@@ -131,7 +131,7 @@ class Recovery:
         deadline = time.monotonic() + self._terms.timeout_s
         while True:
             try:
-                found = gone.again()
+                found = gone.again(self._place(number))
                 other = differences(gone.spec, found.spec)
                 if other:
                     found.close()
@@ -145,6 +145,11 @@ class Recovery:
                 if time.monotonic() + PAUSE_S > deadline:
                     raise
                 time.sleep(PAUSE_S)
+
+    def _place(self, number: int) -> str:
+        """Where the server is, or is started again."""
+        locate = self._terms.locate
+        return self._servers[number].server if locate is None else locate(number)
 
     def _drop(self, number: int, error: Exception) -> None:
         """Goes on without the server and its rows, as long as there are others."""

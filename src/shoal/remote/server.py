@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from shoal.envs.vec_env import VecEnv
+    from shoal.remote.sessions import Playing
 
 SPARE_CALLS = 16
 """Calls at a time besides the clients' streams; further ones are refused."""
@@ -83,6 +84,7 @@ class Server:
         num_envs: int,
         listen: str,
         guard: Guard | None = None,
+        playing: Playing | None = None,
     ) -> None:
         """Listens at once.
 
@@ -91,6 +93,7 @@ class Server:
             num_envs: of all clients together.
             listen: HOST:PORT; port 0 takes a free one.
             guard: who may connect; None: whoever is on this machine, at a loopback address.
+            playing: what clients evaluate in; None: as many as they train in, made alike.
 
         Raises:
             ConfigError: others can reach the address and are not asked who they are, or it cannot be listened at.
@@ -111,7 +114,7 @@ class Server:
         self.address = f"{listen.rpartition(':')[0]}:{self.port}"
         self.name = (SCHEME if guard.cert is None else ENCRYPTED) + self.address
         """As clients name it; of a server of all addresses they put a host's in its place."""
-        self.service = Service(make_rows, num_envs, guard)
+        self.service = Service(make_rows, num_envs, guard, playing)
         if guard.plane:
             host = listen.rpartition(":")[0].strip("[]")
             self.service.plane = Plane(self.service, host, guard)
@@ -150,6 +153,7 @@ class Service(service.EnvironmentsServicer):
         make_rows: Callable[[int], VecEnv],
         num_envs: int,
         guard: Guard | None = None,
+        playing: Playing | None = None,
     ) -> None:
         """Makes one environment, to say what it is."""
         guard = guard or Guard()
@@ -158,7 +162,7 @@ class Service(service.EnvironmentsServicer):
             self._said = write_description(first)
         finally:
             first.close()
-        self.sessions = Sessions(make_rows, num_envs, guard.idle_s, guard.max_clients)
+        self.sessions = Sessions(make_rows, num_envs, guard, playing)
         self.greetings = Greetings()
         self.plane: Plane | None = None
 

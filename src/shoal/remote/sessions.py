@@ -7,10 +7,11 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shoal.remote import environments_pb2 as wire
 from shoal.remote.batches import Batches, ReadyWriter
+from shoal.remote.settings import Guard
 from shoal.remote.states import pack, unpack
 from shoal.types import ConfigError, EnvError, text_of
 
@@ -132,6 +133,13 @@ PONG = wire.Reply(pong=wire.Ping())
 """The reply to a ping that has no number, and to who comes back."""
 
 
+class Playing(NamedTuple):
+    """The rows that clients evaluate in: how they are made, and of how many environments in all."""
+
+    make: Callable[[int], VecEnv]
+    num_envs: int
+
+
 class Sessions:
     """All sessions of a server, by a name that nobody can guess."""
 
@@ -139,17 +147,19 @@ class Sessions:
         self,
         make: Callable[[int], VecEnv],
         num_envs: int,
-        idle_s: float = 60.0,
-        most: int = 64,
+        guard: Guard | None = None,
+        playing: Playing | None = None,
     ) -> None:
-        """`make` gives rows of so many environments: `num_envs` in all to train in, and as many to evaluate in.
-
-        `most`: sessions at a time.
-        """
-        self.num_envs, self.idle_s, self.most = num_envs, idle_s, most
-        self.free = self.free_to_play = num_envs
+        """`make` gives rows of so many environments: `num_envs` in all to train in, and `playing` to evaluate in."""
+        guard = guard or Guard()
+        self.num_envs, self.idle_s, self.most = (
+            num_envs,
+            guard.idle_s,
+            guard.max_clients,
+        )
+        self._make, self._playing = make, playing or Playing(make, num_envs)
+        self.free, self.free_to_play = num_envs, self._playing.num_envs
         self._clients = 0
-        self._make = make
         self._open: dict[str, Session] = {}
         self._lock = threading.Condition()
         """Told whenever environments become free or a client comes back."""
@@ -169,7 +179,8 @@ class Sessions:
             self._check(wanted, playing=playing)
             self._take(wanted, playing=playing)
         try:
-            session = Session(self._make(wanted), number)
+            make = self._playing.make if playing else self._make
+            session = Session(make(wanted), number)
         except BaseException:
             with self._lock:
                 self._give(wanted, playing=playing)

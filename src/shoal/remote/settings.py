@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from shoal.types import ConfigError, check_ranges
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PLANES = ("auto", "unix", "tls", "grpc")
 
@@ -58,6 +61,9 @@ class Terms(NamedTuple):
     """Of each server, after a reset."""
     playing: bool = False
     """For evaluation: a server has as many environments for that besides."""
+    locate: Callable[[int], str] | None = None
+    """HOST:PORT of a server, by its number, where it may be elsewhere after a fault; None: servers stay where they are.
+    ConfigError says that it is not there yet, EnvError that it is gone for good."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from rich.table import Table
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from shoal.report.groups import Curve, Group
-    from shoal.report.panel import Outcome
     from shoal.report.statistics import Band
     from shoal.types import Floats
 
@@ -52,9 +51,17 @@ class Trainer(Protocol):
         """The configuration with every default filled in, as a run of it would hold it."""
         ...
 
-    def start_from(self, saved: dict[str, object], /) -> Outcome:
-        """Trains it."""
+    def train_all(self, missing: Sequence[Missing], /) -> Sequence[Path]:
+        """Trains configurations, one after another or side by side; their run directories, in this order."""
         ...
+
+
+class Missing(NamedTuple):
+    """A run that is to be trained."""
+
+    what: str
+    """The file and the seed, in words."""
+    config: dict[str, Any]
 
 
 def compare(
@@ -169,23 +176,19 @@ def train_missing(
         configs[file] = trainer.complete(saved, stop_at=math.inf, run_dir=place)
     _check_comparable(configs, count=len(files))
     finished = _finished(root)
-    runs: list[RunDirectory] = []
+    runs: list[RunDirectory | None] = []
+    missing: list[Missing] = []
     for file, config in configs.items():
         for seed in range(config["seed"], config["seed"] + seeds):
             run = finished.get((family(config), seed))
-            if run is None:
-                print(f"training {printable(file)}, seed {seed}", flush=True)
-                result = trainer.start_from(
-                    trainer.complete(
-                        read_toml(file),
-                        stop_at=math.inf,
-                        run_dir=place,
-                        seed=seed,
-                    )
-                )
-                run = RunDirectory(result.path)
             runs.append(run)
-    return runs
+            if run is None:
+                own = trainer.complete(
+                    read_toml(file), stop_at=math.inf, run_dir=place, seed=seed
+                )
+                missing.append(Missing(f"{file}, seed {seed}", own))
+    trained = iter(trainer.train_all(missing))
+    return [RunDirectory(next(trained)) if run is None else run for run in runs]
 
 
 def draw(

@@ -61,7 +61,7 @@ class ActorRows:
         num_envs: int,
         settings: ActorSettings,
         *,
-        place: Callable[[int, int], Places] | None = None,
+        place: Callable[[bytes, int, int], Places] | None = None,
     ) -> None:
         """Starts the processes.
 
@@ -69,7 +69,7 @@ class ActorRows:
             make: makes the rows of so many environments, in an actor.
             num_envs: of all.
             settings: how many actors there are.
-            place: starts an actor, by its number, with so many environments, on another machine; None: on this one.
+            place: starts an actor elsewhere, of packed `make`, its number, and its environments; None: here.
 
         Raises:
             ConfigError: fewer environments than actors, or they cannot be made.
@@ -114,7 +114,8 @@ class ActorRows:
     def _started(self, number: int, rows: slice) -> ActorProcess | DistantActor:
         if self._place is None:
             return ActorProcess(self._make, number, rows, self.envs[number])
-        return DistantActor(self._place(number, self.envs[number]), number, rows)
+        placed = self._place(self._make, number, self.envs[number])
+        return DistantActor(placed, number, rows)
 
     def replace(self, number: int) -> None:
         """Puts a new process in the place of one that is gone, its environments made."""

@@ -1,0 +1,94 @@
+"""The rows of an experiment: in this process, or on the servers of a fleet."""
+
+from __future__ import annotations
+
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from shoal.envs import randomization
+from shoal.envs.factories import name_of
+from shoal.experiment.applies import check_applies
+from shoal.fleet.settings import check_installed
+from shoal.remote.address import is_address
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from shoal.envs.vec_env import VecEnv
+    from shoal.experiment.experiment import Experiment
+
+
+@contextmanager
+def placed(experiment: Experiment) -> Generator[tuple[Experiment, VecEnv]]:
+    """The experiment where its environments are, and its rows, which are closed with this.
+
+    Raises:
+        ConfigError: a setting would change nothing; Ray is not installed, the cluster cannot be started or joined or
+            has no room, or the environment cannot be made on its nodes.
+    """
+    with (
+        _on_fleet(experiment) as there,
+        closing(there.rows(there.options.num_envs)) as rows,
+    ):
+        check_applies(there, rows.spec)
+        yield there, rows
+
+
+@contextmanager
+def _on_fleet(experiment: Experiment) -> Generator[Experiment]:
+    """The experiment with the fleet's servers, which end with this; as it is where it wants none."""
+    options = experiment.options
+    if options.fleet is None:
+        yield experiment
+        return
+    if is_address(experiment.source):
+        raise ConfigError(
+            f"{experiment.source} names servers that run already; give the environment itself, which fleet="
+            f"{options.fleet!r} places, or leave the fleet out"
+        )
+    check_installed()
+    from shoal.fleet.actors import FleetActors
+    from shoal.fleet.cluster import Cluster
+    from shoal.fleet.env_server import Rows
+    from shoal.fleet.servers import Servers
+
+    placement = options.placement
+    what = f"{options.algo} on {name_of(experiment.source)}"
+    if options.actors:
+        with (
+            closing(Cluster(options.fleet, what)) as cluster,
+            closing(FleetActors(cluster, placement, options.actors)) as actors,
+        ):
+            yield replace(experiment, place=actors.place)
+        return
+    kwargs = dict(experiment.env_kwargs or {})
+    rows = Rows(
+        source=experiment.source,
+        backend=options.backend,
+        num_threads=max(1, int(placement.cpus)),
+        env_kwargs=kwargs,
+        info_keys=options.info_keys,
+        preprocessing=options.preprocessing,
+    )
+    playing = replace(
+        rows,
+        env_kwargs=randomization.whole(kwargs),
+        preprocessing=options.preprocessing.for_playing(),
+    )
+    restarts = 0 if options.fault_policy == "raise" else options.max_restarts
+    with (
+        closing(Cluster(options.fleet, what)) as cluster,
+        closing(
+            Servers(
+                cluster,
+                placement,
+                rows,
+                playing,
+                num_envs=options.num_envs,
+                max_restarts=restarts,
+            )
+        ) as servers,
+    ):
+        yield replace(experiment, servers=servers)
