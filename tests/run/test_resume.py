@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from shoal.report.lineage import takeovers_of
@@ -239,6 +241,39 @@ def test_a_population_outlives_a_kill(agents: int, tmp_path: Path, interpreter: 
     assert saved is not None
     steps = [taken.step for taken in takeovers_of(read(whole / "metrics.jsonl"))]
     assert min(steps) < saved.tree["stream"]["env_steps"] < max(steps)
+    assert run_child(interpreter, task | {"path": str(killed), "resume": True}, tmp_path) == 0
+    assert weights_sha256(whole) == weights_sha256(killed)
+    assert metrics_sha256(whole) == metrics_sha256(killed)
+
+
+def actors_running() -> list[int]:
+    """Processes that collect for a learner."""
+    running = psutil.process_iter(["cmdline"])
+    return [p.pid for p in running if any("shoal.stream.actors.local" in word for word in p.info["cmdline"] or ())]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["ppo", "dqn"])
+@pytest.mark.parametrize("schedule", ["sync", "async"])
+def test_runs_with_actors_outlive_a_kill(schedule: str, algo: str, tmp_path: Path, interpreter: Interpreter) -> None:
+    """The rows of every actor, and who acts in them; they are gone with the learner that was killed."""
+    settings: dict[str, Any] = {"algo": algo, "seed": 7, "actors": 2, "schedule": schedule, "max_staleness": 0}
+    if schedule == "sync":
+        del settings["max_staleness"]
+    if algo == "ppo":
+        settings |= {"num_minibatches": 2, "update_epochs": 2} | CARTPOLE
+    else:
+        settings |= {"num_envs": 4, "num_steps": 5, "total_timesteps": 3_000, "batch_size": 16}
+        settings["replay"] = {"buffer_size": 400, "learning_starts": 100, "samples_per_insert": 6.0, "alpha": 0.6}
+    task = {"env": "CartPole-v1", "settings": settings, "network": {"hidden": [16]}, "die_at": -1, "resume": False}
+    whole, killed = (tmp_path / name / "CartPole-v1" / algo / "run" for name in ("whole", "killed"))
+    for path, die_at, status in ((whole, -1, 0), (killed, 23 if algo == "ppo" else 614, -9)):
+        own = {"settings": settings | {"run_dir": str(path.parents[2])}, "die_at": die_at}
+        assert run_child(interpreter, task | own, tmp_path) == status
+        deadline = time.monotonic() + 5
+        while actors_running():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
     assert run_child(interpreter, task | {"path": str(killed), "resume": True}, tmp_path) == 0
     assert weights_sha256(whole) == weights_sha256(killed)
     assert metrics_sha256(whole) == metrics_sha256(killed)

@@ -154,8 +154,8 @@ class Actors:
         elif busy_s:
             for name in ("environment", "acting"):
                 self.meter.add(name, waited_s * spent[name] / busy_s)
-        self.meter.note("actors/learner_waits", waited_s / (now - self._returned_s))
-        self.meter.note("actors/wait", spent["waiting"] / sum(spent.values()))
+        self.meter.note("speed/learner_waits", waited_s / (now - self._returned_s))
+        self.meter.note("speed/actors_wait", spent["waiting"] / sum(spent.values()))
         staleness = self._staleness()
         if len(staleness):
             self.meter.note("actors/staleness", float(staleness.mean()))
