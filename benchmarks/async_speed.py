@@ -1,0 +1,137 @@
+"""Actors that collect while the learner learns, beside rollouts and updates in turns: steps per second.
+
+    python -m benchmarks.async_speed [--rounds 3] [--only lander sleeper]
+
+`lander`: PPO's preset for LunarLander-v3 with Gymnasium's environment (backend serial), on all cores. E and U are the
+processor's seconds of a step's environment and acting, and of its share of the updates, in a run with one thread;
+cores / (E + U) is what the machine could do if nobody ever waited. `sleeper`: eight environments whose steps sleep 0.2
+to 2 ms, one a process. `sync` is the best of the backends serial and workers, with one thread and with two. The sides
+take turns. Appends to benchmarks/results/async_speed.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+import shoal
+from benchmarks import machine
+from shoal.run.log import read
+
+RESULT = Path(__file__).parent / "results" / "async_speed.jsonl"
+SLEEPERS = 8
+STEPS = {"lander": 100_000, "sleeper": 16_384}
+
+
+class Sleeper(gym.Env[Any, Any]):
+    """Ends after 200 steps, each of which sleeps for 0.2 to 2 ms; the reward is for the sign of what is seen."""
+
+    observation_space = spaces.Box(-1, 1, (4,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """Begins anew."""
+        super().reset(seed=seed)
+        self.count = 0
+        return self._obs(), {}
+
+    def step(self, action: Any) -> Any:
+        """Sleeps."""
+        time.sleep(self.np_random.uniform(0.2e-3, 2e-3))
+        self.count += 1
+        right = float((self.seen[0] > 0) == bool(action))
+        return self._obs(), right, self.count == 200, False, {}
+
+    def _obs(self) -> Any:
+        self.seen = self.np_random.uniform(-1, 1, 4).astype(np.float32)
+        return self.seen
+
+
+def task_of(name: str) -> tuple[Any, dict[str, Any]]:
+    """The environment and what all sides share."""
+    if name == "lander":
+        return "LunarLander-v3", {"backend": "serial"}
+    return Sleeper, {"num_envs": SLEEPERS, "num_steps": 128, "num_minibatches": 4}
+
+
+def sides_of(name: str) -> dict[str, dict[str, Any]]:
+    """The settings of each side."""
+    workers: dict[str, Any] = {"backend": "workers"}
+    if name == "sleeper":
+        workers["num_workers"] = SLEEPERS
+    actors = SLEEPERS if name == "sleeper" else (os.cpu_count() or 1)
+    sides: dict[str, dict[str, Any]] = {}
+    if name == "lander":
+        sides |= {f"sync {n} threads": {"num_threads": n} for n in (1, 2)}
+    sides |= {f"sync workers {n} threads": workers | {"num_threads": n} for n in (1, 2)}
+    for ahead in (1, 4):
+        for threads in (1, 2):
+            own = {"schedule": "async", "actors": actors, "max_staleness": ahead, "num_threads": threads}
+            sides[f"async {ahead} {threads} threads"] = own
+    return sides
+
+
+def run(name: str, side: dict[str, Any]) -> dict[str, float]:
+    """Steps per second, and where the time went."""
+    env, shared = task_of(name)
+    with tempfile.TemporaryDirectory() as folder:
+        ended = shoal.train(env, seed=1, total_timesteps=STEPS[name], stop_at=math.inf, final_episodes=0, panel="none",
+                            run_dir=folder, **(shared | side))  # fmt: skip
+        line = list(read(ended.path / "metrics.jsonl"))[-1]
+    times = {key: value for key, value in line.items() if key.startswith("time/")}
+    return {"steps_per_s": ended.steps / ended.seconds, "steps": ended.steps} | times
+
+
+def limit_of(cores: int) -> dict[str, float]:
+    """What the machine could do at LunarLander if nobody ever waited."""
+    alone = run("lander", {"num_threads": 1})
+    each = {key: value / alone["steps"] for key, value in alone.items() if key.startswith("time/")}
+    stepping = each["time/environment"] + each["time/acting"]
+    return {"E": stepping, "U": each["time/learning"], "limit": cores / (stepping + each["time/learning"])}
+
+
+def main() -> None:
+    """Runs what the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=list(STEPS), default=list(STEPS))
+    options = parser.parse_args()
+    cores = os.cpu_count() or 1
+    for name in options.only:
+        sides = sides_of(name)
+        rates: dict[str, list[float]] = {side: [] for side in sides}
+        limits: list[dict[str, float]] = []
+        for _ in range(options.rounds):
+            if name == "lander":
+                limits.append(limit_of(cores))
+            for side, settings in sides.items():
+                rates[side].append(run(name, settings)["steps_per_s"])
+        medians = {side: float(np.median(found)) for side, found in rates.items()}
+        sync = max(rate for side, rate in medians.items() if side.startswith("sync"))
+        best = max(rate for side, rate in medians.items() if side.startswith("async"))
+        row: dict[str, Any] = {"task": name, "rounds": rates, "medians": medians, "async_over_sync": best / sync}
+        if limits:
+            row["limits"] = limits
+            row["of_limit"] = best / float(np.median([found["limit"] for found in limits]))
+        row |= {"date": time.strftime("%Y-%m-%d"), "machine": machine.describe()}
+        with RESULT.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        for side, rate in medians.items():
+            print(f"{name} {side:>24} {rate:>9,.0f} steps/s")
+        print(f"{name}: async {row['async_over_sync']:.2f} x the best sync", *(
+            [f"and {row['of_limit']:.2f} of cores / (E + U)"] if limits else []
+        ))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
