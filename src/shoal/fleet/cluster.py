@@ -140,6 +140,7 @@ class Cluster:
                 raise ConfigError(
                     f"fleet='local': Ray could not be started here ({_briefly(error)})"
                 ) from error
+        quieten()
         # What this process starts from here on is its own.
         del os.environ[reaper.MARK]
 
@@ -206,10 +207,24 @@ def join(where: str) -> None:
     try:
         with handlers_kept():
             ray.init(address=where, logging_level=logging.CRITICAL, **settings)
+        quieten()
     except Exception as error:
         with suppress(Exception):
             ray.shutdown()
         raise ConfigError(_why_not(asked, error)) from error
+
+
+def _say_nothing(*_: object, **__: object) -> None:
+    """In the place of Ray's printing of its processes' messages."""
+
+
+def quieten() -> None:
+    """Ray prints what its processes complain of on this one's standard output, where metrics go as JSON."""
+    from ray._private import worker
+
+    told: Any = worker
+    if hasattr(told, "print_to_stdstream"):
+        told.print_to_stdstream = _say_nothing
 
 
 @contextmanager
