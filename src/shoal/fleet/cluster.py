@@ -134,7 +134,7 @@ class Cluster:
                     log_to_driver=False,
                     logging_level=logging.CRITICAL,
                     _temp_dir=str(self._folder / "r"),
-                    _system_config=LOCAL_SETTINGS,
+                    _system_config=dict(LOCAL_SETTINGS),  # Ray writes into it
                 )
             except Exception as error:
                 raise ConfigError(
