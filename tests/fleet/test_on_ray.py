@@ -139,9 +139,13 @@ def test_another_terminal_sees_and_ends_it(tmp_path: Path) -> None:
 def test_a_learner_that_is_ended_leaves_nothing(number: int, after_s: float, tmp_path: Path) -> None:
     """While Ray starts, and while it trains."""
     process = begin("endless", tmp_path)
-    time.sleep(after_s)
-    process.send_signal(number)
-    process.communicate(timeout=60)
+    try:
+        time.sleep(after_s)
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_runs_to_compare_are_trained_side_by_side(tmp_path: Path) -> None:
