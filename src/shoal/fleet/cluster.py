@@ -27,6 +27,7 @@ from shoal.types import ConfigError, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
+    from types import FrameType
 
 NAMESPACE = "shoal"
 """Of the actors' names in Ray."""
@@ -40,6 +41,7 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else it warns of what will change
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+HELD = (signal.SIGINT, signal.SIGTERM)
 MOST_SAID = 500
 """Characters of Ray's messages that ours quote."""
 LONGEST_ROOT = 40
@@ -124,7 +126,7 @@ class Cluster:
         self._before = _set(told)
         _forget_token()
         self._guard()
-        with handlers_kept():
+        with signals_held():
             try:
                 self._ray.init(
                     address="local",
@@ -134,12 +136,13 @@ class Cluster:
                     log_to_driver=False,
                     logging_level=logging.CRITICAL,
                     _temp_dir=str(self._folder / "r"),
-                    _system_config=LOCAL_SETTINGS,
+                    _system_config=dict(LOCAL_SETTINGS),  # Ray writes into it
                 )
             except Exception as error:
                 raise ConfigError(
                     f"fleet='local': Ray could not be started here ({_briefly(error)})"
                 ) from error
+        quieten()
         # What this process starts from here on is its own.
         del os.environ[reaper.MARK]
 
@@ -204,25 +207,59 @@ def join(where: str) -> None:
         _check_listens(where)
     settings: dict[str, object] = {"namespace": NAMESPACE, "log_to_driver": False}
     try:
-        with handlers_kept():
+        with signals_held():
             ray.init(address=where, logging_level=logging.CRITICAL, **settings)
+        quieten()
     except Exception as error:
         with suppress(Exception):
             ray.shutdown()
         raise ConfigError(_why_not(asked, error)) from error
 
 
+def _say_nothing(*_: object, **__: object) -> None:
+    """In the place of Ray's printing of its processes' messages."""
+
+
+def quieten() -> None:
+    """Ray prints what its processes complain of on this one's standard output, where metrics go as JSON."""
+    from ray._private import worker
+
+    told: Any = worker
+    if hasattr(told, "print_to_stdstream"):
+        told.print_to_stdstream = _say_nothing
+
+
 @contextmanager
-def handlers_kept() -> Generator[None]:
-    """Ray takes SIGTERM for itself, which ends a run in order."""
+def signals_held() -> Generator[None]:
+    """Ctrl-C and SIGTERM wait until Ray has started or was joined; a second one ends that at once.
+
+    An exception in the middle of it may be lost in Ray, and Ray would take SIGTERM for itself for good.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.getsignal(signal.SIGTERM)
+    came: list[int] = []
+
+    def hold(number: int, _: FrameType | None) -> None:
+        came.append(number)
+        if len(came) > 1:
+            raise KeyboardInterrupt
+
+    caught = [number for number in HELD if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, hold) for number in caught}
+    from ray._private import utils
+
+    ours: Any = utils
+    theirs = ours.set_sigterm_handler
+    ours.set_sigterm_handler = _say_nothing
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        ours.set_sigterm_handler = theirs
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        os.kill(os.getpid(), came[0])
 
 
 def _why_not(where: str, error: Exception) -> str:

@@ -18,13 +18,13 @@ MARK = "SHOAL_FLEET"
 """The variable with the fleet's name."""
 PATIENCE_S = 3.0
 """Ray's own processes have so long to end by themselves when their learner was killed."""
-LOOK_S = 0.1
+LOOK_S = 0.2
 MOST_S = 15.0
 """Ray may start another process while these are ended."""
 
 
 def started(fleet: str, folder: str) -> list[psutil.Process]:
-    """The living processes that a fleet started: its name is in their environment, or their output in its folder.
+    """The living processes that a fleet started: its name is in their environment, or their logs in its folder.
 
     Neither is enough: some of Ray's write their title over their environment.
     """
@@ -39,12 +39,13 @@ def started(fleet: str, folder: str) -> list[psutil.Process]:
 
 
 def _writes_into(process: psutil.Process, folder: str) -> bool:
-    """Whether its output goes to a file in the folder."""
+    """Whether it has a file in the folder open, such as its log, also one that is deleted by now."""
+    opened = f"/proc/{process.pid}/fd"
     if not os.path.isdir("/proc/self/fd"):
         return any(file.path.startswith(folder) for file in process.open_files())
-    for number in (1, 2):
+    for number in os.listdir(opened):
         with suppress(OSError):
-            if os.readlink(f"/proc/{process.pid}/fd/{number}").startswith(folder):
+            if os.readlink(f"{opened}/{number}").startswith(folder):
                 return True
     return False
 
@@ -64,11 +65,18 @@ def end(fleet: str, folder: str, *, patience_s: float = PATIENCE_S) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def lives(pid: int) -> bool:
+    """Whether a process is there, and not only for its parent to hear of its end."""
+    with suppress(psutil.Error):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 def main() -> None:
-    """Arguments: the learner's process, the fleet's name, its folder, and its record."""
+    """Arguments: the learner's process, which has started this one, the fleet's name, its folder, and its record."""
     learner, fleet, folder, record = sys.argv[1:]
-    with suppress(psutil.NoSuchProcess):
-        psutil.Process(int(learner)).wait()
+    while os.getppid() == int(learner) and lives(int(learner)):
+        time.sleep(LOOK_S)
     end(fleet, folder)
     with suppress(OSError):
         os.unlink(record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import textwrap
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ HUNG_S = 25.0
 SERIES_S = 10.0
 """Questions that are further apart are about different faults."""
 STOP_S = 2.0
+MOST_SAID = 200
+"""Characters of Ray's messages that ours quote."""
 
 
 @dataclass(slots=True)
@@ -260,7 +263,8 @@ def in_words(resources: dict[str, float]) -> str:
 def last_line(error: Exception) -> str:
     """Of Ray's long texts, the one that says what went wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    said = lines[-1] if lines else type(error).__name__
+    return textwrap.shorten(said, MOST_SAID, placeholder=" ...")
 
 
 def _fits(wanted: list[dict[str, float]], total: dict[str, float]) -> bool:
