@@ -25,6 +25,7 @@ TESTS = (
     "tests/math/test_math_native.py",
     "tests/memory/test_forked.py",
     "tests/memory/test_memory.py",
+    "tests/remote/test_messages.py",
     "tests/test_net_learning.py",
     "tests/test_net_native.py",
     "tests/test_net_recurrent.py",

@@ -78,8 +78,15 @@ class Frames:
             EnvError: it is longer than any message may be.
         """
         deadline = time.monotonic() + timeout_s
-        head = self._take(LENGTH.size, deadline)
-        (size,) = LENGTH.unpack(head)
+        if self._first == self._last:
+            self._fill(deadline)
+        start = self._first + LENGTH.size
+        if start <= self._last:
+            (size,) = LENGTH.unpack_from(self._chunk, self._first)
+            if start + size <= self._last and size <= self.most_bytes:
+                self._first = start + size
+                return bytes(self._view[start : self._first])
+        (size,) = LENGTH.unpack(self._take(LENGTH.size, deadline))
         if size > self.most_bytes:
             raise EnvError(
                 f"a message of {size:,} bytes is announced, more than the {self.most_bytes:,} that one may have"
@@ -107,8 +114,7 @@ class Frames:
     def _take(self, size: int, deadline: float) -> bytes:
         """So many bytes, of which some may have come already."""
         if size and self._first == self._last:
-            self._first = self._last = 0
-            self._last = self._read(deadline)
+            self._fill(deadline)
         if self._last - self._first >= size:
             self._first += size
             return bytes(self._view[self._first - size : self._first])
@@ -120,6 +126,11 @@ class Frames:
             parts += self._view[:wanted]
             self._first, self._last = wanted, count
         return bytes(parts)
+
+    def _fill(self, deadline: float) -> None:
+        """The chunk, all of which was handed over, with what comes next."""
+        self._first = self._last = 0
+        self._last = self._read(deadline)
 
     def _read(self, deadline: float) -> int:
         """Fills the chunk with what there is; how many bytes that is.

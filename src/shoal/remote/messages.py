@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+_made = tuple.__new__
+"""Makes a named tuple of all its values, in half the time that its class takes."""
+
+
 class StepRequest(NamedTuple):
     """A request to step rows: its action is data[at:at + size]."""
 
@@ -68,7 +72,7 @@ def read_reply(data: bytes) -> Any:
     """A `RowsReply`, or protobuf's `Reply` of another kind; DecodeError where it is none."""
     found = _native.read_rows(data)
     if found is not None:
-        return RowsReply(*found, data)
+        return _made(RowsReply, (*found, data, ()))
     reply = wire.Reply.FromString(data)
     if reply.WhichOneof("what") != "rows":
         return reply
@@ -99,7 +103,7 @@ def _request(data: bytes, at: int, size: int) -> Any:
     found = _native.read_step(data, at, size)
     if found is None:
         return _step_of(wire.Request.FromString(data[at : at + size]))
-    return StepRequest(*found, data)
+    return _made(StepRequest, (*found, data))
 
 
 def _step_of(request: Any) -> Any:

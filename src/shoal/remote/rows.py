@@ -295,20 +295,21 @@ class RemoteEnv:
             raise
 
     def _take_part(self, part: Part) -> None:
-        recovery, own = self._recovery, self._rows[part.server]
-        dropped = self.dropped[part.rows.start]
-        server = None if dropped else self._asked[part.server].popleft()
-        if server is not None and server is self._servers[part.server]:
+        recovery, number, rows = self._recovery, part.server, part.rows
+        dropped = self.dropped[rows.start]
+        server = None if dropped else self._asked[number].popleft()
+        if server is not None and server is self._servers[number]:
             try:
                 found = server.receive("rows")
-                self._arrivals.write(part.rows, own.start, found, server.server)
+                first = rows.start - part.first
+                self._arrivals.write(rows, first, found, server.server)
                 if recovery.survives:
-                    recovery.last_seen.note(self.out, part.rows)
+                    recovery.last_seen.note(self.out, rows)
                 return
             except EnvError as error:
-                recovery.settle(part.server, error, self._arrivals)
-        if self.dropped[part.rows.start]:
-            recovery.last_seen.skip(self.out, part.rows)
+                recovery.settle(number, error, self._arrivals)
+        if self.dropped[rows.start]:
+            recovery.last_seen.skip(self.out, rows)
         else:
-            recovery.cut(part.server, part.rows)
-            recovery.last_seen.note(self.out, part.rows)
+            recovery.cut(number, rows)
+            recovery.last_seen.note(self.out, rows)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shoal.remote import environments_pb2 as wire
 from shoal.remote.batches import Batches, ReadyWriter
+from shoal.remote.messages import StepRequest
 from shoal.remote.settings import Guard
 from shoal.remote.states import pack, unpack
 from shoal.types import ConfigError, EnvError, text_of
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from shoal.envs.vec_env import VecEnv
-    from shoal.remote.messages import Packed, StepRequest
+    from shoal.remote.messages import Packed
 
 PROTOCOL = 2
 """Of the messages; both sides must have the same."""
@@ -70,6 +71,8 @@ class Session:
 
     def _tried(self, request: Any) -> Any:
         try:
+            if request.__class__ is StepRequest:
+                return self._step(request)
             return self._answer(request)
         except Exception as error:
             return failure(request.number, error)
@@ -86,8 +89,6 @@ class Session:
     def _answer(self, request: Any) -> Any:
         number, env = request.number, self.env
         match request.WhichOneof("what"):
-            case "step":
-                return self._step(request)
             case "reset":
                 env.reset(list(request.reset.seeds))
                 return self._rows(number)
