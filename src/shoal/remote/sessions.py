@@ -89,7 +89,7 @@ class Session:
             case "step":
                 return self._step(request)
             case "reset":
-                env.reset(list(request.reset.seeds))
+                env.reset(self._seeds(request.reset))
                 return self._rows(number)
             case "save":
                 state = wire.State(state=pack(env.state()))
@@ -105,6 +105,11 @@ class Session:
                 raise ConfigError(
                     f"a request of the kind {other!r} is none that this server knows here"
                 )
+
+    def _seeds(self, reset: Any) -> list[int]:
+        if len(reset.seeds) != self.env.num_rows:
+            raise ValueError(f"{len(reset.seeds)} seeds for {self.env.num_rows} rows")
+        return list(reset.seeds)
 
     def _step(self, step: StepRequest) -> Packed:
         count = step.num_rows
