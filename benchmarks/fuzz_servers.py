@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import queue
+import signal
 import socket
 import ssl
 import subprocess
@@ -78,7 +79,7 @@ class Messages:
         ]
         what = kinds[int(self._rng.integers(len(kinds)))]
         if self._rng.random() < 0.15:
-            number = int(self._rng.choice([0, 1, number - 1, number + 1, 2**64 - 1, 2**63]))
+            number = [0, 1, number - 1, number + 1, 2**64 - 1, 2**63][int(self._rng.integers(6))]
         return wire.Request(number=max(number, 0), **what).SerializeToString()
 
     def mutated(self, data: bytes) -> bytes:
@@ -215,9 +216,10 @@ class Fuzz:
         """A state and an action of good rows."""
         action = np.zeros(8 * ROWS, np.uint8)
         name = self._open()
-        for number, what in enumerate(({"reset": wire.Reset(seeds=[1, 2])}, {"save": wire.Save()}), 1):
-            request = wire.Request(number=number, **what)
-            reply = self._stub.Call(wire.SessionRequest(session=name, request=request), timeout=5.0)
+        reset = wire.Request(number=1, reset=wire.Reset(seeds=[1, 2]))
+        save = wire.Request(number=2, save=wire.Save())
+        self._stub.Call(wire.SessionRequest(session=name, request=reset), timeout=5.0)
+        reply = self._stub.Call(wire.SessionRequest(session=name, request=save), timeout=5.0)
         self._stub.Close(wire.SessionRequest(session=name), timeout=5.0)
         return reply.state.state, action.tobytes().ljust(64, b"\0")
 
@@ -303,7 +305,7 @@ class Fuzz:
             self._channel.unary_unary(f"/{NAME}/{method}")(data, timeout=5.0)
             self.counts["call answered"] += 1
         except grpc.RpcError as error:
-            code: Any = error.code()  # pyright: ignore[reportAttributeAccessIssue]
+            code: Any = error.code()
             assert code is not grpc.StatusCode.DEADLINE_EXCEEDED, f"{method} hangs"
             self.counts["call refused"] += 1
         self._stub.Close(wire.SessionRequest(session=name), timeout=5.0)
@@ -356,7 +358,19 @@ class Memory:
 
 def fuzz(plane: Any, seed: list[int], count: int, files: dict[str, str]) -> dict[str, Any]:
     """One plane; the line for it."""
-    command = [sys.executable, "-m", "shoal", "serve", ENV, "--num-envs", str(NUM_ENVS), "--listen", "127.0.0.1:0"]
+    command = [
+        sys.executable,
+        "-X",
+        "faulthandler",
+        "-m",
+        "shoal",
+        "serve",
+        ENV,
+        "--num-envs",
+        str(NUM_ENVS),
+        "--listen",
+        "127.0.0.1:0",
+    ]
     command += ["--guard.idle-s", str(IDLE_S)]
     ca = files["ca"] if plane == "tls" else None
     if ca:
@@ -366,7 +380,8 @@ def fuzz(plane: Any, seed: list[int], count: int, files: dict[str, str]) -> dict
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert server.stdout is not None
     address = server.stdout.readline().split(" at ")[1].split(";")[0]
-    drain = threading.Thread(target=server.stderr.read if server.stderr else str, daemon=True)
+    said: list[str] = []
+    drain = threading.Thread(target=lambda: said.extend(server.stderr or ()), daemon=True)
     drain.start()
     name = ("grpcs://" if ca else "grpc://") + address
     begun, mistake = time.monotonic(), ""
@@ -394,7 +409,15 @@ def fuzz(plane: Any, seed: list[int], count: int, files: dict[str, str]) -> dict
         mistake = f"{type(error).__name__}: {error}"
     finally:
         server.terminate()
-        server.wait(20)
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            mistake = mistake or "it does not end when it is told to"
+            server.send_signal(signal.SIGABRT)
+            server.wait()
+        drain.join()
+    if mistake:
+        print("".join(said[-200:]), file=sys.stderr)
     return {
         "plane": plane, "seed": seed[0], "messages": count, "seconds": round(time.monotonic() - begun, 1),
         "counts": dict(sorted(counts.items())), "mib_before": before >> 20, "mib_most": most >> 20, "mistake": mistake,
