@@ -37,7 +37,7 @@ def serving(env: str = "CartPole-v1", listen: str = "127.0.0.1:0") -> Server:
 
 def rows_of(server: Server, plane: Any = "auto", **terms: Any) -> Any:
     given: Any = {"timeout_s": 5.0} | terms
-    return remote.make(server.name, 2, Terms(Remote(plane=plane, reconnect_s=1.0), **given))
+    return remote.make(server.name, 2, Terms(Remote(plane=plane), **given))
 
 
 class Strange(service.EnvironmentsServicer):
@@ -89,6 +89,21 @@ def test_a_server_that_comes_back_with_another_environment(on_fault: str) -> Non
             said = "is lost" if on_fault == "raise" else "has another environment now: env_id, observation_space"
             with pytest.raises((EnvError, ConfigError), match=said):
                 rows.recv()
+
+
+@pytest.mark.parametrize("plane", ["auto", pytest.param("grpc", marks=pytest.mark.slow)])
+def test_a_server_that_has_ended(plane: str) -> None:
+    """Nobody waits for it: nobody listens there."""
+    server = serving()
+    with closing(rows_of(server, plane)) as rows:
+        rows.reset(0)
+        rows.recv()
+        server.stop(0.0)
+        begun = time.monotonic()
+        rows.send(ALL, NOTHING)
+        with pytest.raises(EnvError, match=r"is lost .* cannot be reached again"):
+            rows.recv()
+        assert time.monotonic() - begun < 2
 
 
 def test_replies_that_do_not_belong() -> None:
