@@ -18,6 +18,7 @@ from shoal.envs.registry import make
 from shoal.remote import environments_pb2 as wire
 from shoal.remote import environments_pb2_grpc as service
 from shoal.remote import rows as remote
+from shoal.remote import sessions, states
 from shoal.remote.server import Server
 from shoal.remote.settings import Remote, Terms
 from shoal.types import ConfigError, EnvError
@@ -36,7 +37,7 @@ def serving(env: str = "CartPole-v1", listen: str = "127.0.0.1:0") -> Server:
 
 def rows_of(server: Server, plane: Any = "auto", **terms: Any) -> Any:
     given: Any = {"timeout_s": 5.0} | terms
-    return remote.make(server.name, 2, Terms(Remote(plane=plane, reconnect_s=1.0), **given))
+    return remote.make(server.name, 2, Terms(Remote(plane=plane), **given))
 
 
 class Strange(service.EnvironmentsServicer):
@@ -74,6 +75,7 @@ def test_servers_of_another_protocol_or_none() -> None:
     other.stop(0).wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_fault", ["restart", "raise"])
 def test_a_server_that_comes_back_with_another_environment(on_fault: str) -> None:
     """Its rows are none of the run's: its error ends it, within the time-out."""
@@ -87,6 +89,21 @@ def test_a_server_that_comes_back_with_another_environment(on_fault: str) -> Non
             said = "is lost" if on_fault == "raise" else "has another environment now: env_id, observation_space"
             with pytest.raises((EnvError, ConfigError), match=said):
                 rows.recv()
+
+
+@pytest.mark.parametrize("plane", ["auto", pytest.param("grpc", marks=pytest.mark.slow)])
+def test_a_server_that_has_ended(plane: str) -> None:
+    """Nobody waits for it: nobody listens there."""
+    server = serving()
+    with closing(rows_of(server, plane)) as rows:
+        rows.reset(0)
+        rows.recv()
+        server.stop(0.0)
+        begun = time.monotonic()
+        rows.send(ALL, NOTHING)
+        with pytest.raises(EnvError, match=r"is lost .* cannot be reached again"):
+            rows.recv()
+        assert time.monotonic() - begun < 2
 
 
 def test_replies_that_do_not_belong() -> None:
@@ -121,12 +138,24 @@ def test_replies_that_do_not_belong() -> None:
             rows.reset(0)
 
 
-def test_a_reply_that_is_too_large() -> None:
-    """It is announced, and not waited for."""
-    with serving() as server, closing(rows_of(server)) as rows:
-        rows._servers[0]._link._stream._frames.most_bytes = 20
-        with pytest.raises(EnvError, match="more than the 20 that one may have"):
+def test_messages_that_are_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is announced is not waited for; one that would be is not sent, or said at the start."""
+    with serving() as server:
+        with closing(rows_of(server)) as rows:
+            rows._servers[0]._link._stream._frames.most_bytes = 20
+            with pytest.raises(EnvError, match="more than the 20 that one may have"):
+                rows.reset(0)
+        with closing(rows_of(server)) as rows:
             rows.reset(0)
+            rows.recv()
+            state = rows.state()
+            monkeypatch.setattr(states, "MOST_BYTES", 1_100)
+            for large in (rows.state, lambda: rows.restore(state)):
+                with pytest.raises(ConfigError, match="bytes, more than the 1,100 that a message may have"):
+                    large()
+        monkeypatch.setattr(sessions, "MOST_BYTES", 1_100)
+        with pytest.raises(ConfigError, match=r"2 rows of CartPole-v1 are .* bytes a message, more than the 1,100"):
+            rows_of(server)
 
 
 @pytest.mark.slow

@@ -134,6 +134,7 @@ def test_a_client_that_never_reads() -> None:
         assert works(server)
 
 
+@pytest.mark.slow
 def test_a_connection_that_is_half_open() -> None:
     """Nothing comes through any more, and nobody says so: both sides notice in bounded time."""
     with serving(idle_s=1.0, plane=False) as server:

@@ -132,9 +132,8 @@ def wait_for_all(server: Server, seconds: float = 5.0) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(
-    "proxied", ["grpc", *(pytest.param(p, marks=pytest.mark.slow) for p in PLANES[1:])], indirect=True
-)
+@pytest.mark.slow
+@every_plane
 def test_a_connection_that_breaks_while_nobody_uses_it(proxied: Proxied) -> None:
     """It is there again before the server gives the rows away, with what was under way."""
     server, proxy, rows_of = proxied
@@ -171,7 +170,7 @@ def test_a_server_that_is_not_reached_again_in_time(proxied: Proxied) -> None:
 def test_who_comes_next_waits_for_those_who_may_come_back(proxied: Proxied) -> None:
     """Whose client was killed: environments are free when it might not come back any more, not before."""
     server, proxy, rows_of = proxied
-    first = rows_of(reconnect_s=0.5)
+    first = rows_of(reconnect_s=0.2)
     first._servers[0]._closed.set()  # nobody looks after it: as one that was killed
     proxy.cut()
     with closing(rows_of()) as rows:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -35,6 +37,8 @@ class Files:
         past = datetime.now(UTC) - timedelta(days=1)
         expired = authority.issue_cert("127.0.0.1", not_before=past - timedelta(days=1), not_after=past)
         self.old_cert, self.old_key = self._signed(folder, "old", expired)
+        late = authority.issue_cert("learner.example", not_before=past - timedelta(days=1), not_after=past)
+        self.late_cert, self.late_key = self._signed(folder, "late", late)
         self.token_file = str(folder / "token")
         (folder / "token").write_text(f"{TOKEN}\n", encoding="ascii")
         self.other_token = str(folder / "other")
@@ -79,8 +83,28 @@ def test_training_over_an_encrypted_connection(files: Files, run_dir: Path) -> N
         with closing(rows_of(server.name, **given)) as rows:
             rows.reset(1)
             assert rows.recv().valid.all()
-        with pytest.raises(ConfigError, match="no server of environments answers"):
-            rows_of(server.name, ca=files.ca)
+        for none in ({}, {"cert": files.late_cert, "key": files.late_key}):
+            with pytest.raises(ConfigError, match="no server of environments answers"):
+                rows_of(server.name, ca=files.ca, **none)
+        assert not reaches_frames(server, files, None)
+        assert not reaches_frames(server, files, (files.late_cert, files.late_key))
+        assert reaches_frames(server, files, (files.own_cert, files.own_key))
+
+
+def reaches_frames(server: Server, files: Files, pair: tuple[str, str] | None) -> bool:
+    """Whether the TLS port of the second plane waits for what a client with this certificate says."""
+    context = ssl.create_default_context(cafile=files.ca)
+    if pair is not None:
+        context.load_cert_chain(*pair)
+    assert server.service.plane is not None
+    there = socket.create_connection(("127.0.0.1", server.service.plane.tls_port), 0.2)
+    try:
+        with there, context.wrap_socket(there, server_hostname="127.0.0.1") as connected:
+            return connected.recv(1) != b""
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
 
 
 def test_a_wrong_token_or_none_is_refused(files: Files) -> None:

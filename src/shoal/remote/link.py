@@ -45,7 +45,8 @@ class Link:
             server: HOST:PORT, for sentences.
             stream: the first one.
             dial: another stream of the same session, in so many seconds at most. Its errors: SessionGoneError where the
-                server does not know the session, ConnectionRefusedError where nobody listens, OSError or EOFError else.
+                server does not know the session, ConnectionRefusedError or FileNotFoundError where
+                nobody listens, OSError or EOFError else.
             reconnect_s: how long it is tried after a connection broke; 0: not at all.
         """
         self._server, self._stream = server, stream
@@ -142,7 +143,7 @@ class Link:
                 raise EOFError(
                     f"{why}; it answers again, but {error.args[0]}"
                 ) from None
-            except ConnectionRefusedError as error:
+            except (ConnectionRefusedError, FileNotFoundError) as error:
                 refused, last = refused + 1, str(error)
             except (OSError, EOFError) as error:
                 refused, last = 0, str(error)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from shoal.envs.vec_env import VecEnv
     from shoal.remote.sessions import Playing
 
+STOP_S = 5.0
+"""What gRPC may take to end calls beyond the grace; it has been seen to keep some forever."""
 SPARE_CALLS = 16
 """Calls at a time besides the clients' streams; further ones are refused."""
 
@@ -98,10 +100,11 @@ class Server:
         Raises:
             ConfigError: others can reach the address and are not asked who they are, or it cannot be listened at.
         """
-        guard = guard or Guard()
+        guard, greetings = guard or Guard(), Greetings()
         checks: list[grpc.ServerInterceptor] = []
         if guard.token_file:
-            checks.append(TokenCheck(read_token(guard.token_file)))
+            token = read_token(guard.token_file)
+            checks.append(TokenCheck(token, greetings))
         calls = guard.max_clients + SPARE_CALLS
         pool = ThreadPoolExecutor(calls, thread_name_prefix="shoal-client")
         self._grpc = grpc.server(
@@ -114,7 +117,7 @@ class Server:
         self.address = f"{listen.rpartition(':')[0]}:{self.port}"
         self.name = (SCHEME if guard.cert is None else ENCRYPTED) + self.address
         """As clients name it; of a server of all addresses they put a host's in its place."""
-        self.service = Service(make_rows, num_envs, guard, playing)
+        self.service = Service(make_rows, num_envs, guard, playing, greetings)
         if guard.plane:
             host = listen.rpartition(":")[0].strip("[]")
             self.service.plane = Plane(self.service, host, guard)
@@ -139,7 +142,7 @@ class Server:
     def stop(self, grace_s: float = 1.0) -> None:
         """Ends the sessions, in `grace_s` seconds at most, and closes their rows."""
         self._health.enter_graceful_shutdown()
-        self._grpc.stop(grace_s).wait()
+        self._grpc.stop(grace_s).wait(grace_s + STOP_S)
         if self.service.plane is not None:
             self.service.plane.close()
         self.service.sessions.stop()
@@ -154,6 +157,7 @@ class Service(service.EnvironmentsServicer):
         num_envs: int,
         guard: Guard | None = None,
         playing: Playing | None = None,
+        greetings: Greetings | None = None,
     ) -> None:
         """Makes one environment, to say what it is."""
         guard = guard or Guard()
@@ -163,7 +167,7 @@ class Service(service.EnvironmentsServicer):
         finally:
             first.close()
         self.sessions = Sessions(make_rows, num_envs, guard, playing)
-        self.greetings = Greetings()
+        self.greetings = greetings or Greetings()
         self.plane: Plane | None = None
 
     def Describe(self, request: Any, context: Any) -> Any:  # noqa: N802

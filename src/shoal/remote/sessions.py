@@ -10,10 +10,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shoal.remote import environments_pb2 as wire
-from shoal.remote.batches import Batches, ReadyWriter
+from shoal.remote.batches import Batches, ReadyWriter, ready_layout
+from shoal.remote.frames import MOST_BYTES
 from shoal.remote.messages import StepRequest
 from shoal.remote.settings import Guard
-from shoal.remote.states import pack, unpack
+from shoal.remote.states import ROOM, pack, unpack
 from shoal.types import ConfigError, EnvError, text_of
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Session:
         number, env = request.number, self.env
         match request.WhichOneof("what"):
             case "reset":
-                env.reset(list(request.reset.seeds))
+                env.reset(self._seeds(request.reset))
                 return self._rows(number)
             case "save":
                 state = wire.State(state=pack(env.state()))
@@ -106,6 +107,11 @@ class Session:
                 raise ConfigError(
                     f"a request of the kind {other!r} is none that this server knows here"
                 )
+
+    def _seeds(self, reset: Any) -> list[int]:
+        if len(reset.seeds) != self.env.num_rows:
+            raise ValueError(f"{len(reset.seeds)} seeds for {self.env.num_rows} rows")
+        return list(reset.seeds)
 
     def _step(self, step: StepRequest) -> Packed:
         count = step.num_rows
@@ -181,13 +187,13 @@ class Sessions:
             self._take(wanted, playing=playing)
         try:
             make = self._playing.make if playing else self._make
-            session = Session(make(wanted), number)
+            session = Session(_checked(make(wanted)), number)
         except BaseException:
             with self._lock:
                 self._give(wanted, playing=playing)
             raise
         session.num_envs, session.playing = wanted, playing
-        session.resume_s = min(max(asked.resume_s, 0.0), self.idle_s)
+        session.resume_s = min(max(0.0, asked.resume_s), self.idle_s)
         name = secrets.token_urlsafe(18)
         with self._lock:
             self._open[name] = session
@@ -310,6 +316,19 @@ class Sessions:
                 gone = left is not None and now - left > session.resume_s
                 if (silent or gone) and not session.lock.locked():
                     self.close(name)
+
+
+def _checked(env: VecEnv) -> VecEnv:
+    """The same; ConfigError where a message about all of its rows is larger than one may be."""
+    _, nbytes = ready_layout(env.spec, masked=env.spec.masked).offsets((env.num_rows,))
+    _, final = env.spec.observation.offsets((env.num_rows,))
+    if nbytes + final + ROOM > MOST_BYTES:
+        env.close()
+        raise ConfigError(
+            f"{env.num_rows} rows of {env.spec.env_id} are {nbytes + final:,} bytes a message, more than the "
+            f"{MOST_BYTES:,} that one may have; take fewer from each server"
+        )
+    return env
 
 
 def failure(number: int, error: BaseException) -> Any:

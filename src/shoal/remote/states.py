@@ -8,15 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from shoal.remote.frames import MOST_BYTES
 from shoal.types import ConfigError, values
 
 HEADER = 8
 """Bytes of the number that says how long the JSON is."""
 KINDS = "biuf"
+ROOM = 1_024
+"""Bytes of a message beside what it carries, at most."""
 
 
 def pack(state: object) -> bytes:
-    """The bytes of a state; TypeError names what cannot travel."""
+    """The bytes of a state; TypeError names what cannot travel, ConfigError says that it is too large."""
     parts: list[bytes] = []
     forms: list[dict[str, Any]] = []
 
@@ -34,7 +37,13 @@ def pack(state: object) -> bytes:
 
     tree = values.encode(state, "state", leaf, holder="a message")
     text = json.dumps({"tree": tree, "arrays": forms}).encode()
-    return b"".join([len(text).to_bytes(HEADER, "little"), text, *parts])
+    data = b"".join([len(text).to_bytes(HEADER, "little"), text, *parts])
+    if len(data) + ROOM > MOST_BYTES:
+        raise ConfigError(
+            f"the rows' state is {len(data):,} bytes, more than the {MOST_BYTES:,} that a message may have; take fewer "
+            "environments from each server"
+        )
+    return data
 
 
 def unpack(data: bytes) -> Any:

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 
 from shoal.remote import environments_pb2 as wire
 from shoal.remote.messages import read_reply
+from shoal.types import EnvError
 
 if TYPE_CHECKING:
     from shoal.remote.frames import Frames
@@ -132,6 +133,9 @@ class FrameStream:
             return read_reply(self._frames.receive(timeout_s))
         except DecodeError as error:
             raise EOFError(NO_MESSAGE) from error
+        except (TimeoutError, EnvError):
+            self.close()  # half of a message may have come
+            raise
 
     def look(self) -> None:
         """Nothing: `receive` has a deadline."""

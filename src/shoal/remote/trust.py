@@ -6,6 +6,7 @@ import hmac
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from shoal.remote.address import is_loopback
 from shoal.remote.frames import MOST_BYTES
@@ -13,8 +14,9 @@ from shoal.remote.settings import read_file, read_token
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from shoal.remote.greetings import Greetings
     from shoal.remote.settings import Guard, Remote
 
 HEADER = "authorization"
@@ -94,9 +96,10 @@ def add_port(server: Any, listen: str, guard: Guard) -> int:
 class TokenCheck(grpc.ServerInterceptor):
     """Refuses calls that do not show the token."""
 
-    def __init__(self, token: str) -> None:
-        """`token`: the only one."""
+    def __init__(self, token: str, greetings: Greetings) -> None:
+        """`token`: the only one; `greetings`: those who call without it and have said nothing yet."""
         self._expected = f"Bearer {token}".encode()
+        self._greetings = greetings
 
     def intercept_service(
         self, continuation: Callable[[Any], Any], handler_call_details: Any
@@ -106,8 +109,10 @@ class TokenCheck(grpc.ServerInterceptor):
         found = continuation(handler_call_details)
         asked: str = handler_call_details.method
         shown = hmac.compare_digest(str(said).encode(), self._expected)
-        if found is None or shown or asked == HEALTH:
+        if found is None or shown:
             return found
+        if asked == HEALTH:
+            return self._in_time(found)
 
         def refuse(_: Any, context: Any) -> Any:
             context.abort(
@@ -115,7 +120,23 @@ class TokenCheck(grpc.ServerInterceptor):
                 "this server asks for a token, and it is not this one; give remote.token_file",
             )
 
-        kind = grpc.unary_unary_rpc_method_handler
-        if found.request_streaming:
-            kind = grpc.stream_stream_rpc_method_handler
-        return kind(refuse, found.request_deserializer, found.response_serializer)
+        # As of a stream, whatever it is: that does not wait for a request.
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+    def _in_time(self, found: Any) -> Any:
+        """The same call, whose request must come soon: a thread waits for it."""
+
+        def call(requests: Iterator[bytes], context: Any) -> Any:
+            try:
+                with self._greetings.waiting(context.cancel):
+                    data = next(requests, b"")
+                request = found.request_deserializer(data)
+            except ConfigError as error:
+                return context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+            except DecodeError:
+                return context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no message")
+            return found.unary_unary(request, context)
+
+        return grpc.stream_unary_rpc_method_handler(
+            call, None, found.response_serializer
+        )
