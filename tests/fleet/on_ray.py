@@ -114,6 +114,70 @@ def nodes_with_servers() -> list[str]:
     return [about.node.split()[1] for about in told]
 
 
+def case_actors(folder: Path) -> dict[str, Any]:
+    """Four actors in processes of this machine, and on a fleet."""
+    import shoal
+
+    found: dict[str, Any] = {}
+    settings = SETTINGS | {"num_envs": 8, "actors": 4, "total_timesteps": 4096}
+    for fleet in (None, "local"):
+        placement = {"cpus": 0.25} if fleet else {}
+        run = shoal.train("CartPole-v1", fleet=fleet, placement=placement, run_dir=folder / "runs", **settings)
+        weights = [part.tobytes().hex() for part in map(np.asarray, run.policy.state_dict().values())]
+        lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+        told = [{k: x for k, x in line.items() if not k.startswith(("time/", "speed/"))} for line in lines]
+        found[str(fleet)] = [weights, told, run.steps]
+    return found
+
+
+ALGOS: dict[str, dict[str, Any]] = {
+    "ppo": {"num_steps": 128, "num_minibatches": 4, "total_timesteps": 100_000},
+    "dqn": {"agents": 3, "num_steps": 4, "total_timesteps": 12_000, "batch_size": 32},
+}
+
+
+def case_lost_actors(folder: Path) -> dict[str, Any]:
+    """Actors on four nodes, of which one is killed in the middle; and the same without that."""
+    import shoal
+
+    found: dict[str, Any] = {}
+    for algo, own in ALGOS.items():
+        made, added = cluster(4)
+        times: list[float] = []
+        killed: list[str] = []
+
+        def watch(
+            run: Any, _: Any, made: Any = made, added: Any = added, times: Any = times, killed: Any = killed
+        ) -> None:
+            times.append(time.monotonic())
+            if killed or run.progress < 0.3:
+                return
+            victim = next(node for node in added if node.node_id.startswith(tuple(nodes_with_servers())))
+            killed.append(victim.node_id)
+            made.remove_node(victim, allow_graceful=False)
+
+        shared = {"num_envs": 9, "final_episodes": 20, "stop_at": float("inf"), "panel": "none", "num_threads": 1}
+        settings: dict[str, Any] = shared | own | {"algo": algo, "run_dir": folder / "runs"}
+        try:
+            whole = shoal.train("CartPole-v1", **settings)
+            run = shoal.train("CartPole-v1", fleet="auto", actors=3, callbacks=[watch], **settings)
+        finally:
+            import ray
+
+            module: Any = ray
+            module.shutdown()
+            made.shutdown()
+        longest = float(np.max(np.diff(times)))
+        found[algo] = {
+            "whole": whole.greedy_return,
+            "return": run.greedy_return,
+            "steps": run.steps,
+            "longest_s": longest,
+        }
+        found[algo]["killed"] = killed
+    return found
+
+
 def case_refused(_: Path) -> dict[str, Any]:
     """No room; another version; an environment that is not there."""
     import shoal

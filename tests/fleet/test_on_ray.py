@@ -98,6 +98,21 @@ def test_a_node_is_killed_in_the_middle(tmp_path: Path) -> None:
     assert found["return"] >= 0.8 * found["whole"]
 
 
+def test_actors_on_a_fleet_equal_those_of_this_machine(tmp_path: Path) -> None:
+    """Weights, returns, staleness and steps of four."""
+    found = found_by("actors", tmp_path)
+    assert found["None"] == found["local"]
+
+
+def test_a_node_with_an_actor_is_killed_in_the_middle(tmp_path: Path) -> None:
+    """Of PPO, and of three agents of DQN: another actor takes the rows over, within 20 s."""
+    found = found_by("lost_actors", tmp_path)
+    for algo, said in found.items():
+        assert said["killed"], algo
+        assert said["longest_s"] < 20, said
+        assert said["return"] >= 0.7 * said["whole"], said
+
+
 def test_what_cannot_be_placed_is_refused_in_bounded_time(tmp_path: Path) -> None:
     found = found_by("refused", tmp_path)
     assert "no room for 4 servers of 1 CPU each: free are 1 CPU of 1 CPU" in found["room"][0]

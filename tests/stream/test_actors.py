@@ -120,8 +120,8 @@ class TestAsync:
     """Actors that are a rollout ahead."""
 
     def begun(self, max_staleness: int = 1) -> tuple[Rollouts, ActorRows, Learner]:
-        """A stream of two actors."""
-        env = ActorRows(cartpoles, 4, ActorSettings(2))
+        """A stream of an actor."""
+        env = ActorRows(cartpoles, 4, ActorSettings(1))
         learner = learner_of(env.spec)
         stream = stream_of(env, learner, schedule=Async(max_staleness))
         return stream, env, learner
