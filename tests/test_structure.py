@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "shoal"
-PACKAGES_OF_NATIVE = {"envs", "memory", "math", "nets", "learn"}
+PACKAGES_OF_NATIVE = {"envs", "memory", "math", "nets", "learn", "remote"}
 MAX_FILE, MAX_CLASS, MAX_FUNCTION = 500, 200, 60
 MAX_ALGORITHM = {"ppo": 150, "a2c": 100, "dqn": 150, "pqn": 150, "sac": 150, "td3": 150, "r2d2": 150}
 MAX_ALGORITHM["ppo_sac"] = 150
