@@ -1,4 +1,4 @@
-"""Train CartPole-v1 with Sample Factory's APPO and time it after its processes are warm.
+"""Train CartPole-v1, or another of Gymnasium's, with Sample Factory's APPO and time it after its processes are warm.
 
 Collection, inference and learning run in processes of their own (`serial` puts them into one). An
 observer of its runner notes the steps learned and the clock after every training iteration.
@@ -52,11 +52,11 @@ def make_env(name: str, cfg: object, env_config: object, render_mode: str | None
 def options(args: argparse.Namespace, folder: str) -> list[str]:
     """Return its command line."""
     return [
-        "--env=CartPole-v1",
+        f"--env={args.env}",
         "--algo=APPO",
         "--device=cpu",
         f"--train_dir={folder}",
-        "--experiment=cartpole",
+        "--experiment=peer",
         f"--seed={args.seed}",
         f"--serial_mode={bool(args.serial)}",
         f"--async_rl={bool(args.async_rl)}",
@@ -75,6 +75,7 @@ def options(args: argparse.Namespace, folder: str) -> list[str]:
 def main() -> None:
     """Train for the steps given and print the rate."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--env", default="CartPole-v1")
     parser.add_argument("--serial", type=int, choices=[0, 1], default=0)
     parser.add_argument("--async_rl", type=int, choices=[0, 1], default=1)
     parser.add_argument("--num_workers", type=int, default=2)
@@ -91,7 +92,7 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=2)
     args = parser.parse_args()
     args.cores = keep_to_cores(args.cores)
-    register_env("CartPole-v1", make_env)
+    register_env(args.env, make_env)
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         argv = options(args, folder)

@@ -16,7 +16,6 @@ from shoal.remote import environments_pb2 as wire
 from shoal.remote import environments_pb2_grpc as service
 from shoal.remote.description import read_description
 from shoal.remote.link import Link
-from shoal.remote.messages import RowsReply
 from shoal.remote.plane import again, connect
 from shoal.remote.sessions import PROTOCOL
 from shoal.remote.streams import (
@@ -205,20 +204,14 @@ class Connection:
             raise EnvError(
                 f"the server at {self.server} answered request {reply.number} where {expected} belongs"
             )
-        if reply.__class__ is RowsReply and kind == "rows":
-            return reply
-        found = "rows" if reply.__class__ is RowsReply else reply.WhichOneof("what")
+        found = reply.WhichOneof("what")
         if found == "failure":
-            raised = KINDS.get(reply.failure.kind, EnvError)
-            said = reply.failure.text
-            if raised is EnvError and reply.failure.kind != "EnvError":
-                said = f"{reply.failure.kind}: {said}"
-            raise raised(f"{self.server}: {said}")
+            raise _error_of(reply.failure, self.server)
         if found != kind:
             raise EnvError(
                 f"the server at {self.server} answered with {found!r} where {kind!r} belongs"
             )
-        return getattr(reply, kind)
+        return reply if kind == "rows" else getattr(reply, kind)
 
     def forget(self) -> None:
         """Nobody waits for the replies that are under way."""
@@ -254,6 +247,14 @@ class Connection:
             raise EnvError(
                 f"the connection to the server at {self.server} is lost ({error})"
             ) from None
+
+
+def _error_of(failure: wire.Failure, server: str) -> Exception:
+    """What is raised here where something failed there."""
+    raised, said = KINDS.get(failure.kind, EnvError), failure.text
+    if raised is EnvError and failure.kind != "EnvError":
+        said = f"{failure.kind}: {said}"
+    return raised(f"{server}: {said}")
 
 
 def _watch(of: weakref.ref[Connection], closed: threading.Event) -> None:

@@ -44,6 +44,10 @@ class RowsReply(NamedTuple):
     data: bytes
     cut: Sequence[str] = ()
 
+    def WhichOneof(self, _: str) -> str:  # noqa: N802
+        """As of protobuf's message."""
+        return "rows"
+
 
 class Packed(NamedTuple):
     """A reply that is bytes already."""
