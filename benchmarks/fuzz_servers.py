@@ -356,72 +356,78 @@ class Memory:
         self._over.set()
 
 
-def fuzz(plane: Any, seed: list[int], count: int, files: dict[str, str]) -> dict[str, Any]:
-    """One plane; the line for it."""
-    command = [
-        sys.executable,
-        "-X",
-        "faulthandler",
-        "-m",
-        "shoal",
-        "serve",
-        ENV,
-        "--num-envs",
-        str(NUM_ENVS),
-        "--listen",
-        "127.0.0.1:0",
-    ]
-    command += ["--guard.idle-s", str(IDLE_S)]
-    ca = files["ca"] if plane == "tls" else None
-    if ca:
-        command += ["--guard.cert", files["cert"], "--guard.key", files["key"]]
+class Target:
+    """The server, in a process of its own."""
+
+    def __init__(self, plane: str, files: dict[str, str]) -> None:
+        """Waits until it listens."""
+        command = [sys.executable, "-X", "faulthandler", "-m", "shoal", "serve", ENV, "--num-envs", str(NUM_ENVS)]
+        command += ["--listen", "127.0.0.1:0", "--guard.idle-s", str(IDLE_S)]
+        self.ca = files["ca"] if plane == "tls" else None
+        if self.ca:
+            command += ["--guard.cert", files["cert"], "--guard.key", files["key"]]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.address = self.process.stdout.readline().split(" at ")[1].split(";")[0]
+        self.name = ("grpcs://" if self.ca else "grpc://") + self.address
+        self.said: list[str] = []
+        """On its standard error."""
+        self._drain = threading.Thread(target=lambda: self.said.extend(self.process.stderr or ()), daemon=True)
+        self._drain.start()
+
+    def end(self) -> str:
+        """Tells it to end; the mistake where it does not."""
+        mistake = ""
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            mistake = "it does not end when it is told to"
+            self.process.send_signal(signal.SIGABRT)  # it says where it is
+            self.process.wait()
+        self._drain.join()
+        return mistake
+
+
+def pelt(target: Target, plane: Any, seed: list[int], count: int, found: dict[str, Any]) -> None:
+    """Sends the messages; AssertionError where the server crashes, hangs, grows or keeps something."""
     with closing(make(ENV, ROWS)) as here:
         expected = played(here)
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert server.stdout is not None
-    address = server.stdout.readline().split(" at ")[1].split(";")[0]
-    said: list[str] = []
-    drain = threading.Thread(target=lambda: said.extend(server.stderr or ()), daemon=True)
-    drain.start()
-    name = ("grpcs://" if ca else "grpc://") + address
+    still_good(target.name, target.ca, plane, expected)
+    process = psutil.Process(target.process.pid)
+    before, threads = process.memory_info().rss, process.num_threads()
+    with (
+        closing(Fuzz(plane, target.address, target.ca, np.random.default_rng(seed))) as mutants,
+        closing(Memory(target.process.pid)) as memory,
+    ):
+        for first in range(0, count, CHECK_EVERY):
+            mutants.run(min(CHECK_EVERY, count - first))
+            assert target.process.poll() is None, f"the server ended with {target.process.poll()}"
+            still_good(target.name, target.ca, plane, expected)
+        found["counts"] = dict(sorted(mutants.counts.items()))
+    found |= {"mib_before": before >> 20, "mib_most": memory.most >> 20}
+    assert memory.most - before < LIMIT_MIB << 20, f"it has grown by {(memory.most - before) >> 20} MiB"
+    time.sleep(2 * IDLE_S)
+    with closing(Fuzz(plane, target.address, target.ca, np.random.default_rng(seed))) as mutants:
+        free = mutants.about.free_envs
+    assert free == NUM_ENVS, f"{NUM_ENVS - free} environments are lost"
+    assert process.num_threads() <= threads + 16, f"{process.num_threads()} threads, {threads} before"
+
+
+def fuzz(plane: Any, seed: list[int], count: int, files: dict[str, str]) -> dict[str, Any]:
+    """One plane; the line for it."""
+    target = Target(plane, files)
+    found: dict[str, Any] = {"plane": plane, "seed": seed[0], "messages": count}
     begun, mistake = time.monotonic(), ""
-    counts: Counter[str] = Counter()
-    before = most = threads = 0
     try:
-        still_good(name, ca, plane, expected)
-        process = psutil.Process(server.pid)
-        with closing(Fuzz(plane, address, ca, np.random.default_rng(seed))) as mutants:
-            before, threads = process.memory_info().rss, process.num_threads()
-            with closing(Memory(server.pid)) as memory:
-                for first in range(0, count, CHECK_EVERY):
-                    mutants.run(min(CHECK_EVERY, count - first))
-                    assert server.poll() is None, f"the server ended with {server.poll()}"
-                    still_good(name, ca, plane, expected)
-                most = memory.most
-            counts = mutants.counts
-        assert most - before < LIMIT_MIB << 20, f"it has grown by {(most - before) >> 20} MiB"
-        time.sleep(2 * IDLE_S)
-        with closing(Fuzz(plane, address, ca, np.random.default_rng(seed))) as mutants:
-            free = mutants.about.free_envs
-        assert free == NUM_ENVS, f"{NUM_ENVS - free} environments are lost"
-        assert process.num_threads() <= threads + 16, f"{process.num_threads()} threads, {threads} before"
+        pelt(target, plane, seed, count, found)
     except Exception as error:
         mistake = f"{type(error).__name__}: {error}"
-    finally:
-        server.terminate()
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            mistake = mistake or "it does not end when it is told to"
-            server.send_signal(signal.SIGABRT)
-            server.wait()
-        drain.join()
+    mistake = mistake or target.end()
     if mistake:
-        print("".join(said[-200:]), file=sys.stderr)
-    return {
-        "plane": plane, "seed": seed[0], "messages": count, "seconds": round(time.monotonic() - begun, 1),
-        "counts": dict(sorted(counts.items())), "mib_before": before >> 20, "mib_most": most >> 20, "mistake": mistake,
-    }  # fmt: skip
+        target.end()
+        print("".join(target.said[-200:]), file=sys.stderr)
+    return found | {"seconds": round(time.monotonic() - begun, 1), "mistake": mistake}
 
 
 def main() -> None:

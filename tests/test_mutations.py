@@ -18,10 +18,12 @@ from shoal import _native
 from tests import native_mutants
 from tests.fork_server import Interpreter
 from tests.mutations import NATIVE, PYTHON, Mutation
+from tests.server_mutations import SERVERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+FILES = [*PYTHON, *SERVERS]
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(shoal.__file__).parent
 NATIVE_FILE = Path(_native.__file__ or "")
@@ -95,7 +97,7 @@ def test_all_pass_on_the_code_as_it_is(bare: Interpreter, mutants: Path, tmp_pat
     assert status == 0, printed
 
 
-@pytest.mark.parametrize("mutation", PYTHON, ids=[m.defect for m in PYTHON])
+@pytest.mark.parametrize("mutation", FILES, ids=[m.defect for m in FILES])
 def test_a_mutation_is_noticed(mutation: Mutation, bare: Interpreter, tmp_path: Path) -> None:
     source = copy_package(tmp_path)
     target = source / "shoal" / mutation.file

@@ -5,42 +5,26 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import grpc
-
 from shoal import _native
 from shoal.remote import environments_pb2 as wire
-from shoal.remote import environments_pb2_grpc as service
+from shoal.remote.caller import Caller
 from shoal.remote.description import read_description
 from shoal.remote.link import Link
-from shoal.remote.plane import again, connect
 from shoal.remote.sessions import PROTOCOL
-from shoal.remote.streams import (
-    FrameStream,
-    GrpcStream,
-    SessionGoneError,
-    detail,
-    resume,
-)
-from shoal.remote.trust import channel_to
 from shoal.types import ConfigError, EnvError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from shoal.remote.frames import Frames
     from shoal.remote.settings import Remote
-    from shoal.remote.streams import Stream
 
 LOOK_S = 0.25
 """How often somebody looks whether a reply is late."""
 PING_S = 10.0
 """A session that asks for nothing says that it is there so often, or three times while the server waits for it."""
-CLOSING_S = 0.5
-"""What a server may take to hear that a session is over; else it finds out by itself."""
 KINDS: dict[str, type[Exception]] = {
     "ConfigError": ConfigError,
     "ValueError": ValueError,
@@ -67,22 +51,12 @@ class Connection:
         """
         self.server, self.timeout_s, self._remote = server, timeout_s, remote
         self._encrypted = encrypted
-        self._channel, self._said = channel_to(server, remote, encrypted=encrypted)
-        self._stub = service.EnvironmentsStub(self._channel)
+        self._caller = Caller(server, timeout_s, remote, encrypted=encrypted)
         try:
-            asked = wire.DescribeRequest(protocol=PROTOCOL)
-            found = self._stub.Describe(asked, timeout=timeout_s, metadata=self._said)
-        except grpc.RpcError as error:
-            self._channel.close()
-            raise ConfigError(_why_not(server, error, encrypted=encrypted)) from error
-        if found.protocol != PROTOCOL:
-            self._channel.close()
-            raise ConfigError(
-                f"the server at {server} speaks protocol {found.protocol}, this client {PROTOCOL}; install the same "
-                "shoal on both sides"
-            )
-        self._description = found
-        self.spec, self.capabilities = read_description(found.spec)
+            self.spec, self.capabilities = read_description(self._caller.about.spec)
+        except ConfigError:
+            self._caller.close()
+            raise
         self._link: Link | None = None
         self._session = ""
         self._ping_s = PING_S
@@ -120,58 +94,13 @@ class Connection:
             playing=playing,
             resume_s=reconnect_s,
         )
-        found, stream = self._opened(asked)
+        found, stream = self._caller.open(asked)
         self._session = found.session
         self._ping_s = min(PING_S, found.idle_s / 3)
-        self._link = Link(
-            self.server, stream, partial(self._dial, stream.plane), reconnect_s
-        )
+        dial = partial(self._caller.dial, found.session, stream.plane)
+        self._link = Link(self.server, stream, dial, reconnect_s)
         args = weakref.ref(self), self._closed
         threading.Thread(target=_watch, args=args, daemon=True).start()
-
-    def _opened(self, asked: Any) -> tuple[Any, Stream]:
-        """What the server says of a new session, and its first stream."""
-        frames = None
-        if self._remote.plane != "grpc":
-            frames = connect(
-                self.server, self._description, self._remote, self.timeout_s
-            )
-        try:
-            found = self._stub.Open(asked, timeout=self.timeout_s, metadata=self._said)
-        except grpc.RpcError as error:
-            if frames is not None:
-                frames.close()
-            raise ConfigError(f"{self.server}: {_words(error)}") from error
-        stream = self._stream(frames)
-        try:
-            resume(stream, found.session, self.timeout_s)
-        except (OSError, EOFError, SessionGoneError) as error:
-            stream.close()
-            raise ConfigError(
-                f"the server at {self.server} gave a session and ended it at once: {error}"
-            ) from error
-        return found, stream
-
-    def _stream(self, frames: Frames | None) -> Stream:
-        if frames is None:
-            return GrpcStream(self._channel, self._said)
-        return FrameStream(frames, self.timeout_s)
-
-    def _dial(self, plane: str, timeout_s: float) -> Stream:
-        """Another stream of the session, over what it went over before; errors as `Link` takes them."""
-        frames = None
-        if plane != GrpcStream.plane:
-            about = self._description
-            frames = again(plane, self.server, about, self._remote, timeout_s)
-        stream = self._stream(frames)
-        try:
-            resume(stream, self._session, timeout_s)
-        except BaseException as error:
-            stream.close()
-            if isinstance(error, EOFError) and "refused" in str(error):
-                raise ConnectionRefusedError(str(error)) from error  # as gRPC says it
-            raise
-        return stream
 
     def send(self, **what: Any) -> None:
         """Sends a request of one kind."""
@@ -224,10 +153,8 @@ class Connection:
         self._closed.set()
         if self._link is not None:
             self._link.close()
-            with suppress(grpc.RpcError):  # it is gone, or will hear nothing for long
-                asked = wire.SessionRequest(session=self._session)
-                self._stub.Close(asked, timeout=CLOSING_S, metadata=self._said)
-        self._channel.close()
+            self._caller.end(self._session)
+        self._caller.close()
 
     def look(self) -> None:
         """Gives up a reply that is late; says that the client is there."""
@@ -265,21 +192,3 @@ def _watch(of: weakref.ref[Connection], closed: threading.Event) -> None:
             return
         connection.look()
         del connection
-
-
-def _why_not(server: str, error: Any, *, encrypted: bool) -> str:
-    """Why there is no session with a server, and what would help."""
-    said = detail(error)
-    if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-        return f"{server}: {said}"
-    advice = f"start one there: shoal serve ENV --num-envs N --listen {server}"
-    if encrypted:
-        advice += ", with a certificate of that host's name which remote.ca has signed and which has not expired"
-    else:
-        advice += f"; or write grpcs://{server} where it has a certificate"
-    return f"no server of environments answers at {server} ({said}); {advice}"
-
-
-def _words(error: Any) -> str:
-    """What a server says of a call that it refused."""
-    return str(error.details())
