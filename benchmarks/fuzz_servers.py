@@ -386,6 +386,9 @@ class Target:
             self.process.send_signal(signal.SIGABRT)  # it says where it is
             self.process.wait()
         self._drain.join()
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
         return mistake
 
 
