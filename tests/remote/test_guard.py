@@ -135,6 +135,24 @@ def test_a_client_that_never_reads() -> None:
 
 
 @pytest.mark.slow
+def test_a_client_that_never_reads_over_grpc() -> None:
+    """As over a socket; gRPC takes what is asked, and the server's replies wait."""
+    with serving(idle_s=1.0) as server, grpc.insecure_channel(server.address) as channel:
+        sessions = server.service.sessions
+        name, _ = sessions.open(wire.OpenRequest(protocol=PROTOCOL, num_envs=4), 0)
+        asked: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        asked.put(wire.Request(resume=wire.Resume(session=name)))
+        asked.put(wire.Request(number=1, reset=wire.Reset(seeds=[1, 2, 3, 4])))
+        for number in range(2, 20_000):
+            asked.put(wire.Request(number=number, step=wire.Step(first=0, count=4, action=bytes(64))))
+        stream = EnvironmentsStub(channel).Session(iter(asked.get, None))
+        wait_for(lambda: sessions.free == 4, 60.0)
+        asked.put(None)
+        stream.cancel()
+        assert works(server)
+
+
+@pytest.mark.slow
 def test_a_connection_that_is_half_open() -> None:
     """Nothing comes through any more, and nobody says so: both sides notice in bounded time."""
     with serving(idle_s=1.0, plane=False) as server:

@@ -108,7 +108,7 @@ class Frames:
     def close(self) -> None:
         """Closes the socket; whoever receives there gets EOFError."""
         with contextlib.suppress(OSError):  # it may not be connected any more
-            # An SSLSocket's own would first forget that it is encrypted: another thread's message would go as it is.
+            # An SSLSocket's own first forgets that it is encrypted: another thread's message could go as it is.
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
         self._socket.close()
 
