@@ -20,7 +20,7 @@ import time
 from collections import deque
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,10 @@ from shoal.envs.registry import make, on_servers
 from shoal.remote.settings import Terms
 
 RESULT = Path(__file__).parent / "results" / "simulate_fleet.jsonl"
-ROWS, SLEEP_S = 32, 100e-6
+ROWS, SLEEP_S = 32, 500e-6
 SERVERS = (1, 2, 4)
-STEPS = 128 * ROWS * 4
+ROLLOUT = 128
+STEPS = ROLLOUT * ROWS * 6
 COUNTS = (10, 30, 100, 300, 1_000, 3_000, 10_000)
 BAR = 0.2
 
@@ -253,45 +254,58 @@ def measure_message() -> tuple[float, float]:
         terms = Terms()
         with closing(on_servers(server.name, 1, None, (), Preprocessing(), terms=terms)) as env:
             measure_steps(env, 2_000)
-            cpu, wait = measure_steps(env, 5_000)
-    half = (cpu + wait) / 2  # both sides are in this process: a core's seconds are of the two together
-    return half, half
+            cpu, _ = measure_steps(env, 5_000)
+    return cpu / 2, cpu / 2  # both sides are in this process
 
 
-def train(fleet: dict[str, Any]) -> float:
-    """Environment steps per second of PPO."""
+def train(fleet: dict[str, Any]) -> tuple[float, float]:
+    """Environment steps per second of PPO, and its process's seconds of a core for each."""
+    marks: list[tuple[int, float, float]] = []
+
+    def mark(run: Any, _: Any) -> None:
+        marks.append((run.updates, time.perf_counter(), time.process_time()))
+
     with tempfile.TemporaryDirectory() as folder:
-        run = shoal.train(
+        shoal.train(
             Sleeper,
             algo="ppo",
             num_envs=ROWS,
-            num_steps=128,
+            num_steps=ROLLOUT,
             total_timesteps=STEPS,
             final_episodes=0,
             num_threads=1,
             run_dir=folder,
             panel="none",
             stop_at=math.inf,
+            callbacks=[mark],
             **fleet,
         )
-    return run.steps / run.seconds
+    first = next(one for one in marks if one[0])
+    last = next(one for one in marks if one[0] == marks[-1][0])
+    steps = (last[0] - first[0]) * ROLLOUT * ROWS
+    return steps / (last[1] - first[1]), (last[2] - first[2]) / steps
 
 
 def measure(rounds: int) -> None:
     """Service times, predictions and measurements."""
     cpu, wait = np.median([measure_rows() for _ in range(3)], axis=0)
     message, serve = np.median([measure_message() for _ in range(3)], axis=0)
-    alone = float(np.median([train({}) for _ in range(rounds)]))
-    learn = max(1 / alone - cpu - wait, 0.0)
+    alone, core = np.median([train({}) for _ in range(rounds)], axis=0)
+    learn = max(core - cpu, 0.0)
     times = Times(float(cpu), float(wait), float(message), float(serve), float(learn))
     print(json.dumps(asdict(times)))
-    row: dict[str, Any] = {"times": asdict(times), "alone": alone, "rows": ROWS, "servers": {}}
+    row: dict[str, Any] = {"times": asdict(times), "alone": float(alone), "rows": ROWS, "servers": {}}
     site = Site(cores=2, shared=True)
     for servers in SERVERS:
         predicted, _ = simulate(times, site, ROWS, servers)
         placement = {"servers": servers, "cpus": 0.1}
-        measured = float(np.median([train({"fleet": "local", "placement": placement}) for _ in range(rounds)]))
-        row["servers"][servers] = {"predicted": predicted, "measured": measured, "ratio": predicted / measured}
+        fleet = {"fleet": "local", "placement": placement}
+        measured, _ = np.median([train(fleet) for _ in range(rounds)], axis=0)
+        row["servers"][servers] = {
+            "predicted": predicted,
+            "measured": float(measured),
+            "ratio": predicted / float(measured),
+        }
         print(f"{servers} servers: predicted {predicted:,.0f}, measured {measured:,.0f} steps/s: "
               f"{predicted / measured:.2f}")  # fmt: skip
     with RESULT.open("a") as file:
@@ -308,9 +322,10 @@ STEP_BYTES = 64
 WEIGHTS = {"40 kB (two layers of 64)": 40e3, "7 MB (images)": 7e6}
 FAN_OUT = 8
 """Children of a node in a tree of those who pass weights on."""
+PLANNED_ROW_S = 100e-6
+"""A row's step in the plan: an environment in Python, such as Gymnasium's LunarLander."""
 UPDATE_SHARE = 0.5
 """Of the learner's time for a step: what is left where actors act themselves."""
-ROLLOUT = 128
 CALL_S = 0.9e-3
 """Of the caller, for a call of an actor of Ray (facts: 71 k steps/s at 64 rows a call)."""
 NODE_CORES = 16
@@ -367,8 +382,9 @@ def scale_actors(times: Times, weights: float) -> list[dict[str, Any]]:
     return found
 
 
-def show(times: Times) -> None:
-    """The two tables, as the documentation has them."""
+def show(measured: Times) -> None:
+    """The tables, as the documentation has them."""
+    times = replace(measured, row_cpu=PLANNED_ROW_S, row_wait=0.0)
     print("| servers | steps/s | learner's time | network | dollars for 1e9 steps |\n|---|---|---|---|---|")
     for row in scale_servers(times):
         print(

@@ -35,8 +35,12 @@ STORE_BYTES = 80 << 20
 """Of Ray's memory for objects, where we start it: batches do not go there."""
 REACH_S = 5.0
 """What it may take to find out that nobody listens at an address."""
-LOCAL_SETTINGS = {"health_check_period_ms": 1000, "health_check_failure_threshold": 3}
-"""A lost node is noticed in 3 s, not in 15."""
+LOCAL_SETTINGS = {
+    "health_check_period_ms": 1000,
+    "health_check_failure_threshold": 3,
+    "worker_niceness": 0,
+}
+"""A lost node is noticed in 3 s, not in 15; and servers, which the learner waits for, yield to nobody."""
 QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else it warns of what will change
     "RAY_USAGE_STATS_ENABLED": "0",
