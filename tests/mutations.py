@@ -68,7 +68,7 @@ PYTHON = [
     ),
     Mutation(
         "the fused rollout ignores its stream: several agents explore alike",
-        "stream/rollouts.py",
+        "stream/in_process.py",
         "noise = Noise(acting.seed, acting.stream, actor.rows, actor.row_step)",
         "noise = Noise(acting.seed, 0, actor.rows, actor.row_step)",
         "tests/stream/test_publishing.py::test_noise_is_of_seed_stream_row_and_step",
@@ -124,7 +124,7 @@ PYTHON = [
     ),
     Mutation(
         "the fused rollout says another version than acted",
-        "stream/rollouts.py",
+        "stream/in_process.py",
         "slab.version.fill(role.version)",
         "slab.version.fill(self.version + 1)",
         "tests/stream/test_rollouts.py::test_a_restored_stream_goes_on_bit_for_bit[native-way0-network0]",

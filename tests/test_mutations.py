@@ -16,6 +16,7 @@ import pytest
 import shoal
 from shoal import _native
 from tests import native_mutants
+from tests.actor_mutations import ACTORS
 from tests.fork_server import Interpreter
 from tests.mutations import NATIVE, PYTHON, Mutation
 from tests.server_mutations import SERVERS
@@ -23,7 +24,7 @@ from tests.server_mutations import SERVERS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FILES = [*PYTHON, *SERVERS]
+FILES = [*PYTHON, *SERVERS, *ACTORS]
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(shoal.__file__).parent
 NATIVE_FILE = Path(_native.__file__ or "")

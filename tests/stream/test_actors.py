@@ -136,6 +136,7 @@ class TestAsync:
             stream.publish()
         return found
 
+    @pytest.mark.slow
     def test_what_is_under_way_is_saved(self) -> None:
         """Every step is of the version before; a state has what was collected ahead, and goes on with it."""
         stream, env, learner = self.begun()

@@ -15,9 +15,10 @@ from shoal.remote.frames import Frames
 from shoal.stream.actors.host import ActorHost
 from shoal.stream.actors.messages import Introduction
 from shoal.stream.actors.rows import ActorRows, ActorSettings
+from shoal.stream.schedules import Async
 from shoal.types import ConfigError, EnvError
 from tests.stream.test_actors import broken, cartpoles, collected, learner_of, moved, stream_of, unfinished
-from tests.stream.test_rollouts import same
+from tests.stream.test_rollouts import kept, same
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +73,41 @@ def test_what_two_actors_collect_equals_one_process(recurrent: str) -> None:
     for one, other in zip(again, theirs[2:], strict=True):
         assert torch.equal(one.obs, other.obs)
         assert torch.equal(one.next_value, other.next_value)
+
+
+def ahead(state: Any = None) -> tuple[list[Any], Any]:
+    """Four rollouts of actors that are one ahead, learned from when all wait; and the state before the last two."""
+    found: list[Any] = []
+    saved: Any = None
+    with closing(placed_rows(cartpoles, 4)) as env:
+        learner = learner_of(env.spec)
+        stream = stream_of(env, learner, schedule=Async(1))
+        if state is not None:
+            for _ in range(2):
+                moved(learner, 0.01)
+                learner.publish()
+            assert not stream.restore(state)
+        for number in range(0 if state is None else 2, 4):
+            found.append(kept(next(stream)))
+            time.sleep(0.15)
+            moved(learner, 0.01)
+            stream.publish()
+            if number == 1:
+                saved = stream.state()
+    return found, saved
+
+
+def test_actors_are_a_rollout_ahead() -> None:
+    """Each rollout but the first is of the version before."""
+    found, _ = ahead()
+    assert [steps.version.unique().tolist() for steps in found] == [[0], [0], [1], [2]]
+
+
+def test_what_is_under_way_is_saved() -> None:
+    """A state has what was collected ahead, and goes on with it."""
+    found, saved = ahead()
+    again, _ = ahead(saved)
+    same(found[2:], again)
 
 
 def test_a_connection_that_is_cut_is_named() -> None:

@@ -105,7 +105,7 @@ class Options:
     own_cores: bool = True
     """Pin workers to separate CPU cores; turn it off on a machine that runs other work."""
     remote: Remote = field(default_factory=Remote)
-    """For environments on servers, grpcs://HOST:PORT: certificates, token, and for how long connections are sought again."""
+    """For environments on servers: certificates, token, and for how long a lost connection is sought again."""
     fleet: str | None = None
     """Ray cluster that runs the environments: local (started on this machine), auto (the one that runs here) or
     ray://HOST:PORT."""
