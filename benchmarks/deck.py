@@ -14,7 +14,8 @@ rows of which each steps once between two updates; the others know one environme
 
 The sides private and shared are nine such agents in one process, each with 8 native rows of its own and 4,000
 transitions of its own, or all on one memory of 36,000: as many updates for each agent's steps. What an agent costs is
-the processor time for each of its steps, beside that of plain PyTorch.
+the processor time for each of its steps, beside that of plain PyTorch. The side servers is shared with the environments
+on three gRPC servers, processes beside it, whose processor time counts too; it is run when it is named.
 """
 
 from __future__ import annotations
@@ -35,12 +36,15 @@ import shoal
 from benchmarks import machine
 from benchmarks.peers.run_peers import measure
 from benchmarks.peers.worker import keep_to_cores
+from benchmarks.remote_training import start_server
 
 RESULT = Path(__file__).parent / "results" / "deck.jsonl"
 MOST_STEPS = 300_000
 EVERY, WARM_UP = 8, 64
 SIDES = ("torch", "sb3", "serial", "native", "private", "shared")
-AGENTS = {"private": 9, "shared": 9}
+SERVED = "servers"
+AGENTS = {"private": 9, "shared": 9, SERVED: 9}
+SERVERS = 3
 SETTINGS: dict[str, Any] = {
     "num_envs": 8,
     "num_steps": 1,
@@ -65,9 +69,9 @@ def settings_of(side: str) -> dict[str, Any]:
         return SETTINGS | {"backend": side}
     replay = {name: SETTINGS["replay"][name] * count for name in ("buffer_size", "learning_starts")}
     return SETTINGS | {
-        "backend": "native",
+        "backend": "auto" if side == SERVED else "native",
         "agents": count,
-        "population": {"memory": side},
+        "population": {"memory": "shared" if side == SERVED else side},
         "num_envs": SETTINGS["num_envs"] * count,
         "total_timesteps": MOST_STEPS * count,
         "replay": SETTINGS["replay"] | replay,
@@ -100,13 +104,20 @@ def train(side: str, seed: int, *, threads: int, episodes: int) -> dict[str, Any
     watch = Episodes(episodes)
     shoal.train("CartPole-v1", algo="dqn", panel="none", total_timesteps=1_500, final_episodes=0,
                 run_dir=tempfile.mkdtemp())  # fmt: skip
+    servers = [start_server("LunarLander-v3") for _ in range(SERVERS)] if side == SERVED else []
+    env = "grpc://" + ",".join(address for _, address in servers) if servers else "LunarLander-v3"
     with tempfile.TemporaryDirectory() as folder:
         cpu = time.process_time()
         run = shoal.train(
-            "LunarLander-v3", algo="dqn", seed=seed, panel="none", preset="none", run_dir=folder, stop_at=float("inf"),
+            env, algo="dqn", seed=seed, panel="none", preset="none", run_dir=folder, stop_at=float("inf"),
             final_episodes=0, num_threads=threads, callbacks=[watch], **settings_of(side),
         )  # fmt: skip
         cpu = time.process_time() - cpu
+        for process, _ in servers:
+            process.terminate()
+            process.communicate()
+        beside = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu += beside.ru_utime + beside.ru_stime if servers else 0.0
         lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"steps": run.steps, "updates": int(lines[-1]["update"]), "seconds": run.seconds,
@@ -140,7 +151,7 @@ def measure_side(side: str, seed: int, *, threads: int, episodes: int) -> dict[s
 def main() -> None:
     """Runs what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--one", choices=SIDES[2:])
+    parser.add_argument("--one", choices=[*SIDES[2:], SERVED])
     parser.add_argument("--sides", type=lambda names: names.split(","), default=list(SIDES))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=3)

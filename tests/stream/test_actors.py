@@ -17,6 +17,8 @@ from torch.optim import Adam
 
 from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.registry import make
+from shoal.experiment.agent import load
+from shoal.experiment.experiment import Experiment
 from shoal.experiment.training import train
 from shoal.learn.acting import Acting
 from shoal.learn.learner import Learner
@@ -291,10 +293,17 @@ def test_rows_of_actors_are_for_rollouts(run_dir: Path) -> None:
         train("CartPole-v1", max_restarts=5, run_dir=str(run_dir))
 
 
+def test_only_training_is_in_actors() -> None:
+    """Who loads or evaluates a run has rows of its own process."""
+    with closing(Experiment.new("CartPole-v1", settings={"actors": 2}).rows(1)) as env:
+        assert env.native_pool is not None
+
+
 def trained(run_dir: Path, **settings: Any) -> dict[str, torch.Tensor]:
     """The weights of a short run."""
     settings = {"num_envs": 4, "total_timesteps": 1_500} | settings
     result = train(panel="none", stop_at=float("inf"), final_episodes=0, run_dir=str(run_dir), **settings)
+    assert load(result.path).policy.state_dict().keys() == result.policy.state_dict().keys()
     return map_tree(torch.clone, dict(result.policy.state_dict()))
 
 

@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -45,7 +44,6 @@ from shoal.remote.address import is_address
 from shoal.remote.settings import Terms
 from shoal.run.origin import Origin
 from shoal.run.reading import read_toml
-from shoal.stream.actors.rows import ActorRows
 from shoal.stream.meter import cores
 from shoal.types import ConfigError
 
@@ -266,8 +264,6 @@ def _rows_of(
     playing: bool,
 ) -> VecEnv:
     options = experiment.options
-    if options.actors and not playing:
-        return _in_actors(experiment, num_envs)
     terms = Terms(
         options.remote,
         options.step_timeout_s,
@@ -307,22 +303,6 @@ def with_actors(experiment: Experiment) -> Experiment:
     most = cores() if options.fleet is None else options.placement.servers
     most = min(most, options.num_envs)
     return replace(experiment, options=replace(options, actors=most))
-
-
-def _in_actors(experiment: Experiment, num_envs: int) -> ActorRows:
-    """Rows in processes that collect rollouts there."""
-    options = experiment.options
-    if is_address(experiment.source):
-        raise ConfigError(
-            f"actors={options.actors} step environments of their own, but {options.env} names servers; set actors=0"
-        )
-    threads = max(1, options.threads() // options.actors)
-    if experiment.place is not None:
-        threads = max(1, int(options.placement.cpus))
-    own = replace(options, actors=0, num_threads=threads, fleet=None)
-    each = replace(experiment, options=own, policy=None, place=None)
-    make_rows = partial(Experiment.rows, each)
-    return ActorRows(make_rows, num_envs, options.acted(), place=experiment.place)
 
 
 def is_known(env: str) -> bool:

@@ -1,9 +1,10 @@
-"""The rows of an experiment: in this process, or on the servers of a fleet."""
+"""The rows that an experiment trains in: in this process, in actors, or on a fleet."""
 
 from __future__ import annotations
 
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from shoal.envs import randomization
@@ -11,6 +12,7 @@ from shoal.envs.factories import name_of
 from shoal.experiment.applies import check_applies
 from shoal.fleet.settings import check_installed
 from shoal.remote.address import is_address
+from shoal.stream.actors.rows import ActorRows
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -30,10 +32,35 @@ def placed(experiment: Experiment) -> Generator[tuple[Experiment, VecEnv]]:
     """
     with (
         _on_fleet(experiment) as there,
-        closing(there.rows(there.options.num_envs)) as rows,
+        closing(_rows_of(there)) as rows,
     ):
         check_applies(there, rows.spec)
         yield there, rows
+
+
+def _rows_of(experiment: Experiment) -> VecEnv:
+    """The rows that it trains in."""
+    if experiment.options.actors:
+        return _in_actors(experiment)
+    return experiment.rows(experiment.options.num_envs)
+
+
+def _in_actors(experiment: Experiment) -> ActorRows:
+    """Rows in processes that collect rollouts there."""
+    options = experiment.options
+    if is_address(experiment.source):
+        raise ConfigError(
+            f"actors={options.actors} step environments of their own, but {options.env} names servers; set actors=0"
+        )
+    threads = max(1, options.threads() // options.actors)
+    if experiment.place is not None:
+        threads = max(1, int(options.placement.cpus))
+    own = replace(options, actors=0, num_threads=threads, fleet=None)
+    each = replace(experiment, options=own, policy=None, place=None)
+    make_rows = partial(type(each).rows, each)
+    return ActorRows(
+        make_rows, options.num_envs, options.acted(), place=experiment.place
+    )
 
 
 @contextmanager
