@@ -153,7 +153,8 @@ class Connection:
         self._closed.set()
         if self._link is not None:
             self._link.close()
-            self._caller.end(self._session)
+            if not self._link.lost:
+                self._caller.end(self._session)
         self._caller.close()
 
     def look(self) -> None:

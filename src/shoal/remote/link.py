@@ -67,6 +67,11 @@ class Link:
         """What it goes over, in words."""
         return self._stream.plane
 
+    @property
+    def lost(self) -> bool:
+        """Whether the session was given up."""
+        return bool(self._lost)
+
     def send(self, number: int, data: bytes) -> None:
         """Sends the request of a number. Where the connection is broken it is sent later: `receive` sees to that."""
         with self._lock:
