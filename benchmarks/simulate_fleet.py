@@ -117,7 +117,11 @@ class Clock:
 
     def wait(self, seconds: float) -> Any:
         """So long."""
-        return lambda process: self.at(self.now + seconds, process)
+
+        def asked(process: Generator[Any, None, None]) -> None:
+            self.at(self.now + seconds, process)
+
+        return asked
 
 
 class Pool:

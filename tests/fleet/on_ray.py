@@ -57,7 +57,7 @@ def cluster(nodes: int) -> Any:
     made = Cluster(initialize_head=True, head_node_args=head)
     added = [made.add_node(num_cpus=1, object_store_memory=STORE_BYTES) for _ in range(nodes - 1)]
     made.wait_for_nodes()
-    os.environ["RAY_ADDRESS"] = made.address
+    os.environ["RAY_ADDRESS"] = str(made.address)
     return made, added
 
 
@@ -91,12 +91,15 @@ def case_lost(folder: Path) -> dict[str, Any]:
         killed.append(victim.node_id)
         made.remove_node(victim, allow_graceful=False)
 
-    settings = SETTINGS | {"total_timesteps": 100_000, "num_envs": 9, "placement": {"servers": 3}}
+    settings: dict[str, Any] = SETTINGS | {"total_timesteps": 100_000, "num_envs": 9}
+    servers = {"servers": 3}
     found: dict[str, Any] = {}
     try:
-        whole = shoal.train("CartPole-v1", run_dir=folder / "runs", **settings | {"placement": {}})
+        whole = shoal.train("CartPole-v1", run_dir=folder / "runs", **settings)
         found["whole"] = whole.greedy_return
-        run = shoal.train("CartPole-v1", fleet="auto", run_dir=folder / "runs", callbacks=[watch], **settings)
+        run = shoal.train(
+            "CartPole-v1", fleet="auto", placement=servers, run_dir=folder / "runs", callbacks=[watch], **settings
+        )
         found |= {"return": run.greedy_return, "steps": run.steps, "killed": killed}
         found["longest_s"] = float(np.max(np.diff(times)))
     finally:
@@ -199,7 +202,7 @@ def case_refused(_: Path) -> dict[str, Any]:
         refused("environment", env="NoSuch-v0", placement={"servers": 1})
         from ray._private import utils
 
-        utils.compute_version_info = lambda: ("1.2.3", "3.9.1")  # pyright: ignore[reportAttributeAccessIssue]
+        utils.compute_version_info = lambda: ("1.2.3", "3.9.1")
         refused("version", placement={"servers": 1})
     finally:
         made.shutdown()
@@ -210,7 +213,7 @@ def case_endless(folder: Path) -> dict[str, Any]:
     """Trains until it is ended."""
     import shoal
 
-    settings = SETTINGS | {"total_timesteps": 10**9}
+    settings: dict[str, Any] = SETTINGS | {"total_timesteps": 10**9}
     try:
         shoal.train("CartPole-v1", fleet="local", run_dir=folder / "runs", **settings)
     except KeyboardInterrupt:
