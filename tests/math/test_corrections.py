@@ -92,8 +92,8 @@ def test_vtrace_passes_over_invalid_steps() -> None:
     given: dict[str, Any] = {"gamma": 0.5, "clip_rho": math.inf, "clip_c": math.inf}
     advantage, target = vtrace(steps, log_prob, value, **given)
     # Step 0: 2 (1 + 3/2) = 5.
-    torch.testing.assert_close(advantage, torch.tensor(column(5, 3, 0, 18, 0, 8)))
-    torch.testing.assert_close(target, torch.tensor(column(7, 7, 6, 26, 10, 20)))
+    torch.testing.assert_close(advantage, torch.tensor(column(5.0, 3, 0, 18, 0, 8)))
+    torch.testing.assert_close(target, torch.tensor(column(7.0, 7, 6, 26, 10, 20)))
 
 
 def test_vtrace_of_the_policy_that_acted_is_gae() -> None:

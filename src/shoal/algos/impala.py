@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
-from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.optim import Adam
 
 from shoal.envs.vec_env import VecEnv
+from shoal.learn.advantage_loss import AdvantageStatistics, advantage_loss
 from shoal.learn.current import current
-from shoal.learn.losses import fused, targets_of, with_normalized_advantage
+from shoal.learn.losses import fused, with_normalized_advantage
 from shoal.learn.minibatches import check_minibatches, minibatches
-from shoal.math.losses import masked_mean, policy_gradient_loss, value_loss
 from shoal.math.rates import Schedule, apply_schedules, check_schedules
 from shoal.math.returns import vtrace
-from shoal.nets.distributions import masked
 from shoal.nets.policy import Network, Output
 from shoal.run.run import Learners, Run
 from shoal.types import Steps, check_finite, check_least, check_positive, check_ranges
@@ -80,13 +77,17 @@ def train(cfg: IMPALA, env: VecEnv, run: Run) -> nn.Module:
     """Trains a policy until the run ends, or one for each agent; returns the first."""
     agents = run.members(cfg)
     learners: Learners = {}
-    for number, (name, cfg) in enumerate(agents.items()):
-        policy = run.policy(env.spec, member=number)
-        adam = partial(Adam, lr=cfg.learning_rate, eps=cfg.adam_eps)
-        learners[name] = run.learner(policy, adam, max_grad_norm=cfg.max_grad_norm)
+    for number, (name, own) in enumerate(agents.items()):
+        learners[name] = run.learner(
+            run.policy(env.spec, member=number),
+            Adam,
+            lr=own.learning_rate,
+            eps=own.adam_eps,
+            max_grad_norm=own.max_grad_norm,
+        )
     stream = run.rollouts(env, learners, num_steps=cfg.num_steps)
-    for name, cfg in agents.items():
-        check_minibatches(stream.shape, cfg, whole_rows=learners[name].recurrent)
+    for name, own in agents.items():
+        check_minibatches(stream.shape, own, whole_rows=learners[name].recurrent)
     for rollout in run.loop(stream, learners):
         cfg, learner = agents[stream.agent], learners[stream.agent]
         now = apply_schedules(cfg, run.progress, learner)
@@ -109,24 +110,9 @@ def train(cfg: IMPALA, env: VecEnv, run: Run) -> nn.Module:
     return next(iter(learners.values())).policy
 
 
-class IMPALAStatistics(NamedTuple):
-    """Means over a minibatch."""
-
-    policy: Tensor
-    value: Tensor
-    entropy: Tensor
-
-
-@fused(IMPALAStatistics, prepare=with_normalized_advantage)
+@fused(AdvantageStatistics, prepare=with_normalized_advantage)
 def impala_loss(
     output: Output, batch: Steps, cfg: IMPALA
-) -> tuple[Tensor, IMPALAStatistics]:
+) -> tuple[Tensor, AdvantageStatistics]:
     """-log pi(a|s) A - ent_coef H + vf_coef 0.5 (v - target)^2, A and target being V-trace's (section 4.2)."""
-    advantage, target = targets_of(batch)
-    chosen = masked(output.distribution, batch.action_mask)
-    gradient = policy_gradient_loss(chosen.log_prob(batch.action), advantage)
-    policy = masked_mean(gradient, batch.valid)
-    value = masked_mean(value_loss(output.value, target), batch.valid)
-    entropy = masked_mean(chosen.entropy(), batch.valid)
-    loss = policy - cfg.ent_coef * entropy + cfg.vf_coef * value
-    return loss, IMPALAStatistics(policy, value, entropy)
+    return advantage_loss(output, batch, cfg)
