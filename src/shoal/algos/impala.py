@@ -53,7 +53,7 @@ class IMPALA:
     """Schedule of the entropy bonus coefficient: as of the learning rate."""
     vf_coef: float = 0.5
     """Value loss coefficient; larger fits values faster, at the policy's cost where they share layers."""
-    max_grad_norm: float = 40.0
+    max_grad_norm: float = 0.5
     """Gradients are clipped to this global norm; larger allows larger and less stable steps."""
     network: Network = field(default_factory=Network)
     """Architecture of the default policy."""
