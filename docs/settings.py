@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from shoal import algos
-from shoal.algos import a2c, bc, dqn, ppo, ppo_sac, pqn, r2d2, sac, td3
+from shoal.algos import a2c, bc, dqn, impala, ppo, ppo_sac, pqn, r2d2, sac, td3
 from shoal.algos.presets import presets
 from shoal.envs.preprocessing import Preprocessing
 from shoal.experiment.options import Options
@@ -32,6 +32,7 @@ DOCS = Path(__file__).resolve().parent
 TABLES = {
     "ppo": ppo.Config,
     "a2c": a2c.Config,
+    "impala": impala.Config,
     "dqn": dqn.Config,
     "pqn": pqn.Config,
     "r2d2": r2d2.Config,
@@ -54,6 +55,7 @@ TABLES = {
 PRESETS = {
     "ppo": ("ppo", ""),
     "a2c": ("a2c", ""),
+    "impala": ("impala", ""),
     "dqn": ("dqn", ""),
     "pqn": ("pqn", ""),
     "sac": ("sac", ""),

@@ -206,6 +206,13 @@ class Calls(ReplayCalls, WireCalls, Wrong):
         numbers = [reward, self.floats(2, T, B), *flags]
         return _native.q_lambda, [*numbers, np.full(2, 0.9), np.full(2, 0.8), self.floats(2, T, B)], {}
 
+    def call_vtrace(self) -> Call:
+        shape = (2, T, B)
+        reward, *flags = self.scan()
+        numbers = [reward, self.floats(*shape), self.floats(*shape), *flags, self.floats(*shape), self.floats(*shape)]
+        out = [self.floats(*shape), self.floats(*shape)]
+        return _native.vtrace, [*numbers, np.full(2, 0.9), np.full(2, 0.8), *out], {}
+
     def call_gather(self) -> Call:
         seen = [self.floats(D) for _ in range(B)]
         return _native.gather, [seen, [0.5] * B, np.zeros((B, D), np.float32), np.zeros(B)], {}

@@ -19,12 +19,14 @@ from tests import native_mutants
 from tests.actor_mutations import ACTORS
 from tests.fork_server import Interpreter
 from tests.mutations import NATIVE, PYTHON, Mutation
+from tests.scan_mutations import SCANS
 from tests.server_mutations import SERVERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FILES = [*PYTHON, *SERVERS, *ACTORS]
+HEADERS = [*NATIVE, *SCANS]
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(shoal.__file__).parent
 NATIVE_FILE = Path(_native.__file__ or "")
@@ -55,7 +57,7 @@ def bare() -> Iterator[Interpreter]:
 @pytest.fixture(scope="module")
 def mutants(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The native module with all its mutations."""
-    return native_mutants.build(NATIVE, tmp_path_factory.mktemp("native"))
+    return native_mutants.build(HEADERS, tmp_path_factory.mktemp("native"))
 
 
 def copy_package(folder: Path, native: Path = NATIVE_FILE) -> Path:
@@ -90,7 +92,7 @@ def test_there_are_enough() -> None:
 @in_one_process
 def test_all_pass_on_the_code_as_it_is(bare: Interpreter, mutants: Path, tmp_path: Path) -> None:
     """Also with the native module in which every mutation is off."""
-    native = sorted({mutation.test for mutation in NATIVE})
+    native = sorted({mutation.test for mutation in HEADERS})
     python = sorted({mutation.test for mutation in PYTHON})
     status, printed = run_tests(bare, copy_package(tmp_path / "native", mutants), native)
     assert status == 0, printed
@@ -111,9 +113,9 @@ def test_a_mutation_is_noticed(mutation: Mutation, bare: Interpreter, tmp_path: 
 
 
 @in_one_process
-@pytest.mark.parametrize("mutation", NATIVE, ids=[m.defect for m in NATIVE])
+@pytest.mark.parametrize("mutation", HEADERS, ids=[m.defect for m in HEADERS])
 def test_a_native_mutation_is_noticed(mutation: Mutation, bare: Interpreter, mutants: Path, tmp_path: Path) -> None:
-    number = NATIVE.index(mutation) + 1
+    number = HEADERS.index(mutation) + 1
     source = copy_package(tmp_path, mutants)
     status, printed = run_tests(bare, source, [mutation.test], source / "shoal" / NATIVE_FILE.name, number)
     assert status == 1, printed

@@ -122,6 +122,7 @@ def test_fused_losses_say_what_they_read() -> None:
         ["policy", "value", "entropy"],
         False,
     )
+    assert losses["impala_loss"] == losses["a2c_loss"]
     assert losses["dqn_loss"] == (["target", "weight"], ["huber"], ["value", "q"], True)
 
 

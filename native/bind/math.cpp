@@ -1,4 +1,4 @@
-// shoal._native's equations: Philox noise, GAE, n-step and Q(lambda) returns.
+// shoal._native's equations: Philox noise, GAE, n-step and Q(lambda) returns, V-trace.
 #include <cmath>
 #include <string>
 #include <vector>
@@ -146,6 +146,25 @@ void bind_q_lambda(const ArrayIn& reward, const ArrayIn& next_value, const Array
   }
 }
 
+void bind_vtrace(const ArrayIn& reward, const ArrayIn& value, const ArrayIn& next_value, const ArrayIn& terminated,
+                 const ArrayIn& ended, const ArrayIn& valid, const ArrayIn& rho, const ArrayIn& c, const ArrayIn& gamma,
+                 const ArrayIn& lambda, const ArrayOut& advantage_out, const ArrayOut& error_out) {
+  const ScanArrays in = scan_arrays(reward, value, next_value, terminated, ended, valid);
+  const std::initializer_list<std::size_t> shape = {in.agents, in.steps, in.rows};
+  const TraceWeights weights{numbers<float>(rho, "rho", shape), numbers<float>(c, "c", shape)};
+  const double* discounts = numbers<double>(gamma, "gamma", {in.agents});
+  const double* lambdas = numbers<double>(lambda, "vtrace_lambda", {in.agents});
+  float* advantage = numbers<float>(advantage_out, "advantage_out", shape);
+  float* error = numbers<float>(error_out, "error_out", shape);
+  std::vector<TraceCarry> carry(in.rows);
+  const nb::gil_scoped_release released;
+  for (std::size_t m = 0; m < in.agents; ++m) {
+    const auto skip = static_cast<std::ptrdiff_t>(m * in.steps * in.rows);
+    vtrace(in.first.agent(static_cast<std::ptrdiff_t>(m)), weights.shifted(skip), discounts[m], lambdas[m],
+           carry.data(), advantage + skip, error + skip);
+  }
+}
+
 /// Which rows stick to their previous action: bool [rows], of each one's seed and steps since.
 nb::ndarray<nb::numpy, bool> sticky_rows(const ArrayIn& seeds, const ArrayIn& steps, double probability) {
   const std::size_t rows = seeds.ndim() == 1 ? seeds.shape(0) : 0;
@@ -191,4 +210,10 @@ void bind_math(nb::module_& module) {
              "terminated"_a.noconvert(), "ended"_a.noconvert(), "valid"_a.noconvert(), "gamma"_a.noconvert(),
              "q_lambda"_a.noconvert(), "target_out"_a.noconvert(),
              "Q(lambda) returns (Peng and Williams 1996) over [M, T, B]; gamma, q_lambda float64 [M].");
+  module.def("vtrace", &shoal::bind_vtrace, "reward"_a.noconvert(), "value"_a.noconvert(), "next_value"_a.noconvert(),
+             "terminated"_a.noconvert(), "ended"_a.noconvert(), "valid"_a.noconvert(), "rho"_a.noconvert(),
+             "c"_a.noconvert(), "gamma"_a.noconvert(), "vtrace_lambda"_a.noconvert(), "advantage_out"_a.noconvert(),
+             "error_out"_a.noconvert(),
+             "V-trace (Espeholt et al. 2018, eq. 1) over [M, T, B], error_out being target - value; gamma, "
+             "vtrace_lambda float64 [M].");
 }

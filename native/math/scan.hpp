@@ -11,7 +11,7 @@ struct ScanInput {
   std::ptrdiff_t num_steps;
   std::ptrdiff_t num_rows;
   const float* reward;
-  const float* value;  ///< only gae reads it
+  const float* value;  ///< only gae and vtrace read it
   const float* next_value;
   const std::uint8_t* terminated;
   const std::uint8_t* ended;  ///< terminated or truncated
@@ -130,6 +130,54 @@ inline void q_lambda(const ScanInput& in, double gamma, double lambda, float* ca
       carry[b] = valid ? sum : carry[b];
       going[b] = valid ? 1 : going[b];
       target[at + b] = valid ? sum : 0.0F;
+    }
+  }
+}
+
+/// How much the target policy would do of what the behaviour policy did, [num_steps, num_rows] each.
+struct TraceWeights {
+  const float* rho;  ///< of a step's own error
+  const float* c;    ///< of the errors after it
+
+  /// The same arrays of the agent `skip` numbers further on.
+  [[nodiscard]] TraceWeights shifted(std::ptrdiff_t skip) const noexcept { return {rho + skip, c + skip}; }
+};
+
+/// What a row of `vtrace` carries from a step to the one before it.
+struct TraceCarry {
+  float error;         ///< target - value of the step after
+  float value;         ///< of the step after, as the learner has it
+  std::uint8_t going;  ///< whether there is a step after
+};
+
+/// V-trace (Espeholt et al. 2018, eq. 1), accumulated in float32; v_t are the learner's values:
+/// error_t = rho_t * (r_t + gamma * v_{t+1} - v_t) + gamma * lambda * c_t * error_{t+1}; target_t = v_t + error_t;
+/// advantage_t = rho_t * (r_t + gamma * (v_{t+1} + lambda * error_{t+1}) - v_t).
+/// Where the slab or an episode ends, next_value_t stands in the place of v_{t+1} and no error follows; where it
+/// terminated, 0. An invalid step gets 0 and passes what it carries on unchanged. `carry` holds num_rows of scratch.
+inline void vtrace(const ScanInput& in, const TraceWeights& weights, double gamma, double lambda, TraceCarry* carry,
+                   float* advantage, float* error) noexcept {
+  const auto discount = static_cast<float>(gamma);
+  const auto decay = static_cast<float>(lambda);
+  for (std::ptrdiff_t b = 0; b < in.num_rows; ++b) {
+    carry[b] = {};
+  }
+  for (std::ptrdiff_t t = in.num_steps - 1; t >= 0; --t) {
+    for (std::ptrdiff_t b = 0; b < in.num_rows; ++b) {
+      const std::ptrdiff_t at = t * in.num_rows + b;
+      if (in.valid[at] == 0) {
+        advantage[at] = 0.0F;
+        error[at] = 0.0F;
+        continue;
+      }
+      const bool cut = in.ended[at] != 0 || carry[b].going == 0;
+      const float follows = cut ? in.next_value[at] : carry[b].value;
+      const float next = in.terminated[at] != 0 ? 0.0F : follows;
+      const float later = cut ? 0.0F : decay * carry[b].error;
+      const float own = in.reward[at] + discount * next - in.value[at];
+      error[at] = weights.rho[at] * own + discount * weights.c[at] * later;
+      advantage[at] = weights.rho[at] * (own + discount * later);
+      carry[b] = {error[at], in.value[at], 1};
     }
   }
 }

@@ -165,6 +165,11 @@ def q_lambda(reward: Annotated[NDArray, dict(device='cpu', writable=False)], nex
     Q(lambda) returns (Peng and Williams 1996) over [M, T, B]; gamma, q_lambda float64 [M].
     """
 
+def vtrace(reward: Annotated[NDArray, dict(device='cpu', writable=False)], value: Annotated[NDArray, dict(device='cpu', writable=False)], next_value: Annotated[NDArray, dict(device='cpu', writable=False)], terminated: Annotated[NDArray, dict(device='cpu', writable=False)], ended: Annotated[NDArray, dict(device='cpu', writable=False)], valid: Annotated[NDArray, dict(device='cpu', writable=False)], rho: Annotated[NDArray, dict(device='cpu', writable=False)], c: Annotated[NDArray, dict(device='cpu', writable=False)], gamma: Annotated[NDArray, dict(device='cpu', writable=False)], vtrace_lambda: Annotated[NDArray, dict(device='cpu', writable=False)], advantage_out: Annotated[NDArray, dict(device='cpu')], error_out: Annotated[NDArray, dict(device='cpu')]) -> None:
+    """
+    V-trace (Espeholt et al. 2018, eq. 1) over [M, T, B], error_out being target - value; gamma, vtrace_lambda float64 [M].
+    """
+
 def map_shared(fd: int, size: int) -> NDArray[numpy.uint8]:
     """
     The memory behind a descriptor as bytes that processes share; the descriptor may be closed then.

@@ -192,7 +192,7 @@ CAUSES: list[Callable[[], Any]] = [
     lambda: train(algo="my_algo.py"),
     lambda: train(policy=lambda size, actions: None),
     lambda: train(policy=Wider, env=Counted),
-    lambda: train(algo="impala"),
+    lambda: train(algo="trpo"),
     lambda: train(learning_rate_schedule="kl"),
     lambda: train(norm_adv=False, reward_scale=1e30),
     lambda: shoal.load("nowhere"),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, RMSprop
 
 from shoal.algos.a2c import A2C, a2c_loss
+from shoal.algos.impala import IMPALA, impala_loss
 from shoal.learn.learner import Learner
 from shoal.learn.minibatches import minibatches
 from shoal.nets.distributions import masked
@@ -81,6 +82,17 @@ def test_a_whole_rollout_with_rmsprop_equals_torch(path: str, recurrent: str, *,
         ours = mine.step(loss_of(path, a2c_loss), steps, cfg)
         expected = theirs.step(a2c_loss, steps, cfg)
         np.testing.assert_allclose([float(x) for x in ours], [float(x) for x in expected], rtol=2e-4, atol=2e-5)
+    assert_equal_learners(mine, theirs)
+
+
+@pytest.mark.parametrize("recurrent", ["none", "gru"])
+def test_an_update_of_impala_equals_torch(recurrent: str) -> None:
+    """The fused loss, which has A2C's form, and Adam."""
+    policy, steps = rollout_of("gaussian", recurrent=recurrent, recurrent_size=6)
+    cfg = IMPALA(ent_coef=0.05)
+    mine, theirs = (learner_of(way, copy.deepcopy(policy)) for way in ("fused", "torch"))
+    ours, expected = mine.step(impala_loss, steps, cfg), theirs.step(impala_loss, steps, cfg)
+    np.testing.assert_allclose([float(x) for x in ours], [float(x) for x in expected], rtol=2e-4, atol=2e-5)
     assert_equal_learners(mine, theirs)
 
 

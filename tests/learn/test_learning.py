@@ -43,6 +43,22 @@ def test_cartpole_by_a2c(run_dir: Path) -> None:
 
 
 @pytest.mark.slow
+def test_cartpole_by_impala(run_dir: Path) -> None:
+    """The preset, which stops at a mean return of 475."""
+    assert train("CartPole-v1", run_dir, algo="impala", final_episodes=20).greedy_return >= 475
+
+
+@pytest.mark.slow
+def test_cartpole_from_rollouts_that_are_old(run_dir: Path) -> None:
+    """Up to four rollouts late, by two actors: V-trace learns from them, and PPO does by weights of its own."""
+    late: dict[str, Any] = {"schedule": "async", "actors": 2, "max_staleness": 4, "final_episodes": 20}
+    result = train("CartPole-v1", run_dir, algo="impala", learning_rate=1e-3, total_timesteps=400_000, **late)
+    assert result.greedy_return >= 300
+    result = train("CartPole-v1", run_dir, decoupled_clip=2.0, learning_rate=1e-3, **late)
+    assert result.greedy_return >= 300
+
+
+@pytest.mark.slow
 def test_pendulum_by_ppo(run_dir: Path) -> None:
     """The preset for continuous actions; a policy at random gets about -1,200."""
     assert train("Pendulum-v1", run_dir).greedy_return >= -250
@@ -61,17 +77,18 @@ def test_pendulum_by_explorers_beside_an_actor(run_dir: Path) -> None:
 RECALL: dict[str, dict[str, Any]] = {
     "ppo": {"num_minibatches": 4, "update_epochs": 4, "total_timesteps": 16_000},
     "a2c": {"total_timesteps": 64_000},
+    "impala": {"total_timesteps": 64_000, "learning_rate": 3e-3, "norm_adv": True},
 }
 
 
-@pytest.mark.parametrize("algo", ["ppo", pytest.param("a2c", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("algo", ["ppo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("a2c", "impala"))])
 @pytest.mark.parametrize("recurrent", ["none", "gru", "lstm"])
 def test_only_a_memory_answers_the_cue(algo: str, recurrent: Any, run_dir: Path) -> None:
     """Chance is 1/2: a feed-forward policy stays there, one with a memory answers."""
     memory: dict[str, Any] = {} if recurrent == "none" else {"recurrent": recurrent, "recurrent_size": 16}
     network = Network(hidden=(16,), **memory)
     shape: dict[str, Any] = {"num_envs": 32, "num_steps": 20, "learning_rate": 5e-3, "gamma": 0.95, "ent_coef": 0.01}
-    result = train(Recall, run_dir, algo=algo, network=network, **shape, **RECALL[algo])
+    result = train(Recall, run_dir, algo=algo, network=network, **shape | RECALL[algo])
     if recurrent == "none":
         assert 0.3 <= result.greedy_return <= 0.7
     else:
@@ -110,6 +127,7 @@ def test_only_sequences_answer_the_cue_by_q_learning(recurrent: str, alpha: floa
 FOREVER: dict[str, tuple[int, dict[str, Any]]] = {
     "ppo": (40, {"num_steps": 20, "num_minibatches": 4}),
     "a2c": (200, {"num_steps": 5, "learning_rate_schedule": "constant"}),
+    "impala": (60, {"num_steps": 20, "learning_rate_schedule": "constant"}),
 }
 
 
@@ -117,7 +135,7 @@ TORCH_GRU = pytest.param("gru", False, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(("recurrent", "native"), [("none", True), ("none", False), ("gru", True), TORCH_GRU])
-@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+@pytest.mark.parametrize("algo", ["ppo", "a2c", "impala"])
 def test_a_time_limit_does_not_lower_the_value(algo: str, recurrent: Any, *, native: bool) -> None:
     """Reward 1 for ever at gamma 0.9 is worth 10; without the bootstrap at truncation it would be 5.3."""
     updates, settings = FOREVER[algo]

@@ -157,7 +157,7 @@ def test_each_agent_learns_as_much_as_its_steps_allow(memory: str, run_dir: Any)
     assert shoal.load(run.path).act(np.zeros(4, np.float32)) in (0, 1)
 
 
-@pytest.mark.parametrize("algo", ["ppo", "a2c", "pqn"])
+@pytest.mark.parametrize("algo", ["ppo", "a2c", "impala", "pqn"])
 def test_on_policy_agents_learn_from_their_own_rows(algo: str, run_dir: Any) -> None:
     """3 rollouts of 16 steps of 2 x 2 rows: 3 updates of each agent, by its own learning rate."""
     settings: dict[str, Any] = {"num_envs": 4, "num_steps": 16, "total_timesteps": 192, "agents": 2}

@@ -280,6 +280,23 @@ def test_runs_with_actors_outlive_a_kill(schedule: str, algo: str, tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("recurrent", ["none", "gru"])
+def test_what_v_trace_corrects_outlives_a_kill(recurrent: str, tmp_path: Path, interpreter: Interpreter) -> None:
+    """IMPALA, whose learner is asked about whole rollouts, with several epochs each."""
+    settings: dict[str, Any] = {"algo": "impala", "seed": 7, "num_minibatches": 2, "update_epochs": 2} | CARTPOLE
+    network = {"hidden": [16], "recurrent": recurrent, "normalize_obs": True}
+    task = {"env": "CartPole-v1", "settings": settings, "network": network, "die_at": -1, "resume": False}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run_child(interpreter, task | {"settings": settings | {"run_dir": str(whole)}}, tmp_path) == 0
+    doomed = task | {"settings": settings | {"run_dir": str(killed)}, "die_at": 23}
+    assert run_child(interpreter, doomed, tmp_path) == -9
+    run = killed / "CartPole-v1" / "impala" / "run"
+    assert run_child(interpreter, task | {"path": str(run), "resume": True}, tmp_path) == 0
+    assert weights_sha256(whole / "CartPole-v1" / "impala" / "run") == weights_sha256(run)
+    assert metrics_sha256(whole / "CartPole-v1" / "impala" / "run") == metrics_sha256(run)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("layer_norm", [True, False])
 def test_q_learning_on_rollouts_outlives_a_kill(*, layer_norm: bool, tmp_path: Path, interpreter: Interpreter) -> None:
     """PQN in the middle of its exploration: weights, RAdam's moments and epsilon."""

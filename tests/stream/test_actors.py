@@ -309,6 +309,9 @@ def trained(run_dir: Path, **settings: Any) -> dict[str, torch.Tensor]:
 
 SLOW_CASES: list[dict[str, Any]] = [
     {"env": "CartPole-v1", "algo": "dqn"},
+    {"env": "CartPole-v1", "algo": "impala", "num_steps": 32},
+    {"env": "CartPole-v1", "algo": "impala", "num_steps": 32, "agents": 2, "num_minibatches": 2},
+    {"env": "CartPole-v1", "algo": "ppo", "num_steps": 32, "decoupled_clip": 2.0},
     {"env": "CartPole-v1", "algo": "ppo", "agents": 2, "num_steps": 32},
     {"env": "Pendulum-v1", "algo": "sac", "act_block": 2},
     {"env": "CartPole-v1", "algo": "r2d2", "act_block": 2},
@@ -329,6 +332,15 @@ def test_weights_equal_those_of_one_process(case: dict[str, Any], run_dir: Path)
     for actors in (1,) if in_torch else (1, 2):
         theirs = trained(run_dir, actors=actors, **case)
         assert all(torch.equal(own[name], theirs[name]) for name in own)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["ppo", "impala"])
+def test_a_staleness_of_0_is_no_schedule_of_its_own(algo: str, run_dir: Path) -> None:
+    """Weights of `async` with actors, nothing ahead, are those of `sync` without."""
+    case: dict[str, Any] = {"env": "CartPole-v1", "algo": algo, "num_steps": 32, "run_dir": run_dir}
+    own, theirs = trained(**case), trained(**case, schedule="async", max_staleness=0, actors=2)
+    assert all(torch.equal(own[name], theirs[name]) for name in own)
 
 
 def test_what_does_not_fit_goes_with_the_message() -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
 
 from torch import Tensor, nn, optim
 
 from shoal.envs.vec_env import VecEnv
-from shoal.learn.losses import fused, targets_of, with_normalized_advantage
-from shoal.math.losses import masked_mean, policy_gradient_loss, value_loss
+from shoal.learn.advantage_loss import AdvantageStatistics, advantage_loss
+from shoal.learn.losses import fused, with_normalized_advantage
 from shoal.math.rates import Schedule, apply_schedules, check_schedules
 from shoal.math.returns import n_step
-from shoal.nets.distributions import masked
 from shoal.nets.policy import Network, Output
 from shoal.run.run import Learners, Run
 from shoal.types import Steps, check_finite, check_least, check_positive, check_ranges
@@ -79,22 +77,9 @@ def train(cfg: A2C, env: VecEnv, run: Run) -> nn.Module:
     return next(iter(learners.values())).policy
 
 
-class A2CStatistics(NamedTuple):
-    """Means over a rollout."""
-
-    policy: Tensor
-    value: Tensor
-    entropy: Tensor
-
-
-@fused(A2CStatistics, prepare=with_normalized_advantage)
-def a2c_loss(output: Output, batch: Steps, cfg: A2C) -> tuple[Tensor, A2CStatistics]:
+@fused(AdvantageStatistics, prepare=with_normalized_advantage)
+def a2c_loss(
+    output: Output, batch: Steps, cfg: A2C
+) -> tuple[Tensor, AdvantageStatistics]:
     """-log pi(a|s) A - ent_coef H + vf_coef 0.5 (v - target)^2 (Mnih et al. 2016, arXiv 1602.01783, section 4)."""
-    advantage, target = targets_of(batch)
-    chosen = masked(output.distribution, batch.action_mask)
-    gradient = policy_gradient_loss(chosen.log_prob(batch.action), advantage)
-    policy = masked_mean(gradient, batch.valid)
-    value = masked_mean(value_loss(output.value, target), batch.valid)
-    entropy = masked_mean(chosen.entropy(), batch.valid)
-    loss = policy - cfg.ent_coef * entropy + cfg.vf_coef * value
-    return loss, A2CStatistics(policy, value, entropy)
+    return advantage_loss(output, batch, cfg)

@@ -7,20 +7,20 @@ from functools import partial
 from math import inf
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
 from shoal.envs.vec_env import VecEnv
+from shoal.learn.current import with_proximal_policy
 from shoal.learn.losses import fused, targets_of, with_normalized_advantage
 from shoal.learn.minibatches import check_minibatches, minibatches
-from shoal.math.losses import approximate_kl, masked_mean, ppo_policy_loss, value_loss
+from shoal.math.losses import masked_mean, ppo_policy_loss, ratio_statistics, value_loss
 from shoal.math.rates import Schedule, adapted_rate, apply_schedules, check_schedules
 from shoal.math.returns import gae
 from shoal.nets.distributions import masked
 from shoal.nets.policy import Network, Output
 from shoal.run.run import Learners, Run
-from shoal.types import ConfigError, Steps, check_finite, check_positive, check_ranges
+from shoal.types import Steps, check_finite, check_given, check_positive, check_ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,8 @@ class PPO:
     """Gradients are clipped to this global norm; larger allows larger and less stable steps."""
     target_kl: float | None = None
     """Stop an update's epochs early once the KL divergence exceeds this; with learning_rate_schedule="kl", the aim."""
+    decoupled_clip: float | None = None
+    """Clip around the policy at an update's start, not what acted; steps weigh as their ratio, at most this."""
     network: Network = field(default_factory=Network)
     """Architecture of the default policy."""
 
@@ -72,12 +74,7 @@ class PPO:
         check_ranges(self, gamma=(0, 1), gae_lambda=(0, 1))
         check_finite(self, "learning_rate", "adam_eps", "ent_coef", "vf_coef")
         check_schedules(self, learning_rate_schedule="kl")
-        if self.target_kl is not None:
-            check_ranges(self, target_kl=(1e-12, inf))
-        elif self.learning_rate_schedule == "kl":
-            raise ConfigError(
-                'learning_rate_schedule="kl" needs target_kl; 0.01 is a usual value'
-            )
+        check_given(self, "target_kl", "decoupled_clip")
 
 
 Config = PPO
@@ -99,12 +96,11 @@ def train(cfg: PPO, env: VecEnv, run: Run) -> nn.Module:
         cfg, learner = agents[stream.agent], learners[stream.agent]
         led_by_kl = cfg.learning_rate_schedule == "kl"
         now = apply_schedules(cfg, run.progress, learner)
-        advantage, target = gae(rollout, gamma=cfg.gamma, gae_lambda=cfg.gae_lambda)
+        steps = with_proximal_policy(learner, rollout, most=cfg.decoupled_clip)
+        advantage, target = gae(steps, gamma=cfg.gamma, gae_lambda=cfg.gae_lambda)
         kl = 0.0
         for _ in range(cfg.update_epochs):
-            parts = minibatches(
-                rollout, advantage, target, cfg.num_minibatches, run.rng
-            )
+            parts = minibatches(steps, advantage, target, cfg.num_minibatches, run.rng)
             kls = [learner.step(ppo_loss, batch, now).approx_kl for batch in parts]
             kl = float(sum(kls)) / len(kls)
             if cfg.target_kl is not None and not led_by_kl and kl > cfg.target_kl:
@@ -135,15 +131,14 @@ def ppo_loss(output: Output, batch: Steps, cfg: PPO) -> tuple[Tensor, PPOStatist
     advantage, target = targets_of(batch)
     distribution = masked(output.distribution, batch.action_mask)
     log_prob = distribution.log_prob(batch.action)
-    clipped = ppo_policy_loss(log_prob, batch.log_prob, advantage, cfg.clip_coef)
-    policy = masked_mean(clipped, batch.valid)
+    surrogate = ppo_policy_loss(
+        log_prob, batch.log_prob, advantage, cfg.clip_coef, batch.weight
+    )
+    policy = masked_mean(surrogate, batch.valid)
     old_value = batch.value if cfg.clip_vloss else None
     errors = value_loss(output.value, target, old_value, cfg.clip_coef)
     value = masked_mean(errors, batch.valid)
     entropy = masked_mean(distribution.entropy(), batch.valid)
-    with torch.no_grad():
-        kl = masked_mean(approximate_kl(log_prob, batch.log_prob), batch.valid)
-        moved = ((log_prob - batch.log_prob).exp() - 1).abs()
-        outside = masked_mean((moved > cfg.clip_coef).float(), batch.valid)
+    kl, outside = ratio_statistics(log_prob, batch.log_prob, cfg.clip_coef, batch.valid)
     loss = policy - cfg.ent_coef * entropy + cfg.vf_coef * value
     return loss, PPOStatistics(policy, value, entropy, kl, outside)

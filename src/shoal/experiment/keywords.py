@@ -92,11 +92,16 @@ class Settings(TypedDict, total=False):
     replay: Replay | Mapping[str, Any]
     num_minibatches: int | float
     update_epochs: int | float
+    vtrace_lambda: float
+    clip_rho: float
+    clip_c: float
+    corrected: bool
     gae_lambda: float
     clip_coef: float
     clip_coef_schedule: str | Callable[[float], float]
     clip_vloss: bool
     target_kl: float | None
+    decoupled_clip: float | None
     critic_learning_rate: float
     critic_learning_rate_schedule: str | Callable[[float], float]
     target_entropy: float | None

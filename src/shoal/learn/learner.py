@@ -11,12 +11,13 @@ import torch
 
 from shoal.learn.hardware import Hardware
 from shoal.learn.losses import fused_of, lowered_of, returned
+from shoal.learn.minibatches import Minibatch
 from shoal.learn.publishing import observe
 from shoal.learn.shards import has_images
 from shoal.learn.statistics import Statistics
 from shoal.learn.towers import frozen
 from shoal.learn.trainable import Trainable, check_own
-from shoal.types import ConfigError, Sequences
+from shoal.types import ConfigError, Sequences, Steps
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from shoal.learn.critics import ActorCriticPlan
     from shoal.learn.losses import Loss
     from shoal.learn.trainable import Batch
-    from shoal.types import Steps
 
     OptimizerClass = Callable[..., torch.optim.Optimizer]
 
@@ -131,9 +131,9 @@ class Learner:
     def step(self, loss: Loss, batch: Batch | Sequences, cfg: Any) -> Any:
         """One gradient step of the policy on the mean of `loss` over `batch`.
 
-        The first of these that can is taken: the loss as `native/losses/` has it fused; native forward and backward
-        around the loss in torch; torch alone, in shards. A step whose gradient is not finite changes nothing and is
-        counted.
+        The first of these that can is taken: the loss as `native/losses/` has it fused, where all steps of a rollout
+        weigh alike; native forward and backward around the loss in torch; torch alone, in shards. A step whose gradient
+        is not finite changes nothing and is counted.
 
         Args:
             loss: `loss(output, batch, cfg) -> (scalar, NamedTuple of scalars)`.
@@ -147,7 +147,11 @@ class Learner:
         fused = fused_of(loss)
         if isinstance(batch, Sequences):  # networks with a memory learn them in torch
             stats, norm = network.torch_step(loss, batch, cfg)
-        elif fused is not None and network.can_fuse(fused.name):
+        elif (
+            fused is not None
+            and network.can_fuse(fused.name)
+            and not _is_weighted(batch)
+        ):
             stats, norm = network.fused_step(fused, batch, cfg)
         elif network.plan is not None:
             stats, norm = network.native_step(loss, batch, cfg)
@@ -239,6 +243,12 @@ def _updated(
     modules = {name: other.module for name, other in learner.networks.items()}
     with frozen(_beside(learner, of)):
         return network.loss_step(lambda: returned(loss, loss(modules, batch, cfg)))
+
+
+def _is_weighted(batch: Batch) -> bool:
+    """Whether the steps of a rollout have weights, which no fused loss reads."""
+    steps = batch.steps if isinstance(batch, Minibatch) else batch
+    return isinstance(steps, Steps) and steps.weight is not None
 
 
 def _beside(learner: Learner, of: str) -> Iterator[nn.Parameter]:

@@ -36,6 +36,7 @@ PER_STEP = (
     "action_mask",
     "advantage",
     "target",
+    "weight",
 )
 """The fields of a rollout that hold something for each step."""
 

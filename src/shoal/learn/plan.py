@@ -139,14 +139,16 @@ class Plan:
             return np.where(action_mask, logits, NEVER).max(-1)
         return value
 
-    def outputs(self, obs: Tensor) -> Output:
-        """What a policy without memory says of observations [B, ...]."""
+    def outputs(self, obs: Tensor, *, lead: tuple[int, ...] | None = None) -> Output:
+        """What a policy without memory says of observations [B, ...], as [B], or as [*lead] of B elements."""
         rows = _flat(obs.numpy())
         logits = np.empty((len(rows), self.logits), np.float32)
         value = np.empty(len(rows), np.float32)
         self._calls.forward(rows, logits, value)
-        head = self.policy.head(torch.from_numpy(logits), self.policy.log_std)
-        return Output(head, torch.from_numpy(value), None)
+        lead = lead or value.shape
+        shaped = torch.from_numpy(logits).view(*lead, self.logits)
+        head = self.policy.head(shaped, self.policy.log_std)
+        return Output(head, torch.from_numpy(value).view(lead), None)
 
     def to_env(self, action: NDArray[Any]) -> NDArray[Any]:
         """The action as the environment takes it."""

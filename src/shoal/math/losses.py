@@ -47,12 +47,21 @@ def ppo_policy_loss(
     old_log_prob: Tensor,
     advantage: Tensor,
     clip_coef: float,
+    weight: Tensor | None = None,
 ) -> Tensor:
-    """The clipped surrogate, negated, elementwise (Schulman et al. 2017, arXiv 1707.06347, eq. 7)."""
+    """The clipped surrogate, negated, elementwise (Schulman et al. 2017, arXiv 1707.06347, eq. 7).
+
+    `weight` is pi_old(a|s) / pi_behavior(a|s), cut to some number, where another policy than the old one acted: the
+    decoupled objective (Hilton et al. 2021, arXiv 2110.00641, eq. 4).
+    """
     assert log_prob.shape == old_log_prob.shape == advantage.shape
     ratio = (log_prob - old_log_prob).exp()
     clipped = ratio.clamp(1 - clip_coef, 1 + clip_coef)
-    return -torch.minimum(advantage * ratio, advantage * clipped)
+    loss = -torch.minimum(advantage * ratio, advantage * clipped)
+    if weight is None:
+        return loss
+    assert weight.shape == loss.shape
+    return loss * weight
 
 
 def value_loss(
@@ -77,6 +86,19 @@ def approximate_kl(log_prob: Tensor, old_log_prob: Tensor) -> Tensor:
     assert log_prob.shape == old_log_prob.shape
     log_ratio = log_prob - old_log_prob
     return log_ratio.exp() - 1 - log_ratio
+
+
+@torch.no_grad()
+def ratio_statistics(
+    log_prob: Tensor,
+    old_log_prob: Tensor,
+    clip_coef: float,
+    valid: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """How far the policy moved, as means: `approximate_kl`, and the share whose ratio left [1 - c, 1 + c]."""
+    kl = masked_mean(approximate_kl(log_prob, old_log_prob), valid)
+    moved = ((log_prob - old_log_prob).exp() - 1).abs()
+    return kl, masked_mean((moved > clip_coef).float(), valid)
 
 
 def policy_gradient_loss(log_prob: Tensor, advantage: Tensor) -> Tensor:

@@ -136,7 +136,8 @@ def epsilon_ladder(number: int, count: int) -> float:
 def check_schedules(config: object, **also: str) -> None:
     """ConfigError naming the first NAME_schedule of `config` that cannot be one.
 
-    `also` has another name that one of them may have: `learning_rate_schedule="kl"`.
+    `also` has another name that one of them may have: `learning_rate_schedule="kl"`, for which a `target_kl` must
+    not be None.
     """
     for name, schedule in _schedules(config):
         if callable(schedule):
@@ -148,6 +149,10 @@ def check_schedules(config: object, **also: str) -> None:
             raise ConfigError(
                 f"{name}{SUFFIX} must be one of {names}, a function of the run's progress or its name "
                 f"package.module:function, got {schedule!r}"
+            )
+        if schedule == own == "kl" and getattr(config, "target_kl", 0.0) is None:
+            raise ConfigError(
+                f'{name}{SUFFIX}="kl" needs target_kl; 0.01 is a usual value'
             )
 
 

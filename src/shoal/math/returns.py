@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from shoal import _native
+from shoal.math.importance import importance_ratio, truncated
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -129,6 +130,61 @@ def q_lambda(
     )
     target = np.where(rollout.valid != 0, target, rollout.value)
     return _like(steps.value, target)
+
+
+def vtrace(
+    steps: Steps,
+    log_prob: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    gamma: Scalar,
+    vtrace_lambda: Scalar = 1.0,
+    clip_rho: float = 1.0,
+    clip_c: float = 1.0,
+    reward: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """V-trace: advantages and value targets of the policy that learns, from steps that an older one chose.
+
+    With rho_t = min(clip_rho, pi(a_t|s_t) / mu(a_t|s_t)) and c_t likewise, of v as it is now
+    (Espeholt et al. 2018, arXiv 1802.01561, eq. 1 and remark 2):
+    target_t = v(s_t) + e_t;  e_t = rho_t (r_t + gamma v(s_t+1) - v(s_t)) + gamma lambda c_t e_t+1;
+    A_t = rho_t (r_t + gamma (v(s_t+1) + lambda e_t+1) - v(s_t)), which for pi = mu is `gae`.
+    An episode's end cuts, as does the end of the rollout. What was truncated or cut bootstraps from
+    `steps.next_value`, which the weights that acted gave: nobody has looked at those observations since.
+
+    Args:
+        steps: a rollout [..., T, B]; leading axes are a population. `steps.log_prob` is of the policy that acted.
+        log_prob: of the same actions under the policy that learns, shaped as `steps.reward`.
+        value: v(s_t) as the policy that learns has it, likewise.
+        gamma: discount, a number or [m], one for each member of the leading axis.
+        vtrace_lambda: as gamma; 0 looks one step ahead, 1 as far as the rollout goes.
+        clip_rho: cuts the weight of a step's own error: what v comes to is the value of a policy between mu and pi.
+        clip_c: cuts the weight of the errors that follow: less variance, and slower.
+        reward: used instead of the rollout's own (a normalized one).
+
+    Returns:
+        Advantages and targets, float32, shaped as `steps.reward`. Invalid steps get 0 and `value`.
+    """
+    ratio = importance_ratio(log_prob, steps.log_prob)
+    rollout = _arrays(steps, reward)
+    now = _array(value, torch.float32)
+    members = len(now)
+    advantage, error = np.empty_like(now), np.empty_like(now)
+    _native.vtrace(
+        rollout.reward,
+        now,
+        rollout.next_value,
+        rollout.terminated,
+        rollout.ended,
+        rollout.valid,
+        _array(truncated(ratio, clip_rho), torch.float32),
+        _array(truncated(ratio, clip_c), torch.float32),
+        _scalars("gamma", gamma, members),
+        _scalars("vtrace_lambda", vtrace_lambda, members),
+        advantage,
+        error,
+    )
+    return _like(steps.value, advantage), _like(steps.value, now + error)
 
 
 class _Arrays(NamedTuple):

@@ -40,6 +40,12 @@ def check_positive(config: object, *names: str) -> None:
     check_ranges(config, **dict.fromkeys(names, (TINY, inf)))
 
 
+def check_given(config: object, *names: str) -> None:
+    """ConfigError naming the first of these settings of `config` that is given, and not above 0."""
+    given = (name for name in names if getattr(config, name) is not None)
+    check_positive(config, *given)
+
+
 def check_finite(config: object, *names: str) -> None:
     """ConfigError naming the first of these settings of `config` that is infinite or no number."""
     for name in names:

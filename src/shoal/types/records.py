@@ -107,6 +107,8 @@ class Steps(_Found):
     """How much better each action was than its state [T, B]; an algorithm sets it before it learns."""
     target: torch.Tensor | None = None
     """What each value should have been [T, B]; likewise."""
+    weight: torch.Tensor | None = None
+    """How much each step counts in the policy's loss [T, B], where they do not count alike; likewise."""
 
     def with_targets(
         self, advantage: torch.Tensor | None, target: torch.Tensor
