@@ -24,8 +24,8 @@ COMMANDS = {
     "eval": "eval RUN: evaluate a trained policy on new episodes; --video records them",
     "record": "record RUN: write episodes of a trained policy as a data set in Minari's layout",
     "report": "report RUN: plot the learning curves of a run, as curves.png and report.html",
-    "timeline": "timeline RUN: who did what when in the last updates of a run (trained with --timeline N), as a picture "
-    "and in Chrome's trace format, and what it waited for",
+    "timeline": "timeline RUN: who did what when in the last updates of a run (trained with --timeline N), as a picture and "
+    "in Chrome's trace format, and what it waited for",
     "runs": "list the runs: environment, algorithm, steps, return, state",
     "compare": "compare runs or configurations over seeds, at equal environment steps",
     "serve": "serve ENV: environments for learners in other processes, over gRPC: shoal train grpc://HOST:PORT",

@@ -58,9 +58,7 @@ def chrome_trace(traces: Traces, title: str) -> dict[str, Any]:
         for what, value in (("process_name", said), ("thread_name", trace.name)):
             events.append({"ph": "M", "name": what, **place, "args": {"name": value}})
         order = {"sort_index": number}
-        events.append(
-            {"ph": "M", "name": "process_sort_index", **place, "args": order}
-        )
+        events.append({"ph": "M", "name": "process_sort_index", **place, "args": order})
         rows = zip(trace.spans.tolist(), trace.updates.tolist(), strict=True)
         for (kind, begun, ended), update in rows:
             name = KINDS[int(kind)]
@@ -204,7 +202,11 @@ def _notes(traces: Traces) -> list[str]:
             )
         if trace.clock_error_s > 1e-3:
             known = np.isfinite(trace.clock_error_s)
-            off = f"up to {trace.clock_error_s:.3g} s" if known else "nobody knows how far"
+            off = (
+                f"up to {trace.clock_error_s:.3g} s"
+                if known
+                else "nobody knows how far"
+            )
             notes.append(f"{name}: on another machine; its times may be off, {off}")
     return notes
 

@@ -170,9 +170,7 @@ def _for_steps(engine: Engine) -> str:
 
 def _number(line: Mapping[str, Any], name: str) -> float | None:
     value = line.get(name)
-    return (
-        None if value is None or not isinstance(value, int | float) else float(value)
-    )
+    return None if value is None or not isinstance(value, int | float) else float(value)
 
 
 def _spent(line: Mapping[str, Any]) -> float:

@@ -149,9 +149,7 @@ def _us(seconds: float) -> int:
     return round(seconds * 1e6)
 
 
-def write_beside(
-    recorder: Recorder, path: Path, warn: Callable[[str], object]
-) -> None:
+def write_beside(recorder: Recorder, path: Path, warn: Callable[[str], object]) -> None:
     """Writes a timeline; a run is not lost where that fails."""
     try:
         recorder.write(path)

@@ -30,6 +30,7 @@ class Meter:
         """When what was done, where a timeline is recorded."""
         self._process = psutil.Process()
         self._process.cpu_percent()
+        self._core_s, self._core_at_s = core_seconds(), self.started
 
     def start(self) -> None:
         """Starts the clock again: what came before was preparation."""
@@ -91,6 +92,14 @@ class Meter:
     def cpu_cores(self) -> float:
         """Cores that this process kept busy since the last call."""
         return self._process.cpu_percent() / 100
+
+    def core_shares(self) -> list[float]:
+        """The share of the time since the last call in which each core was busy, whatever with."""
+        before, since_s = self._core_s, self._core_at_s
+        self._core_s, self._core_at_s = core_seconds(), time.perf_counter()
+        elapsed_s = max(self._core_at_s - since_s, 1e-9)
+        spent = [x - before.get(core, x) for core, x in self._core_s.items()]
+        return [min(1.0, max(0.0, busy_s / elapsed_s)) for busy_s in spent]
 
 
 def _unheard(name: str, value: float) -> None:
