@@ -179,7 +179,7 @@ def tune(
 ) -> Tuned:
     """Measures settings of an experiment that change its speed, one at a time, and finds the fastest.
 
-    What was given by hand (`experiment.given`) stays as it is.
+    What was given by hand (`experiment.given`) stays as it is, unless it is free.
 
     Args:
         experiment: what is to be trained.
@@ -194,10 +194,6 @@ def tune(
     for name in free:
         if name not in FREE:
             raise ConfigError(f"free may be {', '.join(FREE)}, got {name!r}")
-        if name in experiment.given:
-            raise ConfigError(
-                f"{name} is given and free at once; leave one of them out"
-            )
     if not seconds > 0:
         raise ConfigError(f"seconds must be above 0, got {seconds}")
     options = experiment.options
