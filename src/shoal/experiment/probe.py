@@ -7,7 +7,7 @@ import threading
 import time
 from bisect import bisect_left
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -159,7 +159,7 @@ def _measured(experiment: Experiment) -> Experiment:
     )
     config: Any = experiment.config
     memory = getattr(config, "replay", None)
-    if is_dataclass(config) and isinstance(memory, Replay):
+    if isinstance(memory, Replay):
         starts = min(memory.learning_starts, Replay().learning_starts)
         own = replace(memory, file=False, learning_starts=starts)
         config = replace(config, replay=own)

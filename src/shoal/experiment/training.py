@@ -408,13 +408,18 @@ def conclude(
         agent=run.selection.kept,
         bottleneck=found,
     )
-    if interrupted:
+    _tell_end(result, run, panel)
+    return result
+
+
+def _tell_end(result: Result, run: Run, panel: Panel) -> None:
+    """Shows the figure that is quoted, or how an interrupted run goes on."""
+    if result.stop_reason == INTERRUPTED:
         run.warn(
-            f"stopped at step {result.steps:,}; `shoal resume {where.path}` goes on"
+            f"stopped at step {result.steps:,}; `shoal resume {result.path}` goes on"
         )
     else:
         panel.finish(result)
-    return result
 
 
 def close_rows(rows: VecEnv, run: Run) -> None:

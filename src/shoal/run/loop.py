@@ -22,9 +22,9 @@ from shoal.run.writer import Writer, write_line
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
-    from pathlib import Path
 
     from shoal.learn.learner import Learner
+    from shoal.run.directory import RunDirectory
     from shoal.run.interrupts import Interrupts
     from shoal.run.log import Log
     from shoal.run.run import Run
@@ -39,11 +39,15 @@ LEFT = "the loop was left"
 """The stop reason of a run whose algorithm left the loop by `break`."""
 
 
-def writer_of(folder: Path, settings: Settings) -> Writer:
-    """Who saves the checkpoints of a run."""
+def writer_of(directory: RunDirectory | None, settings: Settings) -> Writer | None:
+    """Who saves the checkpoints of a run; None where it keeps nothing."""
+    if directory is None:
+        return None
     s = settings
     kind = {"env": s.env, "algo": s.algo, "num_envs": str(s.num_envs)}
-    return Writer(folder, kind=kind, keep_last=s.keep_last, identity=s.identity)
+    return Writer(
+        directory.checkpoints, kind=kind, keep_last=s.keep_last, identity=s.identity
+    )
 
 
 def why_to_stop(run: Run, steps: int, greedy: float) -> str:

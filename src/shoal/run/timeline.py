@@ -16,11 +16,11 @@ from shoal.stream.meter import core_seconds
 from shoal.stream.spans import KINDS, Spans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from shoal.run.run import Run
     from shoal.stream.meter import Meter
 
 FORMAT = 1
@@ -149,9 +149,17 @@ def _us(seconds: float) -> int:
     return round(seconds * 1e6)
 
 
-def write_beside(recorder: Recorder, path: Path, warn: Callable[[str], object]) -> None:
-    """Writes a timeline; a run is not lost where that fails."""
+def recorder_of(meter: Meter, updates: int) -> Recorder | None:
+    """What records so many updates; None for none."""
+    return Recorder(meter, updates) if updates else None
+
+
+def finish_timeline(run: Run) -> None:
+    """Writes a run's timeline, once; the run is not lost where that fails."""
+    recorder, run.recorder = run.recorder, None
+    if recorder is None or run.directory is None:
+        return
     try:
-        recorder.write(path)
+        recorder.write(run.directory.timeline)
     except OSError as error:
-        warn(f"no timeline was written: {error}")
+        run.warn(f"no timeline was written: {error}")

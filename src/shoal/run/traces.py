@@ -239,12 +239,13 @@ def _spans(value: object) -> NDArray[np.int64]:
     """Spans [n, 3]; ValueError where they are none."""
     if not isinstance(value, list) or len(cast("list[object]", value)) > MOST_SPANS:
         raise ValueError("its spans are no list, or too many")
-    rows = cast("list[list[object]]", value)
+    rows = cast("list[object]", value)
     for row in rows:
-        if not isinstance(row, list) or len(row) != 3:
+        if not isinstance(row, list) or len(cast("list[object]", row)) != 3:
             raise ValueError("a span is not three numbers")
-        if not all(type(part) is int and abs(part) <= LONGEST_US for part in row):
-            raise ValueError("a span is not three whole numbers")
+        for part in cast("list[object]", row):
+            if type(part) is not int or abs(part) > LONGEST_US:
+                raise ValueError("a span is not three whole numbers")
     spans = np.array(rows, np.int64).reshape(-1, 3)
     kinds, begun, ended = spans.T
     if ((kinds < 0) | (kinds >= len(KINDS))).any():
