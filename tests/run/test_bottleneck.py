@@ -126,11 +126,11 @@ def test_a_second_tells_nothing() -> None:
 def test_spent_by_metrics() -> None:
     """Since the run was resumed last: the seconds of its process begin anew there, those of the run go on."""
     lines: list[dict[str, Any]] = [
-        {"step": 1, "time/elapsed": 1.0, "time/learning": 0.5, "actors/wait": 0.9},
+        {"step": 1, "time/elapsed": 1.0, "time/learning": 0.5, "speed/actors_wait": 0.9},
         {"step": 2, "time/elapsed": 9.0, "time/learning": 8.0},
-        {"step": 3, "time/elapsed": 10.0, "time/learning": 0.25, "actors/wait": 0.2, "actors/learner_waits": 0.5},
+        {"step": 3, "time/elapsed": 10.0, "time/learning": 0.25, "speed/actors_wait": 0.2, "speed/learner_waits": 0.5},
         {"step": 4},
-        {"step": 5, "time/elapsed": 14.0, "time/learning": 3.25, "time/acting": None, "actors/wait": 0.4},
+        {"step": 5, "time/elapsed": 14.0, "time/learning": 3.25, "time/acting": None, "speed/actors_wait": 0.4},
     ]
     spent = Spent.of_lines(lines)
     assert spent is not None

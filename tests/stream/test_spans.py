@@ -63,11 +63,11 @@ def test_a_meter_records_what_it_counts() -> None:
 def test_means_of_what_is_noted() -> None:
     heard: list[tuple[str, float]] = []
     meter = Meter(lambda name, value: heard.append((name, value)))
-    meter.note("actors/wait", 0.25)
-    meter.note("actors/wait", 0.75)
-    assert meter.mean("actors/wait") == 0.5
-    assert meter.mean("actors/learner_waits") is None
-    assert heard == [("actors/wait", 0.25), ("actors/wait", 0.75)]
+    meter.note("speed/actors_wait", 0.25)
+    meter.note("speed/actors_wait", 0.75)
+    assert meter.mean("speed/actors_wait") == 0.5
+    assert meter.mean("speed/learner_waits") is None
+    assert heard == [("speed/actors_wait", 0.25), ("speed/actors_wait", 0.75)]
 
 
 def test_busy_cores(monkeypatch: pytest.MonkeyPatch) -> None:

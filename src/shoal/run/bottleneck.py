@@ -54,7 +54,7 @@ class Spent:
     @classmethod
     def of_meter(cls, meter: Meter) -> Spent:
         """As a run has measured it."""
-        waits = (meter.mean("actors/learner_waits"), meter.mean("actors/wait"))
+        waits = (meter.mean("speed/learner_waits"), meter.mean("speed/actors_wait"))
         return cls(meter.elapsed(), dict(meter.seconds), *waits)
 
     @classmethod
@@ -73,8 +73,8 @@ class Spent:
         return cls(
             _grown(begin, end, "time/elapsed"),
             seconds,
-            _mean(timed, "actors/learner_waits"),
-            _mean(timed, "actors/wait"),
+            _mean(timed, "speed/learner_waits"),
+            _mean(timed, "speed/actors_wait"),
         )
 
     def share(self, *activities: str) -> float:
