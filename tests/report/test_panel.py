@@ -61,6 +61,7 @@ class Result:
     mean_return: float = 400.0
     threshold: float | None = 475.0
     solved: bool = True
+    bottleneck: str = ""
 
 
 def make_run(device: str = "cpu", stop_at: float | None = 475.0) -> Any:

@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 COMMANDS = {
     "train": "train ENV: train a policy, then evaluate it over 100 greedy episodes; exit status 0 only if their mean "
     "return meets the threshold",
+    "tune-speed": "tune-speed ENV: measure for a minute which settings train fastest here, and write them to a file "
+    "that train --config reads",
     "resume": "resume RUN: continue training from the newest checkpoint",
     "eval": "eval RUN: evaluate a trained policy on new episodes; --video records them",
     "record": "record RUN: write episodes of a trained policy as a data set in Minari's layout",
     "report": "report RUN: plot the learning curves of a run, as curves.png and report.html",
+    "timeline": "timeline RUN: plot who did what when in a run's last updates (train with --timeline N), and say what "
+    "it waited for; also in Chrome's trace format",
     "runs": "list the runs: environment, algorithm, steps, return, state",
     "compare": "compare runs or configurations over seeds, at equal environment steps",
     "serve": "serve ENV: environments for learners in other processes, over gRPC: shoal train grpc://HOST:PORT",
@@ -48,7 +52,7 @@ def main() -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: shoal COMMAND [options]      (shoal COMMAND --help shows them)\n")
         for name, about in COMMANDS.items():
-            print(f"  {name:<9} {about}")
+            print(f"  {name:<10} {about}")
         sys.exit(0 if arguments else BAD_USAGE)
     name = arguments[0]
     if name not in COMMANDS:

@@ -53,6 +53,8 @@ class Given:
     """Write a checkpoint every this many steps from now on; 0: about 20 per run."""
     keep_checkpoints: int | None = None
     """Number of newest checkpoints to keep, besides `best`."""
+    timeline: int | None = None
+    """Record who did what when in the last updates, so many, for `shoal timeline`; 0: in none."""
     num_workers: int | None = None
     """Subprocesses of the workers backend; 0 means one per core."""
     step_timeout_s: float | None = None

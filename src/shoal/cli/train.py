@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_origin
 
 import tyro
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from shoal.experiment.options import Options
 
 DEFAULT_ENV = "CartPole-v1"
+SessionT = TypeVar("SessionT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,34 @@ class Session:
 
 def main(arguments: list[str], about: str) -> int:
     """Trains; the exit status."""
+    about = f"{about}\n\n{ENV_OPTIONS}\n\n{STATUSES}"
+    experiment, session = experiment_of(
+        arguments, Session, command="train", about=about
+    )
     from shoal.experiment.training import start
 
+    options = experiment.options
+    status = MET
+    for number in range(session.seeds):
+        own = replace(options, seed=options.seed + number)
+        result = start(
+            replace(experiment, options=own),
+            panel=panel_name(json=session.json, plain=session.plain),
+            report=session.report,
+        )
+        if not result.solved:
+            status = MISSED
+    return status
+
+
+def experiment_of(
+    arguments: list[str], kind: type[SessionT], *, command: str, about: str
+) -> tuple[Experiment, SessionT]:
+    """The experiment that options name, with ENV or without, and the command's own options, of the dataclass `kind`.
+
+    Raises:
+        ConfigError: settings that cannot work.
+    """
     arguments, env_kwargs = take_env_kwargs(arguments)
     arguments = _with_named_env(arguments)
     source = source_of(arguments)
@@ -77,8 +104,9 @@ def main(arguments: list[str], about: str) -> int:
     if source.trust or source.algo not in (None, *summaries()):
         add_here()
     base = starting_point(source, schedules)
-    about = f"{about}\n\n{ENV_OPTIONS}\n\n{STATUSES}"
-    options, session, config = parse_over(base, arguments, about=about)
+    options, session, config = parse_over(
+        base, arguments, kind, command=command, about=about
+    )
     from shoal.experiment.applies import changed_between
 
     experiment = replace(
@@ -91,18 +119,7 @@ def main(arguments: list[str], about: str) -> int:
         reopened=False,
     )
     given = base.given | changed_between(base, experiment)
-    experiment = replace(experiment, given=given)
-    status = MET
-    for number in range(session.seeds):
-        own = replace(options, seed=options.seed + number)
-        result = start(
-            replace(experiment, options=own),
-            panel=panel_name(json=session.json, plain=session.plain),
-            report=session.report,
-        )
-        if not result.solved:
-            status = MISSED
-    return status
+    return replace(experiment, given=given), session
 
 
 def panel_name(*, json: bool, plain: bool) -> str:
@@ -183,20 +200,25 @@ def _named_functions() -> tyro.constructors.ConstructorRegistry:
 
 
 def parse_over(
-    base: Experiment, arguments: list[str], *, about: str
-) -> tuple[Options, Session, Any]:
+    base: Experiment,
+    arguments: list[str],
+    kind: type[SessionT],
+    *,
+    command: str,
+    about: str,
+) -> tuple[Options, SessionT, Any]:
     """The options of the run, of this command, and the algorithm's settings: those of `base` where none is given."""
     flat = tyro.conf.arg(name="")
     kinds = {
         "options": type(base.options),
-        "session": Session,
+        "session": kind,
         "config": type(base.config),
     }
-    parts = [(name, Annotated[kind, flat]) for name, kind in kinds.items()]
-    form: Any = make_dataclass("Train", parts)
-    default = form(base.options, Session(), base.config)
+    parts = [(name, Annotated[part, flat]) for name, part in kinds.items()]
+    form: Any = make_dataclass("Given", parts)
+    default = form(base.options, kind(), base.config)
     known: Any = {
-        "prog": "shoal train [ENV]",
+        "prog": f"shoal {command} [ENV]",
         "description": about,
         "default": default,
         "registry": _named_functions(),

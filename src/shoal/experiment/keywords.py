@@ -58,6 +58,7 @@ class Settings(TypedDict, total=False):
     final_episodes: int | float | None
     checkpoint_every: int | float
     keep_checkpoints: int | float
+    timeline: int | float
     name: str | None
     run_dir: str | PathLike[str]
     track: Literal["none", "wandb", "trackio"]
@@ -130,6 +131,7 @@ class Changes(TypedDict, total=False):
     final_episodes: int | float | None
     checkpoint_every: int | float
     keep_checkpoints: int | float
+    timeline: int | float
     num_workers: int | float
     step_timeout_s: float
     on_fault: Literal["auto", "raise", "restart", "drop"]

@@ -14,6 +14,7 @@ from shoal.learn.curiosity import Curiosity
 from shoal.remote.settings import Remote
 from shoal.run.evaluate import MAX_STEPS
 from shoal.run.members import Population
+from shoal.run.timeline import MOST_UPDATES
 from shoal.stream.actors.rows import MOST_ACTORS, ActorSettings
 from shoal.stream.meter import cores
 from shoal.stream.schedules import schedule
@@ -34,6 +35,7 @@ CHANGEABLE = (
     "final_episodes",
     "checkpoint_every",
     "keep_checkpoints",
+    "timeline",
     "num_workers",
     "step_timeout_s",
     "on_fault",
@@ -135,6 +137,8 @@ class Options:
     """Write a checkpoint every this many environment steps; 0: about 20 per run."""
     keep_checkpoints: int = 3
     """Number of newest checkpoints to keep, besides `best`."""
+    timeline: int = 0
+    """Record who did what when in the last updates, so many, for `shoal timeline`; 0: in none."""
     name: str | None = None
     """Name of the run directory; default: date, time and seed."""
     run_dir: str = "runs"
@@ -159,7 +163,7 @@ class Options:
                 f"num_threads must be at least 1 and at most {MOST_THREADS}, or 0: one a core; got {self.num_threads}"
             )
         check_ranges(self, num_workers=(0, MOST_THREADS), act_block=(1, 65536))
-        check_ranges(self, actors=(0, MOST_ACTORS))
+        check_ranges(self, actors=(0, MOST_ACTORS), timeline=(0, MOST_UPDATES))
         schedule(self.schedule, self.max_staleness)
         self.workers()
         counts = (

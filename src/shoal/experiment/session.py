@@ -203,6 +203,7 @@ def settings_of(
         data=FromData(options.data, options.data_fraction, options.offline_updates),
         checkpoint_every=options.checkpoint_every,
         keep_last=options.keep_checkpoints,
+        timeline=options.timeline,
         began_with=began_with,
         identity=Identity(run, fixed_settings(experiment)),
     )

@@ -13,6 +13,7 @@ from torch import nn
 
 from shoal.envs.factories import name_of
 from shoal.experiment.agent import GREEDY_EPISODES, play
+from shoal.experiment.engine import engine_of
 from shoal.experiment.experiment import Experiment, with_actors
 from shoal.experiment.first_weights import find_source
 from shoal.experiment.offline import find_data
@@ -23,6 +24,7 @@ from shoal.experiment.trust import is_function, seal, seal_again
 from shoal.report.panel import Panel, panel_of
 from shoal.run import directory as directories
 from shoal.run import log
+from shoal.run.bottleneck import Spent, bottleneck
 from shoal.run.loop import INTERRUPTED
 from shoal.run.origin import Origin
 from shoal.types import ConfigError
@@ -67,6 +69,8 @@ class Result:
     greedy_episodes: int = GREEDY_EPISODES
     agent: str = ""
     """Whose policy it is, of several agents: the one with the best greedy episodes; empty where none were played."""
+    bottleneck: str = ""
+    """What training waited for, and which setting would move it; empty where it was too short to tell."""
 
     @property
     def solved(self) -> bool:
@@ -368,6 +372,7 @@ def conclude(
     kept = run.leave()
     check_trained(experiment, policy, where, kept)
     policy = kept[0]
+    found = bottleneck(Spent.of_meter(run.meter), engine_of(experiment, rows))
     close_rows(rows, run)
     threshold = run.settings.stop_at
     threshold = None if threshold == math.inf else threshold
@@ -401,14 +406,20 @@ def conclude(
         mean_return=run.mean_return,
         greedy_episodes=episodes,
         agent=run.selection.kept,
+        bottleneck=found,
     )
-    if interrupted:
+    _tell_end(result, run, panel)
+    return result
+
+
+def _tell_end(result: Result, run: Run, panel: Panel) -> None:
+    """Shows the figure that is quoted, or how an interrupted run goes on."""
+    if result.stop_reason == INTERRUPTED:
         run.warn(
-            f"stopped at step {result.steps:,}; `shoal resume {where.path}` goes on"
+            f"stopped at step {result.steps:,}; `shoal resume {result.path}` goes on"
         )
     else:
         panel.finish(result)
-    return result
 
 
 def close_rows(rows: VecEnv, run: Run) -> None:

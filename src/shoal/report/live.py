@@ -37,6 +37,7 @@ SPARKS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 24
 HISTORY = 2000
 LOSSES_A_LINE = 3
+SHOWN_CORES = 4
 
 
 class Live:
@@ -124,6 +125,8 @@ class Live:
         self.close()
         color = "green" if result.solved else "yellow"
         self._console.print(Text(result_line(result), style=color), soft_wrap=True)
+        if result.bottleneck:
+            self._console.print(Text(result.bottleneck, style="dim"), soft_wrap=True)
 
     def close(self) -> None:
         """Clears the panel; leaves the last line of progress and, on stderr, the warnings."""
@@ -150,9 +153,19 @@ class Live:
         if self._greedy is not None:  # a policy that explores shows less than it can
             table.add_row("greedy", f"{self._greedy:.1f}")
         table.add_row("CPU", f"{run.meter.cpu_cores():.1f} of {cores()} cores")
+        table.add_row("cores", core_shares_line(run.meter.core_shares()))
         if settings.device.startswith("cuda"):
             table.add_row("GPU", gpu_use(settings.device))
         return table
+
+
+def core_shares_line(shares: Sequence[float]) -> str:
+    """How busy each core was, by whatever runs there: of many cores the mean and the least."""
+    shown = [f"{100 * share:.0f} %" for share in shares]
+    if len(shown) <= SHOWN_CORES:
+        return f"{' '.join(shown)} busy"
+    mean = sum(shares) / len(shares)
+    return f"{100 * mean:.0f} % busy, the least {100 * min(shares):.0f} %"
 
 
 def sparkline(values: Iterable[float], width: int) -> str:

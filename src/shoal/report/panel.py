@@ -64,6 +64,11 @@ class Outcome(Protocol):
         """Whether it was reached."""
         ...
 
+    @property
+    def bottleneck(self) -> str:
+        """What the run waited for, and which setting would move it; may be empty."""
+        ...
+
 
 class Panel(Protocol):
     """A callback that shows the progress of a run."""
@@ -121,6 +126,8 @@ class Plain:
     def finish(self, result: Outcome) -> None:
         """Prints the figure that is quoted."""
         print(result_line(result), flush=True)
+        if result.bottleneck:
+            print(result.bottleneck, flush=True)
 
     def close(self) -> None:
         """Nothing to do."""
@@ -154,6 +161,7 @@ class Json:
                 "steps": result.steps,
                 "seconds": result.seconds,
                 "run": str(result.path),
+                "bottleneck": result.bottleneck,
             }
         )
 

@@ -58,6 +58,11 @@ class RunDirectory:
         return self.path / "run.json"
 
     @property
+    def timeline(self) -> Path:
+        """`timeline.jsonl`: who did what when, where that is recorded."""
+        return self.path / "timeline.jsonl"
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of checkpoints."""
         return self.path / "checkpoints"
@@ -88,7 +93,7 @@ class RunDirectory:
 
     def sweep(self) -> None:
         """Deletes drafts that a killed process left; whoever calls it is the only one that trains there."""
-        written = (self.config, self.status)
+        written = (self.config, self.status, self.timeline)
         sweep_files(self.path, *(path.name for path in written))
 
     def write_config(self, config: dict[str, Any]) -> None:

@@ -22,9 +22,9 @@ from shoal.run.writer import Writer, write_line
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
-    from pathlib import Path
 
     from shoal.learn.learner import Learner
+    from shoal.run.directory import RunDirectory
     from shoal.run.interrupts import Interrupts
     from shoal.run.log import Log
     from shoal.run.run import Run
@@ -39,11 +39,15 @@ LEFT = "the loop was left"
 """The stop reason of a run whose algorithm left the loop by `break`."""
 
 
-def writer_of(folder: Path, settings: Settings) -> Writer:
-    """Who saves the checkpoints of a run."""
+def writer_of(directory: RunDirectory | None, settings: Settings) -> Writer | None:
+    """Who saves the checkpoints of a run; None where it keeps nothing."""
+    if directory is None:
+        return None
     s = settings
     kind = {"env": s.env, "algo": s.algo, "num_envs": str(s.num_envs)}
-    return Writer(folder, kind=kind, keep_last=s.keep_last, identity=s.identity)
+    return Writer(
+        directory.checkpoints, kind=kind, keep_last=s.keep_last, identity=s.identity
+    )
 
 
 def why_to_stop(run: Run, steps: int, greedy: float) -> str:
@@ -171,14 +175,17 @@ class Loop:
                 with run.meter.measure("learning"):
                     yield batch
                 self._count()
-                due = self._evaluate()
-                due |= run.selection.compare(run, stream, self.learners)
+                with run.meter.show("evaluation"):
+                    due = self._evaluate()
+                    due |= run.selection.compare(run, stream, self.learners)
                 if due or run.updates % self._log_every == 0:
                     self._write_line()
                 if save_due(run, stream.env_steps, self._save_every):
                     self.save()
                 elif time.monotonic() - self._saved_at > SAVE_S:
                     self.save(may_be_best=False)
+                if run.recorder is not None:
+                    run.recorder.take(run.updates)
             self._end()
         finally:
             self._interrupts.release()
@@ -228,18 +235,19 @@ class Loop:
         self.progress.saved, self._saved_at = self.run.updates, time.monotonic()
         if self._writer is None:
             return
-        self._writer.save(
-            {
-                "learner": states_of(self.learners),
-                "stream": self.stream.state(),
-                "run": self._own_state(),
-                "other": states_of(self.parts),
-            },
-            updates=self.run.updates,
-            best=is_best,
-            before=None if self._log is None else self._log.sync,
-            after=partial(self._write_status, self._status()),
-        )
+        with self.run.meter.show("saving"):
+            self._writer.save(
+                {
+                    "learner": states_of(self.learners),
+                    "stream": self.stream.state(),
+                    "run": self._own_state(),
+                    "other": states_of(self.parts),
+                },
+                updates=self.run.updates,
+                best=is_best,
+                before=None if self._log is None else self._log.sync,
+                after=partial(self._write_status, self._status()),
+            )
 
     def _own_state(self) -> dict[str, Any]:
         run, log = self.run, self._log

@@ -21,7 +21,7 @@ from shoal.run.metrics import Metrics, check_logged
 from shoal.run.parts import check_parts
 from shoal.run.selection import Selection
 from shoal.run.streams import data_stream_of, replay_of, rollouts_of
-from shoal.run.writer import Writer
+from shoal.run.timeline import finish_timeline, recorder_of
 from shoal.stream.meter import Meter
 from shoal.types import ConfigError
 
@@ -87,15 +87,14 @@ class Run:
         self.selection = Selection(settings, ranking)
         self.metrics = Metrics(settings.window, settings.whose_rows)
         self.meter, self.rng = Meter(self.metrics.add), settings.generator()
+        self.recorder = recorder_of(self.meter, settings.timeline)
         self.updates, self.stop_reason, self.interrupted_by = 0, "", ""
         self.data_sha256 = ""
         """Of the data set that is learned from; empty without one."""
         self.steps_before = 0
         """Environment steps before the batch at hand."""
         self._log, self._policy = log, policy
-        self._writer: Writer | None = None
-        if directory is not None:
-            self._writer = writer_of(directory.checkpoints, settings)
+        self._writer = writer_of(directory, settings)
         self._interrupts = Interrupts(partial(_interrupted, self))
         self._loop: Loop | None = None
 
@@ -247,6 +246,7 @@ class Run:
     def close(self) -> None:
         """Ends callbacks, checkpoints and log, and gives Ctrl-C back; calling it again does nothing."""
         self._interrupts.release()
+        finish_timeline(self)
         close_callbacks(self)
         try:
             if self._writer is not None:

@@ -33,6 +33,8 @@ class Settings:
     """Rolling checkpoints that stay."""
     checkpoint_every: int = 0
     """Environment steps from one checkpoint to the next; 0: a twentieth of the run."""
+    timeline: int = 0
+    """Updates, the last ones, of which it is kept who did what when."""
     began_with: str = ""
     """Whose weights the policy began with, where they were not drawn from the seed."""
     device: str = "cpu"

@@ -136,8 +136,8 @@ class InProcess:
             rows, slab, role.start, actor.state, noise, epsilon=actor.epsilon
         )
         seconds = time.perf_counter() - begun
-        self.meter.add("environment", stepping * seconds)
-        self.meter.add("acting", (1 - stepping) * seconds)
+        shares = {"acting": 1 - stepping, "environment": stepping}
+        self.meter.add_shares(shares, seconds)
         slab.version.fill(role.version)
         _check_finite(self.env, self.slabs)
         return slab.episodes(self.env.spec.info_keys)

@@ -240,11 +240,12 @@ class Rollouts:
         The observations of the rollout go into the normalization statistics of the policies that were trained on it.
         The weights are copied when the rows act next.
         """
-        for number, role in enumerate(self.roles):
-            steps = self._last.get(role.name)
-            if steps is None and self._collected and observes(role.source.policy):
-                steps = self._steps(number)
-            role.source.publish(steps)
+        with self.meter.show("publishing"):
+            for number, role in enumerate(self.roles):
+                steps = self._last.get(role.name)
+                if steps is None and self._collected and observes(role.source.policy):
+                    steps = self._steps(number)
+                role.source.publish(steps)
         return self.answered()
 
     def answered(self) -> int:

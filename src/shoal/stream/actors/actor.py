@@ -15,6 +15,7 @@ from shoal.stream.actors.parts import part_of, room_of
 from shoal.stream.actors.weights import Pulled, Weights
 from shoal.stream.in_process import InProcess, Wanted
 from shoal.stream.meter import Meter
+from shoal.stream.spans import Recorded, Spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,8 +126,9 @@ class Actor:
         self._collects: InProcess | None = None
         self._carrier: Carrier | None = None
         self._meter = Meter()
-        self._free_s = time.perf_counter()
-        """Since when nothing was asked."""
+        self._free_s = self._asked_s = time.perf_counter()
+        """Since when nothing was asked, and when something was again."""
+        self._cpu_s = 0.0
 
     def answer(self, op: Op, value: Any) -> Any:
         """What comes of a request."""
@@ -147,10 +149,14 @@ class Actor:
 
     def take(self, weights: list[Any]) -> None:
         """Takes versions over, the oldest first: each has those of the roles that were changed."""
-        for packed in weights:
-            found: dict[str, Weights] = self._begun()[1].read(packed)
-            for name, given in found.items():
-                self._sources[name].take(given)
+        self._asked_s = time.perf_counter()
+        if not weights:
+            return
+        with self._meter.show("publishing"):
+            for packed in weights:
+                found: dict[str, Weights] = self._begun()[1].read(packed)
+                for name, given in found.items():
+                    self._sources[name].take(given)
 
     def begin(self, said: Beginning) -> Begun:
         """Resets the rows, and makes the memory."""
@@ -160,6 +166,7 @@ class Actor:
         else:
             policies = self._sources
         self._meter = meter = Counting()
+        meter.spans = Spans() if said.recorded else None
         wanted = Wanted(policies, said.num_steps, said.schedule, said.cast, said.acting)
         self._collects = InProcess(self._env, wanted, self._meter)
         part = sum(room_of(slab) for slab in self._collects.slabs) + SPARE
@@ -177,13 +184,26 @@ class Actor:
                 role.explore(asked.epsilon[role.name])
             role.values = asked.values.get(role.name, role.values)
         before = dict(self._meter.seconds)
-        waited_s = time.perf_counter() - self._free_s
+        begun_s, waited_s = time.perf_counter(), self._asked_s - self._free_s
+        self._meter.add("waiting", waited_s, shown=False)
+        if self._meter.spans is not None:
+            self._meter.spans.add("waiting", self._free_s, self._asked_s)
         episodes = collects.collect()
         seconds = {name: x - before[name] for name, x in self._meter.seconds.items()}
-        seconds["waiting"] = waited_s
-        packed = carrier.write(part_of(collects, episodes, seconds), asked.region)
+        part = part_of(collects, episodes, seconds, self._recorded(begun_s))
+        with self._meter.show("transfer"):  # comes with the next part
+            packed = carrier.write(part, asked.region)
         self._free_s = time.perf_counter()
         return packed
+
+    def _recorded(self, begun_s: float) -> Recorded | None:
+        """What was done since the last part; None where nothing is recorded."""
+        if self._meter.spans is None:
+            return None
+        spans, left_out = self._meter.spans.take()
+        before_s, self._cpu_s = self._cpu_s, time.process_time()
+        spent_s = self._cpu_s - before_s
+        return Recorded(spans, left_out, spent_s, begun_s, time.perf_counter())
 
     def restore(self, packed: Any) -> list[str]:
         """Continues from a state; what could not be continued."""
@@ -201,8 +221,8 @@ class Counting(Meter):
 
     carrier: Carrier | None = None
 
-    def add(self, activity: str, seconds: float) -> None:
-        """Adds `seconds` to `activity`."""
-        super().add(activity, seconds)
+    def add(self, activity: str, seconds: float, *, shown: bool = True) -> None:
+        """As of any meter."""
+        super().add(activity, seconds, shown=shown)
         if self.carrier is not None:
             self.carrier.count()

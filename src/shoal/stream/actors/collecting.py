@@ -38,7 +38,7 @@ class Actors:
         self.env, self.meter = env, meter
         schedule = wanted.schedule
         self.ahead = schedule.max_staleness if isinstance(schedule, Async) else 0
-        self.pool = ActorPool(env, wanted, self.ahead)
+        self.pool = ActorPool(env, wanted, self.ahead, meter.spans)
         self.roles = self.pool.roles
         self.slabs: list[Slab] = [
             slab_of(
@@ -64,17 +64,21 @@ class Actors:
     def collect(self) -> Episodes:
         """The next rollout, left in `slabs`; the episodes that ended."""
         begun = time.perf_counter()
-        self._ask()
+        with self.meter.show("publishing"):
+            self._ask()
         joins = [Joining(slab) for slab in self.slabs]
         parts: dict[int, Part] = {}
         for number, rows in enumerate(self.env.rows):
             held = self._held[number]
-            part = held.popleft() if held else self.pool.answer(number)
-            self._join(joins, rows, part)
+            with self.meter.show("waiting"):
+                part = held.popleft() if held else self.pool.answer(number)
+            with self.meter.show("transfer"):
+                self._join(joins, rows, part)
             if part is not None:
                 parts[rows.start] = part
-        for place, joining in enumerate(joins):
-            self.states[place], self._latest[place] = joining.finish()
+        with self.meter.show("transfer"):
+            for place, joining in enumerate(joins):
+                self.states[place], self._latest[place] = joining.finish()
         self._account(parts, begun)
         self._rollout += 1
         return joined_episodes(parts, self.env.spec.info_keys)
@@ -94,7 +98,7 @@ class Actors:
                 if part is not None:
                     self._held[number].append(part.copied())
         held = {
-            str(number): [part.saved() for part in parts]
+            str(number): [part.saved() | {"recorded": None} for part in parts]
             for number, parts in enumerate(self._held)
         }
         return self.pool.state() | {
@@ -150,10 +154,10 @@ class Actors:
             spent[name] = sum(part.seconds[name] for part in parts.values())
         busy_s = spent["environment"] + spent["acting"]
         if self.ahead:
-            self.meter.add("waiting", waited_s)
+            self.meter.add("waiting", waited_s, shown=False)
         elif busy_s:
             for name in ("environment", "acting"):
-                self.meter.add(name, waited_s * spent[name] / busy_s)
+                self.meter.add(name, waited_s * spent[name] / busy_s, shown=False)
         self.meter.note("speed/learner_waits", waited_s / (now - self._returned_s))
         self.meter.note("speed/actors_wait", spent["waiting"] / sum(spent.values()))
         staleness = self._staleness()

@@ -64,6 +64,8 @@ class Beginning:
     """Rollouts that may be collected before the one that is learned from."""
     weight_bytes: int
     """Of all policies."""
+    recorded: bool = False
+    """Whether each rollout comes with what the actor did, for a timeline."""
 
     @property
     def weight_regions(self) -> int:

@@ -10,6 +10,7 @@ import torch
 
 from shoal.memory.arena import ALIGN
 from shoal.memory.slab import BOOLS, FLOATS
+from shoal.stream.spans import Recorded
 from shoal.types import Episodes, Tree, assign, map_tree, select
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class Part:
     """In which step each of them ended."""
     seconds: dict[str, float]
     """Of the actor, by activity."""
+    recorded: Recorded | None = None
+    """What the actor did since its last part, where a timeline is recorded."""
 
     def saved(self) -> dict[str, Any]:
         """As a checkpoint holds it."""
@@ -59,6 +62,7 @@ class Part:
             "episodes": _fields(self.episodes),
             "ended_at": list(self.ended_at),
             "seconds": dict(self.seconds),
+            "recorded": None if self.recorded is None else _fields(self.recorded),
         }
 
     @classmethod
@@ -66,14 +70,21 @@ class Part:
         """What `saved` gave."""
         roles = {name: RolePart(**part) for name, part in saved["roles"].items()}
         episodes = Episodes(**saved["episodes"])
-        return cls(roles, episodes, list(saved["ended_at"]), dict(saved["seconds"]))
+        seconds, ended_at = dict(saved["seconds"]), list(saved["ended_at"])
+        recorded = Recorded.of_saved(saved.get("recorded"))
+        return cls(roles, episodes, ended_at, seconds, recorded)
 
     def copied(self) -> Part:
         """The same in memory of its own."""
         return Part.of_saved(map_tree(_copied, self.saved()))
 
 
-def part_of(collects: InProcess, episodes: Episodes, seconds: dict[str, float]) -> Part:
+def part_of(
+    collects: InProcess,
+    episodes: Episodes,
+    seconds: dict[str, float],
+    recorded: Recorded | None = None,
+) -> Part:
     """The rollout that was collected last; its arrays are those of the slabs."""
     roles: dict[str, RolePart] = {}
     for number, role in enumerate(collects.roles):
@@ -90,7 +101,7 @@ def part_of(collects: InProcess, episodes: Episodes, seconds: dict[str, float]) 
             first_state=None if state is None else map_tree(torch.Tensor.numpy, state),
             latest=collects.latest(number),
         )
-    return Part(roles, episodes, collects.ended_at, seconds)
+    return Part(roles, episodes, collects.ended_at, seconds, recorded)
 
 
 def room_of(slab: Slab) -> int:

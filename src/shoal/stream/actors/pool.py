@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from shoal.envs.workers.pipe import pack
+from shoal.stream.actors.hearing import Hearing
 from shoal.stream.actors.messages import Beginning, Request
 from shoal.stream.actors.weights import Weights
 from shoal.stream.roles import casting
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from shoal.stream.actors.parts import Part
     from shoal.stream.actors.rows import ActorRows
     from shoal.stream.in_process import Wanted
+    from shoal.stream.spans import Spans
 
 _LOG = logging.getLogger(__name__)
 ANOTHER_SEED = 1_000_003
@@ -65,8 +67,17 @@ class ActedRole:
 class ActorPool:
     """All actors of an environment's rows, collecting for one stream."""
 
-    def __init__(self, env: ActorRows, wanted: Wanted, ahead: int) -> None:
-        """Has all rows reset; `ahead`: rollouts that may be collected before the one that is learned from."""
+    def __init__(
+        self, env: ActorRows, wanted: Wanted, ahead: int, spans: Spans | None = None
+    ) -> None:
+        """Has all rows reset.
+
+        Args:
+            env: the actors' rows.
+            wanted: what they are to collect.
+            ahead: rollouts that may be collected before the one that is learned from.
+            spans: where what they did goes; None: they do not record it.
+        """
         if env.in_use:
             raise ConfigError(
                 "these rows are collected by another stream already; actors serve one"
@@ -87,6 +98,7 @@ class ActorPool:
         """Rollouts, of each actor since it began."""
         self.under_way = [0] * count
         """Those that were not taken."""
+        self._heard = None if spans is None else Hearing(spans, env.processes)
         begun = [self._begin(number) for number in range(count)]
         env.spec, self.in_turns = begun[0].spec, begun[0].in_turns
 
@@ -127,6 +139,8 @@ class ActorPool:
         self._asked[number] += 1
         self.under_way[number] += 1
         self.env.processes[number].ask(Request(region, epsilon, values))
+        if self._heard is not None:
+            self._heard.asked(number)
 
     def answer(self, number: int) -> Part | None:
         """The oldest rollout that an actor was asked for, by it or another one in its place; None where it is dropped.
@@ -143,6 +157,8 @@ class ActorPool:
                 self._settle(number, error)
                 continue
             self.under_way[number] -= 1
+            if self._heard is not None:
+                self._heard.take(number, part)
             return part
         return None
 
@@ -198,7 +214,10 @@ class ActorPool:
             acting=acting,
             ahead=self.ahead,
             weight_bytes=sum(Weights.of(role.source).nbytes for role in own),
+            recorded=self._heard is not None,
         )
+        if self._heard is not None:
+            self._heard.begin(number)
         self._sent[number] = {}
         return process.begin(said, self.env.settings.timeout_s)
 

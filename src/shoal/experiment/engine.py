@@ -1,0 +1,28 @@
+"""The engine of a run: how its rows collect, as far as speed is concerned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shoal.run.bottleneck import Engine
+from shoal.stream.meter import cores
+
+if TYPE_CHECKING:
+    from shoal.envs.vec_env import VecEnv
+    from shoal.experiment.experiment import Experiment
+
+
+def engine_of(experiment: Experiment, rows: VecEnv) -> Engine:
+    """How a run of these rows collects and learns."""
+    options = experiment.options
+    backend = "native" if rows.native_pool is not None else options.backend
+    return Engine(
+        schedule=options.schedule,
+        max_staleness=options.max_staleness,
+        backend=backend,
+        actors=options.actors,
+        num_envs=options.num_envs,
+        num_threads=options.threads(),
+        num_workers=options.num_workers,
+        cores=cores(),
+    )

@@ -1,0 +1,192 @@
+"""The bottleneck of a run, in one sentence: what waits for what, and which setting would move it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from shoal.stream.meter import ACTIVITIES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from shoal.stream.meter import Meter
+
+MUCH = 0.25
+"""A share of the time from which on waiting is worth a word."""
+SHORTEST_S = 2.0
+"""Of training, that its shares may tell anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """How a run collected and learned."""
+
+    schedule: str = "sync"
+    max_staleness: int = 1
+    backend: str = "auto"
+    """Of its rows: native, serial, workers, ...; auto where nobody knows."""
+    actors: int = 0
+    num_envs: int = 1
+    num_threads: int = 1
+    num_workers: int = 0
+    """0: one a core."""
+    cores: int = 1
+    """Of the machine."""
+
+    @property
+    def ahead(self) -> bool:
+        """Whether rollouts are collected while others are learned from."""
+        return self.schedule == "async" and self.max_staleness > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Where the time of a run went, by activity, and who waited for how much of it."""
+
+    elapsed_s: float
+    seconds: Mapping[str, float]
+    learner_waits: float | None = None
+    """Share of its time in which the learner waited for a rollout; None without actors."""
+    actors_wait: float | None = None
+    """Share of their time in which actors waited to be asked."""
+
+    @classmethod
+    def of_meter(cls, meter: Meter) -> Spent:
+        """As a run has measured it."""
+        waits = (meter.mean("speed/learner_waits"), meter.mean("speed/actors_wait"))
+        return cls(meter.elapsed(), dict(meter.seconds), *waits)
+
+    @classmethod
+    def of_lines(cls, lines: Sequence[Mapping[str, Any]]) -> Spent | None:
+        """As its metrics tell it, since it was resumed last; None where they do not."""
+        timed = [line for line in lines if _number(line, "time/elapsed") is not None]
+        first = 0
+        for place in range(1, len(timed)):
+            if _spent(timed[place]) < _spent(timed[place - 1]):  # begun anew
+                first = place
+        timed = timed[first:]
+        if len(timed) < 2:
+            return None
+        begin, end = timed[0], timed[-1]
+        seconds = {name: _grown(begin, end, f"time/{name}") for name in ACTIVITIES}
+        return cls(
+            _grown(begin, end, "time/elapsed"),
+            seconds,
+            _mean(timed, "speed/learner_waits"),
+            _mean(timed, "speed/actors_wait"),
+        )
+
+    def share(self, *activities: str) -> float:
+        """The part of the time that activities took."""
+        whole = max(self.elapsed_s, 1e-9)
+        return min(1.0, sum(self.seconds.get(name, 0.0) for name in activities) / whole)
+
+
+def bottleneck(spent: Spent, engine: Engine) -> str:
+    """What a run waited for most, and what would change that; empty where it was too short to tell."""
+    if spent.elapsed_s < SHORTEST_S:
+        return ""
+    waits = spent.learner_waits, spent.actors_wait
+    if engine.ahead and waits[0] is not None and waits[1] is not None:
+        return _of_waits(waits[0], waits[1], engine)
+    shares = {
+        "stepping": spent.share("environment"),
+        "acting": spent.share("acting"),
+        "learning": spent.share("learning"),
+    }
+    rest = 1 - sum(shares.values()) - spent.share("transfer")
+    shares["rest"] = max(0.0, rest)
+    most = max(shares, key=lambda name: shares[name])
+    said = _percent(shares[most])
+    match most:
+        case "stepping":
+            return f"stepping the environments takes {said} of the time: {_for_steps(engine)}"
+        case "acting":
+            return (
+                f"acting takes {said} of the time: raise num_envs, so that more rows share a forward pass, or make the "
+                "network smaller"
+            )
+        case "learning":
+            return (
+                f"learning takes {said} of the time: fewer update_epochs, larger minibatches, a smaller network or a "
+                "GPU shorten it; faster environments would not"
+            )
+        case _:
+            return (
+                f"{said} of the time goes into evaluation, checkpoints and logging: raise eval_every and "
+                "checkpoint_every"
+            )
+
+
+def _of_waits(learner: float, actors: float, engine: Engine) -> str:
+    """Of actors that collect ahead."""
+    shares = (
+        f"the learner waits {_percent(learner)} of the time for rollouts, and actors "
+        f"{_percent(actors)} to be asked"
+    )
+    if learner >= MUCH and actors >= MUCH:
+        return f"{shares}: they wait for each other in turns; raise max_staleness"
+    if learner >= MUCH:
+        if engine.actors < min(engine.cores, engine.num_envs):
+            return f"{shares}: raise actors, up to one for each of the {engine.cores} cores"
+        return (
+            f"{shares}: collecting is the bottleneck, and each core has an actor; a cheaper environment or more "
+            "cores move it, or more num_envs, which share a forward pass"
+        )
+    if actors >= MUCH:
+        return (
+            f"{shares}: the update is the bottleneck; fewer update_epochs, a smaller network or a GPU shorten it, and "
+            "fewer actors leave it more of the cores"
+        )
+    return f"{shares}: neither waits for long; a cheaper environment or more cores move the rest"
+
+
+def _for_steps(engine: Engine) -> str:
+    """What makes stepping take less of the time, where nothing is learned meanwhile."""
+    meanwhile = "schedule=async learns meanwhile"
+    several = min(engine.cores, engine.num_envs)
+    if engine.actors:
+        if engine.actors < several:
+            return f"raise actors, up to one for each of the {engine.cores} cores; {meanwhile}"
+        return f"each core has an actor already; {meanwhile}"
+    if engine.backend == "native":
+        if engine.num_threads < several:
+            return (
+                f"raise num_threads, up to {engine.cores}, or set actors; {meanwhile}"
+            )
+        return meanwhile
+    if engine.backend == "workers":
+        if 0 < engine.num_workers < several:
+            return f"raise num_workers, up to one for each of the {engine.cores} cores; {meanwhile}"
+        return f"each core has a worker already; {meanwhile}"
+    if several > 1:
+        return (
+            f"backend=workers steps Python environments on all {engine.cores} cores; "
+            f"{meanwhile}"
+        )
+    return "there is one core or environment; a faster environment, or more cores and num_envs, move it"
+
+
+def _number(line: Mapping[str, Any], name: str) -> float | None:
+    value = line.get(name)
+    return None if value is None or not isinstance(value, int | float) else float(value)
+
+
+def _spent(line: Mapping[str, Any]) -> float:
+    """Seconds that were measured since the process began."""
+    return sum(_number(line, f"time/{name}") or 0.0 for name in ACTIVITIES)
+
+
+def _grown(begin: Mapping[str, Any], end: Mapping[str, Any], name: str) -> float:
+    before, after = _number(begin, name) or 0.0, _number(end, name) or 0.0
+    return max(0.0, after - before)
+
+
+def _mean(lines: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    found = [x for line in lines if (x := _number(line, name)) is not None]
+    return sum(found) / len(found) if found else None
+
+
+def _percent(share: float) -> str:
+    return f"{100 * min(1.0, max(0.0, share)):.0f} %"

@@ -1,0 +1,143 @@
+"""The sentence that names the bottleneck, on literal numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from shoal.run.bottleneck import Engine, Spent, bottleneck
+
+ASYNC: dict[str, Any] = {"schedule": "async", "actors": 2, "num_envs": 8, "cores": 4}
+CASES: list[tuple[dict[str, float], tuple[float, float] | None, dict[str, Any], str]] = [
+    (
+        {"environment": 8.0, "acting": 1.0, "learning": 0.5},
+        None,
+        {"backend": "serial", "num_envs": 8, "cores": 4},
+        "stepping the environments takes 80 % of the time: backend=workers steps Python environments on all 4 cores; "
+        "schedule=async learns meanwhile",
+    ),
+    (
+        {"environment": 8.0},
+        None,
+        {"backend": "serial", "num_envs": 8, "cores": 1},
+        "stepping the environments takes 80 % of the time: there is one core or environment; a faster environment, or "
+        "more cores and num_envs, move it",
+    ),
+    (
+        {"environment": 8.0},
+        None,
+        {"backend": "workers", "num_workers": 2, "num_envs": 8, "cores": 4},
+        "stepping the environments takes 80 % of the time: raise num_workers, up to one for each of the 4 cores; "
+        "schedule=async learns meanwhile",
+    ),
+    (
+        {"environment": 8.0},
+        None,
+        {"backend": "workers", "num_envs": 8, "cores": 4},
+        "stepping the environments takes 80 % of the time: each core has a worker already; schedule=async learns "
+        "meanwhile",
+    ),
+    (
+        {"environment": 8.0},
+        None,
+        {"backend": "native", "num_threads": 1, "num_envs": 8, "cores": 4},
+        "stepping the environments takes 80 % of the time: raise num_threads, up to 4, or set actors; schedule=async "
+        "learns meanwhile",
+    ),
+    (
+        {"environment": 8.0},
+        (0.8, 0.1),
+        ASYNC | {"schedule": "sync"},
+        "stepping the environments takes 80 % of the time: raise actors, up to one for each of the 4 cores; "
+        "schedule=async learns meanwhile",
+    ),
+    (
+        {"acting": 6.1, "learning": 2.0},
+        None,
+        {},
+        "acting takes 61 % of the time: raise num_envs, so that more rows share a forward pass, or make the network "
+        "smaller",
+    ),
+    (
+        {"acting": 1.0, "learning": 7.0},
+        None,
+        {},
+        "learning takes 70 % of the time: fewer update_epochs, larger minibatches, a smaller network or a GPU shorten "
+        "it; faster environments would not",
+    ),
+    (
+        {"acting": 1.0, "learning": 2.0},
+        None,
+        {},
+        "70 % of the time goes into evaluation, checkpoints and logging: raise eval_every and checkpoint_every",
+    ),
+    (
+        {},
+        (0.61, 0.05),
+        ASYNC,
+        "the learner waits 61 % of the time for rollouts, and actors 5 % to be asked: raise actors, up to one for each "
+        "of the 4 cores",
+    ),
+    (
+        {},
+        (0.61, 0.05),
+        ASYNC | {"actors": 4},
+        "the learner waits 61 % of the time for rollouts, and actors 5 % to be asked: collecting is the bottleneck, "
+        "and each core has an actor; a cheaper environment or more cores move it, or more num_envs, which share a "
+        "forward pass",
+    ),
+    (
+        {},
+        (0.02, 0.7),
+        ASYNC,
+        "the learner waits 2 % of the time for rollouts, and actors 70 % to be asked: the update is the bottleneck; "
+        "fewer update_epochs, a smaller network or a GPU shorten it, and fewer actors leave it more of the cores",
+    ),
+    (
+        {},
+        (0.4, 0.45),
+        ASYNC,
+        "the learner waits 40 % of the time for rollouts, and actors 45 % to be asked: they wait for each other in "
+        "turns; raise max_staleness",
+    ),
+    (
+        {},
+        (0.04, 0.06),
+        ASYNC,
+        "the learner waits 4 % of the time for rollouts, and actors 6 % to be asked: neither waits for long; a cheaper "
+        "environment or more cores move the rest",
+    ),
+]
+
+
+@pytest.mark.parametrize(("seconds", "waits", "engine", "said"), CASES)
+def test_sentences(
+    seconds: dict[str, float], waits: tuple[float, float] | None, engine: dict[str, Any], said: str
+) -> None:
+    learner, actors = waits or (None, None)
+    assert bottleneck(Spent(10.0, seconds, learner, actors), Engine(**engine)) == said
+
+
+def test_a_second_tells_nothing() -> None:
+    assert bottleneck(Spent(1.0, {"learning": 0.9}), Engine()) == ""
+
+
+def test_spent_by_metrics() -> None:
+    """Since the run was resumed last: the seconds of its process begin anew there, those of the run go on."""
+    lines: list[dict[str, Any]] = [
+        {"step": 1, "time/elapsed": 1.0, "time/learning": 0.5, "speed/actors_wait": 0.9},
+        {"step": 2, "time/elapsed": 9.0, "time/learning": 8.0},
+        {"step": 3, "time/elapsed": 10.0, "time/learning": 0.25, "speed/actors_wait": 0.2, "speed/learner_waits": 0.5},
+        {"step": 4},
+        {"step": 5, "time/elapsed": 14.0, "time/learning": 3.25, "time/acting": None, "speed/actors_wait": 0.4},
+    ]
+    spent = Spent.of_lines(lines)
+    assert spent is not None
+    assert spent.elapsed_s == 4.0
+    assert spent.seconds["learning"] == 3.0
+    assert spent.seconds["acting"] == 0.0
+    assert spent.actors_wait == pytest.approx(0.3)
+    assert spent.learner_waits == 0.5
+    assert Spent.of_lines(lines[:1]) is None
+    assert Spent.of_lines([]) is None
