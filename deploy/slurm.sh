@@ -23,7 +23,7 @@ umask 077
 state=$(mktemp -d "${SLURM_SUBMIT_DIR:-$PWD}/.shoal-fleet-XXXXXX")
 head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' > "$state/token"
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$state/token" RAY_USAGE_STATS_ENABLED=0
-export RAY_health_check_period_ms=1000 RAY_health_check_failure_threshold=3 RAY_worker_niceness=0
+export RAY_health_check_period_ms=1000 RAY_health_check_failure_threshold=3 RAY_health_check_timeout_ms=3000 RAY_worker_niceness=0
 
 started=()
 finish() {
