@@ -65,7 +65,7 @@ def test_what_is_recorded_is_read_back(tmp_path: Path) -> None:
     assert actor.spans.tolist() == [[1.0, 2.0, 2.25], [1.0, 3.0, 3.25]]
     assert (actor.left_out, actor.cpu_s, actor.clock_error_s) == (8, 0.25, float("inf"))
     assert actor.updates.tolist() == [2, 3]
-    assert len(traces.core_s) >= 1
+    assert all(busy >= 0 for busy in traces.core_s.values())
 
 
 def test_nothing_is_written_before_an_update(tmp_path: Path) -> None:

@@ -63,6 +63,11 @@ def main(arguments: list[str], about: str) -> int:
         print(f"{tuned.gain:.2f} times as fast: {printable(tuned.best.name)}")
     else:
         print("nothing was faster than the settings as they are")
+    changed = [name for name in session.free if name in tuned.best.changes]
+    if changed:
+        print(
+            f"{', '.join(changed)}: changes what is learned too, not only its speed; compare returns before you keep it"
+        )
     if "schedule" not in session.free and experiment.options.schedule == "sync":
         print(
             "--free schedule tries async too, where weights that act may be a rollout older than those that learn"

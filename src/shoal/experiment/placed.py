@@ -32,14 +32,14 @@ def placed(experiment: Experiment) -> Generator[tuple[Experiment, VecEnv]]:
     """
     with (
         _on_fleet(experiment) as there,
-        closing(_rows_of(there)) as rows,
+        closing(training_rows(there)) as rows,
     ):
         check_applies(there, rows.spec)
         yield there, rows
 
 
-def _rows_of(experiment: Experiment) -> VecEnv:
-    """The rows that it trains in."""
+def training_rows(experiment: Experiment) -> VecEnv:
+    """The rows that it trains in, in this process or in actors; the caller closes them."""
     if experiment.options.actors:
         return _in_actors(experiment)
     return experiment.rows(experiment.options.num_envs)

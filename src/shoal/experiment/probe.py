@@ -13,8 +13,10 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from shoal.envs.told import told_before
+from shoal.experiment.applies import check_applies
 from shoal.experiment.engine import engine_of
 from shoal.experiment.experiment import with_actors
+from shoal.experiment.placed import training_rows
 from shoal.experiment.session import settings_of
 from shoal.memory.settings import Replay
 from shoal.run.bottleneck import Engine, Spent
@@ -64,13 +66,14 @@ def probe(experiment: Experiment, seconds: float, *, limit_s: float) -> Probed:
         EnvError: two updates were not over within the limit; errors of the environment arrive unchanged.
         KeyboardInterrupt: Ctrl-C.
     """
-    experiment = with_actors(_measured(experiment))
+    experiment = with_actors(experiment)
     with (
         told_before(),
         _ended_after(limit_s),
-        closing(experiment.rows(experiment.options.num_envs)) as rows,
+        closing(training_rows(experiment)) as rows,
     ):
-        return _probe(experiment, rows, seconds)
+        check_applies(experiment, rows.spec)
+        return _probe(_measured(experiment), rows, seconds)
 
 
 def _probe(experiment: Experiment, rows: VecEnv, seconds: float) -> Probed:

@@ -26,6 +26,8 @@ LONGEST_S, SHORTEST_S = 4.0, 0.4
 """Of one probe."""
 LATE = 3.0
 """How many times as long as planned a probe may take."""
+FIRST_S = 20.0
+"""What the settings as they are may take, however little time there is."""
 BEGIN_S = 1.0
 """What making rows and the first update takes, beside what is measured; a guess, which the first probe corrects."""
 GAIN = 1.05
@@ -39,8 +41,13 @@ class Row:
     changes: Changes
     probed: Probed | None = None
     error: str = ""
-    steps_per_s: float = 0.0
-    """The least of all its probes."""
+    rates: list[float] = field(default_factory=list[float])
+    """Steps per second of each of its probes."""
+
+    @property
+    def steps_per_s(self) -> float:
+        """The least of them; 0 where there are none."""
+        return min(self.rates, default=0.0)
 
     @property
     def name(self) -> str:
@@ -89,6 +96,8 @@ class Tuner:
         self._ends_s = self._begun_s + seconds
         self._beside_s = {False: BEGIN_S, True: 2 * BEGIN_S}
         """What is not measured of a probe, without other processes and with some."""
+        self._confirming = False
+        """Until then, time is kept back for it."""
 
     def tune(self) -> Tuned:
         """Measures; the first row is of the settings as they are."""
@@ -104,10 +113,10 @@ class Tuner:
             candidates = stage(dict(tuned.best.changes))
             for place, changes in enumerate(candidates):
                 row = Row(changes)
-                left = len(candidates) - place + later + 2
+                left = len(candidates) - place + later
                 if not self._measure(row, left=left):
                     tuned.unmeasured += 1
-                elif row.steps_per_s > tuned.best.steps_per_s:
+                elif row.steps_per_s > GAIN * tuned.best.steps_per_s:
                     tuned.best = row
         self._confirm(base)
         tuned.seconds = time.monotonic() - self._begun_s
@@ -116,38 +125,45 @@ class Tuner:
     def _measure(self, row: Row, *, left: int) -> bool:
         """Probes a candidate, of which there are so many left; whether there was time."""
         room_s = self._ends_s - time.monotonic()
+        if self.tuned.rows and not self._confirming:
+            room_s -= sum(self._beside_s.values()) + 2 * SHORTEST_S
         beside_s = self._beside_s[row.has_processes]
         seconds = min(LONGEST_S, room_s / left - beside_s)
         if room_s < SHORTEST_S + beside_s and self.tuned.rows:
             return False
         seconds = max(SHORTEST_S, seconds)
-        if self.tuned.rows:  # the time of the others; the first one may have all
-            room_s = min(room_s, LATE * (seconds + beside_s) + 1.0)
+        # A late one takes the time of the others; without the first one there is nothing to compare with.
+        limit_s = max(room_s, FIRST_S)
+        if self.tuned.rows:
+            limit_s = min(room_s, LATE * (seconds + beside_s) + 1.0)
         begun = time.monotonic()
         try:
             changed = self.experiment.changed(**row.changes)
-            found = probe(changed, seconds, limit_s=max(room_s, SHORTEST_S))
+            found = probe(changed, seconds, limit_s=max(limit_s, SHORTEST_S))
         except Exception as error:  # a candidate that fails is a row; the others go on
             row.error = text_of(error)
         else:
             beside_s = time.monotonic() - begun - seconds
             self._beside_s[row.has_processes] = max(0.1, beside_s)
-            known = row.steps_per_s if row.probed is not None else found.steps_per_s
-            row.steps_per_s = min(known, found.steps_per_s)
+            row.rates.append(found.steps_per_s)
             row.probed = found
-        if row not in self.tuned.rows:
+        if not any(row is other for other in self.tuned.rows):
             self.tuned.rows.append(row)
         self._tell(row)
         return True
 
     def _confirm(self, base: Row) -> None:
-        """Measures the settings as they are and the best ones once more; these must still be faster."""
-        tuned = self.tuned
-        if tuned.best is base:
+        """Measures the best settings and those as they are once more: the former at their least must still be faster.
+
+        Faster than the latter at their best: on a machine that does other work too, noise would choose otherwise.
+        """
+        tuned, best = self.tuned, self.tuned.best
+        if best is base:
             return
-        for left, row in ((2, base), (1, tuned.best)):
+        self._confirming = True
+        for left, row in ((2, best), (1, base)):
             self._measure(row, left=left)
-        if tuned.best.steps_per_s < GAIN * base.steps_per_s:
+        if best.error or best.steps_per_s < GAIN * max(base.rates):
             tuned.best = base
 
     def _stages(self, base: Probed) -> list[Callable[[Changes], list[Changes]]]:

@@ -28,6 +28,8 @@ FORMAT = 1
 MOST_UPDATES = 1000
 MOST_SPANS = 200_000
 """Of all processes; where there are more, the oldest updates are forgotten."""
+LOOK_S = 0.02
+"""From one look at the cores to the next, at least: a look takes some 60 µs."""
 LEARNER = "learner"
 
 
@@ -51,7 +53,7 @@ class Update:
     begun_s: float
     ended_s: float
     core_s: dict[int, float]
-    """By core: seconds in which it was busy, whatever with."""
+    """By core: seconds in which it was busy, whatever with; empty where nobody looked."""
     pieces: list[Piece] = field(default_factory=list[Piece])
 
     @property
@@ -75,14 +77,13 @@ class Recorder:
         self._count = 0
         self._began_s = self._ended_s = time.perf_counter()
         self._cpu_s = time.process_time()
-        self._core_s = core_seconds()
+        self._core_s, self._looked_s = core_seconds(), self._began_s
 
     def take(self, number: int) -> None:
         """An update has ended."""
-        now, cpu_s, core_s = time.perf_counter(), time.process_time(), core_seconds()
+        now, cpu_s = time.perf_counter(), time.process_time()
         spans, left_out = self._spans.take()
-        spent = {core: x - self._core_s.get(core, x) for core, x in core_s.items()}
-        update = Update(number, self._ended_s, now, spent)
+        update = Update(number, self._ended_s, now, self._busy(now))
         own = Piece(LEARNER, os.getpid(), spans, left_out, cpu_s - self._cpu_s)
         update.pieces.append(own)
         for heard in self._spans.take_heard():
@@ -96,13 +97,20 @@ class Recorder:
                 heard.clock_error_s,
             )
             update.pieces.append(piece)
-        self._ended_s, self._cpu_s, self._core_s = now, cpu_s, core_s
+        self._ended_s, self._cpu_s = now, cpu_s
         if len(self._updates) == self._updates.maxlen:
             self._count -= self._updates[0].count
         self._updates.append(update)
         self._count += update.count
         while self._count > MOST_SPANS and len(self._updates) > 1:
             self._count -= self._updates.popleft().count
+
+    def _busy(self, now: float) -> dict[int, float]:
+        """Seconds in which each core was busy since this was looked at last; none where that is a moment ago."""
+        if now - self._looked_s < LOOK_S:
+            return {}
+        before, self._core_s, self._looked_s = self._core_s, core_seconds(), now
+        return {core: x - before.get(core, x) for core, x in self._core_s.items()}
 
     def write(self, path: Path) -> None:
         """Writes what is kept, in the place of what was there; nothing where no update has ended.
