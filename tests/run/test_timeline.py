@@ -85,7 +85,7 @@ def test_shares_and_what_is_drawn(tmp_path: Path) -> None:
         "process   busy   cpu  acting  learning  waiting  publishing",
         "learner   75 %  0.50     0 %      62 %     25 %        12 %",
         "actor 0  100 %  0.25   100 %       0 %      0 %         0 %",
-        "cores: 50 % busy (0: 75 %, 1: 25 %), whatever with",
+        "cores: 50 % busy (0: 75 %, 1: 25 %), whatever with; 38 % by these processes",
         "actor 0: 2 more spans were not recorded; the shares are of those that were",
         "actor 0: on another machine; its times may be off, up to 0.02 s",
     ]

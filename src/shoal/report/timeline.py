@@ -161,7 +161,7 @@ def busy_lines(traces: Traces) -> list[str]:
     rows = [head]
     for trace in traces.processes:
         seconds, elapsed_s = trace.seconds, _elapsed(trace)
-        busy_s = sum(seconds.values()) - seconds["waiting"]
+        busy_s = elapsed_s - seconds["waiting"]
         row = [
             printable(trace.name),
             _percent(busy_s / elapsed_s),
@@ -173,12 +173,19 @@ def busy_lines(traces: Traces) -> list[str]:
         "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
         for row in rows
     ]
-    lines.append(core_line(traces.core_s, traces.elapsed_s))
+    own_s = sum(trace.cpu_s for trace in traces.processes)
+    lines.append(core_line(traces.core_s, traces.elapsed_s, own_s))
     return [*lines, *_notes(traces)]
 
 
-def core_line(core_s: Mapping[int, float], elapsed_s: float) -> str:
-    """How busy the cores were, by whatever runs on the machine."""
+def core_line(core_s: Mapping[int, float], elapsed_s: float, own_s: float) -> str:
+    """How busy the cores were, by whatever runs on the machine, and with how much of it by these processes.
+
+    Args:
+        core_s: by core: seconds in which it was busy.
+        elapsed_s: in how many.
+        own_s: processor seconds of the processes.
+    """
     shares = [min(1.0, busy / elapsed_s) for busy in core_s.values()]
     if not shares:
         return "cores: unknown"
@@ -189,7 +196,8 @@ def core_line(core_s: Mapping[int, float], elapsed_s: float) -> str:
             f"{core}: {_percent(x)}" for core, x in zip(core_s, shares, strict=True)
         )
         said = f"{said} ({each})"
-    return f"{said}, whatever with"
+    own = _percent(own_s / (elapsed_s * len(shares)))
+    return f"{said}, whatever with; {own} by these processes"
 
 
 def _notes(traces: Traces) -> list[str]:
