@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from shoal.experiment.training import train
-from shoal.report.timeline import busy_lines, chrome_trace, draw_timeline
+from shoal.report.timeline import busy_lines, draw_timeline, trace_bytes
 from shoal.report.timelines import engine_of, write_timeline
 from shoal.run.directory import RunDirectory
 from shoal.run.timeline import Recorder
@@ -89,7 +89,9 @@ def test_shares_and_what_is_drawn(tmp_path: Path) -> None:
         "actor 0: 2 more spans were not recorded; the shares are of those that were",
         "actor 0: on another machine; its times may be off, up to 0.02 s",
     ]
-    events = chrome_trace(traces, "x")["traceEvents"]
+    whole = json.loads(trace_bytes(traces, "x"))
+    assert whole["otherData"] == {"title": "x", "updates": "7 to 7"}
+    events = whole["traceEvents"]
     names = [event["args"]["name"] for event in events if event["name"] == "process_name"]
     assert names == ["learner (pid 12)", "actor 0"]
     spans = [event for event in events if event["ph"] == "X"]
@@ -130,6 +132,20 @@ def test_a_damaged_file_is_refused(tmp_path: Path, said: str) -> None:
     with pytest.raises(ConfigError, match=r"timeline\.jsonl is damaged") as caught:
         read_traces(path)
     assert said in str(caught.value) or "cannot be -4" in str(caught.value)
+
+
+def test_a_large_file_takes_no_minutes(tmp_path: Path) -> None:
+    """As many spans as are read, each in one process's updates."""
+    spans = [[number % 3, 10 * number, 10 * number + 9] for number in range(2000)]
+    lines = [HEAD]
+    for number in range(62):
+        lines += [UPDATE.replace("7", str(number), 1), line(spans=spans), line(process="actor 0", spans=spans)]
+    traces = read_traces(written(tmp_path / "timeline.jsonl", *lines))
+    assert sum(len(trace.spans) for trace in traces.processes) == 248_000
+    (axes,) = draw_timeline(traces, "x").axes
+    assert axes.get_title() == "x, updates 57 to 61"
+    with pytest.raises(ConfigError, match="it has more than 250,000 spans"):
+        read_traces(written(tmp_path / "timeline.jsonl", *lines, *[line(spans=spans)] * 2))
 
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:

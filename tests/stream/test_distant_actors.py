@@ -15,7 +15,9 @@ from shoal.remote.frames import Frames
 from shoal.stream.actors.host import ActorHost
 from shoal.stream.actors.messages import Introduction
 from shoal.stream.actors.rows import ActorRows, ActorSettings
+from shoal.stream.meter import Meter
 from shoal.stream.schedules import Async
+from shoal.stream.spans import KINDS, Spans
 from shoal.types import ConfigError, EnvError
 from tests.stream.test_actors import broken, cartpoles, collected, learner_of, moved, stream_of, unfinished
 from tests.stream.test_rollouts import kept, same
@@ -73,6 +75,26 @@ def test_what_two_actors_collect_equals_one_process(recurrent: str) -> None:
     for one, other in zip(again, theirs[2:], strict=True):
         assert torch.equal(one.obs, other.obs)
         assert torch.equal(one.next_value, other.next_value)
+
+
+def test_what_they_did_comes_on_the_learner_s_clock() -> None:
+    """Theirs is this process's here, so what is estimated must be off by no more than it says."""
+    meter = Meter()
+    meter.spans = Spans()
+    begun = time.perf_counter()
+    with closing(placed_rows(cartpoles, 4)) as env:
+        stream = stream_of(env, learner_of(env.spec), meter=meter)
+        for _ in range(3):
+            next(stream)
+            stream.publish()
+    heard = meter.spans.take_heard()
+    assert [(one.number, one.pid) for one in heard] == 3 * [(0, 0), (1, 0)]
+    for one in heard[2:]:  # the first ones know little yet
+        spans = one.recorded.spans
+        assert {"acting", "waiting"} <= {KINDS[int(kind)] for kind in spans[:, 0]}
+        assert begun - one.clock_error_s <= spans[:, 1].min()
+        assert spans[:, 2].max() <= time.perf_counter() + one.clock_error_s
+        assert 0 <= one.clock_error_s < 1
 
 
 def ahead(state: Any = None) -> tuple[list[Any], Any]:

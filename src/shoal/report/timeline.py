@@ -13,7 +13,7 @@ from shoal.stream.spans import KINDS
 from shoal.types.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -43,43 +43,45 @@ COLORS = {
     "evaluation": "tab:olive",
 }
 MOST_DRAWN = 20_000
-"""Spans in a picture; of more, those of the last updates."""
+"""Spans in a picture; of more, those of the last updates, and the longest of these."""
 MOST_LANES = 64
 WIDTH, LANE, AROUND = 11.0, 0.42, 1.5
 """Inches: of the picture, of each process, and of what stands around them."""
 
 
-def chrome_trace(traces: Traces, title: str) -> dict[str, Any]:
-    """The timeline in Chrome's trace event format, which ui.perfetto.dev and chrome://tracing open."""
-    events: list[dict[str, Any]] = []
+def trace_events(traces: Traces) -> Iterator[dict[str, Any]]:
+    """The timeline as Chrome's trace events: names and order of processes, then a complete event a span."""
     for number, trace in enumerate(traces.processes):
         place = {"pid": number, "tid": 0}
         said = trace.name if not trace.pid else f"{trace.name} (pid {trace.pid})"
-        for what, value in (("process_name", said), ("thread_name", trace.name)):
-            events.append({"ph": "M", "name": what, **place, "args": {"name": value}})
-        order = {"sort_index": number}
-        events.append({"ph": "M", "name": "process_sort_index", **place, "args": order})
+        about: dict[str, dict[str, Any]] = {
+            "process_name": {"name": said},
+            "thread_name": {"name": trace.name},
+            "process_sort_index": {"sort_index": number},
+        }
+        for what, arguments in about.items():
+            yield {"ph": "M", "name": what, **place, "args": arguments}
         rows = zip(trace.spans.tolist(), trace.updates.tolist(), strict=True)
         for (kind, begun, ended), update in rows:
             name = KINDS[int(kind)]
-            events.append(
-                {
-                    "ph": "X",
-                    "name": WORDS[name],
-                    "cat": name,
-                    **place,
-                    "ts": round(begun * 1e6),
-                    "dur": round((ended - begun) * 1e6),
-                    "args": {"update": update},
-                }
-            )
-    about = {"title": title, "updates": f"{traces.first} to {traces.last}"}
-    return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": about}
+            yield {
+                "ph": "X",
+                "name": WORDS[name],
+                "cat": name,
+                **place,
+                "ts": round(begun * 1e6),
+                "dur": round((ended - begun) * 1e6),
+                "args": {"update": update},
+            }
 
 
 def trace_bytes(traces: Traces, title: str) -> bytes:
-    """`chrome_trace` as a file."""
-    return json.dumps(chrome_trace(traces, title), separators=(",", ":")).encode()
+    """The timeline in Chrome's trace event format, which ui.perfetto.dev and chrome://tracing open."""
+    about = {"title": title, "updates": f"{traces.first} to {traces.last}"}
+    head = json.dumps({"displayTimeUnit": "ms", "otherData": about})
+    # One event after another: as objects all of them would fill the memory.
+    events = ",\n".join(json.dumps(event) for event in trace_events(traces))
+    return f'{head[:-1]}, "traceEvents": [\n{events}\n]}}\n'.encode()
 
 
 @plain_style()
@@ -98,6 +100,7 @@ def draw_timeline(traces: Traces, title: str) -> Figure:
     since = _since(shown, first, traces.begun_s)
     for lane, trace in enumerate(shown):
         spans = trace.spans[trace.updates >= first]
+        spans = _longest(spans, MOST_DRAWN // len(shown))
         for kind in _inner_last(spans):
             own = spans[spans[:, 0] == kind]
             starts, lengths = own[:, 1] - since, own[:, 2] - own[:, 1]
@@ -124,6 +127,15 @@ def _first_drawn(shown: Sequence[Trace]) -> int:
     if len(numbers) <= MOST_DRAWN:
         return int(numbers[-1]) if len(numbers) else 0
     return min(int(numbers[MOST_DRAWN]) + 1, int(numbers[0]))
+
+
+def _longest(spans: NDArray[np.float64], most: int) -> NDArray[np.float64]:
+    """So many of the spans, the longest: of a lane with more, the others are no wider than a line."""
+    if len(spans) <= most:
+        return spans
+    lengths = spans[:, 2] - spans[:, 1]
+    kept = np.argpartition(-lengths, most)[:most]
+    return spans[np.sort(kept)]
 
 
 def _since(shown: Sequence[Trace], first: int, begun_s: float) -> float:

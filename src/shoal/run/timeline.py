@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Of the file; counted up where its meaning changes."""
 MOST_UPDATES = 1000
-MOST_SPANS = 200_000
-"""Of all processes; where there are more, the oldest updates are forgotten."""
+MOST_KEPT = 200_000
+"""Spans, and processes in an update, of the whole file; where there are more, the oldest updates are forgotten."""
 LOOK_S = 0.02
 """From one look at the cores to the next, at least: a look takes some 60 µs."""
 LEARNER = "learner"
@@ -58,8 +58,8 @@ class Update:
 
     @property
     def count(self) -> int:
-        """Spans."""
-        return sum(len(piece.spans) for piece in self.pieces)
+        """Spans, and processes."""
+        return sum(len(piece.spans) + 1 for piece in self.pieces)
 
 
 class Recorder:
@@ -102,7 +102,7 @@ class Recorder:
             self._count -= self._updates[0].count
         self._updates.append(update)
         self._count += update.count
-        while self._count > MOST_SPANS and len(self._updates) > 1:
+        while self._count > MOST_KEPT and len(self._updates) > 1:
             self._count -= self._updates.popleft().count
 
     def _busy(self, now: float) -> dict[int, float]:

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-TIMELINE_BYTES = 64 << 20
-"""What timeline.jsonl may take; shoal's own take a tenth of it at most."""
-MOST_READ = 400_000
-"""Spans of a file."""
+TIMELINE_BYTES = 32 << 20
+"""What timeline.jsonl may take; shoal's own take some million bytes."""
+MOST_READ = 250_000
+"""Spans of a file, and lines."""
 MOST_PROCESSES, MOST_CORES = 1100, 4096
 NAME = 40
 LONGEST_US = 10**15
@@ -145,6 +145,8 @@ class _Reader:
     def read(self, lines: list[bytes | None]) -> Traces:
         if not lines:
             raise ValueError("it is empty")
+        if len(lines) > MOST_READ:
+            raise ValueError(f"it has more than {MOST_READ:,} lines")
         for number, data in enumerate(lines):
             try:
                 self._take(number, data)
