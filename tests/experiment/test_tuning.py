@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +12,7 @@ from shoal.experiment import tuning
 from shoal.experiment.experiment import Experiment, read_file
 from shoal.experiment.probe import Probed, least_rate
 from shoal.experiment.speed_file import check_free, table_of, write_speed_file
-from shoal.experiment.tuning import counts_up_to, tune, with_twice_the_cores
+from shoal.experiment.tuning import counts_up_to, places, tune, with_twice_the_cores
 from shoal.run.bottleneck import Engine, Spent
 from shoal.types import ConfigError, EnvError
 
@@ -166,3 +167,17 @@ def test_cartpole_is_measured() -> None:
     assert told[0] == "as they are"
     assert tuned.rows[0].steps_per_s > 100
     assert not tuned.rows[0].error
+
+
+def test_places_of_environments_that_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Native rows live in actors alone; Python's in workers too, more than cores where they sleep."""
+    monkeypatch.setattr(tuning, "cores", lambda: 2)
+    python = Probed(1.0, Spent(1.0, {}), Engine(), native_rows=False)
+    given = experiment(num_envs=16)
+    assert places(given, probed(1.0), {}) == [{"actors": 2}]
+    workers = [{"backend": "workers", "num_workers": count} for count in (2, 4, 8)]
+    actors = [{"actors": count} for count in (2, 4, 8)]
+    assert places(given, python, {}) == [workers[0], actors[0]]
+    assert places(given, replace(python, sleeps=True), {}) == [*workers, *actors]
+    few = experiment(num_envs=3)
+    assert places(few, replace(python, sleeps=True), {})[1] == {"backend": "workers", "num_workers": 3}

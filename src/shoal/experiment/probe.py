@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import threading
 import time
@@ -40,6 +41,8 @@ ENDLESS = 10**12
 WARM_UP = 0.25
 """The share of a probe before it is measured; the first update at least."""
 WINDOWS = 3
+SLEEPS = 0.5
+"""The share of the time that a process keeps a core busy, below which it counts as sleeping."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ class Probed:
     spent: Spent
     engine: Engine
     native_rows: bool
+    sleeps: bool = False
+    """Whether this process slept most of the time, as with environments that wait for something."""
 
 
 def probe(experiment: Experiment, seconds: float, *, limit_s: float) -> Probed:
@@ -79,10 +84,13 @@ def probe(experiment: Experiment, seconds: float, *, limit_s: float) -> Probed:
 def _probe(experiment: Experiment, rows: VecEnv, seconds: float) -> Probed:
     settings = settings_of(experiment, rows, run="", began_with="")
     run = Timed(replace(settings, stop_at=inf), experiment, seconds)
+    begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
     try:
         experiment.algorithm.train(experiment.config, rows, run)
     finally:
         run.close()
+    elapsed_s = time.perf_counter() - begun
+    after = resource.getrusage(resource.RUSAGE_SELF)
     if run.stop_reason == INTERRUPTED:
         raise KeyboardInterrupt
     return Probed(
@@ -90,7 +98,18 @@ def _probe(experiment: Experiment, rows: VecEnv, seconds: float) -> Probed:
         Spent.of_meter(run.meter),
         engine_of(experiment, rows),
         rows.native_pool is not None,
+        _slept(before, after, elapsed_s),
     )
+
+
+def _slept(
+    before: resource.struct_rusage, after: resource.struct_rusage, elapsed_s: float
+) -> bool:
+    """Whether a process gave the cores away for most of the time, rather than being driven from them."""
+    busy_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    willingly = after.ru_nvcsw - before.ru_nvcsw
+    driven = after.ru_nivcsw - before.ru_nivcsw
+    return busy_s < SLEEPS * elapsed_s and willingly > driven
 
 
 class Timed(Run):

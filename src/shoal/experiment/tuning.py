@@ -30,6 +30,8 @@ FIRST_S = 20.0
 """What the settings as they are may take, however little time there is."""
 BEGIN_S = 1.0
 """What making rows and the first update takes, beside what is measured; a guess, which the first probe corrects."""
+MORE = 4
+"""Processes for each core, at most, of environments that sleep."""
 GAIN = 1.05
 """What a candidate must be faster than the settings as they are, or noise would choose."""
 
@@ -225,9 +227,14 @@ def tune(
 
 
 def places(experiment: Experiment, base: Probed, _best: Changes) -> list[Changes]:
-    """Where rows could be stepped instead: in worker processes, or in actors."""
+    """Where rows could be stepped instead: in worker processes, or in actors.
+
+    There may be more of them than cores where environments sleep.
+    """
     options = experiment.options
-    several = [count for count in shares_of(experiment) if count > 1]
+    most = MORE * cores() if base.sleeps else cores()
+    several = counts_up_to(min(most, options.num_envs))
+    several = [count for count in several if count > 1]
     python = not base.native_rows and options.backend in ("auto", "serial", "workers")
     found: list[Changes] = []
     if python and not is_batched(experiment.source, options.backend):
