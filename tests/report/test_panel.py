@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from shoal.memory.settings import FromData
-from shoal.report.live import Live, shares, sparkline
+from shoal.report.live import Live, core_shares_line, shares, sparkline
 from shoal.report.panel import Json, Plain, Silent, panel_of, result_line
 from shoal.run.callbacks import EpisodeEnd, wants_episodes
 from shoal.run.settings import Settings
@@ -218,6 +218,22 @@ def test_result_line() -> None:
     assert "threshold" not in result_line(Result(threshold=None))
     unplayed = Result(greedy_return=math.nan, solved=False)
     assert "no greedy return, mean return 400.0 (threshold 475 missed)" in result_line(unplayed)
+
+
+def test_panels_end_with_the_bottleneck(capsys: pytest.CaptureFixture[str]) -> None:
+    said = "learning takes 70 % of the time: fewer update_epochs shorten it"
+    console = make_console()
+    Live(console).finish(Result(bottleneck=said))
+    assert console.export_text().splitlines()[-1] == said
+    Plain().finish(Result(bottleneck=said))
+    assert capsys.readouterr().out.splitlines()[-1] == said
+    Json().finish(Result(bottleneck=said))
+    assert json.loads(capsys.readouterr().out)["bottleneck"] == said
+
+
+def test_core_shares() -> None:
+    assert core_shares_line([0.914, 1.0]) == "91 % 100 % busy"
+    assert core_shares_line([1.0, 0.5, 0.75, 0.75, 1.0]) == "80 % busy, the least 50 %"
 
 
 def test_shares() -> None:
