@@ -147,6 +147,10 @@ def test_simple_answers_without_torch(arguments: list[str], tmp_path: Path) -> N
         (["zzzz"], "no command 'zzzz'; `shoal --help` lists them"),
         (["resume", "nowhere"], "shoal resume: no run at nowhere; `shoal runs` lists them"),
         (["resume"], "required"),
+        (["timeline", "nowhere"], "shoal timeline: no run at nowhere"),
+        (["tune-speed", "--seconds", "0"], "--seconds must be at least 1, got 0"),
+        (["tune-speed", "--free", "gamma"], "gamma"),
+        (["tune-speed", "--out", "none/speed.toml"], "none/speed.toml cannot be written: there is no such folder"),
         (
             ["resume", "x", "--learning-rate", "3"],
             "resume cannot change 'learning_rate', .*config.toml --learning-rate",
@@ -344,6 +348,26 @@ def test_ctrl_c(tmp_path: Path, times: int) -> None:
     if times == 1:
         assert "goes on" in json.loads(out.splitlines()[-1])["warning"]
         assert run.read_status()["steps"] > 0
+
+
+def test_tune_speed_and_timeline(run: Any, tmp_path: Path) -> None:
+    """What one writes the other's training reads; a run says what it waited for."""
+    small = [option for option in TINY if option != "--plain"]
+    status, out, _ = run("tune-speed", "CartPole-v1", *small, "--num-threads=1", "--backend=native", "--seconds=1")
+    assert status == 0
+    assert "nothing was faster than the settings as they are" in out
+    assert out.splitlines()[-1] == "shoal train CartPole-v1 --config speed.toml"
+    assert (tmp_path / "speed.toml").read_text().startswith("# Settings for speed, measured by shoal tune-speed\n")
+    more = ["--timeline=2", "--name=timed", "--plain", "--no-report", "--final-episodes=0"]
+    assert run("train", "CartPole-v1", "--config", "speed.toml", *more)[0] in (0, 1)
+    status, out, _ = run("timeline", "timed")
+    assert status == 0
+    assert out.startswith("updates 4 to 5, ")
+    assert (tmp_path / "runs/CartPole-v1/ppo/timed/timeline.png").is_file()
+    (tmp_path / "runs/CartPole-v1/ppo/timed/timeline.jsonl").write_text("[]\n")
+    status, _, err = run("timeline", "timed")
+    assert status == 2
+    assert "timeline.jsonl is damaged: line 1: it is no table" in err
 
 
 def test_closed_pipe(tmp_path: Path) -> None:
