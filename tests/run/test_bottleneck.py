@@ -67,6 +67,13 @@ CASES: list[tuple[dict[str, float], tuple[float, float] | None, dict[str, Any], 
         "it; faster environments would not",
     ),
     (
+        {"acting": 1.0, "learning": 7.0},
+        None,
+        {"replay": True},
+        "learning takes 70 % of the time: a smaller replay.samples_per_insert, a smaller network or a GPU shorten it; "
+        "faster environments would not",
+    ),
+    (
         {"acting": 1.0, "learning": 2.0},
         None,
         {},
@@ -92,7 +99,8 @@ CASES: list[tuple[dict[str, float], tuple[float, float] | None, dict[str, Any], 
         (0.02, 0.7),
         ASYNC,
         "the learner waits 2 % of the time for rollouts, and actors 70 % to be asked: the update is the bottleneck; "
-        "fewer update_epochs, a smaller network or a GPU shorten it, and fewer actors leave it more of the cores",
+        "fewer update_epochs, larger minibatches, a smaller network or a GPU shorten it, and fewer actors leave it "
+        "more of the cores",
     ),
     (
         {},

@@ -212,3 +212,5 @@ def test_engines_of_strangers() -> None:
     engine = engine_of({"schedule": 3, "actors": True, "num_envs": 8, "backend": "workers", "num_threads": 0})
     assert (engine.schedule, engine.actors, engine.num_envs, engine.backend) == ("sync", 0, 8, "workers")
     assert engine.num_threads >= 1
+    assert not engine.replay
+    assert engine_of({"algorithm": {"replay": {}}}).replay

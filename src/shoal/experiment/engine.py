@@ -25,4 +25,5 @@ def engine_of(experiment: Experiment, rows: VecEnv) -> Engine:
         num_threads=options.threads(),
         num_workers=options.num_workers,
         cores=cores(),
+        replay=hasattr(experiment.config, "replay"),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from shoal.report.curves import png
@@ -14,8 +15,6 @@ from shoal.stream.meter import cores
 from shoal.types.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from shoal.run.directory import RunDirectory
 
 DPI = 110
@@ -61,5 +60,7 @@ def engine_of(config: Mapping[str, Any]) -> Engine:
         value = config.get(name)
         if isinstance(value, kind) and not isinstance(value, bool):
             found[name] = value
+    table: object = config.get("algorithm")
+    found["replay"] = isinstance(table, Mapping) and "replay" in table
     found["num_threads"] = found.get("num_threads") or min(4, cores())
     return Engine(**found)

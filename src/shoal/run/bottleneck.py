@@ -34,6 +34,16 @@ class Engine:
     cores: int = 1
     """Of the machine."""
 
+    replay: bool = False
+    """Whether it learned from a replay memory."""
+
+    @property
+    def fewer(self) -> str:
+        """What makes the updates for so many steps fewer."""
+        if self.replay:
+            return "a smaller replay.samples_per_insert"
+        return "fewer update_epochs, larger minibatches"
+
     @property
     def ahead(self) -> bool:
         """Whether rollouts are collected while others are learned from."""
@@ -109,8 +119,8 @@ def bottleneck(spent: Spent, engine: Engine) -> str:
             )
         case "learning":
             return (
-                f"learning takes {said} of the time: fewer update_epochs, larger minibatches, a smaller network or a "
-                "GPU shorten it; faster environments would not"
+                f"learning takes {said} of the time: {engine.fewer}, a smaller network or a GPU shorten it; faster "
+                "environments would not"
             )
         case _:
             return (
@@ -136,8 +146,8 @@ def _of_waits(learner: float, actors: float, engine: Engine) -> str:
         )
     if actors >= MUCH:
         return (
-            f"{shares}: the update is the bottleneck; fewer update_epochs, a smaller network or a GPU shorten it, and "
-            "fewer actors leave it more of the cores"
+            f"{shares}: the update is the bottleneck; {engine.fewer}, a smaller network or a GPU shorten it, and fewer "
+            "actors leave it more of the cores"
         )
     return f"{shares}: neither waits for long; a cheaper environment or more cores move the rest"
 
