@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import shoal
-from shoal.cli.train import parse_over, source_of, starting_point
+from shoal.cli.train import Session, parse_over, source_of, starting_point
 from shoal.experiment.experiment import Experiment
 from shoal.run.directory import RunDirectory
 from shoal.run.log import read
@@ -111,7 +111,7 @@ def test_schedules_on_the_command_line_and_in_files() -> None:
     """A shape or a function's name; what is neither is refused."""
     arguments = ["--env=Acrobot-v1", "--learning-rate-schedule=cosine", f"--ent-coef-schedule={__name__}:warm_up"]
     base = starting_point(source_of(arguments))
-    _, _, config = parse_over(base, arguments, about="")
+    _, _, config = parse_over(base, arguments, Session, command="train", about="")
     assert (config.learning_rate_schedule, config.ent_coef_schedule) == ("cosine", f"{__name__}:warm_up")
     saved = {"env": "Acrobot-v1", "algorithm": {"clip_coef_schedule": "linear"}}
     read_back = Experiment.of_file(Experiment.of_file(saved).to_file()).config

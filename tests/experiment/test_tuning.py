@@ -152,7 +152,7 @@ def test_refusals(tmp_path: Path) -> None:
 
 def test_settings_that_do_not_train_are_said() -> None:
     with pytest.raises(ConfigError, match=r"the settings as they are do not train: .*num_minibatches"):
-        tune(experiment(num_minibatches=1000), seconds=1)
+        tune(experiment(num_minibatches=1000), seconds=20)
 
 
 def test_cartpole_is_measured() -> None:
@@ -160,7 +160,7 @@ def test_cartpole_is_measured() -> None:
     told: list[str] = []
     tuned = tune(
         experiment(num_threads=1, backend="native"),
-        seconds=1.5,
+        seconds=4,
         free=("act_block",),
         tell=lambda row: told.append(row.name),
     )

@@ -23,7 +23,8 @@ FAKES = {
     "scontrol": "printf 'n1\\nn2\\n'",
     "srun": 'echo "srun $*" >> "$CALLS"\n'
     'for part in "$@"; do case "$part" in hostname) echo 10.0.0.1;; esac; done\n'
-    'case "$*" in *"ray start"*) exec sleep 30;; *shoal*) exit 7;; esac',
+    'case "$*" in *"ray start"*) exec sleep 30;; *shoal*)\n'
+    'for _ in $(seq 100); do grep -q nodelist=n2 "$CALLS" && break; sleep 0.1; done; exit 7;; esac',
     "ray": 'echo "ray $*" >> "$CALLS"',
 }
 """What the Slurm script calls: each says how it was called."""

@@ -13,6 +13,8 @@ from itertools import pairwise
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from shoal.envs.told import told_before
 from shoal.experiment.applies import check_applies
 from shoal.experiment.engine import engine_of
@@ -72,6 +74,7 @@ def probe(experiment: Experiment, seconds: float, *, limit_s: float) -> Probed:
         KeyboardInterrupt: Ctrl-C.
     """
     experiment = with_actors(experiment)
+    _import_optimizers()
     with (
         told_before(),
         _ended_after(limit_s),
@@ -186,6 +189,11 @@ def _measured(experiment: Experiment) -> Experiment:
         own = replace(memory, file=False, learning_starts=starts)
         config = replace(config, replay=own)
     return replace(experiment, options=options, config=config)
+
+
+def _import_optimizers() -> None:
+    """Torch imports a good part of itself for the first optimizer: a limit must not end that in the middle."""
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])
 
 
 class _Late(BaseException):
