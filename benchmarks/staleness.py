@@ -8,8 +8,9 @@ python -m benchmarks.staleness --steps 8000 --seeds 0 --out /tmp/some.jsonl    t
 An arm is an algorithm with a way of correcting what older weights chose: PPO's own ratio (`ppo`), the decoupled
 objective (`ppo decoupled`), V-trace (`impala`), and an actor-critic that takes all steps for its own (`impala, nothing
 corrected`). `--staleness k` is `schedule="async", max_staleness=k` with two actors; the actors of k > 0 run ahead as
-far as they may, so that nearly all is learned k rollouts late. Settings are the presets' where there is one (IMPALA on
-LunarLander has some of its own here), the same for every k: nothing is tuned for staleness. A run goes on to the end
+far as they may, so that nearly all is learned k rollouts late. Settings are the presets' where there is one, the
+same for every k: nothing is tuned for staleness. IMPALA has no preset for LunarLander, which it has not solved: its
+settings here came to a greedy mean of 160 on seed 100, the best of some twenty trials. A run goes on to the end
 of its steps whatever it reaches, and the same number of rollouts is learned from.
 
 Of a run are kept the mean return of the episodes that ended in each of 20 equal parts of its steps, the greedy mean of
@@ -51,7 +52,9 @@ ARMS: dict[str, dict[str, Any]] = {
     "impala, nothing corrected": {"algo": "impala", "corrected": False},
 }
 STEPS = {"CartPole-v1": 300_000, "LunarLander-v3": 1_000_000}
-OWN: dict[tuple[str, str], dict[str, Any]] = {}
+OWN: dict[tuple[str, str], dict[str, Any]] = {
+    ("impala", "LunarLander-v3"): {"learning_rate": 3e-3, "gamma": 0.99, "vtrace_lambda": 0.9, "reward_scale": 0.1},
+}
 """Settings of an algorithm on an environment that it has no preset for."""
 
 

@@ -127,7 +127,7 @@ def test_only_sequences_answer_the_cue_by_q_learning(recurrent: str, alpha: floa
 FOREVER: dict[str, tuple[int, dict[str, Any]]] = {
     "ppo": (40, {"num_steps": 20, "num_minibatches": 4}),
     "a2c": (200, {"num_steps": 5, "learning_rate_schedule": "constant"}),
-    "impala": (60, {"num_steps": 20, "learning_rate_schedule": "constant"}),
+    "impala": (60, {"num_steps": 20, "num_minibatches": 2, "learning_rate_schedule": "constant"}),
 }
 
 

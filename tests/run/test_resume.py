@@ -282,8 +282,9 @@ def test_runs_with_actors_outlive_a_kill(schedule: str, algo: str, tmp_path: Pat
 @pytest.mark.slow
 @pytest.mark.parametrize("recurrent", ["none", "gru"])
 def test_what_v_trace_corrects_outlives_a_kill(recurrent: str, tmp_path: Path, interpreter: Interpreter) -> None:
-    """IMPALA, whose learner is asked about whole rollouts, with several epochs each."""
+    """IMPALA, whose learner is asked about whole rollouts, with several epochs each, and old ones among them."""
     settings: dict[str, Any] = {"algo": "impala", "seed": 7, "num_minibatches": 2, "update_epochs": 2} | CARTPOLE
+    settings["replay_fraction"] = 0.4 if recurrent == "none" else 0.0
     network = {"hidden": [16], "recurrent": recurrent, "normalize_obs": True}
     task = {"env": "CartPole-v1", "settings": settings, "network": network, "die_at": -1, "resume": False}
     whole, killed = tmp_path / "whole", tmp_path / "killed"

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 from torch import Tensor, nn
 from torch.optim import Adam
 
 from shoal.envs.vec_env import VecEnv
 from shoal.learn.advantage_loss import AdvantageStatistics, advantage_loss
 from shoal.learn.current import current
+from shoal.learn.learner import Learner
 from shoal.learn.losses import fused, with_normalized_advantage
 from shoal.learn.minibatches import check_minibatches, minibatches
 from shoal.math.rates import Schedule, apply_schedules, check_schedules
 from shoal.math.returns import vtrace
+from shoal.memory.kept_rollouts import KeptRollouts
 from shoal.nets.policy import Network, Output
 from shoal.run.run import Learners, Run
 from shoal.types import Steps, check_finite, check_least, check_positive, check_ranges
@@ -45,6 +48,8 @@ class IMPALA:
     """So much at most of what follows a step reaches it, by the same weights; larger looks further, more noisily."""
     corrected: bool = True
     """Weigh steps at all; false takes what older weights chose for the policy's own, to see what that costs."""
+    replay_fraction: float = 0.0
+    """Share of what is learned from that are old rollouts, of the last 32; more learn more from each step."""
     norm_adv: bool = False
     """Normalize the advantages of each minibatch."""
     ent_coef: float = 0.01
@@ -62,6 +67,7 @@ class IMPALA:
         """Refuses what cannot work, with what would."""
         check_least(self, num_steps=1, num_minibatches=1, update_epochs=1, vf_coef=0)
         check_ranges(self, gamma=(0, 1), vtrace_lambda=(0, 1))
+        check_ranges(self, replay_fraction=(0, 0.95))
         check_positive(self, "learning_rate", "adam_eps", "max_grad_norm")
         check_positive(self, "clip_rho", "clip_c")
         check_finite(self, "learning_rate", "adam_eps", "ent_coef", "vf_coef")
@@ -69,6 +75,8 @@ class IMPALA:
 
 
 Config = IMPALA
+KEPT = 32
+"""Rollouts that are kept where some are learned from again."""
 DEFAULTS = {"num_envs": 32}
 PERTURBABLE = ("learning_rate", "gamma", "vtrace_lambda", "ent_coef")
 
@@ -88,26 +96,40 @@ def train(cfg: IMPALA, env: VecEnv, run: Run) -> nn.Module:
     stream = run.rollouts(env, learners, num_steps=cfg.num_steps)
     for name, own in agents.items():
         check_minibatches(stream.shape, own, whole_rows=learners[name].recurrent)
-    for rollout in run.loop(stream, learners):
-        cfg, learner = agents[stream.agent], learners[stream.agent]
-        now = apply_schedules(cfg, run.progress, learner)
-        for _ in range(cfg.update_epochs):
-            log_prob, value = current(learner, rollout)
-            advantage, target = vtrace(
-                rollout,
-                log_prob if cfg.corrected else rollout.log_prob,
-                value,
-                gamma=cfg.gamma,
-                vtrace_lambda=cfg.vtrace_lambda,
-                clip_rho=cfg.clip_rho,
-                clip_c=cfg.clip_c,
-            )
-            for batch in minibatches(
-                rollout, advantage, target, cfg.num_minibatches, run.rng
-            ):
-                learner.step(impala_loss, batch, now)
+    kept = {name: kept_by(own, learners[name]) for name, own in agents.items()}
+    parts = {f"kept_{name}": memory for name, memory in kept.items()}
+    for rollout in run.loop(stream, learners, state=parts):
+        learner, memory = learners[stream.agent], kept[stream.agent]
+        now = apply_schedules(agents[stream.agent], run.progress, learner)
+        for steps in (rollout, *memory.draw(now.replay_fraction, run.rng)):
+            for _ in range(now.update_epochs):
+                learn(learner, steps, now, run.rng)
+        memory.keep(rollout)
         stream.publish()
     return next(iter(learners.values())).policy
+
+
+def kept_by(cfg: IMPALA, learner: Learner) -> KeptRollouts:
+    """A memory for old rollouts, which keeps none where none is learned from again."""
+    return KeptRollouts(KEPT if cfg.replay_fraction else 0, learner.hardware.device)
+
+
+def learn(
+    learner: Learner, steps: Steps, cfg: IMPALA, rng: np.random.Generator
+) -> None:
+    """One pass over a rollout, corrected for the weights that acted."""
+    log_prob, value = current(learner, steps)
+    advantage, target = vtrace(
+        steps,
+        log_prob if cfg.corrected else steps.log_prob,
+        value,
+        gamma=cfg.gamma,
+        vtrace_lambda=cfg.vtrace_lambda,
+        clip_rho=cfg.clip_rho,
+        clip_c=cfg.clip_c,
+    )
+    for batch in minibatches(steps, advantage, target, cfg.num_minibatches, rng):
+        learner.step(impala_loss, batch, cfg)
 
 
 @fused(AdvantageStatistics, prepare=with_normalized_advantage)

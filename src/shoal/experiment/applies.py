@@ -211,6 +211,11 @@ def _idle_of_run(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]
     yield from _idle_elsewhere(experiment)
     if options.schedule != "async":
         yield "max_staleness", f'it is for schedule="async", not {options.schedule!r}'
+        if hasattr(experiment.config, "decoupled_clip"):
+            yield (
+                "decoupled_clip",
+                'the newest weights act; it is for older ones, with schedule="async"',
+            )
     policy = options.fault_policy
     if policy != "restart":
         yield "max_restarts", f"on_fault is {policy!r}; set it to 'restart'"

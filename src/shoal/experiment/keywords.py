@@ -97,6 +97,7 @@ class Settings(TypedDict, total=False):
     clip_rho: float
     clip_c: float
     corrected: bool
+    replay_fraction: float
     gae_lambda: float
     clip_coef: float
     clip_coef_schedule: str | Callable[[float], float]

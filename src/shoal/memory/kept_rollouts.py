@@ -1,0 +1,117 @@
+"""Rollouts that are learned from again: copies of the last ones, whole, as they were."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from shoal.memory.pieces import Pieces
+from shoal.types import ConfigError, Steps, map_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import numpy as np
+
+UNUSED = ("final_index", "final_obs", "advantage", "target", "weight")
+"""What is not kept: observations at ends, whose values are known, and what an algorithm computes anew."""
+NAMES = [field.name for field in fields(Steps) if field.name not in UNUSED]
+
+
+class Kept(NamedTuple):
+    """A rollout and its number, by which a checkpoint finds it again."""
+
+    number: int
+    steps: Steps
+
+
+class KeptRollouts:
+    """The last `size` rollouts, on the device that learns from them."""
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        """Without any; `size` 0 keeps none."""
+        self.device = device
+        self.added = 0
+        """Rollouts that were kept so far."""
+        self._kept: deque[Kept] = deque(maxlen=size)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def keep(self, steps: Steps) -> None:
+        """Copies a rollout [T, B], in the place of the oldest where there is no room."""
+        if self._kept.maxlen == 0:
+            return
+        copied = {name: _copy(getattr(steps, name)) for name in NAMES}
+        self._kept.append(Kept(self.added, _steps(copied)))
+        self.added += 1
+
+    def draw(self, fraction: float, rng: np.random.Generator) -> Iterator[Steps]:
+        """Old rollouts beside a new one, each alike: so many that on average they are the share `fraction` of all.
+
+        Nothing is drawn where none is kept, nor `rng` asked.
+        """
+        if not self._kept or fraction == 0:
+            return
+        count = math.floor(fraction / (1 - fraction) + rng.random())
+        for place in rng.integers(len(self._kept), size=count):
+            yield self._kept[place].steps
+
+    def state(self) -> dict[str, Any]:
+        """The rollouts; a checkpoint writes those that the one before did not hold."""
+        arrays: dict[str, Any] = {}
+        trees: list[dict[str, Any]] = []
+        for number, steps in self._kept:
+
+            def note(leaf: torch.Tensor, number: int = number) -> str:
+                name = f"{number}.{sum(key.startswith(f'{number}.') for key in arrays)}"
+                arrays[name] = leaf.cpu().numpy()
+                return name
+
+            trees.append({name: _noted(note, getattr(steps, name)) for name in NAMES})
+        return {
+            "added": self.added,
+            "numbers": [kept.number for kept in self._kept],
+            "trees": trees,
+            "leaves": Pieces(arrays),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Makes the memory what it was; ConfigError where the state is damaged."""
+        try:
+            arrays: Mapping[str, Any] = state["leaves"].arrays
+
+            def leaf(name: str) -> torch.Tensor:
+                return torch.from_numpy(arrays[name]).to(self.device)
+
+            found = [
+                _steps({name: _noted(leaf, tree[name]) for name in NAMES})
+                for tree in state["trees"]
+            ]
+            numbered = list(map(Kept, state["numbers"], found))
+            self.added = int(state["added"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ConfigError(
+                f"the checkpoint's kept rollouts are damaged: {type(error).__name__}: {error}"
+            ) from error
+        self._kept.clear()
+        self._kept.extend(numbered)
+
+
+def _noted(function: Any, tree: Any) -> Any:
+    """`map_tree` of a tree that may not be there."""
+    return None if tree is None else map_tree(function, tree)
+
+
+def _copy(tree: Any) -> Any:
+    return _noted(torch.clone, tree)
+
+
+def _steps(kept: dict[str, Any]) -> Steps:
+    """Steps of what is kept, which say of no final observation."""
+    index = torch.full_like(kept["version"], -1)
+    return Steps(final_index=index, final_obs=None, **kept)
