@@ -12,12 +12,14 @@
 #include <vector>
 
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/vector.h>
 
 #include "bind/arrays.hpp"
 #include "memory/insert.hpp"
 #include "memory/prioritized.hpp"
 #include "memory/rings.hpp"
+#include "memory/samplable.hpp"
 #include "memory/transitions.hpp"
 #include "memory/uniform.hpp"
 
@@ -225,8 +227,9 @@ class BoundReader {
     prioritized_.emplace(rings_, reader_, mixing_, alpha, uniform);
   }
 
-  bool sample_prioritized(double alpha, double beta) {
+  bool sample_prioritized(double alpha, double beta, std::optional<std::size_t> count) {
     const InUse use(in_use_);
+    const std::size_t batch = checked(count);
     check_alpha(alpha);
     if (!(beta >= 0.0 && beta <= most_power)) {
       throw std::invalid_argument("beta must be between 0 and 4, not " + std::to_string(beta));
@@ -234,9 +237,9 @@ class BoundReader {
     if (!out_) throw std::runtime_error("sample_prioritized: call attach first");
     PrioritizedSampler& sampler = prioritized();
     const nb::gil_scoped_release released;
-    std::fill_n(out_->error, batch_, 0.0F);
+    std::fill_n(out_->error, batch, 0.0F);
     sampler.priorities().set_alpha(alpha);
-    return sampler.fill(*out_, batch_, beta, random_);
+    return sampler.fill(*out_, batch, beta, random_);
   }
 
   /// How many keys are by now of records that were overwritten since the reader was made.
@@ -266,13 +269,28 @@ class BoundReader {
   }
 
   /// False where nothing can be sampled.
-  bool sample() {
+  bool sample(std::optional<std::size_t> count) {
     const InUse use(in_use_);
+    const std::size_t batch = checked(count);
     if (!out_) throw std::runtime_error("sample: call attach first");
     const nb::gil_scoped_release released;
-    std::fill_n(out_->error, batch_, 0.0F);
-    std::fill_n(out_->weight, batch_, 1.0F);
-    return uniform_.fill(*out_, batch_, random_);
+    std::fill_n(out_->error, batch, 0.0F);
+    std::fill_n(out_->weight, batch, 1.0F);
+    return uniform_.fill(*out_, batch, random_);
+  }
+
+  /// What all that can be drawn weighs, and how many steps it is: of one memory among several.
+  [[nodiscard]] std::pair<double, std::uint64_t> mass() {
+    const InUse use(in_use_);
+    if (prioritized_) return {prioritized_->mass(), prioritized_->count()};
+    if (!samplable_) samplable_.emplace(rings_, reader_);
+    const std::uint64_t count = samplable_->count();
+    return {static_cast<double>(count), count};
+  }
+
+  [[nodiscard]] double least_chance() {
+    const InUse use(in_use_);
+    return prioritized().least();
   }
 
   [[nodiscard]] std::uint64_t overwritten() const noexcept { return reader_.overwritten(); }
@@ -304,6 +322,16 @@ class BoundReader {
     if (!(alpha >= 0.0 && alpha <= most_power)) {
       throw std::invalid_argument("alpha must be between 0 and 4, not " + std::to_string(alpha));
     }
+  }
+
+  /// So many transitions, or a whole batch.
+  [[nodiscard]] std::size_t checked(std::optional<std::size_t> count) const {
+    const std::size_t batch = count.value_or(batch_);
+    if (batch < 1 || batch > batch_) {
+      throw std::invalid_argument("count must be between 1 and batch_size=" + std::to_string(batch_) + ", not " +
+                                  std::to_string(batch));
+    }
+    return batch;
   }
 
   PrioritizedSampler& prioritized() {
@@ -343,6 +371,7 @@ class BoundReader {
   Mixing mixing_;
   UniformSampler uniform_;
   std::optional<PrioritizedSampler> prioritized_;
+  std::optional<Samplable> samplable_;  ///< made when it is asked for
   double epsilon_ = 0.0;
   std::vector<ArrayOut> held_arrays_;
   std::optional<TransitionArrays> out_;
@@ -392,11 +421,13 @@ void bind_replay(nb::module_& module) {
            "discount"_a.noconvert(), "steps"_a.noconvert(), "version"_a.noconvert(), "weight"_a.noconvert(),
            "error"_a.noconvert(), "key"_a.noconvert(),
            "Keep these arrays [batch_size, ...] and write every sample to them.")
-      .def("sample", &BoundReader::sample, "Write a batch; False where no step can be sampled yet.")
+      .def("sample", &BoundReader::sample, "count"_a.none() = nb::none(),
+           "Write a batch, or its first `count` transitions; False where no step can be sampled yet.")
       .def("prioritize_by", &BoundReader::prioritize_by, "alpha"_a, "epsilon"_a, "uniform_mix"_a,
            "Draw steps by priorities from now on: of those that are sampled first, 1.")
-      .def("sample_prioritized", &BoundReader::sample_prioritized, "alpha"_a, "beta"_a,
-           "Write a batch that is drawn by priorities, with its weights; False where no step can be sampled yet.")
+      .def("sample_prioritized", &BoundReader::sample_prioritized, "alpha"_a, "beta"_a, "count"_a.none() = nb::none(),
+           "Write a batch that is drawn by priorities, or `count` transitions, with their weights; False where no step "
+           "can be sampled yet.")
       .def("prioritize", &BoundReader::prioritize, "keys"_a.noconvert(), "errors"_a.noconvert(),
            "Make |error| + epsilon the priority of each key; returns how many keys were of overwritten records so "
            "far.\n\n"
@@ -406,6 +437,11 @@ void bind_replay(nb::module_& module) {
                    "priority so far, and the number of stale keys.")
       .def("set_priorities", &BoundReader::set_priorities, "priorities"_a.noconvert(), "seen"_a.noconvert(), "most"_a,
            "stale"_a, "Continue from what `priorities` gave; ValueError where it is of another memory.")
+      .def_prop_ro("mass", &BoundReader::mass,
+                   "What the steps that can be sampled weigh together (the sum of priorities^alpha; their number where "
+                   "all are as likely), and how many they are.")
+      .def_prop_ro("least_chance", &BoundReader::least_chance,
+                   "The least probability of the last batch that was drawn by priorities, that of its greatest weight.")
       .def_prop_ro("overwritten", &BoundReader::overwritten,
                    "How many times a record was drawn again because a writer was faster.")
       .def_prop_rw("random", &BoundReader::random, &BoundReader::set_random, "The state of the random numbers.");

@@ -29,6 +29,17 @@ class PrioritizedSampler {
         priorities_(rings, reader, mixing, alpha) {}
 
   [[nodiscard]] Priorities& priorities() noexcept { return priorities_; }
+  /// What the steps that can be sampled weigh together, now: the sum of their priorities^alpha.
+  [[nodiscard]] double mass() { return look() ? stretches_.total() : 0.0; }
+  /// How many they are.
+  [[nodiscard]] std::uint64_t count() {
+    look();
+    std::uint64_t sum = 0;
+    for (std::size_t block = 0; block < priorities_.num_blocks(); ++block) sum += priorities_.count(block);
+    return sum;
+  }
+  /// The least chance of the last batch, which its greatest weight is of.
+  [[nodiscard]] double least() const noexcept { return least_; }
 
   /// False where no step can be sampled yet, or writers overwrite whatever is drawn.
   bool fill(const TransitionArrays& out, std::size_t batch, double beta, Pcg64& random) {
@@ -111,9 +122,9 @@ class PrioritizedSampler {
 
   void weigh(const TransitionArrays& out, std::size_t batch, double beta) noexcept {
     // The greatest weight is that of the least chance.
-    const double least = *std::ranges::min_element(chances_);
+    least_ = *std::ranges::min_element(chances_);
     for (std::size_t b = 0; b < batch; ++b) {
-      out.weight[b] = static_cast<float>(std::pow(chances_[b] / least, -beta));
+      out.weight[b] = static_cast<float>(std::pow(chances_[b] / least_, -beta));
     }
   }
 
@@ -126,6 +137,7 @@ class PrioritizedSampler {
   std::vector<double> lengths_;
   std::vector<std::size_t> leaves_;
   std::vector<double> chances_;
+  double least_ = 1.0;
 };
 
 }  // namespace shoal

@@ -558,17 +558,19 @@ class ReplayReader:
     def attach(self, obs: Sequence[Annotated[NDArray, dict(device='cpu')]], next_obs: Sequence[Annotated[NDArray, dict(device='cpu')]], action: Sequence[Annotated[NDArray, dict(device='cpu')]], action_mask: Annotated[NDArray, dict(device='cpu')] | None, next_action_mask: Annotated[NDArray, dict(device='cpu')] | None, reward: Annotated[NDArray, dict(device='cpu')], discount: Annotated[NDArray, dict(device='cpu')], steps: Annotated[NDArray, dict(device='cpu')], version: Annotated[NDArray, dict(device='cpu')], weight: Annotated[NDArray, dict(device='cpu')], error: Annotated[NDArray, dict(device='cpu')], key: Annotated[NDArray, dict(device='cpu')]) -> None:
         """Keep these arrays [batch_size, ...] and write every sample to them."""
 
-    def sample(self) -> bool:
-        """Write a batch; False where no step can be sampled yet."""
+    def sample(self, count: int | None = None) -> bool:
+        """
+        Write a batch, or its first `count` transitions; False where no step can be sampled yet.
+        """
 
     def prioritize_by(self, alpha: float, epsilon: float, uniform_mix: float) -> None:
         """
         Draw steps by priorities from now on: of those that are sampled first, 1.
         """
 
-    def sample_prioritized(self, alpha: float, beta: float) -> bool:
+    def sample_prioritized(self, alpha: float, beta: float, count: int | None = None) -> bool:
         """
-        Write a batch that is drawn by priorities, with its weights; False where no step can be sampled yet.
+        Write a batch that is drawn by priorities, or `count` transitions, with their weights; False where no step can be sampled yet.
         """
 
     def prioritize(self, keys: Annotated[NDArray, dict(device='cpu', writable=False)], errors: Annotated[NDArray, dict(device='cpu', writable=False)]) -> int:
@@ -587,6 +589,18 @@ class ReplayReader:
     def set_priorities(self, priorities: Annotated[NDArray, dict(device='cpu', writable=False)], seen: Annotated[NDArray, dict(device='cpu', writable=False)], most: float, stale: int) -> None:
         """
         Continue from what `priorities` gave; ValueError where it is of another memory.
+        """
+
+    @property
+    def mass(self) -> tuple[float, int]:
+        """
+        What the steps that can be sampled weigh together (the sum of priorities^alpha; their number where all are as likely), and how many they are.
+        """
+
+    @property
+    def least_chance(self) -> float:
+        """
+        The least probability of the last batch that was drawn by priorities, that of its greatest weight.
         """
 
     @property

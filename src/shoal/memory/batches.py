@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -12,7 +12,6 @@ from shoal.types import Transitions, map_tree, select
 
 if TYPE_CHECKING:
     from shoal import _native
-    from shoal.memory.replay import ReplayMemory
     from shoal.memory.replay_block import RecordForm
     from shoal.types import Tree
 
@@ -45,7 +44,26 @@ def part_of(batch: Transitions, at: slice) -> Transitions:
     return Transitions(**parts)
 
 
-def allocate(memory: ReplayMemory, batch: int) -> Transitions:
+class HasForm(Protocol):
+    """A memory, or what stands for several."""
+
+    @property
+    def form(self) -> RecordForm:
+        """Of its records."""
+        ...
+
+    @property
+    def slots(self) -> int:
+        """Records of each row."""
+        ...
+
+    @property
+    def num_rows(self) -> int:
+        """Rows."""
+        ...
+
+
+def allocate(memory: HasForm, batch: int) -> Transitions:
     """Zeroed tensors [B, ...] for a batch of what a memory holds."""
     form = memory.form
 

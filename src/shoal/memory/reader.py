@@ -20,6 +20,7 @@ from shoal.types import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from shoal.memory.batches import HasForm
     from shoal.memory.replay import ReplayMemory
 
 MOST_BATCH = 2**24
@@ -260,9 +261,7 @@ class Reader:
         return f"nothing can be sampled: {TOO_FAST}"
 
 
-def check_fits(
-    memory: ReplayMemory, *, batch_size: int, n_step: int, gamma: float
-) -> None:
+def check_fits(memory: HasForm, *, batch_size: int, n_step: int, gamma: float) -> None:
     """Refuses a batch, a horizon or a discount that cannot be.
 
     Raises:

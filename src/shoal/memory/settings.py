@@ -28,6 +28,8 @@ class Replay:
     """Share of a batch whose goal becomes one that was reached later in the episode; for goal environments, 0.8."""
     file: bool = False
     """Keep the memory in a file of the run directory, to which checkpoints refer instead of copying it."""
+    shards: bool = False
+    """Keep each actor's steps in a memory of its own process: batches travel, not steps."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be learned from."""

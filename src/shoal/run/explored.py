@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from shoal.envs.vec_env import VecEnv
     from shoal.learn.learner import Learner
+    from shoal.memory.settings import Replay
     from shoal.nets.distributions import Distribution
     from shoal.run.run import Run
     from shoal.run.settings import Settings
@@ -49,7 +50,7 @@ def explored_of(
     s, explorers = run.settings, cfg.explorers
     check_rows(env.num_rows, env.spec.num_agents, s.num_envs)
     check_replays(s)
-    check_alone(s, env.spec)
+    check_alone(s, env.spec, cfg.replay)
     rows = rows_of_roles(env.num_rows, s.num_envs, explorers.share, tuple(learners))
     actor, explorer = (learner.policy for learner in learners.values())
     check_same_actions(env.spec, actor, explorer, torch.device(s.device))
@@ -95,12 +96,17 @@ def rows_of_roles(
     return {actor: slice(0, border), explorer: slice(border, num_rows)}
 
 
-def check_alone(s: Settings, spec: Spec) -> None:
+def check_alone(s: Settings, spec: Spec, replay: Replay) -> None:
     """ConfigError where a run has what explorers cannot be beside."""
     algo = s.algo or "this algorithm"
     if s.learners > 1:
         raise ConfigError(
             f"{algo} trains one actor with its explorers, which is one agent; leave agents={s.learners} out"
+        )
+    if replay.shards:
+        raise ConfigError(
+            f"replay.shards keeps steps where they are collected, and {algo} learns from its explorers' rollouts; set "
+            "it to false"
         )
     if s.curiosity.coef:
         raise ConfigError(

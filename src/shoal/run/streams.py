@@ -13,16 +13,20 @@ from shoal.learn.curiosity import Bonuses, Distillation
 from shoal.learn.publishing import observe_all
 from shoal.memory.data import read_data
 from shoal.memory.hindsight import Hindsight, check_goals, goals_of
+from shoal.memory.replay import ReplayMemory
 from shoal.nets import distributions
 from shoal.run.members import ONE, SEED_STEP, mixing_of, rows_of_members
 from shoal.run.sequences import check_drawn
 from shoal.run.settings import check_rows
+from shoal.run.shards import sharding_of
 from shoal.stream.data import DataDraws, DataStream
+from shoal.stream.in_process import Wanted
 from shoal.stream.members import MemberRollouts
 from shoal.stream.replay import ReplayStream
 from shoal.stream.rewards import Rewards
 from shoal.stream.rollouts import rollouts
 from shoal.stream.self_play import against
+from shoal.stream.shards import sharded
 from shoal.types import ConfigError, map_tree
 
 if TYPE_CHECKING:
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
     from shoal.memory.settings import Replay
     from shoal.run.run import Run
     from shoal.run.settings import Settings
+    from shoal.stream.actors.shard import Sharding
     from shoal.stream.replay import DrawsBatches
     from shoal.stream.rollouts import Rollouts
     from shoal.stream.self_play import PastVersions
@@ -90,6 +95,7 @@ def _steps_of(
     *,
     values: bool = True,
     states: bool = False,
+    sharding: Sharding | None = None,
 ) -> Rollouts:
     """Rollouts of all rows, with `next_value` or without; of several learners each acts for its own, as its role.
 
@@ -97,13 +103,19 @@ def _steps_of(
     """
     s = run.settings
     rows = rows_of_members(env.num_rows, s.num_envs, len(learners))
+    who = learners if len(learners) > 1 else learners[ONE]
+    cast = rows if len(learners) > 1 else None
+    acting = replace(run.acting, values=values, states=states)
+    if sharding is not None:
+        wanted = Wanted(who, num_steps, s.timing, cast, acting, sharding)
+        return sharded(env, wanted, run.meter)
     return rollouts(
         env,
-        learners if len(learners) > 1 else learners[ONE],
+        who,
         num_steps=num_steps,
         schedule=s.timing,
-        cast=rows if len(learners) > 1 else None,
-        acting=replace(run.acting, values=values, states=states),
+        cast=cast,
+        acting=acting,
         meter=run.meter,
         rewards=rewards,
     )
@@ -129,10 +141,20 @@ def replay_of(
     learners = learner if isinstance(learner, Mapping) else {ONE: learner}
     cfgs = cfg if isinstance(cfg, Mapping) else {ONE: cfg}
     num_steps = next(iter(cfgs.values())).num_steps
-    rewards = Rewards(s.reward_scale)
     states = check_drawn(s, learners, cfgs, settings, env.num_rows)
+    sharding = None
+    if settings.shards:
+        sharding = sharding_of(s, env, learners, cfgs, settings)
+    rewards = Rewards(s.reward_scale)
     stream = _steps_of(
-        run, env, learners, num_steps, rewards, values=False, states=states
+        run,
+        env,
+        learners,
+        num_steps,
+        rewards,
+        values=False,
+        states=states,
+        sharding=sharding,
     )
     rows = rows_of_members(env.num_rows, s.num_envs, len(learners))
     return made_replay(run, stream, learners, cfgs, rows, settings)
@@ -230,6 +252,7 @@ def _hindsight_of(
             f"replay.hindsight makes rewards of one step anew, and n_step={cfg.n_step} sums several; set one of "
             "them to its default"
         )
+    assert isinstance(stream.memory, ReplayMemory)
     return Hindsight(
         stream.memory,
         goals_of(env),

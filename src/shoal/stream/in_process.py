@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from shoal.envs.vec_env import VecEnv
     from shoal.learn.acting import Acting
     from shoal.learn.plan import Plan
+    from shoal.stream.actors.shard import Sharding
     from shoal.stream.meter import Meter
     from shoal.stream.roles import Cast, Policies
     from shoal.stream.schedules import Schedule
@@ -38,6 +39,8 @@ class Wanted:
     schedule: Schedule
     cast: Cast | None
     acting: Acting
+    sharding: Sharding | None = None
+    """How actors keep their steps, where these do not travel."""
 
 
 class InProcess:

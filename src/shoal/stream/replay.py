@@ -12,6 +12,8 @@ from shoal.memory.replay import ReplayMemory
 from shoal.memory.replay_block import NO_STATE
 from shoal.memory.sequences import SequenceReader
 from shoal.memory.states import state_layout
+from shoal.stream.actors.sharded import ShardedActors
+from shoal.stream.shards import NothingLeftError, ShardedMemory, ShardedReader
 from shoal.types import ConfigError, Episodes, Transitions
 
 if TYPE_CHECKING:
@@ -77,10 +79,10 @@ class Drawer:
     """Of the rollouts: which of their roles acts for it."""
     batch_size: int
     """Transitions of a batch; of sequences the steps that are learned from."""
-    memory: ReplayMemory
+    memory: ReplayMemory | ShardedMemory
     parts: Mapping[int, int]
     """The roles whose steps count as its own, and where in the memory the rows of each begin."""
-    reader: Reader | SequenceReader
+    reader: Reader | SequenceReader | ShardedReader
     starts: int
     """Steps of its own before it draws."""
     inserted: int = 0
@@ -155,19 +157,8 @@ class ReplayStream:
             _check_learns(settings, total_timesteps)
         self.settings, self.agent = settings, next(iter(agents))
         self.memory = _memory_of(rollouts, settings.buffer_size, file)
-        blocks = tuple(own.stop for own in rows.values())
-        parts = {role: own.start for role, own in enumerate(rows.values())}
-        self._drawers: list[Drawer] = []
-        for role, (name, cfg) in enumerate(agents.items()):
-            shares = (mixing or {}).get(name)
-            mixed = Mixing(blocks if shares else (), shares or (), settings.recency)
-            seed = rollouts.acting.seed + role
-            reader = _reader(self.memory, cfg, settings, seed, data, mixed, rows[name])
-            starts = settings.learning_starts // len(agents)
-            own = parts if len(agents) == 1 else {role: parts[role]}
-            size = _learned_steps(cfg)
-            drawer = Drawer(name, role, size, self.memory, own, reader, starts)
-            self._drawers.append(drawer)
+        given = (rollouts, settings, agents, rows, mixing or {}, data)
+        self._drawers = _drawers_of(self.memory, *given)
         self.env_steps = self.version = 0
         self.episodes = Episodes.none()
         self._rollouts = rollouts
@@ -200,12 +191,17 @@ class ReplayStream:
     def __next__(self) -> Transitions | Sequences:
         """The next batch, after as many steps as it needs; its arrays are those of every batch of that agent."""
         found: list[Episodes] = []
-        while not self.due:
-            found.append(self.advance())
-            if not self.due:
+        while True:
+            while not self.due:
+                found.append(self.advance())
+                if not self.due:
+                    self.publish()
+            self.episodes = joined(found, tuple(self.episodes.info))
+            try:
+                return self.draw()
+            except NothingLeftError:
                 self.publish()
-        self.episodes = joined(found, tuple(self.episodes.info))
-        return self.draw()
+                found.append(self.advance())
 
     @property
     def due(self) -> bool:
@@ -231,7 +227,11 @@ class ReplayStream:
         own.credit -= own.batch_size
         if next_due(self._drawers, self._turn) is None:
             self.env_steps = self._rollouts.env_steps
-        return self._batch(own.reader)
+        try:
+            return self._batch(own.reader)
+        except NothingLeftError:
+            own.credit += own.batch_size
+            raise
 
     def explore(self, epsilon: ArrayLike, agent: str | None = None) -> None:
         """How often each row takes any action instead of the best, from its next step on: a number, or [rows].
@@ -247,8 +247,8 @@ class ReplayStream:
         reader = self._drawers[self._turn or 0].reader
         if not self.settings.alpha:
             return
-        if self.data is not None and isinstance(batch, Transitions):
-            assert isinstance(reader, Reader)
+        if self.data is not None and isinstance(reader, Reader):
+            assert isinstance(batch, Transitions)
             self.data.prioritize(reader, batch)
         else:
             reader.prioritize(batch.key, batch.error)
@@ -265,8 +265,7 @@ class ReplayStream:
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs, taken after a publish."""
-        parts = (self.data, self.hindsight, self.bonuses)
-        more = dict(zip(("data", "hindsight", "bonuses"), parts, strict=True))
+        more = {"data": self.data, "hindsight": self.hindsight, "bonuses": self.bonuses}
         given = {name: part.state() for name, part in more.items() if part is not None}
         return given | {
             "rollouts": self._rollouts.state(),
@@ -300,12 +299,14 @@ class ReplayStream:
             self.memory.clear()
             self._left_over = False
 
-    def _batch(self, reader: Reader | SequenceReader) -> Transitions | Sequences:
+    def _batch(
+        self, reader: Reader | SequenceReader | ShardedReader
+    ) -> Transitions | Sequences:
         """A batch of the memory's, with what else there is."""
         beta = beta_at(self.settings, self.env_steps / self._total)
         if isinstance(reader, SequenceReader):
             return reader.sample(beta=beta)
-        if self.data is not None:
+        if self.data is not None and isinstance(reader, Reader):
             batch = self.data.draw(reader, beta)
         else:
             batch = reader.sample(beta=beta)
@@ -327,7 +328,7 @@ def next_due(drawers: Sequence[Drawer], turn: int | None) -> Drawer | None:
     return None
 
 
-def overwritten(memory: ReplayMemory) -> list[str]:
+def overwritten(memory: ReplayMemory | ShardedMemory) -> list[str]:
     """What is said where a restored memory's file lost records after its checkpoint."""
     gone = 0 if memory.gone is None else int(memory.gone.sum())
     if not gone:
@@ -338,14 +339,46 @@ def overwritten(memory: ReplayMemory) -> list[str]:
     ]
 
 
-def _memory_of(rollouts: Rollouts, capacity: int, file: Path | None) -> ReplayMemory:
+def _memory_of(
+    rollouts: Rollouts, capacity: int, file: Path | None
+) -> ReplayMemory | ShardedMemory:
     """A memory for what rollouts record, the recurrent state before each step included where they do."""
+    if isinstance(rollouts.collects, ShardedActors):
+        return ShardedMemory(rollouts.collects)
     env, state = rollouts.env, NO_STATE
     if rollouts.acting.states:
         state = state_layout(rollouts.roles[0].source.policy)
     return ReplayMemory(
         env.spec, env.num_rows, capacity=capacity, file=file, state=state
     )
+
+
+def _drawers_of(
+    memory: ReplayMemory | ShardedMemory,
+    rollouts: Rollouts,
+    settings: Replay,
+    agents: Mapping[str, DrawsBatches],
+    rows: Mapping[str, slice],
+    mixing: Mapping[str, tuple[float, ...]],
+    data: DataDraws | None,
+) -> list[Drawer]:
+    """Who draws: each agent, in their order."""
+    blocks = tuple(own.stop for own in rows.values())
+    parts = {role: own.start for role, own in enumerate(rows.values())}
+    drawers: list[Drawer] = []
+    for role, (name, cfg) in enumerate(agents.items()):
+        seed = rollouts.acting.seed + role
+        if isinstance(memory, ShardedMemory):
+            reader = ShardedReader(memory, name, seed)
+        else:
+            shares = mixing.get(name, ())
+            mixed = Mixing(blocks if shares else (), shares, settings.recency)
+            reader = _reader(memory, cfg, settings, seed, data, mixed, rows[name])
+        starts = settings.learning_starts // len(agents)
+        own = parts if len(agents) == 1 else {role: parts[role]}
+        size = _learned_steps(cfg)
+        drawers.append(Drawer(name, role, size, memory, own, reader, starts))
+    return drawers
 
 
 def _learned_steps(cfg: DrawsBatches) -> int:

@@ -11,7 +11,8 @@ from shoal.envs import forks
 from shoal.envs.told import told_before
 from shoal.envs.workers.pipe import unpack
 from shoal.stream.actors.messages import WORD, Begun, Op
-from shoal.stream.actors.parts import part_of, room_of
+from shoal.stream.actors.parts import Part, part_of, room_of
+from shoal.stream.actors.shard import Shard
 from shoal.stream.actors.weights import Pulled, Weights
 from shoal.stream.in_process import InProcess, Wanted
 from shoal.stream.meter import Meter
@@ -126,9 +127,11 @@ class Actor:
         self._collects: InProcess | None = None
         self._carrier: Carrier | None = None
         self._meter = Meter()
+        self._shard: Shard | None = None
+        """Its own steps, where they do not travel."""
         self._free_s = self._asked_s = time.perf_counter()
         """Since when nothing was asked, and when something was again."""
-        self._cpu_s = 0.0
+        self._waited_s = self._cpu_s = 0.0
 
     def answer(self, op: Op, value: Any) -> Any:
         """What comes of a request."""
@@ -139,9 +142,14 @@ class Actor:
                 return self.collect(value)
             case Op.STATE:
                 collects, carrier = self._begun()
-                return carrier.write(collects.state(), 0)
+                state = collects.state()
+                if self._shard is not None:
+                    state["shard"] = self._shard.state()
+                return carrier.write(state, 0)
             case Op.RESTORE:
                 return self.restore(value)
+            case Op.SAMPLE | Op.PRIORITIZE:
+                return self.serve_shard(op, value)
             case Op.CLOSE:
                 return self._env.close()
             case Op.WEIGHTS:  # has no answer, see `take`
@@ -169,7 +177,11 @@ class Actor:
         meter.spans = Spans() if said.recorded else None
         wanted = Wanted(policies, said.num_steps, said.schedule, said.cast, said.acting)
         self._collects = InProcess(self._env, wanted, self._meter)
-        part = sum(room_of(slab) for slab in self._collects.slabs) + SPARE
+        if said.sharding is None:
+            part = sum(room_of(slab) for slab in self._collects.slabs) + SPARE
+        else:
+            self._shard = Shard(self._collects, said.sharding)
+            part = self._shard.room + SPARE
         weights = [said.weight_bytes + SPARE] * said.weight_regions
         sizes = (*weights, *[part] * (said.ahead + 1))
         self._carrier = meter.carrier = self._make_carrier(sizes)
@@ -184,17 +196,28 @@ class Actor:
                 role.explore(asked.epsilon[role.name])
             role.values = asked.values.get(role.name, role.values)
         before = dict(self._meter.seconds)
-        begun_s, waited_s = time.perf_counter(), self._asked_s - self._free_s
-        self._meter.add("waiting", waited_s, shown=False)
-        if self._meter.spans is not None:
-            self._meter.spans.add("waiting", self._free_s, self._asked_s)
+        begun_s = time.perf_counter()
+        self._stop_waiting()
+        self._meter.add("waiting", self._waited_s, shown=False)
+        self._waited_s = 0.0
         episodes = collects.collect()
         seconds = {name: x - before[name] for name, x in self._meter.seconds.items()}
-        part = part_of(collects, episodes, seconds, self._recorded(begun_s))
+        if self._shard is None:
+            part = part_of(collects, episodes, seconds, self._recorded(begun_s))
+        else:
+            held, ended = self._shard.insert(collects.slabs), collects.ended_at
+            recorded = self._recorded(begun_s)
+            part = Part({}, episodes, ended, seconds, recorded, held)
         with self._meter.show("transfer"):  # comes with the next part
             packed = carrier.write(part, asked.region)
         self._free_s = time.perf_counter()
         return packed
+
+    def _stop_waiting(self) -> None:
+        """Something was asked."""
+        self._waited_s += self._asked_s - self._free_s
+        if self._meter.spans is not None:
+            self._meter.spans.add("waiting", self._free_s, self._asked_s)
 
     def _recorded(self, begun_s: float) -> Recorded | None:
         """What was done since the last part; None where nothing is recorded."""
@@ -208,7 +231,23 @@ class Actor:
     def restore(self, packed: Any) -> list[str]:
         """Continues from a state; what could not be continued."""
         collects, carrier = self._begun()
-        return collects.restore(carrier.read_copy(packed))
+        state = carrier.read_copy(packed)
+        if self._shard is not None:
+            self._shard.restore(state["shard"])
+        return collects.restore(state)
+
+    def serve_shard(self, op: Op, asked: dict[str, Any]) -> Any:
+        """Draws from its own steps, or gives some of them priorities."""
+        self._stop_waiting()
+        carrier = self._begun()[1]
+        assert self._shard is not None
+        with self._meter.show("transfer"):
+            if op is Op.SAMPLE:
+                packed = carrier.write(self._shard.sample(asked), asked["region"])
+            else:
+                packed = carrier.write(self._shard.prioritize(asked), 0)
+        self._free_s = time.perf_counter()
+        return packed
 
     def _begun(self) -> tuple[InProcess, Carrier]:
         assert self._collects is not None

@@ -38,7 +38,7 @@ class Actors:
         self.env, self.meter = env, meter
         schedule = wanted.schedule
         self.ahead = schedule.max_staleness if isinstance(schedule, Async) else 0
-        self.pool = ActorPool(env, wanted, self.ahead, meter.spans)
+        self.pool = self._make_pool(wanted)
         self.roles = self.pool.roles
         self.slabs: list[Slab] = [
             slab_of(
@@ -122,6 +122,9 @@ class Actors:
             for versions in state["published"]
         ]
         return lost
+
+    def _make_pool(self, wanted: Wanted) -> ActorPool:
+        return ActorPool(self.env, wanted, self.ahead, self.meter.spans)
 
     def _ask(self) -> None:
         """Has every actor collect as far ahead as it may, with weights as they are now."""

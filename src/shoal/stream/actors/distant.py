@@ -101,6 +101,14 @@ class DistantActor:
         self._under_way.popleft()
         return Part.of_saved(saved)
 
+    def ask_shard(self, op: Op, value: dict[str, Any]) -> int:
+        """Asks for something of the memory that it keeps; the number of the task."""
+        return self._ask(op, value)
+
+    def shard_answer(self, task: int, timeout_s: float) -> dict[str, Any]:
+        """What comes of it."""
+        return self._answer(task, timeout_s, "drawing from its shard")
+
     def state(self, timeout_s: float) -> dict[str, Any]:
         """All that `restore` needs."""
         task = self._ask(Op.STATE, None)

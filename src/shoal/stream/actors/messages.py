@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from shoal.envs.vec_env import Capabilities
     from shoal.learn.acting import Acting
+    from shoal.stream.actors.shard import Sharding
     from shoal.stream.schedules import Schedule
     from shoal.types import Spec
 
@@ -28,6 +29,8 @@ class Op(IntEnum):
     STATE = 4
     RESTORE = 5
     CLOSE = 6
+    SAMPLE = 7
+    PRIORITIZE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ class Beginning:
     """Of all policies."""
     recorded: bool = False
     """Whether each rollout comes with what the actor did, for a timeline."""
+    sharding: Sharding | None = None
+    """How it keeps its steps, where they do not travel."""
 
     @property
     def weight_regions(self) -> int:

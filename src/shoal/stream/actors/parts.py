@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,6 +54,8 @@ class Part:
     """Of the actor, by activity."""
     recorded: Recorded | None = None
     """What the actor did since its last part, where a timeline is recorded."""
+    shard: dict[str, Any] = field(default_factory=dict)
+    """What its own memory holds now, where the steps stay there."""
 
     def saved(self) -> dict[str, Any]:
         """As a checkpoint holds it."""
@@ -63,6 +65,7 @@ class Part:
             "ended_at": list(self.ended_at),
             "seconds": dict(self.seconds),
             "recorded": None if self.recorded is None else _fields(self.recorded),
+            "shard": dict(self.shard),
         }
 
     @classmethod
@@ -72,7 +75,8 @@ class Part:
         episodes = Episodes(**saved["episodes"])
         seconds, ended_at = dict(saved["seconds"]), list(saved["ended_at"])
         recorded = Recorded.of_saved(saved.get("recorded"))
-        return cls(roles, episodes, ended_at, seconds, recorded)
+        shard = dict(saved.get("shard", {}))
+        return cls(roles, episodes, ended_at, seconds, recorded, shard)
 
     def copied(self) -> Part:
         """The same in memory of its own."""

@@ -154,7 +154,7 @@ class ActorPool:
             try:
                 part = process.collected(self.env.settings.timeout_s)
             except Exception as error:  # the environment's own too
-                self._settle(number, error)
+                self.settle(number, error)
                 continue
             self.under_way[number] -= 1
             if self._heard is not None:
@@ -215,13 +215,14 @@ class ActorPool:
             ahead=self.ahead,
             weight_bytes=sum(Weights.of(role.source).nbytes for role in own),
             recorded=self._heard is not None,
+            sharding=wanted.sharding,
         )
         if self._heard is not None:
             self._heard.begin(number)
         self._sent[number] = {}
         return process.begin(said, self.env.settings.timeout_s)
 
-    def _settle(self, number: int, error: Exception) -> None:
+    def settle(self, number: int, error: Exception) -> None:
         """Does what `on_fault` says of an actor that failed."""
         match self.env.settings.on_fault:
             case "raise":
