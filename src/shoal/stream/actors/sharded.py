@@ -53,8 +53,6 @@ class ShardedActors(Actors):
         """As of `rollouts`; ConfigError where actors would run ahead."""
         assert wanted.sharding is not None
         super().__init__(env, wanted, meter)
-        for slab in self.slabs:
-            slab.clear()
         self.sharding: Sharding = wanted.sharding
         count = len(env.processes)
         self.seed = wanted.acting.seed
@@ -172,6 +170,10 @@ class ShardedActors(Actors):
         pool = ShardPool(self.env, wanted, self.ahead)
         pool.lost = self._lose
         return pool
+
+    def _staleness(self) -> NDArray[np.int64]:
+        """Of every step that counts: actors wait for the newest weights."""
+        return np.zeros(sum(self.inserted.values()), np.int64)
 
     def _take(self, number: int, said: Mapping[str, Any]) -> None:
         """What an actor has kept."""
