@@ -70,7 +70,7 @@ class ReplayCalls:
         return self.any("reader")[0].attach, self.sampled(), {}
 
     def call_sample(self) -> Call:
-        return self.any("reader")[0].sample, [], {}
+        return self.any("reader")[0].sample, [self.pick([None, 1, BATCH])], {}
 
     call_sample_again = call_sample
 
@@ -78,7 +78,7 @@ class ReplayCalls:
         return self.any("reader")[0].prioritize_by, [0.6, 1e-6, self.pick([0.0, 0.5])], {}
 
     def call_sample_prioritized(self) -> Call:
-        return self.any("reader")[0].sample_prioritized, [self.pick([0.6, 0.6, 0.0]), 0.4], {}
+        return self.any("reader")[0].sample_prioritized, [self.pick([0.6, 0.6, 0.0]), 0.4, self.pick([None, 2])], {}
 
     def call_prioritize(self) -> Call:
         keys = self.rng.integers(0, ROWS * 16, BATCH)

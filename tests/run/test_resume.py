@@ -202,6 +202,25 @@ def test_a_replay_memory_outlives_a_kill(alpha: float, agents: int, tmp_path: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("alpha", "agents"), [(0.0, 1), (0.6, 2)])
+def test_shards_outlive_a_kill(alpha: float, agents: int, tmp_path: Path, interpreter: Interpreter) -> None:
+    """DQN whose steps two actors keep: their memories, and who draws from them, come back with the learner."""
+    settings: dict[str, Any] = {"algo": "dqn", "seed": 7, "num_envs": 4, "num_steps": 5, "total_timesteps": 3_000}
+    settings |= {"agents": agents, "actors": 2}
+    settings |= {"batch_size": 16, "n_step": 3, "target_update_interval": 9}
+    replay = {"buffer_size": 400, "learning_starts": 100, "samples_per_insert": 6.0, "alpha": alpha, "shards": True}
+    settings["replay"] = replay
+    task = {"env": "CartPole-v1", "settings": settings, "network": {"hidden": [16]}, "die_at": -1, "resume": False}
+    whole, killed = (tmp_path / name / "CartPole-v1" / "dqn" / "run" for name in ("whole", "killed"))
+    assert run_child(interpreter, task | {"settings": settings | {"run_dir": str(tmp_path / "whole")}}, tmp_path) == 0
+    doomed = task | {"settings": settings | {"run_dir": str(tmp_path / "killed")}, "die_at": 614}
+    assert run_child(interpreter, doomed, tmp_path) == -9
+    assert run_child(interpreter, task | {"path": str(killed), "resume": True}, tmp_path) == 0
+    assert weights_sha256(whole) == weights_sha256(killed)
+    assert metrics_sha256(whole) == metrics_sha256(killed)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("recurrent", "file"), [("gru", False), ("lstm", False), ("lstm", True)])
 def test_sequences_outlive_a_kill(recurrent: str, *, file: bool, tmp_path: Path, interpreter: Interpreter) -> None:
     """R2D2 whose rings go round: the states of its records, those that act, and what is drawn."""

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from torch.optim import Adam
@@ -366,3 +367,39 @@ def test_what_does_not_go_with_shards(run_dir: Path) -> None:
         train("Pendulum-v1", algo="ppo_sac", replay={"shards": True}, num_envs=2, **short)
     with pytest.raises(ConfigError, match="these rows live in none"):
         sharded(make("CartPole-v1", 1), Wanted({}, 1, Sync(), None, Acting(1)), Meter())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alpha", [0.0, 0.6])
+def test_a_run_whose_actor_is_killed(alpha: float, run_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Three agents on two shards: one of the processes is killed in the middle, and the run goes on to its end."""
+    killed: list[int] = []
+
+    def kill(run: Any, _: Any) -> None:
+        if not killed and run.progress > 0.4:
+            (victim, *_) = [
+                child for child in psutil.Process().children() if "actors.local" in " ".join(child.cmdline())
+            ]
+            killed.append(victim.pid)
+            victim.kill()
+
+    replay = {"shards": True, "alpha": alpha, "learning_starts": 500, "buffer_size": 3_000}
+    settings: dict[str, Any] = {"num_envs": 6, "agents": 3, "actors": 2, "num_steps": 4, "total_timesteps": 6_000}
+    result = train(
+        "CartPole-v1",
+        algo="dqn",
+        on_fault="restart",
+        callbacks=[kill],
+        replay=replay,
+        log_interval=1,
+        panel="none",
+        final_episodes=5,
+        stop_at=float("inf"),
+        run_dir=str(run_dir),
+        **settings,
+    )
+    assert result.steps >= 6_000
+    assert killed
+    assert "is lost" in caplog.text
+    lines = (result.path / "metrics.jsonl").read_text()
+    assert "replay/steps_lost" in lines
