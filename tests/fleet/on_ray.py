@@ -142,10 +142,21 @@ ALGOS: dict[str, dict[str, Any]] = {
 
 def case_lost_actors(folder: Path) -> dict[str, Any]:
     """Actors on four nodes, of which one is killed in the middle; and the same without that."""
+    return lost_actors(folder, ALGOS, {"actors": 3})
+
+
+def case_lost_shards(folder: Path) -> dict[str, Any]:
+    """The same of three agents whose steps two actors keep."""
+    settings = ALGOS["dqn"] | {"total_timesteps": 16_000}
+    return lost_actors(folder, {"dqn": settings}, {"actors": 2, "replay": {"shards": True}})
+
+
+def lost_actors(folder: Path, algos: dict[str, dict[str, Any]], placed: dict[str, Any]) -> dict[str, Any]:
+    """Of each algorithm: how long the longest wait was, and what it came to; `placed`: settings on the fleet alone."""
     import shoal
 
     found: dict[str, Any] = {}
-    for algo, own in ALGOS.items():
+    for algo, own in algos.items():
         made, added = cluster(4)
         times: list[float] = []
         killed: list[str] = []
@@ -164,7 +175,7 @@ def case_lost_actors(folder: Path) -> dict[str, Any]:
         settings: dict[str, Any] = shared | own | {"algo": algo, "run_dir": folder / "runs"}
         try:
             whole = shoal.train("CartPole-v1", **settings)
-            run = shoal.train("CartPole-v1", fleet="auto", actors=3, callbacks=[watch], **settings)
+            run = shoal.train("CartPole-v1", fleet="auto", callbacks=[watch], **settings | placed)
         finally:
             import ray
 
@@ -179,6 +190,8 @@ def case_lost_actors(folder: Path) -> dict[str, Any]:
             "longest_s": longest,
         }
         found[algo]["killed"] = killed
+        lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+        found[algo]["steps_lost"] = max((line.get("replay/steps_lost", 0) for line in lines), default=0)
     return found
 
 

@@ -113,6 +113,16 @@ def test_a_node_with_an_actor_is_killed_in_the_middle(tmp_path: Path) -> None:
         assert said["return"] >= 0.7 * said["whole"], said
 
 
+def test_a_node_with_a_shard_is_killed_in_the_middle(tmp_path: Path) -> None:
+    """Three agents of DQN on two shards: one is lost with its steps, and training goes on within 20 s."""
+    (said,) = found_by("lost_shards", tmp_path).values()
+    assert said["killed"]
+    assert said["steps_lost"] > 0
+    assert said["steps"] >= 16_000
+    assert said["longest_s"] < 20, said
+    assert said["return"] >= 0.7 * said["whole"], said
+
+
 def test_what_cannot_be_placed_is_refused_in_bounded_time(tmp_path: Path) -> None:
     found = found_by("refused", tmp_path)
     assert "no room for 4 servers of 1 CPU each: free are 1 CPU of 1 CPU" in found["room"][0]

@@ -377,9 +377,8 @@ def test_a_run_whose_actor_is_killed(alpha: float, run_dir: Path, caplog: pytest
 
     def kill(run: Any, _: Any) -> None:
         if not killed and run.progress > 0.4:
-            (victim, *_) = [
-                child for child in psutil.Process().children() if "actors.local" in " ".join(child.cmdline())
-            ]
+            found = psutil.Process().children(recursive=True)
+            victim = [own for own in found if "shoal.stream.actors.local" in str(own.cmdline())][-1]
             killed.append(victim.pid)
             victim.kill()
 
@@ -391,7 +390,6 @@ def test_a_run_whose_actor_is_killed(alpha: float, run_dir: Path, caplog: pytest
         on_fault="restart",
         callbacks=[kill],
         replay=replay,
-        log_interval=1,
         panel="none",
         final_episodes=5,
         stop_at=float("inf"),
