@@ -18,7 +18,7 @@ ROOM = 1_024
 """Bytes of a message beside what it carries, at most."""
 
 
-def pack(state: object) -> bytes:
+def pack(state: object, most_bytes: int = MOST_BYTES) -> bytes:
     """The bytes of a state; TypeError names what cannot travel, ConfigError says that it is too large."""
     parts: list[bytes] = []
     forms: list[dict[str, Any]] = []
@@ -38,9 +38,9 @@ def pack(state: object) -> bytes:
     tree = values.encode(state, "state", leaf, holder="a message")
     text = json.dumps({"tree": tree, "arrays": forms}).encode()
     data = b"".join([len(text).to_bytes(HEADER, "little"), text, *parts])
-    if len(data) + ROOM > MOST_BYTES:
+    if len(data) + ROOM > most_bytes:
         raise ConfigError(
-            f"the rows' state is {len(data):,} bytes, more than the {MOST_BYTES:,} that a message may have; take fewer "
+            f"the rows' state is {len(data):,} bytes, more than the {most_bytes:,} that a message may have; take fewer "
             "environments from each server"
         )
     return data

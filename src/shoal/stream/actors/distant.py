@@ -148,7 +148,8 @@ class DistantActor:
     def _say(self, op: Op, value: object) -> None:
         """Sends a message; one to an actor that is gone is lost, which the next answer tells."""
         assert self._frames is not None
-        data = states.pack({"op": int(op), "task": self._tasks, "value": value})
+        said = {"op": int(op), "task": self._tasks, "value": value}
+        data = states.pack(said, MOST_BYTES)
         with contextlib.suppress(OSError):
             self._frames.send(data)
 

@@ -27,7 +27,7 @@ BEAT_S = 1.0
 SILENT_S = 3600.0
 """A learner may be busy for so long; where its machine is gone, the system ends the connection."""
 MOST_BYTES = 2 << 30
-"""Of one message: weights, or a rollout."""
+"""Of one message: weights, a rollout, or the state of an actor with its memory."""
 
 
 class ActorHost:
@@ -165,7 +165,7 @@ class ActorHost:
             message["value"] = {
                 name: part for name, part in value.items() if name != "error"
             }
-        data = states.pack(message)
+        data = states.pack(message, MOST_BYTES)
         if self._frames is not None:
             # Where the learner is gone, whoever listens to it notices.
             with self._sending, contextlib.suppress(OSError):
