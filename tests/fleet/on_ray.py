@@ -173,9 +173,10 @@ def lost_actors(folder: Path, algos: dict[str, dict[str, Any]], placed: dict[str
 
         shared = {"num_envs": 9, "final_episodes": 20, "stop_at": float("inf"), "panel": "none", "num_threads": 1}
         settings: dict[str, Any] = shared | own | {"algo": algo, "run_dir": folder / "runs"}
+        there: dict[str, Any] = settings | placed
         try:
             whole = shoal.train("CartPole-v1", **settings)
-            run = shoal.train("CartPole-v1", fleet="auto", callbacks=[watch], **settings | placed)
+            run = shoal.train("CartPole-v1", fleet="auto", callbacks=[watch], **there)
         finally:
             import ray
 

@@ -24,6 +24,7 @@ from shoal.nets.q_network import make_q_network
 from shoal.run.members import Population
 from shoal.run.settings import Settings
 from shoal.run.shards import sharding_of
+from shoal.stream.actors import sharded as sharded_module
 from shoal.stream.actors.rows import ActorRows
 from shoal.stream.in_process import Wanted
 from shoal.stream.meter import Meter
@@ -316,6 +317,16 @@ def test_all_shards_are_lost(caplog: pytest.LogCaptureFixture) -> None:
         cut(env, 0)
         with pytest.raises(EnvError, match=r"actor 0 \(in a thread, rows 0..1\), .*is gone"):
             pull(stream, 6)
+
+
+def test_more_than_a_message_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shard elsewhere that could not be saved is refused at once."""
+    monkeypatch.setattr(sharded_module, "MOST_BYTES", 4_000)
+    with (
+        closing(placed_rows(cartpoles, 2, actors=1)) as env,
+        pytest.raises(ConfigError, match=r"actor 0 \(in a thread, rows 0..1\) would keep .* set actors to 2 times"),
+    ):
+        stream_of(env)
 
 
 def test_a_state_of_another_form_is_refused() -> None:

@@ -60,6 +60,10 @@ class RecordForm:
         beside = [*self.action.leaves, *self.state.leaves]
         return obs, [leaf.nbytes(()) for leaf in beside], self.options
 
+    def nbytes(self, num_rows: int, slots: int) -> int:
+        """Bytes of a memory of so many records for each of so many rows."""
+        return _native.ReplayRings.bytes(num_rows, slots, *self.sizes)
+
     def __str__(self) -> str:
         """The form in words; two memories of equal words hold equal records."""
         obs, action = _words(self.obs), _words(self.action)

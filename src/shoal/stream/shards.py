@@ -134,17 +134,10 @@ class ShardedReader:
             "n_step": self.n_step,
             "gamma": self.gamma,
         }
-        while True:
-            self._actors.settle()
-            masses = self._actors.masses[self.agent]
-            if not masses.any():
-                raise NothingLeftError(
-                    "nothing can be drawn: no actor holds two records of one row"
-                )
-            found = self._actors.sample(self._shared_out(masses), asked)
-            if found is not None:
-                break
-        self._merge(found, beta)
+        with self._actors.meter.measure("transfer"):
+            while (found := self._sampled(asked)) is None:
+                continue
+            self._merge(found, beta)
         self._generations[:] = self._actors.generations
         return self.batch
 
@@ -178,6 +171,18 @@ class ShardedReader:
     def restore(self, state: dict[str, Any]) -> None:
         """Continues from `state`, when the actors were restored."""
         self._drawn = int(state["drawn"])
+
+    def _sampled(
+        self, asked: dict[str, Any]
+    ) -> list[tuple[int, dict[str, Any]]] | None:
+        """The parts of a batch; None where a shard was lost meanwhile."""
+        self._actors.settle()
+        masses = self._actors.masses[self.agent]
+        if not masses.any():
+            raise NothingLeftError(
+                "nothing can be drawn: no actor holds two records of one row"
+            )
+        return self._actors.sample(self._shared_out(masses), asked)
 
     def _shared_out(self, masses: NDArray[np.float64]) -> NDArray[np.int64]:
         """How many of a batch fall to each shard: with priorities one draw of each equal part, as in one memory."""

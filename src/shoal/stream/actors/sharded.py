@@ -5,16 +5,21 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shoal.memory.pieces import Pieces
+from shoal.memory.replay_block import NO_STATE, RecordForm
 from shoal.stream.actors.collecting import Actors
+from shoal.stream.actors.distant import DistantActor
+from shoal.stream.actors.host import MOST_BYTES
 from shoal.stream.actors.messages import Op
 from shoal.stream.actors.parts import Part, joined_episodes
 from shoal.stream.actors.pool import ActorPool
 from shoal.types import ConfigError
+from shoal.types.room import GIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,6 +33,8 @@ if TYPE_CHECKING:
     from shoal.types import Episodes
 
 _LOG = logging.getLogger(__name__)
+SAVED = 0.9
+"""The share of a message that a memory may take; rows have the rest."""
 
 
 class ShardPool(ActorPool):
@@ -52,6 +59,7 @@ class ShardedActors(Actors):
     def __init__(self, env: ActorRows, wanted: Wanted, meter: Meter) -> None:
         """As of `rollouts`; ConfigError where actors would run ahead."""
         assert wanted.sharding is not None
+        _check_sizes(env, wanted.sharding)
         super().__init__(env, wanted, meter)
         self.sharding: Sharding = wanted.sharding
         count = len(env.processes)
@@ -78,11 +86,13 @@ class ShardedActors(Actors):
         """Has every actor collect and keep a rollout; the episodes that ended."""
         self.settle()
         begun = time.perf_counter()
-        self._ask()
+        with self.meter.show("publishing"):
+            self._ask()
         parts: dict[int, Part] = {}
         self.inserted = {}
         for number, rows in enumerate(self.env.rows):
-            part = self.pool.answer(number)
+            with self.meter.show("waiting"):
+                part = self.pool.answer(number)
             if part is not None:
                 parts[rows.start] = part
                 self._take(number, part.shard)
@@ -207,6 +217,22 @@ class ShardedActors(Actors):
         self.generations[number] += 1
         self._pending[number].clear()
         self.meter.note("replay/steps_lost", float(self.num_lost))
+
+
+def _check_sizes(env: ActorRows, how: Sharding) -> None:
+    """ConfigError where what an actor elsewhere keeps would not come in one message when the run is saved."""
+    form = RecordForm.of(env.spec, NO_STATE)
+    for process, rows in zip(env.processes, env.rows, strict=True):
+        num_rows = rows.stop - rows.start
+        priorities = 4 * num_rows * how.slots * len(how.agents) if how.alpha else 0
+        nbytes = form.nbytes(num_rows, how.slots) + priorities
+        if isinstance(process, DistantActor) and nbytes > SAVED * MOST_BYTES:
+            least = ceil(nbytes / (SAVED * MOST_BYTES))
+            raise ConfigError(
+                f"replay.shards: {process} would keep {nbytes / GIB:.1f} GiB, more than the {MOST_BYTES / GIB:.1f} GiB "
+                f"that it can send when the run is saved; set actors to {least} times as many, or replay.buffer_size "
+                "to less"
+            )
 
 
 def _plain(saved: Mapping[str, Any]) -> dict[str, Any]:
