@@ -255,9 +255,7 @@ class ActorPool:
     def _go_on_without(self, number: int, error: Exception) -> None:
         self._drop(number)
         if not self.numbers:
-            error.add_note(
-                "shoal: it was the last actor; all others were dropped before"
-            )
+            error.add_note("shoal: it was the last actor; all others were dropped")
             raise error
         left = int((~self.env.dropped).sum())
         _LOG.warning("%s; it is dropped, and %d rows go on", text_of(error), left)
