@@ -123,7 +123,7 @@ def case_actors(folder: Path) -> dict[str, Any]:
     import shoal
 
     found: dict[str, Any] = {}
-    settings = SETTINGS | {"num_envs": 8, "actors": 4, "total_timesteps": 4096}
+    settings: dict[str, Any] = SETTINGS | {"num_envs": 8, "actors": 4, "total_timesteps": 4096}
     for fleet in (None, "local"):
         placement = {"cpus": 0.25} if fleet else {}
         run = shoal.train("CartPole-v1", fleet=fleet, placement=placement, run_dir=folder / "runs", **settings)
