@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "shoal"
 PACKAGES_OF_NATIVE = {"envs", "remote", "memory", "math", "nets", "learn"}
 MAX_FILE, MAX_CLASS, MAX_FUNCTION = 500, 200, 60
-MAX_ALGORITHM = {"ppo": 150, "a2c": 100, "dqn": 150, "pqn": 150, "sac": 150, "td3": 150, "r2d2": 150}
-MAX_ALGORITHM |= {"ppo_sac": 150, "impala": 150}
+LONG = ("ppo", "dqn", "pqn", "sac", "td3", "r2d2", "ppo_sac", "impala")
+MAX_ALGORITHM = {"a2c": 100} | dict.fromkeys(LONG, 150)
 ENCODER = r"\bimpala\b"
 """An image encoder of networks, which stands in the same paper as the algorithm."""
 MAX_SHARED = 0.4

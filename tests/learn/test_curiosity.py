@@ -16,6 +16,7 @@ from shoal.learn.acting import Acting
 from shoal.learn.curiosity import Bonuses, Curiosity, Distillation, following
 from shoal.learn.hardware import Hardware
 from shoal.memory.reader import Reader
+from shoal.memory.replay import ReplayMemory
 from shoal.memory.settings import Replay
 from shoal.nets.network import QNet
 from shoal.nets.policy import Network, make_policy
@@ -125,6 +126,7 @@ def test_a_memory_never_holds_it() -> None:
     for _ in range(20):
         assert (next(stream).reward > 1).all()
         stream.publish()
+    assert isinstance(stream.memory, ReplayMemory)
     stored = Reader(stream.memory, batch_size=100, seed=2).sample()
     assert (stored.reward == 1).all()
     assert float(run.metrics.take_means()["curiosity/bonus"]) > 0

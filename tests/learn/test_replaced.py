@@ -22,6 +22,7 @@ from shoal.nets.network import Network
 from shoal.nets.policy import MlpPolicy, make_policy, wrap
 from shoal.stream.rollouts import rollouts
 from shoal.types import ConfigError
+from tests.inside import inside
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,7 +86,7 @@ def test_an_assigned_buffer_and_a_parameter_s_data_act() -> None:
         policy(steps.obs, None, steps.start).distribution.log_std.sum().backward()
         optimizer.step()
         stream.publish()
-        role = stream.roles[0]
+        role = inside(stream).roles[0]
         role.refresh()
         acting: Any = role.actor
         copied = acting.snapshot.policy.module

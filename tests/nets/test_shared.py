@@ -18,6 +18,7 @@ from shoal.learn.learner import Learner
 from shoal.nets.policy import Network, SharedPolicy, make_policy
 from shoal.stream.rollouts import rollouts
 from shoal.types import ConfigError, Spec
+from tests.inside import inside
 from tests.run.test_resume import weights_sha256
 
 SPEC = Spec.of("Test-v0", spaces.Box(-1, 1, (2,), np.float32), spaces.Discrete(2))
@@ -49,7 +50,7 @@ def test_both_losses_move_the_trunk() -> None:
     learner = Learner(policy, SGD, lr=0.1)
     stream = rollouts(env, learner, num_steps=4)
     assert learner.networks["policy"].plan is None
-    assert isinstance(stream.roles[0].actor, TorchActor)
+    assert isinstance(inside(stream).roles[0].actor, TorchActor)
     steps = next(stream)
     for part in ("value", "policy"):
         output = policy(steps.obs, steps.state, steps.start)

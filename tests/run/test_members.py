@@ -20,6 +20,7 @@ from shoal.run.run import Run
 from shoal.run.settings import Settings
 from shoal.stream.rollouts import Rollouts
 from shoal.types import ConfigError
+from tests.inside import inside
 
 if TYPE_CHECKING:
     from shoal.run.callbacks import Record
@@ -210,7 +211,7 @@ def test_each_agent_explores_as_its_settings_say_before_it_learns(
 
     def watched(stream: Rollouts) -> None:
         if stream.env_steps == 0:
-            epsilons = {role.name: role.actor.epsilon for role in stream.roles}
+            epsilons = {role.name: role.actor.epsilon for role in inside(stream).roles}
             seen.update({name: set(own.tolist()) for name, own in epsilons.items() if own is not None})
         collect(stream)
 

@@ -25,6 +25,7 @@ from shoal.learn.learner import Learner
 from shoal.memory.arena import Arena, nbytes
 from shoal.nets.network import Network
 from shoal.nets.policy import make_policy
+from shoal.stream.actors.process import ActorProcess
 from shoal.stream.actors.rows import ActorRows, ActorSettings
 from shoal.stream.meter import Meter
 from shoal.stream.rollouts import rollouts
@@ -47,6 +48,13 @@ SHORT = Preprocessing(max_episode_steps=11)
 def cartpoles(num_envs: int, backend: str = "auto") -> VecEnv:
     """CartPole of eleven steps at most."""
     return make("CartPole-v1", num_envs, backend=backend, preprocessing=SHORT)
+
+
+def pid_of(env: ActorRows, number: int) -> int:
+    """Of an actor of this machine."""
+    process = env.processes[number]
+    assert isinstance(process, ActorProcess)
+    return process.pid
 
 
 def learner_of(spec: Spec, recurrent: Any = "none") -> Learner:
@@ -174,7 +182,7 @@ class TestAsync:
                 seen.update(behind.unique().tolist())
                 assert steps.valid.all()
                 if rng.random() < 0.05:
-                    os.kill(env.processes[rng.integers(2)].pid, signal.SIGKILL)
+                    os.kill(pid_of(env, int(rng.integers(2))), signal.SIGKILL)
                 stream.publish()
         assert max(seen) == most
         assert min(seen) >= 0
@@ -197,7 +205,7 @@ class TestFaults:
         stream = stream_of(env, learner_of(env.spec))
         next(stream)
         stream.publish()
-        os.kill(env.processes[0].pid, signal.SIGKILL)
+        os.kill(pid_of(env, 0), signal.SIGKILL)
         return stream, env
 
     @pytest.mark.slow
@@ -216,7 +224,7 @@ class TestFaults:
             assert steps.start[0].tolist()[:2] == [True, True]
             assert steps.version.unique().tolist() == [1]
             assert "restart 1 of 3" in caplog.text
-            os.kill(env.processes[0].pid, signal.SIGKILL)
+            os.kill(pid_of(env, 0), signal.SIGKILL)
             stream.publish()
             next(stream)
             assert "restart 2 of 3" in caplog.text
@@ -241,7 +249,7 @@ def test_one_that_says_nothing_is_found() -> None:
     stream = stream_of(env, learner_of(env.spec))
     next(stream)
     stream.publish()
-    pid = env.processes[1].pid
+    pid = pid_of(env, 1)
     os.kill(pid, signal.SIGSTOP)
     begun = time.perf_counter()
     with pytest.raises(EnvError, match=r"actor 1 .*said nothing for 1 s; it is stopped"):
@@ -259,7 +267,7 @@ def broken(num_envs: int) -> VecEnv:
 def test_an_environments_own_error_arrives() -> None:
     """As in one process, with the actor in a note; nothing is left behind."""
     env = ActorRows(broken, 2, ActorSettings(1))
-    pid = env.processes[0].pid
+    pid = pid_of(env, 0)
     with closing(env):
         stream = stream_of(env, learner_of(env.spec))
         with pytest.raises(EnvError) as raised:

@@ -18,6 +18,7 @@ from shoal.nets.q_network import make_q_network
 from shoal.stream.members import MemberRollouts
 from shoal.stream.rollouts import rollouts
 from tests.counting import CountingPolicy, counting_rows
+from tests.inside import inside
 
 CAST = {"agent0": slice(0, 1), "agent1": slice(1, 3)}
 
@@ -91,5 +92,5 @@ def test_the_agent_at_hand_explores() -> None:
     stream.publish()
     next(stream)
     stream.explore(0.25)
-    found = [role.actor.epsilon for role in inner.roles if role.actor.epsilon is not None]
+    found = [role.actor.epsilon for role in inside(inner).roles if role.actor.epsilon is not None]
     assert [epsilon.tolist() for epsilon in found] == [[0.5] * 2, [0.25] * 2]

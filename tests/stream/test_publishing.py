@@ -20,11 +20,12 @@ from shoal.nets.policy import Network, make_policy
 from shoal.stream.rollouts import Rollouts, rollouts
 from shoal.stream.schedules import Overlap, Sync
 from tests.counting import CountingPolicy, counting_rows
+from tests.inside import inside
 
 
 def acted_with(stream: Rollouts) -> torch.Tensor:
     """The packed weights that the actor of the only role has."""
-    actor: Any = stream.roles[0].actor
+    actor: Any = inside(stream).roles[0].actor
     return actor.snapshot.flat
 
 
@@ -38,7 +39,7 @@ def test_publish_copies_only_when_rows_act_next(
     env = make("CartPole-v1", 4)
     learner = Learner(make_policy(env.spec, Network(hidden=(8,)), 0), SGD, lr=0.1)
     stream = rollouts(env, learner, num_steps=3, schedule=schedule, acting=Acting(1, native=native))
-    actor: Any = stream.roles[0].actor
+    actor: Any = inside(stream).roles[0].actor
     copies: list[int] = []
     real = actor.update
 
@@ -120,8 +121,8 @@ def test_noise_is_of_seed_stream_row_and_step(stream_number: int, rows: list[int
     env, policy = coin(4)
     acting = Acting(seed=5, stream=stream_number, native=native)
     stream = rollouts(env, policy, num_steps=6, acting=acting)
-    assert (stream.collects.plan is not None) == native
-    actor: Any = stream.roles[0].actor
+    assert (inside(stream).plan is not None) == native
+    actor: Any = inside(stream).roles[0].actor
     actor.rows[:] = rows
     for pulled in range(2):
         steps = next(stream)

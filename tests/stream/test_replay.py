@@ -26,6 +26,7 @@ from shoal.stream.self_play import SelfPlay
 from shoal.types import ConfigError, map_tree
 from tests import single_run
 from tests.counting import counting_rows
+from tests.inside import inside
 
 if TYPE_CHECKING:
     from shoal.envs.vec_env import VecEnv
@@ -145,14 +146,14 @@ def test_transitions_are_what_the_rows_did() -> None:
 def test_rows_explore_as_they_are_told(kind: type[Any], *, native: bool) -> None:
     """Row 0 always takes any action, the other one never: over 200 steps it takes a single one more often."""
     stream = make_stream(make("MountainCar-v0", 2), Draws(num_steps=100), native=native)
-    assert isinstance(stream._rollouts.roles[0].actor, kind)
+    assert isinstance(inside(stream._rollouts).roles[0].actor, kind)
     stream.explore([1.0, 0.0])
     pull(stream, 1)
     action = stream._rollouts.slabs[0].action
     share = np.bincount(action[:, 0], minlength=3) / 100
     assert (share > 0.2).all()
     obs = torch.from_numpy(stream._rollouts.slabs[0].obs[:, 1])
-    actor: Any = stream._rollouts.roles[0].actor
+    actor: Any = inside(stream._rollouts).roles[0].actor
     network = actor.snapshot.policy
     assert action[:, 1].tolist() == network(obs, None, None).distribution.mode().tolist()
 

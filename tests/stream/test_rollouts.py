@@ -24,6 +24,7 @@ from shoal.stream.rollouts import Rollouts, rollouts
 from shoal.stream.schedules import Overlap, Sync, schedule
 from shoal.types import ConfigError, EnvError, Steps, map_tree
 from tests.counting import CountingPolicy, LateReset, counting_rows
+from tests.inside import inside
 
 ARRAYS = ("start", "action", "log_prob", "value", "next_value", "reward", "terminated", "truncated", "valid")
 SCHEDULES = [Sync(), Overlap()]
@@ -161,10 +162,10 @@ def test_the_fused_path_equals_the_plain_one(env_id: str, limits: dict[str, Any]
         env = make(env_id, 5, env_kwargs=limits)
         policy = small(env, normalize_obs=True)
         stream = rollouts(env, policy, num_steps=30, acting=Acting(seed=3))
-        assert isinstance(stream.roles[0].actor, PlanActor)
-        assert stream.collects.plan is not None
+        assert isinstance(inside(stream).roles[0].actor, PlanActor)
+        assert inside(stream).plan is not None
         if not fused:
-            stream.collects.plan = None
+            inside(stream).plan = None
         found.append(pull(stream, 4))
     same(*found)
     ends = sum(int((steps.final_index >= 0).sum()) for steps in found[0])
@@ -179,10 +180,12 @@ def test_few_rows_act_on_every_thread(network: dict[str, Any]) -> None:
     for threads in (1, 3):
         env = make("CartPole-v1", 40, num_threads=threads)
         stream = rollouts(env, small(env, **network), num_steps=9, acting=Acting(seed=3, num_threads=threads))
-        assert stream.collects.plan is not None
+        assert inside(stream).plan is not None
         found.append(pull(stream, 3))
     same(*found)
-    native = stream.collects.plan.native
+    plan = inside(stream).plan
+    assert plan is not None
+    native = plan.native
     for agents, count in ((0, 40), (-1, 40), (1, -1)):
         with pytest.raises(ValueError, match="num_agents must be at least 1 and count at least 0, not"):
             native.rows_per_block(agents, count)
@@ -197,7 +200,7 @@ def test_stepping_inside_a_fused_rollout_is_the_environment_s_time(network: dict
     env = make("shoal/Breakout-v0" if not network else "CartPole-v1", 4)
     meter = Meter()
     stream = rollouts(env, small(env, **network), num_steps=20, acting=Acting(seed=3), meter=meter)
-    assert stream.collects.plan is not None
+    assert inside(stream).plan is not None
     begun = time.perf_counter()
     pull(stream, 3)
     elapsed = time.perf_counter() - begun
@@ -409,7 +412,7 @@ def test_publishing_needs_no_second_packing() -> None:
     env = make("CartPole-v1", 2)
     policy = small(env)
     stream = rollouts(env, policy, num_steps=2)
-    assert pack(policy).data_ptr() == stream.roles[0].source.flat.data_ptr()
+    assert pack(policy).data_ptr() == inside(stream).roles[0].source.flat.data_ptr()
 
 
 @pytest.mark.parametrize("native", [True, False])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -64,7 +63,7 @@ def test_the_learner_changes_places() -> None:
     stream, _ = stream_of(SelfPlay(every=1))
     steps = next(stream)
     assert stream.rows.tolist() == [0, 3, 4, 7]
-    played = {role.name: np.arange(8)[role.rows].tolist() for role in stream._stream.roles}
+    played = {role.name: role.numbers.tolist() for role in stream._stream.roles}
     assert played == {"learner": [0, 3, 4, 7], "opponent_0": [1, 2], "opponent_1": [5, 6]}
     assert steps.valid.sum(0).tolist() == [2, 2, 2, 2]
     assert (stream.env_steps, stream.episodes.rows.tolist()) == (16, [0, 3, 4, 7])
