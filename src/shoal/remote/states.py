@@ -18,7 +18,7 @@ ROOM = 1_024
 """Bytes of a message beside what it carries, at most."""
 
 
-def pack(state: object, most_bytes: int = MOST_BYTES) -> bytes:
+def pack(state: object, most_bytes: int | None = None) -> bytes:
     """The bytes of a state; TypeError names what cannot travel, ConfigError says that it is too large."""
     parts: list[bytes] = []
     forms: list[dict[str, Any]] = []
@@ -38,6 +38,7 @@ def pack(state: object, most_bytes: int = MOST_BYTES) -> bytes:
     tree = values.encode(state, "state", leaf, holder="a message")
     text = json.dumps({"tree": tree, "arrays": forms}).encode()
     data = b"".join([len(text).to_bytes(HEADER, "little"), text, *parts])
+    most_bytes = MOST_BYTES if most_bytes is None else most_bytes
     if len(data) + ROOM > most_bytes:
         raise ConfigError(
             f"the rows' state is {len(data):,} bytes, more than the {most_bytes:,} that a message may have; take fewer "
