@@ -34,6 +34,7 @@ from shoal.learn.acting import Acting
 from shoal.learn.learner import Learner
 from shoal.nets.network import Network
 from shoal.nets.policy import make_policy
+from shoal.stream.actors.process import ActorProcess
 from shoal.stream.actors.rows import ActorRows, ActorSettings
 from shoal.stream.rollouts import rollouts
 from shoal.stream.schedules import Async
@@ -109,7 +110,9 @@ class Ledger:
 def disturb(env: ActorRows, rng: np.random.Generator, counts: Counter[str], over: threading.Event) -> None:
     """Slows, stops or kills an actor now and then."""
     while not over.wait(rng.exponential(FAULT_EVERY_S)):
-        pid = env.processes[rng.integers(NUM_ACTORS)].pid  # pyright: ignore[reportAttributeAccessIssue]
+        actor = env.processes[int(rng.integers(NUM_ACTORS))]
+        assert isinstance(actor, ActorProcess)
+        pid = actor.pid
         what = ("slowed", "stopped", "killed")[rng.integers(3)]
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL if what == "killed" else signal.SIGSTOP)

@@ -3,7 +3,7 @@
 python -m benchmarks.staleness                         every arm on CartPole and LunarLander, five seeds, appended
 python -m benchmarks.staleness --env CartPole-v1 --arms ppo impala --staleness 0 4 --seeds 0 1
 python -m benchmarks.staleness --summary               what the file holds; with --plot also docs/assets/staleness.png
-python -m benchmarks.staleness --steps 8000 --seeds 0 --out /tmp/some.jsonl    to see that it works
+python -m benchmarks.staleness --steps 8000 --seeds 0 --out some.jsonl    to see that it works
 
 An arm is an algorithm with a way of correcting what older weights chose: PPO's own ratio (`ppo`), the decoupled
 objective (`ppo decoupled`), V-trace (`impala`), and an actor-critic that takes all steps for its own (`impala, nothing
