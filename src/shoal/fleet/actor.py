@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import socket
 import ssl
-import tempfile
 import time
-from pathlib import Path
 
 import shoal
-from shoal.fleet.certificates import Asked, ask, write_private
+from shoal.fleet.certificates import Asked, ask, files_of
 from shoal.fleet.env_server import About, Hello, Lines, node, node_address
 from shoal.stream.actors.host import ActorHost
 from shoal.stream.actors.messages import Begun, Introduction, Rows
@@ -67,22 +64,11 @@ class FleetActor:
             certificate: its own, signed.
             authority: who signs the learner's.
         """
-        folder = Path(tempfile.mkdtemp(prefix="shoal-"))
-        parts = {
-            "cert.pem": certificate,
-            "own.key": self._asked.key,
-            "ca.pem": authority,
-        }
-        try:
-            for name, data in parts.items():
-                write_private(folder / name, data)
-            cert, key, learners = (str(folder / name) for name in parts)
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.verify_mode = ssl.CERT_REQUIRED
+        with files_of(certificate, self._asked.key, authority) as (cert, key, learners):
             context.load_cert_chain(cert, key)
             context.load_verify_locations(learners)
-            context.verify_mode = ssl.CERT_REQUIRED
-        finally:
-            shutil.rmtree(folder)  # it has read them
         self._actor.accept(context)
         self._log.info(
             "collects in %d environments at %s", self._said.num_envs, self._address

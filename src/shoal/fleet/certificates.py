@@ -9,6 +9,10 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cryptography import x509
@@ -19,8 +23,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Generator, Sequence
 
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.asymmetric.types import (
@@ -131,6 +134,22 @@ class Authority:
             begun = begun.add_extension(extension.value, critical=extension.critical)
         signed = begun.sign(self._key, hashes.SHA256())
         return signed.public_bytes(serialization.Encoding.PEM)
+
+
+@contextmanager
+def files_of(
+    certificate: bytes, key: bytes, authority: bytes
+) -> Generator[tuple[str, str, str]]:
+    """Paths of a certificate, its key and its authority's, in a folder that is gone with the block."""
+    folder = Path(tempfile.mkdtemp(prefix="shoal-"))
+    parts = {"cert.pem": certificate, "own.key": key, "ca.pem": authority}
+    try:
+        for name, data in parts.items():
+            write_private(folder / name, data)
+        cert, own, ca = (str(folder / name) for name in parts)
+        yield cert, own, ca
+    finally:
+        shutil.rmtree(folder)
 
 
 def write_private(path: Path, data: bytes) -> None:

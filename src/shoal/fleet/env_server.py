@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import tempfile
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import shoal
 from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.registry import make
-from shoal.fleet.certificates import Asked, ask, write_private
+from shoal.fleet.certificates import Asked, ask, files_of
 from shoal.remote.server import Server
 from shoal.remote.sessions import Playing
 from shoal.remote.settings import Guard
@@ -142,30 +139,20 @@ class EnvServer:
             ConfigError: the environment cannot be made on this node.
         """
         self._restarts = restarts
-        folder = Path(tempfile.mkdtemp(prefix="shoal-"))
-        parts = {
-            "cert.pem": certificate,
-            "own.key": self._asked.key,
-            "ca.pem": authority,
-        }
+        name = f"[{self._host}]" if ":" in self._host else self._host
         try:
-            for name, data in parts.items():
-                write_private(folder / name, data)
-            cert, key, clients = (str(folder / name) for name in parts)
-            guard = Guard(cert=cert, key=key, client_ca=clients)
-            name = f"[{self._host}]" if ":" in self._host else self._host
-            self._server = Server(
-                self._rows.make,
-                num_envs=self._num_envs,
-                listen=f"{name}:0",
-                guard=guard,
-                playing=Playing(playing.make, MOST_PLAYING),
-            )
+            with files_of(certificate, self._asked.key, authority) as files:
+                cert, key, clients = files
+                self._server = Server(
+                    self._rows.make,
+                    num_envs=self._num_envs,
+                    listen=f"{name}:0",
+                    guard=Guard(cert=cert, key=key, client_ca=clients),
+                    playing=Playing(playing.make, MOST_PLAYING),
+                )
         except Exception as error:
             self._log.error("%s", text_of(error))
             raise
-        finally:
-            shutil.rmtree(folder)  # it has read them
         self._log.info(
             "serves %d environments at %s", self._num_envs, self._server.address
         )
