@@ -1,0 +1,1 @@
+"""Language models: the model, its sampler, tasks that ask, scorers that judge."""

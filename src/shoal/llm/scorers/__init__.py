@@ -1,0 +1,1 @@
+"""Scorers: what judges answers, beside sampling and learning."""

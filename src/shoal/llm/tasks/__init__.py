@@ -1,0 +1,1 @@
+"""Tasks: what a language model is asked, and what its answers earn."""

@@ -1,0 +1,46 @@
+"""What a task is: prompts by their number, and what an answer earns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a chat, as chat templates take it."""
+
+    role: str
+    """system, user, assistant or tool."""
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a task asks once."""
+
+    index: int
+    """Which prompt of the task it is, counted from 0."""
+    question: str | tuple[Message, ...]
+    """Plain text, which the model continues, or a chat, which its template turns into text."""
+    truth: Any = None
+    """What the scorer compares an answer with; the model never sees it. It must be representable as JSON."""
+
+
+@runtime_checkable
+class Task(Protocol):
+    """Prompts and their scores. Equal settings give equal prompts: a resumed run asks for them by number.
+
+    A task may also have `solution(prompt) -> str`, an answer that earns the most, and `threshold`, the mean reward at
+    which it counts as solved.
+    """
+
+    name: str
+
+    def prompt(self, index: int) -> Prompt:
+        """The prompt of this number, from 0 on without an end: a task of n prompts begins again at n."""
+        ...
+
+    def score(self, prompt: Prompt, answer: str) -> float:
+        """What an answer earns, a finite number; usually from 0 to 1. `answer` ends before the end-of-text token."""
+        ...
