@@ -1,5 +1,6 @@
 """The ground: frozen records that every package speaks, the packed layout behind them, and errors."""
 
+from shoal.types.answers import Answers
 from shoal.types.calls import misfit
 from shoal.types.errors import (
     ConfigError,
@@ -40,6 +41,7 @@ __all__ = [
     "ARRAYS",
     "Acted",
     "ActedStep",
+    "Answers",
     "Bools",
     "ConfigError",
     "EnvError",

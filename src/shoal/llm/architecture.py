@@ -1,0 +1,130 @@
+"""Architecture: the sizes of a causal language model, as transformers writes them into config.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FAMILIES = {
+    "llama": {},
+    "mistral": {},
+    "qwen2": {"attention_bias": True},
+    "qwen3": {"qk_norm": True},
+}
+"""Models whose layers are the same but for what is said here, by transformers' `model_type`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A decoder of the Llama family: RMS norms, rotary positions, grouped queries, gated feed-forward layers."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    max_length: int
+    """Positions: tokens of prompt and answer together."""
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-5
+    tied: bool = True
+    """Whether the output head is the embedding."""
+    attention_bias: bool = False
+    """Of the projections to queries, keys and values."""
+    qk_norm: bool = False
+    """Whether queries and keys are normalized, head by head."""
+    model_type: str = "llama"
+
+    @classmethod
+    def of_transformers(cls, config: Mapping[str, Any], where: str) -> Architecture:
+        """From a config.json.
+
+        Args:
+            config: the file, read.
+            where: how messages call the model.
+
+        Raises:
+            ConfigError: another family, or a part that shoal's model does not have.
+        """
+        family = config.get("model_type")
+        if family not in FAMILIES:
+            raise ConfigError(
+                f"{where} is a model of type {family!r}; shoal trains those of {', '.join(FAMILIES)}"
+            )
+        _refuse_variants(config, where)
+        heads = config["num_attention_heads"]
+        rope = config.get("rope_parameters") or {}
+        bias = FAMILIES[family].get("attention_bias", False)
+        theta = rope.get("rope_theta", config.get("rope_theta", 10_000.0))
+        return cls(
+            vocab_size=config["vocab_size"],
+            hidden_size=config["hidden_size"],
+            intermediate_size=config["intermediate_size"],
+            num_layers=config["num_hidden_layers"],
+            num_heads=heads,
+            num_kv_heads=config.get("num_key_value_heads") or heads,
+            head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+            max_length=config["max_position_embeddings"],
+            rope_theta=float(theta),
+            norm_eps=config.get("rms_norm_eps", 1e-6),
+            tied=config.get("tie_word_embeddings", False),
+            attention_bias=bias,
+            qk_norm=FAMILIES[family].get("qk_norm", False),
+            model_type=family,
+        )
+
+    def to_transformers(self) -> dict[str, Any]:
+        """The config.json of this model."""
+        name = {
+            "llama": "LlamaForCausalLM",
+            "mistral": "MistralForCausalLM",
+            "qwen2": "Qwen2ForCausalLM",
+            "qwen3": "Qwen3ForCausalLM",
+        }[self.model_type]
+        return {
+            "architectures": [name],
+            "model_type": self.model_type,
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.num_layers,
+            "num_attention_heads": self.num_heads,
+            "num_key_value_heads": self.num_kv_heads,
+            "head_dim": self.head_dim,
+            "max_position_embeddings": self.max_length,
+            "rope_theta": self.rope_theta,
+            "rms_norm_eps": self.norm_eps,
+            "tie_word_embeddings": self.tied,
+            "hidden_act": "silu",
+            "torch_dtype": "float32",
+        }
+
+
+def _refuse_variants(config: Mapping[str, Any], where: str) -> None:
+    """ConfigError for a part of the model that is not computed here."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind != "default":
+        raise ConfigError(
+            f"{where}: rotary positions of type {kind!r} are not supported, only those without scaling"
+        )
+    if config.get("hidden_act", "silu") != "silu":
+        raise ConfigError(
+            f"{where}: hidden_act={config['hidden_act']!r} is not supported, only silu"
+        )
+    sliding = config.get("use_sliding_window", config.get("model_type") == "mistral")
+    if sliding and config.get("sliding_window"):
+        raise ConfigError(
+            f"{where}: attention within a sliding window is not supported"
+        )
+    if config.get("attention_bias") or config.get("mlp_bias"):
+        raise ConfigError(
+            f"{where}: biases of the attention's or the feed-forward layers' output are not supported"
+        )

@@ -1,0 +1,117 @@
+"""The layout of a batch of answers as one row of tokens: each prompt once, then the answers; and who sees whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from shoal.types import Answers
+
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """N tokens side by side without padding, prompts before answers.
+
+    Layers that treat each token alone run on [N, ...]. For attention, rows are gathered: a prompt's tokens see those
+    before them, an answer's also the prompt's, whose keys and values all answers of its group share.
+    """
+
+    token: Tensor
+    """[N], int64."""
+    position: Tensor
+    """[N], int64: a prompt begins at 0, its answers where it ends."""
+    source: Tensor
+    """[M]: of each token that is learned, the one before it, whose hidden state predicts it."""
+    target: Tensor
+    """[M]: the tokens that are learned."""
+    place: Tensor
+    """[M]: where they stand among the [S * L] of the batch."""
+    kept: Tensor | None
+    """Bits of what could be drawn [M, ceil(V / 8)]."""
+    prompt_rows: Tensor
+    """[P, K]: where the tokens of each prompt stand among the N; padding points to the first."""
+    prompt_valid: Tensor
+    """[P, K], bool."""
+    prompt_of: Tensor
+    """[S]."""
+    answer_rows: Tensor
+    """[S, L]: where those of each answer stand."""
+    answer_valid: Tensor
+    """[S, L], bool."""
+    seen: Tensor
+    """[S, 1, L, K + L], bool: which keys a token of an answer sees."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """softmax(q k / sqrt(d)) v over what each token sees: [N, heads, d] and [N, kv_heads, d] to [N, heads * d]."""
+        grouped = q.shape[1] != k.shape[1]
+        rows = self.prompt_rows
+        own = F.scaled_dot_product_attention(
+            q[rows].transpose(1, 2),
+            k[rows].transpose(1, 2),
+            v[rows].transpose(1, 2),
+            is_causal=True,
+            enable_gqa=grouped,
+        )
+        of_prompts = own.transpose(1, 2)[self.prompt_valid]
+        rows = self.answer_rows
+        everything = torch.cat([self.prompt_rows[self.prompt_of], rows], dim=1)
+        seen = F.scaled_dot_product_attention(
+            q[rows].transpose(1, 2),
+            k[everything].transpose(1, 2),
+            v[everything].transpose(1, 2),
+            attn_mask=self.seen,
+            enable_gqa=grouped,
+        )
+        of_answers = seen.transpose(1, 2)[self.answer_valid]
+        return torch.cat([of_prompts, of_answers]).flatten(1)
+
+    def spread(self, values: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Values [M] of the learned tokens as [S, L], 0 elsewhere."""
+        whole = values.new_zeros(shape[0] * shape[1])
+        return whole.index_copy(0, self.place, values).view(shape)
+
+
+def laid_out(batch: Answers) -> Laid:
+    """The layout of a batch."""
+    device = batch.token.device
+    prompts, width = batch.prompt.shape
+    answers, length = batch.token.shape
+    prompt_valid = torch.arange(width, device=device) < batch.prompt_length[:, None]
+    answer_valid = torch.arange(length, device=device) < batch.length[:, None]
+    prompt_rows = prompt_valid.flatten().cumsum(0).sub_(1).view(prompts, width)
+    num_prompt = batch.prompt_length.sum()
+    answer_rows = answer_valid.flatten().cumsum(0).sub_(1).view(answers, length)
+    answer_rows = answer_rows + num_prompt
+    first = batch.prompt_length[batch.prompt_of]
+    position = torch.arange(length, device=device) + first[:, None]
+    prompt_position = torch.arange(width, device=device).expand(prompts, width)
+    causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    seen = torch.cat(
+        [
+            prompt_valid[batch.prompt_of][:, None].expand(-1, length, -1),
+            causal.expand(answers, -1, -1),
+        ],
+        dim=2,
+    )
+    last = prompt_rows.gather(1, batch.prompt_length[:, None] - 1)[batch.prompt_of]
+    before = torch.cat([last, answer_rows[:, :-1]], dim=1)
+    return Laid(
+        token=torch.cat([batch.prompt[prompt_valid], batch.token[answer_valid]]),
+        position=torch.cat([prompt_position[prompt_valid], position[answer_valid]]),
+        source=before[batch.mask],
+        target=batch.token[batch.mask],
+        place=batch.mask.flatten().nonzero().squeeze(1),
+        kept=None if batch.kept is None else batch.kept[batch.mask],
+        prompt_rows=prompt_rows.clamp_(min=0),
+        prompt_valid=prompt_valid,
+        prompt_of=batch.prompt_of,
+        answer_rows=answer_rows.clamp_(min=0),
+        answer_valid=answer_valid,
+        seen=seen[:, None],
+    )

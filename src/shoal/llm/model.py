@@ -1,0 +1,195 @@
+"""LanguageModel: a causal transformer whose parameters are called as transformers calls them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from shoal.llm.layout import laid_out
+from shoal.llm.logprobs import chosen_logprobs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from shoal.llm.architecture import Architecture
+    from shoal.llm.layout import Laid
+    from shoal.llm.tokenizer import Tokenizer
+    from shoal.types import Answers
+
+
+@dataclass(frozen=True, slots=True)
+class TokenOutput:
+    """What a model says of the answers of a batch, [S, L] each, as `Answers` has them; 0 where `mask` is false."""
+
+    logprob: Tensor
+    """Log-probability of each token, within what was kept, at the sampler's temperature."""
+    entropy: Tensor
+    """Of the distribution that it was drawn from, in nats; no gradient goes through it."""
+
+
+class LanguageModel(nn.Module):
+    """A decoder of the Llama family with its tokenizer; the policy of a run on a task.
+
+    Equations: Touvron et al. 2023, arXiv 2302.13971; rotary positions: Su et al. 2021, arXiv 2104.09864.
+    """
+
+    def __init__(
+        self, architecture: Architecture, tokenizer: Tokenizer, temperature: float = 1.0
+    ) -> None:
+        """A model with weights drawn from torch's generator.
+
+        Args:
+            architecture: its sizes.
+            tokenizer: turns text into tokens and back.
+            temperature: what logits are divided by when answers are drawn, and therefore when they are learned.
+        """
+        super().__init__()
+        self.architecture, self.tokenizer = architecture, tokenizer
+        self.temperature = temperature
+        self.model = Decoder(architecture)
+        if not architecture.tied:
+            self.lm_head = nn.Linear(
+                architecture.hidden_size, architecture.vocab_size, bias=False
+            )
+        self.apply(_drawn)
+
+    @property
+    def head(self) -> Tensor:
+        """The output head [vocab_size, hidden_size]."""
+        if self.architecture.tied:
+            return self.model.embed_tokens.weight
+        return self.lm_head.weight
+
+    def initial_state(self, rows: int) -> None:
+        """A language model remembers nothing from one answer to the next."""
+        del rows
+
+    def forward(self, batch: Answers) -> TokenOutput:
+        """What the model says of every token of the answers, each prompt being read once."""
+        laid = laid_out(batch)
+        hidden = self.model(laid)
+        chosen = hidden[laid.source]
+        logprob, entropy = chosen_logprobs(
+            chosen, self.head, laid.target, laid.kept, self.temperature
+        )
+        shape = batch.mask.shape
+        return TokenOutput(
+            laid.spread(logprob, shape), laid.spread(entropy.detach(), shape)
+        )
+
+
+class Decoder(nn.Module):
+    """Embedding, layers and the last norm."""
+
+    def __init__(self, a: Architecture) -> None:
+        super().__init__()
+        self.architecture = a
+        self.embed_tokens = nn.Embedding(a.vocab_size, a.hidden_size)
+        self.layers = nn.ModuleList(Layer(a) for _ in range(a.num_layers))
+        self.norm = RMSNorm(a.hidden_size, a.norm_eps)
+
+    def forward(self, laid: Laid) -> Tensor:
+        """The last hidden state of every token [N, hidden_size]."""
+        x = self.embed_tokens(laid.token)
+        angles = rotations(laid.position, self.architecture)
+        for layer in self.layers:
+            x = layer(x, angles, laid)
+        return self.norm(x)
+
+
+class Layer(nn.Module):
+    """Attention and a gated feed-forward layer, each after a norm and added to what came in."""
+
+    def __init__(self, a: Architecture) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(a.hidden_size, a.norm_eps)
+        self.self_attn = Attention(a)
+        self.post_attention_layernorm = RMSNorm(a.hidden_size, a.norm_eps)
+        self.mlp = FeedForward(a)
+
+    def forward(self, x: Tensor, angles: tuple[Tensor, Tensor], laid: Laid) -> Tensor:
+        """[N, hidden_size] to the same."""
+        x = x + self.self_attn(self.input_layernorm(x), angles, laid)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Attention(nn.Module):
+    """Grouped queries with rotary positions."""
+
+    def __init__(self, a: Architecture) -> None:
+        super().__init__()
+        self.architecture = a
+        inner, shared = a.num_heads * a.head_dim, a.num_kv_heads * a.head_dim
+        bias = a.attention_bias
+        self.q_proj = nn.Linear(a.hidden_size, inner, bias=bias)
+        self.k_proj = nn.Linear(a.hidden_size, shared, bias=bias)
+        self.v_proj = nn.Linear(a.hidden_size, shared, bias=bias)
+        self.o_proj = nn.Linear(inner, a.hidden_size, bias=False)
+        if a.qk_norm:
+            self.q_norm = RMSNorm(a.head_dim, a.norm_eps)
+            self.k_norm = RMSNorm(a.head_dim, a.norm_eps)
+
+    def forward(self, x: Tensor, angles: tuple[Tensor, Tensor], laid: Laid) -> Tensor:
+        """[N, hidden_size] to the same; tokens see those before them in their own answer and its prompt."""
+        a = self.architecture
+        q = self.q_proj(x).view(-1, a.num_heads, a.head_dim)
+        k = self.k_proj(x).view(-1, a.num_kv_heads, a.head_dim)
+        v = self.v_proj(x).view(-1, a.num_kv_heads, a.head_dim)
+        if a.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = rotated(q, angles), rotated(k, angles)
+        return self.o_proj(laid.attend(q, k, v))
+
+
+class FeedForward(nn.Module):
+    """down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, a: Architecture) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(a.hidden_size, a.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(a.hidden_size, a.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(a.intermediate_size, a.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, hidden_size] to the same."""
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(torch.ones(size)), eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape."""
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+def rotations(position: Tensor, a: Architecture) -> tuple[Tensor, Tensor]:
+    """Cosines and sines by which queries and keys at `position` [N] are turned, [N, 1, head_dim] each."""
+    exponents = torch.arange(0, a.head_dim, 2, device=position.device) / a.head_dim
+    angle = position[:, None].float() / a.rope_theta ** exponents.float()
+    angle = torch.cat([angle, angle], dim=-1)[:, None]
+    return angle.cos(), angle.sin()
+
+
+def rotated(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+    """Queries or keys x [N, heads, head_dim], turned; halves are pairs, as transformers has them."""
+    cos, sin = angles
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-second, first], dim=-1) * sin
+
+
+def _drawn(layer: nn.Module) -> None:
+    """Normal weights of deviation 0.02, biases 0."""
+    if isinstance(layer, nn.Linear | nn.Embedding):
+        nn.init.normal_(layer.weight, std=0.02)
+        bias: Any = getattr(layer, "bias", None)
+        if bias is not None:
+            nn.init.zeros_(bias)
