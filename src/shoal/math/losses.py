@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from shoal.math.token_losses import clipped_surrogate
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -56,8 +58,7 @@ def ppo_policy_loss(
     """
     assert log_prob.shape == old_log_prob.shape == advantage.shape
     ratio = (log_prob - old_log_prob).exp()
-    clipped = ratio.clamp(1 - clip_coef, 1 + clip_coef)
-    loss = -torch.minimum(advantage * ratio, advantage * clipped)
+    loss = clipped_surrogate(ratio, advantage, eps_low=clip_coef, eps_high=clip_coef)
     if weight is None:
         return loss
     assert weight.shape == loss.shape
