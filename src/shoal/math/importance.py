@@ -28,13 +28,16 @@ def truncated(ratio: Tensor, most: float) -> Tensor:
     return ratio if math.isinf(most) else ratio.clamp(max=most)
 
 
-def within(ratio: Tensor, most: float) -> Tensor:
-    """The ratio where 1 / most <= ratio <= most, 0 elsewhere: steps that are too far from mu teach nothing.
+def within(ratio: Tensor, most: float, *, least: float | None = None) -> Tensor:
+    """The ratio where least <= ratio <= most, 0 elsewhere: steps that are too far from mu teach nothing.
 
-    Masked importance sampling, as IcePop does it for language models (Ling team 2025, arXiv 2510.18855).
-    `most=math.inf` leaves all as it is. ValueError unless it is at least 1.
+    Masked importance sampling, as IcePop does it for language models (Ling team 2025, arXiv 2510.18855). `least` is
+    1 / most unless it is given; `most=math.inf` without it leaves all as it is. ValueError unless least <= 1 <= most.
     """
     if not most >= 1:
         raise ValueError(f"weights are kept within 1 / c and c >= 1, got c = {most!r}")
-    kept = (ratio >= 1 / most) & (ratio <= most)
+    least = 1 / most if least is None else least
+    if not 0 <= least <= 1:
+        raise ValueError(f"the least weight that is kept lies in 0 to 1, got {least!r}")
+    kept = (ratio >= least) & (ratio <= most)
     return torch.where(kept, ratio, torch.zeros_like(ratio))
