@@ -18,6 +18,7 @@ from shoal import _native
 from tests import native_mutants
 from tests.actor_mutations import ACTORS
 from tests.fork_server import Interpreter
+from tests.language_mutations import LANGUAGE
 from tests.mutations import NATIVE, PYTHON, Mutation
 from tests.scan_mutations import SCANS
 from tests.server_mutations import SERVERS
@@ -25,7 +26,7 @@ from tests.server_mutations import SERVERS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FILES = [*PYTHON, *SERVERS, *ACTORS]
+FILES = [*PYTHON, *SERVERS, *ACTORS, *LANGUAGE]
 HEADERS = [*NATIVE, *SCANS]
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(shoal.__file__).parent

@@ -23,7 +23,7 @@ NEW = OLD + torch.tensor([[2.0, 1, 8], [0.5, 1, 1]]).log()
 
 
 def gradient_of(x: torch.Tensor, loss: torch.Tensor) -> list[float]:
-    return torch.autograd.grad(loss.sum(), x)[0].tolist()
+    return torch.autograd.grad(loss.sum(), x, retain_graph=True)[0].tolist()
 
 
 def test_ratios_of_tokens_by_hand() -> None:
@@ -42,6 +42,8 @@ def test_ratios_of_sequences_by_hand() -> None:
     torch.testing.assert_close(ratio.detach(), torch.tensor([[4, 1, 4], [low, low, 1]]))
     found = torch.tensor(gradient_of(logprob, ratio * MASK / 2))
     torch.testing.assert_close(found, torch.tensor([[2, 0, 2], [low / 2, low / 2, 0]]))
+    # One token alone moves by its own probability, so that it may have an advantage of its own.
+    assert torch.tensor(gradient_of(logprob, ratio[0, 2])).round(decimals=4).tolist() == [[0, 0, 4], [0, 0, 0]]
     log = torch.where(MASK, logprob - OLD, 0.0)
     whole = over_sequence(log, MASK, mean=True).exp()
     torch.testing.assert_close(whole.detach(), torch.tensor([4, low]))

@@ -101,7 +101,7 @@ def _number_groups(reward: Tensor, group: Tensor) -> Tensor:
     assert reward.dim() == 1
     assert group.shape == reward.shape
     order = group.argsort(stable=True)
-    ordered = group[order]
+    ordered = group.gather(0, order)
     new = torch.ones_like(order)
     new[1:] = (ordered[1:] != ordered[:-1]).long()
     return torch.empty_like(order).scatter(0, order, new.cumsum(0) - 1)
@@ -109,14 +109,14 @@ def _number_groups(reward: Tensor, group: Tensor) -> Tensor:
 
 def _sum_groups(x: Tensor, place: Tensor) -> Tensor:
     """The sum over the sequence's group, [S]."""
-    return torch.zeros_like(x).index_add(0, place, x)[place]
+    return torch.zeros_like(x).index_add(0, place, x).gather(0, place)
 
 
 def _differ(reward: Tensor, place: Tensor) -> Tensor:
     """Whether not all rewards of the sequence's group are the same, bool [S]."""
     low = torch.full_like(reward, torch.inf).scatter_reduce(0, place, reward, "amin")
     high = torch.full_like(reward, -torch.inf).scatter_reduce(0, place, reward, "amax")
-    return (low != high)[place]
+    return (low != high).gather(0, place)
 
 
 def _center(reward: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
