@@ -11,6 +11,7 @@ from gymnasium import spaces
 from torch import nn
 
 from shoal import algos
+from shoal.experiment.language import idle_with_tasks, idle_without_tasks, on_tasks
 from shoal.experiment.settings import flat, whole_tree
 from shoal.learn.hardware import Hardware
 from shoal.learn.trainable import cuts_gradients
@@ -155,6 +156,10 @@ def _default(experiment: Experiment, name: str) -> Any:
 
 def _idle(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]]:
     """The names of settings that change nothing in this run, each with what would make them apply."""
+    if on_tasks(experiment.algorithm):
+        yield from idle_with_tasks(experiment)
+        return
+    yield from idle_without_tasks(experiment)
     yield from _idle_of_run(experiment, spec)
     yield from _idle_agents(experiment)
     yield from _idle_schedules(experiment.config)

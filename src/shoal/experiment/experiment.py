@@ -23,6 +23,7 @@ from shoal.envs.registry import is_batched, make, on_servers
 from shoal.envs.rendering import RENDER_MODE
 from shoal.envs.told import told_before
 from shoal.experiment.applies import names_in
+from shoal.experiment.language import language_model, on_tasks, source_of
 from shoal.experiment.options import CHANGEABLE, PLACES, Options
 from shoal.experiment.settings import (
     UNSET,
@@ -214,6 +215,8 @@ class Experiment:
 
     def rows(self, num_envs: int, *, playing: bool = False) -> VecEnv:
         """Rows of the environment. Evaluation plays for the environment's own rewards, over the whole of each range."""
+        if on_tasks(self.algorithm):
+            return cast("Any", source_of(self, held_out=playing))
         options = self.options
         env_kwargs = dict(self.env_kwargs or {})
         preprocessing = options.preprocessing
@@ -241,6 +244,8 @@ class Experiment:
             ConfigError: there is no such policy, or it is neither a module nor a function of the Spec.
         """
         seed = self.options.seed if seed is None else seed
+        if on_tasks(self.algorithm):
+            return language_model(self)
         chosen = self.policy
         if chosen is None:
             return algos.make_policy(self.algorithm, spec, self.config, seed)

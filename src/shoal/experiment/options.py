@@ -11,6 +11,7 @@ from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.workers.settings import Workers
 from shoal.fleet.settings import Placement, check_where
 from shoal.learn.curiosity import Curiosity
+from shoal.llm.settings import Language
 from shoal.remote.settings import Remote
 from shoal.run.evaluate import MAX_STEPS
 from shoal.run.members import Population
@@ -113,6 +114,11 @@ class Options:
     ray://HOST:PORT."""
     placement: Placement = field(default_factory=Placement)
     """On a fleet: how many environment servers, and what each takes."""
+    model: str = "tiny"
+    """Language model that learns a task: tiny (small, pre-trained on the task's own format), smollm2, or the folder of
+    one that transformers wrote."""
+    language: Language = field(default_factory=Language)
+    """For language models: how answers are drawn and judged."""
     policy: str | None = None
     """Custom torch policy, as `package.module:Class`."""
     init_from: str | None = None

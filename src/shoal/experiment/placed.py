@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from shoal.envs import randomization
 from shoal.envs.factories import name_of
 from shoal.experiment.applies import check_applies
+from shoal.experiment.language import check_kind
 from shoal.fleet.settings import check_installed
 from shoal.remote.address import is_address
 from shoal.stream.actors.rows import ActorRows
@@ -30,6 +31,7 @@ def placed(experiment: Experiment) -> Generator[tuple[Experiment, VecEnv]]:
         ConfigError: a setting would change nothing; Ray is not installed, the cluster cannot be started or joined or
             has no room, or the environment cannot be made on its nodes.
     """
+    check_kind(experiment)
     with (
         _on_fleet(experiment) as there,
         closing(training_rows(there)) as rows,

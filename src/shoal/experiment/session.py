@@ -62,7 +62,7 @@ def opened(
             evaluation = evaluation_of(experiment)
             if evaluation is not None:
                 held.enter_context(closing(evaluation.env))
-                check_apart(env, evaluation.env)
+                check_apart(env, cast("VecEnv", evaluation.env))
             ranking = ranking_of(experiment)
             if ranking is not None:
                 held.enter_context(closing(ranking.env))
@@ -200,6 +200,7 @@ def settings_of(
         learners=options.agents,
         population=options.population,
         curiosity=options.curiosity,
+        language=options.language,
         data=FromData(options.data, options.data_fraction, options.offline_updates),
         checkpoint_every=options.checkpoint_every,
         keep_last=options.keep_checkpoints,

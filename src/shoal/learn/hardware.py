@@ -21,3 +21,5 @@ class Hardware:
     """Rows per forward pass when acting."""
     grad_shards: int = 2
     """Shards of a minibatch whose gradients are computed separately and summed in order."""
+    micro_tokens: int = 16_384
+    """Tokens of a batch of answers whose gradient is computed at a time."""

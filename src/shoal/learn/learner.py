@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 
+from shoal.learn.answers import logprobs_of
 from shoal.learn.hardware import Hardware
 from shoal.learn.losses import fused_of, lowered_of, returned
 from shoal.learn.minibatches import Minibatch
@@ -17,7 +18,7 @@ from shoal.learn.shards import has_images
 from shoal.learn.statistics import Statistics
 from shoal.learn.towers import frozen
 from shoal.learn.trainable import Trainable, check_own
-from shoal.types import ConfigError, Sequences, Steps
+from shoal.types import Answers, ConfigError, Sequences, Steps
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -128,7 +129,7 @@ class Learner:
         self.networks[name].rejoin()
         return self.networks[name].module
 
-    def step(self, loss: Loss, batch: Batch | Sequences, cfg: Any) -> Any:
+    def step(self, loss: Loss, batch: Batch | Sequences | Answers, cfg: Any) -> Any:
         """One gradient step of the policy on the mean of `loss` over `batch`.
 
         The first of these that can is taken: the loss as `native/losses/` has it fused, where all steps of a rollout
@@ -137,7 +138,8 @@ class Learner:
 
         Args:
             loss: `loss(output, batch, cfg) -> (scalar, NamedTuple of scalars)`.
-            batch: a minibatch, a whole rollout, or transitions or sequences of a replay memory.
+            batch: a minibatch, a whole rollout, transitions or sequences of a replay memory, or answers of a language
+                model, whose loss is a sum over tokens with their `weight`.
             cfg: handed to the loss.
 
         Returns:
@@ -145,7 +147,9 @@ class Learner:
         """
         network = self.networks[POLICY]
         fused = fused_of(loss)
-        if isinstance(batch, Sequences):  # networks with a memory learn them in torch
+        if isinstance(batch, Answers):
+            stats, norm = network.answers_step(loss, batch, cfg)
+        elif isinstance(batch, Sequences):  # networks with a memory learn them in torch
             stats, norm = network.torch_step(loss, batch, cfg)
         elif (
             fused is not None
@@ -184,6 +188,10 @@ class Learner:
         stats, norm = _updated(self, loss, batch, cfg, of)
         self._count(stats, norm)
         return stats
+
+    def logprobs(self, batch: Answers, *, of: str = POLICY) -> Tensor:
+        """Log-probability of each token of answers [S, L] by a language model as it is now, without gradients."""
+        return logprobs_of(self.module(of), batch, self.hardware.micro_tokens)
 
     def publish(self, steps: Steps | None = None) -> int:
         """Makes the weights as they are a new version for those who act; returns its number.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from shoal.learn.answers import parts, summed
 from shoal.learn.descent import Descent
 from shoal.learn.losses import prepare_of, returned
 from shoal.learn.lowering import lower
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from shoal.learn.hardware import Hardware
     from shoal.learn.losses import Fused, Loss
     from shoal.learn.plan import Plan
-    from shoal.types import Sequences, Spec, Steps
+    from shoal.types import Answers, Sequences, Spec, Steps
 
     Batch = Steps | Minibatch | Transitions
 
@@ -42,7 +43,7 @@ class Trainable:
         max_grad_norm: float,
     ) -> None:
         """Made by a Learner."""
-        self.module = module
+        self.module, self._hardware = module, hardware
         self._packed = Packed(module)
         self.plan: Plan | None = None
         spec: Spec | None = getattr(module, "spec", None)
@@ -189,6 +190,21 @@ class Trainable:
         stats = self.shards.backward(part_loss, parts)
         return kinds[0](*stats), self._descent.step_reached()
 
+    def answers_step(
+        self, loss: Loss, batch: Answers, cfg: Any
+    ) -> tuple[NamedTuple, float]:
+        """One step on answers of a language model, part by part; their losses and statistics add up."""
+        self.rejoin()
+        for parameter in self._packed.parameters:
+            parameter.grad = None
+        kind: type[Any] = tuple
+        stats: list[Tensor] = []
+        for part in parts(batch, self._hardware.micro_tokens):
+            value, of_part = returned(loss, loss(self.module(part), part, cfg))
+            value.backward()
+            kind, stats = type(of_part), summed(stats, list(of_part))
+        return kind(*stats), self._descent.step_reached()
+
     def loss_step(
         self, loss: Callable[[], tuple[Tensor, NamedTuple]]
     ) -> tuple[NamedTuple, float]:
@@ -236,7 +252,8 @@ def _steps_natively(module: nn.Module, hardware: Hardware) -> bool:
     if has_native_towers(module, hardware):
         return True
     kinds = {(p.device.type, p.dtype) for p in module.parameters()}
-    return hardware.native and has_images(module) and kinds == {("cpu", torch.float32)}
+    large = has_images(module) or getattr(module, "steps_natively", False)
+    return hardware.native and large and kinds == {("cpu", torch.float32)}
 
 
 def cuts_gradients(module: nn.Module, spec: Spec, hardware: Hardware) -> bool:

@@ -38,7 +38,7 @@ def chosen_logprobs(
         part = slice(first, first + size)
         within = None if kept is None else kept[part]
         given = hidden[part], head, token[part], within, temperature
-        parts.append(checkpoint(_logprobs, *given, use_reentrant=False))  # pyright: ignore[reportArgumentType]
+        parts.append(checkpoint(_logprobs, *given, use_reentrant=False))
     logprobs, entropies = zip(*parts, strict=True)
     return torch.cat(logprobs), torch.cat(entropies)
 

@@ -37,6 +37,9 @@ class LanguageModel(nn.Module):
     Equations: Touvron et al. 2023, arXiv 2302.13971; rotary positions: Su et al. 2021, arXiv 2104.09864.
     """
 
+    steps_natively = True
+    """Whether native code takes the optimizer's steps, where it has the optimizer."""
+
     def __init__(
         self, architecture: Architecture, tokenizer: Tokenizer, temperature: float = 1.0
     ) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from shoal.learn.acting import Acting, make_actor
+from shoal.llm.tasks.source import TaskSource
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,7 +31,7 @@ MAX_STEPS = 20_000
 class Eval:
     """Evaluate beside training: `episodes` greedy episodes on `env` each time `every_steps` steps have passed."""
 
-    env: VecEnv
+    env: VecEnv | TaskSource
     every_steps: int
     episodes: int = 20
     max_steps: int = MAX_STEPS
@@ -75,7 +76,7 @@ def play_beside(run: Run, evaluation: Eval, policy: nn.Module) -> float:
 
 def evaluate(
     policy: nn.Module,
-    env: VecEnv,
+    env: VecEnv | TaskSource,
     *,
     episodes: int,
     acting: Acting,
@@ -96,6 +97,8 @@ def evaluate(
     """
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}")
+    if isinstance(env, TaskSource):
+        return _answered(policy, env, episodes=episodes, seed=acting.seed)
     rows = env.num_rows
     start, everyone = np.ones(rows, np.bool_), slice(0, rows)
     env.reset(acting.seed + SEED_OFFSET)
@@ -118,6 +121,13 @@ def evaluate(
         list(chain.from_iterable(of_rows)) for of_rows in (tally.returns, tally.lengths)
     )
     return Score(np.array(returns), np.array(lengths))
+
+
+def _answered(policy: Any, task: TaskSource, *, episodes: int, seed: int) -> Score:
+    """The score of a language model's most probable answers to so many prompts of a task."""
+    from shoal.run.answered import answered
+
+    return Score(*answered(policy, task, episodes=episodes, seed=seed))
 
 
 def mark_starts(start: Bools, ready: Ready, turn: Bools | None) -> None:

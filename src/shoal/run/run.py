@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from shoal.envs.vec_env import VecEnv
+    from shoal.llm.tasks.source import TaskSource
     from shoal.memory.settings import Replay
     from shoal.run.callbacks import Callback
     from shoal.run.directory import RunDirectory
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from shoal.run.settings import Settings
     from shoal.stream.data import DataStream
     from shoal.stream.explorers import ExploredReplay, HasExplorers
+    from shoal.stream.groups.groups import Groups
+    from shoal.stream.groups.settings import DrawsGroups
     from shoal.stream.members import MemberRollouts
     from shoal.stream.replay import DrawsBatches, ReplayStream
     from shoal.stream.rollouts import Rollouts
@@ -170,6 +173,12 @@ class Run:
     ) -> ExploredReplay:
         """As `replay` for the first of two learners; the second one explores, and gets its own rollouts in between."""
         return explored_of(self, env, learners, cfg)
+
+    def groups(self, task: TaskSource, learner: Learner, cfg: DrawsGroups) -> Groups:
+        """Groups of answers to a task's prompts, scored, by a learner whose policy is a language model."""
+        from shoal.run.groups import groups_of
+
+        return groups_of(self, task, learner, cfg)
 
     def data(self, env: VecEnv, learner: Learner, *, batch_size: int) -> DataStream:
         """Batches of the run's data set alone, for an algorithm that takes no step."""

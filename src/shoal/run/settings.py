@@ -10,6 +10,7 @@ import torch
 from shoal.learn.acting import Acting
 from shoal.learn.curiosity import Curiosity
 from shoal.learn.hardware import Hardware
+from shoal.llm.settings import Language
 from shoal.memory.settings import FromData
 from shoal.run.members import Population, member_names
 from shoal.run.origin import Identity
@@ -64,6 +65,8 @@ class Settings:
     """A bonus on rewards for observations that were not seen often."""
     data: FromData = field(default_factory=FromData)
     """A data set that is learned from too."""
+    language: Language = field(default_factory=Language)
+    """How a language model samples and is judged."""
     identity: Identity = field(default_factory=Identity)
     """Which run it is, and what its checkpoints must have been trained with."""
 
@@ -76,6 +79,7 @@ class Settings:
             num_threads=self.num_threads,
             act_block=self.act_block,
             grad_shards=self.grad_shards,
+            micro_tokens=self.language.micro_tokens,
         )
 
     def generator(self) -> np.random.Generator:

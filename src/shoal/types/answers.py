@@ -42,6 +42,8 @@ class Answers:
     """[S] or [S, L], float32."""
     weight: Tensor | None = None
     """What each token counts in the loss, over the whole batch [S, L], float32."""
+    share: Tensor | None = None
+    """What it counts in statistics: equal shares of the tokens that are learned, 1 in sum over the batch [S, L]."""
     proximal_logprob: Tensor | None = None
     """Log-probabilities under the weights that the update began with [S, L], float32."""
     reference_logprob: Tensor | None = None

@@ -98,8 +98,11 @@ class Sampler(Protocol):
         """Takes requests in, in order; ConfigError for a prompt that leaves no room for an answer."""
         ...
 
-    def poll(self) -> list[Drawn]:
-        """Goes on until an answer is finished, if any is pending, and hands over those that are."""
+    def poll(self, max_steps: int | None = None) -> list[Drawn]:
+        """Goes on until an answer is finished, if any is pending, and hands over those that are.
+
+        Of each answer it draws at most `max_steps` more tokens; with 0 it hands over what is finished already.
+        """
         ...
 
     def load(self, version: int, model: LanguageModel) -> None:

@@ -1,0 +1,96 @@
+"""Experiments on tasks: the task, the language model that learns it, and settings that are for one of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shoal.llm.tasks.registry import is_task_name, make_task
+from shoal.llm.tasks.source import TaskSource
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+
+    from shoal.algos import Algorithm
+    from shoal.experiment.experiment import Experiment
+
+USED = frozenset(
+    {
+        "env", "algo", "model", "language", "total_timesteps", "schedule", "max_staleness", "seed", "device",
+        "num_threads", "stop_at", "eval_every", "eval_episodes", "final_episodes", "checkpoint_every",
+        "keep_checkpoints", "timeline", "name", "run_dir", "track", "preset", "native", "init_from",
+    }
+)  # fmt: skip
+"""The run's settings that are for tasks too."""
+ONLY = ("model", "language")
+"""Those that are for tasks alone."""
+
+
+def on_tasks(algorithm: Algorithm) -> bool:
+    """Whether an algorithm trains language models on tasks, not policies in environments."""
+    return getattr(algorithm, "SOURCE", "rows") == "tasks"
+
+
+def source_of(experiment: Experiment, *, held_out: bool) -> TaskSource:
+    """The task of an experiment; `held_out`: with prompts that training does not have.
+
+    Raises:
+        ConfigError: there is no such task, or one that cannot be made.
+    """
+    options = experiment.options
+    task = make_task(
+        experiment.source,
+        seed=options.seed,
+        kwargs=dict(experiment.env_kwargs or {}),
+        held_out=held_out,
+    )
+    return TaskSource(
+        task,
+        max_tokens=experiment.config.max_completion_length,
+        slots=options.language.slots,
+    )
+
+
+def language_model(experiment: Experiment) -> nn.Module:
+    """The model of an experiment, with the weights that it begins with."""
+    from shoal.llm.loading import load_model
+    from shoal.llm.tiny import tiny_model
+
+    options = experiment.options
+    if options.model == "tiny":
+        source = source_of(experiment, held_out=False)
+        return tiny_model(source.task)
+    return load_model(options.model)
+
+
+def check_kind(experiment: Experiment) -> None:
+    """ConfigError where an algorithm for environments gets a task, or the other way round."""
+    source, algo = experiment.source, experiment.options.algo
+    is_task = isinstance(source, str) and is_task_name(source)
+    if is_task and not on_tasks(experiment.algorithm):
+        raise ConfigError(
+            f"{source} is a task for language models, which {algo} does not train; `shoal algos` lists those that do"
+        )
+    if experiment.policy is not None and on_tasks(experiment.algorithm):
+        raise ConfigError(
+            f"policy={experiment.options.policy!r}: {algo} trains a language model; name it by model=..."
+        )
+
+
+def idle_with_tasks(experiment: Experiment) -> Iterator[tuple[str, str]]:
+    """The settings that change nothing on a task, each with why."""
+    for name in sorted(experiment.given):
+        first = name.partition(".")[0]
+        if first not in USED and hasattr(experiment.options, first):
+            yield name, "it is for environments, and a language model answers a task"
+    if experiment.options.schedule != "async":
+        yield "max_staleness", 'it is for schedule="async"'
+
+
+def idle_without_tasks(experiment: Experiment) -> Iterator[tuple[str, str]]:
+    """The settings that change nothing in an environment, each with why."""
+    for name in sorted(experiment.given):
+        if name.partition(".")[0] in ONLY:
+            yield name, "it is for language models, which learn tasks"

@@ -1,0 +1,92 @@
+"""The stream of groups as a run gives it: a sampler, scorers, and the run's schedule."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from shoal.llm.model import LanguageModel
+from shoal.llm.sampler.local import LocalSampler
+from shoal.llm.scorers.pool import ScorerPool
+from shoal.llm.tasks.source import TaskSource
+from shoal.stream.groups.groups import Groups
+from shoal.stream.groups.process import ProcessSampler
+from shoal.stream.groups.settings import drawing_of
+from shoal.stream.schedules import Async
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from shoal.learn.learner import Learner
+    from shoal.llm.sampler.protocol import Sampler
+    from shoal.run.run import Run
+    from shoal.stream.groups.settings import DrawsGroups
+
+
+def groups_of(
+    run: Run, source: TaskSource, learner: Learner, cfg: DrawsGroups
+) -> Groups:
+    """Groups of answers to the task's prompts, drawn and learned from as `cfg` says.
+
+    Raises:
+        ConfigError: the source is no task, the policy no language model, or the schedule none for them.
+    """
+    s = run.settings
+    if not isinstance(cast("Any", source), TaskSource):
+        raise ConfigError(
+            f"{s.algo or 'this algorithm'} trains a language model on a task, such as reasoning-gym:chain_sum; "
+            f"{s.env} is an environment"
+        )
+    policy: Any = learner.policy
+    if not isinstance(policy, LanguageModel):
+        raise ConfigError(
+            f"a task is answered by a language model, and the policy is a {type(policy).__name__}; name one: "
+            "model='tiny', or the folder of one"
+        )
+    policy.temperature = cfg.temperature
+    timing = s.timing
+    sampler = sampler_of(run, policy, cfg)
+    scorers = ScorerPool(
+        partial(_scorer_of, source),
+        workers=s.language.scorer_workers,
+        timeout_s=s.language.scorer_timeout_s,
+        retries=s.language.scorer_retries,
+        on_failure=s.language.on_scorer_failure,
+    )
+    return Groups(
+        source.task,
+        sampler,
+        scorers,
+        learner,
+        cfg,
+        max_staleness=timing.max_staleness if isinstance(timing, Async) else 0,
+        meter=run.meter,
+        device=torch.device(s.device),
+    )
+
+
+def sampler_of(run: Run, policy: LanguageModel, cfg: DrawsGroups) -> Sampler:
+    """In this process, or with schedule="async" in one of its own."""
+    s, drawing = run.settings, drawing_of(cfg)
+    if not isinstance(s.timing, Async):
+        return LocalSampler(
+            policy,
+            drawing,
+            slots=s.language.slots,
+            seed=s.seed,
+            reload=s.language.after_publish,
+        )
+    return ProcessSampler(
+        policy,
+        drawing,
+        slots=s.language.slots,
+        seed=s.seed,
+        refill=s.language.after_publish == "refill",
+        tell=run.warn,
+    )
+
+
+def _scorer_of(source: TaskSource) -> Any:
+    """What judges the answers, in whatever process."""
+    return source.task.score

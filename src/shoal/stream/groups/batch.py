@@ -1,0 +1,60 @@
+"""A batch of groups as tensors, padded on the right."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from shoal.types import Answers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from shoal.llm.sampler.protocol import Drawn
+    from shoal.stream.groups.flight import Group
+
+
+def answers_of(groups: Sequence[Group], device: torch.device) -> Answers:
+    """All answers of some groups that have a reward; groups in the order given, answers in that of their numbers."""
+    chosen: list[tuple[int, Drawn, float]] = []
+    for number, group in enumerate(groups):
+        for which, reward in sorted(group.reward.items()):
+            if reward == reward:
+                chosen.append((number, group.drawn[which], reward))
+    drawn = [one for _, one, _ in chosen]
+    kept = None
+    if drawn[0].kept is not None:
+        kept = tensor(padded([one.kept for one in drawn], np.uint8), device)
+    lengths = np.array([len(one.token) for one in drawn])
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    return Answers(
+        prompt=tensor(padded([group.token for group in groups], np.int64), device),
+        prompt_length=tensor(np.array([len(g.token) for g in groups]), device),
+        prompt_of=tensor(np.array([number for number, _, _ in chosen]), device),
+        token=tensor(padded([one.token for one in drawn], np.int64), device),
+        mask=tensor(mask, device),
+        logprob=tensor(padded([one.logprob for one in drawn], np.float32), device),
+        version=tensor(padded([one.version for one in drawn], np.int64), device),
+        reward=tensor(np.array([r for _, _, r in chosen], np.float32), device),
+        truncated=tensor(np.array([one.truncated for one in drawn]), device),
+        kept=kept,
+    )
+
+
+def padded(rows: Sequence[Any], dtype: Any) -> NDArray[Any]:
+    """Rows of unlike lengths as one array [rows, longest, ...], filled up with zeros."""
+    arrays = [np.asarray(row, dtype) for row in rows]
+    longest = max(len(array) for array in arrays)
+    whole = np.zeros((len(arrays), longest, *arrays[0].shape[1:]), dtype)
+    for row, array in zip(whole, arrays, strict=True):
+        row[: len(array)] = array
+    return whole
+
+
+def tensor(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """The array on the device."""
+    return torch.from_numpy(array).to(device)

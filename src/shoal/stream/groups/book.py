@@ -1,0 +1,130 @@
+"""The book of a sampler in another process: every answer that it draws, as far as it is known here."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shoal.llm.sampler.progress import Progress
+from shoal.llm.sampler.protocol import Drawn
+from shoal.llm.sampler.slots import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from shoal.llm.architecture import Architecture
+    from shoal.llm.sampler.protocol import Drawing
+
+
+@dataclass(slots=True)
+class Running:
+    """An answer that is being drawn elsewhere, as far as it is known here."""
+
+    prompt: int
+    """Tokens of the prompt."""
+    given: tuple[int, ...]
+    """The prompt, and what the answer began with."""
+    token: list[int] = field(default_factory=list)
+    logprob: list[float] = field(default_factory=list)
+    version: list[int] = field(default_factory=list)
+    kept: list[NDArray[np.uint8]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, answer: Answer) -> Running:
+        """An answer, with what was drawn of it."""
+        return cls(
+            answer.prompt,
+            answer.token[: answer.given],
+            list(answer.token[answer.given :]),
+            answer.logprob.tolist(),
+            answer.version.tolist(),
+            [] if answer.kept is None else list(answer.kept),
+        )
+
+
+class Book:
+    """Answers that were asked for and not handed over yet, by key and number."""
+
+    def __init__(self, architecture: Architecture, drawing: Drawing) -> None:
+        """Empty; of a sampler of such a model."""
+        self.running: dict[tuple[int, int], Running] = {}
+        """Those that are not finished, in the order in which they were asked for."""
+        self.finished: deque[Drawn] = deque()
+        self._kept_bytes = -(-architecture.vocab_size // 8) if drawing.cuts else 0
+
+    def add(self, answers: Iterable[Answer]) -> None:
+        """Takes answers in, begun or not."""
+        for one in answers:
+            self.running[one.key, one.number] = Running.of(one)
+
+    def clear(self) -> None:
+        """Forgets all."""
+        self.running.clear()
+        self.finished.clear()
+
+    def take(self, said: Progress) -> None:
+        """Takes in what was drawn in one step."""
+        whose = zip(said.key.tolist(), said.number.tolist(), strict=True)
+        kept = [None] * len(said.token) if said.kept is None else list(said.kept)
+        for key, token, logprob, bits, end in zip(
+            whose,
+            said.token.tolist(),
+            said.logprob.tolist(),
+            kept,
+            said.end.tolist(),
+            strict=True,
+        ):
+            running = self.running[key]
+            running.token.append(token)
+            running.logprob.append(logprob)
+            running.version.append(said.version)
+            if bits is not None:
+                running.kept.append(bits)
+            if end:
+                cut = end == Progress.CUT
+                self.finished.append(self._drawn(key, running, truncated=cut))
+                del self.running[key]
+
+    def hand_over(self) -> list[Drawn]:
+        """The answers that are finished, which are forgotten."""
+        found = list(self.finished)
+        self.finished.clear()
+        return found
+
+    def answers(self) -> list[Answer]:
+        """Those that are not finished."""
+        return [
+            Answer(
+                *key,
+                token=(*one.given, *one.token),
+                prompt=one.prompt,
+                given=len(one.given),
+                logprob=np.array(one.logprob, np.float32),
+                version=np.array(one.version, np.int64),
+                kept=self._kept(one),
+            )
+            for key, one in self.running.items()
+        ]
+
+    def _drawn(self, key: tuple[int, int], one: Running, *, truncated: bool) -> Drawn:
+        return Drawn(
+            *key,
+            np.array(one.token, np.int64),
+            np.array(one.logprob, np.float32),
+            np.array(one.version, np.int64),
+            truncated,
+            self._kept(one),
+        )
+
+    def _kept(self, one: Running) -> NDArray[np.uint8] | None:
+        """Bits [n, ceil(V / 8)]; None where every token could be drawn."""
+        if not self._kept_bytes:
+            return None
+        if not one.kept:
+            return np.zeros((0, self._kept_bytes), np.uint8)
+        return np.stack(one.kept)

@@ -1,0 +1,68 @@
+"""A toy language: letters as tokens, a task that asks for the letter that comes after another, a model of 8 k weights."""
+
+from __future__ import annotations
+
+import torch
+from tokenizers import Tokenizer as Backend
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
+
+from shoal.llm.architecture import Architecture
+from shoal.llm.model import LanguageModel
+from shoal.llm.tasks.task import Prompt
+from shoal.llm.tokenizer import Tokenizer
+
+LETTERS = "abcdefgh"
+END = "."
+
+
+def toy_tokenizer() -> Tokenizer:
+    """A token a letter; the full stop ends an answer."""
+    vocab = {letter: number for number, letter in enumerate([END, "?", *LETTERS])}
+    backend = Backend(WordLevel(vocab, unk_token="?"))
+    backend.pre_tokenizer = Split("", "isolated")
+    backend.add_special_tokens([END])
+    return Tokenizer(backend, end=[0])
+
+
+def toy_model(seed: int = 0, *, layers: int = 2, kv_heads: int = 2) -> LanguageModel:
+    """A small random model of the toy language."""
+    architecture = Architecture(
+        vocab_size=10,
+        hidden_size=32,
+        intermediate_size=64,
+        num_layers=layers,
+        num_heads=4,
+        num_kv_heads=kv_heads,
+        head_dim=8,
+        max_length=64,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LanguageModel(architecture, toy_tokenizer())
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.dim() > 1:
+                    parameter.mul_(5)
+    return model
+
+
+class Successor:
+    """Which letter comes after the one that is shown, and nothing else; half is paid for a right first letter."""
+
+    name = "successor"
+
+    def prompt(self, index: int) -> Prompt:
+        """One of eight."""
+        at = index % len(LETTERS)
+        return Prompt(index, f"{LETTERS[at]}?", LETTERS[(at + 1) % len(LETTERS)])
+
+    def score(self, prompt: Prompt, answer: str) -> float:
+        """1 for exactly the letter, 0.5 where more follows it, else 0."""
+        if answer == prompt.truth:
+            return 1.0
+        return 0.5 * answer.startswith(prompt.truth)
+
+    def solution(self, prompt: Prompt) -> str:
+        """The letter."""
+        return prompt.truth
