@@ -19,7 +19,7 @@ GRAIN = 64
 
 
 class Cache:
-    """Keys and values [layers, slots, kv_heads, capacity, head_dim]; it grows to the longest answer that is asked for."""
+    """Keys and values [layers, slots, kv_heads, capacity, head_dim]; they grow to the longest answer asked for."""
 
     def __init__(
         self,

@@ -99,5 +99,5 @@ def _fed_forward(layer: LayerWeights, x: Tensor, a: Architecture) -> Tensor:
 
 
 def _normalized(x: Tensor, a: Architecture) -> Tensor:
-    """x / sqrt(mean(x^2) + eps); what it is multiplied by is part of the next product."""
+    """Rows over their root mean square; what it is multiplied by is part of the next product."""
     return F.rms_norm(x, (a.hidden_size,), None, a.norm_eps)

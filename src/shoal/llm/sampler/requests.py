@@ -67,7 +67,7 @@ def _check_numbers(request: Request, name: str) -> None:
 def _check_tokens(
     request: Request, token: tuple[int, ...], most: int, architecture: Architecture
 ) -> None:
-    if not (0 <= min(token) and max(token) < architecture.vocab_size):
+    if min(token) < 0 or max(token) >= architecture.vocab_size:
         raise ConfigError(
             f"request {request.key} has a token outside the model's {architecture.vocab_size}; the prompt was made by "
             "another tokenizer"
