@@ -1,0 +1,116 @@
+"""Prompts, and the tokens of answers under way, read into the cache: each sequence once, many at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from shoal.llm.sampler.passes import read
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+
+    from shoal.llm.sampler.cache import Cache
+    from shoal.llm.sampler.slots import Answer, Slots
+    from shoal.llm.sampler.weights import Weights
+
+AT_A_TIME = 8192
+"""Tokens, with padding, that are read at once, unless a single sequence has more."""
+
+
+class Reader:
+    """Fills slots of a cache. The last token of a sequence is not read: the next decode step begins with it."""
+
+    def __init__(self, cache: Cache, slots: Slots) -> None:
+        """Into which cache; `slots` says what is under way."""
+        self._cache, self._slots = cache, slots
+        self._weights: Weights | None = None
+        self._held: tuple[tuple[int, ...], Tensor, Tensor] | None = None
+        """A sequence whose next answers wait for slots, its keys and its values."""
+
+    def take(self, weights: Weights) -> None:
+        """Reads with these from now on."""
+        self._weights, self._held = weights, None
+
+    def read(self, answers: Sequence[Answer], follows: Answer | None) -> list[Answer]:
+        """Fills the slots behind the active ones; the answers in the order of their slots.
+
+        `follows` waits for a slot itself: where its sequence is among these, it is not read again.
+        """
+        of: dict[tuple[int, ...], list[Answer]] = {}
+        for answer in answers:
+            of.setdefault(answer.token, []).append(answer)
+        first = self._slots.active
+        placed: list[Answer] = []
+        held, self._held = self._held, None
+        for group in self._groups(of, held):
+            keys, values = self._keys_and_values(group, held)
+            copies = [len(of[token]) for token in group]
+            source = np.repeat(np.arange(len(group)), copies)
+            self._cache.put(first, keys[:, source], values[:, source])
+            placed += [answer for token in group for answer in of[token]]
+            first += len(source)
+            if follows is not None and follows.token in group:
+                row, length = group.index(follows.token), len(follows.token) - 1
+                part = slice(row, row + 1)
+                key = keys[:, part, :, :length].clone()
+                self._held = follows.token, key, values[:, part, :, :length].clone()
+        return placed
+
+    def read_again(self) -> None:
+        """The active slots anew, with the weights of now."""
+        slots = self._slots
+        # Slots lie side by side where they are filled, so they are taken as they come, not by their length.
+        for part in _parts(slots.length[: slots.active] - 1):
+            length = slots.length[part] - 1
+            token = slots.token[part, : int(length.max())].copy()
+            self._cache.put(part.start, *self._read(token))
+
+    def _groups(
+        self,
+        sequences: dict[tuple[int, ...], list[Answer]],
+        held: tuple[tuple[int, ...], Tensor, Tensor] | None,
+    ) -> Iterator[list[tuple[int, ...]]]:
+        """Sequences that are read together: of like length."""
+        left = list(sequences)
+        if held is not None and held[0] in sequences:
+            yield [held[0]]
+            left.remove(held[0])
+        left.sort(key=len)
+        for part in _parts(np.array([len(token) - 1 for token in left])):
+            yield left[part]
+
+    def _keys_and_values(
+        self,
+        group: list[tuple[int, ...]],
+        held: tuple[tuple[int, ...], Tensor, Tensor] | None,
+    ) -> tuple[Tensor, Tensor]:
+        if held is not None and group == [held[0]]:
+            return held[1:]
+        token = np.zeros((len(group), max(map(len, group)) - 1), np.int64)
+        for row, sequence in zip(token, group, strict=True):
+            row[: len(sequence) - 1] = sequence[:-1]
+        return self._read(token)
+
+    def _read(self, token: np.ndarray) -> tuple[Tensor, Tensor]:
+        assert self._weights is not None
+        cache = self._cache
+        return read(
+            self._weights, torch.from_numpy(token).to(cache.device), cache.angles
+        )
+
+
+def _parts(lengths: np.ndarray) -> Iterator[slice]:
+    """Neighbours that together, padded to the longest, have at most AT_A_TIME tokens."""
+    first, longest = 0, 0
+    for index, length in enumerate(lengths.tolist()):
+        longest = max(longest, length)
+        if index > first and (index + 1 - first) * longest > AT_A_TIME:
+            yield slice(first, index)
+            first, longest = index, length
+    if len(lengths):
+        yield slice(first, len(lengths))

@@ -1,0 +1,118 @@
+"""A sampler's own copy of a model's weights, put together for decoding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from shoal.llm.architecture import Architecture
+    from shoal.llm.model import LanguageModel, Layer
+
+
+class Product:
+    """x w^T + b with fixed weights; on a CPU they lie as oneDNN reads them, where torch is built with it."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, *, rows: int) -> None:
+        """Of weights [out, in]; `rows`: how many rows x usually has."""
+        self.weight, self.bias = weight, bias
+        self.packed: Tensor | None = None
+        if _can_pack(weight):
+            reorder = torch.ops.mkldnn._reorder_linear_weight
+            self.packed = reorder(weight, rows)
+            # The plain copy is kept only where nothing is packed.
+            self.weight = weight.new_empty(0)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[n, in] to [n, out]."""
+        if self.packed is None:
+            return F.linear(x, self.weight, self.bias)
+        return torch.ops.mkldnn._linear_pointwise(
+            x, self.packed, self.bias, "none", [], ""
+        )
+
+    def plus(self, x: Tensor, other: Tensor) -> Tensor:
+        """[n, in] to [n, out], with `other` [n, out] added."""
+        if self.packed is None:
+            return F.linear(x, self.weight, self.bias).add_(other)
+        return torch.ops.mkldnn._linear_pointwise.binary(
+            x, other, self.packed, self.bias, "add"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    """One layer. Norms before a product are part of its columns; the halves of rotated heads lie interleaved."""
+
+    qkv: Product
+    """To queries, keys and values side by side."""
+    qk_norm: Tensor | None
+    """[heads + kv_heads, head_dim]."""
+    out: Product
+    gate_up: Product
+    down: Product
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """All of a model."""
+
+    architecture: Architecture
+    embedding: Tensor
+    layers: tuple[LayerWeights, ...]
+    head: Product
+
+    @classmethod
+    def copied(cls, model: LanguageModel, *, rows: int) -> Weights:
+        """A copy of what the model has now; `rows` are usually decoded at once."""
+        a = model.architecture
+        with torch.no_grad():
+            layers = tuple(
+                _copied_layer(cast("Layer", one), a, rows) for one in model.model.layers
+            )
+            embedding = model.model.embed_tokens.weight.detach().clone()
+            head = model.head.detach() * model.model.norm.weight
+            return cls(a, embedding, layers, Product(head, None, rows=rows))
+
+
+def _copied_layer(layer: Layer, a: Architecture, rows: int) -> LayerWeights:
+    attention, mlp = layer.self_attn, layer.mlp
+    before, after = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
+    projections = attention.q_proj, attention.k_proj, attention.v_proj
+    q, k, v = (one.weight for one in projections)
+    qkv = torch.cat([_interleaved(q, a), _interleaved(k, a), v]) * before
+    bias = None
+    if a.attention_bias:
+        q, k, v = (one.bias for one in projections)
+        bias = torch.cat([_interleaved(q, a), _interleaved(k, a), v]).detach()
+    norm = None
+    if a.qk_norm:
+        q = _interleaved(attention.q_norm.weight, a).expand(a.num_heads, -1)
+        k = _interleaved(attention.k_norm.weight, a).expand(a.num_kv_heads, -1)
+        norm = torch.cat([q, k]).detach()
+    gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * after
+    return LayerWeights(
+        qkv=Product(qkv, bias, rows=rows),
+        qk_norm=norm,
+        out=Product(attention.o_proj.weight.detach().clone(), None, rows=rows),
+        gate_up=Product(gate_up, None, rows=rows),
+        down=Product(mlp.down_proj.weight.detach().clone(), None, rows=rows),
+    )
+
+
+def _interleaved(weight: Tensor, a: Architecture) -> Tensor:
+    """Rows of heads, so that what is turned together lies side by side: products of queries and keys stay the same."""
+    halves = weight.unflatten(0, (-1, 2, a.head_dim // 2))
+    return halves.transpose(1, 2).flatten(0, 2)
+
+
+def _can_pack(weight: Tensor) -> bool:
+    """Whether oneDNN takes these weights in an order of its own."""
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+        return False
+    return torch.backends.mkldnn.is_available()
