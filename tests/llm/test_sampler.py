@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sampler_models import SIZES, VOCAB, learner_logprobs, make_model, make_prompt, run, slow_kept
 
 from shoal.llm.architecture import Architecture
 from shoal.llm.logprobs import unpacked
 from shoal.llm.sampler.local import LocalSampler
 from shoal.llm.sampler.protocol import Drawing, Request
 from shoal.types import ConfigError
+from tests.sampler_models import SIZES, VOCAB, learner_logprobs, make_model, make_prompt, run, slow_kept
 
 PROMPTS = {key: make_prompt(key, length) for key, length in enumerate((1, 9, 4, 4, 17))}
 CUTS: dict[str, dict[str, Any]] = {
@@ -75,7 +75,7 @@ def test_logprobs_and_kept_sets_are_the_models(cut: str) -> None:
 
 def slow_logits(model: Any, tokens: list[int]) -> np.ndarray:
     """Logits after each token [n, V]: one prefix after another through the learner's model, in double precision."""
-    from sampler_models import as_answers
+    from tests.sampler_models import as_answers
 
     from shoal.llm.layout import laid_out
     from shoal.llm.sampler.protocol import Drawn

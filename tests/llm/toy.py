@@ -1,4 +1,4 @@
-"""A toy language: letters as tokens, a task that asks for the letter that comes after another, a model of 8 k weights."""
+"""A toy language of letters, a task that asks for the letter after another, and a model of 8 k weights."""
 
 from __future__ import annotations
 

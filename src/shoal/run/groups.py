@@ -44,6 +44,10 @@ def groups_of(
             f"a task is answered by a language model, and the policy is a {type(policy).__name__}; name one: "
             "model='tiny', or the folder of one"
         )
+    if s.schedule == "overlap":
+        raise ConfigError(
+            'schedule="overlap" is for environments; a language model has sync or async'
+        )
     policy.temperature = cfg.temperature
     timing = s.timing
     sampler = sampler_of(run, policy, cfg)

@@ -100,6 +100,8 @@ class Run:
         self._writer = writer_of(directory, settings)
         self._interrupts = Interrupts(partial(_interrupted, self))
         self._loop: Loop | None = None
+        self._held: list[Groups] = []
+        """What has processes of its own, which end with the run."""
 
     @property
     def seed(self) -> int:
@@ -178,7 +180,9 @@ class Run:
         """Groups of answers to a task's prompts, scored, by a learner whose policy is a language model."""
         from shoal.run.groups import groups_of
 
-        return groups_of(self, task, learner, cfg)
+        made = groups_of(self, task, learner, cfg)
+        self._held.append(made)
+        return made
 
     def data(self, env: VecEnv, learner: Learner, *, batch_size: int) -> DataStream:
         """Batches of the run's data set alone, for an algorithm that takes no step."""
@@ -257,6 +261,8 @@ class Run:
         self._interrupts.release()
         finish_timeline(self)
         close_callbacks(self)
+        for stream in self._held:
+            stream.close()
         try:
             if self._writer is not None:
                 self._writer.close()

@@ -13,7 +13,7 @@ from shoal.llm.sampler.cache import Cache
 from shoal.llm.sampler.draw import drawn
 from shoal.llm.sampler.ends import Ends
 from shoal.llm.sampler.passes import decode
-from shoal.llm.sampler.progress import packed_answers, unpacked_answers
+from shoal.llm.sampler.progress import Progress, packed_answers, unpacked_answers
 from shoal.llm.sampler.protocol import Drawn
 from shoal.llm.sampler.reading import Reader
 from shoal.llm.sampler.requests import answers_of
@@ -86,6 +86,8 @@ class LocalSampler:
         self._ends = Ends(model.tokenizer, a.vocab_size, drawing.stop)
         self._waiting: deque[Answer] = deque()
         self._reader = Reader(self._cache, self._slots)
+        self.progress: Progress | None = None
+        """What the last step of `poll` drew; None where it drew nothing."""
         self.load(0, model)
 
     @property
@@ -120,7 +122,7 @@ class LocalSampler:
         Args:
             max_steps: tokens of each answer after which it returns in any case; None: no such end.
         """
-        steps = 0
+        steps, self.progress = 0, None
         with threads(self._num_threads):
             while self.pending and steps != max_steps:
                 self._admit()
@@ -202,19 +204,28 @@ class LocalSampler:
             if kept is None
             else np.packbits(kept.cpu().numpy(), axis=1, bitorder="little")
         )
-        slots.append(chosen, logprob.cpu().numpy(), self._version, bits)
-        return self._finished(chosen)
+        chances = logprob.cpu().numpy()
+        slots.append(chosen, chances, self._version, bits)
+        end = self._ended(chosen)
+        key, number = slots.key[:active].copy(), slots.number[:active].copy()
+        self.progress = Progress(key, number, chosen, chances, self._version, bits, end)
+        return self._finished(end)
 
-    def _finished(self, token: NDArray[np.int64]) -> list[Drawn]:
+    def _ended(self, token: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Which active answers end with this token, and how."""
         slots, active = self._slots, self._slots.active
         length = slots.length[:active]
         start = slots.prompt[:active]
         ended = self._ends.stopped(token, slots.token[:active], start, length)
-        done = ended | (length >= slots.end[:active])
+        cut = ~ended & (length >= slots.end[:active])
+        return Progress.ENDED * ended.astype(np.uint8) + Progress.CUT * cut
+
+    def _finished(self, end: NDArray[np.uint8]) -> list[Drawn]:
+        slots, done = self._slots, end > 0
         if not done.any():
             return []
         finished = [
-            handed_over(slots.taken(slot), truncated=not ended[slot])
+            handed_over(slots.taken(slot), truncated=bool(end[slot] == Progress.CUT))
             for slot in np.flatnonzero(done).tolist()
         ]
         source, target = slots.remove(done)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -10,6 +11,28 @@ from shoal.llm.sampler.slots import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One token of each of n answers, as a step drew them."""
+
+    ENDED: ClassVar[int] = 1
+    CUT: ClassVar[int] = 2
+
+    key: NDArray[np.int64]
+    """Whose tokens they are [n], with `number`."""
+    number: NDArray[np.int64]
+    token: NDArray[np.int64]
+    logprob: NDArray[np.float32]
+    version: int
+    kept: NDArray[np.uint8] | None
+    """[n, ceil(V / 8)]."""
+    end: NDArray[np.uint8]
+    """0 where the answer goes on, ENDED where it has ended, CUT where it was cut."""
+
 
 SIZES = ("key", "number", "prompt", "given")
 
