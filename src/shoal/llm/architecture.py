@@ -103,7 +103,8 @@ class Architecture:
             "rms_norm_eps": self.norm_eps,
             "tie_word_embeddings": self.tied,
             "hidden_act": "silu",
-            "torch_dtype": "float32",
+            "dtype": "float32",
+            "sliding_window": None,  # some families have one unless it is denied
         }
 
 

@@ -6,26 +6,36 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shoal.llm.tasks.task import Message
+from shoal.llm.chat import MISSING, render_chat
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from shoal.llm.tasks.task import Prompt
+    from shoal.llm.tasks.task import Message, Prompt
 
-MISSING = (
-    "{0} is not installed, which language models need; pip install 'shoal-rl[llm]'"
-)
+SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token")
+"""Names that chat templates may use."""
 
 
 class Tokenizer:
     """A tokenizer.json with its chat template; `end` are the tokens that end an answer."""
 
     def __init__(
-        self, backend: Any, *, end: Sequence[int], chat_template: str | None = None
+        self,
+        backend: Any,
+        *,
+        end: Sequence[int],
+        chat_template: str | None = None,
+        special: Mapping[str, str] | None = None,
     ) -> None:
         """Of a `tokenizers.Tokenizer`.
+
+        Args:
+            backend: it neither pads nor cuts from now on.
+            end: tokens that end an answer, the usual one first.
+            chat_template: in Jinja.
+            special: special tokens by their names in tokenizer_config.json, such as `pad_token`.
 
         Raises:
             ConfigError: no token ends an answer.
@@ -34,9 +44,14 @@ class Tokenizer:
             raise ConfigError(
                 "the tokenizer names no token that ends an answer (eos_token); set one in tokenizer_config.json"
             )
+        backend.no_padding()
+        backend.no_truncation()
         self._backend = backend
         self.end = tuple(end)
         self.chat_template = chat_template
+        last = backend.id_to_token(self.end[0])
+        ends = {} if last is None else {"eos_token": last, "pad_token": last}
+        self.special = ends | dict(special or {})
 
     @classmethod
     def of_folder(cls, folder: Path) -> Tokenizer:
@@ -52,15 +67,22 @@ class Tokenizer:
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise ConfigError(f"{folder} has no tokenizer.json")
-        backend = tokenizers.Tokenizer.from_file(str(path))
-        config = _json(folder / "tokenizer_config.json")
-        generation = _json(folder / "generation_config.json")
+        try:
+            backend = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises no narrower one
+            raise ConfigError(f"{path} is not a tokenizer: {error}") from error
+        older = _json(folder / "special_tokens_map.json")
+        config = older | _json(folder / "tokenizer_config.json")
+        ends = _json(folder / "generation_config.json") or _json(folder / "config.json")
         template = config.get("chat_template")
         beside = folder / "chat_template.jinja"
         if template is None and beside.is_file():
             template = beside.read_text(encoding="utf-8")
         return cls(
-            backend, end=_ends(backend, config, generation), chat_template=template
+            backend,
+            end=_ends(backend, config, ends),
+            chat_template=_default(template),
+            special=_special(config),
         )
 
     @property
@@ -68,13 +90,19 @@ class Tokenizer:
         """Tokens that there are."""
         return self._backend.get_vocab_size()
 
+    @property
+    def highest(self) -> int:
+        """The last token that there is; numbers may be left out before it."""
+        return max(self._backend.get_vocab().values())
+
     def encode(self, text: str) -> list[int]:
         """The tokens of a text; none is added."""
         return self._backend.encode(text, add_special_tokens=False).ids
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens; special ones, such as those that end an answer, are left out."""
-        return self._backend.decode(list(tokens), skip_special_tokens=True)
+        said = [token for token in tokens if token not in self.end]
+        return self._backend.decode(said, skip_special_tokens=True)
 
     def encode_prompt(self, prompt: Prompt) -> list[int]:
         """What the model reads before it answers.
@@ -100,60 +128,52 @@ class Tokenizer:
                 "the task asks in a chat, but this model has no chat template (tokenizer_config.json or "
                 "chat_template.jinja); take a model for chats, or a task of plain text"
             )
-        try:
-            from jinja2.sandbox import ImmutableSandboxedEnvironment
-        except ImportError as error:
-            raise ConfigError(MISSING.format("jinja2")) from error
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True
-        )
-        environment.globals["raise_exception"] = _refused  # pyright: ignore[reportArgumentType]
-        turns = [{"role": m.role, "content": m.content} for m in messages]
-        try:
-            template = environment.from_string(self.chat_template)
-            return template.render(
-                messages=turns, add_generation_prompt=True, bos_token="", eos_token=""
-            )
-        except ConfigError:
-            raise
-        except Exception as error:  # whatever a template does
-            raise ConfigError(
-                f"the model's chat template failed: {type(error).__name__}: {error}"
-            ) from error
+        return render_chat(self.chat_template, messages, self.special)
 
     def save(self, folder: Path) -> None:
         """Writes the files that `of_folder` and transformers read."""
         self._backend.save(str(folder / "tokenizer.json"))
-        ends = [self._backend.id_to_token(token) for token in self.end]
         config: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "eos_token": ends[0],
-            "pad_token": ends[0],
-        }
+            "clean_up_tokenization_spaces": False,
+        } | self.special
         if self.chat_template is not None:
             config["chat_template"] = self.chat_template
         _write(folder / "tokenizer_config.json", config)
         _write(folder / "generation_config.json", {"eos_token_id": list(self.end)})
 
 
-def _refused(message: str) -> str:
-    """What chat templates call `raise_exception`."""
-    raise ConfigError(f"the model's chat template refuses the task's chat: {message}")
-
-
 def _ends(backend: Any, *configs: dict[str, Any]) -> list[int]:
     """The tokens that end an answer, as either file names them."""
     found: list[int] = []
     for config in configs:
-        name = config.get("eos_token")
-        if isinstance(name, dict):
-            name = name.get("content")
-        if isinstance(name, str):
+        name = _special(config).get("eos_token")
+        if name is not None:
             token = backend.token_to_id(name)
             found += [] if token is None else [token]
         ids = config.get("eos_token_id")
         found += [ids] if isinstance(ids, int) else ids or []
     return list(dict.fromkeys(found))
+
+
+def _special(config: dict[str, Any]) -> dict[str, str]:
+    """The special tokens that a tokenizer_config.json names; a token may be written with its settings."""
+    found: dict[str, str] = {}
+    for name in SPECIAL:
+        token = config.get(name)
+        if isinstance(token, dict):
+            token = token.get("content")
+        if isinstance(token, str):
+            found[name] = token
+    return found
+
+
+def _default(template: str | list[dict[str, str]] | None) -> str | None:
+    """Of several templates the one that is named so."""
+    if not isinstance(template, list):
+        return template
+    named = {one["name"]: one["template"] for one in template}
+    return named.get("default")
 
 
 def _json(path: Path) -> dict[str, Any]:
