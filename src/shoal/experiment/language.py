@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from shoal.llm.tasks.registry import is_task_name, make_task
@@ -56,13 +57,15 @@ def source_of(experiment: Experiment, *, held_out: bool) -> TaskSource:
 def language_model(experiment: Experiment) -> nn.Module:
     """The model of an experiment, with the weights that it begins with."""
     from shoal.llm.loading import load_model
-    from shoal.llm.tiny import tiny_model
 
-    options = experiment.options
-    if options.model == "tiny":
-        source = source_of(experiment, held_out=False)
-        return tiny_model(source.task)
-    return load_model(options.model)
+    name = experiment.options.model
+    task = source_of(experiment, held_out=False).task if name == "tiny" else None
+    return load_model(name, task=task, report=_tell)
+
+
+def _tell(line: str) -> None:
+    """What takes long before a run begins is said where warnings are."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def check_kind(experiment: Experiment) -> None:
