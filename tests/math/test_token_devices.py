@@ -61,9 +61,9 @@ def every_equation() -> Iterator[torch.Tensor]:
     yield divergence.penalized_reward(reward, kl, mask, beta=0.1)
     yield overlong.overlong_penalty(mask.sum(1), max_length=6, cache=2)
     logits = torch.zeros(4, 8, requires_grad=True)
-    kept = kept_sets.kept_set(logits, top_k=4, top_p=0.9, min_p=0.1)
-    yield kept_sets.kept_logprob(logits, group, kept)
-    yield kept_sets.kept_entropy(logits, kept)
+    within = kept_sets.kept_log_softmax(logits, logits > 1, temperature=0.5)
+    yield kept_sets.token_logprob(within, group)
+    yield kept_sets.token_entropy(within)
 
 
 def test_no_equation_waits_for_the_device() -> None:
