@@ -50,7 +50,7 @@ def every_equation() -> Iterator[torch.Tensor]:
     yield weighted_sum(losses.clipped_surrogate(ratio, advantage, eps_low=0.2, eps_high=0.3, delta=4), weight)
     yield losses.soft_gated_surrogate(ratio, advantage)
     yield losses.weighted_policy_gradient(log, reward, ratio, mask)
-    yield corrections.importance_weights(log, old, mask, most=2, bound="mask", level="mean")
+    yield corrections.importance_weights(log, old, mask, most=2, outside="mask", level="mean")
     yield corrections.off_policy_mask(log, old, reward, mask, bound=0.1)
     yield corrections.decoupled_surrogate(log, ref, old, reward, mask, eps_low=0.2, eps_high=0.2, most=math.inf)
     version = torch.zeros(4, 6, dtype=torch.int32)
