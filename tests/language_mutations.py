@@ -8,8 +8,8 @@ LANGUAGE = [
     Mutation(
         "a ratio of probabilities is not renormalized over what the sampler kept",
         "math/kept_sets.py",
-        "counts = kept | ~inside",
-        "counts = torch.ones_like(kept)",
+        "cut = ~kept & kept.any(-1, keepdim=True)",
+        "cut = torch.zeros_like(kept)",
         UNBIASED,
     ),
     Mutation(

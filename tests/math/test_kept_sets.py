@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.distributions import Categorical
 
-from shoal.math.kept_sets import kept_entropy, kept_logprob, kept_set
+from shoal.math.kept_sets import kept_log_softmax, kept_logprob, token_entropy
 from shoal.math.token_corrections import importance_weights
 from shoal.math.token_losses import weighted_policy_gradient
 from shoal.math.token_weights import token_weights, weighted_sum
@@ -18,39 +18,14 @@ LOGITS = torch.tensor([[1.0, 8, 1, 4, 2]]).log()
 """Probabilities 1/16, 1/2, 1/16, 1/4 and 1/8."""
 
 
-@pytest.mark.parametrize(
-    ("option", "expected"),
-    [
-        ({}, [1, 1, 1, 1, 1]),
-        ({"top_k": 2}, [0, 1, 0, 1, 0]),
-        ({"top_k": 4}, [1, 1, 1, 1, 1]),  # the fourth is as likely as the fifth
-        ({"top_k": 9}, [1, 1, 1, 1, 1]),
-        ({"top_p": 0.4}, [0, 1, 0, 0, 0]),
-        ({"top_p": 0.7}, [0, 1, 0, 1, 0]),
-        ({"top_p": 0.8}, [0, 1, 0, 1, 1]),
-        ({"min_p": 0.2}, [0, 1, 0, 1, 1]),  # at least 1/10
-        ({"min_p": 1.0}, [0, 1, 0, 0, 0]),
-        ({"top_p": 0.8, "min_p": 0.2}, [0, 1, 0, 1, 0]),  # 8 + 4 of 14 reach it
-        ({"top_p": 0.6, "top_k": 2}, [0, 1, 0, 0, 0]),  # 8 of 12
-        # Square roots 1, 2.83, 1, 2, 1.41 of 8.24: two make 0.59, three 0.76.
-        ({"top_p": 0.7, "temperature": 2.0}, [0, 1, 0, 1, 1]),
-        # Squares: 64 and 16 of 86.
-        ({"top_p": 0.7, "temperature": 0.5}, [0, 1, 0, 0, 0]),
-    ],
-)
-def test_kept_sets_by_hand(option: dict[str, Any], expected: list[int]) -> None:
-    rows = torch.cat([LOGITS, LOGITS.flip(1)])
-    found = kept_set(rows, **option)
-    wanted = [bool(x) for x in expected]
-    assert found.tolist() == [wanted, wanted[::-1]]
-
-
 KEPT = torch.tensor([[False, True, False, True, False]])
 
 
 def test_logprob_by_hand() -> None:
     """8 and 4 are 2/3 and 1/3 of what is kept; their squares 4/5 and 1/5; 8 of all is 1/2."""
     rows, kept = LOGITS.expand(3, 5), KEPT.expand(3, 5)
+    whole = kept_log_softmax(LOGITS, KEPT)
+    torch.testing.assert_close(whole.exp(), torch.tensor([[0, 2 / 3, 0, 1 / 3, 0]]))
     found = kept_logprob(rows, torch.tensor([1, 3, 0]), kept)
     torch.testing.assert_close(found.exp(), torch.tensor([2 / 3, 1 / 3, 0]))
     assert found[2] == -torch.inf
@@ -72,17 +47,20 @@ def test_gradients_by_hand() -> None:
 
 
 def test_entropy_by_hand() -> None:
-    """Of 2/3 and 1/3; of all, 1/2 + 1/4 * 2 + 1/8 * 3 + 2/16 * 4 = 15/8 bits; of one token, and of none, 0."""
+    """Of 2/3 and 1/3; of all, 1/2 + 1/4 * 2 + 1/8 * 3 + 2/16 * 4 = 15/8 bits; of one token 0."""
     expected = math.log(3) - 2 / 3 * math.log(2)
-    torch.testing.assert_close(kept_entropy(LOGITS, KEPT), torch.tensor([expected]))
-    torch.testing.assert_close(kept_entropy(LOGITS), torch.tensor([15 / 8 * math.log(2)]))
-    one = torch.tensor([[False, True, False, False, False], [False] * 5])
-    assert kept_entropy(LOGITS.expand(2, 5), one).tolist() == [0, 0]
+    torch.testing.assert_close(entropy(LOGITS, KEPT), torch.tensor([expected]))
+    torch.testing.assert_close(entropy(LOGITS), torch.tensor([15 / 8 * math.log(2)]))
+    assert entropy(LOGITS, torch.tensor([[False, True, False, False, False]])).tolist() == [0]
+
+
+def entropy(logits: torch.Tensor, kept: torch.Tensor | None = None, temperature: float = 1.0) -> torch.Tensor:
+    return token_entropy(kept_log_softmax(logits, kept, temperature=temperature))
 
 
 def test_entropys_gradient_is_that_of_the_kept_tokens_alone() -> None:
     logits = LOGITS.clone().requires_grad_()
-    found = torch.autograd.grad(kept_entropy(logits, KEPT, temperature=0.7).sum(), logits)[0]
+    found = torch.autograd.grad(entropy(logits, KEPT, 0.7).sum(), logits)[0]
     alone = LOGITS[:, [1, 3]].clone().requires_grad_()
     expected = torch.autograd.grad(Categorical(logits=alone / 0.7).entropy().sum(), alone)[0]
     torch.testing.assert_close(found[:, [1, 3]], expected)
@@ -98,34 +76,34 @@ def test_gradients_are_finite_whatever_is_kept() -> None:
     kept[1] = False
     kept[3, 3] = False
     logits.requires_grad_()
-    token = torch.tensor([0, 1, 1, 1, 1])
-    logprob, entropy = kept_logprob(logits, token, kept), kept_entropy(logits, kept)
-    torch.testing.assert_close(logprob, torch.tensor([-torch.inf, -torch.inf, 0, 0, 0]))
-    assert entropy.isfinite().all()
-    of_logprob, of_entropy = (torch.autograd.grad(x.sum(), logits)[0] for x in (logprob, entropy))
-    assert of_logprob.isfinite().all()
-    assert of_entropy.isfinite().all()
-    assert not of_logprob[:2].any()
-    assert not of_entropy[1:4].any()
+    logprob = kept_logprob(logits, torch.tensor([0, 1, 1, 1, 1]), kept)
+    torch.testing.assert_close(logprob, torch.tensor([-torch.inf, math.log(1 / 2), 0, 0, 0]))
+    for found, without in ((logprob, [0, 2, 3, 4]), (entropy(logits, kept), [2, 3, 4])):
+        gradient = torch.autograd.grad(found.sum(), logits)[0]
+        assert gradient.isfinite().all()
+        assert not gradient[without].any()
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    wrong: list[tuple[dict[str, Any], str]] = [
-        ({"top_p": 0.0}, "top_p"),
-        ({"top_p": 1.1}, "top_p"),
-        ({"min_p": -0.1}, "min_p"),
-        ({"top_k": 0}, "top_k"),
-        ({"temperature": 0.0}, "temperature"),
-    ]
-    for option, said in wrong:
-        with pytest.raises(ValueError, match=said):
-            kept_set(LOGITS, **option)
+    with pytest.raises(ValueError, match=r"above 0, got 0\.0"):
+        kept_logprob(LOGITS, torch.tensor([1]), temperature=0.0)
     with pytest.raises(AssertionError):
         kept_logprob(LOGITS, torch.tensor([1, 2]))
     with pytest.raises(AssertionError):
         kept_logprob(LOGITS, torch.tensor([1]), KEPT[:, :4])
     with pytest.raises(AssertionError):
-        kept_entropy(LOGITS[0])
+        kept_log_softmax(LOGITS[0])
+
+
+def cut(logits: torch.Tensor, *, top_p: float = 1.0, min_p: float = 0.0) -> torch.Tensor:
+    """What a sampler keeps: the fewest likeliest tokens that make top_p, and those that have min_p of the likeliest."""
+    kept = torch.zeros_like(logits, dtype=torch.bool)
+    for row, chances in enumerate(logits.softmax(-1).tolist()):
+        sum_before = 0.0
+        for token in sorted(range(len(chances)), key=chances.__getitem__, reverse=True):
+            kept[row, token] = sum_before < top_p and chances[token] >= min_p * max(chances)
+            sum_before += chances[token]
+    return kept
 
 
 class Bigrams:
@@ -140,7 +118,7 @@ class Bigrams:
         moved = self.old + 0.5 * torch.randn(6, 5, generator=self.generator)
         self.table = moved.requires_grad_()
         self.reward = torch.randn(5, 5, generator=self.generator)
-        self.kept = kept_set(self.old, **truncation)
+        self.kept = cut(self.old, **truncation)
         self.all = torch.ones_like(self.kept)
 
     def chance(self) -> torch.Tensor:
@@ -209,7 +187,7 @@ def test_an_older_policys_truncated_samples_are_unbiased_within_what_it_kept(tru
     """
     words = Bigrams(**truncation)
     assert 8 < words.kept.sum() < 25
-    tokens = words.sample(1 << 17)
+    tokens = words.sample(1 << 16)
     within, whole = words.exact(words.kept), words.exact(words.all)
     assert (within - whole).abs().max() > 0.05
     torch.testing.assert_close(words.expected(words.kept, words.kept), within, atol=1e-6, rtol=1e-5)

@@ -24,13 +24,13 @@ TWO = math.sqrt(2)
     [
         ({"most": math.inf}, [[4, 0, 0.5], [0.25, 1, 0]]),
         ({"most": 2}, [[2, 0, 0.5], [0.25, 1, 0]]),
-        ({"most": 2, "bound": "mask"}, [[0, 0, 0.5], [0, 1, 0]]),
-        ({"most": 5, "least": 0.5, "bound": "mask"}, [[4, 0, 0.5], [0, 1, 0]]),
-        ({"most": math.inf, "least": 0.3, "bound": "mask"}, [[4, 0, 0.5], [0, 1, 0]]),
+        ({"most": 2, "outside": "mask"}, [[0, 0, 0.5], [0, 1, 0]]),
+        ({"most": 5, "least": 0.5, "outside": "mask"}, [[4, 0, 0.5], [0, 1, 0]]),
+        ({"most": math.inf, "least": 0.3, "outside": "mask"}, [[4, 0, 0.5], [0, 1, 0]]),
         ({"most": math.inf, "level": "sequence"}, [[2, 0, 2], [0.25, 0.25, 0]]),
         ({"most": 1.5, "level": "sequence"}, [[1.5, 0, 1.5], [0.25, 0.25, 0]]),
-        ({"most": 3, "level": "sequence", "bound": "mask"}, [[2, 0, 2], [0, 0, 0]]),
-        ({"most": 3, "level": "mean", "bound": "mask"}, [[TWO, 0, TWO], [0.5, 0.5, 0]]),
+        ({"most": 3, "level": "sequence", "outside": "mask"}, [[2, 0, 2], [0, 0, 0]]),
+        ({"most": 3, "level": "mean", "outside": "mask"}, [[TWO, 0, TWO], [0.5, 0.5, 0]]),
         ({"most": 1.25, "level": "mean"}, [[1.25, 0, 1.25], [0.5, 0.5, 0]]),
     ],
 )
@@ -97,11 +97,11 @@ def test_what_does_not_fit_is_refused() -> None:
     wrong: Any = {"level": "batch"}
     with pytest.raises(ValueError, match="got 'batch'"):
         importance_weights(NEW, OLD, MASK, most=2, **wrong)
-    wrong = {"bound": "clip"}
+    wrong = {"outside": "clip"}
     with pytest.raises(ValueError, match="got 'clip'"):
         importance_weights(NEW, OLD, MASK, most=2, **wrong)
     with pytest.raises(ValueError, match=r"lies in 0 to 1, got 1\.5"):
-        importance_weights(NEW, OLD, MASK, most=2, least=1.5, bound="mask")
+        importance_weights(NEW, OLD, MASK, most=2, least=1.5, outside="mask")
     with pytest.raises(ValueError, match=r"from 0, got -1"):
         version_mask(VERSION, 6, max_staleness=-1)
     for decay in (0.0, 1.5):

@@ -50,7 +50,7 @@ def every_equation() -> Iterator[torch.Tensor]:
     yield weighted_sum(losses.clipped_surrogate(ratio, advantage, eps_low=0.2, eps_high=0.3, delta=4), weight)
     yield losses.soft_gated_surrogate(ratio, advantage)
     yield losses.weighted_policy_gradient(log, reward, ratio, mask)
-    yield corrections.importance_weights(log, old, mask, most=2, bound="mask", level="mean")
+    yield corrections.importance_weights(log, old, mask, most=2, outside="mask", level="mean")
     yield corrections.off_policy_mask(log, old, reward, mask, bound=0.1)
     yield corrections.decoupled_surrogate(log, ref, old, reward, mask, eps_low=0.2, eps_high=0.2, most=math.inf)
     version = torch.zeros(4, 6, dtype=torch.int32)
@@ -61,9 +61,9 @@ def every_equation() -> Iterator[torch.Tensor]:
     yield divergence.penalized_reward(reward, kl, mask, beta=0.1)
     yield overlong.overlong_penalty(mask.sum(1), max_length=6, cache=2)
     logits = torch.zeros(4, 8, requires_grad=True)
-    kept = kept_sets.kept_set(logits, top_k=4, top_p=0.9, min_p=0.1)
-    yield kept_sets.kept_logprob(logits, group, kept)
-    yield kept_sets.kept_entropy(logits, kept)
+    within = kept_sets.kept_log_softmax(logits, logits > 1, temperature=0.5)
+    yield kept_sets.token_logprob(within, group)
+    yield kept_sets.token_entropy(within)
 
 
 def test_no_equation_waits_for_the_device() -> None:

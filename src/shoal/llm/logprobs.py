@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from shoal.math.kept_sets import kept_log_softmax, token_entropy, token_logprob
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -50,15 +52,11 @@ def _logprobs(
     kept: Tensor | None,
     temperature: float,
 ) -> tuple[Tensor, Tensor]:
-    logits = (hidden @ head.T).float()
-    if temperature != 1.0:
-        logits = logits / temperature
-    if kept is not None:
-        logits = logits.masked_fill(~unpacked(kept, len(head)), -torch.inf)
-    logprob = logits.log_softmax(-1)
+    within = None if kept is None else unpacked(kept, len(head))
+    log_softmax = kept_log_softmax(hidden @ head.T, within, temperature=temperature)
     with torch.no_grad():
-        entropy = -(logprob.exp() * logprob.clamp(min=-1e4)).sum(-1)
-    return logprob.gather(1, token[:, None]).squeeze(1), entropy
+        entropy = token_entropy(log_softmax)
+    return token_logprob(log_softmax, token), entropy
 
 
 def unpacked(bits: Tensor, size: int) -> Tensor:

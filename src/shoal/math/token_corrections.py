@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Level: TypeAlias = Literal["token", "sequence", "mean"]
-Bound: TypeAlias = Literal["truncate", "mask"]
+Outside: TypeAlias = Literal["truncate", "mask"]
 
 
 @torch.no_grad()
@@ -28,7 +28,7 @@ def importance_weights(
     mask: Tensor,
     *,
     level: Level = "token",
-    bound: Bound = "truncate",
+    outside: Outside = "truncate",
     most: float,
     least: float | None = None,
 ) -> Tensor:
@@ -43,12 +43,12 @@ def importance_weights(
         old_logprob: of the behavior policy [S, L].
         mask: bool [S, L].
         level: what the ratio is of.
-        bound: what happens to ratios outside.
+        outside: what becomes of ratios outside the limits.
         most: the greatest that is left as it is; `math.inf` bounds nothing.
         least: the least that is left by "mask"; 1 / most unless given.
 
     Raises:
-        ValueError: no such level or bound, or limits that 1 does not lie within.
+        ValueError: no such level or way, or limits that 1 does not lie within.
     """
     log = log_ratio(logprob, old_logprob, mask)
     if level in ("sequence", "mean"):
@@ -56,12 +56,12 @@ def importance_weights(
     elif level != "token":
         raise ValueError(f'level is "token", "sequence" or "mean", got {level!r}')
     weight = bounded_exp(log)
-    if bound == "truncate":
+    if outside == "truncate":
         weight = truncated(weight, most)
-    elif bound == "mask":
+    elif outside == "mask":
         weight = within(weight, most, least=least)
     else:
-        raise ValueError(f'bound is "truncate" or "mask", got {bound!r}')
+        raise ValueError(f'outside is "truncate" or "mask", got {outside!r}')
     return torch.where(mask, weight, torch.zeros_like(weight))
 
 
