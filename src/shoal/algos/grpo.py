@@ -174,7 +174,7 @@ def grpo_loss(
             proximal,
             batch.logprob,
             mask,
-            bound=cfg.correction,
+            outside=cfg.correction,
             most=cfg.importance_bound,
         )
     compare = sequence_ratio if cfg.loss_type == "gspo" else token_ratio
