@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from shoal.envs.preprocessing import Preprocessing
     from shoal.fleet.settings import Placement
     from shoal.learn.curiosity import Curiosity
+    from shoal.llm.settings import Language
     from shoal.memory.settings import Replay
     from shoal.nets.network import ActorCriticNet, Network, QNet
     from shoal.remote.settings import Remote
@@ -47,6 +48,8 @@ class Settings(TypedDict, total=False):
     remote: Remote | Mapping[str, Any]
     fleet: str | None
     placement: Placement | Mapping[str, Any]
+    model: str
+    language: Language | Mapping[str, Any]
     init_from: str | PathLike[str] | None
     data: str | PathLike[str] | None
     data_fraction: float
@@ -91,7 +94,25 @@ class Settings(TypedDict, total=False):
     double: bool
     huber: bool
     replay: Replay | Mapping[str, Any]
+    num_prompts: int | float
+    num_generations: int | float
+    max_completion_length: int | float
+    num_iterations: int | float
     num_minibatches: int | float
+    baseline: Literal["mean", "leave_one_out"]
+    scale_rewards: Literal["group", "batch", "none"]
+    loss_type: Literal["grpo", "dapo", "dr_grpo", "gspo", "cispo", "reinforce"]
+    epsilon: float
+    epsilon_high: float | None
+    beta: float
+    correction: Literal["none", "truncate", "mask"]
+    importance_bound: float
+    temperature: float
+    top_k: int | float
+    top_p: float
+    min_p: float
+    dynamic_sampling: bool
+    mask_truncated_completions: bool
     update_epochs: int | float
     vtrace_lambda: float
     clip_rho: float
