@@ -1,0 +1,248 @@
+"""Hands answers to processes that score, hears them, and replaces those that hang or die; in a thread of its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from math import inf
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING, Any
+
+from shoal.envs.workers.processes import Worker, end_all
+from shoal.llm.scorers.score import Failed, Score
+from shoal.llm.scorers.worker import WORD, Batch, Introduction
+from shoal.types import EnvError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shoal.llm.tasks.task import Prompt
+
+MAX_WAIT_S = 1.0
+"""The thread looks around once in so many seconds, whatever happens."""
+JOIN_S = 2.0
+
+
+@dataclass(slots=True)
+class Job:
+    """One answer on its way to a score."""
+
+    key: int
+    prompt: Prompt
+    answer: str
+    tries: int = 0
+    """Those that failed."""
+    seconds: float = 0.0
+    """That it was scored, all tries together."""
+    alone: bool = False
+    """It was in a batch whose process ended: next time it goes by itself, so that the guilty one is found."""
+
+
+class Process(Worker):
+    """A process that scores."""
+
+    def __init__(self, make: bytes, number: int) -> None:
+        """Starts it; its first message says how many answers it takes at once."""
+        self._fd = os.memfd_create("shoal-scorer")
+        try:
+            rows = slice(number, number + 1)
+            super().__init__(
+                number, rows, self._fd, work="shoal.llm.scorers.worker", word=WORD
+            )
+        finally:
+            os.close(self._fd)
+        self.batch_size = 0
+        """0 until it is there."""
+        self.jobs: list[Job] = []
+        self.task, self.began_s = 0, time.monotonic()
+        self.send(Introduction(make, number))
+
+    def __str__(self) -> str:
+        """The process in a message."""
+        return f"{WORD} {self.number} (pid {self.pid})"
+
+    def give(self, jobs: list[Job]) -> None:
+        """Has it score them."""
+        self.jobs, self.began_s = jobs, time.monotonic()
+        self.task += 1
+        self.send(Batch(self.task, [(job.prompt, job.answer) for job in jobs]))
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How processes are used."""
+
+    make: bytes
+    """Packed: makes the scorer."""
+    workers: int
+    timeout_s: float
+    """For one call of the scorer."""
+    start_timeout_s: float
+    """For making it."""
+
+
+@dataclass(slots=True)
+class _Queue:
+    """Answers that wait, and the socket that wakes the thread."""
+
+    waiting: deque[Job] = field(default_factory=deque[Job])
+    closing: bool = False
+
+
+class Dispatcher:
+    """Processes that score, and the thread that serves them."""
+
+    def __init__(
+        self,
+        terms: Terms,
+        heard: Callable[[Job, Score | Failed], None],
+        broken: Callable[[Exception], None],
+    ) -> None:
+        """Starts the processes and waits until they have made their scorers.
+
+        Args:
+            terms: how they are used.
+            heard: called by the thread with each outcome of a try; it submits again what is to be tried again.
+            broken: called by the thread when a scorer can no more be made; it ends then.
+
+        Raises:
+            Exception: what making the scorer raised.
+            EnvError: a process died while it did, or took too long.
+        """
+        self._terms, self._heard, self._broken = terms, heard, broken
+        self._queue = _Queue()
+        self._woken, self._waker = socket.socketpair()
+        self._woken.settimeout(0.0)
+        self._waker.settimeout(0.0)
+        self._processes: list[Process] = []
+        try:
+            for number in range(terms.workers):
+                self._processes.append(Process(terms.make, number))
+            for process in self._processes:
+                process.batch_size = process.receive(
+                    terms.start_timeout_s, doing="making its scorer"
+                )
+        except BaseException:
+            self._end()
+            raise
+        self._thread = threading.Thread(
+            target=self._run, name="shoal-scorers", daemon=True
+        )
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Has an answer scored when its turn comes."""
+        self._queue.waiting.append(job)
+        self._wake()
+
+    def close(self) -> None:
+        """Ends the thread and all processes; what was not scored is forgotten."""
+        self._queue.closing = True
+        self._wake()
+        self._thread.join(JOIN_S)
+        for process in self._processes:
+            process.kill()
+        self._thread.join(JOIN_S)
+        self._end()
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the processes that score."""
+        return [process.pid for process in self._processes]
+
+    def _wake(self) -> None:
+        with suppress(OSError):  # full: it is awake; closed: it is over
+            self._waker.send(b"\0")
+
+    def _run(self) -> None:
+        try:
+            while not self._queue.closing:
+                self._step()
+        except Exception as error:
+            if not self._queue.closing:
+                self._broken(error)
+
+    def _step(self) -> None:
+        """Gives answers out, waits for something to happen, and deals with it."""
+        for process in self._processes:
+            if process.batch_size and not process.jobs and self._queue.waiting:
+                process.give(self._next_jobs(process.batch_size))
+        heard: list[Any] = [self._woken]
+        timeout_s = MAX_WAIT_S
+        for process in self._processes:
+            if process.jobs or not process.batch_size:
+                heard.append(process.pipe)
+                timeout_s = min(timeout_s, max(self._left_s(process), 0.0))
+        ready = wait(heard, timeout_s)
+        with suppress(BlockingIOError):
+            self._woken.recv(4096)
+        for number, process in enumerate(self._processes):
+            if process.pipe in ready:
+                self._hear(number, process)
+            elif self._left_s(process) <= 0 and not process.pipe.poll():
+                what = f"said nothing for {self._limit_s(process):g} s{process.stack()}"
+                self._lose(number, process, f"{process} {what}")
+
+    def _next_jobs(self, most: int) -> list[Job]:
+        """Those whose turn it is, as many as go into one call."""
+        waiting = self._queue.waiting
+        jobs = [waiting.popleft()]
+        while len(jobs) < most and waiting and not (jobs[0].alone or waiting[0].alone):
+            jobs.append(waiting.popleft())
+        return jobs
+
+    def _limit_s(self, process: Process) -> float:
+        started = process.batch_size > 0
+        return self._terms.timeout_s if started else self._terms.start_timeout_s
+
+    def _left_s(self, process: Process) -> float:
+        """Seconds until it counts as hung."""
+        if not process.jobs and process.batch_size:
+            return inf
+        return process.began_s + self._limit_s(process) - time.monotonic()
+
+    def _hear(self, number: int, process: Process) -> None:
+        try:
+            said: Any = process.receive(MAX_WAIT_S, task=process.task)
+        except EnvError as error:
+            self._lose(number, process, str(error))
+            return
+        if not process.batch_size:
+            process.batch_size = said
+            return
+        jobs, process.jobs = process.jobs, []
+        seconds = time.monotonic() - process.began_s
+        for job, outcome in zip(jobs, said, strict=True):
+            job.seconds += seconds
+            self._heard(job, outcome)
+
+    def _lose(self, number: int, process: Process, why: str) -> None:
+        """Replaces a process that hangs or is gone.
+
+        Raises:
+            EnvError: it was one that took the place of another, and did not come to score.
+        """
+        process.end()
+        if not process.batch_size:
+            raise EnvError(f"{why}, while it made its scorer once more")
+        jobs = process.jobs
+        seconds = time.monotonic() - process.began_s
+        if not self._queue.closing:
+            self._processes[number] = Process(self._terms.make, process.number)
+        for job in jobs:
+            job.seconds += seconds
+            if len(jobs) > 1:
+                job.alone = True
+                self._queue.waiting.append(job)
+            else:
+                self._heard(job, Failed(why))
+
+    def _end(self) -> None:
+        end_all(list(self._processes))
+        self._woken.close()
+        self._waker.close()

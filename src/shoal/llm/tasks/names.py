@@ -1,0 +1,13 @@
+"""Names of tasks: which they are is known before anything is imported."""
+
+from __future__ import annotations
+
+REASONING, FILE = "reasoning-gym:", "jsonl:"
+
+
+def is_task_name(source: object) -> bool:
+    """Whether a source is the name of a task: `reasoning-gym:NAME` or `jsonl:PATH`.
+
+    `package.module:function` may as well name an environment; which one is meant, the algorithm knows.
+    """
+    return isinstance(source, str) and source.startswith((REASONING, FILE))

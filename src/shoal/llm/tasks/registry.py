@@ -1,0 +1,173 @@
+"""`make_task`: from a name or a function to a task, and to another one like it whose prompts are held out."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shoal.llm.tasks.names import FILE, REASONING, is_task_name
+from shoal.llm.tasks.task import Task
+from shoal.types import ConfigError, misfit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["HELD_OUT", "is_task_name", "make_task"]
+HELD_OUT = 1_000_000_007
+"""Between the seeds of training and of evaluation: a run would ask for so many prompts before the two meet."""
+MAX_SEED = 2**31 - 1
+
+
+def make_task(
+    source: str | Callable[..., Task] | Task,
+    *,
+    seed: int = 0,
+    kwargs: Mapping[str, object] | None = None,
+    held_out: bool = False,
+) -> Task:
+    """A task.
+
+    Held-out prompts are those of a seed far from this one (reasoning-gym, and functions that take a seed), or of
+    another file (`eval_file` of jsonl). Where they cannot be told from those of training, a UserWarning says so.
+
+    Args:
+        source: `reasoning-gym:NAME`, `jsonl:PATH`, `package.module:function`, a callable that returns a Task, or one.
+        seed: of its prompts, from 0 to 2**31 - 1; a function is given it where it has a parameter `seed`.
+        kwargs: keywords of the task.
+        held_out: for evaluation; a function is given it where it has a parameter `held_out`.
+
+    Raises:
+        ConfigError: there is no such task, it takes no such keyword, or it is none.
+    """
+    given = dict(kwargs or {})
+    if not 0 <= seed <= MAX_SEED:
+        raise ConfigError(f"seed must be between 0 and {MAX_SEED}, got {seed}")
+    if isinstance(source, str) and source.startswith(REASONING):
+        return _reasoning(source, seed, given, held_out=held_out)
+    if isinstance(source, str) and source.startswith(FILE):
+        return _file(source, seed, given, held_out=held_out)
+    if isinstance(source, Task) and not isinstance(source, type):
+        if given:
+            raise ConfigError(
+                f"{source.name} is made already, and takes no keywords: {', '.join(given)}"
+            )
+        if held_out:
+            _warn_of_same(source.name, "give a function of a seed that makes the task")
+        return source
+    return _called(source, seed, given, held_out=held_out)
+
+
+def _reasoning(
+    source: str, seed: int, given: dict[str, Any], *, held_out: bool
+) -> Task:
+    from shoal.llm.tasks.reasoning import ReasoningTask
+
+    scoring = str(given.pop("scoring", "auto"))
+    extract = str(given.pop("extract", "whole"))
+    return ReasoningTask(
+        source.removeprefix(REASONING),
+        seed=_other(seed) if held_out else seed,
+        scoring=scoring,
+        extract=extract,
+        settings=given,
+    )
+
+
+def _file(source: str, seed: int, given: dict[str, Any], *, held_out: bool) -> Task:
+    from shoal.llm.tasks.prompts_file import PromptsFile
+
+    path = source.removeprefix(FILE)
+    other = given.pop("eval_file", None)
+    if other is not None and not isinstance(other, str):
+        raise ConfigError(f"{source}: eval_file is a path, got {other!r}")
+    why = misfit(PromptsFile, path, seed=seed, **given)
+    if why:
+        known = list(inspect.signature(PromptsFile).parameters)[1:]
+        raise ConfigError(f"{source}: {why}; it takes {', '.join(known)}, eval_file")
+    if held_out:
+        seed = _other(seed)
+        if other is None:
+            _warn_of_same(source, "give eval_file=PATH, a file of other prompts")
+        elif Path(other).expanduser().resolve() == Path(path).expanduser().resolve():
+            raise ConfigError(
+                f"{source}: eval_file is the file of training; name another one, or leave it out"
+            )
+        else:
+            path = other
+    return PromptsFile(path, seed=seed, **given)
+
+
+def _called(
+    source: str | Callable[..., Task],
+    seed: int,
+    given: dict[str, Any],
+    *,
+    held_out: bool,
+) -> Task:
+    """What a function makes."""
+    function: Any = source
+    name = getattr(source, "__name__", type(source).__name__)
+    if isinstance(source, str):
+        if not all(source.partition(":")):
+            raise ConfigError(
+                f"no task {source!r}; a task is reasoning-gym:NAME, jsonl:PATH or package.module:function"
+            )
+        from shoal.envs.factories import import_object
+
+        name, function = source, import_object(source)
+    if not callable(function):
+        raise ConfigError(
+            f"{name} is a {type(function).__name__}; pass a function that returns a Task"
+        )
+    takes = _parameters(function)
+    if "held_out" in takes:
+        given["held_out"] = held_out
+    elif held_out:
+        seed = _other(seed)
+    if "seed" in takes:
+        given.setdefault("seed", seed)
+    elif held_out and "held_out" not in takes:
+        _warn_of_same(name, "give its function a parameter `seed` or `held_out`")
+    why = misfit(function, **given)
+    if why:
+        raise ConfigError(
+            f"{name} is called with {', '.join(given) or 'nothing'}: {why}"
+        )
+    return _checked(function(**given), name)
+
+
+def _parameters(function: Callable[..., object]) -> set[str]:
+    """Parameters that can be given by name, as far as the signature is known."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return set()
+    by_name = (
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.KEYWORD_ONLY,
+    )
+    return {one.name for one in parameters if one.kind in by_name}
+
+
+def _checked(made: object, name: str) -> Task:
+    if not isinstance(made, Task):
+        missing = [
+            part for part in ("name", "prompt", "score") if not hasattr(made, part)
+        ]
+        raise ConfigError(
+            f"{name} returned {type(made).__name__}, which is no task: it has no {' and no '.join(missing)}"
+        )
+    return made
+
+
+def _other(seed: int) -> int:
+    return (seed + HELD_OUT) % (MAX_SEED + 1)
+
+
+def _warn_of_same(name: str, advice: str) -> None:
+    warnings.warn(
+        f"{name}: evaluation asks what training asks too, and its score says nothing about other prompts; {advice}",
+        stacklevel=4,
+    )

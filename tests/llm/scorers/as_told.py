@@ -1,0 +1,85 @@
+"""Scorers that do what the answers say; processes import no more than this."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from math import nan
+from pathlib import Path
+from typing import Any
+
+from shoal.llm.scorers.score import Score
+from shoal.llm.tasks.task import Prompt
+
+PROMPT = Prompt(7, "2 + 2 =", "4")
+
+
+def exact(prompt: Prompt, answer: str) -> float:
+    return float(answer == prompt.truth)
+
+
+def as_told(_: Prompt, answer: str) -> Any:  # noqa: C901
+    """Does what the answer says."""
+    match answer.split():
+        case ["raise"]:
+            raise OverflowError("too much")
+        case ["nan"]:
+            return nan
+        case ["none"]:
+            return None
+        case ["text"]:
+            return "1"
+        case ["hang"]:
+            time.sleep(600)
+        case ["die"]:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case ["exit"]:
+            os._exit(3)
+        case ["once", path]:  # fails the first time, in whichever process
+            if not Path(path).exists():
+                Path(path).touch()
+                raise ConnectionError("flaky")
+        case ["once-die", path]:
+            if not Path(path).exists():
+                Path(path).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        case ["sleep", seconds]:
+            time.sleep(float(seconds))
+        case ["parts"]:
+            return Score(1.5, {"format": 0.5, "right": 1.0}, (0.0, 1.0))
+        case _:
+            pass
+    return 1.0
+
+
+class Batches:
+    """Takes up to four at once; those that say so fail alone, all together or with the process."""
+
+    batch_size = 4
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def __call__(self, prompt: Prompt, answer: str) -> float:
+        raise NotImplementedError
+
+    def score_batch(self, pairs: list[tuple[Prompt, str]]) -> list[Any]:
+        self.sizes.append(len(pairs))
+        if any(answer == "all" for _, answer in pairs):
+            raise ValueError("the batch")
+        if any(answer == "die" for _, answer in pairs):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return [ValueError("this one") if answer == "one" else float(len(answer)) for _, answer in pairs]
+
+
+def fails_to_load() -> Any:
+    raise FileNotFoundError("no weights")
+
+
+def once(path: str) -> Any:
+    """Made once only."""
+    if Path(path).exists():
+        raise FileNotFoundError("the weights are gone")
+    Path(path).touch()
+    return as_told
