@@ -5,7 +5,7 @@ from typing import Any
 
 import tokenizers
 import torch
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
 from shoal.llm.architecture import Architecture
 from shoal.llm.model import LanguageModel
@@ -13,6 +13,10 @@ from shoal.llm.tokenizer import Tokenizer
 from shoal.types import Answers
 
 TEXTS = ["What is 3 + 14 =", "the answer, of course, is 42", "No: it's naïve — 15 % of ½"]
+QWEN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
+    r"\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 CHATML = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n'}}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -27,9 +31,18 @@ WITH_SYSTEM = (
 
 
 def make_backend() -> tokenizers.Tokenizer:
-    """A byte-level BPE of 300 tokens: <|im_end|> and <s> are the first."""
+    """A byte-level BPE of 300 tokens: <|im_end|> and <s> are the first.
+
+    It cuts text as Qwen's does, since transformers takes that for Qwen's models whatever the file says.
+    """
     backend = tokenizers.Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.normalizer = normalizers.NFC()
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=300,
@@ -42,7 +55,12 @@ def make_backend() -> tokenizers.Tokenizer:
 
 
 def make_tokenizer(chat_template: str | None = CHATML) -> Tokenizer:
-    return Tokenizer(make_backend(), end=[0], chat_template=chat_template, special={"bos_token": "<s>"})
+    return Tokenizer(
+        make_backend(),
+        end=[0],
+        chat_template=chat_template,
+        config={"bos_token": "<s>", "sep_token": {"content": "<s>"}},
+    )
 
 
 def make_architecture(**changed: Any) -> Architecture:

@@ -107,7 +107,7 @@ REFUSED = {
     "type 'gpt2'": lambda folder: change(folder / "config.json", model_type="gpt2"),
     "quantized": lambda folder: change(folder / "config.json", quantization_config={}),
     "does not say .num_attention_heads.": lambda folder: (folder / "config.json").write_text('{"model_type": "llama"}'),
-    "tokens up to 299": lambda folder: change(folder / "config.json", vocab_size=299),
+    r"tokens up to 2\d\d, but .* 99 only": lambda folder: change(folder / "config.json", vocab_size=99),
     "end with token 300": lambda folder: change(folder / "generation_config.json", eos_token_id=[0, 300]),
     r"has no tokenizer\.json": lambda folder: (folder / "tokenizer.json").unlink(),
     "is not a tokenizer": lambda folder: (folder / "tokenizer.json").write_text("{}"),

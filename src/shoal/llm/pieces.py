@@ -43,7 +43,7 @@ def make_tokenizer(texts: Sequence[str]) -> Tokenizer:
     backend.add_tokens([AddedToken(piece, normalized=False) for piece in pieces])
     end = backend.token_to_id(END)
     assert end is not None
-    return Tokenizer(backend, end=[end], special={"pad_token": PAD})
+    return Tokenizer(backend, end=[end], config={"pad_token": PAD})
 
 
 def _bytes() -> Backend:

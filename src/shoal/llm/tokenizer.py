@@ -27,7 +27,7 @@ class Tokenizer:
         *,
         end: Sequence[int],
         chat_template: str | None = None,
-        special: Mapping[str, str] | None = None,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         """Of a `tokenizers.Tokenizer`.
 
@@ -35,7 +35,7 @@ class Tokenizer:
             backend: it neither pads nor cuts from now on.
             end: tokens that end an answer, the usual one first.
             chat_template: in Jinja.
-            special: special tokens by their names in tokenizer_config.json, such as `pad_token`.
+            config: what tokenizer_config.json says beside these; it is written again by `save`.
 
         Raises:
             ConfigError: no token ends an answer.
@@ -51,7 +51,8 @@ class Tokenizer:
         self.chat_template = chat_template
         last = backend.id_to_token(self.end[0])
         ends = {} if last is None else {"eos_token": last, "pad_token": last}
-        self.special = ends | dict(special or {})
+        self._config = dict(config or {})
+        self.special = ends | _special(self._config)
 
     @classmethod
     def of_folder(cls, folder: Path) -> Tokenizer:
@@ -82,7 +83,7 @@ class Tokenizer:
             backend,
             end=_ends(backend, config, ends),
             chat_template=_default(template),
-            special=_special(config),
+            config=config,
         )
 
     @property
@@ -136,9 +137,8 @@ class Tokenizer:
         config: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": False,
-        } | self.special
-        if self.chat_template is not None:
-            config["chat_template"] = self.chat_template
+        }
+        config |= self._config | self.special | {"chat_template": self.chat_template}
         _write(folder / "tokenizer_config.json", config)
         _write(folder / "generation_config.json", {"eos_token_id": list(self.end)})
 
