@@ -75,10 +75,9 @@ def test_logprobs_and_kept_sets_are_the_models(cut: str) -> None:
 
 def slow_logits(model: Any, tokens: list[int]) -> np.ndarray:
     """Logits after each token [n, V]: one prefix after another through the learner's model, in double precision."""
-    from tests.sampler_models import as_answers
-
     from shoal.llm.layout import laid_out
     from shoal.llm.sampler.protocol import Drawn
+    from tests.sampler_models import as_answers
 
     rest = np.array(tokens[1:])
     zeros = np.zeros(len(rest))

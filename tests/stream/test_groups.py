@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,9 @@ from torch.optim import SGD
 
 from shoal.learn.learner import Learner
 from shoal.llm.sampler.local import LocalSampler
+from shoal.llm.sampler.protocol import Sampling
 from shoal.llm.scorers.pool import ScorerPool
 from shoal.stream.groups.groups import Groups
-from shoal.stream.groups.settings import drawing_of
 from shoal.types import ConfigError
 from tests.llm.toy import Successor, toy_model
 
@@ -31,10 +31,7 @@ class Drawn:
     num_prompts: int = 2
     num_generations: int = 3
     max_completion_length: int = 5
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
+    sampling: Sampling = field(default_factory=Sampling)
     dynamic_sampling: bool = False
 
 
@@ -50,7 +47,7 @@ def groups(cfg: Any = None, *, task: Any = None, max_staleness: int = 0, slots: 
     """A stream of the toy task."""
     cfg, task, model = cfg or Drawn(), task or Successor(), toy_model()
     learner = Learner(model, SGD, lr=0.0)
-    sampler = LocalSampler(model, drawing_of(cfg), slots=slots, seed=1)
+    sampler = LocalSampler(model, cfg.sampling.drawing(cfg.max_completion_length), slots=slots, seed=1)
     scorers = ScorerPool(lambda: task.score, workers=0)
     return Groups(task, sampler, scorers, learner, cfg, max_staleness=max_staleness)
 
@@ -76,9 +73,9 @@ def test_a_batch_holds_the_groups_of_its_prompts() -> None:
     stream, model, task = groups(), toy_model(), Successor()
     first, second = taken(stream, 2)
     assert first.prompt_of.tolist() == [0, 0, 0, 1, 1, 1]
-    assert stream.tokenizer.decode(second.prompt[1].tolist()) == "d ?"
+    assert stream.model.tokenizer.decode(second.prompt[1].tolist()) == "d ?"
     for row in range(6):
-        text = stream.tokenizer.decode(first.token[row, : first.length[row]].tolist())
+        text = stream.model.tokenizer.decode(first.token[row, : first.length[row]].tolist())
         prompt = task.prompt(int(first.prompt_of[row]))
         assert first.reward[row] == task.score(prompt, text)
     torch.testing.assert_close(model(first).logprob, first.logprob, rtol=1e-4, atol=1e-5)
@@ -131,10 +128,10 @@ def test_a_restored_stream_goes_on_to_the_token(max_staleness: int) -> None:
     """What was in flight is kept; the batches that follow are those of the stream that was not stopped."""
     stream = groups(max_staleness=max_staleness)
     taken(stream, 2)
-    saved = stream.state()
+    saved, version = stream.state(), stream.version
     wanted = taken(stream, 3)
     again = groups(max_staleness=max_staleness)
-    again._learner.version = saved["version"]
+    again._learner.version = version
     again.restore(saved)
     for before, after in zip(wanted, taken(again, 3), strict=True):
         assert torch.equal(before.token, after.token)
@@ -144,7 +141,7 @@ def test_a_restored_stream_goes_on_to_the_token(max_staleness: int) -> None:
 
 def test_kept_sets_arrive() -> None:
     """With top-k no more than so many tokens could be drawn, and the drawn one is among them."""
-    stream = groups(replace(Drawn(), top_k=3))
+    stream = groups(Drawn(sampling=Sampling(top_k=3)))
     (batch,) = taken(stream, 1)
     assert batch.kept is not None
     bits = np.unpackbits(batch.kept.numpy(), axis=-1, bitorder="little")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch.optim import Adam
 
-from shoal.learn.answers import minibatches_of
+from shoal.learn.answers import logprobs_of, minibatches_of
+from shoal.learn.learner import POLICY
+from shoal.llm.sampler.protocol import Sampling
 from shoal.math.divergence import kl_estimate
 from shoal.math.group_advantages import group_advantage, leave_one_out
 from shoal.math.token_corrections import importance_weights
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from shoal.llm.tasks.source import TaskSource
     from shoal.run.run import Run
 
-REFERENCE = "reference"
 SOURCE = "tasks"
 DEFAULTS = {"total_timesteps": 20_000}
 
@@ -53,9 +54,12 @@ class GRPO:
     """What a reward is compared with: the mean of its group, or of the group's other answers (RLOO)."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
     """What an advantage is divided by: the deviation of the group's rewards, of the batch's, or nothing."""
-    loss_type: Literal["grpo", "dapo", "dr_grpo", "gspo", "cispo", "reinforce"] = "dapo"
-    """grpo: every answer counts the same; dapo: every token; dr_grpo: no length; gspo: ratios of whole answers;
-    cispo: weights are clipped, not gradients; reinforce: nothing is."""
+    loss_normalization: Literal["sequence", "token", "constant"] = "token"
+    """What counts the same: every answer (GRPO), every token (DAPO), or a token of whatever batch (Dr. GRPO)."""
+    ratio_of: Literal["token", "sequence"] = "token"
+    """Whose change of probability is bounded: each token's, or that of its whole answer (GSPO)."""
+    surrogate: Literal["clip", "weight", "none"] = "clip"
+    """How it is bounded: gradients beyond epsilon are clipped, or only their weights are (CISPO), or nothing."""
     epsilon: float = 0.2
     """Bound of the change of a token's probability downwards, and upwards unless epsilon_high is given."""
     epsilon_high: float | None = None
@@ -67,14 +71,8 @@ class GRPO:
     weight is beyond the bound (IcePop)."""
     importance_bound: float = 2.0
     """Importance weights are cut, or masked, beyond this; more correct more and are noisier."""
-    temperature: float = 1.0
-    """What logits are divided by, when answers are drawn and when they are learned."""
-    top_k: int = 0
-    """Draw among so many most probable tokens; 0: all."""
-    top_p: float = 1.0
-    """Draw among the most probable tokens that together have this probability."""
-    min_p: float = 0.0
-    """Draw among tokens that have at least this share of the most probable one's probability."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """How tokens are drawn; log-probabilities are those of what could be drawn."""
     max_grad_norm: float = 1.0
     """The gradient's norm is cut to this."""
     dynamic_sampling: bool = False
@@ -110,17 +108,16 @@ def train(cfg: GRPO, task: TaskSource, run: Run) -> nn.Module:
     learner = run.learner(
         policy, Adam, lr=cfg.learning_rate, max_grad_norm=cfg.max_grad_norm
     )
+    model, reference = learner.networks[POLICY], None
     if cfg.beta:
-        learner.add(REFERENCE, run.policy(task.spec))
+        reference = learner.add("reference", run.policy(task.spec))
     stream = run.groups(task, learner, cfg)
     for answers in run.loop(stream, learner):
         batch = judged(answers, cfg)
-        if cfg.beta:
-            batch = replace(
-                batch, reference_logprob=learner.logprobs(batch, of=REFERENCE)
-            )
+        if reference is not None:
+            batch = replace(batch, reference_logprob=logprobs_of(reference, batch))
         if cfg.num_iterations * cfg.num_minibatches > 1:
-            batch = replace(batch, proximal_logprob=learner.logprobs(batch))
+            batch = replace(batch, proximal_logprob=logprobs_of(model, batch))
         for _ in range(cfg.num_iterations):
             for part in minibatches_of(batch, cfg.num_minibatches, run.rng):
                 learner.step(grpo_loss, weighted(part, cfg), cfg)
@@ -141,10 +138,9 @@ def judged(answers: Answers, cfg: GRPO) -> Answers:
 
 def weighted(batch: Answers, cfg: GRPO) -> Answers:
     """The batch of one gradient step with what each of its tokens counts."""
-    how = {"grpo": "sequence", "gspo": "sequence", "dr_grpo": "constant"}
     weight = token_weights(
         batch.mask,
-        normalize=how.get(cfg.loss_type, "token"),
+        normalize=cfg.loss_normalization,
         max_length=cfg.max_completion_length,
         truncated=batch.truncated if cfg.mask_truncated_completions else None,
     )
@@ -177,19 +173,17 @@ def grpo_loss(
             outside=cfg.correction,
             most=cfg.importance_bound,
         )
-    compare = sequence_ratio if cfg.loss_type == "gspo" else token_ratio
+    compare = sequence_ratio if cfg.ratio_of == "sequence" else token_ratio
     ratio = compare(logprob, proximal, mask)
     high = cfg.epsilon if cfg.epsilon_high is None else cfg.epsilon_high
     advantage = over_tokens(given, mask)
-    if cfg.loss_type == "cispo":
-        clipped = ratio.detach().clamp(1 - cfg.epsilon, 1 + high)
-        loss = weighted_policy_gradient(logprob, advantage, clipped, mask)
-    elif cfg.loss_type == "reinforce":
-        loss = weighted_policy_gradient(
-            logprob, advantage, torch.ones_like(ratio), mask
-        )
-    else:
+    if cfg.surrogate == "clip":
         loss = clipped_surrogate(ratio, advantage, eps_low=cfg.epsilon, eps_high=high)
+    else:
+        moved = ratio.detach()
+        if cfg.surrogate == "weight":
+            moved = moved.clamp(1 - cfg.epsilon, 1 + high)
+        loss = weighted_policy_gradient(logprob, advantage, moved, mask)
     loss = loss * importance
     if batch.reference_logprob is not None:
         kl = kl_estimate(logprob, batch.reference_logprob, mask, estimator="k3")

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from shoal.envs.preprocessing import Preprocessing
     from shoal.fleet.settings import Placement
     from shoal.learn.curiosity import Curiosity
+    from shoal.llm.sampler.protocol import Sampling
     from shoal.llm.settings import Language
     from shoal.memory.settings import Replay
     from shoal.nets.network import ActorCriticNet, Network, QNet
@@ -101,16 +102,15 @@ class Settings(TypedDict, total=False):
     num_minibatches: int | float
     baseline: Literal["mean", "leave_one_out"]
     scale_rewards: Literal["group", "batch", "none"]
-    loss_type: Literal["grpo", "dapo", "dr_grpo", "gspo", "cispo", "reinforce"]
+    loss_normalization: Literal["sequence", "token", "constant"]
+    ratio_of: Literal["token", "sequence"]
+    surrogate: Literal["clip", "weight", "none"]
     epsilon: float
     epsilon_high: float | None
     beta: float
     correction: Literal["none", "truncate", "mask"]
     importance_bound: float
-    temperature: float
-    top_k: int | float
-    top_p: float
-    min_p: float
+    sampling: Sampling | Mapping[str, Any]
     dynamic_sampling: bool
     mask_truncated_completions: bool
     update_epochs: int | float

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from shoal.learn.losses import returned
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from shoal.learn.losses import Loss
+    from shoal.learn.trainable import Trainable
     from shoal.types import Answers
 
 OF_PROMPTS = ("prompt", "prompt_length")
@@ -74,6 +77,21 @@ def trimmed(batch: Answers) -> Answers:
     return replace(batch, **changed)
 
 
+def answers_step(
+    network: Trainable, loss: Loss, batch: Answers, cfg: Any
+) -> tuple[NamedTuple, float]:
+    """One step of a language model on answers, part by part, whose losses and statistics add up; see `Learner.step`."""
+    network.rejoin()
+    network.module.zero_grad(set_to_none=True)
+    kind: type[Any] = tuple
+    stats: list[Tensor] = []
+    for part in parts(batch, network.micro_tokens):
+        value, of_part = returned(loss, loss(network.module(part), part, cfg))
+        value.backward()
+        kind, stats = type(of_part), summed(stats, list(of_part))
+    return kind(*stats), network.descent.step_reached()
+
+
 def summed(before: list[Tensor], more: list[Tensor]) -> list[Tensor]:
     """Statistics of parts as those of the batch."""
     if not before:
@@ -81,12 +99,13 @@ def summed(before: list[Tensor], more: list[Tensor]) -> list[Tensor]:
     return [torch.add(a, b.detach()) for a, b in zip(before, more, strict=True)]
 
 
-def logprobs_of(module: Any, batch: Answers, most_tokens: int) -> Tensor:
-    """Log-probability of each token of the answers as the module is now [S, L], without gradients; 0 off the mask."""
-    found = torch.zeros_like(batch.logprob)
+def logprobs_of(network: Trainable, batch: Answers) -> Tensor:
+    """Log-probability of each token of answers by a language model as it is now [S, L], without gradients."""
+    network.rejoin()
+    module, found = network.module, torch.zeros_like(batch.logprob)
     first = 0
     with torch.no_grad():
-        for part in parts(batch, most_tokens):
+        for part in parts(batch, network.micro_tokens):
             last = first + len(part)
             found[first:last, : part.mask.shape[1]] = module(part).logprob
             first = last

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 
-from shoal.learn.answers import logprobs_of
+from shoal.learn.answers import answers_step
 from shoal.learn.hardware import Hardware
 from shoal.learn.losses import fused_of, lowered_of, returned
 from shoal.learn.minibatches import Minibatch
@@ -148,7 +148,7 @@ class Learner:
         network = self.networks[POLICY]
         fused = fused_of(loss)
         if isinstance(batch, Answers):
-            stats, norm = network.answers_step(loss, batch, cfg)
+            stats, norm = answers_step(network, loss, batch, cfg)
         elif isinstance(batch, Sequences):  # networks with a memory learn them in torch
             stats, norm = network.torch_step(loss, batch, cfg)
         elif (
@@ -188,10 +188,6 @@ class Learner:
         stats, norm = _updated(self, loss, batch, cfg, of)
         self._count(stats, norm)
         return stats
-
-    def logprobs(self, batch: Answers, *, of: str = POLICY) -> Tensor:
-        """Log-probability of each token of answers [S, L] by a language model as it is now, without gradients."""
-        return logprobs_of(self.module(of), batch, self.hardware.micro_tokens)
 
     def publish(self, steps: Steps | None = None) -> int:
         """Makes the weights as they are a new version for those who act; returns its number.

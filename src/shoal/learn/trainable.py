@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from shoal.learn.answers import parts, summed
 from shoal.learn.descent import Descent
 from shoal.learn.losses import prepare_of, returned
 from shoal.learn.lowering import lower
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from shoal.learn.hardware import Hardware
     from shoal.learn.losses import Fused, Loss
     from shoal.learn.plan import Plan
-    from shoal.types import Answers, Sequences, Spec, Steps
+    from shoal.types import Sequences, Spec, Steps
 
     Batch = Steps | Minibatch | Transitions
 
@@ -43,7 +42,7 @@ class Trainable:
         max_grad_norm: float,
     ) -> None:
         """Made by a Learner."""
-        self.module, self._hardware = module, hardware
+        self.module, self.micro_tokens = module, hardware.micro_tokens
         self._packed = Packed(module)
         self.plan: Plan | None = None
         spec: Spec | None = getattr(module, "spec", None)
@@ -65,7 +64,7 @@ class Trainable:
             module, hardware.grad_shards, num_threads=hardware.num_threads
         )
         """Of its gradients, where it has layers for images."""
-        self._descent = Descent(
+        self.descent = Descent(
             module,
             self._packed,
             optimizer,
@@ -76,11 +75,11 @@ class Trainable:
     @property
     def optimizer(self) -> torch.optim.Optimizer | None:
         """Torch's; another may be put in its place."""
-        return self._descent.optimizer
+        return self.descent.optimizer
 
     @optimizer.setter
     def optimizer(self, value: torch.optim.Optimizer) -> None:
-        self._descent.optimizer = value
+        self.descent.optimizer = value
 
     @property
     def flat(self) -> Tensor:
@@ -107,7 +106,7 @@ class Trainable:
     @property
     def learning_rate(self) -> float:
         """The optimizer's step size; ConfigError without an optimizer."""
-        return self._descent.owned.param_groups[0]["lr"]
+        return self.descent.owned.param_groups[0]["lr"]
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
@@ -115,20 +114,20 @@ class Trainable:
             raise ConfigError(
                 f"learning_rate must be a finite number of at least 0, got {value!r}"
             )
-        for group in self._descent.owned.param_groups:
+        for group in self.descent.owned.param_groups:
             group["lr"] = value
 
     def can_fuse(self, loss: str) -> bool:
         """Whether native code has the loss, this network and its optimizer."""
         return (
             self.plan is not None
-            and self._descent.current() is not None
+            and self.descent.current() is not None
             and self.plan.gradients.has_loss(loss)
         )
 
     def fused_step(self, fused: Fused, batch: Batch, cfg: Any) -> tuple[Any, float]:
         """One step in a single native call; see `Learner.step`."""
-        native = self._descent.native
+        native = self.descent.native
         assert self.plan is not None
         assert native is not None
         self._packed.rejoin()
@@ -139,7 +138,7 @@ class Trainable:
             part.index,
             cfg,
             native.optimizer,
-            self._descent.max_grad_norm,
+            self.descent.max_grad_norm,
         )
         norm = values.pop()
         return fused.make(values), norm
@@ -164,7 +163,7 @@ class Trainable:
         gradient = weights.grad
         if gradient is None:
             gradient = torch.zeros_like(self._packed.memory)
-        return stats, self._descent.step_packed(gradient)
+        return stats, self.descent.step_packed(gradient)
 
     def torch_step(
         self, loss: Loss, batch: Batch | Sequences, cfg: Any
@@ -188,51 +187,36 @@ class Trainable:
         may_cut = isinstance(batch, Minibatch | Transitions) and not whole_rows
         parts = self.shards.parts(whole) if may_cut else [whole]
         stats = self.shards.backward(part_loss, parts)
-        return kinds[0](*stats), self._descent.step_reached()
-
-    def answers_step(
-        self, loss: Loss, batch: Answers, cfg: Any
-    ) -> tuple[NamedTuple, float]:
-        """One step on answers of a language model, part by part; their losses and statistics add up."""
-        self.rejoin()
-        for parameter in self._packed.parameters:
-            parameter.grad = None
-        kind: type[Any] = tuple
-        stats: list[Tensor] = []
-        for part in parts(batch, self._hardware.micro_tokens):
-            value, of_part = returned(loss, loss(self.module(part), part, cfg))
-            value.backward()
-            kind, stats = type(of_part), summed(stats, list(of_part))
-        return kind(*stats), self._descent.step_reached()
+        return kinds[0](*stats), self.descent.step_reached()
 
     def loss_step(
         self, loss: Callable[[], tuple[Tensor, NamedTuple]]
     ) -> tuple[NamedTuple, float]:
         """One step on any loss in torch."""
         self.rejoin()
-        owned = self._descent.owned
+        owned = self.descent.owned
         value, stats = loss()
         if not self.native_towers:
             owned.zero_grad()
             value.backward()
-            return stats, self._descent.step()
+            return stats, self.descent.step()
         for parameter in self._packed.parameters:
             parameter.grad = None
         value.backward()
-        return stats, self._descent.step_gathered()
+        return stats, self.descent.step_gathered()
 
     def gradient_step(self, gradient: Tensor) -> float:
         """One step on a packed gradient; returns its norm."""
         for parameter in self._packed.parameters:
             parameter.grad = None
-        return self._descent.step_packed(gradient)
+        return self.descent.step_packed(gradient)
 
     def state(self) -> dict[str, Any]:
         """The module's and the optimizer's state; FloatingPointError where it is not finite."""
         self._packed.check_same(trained=self.optimizer is not None)
         saved: dict[str, Any] = {"module": self.module.state_dict()}
         if self.optimizer is not None:
-            saved["optimizer"] = self._descent.state()
+            saved["optimizer"] = self.descent.state()
         check_savable(self.module, saved.get("optimizer"))
         return saved
 
@@ -241,10 +225,10 @@ class Trainable:
         load_weights(self.module, state["module"])
         self._packed.rejoin()
         if self.optimizer is not None:
-            self._descent.restore(state["optimizer"])
+            self.descent.restore(state["optimizer"])
         if self.plan is not None:
             self.plan.refresh_normalizer()
-        self._descent.join()
+        self.descent.join()
 
 
 def _steps_natively(module: nn.Module, hardware: Hardware) -> bool:

@@ -5,15 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
-
 from shoal.llm.model import LanguageModel
 from shoal.llm.sampler.local import LocalSampler
 from shoal.llm.scorers.pool import ScorerPool
 from shoal.llm.tasks.source import TaskSource
 from shoal.stream.groups.groups import Groups
 from shoal.stream.groups.process import ProcessSampler
-from shoal.stream.groups.settings import drawing_of
 from shoal.stream.schedules import Async
 from shoal.types import ConfigError
 
@@ -48,7 +45,7 @@ def groups_of(
         raise ConfigError(
             'schedule="overlap" is for environments; a language model has sync or async'
         )
-    policy.temperature = cfg.temperature
+    policy.temperature = cfg.sampling.temperature
     timing = s.timing
     sampler = sampler_of(run, policy, cfg)
     scorers = ScorerPool(
@@ -58,7 +55,7 @@ def groups_of(
         retries=s.language.scorer_retries,
         on_failure=s.language.on_scorer_failure,
     )
-    return Groups(
+    made = Groups(
         source.task,
         sampler,
         scorers,
@@ -66,13 +63,15 @@ def groups_of(
         cfg,
         max_staleness=timing.max_staleness if isinstance(timing, Async) else 0,
         meter=run.meter,
-        device=torch.device(s.device),
     )
+    run.held.callback(made.close)
+    return made
 
 
 def sampler_of(run: Run, policy: LanguageModel, cfg: DrawsGroups) -> Sampler:
     """In this process, or with schedule="async" in one of its own."""
-    s, drawing = run.settings, drawing_of(cfg)
+    s = run.settings
+    drawing = cfg.sampling.drawing(cfg.max_completion_length)
     if not isinstance(s.timing, Async):
         return LocalSampler(
             policy,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -13,6 +14,7 @@ from shoal.learn.learner import Learner
 from shoal.run.beginning import begin
 from shoal.run.callbacks import checked, close_callbacks, tell
 from shoal.run.explored import explored_of
+from shoal.run.groups import groups_of
 from shoal.run.interrupts import Interrupts
 from shoal.run.learning import policies_of
 from shoal.run.loop import INTERRUPTED, Loop, writer_of
@@ -100,8 +102,13 @@ class Run:
         self._writer = writer_of(directory, settings)
         self._interrupts = Interrupts(partial(_interrupted, self))
         self._loop: Loop | None = None
-        self._held: list[Groups] = []
-        """What has processes of its own, which end with the run."""
+        self.held = ExitStack()
+        """What ends with the run, the last first."""
+        for part in (log, self._writer):
+            if part is not None:
+                self.held.callback(part.close)
+        self.held.callback(close_callbacks, self)
+        self.held.callback(finish_timeline, self)
 
     @property
     def seed(self) -> int:
@@ -178,11 +185,7 @@ class Run:
 
     def groups(self, task: TaskSource, learner: Learner, cfg: DrawsGroups) -> Groups:
         """Groups of answers to a task's prompts, scored, by a learner whose policy is a language model."""
-        from shoal.run.groups import groups_of
-
-        made = groups_of(self, task, learner, cfg)
-        self._held.append(made)
-        return made
+        return groups_of(self, task, learner, cfg)
 
     def data(self, env: VecEnv, learner: Learner, *, batch_size: int) -> DataStream:
         """Batches of the run's data set alone, for an algorithm that takes no step."""
@@ -259,16 +262,7 @@ class Run:
     def close(self) -> None:
         """Ends callbacks, checkpoints and log, and gives Ctrl-C back; calling it again does nothing."""
         self._interrupts.release()
-        finish_timeline(self)
-        close_callbacks(self)
-        for stream in self._held:
-            stream.close()
-        try:
-            if self._writer is not None:
-                self._writer.close()
-        finally:
-            if self._log is not None:
-                self._log.close()
+        self.held.close()
 
 
 def _interrupted(run: Run, name: str) -> None:

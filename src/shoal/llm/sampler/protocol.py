@@ -17,6 +17,32 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn."""
+
+    temperature: float = 1.0
+    """What logits are divided by, when answers are drawn and when they are learned; more try more."""
+    top_k: int = 0
+    """Draw among so many most probable tokens; 0: among all."""
+    top_p: float = 1.0
+    """Draw among the most probable tokens that together have this probability."""
+    min_p: float = 0.0
+    """Draw among tokens that are at least so probable, as a share of the most probable one."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot work."""
+        self.drawing(1)
+        if self.temperature == 0:
+            raise ConfigError(
+                "temperature must be above 0: with 0 all answers to a prompt are one"
+            )
+
+    def drawing(self, max_tokens: int) -> Drawing:
+        """The same for answers of at most so many tokens."""
+        return Drawing(max_tokens, self.temperature, self.top_k, self.top_p, self.min_p)
+
+
+@dataclass(frozen=True, slots=True)
 class Drawing:
     """How tokens are drawn, and where an answer ends."""
 

@@ -14,17 +14,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from shoal.llm.sampler.protocol import Drawn
     from shoal.stream.groups.flight import Group
 
 
 def answers_of(groups: Sequence[Group], device: torch.device) -> Answers:
     """All answers of some groups that have a reward; groups in the order given, answers in that of their numbers."""
-    chosen: list[tuple[int, Drawn, float]] = []
-    for number, group in enumerate(groups):
-        for which, reward in sorted(group.reward.items()):
-            if reward == reward:
-                chosen.append((number, group.drawn[which], reward))
+    chosen = [
+        (number, one, reward)
+        for number, group in enumerate(groups)
+        for one, reward in group.scored
+    ]
     drawn = [one for _, one, _ in chosen]
     kept = None
     if drawn[0].kept is not None:

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 from shoal.llm.sampler.protocol import Drawn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from shoal.llm.tasks.task import Prompt
+
+PARTS = ("number", "token", "logprob", "version", "truncated", "kept")
+"""What a checkpoint holds of a finished answer."""
 
 
 @dataclass(slots=True)
@@ -37,30 +40,22 @@ class Group:
         return len(self.reward) == self.wanted
 
     @property
-    def rewards(self) -> list[float]:
-        """What is known, in the order of the answers."""
+    def scored(self) -> list[tuple[Drawn, float]]:
+        """The answers whose reward is known, in the order of their numbers."""
         pairs = sorted(self.reward.items())
-        return [value for _, value in pairs if value == value]
+        return [(self.drawn[number], x) for number, x in pairs if x == x]
 
     def state(self) -> dict[str, Any]:
         """The group without its prompt, which the task gives again."""
-        drawn = [
-            {
-                "number": one.number,
-                "token": one.token,
-                "logprob": one.logprob,
-                "version": one.version,
-                "truncated": one.truncated,
-                "kept": one.kept,
-            }
-            for one in self.drawn.values()
-        ]
         return {
             "key": self.key,
             "index": self.prompt.index,
             "since": self.since,
             "wanted": self.wanted,
-            "drawn": drawn,
+            "drawn": [
+                {name: getattr(one, name) for name in PARTS}
+                for one in self.drawn.values()
+            ],
             "scored": sorted(self.reward),
             "reward": [self.reward[number] for number in sorted(self.reward)],
         }
@@ -86,3 +81,73 @@ class Group:
         pairs = zip(state["scored"], state["reward"], strict=True)
         group.reward = {int(number): float(reward) for number, reward in pairs}
         return group
+
+
+class Flight:
+    """All groups that were admitted and are not learned from yet, and how many more may be.
+
+    Of all that were admitted, those that were given back apart, no more than (max_staleness + published + 1) *
+    num_prompts: then every group can be learned from at most `max_staleness` versions after its admission, as a batch
+    takes first those that may not wait any longer.
+    """
+
+    def __init__(self, num_prompts: int, max_staleness: int) -> None:
+        """Nothing in flight."""
+        self.num_prompts, self.max_staleness = num_prompts, max_staleness
+        self.groups: dict[int, Group] = {}
+        self.admitted = 0
+        """Groups so far; also the next one's key."""
+        self.given_back = 0
+        """Those that gave their place to another."""
+
+    def room(self, published: int) -> int:
+        """Groups that may be admitted when the weights of so many batches are published."""
+        most = (self.max_staleness + published + 1) * self.num_prompts
+        return max(0, most - (self.admitted - self.given_back))
+
+    def admit(
+        self, prompt: Prompt, token: tuple[int, ...], wanted: int, published: int
+    ) -> Group:
+        """Another group."""
+        group = Group(self.admitted, prompt, token, published, wanted)
+        self.groups[group.key] = group
+        self.admitted += 1
+        return group
+
+    def give_back(self, group: Group) -> None:
+        """Takes a group out, in whose place another may be admitted."""
+        del self.groups[group.key]
+        self.given_back += 1
+
+    def take(self, batches: int) -> list[Group] | None:
+        """The groups of the batch after so many, in the order of their admission; None where one is still awaited."""
+        late = batches - self.max_staleness
+        groups = self.groups.values()
+        if not all(group.complete for group in groups if group.since <= late):
+            return None
+        ready = [group for group in groups if group.complete]
+        if len(ready) < self.num_prompts:
+            return None
+        ready.sort(key=lambda group: (group.since > late, group.key))
+        chosen = ready[: self.num_prompts]
+        for group in chosen:
+            del self.groups[group.key]
+        return sorted(chosen, key=lambda group: group.key)
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs but the prompts."""
+        return {
+            "admitted": self.admitted,
+            "given_back": self.given_back,
+            "groups": [group.state() for group in self.groups.values()],
+        }
+
+    def restore(
+        self, state: Mapping[str, Any], prompt_of: Callable[[int], Any]
+    ) -> None:
+        """Continues; `prompt_of` gives a prompt by its number, and its tokens."""
+        self.admitted, self.given_back = state["admitted"], state["given_back"]
+        self.groups = {}
+        for saved in state["groups"]:
+            group = Group.of_state(saved, *prompt_of(int(saved["index"])))
+            self.groups[group.key] = group

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
@@ -13,8 +12,8 @@ from shoal.envs.workers.processes import LOOK_S, Worker
 from shoal.learn.weights import pack
 from shoal.llm.sampler.progress import packed_answers, unpacked_answers
 from shoal.llm.sampler.requests import answers_of
-from shoal.memory.arena import Arena, nbytes
 from shoal.stream.groups.book import Book
+from shoal.stream.groups.crossing import Crossing
 from shoal.stream.groups.messages import WORD, Beginning, Loaded, Op
 from shoal.types import EnvError
 
@@ -26,10 +25,6 @@ if TYPE_CHECKING:
 
     from shoal.llm.model import LanguageModel
     from shoal.llm.sampler.protocol import Drawing, Drawn, Request
-
-REGIONS = 2
-"""Versions of weights that may be on their way."""
-SPARE = 4096
 
 
 class ProcessSampler:
@@ -63,7 +58,7 @@ class ProcessSampler:
             tell: told of each restart.
         """
         self.architecture, self.drawing = model.architecture, drawing
-        self._size = sum(p.numel() for p in model.parameters()) * 4 + SPARE
+        self._crossing = Crossing(sum(p.numel() for p in model.parameters()))
         self._said = Beginning(
             model.architecture,
             model.tokenizer,
@@ -73,14 +68,11 @@ class ProcessSampler:
             seed,
             1,
             refill,
-            (self._size,) * REGIONS,
+            self._crossing.sizes,
         )
         self._timeout_s, self._left, self._tell = timeout_s, max_restarts, tell
         self._book = Book(model.architecture, drawing)
         self._weights: tuple[int, NDArray[np.float32]] | None = None
-        self._fd = os.memfd_create("shoal-sampler")
-        os.ftruncate(self._fd, nbytes(self._said.sizes))
-        self._arena = Arena(self._fd, self._said.sizes)
         self._start()
 
     @property
@@ -148,17 +140,19 @@ class ProcessSampler:
     def close(self) -> None:
         """Ends the process."""
         self._end()
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._crossing.close()
 
     def _start(self) -> None:
         self._worker = Worker(
-            0, slice(0, 1), self._fd, work="shoal.stream.groups.child", word=WORD
+            0,
+            slice(0, 1),
+            self._crossing.fd,
+            work="shoal.stream.groups.child",
+            word=WORD,
         )
         self._worker.send(self._said)
         self._heard: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._sent = self._loaded = 0
+        self._crossing.begin_anew()
         reader = threading.Thread(
             target=_read, args=(self._worker.pipe, self._heard), daemon=True
         )
@@ -196,13 +190,12 @@ class ProcessSampler:
 
     def _send_weights(self) -> None:
         assert self._weights is not None
-        while self._sent - self._loaded >= REGIONS:
+        while self._crossing.full:
             if not self._hear(self._timeout_s):
                 self._restart(f"took no weights for {self._timeout_s:g} s")
                 return  # which has sent them
         version, flat = self._weights
-        packed = self._arena.write(flat, self._sent % REGIONS)
-        self._sent += 1
+        packed = self._crossing.write(flat)
         self._worker.send((int(Op.LOAD), (version, packed)))
 
     def _hear_all(self, *, alive: bool = True) -> None:
@@ -232,7 +225,7 @@ class ProcessSampler:
         if not good:
             raise value.exception()
         if isinstance(value, Loaded):
-            self._loaded += 1
+            self._crossing.copied()
             return
         self._book.take(value)
 
