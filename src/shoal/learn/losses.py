@@ -15,7 +15,6 @@ from shoal.types import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from shoal.nets.policy import Output
     from shoal.types import Steps
 
 
@@ -25,7 +24,7 @@ class Loss(Protocol):
     __name__: str
 
     def __call__(
-        self, output: Output, batch: Any, cfg: Any, /
+        self, output: Any, batch: Any, cfg: Any, /
     ) -> tuple[Tensor, NamedTuple]:
         """The loss, and its statistics: a NamedTuple of scalars that are means too.
 

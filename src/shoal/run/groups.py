@@ -50,6 +50,7 @@ def groups_of(
     sampler = sampler_of(run, policy, cfg)
     scorers = ScorerPool(
         partial(_scorer_of, source),
+        name=source.spec.env_id,
         workers=s.language.scorer_workers,
         timeout_s=s.language.scorer_timeout_s,
         retries=s.language.scorer_retries,

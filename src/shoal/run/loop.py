@@ -74,9 +74,17 @@ def save_due(run: Run, steps: int, every_updates: int) -> bool:
 class Stream(Protocol):
     """What the loop needs of a stream; `steps_per_batch`, where it is not the product of its `shape`, may be more."""
 
-    env_steps: int
-    version: int
     episodes: Episodes
+
+    @property
+    def env_steps(self) -> int:
+        """Steps of the environment so far; answers of a language model."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """Of the weights that were published last."""
+        ...
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from shoal.envs.vec_env import VecEnv
-    from shoal.llm.tasks.source import TaskSource
+    from shoal.llm.tasks.source import TaskSource, TaskSpec
     from shoal.memory.settings import Replay
     from shoal.run.callbacks import Callback
     from shoal.run.directory import RunDirectory
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from shoal.run.loop import Stream
     from shoal.run.ranking import Ranking
     from shoal.run.settings import Settings
+    from shoal.run.writer import Writer
     from shoal.stream.data import DataStream
     from shoal.stream.explorers import ExploredReplay, HasExplorers
     from shoal.stream.groups.groups import Groups
@@ -102,13 +103,8 @@ class Run:
         self._writer = writer_of(directory, settings)
         self._interrupts = Interrupts(partial(_interrupted, self))
         self._loop: Loop | None = None
-        self.held = ExitStack()
+        self.held = _held_by(self, log, self._writer)
         """What ends with the run, the last first."""
-        for part in (log, self._writer):
-            if part is not None:
-                self.held.callback(part.close)
-        self.held.callback(close_callbacks, self)
-        self.held.callback(finish_timeline, self)
 
     @property
     def seed(self) -> int:
@@ -133,7 +129,7 @@ class Run:
         """Mean return of the last max(100, num_envs) episodes; -inf before there are that many."""
         return self.metrics.mean_return
 
-    def policy(self, spec: Spec, *, member: int = 0) -> nn.Module:
+    def policy(self, spec: Spec | TaskSpec, *, member: int = 0) -> nn.Module:
         """The policy to be trained: the user's own, or the algorithm's; of several agents that of number `member`."""
         if self._policy is None:
             raise ConfigError("this run was not given a policy")
@@ -263,6 +259,17 @@ class Run:
         """Ends callbacks, checkpoints and log, and gives Ctrl-C back; calling it again does nothing."""
         self._interrupts.release()
         self.held.close()
+
+
+def _held_by(run: Run, log: Log | None, writer: Writer | None) -> ExitStack:
+    """What every run ends: its timeline and callbacks, then checkpoints, then the log."""
+    held = ExitStack()
+    for part in (log, writer):
+        if part is not None:
+            held.callback(part.close)
+    held.callback(close_callbacks, run)
+    held.callback(finish_timeline, run)
+    return held
 
 
 def _interrupted(run: Run, name: str) -> None:

@@ -218,7 +218,7 @@ class LocalSampler:
         start = slots.prompt[:active]
         ended = self._ends.stopped(token, slots.token[:active], start, length)
         cut = ~ended & (length >= slots.end[:active])
-        return Progress.ENDED * ended.astype(np.uint8) + Progress.CUT * cut
+        return np.where(cut, Progress.CUT, ended * Progress.ENDED).astype(np.uint8)
 
     def _finished(self, end: NDArray[np.uint8]) -> list[Drawn]:
         slots, done = self._slots, end > 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from shoal.llm.sampler.protocol import Request
+from shoal.llm.sampler.slots import NUMBERS
 from shoal.stream.groups.flight import Flight
 from shoal.types import ConfigError
 
@@ -69,7 +70,7 @@ class Gathering:
         with self._meter.measure("environment"):
             judged = self.scorers.poll(block_s)
         for one in judged:
-            key, number = one.key
+            key, number = divmod(one.key, NUMBERS)
             group = self.flight.groups[key]
             self.lost += one.reward is None
             group.reward[number] = float("nan") if one.reward is None else one.reward
@@ -115,7 +116,7 @@ class Gathering:
 
     def _judge(self, group: Group, drawn: Drawn) -> None:
         text = self.tokenizer.decode(drawn.token.tolist())
-        self.scorers.submit((group.key, drawn.number), group.prompt, text)
+        self.scorers.submit(group.key * NUMBERS + drawn.number, group.prompt, text)
 
     def _settle(self, group: Group) -> None:
         """Counts a group that is complete; one that teaches nothing gives its place to another."""

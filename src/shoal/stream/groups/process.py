@@ -176,7 +176,6 @@ class ProcessSampler:
         """Starts another process in the place of one that died or hangs; EnvError where that was done too often."""
         name = str(self._worker)
         if not self._left:
-            self._end()
             raise EnvError(f"{name} {why}")
         self._left -= 1
         if self._tell is not None:
