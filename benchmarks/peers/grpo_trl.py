@@ -9,7 +9,7 @@ so that both sides are asked and paid alike.
 """
 
 # The peer is not installed where pyright runs: its classes are unknown there.
-# pyright: reportUntypedBaseClass=false, reportUnknownParameterType=false
+# pyright: reportUntypedBaseClass=false, reportUnknownParameterType=false, reportMissingTypeStubs=false
 
 from __future__ import annotations
 
@@ -122,7 +122,9 @@ def make_config(args: argparse.Namespace, folder: str) -> GRPOConfig:
     )
 
 
-def measure_greedy(model: Any, tokenizer: Any, items: list[dict[str, str]], args: argparse.Namespace, judge: Any) -> float:
+def measure_greedy(
+    model: Any, tokenizer: Any, items: list[dict[str, str]], args: argparse.Namespace, judge: Any
+) -> float:
     """The share of greedy answers that are right."""
     model.eval()
     asked = tokenizer([item["prompt"] for item in items], return_tensors="pt", padding=True, padding_side="left")
