@@ -123,7 +123,6 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "steps": len(clock.rows),
         "seconds": trained,
-        "core_seconds": sum(row["core_seconds"] for row in clock.rows),
         "sps": len(clock.rows) / trained,
         "greedy": result.greedy_return if args.held_out else None,
         "idle": line.get("time/waiting", 0.0) / line["time/elapsed"],

@@ -191,7 +191,6 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "steps": len(clock.rows),
         "seconds": trained,
-        "core_seconds": clock.last[1] - clock.began[1],
         "sps": len(clock.rows) / trained,
         "load_seconds": load_seconds,
         "setup_seconds": setup_seconds,
