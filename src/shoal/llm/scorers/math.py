@@ -4,12 +4,51 @@ from __future__ import annotations
 
 import importlib
 import logging
-from typing import Any
+import re
+from typing import TYPE_CHECKING, Any
 
+from shoal.llm.tasks.answers import EXTRACTS, extracted
 from shoal.types import ConfigError
 
+if TYPE_CHECKING:
+    from shoal.llm.tasks.task import Prompt
+
+SENTENCE = 3
+"""Words from which on a text is prose with an expression in it."""
+_WORD = re.compile(r"(?<!\\)\b[A-Za-z]{2,}")
+_BOXED = r"\boxed"
 MAX_CHARACTERS = 2000
 """A longer expression is no answer; parsing it takes more than linear time."""
+
+
+class MathVerifier:
+    """Pays 1 for an answer that is the same expression as the prompt's truth, else 0: a scorer for a pool.
+
+    An expression can take minutes, or for ever: only a pool with workers ends those, by its `timeout_s`.
+    """
+
+    def __init__(self, extract: str = "whole") -> None:
+        """Imports math-verify, which takes a second.
+
+        Args:
+            extract: the part of an answer that is read: `whole` (its last expression), `last_line`, `last_number`,
+                `tag` or `boxed`.
+
+        Raises:
+            ConfigError: math-verify is missing, or there is no such part.
+        """
+        if extract not in EXTRACTS:
+            raise ConfigError(
+                f"extract is one of {', '.join(EXTRACTS)}, got {extract!r}"
+            )
+        self.extract = extract
+        load()
+
+    def __call__(self, prompt: Prompt, answer: str) -> float:
+        """1 or 0; the prompt's truth is a text, or a list of texts any of which is right."""
+        given = extracted(answer, self.extract)
+        right = prompt.truth if isinstance(prompt.truth, list) else [prompt.truth]
+        return float(any(same_expression(str(truth), given) for truth in right))
 
 
 def load() -> Any:
@@ -25,8 +64,7 @@ def load() -> Any:
 def same_expression(truth: str, answer: str) -> bool:
     """Whether an answer is the same expression as the right one; false where one of them cannot be read.
 
-    Its own time-outs, which raise outside the main thread, are off: an answer can take minutes. A `ScorerPool` with
-    workers ends those.
+    The library's own time-outs are off: they raise in threads.
 
     Raises:
         ConfigError: math-verify is missing.
@@ -41,17 +79,23 @@ def same_expression(truth: str, answer: str) -> bool:
     given = _parsed(library, answer)
     if not right or not given:
         return False
+    if _is_percent(truth) != _is_percent(answer):
+        return False  # the library takes 10 % for 10
     return bool(library.verify(right, given, timeout_seconds=None))
 
 
-def math_score(truth: str, answer: str) -> float:
-    """1 for the same expression, else 0: a scorer for a pool."""
-    return float(same_expression(truth, answer))
+def _is_percent(text: str) -> bool:
+    return text.rstrip(" $.}").endswith("%")
 
 
 def _parsed(library: Any, text: str) -> list[Any]:
-    """The expressions that a text ends with; one without signs of LaTeX is read as LaTeX too."""
-    found: list[Any] = library.parse(text, parsing_timeout=None)
-    if not found and "$" not in text:
-        found = library.parse(f"${text}$", parsing_timeout=None)
-    return found
+    """The expression that a text is, or else the last one in it.
+
+    What is not marked as mathematics the library searches for a number: of "x + 1" it takes the 1.
+    """
+    marked = "$" in text or _BOXED in text or "\n" in text.strip()
+    if not marked and len(_WORD.findall(text)) < SENTENCE:
+        found: list[Any] = library.parse(f"${text.strip()}$", parsing_timeout=None)
+        if found:
+            return found
+    return library.parse(text, parsing_timeout=None)
