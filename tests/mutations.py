@@ -202,8 +202,8 @@ PYTHON = [
     Mutation(
         "workers live on when their parent was killed",
         "envs/workers/supervisor.py",
-        "_prctl(PR_SET_PDEATHSIG, signal.SIGTERM)",
-        "_prctl(PR_SET_PDEATHSIG, 0)",
+        "prctl(PR_SET_PDEATHSIG, signal.SIGTERM)",
+        "prctl(PR_SET_PDEATHSIG, 0)",
         "tests/envs/test_workers.py::test_a_parent_killed_by_9_leaves_no_process",
     ),
     Mutation(

@@ -33,7 +33,8 @@ def collect(pool: ScorerPool, *, within_s: float = 30.0) -> dict[int, Scored]:
 
 
 def pool_of(make: Any = lambda: as_told, **given: Any) -> ScorerPool:
-    return ScorerPool(make, name="sums", **({"workers": 1, "timeout_s": 10.0} | given))
+    settings: dict[str, Any] = {"workers": 1, "timeout_s": 10.0}
+    return ScorerPool(make, name="sums", **(settings | given))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -23,7 +23,8 @@ PID_BYTES = 16
 """The worker's process id stands in so many bytes at the start of the file for its stack."""
 CLEAN_S = 2.0
 """How long it tries to end what a worker left behind."""
-_HEARD = {signal.SIGCHLD, signal.SIGTERM}
+HEARD = {signal.SIGCHLD, signal.SIGTERM}
+"""What a process that waits for another one waits for; blocked before, so that none is lost."""
 
 
 def main(given: dict[str, Any]) -> None:
@@ -31,14 +32,7 @@ def main(given: dict[str, Any]) -> None:
 
     SIGTERM, also from the kernel when the process that started this one is gone, ends them at once.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for heard in _HEARD:  # a parent may ignore them, and what is ignored is never heard
-        signal.signal(heard, signal.SIG_DFL)
-    _prctl(PR_SET_CHILD_SUBREAPER, 1)  # what a process leaves behind comes here
-    _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != given["parent"]:
-        os._exit(1)
+    begin(given["parent"])
     own = os.getpid()
     worker = os.fork()
     if not worker:
@@ -47,24 +41,36 @@ def main(given: dict[str, Any]) -> None:
     os.write(given["stack"], b"%-*d" % (PID_BYTES, worker))
     for name in ("pipe", "block", "stack"):
         os.close(given[name])
-    _end_as(_wait(worker))
+    end_as(wait_for(worker))
+
+
+def begin(parent: int) -> None:
+    """Makes this process one that ends what it starts, and ends with its parent; `parent`: its process id."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for heard in HEARD:  # a parent may ignore them, and what is ignored is never heard
+        signal.signal(heard, signal.SIG_DFL)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)  # what a process leaves behind comes here
+    prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _work(given: dict[str, Any], supervisor: int) -> None:
     """The worker itself, in a process group of its own: what it sends to its group stays below its supervisor."""
     os.setpgid(0, 0)
-    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != supervisor:
         os._exit(1)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
     faulthandler.register(signal.SIGUSR1, file=given["stack"], all_threads=True)
     import_module(given["work"]).main(given)
 
 
-def _wait(worker: int) -> int:
+def wait_for(worker: int) -> int:
     """Waits for the worker, or for the word to end it, and ends whatever there is then; the worker's status."""
     statuses: dict[int, int] = {}
-    while worker not in statuses and signal.sigwait(_HEARD) != signal.SIGTERM:
+    while worker not in statuses and signal.sigwait(HEARD) != signal.SIGTERM:
         _reap(statuses)
     deadline = time.monotonic() + CLEAN_S
     while _reap(statuses) and time.monotonic() < deadline:
@@ -100,7 +106,7 @@ def _children() -> list[int]:
     return found
 
 
-def _end_as(status: int) -> None:
+def end_as(status: int) -> None:
     """Ends as the worker ended, for the parent to see."""
     if os.WIFEXITED(status):
         os._exit(os.WEXITSTATUS(status))
@@ -113,6 +119,7 @@ def _end_as(status: int) -> None:
     os._exit(1)
 
 
-def _prctl(option: int, value: int) -> None:
+def prctl(option: int, value: int) -> None:
+    """One of the operations on this process that Linux has; nothing elsewhere."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(option, value)

@@ -44,3 +44,35 @@ class Task(Protocol):
     def score(self, prompt: Prompt, answer: str) -> float:
         """What an answer earns, a finite number; usually from 0 to 1. `answer` ends before the end-of-text token."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the world says to a turn of the model. It is read by the model, and never learned."""
+
+    message: Message
+    """A tool's output (role `tool`), or what a user says next."""
+    done: bool = False
+    """The conversation is over; the message is not shown then."""
+
+
+@runtime_checkable
+class Dialogue(Task, Protocol):
+    """A task of several turns: the model speaks, the task replies, until it says that it is done.
+
+    `score` is given the last turn of the model, unless the task has `answer_of(prompt, turns) -> str`, which says what
+    of the conversation is scored.
+    """
+
+    max_turns: int
+    """Turns of the model, at most; after the last one nothing is replied."""
+
+    def reply(self, prompt: Prompt, turns: tuple[Message, ...]) -> Reply:
+        """What follows a turn of the model. Equal turns get equal replies: a resumed run asks for them again.
+
+        Args:
+            prompt: what was asked.
+            turns: what was said since: turns of the model (role `assistant`) and replies by turns; the last one is the
+                model's.
+        """
+        ...
