@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from shoal.llm.blocks import block_product
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -20,6 +22,8 @@ def chosen_logprobs(
     token: Tensor,
     kept: Tensor | None,
     temperature: float = 1.0,
+    *,
+    exact: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The log-softmax of hidden head^T / temperature at each token, within what was kept, and the entropy, [M] each.
 
@@ -29,15 +33,16 @@ def chosen_logprobs(
         token: [M], int64.
         kept: bits of what could be drawn [M, ceil(V / 8)], uint8; None: everything.
         temperature: above 0.
+        exact: whether rows have the same bits however many there are.
     """
     size = max(1, CHUNK // len(head))
     if len(token) <= size:
-        return _logprobs(hidden, head, token, kept, temperature)
+        return _logprobs(hidden, head, token, kept, temperature, exact)
     parts: list[tuple[Tensor, Tensor]] = []
     for first in range(0, len(token), size):
         part = slice(first, first + size)
         within = None if kept is None else kept[part]
-        given = hidden[part], head, token[part], within, temperature
+        given = hidden[part], head, token[part], within, temperature, exact
         parts.append(checkpoint(_logprobs, *given, use_reentrant=False))  # pyright: ignore[reportArgumentType]
     logprobs, entropies = zip(*parts, strict=True)
     return torch.cat(logprobs), torch.cat(entropies)
@@ -49,8 +54,10 @@ def _logprobs(
     token: Tensor,
     kept: Tensor | None,
     temperature: float,
+    exact: bool,  # noqa: FBT001
 ) -> tuple[Tensor, Tensor]:
-    logits = (hidden @ head.T).float()
+    logits = block_product(hidden, head) if exact else hidden @ head.T
+    logits = logits.float()
     if temperature != 1.0:
         logits = logits / temperature
     if kept is not None:
