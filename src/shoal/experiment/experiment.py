@@ -303,7 +303,7 @@ def _rows_of(
 def with_actors(experiment: Experiment) -> Experiment:
     """The same with an actor for each core, or server of a fleet, where its schedule needs some and none were named."""
     options = experiment.options
-    if options.schedule != "async" or options.actors:
+    if options.schedule != "async" or options.actors or on_tasks(experiment.algorithm):
         return experiment
     most = cores() if options.fleet is None else options.placement.servers
     most = min(most, options.num_envs)
