@@ -17,7 +17,7 @@ from shoal.envs.observations import leaves_of
 from shoal.envs.observed import seen
 from shoal.experiment.applies import check_applies
 from shoal.experiment.experiment import Experiment, drawn_rows, fixed_settings
-from shoal.experiment.first_weights import read_policy
+from shoal.experiment.first_weights import first_policy_of, read_policy
 from shoal.experiment.trust import schedules_of
 from shoal.learn.acting import Acting, PlanActor, make_actor
 from shoal.learn.weights import pack
@@ -89,7 +89,8 @@ def load(
     experiment = replace(experiment, env_kwargs=own_kwargs)
     options = experiment.options
     with closing(experiment.rows(1)) as rows:
-        made = experiment.make_policy(rows.spec)
+        first = first_policy_of(experiment, where, fresh=False)
+        made = first.make_policy(rows.spec)
     kind = {"env": options.env, "algo": options.algo}
     read_policy(where, kind=kind, identity=identity, tag=tag).load_into(made)
     return Agent(made, rows.spec, experiment)

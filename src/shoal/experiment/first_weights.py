@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from shoal.experiment.language import model_of_run, on_tasks
 from shoal.learn.weights import ANOTHER, GIVE_POLICY, load_weights
 from shoal.run import checkpoint
 from shoal.run import directory as directories
@@ -72,9 +73,12 @@ def first_policy_of(
     Raises:
         ConfigError: the run that `init_from` names has no whole checkpoint.
     """
+    make_policy = experiment.make_policy
+    if on_tasks(experiment.algorithm):
+        make_policy = model_of_run(experiment, where, fresh=fresh)
     if not fresh:
         said = where.read_status().get("began_with", "")
-        return FirstPolicy(experiment.make_policy, said)
+        return FirstPolicy(make_policy, said)
     source = experiment.options.init_from
     if source is not None:
         return _from_run(experiment, RunDirectory(Path(source)))
@@ -82,7 +86,7 @@ def first_policy_of(
         name = type(experiment.policy).__qualname__
         said = f"a copy of the {name} that was given"
         return FirstPolicy(experiment.make_policy, said)
-    return FirstPolicy(experiment.make_policy)
+    return FirstPolicy(make_policy)
 
 
 def find_source(experiment: Experiment) -> Experiment:

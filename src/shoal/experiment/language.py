@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from shoal.llm.tasks.registry import is_task_name, make_task
 from shoal.llm.tasks.source import TaskSource
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from torch import nn
 
     from shoal.algos import Algorithm
     from shoal.experiment.experiment import Experiment
+    from shoal.llm.model import LanguageModel
+    from shoal.run.directory import RunDirectory
 
 USED = frozenset(
     {
@@ -54,13 +56,45 @@ def source_of(experiment: Experiment, *, held_out: bool) -> TaskSource:
     )
 
 
-def language_model(experiment: Experiment) -> nn.Module:
+def language_model(experiment: Experiment) -> LanguageModel:
     """The model of an experiment, with the weights that it begins with."""
     from shoal.llm.loading import load_model
 
     name = experiment.options.model
     task = source_of(experiment, held_out=False).task if name == "tiny" else None
     return load_model(name, task=task, report=_tell)
+
+
+def model_of_run(
+    experiment: Experiment, where: RunDirectory, *, fresh: bool
+) -> Callable[..., nn.Module]:
+    """How a run comes to its model: a new one as `language_model`, which it describes in its directory.
+
+    A run that has a checkpoint needs no more than that description: its weights are in the checkpoint.
+    """
+
+    def make(spec: object, *, seed: int | None = None) -> nn.Module:
+        from shoal.llm.model_folder import CONFIG, load_unweighted, save_model
+
+        if not fresh and (where.model / CONFIG).is_file() and has_checkpoint(where):
+            return load_unweighted(where.model)
+        model = language_model(experiment)
+        save_model(model, where.model, weights=False)
+        return model
+
+    return make
+
+
+def has_checkpoint(where: RunDirectory) -> bool:
+    """Whether there is a checkpoint, whole or not."""
+    return any(where.checkpoints.glob("*.json"))
+
+
+def save_trained(policy: nn.Module, where: RunDirectory) -> None:
+    """Writes a run's trained model into its directory, as transformers reads it."""
+    from shoal.llm.model_folder import save_model
+
+    save_model(cast("LanguageModel", policy), where.model)
 
 
 def _tell(line: str) -> None:

@@ -16,6 +16,7 @@ from shoal.experiment.agent import GREEDY_EPISODES, play
 from shoal.experiment.engine import engine_of
 from shoal.experiment.experiment import Experiment, with_actors
 from shoal.experiment.first_weights import find_source
+from shoal.experiment.language import on_tasks, save_trained
 from shoal.experiment.offline import find_data
 from shoal.experiment.options import CHANGEABLE
 from shoal.experiment.placed import placed
@@ -372,6 +373,8 @@ def conclude(
     kept = run.leave()
     check_trained(experiment, policy, where, kept)
     policy = kept[0]
+    if on_tasks(experiment.algorithm):
+        save_trained(policy, where)
     found = bottleneck(Spent.of_meter(run.meter), engine_of(experiment, rows))
     close_rows(rows, run)
     threshold = run.settings.stop_at

@@ -51,26 +51,38 @@ def load_folder(
         raise ConfigError(
             f"{folder} holds a quantized model, which cannot be trained; take its original in safetensors"
         )
-    try:
-        architecture = Architecture.of_transformers(config, str(folder))
-    except KeyError as error:
-        raise ConfigError(f"{folder / CONFIG} does not say {error}") from error
-    tokenizer = Tokenizer.of_folder(folder)
-    _check_tokenizer(tokenizer, architecture, folder)
     with torch.device("meta"):
-        model = LanguageModel(architecture, tokenizer, temperature)
+        model = _described(folder, config, temperature)
     weights = _weights(folder, dtype)
     _check_weights(weights, model, folder)
     model.load_state_dict(weights, assign=True)
     return model
 
 
-def save_model(model: LanguageModel, folder: Path) -> None:
+def load_unweighted(folder: Path) -> LanguageModel:
+    """A model as a folder describes it, whose weights come from elsewhere; errors as of `load_folder`."""
+    return _described(folder, _read(folder / CONFIG), 1.0)
+
+
+def _described(
+    folder: Path, config: Mapping[str, Any], temperature: float
+) -> LanguageModel:
+    try:
+        architecture = Architecture.of_transformers(config, str(folder))
+    except KeyError as error:
+        raise ConfigError(f"{folder / CONFIG} does not say {error}") from error
+    tokenizer = Tokenizer.of_folder(folder)
+    _check_tokenizer(tokenizer, architecture, folder)
+    return LanguageModel(architecture, tokenizer, temperature)
+
+
+def save_model(model: LanguageModel, folder: Path, *, weights: bool = True) -> None:
     """Writes a model so that transformers, and `load_folder`, read it; a crash leaves what was there, or the new model.
 
     Args:
         model: its parameters keep their dtype.
         folder: a model that stands there is replaced.
+        weights: whether they are written too.
 
     Raises:
         ConfigError: the folder holds something else than a model.
@@ -86,14 +98,16 @@ def save_model(model: LanguageModel, folder: Path) -> None:
     end = list(model.tokenizer.end)
     config["eos_token_id"] = end[0] if len(end) == 1 else end
     config["dtype"] = str(model.head.dtype).removeprefix("torch.")
-    weights = {
+    held = {
         name: value.detach().cpu().contiguous()
         for name, value in model.state_dict().items()
+        if weights
     }
     with drafted_folder(folder) as draft:
         text = json.dumps(config, indent=2) + "\n"
         (draft / CONFIG).write_text(text, encoding="utf-8")
-        save_file(weights, draft / WEIGHTS, metadata={"format": "pt"})
+        if weights:
+            save_file(held, draft / WEIGHTS, metadata={"format": "pt"})
         model.tokenizer.save(draft)
 
 

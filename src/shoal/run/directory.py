@@ -68,6 +68,11 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def model(self) -> Path:
+        """The language model that was trained, as transformers reads it."""
+        return self.path / "model"
+
+    @property
     def replay(self) -> Path:
         """`replay.bin`: the records of a replay memory that is kept in a file."""
         return self.path / "replay.bin"
