@@ -52,6 +52,9 @@ class Successor:
 
     name = "successor"
 
+    def __init__(self, *, held_out: bool = False) -> None:
+        """Its prompts are all that there are, also where they are held out."""
+
     def prompt(self, index: int) -> Prompt:
         """One of eight."""
         at = index % len(LETTERS)

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shoal.experiment.agent import load
-from shoal.llm.model import LanguageModel
+from shoal.experiment.first_weights import read_policy
+from shoal.llm.model_folder import CONFIG, load_unweighted
 from shoal.llm.sampler.local import LocalSampler
 from shoal.llm.sampler.protocol import Request
 from shoal.llm.tasks.task import Message, Prompt
+from shoal.run import directory as directories
+from shoal.run.origin import Identity
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from shoal.llm.model import LanguageModel
     from shoal.llm.sampler.protocol import Drawing
 
 
 def model_of(run: str, run_dir: str) -> LanguageModel:
-    """The language model that a run trained; ConfigError where it trained none."""
-    policy = load(run, run_dir=run_dir).policy
-    if not isinstance(policy, LanguageModel):
+    """The language model of a run's newest checkpoint; nothing that its configuration names is imported.
+
+    Raises:
+        ConfigError: no such run, it trained no language model, or it has no whole checkpoint.
+    """
+    where = directories.find(run, Path(run_dir))
+    where.check()
+    if not (where.model / CONFIG).is_file():
         raise ConfigError(
             f"{run} trained a policy for an environment, not a language model; `shoal eval {run}` plays it"
         )
-    return policy
+    made = load_unweighted(where.model)
+    read_policy(where, identity=Identity(where.read_origin().run)).load_into(made)
+    return made
 
 
 class Talk:

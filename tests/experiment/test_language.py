@@ -1,0 +1,168 @@
+"""Language models trained on tasks: they learn, resume to the bit, and what does not fit is refused."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import shoal
+from shoal.experiment.pushing import push
+from shoal.experiment.talking import Talk, model_of
+from shoal.llm.model_folder import load_folder, save_model
+from shoal.llm.sampler.protocol import Drawing
+from shoal.run.log import read
+from shoal.types import ConfigError
+from tests.llm.toy import Successor, toy_model
+
+if TYPE_CHECKING:
+    from shoal.experiment.training import Result
+
+BATCH = 4 * 6
+SETTINGS: dict[str, Any] = {
+    "algo": "grpo",
+    "num_prompts": 4,
+    "num_generations": 6,
+    "max_completion_length": 3,
+    "learning_rate": 3e-3,
+    "panel": "none",
+    "final_episodes": 0,
+    "stop_at": float("inf"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the toy model."""
+    path = tmp_path_factory.mktemp("models") / "toy"
+    save_model(toy_model(), path)
+    return path
+
+
+def trained(folder: Path, where: Path, updates: int, **settings: Any) -> Result:
+    """A run of so many batches."""
+    whole = SETTINGS | {"total_timesteps": BATCH * updates} | settings
+    return shoal.train(Successor, model=str(folder), run_dir=str(where), **whole)
+
+
+def sha256(result: Result) -> str:
+    """Of the trained weights."""
+    digest = hashlib.sha256()
+    for value in result.policy.state_dict().values():
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"num_iterations": 2, "num_minibatches": 2, "loss_normalization": "sequence"},
+        {"baseline": "leave_one_out", "surrogate": "none", "scale_rewards": "none"},
+        {"ratio_of": "sequence", "surrogate": "clip", "beta": 0.01},
+        {"surrogate": "weight", "dynamic_sampling": True, "sampling": {"top_p": 0.95}},
+    ],
+    ids=["token", "sequence", "reinforce", "sequence_ratio", "clipped_weight"],
+)
+def test_a_model_learns_its_task(folder: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+    """From next to nothing to more than half of what can be had, in 90 batches."""
+    result = trained(folder, tmp_path, 90, **settings, final_episodes=8)
+    lines = read(result.path / "metrics.jsonl")
+    first, last = lines[4]["episode/return"], lines[-1]["episode/return"]
+    assert first < 0.3
+    assert last > 0.6, last
+    assert result.greedy_return > 0.6
+
+
+def test_a_resumed_run_equals_one_that_was_not_stopped(folder: Path, tmp_path: Path) -> None:
+    """By the bits of its weights; its directory is enough to go on."""
+    whole = trained(folder, tmp_path / "whole", 12)
+    part = trained(folder, tmp_path / "part", 5)
+    again = shoal.resume(part.path, factory=Successor, total_timesteps=12 * BATCH, panel="none")
+    assert sha256(again) == sha256(whole)
+    assert sha256(part) != sha256(whole)
+
+
+def test_async_without_staleness_equals_sync(folder: Path, tmp_path: Path) -> None:
+    """By the bits of its weights: a sampler in another process draws the same."""
+    sync = trained(folder, tmp_path / "sync", 8)
+    other = trained(folder, tmp_path / "async", 8, schedule="async", max_staleness=0)
+    assert sha256(sync) == sha256(other)
+
+
+def test_async_learns_no_later_than_it_may(folder: Path, tmp_path: Path) -> None:
+    """Every batch of a run says how late it was; a resumed one goes on with what was in flight."""
+    part = trained(folder, tmp_path, 10, schedule="async", max_staleness=2)
+    again = shoal.resume(part.path, factory=Successor, total_timesteps=40 * BATCH, panel="none")
+    lines = read(again.path / "metrics.jsonl")
+    assert max(line["groups/staleness_max"] for line in lines) <= 2
+    assert again.steps >= 40 * BATCH
+    assert max(line["episode/count"] for line in lines) <= again.steps + 3 * BATCH
+
+
+def test_a_trained_model_is_loaded_by_others(folder: Path, tmp_path: Path) -> None:
+    """In its run, in a folder that it is pushed to, and by whoever talks to it."""
+    result = trained(folder, tmp_path, 40)
+    kept = load_folder(result.path / "model")
+    assert (
+        sha256(result)
+        == hashlib.sha256(b"".join(value.numpy().tobytes() for value in kept.state_dict().values())).hexdigest()
+    )
+    assert push(str(result.path), str(tmp_path / "pushed")) == str(tmp_path / "pushed")
+    there = load_folder(tmp_path / "pushed")
+    talk = Talk(there, Drawing(max_tokens=3, temperature=0))
+    assert "".join(talk.answer("a?")) in ("b", "b b", "b b b")
+    with pytest.raises(ConfigError, match="is there and is no model"):
+        push(str(result.path), str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"num_envs": 4}, "num_envs=4 would change nothing"),
+        ({"schedule": "overlap"}, "sync or async"),
+        ({"max_staleness": 3}, "max_staleness=3 would change nothing"),
+        ({"policy": "a.b:C"}, "name it by model="),
+        ({"num_generations": 1}, "num_generations must be between 2"),
+        ({"sampling": {"temperature": 0}}, "temperature must be above 0"),
+        ({"model": "nowhere"}, "nowhere"),
+    ],
+)
+def test_what_does_not_fit_is_refused(folder: Path, tmp_path: Path, settings: dict[str, Any], said: str) -> None:
+    """In words, and no directory is left."""
+    with pytest.raises(ConfigError, match=said):
+        shoal.train(Successor, run_dir=str(tmp_path), **(SETTINGS | {"model": str(folder)} | settings))
+    assert not list(tmp_path.glob("**/config.toml"))
+
+
+def test_tasks_and_environments_are_told_apart(tmp_path: Path) -> None:
+    """Each algorithm says which of them it is for; settings of language models are refused elsewhere."""
+    with pytest.raises(ConfigError, match="is a task for language models"):
+        shoal.train("reasoning-gym:chain_sum", run_dir=str(tmp_path))
+    with pytest.raises(ConfigError, match="model='smollm2' would change nothing"):
+        shoal.train("CartPole-v1", model="smollm2", run_dir=str(tmp_path))
+    done = shoal.train(
+        "CartPole-v1", run_dir=str(tmp_path), total_timesteps=256, num_envs=2, panel="none", final_episodes=0
+    )
+    with pytest.raises(ConfigError, match="not a language model"):
+        model_of(str(done.path), "runs")
+
+
+class Broken(Successor):
+    """A task whose scorer fails at one prompt."""
+
+    def score(self, prompt: Any, answer: str) -> float:
+        """No number."""
+        return float("nan") if prompt.index == 5 else 0.5
+
+
+def test_a_scorer_without_a_number_is_named(folder: Path, tmp_path: Path) -> None:
+    """By the task and the prompt; with another policy the run goes on without the answers."""
+    whole = SETTINGS | {"model": str(folder), "run_dir": str(tmp_path), "total_timesteps": 3 * BATCH}
+    with pytest.raises(Exception, match=r"prompt 5"):
+        shoal.train(Broken, **whole)
+    done = shoal.train(Broken, language={"on_scorer_failure": "drop"}, **whole)
+    lines = read(done.path / "metrics.jsonl")
+    assert lines[-1]["groups/lost"] > 0
