@@ -22,7 +22,7 @@ SMALL = Tiny(
     intermediate_size=64,
     num_layers=2,
     num_heads=2,
-    pretraining=Pretraining(success=0.6, examples=256, batch=32, learning_rate=1e-2, most_updates=60, measured=64),
+    pretraining=Pretraining(skill=0.8, updates=100, every=20, examples=256, batch=32, learning_rate=1e-2, measured=64),
 )
 
 
@@ -79,24 +79,31 @@ def test_tokenizers_are_equal_in_every_process(tmp_path: Path) -> None:
     assert read[0] == read[1]
 
 
-def test_trained_until_it_is_right_as_often_as_asked() -> None:
+def read_shares(lines: list[str]) -> list[int]:
+    return [int(line.split(" updates, ")[1].split("%")[0]) for line in lines]
+
+
+def test_learns_the_task_and_ends_as_a_model_that_is_often_wrong() -> None:
     lines: list[str] = []
     model = make_tiny(Next(), SMALL, lines.append)
-    assert "% right" in lines[-1]
+    shares = read_shares(lines)
+    assert max(shares) >= 80
+    assert shares[-1] <= 33
     task = Next()
     asked = [task.prompt(index) for index in range(4)]
-    prompts = [tuple(model.tokenizer.encode_prompt(prompt)) for prompt in asked]
-    said = [model.tokenizer.decode(answer) for answer in answers_to(model, prompts, 4)]
-    assert sum(task.score(*one) for one in zip(asked, said, strict=True)) >= 3
+    prompts = [tuple(model.tokenizer.encode_prompt(prompt)) for prompt in asked] * 50
+    generator = torch.Generator().manual_seed(1)
+    said = [model.tokenizer.decode(answer) for answer in answers_to(model, prompts, 4, generator)]
+    right = sum(task.score(*one) for one in zip(asked * 50, said, strict=True)) / 200
+    assert 0.15 <= right <= 0.45
+    assert sum(len(answer) == 1 for answer in said) > 150  # it answers as the task wants
 
 
-def test_wrong_solutions_bound_what_it_learns() -> None:
-    half = Pretraining(success=2, wrong=0.8, examples=256, batch=32, learning_rate=1e-2, most_updates=50, measured=128)
+def test_a_task_that_is_not_learned_is_told() -> None:
     lines: list[str] = []
-    make_tiny(Next(), Tiny(32, 64, 2, 2, pretraining=half), lines.append)
-    assert "only; it may be too small" in lines[-1]
-    shares = [int(line.split(" updates, ")[1].split("%")[0]) for line in lines[:-1]]
-    assert 20 <= shares[-1] <= 65  # 20 % were left as they were, and of four letters a wrong one is right by chance
+    few = Pretraining(updates=4, every=2, examples=32, batch=16, measured=8)
+    make_tiny(Next(), Tiny(32, 64, 1, 2, pretraining=few), lines.append)
+    assert lines[-1].startswith("the model of next learned to be right in")
 
 
 def test_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +139,7 @@ def test_two_processes_make_it_once() -> None:
 
 def test_same_bits_from_the_same_seed() -> None:
     def weights(seed: int) -> torch.Tensor:
-        few = Pretraining(examples=32, batch=16, most_updates=3, measured=8)
+        few = Pretraining(updates=3, examples=32, batch=16, measured=8)
         model = make_tiny(Next(), Tiny(32, 64, 1, 2, seed=seed, pretraining=few), lambda line: None)
         return torch.cat([value.detach().flatten() for value in model.parameters()])
 

@@ -21,29 +21,38 @@ if TYPE_CHECKING:
 
 WARM_UP = 20
 """Updates until the learning rate is whole."""
+DECAY, BETAS = 0.01, (0.9, 0.98)
+"""AdamW's."""
 NORM = 1.0
 """What the gradient is clipped to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pretraining:
-    """When a model has seen enough, and how it is shown."""
+    """What a model is shown, and when it has seen enough.
 
-    success: float = 0.3
-    """Ends when this share of answers, drawn at temperature 1 to prompts that it did not see, earns what a solution
-    does."""
-    wrong: float = 0.0
-    """The share of examples whose solution is another prompt's: it shows what answers look like, not which is right."""
+    First it learns the task from its solutions. Then it learns, from examples that are wrong for the most part, to be
+    right only now and then: it ends as a model that could do better than it does, which is where reinforcement starts.
+    """
+
+    skill: float = 0.85
+    """The first part ends when this share of answers, drawn at temperature 1 to prompts that it was not shown, earns
+    what a solution does, ..."""
+    updates: int = 1500
+    """... or after so many updates, over which the learning rate falls to a tenth."""
+    success: float = 0.33
+    """The second part ends when at most this share is right."""
+    wrong: float = 0.75
+    """The share of its examples whose solution is another prompt's."""
     examples: int = 8192
-    """Prompts that it sees, again and again."""
+    """Prompts that it is shown, again and again."""
     batch: int = 64
     """Examples of an update."""
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    most_updates: int = 2000
-    """Ends then in any case."""
-    every: int = 25
-    """Updates from one measurement to the next."""
+    learning_rate: float = 3e-3
+    spoiling_rate: float = 5e-4
+    """The learning rate of the second part."""
+    every: int = 50
+    """Updates of the first part from one measurement to the next; a tenth of them in the second."""
     measured: int = 256
     """Prompts of a measurement."""
 
@@ -58,56 +67,72 @@ class Example:
 
 def pretrain(
     model: LanguageModel,
-    examples: Sequence[Example],
+    right: Sequence[Example],
+    spoiled: Sequence[Example],
     settings: Pretraining,
     generator: torch.Generator,
     measure: Callable[[int], float],
 ) -> float:
-    """Trains until `measure(updates)` is at least `settings.success`, and returns what it was last.
+    """Trains in two parts (see `Pretraining`), and returns the share of right answers that the first one reached.
 
     Args:
         model: trained in place.
-        examples: those with a wrong solution among them.
+        right: prompts with their solutions.
+        spoiled: prompts with solutions of which many are wrong.
         settings: see there.
         generator: draws the order of examples.
-        measure: called after every `settings.every` updates; the share of right answers.
+        measure: told how many updates were made; gives the share of right answers.
     """
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        betas=(0.9, 0.98),
-        fused=True,
-    )
-    order = _endless(len(examples), settings.batch, generator)
-    success = 0.0
-    for update in range(1, settings.most_updates + 1):
-        rate = settings.learning_rate * min(1.0, update / WARM_UP)
-        optimizer.param_groups[0]["lr"] = rate
-        output = model(batched([examples[index] for index in next(order)]))
-        counted = output.logprob != 0
-        loss = -output.logprob.sum() / counted.sum().clamp(min=1)
-        optimizer.zero_grad()
+    learning = _Learning(model, settings, generator)
+    order = learning.draw(right)
+    skill, done = 0.0, 0
+    while done < settings.updates and skill < settings.skill:
+        left = 1 - done / settings.updates
+        learning.update(next(order), settings.learning_rate * max(0.1, left))
+        done += 1
+        if done % settings.every == 0 or done == settings.updates:
+            skill = measure(done)
+    order = learning.draw(spoiled)
+    success, last = skill, done + settings.updates
+    while done < last and success > settings.success:
+        learning.update(next(order), settings.spoiling_rate)
+        done += 1
+        if done % max(1, settings.every // 10) == 0:
+            success = measure(done)
+    return skill
+
+
+class _Learning:
+    """Updates of a model by examples."""
+
+    def __init__(
+        self, model: LanguageModel, settings: Pretraining, generator: torch.Generator
+    ) -> None:
+        self.model, self.batch, self.generator = model, settings.batch, generator
+        self.updates = 0
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), weight_decay=DECAY, betas=BETAS, fused=True
+        )
+
+    def update(self, examples: Sequence[Example], rate: float) -> None:
+        self.updates += 1
+        self.optimizer.param_groups[0]["lr"] = rate * min(1.0, self.updates / WARM_UP)
+        batch = batched(examples)
+        loss = -self.model(batch).logprob.sum() / batch.mask.sum()
+        self.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), NORM)
-        optimizer.step()
-        if update % settings.every == 0 or update == settings.most_updates:
-            success = measure(update)
-            if success >= settings.success:
-                break
-    return success
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), NORM)
+        self.optimizer.step()
 
-
-def _endless(
-    number: int, batch: int, generator: torch.Generator
-) -> Iterator[list[int]]:
-    """Numbers of examples, `batch` at a time, each once before any comes again."""
-    rest: list[int] = []
-    while True:
-        while len(rest) < batch:
-            rest += torch.randperm(number, generator=generator).tolist()
-        yield rest[:batch]
-        rest = rest[batch:]
+    def draw(self, examples: Sequence[Example]) -> Iterator[list[Example]]:
+        """Some at a time, each once before any comes again."""
+        rest: list[int] = []
+        while True:
+            while len(rest) < self.batch:
+                order = torch.randperm(len(examples), generator=self.generator)
+                rest += order.tolist()
+            yield [examples[index] for index in rest[: self.batch]]
+            rest = rest[self.batch :]
 
 
 def batched(examples: Sequence[Example]) -> Answers:

@@ -42,10 +42,10 @@ FINGERPRINT = 64
 class Tiny:
     """The sizes of the model and how it is made."""
 
-    hidden_size: int = 192
-    intermediate_size: int = 512
-    num_layers: int = 4
-    num_heads: int = 6
+    hidden_size: int = 128
+    intermediate_size: int = 384
+    num_layers: int = 2
+    num_heads: int = 4
     max_length: int = 1024
     seed: int = 0
     pretraining: Pretraining = field(default_factory=Pretraining)
@@ -96,23 +96,24 @@ def make_tiny(
     texts = _plain(task, prompts)
     few = slice(FINGERPRINT * 16)
     tokenizer = make_tokenizer(texts[few] + solutions[few])
-    said = _spoiled(solutions, shown.wrong, generator)
-    examples = [
-        Example(
-            tuple(tokenizer.encode_prompt(prompt)),
-            (*tokenizer.encode(text), tokenizer.end[0]),
-        )
-        for prompt, text in zip(prompts, said, strict=True)
-    ]
+    asked = [tuple(tokenizer.encode_prompt(prompt)) for prompt in prompts]
+    right, spoiled = (
+        [
+            Example(prompt, (*tokenizer.encode(text), tokenizer.end[0]))
+            for prompt, text in zip(asked, said, strict=True)
+        ]
+        for said in (solutions, _spoiled(solutions, shown.wrong, generator))
+    )
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model = LanguageModel(_architecture(settings, tokenizer), tokenizer)
-        most = max(len(example.answer) for example in examples)
-        measure = _Measurement(task, model, shown, most + 1, report)
-        success = pretrain(model, examples, shown, generator, measure)
-    if success < shown.success:
+        most = max(len(example.answer) for example in right)
+        measure = _Measurement(task, model, shown, most, report)
+        skill = pretrain(model, right, spoiled, shown, generator, measure)
+    if skill < shown.skill:
         report(
-            f"the model of {task.name} is right in {success:.0%} of its answers only; it may be too small for the task"
+            f"the model of {task.name} learned to be right in {skill:.0%} of its answers only; "
+            "it may be too small for the task"
         )
     return model
 

@@ -1,0 +1,231 @@
+"""LoRA: a model that is trained through small matrices beside its own (Hu et al. 2021, arXiv 2106.09685).
+
+Files have the layout of peft, whose import takes seconds and which is not needed here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from shoal.llm.files import drafted_folder
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from shoal.llm.model import LanguageModel
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."
+"""What peft puts before every name."""
+LINEAR = (
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+)
+"""Layers that can be adapted, by the end of their names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """Which layers are adapted, and by how much."""
+
+    rank: int = 8
+    alpha: float = 16.0
+    """The product of both matrices counts alpha / rank times."""
+    layers: tuple[str, ...] = LINEAR
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot work."""
+        if self.rank < 1:
+            raise ConfigError(f"a LoRA's rank must be at least 1, got {self.rank}")
+        unknown = [name for name in self.layers if name not in LINEAR]
+        if unknown or not self.layers:
+            raise ConfigError(
+                f"a LoRA adapts some of {', '.join(LINEAR)}, got {', '.join(unknown) or 'none'}"
+            )
+
+
+class LoraLinear(nn.Linear):
+    """x W^T + bias + alpha / rank x A^T B^T; only A and B are trained."""
+
+    def __init__(self, layer: nn.Linear, lora: Lora) -> None:
+        """Adapts a layer, whose parameters it keeps; B is 0, so that nothing changes yet."""
+        super().__init__(
+            layer.in_features, layer.out_features, bias=False, device="meta"
+        )
+        self.weight, self.bias = layer.weight, layer.bias
+        self.requires_grad_(False)  # noqa: FBT003 (torch's)
+        self.scale = lora.alpha / lora.rank
+        new = self.weight.new_empty
+        self.lora_a = nn.Parameter(new(lora.rank, layer.in_features))
+        self.lora_b = nn.Parameter(new(layer.out_features, lora.rank).zero_())
+        nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., in_features] to [..., out_features]."""
+        added = F.linear(F.linear(input, self.lora_a), self.lora_b)
+        return super().forward(input) + self.scale * added
+
+    @property
+    def merged(self) -> Tensor:
+        """W + alpha / rank B A."""
+        return self.weight + self.scale * (self.lora_b @ self.lora_a)
+
+
+def add_lora(model: LanguageModel, lora: Lora) -> None:
+    """Adapts a model in place; its other parameters are frozen. A is drawn from torch's generator.
+
+    Raises:
+        ConfigError: it is adapted already.
+    """
+    if any(True for _ in adapted(model)):
+        raise ConfigError("the model has a LoRA already; merge that first (merge_lora)")
+    model.requires_grad_(False)  # noqa: FBT003 (torch's)
+    chosen = [
+        (name, layer)
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Linear) and name.rpartition(".")[2] in lora.layers
+    ]
+    for name, layer in chosen:
+        _put(model, name, LoraLinear(layer, lora))
+
+
+def adapted(model: LanguageModel) -> Iterator[tuple[str, LoraLinear]]:
+    """The adapted layers by their names."""
+    for name, layer in model.named_modules():
+        if isinstance(layer, LoraLinear):
+            yield name, layer
+
+
+@torch.no_grad()
+def merged_weights(model: LanguageModel) -> dict[str, Tensor]:
+    """The model's parameters with what was learned added, under the names of a model without LoRA.
+
+    Only those that differ are new copies.
+    """
+    weights = {
+        name: value
+        for name, value in model.state_dict().items()
+        if not name.endswith((".lora_a", ".lora_b"))
+    }
+    return weights | {f"{name}.weight": layer.merged for name, layer in adapted(model)}
+
+
+def merge_lora(model: LanguageModel) -> None:
+    """Adds what was learned to the model's own weights, in place; all of them are trained from then on."""
+    for name, layer in list(adapted(model)):
+        plain = nn.Linear(
+            layer.in_features, layer.out_features, bias=False, device="meta"
+        )
+        plain.weight = nn.Parameter(layer.merged.detach())
+        plain.bias = layer.bias
+        _put(model, name, plain)
+    model.requires_grad_(True)  # noqa: FBT003 (torch's)
+
+
+def save_lora(model: LanguageModel, folder: Path, base: str) -> None:
+    """Writes the adapter alone, as peft reads it; a crash leaves what was there, or the new one.
+
+    Args:
+        model: adapted.
+        folder: an adapter that stands there is replaced.
+        base: what the model without it is called, for readers.
+
+    Raises:
+        ConfigError: the model has no LoRA.
+    """
+    from safetensors.torch import save_file
+
+    layers = dict(adapted(model))
+    if not layers:
+        raise ConfigError("the model has no LoRA to save")
+    rank = len(next(iter(layers.values())).lora_a)
+    config: dict[str, Any] = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": rank,
+        "lora_alpha": next(iter(layers.values())).scale * rank,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "target_modules": sorted({name.rpartition(".")[2] for name in layers}),
+    }
+    weights: dict[str, Tensor] = {}
+    for name, layer in layers.items():
+        weights[f"{PREFIX}{name}.lora_A.weight"] = layer.lora_a.detach().contiguous()
+        weights[f"{PREFIX}{name}.lora_B.weight"] = layer.lora_b.detach().contiguous()
+    with drafted_folder(folder) as draft:
+        text = json.dumps(config, indent=2) + "\n"
+        (draft / CONFIG).write_text(text, encoding="utf-8")
+        save_file(weights, draft / WEIGHTS, metadata={"format": "pt"})
+
+
+def load_lora(model: LanguageModel, folder: Path) -> None:
+    """Adapts a model by what `save_lora` or peft wrote.
+
+    Raises:
+        ConfigError: there is no adapter, it is of another kind or for another model.
+    """
+    from safetensors.torch import load_file
+
+    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+        raise ConfigError(f"{folder} holds no adapter: {CONFIG} and {WEIGHTS}")
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    lora = _read(config, folder)
+    given = load_file(folder / WEIGHTS)
+    add_lora(model, lora)
+    wanted: dict[str, nn.Parameter] = {}
+    for name, layer in adapted(model):
+        wanted[f"{PREFIX}{name}.lora_A.weight"] = layer.lora_a
+        wanted[f"{PREFIX}{name}.lora_B.weight"] = layer.lora_b
+    shapes = [
+        {name: tuple(value.shape) for name, value in some.items()}
+        for some in (wanted, given)
+    ]
+    if shapes[0] != shapes[1]:
+        merge_lora(model)  # B is 0 still
+        odd = sorted(dict(shapes[0].items() ^ shapes[1].items()))
+        raise ConfigError(
+            f"the adapter in {folder} is for another model: {odd[0]} differs"
+        )
+    with torch.no_grad():
+        for name, parameter in wanted.items():
+            parameter.copy_(given[name])
+
+
+def _read(config: dict[str, Any], folder: Path) -> Lora:
+    """The settings of an adapter; variants that compute something else are refused."""
+    variants = ("use_dora", "use_rslora", "modules_to_save", "fan_in_fan_out")
+    odd = [name for name in variants if config.get(name)]
+    odd += [name for name in ("rank_pattern", "alpha_pattern") if config.get(name)]
+    odd += ["bias"] if config.get("bias", "none") != "none" else []
+    if config.get("peft_type") != "LORA" or odd:
+        what = ", ".join(odd) or f"peft_type {config.get('peft_type')}"
+        raise ConfigError(f"the adapter in {folder} is no plain LoRA: {what}")
+    layers = config["target_modules"]
+    if isinstance(layers, str):
+        layers = [name for name in LINEAR if re.search(name, layers)]
+    return Lora(config["r"], config["lora_alpha"], tuple(sorted(layers)))
+
+
+def _put(model: LanguageModel, name: str, layer: nn.Linear) -> None:
+    parent, _, own = name.rpartition(".")
+    setattr(model.get_submodule(parent), own, layer)
