@@ -72,7 +72,10 @@ def test_replies(workers: int) -> None:
         while pool.pending:
             found |= {replied.key: replied for replied in pool.poll(5.0)}
     assert [found[key].message for key in range(4)] == [Message("tool", "a"), None, None, None]
-    text = "DialogueError: echo: the reply to turn 0 of prompt 4 failed: OverflowError: too loud, 2 times"
+    text = (
+        "echo: replying to prompt 4 failed, 2 times: DialogueError: echo: the reply to turn 0 of prompt 4 failed: "
+        "OverflowError: too loud"
+    )
     assert [found[key].failure for key in range(4)] == [None, None, None, text]
     assert pool.num_failures == 1
 
@@ -98,5 +101,5 @@ def test_a_tool_that_hangs_ends_its_conversation_only() -> None:
         while pool.pending:
             found |= {replied.key: replied for replied in pool.poll(5.0)}
     assert found[1].message == Message("tool", "a")
-    assert "tool 0 (pid " in str(found[0].failure)
+    assert "echo: replying to prompt 4 failed: tool 0 (pid " in str(found[0].failure)
     assert "said nothing for 0.5 s; its stack:" in str(found[0].failure)
