@@ -12,7 +12,8 @@ import pytest
 
 from shoal.llm.scorers import judge as judging
 from shoal.llm.scorers.judge import Judge, JudgeError, JudgeSettings
-from shoal.llm.scorers.score import Failed, Score, call
+from shoal.llm.scorers.score import Score, call
+from shoal.llm.stage.work import Failed
 from shoal.llm.tasks.task import Prompt
 from shoal.types import ConfigError
 

@@ -16,6 +16,7 @@ import pytest
 
 from shoal.llm.scorers.pool import Scored, ScorerPool
 from shoal.llm.scorers.score import ScorerError
+from shoal.llm.stage.stage import StageError
 from shoal.llm.tasks.task import Prompt
 from shoal.types import ConfigError
 from tests.llm.scorers.as_told import PROMPT, Batches, as_told, exact, fails_to_load, once
@@ -105,11 +106,11 @@ def test_a_flaky_scorer_is_asked_again(tmp_path: Path) -> None:
 
 def test_processes_that_die_are_named_and_replaced() -> None:
     with pool_of(retries=0, on_failure="zero") as pool:
-        [first] = pool._elsewhere.pids  # pyright: ignore[reportOptionalMemberAccess]
+        [first] = pool.pids
         for key, answer in enumerate(("die", "right", "exit", "right")):
             pool.submit(key, PROMPT, answer)
         found = collect(pool)
-        [last] = pool._elsewhere.pids  # pyright: ignore[reportOptionalMemberAccess]
+        [last] = pool.pids
     assert first != last
     assert [found[key].reward for key in range(4)] == [0.0, 1.0, 0.0, 1.0]
     assert f"scorer 0 (pid {first}) was killed by SIGSEGV" in str(found[0].failure)
@@ -177,7 +178,7 @@ def test_a_scorer_that_is_gone_for_good(tmp_path: Path) -> None:
         pool.submit(1, PROMPT, "right")
         assert [scored.key for scored in pool.poll(10.0)] == [0]
         for _ in range(2):
-            with pytest.raises(ScorerError, match="sums: the weights are gone"):
+            with pytest.raises(StageError, match="sums: the weights are gone"):
                 pool.poll(10.0)
         assert pool.pending == 1
 
@@ -238,7 +239,7 @@ def test_numbers_of_other_kinds() -> None:
 
 def test_close_ends_a_scorer_that_hangs() -> None:
     pool = pool_of(timeout_s=100.0)
-    pids = pool._elsewhere.pids  # pyright: ignore[reportOptionalMemberAccess]
+    pids = pool.pids
     pool.submit(0, PROMPT, "hang")
     time.sleep(0.2)
     began = time.monotonic()
@@ -254,7 +255,7 @@ from shoal.llm.scorers.pool import ScorerPool
 from tests.llm.scorers.as_told import PROMPT, as_told
 pool = ScorerPool(lambda: as_told, workers=2)
 pool.submit(0, PROMPT, "hang")
-print(*pool._elsewhere.pids, flush=True)
+print(*pool.pids, flush=True)
 time.sleep(600)
 """
 

@@ -14,9 +14,10 @@ from shoal.llm.scorers.functions import named_scorer, task_scorer
 from shoal.llm.scorers.math import MathVerifier, same_expression
 from shoal.llm.scorers.pool import ScorerPool
 from shoal.llm.scorers.reward_model import RewardModel
-from shoal.llm.scorers.score import Failed, Score, call, read_score
+from shoal.llm.scorers.score import Score, call, read_score
 from shoal.llm.scorers.steps import StepRewards
 from shoal.llm.scorers.weighted import WeightedSum
+from shoal.llm.stage.work import Failed
 from shoal.llm.tasks.task import Message, Prompt
 from shoal.types import ConfigError
 from tests.llm.scorers.as_told import Batches, exact

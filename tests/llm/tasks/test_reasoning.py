@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import random
 import subprocess
 import sys
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from shoal.llm.tasks import reasoning
-from shoal.llm.tasks.reasoning import BLOCK, HASHED, ReasoningTask, names
+from shoal.llm.tasks.reasoning import BLOCK, HASHED, SHARING, ReasoningTask, names
 from shoal.llm.tasks.task import Task
 from shoal.types import ConfigError
 
@@ -115,13 +116,24 @@ def test_tasks_that_make_all_items_at_once_have_no_end() -> None:
     assert task.prompt(3 * BLOCK).question != task.prompt(0).question
 
 
-def test_the_global_generator_is_left_alone() -> None:
-    task = ReasoningTask("pool_matrix")
+@pytest.mark.parametrize("dataset", SHARING)
+def test_the_process_own_generators_are_left_alone(dataset: str) -> None:
+    task = ReasoningTask(dataset, seed=1)
+    random.seed(0)
     np.random.seed(0)  # noqa: NPY002
-    expected = np.random.random()  # noqa: NPY002
+    expected = random.random(), np.random.random()  # noqa: NPY002
+    random.seed(0)
     np.random.seed(0)  # noqa: NPY002
-    task.prompt(0)
-    assert np.random.random() == expected  # noqa: NPY002
+    prompts = [task.prompt(index) for index in range(12)]
+    assert (random.random(), np.random.random()) == expected  # noqa: NPY002
+    assert [task.prompt(index) for index in reversed(range(12))] == prompts[::-1]
+
+
+def test_one_word_alone_is_right() -> None:
+    task = ReasoningTask("tsumego")
+    prompt = task.prompt(0)
+    assert isinstance(prompt.truth, str)
+    assert [task.score(prompt, answer) for answer in (prompt.truth, f"not {prompt.truth}")] == [1, 0]
 
 
 def test_items_that_cannot_be_made_are_tried_with_other_seeds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections import deque
 from dataclasses import dataclass, field
-from itertools import islice
-from math import inf
-from threading import TIMEOUT_MAX
+from functools import partial
 from typing import TYPE_CHECKING, Literal, Self
 
-from shoal.envs.workers.pipe import pack
-from shoal.llm.scorers.dispatcher import Dispatcher, Job, Terms
-from shoal.llm.scorers.score import Failed, Score, ScorerError, batch_size_of, call
-from shoal.types import ConfigError, check_ranges, text_of
+from shoal.llm.scorers.score import Score, ScorerError, Scoring
+from shoal.llm.stage.stage import Settings, Stage
+from shoal.llm.stage.work import Failed
+from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from shoal.llm.scorers.score import Scorer
+    from shoal.llm.stage.stage import Done
     from shoal.llm.tasks.task import Prompt
 
 OnFailure = Literal["raise", "zero", "drop"]
 POLICIES = ("raise", "zero", "drop")
-MAX_WORKERS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,35 +72,20 @@ class ScorerPool:
             Exception: what making the scorer raised.
             EnvError: a process died while it did, or took too long.
         """
-        self.name, self.workers, self.retries = name, workers, retries
-        self.timeout_s, self.start_timeout_s = timeout_s, start_timeout_s
-        self.on_failure = on_failure
-        check_ranges(
-            self,
-            workers=(0, MAX_WORKERS),
-            retries=(0, 1000),
-            timeout_s=(1e-3, inf),
-            start_timeout_s=(1e-3, inf),
-        )
         if on_failure not in POLICIES:
             raise ConfigError(
                 f"on_failure is one of {', '.join(POLICIES)}, got {on_failure!r}"
             )
+        self.name, self.on_failure = name, on_failure
         self.num_failures = 0
         """Answers without a score so far, retries exhausted."""
-        self.num_retries = 0
-        """Tries that failed and were made again."""
-        self._keys: set[int] = set()
-        self._done: deque[Scored | ScorerError] = deque()
-        self._changed = threading.Condition()
-        self._broken: ScorerError | None = None
-        self._own: _InProcess | None = None
-        self._elsewhere: Dispatcher | None = None
-        if not workers:
-            self._own = _InProcess(make_scorer(), self._hear)
-            return
-        terms = Terms(_packed(make_scorer, name), workers, timeout_s, start_timeout_s)
-        self._elsewhere = Dispatcher(terms, self._hear, self._break)
+        self._asked: dict[int, int] = {}
+        """The prompts of pending answers, by key."""
+        self._judged: deque[Scored | ScorerError] = deque()
+        settings = Settings(workers, timeout_s, retries, start_timeout_s)
+        self._stage: Stage[tuple[Prompt, str], Score] = Stage(
+            partial(_scoring, make_scorer), settings, name=name, word="scorer"
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -115,7 +96,17 @@ class ScorerPool:
     @property
     def pending(self) -> int:
         """Answers that were submitted and did not come back yet."""
-        return len(self._keys)
+        return len(self._asked)
+
+    @property
+    def num_retries(self) -> int:
+        """Tries that failed and were made again."""
+        return self._stage.num_retries
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the processes that score."""
+        return self._stage.pids
 
     def submit(self, key: int, prompt: Prompt, answer: str) -> None:
         """Has an answer scored.
@@ -129,12 +120,10 @@ class ScorerPool:
             ValueError: the key is pending.
             RuntimeError: the pool is closed.
         """
-        if key in self._keys:
+        if key in self._asked:
             raise ValueError(f"{self.name}: key {key} is pending; keys must be unlike")
-        if self._own is None and self._elsewhere is None:
-            raise RuntimeError(f"{self.name}: its pool of scorers is closed")
-        self._keys.add(key)
-        self._submit(Job(key, prompt, answer))
+        self._stage.submit(key, (prompt, answer))
+        self._asked[key] = prompt.index
 
     def poll(self, block_s: float = 0.0) -> list[Scored]:
         """Those answers that are scored by now, in the order in which they were.
@@ -144,118 +133,57 @@ class ScorerPool:
                 scored at once.
 
         Raises:
-            ScorerError: with on_failure="raise", an answer could not be scored; what else is pending stays so. Or a
-                scorer could not be made again in the place of one that was lost.
+            ScorerError: with on_failure="raise", an answer could not be scored; what else is pending stays so.
+            StageError: a process was lost, and no scorer can be made in its place.
         """
-        if self._own is not None:
-            self._own.work()
-        with self._changed:
-            self._changed.wait_for(self._has_news, min(block_s, TIMEOUT_MAX))
-            found: list[Scored] = []
-            while self._done:
-                outcome = self._done[0]
-                if isinstance(outcome, Scored):
-                    found.append(outcome)
-                elif found:  # an error is raised by the next call: these are not lost
-                    break
-                self._done.popleft()
-                self._keys.discard(outcome.key)
-                if isinstance(outcome, ScorerError):
-                    raise outcome
-            if self._broken is not None and not found:
-                raise self._broken
+        if not self._judged:
+            self._judged.extend(map(self._judge, self._stage.poll(block_s)))
+        found: list[Scored] = []
+        while self._judged:
+            outcome = self._judged[0]
+            if isinstance(outcome, Scored):
+                found.append(outcome)
+            elif found:  # an error is raised by the next call: these are not lost
+                break
+            self._judged.popleft()
+            del self._asked[outcome.key]
+            if isinstance(outcome, ScorerError):
+                raise outcome
         return found
 
     def close(self) -> None:
         """Ends all processes, some seconds later at most; what is pending is forgotten."""
-        if self._elsewhere is not None:
-            self._elsewhere.close()
-        self._own = self._elsewhere = None
-        with self._changed:
-            self._keys.clear()
-            self._done.clear()
+        self._stage.close()
+        self._asked.clear()
+        self._judged.clear()
 
-    def _has_news(self) -> bool:
-        return bool(self._done) or self._broken is not None or not self._keys
-
-    def _hear(self, job: Job, outcome: Score | Failed) -> None:
-        """What came of a try; of processes, in their dispatcher's thread."""
-        if isinstance(outcome, Failed):
-            job.tries += 1
-            if job.tries <= self.retries:
-                self.num_retries += 1
-                self._submit(job)
-                return
-        with self._changed:
-            self._done.append(self._judged(job, outcome))
-            self._changed.notify_all()
-
-    def _judged(self, job: Job, outcome: Score | Failed) -> Scored | ScorerError:
+    def _judge(self, done: Done[Score]) -> Scored | ScorerError:
+        outcome = done.outcome
         if isinstance(outcome, Score):
             return Scored(
-                job.key,
+                done.key,
                 outcome.value,
-                job.seconds,
+                done.seconds,
                 parts=outcome.parts,
                 steps=outcome.steps,
             )
         self.num_failures += 1
-        tries = "" if job.tries == 1 else f", {job.tries} times"
-        failure = f"{self.name}: scoring an answer to prompt {job.prompt.index} failed{tries}: {outcome.text}"
+        failure = self._words(done, outcome)
         if self.on_failure == "raise":
             error = ScorerError(
-                f"{failure}; on_failure='zero' or 'drop' goes on without it",
-                key=job.key,
+                f"{failure}; on_failure='zero' or 'drop' goes on without it", done.key
             )
             if outcome.where:
                 error.add_note(f"shoal: in the scorer:\n{outcome.where}")
             return error
         reward = 0.0 if self.on_failure == "zero" else None
-        return Scored(job.key, reward, job.seconds, failure)
+        return Scored(done.key, reward, done.seconds, failure)
 
-    def _submit(self, job: Job) -> None:
-        if self._own is not None:
-            self._own.waiting.append(job)
-        elif self._elsewhere is not None:
-            self._elsewhere.submit(job)
-
-    def _break(self, error: Exception) -> None:
-        """No scorer takes the place of one that was lost."""
-        broken = ScorerError(f"{self.name}: {text_of(error)}")
-        broken.__cause__ = error
-        with self._changed:
-            self._broken = broken
-            self._changed.notify_all()
+    def _words(self, done: Done[Score], why: Failed) -> str:
+        tries = "" if done.tries == 1 else f", {done.tries} times"
+        prompt = self._asked[done.key]
+        return f"{self.name}: scoring an answer to prompt {prompt} failed{tries}: {why.text}"
 
 
-class _InProcess:
-    """A scorer in this process."""
-
-    def __init__(
-        self, scorer: Scorer, heard: Callable[[Job, Score | Failed], None]
-    ) -> None:
-        self._scorer, self._heard = scorer, heard
-        self._batch_size = batch_size_of(scorer)
-        self.waiting: deque[Job] = deque()
-
-    def work(self) -> None:
-        """Scores all that waits, what is tried again included."""
-        while self.waiting:
-            jobs = [*islice(self.waiting, self._batch_size)]
-            began = time.monotonic()
-            outcomes = call(self._scorer, [(job.prompt, job.answer) for job in jobs])
-            seconds = time.monotonic() - began
-            for job, outcome in zip(jobs, outcomes, strict=True):
-                self.waiting.popleft()  # not before: an interrupt loses none
-                job.seconds += seconds
-                self._heard(job, outcome)
-
-
-def _packed(make_scorer: Callable[[], Scorer], name: str) -> bytes:
-    try:
-        return pack(make_scorer)
-    except Exception as error:
-        raise ConfigError(
-            f"{name}: its scorer cannot go to other processes ({type(error).__name__}: {text_of(error)}); pass a "
-            "function that makes it there, or score in this process (workers=0)"
-        ) from error
+def _scoring(make_scorer: Callable[[], Scorer]) -> Scoring:
+    return Scoring(make_scorer())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import traceback
 from dataclasses import dataclass, field
 from math import isfinite
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Protocol
 
+from shoal.llm.stage.work import Failed, failed
 from shoal.types import text_of
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ class Score:
 class ScorerError(RuntimeError):
     """A scorer failed and the policy is to raise; the message names the task, the prompt and what to do."""
 
-    def __init__(self, text: str, *, key: int = -1) -> None:
-        """`key`: which answer failed, as it was submitted; -1 where no scorer can be made any more."""
+    def __init__(self, text: str, key: int) -> None:
+        """`key`: which answer failed, as it was submitted."""
         super().__init__(text)
         self.key = key
 
@@ -85,15 +85,6 @@ def _number(given: Any, what: str) -> float:
     return float(given)
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """Why an answer has no score."""
-
-    text: str
-    where: str = ""
-    """The traceback, where there is one."""
-
-
 def call(scorer: Any, pairs: Sequence[tuple[Prompt, str]]) -> list[Score | Failed]:
     """Scores answers; one that fails takes none of the others with it.
 
@@ -110,7 +101,7 @@ def call(scorer: Any, pairs: Sequence[tuple[Prompt, str]]) -> list[Score | Faile
     except Exception as error:
         if len(pairs) > 1:  # which of them it was
             return [found for pair in pairs for found in call(scorer, [pair])]
-        return [_failed(error)]
+        return [failed(error)]
     return [_read(one) for one in given]
 
 
@@ -130,18 +121,26 @@ def _call_one(scorer: Scorer, prompt: Prompt, answer: str) -> Score | Failed:
     try:
         return read_score(scorer(prompt, answer))
     except Exception as error:
-        return _failed(error)
+        return failed(error)
 
 
 def _read(given: object) -> Score | Failed:
     if isinstance(given, Exception):
-        return _failed(given)
+        return failed(given)
     try:
         return read_score(given)
     except ValueError as error:
-        return _failed(error)
+        return failed(error)
 
 
-def _failed(error: Exception) -> Failed:
-    trace = "".join(traceback.format_exception(error)).rstrip()
-    return Failed(f"{type(error).__name__}: {text_of(error)}", trace)
+class Scoring:
+    """The work of a scorer: pairs of prompt and answer become scores."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        """`scorer`: one answer at a time, or several; ValueError where its `batch_size` is no count."""
+        self._scorer = scorer
+        self.batch_size = batch_size_of(scorer)
+
+    def work(self, pieces: Sequence[tuple[Prompt, str]]) -> list[Score | Failed]:
+        """The scores of answers."""
+        return call(self._scorer, pieces)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from shoal.llm.scorers.score import Failed, Score, batch_size_of, call, read_score
+from shoal.llm.scorers.score import Score, batch_size_of, call, read_score
+from shoal.llm.stage.work import Failed
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:

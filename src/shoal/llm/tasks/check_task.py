@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import cloudpickle  # pyright: ignore[reportMissingTypeStubs]
 
 from shoal.check.report import WEIGHT, Finding, Report, Verdict, duration, shown
-from shoal.llm.tasks.answers import END_TOKENS
+from shoal.llm.tasks.answers import END_TOKENS, same_text
 from shoal.llm.tasks.task import Message, Prompt, Task
 from shoal.types import ConfigError, text_of
 
@@ -272,7 +272,9 @@ def _check_best(
         return
     check.note("solution", "ok", f"it earns {right:g}")
     floor = min((score for score in others if score is not None), default=0.0)
-    for wrong in (f"not {best}", best + best):
+    for wrong in (f"not {best}", f"{best}{best}"):
+        if same_text(best, wrong):  # 00 is 0
+            continue
         paid = _score(check, task, prompt, wrong)
         if paid is not None and paid > max(floor, 0.0):
             says = f"{shown(repr(wrong), 40)} earns {paid:g} where {shown(repr(best), 40)} is right"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
+import random
 import re
 import warnings
 from functools import partial
@@ -35,8 +36,10 @@ HASHED = (
     "word_ladder",
 )
 """Tasks that walk through sets of strings: their items differ with Python's hashes of strings."""
-SEEDING = ("pool_matrix",)
-"""Tasks that seed NumPy's global generator."""
+SHARING = ("list_functions", "pool_matrix")
+"""Tasks that draw from the process's own generators: what they gave would depend on what was drawn before."""
+ONE_RIGHT = ("color_cube_rotation", "tsumego")
+"""Tasks with one right answer, a word, whose own scorers pay for others too."""
 _LITERAL = re.compile(r"[-+]?[0-9,]+|True|False|Yes|No", re.IGNORECASE)
 """Answers that have no second way of being right."""
 
@@ -78,7 +81,8 @@ class ReasoningTask:
         self._blocks: dict[tuple[int, int], Any] = {}
         self._first = self._made_block(0, 0)
         base: Any = importlib.import_module("reasoning_gym.dataset").ProceduralDataset
-        self._one_right = type(self._first).score_answer is base.score_answer
+        inherits = type(self._first).score_answer is base.score_answer
+        self._one_right = inherits or dataset in ONE_RIGHT
 
     def __reduce__(self) -> tuple[Any, ...]:
         """To another process go the settings: the data of some tasks is large."""
@@ -176,15 +180,17 @@ class ReasoningTask:
         return self._blocks[key]
 
     def _made_item(self, dataset: Any, place: int) -> dict[str, Any]:
-        if self._dataset not in SEEDING:
+        if self._dataset not in SHARING:
             return dataset[place]
         import numpy as np
 
-        before = np.random.get_state()  # noqa: NPY002
+        before = random.getstate(), np.random.get_state()  # noqa: NPY002
+        random.seed(dataset.seed + place)
         try:
             return dataset[place]
         finally:
-            np.random.set_state(before)  # noqa: NPY002
+            random.setstate(before[0])
+            np.random.set_state(before[1])  # noqa: NPY002
 
     def _made_block(self, number: int, attempt: int) -> Any:
         # NumPy's generators take 32 bits.

@@ -1,4 +1,4 @@
-"""The process of a scorer: it makes its scorer, and scores what it is sent."""
+"""A process of a stage: it makes what works, and works on what it is sent."""
 
 from __future__ import annotations
 
@@ -10,29 +10,28 @@ from shoal.envs import forks
 from shoal.envs.workers.failures import failure_of
 from shoal.envs.workers.pipe import pack, unpack
 from shoal.envs.workers.worker import STRAY, Pipe
-from shoal.llm.scorers.score import batch_size_of, call
 
 if TYPE_CHECKING:
-    from shoal.llm.tasks.task import Prompt
-
-WORD = "scorer"
+    from shoal.llm.stage.work import Work
 
 
 class Introduction(NamedTuple):
     """What a new process is told."""
 
     make: bytes
-    """Packed: makes the scorer."""
+    """Packed: makes the Work."""
     number: int
     """The process's, counted from 0."""
+    word: str
+    """What it is called in messages."""
 
 
 class Batch(NamedTuple):
-    """Answers to score in one call."""
+    """Pieces of work for one call."""
 
     task: int
-    """Its number, which comes back with the scores."""
-    pairs: list[tuple[Prompt, str]]
+    """Its number, which comes back with what comes of them."""
+    pieces: list[Any]
 
 
 def main(given: dict[str, Any]) -> None:
@@ -41,10 +40,10 @@ def main(given: dict[str, Any]) -> None:
     said: Introduction = pipe.receive()
     forks.tell.append(lambda told: pipe.send(pack((STRAY, False, told))))
     try:
-        scorer = unpack(said.make)()
-        size = batch_size_of(scorer)
+        work: Work = unpack(said.make)()
+        size = work.batch_size
     except Exception as error:
-        pipe.send(pack((0, False, failure_of(error, said.number, WORD))))
+        pipe.send(pack((0, False, failure_of(error, said.number, said.word))))
         return
     pipe.send(pack((0, True, size)))
     own = os.getpid()
@@ -55,8 +54,8 @@ def main(given: dict[str, Any]) -> None:
             break
         if batch is None:
             break
-        outcomes = call(scorer, batch.pairs)
-        forks.end_if_forked(own, f"{WORD} {said.number}")
+        outcomes = work.work(batch.pieces)
+        forks.end_if_forked(own, f"{said.word} {said.number}")
         pipe.send(pack((batch.task, True, outcomes)))
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Hands answers to processes that score, hears them, and replaces those that hang or die; in a thread of its own."""
+"""Hands work to processes, hears them, and replaces those that hang or die; in a thread of its own."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
 from shoal.envs.workers.processes import Worker, end_all
-from shoal.llm.scorers.score import Failed, Score
-from shoal.llm.scorers.worker import WORD, Batch, Introduction
+from shoal.llm.stage.work import Failed
+from shoal.llm.stage.worker import Batch, Introduction
 from shoal.types import EnvError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from shoal.llm.tasks.task import Prompt
 
 MAX_WAIT_S = 1.0
 """The thread looks around once in so many seconds, whatever happens."""
@@ -30,47 +29,16 @@ JOIN_S = 2.0
 
 @dataclass(slots=True)
 class Job:
-    """One answer on its way to a score."""
+    """One piece of work on its way."""
 
     key: int
-    prompt: Prompt
-    answer: str
+    piece: Any
     tries: int = 0
     """Those that failed."""
     seconds: float = 0.0
-    """That it was scored, all tries together."""
+    """That it was worked on, all tries together."""
     alone: bool = False
     """It was in a batch whose process ended: next time it goes by itself, so that the guilty one is found."""
-
-
-class Process(Worker):
-    """A process that scores."""
-
-    def __init__(self, make: bytes, number: int) -> None:
-        """Starts it; its first message says how many answers it takes at once."""
-        self._fd = os.memfd_create("shoal-scorer")
-        try:
-            rows = slice(number, number + 1)
-            super().__init__(
-                number, rows, self._fd, work="shoal.llm.scorers.worker", word=WORD
-            )
-        finally:
-            os.close(self._fd)
-        self.batch_size = 0
-        """0 until it is there."""
-        self.jobs: list[Job] = []
-        self.task, self.began_s = 0, time.monotonic()
-        self.send(Introduction(make, number))
-
-    def __str__(self) -> str:
-        """The process in a message."""
-        return f"{WORD} {self.number} (pid {self.pid})"
-
-    def give(self, jobs: list[Job]) -> None:
-        """Has it score them."""
-        self.jobs, self.began_s = jobs, time.monotonic()
-        self.task += 1
-        self.send(Batch(self.task, [(job.prompt, job.answer) for job in jobs]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,40 +46,72 @@ class Terms:
     """How processes are used."""
 
     make: bytes
-    """Packed: makes the scorer."""
+    """Packed: makes the Work."""
+    word: str
+    """What a process is called in messages."""
     workers: int
     timeout_s: float
-    """For one call of the scorer."""
+    """For one call."""
     start_timeout_s: float
     """For making it."""
 
 
+class Process(Worker):
+    """A process that works."""
+
+    def __init__(self, terms: Terms, number: int) -> None:
+        """Starts it; its first message says how many pieces it takes at once."""
+        self._fd = os.memfd_create("shoal-stage")
+        try:
+            rows = slice(number, number + 1)
+            super().__init__(
+                number, rows, self._fd, work="shoal.llm.stage.worker", word=terms.word
+            )
+        finally:
+            os.close(self._fd)
+        self.batch_size = 0
+        """0 until it is there."""
+        self.jobs: list[Job] = []
+        self.task, self.began_s = 0, time.monotonic()
+        self.send(Introduction(terms.make, number, terms.word))
+
+    def __str__(self) -> str:
+        """The process in a message."""
+        return f"{self._word} {self.number} (pid {self.pid})"
+
+    def give(self, jobs: list[Job]) -> None:
+        """Has it work on them."""
+        self.jobs, self.began_s = jobs, time.monotonic()
+        self.task += 1
+        self.send(Batch(self.task, [job.piece for job in jobs]))
+
+
 @dataclass(slots=True)
 class _Queue:
-    """Answers that wait, and the socket that wakes the thread."""
+    """Work that waits, and the socket that wakes the thread."""
 
     waiting: deque[Job] = field(default_factory=deque[Job])
     closing: bool = False
 
 
 class Dispatcher:
-    """Processes that score, and the thread that serves them."""
+    """Processes, and the thread that serves them."""
 
     def __init__(
         self,
         terms: Terms,
-        heard: Callable[[Job, Score | Failed], None],
+        heard: Callable[[Job, Any], None],
         broken: Callable[[Exception], None],
     ) -> None:
-        """Starts the processes and waits until they have made their scorers.
+        """Starts the processes and waits until they have made what works.
 
         Args:
             terms: how they are used.
             heard: called by the thread with each outcome of a try; it submits again what is to be tried again.
-            broken: called by the thread when a scorer can no more be made; it ends then.
+            broken: called by the thread when no process takes the place of one that was lost; it ends then.
 
         Raises:
-            Exception: what making the scorer raised.
+            Exception: what making it raised.
             EnvError: a process died while it did, or took too long.
         """
         self._terms, self._heard, self._broken = terms, heard, broken
@@ -122,26 +122,26 @@ class Dispatcher:
         self._processes: list[Process] = []
         try:
             for number in range(terms.workers):
-                self._processes.append(Process(terms.make, number))
+                self._processes.append(Process(terms, number))
             for process in self._processes:
                 process.batch_size = process.receive(
-                    terms.start_timeout_s, doing="making its scorer"
+                    terms.start_timeout_s, doing="starting"
                 )
         except BaseException:
             self._end()
             raise
         self._thread = threading.Thread(
-            target=self._run, name="shoal-scorers", daemon=True
+            target=self._run, name="shoal-stage", daemon=True
         )
         self._thread.start()
 
     def submit(self, job: Job) -> None:
-        """Has an answer scored when its turn comes."""
+        """Has a piece worked on when its turn comes."""
         self._queue.waiting.append(job)
         self._wake()
 
     def close(self) -> None:
-        """Ends the thread and all processes; what was not scored is forgotten."""
+        """Ends the thread and all processes; what is not done is forgotten."""
         self._queue.closing = True
         self._wake()
         self._thread.join(JOIN_S)
@@ -152,7 +152,7 @@ class Dispatcher:
 
     @property
     def pids(self) -> list[int]:
-        """Of the processes that score."""
+        """Of the processes."""
         return [process.pid for process in self._processes]
 
     def _wake(self) -> None:
@@ -168,7 +168,7 @@ class Dispatcher:
                 self._broken(error)
 
     def _step(self) -> None:
-        """Gives answers out, waits for something to happen, and deals with it."""
+        """Gives work out, waits for something to happen, and deals with it."""
         for process in self._processes:
             if process.batch_size and not process.jobs and self._queue.waiting:
                 process.give(self._next_jobs(process.batch_size))
@@ -225,15 +225,15 @@ class Dispatcher:
         """Replaces a process that hangs or is gone.
 
         Raises:
-            EnvError: it was one that took the place of another, and did not come to score.
+            EnvError: it was one that took the place of another, and did not come to work.
         """
         process.end()
         if not process.batch_size:
-            raise EnvError(f"{why}, while it made its scorer once more")
+            raise EnvError(f"{why}, while it started once more")
         jobs = process.jobs
         seconds = time.monotonic() - process.began_s
         if not self._queue.closing:
-            self._processes[number] = Process(self._terms.make, process.number)
+            self._processes[number] = Process(self._terms, process.number)
         for job in jobs:
             job.seconds += seconds
             if len(jobs) > 1:
