@@ -46,13 +46,13 @@ class Letters:
 
 
 def make_model(
-    seed: int = 0, *, std: float = 0.2, temperature: float = 1.0, end: int = END, **sizes: Any
+    seed: int = 0, *, std: float = 0.2, temperature: float = 1.0, end: int = END, exact: bool = False, **sizes: Any
 ) -> LanguageModel:
     """A model with weights large enough that its tokens differ much in their probability."""
     generator = torch.Generator().manual_seed(seed)
     settings: dict[str, Any] = SIZES | {"model_type": "qwen3", "qk_norm": True} | sizes
     architecture = Architecture(**settings)
-    model = LanguageModel(architecture, cast("Any", Letters(end)), temperature)
+    model = LanguageModel(architecture, cast("Any", Letters(end)), temperature, exact=exact)
     for name, parameter in model.named_parameters():
         mean = 1.0 if "norm" in name else 0.0
         torch.nn.init.normal_(parameter, mean, std, generator=generator)

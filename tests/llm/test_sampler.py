@@ -9,6 +9,7 @@ import torch
 from shoal.llm.architecture import Architecture
 from shoal.llm.logprobs import unpacked
 from shoal.llm.sampler.local import LocalSampler
+from shoal.llm.sampler.passes import FastPass
 from shoal.llm.sampler.protocol import Drawing, Request
 from shoal.types import ConfigError
 from tests.sampler_models import SIZES, VOCAB, learner_logprobs, make_model, make_prompt, run, slow_kept
@@ -134,16 +135,14 @@ def assert_same(found: dict[tuple[int, int], Any], expected: dict[tuple[int, int
 
 
 def test_a_prompt_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from shoal.llm.sampler import reading
-
     rows: list[int] = []
-    read = reading.read
+    read = FastPass.read
 
-    def counted(weights: Any, token: torch.Tensor, angles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def counted(self: FastPass, token: torch.Tensor, cache: Any) -> tuple[torch.Tensor, torch.Tensor]:
         rows.append(len(token))
-        return read(weights, token, angles)
+        return read(self, token, cache)
 
-    monkeypatch.setattr(reading, "read", counted)
+    monkeypatch.setattr(FastPass, "read", counted)
     sampler = LocalSampler(make_model(), Drawing(max_tokens=6), slots=3, seed=1)
     sampler.submit([Request(0, PROMPTS[1], tuple(range(10))), Request(1, PROMPTS[2], tuple(range(7)))])
     assert len(run(sampler)) == 17

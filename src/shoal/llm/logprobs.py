@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from shoal.llm.blocks import block_product
 from shoal.math.kept_sets import kept_log_softmax, token_entropy, token_logprob
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ def chosen_logprobs(
     token: Tensor,
     kept: Tensor | None,
     temperature: float = 1.0,
+    *,
+    exact: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The log-softmax of hidden head^T / temperature at each token, within what was kept, and the entropy, [M] each.
 
@@ -31,15 +34,16 @@ def chosen_logprobs(
         token: [M], int64.
         kept: bits of what could be drawn [M, ceil(V / 8)], uint8; None: everything.
         temperature: above 0.
+        exact: whether rows have the same bits however many there are.
     """
     size = max(1, CHUNK // len(head))
     if len(token) <= size:
-        return _logprobs(hidden, head, token, kept, temperature)
+        return _logprobs(hidden, head, token, kept, temperature, exact)
     parts: list[tuple[Tensor, Tensor]] = []
     for first in range(0, len(token), size):
         part = slice(first, first + size)
         within = None if kept is None else kept[part]
-        given = hidden[part], head, token[part], within, temperature
+        given = hidden[part], head, token[part], within, temperature, exact
         parts.append(checkpoint(_logprobs, *given, use_reentrant=False))
     logprobs, entropies = zip(*parts, strict=True)
     return torch.cat(logprobs), torch.cat(entropies)
@@ -51,9 +55,11 @@ def _logprobs(
     token: Tensor,
     kept: Tensor | None,
     temperature: float,
+    exact: bool,  # noqa: FBT001
 ) -> tuple[Tensor, Tensor]:
     within = None if kept is None else unpacked(kept, len(head))
-    log_softmax = kept_log_softmax(hidden @ head.T, within, temperature=temperature)
+    logits = block_product(hidden, head) if exact else hidden @ head.T
+    log_softmax = kept_log_softmax(logits, within, temperature=temperature)
     with torch.no_grad():
         entropy = token_entropy(log_softmax)
     return token_logprob(log_softmax, token), entropy

@@ -9,8 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from shoal.llm.exact import exact_hidden
 from shoal.llm.layout import laid_out
 from shoal.llm.logprobs import chosen_logprobs
+from shoal.llm.rotary import rotated, rotations
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +43,12 @@ class LanguageModel(nn.Module):
     """Whether native code takes the optimizer's steps, where it has the optimizer."""
 
     def __init__(
-        self, architecture: Architecture, tokenizer: Tokenizer, temperature: float = 1.0
+        self,
+        architecture: Architecture,
+        tokenizer: Tokenizer,
+        temperature: float = 1.0,
+        *,
+        exact: bool = False,
     ) -> None:
         """A model with weights drawn from torch's generator.
 
@@ -49,10 +56,12 @@ class LanguageModel(nn.Module):
             architecture: its sizes.
             tokenizer: turns text into tokens and back.
             temperature: what logits are divided by when answers are drawn, and therefore when they are learned.
+            exact: whether log-probabilities have the same bits however answers are put together, and as an exact
+                sampler records them; slower.
         """
         super().__init__()
         self.architecture, self.tokenizer = architecture, tokenizer
-        self.temperature = temperature
+        self.temperature, self.exact = temperature, exact
         self.model = Decoder(architecture)
         if not architecture.tied:
             self.lm_head = nn.Linear(
@@ -74,10 +83,14 @@ class LanguageModel(nn.Module):
     def forward(self, batch: Answers) -> TokenOutput:
         """What the model says of every token of the answers, each prompt being read once."""
         laid = laid_out(batch)
-        hidden = self.model(laid)
-        chosen = hidden[laid.source]
+        hidden = exact_hidden(self.model, laid) if self.exact else self.model(laid)
         logprob, entropy = chosen_logprobs(
-            chosen, self.head, laid.target, laid.kept, self.temperature
+            hidden[laid.source],
+            self.head,
+            laid.target,
+            laid.kept,
+            self.temperature,
+            exact=self.exact,
         )
         shape = batch.mask.shape
         return TokenOutput(
@@ -172,21 +185,6 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The same shape."""
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
-
-
-def rotations(position: Tensor, a: Architecture) -> tuple[Tensor, Tensor]:
-    """Cosines and sines by which queries and keys at `position` [N] are turned, [N, 1, head_dim] each."""
-    exponents = torch.arange(0, a.head_dim, 2, device=position.device) / a.head_dim
-    angle = position[:, None].float() / a.rope_theta ** exponents.float()
-    angle = torch.cat([angle, angle], dim=-1)[:, None]
-    return angle.cos(), angle.sin()
-
-
-def rotated(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
-    """Queries or keys x [N, heads, head_dim], turned; halves are pairs, as transformers has them."""
-    cos, sin = angles
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin
 
 
 def _drawn(layer: nn.Module) -> None:

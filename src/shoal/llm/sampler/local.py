@@ -12,13 +12,13 @@ import torch
 from shoal.llm.sampler.cache import Cache
 from shoal.llm.sampler.draw import drawn
 from shoal.llm.sampler.ends import Ends
-from shoal.llm.sampler.passes import decode
+from shoal.llm.sampler.exact import ExactPass
+from shoal.llm.sampler.passes import FastPass
 from shoal.llm.sampler.progress import Progress, packed_answers, unpacked_answers
 from shoal.llm.sampler.protocol import Drawn
 from shoal.llm.sampler.reading import Reader
 from shoal.llm.sampler.requests import answers_of
 from shoal.llm.sampler.slots import Slots
-from shoal.llm.sampler.weights import Weights
 from shoal.math.noise import uniform_noise
 from shoal.types import ConfigError
 
@@ -53,6 +53,7 @@ class LocalSampler:
         stream: int = 0,
         num_threads: int = 1,
         reload: Literal["keep", "refill"] = "keep",
+        exact: bool = False,
     ) -> None:
         """Begins with a copy of the model's weights as version 0.
 
@@ -65,6 +66,8 @@ class LocalSampler:
             num_threads: of torch, while it decodes.
             reload: what happens to answers under way when weights are loaded: "keep" goes on with the keys and values
                 of the old weights, "refill" reads prompt and tokens anew.
+            exact: whether a model with `exact` gives the recorded log-probabilities bit for bit, on a CPU of this
+                kind; after weights were loaded that needs "refill". Slower.
 
         Raises:
             ConfigError: a setting that cannot work.
@@ -79,7 +82,7 @@ class LocalSampler:
         self.architecture, self.drawing = a, drawing
         self.device = model.head.device
         self._seed, self._stream = seed, stream
-        self._num_threads, self._reload = num_threads, reload
+        self._num_threads, self._reload, self._exact = num_threads, reload, exact
         kept_bytes = -(-a.vocab_size // 8) if drawing.cuts else 0
         self._slots = Slots(slots, kept_bytes)
         self._cache = Cache(a, slots, self.device, model.head.dtype)
@@ -138,9 +141,9 @@ class LocalSampler:
         slots = len(self._slots.key)
         self._version = version
         with threads(self._num_threads):
-            weights = Weights.copied(model, rows=slots)
-            self._weights = weights
-            self._reader.take(weights)
+            exact = self._exact
+            self._pass = ExactPass(model) if exact else FastPass(model, rows=slots)
+            self._reader.take(self._pass)
             if self._reload == "refill":
                 self._reader.read_again()
 
@@ -188,8 +191,7 @@ class LocalSampler:
         length = slots.length[:active]
         position = length - 1
         last = slots.token[np.arange(active), position]
-        logits = decode(
-            self._weights,
+        logits = self._pass.decode(
             self._cache,
             self._tensor(last),
             self._tensor(position),

@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from shoal.llm.sampler.passes import read
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
     from shoal.llm.sampler.cache import Cache
+    from shoal.llm.sampler.passes import Pass
     from shoal.llm.sampler.slots import Answer, Slots
-    from shoal.llm.sampler.weights import Weights
 
 AT_A_TIME = 8192
 """Tokens, with padding, that are read at once, unless a single sequence has more."""
@@ -28,13 +26,13 @@ class Reader:
     def __init__(self, cache: Cache, slots: Slots) -> None:
         """Into which cache; `slots` says what is under way."""
         self._cache, self._slots = cache, slots
-        self._weights: Weights | None = None
+        self._pass: Pass | None = None
         self._held: tuple[tuple[int, ...], Tensor, Tensor] | None = None
         """A sequence whose next answers wait for slots, its keys and its values."""
 
-    def take(self, weights: Weights) -> None:
+    def take(self, taken: Pass) -> None:
         """Reads with these from now on."""
-        self._weights, self._held = weights, None
+        self._pass, self._held = taken, None
 
     def read(self, answers: Sequence[Answer], follows: Answer | None) -> list[Answer]:
         """Fills the slots behind the active ones; the answers in the order of their slots.
@@ -97,11 +95,9 @@ class Reader:
         return self._read(token)
 
     def _read(self, token: np.ndarray) -> tuple[Tensor, Tensor]:
-        assert self._weights is not None
-        cache = self._cache
-        return read(
-            self._weights, torch.from_numpy(token).to(cache.device), cache.angles
-        )
+        assert self._pass is not None
+        tensor = torch.from_numpy(token).to(self._cache.device)
+        return self._pass.read(tensor, self._cache)
 
 
 def _parts(lengths: np.ndarray) -> Iterator[slice]:
