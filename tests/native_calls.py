@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from shoal import _native
+from tests.native_fuzz_decoding import DecodingCalls
 from tests.native_fuzz_replay import ReplayCalls
 from tests.native_fuzz_wire import WireCalls
 from tests.native_wrong import Wrong
@@ -45,7 +46,7 @@ def linear(*sizes: int) -> int:
     return sum(before * after + after for before, after in itertools.pairwise(sizes))
 
 
-class Calls(ReplayCalls, WireCalls, Wrong):
+class Calls(DecodingCalls, ReplayCalls, WireCalls, Wrong):
     """Every function `call_NAME` makes a right call; what earlier ones made is used by it."""
 
     def __init__(self, seed: int) -> None:

@@ -29,7 +29,7 @@ SIZES: dict[str, Any] = {
     "num_layers": 2,
     "num_heads": 4,
     "num_kv_heads": 2,
-    "head_dim": 8,
+    "head_dim": 16,
     "max_length": 128,
 }
 

@@ -3,6 +3,7 @@
 
 namespace nb = nanobind;
 
+void bind_decoding(nb::module_& module);
 void bind_env(nb::module_& module);
 void bind_fork(nb::module_& module);
 void bind_gather(nb::module_& module);
@@ -15,6 +16,7 @@ void bind_wire(nb::module_& module);
 
 NB_MODULE(_native, module) {
   module.doc() = "shoal's native core: environments, equations, lowered policies, hand-offs between processes.";
+  bind_decoding(module);
   bind_env(module);
   bind_fork(module);
   bind_gather(module);

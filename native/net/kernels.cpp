@@ -2,6 +2,7 @@
 #include "net/kernels.hpp"
 
 #include "net/acting.hpp"
+#include "net/decoding.hpp"
 #include "net/learning.hpp"
 #include "net/optimizer.hpp"
 #include "net/peak.hpp"
@@ -50,6 +51,7 @@ const Kernels& kernels() noexcept {
                                  adam,
                                  rmsprop,
                                  pixels_last,
+                                 decode_attention,
                                  multiply_adds,
                                  multiply_add_flops};
   return table;

@@ -96,6 +96,27 @@ struct PixelsOut {
   float* single;
 };
 
+/// Sizes of a decode step's attention.
+struct DecodeShape {
+  std::ptrdiff_t rows;
+  std::ptrdiff_t heads;
+  std::ptrdiff_t kv_heads;
+  std::ptrdiff_t capacity;  ///< positions of the cache
+  std::ptrdiff_t size;      ///< of a head
+  float eps;                ///< of the norm of queries and keys
+};
+
+/// Scores of one head: one for each position, and room for a whole vector.
+constexpr std::ptrdiff_t score_room(const DecodeShape& shape) noexcept { return shape.capacity + 16; }
+
+/// What a decode step attends with.
+struct DecodeIn {
+  const float* qkv;              ///< [rows, heads + 2 kv_heads, size]
+  const float* norm;             ///< [heads + kv_heads, size]; null: queries and keys are not normalized
+  const float* turns;            ///< [capacity, 2, size]: cosines, and sines of alternating sign
+  const std::int64_t* position;  ///< [rows]
+};
+
 struct Kernels {
   const char* name;
   /// Logits (or means) [count, num_outputs] and values [count] of observations [count, obs_size]; each may be null.
@@ -128,6 +149,10 @@ struct Kernels {
   /// Images of bytes as floating-point numbers, channels last; normalized where there are moments.
   void (*pixels_last)(const std::uint8_t* pixels, std::ptrdiff_t images, const ImageShape&, const PixelMoments* moments,
                       const PixelsOut& out) noexcept;
+  /// Attention of one token of each row to the keys and values [slots, kv_heads, capacity, size] of its slot, which it
+  /// joins; scratch: heads / kv_heads * (size + score_room); out: [rows, heads, size].
+  void (*decode_attention)(const DecodeShape&, const DecodeIn&, float* key_cache, float* value_cache, float* scratch,
+                           float* out) noexcept;
   /// Multiply-adds on registers and how many operations they are: the machine's limit.
   float (*multiply_adds)(std::ptrdiff_t rounds) noexcept;
   double (*multiply_add_flops)(std::ptrdiff_t rounds) noexcept;

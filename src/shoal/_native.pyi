@@ -10,6 +10,13 @@ from numpy.typing import NDArray
 from typing_extensions import CapsuleType
 
 
+def decode_attention(qkv: Annotated[NDArray, dict(device='cpu', writable=False)], norm: Annotated[NDArray, dict(device='cpu', writable=False)] | None, eps: float, turns: Annotated[NDArray, dict(device='cpu', writable=False)], position: Annotated[NDArray, dict(device='cpu', writable=False)], key: Annotated[NDArray, dict(device='cpu')], value: Annotated[NDArray, dict(device='cpu')], out: Annotated[NDArray, dict(device='cpu')], kernels: str = '') -> None:
+    """
+    One token of each answer: queries and keys are normalized (with `norm`) and turned, keys and values join the cache at `position`, and `out` is what each head sees; all float32.
+
+    `qkv`: [n, heads + 2 kv_heads, size]; `norm`: [heads + kv_heads, size]; `turns`: [capacity, 2, size], cosines, and sines of alternating sign, of pairs side by side; `position`: int64 [n]; `key`, `value`: [slots, kv_heads, capacity, size], slots in the order of rows; `out`: [n, heads, size].
+    """
+
 def env_ids() -> list[str]:
     """
     Ids of the native environments, those that were added included, sorted.

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from shoal.llm.architecture import Architecture
+from shoal.llm.layout import laid_out
 from shoal.llm.logprobs import unpacked
 from shoal.llm.sampler.local import LocalSampler
 from shoal.llm.sampler.passes import FastPass
-from shoal.llm.sampler.protocol import Drawing, Request
+from shoal.llm.sampler.protocol import Drawing, Drawn, Request
 from shoal.types import ConfigError
-from tests.sampler_models import SIZES, VOCAB, learner_logprobs, make_model, make_prompt, run, slow_kept
+from tests.sampler_models import SIZES, VOCAB, as_answers, learner_logprobs, make_model, make_prompt, run, slow_kept
 
 PROMPTS = {key: make_prompt(key, length) for key, length in enumerate((1, 9, 4, 4, 17))}
 CUTS: dict[str, dict[str, Any]] = {
@@ -28,11 +29,11 @@ def make_requests(numbers: tuple[int, ...] = (0, 1, 2)) -> list[Request]:
     return [Request(key, prompt, numbers) for key, prompt in PROMPTS.items()]
 
 
-@pytest.mark.parametrize("family", ["Llama", "Qwen2", "Qwen3"])
-def test_greedy_equals_transformers(family: str) -> None:
+@pytest.mark.parametrize(("family", "head_dim"), [("Llama", 16), ("Qwen2", 16), ("Qwen3", 16), ("Qwen3", 8)])
+def test_greedy_equals_transformers(family: str, head_dim: int) -> None:
     transformers = pytest.importorskip("transformers")
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    sizes |= {"num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 128, "vocab_size": VOCAB}
+    sizes |= {"num_key_value_heads": 2, "head_dim": head_dim, "max_position_embeddings": 128, "vocab_size": VOCAB}
     config = getattr(transformers, f"{family}Config")(**sizes, tie_word_embeddings=True, pad_token_id=0)
     architecture = Architecture.of_transformers(config.to_dict(), family)
     model = make_model(**{name: getattr(architecture, name) for name in Architecture.__slots__})
@@ -76,10 +77,6 @@ def test_logprobs_and_kept_sets_are_the_models(cut: str) -> None:
 
 def slow_logits(model: Any, tokens: list[int]) -> np.ndarray:
     """Logits after each token [n, V]: one prefix after another through the learner's model, in double precision."""
-    from shoal.llm.layout import laid_out
-    from shoal.llm.sampler.protocol import Drawn
-    from tests.sampler_models import as_answers
-
     rest = np.array(tokens[1:])
     zeros = np.zeros(len(rest))
     drawn = Drawn(0, 0, rest, zeros.astype(np.float32), zeros.astype(np.int64), truncated=False)
@@ -111,7 +108,7 @@ def test_neither_slots_nor_order_matter() -> None:
     sampler = LocalSampler(model, drawing, slots=15, seed=1)
     sampler.submit(requests)
     expected = run(sampler)
-    assert len({drawn.token.tobytes() for drawn in expected.values()}) == 15
+    assert len({drawn.token.tobytes() for drawn in expected.values()}) > 12
     assert len({len(drawn.token) for drawn in expected.values()}) > 3
     for slots, order in ((1, requests), (4, requests[::-1]), (7, requests)):
         sampler = LocalSampler(model, drawing, slots=slots, seed=1)

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sampler_models import as_answers, learner_logprobs, make_model, make_prompt, run
 
 from shoal.llm.sampler.local import LocalSampler
 from shoal.llm.sampler.protocol import Drawing, Request
 from shoal.types import Answers
+from tests.sampler_models import as_answers, learner_logprobs, make_model, make_prompt, run
 
 PROMPTS = {key: make_prompt(key, length) for key, length in enumerate((1, 9, 4, 61, 17))}
 FAMILIES: dict[str, dict[str, Any]] = {

@@ -22,7 +22,7 @@ def block_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
         weight: [out, in].
         bias: [out].
     """
-    return _BlockProduct.apply(x, weight, bias)  # pyright: ignore[reportReturnType]
+    return _BlockProduct.apply(x, weight, bias)
 
 
 class _BlockProduct(torch.autograd.Function):

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from shoal.nets import decoding
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from shoal.llm.architecture import Architecture
 
 GRAIN = 64
 """Capacities are multiples of it."""
+
+
+class NativeCache(NamedTuple):
+    """What native code reads and writes."""
+
+    layers: list[tuple[NDArray[np.float32], NDArray[np.float32]]]
+    """Keys and values of each layer."""
+    turns: NDArray[np.float32]
+    """[capacity, 2, head_dim], as `decode_attention` takes them."""
 
 
 class Cache:
@@ -35,6 +47,8 @@ class Cache:
         self.value = self._empty(0)
         self.angles = angles_of(architecture, 0, device)
         """[capacity, 1, head_dim / 2], complex: what a rotated pair at each position is multiplied by."""
+        self.native: NativeCache | None = None
+        """The same memory for native code, where that can read it."""
 
     @property
     def capacity(self) -> int:
@@ -59,6 +73,7 @@ class Cache:
         value[:, :, :, : self.capacity] = self.value
         self.key, self.value = key, value
         self.angles = angles_of(self.architecture, capacity, self.device)
+        self.native = native_cache(self)
 
     def put(self, first: int, key: Tensor, value: Tensor) -> None:
         """Fills slots from `first` on with what was read of n sequences, [layers, n, kv_heads, length, head_dim]."""
@@ -96,6 +111,19 @@ class Cache:
             f"keys and values of {self.slots} slots with {capacity:,} positions each need {needed:.2f} GiB{there}; "
             "set fewer slots, a smaller max_tokens, or shorter prompts"
         )
+
+
+def native_cache(cache: Cache) -> NativeCache | None:
+    """A cache as arrays; None unless it lies in a CPU's memory in float32, and native code knows its sizes."""
+    fits = cache.architecture.head_dim % decoding.GRAIN == 0
+    if cache.device.type != "cpu" or cache.dtype != torch.float32 or not fits:
+        return None
+    pairs = torch.view_as_real(cache.angles.squeeze(1))
+    cos = pairs[..., :1].expand(-1, -1, 2)
+    sin = pairs[..., 1:] * torch.tensor([-1.0, 1.0])
+    turns = torch.stack([cos, sin], dim=1).flatten(2).numpy()
+    layers = zip(cache.key.numpy(), cache.value.numpy(), strict=True)
+    return NativeCache(list(layers), turns)
 
 
 def angles_of(a: Architecture, positions: int, device: torch.device) -> Tensor:

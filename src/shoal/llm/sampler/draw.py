@@ -51,7 +51,7 @@ def drawn(
 def kept_tokens(logits: Tensor, drawing: Drawing) -> Tensor:
     """Which tokens can be drawn, bool [n, V]: first top-k, then top-p of what is left, then min-p of what is left.
 
-    Tokens as probable as the last of the top k are kept as well; the most probable one always is.
+    Tokens as probable as the last one of the top k, or of the top p, are kept as well; the most probable one always is.
     """
     kept = torch.ones_like(logits, dtype=torch.bool)
     if 0 < drawing.top_k < logits.shape[1]:
@@ -59,21 +59,42 @@ def kept_tokens(logits: Tensor, drawing: Drawing) -> Tensor:
         kept &= logits >= least
     if drawing.top_p < 1:
         left = logits.masked_fill(~kept, -torch.inf) if drawing.top_k else logits
-        kept &= _nucleus(left.softmax(-1), drawing.top_p)
+        probability = left.softmax(-1)
+        kept &= probability >= _least_of_nucleus(probability, drawing.top_p)
     if drawing.min_p > 0:
         kept &= logits >= logits.amax(-1, keepdim=True) + log(drawing.min_p)
     return kept
 
 
-def _nucleus(probability: Tensor, top_p: float) -> Tensor:
-    """The fewest most probable tokens that together have `top_p`, bool [n, V] (Holtzman et al. 2020, 1904.09751)."""
+def _least_of_nucleus(probability: Tensor, top_p: float) -> Tensor:
+    """The smallest of the fewest most probable tokens that together have `top_p`: [n, 1].
+
+    Holtzman et al. 2020, arXiv 1904.09751.
+    """
     size = min(LIKELY, probability.shape[1])
-    while True:
-        likely, token = probability.topk(size, dim=-1)
-        before = likely.cumsum(-1) - likely
-        if size == probability.shape[1] or bool((before[:, -1] >= top_p).all()):
-            break
-        size = min(8 * size, probability.shape[1])
-    within = before < top_p
-    within[:, 0] = True
-    return torch.zeros_like(probability, dtype=torch.bool).scatter_(1, token, within)
+    likely = probability.topk(size, dim=-1).values
+    before = likely.cumsum(-1) - likely
+    # The first token of all is kept, whatever top_p is.
+    count = (before < top_p).sum(-1, keepdim=True).clamp(min=1)
+    least = likely.gather(1, count - 1)
+    if size < probability.shape[1]:
+        beyond = ((count == size) & (before[:, -1:] + likely[:, -1:] < top_p)).squeeze(
+            1
+        )
+        if bool(beyond.any()):
+            least[beyond] = _searched(probability[beyond], top_p)
+    return least
+
+
+def _searched(probability: Tensor, top_p: float) -> Tensor:
+    """As `_least_of_nucleus`, without sorting: bisection over the bits of float32, which are ordered as numbers are."""
+    bits = probability.view(torch.int32)
+    low = torch.zeros_like(bits[:, :1])
+    high = bits.amax(-1, keepdim=True) + 1
+    # Tokens from `low` on have top_p together, those from `high` on have less.
+    while bool((high - low > 1).any()):
+        middle = low + (high - low) // 2
+        mass = probability.masked_fill(bits < middle, 0).sum(-1, keepdim=True)
+        enough = mass >= top_p
+        low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
+    return low.view(torch.float32)

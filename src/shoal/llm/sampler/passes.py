@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch.nn import functional as F
 
+from shoal.llm.sampler.attention import attention_of, turned
 from shoal.llm.sampler.weights import Weights
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class FastPass:
         x = weights.embedding[token.flatten()]
         last = len(weights.layers) - 1
         for number, layer in enumerate(weights.layers):
-            q, k, v = projected(layer, x, angles, a)
+            qkv = layer.qkv(_normalized(x, a)).unflatten(1, (-1, a.head_dim))
+            q, k, v = turned(layer, qkv, angles, a)
             k = k.view(n, length, a.num_kv_heads, a.head_dim).transpose(1, 2)
             v = v.view(n, length, a.num_kv_heads, a.head_dim).transpose(1, 2)
             keys[number], values[number] = k, v
@@ -78,49 +80,23 @@ class FastPass:
         `longest`: the largest position, plus 1.
         """
         weights, a = self.weights, self.weights.architecture
-        active, grouped = len(token), a.num_heads // a.num_kv_heads
-        angles = cache.angles[position]
-        heads = torch.arange(active * a.num_kv_heads, device=token.device)
-        place = heads * cache.capacity + position.repeat_interleave(a.num_kv_heads)
-        seen = torch.arange(longest, device=token.device) <= position[:, None]
-        mask = torch.zeros(seen.shape, device=token.device, dtype=cache.dtype)
-        mask.masked_fill_(~seen, -torch.inf)
-        mask = mask[:, None, None]
-        scale = a.head_dim**-0.5
+        attention = attention_of(cache, a, position, longest)
         x = weights.embedding[token]
         for number, layer in enumerate(weights.layers):
-            q, k, v = projected(layer, x, angles, a)
-            keys, values = cache.key[number], cache.value[number]
-            keys.view(-1, a.head_dim).index_copy_(0, place, k.reshape(-1, a.head_dim))
-            values.view(-1, a.head_dim).index_copy_(0, place, v.reshape(-1, a.head_dim))
-            q = q.reshape(active, a.num_kv_heads, grouped, a.head_dim)
-            scores = q @ keys[:active, :, :longest].transpose(2, 3)
-            scores = torch.add(mask, scores, alpha=scale).softmax(-1)
-            seen = scores @ values[:active, :, :longest]
-            x = layer.out.plus(seen.view(active, -1), x)
+            qkv = layer.qkv(_normalized(x, a)).unflatten(1, (-1, a.head_dim))
+            x = layer.out.plus(attention(number, layer, qkv), x)
             x = _fed_forward(layer, x, a)
         return weights.head(_normalized(x, a))
 
 
-def projected(
-    layer: LayerWeights, x: Tensor, angles: Tensor, a: Architecture
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Turned queries and keys, and values, of tokens [n, hidden]: [n, heads, head_dim] and twice [n, kv_heads, ...]."""
-    parts = layer.qkv(_normalized(x, a)).unflatten(1, (-1, a.head_dim))
-    turned = a.num_heads + a.num_kv_heads
-    qk = parts[:, :turned]
-    if layer.qk_norm is not None:
-        qk = F.rms_norm(qk, (a.head_dim,), None, a.norm_eps) * layer.qk_norm
-    pairs = torch.view_as_complex(qk.unflatten(2, (-1, 2)))
-    qk = torch.view_as_real(pairs * angles).flatten(2)
-    return qk[:, : a.num_heads], qk[:, a.num_heads :], parts[:, turned:]
-
-
 def _fed_forward(layer: LayerWeights, x: Tensor, a: Architecture) -> Tensor:
-    gate, up = layer.gate_up(_normalized(x, a)).chunk(2, dim=1)
-    return layer.down.plus(F.silu(gate).mul_(up), x)
+    within = _normalized(x, a)
+    gated = layer.up.times(within, layer.gate.activated(within))
+    return layer.down.plus(gated, x)
 
 
 def _normalized(x: Tensor, a: Architecture) -> Tensor:
     """Rows over their root mean square; what it is multiplied by is part of the next product."""
-    return F.rms_norm(x, (a.hidden_size,), None, a.norm_eps)
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
+    square = norm.square_().div_(a.hidden_size).add_(a.norm_eps)
+    return x * square.rsqrt_()

@@ -36,6 +36,22 @@ class Product:
             x, self.packed, self.bias, "none", [], ""
         )
 
+    def activated(self, x: Tensor) -> Tensor:
+        """As called, through x sigmoid(x)."""
+        if self.packed is None:
+            return F.silu(F.linear(x, self.weight, self.bias))
+        return torch.ops.mkldnn._linear_pointwise(
+            x, self.packed, self.bias, "swish", [], ""
+        )
+
+    def times(self, x: Tensor, other: Tensor) -> Tensor:
+        """[n, in] to [n, out], multiplied by `other` [n, out]."""
+        if self.packed is None:
+            return F.linear(x, self.weight, self.bias).mul_(other)
+        return torch.ops.mkldnn._linear_pointwise.binary(
+            x, other, self.packed, self.bias, "mul"
+        )
+
     def plus(self, x: Tensor, other: Tensor) -> Tensor:
         """[n, in] to [n, out], with `other` [n, out] added."""
         if self.packed is None:
@@ -54,7 +70,8 @@ class LayerWeights:
     qk_norm: Tensor | None
     """[heads + kv_heads, head_dim]."""
     out: Product
-    gate_up: Product
+    gate: Product
+    up: Product
     down: Product
 
 
@@ -95,12 +112,12 @@ def _copied_layer(layer: Layer, a: Architecture, rows: int) -> LayerWeights:
         q = _interleaved(attention.q_norm.weight, a).expand(a.num_heads, -1)
         k = _interleaved(attention.k_norm.weight, a).expand(a.num_kv_heads, -1)
         norm = torch.cat([q, k]).detach()
-    gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * after
     return LayerWeights(
         qkv=Product(qkv, bias, rows=rows),
         qk_norm=norm,
         out=Product(attention.o_proj.weight.detach().clone(), None, rows=rows),
-        gate_up=Product(gate_up, None, rows=rows),
+        gate=Product(mlp.gate_proj.weight.detach() * after, None, rows=rows),
+        up=Product(mlp.up_proj.weight.detach() * after, None, rows=rows),
         down=Product(mlp.down_proj.weight.detach().clone(), None, rows=rows),
     )
 

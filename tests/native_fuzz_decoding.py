@@ -1,0 +1,30 @@
+"""Calls of a language model's decode step, which tests/native_fuzz.py makes among all others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from shoal import _native
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Call = tuple[Any, list[Any], dict[str, Any]]
+
+
+class DecodingCalls:
+    """What `Fuzz` inherits."""
+
+    rng: np.random.Generator
+    floats: Any
+    kernels: Any
+    pick: Any
+
+    def call_decode_attention(self) -> Call:
+        rows, shared, capacity, size = self.pick([1, 3]), 2, 32, 16
+        heads = shared * self.pick([1, 3, 5])
+        norm = self.floats(heads + shared, size) if self.rng.random() < 0.5 else None
+        turns, position = self.floats(capacity, 2, size), self.rng.integers(0, capacity, rows)
+        caches = [self.floats(rows + 1, shared, capacity, size) for _ in range(2)]
+        given = [self.floats(rows, heads + 2 * shared, size), norm, 1e-6, turns, position, *caches]
+        return _native.decode_attention, [*given, self.floats(rows, heads, size), self.kernels()], {}
