@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -161,6 +161,8 @@ class ReplayStream:
         self._drawers = _drawers_of(self.memory, *given)
         self.env_steps = self.version = 0
         self.episodes = Episodes.none()
+        self.ended: list[Episodes] = []
+        """Episodes that ended in rollouts since the batch before."""
         self._rollouts = rollouts
         self.data = data
         self.hindsight: Hindsight | None = None
@@ -190,18 +192,24 @@ class ReplayStream:
 
     def __next__(self) -> Transitions | Sequences:
         """The next batch, after as many steps as it needs; its arrays are those of every batch of that agent."""
-        found: list[Episodes] = []
         while True:
             while not self.due:
-                found.append(self.advance())
+                self.ended.append(self.advance())
                 if not self.due:
                     self.publish()
-            self.episodes = joined(found, tuple(self.episodes.info))
+            self.episodes = self.take_ended()
             try:
                 return self.draw()
             except NothingLeftError:
                 self.publish()
-                found.append(self.advance())
+                self.ended.append(self.episodes)
+                self.ended.append(self.advance())
+
+    def take_ended(self) -> Episodes:
+        """The episodes that ended since they were taken last."""
+        found = joined(self.ended, tuple(self.episodes.info))
+        self.ended.clear()
+        return found
 
     @property
     def due(self) -> bool:
@@ -273,6 +281,7 @@ class ReplayStream:
             "agents": {own.name: own.state() for own in self._drawers},
             "turn": -1 if self._turn is None else self._turn,
             "env_steps": self.env_steps,
+            "ended": [as_tree(part) for part in self.ended],
         }
 
     def restore(self, state: dict[str, Any]) -> list[str]:
@@ -291,6 +300,7 @@ class ReplayStream:
             own.restore(state["agents"][own.name])
         self._turn = None if state["turn"] < 0 else int(state["turn"])
         self.env_steps, self.version = int(state["env_steps"]), self._rollouts.version
+        self.ended[:] = [Episodes(**part) for part in state.get("ended", [])]
         return lost
 
     def _forget(self) -> None:
@@ -435,6 +445,11 @@ def _reader(
         mixing=mixing,
         into=None if data is None else data.own,
     )
+
+
+def as_tree(episodes: Episodes) -> dict[str, Any]:
+    """As a checkpoint holds them."""
+    return {own.name: getattr(episodes, own.name) for own in fields(episodes)}
 
 
 def joined(parts: list[Episodes], keys: tuple[str, ...]) -> Episodes:

@@ -13,13 +13,17 @@ from shoal.remote import states
 from shoal.stream.actors.host import BEAT_S, MOST_BYTES
 from shoal.stream.actors.messages import Op
 from shoal.stream.actors.parts import Part
+from shoal.stream.actors.process import LateError
 from shoal.stream.actors.trees import plain, request_tree, weights_tree
 from shoal.types import ConfigError, EnvError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shoal.remote.frames import Frames
     from shoal.stream.actors.messages import Beginning, Begun, Request, Rows
     from shoal.stream.actors.weights import Weights
+    from shoal.stream.ending import Ending
 
 SILENT_S = 10 * BEAT_S
 """One that does not even say that it lives is gone."""
@@ -62,6 +66,12 @@ class DistantActor:
         """The rollouts that were asked for, the first one first."""
         self._moved_s = self._heard_s = 0.0
         self._ended = False
+        self.late = False
+        """Whether it is in a step that nobody waits for any more."""
+        self._early: dict[int, dict[str, Any]] = {}
+        """Answers that came before they were waited for, by task."""
+        self._come = 0
+        """Rollouts that have come since the actor began."""
 
     def __str__(self) -> str:
         """The actor in a message."""
@@ -88,18 +98,25 @@ class DistantActor:
         """Has it collect a rollout, after those that it was asked for before."""
         self._under_way.append(self._ask(Op.COLLECT, request_tree(request)))
 
-    def collected(self, timeout_s: float) -> Part:
+    def collected(self, timeout_s: float, ending: Ending) -> Part:
         """The rollout that was asked for first.
 
         Args:
             timeout_s: what a step may take.
+            ending: whether anybody waits any longer.
 
         Raises:
             EnvError: the actor is gone, nothing went on in it for so long, or its environment raised.
+            EndingError: nobody waits any longer; nothing is lost.
         """
-        saved = self._answer(self._under_way[0], timeout_s, "collecting")
+        saved = self._answer(self._under_way[0], timeout_s, "collecting", ending.check)
         self._under_way.popleft()
         return Part.of_saved(saved)
+
+    def arrived(self) -> list[Part]:
+        """Rollouts that came before they were asked after, the oldest first."""
+        early = [self._early[task] for task in self._under_way if task in self._early]
+        return [Part.of_saved(said["value"]) for said in early if said["good"]]
 
     def ask_shard(self, op: Op, value: dict[str, Any]) -> int:
         """Asks for something of the memory that it keeps; the number of the task."""
@@ -109,10 +126,38 @@ class DistantActor:
         """What comes of it."""
         return self._answer(task, timeout_s, "drawing from its shard")
 
-    def state(self, timeout_s: float) -> dict[str, Any]:
-        """All that `restore` needs."""
-        task = self._ask(Op.STATE, None)
-        return self._answer(task, timeout_s, "saving its environments")
+    def ask_state(self, *, last: bool) -> int:
+        """Asks for all that `restore` needs, in the middle of a rollout too; the number of the task.
+
+        With `last` the actor does nothing more then, and waits until it is closed.
+        """
+        return self._ask(Op.STATE, {"last": last})
+
+    def state(
+        self, task: int, timeout_s: float, until_s: float
+    ) -> dict[str, Any] | None:
+        """What comes of it; None where the actor has not answered when the clock (`time.monotonic`) is at `until_s`."""
+
+        def check() -> None:
+            if time.monotonic() > until_s:
+                raise LateError
+
+        try:
+            return self._answer(task, timeout_s, "saving its environments", check)
+        except LateError:
+            return None
+
+    def kept(self, timeout_s: float) -> dict[str, Any] | None:
+        """The state that it kept by itself, where it is of the rollout that it is in; None where there is none.
+
+        Whatever the actor does, it answers.
+        """
+        found = self.state(
+            self._ask(Op.KEPT, None), timeout_s, time.monotonic() + timeout_s
+        )
+        if found is None or found["collected"] != self._come:
+            return None
+        return found["state"]
 
     def restore(self, state: dict[str, Any], timeout_s: float) -> list[str]:
         """Continues from a state; what could not be continued."""
@@ -153,23 +198,39 @@ class DistantActor:
         with contextlib.suppress(OSError):
             self._frames.send(data)
 
-    def _answer(self, task: int, timeout_s: float, doing: str) -> Any:
-        """What comes of a task; nothing may stand still for longer than the time-out."""
+    def _answer(
+        self,
+        task: int,
+        timeout_s: float,
+        doing: str,
+        check: Callable[[], None] = lambda: None,
+    ) -> Any:
+        """What comes of a task; nothing may stand still for longer than the time-out.
+
+        Rollouts that come before are put aside. `check` is called again and again while nothing comes.
+        """
         assert self._frames is not None
-        while True:
+        while task not in self._early:
             try:
                 said = states.unpack(self._frames.receive(BEAT_S))
             except TimeoutError:
+                check()
                 self._check(timeout_s, doing)
                 continue
             except (OSError, EOFError) as error:
                 raise EnvError(f"{self}, {doing}, is gone ({error})") from error
             self._heard_s = time.monotonic()
-            if not said["task"]:
+            answer = said["task"]
+            if not answer:
                 self._note(said["steps"])
+                check()
                 self._check(timeout_s, doing)
-            elif said["task"] == task:
-                break
+            elif answer in self._under_way:
+                self._come += 1
+                self._early[answer] = said
+            elif answer == task:
+                self._early[answer] = said
+        said = self._early.pop(task)
         if said["good"]:
             return said["value"]
         raise failure_of(said["value"], str(self))

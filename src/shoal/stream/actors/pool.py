@@ -13,7 +13,9 @@ import torch
 from shoal.envs.workers.pipe import pack
 from shoal.stream.actors.hearing import Hearing
 from shoal.stream.actors.messages import Beginning, Request
+from shoal.stream.actors.states import States, apart, steps_in, together
 from shoal.stream.actors.weights import Weights
+from shoal.stream.ending import EndingError
 from shoal.stream.roles import casting
 from shoal.stream.schedules import Async, Sync
 from shoal.types import ConfigError, EnvError, text_of
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from shoal.stream.actors.parts import Part
     from shoal.stream.actors.rows import ActorRows
     from shoal.stream.in_process import Wanted
-    from shoal.stream.spans import Spans
+    from shoal.stream.meter import Meter
 
 _LOG = logging.getLogger(__name__)
 ANOTHER_SEED = 1_000_003
@@ -68,7 +70,7 @@ class ActorPool:
     """All actors of an environment's rows, collecting for one stream."""
 
     def __init__(
-        self, env: ActorRows, wanted: Wanted, ahead: int, spans: Spans | None = None
+        self, env: ActorRows, wanted: Wanted, ahead: int, meter: Meter
     ) -> None:
         """Has all rows reset.
 
@@ -76,7 +78,7 @@ class ActorPool:
             env: the actors' rows.
             wanted: what they are to collect.
             ahead: rollouts that may be collected before the one that is learned from.
-            spans: where what they did goes; None: they do not record it.
+            meter: where what they did goes, where that is recorded, and whether the run is to end.
         """
         if env.in_use:
             raise ConfigError(
@@ -98,7 +100,9 @@ class ActorPool:
         """Rollouts, of each actor since it began."""
         self.under_way = [0] * count
         """Those that were not taken."""
+        spans = meter.spans
         self._heard = None if spans is None else Hearing(spans, env.processes)
+        self.ending = meter.ending
         begun = [self._begin(number) for number in range(count)]
         env.spec, self.in_turns = begun[0].spec, begun[0].in_turns
 
@@ -148,11 +152,14 @@ class ActorPool:
         Raises:
             EnvError: the actor is gone or silent, and nothing may take its place; the environment's own exceptions
                 arrive unchanged.
+            EndingError: nobody waits any longer.
         """
         while number in self.numbers:
             process = self.env.processes[number]
             try:
-                part = process.collected(self.env.settings.timeout_s)
+                part = process.collected(self.env.settings.timeout_s, self.ending)
+            except EndingError:
+                raise
             except Exception as error:  # the environment's own too
                 self.settle(number, error)
                 continue
@@ -163,13 +170,22 @@ class ActorPool:
         return None
 
     def state(self) -> dict[str, Any]:
-        """All that `restore` needs: of every actor's rows, and of who acts in them."""
-        timeout_s = self.env.settings.timeout_s
-        saved = {
-            str(number): self.env.processes[number].state(timeout_s)
-            for number in self.numbers
+        """All that `restore` needs: of every actor's rows, of who acts in them, and of what it is in the middle of.
+
+        Also what came and was not taken: `arrived`, of each actor.
+        """
+        states = States(self)
+        found = {str(number): states.of(number) for number in self.numbers}
+        weights = apart(found)
+        epsilon = {
+            role.name: role.epsilon for role in self.roles if role.epsilon is not None
         }
-        return {"actors": saved, "restarts": list(self.restarts)}
+        return {
+            "actors": found,
+            "weights": weights,
+            "restarts": list(self.restarts),
+            "epsilon": epsilon,
+        }
 
     def restore(self, state: dict[str, Any]) -> list[str]:
         """Continues from `state`; a sentence for each episode that could not be continued."""
@@ -181,14 +197,33 @@ class ActorPool:
         lost: list[str] = []
         for number in self.numbers:
             own = saved.get(str(number))
+            self.restarts[number] = int(state["restarts"][number])
             if own is None:
                 self._drop(number)
-                continue
-            process = self.env.processes[number]
-            lost += process.restore(own, self.env.settings.timeout_s)
-            self._sent[number].clear()
-        self.restarts = [int(count) for count in state["restarts"]]
+            elif own:
+                process = self.env.processes[number]
+                whole = together(own, state.get("weights", {}))
+                # Rows in Python take every step of their episodes again, and say nothing until they have.
+                timeout_s = self.env.settings.timeout_s * (1 + steps_in(whole["env"]))
+                lost += process.restore(whole, timeout_s)
+                self._sent[number].clear()
+            else:
+                lost.append(self._begin_anew(number))
+        for role in self.roles:
+            if role.name in state.get("epsilon", {}):
+                role.explore(state["epsilon"][role.name])
         return lost
+
+    def _begin_anew(self, number: int) -> str:
+        """Has other episodes begin in rows whose state is not known; a sentence about it."""
+        self.restarts[number] += 1
+        self.env.replace(number)
+        self._begin(number)
+        rows = self.env.rows[number]
+        return (
+            f"rows {rows.start}..{rows.stop - 1}: their actor was in a step when the run was saved, "
+            "so their episodes begin anew"
+        )
 
     def _begin(self, number: int) -> Begun:
         """Has an actor reset its rows, with the policies of the roles that it has rows of."""

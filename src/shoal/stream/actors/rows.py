@@ -163,9 +163,10 @@ class ActorRows:
         if not self._at_exit.alive:
             return
         deadline = time.monotonic() + CLOSE_S
-        for process in self.processes:
+        asked = [process for process in self.processes if not process.late]
+        for process in asked:
             process.ask_to_close()
-        for process in self.processes:
+        for process in asked:
             with suppress(Exception):  # one that fails to close is ended
                 process.closed(max(0.0, deadline - time.monotonic()))
         self._at_exit()
