@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Slow(Good):
-    """Steps of `step_s` seconds. Once the file `stuck` is there, step `stuck_at` of an episode lasts 60."""
+    """Steps of `step_s` seconds; step `stuck_at` of an episode lasts as long as the file `stuck` is there."""
 
     def __init__(self, step_s: float = 0.0, stuck: str = "", stuck_at: int = 5) -> None:
         super().__init__()
@@ -26,8 +26,8 @@ class Slow(Good):
 
     def step(self, action: Any) -> Any:
         time.sleep(self.step_s)
-        if self.stuck and self.count == self.stuck_at and Path(self.stuck).exists():
-            time.sleep(60)
+        while self.stuck and self.count == self.stuck_at and Path(self.stuck).exists():
+            time.sleep(0.05)
         return super().step(action)
 
 

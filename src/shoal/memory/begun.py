@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from shoal.memory.slab import Slab
+    from shoal.types import Tree
 
 NUMBERS = (*BOOLS, *FLOATS, "version", "final_index")
 
@@ -40,3 +41,12 @@ def put_first_steps(slab: Slab, saved: Mapping[str, Any]) -> None:
     assign(slab.final_obs, slice(0, slab.num_final), saved["final_obs"])
     if slab.action_mask is not None:
         slab.action_mask[at] = saved["action_mask"]
+
+
+def cut(slab: Slab, t: int, row: int, final_obs: Tree) -> None:
+    """Ends the episode of a row with step t, truncated; `final_obs` [1, ...] is the last observation."""
+    at = slab.num_final
+    slab.truncated[t, row] = True
+    slab.final_index[t, row] = at
+    assign(slab.final_obs, slice(at, at + 1), final_obs)
+    slab.num_final = at + 1

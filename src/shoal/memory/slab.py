@@ -159,14 +159,6 @@ class Slab:
             final_obs = select(ready.final_obs, part)
             self._keep_final(t, np.flatnonzero(here), final_obs, first=rows.start)
 
-    def cut(self, t: int, rows: NDArray[np.intp], final_obs: Tree) -> None:
-        """Ends the episodes of `rows` with step t, truncated; `final_obs` [n, ...] are the last of them."""
-        self.truncated[t, rows] = True
-        at = slice(self.num_final, self.num_final + len(rows))
-        assign(self.final_obs, at, final_obs)
-        self.final_index[t, rows] = np.arange(at.start, at.stop, dtype=np.int32)
-        self.num_final = at.stop
-
     def fill_next_values(
         self,
         last: NDArray[np.float32],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
+from shoal.stream.sights import Sights
 from shoal.stream.under_way import UnderWay, cut_restored
 from shoal.types import ActedStep, ConfigError, map_tree, select
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from shoal.stream.meter import Meter
     from shoal.stream.roles import Role
     from shoal.stream.under_way import Between
-    from shoal.types import Bools, Episodes, Ready, Tree
+    from shoal.types import Episodes, Ready, Tree
 
     Index: TypeAlias = slice | np.ndarray[Any, np.dtype[np.intp]]
 
@@ -54,9 +55,7 @@ class Collector:
         """`first` is what the reset gave."""
         self.env, self.roles, self.groups, self.meter = env, roles, groups, meter
         self._order = np.argsort(np.concatenate([role.actor.rows for role in roles]))
-        self._obs: list[Tree] = []
-        self._masks: list[Bools | None] = []
-        self._turns: list[Bools | None] = []
+        self.sights = Sights(groups)
         self.under_way = UnderWay(len(groups))
         self._sinks: Sequence[Sink] = ()
         self.begin(first)
@@ -84,14 +83,11 @@ class Collector:
 
     def begin(self, ready: Ready) -> None:
         """Starts from the observations of all rows, after a reset or a restore."""
-        mask, turn = ready.action_mask, ready.turn
-        if self.env.spec.masked and mask is None:
+        if self.env.spec.masked and ready.action_mask is None:
             raise ConfigError(
                 f"{self.env.spec.env_id}: its backend does not hand over its action masks; serial does"
             )
-        self._obs = [select(ready.obs, group) for group in self.groups]
-        self._masks = [None if mask is None else mask[group] for group in self.groups]
-        self._turns = [None if turn is None else turn[group] for group in self.groups]
+        self.sights.begin(ready)
         for role in self.roles:
             role.start |= ready.truncated[role.rows]
 
@@ -142,44 +138,9 @@ class Collector:
         begun = time.perf_counter()
         ready = self.env.recv()
         self.meter.add("environment", time.perf_counter() - begun)
-        self._obs[number] = ready.obs
-        self._masks[number] = ready.action_mask
-        self._turns[number] = ready.turn
+        self.sights.take(number, ready)
         self._record(self.under_way.done[number], ready)
         self.under_way.done[number] += 1
-
-    def latest(self, role: Role) -> Tree:
-        """What a role's rows see and have not acted on yet [n, ...]."""
-        parts: list[Tree] = []
-        for number, group in enumerate(self.groups):
-            places = role.local(group)
-            if places is not None:
-                parts.append(select(self._obs[number], places[1]))
-        return map_tree(lambda *leaves: np.concatenate(leaves), *parts)
-
-    def next_values(self, role: Role) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Values [n] of the observations that a role's rows have not acted on yet.
-
-        Where it is not a row's turn: the value of the step that it has under way.
-        """
-        values = np.zeros(len(role.start), np.float32)
-        for number, group in enumerate(self.groups):
-            places = role.local(group)
-            if places is None:
-                continue
-            mine, theirs = places
-            obs = select(self._obs[number], theirs)
-            rows = np.arange(mine.start, mine.stop)
-            masks = self._masks[number]
-            mask = None if masks is None else masks[theirs]
-            values[mine] = role.actor.value(
-                obs, role.start[mine], rows, action_mask=mask
-            )
-            turn = self._turns[number]
-            if role.held is not None and turn is not None:
-                waiting = np.flatnonzero(~turn[theirs]) + mine.start
-                values[waiting] = role.held.value[0, waiting]
-        return values
 
     def _act(self, t: int, number: int, group: slice) -> None:
         begun = time.perf_counter()
@@ -199,8 +160,8 @@ class Collector:
     ) -> Tree:
         """The environment's actions of the rows that a role has in a group."""
         mine, theirs = places
-        obs = select(self._obs[number], theirs)
-        masks, turns = self._masks[number], self._turns[number]
+        obs = select(self.sights.obs[number], theirs)
+        masks, turns = self.sights.masks[number], self.sights.turns[number]
         mask = None if masks is None else masks[theirs]
         start = role.start[mine]
         state = role.state_of(mine)

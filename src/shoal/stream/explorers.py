@@ -172,7 +172,7 @@ class ExploredReplay:
                 "pulled the next batch before publish(): publish after every update"
             )
         while not self.replay.due:
-            self.replay.ended.append(self.replay.advance())
+            self.replay.ended.add(self.replay.advance())
             if self._gather():
                 return self._hand_over()
             if not self.replay.due:
@@ -235,7 +235,7 @@ class ExploredReplay:
 
     def _tell(self) -> None:
         """Tells the episodes of both roles apart."""
-        ended = self.replay.take_ended()
+        ended = self.replay.ended.take(tuple(self.episodes.info))
         learning, exploring = self._learning.numbers, self._exploring.numbers
         for value in ended.among(exploring).returns.tolist():
             self._note(f"episode/return/{self._exploring.name}", value)

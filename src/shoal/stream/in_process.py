@@ -133,7 +133,7 @@ class InProcess:
 
     def latest(self, number: int) -> Tree:
         """What the rows of a role see and have not acted on yet [n, ...]."""
-        return self.collector.latest(self.roles[number])
+        return self.collector.sights.of(self.roles[number])
 
     @property
     def ended_at(self) -> list[int]:
@@ -183,7 +183,7 @@ class InProcess:
         _check_finite(self.env, self.slabs)
         for role, slab in zip(self.roles, self.slabs, strict=True):
             if role.values:
-                last = self.collector.next_values(role)
+                last = self.collector.sights.values(role)
                 slab.fill_next_values(last, role.final_values)
         return episodes
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
-
-import numpy as np
 
 from shoal.memory.reader import Mixing, Prioritized, Reader
 from shoal.memory.replay import ReplayMemory
@@ -13,6 +11,7 @@ from shoal.memory.replay_block import NO_STATE
 from shoal.memory.sequences import SequenceReader
 from shoal.memory.states import state_layout
 from shoal.stream.actors.sharded import ShardedActors
+from shoal.stream.ended import Ended
 from shoal.stream.shards import NothingLeftError, ShardedMemory, ShardedReader
 from shoal.types import ConfigError, Episodes, Transitions
 
@@ -160,15 +159,11 @@ class ReplayStream:
         given = (rollouts, settings, agents, rows, mixing or {}, data)
         self._drawers = _drawers_of(self.memory, *given)
         self.env_steps = self.version = 0
-        self.episodes = Episodes.none()
-        self.ended: list[Episodes] = []
-        """Episodes that ended in rollouts since the batch before."""
-        self._rollouts = rollouts
-        self.data = data
+        self.episodes, self.ended = Episodes.none(), Ended()
+        self._rollouts, self.data = rollouts, data
         self.hindsight: Hindsight | None = None
-        """What changes the goals of batches, where they have some."""
         self.bonuses: Bonuses | None = None
-        """What is added to the rewards of batches for what was not seen often."""
+        """What changes the goals of batches, and what is added to their rewards for what was not seen often."""
         self._total = max(total_timesteps, 1)
         self._turn: int | None = None
         """Who the batch at hand is for; None before the first one."""
@@ -194,22 +189,17 @@ class ReplayStream:
         """The next batch, after as many steps as it needs; its arrays are those of every batch of that agent."""
         while True:
             while not self.due:
-                self.ended.append(self.advance())
+                self.ended.add(self.advance())
                 if not self.due:
                     self.publish()
-            self.episodes = self.take_ended()
             try:
-                return self.draw()
+                batch = self.draw()
             except NothingLeftError:
                 self.publish()
-                self.ended.append(self.episodes)
-                self.ended.append(self.advance())
-
-    def take_ended(self) -> Episodes:
-        """The episodes that ended since they were taken last."""
-        found = joined(self.ended, tuple(self.episodes.info))
-        self.ended.clear()
-        return found
+                self.ended.add(self.advance())
+            else:
+                self.episodes = self.ended.take(tuple(self.episodes.info))
+                return batch
 
     @property
     def due(self) -> bool:
@@ -281,7 +271,7 @@ class ReplayStream:
             "agents": {own.name: own.state() for own in self._drawers},
             "turn": -1 if self._turn is None else self._turn,
             "env_steps": self.env_steps,
-            "ended": [as_tree(part) for part in self.ended],
+            "ended": self.ended.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> list[str]:
@@ -300,7 +290,7 @@ class ReplayStream:
             own.restore(state["agents"][own.name])
         self._turn = None if state["turn"] < 0 else int(state["turn"])
         self.env_steps, self.version = int(state["env_steps"]), self._rollouts.version
-        self.ended[:] = [Episodes(**part) for part in state.get("ended", [])]
+        self.ended.restore(state.get("ended", []))
         return lost
 
     def _forget(self) -> None:
@@ -445,23 +435,3 @@ def _reader(
         mixing=mixing,
         into=None if data is None else data.own,
     )
-
-
-def as_tree(episodes: Episodes) -> dict[str, Any]:
-    """As a checkpoint holds them."""
-    return {own.name: getattr(episodes, own.name) for own in fields(episodes)}
-
-
-def joined(parts: list[Episodes], keys: tuple[str, ...]) -> Episodes:
-    """Episodes of several rollouts, one after the other."""
-    if len(parts) == 1:
-        return parts[0]
-    if not parts:
-        return Episodes.none(keys)
-    info = {
-        key: np.concatenate([part.info[key] for part in parts]) for key in parts[0].info
-    }
-    returns = np.concatenate([part.returns for part in parts])
-    lengths = np.concatenate([part.lengths for part in parts])
-    rows = np.concatenate([part.rows for part in parts])
-    return Episodes(returns, lengths, info, rows)

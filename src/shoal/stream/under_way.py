@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from shoal.memory.begun import first_steps, put_first_steps
+from shoal.memory.begun import cut, first_steps, put_first_steps
 from shoal.types import Episodes, select
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def cut_restored(role: Role, slab: Slab, t: NDArray[np.int64], ready: Ready) -> 
     for row in rows:
         at, last = int(t[row]) - 1, np.array([row])
         seen = select(final_obs, last)
-        slab.cut(at, last, seen)
+        cut(slab, at, int(row), seen)
         if role.values:
             values = role.actor.value(seen, np.zeros(1, np.bool_), last)
             role.final_values.append((at, last, values))

@@ -27,7 +27,7 @@ SPARE = 1 << 16
 """Bytes of a region beside its large arrays."""
 STATE_SPARE = 16 << 20
 """The same of a region for states; memory that is not written is not taken."""
-KEEP_SHARE = 0.01
+KEEP_SHARE = 0.02
 """What keeping states may take of an actor's time."""
 KEEP_S = 1.0
 """In the middle of a rollout a state is kept once in so many seconds; a native call that is shorter is waited for."""
@@ -185,10 +185,10 @@ class Actor:
 
     def keep(self) -> None:
         """Keeps one where the learner finds it."""
-        begun_s = time.perf_counter()
+        before_s = time.thread_time()
         kept = {"collected": self._collected, "state": self.state()}
         self._begun()[1].keep(kept)
-        self._keeping.done(begun_s)
+        self._keeping.done(time.thread_time() - before_s)
 
     def _stop_waiting(self) -> None:
         """Something was asked."""
@@ -262,10 +262,10 @@ class Keeping:
         least_s = 0.0 if self._fresh else KEEP_S
         return now_s - self._kept_s >= max(self._cost_s / KEEP_SHARE, least_s)
 
-    def done(self, begun_s: float) -> None:
-        """One was kept, which began then."""
+    def done(self, cost_s: float) -> None:
+        """One was kept, which took so long."""
         self._kept_s, self._fresh = time.perf_counter(), False
-        self._cost_s = self._kept_s - begun_s
+        self._cost_s = cost_s
 
 
 class Counting(Meter):

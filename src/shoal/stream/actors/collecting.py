@@ -10,6 +10,7 @@ import numpy as np
 
 from shoal.stream.actors.parts import Joining, Part, joined_episodes
 from shoal.stream.actors.pool import ActorPool
+from shoal.stream.actors.states import restore_to, state_of
 from shoal.stream.in_process import slab_of
 from shoal.stream.schedules import Async
 
@@ -97,7 +98,7 @@ class Actors:
 
         That is rollouts that came, and those that actors are in the middle of; they go on with them.
         """
-        state = self.pool.state()
+        state = state_of(self.pool)
         held: dict[str, Any] = {}
         for number, parts in enumerate(self._held):
             copied = [part.copied() for part in parts]
@@ -115,7 +116,7 @@ class Actors:
         for number in self.pool.numbers:
             while self.pool.under_way[number]:
                 self.pool.answer(number)
-        lost = self.pool.restore(state)
+        lost = restore_to(self.pool, state)
         for number, own in enumerate(self._held):
             own.clear()
             own.extend(Part.of_saved(part) for part in state["held"][str(number)])

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shoal.envs.workers.pipe import pack
-from shoal.envs.workers.processes import START_S
+from shoal.envs.workers.processes import LOOK_S, START_S
 from shoal.remote import states
+from shoal.stream.actors.answers import Answers
 from shoal.stream.actors.host import BEAT_S, MOST_BYTES
 from shoal.stream.actors.messages import Op
 from shoal.stream.actors.parts import Part
-from shoal.stream.actors.process import LateError
+from shoal.stream.actors.process import LateError, check_late
 from shoal.stream.actors.trees import plain, request_tree, weights_tree
 from shoal.types import ConfigError, EnvError
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 SILENT_S = 10 * BEAT_S
 """One that does not even say that it lives is gone."""
+MESSAGE_S = 300.0
+"""What a message may take that has begun to come."""
 
 
 class Places(Protocol):
@@ -62,16 +65,11 @@ class DistantActor:
         self.number, self.rows, self._placed = number, rows, placed
         self._frames: Frames | None = None
         self._tasks = self._closing = self.steps = 0
-        self._under_way: deque[int] = deque()
-        """The rollouts that were asked for, the first one first."""
         self._moved_s = self._heard_s = 0.0
         self._ended = False
         self.late = False
         """Whether it is in a step that nobody waits for any more."""
-        self._early: dict[int, dict[str, Any]] = {}
-        """Answers that came before they were waited for, by task."""
-        self._come = 0
-        """Rollouts that have come since the actor began."""
+        self._answers = Answers[dict[str, Any]]()
 
     def __str__(self) -> str:
         """The actor in a message."""
@@ -96,7 +94,7 @@ class DistantActor:
 
     def ask(self, request: Request) -> None:
         """Has it collect a rollout, after those that it was asked for before."""
-        self._under_way.append(self._ask(Op.COLLECT, request_tree(request)))
+        self._answers.expect(self._ask(Op.COLLECT, request_tree(request)))
 
     def collected(self, timeout_s: float, ending: Ending) -> Part:
         """The rollout that was asked for first.
@@ -109,13 +107,14 @@ class DistantActor:
             EnvError: the actor is gone, nothing went on in it for so long, or its environment raised.
             EndingError: nobody waits any longer; nothing is lost.
         """
-        saved = self._answer(self._under_way[0], timeout_s, "collecting", ending.check)
-        self._under_way.popleft()
+        task = self._answers.first
+        saved = self._answer(task, timeout_s, "collecting", ending.check)
+        self._answers.took_first()
         return Part.of_saved(saved)
 
     def arrived(self) -> list[Part]:
         """Rollouts that came before they were asked after, the oldest first."""
-        early = [self._early[task] for task in self._under_way if task in self._early]
+        early = self._answers.early()
         return [Part.of_saved(said["value"]) for said in early if said["good"]]
 
     def ask_shard(self, op: Op, value: dict[str, Any]) -> int:
@@ -137,11 +136,7 @@ class DistantActor:
         self, task: int, timeout_s: float, until_s: float
     ) -> dict[str, Any] | None:
         """What comes of it; None where the actor has not answered when the clock (`time.monotonic`) is at `until_s`."""
-
-        def check() -> None:
-            if time.monotonic() > until_s:
-                raise LateError
-
+        check = partial(check_late, until_s)
         try:
             return self._answer(task, timeout_s, "saving its environments", check)
         except LateError:
@@ -155,7 +150,7 @@ class DistantActor:
         found = self.state(
             self._ask(Op.KEPT, None), timeout_s, time.monotonic() + timeout_s
         )
-        if found is None or found["collected"] != self._come:
+        if found is None or found["collected"] != self._answers.come:
             return None
         return found["state"]
 
@@ -210,13 +205,13 @@ class DistantActor:
         Rollouts that come before are put aside. `check` is called again and again while nothing comes.
         """
         assert self._frames is not None
-        while task not in self._early:
+        while not self._answers.has(task):
             try:
-                said = states.unpack(self._frames.receive(BEAT_S))
-            except TimeoutError:
-                check()
-                self._check(timeout_s, doing)
-                continue
+                if not self._frames.comes(LOOK_S):
+                    check()
+                    self._check(timeout_s, doing)
+                    continue
+                said = states.unpack(self._frames.receive(MESSAGE_S))
             except (OSError, EOFError) as error:
                 raise EnvError(f"{self}, {doing}, is gone ({error})") from error
             self._heard_s = time.monotonic()
@@ -225,12 +220,9 @@ class DistantActor:
                 self._note(said["steps"])
                 check()
                 self._check(timeout_s, doing)
-            elif answer in self._under_way:
-                self._come += 1
-                self._early[answer] = said
-            elif answer == task:
-                self._early[answer] = said
-        said = self._early.pop(task)
+            else:
+                self._answers.put(answer, said, task)
+        said = self._answers.pop(task)
         if said["good"]:
             return said["value"]
         raise failure_of(said["value"], str(self))

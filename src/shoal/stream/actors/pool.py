@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import logging
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from shoal.envs.workers.pipe import pack
+from shoal.stream.actors.beginning import ActedRole, beginning_of
 from shoal.stream.actors.hearing import Hearing
 from shoal.stream.actors.messages import Beginning, Request
-from shoal.stream.actors.states import States, apart, steps_in, together
 from shoal.stream.actors.weights import Weights
 from shoal.stream.ending import EndingError
 from shoal.stream.roles import casting
-from shoal.stream.schedules import Async, Sync
 from shoal.types import ConfigError, EnvError, text_of
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-    from torch import nn
+    from numpy.typing import NDArray
 
-    from shoal.learn.publishing import Published
     from shoal.stream.actors.messages import Begun
     from shoal.stream.actors.parts import Part
     from shoal.stream.actors.rows import ActorRows
@@ -32,38 +25,6 @@ if TYPE_CHECKING:
     from shoal.stream.meter import Meter
 
 _LOG = logging.getLogger(__name__)
-ANOTHER_SEED = 1_000_003
-"""What is added to the seed of rows that begin anew in another process."""
-
-
-@dataclass(slots=True)
-class ActedRole:
-    """Rows in actors, and whose weights act in them."""
-
-    name: str
-    source: Published
-    numbers: NDArray[np.int64]
-    """Which rows they are [n]."""
-    values: bool
-    """Whether the value of what follows each step is wanted."""
-    epsilon: NDArray[np.float32] | None = None
-    """How often they explore, where the policy is a Q-network."""
-
-    @property
-    def count(self) -> int:
-        """Rows, n."""
-        return len(self.numbers)
-
-    def explore(self, epsilon: ArrayLike) -> None:
-        """How often the rows of a Q-network take any action instead of the best: a number, or [n]."""
-        if self.epsilon is None:
-            self.epsilon = np.zeros(self.count, np.float32)
-        self.epsilon[:] = epsilon
-
-    def columns(self, rows: slice) -> NDArray[np.intp]:
-        """Which of its rows lie among these."""
-        inside = (self.numbers >= rows.start) & (self.numbers < rows.stop)
-        return np.flatnonzero(inside)
 
 
 class ActorPool:
@@ -169,93 +130,35 @@ class ActorPool:
             return part
         return None
 
-    def state(self) -> dict[str, Any]:
-        """All that `restore` needs: of every actor's rows, of who acts in them, and of what it is in the middle of.
-
-        Also what came and was not taken: `arrived`, of each actor.
-        """
-        states = States(self)
-        found = {str(number): states.of(number) for number in self.numbers}
-        weights = apart(found)
-        epsilon = {
-            role.name: role.epsilon for role in self.roles if role.epsilon is not None
-        }
-        return {
-            "actors": found,
-            "weights": weights,
-            "restarts": list(self.restarts),
-            "epsilon": epsilon,
-        }
-
-    def restore(self, state: dict[str, Any]) -> list[str]:
-        """Continues from `state`; a sentence for each episode that could not be continued."""
-        saved = state["actors"]
-        if len(state["restarts"]) != len(self.env.processes):
-            raise ConfigError(
-                f"the checkpoint is of {len(state['restarts'])} actors, and these rows have {len(self.env.processes)}"
-            )
-        lost: list[str] = []
-        for number in self.numbers:
-            own = saved.get(str(number))
-            self.restarts[number] = int(state["restarts"][number])
-            if own is None:
-                self._drop(number)
-            elif own:
-                process = self.env.processes[number]
-                whole = together(own, state.get("weights", {}))
-                # Rows in Python take every step of their episodes again, and say nothing until they have.
-                timeout_s = self.env.settings.timeout_s * (1 + steps_in(whole["env"]))
-                lost += process.restore(whole, timeout_s)
-                self._sent[number].clear()
-            else:
-                lost.append(self._begin_anew(number))
-        for role in self.roles:
-            if role.name in state.get("epsilon", {}):
-                role.explore(state["epsilon"][role.name])
-        return lost
-
-    def _begin_anew(self, number: int) -> str:
-        """Has other episodes begin in rows whose state is not known; a sentence about it."""
+    def begin_anew(self, number: int) -> None:
+        """Has other episodes begin in an actor's rows, in another process."""
         self.restarts[number] += 1
         self.env.replace(number)
         self._begin(number)
-        rows = self.env.rows[number]
-        return (
-            f"rows {rows.start}..{rows.stop - 1}: their actor was in a step when the run was saved, "
-            "so their episodes begin anew"
-        )
+
+    def forget(self, number: int) -> None:
+        """An actor has none of the weights that it was sent."""
+        self._sent[number].clear()
 
     def _begin(self, number: int) -> Begun:
         """Has an actor reset its rows, with the policies of the roles that it has rows of."""
-        process, rows = self.env.processes[number], self.env.rows[number]
-        own = [role for role in self.roles if len(role.columns(rows))]
-        wanted = self._wanted
-        acting = replace(
-            wanted.acting,
-            seed=wanted.acting.seed + ANOTHER_SEED * self.restarts[number],
-            device=torch.device("cpu"),
-            num_threads=max(1, wanted.acting.num_threads // len(self.env.processes)),
-            first_row=rows.start,
-        )
-        cast = {
-            role.name: (role.numbers[role.columns(rows)] - rows.start).tolist()
-            for role in own
-        }
-        said = Beginning(
-            policies={role.name: _own_copy(role.source.policy) for role in own},
-            cast=None if wanted.cast is None else cast,
-            num_steps=wanted.num_steps,
-            schedule=Sync() if isinstance(wanted.schedule, Async) else wanted.schedule,
-            acting=acting,
-            ahead=self.ahead,
-            weight_bytes=sum(Weights.of(role.source).nbytes for role in own),
-            recorded=self._heard is not None,
-            sharding=wanted.sharding,
-        )
+        said = self._beginning(number)
         if self._heard is not None:
             self._heard.begin(number)
         self._sent[number] = {}
-        return process.begin(said, self.env.settings.timeout_s)
+        return self.env.processes[number].begin(said, self.env.settings.timeout_s)
+
+    def _beginning(self, number: int) -> Beginning:
+        """What an actor is told."""
+        return beginning_of(
+            self._wanted,
+            self.roles,
+            self.env.rows[number],
+            num_actors=len(self.env.processes),
+            ahead=self.ahead,
+            restarts=self.restarts[number],
+            recorded=self._heard is not None,
+        )
 
     def settle(self, number: int, error: Exception) -> None:
         """Does what `on_fault` says of an actor that failed."""
@@ -288,32 +191,14 @@ class ActorPool:
         raise error
 
     def _go_on_without(self, number: int, error: Exception) -> None:
-        self._drop(number)
+        self.drop(number)
         if not self.numbers:
             error.add_note("shoal: it was the last actor; all others were dropped")
             raise error
         left = int((~self.env.dropped).sum())
         _LOG.warning("%s; it is dropped, and %d rows go on", text_of(error), left)
 
-    def _drop(self, number: int) -> None:
+    def drop(self, number: int) -> None:
+        """Goes on without an actor."""
         self.env.dropped[self.env.rows[number]] = True
         self.env.processes[number].end()
-
-
-def _own_copy(policy: nn.Module) -> nn.Module:
-    """A policy as it travels: on the CPU, its parameters apart, without gradients.
-
-    Raises:
-        ConfigError: it cannot be pickled.
-    """
-    own = copy.deepcopy(policy).cpu().requires_grad_(requires_grad=False)
-    for parameter in own.parameters():
-        parameter.data = parameter.data.clone()
-    try:
-        pack(own)
-    except Exception as error:
-        raise ConfigError(
-            f"the policy cannot be sent to actors: {type(error).__name__}: {text_of(error)}; set actors=0, or make it "
-            "of what can be pickled"
-        ) from error
-    return own

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shoal.envs.workers.pipe import pack
 from shoal.envs.workers.processes import LOOK_S, START_S, Worker
 from shoal.memory.arena import Arena
+from shoal.stream.actors.answers import Answers
 from shoal.stream.actors.messages import (
     KEPT_REGIONS,
     STATE_REGION,
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
 
 class LateError(Exception):
     """No answer came in time."""
+
+
+def check_late(until_s: float) -> None:
+    """LateError when the clock (`time.monotonic`) is beyond `until_s`."""
+    if time.monotonic() > until_s:
+        raise LateError
 
 
 class ActorProcess:
@@ -61,15 +68,11 @@ class ActorProcess:
         self._arena: Arena | None = None
         self._weight_regions, self._given = 1, 0
         self._tasks = self._closing = 0
-        self._under_way: deque[int] = deque()
-        """The rollouts that were asked for, the first one first."""
         self._seen, self._moved_s = -1, 0.0
         self.late = False
         """Whether it is in a step that nobody waits for any more."""
-        self._early: dict[int, tuple[bool, Any]] = {}
-        """Answers that came before they were waited for, by task: whether it went well, and what came of it."""
-        self._come = 0
-        """Rollouts that have come since the actor began."""
+        self._answers = Answers[tuple[bool, Any]]()
+        """Whether a task went well, and what came of it."""
 
     def __str__(self) -> str:
         """The actor in a message."""
@@ -98,7 +101,7 @@ class ActorProcess:
         """Has it reset its rows."""
         task = self._ask(Op.BEGIN, pack(said))
         begun: Begun = self._answer(task, timeout_s, "resetting its environments")
-        self._arena, self._come = Arena(self._fd, begun.sizes), 0
+        self._arena, self._answers.come = Arena(self._fd, begun.sizes), 0
         self._weight_regions = said.weight_regions
         return begun
 
@@ -110,7 +113,7 @@ class ActorProcess:
 
     def ask(self, request: Request) -> None:
         """Has it collect a rollout, after those that it was asked for before."""
-        self._under_way.append(self._ask(Op.COLLECT, request))
+        self._answers.expect(self._ask(Op.COLLECT, request))
 
     def collected(self, timeout_s: float, ending: Ending) -> Part:
         """The rollout that was asked for first; its arrays are views until its region is asked for again.
@@ -123,19 +126,15 @@ class ActorProcess:
             EnvError: the process is gone, or nothing went on in it for so long; it is killed then.
             EndingError: nobody waits any longer; nothing is lost.
         """
-        task = self._under_way[0]
+        task = self._answers.first
         packed = self._answer(task, timeout_s, "collecting", ending.check)
-        self._under_way.popleft()
+        self._answers.took_first()
         return self._arena_.read(packed)
 
     def arrived(self) -> list[Part]:
         """Copies of rollouts that came before they were asked after, the oldest first."""
-        parts: list[Part] = []
-        for task in self._under_way:
-            good, packed = self._early.get(task, (False, None))
-            if good:
-                parts.append(self._arena_.read(packed).copied())
-        return parts
+        good = [packed for good, packed in self._answers.early() if good]
+        return [self._arena_.read(packed).copied() for packed in good]
 
     def ask_shard(self, op: Op, value: dict[str, Any]) -> int:
         """Asks for something of the memory that it keeps; the number of the task."""
@@ -157,11 +156,7 @@ class ActorProcess:
         self, task: int, timeout_s: float, until_s: float
     ) -> dict[str, Any] | None:
         """What comes of it; None where the actor has not answered when the clock (`time.monotonic`) is at `until_s`."""
-
-        def check() -> None:
-            if time.monotonic() > until_s:
-                raise LateError
-
+        check = partial(check_late, until_s)
         try:
             packed = self._answer(task, timeout_s, "saving its environments", check)
         except LateError:
@@ -169,12 +164,9 @@ class ActorProcess:
         return self._arena_.read_copy(packed)
 
     def kept(self, timeout_s: float) -> dict[str, Any] | None:
-        """The state that it kept by itself, where it is of the rollout that it is in; what the actor does is no matter.
-
-        None where there is none. `timeout_s` is not needed here.
-        """
+        """The state that it kept by itself, of the rollout that it is in, whatever it does; None where it kept none."""
         found = self._arena_.kept(KEPT_REGIONS)
-        if found is None or found["collected"] != self._come:
+        if found is None or found["collected"] != self._answers.come:
             return None
         return found["state"]
 
@@ -223,7 +215,7 @@ class ActorProcess:
 
         Rollouts that come before are put aside. `check` is called again and again while nothing comes.
         """
-        while task not in self._early:
+        while not self._answers.has(task):
             while not self._worker.pipe.poll(LOOK_S):
                 check()
                 if not self._worker.alive and not self._worker.pipe.poll():
@@ -232,13 +224,9 @@ class ActorProcess:
                     what = f"said nothing for {timeout_s:g} s{self._worker.stack()}"
                     self._worker.kill()
                     raise EnvError(f"{self}, {doing}, {what}")
-            answer, *said = self._worker.hear(timeout_s, doing=doing)
-            if answer in self._under_way:
-                self._come += 1
-            elif answer != task:
-                continue  # nobody waits for it any more
-            self._early[answer] = said[0], said[1]
-        good, value = self._early.pop(task)
+            answer, good, value = self._worker.hear(timeout_s, doing=doing)
+            self._answers.put(answer, (good, value), task)
+        good, value = self._answers.pop(task)
         if good:
             return value
         raise value.exception()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from shoal.types import text_of
+from shoal.types import ConfigError, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,6 +80,57 @@ class States:
 
     def _ask(self, number: int) -> int:
         return self._pool.env.processes[number].ask_state(last=self._last)
+
+
+def state_of(pool: ActorPool) -> dict[str, Any]:
+    """All that `restore_to` needs: of every actor's rows, of who acts in them, and of what it is in the middle of."""
+    states = States(pool)
+    found = {str(number): states.of(number) for number in pool.numbers}
+    epsilon = {
+        role.name: role.epsilon for role in pool.roles if role.epsilon is not None
+    }
+    return {
+        "actors": found,
+        "weights": apart(found),
+        "restarts": list(pool.restarts),
+        "epsilon": epsilon,
+    }
+
+
+def restore_to(pool: ActorPool, state: Mapping[str, Any]) -> list[str]:
+    """Has actors continue from `state`; a sentence for each episode that could not be continued.
+
+    Raises:
+        ConfigError: it is of more or fewer actors.
+    """
+    saved, env = state["actors"], pool.env
+    if len(state["restarts"]) != len(env.processes):
+        raise ConfigError(
+            f"the checkpoint is of {len(state['restarts'])} actors, and these rows have {len(env.processes)}"
+        )
+    lost: list[str] = []
+    for number in pool.numbers:
+        own = saved.get(str(number))
+        pool.restarts[number] = int(state["restarts"][number])
+        if own is None:
+            pool.drop(number)
+        elif own:
+            whole = together(own, state.get("weights", {}))
+            # Rows in Python take every step of their episodes again, and say nothing until they have.
+            timeout_s = env.settings.timeout_s * (1 + steps_in(whole["env"]))
+            lost += env.processes[number].restore(whole, timeout_s)
+            pool.forget(number)
+        else:
+            rows = env.rows[number]
+            pool.begin_anew(number)
+            lost.append(
+                f"rows {rows.start}..{rows.stop - 1}: their actor was in a step when the run was saved, "
+                "so their episodes begin anew"
+            )
+    for role in pool.roles:
+        if role.name in state.get("epsilon", {}):
+            role.explore(state["epsilon"][role.name])
+    return lost
 
 
 def apart(states: Mapping[str, dict[str, Any] | None]) -> dict[str, dict[str, Any]]:
