@@ -154,6 +154,7 @@ class Actors:
                     del published[version]
             published.setdefault(role.source.version, self._rollout)
         for number in self.pool.numbers:
+            self.pool.look(number)
             self.pool.publish(number)
             while self.pool.under_way[number] + len(self._held[number]) <= self.ahead:
                 self.pool.ask(number)

@@ -76,6 +76,12 @@ class DistantActor:
         first, last = self.rows.start, self.rows.stop - 1
         return f"actor {self.number} ({self._placed.where}, rows {first}..{last})"
 
+    @property
+    def gone(self) -> str | None:
+        """Who is gone, where the connection is closed or cut."""
+        broken = self._frames is not None and self._frames.broken
+        return f"{self} is gone" if broken else None
+
     def described(self) -> Rows:
         """What its rows are, when they are made."""
         return self._placed.rows(START_S)

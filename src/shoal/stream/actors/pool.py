@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shoal.stream.actors.beginning import ActedRole, beginning_of
+from shoal.stream.actors.coming import Coming
 from shoal.stream.actors.hearing import Hearing
 from shoal.stream.actors.messages import Beginning, Request
 from shoal.stream.actors.weights import Weights
@@ -64,6 +65,8 @@ class ActorPool:
         spans = meter.spans
         self._heard = None if spans is None else Hearing(spans, env.processes)
         self.ending = meter.ending
+        self._coming: dict[int, Coming] = {}
+        """Processes that are to take the place of others, by the actor's number."""
         begun = [self._begin(number) for number in range(count)]
         env.spec, self.in_turns = begun[0].spec, begun[0].in_turns
 
@@ -75,6 +78,15 @@ class ActorPool:
             for number, rows in enumerate(self.env.rows)
             if not self.env.dropped[rows.start]
         ]
+
+    def look(self, number: int) -> None:
+        """Where an actor is gone by now, begins to start another one, before anybody waits for it."""
+        gone = self.env.processes[number].gone
+        settings = self.env.settings
+        if gone is None or number in self._coming or settings.on_fault != "restart":
+            return
+        if self.restarts[number] < settings.max_restarts:
+            self._coming[number] = self._start_another(number, gone)
 
     def publish(self, number: int) -> None:
         """Sends an actor the weights that it does not have, for the rollouts that it has not begun."""
@@ -133,7 +145,9 @@ class ActorPool:
     def begin_anew(self, number: int) -> None:
         """Has other episodes begin in an actor's rows, in another process."""
         self.restarts[number] += 1
-        self.env.replace(number)
+        fresh = self.env.started(number)
+        fresh.described()
+        self.env.put(number, fresh)
         self._begin(number)
 
     def forget(self, number: int) -> None:
@@ -173,22 +187,35 @@ class ActorPool:
     def _restart(self, number: int, error: Exception) -> None:
         """Another process takes the rows over, whose episodes begin anew, as long as the budget lasts."""
         most = self.env.settings.max_restarts
-        while self.restarts[number] < most:
-            self.restarts[number] += 1
-            count = self.restarts[number]
-            _LOG.warning("%s; restart %d of %d", text_of(error), count, most)
+        while True:
+            coming = self._coming.pop(number, None)
+            if coming is None:
+                if self.restarts[number] >= most:
+                    error.add_note(
+                        f"shoal: after {most} restarts, as max_restarts allows"
+                    )
+                    raise error
+                coming = self._start_another(number, error)
             try:
-                self.env.replace(number)
-                self._begin(number)
-                self.publish(number)
-                left, self.under_way[number] = self.under_way[number], 0
-                for _ in range(left):
-                    self.ask(number)
-                return
+                self.env.put(number, coming.result(self.ending))
             except EnvError as again:
                 error = again
-        error.add_note(f"shoal: after {most} restarts, as max_restarts allows")
-        raise error
+                continue
+            if self._heard is not None:
+                self._heard.begin(number)
+            self._sent[number] = {}
+            self.publish(number)
+            left, self.under_way[number] = self.under_way[number], 0
+            for _ in range(left):
+                self.ask(number)
+            return
+
+    def _start_another(self, number: int, error: object) -> Coming:
+        """Begins to start a process for an actor's rows; nobody waits for it yet."""
+        self.restarts[number] += 1
+        count, most = self.restarts[number], self.env.settings.max_restarts
+        _LOG.warning("%s; restart %d of %d", text_of(error), count, most)
+        return Coming(self.env, number, self._beginning(number))
 
     def _go_on_without(self, number: int, error: Exception) -> None:
         self.drop(number)

@@ -84,9 +84,9 @@ class ActorProcess:
         return self._worker.pid
 
     @property
-    def pipe(self) -> Any:
-        """Where its answers come from."""
-        return self._worker.pipe
+    def gone(self) -> str | None:
+        """Who is gone and how, where the process is; what it said before can still be taken."""
+        return None if self._worker.alive else f"{self} {self._worker.death()}"
 
     @property
     def steps(self) -> int:
