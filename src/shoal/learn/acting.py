@@ -30,6 +30,8 @@ CPU = torch.device("cpu")
 class Actor(Protocol):
     """Chooses actions for a fixed set of rows."""
 
+    snapshot: Snapshot
+    """The weights that it acts with."""
     rows: NDArray[np.int64]
     row_step: NDArray[np.int64]
     state: Tree

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 HEAD = 64
-"""Bytes before the regions; the actor's count of steps stands in the first eight."""
+"""Bytes before the regions: the actor's count of steps, then where the value is that it kept last."""
 ALIGN = 64
 LEAST = 1024
 """Smaller arrays go with the message."""
@@ -43,6 +43,8 @@ class Arena:
         self._memory: NDArray[np.uint8] = _native.map_shared(fd, starts[-1])
         self._regions = list(pairwise(starts))
         self._counter = self._memory[:8].view(np.int64)
+        self._kept = self._memory[8:48].view(np.int64)
+        """How many values were kept, then of each of two regions where the last one's description is, and its size."""
 
     @property
     def steps(self) -> int:
@@ -70,6 +72,42 @@ class Arena:
 
         text = cloudpickle.dumps(value, protocol=5, buffer_callback=keep)
         return Packed(text, tuple(places))
+
+    def keep(self, value: object, regions: tuple[int, int]) -> bool:
+        """Puts a value whole into one of two regions in turn, where `kept` finds it; False where there is no room.
+
+        The actor's alone.
+        """
+        number = int(self._kept[0]) + 1
+        region = regions[number % 2]
+        packed = self.write(value, region)
+        first, end = self._regions[region]
+        at = max((_aligned(place + n) for place, n in packed.places), default=first)
+        text = np.frombuffer(pickle.dumps(tuple(packed)), np.uint8)
+        if at + len(text) > end:
+            return False
+        self._memory[at : at + len(text)] = text
+        place = 1 + 2 * (number % 2)
+        self._kept[place : place + 2] = at, len(text)
+        self._kept[0] = number
+        return True
+
+    def kept(self, regions: tuple[int, int]) -> Any:
+        """The value that was kept last, whatever the actor does meanwhile; None where none was."""
+        while number := int(self._kept[0]):
+            first, _ = self._regions[regions[number % 2]]
+            place = 1 + 2 * (number % 2)
+            at, size = self._kept[place : place + 2].tolist()
+            copied = self._memory[first : at + size].copy()
+            if int(self._kept[0]) != number:
+                continue  # this region may be the one that is written by now
+            packed = Packed(*pickle.loads(copied[at - first :].tobytes()))
+            buffers = [
+                copied[here - first : here - first + n].data
+                for here, n in packed.places
+            ]
+            return pickle.loads(packed.text, buffers=buffers)
+        return None
 
     def read(self, packed: Packed) -> Any:
         """The value; its arrays are views until the region is written again, and must not be changed."""

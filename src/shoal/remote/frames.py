@@ -69,6 +69,18 @@ class Frames:
                     raise TimeoutError("it takes nothing any more") from None
                 self._room.poll(ROOM_MS)
 
+    def comes(self, timeout_s: float) -> bool:
+        """Whether a message begins to come within so many seconds; none of it is lost where it does not.
+
+        EOFError: the other side has closed the stream.
+        """
+        if self._first == self._last:
+            try:
+                self._fill(time.monotonic() + timeout_s)
+            except TimeoutError:
+                return False
+        return True
+
     def receive(self, timeout_s: float) -> bytes:
         """The next message.
 

@@ -19,6 +19,7 @@ from shoal.run.parts import states_of
 from shoal.run.progress import Progress, begin_anew, go_on
 from shoal.run.status import status_of
 from shoal.run.writer import Writer, write_line
+from shoal.stream.ending import EndingError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -176,7 +177,11 @@ class Loop:
         try:
             while not self._finished():
                 run.steps_before = stream.env_steps
-                batch = next(stream)
+                try:
+                    batch = next(stream)
+                except EndingError:
+                    self.progress.saved = -1  # what is under way is saved too
+                    break
                 run.metrics.note(stream.episodes)
                 tell_episodes(run, stream.episodes, stream.env_steps)
                 self._at_hand = steps_taken(self.learners), stream.version

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
-from shoal.types import ActedStep, ConfigError, Episodes, map_tree, select
+from shoal.stream.sights import Sights
+from shoal.stream.under_way import UnderWay, cut_restored
+from shoal.types import ActedStep, ConfigError, map_tree, select
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from shoal.envs.vec_env import VecEnv
+    from shoal.memory.slab import Slab
     from shoal.stream.meter import Meter
     from shoal.stream.roles import Role
-    from shoal.types import Bools, Ready, Tree
+    from shoal.stream.under_way import Between
+    from shoal.types import Episodes, Ready, Tree
 
     Index: TypeAlias = slice | np.ndarray[Any, np.dtype[np.intp]]
 
@@ -50,87 +55,92 @@ class Collector:
         """`first` is what the reset gave."""
         self.env, self.roles, self.groups, self.meter = env, roles, groups, meter
         self._order = np.argsort(np.concatenate([role.actor.rows for role in roles]))
-        self._obs: list[Tree] = []
-        self._masks: list[Bools | None] = []
-        self._turns: list[Bools | None] = []
-        self._ends: list[tuple[float, ...]] = []
-        self.ended_at: list[int] = []
-        """In which step each episode of the last `collect` ended."""
+        self.sights = Sights(groups)
+        self.under_way = UnderWay(len(groups))
         self._sinks: Sequence[Sink] = ()
         self.begin(first)
 
+    def state(self, slabs: Sequence[Slab]) -> dict[str, Any]:
+        """How far the rollout under way is, whose steps are in `slabs`; empty between two rollouts."""
+        if not self.under_way.begun:
+            return {}
+        return self.under_way.state(self.roles, slabs, self.env.spec.info_keys)
+
+    def restore(
+        self, state: Mapping[str, Any], slabs: Sequence[Slab], ready: Ready
+    ) -> None:
+        """Continues from `state`, with rows that were restored."""
+        self.begin(ready)
+        self.under_way.begun = bool(state)
+        if not state:
+            return
+        self.under_way.restore(state, self.roles, slabs)
+        done = np.zeros(self.env.num_rows, np.int64)
+        for count, group in zip(self.under_way.done, self.groups, strict=True):
+            done[group] = count
+        for role, slab in zip(self.roles, slabs, strict=True):
+            cut_restored(role, slab, done[role.rows], ready)
+
     def begin(self, ready: Ready) -> None:
         """Starts from the observations of all rows, after a reset or a restore."""
-        mask, turn = ready.action_mask, ready.turn
-        if self.env.spec.masked and mask is None:
+        if self.env.spec.masked and ready.action_mask is None:
             raise ConfigError(
                 f"{self.env.spec.env_id}: its backend does not hand over its action masks; serial does"
             )
-        self._obs = [select(ready.obs, group) for group in self.groups]
-        self._masks = [None if mask is None else mask[group] for group in self.groups]
-        self._turns = [None if turn is None else turn[group] for group in self.groups]
+        self.sights.begin(ready)
         for role in self.roles:
             role.start |= ready.truncated[role.rows]
 
-    def collect(self, num_steps: int, sinks: Sequence[Sink]) -> Episodes:
+    def collect(
+        self, num_steps: int, sinks: Sequence[Sink], between: Between | None = None
+    ) -> Episodes:
         """Has every row act and step `num_steps` times; a sink for each role keeps it.
+
+        What somebody wants `between` two steps is done when no row is under way. A rollout that was restored, or that
+        an exception of it left, is gone on with.
 
         Returns:
             The episodes that ended.
         """
-        self._sinks = sinks
-        self._ends.clear()
-        self.ended_at.clear()
-        for role in self.roles:
-            role.refresh()
-            role.final_values.clear()
-        for number, group in enumerate(self.groups):
-            self._act(0, number, group)
-        for t in range(num_steps):
-            for number, group in enumerate(self.groups):
-                begun = time.perf_counter()
-                ready = self.env.recv()
-                self.meter.add("environment", time.perf_counter() - begun)
-                self._obs[number] = ready.obs
-                self._masks[number] = ready.action_mask
-                self._turns[number] = ready.turn
-                self._record(t, ready)
-                if t + 1 < num_steps:
-                    self._act(t + 1, number, group)
-        return self._episodes()
+        self._sinks, under_way = sinks, self.under_way
+        if not under_way.begun:
+            under_way.begin()
+            for role in self.roles:
+                role.refresh()
+                role.final_values.clear()
+        stepping: deque[int] = deque()
+        while True:
+            if not stepping:
+                if between is not None and between.due():
+                    between.pause()
+                stepping.extend(self._act_all(num_steps))
+                if not stepping:
+                    break
+            number = stepping.popleft()
+            self._take_step(number)
+            if between is not None and between.due():
+                continue  # nobody acts until the others have stepped too
+            if under_way.done[number] < num_steps:
+                self._act(under_way.done[number], number, self.groups[number])
+                stepping.append(number)
+        under_way.begun = False
+        return under_way.episodes(self.env.spec.info_keys)
 
-    def latest(self, role: Role) -> Tree:
-        """What a role's rows see and have not acted on yet [n, ...]."""
-        parts: list[Tree] = []
-        for number, group in enumerate(self.groups):
-            places = role.local(group)
-            if places is not None:
-                parts.append(select(self._obs[number], places[1]))
-        return map_tree(lambda *leaves: np.concatenate(leaves), *parts)
+    def _act_all(self, num_steps: int) -> list[int]:
+        """Has each group act that has steps left."""
+        left = [n for n, done in enumerate(self.under_way.done) if done < num_steps]
+        for number in left:
+            self._act(self.under_way.done[number], number, self.groups[number])
+        return left
 
-    def next_values(self, role: Role) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Values [n] of the observations that a role's rows have not acted on yet.
-
-        Where it is not a row's turn: the value of the step that it has under way.
-        """
-        values = np.zeros(len(role.start), np.float32)
-        for number, group in enumerate(self.groups):
-            places = role.local(group)
-            if places is None:
-                continue
-            mine, theirs = places
-            obs = select(self._obs[number], theirs)
-            rows = np.arange(mine.start, mine.stop)
-            masks = self._masks[number]
-            mask = None if masks is None else masks[theirs]
-            values[mine] = role.actor.value(
-                obs, role.start[mine], rows, action_mask=mask
-            )
-            turn = self._turns[number]
-            if role.held is not None and turn is not None:
-                waiting = np.flatnonzero(~turn[theirs]) + mine.start
-                values[waiting] = role.held.value[0, waiting]
-        return values
+    def _take_step(self, number: int) -> None:
+        """Waits for the step of a group, and records it."""
+        begun = time.perf_counter()
+        ready = self.env.recv()
+        self.meter.add("environment", time.perf_counter() - begun)
+        self.sights.take(number, ready)
+        self._record(self.under_way.done[number], ready)
+        self.under_way.done[number] += 1
 
     def _act(self, t: int, number: int, group: slice) -> None:
         begun = time.perf_counter()
@@ -150,8 +160,8 @@ class Collector:
     ) -> Tree:
         """The environment's actions of the rows that a role has in a group."""
         mine, theirs = places
-        obs = select(self._obs[number], theirs)
-        masks, turns = self._masks[number], self._turns[number]
+        obs = select(self.sights.obs[number], theirs)
+        masks, turns = self.sights.masks[number], self.sights.turns[number]
         mask = None if masks is None else masks[theirs]
         start = role.start[mine]
         state = role.state_of(mine)
@@ -179,12 +189,7 @@ class Collector:
             places = role.local(ready.rows)
             if places is not None:
                 self._record_role(t, ready, role, sink, places)
-        for row in np.flatnonzero(ready.over):
-            numbers = [ready.info[key][row] for key in self.env.spec.info_keys]
-            number = ready.rows.start + row
-            episode = (number, ready.episode_return[row], ready.episode_length[row])
-            self._ends.append((*episode, *numbers))
-            self.ended_at.append(t)
+        self.under_way.note_ends(t, ready, self.env.spec.info_keys)
 
     def _record_role(
         self, t: int, ready: Ready, role: Role, sink: Sink, places: tuple[slice, Index]
@@ -211,13 +216,6 @@ class Collector:
             values = role.actor.value(obs, np.zeros(len(cut), np.bool_), rows)
             role.final_values.append((t, rows, values))
             self.meter.add("acting", time.perf_counter() - begun)
-
-    def _episodes(self) -> Episodes:
-        keys = self.env.spec.info_keys
-        columns = np.array(self._ends, np.float64).reshape(-1, 3 + len(keys)).T
-        info = dict(zip(keys, columns[3:], strict=True))
-        rows, lengths = columns[0].astype(np.int64), columns[2].astype(np.int64)
-        return Episodes(columns[1], lengths, info, rows)
 
     def _joined(self, *parts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """The roles' actions in the order of rows."""

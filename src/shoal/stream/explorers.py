@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from shoal.memory.begun import first_steps, put_first_steps
 from shoal.memory.slab import BOOLS, FLOATS, Slab
 from shoal.nets.policy import Network
-from shoal.stream.replay import DrawsBatches, joined
+from shoal.stream.replay import DrawsBatches
 from shoal.types import (
     ConfigError,
     Episodes,
@@ -170,14 +171,13 @@ class ExploredReplay:
             raise RuntimeError(
                 "pulled the next batch before publish(): publish after every update"
             )
-        found: list[Episodes] = []
         while not self.replay.due:
-            found.append(self.replay.advance())
+            self.replay.ended.add(self.replay.advance())
             if self._gather():
-                return self._hand_over(found)
+                return self._hand_over()
             if not self.replay.due:
                 self.version = self._rollouts.answered()
-        self._tell(found)
+        self._tell()
         self.agent = self._learning.name
         batch = self.replay.draw()
         self.env_steps = self.replay.env_steps
@@ -197,16 +197,9 @@ class ExploredReplay:
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs, taken after a publish: the explorers' rollout so far too."""
-        slab, at = self._slab, slice(0, self._filled)
-        names = (*PER_STEP, "final_index")
-        saved: dict[str, Any] = {name: getattr(slab, name)[at] for name in names}
-        saved["obs"], saved["action"] = select(slab.obs, at), select(slab.action, at)
-        saved["final_obs"] = select(slab.final_obs, slice(0, slab.num_final))
-        if slab.action_mask is not None:
-            saved["action_mask"] = slab.action_mask[at]
         return {
             "replay": self.replay.state(),
-            "explored": saved,
+            "explored": first_steps(self._slab, self._filled),
             "filled": self._filled,
             "env_steps": self.env_steps,
         }
@@ -214,18 +207,8 @@ class ExploredReplay:
     def restore(self, state: dict[str, Any]) -> list[str]:
         """Continues from `state`; returns a sentence for each episode that could not be continued."""
         lost = self.replay.restore(state["replay"])
-        saved, slab = state["explored"], self._slab
         self._filled = int(state["filled"])
-        slab.clear()
-        at = slice(0, self._filled)
-        for name in (*PER_STEP, "final_index"):
-            getattr(slab, name)[at] = saved[name]
-        assign(slab.obs, at, saved["obs"])
-        assign(slab.action, at, saved["action"])
-        slab.num_final = int(slab.final_index.max()) + 1
-        assign(slab.final_obs, slice(0, slab.num_final), saved["final_obs"])
-        if slab.action_mask is not None:
-            slab.action_mask[at] = saved["action_mask"]
+        put_first_steps(self._slab, state["explored"])
         self._at_hand = None
         self.env_steps, self.version = int(state["env_steps"]), self._rollouts.version
         return lost
@@ -237,9 +220,9 @@ class ExploredReplay:
         self._filled += part.num_steps
         return self._filled == self._slab.num_steps
 
-    def _hand_over(self, found: list[Episodes]) -> Steps:
+    def _hand_over(self) -> Steps:
         """The explorers' rollout; the next one is begun when their rows step again."""
-        self._tell(found)
+        self._tell()
         self.agent = self._exploring.name
         device = self._rollouts.acting.device
         with self._rollouts.meter.measure("transfer"):
@@ -250,9 +233,9 @@ class ExploredReplay:
         self.env_steps = self.replay.env_steps
         return self._at_hand
 
-    def _tell(self, found: list[Episodes]) -> None:
+    def _tell(self) -> None:
         """Tells the episodes of both roles apart."""
-        ended = joined(found, tuple(self.episodes.info))
+        ended = self.replay.ended.take(tuple(self.episodes.info))
         learning, exploring = self._learning.numbers, self._exploring.numbers
         for value in ended.among(exploring).returns.tolist():
             self._note(f"episode/return/{self._exploring.name}", value)

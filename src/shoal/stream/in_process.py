@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from shoal.envs.finite import check_finite, may_overflow
 from shoal.learn.acting import PlanActor
 from shoal.learn.plan import Noise
@@ -15,18 +17,22 @@ from shoal.memory.states import state_layout
 from shoal.stream.collector import Collector
 from shoal.stream.roles import Role, casting
 from shoal.stream.schedules import Async, Overlap
-from shoal.types import ConfigError, select
+from shoal.types import ConfigError, map_tree, select
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import nn
 
     from shoal.envs.vec_env import VecEnv
     from shoal.learn.acting import Acting
     from shoal.learn.plan import Plan
     from shoal.stream.actors.shard import Sharding
+    from shoal.stream.ending import Ending
     from shoal.stream.meter import Meter
     from shoal.stream.roles import Cast, Policies
     from shoal.stream.schedules import Schedule
+    from shoal.stream.under_way import Between
     from shoal.types import Episodes, Spec, Tree
 
 
@@ -43,6 +49,22 @@ class Wanted:
     """How actors keep their steps, where these do not travel."""
 
 
+class Until:
+    """Ends a rollout between two steps where the run is to end."""
+
+    def __init__(self, ending: Ending) -> None:
+        """As `ending` says."""
+        self._ending = ending
+
+    def due(self) -> bool:
+        """Whether nobody waits any longer."""
+        return self._ending.due
+
+    def pause(self) -> None:
+        """EndingError: the rollout is left as it is."""
+        self._ending.check()
+
+
 class InProcess:
     """Rollouts of an environment's rows into slabs, one a role."""
 
@@ -50,7 +72,7 @@ class InProcess:
         """As of `rollouts`; the rows are reset here."""
         num_steps, cast, acting = wanted.num_steps, wanted.cast, wanted.acting
         self.env, self.num_steps, self.acting = env, num_steps, acting
-        self.meter = meter
+        self.meter, self._ending = meter, Until(meter.ending)
         groups = _cut(env, wanted.schedule)
         if cast is not None and len(groups) > 1:
             raise ConfigError(
@@ -83,47 +105,85 @@ class InProcess:
         """Whether whole rollouts are native calls."""
         return self.plan is not None
 
-    def collect(self) -> Episodes:
-        """The next rollout, left in `slabs`; the episodes that ended."""
-        self.states = [role.recurrent_state() for role in self.roles]
-        for slab in self.slabs:
-            slab.clear()
-        if self.plan is None:
-            return self._collect()
+    def collect(self, between: Between | None = None) -> Episodes:
+        """The next rollout, left in `slabs`; the episodes that ended.
+
+        Args:
+            between: what somebody wants of the rows between two steps; before the first one alone, where the whole
+                rollout is one native call. None: nothing, but that the run may end.
+
+        Raises:
+            EndingError: nobody waits any longer; `state` has what is under way, which the next call goes on with.
+        """
+        if not self.under_way:
+            self.states = [role.recurrent_state() for role in self.roles]
+            for slab in self.slabs:
+                slab.clear()
+        between = between or self._ending
+        if self.plan is None or self.under_way:
+            return self._collect(between)
+        if between.due():
+            between.pause()
         return self._collect_natively(self.plan)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a rollout has begun and is not over."""
+        return self.collector.under_way.begun
 
     def latest(self, number: int) -> Tree:
         """What the rows of a role see and have not acted on yet [n, ...]."""
-        return self.collector.latest(self.roles[number])
+        return self.collector.sights.of(self.roles[number])
 
     @property
     def ended_at(self) -> list[int]:
         """In which step each episode of the last rollout ended."""
         if self.plan is None:
-            return self.collector.ended_at
+            return self.collector.under_way.ended_at
         return (self.slabs[0].final_index >= 0).nonzero()[0].tolist()
 
     def state(self) -> dict[str, Any]:
-        """All that `restore` needs: of the rows, and of who acts in them."""
-        return {
+        """All that `restore` needs: of the rows, of who acts in them, and of a rollout that is under way.
+
+        Arrays of the latter are views of `slabs`.
+        """
+        saved: dict[str, Any] = {
             "env": self.env.state(),
             "roles": {role.name: role.state() for role in self.roles},
         }
+        if self.under_way:
+            first = {r.name: x for r, x in zip(self.roles, self.states, strict=True)}
+            begun = self.collector.state(self.slabs)
+            saved["under_way"] = begun | {"first_state": first}
+        return saved
 
     def restore(self, state: dict[str, Any]) -> list[str]:
         """Continues from `state`; a sentence for each episode that could not be continued."""
         for role in self.roles:
             role.restore(state["roles"][role.name])
         lost = self.env.restore(state["env"])
-        self.collector.begin(self.env.recv())
+        begun = state.get("under_way", {})
+        if begun:
+            self._begin_as(begun["first_state"])
+        self.collector.restore(begun, self.slabs, self.env.recv())
         return lost
 
-    def _collect(self) -> Episodes:
-        episodes = self.collector.collect(self.num_steps, self.slabs)
+    def _begin_as(self, first_state: Mapping[str, Tree]) -> None:
+        """The rollout that is gone on with began with these recurrent states, and the weights that roles have."""
+        found = [first_state[role.name] for role in self.roles]
+        self.states = [
+            None if state is None else map_tree(torch.as_tensor, state)
+            for state in found
+        ]
+        for role in self.roles:
+            role.refresh()
+
+    def _collect(self, between: Between) -> Episodes:
+        episodes = self.collector.collect(self.num_steps, self.slabs, between)
         _check_finite(self.env, self.slabs)
         for role, slab in zip(self.roles, self.slabs, strict=True):
             if role.values:
-                last = self.collector.next_values(role)
+                last = self.collector.sights.values(role)
                 slab.fill_next_values(last, role.final_values)
         return episodes
 

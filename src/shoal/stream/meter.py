@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from shoal.stream.ending import Ending
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
@@ -28,6 +30,8 @@ class Meter:
         self._noted: dict[str, tuple[float, int]] = {}
         self.spans: Spans | None = None
         """When what was done, where a timeline is recorded."""
+        self.ending = Ending()
+        """Whether whoever waits for rows is to wait any longer."""
         self._process = psutil.Process()
         self._process.cpu_percent()
         self._core_s, self._core_at_s = core_seconds(), self.started

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import numpy as np
-
 from shoal.memory.reader import Mixing, Prioritized, Reader
 from shoal.memory.replay import ReplayMemory
 from shoal.memory.replay_block import NO_STATE
 from shoal.memory.sequences import SequenceReader
 from shoal.memory.states import state_layout
 from shoal.stream.actors.sharded import ShardedActors
+from shoal.stream.ended import Ended
 from shoal.stream.shards import NothingLeftError, ShardedMemory, ShardedReader
 from shoal.types import ConfigError, Episodes, Transitions
 
@@ -160,13 +159,11 @@ class ReplayStream:
         given = (rollouts, settings, agents, rows, mixing or {}, data)
         self._drawers = _drawers_of(self.memory, *given)
         self.env_steps = self.version = 0
-        self.episodes = Episodes.none()
-        self._rollouts = rollouts
-        self.data = data
+        self.episodes, self.ended = Episodes.none(), Ended()
+        self._rollouts, self.data = rollouts, data
         self.hindsight: Hindsight | None = None
-        """What changes the goals of batches, where they have some."""
         self.bonuses: Bonuses | None = None
-        """What is added to the rewards of batches for what was not seen often."""
+        """What changes the goals of batches, and what is added to their rewards for what was not seen often."""
         self._total = max(total_timesteps, 1)
         self._turn: int | None = None
         """Who the batch at hand is for; None before the first one."""
@@ -190,18 +187,19 @@ class ReplayStream:
 
     def __next__(self) -> Transitions | Sequences:
         """The next batch, after as many steps as it needs; its arrays are those of every batch of that agent."""
-        found: list[Episodes] = []
         while True:
             while not self.due:
-                found.append(self.advance())
+                self.ended.add(self.advance())
                 if not self.due:
                     self.publish()
-            self.episodes = joined(found, tuple(self.episodes.info))
             try:
-                return self.draw()
+                batch = self.draw()
             except NothingLeftError:
                 self.publish()
-                found.append(self.advance())
+                self.ended.add(self.advance())
+            else:
+                self.episodes = self.ended.take(tuple(self.episodes.info))
+                return batch
 
     @property
     def due(self) -> bool:
@@ -273,6 +271,7 @@ class ReplayStream:
             "agents": {own.name: own.state() for own in self._drawers},
             "turn": -1 if self._turn is None else self._turn,
             "env_steps": self.env_steps,
+            "ended": self.ended.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> list[str]:
@@ -291,6 +290,7 @@ class ReplayStream:
             own.restore(state["agents"][own.name])
         self._turn = None if state["turn"] < 0 else int(state["turn"])
         self.env_steps, self.version = int(state["env_steps"]), self._rollouts.version
+        self.ended.restore(state.get("ended", []))
         return lost
 
     def _forget(self) -> None:
@@ -435,18 +435,3 @@ def _reader(
         mixing=mixing,
         into=None if data is None else data.own,
     )
-
-
-def joined(parts: list[Episodes], keys: tuple[str, ...]) -> Episodes:
-    """Episodes of several rollouts, one after the other."""
-    if len(parts) == 1:
-        return parts[0]
-    if not parts:
-        return Episodes.none(keys)
-    info = {
-        key: np.concatenate([part.info[key] for part in parts]) for key in parts[0].info
-    }
-    returns = np.concatenate([part.returns for part in parts])
-    lengths = np.concatenate([part.lengths for part in parts])
-    rows = np.concatenate([part.rows for part in parts])
-    return Episodes(returns, lengths, info, rows)

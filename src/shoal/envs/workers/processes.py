@@ -127,13 +127,18 @@ class Worker:
         deadline = time.monotonic() + timeout_s
         while True:
             answer, good, value = self._next(timeout_s, deadline, doing)
-            if answer == STRAY:
-                raise EnvError(f"{self}: {value}")
             if answer == task:
                 break
         if good:
             return value
         raise value.exception()
+
+    def hear(self, timeout_s: float, *, doing: str) -> tuple[int, bool, Any]:
+        """The next thing that the worker says: to which task, whether it went well, and what came of it.
+
+        EnvError as of `receive`.
+        """
+        return self._next(timeout_s, time.monotonic() + timeout_s, doing)
 
     def drain(self) -> None:
         """Reads what the worker said and nobody asked for any more; what went wrong in it is kept."""
@@ -214,9 +219,12 @@ class Worker:
                     what = f"said nothing for {timeout_s:g} s{self.stack()}"
                     self.kill()
                     raise EnvError(f"{self}{doing} {what}")
-            return self._read(doing)
+            answer, good, value = self._read(doing)
         except (OSError, EOFError):
             raise EnvError(f"{self}{doing} {self.death()}") from None
+        if answer == STRAY:
+            raise EnvError(f"{self}: {value}")
+        return answer, good, value
 
     def _read(self, doing: str) -> tuple[int, bool, Any]:
         packed = self.pipe.recv_bytes()

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol
 
-from shoal.envs import forks
 from shoal.envs.told import told_before
 from shoal.envs.workers.pipe import unpack
-from shoal.stream.actors.messages import WORD, Begun, Op
+from shoal.stream.actors.messages import STATE_REGION, STATE_REGIONS, Begun, Op
 from shoal.stream.actors.parts import Part, part_of, room_of
 from shoal.stream.actors.shard import Shard
+from shoal.stream.actors.trees import weights_tree
 from shoal.stream.actors.weights import Pulled, Weights
 from shoal.stream.in_process import InProcess, Wanted
 from shoal.stream.meter import Meter
@@ -23,11 +21,16 @@ if TYPE_CHECKING:
 
     from shoal.envs.vec_env import VecEnv
     from shoal.stream.actors.messages import Beginning, Introduction, Request
+    from shoal.stream.under_way import Between
 
 SPARE = 1 << 16
 """Bytes of a region beside its large arrays."""
-Answer: TypeAlias = "tuple[int, bool, Any]"
-"""The number of a task, whether it went well, and what came of it."""
+STATE_SPARE = 16 << 20
+"""The same of a region for states; memory that is not written is not taken."""
+KEEP_SHARE = 0.02
+"""What keeping states may take of an actor's time."""
+KEEP_S = 1.0
+"""In the middle of a rollout a state is kept once in so many seconds; a native call that is shorter is waited for."""
 
 
 class Carrier(Protocol):
@@ -45,24 +48,12 @@ class Carrier(Protocol):
         """The value that was sent."""
         ...
 
+    def keep(self, value: object) -> object:
+        """Puts a value where the learner finds it whatever the actor does, in the place of the one before."""
+        ...
+
     def count(self) -> None:
         """Shows that something goes on."""
-        ...
-
-
-class Asks(Protocol):
-    """Where a learner's requests come from."""
-
-    def poll(self) -> bool:
-        """Whether there is one."""
-        ...
-
-    def receive(self) -> tuple[int, Any]:
-        """The next one: an `Op`, and what it is about."""
-        ...
-
-    def send(self, answer: Answer) -> None:
-        """What has come of one."""
         ...
 
 
@@ -73,46 +64,6 @@ def rows_of(said: Introduction) -> VecEnv:
         return make(said.num_envs)
     with told_before():  # the first actor has said it
         return make(said.num_envs)
-
-
-class Requests:
-    """What the learner asks, in its order; weights that came meanwhile are there before the next rollout."""
-
-    def __init__(self, pipe: Asks) -> None:
-        """Over the actor's pipe."""
-        self._pipe = pipe
-        self._waiting: deque[tuple[Op, Any]] = deque()
-
-    def next(self) -> tuple[list[Any], Op, Any]:
-        """Weights that came, the oldest first; then what is asked, and with what. To close comes before all else."""
-        weights: list[Any] = []
-        while not self._waiting or self._pipe.poll():
-            op, value = self._pipe.receive()
-            if op == Op.WEIGHTS:
-                weights.append(value)
-            elif op == Op.CLOSE:
-                return [], Op.CLOSE, value
-            else:
-                self._waiting.append((Op(op), value))
-        return weights, *self._waiting.popleft()
-
-
-def serve(
-    actor: Actor, pipe: Asks, number: int, failed: Callable[[Exception], Any]
-) -> None:
-    """Answers until it is told to close; `failed` gives what is sent of an exception."""
-    pid, requests = os.getpid(), Requests(pipe)
-    while True:
-        weights, op, (task, value) = requests.next()
-        try:
-            actor.take(weights)
-            answer = (task, True, actor.answer(op, value))
-        except Exception as error:
-            answer = (task, False, failed(error))
-        forks.end_if_forked(pid, f"{WORD} {number}'s {op.name.lower()}")
-        pipe.send(answer)
-        if op is Op.CLOSE:
-            return
 
 
 class Actor:
@@ -132,27 +83,24 @@ class Actor:
         self._free_s = self._asked_s = time.perf_counter()
         """Since when nothing was asked, and when something was again."""
         self._waited_s = self._cpu_s = 0.0
+        self._collected = 0
+        """Rollouts since it began."""
+        self._keeping = Keeping()
 
     def answer(self, op: Op, value: Any) -> Any:
         """What comes of a request."""
         match op:
             case Op.BEGIN:
                 return self.begin(unpack(value))
-            case Op.COLLECT:
-                return self.collect(value)
             case Op.STATE:
-                collects, carrier = self._begun()
-                state = collects.state()
-                if self._shard is not None:
-                    state["shard"] = self._shard.state()
-                return carrier.write(state, 0)
+                return self._begun()[1].write(self.state(), STATE_REGION)
             case Op.RESTORE:
                 return self.restore(value)
             case Op.SAMPLE | Op.PRIORITIZE:
                 return self.serve_shard(op, value)
             case Op.CLOSE:
                 return self._env.close()
-            case Op.WEIGHTS:  # has no answer, see `take`
+            case Op.WEIGHTS | Op.COLLECT | Op.KEPT:  # see `take`, `collect`, `keep`
                 raise ValueError(op)
 
     def take(self, weights: list[Any]) -> None:
@@ -177,19 +125,23 @@ class Actor:
         meter.spans = Spans() if said.recorded else None
         wanted = Wanted(policies, said.num_steps, said.schedule, said.cast, said.acting)
         self._collects = InProcess(self._env, wanted, self._meter)
+        room = sum(room_of(slab) for slab in self._collects.slabs)
+        can_save = self._env.capabilities.can_save
+        self._keeping.wanted = can_save and said.sharding is None
         if said.sharding is None:
-            part = sum(room_of(slab) for slab in self._collects.slabs) + SPARE
+            part = room + SPARE
         else:
             self._shard = Shard(self._collects, said.sharding)
             part = self._shard.room + SPARE
         weights = [said.weight_bytes + SPARE] * said.weight_regions
-        sizes = (*weights, *[part] * (said.ahead + 1))
+        whole = room + said.weight_bytes + STATE_SPARE
+        sizes = (*weights, *[part] * (said.ahead + 1), *[whole] * STATE_REGIONS)
         self._carrier = meter.carrier = self._make_carrier(sizes)
         in_turns = self._collects.roles[0].held is not None
         return Begun(self._env.spec, in_turns, sizes)
 
-    def collect(self, asked: Request) -> Any:
-        """One rollout, as it travels."""
+    def collect(self, asked: Request, between: Between) -> Any:
+        """One rollout, as it travels; what is wanted `between` two of its steps is done there."""
         collects, carrier = self._begun()
         for role in collects.roles:
             if role.name in asked.epsilon:
@@ -200,7 +152,9 @@ class Actor:
         self._stop_waiting()
         self._meter.add("waiting", self._waited_s, shown=False)
         self._waited_s = 0.0
-        episodes = collects.collect()
+        self._keeping.begin()
+        episodes = collects.collect(between)
+        self._keeping.end(native=collects.native)
         seconds = {name: x - before[name] for name, x in self._meter.seconds.items()}
         if self._shard is None:
             part = part_of(collects, episodes, seconds, self._recorded(begun_s))
@@ -210,8 +164,31 @@ class Actor:
             part = Part({}, episodes, ended, seconds, recorded, held)
         with self._meter.show("transfer"):  # comes with the next part
             packed = carrier.write(part, asked.region)
+        self._collected += 1
         self._free_s = time.perf_counter()
         return packed
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs; of a rollout that is under way the weights that act in it too."""
+        collects, _ = self._begun()
+        state = collects.state()
+        if collects.under_way:
+            acting = {role.name: Weights.acting(role) for role in collects.roles}
+            state["weights"] = weights_tree(acting)
+        if self._shard is not None:
+            state["shard"] = self._shard.state()
+        return state
+
+    def keeping_due(self, now_s: float) -> bool:
+        """Whether a state is to be kept, in case the next step does not end."""
+        return self._keeping.due(now_s)
+
+    def keep(self) -> None:
+        """Keeps one where the learner finds it."""
+        before_s = time.thread_time()
+        kept = {"collected": self._collected, "state": self.state()}
+        self._begun()[1].keep(kept)
+        self._keeping.done(time.thread_time() - before_s)
 
     def _stop_waiting(self) -> None:
         """Something was asked."""
@@ -232,6 +209,8 @@ class Actor:
         """Continues from a state; what could not be continued."""
         collects, carrier = self._begun()
         state = carrier.read_copy(packed)
+        for name, saved in state.get("weights", {}).items():
+            self._sources[name].take(Weights(**saved))
         if self._shard is not None:
             self._shard.restore(state["shard"])
         return collects.restore(state)
@@ -253,6 +232,40 @@ class Actor:
         assert self._collects is not None
         assert self._carrier is not None
         return self._collects, self._carrier
+
+
+class Keeping:
+    """When an actor keeps its state: as a rollout begins, then again and again, as long as it costs little."""
+
+    wanted = False
+
+    def __init__(self) -> None:
+        """None was kept."""
+        self._begun_s = self._kept_s = self._cost_s = 0.0
+        self._fresh = False
+        """Whether none was kept in this rollout."""
+        self._short = False
+        """Whether a rollout is one native call, which is over soon."""
+
+    def begin(self) -> None:
+        """A rollout begins."""
+        self._fresh, self._begun_s = True, time.perf_counter()
+
+    def end(self, *, native: bool) -> None:
+        """It is over."""
+        self._short = native and time.perf_counter() - self._begun_s < KEEP_S
+
+    def due(self, now_s: float) -> bool:
+        """Whether a state is to be kept now."""
+        if not self.wanted or self._short:
+            return False
+        least_s = 0.0 if self._fresh else KEEP_S
+        return now_s - self._kept_s >= max(self._cost_s / KEEP_SHARE, least_s)
+
+    def done(self, cost_s: float) -> None:
+        """One was kept, which took so long."""
+        self._kept_s, self._fresh = time.perf_counter(), False
+        self._cost_s = cost_s
 
 
 class Counting(Meter):

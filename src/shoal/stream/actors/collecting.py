@@ -10,6 +10,7 @@ import numpy as np
 
 from shoal.stream.actors.parts import Joining, Part, joined_episodes
 from shoal.stream.actors.pool import ActorPool
+from shoal.stream.actors.states import restore_to, state_of
 from shoal.stream.in_process import slab_of
 from shoal.stream.schedules import Async
 
@@ -55,23 +56,27 @@ class Actors:
         self.states: list[Tree] = [None] * len(self.roles)
         self._latest: list[Tree] = [None] * len(self.roles)
         self._held: list[deque[Part]] = [deque() for _ in env.processes]
-        """What each actor had collected when the run was saved, and nobody has learned from."""
+        """What of each actor is at hand, and nobody has learned from."""
         self._rollout = 0
         self._published: list[dict[int, int]] = [{} for _ in self.roles]
         """Of each role: in which rollout a version was the newest for the first time."""
         self._returned_s = time.perf_counter()
 
     def collect(self) -> Episodes:
-        """The next rollout, left in `slabs`; the episodes that ended."""
+        """The next rollout, left in `slabs`; the episodes that ended.
+
+        Raises:
+            EndingError: nobody waits any longer; `state` has what is under way.
+        """
         begun = time.perf_counter()
+        self.meter.ending.check()
         with self.meter.show("publishing"):
             self._ask()
         joins = [Joining(slab) for slab in self.slabs]
         parts: dict[int, Part] = {}
         for number, rows in enumerate(self.env.rows):
-            held = self._held[number]
             with self.meter.show("waiting"):
-                part = held.popleft() if held else self.pool.answer(number)
+                part = self._part_of(number)
             with self.meter.show("transfer"):
                 self._join(joins, rows, part)
             if part is not None:
@@ -79,6 +84,7 @@ class Actors:
         with self.meter.show("transfer"):
             for place, joining in enumerate(joins):
                 self.states[place], self._latest[place] = joining.finish()
+        self._take_parts()
         self._account(parts, begun)
         self._rollout += 1
         return joined_episodes(parts, self.env.spec.info_keys)
@@ -90,18 +96,16 @@ class Actors:
     def state(self) -> dict[str, Any]:
         """All that `restore` needs: of every actor's rows, of who acts in them, and what nobody has learned from yet.
 
-        What was asked for is collected to its end first.
+        That is rollouts that came, and those that actors are in the middle of; they go on with them.
         """
-        for number in self.pool.numbers:
-            while self.pool.under_way[number]:
-                part = self.pool.answer(number)
-                if part is not None:
-                    self._held[number].append(part.copied())
-        held = {
-            str(number): [part.saved() | {"recorded": None} for part in parts]
-            for number, parts in enumerate(self._held)
-        }
-        return self.pool.state() | {
+        state = state_of(self.pool)
+        held: dict[str, Any] = {}
+        for number, parts in enumerate(self._held):
+            copied = [part.copied() for part in parts]
+            if number in self.pool.numbers:
+                copied += self.env.processes[number].arrived()
+            held[str(number)] = [part.saved() | {"recorded": None} for part in copied]
+        return state | {
             "held": held,
             "rollout": self._rollout,
             "published": [list(versions.items()) for versions in self._published],
@@ -112,7 +116,7 @@ class Actors:
         for number in self.pool.numbers:
             while self.pool.under_way[number]:
                 self.pool.answer(number)
-        lost = self.pool.restore(state)
+        lost = restore_to(self.pool, state)
         for number, own in enumerate(self._held):
             own.clear()
             own.extend(Part.of_saved(part) for part in state["held"][str(number)])
@@ -124,7 +128,23 @@ class Actors:
         return lost
 
     def _make_pool(self, wanted: Wanted) -> ActorPool:
-        return ActorPool(self.env, wanted, self.ahead, self.meter.spans)
+        return ActorPool(self.env, wanted, self.ahead, self.meter)
+
+    def _part_of(self, number: int) -> Part | None:
+        """An actor's part of this rollout; None where it was dropped. It stays held until all have theirs."""
+        held = self._held[number]
+        if not held:
+            part = self.pool.answer(number)
+            if part is None:
+                return None
+            held.append(part)
+        return held[0]
+
+    def _take_parts(self) -> None:
+        """Nobody needs the parts of this rollout any more."""
+        for held in self._held:
+            if held:
+                held.popleft()
 
     def _ask(self) -> None:
         """Has every actor collect as far ahead as it may, with weights as they are now."""
@@ -134,6 +154,7 @@ class Actors:
                     del published[version]
             published.setdefault(role.source.version, self._rollout)
         for number in self.pool.numbers:
+            self.pool.look(number)
             self.pool.publish(number)
             while self.pool.under_way[number] + len(self._held[number]) <= self.ahead:
                 self.pool.ask(number)

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shoal.envs.workers.pipe import pack
-from shoal.envs.workers.processes import START_S
+from shoal.envs.workers.processes import LOOK_S, START_S
 from shoal.remote import states
+from shoal.stream.actors.answers import Answers
 from shoal.stream.actors.host import BEAT_S, MOST_BYTES
 from shoal.stream.actors.messages import Op
 from shoal.stream.actors.parts import Part
+from shoal.stream.actors.process import LateError, check_late
 from shoal.stream.actors.trees import plain, request_tree, weights_tree
 from shoal.types import ConfigError, EnvError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shoal.remote.frames import Frames
     from shoal.stream.actors.messages import Beginning, Begun, Request, Rows
     from shoal.stream.actors.weights import Weights
+    from shoal.stream.ending import Ending
 
 SILENT_S = 10 * BEAT_S
 """One that does not even say that it lives is gone."""
+MESSAGE_S = 300.0
+"""What a message may take that has begun to come."""
 
 
 class Places(Protocol):
@@ -58,15 +65,22 @@ class DistantActor:
         self.number, self.rows, self._placed = number, rows, placed
         self._frames: Frames | None = None
         self._tasks = self._closing = self.steps = 0
-        self._under_way: deque[int] = deque()
-        """The rollouts that were asked for, the first one first."""
         self._moved_s = self._heard_s = 0.0
         self._ended = False
+        self.late = False
+        """Whether it is in a step that nobody waits for any more."""
+        self._answers = Answers[dict[str, Any]]()
 
     def __str__(self) -> str:
         """The actor in a message."""
         first, last = self.rows.start, self.rows.stop - 1
         return f"actor {self.number} ({self._placed.where}, rows {first}..{last})"
+
+    @property
+    def gone(self) -> str | None:
+        """Who is gone, where the connection is closed or cut."""
+        broken = self._frames is not None and self._frames.broken
+        return f"{self} is gone" if broken else None
 
     def described(self) -> Rows:
         """What its rows are, when they are made."""
@@ -86,20 +100,28 @@ class DistantActor:
 
     def ask(self, request: Request) -> None:
         """Has it collect a rollout, after those that it was asked for before."""
-        self._under_way.append(self._ask(Op.COLLECT, request_tree(request)))
+        self._answers.expect(self._ask(Op.COLLECT, request_tree(request)))
 
-    def collected(self, timeout_s: float) -> Part:
+    def collected(self, timeout_s: float, ending: Ending) -> Part:
         """The rollout that was asked for first.
 
         Args:
             timeout_s: what a step may take.
+            ending: whether anybody waits any longer.
 
         Raises:
             EnvError: the actor is gone, nothing went on in it for so long, or its environment raised.
+            EndingError: nobody waits any longer; nothing is lost.
         """
-        saved = self._answer(self._under_way[0], timeout_s, "collecting")
-        self._under_way.popleft()
+        task = self._answers.first
+        saved = self._answer(task, timeout_s, "collecting", ending.check)
+        self._answers.took_first()
         return Part.of_saved(saved)
+
+    def arrived(self) -> list[Part]:
+        """Rollouts that came before they were asked after, the oldest first."""
+        early = self._answers.early()
+        return [Part.of_saved(said["value"]) for said in early if said["good"]]
 
     def ask_shard(self, op: Op, value: dict[str, Any]) -> int:
         """Asks for something of the memory that it keeps; the number of the task."""
@@ -109,10 +131,34 @@ class DistantActor:
         """What comes of it."""
         return self._answer(task, timeout_s, "drawing from its shard")
 
-    def state(self, timeout_s: float) -> dict[str, Any]:
-        """All that `restore` needs."""
-        task = self._ask(Op.STATE, None)
-        return self._answer(task, timeout_s, "saving its environments")
+    def ask_state(self, *, last: bool) -> int:
+        """Asks for all that `restore` needs, in the middle of a rollout too; the number of the task.
+
+        With `last` the actor does nothing more then, and waits until it is closed.
+        """
+        return self._ask(Op.STATE, {"last": last})
+
+    def state(
+        self, task: int, timeout_s: float, until_s: float
+    ) -> dict[str, Any] | None:
+        """What comes of it; None where the actor has not answered when the clock (`time.monotonic`) is at `until_s`."""
+        check = partial(check_late, until_s)
+        try:
+            return self._answer(task, timeout_s, "saving its environments", check)
+        except LateError:
+            return None
+
+    def kept(self, timeout_s: float) -> dict[str, Any] | None:
+        """The state that it kept by itself, where it is of the rollout that it is in; None where there is none.
+
+        Whatever the actor does, it answers.
+        """
+        found = self.state(
+            self._ask(Op.KEPT, None), timeout_s, time.monotonic() + timeout_s
+        )
+        if found is None or found["collected"] != self._answers.come:
+            return None
+        return found["state"]
 
     def restore(self, state: dict[str, Any], timeout_s: float) -> list[str]:
         """Continues from a state; what could not be continued."""
@@ -153,23 +199,36 @@ class DistantActor:
         with contextlib.suppress(OSError):
             self._frames.send(data)
 
-    def _answer(self, task: int, timeout_s: float, doing: str) -> Any:
-        """What comes of a task; nothing may stand still for longer than the time-out."""
+    def _answer(
+        self,
+        task: int,
+        timeout_s: float,
+        doing: str,
+        check: Callable[[], None] = lambda: None,
+    ) -> Any:
+        """What comes of a task; nothing may stand still for longer than the time-out.
+
+        Rollouts that come before are put aside. `check` is called again and again while nothing comes.
+        """
         assert self._frames is not None
-        while True:
+        while not self._answers.has(task):
             try:
-                said = states.unpack(self._frames.receive(BEAT_S))
-            except TimeoutError:
-                self._check(timeout_s, doing)
-                continue
+                if not self._frames.comes(LOOK_S):
+                    check()
+                    self._check(timeout_s, doing)
+                    continue
+                said = states.unpack(self._frames.receive(MESSAGE_S))
             except (OSError, EOFError) as error:
                 raise EnvError(f"{self}, {doing}, is gone ({error})") from error
             self._heard_s = time.monotonic()
-            if not said["task"]:
+            answer = said["task"]
+            if not answer:
                 self._note(said["steps"])
+                check()
                 self._check(timeout_s, doing)
-            elif said["task"] == task:
-                break
+            else:
+                self._answers.put(answer, said, task)
+        said = self._answers.pop(task)
         if said["good"]:
             return said["value"]
         raise failure_of(said["value"], str(self))

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.remote import states
 from shoal.remote.frames import Frames
-from shoal.stream.actors.actor import Actor, rows_of, serve
+from shoal.stream.actors.actor import Actor, rows_of
 from shoal.stream.actors.messages import Begun, Op, Request, Rows
+from shoal.stream.actors.serving import Serving
 from shoal.stream.actors.trees import Whole, plain
 from shoal.types import EnvError, text_of
 
 if TYPE_CHECKING:
     import ssl
 
-    from shoal.stream.actors.actor import Answer
     from shoal.stream.actors.messages import Introduction
+    from shoal.stream.actors.serving import Answer
 
 BEAT_S = 1.0
 """It says so often that it lives, and how far it is."""
@@ -116,7 +117,7 @@ class ActorHost:
         def carry(sizes: tuple[int, ...]) -> Whole:
             return self._carrier
 
-        serve(Actor(env, carry), self, said.number, self._failed)
+        Serving(Actor(env, carry), self, said.number, self._failed).run()
         self.ended.set()
 
     def _failed(self, error: Exception) -> dict[str, Any]:
@@ -149,6 +150,10 @@ class ActorHost:
     def _take(self, said: dict[str, Any]) -> None:
         """A message of the learner."""
         op, value = Op(said["op"]), said["value"]
+        if op is Op.KEPT:  # whatever the rows do
+            kept = self._carrier.kept
+            self._say({"task": int(said["task"]), "good": True, "value": kept})
+            return
         if op is Op.COLLECT:
             value = Request(**value)
         if op is not Op.WEIGHTS:

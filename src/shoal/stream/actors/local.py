@@ -13,12 +13,13 @@ from shoal.envs.workers.failures import failure_of
 from shoal.envs.workers.pipe import pack
 from shoal.envs.workers.worker import STRAY, Pipe
 from shoal.memory.arena import Arena, nbytes
-from shoal.stream.actors.actor import Actor, rows_of, serve
-from shoal.stream.actors.messages import WORD, Introduction, Rows
+from shoal.stream.actors.actor import Actor, rows_of
+from shoal.stream.actors.messages import KEPT_REGIONS, WORD, Introduction, Rows
+from shoal.stream.actors.serving import Serving
 
 if TYPE_CHECKING:
     from shoal.envs.workers.failures import Failure
-    from shoal.stream.actors.actor import Answer
+    from shoal.stream.actors.serving import Answer
 
 
 def main(given: dict[str, Any]) -> None:
@@ -39,14 +40,22 @@ def main(given: dict[str, Any]) -> None:
         return
     pipe.send(pack((0, True, Rows(env.spec, env.num_rows, env.capabilities))))
 
-    def room(sizes: tuple[int, ...]) -> Arena:
+    def room(sizes: tuple[int, ...]) -> KeepingArena:
         os.ftruncate(given["block"], nbytes(sizes))
-        return Arena(given["block"], sizes)
+        return KeepingArena(given["block"], sizes)
 
-    serve(Actor(env, room), PackedPipe(pipe), number, failed)
+    Serving(Actor(env, room), PackedPipe(pipe), number, failed).run()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+class KeepingArena(Arena):
+    """An arena that knows where states are kept."""
+
+    def keep(self, value: object, regions: tuple[int, int] = KEPT_REGIONS) -> bool:
+        """As of any arena."""
+        return super().keep(value, regions)
 
 
 class PackedPipe:

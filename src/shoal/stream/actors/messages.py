@@ -31,6 +31,12 @@ class Op(IntEnum):
     CLOSE = 6
     SAMPLE = 7
     PRIORITIZE = 8
+    KEPT = 9
+
+
+STATE_REGION, KEPT_REGIONS = -3, (-2, -1)
+"""Regions of the arena, its last ones: for states that are asked for, and for those that an actor keeps by itself."""
+STATE_REGIONS = 3
 
 
 @dataclass(frozen=True, slots=True)

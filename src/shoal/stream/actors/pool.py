@@ -2,73 +2,37 @@
 
 from __future__ import annotations
 
-import copy
 import logging
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from shoal.envs.workers.pipe import pack
+from shoal.stream.actors.beginning import ActedRole, beginning_of
+from shoal.stream.actors.coming import Coming
 from shoal.stream.actors.hearing import Hearing
 from shoal.stream.actors.messages import Beginning, Request
 from shoal.stream.actors.weights import Weights
+from shoal.stream.ending import EndingError
 from shoal.stream.roles import casting
-from shoal.stream.schedules import Async, Sync
 from shoal.types import ConfigError, EnvError, text_of
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-    from torch import nn
+    from numpy.typing import NDArray
 
-    from shoal.learn.publishing import Published
     from shoal.stream.actors.messages import Begun
     from shoal.stream.actors.parts import Part
     from shoal.stream.actors.rows import ActorRows
     from shoal.stream.in_process import Wanted
-    from shoal.stream.spans import Spans
+    from shoal.stream.meter import Meter
 
 _LOG = logging.getLogger(__name__)
-ANOTHER_SEED = 1_000_003
-"""What is added to the seed of rows that begin anew in another process."""
-
-
-@dataclass(slots=True)
-class ActedRole:
-    """Rows in actors, and whose weights act in them."""
-
-    name: str
-    source: Published
-    numbers: NDArray[np.int64]
-    """Which rows they are [n]."""
-    values: bool
-    """Whether the value of what follows each step is wanted."""
-    epsilon: NDArray[np.float32] | None = None
-    """How often they explore, where the policy is a Q-network."""
-
-    @property
-    def count(self) -> int:
-        """Rows, n."""
-        return len(self.numbers)
-
-    def explore(self, epsilon: ArrayLike) -> None:
-        """How often the rows of a Q-network take any action instead of the best: a number, or [n]."""
-        if self.epsilon is None:
-            self.epsilon = np.zeros(self.count, np.float32)
-        self.epsilon[:] = epsilon
-
-    def columns(self, rows: slice) -> NDArray[np.intp]:
-        """Which of its rows lie among these."""
-        inside = (self.numbers >= rows.start) & (self.numbers < rows.stop)
-        return np.flatnonzero(inside)
 
 
 class ActorPool:
     """All actors of an environment's rows, collecting for one stream."""
 
     def __init__(
-        self, env: ActorRows, wanted: Wanted, ahead: int, spans: Spans | None = None
+        self, env: ActorRows, wanted: Wanted, ahead: int, meter: Meter
     ) -> None:
         """Has all rows reset.
 
@@ -76,7 +40,7 @@ class ActorPool:
             env: the actors' rows.
             wanted: what they are to collect.
             ahead: rollouts that may be collected before the one that is learned from.
-            spans: where what they did goes; None: they do not record it.
+            meter: where what they did goes, where that is recorded, and whether the run is to end.
         """
         if env.in_use:
             raise ConfigError(
@@ -98,7 +62,11 @@ class ActorPool:
         """Rollouts, of each actor since it began."""
         self.under_way = [0] * count
         """Those that were not taken."""
+        spans = meter.spans
         self._heard = None if spans is None else Hearing(spans, env.processes)
+        self.ending = meter.ending
+        self._coming: dict[int, Coming] = {}
+        """Processes that are to take the place of others, by the actor's number."""
         begun = [self._begin(number) for number in range(count)]
         env.spec, self.in_turns = begun[0].spec, begun[0].in_turns
 
@@ -110,6 +78,15 @@ class ActorPool:
             for number, rows in enumerate(self.env.rows)
             if not self.env.dropped[rows.start]
         ]
+
+    def look(self, number: int) -> None:
+        """Where an actor is gone by now, begins to start another one, before anybody waits for it."""
+        gone = self.env.processes[number].gone
+        settings = self.env.settings
+        if gone is None or number in self._coming or settings.on_fault != "restart":
+            return
+        if self.restarts[number] < settings.max_restarts:
+            self._coming[number] = self._start_another(number, gone)
 
     def publish(self, number: int) -> None:
         """Sends an actor the weights that it does not have, for the rollouts that it has not begun."""
@@ -148,11 +125,14 @@ class ActorPool:
         Raises:
             EnvError: the actor is gone or silent, and nothing may take its place; the environment's own exceptions
                 arrive unchanged.
+            EndingError: nobody waits any longer.
         """
         while number in self.numbers:
             process = self.env.processes[number]
             try:
-                part = process.collected(self.env.settings.timeout_s)
+                part = process.collected(self.env.settings.timeout_s, self.ending)
+            except EndingError:
+                raise
             except Exception as error:  # the environment's own too
                 self.settle(number, error)
                 continue
@@ -162,65 +142,37 @@ class ActorPool:
             return part
         return None
 
-    def state(self) -> dict[str, Any]:
-        """All that `restore` needs: of every actor's rows, and of who acts in them."""
-        timeout_s = self.env.settings.timeout_s
-        saved = {
-            str(number): self.env.processes[number].state(timeout_s)
-            for number in self.numbers
-        }
-        return {"actors": saved, "restarts": list(self.restarts)}
+    def begin_anew(self, number: int) -> None:
+        """Has other episodes begin in an actor's rows, in another process."""
+        self.restarts[number] += 1
+        fresh = self.env.started(number)
+        fresh.described()
+        self.env.put(number, fresh)
+        self._begin(number)
 
-    def restore(self, state: dict[str, Any]) -> list[str]:
-        """Continues from `state`; a sentence for each episode that could not be continued."""
-        saved = state["actors"]
-        if len(state["restarts"]) != len(self.env.processes):
-            raise ConfigError(
-                f"the checkpoint is of {len(state['restarts'])} actors, and these rows have {len(self.env.processes)}"
-            )
-        lost: list[str] = []
-        for number in self.numbers:
-            own = saved.get(str(number))
-            if own is None:
-                self._drop(number)
-                continue
-            process = self.env.processes[number]
-            lost += process.restore(own, self.env.settings.timeout_s)
-            self._sent[number].clear()
-        self.restarts = [int(count) for count in state["restarts"]]
-        return lost
+    def forget(self, number: int) -> None:
+        """An actor has none of the weights that it was sent."""
+        self._sent[number].clear()
 
     def _begin(self, number: int) -> Begun:
         """Has an actor reset its rows, with the policies of the roles that it has rows of."""
-        process, rows = self.env.processes[number], self.env.rows[number]
-        own = [role for role in self.roles if len(role.columns(rows))]
-        wanted = self._wanted
-        acting = replace(
-            wanted.acting,
-            seed=wanted.acting.seed + ANOTHER_SEED * self.restarts[number],
-            device=torch.device("cpu"),
-            num_threads=max(1, wanted.acting.num_threads // len(self.env.processes)),
-            first_row=rows.start,
-        )
-        cast = {
-            role.name: (role.numbers[role.columns(rows)] - rows.start).tolist()
-            for role in own
-        }
-        said = Beginning(
-            policies={role.name: _own_copy(role.source.policy) for role in own},
-            cast=None if wanted.cast is None else cast,
-            num_steps=wanted.num_steps,
-            schedule=Sync() if isinstance(wanted.schedule, Async) else wanted.schedule,
-            acting=acting,
-            ahead=self.ahead,
-            weight_bytes=sum(Weights.of(role.source).nbytes for role in own),
-            recorded=self._heard is not None,
-            sharding=wanted.sharding,
-        )
+        said = self._beginning(number)
         if self._heard is not None:
             self._heard.begin(number)
         self._sent[number] = {}
-        return process.begin(said, self.env.settings.timeout_s)
+        return self.env.processes[number].begin(said, self.env.settings.timeout_s)
+
+    def _beginning(self, number: int) -> Beginning:
+        """What an actor is told."""
+        return beginning_of(
+            self._wanted,
+            self.roles,
+            self.env.rows[number],
+            num_actors=len(self.env.processes),
+            ahead=self.ahead,
+            restarts=self.restarts[number],
+            recorded=self._heard is not None,
+        )
 
     def settle(self, number: int, error: Exception) -> None:
         """Does what `on_fault` says of an actor that failed."""
@@ -235,50 +187,45 @@ class ActorPool:
     def _restart(self, number: int, error: Exception) -> None:
         """Another process takes the rows over, whose episodes begin anew, as long as the budget lasts."""
         most = self.env.settings.max_restarts
-        while self.restarts[number] < most:
-            self.restarts[number] += 1
-            count = self.restarts[number]
-            _LOG.warning("%s; restart %d of %d", text_of(error), count, most)
+        while True:
+            coming = self._coming.pop(number, None)
+            if coming is None:
+                if self.restarts[number] >= most:
+                    error.add_note(
+                        f"shoal: after {most} restarts, as max_restarts allows"
+                    )
+                    raise error
+                coming = self._start_another(number, error)
             try:
-                self.env.replace(number)
-                self._begin(number)
-                self.publish(number)
-                left, self.under_way[number] = self.under_way[number], 0
-                for _ in range(left):
-                    self.ask(number)
-                return
+                self.env.put(number, coming.result(self.ending))
             except EnvError as again:
                 error = again
-        error.add_note(f"shoal: after {most} restarts, as max_restarts allows")
-        raise error
+                continue
+            if self._heard is not None:
+                self._heard.begin(number)
+            self._sent[number] = {}
+            self.publish(number)
+            left, self.under_way[number] = self.under_way[number], 0
+            for _ in range(left):
+                self.ask(number)
+            return
+
+    def _start_another(self, number: int, error: object) -> Coming:
+        """Begins to start a process for an actor's rows; nobody waits for it yet."""
+        self.restarts[number] += 1
+        count, most = self.restarts[number], self.env.settings.max_restarts
+        _LOG.warning("%s; restart %d of %d", text_of(error), count, most)
+        return Coming(self.env, number, self._beginning(number))
 
     def _go_on_without(self, number: int, error: Exception) -> None:
-        self._drop(number)
+        self.drop(number)
         if not self.numbers:
             error.add_note("shoal: it was the last actor; all others were dropped")
             raise error
         left = int((~self.env.dropped).sum())
         _LOG.warning("%s; it is dropped, and %d rows go on", text_of(error), left)
 
-    def _drop(self, number: int) -> None:
+    def drop(self, number: int) -> None:
+        """Goes on without an actor."""
         self.env.dropped[self.env.rows[number]] = True
         self.env.processes[number].end()
-
-
-def _own_copy(policy: nn.Module) -> nn.Module:
-    """A policy as it travels: on the CPU, its parameters apart, without gradients.
-
-    Raises:
-        ConfigError: it cannot be pickled.
-    """
-    own = copy.deepcopy(policy).cpu().requires_grad_(requires_grad=False)
-    for parameter in own.parameters():
-        parameter.data = parameter.data.clone()
-    try:
-        pack(own)
-    except Exception as error:
-        raise ConfigError(
-            f"the policy cannot be sent to actors: {type(error).__name__}: {text_of(error)}; set actors=0, or make it "
-            "of what can be pickled"
-        ) from error
-    return own

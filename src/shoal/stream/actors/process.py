@@ -4,19 +4,39 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shoal.envs.workers.pipe import pack
 from shoal.envs.workers.processes import LOOK_S, START_S, Worker
 from shoal.memory.arena import Arena
-from shoal.stream.actors.messages import WORD, Introduction, Op
+from shoal.stream.actors.answers import Answers
+from shoal.stream.actors.messages import (
+    KEPT_REGIONS,
+    STATE_REGION,
+    WORD,
+    Introduction,
+    Op,
+)
 from shoal.types import EnvError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shoal.stream.actors.messages import Beginning, Begun, Request, Rows
     from shoal.stream.actors.parts import Part
     from shoal.stream.actors.weights import Weights
+    from shoal.stream.ending import Ending
+
+
+class LateError(Exception):
+    """No answer came in time."""
+
+
+def check_late(until_s: float) -> None:
+    """LateError when the clock (`time.monotonic`) is beyond `until_s`."""
+    if time.monotonic() > until_s:
+        raise LateError
 
 
 class ActorProcess:
@@ -48,9 +68,11 @@ class ActorProcess:
         self._arena: Arena | None = None
         self._weight_regions, self._given = 1, 0
         self._tasks = self._closing = 0
-        self._under_way: deque[int] = deque()
-        """The rollouts that were asked for, the first one first."""
         self._seen, self._moved_s = -1, 0.0
+        self.late = False
+        """Whether it is in a step that nobody waits for any more."""
+        self._answers = Answers[tuple[bool, Any]]()
+        """Whether a task went well, and what came of it."""
 
     def __str__(self) -> str:
         """The actor in a message."""
@@ -62,9 +84,9 @@ class ActorProcess:
         return self._worker.pid
 
     @property
-    def pipe(self) -> Any:
-        """Where its answers come from."""
-        return self._worker.pipe
+    def gone(self) -> str | None:
+        """Who is gone and how, where the process is; what it said before can still be taken."""
+        return None if self._worker.alive else f"{self} {self._worker.death()}"
 
     @property
     def steps(self) -> int:
@@ -79,7 +101,7 @@ class ActorProcess:
         """Has it reset its rows."""
         task = self._ask(Op.BEGIN, pack(said))
         begun: Begun = self._answer(task, timeout_s, "resetting its environments")
-        self._arena = Arena(self._fd, begun.sizes)
+        self._arena, self._answers.come = Arena(self._fd, begun.sizes), 0
         self._weight_regions = said.weight_regions
         return begun
 
@@ -91,21 +113,28 @@ class ActorProcess:
 
     def ask(self, request: Request) -> None:
         """Has it collect a rollout, after those that it was asked for before."""
-        self._under_way.append(self._ask(Op.COLLECT, request))
+        self._answers.expect(self._ask(Op.COLLECT, request))
 
-    def collected(self, timeout_s: float) -> Part:
+    def collected(self, timeout_s: float, ending: Ending) -> Part:
         """The rollout that was asked for first; its arrays are views until its region is asked for again.
 
         Args:
             timeout_s: what a step may take.
+            ending: whether anybody waits any longer.
 
         Raises:
             EnvError: the process is gone, or nothing went on in it for so long; it is killed then.
+            EndingError: nobody waits any longer; nothing is lost.
         """
-        task = self._under_way[0]
-        packed = self._answer(task, timeout_s, "collecting")
-        self._under_way.popleft()
+        task = self._answers.first
+        packed = self._answer(task, timeout_s, "collecting", ending.check)
+        self._answers.took_first()
         return self._arena_.read(packed)
+
+    def arrived(self) -> list[Part]:
+        """Copies of rollouts that came before they were asked after, the oldest first."""
+        good = [packed for good, packed in self._answers.early() if good]
+        return [self._arena_.read(packed).copied() for packed in good]
 
     def ask_shard(self, op: Op, value: dict[str, Any]) -> int:
         """Asks for something of the memory that it keeps; the number of the task."""
@@ -116,15 +145,34 @@ class ActorProcess:
         packed = self._answer(task, timeout_s, "drawing from its shard")
         return self._arena_.read(packed)
 
-    def state(self, timeout_s: float) -> dict[str, Any]:
-        """All that `restore` needs."""
-        task = self._ask(Op.STATE, None)
-        packed = self._answer(task, timeout_s, "saving its environments")
+    def ask_state(self, *, last: bool) -> int:
+        """Asks for all that `restore` needs, in the middle of a rollout too; the number of the task.
+
+        With `last` the actor does nothing more then, and waits until it is closed.
+        """
+        return self._ask(Op.STATE, {"last": last})
+
+    def state(
+        self, task: int, timeout_s: float, until_s: float
+    ) -> dict[str, Any] | None:
+        """What comes of it; None where the actor has not answered when the clock (`time.monotonic`) is at `until_s`."""
+        check = partial(check_late, until_s)
+        try:
+            packed = self._answer(task, timeout_s, "saving its environments", check)
+        except LateError:
+            return None
         return self._arena_.read_copy(packed)
+
+    def kept(self, timeout_s: float) -> dict[str, Any] | None:
+        """The state that it kept by itself, of the rollout that it is in, whatever it does; None where it kept none."""
+        found = self._arena_.kept(KEPT_REGIONS)
+        if found is None or found["collected"] != self._answers.come:
+            return None
+        return found["state"]
 
     def restore(self, state: dict[str, Any], timeout_s: float) -> list[str]:
         """Continues from a state; what could not be continued."""
-        task = self._ask(Op.RESTORE, self._arena_.write(state, 0))
+        task = self._ask(Op.RESTORE, self._arena_.write(state, STATE_REGION))
         return self._answer(task, timeout_s, "restoring its environments")
 
     def ask_to_close(self) -> None:
@@ -134,7 +182,7 @@ class ActorProcess:
 
     def closed(self, timeout_s: float) -> None:
         """Waits until it has; an exception of an environment's own close is raised."""
-        if self._worker.alive:
+        if self._closing and self._worker.alive:
             self._answer(self._closing, timeout_s, "closing its environments")
 
     def end(self) -> None:
@@ -156,16 +204,32 @@ class ActorProcess:
         self._seen, self._moved_s = -1, time.monotonic()
         return self._tasks
 
-    def _answer(self, task: int, timeout_s: float, doing: str) -> Any:
-        """What comes of a task; nothing may stand still for longer than the time-out."""
-        while not self._worker.pipe.poll(LOOK_S):
-            if not self._worker.alive and not self._worker.pipe.poll():
-                raise EnvError(f"{self}, {doing}, {self._worker.death()}")
-            if self._stands(timeout_s):
-                what = f"said nothing for {timeout_s:g} s{self._worker.stack()}"
-                self._worker.kill()
-                raise EnvError(f"{self}, {doing}, {what}")
-        return self._worker.receive(timeout_s, task=task, doing=doing)
+    def _answer(
+        self,
+        task: int,
+        timeout_s: float,
+        doing: str,
+        check: Callable[[], None] = lambda: None,
+    ) -> Any:
+        """What comes of a task; nothing may stand still for longer than the time-out.
+
+        Rollouts that come before are put aside. `check` is called again and again while nothing comes.
+        """
+        while not self._answers.has(task):
+            while not self._worker.pipe.poll(LOOK_S):
+                check()
+                if not self._worker.alive and not self._worker.pipe.poll():
+                    raise EnvError(f"{self}, {doing}, {self._worker.death()}")
+                if self._stands(timeout_s):
+                    what = f"said nothing for {timeout_s:g} s{self._worker.stack()}"
+                    self._worker.kill()
+                    raise EnvError(f"{self}, {doing}, {what}")
+            answer, good, value = self._worker.hear(timeout_s, doing=doing)
+            self._answers.put(answer, (good, value), task)
+        good, value = self._answers.pop(task)
+        if good:
+            return value
+        raise value.exception()
 
     def _stands(self, timeout_s: float) -> bool:
         """Whether no step was counted for so long."""

@@ -16,7 +16,7 @@ from shoal.envs.vec_env import Capabilities
 from shoal.envs.workers.pipe import pack
 from shoal.stream.actors.distant import DistantActor
 from shoal.stream.actors.process import ActorProcess
-from shoal.types import ConfigError, check_ranges
+from shoal.types import ConfigError, EnvError, check_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -84,12 +84,15 @@ class ActorRows:
         self.envs = [last - first for first, last in pairwise(bounds)]
         self._make, self._place = pack(make), place
         self.processes: list[ActorProcess | DistantActor] = []
-        self._at_exit = weakref.finalize(self, _end, self.processes, os.getpid())
+        self._fresh: list[ActorProcess | DistantActor] = []
+        """Those that start to take the place of others."""
+        ended = (self.processes, self._fresh, os.getpid())
+        self._at_exit = weakref.finalize(self, _end, *ended)
         self.rows: list[slice] = []
         """Of each actor."""
         try:
             self.processes += [
-                self._started(i, slice(*bounds[i : i + 2])) for i in range(count)
+                self._start(i, slice(*bounds[i : i + 2])) for i in range(count)
             ]
             found = [process.described() for process in self.processes]
         except BaseException:
@@ -111,17 +114,32 @@ class ActorRows:
         self.in_use = False
         """Whether a stream collects here already."""
 
-    def _started(self, number: int, rows: slice) -> ActorProcess | DistantActor:
+    def _start(self, number: int, rows: slice) -> ActorProcess | DistantActor:
         if self._place is None:
             return ActorProcess(self._make, number, rows, self.envs[number])
         placed = self._place(self._make, number, self.envs[number])
         return DistantActor(placed, number, rows)
 
-    def replace(self, number: int) -> None:
-        """Puts a new process in the place of one that is gone, its environments made."""
+    def started(self, number: int) -> ActorProcess | DistantActor:
+        """A new process for an actor's rows, which makes its environments by now; `put` has it take them over."""
+        fresh = self._start(number, self.rows[number])
+        self._fresh.append(fresh)
+        if not self._at_exit.alive:
+            self.abandon(fresh)
+            raise EnvError(f"{fresh} was ended: its rows were closed meanwhile")
+        return fresh
+
+    def abandon(self, fresh: ActorProcess | DistantActor) -> None:
+        """Ends a new process that takes nothing over."""
+        with suppress(ValueError):  # `close` was faster
+            self._fresh.remove(fresh)
+        fresh.end()
+
+    def put(self, number: int, fresh: ActorProcess | DistantActor) -> None:
+        """Puts a new process in the place of one, which is ended."""
         self.processes[number].end()
-        self.processes[number] = self._started(number, self.rows[number])
-        self.processes[number].described()
+        self.processes[number] = fresh
+        self._fresh.remove(fresh)
 
     def reset(self, seed: int | Sequence[int]) -> NoReturn:
         """Not here: a stream of rollouts does that."""
@@ -163,9 +181,10 @@ class ActorRows:
         if not self._at_exit.alive:
             return
         deadline = time.monotonic() + CLOSE_S
-        for process in self.processes:
+        asked = [process for process in self.processes if not process.late]
+        for process in asked:
             process.ask_to_close()
-        for process in self.processes:
+        for process in asked:
             with suppress(Exception):  # one that fails to close is ended
                 process.closed(max(0.0, deadline - time.monotonic()))
         self._at_exit()
@@ -178,9 +197,14 @@ def _refuse() -> NoReturn:
     )
 
 
-def _end(processes: list[ActorProcess | DistantActor], pid: int) -> None:
+def _end(
+    processes: list[ActorProcess | DistantActor],
+    fresh: list[ActorProcess | DistantActor],
+    pid: int,
+) -> None:
     """Ends all; not in a child that was forked."""
     if os.getpid() != pid:
         return
-    while processes:
-        processes.pop().end()
+    for every in (processes, fresh):
+        while every:
+            every.pop().end()

@@ -83,7 +83,8 @@ class ShardedActors(Actors):
         return len(self.counts)
 
     def collect(self) -> Episodes:
-        """Has every actor collect and keep a rollout; the episodes that ended."""
+        """Has every actor collect and keep a rollout; the episodes that ended. EndingError as of any actors."""
+        self.meter.ending.check()
         self.settle()
         begun = time.perf_counter()
         with self.meter.show("publishing"):
@@ -92,10 +93,11 @@ class ShardedActors(Actors):
         self.inserted = {}
         for number, rows in enumerate(self.env.rows):
             with self.meter.show("waiting"):
-                part = self.pool.answer(number)
+                part = self._part_of(number)
             if part is not None:
                 parts[rows.start] = part
                 self._take(number, part.shard)
+        self._take_parts()
         self._account(parts, begun)
         self._rollout += 1
         return joined_episodes(parts, self.env.spec.info_keys)
@@ -145,6 +147,8 @@ class ShardedActors(Actors):
         self.settle()
         state = super().state()
         for number, own in state["actors"].items():
+            if not own:
+                continue
             # An actor in the place of another one has other records of the same numbers.
             memory = own["shard"]["memory"]
             begun = self.pool.restarts[int(number)]
@@ -163,12 +167,15 @@ class ShardedActors(Actors):
                 "the checkpoint is of a run whose steps the learner keeps; go on with replay.shards=false"
             )
         self.settle()
-        actors = {number: _plain(own) for number, own in state["actors"].items()}
+        actors = {n: _plain(own) if own else own for n, own in state["actors"].items()}
         lost = super().restore(state | {"actors": actors})
         for name, own in self.masses.items():
             own[:] = state["masses"][name]
         self.counts[:] = state["counts"]
         self.num_lost = int(state["lost"])
+        for number, own in actors.items():
+            if own == {}:
+                self._lose(int(number))
         return lost
 
     def _make_pool(self, wanted: Wanted) -> ActorPool:
@@ -177,7 +184,7 @@ class ShardedActors(Actors):
                 f"replay.shards: an actor answers when its rollout is over, so with max_staleness={self.ahead} every "
                 'batch would wait for one; set max_staleness=0, or schedule="sync"'
             )
-        pool = ShardPool(self.env, wanted, self.ahead)
+        pool = ShardPool(self.env, wanted, self.ahead, self.meter)
         pool.lost = self._lose
         return pool
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from shoal.stream.actors.messages import Request
 from shoal.stream.actors.parts import Part
 from shoal.stream.actors.weights import Weights
+from shoal.types import map_tree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,8 +20,10 @@ class Whole:
     """Carries a value in the message itself."""
 
     def __init__(self) -> None:
-        """Nothing was counted."""
+        """Nothing was counted or kept."""
         self.steps = 0
+        self.kept: Any = None
+        """What the actor kept last."""
 
     def write(self, value: object, region: int) -> Any:
         """A part, or a state, as a tree."""
@@ -33,9 +37,26 @@ class Whole:
         """A state, whose arrays came with the message."""
         return packed
 
+    def keep(self, value: object) -> None:
+        """Keeps a copy."""
+        self.kept = plain(map_tree(_copied, value))
+
     def count(self) -> None:
         """Counts one more."""
         self.steps += 1
+
+
+def _copied(leaf: Any) -> Any:
+    """An array or tensor in memory of its own; what is none, as it is."""
+    match leaf:
+        case np.ndarray():
+            return leaf.copy()
+        case torch.Tensor():
+            return leaf.detach().clone()
+        case list():
+            return [map_tree(_copied, part) for part in leaf]
+        case _:
+            return leaf
 
 
 def plain(tree: Any) -> Any:

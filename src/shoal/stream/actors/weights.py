@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from shoal.learn.publishing import Published
+    from shoal.stream.roles import Role
     from shoal.types import Steps
 
 
@@ -36,6 +37,13 @@ class Weights:
             for name, buffer in source.policy.named_buffers()
         }
         return cls(source.version, source.flat.detach().cpu().numpy(), buffers)
+
+    @classmethod
+    def acting(cls, role: Role) -> Weights:
+        """Those that a role acts with, which whoever publishes may have changed since."""
+        own = role.actor.snapshot
+        buffers = {n: b.detach().cpu() for n, b in own.policy.named_buffers()}
+        return cls(role.version, own.flat.detach().cpu().numpy(), buffers)
 
     @property
     def nbytes(self) -> int:
@@ -64,7 +72,7 @@ class Pulled:
     def take(self, weights: Weights) -> None:
         """Takes a version over."""
         if len(self._flat):
-            self._flat.copy_(torch.from_numpy(weights.flat.copy()))
+            self._flat.copy_(torch.as_tensor(weights.flat).clone())
         own = dict(self.policy.named_buffers())
         for name, sent in weights.buffers.items():
             given = torch.as_tensor(sent)

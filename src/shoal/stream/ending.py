@@ -1,0 +1,40 @@
+"""Ending: a run that somebody wants to end waits for its rows a moment longer, and not until their rollout is over."""
+
+from __future__ import annotations
+
+import time
+from math import inf
+
+GRACE_S = 0.5
+"""A rollout that is over within so many seconds is still learned from."""
+
+
+class EndingError(Exception):
+    """Rows are not waited for any longer. What they have under way is in the state of their stream."""
+
+
+class Ending:
+    """When the end of a run was asked for."""
+
+    def __init__(self) -> None:
+        """It was not."""
+        self._asked_s = inf
+
+    def begin(self) -> None:
+        """Asks for it; again changes nothing. May be called by the handler of a signal."""
+        self._asked_s = min(self._asked_s, time.monotonic())
+
+    @property
+    def asked(self) -> bool:
+        """Whether it was asked for."""
+        return self._asked_s < inf
+
+    @property
+    def due(self) -> bool:
+        """Whether nobody is to wait any longer."""
+        return time.monotonic() - self._asked_s > GRACE_S
+
+    def check(self) -> None:
+        """EndingError where nobody is to wait any longer."""
+        if self.due:
+            raise EndingError
