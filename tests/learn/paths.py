@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
@@ -23,6 +23,9 @@ from shoal.learn.weights import pack
 from shoal.nets.policy import Network, make_policy
 from shoal.stream.rollouts import rollouts
 from shoal.types import Steps
+
+if TYPE_CHECKING:
+    from shoal.learn.ranks import Ranks
 
 PATHS = ("fused", "native", "torch")
 
@@ -93,9 +96,11 @@ def loss_of(path: str, loss: Any) -> Any:
     return in_torch if prepare is None else prepared(prepare)(in_torch)
 
 
-def learner_of(path: str, policy: nn.Module, optimizer: Any = Adam, **settings: Any) -> Learner:
+def learner_of(
+    path: str, policy: nn.Module, optimizer: Any = Adam, ranks: Ranks | None = None, **settings: Any
+) -> Learner:
     """A learner that takes this path; moments are damped, so that rounding does not grow."""
-    hardware = Hardware(native=path != "torch", grad_shards=2)
+    hardware = Hardware(native=path != "torch", grad_shards=2, ranks=ranks)
     told: dict[str, Any] = {"lr": 1e-2, "eps": 1e-2, "max_grad_norm": 0.5}
     learner = Learner(policy, optimizer, hardware=hardware, **told | settings)
     assert (learner.networks["policy"].plan is None) == (path == "torch")

@@ -252,7 +252,8 @@ def _idle_elsewhere(experiment: Experiment) -> Iterator[tuple[str, str]]:
         why = "it is for processes of this machine, and the environments are on a fleet"
     if options.backend != "workers" or fleet is not None:
         for name in WORKERS:
-            if not (beside and name in SERVERS):
+            watched = name == "step_timeout_s" and options.learners > 1
+            if not (watched or (beside and name in SERVERS)):
                 yield name, why
     for field in fields(options.remote):
         name = f"remote.{field.name}"

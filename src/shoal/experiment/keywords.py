@@ -42,6 +42,7 @@ class Settings(TypedDict, total=False):
     backend: str
     num_workers: int | float
     actors: int | float
+    learners: int | float
     step_timeout_s: float
     on_fault: Literal["auto", "raise", "restart", "drop"]
     max_restarts: int | float

@@ -25,6 +25,8 @@ from shoal.types import ConfigError, check_finite, check_ranges
 FaultPolicy: TypeAlias = Literal["raise", "restart", "drop"]
 MOST_THREADS = 1024
 """Threads, shards or worker processes: far more than a machine has cores."""
+MOST_LEARNERS = 256
+"""Processes that learn together on one machine."""
 CHANGEABLE = (
     "total_timesteps",
     "stop_at",
@@ -98,6 +100,8 @@ class Options:
     """Processes that collect rollouts beside the learner, each with an equal share of the environments and a copy of
     the policy; 0: the training process collects, and with schedule="async" one a core does. Does not change results
     where the policy acts in native code."""
+    learners: int = 1
+    """Processes that learn together, each from an equal share of the environments; gradients are their mean."""
     step_timeout_s: float = 60.0
     """Seconds that a worker, a server or an actor may take to step its environments before it counts as hung."""
     on_fault: Literal["auto", "raise", "restart", "drop"] = "auto"
@@ -170,6 +174,7 @@ class Options:
             )
         check_ranges(self, num_workers=(0, MOST_THREADS), act_block=(1, 65536))
         check_ranges(self, actors=(0, MOST_ACTORS), timeline=(0, MOST_UPDATES))
+        check_ranges(self, learners=(1, MOST_LEARNERS))
         schedule(self.schedule, self.max_staleness)
         self.workers()
         counts = (
@@ -206,8 +211,8 @@ class Options:
             )
 
     def threads(self) -> int:
-        """The threads that native code gets."""
-        return self.num_threads or min(4, cores())
+        """The threads that native code gets, in each learner where there are several."""
+        return max(1, (self.num_threads or min(4, cores())) // self.learners)
 
     @property
     def fault_policy(self) -> FaultPolicy:
@@ -218,12 +223,15 @@ class Options:
 
     def workers(self) -> Workers:
         """How the backend workers runs; ConfigError where it cannot."""
+        number, alone = self.num_workers, self.learners == 1
+        if not alone:
+            number = max(1, (number or cores()) // self.learners)
         return Workers(
-            num_workers=self.num_workers,
+            num_workers=number,
             step_timeout_s=self.step_timeout_s,
             on_fault=self.fault_policy,
             max_restarts=self.max_restarts,
-            own_cores=self.own_cores,
+            own_cores=self.own_cores and alone,
         )
 
     def acted(self) -> ActorSettings:

@@ -41,10 +41,13 @@ def placed(experiment: Experiment) -> Generator[tuple[Experiment, VecEnv]]:
 
 
 def training_rows(experiment: Experiment) -> VecEnv:
-    """The rows that it trains in, in this process or in actors; the caller closes them."""
+    """The rows that it trains in, in this process or in actors; the caller closes them.
+
+    Of several learners those of one.
+    """
     if experiment.options.actors:
         return _in_actors(experiment)
-    return experiment.rows(experiment.options.num_envs)
+    return experiment.rows(experiment.options.num_envs // experiment.options.learners)
 
 
 def _in_actors(experiment: Experiment) -> ActorRows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing, contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 
@@ -11,6 +11,7 @@ from shoal.envs.apart import check_apart
 from shoal.envs.bounds import SQUASH, wide_actions
 from shoal.experiment.experiment import fixed_settings
 from shoal.experiment.first_weights import first_policy_of
+from shoal.experiment.learners import beside, too_many
 from shoal.math.rates import find_functions
 from shoal.memory.settings import FromData
 from shoal.nets.images import image_net, lacks_bfloat16
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
 
     from shoal.envs.vec_env import VecEnv
     from shoal.experiment.experiment import Experiment
+    from shoal.learn.ranks import Ranks
     from shoal.report.panel import Panel
     from shoal.run.callbacks import Callback
     from shoal.run.directory import RunDirectory
 
+Playing = TypeVar("Playing", Eval | None, Ranking | None)
 EVALUATION_ROWS = 20
 """Rows of an evaluation beside training, at most."""
 
@@ -59,14 +62,9 @@ def opened(
     try:
         find_functions(experiment.config, resumed=not fresh)
         with ExitStack() as held:
-            evaluation = evaluation_of(experiment)
-            if evaluation is not None:
-                held.enter_context(closing(evaluation.env))
-                check_apart(env, cast("VecEnv", evaluation.env))
-            ranking = ranking_of(experiment)
-            if ranking is not None:
-                held.enter_context(closing(ranking.env))
-                check_apart(env, ranking.env)
+            ranks = held.enter_context(beside(experiment, env, where, fresh=fresh))
+            evaluation = _held(held, evaluation_of(experiment), env)
+            ranking = _held(held, ranking_of(experiment), env)
             held.enter_context(one_torch_thread())
             log = open_log(experiment, where, fresh=fresh)
             held.callback(log.close)
@@ -77,6 +75,7 @@ def opened(
                     env,
                     run=where.read_origin().run,
                     began_with=first.said,
+                    ranks=ranks,
                 ),
                 directory=where,
                 log=log,
@@ -86,6 +85,8 @@ def opened(
                 ranking=ranking,
             )
             held.callback(run.close)
+            if said := too_many(experiment.options.learners):
+                run.warn(said)
             warn_of_wide_actions(experiment, env, run)
             warn_of_slow_layers(experiment, env, run)
             yield run
@@ -99,6 +100,14 @@ def opened(
         raise
     if report:
         draw_report(where, panel)
+
+
+def _held(held: ExitStack, playing: Playing, env: VecEnv) -> Playing:
+    """What plays beside training, if anything does, on rows that are closed with `held`."""
+    if playing is not None:
+        held.enter_context(closing(playing.env))
+        check_apart(env, cast("VecEnv", playing.env))
+    return playing
 
 
 def evaluation_of(experiment: Experiment) -> Eval | None:
@@ -172,9 +181,22 @@ def open_log(experiment: Experiment, where: RunDirectory, *, fresh: bool) -> Log
 
 
 def settings_of(
-    experiment: Experiment, env: VecEnv, *, run: str, began_with: str
+    experiment: Experiment,
+    env: VecEnv,
+    *,
+    run: str,
+    began_with: str,
+    ranks: Ranks | None = None,
 ) -> Settings:
-    """What a run of an experiment knows of itself; `run` is its id, `began_with` whose weights it began with."""
+    """What a run of an experiment knows of itself.
+
+    Args:
+        experiment: what is trained.
+        env: its rows.
+        run: its id.
+        began_with: whose weights it began with.
+        ranks: the processes that learn together, where there are several.
+    """
     options = experiment.options
     threshold = options.stop_at
     if threshold is None:
@@ -207,6 +229,7 @@ def settings_of(
         timeline=options.timeline,
         began_with=began_with,
         identity=Identity(run, fixed_settings(experiment)),
+        ranks=ranks,
     )
 
 

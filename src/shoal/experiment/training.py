@@ -17,6 +17,7 @@ from shoal.experiment.engine import engine_of
 from shoal.experiment.experiment import Experiment, with_actors
 from shoal.experiment.first_weights import find_source
 from shoal.experiment.language import on_tasks, save_trained
+from shoal.experiment.learners import check_learners
 from shoal.experiment.offline import find_data
 from shoal.experiment.options import CHANGEABLE
 from shoal.experiment.placed import placed
@@ -178,6 +179,7 @@ def start(
     callbacks: Sequence[Callback] = (),
 ) -> Result:
     """A new run of an experiment."""
+    check_learners(experiment)
     experiment = with_actors(find_data(find_source(experiment)))
     options = experiment.options
     check_device(options.device)
@@ -254,6 +256,7 @@ def resume(
     experiment, config = reopen(
         where, dict(changes), policy=policy, factory=factory, trust=trust
     )
+    check_learners(experiment)
     check_device(experiment.options.device)
     shown = panel_of(panel)
     with placed(experiment) as (there, rows):

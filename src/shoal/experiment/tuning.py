@@ -206,7 +206,7 @@ def tune(
         tell: called with each row when it was measured.
 
     Raises:
-        ConfigError: a name that is none of `FREE`, a fleet, or settings that do not train as they are.
+        ConfigError: a name that is none of `FREE`, a fleet, several learners, or settings that do not train.
         KeyboardInterrupt: Ctrl-C.
     """
     for name in free:
@@ -218,6 +218,10 @@ def tune(
     if options.fleet is not None:
         raise ConfigError(
             f"fleet={options.fleet!r}: what is measured is this machine; leave the fleet out"
+        )
+    if options.learners > 1:
+        raise ConfigError(
+            f"learners={options.learners}: what is measured is one learner; leave learners out"
         )
     if options.offline_updates or not options.total_timesteps:
         raise ConfigError(

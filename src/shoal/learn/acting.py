@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from shoal.learn.plan import Plan
+    from shoal.learn.ranks import Ranks
     from shoal.types import Bools
 
 
@@ -91,6 +92,8 @@ class Acting:
     """The number of the first row, in noise and seeds, where these rows are a part of more."""
     states: bool = False
     """Whether the recurrent state before each step is recorded, for a memory that hands out sequences."""
+    ranks: Ranks | None = None
+    """The processes whose rows are collected and learned from together, where this is one of several."""
 
 
 def make_actor(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from shoal.learn.packed import Packed
+    from shoal.learn.sharing import Sharing
 
 
 class Descent:
@@ -34,10 +35,21 @@ class Descent:
         *,
         native: bool,
         max_grad_norm: float,
+        sharing: Sharing,
     ) -> None:
-        """`native`: whether native code may take the steps; `max_grad_norm` is what a gradient's norm is cut to."""
+        """Of a module's parameters.
+
+        Args:
+            module: whose they are.
+            packed: where they lie.
+            optimizer: torch's; None where nothing is trained.
+            native: whether native code may take the steps.
+            max_grad_norm: what a gradient's norm is cut to.
+            sharing: what makes gradients the mean over several ranks before all else.
+        """
         self.module, self.packed, self.optimizer = module, packed, optimizer
         self.max_grad_norm = max_grad_norm
+        self.sharing = sharing
         self._may_be_native = native
         self.native: NativeOptimizer | None = None
         """As it was at the last step."""
@@ -76,6 +88,7 @@ class Descent:
         native = self.current()
         if native is None:
             return self.step()
+        self.sharing.mean(gradient)
         flat, packed = self.packed.memory.numpy(), gradient.numpy()
         return native.optimizer.apply(flat, packed, self.max_grad_norm)
 
@@ -98,11 +111,13 @@ class Descent:
         if self._gradient is None or len(self._gradient) != len(self.packed.memory):
             self._gradient = torch.empty_like(self.packed.memory)
         pack_gradient(self.packed.parameters, self._gradient)
+        self.sharing.mean(self._gradient)
         flat, gradient = self.packed.memory.numpy(), self._gradient.numpy()
         return native.optimizer.apply(flat, gradient, self.max_grad_norm)
 
     def step(self) -> float:
         """Clips the gradient and takes the optimizer's step, unless the gradient is not finite; returns its norm."""
+        self.sharing.mean_of(self.packed.parameters)
         limit = self.max_grad_norm
         norm = float(torch.nn.utils.clip_grad_norm_(self.module.parameters(), limit))
         if math.isfinite(norm):

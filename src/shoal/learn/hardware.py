@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from shoal.learn.ranks import Ranks
 
 CPU = torch.device("cpu")
 
@@ -23,3 +27,5 @@ class Hardware:
     """Shards of a minibatch whose gradients are computed separately and summed in order."""
     micro_tokens: int = 16_384
     """Tokens of a batch of answers whose gradient is computed at a time."""
+    ranks: Ranks | None = None
+    """The processes that gradients are the mean over, where this is one of several."""

@@ -134,7 +134,8 @@ class Learner:
 
         The first of these that can is taken: the loss as `native/losses/` has it fused, where all steps of a rollout
         weigh alike; native forward and backward around the loss in torch; torch alone, in shards. A step whose gradient
-        is not finite changes nothing and is counted.
+        is not finite changes nothing and is counted. Of several ranks (`hardware.ranks`) each brings its batch, none
+        takes the first way, and the step is one on the mean over the samples of all of them.
 
         Args:
             loss: `loss(output, batch, cfg) -> (scalar, NamedTuple of scalars)`.
@@ -195,7 +196,7 @@ class Learner:
         Observations of `steps` are merged into the policy's normalization statistics before.
         """
         if steps is not None:
-            observe(self.policy, steps)
+            observe(self.policy, steps, ranks=self.hardware.ranks)
         self.version += 1
         return self.version
 

@@ -9,12 +9,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeGuard, TypeVar
 
 import torch
 
-from shoal.math.losses import normalize_advantage
+from shoal.math.losses import (
+    joined_moments,
+    moments_of,
+    normalize_advantage,
+    standardized,
+)
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from shoal.learn.ranks import Ranks
     from shoal.types import Steps
 
 
@@ -176,10 +182,19 @@ class NormalizesAdvantage(Protocol):
         ...
 
 
-def with_normalized_advantage(batch: Steps, cfg: NormalizesAdvantage) -> Steps:
-    """A minibatch whose advantages have mean 0 and deviation 1, if the settings say so; see `prepared`."""
+def with_normalized_advantage(
+    batch: Steps, cfg: NormalizesAdvantage, *, ranks: Ranks | None = None
+) -> Steps:
+    """A minibatch whose advantages have mean 0 and deviation 1, if the settings say so; see `prepared`.
+
+    Of several `ranks` those of all of their shares together have.
+    """
     if not cfg.norm_adv or batch.advantage is None:
         return batch
+    if ranks is not None:
+        moments = moments_of(batch.advantage, batch.valid)
+        whole = joined_moments(ranks.gather(moments.numpy()))
+        return replace(batch, advantage=standardized(batch.advantage, whole))
     if batch.advantage.numel() < 2:
         raise ConfigError(ONE_STEP)
     return replace(batch, advantage=normalize_advantage(batch.advantage, batch.valid))

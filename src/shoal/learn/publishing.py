@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from shoal.learn.ranks import Ranks
     from shoal.types import Steps, Tree
 
 
@@ -52,14 +53,19 @@ class Frozen:
         return self.version
 
 
-def observe(policy: nn.Module, steps: Steps) -> None:
+def observe(policy: nn.Module, steps: Steps, *, ranks: Ranks | None = None) -> None:
     """Merges the valid observations of a rollout into a policy's normalization statistics, if it has any.
 
-    `encoder.observe` gets them as [N, ...], in the order of (step, row). A policy in eval mode keeps its own.
+    `encoder.observe` gets them as [N, ...], in the order of (step, row): those of all `ranks` where there are several.
+    A policy in eval mode keeps its own.
     """
     merge = _merging(policy)
-    if merge is not None:
-        merge(valid_observations(steps))
+    if merge is None:
+        return
+    obs, valid = steps.obs, steps.valid
+    if ranks is not None:
+        obs, valid = ranks.rows(obs), ranks.rows(valid)
+    merge(valid_observations(obs, valid))
 
 
 def observe_all(policy: nn.Module, obs: Tree) -> None:
@@ -82,11 +88,11 @@ def _merging(policy: nn.Module) -> Callable[[Tree], object] | None:
     return getattr(encoder, "observe", None) if wanted else None
 
 
-def valid_observations(steps: Steps) -> Tree:
-    """The observations [N, ...] of the steps that count."""
-    if bool(steps.valid.all()):
-        return map_tree(_flatten, steps.obs)
-    return select(steps.obs, steps.valid)
+def valid_observations(obs: Tree, valid: Tensor) -> Tree:
+    """Of observations [T, B, ...] those of the steps that count, [N, ...]."""
+    if bool(valid.all()):
+        return map_tree(_flatten, obs)
+    return select(obs, valid)
 
 
 def _flatten(x: Tensor) -> Tensor:

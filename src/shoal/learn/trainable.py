@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from shoal.learn.descent import Descent
-from shoal.learn.losses import prepare_of, returned
+from shoal.learn.losses import returned
 from shoal.learn.lowering import lower
 from shoal.learn.minibatches import Minibatch, everything
 from shoal.learn.packed import Packed
 from shoal.learn.shards import Shards, has_images
+from shoal.learn.sharing import Sharing, prepared_batch
 from shoal.learn.towers import has_native_towers, lower_towers
 from shoal.learn.weights import check_savable, load_weights, pack
 from shoal.types import ConfigError, Transitions
@@ -64,12 +66,14 @@ class Trainable:
             module, hardware.grad_shards, num_threads=hardware.num_threads
         )
         """Of its gradients, where it has layers for images."""
+        self.sharing = Sharing(hardware.ranks)
         self.descent = Descent(
             module,
             self._packed,
             optimizer,
             native=self.plan is not None or _steps_natively(module, hardware),
             max_grad_norm=max_grad_norm,
+            sharing=self.sharing,
         )
 
     @property
@@ -118,9 +122,10 @@ class Trainable:
             group["lr"] = value
 
     def can_fuse(self, loss: str) -> bool:
-        """Whether native code has the loss, this network and its optimizer."""
+        """Whether native code has the loss, this network and its optimizer, and gradients are this process's alone."""
         return (
-            self.plan is not None
+            self.sharing.ranks is None
+            and self.plan is not None
             and self.descent.current() is not None
             and self.plan.gradients.has_loss(loss)
         )
@@ -150,10 +155,7 @@ class Trainable:
         assert self.plan is not None
         self._packed.rejoin()
         part = batch if isinstance(batch, Minibatch) else everything(batch)
-        chosen = part.take()
-        prepare = prepare_of(loss)
-        if prepare is not None:
-            chosen = prepare(chosen, cfg)
+        chosen = prepared_batch(loss, part.take(), cfg, self.sharing.ranks)
         for parameter in self._packed.parameters:
             parameter.grad = None
         weights = self._packed.memory.detach().requires_grad_()
@@ -163,7 +165,8 @@ class Trainable:
         gradient = weights.grad
         if gradient is None:
             gradient = torch.zeros_like(self._packed.memory)
-        return stats, self.descent.step_packed(gradient)
+        step = partial(self.descent.step_packed, gradient)
+        return self.sharing.around(step, stats, part)
 
     def torch_step(
         self, loss: Loss, batch: Batch | Sequences, cfg: Any
@@ -171,9 +174,7 @@ class Trainable:
         """One step in torch; minibatches and transitions of a network for images in shards."""
         self.rejoin()
         whole: Any = batch.take() if isinstance(batch, Minibatch) else batch
-        prepare = prepare_of(loss)
-        if prepare is not None:
-            whole = prepare(whole, cfg)
+        whole = prepared_batch(loss, whole, cfg, self.sharing.ranks)
         kinds: list[type[Any]] = []
 
         def part_loss(part: Any) -> tuple[Tensor, list[Tensor]]:
@@ -186,8 +187,9 @@ class Trainable:
         whole_rows = isinstance(batch, Minibatch) and batch.whole_rows
         may_cut = isinstance(batch, Minibatch | Transitions) and not whole_rows
         parts = self.shards.parts(whole) if may_cut else [whole]
-        stats = self.shards.backward(part_loss, parts)
-        return kinds[0](*stats), self.descent.step_reached()
+        means = self.shards.backward(part_loss, parts)
+        stats = kinds[0](*means)
+        return self.sharing.around(self.descent.step_reached, stats, batch)
 
     def loss_step(
         self, loss: Callable[[], tuple[Tensor, NamedTuple]]
@@ -199,17 +201,18 @@ class Trainable:
         if not self.native_towers:
             owned.zero_grad()
             value.backward()
-            return stats, self.descent.step()
+            return self.sharing.around(self.descent.step, stats)
         for parameter in self._packed.parameters:
             parameter.grad = None
         value.backward()
-        return stats, self.descent.step_gathered()
+        return self.sharing.around(self.descent.step_gathered, stats)
 
     def gradient_step(self, gradient: Tensor) -> float:
         """One step on a packed gradient; returns its norm."""
         for parameter in self._packed.parameters:
             parameter.grad = None
-        return self.descent.step_packed(gradient)
+        step = partial(self.descent.step_packed, gradient)
+        return self.sharing.around(step, ())[1]
 
     def state(self) -> dict[str, Any]:
         """The module's and the optimizer's state; FloatingPointError where it is not finite."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from shoal.math.token_losses import clipped_surrogate
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -42,6 +45,30 @@ def normalize_advantage(
     squares = (centered.square() * weight).sum(dims, keepdim=True)
     variance = squares / (count - 1).clamp(min=1)
     return centered / (variance.sqrt() + 1e-8)
+
+
+def moments_of(x: Tensor, valid: Tensor) -> Tensor:
+    """The number of valid elements, their mean and their sum of squared deviations, float64 [3]."""
+    weight = valid.double()
+    count = weight.sum()
+    mean = (x.double() * weight).sum() / count.clamp(min=1)
+    squares = ((x.double() - mean).square() * weight).sum()
+    return torch.stack([count, mean, squares]).cpu()
+
+
+def joined_moments(parts: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean and deviation, with Bessel's correction, of what parts [n, 3] of `moments_of` are of together."""
+    count, mean, squares = parts[:, 0], parts[:, 1], parts[:, 2]
+    total = max(float(count.sum()), 1.0)
+    whole = float((count * mean).sum() / total)
+    spread = float((squares + count * np.square(mean - whole)).sum())
+    return whole, math.sqrt(spread / max(total - 1, 1.0))
+
+
+def standardized(x: Tensor, moments: tuple[float, float]) -> Tensor:
+    """(x - mean) / (deviation + 1e-8)."""
+    mean, deviation = moments
+    return (x - mean) / (deviation + 1e-8)
 
 
 def ppo_policy_loss(

@@ -60,11 +60,14 @@ class Spent:
     """Share of its time in which the learner waited for a rollout; None without actors."""
     actors_wait: float | None = None
     """Share of their time in which actors waited to be asked."""
+    exchange: float | None = None
+    """Share of its time in which the first of several learners waited for the others; None for one alone."""
 
     @classmethod
     def of_meter(cls, meter: Meter) -> Spent:
         """As a run has measured it."""
-        waits = (meter.mean("speed/learner_waits"), meter.mean("speed/actors_wait"))
+        names = ("speed/learner_waits", "speed/actors_wait", "speed/exchange")
+        waits = map(meter.mean, names)
         return cls(meter.elapsed(), dict(meter.seconds), *waits)
 
     @classmethod
@@ -85,6 +88,7 @@ class Spent:
             seconds,
             _mean(timed, "speed/learner_waits"),
             _mean(timed, "speed/actors_wait"),
+            _mean(timed, "speed/exchange"),
         )
 
     def share(self, *activities: str) -> float:
@@ -100,6 +104,11 @@ def bottleneck(spent: Spent, engine: Engine) -> str:
     waits = spent.learner_waits, spent.actors_wait
     if engine.ahead and waits[0] is not None and waits[1] is not None:
         return _of_waits(waits[0], waits[1], engine)
+    if spent.exchange is not None and spent.exchange >= MUCH:
+        return (
+            f"{_percent(spent.exchange)} of the time goes into what learners exchange and wait for: larger minibatches "
+            "and fewer update_epochs exchange less often; where an update is short, learners=1 is faster"
+        )
     shares = {
         "stepping": spent.share("environment"),
         "acting": spent.share("acting"),

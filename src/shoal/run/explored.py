@@ -48,8 +48,8 @@ def explored_of(
             keep in different forms.
     """
     s, explorers = run.settings, cfg.explorers
-    check_rows(env.num_rows, env.spec.num_agents, s.num_envs)
     check_replays(s)
+    check_rows(env.num_rows, env.spec.num_agents, s.num_envs)
     check_alone(s, env.spec, cfg.replay)
     rows = rows_of_roles(env.num_rows, s.num_envs, explorers.share, tuple(learners))
     actor, explorer = (learner.policy for learner in learners.values())

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
+INTERRUPTED = "interrupted"
+"""The stop reason of a run that Ctrl-C, SIGTERM or SIGHUP ended."""
 CAUGHT = {
     signal.SIGINT: "Ctrl-C",
     signal.SIGTERM: "SIGTERM",

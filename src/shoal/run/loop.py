@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from shoal.run.callbacks import call, tell_episodes
 from shoal.run.evaluate import Eval, play_beside
+from shoal.run.interrupts import INTERRUPTED
 from shoal.run.learning import (
     check_learned,
     policies_of,
@@ -16,8 +17,9 @@ from shoal.run.learning import (
     take_statistics,
 )
 from shoal.run.parts import states_of
-from shoal.run.progress import Progress, begin_anew, go_on
+from shoal.run.progress import Progress, begin_anew, go_on, own_state
 from shoal.run.status import status_of
+from shoal.run.together import Reader, agreed, begin_alike, note_exchange, with_parts
 from shoal.run.writer import Writer, write_line
 from shoal.stream.ending import EndingError
 
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
     from shoal.run.settings import Settings
     from shoal.types import Episodes
 
-INTERRUPTED = "interrupted"
-"""The stop reason of a run that Ctrl-C, SIGTERM or SIGHUP ended."""
 SAVE_S = 120.0
 """Seconds after which a checkpoint is written though its count of updates has not come; no bit depends on it."""
 LEFT = "the loop was left"
@@ -46,7 +46,8 @@ def writer_of(directory: RunDirectory | None, settings: Settings) -> Writer | No
         return None
     s = settings
     kind = {"env": s.env, "algo": s.algo, "num_envs": str(s.num_envs)}
-    return Writer(
+    kept = Writer if s.leads else Reader
+    return kept(
         directory.checkpoints, kind=kind, keep_last=s.keep_last, identity=s.identity
     )
 
@@ -147,6 +148,9 @@ class Loop:
         self._save_every = max(1, updates // 20)
         self.progress = Progress()
         self._last_line, self._saved_at = (0, 0.0), 0.0
+        self._ranks = run.settings.ranks
+        self._late = False
+        """Whether the ranks have agreed to save after the next update, be its count what it may."""
         self._at_hand: tuple[tuple[int, int], int] | None = None
         self._learned: tuple[int, int] | None = None
 
@@ -162,6 +166,8 @@ class Loop:
             go_on(self, found, self._log)
         elif self.run.directory is not None:
             begin_anew(self.run, self.run.directory, self._log)
+        if self._ranks is not None:
+            begin_alike(self._ranks, self.learners)
         if evaluation is not None and not progress.next_evaluation:
             progress.next_evaluation = evaluation.every_steps
         self._write_status()
@@ -195,7 +201,7 @@ class Loop:
                     self._write_line()
                 if save_due(run, stream.env_steps, self._save_every):
                     self.save()
-                elif time.monotonic() - self._saved_at > SAVE_S:
+                elif self._is_late():
                     self.save(may_be_best=False)
                 if run.recorder is not None:
                     run.recorder.take(run.updates)
@@ -224,6 +230,7 @@ class Loop:
         where = f"update {run.updates} at step {self.stream.env_steps:,}"
         check_learned(self.learners, at_hand[0], where, self.progress.saved)
         take_statistics(run.metrics, self.learners)
+        note_exchange(run)
 
     def _end(self) -> None:
         """The last line and the last checkpoint, on the disk; then the status, which says why it ended."""
@@ -246,38 +253,39 @@ class Loop:
         """
         is_best = may_be_best and self.progress.take_best(self.run.mean_return)
         self.progress.saved, self._saved_at = self.run.updates, time.monotonic()
+        self._late = False
         if self._writer is None:
             return
         with self.run.meter.show("saving"):
+            parts = {
+                "learner": states_of(self.learners),
+                "stream": self.stream.state(),
+                "run": own_state(self, self._log),
+                "other": states_of(self.parts),
+            }
+            if self._ranks is not None:
+                parts = with_parts(self._ranks, self.learners, parts)
             self._writer.save(
-                {
-                    "learner": states_of(self.learners),
-                    "stream": self.stream.state(),
-                    "run": self._own_state(),
-                    "other": states_of(self.parts),
-                },
+                parts,
                 updates=self.run.updates,
                 best=is_best,
                 before=None if self._log is None else self._log.sync,
                 after=partial(self._write_status, self._status()),
             )
 
-    def _own_state(self) -> dict[str, Any]:
-        run, log = self.run, self._log
-        return {
-            "rng": run.rng.bit_generator.state,
-            "metrics": run.metrics.state(),
-            **self.progress.state(run.meter.elapsed()),
-            "selection": run.selection.state(),
-            "log_position": 0 if log is None else log.position(),
-            "log_sha256": "" if log is None else log.sha256(),
-            "log_ends": [] if log is None else log.ends(),
-        }
-
     def _finished(self) -> bool:
         if reason := why_to_stop(self.run, self.stream.env_steps, self.progress.greedy):
             self.run.stop(reason)
+        if self._ranks is not None:
+            late = time.monotonic() - self._saved_at > SAVE_S
+            self._late = agreed(self.run, self._ranks, late=late)
         return bool(self.run.stop_reason)
+
+    def _is_late(self) -> bool:
+        """Whether so much time has passed without a checkpoint that one is to follow this update."""
+        if self._ranks is not None:
+            return self._late
+        return time.monotonic() - self._saved_at > SAVE_S
 
     def _write_line(self) -> None:
         run, stream = self.run, self.stream
@@ -310,5 +318,5 @@ class Loop:
         return status_of(self.run, self.stream.env_steps, seconds)
 
     def _write_status(self, status: dict[str, Any] | None = None) -> None:
-        if self.run.directory is not None:
+        if self.run.directory is not None and self.run.settings.leads:
             self.run.directory.write_status(status or self._status())

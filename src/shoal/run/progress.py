@@ -11,6 +11,7 @@ from shoal.run.directory import versions
 from shoal.run.parts import restore_into
 from shoal.run.reading import sentence
 from shoal.run.records import read_metrics
+from shoal.run.together import part_of
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -68,16 +69,17 @@ def go_on(loop: Loop, found: Checkpoint, log: Log | None) -> None:
     run, updates, tree = loop.run, found.updates, found.tree
     try:
         restore_into(loop.learners, tree["learner"], updates)
-        lost = loop.stream.restore(tree["stream"])
+        of_rank = part_of(run.settings.ranks, tree)
+        lost = loop.stream.restore(of_rank["stream"])
         own = tree["run"]
-        run.rng.bit_generator.state = own["rng"]
+        run.rng.bit_generator.state = of_rank["rng"]
         run.metrics.restore(own["metrics"])
         loop.progress.restore(own, updates)
         if "selection" in own:
             run.selection.restore(own["selection"], loop.stream)
         position, sha256 = int(own["log_position"]), own.get("log_sha256")
         ends = frozenset(own.get("log_ends", ()))
-        other = tree["other"]
+        other = of_rank["other"]
     except ConfigError:
         raise
     except BROKEN as error:
@@ -94,6 +96,20 @@ def go_on(loop: Loop, found: Checkpoint, log: Log | None) -> None:
         messages += _lost_checkpoint(run.directory, updates)
     for message in messages:
         run.warn(message)
+
+
+def own_state(loop: Loop, log: Log | None) -> dict[str, Any]:
+    """What a checkpoint holds of the run itself, and `go_on` takes over."""
+    run = loop.run
+    return {
+        "rng": run.rng.bit_generator.state,
+        "metrics": run.metrics.state(),
+        **loop.progress.state(run.meter.elapsed()),
+        "selection": run.selection.state(),
+        "log_position": 0 if log is None else log.position(),
+        "log_sha256": "" if log is None else log.sha256(),
+        "log_ends": [] if log is None else log.ends(),
+    }
 
 
 def begin_anew(run: Run, directory: RunDirectory, log: Log | None) -> None:

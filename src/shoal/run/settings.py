@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from shoal.run.origin import Identity
 from shoal.stream.schedules import Schedule, schedule
 from shoal.stream.self_play import SelfPlay
 from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from shoal.learn.ranks import Ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,18 @@ class Settings:
     """How a language model samples and is judged."""
     identity: Identity = field(default_factory=Identity)
     """Which run it is, and what its checkpoints must have been trained with."""
+    ranks: Ranks | None = None
+    """The processes that learn together, each on an equal share of the environments, where this is one of several."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes, evaluates and tells, of those that learn together."""
+        return self.ranks is None or self.ranks.rank == 0
+
+    @property
+    def own_envs(self) -> int:
+        """Environments of this process."""
+        return self.num_envs // (1 if self.ranks is None else self.ranks.size)
 
     @property
     def hardware(self) -> Hardware:
@@ -80,6 +96,7 @@ class Settings:
             act_block=self.act_block,
             grad_shards=self.grad_shards,
             micro_tokens=self.language.micro_tokens,
+            ranks=self.ranks,
         )
 
     def generator(self) -> np.random.Generator:
@@ -91,12 +108,15 @@ class Settings:
     @property
     def acting(self) -> Acting:
         """How policies act."""
+        rows = self.own_envs * max(1, len(self.agents))
         return Acting(
             self.seed,
             device=torch.device(self.device),
             native=self.native,
             num_threads=self.num_threads,
             act_block=self.act_block,
+            first_row=0 if self.ranks is None else self.ranks.rank * rows,
+            ranks=self.ranks,
         )
 
     @property

@@ -57,7 +57,7 @@ def rollouts_of(
         ConfigError: a setting of the run that rollouts, or those of several agents, cannot have.
     """
     s = run.settings
-    check_rows(env.num_rows, env.spec.num_agents, s.num_envs)
+    check_rows(env.num_rows, env.spec.num_agents, s.own_envs)
     if s.data.folder is not None:
         raise ConfigError(
             f"data={s.data.folder!r} would not be learned from: {s.algo or 'this algorithm'} has no replay memory; "
@@ -136,8 +136,8 @@ def replay_of(
         ConfigError: a setting of the run that a replay memory cannot have.
     """
     s = run.settings
-    check_rows(env.num_rows, env.spec.num_agents, s.num_envs)
     check_replays(s)
+    check_rows(env.num_rows, env.spec.num_agents, s.own_envs)
     learners = learner if isinstance(learner, Mapping) else {ONE: learner}
     cfgs = cfg if isinstance(cfg, Mapping) else {ONE: cfg}
     num_steps = next(iter(cfgs.values())).num_steps
@@ -162,6 +162,7 @@ def replay_of(
 
 def check_replays(s: Settings) -> None:
     """ConfigError where a run has what a memory of past steps cannot have."""
+    check_single(s)
     if s.self_play.every:
         raise ConfigError(
             "self-play needs rollouts: a memory of past steps would mix its opponents; set self_play.every=0"
@@ -169,6 +170,15 @@ def check_replays(s: Settings) -> None:
     if s.reward_gamma is not None:
         raise ConfigError(
             "normalize_reward changes with time, which a memory of past rewards does not; choose reward_scale"
+        )
+
+
+def check_single(s: Settings) -> None:
+    """ConfigError where several processes learn together: their batches must be of rollouts."""
+    if s.ranks is not None:
+        raise ConfigError(
+            f"learners={s.ranks.size} share rollouts, and {s.algo or 'this algorithm'} learns from a memory or a data "
+            "set; set learners=1, or choose an algorithm on rollouts (`shoal algos` lists all)"
         )
 
 
@@ -307,6 +317,7 @@ def data_stream_of(
         ConfigError: there is none, it does not fit, the run is to take steps, or the policy has a memory.
     """
     s = run.settings
+    check_single(s)
     algo = s.algo or "this algorithm"
     if s.data.folder is None:
         raise ConfigError(

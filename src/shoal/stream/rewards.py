@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shoal.learn.curiosity import Bonuses
+    from shoal.learn.ranks import Ranks
     from shoal.memory.slab import Slab
 
 CLIP = 10.0
@@ -39,9 +40,17 @@ class RewardNormalizer:
     `VecNormalize` of Stable-Baselines3, which divide each step by what is known up to there.
     """
 
-    def __init__(self, gamma: float, num_rows: int) -> None:
-        """Has seen nothing; `gamma` is the discount of the returns."""
-        self.gamma = gamma
+    def __init__(
+        self, gamma: float, num_rows: int, *, ranks: Ranks | None = None
+    ) -> None:
+        """Has seen nothing.
+
+        Args:
+            gamma: the discount of the returns.
+            num_rows: of this process.
+            ranks: the processes whose returns are merged, where there are several.
+        """
+        self.gamma, self._ranks = gamma, ranks
         self.count, self.mean, self.m2 = 0, 0.0, 0.0
         self.returns = np.zeros(num_rows)
 
@@ -52,7 +61,10 @@ class RewardNormalizer:
             before = np.where(slab.start[t], 0.0, self.gamma * self.returns)
             self.returns = np.where(slab.valid[t], before + reward, self.returns)
             returns[t] = self.returns
-        self._merge(returns[slab.valid])
+        valid = slab.valid
+        if self._ranks is not None:
+            returns, valid = self._ranks.columns(returns), self._ranks.columns(valid)
+        self._merge(returns[valid])
         deviation = np.sqrt(self.m2 / max(self.count, 1) + EPSILON)
         slab.reward /= np.float32(deviation)
         np.clip(slab.reward, -CLIP, CLIP, out=slab.reward)

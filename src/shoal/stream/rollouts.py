@@ -14,6 +14,7 @@ from shoal.learn.publishing import Frozen, observes
 from shoal.stream.actors.collecting import Actors
 from shoal.stream.actors.rows import ActorRows
 from shoal.stream.in_process import InProcess, Wanted
+from shoal.stream.joined import check_joinable, joined_episodes
 from shoal.stream.meter import Meter
 from shoal.stream.rewards import RewardNormalizer, Rewards
 from shoal.stream.schedules import Schedule, Sync
@@ -182,12 +183,15 @@ class Rollouts:
         self.version = self.env_steps = 0
         self.episodes = Episodes.none()
         self.roles, self.slabs = collects.roles, collects.slabs
+        self._ranks = acting.ranks
+        if self._ranks is not None:
+            check_joinable(env.spec)
         self._alone, self._published, self._collected = alone, True, False
         self._last: dict[str, Steps] = {}
         self._normalizers: dict[str, RewardNormalizer] = {}
         if rewards.gamma is not None:
             for role in self.roles:
-                made = RewardNormalizer(rewards.gamma, role.count)
+                made = RewardNormalizer(rewards.gamma, role.count, ranks=acting.ranks)
                 self._normalizers[role.name] = made
         pairs = zip(self.roles, self.slabs, strict=True)
         learned = [slab for role, slab in pairs if not isinstance(role.source, Frozen)]
@@ -195,8 +199,14 @@ class Rollouts:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Steps and rows of one rollout."""
+        """Steps and rows of one rollout: of several ranks, of this one's."""
         return self.num_steps, self.env.num_rows
+
+    @property
+    def steps_per_batch(self) -> int:
+        """Environment steps of one rollout: of several ranks, of all of them."""
+        ranks = 1 if self._ranks is None else self._ranks.size
+        return self.num_steps * self.env.num_rows * ranks
 
     def __iter__(self) -> Rollouts:
         """Itself."""
@@ -218,10 +228,13 @@ class Rollouts:
         while True:
             self.episodes = self.collects.collect()
             self._collected = True
-            self.env_steps += self.num_steps * self.env.num_rows
+            self.env_steps += self.steps_per_batch
             # In games of turns a rollout may be so short that no step to be learned from is complete.
             if self.collects.native or any(slab.valid.any() for slab in self._learned):
                 break
+        if self._ranks is not None:
+            rows = self.env.num_rows
+            self.episodes = joined_episodes(self._ranks, self.episodes, rows)
         for role, slab in zip(self.roles, self.slabs, strict=True):
             if self.reward_scale != 1:
                 slab.reward *= self.reward_scale

@@ -1,0 +1,97 @@
+"""Several learners beside one process: environment steps per second of PPO, and what an exchange takes.
+
+    python -m benchmarks.learners [--rounds 3] [--only small wide] [--learners 2]
+
+`small` is the preset of CartPole-v1; `wide` has two layers of 512 and minibatches of 1,024 steps, whose updates take
+long; `serial` is Gymnasium's LunarLander-v3, whose steps are Python's. One process with one thread, one with as many
+threads as there are learners, and the learners take turns; a run's start is not counted. Appends to
+benchmarks/results/learners.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import shoal
+from benchmarks import machine
+from shoal.run.log import read
+
+RESULT = Path(__file__).parent / "results" / "learners.jsonl"
+WIDE: dict[str, Any] = {
+    "preset": "none",
+    "num_envs": 32,
+    "num_steps": 128,
+    "num_minibatches": 4,
+    "network": {"hidden": (512, 512)},
+}
+TASKS: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "small": ("CartPole-v1", 60_000, {}),
+    "wide": ("CartPole-v1", 40_960, WIDE),
+    "serial": ("LunarLander-v3", 65_536, {"backend": "serial"}),
+}
+
+
+def measured(task: str, side: dict[str, int]) -> dict[str, float]:
+    """Steps per second of a run, and the share of its time in which learners exchanged and waited."""
+    env, steps, own = TASKS[task]
+    settings: dict[str, Any] = own | side
+    with tempfile.TemporaryDirectory() as folder:
+        result = shoal.train(
+            env,
+            **settings,
+            total_timesteps=steps,
+            stop_at=math.inf,
+            final_episodes=0,
+            panel="none",
+            run_dir=folder,
+        )
+        lines = read(result.path / "metrics.jsonl")
+    shares = [line["speed/exchange"] for line in lines if "speed/exchange" in line]
+    exchange = mean(shares[-1:]) if shares else 0.0
+    return {"steps_per_s": result.steps / result.seconds, "exchange": exchange}
+
+
+def main() -> None:
+    """Measures, prints and appends."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--learners", type=int, default=2)
+    given = parser.parse_args()
+    count = given.learners
+    sides = {
+        "one thread": {"learners": 1, "num_threads": 1},
+        f"{count} threads": {"learners": 1, "num_threads": count},
+        f"{count} learners": {"learners": count, "num_threads": count},
+    }
+    for task in given.only:
+        for number in range(given.rounds):
+            for name, side in sides.items():
+                found = measured(task, side)
+                load = os.getloadavg()[0]
+                said = {
+                    "task": task,
+                    "side": name,
+                    "round": number,
+                    "load": load,
+                    **found,
+                    "machine": machine.describe(),
+                }
+                with RESULT.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(said) + "\n")
+                print(
+                    f"{task:8} {name:12} {found['steps_per_s']:10,.0f} steps/s  exchange {found['exchange']:.0%}  "
+                    f"load {load:.1f}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
