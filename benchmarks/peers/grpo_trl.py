@@ -35,7 +35,7 @@ BLOCK = 500
 
 
 def load_judge() -> Any:
-    """shoal's module that compares answers, which needs nothing but Python."""
+    """Shoal's module that compares answers, which needs nothing but Python."""
     spec = importlib.util.spec_from_file_location("judge", JUDGE)
     assert spec is not None
     assert spec.loader is not None
@@ -146,7 +146,7 @@ def is_right(judge: Any, answer: str, text: str) -> bool:
 
 
 def load_model(args: argparse.Namespace) -> tuple[Any, Any]:
-    """The model in float32 and its tokenizer; ValueError for one that adds tokens to a plain text, which shoal's does not."""
+    """The model in float32 and its tokenizer; ValueError for one that adds tokens to a plain text."""
     tokenizer = AutoTokenizer.from_pretrained(args.model, local_files_only=True)
     if tokenizer("1")["input_ids"] != tokenizer("1", add_special_tokens=False)["input_ids"]:
         raise ValueError(f"{args.model}: the tokenizer adds special tokens, and TRL 1.16 cannot be told not to")

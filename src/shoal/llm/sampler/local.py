@@ -201,11 +201,7 @@ class LocalSampler:
         noise = uniform_noise(self._seed, self._stream, slots.row, step)
         token, logprob, kept = drawn(logits, self._tensor(noise), self.drawing)
         chosen = token.cpu().numpy()
-        bits = (
-            None
-            if kept is None
-            else np.packbits(kept.cpu().numpy(), axis=1, bitorder="little")
-        )
+        bits = bits_of(kept)
         chances = logprob.cpu().numpy()
         slots.append(chosen, chances, self._version, bits)
         end = self._ended(chosen)
@@ -238,6 +234,13 @@ class LocalSampler:
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self.device)
+
+
+def bits_of(kept: Tensor | None) -> NDArray[np.uint8] | None:
+    """What was kept [n, V] as bits [n, ceil(V / 8)], lowest first."""
+    if kept is None:
+        return None
+    return np.packbits(kept.cpu().numpy(), axis=1, bitorder="little")
 
 
 def handed_over(answer: Answer, *, truncated: bool) -> Drawn:

@@ -137,7 +137,7 @@ class ScorerPool:
             StageError: a process was lost, and no scorer can be made in its place.
         """
         if not self._judged:
-            self._judged.extend(map(self._judge, self._stage.poll(block_s)))
+            self._judged += map(self._judge, self._stage.poll(block_s))
         found: list[Scored] = []
         while self._judged:
             outcome = self._judged[0]

@@ -111,8 +111,7 @@ class ActorPool:
             values[role.name] = role.values
             if role.epsilon is not None:
                 epsilon[role.name] = role.epsilon[columns]
-        first = self.ahead + 2
-        region = first + self._asked[number] % (self.ahead + 1)
+        region = self.ahead + 2 + self._asked[number] % (self.ahead + 1)
         self._asked[number] += 1
         self.under_way[number] += 1
         self.env.processes[number].ask(Request(region, epsilon, values))
