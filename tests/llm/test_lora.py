@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ def chosen(model: LanguageModel) -> torch.Tensor:
         return model(ANSWER).logprob
 
 
-def make_adapted(lora: Lora | None = None, **changed: object) -> LanguageModel:
+def make_adapted(lora: Lora | None = None, **changed: Any) -> LanguageModel:
     """A model whose adapter has learned something."""
     model = make_model(**changed)
     add_lora(model, lora or Lora(rank=2))

@@ -3,7 +3,7 @@
 import multiprocessing
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ import torch
 
 from shoal.llm import tiny as tiny_module
 from shoal.llm.loading import load_model
+from shoal.llm.model import LanguageModel
 from shoal.llm.pieces import END, PAD, make_tokenizer
 from shoal.llm.pretraining import Example, Pretraining, answers_to, batched
 from shoal.llm.tasks.task import Message, Prompt
@@ -22,7 +23,7 @@ SMALL = Tiny(
     intermediate_size=64,
     num_layers=2,
     num_heads=2,
-    pretraining=Pretraining(skill=0.8, updates=100, every=20, examples=256, batch=32, learning_rate=1e-2, measured=64),
+    pretraining=Pretraining(skill=0.8, updates=100, every=40, examples=256, batch=32, learning_rate=1e-2, measured=64),
 )
 
 
@@ -79,13 +80,19 @@ def test_tokenizers_are_equal_in_every_process(tmp_path: Path) -> None:
     assert read[0] == read[1]
 
 
+@pytest.fixture(scope="module")
+def made() -> tuple[LanguageModel, list[str]]:
+    """A model, and what was told while it was made."""
+    lines: list[str] = []
+    return make_tiny(Next(), SMALL, lines.append), lines
+
+
 def read_shares(lines: list[str]) -> list[int]:
     return [int(line.split(" updates, ")[1].split("%")[0]) for line in lines]
 
 
-def test_learns_the_task_and_ends_as_a_model_that_is_often_wrong() -> None:
-    lines: list[str] = []
-    model = make_tiny(Next(), SMALL, lines.append)
+def test_learns_the_task_and_ends_as_a_model_that_is_often_wrong(made: tuple[LanguageModel, list[str]]) -> None:
+    model, lines = made
     shares = read_shares(lines)
     assert max(shares) >= 80
     assert shares[-1] <= 33
@@ -107,12 +114,13 @@ def test_a_task_that_is_not_learned_is_told() -> None:
 
 
 def test_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = tiny_model(Next(), SMALL)
+    few = replace(SMALL, pretraining=Pretraining(updates=2, examples=32, batch=16, measured=8))
+    first = tiny_model(Next(), few)
     monkeypatch.setattr(tiny_module, "make_tiny", None)  # would fail if it were called
-    second = tiny_model(Next(), SMALL, temperature=0.5)
+    second = tiny_model(Next(), few, temperature=0.5)
     assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
     assert (first.temperature, second.temperature) == (1.0, 0.5)
-    for task, settings in ((Next(letters="abce"), SMALL), (Next(name="other"), SMALL), (Next(), Tiny())):
+    for task, settings in ((Next(letters="abce"), few), (Next(name="other"), few), (Next(), SMALL)):
         with pytest.raises(TypeError, match="not callable"):
             tiny_model(task, settings)
 
@@ -179,9 +187,9 @@ def test_cache_must_be_absolute(monkeypatch: pytest.MonkeyPatch) -> None:
         load_model("tiny", task=Next())
 
 
-def test_sampling_follows_the_model() -> None:
+def test_sampling_follows_the_model(made: tuple[LanguageModel, list[str]]) -> None:
     """Frequencies of first tokens against the model's own log-probabilities."""
-    model = make_tiny(Next(), SMALL, lambda line: None)
+    model, _ = made
     prompt = tuple(model.tokenizer.encode("The letter after a is "))
     generator = torch.Generator().manual_seed(0)
     drawn = answers_to(model, [prompt] * 2000, 1, generator)

@@ -61,7 +61,10 @@ def language_model(experiment: Experiment) -> LanguageModel:
     from shoal.llm.loading import load_model
 
     name = experiment.options.model
-    task = source_of(experiment, held_out=False).task if name == "tiny" else None
+    task = None
+    if name == "tiny":  # of no run's own seed: all begin with one model
+        kwargs = dict(experiment.env_kwargs or {})
+        task = make_task(experiment.source, seed=0, kwargs=kwargs)
     return load_model(name, task=task, report=_tell)
 
 

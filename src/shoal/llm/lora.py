@@ -223,7 +223,8 @@ def _read(config: dict[str, Any], folder: Path) -> Lora:
     layers = config["target_modules"]
     if isinstance(layers, str):
         layers = [name for name in LINEAR if re.search(name, layers)]
-    return Lora(config["r"], config["lora_alpha"], tuple(sorted(layers)))
+    ends = {name.rpartition(".")[2] for name in layers}  # peft may list every layer
+    return Lora(config["r"], config["lora_alpha"], tuple(sorted(ends)))
 
 
 def _put(model: LanguageModel, name: str, layer: nn.Linear) -> None:

@@ -35,10 +35,10 @@ class Pretraining:
     right only now and then: it ends as a model that could do better than it does, which is where reinforcement starts.
     """
 
-    skill: float = 0.85
+    skill: float = 0.9
     """The first part ends when this share of answers, drawn at temperature 1 to prompts that it was not shown, earns
     what a solution does, ..."""
-    updates: int = 1500
+    updates: int = 1000
     """... or after so many updates, over which the learning rate falls to a tenth."""
     success: float = 0.33
     """The second part ends when at most this share is right."""
@@ -49,10 +49,10 @@ class Pretraining:
     batch: int = 64
     """Examples of an update."""
     learning_rate: float = 3e-3
-    spoiling_rate: float = 5e-4
+    spoiling_rate: float = 3e-4
     """The learning rate of the second part."""
     every: int = 50
-    """Updates of the first part from one measurement to the next; a tenth of them in the second."""
+    """Updates of the first part from one measurement to the next; a twentieth of them in the second."""
     measured: int = 256
     """Prompts of a measurement."""
 
@@ -97,7 +97,7 @@ def pretrain(
     while done < last and success > settings.success:
         learning.update(next(order), settings.spoiling_rate)
         done += 1
-        if done % max(1, settings.every // 10) == 0:
+        if done % max(1, settings.every // 20) == 0:
             success = measure(done)
     return skill
 

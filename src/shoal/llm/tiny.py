@@ -44,7 +44,7 @@ class Tiny:
 
     hidden_size: int = 128
     intermediate_size: int = 384
-    num_layers: int = 2
+    num_layers: int = 3
     num_heads: int = 4
     max_length: int = 1024
     seed: int = 0
