@@ -96,13 +96,15 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     clock = Clock()
     answers = args.steps * args.num_prompts * args.num_generations
     settings = {name: getattr(args, name) for name in ALGORITHM}
+    settings |= {"loss_normalization": LOSSES[args.loss_type]}
+    settings |= {"sampling": {name: getattr(args, name) for name in SAMPLING}}
     if args.epsilon_high:
         settings["epsilon_high"] = args.epsilon_high
     if args.schedule == "async":
         settings["max_staleness"] = args.max_staleness
     with tempfile.TemporaryDirectory() as folder:
         result = shoal.train(
-            f"reasoning-gym:{args.task}",
+            f"reasoning-gym:{args.dataset}",
             algo="grpo",
             model=args.model,
             env_kwargs=args.task_settings,
@@ -139,22 +141,21 @@ ALGORITHM = {
     "learning_rate": 1e-4,
     "max_grad_norm": 1.0,
     "beta": 0.0,
-    "loss_type": "dapo",
     "epsilon": 0.2,
     "scale_rewards": "group",
-    "temperature": 1.0,
-    "top_k": 0,
-    "top_p": 1.0,
     "correction": "truncate",
 }
 """GRPO's settings and what they are unless given."""
+SAMPLING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
+LOSSES = {"grpo": "sequence", "dapo": "token", "dr_grpo": "constant"}
+"""TRL's words for what shoal says of the loss: what counts the same in it."""
 
 
 def parse() -> argparse.Namespace:
     """Read the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="a folder as transformers writes it")
-    parser.add_argument("--task", default="chain_sum", help="its name in reasoning-gym")
+    parser.add_argument("--dataset", default="chain_sum", help="its name in reasoning-gym")
     parser.add_argument("--task_settings", type=json.loads, default={}, help="its keywords, as JSON")
     parser.add_argument("--held_out", type=int, default=200, help="prompts; 0: no evaluation")
     parser.add_argument("--seed", type=int, default=0)
@@ -164,7 +165,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--max_staleness", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cores", type=int, default=2)
-    for name, value in ALGORITHM.items():
+    parser.add_argument("--loss_type", choices=LOSSES, default="dapo")
+    for name, value in (ALGORITHM | SAMPLING).items():
         parser.add_argument(f"--{name}", type=type(value), default=value)
     return parser.parse_args()
 

@@ -220,7 +220,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--generations", type=int, default=8)
     parser.add_argument("--max-tokens", type=int, default=8, help="of an answer")
     parser.add_argument("--learning-rate", type=float, default=1e-4)
-    parser.add_argument("--loss", default="dapo", choices=["grpo", "dapo", "dr_grpo", "cispo"])
+    parser.add_argument("--loss", default="dapo", choices=["grpo", "dapo", "dr_grpo"])
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--summary", action="store_true", help="only say what the file holds")
     options = parser.parse_args()
@@ -232,7 +232,7 @@ def parse() -> argparse.Namespace:
 def work_of(options: argparse.Namespace) -> dict[str, Any]:
     """What all arms do."""
     return {
-        "task": options.task,
+        "dataset": options.task,
         "task_settings": json.dumps(options.task_settings, sort_keys=True),
         "steps": options.updates,
         "num_prompts": options.prompts,

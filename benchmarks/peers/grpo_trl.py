@@ -48,7 +48,7 @@ def load_items(args: argparse.Namespace, seed: int, count: int) -> list[dict[str
     """The first `count` questions and answers of the task; item i is seeded with seed + i."""
     items: list[dict[str, str]] = []
     while len(items) < count:
-        data = reasoning_gym.create_dataset(args.task, seed=seed + len(items), size=BLOCK, **args.task_settings)
+        data = reasoning_gym.create_dataset(args.dataset, seed=seed + len(items), size=BLOCK, **args.task_settings)
         items += [{"prompt": item["question"], "answer": item["answer"]} for item in data]
     return items[:count]
 
@@ -203,7 +203,7 @@ def parse() -> argparse.Namespace:
     """Read the options; where the algorithm has them, with TRL's defaults but for the batch."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, help="a folder as transformers writes it")
-    parser.add_argument("--task", default="chain_sum", help="its name in reasoning-gym")
+    parser.add_argument("--dataset", default="chain_sum", help="its name in reasoning-gym")
     parser.add_argument("--task_settings", type=json.loads, default={}, help="its keywords, as JSON")
     parser.add_argument("--task_seed", type=int, default=0)
     parser.add_argument("--held_out", type=int, default=200, help="prompts; 0: no evaluation")
