@@ -22,11 +22,12 @@ from tests.language_mutations import LANGUAGE
 from tests.mutations import NATIVE, PYTHON, Mutation
 from tests.scan_mutations import SCANS
 from tests.server_mutations import SERVERS
+from tests.task_mutations import TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FILES = [*PYTHON, *SERVERS, *ACTORS, *LANGUAGE]
+FILES = [*PYTHON, *SERVERS, *ACTORS, *LANGUAGE, *TASKS]
 HEADERS = [*NATIVE, *SCANS]
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(shoal.__file__).parent

@@ -110,6 +110,7 @@ tried(lambda: open(os.__file__, "a"))
 tried(lambda: os.kill({pid}, 0))
 tried(lambda: os.listdir("/proc"))
 tried(lambda: os.setuid(0) if os.getuid() else print("root"))
+print("read-only", os.statvfs(os.path.dirname(os.__file__)).f_flag & os.ST_RDONLY)
 print(sorted(os.environ))
 """
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -122,6 +123,7 @@ print(sorted(os.environ))
     missing = "FileNotFoundError"
     assert errors == ["OSError", "OSError", missing, missing, "ProcessLookupError", missing, "PermissionError"]
     assert "root" not in lines
+    assert "read-only 1" in lines
     assert "LC_ALL" not in ran.output
     assert "VIRTUAL_ENV" not in ran.output
 
