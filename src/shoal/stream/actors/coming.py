@@ -29,6 +29,7 @@ class Coming:
             said: how it is to collect.
         """
         self._env, self._number, self._said = env, number, said
+        self._spare = env.take_spare()
         self._begun: Future[ActorProcess | DistantActor] = Future()
         Thread(target=self._start, name="shoal-starts-actor", daemon=True).start()
 
@@ -50,7 +51,7 @@ class Coming:
     def _start(self) -> None:
         env, number = self._env, self._number
         try:
-            fresh = env.started(number)
+            fresh = env.started(number, self._spare)
             try:
                 fresh.described()
                 fresh.begin(self._said, env.settings.timeout_s)

@@ -81,6 +81,7 @@ class ActorPool:
 
     def look(self, number: int) -> None:
         """Where an actor is gone by now, begins to start another one, before anybody waits for it."""
+        self.env.keep_spare()
         gone = self.env.processes[number].gone
         settings = self.env.settings
         if gone is None or number in self._coming or settings.on_fault != "restart":

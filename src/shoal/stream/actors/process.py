@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shoal.envs.workers.pipe import pack
-from shoal.envs.workers.processes import LOOK_S, START_S, Worker
+from shoal.envs.workers.processes import LOOK_S, START_S
 from shoal.memory.arena import Arena
 from shoal.stream.actors.answers import Answers
 from shoal.stream.actors.messages import (
     KEPT_REGIONS,
     STATE_REGION,
-    WORD,
     Introduction,
     Op,
 )
+from shoal.stream.actors.spare import Spare
 from shoal.types import EnvError
 
 if TYPE_CHECKING:
@@ -42,7 +41,14 @@ def check_late(until_s: float) -> None:
 class ActorProcess:
     """One actor. Nothing that it starts outlives `end`, or this process."""
 
-    def __init__(self, make: bytes, number: int, rows: slice, num_envs: int) -> None:
+    def __init__(
+        self,
+        make: bytes,
+        number: int,
+        rows: slice,
+        num_envs: int,
+        spare: Spare | None = None,
+    ) -> None:
         """Starts it; `described` is its answer.
 
         Args:
@@ -50,20 +56,12 @@ class ActorProcess:
             number: counted from 0.
             rows: which ones of the run it has.
             num_envs: of them.
+            spare: a process that becomes it; None: a new one.
         """
         self.number, self.rows = number, rows
-        self._fd = os.memfd_create("shoal-actor")
-        try:
-            self._worker = Worker(
-                number,
-                rows,
-                self._fd,
-                work="shoal.stream.actors.local",
-                word=WORD,
-            )
-        except BaseException:
-            os.close(self._fd)
-            raise
+        self._process = spare or Spare(number, rows)
+        self._process.become(number, rows)
+        self._worker = self._process.worker
         self._worker.send(Introduction(make, number, num_envs))
         self._arena: Arena | None = None
         self._weight_regions, self._given = 1, 0
@@ -101,7 +99,7 @@ class ActorProcess:
         """Has it reset its rows."""
         task = self._ask(Op.BEGIN, pack(said))
         begun: Begun = self._answer(task, timeout_s, "resetting its environments")
-        self._arena, self._answers.come = Arena(self._fd, begun.sizes), 0
+        self._arena, self._answers.come = Arena(self._process.fd, begun.sizes), 0
         self._weight_regions = said.weight_regions
         return begun
 
@@ -187,10 +185,7 @@ class ActorProcess:
 
     def end(self) -> None:
         """Kills the process and all that it started."""
-        self._worker.end()
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._process.end()
 
     @property
     def _arena_(self) -> Arena:

@@ -16,6 +16,7 @@ from shoal.envs.vec_env import Capabilities
 from shoal.envs.workers.pipe import pack
 from shoal.stream.actors.distant import DistantActor
 from shoal.stream.actors.process import ActorProcess
+from shoal.stream.actors.spare import Spare
 from shoal.types import ConfigError, EnvError, check_ranges
 
 if TYPE_CHECKING:
@@ -86,8 +87,9 @@ class ActorRows:
         self.processes: list[ActorProcess | DistantActor] = []
         self._fresh: list[ActorProcess | DistantActor] = []
         """Those that start to take the place of others."""
-        ended = (self.processes, self._fresh, os.getpid())
-        self._at_exit = weakref.finalize(self, _end, *ended)
+        self._spares: list[Spare] = []
+        ended = (self.processes, self._fresh, self._spares)
+        self._at_exit = weakref.finalize(self, _end, ended, os.getpid())
         self.rows: list[slice] = []
         """Of each actor."""
         try:
@@ -114,15 +116,39 @@ class ActorRows:
         self.in_use = False
         """Whether a stream collects here already."""
 
-    def _start(self, number: int, rows: slice) -> ActorProcess | DistantActor:
+    def _start(
+        self, number: int, rows: slice, spare: Spare | None = None
+    ) -> ActorProcess | DistantActor:
         if self._place is None:
-            return ActorProcess(self._make, number, rows, self.envs[number])
+            envs = self.envs[number]
+            return ActorProcess(self._make, number, rows, envs, spare)
         placed = self._place(self._make, number, self.envs[number])
         return DistantActor(placed, number, rows)
 
-    def started(self, number: int) -> ActorProcess | DistantActor:
-        """A new process for an actor's rows, which makes its environments by now; `put` has it take them over."""
-        fresh = self._start(number, self.rows[number])
+    def keep_spare(self) -> None:
+        """Has a process ready that may become an actor, where one may have to take another's place here.
+
+        To start one takes seconds, most of them for imports.
+        """
+        settings = self.settings
+        wanted = settings.on_fault == "restart" and settings.max_restarts > 0
+        while self._spares and not self._spares[-1].worker.alive:
+            self._spares.pop().end()
+        if wanted and self._place is None and not self._spares:
+            self._spares.append(Spare())
+
+    def take_spare(self) -> Spare | None:
+        """The process that is ready, if there is one; `keep_spare` starts another."""
+        return self._spares.pop() if self._spares else None
+
+    def started(
+        self, number: int, spare: Spare | None = None
+    ) -> ActorProcess | DistantActor:
+        """A process for an actor's rows, which makes its environments by now; `put` has it take them over.
+
+        It is `spare`, where there is one.
+        """
+        fresh = self._start(number, self.rows[number], spare)
         self._fresh.append(fresh)
         if not self._at_exit.alive:
             self.abandon(fresh)
@@ -197,14 +223,10 @@ def _refuse() -> NoReturn:
     )
 
 
-def _end(
-    processes: list[ActorProcess | DistantActor],
-    fresh: list[ActorProcess | DistantActor],
-    pid: int,
-) -> None:
-    """Ends all; not in a child that was forked."""
+def _end(lists: tuple[list[Any], ...], pid: int) -> None:
+    """Ends all that is in the lists; not in a child that was forked."""
     if os.getpid() != pid:
         return
-    for every in (processes, fresh):
+    for every in lists:
         while every:
             every.pop().end()
