@@ -5,8 +5,8 @@ python -m benchmarks.sampler --model smollm2          a model of SmolLM2-135M's 
 
 Both have the same random weights in float32 and draw the same number of tokens at temperature 1 on one thread, with all
 tokens and with top-p; no token ends an answer. Shoal's sampler returns a log-probability for each token, and with top-p
-the set that it was drawn from; transformers returns tokens only. Prompts all differ; with `--group 8`, eight answers have
-one prompt, as in GRPO: shoal's sampler reads it once, `generate` takes it eight times. They take turns, and seconds are
+the set that it was drawn from; transformers returns tokens only. Prompts all differ; with `--group 8` each has eight
+answers, as in GRPO: shoal's sampler reads it once, `generate` takes it eight times. They take turns, and seconds are
 those of the process; a ratio is the median over the rounds. Appended to benchmarks/results/sampler.jsonl.
 """
 

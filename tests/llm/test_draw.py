@@ -35,9 +35,8 @@ def test_kept_sets_equal_a_slow_reference(size: int, cut: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize("size", [50, 5000])
 def test_a_rows_set_does_not_depend_on_others(size: int) -> None:
-    logits = torch.randn(6, size, generator=torch.Generator().manual_seed(1)) * torch.tensor(
-        [[0.1], [1], [2], [3], [5], [9]]
-    )
+    scale = torch.tensor([[0.1], [1], [2], [3], [5], [9]])
+    logits = scale * torch.randn(6, size, generator=torch.Generator().manual_seed(1))
     drawing = Drawing(1, top_p=0.9)
     whole = kept_tokens(logits, drawing)
     for row in range(6):
@@ -46,8 +45,8 @@ def test_a_rows_set_does_not_depend_on_others(size: int) -> None:
 
 def test_what_is_as_probable_as_the_last_is_kept_too() -> None:
     logits = torch.tensor([[2.0, 1.0, 1.0, 0.0, 1.0]])
-    for cut in ({"top_k": 2}, {"top_p": 0.5}):
-        assert kept_tokens(logits, Drawing(1, **cut)).tolist() == [[True, True, True, False, True]]
+    for drawing in (Drawing(1, top_k=2), Drawing(1, top_p=0.5)):
+        assert kept_tokens(logits, drawing).tolist() == [[True, True, True, False, True]]
     # The most probable one is always kept.
     assert kept_tokens(logits, Drawing(1, top_p=1e-9)).tolist() == [[True, False, False, False, False]]
 
