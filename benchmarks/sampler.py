@@ -5,9 +5,9 @@ python -m benchmarks.sampler --model smollm2          a model of SmolLM2-135M's 
 
 Both have the same random weights in float32 and draw the same number of tokens at temperature 1 on one thread, with all
 tokens and with top-p; no token ends an answer. Shoal's sampler returns a log-probability for each token, and with top-p
-the set that it was drawn from; transformers returns tokens only. Each prompt stands alone: nothing is shared. They take
-turns, and seconds are those of the process; a ratio is the median over the rounds. Appended to
-benchmarks/results/sampler.jsonl.
+the set that it was drawn from; transformers returns tokens only. Prompts all differ; with `--group 8` each has eight
+answers, as in GRPO: shoal's sampler reads it once, `generate` takes it eight times. They take turns, and seconds are
+those of the process; a ratio is the median over the rounds. Appended to benchmarks/results/sampler.jsonl.
 """
 
 from __future__ import annotations
@@ -82,14 +82,16 @@ def make_models(architecture: Architecture) -> tuple[LanguageModel, Any]:
 
 
 def make_contestants(
-    architecture: Architecture, sequences: int, prompt: int, tokens: int, top_p: float
+    architecture: Architecture, sequences: int, prompt: int, tokens: int, *, top_p: float, group: int
 ) -> dict[str, Callable[[], int]]:
-    """What draws `sequences` x `tokens` tokens, and says how many it was."""
+    """What draws `sequences` x `tokens` tokens, and says how many it was; each prompt is answered `group` times."""
     model, theirs = make_models(architecture)
-    prompts = torch.randint(0, architecture.vocab_size, (sequences, prompt))
+    different = torch.randint(0, architecture.vocab_size, (sequences // group, prompt))
+    prompts = different.repeat_interleave(group, dim=0)
     drawing = Drawing(max_tokens=tokens, top_p=top_p)
     sampler = LocalSampler(model, drawing, slots=sequences, seed=0)
-    requests = [Request(key, tuple(row), (0,)) for key, row in enumerate(prompts.tolist())]
+    numbers = tuple(range(group))
+    requests = [Request(key, tuple(row), numbers) for key, row in enumerate(different.tolist())]
 
     def shoal() -> int:
         sampler.submit(requests)
@@ -131,6 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", choices=MODELS, default="tiny")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--sequences", type=int, nargs="*")
+    parser.add_argument("--group", type=int, default=1, help="answers to one prompt")
     parser.add_argument("--no-record", action="store_true")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -138,10 +141,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     architecture, sequences, prompt, tokens = MODELS[given.model]
     for count in given.sequences or sequences:
         for top_p in (1.0, TOP_P):
-            contestants = make_contestants(architecture, count, prompt, tokens, top_p)
+            contestants = make_contestants(architecture, count, prompt, tokens, top_p=top_p, group=given.group)
             rates = measure(contestants, given.rounds)
             ours = rates.pop("shoal")
-            row: dict[str, Any] = {"model": given.model, "sequences": count, "top_p": top_p}
+            row: dict[str, Any] = {"model": given.model, "sequences": count, "group": given.group, "top_p": top_p}
             row["shoal"] = round(median(ours))
             for name, of_peer in rates.items():
                 ratio = median(one / other for one, other in zip(ours, of_peer, strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import log
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 
 LIKELY = 128
 """Tokens that top-p looks at first: mostly the set is among them, and the rest need not be sorted."""
+FEW = 2048
+"""Tokens of a vocabulary that is sorted as a whole."""
+DIGITS = 11, 10, 10
+"""The bits of a number in float32, less its sign, as they are searched."""
 BELOW_ONE = 1 - 2**-22
 """The largest uniform number that is used: times a sum in float32 it stays below the sum."""
 
@@ -71,8 +76,8 @@ def _least_of_nucleus(probability: Tensor, top_p: float) -> Tensor:
 
     Holtzman et al. 2020, arXiv 1904.09751.
     """
-    size = min(LIKELY, probability.shape[1])
-    likely = probability.topk(size, dim=-1).values
+    likely = _most_likely(probability)
+    size = likely.shape[1]
     before = likely.cumsum(-1) - likely
     # The first token of all is kept, whatever top_p is.
     count = (before < top_p).sum(-1, keepdim=True).clamp(min=1)
@@ -86,15 +91,36 @@ def _least_of_nucleus(probability: Tensor, top_p: float) -> Tensor:
     return least
 
 
+def _most_likely(probability: Tensor) -> Tensor:
+    """The largest of each row in falling order, all of them where there are few: [n, m]."""
+    size = probability.shape[1]
+    if size <= FEW and probability.device.type == "cpu":
+        # NumPy sorts such rows several times faster than torch.
+        return torch.from_numpy(-np.sort(-probability.numpy(), axis=1))
+    return probability.topk(min(LIKELY, size), dim=-1).values
+
+
 def _searched(probability: Tensor, top_p: float) -> Tensor:
-    """As `_least_of_nucleus`, without sorting: bisection over the bits of float32, which are ordered as numbers are."""
+    """As `_least_of_nucleus`, without sorting.
+
+    The bits of positive float32 numbers are ordered as the numbers are: masses by their leading bits tell which of
+    those the smallest one has, and so on with the bits behind them.
+    """
     bits = probability.view(torch.int32)
-    low = torch.zeros_like(bits[:, :1])
-    high = bits.amax(-1, keepdim=True) + 1
-    # Tokens from `low` on have top_p together, those from `high` on have less.
-    while bool((high - low > 1).any()):
-        middle = low + (high - low) // 2
-        mass = probability.masked_fill(bits < middle, 0).sum(-1, keepdim=True)
-        enough = mass >= top_p
-        low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
-    return low.view(torch.float32)
+    known = torch.zeros_like(bits[:, :1])
+    above = torch.zeros_like(probability[:, :1])
+    rest, left = probability, 31
+    for count in DIGITS:
+        # Tokens whose leading bits are those that are known, by the next `count` ones.
+        left -= count
+        digit = ((bits >> left) & (2**count - 1)).long()
+        mass = probability.new_zeros(len(bits), 2**count)
+        mass.scatter_add_(1, digit, rest)
+        # The mass of each digit and of those above it; the largest with which top_p is reached.
+        reached = above + mass.flip(1).cumsum(1)
+        rank = (reached < top_p).sum(1, keepdim=True).clamp(max=2**count - 1)
+        found = 2**count - 1 - rank
+        above = (reached - mass.flip(1)).gather(1, rank)
+        known += found.int() << left
+        rest = torch.where((bits >> left) == (known >> left), rest, 0.0)
+    return known.view(torch.float32)
