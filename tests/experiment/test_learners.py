@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -248,3 +249,18 @@ def test_what_learners_cannot_share_is_refused(tmp_path: Path, settings: dict[st
     with pytest.raises(ConfigError, match=said):
         train("CartPole-v1", **told | settings)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_sent_is_refused(tmp_path: Path) -> None:
+    """An environment that holds a lock; no process was started, and no directory is left."""
+    lock = threading.Lock()
+
+    def made() -> gym.Env[Any, Any]:
+        with lock:
+            return gym.make("CartPole-v1")
+
+    told: dict[str, Any] = SMALL | {"total_timesteps": 1000, "run_dir": str(tmp_path)}
+    with pytest.raises(ConfigError, match=r"cannot be sent to other learners: TypeError: .*; set learners=1"):
+        train(made, **told)
+    assert not list(tmp_path.rglob("config.toml"))
+    assert not children()

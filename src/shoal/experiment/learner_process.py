@@ -13,7 +13,7 @@ import torch
 from shoal.envs import forks
 from shoal.envs.told import told_before
 from shoal.envs.workers.failures import failure_of
-from shoal.envs.workers.pipe import pack
+from shoal.envs.workers.pipe import pack, unpack
 from shoal.envs.workers.worker import STRAY, Pipe
 from shoal.experiment.first_weights import first_policy_of
 from shoal.experiment.learners import (
@@ -36,20 +36,23 @@ from shoal.stream.meter import Meter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+READY_SAID = pack((READY, True, None))
+
 
 def main(given: dict[str, Any]) -> None:
     """Its whole life, started by `supervisor.main` with its file descriptors."""
     pipe = Pipe(given["pipe"])
-    said: Introduction = pipe.receive()
+    rank, packed = pipe.receive()
     forks.tell.append(lambda told: pipe.send(pack((STRAY, False, told))))
     torch.set_num_threads(1)
     try:
-        learn(said, given["block"], ready=lambda: pipe.send(pack((READY, True, None))))
+        said: Introduction = unpack(packed)
+        learn(said, rank, given["block"], ready=lambda: pipe.send(READY_SAID))
         answer = (ENDED, True, None)
     except LostError:
         answer = (ENDED, True, FOLLOWED)
     except BaseException as error:
-        failure = failure_of(error, said.rank, WORD)
+        failure = failure_of(error, rank, WORD)
         pipe.send(pack((READY, False, failure)))
         answer = (ENDED, False, failure)
     pipe.send(pack(answer))
@@ -58,18 +61,21 @@ def main(given: dict[str, Any]) -> None:
     os._exit(0)
 
 
-def learn(said: Introduction, block: int, *, ready: Callable[[], None]) -> None:
+def learn(
+    said: Introduction, rank: int, block: int, *, ready: Callable[[], None]
+) -> None:
     """Trains, with the other ranks, until the run ends.
 
     Args:
-        said: what it was told.
+        said: what all learners are told.
+        rank: which of them this is.
         block: descriptor of the memory for its signs.
         ready: called when its environments are made.
     """
-    own = device_of(said.experiment.options.device, said.rank)
+    own = device_of(said.experiment.options.device, rank)
     options = replace(said.experiment.options, device=own)
     experiment = replace(said.experiment, options=options)
-    signs = Signs(block, options.learners, said.rank)
+    signs = Signs(block, options.learners, rank)
     with ExitStack() as held:
         held.enter_context(one_torch_thread())
         with told_before():  # the first learner has said it
@@ -77,7 +83,7 @@ def learn(said: Introduction, block: int, *, ready: Callable[[], None]) -> None:
         # Torch imports a good part of itself for the first optimizer, which must not look like a learner that hangs.
         torch.optim.Adam([torch.zeros(1, requires_grad=True)])
         ready()
-        ranks = connect(said.store, said.rank, options.learners, own, signs)
+        ranks = connect(said.store, rank, options.learners, own, signs)
         held.callback(ranks.close)
         first = first_policy_of(experiment, said.where, fresh=said.fresh)
         settings = settings_of(

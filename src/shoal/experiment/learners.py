@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import distributed
 
+from shoal.envs.workers.pipe import pack
 from shoal.envs.workers.processes import START_S, Worker, end_all
 from shoal.experiment.language import on_tasks
 from shoal.learn.ranks import LOOK_S, Ranks
@@ -46,7 +47,6 @@ class Introduction:
     experiment: Experiment
     where: RunDirectory
     fresh: bool
-    rank: int
     store: str
     """The path of the file by which the ranks find each other."""
 
@@ -142,31 +142,43 @@ def beside(
         folder = tempfile.TemporaryDirectory(prefix="shoal-")
         held.enter_context(folder)
         path = str(Path(folder.name) / "ranks")
+        said = _packed(Introduction(experiment, where, fresh, path))
         workers: list[Worker] = []
         held.callback(end_all, workers)
-        num_rows = env.num_rows  # of each
         for rank in range(1, options.learners):
-            rows = slice(rank * num_rows, (rank + 1) * num_rows)
-            workers.append(
-                Worker(
-                    rank,
-                    rows,
-                    signs.file,
-                    work="shoal.experiment.learner_process",
-                    word=WORD,
-                )
-            )
-            said = Introduction(experiment, where, fresh, rank, path)
-            workers[-1].send(said)
+            workers.append(_started(rank, env.num_rows, signs.file))
+            workers[-1].send((rank, said))
         for worker in workers:
             worker.receive(START_S, task=READY, doing="making its environments")
         watch = Watch(workers, signs, options.step_timeout_s)
-        ranks = connect(path, 0, options.learners, options.device, watch)
+        try:
+            ranks = connect(path, 0, options.learners, options.device, watch)
+        except RuntimeError as error:  # one ended, or did not come
+            watch.lost(error)
+            raise
         folder.cleanup()  # all are connected; nothing stays behind if this is killed
         held.callback(ranks.close)
         held.callback(end_all, workers)  # first: to close waits for what is under way
         yield ranks
         _wait_for(workers)
+
+
+def _packed(said: Introduction) -> bytes:
+    """What learners are told; ConfigError where it cannot be sent to a process."""
+    try:
+        return pack(said)
+    except Exception as error:
+        raise ConfigError(
+            f"the environment, the policy or a setting cannot be sent to other learners: {type(error).__name__}: "
+            f"{text_of(error)}; set learners=1, or make it of what can be pickled"
+        ) from error
+
+
+def _started(rank: int, num_rows: int, signs: int) -> Worker:
+    """A process for a rank of so many rows; `signs`: the descriptor of the memory for its signs."""
+    rows = slice(rank * num_rows, (rank + 1) * num_rows)
+    work = "shoal.experiment.learner_process"
+    return Worker(rank, rows, signs, work=work, word=WORD)
 
 
 def connect(
