@@ -55,10 +55,11 @@ def core_seconds(others: Iterable[int]) -> float:
 
 
 class Clock:
-    """Notes what each update took, and what its answers earned."""
+    """Notes what each update took, and what its answers earned; ends the run after so many updates."""
 
-    def __init__(self) -> None:
+    def __init__(self, updates: int) -> None:
         """Starts with the run; the first update counts from the run's own beginning."""
+        self.updates = updates
         self.rows: list[dict[str, Any]] = []
         self.line: dict[str, float] = {}
         self._rewards: list[float] = []
@@ -89,12 +90,15 @@ class Clock:
         )
         self._last, self.line = now, record
         self._rewards, self._tokens = [], []
+        if len(self.rows) == self.updates:
+            run.stop("all updates")
 
 
 def train(args: argparse.Namespace) -> dict[str, Any]:
     """One run; nothing is saved before its end, as TRL saves nothing."""
-    clock = Clock()
-    answers = args.steps * args.num_prompts * args.num_generations
+    clock = Clock(args.steps)
+    batch = args.num_prompts * args.num_generations
+    answers = (args.steps + args.max_staleness) * batch  # some are drawn ahead, and count
     settings = {name: getattr(args, name) for name in ALGORITHM}
     settings |= {"loss_normalization": LOSSES[args.loss_type]}
     settings |= {"sampling": {name: getattr(args, name) for name in SAMPLING}}

@@ -40,6 +40,8 @@ RESULT = Path(__file__).parent / "results" / "language_models.jsonl"
 WARM_UP = 3
 """Updates that the costs leave out."""
 PARTS = 10
+FEW = 3
+"""Seeds below which intervals are not compared."""
 BARS = {"core_seconds": 0.6, "seconds": 0.4}
 """Of shoal's costs beside TRL's."""
 OURS = {"core_seconds": "sync", "seconds": "async 1"}
@@ -180,7 +182,7 @@ def curves(found: dict[str, list[Floats]]) -> list[str]:
         lines.append(f"  {arm:24s} {points}   last fifth {last.middle[0]:.3f} ({low:.3f} to {high:.3f})")
     theirs = [intervals[arm] for arm in TRL if arm in intervals]
     for arm in SHOAL:
-        if arm in intervals and theirs:
+        if arm in intervals and theirs and len(found[arm]) >= FEW:
             low, high = intervals[arm]
             shared = any(low <= other[1] and other[0] <= high for other in theirs)
             better = all(low > other[1] for other in theirs)

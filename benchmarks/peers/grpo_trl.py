@@ -134,6 +134,7 @@ def measure_greedy(
             attention_mask=asked["attention_mask"],
             max_new_tokens=args.max_completion_length,
             do_sample=False,
+            pad_token_id=tokenizer.pad_token_id,
         )
     texts = tokenizer.batch_decode(said[:, asked["input_ids"].shape[1] :], skip_special_tokens=True)
     right = [is_right(judge, item["answer"], text) for item, text in zip(items, texts, strict=True)]
