@@ -29,8 +29,8 @@ from shoal.stream.actors.process import ActorProcess
 from shoal.stream.actors.rows import ActorRows, ActorSettings
 from shoal.stream.meter import Meter
 from shoal.stream.rollouts import rollouts
-from shoal.stream.schedules import Async
-from shoal.types import ConfigError, EnvError, map_tree
+from shoal.stream.schedules import Async, Sync
+from shoal.types import ConfigError, EnvError, errors, map_tree
 from tests.bad_envs import NanAtStep
 from tests.stream.test_rollouts import kept, same
 
@@ -293,6 +293,45 @@ def test_more_actors_than_environments() -> None:
         ActorRows(cartpoles, 2, ActorSettings(3))
 
 
+def test_more_actors_than_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is a process with libraries of its own; nothing is started."""
+    monkeypatch.setattr(errors, "free_bytes", lambda: 1 << 30)
+    with pytest.raises(ConfigError, match=r"actors=64, .* need 10\.0 GiB of memory, .* 1\.0 GiB .*set actors to less"):
+        ActorRows(cartpoles, 64, ActorSettings(64))
+
+
+@pytest.mark.slow
+def test_parameters_of_another_shape() -> None:
+    """The learner refuses them before they go anywhere."""
+    with closing(ActorRows(cartpoles, 2, ActorSettings(1))) as env:
+        learner = learner_of(env.spec)
+        stream = stream_of(env, learner)
+        next(stream)
+        parameter = next(learner.policy.parameters())
+        parameter.data = torch.zeros(2 * len(parameter), *parameter.shape[1:])
+        stream.publish()
+        with pytest.raises(ConfigError, match="must keep its shape"):
+            next(stream)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", [Sync(), Async(1)], ids=str)
+def test_training_goes_on_soon_after_a_kill(schedule: Any) -> None:
+    """A process that waits for that takes the place of the one that is gone."""
+    with closing(ActorRows(cartpoles, 4, ActorSettings(2, on_fault="restart"))) as env:
+        stream = stream_of(env, learner_of(env.spec), schedule=schedule)
+        for _ in range(2):
+            next(stream)
+            stream.publish()
+        time.sleep(6)  # it has imported what it needs
+        os.kill(pid_of(env, 0), signal.SIGKILL)
+        begun = time.perf_counter()
+        for _ in range(3):
+            assert next(stream).valid.all()
+            stream.publish()
+        assert time.perf_counter() - begun < 2
+
+
 def test_rows_of_actors_are_for_rollouts(run_dir: Path) -> None:
     """Environments on servers step elsewhere already."""
     with pytest.raises(ConfigError, match="names servers; set actors=0"):
@@ -321,6 +360,7 @@ SLOW_CASES: list[dict[str, Any]] = [
     {"env": "CartPole-v1", "algo": "impala", "num_steps": 32, "agents": 2, "num_minibatches": 2},
     {"env": "CartPole-v1", "algo": "ppo", "agents": 2, "num_steps": 32},
     {"env": "Pendulum-v1", "algo": "sac", "act_block": 2},
+    {"env": "Pendulum-v1", "algo": "td3", "act_block": 2},
     {"env": "CartPole-v1", "algo": "r2d2", "act_block": 2},
     {"env": "CartPole-v1", "algo": "ppo", "normalize_reward": True, "num_steps": 32, "num_envs": 6},
     {"env": "CartPole-v1", "algo": "ppo", "curiosity": {"coef": 0.1}, "num_steps": 32},

@@ -281,3 +281,27 @@ def test_a_state_in_the_middle_changes_nothing() -> None:
     for mine, theirs in zip(whole, again, strict=True):
         mine["version"] = theirs["version"]
         check_same(mine, theirs)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_learner_may_be_slower_than_every_deadline(place: Any) -> None:
+    """Actors wait, with all that they may collect ahead; nobody takes them for dead, and all of it is in the state."""
+    settings = ActorSettings(2, timeout_s=0.3)
+    with closing(ActorRows(slow_rows, 3, settings, place=place)) as env:
+        stream = of_actors(env, Async(2))
+        next(stream)
+        time.sleep(1.0)
+        stream.publish()
+        stream.meter.ending.begin()
+        begun = time.perf_counter()
+        state = saved(stream.state())
+        env.close()
+        assert time.perf_counter() - begun < 3
+    assert [len(parts) for parts in state["held"].values()] == [2, 2]
+    with closing(ActorRows(slow_rows, 3, settings, place=place)) as env:
+        again = pulled(env, Async(2), 4, state, version=1)
+    with closing(slow_rows(3)) as env:
+        whole = pulled(env, Sync(), 5)
+    for mine, theirs in zip(whole[1:], again, strict=True):
+        mine["version"] = theirs["version"]
+        check_same(mine, theirs)

@@ -276,5 +276,6 @@ def _interrupted(run: Run, name: str) -> None:
     """What the first signal does."""
     run.stop(INTERRUPTED)
     run.interrupted_by = name
-    run.meter.ending.begin()
+    if run.settings.ranks is None:  # several learners end after the same update
+        run.meter.ending.begin()
     run.warn(f"{name}: writing a checkpoint, then ending; once more ends now")

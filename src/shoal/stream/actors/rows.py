@@ -17,7 +17,7 @@ from shoal.envs.workers.pipe import pack
 from shoal.stream.actors.distant import DistantActor
 from shoal.stream.actors.process import ActorProcess
 from shoal.stream.actors.spare import Spare
-from shoal.types import ConfigError, EnvError, check_ranges
+from shoal.types import ConfigError, EnvError, check_ranges, check_room
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from shoal.types import Bools, Ready, Tree
 
 MOST_ACTORS = 1024
+ACTOR_BYTES = 160 << 20
+"""What a process needs for itself alone, before its environments and rollouts."""
 CLOSE_S = 4.0
 """What all actors may take to close their environments."""
 
@@ -73,13 +75,17 @@ class ActorRows:
             place: starts an actor elsewhere, of packed `make`, its number, and its environments; None: here.
 
         Raises:
-            ConfigError: fewer environments than actors, or they cannot be made.
+            ConfigError: fewer environments than actors, more actors than there is memory for, or environments that
+                cannot be made.
         """
         count = settings.actors
         if num_envs < count:
             raise ConfigError(
                 f"actors={count} need as many environments, got num_envs={num_envs}"
             )
+        if place is None:
+            what = f"actors={count}, each of them a process with torch,"
+            check_room(count * ACTOR_BYTES, what, "set actors to less")
         self.settings = settings
         bounds = [num_envs * i // count for i in range(count + 1)]
         self.envs = [last - first for first, last in pairwise(bounds)]
