@@ -3,7 +3,7 @@
     python -m benchmarks.learners [--rounds 3] [--only small wide] [--learners 2]
 
 `small` is the preset of CartPole-v1; `wide` has two layers of 512 and minibatches of 1,024 steps, whose updates take
-long; `serial` is Gymnasium's LunarLander-v3, whose steps are Python's. One process with one thread, one with as many
+long; `torch` is that without native code, with torch's one thread a process; `serial` is Gymnasium's LunarLander-v3, whose steps are Python's. One process with one thread, one with as many
 threads as there are learners, and the learners take turns; a run's start is not counted. Appends to
 benchmarks/results/learners.jsonl.
 """
@@ -34,6 +34,7 @@ WIDE: dict[str, Any] = {
 TASKS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "small": ("CartPole-v1", 60_000, {}),
     "wide": ("CartPole-v1", 40_960, WIDE),
+    "torch": ("CartPole-v1", 40_960, WIDE | {"native": False}),
     "serial": ("LunarLander-v3", 65_536, {"backend": "serial"}),
 }
 
