@@ -1,5 +1,7 @@
 """LocalSampler on a CUDA device: the tokens of a CPU, and the log-probabilities of the learner there."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -31,8 +33,8 @@ def test_draws_on_cuda_what_a_cpu_draws() -> None:
         assert same >= 13
         for (key, _), one in drawn.items():
             batch = as_answers(one, requests[key].prompt)
-            on_device = {name: getattr(batch, name) for name in batch.__slots__}
-            moved = type(batch)(**{name: None if x is None else x.cuda() for name, x in on_device.items()})
+            on_device: dict[str, Any] = {name: getattr(batch, name) for name in batch.__slots__}
+            moved: Any = type(batch)(**{name: None if x is None else x.cuda() for name, x in on_device.items()})
             with torch.no_grad():
                 logprob = model(moved).logprob[0].cpu().numpy()
             np.testing.assert_allclose(one.logprob, logprob, rtol=0, atol=1e-4)
