@@ -8,6 +8,7 @@ import torch
 
 from shoal.llm.sampler.local import LocalSampler
 from shoal.llm.sampler.protocol import Drawing, Request
+from shoal.types import Answers
 from tests.sampler_models import as_answers, make_model, make_prompt, run
 
 pytestmark = [
@@ -33,8 +34,9 @@ def test_draws_on_cuda_what_a_cpu_draws() -> None:
         assert same >= 13
         for (key, _), one in drawn.items():
             batch = as_answers(one, requests[key].prompt)
-            on_device: dict[str, Any] = {name: getattr(batch, name) for name in batch.__slots__}
-            moved: Any = type(batch)(**{name: None if x is None else x.cuda() for name, x in on_device.items()})
+            fields: dict[str, Any] = {name: getattr(batch, name) for name in batch.__slots__}
+            for name, field in fields.items():
+                fields[name] = None if field is None else field.cuda()
             with torch.no_grad():
-                logprob = model(moved).logprob[0].cpu().numpy()
+                logprob = model(Answers(**fields)).logprob[0].cpu().numpy()
             np.testing.assert_allclose(one.logprob, logprob, rtol=0, atol=1e-4)
