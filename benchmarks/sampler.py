@@ -2,6 +2,7 @@
 
 python -m benchmarks.sampler                          the tiny model, 64 and 256 sequences
 python -m benchmarks.sampler --model smollm2          a model of SmolLM2-135M's sizes, 16 sequences
+python -m benchmarks.sampler --device cuda --sequences 64 512
 
 Both have the same random weights in float32 and draw the same number of tokens at temperature 1 on one thread, with all
 tokens and with top-p; no token ends an answer. Shoal's sampler returns a log-probability for each token, and with top-p
@@ -69,7 +70,7 @@ class NoEnd:
     size = 0
 
 
-def make_models(architecture: Architecture) -> tuple[LanguageModel, Any]:
+def make_models(architecture: Architecture, device: str) -> tuple[LanguageModel, Any]:
     """Shoal's and transformers', with the same weights."""
     torch.manual_seed(0)
     ours = LanguageModel(architecture, cast("Any", NoEnd()))
@@ -78,16 +79,16 @@ def make_models(architecture: Architecture) -> tuple[LanguageModel, Any]:
     theirs = transformers.AutoModelForCausalLM.from_config(config).eval()
     weights = ours.state_dict()
     theirs.load_state_dict(weights | {"lm_head.weight": weights["model.embed_tokens.weight"]})
-    return ours, theirs
+    return ours.to(device), theirs.to(device)
 
 
 def make_contestants(
-    architecture: Architecture, sequences: int, prompt: int, tokens: int, *, top_p: float, group: int
+    architecture: Architecture, sequences: int, prompt: int, tokens: int, *, top_p: float, group: int, device: str
 ) -> dict[str, Callable[[], int]]:
     """What draws `sequences` x `tokens` tokens, and says how many it was; each prompt is answered `group` times."""
-    model, theirs = make_models(architecture)
+    model, theirs = make_models(architecture, device)
     different = torch.randint(0, architecture.vocab_size, (sequences // group, prompt))
-    prompts = different.repeat_interleave(group, dim=0)
+    prompts = different.repeat_interleave(group, dim=0).to(device)
     drawing = Drawing(max_tokens=tokens, top_p=top_p)
     sampler = LocalSampler(model, drawing, slots=sequences, seed=0)
     numbers = tuple(range(group))
@@ -115,15 +116,16 @@ def make_contestants(
     return found
 
 
-def measure(contestants: dict[str, Callable[[], int]], rounds: int) -> dict[str, list[float]]:
-    """Tokens per core-second of each, round by round."""
+def measure(contestants: dict[str, Callable[[], int]], rounds: int, device: str) -> dict[str, list[float]]:
+    """Tokens per second of each, round by round: of the process on a CPU, of the wall on a device."""
     rates: dict[str, list[float]] = {name: [] for name in contestants}
+    clock = time.process_time if device == "cpu" else time.perf_counter
     for number in range(rounds + 1):
         for name, contestant in contestants.items():
-            start = time.process_time()
+            start = clock()
             count = contestant()
             if number:  # the first round warms up
-                rates[name].append(count / (time.process_time() - start))
+                rates[name].append(count / (clock() - start))
     return rates
 
 
@@ -133,6 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", choices=MODELS, default="tiny")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--sequences", type=int, nargs="*")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--group", type=int, default=1, help="answers to one prompt")
     parser.add_argument("--no-record", action="store_true")
     given = parser.parse_args(arguments)
@@ -141,10 +144,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     architecture, sequences, prompt, tokens = MODELS[given.model]
     for count in given.sequences or sequences:
         for top_p in (1.0, TOP_P):
-            contestants = make_contestants(architecture, count, prompt, tokens, top_p=top_p, group=given.group)
-            rates = measure(contestants, given.rounds)
+            contestants = make_contestants(
+                architecture, count, prompt, tokens, top_p=top_p, group=given.group, device=given.device
+            )
+            rates = measure(contestants, given.rounds, given.device)
             ours = rates.pop("shoal")
-            row: dict[str, Any] = {"model": given.model, "sequences": count, "group": given.group, "top_p": top_p}
+            row: dict[str, Any] = {"model": given.model, "device": given.device, "sequences": count}
+            row |= {"group": given.group, "top_p": top_p}
             row["shoal"] = round(median(ours))
             for name, of_peer in rates.items():
                 ratio = median(one / other for one, other in zip(ours, of_peer, strict=True))
