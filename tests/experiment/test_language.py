@@ -11,6 +11,7 @@ import pytest
 import shoal
 from shoal.experiment.pushing import push
 from shoal.experiment.talking import Talk, model_of
+from shoal.llm import tiny
 from shoal.llm.model_folder import load_folder, save_model
 from shoal.llm.sampler.protocol import Drawing
 from shoal.run.log import read
@@ -19,6 +20,8 @@ from tests.llm.toy import Successor, toy_model
 
 if TYPE_CHECKING:
     from shoal.experiment.training import Result
+    from shoal.llm.model import LanguageModel
+    from shoal.llm.tasks.reasoning import ReasoningTask
 
 BATCH = 4 * 6
 SETTINGS: dict[str, Any] = {
@@ -166,3 +169,19 @@ def test_a_scorer_without_a_number_is_named(folder: Path, tmp_path: Path) -> Non
     done = shoal.train(Broken, language={"on_scorer_failure": "drop"}, **whole)
     lines = read(done.path / "metrics.jsonl")
     assert lines[-1]["groups/lost"] > 0
+
+
+def test_runs_of_any_seed_begin_with_one_tiny_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is made for a task without the run's seed, so that it is made once and seeds compare."""
+    asked: list[str] = []
+
+    def instead(task: ReasoningTask, **settings: Any) -> LanguageModel:
+        asked.append(str(task.prompt(0).question))
+        raise ConfigError("seen")
+
+    monkeypatch.setattr(tiny, "tiny_model", instead)
+    for seed in (1, 2):
+        options = SETTINGS | {"model": "tiny", "seed": seed, "total_timesteps": BATCH}
+        with pytest.raises(ConfigError, match="seen"):
+            shoal.train("reasoning-gym:chain_sum", run_dir=str(tmp_path), **options)
+    assert asked[0] == asked[1]

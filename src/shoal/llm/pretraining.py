@@ -72,8 +72,8 @@ def pretrain(
     settings: Pretraining,
     generator: torch.Generator,
     measure: Callable[[int], float],
-) -> float:
-    """Trains in two parts (see `Pretraining`), and returns the share of right answers that the first one reached.
+) -> tuple[float, float]:
+    """Trains in two parts (see `Pretraining`), and returns the share of right answers after each.
 
     Args:
         model: trained in place.
@@ -99,7 +99,7 @@ def pretrain(
         done += 1
         if done % max(1, settings.every // 20) == 0:
             success = measure(done)
-    return skill
+    return skill, success
 
 
 class _Learning:

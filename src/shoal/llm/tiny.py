@@ -109,7 +109,10 @@ def make_tiny(
         model = LanguageModel(_architecture(settings, tokenizer), tokenizer)
         most = max(len(example.answer) for example in right)
         measure = _Measurement(task, model, shown, most, report)
-        skill = pretrain(model, right, spoiled, shown, generator, measure)
+        skill, success = pretrain(model, right, spoiled, shown, generator, measure)
+    report(
+        f"tiny knows {task.name} to {skill:.0%}, and begins with {success:.0%} of its answers right"
+    )
     if skill < shown.skill:
         report(
             f"the model of {task.name} learned to be right in {skill:.0%} of its answers only; "
@@ -134,7 +137,7 @@ class _Measurement:
         self.prompts = [tuple(model.tokenizer.encode_prompt(p)) for p in self.asked]
         self.best = [task.score(p, _solution(task, p)) for p in self.asked]
         self.generator = torch.Generator().manual_seed(0)
-        self.began = time.monotonic()
+        self.every, self.began = settings.every, time.monotonic()
 
     def __call__(self, update: int) -> float:
         answers = answers_to(self.model, self.prompts, self.most, self.generator)
@@ -142,10 +145,11 @@ class _Measurement:
         scores = map(self.task.score, self.asked, texts)
         right = [got >= most for got, most in zip(scores, self.best, strict=True)]
         success = sum(right) / len(right)
-        self.report(
-            f"pre-training of tiny on {self.task.name}: {update} updates, {success:.0%} right, "
-            f"{time.monotonic() - self.began:.0f} s"
-        )
+        if update % self.every == 0:
+            passed = time.monotonic() - self.began
+            self.report(
+                f"pre-training of tiny on {self.task.name}: {update} updates, {success:.0%} right, {passed:.0f} s"
+            )
         return success
 
 
