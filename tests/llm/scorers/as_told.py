@@ -7,6 +7,7 @@ import signal
 import time
 from math import nan
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from shoal.llm.scorers.score import Score
@@ -83,3 +84,30 @@ def once(path: str) -> Any:
         raise FileNotFoundError("the weights are gone")
     Path(path).touch()
     return as_told
+
+
+def dies_while_starting(path: str, *, times: int) -> Any:
+    """Is there the first time; the next ones its process is killed while it makes the scorer."""
+    starts = int(Path(path).read_text()) if Path(path).exists() else 0
+    Path(path).write_text(str(starts + 1))
+    if 0 < starts <= times:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return as_told
+
+
+def flaky_scorer() -> Any:
+    """One that does what it should, most of the time."""
+    chance = Random(os.getpid())
+
+    def score(_: Prompt, answer: str) -> float:
+        drawn = chance.random()
+        if drawn < 0.01:
+            time.sleep(600)
+        if drawn < 0.03:
+            os._exit(1)
+        if drawn < 0.08:
+            raise ConnectionError("flaky")
+        time.sleep(0.01 * chance.random())
+        return float(answer)
+
+    return score

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from math import inf
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -19,7 +23,16 @@ from shoal.llm.scorers.score import ScorerError
 from shoal.llm.stage.stage import StageError
 from shoal.llm.tasks.task import Prompt
 from shoal.types import ConfigError
-from tests.llm.scorers.as_told import PROMPT, Batches, as_told, exact, fails_to_load, once
+from tests.llm.scorers.as_told import (
+    PROMPT,
+    Batches,
+    as_told,
+    dies_while_starting,
+    exact,
+    fails_to_load,
+    flaky_scorer,
+    once,
+)
 
 
 def collect(pool: ScorerPool, *, within_s: float = 30.0) -> dict[int, Scored]:
@@ -181,6 +194,46 @@ def test_a_scorer_that_is_gone_for_good(tmp_path: Path) -> None:
             with pytest.raises(StageError, match="sums: the weights are gone"):
                 pool.poll(10.0)
         assert pool.pending == 1
+
+
+@pytest.mark.slow
+def test_processes_that_die_while_they_start(tmp_path: Path) -> None:
+    path = str(tmp_path / "starts")
+    with pool_of(lambda: dies_while_starting(path, times=2), on_failure="zero", retries=0) as pool:
+        pool.submit(0, PROMPT, "die")
+        pool.submit(1, PROMPT, "right")
+        found = collect(pool)
+    assert [found[key].reward for key in (0, 1)] == [0.0, 1.0]
+    path = str(tmp_path / "starts again")
+    with pool_of(lambda: dies_while_starting(path, times=99), on_failure="zero", retries=0) as pool:
+        pool.submit(0, PROMPT, "die")
+        pool.submit(1, PROMPT, "right")
+        assert [scored.key for scored in pool.poll(10.0)] == [0]
+        with pytest.raises(StageError, match=r"scorer 0 \(pid .*\) was killed by SIGKILL.*while it started once more"):
+            pool.poll(30.0)
+
+
+@pytest.mark.slow
+def test_no_answer_is_lost_or_scored_twice_whatever_is_killed() -> None:
+    """Scorers that raise, hang and end their process at random, and are killed at random from outside."""
+    chance = Random(1)
+    with pool_of(flaky_scorer, workers=2, timeout_s=0.5, retries=2, on_failure="zero") as pool:
+        found: dict[int, Scored] = {}
+        submitted = 0
+        deadline = time.monotonic() + 12
+        while pool.pending or time.monotonic() < deadline:
+            while pool.pending < 20 and time.monotonic() < deadline:
+                pool.submit(submitted, PROMPT, str(submitted))
+                submitted += 1
+            if chance.random() < 0.02:
+                with suppress(OSError):
+                    os.kill(chance.choice(pool.pids), signal.SIGKILL)
+            for scored in pool.poll(0.02):
+                assert scored.key not in found
+                found[scored.key] = scored
+    assert sorted(found) == list(range(submitted))
+    assert submitted > 50
+    assert all(scored.reward == (0.0 if scored.failure else key) for key, scored in found.items())
 
 
 def test_wrong_settings() -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MAX_WAIT_S = 1.0
 """The thread looks around once in so many seconds, whatever happens."""
 JOIN_S = 2.0
+MAX_LOST_STARTS = 3
+"""A process may be gone while it starts, as where memory runs out; so many in a row are no accident."""
 
 
 @dataclass(slots=True)
@@ -120,6 +122,8 @@ class Dispatcher:
         self._woken.settimeout(0.0)
         self._waker.settimeout(0.0)
         self._processes: list[Process] = []
+        self._lost_starts = 0
+        """Processes in a row that were gone before they had made what works."""
         try:
             for number in range(terms.workers):
                 self._processes.append(Process(terms, number))
@@ -214,6 +218,7 @@ class Dispatcher:
             return
         if not process.batch_size:
             process.batch_size = said
+            self._lost_starts = 0
             return
         jobs, process.jobs = process.jobs, []
         seconds = time.monotonic() - process.began_s
@@ -225,11 +230,13 @@ class Dispatcher:
         """Replaces a process that hangs or is gone.
 
         Raises:
-            EnvError: it was one that took the place of another, and did not come to work.
+            EnvError: several in a row did not come to work.
         """
         process.end()
         if not process.batch_size:
-            raise EnvError(f"{why}, while it started once more")
+            self._lost_starts += 1
+            if self._lost_starts > MAX_LOST_STARTS:
+                raise EnvError(f"{why}, while it started once more")
         jobs = process.jobs
         seconds = time.monotonic() - process.began_s
         if not self._queue.closing:
