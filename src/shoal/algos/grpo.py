@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch.optim import Adam
 
-from shoal.learn.answers import logprobs_of, minibatches_of
+from shoal.learn.answers import base_logprobs_of, logprobs_of, minibatches_of
 from shoal.learn.learner import POLICY
 from shoal.llm.sampler.protocol import Sampling
 from shoal.math.divergence import kl_estimate
@@ -65,7 +65,8 @@ class GRPO:
     epsilon_high: float | None = None
     """That upwards; more let unlikely tokens become likely sooner."""
     beta: float = 0.0
-    """Weight of the divergence from the model that training began with; more keep it closer, 0 needs no such model."""
+    """Weight of the divergence from the model that training began with, or from the one that a LoRA is trained beside;
+    more keep it closer, 0 needs no such model."""
     correction: Literal["none", "truncate", "mask"] = "truncate"
     """What an answer of older weights counts: as a new one; by its importance weight, truncated; or nothing where that
     weight is beyond the bound (IcePop)."""
@@ -109,13 +110,16 @@ def train(cfg: GRPO, task: TaskSource, run: Run) -> nn.Module:
         policy, Adam, lr=cfg.learning_rate, max_grad_norm=cfg.max_grad_norm
     )
     model, reference = learner.networks[POLICY], None
-    if cfg.beta:
+    adapted = getattr(policy, "part_trained", False)
+    if cfg.beta and not adapted:
         reference = learner.add("reference", run.policy(task.spec))
     stream = run.groups(task, learner, cfg)
     for answers in run.loop(stream, learner):
         batch = judged(answers, cfg)
         if reference is not None:
             batch = replace(batch, reference_logprob=logprobs_of(reference, batch))
+        elif cfg.beta:  # what a LoRA is trained beside
+            batch = replace(batch, reference_logprob=base_logprobs_of(model, batch))
         if cfg.num_iterations * cfg.num_minibatches > 1:
             batch = replace(batch, proximal_logprob=logprobs_of(model, batch))
         for _ in range(cfg.num_iterations):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, cast
 
+import torch
+
 from shoal.llm.tasks.registry import is_task_name, make_task
 from shoal.llm.tasks.source import TaskSource
 from shoal.types import ConfigError
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from shoal.algos import Algorithm
     from shoal.experiment.experiment import Experiment
     from shoal.llm.model import LanguageModel
+    from shoal.llm.settings import Language
+    from shoal.llm.tokenizer import Tokenizer
     from shoal.run.directory import RunDirectory
 
 USED = frozenset(
@@ -57,15 +61,53 @@ def source_of(experiment: Experiment, *, held_out: bool) -> TaskSource:
 
 
 def language_model(experiment: Experiment) -> LanguageModel:
-    """The model of an experiment, with the weights that it begins with."""
+    """The model of an experiment, with the weights that it begins with; a LoRA's are drawn from the run's seed."""
     from shoal.llm.loading import load_model
+    from shoal.llm.lora import ATTENTION, LINEAR, Lora, add_lora
 
-    name = experiment.options.model
+    name, language = experiment.options.model, experiment.options.language
     task = None
     if name == "tiny":  # of no run's own seed: all begin with one model
         kwargs = dict(experiment.env_kwargs or {})
         task = make_task(experiment.source, seed=0, kwargs=kwargs)
-    return load_model(name, task=task, report=_tell)
+    model = _set_up(load_model(name, task=task, report=_tell), language)
+    if language.lora_rank:
+        layers = LINEAR if language.lora_layers == "all" else ATTENTION
+        lora = Lora(language.lora_rank, language.lora_alpha, layers)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(experiment.options.seed)
+            found = name if name == "smollm2" else model.origin
+            add_lora(model, lora, name=found)
+    return model
+
+
+def _set_up(model: LanguageModel, language: Language) -> LanguageModel:
+    """Tells a model how it is asked, and how its gradients are computed."""
+    tokenizer = model.tokenizer
+    ask_in_chat(tokenizer, language.chat, language.system)
+    model.model.recompute = language.checkpoint_activations
+    return model
+
+
+def ask_in_chat(tokenizer: Tokenizer, chat: str, system: str) -> None:
+    """Says whether plain questions are asked in a chat, and after which instruction.
+
+    Args:
+        tokenizer: the model's.
+        chat: as `Language.chat`.
+        system: as `Language.system`.
+
+    Raises:
+        ConfigError: the model has no template for that.
+    """
+    template = tokenizer.chat_template is not None
+    if not template and (chat == "on" or system):
+        what = f"system={system!r}" if system else "chat='on'"
+        raise ConfigError(
+            f"language.{what}: this model has no chat template (tokenizer_config.json or chat_template.jinja); leave it "
+            "out, or take a model for chats, such as smollm2"
+        )
+    tokenizer.chats, tokenizer.system = template and chat != "off", system
 
 
 def model_of_run(
@@ -73,16 +115,20 @@ def model_of_run(
 ) -> Callable[..., nn.Module]:
     """How a run comes to its model: a new one as `language_model`, which it describes in its directory.
 
-    A run that has a checkpoint needs no more than that description: its weights are in the checkpoint.
+    A run that has a checkpoint needs no more than that description: its weights are in the checkpoint. But a LoRA's
+    checkpoint has no others than its own: those beneath are loaded again.
     """
+    language = experiment.options.language
 
     def make(spec: object, *, seed: int | None = None) -> nn.Module:
         from shoal.llm.model_folder import CONFIG, load_unweighted, save_model
 
-        if not fresh and (where.model / CONFIG).is_file() and has_checkpoint(where):
-            return load_unweighted(where.model)
+        saved = not fresh and (where.model / CONFIG).is_file() and has_checkpoint(where)
+        if saved and not language.lora_rank:
+            return _set_up(load_unweighted(where.model), language)
         model = language_model(experiment)
-        save_model(model, where.model, weights=False)
+        if not saved:
+            save_model(model, where.model, weights=False, adapter=True)
         return model
 
     return make
@@ -94,10 +140,10 @@ def has_checkpoint(where: RunDirectory) -> bool:
 
 
 def save_trained(policy: nn.Module, where: RunDirectory) -> None:
-    """Writes a run's trained model into its directory, as transformers reads it."""
+    """Writes a run's trained model into its directory, as transformers reads it; and its LoRA beside, as peft does."""
     from shoal.llm.model_folder import save_model
 
-    save_model(cast("LanguageModel", policy), where.model)
+    save_model(cast("LanguageModel", policy), where.model, adapter=True)
 
 
 def _tell(line: str) -> None:
@@ -127,6 +173,9 @@ def idle_with_tasks(experiment: Experiment) -> Iterator[tuple[str, str]]:
             yield name, "it is for environments, and a language model answers a task"
     if experiment.options.schedule != "async":
         yield "max_staleness", 'it is for schedule="async"'
+    if not experiment.options.language.lora_rank:
+        for name in ("language.lora_alpha", "language.lora_layers"):
+            yield name, "all weights are trained; set language.lora_rank, such as 8"
 
 
 def idle_without_tasks(experiment: Experiment) -> Iterator[tuple[str, str]]:

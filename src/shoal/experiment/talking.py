@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shoal.experiment.first_weights import read_policy
+from shoal.experiment.language import ask_in_chat
+from shoal.llm.loading import load_adapted
+from shoal.llm.lora import FOLDER as ADAPTER
 from shoal.llm.model_folder import CONFIG, load_unweighted
 from shoal.llm.sampler.local import LocalSampler
 from shoal.llm.sampler.protocol import Request
@@ -15,7 +18,7 @@ from shoal.run.origin import Identity
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from shoal.llm.model import LanguageModel
     from shoal.llm.sampler.protocol import Drawing
@@ -24,8 +27,11 @@ if TYPE_CHECKING:
 def model_of(run: str, run_dir: str) -> LanguageModel:
     """The language model of a run's newest checkpoint; nothing that its configuration names is imported.
 
+    It asks as the run asked. One with a LoRA has its own weights from where the run had them.
+
     Raises:
-        ConfigError: no such run, it trained no language model, or it has no whole checkpoint.
+        ConfigError: no such run, it trained no language model, it has no whole checkpoint, or the model beneath its
+            LoRA is gone or another.
     """
     where = directories.find(run, Path(run_dir))
     where.check()
@@ -33,7 +39,10 @@ def model_of(run: str, run_dir: str) -> LanguageModel:
         raise ConfigError(
             f"{run} trained a policy for an environment, not a language model; `shoal eval {run}` plays it"
         )
-    made = load_unweighted(where.model)
+    adapter = where.model / ADAPTER
+    made = load_adapted(adapter) if adapter.is_dir() else load_unweighted(where.model)
+    said: Mapping[str, Any] = where.read_config().get("language", {})
+    ask_in_chat(made.tokenizer, said.get("chat", "auto"), said.get("system", ""))
     read_policy(where, identity=Identity(where.read_origin().run)).load_into(made)
     return made
 
@@ -52,7 +61,9 @@ class Talk:
     def answer(self, question: str) -> Iterator[str]:
         """The parts of the answer, as they are drawn; ConfigError where there is no room for one."""
         tokenizer = self.model.tokenizer
-        chat = tokenizer.chat_template is not None
+        chat = tokenizer.chats
+        if chat is None:
+            chat = tokenizer.chat_template is not None
         self.turns.append(Message("user", question))
         asked = Prompt(self._asked, tuple(self.turns) if chat else question)
         token = tuple(tokenizer.encode_prompt(asked))

@@ -112,6 +112,12 @@ def logprobs_of(network: Trainable, batch: Answers) -> Tensor:
     return found
 
 
+def base_logprobs_of(network: Trainable, batch: Answers) -> Tensor:
+    """As `logprobs_of`, by the weights beneath a LoRA: no second copy of the model is needed."""
+    with network.module.as_base():
+        return logprobs_of(network, batch)
+
+
 def minibatches_of(
     batch: Answers, count: int, rng: np.random.Generator
 ) -> Iterator[Answers]:

@@ -18,6 +18,7 @@ from shoal.learn.shards import has_images
 from shoal.learn.statistics import Statistics
 from shoal.learn.towers import frozen
 from shoal.learn.trainable import Trainable, check_own
+from shoal.learn.weights import trained_of
 from shoal.types import Answers, ConfigError, Sequences, Steps
 
 if TYPE_CHECKING:
@@ -279,7 +280,7 @@ def _optimizer_of(
         )
     if has_images(module) and "fused" in inspect.signature(optimizer).parameters:
         settings = {"fused": True} | settings
-    return optimizer(module.parameters(), **settings)
+    return optimizer(trained_of(module) or module.parameters(), **settings)
 
 
 def _check_same_networks(there: set[str], saved: set[str]) -> None:

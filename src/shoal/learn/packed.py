@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shoal.learn.weights import REPLACED, Layers, pack, packing, rejoin
+from shoal.learn.weights import (
+    REPLACED,
+    Layers,
+    packed_together,
+    packing,
+    rejoin,
+    trained_of,
+)
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -12,15 +19,15 @@ if TYPE_CHECKING:
 
 
 class Packed:
-    """The flat buffer of a module's parameters, which native code may share."""
+    """The flat buffer of a module's parameters, which native code may share.
+
+    Where a module trains some of them only (`part_trained`), the others stay where they lie.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         """Moves the parameters into it."""
         self.module = module
-        self.memory: Tensor = pack(module)
-        self.parameters = packing(module)
-        self._pointers = [p.data_ptr() for p in self.parameters]
-        self.layers = Layers(module)
+        self._pack()
 
     def check_same(self, *, trained: bool) -> None:
         """ConfigError where an optimizer would go on with parameters that the module no longer has.
@@ -31,7 +38,12 @@ class Packed:
             return
         if trained:
             raise ConfigError(REPLACED)
-        self.memory, self.parameters = pack(self.module), packing(self.module)
+        self._pack()
+
+    def _pack(self) -> None:
+        trained = trained_of(self.module)
+        self.parameters = packing(self.module) if trained is None else trained
+        self.memory: Tensor = packed_together(self.parameters, self.module)
         self._pointers = [p.data_ptr() for p in self.parameters]
         self.layers = Layers(self.module)
 

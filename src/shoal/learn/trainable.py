@@ -16,7 +16,7 @@ from shoal.learn.packed import Packed
 from shoal.learn.shards import Shards, has_images
 from shoal.learn.sharing import Sharing, prepared_batch
 from shoal.learn.towers import has_native_towers, lower_towers
-from shoal.learn.weights import check_savable, load_weights, pack
+from shoal.learn.weights import check_savable, learned_state, load_weights, pack
 from shoal.types import ConfigError, Transitions
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ class Trainable:
     def state(self) -> dict[str, Any]:
         """The module's and the optimizer's state; FloatingPointError where it is not finite."""
         self._packed.check_same(trained=self.optimizer is not None)
-        saved: dict[str, Any] = {"module": self.module.state_dict()}
+        saved: dict[str, Any] = {"module": learned_state(self.module)}
         if self.optimizer is not None:
             saved["optimizer"] = self.descent.state()
         check_savable(self.module, saved.get("optimizer"))

@@ -26,7 +26,18 @@ REPLACED = (
 
 def pack(module: nn.Module) -> Tensor:
     """The flat buffer that all parameters share, in the order of `packing`; the first call moves them into it."""
-    parameters = packing(module)
+    return packed_together(packing(module), module)
+
+
+def trained_of(module: nn.Module) -> list[nn.Parameter] | None:
+    """The parameters that are trained, where a module says that it has others (`part_trained`): as torch lists them."""
+    if not getattr(module, "part_trained", False):
+        return None
+    return [p for p in module.parameters() if p.requires_grad]
+
+
+def packed_together(parameters: list[nn.Parameter], module: nn.Module) -> Tensor:
+    """`pack` of some of a module's parameters."""
     if not parameters:
         return torch.empty(0)
     if any(is_lazy(p) for p in parameters):
@@ -242,6 +253,12 @@ ANOTHER = "the checkpoint holds another network"
 GIVE_POLICY = "a run that was given a policy object needs it again (policy=..., or --policy module:Class)"
 
 
+def learned_state(module: nn.Module) -> dict[str, Any]:
+    """What a checkpoint holds of a module: its state by torch's names, or what it says itself (`learned_state`)."""
+    own: Any = getattr(module, "learned_state", module.state_dict)
+    return own()
+
+
 def load_weights(
     module: nn.Module,
     saved: dict[str, Any],
@@ -256,7 +273,8 @@ def load_weights(
             they are not finite.
     """
     try:
-        module.load_state_dict(saved)
+        load: Any = getattr(module, "load_learned", module.load_state_dict)
+        load(saved)
     except RuntimeError as error:
         said = _first_difference(module.state_dict(), saved)
         raise ConfigError(f"{refused}: {said or text_of(error)}; {advice}") from error

@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from shoal.llm.blocks import BLOCK, block_product
+from shoal.llm.lora import weight_of
 from shoal.llm.rotary import rotated, rotations
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def projections(
     x = layer.input_layernorm(x)
     layers = attention.q_proj, attention.k_proj, attention.v_proj
     q, k, v = (
-        block_product(x, one.weight, one.bias).unflatten(1, (-1, size))
+        block_product(x, weight_of(one), one.bias).unflatten(1, (-1, size))
         for one in layers
     )
     if attention.architecture.qk_norm:
@@ -113,11 +114,11 @@ def attended(q: Tensor, key: Tensor, value: Tensor, position: Tensor) -> Tensor:
 def finished(layer: Layer, x: Tensor, seen: Tensor) -> Tensor:
     """The layer's output [N, hidden_size] from its input and from what its tokens see."""
     mlp: FeedForward = layer.mlp
-    x = x + block_product(seen, layer.self_attn.o_proj.weight)
+    x = x + block_product(seen, weight_of(layer.self_attn.o_proj))
     within = layer.post_attention_layernorm(x)
-    gate = F.silu(block_product(within, mlp.gate_proj.weight))
-    up = block_product(within, mlp.up_proj.weight)
-    return x + block_product(gate * up, mlp.down_proj.weight)
+    gate = F.silu(block_product(within, weight_of(mlp.gate_proj)))
+    up = block_product(within, weight_of(mlp.up_proj))
+    return x + block_product(gate * up, weight_of(mlp.down_proj))
 
 
 def _places(laid: Laid) -> Tensor:

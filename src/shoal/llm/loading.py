@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shoal.llm.lora import base_of, load_lora
 from shoal.llm.model_folder import load_folder, save_model
 from shoal.types import ConfigError
 
@@ -55,3 +56,20 @@ def load_model(
             "downloaded with its own tools, into a folder that is then named here"
         )
     return load_folder(folder, temperature=temperature)
+
+
+def load_adapted(folder: Path) -> LanguageModel:
+    """The model that a LoRA in a folder is for, from where that says, with it.
+
+    Raises:
+        ConfigError: there is none, or no such model; see `load_model` and `load_lora`.
+    """
+    name = base_of(folder)
+    try:
+        model = load_model(name)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{folder} holds a LoRA for the model {name}, which cannot be loaded: {error}"
+        ) from error
+    load_lora(model, folder)
+    return model

@@ -5,9 +5,11 @@ Files have the layout of peft, whose import takes seconds and which is not neede
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,7 @@ from shoal.llm.files import drafted_folder
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
     from torch import Tensor
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from shoal.llm.model import LanguageModel
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+FOLDER = "adapter"
+"""Of the adapter, in the folder of a model into which it was merged."""
 PREFIX = "base_model.model."
 """What peft puts before every name."""
 LINEAR = (
@@ -39,6 +43,9 @@ LINEAR = (
     "down_proj",
 )
 """Layers that can be adapted, by the end of their names."""
+ATTENTION = LINEAR[:4]
+LEARNED = (".lora_a", ".lora_b")
+"""How the names of an adapter's own parameters end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +68,21 @@ class Lora:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The model beneath a LoRA, whose weights stay as they are."""
+
+    name: str
+    """As `load_model` finds it again; empty where nobody said."""
+    sha256: str
+    """Of its weights, by `digest`."""
+
+
 class LoraLinear(nn.Linear):
     """x W^T + bias + alpha / rank x A^T B^T; only A and B are trained."""
+
+    active = True
+    """Whether B A counts; else the layer is what it was before it was adapted."""
 
     def __init__(self, layer: nn.Linear, lora: Lora) -> None:
         """Adapts a layer, whose parameters it keeps; B is 0, so that nothing changes yet."""
@@ -79,6 +99,8 @@ class LoraLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] to [..., out_features]."""
+        if not self.active:
+            return super().forward(input)
         added = F.linear(F.linear(input, self.lora_a), self.lora_b)
         return super().forward(input) + self.scale * added
 
@@ -88,14 +110,20 @@ class LoraLinear(nn.Linear):
         return self.weight + self.scale * (self.lora_b @ self.lora_a)
 
 
-def add_lora(model: LanguageModel, lora: Lora) -> None:
+def add_lora(model: LanguageModel, lora: Lora, *, name: str = "") -> None:
     """Adapts a model in place; its other parameters are frozen. A is drawn from torch's generator.
+
+    Args:
+        model: whose linear layers are adapted.
+        lora: which, and by how much.
+        name: what `load_model` finds the model by, as it is now.
 
     Raises:
         ConfigError: it is adapted already.
     """
     if any(True for _ in adapted(model)):
         raise ConfigError("the model has a LoRA already; merge that first (merge_lora)")
+    model.base = Base(name, digest(model))
     model.requires_grad_(False)  # noqa: FBT003 (torch's)
     chosen = [
         (name, layer)
@@ -106,7 +134,7 @@ def add_lora(model: LanguageModel, lora: Lora) -> None:
         _put(model, name, LoraLinear(layer, lora))
 
 
-def adapted(model: LanguageModel) -> Iterator[tuple[str, LoraLinear]]:
+def adapted(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
     """The adapted layers by their names."""
     for name, layer in model.named_modules():
         if isinstance(layer, LoraLinear):
@@ -122,21 +150,82 @@ def merged_weights(model: LanguageModel) -> dict[str, Tensor]:
     weights = {
         name: value
         for name, value in model.state_dict().items()
-        if not name.endswith((".lora_a", ".lora_b"))
+        if not name.endswith(LEARNED)
     }
     return weights | {f"{name}.weight": layer.merged for name, layer in adapted(model)}
 
 
+def weight_of(layer: nn.Linear) -> Tensor:
+    """What a linear layer multiplies by [out_features, in_features], with what was learned beside it."""
+    return layer.merged if isinstance(layer, LoraLinear) else layer.weight
+
+
+@torch.no_grad()
+def flat_weights(model: LanguageModel) -> Tensor:
+    """A new flat copy of the merged weights, on the CPU, in the order in which a model without LoRA packs its own."""
+    layers = {f"{name}.weight": layer for name, layer in adapted(model)}
+    own = {
+        name: value
+        for name, value in model.named_parameters()
+        if not name.endswith(LEARNED)
+    }
+    flat = torch.empty(
+        sum(value.numel() for value in own.values()), dtype=model.head.dtype
+    )
+    first = 0
+    for (
+        name,
+        value,
+    ) in (
+        own.items()
+    ):  # one layer after another: merged ones are not all in memory at once
+        merged = layers[name].merged if name in layers else value
+        flat[first : first + value.numel()].copy_(merged.reshape(-1))
+        first += value.numel()
+    return flat
+
+
+@torch.no_grad()
+def digest(model: LanguageModel) -> str:
+    """The sha256 of a model's own weights, by their names; an adapter is left out."""
+    found = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if not name.endswith(LEARNED):
+            found.update(f"{name} {list(value.shape)} {value.dtype}".encode())
+            plain = value.detach().cpu().contiguous().reshape(-1)
+            found.update(plain.view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+@contextmanager
+def without_lora(model: LanguageModel) -> Generator[None]:
+    """The model as it was before it was adapted, within."""
+    layers = [layer for _, layer in adapted(model)]
+    for layer in layers:
+        layer.active = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.active = True
+
+
 def merge_lora(model: LanguageModel) -> None:
     """Adds what was learned to the model's own weights, in place; all of them are trained from then on."""
-    for name, layer in list(adapted(model)):
+    merge_layers(model)
+    model.base = None
+    model.requires_grad_(True)  # noqa: FBT003 (torch's)
+
+
+def merge_layers(module: nn.Module) -> None:
+    """Puts plain layers, with what was learned, in the place of those that are adapted."""
+    for name, layer in list(adapted(module)):
         plain = nn.Linear(
             layer.in_features, layer.out_features, bias=False, device="meta"
         )
         plain.weight = nn.Parameter(layer.merged.detach())
         plain.bias = layer.bias
-        _put(model, name, plain)
-    model.requires_grad_(True)  # noqa: FBT003 (torch's)
+        _put(module, name, plain)
 
 
 def save_lora(model: LanguageModel, folder: Path, base: str) -> None:
@@ -186,12 +275,10 @@ def load_lora(model: LanguageModel, folder: Path) -> None:
     """
     from safetensors.torch import load_file
 
-    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
-        raise ConfigError(f"{folder} holds no adapter: {CONFIG} and {WEIGHTS}")
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = _config(folder)
     lora = _read(config, folder)
     given = load_file(folder / WEIGHTS)
-    add_lora(model, lora)
+    add_lora(model, lora, name=config.get("base_model_name_or_path") or "")
     wanted: dict[str, nn.Parameter] = {}
     for name, layer in adapted(model):
         wanted[f"{PREFIX}{name}.lora_A.weight"] = layer.lora_a
@@ -211,6 +298,17 @@ def load_lora(model: LanguageModel, folder: Path) -> None:
             parameter.copy_(given[name])
 
 
+def base_of(folder: Path) -> str:
+    """What the model beneath an adapter is called; ConfigError where there is no adapter."""
+    return _config(folder).get("base_model_name_or_path") or ""
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+        raise ConfigError(f"{folder} holds no adapter: {CONFIG} and {WEIGHTS}")
+    return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+
+
 def _read(config: dict[str, Any], folder: Path) -> Lora:
     """The settings of an adapter; variants that compute something else are refused."""
     variants = ("use_dora", "use_rslora", "modules_to_save", "fan_in_fan_out")
@@ -227,6 +325,6 @@ def _read(config: dict[str, Any], folder: Path) -> Lora:
     return Lora(config["r"], config["lora_alpha"], tuple(sorted(ends)))
 
 
-def _put(model: LanguageModel, name: str, layer: nn.Linear) -> None:
+def _put(model: nn.Module, name: str, layer: nn.Linear) -> None:
     parent, _, own = name.rpartition(".")
     setattr(model.get_submodule(parent), own, layer)

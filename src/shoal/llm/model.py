@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from shoal.llm.exact import exact_hidden
 from shoal.llm.layout import laid_out
 from shoal.llm.logprobs import chosen_logprobs
+from shoal.llm.lora import without_lora
 from shoal.llm.rotary import rotated, rotations
+from shoal.types import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
+
     from torch import Tensor
 
     from shoal.llm.architecture import Architecture
     from shoal.llm.layout import Laid
+    from shoal.llm.lora import Base
     from shoal.llm.tokenizer import Tokenizer
     from shoal.types import Answers
+
+
+BASE = "base_sha256"
+"""In a checkpoint: of the weights beneath a LoRA."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +49,6 @@ class LanguageModel(nn.Module):
 
     Equations: Touvron et al. 2023, arXiv 2302.13971; rotary positions: Su et al. 2021, arXiv 2104.09864.
     """
-
-    steps_natively = True
-    """Whether native code takes the optimizer's steps, where it has the optimizer."""
 
     def __init__(
         self,
@@ -62,6 +70,10 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.architecture, self.tokenizer = architecture, tokenizer
         self.temperature, self.exact = temperature, exact
+        self.base: Base | None = None
+        """What is beneath a LoRA, where that is trained in the place of all weights."""
+        self.origin = ""
+        """The folder that it was loaded from."""
         self.model = Decoder(architecture)
         if not architecture.tied:
             self.lm_head = nn.Linear(
@@ -75,6 +87,64 @@ class LanguageModel(nn.Module):
         if self.architecture.tied:
             return self.model.embed_tokens.weight
         return self.lm_head.weight
+
+    @property
+    def part_trained(self) -> bool:
+        """Whether only an adapter is trained."""
+        return self.base is not None
+
+    @property
+    def steps_natively(self) -> bool:
+        """Whether native code takes the optimizer's steps, where it has the optimizer."""
+        return not self.part_trained
+
+    def as_base(self) -> AbstractContextManager[None]:
+        """The model as it was before it was adapted, within: what a divergence from it is computed with."""
+        return without_lora(self)
+
+    def learned_state(self) -> dict[str, Any]:
+        """What a checkpoint holds: all weights, or those of the adapter, and which model it is for."""
+        if self.base is None:
+            return self.state_dict()
+        own = {n: p.detach() for n, p in self.named_parameters() if p.requires_grad}
+        return {BASE: self.base.sha256, **own}
+
+    def load_learned(self, saved: Mapping[str, Any]) -> None:
+        """Copies a `learned_state` in.
+
+        Raises:
+            ConfigError: it holds an adapter for another model, another adapter, or none where one is trained.
+            RuntimeError: other weights, as of `load_state_dict`.
+        """
+        found = saved.get(BASE)
+        if self.base is None and found is None:
+            self.load_state_dict(saved)
+            return
+        if self.base is None:
+            raise ConfigError(
+                "the checkpoint holds a LoRA alone, and this model has none; give it the same language.lora_rank, or "
+                "`shoal push` that run into a folder, and name that as the model"
+            )
+        name = self.base.name or "this model"
+        if found is None:
+            raise ConfigError(
+                "the checkpoint holds all weights, and here a LoRA is trained; `shoal push` that run into a folder, "
+                "and name that as the model"
+            )
+        if found != self.base.sha256:
+            raise ConfigError(
+                f"the checkpoint's LoRA was trained on other weights than {name} has now (sha256 {found[:12]}..., now "
+                f"{self.base.sha256[:12]}...); put the old ones back, or train again"
+            )
+        own = {n: p for n, p in self.named_parameters() if p.requires_grad}
+        for parameter, shape in _shapes(own).items() ^ _shapes(saved).items():
+            raise ConfigError(
+                f"the checkpoint holds another LoRA: {parameter} {list(shape)} is in one alone; keep language.lora_rank "
+                "and language.lora_layers as they were"
+            )
+        with torch.no_grad():
+            for parameter, value in own.items():
+                value.copy_(saved[parameter])
 
     def initial_state(self, rows: int) -> None:
         """A language model remembers nothing from one answer to the next."""
@@ -107,13 +177,21 @@ class Decoder(nn.Module):
         self.embed_tokens = nn.Embedding(a.vocab_size, a.hidden_size)
         self.layers = nn.ModuleList(Layer(a) for _ in range(a.num_layers))
         self.norm = RMSNorm(a.hidden_size, a.norm_eps)
+        self.recompute = False
+        """Whether layers are computed again for the gradient, in place of keeping what they computed."""
 
     def forward(self, laid: Laid) -> Tensor:
         """The last hidden state of every token [N, hidden_size]."""
         x = self.embed_tokens(laid.token)
         angles = rotations(laid.position, self.architecture)
+        again = self.recompute and torch.is_grad_enabled()
         for layer in self.layers:
-            x = layer(x, angles, laid)
+            if again:
+                x = cast(
+                    "Tensor", checkpoint(layer, x, angles, laid, use_reentrant=False)
+                )
+            else:
+                x = layer(x, angles, laid)
         return self.norm(x)
 
 
@@ -185,6 +263,10 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The same shape."""
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+def _shapes(saved: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(x.shape) for name, x in saved.items() if name != BASE}
 
 
 def _drawn(layer: nn.Module) -> None:

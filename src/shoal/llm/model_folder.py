@@ -11,6 +11,8 @@ import torch
 from shoal.llm.architecture import Architecture
 from shoal.llm.chat import MISSING
 from shoal.llm.files import drafted_folder
+from shoal.llm.lora import FOLDER as ADAPTER
+from shoal.llm.lora import merged_weights, save_lora
 from shoal.llm.model import LanguageModel
 from shoal.llm.tokenizer import Tokenizer
 from shoal.types import ConfigError
@@ -56,6 +58,7 @@ def load_folder(
     weights = _weights(folder, dtype)
     _check_weights(weights, model, folder)
     model.load_state_dict(weights, assign=True)
+    model.origin = str(folder.resolve())
     return model
 
 
@@ -76,13 +79,18 @@ def _described(
     return LanguageModel(architecture, tokenizer, temperature)
 
 
-def save_model(model: LanguageModel, folder: Path, *, weights: bool = True) -> None:
+def save_model(
+    model: LanguageModel, folder: Path, *, weights: bool = True, adapter: bool = False
+) -> None:
     """Writes a model so that transformers, and `load_folder`, read it; a crash leaves what was there, or the new model.
+
+    What a LoRA has learned is merged into the weights.
 
     Args:
         model: its parameters keep their dtype.
         folder: a model that stands there is replaced.
         weights: whether they are written too.
+        adapter: whether a LoRA, where there is one, is written into `adapter/` there too, as peft reads it.
 
     Raises:
         ConfigError: the folder holds something else than a model.
@@ -100,8 +108,7 @@ def save_model(model: LanguageModel, folder: Path, *, weights: bool = True) -> N
     config["dtype"] = str(model.head.dtype).removeprefix("torch.")
     held = {
         name: value.detach().cpu().contiguous()
-        for name, value in model.state_dict().items()
-        if weights
+        for name, value in (merged_weights(model) if weights else {}).items()
     }
     with drafted_folder(folder) as draft:
         text = json.dumps(config, indent=2) + "\n"
@@ -109,6 +116,8 @@ def save_model(model: LanguageModel, folder: Path, *, weights: bool = True) -> N
         if weights:
             save_file(held, draft / WEIGHTS, metadata={"format": "pt"})
         model.tokenizer.save(draft)
+        if adapter and model.base is not None:
+            save_lora(model, draft / ADAPTER, model.base.name)
 
 
 def _weights(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -27,11 +27,32 @@ class Language:
     """How often an answer is judged again after a failure."""
     on_scorer_failure: Literal["raise", "zero", "drop"] = "raise"
     """Where judging an answer goes on failing: end the run, give it 0, or leave the answer out."""
+    lora_rank: int = 0
+    """Rank of the small matrices that are trained beside the model's own, which stay (LoRA); 0: all weights are
+    trained."""
+    lora_alpha: float = 16.0
+    """What those matrices add counts lora_alpha / lora_rank times; more moves the model faster."""
+    lora_layers: Literal["all", "attention"] = "all"
+    """Which layers have them: all products of a layer, or those of its attention; fewer take less memory."""
+    checkpoint_activations: bool = False
+    """Compute each layer a second time for the gradient, in place of keeping what it computed: less memory, a third
+    more time, the same bits."""
+    chat: Literal["auto", "on", "off"] = "auto"
+    """Whether plain questions are asked in a chat, by the model's template; auto: where it has one."""
+    system: str = ""
+    """Instruction before the question, in a chat; empty: what the template itself says."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
         check_ranges(self, slots=(1, 65_536), micro_tokens=(1, inf))
         check_ranges(self, scorer_workers=(0, 1024), scorer_retries=(0, 100))
+        check_ranges(self, lora_rank=(0, 4096))
+        if not 0 < self.lora_alpha < inf:
+            raise ConfigError(f"lora_alpha must be above 0, got {self.lora_alpha}")
+        if self.chat == "off" and self.system:
+            raise ConfigError(
+                f"system={self.system!r} is said in a chat, and chat is off; set chat to auto or on"
+            )
         if not 0 < self.scorer_timeout_s < inf:
             raise ConfigError(
                 f"scorer_timeout_s must be above 0, got {self.scorer_timeout_s}"

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.llm.chat import MISSING, render_chat
+from shoal.llm.tasks.task import Message
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from shoal.llm.tasks.task import Message, Prompt
+    from shoal.llm.tasks.task import Prompt
 
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token")
 """Names that chat templates may use."""
@@ -49,6 +50,10 @@ class Tokenizer:
         self._backend = backend
         self.end = tuple(end)
         self.chat_template = chat_template
+        self.chats: bool | None = None
+        """Whether a plain question is asked in a chat; None: nobody said, so it is not."""
+        self.system = ""
+        """The instruction that chats begin with, unless empty."""
         last = backend.id_to_token(self.end[0])
         ends = {} if last is None else {"eos_token": last, "pad_token": last}
         self._config = dict(config or {})
@@ -111,12 +116,22 @@ class Tokenizer:
         Raises:
             ConfigError: a chat, and the model has no template for one; or the prompt is empty.
         """
-        question = prompt.question
+        question = self._asked(prompt.question)
         text = question if isinstance(question, str) else self.render(question)
         tokens = self.encode(text)
         if not tokens:
             raise ConfigError(f"prompt {prompt.index} of the task is empty")
         return tokens
+
+    def _asked(self, question: str | tuple[Message, ...]) -> str | tuple[Message, ...]:
+        """A question as the model is asked it."""
+        if isinstance(question, str):
+            if not self.chats:
+                return question
+            question = (Message("user", question),)
+        if not self.system or question[0].role == "system":
+            return question
+        return (Message("system", self.system), *question)
 
     def render(self, messages: Sequence[Message]) -> str:
         """A chat as text, up to where the answer begins.

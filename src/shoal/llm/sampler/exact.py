@@ -9,6 +9,7 @@ import torch
 
 from shoal.llm.blocks import block_product
 from shoal.llm.exact import attended, filled_up, finished, projections, width_at
+from shoal.llm.lora import merge_layers
 from shoal.llm.rotary import rotations
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class ExactPass:
         """Takes the copy."""
         self.architecture = model.architecture
         self.decoder = deepcopy(model.model).requires_grad_(requires_grad=False)
+        merge_layers(self.decoder)
         self.head = self.decoder.embed_tokens.weight
         if not model.architecture.tied:
             self.head = model.head.detach().clone()

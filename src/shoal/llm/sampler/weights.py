@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch.nn import functional as F
 
+from shoal.llm.lora import weight_of
+
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from shoal.llm.architecture import Architecture
     from shoal.llm.model import LanguageModel, Layer
@@ -101,7 +103,7 @@ def _copied_layer(layer: Layer, a: Architecture, rows: int) -> LayerWeights:
     attention, mlp = layer.self_attn, layer.mlp
     before, after = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
     projections = attention.q_proj, attention.k_proj, attention.v_proj
-    q, k, v = (one.weight for one in projections)
+    q, k, v = map(weight_of, projections)
     qkv = torch.cat([_interleaved(q, a), _interleaved(k, a), v]) * before
     bias = None
     if a.attention_bias:
@@ -115,11 +117,17 @@ def _copied_layer(layer: Layer, a: Architecture, rows: int) -> LayerWeights:
     return LayerWeights(
         qkv=Product(qkv, bias, rows=rows),
         qk_norm=norm,
-        out=Product(attention.o_proj.weight.detach().clone(), None, rows=rows),
-        gate=Product(mlp.gate_proj.weight.detach() * after, None, rows=rows),
-        up=Product(mlp.up_proj.weight.detach() * after, None, rows=rows),
-        down=Product(mlp.down_proj.weight.detach().clone(), None, rows=rows),
+        out=Product(_copy(attention.o_proj), None, rows=rows),
+        gate=Product(weight_of(mlp.gate_proj) * after, None, rows=rows),
+        up=Product(weight_of(mlp.up_proj) * after, None, rows=rows),
+        down=Product(_copy(mlp.down_proj), None, rows=rows),
     )
+
+
+def _copy(layer: nn.Linear) -> Tensor:
+    """Of its own memory; a merged weight has that already."""
+    weight = weight_of(layer)
+    return weight.clone() if weight is layer.weight else weight
 
 
 def _interleaved(weight: Tensor, a: Architecture) -> Tensor:

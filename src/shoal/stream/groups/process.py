@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.envs.workers.pipe import unpack
 from shoal.envs.workers.processes import LOOK_S, Worker
-from shoal.learn.weights import pack
+from shoal.llm.lora import LEARNED, flat_weights
 from shoal.llm.sampler.progress import packed_answers, unpacked_answers
 from shoal.llm.sampler.requests import answers_of
 from shoal.stream.groups.book import Book
@@ -58,7 +58,13 @@ class ProcessSampler:
             tell: told of each restart.
         """
         self.architecture, self.drawing = model.architecture, drawing
-        self._crossing = Crossing(sum(p.numel() for p in model.parameters()))
+        self._crossing = Crossing(
+            sum(
+                p.numel()
+                for n, p in model.named_parameters()
+                if not n.endswith(LEARNED)
+            )
+        )
         self._said = Beginning(
             model.architecture,
             model.tokenizer,
@@ -119,9 +125,8 @@ class ProcessSampler:
         return book.hand_over()
 
     def load(self, version: int, model: LanguageModel) -> None:
-        """Sends a copy of the weights that `model` has now; answers under way go on with them."""
-        flat = pack(model).detach().cpu().numpy()
-        self._weights = version, flat.copy()
+        """Sends a copy of the weights that `model` has now, a LoRA merged into them; answers under way go on with them."""
+        self._weights = version, flat_weights(model).numpy()
         self._send_weights()
 
     def state(self) -> dict[str, Any]:
