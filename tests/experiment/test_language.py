@@ -101,8 +101,7 @@ def test_async_learns_no_later_than_it_may(folder: Path, tmp_path: Path) -> None
     again = shoal.resume(part.path, factory=Successor, total_timesteps=40 * BATCH, panel="none")
     lines = read(again.path / "metrics.jsonl")
     assert max(line["groups/staleness_max"] for line in lines) <= 2
-    assert again.steps >= 40 * BATCH
-    assert max(line["episode/count"] for line in lines) <= again.steps + 3 * BATCH
+    assert again.steps == lines[-1]["episode/count"] == 40 * BATCH
 
 
 def test_a_trained_model_is_loaded_by_others(folder: Path, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ class Gathering:
         self.sampler, self.scorers = sampler, scorers
         self.flight = Flight(cfg.num_prompts, max_staleness)
         self.scored = 0
-        """Answers that were finished and scored."""
+        """Answers that are counted: those of batches that were handed over, and of groups that were replaced."""
         self.lost = 0
         """Answers whose score will never be known."""
         self.apart = bool(getattr(sampler, "apart", False))
@@ -121,10 +121,10 @@ class Gathering:
     def _settle(self, group: Group) -> None:
         """Counts a group that is complete; one that teaches nothing gives its place to another."""
         rewards = [reward for _, reward in group.scored]
-        self.scored += len(rewards)
         equal = len(rewards) > 1 and min(rewards) == max(rewards)
         if len(rewards) > 1 and not (equal and self._cfg.dynamic_sampling):
             return
+        self.scored += len(rewards)
         self.flight.give_back(group)
         replaced, admitted = self.flight.given_back, self.flight.admitted
         if replaced > MOST_REPLACED * (admitted - replaced + 1):

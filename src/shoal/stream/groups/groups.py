@@ -77,7 +77,7 @@ class Groups:
 
     @property
     def env_steps(self) -> int:
-        """Answers that were finished and scored, in batches or not yet."""
+        """Answers in the batches so far, and in groups that were replaced."""
         return self._gathering.scored
 
     @property
@@ -129,6 +129,7 @@ class Groups:
         self._batches += 1
         self._published = False
         self.episodes = episodes_of(batch)
+        gathering.scored += len(self.episodes.returns)
         with self._meter.measure("transfer"):
             answers = answers_of(batch, self._learner.hardware.device)
         self._note(answers)
