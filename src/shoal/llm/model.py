@@ -139,8 +139,8 @@ class LanguageModel(nn.Module):
         own = {n: p for n, p in self.named_parameters() if p.requires_grad}
         for parameter, shape in _shapes(own).items() ^ _shapes(saved).items():
             raise ConfigError(
-                f"the checkpoint holds another LoRA: {parameter} {list(shape)} is in one alone; keep language.lora_rank "
-                "and language.lora_layers as they were"
+                f"the checkpoint holds another LoRA: {parameter} {list(shape)} is in one alone; keep "
+                "language.lora_rank and language.lora_layers as they were"
             )
         with torch.no_grad():
             for parameter, value in own.items():
