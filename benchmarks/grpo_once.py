@@ -100,10 +100,12 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     batch = args.num_prompts * args.num_generations
     answers = (args.steps + args.max_staleness) * batch  # some are drawn ahead, and count
     settings = {name: getattr(args, name) for name in ALGORITHM}
+    scale = settings.pop("scale_rewards")
+    settings |= {"advantage": "centered" if scale == "none" else scale}
+    settings |= {"correction": {"outside": settings["correction"]}}
     settings |= {"loss_normalization": LOSSES[args.loss_type]}
     settings |= {"sampling": {name: getattr(args, name) for name in SAMPLING}}
-    if args.epsilon_high:
-        settings["epsilon_high"] = args.epsilon_high
+    settings["epsilon_high"] = args.epsilon_high or args.epsilon
     if args.schedule == "async":
         settings["max_staleness"] = args.max_staleness
     with tempfile.TemporaryDirectory() as folder:

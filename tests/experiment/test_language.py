@@ -63,7 +63,7 @@ def sha256(result: Result) -> str:
     [
         {},
         {"num_iterations": 2, "loss_normalization": "sequence", "learning_rate": 2e-3},
-        {"baseline": "leave_one_out", "surrogate": "none", "scale_rewards": "none"},
+        {"advantage": "leave_one_out", "surrogate": "none"},
         {"ratio_of": "sequence", "surrogate": "clip", "beta": 0.01},
         {"surrogate": "weight", "dynamic_sampling": True, "sampling": {"top_p": 0.95}},
     ],

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from shoal.envs.preprocessing import Preprocessing
     from shoal.fleet.settings import Placement
+    from shoal.learn.corrections import Correction
     from shoal.learn.curiosity import Curiosity
     from shoal.llm.sampler.protocol import Sampling
     from shoal.llm.settings import Language
@@ -99,20 +100,19 @@ class Settings(TypedDict, total=False):
     num_prompts: int | float
     num_generations: int | float
     max_completion_length: int | float
+    sampling: Sampling | Mapping[str, Any]
+    dynamic_sampling: bool
     num_iterations: int | float
     num_minibatches: int | float
-    baseline: Literal["mean", "leave_one_out"]
-    scale_rewards: Literal["group", "batch", "none"]
+    advantage: Literal["group", "batch", "centered", "leave_one_out"]
     loss_normalization: Literal["sequence", "token", "constant"]
     ratio_of: Literal["token", "sequence"]
     surrogate: Literal["clip", "weight", "none"]
     epsilon: float
-    epsilon_high: float | None
+    epsilon_high: float
     beta: float
-    correction: Literal["none", "truncate", "mask"]
-    importance_bound: float
-    sampling: Sampling | Mapping[str, Any]
-    dynamic_sampling: bool
+    correction: Correction | Mapping[str, Any]
+    overlong_cache: int | float
     mask_truncated_completions: bool
     update_epochs: int | float
     vtrace_lambda: float

@@ -3,25 +3,47 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import torch
 
 from shoal.learn.losses import returned
+from shoal.math.token_weights import token_weights
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import numpy as np
-    from torch import Tensor
+    from torch import Tensor, nn
 
+    from shoal.learn.learner import Learner
     from shoal.learn.losses import Loss
     from shoal.learn.trainable import Trainable
     from shoal.types import Answers
 
+POLICY, REFERENCE = "policy", "reference"
 OF_PROMPTS = ("prompt", "prompt_length")
 """What `Answers` has for each prompt; all else is for each answer."""
+
+
+class WeighsTokens(Protocol):
+    """The settings of an algorithm that decide what a token counts."""
+
+    @property
+    def loss_normalization(self) -> Literal["sequence", "token", "constant"]:
+        """What counts the same: answers, the batch's tokens, or tokens of whatever batch."""
+        ...
+
+    @property
+    def max_completion_length(self) -> int:
+        """Tokens of an answer at most."""
+        ...
+
+    @property
+    def mask_truncated_completions(self) -> bool:
+        """Whether answers that were cut teach nothing."""
+        ...
 
 
 def parts(batch: Answers, most_tokens: int) -> Iterator[Answers]:
@@ -114,8 +136,48 @@ def logprobs_of(network: Trainable, batch: Answers) -> Tensor:
 
 def base_logprobs_of(network: Trainable, batch: Answers) -> Tensor:
     """As `logprobs_of`, by the weights beneath a LoRA: no second copy of the model is needed."""
-    with network.module.as_base():
+    module: Any = network.module
+    with module.as_base():
         return logprobs_of(network, batch)
+
+
+def add_reference(learner: Learner, copy: nn.Module) -> None:
+    """Takes in a model that is never trained, as it is when training begins; none beside a LoRA, which has it."""
+    if not _adapted(learner):
+        learner.add(REFERENCE, copy)
+
+
+def with_reference(learner: Learner, batch: Answers) -> Answers:
+    """The batch with log-probabilities by the model that training began with: the one beneath a LoRA, or a copy."""
+    if _adapted(learner):
+        found = base_logprobs_of(learner.networks[POLICY], batch)
+    else:
+        found = logprobs_of(learner.networks[REFERENCE], batch)
+    return replace(batch, reference_logprob=found)
+
+
+def with_proximal(learner: Learner, batch: Answers) -> Answers:
+    """The batch with log-probabilities by the weights as they are before its first gradient step."""
+    found = logprobs_of(learner.networks[POLICY], batch)
+    return replace(batch, proximal_logprob=found)
+
+
+def weighted(batch: Answers, cfg: WeighsTokens) -> Answers:
+    """The batch of one gradient step with what each of its tokens counts in the loss and in statistics."""
+    cut = batch.truncated if cfg.mask_truncated_completions else None
+    weight = token_weights(
+        batch.mask,
+        normalize=cfg.loss_normalization,
+        max_length=cfg.max_completion_length,
+        truncated=cut,
+    )
+    share = token_weights(batch.mask, normalize="token")
+    return replace(batch, weight=weight, share=share)
+
+
+def _adapted(learner: Learner) -> bool:
+    """Whether the policy is trained through a LoRA."""
+    return bool(getattr(learner.policy, "part_trained", False))
 
 
 def minibatches_of(

@@ -78,6 +78,23 @@ def leave_one_out(reward: Tensor, group: Tensor) -> Tensor:
     return centered * (count / (count - 1).clamp(min=1))
 
 
+def advantage_of(
+    kind: Literal["group", "batch", "centered", "leave_one_out"],
+    reward: Tensor,
+    group: Tensor,
+) -> Tensor:
+    """The advantage of each answer [S]: `leave_one_out`, or `group_advantage` with that scale ("centered": none).
+
+    Args:
+        kind: which.
+        reward: [S].
+        group: [S].
+    """
+    if kind == "leave_one_out":
+        return leave_one_out(reward, group)
+    return group_advantage(reward, group, scale="none" if kind == "centered" else kind)
+
+
 def whitened_advantage(advantage: Tensor, mask: Tensor) -> Tensor:
     """(A - mean) / (std + 1e-8) over all sampled tokens of the batch, [S, L]; 0 off the mask, or if all are the same.
 

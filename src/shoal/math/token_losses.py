@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -97,3 +97,33 @@ def weighted_policy_gradient(
     scale = (weight * over_tokens(advantage, mask)).detach()
     zero = torch.zeros_like(logprob)
     return -torch.where(mask, scale, zero) * torch.where(mask, logprob, zero)
+
+
+def bounded_loss(
+    surrogate: Literal["clip", "weight", "none"],
+    logprob: Tensor,
+    ratio: Tensor,
+    advantage: Tensor,
+    mask: Tensor,
+    bounds: tuple[float, float],
+) -> Tensor:
+    """The policy's loss of each token [S, L], however the change of its probability is bounded; 0 off the mask.
+
+    "clip": `clipped_surrogate`. "weight": `weighted_policy_gradient` with the clipped ratio; "none": with the ratio.
+
+    Args:
+        surrogate: how.
+        logprob: of the policy that learns [S, L].
+        ratio: to the one that it is compared with [S, L].
+        advantage: [S, L].
+        mask: bool [S, L].
+        bounds: between which a ratio counts, such as 0.8 and 1.2.
+    """
+    low, high = bounds
+    if surrogate == "clip":
+        loss = clipped_surrogate(ratio, advantage, eps_low=1 - low, eps_high=high - 1)
+        return torch.where(mask, loss, torch.zeros_like(loss))
+    moved = ratio.detach()
+    if surrogate == "weight":
+        moved = moved.clamp(low, high)
+    return weighted_policy_gradient(logprob, advantage, moved, mask)

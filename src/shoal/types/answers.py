@@ -38,6 +38,8 @@ class Answers:
     kept: Tensor | None = None
     """The tokens that were not cut off by top-k, top-p or min-p, a bit each [S, L, ceil(V / 8)], uint8, lowest bit
     first; None where every token could be drawn."""
+    age: Tensor | None = None
+    """How many versions before the newest ones the weights that chose each were [S, L], int64; 0 elsewhere."""
     advantage: Tensor | None = None
     """[S] or [S, L], float32."""
     weight: Tensor | None = None

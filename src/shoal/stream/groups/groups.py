@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -13,6 +14,8 @@ from shoal.types import Episodes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from torch import Tensor
 
     from shoal.learn.learner import Learner
     from shoal.llm.model import LanguageModel
@@ -132,7 +135,9 @@ class Groups:
         gathering.scored += len(self.episodes.returns)
         with self._meter.measure("transfer"):
             answers = answers_of(batch, self._learner.hardware.device)
-        self._note(answers)
+        late = (self.version - answers.version) * answers.mask
+        answers = replace(answers, age=late)
+        self._note(answers, late)
         return answers
 
     def state(self) -> dict[str, Any]:
@@ -159,10 +164,10 @@ class Groups:
         with self._meter.measure("transfer"):
             self._gathering.sampler.load(self.version, self.model)
 
-    def _note(self, answers: Answers) -> None:
-        """How many versions before now each token was chosen, the mean and the most; and what was not learned from."""
-        late = (self.version - answers.version)[answers.mask].float()
-        self._meter.note("groups/staleness", float(late.mean()))
+    def _note(self, answers: Answers, late: Tensor) -> None:
+        """How many versions before now tokens were chosen, the mean and the most; and what was not learned from."""
+        mean = late.sum() / answers.mask.sum()
+        self._meter.note("groups/staleness", float(mean))
         self._meter.note("groups/staleness_max", float(late.max()))
         self._meter.note("groups/truncated", float(answers.truncated.float().mean()))
         self._meter.note("groups/replaced", self.replaced)

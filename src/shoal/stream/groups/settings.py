@@ -1,37 +1,33 @@
-"""What an algorithm says of its groups."""
+"""What an algorithm says of its groups: a base of its settings."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
 
-if TYPE_CHECKING:
-    from shoal.llm.sampler.protocol import Sampling
+from shoal.llm.sampler.protocol import Sampling
+from shoal.types import check_ranges
 
 
-class DrawsGroups(Protocol):
-    """The settings of an algorithm that decide how groups come to be."""
+@dataclass(frozen=True, slots=True)
+class DrawsGroups:
+    """A batch is num_prompts groups of num_generations answers."""
 
-    @property
-    def num_prompts(self) -> int:
-        """Groups of a batch."""
-        ...
+    num_prompts: int = 8
+    """Prompts of a batch; more make the gradient less noisy."""
+    num_generations: int = 8
+    """Answers to each prompt; more make it likelier that some are better than others."""
+    max_completion_length: int = 32
+    """Tokens of an answer at most; what is longer is cut."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """How tokens are drawn; log-probabilities are those of what could be drawn."""
+    dynamic_sampling: bool = False
+    """Replace groups whose answers all earn the same by others."""
 
-    @property
-    def num_generations(self) -> int:
-        """Answers of a group."""
-        ...
-
-    @property
-    def max_completion_length(self) -> int:
-        """Tokens of an answer at most."""
-        ...
-
-    @property
-    def sampling(self) -> Sampling:
-        """How tokens are drawn."""
-        ...
-
-    @property
-    def dynamic_sampling(self) -> bool:
-        """Whether groups whose answers all earn the same are replaced by others."""
-        ...
+    def __post_init__(self) -> None:
+        """Refuses what cannot work."""
+        check_ranges(
+            self,
+            num_prompts=(1, 2**16),
+            num_generations=(2, 2**15),
+            max_completion_length=(1, 2**20),
+        )
