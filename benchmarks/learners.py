@@ -3,10 +3,9 @@
     python -m benchmarks.learners [--rounds 3] [--only small wide] [--learners 2]
 
 `small` is the preset of CartPole-v1; `wide` has two layers of 512 and minibatches of 1,024 steps, whose updates take
-long; `torch` is that without native code, with torch's one thread a process; `serial` is Gymnasium's
-LunarLander-v3, whose steps are Python's. One process with one thread, one with as many
-threads as there are learners, and the learners take turns; a run's start is not counted. Appends to
-benchmarks/results/learners.jsonl.
+long; `torch` is that without native code, with torch's one thread a process; `serial` is Gymnasium's LunarLander-v3,
+whose steps are Python's. One process with one thread, one with as many threads as there are learners, and the learners
+take turns; a run's start is not counted. Appends to benchmarks/results/learners.jsonl.
 """
 
 from __future__ import annotations
