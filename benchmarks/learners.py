@@ -3,9 +3,9 @@
     python -m benchmarks.learners [--rounds 3] [--only small wide] [--learners 2]
 
 `small` is the preset of CartPole-v1; `wide` has two layers of 512 and minibatches of 1,024 steps, whose updates take
-long; `torch` is that without native code, with torch's one thread a process; `serial` is Gymnasium's
-LunarLander-v3, whose steps are Python's. One process with one thread, one with as many
-threads as there are learners, and the learners take turns; a run's start is not counted. Appends to
+long; `torch` is that without native code, with torch's one thread a process; `serial` is Gymnasium's LunarLander-v3,
+whose steps are Python's. One process with one thread, one with as many threads as there are learners, and the learners
+take turns; a run's start is not counted. Core-seconds are of the first process: another one has as many. Appends to
 benchmarks/results/learners.jsonl.
 """
 
@@ -15,10 +15,13 @@ import argparse
 import json
 import math
 import os
+import resource
 import tempfile
 from pathlib import Path
 from statistics import mean
 from typing import Any
+
+import torch
 
 import shoal
 from benchmarks import machine
@@ -41,7 +44,8 @@ TASKS: dict[str, tuple[str, int, dict[str, Any]]] = {
 
 
 def measured(task: str, side: dict[str, int]) -> dict[str, float]:
-    """Steps per second of a run, and the share of its time in which learners exchanged and waited."""
+    """Steps per second of a run, core-seconds of its first process, the share of time for exchanging and waiting."""
+    before = resource.getrusage(resource.RUSAGE_SELF)
     env, steps, own = TASKS[task]
     settings: dict[str, Any] = own | side
     with tempfile.TemporaryDirectory() as folder:
@@ -57,7 +61,9 @@ def measured(task: str, side: dict[str, int]) -> dict[str, float]:
         lines = read(result.path / "metrics.jsonl")
     shares = [line["speed/exchange"] for line in lines if "speed/exchange" in line]
     exchange = mean(shares[-1:]) if shares else 0.0
-    return {"steps_per_s": result.steps / result.seconds, "exchange": exchange}
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    core_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"steps_per_s": result.steps / result.seconds, "core_s": core_s, "exchange": exchange}
 
 
 def main() -> None:
@@ -73,6 +79,7 @@ def main() -> None:
         f"{count} threads": {"learners": 1, "num_threads": count},
         f"{count} learners": {"learners": count, "num_threads": count},
     }
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # which imports a good part of torch
     for task in given.only:
         for number in range(given.rounds):
             for name, side in sides.items():
@@ -89,7 +96,8 @@ def main() -> None:
                 with RESULT.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(said) + "\n")
                 print(
-                    f"{task:8} {name:12} {found['steps_per_s']:10,.0f} steps/s  exchange {found['exchange']:.0%}  "
+                    f"{task:8} {name:12} {found['steps_per_s']:10,.0f} steps/s  {found['core_s']:5.1f} core-s  "
+                    f"exchange {found['exchange']:.0%}  "
                     f"load {load:.1f}",
                     flush=True,
                 )

@@ -10,6 +10,7 @@ import torch
 
 from shoal import algos
 from shoal.envs.registry import make
+from shoal.run.callbacks import EpisodeEnd
 from shoal.run.run import Run
 from shoal.run.settings import Settings
 from shoal.run.together import begin_alike, check_alike
@@ -32,6 +33,8 @@ class Ended(NamedTuple):
     returns: list[float]
     updates: int
     reason: str
+    rows: set[int]
+    """In which episodes ended."""
 
 
 def trained(
@@ -51,7 +54,11 @@ def trained(
     rows = make(env, ROWS // size, num_threads=1)
     told = Settings(env, algo, 1, ROWS, updates * ROWS * cfg.num_steps, ranks=ranks, **settings)
 
+    ended: set[int] = set()
+
     def stop(run: Run, record: Any) -> None:
+        if isinstance(record, EpisodeEnd):
+            ended.add(record.row)
         if ranks is not None and ranks.rank == stops:
             run.stop("that is enough")
 
@@ -59,7 +66,7 @@ def trained(
     policy = module.train(cfg, rows, run)
     rows.close()
     weights = torch.cat([x.double().flatten() for x in policy.state_dict().values()])
-    return Ended(weights, run.metrics.episodes, sorted(run.metrics.returns), run.updates, run.stop_reason)
+    return Ended(weights, run.metrics.episodes, sorted(run.metrics.returns), run.updates, run.stop_reason, ended)
 
 
 NORMALIZED: dict[str, Any] = {"reward_gamma": 0.99}
@@ -85,6 +92,7 @@ def test_two_ranks_learn_what_one_process_does(case: str) -> None:
     assert torch.equal(one.weights, other.weights)
     torch.testing.assert_close(one.weights, alone.weights, rtol=1e-4, atol=1e-5)
     assert alone.episodes == one.episodes == other.episodes > 0
+    assert alone.rows == one.rows == other.rows
     assert alone.returns == one.returns == other.returns
     assert one.updates == 3
 
