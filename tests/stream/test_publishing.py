@@ -43,7 +43,8 @@ def test_publish_copies_only_when_rows_act_next(
     copies: list[int] = []
     real = actor.update
 
-    def update(policy: nn.Module, flat: torch.Tensor) -> None:
+    def update(policy: nn.Module, flat: torch.Tensor, only: frozenset[str]) -> None:
+        assert not only
         copies.append(learner.version)
         real(policy, flat)
 

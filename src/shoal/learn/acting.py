@@ -68,8 +68,10 @@ class Actor(Protocol):
         """
         ...
 
-    def update(self, policy: nn.Module, flat: Tensor) -> None:
-        """Takes the learner's weights over."""
+    def update(
+        self, policy: nn.Module, flat: Tensor, only: frozenset[str] = frozenset()
+    ) -> None:
+        """Takes the learner's weights over; of them `only` these parameters and buffers, where there are any."""
         ...
 
 
@@ -175,9 +177,11 @@ class PlanActor:
             state = select(state, torch.from_numpy(rows))
         return self.plan.value(obs, start, state, action_mask=action_mask)
 
-    def update(self, policy: nn.Module, flat: Tensor) -> None:
+    def update(
+        self, policy: nn.Module, flat: Tensor, only: frozenset[str] = frozenset()
+    ) -> None:
         """Takes the learner's weights over."""
-        self.snapshot.update(policy, flat)
+        self.snapshot.update(policy, flat, only)
         self.plan.refresh_normalizer()
 
 
@@ -275,9 +279,11 @@ class TorchActor:
             return None
         return torch.from_numpy(mask).to(self.acting.device).unsqueeze(0)
 
-    def update(self, policy: nn.Module, flat: Tensor) -> None:
+    def update(
+        self, policy: nn.Module, flat: Tensor, only: frozenset[str] = frozenset()
+    ) -> None:
         """Takes the learner's weights over."""
-        self.snapshot.update(policy, flat)
+        self.snapshot.update(policy, flat, only)
 
     def _forward(self, obs: Tree, start: NDArray[np.bool_], state: Tree) -> Any:
         def tensor(array: NDArray[Any]) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
@@ -13,7 +13,7 @@ from shoal.learn.answers import answers_step
 from shoal.learn.hardware import Hardware
 from shoal.learn.losses import fused_of, lowered_of, returned
 from shoal.learn.minibatches import Minibatch
-from shoal.learn.publishing import observe
+from shoal.learn.publishing import Subsets, observe
 from shoal.learn.shards import has_images
 from shoal.learn.statistics import Statistics
 from shoal.learn.towers import frozen
@@ -61,11 +61,9 @@ class Learner:
         """
         self.hardware = hardware or Hardware()
         self.policy = policy.to(self.hardware.device)
-        self.version = 0
-        self.updates = 0
-        """Gradient steps that were taken."""
-        self.skipped = 0
-        """Gradient steps that were not finite, and left everything as it was."""
+        self.version, self.subsets = 0, Subsets()
+        self.updates = self.skipped = 0
+        """Gradient steps that were taken; and those that were not finite, and left everything as it was."""
         self.networks: dict[str, Trainable] = {}
         self.scheduled: dict[str, float] = {}
         """Settings in force that follow a schedule, besides the learning rate."""
@@ -191,11 +189,13 @@ class Learner:
         self._count(stats, norm)
         return stats
 
-    def publish(self, steps: Steps | None = None) -> int:
+    def publish(self, steps: Steps | None = None, *, only: Sequence[str] = ()) -> int:
         """Makes the weights as they are a new version for those who act; returns its number.
 
-        Observations of `steps` are merged into the policy's normalization statistics before.
+        Observations of `steps` are merged into the policy's normalization statistics before. With `only` what has such
+        a name in its path is published alone, the rest stays as it was; ConfigError where nothing has.
         """
+        self.subsets.add(self.version + 1, self.policy, only)
         if steps is not None:
             observe(self.policy, steps, ranks=self.hardware.ranks)
         self.version += 1
@@ -225,7 +225,7 @@ class Learner:
         _check_same_networks(set(self.networks), set(state["networks"]))
         for name, network in self.networks.items():
             network.restore(state["networks"][name])
-        self.version = max(self.version, state["version"])
+        self.version, self.subsets = max(self.version, state["version"]), Subsets()
         self.updates, self.skipped = state["updates"], state["skipped"]
 
     def _count(self, stats: tuple[Any, ...], norm: float) -> None:

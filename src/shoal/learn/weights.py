@@ -177,6 +177,15 @@ def copy_buffers(source: list[nn.Module], target: list[nn.Module]) -> None:
                 mine.register_buffer(name, buffer.detach().clone())
 
 
+def copy_named(source: nn.Module, target: nn.Module, only: frozenset[str]) -> None:
+    """Gives a copy of a module those parameters and buffers that the module has now."""
+    given = dict(source.named_parameters()) | dict(source.named_buffers())
+    own = dict(target.named_parameters()) | dict(target.named_buffers())
+    with torch.no_grad():
+        for name in only:
+            own[name].copy_(given[name])
+
+
 def _alike(one: Tensor, other: Tensor) -> bool:
     return (one.shape, one.dtype, one.device) == (
         other.shape,
@@ -207,8 +216,17 @@ class Snapshot:
         ]
         self._freeze()
 
-    def update(self, policy: nn.Module, flat: Tensor) -> None:
-        """Copies the packed weights and the buffers, whatever objects either module has for them by now."""
+    def update(
+        self, policy: nn.Module, flat: Tensor, only: frozenset[str] = frozenset()
+    ) -> None:
+        """Copies the packed weights and the buffers, whatever objects either module has for them by now.
+
+        With `only` those parameters and buffers alone.
+        """
+        if only:
+            copy_named(policy, self.policy, only)
+            self._freeze()
+            return
         if len(flat) != len(self.flat):
             raise ConfigError(REPLACED)
         if self._theirs.module is not policy:

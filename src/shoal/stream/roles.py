@@ -105,8 +105,10 @@ class Role:
     def refresh(self) -> None:
         """Takes the newest version over, if the actor does not have it."""
         if self.version != self.source.version:
-            self.actor.update(self.source.policy, self.source.flat)
-            self.version = self.source.version
+            source = self.source
+            only = source.subsets.since(self.version, source.version)
+            self.actor.update(source.policy, source.flat, only)
+            self.version = source.version
 
     def local(self, group: slice) -> tuple[slice, Rows] | None:
         """Where the rows shared with `group` stand: counted in this role, and in the group."""

@@ -247,18 +247,18 @@ class Rollouts:
         for role in learning or self.roles:
             role.explore(epsilon)
 
-    def publish(self) -> int:
+    def publish(self, *, only: Sequence[str] = ()) -> int:
         """Makes the weights as they are the next version that acts, and returns its number.
 
         The observations of the rollout go into the normalization statistics of the policies that were trained on it.
-        The weights are copied when the rows act next.
+        The weights are copied when the rows act next; of them `only` those, where named, as of `Learner.publish`.
         """
         with self.meter.show("publishing"):
             for number, role in enumerate(self.roles):
                 steps = self._last.get(role.name)
                 if steps is None and self._collected and observes(role.source.policy):
                     steps = self._steps(number)
-                role.source.publish(steps)
+                role.source.publish(steps, only=only)
         return self.answered()
 
     def answered(self) -> int:

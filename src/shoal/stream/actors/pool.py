@@ -82,8 +82,7 @@ class ActorPool:
     def look(self, number: int) -> None:
         """Where an actor is gone by now, begins to start another one, before anybody waits for it."""
         self.env.keep_spare()
-        gone = self.env.processes[number].gone
-        settings = self.env.settings
+        gone, settings = self.env.processes[number].gone, self.env.settings
         if gone is None or number in self._coming or settings.on_fault != "restart":
             return
         if self.restarts[number] < settings.max_restarts:
@@ -96,7 +95,7 @@ class ActorPool:
         for role in self.roles:
             there = len(role.columns(self.env.rows[number]))
             if there and sent.get(role.name) != role.source.version:
-                weights[role.name] = Weights.of(role.source)
+                weights[role.name] = Weights.of(role.source, sent.get(role.name))
                 sent[role.name] = role.source.version
         if weights:
             self.env.processes[number].give(weights)

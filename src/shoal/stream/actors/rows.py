@@ -79,13 +79,7 @@ class ActorRows:
                 cannot be made.
         """
         count = settings.actors
-        if num_envs < count:
-            raise ConfigError(
-                f"actors={count} need as many environments, got num_envs={num_envs}"
-            )
-        if place is None:
-            what = f"actors={count}, each of them a process with torch,"
-            check_room(count * ACTOR_BYTES, what, "set actors to less")
+        _check_count(count, num_envs, here=place is None)
         self.settings = settings
         bounds = [num_envs * i // count for i in range(count + 1)]
         self.envs = [last - first for first, last in pairwise(bounds)]
@@ -220,6 +214,17 @@ class ActorRows:
             with suppress(Exception):  # one that fails to close is ended
                 process.closed(max(0.0, deadline - time.monotonic()))
         self._at_exit()
+
+
+def _check_count(count: int, num_envs: int, *, here: bool) -> None:
+    """ConfigError for fewer environments than actors, or more actors `here` than there is memory for."""
+    if num_envs < count:
+        raise ConfigError(
+            f"actors={count} need as many environments, got num_envs={num_envs}"
+        )
+    if here:
+        what = f"actors={count}, each of them a process with torch,"
+        check_room(count * ACTOR_BYTES, what, "set actors to less")
 
 
 def _refuse() -> NoReturn:

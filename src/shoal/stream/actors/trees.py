@@ -81,6 +81,8 @@ def weights_tree(weights: Mapping[str, Weights]) -> dict[str, Any]:
             "version": own.version,
             "flat": own.flat,
             "buffers": plain(own.buffers),
+            "names": None if own.names is None else list(own.names),
+            "since": own.since,
         }
         for name, own in weights.items()
     }
