@@ -78,6 +78,14 @@ def test_after_new_weights_they_are_those_of_each_version() -> None:
     assert mixed >= 4
 
 
+def test_bits_of_one_answer_alone() -> None:
+    model = make_model(exact=True)
+    sampler = LocalSampler(model, Drawing(max_tokens=1), slots=5, seed=1, exact=True)
+    sampler.submit([Request(key, prompt, (0, 1)) for key, prompt in PROMPTS.items()])
+    for (key, _), drawn in run(sampler).items():
+        assert drawn.logprob.tolist() == learner_logprobs(model, drawn, PROMPTS[key]).tolist()
+
+
 def test_resumed_and_forked_answers_have_the_same_bits() -> None:
     model, drawing = make_model(exact=True, end=60), Drawing(max_tokens=20, min_p=0.02)
     request = Request(3, PROMPTS[1], tuple(range(6)))
