@@ -212,6 +212,19 @@ def test_every_token_has_the_version_that_chose_it(reload: Any) -> None:
     assert both == 4
 
 
+def test_a_prompt_is_read_anew_by_new_weights() -> None:
+    """Answers that begin after a change have nothing of the old weights, also where they share their prompt."""
+    old, new = make_model(0), make_model(1)
+    sampler = LocalSampler(old, Drawing(max_tokens=6), slots=2, seed=1)
+    sampler.submit([Request(0, PROMPTS[1], tuple(range(7)))])
+    sampler.poll(max_steps=1)
+    sampler.load(1, new)
+    found = [drawn for drawn in run(sampler).values() if drawn.version[0] == 1]
+    assert len(found) == 5
+    for drawn in found:
+        np.testing.assert_allclose(drawn.logprob, learner_logprobs(new, drawn, PROMPTS[1]), rtol=0, atol=1e-5)
+
+
 def test_a_copy_of_the_weights_is_taken() -> None:
     model = make_model()
     sampler = LocalSampler(model, Drawing(max_tokens=9), slots=4, seed=1)
