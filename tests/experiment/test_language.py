@@ -180,7 +180,7 @@ def test_runs_of_any_seed_begin_with_one_tiny_model(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(tiny, "tiny_model", instead)
     for seed in (1, 2):
-        options = SETTINGS | {"model": "tiny", "seed": seed, "total_timesteps": BATCH}
+        options: dict[str, Any] = SETTINGS | {"model": "tiny", "seed": seed, "total_timesteps": BATCH}
         with pytest.raises(ConfigError, match="seen"):
             shoal.train("reasoning-gym:chain_sum", run_dir=str(tmp_path), **options)
     assert asked[0] == asked[1]
