@@ -108,6 +108,7 @@ def test_the_error_is_raised_and_loses_nothing(workers: int) -> None:
     assert "in as_told" in first.value.__notes__[0]
 
 
+@pytest.mark.slow
 def test_a_flaky_scorer_is_asked_again(tmp_path: Path) -> None:
     with pool_of(retries=1) as pool:
         pool.submit(0, PROMPT, f"once {tmp_path}/raised")
@@ -143,6 +144,7 @@ def test_a_scorer_that_hangs_is_killed_and_shown() -> None:
     assert found[0].seconds >= 0.5
 
 
+@pytest.mark.slow
 def test_it_goes_on_while_nobody_asks() -> None:
     with pool_of() as pool:
         pool.submit(99, PROMPT, "parts")

@@ -93,6 +93,7 @@ def test_replies_that_fail_are_raised() -> None:
         ReplyPool(Echo, name="echo", on_failure=wrong)
 
 
+@pytest.mark.slow
 def test_a_tool_that_hangs_ends_its_conversation_only() -> None:
     with ReplyPool(Echo, name="echo", workers=1, timeout_s=0.5, retries=0) as pool:
         pool.submit(0, PROMPT, said("hang"))
