@@ -104,8 +104,8 @@ def ask_in_chat(tokenizer: Tokenizer, chat: str, system: str) -> None:
     if not template and (chat == "on" or system):
         what = f"system={system!r}" if system else "chat='on'"
         raise ConfigError(
-            f"language.{what}: this model has no chat template (tokenizer_config.json or chat_template.jinja); leave it "
-            "out, or take a model for chats, such as smollm2"
+            f"language.{what}: this model has no chat template (tokenizer_config.json or chat_template.jinja); leave "
+            "it out, or take a model for chats, such as smollm2"
         )
     tokenizer.chats, tokenizer.system = template and chat != "off", system
 
