@@ -137,9 +137,9 @@ class LanguageModel(nn.Module):
                 f"{self.base.sha256[:12]}...); put the old ones back, or train again"
             )
         own = {n: p for n, p in self.named_parameters() if p.requires_grad}
-        for parameter, shape in _shapes(own).items() ^ _shapes(saved).items():
+        for name, shape in sorted(_shapes(own).items() ^ _shapes(saved).items()):
             raise ConfigError(
-                f"the checkpoint holds another LoRA: {parameter} {list(shape)} is in one alone; keep "
+                f"the checkpoint holds another LoRA: {name} {list(shape)} is in one of them only; keep "
                 "language.lora_rank and language.lora_layers as they were"
             )
         with torch.no_grad():

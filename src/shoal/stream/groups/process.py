@@ -125,7 +125,7 @@ class ProcessSampler:
         return book.hand_over()
 
     def load(self, version: int, model: LanguageModel) -> None:
-        """Sends a copy of the weights that `model` has now, a LoRA merged into them, for all answers."""
+        """Sends a copy of the weights that `model` has now, with its LoRA; answers under way go on with them."""
         self._weights = version, flat_weights(model).numpy()
         self._send_weights()
 
