@@ -5,6 +5,7 @@ from tests.mutations import Mutation
 REASONING = "tests/llm/tasks/test_reasoning.py"
 POOL = "tests/llm/scorers/test_pool.py"
 SANDBOX = "tests/llm/tasks/test_sandbox.py"
+TALK = "tests/stream/test_conversations.py"
 TASKS = [
     Mutation(
         "an answer that contains the right one is paid",
@@ -124,5 +125,40 @@ TASKS = [
         "if spoken >= dialogue.max_turns:",
         "if spoken > dialogue.max_turns:",
         "tests/llm/tasks/test_dialogue.py::test_turns_are_bounded",
+    ),
+    Mutation(
+        "what a tool says is learned",
+        "stream/groups/conversations.py",
+        "learned=np.zeros(n, np.bool_),",
+        "learned=np.ones(n, np.bool_),",
+        f"{TALK}::test_turns_and_replies_become_one_answer",
+    ),
+    Mutation(
+        "a reply that leaves no room for a token is read",
+        "stream/groups/conversations.py",
+        "if len(one.said.token) + len(heard) >= most:",
+        "if len(one.said.token) + len(heard) > most:",
+        f"{TALK}::test_a_conversation_without_room_is_cut",
+    ),
+    Mutation(
+        "a tool's failures are not counted",
+        "stream/groups/conversations.py",
+        "self.failed += replied.failure is not None",
+        "self.failed += 0",
+        f"{TALK}::test_a_tool_that_fails_ends_its_conversations_and_is_counted",
+    ),
+    Mutation(
+        "the end of a turn is read twice",
+        "llm/between.py",
+        "if found and not before.strip():",
+        "if False:",
+        "tests/llm/test_between.py::test_what_was_said_and_heard_is_the_chat",
+    ),
+    Mutation(
+        "the reply to a turn that is cut is awaited",
+        "stream/groups/conversations.py",
+        "if drawn.truncated:",
+        "if False:",
+        f"{TALK}::test_a_turn_that_was_cut_ends_the_conversation",
     ),
 ]

@@ -16,6 +16,7 @@ from shoal.llm.model_folder import load_folder, save_model
 from shoal.llm.sampler.protocol import Drawing
 from shoal.run.log import read
 from shoal.types import ConfigError
+from tests.llm.guessing import Guessing
 from tests.llm.toy import Successor, toy_model
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ def test_a_trained_model_is_loaded_by_others(folder: Path, tmp_path: Path) -> No
         ({"num_generations": 1}, "num_generations must be between 2"),
         ({"sampling": {"temperature": 0}}, "temperature must be above 0"),
         ({"model": "nowhere"}, "nowhere"),
+        ({"language": {"reply_workers": 2}}, "reply_workers=2 would change nothing: the task has one turn"),
     ],
 )
 def test_what_does_not_fit_is_refused(folder: Path, tmp_path: Path, settings: dict[str, Any], said: str) -> None:
@@ -184,3 +186,31 @@ def test_runs_of_any_seed_begin_with_one_tiny_model(monkeypatch: pytest.MonkeyPa
         with pytest.raises(ConfigError, match="seen"):
             shoal.train("reasoning-gym:chain_sum", run_dir=str(tmp_path), **options)
     assert asked[0] == asked[1]
+
+
+def conversed(folder: Path, where: Path, updates: int, **settings: Any) -> Result:
+    """A run on a task of several turns."""
+    whole: dict[str, Any] = SETTINGS | {"total_timesteps": BATCH * updates, "max_completion_length": 16} | settings
+    return shoal.train(Guessing, model=str(folder), run_dir=str(where), **whole)
+
+
+@pytest.mark.slow
+def test_a_model_learns_to_use_hints(folder: Path, tmp_path: Path) -> None:
+    """What the first turn cannot know, the next ones say."""
+    result = conversed(folder, tmp_path, 200, final_episodes=8)
+    lines = read(result.path / "metrics.jsonl")
+    assert lines[4]["episode/return"] < 0.3
+    assert lines[-1]["episode/return"] > 0.6, lines[-1]["episode/return"]
+    assert result.greedy_return > 0.6
+
+
+def test_a_run_of_conversations_resumes_and_is_evaluated(folder: Path, tmp_path: Path) -> None:
+    """By the bits of its weights; greedy conversations are counted whole."""
+    whole = conversed(folder, tmp_path / "whole", 7, final_episodes=4)
+    part = conversed(folder, tmp_path / "part", 3)
+    again = shoal.resume(part.path, factory=Guessing, total_timesteps=7 * BATCH, panel="none")
+    assert sha256(again) == sha256(whole)
+    last = read(whole.path / "metrics.jsonl")[-1]
+    assert last["groups/turns"] > 1
+    assert last["groups/replies_failed"] == 0
+    assert 0 <= whole.greedy_return <= 1

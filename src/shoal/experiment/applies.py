@@ -157,7 +157,7 @@ def _default(experiment: Experiment, name: str) -> Any:
 def _idle(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]]:
     """The names of settings that change nothing in this run, each with what would make them apply."""
     if on_tasks(experiment.algorithm):
-        yield from idle_with_tasks(experiment)
+        yield from idle_with_tasks(experiment, spec)
         return
     yield from idle_without_tasks(experiment)
     yield from _idle_of_run(experiment, spec)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -31,6 +31,8 @@ USED = frozenset(
     }
 )  # fmt: skip
 """The run's settings that are for tasks too."""
+REPLIES = ("reply_workers", "reply_timeout_s", "reply_retries", "on_reply_failure")
+"""Settings of `language` for tasks of several turns."""
 ONLY = ("model", "language")
 """Those that are for tasks alone."""
 
@@ -56,7 +58,7 @@ def source_of(experiment: Experiment, *, held_out: bool) -> TaskSource:
     return TaskSource(
         task,
         max_tokens=experiment.config.max_completion_length,
-        slots=options.language.slots,
+        language=options.language,
     )
 
 
@@ -165,17 +167,24 @@ def check_kind(experiment: Experiment) -> None:
         )
 
 
-def idle_with_tasks(experiment: Experiment) -> Iterator[tuple[str, str]]:
+def idle_with_tasks(experiment: Experiment, spec: Any) -> Iterator[tuple[str, str]]:
     """The settings that change nothing on a task, each with why."""
     for name in sorted(experiment.given):
         first = name.partition(".")[0]
         if first not in USED and hasattr(experiment.options, first):
             yield name, "it is for environments, and a language model answers a task"
-    if experiment.options.schedule != "async":
+    options = experiment.options
+    if options.schedule != "async":
         yield "max_staleness", 'it is for schedule="async"'
     if not experiment.options.language.lora_rank:
         for name in ("language.lora_alpha", "language.lora_layers"):
             yield name, "all weights are trained; set language.lora_rank, such as 8"
+    if not spec.replies:
+        for name in REPLIES:
+            yield f"language.{name}", "the task has one turn, and replies to none"
+    elif not options.language.reply_workers:
+        why = "the training process replies, where nothing can end a reply that hangs; set language.reply_workers too"
+        yield "language.reply_timeout_s", why
 
 
 def idle_without_tasks(experiment: Experiment) -> Iterator[tuple[str, str]]:

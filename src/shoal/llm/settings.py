@@ -41,6 +41,14 @@ class Language:
     """Whether plain questions are asked in a chat, by the model's template; auto: where it has one."""
     system: str = ""
     """Instruction before the question, in a chat; empty: what the template itself says."""
+    reply_workers: int = 0
+    """Processes that reply in tasks of several turns, and run their tools; 0: the training process does."""
+    reply_timeout_s: float = 60.0
+    """Seconds that one reply may take, where processes reply."""
+    reply_retries: int = 1
+    """How often a reply is asked for again after a failure."""
+    on_reply_failure: Literal["end", "raise"] = "end"
+    """Where a reply goes on failing: end the conversation, which is scored as it is, or the run."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
@@ -53,7 +61,8 @@ class Language:
             raise ConfigError(
                 f"system={self.system!r} is said in a chat, and chat is off; set chat to auto or on"
             )
-        if not 0 < self.scorer_timeout_s < inf:
-            raise ConfigError(
-                f"scorer_timeout_s must be above 0, got {self.scorer_timeout_s}"
-            )
+        check_ranges(self, reply_workers=(0, 256), reply_retries=(0, 100))
+        for name in ("scorer_timeout_s", "reply_timeout_s"):
+            seconds: float = getattr(self, name)
+            if not 0 < seconds < inf:
+                raise ConfigError(f"{name} must be above 0, got {seconds}")

@@ -110,20 +110,24 @@ class Tokenizer:
         said = [token for token in tokens if token not in self.end]
         return self._backend.decode(said, skip_special_tokens=True)
 
+    def text_of(self, token: int) -> str:
+        """What a special token is written as; empty where there is no such token."""
+        return self._backend.id_to_token(token) or ""
+
     def encode_prompt(self, prompt: Prompt) -> list[int]:
         """What the model reads before it answers.
 
         Raises:
             ConfigError: a chat, and the model has no template for one; or the prompt is empty.
         """
-        question = self._asked(prompt.question)
+        question = self.asked(prompt.question)
         text = question if isinstance(question, str) else self.render(question)
         tokens = self.encode(text)
         if not tokens:
             raise ConfigError(f"prompt {prompt.index} of the task is empty")
         return tokens
 
-    def _asked(self, question: str | tuple[Message, ...]) -> str | tuple[Message, ...]:
+    def asked(self, question: str | tuple[Message, ...]) -> str | tuple[Message, ...]:
         """A question as the model is asked it."""
         if isinstance(question, str):
             if not self.chats:

@@ -62,6 +62,7 @@ def groups_of(
         scorers,
         learner,
         cfg,
+        replies=source.reply_pool(run.warn),
         max_staleness=timing.max_staleness if isinstance(timing, Async) else 0,
         meter=run.meter,
     )

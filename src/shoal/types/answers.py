@@ -56,6 +56,13 @@ class Answers:
         return len(self.token)
 
     @property
+    def turns(self) -> Tensor:
+        """Turns of the model in each answer [S]: stretches of its own tokens."""
+        begins = self.mask.clone()
+        begins[:, 1:] &= ~self.mask[:, :-1]
+        return begins.sum(1)
+
+    @property
     def length(self) -> Tensor:
         """Tokens of each answer [S], the model's own and others."""
         positions = self.mask.shape[1] - self.mask.flip(1).int().argmax(1)

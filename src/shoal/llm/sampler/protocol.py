@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from shoal.types import ConfigError, check_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from shoal.llm.model import LanguageModel
@@ -80,7 +81,8 @@ class Request:
     """A prompt that is to be answered, once or several times."""
 
     key: int
-    """The caller's: no two requests of a sampler's life share one. Noise is of (seed, key, number, position)."""
+    """The caller's: no two answers of a sampler's life share it and a number, but for the turns of one conversation,
+    which follow each other. Noise is of (seed, key, number, position)."""
     prompt: tuple[int, ...]
     """Its tokens."""
     numbers: tuple[int, ...]
@@ -91,7 +93,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A finished answer, n tokens: what was drawn for a request, without what it had begun with."""
+    """A finished answer, n tokens: what was drawn for a request, without what it had begun with.
+
+    Where turns of a conversation are put together, so are their tokens and those of the replies between them.
+    """
 
     key: int
     number: int
@@ -105,6 +110,15 @@ class Drawn:
     """Whether `max_tokens` cut it."""
     kept: NDArray[np.uint8] | None = None
     """[n, ceil(V / 8)]: bits of what could be drawn, lowest first; None where that was everything."""
+    learned: NDArray[np.bool_] | None = None
+    """[n]: which tokens the model chose itself, whose other numbers are 0 elsewhere; None where it chose all."""
+
+    @property
+    def chosen(self) -> NDArray[np.bool_]:
+        """[n]: `learned`, all where that is None."""
+        if self.learned is None:
+            return np.ones(len(self.token), np.bool_)
+        return self.learned
 
 
 class Sampler(Protocol):

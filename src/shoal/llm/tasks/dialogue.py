@@ -81,10 +81,25 @@ def _is_text(given: object) -> bool:
 
 
 def answer_of(dialogue: Dialogue, prompt: Prompt, turns: tuple[Message, ...]) -> str:
-    """What of a conversation is scored: the last turn of the model, or what the task says."""
+    """What of a conversation is scored: the last turn of the model, or what the task says.
+
+    Raises:
+        DialogueError: what the task says failed, or is no text.
+    """
     own: Any = getattr(dialogue, "answer_of", None)
     if own is not None:
-        return str(own(prompt, turns))
+        where = f"{dialogue.name}: answer_of for prompt {prompt.index}"
+        try:
+            text: object = own(prompt, turns)
+        except Exception as error:
+            raise DialogueError(
+                f"{where} failed: {type(error).__name__}: {text_of(error)}"
+            ) from error
+        if not isinstance(text, str):
+            raise DialogueError(
+                f"{where} is a {type(text).__name__}; return the text that is scored"
+            )
+        return text
     said = [turn.content for turn in turns if turn.role == "assistant"]
     return said[-1] if said else ""
 

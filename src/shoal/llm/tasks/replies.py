@@ -47,6 +47,7 @@ class ReplyPool:
         timeout_s: float = 60.0,
         retries: int = 1,
         on_failure: Literal["raise", "end"] = "end",
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         """Makes the task, in every process.
 
@@ -57,6 +58,7 @@ class ReplyPool:
             timeout_s: seconds that a reply may take; its process is killed then, and another one started.
             retries: how often a task that raised, hung or ended its process is asked again.
             on_failure: then: `end` ends the conversation, with the reason; `raise` a DialogueError in `poll`.
+            tell: told of the first conversation that ends so.
 
         Raises:
             ConfigError: a setting cannot work, or the task cannot go to other processes.
@@ -65,7 +67,7 @@ class ReplyPool:
             raise ConfigError(
                 f"on_failure is one of {', '.join(POLICIES)}, got {on_failure!r}"
             )
-        self.name, self.on_failure = name, on_failure
+        self.name, self.on_failure, self._tell = name, on_failure, tell
         self.num_failures = 0
         """Conversations that the task could not go on with."""
         self._failed: list[DialogueError] = []
@@ -121,6 +123,8 @@ class ReplyPool:
                 self._failed.append(DialogueError(text))
             else:
                 found.append(Replied(done.key, None, done.seconds, text))
+                if self._tell is not None and self.num_failures == 1:
+                    self._tell(f"{text}; that ends the conversation")
         if self._failed and not found:
             raise self._failed.pop(0)
         return found

@@ -28,14 +28,12 @@ def answers_of(groups: Sequence[Group], device: torch.device) -> Answers:
     kept = None
     if drawn[0].kept is not None:
         kept = tensor(padded([one.kept for one in drawn], np.uint8), device)
-    lengths = np.array([len(one.token) for one in drawn])
-    mask = np.arange(lengths.max()) < lengths[:, None]
     return Answers(
         prompt=tensor(padded([group.token for group in groups], np.int64), device),
         prompt_length=tensor(np.array([len(g.token) for g in groups]), device),
         prompt_of=tensor(np.array([number for number, _, _ in chosen]), device),
         token=tensor(padded([one.token for one in drawn], np.int64), device),
-        mask=tensor(mask, device),
+        mask=tensor(padded([one.chosen for one in drawn], np.bool_), device),
         logprob=tensor(padded([one.logprob for one in drawn], np.float32), device),
         version=tensor(padded([one.version for one in drawn], np.int64), device),
         reward=tensor(np.array([r for _, _, r in chosen], np.float32), device),

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from shoal.llm.tasks.task import Prompt
 
-PARTS = ("number", "token", "logprob", "version", "truncated", "kept")
-"""What a checkpoint holds of a finished answer."""
+PARTS = ("number", "token", "logprob", "version", "truncated", "kept", "learned")
+"""What a checkpoint holds of an answer, or of its turns so far."""
 
 
 @dataclass(slots=True)
@@ -31,6 +31,8 @@ class Group:
     """Answers that were asked for."""
     drawn: dict[int, Drawn] = field(default_factory=dict)
     """Finished answers by their number."""
+    text: dict[int, str] = field(default_factory=dict)
+    """What of them is scored, where that is not the text of all their tokens."""
     reward: dict[int, float] = field(default_factory=dict)
     """What they have earned; NaN where that will never be known."""
 
@@ -52,9 +54,11 @@ class Group:
             "index": self.prompt.index,
             "since": self.since,
             "wanted": self.wanted,
-            "drawn": [
-                {name: getattr(one, name) for name in PARTS}
-                for one in self.drawn.values()
+            "drawn": [parts_of(one) for one in self.drawn.values()],
+            "text": [
+                [number, text]
+                for number, text in self.text.items()
+                if number not in self.reward
             ],
             "scored": sorted(self.reward),
             "reward": [self.reward[number] for number in sorted(self.reward)],
@@ -68,19 +72,30 @@ class Group:
         key = int(state["key"])
         group = cls(key, prompt, token, int(state["since"]), int(state["wanted"]))
         for one in state["drawn"]:
-            number = int(one["number"])
-            group.drawn[number] = Drawn(
-                key,
-                number,
-                one["token"],
-                one["logprob"],
-                one["version"],
-                bool(one["truncated"]),
-                one["kept"],
-            )
+            group.drawn[int(one["number"])] = drawn_of(key, one)
+        group.text = {int(number): text for number, text in state["text"]}
         pairs = zip(state["scored"], state["reward"], strict=True)
         group.reward = {int(number): float(reward) for number, reward in pairs}
         return group
+
+
+def parts_of(drawn: Drawn) -> dict[str, Any]:
+    """An answer as a checkpoint holds it, in a group that has its key."""
+    return {name: getattr(drawn, name) for name in PARTS}
+
+
+def drawn_of(key: int, state: Mapping[str, Any]) -> Drawn:
+    """What `parts_of` was given."""
+    return Drawn(
+        key,
+        int(state["number"]),
+        state["token"],
+        state["logprob"],
+        state["version"],
+        bool(state["truncated"]),
+        state["kept"],
+        state["learned"],
+    )
 
 
 class Flight:

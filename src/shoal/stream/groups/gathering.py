@@ -10,16 +10,19 @@ from shoal.stream.groups.flight import Flight
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from shoal.llm.sampler.protocol import Drawn, Sampler
+    from shoal.llm.sampler.protocol import Sampler
     from shoal.llm.scorers.pool import ScorerPool
     from shoal.llm.tasks.task import Prompt, Task
     from shoal.llm.tokenizer import Tokenizer
+    from shoal.stream.groups.conversations import Conversations
     from shoal.stream.groups.flight import Group
     from shoal.stream.groups.settings import DrawsGroups
     from shoal.stream.meter import Meter
 
 BLOCK_S = 0.02
-"""Seconds that it waits for scorers before it looks for finished answers again."""
+"""Seconds that it waits for scorers and replies before it looks for finished answers again."""
+STEPS = 4
+"""Tokens of each answer that are drawn between two looks for replies, where this process draws them."""
 MOST_REPLACED = 50
 """Groups without signal, for each that the batches so far needed, at which a run is told that it cannot go on."""
 
@@ -35,12 +38,14 @@ class Gathering:
         scorers: ScorerPool,
         cfg: DrawsGroups,
         *,
+        conversations: Conversations | None,
         max_staleness: int,
         meter: Meter,
     ) -> None:
-        """Nothing is asked for yet; see `Groups`."""
+        """Nothing is asked for yet; see `Groups`. `conversations`: of a task of several turns."""
         self.task, self.tokenizer = task, tokenizer
         self.sampler, self.scorers = sampler, scorers
+        self.conversations = conversations
         self.flight = Flight(cfg.num_prompts, max_staleness)
         self.scored = 0
         """Answers that are counted: those of batches that were handed over, and of groups that were replaced."""
@@ -63,11 +68,18 @@ class Gathering:
 
     def advance(self) -> None:
         """Takes what the sampler has finished to the scorers, and what they have judged to its group."""
-        judging = self.apart and self.scorers.pending > 0
+        talks = self.conversations
+        awaited = 0 if talks is None else talks.pending
+        elsewhere = self.apart and self.scorers.pending + awaited > 0
+        most = 0 if elsewhere else STEPS if awaited else None
         with self._meter.measure("waiting" if self.apart else "acting"):
-            self.take_drawn(0 if judging else None)
-        block_s = BLOCK_S if judging or not self.sampler.pending else 0.0
+            self.take_drawn(most)
+        block_s = BLOCK_S if elsewhere or not self.sampler.pending else 0.0
         with self._meter.measure("environment"):
+            if talks is not None and talks.pending:
+                for group, number in talks.poll(self.flight.groups, block_s):
+                    self._judge(group, number)
+                block_s = 0.0
             judged = self.scorers.poll(block_s)
         for one in judged:
             key, number = divmod(one.key, NUMBERS)
@@ -78,11 +90,14 @@ class Gathering:
                 self._settle(group)
 
     def take_drawn(self, max_steps: int | None) -> None:
-        """Takes finished answers to the scorers; with `max_steps=0` those that are finished already."""
+        """Takes finished answers to the scorers, or to their replies; with `max_steps=0` those finished already."""
         for drawn in self.sampler.poll(max_steps):
-            group = self.flight.groups[drawn.key]
-            group.drawn[drawn.number] = drawn
-            self._judge(group, drawn)
+            group, talks = self.flight.groups[drawn.key], self.conversations
+            if talks is None:
+                group.drawn[drawn.number] = drawn
+            elif not talks.take(group, drawn):
+                continue
+            self._judge(group, drawn.number)
 
     def prompt_of(self, index: int) -> tuple[Prompt, tuple[int, ...]]:
         """A prompt of the task by its number, and its tokens."""
@@ -92,11 +107,13 @@ class Gathering:
     def state(self) -> dict[str, Any]:
         """All that `restore` needs: every answer in flight, to the token."""
         self.take_drawn(0)
+        talks = self.conversations
         return {
             "scored": self.scored,
             "lost": self.lost,
             "flight": self.flight.state(),
             "sampler": self.sampler.state(),
+            "conversations": None if talks is None else talks.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -104,19 +121,25 @@ class Gathering:
         self.scored, self.lost = state["scored"], state["lost"]
         self.flight.restore(state["flight"], self.prompt_of)
         self.sampler.restore(state["sampler"])
+        if self.conversations is not None:
+            self.conversations.restore(state["conversations"], self.flight.groups)
         for group in self.flight.groups.values():
-            for number, drawn in group.drawn.items():
+            for number in group.drawn:
                 if number not in group.reward:
-                    self._judge(group, drawn)
+                    self._judge(group, number)
 
     def close(self) -> None:
-        """Ends the sampler and the scorers."""
+        """Ends the sampler, the scorers and what replies."""
         self.sampler.close()
         self.scorers.close()
+        if self.conversations is not None:
+            self.conversations.close()
 
-    def _judge(self, group: Group, drawn: Drawn) -> None:
-        text = self.tokenizer.decode(drawn.token.tolist())
-        self.scorers.submit(group.key * NUMBERS + drawn.number, group.prompt, text)
+    def _judge(self, group: Group, number: int) -> None:
+        text = group.text.get(number)
+        if text is None:
+            text = self.tokenizer.decode(group.drawn[number].token.tolist())
+        self.scorers.submit(group.key * NUMBERS + number, group.prompt, text)
 
     def _settle(self, group: Group) -> None:
         """Counts a group that is complete; one that teaches nothing gives its place to another."""

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from shoal.llm.tasks.dialogue import is_dialogue
+from shoal.llm.tasks.replies import ReplyPool
 from shoal.stream.groups.batch import answers_of
+from shoal.stream.groups.conversations import Conversations
 from shoal.stream.groups.gathering import Gathering
 from shoal.stream.meter import Meter
 from shoal.types import Episodes
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     from shoal.llm.model import LanguageModel
     from shoal.llm.sampler.protocol import Sampler
     from shoal.llm.scorers.pool import ScorerPool
-    from shoal.llm.tasks.task import Task
+    from shoal.llm.tasks.task import Dialogue, Task
     from shoal.stream.groups.flight import Group
     from shoal.stream.groups.settings import DrawsGroups
     from shoal.types import Answers
@@ -46,6 +49,7 @@ class Groups:
         learner: Learner,
         cfg: DrawsGroups,
         *,
+        replies: ReplyPool | None = None,
         max_staleness: int = 0,
         meter: Meter | None = None,
     ) -> None:
@@ -57,6 +61,7 @@ class Groups:
             scorers: judge finished answers.
             learner: whose policy is a language model.
             cfg: sizes of groups and batches, and how tokens are drawn.
+            replies: reply where the task has several turns; None: this process does.
             max_staleness: versions after its admission by which a group is learned from; 0: collect, learn, collect.
             meter: told where the time goes.
         """
@@ -68,6 +73,7 @@ class Groups:
             sampler,
             scorers,
             cfg,
+            conversations=self._conversations(task, sampler, replies),
             max_staleness=max_staleness,
             meter=self._meter,
         )
@@ -159,6 +165,21 @@ class Groups:
         """Ends the sampler and the scorers."""
         self._gathering.close()
 
+    def _conversations(
+        self, task: Task, sampler: Sampler, replies: ReplyPool | None
+    ) -> Conversations | None:
+        """None for a task of one turn."""
+        if not is_dialogue(task):
+            return None
+        dialogue = cast("Dialogue", task)
+        return Conversations(
+            dialogue,
+            self.model,
+            sampler,
+            replies or ReplyPool(lambda: dialogue, name=task.name),
+            max_tokens=self._cfg.max_completion_length,
+        )
+
     def _load(self) -> None:
         """Gives the sampler the weights as they are."""
         with self._meter.measure("transfer"):
@@ -172,10 +193,14 @@ class Groups:
         self._meter.note("groups/truncated", float(answers.truncated.float().mean()))
         self._meter.note("groups/replaced", self.replaced)
         self._meter.note("groups/lost", self._gathering.lost)
+        talks = self._gathering.conversations
+        if talks is not None:
+            self._meter.note("groups/turns", float(answers.turns.float().mean()))
+            self._meter.note("groups/replies_failed", talks.failed)
 
 
 def episodes_of(batch: Sequence[Group]) -> Episodes:
-    """An episode for each answer: its reward, and its tokens as its length."""
+    """An episode for each answer: its reward, and its tokens, those of replies too, as its length."""
     scored = [pair for group in batch for pair in group.scored]
     return Episodes(
         np.array([reward for _, reward in scored]),

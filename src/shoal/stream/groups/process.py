@@ -130,8 +130,8 @@ class ProcessSampler:
         self._send_weights()
 
     def state(self) -> dict[str, Any]:
-        """Every answer under way, to the token that was heard of last."""
-        self._hear_all()
+        """Every answer under way, to the token that was heard of last; those that are finished wait for `poll`."""
+        # Nothing more is heard: an answer that ended now would be neither here nor handed over.
         return packed_answers(self._book.answers())
 
     def restore(self, state: Mapping[str, Any]) -> None:
