@@ -58,13 +58,7 @@ class ProcessSampler:
             tell: told of each restart.
         """
         self.architecture, self.drawing = model.architecture, drawing
-        self._crossing = Crossing(
-            sum(
-                p.numel()
-                for n, p in model.named_parameters()
-                if not n.endswith(LEARNED)
-            )
-        )
+        self._crossing = Crossing(size_of(model))
         self._said = Beginning(
             model.architecture,
             model.tokenizer,
@@ -232,6 +226,12 @@ class ProcessSampler:
             self._crossing.copied()
             return
         self._book.take(value)
+
+
+def size_of(model: LanguageModel) -> int:
+    """Numbers in a model's weights, its LoRA merged into them."""
+    named = model.named_parameters()
+    return sum(p.numel() for name, p in named if not name.endswith(LEARNED))
 
 
 def _read(pipe: Any, heard: queue.SimpleQueue[bytes | None]) -> None:
