@@ -139,7 +139,7 @@ def beside(
         return
     with ExitStack() as held:
         signs = held.enter_context(Signs.made(options.learners))
-        folder = tempfile.TemporaryDirectory(prefix="shoal-")
+        folder = tempfile.TemporaryDirectory(prefix="shoal-learners-")
         held.enter_context(folder)
         path = str(Path(folder.name) / "ranks")
         said = _packed(Introduction(experiment, where, fresh, path))
