@@ -48,7 +48,7 @@ class ProcessSampler:
         """Starts the process; it draws when weights were loaded.
 
         Args:
-            model: its sizes and tokenizer; `load` sends weights.
+            model: its sizes and tokenizer, and whether log-probabilities are exact; `load` sends weights.
             drawing: how tokens are drawn.
             slots: answers that are drawn at once.
             seed: of the noise.
@@ -74,6 +74,7 @@ class ProcessSampler:
             seed,
             1,
             refill,
+            model.exact,
             self._crossing.sizes,
         )
         self._timeout_s, self._left, self._tell = timeout_s, max_restarts, tell
