@@ -58,13 +58,7 @@ class ProcessSampler:
             tell: told of each restart.
         """
         self.architecture, self.drawing = model.architecture, drawing
-        self._crossing = Crossing(
-            sum(
-                p.numel()
-                for n, p in model.named_parameters()
-                if not n.endswith(LEARNED)
-            )
-        )
+        self._crossing = Crossing(numbers_sent(model))
         self._said = Beginning(
             model.architecture,
             model.tokenizer,
@@ -243,3 +237,9 @@ def _read(pipe: Any, heard: queue.SimpleQueue[bytes | None]) -> None:
                 heard.put(pipe.recv_bytes())
     except (OSError, EOFError):
         heard.put(None)
+
+
+def numbers_sent(model: LanguageModel) -> int:
+    """How many numbers a version of weights has, a LoRA merged into them."""
+    sent = (p for n, p in model.named_parameters() if not n.endswith(LEARNED))
+    return sum(p.numel() for p in sent)
