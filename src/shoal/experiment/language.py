@@ -88,6 +88,7 @@ def _set_up(model: LanguageModel, language: Language) -> LanguageModel:
     tokenizer = model.tokenizer
     ask_in_chat(tokenizer, language.chat, language.system)
     model.model.recompute = language.checkpoint_activations
+    model.exact = language.exact
     return model
 
 

@@ -17,6 +17,9 @@ class Language:
     """Answers that are drawn at a time; more use matrix products better and take more memory for keys and values."""
     after_publish: Literal["keep", "refill"] = "keep"
     """What answers under way do when weights change: keep the keys and values of older weights, or read all anew."""
+    exact: bool = False
+    """Whether the log-probabilities that the sampler records are the learner's bit for bit, on CPUs of one kind; needs
+    after_publish="refill". Sampling and learning take about twice the time."""
     micro_tokens: int = 16_384
     """Tokens whose gradient is computed at a time; fewer take less memory. Changes rounding alone."""
     scorer_workers: int = 0
@@ -55,6 +58,14 @@ class Language:
         check_ranges(self, slots=(1, 65_536), micro_tokens=(1, inf))
         check_ranges(self, scorer_workers=(0, 1024), scorer_retries=(0, 100))
         check_ranges(self, lora_rank=(0, 4096))
+        if self.exact and self.after_publish != "refill":
+            raise ConfigError(
+                "exact=true needs after_publish=refill: keys and values of older weights give other log-probabilities"
+            )
+        if self.exact and self.checkpoint_activations:
+            raise ConfigError(
+                "checkpoint_activations has no effect with exact=true; set a smaller micro_tokens"
+            )
         if not 0 < self.lora_alpha < inf:
             raise ConfigError(f"lora_alpha must be above 0, got {self.lora_alpha}")
         if self.chat == "off" and self.system:

@@ -81,6 +81,7 @@ def sampler_of(run: Run, policy: LanguageModel, cfg: DrawsGroups) -> Sampler:
             slots=s.language.slots,
             seed=s.seed,
             reload=s.language.after_publish,
+            exact=policy.exact,
         )
     return ProcessSampler(
         policy,

@@ -69,6 +69,7 @@ def _made(said: Beginning, model: LanguageModel) -> LocalSampler:
         seed=said.seed,
         num_threads=said.num_threads,
         reload="refill" if said.refill else "keep",
+        exact=said.exact,
     )
 
 

@@ -36,6 +36,7 @@ class Beginning:
     seed: int
     num_threads: int
     refill: bool
+    exact: bool
     sizes: tuple[int, ...]
     """Of the regions of the memory that weights cross in."""
 

@@ -48,7 +48,7 @@ class ProcessSampler:
         """Starts the process; it draws when weights were loaded.
 
         Args:
-            model: its sizes and tokenizer; `load` sends weights.
+            model: its sizes and tokenizer, and whether log-probabilities are exact; `load` sends weights.
             drawing: how tokens are drawn.
             slots: answers that are drawn at once.
             seed: of the noise.
@@ -58,7 +58,7 @@ class ProcessSampler:
             tell: told of each restart.
         """
         self.architecture, self.drawing = model.architecture, drawing
-        self._crossing = Crossing(size_of(model))
+        self._crossing = Crossing(numbers_sent(model))
         self._said = Beginning(
             model.architecture,
             model.tokenizer,
@@ -68,6 +68,7 @@ class ProcessSampler:
             seed,
             1,
             refill,
+            model.exact,
             self._crossing.sizes,
         )
         self._timeout_s, self._left, self._tell = timeout_s, max_restarts, tell
@@ -228,12 +229,6 @@ class ProcessSampler:
         self._book.take(value)
 
 
-def size_of(model: LanguageModel) -> int:
-    """Numbers in a model's weights, its LoRA merged into them."""
-    named = model.named_parameters()
-    return sum(p.numel() for name, p in named if not name.endswith(LEARNED))
-
-
 def _read(pipe: Any, heard: queue.SimpleQueue[bytes | None]) -> None:
     """Hears what the process says, whatever the learner does, until it is gone; None stands for that."""
     try:
@@ -242,3 +237,9 @@ def _read(pipe: Any, heard: queue.SimpleQueue[bytes | None]) -> None:
                 heard.put(pipe.recv_bytes())
     except (OSError, EOFError):
         heard.put(None)
+
+
+def numbers_sent(model: LanguageModel) -> int:
+    """How many numbers a version of weights has, a LoRA merged into them."""
+    sent = (p for n, p in model.named_parameters() if not n.endswith(LEARNED))
+    return sum(p.numel() for p in sent)
