@@ -38,7 +38,7 @@ def main(given: dict[str, Any]) -> None:
 def serve(said: Beginning, pipe: Pipe, arena: Arena) -> None:
     """Does what it is asked between two steps, until it is to close."""
     model = LanguageModel(said.architecture, said.tokenizer, said.temperature)
-    flat = packed_weights(model)
+    flat = packed_weights(model.to(said.device))
     sampler: LocalSampler | None = None
     while True:
         while sampler is None or not sampler.pending or pipe.poll():

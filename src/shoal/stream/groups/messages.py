@@ -37,6 +37,8 @@ class Beginning:
     num_threads: int
     refill: bool
     exact: bool
+    device: str
+    """Where it draws."""
     sizes: tuple[int, ...]
     """Of the regions of the memory that weights cross in."""
 

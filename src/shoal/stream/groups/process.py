@@ -69,6 +69,7 @@ class ProcessSampler:
             1,
             refill,
             model.exact,
+            str(model.head.device),
             self._crossing.sizes,
         )
         self._timeout_s, self._left, self._tell = timeout_s, max_restarts, tell
