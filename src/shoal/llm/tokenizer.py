@@ -105,6 +105,14 @@ class Tokenizer:
         """The tokens of a text; none is added."""
         return self._backend.encode(text, add_special_tokens=False).ids
 
+    def encode_literally(self, text: str) -> list[int]:
+        """The same, but what looks like a special token is read letter by letter: for text of strangers."""
+        self._backend.encode_special_tokens = True
+        try:
+            return self.encode(text)
+        finally:
+            self._backend.encode_special_tokens = False
+
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens; special ones, such as those that end an answer, are left out."""
         said = [token for token in tokens if token not in self.end]
