@@ -161,4 +161,18 @@ TASKS = [
         "if False:",
         f"{TALK}::test_a_turn_that_was_cut_ends_the_conversation",
     ),
+    Mutation(
+        "a pupil flees its teacher",
+        "algos/distill.py",
+        'advantage = -kl_estimate(answers.logprob, teacher, mask, estimator="k1")',
+        'advantage = kl_estimate(answers.logprob, teacher, mask, estimator="k1")',
+        "tests/algos/test_distill.py::test_what_tokens_are_worth_by_hand",
+    ),
+    Mutation(
+        "what looks like the end of a turn in a reply ends it",
+        "llm/between.py",
+        "if literal == tokenizer.encode(shown):",
+        "if True:",
+        "tests/llm/test_between.py::test_a_tool_cannot_speak_for_others",
+    ),
 ]

@@ -206,9 +206,9 @@ def test_a_model_learns_to_use_hints(folder: Path, tmp_path: Path) -> None:
 
 def test_a_run_of_conversations_resumes_and_is_evaluated(folder: Path, tmp_path: Path) -> None:
     """By the bits of its weights; greedy conversations are counted whole."""
-    whole = conversed(folder, tmp_path / "whole", 7, final_episodes=4)
-    part = conversed(folder, tmp_path / "part", 3)
-    again = shoal.resume(part.path, factory=Guessing, total_timesteps=7 * BATCH, panel="none")
+    whole = conversed(folder, tmp_path / "whole", 5, final_episodes=4)
+    part = conversed(folder, tmp_path / "part", 2)
+    again = shoal.resume(part.path, factory=Guessing, total_timesteps=5 * BATCH, panel="none")
     assert sha256(again) == sha256(whole)
     last = read(whole.path / "metrics.jsonl")[-1]
     assert last["groups/turns"] > 1

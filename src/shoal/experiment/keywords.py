@@ -87,6 +87,14 @@ class Settings(TypedDict, total=False):
     batch_size: int | float
     actor: bool
     actor_network: ActorCriticNet | Mapping[str, Any]
+    num_prompts: int | float
+    num_generations: int | float
+    max_completion_length: int | float
+    sampling: Sampling | Mapping[str, Any]
+    dynamic_sampling: bool
+    teacher: str
+    reward_weight: float
+    correction: Correction | Mapping[str, Any]
     n_step: int | float
     adam_eps: float
     target_update_interval: int | float
@@ -97,11 +105,6 @@ class Settings(TypedDict, total=False):
     double: bool
     huber: bool
     replay: Replay | Mapping[str, Any]
-    num_prompts: int | float
-    num_generations: int | float
-    max_completion_length: int | float
-    sampling: Sampling | Mapping[str, Any]
-    dynamic_sampling: bool
     num_iterations: int | float
     num_minibatches: int | float
     advantage: Literal["group", "batch", "centered", "leave_one_out"]
@@ -111,7 +114,6 @@ class Settings(TypedDict, total=False):
     epsilon: float
     epsilon_high: float
     beta: float
-    correction: Correction | Mapping[str, Any]
     overlong_cache: int | float
     mask_truncated_completions: bool
     update_epochs: int | float

@@ -30,39 +30,56 @@ def reply_tokens(
             it.
         turns: what was said since; the last one is the reply, the one before it the model's.
         last: the last token that the model drew; the end of a turn that it has drawn already is not said again.
+            What looks like a special token in the reply is read letter by letter.
 
     Raises:
         ConfigError: the template fails, or does not show the turn or the reply.
     """
-    question = tokenizer.asked(prompt.question)
-    if isinstance(question, str):
-        text = f"{SEPARATOR}{turns[-1].content}{SEPARATOR}"
-    else:
-        text = _shown(tokenizer, question, turns)
-    if last not in tokenizer.end:
-        return tokenizer.encode(text)
-    end = tokenizer.text_of(last)
-    before, found, behind = text.partition(end)
-    if found and not before.strip():
-        text = behind
-    # Some tokenizers begin a text unlike what follows an end token.
-    tokens = tokenizer.encode(end + text)
-    return tokens[1:] if tokens[:1] == [last] else tokenizer.encode(text)
+    question, content = tokenizer.asked(prompt.question), turns[-1].content
+    parts = SEPARATOR, content, SEPARATOR
+    if not isinstance(question, str):
+        parts = _shown(tokenizer, question, turns)
+    front, shown, behind = parts
+    if last in tokenizer.end:
+        before, found, rest = front.partition(tokenizer.text_of(last))
+        front = rest if found and not before.strip() else front
+    literal = tokenizer.encode_literally(shown)
+    if literal == tokenizer.encode(shown):
+        return _after(tokenizer, last, front + shown + behind)
+    # A tool's output that looks like the end of a turn is none.
+    begun = _after(tokenizer, last, front)
+    return [*begun, *literal, *tokenizer.encode(behind)]
+
+
+def _after(tokenizer: Tokenizer, last: int, text: str) -> list[int]:
+    """A text's tokens behind this one: some tokenizers begin a text unlike what follows an end token."""
+    if last in tokenizer.end:
+        tokens = tokenizer.encode(tokenizer.text_of(last) + text)
+        if tokens[:1] == [last]:
+            return tokens[1:]
+    return tokenizer.encode(text)
 
 
 def _shown(
     tokenizer: Tokenizer, question: tuple[Message, ...], turns: tuple[Message, ...]
-) -> str:
-    """What the template puts behind the content of the model's last turn, up to where the next one begins."""
+) -> tuple[str, str, str]:
+    """What the template puts between the model's last turn and its next one: before the reply, as the reply, behind."""
     *before, reply = turns
     chat = *question, *before[:-1], Message("assistant", TURN)
     tried = _behind(tokenizer.render((*chat, Message(reply.role, REPLY))))
-    if REPLY not in tried:
+    front, found, behind = tried.partition(REPLY)
+    if not found:
         raise ConfigError(
             f"the model's chat template leaves out what the role {reply.role!r} says; let the task reply as "
             f"{'user' if reply.role == 'tool' else 'tool'!r}, or take a model whose template knows the role"
         )
-    return _behind(tokenizer.render((*chat, reply)))
+    text = _behind(tokenizer.render((*chat, reply)))
+    if not (text.startswith(front) and text.endswith(behind)):
+        raise ConfigError(
+            "the model's chat template puts other text around a reply of other content; take another model for a "
+            "task of several turns"
+        )
+    return front, text[len(front) : len(text) - len(behind)], behind
 
 
 def _behind(text: str) -> str:

@@ -58,6 +58,27 @@ def load_model(
     return load_folder(folder, temperature=temperature)
 
 
+def load_teacher(name: str, pupil: LanguageModel, temperature: float) -> LanguageModel:
+    """A model that says how likely another one's answers are.
+
+    Args:
+        name: as in `load_model`; `tiny` has nothing to teach.
+        pupil: the other one.
+        temperature: what the pupil's logits are divided by, and therefore the teacher's.
+
+    Raises:
+        ConfigError: there is no such model, or it reads other tokens.
+    """
+    teacher = load_model(name, temperature=temperature)
+    sizes = teacher.architecture.vocab_size, pupil.architecture.vocab_size
+    if not teacher.tokenizer.same_as(pupil.tokenizer) or sizes[0] != sizes[1]:
+        raise ConfigError(
+            f"the teacher {name} reads other tokens than the model that is trained ({sizes[0]:,} and {sizes[1]:,}); "
+            "take two models of one family"
+        )
+    return teacher
+
+
 def load_adapted(folder: Path) -> LanguageModel:
     """The model that a LoRA in a folder is for, from where that says, with it.
 

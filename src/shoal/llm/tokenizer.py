@@ -101,9 +101,22 @@ class Tokenizer:
         """The last token that there is; numbers may be left out before it."""
         return max(self._backend.get_vocab().values())
 
+    def same_as(self, other: Tokenizer) -> bool:
+        """Whether both have the same tokens under the same numbers, and end answers by the same ones."""
+        vocabularies = self._backend.get_vocab(), other._backend.get_vocab()
+        return vocabularies[0] == vocabularies[1] and self.end == other.end
+
     def encode(self, text: str) -> list[int]:
         """The tokens of a text; none is added."""
         return self._backend.encode(text, add_special_tokens=False).ids
+
+    def encode_literally(self, text: str) -> list[int]:
+        """The same, but what looks like a special token is read letter by letter: for text of strangers."""
+        self._backend.encode_special_tokens = True
+        try:
+            return self.encode(text)
+        finally:
+            self._backend.encode_special_tokens = False
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens; special ones, such as those that end an answer, are left out."""

@@ -13,7 +13,7 @@ import pytest
 
 from shoal.llm.tasks.check_task import check_task
 from shoal.llm.tasks.reasoning import ReasoningTask
-from shoal.llm.tasks.task import Message, Prompt
+from shoal.llm.tasks.task import Message, Prompt, Reply
 from shoal.types import ConfigError
 
 
@@ -123,3 +123,22 @@ def test_a_task_that_cannot_go_to_processes() -> None:
     task.lock = threading.Lock()  # pyright: ignore[reportAttributeAccessIssue]
     [warning] = check_task(task).warnings
     assert warning.name == "workers"
+
+
+def test_a_task_of_several_turns() -> None:
+    """Its replies are tried out: there, of the right kind, and always the same."""
+
+    def reply(_: Any, prompt: Prompt, turns: tuple[Message, ...]) -> Reply:
+        return Reply(Message("user", f"{turns[-1].content}?"))
+
+    assert check_task(broken(max_turns=2, reply=reply)).ok
+    for wrong, says in (
+        ({"reply": reply}, r"no reply|has a reply, and max_turns=None"),
+        ({"max_turns": 2, "reply": lambda *_: "text"}, "is a str; return a Reply"),
+        ({"max_turns": 2, "reply": lambda *_: Reply(Message("user", f"{next(counter)}"))}, "has two replies to ''"),
+        ({"max_turns": 2, "reply": reply, "answer_of": lambda *_: 1 / 0}, "answer_of for prompt 0 failed"),
+    ):
+        report = check_task(broken(**wrong))
+        (found,) = [one for one in report.findings if one.name == "replies"]
+        assert found.verdict == "error"
+        assert re.search(says, found.says), found.says

@@ -144,6 +144,7 @@ def test_what_is_no_dialogue() -> None:
 
 class Sums:
     name = "sums"
+    threshold = 0.9
 
     def prompt(self, index: int) -> Prompt:
         return Prompt(index, "2 ** 70?", str(2**70))
@@ -155,6 +156,7 @@ class Sums:
 def test_python_as_a_tool() -> None:
     task = PythonTool(Sums(), max_turns=2, unconfined=not confined())
     assert task.name == "sums+python"
+    assert task.threshold == 0.9
     prompt = task.prompt(5)
     assert prompt.index == 5
     assert [message.role for message in prompt.question] == ["system", "user"]  # pyright: ignore[reportAttributeAccessIssue]

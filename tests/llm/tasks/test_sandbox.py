@@ -85,6 +85,14 @@ def made(limits: Limits = LIMITS) -> PythonSandbox:
     return sandbox
 
 
+def test_equal_programs_print_equal_texts(sandbox: PythonSandbox) -> None:
+    """Also where they fail: no name of a folder that was made for one run is told."""
+    first, again = sandbox.run("1 / 0"), sandbox.run("1 / 0")
+    assert "ZeroDivisionError" in first.output
+    assert first.output == again.output
+    assert "shoal-sandbox" not in first.output
+
+
 def test_time_by_the_clock() -> None:
     sandbox = made(Limits(timeout_s=0.6))
     sandbox.unconfined = not CONFINED

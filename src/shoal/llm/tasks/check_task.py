@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import json
 import time
+from itertools import product
 from math import isfinite
 from numbers import Real
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import cloudpickle  # pyright: ignore[reportMissingTypeStubs]
 
 from shoal.check.report import WEIGHT, Finding, Report, Verdict, duration, shown
 from shoal.llm.tasks.answers import END_TOKENS, same_text
+from shoal.llm.tasks.dialogue import (
+    DialogueError,
+    answer_of,
+    is_dialogue,
+    reply_to,
+)
 from shoal.llm.tasks.task import Message, Prompt, Task
 from shoal.types import ConfigError, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from shoal.llm.tasks.task import Dialogue
 
 ROLES = ("system", "user", "assistant", "tool")
 SLOW_S = 0.05
@@ -44,6 +53,7 @@ def check_task(make: Callable[[], Task] | Task, *, prompts: int = 32) -> Report:
         _check_prompts(check, task)
         _check_again(check, task, make)
         _check_scores(check, task)
+        _check_replies(check, task)
         _check_pickle(check, task)
     name = getattr(task, "name", getattr(make, "__name__", type(make).__name__))
     return Report(
@@ -281,6 +291,38 @@ def _check_best(
             advice = "extract the answer and compare it whole: a policy finds what else is paid"
             check.note("contains", "warning", says, advice)
     check.note("contains", "ok", "what merely contains the answer earns nothing")
+
+
+def _check_replies(check: _Check, task: Task) -> None:
+    """Whether a task of several turns replies to whatever is said, always the same."""
+    try:
+        if not is_dialogue(task):
+            return
+    except ConfigError as error:
+        check.note("replies", "error", text_of(error), "give it both, or neither")
+        return
+    dialogue, began, asked = cast("Dialogue", task), time.perf_counter(), 0
+    for prompt, said in product(check.prompts[:FEW], ("", "?", "no idea\nat all")):
+        turns = (Message("assistant", said),)
+        try:
+            first = reply_to(dialogue, prompt, turns)
+            again = reply_to(dialogue, prompt, turns)
+            answer_of(dialogue, prompt, turns)
+        except DialogueError as error:
+            advice = "reply to whatever a model may say"
+            check.note("replies", "error", text_of(error), advice)
+            return
+        asked += 2
+        if first != again:
+            says = f"prompt {prompt.index} has two replies to {said!r}"
+            advice = "a resumed run asks again: make replies depend on prompt and turns"
+            check.note("replies", "error", says, advice)
+            return
+    seconds = (time.perf_counter() - began) / max(1, asked)
+    check.note("replies", "ok", f"up to {dialogue.max_turns} turns, repeatable")
+    if seconds > SLOW_S:
+        advice = "have processes reply: language.reply_workers"
+        check.note("speed", "warning", f"a reply takes {duration(seconds)}", advice)
 
 
 def _check_pickle(check: _Check, task: Task) -> None:

@@ -48,6 +48,7 @@ class PythonTool:
         if max_turns < 1:
             raise ConfigError(f"max_turns must be at least 1, got {max_turns}")
         self.name, self.max_turns = f"{task.name}+python", max_turns
+        self.threshold: float | None = getattr(task, "threshold", None)
         self._task, self._instruction = task, instruction
         self._sandbox = PythonSandbox(limits, unconfined=unconfined)
 

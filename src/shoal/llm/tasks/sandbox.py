@@ -134,6 +134,7 @@ class PythonSandbox:
                 "network and this user's files. Containers often forbid it; unconfined=True runs them all the same"
             )
         ended = ended or self._words(said)
+        output = output.replace(root, "")  # drawn anew each time; programs are not
         seconds = time.monotonic() - began
         return Ran(output, ended, seconds, float(said.get("cpu_s", 0.0)))
 
