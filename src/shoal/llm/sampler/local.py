@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from shoal.llm.model import LanguageModel
+    from shoal.llm.sampler.passes import Pass
     from shoal.llm.sampler.protocol import Drawing, Request
     from shoal.llm.sampler.slots import Answer
 
@@ -89,6 +90,7 @@ class LocalSampler:
         self._ends = Ends(model.tokenizer, a.vocab_size, drawing.stop)
         self._waiting: deque[Answer] = deque()
         self._reader = Reader(self._cache, self._slots)
+        self._pass: Pass | None = None
         self.progress: Progress | None = None
         """What the last step of `poll` drew; None where it drew nothing."""
         self.load(0, model)
@@ -142,6 +144,8 @@ class LocalSampler:
         self._version = version
         with threads(self._num_threads):
             exact = self._exact
+            self._pass = None  # the old copy goes before the new one comes
+            self._reader.take(None)
             self._pass = ExactPass(model) if exact else FastPass(model, rows=slots)
             self._reader.take(self._pass)
             if self._reload == "refill":
@@ -191,6 +195,7 @@ class LocalSampler:
         length = slots.length[:active]
         position = length - 1
         last = slots.token[np.arange(active), position]
+        assert self._pass is not None
         logits = self._pass.decode(
             self._cache,
             self._tensor(last),
