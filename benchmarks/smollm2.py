@@ -17,7 +17,7 @@ import resource
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import shoal
 from benchmarks import machine
@@ -93,7 +93,7 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
             **settings,
         )
         saved = max(path.stat().st_size for path in (result.path / "checkpoints").glob("*.safetensors"))
-    after = answers(result.policy, held_out)
+    after = answers(cast("LanguageModel", result.policy), held_out)
     return {
         "claim": "smollm2",
         "task": TASK,

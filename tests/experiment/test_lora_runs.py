@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trained(folder: Path, where: Path, updates: int, language: Any = None, **settings: Any) -> Result:
     """A run of so many batches with a LoRA."""
-    whole = SETTINGS | {"total_timesteps": BATCH * updates, "learning_rate": 1e-2} | settings
+    whole: dict[str, Any] = SETTINGS | {"total_timesteps": BATCH * updates, "learning_rate": 1e-2} | settings
     return shoal.train(Successor, model=str(folder), run_dir=str(where), language=language or LORA, **whole)
 
 
