@@ -17,7 +17,7 @@ import resource
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import shoal
 from benchmarks import machine
@@ -36,7 +36,6 @@ PICTURE = Path(__file__).parents[1] / "docs" / "assets" / "smollm2.png"
 TASK = "reasoning-gym:chain_sum"
 KEYWORDS = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1, "extract": "last_number"}
 SYSTEM = "Give the number."
-MOST_TOKENS = 8
 SHOWN = 8
 """Questions whose answers are kept."""
 ASKED = 100
@@ -45,10 +44,10 @@ WINDOW = 10
 """Updates that the curve's line is the mean of."""
 
 
-def answers(model: LanguageModel, task: Task) -> list[dict[str, Any]]:
-    """The most probable answer to each of the task's first questions."""
+def answers(model: LanguageModel, task: Task, most: int) -> list[dict[str, Any]]:
+    """The most probable answer to each of the task's first questions, of so many tokens at most."""
     prompts = [task.prompt(number) for number in range(ASKED)]
-    sampler = LocalSampler(model, Drawing(max_tokens=MOST_TOKENS, temperature=0), slots=32, seed=0)
+    sampler = LocalSampler(model, Drawing(max_tokens=most, temperature=0), slots=32, seed=0)
     sampler.submit([Request(one.index, tuple(model.tokenizer.encode_prompt(one)), (0,)) for one in prompts])
     found: dict[int, str] = {}
     while sampler.pending:
@@ -65,12 +64,13 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     held_out = make_task(TASK, seed=args.seed, kwargs=KEYWORDS, held_out=True)
     model = load_model("smollm2")
     ask_in_chat(model.tokenizer, "auto", SYSTEM)
-    before = answers(model, held_out)
+    before = answers(model, held_out, args.max_completion_length)
     del model
     settings: dict[str, Any] = {
         "num_prompts": args.num_prompts,
         "num_generations": args.num_generations,
-        "max_completion_length": MOST_TOKENS,
+        "max_completion_length": args.max_completion_length,
+        "overlong_cache": args.overlong_cache,
         "learning_rate": args.learning_rate,
         "language": {"lora_rank": args.lora_rank, "system": SYSTEM},
         "schedule": args.schedule,
@@ -93,7 +93,7 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
             **settings,
         )
         saved = max(path.stat().st_size for path in (result.path / "checkpoints").glob("*.safetensors"))
-    after = answers(result.policy, held_out)
+    after = answers(cast("LanguageModel", result.policy), held_out, args.max_completion_length)
     return {
         "claim": "smollm2",
         "task": TASK,
@@ -172,6 +172,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--num_prompts", type=int, default=8)
     parser.add_argument("--num_generations", type=int, default=8)
+    parser.add_argument("--max_completion_length", type=int, default=8)
+    parser.add_argument("--overlong_cache", type=int, default=0)
     parser.add_argument("--learning_rate", type=float, default=5e-4)
     parser.add_argument("--lora_rank", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)

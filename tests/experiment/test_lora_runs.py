@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trained(folder: Path, where: Path, updates: int, language: Any = None, **settings: Any) -> Result:
     """A run of so many batches with a LoRA."""
-    whole = SETTINGS | {"total_timesteps": BATCH * updates, "learning_rate": 1e-2} | settings
+    whole: dict[str, Any] = SETTINGS | {"total_timesteps": BATCH * updates, "learning_rate": 1e-2} | settings
     return shoal.train(Successor, model=str(folder), run_dir=str(where), language=language or LORA, **whole)
 
 
@@ -265,6 +265,22 @@ def test_plain_questions_in_a_chat() -> None:
     for chat, system in (("on", ""), ("auto", "Be brief.")):
         with pytest.raises(ConfigError, match="no chat template"):
             ask_in_chat(bare, chat, system)
+
+
+def model_is_there(run: Any, record: Any) -> None:
+    """In the run's directory, from its beginning on."""
+    del record
+    assert (run.directory.model / "adapter" / "adapter_config.json").is_file()
+
+
+def test_a_run_begins_with_the_lora_of_another(run: Result, folder: Path, tmp_path: Path) -> None:
+    """As it was, and its model is found while it is under way; all weights are not taken for a LoRA."""
+    own: Any = run.policy
+    again = trained(folder, tmp_path, 1, init_from=str(run.path), learning_rate=0.0, callbacks=[model_is_there])
+    assert sha256(again.policy) == sha256(own)
+    whole = trained(folder, tmp_path, 1, language={"slots": 32})
+    with pytest.raises(ConfigError, match="holds all weights, and here a LoRA is trained"):
+        trained(folder, tmp_path, 1, init_from=str(whole.path))
 
 
 @pytest.mark.parametrize(

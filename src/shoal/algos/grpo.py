@@ -95,7 +95,7 @@ def train(cfg: GRPO, task: TaskSource, run: Run) -> nn.Module:
         policy, Adam, lr=cfg.learning_rate, max_grad_norm=cfg.max_grad_norm
     )
     if cfg.beta:
-        add_reference(learner, run.policy(task.spec))
+        add_reference(learner, lambda: run.policy(task.spec))
     stream = run.groups(task, learner, cfg)
     for answers in run.loop(stream, learner):
         batch = judged(answers, cfg)

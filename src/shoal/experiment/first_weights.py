@@ -81,7 +81,7 @@ def first_policy_of(
         return FirstPolicy(make_policy, said)
     source = experiment.options.init_from
     if source is not None:
-        return _from_run(experiment, RunDirectory(Path(source)))
+        return _from_run(make_policy, RunDirectory(Path(source)))
     if isinstance(experiment.policy, nn.Module):
         name = type(experiment.policy).__qualname__
         said = f"a copy of the {name} that was given"
@@ -140,15 +140,15 @@ def read_policy(
         raise no_policy(found.updates, error) from error
 
 
-def _from_run(experiment: Experiment, run: RunDirectory) -> FirstPolicy:
-    """The weights of a run's newest checkpoint; nothing that its configuration names is imported."""
+def _from_run(make: Callable[..., nn.Module], run: RunDirectory) -> FirstPolicy:
+    """The weights of a run's newest checkpoint in what `make` makes; no code that its settings name is run."""
     run.check()
     saved = read_policy(run, identity=Identity(run.read_origin().run))
     refused = f"init_from: {run.path} holds another network than this run has"
     advice = "give this one the same network settings, and policy=... if that run was given one"
 
     def make_policy(spec: Spec, *, seed: int | None = None) -> nn.Module:
-        made = experiment.make_policy(spec, seed=seed)
+        made = make(spec, seed=seed)
         saved.load_into(made, refused=refused, advice=advice)
         return made
 

@@ -12,7 +12,7 @@ from shoal.math.token_weights import token_weights
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from torch import Tensor, nn
@@ -141,10 +141,10 @@ def base_logprobs_of(network: Trainable, batch: Answers) -> Tensor:
         return logprobs_of(network, batch)
 
 
-def add_reference(learner: Learner, copy: nn.Module) -> None:
-    """Takes in a model that is never trained, as it is when training begins; none beside a LoRA, which has it."""
+def add_reference(learner: Learner, make: Callable[[], nn.Module]) -> None:
+    """Takes in a model that is never trained, as it is when training begins; beside a LoRA none is made."""
     if not _adapted(learner):
-        learner.add(REFERENCE, copy)
+        learner.add(REFERENCE, make())
 
 
 def with_reference(learner: Learner, batch: Answers) -> Answers:

@@ -44,6 +44,10 @@ class Laid:
     """[S, L]: where those of each answer stand."""
     answer_valid: Tensor
     """[S, L], bool."""
+    prompt_at: Tensor
+    """Where tokens stand among the [P * K] of prompts, and those among the [S * L] of answers: found once, not in each
+    layer, since a GPU is waited for."""
+    answer_at: Tensor
     seen: Tensor
     """[S, 1, L, K + L], bool: which keys a token of an answer sees."""
 
@@ -58,7 +62,7 @@ class Laid:
             is_causal=True,
             enable_gqa=grouped,
         )
-        of_prompts = own.transpose(1, 2)[self.prompt_valid]
+        of_prompts = own.transpose(1, 2).flatten(0, 1)[self.prompt_at]
         rows = self.answer_rows
         everything = torch.cat([self.prompt_rows[self.prompt_of], rows], dim=1)
         seen = F.scaled_dot_product_attention(
@@ -68,7 +72,7 @@ class Laid:
             attn_mask=self.seen,
             enable_gqa=grouped,
         )
-        of_answers = seen.transpose(1, 2)[self.answer_valid]
+        of_answers = seen.transpose(1, 2).flatten(0, 1)[self.answer_at]
         return torch.cat([of_prompts, of_answers]).flatten(1)
 
     def spread(self, values: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -113,5 +117,7 @@ def laid_out(batch: Answers) -> Laid:
         prompt_of=batch.prompt_of,
         answer_rows=answer_rows.clamp_(min=0),
         answer_valid=answer_valid,
+        prompt_at=prompt_valid.flatten().nonzero().squeeze(1),
+        answer_at=answer_valid.flatten().nonzero().squeeze(1),
         seen=seen[:, None],
     )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from shoal.llm.model import LanguageModel
+    from shoal.llm.sampler.passes import Pass
     from shoal.llm.sampler.protocol import Drawing, Request
     from shoal.llm.sampler.slots import Answer
 
@@ -89,6 +90,7 @@ class LocalSampler:
         self._ends = Ends(model.tokenizer, a.vocab_size, drawing.stop)
         self._waiting: deque[Answer] = deque()
         self._reader = Reader(self._cache, self._slots)
+        self._pass: Pass | None = None
         self.progress: Progress | None = None
         """What the last step of `poll` drew; None where it drew nothing."""
         self.load(0, model)
@@ -142,6 +144,8 @@ class LocalSampler:
         self._version = version
         with threads(self._num_threads):
             exact = self._exact
+            self._pass = None  # the old copy goes before the new one comes
+            self._reader.take(None)
             self._pass = ExactPass(model) if exact else FastPass(model, rows=slots)
             self._reader.take(self._pass)
             if self._reload == "refill":
@@ -164,14 +168,9 @@ class LocalSampler:
         self._slots.active = 0
         self._waiting.clear()
 
-    def _end(self, answer: Answer) -> int:
-        """The length at which an answer is cut."""
-        most = answer.prompt + self.drawing.max_tokens
-        return min(most, self.architecture.max_length)
-
     @torch.inference_mode()
     def _make_room(self, answers: Sequence[Answer]) -> None:
-        self._cache.grow(max(map(self._end, answers), default=0))
+        self._cache.grow(max((end_of(one, self) for one in answers), default=0))
         self._slots.grow(self._cache.capacity, self.drawing.max_tokens)
 
     def _admit(self) -> None:
@@ -182,7 +181,7 @@ class LocalSampler:
         new = [self._waiting.popleft() for _ in range(min(free, len(self._waiting)))]
         follows = next(iter(self._waiting), None)
         for answer in self._reader.read(new, follows):
-            self._slots.add(answer, self._end(answer))
+            self._slots.add(answer, end_of(answer, self))
 
     def _step(self) -> list[Drawn]:
         """One token for every active slot; the answers that it ends."""
@@ -191,6 +190,7 @@ class LocalSampler:
         length = slots.length[:active]
         position = length - 1
         last = slots.token[np.arange(active), position]
+        assert self._pass is not None
         logits = self._pass.decode(
             self._cache,
             self._tensor(last),
@@ -204,19 +204,10 @@ class LocalSampler:
         bits = bits_of(kept)
         chances = logprob.cpu().numpy()
         slots.append(chosen, chances, self._version, bits)
-        end = self._ended(chosen)
+        end = ended(self._ends, slots, chosen)
         key, number = slots.key[:active].copy(), slots.number[:active].copy()
         self.progress = Progress(key, number, chosen, chances, self._version, bits, end)
         return self._finished(end)
-
-    def _ended(self, token: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Which active answers end with this token, and how."""
-        slots, active = self._slots, self._slots.active
-        length = slots.length[:active]
-        start = slots.prompt[:active]
-        ended = self._ends.stopped(token, slots.token[:active], start, length)
-        cut = ~ended & (length >= slots.end[:active])
-        return np.where(cut, Progress.CUT, ended * Progress.ENDED).astype(np.uint8)
 
     def _finished(self, end: NDArray[np.uint8]) -> list[Drawn]:
         slots, done = self._slots, end > 0
@@ -234,6 +225,22 @@ class LocalSampler:
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self.device)
+
+
+def end_of(answer: Answer, sampler: LocalSampler) -> int:
+    """The length at which an answer is cut."""
+    most = answer.prompt + sampler.drawing.max_tokens
+    return min(most, sampler.architecture.max_length)
+
+
+def ended(ends: Ends, slots: Slots, token: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Which active answers end with this token, and how."""
+    active = slots.active
+    length = slots.length[:active]
+    start = slots.prompt[:active]
+    stopped = ends.stopped(token, slots.token[:active], start, length)
+    cut = ~stopped & (length >= slots.end[:active])
+    return np.where(cut, Progress.CUT, stopped * Progress.ENDED).astype(np.uint8)
 
 
 def bits_of(kept: Tensor | None) -> NDArray[np.uint8] | None:

@@ -30,8 +30,8 @@ class Reader:
         self._held: tuple[tuple[int, ...], Tensor, Tensor] | None = None
         """A sequence whose next answers wait for slots, its keys and its values."""
 
-    def take(self, taken: Pass) -> None:
-        """Reads with these from now on."""
+    def take(self, taken: Pass | None) -> None:
+        """Reads with these from now on; None: lets go of those that it has."""
         self._pass, self._held = taken, None
 
     def read(self, answers: Sequence[Answer], follows: Answer | None) -> list[Answer]:
