@@ -126,6 +126,7 @@ class Experiment:
         algorithm = algos.load(algos.DEFAULT if algo is None else algo)
         algo_name = algos.name_of(algorithm)
         tuned, given = _below(algorithm, config, settings, name)
+        tuned, env_kwargs = _with_keywords(tuned, env_kwargs)
         named: dict[str, Any] = {"env": name, "algo": algo_name}
         if isinstance(policy, str):
             named["policy"] = policy
@@ -173,6 +174,7 @@ class Experiment:
         algorithm = algos.load(own.get("algo", algos.DEFAULT))
         name = own.get("preset")
         tuned = preset(algos.name_of(algorithm), name, env) if name else {}
+        tuned, env_kwargs = _with_keywords(tuned, env_kwargs)
         layers = (algos.defaults(algorithm), tuned, own, table, given)
         options, config = resolve(Options, algorithm.Config, *layers)
         return cls(
@@ -373,6 +375,15 @@ def _below(
         )
     own = shallow(config)
     return own, given | names_in(own)
+
+
+def _with_keywords(
+    tuned: Mapping[str, Any], env_kwargs: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
+    """A preset without the keywords that it has for the environment, and these below those that were given."""
+    rest = dict(tuned)
+    own: Mapping[str, Any] = rest.pop("env_kwargs", {})
+    return rest, {**own, **(env_kwargs or {})} if own else env_kwargs
 
 
 def _of_path(

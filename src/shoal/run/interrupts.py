@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,6 +37,10 @@ class Interrupts:
         """Begins; a signal that is ignored (as by nohup) or handled by somebody else stays so."""
         if threading.current_thread() is not threading.main_thread():
             return
+        # What torch does at exit imports it, if it is installed, and evaluates strings meanwhile: Python then forgets
+        # that a KeyboardInterrupt ended the program, whose parent is not told of the signal.
+        with suppress(ImportError):
+            import_module("tabulate")
         self._terminals = [file for file in (1, 2) if os.isatty(file)]
         for number in CAUGHT:
             handler = signal.getsignal(number)
