@@ -59,19 +59,8 @@ class ProcessSampler:
         """
         self.architecture, self.drawing = model.architecture, drawing
         self._crossing = Crossing(numbers_sent(model))
-        self._said = Beginning(
-            model.architecture,
-            model.tokenizer,
-            model.temperature,
-            drawing,
-            slots,
-            seed,
-            1,
-            refill,
-            model.exact,
-            str(model.head.device),
-            self._crossing.sizes,
-        )
+        sizes = self._crossing.sizes
+        self._said = beginning_of(model, drawing, slots, seed, sizes, refill=refill)
         self._timeout_s, self._left, self._tell = timeout_s, max_restarts, tell
         self._book = Book(model.architecture, drawing)
         self._weights: tuple[int, NDArray[np.float32]] | None = None
@@ -238,6 +227,31 @@ def _read(pipe: Any, heard: queue.SimpleQueue[bytes | None]) -> None:
                 heard.put(pipe.recv_bytes())
     except (OSError, EOFError):
         heard.put(None)
+
+
+def beginning_of(
+    model: LanguageModel,
+    drawing: Drawing,
+    slots: int,
+    seed: int,
+    sizes: tuple[int, ...],
+    *,
+    refill: bool,
+) -> Beginning:
+    """What the process is told first: all but the weights."""
+    return Beginning(
+        model.architecture,
+        model.tokenizer,
+        model.temperature,
+        drawing,
+        slots,
+        seed,
+        1,
+        refill,
+        model.exact,
+        str(model.head.device),
+        sizes,
+    )
 
 
 def numbers_sent(model: LanguageModel) -> int:
