@@ -15,6 +15,7 @@ import json
 import statistics
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -124,31 +125,32 @@ def shoal_side(args: argparse.Namespace, folder: Path, *, asynchronous: bool) ->
 
 def trl_side(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Seconds of an update of GRPOTrainer, its own generation, everything in float32 as shoal's."""
-    from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
-    from trl import GRPOConfig, GRPOTrainer
-
+    transformers, trl = import_module("transformers"), import_module("trl")
+    dataset = import_module("datasets").Dataset
     clock, task = Clock(), Digits()
 
-    class Timer(TrainerCallback):
+    class Timer(transformers.TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
             clock.note()
 
+    def rewards(completions: list[str], **_: Any) -> list[float]:
+        return [task.score(task.prompt(0), text) for text in completions]
+
     rows = [{"prompt": task.prompt(i).question} for i in range(args.prompts * args.updates)]
     with tempfile.TemporaryDirectory() as out:
-        config = GRPOConfig(
+        config = trl.GRPOConfig(
             output_dir=out, per_device_train_batch_size=args.prompts * args.generations,
             num_generations=args.generations, max_completion_length=args.tokens, max_steps=args.updates,
             learning_rate=1e-5, lr_scheduler_type="constant", beta=0.0, loss_type="dapo", bf16=False,
             gradient_checkpointing=False, report_to=[], save_strategy="no", logging_steps=10**6, max_grad_norm=1.0,
             disable_dropout=True, use_cpu=args.device == "cpu", generation_kwargs={"min_new_tokens": args.tokens},
         )  # fmt: skip
-        trainer = GRPOTrainer(
-            model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
-            processing_class=AutoTokenizer.from_pretrained(folder),
-            reward_funcs=lambda completions, **_: [task.score(task.prompt(0), text) for text in completions],
+        trainer = trl.GRPOTrainer(
+            model=transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
+            processing_class=transformers.AutoTokenizer.from_pretrained(folder),
+            reward_funcs=rewards,
             args=config,
-            train_dataset=Dataset.from_list(rows),
+            train_dataset=dataset.from_list(rows),
             callbacks=[Timer()],
         )
         trainer.train()

@@ -107,7 +107,7 @@ def soak(args: argparse.Namespace) -> dict[str, Any]:
     seen: set[int] = set()
     worst = batches = 0
     with closing(Groups(task, sampler, scorers, learner, cfg, max_staleness=args.staleness)) as stream:
-        flight = stream._gathering.flight
+        flight: Any = stream.gathering.flight
         take = flight.take
 
         def noted(number: int) -> list[Group] | None:

@@ -47,8 +47,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trained(folder: Path, where: Path, updates: int, **settings: Any) -> Result:
     """A run of so many batches."""
-    whole = SETTINGS | {"total_timesteps": BATCH * updates} | settings
-    return shoal.train(Successor, model=str(folder), run_dir=str(where), **whole)
+    whole: dict[str, Any] = {"model": str(folder), **SETTINGS, "total_timesteps": BATCH * updates, **settings}
+    return shoal.train(Successor, run_dir=str(where), **whole)
 
 
 def sha256(result: Result) -> str:
@@ -137,7 +137,7 @@ def test_a_trained_model_is_loaded_by_others(folder: Path, tmp_path: Path) -> No
 def test_what_does_not_fit_is_refused(folder: Path, tmp_path: Path, settings: dict[str, Any], said: str) -> None:
     """In words, and no directory is left."""
     with pytest.raises(ConfigError, match=said):
-        shoal.train(Successor, run_dir=str(tmp_path), **(SETTINGS | {"model": str(folder)} | settings))
+        trained(folder, tmp_path, 1, **settings)
     assert not list(tmp_path.glob("**/config.toml"))
 
 
@@ -164,7 +164,7 @@ class Broken(Successor):
 
 def test_a_scorer_without_a_number_is_named(folder: Path, tmp_path: Path) -> None:
     """By the task and the prompt; with another policy the run goes on without the answers."""
-    whole = SETTINGS | {"model": str(folder), "run_dir": str(tmp_path), "total_timesteps": 3 * BATCH}
+    whole: dict[str, Any] = SETTINGS | {"model": str(folder), "run_dir": str(tmp_path), "total_timesteps": 3 * BATCH}
     with pytest.raises(Exception, match=r"prompt 5"):
         shoal.train(Broken, **whole)
     done = shoal.train(Broken, language={"on_scorer_failure": "drop"}, **whole)

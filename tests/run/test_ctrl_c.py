@@ -55,8 +55,13 @@ def metrics_of(path: Path) -> list[dict[str, float]]:
     return [{k: v for k, v in line.items() if not k.startswith(timed)} for line in read(path / "metrics.jsonl")]
 
 
-PPO: dict[str, Any] = {"algo": "ppo", "num_steps": 16, "num_minibatches": 2, "update_epochs": 2}
-PPO |= {"total_timesteps": 4 * 16 * 6}
+PPO: dict[str, Any] = {
+    "algo": "ppo",
+    "num_steps": 16,
+    "num_minibatches": 2,
+    "update_epochs": 2,
+    "total_timesteps": 4 * 16 * 6,
+}
 DQN: dict[str, Any] = {"algo": "dqn", "num_steps": 8, "batch_size": 16, "total_timesteps": 4 * 8 * 12}
 DQN["replay"] = {"buffer_size": 400, "learning_starts": 100, "samples_per_insert": 0.5}
 SAC = DQN | {"algo": "sac", "num_steps": 16, "act_block": 2, "total_timesteps": 4 * 16 * 6}

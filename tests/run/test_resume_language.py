@@ -38,7 +38,7 @@ def noted(self, batches):
     return found
 
 def kept(self, **how):
-    flight = self.stream._gathering.flight
+    flight = self.stream.gathering.flight
     save(self, **how)
     held = {g.key: {n: d.token.tolist() for n, d in g.drawn.items()} for g in flight.groups.values()}
     told(saved=self.run.updates, held=held)

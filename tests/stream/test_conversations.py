@@ -180,12 +180,12 @@ def test_a_sampler_apart_draws_the_same(batches: list[Answers]) -> None:
     """Without staleness; also where it is killed in mid-conversation."""
     apart = stream(apart=True)
     try:
-        sampler: Any = apart._gathering.sampler
+        sampler: Any = apart.gathering.sampler
         found = taken(apart, 2)
         sampler.load(apart.version, apart.model)
-        apart._gathering.admit(apart._batches)
-        while not apart._gathering.conversations._open:  # pyright: ignore[reportOptionalMemberAccess]
-            apart._gathering.advance()
+        apart.gathering.admit(apart._batches)
+        while not apart.gathering.conversations._open:  # pyright: ignore[reportOptionalMemberAccess]
+            apart.gathering.advance()
         os.kill(sampler.pid, signal.SIGKILL)
         found += taken(apart, 3)
     finally:
@@ -198,7 +198,7 @@ def test_a_restored_stream_goes_on_in_mid_conversation(batches: list[Answers], w
     """A reply that was awaited is asked for again, a turn goes on at its token."""
     first = stream()
     found = taken(first, 2)
-    gathering = first._gathering
+    gathering = first.gathering
     gathering.sampler.load(first.version, first.model)
     gathering.admit(first._batches)
     talks: Any = gathering.conversations
@@ -213,7 +213,7 @@ def test_a_restored_stream_goes_on_in_mid_conversation(batches: list[Answers], w
     again = stream()
     again._learner.version = first.version
     again.restore(saved)
-    assert again._gathering.conversations._open.keys() == talks._open.keys()  # pyright: ignore[reportOptionalMemberAccess]
+    assert again.gathering.conversations._open.keys() == talks._open.keys()  # pyright: ignore[reportOptionalMemberAccess]
     close(found + taken(again, 3), batches)
 
 
@@ -240,7 +240,7 @@ def test_a_tool_that_fails_ends_its_conversations_and_is_counted() -> None:
     (batch,) = taken(noisy, 1)
     assert (batch.turns[batch.prompt_of == 1] == 1).all()
     taken(noisy, 1)
-    assert noisy._gathering.conversations.failed >= 4  # pyright: ignore[reportOptionalMemberAccess]
+    assert noisy.gathering.conversations.failed >= 4  # pyright: ignore[reportOptionalMemberAccess]
     (said,) = told
     assert "replying to prompt 1 failed" in said
     assert "the tool is gone" in said

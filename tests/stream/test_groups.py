@@ -16,6 +16,7 @@ from shoal.llm.sampler.local import LocalSampler
 from shoal.llm.sampler.protocol import Sampling
 from shoal.llm.scorers.pool import ScorerPool
 from shoal.stream.groups.groups import Groups
+from shoal.stream.groups.settings import DrawsGroups
 from shoal.types import ConfigError
 from tests.llm.toy import Successor, toy_model
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from shoal.types import Answers
 
 
-@dataclass(frozen=True)
-class Drawn:
+@dataclass(frozen=True, slots=True)
+class Drawn(DrawsGroups):
     """What decides how groups come to be."""
 
     num_prompts: int = 2

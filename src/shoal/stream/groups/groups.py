@@ -67,7 +67,7 @@ class Groups:
         """
         self.episodes = Episodes.none()
         self._learner, self._cfg, self._meter = learner, cfg, meter or Meter()
-        self._gathering = Gathering(
+        self.gathering = Gathering(
             task,
             self.model.tokenizer,
             sampler,
@@ -87,7 +87,7 @@ class Groups:
     @property
     def env_steps(self) -> int:
         """Answers in the batches so far, and in groups that were replaced."""
-        return self._gathering.scored
+        return self.gathering.scored
 
     @property
     def version(self) -> int:
@@ -97,7 +97,7 @@ class Groups:
     @property
     def replaced(self) -> int:
         """Groups that taught nothing, and gave their place to others."""
-        return self._gathering.flight.given_back
+        return self.gathering.flight.given_back
 
     @property
     def model(self) -> LanguageModel:
@@ -108,10 +108,10 @@ class Groups:
         """Makes the learner's weights those that answers are drawn with from now on; returns their version."""
         version = self._learner.publish()
         self._published = True
-        if self._gathering.apart:
+        if self.gathering.apart:
             self._load()
-            self._gathering.admit(self._batches)
-            self._gathering.take_drawn(0)
+            self.gathering.admit(self._batches)
+            self.gathering.take_drawn(0)
         return version
 
     def __iter__(self) -> Groups:
@@ -128,7 +128,7 @@ class Groups:
         """
         if not self._published:
             raise RuntimeError(NOT_PUBLISHED)
-        gathering = self._gathering
+        gathering = self.gathering
         if gathering.sampler.version != self.version:
             self._load()
         gathering.admit(self._batches)
@@ -151,19 +151,19 @@ class Groups:
         return {
             "batches": self._batches,
             "published": self._published,
-            "gathering": self._gathering.state(),
+            "gathering": self.gathering.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> list[str]:
         """Continues; the learner was restored before."""
         self._batches, self._published = state["batches"], state["published"]
         self._load()
-        self._gathering.restore(state["gathering"])
+        self.gathering.restore(state["gathering"])
         return []
 
     def close(self) -> None:
         """Ends the sampler and the scorers."""
-        self._gathering.close()
+        self.gathering.close()
 
     def _conversations(
         self, task: Task, sampler: Sampler, replies: ReplyPool | None
@@ -183,7 +183,7 @@ class Groups:
     def _load(self) -> None:
         """Gives the sampler the weights as they are."""
         with self._meter.measure("transfer"):
-            self._gathering.sampler.load(self.version, self.model)
+            self.gathering.sampler.load(self.version, self.model)
 
     def _note(self, answers: Answers, late: Tensor) -> None:
         """How many versions before now tokens were chosen, the mean and the most; and what was not learned from."""
@@ -192,8 +192,8 @@ class Groups:
         self._meter.note("groups/staleness_max", float(late.max()))
         self._meter.note("groups/truncated", float(answers.truncated.float().mean()))
         self._meter.note("groups/replaced", self.replaced)
-        self._meter.note("groups/lost", self._gathering.lost)
-        talks = self._gathering.conversations
+        self._meter.note("groups/lost", self.gathering.lost)
+        talks = self.gathering.conversations
         if talks is not None:
             self._meter.note("groups/turns", float(answers.turns.float().mean()))
             self._meter.note("groups/replies_failed", talks.failed)
