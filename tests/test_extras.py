@@ -18,6 +18,7 @@ MODULES = {
     "data": ["h5py"],
     "remote": ["grpc", "google.protobuf"],
     "fleet": ["ray", "cryptography"],
+    "llm": ["tokenizers", "jinja2", "gguf", "reasoning_gym", "math_verify"],
     "wandb": ["wandb"],
     "trackio": ["trackio"],
 }

@@ -169,7 +169,8 @@ def test_algorithms_and_presets_are_found_by_name() -> None:
     assert preset("ppo", None, "Unheard-v0") == {}
     for algo in algos.summaries():
         for values in presets(algo).values():
-            options, _ = resolve(Options, algos.load(algo).Config, {"env": "E"}, values)
+            own = {name: value for name, value in values.items() if name != "env_kwargs"}
+            options, _ = resolve(Options, algos.load(algo).Config, {"env": "E"}, own)
             assert options.total_timesteps >= 1
 
 
