@@ -62,6 +62,8 @@ class Clock:
         self.updates = updates
         self.rows: list[dict[str, Any]] = []
         self.line: dict[str, float] = {}
+        self.settled: dict[str, float] = {}
+        """The line after which nothing starts any more."""
         self._rewards: list[float] = []
         self._tokens: list[float] = []
         self._others: list[int] = []
@@ -77,6 +79,7 @@ class Clock:
             return
         if len(self.rows) < SETTLED:
             self._others = descendants()
+            self.settled = record
         now = (record["time/elapsed"], core_seconds(self._others))
         count = len(self._rewards)
         self.rows.append(
@@ -127,13 +130,14 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
             **settings,
         )
     trained = sum(row["seconds"] for row in clock.rows)
-    line = clock.line
+    line, first = clock.line, clock.settled
     return {
         "steps": len(clock.rows),
         "seconds": trained,
         "sps": len(clock.rows) / trained,
         "greedy": result.greedy_return if args.held_out else None,
-        "idle": line.get("time/waiting", 0.0) / line["time/elapsed"],
+        "idle": (line.get("time/waiting", 0.0) - first.get("time/waiting", 0.0))
+        / (line["time/elapsed"] - first["time/elapsed"]),
         "staleness": line.get("groups/staleness", 0.0),
         "curve": clock.rows,
     }
