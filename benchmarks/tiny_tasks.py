@@ -15,7 +15,7 @@ import json
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -49,7 +49,7 @@ class Batches:
                 self.rewards.clear()
 
 
-def train(task: str, seed: int, schedule: str) -> dict[str, Any]:
+def train(task: str, seed: int, schedule: Literal["sync", "async"]) -> dict[str, Any]:
     """One run."""
     batches = Batches(64)
     with tempfile.TemporaryDirectory() as folder:
