@@ -160,8 +160,8 @@ PYTHON = [
     Mutation(
         "a rollback gives an old version's number to new weights",
         "learn/learner.py",
-        'self.version = max(self.version, state["version"])',
-        'self.version = state["version"]',
+        'self.version, self.subsets = max(self.version, state["version"]), Subsets()',
+        'self.version, self.subsets = state["version"], Subsets()',
         "tests/stream/test_publishing.py::test_rolled_back_weights_act_as_a_new_version",
     ),
     Mutation(

@@ -27,10 +27,10 @@ SAMPLER = [
         f"{HERE}test_every_token_has_the_version_that_chose_it[keep]",
     ),
     Mutation(
-        "an output head keeps its old weights after a push",
+        "a sampler keeps its old weights after a push",
         "llm/sampler/local.py",
         "self._pass = ExactPass(model) if exact else FastPass(model, rows=slots)",
-        "self._pass = getattr(self, '_pass', None) or FastPass(model, rows=slots)",
+        "self._pass = self.__dict__.setdefault('_first', FastPass(model, rows=slots))",
         f"{HERE}test_every_token_has_the_version_that_chose_it[refill]",
     ),
     Mutation(

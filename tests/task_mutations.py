@@ -150,8 +150,8 @@ TASKS = [
     Mutation(
         "the end of a turn is read twice",
         "llm/between.py",
-        "if found and not before.strip():",
-        "if False:",
+        "front = rest if found and not before.strip() else front",
+        "front = front",
         "tests/llm/test_between.py::test_what_was_said_and_heard_is_the_chat",
     ),
     Mutation(
