@@ -62,13 +62,22 @@ def sha256(result: Result) -> str:
 @pytest.mark.parametrize(
     "settings",
     [
-        {},
-        {"num_iterations": 2, "loss_normalization": "sequence", "learning_rate": 2e-3},
-        {"advantage": "leave_one_out", "surrogate": "none"},
-        {"ratio_of": "sequence", "surrogate": "clip", "beta": 0.01},
-        {"surrogate": "weight", "dynamic_sampling": True, "sampling": {"top_p": 0.95}},
+        pytest.param({}, id="token"),
+        pytest.param(
+            {"num_iterations": 2, "loss_normalization": "sequence", "learning_rate": 2e-3},
+            id="sequence",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"advantage": "leave_one_out", "surrogate": "none"}, id="leave_one_out", marks=pytest.mark.slow),
+        pytest.param(
+            {"ratio_of": "sequence", "surrogate": "clip", "beta": 0.01}, id="sequence_ratio", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            {"surrogate": "weight", "dynamic_sampling": True, "sampling": {"top_p": 0.95}},
+            id="clipped_weight",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["token", "sequence", "reinforce", "sequence_ratio", "clipped_weight"],
 )
 def test_a_model_learns_its_task(folder: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     """From next to nothing to more than half of what can be had, in 90 batches."""
