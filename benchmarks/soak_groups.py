@@ -39,8 +39,6 @@ from shoal.stream.groups.groups import Groups
 from shoal.stream.groups.process import ProcessSampler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from shoal.stream.groups.flight import Group
 
 RESULT = Path(__file__).parent / "results" / "soak_groups.jsonl"
@@ -101,8 +99,7 @@ def soak(args: argparse.Namespace) -> dict[str, Any]:
     sampler = ProcessSampler(
         policy, drawing, slots=16, seed=1, timeout_s=TIMEOUT_S, max_restarts=10**6, tell=told.append
     )
-    make: Callable[[], Any] = lambda: task.score  # noqa: E731
-    scorers = ScorerPool(make, name="slow", workers=6, timeout_s=30.0)
+    scorers = ScorerPool(lambda: task.score, name="slow", workers=6, timeout_s=30.0)
     faults, over = {"killed": 0, "stopped": 0, "paused": 0}, threading.Event()
     seen: set[int] = set()
     worst = batches = 0

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 import shoal
@@ -223,3 +224,22 @@ def test_a_run_of_conversations_resumes_and_is_evaluated(folder: Path, tmp_path:
     assert last["groups/turns"] > 1
     assert last["groups/replies_failed"] == 0
     assert 0 <= whole.greedy_return <= 1
+
+
+def test_a_sampler_ends_where_scorers_cannot_begin(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No process of a run that never began is left behind."""
+    begun: list[int] = []
+
+    def fails(*_: object, **__: object) -> None:
+        begun.extend(child.pid for child in psutil.Process().children(recursive=True))
+        raise ConfigError("no scorer today")
+
+    monkeypatch.setattr("shoal.run.groups.ScorerPool", fails)
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    with pytest.raises(ConfigError, match="no scorer today"):
+        trained(folder, tmp_path, 1, schedule="async")
+    assert set(begun) - before
+    left = {child.pid for child in psutil.Process().children(recursive=True) if child.status() != "zombie"}
+    assert not left & set(begun) - before

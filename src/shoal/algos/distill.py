@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from torch.optim import Adam
 
@@ -65,7 +65,7 @@ def train(cfg: Distill, task: TaskSource, run: Run) -> nn.Module:
     """Trains a language model on a task's prompts until the run ends."""
     if not cfg.teacher:
         raise ConfigError("name the model that is learned from: teacher=FOLDER")
-    policy: LanguageModel = run.policy(task.spec)  # pyright: ignore[reportAssignmentType]
+    policy = cast("LanguageModel", run.policy(task.spec))
     learner = run.learner(
         policy, Adam, lr=cfg.learning_rate, max_grad_norm=cfg.max_grad_norm
     )

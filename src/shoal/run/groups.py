@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -47,25 +48,29 @@ def groups_of(
         )
     policy.temperature = cfg.sampling.temperature
     timing = s.timing
-    sampler = sampler_of(run, policy, cfg)
-    scorers = ScorerPool(
-        partial(_scorer_of, source),
-        name=source.spec.env_id,
-        workers=s.language.scorer_workers,
-        timeout_s=s.language.scorer_timeout_s,
-        retries=s.language.scorer_retries,
-        on_failure=s.language.on_scorer_failure,
-    )
-    made = Groups(
-        source.task,
-        sampler,
-        scorers,
-        learner,
-        cfg,
-        replies=source.reply_pool(run.warn),
-        max_staleness=timing.max_staleness if isinstance(timing, Async) else 0,
-        meter=run.meter,
-    )
+    with ExitStack() as started:  # what has begun ends where the rest cannot
+        sampler = sampler_of(run, policy, cfg)
+        started.callback(sampler.close)
+        scorers = ScorerPool(
+            partial(_scorer_of, source),
+            name=source.spec.env_id,
+            workers=s.language.scorer_workers,
+            timeout_s=s.language.scorer_timeout_s,
+            retries=s.language.scorer_retries,
+            on_failure=s.language.on_scorer_failure,
+        )
+        started.callback(scorers.close)
+        made = Groups(
+            source.task,
+            sampler,
+            scorers,
+            learner,
+            cfg,
+            replies=source.reply_pool(run.warn),
+            max_staleness=timing.max_staleness if isinstance(timing, Async) else 0,
+            meter=run.meter,
+        )
+        started.pop_all()
     run.held.callback(made.close)
     return made
 
