@@ -11,6 +11,18 @@ from shoal.run.bottleneck import Engine, Spent, bottleneck
 ASYNC: dict[str, Any] = {"schedule": "async", "actors": 2, "num_envs": 8, "cores": 4}
 CASES: list[tuple[dict[str, float], tuple[float, float] | None, dict[str, Any], str]] = [
     (
+        {"learning": 6.0, "acting": 3.0},
+        None,
+        {"task": True},
+        "60 % of the time goes into learning: fewer num_iterations, shorter answers, a LoRA or a GPU shorten it",
+    ),
+    (
+        {"learning": 2.0, "waiting": 7.0},
+        None,
+        {"task": True, "schedule": "async"},
+        "70 % of the time goes into waiting for the sampler: raise max_staleness or language.slots",
+    ),
+    (
         {"environment": 8.0, "acting": 1.0, "learning": 0.5},
         None,
         {"backend": "serial", "num_envs": 8, "cores": 4},

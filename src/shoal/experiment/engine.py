@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from shoal.experiment.language import on_tasks
 from shoal.run.bottleneck import Engine
 from shoal.stream.meter import cores
 
@@ -26,4 +27,5 @@ def engine_of(experiment: Experiment, rows: VecEnv) -> Engine:
         num_workers=options.num_workers,
         cores=cores(),
         replay=hasattr(experiment.config, "replay"),
+        task=on_tasks(experiment.algorithm),
     )

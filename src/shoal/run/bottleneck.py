@@ -36,6 +36,8 @@ class Engine:
 
     replay: bool = False
     """Whether it learned from a replay memory."""
+    task: bool = False
+    """Whether a language model answered a task."""
 
     @property
     def fewer(self) -> str:
@@ -101,6 +103,8 @@ def bottleneck(spent: Spent, engine: Engine) -> str:
     """What a run waited for most, and what would change that; empty where it was too short to tell."""
     if spent.elapsed_s < SHORTEST_S:
         return ""
+    if engine.task:
+        return _of_task(spent, engine)
     waits = spent.learner_waits, spent.actors_wait
     if engine.ahead and waits[0] is not None and waits[1] is not None:
         return _of_waits(waits[0], waits[1], engine)
@@ -136,6 +140,21 @@ def bottleneck(spent: Spent, engine: Engine) -> str:
                 f"{said} of the time goes into evaluation, checkpoints and logging: raise eval_every and "
                 "checkpoint_every"
             )
+
+
+def _of_task(spent: Spent, engine: Engine) -> str:
+    """What a run of a language model spent most of its time on."""
+    advice = {
+        "environment": "judging answers: raise language.scorer_workers",
+        "acting": 'drawing answers: schedule="async" draws them while the model learns, more language.slots draw more '
+        "at a time",
+        "waiting": "waiting for the sampler: raise max_staleness or language.slots",
+        "learning": "learning: fewer num_iterations, shorter answers, a LoRA or a GPU shorten it",
+    }
+    if engine.schedule != "async":
+        del advice["waiting"]
+    most = max(advice, key=spent.share)
+    return f"{_percent(spent.share(most))} of the time goes into {advice[most]}"
 
 
 def _of_waits(learner: float, actors: float, engine: Engine) -> str:
