@@ -19,6 +19,10 @@ MODULES = {
     "remote": ["grpc", "google.protobuf"],
     "fleet": ["ray", "cryptography"],
     "llm": ["tokenizers", "jinja2", "gguf", "reasoning_gym", "math_verify"],
+    "sweep": ["optuna"],
+    "export": ["onnx", "onnxscript", "onnxruntime"],
+    "explain": ["sklearn"],
+    "action-guard": ["quadprog"],
     "wandb": ["wandb"],
     "trackio": ["trackio"],
 }
