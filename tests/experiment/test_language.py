@@ -136,6 +136,11 @@ def test_a_trained_model_is_loaded_by_others(folder: Path, tmp_path: Path) -> No
     [
         ({"num_envs": 4}, "num_envs=4 would change nothing"),
         ({"schedule": "overlap"}, "sync or async"),
+        (
+            {"curriculum": {"raise_at": 0.5}},
+            "raise_at=0.5 would change nothing: prompts are asked in the task's own order",
+        ),
+        ({"curriculum": {"by": "success"}}, "successor has one; give its levels"),
         ({"max_staleness": 3}, "max_staleness=3 would change nothing"),
         ({"policy": "a.b:C"}, "name it by model="),
         ({"num_generations": 1}, "num_generations must be between 2"),
@@ -212,6 +217,27 @@ def test_a_model_learns_to_use_hints(folder: Path, tmp_path: Path) -> None:
     assert lines[4]["episode/return"] < 0.3
     assert lines[-1]["episode/return"] > 0.6, lines[-1]["episode/return"]
     assert result.greedy_return > 0.6
+
+
+class Leveled(Successor):
+    """Level 0 pays anything, level 1 as `Successor` does."""
+
+    levels = 2
+
+    def score(self, prompt: Any, answer: str) -> float:
+        """1 for an even prompt."""
+        return 1.0 if prompt.index % 2 == 0 else super().score(prompt, answer)
+
+
+def test_a_curriculum_climbs_and_resumes(folder: Path, tmp_path: Path) -> None:
+    """The level is in the metrics; a run that was stopped in between asks the same prompts."""
+    climbing: dict[str, Any] = {"model": str(folder), **SETTINGS, "curriculum": {"by": "success", "window": 6}}
+    whole = shoal.train(Leveled, run_dir=str(tmp_path / "whole"), total_timesteps=BATCH * 6, **climbing)
+    part = shoal.train(Leveled, run_dir=str(tmp_path / "part"), total_timesteps=BATCH, **climbing)
+    again = shoal.resume(part.path, factory=Leveled, total_timesteps=BATCH * 6, panel="none")
+    assert sha256(again) == sha256(whole)
+    levels = [line["curriculum/level"] for line in read(whole.path / "metrics.jsonl")]
+    assert (levels[0], levels[-1]) == (0, 1)
 
 
 def test_a_run_of_conversations_resumes_and_is_evaluated(folder: Path, tmp_path: Path) -> None:

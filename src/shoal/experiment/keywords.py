@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from shoal.remote.settings import Remote
     from shoal.run.members import Population
     from shoal.stream.explorers import Explorers
+    from shoal.stream.groups.settings import Curriculum
     from shoal.stream.self_play import SelfPlay
 
 
@@ -92,6 +93,7 @@ class Settings(TypedDict, total=False):
     max_completion_length: int | float
     sampling: Sampling | Mapping[str, Any]
     dynamic_sampling: bool
+    curriculum: Curriculum | Mapping[str, Any]
     teacher: str
     reward_weight: float
     correction: Correction | Mapping[str, Any]

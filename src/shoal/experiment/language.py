@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from shoal.algos import Algorithm
     from shoal.experiment.experiment import Experiment
+    from shoal.experiment.options import Options
     from shoal.llm.model import LanguageModel
     from shoal.llm.settings import Language
     from shoal.llm.tokenizer import Tokenizer
@@ -180,6 +181,14 @@ def idle_with_tasks(experiment: Experiment, spec: Any) -> Iterator[tuple[str, st
     if not experiment.options.language.lora_rank:
         for name in ("language.lora_alpha", "language.lora_layers"):
             yield name, "all weights are trained; set language.lora_rank, such as 8"
+    if experiment.config.curriculum.by == "task":
+        why = 'prompts are asked in the task\'s own order; set curriculum.by="success"'
+        for name in ("raise_at", "window", "review"):
+            yield f"curriculum.{name}", why
+    yield from _idle_replies(options, spec)
+
+
+def _idle_replies(options: Options, spec: Any) -> Iterator[tuple[str, str]]:
     if not spec.replies:
         for name in REPLIES:
             yield f"language.{name}", "the task has one turn, and replies to none"

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shoal.llm.tasks.levels import LeveledTask, checked_levels
 from shoal.llm.tasks.names import FILE, REASONING, is_task_name
 from shoal.llm.tasks.task import Task
 from shoal.types import ConfigError, misfit
@@ -35,7 +36,8 @@ def make_task(
     Args:
         source: `reasoning-gym:NAME`, `jsonl:PATH`, `package.module:function`, a callable that returns a Task, or one.
         seed: of its prompts, from 0 to 2**31 - 1; a function is given it where it has a parameter `seed`.
-        kwargs: keywords of the task.
+        kwargs: keywords of the task; `levels`, a list of such keywords from the easiest to the hardest, makes a task
+            whose prompt i is of level i % len(levels), unless a function has a parameter of this name.
         held_out: for evaluation; a function is given it where it has a parameter `held_out`.
 
     Raises:
@@ -44,6 +46,13 @@ def make_task(
     given = dict(kwargs or {})
     if not 0 <= seed <= MAX_SEED:
         raise ConfigError(f"seed must be between 0 and {MAX_SEED}, got {seed}")
+    if "levels" in given and not _takes_levels(source):
+        name = str(getattr(source, "__name__", source))
+        levels = checked_levels(given.pop("levels"), name)
+        each = [given | level for level in levels]
+        return LeveledTask(
+            [make_task(source, seed=seed, kwargs=x, held_out=held_out) for x in each]
+        )
     if isinstance(source, str) and source.startswith(REASONING):
         return _reasoning(source, seed, given, held_out=held_out)
     if isinstance(source, str) and source.startswith(FILE):
@@ -149,6 +158,19 @@ def _parameters(function: Callable[..., object]) -> set[str]:
         inspect.Parameter.KEYWORD_ONLY,
     )
     return {one.name for one in parameters if one.kind in by_name}
+
+
+def _takes_levels(source: str | Callable[..., Task] | Task) -> bool:
+    """Whether `levels` is for whatever makes the task to read."""
+    if isinstance(source, Task) and not isinstance(source, type):
+        return True  # it is made already, and says so of any keyword
+    if not isinstance(source, str):
+        return "levels" in _parameters(source)
+    if source.startswith((REASONING, FILE)) or not all(source.partition(":")):
+        return False
+    from shoal.envs.factories import import_object
+
+    return "levels" in _parameters(import_object(source))
 
 
 def _checked(made: object, name: str) -> Task:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.llm.sampler.protocol import Request
 from shoal.llm.sampler.slots import NUMBERS
+from shoal.stream.groups.curriculum import climb_of
 from shoal.stream.groups.flight import Flight
 from shoal.types import ConfigError
 
@@ -53,6 +54,8 @@ class Gathering:
         """Answers whose score will never be known."""
         self.apart = bool(getattr(sampler, "apart", False))
         """Whether the sampler goes on while the learner learns."""
+        self.climb = climb_of(cfg.curriculum, task)
+        """Which prompts are asked; None: one after another."""
         self._cfg, self._meter = cfg, meter
 
     def admit(self, published: int) -> None:
@@ -60,11 +63,21 @@ class Gathering:
         requests: list[Request] = []
         count = self._cfg.num_generations
         for _ in range(self.flight.room(published)):
-            prompt, token = self.prompt_of(self.flight.admitted)
+            climb, admitted = self.climb, self.flight.admitted
+            index = admitted if climb is None else climb.next_index()
+            prompt, token = self.prompt_of(index)
             group = self.flight.admit(prompt, token, count, published)
             requests.append(Request(group.key, token, tuple(range(count))))
         if requests:
             self.sampler.submit(requests)
+
+    def take(self, batches: int) -> list[Group] | None:
+        """The groups of the batch after so many; None where one is still awaited."""
+        batch = self.flight.take(batches)
+        if batch is not None and self.climb is not None:
+            for group in batch:
+                self.climb.note(group)
+        return batch
 
     def advance(self) -> None:
         """Takes what the sampler has finished to the scorers, and what they have judged to its group."""
@@ -114,6 +127,7 @@ class Gathering:
             "flight": self.flight.state(),
             "sampler": self.sampler.state(),
             "conversations": None if talks is None else talks.state(),
+            "climb": None if self.climb is None else self.climb.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -123,6 +137,8 @@ class Gathering:
         self.sampler.restore(state["sampler"])
         if self.conversations is not None:
             self.conversations.restore(state["conversations"], self.flight.groups)
+        if self.climb is not None:
+            self.climb.restore(state["climb"])
         for group in self.flight.groups.values():
             for number in group.drawn:
                 if number not in group.reward:
@@ -148,6 +164,8 @@ class Gathering:
         if len(rewards) > 1 and not (equal and self._cfg.dynamic_sampling):
             return
         self.scored += len(rewards)
+        if self.climb is not None:
+            self.climb.note(group)
         self.flight.give_back(group)
         replaced, admitted = self.flight.given_back, self.flight.admitted
         if replaced > MOST_REPLACED * (admitted - replaced + 1):

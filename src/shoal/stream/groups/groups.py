@@ -132,7 +132,7 @@ class Groups:
         if gathering.sampler.version != self.version:
             self._load()
         gathering.admit(self._batches)
-        while (batch := gathering.flight.take(self._batches)) is None:
+        while (batch := gathering.take(self._batches)) is None:
             gathering.advance()
             gathering.admit(self._batches)
         self._batches += 1
@@ -193,7 +193,11 @@ class Groups:
         self._meter.note("groups/truncated", float(answers.truncated.float().mean()))
         self._meter.note("groups/replaced", self.replaced)
         self._meter.note("groups/lost", self.gathering.lost)
-        talks = self.gathering.conversations
+        climb, talks = self.gathering.climb, self.gathering.conversations
+        if climb is not None:
+            self._meter.note("curriculum/level", climb.level)
+            if climb.earned(climb.level):
+                self._meter.note("curriculum/reward", climb.mean(climb.level))
         if talks is not None:
             self._meter.note("groups/turns", float(answers.turns.float().mean()))
             self._meter.note("groups/replies_failed", talks.failed)

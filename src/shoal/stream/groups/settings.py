@@ -3,9 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from shoal.llm.sampler.protocol import Sampling
 from shoal.types import check_ranges
+
+
+@dataclass(frozen=True, slots=True)
+class Curriculum:
+    """In what order the prompts of a task with levels are asked."""
+
+    by: Literal["task", "success"] = "task"
+    """The task's own order, or its easiest level first and the next one where answers to it earn enough."""
+    raise_at: float = 0.7
+    """Mean reward of a level at which the next one is asked; more stays longer with what is easy."""
+    window: int = 64
+    """Prompts of a level whose mean reward that is."""
+    review: float = 0.2
+    """Share of prompts that are of the levels below, the one with the least reward first; 0 may forget them."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot work."""
+        check_ranges(self, raise_at=(-1e9, 1e9), window=(1, 2**20), review=(0, 0.9))
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +41,8 @@ class DrawsGroups:
     """How tokens are drawn; log-probabilities are those of what could be drawn."""
     dynamic_sampling: bool = False
     """Replace groups whose answers all earn the same by others."""
+    curriculum: Curriculum = field(default_factory=Curriculum)
+    """Which prompts of a task with levels are asked."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
