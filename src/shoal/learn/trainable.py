@@ -110,7 +110,7 @@ class Trainable:
     @property
     def learning_rate(self) -> float:
         """The optimizer's step size; ConfigError without an optimizer."""
-        return self.descent.owned.param_groups[0]["lr"]
+        return self.descent.learning_rate
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
@@ -118,8 +118,7 @@ class Trainable:
             raise ConfigError(
                 f"learning_rate must be a finite number of at least 0, got {value!r}"
             )
-        for group in self.descent.owned.param_groups:
-            group["lr"] = value
+        self.descent.learning_rate = value
 
     def can_fuse(self, loss: str) -> bool:
         """Whether native code has the loss, this network and its optimizer, and gradients are this process's alone."""
@@ -220,6 +219,8 @@ class Trainable:
         saved: dict[str, Any] = {"module": learned_state(self.module)}
         if self.optimizer is not None:
             saved["optimizer"] = self.descent.state()
+            if self.descent.rate_factor != 1:
+                saved["rate_factor"] = self.descent.rate_factor
         check_savable(self.module, saved.get("optimizer"))
         return saved
 
@@ -228,7 +229,8 @@ class Trainable:
         load_weights(self.module, state["module"])
         self._packed.rejoin()
         if self.optimizer is not None:
-            self.descent.restore(state["optimizer"])
+            factor = float(state.get("rate_factor", 1.0))
+            self.descent.restore(state["optimizer"], rate_factor=factor)
         if self.plan is not None:
             self.plan.refresh_normalizer()
         self.descent.join()
