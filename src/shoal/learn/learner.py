@@ -216,10 +216,14 @@ class Learner:
         """Sums and counts of all statistics since the last call, by metric name, which are forgotten."""
         return self._statistics.take()
 
-    def state(self) -> dict[str, Any]:
-        """All that `restore` needs; arrays are the learner's own, not copies."""
+    def state(self, *, check: bool = True) -> dict[str, Any]:
+        """All that `restore` needs; arrays are the learner's own, not copies.
+
+        FloatingPointError where they are not finite, if that is to be checked.
+        """
+        networks = self.networks.items()
         return {
-            "networks": {name: net.state() for name, net in self.networks.items()},
+            "networks": {name: net.state(check=check) for name, net in networks},
             "version": self.version,
             "updates": self.updates,
             "skipped": self.skipped,

@@ -91,6 +91,11 @@ class Trainable:
         self.rejoin()
         return self._packed.memory
 
+    def sum(self) -> float:
+        """Of all parameters: not finite where one of them is not."""
+        self._packed.rejoin()
+        return float(self._packed.memory.sum())
+
     @property
     def layers(self) -> list[nn.Module]:
         """The module and all layers in it, as they are now; ConfigError as of `flat`."""
@@ -213,15 +218,16 @@ class Trainable:
         step = partial(self.descent.step_packed, gradient)
         return self.sharing.around(step, ())[1]
 
-    def state(self) -> dict[str, Any]:
-        """The module's and the optimizer's state; FloatingPointError where it is not finite."""
+    def state(self, *, check: bool = True) -> dict[str, Any]:
+        """The module's and the optimizer's state; FloatingPointError where it is not finite, if that is to be checked."""
         self._packed.check_same(trained=self.optimizer is not None)
         saved: dict[str, Any] = {"module": learned_state(self.module)}
         if self.optimizer is not None:
             saved["optimizer"] = self.descent.state()
             if self.descent.rate_factor != 1:
                 saved["rate_factor"] = self.descent.rate_factor
-        check_savable(self.module, saved.get("optimizer"))
+        if check:
+            check_savable(self.module, saved.get("optimizer"))
         return saved
 
     def restore(self, state: Mapping[str, Any]) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from shoal.run.loop import Stream
     from shoal.run.run import Run
 
-STEPS, MOST_UPDATES = 256, 8
+STEPS, MOST_UPDATES = 2048, 8
 """It looks once in so many environment steps, but after so many updates at the latest."""
 
 

@@ -117,7 +117,7 @@ class States:
 
     def _take(self, update: int, returns: Returns) -> None:
         """A copy of the learner becomes the candidate."""
-        state = copied(self.learner.state())
+        state = copied(self.learner.state(check=False))
         self.candidate = Kept(state, update, returns.total, returns.mean)
         self.quiet = 0
 

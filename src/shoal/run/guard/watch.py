@@ -105,8 +105,8 @@ class Watch:
     @property
     def finite(self) -> bool:
         """Whether all weights are finite."""
-        sums = [float(network.flat.sum()) for network in self.learner.networks.values()]
-        return all(map(math.isfinite, sums))
+        networks = self.learner.networks.values()
+        return all(math.isfinite(network.sum()) for network in networks)
 
     def count(self) -> tuple[int, int]:
         """Gradient steps taken and skipped since the last call."""
