@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from shoal.memory.settings import Replay
     from shoal.nets.network import ActorCriticNet, Network, QNet
     from shoal.remote.settings import Remote
+    from shoal.run.guard.settings import Guarding
     from shoal.run.members import Population
     from shoal.stream.explorers import Explorers
     from shoal.stream.groups.settings import Curriculum
@@ -65,6 +66,8 @@ class Settings(TypedDict, total=False):
     final_episodes: int | float | None
     checkpoint_every: int | float
     keep_checkpoints: int | float
+    guard: Literal["on", "off"]
+    guarding: Guarding | Mapping[str, Any]
     timeline: int | float
     name: str | None
     run_dir: str | PathLike[str]
@@ -159,6 +162,8 @@ class Changes(TypedDict, total=False):
     checkpoint_every: int | float
     keep_checkpoints: int | float
     timeline: int | float
+    guard: Literal["on", "off"]
+    guarding: Guarding | Mapping[str, Any]
     num_workers: int | float
     step_timeout_s: float
     on_fault: Literal["auto", "raise", "restart", "drop"]

@@ -14,6 +14,7 @@ from shoal.learn.curiosity import Curiosity
 from shoal.llm.settings import Language
 from shoal.remote.settings import Remote
 from shoal.run.evaluate import MAX_STEPS
+from shoal.run.guard.settings import Guarding
 from shoal.run.members import Population
 from shoal.run.timeline import MOST_UPDATES
 from shoal.stream.actors.rows import MOST_ACTORS, ActorSettings
@@ -39,6 +40,8 @@ CHANGEABLE = (
     "checkpoint_every",
     "keep_checkpoints",
     "timeline",
+    "guard",
+    "guarding",
     "num_workers",
     "step_timeout_s",
     "on_fault",
@@ -147,6 +150,10 @@ class Options:
     """Write a checkpoint every this many environment steps; 0: about 20 per run."""
     keep_checkpoints: int = 3
     """Number of newest checkpoints to keep, besides `best`."""
+    guard: Literal["on", "off"] = "on"
+    """Watch every update, and where learning breaks skip it, halve the learning rate, go back, or stop."""
+    guarding: Guarding = field(default_factory=Guarding)
+    """Which rules the guard has, and from where on they act."""
     timeline: int = 0
     """Record who did what when in the last updates, so many, for `shoal timeline`; 0: in none."""
     name: str | None = None

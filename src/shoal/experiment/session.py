@@ -19,6 +19,7 @@ from shoal.report.html import write_report
 from shoal.run.beginning import one_torch_thread
 from shoal.run.callbacks import checked
 from shoal.run.evaluate import Eval
+from shoal.run.guard.watch import checked_rules
 from shoal.run.log import Log, TensorBoard, Tracker
 from shoal.run.origin import Identity
 from shoal.run.ranking import Ranking
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from shoal.report.panel import Panel
     from shoal.run.callbacks import Callback
     from shoal.run.directory import RunDirectory
+    from shoal.run.guard.seen import Rule
 
 Playing = TypeVar("Playing", Eval | None, Ranking | None)
 EVALUATION_ROWS = 20
@@ -49,6 +51,7 @@ def opened(
     panel: Panel,
     *,
     callbacks: Sequence[Callback],
+    rules: Sequence[Rule] = (),
     fresh: bool,
     report: bool,
 ) -> Generator[Run]:
@@ -83,6 +86,11 @@ def opened(
                 callbacks=[cast("Callback", panel), *checked(callbacks)],
                 evaluation=evaluation,
                 ranking=ranking,
+                rules=checked_rules(
+                    rules,
+                    guard=experiment.options.guard,
+                    learners=experiment.options.learners,
+                ),
             )
             held.callback(run.close)
             if said := too_many(experiment.options.learners):
@@ -227,6 +235,7 @@ def settings_of(
         checkpoint_every=options.checkpoint_every,
         keep_last=options.keep_checkpoints,
         timeline=options.timeline,
+        guarding=options.guarding if options.guard == "on" else None,
         began_with=began_with,
         identity=Identity(run, fixed_settings(experiment)),
         ranks=ranks,

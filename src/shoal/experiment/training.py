@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from shoal.run.callbacks import Callback
     from shoal.run.directory import RunDirectory
     from shoal.run.evaluate import Score
+    from shoal.run.guard.seen import Rule
     from shoal.run.run import Run
     from shoal.types import Floats
 
@@ -116,6 +117,7 @@ def train(
     config: object = None,
     report: bool = False,
     callbacks: Sequence[Callback] = (),
+    rules: Sequence[Rule] = (),
     trust: bool = False,
     **settings: Unpack[Settings],
 ) -> Result: ...
@@ -147,6 +149,7 @@ def train(
             environment.
         report: draw curves.png and report.html into the run directory when the run has ended.
         callbacks: called as `callback(run, record)` at every line of metrics and at every episode's end.
+        rules: of your own for the guard, called as `rule(seen)`: None where all is well, else what is wrong.
         trust: import and run what the file `config` names, whoever wrote it.
         settings: fields of `Options` (seed, num_envs, total_timesteps, device, stop_at, run_dir, init_from, ...) and of
             the algorithm's config (learning_rate, gamma, ...).
@@ -158,7 +161,7 @@ def train(
         EnvError: the environment broke its contract; its own exceptions arrive unchanged.
         KeyboardInterrupt: Ctrl-C, when the update is over and its checkpoint written; a second one at once.
     """
-    trust = bool(settings.pop("trust", False))
+    trust, rules = bool(settings.pop("trust", False)), settings.pop("rules", ())
     experiment = Experiment.new(
         env,
         algo=algo,
@@ -168,7 +171,9 @@ def train(
         settings=settings,
         trust=trust,
     )
-    return start(experiment, panel=panel, report=report, callbacks=callbacks)
+    return start(
+        experiment, panel=panel, report=report, callbacks=callbacks, rules=rules
+    )
 
 
 def start(
@@ -177,6 +182,7 @@ def start(
     panel: str = "auto",
     report: bool = False,
     callbacks: Sequence[Callback] = (),
+    rules: Sequence[Rule] = (),
 ) -> Result:
     """A new run of an experiment."""
     check_learners(experiment)
@@ -208,6 +214,7 @@ def start(
             where,
             shown,
             callbacks=callbacks,
+            rules=rules,
             fresh=True,
             report=report,
         )
@@ -217,7 +224,7 @@ def start(
     return uninterrupted(result)
 
 
-def resume(
+def resume(  # noqa: PLR0913 (each is a choice of its own)
     path: str | Path,
     *,
     run_dir: str = "runs",
@@ -226,6 +233,7 @@ def resume(
     factory: Source | None = None,
     report: bool = False,
     callbacks: Sequence[Callback] = (),
+    rules: Sequence[Rule] = (),
     trust: bool = False,
     **changes: Unpack[Changes],
 ) -> Result:
@@ -239,6 +247,7 @@ def resume(
         factory: the environment, where the run was given a callable.
         report: draw curves.png and report.html when the run has ended.
         callbacks: as in `train`.
+        rules: as in `train`.
         trust: import and run what the run's config.toml names, whoever wrote it.
         changes: total_timesteps and stop_at, to go on further than was planned; device, num_threads, eval_every,
             eval_episodes, final_episodes, checkpoint_every, keep_checkpoints, and how workers run. The run's
@@ -267,6 +276,7 @@ def resume(
             where,
             shown,
             callbacks=callbacks,
+            rules=rules,
             fresh=False,
             report=report,
         )

@@ -53,6 +53,7 @@ class Descent:
         self._may_be_native = native
         self.native: NativeOptimizer | None = None
         """As it was at the last step."""
+        self._rate_factor = 1.0
         self._gradient: Tensor | None = None
         """Where gradients are put side by side."""
         self.join()
@@ -63,6 +64,27 @@ class Descent:
         if self.optimizer is None:
             raise ConfigError("this network has no optimizer")
         return self.optimizer
+
+    @property
+    def learning_rate(self) -> float:
+        """The step size as it was set, without `rate_factor`."""
+        return self.owned.param_groups[0]["lr"] / self._rate_factor
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        for group in self.owned.param_groups:
+            group["lr"] = value * self._rate_factor
+
+    @property
+    def rate_factor(self) -> float:
+        """What step sizes are multiplied by, whoever sets them: 1, or what a guard has made of it, a power of 2."""
+        return self._rate_factor
+
+    @rate_factor.setter
+    def rate_factor(self, value: float) -> None:
+        before, self._rate_factor = self._rate_factor, value
+        for group in self.owned.param_groups:
+            group["lr"] = group["lr"] / before * value
 
     def join(self) -> None:
         """Has native code and torch's optimizer share the moments, whose tensors a restore replaces."""
@@ -135,8 +157,8 @@ class Descent:
             self.native.write_step()
         return self.owned.state_dict()
 
-    def restore(self, saved: dict[str, Any]) -> None:
-        """Copies a saved state in; ConfigError where it is another optimizer's."""
+    def restore(self, saved: dict[str, Any], *, rate_factor: float = 1.0) -> None:
+        """Copies a saved state in, whose rates hold this factor; ConfigError where it is another optimizer's."""
         # Torch would go on with the saved tensors themselves, and a second restore would find them changed.
         own = copy.deepcopy(saved)
         try:
@@ -146,3 +168,4 @@ class Descent:
                 f"the checkpoint holds another optimizer: {error}"
             ) from error
         check_moments(self.owned)
+        self._rate_factor = rate_factor

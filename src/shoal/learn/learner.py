@@ -92,6 +92,17 @@ class Learner:
     def learning_rate(self, value: float) -> None:
         self.networks[POLICY].learning_rate = value
 
+    @property
+    def rate_factor(self) -> float:
+        """What all step sizes are multiplied by, whoever sets them."""
+        return self.networks[POLICY].descent.rate_factor
+
+    @rate_factor.setter
+    def rate_factor(self, value: float) -> None:
+        for network in self.networks.values():
+            if network.optimizer is not None:
+                network.descent.rate_factor = value
+
     def add(
         self,
         name: str,
@@ -205,10 +216,14 @@ class Learner:
         """Sums and counts of all statistics since the last call, by metric name, which are forgotten."""
         return self._statistics.take()
 
-    def state(self) -> dict[str, Any]:
-        """All that `restore` needs; arrays are the learner's own, not copies."""
+    def state(self, *, check: bool = True) -> dict[str, Any]:
+        """All that `restore` needs; arrays are the learner's own, not copies.
+
+        FloatingPointError where they are not finite, if that is to be checked.
+        """
+        networks = self.networks.items()
         return {
-            "networks": {name: net.state() for name, net in self.networks.items()},
+            "networks": {name: net.state(check=check) for name, net in networks},
             "version": self.version,
             "updates": self.updates,
             "skipped": self.skipped,

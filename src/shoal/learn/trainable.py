@@ -91,6 +91,11 @@ class Trainable:
         self.rejoin()
         return self._packed.memory
 
+    def sum(self) -> float:
+        """Of all parameters: not finite where one of them is not."""
+        self._packed.rejoin()
+        return float(self._packed.memory.sum())
+
     @property
     def layers(self) -> list[nn.Module]:
         """The module and all layers in it, as they are now; ConfigError as of `flat`."""
@@ -110,7 +115,7 @@ class Trainable:
     @property
     def learning_rate(self) -> float:
         """The optimizer's step size; ConfigError without an optimizer."""
-        return self.descent.owned.param_groups[0]["lr"]
+        return self.descent.learning_rate
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
@@ -118,8 +123,7 @@ class Trainable:
             raise ConfigError(
                 f"learning_rate must be a finite number of at least 0, got {value!r}"
             )
-        for group in self.descent.owned.param_groups:
-            group["lr"] = value
+        self.descent.learning_rate = value
 
     def can_fuse(self, loss: str) -> bool:
         """Whether native code has the loss, this network and its optimizer, and gradients are this process's alone."""
@@ -214,13 +218,16 @@ class Trainable:
         step = partial(self.descent.step_packed, gradient)
         return self.sharing.around(step, ())[1]
 
-    def state(self) -> dict[str, Any]:
-        """The module's and the optimizer's state; FloatingPointError where it is not finite."""
+    def state(self, *, check: bool = True) -> dict[str, Any]:
+        """The module's and the optimizer's state; FloatingPointError where it is not finite, if that is to be checked."""
         self._packed.check_same(trained=self.optimizer is not None)
         saved: dict[str, Any] = {"module": learned_state(self.module)}
         if self.optimizer is not None:
             saved["optimizer"] = self.descent.state()
-        check_savable(self.module, saved.get("optimizer"))
+            if self.descent.rate_factor != 1:
+                saved["rate_factor"] = self.descent.rate_factor
+        if check:
+            check_savable(self.module, saved.get("optimizer"))
         return saved
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -228,7 +235,8 @@ class Trainable:
         load_weights(self.module, state["module"])
         self._packed.rejoin()
         if self.optimizer is not None:
-            self.descent.restore(state["optimizer"])
+            factor = float(state.get("rate_factor", 1.0))
+            self.descent.restore(state["optimizer"], rate_factor=factor)
         if self.plan is not None:
             self.plan.refresh_normalizer()
         self.descent.join()

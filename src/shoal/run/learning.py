@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from shoal.learn.learner import Learner
     from shoal.run.metrics import Metrics
 
+Taken: TypeAlias = "dict[str, tuple[dict[str, float | Tensor], dict[str, int]]]"
+"""Sums and counts of the statistics of an update, by metric, of each learner."""
 SMALLER = (
     "try a smaller learning_rate, or smaller rewards and observations "
     "(reward_scale, network.normalize_obs)"
@@ -19,19 +21,25 @@ SMALLER = (
 """What may help where nothing is finite."""
 
 
-def take_statistics(metrics: Metrics, learners: Mapping[str, Learner]) -> None:
+def take_statistics(metrics: Metrics, learners: Mapping[str, Learner]) -> Taken:
     """Moves the learners' statistics into the line under way, after each update: the bits of a sum depend on it.
 
     Of several learners, each has metrics of its own, METRIC/LEARNER.
+
+    Returns:
+        Their sums and counts.
     """
+    taken: Taken = {}
     for name, learner in learners.items():
         suffix = f"/{name}" if len(learners) > 1 else ""
-        totals, counts = learner.statistics()
+        totals, counts = taken[name] = learner.statistics()
         for metric, total in totals.items():
             metrics.add(metric + suffix, total, counts[metric])
-        in_force = {"learning_rate": learner.learning_rate, **learner.scheduled}
+        rate = learner.learning_rate * learner.rate_factor
+        in_force = {"learning_rate": rate, **learner.scheduled}
         for setting, value in in_force.items():
             metrics.add(f"train/{setting}{suffix}", value)
+    return taken
 
 
 def policies_of(learners: Mapping[str, Learner], kept: str) -> list[nn.Module]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from shoal.run.callbacks import call, tell_episodes
 from shoal.run.evaluate import Eval, play_beside
+from shoal.run.guard.guard import Guard
 from shoal.run.interrupts import INTERRUPTED
 from shoal.run.learning import (
     check_learned,
@@ -151,6 +152,10 @@ class Loop:
         self._ranks = run.settings.ranks
         self._late = False
         """Whether the ranks have agreed to save after the next update, be its count what it may."""
+        guarding = run.settings.guarding
+        self.guard: Guard | None = None
+        if guarding is not None:
+            self.guard = Guard(run, stream, self.learners, guarding, run.rules)
         self._at_hand: tuple[tuple[int, int], int] | None = None
         self._learned: tuple[int, int] | None = None
 
@@ -170,6 +175,8 @@ class Loop:
             begin_alike(self._ranks, self.learners)
         if evaluation is not None and not progress.next_evaluation:
             progress.next_evaluation = evaluation.every_steps
+        if self.guard is not None:
+            self.guard.begin()
         self._write_status()
         self.run.meter.start()
         self._last_line = (self.stream.env_steps, self.run.meter.elapsed())
@@ -200,7 +207,7 @@ class Loop:
                 if due or run.updates % self._log_every == 0:
                     self._write_line()
                 if save_due(run, stream.env_steps, self._save_every):
-                    self.save()
+                    self.save(may_be_best=self.guard is None or self.guard.calm)
                 elif self._is_late():
                     self.save(may_be_best=False)
                 if run.recorder is not None:
@@ -227,15 +234,20 @@ class Loop:
         run, at_hand, self._at_hand = self.run, self._at_hand, None
         assert at_hand is not None
         run.updates += 1
-        where = f"update {run.updates} at step {self.stream.env_steps:,}"
-        check_learned(self.learners, at_hand[0], where, self.progress.saved)
-        take_statistics(run.metrics, self.learners)
+        if self.guard is None or not self.guard.can_go_back:
+            where = f"update {run.updates} at step {self.stream.env_steps:,}"
+            check_learned(self.learners, at_hand[0], where, self.progress.saved)
+        taken = take_statistics(run.metrics, self.learners)
+        if self.guard is not None:
+            self.guard.look(taken, self.progress.greedy)
         note_exchange(run)
 
     def _end(self) -> None:
         """The last line and the last checkpoint, on the disk; then the status, which says why it ended."""
         self._at_hand, self._learned = None, steps_taken(self.learners)
         if self.run.stop_reason != INTERRUPTED:
+            if self.guard is not None and self.guard.finish():
+                self.progress.saved = -1
             if self.run.selection.finish(self.run, self.learners):
                 self.progress.saved = -1
             if not self.run.metrics.empty:
@@ -263,6 +275,8 @@ class Loop:
                 "run": own_state(self, self._log),
                 "other": states_of(self.parts),
             }
+            if self.guard is not None:
+                parts |= self.guard.parts()
             if self._ranks is not None:
                 parts = with_parts(self._ranks, self.learners, parts)
             self._writer.save(
@@ -295,6 +309,8 @@ class Loop:
         record = numbers_of(run, stream, self.learners)
         record["speed/sps"] = (stream.env_steps - steps_before) / seconds
         record["time/elapsed"] = self.progress.elapsed_before + elapsed
+        if self.guard is not None:
+            record |= self.guard.numbers()
         self._last_line = (stream.env_steps, elapsed)
         if self._log is not None:
             write_line(self._log, record)

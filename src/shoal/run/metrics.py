@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
 OWN = ("step", "update", "version", "learner/skipped")
 """What every line holds besides: nothing else may have these names, or one that begins as those of `OWN_KINDS`."""
-OWN_KINDS = ("episode/count", "episode/return", "episode/length", "time/", "speed/")
+OWN_KINDS = (
+    "episode/count",
+    "episode/return",
+    "episode/length",
+    "time/",
+    "speed/",
+    "guard/",
+)
 
 
 def check_logged(name: str, value: object) -> None:
@@ -92,6 +99,11 @@ class Metrics:
             numbers["episode/return_std"] = float(np.array(self.returns).std())
             numbers["episode/length"] = float(np.array(self.lengths).mean())
         return numbers
+
+    def mean(self, name: str) -> float | None:
+        """The mean of what was logged under a name since the last line; None where nothing was."""
+        total = self._sums.get(name)
+        return None if total is None else float(total) / self._counts[name]
 
     def take_means(self) -> dict[str, float]:
         """The means of what was logged since the last call, which are forgotten."""

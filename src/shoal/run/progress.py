@@ -75,6 +75,8 @@ def go_on(loop: Loop, found: Checkpoint, log: Log | None) -> None:
         run.rng.bit_generator.state = of_rank["rng"]
         run.metrics.restore(own["metrics"])
         loop.progress.restore(own, updates)
+        if loop.guard is not None:
+            loop.guard.restore(tree)
         if "selection" in own:
             run.selection.restore(own["selection"], loop.stream)
         position, sha256 = int(own["log_position"]), own.get("log_sha256")

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from shoal.run.callbacks import Callback
     from shoal.run.directory import RunDirectory
     from shoal.run.evaluate import Eval
+    from shoal.run.guard.seen import Rule
     from shoal.run.log import Log
     from shoal.run.loop import Stream
     from shoal.run.ranking import Ranking
@@ -76,6 +77,7 @@ class Run:
         callbacks: Sequence[Callback] = (),
         evaluation: Eval | None = None,
         ranking: Ranking | None = None,
+        rules: Sequence[Rule] = (),
     ) -> None:
         """A run that has not begun.
 
@@ -87,8 +89,10 @@ class Run:
             callbacks: called at every line of metrics and at every episode's end.
             evaluation: greedy episodes beside training.
             ranking: greedy episodes by which the agents of a population are compared.
+            rules: a user's own, for the guard.
         """
         self.settings, self.directory = settings, directory
+        self.rules = list(rules)
         self.callbacks, self.evaluation = checked(callbacks), evaluation
         self.selection = Selection(settings, ranking)
         self.metrics = Metrics(settings.window, settings.whose_rows)

@@ -13,6 +13,7 @@ from shoal.learn.curiosity import Curiosity
 from shoal.learn.hardware import Hardware
 from shoal.llm.settings import Language
 from shoal.memory.settings import FromData
+from shoal.run.guard.settings import Guarding
 from shoal.run.members import Population, member_names
 from shoal.run.origin import Identity
 from shoal.stream.schedules import Schedule, schedule
@@ -40,6 +41,8 @@ class Settings:
     """Environment steps from one checkpoint to the next; 0: a twentieth of the run."""
     timeline: int = 0
     """Updates, the last ones, of which it is kept who did what when."""
+    guarding: Guarding | None = None
+    """How the guard watches updates; None: nobody does."""
     began_with: str = ""
     """Whose weights the policy began with, where they were not drawn from the seed."""
     device: str = "cpu"

@@ -1,0 +1,124 @@
+"""The rule on returns: what was gained since the start is not lost again."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shoal.run.guard.rules import Stateless
+from shoal.run.guard.seen import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from shoal.run.guard.seen import Seen
+    from shoal.types import Episodes
+
+LEAST, MOST = 32, 100
+"""Episodes in a mean: as many as there are rows, within these bounds."""
+NOISE = 5.0
+"""Standard errors of the mean by which a return must lie below the best, whatever the band."""
+
+
+class ReturnFall(Stateless):
+    """The mean return stays within a band below the verified best."""
+
+    name = "return"
+    reads = ()
+
+    def __init__(self, band: float) -> None:
+        """`band`: the share of what was gained that may be lost again."""
+        self.band = band
+
+    def look(self, seen: Seen) -> Finding | None:
+        """Compares once enough episodes have ended since the start or the last step back."""
+        best, mean, first = seen.best_return, seen.mean_return, seen.first_return
+        if math.isnan(mean) or math.isnan(best) or math.isnan(first):
+            return None
+        noise = NOISE * seen.spread / math.sqrt(seen.episodes)
+        allowed = max(self.band * (best - first), noise, 0.01 * abs(best))
+        if mean >= best - allowed:
+            return None
+        said = f"the mean return of {seen.episodes} episodes fell to {mean:.4g}, from the verified best {best:.4g}"
+        return Finding(said, "rollback")
+
+
+class Returns:
+    """The last returns of one learner's episodes, and their lengths."""
+
+    def __init__(self, rows: int) -> None:
+        """`rows`: that are its own."""
+        self.rows = rows
+        size = min(MOST, max(LEAST, rows))
+        self.returns: deque[float] = deque(maxlen=size)
+        self.lengths: deque[float] = deque(maxlen=size)
+        self.first = math.nan
+        """The first mean over a full window."""
+        self.total = 0
+        """Episodes so far."""
+        self.deaf_until = 0
+        """Environment steps before which ends of episodes say nothing: they began with other weights."""
+
+    @property
+    def size(self) -> int:
+        """Episodes in a mean."""
+        return self.returns.maxlen or 0
+
+    @property
+    def full(self) -> bool:
+        """Whether there are enough for a mean."""
+        return len(self.returns) == self.size
+
+    @property
+    def mean(self) -> float:
+        """The mean return; NaN before there are enough."""
+        return sum(self.returns) / self.size if self.full else math.nan
+
+    @property
+    def spread(self) -> float:
+        """Their standard deviation; NaN before there are enough."""
+        return float(np.std(self.returns)) if self.full else math.nan
+
+    @property
+    def mean_length(self) -> float:
+        """The mean length; NaN before there are enough."""
+        return sum(self.lengths) / self.size if self.full else math.nan
+
+    def note(self, episodes: Episodes, step: int) -> None:
+        """Takes in episodes that ended by `step`."""
+        if not len(episodes.returns) or step < self.deaf_until:
+            return
+        self.returns.extend(episodes.returns.tolist())
+        self.lengths.extend(episodes.lengths.tolist())
+        self.total += len(episodes.returns)
+        if math.isnan(self.first):
+            self.first = self.mean
+
+    def forget(self, step: int, length: float) -> None:
+        """Begins anew where the learner went back: for as long as episodes last, those that end began before."""
+        self.returns.clear()
+        self.lengths.clear()
+        if math.isfinite(length):
+            self.deaf_until = step + int(length * self.rows)
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs."""
+        return {
+            "returns": list(self.returns),
+            "lengths": list(self.lengths),
+            "first": self.first,
+            "total": self.total,
+            "deaf_until": self.deaf_until,
+        }
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Continues from `saved`."""
+        self.returns.clear()
+        self.lengths.clear()
+        self.returns.extend(map(float, saved["returns"]))
+        self.lengths.extend(map(float, saved["lengths"]))
+        self.first, self.total = float(saved["first"]), int(saved["total"])
+        self.deaf_until = int(saved["deaf_until"])

@@ -1,0 +1,209 @@
+"""Rules on what an update's own numbers say: not finite, too far, no exploration left, losses that explode."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from shoal.run.guard.recent import Recent
+from shoal.run.guard.seen import Finding
+
+if TYPE_CHECKING:
+    from shoal.run.guard.seen import Seen
+
+WINDOW, LEAST = 20, 5
+"""Checks that a rule compares with, and how many there must be."""
+SEVERE = 10.0
+"""So many times a limit is beyond what a smaller learning rate mends: the guard goes back at once."""
+
+
+class Watches(Protocol):
+    """A rule: it looks at every check, in order."""
+
+    name: ClassVar[str]
+    reads: ClassVar[tuple[str, ...]]
+    """Metrics, one of which it needs; none where it needs none."""
+
+    def look(self, seen: Seen) -> Finding | None:
+        """What is wrong, if anything is."""
+        ...
+
+    def forget(self) -> None:
+        """Begins to compare anew: the learner went back."""
+        ...
+
+    def state(self) -> Any:
+        """All that `restore` needs."""
+        ...
+
+    def restore(self, saved: Any) -> None:
+        """Continues from `saved`."""
+        ...
+
+
+class Stateless:
+    """A rule that compares with nothing."""
+
+    def forget(self) -> None:
+        """Nothing."""
+
+    def state(self) -> list[float]:
+        """Nothing."""
+        return []
+
+    def restore(self, saved: Any) -> None:
+        """Nothing."""
+
+
+class Finite(Stateless):
+    """Losses, gradients and weights are finite."""
+
+    name = "finite"
+    reads = ()
+
+    def look(self, seen: Seen) -> Finding | None:
+        """Weights that are not finite can only be replaced; an update that is not was skipped."""
+        if not seen.finite:
+            return Finding("the weights are not finite", "rollback")
+        if seen.skipped:
+            said = f"{seen.skipped} of {seen.skipped + seen.taken} gradient steps were not finite"
+            return Finding(said, "skip")
+        return None
+
+
+class Limit(Stateless):
+    """A number stays below a limit."""
+
+    def __init__(self, limit: float) -> None:
+        """`limit`: what it may be."""
+        self.limit = limit
+
+    name: ClassVar[str] = ""
+    reads: ClassVar[tuple[str, ...]] = ()
+    what: ClassVar[str] = ""
+
+    def look(self, seen: Seen) -> Finding | None:
+        """Above the limit the rate is halved; far above it the learner goes back."""
+        value = seen.number(*self.reads)
+        if value is None or value <= self.limit:
+            return None
+        said = f"{self.what} is {value:.3g}, above {self.limit:g}"
+        return Finding(said, "rollback" if value > SEVERE * self.limit else "halve")
+
+
+class Kl(Limit):
+    """An update stays near the policy that acted."""
+
+    name = "kl"
+    reads = ("loss/approx_kl",)
+    what = "the KL divergence of the update"
+
+
+class Drift(Limit):
+    """What learns stays near what draws the answers."""
+
+    name = "drift"
+    reads = ("loss/kl",)
+    what = "the KL divergence of the learner from the sampler"
+
+
+class Windowed:
+    """A rule that compares a number with its last ones."""
+
+    reads: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self) -> None:
+        """Nothing was seen."""
+        self.recent = Recent(WINDOW, LEAST)
+
+    def look(self, seen: Seen) -> Finding | None:
+        """Compares, then remembers, unless something is wrong with the number."""
+        value = seen.number(*self.reads)
+        if value is None or not math.isfinite(value):
+            return None
+        found = self.compare(value) if self.recent.full else None
+        if found is None:
+            self.recent.add(value)
+        return found
+
+    def compare(self, value: float) -> Finding | None:
+        """What is wrong with a number beside the last ones."""
+        raise NotImplementedError
+
+    def forget(self) -> None:
+        """Begins to compare anew."""
+        self.recent.forget()
+
+    def state(self) -> list[float]:
+        """All that `restore` needs."""
+        return self.recent.state()
+
+    def restore(self, saved: Any) -> None:
+        """Continues from `saved`."""
+        self.recent.restore(saved)
+
+
+class Entropy(Windowed):
+    """A policy does not lose its exploration at once."""
+
+    name = "entropy"
+    reads = ("loss/entropy",)
+    NATS: ClassVar[float] = 3.0
+    """Of continuous actions, whose entropy may be below 0: the fall that is too much."""
+
+    def __init__(self, share: float) -> None:
+        """`share`: of the entropy that it was, below which it has collapsed."""
+        super().__init__()
+        self.share = share
+
+    def compare(self, value: float) -> Finding | None:
+        """Compares with the median of the last checks."""
+        before = self.recent.median
+        fell = value < before - self.NATS
+        if min(self.recent.values) >= 0 and value >= 0:
+            fell = value < self.share * before and before > 1e-3
+        if not fell:
+            return None
+        said = (
+            f"the entropy fell from {before:.3g} to {value:.3g} within {WINDOW} checks"
+        )
+        return Finding(said, "rollback")
+
+
+class Explosion(Windowed):
+    """A number does not become many times its largest of late."""
+
+    def __init__(self, factor: float) -> None:
+        """`factor`: how many times."""
+        super().__init__()
+        self.factor = factor
+
+    name: ClassVar[str] = ""
+    what: ClassVar[str] = ""
+    floor: ClassVar[float] = 1e-6
+    """What is smaller counts as this: next to nothing, nothing is many times as much."""
+
+    def compare(self, value: float) -> Finding | None:
+        """Compares with the largest of the last checks."""
+        before = max(self.floor, *self.recent.values)
+        if value <= self.factor * before:
+            return None
+        said = f"{self.what} is {value:.3g}, {value / before:.3g} times its largest of the last {WINDOW} checks"
+        severe = value > SEVERE * self.factor * before
+        return Finding(said, "rollback" if severe else "halve")
+
+
+class ValueLoss(Explosion):
+    """The loss of values does not explode."""
+
+    name = "value"
+    reads = ("loss/value", "loss/critic")
+    what = "the value loss"
+
+
+class Gradient(Explosion):
+    """Gradients do not explode."""
+
+    name = "gradient"
+    reads = ("loss/grad_norm",)
+    what = "the norm of the gradient"

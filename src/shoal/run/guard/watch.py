@@ -1,0 +1,264 @@
+"""Watching one learner: its rules, its ladder, the states that it can go back to, and what is done to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+from shoal.run.guard.answers import Hacking, Length
+from shoal.run.guard.clock import Heartbeat, Speed, Staleness
+from shoal.run.guard.ladder import Ladder
+from shoal.run.guard.returns import ReturnFall, Returns
+from shoal.run.guard.rules import (
+    Drift,
+    Entropy,
+    Finite,
+    Gradient,
+    Kl,
+    ValueLoss,
+)
+from shoal.run.guard.seen import ACTIONS, Finding
+from shoal.run.guard.states import States
+from shoal.types import ConfigError, misfit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from shoal.learn.learner import Learner
+    from shoal.run.guard.rules import Watches
+    from shoal.run.guard.seen import Action, Rule, Seen
+    from shoal.run.guard.settings import Guarding
+    from shoal.run.guard.states import Kept
+
+SILENT = 10.0
+"""Times the usual wait for an actor's answer."""
+GIB = 1 << 30
+
+
+def rules_of(cfg: Guarding, max_staleness: int, *, with_returns: bool) -> list[Watches]:
+    """The rules that are switched on.
+
+    Args:
+        cfg: which, and their limits.
+        max_staleness: what the run's schedule allows.
+        with_returns: whether the learner has episodes whose returns say how good it is.
+    """
+    every: list[Watches] = [
+        Finite(),
+        Kl(cfg.kl),
+        Entropy(cfg.entropy),
+        ValueLoss(cfg.explosion),
+        Gradient(cfg.explosion),
+        Speed(cfg.slowdown),
+        Heartbeat(SILENT),
+        Staleness(max_staleness),
+        Length(),
+        Hacking(),
+        Drift(cfg.drift),
+    ]
+    if with_returns:
+        every.append(ReturnFall(cfg.band))
+    return [rule for rule in every if cfg.watches(rule.name)]
+
+
+class Watch:
+    """One learner of a run."""
+
+    def __init__(
+        self,
+        name: str,
+        learner: Learner,
+        rules: Sequence[Watches],
+        own: Sequence[Rule],
+        cfg: Guarding,
+        *,
+        rows: int,
+    ) -> None:
+        """Watches from its first update on.
+
+        Args:
+            name: the learner's.
+            learner: who learns.
+            rules: the guard's.
+            own: the user's.
+            cfg: the guard's settings.
+            rows: whose episodes are this learner's.
+        """
+        self.name, self.learner = name, learner
+        self.rules, self.own = rules, own
+        self.returns, self.ladder = Returns(rows), Ladder()
+        self.states = States(
+            learner,
+            verify=cfg.verify,
+            band=cfg.band,
+            limit_bytes=cfg.memory_gib * GIB,
+        )
+        self.acted = False
+        """Whether something was ever done to this learner: then the best state that was verified ends the run."""
+        self.counted = 0, 0
+        """Gradient steps that were taken and skipped when it was looked at last."""
+        self.asked = set(cfg.rules)
+        """Rules that were asked for by name."""
+
+    @property
+    def finite(self) -> bool:
+        """Whether all weights are finite."""
+        networks = self.learner.networks.values()
+        return all(math.isfinite(network.sum()) for network in networks)
+
+    def count(self) -> tuple[int, int]:
+        """Gradient steps taken and skipped since the last call."""
+        before = self.counted
+        self.counted = self.learner.updates, self.learner.skipped
+        return self.counted[0] - before[0], self.counted[1] - before[1]
+
+    def look(self, seen: Seen) -> list[Finding]:
+        """What its rules find."""
+        if self.asked and seen.taken:
+            self._check_asked(seen)
+        return list(self._findings(seen))
+
+    def decide(self, seen: Seen, findings: Sequence[Finding]) -> Action | None:
+        """What follows; None where nothing is wrong with the learner."""
+        wrong = [found for found in findings if found.action != "tell"]
+        if not wrong:
+            if self.states.pass_check(seen.update, self.returns):
+                self.ladder.close()
+            return None
+        self.states.drop_candidate()
+        self.acted = True
+        may_go_back = self.states.good is not None
+        return self.ladder.take(wrong, may_go_back=may_go_back)
+
+    def halve(self) -> None:
+        """All its networks learn at half the rate from now on."""
+        self.set_factor(self.factor / 2)
+
+    @property
+    def factor(self) -> float:
+        """What its learning rates are multiplied by."""
+        return self.learner.rate_factor
+
+    def set_factor(self, factor: float) -> None:
+        """Multiplies its learning rates by this."""
+        self.learner.rate_factor = factor
+
+    def go_back(self, step: int) -> Kept:
+        """Weights, optimizers and statistics become those of its last good state, or of the best; at half the rate."""
+        target = self.states.target(self.ladder.backs)
+        assert target is not None
+        factor = self.factor
+        self.put(target)
+        self.set_factor(min(factor, self.factor) / 2)
+        for rule in self.rules:
+            rule.forget()
+        self.returns.forget(step, target.length)
+        return target
+
+    def put(self, kept: Kept) -> None:
+        """The learner becomes what it was; skipped steps stay counted."""
+        skipped = self.learner.skipped
+        self.learner.restore(kept.state)
+        self.learner.skipped = skipped
+        self.counted = self.learner.updates, skipped
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs besides the states' own parts."""
+        return {
+            "rules": {rule.name: rule.state() for rule in self.rules},
+            "returns": self.returns.state(),
+            "ladder": self.ladder.state(),
+            "states": self.states.state(),
+            "acted": self.acted,
+            "counted": list(self.counted),
+        }
+
+    def restore(self, saved: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
+        """Continues from `saved`; a rule that was not there then begins anew."""
+        for rule in self.rules:
+            if rule.name in saved["rules"]:
+                rule.restore(saved["rules"][rule.name])
+        self.returns.restore(saved["returns"])
+        self.ladder.restore(saved["ladder"])
+        self.states.restore(saved["states"], parts)
+        self.acted = bool(saved["acted"])
+        taken, skipped = saved["counted"]
+        self.counted = int(taken), int(skipped)
+
+    def _findings(self, seen: Seen) -> Iterator[Finding]:
+        for rule in self.rules:
+            found = rule.look(seen)
+            if found is not None:
+                yield replace(found, rule=rule.name)
+        for own in self.own:
+            found = _of_user(own, seen)
+            if found is not None:
+                yield found
+
+    def _check_asked(self, seen: Seen) -> None:
+        """ConfigError where a rule was asked for by name and has nothing to read."""
+        there = {rule.name: rule for rule in self.rules}
+        for name in sorted(self.asked):
+            rule = there.get(name)
+            if rule is None:
+                raise ConfigError(
+                    f"guarding.rules names {name!r}, but this run has no returns that say how good {self.name} is; "
+                    "take it out"
+                )
+            if rule.reads and seen.number(*rule.reads) is None:
+                raise ConfigError(
+                    f"guarding.rules names {name!r}, which reads {' or '.join(rule.reads)}, but this run reports "
+                    f"{', '.join(sorted(seen.numbers))}; take it out"
+                )
+        self.asked = set()
+
+
+def _of_user(rule: Rule, seen: Seen) -> Finding | None:
+    """What a user's rule says, under its name; an error is told whose it is."""
+    name = str(getattr(rule, "__name__", type(rule).__name__))
+    try:
+        said: object = rule(seen)
+    except Exception as error:
+        error.add_note(f"shoal: raised by the guard's rule {name}")
+        raise
+    if said is None:
+        return None
+    if isinstance(said, str):
+        return Finding(said, "halve", name)
+    if isinstance(said, Finding) and said.action in ACTIONS:
+        return replace(said, rule=name)
+    raise ConfigError(
+        f"the guard's rule {name} returned {cast('Any', said)!r}; it returns None where all is well, else a sentence "
+        f"or a Finding, with one of the actions {', '.join(ACTIONS)}"
+    )
+
+
+def checked_rules(rules: object, *, guard: str, learners: int) -> list[Rule]:
+    """A user's rules; ConfigError unless they are a list of what can be called, and there is a guard to call them."""
+    if not isinstance(rules, Iterable):
+        raise ConfigError(
+            f"rules is a list of functions (seen), got {rules!r}; write rules=[...]"
+        )
+    found = list(cast("Iterable[Rule]", rules))
+    for rule in found:
+        name = getattr(rule, "__qualname__", repr(rule))
+        if not callable(rule):
+            raise ConfigError(
+                f"a rule is called with what was seen, but {name} cannot be called"
+            )
+        if why := misfit(rule, None):
+            raise ConfigError(
+                f"a rule is called with what was seen alone, but {name} does not take that: {why}"
+            )
+    if found and learners > 1:
+        raise ConfigError(
+            f"rules are functions of this process, but learners={learners} are processes that must find the same; "
+            "leave rules out, or set learners=1"
+        )
+    if found and guard == "off":
+        raise ConfigError(
+            "rules are the guard's, which is off; set guard='on', or leave them out"
+        )
+    return found
