@@ -22,6 +22,9 @@ COMMANDS = {
     "return meets the threshold",
     "tune-speed": "tune-speed ENV: measure for a minute which settings train fastest here, and write them to a file "
     "that train --config reads",
+    "pause": "pause RUN: have a run stand still, wherever it steps and learns; `shoal continue` has it go on",
+    "continue": "continue RUN: have a run that was paused go on; its results are those of a run that never was",
+    "stop": "stop RUN: end a run with a checkpoint of what is under way; `shoal resume` goes on from there",
     "resume": "resume RUN: continue training from the newest checkpoint",
     "eval": "eval RUN: evaluate a trained policy on new episodes; --video records them",
     "chat": "chat RUN: talk to the language model of a run, or to one in a folder",
@@ -41,6 +44,8 @@ COMMANDS = {
     "envs": "list the environments",
     "algos": "list the algorithms",
 }
+FILES = {"continue": "continue_"}
+"""Where a command's file is not called as the command: that would be a word of Python's."""
 INSTEAD = {
     "video": "`shoal eval RUN --video FILE.mp4` records one",
     "enjoy": "`shoal eval RUN` plays greedy episodes",
@@ -65,7 +70,8 @@ def main() -> None:
             hint = f"did you mean {' or '.join(near)}?"
         _fail(BAD_USAGE, f"shoal: no command {name!r}; {hint}")
     warnings.showwarning = _show_warning
-    module = importlib.import_module(f"shoal.cli.{name.replace('-', '_')}")
+    file = FILES.get(name, name.replace("-", "_"))
+    module = importlib.import_module(f"shoal.cli.{file}")
     sys.exit(_status_of(name, module.main, arguments[1:]))
 
 

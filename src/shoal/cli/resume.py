@@ -14,7 +14,7 @@ from shoal.cli.arguments import (
     parse,
     take_schedules,
 )
-from shoal.cli.statuses import MET, MISSED, STATUSES
+from shoal.cli.statuses import STATUSES, status_of
 from shoal.cli.train import panel_name
 from shoal.types import ConfigError
 
@@ -103,7 +103,7 @@ def main(arguments: list[str], about: str) -> int:
         trust=given.trust,
         **wanted,
     )
-    return MET if result.solved else MISSED
+    return status_of(result)
 
 
 def _refuse_settings(arguments: list[str]) -> None:

@@ -17,7 +17,7 @@ from shoal.cli.arguments import (
     take_env_kwargs,
     take_schedules,
 )
-from shoal.cli.statuses import MET, MISSED, STATUSES
+from shoal.cli.statuses import MET, STATUSES, status_of
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -81,8 +81,7 @@ def main(arguments: list[str], about: str) -> int:
             panel=panel_name(json=session.json, plain=session.plain),
             report=session.report,
         )
-        if not result.solved:
-            status = MISSED
+        status = max(status, status_of(result))
     return status
 
 

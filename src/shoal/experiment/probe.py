@@ -23,7 +23,7 @@ from shoal.experiment.placed import training_rows
 from shoal.experiment.session import settings_of
 from shoal.memory.settings import Replay
 from shoal.run.bottleneck import Engine, Spent
-from shoal.run.loop import INTERRUPTED
+from shoal.run.interrupts import CUT_SHORT
 from shoal.run.run import Run
 from shoal.types import EnvError
 
@@ -94,7 +94,7 @@ def _probe(experiment: Experiment, rows: VecEnv, seconds: float) -> Probed:
         run.close()
     elapsed_s = time.perf_counter() - begun
     after = resource.getrusage(resource.RUSAGE_SELF)
-    if run.stop_reason == INTERRUPTED:
+    if run.stop_reason in CUT_SHORT:
         raise KeyboardInterrupt
     return Probed(
         least_rate(run.marks),

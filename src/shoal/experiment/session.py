@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -273,10 +274,10 @@ def note_failure(where: RunDirectory, error: BaseException) -> None:
     """The run's status says how it ended; where even that fails, the error says so."""
     stopped = isinstance(error, KeyboardInterrupt)
     reason = "Ctrl-C" if stopped else f"{type(error).__name__}: {error}"
+    ended = {"state": "stopped" if stopped else "failed", "reason": reason}
     try:
         where.write_last_status(
-            _known_status(where)
-            | {"state": "stopped" if stopped else "failed", "reason": reason}
+            _known_status(where) | ended | {"ended_at": time.time()}
         )
     except OSError as second:
         error.add_note(f"shoal: {where.status} was not written: {second}")
@@ -285,9 +286,10 @@ def note_failure(where: RunDirectory, error: BaseException) -> None:
 def _known_status(where: RunDirectory) -> dict[str, Any]:
     """Where the run stood; empty where that is damaged."""
     try:
-        return where.read_status()
+        known = where.read_status()
     except ConfigError:
         return {}
+    return {key: x for key, x in known.items() if not key.startswith("paused_")}
 
 
 def check_device(name: str) -> None:

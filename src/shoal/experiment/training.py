@@ -27,7 +27,7 @@ from shoal.report.panel import Panel, panel_of
 from shoal.run import directory as directories
 from shoal.run import log
 from shoal.run.bottleneck import Spent, bottleneck
-from shoal.run.loop import INTERRUPTED
+from shoal.run.interrupts import CUT_SHORT, INTERRUPTED
 from shoal.run.origin import Origin
 from shoal.types import ConfigError
 
@@ -350,7 +350,10 @@ def _check_fleet(before: Experiment, now: Experiment) -> None:
 
 
 def uninterrupted(result: Result) -> Result:
-    """The result of a run; KeyboardInterrupt where Ctrl-C ended it, now that all is written: a loop over runs ends."""
+    """The result of a run; KeyboardInterrupt where Ctrl-C ended it, now that all is written: a loop over runs ends.
+
+    One that `shoal stop` ended has a result: a loop over runs goes on.
+    """
     if result.stop_reason == INTERRUPTED:
         raise KeyboardInterrupt(
             f"training stopped; resume({str(result.path)!r}) goes on"
@@ -392,7 +395,7 @@ def conclude(
     close_rows(rows, run)
     threshold = run.settings.stop_at
     threshold = None if threshold == math.inf else threshold
-    interrupted = run.stop_reason == INTERRUPTED
+    interrupted = run.stop_reason in CUT_SHORT
     begun = time.perf_counter()
     status = where.read_status()
     status |= {"threshold": threshold, "stop_reason": run.stop_reason}
@@ -401,9 +404,10 @@ def conclude(
     greedy = math.nan
     if interrupted:
         status |= {"state": "stopped", "reason": run.interrupted_by}
+        status |= {"ended_at": time.time()}
         where.write_status(status)
     else:
-        status["state"] = "finished"
+        status |= {"state": "finished", "ended_at": time.time()}
         where.write_status(status)
         score = play_greedily(experiment, run, policy, episodes=episodes)
         if score is not None:
@@ -430,9 +434,9 @@ def conclude(
 
 def _tell_end(result: Result, run: Run, panel: Panel) -> None:
     """Shows the figure that is quoted, or how an interrupted run goes on."""
-    if result.stop_reason == INTERRUPTED:
+    if result.stop_reason in CUT_SHORT:
         run.warn(
-            f"stopped at step {result.steps:,}; `shoal resume {result.path}` goes on"
+            f"stopped at step {result.steps:,} ({run.interrupted_by}); `shoal resume {result.path}` goes on"
         )
     else:
         panel.finish(result)

@@ -34,6 +34,10 @@ POLICY = "policy"
 S = TypeVar("S", bound=NamedTuple)
 
 
+def _go_on() -> None:
+    """Nothing is waited for before a step."""
+
+
 class Learner:
     """A policy, the networks beside it, their optimizers; and the version that those who act may see.
 
@@ -48,6 +52,7 @@ class Learner:
         *,
         hardware: Hardware | None = None,
         max_grad_norm: float = math.inf,
+        before_step: Callable[[], None] = _go_on,
         **settings: Any,
     ) -> None:
         """Moves the policy to the device and makes its optimizer.
@@ -57,6 +62,7 @@ class Learner:
             optimizer: a class of `torch.optim`, such as Adam.
             hardware: device, threads, and how minibatches are cut.
             max_grad_norm: the gradient's norm is cut to this.
+            before_step: called before every gradient step, and between the parts of a long one; may take its time.
             settings: the optimizer's own, such as lr and eps.
         """
         self.hardware = hardware or Hardware()
@@ -69,6 +75,7 @@ class Learner:
         """Settings in force that follow a schedule, besides the learning rate."""
         self.plans: dict[tuple[str, str], ActorCriticPlan] = {}
         """Native code of an actor beside critics, by their names."""
+        self.before_step = before_step
         self._statistics = Statistics()
         self.add(POLICY, policy, optimizer, max_grad_norm=max_grad_norm, **settings)
 
@@ -156,6 +163,7 @@ class Learner:
         Returns:
             The statistics that the loss returns, detached.
         """
+        self.before_step()
         network = self.networks[POLICY]
         fused = fused_of(loss)
         if isinstance(batch, Answers):
@@ -196,6 +204,7 @@ class Learner:
         """
         if of not in self.networks or self.networks[of].optimizer is None:
             raise ConfigError(f"the learner has no network {of!r} with an optimizer")
+        self.before_step()
         stats, norm = _updated(self, loss, batch, cfg, of)
         self._count(stats, norm)
         return stats

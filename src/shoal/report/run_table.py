@@ -12,7 +12,7 @@ from rich.text import Text
 
 from shoal.report.lineage import lineage_of
 from shoal.run.directory import list_runs
-from shoal.run.status import is_running
+from shoal.run.status import GOING, is_running
 from shoal.types.text import cell, printable
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def state_of(run: RunDirectory) -> str:
     """The state that the run's status tells; `interrupted` where its process is gone."""
     status = run.read_status()
     state = str(status.get("state", "unknown"))
-    return "interrupted" if state == "running" and not is_running(run) else state
+    return "interrupted" if state in GOING and not is_running(run) else state
 
 
 def console() -> Console:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 INTERRUPTED = "interrupted"
 """The stop reason of a run that Ctrl-C, SIGTERM or SIGHUP ended."""
+STOPPED = "stopped"
+"""The stop reason of a run that a person stopped by `shoal stop`, or a file."""
+CUT_SHORT = (INTERRUPTED, STOPPED)
+"""Stop reasons of runs that are to be gone on with: nothing is done at their end that would change what follows."""
 CAUGHT = {
     signal.SIGINT: "Ctrl-C",
     signal.SIGTERM: "SIGTERM",

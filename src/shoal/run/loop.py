@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from shoal.run.callbacks import call, tell_episodes
 from shoal.run.evaluate import Eval, play_beside
 from shoal.run.guard.guard import Guard
-from shoal.run.interrupts import INTERRUPTED
+from shoal.run.interrupts import CUT_SHORT
 from shoal.run.learning import (
     check_learned,
     policies_of,
@@ -21,6 +21,7 @@ from shoal.run.parts import states_of
 from shoal.run.progress import Progress, begin_anew, go_on, own_state
 from shoal.run.status import status_of
 from shoal.run.together import Reader, agreed, begin_alike, note_exchange, with_parts
+from shoal.run.watching import Watching
 from shoal.run.writer import Writer, write_line
 from shoal.stream.ending import EndingError
 
@@ -148,6 +149,7 @@ class Loop:
         self._log_every = max(1, updates // 500)
         self._save_every = max(1, updates // 20)
         self.progress = Progress()
+        self._watching = Watching(run, self._status)
         self._last_line, self._saved_at = (0, 0.0), 0.0
         self._ranks = run.settings.ranks
         self._late = False
@@ -177,7 +179,7 @@ class Loop:
             progress.next_evaluation = evaluation.every_steps
         if self.guard is not None:
             self.guard.begin()
-        self._write_status()
+        self._watching.write()
         self.run.meter.start()
         self._last_line = (self.stream.env_steps, self.run.meter.elapsed())
         self._saved_at = time.monotonic()
@@ -188,6 +190,7 @@ class Loop:
         run, stream = self.run, self.stream
         self._interrupts.catch()
         try:
+            self._watching.start()
             while not self._finished():
                 run.steps_before = stream.env_steps
                 try:
@@ -214,6 +217,7 @@ class Loop:
                     run.recorder.take(run.updates)
             self._end()
         finally:
+            self._watching.close()
             self._interrupts.release()
             if self._writer is not None:
                 self._writer.close()
@@ -245,7 +249,7 @@ class Loop:
     def _end(self) -> None:
         """The last line and the last checkpoint, on the disk; then the status, which says why it ended."""
         self._at_hand, self._learned = None, steps_taken(self.learners)
-        if self.run.stop_reason != INTERRUPTED:
+        if self.run.stop_reason not in CUT_SHORT:
             if self.guard is not None and self.guard.finish():
                 self.progress.saved = -1
             if self.run.selection.finish(self.run, self.learners):
@@ -256,7 +260,7 @@ class Loop:
             self.save()
         if self._writer is not None:
             self._writer.wait()
-        self._write_status()
+        self._watching.write()
 
     def save(self, *, may_be_best: bool = True) -> None:
         """Begins to write a checkpoint; when the mean return is the best so far, also as `best`.
@@ -284,10 +288,11 @@ class Loop:
                 updates=self.run.updates,
                 best=is_best,
                 before=None if self._log is None else self._log.sync,
-                after=partial(self._write_status, self._status()),
+                after=partial(self._watching.write, self._status()),
             )
 
     def _finished(self) -> bool:
+        self.run.meter.halt.check()
         if reason := why_to_stop(self.run, self.stream.env_steps, self.progress.greedy):
             self.run.stop(reason)
         if self._ranks is not None:
@@ -332,7 +337,3 @@ class Loop:
     def _status(self) -> dict[str, Any]:
         seconds = self.progress.elapsed_before + self.run.meter.elapsed()
         return status_of(self.run, self.stream.env_steps, seconds)
-
-    def _write_status(self, status: dict[str, Any] | None = None) -> None:
-        if self.run.directory is not None and self.run.settings.leads:
-            self.run.directory.write_status(status or self._status())

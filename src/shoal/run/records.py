@@ -45,8 +45,19 @@ NUMBERS = (
     "greedy_return",
     "greedy_std",
     "process_started",
+    "paused_at",
+    "ended_at",
 )
-TEXTS = ("state", "env", "algo", "stop_reason", "reason", "kept")
+TEXTS = (
+    "state",
+    "env",
+    "algo",
+    "stop_reason",
+    "reason",
+    "kept",
+    "host",
+    "paused_by",
+)
 
 
 def read_status(path: Path) -> dict[str, Any]:

@@ -17,13 +17,14 @@ from shoal.run.explored import explored_of
 from shoal.run.groups import groups_of
 from shoal.run.interrupts import Interrupts
 from shoal.run.learning import policies_of
-from shoal.run.loop import INTERRUPTED, Loop, writer_of
+from shoal.run.loop import Loop, writer_of
 from shoal.run.members import SEED_STEP, learners_of
 from shoal.run.metrics import Metrics, check_logged
 from shoal.run.parts import check_parts
 from shoal.run.selection import Selection
 from shoal.run.streams import data_stream_of, replay_of, rollouts_of
 from shoal.run.timeline import finish_timeline, recorder_of
+from shoal.run.watching import interrupt
 from shoal.stream.meter import Meter
 from shoal.types import ConfigError
 
@@ -158,6 +159,7 @@ class Run:
             optimizer,
             hardware=self.settings.hardware,
             max_grad_norm=max_grad_norm,
+            before_step=self.meter.halt.check,
             **settings,
         )
 
@@ -278,8 +280,5 @@ def _held_by(run: Run, log: Log | None, writer: Writer | None) -> ExitStack:
 
 def _interrupted(run: Run, name: str) -> None:
     """What the first signal does."""
-    run.stop(INTERRUPTED)
-    run.interrupted_by = name
-    if run.settings.ranks is None:  # several learners end after the same update
-        run.meter.ending.begin()
+    interrupt(run, name)
     run.warn(f"{name}: writing a checkpoint, then ending; once more ends now")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from shoal.run.directory import RunDirectory
     from shoal.run.run import Run
 
+GOING = ("running", "paused")
+"""States of a run whose process is there."""
 SAME_S = 1.0
 """Seconds by which two readings of a process's start may differ."""
 
@@ -32,6 +35,7 @@ def status_of(run: Run, steps: int, seconds: float) -> dict[str, Any]:
         "return": float(np.mean(returns)) if returns else None,
         "seconds": seconds,
         "stop_reason": run.stop_reason,
+        "host": platform.node(),
         "pid": os.getpid(),
         "process_started": psutil.Process().create_time(),
         "versions": versions(),
@@ -53,7 +57,7 @@ def is_running(run: RunDirectory) -> bool:
     """
     status = run.read_status()
     pid, started = status.get("pid"), status.get("process_started")
-    if status.get("state") != "running" or pid is None or pid >= 2**31:
+    if status.get("state") not in GOING or pid is None or pid >= 2**31:
         return False
     try:
         process = psutil.Process(pid)

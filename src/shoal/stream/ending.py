@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from math import inf
 
+from shoal.stream.halting import Halt
+
 GRACE_S = 0.5
 """A rollout that is over within so many seconds is still learned from."""
 
@@ -19,10 +21,13 @@ class Ending:
     def __init__(self) -> None:
         """It was not."""
         self._asked_s = inf
+        self.halt = Halt()
+        """Whether the run is to stand still meanwhile, and for how long it has."""
 
     def begin(self) -> None:
         """Asks for it; again changes nothing. May be called by the handler of a signal."""
         self._asked_s = min(self._asked_s, time.monotonic())
+        self.halt.end()
 
     @property
     def asked(self) -> bool:
@@ -34,7 +39,13 @@ class Ending:
         """Whether nobody is to wait any longer."""
         return time.monotonic() - self._asked_s > GRACE_S
 
+    @property
+    def to_check(self) -> bool:
+        """Whether `check` has something to do."""
+        return self.halt.asked or self.due
+
     def check(self) -> None:
-        """EndingError where nobody is to wait any longer."""
+        """Stands still while the run is to; EndingError where nobody is to wait any longer."""
+        self.halt.check()
         if self.due:
             raise EndingError

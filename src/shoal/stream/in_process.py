@@ -50,18 +50,18 @@ class Wanted:
 
 
 class Until:
-    """Ends a rollout between two steps where the run is to end."""
+    """Between two steps: the rollout is left where the run is to end, and stands still where that is to."""
 
     def __init__(self, ending: Ending) -> None:
         """As `ending` says."""
         self._ending = ending
 
     def due(self) -> bool:
-        """Whether nobody waits any longer."""
-        return self._ending.due
+        """Whether nobody waits any longer, or nobody is to go on for a while."""
+        return self._ending.to_check
 
     def pause(self) -> None:
-        """EndingError: the rollout is left as it is."""
+        """Stands still as long as it is to; EndingError: the rollout is left as it is."""
         self._ending.check()
 
 

@@ -25,20 +25,26 @@ class Meter:
     def __init__(self, note: Callable[[str, float], None] | None = None) -> None:
         """Starts the clock; `note` gets numbers of what happens beside: of actors, how long they wait."""
         self.seconds: dict[str, float] = dict.fromkeys(ACTIVITIES, 0.0)
-        self.started = time.perf_counter()
+        self.ending = Ending()
+        """Whether whoever waits for rows is to wait any longer."""
+        self.halt = self.ending.halt
+        """Whether the run stands still; that time is none of training."""
+        self.started = self.clock()
         self._heard = note or _unheard
         self._noted: dict[str, tuple[float, int]] = {}
         self.spans: Spans | None = None
         """When what was done, where a timeline is recorded."""
-        self.ending = Ending()
-        """Whether whoever waits for rows is to wait any longer."""
         self._process = psutil.Process()
         self._process.cpu_percent()
-        self._core_s, self._core_at_s = core_seconds(), self.started
+        self._core_s, self._core_at_s = core_seconds(), time.perf_counter()
 
     def start(self) -> None:
         """Starts the clock again: what came before was preparation."""
-        self.started = time.perf_counter()
+        self.started = self.clock()
+
+    def clock(self) -> float:
+        """The time in seconds, which does not go on while the run stands still."""
+        return self.halt.clock()
 
     def note(self, name: str, value: float) -> None:
         """Hands a number of what happens beside on, and keeps its mean."""
@@ -54,12 +60,12 @@ class Meter:
     @contextmanager
     def measure(self, activity: str) -> Generator[None]:
         """Adds the time of the block to `activity`."""
-        begun = time.perf_counter()
+        begun, since = time.perf_counter(), self.clock()
         try:
             yield
         finally:
             ended = time.perf_counter()
-            self.seconds[activity] += ended - begun
+            self.seconds[activity] += self.clock() - since
             if self.spans is not None:
                 self.spans.add(activity, begun, ended)
 
@@ -90,8 +96,8 @@ class Meter:
                 self.spans.add(kind, begun, time.perf_counter())
 
     def elapsed(self) -> float:
-        """Seconds since the meter was made."""
-        return time.perf_counter() - self.started
+        """Seconds since the clock was started, but for those in which the run stood still."""
+        return self.clock() - self.started
 
     def cpu_cores(self) -> float:
         """Cores that this process kept busy since the last call."""

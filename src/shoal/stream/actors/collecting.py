@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +59,7 @@ class Actors:
         self._rollout = 0
         self._published: list[dict[int, int]] = [{} for _ in self.roles]
         """Of each role: in which rollout a version was the newest for the first time."""
-        self._returned_s = time.perf_counter()
+        self._returned_s = self.meter.clock()
 
     def collect(self) -> Episodes:
         """The next rollout, left in `slabs`; the episodes that ended.
@@ -68,7 +67,7 @@ class Actors:
         Raises:
             EndingError: nobody waits any longer; `state` has what is under way.
         """
-        begun = time.perf_counter()
+        begun = self.meter.clock()
         self.meter.ending.check()
         with self.meter.show("publishing"):
             self._ask()
@@ -171,7 +170,7 @@ class Actors:
 
     def _account(self, parts: Mapping[int, Part], begun_s: float) -> None:
         """Where the time went, and how many rollouts the weights lie behind that chose the actions."""
-        now = time.perf_counter()
+        now = self.meter.clock()
         waited_s = now - begun_s
         spent: dict[str, float] = {}
         for name in ("environment", "acting", "waiting"):

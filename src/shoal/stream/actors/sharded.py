@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -86,7 +85,7 @@ class ShardedActors(Actors):
         """Has every actor collect and keep a rollout; the episodes that ended. EndingError as of any actors."""
         self.meter.ending.check()
         self.settle()
-        begun = time.perf_counter()
+        begun = self.meter.clock()
         with self.meter.show("publishing"):
             self._ask()
         parts: dict[int, Part] = {}

@@ -1,0 +1,131 @@
+"""Control: the files by which a person pauses or stops a run, and how a command asks for it and learns what came of it.
+
+An empty file `pause` in a run's directory pauses the run for as long as it is there, and a file `stop` ends it. Only
+whether they are there counts, and whose they are: what is in them is never read.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import pwd
+import stat
+import time
+from typing import TYPE_CHECKING, Any
+
+from shoal.run.drafts import sync_folder
+from shoal.run.reading import KINDS
+from shoal.run.status import is_running
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from shoal.run.directory import RunDirectory
+
+PAUSE, STOP = "pause", "stop"
+"""The files, by their names."""
+PAUSED = "paused"
+"""The state of a run that stands still."""
+LOOK_S = 0.1
+"""Whoever waits for a run looks at its status once in so many seconds."""
+
+
+def asked_by(path: Path) -> str | None:
+    """Whose file it is, by name; None where there is none.
+
+    Raises:
+        ConfigError: something else than a file stands there; nobody is asked anything by it.
+    """
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        known = {stat.S_ISLNK: "a link"} | KINDS
+        kind = next(said for test, said in known.items() if test(found.st_mode))
+        raise ConfigError(
+            f"{path} is {kind}, not a file: it is left alone, and the run goes on; `touch {path}` makes a file"
+        )
+    try:
+        return pwd.getpwuid(found.st_uid).pw_name
+    except KeyError:  # of a user whom this machine does not know
+        return f"user {found.st_uid}"
+
+
+def pause(run: RunDirectory) -> None:
+    """Asks a run to stand still until `go_on`; ConfigError where it does not run, or the directory is another's."""
+    _check_runs(run)
+    _place(run.path / PAUSE)
+
+
+def go_on(run: RunDirectory) -> None:
+    """Asks a run that was paused to go on; ConfigError where it was not."""
+    path = run.path / PAUSE
+    if asked_by(path) is None:
+        raise ConfigError(f"{run.path} is not paused")
+    withdraw(path)
+
+
+def stop(run: RunDirectory) -> None:
+    """Asks a run to end, with a checkpoint; errors as of `pause`."""
+    _check_runs(run)
+    _place(run.path / STOP)
+
+
+def withdraw(path: Path) -> None:
+    """Takes a file away; ConfigError where that is not allowed."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be deleted: {error.strerror}; whoever owns the folder can"
+        ) from error
+
+
+def wait_until(
+    run: RunDirectory,
+    within_s: float,
+    reached: Callable[[dict[str, Any]], bool],
+) -> dict[str, Any] | None:
+    """The status of a run when it is as wanted, or when the run is gone; None where neither comes in time."""
+    end_s = time.monotonic() + within_s
+    while True:
+        status = run.read_status()
+        if reached(status) or not is_running(run):
+            return run.read_status()
+        if time.monotonic() >= end_s:
+            return None
+        time.sleep(LOOK_S)
+
+
+def _check_runs(run: RunDirectory) -> None:
+    status = run.read_status()
+    if is_running(run):
+        return
+    state = status.get("state", "unknown")
+    host = status.get("host", platform.node())
+    if state in ("running", PAUSED) and host != platform.node():
+        raise ConfigError(
+            f"{run.path} runs on {host}: give the command there, or `touch {run.path / PAUSE}` (or {STOP}) where its "
+            "folder is seen there too"
+        )
+    if state in ("running", PAUSED):
+        state = "interrupted: its process is gone"
+    raise ConfigError(
+        f"{run.path} does not run (it is {state}), so there is nothing to ask of it"
+    )
+
+
+def _place(path: Path) -> None:
+    """Makes an empty file, whosever it is then; ConfigError where that is not allowed."""
+    asked_by(path)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        os.close(os.open(path, flags, 0o644))
+        sync_folder(path.parent)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be made: {error.strerror}; whoever may write into the folder can pause or stop the run"
+        ) from error

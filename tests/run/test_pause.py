@@ -1,0 +1,171 @@
+"""Pausing: within a second nothing steps and nothing learns, and later all goes on with the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import shoal
+from shoal.experiment.training import resume
+from shoal.run import control
+from shoal.run.directory import RunDirectory
+from shoal.run.log import read
+from shoal.types import ConfigError
+from tests.run.pausing import Pauser
+from tests.run.test_ctrl_c import metrics_of
+from tests.run.test_resume import weights_sha256
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SLOW = "tests.stream.slow_env:Slow"
+PPO: dict[str, Any] = {"algo": "ppo", "num_envs": 4, "num_steps": 16, "num_minibatches": 2, "update_epochs": 2}
+DQN: dict[str, Any] = {"algo": "dqn", "num_envs": 4, "num_steps": 8, "batch_size": 16}
+DQN["replay"] = {"buffer_size": 400, "learning_starts": 100, "samples_per_insert": 0.5}
+NATIVE: dict[str, Any] = {"env": "CartPole-v1", **PPO, "num_steps": 64}
+
+
+def slow(**settings: Any) -> dict[str, Any]:
+    """Rollouts of some 0.2 s."""
+    return {"env": SLOW, "env_kwargs": {"step_s": 0.003}, **PPO, **settings}
+
+
+FAST: list[dict[str, Any]] = [NATIVE, slow(), slow(backend="workers", num_workers=2)]
+
+
+def trained(folder: Path, case: dict[str, Any], *, updates: int = 4, **given: Any) -> Path:
+    """The directory of a run of so many updates."""
+    steps = updates * case["num_envs"] * case["num_steps"]
+    common: dict[str, Any] = {"seed": 7, "panel": "none", "stop_at": float("inf"), "final_episodes": 0}
+    settings = common | {"total_timesteps": steps, "run_dir": str(folder)} | case | given
+    return shoal.train(settings.pop("env"), **settings).path
+
+
+@pytest.mark.parametrize("case", FAST, ids=["native", "serial", "workers"])
+def test_paused_equals_never_paused(case: dict[str, Any], tmp_path: Path) -> None:
+    """Weights and metrics are the same; nobody worked meanwhile, and the time does not count."""
+    whole = trained(tmp_path / "whole", case)
+    pauser = Pauser(after_s=0.0 if case is NATIVE else 0.05)
+    path = trained(tmp_path / "paused", case, callbacks=[pauser])
+    pauser.joined()
+    assert pauser.noticed_s < 1.0
+    assert pauser.went_on_s < 1.0
+    assert pauser.status["paused_by"]
+    assert abs(pauser.status["paused_at"] - time.time()) < 60
+    assert pauser.busy < 0.05
+    assert weights_sha256(whole) == weights_sha256(path)
+    assert metrics_of(whole) == metrics_of(path)
+    seconds = [line["time/elapsed"] for line in read(path / "metrics.jsonl")]
+    alone = [line["time/elapsed"] for line in read(whole / "metrics.jsonl")]
+    assert seconds[-1] < alone[-1] + 0.5
+    assert not (path / "pause").exists()
+    status = RunDirectory(path).read_status()
+    assert status["state"] == "finished"
+    assert "paused_by" not in status
+
+
+def test_stop_in_the_middle_of_a_rollout(tmp_path: Path) -> None:
+    """Also of a paused run: it ends soon, says by whom, and goes on later with the same bits."""
+    whole = trained(tmp_path / "whole", slow())
+    pauser = Pauser(after_s=0.05, end="stop")
+    with pytest.warns(UserWarning, match="shoal resume"):
+        path = trained(tmp_path / "stopped", slow(), callbacks=[pauser])
+    pauser.joined()
+    status = RunDirectory(path).read_status()
+    assert (status["state"], status["stop_reason"]) == ("stopped", "stopped")
+    assert status["reason"].startswith("shoal stop, by ")
+    assert not {"pause", "stop"} & {found.name for found in path.iterdir()}
+    resume(path, panel="none")
+    assert weights_sha256(whole) == weights_sha256(path)
+    assert metrics_of(whole) == metrics_of(path)
+
+
+def test_a_pause_outlives_the_process(tmp_path: Path) -> None:
+    """A run that is resumed stands still where its directory says so; a wish to stop it was another process's."""
+    path = trained(tmp_path, NATIVE)
+    (path / "pause").touch()
+    (path / "stop").touch()
+    pauser = Pauser(after_s=0.0, hold_s=0.1)
+    told: list[str] = []
+
+    class Going:
+        """Has the run go on when it says that it stands still."""
+
+        episodes = False
+
+        def __call__(self, run: Any, record: Any) -> None:
+            pass
+
+        def note(self, message: str) -> None:
+            told.append(message)
+            if "paused by" in message and "continue" in message:
+                control.go_on(RunDirectory(path))
+
+    resume(path, panel="none", total_timesteps=4 * 64 * 6, callbacks=[Going()])
+    assert pauser.error is None
+    assert [message for message in told if "goes on" in message]
+    assert RunDirectory(path).read_status()["state"] == "finished"
+    assert not {"pause", "stop"} & {found.name for found in path.iterdir()}
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe", "text"])
+def test_other_things_than_files(kind: str, tmp_path: Path) -> None:
+    """What is no file pauses nobody and stops nobody, and is left alone; what a file holds is never read."""
+    hostile = tmp_path / "hostile"
+    hostile.mkdir()
+    told: list[str] = []
+
+    class Placing:
+        """Puts it there, and gives the run time to see it."""
+
+        episodes = False
+
+        def __call__(self, run: Any, record: Any) -> None:
+            if record["update"] != 2:
+                return
+            for name in ("pause", "stop"):
+                path = run.directory.path / name
+                if kind == "link":
+                    path.symlink_to("/etc/passwd")
+                elif kind == "folder":
+                    path.mkdir()
+                elif kind == "pipe":
+                    os.mkfifo(path)
+                elif name == "pause":
+                    path.write_bytes(b"\x1b[2J\0" * 100_000)
+            time.sleep(0.3)
+            if kind == "text":
+                assert run.meter.halt.asked
+                (run.directory.path / "pause").unlink()
+
+        def note(self, message: str) -> None:
+            told.append(message)
+
+    path = trained(hostile, NATIVE, callbacks=[Placing()])
+    assert RunDirectory(path).read_status()["state"] == "finished"
+    said = {"link": "is a link", "folder": "is a folder", "pipe": "is a pipe", "text": ""}[kind]
+    assert len([message for message in told if said and said in message]) == (2 if said else 0)
+    assert not [message for message in told if "\x1b" in message]
+    assert (path / "pause").exists() == bool(said)
+
+
+def test_runs_that_do_not_run(tmp_path: Path) -> None:
+    """A sentence says why there is nothing to ask."""
+    path = trained(tmp_path, NATIVE)
+    where = RunDirectory(path)
+    for ask in (control.pause, control.stop):
+        with pytest.raises(ConfigError, match=r"does not run \(it is finished\)"):
+            ask(where)
+    with pytest.raises(ConfigError, match="is not paused"):
+        control.go_on(where)
+    status = where.read_status() | {"state": "paused", "pid": 2**22 + 5}
+    where.status.write_text(json.dumps(status))
+    with pytest.raises(ConfigError, match="its process is gone"):
+        control.pause(where)
+    where.status.write_text(json.dumps(status | {"host": "elsewhere"}))
+    with pytest.raises(ConfigError, match="runs on elsewhere"):
+        control.pause(where)
