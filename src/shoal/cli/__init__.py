@@ -22,6 +22,8 @@ COMMANDS = {
     "return meets the threshold",
     "tune-speed": "tune-speed ENV: measure for a minute which settings train fastest here, and write them to a file "
     "that train --config reads",
+    "sweep": "sweep FILE: search settings by many runs side by side, and confirm the best on fresh seeds; the same "
+    "command goes on with a sweep that was interrupted",
     "resume": "resume RUN: continue training from the newest checkpoint",
     "eval": "eval RUN: evaluate a trained policy on new episodes; --video records them",
     "chat": "chat RUN: talk to the language model of a run, or to one in a folder",
