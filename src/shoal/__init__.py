@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from shoal.envs.preprocessing import Preprocessing
     from shoal.envs.randomization import Choice, Curriculum, LogUniform, Normal, Uniform
     from shoal.experiment.agent import load
+    from shoal.experiment.sweep.sweep import sweep
     from shoal.experiment.training import resume, train
     from shoal.export.single_env import make_env
     from shoal.export.vector_env import make_vec
@@ -33,6 +34,7 @@ __all__ = [
     "resume",
     "run",
     "serve",
+    "sweep",
     "train",
     "Preprocessing",
     "Uniform",
@@ -51,6 +53,7 @@ _HOMES = {
     "make_vec": "shoal.export.vector_env",
     "resume": "shoal.experiment.training",
     "serve": "shoal.remote.server",
+    "sweep": "shoal.experiment.sweep.sweep",
     "train": "shoal.experiment.training",
     "Preprocessing": "shoal.envs.preprocessing",
     **dict.fromkeys(

@@ -25,6 +25,8 @@ COMMANDS = {
     "pause": "pause RUN: have a run stand still, wherever it steps and learns; `shoal continue` has it go on",
     "continue": "continue RUN: have a run that was paused go on; its results are those of a run that never was",
     "stop": "stop RUN: end a run with a checkpoint of what is under way; `shoal resume` goes on from there",
+    "sweep": "sweep FILE: search settings by many runs side by side, and confirm the best on fresh seeds; the same "
+    "command goes on with a sweep that was interrupted",
     "resume": "resume RUN: continue training from the newest checkpoint",
     "eval": "eval RUN: evaluate a trained policy on new episodes; --video records them",
     "chat": "chat RUN: talk to the language model of a run, or to one in a folder",

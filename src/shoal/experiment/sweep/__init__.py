@@ -1,0 +1,1 @@
+"""Sweeps: many runs of one task with other settings, their cost, and whether the best of them is better."""
