@@ -36,6 +36,7 @@ COMMANDS = {
     "report": "report RUN: plot the learning curves of a run, as curves.png and report.html",
     "timeline": "timeline RUN: plot who did what when in a run's last updates (train with --timeline N), and say what "
     "it waited for; also in Chrome's trace format",
+    "watch": "watch RUN ...: where runs stand, in the terminal or, with --web, in a browser on this machine",
     "runs": "list the runs: environment, algorithm, steps, return, state",
     "compare": "compare runs or configurations over seeds, at equal environment steps",
     "serve": "serve ENV: environments for learners in other processes, over gRPC: shoal train grpc://HOST:PORT",

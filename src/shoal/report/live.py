@@ -85,7 +85,7 @@ class Live:
         record = self._last
         settings = run.settings
         both = Table.grid(padding=(0, 4))
-        both.add_row(self._figures(run), _time_bars(shares(self._first, record)))
+        both.add_row(self._figures(run), time_bars(shares(self._first, record)))
         parts: list[RenderableType] = [
             _progress(self._first, record, settings),
             "",
@@ -219,7 +219,7 @@ def _progress(
         ProgressBar(total=total, completed=min(done, total), width=32),
         f"{done:,} of {total:,} {counted}s",
         f"{100 * min(1.0, done / total):.0f} %",
-        f"{_clock(left_s)} left",
+        f"{clock(left_s)} left",
     )
     return row
 
@@ -231,7 +231,8 @@ def _return(mean: float | None, stop_at: float | None) -> str:
     return f"{shown}, stops at {stop_at:g}"
 
 
-def _time_bars(parts: Mapping[str, float]) -> RenderableType:
+def time_bars(parts: Mapping[str, float]) -> RenderableType:
+    """A bar for the share of each activity."""
     table = Table.grid(padding=(0, 1))
     table.add_column(no_wrap=True)
     table.add_column()
@@ -257,7 +258,8 @@ def _losses(record: Mapping[str, float]) -> Sequence[RenderableType]:
     return ["", table]
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as minutes or hours: 1:05, 1:00:05."""
     if seconds >= 100 * 3600:
         return "days"
     whole = round(seconds)
