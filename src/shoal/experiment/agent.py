@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from shoal.deploy.description import Provenance
+from shoal.deploy.export import export
 from shoal.envs.actions import in_own_dtypes
 from shoal.envs.apart import raise_if_reused
 from shoal.envs.masks import KEY, MaskReader, in_observation
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from torch import nn
 
+    from shoal.deploy.export import Exported, Kind
     from shoal.experiment.experiment import PolicySource, Source
     from shoal.learn.acting import Actor
     from shoal.report.recording import Video
@@ -93,15 +96,23 @@ def load(
         made = first.make_policy(rows.spec)
     kind = {"env": options.env, "algo": options.algo}
     read_policy(where, kind=kind, identity=identity, tag=tag).load_into(made)
-    return Agent(made, rows.spec, experiment)
+    provenance = Provenance(origin.run, options.algo, tag, options.preprocessing)
+    return Agent(made, rows.spec, experiment, provenance)
 
 
 class Agent:
     """A trained policy, ready to act."""
 
-    def __init__(self, policy: nn.Module, spec: Spec, experiment: Experiment) -> None:
+    def __init__(
+        self,
+        policy: nn.Module,
+        spec: Spec,
+        experiment: Experiment,
+        provenance: Provenance | None = None,
+    ) -> None:
         """Made by `load`."""
         self.policy, self.spec, self._experiment = policy, spec, experiment
+        self.provenance = provenance or Provenance()
         self._actor: Actor | None = None
         self._acting: nn.Module | None = None
         self._start = np.ones(0, np.bool_)
@@ -249,6 +260,27 @@ class Agent:
                 max_steps=options.eval_max_steps if max_steps is None else max_steps,
                 algo=options.algo,
             )
+
+    def export(
+        self, folder: str | Path | None = None, *, to: Kind, name: str = "policy"
+    ) -> Exported:
+        """The policy as files that run without shoal: C source, ONNX or TorchScript; None: exports/ENV/ALGO-TO-v0.
+
+        `name` begins the names of files, and in C those of functions and types.
+
+        Raises:
+            ConfigError: the folder is there, a package is missing, or what `to` cannot express.
+        """
+        return export(
+            self.policy,
+            self.spec,
+            free_folder(self.spec.env_id, f"{self.provenance.algo}-{to}", "exports")
+            if folder is None
+            else folder,
+            to=to,
+            provenance=self.provenance,
+            name=name,
+        )
 
     def record_video(
         self, path: str | Path, *, rows: int = 4, seed: int = 0, max_steps: int = 2000

@@ -144,18 +144,18 @@ class ImageEncoder(nn.Module):
         height, width, channels = sides_of(self.shape)
         space = spec.observation_space
         assert isinstance(space, spaces.Box)
-        self._low, self._span = 0.0, 0.0  # no span: as they are
+        self.low, self.span = 0.0, 0.0  # no span: as they are
         flags = _holds_flags(space)
         plain = space.dtype == np.uint8 or (flags and not normalize)
         if not plain:
-            self._low = float(space.low.min())
-            self._span = float(space.high.max()) - self._low
+            self.low = float(space.low.min())
+            self.span = float(space.high.max()) - self.low
         self.normalizes = normalize
         self.normalizer: PixelNormalizer | None = None
-        self._scale = 1.0 if flags else 1 / 255
+        self.scale = 1.0 if flags else 1 / 255
         if normalize:
             self.normalizer = PixelNormalizer((height, width, channels))
-            self._scale = 1.0
+            self.scale = 1.0
         if kind == "impala":
             layers = _residual_layers(channels, generator, layer_norm=layer_norm)
         else:
@@ -181,7 +181,7 @@ class ImageEncoder(nn.Module):
                 dtype=torch.bfloat16,
                 enabled=self.halved,
             ):
-                scaled = self.first.weight * self._scale
+                scaled = self.first.weight * self.scale
                 seen = _convolved(pixels, self.first, scaled)
                 features = self.dense(_flat(self.rest(seen)))
         return F.relu(self.norm(features.float())).reshape(*lead, self.size)
@@ -199,8 +199,8 @@ class ImageEncoder(nn.Module):
     def _folded(self, obs: Tensor) -> Tensor:
         """[..., *shape] -> [N, H, W, C] or [N, C, H, W], a stack folded into the channels; of 0 to 255."""
         pixels = obs.reshape(-1, *self.shape)
-        if self._span:
-            pixels = (pixels.float() - self._low) * (255 / self._span)
+        if self.span:
+            pixels = (pixels.float() - self.low) * (255 / self.span)
         if len(self.shape) == 2:
             return pixels.unsqueeze(1)
         if len(self.shape) == 3:
@@ -244,7 +244,7 @@ class ImageEncoder(nn.Module):
             pairs = zip(copies.parameters(), layers.parameters(), strict=True)
             for half, weight in pairs:
                 half.copy_(weight)
-        self._frozen.first.weight.copy_(self.first.weight * self._scale)
+        self._frozen.first.weight.copy_(self.first.weight * self.scale)
 
 
 class Residual(nn.Module):

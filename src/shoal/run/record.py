@@ -110,13 +110,13 @@ def _check_recorded(spec: Spec) -> None:
         raise ConfigError(f"{spec.env_id} has {why}, which data sets do not hold")
 
 
-def free_folder(env: str, algo: str) -> Path:
-    """datasets/ENV/ALGO-vN with the first number that is free."""
-    above = Path("datasets") / _plain(env)
+def free_folder(env: str, algo: str, above: str = "datasets") -> Path:
+    """ABOVE/ENV/ALGO-vN with the first number that is free."""
+    home = Path(above) / _plain(env)
     return next(
         folder
         for number in count()
-        if not (folder := above / f"{_plain(algo)}-v{number}").exists()
+        if not (folder := home / f"{_plain(algo)}-v{number}").exists()
     )
 
 

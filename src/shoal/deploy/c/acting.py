@@ -1,0 +1,211 @@
+"""Actions: the numbers of the head become what the environment takes, and the functions that callers have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shoal.deploy.c.interface import act_head, numbers_of, step_head
+from shoal.deploy.c.names import c_type, fields_of, is_plain
+from shoal.deploy.c.network import function
+from shoal.deploy.program import Choose
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from shoal.deploy.c.interface import Interface
+    from shoal.deploy.program import Move
+
+MESSAGES = (
+    "fine",
+    "the observation has another length than the policy was trained with",
+    "the observation holds NaN or infinity",
+    "a choice in the observation is outside its space",
+    "the mask leaves no option",
+    "the policy was exported for another specification of observations and actions",
+)
+
+
+def choosing(face: Interface) -> str:
+    """`choose`: from the numbers of the head to an action."""
+    lines: list[str] = []
+    fields = fields_of(face.spec.action)
+    targets = [f"action->{field}" for field in fields] or ["action"]
+    number, uniform, normal = 0, 0, face.program.uniforms
+    for part, to in zip(face.program.head, targets, strict=True):
+        scalar = not part.leaf.shape and to != "action"
+        if isinstance(part, Choose):
+            lines += _choices(face, part, to, number, uniform, scalar=scalar)
+            uniform += len(part.options)
+        else:
+            lines += _moves(face, part, to, number, normal, scalar=scalar)
+            normal += part.size
+        number += part.numbers
+    head = f"static {face.prefix}_status choose(const float *restrict number, "
+    for kind, name, _ in face.extras:
+        head += f"{kind}{name}, " if name != "state" else ""
+    head += f"{face.action_argument})"
+    return function(head, [*lines, f"return {face.prefix.upper()}_OK;"])
+
+
+def _choices(
+    face: Interface, part: Choose, to: str, number: int, uniform: int, *, scalar: bool
+) -> list[str]:
+    lines: list[str] = []
+    pairs = zip(part.options, part.first, strict=True)
+    for choice, (options, first) in enumerate(pairs):
+        at = f"number + {number}, mask == NULL ? NULL : mask + {number}, {options}"
+        call = f"highest({at})"
+        if face.program.draws:
+            call = f"noise == NULL ? {call} : drawn({at}, noise[{uniform}])"
+        place = to if scalar else f"{to}[{choice}]"
+        began = f"{first} + " if first else ""
+        lines += [
+            "{",
+            f"  const int chosen = {call};",
+            f"  if (chosen < 0) return {face.prefix.upper()}_MASK;",
+            f"  {place} = ({c_type(part.leaf)})({began}chosen);",
+            "}",
+        ]
+        number += options
+        uniform += 1
+    return lines
+
+
+def _moves(
+    face: Interface, part: Move, to: str, number: int, normal: int, *, scalar: bool
+) -> list[str]:
+    kind, size = c_type(part.leaf), part.size
+    value = f"number[{number} + i]"
+    noise = ""
+    if face.program.draws:
+        if isinstance(part.log_std, str):
+            deviation = f"exponential(bounded(number[{number + size} + i]))"
+        else:
+            deviation = "deviation[i]"
+        noise = f" + (noise == NULL ? 0.0f : {deviation} * noise[{normal} + i])"
+    place = to if scalar else f"{to}[i]"
+    lines = ["{", *_bounds(part, kind)]
+    if not isinstance(part.log_std, str) and face.program.draws:
+        written = ", ".join(f"{x:.8e}f" for x in np.exp(part.log_std).tolist())
+        lines.append(f"  static const float deviation[{size}] = {{{written}}};")
+    lines.append(f"  for (int i = 0; i < {size}; i++) {{")
+    lines.append(f"    const float mean = {value}{noise};")
+    if part.squash:
+        half = "(high[i] - low[i]) / 2"
+        lines.append(
+            f"    const {kind} wanted = low[i] + {half} * (hyperbolic_tangent(mean) + 1);"
+        )
+    else:
+        lines.append(f"    const {kind} wanted = mean;")
+    lines += [
+        f"    {place} = wanted < low[i] ? low[i] : wanted > high[i] ? high[i] : wanted;",
+        "  }",
+        "}",
+    ]
+    return lines
+
+
+def _bounds(part: Move, kind: str) -> list[str]:
+    lines: list[str] = []
+    for name, bounds in (("low", part.low), ("high", part.high)):
+        written = ", ".join(_written(bounds))
+        lines.append(f"  static const {kind} {name}[{part.size}] = {{{written}}};")
+    return lines
+
+
+def _written(bounds: NDArray[np.floating]) -> list[str]:
+    """Bounds as C writes them, with all digits of their type."""
+    single = bounds.dtype == np.float32
+    written: list[str] = []
+    for bound in bounds.tolist():
+        if np.isinf(bound):
+            written.append("-INFINITY" if bound < 0 else "INFINITY")
+        else:
+            written.append(f"{bound:.8e}f" if single else f"{bound:.16e}")
+    return written
+
+
+def functions(face: Interface) -> str:
+    """The functions that callers have, less `PREFIX_check`."""
+    made = [_message(face), _check_spec(face)]
+    if face.program.memory is not None:
+        head = f"void {face.prefix}_begin({face.prefix}_state *state)"
+        made.append(function(head, ["memset(state, 0, sizeof *state);"]))
+    made += [_step(face), _act(face), _step_batch(face)]
+    return "\n".join(made)
+
+
+def _message(face: Interface) -> str:
+    lines = ["static const char *const messages[] = {"]
+    lines += [f'  "{message}",' for message in MESSAGES]
+    lines += [
+        "};",
+        f'if ((int)status < 0 || (int)status >= {len(MESSAGES)}) return "an unknown status";',
+        "return messages[status];",
+    ]
+    prefix = face.prefix
+    return function(f"const char *{prefix}_message({prefix}_status status)", lines)
+
+
+def _check_spec(face: Interface) -> str:
+    upper = face.prefix.upper()
+    same = f"strcmp(sha256, {upper}_SPEC_SHA256) == 0"
+    line = f"return {same} ? {upper}_OK : {upper}_SPEC;"
+    head = f"{face.prefix}_status {face.prefix}_check_spec(const char *sha256)"
+    return function(head, [line])
+
+
+def _step(face: Interface) -> str:
+    """An action for one observation. The state changes only where there is one."""
+    program, prefix, upper = face.program, face.prefix, face.prefix.upper()
+    lines = [
+        f"const {prefix}_status fits = {prefix}_check(obs, length);",
+        f"if (fits != {upper}_OK) return fits;",
+        f"float x[{program.size}], number[{program.numbers}];",
+        "encode(obs, x);",
+    ]
+    rest = [name for _, name, _ in face.extras if name != "state"]
+    chosen = ", ".join(["number", *rest, "action"])
+    if program.memory is None:
+        lines += ["decide(x, number);", f"return choose({chosen});"]
+    else:
+        lines += [
+            f"{prefix}_state next = *state;",
+            "decide(x, &next, number);",
+            f"const {prefix}_status made = choose({chosen});",
+            f"if (made == {upper}_OK) *state = next;",
+            "return made;",
+        ]
+    return function(step_head(face, batch=False), lines)
+
+
+def _act(face: Interface) -> str:
+    extras = ["state" if name == "state" else "NULL" for _, name, _ in face.extras]
+    given = ", ".join(["obs", "length", *extras, "action"])
+    return function(act_head(face), [f"return {face.prefix}_step({given});"])
+
+
+def _step_batch(face: Interface) -> str:
+    prefix, upper = face.prefix, face.prefix.upper()
+    given = [_row(face, "observation"), "length"]
+    for _, name, away in face.extras:
+        row = f"{name} + row * {away}" if away != "1" else f"{name} + row"
+        given.append(row if name == "state" else f"{name} == NULL ? NULL : {row}")
+    given.append(_row(face, "action"))
+    lines = [
+        "for (size_t row = 0; row < count; row++) {",
+        f"  const {prefix}_status made = {prefix}_step({', '.join(given)});",
+        f"  if (made != {upper}_OK) return made;",
+        "}",
+        f"return {upper}_OK;",
+    ]
+    return function(step_head(face, batch=True), lines)
+
+
+def _row(face: Interface, what: str) -> str:
+    layout = face.spec.observation if what == "observation" else face.spec.action
+    name = "obs" if what == "observation" else "action"
+    away = f" * {numbers_of(layout)}" if is_plain(layout) else ""
+    return f"{name} + row{away}"

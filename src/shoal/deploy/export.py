@@ -1,0 +1,114 @@
+"""Export: a trained policy as a folder of files that run without this library."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import shoal
+from shoal.deploy.c.files import FLAGS, c_files
+from shoal.deploy.description import Provenance, document, sha256_of
+from shoal.deploy.lowering import program_of
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+    from shoal.types import Spec
+
+    Contents: TypeAlias = Mapping[str, bytes]
+
+Kind: TypeAlias = Literal["c", "onnx", "torchscript"]
+KINDS = ("c", "onnx", "torchscript")
+SPEC_FILE = "spec.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What `export` wrote."""
+
+    folder: Path
+    kind: str
+    files: tuple[str, ...]
+    spec_sha256: str
+
+
+def export(
+    policy: nn.Module,
+    spec: Spec,
+    folder: str | Path,
+    *,
+    to: Kind,
+    provenance: Provenance | None = None,
+    name: str = "policy",
+) -> Exported:
+    """Writes a policy as files, and spec.json beside them; the folder appears when all of it is there.
+
+    Args:
+        policy: in the signature of policies.
+        spec: of the environment it was trained in.
+        folder: which must not be there yet.
+        to: `c` for C99 source without dependencies, `onnx`, or `torchscript`.
+        provenance: which run it is of.
+        name: begins the names of files, and in C of functions and types.
+
+    Raises:
+        ConfigError: the folder is there, the kind is unknown, a package is missing, or C source of a module that is not
+            shoal's own.
+    """
+    if to not in KINDS:
+        raise ConfigError(f"to must be one of {', '.join(KINDS)}, got {to!r}")
+    target = Path(folder)
+    if target.exists():
+        raise ConfigError(f"{target} is there already; name another folder")
+    contents, calls = _made(policy, spec, to, name)
+    hashes = {file: hashlib.sha256(data).hexdigest() for file, data in contents.items()}
+    said = document(
+        spec,
+        kind=to,
+        version=shoal.__version__,
+        provenance=provenance or Provenance(),
+        calls=calls,
+        files=hashes,
+    )
+    _write(target, {**contents, SPEC_FILE: said.encode()})
+    return Exported(target, to, (*contents, SPEC_FILE), sha256_of(spec))
+
+
+def _made(
+    policy: nn.Module, spec: Spec, to: Kind, name: str
+) -> tuple[Contents, Mapping[str, object]]:
+    """The files of an export, and how what they hold is called."""
+    program = program_of(policy, spec)
+    texts = c_files(program, spec, prefix=name, sha256=sha256_of(spec))
+    calls: dict[str, object] = {
+        "compile": f"cc {FLAGS} -c {name}.c",
+        "header": f"{name}.h",
+        "options": program.options,
+        "noise": {"uniform": program.uniforms, "normal": program.normals},
+        "state": {},
+    }
+    if program.memory is not None:
+        units = program.memory.units
+        calls["state"] = {array: [units] for array in program.memory.arrays}
+    return {file: text.encode() for file, text in texts.items()}, calls
+
+
+def _write(target: Path, contents: Contents) -> None:
+    """Writes a folder under another name, and gives it its own when it is whole."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        for file, data in contents.items():
+            (draft / file).write_bytes(data)
+        draft.chmod(0o755)
+        draft.rename(target)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
