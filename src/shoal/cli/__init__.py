@@ -29,6 +29,7 @@ COMMANDS = {
     "push": "push RUN TO: copy a run's language model into a folder that transformers reads, or to a hub",
     "record": "record RUN: write episodes of a trained policy as a data set in Minari's layout",
     "report": "report RUN: plot the learning curves of a run, as curves.png and report.html",
+    "doctor": "doctor RUN: say in plain words what is wrong with a run, and what to try",
     "timeline": "timeline RUN: plot who did what when in a run's last updates (train with --timeline N), and say what "
     "it waited for; also in Chrome's trace format",
     "runs": "list the runs: environment, algorithm, steps, return, state",
