@@ -39,6 +39,10 @@ def train(entry: dict[str, Any], into: Path) -> None:
 
     settings = dict(entry.get("settings", {}))
     killed_at = entry.get("killed_at")
+    if entry.get("toy"):
+        from tests.report.doctor.tasks import save_toy
+
+        settings["model"] = save_toy(into / "toy")
 
     def kill(run: Any, record: Any) -> None:
         if killed_at is not None and run.updates >= killed_at:
@@ -63,6 +67,7 @@ def shorten(run: Path, to: Path) -> None:
     to.mkdir(parents=True)
     config = tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
     config["run_dir"] = "runs"
+    config["model"] = Path(config["model"]).name
     (to / "config.toml").write_text(tomli_w.dumps(config), encoding="utf-8")
     if (run / "run.json").exists():
         status = (run / "run.json").read_text(encoding="utf-8").replace(str(ROOT), "shoal")

@@ -80,23 +80,26 @@ class Overflowing(Limited):
         return obs, reward, terminated, truncated, info
 
 
-class Units(Limited):
-    """CartPole in micrometers and the like: observations of a hundred thousand."""
+class Counts(Limited):
+    """CartPole beside three raw sensors that count up to a hundred thousand and tell nothing."""
 
-    def __init__(self, scale: float = 1e5) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.scale = scale
-        self.observation_space = spaces.Box(-np.inf, np.inf, (4,), np.float32)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (7,), np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         """Starts an episode."""
         obs, info = super().reset(seed=seed, options=options)
-        return (obs * self.scale).astype(np.float32), info
+        return self._beside(obs), info
 
     def step(self, action: Any) -> Any:
         """Plays a step."""
         obs, *rest = super().step(action)
-        return (obs * self.scale).astype(np.float32), *rest
+        return self._beside(obs), *rest
+
+    def _beside(self, obs: Any) -> Any:
+        counts = self.np_random.integers(0, 100_000, 3)
+        return np.concatenate([obs, counts]).astype(np.float32)
 
 
 class Deaf(Limited):

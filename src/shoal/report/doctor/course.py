@@ -33,6 +33,8 @@ class Course:
     """Mean return at the end."""
     spread: float
     """Standard deviation of returns at the beginning."""
+    last_spread: float
+    """And at the end."""
     recent: float
     """What the last fifth of the steps added to the mean return."""
     threshold: float | None
@@ -93,7 +95,7 @@ def course_of(lines: Sequence[Mapping[str, Any]], status: Mapping[str, Any]) -> 
     episodes = int(max((line.get("episode/count") or 0 for line in lines), default=0))
     if not len(returns):
         nan = float("nan")
-        return Course(episodes, nan, nan, nan, nan, 0.0, threshold, greedy)
+        return Course(episodes, nan, nan, nan, nan, nan, 0.0, threshold, greedy)
     part = max(1, len(returns) // 10)
     before = float(np.interp(steps[0] + 0.8 * (steps[-1] - steps[0]), steps, returns))
     last = float(returns[-part:].mean())
@@ -103,6 +105,7 @@ def course_of(lines: Sequence[Mapping[str, Any]], status: Mapping[str, Any]) -> 
         best=float(returns.max()),
         last=last,
         spread=float(np.median(spreads[: max(1, len(spreads) // 4)])),
+        last_spread=float(spreads[-part:].mean()),
         recent=float(returns[-1]) - before,
         threshold=threshold,
         greedy=greedy,

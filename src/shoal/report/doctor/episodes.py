@@ -49,13 +49,15 @@ def too_few(run: Evidence) -> Finding | None:
 def all_equal(run: Evidence) -> Finding | None:
     """Every episode has the same return: there is nothing to learn from."""
     spreads, returns = run.values("episode/return_std"), run.values("episode/return")
-    if run.groups or not run.course.unwell or not len(spreads):
+    if run.groups or not run.course.known or not len(spreads):
         return None
     size = max(1e-9, float(abs(returns).max()))
     if spreads.max() > 1e-6 * size or returns.max() - returns.min() > 1e-6 * size:
         return None
     length = run.late("episode/length") or 0.0
     numbers = {"episode/return": float(returns[-1]), "episode/length": length}
+    if "began_with" in run.status:
+        return None
     limit = run.setting("preprocessing.max_episode_steps")
     if limit and abs(length - limit) < 0.5:
         what = (
@@ -64,6 +66,8 @@ def all_equal(run: Evidence) -> Finding | None:
         )
         advice = "a longer preprocessing.max_episode_steps, so that the goal can be reached within an episode"
         return Finding("time-limit", NOTHING + 1, what, advice, numbers)
+    if run.course.well:
+        return None
     what = (
         f"all of {run.course.episodes:,} episodes have the same return, {returns[-1]:g}, and end after {length:g} "
         "steps: the policy has never seen that something is better"
@@ -81,8 +85,7 @@ def acts_at_random(run: Evidence) -> Finding | None:
     if course.greedy is None or not course.known or course.well:
         return None
     better = course.greedy - course.last
-    spread = max(course.spread, 1e-9)
-    if better < 3 * spread:
+    if better < 2 * max(course.spread, course.last_spread, 1e-9):
         return None
     numbers = {"greedy_return": course.greedy, "episode/return": course.last}
     epsilon = run.setting("epsilon_end", -1)

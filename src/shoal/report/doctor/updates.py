@@ -15,6 +15,10 @@ LOW_KL = 3e-6
 """Nats below which a policy does not move."""
 GONE = 0.15
 """Of the first entropy: what is left where a policy has decided."""
+USUAL_RATE = 0.02
+"""A learning rate from which on nothing but small problems is learned."""
+FEW_UPDATES, STALE = 25, 5.0
+"""Updates of a run, and versions between collecting and learning."""
 LARGE_BONUS = 0.3
 """An entropy coefficient from which on the entropy outweighs advantages of the order of 1."""
 
@@ -94,3 +98,48 @@ def entropy_bonus(run: Evidence) -> Finding | None:
     advice = "an ent_coef of 0.01 or less"
     numbers = {"ent_coef": bonus, "loss/entropy": float(entropy[-1])}
     return Finding("entropy-bonus-too-large", CAUSE + 9, what, advice, numbers)
+
+
+def rate_unusual(run: Evidence) -> Finding | None:
+    """The learning rate is far beyond the usual, and nothing was learned."""
+    rate = run.setting("learning_rate")
+    if not run.course.unwell or run.course.learned or rate < USUAL_RATE:
+        return None
+    if rate_too_high(run) is not None:
+        return None
+    loss = run.late("loss/value") or 0.0
+    what = f"nothing is learned at a learning_rate of {rate:g}, which is far beyond the usual (0.0001 to 0.003)"
+    advice = f"a learning_rate of {min(0.001, rate / 100):g}"
+    numbers = {"learning_rate": rate, "loss/value": loss}
+    return Finding("learning-rate-too-high", CAUSE + 7, what, advice, numbers)
+
+
+def too_few(run: Evidence) -> Finding | None:
+    """There were only a few updates."""
+    updates = run.number("updates")
+    course = run.course
+    if not course.unwell or course.rising or run.replay or not updates:
+        return None
+    if updates >= FEW_UPDATES:
+        return None
+    steps = (run.number("steps") or 0.0) / updates
+    what = f"there were only {updates:.0f} updates, one in {steps:,.0f} steps"
+    advice = "fewer num_envs or a smaller num_steps, so that there are some hundred; or more total_timesteps"
+    numbers = {"updates": updates, "steps_of_each": steps}
+    return Finding("too-few-updates", CAUSE + 1, what, advice, numbers)
+
+
+def staleness(run: Evidence) -> Finding | None:
+    """What is learned from was collected by far older weights."""
+    late = run.late("actors/staleness")
+    if late is None:
+        late = run.late("groups/staleness")
+    if late is None or late < STALE or run.course.well or run.replay:
+        return None
+    bound = run.setting("max_staleness")
+    what = f"updates learn from what weights of {late:.3g} versions ago collected (max_staleness={bound:g})"
+    advice = (
+        "max_staleness=1, or a correction for older weights (V-trace, decoupled_clip)"
+    )
+    numbers = {"staleness": late, "max_staleness": bound}
+    return Finding("staleness", CAUSE + 6, what, advice, numbers)
