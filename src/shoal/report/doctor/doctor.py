@@ -1,0 +1,92 @@
+"""What `shoal doctor` does: asks every rule, and orders what they find."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from shoal.report.doctor import (
+    endings,
+    episodes,
+    groups,
+    learning,
+    replay,
+    rewards,
+    speed,
+    updates,
+)
+from shoal.report.doctor.evidence import Evidence
+from shoal.types.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from shoal.report.doctor.finding import Finding
+    from shoal.run.directory import RunDirectory
+
+RULES: tuple[Callable[[Evidence], Finding | None], ...] = (
+    endings.not_finite,
+    endings.failed,
+    endings.interrupted,
+    endings.never_began,
+    endings.damaged,
+    episodes.never_end,
+    episodes.too_few,
+    episodes.all_equal,
+    episodes.acts_at_random,
+    updates.rate_too_high,
+    updates.rate_too_low,
+    updates.entropy_gone,
+    updates.entropy_bonus,
+    updates.rate_unusual,
+    updates.too_few,
+    updates.staleness,
+    rewards.scale_too_large,
+    rewards.observations_large,
+    rewards.horizon_short,
+    replay.ratio_too_low,
+    replay.target_never_moves,
+    replay.values_beyond,
+    replay.never_explores,
+    replay.steps_lost,
+    groups.without_signal,
+    groups.answers_cut,
+    groups.answers_lost,
+    speed.slow_environment,
+    learning.no_learning,
+    learning.fell,
+    learning.ended_early,
+)
+HEALTHY = "nothing to say: by what the run left, nothing is wrong with it"
+
+
+def diagnose(run: RunDirectory) -> list[Finding]:
+    """What is wrong with a run, the most important first; empty where nothing is.
+
+    Raises:
+        ConfigError: no run directory, or a damaged one.
+    """
+    return examine(Evidence.of(run))
+
+
+def examine(evidence: Evidence) -> list[Finding]:
+    """What the rules find in evidence, the most important first."""
+    found = [finding for rule in RULES if (finding := rule(evidence)) is not None]
+    return sorted(found, key=lambda finding: -finding.importance)
+
+
+def as_text(findings: Sequence[Finding]) -> list[str]:
+    """What a person reads, line by line."""
+    if not findings:
+        return [HEALTHY]
+    lines: list[str] = []
+    for number, finding in enumerate(findings, 1):
+        first, *others = finding.lines()
+        lines += [f"{number}. {first}", *(f" {line}" for line in others)]
+    return [printable(line, 1000) for line in lines]
+
+
+def as_json(run: RunDirectory, findings: Sequence[Finding]) -> str:
+    """The same as JSON: the run's path, and its findings in order."""
+    told = [finding.table() for finding in findings]
+    return json.dumps({"run": str(run.path), "findings": told}, indent=1)

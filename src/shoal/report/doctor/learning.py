@@ -1,0 +1,52 @@
+"""Rules of the course of a run: that nothing was learned, that it was lost again, that it ended too early."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shoal.report.doctor.finding import SYMPTOM, Finding
+
+if TYPE_CHECKING:
+    from shoal.report.doctor.evidence import Evidence
+
+
+def no_learning(run: Evidence) -> Finding | None:
+    """The return went nowhere."""
+    course = run.course
+    if not course.unwell or course.learned:
+        return None
+    what = (
+        f"nothing was learned: the mean return was {course.first:.4g} at first and is {course.last:.4g} after "
+        f"{course.episodes:,} episodes (their standard deviation is {course.spread:.3g})"
+    )
+    advice = "a preset of a similar environment, another learning_rate, network.normalize_obs, more steps"
+    return Finding("no-learning", SYMPTOM, what, advice, _numbers(run))
+
+
+def fell(run: Evidence) -> Finding | None:
+    """What was learned was lost again."""
+    course = run.course
+    if not course.unwell or not course.fell:
+        return None
+    what = f"what was learned was lost again: the mean return reached {course.best:.4g} and is {course.last:.4g}"
+    advice = "a smaller learning_rate or learning_rate_schedule=linear; the checkpoint `best` holds what was reached"
+    return Finding("return-fell", SYMPTOM + 1, what, advice, _numbers(run))
+
+
+def ended_early(run: Evidence) -> Finding | None:
+    """It was still learning when it ended."""
+    course = run.course
+    if not course.unwell or not course.rising:
+        return None
+    what = (
+        f"the mean return was still rising when the run ended, by {course.recent:.4g} in the last fifth of its steps, "
+        f"to {course.last:.4g}"
+    )
+    advice = "more total_timesteps: `shoal resume RUN --total-timesteps N`"
+    return Finding("ended-early", SYMPTOM - 5, what, advice, _numbers(run))
+
+
+def _numbers(run: Evidence) -> dict[str, float]:
+    course = run.course
+    found = {"first": course.first, "best": course.best, "last": course.last}
+    return {**found, "episodes": float(course.episodes)}

@@ -1,0 +1,89 @@
+"""The doctor: the right first finding on broken runs, silence on healthy ones, and what it says of damage."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shoal import cli
+from shoal.report.doctor.doctor import RULES, as_text, diagnose, examine
+from shoal.report.doctor.evidence import Evidence
+from shoal.run.directory import RunDirectory
+
+FOLDER = Path(__file__).parent
+ENTRIES: list[dict[str, Any]] = tomllib.loads((FOLDER / "configurations.toml").read_text(encoding="utf-8"))["run"]
+BROKEN = [entry for entry in ENTRIES if "expect" in entry]
+HEALTHY = [entry for entry in ENTRIES if "expect" not in entry]
+
+
+def first_findings(entries: list[dict[str, Any]]) -> dict[str, str]:
+    """By the name of a run the rule of its first finding, empty where there is none."""
+    found: dict[str, str] = {}
+    for entry in entries:
+        findings = diagnose(RunDirectory(FOLDER / "runs" / entry["name"]))
+        found[entry["name"]] = findings[0].rule if findings else ""
+    return found
+
+
+def test_right_about_broken_runs() -> None:
+    found = first_findings(BROKEN)
+    wrong = {entry["name"]: found[entry["name"]] for entry in BROKEN if found[entry["name"]] not in entry["expect"]}
+    assert wrong == {}
+
+
+def test_silent_on_healthy_runs() -> None:
+    assert {name: rule for name, rule in first_findings(HEALTHY).items() if rule} == {}
+
+
+def test_collection_is_whole() -> None:
+    assert {path.name for path in (FOLDER / "runs").iterdir()} == {entry["name"] for entry in ENTRIES}
+
+
+def test_rules_on_nothing() -> None:
+    """No rule fails where a run left nothing, or lines without the numbers that it asks for."""
+    nothing = Evidence({}, {}, [])
+    assert [finding.rule for finding in examine(nothing)] == ["never-began"]
+    bare = Evidence({}, {"state": "finished"}, [{"step": 0}, {"step": 10, "episode/return": None}])
+    for rule in RULES:
+        rule(bare)
+
+
+@pytest.mark.parametrize("broken", ["", "{", '{"state": 3}'])
+def test_damaged_status(tmp_path: Path, broken: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.toml").write_text('env = "CartPole-v1"\n', encoding="utf-8")
+    (tmp_path / "run.json").write_text(broken, encoding="utf-8")
+    with pytest.raises(SystemExit, match="2"):
+        run_command("doctor", str(tmp_path))
+    assert "run.json" in capsys.readouterr().err
+
+
+def test_hostile_text_is_harmless(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('env = "x"\n', encoding="utf-8")
+    status = {"state": "failed", "reason": "\x1b[2Jgone\n<script>", "steps": 3}
+    (tmp_path / "run.json").write_text(json.dumps(status), encoding="utf-8")
+    said = as_text(diagnose(RunDirectory(tmp_path)))
+    assert "\\x1b[2Jgone\\n<script>" in said[0]
+
+
+def test_command(capsys: pytest.CaptureFixture[str]) -> None:
+    run_command("doctor", str(FOLDER / "runs" / "rate-too-high"))
+    assert capsys.readouterr().out.startswith("1. updates change the policy too much")
+    run_command("doctor", str(FOLDER / "runs" / "rate-too-high"), "--json")
+    told = json.loads(capsys.readouterr().out)
+    assert told["findings"][0]["rule"] == "learning-rate-too-high"
+    assert told["findings"][0]["numbers"]["loss/approx_kl"] > 1
+
+
+def run_command(*arguments: str) -> None:
+    """Runs a command as the terminal does; SystemExit where its status is not 0."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["shoal", *arguments])
+        try:
+            cli.main()
+        except SystemExit as ended:
+            if ended.code:
+                raise
