@@ -21,7 +21,7 @@ from tests.llm.guessing import Guessing
 from tests.llm.toy import Successor, toy_model
 
 if TYPE_CHECKING:
-    from shoal.experiment.training import Result
+    from shoal.experiment.result import Result
     from shoal.llm.model import LanguageModel
     from shoal.llm.tasks.reasoning import ReasoningTask
 

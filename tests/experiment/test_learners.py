@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from shoal.experiment.training import Result
+    from shoal.experiment.result import Result
     from shoal.run.run import Run
 
 SMALL: dict[str, Any] = {

@@ -29,7 +29,7 @@ from tests.llm.models import make_answer, make_tokenizer
 from tests.llm.toy import Successor, toy_model
 
 if TYPE_CHECKING:
-    from shoal.experiment.training import Result
+    from shoal.experiment.result import Result
     from shoal.llm.model import LanguageModel
 
 LORA = {"lora_rank": 4, "lora_alpha": 8.0}

@@ -21,8 +21,10 @@ from tests.learn.envs import Forever, Recall, Sorting
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from shoal.experiment.result import Result
 
-def train(env: Any, run_dir: Path, *, seed: int = 1, **settings: Any) -> training.Result:
+
+def train(env: Any, run_dir: Path, *, seed: int = 1, **settings: Any) -> Result:
     """A silent run, seed 1."""
     return training.train(env, panel="none", run_dir=str(run_dir), seed=seed, **settings)
 

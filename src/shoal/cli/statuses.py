@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from shoal.experiment.training import Result
+    from shoal.experiment.result import Result
 
 MET, MISSED, BAD_USAGE, FAILED, INTERRUPTED, NO_READER = 0, 1, 2, 3, 130, 141
 STATUSES = (

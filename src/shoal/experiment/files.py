@@ -17,7 +17,7 @@ from shoal.types.text import printable
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from shoal.experiment.training import Result
+    from shoal.experiment.result import Result
     from shoal.report.compare import Missing
 
 

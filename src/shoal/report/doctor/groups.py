@@ -30,8 +30,8 @@ def without_signal(run: Evidence) -> Finding | None:
     mean = float(returns[-1]) if len(returns) else 0.0
     numbers = {"without_gradient": still, "replaced": share, "episode/return": mean}
     what = (
-        f"groups have no signal: in {100 * max(still, share):.0f} % of them all answers to a prompt earn the same (mean "
-        f"{mean:.3g}), so that none is better than another"
+        f"groups have no signal: in {100 * max(still, share):.0f} % of them all answers to a prompt earn the same "
+        f"(mean {mean:.3g}), so that none is better than another"
     )
     advice = (
         "easier prompts or a score with steps between nothing and all where the mean is low, harder ones where it is "

@@ -68,8 +68,8 @@ def horizon_short(run: Evidence) -> Finding | None:
     if length < near * horizon:
         return None
     what = (
-        f"the discount looks {horizon:.3g} steps ahead (gamma={gamma:g}), and episodes have up to {length:,.0f}: what an "
-        "action leads to later does not count"
+        f"the discount looks {horizon:.3g} steps ahead (gamma={gamma:g}), and episodes have up to {length:,.0f}: what "
+        "an action leads to later does not count"
     )
     advice = "gamma=0.99 or more"
     numbers = {"gamma": gamma, "horizon": horizon, "episode/length": length}
