@@ -66,7 +66,7 @@ class Guard:
         self.watches: dict[str, Watch] = {}
         for number, (name, learner) in enumerate(learners.items()):
             judged = not s.self_play.every and (s.learners > 1 or not number)
-            rules = rules_of(cfg, s.max_staleness, with_returns=judged)
+            rules = rules_of(cfg, learner.policy, s.max_staleness, with_returns=judged)
             own_rows = rows if judged else 0
             self.watches[name] = Watch(name, learner, rules, own, cfg, rows=own_rows)
         self.stopped = ""

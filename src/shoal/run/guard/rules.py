@@ -151,16 +151,22 @@ class Entropy(Windowed):
     NATS: ClassVar[float] = 3.0
     """Of continuous actions, whose entropy may be below 0: the fall that is too much."""
 
-    def __init__(self, share: float) -> None:
-        """`share`: of the entropy that it was, below which it has collapsed."""
+    def __init__(self, share: float, *, continuous: bool) -> None:
+        """Looks at one policy.
+
+        Args:
+            share: of the entropy that it was, below which it has collapsed.
+            continuous: whether an action has a density, so that 0 is an entropy as any other.
+        """
         super().__init__()
-        self.share = share
+        self.share, self.continuous = share, continuous
 
     def compare(self, value: float) -> Finding | None:
         """Compares with the median of the last checks."""
         before = self.recent.median
-        fell = value < before - self.NATS
-        if min(self.recent.values) >= 0 and value >= 0:
+        if self.continuous:
+            fell = value < before - self.NATS
+        else:
             fell = value < self.share * before and before > 1e-3
         if not fell:
             return None

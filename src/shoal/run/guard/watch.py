@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+from gymnasium import spaces
+
 from shoal.run.guard.answers import Hacking, Length
 from shoal.run.guard.clock import Heartbeat, Speed, Staleness
 from shoal.run.guard.ladder import Ladder
@@ -21,10 +23,12 @@ from shoal.run.guard.rules import (
 )
 from shoal.run.guard.seen import ACTIONS, Finding
 from shoal.run.guard.states import States
-from shoal.types import ConfigError, misfit
+from shoal.types import ConfigError, leaf_spaces, misfit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from torch import nn
 
     from shoal.learn.learner import Learner
     from shoal.run.guard.rules import Watches
@@ -37,18 +41,21 @@ SILENT = 10.0
 GIB = 1 << 30
 
 
-def rules_of(cfg: Guarding, max_staleness: int, *, with_returns: bool) -> list[Watches]:
+def rules_of(
+    cfg: Guarding, policy: nn.Module, max_staleness: int, *, with_returns: bool
+) -> list[Watches]:
     """The rules that are switched on.
 
     Args:
         cfg: which, and their limits.
+        policy: the learner's.
         max_staleness: what the run's schedule allows.
         with_returns: whether the learner has episodes whose returns say how good it is.
     """
     every: list[Watches] = [
         Finite(),
         Kl(cfg.kl),
-        Entropy(cfg.entropy),
+        Entropy(cfg.entropy, continuous=_is_continuous(policy)),
         ValueLoss(cfg.explosion),
         Gradient(cfg.explosion),
         Speed(cfg.slowdown),
@@ -213,6 +220,14 @@ class Watch:
                     f"{', '.join(sorted(seen.numbers))}; take it out"
                 )
         self.asked = set()
+
+
+def _is_continuous(policy: nn.Module) -> bool:
+    """Whether a policy's actions, or some of them, are numbers with a density."""
+    space: Any = getattr(getattr(policy, "spec", None), "action_space", None)
+    if space is None:
+        return False
+    return any(isinstance(part, spaces.Box) for _, part in leaf_spaces(space))
 
 
 def _of_user(rule: Rule, seen: Seen) -> Finding | None:

@@ -1,0 +1,216 @@
+"""The guard of a run: what it sees, what it does, what it leaves as it was, and how it goes on after a kill."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+import shoal
+from shoal.run.guard.notes import read_notes
+from shoal.run.guard.seen import Finding, Seen
+from shoal.run.guard.settings import Guarding
+from shoal.run.log import read
+from shoal.types import ConfigError
+from tests.run.guard.plain import go, guard_of, learner_of, sha_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from shoal.learn.learner import Learner
+    from shoal.run.run import Run
+
+SHORT: dict[str, Any] = {
+    "total_timesteps": 20_000,
+    "num_threads": 1,
+    "stop_at": math.inf,
+    "final_episodes": 0,
+    "panel": "none",
+}
+
+
+def rule_at(*updates: int, action: Any = "rollback") -> Any:
+    """A rule that finds something wrong with these updates."""
+
+    def never_happy(seen: Seen) -> Finding | None:
+        return Finding("as the test says", action) if seen.update in updates else None
+
+    return never_happy
+
+
+def weights_of(policy: torch.nn.Module) -> list[float]:
+    return torch.cat([x.reshape(-1) for x in policy.state_dict().values()]).tolist()
+
+
+def test_a_healthy_run_keeps_its_bits(tmp_path: Path) -> None:
+    on, off = (shoal.train("CartPole-v1", guard=x, run_dir=tmp_path, **SHORT) for x in ("on", "off"))
+    assert weights_of(on.policy) == weights_of(off.policy)
+    assert not (on.path / "guard.json").exists()
+
+
+@pytest.mark.parametrize(("wrong", "good"), [(10, 7), (9, 5), (8, 5)])
+def test_a_rollback_is_the_last_good_state(wrong: int, good: int, tmp_path: Path) -> None:
+    """A candidate is taken at 1, 3, 5, ..., and is good two checks later."""
+    run, learner, stream, shas = go(tmp_path, updates=wrong, rules=[rule_at(wrong)])
+    there = read_notes(tmp_path).interventions
+    assert [(x.update, x.action, x.rule) for x in there] == [(wrong, "rollback", "never_happy")]
+    assert f"goes back to update {good} " in there[0].said
+    assert sha_of(learner) == shas[good - 1]
+    assert stream.published == 1
+    assert stream.env_steps == wrong * 10  # environments go on
+    assert "with 0.5 times its learning rate" in there[0].said
+    assert run.stop_reason == "total_timesteps"
+
+
+def test_the_ladder_is_climbed_until_the_run_is_stopped(tmp_path: Path) -> None:
+    run, learner, _, shas = go(tmp_path, updates=40, rules=[rule_at(10, 11, 12, 13, 14, 15, 16, action="skip")])
+    actions = [x.action for x in read_notes(tmp_path).interventions]
+    assert actions == ["skip", "halve", "rollback", "rollback", "stop"]
+    assert run.updates == 14
+    assert learner.rate_factor == 1  # that of the best state, which was taken before
+    assert sha_of(learner) == shas[6]
+    assert run.stop_reason.startswith("guard: as the test says (never_happy); the run ends with the verified best")
+    stopped = json.loads((tmp_path / "stopped.json").read_text())
+    assert stopped["kept"] == {"policy": {"update": 7, "return": 1.0}}
+    assert stopped["update"] == 14
+    assert stopped["reason"] in run.stop_reason
+
+
+def test_a_state_that_was_verified_closes_the_ladder(tmp_path: Path) -> None:
+    go(tmp_path, updates=60, rules=[rule_at(10, 30, 50, action="halve")])
+    assert [x.action for x in read_notes(tmp_path).interventions] == ["halve"] * 3
+
+
+def test_halving_multiplies_whatever_rate_is_set() -> None:
+    learner = learner_of()
+    learner.rate_factor = 0.25
+    learner.learning_rate = 0.8
+    assert learner.learning_rate == 0.8
+    assert learner.networks["policy"].descent.owned.param_groups[0]["lr"] == 0.2
+    other = learner_of()
+    other.restore(learner.state())
+    assert other.rate_factor == 0.25
+    assert other.learning_rate == 0.8
+    other.restore(learner_of().state())
+    assert other.rate_factor == 1
+    assert other.learning_rate == 0.5
+
+
+def test_a_run_that_it_acted_in_ends_as_the_verified_best(tmp_path: Path) -> None:
+    """Returns rise to update 12 and fall from there: no band is left, but the end is not the best."""
+    returns = [*range(10, 130, 10), *range(120, 60, -5)]
+    run, learner, _, shas = go(tmp_path, updates=24, returns=returns, rules=[rule_at(4, action="halve")])
+    best = guard_of(run).watches["policy"].states.best
+    assert best is not None
+    assert best.figure == min(returns[best.update - 1], returns[best.update + 1]) == 110
+    assert sha_of(learner) == shas[best.update - 1] != shas[-1]
+
+
+def test_it_warns_writes_a_line_and_counts(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    class Told:
+        def __call__(self, run: Run, record: Any) -> None:
+            pass
+
+        def warn(self, message: str) -> None:
+            said.append(message)
+
+    result = shoal.train(
+        "CartPole-v1",
+        run_dir=tmp_path,
+        callbacks=[Told()],
+        rules=[rule_at(3, action="halve"), rule_at(5, action="tell")],
+        **SHORT | {"panel": "plain"},
+    )
+    assert [x.split(": ", 2)[2] for x in said] == [
+        "as the test says (never_happy); policy goes on with 0.5 times its learning rate"
+    ]
+    last = read(result.path / "metrics.jsonl")[-1]
+    assert last["guard/interventions"] == 2
+    assert last["guard/rate_factor"] == 0.5
+    assert last["train/learning_rate"] == 0.0015
+    assert read_notes(result.path).count == 2
+
+
+def test_weights_that_are_not_finite_are_replaced(tmp_path: Path) -> None:
+    """Where a state was verified; before, the run ends as it does without a guard."""
+
+    def during(run: Run, learner: Learner, update: int) -> None:
+        if update == 10:
+            with torch.no_grad():
+                learner.flat.fill_(math.nan)
+
+    _, learner, _, _ = go(tmp_path, updates=12, during=during)
+    assert [(x.update, x.rule) for x in read_notes(tmp_path).interventions] == [(10, "finite")]
+    assert torch.isfinite(learner.flat).all()
+
+
+def test_an_update_without_a_finite_step_climbs_the_ladder(tmp_path: Path) -> None:
+    def during(run: Run, learner: Learner, update: int) -> None:
+        if update in (10, 11):
+            learner.skipped, learner.updates = learner.skipped + 1, learner.updates - 1
+
+    go(tmp_path / "late", updates=13, during=during)
+    assert [x.action for x in read_notes(tmp_path / "late").interventions] == ["skip", "halve"]
+
+    def at_once(run: Run, learner: Learner, update: int) -> None:
+        learner.skipped, learner.updates = learner.skipped + 1, learner.updates - 1
+
+    with pytest.raises(FloatingPointError, match="in any of 1 gradient steps"):
+        go(tmp_path / "soon", updates=13, during=at_once)
+
+
+def test_a_run_goes_on_with_its_guard(tmp_path: Path) -> None:
+    """Killed before, between and after what the guard does, a run ends as the one that was not."""
+    rules = [rule_at(9, 10, 11, action="halve")]
+    told: dict[str, Any] = {"rules": rules, "returns": [float(x % 7) for x in range(40)], "without": ("return",)}
+    _, whole, _, _ = go(tmp_path / "whole", updates=20, saved=True, **told)
+    assert [x.action for x in read_notes(tmp_path / "whole").interventions] == ["halve", "rollback", "rollback"]
+    for killed_after in (6, 9, 10, 11, 12, 17):
+        there = tmp_path / str(killed_after)
+        shutil.copytree(tmp_path / "whole", there)
+        for manifest in (there / "checkpoints").glob("*.json"):
+            if manifest.stem == "best" or int(manifest.stem) > killed_after:
+                manifest.unlink()
+        _, resumed, _, _ = go(there, updates=20, **told)
+        assert sha_of(resumed) == sha_of(whole)
+        assert resumed.rate_factor == whole.rate_factor
+        assert read_notes(there) == read_notes(tmp_path / "whole")
+
+
+def test_a_rule_that_is_asked_for_needs_something_to_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"guarding.rules names 'kl', which reads loss/approx_kl, but"):
+        shoal.train("CartPole-v1", algo="a2c", run_dir=tmp_path, guarding={"rules": ["kl"]}, **SHORT)
+    with pytest.raises(ConfigError, match=r"no rule 'kll'; did you mean 'kl'"):
+        Guarding(rules=("kll",))
+    with pytest.raises(ConfigError, match="both name 'kl'"):
+        Guarding(rules=("kl",), without=("kl",))
+
+
+def test_rules_of_a_user_are_checked(tmp_path: Path) -> None:
+    def two(seen: Seen, more: int) -> None: ...
+
+    def wrong(seen: Seen) -> Any:
+        return 3
+
+    def raises(seen: Seen) -> Any:
+        raise ZeroDivisionError
+
+    cases: list[tuple[Any, dict[str, Any], str]] = [
+        ([two], {}, "called with what was seen alone"),
+        ([3], {}, "cannot be called"),
+        (3, {}, "rules is a list"),
+        ([rule_at(1)], {"guard": "off"}, "the guard's, which is off"),
+        ([wrong], {}, "returned 3"),
+    ]
+    for rules, more, said in cases:
+        with pytest.raises(ConfigError, match=said):
+            shoal.train("CartPole-v1", run_dir=tmp_path, rules=rules, **SHORT, **more)
+    with pytest.raises(ZeroDivisionError) as caught:
+        shoal.train("CartPole-v1", run_dir=tmp_path, rules=[raises], **SHORT)
+    assert caught.value.__notes__ == ["shoal: raised by the guard's rule raises"]

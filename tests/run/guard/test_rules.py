@@ -1,0 +1,111 @@
+"""The guard's rules, each on numbers that it must find wrong and numbers that it must not."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from shoal.run.guard.answers import Hacking, Length
+from shoal.run.guard.clock import Speed, Staleness
+from shoal.run.guard.returns import ReturnFall
+from shoal.run.guard.rules import Drift, Entropy, Finite, Gradient, Kl, ValueLoss
+from shoal.run.guard.seen import Seen
+
+
+def seen(numbers: dict[str, float] | None = None, **more: Any) -> Seen:
+    return Seen("policy", 1, 1, numbers or {}, **more)
+
+
+def said_of(rule: Any, name: str, values: list[float]) -> list[str]:
+    """What a rule wants to follow each value; empty where it finds nothing."""
+    found = [rule.look(seen({name: x})) for x in values]
+    return ["" if x is None else x.action for x in found]
+
+
+@pytest.mark.parametrize(
+    ("rule", "name", "values", "last"),
+    [
+        (Kl(1.0), "loss/approx_kl", [0.9], ""),
+        (Kl(1.0), "loss/approx_kl", [1.1], "halve"),
+        (Kl(1.0), "loss/approx_kl", [10.1], "rollback"),
+        (Drift(1.0), "loss/kl", [1.1], "halve"),
+        (Kl(1.0), "loss/kl", [9.0], ""),
+        (ValueLoss(100.0), "loss/value", [1, 2, 1, 1, 1, 199], ""),
+        (ValueLoss(100.0), "loss/value", [1, 2, 1, 1, 1, 201], "halve"),
+        (ValueLoss(100.0), "loss/value", [1, 2, 1, 1, 1, 2001], "rollback"),
+        (ValueLoss(100.0), "loss/value", [1, 2, 1, 1, 2001], ""),
+        (Gradient(100.0), "loss/grad_norm", [1, 1, 1, 1, 1, 101], "halve"),
+        (Entropy(0.1, continuous=False), "loss/entropy", [0.6, 0.6, 0.6, 0.6, 0.6, 0.07], ""),
+        (Entropy(0.1, continuous=False), "loss/entropy", [0.6, 0.6, 0.6, 0.6, 0.6, 0.05], "rollback"),
+        (Entropy(0.1, continuous=True), "loss/entropy", [1.0, 1.0, 1.0, 1.0, 1.0, -1.9], ""),
+        (Entropy(0.1, continuous=True), "loss/entropy", [-1, -1, -1, -1, -1, -4.1], "rollback"),
+    ],
+)
+def test_a_number_that_is_too_much(rule: Any, name: str, values: list[float], last: str) -> None:
+    assert said_of(rule, name, values) == [""] * (len(values) - 1) + [last]
+
+
+def test_what_was_found_wrong_is_not_what_the_next_is_compared_with() -> None:
+    rule = ValueLoss(100.0)
+    assert said_of(rule, "loss/value", [1, 1, 1, 1, 1, 200, 300])[-2:] == ["halve", "halve"]
+    rule.forget()
+    assert said_of(rule, "loss/value", [200]) == [""]
+
+
+def test_finite() -> None:
+    assert Finite().look(seen()) is None
+    weights = Finite().look(seen(finite=False))
+    assert weights is not None
+    assert weights.action == "rollback"
+    skipped = Finite().look(seen(skipped=1, taken=3))
+    assert skipped is not None
+    assert (skipped.action, skipped.said) == ("skip", "1 of 4 gradient steps were not finite")
+
+
+@pytest.mark.parametrize(
+    ("mean", "spread", "falls"),
+    [(126, 0, False), (124, 0, True), (124, 50, True), (124, 500, False), (math.nan, 0, False)],
+)
+def test_returns_may_lose_a_share_of_what_was_gained(mean: float, spread: float, *, falls: bool) -> None:
+    """From 100 to 204 with a band of 3/4: 126 is left; 25 episodes of deviation 500 have a standard error of 100."""
+    about = seen(mean_return=mean, best_return=204.0, first_return=100.0, spread=spread, episodes=25)
+    assert (ReturnFall(0.75).look(about) is not None) is falls
+
+
+def test_speed_is_told_once_until_it_is_over() -> None:
+    rule = Speed(4.0)
+    fast, slow = seen(seconds_a_step=1.0, seconds=0.5), seen(seconds_a_step=5.0, seconds=0.5)
+    assert [rule.look(fast) for _ in range(30)] == [None] * 30
+    found = [rule.look(slow) for _ in range(8)]
+    assert [x is not None for x in found] == [False] * 3 + [True] + [False] * 4
+    assert [rule.look(fast) for _ in range(8)] == [None] * 8
+    assert any(rule.look(slow) for _ in range(5))
+
+
+def test_staleness_beyond_what_is_allowed() -> None:
+    rule = Staleness(2)
+    assert rule.look(seen({"actors/staleness_max": 2.0})) is None
+    found = rule.look(seen({"groups/staleness_max": 3.0}))
+    assert found is not None
+    assert found.action == "tell"
+
+
+def test_answers_that_grow() -> None:
+    rule, about = Length(), {"groups/truncated": 0.0}
+    assert [rule.look(seen(about, mean_length=10.0)) for _ in range(6)] == [None] * 6
+    assert rule.look(seen(about, mean_length=29.0)) is None
+    assert rule.look(seen(about, mean_length=31.0)) is not None
+    assert rule.look(seen(mean_length=3100.0)) is None  # episodes of an environment
+
+
+def test_rewards_that_rise_while_the_evaluation_falls() -> None:
+    def found(pairs: list[tuple[float, float]]) -> list[bool]:
+        rule = Hacking()
+        about = [({"groups/truncated": 0.0, "eval/return": e}, r) for e, r in pairs for _ in range(3)]
+        return [rule.look(seen(n, mean_return=r)) is not None for n, r in about]
+
+    assert any(found([(0.9, 1.0), (0.8, 2.0), (0.7, 3.0), (0.6, 4.0)]))
+    assert not any(found([(0.9, 1.0), (0.8, 2.0), (0.7, 1.0), (0.6, 4.0)]))
+    assert not any(found([(0.9, 1.0), (0.8, 2.0), (0.85, 3.0), (0.6, 4.0)]))
