@@ -219,11 +219,7 @@ class Trainable:
         return self.sharing.around(step, ())[1]
 
     def state(self, *, check: bool = True) -> dict[str, Any]:
-<<<<<<< HEAD
-        """The module's and the optimizer's state; FloatingPointError where it is not finite, if that is checked."""
-=======
         """The module's and the optimizer's state; FloatingPointError where that is to be checked and is not finite."""
->>>>>>> guard
         self._packed.check_same(trained=self.optimizer is not None)
         saved: dict[str, Any] = {"module": learned_state(self.module)}
         if self.optimizer is not None:

@@ -1,0 +1,74 @@
+"""Result: how a run ended."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shoal.experiment.agent import GREEDY_EPISODES
+from shoal.run import log
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+    from shoal.types import Floats
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Result:
+    """How a run ended: its directory, the mean return of fresh greedy episodes, and whether it met the threshold.
+
+    The greedy return is NaN where no greedy episodes were played: `final_episodes=0`, they failed, or Ctrl-C ended the
+    run.
+    """
+
+    path: Path
+    policy: nn.Module
+    steps: int
+    seconds: float
+    greedy_return: float
+    greedy_seconds: float
+    threshold: float | None
+    stop_reason: str
+    mean_return: float = -math.inf
+    """Of the last max(100, num_envs) episodes of training; -inf where there were fewer."""
+    greedy_episodes: int = GREEDY_EPISODES
+    agent: str = ""
+    """Whose policy it is, of several agents: the one with the best greedy episodes; empty where none were played."""
+    bottleneck: str = ""
+    """What training waited for, and which setting would move it; empty where it was too short to tell."""
+
+    @property
+    def solved(self) -> bool:
+        """Whether the greedy return meets the threshold (always, without one).
+
+        Where no greedy episodes were played, the mean return of training's last episodes decides.
+        """
+        reached = self.greedy_return
+        if math.isnan(reached):
+            reached = self.mean_return
+        return self.threshold is None or reached >= self.threshold
+
+    def frame(self) -> dict[str, Floats]:
+        """The metrics of the run as columns, one array [lines] a key: NaN where a line lacks it.
+
+        `pandas.DataFrame(run.frame())` takes them.
+        """
+        lines = log.read(self.path / "metrics.jsonl")
+        keys = dict.fromkeys(key for line in lines for key in line)
+        return {
+            key: np.array([line.get(key) for line in lines], np.float64) for key in keys
+        }
+
+    def __repr__(self) -> str:
+        """One line: where the run is and what came of it."""
+        bar = "" if self.threshold is None else f", threshold={self.threshold:g}"
+        return (
+            f"Result({str(self.path)!r}, steps={self.steps:,}, seconds={self.seconds:.1f}, "
+            f"greedy_return={self.greedy_return:.1f}{bar}, stop_reason={self.stop_reason!r})"
+        )
