@@ -99,9 +99,30 @@ def learn(
             policy=first.make_policy,
         )
         run.meter = Counting(run.metrics.add, signs)
+        run.meter.halt.parties.append(Standing(signs))
         held.callback(run.close)
         experiment.algorithm.train(experiment.config, rows, run)
         run.leave()
+
+
+class Standing:
+    """Shows the first learner that this one stands still with the run, and does not hang."""
+
+    def __init__(self, signs: Signs) -> None:
+        """`signs`: where it shows it."""
+        self._signs = signs
+
+    def stand(self) -> None:
+        """The run stands still."""
+        self._signs.count()
+
+    def attend(self) -> None:
+        """It does so yet."""
+        self._signs.count()
+
+    def go_on(self) -> None:
+        """It goes on."""
+        self._signs.count()
 
 
 class Counting(Meter):

@@ -100,14 +100,22 @@ def trimmed(batch: Answers) -> Answers:
 
 
 def answers_step(
-    network: Trainable, loss: Loss, batch: Answers, cfg: Any
+    network: Trainable,
+    loss: Loss,
+    batch: Answers,
+    cfg: Any,
+    between: Callable[[], None],
 ) -> tuple[NamedTuple, float]:
-    """One step of a language model on answers, part by part, whose losses and statistics add up; see `Learner.step`."""
+    """One step of a language model on answers, part by part, whose losses and statistics add up; see `Learner.step`.
+
+    `between` is called before each part.
+    """
     network.rejoin()
     network.module.zero_grad(set_to_none=True)
     kind: type[Any] = tuple
     stats: list[Tensor] = []
     for part in parts(batch, network.micro_tokens):
+        between()
         value, of_part = returned(loss, loss(network.module(part), part, cfg))
         value.backward()
         kind, stats = type(of_part), summed(stats, list(of_part))

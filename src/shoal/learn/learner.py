@@ -164,22 +164,7 @@ class Learner:
             The statistics that the loss returns, detached.
         """
         self.before_step()
-        network = self.networks[POLICY]
-        fused = fused_of(loss)
-        if isinstance(batch, Answers):
-            stats, norm = answers_step(network, loss, batch, cfg)
-        elif isinstance(batch, Sequences):  # networks with a memory learn them in torch
-            stats, norm = network.torch_step(loss, batch, cfg)
-        elif (
-            fused is not None
-            and network.can_fuse(fused.name)
-            and not _is_weighted(batch)
-        ):
-            stats, norm = network.fused_step(fused, batch, cfg)
-        elif network.plan is not None:
-            stats, norm = network.native_step(loss, batch, cfg)
-        else:
-            stats, norm = network.torch_step(loss, batch, cfg)
+        stats, norm = _stepped(self, loss, batch, cfg)
         self._count(stats, norm)
         return stats
 
@@ -258,6 +243,22 @@ class Learner:
             return
         self.updates += 1
         self._statistics.add(stats, norm)
+
+
+def _stepped(
+    learner: Learner, loss: Loss, batch: Batch | Sequences | Answers, cfg: Any
+) -> tuple[Any, float]:
+    """What the first way that can take a step gives: statistics, and the gradient's norm."""
+    network, fused = learner.networks[POLICY], fused_of(loss)
+    if isinstance(batch, Answers):
+        return answers_step(network, loss, batch, cfg, learner.before_step)
+    if isinstance(batch, Sequences):  # networks with a memory learn them in torch
+        return network.torch_step(loss, batch, cfg)
+    if fused is not None and network.can_fuse(fused.name) and not _is_weighted(batch):
+        return network.fused_step(fused, batch, cfg)
+    if network.plan is not None:
+        return network.native_step(loss, batch, cfg)
+    return network.torch_step(loss, batch, cfg)
 
 
 def _updated(

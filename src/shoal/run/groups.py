@@ -88,7 +88,7 @@ def sampler_of(run: Run, policy: LanguageModel, cfg: DrawsGroups) -> Sampler:
             reload=s.language.after_publish,
             exact=policy.exact,
         )
-    return ProcessSampler(
+    sampler = ProcessSampler(
         policy,
         drawing,
         slots=s.language.slots,
@@ -96,6 +96,8 @@ def sampler_of(run: Run, policy: LanguageModel, cfg: DrawsGroups) -> Sampler:
         refill=s.language.after_publish == "refill",
         tell=run.warn,
     )
+    sampler.follow(run.meter.ending)
+    return sampler
 
 
 def _scorer_of(source: TaskSource) -> Any:

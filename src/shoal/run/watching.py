@@ -56,8 +56,6 @@ class Watching:
             self._clear(STOP)
             self._run.meter.halt.parties.append(self)
         self._look()
-        if self._run.meter.halt.asked:
-            self._tell(f"paused by {self._by} before it went on")
         name = "shoal-watches-for-a-pause"
         self._thread = Thread(target=self._watch, name=name, daemon=True)
         self._thread.start()
@@ -111,10 +109,12 @@ class Watching:
     def _look(self) -> None:
         """Asks for what the files ask for."""
         run, halt = self._run, self._run.meter.halt
-        if run.settings.leads and not run.interrupted_by:
+        if run.settings.leads:
             by = self._asked_by(STOP)
-            if by is not None:
+            if by is not None and not run.interrupted_by:
                 interrupt(run, f"shoal stop, by {by}", STOPPED)
+            if run.interrupted_by:  # those who learn beside it are to go on too
+                self._clear(PAUSE)
                 return
         by = self._asked_by(PAUSE)
         if by is None:

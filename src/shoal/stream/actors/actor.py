@@ -100,7 +100,8 @@ class Actor:
                 return self.serve_shard(op, value)
             case Op.CLOSE:
                 return self._env.close()
-            case Op.WEIGHTS | Op.COLLECT | Op.KEPT:  # see `take`, `collect`, `keep`
+            case Op.WEIGHTS | Op.COLLECT | Op.KEPT | Op.PAUSE | Op.GO_ON:
+                # See `take`, `collect`, `keep`, and `Serving`.
                 raise ValueError(op)
 
     def take(self, weights: list[Any]) -> None:

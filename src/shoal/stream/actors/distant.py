@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 SILENT_S = 10 * BEAT_S
 """One that does not even say that it lives is gone."""
+AGAIN_S = 60.0
+"""One that stands still is told so again once in so many seconds."""
 MESSAGE_S = 300.0
 """What a message may take that has begun to come."""
 
@@ -65,7 +67,7 @@ class DistantActor:
         self.number, self.rows, self._placed = number, rows, placed
         self._frames: Frames | None = None
         self._tasks = self._closing = self.steps = 0
-        self._moved_s = self._heard_s = 0.0
+        self._moved_s = self._heard_s = self._told_s = 0.0
         self._ended = False
         self.late = False
         """Whether it is in a step that nobody waits for any more."""
@@ -122,6 +124,25 @@ class DistantActor:
         """Rollouts that came before they were asked after, the oldest first."""
         early = self._answers.early()
         return [Part.of_saved(said["value"]) for said in early if said["good"]]
+
+    def stand(self) -> None:
+        """Has it stand still after the step that it is in, and wait until it is to go on."""
+        self._told_s = time.monotonic()
+        self._say(Op.PAUSE, None)
+
+    def go_on(self) -> None:
+        """Has it go on; nobody blames it for the time in which it stood."""
+        self._say(Op.GO_ON, None)
+        self._moved_s = self._heard_s = time.monotonic()
+
+    def attend(self) -> None:
+        """It stands still yet: what it says is taken in, and it hears now and then that its learner lives."""
+        assert self._frames is not None
+        if time.monotonic() - self._told_s > AGAIN_S:
+            self.stand()
+        with contextlib.suppress(OSError, EOFError):  # the next answer tells
+            while self._frames.comes(0.0):
+                self._hear()
 
     def ask_shard(self, op: Op, value: dict[str, Any]) -> int:
         """Asks for something of the memory that it keeps; the number of the task."""
@@ -217,21 +238,28 @@ class DistantActor:
                     check()
                     self._check(timeout_s, doing)
                     continue
-                said = states.unpack(self._frames.receive(MESSAGE_S))
+                answered = self._hear(task)
             except (OSError, EOFError) as error:
                 raise EnvError(f"{self}, {doing}, is gone ({error})") from error
-            self._heard_s = time.monotonic()
-            answer = said["task"]
-            if not answer:
-                self._note(said["steps"])
+            if not answered:
                 check()
                 self._check(timeout_s, doing)
-            else:
-                self._answers.put(answer, said, task)
         said = self._answers.pop(task)
         if said["good"]:
             return said["value"]
         raise failure_of(said["value"], str(self))
+
+    def _hear(self, task: int = 0) -> bool:
+        """Takes in what it says next, while `task` is waited for; whether that answers something."""
+        assert self._frames is not None
+        said = states.unpack(self._frames.receive(MESSAGE_S))
+        self._heard_s = time.monotonic()
+        answer = said["task"]
+        if answer:
+            self._answers.put(answer, said, task)
+        else:
+            self._note(said["steps"])
+        return bool(answer)
 
     def _note(self, steps: int) -> None:
         if steps != self.steps:

@@ -21,7 +21,7 @@ WORD = "actor"
 
 
 class Op(IntEnum):
-    """What a learner asks for; all but WEIGHTS have an answer."""
+    """What a learner asks for; all but WEIGHTS, PAUSE and GO_ON have an answer."""
 
     BEGIN = 1
     WEIGHTS = 2
@@ -32,6 +32,8 @@ class Op(IntEnum):
     SAMPLE = 7
     PRIORITIZE = 8
     KEPT = 9
+    PAUSE = 10
+    GO_ON = 11
 
 
 STATE_REGION, KEPT_REGIONS = -3, (-2, -1)

@@ -19,7 +19,7 @@ Answer: TypeAlias = "tuple[int, bool, Any]"
 """The number of a task, whether it went well, and what came of it."""
 LOOK_S = 0.002
 """Between two steps the learner is heard once in so many seconds."""
-URGENT = (Op.STATE, Op.CLOSE)
+URGENT = (Op.STATE, Op.CLOSE, Op.PAUSE, Op.GO_ON)
 """What does not wait until a rollout is over."""
 
 
@@ -140,13 +140,21 @@ class Serving:
             self._actor.keep()
 
     def _serve_urgent(self, op: Op, task: int, value: Any) -> None:
-        """Gives a state, or notes that it is to close; who gave its last state does nothing more but these."""
+        """Gives a state, stands still, or notes that it is to close.
+
+        Who stands still, or has given its last state, does nothing more but these.
+        """
+        standing = last = False
         while True:
             if op is Op.CLOSE:
                 self._closing = task, value
                 return
-            self._respond(op, task, value)
-            if not value["last"]:
+            if op is Op.STATE:
+                self._respond(op, task, value)
+                last |= value["last"]
+            else:
+                standing = op is Op.PAUSE
+            if not (standing or last):
                 return
             op, (task, value) = self._requests.next_urgent()
 

@@ -40,12 +40,15 @@ def serve(said: Beginning, pipe: Pipe, arena: Arena) -> None:
     model = LanguageModel(said.architecture, said.tokenizer, said.temperature)
     flat = packed_weights(model.to(said.device))
     sampler: LocalSampler | None = None
+    standing = False
     while True:
-        while sampler is None or not sampler.pending or pipe.poll():
+        while standing or sampler is None or not sampler.pending or pipe.poll():
             op, value = pipe.receive()
             if op == Op.CLOSE:
                 return
-            if op == Op.LOAD:
+            if op in (Op.PAUSE, Op.GO_ON):
+                standing = op == Op.PAUSE
+            elif op == Op.LOAD:
                 version, weights = value
                 _copy(arena, weights, flat)
                 if sampler is None:

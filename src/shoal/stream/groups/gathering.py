@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 BLOCK_S = 0.02
 """Seconds that it waits for scorers and replies before it looks for finished answers again."""
 STEPS = 4
-"""Tokens of each answer that are drawn between two looks for replies, where this process draws them."""
+"""Tokens of each answer that are drawn between two looks for replies or an end, where this process draws them."""
 MOST_REPLACED = 50
 """Groups without signal, for each that the batches so far needed, at which a run is told that it cannot go on."""
 
@@ -84,7 +84,7 @@ class Gathering:
         talks = self.conversations
         awaited = 0 if talks is None else talks.pending
         elsewhere = self.apart and self.scorers.pending + awaited > 0
-        most = 0 if elsewhere else STEPS if awaited else None
+        most = 0 if elsewhere else None if self.apart else STEPS
         with self._meter.measure("waiting" if self.apart else "acting"):
             self.take_drawn(most)
         block_s = BLOCK_S if elsewhere or not self.sampler.pending else 0.0

@@ -125,6 +125,7 @@ class Groups:
             RuntimeError: the last one was not published.
             ConfigError: a prompt is too long, or next to no group has answers that differ in their rewards.
             EnvError: the sampler or a scorer died too often.
+            EndingError: nobody waits any longer; `state` has what is under way.
         """
         if not self._published:
             raise RuntimeError(NOT_PUBLISHED)
@@ -133,6 +134,7 @@ class Groups:
             self._load()
         gathering.admit(self._batches)
         while (batch := gathering.take(self._batches)) is None:
+            self._meter.ending.check()
             gathering.advance()
             gathering.admit(self._batches)
         self._batches += 1

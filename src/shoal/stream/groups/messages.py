@@ -22,6 +22,8 @@ class Op(IntEnum):
     SUBMIT = 2
     RESTORE = 3
     CLOSE = 4
+    PAUSE = 5
+    GO_ON = 6
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from shoal.envs.workers.processes import LOOK_S, Worker
 from shoal.llm.lora import LEARNED, flat_weights
 from shoal.llm.sampler.progress import packed_answers, unpacked_answers
 from shoal.llm.sampler.requests import answers_of
+from shoal.stream.ending import Ending
 from shoal.stream.groups.book import Book
 from shoal.stream.groups.crossing import Crossing
 from shoal.stream.groups.messages import WORD, Beginning, Loaded, Op
@@ -62,6 +63,7 @@ class ProcessSampler:
         sizes = self._crossing.sizes
         self._said = beginning_of(model, drawing, slots, seed, sizes, refill=refill)
         self._timeout_s, self._left, self._tell = timeout_s, max_restarts, tell
+        self._ending = Ending()
         self._book = Book(model.architecture, drawing)
         self._weights: tuple[int, NDArray[np.float32]] | None = None
         self._start()
@@ -91,10 +93,28 @@ class ProcessSampler:
         self._book.add(new)
         self._worker.send((int(Op.SUBMIT), list(requests)))
 
+    def follow(self, ending: Ending) -> None:
+        """Waits no longer than a run does, and stands still when that does."""
+        self._ending = ending
+        ending.halt.parties.append(self)
+
+    def stand(self) -> None:
+        """Has it draw nothing for now; whether it is there shows when it is waited for."""
+        if self._worker.alive:
+            self._worker.send((int(Op.PAUSE), None))
+
+    def attend(self) -> None:
+        """It draws nothing yet."""
+
+    def go_on(self) -> None:
+        """Has it draw again."""
+        if self._worker.alive:
+            self._worker.send((int(Op.GO_ON), None))
+
     def poll(self, max_steps: int | None = None) -> list[Drawn]:
         """Waits until an answer is finished, if any is pending, and hands over those that are.
 
-        `max_steps=0` waits for nothing.
+        `max_steps=0` waits for nothing. EndingError where nobody waits any longer; nothing is lost.
         """
         book = self._book
         self._hear_all()
@@ -102,7 +122,11 @@ class ProcessSampler:
         while max_steps != 0 and book.running and not book.finished:
             if self._hear(LOOK_S):
                 since = time.monotonic()
-            elif time.monotonic() - since > self._timeout_s:
+                continue
+            before = time.monotonic()
+            self._ending.check()
+            since += time.monotonic() - before
+            if time.monotonic() - since > self._timeout_s:
                 self._restart(
                     f"said nothing for {self._timeout_s:g} s{self._worker.stack()}"
                 )
@@ -129,6 +153,7 @@ class ProcessSampler:
 
     def close(self) -> None:
         """Ends the process."""
+        self._ending.halt.leave(self)
         self._end()
         self._crossing.close()
 

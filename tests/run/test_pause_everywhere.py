@@ -1,0 +1,104 @@
+"""Pausing wherever rows step and answers are drawn: actors, learners, agents, servers, a sampler in another process."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from shoal.envs.registry import make
+from shoal.experiment.training import resume
+from shoal.llm.model_folder import save_model
+from shoal.remote.server import Server
+from shoal.run.directory import RunDirectory
+from tests.llm.toy import toy_model
+from tests.run.pausing import Pauser
+from tests.run.test_ctrl_c import CASES, metrics_of, said
+from tests.run.test_pause import NATIVE, PPO, SLOW, trained
+from tests.run.test_resume import weights_sha256
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+IDLE = 0.06
+"""Processor seconds a second that all processes of a paused run may take."""
+GROUPS: dict[str, Any] = {
+    "env": "tests.llm.toy:Successor",
+    "algo": "grpo",
+    "num_prompts": 3,
+    "num_generations": 4,
+    "max_completion_length": 4,
+    "learning_rate": 1e-3,
+}
+OTHERS: dict[str, dict[str, Any]] = {
+    "overlap": {**NATIVE, "schedule": "overlap"},
+    "learners": {**NATIVE, "num_envs": 8, "learners": 2},
+    "slow-learners": {"env": SLOW, "env_kwargs": {"step_s": 0.02}, **PPO, "learners": 2},
+    "agents": {**NATIVE, "agents": 2, "num_envs": 8},
+    "processes": {"env": SLOW, "env_kwargs": {"step_s": 0.02}, **PPO, "backend": "workers", "num_workers": 2},
+}
+
+
+def compared(folder: Path, case: dict[str, Any], *, after_s: float, end: str = "continue") -> Pauser:
+    """A run that was paused beside one that never was: the same bits."""
+    pauser = Pauser(after_s=after_s, end=end)
+    whole = trained(folder / "whole", case, updates=5)
+    if end == "stop":
+        with pytest.warns(UserWarning, match="shoal resume"):
+            path = trained(folder / "paused", case, updates=5, callbacks=[pauser])
+        assert RunDirectory(path).read_status()["state"] == "stopped"
+        resume(path, panel="none")
+    else:
+        path = trained(folder / "paused", case, updates=5, callbacks=[pauser])
+    pauser.joined()
+    assert pauser.noticed_s < 1.0
+    assert pauser.busy < IDLE
+    assert weights_sha256(whole) == weights_sha256(path)
+    assert metrics_of(whole) == metrics_of(path)
+    return pauser
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["continue", "stop"])
+@pytest.mark.parametrize("case", CASES, ids=said)
+def test_actors(case: dict[str, Any], end: str, tmp_path: Path) -> None:
+    """In the middle of a rollout, of processes too."""
+    env = SLOW + ("Continuous" if case["algo"] == "sac" else "")
+    own = {"env": env, "env_kwargs": {"step_s": 0.02}, "num_envs": 4, **case}
+    own.pop("total_timesteps")
+    compared(tmp_path, own, after_s=0.15, end=end)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_others(name: str, tmp_path: Path) -> None:
+    """However rows are spread."""
+    case = OTHERS[name]
+    compared(tmp_path, case, after_s=0.1 if "env_kwargs" in case else 0.0)
+
+
+@pytest.mark.slow
+def test_learners_stop(tmp_path: Path) -> None:
+    """While all stand still: they end together."""
+    compared(tmp_path, OTHERS["learners"], after_s=0.0, end="stop")
+
+
+@pytest.mark.slow
+def test_servers(tmp_path: Path) -> None:
+    """A server's session outlives a pause that is longer than it waits for a word."""
+    with Server(partial(make, "CartPole-v1"), num_envs=8, listen="127.0.0.1:0") as server:
+        case = {**NATIVE, "env": f"grpc://{server.address}"}
+        compared(tmp_path, case, after_s=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["continue", "stop"])
+@pytest.mark.parametrize("schedule", ["sync", "async"])
+def test_language_models(schedule: str, end: str, tmp_path: Path) -> None:
+    """Between two tokens, here or in a sampler's process."""
+    save_model(toy_model(), tmp_path / "model")
+    case = {**GROUPS, "model": str(tmp_path / "model"), "schedule": schedule, "max_staleness": 0}
+    if schedule == "sync":
+        case.pop("max_staleness")
+    compared(tmp_path, case | {"total_timesteps": 12 * 40}, after_s=0.0, end=end)
