@@ -120,8 +120,7 @@ class Search:
 
         for frozen in self._trials():
             if frozen.state.name == "RUNNING":
-                number = frozen._trial_id  # pyright: ignore[reportPrivateUsage]
-                self._begin(Trial(self.study, number))
+                self._begin(Trial(self.study, frozen._trial_id))
 
     def _begin(self, trial: Trial) -> None:
         values = drawn(self.plan, trial)

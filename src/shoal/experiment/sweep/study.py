@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from contextlib import contextmanager
@@ -41,12 +42,10 @@ ENDED = "ended"
 
 def check_optuna() -> None:
     """ConfigError where Optuna is not installed."""
-    try:
-        import optuna  # noqa: F401
-    except ModuleNotFoundError as error:
+    if importlib.util.find_spec("optuna") is None:
         raise ConfigError(
             "sweeps need Optuna, which is not installed: pip install 'shoal-rl[sweep]'"
-        ) from error
+        )
 
 
 @contextmanager
@@ -71,13 +70,13 @@ def open_study(folder: Path, plan: Plan) -> Study:
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
+    from optuna.study import StudyDirection
 
     path = folder / JOURNAL
     _mend(path)
-    several = len(plan.settings.objectives) > 1
-    directions = ["minimize"]
-    if plan.settings.objectives[0] == RETURN:
-        directions = ["maximize", "minimize"] if several else ["maximize"]
+    larger, less = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
+    names = plan.settings.objectives
+    directions = [larger if name == RETURN else less for name in names]
     try:
         storage = JournalStorage(JournalFileBackend(str(path), lock_obj=_unlocked()))
         study = optuna.create_study(
