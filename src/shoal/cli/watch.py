@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,7 @@ from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import FrameType
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +52,14 @@ def main(arguments: list[str], about: str) -> int:
 
 def _serve(asked: Sequence[str], given: Given) -> int:
     """The page until Ctrl-C."""
-    from shoal.report.page.server import Server
+    from shoal.report.page.server import listen
     from shoal.report.page.watched import Runs
 
+    for name in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, _interrupt)
     runs = Runs(asked, Path(given.run_dir))
     try:
-        with Server(runs, port=given.port) as server:
+        with listen(runs, given.port) as server:
             print(f"{server.url}\nCtrl-C ends it", flush=True)
             if given.open:
                 import webbrowser
@@ -67,3 +71,8 @@ def _serve(asked: Sequence[str], given: Given) -> int:
     finally:
         runs.close()
     return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Ends as Ctrl-C does, whoever asks: a film that is being made ends too."""
+    raise KeyboardInterrupt

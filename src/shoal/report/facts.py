@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import psutil
 
+from shoal.report.interventions import Interventions, read_interventions
 from shoal.run.directory import find_all
 from shoal.run.records import HUGE
 from shoal.run.status import is_running
@@ -63,6 +64,7 @@ class Facts:
     processes: int | None = None
     """That process and its children."""
     losses: dict[str, float] = field(default_factory=dict[str, float])
+    guard: Interventions = field(default_factory=Interventions)
 
 
 class Processors:
@@ -142,6 +144,7 @@ def facts_of(
                 found.cpu_cores, found.processes = busy
             else:
                 found.state = "interrupted"
+        found.guard = read_interventions(run)
     except (ValueError, OSError) as error:
         found.state = "unreadable" if found.state == "unknown" else found.state
         found.problems.append(printable(error, SENTENCE))

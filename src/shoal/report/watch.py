@@ -30,6 +30,7 @@ COLUMNS = ("run", "state", "done", "of all", "left", "return", "greedy", "steps/
 MOST_RUNS = 30
 """Runs in the table: of more, the newest."""
 LOSSES_A_LINE = 3
+SHOWN_INTERVENTIONS = 3
 WIDTH = 100
 
 
@@ -129,6 +130,7 @@ def _panel(path: Path, facts: Facts, follower: Follower) -> RenderableType:
     bars = time_bars(facts.shares) if facts.shares else ""
     both.add_row(figures, bars)
     parts: list[RenderableType] = [_progress(facts), "", both, *_losses(facts)]
+    parts += _guard(facts)
     parts += [Text(f"! {said}", style="yellow") for said in facts.problems]
     seed = "" if facts.seed is None else f" · seed {facts.seed}"
     device = f" · {facts.device}" if facts.device else ""
@@ -200,6 +202,18 @@ def _losses(facts: Facts) -> Sequence[RenderableType]:
     for at in range(0, len(cells), LOSSES_A_LINE):
         table.add_row(*cells[at : at + LOSSES_A_LINE])
     return ["", table]
+
+
+def _guard(facts: Facts) -> Sequence[RenderableType]:
+    """What the guard did last, and how often it acted."""
+    if not facts.guard.count:
+        return []
+    times = "once" if facts.guard.count == 1 else f"{facts.guard.count:,} times"
+    lines: list[RenderableType] = [Text(f"guard acted {times}", style="yellow")]
+    for one in facts.guard.last[-SHOWN_INTERVENTIONS:]:
+        words = f"  update {one.update:,}: {one.rule}, {one.action}: {one.said}"
+        lines.append(Text(words, style="yellow"))
+    return lines
 
 
 def _decimal(value: float | None) -> str:

@@ -118,10 +118,10 @@ def serve() -> Iterator[Callable[..., Page]]:
     """Serves folders; closed at the end of the test."""
     with ExitStack() as stack:
 
-        def served(*asked: Path, **options: Any) -> Page:
+        def served(*asked: Path) -> Page:
             runs = Runs([str(path) for path in asked], asked[0].parent)
             stack.callback(runs.close)
-            server = stack.enter_context(Server(runs, port=0, gate=Gate(TOKEN), **options))
+            server = stack.enter_context(Server(runs, 0, Gate(TOKEN)))
             thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
             thread.start()
             stack.callback(thread.join, 5.0)

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from shoal.report.page.buckets import bucketed, level_of
+from shoal.report.page.films import list_films
 from shoal.run.following import AXES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from shoal.report.page.films import Filming
     from shoal.report.page.watched import Runs, Watched
     from shoal.types import Floats
 
@@ -23,24 +25,30 @@ MOST_CURVES = 2000
 MOST_WIDTH = 4096
 
 
-def state(runs: Runs, looked: set[int]) -> dict[str, Any]:
-    """Where all runs stand, and of those that are looked at, which numbers they have."""
+def state(runs: Runs, filming: Filming, looked: set[int]) -> dict[str, Any]:
+    """Where all runs stand, and of those that are looked at, which numbers, films and timelines they have."""
     watched = {one.number for one in runs.look(looked)}
+    said: list[dict[str, Any]] = []
+    for one in runs.listed():
+        about: dict[str, Any] = {"run": one.number, "name": one.name}
+        about |= asdict(one.facts())
+        if one.number in watched:
+            about |= _details(one, filming)
+        said.append(about)
+    return {"left_out": runs.left_out, "runs": said}
+
+
+def _details(watched: Watched, filming: Filming) -> dict[str, Any]:
+    follower = watched.follower
+    films = list_films(watched.run)
     return {
-        "left_out": runs.left_out,
-        "runs": [_state(one, looked=one.number in watched) for one in runs.listed()],
+        "lines": len(follower),
+        "generation": follower.generation,
+        "keys": follower.keys(),
+        "timeline": watched.has_timeline(),
+        "films": [{"name": film.name, "written_s": film.written_s} for film in films],
+        "filming": filming.state_of(watched.run),
     }
-
-
-def _state(watched: Watched, *, looked: bool) -> dict[str, Any]:
-    said: dict[str, Any] = {"run": watched.number, "name": watched.name}
-    said |= asdict(watched.facts())
-    if looked:
-        follower = watched.follower
-        said["lines"] = len(follower)
-        said["generation"] = follower.generation
-        said["keys"] = follower.keys()
-    return said
 
 
 def curves(runs: Runs, asked: Mapping[str, object]) -> bytes:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs, urlsplit
 
-from shoal.report.page.answers import curves, state
+from shoal.report.page import answers
+from shoal.report.page.films import open_film
 from shoal.report.page.gate import RefusedError
 from shoal.run.reading import parse_json
 from shoal.types import ConfigError
@@ -17,6 +19,7 @@ from shoal.types.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from io import BufferedReader
 
     from shoal.report.page.server import Server
 
@@ -36,8 +39,9 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }
-HTML, JSON = "text/html; charset=utf-8", "application/json"
-PLAIN, BINARY = "text/plain; charset=utf-8", "application/octet-stream"
+JSON, BINARY = "application/json", "application/octet-stream"
+PLAIN = "text/plain; charset=utf-8"
+RANGE = re.compile(r"bytes=(\d{1,15})-(\d{0,15})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,8 @@ class Answer:
     status: int = 200
     tagged: bool = False
     """Whether a browser that has it already is told so instead."""
+    file: BufferedReader | None = None
+    """What is sent instead of `data`, in parts if the browser wants that."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -78,8 +84,11 @@ class Handler(BaseHTTPRequestHandler):
             gate = self.server.gate
             if gate.check(self.headers, address.query, changes=changes):
                 cookie = gate.cookie_line()
-            query = parse_qs(address.query, max_num_fields=20)
-            answer = self._route(address.path, query, body, changes=changes)
+            if changes:
+                answer = self._changed(address.path, body)
+            else:
+                query = parse_qs(address.query, max_num_fields=200)
+                answer = self._shown(address.path, query)
         except RefusedError as error:
             answer = Answer(f"{error}\n".encode(), PLAIN, error.status)
         except ConfigError as error:
@@ -88,7 +97,10 @@ class Handler(BaseHTTPRequestHandler):
         except ValueError as error:
             said = f"This request means nothing here: {printable(error, 200)}\n"
             answer = Answer(said.encode("utf-8", "replace"), PLAIN, 400)
-        self._send(answer, cookie)
+        if answer.file is not None:
+            self._send_file(answer, answer.file)
+        else:
+            self._send(answer, cookie)
 
     def _body(self) -> bytes:
         try:
@@ -97,28 +109,35 @@ class Handler(BaseHTTPRequestHandler):
             length = -1
         if not 0 <= length <= BODY_BYTES or "Transfer-Encoding" in self.headers:
             self.close_connection = True
-            raise RefusedError(
-                413, f"A request holds at most {BODY_BYTES:,} bytes, and says how many"
-            )
+            said = f"A request holds at most {BODY_BYTES:,} bytes, and says how many"
+            raise RefusedError(413, said)
         return self.rfile.read(length)
 
-    def _route(
-        self, path: str, query: Mapping[str, list[str]], body: bytes, *, changes: bool
-    ) -> Answer:
-        files = self.server.files
-        if not changes and path in files:
+    def _shown(self, path: str, query: Mapping[str, list[str]]) -> Answer:
+        runs, files = self.server.runs, self.server.files
+        if path in files:
             kind, data = files[path]
             return Answer(data, kind, tagged=True)
-        if not changes and path == "/api/state":
-            wanted = {int(number) for number in query.get("run", [])[:200]}
-            said = state(self.server.runs, wanted)
-            return Answer(json.dumps(said).encode(), JSON, tagged=True)
-        if changes and path == "/api/curves":
-            wanted_curves = parse_json(body)
-            if not isinstance(wanted_curves, dict):
-                raise ValueError("curves are asked for by a table")
-            asked = cast("dict[str, object]", wanted_curves)
-            return Answer(curves(self.server.runs, asked), BINARY)
+        if path == "/api/state":
+            looked = {int(number) for number in query.get("run", [])}
+            return _json(answers.state(runs, self.server.filming, looked))
+        if path == "/api/timeline":
+            return _json(runs.one(_number(query)).lanes())
+        if path == "/film":
+            watched = runs.one(_number(query))
+            film, file = open_film(watched.run, query.get("name", [""])[0])
+            return Answer(b"", film.kind, file=file)
+        raise RefusedError(404, "There is no such page here")
+
+    def _changed(self, path: str, body: bytes) -> Answer:
+        runs = self.server.runs
+        if path == "/api/curves":
+            return Answer(answers.curves(runs, _table(body)), BINARY)
+        if path == "/api/film":
+            watched = runs.one(_table(body).get("run"))
+            steps = watched.facts().steps
+            self.server.filming.begin(watched.run, steps or 0)
+            return _json({"said": "making"})
         raise RefusedError(404, "There is no such page here")
 
     def _send(self, answer: Answer, cookie: str | None) -> None:
@@ -126,17 +145,56 @@ class Handler(BaseHTTPRequestHandler):
         tag = f'"{sha256(data).hexdigest()[:32]}"' if answer.tagged else ""
         if tag and self.headers.get("If-None-Match") == tag:
             status, data = 304, b""
-        self.send_response(status)
-        for name, value in HEADERS.items():
-            self.send_header(name, value)
-        if tag:
-            self.send_header("ETag", tag)
+        more = {"ETag": tag} if tag else {}
         if cookie is not None:
-            self.send_header("Set-Cookie", cookie)
+            more["Set-Cookie"] = cookie
         if status != 304:
-            self.send_header("Content-Type", answer.kind)
-            self.send_header("Content-Length", str(len(data)))
+            more |= {"Content-Type": answer.kind, "Content-Length": f"{len(data)}"}
         if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
+            more["Connection"] = "close"
+        self._begin(status, more)
         self.wfile.write(data)
+
+    def _send_file(self, answer: Answer, file: BufferedReader) -> None:
+        """A file, or the part of it that a player asks for."""
+        with file:
+            size = file.seek(0, 2)
+            begin, end, status = 0, size, 200
+            wanted = RANGE.fullmatch(self.headers.get("Range", ""))
+            more = {"Content-Type": answer.kind, "Accept-Ranges": "bytes"}
+            if wanted is not None and int(wanted[1]) < size:
+                begin, status = int(wanted[1]), 206
+                if wanted[2]:
+                    end = min(size, int(wanted[2]) + 1)
+                end = max(begin + 1, end)
+                more["Content-Range"] = f"bytes {begin}-{end - 1}/{size}"
+            more["Content-Length"] = f"{end - begin}"
+            self._begin(status, more)
+            file.seek(begin)
+            left = end - begin
+            while left and (part := file.read(min(left, 1 << 18))):
+                self.wfile.write(part)
+                left -= len(part)
+            if left:  # the file has become shorter: the length that was said is wrong
+                self.close_connection = True
+
+    def _begin(self, status: int, more: Mapping[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {**HEADERS, **more}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+
+def _json(said: Any) -> Answer:
+    return Answer(json.dumps(said).encode(), JSON, tagged=True)
+
+
+def _table(body: bytes) -> dict[str, object]:
+    found = parse_json(body)
+    if not isinstance(found, dict):
+        raise ValueError("it is no table")
+    return cast("dict[str, object]", found)
+
+
+def _number(query: Mapping[str, list[str]]) -> int:
+    return int(query.get("run", [""])[0])

@@ -8,8 +8,9 @@ from pathlib import Path
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Any
 
+from shoal.report.page.films import Filming
 from shoal.report.page.gate import Gate
-from shoal.report.page.handler import HTML, Handler
+from shoal.report.page.handler import Handler
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ PORT, TRIED = 8790, 50
 """The port that is tried first, and how many."""
 MOST_CONNECTIONS = 64
 FOLDER = Path(__file__).parent / "static"
+HTML = "text/html; charset=utf-8"
 KINDS = {
     ".js": "text/javascript; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -36,32 +38,26 @@ class Server(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 64
 
-    def __init__(
-        self, runs: Runs, *, port: int | None = None, gate: Gate | None = None
-    ) -> None:
+    def __init__(self, runs: Runs, port: int, gate: Gate | None = None) -> None:
         """Listens; nothing is answered before `serve_forever`.
 
         Args:
             runs: what is shown.
-            port: that one; the first free one from PORT on unless given; 0 means any.
+            port: 0 means any that is free.
             gate: who may ask; a new token unless given.
 
         Raises:
-            ConfigError: the port is taken.
+            OSError: the port is taken, or not this user's to open.
         """
         self.runs, self.gate = runs, gate or Gate()
-        self.files = static_files()
+        self.files, self.filming = static_files(), Filming()
         self._room = BoundedSemaphore(MOST_CONNECTIONS)
-        tried = range(PORT, PORT + TRIED) if port is None else [port]
-        for number in tried:
-            try:
-                super().__init__((LOOPBACK, number), Handler)
-            except OSError as error:
-                if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-                    raise
-            else:
-                return
-        raise ConfigError(_taken(port))
+        super().__init__((LOOPBACK, port), Handler)
+
+    def server_close(self) -> None:
+        """Ends listening, and the film that is being made."""
+        super().server_close()
+        self.filming.close()
 
     @property
     def url(self) -> str:
@@ -92,6 +88,21 @@ class Server(ThreadingHTTPServer):
 
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)  # pyright: ignore[reportArgumentType]
+
+
+def listen(runs: Runs, port: int | None = None) -> Server:
+    """A server on that port, or on the first free one from PORT on; 0 means any.
+
+    Raises:
+        ConfigError: the port is taken, or all of them are.
+    """
+    for number in range(PORT, PORT + TRIED) if port is None else [port]:
+        try:
+            return Server(runs, number)
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise
+    raise ConfigError(_taken(port))
 
 
 def static_files() -> dict[str, tuple[str, bytes]]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from threading import Event, Lock, Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shoal.report.facts import Facts, Processors, facts_of, find_named
+from shoal.report.page.lanes import lanes
 from shoal.run.directory import RunDirectory
 from shoal.run.following import Follower
 from shoal.types import ConfigError
@@ -46,6 +48,7 @@ class Watched:
     problem: str = ""
     """Why its metrics cannot be read."""
     _facts: tuple[float, Facts] | None = None
+    _lanes: tuple[int, dict[str, Any]] | None = None
 
     def facts(self) -> Facts:
         """Where it stands, of at most FACTS_S ago."""
@@ -57,6 +60,18 @@ class Watched:
                 found.problems.append(self.problem)
             self._facts = now, found
         return self._facts[1]
+
+    def lanes(self) -> dict[str, Any]:
+        """Its timeline; read again where the file has changed. ConfigError: there is none, or it is damaged."""
+        about = self.run.timeline.lstat() if self.has_timeline() else None
+        stamp = 0 if about is None else about.st_mtime_ns
+        if self._lanes is None or self._lanes[0] != stamp:
+            self._lanes = stamp, lanes(self.run.timeline)
+        return self._lanes[1]
+
+    def has_timeline(self) -> bool:
+        """Whether there is a file of that name, read or not."""
+        return os.path.lexists(self.run.timeline)
 
     def read(self) -> bool:
         """Reads what was added to its metrics; whether there is more to read at once."""
@@ -101,6 +116,13 @@ class Runs:
         """The runs, oldest first; those that were deleted stay."""
         with self._lock:
             return list(self._by_path.values())
+
+    def one(self, number: object) -> Watched:
+        """The run of a number; ConfigError where it is not listed."""
+        for watched in self.listed():
+            if watched.number == number:
+                return watched
+        raise ConfigError("there is no such run on this page; load it again")
 
     def look(self, numbers: set[int]) -> list[Watched]:
         """The runs of these numbers, whose metrics are read from now on; waits for their first reading."""

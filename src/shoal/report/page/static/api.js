@@ -31,6 +31,6 @@ export async function readTimeline(run) {
   return (await ask(`/api/timeline?run=${run}`)).json();
 }
 
-export async function order(run, what) {
-  return (await ask("/api/order", { method: "POST", body: JSON.stringify({ run, order: what }) })).json();
+export async function makeFilm(run) {
+  return (await ask("/api/film", { method: "POST", body: JSON.stringify({ run }) })).json();
 }

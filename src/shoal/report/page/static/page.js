@@ -4,7 +4,7 @@ import { readCurves, readState, Refused } from "/api.js";
 import { Chart, color, dark, place } from "/chart.js";
 import { Curves } from "/curves.js";
 import { RunTable } from "/runs.js";
-import { TimeSplit } from "/sections.js";
+import { Films, GuardLog, Timeline, TimeSplit } from "/sections.js";
 import { make, number, say, short } from "/words.js";
 
 const EVERY_MS = 1000;
@@ -23,7 +23,7 @@ const groups = new Map();
 const versions = new Map();
 const options = { view: null, ends: null, smooth: 0, log: false, cursor: null };
 const table = new RunTable(() => { remake(); look(); });
-const time = new TimeSplit();
+const sections = [new TimeSplit(), new GuardLog(), new Timeline(), new Films()];
 const byId = (id) => document.getElementById(id);
 let [asking, waiting, frame, settled] = [false, 0, 0, 0];
 
@@ -74,7 +74,7 @@ async function refresh() {
     versions.set(state.run, { generation: state.generation, lines: state.lines, keys: new Set(state.keys) });
   }
   const shown = new Set(table.numbers());
-  time.take(said.runs.filter((state) => shown.has(state.run)));
+  for (const section of sections) section.take(said.runs.filter((state) => shown.has(state.run)));
   remake();
   await fill();
 }
@@ -172,6 +172,7 @@ function addChart(key) {
     byId("charts").append(group);
   }
   const chart = new Chart(key);
+  if (key === "episode/return") chart.figure.classList.add("first");
   chart.figure.dataset.key = key;
   charts.set(key, chart);
   group.lastChild.append(chart.figure);
