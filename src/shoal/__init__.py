@@ -12,6 +12,7 @@ if sys.platform == "win32":
 if TYPE_CHECKING:
     from shoal import run
     from shoal.check.check_env import check_env
+    from shoal.deploy.policy_client import remote_policy
     from shoal.envs.headers import cmake_dir, get_include
     from shoal.envs.preprocessing import Preprocessing
     from shoal.envs.randomization import Choice, Curriculum, LogUniform, Normal, Uniform
@@ -31,6 +32,7 @@ __all__ = [
     "load",
     "make_env",
     "make_vec",
+    "remote_policy",
     "resume",
     "run",
     "serve",
@@ -51,6 +53,7 @@ _HOMES = {
     "load": "shoal.experiment.agent",
     "make_env": "shoal.export.single_env",
     "make_vec": "shoal.export.vector_env",
+    "remote_policy": "shoal.deploy.policy_client",
     "resume": "shoal.experiment.training",
     "serve": "shoal.remote.server",
     "sweep": "shoal.experiment.sweep.sweep",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from shoal.deploy.c.names import fields_of, is_plain
+from shoal.deploy.names import fields_of, is_plain
 from shoal.types import Layout, Spec
 
 FLAGS = "-std=c99 -O1 -ffp-contract=fast -Wall -Wextra -Wpedantic -Werror"

@@ -42,6 +42,7 @@ COMMANDS = {
     "runs": "list the runs: environment, algorithm, steps, return, state",
     "compare": "compare runs or configurations over seeds, at equal environment steps",
     "serve": "serve ENV: environments for learners in other processes, over gRPC: shoal train grpc://HOST:PORT",
+    "serve-policy": "serve-policy RUN: a trained policy for other programs, over gRPC: observations in, actions out",
     "fleet": "fleet status, logs, stop: what runs on fleets (shoal train ENV --fleet local), and how it is ended; exit "
     "status 1 where nothing does",
     "check-env": "check-env ENV: test a custom environment and report problems",

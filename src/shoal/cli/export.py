@@ -17,12 +17,14 @@ class Given:
 
     run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """Run directory, or a directory of runs (the newest is used)."""
-    to: Literal["c", "onnx", "torchscript"]
-    """c: C99 source without dependencies; onnx and torchscript take modules of your own too."""
+    to: Literal["c", "onnx", "torchscript", "torch-export"]
+    """c: C99 source without dependencies; the others take modules of your own too."""
     output: Path | None = None
     """Folder to write; default: exports/ENV/ALGO-TO-v0, or the next number that is free."""
     name: str = "policy"
     """Begins the names of files, and in C of functions and types."""
+    masks: bool | None = None
+    """Whether a graph reads action masks; default: where the environment has them."""
     run_dir: str = "runs"
     """Directory in which RUN is searched for as well."""
     env: str | None = None
@@ -53,6 +55,6 @@ def main(arguments: list[str], about: str) -> int:
         tag=given.tag,
         trust=given.trust,
     )
-    made = agent.export(given.output, to=given.to, name=given.name)
+    made = agent.export(given.output, to=given.to, name=given.name, masks=given.masks)
     print(f"{printable(made.folder)}: {', '.join(made.files)}")
     return 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import shoal
 from shoal.deploy.c.files import FLAGS, c_files
+from shoal.deploy.c.names import check_prefix
 from shoal.deploy.description import Provenance, document, sha256_of
 from shoal.deploy.lowering import program_of
 from shoal.types import ConfigError
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from shoal.deploy.greedy import Port
     from shoal.types import Spec
 
     Contents: TypeAlias = Mapping[str, bytes]
 
-Kind: TypeAlias = Literal["c", "onnx", "torchscript"]
-KINDS = ("c", "onnx", "torchscript")
+Kind: TypeAlias = Literal["c", "onnx", "torchscript", "torch-export"]
+KINDS: tuple[Kind, ...] = ("c", "onnx", "torchscript", "torch-export")
+SUFFIXES = {"onnx": ".onnx", "torchscript": ".ts", "torch-export": ".pt2"}
 SPEC_FILE = "spec.json"
 
 
@@ -47,6 +50,7 @@ def export(
     to: Kind,
     provenance: Provenance | None = None,
     name: str = "policy",
+    masks: bool | None = None,
 ) -> Exported:
     """Writes a policy as files, and spec.json beside them; the folder appears when all of it is there.
 
@@ -54,9 +58,10 @@ def export(
         policy: in the signature of policies.
         spec: of the environment it was trained in.
         folder: which must not be there yet.
-        to: `c` for C99 source without dependencies, `onnx`, or `torchscript`.
+        to: `c` for C99 source without dependencies, `onnx`, `torchscript`, or `torch-export`.
         provenance: which run it is of.
         name: begins the names of files, and in C of functions and types.
+        masks: whether a graph reads action masks; None: where the environment has them. C takes them in any case.
 
     Raises:
         ConfigError: the folder is there, the kind is unknown, a package is missing, or C source of a module that is not
@@ -67,7 +72,16 @@ def export(
     target = Path(folder)
     if target.exists():
         raise ConfigError(f"{target} is there already; name another folder")
-    contents, calls = _made(policy, spec, to, name)
+    check_prefix(name)
+    if to == "c":
+        if masks is not None:
+            raise ConfigError(
+                "masks is of graphs; functions in C take a mask or NULL: leave masks out"
+            )
+        contents, calls = _source(policy, spec, name)
+    else:
+        reads = spec.masked if masks is None else masks
+        contents, calls = _graph(policy, spec, to, name, masks=reads)
     hashes = {file: hashlib.sha256(data).hexdigest() for file, data in contents.items()}
     said = document(
         spec,
@@ -81,10 +95,35 @@ def export(
     return Exported(target, to, (*contents, SPEC_FILE), sha256_of(spec))
 
 
-def _made(
-    policy: nn.Module, spec: Spec, to: Kind, name: str
+def _graph(
+    policy: nn.Module, spec: Spec, to: Kind, name: str, *, masks: bool
 ) -> tuple[Contents, Mapping[str, object]]:
-    """The files of an export, and how what they hold is called."""
+    """The one file of a graph, and its inputs and outputs."""
+    from shoal.deploy import graphs
+
+    make = {
+        "onnx": graphs.onnx_file,
+        "torchscript": graphs.torchscript_file,
+        "torch-export": graphs.torch_export_file,
+    }[to]
+    data, greedy = make(policy, spec, masks=masks)
+    calls: dict[str, object] = {
+        "inputs": [_port(port) for port in greedy.inputs],
+        "outputs": [_port(port) for port in greedy.outputs],
+        "rows": "any number, along a new first axis",
+        "state": "zeros where an episode begins; then the next_state of the step before",
+    }
+    return {f"{name}{SUFFIXES[to]}": data}, calls
+
+
+def _port(port: Port) -> dict[str, object]:
+    return {"name": port.name, "dtype": str(port.dtype), "shape": list(port.shape)}
+
+
+def _source(
+    policy: nn.Module, spec: Spec, name: str
+) -> tuple[Contents, Mapping[str, object]]:
+    """The files of C source, and how what they hold is called."""
     program = program_of(policy, spec)
     texts = c_files(program, spec, prefix=name, sha256=sha256_of(spec))
     calls: dict[str, object] = {

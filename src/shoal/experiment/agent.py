@@ -14,14 +14,12 @@ from shoal.deploy.description import Provenance
 from shoal.deploy.export import export
 from shoal.envs.actions import in_own_dtypes
 from shoal.envs.apart import raise_if_reused
-from shoal.envs.masks import KEY, MaskReader, in_observation
-from shoal.envs.observations import leaves_of
-from shoal.envs.observed import seen
 from shoal.experiment.applies import check_applies
 from shoal.experiment.experiment import Experiment, drawn_rows, fixed_settings
 from shoal.experiment.first_weights import first_policy_of, read_policy
+from shoal.experiment.shown import batch_of, mask_of
 from shoal.experiment.trust import schedules_of
-from shoal.learn.acting import Acting, PlanActor, make_actor
+from shoal.learn.acting import Acting, make_actor
 from shoal.learn.weights import pack
 from shoal.report.recording import record_video
 from shoal.report.video import check_target
@@ -34,15 +32,17 @@ from shoal.types import ConfigError, select
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
     from torch import nn
 
     from shoal.deploy.export import Exported, Kind
+    from shoal.deploy.policy_server import PolicyServer
     from shoal.experiment.experiment import PolicySource, Source
     from shoal.learn.acting import Actor
+    from shoal.remote.settings import Guard
     from shoal.report.recording import Video
     from shoal.run.record import Recorded
-    from shoal.types import Bools, Spec, Tree
+    from shoal.types import Spec, Tree
 
 GREEDY_EPISODES = 100
 
@@ -135,18 +135,17 @@ class Agent:
         Raises:
             ValueError: another shape or kind than the environment's observations, or numbers that are not finite.
         """
-        batch, count, alone = self._batch(obs)
+        preprocessing = self._experiment.options.preprocessing
+        batch, count, alone = batch_of(self.spec, obs, preprocessing)
         if alone and action_mask is not None:
             action_mask = [action_mask]
-        mask = self._mask(batch, count, action_mask)
-        unmasked = mask is not None and isinstance(self._actor, PlanActor)
+        mask = mask_of(self.spec, batch, count, action_mask)
         another = self._acting is not self.policy or len(self._start) != count
-        if self._actor is None or another or unmasked:
-            kind = replace(self.spec, masked=mask is not None)
+        if self._actor is None or another:
             acting = Acting(
                 self._experiment.options.seed, native=self._experiment.options.native
             )
-            self._actor = make_actor(self.policy, kind, count, acting)
+            self._actor = make_actor(self.policy, self.spec, count, acting)
             self._acting = self.policy
             self._start = np.ones(count, np.bool_)
         else:  # whoever holds `policy` may have changed it
@@ -159,49 +158,6 @@ class Agent:
         self._start[:] = False
         action = in_own_dtypes(self.spec, action)
         return select(action, 0) if alone else action
-
-    def _mask(self, batch: Tree, count: int, given: Tree) -> Bools | None:
-        """The action masks [N, options] of a batch, from its observations or as given; None where there are none."""
-        if in_observation(self.spec):
-            given = [select(batch[KEY], slice(row, row + 1)) for row in range(count)]
-        if given is None:
-            return None
-        reader = MaskReader(self.spec)
-        mask = np.concatenate([reader.read(one, 1) for one in given])
-        if len(mask) != count or reader.blocked(mask) >= 0:
-            raise ValueError(
-                f"{self.spec.env_id}: expected {count} action masks that leave an option each"
-            )
-        return mask
-
-    def _batch(self, obs: Tree) -> tuple[Tree, int, bool]:
-        """The observations as arrays [N, ...], N, and whether there was one without that axis."""
-        layout = self.spec.observation
-        preprocessing = self._experiment.options.preprocessing
-        obs = seen(obs, self.spec.observation_space, preprocessing)
-        try:
-            values = leaves_of(self.spec.observation_space, obs)
-        except ValueError as error:
-            raise ValueError(f"{self.spec.env_id}: got an {error}") from None
-        arrays = [
-            _cast(value, leaf.dtype)
-            for value, leaf in zip(values, layout.leaves, strict=True)
-        ]
-        alone = arrays[0].shape == layout.leaves[0].shape
-        batch = arrays
-        if alone:
-            batch = [array[None] for array in arrays]
-        for leaf, array, made in zip(layout.leaves, arrays, batch, strict=True):
-            if (
-                not made.shape
-                or not len(made)
-                or made.shape != (len(batch[0]), *leaf.shape)
-            ):
-                raise ValueError(
-                    f"{self.spec.env_id}: expected an observation{leaf.name} {leaf.shape} or [N, ...], "
-                    f"got {array.shape}"
-                )
-        return layout.tree(batch), len(batch[0]), alone
 
     def reset(self) -> None:
         """The next observation begins an episode."""
@@ -262,24 +218,58 @@ class Agent:
             )
 
     def export(
-        self, folder: str | Path | None = None, *, to: Kind, name: str = "policy"
+        self,
+        folder: str | Path | None = None,
+        *,
+        to: Kind,
+        name: str = "policy",
+        masks: bool | None = None,
     ) -> Exported:
         """The policy as files that run without shoal: C source, ONNX or TorchScript; None: exports/ENV/ALGO-TO-v0.
 
-        `name` begins the names of files, and in C those of functions and types.
+        `name` begins the names of files, and in C those of functions and types. `masks`: whether a graph reads action
+        masks; None: where the environment has them.
 
         Raises:
             ConfigError: the folder is there, a package is missing, or what `to` cannot express.
         """
+        if folder is None:
+            algo = f"{self.provenance.algo}-{to}"
+            folder = free_folder(self.spec.env_id, algo, "exports")
+        origin = self.provenance
+        policy, spec = self.policy, self.spec
         return export(
+            policy, spec, folder, to=to, provenance=origin, name=name, masks=masks
+        )
+
+    def serve(
+        self,
+        *,
+        listen: str = "127.0.0.1:0",
+        guard: Guard | None = None,
+        most_rows: int = 4096,
+    ) -> PolicyServer:
+        """A server of the policy in this process, which `shoal.remote_policy` asks; `with` or `stop()` ends it.
+
+        `guard` says who may connect, `most_rows` how many observations a client's step may have.
+
+        Raises:
+            ConfigError: gRPC is missing, the address is taken, or others can reach it and are not asked who they are.
+        """
+        try:
+            from shoal.deploy.policy_server import PolicyServer
+        except ImportError as error:
+            raise ConfigError(
+                f"a server needs gRPC: pip install 'shoal-rl[remote]' ({error})"
+            ) from error
+        return PolicyServer(
             self.policy,
             self.spec,
-            free_folder(self.spec.env_id, f"{self.provenance.algo}-{to}", "exports")
-            if folder is None
-            else folder,
-            to=to,
+            listen=listen,
+            guard=guard,
+            most_rows=most_rows,
             provenance=self.provenance,
-            name=name,
+            native=self._experiment.options.native,
         )
 
     def record_video(
@@ -302,18 +292,6 @@ class Agent:
             return record_video(
                 self.policy, drawn, Path(path), acting=acting, max_steps=max_steps
             )
-
-
-def _cast(obs: ArrayLike, dtype: np.dtype[Any]) -> NDArray[Any]:
-    array = np.asarray(obs)
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"expected an observation of type {dtype}, got {array.dtype}")
-    if not np.isfinite(array).all():
-        raise ValueError("the observation holds numbers that are not finite")
-    cast = array.astype(dtype)
-    if dtype.kind != "f" and not np.array_equal(cast, array):
-        raise ValueError(f"the observation holds numbers that {dtype} cannot hold")
-    return cast
 
 
 def play(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -123,7 +124,7 @@ class PlainActor(nn.Module):
         given = forward(self.module, rows, self.layout)
         parts = as_floats(given, self.module, returns=self.returns)
         found = [tuple(part.shape) for part in parts]
-        count = lead.numel()
+        count = math.prod(lead)
         if found != [(count, size) for size in self.shapes]:
             raise OutputError(
                 f"the policy {type(self.module).__name__} gave shapes {found} for {count} observations; {self.returns}"

@@ -138,6 +138,8 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.shape = spec.observation.single.shape
         self.halved = half
+        self.native = True
+        """Whether native code may convert bytes; a graph of torch's operations, for an export, has torch do it."""
         self.size = FEATURES[kind]
         self.last = channels_last(self.shape)
         self._frozen: Frozen | None = None
@@ -212,7 +214,8 @@ class ImageEncoder(nn.Module):
     def _normalized(self, pixels: Tensor, kind: torch.dtype) -> Tensor:
         """[N, *shape] -> [N, H, W, C] of `kind`; without a normalizer still 0 to 255, which are exact in bfloat16."""
         given, made = pixels.dtype, kind in (torch.float32, torch.bfloat16)
-        if given is torch.uint8 and made and pixels.device.type == "cpu":
+        on_cpu = pixels.device.type == "cpu"
+        if self.native and given is torch.uint8 and made and on_cpu:
             last, normalizer = self.last, self.normalizer
             return convert_pixels(pixels, normalizer, channels_last=last, dtype=kind)
         placed = self._channels_last(pixels)

@@ -219,12 +219,12 @@ class PlainPolicy(nn.Module):
         lead, rows = rows_of(obs, self.layout, self.dtype)
         given = forward(self.module, rows, self.layout)
         parts = as_floats(given, self.module)
-        self._check(parts, lead.numel())
+        self._check(parts, math.prod(lead))
         numbers = parts[0].reshape(*lead, -1)
         value = parts[-1].reshape(lead)
         log_std: Tensor | None = None
         if len(parts) == 3 and self.boxes:
-            log_std = parts[1].expand(lead.numel(), self.boxes).reshape(*lead, -1)
+            log_std = parts[1].expand(math.prod(lead), self.boxes).reshape(*lead, -1)
         return Output(
             distribution=self.head(numbers, log_std),
             value=value,

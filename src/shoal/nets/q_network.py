@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -173,10 +174,10 @@ class PlainQNetwork(nn.Module):
         lead, rows = rows_of(obs, self.layout, self.dtype)
         given = forward(self.module, rows, self.layout)
         parts = as_floats(given, self.module, returns=RETURNS)
-        if len(parts) != 1 or parts[0].shape != (lead.numel(), self.actions):
+        if len(parts) != 1 or parts[0].shape != (math.prod(lead), self.actions):
             shapes = [tuple(part.shape) for part in parts]
             raise OutputError(
-                f"the Q-network {type(self.module).__name__} gave shapes {shapes} for {lead.numel()} observations; "
+                f"the Q-network {type(self.module).__name__} gave shapes {shapes} for {math.prod(lead)} observations; "
                 f"expected values [N, {self.actions}], one for each action"
             )
         values = parts[0].reshape(*lead, self.actions)

@@ -24,7 +24,18 @@ NAMES = ("-Infinity", "Infinity")
 
 def write_description(env: VecEnv) -> str:
     """The JSON of a backend's rows: what a row observes and does, how its arrays are packed, what it can do."""
-    spec = env.spec
+    said = _form(env.spec)
+    said["can_save"] = env.capabilities.can_save
+    said["frames_per_s"] = env.capabilities.frames_per_s
+    return json.dumps(said, allow_nan=False)
+
+
+def write_spec(spec: Spec) -> str:
+    """The JSON of what a row observes and does, and how its arrays are packed."""
+    return json.dumps(_form(spec), allow_nan=False)
+
+
+def _form(spec: Spec) -> dict[str, Any]:
     said: dict[str, Any] = {name: getattr(spec, name) for name in PLAIN}
     spaces = {
         "observation_space": spec.observation_space,
@@ -33,9 +44,7 @@ def write_description(env: VecEnv) -> str:
     said |= {name: _named(json.loads(write_space(x))) for name, x in spaces.items()}
     said["observation"] = _leaves(spec.observation)
     said["action"] = _leaves(spec.action)
-    said["can_save"] = env.capabilities.can_save
-    said["frames_per_s"] = env.capabilities.frames_per_s
-    return json.dumps(said, allow_nan=False)
+    return said
 
 
 def read_description(text: str) -> tuple[Spec, Capabilities]:
@@ -44,6 +53,23 @@ def read_description(text: str) -> tuple[Spec, Capabilities]:
     Raises:
         ConfigError: it is no such JSON, or its layouts are not those of its spaces here.
     """
+    said, spec = _read(text)
+    try:
+        can = Capabilities(
+            can_save=bool(said["can_save"]), frames_per_s=float(said["frames_per_s"])
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unreadable(error) from error
+    return spec, can
+
+
+def read_spec(text: str) -> Spec:
+    """The inverse of `write_spec`; ConfigError as of `read_description`."""
+    return _read(text)[1]
+
+
+def _read(text: str) -> tuple[dict[str, Any], Spec]:
+    """The whole of a description, and the specification in it."""
     try:
         said = json.loads(text)
         limits = {name: said[name] for name in PLAIN if name != "env_id"}
@@ -55,18 +81,19 @@ def read_description(text: str) -> tuple[Spec, Capabilities]:
         ]
         spec = Spec.of(said["env_id"], *spaces, **limits)
         layouts = said["observation"], said["action"]
-        can = Capabilities(
-            can_save=bool(said["can_save"]), frames_per_s=float(said["frames_per_s"])
-        )
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"the server's description of its environment cannot be read: {error!r}"
-        ) from error
+        raise _unreadable(error) from error
     if layouts != (_leaves(spec.observation), _leaves(spec.action)):
         raise ConfigError(
             f"{spec.env_id}: the server packs its arrays otherwise than this version of shoal; use the same on both"
         )
-    return spec, can
+    return said, spec
+
+
+def _unreadable(error: Exception) -> ConfigError:
+    return ConfigError(
+        f"the server's description of its environment cannot be read: {error!r}"
+    )
 
 
 def differences(ours: Spec, theirs: Spec) -> list[str]:

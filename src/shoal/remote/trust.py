@@ -66,16 +66,22 @@ def channel_to(
     ), said
 
 
-def add_port(server: Any, listen: str, guard: Guard) -> int:
-    """Has a server listen at HOST:PORT; returns the port.
+def add_port(
+    server: Any,
+    listen: str,
+    guard: Guard,
+    *,
+    could: str = "step and reset the environments",
+) -> int:
+    """Has a server listen at HOST:PORT; returns the port. `could`: what whoever reaches it can do.
 
     Raises:
         ConfigError: others can reach the address and would not be asked who they are, or it is taken.
     """
     if not is_loopback(listen) and not guard.knows_clients:
         raise ConfigError(
-            f"{listen}: whoever reaches this address could step and reset the environments; give a certificate (cert, "
-            "key) and a token_file or a client_ca, or listen at 127.0.0.1"
+            f"{listen}: whoever reaches this address could {could}; give a certificate (cert, key) and a token_file or "
+            "a client_ca, or listen at 127.0.0.1"
         )
     try:
         if guard.cert is None or guard.key is None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shoal.deploy.c.interface import act_head, numbers_of, step_head
-from shoal.deploy.c.names import c_type, fields_of, is_plain
+from shoal.deploy.c.names import c_type
 from shoal.deploy.c.network import function
+from shoal.deploy.names import fields_of, is_plain
 from shoal.deploy.program import Choose
 
 if TYPE_CHECKING:

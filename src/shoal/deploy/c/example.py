@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shoal.deploy.c.interface import numbers_of
-from shoal.deploy.c.names import c_type, is_plain
+from shoal.deploy.c.names import c_type
+from shoal.deploy.names import is_plain
 
 if TYPE_CHECKING:
     from shoal.deploy.c.interface import Interface

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from shoal.deploy.c.acting import choosing, functions
 from shoal.deploy.c.example import example
 from shoal.deploy.c.interface import Interface, header
-from shoal.deploy.c.names import check_prefix, comment
+from shoal.deploy.c.names import comment
 from shoal.deploy.c.network import checks, deciding, encoding
 from shoal.deploy.c.weights import WeightBook
 
@@ -28,13 +28,12 @@ def c_files(
     Args:
         program: of the policy.
         spec: of the environment.
-        prefix: begins the names of files, functions and types.
+        prefix: a C identifier, which begins the names of files, functions and types.
         sha256: of the specification, which the header holds.
 
     Raises:
-        ConfigError: `prefix` is no C identifier, or C99 has no type for an array.
+        ConfigError: C99 has no type for an array.
     """
-    check_prefix(prefix)
     face = Interface(spec, program, prefix, sha256)
     book = WeightBook()
     parts = [

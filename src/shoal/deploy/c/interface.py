@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shoal.deploy.c.names import c_type, comment, fields_of, is_plain
+from shoal.deploy.c.names import c_type, comment
+from shoal.deploy.names import fields_of, is_plain
 
 if TYPE_CHECKING:
     from shoal.deploy.program import Program

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shoal.deploy.names import KEYWORDS, MOST_NAME
 from shoal.types import ConfigError
 from shoal.types.text import printable
 
 if TYPE_CHECKING:
-    from shoal.types import Layout, Leaf
+    from shoal.types import Leaf
 
 TYPES = {
     "float32": "float",
@@ -20,16 +21,6 @@ TYPES = {
     **{f"int{bits}": f"int{bits}_t" for bits in (8, 16, 32, 64)},
     **{f"uint{bits}": f"uint{bits}_t" for bits in (8, 16, 32, 64)},
 }
-KEYWORDS = frozenset(
-    (
-        *("auto", "break", "case", "char", "const", "continue", "default", "do"),
-        *("double", "else", "enum", "extern", "float", "for", "goto", "if", "inline"),
-        *("int", "long", "register", "restrict", "return", "short", "signed"),
-        *("sizeof", "static", "struct", "switch", "typedef", "union", "unsigned"),
-        *("void", "volatile", "while"),
-    )
-)
-MOST_NAME = 40
 
 
 def c_type(leaf: Leaf) -> str:
@@ -52,27 +43,6 @@ def check_prefix(name: str) -> None:
         )
     if len(name) > MOST_NAME:
         raise ConfigError(f"name may have {MOST_NAME} characters, got {len(name)}")
-
-
-def fields_of(layout: Layout) -> list[str]:
-    """A name for each leaf of a nested layout; [] where there is one plain array."""
-    if is_plain(layout):
-        return []
-    taken: list[str] = []
-    for leaf in layout.leaves:
-        words = [re.sub(r"[^A-Za-z0-9]+", "_", str(key)) for key in leaf.path]
-        name = "_".join(words).strip("_")[:MOST_NAME]
-        if not name or name[0].isdigit() or name in KEYWORDS:
-            name = f"part_{name}"
-        while name in taken:
-            name = f"{name}_{len(taken)}"
-        taken.append(name)
-    return taken
-
-
-def is_plain(layout: Layout) -> bool:
-    """Whether it is one array that no tree holds."""
-    return len(layout.leaves) == 1 and not layout.leaves[0].path
 
 
 def comment(text: object) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shoal.deploy.c.chain import chain
-from shoal.deploy.c.names import fields_of
+from shoal.deploy.names import fields_of
 from shoal.deploy.program import Choices, Image, Numbers, out_size
 
 if TYPE_CHECKING:

@@ -1,0 +1,118 @@
+"""The greedy policy as one module of plain tensors, which torch's exporters take: any policy, a user's own too."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium.vector.utils import batch_space
+from torch import Tensor, nn
+
+from shoal.deploy.names import fields_of
+from shoal.nets.distributions import masked
+from shoal.nets.heads import head_size
+from shoal.nets.images import ImageEncoder
+from shoal.types import Layout, choices, leaf_spaces
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shoal.types import Spec, Tree
+
+
+class Port(NamedTuple):
+    """An array that a graph reads or gives: its name, and type and shape of one row."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+
+class Greedy(nn.Module):
+    """Observations, a mask, the state before the step, each [N, ...], to the greedy actions and the state after it.
+
+    All of it is handed over as tensors side by side, in the order of `inputs` and `outputs`. An episode begins with a
+    state of zeros.
+    """
+
+    def __init__(self, policy: nn.Module, spec: Spec, *, masks: bool) -> None:
+        """A copy of `policy` on the CPU; `masks`: whether an action mask is among the inputs."""
+        super().__init__()
+        self.policy = copy.deepcopy(policy).cpu().eval()
+        for parameter in self.policy.parameters():
+            parameter.requires_grad = False
+        for module in self.policy.modules():
+            if isinstance(module, ImageEncoder):
+                module.native = False
+        self.observation, self.action = spec.observation, spec.action
+        self.masks = masks
+        first: Tree = self.policy.initial_state(1)  # pyright: ignore[reportCallIssue]
+        self.states = leaves_of(first)
+        self.nested = isinstance(first, tuple)
+        self.inputs = _ports(self.observation, "obs")
+        self.outputs = _ports(self.action, "action")
+        if masks:
+            size = head_size(spec.action_space)
+            self.inputs.append(Port("action_mask", np.dtype(np.bool_), (size,)))
+        for number, state in enumerate(self.states):
+            port = Port(f"state_{number}", np.dtype(np.float32), tuple(state.shape[1:]))
+            self.inputs.append(port)
+            self.outputs.append(port._replace(name=f"next_state_{number}"))
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """The inputs [N, ...] to the outputs [N, ...]."""
+        count = len(self.observation.leaves)
+        rows = [one.unsqueeze(0) for one in given[:count]]
+        start = torch.zeros(1, given[0].shape[0], dtype=torch.bool)
+        state = self._state(given[count + self.masks :])
+        output: Any = self.policy(self.observation.tree(rows), state, start)
+        mask = given[count].bool().unsqueeze(0) if self.masks else None
+        distribution = masked(output.distribution, mask)
+        action = distribution.to_env(distribution.mode())
+        flat: list[Tensor] = self.action.flat(action)
+        actions: list[Tensor] = []
+        for leaf, value in zip(self.action.leaves, flat, strict=True):
+            kind = torch.from_numpy(np.empty(0, leaf.dtype)).dtype
+            own = value.squeeze(0).to(kind)
+            actions.append(own.reshape(own.shape[0], *leaf.shape))
+        return (*actions, *leaves_of(output.state))
+
+    def _state(self, given: Sequence[Tensor]) -> Tree:
+        if not given:
+            return None
+        return tuple(given) if self.nested else given[0]
+
+    def examples(self, spec: Spec, count: int, seed: int = 0) -> tuple[Tensor, ...]:
+        """Inputs for `count` rows, drawn from the observation space; all options allowed, and states of zeros."""
+        space = batch_space(copy.deepcopy(spec.observation_space), count)
+        space.seed(seed)
+        drawn = self.observation.flat(space.sample())
+        arrays: list[np.ndarray[Any, Any]] = []
+        for port, value in zip(self.inputs, drawn, strict=False):
+            arrays.append(np.asarray(value).astype(port.dtype))
+        for port in self.inputs[len(arrays) :]:
+            fill = np.ones if port.name == "action_mask" else np.zeros
+            arrays.append(fill((count, *port.shape), port.dtype))
+        return tuple(torch.from_numpy(array) for array in arrays)
+
+
+def leaves_of(state: Tree) -> tuple[Tensor, ...]:
+    """The tensors of a recurrent state, a tensor or a tuple of them; none where there is no memory."""
+    if state is None:
+        return ()
+    return tuple(state) if isinstance(state, tuple) else (state,)
+
+
+def may_be_masked(spec: Spec) -> bool:
+    """Whether there is anything to choose."""
+    return any(choices(part) for _, part in leaf_spaces(spec.action_space))
+
+
+def _ports(layout: Layout, name: str) -> list[Port]:
+    """A port for each leaf, named after its path."""
+    fields = fields_of(layout)
+    names = [f"{name}_{field}" for field in fields] or [name]
+    pairs = zip(names, layout.leaves, strict=True)
+    return [Port(own, leaf.dtype, leaf.shape) for own, leaf in pairs]

@@ -1,0 +1,78 @@
+"""What a trained policy is shown from outside: one observation or a batch, and masks, as arrays of their dtypes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shoal.envs.masks import KEY, MaskReader, in_observation
+from shoal.envs.observations import leaves_of
+from shoal.envs.observed import seen
+from shoal.types import select
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from shoal.envs.preprocessing import Preprocessing
+    from shoal.types import Bools, Spec, Tree
+
+
+def mask_of(spec: Spec, batch: Tree, count: int, given: Tree) -> Bools | None:
+    """The action masks [N, options] of a batch, from its observations or as given; None where there are none.
+
+    Raises:
+        ValueError: another number of masks, or one that leaves no option.
+    """
+    if in_observation(spec):
+        given = [select(batch[KEY], slice(row, row + 1)) for row in range(count)]
+    if given is None:
+        return None
+    reader = MaskReader(spec)
+    mask = np.concatenate([reader.read(one, 1) for one in given])
+    if len(mask) != count or reader.blocked(mask) >= 0:
+        raise ValueError(
+            f"{spec.env_id}: expected {count} action masks that leave an option each"
+        )
+    return mask
+
+
+def batch_of(
+    spec: Spec, obs: Tree, preprocessing: Preprocessing
+) -> tuple[Tree, int, bool]:
+    """The observations as arrays [N, ...], N, and whether there was one without that axis.
+
+    Raises:
+        ValueError: another shape or kind than the environment's, or numbers that are not finite.
+    """
+    layout = spec.observation
+    obs = seen(obs, spec.observation_space, preprocessing)
+    try:
+        values = leaves_of(spec.observation_space, obs)
+    except ValueError as error:
+        raise ValueError(f"{spec.env_id}: got an {error}") from None
+    pairs = zip(values, layout.leaves, strict=True)
+    arrays = [_cast(value, leaf.dtype) for value, leaf in pairs]
+    alone = arrays[0].shape == layout.leaves[0].shape
+    batch = arrays
+    if alone:
+        batch = [array[None] for array in arrays]
+    for leaf, array, made in zip(layout.leaves, arrays, batch, strict=True):
+        expected = (len(batch[0]), *leaf.shape) if batch[0].shape else None
+        if not made.shape or not len(made) or made.shape != expected:
+            raise ValueError(
+                f"{spec.env_id}: expected an observation{leaf.name} {leaf.shape} or [N, ...], got {array.shape}"
+            )
+    return layout.tree(batch), len(batch[0]), alone
+
+
+def _cast(obs: ArrayLike, dtype: np.dtype[Any]) -> NDArray[Any]:
+    array = np.asarray(obs)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"expected an observation of type {dtype}, got {array.dtype}")
+    if not np.isfinite(array).all():
+        raise ValueError("the observation holds numbers that are not finite")
+    cast = array.astype(dtype)
+    if dtype.kind != "f" and not np.array_equal(cast, array):
+        raise ValueError(f"the observation holds numbers that {dtype} cannot hold")
+    return cast
