@@ -1,4 +1,4 @@
-"""Explanations: attributions that add up, changes that change, trees that are judged elsewhere, every kind of policy."""
+"""Explanations: attributions that add up, changes that change, trees judged elsewhere, every kind of policy."""
 
 from __future__ import annotations
 
