@@ -36,6 +36,8 @@ COMMANDS = {
     "record": "record RUN: write episodes of a trained policy as a data set in Minari's layout",
     "report": "report RUN: plot the learning curves of a run, as curves.png and report.html",
     "doctor": "doctor RUN: say in plain words what is wrong with a run, and what to try",
+    "explain": "explain RUN: what a trained policy's choices come from, what would change them, rules like it, where "
+    "its critic was wrong; as text, pictures and a film",
     "timeline": "timeline RUN: plot who did what when in a run's last updates (train with --timeline N), and say what "
     "it waited for; also in Chrome's trace format",
     "watch": "watch RUN ...: where runs stand, in the terminal or, with --web, in a browser on this machine",

@@ -117,6 +117,11 @@ class Agent:
         self._acting: nn.Module | None = None
         self._start = np.ones(0, np.bool_)
 
+    @property
+    def experiment(self) -> Experiment:
+        """The run's source, settings and objects."""
+        return self._experiment
+
     def act(
         self,
         obs: Tree,
