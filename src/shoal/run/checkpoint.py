@@ -114,9 +114,7 @@ def write(
         if identity is not None and identity.run:
             settings = dict(identity.settings)
             manifest |= {"run": identity.run, "settings": settings}
-        body = json.dumps(manifest)
-        sha256 = hashlib.sha256(body.encode()).hexdigest()
-        sealed = f'{{"sha256": "{sha256}", "manifest": {body}}}'.encode()
+        sealed = _sealed(manifest)
         for tag in tags:
             write_atomic(_manifest(folder, tag, updates), sealed)
     except OSError as error:
@@ -127,6 +125,40 @@ def write(
         raise OSError(error.errno, f"{said}; older ones are safe") from error
     _sweep(folder)
     return known
+
+
+def write_best(folder: Path, snapshot: Snapshot) -> bool:
+    """Makes the newest whole rolling checkpoint with other parts the one that is called `best`.
+
+    Parts that `snapshot` does not hold are those of that checkpoint; the rolling ones stay as they are.
+
+    Returns:
+        Whether there is a whole one.
+
+    Raises:
+        OSError: the disk is full, or worse; all checkpoints are as they were.
+    """
+    snapshot.finish()
+    for path in rolling(folder)[::-1]:
+        try:
+            manifest = _read_manifest(path)
+        except BROKEN:
+            continue
+        for name, part in snapshot.parts.items():
+            manifest["parts"][name] = _store(folder, part, {})
+        sync_folder(folder)
+        write_atomic(_manifest(folder, "best", 0), _sealed(manifest))
+        _sweep(folder)
+        return True
+    snapshot.discard()
+    return False
+
+
+def _sealed(manifest: dict[str, Any]) -> bytes:
+    """A manifest as its file holds it, under its sha256."""
+    body = json.dumps(manifest)
+    sha256 = hashlib.sha256(body.encode()).hexdigest()
+    return f'{{"sha256": "{sha256}", "manifest": {body}}}'.encode()
 
 
 def _manifest(folder: Path, tag: str, updates: int) -> Path:

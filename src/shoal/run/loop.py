@@ -198,6 +198,10 @@ class Loop:
                 except EndingError:
                     self.progress.saved = -1  # what is under way is saved too
                     break
+                except Exception as error:  # the environment's own, whatever it is
+                    if self.guard is not None:
+                        self.guard.rescue(self._writer, error)
+                    raise
                 run.metrics.note(stream.episodes)
                 tell_episodes(run, stream.episodes, stream.env_steps)
                 self._at_hand = steps_taken(self.learners), stream.version

@@ -41,6 +41,10 @@ class Reader(Writer):
     def save(self, parts: Mapping[str, object], **told: object) -> None:
         """Nothing: the first rank has what is to be saved."""
 
+    def write_best(self, parts: Mapping[str, object]) -> bool:
+        """Nothing, likewise."""
+        return False
+
 
 def begin_alike(ranks: Ranks, learners: Mapping[str, Learner]) -> None:
     """Gives all ranks the first one's weights and statistics; ConfigError where they are other networks."""

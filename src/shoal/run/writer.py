@@ -113,6 +113,15 @@ class Writer:
         self._thread = threading.Thread(target=write, name="shoal checkpoint")
         self._thread.start()
 
+    def write_best(self, parts: Mapping[str, object]) -> bool:
+        """Makes the newest checkpoint with these parts the one that is called `best`, at once; whether there is one.
+
+        Raises:
+            OSError: it was not written; all checkpoints are as they were.
+        """
+        self.wait()
+        return checkpoint.write_best(self.folder, take(self.folder, parts, known={}))
+
     def wait(self) -> None:
         """Returns when the checkpoint under way is on the disk.
 

@@ -15,12 +15,14 @@ from shoal.run.guard.notes import (
     MOST,
     Intervention,
     Notes,
+    forget_notes,
     forget_stop,
     write_notes,
     write_stop,
 )
 from shoal.run.guard.seen import Seen
 from shoal.run.guard.watch import Watch, rules_of
+from shoal.run.parts import states_of
 from shoal.types import Episodes
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from shoal.run.learning import Taken
     from shoal.run.loop import Stream
     from shoal.run.run import Run
+    from shoal.run.writer import Writer
 
 STEPS, MOST_UPDATES = 2048, 8
 """It looks once in so many environment steps, but after so many updates at the latest."""
@@ -89,13 +92,17 @@ class Guard:
     def begin(self) -> None:
         """The clock starts; a run that the guard has ended stays so."""
         self._last_s, self._last_step = self._collecting_s(), self.stream.env_steps
-        directory = self.run.directory
         if self.stopped:
             self.run.stop(self.stopped)
-        elif directory is not None and self.run.settings.leads:
+        directory = self.run.directory
+        if directory is None or not self.run.settings.leads:
+            return
+        if not self.stopped:
             forget_stop(directory)
         if self.notes.count:
-            self._write_notes()
+            write_notes(directory, self.notes)
+        else:
+            forget_notes(directory)
 
     def look(self, taken: Taken, greedy: float) -> None:
         """Looks where it is due, and acts.
@@ -158,6 +165,30 @@ class Guard:
         if self.stopped:
             self._write_stop()
         return bool(changed)
+
+    def rescue(self, writer: Writer | None, error: Exception) -> None:
+        """Has the checkpoint `best` hold the verified best where the environment fails; the error says so.
+
+        The rolling ones stay as they are, so that a resumed run goes on as if nothing had failed.
+        """
+        kept = {name: watch.states.best for name, watch in self.watches.items()}
+        if writer is None or None in kept.values():
+            return
+        for name, best in kept.items():
+            assert best is not None
+            self.watches[name].put(best)
+        watch = next(iter(self.watches.values()))
+        said = f"the environment failed ({type(error).__name__})"
+        self._note(watch, "environment", "stop", said, warn=False)
+        learners = {name: watch.learner for name, watch in self.watches.items()}
+        if not writer.write_best({"learner": states_of(learners)}):
+            return
+        best = watch.states.best
+        assert best is not None
+        error.add_note(
+            f"shoal: the checkpoint 'best' holds the verified best policy, of update {best.update:,}"
+            f"{_return_of(best)}; `shoal resume` goes on from the newest one"
+        )
 
     def numbers(self) -> dict[str, float]:
         """What a line of metrics says of it, once it has acted."""

@@ -62,6 +62,11 @@ def forget_stop(directory: RunDirectory) -> None:
     (directory.path / STOPPED).unlink(missing_ok=True)
 
 
+def forget_notes(directory: RunDirectory) -> None:
+    """Deletes guard.json: what it tells of comes after the checkpoint that the run goes on from."""
+    (directory.path / FILE).unlink(missing_ok=True)
+
+
 def read_notes(path: Path) -> Notes:
     """What the guard of the run in folder `path` did; nothing where it never acted. ConfigError: it is damaged."""
     file = path / FILE

@@ -134,7 +134,7 @@ class Windowed:
         """Begins to compare anew."""
         self.recent.forget()
 
-    def state(self) -> list[float]:
+    def state(self) -> Any:
         """All that `restore` needs."""
         return self.recent.state()
 
@@ -177,26 +177,42 @@ class Entropy(Windowed):
 
 
 class Explosion(Windowed):
-    """A number does not become many times its largest of late."""
+    """A number does not become larger than ever and many times its largest of late."""
 
     def __init__(self, factor: float) -> None:
         """`factor`: how many times."""
         super().__init__()
-        self.factor = factor
+        self.factor, self.peak = factor, 0.0
 
     name: ClassVar[str] = ""
     what: ClassVar[str] = ""
-    floor: ClassVar[float] = 1e-6
-    """What is smaller counts as this: next to nothing, nothing is many times as much."""
+
+    def look(self, seen: Seen) -> Finding | None:
+        """Compares, then remembers the largest of all that were not found wrong."""
+        found = super().look(seen)
+        value = seen.number(*self.reads)
+        if found is None and value is not None and math.isfinite(value):
+            self.peak = max(self.peak, value)
+        return found
 
     def compare(self, value: float) -> Finding | None:
-        """Compares with the largest of the last checks."""
-        before = max(self.floor, *self.recent.values)
-        if value <= self.factor * before:
+        """Compares with the largest of the last checks, and of all."""
+        before = max(self.recent.values)
+        if value <= max(self.peak, self.factor * before):
             return None
-        said = f"{self.what} is {value:.3g}, {value / before:.3g} times its largest of the last {WINDOW} checks"
+        times = f"{value / before:.3g} times" if before > 0 else "above"
+        said = f"{self.what} is {value:.3g}, {times} its largest of the last {WINDOW} checks"
         severe = value > SEVERE * self.factor * before
         return Finding(said, "rollback" if severe else "halve")
+
+    def state(self) -> Any:
+        """All that `restore` needs."""
+        return {"recent": self.recent.state(), "peak": self.peak}
+
+    def restore(self, saved: Any) -> None:
+        """Continues from `saved`."""
+        self.recent.restore(saved["recent"])
+        self.peak = float(saved["peak"])
 
 
 class ValueLoss(Explosion):

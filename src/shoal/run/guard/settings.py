@@ -37,11 +37,11 @@ class Guarding:
     """The mean KL divergence of an update's policies from the one that acted, above which the guard acts."""
     drift: float = 0.5
     """Of language models: the KL divergence of the learner from what drew the answers, above which it acts."""
-    entropy: float = 0.15
+    entropy: float = 0.02
     """It acts where the entropy falls below this share of what it was within the last checks."""
     explosion: float = 50.0
-    """It acts where the value loss or the gradient's norm is so many times its largest of the last checks."""
-    band: float = 0.6
+    """It acts where the value loss or the gradient's norm is larger than ever and so many times that of late."""
+    band: float = 0.8
     """It acts where so much of what was gained since the start, up to the verified best return, is lost again."""
     slowdown: float = 4.0
     """It tells where environment steps take so many times as long as they did."""
