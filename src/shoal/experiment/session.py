@@ -101,7 +101,7 @@ def opened(
             yield run
     except BaseException as error:
         if run is not None and run.updates:
-            note_failure(where, error)
+            note_failure(where, error, run)
             if report and not isinstance(error, KeyboardInterrupt):
                 draw_report(where, panel)
         elif fresh:
@@ -270,15 +270,18 @@ def draw_report(where: RunDirectory, panel: Panel) -> None:
         )
 
 
-def note_failure(where: RunDirectory, error: BaseException) -> None:
+def note_failure(where: RunDirectory, error: BaseException, run: Run) -> None:
     """The run's status says how it ended; where even that fails, the error says so."""
     stopped = isinstance(error, KeyboardInterrupt)
     reason = "Ctrl-C" if stopped else f"{type(error).__name__}: {error}"
-    ended = {"state": "stopped" if stopped else "failed", "reason": reason}
+    ended = {
+        "state": "stopped" if stopped else "failed",
+        "reason": reason,
+        "ended_at": time.time(),
+        "usage": run.usage.now(run.meter.halt.stood_s),
+    }
     try:
-        where.write_last_status(
-            _known_status(where) | ended | {"ended_at": time.time()}
-        )
+        where.write_last_status(_known_status(where) | ended)
     except OSError as second:
         error.add_note(f"shoal: {where.status} was not written: {second}")
 

@@ -356,6 +356,7 @@ def conclude(
         if score is not None:
             greedy = score.mean
             status |= {"greedy_return": greedy, "greedy_std": score.std}
+            status |= {"usage": run.usage.now(run.meter.halt.stood_s)}
             where.write_status(status)
     result = Result(
         path=where.path,

@@ -37,7 +37,18 @@ RESULTS = {
     "began_with": "began with",
 }
 """What the keys of run.json are called on the page, in this order; others follow as they are."""
-NOT_SHOWN = ("env", "algo", "seed", "pid", "process_started", "versions", "reason")
+NOT_SHOWN = (
+    "env",
+    "algo",
+    "seed",
+    "pid",
+    "process_started",
+    "versions",
+    "reason",
+    "usage",
+    "paused_at",
+    "ended_at",
+)
 """Keys of run.json that stand elsewhere on the page, or tell nobody anything."""
 POLICY = (
     '<meta http-equiv="Content-Security-Policy" '

@@ -86,7 +86,7 @@ def _check_status(status: Mapping[str, object]) -> None:
             fits = value is None or _is_number(value)
         elif name in TEXTS:
             fits = isinstance(value, str)
-        elif name == "versions":
+        elif name in ("versions", "usage"):
             fits = isinstance(value, Mapping)
         if not fits:
             raise ValueError(f"{name} cannot be {str(value)[:40]!r}")

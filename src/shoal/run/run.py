@@ -24,6 +24,7 @@ from shoal.run.parts import check_parts
 from shoal.run.selection import Selection
 from shoal.run.streams import data_stream_of, replay_of, rollouts_of
 from shoal.run.timeline import finish_timeline, recorder_of
+from shoal.run.usage import Usage
 from shoal.run.watching import interrupt
 from shoal.stream.meter import Meter
 from shoal.types import ConfigError
@@ -104,6 +105,7 @@ class Run:
         """Of the data set that is learned from; empty without one."""
         self.steps_before = 0
         """Environment steps before the batch at hand."""
+        self.usage = Usage(directory)
         self._log, self._policy = log, policy
         self._writer = writer_of(directory, settings)
         self._interrupts = Interrupts(partial(_interrupted, self))

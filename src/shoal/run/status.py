@@ -38,6 +38,7 @@ def status_of(run: Run, steps: int, seconds: float) -> dict[str, Any]:
         "host": platform.node(),
         "pid": os.getpid(),
         "process_started": psutil.Process().create_time(),
+        "usage": run.usage.now(run.meter.halt.stood_s),
         "versions": versions(),
     }
     if run.data_sha256:
