@@ -12,6 +12,7 @@ if sys.platform == "win32":
 if TYPE_CHECKING:
     from shoal import run
     from shoal.check.check_env import check_env
+    from shoal.envs.action_guard.settings import ActionGuard
     from shoal.envs.headers import cmake_dir, get_include
     from shoal.envs.preprocessing import Preprocessing
     from shoal.envs.randomization import Choice, Curriculum, LogUniform, Normal, Uniform
@@ -36,6 +37,7 @@ __all__ = [
     "serve",
     "sweep",
     "train",
+    "ActionGuard",
     "Preprocessing",
     "Uniform",
     "LogUniform",
@@ -55,6 +57,7 @@ _HOMES = {
     "serve": "shoal.remote.server",
     "sweep": "shoal.experiment.sweep.sweep",
     "train": "shoal.experiment.training",
+    "ActionGuard": "shoal.envs.action_guard.settings",
     "Preprocessing": "shoal.envs.preprocessing",
     **dict.fromkeys(
         ("Uniform", "LogUniform", "Normal", "Choice", "Curriculum"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from shoal.envs.action_guard.guarded import GuardedEnv
 from shoal.envs.agents.rows import AgentsEnv
 from shoal.envs.libraries.batched import BatchedEnv
 from shoal.envs.libraries.gymnasium_vector import VectorRows
@@ -39,7 +40,7 @@ def _objects(rows: VecEnv) -> list[object]:
     """The environments of these rows that are stepped in this process."""
     envs: list[Any] = []
     match rows:
-        case PreprocessedEnv():
+        case PreprocessedEnv() | GuardedEnv():
             return _objects(rows.env)
         case SerialEnv() | AgentsEnv():
             envs = [*rows.envs]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 
+from shoal.envs import packages
 from shoal.envs.apart import check_apart
 from shoal.envs.bounds import SQUASH, wide_actions
 from shoal.experiment.experiment import fixed_settings
@@ -97,6 +98,7 @@ def opened(
             if said := too_many(experiment.options.learners):
                 run.warn(said)
             warn_of_wide_actions(experiment, env, run)
+            warn_of_guard(experiment, env, run)
             warn_of_slow_layers(experiment, env, run)
             yield run
     except BaseException as error:
@@ -153,6 +155,18 @@ def warn_of_wide_actions(experiment: Experiment, env: VecEnv, run: Run) -> None:
         return
     if wide := wide_actions(env.spec.action_space):
         run.warn(f"{wide}; {SQUASH}")
+
+
+def warn_of_guard(experiment: Experiment, env: VecEnv, run: Run) -> None:
+    """Says where an action guard has built-in environments step outside of native rollouts."""
+    name = experiment.source
+    built_in = isinstance(name, str) and packages.has(name)
+    native = built_in and experiment.options.backend in ("auto", "native")
+    if env.spec.guarded and native and experiment.options.native:
+        run.warn(
+            "action_guard: every action passes it in Python, so rollouts are not collected in one native call, and "
+            "collecting takes longer"
+        )
 
 
 def warn_of_slow_layers(experiment: Experiment, env: VecEnv, run: Run) -> None:

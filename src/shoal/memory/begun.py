@@ -20,7 +20,7 @@ def first_steps(slab: Slab, count: int) -> dict[str, Any]:
     """The first `count` steps, as views of the slab, and the final observations in them."""
     at = slice(0, count)
     saved: dict[str, Any] = {name: getattr(slab, name)[at] for name in NUMBERS}
-    for name in ("obs", "action", "states"):
+    for name in ("obs", "action", "states", "executed"):
         saved[name] = select(getattr(slab, name), at)
     saved["final_obs"] = select(slab.final_obs, slice(0, slab.num_final))
     if slab.action_mask is not None:
@@ -34,8 +34,10 @@ def put_first_steps(slab: Slab, saved: Mapping[str, Any]) -> None:
     at = slice(0, len(saved["valid"]))
     for name in NUMBERS:
         getattr(slab, name)[at] = saved[name]
-    for name in ("obs", "action", "states"):
-        if name in saved:  # an older checkpoint of no recurrent states lacks them
+    for name in ("obs", "action", "states", "executed"):
+        if (
+            name in saved
+        ):  # an older checkpoint of no recurrent states lacks them, or of what was done
             assign(getattr(slab, name), at, saved[name])
     slab.num_final = int(slab.final_index.max()) + 1
     assign(slab.final_obs, slice(0, slab.num_final), saved["final_obs"])

@@ -86,6 +86,8 @@ def record(
             actions = in_own_dtypes(spec, map_tree(np.copy, acted.env_action))
             env.send(everyone, acted.env_action)
             ready = env.recv()
+            if ready.executed is not None:
+                actions = in_own_dtypes(spec, map_tree(np.copy, ready.executed))
             mark_starts(start, ready, None)
             for number in np.flatnonzero(shares).tolist():
                 episode = rows[number].note(

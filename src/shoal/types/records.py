@@ -60,6 +60,10 @@ class Ready:
     """
     game_over: Bools | None = None
     """Rows whose whole game ended with this step, those of agents who were not in it included; None without `turn`."""
+    executed: Tree = None
+    """What rows did in this step, where an action guard may change what they are sent; None where nothing does."""
+    changed: Bools | None = None
+    """Where that is not what they were sent [rows]; None where nothing changes it."""
 
     @property
     def over(self) -> Bools:

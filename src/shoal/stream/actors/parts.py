@@ -40,6 +40,8 @@ class RolePart:
     """The recurrent state before the first step."""
     latest: Tree
     """What the rows see and have not acted on yet."""
+    executed: Tree = ()
+    """What rows did where that may differ from `action`, where it is recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +106,14 @@ def part_of(
             final_obs=select(slab.final_obs, slice(0, ended)),
             first_state=None if state is None else map_tree(torch.Tensor.numpy, state),
             latest=collects.latest(number),
+            executed=slab.executed,
         )
     return Part(roles, episodes, collects.ended_at, seconds, recorded)
 
 
 def room_of(slab: Slab) -> int:
     """Bytes that a rollout in this slab may take, a final observation for every step included."""
-    trees = [slab.obs, slab.obs, slab.action, slab.states]
+    trees = [slab.obs, slab.obs, slab.action, slab.executed, slab.states]
     trees += [getattr(slab, name) for name in NUMBERS]
     if slab.action_mask is not None:
         trees.append(slab.action_mask)
@@ -145,6 +148,7 @@ class Joining:
         assign(slab.obs, at, part.obs)
         assign(slab.action, at, part.action)
         assign(slab.states, at, part.states)
+        assign(slab.executed, at, part.executed)
         if slab.action_mask is not None:
             slab.action_mask[at] = part.action_mask
         index = part.numbers["final_index"]
