@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,17 @@ from shoal.run.origin import Origin
 from shoal.types import ConfigError
 
 pytestmark = pytest.mark.filterwarnings("ignore:action_guard. every action:UserWarning")
-TINY: dict[str, Any] = {"num_envs": 4, "num_steps": 50, "num_minibatches": 1, "update_epochs": 1, "num_threads": 1}
-TINY |= {"total_timesteps": 1600, "final_episodes": 0, "panel": "none", "stop_at": np.inf}
+TINY: dict[str, Any] = {
+    "num_envs": 4,
+    "num_steps": 50,
+    "num_minibatches": 1,
+    "update_epochs": 1,
+    "num_threads": 1,
+    "total_timesteps": 1000,
+    "final_episodes": 0,
+    "panel": "none",
+    "stop_at": np.inf,
+}
 GUARD = ActionGuard(low=(-1,), high=(1,), max_change=(0.5,), penalty=0.25)
 SHARE = "info/action_guard/share"
 SEEN: list[NDArray[Any]] = []
@@ -31,6 +41,10 @@ def halve(obs: Any, action: Any) -> Any:
     """A constraint: half of every action, which is noted."""
     SEEN.append(action / 2)
     return action / 2
+
+
+def tiny(run_dir: Path, **changes: Any) -> dict[str, Any]:
+    return TINY | {"run_dir": run_dir} | changes
 
 
 def weights_of(run: Path) -> list[bytes]:
@@ -44,7 +58,7 @@ def numbers_of(run: Path) -> list[dict[str, Any]]:
 
 
 def test_trained_evaluated_and_loaded(tmp_path: Path) -> None:
-    run = shoal.train("Pendulum-v1", action_guard=GUARD, run_dir=tmp_path, **TINY).path
+    run = shoal.train("Pendulum-v1", action_guard=GUARD, **tiny(tmp_path)).path
     shares = [line[SHARE] for line in read(run / "metrics.jsonl") if SHARE in line]
     assert shares
     assert all(0 < share < 1 for share in shares)
@@ -59,6 +73,10 @@ def test_trained_evaluated_and_loaded(tmp_path: Path) -> None:
         before = action
     assert 0 < agent.interventions < 60
     assert agent.evaluate(episodes=2).mean < 0
+    said = json.loads((agent.export(tmp_path / "c", to="c").folder / "spec.json").read_text())
+    limits = {"low": [-1], "high": [1], "max_change": [0.5], "dtype": "float32"}
+    assert said["action_guard"]["limits"] == limits
+    assert "The run had an action guard, which is not in these files" in said["caller"][-1]
     # A given guard takes the place of the run's own, and the penalty is none of the return.
     still = shoal.load(run, action_guard=ActionGuard(low=(0,), high=(0,), penalty=1000))
     assert still.act(np.array([1, 0, 0], np.float32)).tolist() == [0]
@@ -68,7 +86,7 @@ def test_trained_evaluated_and_loaded(tmp_path: Path) -> None:
 def test_an_evaluation_and_a_recording_pass_the_guard(tmp_path: Path) -> None:
     pytest.importorskip("h5py")
     guard = ActionGuard(constraint=halve)
-    run = shoal.train("Pendulum-v1", action_guard=guard, run_dir=tmp_path, **TINY).path
+    run = shoal.train("Pendulum-v1", action_guard=guard, **tiny(tmp_path)).path
     assert RunDirectory(run).read_config()["action_guard"]["constraint"] == f"{__name__}:halve"
     SEEN.clear()
     agent = shoal.load(run)
@@ -134,7 +152,7 @@ def test_a_function_without_a_name_is_given_again(tmp_path: Path) -> None:
 
 
 def test_limits_are_not_changed_by_resuming(tmp_path: Path) -> None:
-    run = shoal.train("Pendulum-v1", action_guard=GUARD, run_dir=tmp_path, **TINY | {"total_timesteps": 400}).path
+    run = shoal.train("Pendulum-v1", action_guard=GUARD, **tiny(tmp_path, total_timesteps=400)).path
     with pytest.raises(ConfigError, match="resume cannot change 'action_guard'"):
         shoal.resume(run, total_timesteps=800, panel="none", action_guard=ActionGuard())
 
@@ -166,11 +184,11 @@ def test_on_the_command_line_and_in_files() -> None:
 )
 def test_refused_before_a_directory_is_made(tmp_path: Path, env: str, guard: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        shoal.train(env, action_guard=guard, run_dir=tmp_path, **TINY)
+        shoal.train(env, action_guard=guard, **tiny(tmp_path))
     assert not list(tmp_path.rglob("config.toml"))
 
 
 def test_it_is_said_that_native_rollouts_give_way(tmp_path: Path) -> None:
     assert training  # the module whose panel warns
     with pytest.warns(UserWarning, match="not collected in one native call"):
-        shoal.train("Pendulum-v1", action_guard=GUARD, run_dir=tmp_path, **TINY | {"total_timesteps": 200})
+        shoal.train("Pendulum-v1", action_guard=GUARD, **tiny(tmp_path, total_timesteps=200))

@@ -12,7 +12,7 @@ import torch
 
 from shoal.deploy.description import Provenance
 from shoal.deploy.export import export
-from shoal.envs.action_guard.rows import GuardRows
+from shoal.envs.action_guard.acting import GuardActing
 from shoal.envs.actions import in_own_dtypes
 from shoal.envs.apart import raise_if_reused
 from shoal.envs.masks import KEY, MaskReader, in_observation
@@ -103,7 +103,13 @@ def load(
         made = first.make_policy(rows.spec)
     kind = {"env": options.env, "algo": options.algo}
     read_policy(where, kind=kind, identity=identity, tag=tag).load_into(made)
-    provenance = Provenance(origin.run, options.algo, tag, options.preprocessing)
+    provenance = Provenance(
+        origin.run,
+        options.algo,
+        tag,
+        options.preprocessing,
+        experiment.options.action_guard,
+    )
     return Agent(made, rows.spec, experiment, provenance)
 
 
@@ -123,9 +129,12 @@ class Agent:
         self._actor: Actor | None = None
         self._acting: nn.Module | None = None
         self._start = np.ones(0, np.bool_)
-        self._guard: GuardRows | None = None
-        self.interventions = 0
-        """Actions that the run's action guard changed since `load`."""
+        self._guard = GuardActing(experiment.options.action_guard, spec)
+
+    @property
+    def interventions(self) -> int:
+        """Actions of `act` that the run's action guard changed."""
+        return self._guard.interventions
 
     def act(
         self,
@@ -149,7 +158,7 @@ class Agent:
         batch, count, alone = self._batch(obs)
         if alone and action_mask is not None:
             action_mask = [action_mask]
-        mask = self._mask(batch, count, action_mask)
+        mask = _masks_of(self.spec, batch, count, action_mask)
         unmasked = mask is not None and isinstance(self._actor, PlanActor)
         another = self._acting is not self.policy or len(self._start) != count
         if self._actor is None or another or unmasked:
@@ -167,39 +176,10 @@ class Agent:
         action = self._actor.act(
             batch, self._start, slice(0, count), action_mask=mask, greedy=greedy
         ).env_action
-        action = self._guarded(batch, action)
+        action = self._guard.hold(batch, action, self._start)
         self._start[:] = False
         action = in_own_dtypes(self.spec, action)
         return select(action, 0) if alone else action
-
-    def _guarded(self, batch: Tree, action: Tree) -> Tree:
-        """What the run's action guard makes of actions [N, ...]."""
-        settings = self._experiment.options.action_guard
-        if settings.idle:
-            return action
-        count = len(self._start)
-        if self._guard is None or len(self._guard.begun) != count:
-            self._guard = GuardRows(settings, self.spec, count)
-        self._guard.forget(self._start)
-        rows = slice(0, count)
-        done, changed = self._guard.guarded(rows, batch, action)
-        self._guard.note(rows, done, np.ones(count, np.bool_))
-        self.interventions += int(changed.sum())
-        return done
-
-    def _mask(self, batch: Tree, count: int, given: Tree) -> Bools | None:
-        """The action masks [N, options] of a batch, from its observations or as given; None where there are none."""
-        if in_observation(self.spec):
-            given = [select(batch[KEY], slice(row, row + 1)) for row in range(count)]
-        if given is None:
-            return None
-        reader = MaskReader(self.spec)
-        mask = np.concatenate([reader.read(one, 1) for one in given])
-        if len(mask) != count or reader.blocked(mask) >= 0:
-            raise ValueError(
-                f"{self.spec.env_id}: expected {count} action masks that leave an option each"
-            )
-        return mask
 
     def _batch(self, obs: Tree) -> tuple[Tree, int, bool]:
         """The observations as arrays [N, ...], N, and whether there was one without that axis."""
@@ -329,6 +309,21 @@ class Agent:
             return record_video(
                 self.policy, drawn, Path(path), acting=acting, max_steps=max_steps
             )
+
+
+def _masks_of(spec: Spec, batch: Tree, count: int, given: Tree) -> Bools | None:
+    """The action masks [N, options] of a batch, from its observations or as given; None where there are none."""
+    if in_observation(spec):
+        given = [select(batch[KEY], slice(row, row + 1)) for row in range(count)]
+    if given is None:
+        return None
+    reader = MaskReader(spec)
+    mask = np.concatenate([reader.read(one, 1) for one in given])
+    if len(mask) != count or reader.blocked(mask) >= 0:
+        raise ValueError(
+            f"{spec.env_id}: expected {count} action masks that leave an option each"
+        )
+    return mask
 
 
 def _cast(obs: ArrayLike, dtype: np.dtype[Any]) -> NDArray[Any]:

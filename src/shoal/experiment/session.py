@@ -97,9 +97,8 @@ def opened(
             held.callback(run.close)
             if said := too_many(experiment.options.learners):
                 run.warn(said)
-            warn_of_wide_actions(experiment, env, run)
-            warn_of_guard(experiment, env, run)
-            warn_of_slow_layers(experiment, env, run)
+            for warn in (warn_of_wide_actions, warn_of_guard, warn_of_slow_layers):
+                warn(experiment, env, run)
             yield run
     except BaseException as error:
         if run is not None and run.updates:

@@ -22,7 +22,7 @@ from shoal.experiment.offline import find_data
 from shoal.experiment.options import CHANGEABLE
 from shoal.experiment.placed import placed
 from shoal.experiment.session import check_device, opened
-from shoal.experiment.trust import GUARD, GUARDS, is_function, seal, seal_again
+from shoal.experiment.trust import GUARD, GUARDS, is_given_again, seal, seal_again
 from shoal.report.panel import Panel, panel_of
 from shoal.run import directory as directories
 from shoal.run import log
@@ -316,7 +316,7 @@ def reopen(
         ConfigError: a change of what stays, or names that may not be imported.
     """
     saved, origin = where.read_config(), where.read_origin()
-    functions = [name for name in changes if _is_given_again(saved, name, changes)]
+    functions = [name for name in changes if is_given_again(saved, name, changes)]
     named = [*functions, *(GUARDS if GUARD in functions else ())]
     before = Experiment.of_file(
         saved,
@@ -360,23 +360,6 @@ def uninterrupted(result: Result) -> Result:
             f"training stopped; resume({str(result.path)!r}) goes on"
         )
     return result
-
-
-def _is_given_again(
-    saved: Mapping[str, Any], name: str, changes: Mapping[str, object]
-) -> bool:
-    """Whether a setting that was a function, of which config.toml has the name only, is given as a function again.
-
-    So are those of an action guard, all of which is given again.
-    """
-    if name == GUARD:
-        held = saved.get(GUARD)
-        return isinstance(held, dict) and any(
-            f"{GUARD}.{own}" in GUARDS for own in held
-        )
-    table = saved.get("algorithm")
-    was = table.get(name) if isinstance(table, dict) else None
-    return is_function(name, was) and is_function(name, changes[name])
 
 
 def conclude(

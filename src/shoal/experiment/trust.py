@@ -105,6 +105,23 @@ def is_function(setting: str, value: object) -> bool:
     return may_be and (named or callable(value))
 
 
+def is_given_again(
+    saved: Mapping[str, object], name: str, changes: Mapping[str, object]
+) -> bool:
+    """Whether a setting that was a function, of which config.toml has the name only, is given as a function again.
+
+    So are those of an action guard, all of which is given again.
+    """
+    if name == GUARD:
+        held = saved.get(GUARD)
+        return isinstance(held, dict) and any(
+            f"{GUARD}.{own}" in GUARDS for own in held
+        )
+    table = saved.get("algorithm")
+    was = table.get(name) if isinstance(table, dict) else None
+    return is_function(name, was) and is_function(name, changes[name])
+
+
 def schedules_of(settings: Mapping[str, object]) -> list[str]:
     """The schedules of a configuration, whose functions only training calls."""
     table = settings.get("algorithm")
