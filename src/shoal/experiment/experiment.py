@@ -19,6 +19,7 @@ from shoal import algos
 from shoal.algos.presets import preset
 from shoal.envs import packages, randomization
 from shoal.envs.action_guard.guarded import guarded
+from shoal.envs.costs.rows import costed
 from shoal.envs.factories import import_object, name_of
 from shoal.envs.registry import is_batched, make, on_servers
 from shoal.envs.rendering import RENDER_MODE
@@ -237,6 +238,7 @@ class Experiment:
                     self, num_envs, env_kwargs, preprocessing, playing=playing
                 )
             sticky = preprocessing.sticky_actions > 0
+            rows = costed(rows)
             return guarded(rows, options.action_guard, sticky=sticky, playing=playing)
         except ConfigError as error:
             if not self.reopened or callable(self.source) or is_known(self.source):

@@ -43,7 +43,10 @@ SCHEDULE = "_schedule"
 GUARD = "action_guard"
 """The table of a configuration with settings that may name functions too."""
 GUARDS = (f"{GUARD}.constraint", f"{GUARD}.inequalities")
-OWN = ("shoal.envs.agents.tictactoe:TicTacToe",)
+OWN = (
+    "shoal.envs.agents.tictactoe:TicTacToe",
+    "shoal.envs.costs.crossing:Crossing",
+)
 """Environments of shoal's own that are named by their modules."""
 KINDS: dict[str, tuple[type[object], ...]] = {
     "env": (gym.Env, gym.vector.VectorEnv),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from shoal.memory.slab import BOOLS, FLOATS
 from shoal.types import assign, select
 
 if TYPE_CHECKING:
@@ -13,13 +12,11 @@ if TYPE_CHECKING:
     from shoal.memory.slab import Slab
     from shoal.types import Tree
 
-NUMBERS = (*BOOLS, *FLOATS, "version", "final_index")
-
 
 def first_steps(slab: Slab, count: int) -> dict[str, Any]:
     """The first `count` steps, as views of the slab, and the final observations in them."""
     at = slice(0, count)
-    saved: dict[str, Any] = {name: getattr(slab, name)[at] for name in NUMBERS}
+    saved: dict[str, Any] = {name: getattr(slab, name)[at] for name in slab.numbers}
     for name in ("obs", "action", "states", "executed"):
         saved[name] = select(getattr(slab, name), at)
     saved["final_obs"] = select(slab.final_obs, slice(0, slab.num_final))
@@ -32,7 +29,7 @@ def put_first_steps(slab: Slab, saved: Mapping[str, Any]) -> None:
     """Makes a slab hold what `first_steps` gave, and no other step that counts."""
     slab.clear()
     at = slice(0, len(saved["valid"]))
-    for name in NUMBERS:
+    for name in slab.numbers:
         getattr(slab, name)[at] = saved[name]
     for name in ("obs", "action", "states", "executed"):
         if (

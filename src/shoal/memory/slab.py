@@ -98,6 +98,10 @@ class Slab:
             options = MaskReader(spec).size
             self.action_mask = self._array(np.bool_, (*batch, options))
             self.action_mask[:] = True
+        self.cost: NDArray[np.float32] | None = None
+        """What each step cost, where steps have costs."""
+        if spec.costs:
+            self.cost = self._array(np.float32, batch)
         self.episode_return = np.zeros(batch)
         self.episode_length = np.zeros(batch, np.int64)
         self.episode_info = np.zeros((*batch, len(spec.info_keys)))
@@ -139,6 +143,12 @@ class Slab:
         if step.state is not None:
             assign(self.states, (t, rows), step.state)
 
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The arrays that hold a number of each step."""
+        more = () if self.cost is None else ("cost",)
+        return (*BOOLS, *FLOATS, "version", "final_index", *more)
+
     def write_executed(self, t: int, rows: Index, action: Tree) -> None:
         """`rows` did this in step t, and not what was chosen."""
         assign(self.executed, (t, rows), action)
@@ -167,6 +177,8 @@ class Slab:
         self.terminated[t, rows] = ready.terminated[part]
         self.truncated[t, rows] = ready.truncated[part]
         self.valid[t, rows] = ready.valid[part]
+        if self.cost is not None and ready.cost is not None:
+            self.cost[t, rows] = ready.cost[part]
         ended = ready.terminated[part] | ready.truncated[part]
         valid = ready.valid[part]
         if not self.in_turns and not valid.all():
@@ -248,9 +260,8 @@ def _link(slab: Slab, value: NDArray[np.float32]) -> None:
 
 def _tensors_of(slab: Slab) -> dict[str, Tree]:
     """The arrays of a slab as tensors of the same memory, by the names that `Steps` has for them."""
-    names = (*BOOLS, *FLOATS, "version", "final_index")
     tensors: dict[str, Tree] = {
-        name: torch.from_numpy(getattr(slab, name)) for name in names
+        name: torch.from_numpy(getattr(slab, name)) for name in slab.numbers
     }
     for name in ("obs", "action", "final_obs"):
         tensors[name] = map_tree(torch.from_numpy, getattr(slab, name))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from shoal.memory.arena import ALIGN
-from shoal.memory.slab import BOOLS, FLOATS
+from shoal.memory.slab import BOOLS
 from shoal.stream.spans import Recorded
 from shoal.types import Episodes, Tree, assign, map_tree, select
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from shoal.memory.slab import Slab
     from shoal.stream.in_process import InProcess
-
-NUMBERS = (*BOOLS, *FLOATS, "version", "final_index")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ def part_of(
         state = collects.states[number]
         ended = int(slab.final_index.max()) + 1
         roles[role.name] = RolePart(
-            numbers={name: getattr(slab, name) for name in NUMBERS},
+            numbers={name: getattr(slab, name) for name in slab.numbers},
             obs=slab.obs,
             action=slab.action,
             states=slab.states,
@@ -114,7 +112,7 @@ def part_of(
 def room_of(slab: Slab) -> int:
     """Bytes that a rollout in this slab may take, a final observation for every step included."""
     trees = [slab.obs, slab.obs, slab.action, slab.executed, slab.states]
-    trees += [getattr(slab, name) for name in NUMBERS]
+    trees += [getattr(slab, name) for name in slab.numbers]
     if slab.action_mask is not None:
         trees.append(slab.action_mask)
     total = 0
@@ -143,7 +141,7 @@ class Joining:
         """The steps of the rows that stand at `columns` of the role."""
         slab = self._slab
         at = (slice(None), _neighbors(columns))
-        for name in NUMBERS:
+        for name in slab.numbers:
             getattr(slab, name)[at] = part.numbers[name]
         assign(slab.obs, at, part.obs)
         assign(slab.action, at, part.action)
