@@ -18,6 +18,7 @@ from typing import Any
 from shoal import algos
 from shoal.algos import a2c, bc, dqn, impala, ppo, ppo_sac, pqn, r2d2, sac, td3
 from shoal.algos.presets import presets
+from shoal.envs.action_guard.settings import ActionGuard
 from shoal.envs.preprocessing import Preprocessing
 from shoal.experiment.options import Options
 from shoal.fleet.settings import Placement
@@ -51,6 +52,7 @@ TABLES = {
     "population": Population,
     "curiosity": Curiosity,
     "preprocessing": Preprocessing,
+    "action_guard": ActionGuard,
 }
 PRESETS = {
     "ppo": ("ppo", ""),

@@ -50,7 +50,9 @@ def generate() -> str:
     for part in nested:
         names.setdefault(part.__module__, set()).add(part.__name__)
     imports = [f"    from {module} import {', '.join(sorted(names[module]))}" for module in sorted(names)]
-    functions = [name for name, kind in fields.items() if "Callable" in kind]  # given again where they have no name
+    functions = [
+        name for name, kind in fields.items() if "Callable" in kind or name == "action_guard"
+    ]  # may be given again
     changes = {name: fields[name] for name in [*CHANGEABLE, *functions]}
     return (
         HEAD

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from shoal import run
     from shoal.check.check_env import check_env
     from shoal.deploy.policy_client import remote_policy
+    from shoal.envs.action_guard.settings import ActionGuard
     from shoal.envs.headers import cmake_dir, get_include
     from shoal.envs.preprocessing import Preprocessing
     from shoal.envs.randomization import Choice, Curriculum, LogUniform, Normal, Uniform
@@ -38,6 +39,7 @@ __all__ = [
     "serve",
     "sweep",
     "train",
+    "ActionGuard",
     "Preprocessing",
     "Uniform",
     "LogUniform",
@@ -58,6 +60,7 @@ _HOMES = {
     "serve": "shoal.remote.server",
     "sweep": "shoal.experiment.sweep.sweep",
     "train": "shoal.experiment.training",
+    "ActionGuard": "shoal.envs.action_guard.settings",
     "Preprocessing": "shoal.envs.preprocessing",
     **dict.fromkeys(
         ("Uniform", "LogUniform", "Normal", "Choice", "Curriculum"),

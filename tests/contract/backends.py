@@ -19,6 +19,8 @@ from gymnasium.wrappers import FrameStackObservation
 from numpy.typing import NDArray
 
 from shoal.envs import native
+from shoal.envs.action_guard.guarded import guarded
+from shoal.envs.action_guard.settings import ActionGuard
 from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.registry import make, on_servers
 from shoal.envs.vec_env import VecEnv
@@ -136,6 +138,19 @@ def short_cart_pole() -> gym.Env[Any, Any]:
     return gym.make("CartPole-v1", max_episode_steps=25)
 
 
+def short_pendulum() -> gym.Env[Any, Any]:
+    """With a time limit of 25 steps."""
+    return gym.make("Pendulum-v1", **SHORT)
+
+
+def as_it_is(obs: Any, action: Any) -> Any:
+    """A constraint that allows every action."""
+    return action
+
+
+SHORT: dict[str, Any] = {"max_episode_steps": 25}
+# Every action passes, each by the guard's arithmetic.
+LOOSE = ActionGuard(low=(-2,), max_change=(4,))
 # Time limits under which random actions end some episodes before it and some by it.
 LANDERS = {"LunarLander-v3": 80, "LunarLanderContinuous-v3": 110}
 
@@ -164,6 +179,8 @@ BACKENDS = [
     stacked("serial-stacked", "serial"),
     Backend("workers-nested", lambda n: FlatRows(make(Crane, n, backend="workers", workers=Workers(2))), FlatCrane),
     Backend("workers-masked", lambda n: make(Gates, n, backend="workers", workers=Workers(2)), Gates),
+    Backend("guarded-native", lambda n: guarded(make("Pendulum-v1", n, env_kwargs=SHORT), LOOSE), short_pendulum),
+    Backend("serial-guarded", lambda n: guarded(make(Lamps, n), ActionGuard(constraint=as_it_is)), Lamps),
     library("vector-same-step", vector_of(short_cart_pole, AutoresetMode.SAME_STEP), short_cart_pole),
     library("vector-disabled", vector_of(Lamps, AutoresetMode.DISABLED), Lamps),
     library("vector-next-step", vector_of(Lamps, AutoresetMode.NEXT_STEP)),

@@ -76,7 +76,8 @@ def copied(ready: Ready) -> dict[str, NDArray[Any]]:
     del values["rows"], values["info"]
     if ready.action_mask is None:
         del values["action_mask"]
-    del values["turn"], values["game_over"]
+    for name in ("turn", "game_over", "executed", "changed"):
+        del values[name]
     arrays = {name: array.copy() for name, array in values.items()}
     for name in ("final_obs", "episode_return", "episode_length"):
         arrays[name][~ended] = 0

@@ -26,6 +26,9 @@ def parse(
     return tyro.cli(kind, prog=f"shoal {command}", args=arguments, description=about)
 
 
+GUARDS = ("--action-guard.constraint", "--action-guard.inequalities")
+
+
 def look_here(*names: str | None) -> None:
     """Lets modules of the current folder be imported where the command line names `module:object`; no file's word does.
 
@@ -85,6 +88,17 @@ def take_schedules(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
         else:
             rest.append(argument)
     return rest, found
+
+
+def guards_in(arguments: list[str]) -> dict[str, str]:
+    """The functions of an action guard that are named, by their settings."""
+    found: dict[str, str] = {}
+    for number, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if option in GUARDS:
+            name = option.removeprefix("--").replace("-", "_")
+            found[name] = value if equals else "".join(arguments[number + 1 :][:1])
+    return found
 
 
 def refuse_values(arguments: list[str], unknown: list[str]) -> None:

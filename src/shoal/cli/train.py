@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_origin
@@ -12,6 +12,7 @@ import tyro
 from shoal.cli.arguments import (
     ENV_OPTIONS,
     add_here,
+    guards_in,
     look_here,
     refuse_values,
     take_env_kwargs,
@@ -99,10 +100,11 @@ def experiment_of(
     from shoal.algos import summaries
 
     _, schedules = take_schedules(arguments)
-    look_here(source.env, source.policy, *schedules.values())
+    guards = guards_in(arguments)
+    look_here(source.env, source.policy, *schedules.values(), *guards.values())
     if source.trust or source.algo not in (None, *summaries()):
         add_here()
-    base = starting_point(source, schedules)
+    base = starting_point(source, schedules, named=[*guards])
     options, session, config = parse_over(
         base, arguments, kind, command=command, about=about
     )
@@ -152,9 +154,12 @@ def source_of(arguments: list[str]) -> Source:
 
 
 def starting_point(
-    source: Source, schedules: Mapping[str, str] | None = None
+    source: Source,
+    schedules: Mapping[str, str] | None = None,
+    *,
+    named: Collection[str] = (),
 ) -> Experiment:
-    """The experiment before the options that change single settings.
+    """The experiment before the options that change single settings, of which `named` will replace a file's.
 
     Raises:
         ConfigError: no such file, environment, algorithm or preset, or a file beside --algo or --preset.
@@ -174,6 +179,7 @@ def starting_point(
         {"env": DEFAULT_ENV} | saved,
         given=given | dict(schedules or {}),
         trust=source.trust,
+        named=named,
     )
 
 

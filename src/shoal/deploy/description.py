@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from gymnasium import spaces
 
+from shoal.envs.action_guard.limits import limits_of
+from shoal.envs.action_guard.settings import ActionGuard
 from shoal.envs.preprocessing import Preprocessing
 from shoal.types import leaf_spaces
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from gymnasium import Space
 
@@ -33,6 +35,7 @@ class Provenance:
     tag: str = ""
     """Which checkpoint: "" for the newest, "best" for the one with the best mean return."""
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    action_guard: ActionGuard = field(default_factory=ActionGuard)
 
 
 def described(spec: Spec) -> dict[str, Any]:
@@ -79,8 +82,9 @@ def document(
         "spec_sha256": sha256_of(spec),
         **described(spec),
         "calls": dict(calls),
-        "caller": duties(spec, provenance.preprocessing),
-        "action_guard": None,
+        "caller": duties(spec, provenance.preprocessing)
+        + guard_duties(provenance.action_guard),
+        "action_guard": guard_said(spec, provenance.action_guard),
         "files": dict(files),
     }
     return json.dumps(said, indent=2, allow_nan=False) + "\n"
@@ -115,6 +119,43 @@ def duties(spec: Spec, preprocessing: Preprocessing) -> list[str]:
     if spec.masked:
         said.append("Hand over an action mask with every observation.")
     return said
+
+
+def guard_said(spec: Spec, guard: ActionGuard) -> dict[str, Any] | None:
+    """The run's action guard as plain numbers and names; None where there is none."""
+    if guard.idle:
+        return None
+    limits = limits_of(guard, spec)
+    functions = {
+        "constraint": guard.constraint,
+        "inequalities": guard.inequalities,
+    }
+    return {
+        "limits": None if limits is None else limits.description(),
+        "safe_action": list(guard.safe_action),
+        **{name: _name_of(given) for name, given in functions.items()},
+    }
+
+
+def guard_duties(guard: ActionGuard) -> list[str]:
+    """What the caller must do where the run had an action guard: no file of an export does it."""
+    if guard.idle:
+        return []
+    said = [
+        "The run had an action guard, which is not in these files: hold every action to `action_guard.limits`. Clip it "
+        "to low and high; then, from the second step of an episode on, to within max_change of what was done before."
+    ]
+    if guard.constraint is not None or guard.inequalities is not None:
+        said.append(
+            "The guard also had a function of its own, named in `action_guard`, which has the last word on actions."
+        )
+    return said
+
+
+def _name_of(given: str | Callable[..., object] | None) -> str | None:
+    if given is None or isinstance(given, str):
+        return given
+    return f"{given.__module__}:{given.__qualname__}"
 
 
 def _leaves(leaves: tuple[Leaf, ...], space: Space[Any]) -> list[dict[str, Any]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from shoal.envs.action_guard.guarded import GuardedEnv
 from shoal.envs.agents.rows import AgentsEnv
+from shoal.envs.costs.rows import CostedEnv
 from shoal.envs.libraries.batched import BatchedEnv
 from shoal.envs.libraries.gymnasium_vector import VectorRows
 from shoal.envs.preprocessed import PreprocessedEnv
@@ -39,7 +41,7 @@ def _objects(rows: VecEnv) -> list[object]:
     """The environments of these rows that are stepped in this process."""
     envs: list[Any] = []
     match rows:
-        case PreprocessedEnv():
+        case PreprocessedEnv() | GuardedEnv() | CostedEnv():
             return _objects(rows.env)
         case SerialEnv() | AgentsEnv():
             envs = [*rows.envs]

@@ -52,6 +52,8 @@ class Preprocessing:
     """Characters or words of a text that are kept; 0: 64 characters or 16 words."""
     final_nan: Literal["raise", "last_finite"] = "raise"
     """When the last observation of a terminated episode is NaN or infinite: `raise`, or take the one before it."""
+    cost_key: str = ""
+    """Info key of each step's cost, such as cost (Python environments); set it for steps that return six values too."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
@@ -128,6 +130,7 @@ class Preprocessing:
             text="none",
             text_length=0,
             final_nan="raise",
+            cost_key="",
         )
         return same == Preprocessing()
 

@@ -11,6 +11,7 @@ from gymnasium.wrappers import TimeLimit
 from shoal.envs import native, packages, randomization
 from shoal.envs.agents.games import is_game
 from shoal.envs.agents.rows import AgentsEnv
+from shoal.envs.costs.env import STEP, costing
 from shoal.envs.factories import factory_of, import_object, name_of, near
 from shoal.envs.lasting import warn_of_lasting
 from shoal.envs.libraries import atari, envpool_rows, gymnasium_vector
@@ -95,6 +96,8 @@ def make(
         rows.keeper.tolerance = seen.tolerance
         return _preprocessed(rows, seen)
     factory = _as_seen(factory_of(env, fixed), name, seen)
+    if seen.cost_key:
+        info_keys = (*info_keys, STEP)
     if backend == "workers":
         rows = processes.make(
             factory,
@@ -114,8 +117,9 @@ def _as_seen(
     factory: Callable[[], Any], name: str, preprocessing: Preprocessing
 ) -> Callable[[], Any]:
     """The factory's environments with chosen keys, texts as integers, and another time limit."""
+    costed = costing(factory, name, preprocessing.cost_key)
     return limited(
-        observing(factory, name, preprocessing), preprocessing.max_episode_steps
+        observing(costed, name, preprocessing), preprocessing.max_episode_steps
     )
 
 
@@ -202,6 +206,7 @@ def on_servers(
         "info_keys": info_keys,
         "max_episode_steps": preprocessing.max_episode_steps,
         "keep_keys or text": preprocessing.observes,
+        "cost_key": preprocessing.cost_key,
     }
     elsewhere = [name for name, value in settings.items() if value]
     if elsewhere:
@@ -276,7 +281,12 @@ def _native_rows(
 
 
 def _check_whole(name: str, preprocessing: Preprocessing) -> None:
-    """ConfigError where a backend is to choose keys or number texts that hands observations over whole."""
+    """ConfigError where a backend is to read costs, choose keys or number texts that hands over whole batches."""
+    if preprocessing.cost_key:
+        raise ConfigError(
+            f"{name}: preprocessing.cost_key={preprocessing.cost_key!r} is for Python environments, stepped by "
+            "backend='serial' or 'workers'; native rows and libraries that batch themselves hand over no costs"
+        )
     if preprocessing.observes:
         raise ConfigError(
             f"{name}: keep_keys and text are for Python environments, stepped by backend='serial' or 'workers'; "

@@ -9,6 +9,7 @@ import numpy as np
 
 from shoal import _native
 from shoal.envs.actions import add_hint, one_by_one
+from shoal.envs.costs.env import STEP, WITH_COST
 from shoal.envs.finite import check_finite, put_last_finite
 from shoal.envs.forks import end_if_forked
 from shoal.envs.outputs import write
@@ -91,8 +92,11 @@ class Steps:
                 error.add_note(f"shoal: raised by {where}, after the action {action}")
                 add_hint(error, action)
                 raise
+            also = ""
+            if is_long(made, WITH_COST):
+                also = "; where the third of six values is a cost, set preprocessing.cost_key='cost'"
             raise EnvError(
-                f"{where} returned {made!r}; step() returns (observation, reward, terminated, truncated, info)"
+                f"{where} returned {made!r}; step() returns (observation, reward, terminated, truncated, info){also}"
             ) from None
         if os.getpid() != pid:
             first = rows.start + self._keeper.first_row
@@ -132,6 +136,8 @@ class Steps:
         out, first = self._keeper.out.view(rows), rows.start
         lengths, total = self._keeper.lengths[rows], self._keeper.returns[rows]
         lengths += 1
+        if STEP in out.info:
+            out.info[STEP][:] = [info[STEP] for info in self._infos[rows]]
         before: Tree = None
         if self._keeper.tolerance.last_finite:
             before = map_tree(np.copy, out.obs)

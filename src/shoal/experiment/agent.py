@@ -12,13 +12,14 @@ import torch
 
 from shoal.deploy.description import Provenance
 from shoal.deploy.export import export
+from shoal.envs.action_guard.acting import GuardActing
 from shoal.envs.actions import in_own_dtypes
 from shoal.envs.apart import raise_if_reused
 from shoal.experiment.applies import check_applies
 from shoal.experiment.experiment import Experiment, drawn_rows, fixed_settings
 from shoal.experiment.first_weights import first_policy_of, read_policy
 from shoal.experiment.shown import batch_of, mask_of
-from shoal.experiment.trust import schedules_of
+from shoal.experiment.trust import GUARDS, schedules_of
 from shoal.learn.acting import Acting, make_actor
 from shoal.learn.weights import pack
 from shoal.report.recording import record_video
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from shoal.deploy.export import Exported, Kind
     from shoal.deploy.policy_server import PolicyServer
+    from shoal.envs.action_guard.settings import ActionGuard
     from shoal.experiment.experiment import PolicySource, Source
     from shoal.learn.acting import Actor
     from shoal.remote.settings import Guard
@@ -55,6 +57,7 @@ def load(
     factory: Source | None = None,
     tag: str = "",
     env_kwargs: Mapping[str, Any] | None = None,
+    action_guard: ActionGuard | None = None,
     trust: bool = False,
 ) -> Agent:
     """The trained policy of a run: `shoal.load(run).act(obs)`.
@@ -66,6 +69,8 @@ def load(
         factory: the environment's factory, where the run was given one.
         tag: "" for the newest checkpoint, "best" for the one with the best mean return.
         env_kwargs: keywords for the environment that differ from the run's, such as another gravity.
+        action_guard: in the place of the run's own, such as a tighter one, or where that was given a function that has
+            no name.
         trust: import and run what the run's config.toml names, whoever wrote it.
 
     Raises:
@@ -85,9 +90,11 @@ def load(
         policy=policy,
         origin=origin,
         trust=trust,
-        named=schedules_of(saved),
+        named=[*schedules_of(saved), *(() if action_guard is None else GUARDS)],
     )
     identity = Identity(origin.run, fixed_settings(experiment))
+    if action_guard is not None:
+        experiment = experiment.changed(action_guard=action_guard)
     own_kwargs = {**(experiment.env_kwargs or {}), **(env_kwargs or {})}
     experiment = replace(experiment, env_kwargs=own_kwargs)
     options = experiment.options
@@ -96,7 +103,13 @@ def load(
         made = first.make_policy(rows.spec)
     kind = {"env": options.env, "algo": options.algo}
     read_policy(where, kind=kind, identity=identity, tag=tag).load_into(made)
-    provenance = Provenance(origin.run, options.algo, tag, options.preprocessing)
+    provenance = Provenance(
+        origin.run,
+        options.algo,
+        tag,
+        options.preprocessing,
+        experiment.options.action_guard,
+    )
     return Agent(made, rows.spec, experiment, provenance)
 
 
@@ -116,6 +129,12 @@ class Agent:
         self._actor: Actor | None = None
         self._acting: nn.Module | None = None
         self._start = np.ones(0, np.bool_)
+        self._guard = GuardActing(experiment.options.action_guard, spec)
+
+    @property
+    def interventions(self) -> int:
+        """Actions of `act` that the run's action guard changed."""
+        return self._guard.interventions
 
     @property
     def experiment(self) -> Experiment:
@@ -135,9 +154,10 @@ class Agent:
         `start` (bool, or [N]) marks first observations of an episode for a policy with memory; by default the first
         call after `load` or `reset` is one. Another number of observations than before begins anew.
         `action_mask` is what `info["action_mask"]` says; for a batch, a list of one a row. Masks in the observation
-        need no mention.
+        need no mention. The run's action guard holds here too; `interventions` counts what it changed.
 
         Raises:
+            EnvError: the guard's own function gave what cannot be done, or nothing is allowed.
             ValueError: another shape or kind than the environment's observations, or numbers that are not finite.
         """
         preprocessing = self._experiment.options.preprocessing
@@ -160,6 +180,7 @@ class Agent:
         action = self._actor.act(
             batch, self._start, slice(0, count), action_mask=mask, greedy=greedy
         ).env_action
+        action = self._guard.hold(batch, action, self._start)
         self._start[:] = False
         action = in_own_dtypes(self.spec, action)
         return select(action, 0) if alone else action

@@ -18,6 +18,8 @@ from torch import nn
 from shoal import algos
 from shoal.algos.presets import preset
 from shoal.envs import packages, randomization
+from shoal.envs.action_guard.guarded import guarded
+from shoal.envs.costs.rows import costed
 from shoal.envs.factories import import_object, name_of
 from shoal.envs.registry import is_batched, make, on_servers
 from shoal.envs.rendering import RENDER_MODE
@@ -170,7 +172,12 @@ class Experiment:
         mine = [name for name, made in objects.items() if made is not None]
         origin = origin or Origin.of_file(saved, Path("config.toml"))
         settings = {**own, "algorithm": table}
-        check(settings, origin, trust=trust, given=(*mine, *given, *named))
+        check(
+            settings,
+            origin,
+            trust=trust,
+            given=(*mine, *given, *names_in(given), *named),
+        )
         algorithm = algos.load(own.get("algo", algos.DEFAULT))
         name = own.get("preset")
         tuned = preset(algos.name_of(algorithm), name, env) if name else {}
@@ -227,9 +234,12 @@ class Experiment:
                 env_kwargs = randomization.whole(env_kwargs)
                 preprocessing = preprocessing.for_playing()
             with told_before() if playing else nullcontext():
-                return _rows_of(
+                rows = _rows_of(
                     self, num_envs, env_kwargs, preprocessing, playing=playing
                 )
+            sticky = preprocessing.sticky_actions > 0
+            rows = costed(rows)
+            return guarded(rows, options.action_guard, sticky=sticky, playing=playing)
         except ConfigError as error:
             if not self.reopened or callable(self.source) or is_known(self.source):
                 raise

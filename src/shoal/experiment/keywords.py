@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from os import PathLike
 
+    from shoal.envs.action_guard.settings import ActionGuard
     from shoal.envs.preprocessing import Preprocessing
     from shoal.fleet.settings import Placement
     from shoal.learn.corrections import Correction
@@ -75,6 +76,7 @@ class Settings(TypedDict, total=False):
     preset: str | None
     info_keys: Sequence[str]
     preprocessing: Preprocessing | Mapping[str, Any]
+    action_guard: ActionGuard | Mapping[str, Any]
     native: bool
     num_steps: int | float
     learning_rate: float
@@ -170,6 +172,7 @@ class Changes(TypedDict, total=False):
     max_restarts: int | float
     own_cores: bool
     fleet: str | None
+    action_guard: ActionGuard | Mapping[str, Any]
     learning_rate_schedule: str | Callable[[float], float]
     ent_coef_schedule: str | Callable[[float], float]
     clip_coef_schedule: str | Callable[[float], float]

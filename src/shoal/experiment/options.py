@@ -7,6 +7,7 @@ from math import inf
 from typing import Literal, TypeAlias
 
 from shoal import algos
+from shoal.envs.action_guard.settings import ActionGuard
 from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.workers.settings import Workers
 from shoal.fleet.settings import Placement, check_where
@@ -168,6 +169,8 @@ class Options:
     """Numeric keys of each episode's final info to log as info/KEY (Python environments)."""
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     """Frame stacking, sticky actions, reward scaling and clipping, time limit."""
+    action_guard: ActionGuard = field(default_factory=ActionGuard)
+    """Bounds on actions and on their change, and constraints, wherever the policy acts."""
     native: bool = True
     """Run the policy in native code where that is supported; off: everything runs in torch."""
 

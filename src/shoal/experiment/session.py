@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 
+from shoal.envs import packages
 from shoal.envs.apart import check_apart
 from shoal.envs.bounds import SQUASH, wide_actions
 from shoal.experiment.experiment import fixed_settings
@@ -96,8 +97,8 @@ def opened(
             held.callback(run.close)
             if said := too_many(experiment.options.learners):
                 run.warn(said)
-            warn_of_wide_actions(experiment, env, run)
-            warn_of_slow_layers(experiment, env, run)
+            for warn in (warn_of_wide_actions, warn_of_guard, warn_of_slow_layers):
+                warn(experiment, env, run)
             yield run
     except BaseException as error:
         if run is not None and run.updates:
@@ -153,6 +154,18 @@ def warn_of_wide_actions(experiment: Experiment, env: VecEnv, run: Run) -> None:
         return
     if wide := wide_actions(env.spec.action_space):
         run.warn(f"{wide}; {SQUASH}")
+
+
+def warn_of_guard(experiment: Experiment, env: VecEnv, run: Run) -> None:
+    """Says where an action guard has built-in environments step outside of native rollouts."""
+    name = experiment.source
+    built_in = isinstance(name, str) and packages.has(name)
+    native = built_in and experiment.options.backend in ("auto", "native")
+    if env.spec.guarded and native and experiment.options.native:
+        run.warn(
+            "action_guard: every action passes it in Python, so rollouts are not collected in one native call, and "
+            "collecting takes longer"
+        )
 
 
 def warn_of_slow_layers(experiment: Experiment, env: VecEnv, run: Run) -> None:

@@ -22,7 +22,7 @@ from shoal.experiment.options import CHANGEABLE
 from shoal.experiment.placed import placed
 from shoal.experiment.result import Result
 from shoal.experiment.session import check_device, opened
-from shoal.experiment.trust import is_function, seal, seal_again
+from shoal.experiment.trust import GUARD, GUARDS, is_given_again, seal, seal_again
 from shoal.report.panel import Panel, panel_of
 from shoal.run import directory as directories
 from shoal.run.bottleneck import Spent, bottleneck
@@ -259,14 +259,15 @@ def reopen(
         ConfigError: a change of what stays, or names that may not be imported.
     """
     saved, origin = where.read_config(), where.read_origin()
-    functions = [name for name in changes if _is_given_again(saved, name, changes)]
+    functions = [name for name in changes if is_given_again(saved, name, changes)]
+    named = [*functions, *(GUARDS if GUARD in functions else ())]
     before = Experiment.of_file(
         saved,
         source=factory,
         policy=policy,
         origin=origin,
         trust=trust,
-        named=functions,
+        named=named,
     )
     for name in changes:
         if name not in (*CHANGEABLE, *functions):
@@ -278,7 +279,7 @@ def reopen(
     whole = experiment.to_file()
     if whole == before.to_file():
         return experiment, None
-    origin = seal_again(origin, saved, whole, given=functions)
+    origin = seal_again(origin, saved, whole, given=named)
     return experiment, whole | origin.table()
 
 
@@ -302,15 +303,6 @@ def uninterrupted(result: Result) -> Result:
             f"training stopped; resume({str(result.path)!r}) goes on"
         )
     return result
-
-
-def _is_given_again(
-    saved: Mapping[str, Any], name: str, changes: Mapping[str, object]
-) -> bool:
-    """Whether a setting that was a function, of which config.toml has the name only, is given as a function again."""
-    table = saved.get("algorithm")
-    was = table.get(name) if isinstance(table, dict) else None
-    return is_function(name, was) and is_function(name, changes[name])
 
 
 def conclude(

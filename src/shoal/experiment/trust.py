@@ -40,7 +40,13 @@ if TYPE_CHECKING:
 KEY_BYTES = 32
 SCHEDULE = "_schedule"
 """How the settings of an algorithm end that may name a function."""
-OWN = ("shoal.envs.agents.tictactoe:TicTacToe",)
+GUARD = "action_guard"
+"""The table of a configuration with settings that may name functions too."""
+GUARDS = (f"{GUARD}.constraint", f"{GUARD}.inequalities")
+OWN = (
+    "shoal.envs.agents.tictactoe:TicTacToe",
+    "shoal.envs.costs.crossing:Crossing",
+)
 """Environments of shoal's own that are named by their modules."""
 KINDS: dict[str, tuple[type[object], ...]] = {
     "env": (gym.Env, gym.vector.VectorEnv),
@@ -73,24 +79,50 @@ def imported_by(settings: Mapping[str, object]) -> dict[str, str]:
         if not own or setting == "policy":
             names[setting] = name
     names.pop("preset", None)
-    table = settings.get("algorithm")
-    if isinstance(table, Mapping):
-        given = cast("Mapping[str, object]", table).items()
-        names |= {
-            setting: str(name) for setting, name in given if _is_named(setting, name)
-        }
+    for place in ("algorithm", GUARD):
+        table = settings.get(place)
+        if isinstance(table, Mapping):
+            given = cast("Mapping[str, object]", table).items()
+            names |= {
+                _called(place, setting): str(name)
+                for setting, name in given
+                if _is_named(_called(place, setting), name)
+            }
     return names
 
 
+def _called(place: str, setting: str) -> str:
+    """A setting of a table by the name that it has in messages: those of the algorithm by their own."""
+    return f"{place}.{setting}" if place == GUARD else setting
+
+
 def _is_named(setting: str, value: object) -> bool:
-    """Whether a setting of an algorithm names a function; what no module has under a name is never imported."""
+    """Whether a setting names a function; what no module has under a name is never imported."""
     return isinstance(value, str) and is_function(setting, value) and "<" not in value
 
 
 def is_function(setting: str, value: object) -> bool:
-    """Whether a setting of an algorithm is a function, or the name of one."""
+    """Whether a setting that may be one is a function, or the name of one."""
     named = isinstance(value, str) and ":" in value
-    return setting.endswith(SCHEDULE) and (named or callable(value))
+    may_be = setting.endswith(SCHEDULE) or setting in GUARDS
+    return may_be and (named or callable(value))
+
+
+def is_given_again(
+    saved: Mapping[str, object], name: str, changes: Mapping[str, object]
+) -> bool:
+    """Whether a setting that was a function, of which config.toml has the name only, is given as a function again.
+
+    So are those of an action guard, all of which is given again.
+    """
+    if name == GUARD:
+        held = saved.get(GUARD)
+        return isinstance(held, dict) and any(
+            f"{GUARD}.{own}" in GUARDS for own in held
+        )
+    table = saved.get("algorithm")
+    was = table.get(name) if isinstance(table, dict) else None
+    return is_function(name, was) and is_function(name, changes[name])
 
 
 def schedules_of(settings: Mapping[str, object]) -> list[str]:

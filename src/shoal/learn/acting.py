@@ -33,6 +33,8 @@ class Actor(Protocol):
 
     snapshot: Snapshot
     """The weights that it acts with."""
+    acting: Acting
+    """How it acts."""
     rows: NDArray[np.int64]
     row_step: NDArray[np.int64]
     state: Tree
@@ -94,6 +96,8 @@ class Acting:
     """The number of the first row, in noise and seeds, where these rows are a part of more."""
     states: bool = False
     """Whether the recurrent state before each step is recorded, for a memory that hands out sequences."""
+    executed: bool = False
+    """Whether what rows did is recorded beside what was chosen, for a memory, where an action guard changes it."""
     ranks: Ranks | None = None
     """The processes whose rows are collected and learned from together, where this is one of several."""
 

@@ -37,6 +37,7 @@ PER_STEP = (
     "advantage",
     "target",
     "weight",
+    "cost",
 )
 """The fields of a rollout that hold something for each step."""
 

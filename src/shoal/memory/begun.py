@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from shoal.memory.slab import BOOLS, FLOATS
 from shoal.types import assign, select
 
 if TYPE_CHECKING:
@@ -13,14 +12,12 @@ if TYPE_CHECKING:
     from shoal.memory.slab import Slab
     from shoal.types import Tree
 
-NUMBERS = (*BOOLS, *FLOATS, "version", "final_index")
-
 
 def first_steps(slab: Slab, count: int) -> dict[str, Any]:
     """The first `count` steps, as views of the slab, and the final observations in them."""
     at = slice(0, count)
-    saved: dict[str, Any] = {name: getattr(slab, name)[at] for name in NUMBERS}
-    for name in ("obs", "action", "states"):
+    saved: dict[str, Any] = {name: getattr(slab, name)[at] for name in slab.numbers}
+    for name in ("obs", "action", "states", "executed"):
         saved[name] = select(getattr(slab, name), at)
     saved["final_obs"] = select(slab.final_obs, slice(0, slab.num_final))
     if slab.action_mask is not None:
@@ -32,10 +29,12 @@ def put_first_steps(slab: Slab, saved: Mapping[str, Any]) -> None:
     """Makes a slab hold what `first_steps` gave, and no other step that counts."""
     slab.clear()
     at = slice(0, len(saved["valid"]))
-    for name in NUMBERS:
+    for name in slab.numbers:
         getattr(slab, name)[at] = saved[name]
-    for name in ("obs", "action", "states"):
-        if name in saved:  # an older checkpoint of no recurrent states lacks them
+    for name in ("obs", "action", "states", "executed"):
+        if (
+            name in saved
+        ):  # an older checkpoint of no recurrent states lacks them, or of what was done
             assign(getattr(slab, name), at, saved[name])
     slab.num_final = int(slab.final_index.max()) + 1
     assign(slab.final_obs, slice(0, slab.num_final), saved["final_obs"])

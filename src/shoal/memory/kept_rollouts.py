@@ -89,7 +89,7 @@ class KeptRollouts:
                 return torch.from_numpy(arrays[name]).to(self.device)
 
             found = [
-                _steps({name: _noted(leaf, tree[name]) for name in NAMES})
+                _steps({name: _noted(leaf, tree.get(name)) for name in NAMES})
                 for tree in state["trees"]
             ]
             numbered = list(map(Kept, state["numbers"], found))

@@ -127,7 +127,7 @@ class ReplayMemory:
         return self.rings.insert(
             first_row,
             form.obs.flat(block.obs),
-            form.action.flat(block.action) + form.state.flat(block.states),
+            form.action.flat(block.memorable) + form.state.flat(block.states),
             block.reward,
             block.terminated,
             block.truncated,

@@ -49,6 +49,7 @@ class WholeSteps:
         flags = partial(_array, dtype=np.bool_, shape=batch)
         self.obs = _leaves("obs", form.obs, steps.obs, batch)
         self.action = _leaves("action", form.action, steps.action, batch)
+        self.memorable = self.action
         self.states = _states(form.state, steps.state, batch)
         self.reward = _array("reward", reward.astype(np.float32), np.float32, batch)
         self.terminated = flags("terminated", steps.terminated)

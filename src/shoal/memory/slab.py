@@ -54,6 +54,7 @@ class Slab:
         pinned: bool = False,
         in_turns: bool = False,
         state: Layout | None = None,
+        executed: bool = False,
     ) -> None:
         """An empty slab.
 
@@ -64,6 +65,7 @@ class Slab:
             pinned: page-locked memory, for copies to a GPU that run beside the computation.
             in_turns: not all rows always act, so a step without an own action is no cut episode.
             state: of the recurrent state before each step, where it is kept.
+            executed: whether what rows did is kept beside what was chosen.
         """
         self.num_steps, self.num_rows, self.pinned = num_steps, num_rows, pinned
         self.in_turns = in_turns
@@ -75,6 +77,10 @@ class Slab:
         self.action: Tree = self._allocate(kept_actions(spec.action), batch)
         self.states: Tree = self._allocate(state, batch)
         """The recurrent state before each step; no leaves where it is not kept."""
+        kept = kept_actions(spec.action) if executed else Layout(())
+        self.executed: Tree = self._allocate(kept, batch)
+        """What rows did, as the policy would have chosen it; no leaves where it is not kept."""
+        self.keeps_executed = executed
         self.start = self._array(np.bool_, batch)
         self.terminated = self._array(np.bool_, batch)
         self.truncated = self._array(np.bool_, batch)
@@ -92,10 +98,14 @@ class Slab:
             options = MaskReader(spec).size
             self.action_mask = self._array(np.bool_, (*batch, options))
             self.action_mask[:] = True
+        self.cost: NDArray[np.float32] | None = None
+        """What each step cost, where steps have costs."""
+        if spec.costs:
+            self.cost = self._array(np.float32, batch)
         self.episode_return = np.zeros(batch)
         self.episode_length = np.zeros(batch, np.int64)
         self.episode_info = np.zeros((*batch, len(spec.info_keys)))
-        self._tensors = self._as_tensors()
+        self._tensors = _tensors_of(self)
 
     def clear(self) -> None:
         """Makes all steps valid and forgets the final observations, before the slab is filled again."""
@@ -120,6 +130,8 @@ class Slab:
         """Keeps what `rows` saw and did in step t."""
         assign(self.obs, (t, rows), step.obs)
         assign(self.action, (t, rows), step.action)
+        if self.keeps_executed:
+            assign(self.executed, (t, rows), step.action)
         self.start[t, rows] = step.start
         self.version[t, rows] = step.version
         if step.log_prob is not None:
@@ -130,6 +142,21 @@ class Slab:
             self.action_mask[t, rows] = step.action_mask
         if step.state is not None:
             assign(self.states, (t, rows), step.state)
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The arrays that hold a number of each step."""
+        more = () if self.cost is None else ("cost",)
+        return (*BOOLS, *FLOATS, "version", "final_index", *more)
+
+    def write_executed(self, t: int, rows: Index, action: Tree) -> None:
+        """`rows` did this in step t, and not what was chosen."""
+        assign(self.executed, (t, rows), action)
+
+    @property
+    def memorable(self) -> Tree:
+        """The actions that a memory keeps: what rows did, as far as that is known."""
+        return self.executed if self.keeps_executed else self.action
 
     def acted(self, t: int, rows: NDArray[np.intp]) -> ActedStep:
         """A copy of what `rows` saw and did in step t."""
@@ -150,6 +177,8 @@ class Slab:
         self.terminated[t, rows] = ready.terminated[part]
         self.truncated[t, rows] = ready.truncated[part]
         self.valid[t, rows] = ready.valid[part]
+        if self.cost is not None and ready.cost is not None:
+            self.cost[t, rows] = ready.cost[part]
         ended = ready.terminated[part] | ready.truncated[part]
         valid = ready.valid[part]
         if not self.in_turns and not valid.all():
@@ -171,7 +200,7 @@ class Slab:
             final: of truncated episodes: the step, the rows, the values of their final observations.
         """
         if self.in_turns:
-            self._link(last)
+            _link(self, last)
         else:
             self.next_value[:-1] = self.value[1:]
             self.next_value[-1] = last
@@ -208,23 +237,6 @@ class Slab:
         self.final_index[t, rows + first] = np.arange(at.start, at.stop, dtype=np.int32)
         self.num_final = at.stop
 
-    def _link(self, value: NDArray[np.float32]) -> None:
-        """Values that follow each step where some are invalid: of the row's next valid step, at last `value` [B]."""
-        for t in reversed(range(self.num_steps)):
-            self.next_value[t] = value
-            value = np.where(self.valid[t], self.value[t], value)
-
-    def _as_tensors(self) -> dict[str, Tree]:
-        names = (*BOOLS, *FLOATS, "version", "final_index")
-        tensors: dict[str, Tree] = {
-            name: torch.from_numpy(getattr(self, name)) for name in names
-        }
-        for name in ("obs", "action", "final_obs"):
-            tensors[name] = map_tree(torch.from_numpy, getattr(self, name))
-        if self.action_mask is not None:
-            tensors["action_mask"] = torch.from_numpy(self.action_mask)
-        return tensors
-
     def _allocate(self, layout: Layout, batch: tuple[int, ...]) -> Tree:
         arrays = [
             self._array(leaf.dtype, (*batch, *leaf.shape)) for leaf in layout.leaves
@@ -237,6 +249,25 @@ class Slab:
         block = torch.zeros(size, dtype=torch.uint8, pin_memory=self.pinned)
         self._blocks.append(block)
         return layout.view(block.numpy(), *shape)
+
+
+def _link(slab: Slab, value: NDArray[np.float32]) -> None:
+    """Values that follow each step where some are invalid: of the row's next valid step, at last `value` [B]."""
+    for t in reversed(range(slab.num_steps)):
+        slab.next_value[t] = value
+        value = np.where(slab.valid[t], slab.value[t], value)
+
+
+def _tensors_of(slab: Slab) -> dict[str, Tree]:
+    """The arrays of a slab as tensors of the same memory, by the names that `Steps` has for them."""
+    tensors: dict[str, Tree] = {
+        name: torch.from_numpy(getattr(slab, name)) for name in slab.numbers
+    }
+    for name in ("obs", "action", "final_obs"):
+        tensors[name] = map_tree(torch.from_numpy, getattr(slab, name))
+    if slab.action_mask is not None:
+        tensors["action_mask"] = torch.from_numpy(slab.action_mask)
+    return tensors
 
 
 def _check_room(spec: Spec, batch: tuple[int, int], state: Layout) -> None:

@@ -60,7 +60,7 @@ def explored_of(
         num_steps=cfg.num_steps,
         schedule=s.timing,
         cast=rows,
-        acting=replace(run.acting, values=True),
+        acting=replace(run.acting, values=True, executed=env.spec.guarded),
         meter=run.meter,
         rewards=Rewards(s.reward_scale),
     )

@@ -83,9 +83,7 @@ def record(
         returns: list[float] = []
         while shares.any():
             acted = actor.act(ready.obs, start, everyone, greedy=greedy)
-            actions = in_own_dtypes(spec, map_tree(np.copy, acted.env_action))
-            env.send(everyone, acted.env_action)
-            ready = env.recv()
+            actions, ready = _stepped(env, acted.env_action)
             mark_starts(start, ready, None)
             for number in np.flatnonzero(shares).tolist():
                 episode = rows[number].note(
@@ -101,6 +99,15 @@ def record(
         writer.discard()
         raise
     return Recorded(folder, writer.episodes, writer.steps, float(np.mean(returns)))
+
+
+def _stepped(env: VecEnv, action: Tree) -> tuple[Tree, Ready]:
+    """Has all rows step; what they did, an action guard's changes included, in the space's own dtypes."""
+    chosen = map_tree(np.copy, action)
+    env.send(slice(0, env.num_rows), action)
+    ready = env.recv()
+    executed = chosen if ready.executed is None else map_tree(np.copy, ready.executed)
+    return in_own_dtypes(env.spec, executed), ready
 
 
 def _check_recorded(spec: Spec) -> None:

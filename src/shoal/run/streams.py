@@ -11,10 +11,10 @@ import torch
 
 from shoal.learn.curiosity import Bonuses, Distillation
 from shoal.learn.publishing import observe_all
+from shoal.learn.taken import inverse_of
 from shoal.memory.data import read_data
 from shoal.memory.hindsight import Hindsight, check_goals, goals_of
 from shoal.memory.replay import ReplayMemory
-from shoal.nets import distributions
 from shoal.run.members import ONE, SEED_STEP, mixing_of, rows_of_members
 from shoal.run.sequences import check_drawn
 from shoal.run.settings import check_rows
@@ -32,7 +32,6 @@ from shoal.types import ConfigError, map_tree
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
     from torch import nn
 
     from shoal.envs.vec_env import VecEnv
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
     from shoal.stream.replay import DrawsBatches
     from shoal.stream.rollouts import Rollouts
     from shoal.stream.self_play import PastVersions
-    from shoal.types import Tree
 
 
 def rollouts_of(
@@ -93,19 +91,22 @@ def _steps_of(
     num_steps: int,
     rewards: Rewards,
     *,
-    values: bool = True,
     states: bool = False,
+    memory: bool = False,
     sharding: Sharding | None = None,
 ) -> Rollouts:
-    """Rollouts of all rows, with `next_value` or without; of several learners each acts for its own, as its role.
+    """Rollouts of all rows, with `next_value` unless they are for a `memory`.
 
-    With `states` the recurrent state before every step is recorded.
+    Of several learners each acts for its own rows, as its role.
+    With `states` the recurrent state before every step is recorded; for a memory what rows did, where an action guard
+    may change it.
     """
     s = run.settings
     rows = rows_of_members(env.num_rows, s.num_envs, len(learners))
     who = learners if len(learners) > 1 else learners[ONE]
     cast = rows if len(learners) > 1 else None
-    acting = replace(run.acting, values=values, states=states)
+    executed = memory and env.spec.guarded
+    acting = replace(run.acting, values=not memory, states=states, executed=executed)
     if sharding is not None:
         wanted = Wanted(who, num_steps, s.timing, cast, acting, sharding)
         return sharded(env, wanted, run.meter)
@@ -152,8 +153,8 @@ def replay_of(
         learners,
         num_steps,
         rewards,
-        values=False,
         states=states,
+        memory=True,
         sharding=sharding,
     )
     rows = rows_of_members(env.num_rows, s.num_envs, len(learners))
@@ -345,25 +346,8 @@ def data_stream_of(
 def _read(run: Run, env: VecEnv, policy: nn.Module) -> Data:
     """The run's data set, its actions as a policy keeps them."""
     s = run.settings
-    device = torch.device(s.device)
-
-    def from_env(action: Tree) -> Tree:
-        first = map_tree(as_tensor, env.spec.observation.allocate(1, 1))
-        given = map_tree(torch.from_numpy, action)
-        with torch.no_grad():
-            start = torch.ones((1, 1), dtype=torch.bool, device=device)
-            initial: Any = policy.initial_state
-            distribution = policy(first, initial(1), start).distribution
-            kept = distributions.from_env(distribution, map_tree(as_tensor, given))
-        return map_tree(as_array, kept)
-
-    def as_tensor(array: Any) -> torch.Tensor:
-        return torch.as_tensor(array, device=device)
-
-    def as_array(tensor: torch.Tensor) -> NDArray[Any]:
-        return tensor.cpu().numpy()
-
+    inverse = inverse_of(policy, env.spec, torch.device(s.device))
     folder = Path(s.data.folder or "")
-    data = read_data(folder, env.spec, from_env, reward_scale=s.reward_scale)
+    data = read_data(folder, env.spec, inverse, reward_scale=s.reward_scale)
     run.data_sha256 = data.sha256
     return data

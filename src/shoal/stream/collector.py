@@ -36,6 +36,10 @@ class Sink(Protocol):
         """Step t of `rows` is over; theirs is `part` of what `ready` holds."""
         ...
 
+    def write_executed(self, t: int, rows: Index, action: Tree) -> None:
+        """`rows` did this in step t, as the policy would have chosen it, and not what was chosen."""
+        ...
+
 
 class Collector:
     """Rows of an environment, the roles that play them, and what lies between two steps.
@@ -206,6 +210,11 @@ class Collector:
         # What was cut before belongs to the step before; an agent whose game ended before it acted has no step.
         ended &= valid
         sink.write_step(t, mine, ready, theirs)
+        if role.keeps_executed and ready.changed is not None:
+            changed = np.flatnonzero(ready.changed[theirs])
+            if len(changed):
+                done = select(select(ready.executed, theirs), changed)
+                sink.write_executed(t, changed + mine.start, role.kept(done))
         if not role.values:
             return
         cut = np.flatnonzero(ended & ~ready.terminated[theirs])

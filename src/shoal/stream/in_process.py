@@ -223,6 +223,7 @@ def slab_of(
         pinned=acting.device.type == "cuda",
         in_turns=in_turns,
         state=state_layout(policy) if acting.states else None,
+        executed=acting.executed,
     )
 
 

@@ -11,17 +11,20 @@ import torch
 
 from shoal.learn.acting import make_actor
 from shoal.learn.publishing import Frozen
+from shoal.learn.taken import inverse_of
 from shoal.memory.slab import Slab
 from shoal.types import ActedStep, ConfigError, assign, map_tree, select
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import ArrayLike, NDArray
     from torch import nn
 
     from shoal.envs.vec_env import VecEnv
     from shoal.learn.acting import Acting, Actor
     from shoal.learn.publishing import Published
-    from shoal.types import Bools, Tree
+    from shoal.types import Bools, Spec, Tree
 
 Cast: TypeAlias = Mapping[str, slice | Sequence[int]]
 """The rows of each role: a slice, or their numbers."""
@@ -43,12 +46,18 @@ class Role:
     """Rows whose next observation is the first of an episode [n]."""
     version: int
     """The version that the actor has; -1 where it has none of them."""
+    spec: Spec
+    """What its rows observe and do."""
     keeps_states: bool = False
     """Whether what is recorded of a step holds the recurrent state before it."""
+    keeps_executed: bool = False
+    """Whether what rows did is recorded where an action guard changed what the policy chose."""
     values: bool = True
     """Whether the value of what follows each step is wanted: `next_value` of its rollouts."""
     held: Slab | None = None
     """Where not all rows always act: what each row saw and did in its last step, until that is complete."""
+    inverse: Callable[[Tree], Tree] | None = None
+    """From what rows did to what the policy would have kept of it, once it was asked for."""
     final_values: list[tuple[int, NDArray[np.intp], NDArray[np.float32]]] = field(
         default_factory=list
     )
@@ -87,10 +96,23 @@ class Role:
             actor,
             start,
             source.version,
+            env.spec,
             keeps_states=acting.states,
+            keeps_executed=acting.executed,
             values=acting.values,
             held=held,
         )
+
+    def kept(self, action: Tree) -> Tree:
+        """What the policy would have chosen to have its rows do this [n, ...].
+
+        ConfigError for a custom distribution without `from_env(action)`.
+        """
+        if self.inverse is None:
+            acting = self.actor.acting
+            policy = self.actor.snapshot.policy
+            self.inverse = inverse_of(policy, self.spec, acting.device)
+        return self.inverse(action)
 
     @property
     def count(self) -> int:

@@ -241,6 +241,12 @@ class Rollouts:
             if role.name in self._normalizers:
                 self._normalizers[role.name].normalize(slab)
 
+    @property
+    def latest(self) -> Tree:
+        """What the rows see after the rollout and have not acted on yet, as tensors [n, ...]; of the first role."""
+        as_tensor = partial(torch.as_tensor, device=self.acting.device)
+        return map_tree(as_tensor, self.collects.latest(0))
+
     def explore(self, epsilon: ArrayLike, agent: str | None = None) -> None:
         """From the next rollout on, how often rows whose Q-network learns, one agent's, take any action at random."""
         learning = [r for r in self.roles if not isinstance(r.source, Frozen)]

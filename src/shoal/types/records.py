@@ -60,6 +60,12 @@ class Ready:
     """
     game_over: Bools | None = None
     """Rows whose whole game ended with this step, those of agents who were not in it included; None without `turn`."""
+    executed: Tree = None
+    """What rows did in this step, where an action guard may change what they are sent; None where nothing does."""
+    cost: Floats | None = None
+    """What the step cost [rows], apart from its reward; None where steps have no cost."""
+    changed: Bools | None = None
+    """Where that is not what they were sent [rows]; None where nothing changes it."""
 
     @property
     def over(self) -> Bools:
@@ -109,6 +115,8 @@ class Steps(_Found):
     """What each value should have been [T, B]; likewise."""
     weight: torch.Tensor | None = None
     """How much each step counts in the policy's loss [T, B], where they do not count alike; likewise."""
+    cost: torch.Tensor | None = None
+    """What each step cost [T, B], as the environment says it; None where steps have no cost."""
 
     def with_targets(
         self, advantage: torch.Tensor | None, target: torch.Tensor

@@ -229,6 +229,10 @@ class Spec:
     """Groups of agents with equal spaces; of several, the last numbers of an observation say whose it is."""
     frame_stack: int = 1
     """The first axis of every leaf of an observation is so many frames, the newest last."""
+    guarded: bool = False
+    """Rows may do something else than they are sent: `Ready.executed` has it."""
+    costs: bool = False
+    """Steps have a cost beside their reward: `Ready.cost` has it."""
 
     @property
     def agent_names(self) -> tuple[str, ...]:

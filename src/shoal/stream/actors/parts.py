@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from shoal.memory.arena import ALIGN
-from shoal.memory.slab import BOOLS, FLOATS
+from shoal.memory.slab import BOOLS
 from shoal.stream.spans import Recorded
 from shoal.types import Episodes, Tree, assign, map_tree, select
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from shoal.memory.slab import Slab
     from shoal.stream.in_process import InProcess
-
-NUMBERS = (*BOOLS, *FLOATS, "version", "final_index")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +38,8 @@ class RolePart:
     """The recurrent state before the first step."""
     latest: Tree
     """What the rows see and have not acted on yet."""
+    executed: Tree = ()
+    """What rows did where that may differ from `action`, where it is recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def part_of(
         state = collects.states[number]
         ended = int(slab.final_index.max()) + 1
         roles[role.name] = RolePart(
-            numbers={name: getattr(slab, name) for name in NUMBERS},
+            numbers={name: getattr(slab, name) for name in slab.numbers},
             obs=slab.obs,
             action=slab.action,
             states=slab.states,
@@ -104,14 +104,15 @@ def part_of(
             final_obs=select(slab.final_obs, slice(0, ended)),
             first_state=None if state is None else map_tree(torch.Tensor.numpy, state),
             latest=collects.latest(number),
+            executed=slab.executed,
         )
     return Part(roles, episodes, collects.ended_at, seconds, recorded)
 
 
 def room_of(slab: Slab) -> int:
     """Bytes that a rollout in this slab may take, a final observation for every step included."""
-    trees = [slab.obs, slab.obs, slab.action, slab.states]
-    trees += [getattr(slab, name) for name in NUMBERS]
+    trees = [slab.obs, slab.obs, slab.action, slab.executed, slab.states]
+    trees += [getattr(slab, name) for name in slab.numbers]
     if slab.action_mask is not None:
         trees.append(slab.action_mask)
     total = 0
@@ -140,11 +141,12 @@ class Joining:
         """The steps of the rows that stand at `columns` of the role."""
         slab = self._slab
         at = (slice(None), _neighbors(columns))
-        for name in NUMBERS:
+        for name in slab.numbers:
             getattr(slab, name)[at] = part.numbers[name]
         assign(slab.obs, at, part.obs)
         assign(slab.action, at, part.action)
         assign(slab.states, at, part.states)
+        assign(slab.executed, at, part.executed)
         if slab.action_mask is not None:
             slab.action_mask[at] = part.action_mask
         index = part.numbers["final_index"]

@@ -1,0 +1,1 @@
+"""Costs: what a step does that it should not, apart from its reward."""
