@@ -127,11 +127,11 @@ def test_seconds_to_the_threshold_prefers_what_is_solved_sooner_and_stops_the_sl
     best = ranked(plan, rows)[0]
     assert best.solved == 1
     assert best.values == (best.seconds,)
-    assert best.settings["learning_rate"] >= 0.003
+    assert best.seconds <= 10.0  # what the base takes, at 0.003
     assert "slower than 1.5 times the best trial" in " ".join(said)
     fastest = 1e9
     for row in rows:
-        line = 0.03 / row.settings["learning_rate"] / 20
+        line = 0.03 / float(str(row.settings["learning_rate"])) / 20
         assert row.seconds <= 1.5 * fastest + 2 * line
         fastest = min(fastest, row.seconds) if row.values else fastest
 

@@ -29,7 +29,7 @@ SMALL: dict[str, Any] = {
     "sweep": {"trials": 4, "episodes": 5, "finalists": 2, "final_seeds": 1, "confirm_seeds": 1},
     "space": {"learning_rate": {"low": 1e-3, "high": 1e-2, "log": True}},
 }
-LONG = SMALL | {"total_timesteps": 150_000, "checkpoint_every": 8192}
+LONG = SMALL | {"total_timesteps": 100_000, "checkpoint_every": 8192}
 
 
 def write(path: Path, table: dict[str, Any], **settings: Any) -> Path:
@@ -106,7 +106,7 @@ def test_kill_9_loses_no_finished_trial_and_resumes_those_under_way(tmp_path: Pa
     assert len(found.trials) == 4
     assert [row.state for row in found.trials].count("failed") == 0
     complete = [row for row in found.trials if row.values]
-    assert all(steps >= 150_000 for row in complete for steps in steps_of(out, row.number))
+    assert all(steps >= 100_000 for row in complete for steps in steps_of(out, row.number))
 
 
 def lives(process: psutil.Process) -> bool:
@@ -156,7 +156,7 @@ def test_settings_that_blow_up_fail_with_their_error_and_cost(tmp_path: Path) ->
     assert all("FloatingPointError" in row.why and row.settings["learning_rate"] == 1e30 for row in failed)
     named = SMALL | {"env": "tests.experiment.sweep.test_sweep:raising", "num_envs": 2}
     broken = named | {"sweep": {"trials": 9, "max_failures": 2}}
-    with pytest.raises(EnvError, match=r"2 trials in a row have failed, the first of them: trial 0: .*no such"):
+    with pytest.raises(EnvError, match=r"2 trials in a row have failed, the first of them: trial \d: OSError: no such"):
         sweep(broken, out=tmp_path / "bad", panel="none", trust=True)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import sys
+from contextlib import closing, redirect_stdout
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -60,7 +61,8 @@ class FleetWorkers:
         if waited:
             finished, _ = self._running.ray.wait(waited, num_returns=1, timeout=0)
             for reply in finished:
-                self._running.settle(reply)
+                with redirect_stdout(sys.stderr):  # what it prints is no result
+                    self._running.settle(reply)
         found: dict[str, str] = {}
         for number in (*self._running.done, *self._running.lost):
             if number not in self._told:

@@ -139,7 +139,7 @@ def _check_rows(
     with placed(changed(for_trials(base, settings), first)) as (there, rows):
         threshold = there.options.stop_at
         if threshold is None:
-            threshold = rows.spec.reward_threshold
+            threshold = getattr(rows.spec, "reward_threshold", None)
     if threshold is not None and not math.isfinite(threshold):
         threshold = None
     if settings.to_threshold and threshold is None:

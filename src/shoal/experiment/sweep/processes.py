@@ -57,7 +57,8 @@ class Processes:
             cpus: threads of each trial.
         """
         own = dict.fromkeys(ONE_THREAD, str(cpus))
-        with log.open("ab") as told:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        with os.fdopen(os.open(log, flags, 0o644), "ab") as told:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", SERVER],
                 stdin=subprocess.PIPE,

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.experiment.sweep.kinds import value_of
 from shoal.experiment.sweep.settings import RETURN, THRESHOLD
-from shoal.experiment.sweep.study import UNSOLVED_S, changes_in, runs_in
+from shoal.experiment.sweep.study import JOURNAL, UNSOLVED_S, changes_in, runs_in
+from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from optuna.study import Study
+    from optuna.trial import FrozenTrial
 
     from shoal.experiment.sweep.plan import Plan
 
@@ -49,25 +51,30 @@ class Row:
 
 
 def rows_of(plan: Plan, study: Study) -> list[Row]:
-    """The trials in their order."""
-    found: list[Row] = []
-    for trial in study.get_trials(deepcopy=False):
-        runs = runs_in(trial)
-        returns = [float(run["value"]) for run in runs]
-        complete = trial.state.name == "COMPLETE"
-        found.append(
-            Row(
-                trial.number,
-                STATES[trial.state.name],
-                changes_in(plan, trial),
-                sum(returns) / len(returns) if returns and complete else None,
-                float(trial.user_attrs.get("seconds", 0.0)),
-                sum(bool(run["solved"]) for run in runs),
-                tuple(trial.values) if complete else (),
-                str(trial.user_attrs.get("why", "")),
-            )
-        )
-    return found
+    """The trials in their order; ConfigError where the study holds what no sweep writes."""
+    try:
+        return [_row_of(plan, trial) for trial in study.get_trials(deepcopy=False)]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"the study is damaged ({type(error).__name__}: {error}); restore {JOURNAL} from a copy, or begin the "
+            "sweep in another directory"
+        ) from error
+
+
+def _row_of(plan: Plan, trial: FrozenTrial) -> Row:
+    runs = runs_in(trial)
+    returns = [float(run["value"]) for run in runs]
+    complete = trial.state.name == "COMPLETE" and bool(returns)
+    return Row(
+        trial.number,
+        STATES[trial.state.name],
+        changes_in(plan, trial),
+        sum(returns) / len(returns) if complete else None,
+        float(trial.user_attrs.get("seconds", 0.0)),
+        sum(bool(run["solved"]) for run in runs),
+        tuple(trial.values) if complete else (),
+        str(trial.user_attrs.get("why", "")),
+    )
 
 
 def complete(rows: Sequence[Row]) -> list[Row]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from shoal.experiment.sweep.jobs import job_of
+from shoal.experiment.sweep.results import ranked, rows_of
 from shoal.experiment.sweep.space import changed
 from shoal.experiment.sweep.study import (
     drawn,
@@ -24,6 +25,8 @@ from shoal.experiment.sweep.trial import (
     Reports,
     read_end,
 )
+from shoal.experiment.sweep.words import line_of
+from shoal.run.drafts import write_atomic
 from shoal.types import ConfigError, EnvError
 
 if TYPE_CHECKING:
@@ -170,7 +173,7 @@ class Search:
     def _stop(self, underway: Underway, why: str) -> None:
         if not underway.stopped:
             underway.stopped = True
-            underway.job.file("stop").write_text(why, encoding="utf-8")
+            write_atomic(underway.job.file("stop"), why.encode())
 
     def _settle(self) -> None:
         """Takes what has come of the trials that ended."""
@@ -225,10 +228,9 @@ class Search:
         return min(found, default=0.0)
 
     def _said(self, underway: Underway, ended: Ended) -> str:
-        from shoal.experiment.sweep.words import line_of
-
         done = sum(trial.state.is_finished() for trial in self._trials())
-        return line_of(self.plan, done, underway, ended)
+        best = ranked(self.plan, rows_of(self.plan, self.study))
+        return line_of(self.plan, done, underway, ended, best[0] if best else None)
 
     def _count_failures(self, underway: Underway, ended: Ended) -> None:
         """EnvError where so many trials in a row have failed that the next would too."""

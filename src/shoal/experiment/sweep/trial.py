@@ -8,20 +8,24 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from shoal.run.directory import CONFIG, RunDirectory
 from shoal.run.drafts import write_atomic
-from shoal.run.reading import STATUS_BYTES, read_json
+from shoal.run.reading import STATUS_BYTES, open_regular, read_bytes, read_json
 from shoal.run.records import METRICS_BYTES, lines_of
 from shoal.types import ConfigError, text_of
+from shoal.types.text import printable
 
 if TYPE_CHECKING:
     from shoal.run.callbacks import Record
     from shoal.run.run import Run
 
+REPORTED = ("run", "step", "seconds", "return")
 COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
 
 
@@ -90,7 +94,8 @@ class Reporter:
             "return": line.get("episode/return"),
         }
         path = self._job.file("jsonl")
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        handle = os.open(path, flags, 0o644)
         try:
             os.write(handle, (json.dumps(told) + "\n").encode())
         finally:
@@ -102,9 +107,10 @@ class Reporter:
 def stopped(job: Job) -> str:
     """Why a trial is to stop; empty where it is not."""
     try:
-        return job.file("stop").read_text(encoding="utf-8") or PRUNED
+        said = read_bytes(job.file("stop"), at_most=STATUS_BYTES)
     except FileNotFoundError:
         return ""
+    return printable(said.decode(errors="replace")) or PRUNED
 
 
 def run_trial(given: dict[str, Any]) -> None:
@@ -138,6 +144,7 @@ def _trained(config: dict[str, Any], reporter: Reporter) -> Ran:
 
     there = run_folder(config)
     if there.exists():
+        _check_names(there, config)
         result = resume(there, panel="none", callbacks=[reporter], trust=True)
     else:
         experiment = Experiment.of_file(config, trust=True)
@@ -159,10 +166,18 @@ def _trained(config: dict[str, Any], reporter: Reporter) -> Ran:
     )
 
 
+def _check_names(there: Path, config: dict[str, Any]) -> None:
+    """ConfigError where a run directory names other code than the sweep, whose names are trusted."""
+    from shoal.experiment.trust import imported_by
+
+    if imported_by(RunDirectory(there).read_config()) != imported_by(config):
+        raise ConfigError(
+            f"{there / CONFIG} names other code than the sweep does; delete that run directory, and it is trained again"
+        )
+
+
 def run_folder(config: dict[str, Any]) -> Path:
     """The run directory of a configuration that has a name."""
-    import re
-
     env = re.sub(r"[^\w.-]+", "_", config["env"])
     return Path(config["run_dir"]) / env / config["algo"] / config["name"]
 
@@ -222,20 +237,26 @@ class Reports:
     def new(self) -> list[dict[str, float]]:
         """The lines that came since; those without a return are left out."""
         try:
-            file = self.job.file("jsonl").open("rb")
+            file = open_regular(self.job.file("jsonl"), at_most=METRICS_BYTES)
         except FileNotFoundError:
             return []
         found: list[dict[str, float]] = []
         with file:
-            size = os.fstat(file.fileno()).st_size
-            if size == self._read or size > METRICS_BYTES:
-                return []
             file.seek(self._read)
             for line in lines_of(file):
                 if line is None:
                     continue
                 self._read += len(line) + 1
-                told = json.loads(line)
-                if told["return"] is not None and math.isfinite(told["return"]):
+                if told := _report_of(line):
                     found.append(told)
         return found
+
+
+def _report_of(line: bytes) -> dict[str, float]:
+    """What a line says; empty where it was torn, or no episode had ended yet."""
+    try:
+        told = cast("dict[str, Any]", json.loads(line))
+        found = {name: float(told[name]) for name in REPORTED}
+    except (ValueError, TypeError, KeyError):
+        return {}
+    return found if all(map(math.isfinite, found.values())) else {}

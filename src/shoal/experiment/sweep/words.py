@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from shoal.experiment.sweep.results import objective_text
 from shoal.experiment.sweep.trial import COMPLETE, FAILED
 from shoal.types.text import printable
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from shoal.experiment.sweep.plan import Plan
+    from shoal.experiment.sweep.results import Row
     from shoal.experiment.sweep.search import Underway
     from shoal.experiment.sweep.trial import Ended
 
@@ -20,11 +22,16 @@ def settings_text(values: Mapping[str, object]) -> str:
     return " ".join(f"{name}={value}" for name, value in values.items())
 
 
-def line_of(plan: Plan, done: int, underway: Underway, ended: Ended) -> str:
-    """A line for a trial that has ended."""
+def line_of(
+    plan: Plan, done: int, underway: Underway, ended: Ended, best: Row | None
+) -> str:
+    """A line for a trial that has ended, with the best one so far."""
     budget = plan.settings.trials
     place = f"{done}/{budget}" if budget is not None else f"{done}"
     said = f"[{place}] trial {underway.trial.number}: {outcome_text(plan, ended)}"
+    if best is not None:
+        so_far = objective_text(plan, best.values[0])
+        said += f" (best: {so_far}, trial {best.number})"
     return printable(f"{said}  {settings_text(underway.values)}")
 
 
