@@ -120,6 +120,9 @@ class Handler(BaseHTTPRequestHandler):
             return Answer(data, kind, tagged=True)
         if path == "/api/state":
             looked = {int(number) for number in query.get("run", [])}
+            newest = min(int(query.get("newest", ["0"])[0]), 100)
+            if newest > 0:
+                looked |= {one.number for one in runs.listed()[-newest:]}
             return _json(answers.state(runs, self.server.filming, looked))
         if path == "/api/timeline":
             return _json(runs.one(_number(query)).lanes())

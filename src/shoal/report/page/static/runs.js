@@ -3,7 +3,7 @@
 import { clock, count, decimal, make, say } from "/words.js";
 
 const HEAD = ["Run", "State", "Progress", "Left", "Return", "Greedy", "Steps/s", "Cores"];
-const MOST_SHOWN = 10; // at the start
+export const MOST_SHOWN = 10; // at the start
 
 export class RunTable {
   constructor(changed) {
