@@ -136,6 +136,8 @@ class Handler(BaseHTTPRequestHandler):
         runs = self.server.runs
         if path == "/api/curves":
             return Answer(answers.curves(runs, _table(body)), BINARY)
+        if path == "/api/order":
+            return _json({"said": answers.give_order(runs, _table(body))})
         if path == "/api/film":
             watched = runs.one(_table(body).get("run"))
             steps = watched.facts().steps

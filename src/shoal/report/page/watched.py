@@ -63,6 +63,10 @@ class Watched:
             self._facts = now, found
         return self._facts[1]
 
+    def forget(self) -> None:
+        """Has the facts read anew: they have just been changed."""
+        self._facts = None
+
     def lanes(self) -> dict[str, Any]:
         """Its timeline; read again where the file has changed. ConfigError: there is none, or it is damaged."""
         about = self.run.timeline.lstat() if self.has_timeline() else None

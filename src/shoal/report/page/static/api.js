@@ -36,3 +36,7 @@ export async function readTimeline(run) {
 export async function makeFilm(run) {
   return (await ask("/api/film", { method: "POST", body: JSON.stringify({ run }) })).json();
 }
+
+export async function giveOrder(run, order) {
+  return (await ask("/api/order", { method: "POST", body: JSON.stringify({ run, order }) })).json();
+}
