@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import platform
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING, Any, cast
 import psutil
 
 from shoal.report.interventions import Interventions, read_interventions
+from shoal.run.control import PAUSE, PAUSED, STOP, asked_by
 from shoal.run.directory import find_all
 from shoal.run.records import HUGE
-from shoal.run.status import is_running
+from shoal.run.status import GOING, is_running
 from shoal.stream.meter import ACTIVITIES
 from shoal.types.text import printable
 
@@ -64,6 +66,10 @@ class Facts:
     processes: int | None = None
     """That process and its children."""
     losses: dict[str, float] = field(default_factory=dict[str, float])
+    orders: list[str] = field(default_factory=list[str])
+    """What it can be asked to do: pause, continue, stop."""
+    asked: str = ""
+    """What it was asked, and has not done yet."""
     guard: Interventions = field(default_factory=Interventions)
 
 
@@ -138,12 +144,8 @@ def facts_of(
         _take_config(found, run.read_config())
         status = run.read_status()
         _take_status(found, status)
-        if found.state == "running":
-            if is_running(run):
-                busy = processors.read(int(status["pid"]))
-                found.cpu_cores, found.processes = busy
-            else:
-                found.state = "interrupted"
+        if found.state in GOING:
+            _take_process(found, run, status, processors)
         found.guard = read_interventions(run)
     except (ValueError, OSError) as error:
         found.state = "unreadable" if found.state == "unknown" else found.state
@@ -153,6 +155,30 @@ def facts_of(
         if follower.warning:
             found.problems.append(printable(follower.warning, SENTENCE))
     return found
+
+
+def _take_process(
+    found: Facts,
+    run: RunDirectory,
+    status: Mapping[str, Any],
+    processors: Processors,
+) -> None:
+    """Whether the process of a run that says it goes on does, and what it takes."""
+    host = status.get("host", platform.node())
+    if host != platform.node():
+        said = f"on {printable(host, NAME)}, whose processes cannot be seen from here"
+        found.reason = said
+    elif is_running(run):
+        found.cpu_cores, found.processes = processors.read(int(status["pid"]))
+        found.orders = ["pause", "stop"]
+        if found.state == PAUSED:
+            found.orders = ["continue", "stop"]
+        if asked_by(run.path / STOP) is not None:
+            found.asked, found.orders = "asked to stop", []
+        elif asked_by(run.path / PAUSE) is not None and found.state != PAUSED:
+            found.asked, found.orders = "asked to pause", ["continue", "stop"]
+    else:
+        found.state = "interrupted"
 
 
 def _take_config(found: Facts, config: Mapping[str, Any]) -> None:

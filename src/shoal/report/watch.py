@@ -151,6 +151,8 @@ def _figures(facts: Facts, follower: Follower) -> list[tuple[str, Text]]:
     said = facts.state
     if facts.reason:
         said += f" ({printable(facts.reason, 60)})"
+    if facts.asked:
+        said += f", {facts.asked}"
     rows = [("state", said)]
     if facts.speed is not None:
         rows.append(("speed", f"{facts.speed:,.0f} steps/s"))

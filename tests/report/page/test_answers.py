@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 import pytest
 
 from shoal.report.page.buckets import bucketed, level_of
+from shoal.run.timeline import FORMAT, LEARNER
+from shoal.stream.spans import KINDS
 from tests.report.page.conftest import Page, line, write_run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -212,3 +217,130 @@ def test_hostile(tmp_path: Path, serve: Callable[..., Page]) -> None:
     assert b"secret/number" not in answer.data
     assert any("is a link" in said for said in other["problems"])
     assert other["state"] == "unreadable"
+
+
+@pytest.fixture
+def going(tmp_path: Path) -> Iterator[Path]:
+    """The directory of a run whose process is there: one that sleeps."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    started = psutil.Process(process.pid).create_time()
+    status: dict[str, object] = {"state": "running", "pid": process.pid, "process_started": started, "steps": 7}
+    yield write_run(tmp_path / "runs" / "a", status=status).path
+    process.kill()
+    process.wait()
+
+
+def test_orders(going: Path, serve: Callable[..., Page]) -> None:
+    """Buttons are there for what a run can be asked, and place the files that `shoal pause` and `stop` do."""
+    page = serve(going)
+
+    def run() -> dict[str, Any]:
+        return page.state(1)["runs"][0]
+
+    assert (run()["state"], run()["orders"], run()["asked"]) == ("running", ["pause", "stop"], "")
+    assert run()["processes"] == 1
+    assert page.post("/api/order", {"run": 1, "order": "pause"}).json() == {"said": "asked to pause"}
+    assert (going / "pause").exists()
+    assert (run()["asked"], run()["orders"]) == ("asked to pause", ["continue", "stop"])
+    assert page.post("/api/order", {"run": 1, "order": "continue"}).status == 200
+    assert not (going / "pause").exists()
+    again = page.post("/api/order", {"run": 1, "order": "continue"})
+    assert (again.status, b"is not paused" in again.data) == (409, True)
+    assert page.post("/api/order", {"run": 1, "order": "stop"}).status == 200
+    assert (going / "stop").exists()
+    assert (run()["asked"], run()["orders"]) == ("asked to stop", [])
+
+
+def test_no_orders(tmp_path: Path, serve: Callable[..., Page]) -> None:
+    """A run that has ended can be asked nothing, nor one of another machine, nor by another page."""
+    write_run(tmp_path / "runs" / "a")
+    write_run(tmp_path / "runs" / "b", status={"state": "running", "pid": 1, "host": "elsewhere"})
+    page = serve(tmp_path / "runs")
+    first, second = page.state(1)["runs"]
+    assert first["orders"] == second["orders"] == []
+    assert "on elsewhere" in second["reason"]
+    answer = page.post("/api/order", {"run": 1, "order": "stop"})
+    assert (answer.status, b"does not run" in answer.data) == (409, True)
+    assert page.post("/api/order", {"run": 1, "order": "delete"}).status == 400
+    assert page.post("/api/order", {"run": 9, "order": "stop"}).status == 409
+    assert page.post("/api/order", {"run": 1, "order": "stop"}, Origin="http://evil.example").status == 403
+    assert page.ask("/api/order?run=1&order=stop").status == 404
+    assert not (tmp_path / "runs" / "a" / "stop").exists()
+
+
+def test_guard(tmp_path: Path, serve: Callable[..., Page]) -> None:
+    """What the guard did is shown, the last times of many; a damaged file is said."""
+    run = write_run(tmp_path / "a")
+    page = serve(tmp_path / "a")
+    assert page.state(1)["runs"][0]["guard"] == {"count": 0, "last": []}
+    one = {"learner": "", "rule": "kl", "action": "halved", "said": "It was 0.3.\x1b[31m"}
+    acted = [{"update": number, "step": 10 * number} | one for number in range(80)]
+    (run.path / "guard.json").write_text(json.dumps({"count": 90, "interventions": acted}))
+    until(lambda: page.state(1)["runs"][0]["guard"]["count"] == 90)
+    last = page.state(1)["runs"][0]["guard"]["last"]
+    assert len(last) == 50
+    assert last[-1] == {"update": 79, "step": 790, "rule": "kl", "action": "halved", "said": "It was 0.3.\\x1b[31m"}
+    (run.path / "guard.json").write_text('{"count": "many"}')
+    until(lambda: "guard.json is damaged" in "".join(page.state(1)["runs"][0]["problems"]))
+
+
+def test_films(tmp_path: Path, serve: Callable[..., Page]) -> None:
+    """Films of the run's own folder are played, in parts too; links and other files are not."""
+    run = write_run(tmp_path / "a")
+    (tmp_path / "secret.mp4").write_bytes(b"secret")
+    (run.path / "videos").mkdir()
+    (run.path / "videos" / "step-10.mp4").write_bytes(bytes(range(100)))
+    (run.path / "videos" / "linked.mp4").symlink_to(tmp_path / "secret.mp4")
+    (run.path / "videos" / "page.html").write_text("<script>alert(1)</script>")
+    page = serve(tmp_path / "a")
+    assert [film["name"] for film in page.state(1)["runs"][0]["films"]] == ["videos/step-10.mp4"]
+    address = "/film?run=1&name=videos/step-10.mp4"
+    whole = page.ask(address)
+    assert (whole.status, whole.headers["Content-Type"], whole.data) == (200, "video/mp4", bytes(range(100)))
+    part = page.ask(address, page.headers | {"Range": "bytes=10-19"})
+    assert (part.status, part.headers["Content-Range"], part.data) == (206, "bytes 10-19/100", bytes(range(10, 20)))
+    assert page.ask(address, page.headers | {"Range": "bytes=90-"}).data == bytes(range(90, 100))
+    for name in ("videos/linked.mp4", "videos/page.html", "../secret.mp4", "config.toml", ""):
+        assert page.ask(f"/film?run=1&name={name}").status == 409
+    assert page.ask(address, {}).status == 403
+
+
+def test_films_are_made_one_at_a_time(tmp_path: Path, serve: Callable[..., Page], monkeypatch: Any) -> None:
+    """A film is made by a process that ends with the page; what it said where it failed is shown."""
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\necho one\necho 'this run names code'\nexit 2\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    write_run(tmp_path / "a")
+    page = serve(tmp_path / "a")
+    assert page.post("/api/film", {"run": 1}).status == 200
+    until(lambda: page.state(1)["runs"][0]["filming"] == "this run names code")
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    assert page.post("/api/film", {"run": 1}).status == 200
+    assert page.state(1)["runs"][0]["filming"] == "making"
+    assert b"wait for it" in page.post("/api/film", {"run": 1}).data
+    begun = time.monotonic()
+    page.server.filming.close()
+    assert time.monotonic() - begun < 2
+
+
+def test_timeline(tmp_path: Path, serve: Callable[..., Page]) -> None:
+    """A lane for each process; a damaged file is refused in words."""
+    run = write_run(tmp_path / "a")
+    page = serve(tmp_path / "a")
+    assert page.state(1)["runs"][0]["timeline"] is False
+    assert b"has no timeline" in page.ask("/api/timeline?run=1").data
+    lines = [
+        {"timeline": FORMAT, "kinds": list(KINDS)},
+        {"update": 4, "begun": 1000, "ended": 2000, "cores": {"0": 900}},
+        {"process": LEARNER, "pid": 7, "cpu": 900, "left_out": 0, "spans": [[2, 1000, 1600], [3, 1600, 2000]]},
+    ]
+    run.timeline.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    told = page.ask("/api/timeline?run=1").json()
+    assert (told["first"], told["last"], told["elapsed_us"], told["left_out"]) == (4, 4, 1000, 0)
+    (lane,) = told["lanes"]
+    assert lane["spans"] == [2, 0, 600, 3, 600, 400]
+    assert lane["shares"] == pytest.approx({"learning": 0.6, "waiting": 0.4})
+    run.timeline.write_text("nonsense\n")
+    answer = page.ask("/api/timeline?run=1")
+    assert (answer.status, b"is damaged" in answer.data) == (409, True)

@@ -11,6 +11,7 @@ import numpy as np
 
 from shoal.report.page.buckets import bucketed, level_of
 from shoal.report.page.films import list_films
+from shoal.run import control
 from shoal.run.following import AXES
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from shoal.report.page.watched import Runs, Watched
     from shoal.types import Floats
 
+ORDERS = {"pause": control.pause, "continue": control.go_on, "stop": control.stop}
 MOST_CURVES = 2000
 """Curves of one request."""
 MOST_WIDTH = 4096
@@ -49,6 +51,25 @@ def _details(watched: Watched, filming: Filming) -> dict[str, Any]:
         "films": [{"name": film.name, "written_s": film.written_s} for film in films],
         "filming": filming.state_of(watched.run),
     }
+
+
+def give_order(runs: Runs, asked: Mapping[str, object]) -> str:
+    """Asks a run to pause, to continue or to stop; what is to be said.
+
+    Args:
+        runs: all of them.
+        asked: `run`, and `order`, one of ORDERS.
+
+    Raises:
+        ConfigError: it does not run, or the folder is another's.
+    """
+    order = asked.get("order")
+    if order not in ORDERS:
+        raise ValueError(f"order is one of {', '.join(ORDERS)}")
+    watched = runs.one(asked.get("run"))
+    ORDERS[str(order)](watched.run)
+    watched.forget()
+    return f"asked to {order}"
 
 
 def curves(runs: Runs, asked: Mapping[str, object]) -> bytes:

@@ -120,6 +120,9 @@ class Handler(BaseHTTPRequestHandler):
             return Answer(data, kind, tagged=True)
         if path == "/api/state":
             looked = {int(number) for number in query.get("run", [])}
+            newest = min(int(query.get("newest", ["0"])[0]), 100)
+            if newest > 0:
+                looked |= {one.number for one in runs.listed()[-newest:]}
             return _json(answers.state(runs, self.server.filming, looked))
         if path == "/api/timeline":
             return _json(runs.one(_number(query)).lanes())
@@ -133,6 +136,8 @@ class Handler(BaseHTTPRequestHandler):
         runs = self.server.runs
         if path == "/api/curves":
             return Answer(answers.curves(runs, _table(body)), BINARY)
+        if path == "/api/order":
+            return _json({"said": answers.give_order(runs, _table(body))})
         if path == "/api/film":
             watched = runs.one(_table(body).get("run"))
             steps = watched.facts().steps

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MOST_RUNS = 100
 """Runs that are listed: of more, the newest."""
+READ_AHEAD = 10
+"""Runs, the newest, that are read before anybody asks."""
 SEARCH_S = 5.0
 """Seconds between two searches for new runs."""
 POLL_S = 0.25
@@ -60,6 +62,10 @@ class Watched:
                 found.problems.append(self.problem)
             self._facts = now, found
         return self._facts[1]
+
+    def forget(self) -> None:
+        """Has the facts read anew: they have just been changed."""
+        self._facts = None
 
     def lanes(self) -> dict[str, Any]:
         """Its timeline; read again where the file has changed. ConfigError: there is none, or it is damaged."""
@@ -109,6 +115,8 @@ class Runs:
         self._searched_s = time.monotonic()
         self._closing, self._wake = Event(), Event()
         self._take([found for name in self._asked for found in find_named(name, root)])
+        for watched in self.listed()[-READ_AHEAD:]:
+            watched.looked_s = self._searched_s
         self._thread = Thread(target=self._read, name="shoal-page-reader", daemon=True)
         self._thread.start()
 

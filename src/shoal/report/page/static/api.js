@@ -9,9 +9,11 @@ async function ask(address, options = {}) {
   throw new Refused(said || `${answer.status}`);
 }
 
-export async function readState(runs) {
-  const query = runs.map((run) => `run=${run}`).join("&");
-  return (await ask(`/api/state?${query}`)).json();
+// Where all runs stand, and more of some of them: those of these numbers, and the newest.
+export async function readState(runs, newest = 0) {
+  const query = runs.map((run) => `run=${run}`);
+  if (newest) query.push(`newest=${newest}`);
+  return (await ask(`/api/state?${query.join("&")}`)).json();
 }
 
 export async function readCurves(asked) {
@@ -33,4 +35,8 @@ export async function readTimeline(run) {
 
 export async function makeFilm(run) {
   return (await ask("/api/film", { method: "POST", body: JSON.stringify({ run }) })).json();
+}
+
+export async function giveOrder(run, order) {
+  return (await ask("/api/order", { method: "POST", body: JSON.stringify({ run, order }) })).json();
 }

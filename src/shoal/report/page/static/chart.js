@@ -7,6 +7,7 @@ const DARK = ["#6cb2f5", "#fb923c", "#4ade80", "#f87171", "#b794f6", "#d6a37c", 
 const DASHES = [[], [6, 3], [2, 2], [8, 2, 2, 2]];
 const [LEFT, RIGHT, TOP, BOTTOM] = [52, 10, 8, 20];
 const HEIGHT = 190;
+const MOST_TRAVEL = 2500; // pixels
 
 export const dark = window.matchMedia("(prefers-color-scheme: dark)");
 
@@ -60,11 +61,11 @@ export class Chart {
     context.beginPath();
     context.rect(LEFT, TOP - 2, this.inner, HEIGHT - TOP - BOTTOM + 4);
     context.clip();
-    context.lineWidth = 1.4;
-    context.lineJoin = "round";
+    context.lineJoin = "bevel";
     const ax = this.inner / (to - from || 1);
     const bx = LEFT - from * ax;
-    for (const one of parts) this.curve(context, one, ax, bx, y, options);
+    const means = parts.map((one) => this.curve(context, one, ax, bx, y, options));
+    means.forEach((draw) => draw?.());
     if (options.cursor !== null) {
       context.strokeStyle = dark.matches ? "#9aa4b2" : "#555c66";
       context.lineWidth = 1;
@@ -77,23 +78,31 @@ export class Chart {
     context.restore();
   }
 
+  // Draws a curve; what is returned draws the line that is to lie above all curves.
   curve(context, one, ax, bx, y, options) {
     const { values, begin, end } = one;
     context.strokeStyle = color(one.place);
-    context.setLineDash(dash(one.place));
+    const dashes = dash(one.place);
     if (end - begin === 1) {
       context.fillStyle = context.strokeStyle;
       context.fillRect(values[2 * begin] * ax + bx - 2, y(values[2 * begin + 1]) - 2, 4, 4);
-      return;
+      return null;
     }
-    if (options.smooth > 0) {
+    const heights = heightsOf(values, begin, end, y);
+    const noisy = travel(heights) > MOST_TRAVEL;
+    if (options.smooth > 0 || (noisy && one.level > 0)) {
+      const means = options.smooth > 0 ? smoothed(values, begin, end, options.smooth) : middles(values, begin, end);
       context.globalAlpha = 0.25;
-      line(context, values, begin, end, ax, bx, y);
+      line(context, values, begin, heights, ax, bx, noisy ? null : dashes);
       context.globalAlpha = 1;
-      line(context, smoothed(values, begin, end, options.smooth), 0, end - begin, ax, bx, y);
-      return;
+      const smooth = heightsOf(means, 0, means.length / 2, y);
+      return () => {
+        context.strokeStyle = color(one.place);
+        line(context, means, 0, smooth, ax, bx, travel(smooth) > MOST_TRAVEL ? null : dashes);
+      };
     }
-    line(context, values, begin, end, ax, bx, y);
+    line(context, values, begin, heights, ax, bx, noisy ? null : dashes);
+    return null;
   }
 
   frame(context, range, from, to, x, y, options) {
@@ -146,10 +155,10 @@ export class Chart {
 
 // The points of a curve that lie in a part of the axis, and one more on each side.
 function part(one, view, from, to) {
-  const [values, points] = one.curve.shown(view);
+  const [values, points, level] = one.curve.shown(view);
   const begin = Math.max(0, place(values, points, from) - 1);
   const end = Math.min(points, place(values, points, to) + 1);
-  return { place: one.place, values, begin, end: Math.max(begin, end) };
+  return { place: one.place, level, values, begin, end: Math.max(begin, end) };
 }
 
 // The first point at `x` or beyond it.
@@ -194,12 +203,45 @@ function scaleY(range, log) {
   return (value) => HEIGHT - BOTTOM - (value - range[0]) * scale;
 }
 
-function line(context, values, begin, end, ax, bx, y) {
+function heightsOf(values, begin, end, y) {
+  const heights = new Float64Array(end - begin);
+  for (let point = begin; point < end; point++) heights[point - begin] = y(values[2 * point + 1]);
+  return heights;
+}
+
+// How far a curve goes up and down.
+function travel(heights) {
+  let total = 0;
+  for (let at = 1; at < heights.length; at++) total += Math.abs(heights[at] - heights[at - 1]);
+  return total;
+}
+
+// A curve that can be followed gets a line that is easy to see. One that goes up and down all the time has no dashes
+// and is as thin as a pixel: a browser draws it a hundred times faster, and a thicker one would only be a stain.
+function line(context, values, begin, heights, ax, bx, dashes) {
+  context.lineWidth = dashes ? 1.6 : 1 / context.getTransform().a;
+  context.setLineDash(dashes ?? []);
   context.beginPath();
-  for (let point = begin; point < end; point++) {
-    context.lineTo(values[2 * point] * ax + bx, y(values[2 * point + 1]));
-  }
+  for (let at = 0; at < heights.length; at++) context.lineTo(values[2 * (begin + at)] * ax + bx, heights[at]);
   context.stroke();
+}
+
+// The middle between the lowest and the highest of each bucket, over some of them.
+const OVER = 4;
+function middles(values, begin, end) {
+  const count = Math.floor((end - begin) / (2 * OVER));
+  const found = new Float64Array(2 * count);
+  for (let place = 0; place < count; place++) {
+    let [x, y] = [0, 0];
+    for (let at = 0; at < 2 * OVER; at++) {
+      const point = begin + place * 2 * OVER + at;
+      x += values[2 * point];
+      y += values[2 * point + 1];
+    }
+    found[2 * place] = x / (2 * OVER);
+    found[2 * place + 1] = y / (2 * OVER);
+  }
+  return found;
 }
 
 // The exponential mean of the points before, without the first value's weight.

@@ -40,13 +40,13 @@ export class Curve {
     this.detail = { from, to, level: head.level, values: head.values, points: head.points };
   }
 
-  // The points that show a part of the axis best: [values, number].
+  // The points that show a part of the axis best: [values, number, level].
   shown(view) {
     const detail = this.detail;
     if (view && detail && detail.level < this.level && detail.from <= view[0] && detail.to >= view[1]) {
-      return [detail.values, detail.points];
+      return [detail.values, detail.points, detail.level];
     }
-    return [this.values, this.points];
+    return [this.values, this.points, this.level];
   }
 
   last() {

@@ -3,12 +3,13 @@
 import { readCurves, readState, Refused } from "/api.js";
 import { Chart, color, dark, place } from "/chart.js";
 import { Curves } from "/curves.js";
-import { RunTable } from "/runs.js";
+import { MOST_SHOWN, RunTable } from "/runs.js";
 import { Films, GuardLog, Timeline, TimeSplit } from "/sections.js";
 import { make, number, say, short } from "/words.js";
 
 const EVERY_MS = 1000;
 const SETTLED_MS = 150;
+const SLOW_MS = 30;
 const MOST_CHARTS = 300;
 const FIRST = ["episode", "eval", "loss"];
 const NAMES = { episode: "Episodes", eval: "Greedy evaluations", loss: "Losses", train: "Training", speed: "Speed", time: "Clocks", info: "Numbers of the environment", groups: "Groups", population: "Population", learner: "Learner" };
@@ -25,11 +26,15 @@ const options = { view: null, ends: null, smooth: 0, log: false, cursor: null };
 const table = new RunTable(() => { remake(); look(); });
 const sections = [new TimeSplit(), new GuardLog(), new Timeline(), new Films()];
 const byId = (id) => document.getElementById(id);
-let [asking, waiting, frame, settled] = [false, 0, 0, 0];
+let [asking, again, waiting, frame, settled] = [false, false, 0, 0, 0];
+const due = new Set(); // charts that are to be drawn
+let [most, drawnAt, held] = [100, 0, null]; // `held`: the chart that was taken last
 
 const seen = new IntersectionObserver((entries) => {
   for (const entry of entries) charts.get(entry.target.dataset.key).visible = entry.isIntersecting;
-  look();
+  redraw();
+  if (asking) again = true;
+  else look();
 }, { rootMargin: "200px" });
 
 let asked = 0; // for how many pixels curves were asked for
@@ -45,10 +50,10 @@ const sized = new ResizeObserver(() => {
 async function look() {
   clearTimeout(waiting);
   if (asking) {
-    waiting = setTimeout(look, 50);
+    again = true;
     return;
   }
-  asking = true;
+  [asking, again] = [true, false];
   try {
     await refresh();
     say(byId("connection"), "live");
@@ -60,12 +65,13 @@ async function look() {
   }
   asking = false;
   clearTimeout(waiting);
-  waiting = setTimeout(look, document.hidden ? 10 * EVERY_MS : EVERY_MS);
+  waiting = setTimeout(look, again ? 0 : document.hidden ? 10 * EVERY_MS : EVERY_MS);
 }
 
 async function refresh() {
-  let said = await readState(table.numbers());
-  if (table.take(said.runs, said.left_out)) {
+  const first = table.states.length === 0;
+  let said = await readState(table.numbers(), first ? MOST_SHOWN : 0);
+  if (table.take(said.runs, said.left_out) && !first) {
     said = await readState(table.numbers());
     table.take(said.runs, said.left_out);
   }
@@ -77,6 +83,7 @@ async function refresh() {
   for (const section of sections) section.take(said.runs.filter((state) => shown.has(state.run)));
   remake();
   await fill();
+  for (const chart of visible()) chart.describe(shownOn(chart));
 }
 
 function visible() {
@@ -183,23 +190,35 @@ function addChart(key) {
 
 // Draws the charts in sight before the browser paints next.
 function redraw() {
-  if (!frame) frame = requestAnimationFrame(draw);
+  for (const chart of visible()) due.add(chart);
+  if (!frame && due.size) frame = requestAnimationFrame(draw);
 }
 
-function draw() {
+// Draws what is due; where the frame before took long, half as many charts as then, and the others in the next one.
+function draw(now) {
   frame = 0;
-  const runs = table.numbers();
-  const charts = visible();
-  const widths = charts.map((chart) => chart.figure.clientWidth);
-  charts.forEach((chart, at) => {
+  const passed = now - drawnAt;
+  if (passed > SLOW_MS && passed < 500) most = Math.max(1, Math.min(most, due.size) >> 1);
+  else if (passed < 500) most += 1;
+  drawnAt = now;
+  const drawn = [...due].sort((a, b) => (b === held) - (a === held)).slice(0, most);
+  const widths = drawn.map((chart) => chart.figure.clientWidth);
+  drawn.forEach((chart, at) => {
+    due.delete(chart);
     if (!widths[at]) return;
     chart.resize(widths[at]);
-    const shown = runs
-      .map((run) => ({ run, place: table.place(run), name: table.name(run), curve: curves.of(chart.key, run) }))
-      .filter((one) => one.curve.points);
+    const shown = shownOn(chart);
     chart.draw(shown, options);
-    chart.describe(shown);
+    if (shown.length && !performance.getEntriesByName("curves").length) performance.mark("curves");
   });
+  if (due.size) frame = requestAnimationFrame(draw);
+}
+
+// The curves of a chart that have points.
+function shownOn(chart) {
+  return table.numbers()
+    .map((run) => ({ run, place: table.place(run), name: table.name(run), curve: curves.of(chart.key, run) }))
+    .filter((one) => one.curve.points);
 }
 
 function show(view) {
@@ -234,25 +253,26 @@ const KEYS = { ArrowLeft: () => move(-0.2), ArrowRight: () => move(0.2), "+": ()
 
 function listen(chart) {
   const canvas = chart.canvas;
-  let held = null;
+  let grip = null;
   canvas.addEventListener("pointerdown", (event) => {
     if (event.button !== 0) return;
-    held = { x: event.clientX, view: options.view ?? options.ends };
+    held = chart;
+    grip = { x: event.clientX, view: options.view ?? options.ends };
     canvas.setPointerCapture(event.pointerId);
   });
   canvas.addEventListener("pointermove", (event) => {
-    if (held?.view) {
-      const wide = held.view[1] - held.view[0];
-      const by = ((held.x - event.clientX) / chart.inner) * wide;
+    if (grip?.view) {
+      const wide = grip.view[1] - grip.view[0];
+      const by = ((grip.x - event.clientX) / chart.inner) * wide;
       options.cursor = null;
-      show([held.view[0] + by, held.view[1] + by]);
+      show([grip.view[0] + by, grip.view[1] + by]);
       return;
     }
     options.cursor = chart.at(event.offsetX);
     tell(chart, event);
     redraw();
   });
-  for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, () => (held = null));
+  for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, () => (grip = null));
   canvas.addEventListener("pointerleave", () => {
     options.cursor = null;
     byId("tip").hidden = true;

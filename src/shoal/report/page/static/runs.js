@@ -1,9 +1,12 @@
 // The table of runs: which are shown, and where each stands.
 
+import { giveOrder } from "/api.js";
 import { clock, count, decimal, make, say } from "/words.js";
 
 const HEAD = ["Run", "State", "Progress", "Left", "Return", "Greedy", "Steps/s", "Cores"];
-const MOST_SHOWN = 10; // at the start
+const WORDS = { pause: "Pause", continue: "Continue", stop: "Stop" };
+const SURE_MS = 4000;
+export const MOST_SHOWN = 10; // at the start
 
 export class RunTable {
   constructor(changed) {
@@ -73,6 +76,7 @@ export class RunTable {
     const about = make("span", { class: "about" });
     const label = make("label", {}, box, swatch, make("span", { class: "name" }, state.name));
     const problems = make("span", { class: "problem" });
+    const reason = make("span", { class: "about reason" });
     const cells = HEAD.slice(1).map(() => make("td"));
     const bar = make("progress", { max: "1" });
     bar.setAttribute("aria-label", `progress of ${state.name}`);
@@ -80,9 +84,10 @@ export class RunTable {
     cells[1].append(bar, progress);
     const orders = make("span", { class: "orders" });
     const stateText = make("span");
-    cells[0].append(stateText, orders);
-    const element = make("tr", {}, make("th", { scope: "row" }, label, about, problems), ...cells);
-    return { element, place, name: state.name, about, problems, cells, bar, progress, stateText, orders };
+    const asked = make("span", { class: "asked", role: "status" });
+    cells[0].append(stateText, orders, asked);
+    const element = make("tr", {}, make("th", { scope: "row" }, label, about, reason, problems), ...cells);
+    return { element, place, name: state.name, about, reason, problems, cells, bar, progress, stateText, orders, asked, offered: "" };
   }
 
   fill(row, state) {
@@ -91,7 +96,7 @@ export class RunTable {
     say(row.problems, state.problems.join(" "));
     say(row.stateText, state.state);
     row.stateText.className = `state ${["running", "finished", "failed"].includes(state.state) ? state.state : "other"}`;
-    row.stateText.title = state.reason;
+    say(row.reason, state.reason && state.state !== "finished" ? state.reason : "");
     const done = state.total ? Math.min(1, (state.steps ?? 0) / state.total) : null;
     row.bar.hidden = done === null;
     if (done !== null) row.bar.value = done;
@@ -105,6 +110,40 @@ export class RunTable {
       state.cpu_cores === null ? "–" : `${state.cpu_cores.toFixed(1)} (${count(state.processes)} proc.)`,
     ];
     cells.forEach((cell, place) => say(cell, texts[place]));
-    this.changedRow?.(row, state);
+    this.offer(row, state);
+  }
+
+  // Buttons for what a run can be asked to do; to stop takes a second press, as nobody can take it back.
+  offer(row, state) {
+    say(row.asked, state.asked);
+    const offered = state.orders.join();
+    if (row.offered === offered) return;
+    row.offered = offered;
+    row.orders.replaceChildren(...state.orders.map((order) => {
+      const button = make("button", { type: "button", "aria-label": `${WORDS[order]} ${state.name}` }, WORDS[order]);
+      let sure = order !== "stop";
+      button.addEventListener("click", async () => {
+        if (!sure) {
+          sure = true;
+          button.textContent = "Stop now?";
+          button.setAttribute("aria-label", `Stop ${state.name} now? Press again.`);
+          setTimeout(() => {
+            sure = false;
+            button.textContent = WORDS.stop;
+            button.setAttribute("aria-label", `${WORDS.stop} ${state.name}`);
+          }, SURE_MS);
+          return;
+        }
+        button.disabled = true;
+        try {
+          say(row.asked, (await giveOrder(state.run, order)).said);
+        } catch (error) {
+          say(row.asked, error.message);
+        }
+        button.disabled = false;
+        this.changed();
+      });
+      return button;
+    }));
   }
 }

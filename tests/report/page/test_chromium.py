@@ -1,0 +1,210 @@
+"""The page in a real Chromium: what is drawn, what a hostile run does there, keys, colors, and axe's rules."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from contextlib import ExitStack
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.report.page.chromium import find_chromium, read_axe
+from tests.report.page.conftest import TOKEN, Page, line, write_run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+LIGHT, DARK = {"color_scheme": "light"}, {"color_scheme": "dark"}
+FIRST_COLOR = {"light": (0x1F, 0x6F, 0xB4), "dark": (0x6C, 0xB2, 0xF5)}
+
+
+class Tab:
+    """A page in the browser, with everything that went wrong in it."""
+
+    def __init__(self, browser: Any, page: Page, **options: Any) -> None:
+        self.context = browser.new_context(viewport={"width": 1280, "height": 1000}, **options)
+        self.tab = self.context.new_page()
+        self.wrong: list[str] = []
+        self.tab.on("pageerror", lambda error: self.wrong.append(f"{error}"))
+        self.tab.on("console", lambda said: self.wrong.append(said.text) if said.type == "error" else None)
+        self.tab.on("dialog", lambda dialog: (self.wrong.append("a dialog"), dialog.dismiss()))
+        self.asked: list[str] = []
+        self.tab.on("request", lambda request: self.asked.append(request.url))
+        self.tab.goto(f"{page.origin}/?token={TOKEN}")
+        self.until("performance.getEntriesByName('curves').length > 0")
+
+    def until(self, condition: str) -> None:
+        """Waits until it holds there; at most ten seconds. The page's own policy forbids to wait inside it."""
+        end = time.monotonic() + 10
+        while not self.tab.evaluate(condition):
+            assert time.monotonic() < end, f"never: {condition}; {self.wrong}"
+            self.tab.wait_for_timeout(30)
+
+    def picture(self, key: str) -> Any:
+        """A chart as pixels [height, width, 3]."""
+        chart = self.tab.locator(f'figure[data-key="{key}"] canvas')
+        chart.scroll_into_view_if_needed()
+        self.tab.wait_for_timeout(300)
+        return np.asarray(Image.open(BytesIO(chart.screenshot())).convert("RGB")).astype(int)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    path = find_chromium()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def open_tab(browser: Any) -> Iterator[Callable[..., Tab]]:
+    with ExitStack() as stack:
+
+        def opened(page: Page, **options: Any) -> Tab:
+            tab = Tab(browser, page, **options)
+            stack.callback(tab.context.close)
+            return tab
+
+        yield opened
+
+
+def places(picture: Any, color: tuple[int, int, int]) -> Any:
+    """Where a color is: [n, 2] of row and column."""
+    return np.argwhere((abs(picture - np.array(color)) < 24).all(2))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_curve_is_where_its_numbers_are(
+    tmp_path: Path, serve: Callable[..., Page], open_tab: Callable[..., Tab], scheme: str
+) -> None:
+    """loss/value falls from the upper left to the lower right, in the color of the first run."""
+    write_run(tmp_path / "a", lines=200)
+    tab = open_tab(serve(tmp_path / "a"), color_scheme=scheme)
+    found = places(tab.picture("loss/value"), FIRST_COLOR[scheme])
+    assert len(found) > 200
+    rows, columns = found[:, 0], found[:, 1]
+    left, right = rows[columns < columns.min() + 10].mean(), rows[columns > columns.max() - 10].mean()
+    assert left < 40 < 140 < right
+    assert np.corrcoef(rows, columns)[0, 1] > 0.8
+    assert tab.wrong == []
+
+
+def test_it_is_live(tmp_path: Path, serve: Callable[..., Page], open_tab: Callable[..., Tab]) -> None:
+    """A line that is written is drawn and said, without loading; nobody else is asked, and the token is hidden."""
+    run = write_run(tmp_path / "runs" / "a", lines=20)
+    page = serve(tmp_path / "runs")
+    tab = open_tab(page)
+    assert tab.tab.url == f"{page.origin}/"
+    label = tab.tab.locator('figure[data-key="episode/return"] canvas')
+    tab.until("document.querySelector('[data-key=\"episode/return\"] canvas').ariaLabel?.includes('a 5')")
+    with run.metrics.open("a") as file:
+        file.write(json.dumps(line(20) | {"episode/return": 321.5}) + "\n")
+    tab.until("document.querySelector('[data-key=\"episode/return\"] canvas').ariaLabel.includes('321.5')")
+    assert "321.5" in label.get_attribute("aria-label")
+    assert {url.split("/")[2] for url in tab.asked} == {page.origin.split("/")[2]}
+    shutil.rmtree(tmp_path / "runs" / "a")
+    tab.until("document.querySelector('#runs .state').textContent === 'deleted'")
+    assert tab.wrong == []
+
+
+def test_the_server_ends(tmp_path: Path, serve: Callable[..., Page], open_tab: Callable[..., Tab]) -> None:
+    """The page says that nobody answers, and keeps its curves."""
+    write_run(tmp_path / "a")
+    page = serve(tmp_path / "a")
+    tab = open_tab(page)
+    page.server.shutdown()
+    page.server.server_close()
+    page.runs.close()
+    tab.tab.route("**/api/**", lambda route: route.abort())  # a connection that is kept open would still be answered
+    tab.until("document.querySelector('#connection').textContent.includes('does not answer')")
+    assert len(places(tab.picture("loss/value"), FIRST_COLOR["light"])) > 100
+
+
+def test_two_watchers(tmp_path: Path, serve: Callable[..., Page], open_tab: Callable[..., Tab]) -> None:
+    """Two tabs of one page, and two servers, in one browser: nobody takes another's cookie."""
+    write_run(tmp_path / "a")
+    first, second = serve(tmp_path / "a"), serve(tmp_path / "a")
+    tabs = [open_tab(first), open_tab(first), open_tab(second)]
+    other = tabs[0].context.new_page()
+    other.goto(f"{second.origin}/?token={TOKEN}")
+    tabs[0].tab.wait_for_timeout(1500)
+    assert [tab.tab.locator("#connection").text_content() for tab in tabs] == ["live"] * 3
+    assert [tab.wrong for tab in tabs] == [[]] * 3
+
+
+def test_keys_and_zoom(tmp_path: Path, serve: Callable[..., Page], open_tab: Callable[..., Tab]) -> None:
+    """By keys alone: into a part, in all its points, along it, and back."""
+    write_run(tmp_path / "a", lines=5000)
+    tab = open_tab(serve(tmp_path / "a"))
+    tab.tab.wait_for_timeout(1500)
+    whole = tab.picture("loss/value")
+    tab.tab.locator('figure[data-key="loss/value"] canvas').focus()
+    for _ in range(8):
+        tab.tab.keyboard.press("+")
+    tab.tab.wait_for_timeout(600)
+    near = tab.picture("loss/value")
+    assert (near != whole).any()
+    tab.tab.keyboard.press("ArrowRight")
+    assert (tab.picture("loss/value") != near).any()
+    tab.tab.keyboard.press("0")
+    assert (tab.picture("loss/value") == whole).mean() > 0.95
+    assert tab.wrong == []
+
+
+def test_hostile(tmp_path: Path, serve: Callable[..., Page], open_tab: Callable[..., Tab]) -> None:
+    """Names, keys, reasons and what the guard said hold markup and scripts: all of it is text, nothing runs."""
+    markup = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+    run = write_run(
+        tmp_path / "runs" / "<img src=x onerror=alert(3)>",
+        env=markup,
+        status={"state": "<b>failed</b>", "reason": markup},
+    )
+    with run.metrics.open("a") as file:
+        file.write(json.dumps({"step": 2000, f"loss/{markup}": 1.0, "__proto__": 1.0, "constructor/x": 2.0}) + "\n")
+    acted = {"update": 1, "step": 2, "learner": "", "rule": markup, "action": "javascript:alert(4)", "said": markup}
+    (run.path / "guard.json").write_text(json.dumps({"count": 1, "interventions": [acted]}))
+    (run.path / "videos").mkdir()
+    (run.path / "videos" / '"><img src=x onerror=alert(5)>.mp4').write_bytes(b"no film")
+    tab = open_tab(serve(tmp_path / "runs"))
+    tab.tab.wait_for_timeout(1500)
+    for element in tab.tab.locator("button").all():
+        element.click()
+    tab.tab.wait_for_timeout(300)
+    assert tab.tab.locator("img").count() == 0
+    assert tab.tab.locator("script").count() == 1
+    assert tab.tab.locator("#guard strong").text_content() == f"{markup}, javascript:alert(4)"
+    assert markup in tab.tab.locator("#runs .about").first.text_content()
+    assert [said for said in tab.wrong if "alert" in said or "dialog" in said or "policy" in said.lower()] == []
+
+
+@pytest.mark.parametrize(
+    "options", [LIGHT, DARK, {"viewport": {"width": 390, "height": 800}}], ids=["light", "dark", "phone"]
+)
+def test_axe(tmp_path: Path, serve: Callable[..., Page], open_tab: Callable[..., Tab], options: dict[str, Any]) -> None:
+    """axe-core finds nothing wrong: names, roles, contrast, order of headings, what keys reach."""
+    source = read_axe()
+    write_run(tmp_path / "runs" / "a", lines=50, status={"state": "failed", "reason": "an error"})
+    run = write_run(tmp_path / "runs" / "b", lines=50, status={"state": "nonsense", "steps": -1})
+    acted = {"update": 1, "step": 2, "learner": "", "rule": "kl", "action": "halved", "said": "It was 0.3."}
+    (run.path / "guard.json").write_text(json.dumps({"count": 70, "interventions": [acted]}))
+    size = options.get("viewport")
+    tab = open_tab(serve(tmp_path / "runs"), **{name: one for name, one in options.items() if name != "viewport"})
+    if size is not None:
+        tab.tab.set_viewport_size(size)
+    tab.tab.wait_for_timeout(1500)
+    tab.tab.evaluate(source + "; undefined")
+    found = tab.tab.evaluate("axe.run(document, { resultTypes: ['violations', 'incomplete'] })")
+    wrong = {rule["id"]: [node["html"][:200] for node in rule["nodes"]] for rule in found["violations"]}
+    assert wrong == {}
+    wide = tab.tab.evaluate("document.documentElement.scrollWidth - innerWidth")
+    assert wide <= 0, "the page is wider than its window"
