@@ -1,9 +1,9 @@
 """Whether off-policy estimates cover the true return: 50 cases of known policies, tables and cart poles.
 
 `python -m benchmarks.off_policy_evaluation` makes 30 random Markov decision processes, whose returns are solved for,
-and 20 cart poles, whose returns are the mean of 2,000 episodes. In each a behavior policy plays a log, from which another
-policy's discounted return is estimated with 95 % intervals. Printed is how often each method's interval covers it, and
-how wide it is beside that of as many episodes of the policy itself.
+and 20 cart poles, whose returns are the mean of 2,000 episodes. In each a behavior policy plays a log, from which
+another policy's discounted return is estimated with 95 % intervals. Printed is how often each method's interval covers
+it, and how wide it is beside that of as many episodes of the policy itself.
 """
 
 from __future__ import annotations

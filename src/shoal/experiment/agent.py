@@ -12,6 +12,7 @@ import torch
 
 from shoal.deploy.description import Provenance
 from shoal.deploy.export import export
+from shoal.deploy.serving import serve_policy
 from shoal.envs.actions import in_own_dtypes
 from shoal.envs.apart import raise_if_reused
 from shoal.experiment.applies import check_applies
@@ -116,6 +117,11 @@ class Agent:
         self._actor: Actor | None = None
         self._acting: nn.Module | None = None
         self._start = np.ones(0, np.bool_)
+
+    @property
+    def config(self) -> object:
+        """The settings of the run's algorithm."""
+        return self._experiment.config
 
     def act(
         self,
@@ -256,13 +262,7 @@ class Agent:
         Raises:
             ConfigError: gRPC is missing, the address is taken, or others can reach it and are not asked who they are.
         """
-        try:
-            from shoal.deploy.policy_server import PolicyServer
-        except ImportError as error:
-            raise ConfigError(
-                f"a server needs gRPC: pip install 'shoal-rl[remote]' ({error})"
-            ) from error
-        return PolicyServer(
+        return serve_policy(
             self.policy,
             self.spec,
             listen=listen,

@@ -74,9 +74,7 @@ def record(
     env.reset(acting.seed + SEED_OFFSET)
     ready = env.recv()
     _check_recorded(spec := env.spec)
-    about = about_of(spec, folder, algo)
-    rate_hz = env.capabilities.frames_per_s
-    writer = DataWriter(folder, spec, {**about, "rate_hz": rate_hz})
+    writer = DataWriter(folder, spec, about_of(spec, folder, algo))
     try:
         rows = [_Row(spec, select(ready.obs, row)) for row in range(env.num_rows)]
         shares = np.bincount(np.arange(episodes) % len(rows), minlength=len(rows))
@@ -129,11 +127,11 @@ def free_folder(env: str, algo: str, above: str = "datasets") -> Path:
     )
 
 
-def about_of(spec: Spec, folder: Path, algo: str) -> Mapping[str, Any]:
+def about_of(spec: Spec, folder: Path, algo: str) -> Mapping[str, str]:
     """What metadata say of the environment and of who acted; Minari's id is the folder's name with a version."""
     name, above = _plain(folder.name), _plain(spec.env_id)
     name = name if VERSIONED.fullmatch(name) else f"{name}-v0"
-    about: dict[str, Any] = {
+    about = {
         "dataset_id": f"{above}/{name}" if folder.parent.name == above else name,
         "env_id": spec.env_id,
         "algorithm_name": algo,
