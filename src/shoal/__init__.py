@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from shoal.envs.preprocessing import Preprocessing
     from shoal.envs.randomization import Choice, Curriculum, LogUniform, Normal, Uniform
     from shoal.experiment.agent import load
+    from shoal.experiment.offline_score import evaluate_offline
     from shoal.experiment.sweep.sweep import sweep
     from shoal.experiment.training import resume, train
     from shoal.export.single_env import make_env
@@ -30,6 +31,7 @@ __all__ = [
     "check_env",
     "cmake_dir",
     "get_include",
+    "evaluate_offline",
     "load",
     "make_env",
     "make_vec",
@@ -52,6 +54,7 @@ __all__ = [
 _HOMES = {
     "check_env": "shoal.check.check_env",
     **dict.fromkeys(("cmake_dir", "get_include"), "shoal.envs.headers"),
+    "evaluate_offline": "shoal.experiment.offline_score",
     "load": "shoal.experiment.agent",
     "make_env": "shoal.export.single_env",
     "make_vec": "shoal.export.vector_env",

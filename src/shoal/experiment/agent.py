@@ -13,6 +13,7 @@ import torch
 from shoal.deploy.description import Provenance
 from shoal.deploy.export import export
 from shoal.envs.action_guard.acting import GuardActing
+from shoal.deploy.serving import serve_policy
 from shoal.envs.actions import in_own_dtypes
 from shoal.envs.apart import raise_if_reused
 from shoal.experiment.applies import check_applies
@@ -140,6 +141,11 @@ class Agent:
     def experiment(self) -> Experiment:
         """The run's source, settings and objects."""
         return self._experiment
+
+    @property
+    def config(self) -> object:
+        """The settings of the run's algorithm."""
+        return self._experiment.config
 
     def act(
         self,
@@ -282,13 +288,7 @@ class Agent:
         Raises:
             ConfigError: gRPC is missing, the address is taken, or others can reach it and are not asked who they are.
         """
-        try:
-            from shoal.deploy.policy_server import PolicyServer
-        except ImportError as error:
-            raise ConfigError(
-                f"a server needs gRPC: pip install 'shoal-rl[remote]' ({error})"
-            ) from error
-        return PolicyServer(
+        return serve_policy(
             self.policy,
             self.spec,
             listen=listen,

@@ -66,6 +66,17 @@ def read_data(
     Raises:
         ConfigError: there is none, it is damaged or cut off, of other spaces, or holds what no step can.
     """
+    file, checked = read_episodes(folder, spec)
+    steps = _joined(checked, spec, from_env, reward_scale)
+    return Data(folder, file.sha256(), len(checked), steps)
+
+
+def read_episodes(folder: Path, spec: Spec) -> tuple[DataFile, list[CheckedEpisode]]:
+    """A data set of the environment of `spec`, and its episodes as they were recorded.
+
+    Raises:
+        ConfigError: there is none, it is damaged or cut off, of other spaces, or holds what no step can.
+    """
     if spec.masked or spec.num_agents > 1:
         why = "action masks" if spec.masked else "several agents"
         raise ConfigError(
@@ -73,19 +84,16 @@ def read_data(
         )
     file = DataFile.find(folder)
     _check_spaces(file, spec)
-    digest = file.sha256()
     episodes = file.episodes(spec)
     if not episodes:
         raise ConfigError(f"{folder} holds no episode")
-    checked = [
-        _Checked(f"{folder}, episode {number}", episode, spec)
+    return file, [
+        CheckedEpisode(f"{folder}, episode {number}", episode, spec)
         for number, episode in enumerate(episodes)
     ]
-    steps = _joined(checked, spec, from_env, reward_scale)
-    return Data(folder, digest, len(episodes), steps)
 
 
-class _Checked:
+class CheckedEpisode:
     """An episode whose arrays have the dtypes and lengths of a spec, and hold what its spaces allow."""
 
     def __init__(self, name: str, episode: Episode, spec: Spec) -> None:
@@ -113,6 +121,15 @@ class _Checked:
             raise ConfigError(
                 f"{name} ends in step {int(early.argmax())}, before its last one, {self.length - 1}"
             )
+        self.behavior_log_prob = episode.behavior_log_prob
+        if self.behavior_log_prob is not None:
+            told = self._numbers(
+                "behavior_log_prob", self.behavior_log_prob, np.dtype(np.float64)
+            )
+            if told.shape != (self.length,):
+                raise ConfigError(
+                    f"{name} has {self.length} rewards, and behavior_log_prob of shape {list(told.shape)}"
+                )
         # What was recorded no further goes on from its last observation, as after a time limit.
         self.truncated[-1] |= not self.terminated[-1]
 
@@ -183,7 +200,7 @@ def _check_spaces(file: DataFile, spec: Spec) -> None:
 
 
 def _joined(
-    episodes: Sequence[_Checked],
+    episodes: Sequence[CheckedEpisode],
     spec: Spec,
     from_env: Callable[[Tree], Tree],
     reward_scale: float,

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from shoal.types import Spec, Tree
 
 RECORDS, METADATA = "main_data.hdf5", "metadata.json"
+LOG_PROB = "behavior_log_prob"
+"""Among an episode's infos: of each action, under the policy that acted."""
 MINARI = "0.5.4"
 """The version of Minari whose layout is written."""
 
@@ -38,6 +40,8 @@ class Episode:
     rewards: NDArray[np.float64]
     terminations: NDArray[np.bool_]
     truncations: NDArray[np.bool_]
+    behavior_log_prob: NDArray[np.float64] | None = None
+    """[T], how likely each action was under the policy that acted, where it is known."""
 
 
 class DataWriter:
@@ -73,6 +77,8 @@ class DataWriter:
         _write(group, "actions", episode.actions)
         for name in ("rewards", "terminations", "truncations"):
             _write(group, name, getattr(episode, name))
+        if episode.behavior_log_prob is not None:
+            _write(group, "infos", {LOG_PROB: episode.behavior_log_prob})
         self.episodes += 1
         self.steps += len(episode.rewards)
 
@@ -203,4 +209,6 @@ def _read(group: Any, spec: Spec) -> Episode:
                 at = at[f"_index_{key}" if isinstance(key, int) else key]
             leaves.append(np.asarray(at[()]))
         trees.append(layout.tree(leaves))
-    return Episode(*trees, *steps)
+    infos = group.get("infos")
+    told = None if infos is None or LOG_PROB not in infos else infos[LOG_PROB][()]
+    return Episode(*trees, *steps, behavior_log_prob=told)

@@ -16,7 +16,7 @@ from shoal.envs.actions import in_own_dtypes
 from shoal.learn.acting import make_actor
 from shoal.memory.data_file import DataWriter, Episode
 from shoal.run.evaluate import MAX_STEPS, SEED_OFFSET, mark_starts
-from shoal.types import ConfigError, map_tree, select
+from shoal.types import ConfigError, choices, leaf_spaces, map_tree, select
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,6 +79,7 @@ def record(
         rows = [_Row(spec, select(ready.obs, row)) for row in range(env.num_rows)]
         shares = np.bincount(np.arange(episodes) % len(rows), minlength=len(rows))
         actor = make_actor(policy, spec, len(rows), acting)
+        likely = not greedy and _only_choices(spec)
         start, everyone = np.ones(len(rows), np.bool_), slice(0, len(rows))
         returns: list[float] = []
         while shares.any():
@@ -86,8 +87,9 @@ def record(
             actions, ready = _stepped(env, acted.env_action)
             mark_starts(start, ready, None)
             for number in np.flatnonzero(shares).tolist():
+                told = float(acted.log_prob[number]) if likely else None
                 episode = rows[number].note(
-                    ready, number, select(actions, number), max_steps
+                    ready, number, select(actions, number), max_steps, told
                 )
                 if episode is not None:
                     writer.add(episode)
@@ -115,6 +117,11 @@ def _check_recorded(spec: Spec) -> None:
     if spec.masked or spec.num_agents > 1:
         why = "action masks" if spec.masked else "several agents"
         raise ConfigError(f"{spec.env_id} has {why}, which data sets do not hold")
+
+
+def _only_choices(spec: Spec) -> bool:
+    """Whether actions have probabilities; of a Box a policy keeps other numbers than the environment takes."""
+    return all(choices(part) for _, part in leaf_spaces(spec.action_space))
 
 
 def free_folder(env: str, algo: str, above: str = "datasets") -> Path:
@@ -158,9 +165,14 @@ class _Row:
         self._begin(obs)
 
     def note(
-        self, ready: Ready, row: int, action: Tree, max_steps: int
+        self,
+        ready: Ready,
+        row: int,
+        action: Tree,
+        max_steps: int,
+        log_prob: float | None = None,
     ) -> Episode | None:
-        """Takes a step in; the episode that ended with it."""
+        """Takes a step in, of whose action `log_prob` is known or not; the episode that ended with it."""
         now = select(ready.obs, row)
         if not ready.valid[row]:  # a step that only reset the row
             self._begin(now)
@@ -169,6 +181,8 @@ class _Row:
         ended = terminated or truncated
         self.actions.append(action)
         self.rewards.append(float(ready.reward[row]))
+        if log_prob is not None:
+            self.log_probs.append(log_prob)
         self._see(select(ready.final_obs, row) if ended else now)
         late = len(self.rewards) >= max_steps and not ended
         if not (ended or late):
@@ -181,6 +195,7 @@ class _Row:
             np.array(self.rewards),
             flags[0],
             flags[1],
+            np.array(self.log_probs) if self.log_probs else None,
         )
         self._begin(now)
         return episode
@@ -189,6 +204,7 @@ class _Row:
         self.obs: list[Tree] = []
         self.actions: list[Tree] = []
         self.rewards: list[float] = []
+        self.log_probs: list[float] = []
         self._see(obs)
 
     def _see(self, obs: Tree) -> None:

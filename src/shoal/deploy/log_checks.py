@@ -1,0 +1,103 @@
+"""Whether a log is of this policy's world: its rate, its units, and numbers that its spaces allow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shoal.envs.bounds import bounds_of
+from shoal.types import ConfigError, leaf_spaces
+from shoal.types.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shoal.memory.data import CheckedEpisode
+    from shoal.memory.data_file import DataFile
+    from shoal.types import Spec
+
+ROUNDING = 1e-4
+"""By how much of their size observations may be outside their bounds, as another machine rounds them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a log's metadata must say; None and () ask nothing."""
+
+    rate_hz: float | None = None
+    """Steps a second (`rate_hz`)."""
+    units: tuple[str, ...] = ()
+    """Of each number of an observation, in order (`units`)."""
+
+
+def check_log(
+    file: DataFile,
+    episodes: Sequence[CheckedEpisode],
+    spec: Spec,
+    expected: Expected | None = None,
+) -> None:
+    """ConfigError where a log has another environment, rate or units, or observations outside their space."""
+    expected = expected or Expected()
+    named = file.metadata.get("env_id")
+    if named is not None and named != spec.env_id:
+        raise ConfigError(
+            f"{file.folder} is a log of {printable(named, 80)}, and the policy acts in {spec.env_id}; name a "
+            "log of that"
+        )
+    _check_rate(file, expected.rate_hz)
+    _check_units(file, expected.units)
+    for number, episode in enumerate(episodes):
+        _check_bounds(file, number, episode, spec)
+
+
+def _check_rate(file: DataFile, rate_hz: float | None) -> None:
+    if rate_hz is None:
+        return
+    said: Any = file.metadata.get("rate_hz")
+    if not isinstance(said, int | float):
+        raise ConfigError(
+            f"{file.folder} does not say its rate, and {rate_hz:g} steps a second are expected; write `rate_hz` into "
+            "its metadata.json"
+        )
+    if abs(said - rate_hz) > 1e-3 * rate_hz:
+        raise ConfigError(
+            f"{file.folder} has {said:g} steps a second, and the policy acts {rate_hz:g} times a second; take a log of "
+            "that rate, or resample it"
+        )
+
+
+def _check_units(file: DataFile, units: tuple[str, ...]) -> None:
+    if not units:
+        return
+    said: Any = file.metadata.get("units")
+    if not isinstance(said, list):
+        raise ConfigError(
+            f"{file.folder} does not say its units, and {', '.join(units)} are expected; write `units` into its "
+            "metadata.json, one for each number of an observation"
+        )
+    theirs = [printable(unit, 40) for unit in said]
+    if theirs != list(units):
+        raise ConfigError(
+            f"{file.folder} has observations in {', '.join(theirs)}, and the policy was trained in {', '.join(units)}; "
+            "convert the log"
+        )
+
+
+def _check_bounds(
+    file: DataFile, number: int, episode: CheckedEpisode, spec: Spec
+) -> None:
+    leaves = spec.observation.leaves
+    parts = leaf_spaces(spec.observation_space)
+    for leaf, (_, part), values in zip(leaves, parts, episode.obs, strict=True):
+        low, high = bounds_of(part)
+        size = np.maximum(np.abs(np.nan_to_num(low, posinf=0, neginf=0)), 1.0)
+        near = ROUNDING * size if leaf.dtype.kind == "f" else 0
+        within = (values >= low - near) & (values <= high + near)
+        if not within.all():
+            at = tuple(int(x) for x in np.argwhere(~within)[0])
+            raise ConfigError(
+                f"{file.folder}, episode {number}: the observation{leaf.name} of step {at[0]} is {values[at]:g}, "
+                f"outside {part}; is the log in other units?"
+            )

@@ -1,0 +1,314 @@
+"""Offline evaluation: what a policy would return, from a log of episodes that others played."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shoal.deploy.features import make_features, states_of
+from shoal.deploy.likelihood import choices_of, encoded
+from shoal.deploy.log_checks import Expected, check_log
+from shoal.math import fitted_q
+from shoal.math.off_policy_evaluation import (
+    Estimate,
+    Logged,
+    accelerated_interval,
+    bootstrap,
+    check_interval,
+)
+from shoal.memory.data import read_episodes
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from shoal.deploy.likelihood import Choices
+    from shoal.memory.data import CheckedEpisode
+    from shoal.types import Spec
+
+    Array = NDArray[np.float64]
+
+METHODS = (
+    "weighted importance sampling",
+    "per-decision weighted importance sampling",
+    "doubly robust",
+    "weighted doubly robust",
+)
+FEW_EPISODES = 20.0
+"""Effective ones, below which importance sampling says little."""
+FITS = 100
+"""Resamples to which values are fitted."""
+FOLDS = 2
+"""Parts of the log, each of whose values are fitted to the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfflineScore:
+    """Estimates of a policy's mean discounted return."""
+
+    estimates: tuple[Estimate, ...]
+    logged: Estimate
+    """What the log's own episodes returned."""
+    episodes: int
+    gamma: float
+    warnings: tuple[str, ...]
+    """What weakens the estimates, in sentences."""
+
+    @property
+    def best(self) -> Estimate:
+        """The estimate to go by: weighted doubly robust where there are ratios and episodes enough, else fitted Q."""
+        by_name = {one.method: one for one in self.estimates}
+        robust = by_name.get("weighted doubly robust")
+        fitted = by_name.get("fitted Q evaluation")
+        if robust is not None and robust.effective_episodes >= FEW_EPISODES:
+            return robust
+        return fitted or robust or self.estimates[0]
+
+    def __str__(self) -> str:
+        """A line for each."""
+        lines = [f"{self.episodes} episodes, gamma {self.gamma:g}", str(self.logged)]
+        lines += map(str, self.estimates)
+        return "\n".join([*lines, *self.warnings])
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked of a log."""
+
+    gamma: float = 0.99
+    """Discount in [0, 1]."""
+    greedy: bool = True
+    """Whether the policy would take the mode of its distribution."""
+    values: bool = True
+    """Fit values of states and actions, which doubly robust estimates and fitted Q evaluation need."""
+    confidence: float = 0.95
+    """Of the intervals."""
+    seed: int = 0
+    """Of resamples and features."""
+    expected: Expected = field(default_factory=Expected)
+    """What the log must say of rates and units."""
+
+
+def evaluate_offline(
+    policy: nn.Module,
+    spec: Spec,
+    folder: Path,
+    asked: Asked | None = None,
+    *,
+    behavior: nn.Module | None = None,
+) -> OfflineScore:
+    """Estimates of the mean discounted return of an episode, each with an interval over episodes.
+
+    A log's episode ends where it was terminated or truncated, as `evaluate` counts episodes.
+
+    Args:
+        policy: the one that is asked about.
+        spec: of the environment.
+        folder: a data set in Minari's layout.
+        asked: of it; None: the defaults.
+        behavior: the policy that acted, drawing its actions; None: as the log says how likely its actions were.
+
+    Raises:
+        ConfigError: a log of other spaces, units or rates, or damaged; no way to any estimate; too few episodes.
+    """
+    asked = asked or Asked()
+    gamma, confidence = asked.gamma, asked.confidence
+    file, episodes = read_episodes(folder, spec)
+    check_log(file, episodes, spec, asked.expected)
+    try:
+        check_interval(
+            len(episodes), gamma=gamma, confidence=confidence, resamples=FITS
+        )
+    except ValueError as error:
+        raise ConfigError(f"{folder}: {error}") from error
+    rng = np.random.default_rng(asked.seed)
+    acts = list(choices_of(policy, spec, episodes, greedy=asked.greedy, rng=rng))
+    ratios = _ratios(episodes, acts, spec, behavior, rng)
+    if ratios is None and not asked.values:
+        raise ConfigError(f"{folder}: {_no_ratios(acts)}; set values=True")
+    terms = _Terms(gamma, confidence, rng)
+    return _scored(spec, episodes, acts, ratios, terms, values=asked.values)
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """How estimates are made."""
+
+    gamma: float
+    confidence: float
+    rng: np.random.Generator
+
+    def interval(self, method: str, log: Logged) -> Estimate:
+        """An importance-weighted estimate."""
+        gamma, rng, confidence = self.gamma, self.rng, self.confidence
+        return bootstrap(method, log, gamma=gamma, rng=rng, confidence=confidence)
+
+
+def _scored(
+    spec: Spec,
+    episodes: Sequence[CheckedEpisode],
+    acts: Sequence[Choices],
+    ratios: list[Array] | None,
+    terms: _Terms,
+    *,
+    values: bool,
+) -> OfflineScore:
+    longest = max(episode.length for episode in episodes)
+    reward = _rows([episode.reward for episode in episodes], longest)
+    own = terms.interval(METHODS[0], Logged.of(reward, np.zeros_like(reward)))
+    logged = Estimate(
+        "the log's own episodes",
+        own.mean,
+        own.low,
+        own.high,
+        own.confidence,
+        len(episodes),
+    )
+    estimates: list[Estimate] = []
+    warnings: list[str] = []
+    q, v = np.zeros_like(reward), np.zeros((len(reward), longest + 1))
+    if values:
+        fitted = _Fitted(spec, episodes, acts, longest, terms)
+        try:
+            estimates.append(fitted.estimate())
+            q, v = fitted.values()
+        except ValueError as error:
+            warnings.append(f"Fitted Q evaluation is left out: {error}.")
+            values = False
+    if ratios is None:
+        warnings.append(f"No importance sampling: {_no_ratios(acts)}.")
+    else:
+        log = Logged(reward, _rows(ratios, longest), q, v)
+        methods = METHODS if values else METHODS[:2]
+        weighted = [terms.interval(method, log) for method in methods]
+        estimates += weighted
+        effective = weighted[0].effective_episodes
+        if effective < FEW_EPISODES:
+            warnings.append(
+                f"The log is worth {effective:.1f} episodes of this policy of {len(episodes)} (fewer than "
+                f"{FEW_EPISODES:.0f}): go by fitted Q evaluation, or record a policy that is more like it."
+            )
+    if not estimates:
+        raise ConfigError(" ".join(warnings))
+    return OfflineScore(
+        tuple(estimates), logged, len(episodes), terms.gamma, tuple(warnings)
+    )
+
+
+def _ratios(
+    episodes: Sequence[CheckedEpisode],
+    acts: Sequence[Choices],
+    spec: Spec,
+    behavior: nn.Module | None,
+    rng: np.random.Generator,
+) -> list[Array] | None:
+    """Log pi - log b of each episode's actions; None where one of them is not known."""
+    told: list[Any] = [episode.behavior_log_prob for episode in episodes]
+    if behavior is not None:
+        acted = choices_of(behavior, spec, episodes, greedy=False, rng=rng)
+        told = [one.log_prob for one in acted]
+    found: list[Array] = []
+    for number, (one, other) in enumerate(zip(acts, told, strict=True)):
+        if one.log_prob is None or other is None:
+            return None
+        if not np.isfinite(other).all():
+            step = int(np.flatnonzero(~np.isfinite(other))[0])
+            raise ConfigError(
+                f"episode {number}: the action of step {step} is one that the policy which acted never takes; name the "
+                "run that this log is of"
+            )
+        found.append(one.log_prob - other)
+    return found
+
+
+def _no_ratios(acts: Sequence[Choices]) -> str:
+    if acts[0].log_prob is None:
+        return (
+            "a policy that always takes one action of a Box has no probabilities to compare (greedy=False draws from "
+            "it)"
+        )
+    return (
+        "the log does not say how likely its actions were; name the policy that acted (behavior), or record with "
+        "`shoal record --sample`"
+    )
+
+
+def _rows(parts: Sequence[Array], longest: int) -> Array:
+    """Numbers of episodes [n, longest], zero behind their ends."""
+    made = np.zeros((len(parts), longest))
+    for row, part in zip(made, parts, strict=True):
+        row[: len(part)] = part
+    return made
+
+
+class _Fitted:
+    """Values of the log's states and actions under the policy, by fitted Q evaluation."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        episodes: Sequence[CheckedEpisode],
+        acts: Sequence[Choices],
+        longest: int,
+        terms: _Terms,
+    ) -> None:
+        states = states_of(spec, episodes, longest)
+        done = [encoded(spec, spec.action.tree(episode.action)) for episode in episodes]
+        seen = np.concatenate([state[:-1] for state in states])
+        taken = np.concatenate(done)
+        features = make_features(spec, seen, taken, terms.rng)
+        means = [
+            features.mean(state, act.action, act.weight)
+            for state, act in zip(states, acts, strict=True)
+        ]
+        for mean in means:
+            mean[-1] = 0.0  # where an episode ends, nothing more is returned
+        self.lengths = [episode.length for episode in episodes]
+        self.longest, self.terms, self.means = longest, terms, means
+        self.data = fitted_q.Transitions(
+            phi=features(seen, taken),
+            next_phi=np.concatenate([mean[1:] for mean in means]),
+            reward=np.concatenate([episode.reward for episode in episodes]),
+            episode=np.repeat(np.arange(len(episodes)), self.lengths),
+            first_phi=np.stack([mean[0] for mean in means]),
+        )
+        self.iterations = fitted_q.iterations_for(longest, terms.gamma)
+
+    def estimate(self) -> Estimate:
+        """Fitted Q evaluation, its interval over resampled episodes."""
+        terms, n = self.terms, len(self.lengths)
+        mean, drawn = fitted_q.bootstrapped_values(
+            self.data,
+            gamma=terms.gamma,
+            iterations=self.iterations,
+            rng=terms.rng,
+            resamples=FITS,
+        )
+        low, high = accelerated_interval(
+            mean, drawn, np.zeros(n), confidence=terms.confidence
+        )
+        name = "fitted Q evaluation"
+        return Estimate(name, mean, low, high, terms.confidence, float(n))
+
+    def values(self) -> tuple[Array, Array]:
+        """Q [n, T] of the logged steps and v [n, T + 1] of their states, each fitted to the other episodes."""
+        n = len(self.lengths)
+        fold = self.terms.rng.permutation(n) % FOLDS
+        q, v = np.zeros((n, self.longest)), np.zeros((n, self.longest + 1))
+        ends = np.cumsum(self.lengths)
+        for part in range(FOLDS):
+            count = (fold != part).astype(np.float64)
+            found = fitted_q.fitted_q_evaluation(
+                self.data, count, gamma=self.terms.gamma, iterations=self.iterations
+            )
+            for row in np.flatnonzero(fold == part).tolist():
+                length, end = self.lengths[row], int(ends[row])
+                q[row, :length] = self.data.phi[end - length : end] @ found
+                v[row, : length + 1] = self.means[row] @ found
+        return q, v

@@ -1,0 +1,68 @@
+"""Offline evaluation of a run's policy: what it would return, from a log that others played."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shoal.deploy.log_checks import Expected
+from shoal.deploy.offline import Asked
+from shoal.deploy.offline import evaluate_offline as evaluate
+from shoal.experiment.agent import Agent, load
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shoal.deploy.offline import OfflineScore
+
+
+def evaluate_offline(
+    agent: Agent | str | Path,
+    data: str | Path,
+    *,
+    behavior: Agent | str | Path | None = None,
+    gamma: float | None = None,
+    greedy: bool = True,
+    rate_hz: float | None = None,
+    units: Sequence[str] = (),
+    asked: Asked | None = None,
+) -> OfflineScore:
+    """Estimates of the mean discounted return of a policy's episodes, from a log, with intervals.
+
+    Args:
+        agent: a loaded policy, or its run.
+        data: the log, a data set in Minari's layout.
+        behavior: the policy that played the log, drawing its actions, or its run; None: as the log says.
+        gamma: discount; None: the run's own, 0.99 where it has none.
+        greedy: whether the policy would take the mode of its distribution.
+        rate_hz: steps a second that the log must have.
+        units: of each number of an observation, which the log must have.
+        asked: confidence, seed, and whether values are fitted.
+
+    Raises:
+        ConfigError: a log of other spaces, units or rates, or damaged; a run of other spaces; no way to any estimate.
+    """
+    agent = load(agent) if isinstance(agent, str | Path) else agent
+    acted = load(behavior) if isinstance(behavior, str | Path) else behavior
+    if acted is not None:
+        _check_same(agent, acted)
+    known = gamma if gamma is not None else getattr(agent.config, "gamma", 0.99)
+    expected = Expected(rate_hz, tuple(units))
+    wanted = replace(
+        asked or Asked(), gamma=float(known), greedy=greedy, expected=expected
+    )
+    played = None if acted is None else acted.policy
+    return evaluate(agent.policy, agent.spec, Path(data), wanted, behavior=played)
+
+
+def _check_same(agent: Agent, acted: Agent) -> None:
+    ours, theirs = (
+        (one.spec.observation_space, one.spec.action_space) for one in (agent, acted)
+    )
+    if ours != theirs:
+        raise ConfigError(
+            f"the policy that acted sees {theirs[0]} and does {theirs[1]}, the one that is asked about sees {ours[0]} "
+            f"and does {ours[1]}: no log is of both"
+        )
