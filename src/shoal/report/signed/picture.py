@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import font_manager, style
@@ -15,12 +15,16 @@ from shoal.types import ConfigError
 from shoal.types.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from shoal.report.signed.gather import Told
     from shoal.report.signed.words import Words
 
 DPI = 110
+
+
+SMALL = ("loss/", "train/", "info/", "speed/", "curiosity/", "groups/", "actors/")
+"""Beginnings of the numbers that are drawn among all curves only."""
 
 
 def draw(told: Sequence[Told], words: Words, title: str) -> bytes:
@@ -51,12 +55,25 @@ def draw(told: Sequence[Told], words: Words, title: str) -> bytes:
         return png(figure, dpi=DPI)
 
 
+def draw_all(told: Told) -> bytes:
+    """A PNG of all curves of one run, which are named as metrics.jsonl names them."""
+    return _drawn(told, told.lines)
+
+
 def _alone(told: Told) -> bytes:
-    """All curves of one run, which are named as metrics.jsonl names them."""
+    """The return of one run."""
+    kept = [
+        {name: value for name, value in line.items() if not name.startswith(SMALL)}
+        for line in told.lines
+    ]
+    return _drawn(told, kept)
+
+
+def _drawn(told: Told, lines: Sequence[Mapping[str, Any]]) -> bytes:
     config = told.config
     named = [printable(config.get(name), 60) for name in ("algo", "env", "seed")]
     title = "{} on {}, seed {}".format(*named)
-    return png(draw_run(told.lines, told.status, title), dpi=DPI)
+    return png(draw_run(lines, told.status, title), dpi=DPI)
 
 
 def _seeds(told: Sequence[Told]) -> str:

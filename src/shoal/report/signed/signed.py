@@ -6,9 +6,9 @@ import time
 from typing import TYPE_CHECKING
 
 from shoal.report.signed import sections
-from shoal.report.signed.content import Heading, Plain
+from shoal.report.signed.content import Heading, Picture, Plain
 from shoal.report.signed.gather import gather
-from shoal.report.signed.picture import draw
+from shoal.report.signed.picture import draw, draw_all
 from shoal.report.signed.to_html import to_html
 from shoal.report.signed.to_pdf import to_pdf
 from shoal.report.signed.words import Words
@@ -49,14 +49,26 @@ def write_signed(
     title, about = _title(told, words), _about(words)
     picture = draw(told, words, title)
     blocks = blocks_of(told, picture, words)
+    everything = picture
+    if len(told) == 1:
+        everything = draw_all(told[0])
+        blocks += [Heading(words("all_curves")), Picture(everything, title)]
     written = {"report.html": to_html(title, about, blocks, words).encode()}
     if pdf:
         written["report.pdf"] = to_pdf(title, about, blocks, words)
-    written["curves.png"] = picture
+    written["curves.png"] = everything
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in written.items():
         write_atomic(folder / name, data)
     return [folder / name for name in written]
+
+
+def choose(runs: Sequence[RunDirectory]) -> list[RunDirectory]:
+    """Of runs with one seed the newest; `runs` has the oldest first."""
+    newest: dict[object, RunDirectory] = {}
+    for run in runs:
+        newest[run.read_config().get("seed")] = run
+    return list(newest.values())
 
 
 def blocks_of(told: Sequence[Told], picture: bytes, words: Words) -> list[Block]:
