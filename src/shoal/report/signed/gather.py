@@ -78,7 +78,12 @@ def gather(runs: Sequence[RunDirectory]) -> list[Told]:
     """
     told = [read(run) for run in runs]
     _check_one_family(told)
-    return sorted(told, key=lambda one: int(one.config.get("seed", 0)))
+    return sorted(told, key=_order)
+
+
+def _order(told: Told) -> tuple[int, str]:
+    seed = told.config.get("seed")
+    return (seed if isinstance(seed, int) else -1), str(told.run.path)
 
 
 def read(run: RunDirectory) -> Told:

@@ -59,8 +59,9 @@ def _evaluation(told: Sequence[Told], words: Words) -> Iterator[str]:
     if missing:
         yield words("u_not_evaluated", count=len(missing), all=len(told))
     if len(missing) < len(told):
-        played = [one.config.get("final_episodes", EPISODES) for one in told]
-        fewest = min(int(count) for count in played)
+        played = [one.config.get("final_episodes") for one in told]
+        known = [count for count in played if isinstance(count, int)]
+        fewest = min(known, default=EPISODES)
         if fewest < EPISODES:
             yield words("u_few_episodes", count=fewest)
         yield words("u_sampled")
