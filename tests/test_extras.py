@@ -22,6 +22,7 @@ MODULES = {
     "sweep": ["optuna"],
     "export": ["onnx", "onnxscript", "onnxruntime"],
     "explain": ["sklearn"],
+    "report": ["fpdf", "matplotlib_fontja"],
     "action-guard": ["quadprog"],
     "wandb": ["wandb"],
     "trackio": ["trackio"],

@@ -35,7 +35,7 @@ COMMANDS = {
     "evaluate-offline": "evaluate-offline RUN DATA: what a trained policy would return, estimated from a log",
     "export": "export RUN --to c|onnx|torchscript: write a trained policy as files that run without this library",
     "record": "record RUN: write episodes of a trained policy as a data set in Minari's layout",
-    "report": "report RUN: plot the learning curves of a run, as curves.png and report.html",
+    "report": "report RUN ...: one page of a run or its seeds that somebody can sign, as report.html and report.pdf",
     "doctor": "doctor RUN: say in plain words what is wrong with a run, and what to try",
     "explain": "explain RUN: what a trained policy's choices come from, what would change them, rules like it, where "
     "its critic was wrong; as text, pictures and a film",

@@ -1,32 +1,65 @@
-"""`shoal report`: plots the learning curves of a run."""
+"""`shoal report`: one page of a run, or of its seeds, that somebody can sign."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from shoal.cli.arguments import parse
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from shoal.run.directory import RunDirectory
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
     """Options of `report`."""
 
-    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
-    """Run directory, or a directory of runs (the newest is used)."""
+    runs: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN ...")
+    ]
+    """Run directories that differ in their seed alone, or a directory of them."""
     run_dir: str = "runs"
-    """Directory in which RUN is searched for as well."""
+    """Directory in which each RUN is searched for as well."""
+    language: Literal["en", "ja"] = "en"
+    """Language of the report: English or Japanese."""
+    pdf: bool = False
+    """Also write report.pdf."""
+    out: Path | None = None
+    """Folder to write into; default: the run's own, or the directory of runs."""
 
 
 def main(arguments: list[str], about: str) -> int:
-    """Plots; the exit status."""
+    """Reports; the exit status."""
     given = parse(Given, arguments, command="report", about=about)
-    from shoal.report.html import write_report
-    from shoal.run.directory import find
+    if not given.runs:
+        raise ConfigError("no run to report; give a run directory, or its seeds")
+    from shoal.report.signed.signed import choose, write_signed
+    from shoal.run.directory import find_all
     from shoal.types.text import printable
 
-    print(printable(write_report(find(given.run, Path(given.run_dir)))))
+    found: list[RunDirectory] = []
+    for name in given.runs:
+        found += find_all(name, Path(given.run_dir))
+    runs = choose(found)
+    folder = given.out or _folder(given, runs)
+    written = write_signed(runs, folder, language=given.language, pdf=given.pdf)
+    for path in written:
+        if path.suffix != ".png":
+            print(printable(path))
     return 0
+
+
+def _folder(given: Given, runs: list[RunDirectory]) -> Path:
+    """Where a report lies unless it is said."""
+    if len(runs) == 1:
+        return runs[0].path
+    if len(given.runs) > 1:
+        raise ConfigError("a report of several runs needs a place: give --out FOLDER")
+    (name,) = tuple(map(str, given.runs))
+    places = (Path(name), Path(given.run_dir) / name)
+    return next(base for base in places if base.is_dir())

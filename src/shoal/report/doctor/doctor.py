@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from shoal.report.doctor import (
     endings,
     episodes,
@@ -30,6 +32,7 @@ RULES: tuple[Callable[[Evidence], Finding | None], ...] = (
     endings.interrupted,
     endings.never_began,
     endings.damaged,
+    endings.guarded,
     episodes.never_end,
     episodes.too_few,
     episodes.all_equal,
@@ -42,6 +45,7 @@ RULES: tuple[Callable[[Evidence], Finding | None], ...] = (
     updates.too_few,
     updates.staleness,
     rewards.scale_too_large,
+    rewards.values_dominate,
     rewards.observations_large,
     rewards.horizon_short,
     replay.ratio_too_low,
@@ -71,7 +75,8 @@ def diagnose(run: RunDirectory) -> list[Finding]:
 
 def examine(evidence: Evidence) -> list[Finding]:
     """What the rules find in evidence, the most important first."""
-    found = [finding for rule in RULES if (finding := rule(evidence)) is not None]
+    with np.errstate(all="ignore"):  # numbers of strangers may be of any size
+        found = [made for rule in RULES if (made := rule(evidence)) is not None]
     return sorted(found, key=lambda finding: -finding.importance)
 
 

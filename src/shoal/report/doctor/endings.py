@@ -71,6 +71,18 @@ def never_began(run: Evidence) -> Finding | None:
     return Finding("never-began", ENDED - 1, what, advice, {})
 
 
+def guarded(run: Evidence) -> Finding | None:
+    """The guard had to act."""
+    count = run.guard.count
+    if not count:
+        return None
+    last = run.guard.interventions[-1:]
+    said = f"; the last: {printable(last[0].said, 300)}" if last else ""
+    what = f"the guard acted {count:,} times{said}"
+    advice = "mend the cause that it names, as it only keeps the run from being lost"
+    return Finding("guard-acted", CAUSE + 14, what, advice, {"count": float(count)})
+
+
 def damaged(run: Evidence) -> Finding | None:
     """Lines of its metrics cannot be read."""
     if not run.damage:

@@ -13,6 +13,7 @@ from shoal.report.html import flat
 from shoal.report.run_table import state_of
 from shoal.report.timelines import engine_of
 from shoal.run.bottleneck import Spent
+from shoal.run.guard.notes import Notes, read_notes
 from shoal.run.records import read_metrics
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class Evidence:
     """Of metrics.jsonl."""
     damage: str = ""
     """What is to be said of lines that could not be read."""
+    guard: Notes = field(default_factory=Notes)
+    """What the guard did."""
     engine: Engine = field(default_factory=lambda: engine_of({}))
 
     @classmethod
@@ -51,7 +54,12 @@ class Evidence:
         status = run.read_status() | {"state": state_of(run)}
         metrics = read_metrics(run.metrics)
         return cls(
-            flat(config), status, metrics.lines, metrics.warning, engine_of(config)
+            flat(config),
+            status,
+            metrics.lines,
+            metrics.warning,
+            read_notes(run.path),
+            engine_of(config),
         )
 
     def values(self, name: str) -> Floats:

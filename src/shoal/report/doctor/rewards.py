@@ -13,6 +13,8 @@ HUGE_LOSS = 1e4
 """A value loss of errors of a hundred."""
 STEEP = 6.0
 """A gradient's norm beyond the root of the value loss: only large inputs make gradients so steep."""
+DOMINATES = 1e4
+"""Times the policy loss: a value loss beyond it leaves shared layers nothing for the policy."""
 SHORT, NEAR = 5.0, 20.0
 """Steps that a discount looks ahead, and times that: episodes that are longer are hardly looked ahead in."""
 CLIPPED = 100.0
@@ -36,6 +38,27 @@ def scale_too_large(run: Evidence) -> Finding | None:
     advice = f"reward_scale={smaller:.1g} (it is {scale:g}), or normalize_reward; values are best of the order of 1"
     numbers = {"loss/value": loss, "loss/grad_norm": norm, "reward_scale": scale}
     return Finding("reward-scale-too-large", CAUSE + 7, what, advice, numbers)
+
+
+def values_dominate(run: Evidence) -> Finding | None:
+    """In a trunk that both share, the value loss outweighs the policy's by far."""
+    value, policy = run.late("loss/value"), run.late("loss/policy")
+    shared = run.config.get("algorithm.network.share") is True
+    if run.course.well or not shared or value is None or policy is None:
+        return None
+    weight = run.setting("vf_coef", 1.0)
+    share = weight * value / max(abs(policy), 1e-3)
+    if share < DOMINATES:
+        return None
+    what = (
+        f"the value loss dominates the layers that it shares with the policy: vf_coef times {value:.3g} is "
+        f"{share:,.0f} times the policy loss"
+    )
+    advice = (
+        "a smaller vf_coef or reward_scale, or network.share=false: towers of their own"
+    )
+    numbers = {"loss/value": value, "loss/policy": policy, "vf_coef": weight}
+    return Finding("value-loss-dominates", CAUSE + 5, what, advice, numbers)
 
 
 def observations_large(run: Evidence) -> Finding | None:

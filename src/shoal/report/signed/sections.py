@@ -1,0 +1,258 @@
+"""The sections of a report, each as blocks; what there is nothing to say of is left out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from shoal.report.html import flat, shown
+from shoal.report.signed.content import (
+    Heading,
+    Items,
+    Picture,
+    Plain,
+    Signatures,
+    Table,
+    Text,
+    Video,
+)
+from shoal.report.signed.untested import untested
+from shoal.report.statistics import bootstrap, iqm
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from shoal.report.signed.content import Block
+    from shoal.report.signed.gather import Told
+    from shoal.report.signed.words import Words
+
+MOST_ROWS = 40
+"""Interventions and evaluations that are shown."""
+
+
+def summary(told: Sequence[Told], words: Words) -> list[Block]:
+    """What came of it, in sentences."""
+    said = [Heading(words("summary")), *map(Text, _verdict(told, words))]
+    return cast("list[Block]", said)
+
+
+def _verdict(told: Sequence[Told], words: Words) -> list[str]:
+    greedy = [one.number("greedy_return") for one in told]
+    known = np.array([score for score in greedy if score is not None])
+    threshold = told[0].number("threshold")
+    said: list[str] = []
+    if threshold is None:
+        said.append(words("no_threshold"))
+    else:
+        count = int((known >= threshold).sum())
+        parts = {"threshold": shown(threshold), "count": count, "all": len(told)}
+        said.append(words("reached", **parts))
+    if not len(known):
+        return [*said, words("not_evaluated")]
+    if len(known) == 1:
+        one = next(one for one in told if one.number("greedy_return") is not None)
+        std = one.number("greedy_std")
+        parts = {"mean": f"{known[0]:.4g}", "std": "-" if std is None else f"{std:.3g}"}
+        return [*said, words("greedy_one", **parts)]
+    low, high = bootstrap(known[None], np.random.Generator(np.random.PCG64(0)))
+    ends = {"low": f"{low:.4g}", "high": f"{high:.4g}"}
+    return [*said, words("greedy_over", mean=f"{iqm(known):.4g}", **ends)]
+
+
+def task(told: Sequence[Told], words: Words) -> list[Block]:
+    """What was to be learned."""
+    config = told[0].config
+    parameters = ", ".join(
+        f"{name.removeprefix('env_kwargs.')} = {shown(value)}"
+        for name, value in config.items()
+        if name.startswith("env_kwargs.")
+    )
+    rows = [
+        (words("environment"), shown(config.get("env"))),
+        (words("parameters"), parameters or words("as_registered")),
+        (words("algorithm"), shown(config.get("algo"))),
+        (words("threshold"), shown(told[0].number("threshold"))),
+        (words("budget"), shown(config.get("total_timesteps"))),
+    ]
+    if "stop_at" in config:
+        rows.append((words("stops_at"), shown(config["stop_at"])))
+    return [Heading(words("task")), Table(rows)]
+
+
+def results(told: Sequence[Told], words: Words) -> list[Block]:
+    """A row a run, and what ended those that did not finish."""
+    names = ("steps", "episodes", "return", "greedy_return", "greedy_std", "seconds")
+    heading = ("steps", "episodes", "return", "greedy", "std", "seconds", "ended")
+    rows: list[list[str]] = []
+    for one in told:
+        numbers = [_short(one.number(name)) for name in names]
+        ended = str(one.status.get("stop_reason", ""))
+        rows.append([one.run.path.name, one.state, *numbers, ended])
+    titles = [words("run"), words("state"), *map(words, heading)]
+    blocks: list[Block] = [Heading(words("results")), Table(rows, titles)]
+    for one in told:
+        if "reason" in one.status:
+            blocks.append(Heading(words("what_ended"), 3))
+            blocks.append(Plain(str(one.status["reason"])))
+    return blocks
+
+
+def curves(picture: bytes, told: Sequence[Told], words: Words) -> list[Block]:
+    """The learning curves."""
+    blocks: list[Block] = [
+        Heading(words("curves")),
+        Picture(picture, words("curves")),
+    ]
+    if len(told) > 1:
+        blocks.append(Text(words("curves_over", count=len(told))))
+    evaluated = [x for x in told[0].lines if x.get("eval/return") is not None]
+    if len(told) == 1 and evaluated:
+        names = ("step", "eval/return", "eval/std")
+        rows = [[shown(x.get(name)) for name in names] for x in evaluated[-20:]]
+        titles = [words("steps"), words("return"), words("std")]
+        blocks += [Heading(words("evaluations"), 3), Table(rows, titles)]
+    return blocks
+
+
+def cost(told: Sequence[Told], words: Words) -> list[Block]:
+    """Time of all runs, and what cost.json says of money."""
+    seconds = sum(one.number("seconds") or 0.0 for one in told)
+    steps = sum(one.number("steps") or 0.0 for one in told)
+    parts = {"seconds": f"{seconds:,.1f}", "steps": f"{steps:,.0f}"}
+    blocks: list[Block] = [
+        Heading(words("cost")),
+        Text(words("time_of_all", **parts)),
+    ]
+    for one in told:
+        table: Any = one.extra.get("cost")
+        if isinstance(table, dict):
+            blocks.append(Text(one.run.path.name))
+            blocks.append(Table(_pairs(cast("dict[str, object]", table))))
+    return blocks
+
+
+def guard(told: Sequence[Told], words: Words) -> list[Block]:
+    """What the guard did."""
+    count = sum(one.guard.count for one in told)
+    blocks: list[Block] = [Heading(words("guard"))]
+    if not count:
+        return [*blocks, Text(words("guard_none"))]
+    rows = [
+        [one.run.path.name, f"{x.update:,}", x.rule, x.action, x.said]
+        for one in told
+        for x in one.guard.interventions
+    ]
+    titles = [words(name) for name in ("run", "when", "rule", "action", "said")]
+    said = Text(words("guard_count", count=count))
+    return [*blocks, said, Table(rows[:MOST_ROWS], titles)]
+
+
+def stages(told: Sequence[Told], words: Words) -> list[Block]:
+    """The check-list of the stages, where there is one."""
+    blocks: list[Block] = []
+    for one in told:
+        table: Any = one.extra.get("stages")
+        if isinstance(table, dict):
+            rows = _pairs(cast("dict[str, object]", table))
+            blocks += [Heading(words("stages")), Table(rows)]
+    return blocks
+
+
+def doctor(told: Sequence[Told], words: Words) -> list[Block]:
+    """What the doctor finds."""
+    blocks: list[Block] = [Heading(words("doctor"))]
+    several = len(told) > 1
+    said: list[str] = []
+    for one in told:
+        for finding in one.findings:
+            before = f"{one.run.path.name}: " if several else ""
+            advice = words("try", advice=finding.advice)
+            said.append(f"{before}{finding.what} ({advice})")
+    return [*blocks, Items(said) if said else Text(words("doctor_none"))]
+
+
+def explanation(told: Sequence[Told], words: Words) -> list[Block]:
+    """What `shoal explain` wrote, of the first run that has it."""
+    one = next((one for one in told if one.explanation), None)
+    if one is None:
+        return []
+    found = one.explanation
+    blocks: list[Block] = [Heading(words("explanation"))]
+    rows = _importance(found.get("importance"))
+    if rows:
+        titles = [words("feature"), words("share")]
+        blocks += [Text(words("importance_of")), Table(rows[:12], titles)]
+    blocks += [Picture(data, name) for name, data in one.pictures.items()]
+    tree: Any = found.get("surrogate")
+    if isinstance(tree, dict):
+        table = cast("dict[str, Any]", tree)
+        parts = {
+            "depth": shown(table.get("depth")),
+            "fidelity": _short(table.get("fidelity")),
+            "plain": _short(table.get("plain")),
+            "count": shown(table.get("held_out")),
+        }
+        blocks.append(Text(words("fidelity", **parts)))
+    changes = _texts(found.get("counterfactuals"))
+    if changes:
+        blocks += [Text(words("changes")), Items(changes[:6])]
+    notes = _texts(found.get("notes"))
+    return [*blocks, Items(notes)] if notes else blocks
+
+
+def videos(told: Sequence[Told], words: Words) -> list[Block]:
+    """Videos that lie in the runs' directories."""
+    found = [Video(name, data) for one in told for name, data in one.videos]
+    return [Heading(words("videos")), *found] if found else []
+
+
+def not_tested(told: Sequence[Told], words: Words) -> list[Block]:
+    """The honest list."""
+    return [Heading(words("untested")), Items(untested(told, words))]
+
+
+def signatures(words: Words) -> list[Block]:
+    """Lines to sign on."""
+    roles = [words(name) for name in ("prepared", "checked", "approved")]
+    columns = [words(name) for name in ("name", "date", "signature")]
+    return [Heading(words("signatures")), Signatures(roles, columns)]
+
+
+def settings(told: Sequence[Told], words: Words) -> list[Block]:
+    """All settings, versions, and how the policy is used."""
+    first = told[0]
+    blocks: list[Block] = [Heading(words("settings")), Table(_pairs(first.config))]
+    versions: Any = first.status.get("versions")
+    if isinstance(versions, dict):
+        table = cast("dict[str, object]", versions)
+        blocks += [Heading(words("versions")), Table(_pairs(table))]
+    return blocks
+
+
+def _importance(found: object) -> list[list[str]]:
+    rows: list[list[str]] = []
+    for pair in cast("list[Any]", found) if isinstance(found, list) else []:
+        if isinstance(pair, list) and len(cast("list[Any]", pair)) == 2:
+            name, share = cast("list[Any]", pair)
+            if isinstance(share, int | float):
+                rows.append([str(name), f"{100 * share:.1f} %"])
+    return rows
+
+
+def _texts(found: object) -> list[str]:
+    if not isinstance(found, list):
+        return []
+    return [str(text) for text in cast("list[object]", found)]
+
+
+def _pairs(values: Mapping[str, object]) -> list[list[str]]:
+    return [[key, shown(value)] for key, value in flat(values).items()]
+
+
+def _short(value: object) -> str:
+    return (
+        f"{value:,.4g}"
+        if isinstance(value, float) and abs(value) < 1e4
+        else shown(value)
+    )

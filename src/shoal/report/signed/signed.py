@@ -1,0 +1,112 @@
+"""Writing the report of runs: report.html, report.pdf and curves.png, from run directories and nothing else."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from shoal.report.signed import sections
+from shoal.report.signed.content import Heading, Picture, Plain
+from shoal.report.signed.gather import gather
+from shoal.report.signed.picture import draw, draw_all
+from shoal.report.signed.to_html import to_html
+from shoal.report.signed.to_pdf import to_pdf
+from shoal.report.signed.words import Words
+from shoal.run.directory import versions
+from shoal.run.drafts import write_atomic
+from shoal.types.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from shoal.report.signed.content import Block
+    from shoal.report.signed.gather import Told
+    from shoal.report.signed.words import Language
+    from shoal.run.directory import RunDirectory
+
+
+def write_signed(
+    runs: Sequence[RunDirectory],
+    folder: Path,
+    *,
+    language: Language = "en",
+    pdf: bool = True,
+) -> list[Path]:
+    """Writes the report of runs that differ in their seed alone; what was written, report.html first.
+
+    Args:
+        runs: at least one.
+        folder: of the files: the run's own, or another.
+        language: en or ja.
+        pdf: whether report.pdf is written too.
+
+    Raises:
+        ConfigError: a damaged run, runs of different configurations, or a PDF's packages are not installed.
+    """
+    words = Words(language)
+    told = gather(runs)
+    title, about = _title(told, words), _about(words)
+    picture = draw(told, words, title)
+    blocks = blocks_of(told, picture, words)
+    everything = picture
+    if len(told) == 1:
+        everything = draw_all(told[0])
+        blocks += [Heading(words("all_curves")), Picture(everything, title)]
+    written = {"report.html": to_html(title, about, blocks, words).encode()}
+    if pdf:
+        written["report.pdf"] = to_pdf(title, about, blocks, words)
+    written["curves.png"] = everything
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in written.items():
+        write_atomic(folder / name, data)
+    return [folder / name for name in written]
+
+
+def choose(runs: Sequence[RunDirectory]) -> list[RunDirectory]:
+    """Of runs with one seed the newest; `runs` has the oldest first."""
+    newest: dict[object, RunDirectory] = {}
+    for run in runs:
+        newest[run.read_config().get("seed")] = run
+    return list(newest.values())
+
+
+def blocks_of(told: Sequence[Told], picture: bytes, words: Words) -> list[Block]:
+    """All sections, those for whoever signs first."""
+    return [
+        *sections.summary(told, words),
+        *sections.task(told, words),
+        *sections.results(told, words),
+        *sections.curves(picture, told, words),
+        *sections.not_tested(told, words),
+        *sections.doctor(told, words),
+        *sections.guard(told, words),
+        *sections.cost(told, words),
+        *sections.stages(told, words),
+        *sections.explanation(told, words),
+        *sections.videos(told, words),
+        *sections.signatures(words),
+        Heading(words("use")),
+        Plain(_usage(told[0].run.path)),
+        *sections.settings(told, words),
+    ]
+
+
+def _title(told: Sequence[Told], words: Words) -> str:
+    config = told[0].config
+    named = {name: printable(config.get(name), 60) for name in ("algo", "env")}
+    seeds = ", ".join(one.seed for one in told)
+    which = words("seed" if len(told) == 1 else "seeds", count=len(told), seeds=seeds)
+    return f"{words('title', **named)} - {which}"
+
+
+def _about(words: Words) -> str:
+    date = time.strftime("%Y-%m-%d %H:%M")
+    return words("made", date=date, version=versions()["shoal"])
+
+
+def _usage(path: Path) -> str:
+    return (
+        f"shoal eval {path} --video episodes.mp4\nshoal explain {path}\nshoal resume {path}\n\n"
+        f"import shoal\nagent = shoal.load({str(path)!r})\naction = agent.act(obs)"
+    )

@@ -1,0 +1,229 @@
+"""The report to be signed: what it says of runs, in both languages, as HTML and PDF; strangers' runs do no harm."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import string
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import tomli_w
+from PIL import Image
+
+from shoal import cli
+from shoal.report.signed.gather import gather
+from shoal.report.signed.signed import choose, write_signed
+from shoal.report.signed.untested import untested
+from shoal.report.signed.words import Words, catalogue
+from shoal.run.directory import RunDirectory
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Write = Callable[..., RunDirectory]
+
+CONFIG: dict[str, Any] = {"env": "CartPole-v1", "algo": "ppo", "total_timesteps": 300, "final_episodes": 50}
+
+
+@pytest.fixture(autouse=True)
+def drawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Curves take half a second to draw, so most tests have a dot for them."""
+    if request.node.get_closest_marker("usefixtures") is None:
+        dot = io.BytesIO()
+        Image.new("RGB", (1, 1)).save(dot, "PNG")
+        for name in ("draw", "draw_all"):
+            monkeypatch.setattr(f"shoal.report.signed.signed.{name}", lambda *_: dot.getvalue())
+
+
+@pytest.fixture
+def curves() -> None:
+    """Asks for curves."""
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes a small run directory."""
+
+    def make(seed: int = 1, *, status: dict[str, Any] | None = None, **changes: Any) -> RunDirectory:
+        run = RunDirectory(tmp_path / "runs" / f"seed{seed}")
+        run.path.mkdir(parents=True)
+        run.config.write_text(tomli_w.dumps(CONFIG | {"seed": seed} | changes), encoding="utf-8")
+        told = {"state": "finished", "steps": 300, "seconds": 2.0, "threshold": 45.0, "greedy_return": 40.0 + 4 * seed}
+        run.status.write_text(json.dumps(told | {"greedy_std": 1.5} | (status or {})), encoding="utf-8")
+        lines = [
+            {"step": step, "episode/count": step, "episode/return": step / 10 + seed, "episode/return_std": 1.0}
+            for step in range(30, 301, 30)
+        ]
+        run.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        return run
+
+    return make
+
+
+def page_of(run: RunDirectory, **settings: Any) -> str:
+    """The page of one run."""
+    path, *_ = write_signed([run], run.path, pdf=False, **settings)
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("curves")
+def test_seeds_and_their_interval(write: Write, tmp_path: Path) -> None:
+    runs = [write(seed) for seed in (3, 1, 2)]
+    written = write_signed(runs, tmp_path / "out", pdf=False)
+    assert [path.name for path in written] == ["report.html", "curves.png"]
+    page = written[0].read_text(encoding="utf-8")
+    assert "3 runs (seeds 1, 2, 3)" in page
+    assert "The threshold 45 was reached by 2 of 3 runs" in page
+    assert "Mean return of greedy episodes: 48; 95 % interval over seeds 44 to 52" in page
+    assert "More seeds: of 3 the interval is too narrow" in page
+    assert page.index("seed1") < page.index("seed2") < page.index("seed3")
+    assert "Training took 6.0 s and 900 environment steps" in page
+
+
+def test_nothing_is_loaded_from_elsewhere(write: Write) -> None:
+    page = page_of(write())
+    assert re.findall(r'(?:src|href)="(?!data:)', page) == []
+    assert "default-src 'none'" in page
+    assert "<script" not in page
+
+
+def test_what_was_not_tested(write: Write) -> None:
+    words = Words()
+    said = untested(gather([write()]), words)
+    assert said[0].startswith("Other seeds: this is one run")
+    assert any("only 50 greedy episodes" in one for one in said)
+    assert any("the environment CartPole-v1" in one for one in said)
+    assert any("shoal explain" in one for one in said)
+    state = {"state": "failed", "reason": "KeyError: 'coffee'", "greedy_return": None}
+    ranges = {"gravity": "uniform:8,12", "length": 0.5}
+    said = untested(gather([write(2, status=state, env_kwargs=ranges)]), words)
+    assert said[0] == "The end of training: 1 of 1 runs did not finish (failed)."
+    assert any("outside the ranges that training drew them from: gravity uniform:8,12" in one for one in said)
+    assert any("than those of training: length 0.5" in one for one in said)
+    assert any("1 of 1 runs ended without greedy episodes" in one for one in said)
+
+
+def test_what_other_files_tell(write: Write) -> None:
+    run = write()
+    note = {"update": 7, "step": 70, "learner": "", "rule": "kl", "action": "halve", "said": "the KL was <b>9</b>"}
+    (run.path / "guard.json").write_text(json.dumps({"count": 1, "interventions": [note]}), encoding="utf-8")
+    (run.path / "cost.json").write_text(json.dumps({"machine": "own", "money": 12.5}), encoding="utf-8")
+    (run.path / "stages.json").write_text(json.dumps({"shadow": {"signed": "A. Sato"}}), encoding="utf-8")
+    (run.path / "episodes.gif").write_bytes(b"GIF89a")
+    folder = run.path / "explanation"
+    folder.mkdir()
+    told = {"importance": [["pole angle", 0.8]], "surrogate": {"fidelity": 0.7, "depth": 4}, "notes": ["a note"]}
+    (folder / "explanation.json").write_text(json.dumps(told), encoding="utf-8")
+    page = page_of(run)
+    for part in ("The guard acted 1 times", "the KL was &lt;b&gt;9&lt;/b&gt;", "12.5", "shadow.signed", "A. Sato"):
+        assert part in page
+    for part in ("data:image/gif", "pole angle</td><td>80.0 %", "fidelity is 0.70", "<li>a note</li>"):
+        assert part in page
+    assert "the environment CartPole-v1, and nothing" not in page  # stages compare it
+
+
+@pytest.mark.parametrize("name", ["cost.json", "stages.json", "explanation"])
+def test_links_and_damage_are_not_followed(write: Write, tmp_path: Path, name: str) -> None:
+    run = write()
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "explanation.json").write_text(json.dumps({"importance": [["secret", 1.0]], "notes": ["secret"]}))
+    target = secret if name == "explanation" else secret / "explanation.json"
+    (run.path / name).symlink_to(target)
+    assert "secret" not in page_of(run)
+
+
+def test_hostile_text_is_text(write: Write) -> None:
+    run = write(status={"state": "failed", "reason": "</pre><script>alert(1)</script>\x1b[2J"}, algo="<img src=x>")
+    page = page_of(run)
+    assert "<script" not in page
+    assert "<img src=x" not in page
+    assert "\x1b" not in page
+
+
+@pytest.mark.parametrize(
+    "damage", ["[1]", "{", '{"importance": 3, "surrogate": [], "notes": {}, "counterfactuals": 1}']
+)
+def test_a_damaged_explanation_is_left_out(write: Write, damage: str) -> None:
+    run = write()
+    (run.path / "explanation").mkdir()
+    (run.path / "explanation" / "explanation.json").write_text(damage, encoding="utf-8")
+    assert "Signatures" in page_of(run)
+
+
+def test_other_configurations_are_refused(write: Write, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="differ in more than their seed"):
+        write_signed([write(1), write(2, total_timesteps=400)], tmp_path, pdf=False)
+
+
+def test_the_newest_of_a_seed(write: Write, tmp_path: Path) -> None:
+    old, new = write(1), RunDirectory(tmp_path / "again")
+    old.path.rename(new.path)
+    assert choose([write(1), write(2), new]) == [new, RunDirectory(tmp_path / "runs" / "seed2")]
+
+
+def test_both_languages_say_the_same_things() -> None:
+    for name, said in catalogue().items():
+        parts = [sorted(part for _, part, _, _ in string.Formatter().parse(text) if part) for text in said.values()]
+        assert list(said) == ["en", "ja"], name
+        assert parts[0] == parts[1], name
+
+
+def test_every_word_is_used() -> None:
+    folder = Path(__file__).parents[3] / "src" / "shoal" / "report" / "signed"
+    code = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
+    assert [name for name in catalogue() if not re.search(rf"[\"']{name}[\"']", code)] == []
+
+
+@pytest.mark.usefixtures("curves")
+def test_japanese(write: Write, tmp_path: Path) -> None:
+    runs = [write(1), write(2)]
+    page = write_signed(runs, tmp_path, language="ja", pdf=False)[0].read_text(encoding="utf-8")
+    assert '<html lang="ja">' in page
+    assert "基準値 45 に達したのは 2 件中 1 件" in page
+    assert "試験していないこと" in page
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_pdf(write: Write, tmp_path: Path, language: Any) -> None:
+    pytest.importorskip("fpdf")
+    run = write()
+    (run.path / "film.mp4").write_bytes(b"0")
+    written = write_signed([run, write(2)], tmp_path, language=language)
+    data = written[1].read_bytes()
+    assert data.startswith(b"%PDF-")
+    assert data.count(b"/Type /Page\n") >= 2
+    assert b"/FontFile2" in data  # its letters stand in it
+
+
+def test_what_a_pdf_needs(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shoal.report.signed.to_pdf.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"shoal-rl\[report\]"):
+        write_signed([write()], tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_command(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [write(1), write(2)]
+
+    def call(*arguments: str) -> tuple[Any, str]:
+        monkeypatch.setattr("sys.argv", ["shoal", "report", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return ended.value.code, said.out + said.err
+
+    folder = tmp_path / "runs"
+    assert call(str(folder)) == (0, f"{folder / 'report.html'}\n")
+    assert call(str(runs[0].path)) == (0, f"{runs[0].path / 'report.html'}\n")
+    status, said = call(*(str(run.path) for run in runs))
+    assert status == 2
+    assert "--out FOLDER" in said
+    assert call("--out", str(tmp_path / "out"), *(str(run.path) for run in runs))[0] == 0
+    assert call()[0] == 2
