@@ -85,6 +85,7 @@ def setup_peer(name: str, peer: dict[str, Any], *, torch_index: str | None = Non
     torch_options = ("--index-url", torch_index) if torch_index else ()
     pip_install(name, install.get("torch", []), *torch_options)
     pip_install(name, install["requirements"])
+    pip_install(name, install.get("without_dependencies", []), "--no-deps")
     if "source_build" in install:
         from build_pufferlib import build
 

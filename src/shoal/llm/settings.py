@@ -52,6 +52,20 @@ class Language:
     """How often a reply is asked for again after a failure."""
     on_reply_failure: Literal["end", "raise"] = "end"
     """Where a reply goes on failing: end the conversation, which is scored as it is, or the run."""
+    engine: Literal["local", "vllm", "sglang", "openai"] = "local"
+    """Who draws answers: shoal's own sampler, or a server that takes the run's weights while it decodes."""
+    engine_url: str = ""
+    """Of the server: http://127.0.0.1:8000; empty: the run starts vLLM itself, and ends it."""
+    engine_python: str = ""
+    """The interpreter of an environment with vLLM, where the run starts it; empty: the run's own."""
+    engine_options: str = ""
+    """Further options of vLLM's server, where the run starts it, as in a shell: "--max-num-seqs 256"."""
+    engine_folder: str = ""
+    """Where weights are put for the server, which must see it under the same name; empty: in this machine's memory."""
+    engine_timeout_s: float = 120.0
+    """Seconds that the server may be away, or say nothing, while answers are awaited; then the run ends."""
+    engine_tolerance: float = 0.1
+    """Nats by which the server's log-probabilities may be off on average after it took weights; then the run ends."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
@@ -73,7 +87,41 @@ class Language:
                 f"system={self.system!r} is said in a chat, and chat is off; set chat to auto or on"
             )
         check_ranges(self, reply_workers=(0, 256), reply_retries=(0, 100))
-        for name in ("scorer_timeout_s", "reply_timeout_s"):
-            seconds: float = getattr(self, name)
-            if not 0 < seconds < inf:
-                raise ConfigError(f"{name} must be above 0, got {seconds}")
+        for name in (
+            "scorer_timeout_s",
+            "reply_timeout_s",
+            "engine_timeout_s",
+            "engine_tolerance",
+        ):
+            number: float = getattr(self, name)
+            if not 0 < number < inf:
+                raise ConfigError(f"{name} must be above 0, got {number}")
+        self._check_engine()
+
+    def _check_engine(self) -> None:
+        """Refuses an engine that could not draw what is learned from."""
+        if self.engine == "local":
+            if self.engine_url:
+                raise ConfigError(
+                    f"engine_url={self.engine_url!r} is for a server, and engine=local draws here; set engine to vllm "
+                    "or sglang"
+                )
+            return
+        if self.engine == "openai":
+            raise ConfigError(
+                "engine=openai: such a server takes no weights, so its answers would not be those of the model that "
+                "is trained; take engine=vllm or sglang. As a judge or a teacher it serves: see the pages on scorers "
+                "and engines"
+            )
+        if self.engine == "sglang" and not self.engine_url:
+            raise ConfigError(
+                "engine=sglang needs engine_url, such as http://127.0.0.1:30000: a run starts vLLM itself, SGLang not"
+            )
+        if self.engine_url and (self.engine_python or self.engine_options):
+            raise ConfigError(
+                "engine_python and engine_options are for a server that the run starts; leave engine_url out"
+            )
+        if self.exact:
+            raise ConfigError(
+                "exact=true: only shoal's own sampler gives the learner's bits; set engine=local"
+            )

@@ -13,11 +13,12 @@ from shoal.llm.sampler.protocol import Drawn
 from shoal.llm.sampler.slots import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
     from shoal.llm.architecture import Architecture
+    from shoal.llm.engines.protocol import Piece
     from shoal.llm.sampler.protocol import Drawing
 
 
@@ -90,6 +91,29 @@ class Book:
                 self.finished.append(self._drawn(key, running, truncated=cut))
                 del self.running[key]
 
+    def extend(self, key: tuple[int, int], piece: Piece, version: int) -> None:
+        """Takes in more tokens of one answer, drawn by so old weights as far as is known."""
+        running = self.running[key]
+        running.token += piece.token
+        running.logprob += piece.logprob
+        running.version += [version] * len(piece.token)
+        if self._kept_bytes and piece.token:
+            running.kept += list(bits_of_sets(piece.kept or [], self._kept_bytes))
+
+    def set_versions(
+        self, key: tuple[int, int], begun: int, spans: Sequence[tuple[int, int, int]]
+    ) -> None:
+        """Says which version drew the tokens of an answer from `begun` on: (version, from, up to)."""
+        version = self.running[key].version
+        for number, start, end in spans:
+            last = min(begun + end, len(version))
+            version[begun + start : last] = [number] * max(0, last - begun - start)
+
+    def finish(self, key: tuple[int, int], *, truncated: bool) -> None:
+        """An answer has ended."""
+        running = self.running.pop(key)
+        self.finished.append(self._drawn(key, running, truncated=truncated))
+
     def hand_over(self) -> list[Drawn]:
         """The answers that are finished, which are forgotten."""
         found = list(self.finished)
@@ -128,3 +152,11 @@ class Book:
         if not one.kept:
             return np.zeros((0, self._kept_bytes), np.uint8)
         return np.stack(one.kept)
+
+
+def bits_of_sets(sets: Sequence[Sequence[int]], width: int) -> NDArray[np.uint8]:
+    """Sets of tokens as bits [n, width], lowest first."""
+    members = np.zeros((len(sets), width * 8), np.bool_)
+    for row, tokens in zip(members, sets, strict=True):
+        row[list(tokens)] = True
+    return np.packbits(members, axis=1, bitorder="little")

@@ -1,0 +1,224 @@
+"""EngineSampler: answers that a server draws, with the weights that it is given between two tokens."""
+
+from __future__ import annotations
+
+import queue
+import time
+from typing import TYPE_CHECKING, Any
+
+from shoal.llm.engines.connection import EngineError, LostEngineError
+from shoal.llm.engines.protocol import BROKEN
+from shoal.llm.sampler.progress import Progress, packed_answers, unpacked_answers
+from shoal.llm.sampler.requests import answers_of
+from shoal.stream.groups.asking import Asking
+from shoal.stream.groups.book import Book
+from shoal.stream.groups.draws import Draws
+from shoal.stream.groups.pushing import Pushes, Terms
+from shoal.types import EnvError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from shoal.llm.engines.prefill import PrefillCheck
+    from shoal.llm.engines.protocol import Engine, Piece
+    from shoal.llm.model import LanguageModel
+    from shoal.llm.sampler.protocol import Drawing, Drawn, Request
+    from shoal.stream.groups.draws import Draw, Said
+
+LOOK_S = 0.05
+
+
+class EngineSampler:
+    """Answers drawn by an engine. Where that breaks off, it is asked for the rest of every answer, token by token."""
+
+    apart = True
+    """It draws while the learner learns."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        model: LanguageModel,
+        drawing: Drawing,
+        terms: Terms | None = None,
+        *,
+        tell: Callable[[str], None] | None = None,
+        revive: Callable[[], None] | None = None,
+    ) -> None:
+        """Asks the server what it serves; it draws when weights were loaded.
+
+        Args:
+            engine: the server.
+            model: whose sizes and tokens it must have; `load` sends weights.
+            drawing: how tokens are drawn.
+            terms: what is expected of it.
+            tell: told of each failure that it goes on after.
+            revive: starts the server where it has ended, and waits for it; None: that is another's business.
+
+        Raises:
+            ConfigError: it cannot give what is needed.
+            EnvError: it is not there.
+        """
+        engine.check(drawing)
+        try:
+            served = engine.describe()
+        except EngineError as error:
+            raise EnvError(
+                f"no {engine.name} answers: {error}; start it, or name another language.engine_url"
+            ) from error
+        self.architecture, self.drawing = model.architecture, drawing
+        self._tell = tell
+        self._terms = terms or Terms()
+        self._left = self._terms.max_failures
+        self._book = Book(model.architecture, drawing)
+        self._draws = Draws(engine)
+        self._asking = Asking(self._book, self._draws, model, drawing, served)
+        self._pushes = Pushes(
+            engine, model, self._terms, hear=self._hear_all, revive=revive
+        )
+        self._lost: list[tuple[int, int]] = []
+        self._why = ""
+
+    @property
+    def version(self) -> int:
+        """Of the weights that it draws with; -1 before any were sent."""
+        return self._pushes.version
+
+    @property
+    def check(self) -> PrefillCheck:
+        """How far it was off after each push."""
+        return self._pushes.check
+
+    @property
+    def pending(self) -> int:
+        """Answers that were asked for and not handed over yet."""
+        return len(self._book.running) + len(self._book.finished)
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Takes requests in; ConfigError as of `LocalSampler.submit`, and where one is longer than the engine reads."""
+        new = [answers_of(one, self.drawing, self.architecture) for one in requests]
+        for answers in new:
+            self._asking.check_room(answers)
+        for answers in new:
+            self._book.add(answers)
+            self._ask([(one.key, one.number) for one in answers])
+
+    def poll(self, max_steps: int | None = None) -> list[Drawn]:
+        """Waits until an answer is finished, if any is pending, and hands over those that are.
+
+        `max_steps=0` waits for nothing.
+
+        Raises:
+            EnvError: the engine is gone, or what it says cannot be used.
+        """
+        book, limit_s = self._book, self._terms.timeout_s
+        self._hear_all()
+        since = time.monotonic()
+        while max_steps != 0 and book.running and not book.finished:
+            if self._hear(LOOK_S):
+                since = time.monotonic()
+            elif time.monotonic() - since > limit_s:
+                self._why = f"it said nothing for {limit_s:g} s"
+                self._draws.stop()
+                self._lost = list(book.running)
+                since = time.monotonic()
+            if self._lost:
+                self._go_on()
+        return book.hand_over()
+
+    def load(self, version: int, model: LanguageModel) -> None:
+        """Gives it the weights that `model` has now, a LoRA merged in; answers under way go on with them.
+
+        Raises:
+            EnvError: it does not take them, or computes with others (see `PrefillCheck`).
+        """
+        self._hear_all()
+        self._pushes.push(version, model)
+
+    def state(self) -> dict[str, Any]:
+        """Every answer under way, to the token that was heard of last; those that are finished wait for `poll`."""
+        return packed_answers(self._book.answers())
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on from there; what is under way is forgotten."""
+        self._draws.stop()
+        self._lost.clear()
+        self._book.clear()
+        self._book.add(unpacked_answers(state))
+        self._ask(list(self._book.running))
+
+    def close(self) -> None:
+        """Ends what it has asked for; the server goes on without it."""
+        self._draws.close()
+        self._pushes.close()
+
+    def _ask(self, keys: Sequence[tuple[int, int]]) -> None:
+        self._asking.rest(keys, salt=self._pushes.label(self.version))
+
+    def _hear_all(self) -> None:
+        while self._hear(0.0):
+            pass
+
+    def _hear(self, wait_s: float) -> bool:
+        """Takes in what is said within so many seconds; whether anything was."""
+        try:
+            said = self._draws.heard.get(block=wait_s > 0, timeout=wait_s or None)
+        except queue.Empty:
+            return False
+        if said.piece is not None:
+            self._take(said.draw, said.piece)
+        else:
+            self._end_of(said)
+        return True
+
+    def _take(self, draw: Draw, piece: Piece) -> None:
+        """Enters tokens in the book."""
+        if piece.index not in draw.open:
+            raise EnvError(
+                f"{self.check.engine} speaks of an answer that has ended, or was not asked for"
+            )
+        key, size = draw.keys[piece.index], self.architecture.vocab_size
+        if piece.token and max(piece.token) >= size:
+            raise EnvError(
+                f"{self.check.engine} drew token {max(piece.token)}, and the model has {size}: it serves another model"
+            )
+        self._book.extend(key, piece, self.version)
+        self._left = self._terms.max_failures
+        if not piece.end:
+            return
+        draw.open.discard(piece.index)
+        if piece.end == BROKEN:
+            self._why = "it ended an answer on its own"
+            self._lost.append(key)
+            return
+        spans = [
+            (self._pushes.number(label), start, end)
+            for label, start, end in piece.versions or ()
+        ]
+        self._book.set_versions(key, draw.begun[piece.index], spans)
+        self._book.finish(key, truncated=piece.end == Progress.CUT)
+
+    def _end_of(self, said: Said) -> None:
+        """A request has ended, with its answers or without them."""
+        draw, error = said.draw, said.error
+        if error is not None and not isinstance(error, LostEngineError):
+            raise EnvError(str(error)) from error
+        if draw.open:
+            self._why = str(error or "its reply ended before the answers did")
+            self._lost += [draw.keys[index] for index in sorted(draw.open)]
+            draw.open.clear()
+
+    def _go_on(self) -> None:
+        """Asks for the rest of the answers that were broken off."""
+        engine, most = self.check.engine, self._terms.max_failures
+        if not self._left:
+            raise EnvError(
+                f"{engine} broke off {most + 1} times in a row, the last time: {self._why}"
+            )
+        self._left -= 1
+        lost, self._lost = self._lost, []
+        if self._tell is not None:
+            self._tell(
+                f"{engine} broke off: {self._why}; it is asked for the rest of {len(lost)} answers"
+            )
+        self._pushes.renew()
+        self._ask(lost)
