@@ -12,8 +12,8 @@ import torch
 
 from shoal.deploy.description import Provenance
 from shoal.deploy.export import export
-from shoal.envs.action_guard.acting import GuardActing
 from shoal.deploy.serving import serve_policy
+from shoal.envs.action_guard.acting import GuardActing
 from shoal.envs.actions import in_own_dtypes
 from shoal.envs.apart import raise_if_reused
 from shoal.experiment.applies import check_applies
@@ -136,11 +136,6 @@ class Agent:
     def interventions(self) -> int:
         """Actions of `act` that the run's action guard changed."""
         return self._guard.interventions
-
-    @property
-    def experiment(self) -> Experiment:
-        """The run's source, settings and objects."""
-        return self._experiment
 
     @property
     def config(self) -> object:

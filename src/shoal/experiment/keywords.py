@@ -135,6 +135,13 @@ class Settings(TypedDict, total=False):
     clip_vloss: bool
     target_kl: float | None
     decoupled_clip: float | None
+    cost_limit: float
+    multiplier_init: float
+    multiplier_learning_rate: float
+    multiplier_gain: float
+    cost_learning_rate: float
+    cost_gamma: float
+    cost_gae_lambda: float
     critic_learning_rate: float
     critic_learning_rate_schedule: str | Callable[[float], float]
     target_entropy: float | None
