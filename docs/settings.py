@@ -25,6 +25,7 @@ from shoal.fleet.settings import Placement
 from shoal.learn.curiosity import Curiosity
 from shoal.memory.settings import Replay
 from shoal.nets.network import ActorCriticNet, Network, QNet
+from shoal.run.guard.settings import Guarding
 from shoal.run.members import Population
 from shoal.stream.explorers import Explorers
 from shoal.stream.self_play import SelfPlay
@@ -48,6 +49,7 @@ TABLES = {
     "options": Options,
     "network": Network,
     "self_play": SelfPlay,
+    "guarding": Guarding,
     "placement": Placement,
     "population": Population,
     "curiosity": Curiosity,

@@ -22,6 +22,7 @@ from shoal.nets.images import image_net
 from shoal.nets.network import Network, QNet
 from shoal.remote.address import is_address
 from shoal.run.exploit import level_of
+from shoal.run.guard.settings import RULES_OF
 from shoal.stream.explorers import Explorers
 from shoal.types import ConfigError, leaf_spaces
 
@@ -156,6 +157,7 @@ def _default(experiment: Experiment, name: str) -> Any:
 
 def _idle(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]]:
     """The names of settings that change nothing in this run, each with what would make them apply."""
+    yield from _idle_guard(experiment.options)
     if on_tasks(experiment.algorithm):
         yield from idle_with_tasks(experiment, spec)
         return
@@ -271,6 +273,18 @@ def _idle_placement(options: Options) -> Iterator[tuple[str, str]]:
     if options.fleet is None:
         for field in fields(options.placement):
             yield f"placement.{field.name}", "there is no fleet; set fleet too"
+
+
+def _idle_guard(options: Options) -> Iterator[tuple[str, str]]:
+    """Of a guard that is off, and limits of rules that are."""
+    if options.guard == "off":
+        for field in fields(options.guarding):
+            yield f"guarding.{field.name}", "the guard is off; set guard='on'"
+        return
+    for name, rules in RULES_OF.items():
+        if not any(map(options.guarding.watches, rules)):
+            why = f"the guard's rule {' and '.join(rules)} is off; take it out of guarding.without, or add it to "
+            yield f"guarding.{name}", f"{why}guarding.rules"
 
 
 def _idle_agents(experiment: Experiment) -> Iterator[tuple[str, str]]:

@@ -6,12 +6,14 @@ import base64
 import math
 import shlex
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, cast
 
 from shoal.report.run_table import state_of
 from shoal.run.drafts import write_atomic
+from shoal.run.guard.notes import read_notes
 from shoal.run.records import read_metrics
 from shoal.types.text import cell, printable, printable_lines
 
@@ -20,9 +22,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shoal.run.directory import RunDirectory
+    from shoal.run.guard.notes import Notes
 
 DPI = 110
 SHOWN_EVALUATIONS = 20
+SHOWN_INTERVENTIONS = 50
+SAID = 2000
+"""Characters of a sentence that sums them up."""
 RESULTS = {
     "state": "state",
     "stop_reason": "stopped by",
@@ -34,6 +40,7 @@ RESULTS = {
     "updates": "updates",
     "episodes": "episodes",
     "seconds": "training time in seconds",
+    "interventions": "times that the guard acted",
     "began_with": "began with",
 }
 """What the keys of run.json are called on the page, in this order; others follow as they are."""
@@ -109,6 +116,9 @@ def html(
     parts.append(_section("Result", _table(_results(status))))
     source = base64.b64encode(picture).decode()
     parts.append(f'<img alt="Learning curves" src="data:image/png;base64,{source}">')
+    acted = read_notes(run.path)
+    if acted.count:
+        parts.append(_section("Guard", _interventions(acted)))
     evaluated = [line for line in lines if line.get("eval/return") is not None]
     if evaluated:
         table = _evaluations(evaluated[-SHOWN_EVALUATIONS:])
@@ -187,6 +197,27 @@ def _evaluations(lines: Sequence[Mapping[str, object]]) -> str:
     names = ("step", "eval/return", "eval/std")
     rows = [[shown(line.get(name)) for name in names] for line in lines]
     return _table(rows, heading=("step", "mean return", "standard deviation"))
+
+
+def _interventions(notes: Notes) -> str:
+    """How often the guard acted, by rule and by what it did, and each of the first times."""
+    counts = Counter((x.rule, x.action) for x in notes.interventions)
+    pairs = (
+        f"{rule}: {action} {count:,} times" for (rule, action), count in counts.items()
+    )
+    said = f"The guard acted {notes.count:,} times: {'; '.join(pairs)}."
+    shown_first = notes.interventions[:SHOWN_INTERVENTIONS]
+    names = ("update", "step", "learner", "rule", "action", "said")
+    rows = [[shown(getattr(x, name)) for name in names] for x in shown_first]
+    heading = (
+        "update",
+        "step",
+        "learner",
+        "rule",
+        "action",
+        "what was found, and what followed",
+    )
+    return f"<p>{escape(printable(said, SAID))}</p>\n{_table(rows, heading=heading)}"
 
 
 def _table(rows: Iterable[Iterable[str]], heading: Iterable[str] = ()) -> str:

@@ -152,6 +152,8 @@ class Live:
         table.add_row("", Text(sparkline(self._returns, SPARK_WIDTH), style="cyan"))
         if self._greedy is not None:  # a policy that explores shows less than it can
             table.add_row("greedy", f"{self._greedy:.1f}")
+        if acted := record.get("guard/interventions"):
+            table.add_row("guard", Text(f"acted {acted:,.0f} times", style="yellow"))
         table.add_row("CPU", f"{run.meter.cpu_cores():.1f} of {cores()} cores")
         table.add_row("cores", core_shares_line(run.meter.core_shares()))
         if settings.device.startswith("cuda"):

@@ -225,6 +225,8 @@ def progress_line(record: Mapping[str, float], greedy: float | None = None) -> s
     shown = "-" if mean is None else f"{mean:.1f}"
     speed = record["speed/sps"]
     line = f"step {record['step']:>10,}  return {shown:>8}  {speed:>12,.0f} steps/s"
+    if acted := record.get("guard/interventions"):
+        line += f"  the guard acted {acted:,.0f} times"
     return line if greedy is None else f"{line}  greedy return {greedy:>8.1f}"
 
 

@@ -340,4 +340,7 @@ class Loop:
 
     def _status(self) -> dict[str, Any]:
         seconds = self.progress.elapsed_before + self.run.meter.elapsed()
-        return status_of(self.run, self.stream.env_steps, seconds)
+        status = status_of(self.run, self.stream.env_steps, seconds)
+        if self.guard is not None and self.guard.notes.count:
+            status["interventions"] = self.guard.notes.count
+        return status

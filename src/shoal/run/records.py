@@ -37,7 +37,7 @@ HUGE = 1e100
 Line = dict[str, Any]
 """A line of metrics: numbers by name, None where one was not finite."""
 
-WHOLE = ("seed", "steps", "updates", "episodes", "pid")
+WHOLE = ("seed", "steps", "updates", "episodes", "pid", "interventions")
 NUMBERS = (
     "return",
     "seconds",

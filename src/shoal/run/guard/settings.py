@@ -23,6 +23,15 @@ RULES = (
     "drift",
 )
 """The names of all rules."""
+RULES_OF = {
+    "kl": ("kl",),
+    "drift": ("drift",),
+    "entropy": ("entropy",),
+    "explosion": ("value", "gradient"),
+    "band": ("return",),
+    "slowdown": ("speed",),
+}
+"""The rules that read each limit."""
 
 
 @dataclass(frozen=True, slots=True)
