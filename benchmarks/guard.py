@@ -37,14 +37,13 @@ from shoal.learn.acting import Acting
 from shoal.learn.learner import Learner
 from shoal.run.evaluate import evaluate
 from shoal.run.guard.notes import read_notes
-from shoal.run.loop import Loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from torch import nn
 
-    from shoal.run.guard.guard import Guard
+    from shoal.run.guard.watch import Watch
     from shoal.run.run import Run
 
 RESULT = Path(__file__).parent / "results" / "guard.jsonl"
@@ -197,10 +196,10 @@ def scale_gradient(learner: Learner) -> None:
         scaled.__name__ = loss.__name__
         prepare = getattr(loss, "prepare", None)
         if prepare is not None:
-            scaled.prepare = prepare  # type: ignore[attr-defined]
+            scaled.prepare = prepare  # pyright: ignore[reportFunctionMemberAccess]
         return before(scaled, batch, cfg)
 
-    learner.step = step  # type: ignore[method-assign]
+    learner.step = step
 
 
 IN_LEARNER: dict[str, Callable[[Learner], None]] = {
@@ -229,28 +228,15 @@ class Injection:
             return
         self.since = run.updates
         if self.name in IN_LEARNER:
-            IN_LEARNER[self.name](learner_of(run))
+            IN_LEARNER[self.name](watch_of(run).learner)
         else:
             fault.name = self.name
 
 
-def loop_of(run: Run) -> Loop:
-    """The run's loop."""
-    found = run._loop
-    assert found is not None
-    return found
-
-
-def learner_of(run: Run) -> Learner:
-    """Who learns."""
-    return next(iter(loop_of(run).learners.values()))
-
-
-def guard_of(run: Run) -> Guard:
-    """Who watches."""
-    found = loop_of(run).guard
-    assert found is not None
-    return found
+def watch_of(run: Run) -> Watch:
+    """Who watches the learner."""
+    assert run.guard is not None
+    return next(iter(run.guard.watches.values()))
 
 
 class Best(Injection):
@@ -263,10 +249,10 @@ class Best(Injection):
     def __call__(self, run: Run, record: Any) -> None:
         """Takes the best when the failure begins."""
         if self.since < 0:
-            best = next(iter(guard_of(run).watches.values())).states.best
+            best = watch_of(run).states.best
             if best is not None:
                 self.state, self.figure = best.state["networks"]["policy"]["module"], best.figure
-            self.policy = learner_of(run).policy
+            self.policy = watch_of(run).learner.policy
         super().__call__(run, record)
 
 
@@ -281,7 +267,7 @@ def greedy(policy: nn.Module, env: str) -> float:
 
 def settings(env: str, seed: int, folder: str) -> dict[str, Any]:
     """What all runs have: the preset of the environment, one thread, no early end."""
-    told: dict[str, Any] = dict(preset("ppo", None, env))
+    told: dict[str, Any] = {"algo": "ppo"} | preset("ppo", None, env)
     told |= {"seed": seed, "run_dir": folder, "panel": "none", "num_threads": 1, "stop_at": math.inf}
     return told | {"final_episodes": 0, "backend": "serial", "preset": "none"}
 
@@ -296,7 +282,7 @@ def prepared(env: str, seed: int, folder: str) -> tuple[Path, dict[str, Any]]:
     told = settings(env, seed, folder)
     told["total_timesteps"] = UPDATES[env] * steps_of(told)
     fault.name = ""
-    result = shoal.train(partial(breakable, env), algo="ppo", **told)
+    result = shoal.train(partial(breakable, env), **told)
     return result.path, told
 
 
@@ -356,7 +342,7 @@ def measure_slow(env: str, seed: int, folder: str) -> dict[str, Any]:
     steps, at, updates = 256, 26, 36
     told = settings(env, seed, folder) | {"num_envs": 8, "num_steps": steps, "num_minibatches": 8}
     told |= {"total_timesteps": updates * 8 * steps, "backend": "workers", "num_workers": 4, "own_cores": False}
-    result = shoal.train(Slowing(env, steps * at, seed + 2), algo="ppo", **told)
+    result = shoal.train(Slowing(env, steps * at, seed + 2), **told)
     acted = [x for x in read_notes(result.path).interventions if x.rule == "speed"]
     since = acted[0].update - at if acted else None
     return {
@@ -401,7 +387,7 @@ def healthy(count: int) -> Iterator[dict[str, Any]]:
                 total_timesteps=steps,
                 num_threads=1,
                 run_dir=folder,
-                panel="plain",
+                panel="none",
                 stop_at=math.inf,
                 final_episodes=0,
             )

@@ -21,7 +21,7 @@ from shoal.report.html import write_report
 from shoal.run.beginning import one_torch_thread
 from shoal.run.callbacks import checked
 from shoal.run.evaluate import Eval
-from shoal.run.guard.watch import checked_rules
+from shoal.run.guard.own import checked_rules
 from shoal.run.log import Log, TensorBoard, Tracker
 from shoal.run.origin import Identity
 from shoal.run.ranking import Ranking

@@ -152,15 +152,19 @@ class Descent:
         return norm
 
     def state(self) -> dict[str, Any]:
-        """Torch's state of the optimizer."""
+        """Torch's state of the optimizer, and the factor that its rates hold, where there is one."""
         if self.native is not None:
             self.native.write_step()
-        return self.owned.state_dict()
+        saved = self.owned.state_dict()
+        if self._rate_factor != 1:
+            saved["rate_factor"] = self._rate_factor
+        return saved
 
-    def restore(self, saved: dict[str, Any], *, rate_factor: float = 1.0) -> None:
-        """Copies a saved state in, whose rates hold this factor; ConfigError where it is another optimizer's."""
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Copies a saved state in; ConfigError where it is another optimizer's."""
         # Torch would go on with the saved tensors themselves, and a second restore would find them changed.
         own = copy.deepcopy(saved)
+        rate_factor = float(own.pop("rate_factor", 1.0))
         try:
             self.owned.load_state_dict(own)
         except ValueError as error:

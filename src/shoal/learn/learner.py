@@ -99,17 +99,6 @@ class Learner:
     def learning_rate(self, value: float) -> None:
         self.networks[POLICY].learning_rate = value
 
-    @property
-    def rate_factor(self) -> float:
-        """What all step sizes are multiplied by, whoever sets them."""
-        return self.networks[POLICY].descent.rate_factor
-
-    @rate_factor.setter
-    def rate_factor(self, value: float) -> None:
-        for network in self.networks.values():
-            if network.optimizer is not None:
-                network.descent.rate_factor = value
-
     def add(
         self,
         name: str,

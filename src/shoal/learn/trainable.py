@@ -91,11 +91,6 @@ class Trainable:
         self.rejoin()
         return self._packed.memory
 
-    def sum(self) -> float:
-        """Of all parameters: not finite where one of them is not."""
-        self._packed.rejoin()
-        return float(self._packed.memory.sum())
-
     @property
     def layers(self) -> list[nn.Module]:
         """The module and all layers in it, as they are now; ConfigError as of `flat`."""
@@ -224,8 +219,6 @@ class Trainable:
         saved: dict[str, Any] = {"module": learned_state(self.module)}
         if self.optimizer is not None:
             saved["optimizer"] = self.descent.state()
-            if self.descent.rate_factor != 1:
-                saved["rate_factor"] = self.descent.rate_factor
         if check:
             check_savable(self.module, saved.get("optimizer"))
         return saved
@@ -235,8 +228,7 @@ class Trainable:
         load_weights(self.module, state["module"])
         self._packed.rejoin()
         if self.optimizer is not None:
-            factor = float(state.get("rate_factor", 1.0))
-            self.descent.restore(state["optimizer"], rate_factor=factor)
+            self.descent.restore(state["optimizer"])
         if self.plan is not None:
             self.plan.refresh_normalizer()
         self.descent.join()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
+from shoal.learn.rate_factor import rate_factor_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -35,7 +37,7 @@ def take_statistics(metrics: Metrics, learners: Mapping[str, Learner]) -> Taken:
         totals, counts = taken[name] = learner.statistics()
         for metric, total in totals.items():
             metrics.add(metric + suffix, total, counts[metric])
-        rate = learner.learning_rate * learner.rate_factor
+        rate = learner.learning_rate * rate_factor_of(learner)
         in_force = {"learning_rate": rate, **learner.scheduled}
         for setting, value in in_force.items():
             metrics.add(f"train/{setting}{suffix}", value)

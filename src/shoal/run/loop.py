@@ -8,8 +8,8 @@ from math import ceil, prod
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shoal.run.callbacks import call, tell_episodes
-from shoal.run.evaluate import Eval, play_beside
 from shoal.run.guard.guard import Guard
+from shoal.run.guard.unwatched import guard_of
 from shoal.run.interrupts import CUT_SHORT
 from shoal.run.learning import (
     check_learned,
@@ -18,7 +18,13 @@ from shoal.run.learning import (
     take_statistics,
 )
 from shoal.run.parts import states_of
-from shoal.run.progress import Progress, begin_anew, go_on, own_state
+from shoal.run.progress import (
+    Progress,
+    begin_anew,
+    evaluate_where_due,
+    go_on,
+    own_state,
+)
 from shoal.run.status import status_of
 from shoal.run.together import Reader, agreed, begin_alike, note_exchange, with_parts
 from shoal.run.watching import Watching
@@ -27,6 +33,8 @@ from shoal.stream.ending import EndingError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
+
+    from torch import nn
 
     from shoal.learn.learner import Learner
     from shoal.run.directory import RunDirectory
@@ -99,6 +107,10 @@ class Stream(Protocol):
         """The next batch."""
         ...
 
+    def publish(self) -> int:
+        """Makes the weights as they are the next version."""
+        ...
+
     def state(self) -> dict[str, Any]:
         """All that `restore` needs."""
         ...
@@ -136,13 +148,12 @@ class Loop:
         *,
         log: Log | None,
         writer: Writer | None,
-        evaluation: Eval | None,
         interrupts: Interrupts,
     ) -> None:
         """Made by `Run.loop`; `parts` is what a checkpoint holds besides learners, stream and run."""
         self.run, self.stream, self.learners, self.parts = run, stream, learners, parts
         self._log, self._writer, self._interrupts = log, writer, interrupts
-        self._evaluation = evaluation
+        self.evaluation = run.evaluation
         each = getattr(stream, "steps_per_batch", prod(stream.shape))
         steps, before = run.settings.total_timesteps, run.settings.data.updates
         updates = max(1, ceil(steps / each) + before)
@@ -154,10 +165,8 @@ class Loop:
         self._ranks = run.settings.ranks
         self._late = False
         """Whether the ranks have agreed to save after the next update, be its count what it may."""
-        guarding = run.settings.guarding
-        self.guard: Guard | None = None
-        if guarding is not None:
-            self.guard = Guard(run, stream, self.learners, guarding, run.rules)
+        self.guard = guard_of(run, stream, self.learners)
+        run.guard = self.guard if isinstance(self.guard, Guard) else None
         self._at_hand: tuple[tuple[int, int], int] | None = None
         self._learned: tuple[int, int] | None = None
 
@@ -168,7 +177,7 @@ class Loop:
             ConfigError: it belongs to something else, or every one is damaged or gone.
         """
         found = self._writer.load() if self._writer is not None else None
-        progress, evaluation = self.progress, self._evaluation
+        progress, evaluation = self.progress, self.evaluation
         if found is not None:
             go_on(self, found, self._log)
         elif self.run.directory is not None:
@@ -177,8 +186,7 @@ class Loop:
             begin_alike(self._ranks, self.learners)
         if evaluation is not None and not progress.next_evaluation:
             progress.next_evaluation = evaluation.every_steps
-        if self.guard is not None:
-            self.guard.begin()
+        self.guard.begin()
         self._watching.write()
         self.run.meter.start()
         self._last_line = (self.stream.env_steps, self.run.meter.elapsed())
@@ -199,8 +207,7 @@ class Loop:
                     self.progress.saved = -1  # what is under way is saved too
                     break
                 except Exception as error:  # the environment's own, whatever it is
-                    if self.guard is not None:
-                        self.guard.rescue(self._writer, error)
+                    self.guard.rescue(self._writer, error)
                     raise
                 run.metrics.note(stream.episodes)
                 tell_episodes(run, stream.episodes, stream.env_steps)
@@ -209,12 +216,12 @@ class Loop:
                     yield batch
                 self._count()
                 with run.meter.show("evaluation"):
-                    due = self._evaluate()
+                    due = evaluate_where_due(self)
                     due |= run.selection.compare(run, stream, self.learners)
                 if due or run.updates % self._log_every == 0:
                     self._write_line()
                 if save_due(run, stream.env_steps, self._save_every):
-                    self.save(may_be_best=self.guard is None or self.guard.calm)
+                    self.save(may_be_best=self.guard.calm)
                 elif self._is_late():
                     self.save(may_be_best=False)
                 if run.recorder is not None:
@@ -226,7 +233,7 @@ class Loop:
             if self._writer is not None:
                 self._writer.close()
 
-    def leave(self) -> None:
+    def leave(self) -> list[nn.Module]:
         """Ends a loop that was left by `break` (its batch counts if it was used); saves what came after it."""
         if self._at_hand is not None:
             if self._at_hand != (steps_taken(self.learners), self.stream.version):
@@ -236,27 +243,26 @@ class Loop:
         elif self._learned not in (None, steps_taken(self.learners)):
             self.progress.saved = -1
             self._end()
+        return policies_of(self.learners, self.run.selection.kept)
 
     def _count(self) -> None:
         """Counts the batch at hand as an update."""
         run, at_hand, self._at_hand = self.run, self._at_hand, None
         assert at_hand is not None
         run.updates += 1
-        if self.guard is None or not self.guard.can_go_back:
+        if not self.guard.can_go_back:
             where = f"update {run.updates} at step {self.stream.env_steps:,}"
             check_learned(self.learners, at_hand[0], where, self.progress.saved)
         taken = take_statistics(run.metrics, self.learners)
-        if self.guard is not None:
-            self.guard.look(taken, self.progress.greedy)
+        self.guard.look(taken, self.progress.greedy)
         note_exchange(run)
 
     def _end(self) -> None:
         """The last line and the last checkpoint, on the disk; then the status, which says why it ended."""
         self._at_hand, self._learned = None, steps_taken(self.learners)
         if self.run.stop_reason not in CUT_SHORT:
-            if self.guard is not None and self.guard.finish():
-                self.progress.saved = -1
-            if self.run.selection.finish(self.run, self.learners):
+            changed = self.guard.finish()
+            if self.run.selection.finish(self.run, self.learners) or changed:
                 self.progress.saved = -1
             if not self.run.metrics.empty:
                 self._write_line()
@@ -283,8 +289,7 @@ class Loop:
                 "run": own_state(self, self._log),
                 "other": states_of(self.parts),
             }
-            if self.guard is not None:
-                parts |= self.guard.parts()
+            parts |= self.guard.parts()
             if self._ranks is not None:
                 parts = with_parts(self._ranks, self.learners, parts)
             self._writer.save(
@@ -318,29 +323,13 @@ class Loop:
         record = numbers_of(run, stream, self.learners)
         record["speed/sps"] = (stream.env_steps - steps_before) / seconds
         record["time/elapsed"] = self.progress.elapsed_before + elapsed
-        if self.guard is not None:
-            record |= self.guard.numbers()
+        record |= self.guard.numbers()
         self._last_line = (stream.env_steps, elapsed)
         if self._log is not None:
             write_line(self._log, record)
         for callback in run.callbacks:
             call(callback, run, record)
 
-    def _evaluate(self) -> bool:
-        """Plays greedy episodes where they are due; whether they were."""
-        evaluation, progress = self._evaluation, self.progress
-        steps = self.stream.env_steps
-        if evaluation is None or steps < progress.next_evaluation:
-            return False
-        while progress.next_evaluation <= steps:
-            progress.next_evaluation += evaluation.every_steps
-        policy, *_ = policies_of(self.learners, self.run.selection.kept)
-        progress.greedy = play_beside(self.run, evaluation, policy)
-        return True
-
     def _status(self) -> dict[str, Any]:
         seconds = self.progress.elapsed_before + self.run.meter.elapsed()
-        status = status_of(self.run, self.stream.env_steps, seconds)
-        if self.guard is not None and self.guard.notes.count:
-            status["interventions"] = self.guard.notes.count
-        return status
+        return status_of(self.run, self.stream.env_steps, seconds)

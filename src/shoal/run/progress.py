@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.run.checkpoint import BROKEN
 from shoal.run.directory import versions
+from shoal.run.evaluate import play_beside
+from shoal.run.learning import policies_of
 from shoal.run.parts import restore_into
 from shoal.run.reading import sentence
 from shoal.run.records import read_metrics
@@ -75,8 +77,7 @@ def go_on(loop: Loop, found: Checkpoint, log: Log | None) -> None:
         run.rng.bit_generator.state = of_rank["rng"]
         run.metrics.restore(own["metrics"])
         loop.progress.restore(own, updates)
-        if loop.guard is not None:
-            loop.guard.restore(tree)
+        loop.guard.restore(tree)
         if "selection" in own:
             run.selection.restore(own["selection"], loop.stream)
         position, sha256 = int(own["log_position"]), own.get("log_sha256")
@@ -98,6 +99,19 @@ def go_on(loop: Loop, found: Checkpoint, log: Log | None) -> None:
         messages += _lost_checkpoint(run.directory, updates)
     for message in messages:
         run.warn(message)
+
+
+def evaluate_where_due(loop: Loop) -> bool:
+    """Plays greedy episodes beside training where they are due; whether they were."""
+    evaluation, progress = loop.evaluation, loop.progress
+    steps = loop.stream.env_steps
+    if evaluation is None or steps < progress.next_evaluation:
+        return False
+    while progress.next_evaluation <= steps:
+        progress.next_evaluation += evaluation.every_steps
+    policy, *_ = policies_of(loop.learners, loop.run.selection.kept)
+    progress.greedy = play_beside(loop.run, evaluation, policy)
+    return True
 
 
 def own_state(loop: Loop, log: Log | None) -> dict[str, Any]:

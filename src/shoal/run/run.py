@@ -16,7 +16,6 @@ from shoal.run.callbacks import checked, close_callbacks, tell
 from shoal.run.explored import explored_of
 from shoal.run.groups import groups_of
 from shoal.run.interrupts import Interrupts
-from shoal.run.learning import policies_of
 from shoal.run.loop import Loop, writer_of
 from shoal.run.members import SEED_STEP, learners_of
 from shoal.run.metrics import Metrics, check_logged
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from shoal.run.callbacks import Callback
     from shoal.run.directory import RunDirectory
     from shoal.run.evaluate import Eval
+    from shoal.run.guard.guard import Guard
     from shoal.run.guard.seen import Rule
     from shoal.run.log import Log
     from shoal.run.loop import Stream
@@ -64,10 +64,7 @@ SECOND_LOOP = "this run has its loop already: a run goes through one loop; go on
 
 
 class Run:
-    """One training run: its random generator, meter, log and checkpoints.
-
-    An algorithm asks it for a learner and a stream, and iterates `loop`; the rest happens around it.
-    """
+    """One training run: an algorithm asks it for a learner and a stream, and iterates `loop`; the rest happens around."""
 
     def __init__(
         self,
@@ -94,7 +91,8 @@ class Run:
             rules: a user's own, for the guard.
         """
         self.settings, self.directory = settings, directory
-        self.rules = list(rules)
+        self.guard: Guard | None = None
+        """Who watches the updates of the loop; None where nobody does, and before the loop."""
         self.callbacks, self.evaluation = checked(callbacks), evaluation
         self.selection = Selection(settings, ranking)
         self.metrics = Metrics(settings.window, settings.whose_rows)
@@ -106,7 +104,7 @@ class Run:
         self.steps_before = 0
         """Environment steps before the batch at hand."""
         self.usage = Usage(directory)
-        self._log, self._policy = log, policy
+        self._log, self._policy, self.rules = log, policy, rules
         self._writer = writer_of(directory, settings)
         self._interrupts = Interrupts(partial(_interrupted, self))
         self._loop: Loop | None = None
@@ -126,10 +124,10 @@ class Run:
     @property
     def progress(self) -> float:
         """The share of `total_timesteps` (of updates, where there are no steps) before the batch at hand: below 1."""
-        s = self.settings
-        if not s.total_timesteps:
-            return min(self.updates / s.data.updates, 1 - 1e-9)
-        return self.steps_before / s.total_timesteps
+        steps = self.settings.total_timesteps
+        if not steps:
+            return min(self.updates / self.settings.data.updates, 1 - 1e-9)
+        return self.steps_before / steps
 
     @property
     def mean_return(self) -> float:
@@ -246,7 +244,6 @@ class Run:
             dict(state or {}),
             log=self._log,
             writer=self._writer,
-            evaluation=self.evaluation,
             interrupts=self._interrupts,
         )
         return begin(self, stream.shape, self._loop.batches())
@@ -258,10 +255,7 @@ class Run:
             FloatingPointError: no update of its last batch was finite.
             OSError: the disk is full, or worse.
         """
-        if self._loop is None:
-            return []
-        self._loop.leave()
-        return policies_of(self._loop.learners, self.selection.kept)
+        return [] if self._loop is None else self._loop.leave()
 
     def close(self) -> None:
         """Ends callbacks, checkpoints and log, and gives Ctrl-C back; calling it again does nothing."""

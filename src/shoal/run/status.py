@@ -43,6 +43,8 @@ def status_of(run: Run, steps: int, seconds: float) -> dict[str, Any]:
     }
     if run.data_sha256:
         status["data_sha256"] = run.data_sha256
+    if run.guard is not None and run.guard.notes.count:
+        status["interventions"] = run.guard.notes.count
     if run.selection.kept:
         status["kept"] = run.selection.kept
     if s.began_with:

@@ -70,11 +70,12 @@ def go(
     Returns:
         The run, its learner, the stream, and the sha256 of weights and moments after each update's step.
     """
-    cfg = Guarding(**{"verify": 2, **settings})
+    told: dict[str, Any] = {"verify": 2} | settings
+    cfg = Guarding(**told)
     run = make_run(
         path, total_timesteps=updates * 10, guarding=cfg, keep_last=100, checkpoint_every=10 if saved else 10**6
     )
-    run.rules = list(rules)
+    run.rules = rules
     learner, stream = learner_of(), Published(EPISODES, list(returns))
     shas: list[str] = []
     batches = run.loop(stream, learner)
@@ -94,7 +95,5 @@ def go(
 
 def guard_of(run: Run) -> Guard:
     """The run's guard."""
-    loop = run._loop
-    assert loop is not None
-    assert loop.guard is not None
-    return loop.guard
+    assert run.guard is not None
+    return run.guard

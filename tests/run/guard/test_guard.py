@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import shoal
+from shoal.learn.rate_factor import rate_factor_of, set_rate_factor
 from shoal.run.guard.notes import read_notes
 from shoal.run.guard.seen import Finding, Seen
 from shoal.run.guard.settings import Guarding
@@ -71,7 +72,7 @@ def test_the_ladder_is_climbed_until_the_run_is_stopped(tmp_path: Path) -> None:
     actions = [x.action for x in read_notes(tmp_path).interventions]
     assert actions == ["skip", "halve", "rollback", "rollback", "stop"]
     assert run.updates == 14
-    assert learner.rate_factor == 1  # that of the best state, which was taken before
+    assert rate_factor_of(learner) == 1  # that of the best state, which was taken before
     assert sha_of(learner) == shas[6]
     assert run.stop_reason.startswith("guard: as the test says (never_happy); the run ends with the verified best")
     stopped = json.loads((tmp_path / "stopped.json").read_text())
@@ -87,16 +88,16 @@ def test_a_state_that_was_verified_closes_the_ladder(tmp_path: Path) -> None:
 
 def test_halving_multiplies_whatever_rate_is_set() -> None:
     learner = learner_of()
-    learner.rate_factor = 0.25
+    set_rate_factor(learner, 0.25)
     learner.learning_rate = 0.8
     assert learner.learning_rate == 0.8
     assert learner.networks["policy"].descent.owned.param_groups[0]["lr"] == 0.2
     other = learner_of()
     other.restore(learner.state())
-    assert other.rate_factor == 0.25
+    assert rate_factor_of(other) == 0.25
     assert other.learning_rate == 0.8
     other.restore(learner_of().state())
-    assert other.rate_factor == 1
+    assert rate_factor_of(other) == 1
     assert other.learning_rate == 0.5
 
 
@@ -120,13 +121,9 @@ def test_it_warns_writes_a_line_and_counts(tmp_path: Path) -> None:
         def warn(self, message: str) -> None:
             said.append(message)
 
-    result = shoal.train(
-        "CartPole-v1",
-        run_dir=tmp_path,
-        callbacks=[Told()],
-        rules=[rule_at(3, action="halve"), rule_at(5, action="tell")],
-        **SHORT | {"panel": "plain"},
-    )
+    rules = [rule_at(3, action="halve"), rule_at(5, action="tell")]
+    told: dict[str, Any] = SHORT | {"panel": "plain", "callbacks": [Told()], "rules": rules}
+    result = shoal.train("CartPole-v1", run_dir=tmp_path, **told)
     assert [x.split(": ", 2)[2] for x in said] == [
         "as the test says (never_happy); policy goes on with 0.5 times its learning rate"
     ]
@@ -179,13 +176,14 @@ def test_a_run_goes_on_with_its_guard(tmp_path: Path) -> None:
                 manifest.unlink()
         _, resumed, _, _ = go(there, updates=20, **told)
         assert sha_of(resumed) == sha_of(whole)
-        assert resumed.rate_factor == whole.rate_factor
+        assert rate_factor_of(resumed) == rate_factor_of(whole)
         assert read_notes(there) == read_notes(tmp_path / "whole")
 
 
 def test_a_rule_that_is_asked_for_needs_something_to_read(tmp_path: Path) -> None:
+    told: dict[str, Any] = SHORT | {"algo": "a2c", "guarding": {"rules": ["kl"]}}
     with pytest.raises(ConfigError, match=r"guarding.rules names 'kl', which reads loss/approx_kl, but"):
-        shoal.train("CartPole-v1", algo="a2c", run_dir=tmp_path, guarding={"rules": ["kl"]}, **SHORT)
+        shoal.train("CartPole-v1", run_dir=tmp_path, **told)
     with pytest.raises(ConfigError, match=r"no rule 'kll'; did you mean 'kl'"):
         Guarding(rules=("kll",))
     with pytest.raises(ConfigError, match="both name 'kl'"):

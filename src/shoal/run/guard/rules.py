@@ -20,9 +20,15 @@ SEVERE = 10.0
 class Watches(Protocol):
     """A rule: it looks at every check, in order."""
 
-    name: ClassVar[str]
-    reads: ClassVar[tuple[str, ...]]
-    """Metrics, one of which it needs; none where it needs none."""
+    @property
+    def name(self) -> str:
+        """As settings call it."""
+        ...
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Metrics, one of which it needs; none where it needs none."""
+        ...
 
     def look(self, seen: Seen) -> Finding | None:
         """What is wrong, if anything is."""

@@ -35,6 +35,12 @@ class Kept:
     length: float = math.nan
     """The mean length of its episodes."""
 
+    @property
+    def said(self) -> str:
+        """Its verified return in words; empty where there is none."""
+        known = not math.isnan(self.figure)
+        return f" (mean return {self.figure:.4g})" if known else ""
+
 
 class States:
     """The states that are kept of one learner."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from gymnasium import spaces
 
+from shoal.learn.rate_factor import rate_factor_of, set_rate_factor
 from shoal.run.guard.answers import Hacking, Length
 from shoal.run.guard.clock import Heartbeat, Speed, Staleness
 from shoal.run.guard.ladder import Ladder
+from shoal.run.guard.own import finding_of
 from shoal.run.guard.returns import ReturnFall, Returns
 from shoal.run.guard.rules import (
     Drift,
@@ -21,9 +22,9 @@ from shoal.run.guard.rules import (
     Kl,
     ValueLoss,
 )
-from shoal.run.guard.seen import ACTIONS, Finding
+from shoal.run.guard.seen import Finding
 from shoal.run.guard.states import States
-from shoal.types import ConfigError, leaf_spaces, misfit
+from shoal.types import ConfigError, leaf_spaces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from shoal.learn.learner import Learner
+    from shoal.learn.trainable import Trainable
     from shoal.run.guard.rules import Watches
     from shoal.run.guard.seen import Action, Rule, Seen
     from shoal.run.guard.settings import Guarding
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 SILENT = 10.0
 """Times the usual wait for an actor's answer."""
 GIB = 1 << 30
+LEAST_FACTOR = 2.0**-10
+"""Of a learning rate: below, nothing is learned."""
 
 
 def rules_of(
@@ -112,8 +116,7 @@ class Watch:
     @property
     def finite(self) -> bool:
         """Whether all weights are finite."""
-        networks = self.learner.networks.values()
-        return all(math.isfinite(network.sum()) for network in networks)
+        return all(map(_is_finite, self.learner.networks.values()))
 
     def count(self) -> tuple[int, int]:
         """Gradient steps taken and skipped since the last call."""
@@ -141,16 +144,12 @@ class Watch:
 
     def halve(self) -> None:
         """All its networks learn at half the rate from now on."""
-        self.set_factor(self.factor / 2)
+        set_rate_factor(self.learner, max(LEAST_FACTOR, self.factor / 2))
 
     @property
     def factor(self) -> float:
         """What its learning rates are multiplied by."""
-        return self.learner.rate_factor
-
-    def set_factor(self, factor: float) -> None:
-        """Multiplies its learning rates by this."""
-        self.learner.rate_factor = factor
+        return rate_factor_of(self.learner)
 
     def go_back(self, step: int) -> Kept:
         """Weights, optimizers and statistics become those of its last good state, or of the best; at half the rate."""
@@ -158,7 +157,8 @@ class Watch:
         assert target is not None
         factor = self.factor
         self.put(target)
-        self.set_factor(min(factor, self.factor) / 2)
+        factor = max(LEAST_FACTOR, min(factor, self.factor) / 2)
+        set_rate_factor(self.learner, factor)
         for rule in self.rules:
             rule.forget()
         self.returns.forget(step, target.length)
@@ -200,7 +200,7 @@ class Watch:
             if found is not None:
                 yield replace(found, rule=rule.name)
         for own in self.own:
-            found = _of_user(own, seen)
+            found = finding_of(own, seen)
             if found is not None:
                 yield found
 
@@ -222,58 +222,16 @@ class Watch:
         self.asked = set()
 
 
+def _is_finite(network: Trainable) -> bool:
+    """Whether all parameters are: their sum is not where one of them is not."""
+    if not network.shared_parameters():
+        return True
+    return math.isfinite(float(network.descent.packed.memory.sum()))
+
+
 def _is_continuous(policy: nn.Module) -> bool:
     """Whether a policy's actions, or some of them, are numbers with a density."""
     space: Any = getattr(getattr(policy, "spec", None), "action_space", None)
     if space is None:
         return False
     return any(isinstance(part, spaces.Box) for _, part in leaf_spaces(space))
-
-
-def _of_user(rule: Rule, seen: Seen) -> Finding | None:
-    """What a user's rule says, under its name; an error is told whose it is."""
-    name = str(getattr(rule, "__name__", type(rule).__name__))
-    try:
-        said: object = rule(seen)
-    except Exception as error:
-        error.add_note(f"shoal: raised by the guard's rule {name}")
-        raise
-    if said is None:
-        return None
-    if isinstance(said, str):
-        return Finding(said, "halve", name)
-    if isinstance(said, Finding) and said.action in ACTIONS:
-        return replace(said, rule=name)
-    raise ConfigError(
-        f"the guard's rule {name} returned {cast('Any', said)!r}; it returns None where all is well, else a sentence "
-        f"or a Finding, with one of the actions {', '.join(ACTIONS)}"
-    )
-
-
-def checked_rules(rules: object, *, guard: str, learners: int) -> list[Rule]:
-    """A user's rules; ConfigError unless they are a list of what can be called, and there is a guard to call them."""
-    if not isinstance(rules, Iterable):
-        raise ConfigError(
-            f"rules is a list of functions (seen), got {rules!r}; write rules=[...]"
-        )
-    found = list(cast("Iterable[Rule]", rules))
-    for rule in found:
-        name = getattr(rule, "__qualname__", repr(rule))
-        if not callable(rule):
-            raise ConfigError(
-                f"a rule is called with what was seen, but {name} cannot be called"
-            )
-        if why := misfit(rule, None):
-            raise ConfigError(
-                f"a rule is called with what was seen alone, but {name} does not take that: {why}"
-            )
-    if found and learners > 1:
-        raise ConfigError(
-            f"rules are functions of this process, but learners={learners} are processes that must find the same; "
-            "leave rules out, or set learners=1"
-        )
-    if found and guard == "off":
-        raise ConfigError(
-            "rules are the guard's, which is off; set guard='on', or leave them out"
-        )
-    return found

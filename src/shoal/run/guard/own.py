@@ -1,0 +1,62 @@
+"""Rules of a user's own: what they must be, and what they may return."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+from shoal.run.guard.seen import ACTIONS, Finding
+from shoal.types import ConfigError, misfit
+
+if TYPE_CHECKING:
+    from shoal.run.guard.seen import Rule, Seen
+
+
+def finding_of(rule: Rule, seen: Seen) -> Finding | None:
+    """What a user's rule says, under its name; an error is told whose it is."""
+    name = str(getattr(rule, "__name__", type(rule).__name__))
+    try:
+        said: Any = rule(seen)
+    except Exception as error:
+        error.add_note(f"shoal: raised by the guard's rule {name}")
+        raise
+    if said is None:
+        return None
+    if isinstance(said, str):
+        return Finding(said, "halve", name)
+    if isinstance(said, Finding) and said.action in ACTIONS:
+        return replace(said, rule=name)
+    raise ConfigError(
+        f"the guard's rule {name} returned {said!r}; it returns None where all is well, else a sentence "
+        f"or a Finding, with one of the actions {', '.join(ACTIONS)}"
+    )
+
+
+def checked_rules(rules: object, *, guard: str, learners: int) -> list[Rule]:
+    """A user's rules; ConfigError unless they are a list of what can be called, and there is a guard to call them."""
+    if not isinstance(rules, Iterable):
+        raise ConfigError(
+            f"rules is a list of functions (seen), got {rules!r}; write rules=[...]"
+        )
+    found = list(cast("Iterable[Rule]", rules))
+    for rule in found:
+        name = getattr(rule, "__qualname__", repr(rule))
+        if not callable(rule):
+            raise ConfigError(
+                f"a rule is called with what was seen, but {name} cannot be called"
+            )
+        if why := misfit(rule, None):
+            raise ConfigError(
+                f"a rule is called with what was seen alone, but {name} does not take that: {why}"
+            )
+    if found and learners > 1:
+        raise ConfigError(
+            f"rules are functions of this process, but learners={learners} are processes that must find the same; "
+            "leave rules out, or set learners=1"
+        )
+    if found and guard == "off":
+        raise ConfigError(
+            "rules are the guard's, which is off; set guard='on', or leave them out"
+        )
+    return found

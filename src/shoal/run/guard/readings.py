@@ -1,0 +1,87 @@
+"""Readings of a check: the update's numbers, and whose episodes ended."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from shoal.run.guard.answers import ANSWERS, EVALUATION
+from shoal.run.guard.clock import HEARD, STALENESS
+from shoal.types import Episodes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from shoal.run.metrics import Metrics
+    from shoal.run.settings import Settings
+
+
+def numbers_of(
+    taken: tuple[dict[str, float | torch.Tensor], dict[str, int]] | None,
+    metrics: Metrics,
+    greedy: float,
+) -> dict[str, float]:
+    """An update's means by metric, and what happens beside; tensors are read together.
+
+    Args:
+        taken: a learner's sums and counts.
+        metrics: of the line under way.
+        greedy: the mean return of the last evaluation; -inf before there was one.
+    """
+    found: dict[str, float] = {}
+    if taken is not None:
+        totals, counts = taken
+        tensors = {name: x for name, x in totals.items() if torch.is_tensor(x)}
+        if tensors:
+            flat = [x.detach().float().reshape(()) for x in tensors.values()]
+            read = torch.stack(flat).tolist()
+            totals = totals | dict(zip(tensors, read, strict=True))
+        found = {name: float(x) / counts[name] for name, x in totals.items()}
+    for name in (*STALENESS, HEARD, ANSWERS):
+        value = metrics.mean(name)
+        if value is not None:
+            found[name] = value
+    if math.isfinite(greedy):
+        found[EVALUATION] = greedy
+    return found
+
+
+def episodes_by_learner(
+    parts: Sequence[Episodes], settings: Settings, learners: Sequence[str]
+) -> Mapping[str, Episodes]:
+    """The episodes of several batches by the learner whose rows they are; of several ranks those of all.
+
+    Of several learners on the same rows all are the first one's.
+    """
+    ended = _joined(parts)
+    if settings.ranks is not None:
+        mine = np.stack([ended.returns, ended.lengths.astype(np.float64)])
+        heard = settings.ranks.gather_bytes(mine.tobytes())
+        both = [np.frombuffer(part).reshape(2, -1) for part in heard]
+        returns, lengths = np.concatenate(both, axis=1)
+        ended = Episodes(returns, lengths.astype(np.int64), {})
+    if settings.learners == 1:
+        return {learners[0]: ended}
+    whose = np.array(settings.whose_rows)[ended.rows % len(settings.whose_rows)]
+    found: dict[str, Episodes] = {}
+    for name in learners:
+        own = whose == name
+        found[name] = Episodes(ended.returns[own], ended.lengths[own], {})
+    return found
+
+
+def _joined(parts: Sequence[Episodes]) -> Episodes:
+    """Episodes of several batches."""
+    if not parts:
+        return Episodes.none()
+    if len(parts) == 1:
+        return parts[0]
+    return Episodes(
+        np.concatenate([x.returns for x in parts]),
+        np.concatenate([x.lengths for x in parts]),
+        {},
+        np.concatenate([x.rows for x in parts]),
+    )
