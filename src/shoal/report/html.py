@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, cast
 
+from shoal.report.cost.telling import cost_line
 from shoal.report.run_table import state_of
 from shoal.run.drafts import write_atomic
 from shoal.run.records import read_metrics
@@ -34,6 +35,7 @@ RESULTS = {
     "updates": "updates",
     "episodes": "episodes",
     "seconds": "training time in seconds",
+    "cost": "cost",
     "began_with": "began with",
 }
 """What the keys of run.json are called on the page, in this order; others follow as they are."""
@@ -85,6 +87,8 @@ def write_report(run: RunDirectory) -> Path:
     picture = curves.png(curves.draw_run(lines, status, title), dpi=DPI)
     write_atomic(run.path / "curves.png", picture)
     status["state"] = state_of(run)
+    if cost := cost_line(run):
+        status["cost"] = cost
     if metrics.warning:
         status["metrics"] = metrics.warning
     page = html(run, config, status, lines, title=title, picture=picture)
