@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -34,9 +35,6 @@ def slow(**settings: Any) -> dict[str, Any]:
     return {"env": SLOW, "env_kwargs": {"step_s": 0.003}, **PPO, **settings}
 
 
-FAST: list[dict[str, Any]] = [NATIVE, slow(), slow(backend="workers", num_workers=2)]
-
-
 def trained(folder: Path, case: dict[str, Any], *, updates: int = 4, **given: Any) -> Path:
     """The directory of a run of so many updates."""
     steps = updates * case.get("num_envs", 1) * case.get("num_steps", 1)
@@ -45,7 +43,14 @@ def trained(folder: Path, case: dict[str, Any], *, updates: int = 4, **given: An
     return shoal.train(settings.pop("env"), **settings).path
 
 
-@pytest.mark.parametrize("case", FAST, ids=["native", "serial", "workers"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(NATIVE, id="native"),
+        pytest.param(slow(), id="serial"),
+        pytest.param(slow(backend="workers", num_workers=2), id="workers", marks=pytest.mark.slow),
+    ],
+)
 def test_paused_equals_never_paused(case: dict[str, Any], tmp_path: Path) -> None:
     """Weights and metrics are the same; nobody worked meanwhile, and the time does not count."""
     whole = trained(tmp_path / "whole", case)
@@ -112,7 +117,9 @@ def test_a_pause_outlives_the_process(tmp_path: Path) -> None:
     assert not {"pause", "stop"} & {found.name for found in path.iterdir()}
 
 
-@pytest.mark.parametrize("kind", ["link", "folder", "pipe", "text"])
+@pytest.mark.parametrize(
+    "kind", ["link", "text", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("folder", "pipe"))]
+)
 def test_other_things_than_files(kind: str, tmp_path: Path) -> None:
     """What is no file pauses nobody and stops nobody, and is left alone; what a file holds is never read."""
     hostile = tmp_path / "hostile"
@@ -169,3 +176,46 @@ def test_runs_that_do_not_run(tmp_path: Path) -> None:
     where.status.write_text(json.dumps(status | {"host": "elsewhere"}))
     with pytest.raises(ConfigError, match="runs on elsewhere"):
         control.pause(where)
+
+
+def test_pause_in_an_evaluation(tmp_path: Path) -> None:
+    """Greedy episodes beside training stand still too."""
+    seen: list[bool] = []
+
+    class Looking:
+        """Asks for a pause before an evaluation, and looks from another thread what comes of it."""
+
+        episodes = False
+
+        def __call__(self, run: Any, record: Any) -> None:
+            if record["update"] == 2:
+                where = RunDirectory(run.directory.path)
+                control.pause(where)
+                while not run.meter.halt.asked:
+                    time.sleep(0.01)
+                Thread(target=self.look, args=(where,)).start()
+
+        def look(self, where: RunDirectory) -> None:
+            found = control.wait_until(where, 10.0, lambda now: now.get("state") == "paused")
+            seen.append(found is not None and found["state"] == "paused")
+            control.go_on(where)
+
+    settings = {"eval_every": 64, "eval_episodes": 2}
+    path = trained(tmp_path, NATIVE, callbacks=[Looking()], **settings)
+    assert seen == [True]
+    whole = trained(tmp_path, NATIVE, **settings)
+    assert metrics_of(whole) == metrics_of(path)
+
+
+@pytest.mark.parametrize("backend", ["serial", pytest.param("workers", marks=pytest.mark.slow)])
+def test_usage(backend: str, tmp_path: Path) -> None:
+    """A run's status says for how long it held the machine, and what its workers took; a resumed run adds to it."""
+    path = trained(tmp_path, slow(backend=backend), updates=2)
+    usage = RunDirectory(path).read_status()["usage"]
+    assert usage["cores"] >= 1
+    assert usage["wall_s"] > 2 * 16 * 0.003
+    assert 0 < usage["processor_s"] < 30
+    resume(path, panel="none", total_timesteps=4 * 16 * 4)
+    more = RunDirectory(path).read_status()["usage"]
+    assert more["wall_s"] > usage["wall_s"]
+    assert more["processor_s"] > usage["processor_s"]

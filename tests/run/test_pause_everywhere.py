@@ -98,7 +98,10 @@ def test_language_models(schedule: str, end: str, tmp_path: Path) -> None:
     """Between two tokens, here or in a sampler's process."""
     save_model(toy_model(), tmp_path / "model")
     case = {**GROUPS, "model": str(tmp_path / "model"), "schedule": schedule, "max_staleness": 0}
-    case["language"] = {"exact": True}  # an answer that is read anew has the bits that it had
+    case["language"] = {
+        "exact": True,
+        "after_publish": "refill",
+    }  # an answer that is read anew has the bits that it had
     if schedule == "sync":
         case.pop("max_staleness")
     compared(tmp_path, case | {"total_timesteps": 12 * 40}, after_s=0.0, end=end)

@@ -43,6 +43,7 @@ COMMANDS = {
     "it waited for; also in Chrome's trace format",
     "watch": "watch RUN ...: where runs stand, in the terminal or, with --web, in a browser on this machine",
     "runs": "list the runs: environment, algorithm, steps, return, state",
+    "cost": "cost RUN...: what runs took of their machine, as money, and where the same work would be cheaper",
     "compare": "compare runs or configurations over seeds, at equal environment steps",
     "serve": "serve ENV: environments for learners in other processes, over gRPC: shoal train grpc://HOST:PORT",
     "serve-policy": "serve-policy RUN: a trained policy for other programs, over gRPC: observations in, actions out",

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from shoal.types import ConfigError
 from shoal.types.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from shoal.run.directory import RunDirectory
 
@@ -27,14 +28,47 @@ class Asking:
     """Run directory, its name, or a directory of runs (the newest is asked)."""
     run_dir: str = "runs"
     """Directory in which RUN is searched for as well."""
+    all: bool = False
+    """Ask every run below RUN that goes on, such as the trials of a sweep, not the newest alone."""
     timeout_s: float = 10.0
     """Wait at most so many seconds until the run has done it."""
 
-    def found(self) -> RunDirectory:
-        """The run; ConfigError where there is none."""
-        from shoal.run.directory import find
 
-        return find(self.run, Path(self.run_dir))
+def ask(
+    given: Asking,
+    order: Callable[[RunDirectory], None],
+    *,
+    wanted: str,
+    late: str,
+) -> int:
+    """Asks something of runs, then waits for each of them and says what came of it; the exit status.
+
+    Args:
+        given: of which runs.
+        order: asks it of one.
+        wanted: the state that is asked for.
+        late: what is said where that does not come in time.
+
+    Raises:
+        ConfigError: there are no such runs, or the only one cannot be asked.
+    """
+    from shoal.run import control
+    from shoal.run.directory import find_all
+    from shoal.run.status import is_running
+
+    runs = find_all(given.run, Path(given.run_dir))
+    runs = [run for run in runs if is_running(run)] if given.all else runs[-1:]
+    if not runs:
+        raise ConfigError(f"no run below {given.run} goes on")
+    status = DONE
+    for run in runs:
+        order(run)
+    for run in runs:
+        found = control.wait_until(
+            run, given.timeout_s, lambda now: now.get("state") == wanted
+        )
+        status = max(status, told(run, found, wanted=wanted, late=late))
+    return status
 
 
 def told(

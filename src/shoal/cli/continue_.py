@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shoal.cli.arguments import parse
-from shoal.cli.asking import Asking, told
+from shoal.cli.asking import Asking, ask
 
 
 def main(arguments: list[str], about: str) -> int:
@@ -11,9 +11,5 @@ def main(arguments: list[str], about: str) -> int:
     given = parse(Asking, arguments, command="continue", about=about)
     from shoal.run import control
 
-    run = given.found()
-    control.go_on(run)
-    status = control.wait_until(
-        run, given.timeout_s, lambda now: now.get("state") == "running"
-    )
-    return told(run, status, wanted="running", late="it has not noticed yet")
+    late = "it has not noticed yet"
+    return ask(given, control.go_on, wanted="running", late=late)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shoal.cli.arguments import parse
-from shoal.cli.asking import Asking, told
+from shoal.cli.asking import Asking, ask
 
 
 def main(arguments: list[str], about: str) -> int:
@@ -11,14 +11,7 @@ def main(arguments: list[str], about: str) -> int:
     given = parse(Asking, arguments, command="stop", about=about)
     from shoal.run import control
 
-    run = given.found()
-    control.stop(run)
-    status = control.wait_until(
-        run, given.timeout_s, lambda now: now.get("state") == "stopped"
+    late = (
+        "a step or an update under way has to end first; it stops as soon as that has"
     )
-    return told(
-        run,
-        status,
-        wanted="stopped",
-        late="a step or an update under way has to end first; it stops as soon as that has",
-    )
+    return ask(given, control.stop, wanted="stopped", late=late)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import psutil
 
+from shoal.report.cost.telling import cost_line
 from shoal.report.interventions import Interventions, read_interventions
 from shoal.run.control import PAUSE, PAUSED, STOP, asked_by
 from shoal.run.directory import find_all
@@ -71,6 +72,8 @@ class Facts:
     asked: str = ""
     """What it was asked, and has not done yet."""
     guard: Interventions = field(default_factory=Interventions)
+    cost: str = ""
+    """So far, by the user's own prices; empty where there are none."""
 
 
 class Processors:
@@ -147,6 +150,7 @@ def facts_of(
         if found.state in GOING:
             _take_process(found, run, status, processors)
         found.guard = read_interventions(run)
+        found.cost = cost_line(run)
     except (ValueError, OSError) as error:
         found.state = "unreadable" if found.state == "unknown" else found.state
         found.problems.append(printable(error, SENTENCE))
@@ -198,6 +202,8 @@ def _take_config(found: Facts, config: Mapping[str, Any]) -> None:
 def _take_status(found: Facts, status: Mapping[str, Any]) -> None:
     found.state = printable(status.get("state", "unknown"), NAME)
     said = status.get("reason") or status.get("stop_reason") or ""
+    if "paused_by" in status:
+        said = f"paused by {status['paused_by']}"
     found.reason = printable(said, SENTENCE)
     found.steps = status.get("steps")
     found.updates = status.get("updates")

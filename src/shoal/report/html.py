@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, cast
 
+from shoal.report.cost.telling import cost_line
 from shoal.report.run_table import state_of
 from shoal.run.drafts import write_atomic
 from shoal.run.guard.notes import read_notes
@@ -41,6 +42,7 @@ RESULTS = {
     "episodes": "episodes",
     "seconds": "training time in seconds",
     "interventions": "times that the guard acted",
+    "cost": "cost",
     "began_with": "began with",
 }
 """What the keys of run.json are called on the page, in this order; others follow as they are."""
@@ -92,6 +94,8 @@ def write_report(run: RunDirectory) -> Path:
     picture = curves.png(curves.draw_run(lines, status, title), dpi=DPI)
     write_atomic(run.path / "curves.png", picture)
     status["state"] = state_of(run)
+    if cost := cost_line(run):
+        status["cost"] = cost
     if metrics.warning:
         status["metrics"] = metrics.warning
     page = html(run, config, status, lines, title=title, picture=picture)

@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from shoal.report.cost.telling import hour_here
 from shoal.report.panel import print_warning, progress_line, result_line
 from shoal.run.callbacks import EpisodeEnd
 from shoal.stream.meter import ACTIVITIES, cores, gpu_use
@@ -55,6 +56,8 @@ class Live:
         self._greedy: float | None = None
         self._warnings: Counter[str] = Counter()
         self._next = -math.inf
+        self._hour = hour_here()
+        """What an hour on this machine costs, where a price table says it."""
 
     def __call__(self, run: Run, record: Record, /) -> None:
         """Keeps the record; draws it when the last drawing is long enough ago, at most COST_LIMIT of the time."""
@@ -156,6 +159,8 @@ class Live:
             table.add_row("guard", Text(f"acted {acted:,.0f} times", style="yellow"))
         table.add_row("CPU", f"{run.meter.cpu_cores():.1f} of {cores()} cores")
         table.add_row("cores", core_shares_line(run.meter.core_shares()))
+        if self._hour is not None:
+            table.add_row("cost", str(self._hour * (run.usage.wall_s / 3600)))
         if settings.device.startswith("cuda"):
             table.add_row("GPU", gpu_use(settings.device))
         return table

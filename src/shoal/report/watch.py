@@ -167,6 +167,8 @@ def _figures(facts: Facts, follower: Follower) -> list[tuple[str, Text]]:
     if facts.cpu_cores is not None and facts.processes is not None:
         some = "1 process" if facts.processes == 1 else f"{facts.processes} processes"
         rows.append(("CPU", f"{facts.cpu_cores:.1f} cores by {some}"))
+    if facts.cost:
+        rows.append(("cost", facts.cost))
     return [(name, Text(words)) for name, words in rows]
 
 

@@ -12,13 +12,15 @@ from shoal.stream.groups.conversations import Conversations
 from shoal.stream.groups.flight import Group
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from shoal.llm.model import LanguageModel
     from shoal.llm.tasks.source import TaskSource
     from shoal.llm.tasks.task import Dialogue
     from shoal.types import Floats
 
+STEPS = 16
+"""Tokens of each answer that are drawn at a time."""
 BLOCK_S = 0.1
 """Seconds that it waits for replies at a time."""
 
@@ -29,11 +31,13 @@ def answered(
     *,
     episodes: int,
     seed: int,
+    between: Callable[[], None],
     temperature: float = 0.0,
 ) -> tuple[Floats, Floats]:
     """Rewards and numbers of tokens [episodes] of one answer to each of the task's first prompts.
 
-    In a task of several turns an answer is a whole conversation, replies included.
+    In a task of several turns an answer is a whole conversation, replies included. `between` is called again and again
+    between tokens.
     """
     task, tokenizer = source.task, model.tokenizer
     drawing = Drawing(max_tokens=source.max_tokens, temperature=temperature)
@@ -56,7 +60,7 @@ def answered(
         )
     rewards, lengths = np.zeros(episodes), np.zeros(episodes)
     try:
-        for group in _finished(sampler, conversations, groups):
+        for group in _finished(sampler, conversations, groups, between):
             token = group.drawn[0].token
             text = group.text.get(0)
             if text is None:
@@ -73,10 +77,12 @@ def _finished(
     sampler: LocalSampler,
     conversations: Conversations | None,
     groups: dict[int, Group],
+    between: Callable[[], None],
 ) -> Iterator[Group]:
     """Each group when its answer is finished."""
     while sampler.pending or (conversations is not None and conversations.pending):
-        for drawn in sampler.poll():
+        between()
+        for drawn in sampler.poll(STEPS):
             group = groups[drawn.key]
             if conversations is None:
                 group.drawn[drawn.number] = drawn

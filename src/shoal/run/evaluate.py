@@ -14,6 +14,8 @@ from shoal.learn.acting import Acting, make_actor
 from shoal.llm.tasks.source import TaskSource
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
     from torch import nn
 
@@ -57,6 +59,10 @@ class Score:
         return float(self.returns.std())
 
 
+def _go_on() -> None:
+    """Nothing is waited for."""
+
+
 def play_beside(run: Run, evaluation: Eval, policy: nn.Module) -> float:
     """The mean of greedy episodes beside training, which is logged; the policy acts where it learns."""
     s = run.settings
@@ -69,6 +75,7 @@ def play_beside(run: Run, evaluation: Eval, policy: nn.Module) -> float:
         acting=acting,
         max_steps=evaluation.max_steps,
         told=evaluation.told,
+        between=run.meter.halt.check,
     )
     run.log({"eval/return": score.mean, "eval/std": score.std})
     return score.mean
@@ -83,6 +90,7 @@ def evaluate(
     greedy: bool = True,
     max_steps: int = MAX_STEPS,
     told: set[str] | None = None,
+    between: Callable[[], None] = _go_on,
 ) -> Score:
     """Plays `episodes` fresh episodes, shared out evenly over the rows, so that short ones are not favored.
 
@@ -94,11 +102,14 @@ def evaluate(
         greedy: the distribution's mode instead of a sample.
         max_steps: an episode that goes on after as many, and after a time limit that is known, counts as it is.
         told: environments of which this was said before; it is added there.
+        between: called before each step; may take its time.
     """
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}")
     if isinstance(env, TaskSource):
-        return _answered(policy, env, episodes=episodes, seed=acting.seed)
+        return _answered(
+            policy, env, episodes=episodes, seed=acting.seed, between=between
+        )
     rows = env.num_rows
     start, everyone = np.ones(rows, np.bool_), slice(0, rows)
     env.reset(acting.seed + SEED_OFFSET)
@@ -107,6 +118,7 @@ def evaluate(
     bound = max(max_steps, env.spec.max_episode_steps or 0)
     actor = make_actor(policy, env.spec, rows, acting)
     while tally.left.any():
+        between()
         acted = actor.act(
             ready.obs, start, everyone, action_mask=ready.action_mask, greedy=greedy
         )
@@ -123,11 +135,18 @@ def evaluate(
     return Score(np.array(returns), np.array(lengths))
 
 
-def _answered(policy: Any, task: TaskSource, *, episodes: int, seed: int) -> Score:
+def _answered(
+    policy: Any,
+    task: TaskSource,
+    *,
+    episodes: int,
+    seed: int,
+    between: Callable[[], None],
+) -> Score:
     """The score of a language model's most probable answers to so many prompts of a task."""
     from shoal.run.answered import answered
 
-    return Score(*answered(policy, task, episodes=episodes, seed=seed))
+    return Score(*answered(policy, task, episodes=episodes, seed=seed, between=between))
 
 
 def mark_starts(start: Bools, ready: Ready, turn: Bools | None) -> None:

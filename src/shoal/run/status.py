@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +42,8 @@ def status_of(run: Run, steps: int, seconds: float) -> dict[str, Any]:
         "usage": run.usage.now(run.meter.halt.stood_s),
         "versions": versions(),
     }
+    if s.stop_at is not None and isfinite(s.stop_at):
+        status["threshold"] = s.stop_at
     if run.data_sha256:
         status["data_sha256"] = run.data_sha256
     if run.guard is not None and run.guard.notes.count:

@@ -59,16 +59,20 @@ class Usage:
         self._before = taken_before(directory)
         self._begun_s, self._spent_s = time.monotonic(), processor_seconds()
 
+    @property
+    def wall_s(self) -> float:
+        """Seconds for which the machine was held so far."""
+        return self._before["wall_s"] + time.monotonic() - self._begun_s
+
     def now(self, stood_s: float) -> dict[str, Any]:
         """What the status says of it; `stood_s`: seconds in which the run stood still, since it began or went on.
 
         The machine was held for `wall_s`, pauses and evaluations included; `cores` are those that it could use.
         """
         before = self._before
-        wall_s = time.monotonic() - self._begun_s
         spent_s = max(0.0, processor_seconds() - self._spent_s)
         return {
-            "wall_s": before["wall_s"] + wall_s,
+            "wall_s": self.wall_s,
             "processor_s": before["processor_s"] + spent_s,
             "paused_s": before["paused_s"] + stood_s,
             "cores": cores(),

@@ -92,7 +92,8 @@ export class RunTable {
 
   fill(row, state) {
     const seed = state.seed === null ? "" : `, seed ${state.seed}`;
-    say(row.about, `${state.algo} on ${state.env}${seed}${state.device ? `, ${state.device}` : ""}`);
+    const cost = state.cost ? `, ${state.cost}` : "";
+    say(row.about, `${state.algo} on ${state.env}${seed}${state.device ? `, ${state.device}` : ""}${cost}`);
     say(row.problems, state.problems.join(" "));
     say(row.stateText, state.state);
     row.stateText.className = `state ${["running", "finished", "failed"].includes(state.state) ? state.state : "other"}`;
