@@ -148,7 +148,7 @@ def test_two_objectives_give_a_front_and_nothing_is_stopped(tmp_path: Path) -> N
 
 def test_importance_names_the_setting_that_matters(tmp_path: Path) -> None:
     space = {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "vf_coef": {"low": 0.1, "high": 1.0}}
-    plan = make_plan(space, trials=14, prune=False)
+    plan = make_plan(space, trials=11, prune=False)
     study, _ = search(tmp_path, plan, FakeWorkers(near_three_thousandths))
     found = importance_of(plan, study, rows_of(plan, study))
     assert next(iter(found)) == "learning_rate"
