@@ -141,6 +141,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="shoal-sweep-"))
+    folder.mkdir(parents=True, exist_ok=True)
     line: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
         "file": options.file.name,
