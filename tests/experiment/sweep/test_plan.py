@@ -111,7 +111,7 @@ def test_two_sweeps_do_not_share_a_directory(tmp_path: Path, monkeypatch: pytest
     with (
         sweeping.locked(folder),
         pytest.raises(ConfigError, match="another process sweeps"),
-        sweeping.locked(folder, wait_s=0.1),
+        sweeping.locked(folder),
     ):
         pass
 

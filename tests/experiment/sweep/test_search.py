@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shoal.experiment.sweep import search as searching
+from shoal.experiment.sweep.jobs import job_of
 from shoal.experiment.sweep.results import front_of, importance_of, ranked, rows_of
 from shoal.experiment.sweep.study import JOURNAL, open_study
+from shoal.experiment.sweep.sweep import locked, show, sweep
+from shoal.experiment.sweep.trial import Reports, read_end, run_folder, run_trial
 from shoal.types import ConfigError, EnvError
 from tests.experiment.sweep.fake import FakeWorkers, make_plan, search
 
@@ -148,11 +153,69 @@ def test_two_objectives_give_a_front_and_nothing_is_stopped(tmp_path: Path) -> N
 
 def test_importance_names_the_setting_that_matters(tmp_path: Path) -> None:
     space = {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "vf_coef": {"low": 0.1, "high": 1.0}}
-    plan = make_plan(space, trials=14, prune=False)
+    plan = make_plan(space, trials=11, prune=False)
     study, _ = search(tmp_path, plan, FakeWorkers(near_three_thousandths))
     found = importance_of(plan, study, rows_of(plan, study))
     assert next(iter(found)) == "learning_rate"
     assert sum(found.values()) == pytest.approx(1)
+
+
+def test_the_runs_of_a_trial_are_compared_with_those_of_the_same_seed(tmp_path: Path) -> None:
+    plan = make_plan(seeds=2, trials=2)
+    job = job_of(plan, tmp_path, "0000", {"learning_rate": 0.001})
+    assert [config["seed"] for config in job.configs] == [1, 2]
+    assert [config["name"] for config in job.configs] == ["0000-seed1", "0000-seed2"]
+    study, _ = search(tmp_path, plan, FakeWorkers(near_three_thousandths))
+    steps = list(study.trials[0].intermediate_values)
+    assert steps == [25_000 * rung for rung in range(1, 21)]  # of 500,000, the first run's
+
+
+def test_show_prints_what_a_sweep_that_goes_on_has_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = make_plan(trials=4, prune=False)
+    search(tmp_path, plan, FakeWorkers(near_three_thousandths))
+    with (tmp_path / JOURNAL).open("ab") as file:
+        file.write(b'{"torn')
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    with locked(tmp_path):
+        found = show(tmp_path)
+    said = capsys.readouterr().out
+    assert "4 trials (4 complete)" in said
+    assert "not confirmed yet: the sweep is not over" in said
+    assert (found.best_trial, found.confirmed) == (None, None)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_what_a_stranger_left_in_a_directory_is_refused(tmp_path: Path) -> None:
+    plan = make_plan(trials=2)
+    folder, other = tmp_path / "sweep", tmp_path / "other"
+    other.mkdir()
+    search(folder, plan, FakeWorkers(near_three_thousandths))
+    job = job_of(plan, folder, "0000", {})
+    job.file("json").write_text('{"state": "great", "why": "", "seconds": 1, "runs": []}')
+    with pytest.raises(ConfigError, match=r"0000\.json is damaged .*delete it"):
+        read_end(job)
+    job.file("jsonl").write_text('{"run": 0, "step": 5, "seconds": 1.0, "return": 3.0}\nnot\n[1]\n{"run": 1}\n{"torn')
+    reports = Reports(job)
+    assert reports.new() == [{"run": 0.0, "step": 5.0, "seconds": 1.0, "return": 3.0}]
+    assert reports.new() == []
+    there = run_folder(job.configs[0])
+    there.mkdir(parents=True)
+    (there / "config.toml").write_text('env = "evil:Env"\n')
+    write = job.file("json")
+    write.unlink()
+    run_trial(asdict(job))
+    ended = read_end(job)
+    assert ended is not None
+    assert ended.state == "failed"
+    assert "names other code than the sweep does" in ended.why
+    shutil.rmtree(folder / "jobs")
+    (folder / "jobs").symlink_to(other)
+    with pytest.raises(ConfigError, match="is a link"):
+        sweep(folder, panel="none")
+    (folder / JOURNAL).unlink()
+    (folder / JOURNAL).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="is a link"):
+        show(folder)
 
 
 def test_a_damaged_journal_is_named(tmp_path: Path) -> None:

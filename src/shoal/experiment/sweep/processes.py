@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from shoal.experiment.sweep.trial import Job
 
+INTERRUPTED = 3
+"""Exit status of a trial that is to be gone on with."""
 SERVER = "shoal.experiment.sweep.server"
 CLOSE_S = 20.0
 """For so long a trial may take to end after its update, with its checkpoint, when the sweep is interrupted."""
@@ -86,6 +88,8 @@ class Processes:
             found[name] = ""
             if status < 0:
                 found[name] = f"its process was ended by signal {-status}"
+            elif status == INTERRUPTED:
+                found[name] = "it was stopped by hand, or by a signal"
             elif status:
                 found[name] = f"its process ended with status {status}"
         return found

@@ -17,11 +17,10 @@ from typing import Any
 import torch
 
 from shoal.envs.workers.supervisor import PR_SET_PDEATHSIG, prctl
+from shoal.experiment.sweep.processes import INTERRUPTED
 from shoal.experiment.sweep.trial import run_trial
 
 LOOK_S = 0.02
-INTERRUPTED = 3
-"""Exit status of a trial that is to be gone on with."""
 NEEDED = ("shoal.experiment.training", "tensorboardX.event_file_writer", "tabulate")
 
 

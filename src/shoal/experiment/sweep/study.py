@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from shoal.experiment.sweep.settings import RETURN
 from shoal.experiment.sweep.space import changes_of
-from shoal.run.reading import DamagedError, open_regular
+from shoal.run.reading import DamagedError, open_regular, read_bytes
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -133,6 +133,15 @@ def _unlocked() -> Any:
             """Nothing."""
 
     return Unlocked("")
+
+
+def copy_journal(folder: Path, to: Path) -> None:
+    """Copies a sweep's journal, to be looked at while it goes on; ConfigError where it is no file or too large."""
+    try:
+        data = read_bytes(folder / JOURNAL, at_most=JOURNAL_BYTES)
+    except FileNotFoundError:
+        return
+    (to / JOURNAL).write_bytes(data)
 
 
 def _mend(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import closing, contextmanager
@@ -29,6 +30,7 @@ from shoal.experiment.sweep.search import SPENT, Search
 from shoal.experiment.sweep.study import (
     JOURNAL,
     check_optuna,
+    copy_journal,
     enqueue_base,
     open_study,
     quiet,
@@ -142,7 +144,7 @@ def _run(
 def show(
     folder: str | Path, *, trust: bool = False, as_json: bool = False
 ) -> SweepResult:
-    """Prints what a sweep has found so far; nothing runs.
+    """Prints what a sweep has found so far, also while it goes on elsewhere; nothing runs or changes.
 
     Args:
         folder: its directory.
@@ -150,15 +152,16 @@ def show(
         as_json: print the summary as JSON instead of lines.
 
     Raises:
-        ConfigError: it is no sweep's directory, a damaged one, or one in which a sweep runs.
+        ConfigError: it is no sweep's directory, or a damaged one.
     """
     check_optuna()
     where = Path(folder)
     if not is_sweep(where):
         raise ConfigError(f"{where} is no directory of a sweep: it has no {FILE}")
     plan = kept_plan(where, trust=trust)
-    with quiet(), locked(where, wait_s=0.0):
-        study = open_study(where, plan)
+    with quiet(), tempfile.TemporaryDirectory(prefix="shoal-sweep-") as copy:
+        copy_journal(where, Path(copy))
+        study = open_study(Path(copy), plan)
         rows = rows_of(plan, study)
         winner, verdict = _kept_verdict(where, rows)
         result = result_of(plan, study, where, winner, verdict)
@@ -240,7 +243,7 @@ def is_sweep(folder: Path) -> bool:
 
 
 @contextmanager
-def locked(folder: Path, *, wait_s: float = LOCK_S) -> Generator[int]:
+def locked(folder: Path) -> Generator[int]:
     """The sweep's directory for this process and its trials alone; the lock's descriptor.
 
     Raises:
@@ -250,7 +253,7 @@ def locked(folder: Path, *, wait_s: float = LOCK_S) -> Generator[int]:
     folder.mkdir(parents=True, exist_ok=True)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     lock = os.open(folder / LOCK, flags, 0o644)
-    end = time.monotonic() + wait_s
+    end = time.monotonic() + LOCK_S
     try:
         while True:
             try:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from shoal.run.directory import CONFIG, RunDirectory
 from shoal.run.drafts import write_atomic
+from shoal.run.guard.notes import STOPPED
 from shoal.run.reading import STATUS_BYTES, open_regular, read_bytes, read_json
 from shoal.run.records import METRICS_BYTES, lines_of
 from shoal.types import ConfigError, text_of
@@ -149,6 +150,8 @@ def _trained(config: dict[str, Any], reporter: Reporter) -> Ran:
     else:
         experiment = Experiment.of_file(config, trust=True)
         result = start(experiment, panel="none", callbacks=[reporter])
+    if os.path.lexists(there / STOPPED):
+        raise FloatingPointError(f"the guard stopped it: {result.stop_reason}")
     value = result.greedy_return
     if math.isnan(value):
         value = result.mean_return
