@@ -26,6 +26,7 @@ MODULES = {
     "action-guard": ["quadprog"],
     "wandb": ["wandb"],
     "trackio": ["trackio"],
+    "mlflow": ["mlflow", "sqlalchemy", "alembic"],
 }
 """What a user of an extra imports; envpool alone would be a download of 740 MB."""
 NEED_311_5 = {"docs"}

@@ -1,18 +1,14 @@
-"""Metrics: whole lines or none, rewinding, numbers that JSON lacks, TensorBoard's events, trackers."""
+"""Metrics: whole lines or none, rewinding, numbers that JSON lacks."""
 
 from __future__ import annotations
 
 import errno
-import importlib
-import json
 import os
-import sys
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from shoal.run.log import Log, TensorBoard, Tracker, read
+from shoal.run.log import Log, read
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -113,58 +109,3 @@ def test_one_writer(path: Path) -> None:
         Log(path, [])
     log.close()
     Log(path, []).close()
-
-
-def events(folder: Path) -> list[tuple[int, dict[str, float]]]:
-    """What TensorBoard's event files of a folder hold, in the order in which they were begun."""
-    event: Any = importlib.import_module("tensorboardX.proto.event_pb2").Event
-    found: list[tuple[int, dict[str, float]]] = []
-    for path in sorted(folder.iterdir(), key=lambda p: int(p.suffix[1:])):
-        data, at = path.read_bytes(), 0
-        while at < len(data):
-            size = int.from_bytes(data[at : at + 8], "little")
-            one = event.FromString(data[at + 12 : at + 12 + size])
-            at += 16 + size
-            values = {value.tag: value.simple_value for value in one.summary.value}
-            found.append((one.step, values | ({"restart": 1.0} if one.HasField("session_log") else {})))
-    return found
-
-
-def test_tensorboard(tmp_path: Path) -> None:
-    """Events are written as TensorBoard reads them; a resumed run has its own file, which purges from its step on."""
-    folder = tmp_path / "tensorboard"
-    board = TensorBoard(folder, None)
-    for step in (10, 20):
-        board.write(step, {"loss/value": step / 8, "speed/sps": 1.0})
-    board.close()
-    first = [(0, {}), (10, {"loss/value": 1.25, "speed/sps": 1.0}), (20, {"loss/value": 2.5, "speed/sps": 1.0})]
-    assert events(folder) == first
-    again = TensorBoard(folder, 10)
-    again.write(10, {"loss/value": 3.0})
-    again.close()
-    assert events(folder) == [*first, (0, {}), (10, {"restart": 1.0}), (10, {"loss/value": 3.0})]
-
-
-@pytest.mark.parametrize("kind", ["wandb", "trackio"])
-def test_missing_tracker_names_its_extra(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tracker that is not installed: ConfigError says how to install it."""
-    monkeypatch.setitem(sys.modules, kind, None)
-    with pytest.raises(ConfigError, match=rf"{kind} is not installed: pip install 'shoal-rl\[{kind}\]'"):
-        Tracker(kind, name="run", config={})
-
-
-def test_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tracker gets the run's name and configuration, each line, and its end."""
-    calls: list[Any] = []
-    fake = SimpleNamespace(
-        init=lambda **given: calls.append(given),
-        log=lambda values, step: calls.append((step, values)),
-        finish=lambda: calls.append("end"),
-    )
-    monkeypatch.setitem(sys.modules, "trackio", fake)
-    tracker = Tracker("trackio", name="a/b", config={"seed": 1})
-    tracker.write(5, {"loss/value": 1.0})
-    tracker.close()
-    assert json.dumps(calls) == json.dumps(
-        [{"project": "shoal", "name": "a/b", "config": {"seed": 1}}, [5, {"loss/value": 1.0}], "end"]
-    )

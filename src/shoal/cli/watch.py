@@ -56,7 +56,8 @@ def _serve(asked: Sequence[str], given: Given) -> int:
     from shoal.report.page.watched import Runs
 
     for name in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(name, _interrupt)
+        if signal.getsignal(name) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(name, _interrupt)
     runs = Runs(asked, Path(given.run_dir))
     try:
         with listen(runs, given.port) as server:

@@ -72,7 +72,7 @@ class Settings(TypedDict, total=False):
     timeline: int | float
     name: str | None
     run_dir: str | PathLike[str]
-    track: Literal["none", "wandb", "trackio"]
+    track: Literal["none", "wandb", "trackio", "mlflow"]
     preset: str | None
     info_keys: Sequence[str]
     preprocessing: Preprocessing | Mapping[str, Any]

@@ -161,8 +161,8 @@ class Options:
     """Name of the run directory; default: date, time and seed."""
     run_dir: str = "runs"
     """Directory that holds the run directories."""
-    track: Literal["none", "wandb", "trackio"] = "none"
-    """Also log to Weights & Biases (`wandb`) or `trackio`; both are optional extras."""
+    track: Literal["none", "wandb", "trackio", "mlflow"] = "none"
+    """Also log to Weights & Biases (`wandb`), `trackio` or `mlflow`; each is an optional extra."""
     preset: str | None = None
     """Start from this preset (such as `paac`) instead of the environment's own; none: from the defaults."""
     info_keys: tuple[str, ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
@@ -21,8 +22,10 @@ from shoal.report.html import write_report
 from shoal.run.beginning import one_torch_thread
 from shoal.run.callbacks import checked
 from shoal.run.evaluate import Eval
+from shoal.run.exporters import TensorBoard, exporter_of
+from shoal.run.exporting import Beside
 from shoal.run.guard.own import checked_rules
-from shoal.run.log import Log, TensorBoard, Tracker
+from shoal.run.log import Log
 from shoal.run.origin import Identity
 from shoal.run.ranking import Ranking
 from shoal.run.run import Run
@@ -191,11 +194,14 @@ def open_log(experiment: Experiment, where: RunDirectory, *, fresh: bool) -> Log
     try:
         where.sweep()
         purge_step = None if fresh else where.read_status().get("steps", 0) + 1
-        log.sinks.append(TensorBoard(where.path / "tensorboard", purge_step))
+        events = TensorBoard(where.path / "tensorboard", purge_step)
         track = experiment.options.track
         if track != "none":
-            config = where.read_config()
-            log.sinks.append(Tracker(track, name=str(where.path), config=config))
+            config, root = where.read_config(), Path(experiment.options.run_dir)
+            name = str(where.path)
+            exporter = exporter_of(track, name=name, config=config, root=root)
+            log.sinks.append(Beside(exporter))
+        log.sinks.append(Beside(events, must=True))
     except BaseException:
         log.close()
         raise

@@ -1,4 +1,4 @@
-"""The metrics of a run: one JSON object a line, appended whole, and copied to TensorBoard or a tracker."""
+"""The metrics of a run: one JSON object a line, appended whole, and handed to what else takes them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ import errno
 import fcntl
 import glob
 import hashlib
-import importlib
 import json
 import math
 import os
 import re
-import secrets
 import stat
 import sys
-import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from shoal.run.reading import check_folder
 from shoal.run.records import LINE_BYTES, METRICS_BYTES, lines_of, read_metrics
 from shoal.types import ConfigError
 
@@ -28,8 +24,6 @@ if TYPE_CHECKING:
 UPDATE = re.compile(rb'"update": (\d{1,18})[,}]')
 PART = 1 << 20
 """Bytes that are read at a time."""
-FLUSH_S = 10.0
-"""Seconds after which TensorBoard sees what was written."""
 
 
 class Sink(Protocol):
@@ -42,79 +36,6 @@ class Sink(Protocol):
     def close(self) -> None:
         """Flushes."""
         ...
-
-
-class TensorBoard:
-    """TensorBoard's event files in the run directory, written in this thread: its errors are the run's."""
-
-    def __init__(self, directory: Path, purge_step: int | None) -> None:
-        """`purge_step`: events from this step on are dropped, as a resumed run writes them again."""
-        from tensorboardX.event_file_writer import EventsWriter  # pyright: ignore[reportMissingTypeStubs]
-
-        self._events: Any = importlib.import_module("tensorboardX.proto.event_pb2")
-        self._summary: Any = importlib.import_module(
-            "tensorboardX.proto.summary_pb2"
-        ).Summary
-        check_folder(directory)
-        directory.mkdir(exist_ok=True)
-        number = len(list(directory.iterdir()))
-        # A name that nobody can foresee: no link can wait there.
-        suffix = f".{secrets.token_hex(8)}.{number}"
-        self._writer: Any = EventsWriter(str(directory / "events"), suffix)
-        self._flushed = time.monotonic()
-        if purge_step is not None:
-            session = self._events.SessionLog
-            start = self._events.Event(
-                step=purge_step,
-                wall_time=time.time(),
-                session_log=session(status=session.START),
-            )
-            self._writer.write_event(start)
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """Adds one event with a scalar for each number."""
-        kind = self._summary
-        summary = kind(
-            value=[
-                kind.Value(tag=name, simple_value=value)
-                for name, value in values.items()
-            ]
-        )
-        self._writer.write_event(
-            self._events.Event(step=step, wall_time=time.time(), summary=summary)
-        )
-        if time.monotonic() - self._flushed > FLUSH_S:
-            self._writer.flush()
-            self._flushed = time.monotonic()
-
-    def close(self) -> None:
-        """Flushes; the file is closed even where that fails."""
-        try:
-            self._writer.flush()
-        finally:
-            self._writer._py_recordio_writer.close()
-
-
-class Tracker:
-    """Weights & Biases or trackio, which share one interface; each is an extra of the package."""
-
-    def __init__(self, kind: str, *, name: str, config: dict[str, Any]) -> None:
-        """ConfigError when the package is not installed."""
-        try:
-            self._module: Any = importlib.import_module(kind)
-        except ModuleNotFoundError as error:
-            raise ConfigError(
-                f"{kind} is not installed: pip install 'shoal-rl[{kind}]'"
-            ) from error
-        self._module.init(project="shoal", name=name, config=config)
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """Logs the numbers at `step`."""
-        self._module.log(values, step=step)
-
-    def close(self) -> None:
-        """Ends the tracked run."""
-        self._module.finish()
 
 
 class Log:

@@ -127,7 +127,9 @@ export class Chart {
       const at = Math.round(x(value)) + 0.5;
       context.moveTo(at, TOP);
       context.lineTo(at, HEIGHT - BOTTOM);
-      context.fillText(short(value), at, HEIGHT - BOTTOM + 5);
+      const text = short(value);
+      const half = context.measureText(text).width / 2;
+      context.fillText(text, Math.min(at, this.width - half - 2), HEIGHT - BOTTOM + 5);
     }
     context.stroke();
     if (!range) {

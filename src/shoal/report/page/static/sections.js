@@ -29,16 +29,24 @@ export class TimeSplit {
       const told = ACTIVITIES.filter((name) => name in state.shares);
       row.element.hidden = told.length === 0;
       for (const name of ACTIVITIES) row.parts[name].style.width = `${100 * (state.shares[name] ?? 0)}%`;
-      say(row.words, told.map((name) => `${name} ${percent(state.shares[name])}`).join(" · "));
+      for (const name of ACTIVITIES) {
+        row.labels[name].hidden = !(name in state.shares);
+        say(row.texts[name], `${name} ${percent(state.shares[name] ?? 0)}`);
+      }
     }
   }
 
   row(state) {
     const parts = Object.fromEntries(ACTIVITIES.map((name) => [name, make("span", { class: `part ${name}` })]));
-    const words = make("p");
+    const texts = Object.fromEntries(ACTIVITIES.map((name) => [name, make("span")]));
+    const labels = Object.fromEntries(ACTIVITIES.map((name) => {
+      const dot = make("span", { class: `dot part ${name}`, "aria-hidden": "true" });
+      return [name, make("span", { class: "label" }, dot, texts[name])];
+    }));
+    const words = make("p", {}, ...Object.values(labels));
     const bar = make("div", { class: "split", "aria-hidden": "true" }, ...Object.values(parts));
     const element = make("div", { class: "time" }, make("h3", {}, state.name), bar, words);
-    return { element, parts, words };
+    return { element, parts, labels, texts };
   }
 }
 
