@@ -9,3 +9,5 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 PROTO = Path(__file__).with_name("environments.proto")
 """The protocol, for clients in other languages."""
+POLICY_PROTO = PROTO.with_name("policies.proto")
+"""That of served policies."""
