@@ -22,7 +22,7 @@ class Given:
     runs: Annotated[
         tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN ...")
     ]
-    """Run directories that differ in their seed alone, or a directory of them."""
+    """Run directories that differ in their seed alone, a directory of them, or that of a sweep."""
     run_dir: str = "runs"
     """Directory in which each RUN is searched for as well."""
     language: Literal["en", "ja"] = "en"
@@ -39,15 +39,22 @@ def main(arguments: list[str], about: str) -> int:
     if not given.runs:
         raise ConfigError("no run to report; give a run directory, or its seeds")
     from shoal.report.signed.signed import choose, write_signed
+    from shoal.report.signed.sweep import sweep_of, winners
     from shoal.run.directory import find_all
     from shoal.types.text import printable
 
     found: list[RunDirectory] = []
     for name in given.runs:
         found += find_all(name, Path(given.run_dir))
+    sweep = None
+    if len(given.runs) == 1 and len(found) > 1:
+        sweep = sweep_of(_place(given))
+        found = found if sweep is None else winners(sweep, found)
     runs = choose(found)
-    folder = given.out or _folder(given, runs)
-    written = write_signed(runs, folder, language=given.language, pdf=given.pdf)
+    folder = given.out or (_folder(given, runs) if sweep is None else _place(given))
+    written = write_signed(
+        runs, folder, language=given.language, pdf=given.pdf, sweep=sweep
+    )
     for path in written:
         if path.suffix != ".png":
             print(printable(path))
@@ -60,6 +67,11 @@ def _folder(given: Given, runs: list[RunDirectory]) -> Path:
         return runs[0].path
     if len(given.runs) > 1:
         raise ConfigError("a report of several runs needs a place: give --out FOLDER")
+    return _place(given)
+
+
+def _place(given: Given) -> Path:
+    """The directory of runs that is named."""
     (name,) = tuple(map(str, given.runs))
     places = (Path(name), Path(given.run_dir) / name)
     return next(base for base in places if base.is_dir())

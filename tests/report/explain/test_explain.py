@@ -198,6 +198,11 @@ def test_names() -> None:
             explained("CartPole-v1", lambda spec: make_policy(spec, Network(), 0), Asked(feature_names=wrong))
 
 
+def test_several_agents_are_refused() -> None:
+    with pytest.raises(ConfigError, match="several agents"):
+        explained("shoal.envs.agents.tictactoe:TicTacToe", lambda spec: make_policy(spec, Network(), 0))
+
+
 def test_critic_of_scaled_rewards() -> None:
     found = explained("CartPole-v1", lambda spec: PlainPolicy(Choosing(), spec), gamma=0.0, scale=3.0)
     criticism = found.criticism

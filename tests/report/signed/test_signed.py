@@ -207,6 +207,24 @@ def test_what_a_pdf_needs(write: Write, tmp_path: Path, monkeypatch: pytest.Monk
     assert not (tmp_path / "report.html").exists()
 
 
+def test_a_sweep(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed, rate in ((1, 0.1), (2, 0.2), (3, 0.2)):
+        write(seed, algorithm={"learning_rate": rate, "gamma": 1.0})
+    folder = tmp_path / "runs"
+    summary = {"best": {"learning_rate": 0.2, "gamma": 1}, "verdict": "trial 1 won", "cost_s": 12.0, "trials": [1, 2]}
+    (folder / "summary.json").write_text(json.dumps(summary | {"importance": {"learning_rate": 0.9}}), encoding="utf-8")
+    monkeypatch.setattr("sys.argv", ["shoal", "report", str(folder)])
+    with pytest.raises(SystemExit, match="0"):
+        cli.main()
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "2 runs (seeds 2, 3)" in page
+    assert "2 trials took 12 s of training" in page
+    assert "<td>learning_rate</td><td>0.2</td><td>0.90</td>" in page
+    (folder / "summary.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+
+
 def test_command(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,6 +60,7 @@ RULES: tuple[Callable[[Evidence], Finding | None], ...] = (
     learning.no_learning,
     learning.fell,
     learning.ended_early,
+    learning.below_threshold,
 )
 HEALTHY = "nothing to say: by what the run left, nothing is wrong with it"
 

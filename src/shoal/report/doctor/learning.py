@@ -33,6 +33,22 @@ def fell(run: Evidence) -> Finding | None:
     return Finding("return-fell", SYMPTOM + 1, what, advice, _numbers(run))
 
 
+def below_threshold(run: Evidence) -> Finding | None:
+    """It learned, and stays below what was wanted."""
+    course = run.course
+    if not course.unwell or not course.learned or course.fell or course.rising:
+        return None
+    if course.threshold is None:
+        return None
+    reached = course.last if course.greedy is None else course.greedy
+    what = (
+        f"it learned, from a mean return of {course.first:.4g} to {reached:.4g}, and stays below the threshold of "
+        f"{course.threshold:g}"
+    )
+    advice = "learning_rate_schedule=linear, more total_timesteps, a larger network, or another seed"
+    return Finding("below-threshold", SYMPTOM - 6, what, advice, _numbers(run))
+
+
 def ended_early(run: Evidence) -> Finding | None:
     """It was still learning when it ended."""
     course = run.course

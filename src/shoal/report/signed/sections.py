@@ -17,6 +17,7 @@ from shoal.report.signed.content import (
     Text,
     Video,
 )
+from shoal.report.signed.money import money
 from shoal.report.signed.untested import untested
 from shoal.report.statistics import bootstrap, iqm
 
@@ -123,6 +124,7 @@ def cost(told: Sequence[Told], words: Words) -> list[Block]:
     blocks: list[Block] = [
         Heading(words("cost")),
         Text(words("time_of_all", **parts)),
+        *money(told, words),
     ]
     for one in told:
         table: Any = one.extra.get("cost")

@@ -9,6 +9,7 @@ from shoal.report.signed import sections
 from shoal.report.signed.content import Heading, Picture, Plain
 from shoal.report.signed.gather import gather
 from shoal.report.signed.picture import draw, draw_all
+from shoal.report.signed.sweep import sweep_section
 from shoal.report.signed.to_html import to_html
 from shoal.report.signed.to_pdf import to_pdf
 from shoal.report.signed.words import Words
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from shoal.report.signed.content import Block
     from shoal.report.signed.gather import Told
+    from shoal.report.signed.sweep import Sweep
     from shoal.report.signed.words import Language
     from shoal.run.directory import RunDirectory
 
@@ -32,6 +34,7 @@ def write_signed(
     *,
     language: Language = "en",
     pdf: bool = True,
+    sweep: Sweep | None = None,
 ) -> list[Path]:
     """Writes the report of runs that differ in their seed alone; what was written, report.html first.
 
@@ -40,6 +43,7 @@ def write_signed(
         folder: of the files: the run's own, or another.
         language: en or ja.
         pdf: whether report.pdf is written too.
+        sweep: what they won.
 
     Raises:
         ConfigError: a damaged run, runs of different configurations, or a PDF's packages are not installed.
@@ -48,7 +52,7 @@ def write_signed(
     told = gather(runs)
     title, about = _title(told, words), _about(words)
     picture = draw(told, words, title)
-    blocks = blocks_of(told, picture, words)
+    blocks = blocks_of(told, picture, words, sweep)
     everything = picture
     if len(told) == 1:
         everything = draw_all(told[0])
@@ -71,7 +75,9 @@ def choose(runs: Sequence[RunDirectory]) -> list[RunDirectory]:
     return list(newest.values())
 
 
-def blocks_of(told: Sequence[Told], picture: bytes, words: Words) -> list[Block]:
+def blocks_of(
+    told: Sequence[Told], picture: bytes, words: Words, sweep: Sweep | None = None
+) -> list[Block]:
     """All sections, those for whoever signs first."""
     return [
         *sections.summary(told, words),
@@ -79,6 +85,7 @@ def blocks_of(told: Sequence[Told], picture: bytes, words: Words) -> list[Block]
         *sections.results(told, words),
         *sections.curves(picture, told, words),
         *sections.not_tested(told, words),
+        *([] if sweep is None else sweep_section(sweep, words)),
         *sections.doctor(told, words),
         *sections.guard(told, words),
         *sections.cost(told, words),

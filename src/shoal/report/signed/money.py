@@ -1,0 +1,42 @@
+"""What runs cost in money, by the price table that `shoal cost` goes by."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from shoal.report.signed.content import Table, Text
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shoal.report.signed.content import Block
+    from shoal.report.signed.gather import Told
+    from shoal.report.signed.words import Words
+
+COSTS = "shoal.report.cost"
+MOST_PLACES = 8
+
+
+def money(told: Sequence[Told], words: Words) -> list[Block]:
+    """A sentence of what all runs cost, and a table of other machines; nothing where no price is known for theirs."""
+    if find_spec(COSTS) is None:
+        return []
+    prices: Any = importlib.import_module(f"{COSTS}.prices")
+    compared: Any = importlib.import_module(f"{COSTS}.compared")
+    try:
+        costs = compared.costs_of([one.run for one in told], prices.find_prices())
+    except ConfigError:  # the table does not know the machine
+        return [Text(words("no_prices"))]
+    parts = {"machine": costs.here.name, "money": costs.whole, "lost": costs.lost}
+    blocks: list[Block] = [Text(words("money", **parts))]
+    if costs.per_result is not None:
+        blocks.append(Text(words("money_each", money=costs.per_result)))
+    rows = [
+        (place.machine.name, f"{place.hours:.3g}", str(place.cost))
+        for place in costs.places[:MOST_PLACES]
+    ]
+    titles = [words(name) for name in ("machine", "hours", "money_column")]
+    return [*blocks, Table(rows, titles)] if rows else blocks
