@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from shoal.stream.groups.book import Book
     from shoal.stream.groups.draws import Draws
 
+TOGETHER = 16
+"""Answers of one request at most: a server takes no more than it draws at once."""
+
 
 class Asking:
     """Token in, token out: nothing is written as text on the way, and no token is drawn twice."""
@@ -47,7 +50,7 @@ class Asking:
                 )
 
     def rest(self, keys: Sequence[tuple[int, int]], *, salt: str) -> None:
-        """Asks for the rest of answers, each as far as it has come; those that begin alike together."""
+        """Asks for the rest of answers, each as far as it has come; those of one prompt that begin alike together."""
         alike: dict[tuple[int, tuple[int, ...]], list[tuple[int, int]]] = {}
         for key in keys:
             running = self._book.running.get(key)
@@ -59,9 +62,10 @@ class Asking:
             elif len(token) >= self._room(running.prompt):
                 self._book.finish(key, truncated=True)
             else:
-                alike.setdefault((running.prompt, token), []).append(key)
+                alike.setdefault((key[0], token), []).append(key)
         for (_, token), group in alike.items():
-            self._ask(token, group, salt)
+            for first in range(0, len(group), TOGETHER):
+                self._ask(token, group[first : first + TOGETHER], salt)
 
     def _ask(
         self, token: tuple[int, ...], keys: list[tuple[int, int]], salt: str
