@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from shoal.run.guard.seen import Seen
     from shoal.run.guard.watch import Watch
     from shoal.run.run import Run
 
@@ -245,6 +246,19 @@ class Best(Injection):
     state: Any = None
     figure = math.nan
     policy: nn.Module | None = None
+    lost: list[float]
+    """The share of what was gained that is lost, at each check after the failure began."""
+
+    def __init__(self, name: str) -> None:
+        """`name`: of the failure."""
+        super().__init__(name)
+        self.lost = []
+
+    def rule(self, seen: Seen) -> None:
+        """A rule that finds nothing, and takes notes."""
+        gained = seen.best_return - seen.first_return
+        if self.since >= 0 and gained > 0:
+            self.lost.append(round((seen.best_return - seen.mean_return) / gained, 2))
 
     def __call__(self, run: Run, record: Any) -> None:
         """Takes the best when the failure begins."""
@@ -299,6 +313,7 @@ def measure(env: str, seed: int, name: str, sound: Path, told: dict[str, Any], m
             factory=partial(breakable, env),
             panel="none",
             callbacks=[injection],
+            rules=[injection.rule],
             total_timesteps=told["total_timesteps"] + more * steps_of(told),
             checkpoint_every=10**9,
         )
@@ -333,16 +348,17 @@ def measure(env: str, seed: int, name: str, sound: Path, told: dict[str, Any], m
         "kept": final >= best - LOSS * abs(best),
         "reason": reason,
         "updates": updates,
+        "lost": injection.lost,
         "seconds": round(seconds, 1),
     }
 
 
 def measure_slow(env: str, seed: int, folder: str) -> dict[str, Any]:
     """One of four workers takes ten times as long for each step after some updates; told is enough."""
-    steps, at, updates = 256, 26, 36
-    told = settings(env, seed, folder) | {"num_envs": 8, "num_steps": steps, "num_minibatches": 8}
-    told |= {"total_timesteps": updates * 8 * steps, "backend": "workers", "num_workers": 4, "own_cores": False}
-    result = shoal.train(Slowing(env, steps * at, seed + 2), **told)
+    rows, steps, at, updates = 32, 64, 26, 36
+    told = settings(env, seed, folder) | {"num_envs": rows, "num_steps": steps, "num_minibatches": 8}
+    told |= {"total_timesteps": updates * rows * steps, "backend": "workers", "num_workers": 4, "own_cores": False}
+    result = shoal.train(Slowing(env, steps * at, seed + rows // 4), **told)
     acted = [x for x in read_notes(result.path).interventions if x.rule == "speed"]
     since = acted[0].update - at if acted else None
     return {

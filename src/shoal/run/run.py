@@ -64,7 +64,7 @@ SECOND_LOOP = "this run has its loop already: a run goes through one loop; go on
 
 
 class Run:
-    """One training run: an algorithm asks it for a learner and a stream, and iterates `loop`; the rest happens around."""
+    """One training run: an algorithm asks it for learners and a stream, and iterates `loop`; the rest is around."""
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shoal.run.guard.answers import Hacking, Length
-from shoal.run.guard.clock import Speed, Staleness
+from shoal.run.guard.clock import Heartbeat, Speed, Staleness
 from shoal.run.guard.returns import ReturnFall
 from shoal.run.guard.rules import Drift, Entropy, Finite, Gradient, Kl, ValueLoss
 from shoal.run.guard.seen import Seen
@@ -72,6 +72,25 @@ def test_returns_may_lose_a_share_of_what_was_gained(mean: float, spread: float,
     """From 100 to 204 with a band of 3/4: 126 is left; 25 episodes of deviation 500 have a standard error of 100."""
     about = seen(mean_return=mean, best_return=204.0, first_return=100.0, spread=spread, episodes=25)
     assert (ReturnFall(0.75).look(about) is not None) is falls
+
+
+def test_returns_may_not_lose_three_quarters_of_the_band_for_long() -> None:
+    """From 0 to 100 with a band of 80: 40 is lost for good where it stays below, at the fifth check."""
+    rule = ReturnFall(0.8)
+
+    def falls(mean: float) -> bool:
+        about = seen(mean_return=mean, best_return=100.0, first_return=0.0, spread=0.0, episodes=25)
+        return rule.look(about) is not None
+
+    assert [falls(39.0) for _ in range(5)] == [False] * 4 + [True]
+    rule.forget()
+    assert [falls(x) for x in (39.0, 39.0, 39.0, 39.0, 41.0, 39.0)] == [False] * 6
+
+
+def test_an_actor_that_is_late() -> None:
+    rule = Heartbeat(4.0)
+    found = [rule.look(seen({"actors/slowest": x})) is not None for x in (9, 9, 1, 9, 9, 9, 9, 1)]
+    assert found == [False] * 5 + [True] + [False] * 2
 
 
 def test_speed_is_told_once_until_it_is_over() -> None:

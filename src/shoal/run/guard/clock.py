@@ -17,7 +17,9 @@ LATE, USUAL, ENOUGH = 5, 50, 20
 LEAST_S = 1.0
 """Seconds that it must have been slow for."""
 STALENESS = ("actors/staleness_max", "groups/staleness_max")
-HEARD = "actors/silent"
+SLOWEST = "actors/slowest"
+IN_A_ROW = 3
+"""Checks of which each must show an actor that is late."""
 
 
 class Speed(Stateless):
@@ -92,17 +94,19 @@ class Staleness(Told):
 
 
 class Heartbeat(Told):
-    """Every actor is heard from."""
+    """Every actor is heard from when the others are; one that is silent for good ends the run by its time-out."""
 
     name = "heartbeat"
-    reads = (HEARD,)
+    reads = (SLOWEST,)
+    late = 0
 
     def look(self, seen: Seen) -> Finding | None:
-        """Compares the longest wait for an actor with the usual one."""
+        """Compares the slowest actor with the one in the middle."""
         value = seen.number(*self.reads)
-        if not self.above(value):
+        if value is None:
             return None
-        said = (
-            f"the slowest actor answers {value:.3g} times later than actors usually do"
-        )
+        self.late = self.late + 1 if value > self.limit else 0
+        if not self.above(value if self.late >= IN_A_ROW else None):
+            return None
+        said = f"the slowest actor takes {value:.3g} times as long as the one in the middle"
         return Finding(said, "tell")

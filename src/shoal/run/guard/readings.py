@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from shoal.run.guard.answers import ANSWERS, EVALUATION
-from shoal.run.guard.clock import HEARD, STALENESS
+from shoal.run.guard.clock import SLOWEST, STALENESS
 from shoal.types import Episodes
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def numbers_of(
             read = torch.stack(flat).tolist()
             totals = totals | dict(zip(tensors, read, strict=True))
         found = {name: float(x) / counts[name] for name, x in totals.items()}
-    for name in (*STALENESS, HEARD, ANSWERS):
+    for name in (*STALENESS, SLOWEST, ANSWERS):
         value = metrics.mean(name)
         if value is not None:
             found[name] = value

@@ -29,7 +29,7 @@ RULES_OF = {
     "entropy": ("entropy",),
     "explosion": ("value", "gradient"),
     "band": ("return",),
-    "slowdown": ("speed",),
+    "slowdown": ("speed", "heartbeat"),
 }
 """The rules that read each limit."""
 
@@ -53,7 +53,7 @@ class Guarding:
     band: float = 0.8
     """It acts where so much of what was gained since the start, up to the verified best return, is lost again."""
     slowdown: float = 4.0
-    """It tells where environment steps take so many times as long as they did."""
+    """It tells where environment steps take so many times as long as they did, or one actor as the others."""
     verify: int = 10
     """Checks without a finding after which a copy of the weights counts as good; more are surer and older."""
     memory_gib: float = 1.0

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from shoal.run.guard.settings import Guarding
     from shoal.run.guard.states import Kept
 
-SILENT = 10.0
-"""Times the usual wait for an actor's answer."""
 GIB = 1 << 30
 LEAST_FACTOR = 2.0**-10
 """Of a learning rate: below, nothing is learned."""
@@ -63,7 +61,7 @@ def rules_of(
         ValueLoss(cfg.explosion),
         Gradient(cfg.explosion),
         Speed(cfg.slowdown),
-        Heartbeat(SILENT),
+        Heartbeat(cfg.slowdown),
         Staleness(max_staleness),
         Length(),
         Hacking(),

@@ -183,6 +183,8 @@ class Actors:
                 self.meter.add(name, waited_s * spent[name] / busy_s, shown=False)
         self.meter.note("speed/learner_waits", waited_s / (now - self._returned_s))
         self.meter.note("speed/actors_wait", spent["waiting"] / sum(spent.values()))
+        if len(parts) > 1:
+            self.meter.note("actors/slowest", slowest(parts))
         staleness = self._staleness()
         if len(staleness):
             self.meter.note("actors/staleness", float(staleness.mean()))
@@ -199,3 +201,10 @@ class Actors:
             ]
             found.append(np.array(behind, np.int64)[where])
         return np.concatenate(found)
+
+
+def slowest(parts: Mapping[int, Part]) -> float:
+    """How many times as long as the one in the middle (of two: the other) the slowest actor was busy."""
+    each = (part.seconds for part in parts.values())
+    busy = sorted(seconds["environment"] + seconds["acting"] for seconds in each)
+    return busy[-1] / max(busy[(len(busy) - 1) // 2], 1e-9)
