@@ -330,19 +330,18 @@ def conclude(
     close_rows(rows, run)
     threshold = run.settings.stop_at
     threshold = None if threshold == math.inf else threshold
-    interrupted = run.stop_reason in CUT_SHORT
     begun = time.perf_counter()
     status = where.read_status()
     status |= {"threshold": threshold, "stop_reason": run.stop_reason}
+    status["ended_at"] = time.time()
     given = experiment.options.final_episodes
     episodes = GREEDY_EPISODES if given is None else given
     greedy = math.nan
-    if interrupted:
+    if run.stop_reason in CUT_SHORT:
         status |= {"state": "stopped", "reason": run.interrupted_by}
-        status |= {"ended_at": time.time()}
         where.write_status(status)
     else:
-        status |= {"state": "finished", "ended_at": time.time()}
+        status["state"] = "finished"
         where.write_status(status)
         score = play_greedily(experiment, run, policy, episodes=episodes)
         if score is not None:

@@ -13,6 +13,7 @@ from shoal.llm.scorers.pool import ScorerPool
 from shoal.llm.tasks.source import TaskSource
 from shoal.stream.groups.groups import Groups
 from shoal.stream.groups.process import ProcessSampler
+from shoal.stream.groups.standing import StandingSampler
 from shoal.stream.schedules import Async
 from shoal.types import ConfigError
 
@@ -101,7 +102,8 @@ def sampler_of(run: Run, policy: LanguageModel, cfg: DrawsGroups) -> Sampler:
         refill=s.language.after_publish == "refill",
         tell=run.warn,
     )
-    sampler.follow(run.meter.ending)
+    sampler.ending = run.meter.ending
+    run.meter.halt.parties.append(StandingSampler(sampler))
     return sampler
 
 

@@ -44,8 +44,10 @@ class Ending:
         """Whether `check` has something to do."""
         return self.halt.asked or self.due
 
-    def check(self) -> None:
-        """Stands still while the run is to; EndingError where nobody is to wait any longer."""
+    def check(self) -> float:
+        """Stands still while the run is to, for so many seconds; EndingError where nobody is to wait any longer."""
+        before_s = self.halt.stood_s
         self.halt.check()
         if self.due:
             raise EndingError
+        return self.halt.stood_s - before_s

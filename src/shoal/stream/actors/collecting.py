@@ -9,6 +9,7 @@ import numpy as np
 
 from shoal.stream.actors.parts import Joining, Part, joined_episodes
 from shoal.stream.actors.pool import ActorPool
+from shoal.stream.actors.standing import StandingActors
 from shoal.stream.actors.states import restore_to, state_of
 from shoal.stream.in_process import slab_of
 from shoal.stream.schedules import Async
@@ -39,6 +40,7 @@ class Actors:
         schedule = wanted.schedule
         self.ahead = schedule.max_staleness if isinstance(schedule, Async) else 0
         self.pool = self._make_pool(wanted)
+        meter.halt.parties.append(StandingActors(self.pool))
         self.roles = self.pool.roles
         self.slabs: list[Slab] = [
             slab_of(

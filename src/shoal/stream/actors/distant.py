@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 SILENT_S = 10 * BEAT_S
 """One that does not even say that it lives is gone."""
-AGAIN_S = 60.0
-"""One that stands still is told so again once in so many seconds."""
 MESSAGE_S = 300.0
 """What a message may take that has begun to come."""
 
@@ -67,7 +65,7 @@ class DistantActor:
         self.number, self.rows, self._placed = number, rows, placed
         self._frames: Frames | None = None
         self._tasks = self._closing = self.steps = 0
-        self._moved_s = self._heard_s = self._told_s = 0.0
+        self._moved_s = self._heard_s = 0.0
         self._ended = False
         self.late = False
         """Whether it is in a step that nobody waits for any more."""
@@ -125,23 +123,15 @@ class DistantActor:
         early = self._answers.early()
         return [Part.of_saved(said["value"]) for said in early if said["good"]]
 
-    def stand(self) -> None:
-        """Has it stand still after the step that it is in, and wait until it is to go on."""
-        self._told_s = time.monotonic()
-        self._say(Op.PAUSE, None)
-
-    def go_on(self) -> None:
-        """Has it go on; nobody blames it for the time in which it stood."""
-        self._say(Op.GO_ON, None)
+    def tell(self, op: Op) -> None:
+        """Has it stand still, or go on: that has no answer."""
+        self._say(op, None)
         self._moved_s = self._heard_s = time.monotonic()
 
-    def attend(self) -> None:
-        """It stands still yet: what it says is taken in, and it hears now and then that its learner lives."""
-        assert self._frames is not None
-        if time.monotonic() - self._told_s > AGAIN_S:
-            self.stand()
-        with contextlib.suppress(OSError, EOFError):  # the next answer tells
-            while self._frames.comes(0.0):
+    def take_in(self) -> None:
+        """Hears what it has said, while nobody waits for anything; that it is gone the next answer tells."""
+        with contextlib.suppress(OSError, EOFError):
+            while self._frames is not None and self._frames.comes(0.0):
                 self._hear()
 
     def ask_shard(self, op: Op, value: dict[str, Any]) -> int:
@@ -215,8 +205,7 @@ class DistantActor:
     def _say(self, op: Op, value: object) -> None:
         """Sends a message; one to an actor that is gone is lost, which the next answer tells."""
         assert self._frames is not None
-        said = {"op": int(op), "task": self._tasks, "value": value}
-        data = states.pack(said, MOST_BYTES)
+        data = message(op, self._tasks, value)
         with contextlib.suppress(OSError):
             self._frames.send(data)
 
@@ -225,7 +214,7 @@ class DistantActor:
         task: int,
         timeout_s: float,
         doing: str,
-        check: Callable[[], None] = lambda: None,
+        check: Callable[[], object] = lambda: None,
     ) -> Any:
         """What comes of a task; nothing may stand still for longer than the time-out.
 
@@ -257,13 +246,9 @@ class DistantActor:
         answer = said["task"]
         if answer:
             self._answers.put(answer, said, task)
-        else:
-            self._note(said["steps"])
+        elif said["steps"] != self.steps:
+            self.steps, self._moved_s = said["steps"], self._heard_s
         return bool(answer)
-
-    def _note(self, steps: int) -> None:
-        if steps != self.steps:
-            self.steps, self._moved_s = steps, time.monotonic()
 
     def _check(self, timeout_s: float, doing: str) -> None:
         """EnvError where the actor says nothing any more, or stands still."""
@@ -272,6 +257,11 @@ class DistantActor:
             raise EnvError(f"{self}, {doing}, was not heard of for {SILENT_S:g} s")
         if now - self._moved_s > timeout_s:
             raise EnvError(f"{self}, {doing}, made no step for {timeout_s:g} s")
+
+
+def message(op: Op, task: int, value: object) -> bytes:
+    """What an actor is told, as it travels."""
+    return states.pack({"op": int(op), "task": task, "value": value}, MOST_BYTES)
 
 
 def failure_of(said: dict[str, Any], who: str) -> Exception:

@@ -19,10 +19,8 @@ from shoal.types import ConfigError, EnvError, text_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from shoal.stream.actors.distant import DistantActor
     from shoal.stream.actors.messages import Begun
     from shoal.stream.actors.parts import Part
-    from shoal.stream.actors.process import ActorProcess
     from shoal.stream.actors.rows import ActorRows
     from shoal.stream.in_process import Wanted
     from shoal.stream.meter import Meter
@@ -67,15 +65,10 @@ class ActorPool:
         spans = meter.spans
         self._heard = None if spans is None else Hearing(spans, env.processes)
         self.ending = meter.ending
-        meter.halt.parties.append(self)
         self._coming: dict[int, Coming] = {}
         """Processes that are to take the place of others, by the actor's number."""
         begun = [self._begin(number) for number in range(count)]
         env.spec, self.in_turns = begun[0].spec, begun[0].in_turns
-
-    @property
-    def _there(self) -> list[ActorProcess | DistantActor]:
-        return [self.env.processes[number] for number in self.numbers]
 
     @property
     def numbers(self) -> list[int]:
@@ -85,21 +78,6 @@ class ActorPool:
             for number, rows in enumerate(self.env.rows)
             if not self.env.dropped[rows.start]
         ]
-
-    def stand(self) -> None:
-        """All actors stand still after the step that they are in."""
-        for process in self._there:
-            process.stand()
-
-    def attend(self) -> None:
-        """They do so yet."""
-        for process in self._there:
-            process.attend()
-
-    def go_on(self) -> None:
-        """They go on."""
-        for process in self._there:
-            process.go_on()
 
     def look(self, number: int) -> None:
         """Where an actor is gone by now, begins to start another one, before anybody waits for it."""

@@ -134,17 +134,11 @@ class ActorProcess:
         good = [packed for good, packed in self._answers.early() if good]
         return [self._arena_.read(packed).copied() for packed in good]
 
-    def stand(self) -> None:
-        """Has it stand still after the step that it is in, and wait until it is to go on."""
-        self._tell(Op.PAUSE)
-
-    def go_on(self) -> None:
-        """Has it go on; nobody blames it for the time in which it stood."""
-        self._tell(Op.GO_ON)
+    def tell(self, op: Op) -> None:
+        """Has it stand still, or go on: that has no answer, and one that is gone is not told."""
+        if self._worker.alive:
+            self._worker.send((int(op), (0, None)))
         self._seen, self._moved_s = -1, time.monotonic()
-
-    def attend(self) -> None:
-        """It stands still yet: nothing is to be done for it."""
 
     def ask_shard(self, op: Op, value: dict[str, Any]) -> int:
         """Asks for something of the memory that it keeps; the number of the task."""
@@ -204,11 +198,6 @@ class ActorProcess:
         assert self._arena is not None
         return self._arena
 
-    def _tell(self, op: Op) -> None:
-        """Something that has no answer; one that is gone is not told, which the next answer tells."""
-        if self._worker.alive:
-            self._worker.send((int(op), (0, None)))
-
     def _ask(self, op: Op, value: object) -> int:
         """The number of the task."""
         self._tasks += 1
@@ -221,7 +210,7 @@ class ActorProcess:
         task: int,
         timeout_s: float,
         doing: str,
-        check: Callable[[], None] = lambda: None,
+        check: Callable[[], object] = lambda: None,
     ) -> Any:
         """What comes of a task; nothing may stand still for longer than the time-out.
 

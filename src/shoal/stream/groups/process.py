@@ -63,7 +63,8 @@ class ProcessSampler:
         sizes = self._crossing.sizes
         self._said = beginning_of(model, drawing, slots, seed, sizes, refill=refill)
         self._timeout_s, self._left, self._tell = timeout_s, max_restarts, tell
-        self._ending = Ending()
+        self.ending = Ending()
+        """Whether anybody waits any longer."""
         self._book = Book(model.architecture, drawing)
         self._weights: tuple[int, NDArray[np.float32]] | None = None
         self._start()
@@ -93,23 +94,10 @@ class ProcessSampler:
         self._book.add(new)
         self._worker.send((int(Op.SUBMIT), list(requests)))
 
-    def follow(self, ending: Ending) -> None:
-        """Waits no longer than a run does, and stands still when that does."""
-        self._ending = ending
-        ending.halt.parties.append(self)
-
-    def stand(self) -> None:
-        """Has it draw nothing for now; whether it is there shows when it is waited for."""
+    def tell(self, op: Op) -> None:
+        """Has it draw nothing for now, or draw again; whether it is there shows when it is waited for."""
         if self._worker.alive:
-            self._worker.send((int(Op.PAUSE), None))
-
-    def attend(self) -> None:
-        """It draws nothing yet."""
-
-    def go_on(self) -> None:
-        """Has it draw again."""
-        if self._worker.alive:
-            self._worker.send((int(Op.GO_ON), None))
+            self._worker.send((int(op), None))
 
     def poll(self, max_steps: int | None = None) -> list[Drawn]:
         """Waits until an answer is finished, if any is pending, and hands over those that are.
@@ -120,13 +108,10 @@ class ProcessSampler:
         self._hear_all()
         since = time.monotonic()
         while max_steps != 0 and book.running and not book.finished:
+            since += self.ending.check()
             if self._hear(LOOK_S):
                 since = time.monotonic()
-                continue
-            before = time.monotonic()
-            self._ending.check()
-            since += time.monotonic() - before
-            if time.monotonic() - since > self._timeout_s:
+            elif time.monotonic() - since > self._timeout_s:
                 self._restart(
                     f"said nothing for {self._timeout_s:g} s{self._worker.stack()}"
                 )
@@ -153,7 +138,6 @@ class ProcessSampler:
 
     def close(self) -> None:
         """Ends the process."""
-        self._ending.halt.leave(self)
         self._end()
         self._crossing.close()
 
