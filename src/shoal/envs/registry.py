@@ -11,7 +11,7 @@ from gymnasium.wrappers import TimeLimit
 from shoal.envs import native, packages, randomization
 from shoal.envs.agents.games import is_game
 from shoal.envs.agents.rows import AgentsEnv
-from shoal.envs.costs.env import STEP, costing
+from shoal.envs.costs.env import costing, keys_of
 from shoal.envs.factories import factory_of, import_object, name_of, near
 from shoal.envs.lasting import warn_of_lasting
 from shoal.envs.libraries import atari, envpool_rows, gymnasium_vector
@@ -96,8 +96,7 @@ def make(
         rows.keeper.tolerance = seen.tolerance
         return _preprocessed(rows, seen)
     factory = _as_seen(factory_of(env, fixed), name, seen)
-    if seen.cost_key:
-        info_keys = (*info_keys, STEP)
+    info_keys = (*info_keys, *keys_of(seen.cost_key))
     if backend == "workers":
         rows = processes.make(
             factory,
