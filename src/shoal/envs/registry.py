@@ -117,7 +117,7 @@ def _as_seen(
     preprocessing: Preprocessing,
     info_keys: tuple[str, ...],
 ) -> tuple[Callable[[], Any], tuple[str, ...]]:
-    """The factory's environments with costs, chosen keys, texts as integers, another time limit; and the info's keys."""
+    """The factory's environments with costs, chosen keys, texts as integers, a time limit; and the info's keys."""
     costed = costing(factory, name, preprocessing.cost_key)
     observed = observing(costed, name, preprocessing)
     keys = (*info_keys, *keys_of(preprocessing.cost_key))
