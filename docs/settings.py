@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from shoal import algos
-from shoal.algos import a2c, bc, dqn, impala, ppo, ppo_sac, pqn, r2d2, sac, td3
+from shoal.algos import a2c, bc, dqn, impala, ppo, ppo_lagrangian, ppo_sac, pqn, r2d2, sac, td3
 from shoal.algos.presets import presets
 from shoal.envs.action_guard.settings import ActionGuard
 from shoal.envs.preprocessing import Preprocessing
@@ -41,6 +41,7 @@ TABLES = {
     "sac": sac.Config,
     "td3": td3.Config,
     "ppo_sac": ppo_sac.Config,
+    "ppo_lagrangian": ppo_lagrangian.Config,
     "explorers": Explorers,
     "bc": bc.Config,
     "replay": Replay,

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "shoal"
 PACKAGES_OF_NATIVE = {"envs", "remote", "memory", "math", "nets", "learn"}
 MAX_FILE, MAX_CLASS, MAX_FUNCTION = 500, 200, 60
-LONG = ("ppo", "dqn", "pqn", "sac", "td3", "r2d2", "ppo_sac", "impala", "grpo")
+LONG = ("ppo", "ppo_lagrangian", "dqn", "pqn", "sac", "td3", "r2d2", "ppo_sac", "impala", "grpo")
 MAX_ALGORITHM = {"a2c": 100} | dict.fromkeys(LONG, 150)
 ENCODER = r"\bimpala\b"
 """An image encoder of networks, which stands in the same paper as the algorithm."""

@@ -25,7 +25,7 @@ from shoal.math.losses import masked_mean, ppo_policy_loss, ratio_statistics, va
 from shoal.math.returns import gae
 from shoal.nets.distributions import masked
 from shoal.nets.policy import Network, Output
-from shoal.run.constrained import check_alone
+from shoal.run.constrained import rollouts_alone
 from shoal.run.run import Run
 from shoal.types import Steps, check_finite, check_positive, check_ranges
 
@@ -38,9 +38,9 @@ class PPOLagrangian:
     """What an episode may cost on average; less is safer and earns less."""
     multiplier_init: float = 0.0
     """Multiplier before any episode ended: what a cost of 1 weighs against rewards; larger begins more carefully."""
-    multiplier_learning_rate: float = 0.02
+    multiplier_learning_rate: float = 0.05
     """How fast the multiplier follows costs above or below the limit; larger obeys sooner and swings more."""
-    multiplier_gain: float = 0.0
+    multiplier_gain: float = 0.2
     """Added to the multiplier for each cost above the limit, at once; larger damps its swings."""
     cost_learning_rate: float = 1e-3
     """Adam's step size for the critic of costs; larger learns faster but less stably."""
@@ -90,12 +90,11 @@ DEFAULTS = {"num_envs": 32}
 
 def train(cfg: PPOLagrangian, env: VecEnv, run: Run) -> nn.Module:
     """Trains a policy until the run ends, and returns it."""
-    check_alone(run.settings)
     settings = {"lr": cfg.learning_rate, "max_grad_norm": cfg.max_grad_norm}
     learner = run.learner(run.policy(env.spec), Adam, eps=1e-5, **settings)
     add_cost_critic(learner, env.spec, cfg, run.seed)
     multiplier = Multiplier(cfg)
-    stream = run.rollouts(env, learner, num_steps=cfg.num_steps)
+    stream = rollouts_alone(run, env, learner, cfg.num_steps)
     check_minibatches(stream.shape, cfg, whole_rows=learner.recurrent)
     for rollout in run.loop(stream, learner, state={"multiplier": multiplier}):
         weight = multiplier.update(stream.episodes.info["cost"])

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from gymnasium import Space
 
+    from shoal.envs.action_guard.limits import Limits
     from shoal.types import Leaf, Spec
 
 FORMAT = "shoal-policy-1"
@@ -83,7 +84,7 @@ def document(
         **described(spec),
         "calls": dict(calls),
         "caller": duties(spec, provenance.preprocessing)
-        + guard_duties(provenance.action_guard),
+        + guard_duties(provenance.action_guard, kind),
         "action_guard": guard_said(spec, provenance.action_guard),
         "files": dict(files),
     }
@@ -137,19 +138,29 @@ def guard_said(spec: Spec, guard: ActionGuard) -> dict[str, Any] | None:
     }
 
 
-def guard_duties(guard: ActionGuard) -> list[str]:
-    """What the caller must do where the run had an action guard: no file of an export does it."""
+def limits_in(provenance: Provenance, spec: Spec) -> Limits | None:
+    """What the run's action guard held actions to; None where it had no guard, or one of choices."""
+    guard = provenance.action_guard
+    return None if guard.idle else limits_of(guard, spec)
+
+
+def guard_duties(guard: ActionGuard, kind: str) -> list[str]:
+    """What the caller must do himself of the run's action guard, in sentences."""
     if guard.idle:
         return []
-    said = [
-        "The run had an action guard, which is not in these files: hold every action to `action_guard.limits`. Clip it "
-        "to low and high; then, from the second step of an episode on, to within max_change of what was done before."
-    ]
+    said = ["The run had an action guard (`action_guard`)."]
+    if guard.low or guard.high:
+        said.append("Its bounds are inside: every action is within them.")
+    if guard.max_change:
+        way = "Hold actions to within `max_change` of what was done in the step before"
+        if kind == "c":
+            way = "Hand every action to the function ending in `_hold` with what was done in the step before"
+        said.append(f"{way}, from an episode's second step on.")
     if guard.constraint is not None or guard.inequalities is not None:
         said.append(
-            "The guard also had a function of its own, named in `action_guard`, which has the last word on actions."
+            "It also had a function of its own, named there, which is not inside and has the last word on actions."
         )
-    return said
+    return [" ".join(said)]
 
 
 def _name_of(given: str | Callable[..., object] | None) -> str | None:

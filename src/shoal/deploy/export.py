@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import shoal
 from shoal.deploy.c.files import FLAGS, c_files
 from shoal.deploy.c.names import check_prefix
-from shoal.deploy.description import Provenance, document, sha256_of
+from shoal.deploy.description import Provenance, document, limits_in, sha256_of
 from shoal.deploy.lowering import program_of
 from shoal.types import ConfigError
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from shoal.deploy.greedy import Port
+    from shoal.envs.action_guard.limits import Limits
     from shoal.types import Spec
 
     Contents: TypeAlias = Mapping[str, bytes]
@@ -73,21 +74,23 @@ def export(
     if target.exists():
         raise ConfigError(f"{target} is there already; name another folder")
     check_prefix(name)
+    provenance = provenance or Provenance()
+    limits = limits_in(provenance, spec)
     if to == "c":
         if masks is not None:
             raise ConfigError(
                 "masks is of graphs; functions in C take a mask or NULL: leave masks out"
             )
-        contents, calls = _source(policy, spec, name)
+        contents, calls = _source(policy, spec, name, limits)
     else:
         reads = spec.masked if masks is None else masks
-        contents, calls = _graph(policy, spec, to, name, masks=reads)
+        contents, calls = _graph(policy, spec, to, name, masks=reads, limits=limits)
     hashes = {file: hashlib.sha256(data).hexdigest() for file, data in contents.items()}
     said = document(
         spec,
         kind=to,
         version=shoal.__version__,
-        provenance=provenance or Provenance(),
+        provenance=provenance,
         calls=calls,
         files=hashes,
     )
@@ -96,7 +99,13 @@ def export(
 
 
 def _graph(
-    policy: nn.Module, spec: Spec, to: Kind, name: str, *, masks: bool
+    policy: nn.Module,
+    spec: Spec,
+    to: Kind,
+    name: str,
+    *,
+    masks: bool,
+    limits: Limits | None,
 ) -> tuple[Contents, Mapping[str, object]]:
     """The one file of a graph, and its inputs and outputs."""
     from shoal.deploy import graphs
@@ -106,7 +115,7 @@ def _graph(
         "torchscript": graphs.torchscript_file,
         "torch-export": graphs.torch_export_file,
     }[to]
-    data, greedy = make(policy, spec, masks=masks)
+    data, greedy = make(policy, spec, masks=masks, limits=limits)
     calls: dict[str, object] = {
         "inputs": [_port(port) for port in greedy.inputs],
         "outputs": [_port(port) for port in greedy.outputs],
@@ -121,11 +130,11 @@ def _port(port: Port) -> dict[str, object]:
 
 
 def _source(
-    policy: nn.Module, spec: Spec, name: str
+    policy: nn.Module, spec: Spec, name: str, limits: Limits | None
 ) -> tuple[Contents, Mapping[str, object]]:
     """The files of C source, and how what they hold is called."""
     program = program_of(policy, spec)
-    texts = c_files(program, spec, prefix=name, sha256=sha256_of(spec))
+    texts = c_files(program, spec, prefix=name, sha256=sha256_of(spec), limits=limits)
     calls: dict[str, object] = {
         "compile": f"cc {FLAGS} -c {name}.c",
         "header": f"{name}.h",

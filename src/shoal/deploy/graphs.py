@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from shoal.envs.action_guard.limits import Limits
     from shoal.types import Spec
 
     Runs = Callable[[Sequence[Tensor]], Sequence[Any]]
@@ -32,19 +33,22 @@ EXAMPLES = 3
 """Rows of the inputs that a graph is made of."""
 
 
-def onnx_file(policy: nn.Module, spec: Spec, *, masks: bool) -> tuple[bytes, Greedy]:
+def onnx_file(
+    policy: nn.Module, spec: Spec, *, masks: bool, limits: Limits | None = None
+) -> tuple[bytes, Greedy]:
     """An ONNX model whose inputs and outputs have any number of rows.
 
     Args:
         policy: in the signature of policies.
         spec: of the environment.
         masks: whether an action mask is an input.
+        limits: whose bounds actions are held to.
 
     Raises:
         ConfigError: onnx or onnxscript is missing, torch cannot export the policy, or the graph acts differently.
     """
     _check_installed("onnx", "onnxscript", "onnxruntime")
-    greedy = _greedy(policy, spec, masks=masks)
+    greedy = _greedy(policy, spec, masks=masks, limits=limits)
     with _quietly(), _named(spec, "ONNX"):
         program = torch.onnx.export(
             greedy,
@@ -71,14 +75,14 @@ def onnx_file(policy: nn.Module, spec: Spec, *, masks: bool) -> tuple[bytes, Gre
 
 
 def torchscript_file(
-    policy: nn.Module, spec: Spec, *, masks: bool
+    policy: nn.Module, spec: Spec, *, masks: bool, limits: Limits | None = None
 ) -> tuple[bytes, Greedy]:
     """A traced module that `torch.jit.load` reads, in C++ too; torch 2.13 has deprecated the format.
 
     Raises:
         ConfigError: torch cannot trace the policy, or the traced one acts differently.
     """
-    greedy = _greedy(policy, spec, masks=masks)
+    greedy = _greedy(policy, spec, masks=masks, limits=limits)
     buffer = io.BytesIO()
     with _quietly(), _named(spec, "TorchScript"), torch.no_grad():
         examples = greedy.examples(spec, EXAMPLES)
@@ -89,14 +93,14 @@ def torchscript_file(
 
 
 def torch_export_file(
-    policy: nn.Module, spec: Spec, *, masks: bool
+    policy: nn.Module, spec: Spec, *, masks: bool, limits: Limits | None = None
 ) -> tuple[bytes, Greedy]:
     """A program that `torch.export.load` reads, and that torch's compiler makes a library of.
 
     Raises:
         ConfigError: torch cannot export the policy, or the program acts differently.
     """
-    greedy = _greedy(policy, spec, masks=masks)
+    greedy = _greedy(policy, spec, masks=masks, limits=limits)
     buffer = io.BytesIO()
     with _quietly(), _named(spec, "an exported program"):
         program = torch.export.export(
@@ -110,12 +114,14 @@ def torch_export_file(
     return buffer.getvalue(), greedy
 
 
-def _greedy(policy: nn.Module, spec: Spec, *, masks: bool) -> Greedy:
+def _greedy(
+    policy: nn.Module, spec: Spec, *, masks: bool, limits: Limits | None
+) -> Greedy:
     if masks and not may_be_masked(spec):
         raise ConfigError(
             f"{spec.env_id}: a mask is of choices, and the actions {spec.action_space} have none; leave masks out"
         )
-    return Greedy(policy, spec, masks=masks)
+    return Greedy(policy, spec, masks=masks, limits=limits)
 
 
 def _any_rows(greedy: Greedy) -> tuple[tuple[dict[int, Any], ...]]:

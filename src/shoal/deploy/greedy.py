@@ -19,6 +19,7 @@ from shoal.types import Layout, choices, leaf_spaces
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from shoal.envs.action_guard.limits import Limits
     from shoal.types import Spec, Tree
 
 
@@ -37,8 +38,18 @@ class Greedy(nn.Module):
     state of zeros.
     """
 
-    def __init__(self, policy: nn.Module, spec: Spec, *, masks: bool) -> None:
-        """A copy of `policy` on the CPU; `masks`: whether an action mask is among the inputs."""
+    def __init__(
+        self,
+        policy: nn.Module,
+        spec: Spec,
+        *,
+        masks: bool,
+        limits: Limits | None = None,
+    ) -> None:
+        """A copy of `policy` on the CPU; `masks`: whether an action mask is among the inputs.
+
+        `limits`: whose bounds actions are held to; not how far they may be from the one before.
+        """
         super().__init__()
         self.policy = copy.deepcopy(policy).cpu().eval()
         for parameter in self.policy.parameters():
@@ -47,7 +58,7 @@ class Greedy(nn.Module):
             if isinstance(module, ImageEncoder):
                 module.native = False
         self.observation, self.action = spec.observation, spec.action
-        self.masks = masks
+        self.masks, self.bounds = masks, bounds_of(limits)
         first: Tree = self.policy.initial_state(1)  # pyright: ignore[reportCallIssue]
         self.states = leaves_of(first)
         self.nested = isinstance(first, tuple)
@@ -76,6 +87,9 @@ class Greedy(nn.Module):
         for leaf, value in zip(self.action.leaves, flat, strict=True):
             kind = torch.from_numpy(np.empty(0, leaf.dtype)).dtype
             own = value.squeeze(0).to(kind)
+            if self.bounds is not None:
+                low, high = (bound.to(kind) for bound in self.bounds)
+                own = own.flatten(1).clamp(low, high)
             actions.append(own.reshape(own.shape[0], *leaf.shape))
         return (*actions, *leaves_of(output.state))
 
@@ -103,6 +117,16 @@ def leaves_of(state: Tree) -> tuple[Tensor, ...]:
     if state is None:
         return ()
     return tuple(state) if isinstance(state, tuple) else (state,)
+
+
+def bounds_of(limits: Limits | None) -> tuple[Tensor, Tensor] | None:
+    """The bounds of an action guard [D], float64; None where it has no limits."""
+    if limits is None:
+        return None
+    low, high = (
+        torch.tensor(x, dtype=torch.float64) for x in (limits.low, limits.high)
+    )
+    return low, high
 
 
 def may_be_masked(spec: Spec) -> bool:

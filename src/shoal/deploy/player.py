@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from gymnasium import spaces
 
+from shoal.envs.action_guard.acting import GuardActing
+from shoal.envs.action_guard.settings import ActionGuard
 from shoal.envs.actions import in_own_dtypes
 from shoal.envs.bounds import bounds_of
 from shoal.envs.masks import MaskReader
@@ -33,6 +35,7 @@ class Player:
         seed: int = 0,
         greedy: bool = True,
         native: bool = True,
+        guard: ActionGuard | None = None,
     ) -> None:
         """Copies the policy's weights.
 
@@ -43,10 +46,15 @@ class Player:
             seed: of the noise that draws actions, where `greedy` is false.
             greedy: the mode of the policy's distribution.
             native: in native code where the policy can be.
+            guard: what actions are held to, in each row by what it did before.
+
+        Raises:
+            ConfigError: the guard does not fit these actions, or names no function.
         """
         self.spec, self.num_rows, self.greedy = spec, num_rows, greedy
         acting = Acting(seed, native=native, values=False)
         self._actor: Actor = make_actor(policy, spec, num_rows, acting)
+        self._guard = GuardActing(guard or ActionGuard(), spec)
         self._choices = _choices_of(spec)
         self._masks = MaskReader(spec)
 
@@ -75,9 +83,8 @@ class Player:
             action_mask=mask,
             greedy=self.greedy,
         )
-        return map_tree(
-            np.ascontiguousarray, in_own_dtypes(self.spec, acted.env_action)
-        )
+        action = self._guard.hold(obs, acted.env_action, start)
+        return map_tree(np.ascontiguousarray, in_own_dtypes(self.spec, action))
 
     def _check(self, obs: Tree, mask: Bools | None) -> None:
         leaves = self.spec.observation.leaves

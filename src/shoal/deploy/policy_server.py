@@ -67,6 +67,7 @@ class PolicyServer:
         if most_rows < 1:
             raise ConfigError(f"most_rows must be at least 1, got {most_rows}")
         guard, self._greetings = guard or Guard(), Greetings()
+        provenance = provenance or Provenance()
         checks: list[grpc.ServerInterceptor] = []
         if guard.token_file:
             checks.append(TokenCheck(read_token(guard.token_file), self._greetings))
@@ -86,12 +87,18 @@ class PolicyServer:
 
         def make_player(rows: int, sample: bool, seed: int) -> Player:  # noqa: FBT001
             return Player(
-                policy, spec, rows, seed=seed, greedy=not sample, native=native
+                policy,
+                spec,
+                rows,
+                seed=seed,
+                greedy=not sample,
+                native=native,
+                guard=provenance.action_guard,
             )
 
         limits = Limits(most_rows, guard.max_clients, guard.idle_s)
         self._sessions = PolicySessions(make_player, spec, limits)
-        self._about = _describe(spec, provenance or Provenance(), limits)
+        self._about = _describe(spec, provenance, limits)
         handlers = {
             "Describe": grpc.unary_unary_rpc_method_handler(
                 self._describe, None, _bytes

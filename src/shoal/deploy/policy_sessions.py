@@ -12,7 +12,7 @@ from shoal.deploy.description import sha256_of
 from shoal.remote import policies_pb2 as wire
 from shoal.remote.batches import Batch
 from shoal.remote.frames import MOST_BYTES
-from shoal.types import ConfigError
+from shoal.types import ConfigError, EnvError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,7 +59,7 @@ class PolicySession:
             mask = self._flags(step.mask, options, "masks")
             begins = self._start if start is None else self._start | start
             action = self._player.act(self._obs.tree, begins, mask)
-        except ValueError as error:
+        except (ValueError, EnvError) as error:
             return wire.PolicyReply(refused=str(error))
         self._start = np.zeros(self._player.num_rows, np.bool_)
         leaves = self._player.spec.action.flat(action)

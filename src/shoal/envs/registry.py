@@ -11,7 +11,7 @@ from gymnasium.wrappers import TimeLimit
 from shoal.envs import native, packages, randomization
 from shoal.envs.agents.games import is_game
 from shoal.envs.agents.rows import AgentsEnv
-from shoal.envs.costs.env import STEP, costing
+from shoal.envs.costs.env import costing, keys_of
 from shoal.envs.factories import factory_of, import_object, name_of, near
 from shoal.envs.lasting import warn_of_lasting
 from shoal.envs.libraries import atari, envpool_rows, gymnasium_vector
@@ -95,32 +95,33 @@ def make(
         rows = _batched(env, num_envs, backend, num_threads, fixed, info_keys)
         rows.keeper.tolerance = seen.tolerance
         return _preprocessed(rows, seen)
-    factory = _as_seen(factory_of(env, fixed), name, seen)
-    if seen.cost_key:
-        info_keys = (*info_keys, STEP)
+    factory, keys = _as_seen(factory_of(env, fixed), name, seen, info_keys)
     if backend == "workers":
         rows = processes.make(
             factory,
             num_envs,
             name=name,
-            info_keys=info_keys,
+            info_keys=keys,
             ranges=ranges,
             workers=workers,
             tolerance=seen.tolerance,
         )
     else:
-        rows = _in_process(factory, num_envs, name, info_keys, ranges, seen.tolerance)
+        rows = _in_process(factory, num_envs, name, keys, ranges, seen.tolerance)
     return _preprocessed(rows, seen)
 
 
 def _as_seen(
-    factory: Callable[[], Any], name: str, preprocessing: Preprocessing
-) -> Callable[[], Any]:
-    """The factory's environments with chosen keys, texts as integers, and another time limit."""
+    factory: Callable[[], Any],
+    name: str,
+    preprocessing: Preprocessing,
+    info_keys: tuple[str, ...],
+) -> tuple[Callable[[], Any], tuple[str, ...]]:
+    """The factory's environments with costs, chosen keys, texts as integers, a time limit; and the info's keys."""
     costed = costing(factory, name, preprocessing.cost_key)
-    return limited(
-        observing(costed, name, preprocessing), preprocessing.max_episode_steps
-    )
+    observed = observing(costed, name, preprocessing)
+    keys = (*info_keys, *keys_of(preprocessing.cost_key))
+    return limited(observed, preprocessing.max_episode_steps), keys
 
 
 def is_batched(env: object, backend: str) -> bool:

@@ -104,14 +104,16 @@ def load(
         made = first.make_policy(rows.spec)
     kind = {"env": options.env, "algo": options.algo}
     read_policy(where, kind=kind, identity=identity, tag=tag).load_into(made)
-    provenance = Provenance(
-        origin.run,
-        options.algo,
-        tag,
-        options.preprocessing,
-        experiment.options.action_guard,
-    )
+    provenance = _provenance(experiment, run=origin.run, tag=tag)
     return Agent(made, rows.spec, experiment, provenance)
+
+
+def _provenance(experiment: Experiment, *, run: str, tag: str) -> Provenance:
+    """What an export says of a policy's run."""
+    options = experiment.options
+    return Provenance(
+        run, options.algo, tag, options.preprocessing, options.action_guard
+    )
 
 
 class Agent:

@@ -98,10 +98,8 @@ class Slab:
             options = MaskReader(spec).size
             self.action_mask = self._array(np.bool_, (*batch, options))
             self.action_mask[:] = True
-        self.cost: NDArray[np.float32] | None = None
+        self.cost = self._array(np.float32, batch) if spec.costs else None
         """What each step cost, where steps have costs."""
-        if spec.costs:
-            self.cost = self._array(np.float32, batch)
         self.episode_return = np.zeros(batch)
         self.episode_length = np.zeros(batch, np.int64)
         self.episode_info = np.zeros((*batch, len(spec.info_keys)))
@@ -182,11 +180,11 @@ class Slab:
         ended = ready.terminated[part] | ready.truncated[part]
         valid = ready.valid[part]
         if not self.in_turns and not valid.all():
-            self._move_cuts(t, rows, select(ready.final_obs, part))
+            _move_cuts(self, t, rows, select(ready.final_obs, part))
         if (ended & valid).any():
             here = (self.terminated[t, rows] | self.truncated[t, rows]) & valid
             final_obs = select(ready.final_obs, part)
-            self._keep_final(t, np.flatnonzero(here), final_obs, first=rows.start)
+            _keep_final(self, t, np.flatnonzero(here), final_obs, first=rows.start)
 
     def fill_next_values(
         self,
@@ -218,25 +216,6 @@ class Slab:
             shown = {name: map_tree(send, tree) for name, tree in shown.items()}
         return Steps(state=state, **shown)
 
-    def _move_cuts(self, t: int, rows: slice, final_obs: Tree) -> None:
-        """An episode that was cut before step t ended, truncated, with the step before; step t is only a reset."""
-        cut = self.truncated[t, rows] & ~self.valid[t, rows]
-        self.truncated[t, rows] &= ~cut
-        if t and cut.any():
-            over = self.terminated[t - 1, rows] | self.truncated[t - 1, rows]
-            cut &= self.valid[t - 1, rows] & ~over
-            self.truncated[t - 1, rows] |= cut
-            self._keep_final(t - 1, np.flatnonzero(cut), final_obs, first=rows.start)
-
-    def _keep_final(
-        self, t: int, rows: NDArray[np.intp], final_obs: Tree, *, first: int
-    ) -> None:
-        """Notes the final observations of `rows` (counted from `first`) of step t."""
-        at = slice(self.num_final, self.num_final + len(rows))
-        assign(self.final_obs, at, select(final_obs, rows))
-        self.final_index[t, rows + first] = np.arange(at.start, at.stop, dtype=np.int32)
-        self.num_final = at.stop
-
     def _allocate(self, layout: Layout, batch: tuple[int, ...]) -> Tree:
         arrays = [
             self._array(leaf.dtype, (*batch, *leaf.shape)) for leaf in layout.leaves
@@ -249,6 +228,27 @@ class Slab:
         block = torch.zeros(size, dtype=torch.uint8, pin_memory=self.pinned)
         self._blocks.append(block)
         return layout.view(block.numpy(), *shape)
+
+
+def _move_cuts(slab: Slab, t: int, rows: slice, final_obs: Tree) -> None:
+    """An episode that was cut before step t ended, truncated, with the step before; step t is only a reset."""
+    cut = slab.truncated[t, rows] & ~slab.valid[t, rows]
+    slab.truncated[t, rows] &= ~cut
+    if t and cut.any():
+        over = slab.terminated[t - 1, rows] | slab.truncated[t - 1, rows]
+        cut &= slab.valid[t - 1, rows] & ~over
+        slab.truncated[t - 1, rows] |= cut
+        _keep_final(slab, t - 1, np.flatnonzero(cut), final_obs, first=rows.start)
+
+
+def _keep_final(
+    slab: Slab, t: int, rows: NDArray[np.intp], final_obs: Tree, *, first: int
+) -> None:
+    """Notes the final observations of `rows` (counted from `first`) of step t."""
+    at = slice(slab.num_final, slab.num_final + len(rows))
+    assign(slab.final_obs, at, select(final_obs, rows))
+    slab.final_index[t, rows + first] = np.arange(at.start, at.stop, dtype=np.int32)
+    slab.num_final = at.stop
 
 
 def _link(slab: Slab, value: NDArray[np.float32]) -> None:

@@ -22,7 +22,7 @@ from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from shoal.nets.distributions import Distribution
-    from shoal.nets.network import ActorCriticNet
+    from shoal.nets.network import ActorCriticNet, Network
     from shoal.types import Spec, Tree
 
 LEAST_LOG_STD, MOST_LOG_STD = -20.0, 2.0
@@ -184,7 +184,7 @@ def bounds_of(spec: Spec) -> tuple[Tensor, Tensor]:
     return torch.as_tensor(space.low), torch.as_tensor(space.high)
 
 
-def sizes_above(encoder: nn.Module, network: ActorCriticNet) -> list[int]:
+def sizes_above(encoder: nn.Module, network: ActorCriticNet | Network) -> list[int]:
     """Of the layers above an encoder: its numbers, and the hidden ones, which an image's encoder has itself."""
     size: int = encoder.size  # pyright: ignore[reportAssignmentType]
     if isinstance(encoder, ImageEncoder):

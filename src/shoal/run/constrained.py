@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from shoal.stream.rollouts import Rollouts
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
+    from shoal.envs.vec_env import VecEnv
+    from shoal.learn.learner import Learner
+    from shoal.run.run import Run
     from shoal.run.settings import Settings
 
 
-def check_alone(s: Settings) -> None:
-    """ConfigError where more than one policy learns or plays: a multiplier is of one policy's costs."""
+def rollouts_alone(run: Run, env: VecEnv, learner: Learner, num_steps: int) -> Rollouts:
+    """The run's rollouts of a policy that learns and plays alone: a multiplier is of one policy's costs.
+
+    Raises:
+        ConfigError: others learn or play beside it.
+    """
+    _check_alone(run.settings)
+    stream = run.rollouts(env, learner, num_steps=num_steps)
+    assert isinstance(stream, Rollouts)
+    return stream
+
+
+def _check_alone(s: Settings) -> None:
     several = {
         "agents": s.learners > 1,
         "learners": s.ranks is not None,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shoal.deploy.c.holding import held, holding
 from shoal.deploy.c.interface import act_head, numbers_of, step_head
 from shoal.deploy.c.names import c_type
 from shoal.deploy.c.network import function
@@ -134,8 +135,8 @@ def functions(face: Interface) -> str:
     if face.program.memory is not None:
         head = f"void {face.prefix}_begin({face.prefix}_state *state)"
         made.append(function(head, ["memset(state, 0, sizeof *state);"]))
-    made += [_step(face), _act(face), _step_batch(face)]
-    return "\n".join(made)
+    made += [holding(face), _step(face), _act(face), _step_batch(face)]
+    return "\n".join(part for part in made if part)
 
 
 def _message(face: Interface) -> str:
@@ -170,14 +171,14 @@ def _step(face: Interface) -> str:
     rest = [name for _, name, _ in face.extras if name != "state"]
     chosen = ", ".join(["number", *rest, "action"])
     if program.memory is None:
-        lines += ["decide(x, number);", f"return choose({chosen});"]
+        lines += ["decide(x, number);", *held(face, f"choose({chosen})")]
     else:
         lines += [
             f"{prefix}_state next = *state;",
             "decide(x, &next, number);",
             f"const {prefix}_status made = choose({chosen});",
             f"if (made == {upper}_OK) *state = next;",
-            "return made;",
+            *held(face, "made"),
         ]
     return function(step_head(face, batch=False), lines)
 

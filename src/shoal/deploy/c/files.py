@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from shoal.deploy.c.acting import choosing, functions
 from shoal.deploy.c.example import example
+from shoal.deploy.c.holding import declaration
 from shoal.deploy.c.interface import Interface, header
 from shoal.deploy.c.names import comment
 from shoal.deploy.c.network import checks, deciding, encoding
@@ -14,6 +15,7 @@ from shoal.deploy.c.weights import WeightBook
 
 if TYPE_CHECKING:
     from shoal.deploy.program import Program
+    from shoal.envs.action_guard.limits import Limits
     from shoal.types import Spec
 
 FLAGS = "-std=c99 -O3 -march=native -ffp-contract=fast"
@@ -21,7 +23,12 @@ FLAGS = "-std=c99 -O3 -march=native -ffp-contract=fast"
 
 
 def c_files(
-    program: Program, spec: Spec, *, prefix: str, sha256: str
+    program: Program,
+    spec: Spec,
+    *,
+    prefix: str,
+    sha256: str,
+    limits: Limits | None = None,
 ) -> dict[str, str]:
     """The text of each file by its name.
 
@@ -30,11 +37,12 @@ def c_files(
         spec: of the environment.
         prefix: a C identifier, which begins the names of files, functions and types.
         sha256: of the specification, which the header holds.
+        limits: what actions are held to; None: to nothing but their space.
 
     Raises:
         ConfigError: C99 has no type for an array.
     """
-    face = Interface(spec, program, prefix, sha256)
+    face = Interface(spec, program, prefix, sha256, limits)
     book = WeightBook()
     parts = [
         checks(program, face),
@@ -47,7 +55,7 @@ def c_files(
     layers = files("shoal.deploy.c").joinpath("layers.h").read_text(encoding="utf-8")
     note = f"/* The weights of {prefix}.c. */\n"
     return {
-        f"{prefix}.h": header(face),
+        f"{prefix}.h": header(face, declaration(face)),
         f"{prefix}.c": source,
         f"{prefix}_layers.h": layers,
         f"{prefix}_weights.h": note + book.text(),

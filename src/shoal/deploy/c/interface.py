@@ -11,7 +11,10 @@ from shoal.deploy.c.names import c_type, comment
 from shoal.deploy.names import fields_of, is_plain
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from shoal.deploy.program import Program
+    from shoal.envs.action_guard.limits import Limits
     from shoal.types import Layout, Leaf, Spec
 
 
@@ -24,6 +27,8 @@ class Interface:
     prefix: str
     sha256: str
     """Of what is observed and done."""
+    limits: Limits | None = None
+    """What the run's action guard held actions to."""
 
     @property
     def length_name(self) -> str:
@@ -85,8 +90,8 @@ def step_head(face: Interface, *, batch: bool) -> str:
     )
 
 
-def header(face: Interface) -> str:
-    """The text of PREFIX.h."""
+def header(face: Interface, more: Sequence[str] = ()) -> str:
+    """The text of PREFIX.h, with `more` declarations behind its own."""
     upper = face.prefix.upper()
     program, spec = face.program, face.spec
     lines = [
@@ -112,7 +117,7 @@ def header(face: Interface) -> str:
         lines += _noise_lines(face)
     if program.memory is not None:
         lines += _state_lines(face)
-    lines += ["", *_status_lines(face), "", *_function_lines(face), ""]
+    lines += ["", *_status_lines(face), "", *_function_lines(face), *more, ""]
     lines += ["#ifdef __cplusplus", "#undef restrict", "}", "#endif", "#endif", ""]
     return "\n".join(lines)
 

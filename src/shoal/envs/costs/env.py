@@ -21,6 +21,11 @@ WITH_COST = 6
 """Values of a step: observation, reward, cost, terminated, truncated, info."""
 
 
+def keys_of(cost_key: str) -> tuple[str, ...]:
+    """The numbers of infos that rows keep of costs: none where `cost_key` is empty."""
+    return (STEP,) if cost_key else ()
+
+
 def costing(factory: Callable[[], Any], name: str, cost_key: str) -> Callable[[], Any]:
     """The factory's environments with each step's cost in the info, under the same time limit; `cost_key` "": as are.
 
