@@ -10,6 +10,7 @@ from typing import Any
 from shoal.experiment.sweep.plan import Plan, keep_plan, read_plan
 from shoal.experiment.sweep.search import Search
 from shoal.experiment.sweep.study import enqueue_base, open_study, quiet
+from shoal.experiment.sweep.teller import Teller
 from shoal.experiment.sweep.trial import Job, stopped
 from shoal.run.drafts import write_atomic
 
@@ -72,6 +73,19 @@ class FakeWorkers:
         """Nothing is left."""
 
 
+class Said(Teller):
+    """Keeps the lines."""
+
+    def __init__(self, lines: list[str]) -> None:
+        """`lines` gets them."""
+        super().__init__(silent=True)
+        self._lines = lines
+
+    def say(self, line: str) -> None:
+        """Keeps it."""
+        self._lines.append(line)
+
+
 def write_end(job: Job, state: str, why: str, seconds: float, *runs: list[Any]) -> None:
     """What a trial writes when it has ended."""
     names = ("seed", "value", "seconds", "steps", "solved", "path")
@@ -98,5 +112,5 @@ def search(folder: Path, plan: Plan, workers: FakeWorkers, *, parallel: int = 2)
         study = open_study(folder, plan)
         if not study.get_trials(deepcopy=False):
             enqueue_base(plan, study)
-        Search(plan, study, folder, workers, parallel=parallel, tell=said.append).run()
+        Search(plan, study, folder, workers, parallel=parallel, teller=Said(said)).run()
         return study, said

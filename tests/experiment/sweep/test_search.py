@@ -47,7 +47,7 @@ def test_trials_run_side_by_side_up_to_the_budget_and_the_base_comes_first(tmp_p
     assert rows[0].settings == {"learning_rate": 0.003}
     assert ranked(plan, rows)[0].number == 0
     assert [row.state for row in rows] == ["complete"] * 8
-    assert said[0].startswith("[1/8] trial 0: return 500.0 in 10.0 s")
+    assert said[0].startswith("[1/8] trial 0: return 500 in 10.0 s")
 
 
 def test_a_trial_below_the_median_at_equal_steps_is_stopped(tmp_path: Path) -> None:

@@ -16,12 +16,13 @@ from shoal.experiment.sweep.study import value_of_run
 from shoal.experiment.sweep.words import outcome_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from shoal.experiment.sweep.plan import Plan
     from shoal.experiment.sweep.processes import Workers
     from shoal.experiment.sweep.results import Row
+    from shoal.experiment.sweep.teller import Teller
     from shoal.experiment.sweep.trial import Ended, Job, Ran
 
 FINAL_SEEDS, CONFIRM_SEEDS = 1000, 2000
@@ -64,11 +65,11 @@ class Confirmation:
         workers: Workers,
         *,
         parallel: int,
-        tell: Callable[[str], object],
+        teller: Teller,
     ) -> None:
         """As of a search."""
         self._plan, self._folder, self._workers = plan, folder, workers
-        self._parallel, self._tell = parallel, tell
+        self._parallel, self._tell = parallel, teller.say
 
     def winner(self, rows: Sequence[Row]) -> Row | None:
         """The best trial, of the finalists by their other seeds; None where no trial came to its end."""

@@ -77,7 +77,7 @@ def _from_zero(name: str, value: float, where: str) -> Range:
 
 def _whole(value: int) -> Range:
     low, high = max(1, value // GRID), value * GRID
-    if value % GRID == 0 and value >= GRID * GRID:
+    if value % GRID == 0 and value > GRID:
         return Range(low=float(low), high=float(high), factor=2)
     return Range(low=float(low), high=float(high), log=True)
 

@@ -147,7 +147,7 @@ def table_of(plan: Plan, result: SweepResult) -> list[str]:
 
 def _row_text(plan: Plan, row: Row, *, on_front: bool) -> str:
     value = objective_text(plan, row.values[0])
-    said = f"{row.number:>5}  {value:>14}  {row.returned:>9.1f}  {row.seconds:>8.2f}"
+    said = f"{row.number:>5}  {value:>14}  {row.returned:>9.4g}  {row.seconds:>8.2f}"
     mark = " *" if on_front else "  "
     return f"{said}{mark} {settings_text(row.settings)}"
 

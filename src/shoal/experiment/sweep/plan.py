@@ -19,6 +19,7 @@ from shoal.experiment.settings import build, flat, shallow, without_none
 from shoal.experiment.sweep.inferred import infer
 from shoal.experiment.sweep.settings import SweepSettings
 from shoal.experiment.sweep.space import as_tables, changed, read_space
+from shoal.experiment.sweep.trial import own_names
 from shoal.experiment.trust import seal
 from shoal.run.drafts import write_atomic
 from shoal.run.origin import TABLE, Origin
@@ -89,7 +90,7 @@ def read_plan(given: Mapping[str, Any], *, trust: bool = False, **changes: Any) 
         if str(error).startswith("[sweep]"):
             raise
         raise ConfigError(f"[sweep]: {error}") from error
-    base = Experiment.of_file(_with_preset(whole), trust=trust)
+    base = Experiment.of_file(_with_preset(whole), given=own_names(whole), trust=trust)
     _check_base(base, settings)
     found = read_space(base, space, infer(base, settings.search))
     return Plan(settings, found, base, _check_rows(base, settings, found))

@@ -147,7 +147,7 @@ def objective_text(plan: Plan, value: float) -> str:
     """A value of the first objective, in words."""
     name = plan.settings.objectives[0]
     if name == RETURN:
-        return f"return {value:.1f}"
+        return f"return {value:.4g}"
     if name == THRESHOLD and value >= UNSOLVED_S:
         return "not solved"
     return f"{value:.2f} s"

@@ -30,7 +30,7 @@ from shoal.run.drafts import write_atomic
 from shoal.types import ConfigError, EnvError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from optuna.study import Study
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from shoal.experiment.sweep.plan import Plan
     from shoal.experiment.sweep.processes import Workers
+    from shoal.experiment.sweep.teller import Teller
 
 LOOK_S = 0.05
 BELOW = "below the median of the others at equal steps"
@@ -58,6 +59,8 @@ class Underway:
     """Of each of its runs, at how many steps it was compared last, in rungs."""
     last: float = 0.0
     """The return that it reported last."""
+    steps: int = 0
+    """Of the run that is under way, when it did."""
     stopped: bool = False
 
 
@@ -72,11 +75,11 @@ class Search:
         workers: Workers,
         *,
         parallel: int,
-        tell: Callable[[str], object],
+        teller: Teller,
     ) -> None:
-        """`tell` gets a line for each trial; the other arguments are what the sweep has opened."""
+        """`teller` gets a line for each trial; the other arguments are what the sweep has opened."""
         self.plan, self.study, self.folder = plan, study, folder
-        self._workers, self._parallel, self._tell = workers, parallel, tell
+        self._workers, self._parallel, self._teller = workers, parallel, teller
         self._running: dict[str, Underway] = {}
         self._before_s = float(study.user_attrs.get(SPENT, 0.0))
         self._begun_s = time.monotonic()
@@ -104,6 +107,7 @@ class Search:
                 break
             self._compare()
             self._settle()
+            self._teller.show(self._now())
             time.sleep(LOOK_S)
         self.study.set_user_attr(SPENT, self.spent_s)
 
@@ -152,7 +156,7 @@ class Search:
 
     def _report(self, underway: Underway, line: Mapping[str, float]) -> None:
         settings, number = self.plan.settings, int(line["run"])
-        underway.last = line["return"]
+        underway.last, underway.steps = line["return"], int(line["step"])
         total = self.plan.base.options.total_timesteps
         reached = int(min(line["step"], total) // self._rung)
         if reached > underway.rung.get(number, 0):
@@ -201,7 +205,7 @@ class Search:
             known = {PRUNED: TrialState.PRUNED, FAILED: TrialState.FAIL}
             self.study.tell(trial, state=known[ended.state])
         self.study.set_user_attr(SPENT, self.spent_s)
-        self._tell(self._said(underway, ended))
+        self._teller.say(self._said(underway, ended))
         self._count_failures(underway, ended)
 
     def _fill(self, underway: Underway, ended: Ended) -> None:
@@ -226,6 +230,15 @@ class Search:
             if run["solved"]
         ]
         return min(found, default=0.0)
+
+    def _now(self) -> str:
+        """What runs, in words."""
+        total = self.plan.base.options.total_timesteps
+        parts = [
+            f"trial {one.trial.number}: {one.steps / total:.0%} of its steps, return {one.last:.4g}"
+            for one in self._running.values()
+        ]
+        return f"{self.spent_s:,.0f} s · {' · '.join(parts)}"
 
     def _said(self, underway: Underway, ended: Ended) -> str:
         done = sum(trial.state.is_finished() for trial in self._trials())

@@ -35,12 +35,12 @@ from shoal.experiment.sweep.study import (
     open_study,
     quiet,
 )
+from shoal.experiment.sweep.teller import Teller
 from shoal.run.reading import check_folder, read_toml
 from shoal.types import ConfigError
-from shoal.types.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
 
     from optuna.study import Study
 
@@ -94,8 +94,8 @@ def sweep(
         "fleet": fleet,
     }
     folder, plan = _planned(source, out, trust=trust, changes=changes)
-    tell: Callable[[str], object] = _print if panel == "auto" else _say_nothing
-    with quiet(), locked(folder) as lock:
+    teller = Teller(silent=panel == "none")
+    with quiet(), locked(folder) as lock, closing(teller):
         keep_plan(folder, plan)
         for name in (TRIALS, JOBS):
             check_folder(folder / name)
@@ -104,10 +104,10 @@ def sweep(
         if not study.get_trials(deepcopy=False):
             enqueue_base(plan, study)
         with _workers(plan, folder, lock) as (workers, count):
-            tell(
+            teller.say(
                 f"sweep in {folder}: {count} at a time; Ctrl-C stops it, the same command goes on"
             )
-            return _run(plan, study, folder, workers, count, tell)
+            return _run(plan, study, folder, workers, count, teller)
 
 
 def _run(
@@ -116,17 +116,19 @@ def _run(
     folder: Path,
     workers: Workers,
     count: int,
-    tell: Callable[[str], object],
+    teller: Teller,
 ) -> SweepResult:
     """Searches and confirms; on Ctrl-C what runs saves a checkpoint first."""
     try:
-        Search(plan, study, folder, workers, parallel=count, tell=tell).run()
+        Search(plan, study, folder, workers, parallel=count, teller=teller).run()
         rows = rows_of(plan, study)
-        confirmation = Confirmation(plan, folder, workers, parallel=count, tell=tell)
+        confirmation = Confirmation(
+            plan, folder, workers, parallel=count, teller=teller
+        )
         winner = confirmation.winner(rows)
         verdict = None if winner is None else confirmation.verdict(winner)
     except KeyboardInterrupt:
-        tell(
+        teller.say(
             f"stopped; `shoal sweep {folder}` goes on when what runs has saved its checkpoints"
         )
         workers.interrupt()
@@ -136,8 +138,9 @@ def _run(
     title = f"{plan.base.options.algo} on {plan.base.options.env}"
     chosen = None if winner is None else winner.number
     write_pictures(folder, title, rows, result.importance, chosen)
+    teller.close()
     for line in table_of(plan, result):
-        tell(line)
+        teller.say(line)
     return result
 
 
@@ -293,11 +296,3 @@ def _workers(plan: Plan, folder: Path, lock: int) -> Generator[tuple[Workers, in
     log = folder / JOBS / "log.txt"
     with closing(Processes(log, lock=lock, cpus=settings.cpus)) as here:
         yield here, settings.at_a_time()
-
-
-def _print(line: str) -> None:
-    print(printable(line), flush=True)
-
-
-def _say_nothing(line: str) -> None:
-    """Says nothing."""

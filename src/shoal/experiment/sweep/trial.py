@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from shoal.llm.tasks.names import is_task_name
 from shoal.run.directory import CONFIG, RunDirectory
 from shoal.run.drafts import write_atomic
 from shoal.run.guard.notes import STOPPED
@@ -23,6 +24,8 @@ from shoal.types import ConfigError, text_of
 from shoal.types.text import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from shoal.run.callbacks import Record
     from shoal.run.run import Run
 
@@ -148,7 +151,7 @@ def _trained(config: dict[str, Any], reporter: Reporter) -> Ran:
         _check_names(there, config)
         result = resume(there, panel="none", callbacks=[reporter], trust=True)
     else:
-        experiment = Experiment.of_file(config, trust=True)
+        experiment = Experiment.of_file(config, given=own_names(config), trust=True)
         result = start(experiment, panel="none", callbacks=[reporter])
     if os.path.lexists(there / STOPPED):
         raise FloatingPointError(f"the guard stopped it: {result.stop_reason}")
@@ -167,6 +170,12 @@ def _trained(config: dict[str, Any], reporter: Reporter) -> Ran:
         result.threshold is not None and result.solved,
         str(there),
     )
+
+
+def own_names(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The name of a task for language models, which imports nothing of a stranger's; nothing of other names."""
+    env = saved.get("env")
+    return {"env": env} if isinstance(env, str) and is_task_name(env) else {}
 
 
 def _check_names(there: Path, config: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ def outcome_text(plan: Plan, ended: Ended) -> str:
         return f"failed after {ended.seconds:.1f} s: {ended.why}"
     if ended.state != COMPLETE:
         return f"stopped after {ended.seconds:.1f} s, {ended.why}"
-    values = [f"{run.value:.1f}" for run in ended.runs]
+    values = [f"{run.value:.4g}" for run in ended.runs]
     said = f"return {', '.join(values)} in {ended.seconds:.1f} s"
     if plan.threshold is not None:
         solved = sum(run.solved for run in ended.runs)

@@ -28,6 +28,8 @@ class TaskSpec:
     """Nobody but the model answers."""
     replies: bool = False
     """Whether it has several turns, between which it replies."""
+    guarded: bool = False
+    """Answers are no actions of an environment, which alone have an action guard."""
 
 
 class TaskSource:
