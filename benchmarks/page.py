@@ -140,11 +140,38 @@ def open_page(browser: Browser, url: str) -> tuple[Page, float]:
     return page, page.evaluate(DRAWN) / 1000
 
 
-def frames(page: Page) -> dict[str, float]:
+class Clock:
+    """Processor seconds of a page's thread, whatever else the machine does."""
+
+    def __init__(self, page: Page) -> None:
+        self._session = page.context.new_cdp_session(page)
+        self._session.send("Performance.setTimeDomain", {"timeDomain": "threadTicks"})
+        self._session.send("Performance.enable")
+        self._before = self._read()
+
+    def _read(self) -> float:
+        told = self._session.send("Performance.getMetrics")
+        return {one["name"]: one["value"] for one in told["metrics"]}["TaskDuration"]
+
+    def since(self) -> float:
+        """Since the last call."""
+        now = self._read()
+        passed, self._before = now - self._before, now
+        return passed
+
+
+def forget(page: Page, clock: Clock) -> None:
+    """What was seen until now counts no more."""
+    page.evaluate(TAKE)
+    clock.since()
+
+
+def frames(page: Page, clock: Clock) -> dict[str, float]:
     """What was seen since the last time, in milliseconds."""
     told: Any = page.evaluate(TAKE)
     times = np.array(told["frames"][1:])
     return {
+        "processor_ms_per_frame": 1000 * clock.since() / len(times),
         "frames": len(times),
         "median_ms": float(np.median(times)),
         "p95_ms": float(np.percentile(times, 95)),
@@ -154,7 +181,7 @@ def frames(page: Page) -> dict[str, float]:
     }
 
 
-def drag(page: Page) -> dict[str, float]:
+def drag(page: Page, clock: Clock) -> dict[str, float]:
     """Zooms in, and drags a chart to and fro, as all of them move with it."""
     box = page.locator("canvas").first.bounding_box()
     assert box is not None
@@ -162,34 +189,34 @@ def drag(page: Page) -> dict[str, float]:
     for _ in range(3):
         page.locator("#closer").click()
     page.wait_for_timeout(500)
-    page.evaluate(TAKE)
+    forget(page, clock)
     page.mouse.move(x, y)
     page.mouse.down()
     begun = time.perf_counter()
     while (passed := time.perf_counter() - begun) < MOVED_S:
         page.mouse.move(x + 150 * math.sin(3 * passed), y)
     page.mouse.up()
-    return frames(page)
+    return frames(page, clock)
 
 
-def zoom(page: Page) -> dict[str, float]:
+def zoom(page: Page, clock: Clock) -> dict[str, float]:
     """In and out by the keyboard, ten times a second."""
     page.locator("canvas").first.focus()
-    page.evaluate(TAKE)
+    forget(page, clock)
     begun = time.perf_counter()
     while time.perf_counter() - begun < MOVED_S:
         for key in "++--":
             page.keyboard.press(key)
             page.wait_for_timeout(100)
     page.keyboard.press("0")
-    return frames(page)
+    return frames(page, clock)
 
 
-def grow(page: Page, folders: list[Path], lines: int) -> dict[str, float]:
+def grow(page: Page, clock: Clock, folders: list[Path], lines: int) -> dict[str, float]:
     """While every run writes ten lines a second."""
     rng = random.Random(99)
     files: list[TextIO] = [(folder / "metrics.jsonl").open("a", encoding="utf-8") for folder in folders]
-    page.evaluate(TAKE)
+    forget(page, clock)
     for number in range(int(MOVED_S * 10)):
         for run, file in enumerate(files):
             file.write(json.dumps(line(lines + number, lines, rng, run)) + "\n")
@@ -197,7 +224,7 @@ def grow(page: Page, folders: list[Path], lines: int) -> dict[str, float]:
         page.wait_for_timeout(100)
     for file in files:
         file.close()
-    return frames(page)
+    return frames(page, clock)
 
 
 def take_pictures(browser: Browser, url: str, folder: Path) -> None:
@@ -230,11 +257,12 @@ def main() -> int:
             page, warm_s = open_page(browser, url)
             page.wait_for_timeout(1500)
             page.evaluate(WATCH)
+            clock = Clock(page)
             page.wait_for_timeout(2000)
-            found: dict[str, Any] = {"still": frames(page)}
-            found["dragged"] = drag(page)
-            found["zoomed"] = zoom(page)
-            found["growing"] = grow(page, folders, given.lines)
+            found: dict[str, Any] = {"still": frames(page, clock)}
+            found["dragged"] = drag(page, clock)
+            found["zoomed"] = zoom(page, clock)
+            found["growing"] = grow(page, clock, folders, given.lines)
             if given.pictures is not None:
                 take_pictures(browser, url, given.pictures)
         found |= {"runs": given.runs, "lines": given.lines, "browser": browser.version}

@@ -8,6 +8,8 @@ const DASHES = [[], [6, 3], [2, 2], [8, 2, 2, 2]];
 const [LEFT, RIGHT, TOP, BOTTOM] = [52, 10, 8, 20];
 const HEIGHT = 190;
 const MOST_TRAVEL = 2500; // pixels
+const MOST_THICK = 1000; // points of all curves of a chart
+const FINE = { dashes: [], thick: false };
 
 export const dark = window.matchMedia("(prefers-color-scheme: dark)");
 
@@ -64,6 +66,7 @@ export class Chart {
     context.lineJoin = "bevel";
     const ax = this.inner / (to - from || 1);
     const bx = LEFT - from * ax;
+    this.thick = parts.reduce((total, one) => total + one.end - one.begin, 0) < MOST_THICK;
     const means = parts.map((one) => this.curve(context, one, ax, bx, y, options));
     means.forEach((draw) => draw?.());
     if (options.cursor !== null) {
@@ -90,18 +93,19 @@ export class Chart {
     }
     const heights = heightsOf(values, begin, end, y);
     const noisy = travel(heights) > MOST_TRAVEL;
+    const style = noisy ? FINE : { dashes, thick: this.thick };
     if (options.smooth > 0 || (noisy && one.level > 0)) {
       const means = options.smooth > 0 ? smoothed(values, begin, end, options.smooth) : middles(values, begin, end);
-      context.globalAlpha = 0.25;
-      line(context, values, begin, heights, ax, bx, noisy ? null : dashes);
+      context.globalAlpha = 0.2;
+      line(context, values, begin, heights, ax, bx, style);
       context.globalAlpha = 1;
       const smooth = heightsOf(means, 0, means.length / 2, y);
       return () => {
         context.strokeStyle = color(one.place);
-        line(context, means, 0, smooth, ax, bx, travel(smooth) > MOST_TRAVEL ? null : dashes);
+        line(context, means, 0, smooth, ax, bx, travel(smooth) > MOST_TRAVEL ? FINE : { dashes, thick: this.thick });
       };
     }
-    line(context, values, begin, heights, ax, bx, noisy ? null : dashes);
+    line(context, values, begin, heights, ax, bx, style);
     return null;
   }
 
@@ -218,11 +222,11 @@ function travel(heights) {
   return total;
 }
 
-// A curve that can be followed gets a line that is easy to see. One that goes up and down all the time has no dashes
-// and is as thin as a pixel: a browser draws it a hundred times faster, and a thicker one would only be a stain.
-function line(context, values, begin, heights, ax, bx, dashes) {
-  context.lineWidth = dashes ? 1.6 : 1 / context.getTransform().a;
-  context.setLineDash(dashes ?? []);
+// A few curves get lines that are easy to see. Of many points, or of a curve that goes up and down all the time, a line
+// is as thin as a pixel: a browser draws it ten to a hundred times faster.
+function line(context, values, begin, heights, ax, bx, { dashes, thick }) {
+  context.lineWidth = thick ? 1.6 : 1 / context.getTransform().a;
+  context.setLineDash(dashes);
   context.beginPath();
   for (let at = 0; at < heights.length; at++) context.lineTo(values[2 * (begin + at)] * ax + bx, heights[at]);
   context.stroke();

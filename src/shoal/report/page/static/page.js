@@ -35,7 +35,7 @@ const seen = new IntersectionObserver((entries) => {
   redraw();
   if (asking) again = true;
   else look();
-}, { rootMargin: "200px" });
+}, { rootMargin: "40px" });
 
 let asked = 0; // for how many pixels curves were asked for
 const sized = new ResizeObserver(() => {
