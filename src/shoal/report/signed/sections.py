@@ -117,21 +117,15 @@ def curves(picture: bytes, told: Sequence[Told], words: Words) -> list[Block]:
 
 
 def cost(told: Sequence[Told], words: Words) -> list[Block]:
-    """Time of all runs, and what cost.json says of money."""
+    """Time of all runs, and money where prices are known."""
     seconds = sum(one.number("seconds") or 0.0 for one in told)
     steps = sum(one.number("steps") or 0.0 for one in told)
     parts = {"seconds": f"{seconds:,.1f}", "steps": f"{steps:,.0f}"}
-    blocks: list[Block] = [
+    return [
         Heading(words("cost")),
         Text(words("time_of_all", **parts)),
         *money(told, words),
     ]
-    for one in told:
-        table: Any = one.extra.get("cost")
-        if isinstance(table, dict):
-            blocks.append(Text(one.run.path.name))
-            blocks.append(Table(_pairs(cast("dict[str, object]", table))))
-    return blocks
 
 
 def guard(told: Sequence[Told], words: Words) -> list[Block]:
