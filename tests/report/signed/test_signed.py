@@ -125,6 +125,11 @@ def test_what_other_files_tell(write: Write) -> None:
     assert "the environment CartPole-v1, and nothing" not in page  # stages compare it
 
 
+def test_whether_a_guard_watched(write: Write) -> None:
+    assert "No guard watched all of the runs" in page_of(write(1))
+    assert "The guard never acted" in page_of(write(2, guard="on"))
+
+
 @pytest.mark.parametrize("name", ["stages.json", "explanation"])
 def test_links_and_damage_are_not_followed(write: Write, tmp_path: Path, name: str) -> None:
     run = write()

@@ -23,8 +23,8 @@ def money(told: Sequence[Told], words: Words) -> list[Block]:
     """A sentence of what all runs cost, and a table of other machines; or that no price is known for theirs."""
     try:
         costs = costs_of([one.run for one in told], find_prices())
-    except ConfigError as error:  # no such machine, or a damaged table
-        return [Text(words("no_prices", why=error))]
+    except ConfigError:  # no such machine, or a damaged table: `shoal cost` says which
+        return [Text(words("no_prices"))]
     parts = {"machine": costs.here.name, "money": costs.whole, "lost": costs.lost}
     blocks: list[Block] = [Text(words("money", **parts))]
     if costs.per_result is not None:

@@ -133,7 +133,8 @@ def guard(told: Sequence[Told], words: Words) -> list[Block]:
     count = sum(one.guard.count for one in told)
     blocks: list[Block] = [Heading(words("guard"))]
     if not count:
-        return [*blocks, Text(words("guard_none"))]
+        watched = all(one.config.get("guard") == "on" for one in told)
+        return [*blocks, Text(words("guard_none" if watched else "guard_off"))]
     rows = [
         [one.run.path.name, f"{x.update:,}", x.rule, x.action, x.said]
         for one in told
