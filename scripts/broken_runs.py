@@ -57,6 +57,7 @@ def train(entry: dict[str, Any], into: Path) -> None:
         run_dir=str(into),
         name=entry["name"],
         num_threads=1,
+        guard="off",  # it would mend what is to be found
         **settings,
     )
 

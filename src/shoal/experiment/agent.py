@@ -317,6 +317,11 @@ class Agent:
             )
 
 
+def experiment_of(agent: Agent) -> Experiment:
+    """The source, settings and objects of the run that an agent is of."""
+    return agent._experiment  # pyright: ignore[reportPrivateUsage]
+
+
 def play(
     policy: nn.Module,
     experiment: Experiment,

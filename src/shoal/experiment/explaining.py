@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from shoal.experiment.agent import experiment_of
 from shoal.experiment.experiment import drawn_rows
 from shoal.learn.acting import Acting
 from shoal.report.explain.explain import Asked, Values, explain
@@ -40,7 +41,7 @@ def explain_run(
     Raises:
         ConfigError: a language model, several agents, wrong names, or scikit-learn is not installed.
     """
-    experiment, asked = agent.experiment, asked or Asked()
+    experiment, asked = experiment_of(agent), asked or Asked()
     _check(experiment)
     options = experiment.options
     count = min(asked.episodes, MOST_ROWS, options.num_envs)
@@ -67,15 +68,15 @@ def film_of(
         raise ConfigError(
             "a film shows bars of features, and this policy sees an image: saliency.png shows where it looks"
         )
-    native = agent.experiment.options.native
-    with closing(drawn_rows(agent.experiment, 1)) as rows:
+    experiment = experiment_of(agent)
+    with closing(drawn_rows(experiment, 1)) as rows:
         return write_film(
             agent.policy,
             rows,
             path,
             features=found.features,
             baseline=found.seen.mean(0),
-            acting=Acting(seed, EVALUATION_STREAM, native=native),
+            acting=Acting(seed, EVALUATION_STREAM, native=experiment.options.native),
             max_steps=max_steps,
         )
 

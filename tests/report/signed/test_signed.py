@@ -111,7 +111,6 @@ def test_what_other_files_tell(write: Write) -> None:
     run = write()
     note = {"update": 7, "step": 70, "learner": "", "rule": "kl", "action": "halve", "said": "the KL was <b>9</b>"}
     (run.path / "guard.json").write_text(json.dumps({"count": 1, "interventions": [note]}), encoding="utf-8")
-    (run.path / "cost.json").write_text(json.dumps({"machine": "own", "money": 12.5}), encoding="utf-8")
     (run.path / "stages.json").write_text(json.dumps({"shadow": {"signed": "A. Sato"}}), encoding="utf-8")
     (run.path / "episodes.gif").write_bytes(b"GIF89a")
     folder = run.path / "explanation"
@@ -119,14 +118,19 @@ def test_what_other_files_tell(write: Write) -> None:
     told = {"importance": [["pole angle", 0.8]], "surrogate": {"fidelity": 0.7, "depth": 4}, "notes": ["a note"]}
     (folder / "explanation.json").write_text(json.dumps(told), encoding="utf-8")
     page = page_of(run)
-    for part in ("The guard acted 1 times", "the KL was &lt;b&gt;9&lt;/b&gt;", "12.5", "shadow.signed", "A. Sato"):
+    for part in ("The guard acted 1 times", "the KL was &lt;b&gt;9&lt;/b&gt;", "shadow.signed", "A. Sato"):
         assert part in page
     for part in ("data:image/gif", "pole angle</td><td>80.0 %", "fidelity is 0.70", "<li>a note</li>"):
         assert part in page
     assert "the environment CartPole-v1, and nothing" not in page  # stages compare it
 
 
-@pytest.mark.parametrize("name", ["cost.json", "stages.json", "explanation"])
+def test_whether_a_guard_watched(write: Write) -> None:
+    assert "No guard watched all of the runs" in page_of(write(1))
+    assert "The guard never acted" in page_of(write(2, guard="on"))
+
+
+@pytest.mark.parametrize("name", ["stages.json", "explanation"])
 def test_links_and_damage_are_not_followed(write: Write, tmp_path: Path, name: str) -> None:
     run = write()
     secret = tmp_path / "secret"
@@ -205,6 +209,27 @@ def test_what_a_pdf_needs(write: Write, tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(ConfigError, match=r"shoal-rl\[report\]"):
         write_signed([write()], tmp_path)
     assert not (tmp_path / "report.html").exists()
+
+
+PRICES = """
+date = 2026-11-01
+source = "a bill"
+currency = "JPY"
+default = "own"
+[machines.own]
+per_hour = 3600
+cores = 2
+"""
+
+
+def test_money(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "prices.toml").write_text(PRICES, encoding="utf-8")
+    monkeypatch.setenv("SHOAL_PRICES", str(tmp_path / "prices.toml"))
+    page = page_of(write(2))
+    assert "On own that is 2 JPY, of which 0 JPY went into runs that came to nothing" in page
+    assert "For each run that met its threshold: 2 JPY" in page
+    monkeypatch.setenv("SHOAL_PRICES", str(tmp_path / "nowhere.toml"))
+    assert "No price is known" in page_of(write(3))
 
 
 def test_a_sweep(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 FEW = 20
 """Episodes, with fewer of which nothing can be said of returns."""
+SURE = 2.0
+"""The same for a mean of greedy episodes, which may be few."""
+WINDOW = 100
+"""Episodes in the mean return of a line: with fewer in all, it holds the first of them until the end."""
 CLEAR = 1.0
 """Standard deviations of the first episodes' returns: what a gain of mean return must exceed to be one."""
 NEAR = 0.35
@@ -99,12 +103,17 @@ def course_of(lines: Sequence[Mapping[str, Any]], status: Mapping[str, Any]) -> 
     part = max(1, len(returns) // 10)
     before = float(np.interp(steps[0] + 0.8 * (steps[-1] - steps[0]), steps, returns))
     last = float(returns[-part:].mean())
+    # Where episodes are few, the window's mean is still of the first ones.
+    spread = float(np.median(spreads[: max(1, len(spreads) // 4)]))
+    if episodes <= WINDOW and isinstance(greedy, int | float):
+        sure = greedy - float(returns[0]) > SURE * spread
+        last = max(last, float(greedy)) if sure else last
     return Course(
         episodes,
         first=float(returns[0]),
-        best=float(returns.max()),
+        best=max(float(returns.max()), last),
         last=last,
-        spread=float(np.median(spreads[: max(1, len(spreads) // 4)])),
+        spread=spread,
         last_spread=float(spreads[-part:].mean()),
         recent=float(returns[-1]) - before,
         threshold=threshold,

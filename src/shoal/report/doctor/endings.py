@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shoal.report.doctor.finding import CAUSE, ENDED, Finding
+from shoal.report.doctor.finding import CAUSE, ENDED, SYMPTOM, Finding
 from shoal.types.text import printable
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def guarded(run: Evidence) -> Finding | None:
     said = f"; the last: {printable(last[0].said, 300)}" if last else ""
     what = f"the guard acted {count:,} times{said}"
     advice = "mend the cause that it names, as it only keeps the run from being lost"
-    return Finding("guard-acted", CAUSE + 14, what, advice, {"count": float(count)})
+    return Finding("guard-acted", SYMPTOM + 8, what, advice, {"count": float(count)})
 
 
 def damaged(run: Evidence) -> Finding | None:

@@ -121,7 +121,7 @@ def explain(
     at = sorted({int(step) for step in spread.round()})
     notes = _notes(features, visits)
     importance = importance_of(decisions, at, seen.mean(0), points=asked.points)
-    changes = surrogate = criticism = None
+    changes = surrogate = None
     if seen.shape[1] <= LARGE:
         changes = counterfactuals_of(decisions, at, seen)
         surrogate = _surrogate(decisions, seen, asked, notes)
@@ -130,17 +130,6 @@ def explain(
             f"an observation has {seen.shape[1]:,} numbers: saliency maps stand for a table of them, and neither "
             "single changes nor a tree were tried"
         )
-    if values.scale is None:
-        notes.append(
-            "rewards were divided by their deviation as it was then, so that the critic's values are on a scale "
-            "that is not known any more, and are not compared"
-        )
-    else:
-        criticism = criticism_of(visits, gamma=values.gamma, scale=values.scale)
-        if criticism is None:
-            notes.append(
-                "the policy has no value of its own (its critics are networks apart), so nothing is said of them"
-            )
     return Explanation(
         features,
         decisions,
@@ -150,9 +139,25 @@ def explain(
         importance,
         changes,
         surrogate,
-        criticism,
+        _criticism(visits, values, notes),
         notes,
     )
+
+
+def _criticism(visits: Visits, values: Values, notes: list[str]) -> Criticism | None:
+    """Where the critic was wrong; None, and a note, where it cannot be told."""
+    if values.scale is None:
+        notes.append(
+            "rewards were divided by their deviation as it was then, so that the critic's values are on a scale "
+            "that is not known any more, and are not compared"
+        )
+        return None
+    found = criticism_of(visits, gamma=values.gamma, scale=values.scale)
+    if found is None:
+        notes.append(
+            "the policy has no value of its own (its critics are networks apart), so nothing is said of them"
+        )
+    return found
 
 
 def _surrogate(

@@ -59,12 +59,7 @@ def surrogate_of(
     Raises:
         ConfigError: scikit-learn is not installed.
     """
-    try:
-        trees: Any = importlib.import_module("sklearn.tree")
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "a tree beside the policy needs scikit-learn: pip install 'shoal-rl[explain]'"
-        ) from error
+    trees = _library()
     kind = trees.DecisionTreeClassifier if discrete else trees.DecisionTreeRegressor
     least = max(1, int((~held_out).sum()) // 500)
     tree = kind(max_depth=depth, min_samples_leaf=least, random_state=0)
@@ -98,6 +93,16 @@ def surrogate_of(
         int((~held_out).sum()),
         int(held_out.sum()),
     )
+
+
+def _library() -> Any:
+    """scikit-learn's trees; ConfigError where it is not installed."""
+    try:
+        return importlib.import_module("sklearn.tree")
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "a tree beside the policy needs scikit-learn: pip install 'shoal-rl[explain]'"
+        ) from error
 
 
 def _rules(

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from shoal.envs.vec_env import VecEnv
-    from shoal.learn.acting import Acting
-    from shoal.types import Bools, Floats, Tree
+    from shoal.learn.acting import Acting, Actor
+    from shoal.types import Bools, Floats, Ready, Spec, Tree
 
     Ints = NDArray[np.int64]
 
@@ -94,11 +94,7 @@ def visit(
         ConfigError: rows of several agents.
     """
     spec, rows = env.spec, env.num_rows
-    if spec.num_agents > 1:
-        raise ConfigError(
-            f"{spec.env_id} has several agents; an explanation is of one policy in one observation: explain an "
-            "environment of one agent"
-        )
+    _check_alone(spec)
     env.reset(acting.seed + SEED_OFFSET)
     ready = env.recv()
     actor = make_actor(policy, spec, rows, acting)
@@ -142,7 +138,16 @@ def visit(
     return _joined(done[:episodes])
 
 
-def _value_after(actor: Any, ready: Any, number: int, *, over: bool) -> float:
+def _check_alone(spec: Spec) -> None:
+    """ConfigError where there are several agents."""
+    if spec.num_agents > 1:
+        raise ConfigError(
+            f"{spec.env_id} has several agents; an explanation is of one policy in one observation: explain an "
+            "environment of one agent"
+        )
+
+
+def _value_after(actor: Actor, ready: Ready, number: int, *, over: bool) -> float:
     """What the critic expects after the last step of a row's episode that did not terminate."""
     rows = np.array([number])
     obs = select(ready.final_obs if over else ready.obs, rows)

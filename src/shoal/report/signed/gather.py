@@ -49,7 +49,7 @@ class Told:
     pictures: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
     """Of the explanation, by file name."""
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Other tables that stand in the directory: cost.json, stages.json."""
+    """Other tables that stand in the directory: stages.json."""
     videos: Sequence[tuple[str, bytes | None]] = ()
 
     @property
@@ -98,7 +98,7 @@ def read(run: RunDirectory) -> Told:
         data = _bytes(folder / name, PICTURE_BYTES) if explanation else None
         if data is not None and data.startswith(b"\x89PNG"):
             pictures[name] = data
-    tables = {name: _table(run.path / f"{name}.json") for name in ("cost", "stages")}
+    tables = {name: _table(run.path / f"{name}.json") for name in ("stages",)}
     return Told(
         run,
         flat(saved),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from shoal.report.cost.compared import costs_of
+from shoal.report.cost.prices import find_prices
 from shoal.report.signed.content import Table, Text
 from shoal.types import ConfigError
 
@@ -16,19 +16,14 @@ if TYPE_CHECKING:
     from shoal.report.signed.gather import Told
     from shoal.report.signed.words import Words
 
-COSTS = "shoal.report.cost"
 MOST_PLACES = 8
 
 
 def money(told: Sequence[Told], words: Words) -> list[Block]:
-    """A sentence of what all runs cost, and a table of other machines; nothing where no price is known for theirs."""
-    if find_spec(COSTS) is None:
-        return []
-    prices: Any = importlib.import_module(f"{COSTS}.prices")
-    compared: Any = importlib.import_module(f"{COSTS}.compared")
+    """A sentence of what all runs cost, and a table of other machines; or that no price is known for theirs."""
     try:
-        costs = compared.costs_of([one.run for one in told], prices.find_prices())
-    except ConfigError:  # the table does not know the machine
+        costs = costs_of([one.run for one in told], find_prices())
+    except ConfigError:  # no such machine, or a damaged table: `shoal cost` says which
         return [Text(words("no_prices"))]
     parts = {"machine": costs.here.name, "money": costs.whole, "lost": costs.lost}
     blocks: list[Block] = [Text(words("money", **parts))]

@@ -117,21 +117,15 @@ def curves(picture: bytes, told: Sequence[Told], words: Words) -> list[Block]:
 
 
 def cost(told: Sequence[Told], words: Words) -> list[Block]:
-    """Time of all runs, and what cost.json says of money."""
+    """Time of all runs, and money where prices are known."""
     seconds = sum(one.number("seconds") or 0.0 for one in told)
     steps = sum(one.number("steps") or 0.0 for one in told)
     parts = {"seconds": f"{seconds:,.1f}", "steps": f"{steps:,.0f}"}
-    blocks: list[Block] = [
+    return [
         Heading(words("cost")),
         Text(words("time_of_all", **parts)),
         *money(told, words),
     ]
-    for one in told:
-        table: Any = one.extra.get("cost")
-        if isinstance(table, dict):
-            blocks.append(Text(one.run.path.name))
-            blocks.append(Table(_pairs(cast("dict[str, object]", table))))
-    return blocks
 
 
 def guard(told: Sequence[Told], words: Words) -> list[Block]:
@@ -139,7 +133,8 @@ def guard(told: Sequence[Told], words: Words) -> list[Block]:
     count = sum(one.guard.count for one in told)
     blocks: list[Block] = [Heading(words("guard"))]
     if not count:
-        return [*blocks, Text(words("guard_none"))]
+        watched = all(one.config.get("guard") == "on" for one in told)
+        return [*blocks, Text(words("guard_none" if watched else "guard_off"))]
     rows = [
         [one.run.path.name, f"{x.update:,}", x.rule, x.action, x.said]
         for one in told
