@@ -9,8 +9,8 @@ All have the same random weights in float32 and draw the same number of tokens a
 tokens and with top-p; no token ends an answer. Shoal's sampler returns a log-probability for each token, and with top-p
 the set that it was drawn from; transformers returns tokens only, vLLM log-probabilities too. Prompts all differ;
 with `--group 8` each has eight answers, as in GRPO: shoal's sampler and vLLM read it once, `generate` eight times.
-They take turns, and seconds are those of the process, of which vLLM has one of its own with the engine in it; a ratio is
-the median over the rounds. Appended to benchmarks/results/sampler.jsonl.
+They take turns, and seconds are those of the process, of which vLLM has one of its own with the engine in it; a ratio
+is the median over the rounds. Appended to benchmarks/results/sampler.jsonl.
 """
 
 from __future__ import annotations
