@@ -114,6 +114,10 @@ def test_a_run_ends_where_the_head_is_not_pushed(folder: Path, tmp_path: Path, s
         ({"exact": True, "after_publish": "refill"}, "only shoal's own sampler"),
         ({"engine": "local"}, "engine=local draws here"),
         ({"engine_tolerance": 0.0}, "must be above 0"),
+        ({"slots": 8}, "has a number of its own"),
+        ({"engine": "local", "engine_url": "", "engine_timeout_s": 5.0}, "set language.engine"),
+        ({"engine_in_process": True}, "engine_url is for a server"),
+        ({"engine_in_process": True, "engine_url": ""}, "has no vLLM that can be imported"),
     ],
 )
 def test_what_an_engine_cannot_do(

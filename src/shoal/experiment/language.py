@@ -34,6 +34,16 @@ USED = frozenset(
 """The run's settings that are for tasks too."""
 REPLIES = ("reply_workers", "reply_timeout_s", "reply_retries", "on_reply_failure")
 """Settings of `language` for tasks of several turns."""
+ENGINE = (
+    "engine_url",
+    "engine_in_process",
+    "engine_python",
+    "engine_options",
+    "engine_folder",
+    "engine_timeout_s",
+    "engine_tolerance",
+)
+"""Those for engines of others."""
 ONLY = ("model", "language")
 """Those that are for tasks alone."""
 
@@ -189,12 +199,27 @@ def idle_with_tasks(experiment: Experiment, spec: Any) -> Iterator[tuple[str, st
 
 
 def _idle_replies(options: Options, spec: Any) -> Iterator[tuple[str, str]]:
+    yield from _idle_engine(options.language)
     if not spec.replies:
         for name in REPLIES:
             yield f"language.{name}", "the task has one turn, and replies to none"
     elif not options.language.reply_workers:
         why = "the training process replies, where nothing can end a reply that hangs; set language.reply_workers too"
         yield "language.reply_timeout_s", why
+
+
+def _idle_engine(language: Language) -> Iterator[tuple[str, str]]:
+    if language.engine == "local":
+        for name in ENGINE:
+            yield f"language.{name}", "shoal's own sampler draws; set language.engine"
+    elif language.engine_in_process:
+        yield (
+            "language.engine_timeout_s",
+            "it is for servers, and vLLM draws in process",
+        )
+    else:
+        why = "a server draws, and has a number of its own (vLLM: --max-num-seqs)"
+        yield "language.slots", why
 
 
 def idle_without_tasks(experiment: Experiment) -> Iterator[tuple[str, str]]:

@@ -56,6 +56,9 @@ class Language:
     """Who draws answers: shoal's own sampler, or a server that takes the run's weights while it decodes."""
     engine_url: str = ""
     """Of the server: http://127.0.0.1:8000; empty: the run starts vLLM itself, and ends it."""
+    engine_in_process: bool = False
+    """Whether vLLM, installed beside shoal, draws in the sampler's own process, as shoal's sampler does; else it is a
+    server."""
     engine_python: str = ""
     """The interpreter of an environment with vLLM, where the run starts it; empty: the run's own."""
     engine_options: str = ""
@@ -121,7 +124,20 @@ class Language:
             raise ConfigError(
                 "engine_python and engine_options are for a server that the run starts; leave engine_url out"
             )
+        if self.engine_in_process:
+            self._check_in_process()
         if self.exact:
             raise ConfigError(
                 "exact=true: only shoal's own sampler gives the learner's bits; set engine=local"
             )
+
+    def _check_in_process(self) -> None:
+        if self.engine != "vllm":
+            raise ConfigError(
+                f"engine_in_process=true is for vLLM, and engine={self.engine}; leave it out"
+            )
+        for name in ("engine_url", "engine_python", "engine_folder"):
+            if getattr(self, name):
+                raise ConfigError(
+                    f"{name} is for a server, and with engine_in_process=true there is none; leave one of them out"
+                )

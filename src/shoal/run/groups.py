@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -19,10 +18,8 @@ from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from shoal.learn.learner import Learner
-    from shoal.llm.engines.launching import LaunchedVllm
-    from shoal.llm.sampler.protocol import Drawing, Sampler
+    from shoal.llm.sampler.protocol import Sampler
     from shoal.run.run import Run
-    from shoal.stream.groups.engine import EngineSampler
     from shoal.stream.groups.settings import DrawsGroups
 
 
@@ -84,6 +81,8 @@ def sampler_of(run: Run, policy: LanguageModel, cfg: DrawsGroups) -> Sampler:
     s = run.settings
     drawing = cfg.sampling.drawing(cfg.max_completion_length)
     if s.language.engine != "local":
+        from shoal.run.engines import engine_sampler
+
         return engine_sampler(run, policy, drawing)
     if not isinstance(s.timing, Async):
         return LocalSampler(
@@ -105,52 +104,6 @@ def sampler_of(run: Run, policy: LanguageModel, cfg: DrawsGroups) -> Sampler:
     sampler.ending = run.meter.ending
     run.meter.halt.parties.append(StandingSampler(sampler))
     return sampler
-
-
-def engine_sampler(run: Run, policy: LanguageModel, drawing: Drawing) -> EngineSampler:
-    """Answers that a server draws: one that runs, or vLLM, which is started here and ends with the run."""
-    from shoal.llm.engines.registry import make_engine
-    from shoal.stream.groups.engine import EngineSampler
-    from shoal.stream.groups.pushing import Terms
-
-    language = run.settings.language
-    terms = Terms(
-        refill=language.after_publish == "refill",
-        tolerance=language.engine_tolerance,
-        timeout_s=language.engine_timeout_s,
-        folder=language.engine_folder,
-    )
-    server = None if language.engine_url else _launched(run, policy)
-    engine = make_engine(
-        language.engine,
-        language.engine_url if server is None else server.url,
-        timeout_s=language.engine_timeout_s,
-    )
-    return EngineSampler(
-        engine,
-        policy,
-        drawing,
-        terms,
-        tell=run.warn,
-        revive=None if server is None else server.revive,
-    )
-
-
-def _launched(run: Run, policy: LanguageModel) -> LaunchedVllm:
-    """VLLM's server with the run's model, whose weights it gets anew."""
-    from shoal.llm.engines.launching import LaunchedVllm
-    from shoal.llm.engines.weights_folder import WeightsFolder
-
-    language = run.settings.language
-    folder = WeightsFolder()
-    run.held.callback(folder.close)
-    server = LaunchedVllm(
-        folder.write(policy),
-        python=language.engine_python,
-        options=shlex.split(language.engine_options),
-    )
-    run.held.callback(server.close)
-    return server
 
 
 def _scorer_of(source: TaskSource) -> Any:

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from shoal.llm.engines.protocol import Served
     from shoal.llm.model import LanguageModel
+    from shoal.llm.sampler.book import Book
     from shoal.llm.sampler.protocol import Drawing
     from shoal.llm.sampler.slots import Answer
-    from shoal.stream.groups.book import Book
     from shoal.stream.groups.draws import Draws
 
 TOGETHER = 16

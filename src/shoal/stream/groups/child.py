@@ -18,6 +18,7 @@ from shoal.memory.arena import Arena
 from shoal.stream.groups.messages import WORD, Beginning, Loaded, Op
 
 if TYPE_CHECKING:
+    from shoal.llm.engines.in_process import VllmSampler
     from shoal.memory.arena import Packed
 
 
@@ -39,7 +40,7 @@ def serve(said: Beginning, pipe: Pipe, arena: Arena) -> None:
     """Does what it is asked between two steps, until it is to close."""
     model = LanguageModel(said.architecture, said.tokenizer, said.temperature)
     flat = packed_weights(model.to(said.device))
-    sampler: LocalSampler | None = None
+    sampler: LocalSampler | VllmSampler | None = None
     standing = False
     while True:
         while standing or sampler is None or not sampler.pending or pipe.poll():
@@ -64,7 +65,11 @@ def serve(said: Beginning, pipe: Pipe, arena: Arena) -> None:
             pipe.send(pack((0, True, sampler.progress)))
 
 
-def _made(said: Beginning, model: LanguageModel) -> LocalSampler:
+def _made(said: Beginning, model: LanguageModel) -> LocalSampler | VllmSampler:
+    if said.inside is not None:
+        return said.inside.sampler(
+            model, said.drawing, slots=said.slots, refill=said.refill
+        )
     return LocalSampler(
         model,
         said.drawing,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import queue
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from shoal.llm.engines.connection import EngineError, LostEngineError
 from shoal.llm.engines.protocol import BROKEN
+from shoal.llm.sampler.book import Book
 from shoal.llm.sampler.progress import Progress, packed_answers, unpacked_answers
 from shoal.llm.sampler.requests import answers_of
+from shoal.stream.ending import Ending
 from shoal.stream.groups.asking import Asking
-from shoal.stream.groups.book import Book
 from shoal.stream.groups.draws import Draws
 from shoal.stream.groups.pushing import Pushes, Terms
 from shoal.types import EnvError
@@ -75,6 +77,7 @@ class EngineSampler:
         self._pushes = Pushes(
             engine, model, self._terms, hear=self._hear_all, revive=revive
         )
+        self._ending = Ending()
         self._lost: list[tuple[int, int]] = []
         self._why = ""
 
@@ -102,10 +105,28 @@ class EngineSampler:
             self._book.add(answers)
             self._ask([(one.key, one.number) for one in answers])
 
+    def follow(self, ending: Ending) -> None:
+        """Waits no longer than a run does, and stands still when that does."""
+        self._ending = ending
+        ending.halt.parties.append(self)
+
+    def stand(self) -> None:
+        """Has it draw nothing for now; where it is away, that shows when it is waited for."""
+        with suppress(EngineError):
+            self._pushes.engine.pause(refill=False)
+
+    def attend(self) -> None:
+        """It draws nothing yet."""
+
+    def go_on(self) -> None:
+        """Has it draw again."""
+        with suppress(EngineError):
+            self._pushes.engine.resume()
+
     def poll(self, max_steps: int | None = None) -> list[Drawn]:
         """Waits until an answer is finished, if any is pending, and hands over those that are.
 
-        `max_steps=0` waits for nothing.
+        `max_steps=0` waits for nothing. EndingError where nobody waits any longer; nothing is lost.
 
         Raises:
             EnvError: the engine is gone, or what it says cannot be used.
@@ -114,9 +135,13 @@ class EngineSampler:
         self._hear_all()
         since = time.monotonic()
         while max_steps != 0 and book.running and not book.finished:
+            before = time.monotonic()
             if self._hear(LOOK_S):
                 since = time.monotonic()
-            elif time.monotonic() - since > limit_s:
+            else:
+                self._ending.check()
+                since += max(0.0, time.monotonic() - before - 2 * LOOK_S)
+            if time.monotonic() - since > limit_s:
                 self._why = f"it said nothing for {limit_s:g} s"
                 self._draws.stop()
                 self._lost = list(book.running)

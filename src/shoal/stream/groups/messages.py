@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from shoal.llm.architecture import Architecture
+    from shoal.llm.engines.inside import VllmInside
     from shoal.llm.sampler.protocol import Drawing
     from shoal.llm.tokenizer import Tokenizer
 
@@ -43,6 +44,8 @@ class Beginning:
     """Where it draws."""
     sizes: tuple[int, ...]
     """Of the regions of the memory that weights cross in."""
+    inside: VllmInside | None = None
+    """Where vLLM draws in the place of shoal's sampler."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from shoal.envs.workers.pipe import unpack
 from shoal.envs.workers.processes import LOOK_S, Worker
+from shoal.llm.engines.inside import START_S
 from shoal.llm.lora import LEARNED, flat_weights
+from shoal.llm.sampler.book import Book
 from shoal.llm.sampler.progress import packed_answers, unpacked_answers
 from shoal.llm.sampler.requests import answers_of
 from shoal.stream.ending import Ending
-from shoal.stream.groups.book import Book
 from shoal.stream.groups.crossing import Crossing
 from shoal.stream.groups.messages import WORD, Beginning, Loaded, Op
 from shoal.types import EnvError
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from shoal.llm.engines.inside import VllmInside
     from shoal.llm.model import LanguageModel
     from shoal.llm.sampler.protocol import Drawing, Drawn, Request
 
@@ -34,7 +37,7 @@ class ProcessSampler:
     apart = True
     """It draws while the learner learns."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (each is a choice of its own)
         self,
         model: LanguageModel,
         drawing: Drawing,
@@ -45,6 +48,7 @@ class ProcessSampler:
         timeout_s: float = 60.0,
         max_restarts: int = 3,
         tell: Callable[[str], None] | None = None,
+        inside: VllmInside | None = None,
     ) -> None:
         """Starts the process; it draws when weights were loaded.
 
@@ -57,11 +61,15 @@ class ProcessSampler:
             timeout_s: how long a step may take.
             max_restarts: how often it is started again after it died or hung.
             tell: told of each restart.
+            inside: draws there in the place of shoal's sampler.
         """
         self.architecture, self.drawing = model.architecture, drawing
         self._crossing = Crossing(numbers_sent(model))
         sizes = self._crossing.sizes
-        self._said = beginning_of(model, drawing, slots, seed, sizes, refill=refill)
+        said = beginning_of(model, drawing, slots, seed, sizes, refill=refill)
+        self._said = replace(said, inside=inside)
+        if inside is not None:
+            timeout_s = START_S
         self._timeout_s, self._left, self._tell = timeout_s, max_restarts, tell
         self.ending = Ending()
         """Whether anybody waits any longer."""

@@ -63,7 +63,7 @@ class Pushes:
         """The newest that it has; -1: none of this run."""
         self.check = PrefillCheck(f"{engine.name} ({engine.url})", terms.tolerance)
         """How far it was off after each push."""
-        self._engine, self._terms = engine, terms
+        self.engine, self._terms = engine, terms
         self._hear, self._revive = hear, revive
         self._folder = WeightsFolder(terms.folder)
         self._nonce = secrets.token_hex(4)
@@ -109,7 +109,7 @@ class Pushes:
     def _give(self) -> None:
         assert self._newest is not None
         version, folder, ours = self._newest
-        label, engine = self.label(version), self._engine
+        label, engine = self.label(version), self.engine
         engine.pause(refill=self._terms.refill)
         try:
             self._take(label, folder)
@@ -123,7 +123,7 @@ class Pushes:
 
     def _take(self, label: str, folder: Path) -> None:
         try:
-            self._engine.take(label, folder)
+            self.engine.take(label, folder)
         except LostEngineError as error:
             if error.status is None:
                 raise
@@ -133,7 +133,7 @@ class Pushes:
             ) from error
 
     def _give_again(self) -> None:
-        if self._newest is None or self._engine.version() == self.label(self.version):
+        if self._newest is None or self.engine.version() == self.label(self.version):
             return
         self._give()
 
