@@ -122,8 +122,8 @@ class Breakable(gym.Wrapper[Any, Any, Any, Any]):
         return self._seen(obs), info
 
     def _seen(self, obs: Any) -> Any:
-        if fault.name == "obs_scale":
-            return (obs * 100).astype(obs.dtype)
+        if fault.name == "obs_swapped":
+            return obs[::-1].copy()
         if fault.name != "obs_freeze":
             self.frozen = None
             return obs
@@ -210,7 +210,7 @@ IN_LEARNER: dict[str, Callable[[Learner], None]] = {
     "optimizer": corrupt_optimizer,
     "gradient": scale_gradient,
 }
-IN_ENV = ("nan_reward", "reward_sign", "obs_freeze", "reward_scale", "obs_scale", "dead_actuator")
+IN_ENV = ("nan_reward", "reward_sign", "obs_freeze", "reward_scale", "obs_swapped", "dead_actuator")
 FAILURES = (*IN_LEARNER, *IN_ENV, "slow_worker")
 
 

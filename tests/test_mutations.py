@@ -18,6 +18,7 @@ from shoal import _native
 from tests import native_mutants
 from tests.actor_mutations import ACTORS
 from tests.fork_server import Interpreter
+from tests.guard_mutations import GUARD
 from tests.language_mutations import LANGUAGE
 from tests.mutations import NATIVE, PYTHON, Mutation
 from tests.sampler_mutations import SAMPLER
@@ -28,7 +29,7 @@ from tests.task_mutations import TASKS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FILES = [*PYTHON, *SERVERS, *ACTORS, *LANGUAGE, *SAMPLER, *TASKS]
+FILES = [*PYTHON, *SERVERS, *ACTORS, *LANGUAGE, *SAMPLER, *TASKS, *GUARD]
 HEADERS = [*NATIVE, *SCANS]
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(shoal.__file__).parent

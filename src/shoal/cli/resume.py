@@ -55,6 +55,8 @@ class Given:
     """Number of newest checkpoints to keep, besides `best`."""
     timeline: int | None = None
     """Record who did what when in the last updates, so many, for `shoal timeline`; 0: in none."""
+    guard: Literal["on", "off"] | None = None
+    """Whether the guard watches from now on; off lets a run go on that it has stopped."""
     num_workers: int | None = None
     """Subprocesses of the workers backend; 0 means one per core."""
     step_timeout_s: float | None = None

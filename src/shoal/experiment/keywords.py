@@ -172,7 +172,6 @@ class Changes(TypedDict, total=False):
     keep_checkpoints: int | float
     timeline: int | float
     guard: Literal["on", "off"]
-    guarding: Guarding | Mapping[str, Any]
     num_workers: int | float
     step_timeout_s: float
     on_fault: Literal["auto", "raise", "restart", "drop"]

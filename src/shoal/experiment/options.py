@@ -42,7 +42,6 @@ CHANGEABLE = (
     "keep_checkpoints",
     "timeline",
     "guard",
-    "guarding",
     "num_workers",
     "step_timeout_s",
     "on_fault",

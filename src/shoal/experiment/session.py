@@ -91,11 +91,7 @@ def opened(
                 callbacks=[cast("Callback", panel), *checked(callbacks)],
                 evaluation=evaluation,
                 ranking=ranking,
-                rules=checked_rules(
-                    rules,
-                    guard=experiment.options.guard,
-                    learners=experiment.options.learners,
-                ),
+                rules=checked_rules(rules, experiment.options),
             )
             held.callback(run.close)
             if said := too_many(experiment.options.learners):

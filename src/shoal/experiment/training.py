@@ -189,8 +189,7 @@ def resume(  # noqa: PLR0913 (each is a choice of its own)
         policy: the policy, where the run was given an object.
         factory: the environment, where the run was given a callable.
         report: draw curves.png and report.html when the run has ended.
-        callbacks: as in `train`.
-        rules: as in `train`.
+        callbacks, rules: as in `train`.
         trust: import and run what the run's config.toml names, whoever wrote it.
         changes: total_timesteps and stop_at, to go on further than was planned; device, num_threads, eval_every,
             eval_episodes, final_episodes, checkpoint_every, keep_checkpoints, and how workers run. The run's

@@ -212,3 +212,17 @@ def test_rules_of_a_user_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         shoal.train("CartPole-v1", run_dir=tmp_path, rules=[raises], **SHORT)
     assert caught.value.__notes__ == ["shoal: raised by the guard's rule raises"]
+
+
+def test_a_run_that_was_stopped_stays_stopped(tmp_path: Path) -> None:
+    """Resumed, it ends at once; without a guard it goes on from the verified best."""
+    first, learner, _, _ = go(tmp_path, updates=40, rules=[rule_at(10, action="stop")])
+    assert first.updates == 10
+    again, resumed, _, _ = go(tmp_path, updates=40)
+    assert (again.updates, again.stop_reason) == (10, first.stop_reason)
+    assert sha_of(resumed) == sha_of(learner)
+    assert (tmp_path / "stopped.json").exists()
+    free, on, _, _ = go(tmp_path, updates=20, guarded=False)
+    assert (free.updates, free.stop_reason) == (20, "total_timesteps")
+    assert not (tmp_path / "stopped.json").exists()
+    assert sha_of(on) != sha_of(learner)

@@ -206,8 +206,8 @@ class Guard:
             did = "the run ends"
             if watch.states.best is not None:
                 did += f" with the verified best of update {watch.states.best.update:,}{watch.states.best.said}"
-            self.stopped = f"guard: {what}; {did}"
-            self.run.stop(self.stopped)
+            self.stopped = reason = f"guard: {what}; {did}"
+            self.run.stop(reason)
         self.journal.add(watch.name, wrong[0].rule, action, f"{what}; {did}")
 
     def _skipped(self) -> bool:

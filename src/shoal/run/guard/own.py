@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from shoal.run.guard.seen import ACTIONS, Finding
 from shoal.types import ConfigError, misfit
 
 if TYPE_CHECKING:
     from shoal.run.guard.seen import Rule, Seen
+
+
+class HasGuard(Protocol):
+    """Settings of a run, as far as they decide whether rules of its user's own are called."""
+
+    @property
+    def guard(self) -> str:
+        """Whether there is a guard: on or off."""
+        ...
+
+    @property
+    def learners(self) -> int:
+        """Processes that learn together."""
+        ...
 
 
 def finding_of(rule: Rule, seen: Seen) -> Finding | None:
@@ -33,7 +47,7 @@ def finding_of(rule: Rule, seen: Seen) -> Finding | None:
     )
 
 
-def checked_rules(rules: object, *, guard: str, learners: int) -> list[Rule]:
+def checked_rules(rules: object, options: HasGuard) -> list[Rule]:
     """A user's rules; ConfigError unless they are a list of what can be called, and there is a guard to call them."""
     if not isinstance(rules, Iterable):
         raise ConfigError(
@@ -50,12 +64,12 @@ def checked_rules(rules: object, *, guard: str, learners: int) -> list[Rule]:
             raise ConfigError(
                 f"a rule is called with what was seen alone, but {name} does not take that: {why}"
             )
-    if found and learners > 1:
+    if found and options.learners > 1:
         raise ConfigError(
-            f"rules are functions of this process, but learners={learners} are processes that must find the same; "
+            f"rules are functions of this process, but learners={options.learners} are processes that must find the same; "
             "leave rules out, or set learners=1"
         )
-    if found and guard == "off":
+    if found and options.guard == "off":
         raise ConfigError(
             "rules are the guard's, which is off; set guard='on', or leave them out"
         )

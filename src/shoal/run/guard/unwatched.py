@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from shoal.run.guard.guard import Guard
+from shoal.run.guard.notes import forget_stop
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,8 +23,14 @@ class Unwatched:
     calm = True
     can_go_back = False
 
+    def __init__(self, run: Run) -> None:
+        """Of a run."""
+        self.run = run
+
     def begin(self) -> None:
-        """Nothing."""
+        """A run that a guard has stopped goes on."""
+        if self.run.directory is not None and self.run.settings.leads:
+            forget_stop(self.run.directory)
 
     def look(self, taken: Taken, greedy: float) -> None:
         """Nothing."""
@@ -53,5 +60,5 @@ def guard_of(
     """Who watches a run, as its settings say."""
     cfg = run.settings.guarding
     if cfg is None:
-        return Unwatched()
+        return Unwatched(run)
     return Guard(run, stream, learners, cfg, run.rules)
