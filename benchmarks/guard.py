@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from shoal.experiment.result import Result
     from shoal.run.guard.seen import Seen
     from shoal.run.guard.watch import Watch
     from shoal.run.run import Run
@@ -296,7 +297,8 @@ def prepared(env: str, seed: int, folder: str) -> tuple[Path, dict[str, Any]]:
     told = settings(env, seed, folder)
     told["total_timesteps"] = UPDATES[env] * steps_of(told)
     fault.name = ""
-    result = shoal.train(partial(breakable, env), **told)
+    made: Any = partial(breakable, env)
+    result = _trained(made, told)
     return result.path, told
 
 
@@ -358,7 +360,8 @@ def measure_slow(env: str, seed: int, folder: str) -> dict[str, Any]:
     rows, steps, at, updates = 32, 64, 26, 36
     told = settings(env, seed, folder) | {"num_envs": rows, "num_steps": steps, "num_minibatches": 8}
     told |= {"total_timesteps": updates * rows * steps, "backend": "workers", "num_workers": 4, "own_cores": False}
-    result = shoal.train(Slowing(env, steps * at, seed + rows // 4), **told)
+    made: Any = Slowing(env, steps * at, seed + rows // 4)
+    result = _trained(made, told)
     acted = [x for x in read_notes(result.path).interventions if x.rule == "speed"]
     since = acted[0].update - at if acted else None
     return {
@@ -390,23 +393,21 @@ class Slowing:
         return Breakable(gym.make(self.env), slow_after=self.after, slow_below=self.below)
 
 
+def _trained(env: Any, told: dict[str, Any]) -> Result:
+    """A run of settings that no type tells."""
+    algo: Any = told.pop("algo")
+    return shoal.train(env, algo=algo, **told)
+
+
 def healthy(count: int) -> Iterator[dict[str, Any]]:
     """Healthy runs by their presets, with the guard as it is by default."""
     for number in range(count):
         env, algo, steps = HEALTHY[number % len(HEALTHY)]
         seed = 11 + number // len(HEALTHY)
         with tempfile.TemporaryDirectory() as folder:
-            result = shoal.train(
-                env,
-                algo=algo,
-                seed=seed,
-                total_timesteps=steps,
-                num_threads=1,
-                run_dir=folder,
-                panel="none",
-                stop_at=math.inf,
-                final_episodes=0,
-            )
+            told: dict[str, Any] = {"algo": algo, "seed": seed, "total_timesteps": steps, "run_dir": folder}
+            told |= {"num_threads": 1, "panel": "none", "stop_at": math.inf, "final_episodes": 0}
+            result = _trained(env, told)
             notes = read_notes(result.path)
         yield {
             "kind": "healthy",

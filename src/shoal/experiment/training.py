@@ -189,16 +189,15 @@ def resume(  # noqa: PLR0913 (each is a choice of its own)
         policy: the policy, where the run was given an object.
         factory: the environment, where the run was given a callable.
         report: draw curves.png and report.html when the run has ended.
-        callbacks, rules: as in `train`.
+        callbacks: as in `train`.
+        rules: as in `train`.
         trust: import and run what the run's config.toml names, whoever wrote it.
-        changes: total_timesteps and stop_at, to go on further than was planned; device, num_threads, eval_every,
-            eval_episodes, final_episodes, checkpoint_every, keep_checkpoints, and how workers run. The run's
-            config.toml takes them over. Nothing else may change, but a setting that was given as a function may be
-            given again.
+        changes: total_timesteps and stop_at, to go on further than was planned; device, num_threads, guard, eval_every,
+            eval_episodes, final_episodes, checkpoint_every, keep_checkpoints, and how workers run: config.toml takes
+            them over. Nothing else may change, but what was given as a function may be given again.
 
     Raises:
-        ConfigError: no such run, a checkpoint of something else, none that is whole, another process trains there, or
-            the configuration names code that nothing shows to be this user's.
+        ConfigError: no such run, no whole checkpoint of it, another process trains there, or another's code.
         KeyboardInterrupt: as in `train`.
     """
     where = directories.find(path, Path(run_dir))
@@ -210,8 +209,7 @@ def resume(  # noqa: PLR0913 (each is a choice of its own)
     check_learners(experiment)
     check_device(experiment.options.device)
     shown = panel_of(panel)
-    with placed(experiment) as (there, rows):
-        experiment = there
+    with placed(experiment) as (experiment, rows):
         session = opened(
             experiment,
             rows,

@@ -69,22 +69,9 @@ def test_finite() -> None:
     [(126, 0, False), (124, 0, True), (124, 50, True), (124, 500, False), (math.nan, 0, False)],
 )
 def test_returns_may_lose_a_share_of_what_was_gained(mean: float, spread: float, *, falls: bool) -> None:
-    """From 100 to 204 with a band of 3/4: 126 is left; 25 episodes of deviation 500 have a standard error of 100."""
+    """From 100 to 204 with a band of 3/4, 126 is left; where returns scatter by 500, all that may be chance."""
     about = seen(mean_return=mean, best_return=204.0, first_return=100.0, spread=spread, episodes=25)
     assert (ReturnFall(0.75).look(about) is not None) is falls
-
-
-def test_returns_may_not_lose_three_quarters_of_the_band_for_long() -> None:
-    """From 0 to 100 with a band of 80: 40 is lost for good where it stays below, at the fifth check."""
-    rule = ReturnFall(0.8)
-
-    def falls(mean: float) -> bool:
-        about = seen(mean_return=mean, best_return=100.0, first_return=0.0, spread=0.0, episodes=25)
-        return rule.look(about) is not None
-
-    assert [falls(39.0) for _ in range(5)] == [False] * 4 + [True]
-    rule.forget()
-    assert [falls(x) for x in (39.0, 39.0, 39.0, 39.0, 41.0, 39.0)] == [False] * 6
 
 
 def test_an_actor_that_is_late() -> None:
@@ -95,7 +82,7 @@ def test_an_actor_that_is_late() -> None:
 
 def test_speed_is_told_once_until_it_is_over() -> None:
     rule = Speed(4.0)
-    fast, slow = seen(seconds_a_step=1.0, seconds=0.5), seen(seconds_a_step=5.0, seconds=0.5)
+    fast, slow = seen(seconds_a_step=1.0, seconds=5.0), seen(seconds_a_step=5.0, seconds=5.0)
     assert [rule.look(fast) for _ in range(30)] == [None] * 30
     found = [rule.look(slow) for _ in range(8)]
     assert [x is not None for x in found] == [False] * 3 + [True] + [False] * 4

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 LATE, USUAL, ENOUGH = 5, 50, 20
 """Checks that are compared, with the median of how many before, and how many there must be."""
-LEAST_S = 1.0
+LEAST_S = 10.0
 """Seconds that it must have been slow for."""
 STALENESS = ("actors/staleness_max", "groups/staleness_max")
 SLOWEST = "actors/slowest"

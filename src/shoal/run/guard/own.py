@@ -66,8 +66,8 @@ def checked_rules(rules: object, options: HasGuard) -> list[Rule]:
             )
     if found and options.learners > 1:
         raise ConfigError(
-            f"rules are functions of this process, but learners={options.learners} are processes that must find the same; "
-            "leave rules out, or set learners=1"
+            f"rules are functions of this process, but learners={options.learners} are processes that must find the "
+            "same; leave rules out, or set learners=1"
         )
     if found and options.guard == "off":
         raise ConfigError(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shoal.run.guard.rules import Stateless
 from shoal.run.guard.seen import Finding
 
 if TYPE_CHECKING:
@@ -18,46 +19,31 @@ if TYPE_CHECKING:
 
 LEAST, MOST = 32, 100
 """Episodes in a mean: as many as there are rows, within these bounds."""
-SUSTAINED, CHECKS = 0.75, 5
-"""The share of the band that may be lost for fewer checks than these."""
-NOISE = 5.0
-"""Standard errors of the mean by which a return must lie below the best, whatever the band."""
+NOISE = 7.5
+"""Standard errors of a mean that the band must be wide: before so much was gained, a fall may be chance."""
 
 
-class ReturnFall:
+class ReturnFall(Stateless):
     """The mean return stays within a band below the verified best."""
 
     name = "return"
     reads = ()
 
     def __init__(self, band: float) -> None:
-        """`band`: the share of what was gained that may be lost again; for long, three quarters of it."""
-        self.band, self.low = band, 0
+        """`band`: the share of what was gained that may be lost again."""
+        self.band = band
 
     def look(self, seen: Seen) -> Finding | None:
         """Compares once enough episodes have ended since the start or the last step back."""
         best, mean, first = seen.best_return, seen.mean_return, seen.first_return
         if math.isnan(mean) or math.isnan(best) or math.isnan(first):
             return None
-        least = max(NOISE * seen.spread / math.sqrt(seen.episodes), 0.01 * abs(best))
-        band, lost = self.band * (best - first), best - mean
-        self.low = self.low + 1 if lost > max(SUSTAINED * band, least) else 0
-        if lost <= max(band, least) and self.low < CHECKS:
+        noise = NOISE * seen.spread / math.sqrt(seen.episodes)
+        allowed = self.band * (best - first)
+        if allowed < noise or best - mean <= allowed:
             return None
         said = f"the mean return of {seen.episodes} episodes fell to {mean:.4g}, from the verified best {best:.4g}"
         return Finding(said, "rollback")
-
-    def forget(self) -> None:
-        """Begins to count anew."""
-        self.low = 0
-
-    def state(self) -> Any:
-        """All that `restore` needs."""
-        return self.low
-
-    def restore(self, saved: Any) -> None:
-        """Continues from `saved`."""
-        self.low = int(saved)
 
 
 class Returns:

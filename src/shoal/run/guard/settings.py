@@ -52,7 +52,7 @@ class Guarding:
     """It acts where the value loss or the gradient's norm is larger than ever and so many times that of late."""
     band: float = 0.8
     """It acts where so much of what was gained since the start, up to the verified best return, is lost again."""
-    slowdown: float = 4.0
+    slowdown: float = 5.0
     """It tells where environment steps take so many times as long as they did, or one actor as the others."""
     verify: int = 10
     """Checks without a finding after which a copy of the weights counts as good; more are surer and older."""
