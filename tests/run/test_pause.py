@@ -23,6 +23,10 @@ from tests.run.test_resume import weights_sha256
 if TYPE_CHECKING:
     from pathlib import Path
 
+NOTICED_S = 2.0
+"""A second, and one more where the machine has other work."""
+IDLE = 0.15
+"""Processor seconds a second, which are read in steps of 0.01 s over 0.4 s; a thread that spins takes 1."""
 SLOW = "tests.stream.slow_env:Slow"
 PPO: dict[str, Any] = {"algo": "ppo", "num_envs": 4, "num_steps": 16, "num_minibatches": 2, "update_epochs": 2}
 DQN: dict[str, Any] = {"algo": "dqn", "num_envs": 4, "num_steps": 8, "batch_size": 16}
@@ -57,20 +61,20 @@ def test_paused_equals_never_paused(case: dict[str, Any], tmp_path: Path) -> Non
     pauser = Pauser(after_s=0.0 if case is NATIVE else 0.05)
     path = trained(tmp_path / "paused", case, callbacks=[pauser])
     pauser.joined()
-    assert pauser.noticed_s < 1.0
-    assert pauser.went_on_s < 1.0
+    assert pauser.noticed_s < NOTICED_S
+    assert pauser.went_on_s < NOTICED_S
     assert pauser.status["paused_by"]
     assert abs(pauser.status["paused_at"] - time.time()) < 60
-    assert pauser.busy < 0.05
+    assert pauser.busy < IDLE
     assert weights_sha256(whole) == weights_sha256(path)
     assert metrics_of(whole) == metrics_of(path)
-    seconds = [line["time/elapsed"] for line in read(path / "metrics.jsonl")]
-    alone = [line["time/elapsed"] for line in read(whole / "metrics.jsonl")]
-    assert seconds[-1] < alone[-1] + 0.5
     assert not (path / "pause").exists()
     status = RunDirectory(path).read_status()
     assert status["state"] == "finished"
     assert "paused_by" not in status
+    usage, *_, last = status["usage"], *read(path / "metrics.jsonl")
+    assert usage["paused_s"] > pauser.hold_s
+    assert last["time/elapsed"] < usage["wall_s"] - usage["paused_s"]
 
 
 def test_stop_in_the_middle_of_a_rollout(tmp_path: Path) -> None:

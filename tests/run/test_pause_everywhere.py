@@ -15,14 +15,12 @@ from shoal.run.directory import RunDirectory
 from tests.llm.toy import toy_model
 from tests.run.pausing import Pauser
 from tests.run.test_ctrl_c import CASES, metrics_of, said
-from tests.run.test_pause import NATIVE, PPO, SLOW, trained
+from tests.run.test_pause import IDLE, NATIVE, PPO, SLOW, trained
 from tests.run.test_resume import weights_sha256
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-IDLE = 0.06
-"""Processor seconds a second that all processes of a paused run may take."""
 GROUPS: dict[str, Any] = {
     "env": "tests.llm.toy:Successor",
     "algo": "grpo",

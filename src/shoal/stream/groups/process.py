@@ -208,11 +208,8 @@ class ProcessSampler:
         """Takes in what was said; of a process that is gone (`alive` is false) without a word on its end."""
         while not self._heard.empty():
             packed = self._heard.get()
-            if packed is not None:
+            if packed is not None or alive:
                 self._take(packed)
-            elif alive:
-                self._restart(self._worker.death())
-                return
 
     def _hear(self, wait_s: float) -> bool:
         """Takes in what is said within so many seconds; whether anything was."""
@@ -220,13 +217,13 @@ class ProcessSampler:
             packed = self._heard.get(timeout=wait_s)
         except queue.Empty:
             return False
-        if packed is None:
-            self._restart(self._worker.death())
-        else:
-            self._take(packed)
+        self._take(packed)
         return True
 
-    def _take(self, packed: bytes) -> None:
+    def _take(self, packed: bytes | None) -> None:
+        if packed is None:
+            self._restart(self._worker.death())
+            return
         _, good, value = unpack(packed)
         if not good:
             raise value.exception()
