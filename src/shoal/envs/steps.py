@@ -92,12 +92,7 @@ class Steps:
                 error.add_note(f"shoal: raised by {where}, after the action {action}")
                 add_hint(error, action)
                 raise
-            also = ""
-            if is_long(made, WITH_COST):
-                also = "; where the third of six values is a cost, set preprocessing.cost_key='cost'"
-            raise EnvError(
-                f"{where} returned {made!r}; step() returns (observation, reward, terminated, truncated, info){also}"
-            ) from None
+            raise _refusal(where, made) from None
         if os.getpid() != pid:
             first = rows.start + self._keeper.first_row
             last = first + len(seen) - 1
@@ -241,3 +236,13 @@ class Steps:
         drawn = self._resets.history.starts[row].get("drawn", {})
         for key, values in self._keeper.out.info.items():
             values[row] = read_info(info | drawn, key, where)
+
+
+def _refusal(where: str, made: object) -> EnvError:
+    """The error of a step that returned something else than it is to."""
+    also = ""
+    if is_long(made, WITH_COST):
+        also = "; where the third of six values is a cost, set preprocessing.cost_key='cost'"
+    return EnvError(
+        f"{where} returned {made!r}; step() returns (observation, reward, terminated, truncated, info){also}"
+    )

@@ -234,12 +234,9 @@ class Experiment:
                 env_kwargs = randomization.whole(env_kwargs)
                 preprocessing = preprocessing.for_playing()
             with told_before() if playing else nullcontext():
-                rows = _rows_of(
+                return _rows_of(
                     self, num_envs, env_kwargs, preprocessing, playing=playing
                 )
-            sticky = preprocessing.sticky_actions > 0
-            rows = costed(rows)
-            return guarded(rows, options.action_guard, sticky=sticky, playing=playing)
         except ConfigError as error:
             if not self.reopened or callable(self.source) or is_known(self.source):
                 raise
@@ -273,6 +270,21 @@ class Experiment:
 
 
 def _rows_of(
+    experiment: Experiment,
+    num_envs: int,
+    env_kwargs: dict[str, Any],
+    preprocessing: Preprocessing,
+    *,
+    playing: bool,
+) -> VecEnv:
+    """The rows with their costs, behind the run's action guard."""
+    made = _bare_rows(experiment, num_envs, env_kwargs, preprocessing, playing=playing)
+    guard = experiment.options.action_guard
+    sticky = preprocessing.sticky_actions > 0
+    return guarded(costed(made), guard, sticky=sticky, playing=playing)
+
+
+def _bare_rows(
     experiment: Experiment,
     num_envs: int,
     env_kwargs: dict[str, Any],
