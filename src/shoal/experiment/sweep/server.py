@@ -37,6 +37,9 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     Server().serve()
+    os._exit(
+        0
+    )  # what Python and torch take down takes seconds, while the directory's lock is held
 
 
 class Server:
