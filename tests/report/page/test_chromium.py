@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from io import BytesIO
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -140,6 +142,45 @@ def test_two_watchers(tmp_path: Path, serve: Callable[..., Page], open_tab: Call
     tabs[0].tab.wait_for_timeout(1500)
     assert [tab.tab.locator("#connection").text_content() for tab in tabs] == ["live"] * 3
     assert [tab.wrong for tab in tabs] == [[]] * 3
+
+
+def relay(port: int) -> tuple[socket.socket, int]:
+    """What `ssh -L` does: whoever connects to the port that is returned reaches the other one."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def copy(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = listening.accept()
+                far = socket.create_connection(("127.0.0.1", port))
+                for pair in ((near, far), (far, near)):
+                    Thread(target=copy, args=pair, daemon=True).start()
+
+    Thread(target=accept, daemon=True).start()
+    return listening, listening.getsockname()[1]
+
+
+def test_tunnel(tmp_path: Path, serve: Callable[..., Page], browser: Any) -> None:
+    """Through a tunnel, at another port and as localhost: curves, which are asked for with an Origin, arrive."""
+    write_run(tmp_path / "a")
+    page = serve(tmp_path / "a")
+    listening, port = relay(page.server.server_port)
+    tab = browser.new_page()
+    tab.goto(f"http://localhost:{port}/?token={TOKEN}")
+    end = time.monotonic() + 10
+    while not tab.evaluate("performance.getEntriesByName('curves').length"):
+        assert time.monotonic() < end
+        tab.wait_for_timeout(50)
+    assert tab.locator("#connection").text_content() == "live"
+    tab.close()
+    listening.close()
 
 
 def test_keys_and_zoom(tmp_path: Path, serve: Callable[..., Page], open_tab: Callable[..., Tab]) -> None:
