@@ -6,7 +6,7 @@ import json
 import shutil
 import socket
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from io import BytesIO
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from tests.report.page.chromium import find_chromium, read_axe
 from tests.report.page.conftest import TOKEN, Page, line, write_run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -144,43 +144,53 @@ def test_two_watchers(tmp_path: Path, serve: Callable[..., Page], open_tab: Call
     assert [tab.wrong for tab in tabs] == [[]] * 3
 
 
-def relay(port: int) -> tuple[socket.socket, int]:
-    """What `ssh -L` does: whoever connects to the port that is returned reaches the other one."""
+@contextmanager
+def relayed(port: int) -> Generator[int]:
+    """What `ssh -L` does: whoever connects to the port that is given reaches the other one."""
     listening = socket.create_server(("127.0.0.1", 0))
+    held, threads = [listening], list[Thread]()
+
+    def start(work: Callable[..., None], *given: socket.socket) -> None:
+        threads.append(Thread(target=work, args=given))
+        threads[-1].start()
 
     def copy(source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(1 << 16):
                 target.sendall(data)
-        with suppress(OSError):
-            target.shutdown(socket.SHUT_WR)
 
     def accept() -> None:
         with suppress(OSError):
             while True:
                 near, _ = listening.accept()
                 far = socket.create_connection(("127.0.0.1", port))
-                for pair in ((near, far), (far, near)):
-                    Thread(target=copy, args=pair, daemon=True).start()
+                held.extend((near, far))
+                start(copy, near, far)
+                start(copy, far, near)
 
-    Thread(target=accept, daemon=True).start()
-    return listening, listening.getsockname()[1]
+    start(accept)
+    yield listening.getsockname()[1]
+    for one in held:
+        with suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
+        one.close()
+    for thread in threads:
+        thread.join(5)
 
 
 def test_tunnel(tmp_path: Path, serve: Callable[..., Page], browser: Any) -> None:
     """Through a tunnel, at another port and as localhost: curves, which are asked for with an Origin, arrive."""
     write_run(tmp_path / "a")
     page = serve(tmp_path / "a")
-    listening, port = relay(page.server.server_port)
-    tab = browser.new_page()
-    tab.goto(f"http://localhost:{port}/?token={TOKEN}")
-    end = time.monotonic() + 10
-    while not tab.evaluate("performance.getEntriesByName('curves').length"):
-        assert time.monotonic() < end
-        tab.wait_for_timeout(50)
-    assert tab.locator("#connection").text_content() == "live"
-    tab.close()
-    listening.close()
+    with relayed(page.server.server_port) as port:
+        tab = browser.new_page()
+        tab.goto(f"http://localhost:{port}/?token={TOKEN}")
+        end = time.monotonic() + 10
+        while not tab.evaluate("performance.getEntriesByName('curves').length"):
+            assert time.monotonic() < end
+            tab.wait_for_timeout(50)
+        assert tab.locator("#connection").text_content() == "live"
+        tab.close()
 
 
 def test_keys_and_zoom(tmp_path: Path, serve: Callable[..., Page], open_tab: Callable[..., Tab]) -> None:
