@@ -13,8 +13,8 @@ PAGE = [
     Mutation(
         "another page gives orders",
         "report/page/gate.py",
-        "if site in FROM_HERE and origins ==",
-        "if site in FROM_HERE or origins ==",
+        'if site in FROM_HERE and origins == [f"http://{host}"]:',
+        "if site in FROM_HERE:",
         "tests/report/page/test_gate.py::test_no_origin",
     ),
     Mutation(
@@ -30,13 +30,6 @@ PAGE = [
         "if kind is None or draft or not entry.is_file(follow_symlinks=False):",
         "if kind is None or draft:",
         "tests/report/page/test_answers.py::test_films",
-    ),
-    Mutation(
-        "lines of a file that was cut are kept",
-        "run/following.py",
-        "if self._file != which or size < self._offset:",
-        "if self._file != which:",
-        "tests/run/test_following.py::test_it_is_cut",
     ),
     Mutation(
         "a file that was written anew is taken for the same",
