@@ -21,6 +21,7 @@ from tests.fork_server import Interpreter
 from tests.guard_mutations import GUARD
 from tests.language_mutations import LANGUAGE
 from tests.mutations import NATIVE, PYTHON, Mutation
+from tests.page_mutations import PAGE
 from tests.sampler_mutations import SAMPLER
 from tests.scan_mutations import SCANS
 from tests.server_mutations import SERVERS
@@ -29,7 +30,7 @@ from tests.task_mutations import TASKS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FILES = [*PYTHON, *SERVERS, *ACTORS, *LANGUAGE, *SAMPLER, *TASKS, *GUARD]
+FILES = [*PYTHON, *SERVERS, *ACTORS, *LANGUAGE, *SAMPLER, *TASKS, *GUARD, *PAGE]
 HEADERS = [*NATIVE, *SCANS]
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(shoal.__file__).parent

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from io import BytesIO
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from tests.report.page.chromium import find_chromium, read_axe
 from tests.report.page.conftest import TOKEN, Page, line, write_run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -140,6 +142,55 @@ def test_two_watchers(tmp_path: Path, serve: Callable[..., Page], open_tab: Call
     tabs[0].tab.wait_for_timeout(1500)
     assert [tab.tab.locator("#connection").text_content() for tab in tabs] == ["live"] * 3
     assert [tab.wrong for tab in tabs] == [[]] * 3
+
+
+@contextmanager
+def relayed(port: int) -> Generator[int]:
+    """What `ssh -L` does: whoever connects to the port that is given reaches the other one."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    held, threads = [listening], list[Thread]()
+
+    def start(work: Callable[..., None], *given: socket.socket) -> None:
+        threads.append(Thread(target=work, args=given))
+        threads[-1].start()
+
+    def copy(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = listening.accept()
+                far = socket.create_connection(("127.0.0.1", port))
+                held.extend((near, far))
+                start(copy, near, far)
+                start(copy, far, near)
+
+    start(accept)
+    yield listening.getsockname()[1]
+    for one in held:
+        with suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
+        one.close()
+    for thread in threads:
+        thread.join(5)
+
+
+def test_tunnel(tmp_path: Path, serve: Callable[..., Page], browser: Any) -> None:
+    """Through a tunnel, at another port and as localhost: curves, which are asked for with an Origin, arrive."""
+    write_run(tmp_path / "a")
+    page = serve(tmp_path / "a")
+    with relayed(page.server.server_port) as port:
+        tab = browser.new_page()
+        tab.goto(f"http://localhost:{port}/?token={TOKEN}")
+        end = time.monotonic() + 10
+        while not tab.evaluate("performance.getEntriesByName('curves').length"):
+            assert time.monotonic() < end
+            tab.wait_for_timeout(50)
+        assert tab.locator("#connection").text_content() == "live"
+        tab.close()
 
 
 def test_keys_and_zoom(tmp_path: Path, serve: Callable[..., Page], open_tab: Callable[..., Tab]) -> None:

@@ -11,6 +11,7 @@ const EVERY_MS = 1000;
 const SETTLED_MS = 150;
 const SLOW_MS = 30;
 const MOST_CHARTS = 300;
+const FIRST_CHARTS = 6;
 const FIRST = ["episode", "eval", "loss"];
 const NAMES = { episode: "Episodes", eval: "Greedy evaluations", loss: "Losses", train: "Training", speed: "Speed", time: "Clocks", info: "Numbers of the environment", groups: "Groups", population: "Population", learner: "Learner" };
 const NO_CHART = ["update", "version"];
@@ -179,6 +180,7 @@ function addChart(key) {
     byId("charts").append(group);
   }
   const chart = new Chart(key);
+  chart.visible = charts.size < FIRST_CHARTS; // until the browser says so: its word comes after the first painting
   if (key === "episode/return") chart.figure.classList.add("first");
   chart.figure.dataset.key = key;
   charts.set(key, chart);
