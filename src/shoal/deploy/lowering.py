@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from shoal.deploy.program import HeadPart, Reading
+    from shoal.envs.action_guard.limits import Limits
     from shoal.nets.normalizer import Normalizer
     from shoal.types import Leaf, Spec
 
@@ -66,8 +67,8 @@ class Parts(NamedTuple):
     quantiles: int = 1
 
 
-def program_of(policy: nn.Module, spec: Spec) -> Program:
-    """The program that gives a policy's actions.
+def program_of(policy: nn.Module, spec: Spec, limits: Limits | None = None) -> Program:
+    """The program that gives a policy's actions, within the `limits` of an action guard.
 
     Raises:
         ConfigError: modules that are not shoal's own, or that were changed; half precision; float16 observations.
@@ -85,7 +86,11 @@ def program_of(policy: nn.Module, spec: Spec) -> Program:
     else:
         parts = _policy_parts(policy)
     return Program(
-        readings, *parts, head=tuple(_head(policy, spec)), draws=_draws(policy)
+        readings,
+        *parts,
+        head=tuple(_head(policy, spec)),
+        draws=_draws(policy),
+        limits=limits,
     )
 
 

@@ -79,7 +79,7 @@ def record(
         rows = [_Row(spec, select(ready.obs, row)) for row in range(env.num_rows)]
         shares = np.bincount(np.arange(episodes) % len(rows), minlength=len(rows))
         actor = make_actor(policy, spec, len(rows), acting)
-        likely = not greedy and _only_choices(spec)
+        likely = not greedy and _only_choices(spec) and not spec.guarded
         start, everyone = np.ones(len(rows), np.bool_), slice(0, len(rows))
         returns: list[float] = []
         while shares.any():
