@@ -24,7 +24,7 @@ MOST_NUMBERS = 256
 """Of an observation, of which features are made."""
 MOST_PAIRED = 24
 """Numbers whose products are features too."""
-FOURIER = 128
+FOURIER = 64
 """Cosines of random directions (Rahimi and Recht 2007)."""
 MOST_OPTIONS = 16
 """Of a Discrete action, each of which has weights of its own."""

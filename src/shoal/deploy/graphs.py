@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import io
 import logging
@@ -15,7 +16,7 @@ import torch
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from torch import Tensor
 
@@ -55,9 +56,8 @@ def onnx_file(greedy: Greedy, spec: Spec) -> bytes:
         )
     assert program is not None
     data: bytes = program.model_proto.SerializeToString()
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    runtime: Any = importlib.import_module("onnxruntime")
+    session = runtime.InferenceSession(data, providers=["CPUExecutionProvider"])
 
     def run(given: Sequence[Tensor]) -> Sequence[Any]:
         names = [port.name for port in greedy.inputs]
@@ -79,7 +79,7 @@ def torchscript_file(greedy: Greedy, spec: Spec) -> bytes:
         examples = greedy.examples(spec, EXAMPLES)
         traced: Any = torch.jit.trace(greedy, examples, check_trace=False)
         torch.jit.save(traced, buffer)
-        _compare(greedy, spec, lambda given: traced(*given))
+        _compare(greedy, spec, _called(traced))
     return buffer.getvalue()
 
 
@@ -98,8 +98,17 @@ def torch_export_file(greedy: Greedy, spec: Spec) -> bytes:
         )
         torch.export.save(program, buffer)
     module = program.module()
-    _compare(greedy, spec, lambda given: module(*given))
+    _compare(greedy, spec, _called(module))
     return buffer.getvalue()
+
+
+def _called(module: Any) -> Runs:
+    """A module as a function of all its inputs."""
+
+    def run(given: Sequence[Tensor]) -> Sequence[Any]:
+        return module(*given)
+
+    return run
 
 
 def _any_rows(greedy: Greedy) -> tuple[tuple[dict[int, Any], ...]]:
@@ -134,7 +143,7 @@ def _check_installed(*names: str) -> None:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def _quietly() -> Generator[None]:
     """Without torch's words about its own exporters."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -148,7 +157,7 @@ def _quietly() -> Iterator[None]:
 
 
 @contextmanager
-def _named(spec: Spec, kind: str) -> Iterator[None]:
+def _named(spec: Spec, kind: str) -> Generator[None]:
     """What torch raises while it exports, as a sentence with its reason below."""
     try:
         yield

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -35,6 +35,8 @@ from shoal.types import ConfigError, choices, leaf_spaces
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from numpy.typing import NDArray
 
     from shoal.deploy.program import HeadPart, Reading
     from shoal.envs.action_guard.limits import Limits
@@ -239,7 +241,7 @@ def _head(policy: nn.Module, spec: Spec) -> list[HeadPart]:
 
 def _move(policy: nn.Module, leaf: Leaf, space: spaces.Box, at: int) -> Move:
     """The part of a Box whose log standard deviations begin at `at`."""
-    low, high = space.low.ravel(), space.high.ravel()
+    low, high = (_as_floats(bound) for bound in (space.low, space.high))
     if isinstance(policy, DeterministicActor):
         return Move(leaf, low, high, squash=True, log_std="none")
     if isinstance(policy, StochasticActor):
@@ -259,3 +261,8 @@ def _draws(policy: nn.Module) -> bool:
         return False
     sde: int = getattr(policy.network, "sde_interval", 0)
     return not sde
+
+
+def _as_floats(bound: NDArray[Any]) -> NDArray[np.floating]:
+    """Bounds as flat numbers of their type; those of integers are no policy's."""
+    return bound.ravel()
