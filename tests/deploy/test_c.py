@@ -67,7 +67,7 @@ def allowed(spec: Spec, count: int) -> np.ndarray:
     return np.concatenate(parts, 1)
 
 
-QUICK = ("categorical", "gaussian", "lstm")
+QUICK = ("categorical", "lstm")
 """Cases of every test run; compiling each of them takes half a second."""
 
 

@@ -87,7 +87,9 @@ def record(
             actions, ready = _stepped(env, acted.env_action)
             mark_starts(start, ready, None)
             for number in np.flatnonzero(shares).tolist():
-                told = float(acted.log_prob[number]) if likely else None
+                told = None
+                if likely and acted.log_prob is not None:
+                    told = float(acted.log_prob[number])
                 episode = rows[number].note(
                     ready, number, select(actions, number), max_steps, told
                 )
