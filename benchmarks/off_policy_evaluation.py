@@ -207,7 +207,7 @@ def report(outcomes: list[Outcome]) -> str:
     for name in [*names, "best"]:
         for kind in ("table", "cart pole", ""):
             some = [one for one in outcomes if kind in one.kind]
-            lines.append(_line(name, kind or "all", some))
+            lines += [_line(name, kind or "all", some)] if some else []
     return "\n".join(lines)
 
 

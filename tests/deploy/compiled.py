@@ -29,8 +29,10 @@ class Compiled:
         self.message.restype = ctypes.c_char_p
 
     def state(self, rows: int) -> Any:
-        sizes = self.calls["state"].values()
-        return np.zeros((rows, sum(size for (size,) in sizes)), np.float32) if sizes else None
+        """Zeros, one row each as C lays them out; None where there is no state."""
+        types = {"float": np.float32, "double": np.float64, "int32_t": np.int32}
+        parts = [(name, types[kind], (size,)) for name, (kind, size) in self.calls["state"].items()]
+        return np.zeros(rows, np.dtype(parts, align=True)) if parts else None
 
     def step(
         self, obs: Any, rows: int, *, mask: Any = None, state: Any = None, noise: Any = None, length: int | None = None

@@ -27,14 +27,14 @@ class Graph:
         said = json.loads((folder / "spec.json").read_text())
         self.spec, self.kind = spec, said["kind"]
         self.inputs = [port["name"] for port in said["calls"]["inputs"]]
-        self.shapes = [port["shape"] for port in said["calls"]["inputs"]]
+        self.ports = said["calls"]["inputs"]
         (name,) = said["files"]
         self.file = str(folder / name)
 
     def __call__(self, obs: Any, rows: int, *extras: np.ndarray) -> tuple[Any, list[np.ndarray]]:
         given = [np.asarray(leaf) for leaf in self.spec.observation.flat(obs)] + list(extras)
-        for shape in self.shapes[len(given) :]:
-            given.append(np.zeros((rows, *shape), np.float32))
+        for port in self.ports[len(given) :]:
+            given.append(np.zeros((rows, *port["shape"]), port["dtype"]))
         out = self.run(given)
         count = len(self.spec.action.leaves)
         return self.spec.action.tree(out[:count]), out[count:]

@@ -1,9 +1,7 @@
-"""Exported policies hold actions to the run's action guard: in C bit for bit as here, in graphs and on servers."""
+"""Served policies hold actions to the run's action guard; exported ones are in test_guarded.py."""
 
 from __future__ import annotations
 
-import ctypes
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,18 +11,13 @@ from gymnasium import spaces
 
 import shoal
 from shoal.deploy.description import Provenance
-from shoal.deploy.export import export
-from shoal.deploy.player import Player
 from shoal.deploy.policy_server import PolicyServer
-from shoal.envs.action_guard.limits import limits_of
 from shoal.envs.action_guard.settings import ActionGuard
 from shoal.nets.policy import Network, make_policy
 from shoal.types import Spec
-from tests.deploy.compiled import Compiled, pointer
-from tests.deploy.test_graphs import Graph
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    pass
 
 ROWS = 10_000
 GUARD = ActionGuard(low=(-0.1, -2), high=(0.3,), max_change=(0.05, 0.7))
@@ -37,56 +30,6 @@ def policy_of(dtype: Any = np.float32, **network: Any) -> tuple[Any, Spec]:
         for parameter in policy.parameters():
             parameter.mul_(30)
     return policy, spec
-
-
-def exported(folder: Path, to: Any, dtype: Any = np.float32, **network: Any) -> tuple[Any, Spec, Path]:
-    policy, spec = policy_of(dtype, **network)
-    provenance = Provenance(action_guard=GUARD)
-    return policy, spec, export(policy, spec, folder / "out", to=to, provenance=provenance).folder
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_c_holds_actions_bit_for_bit(tmp_path: Path, dtype: Any) -> None:
-    _, spec, folder = exported(tmp_path, "c", dtype)
-    hold = Compiled(folder, spec).library.policy_hold
-    limits = limits_of(GUARD, spec)
-    assert limits is not None
-    rng = np.random.default_rng(0)
-    wanted = rng.uniform(-2, 2, (ROWS, 2)).astype(dtype)
-    before = np.zeros((1, 2), dtype)
-    for number, action in enumerate(wanted):
-        begun = number % 7 > 0
-        theirs = limits.apply(action[None], before.astype(np.float64), np.array([begun])).astype(dtype)
-        mine = action.copy()
-        hold(pointer(before) if begun else ctypes.c_void_p(None), pointer(mine))
-        assert mine.tobytes() == theirs.tobytes()
-        before = theirs
-
-
-@pytest.mark.parametrize("recurrent", ["none", "gru"])
-def test_c_gives_actions_within_the_bounds(tmp_path: Path, recurrent: Any) -> None:
-    policy, spec, folder = exported(tmp_path, "c", recurrent=recurrent)
-    compiled = Compiled(folder, spec)
-    obs = np.random.default_rng(1).uniform(-1, 1, (500, 3)).astype(np.float32)
-    status, action = compiled.step(obs, 500, state=compiled.state(500))
-    assert status == 0
-    free = Player(policy, spec, 500).act(obs, np.ones(500, np.bool_))
-    assert ((free < (-0.1, -2)) | (free > 0.3)).any()
-    assert action == pytest.approx(np.clip(free, np.float32([-0.1, -2]), np.float32(0.3)), abs=1e-4)
-    assert (action.astype(np.float64) <= 0.3).all()
-    said = json.loads((folder / "spec.json").read_text())
-    assert said["action_guard"]["limits"]["max_change"] == [0.05, 0.7]
-    assert "the function ending in `_hold`" in said["caller"][-1]
-
-
-def test_a_graph_gives_actions_within_the_bounds(tmp_path: Path) -> None:
-    policy, spec, folder = exported(tmp_path, "torchscript")
-    obs = np.random.default_rng(1).uniform(-1, 1, (50, 3)).astype(np.float32)
-    action, _ = Graph(folder, spec)(obs, 50)
-    free = Player(policy, spec, 50).act(obs, np.ones(50, np.bool_))
-    assert action == pytest.approx(np.clip(free, np.float32([-0.1, -2]), np.float32(0.3)), abs=1e-4)
-    assert (action.astype(np.float64) <= 0.3).all()
-    assert "to within `max_change`" in json.loads((folder / "spec.json").read_text())["caller"][-1]
 
 
 def test_a_served_policy_is_held_by_row_and_episode() -> None:

@@ -35,7 +35,10 @@ def served(case: Case, **settings: Any) -> tuple[Any, Spec, PolicyServer]:
     return policy, spec, PolicyServer(policy, spec, **settings)
 
 
-@pytest.mark.parametrize("name", ["categorical", "joint", "lstm", "q-dueling", "sac"])
+@pytest.mark.parametrize(
+    "name",
+    ["joint", "lstm", *(pytest.param(name, marks=pytest.mark.slow) for name in ("categorical", "q-dueling", "sac"))],
+)
 def test_the_actions_of_the_policy(name: str) -> None:
     policy, spec, server = served(CASES[name])
     obs = observations(spec.observation_space, ROWS)
@@ -148,6 +151,7 @@ def test_messages_of_another_size_and_no_messages() -> None:
             next(call(iter([b"\xff\xff"])))
 
 
+@pytest.mark.slow
 def test_clients_beyond_the_limit_and_silent_ones() -> None:
     _, spec, server = served(CASES["gaussian"], guard=Guard(max_clients=1, idle_s=1))
     obs = observations(spec.observation_space, 2)

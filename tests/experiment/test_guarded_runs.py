@@ -76,7 +76,6 @@ def test_trained_evaluated_and_loaded(tmp_path: Path) -> None:
     said = json.loads((agent.export(tmp_path / "c", to="c").folder / "spec.json").read_text())
     limits = {"low": [-1], "high": [1], "max_change": [0.5], "dtype": "float32"}
     assert said["action_guard"]["limits"] == limits
-    assert "Its bounds are inside" in said["caller"][-1]
     # A given guard takes the place of the run's own, and the penalty is none of the return.
     still = shoal.load(run, action_guard=ActionGuard(low=(0,), high=(0,), penalty=1000))
     assert still.act(np.array([1, 0, 0], np.float32)).tolist() == [0]

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from shoal.envs.action_guard.limits import limits_of
 from shoal.envs.action_guard.settings import ActionGuard
 from shoal.envs.preprocessing import Preprocessing
-from shoal.types import leaf_spaces
+from shoal.types import ConfigError, leaf_spaces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -83,8 +83,7 @@ def document(
         "spec_sha256": sha256_of(spec),
         **described(spec),
         "calls": dict(calls),
-        "caller": duties(spec, provenance.preprocessing)
-        + guard_duties(provenance.action_guard, kind),
+        "caller": duties(spec, provenance.preprocessing),
         "action_guard": guard_said(spec, provenance.action_guard),
         "files": dict(files),
     }
@@ -138,29 +137,22 @@ def guard_said(spec: Spec, guard: ActionGuard) -> dict[str, Any] | None:
     }
 
 
-def limits_in(provenance: Provenance, spec: Spec) -> Limits | None:
-    """What the run's action guard held actions to; None where it had no guard, or one of choices."""
-    guard = provenance.action_guard
-    return None if guard.idle else limits_of(guard, spec)
+def limits_inside(spec: Spec, guard: ActionGuard) -> Limits | None:
+    """The limits that an export holds actions to; None where the run had no action guard.
 
-
-def guard_duties(guard: ActionGuard, kind: str) -> list[str]:
-    """What the caller must do himself of the run's action guard, in sentences."""
+    Raises:
+        ConfigError: the guard has a function of its own, which no file of an export can hold.
+    """
     if guard.idle:
-        return []
-    said = ["The run had an action guard (`action_guard`)."]
-    if guard.low or guard.high:
-        said.append("Its bounds are inside: every action is within them.")
-    if guard.max_change:
-        way = "Hold actions to within `max_change` of what was done in the step before"
-        if kind == "c":
-            way = "Hand every action to the function ending in `_hold` with what was done in the step before"
-        said.append(f"{way}, from an episode's second step on.")
+        return None
     if guard.constraint is not None or guard.inequalities is not None:
-        said.append(
-            "It also had a function of its own, named there, which is not inside and has the last word on actions."
+        given = guard.constraint if guard.inequalities is None else guard.inequalities
+        raise ConfigError(
+            f"{spec.env_id}: the run's action guard has the last word by a function ({_name_of(given)}), which an "
+            "export cannot hold: `shoal serve-policy` serves the policy with it; or export with the guard's limits "
+            "alone, load(RUN, action_guard=ActionGuard(...)).export(...), and have the caller apply the function"
         )
-    return [" ".join(said)]
+    return limits_of(guard, spec)
 
 
 def _name_of(given: str | Callable[..., object] | None) -> str | None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import shoal
 from shoal.deploy.c.files import FLAGS, c_files
 from shoal.deploy.c.names import check_prefix
-from shoal.deploy.description import Provenance, document, limits_in, sha256_of
+from shoal.deploy.description import Provenance, document, limits_inside, sha256_of
+from shoal.deploy.greedy import Greedy
 from shoal.deploy.lowering import program_of
 from shoal.types import ConfigError
 
@@ -75,7 +76,7 @@ def export(
         raise ConfigError(f"{target} is there already; name another folder")
     check_prefix(name)
     provenance = provenance or Provenance()
-    limits = limits_in(provenance, spec)
+    limits = limits_inside(spec, provenance.action_guard)
     if to == "c":
         if masks is not None:
             raise ConfigError(
@@ -84,7 +85,8 @@ def export(
         contents, calls = _source(policy, spec, name, limits)
     else:
         reads = spec.masked if masks is None else masks
-        contents, calls = _graph(policy, spec, to, name, masks=reads, limits=limits)
+        shown = Greedy(policy, spec, masks=reads, limits=limits)
+        contents, calls = _graph(shown, spec, to, name)
     hashes = {file: hashlib.sha256(data).hexdigest() for file, data in contents.items()}
     said = document(
         spec,
@@ -99,13 +101,7 @@ def export(
 
 
 def _graph(
-    policy: nn.Module,
-    spec: Spec,
-    to: Kind,
-    name: str,
-    *,
-    masks: bool,
-    limits: Limits | None,
+    greedy: Greedy, spec: Spec, to: Kind, name: str
 ) -> tuple[Contents, Mapping[str, object]]:
     """The one file of a graph, and its inputs and outputs."""
     from shoal.deploy import graphs
@@ -115,12 +111,12 @@ def _graph(
         "torchscript": graphs.torchscript_file,
         "torch-export": graphs.torch_export_file,
     }[to]
-    data, greedy = make(policy, spec, masks=masks, limits=limits)
+    data = make(greedy, spec)
     calls: dict[str, object] = {
         "inputs": [_port(port) for port in greedy.inputs],
         "outputs": [_port(port) for port in greedy.outputs],
         "rows": "any number, along a new first axis",
-        "state": "zeros where an episode begins; then the next_state of the step before",
+        "state": "zeros where an episode begins; then what the step before gave as next_NAME",
     }
     return {f"{name}{SUFFIXES[to]}": data}, calls
 
@@ -133,18 +129,21 @@ def _source(
     policy: nn.Module, spec: Spec, name: str, limits: Limits | None
 ) -> tuple[Contents, Mapping[str, object]]:
     """The files of C source, and how what they hold is called."""
-    program = program_of(policy, spec)
-    texts = c_files(program, spec, prefix=name, sha256=sha256_of(spec), limits=limits)
+    program = program_of(policy, spec, limits)
+    texts = c_files(program, spec, prefix=name, sha256=sha256_of(spec))
     calls: dict[str, object] = {
         "compile": f"cc {FLAGS} -c {name}.c",
         "header": f"{name}.h",
         "options": program.options,
         "noise": {"uniform": program.uniforms, "normal": program.normals},
-        "state": {},
     }
+    state: dict[str, list[object]] = {}
     if program.memory is not None:
         units = program.memory.units
-        calls["state"] = {array: [units] for array in program.memory.arrays}
+        state |= {array: ["float", units] for array in program.memory.arrays}
+    if program.changes_slowly:
+        state |= {"previous": ["double", program.numbers], "begun": ["int32_t", 1]}
+    calls["state"] = state
     return {file: text.encode() for file, text in texts.items()}, calls
 
 

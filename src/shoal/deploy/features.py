@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 MOST_NUMBERS = 256
 """Of an observation, of which features are made."""
-FOURIER = 128
+MOST_PAIRED = 24
+"""Numbers whose products are features too."""
+FOURIER = 64
 """Cosines of random directions (Rahimi and Recht 2007)."""
 MOST_OPTIONS = 16
 """Of a Discrete action, each of which has weights of its own."""
@@ -30,10 +32,10 @@ MOST_OPTIONS = 16
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
-    """phi(s, a), of d numbers: a constant, the numbers themselves, and cosines of random directions of them.
+    """phi(s, a), of d numbers: a constant, the numbers, their products, and cosines of random directions of them.
 
     Where the action is one of a few choices, each choice has weights of its own. Observations that are choices
-    themselves have one weight each, as in a table.
+    themselves have a parabola in time each, as in a table.
     """
 
     shift: Array
@@ -41,27 +43,44 @@ class Features:
     direction: Array
     """[numbers, FOURIER]; [numbers, 0] for a table."""
     phase: Array
+    table: bool
+    """Whether observations are choices, so that each has weights of its own."""
     options: int
     """Choices that have weights of their own; 0: the action's numbers stand among the state's."""
 
     @property
     def size(self) -> int:
         """Numbers of a feature vector."""
-        own = 1 + len(self.shift) + len(self.phase)
+        size = len(self.shift)
+        paired = size if size <= MOST_PAIRED else 0
+        own = 1 + size + paired * (paired + 1) // 2 + len(self.phase)
+        own = 3 * (size - 1) if self.table else own
         return own * max(1, self.options)
 
     def __call__(self, state: Array, action: Array) -> Array:
         """States [..., S] and actions [..., D], or all options of the action, to [..., d]."""
         given = state if self.options else np.concatenate([state, action], -1)
-        z = (given - self.shift) / self.scale
-        cosines = np.cos(z @ self.direction + self.phase)
-        if len(self.phase):
-            cosines *= np.sqrt(2 / len(self.phase))
-        own = np.concatenate([np.ones((*z.shape[:-1], 1)), z, cosines], -1)
+        own = self._of_table(given) if self.table else self._of_numbers(given)
         if not self.options:
             return own
         each = action[..., :, None] * own[..., None, :]
         return each.reshape(*each.shape[:-2], -1)
+
+    @staticmethod
+    def _of_table(given: Array) -> Array:
+        """Each choice with a parabola in time, which stands last."""
+        choice, time = given[..., :-1], given[..., -1:]
+        return np.concatenate([choice, choice * time, choice * time**2], -1)
+
+    def _of_numbers(self, given: Array) -> Array:
+        """A constant, standardized numbers, their products, and cosines."""
+        z = (given - self.shift) / self.scale
+        pairs = np.triu_indices(z.shape[-1] if z.shape[-1] <= MOST_PAIRED else 0)
+        products = z[..., pairs[0]] * z[..., pairs[1]]
+        cosines = np.cos(z @ self.direction + self.phase)
+        cosines *= np.sqrt(2 / max(1, len(self.phase)))
+        one = np.ones((*z.shape[:-1], 1))
+        return np.concatenate([one, z, products, cosines], -1)
 
     def mean(self, state: Array, action: Array, weight: Array) -> Array:
         """Of states [N, S] the mean [N, d] over actions [N, K, D] of these weights [N, K]."""
@@ -84,9 +103,13 @@ def make_features(
     numbers = state if options else np.concatenate([state, action], 1)
     size = numbers.shape[1]
     if table and options:
-        nothing = np.zeros(0)
         return Features(
-            np.zeros(size), np.ones(size), np.zeros((size, 0)), nothing, options
+            np.zeros(size),
+            np.ones(size),
+            np.zeros((size, 0)),
+            np.zeros(0),
+            table=True,
+            options=options,
         )
     shift, scale = numbers.mean(0), numbers.std(0)
     scale = np.where(scale > 1e-8, scale, 1.0)
@@ -95,7 +118,7 @@ def make_features(
     width = float(np.median(apart[apart > 0])) if (apart > 0).any() else 1.0
     direction = rng.standard_normal((size, FOURIER)) / width
     phase = rng.uniform(0, 2 * np.pi, FOURIER)
-    return Features(shift, scale, direction, phase, options)
+    return Features(shift, scale, direction, phase, table=False, options=options)
 
 
 def states_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import io
 import logging
@@ -12,15 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from shoal.deploy.greedy import Greedy, may_be_masked
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from shoal.envs.action_guard.limits import Limits
+    from shoal.deploy.greedy import Greedy
     from shoal.types import Spec
 
     Runs = Callable[[Sequence[Tensor]], Sequence[Any]]
@@ -33,22 +33,17 @@ EXAMPLES = 3
 """Rows of the inputs that a graph is made of."""
 
 
-def onnx_file(
-    policy: nn.Module, spec: Spec, *, masks: bool, limits: Limits | None = None
-) -> tuple[bytes, Greedy]:
+def onnx_file(greedy: Greedy, spec: Spec) -> bytes:
     """An ONNX model whose inputs and outputs have any number of rows.
 
     Args:
-        policy: in the signature of policies.
+        greedy: of the policy.
         spec: of the environment.
-        masks: whether an action mask is an input.
-        limits: whose bounds actions are held to.
 
     Raises:
         ConfigError: onnx or onnxscript is missing, torch cannot export the policy, or the graph acts differently.
     """
     _check_installed("onnx", "onnxscript", "onnxruntime")
-    greedy = _greedy(policy, spec, masks=masks, limits=limits)
     with _quietly(), _named(spec, "ONNX"):
         program = torch.onnx.export(
             greedy,
@@ -61,9 +56,8 @@ def onnx_file(
         )
     assert program is not None
     data: bytes = program.model_proto.SerializeToString()
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    runtime: Any = importlib.import_module("onnxruntime")
+    session = runtime.InferenceSession(data, providers=["CPUExecutionProvider"])
 
     def run(given: Sequence[Tensor]) -> Sequence[Any]:
         names = [port.name for port in greedy.inputs]
@@ -71,36 +65,30 @@ def onnx_file(
         return session.run(None, {name: value.numpy() for name, value in pairs})
 
     _compare(greedy, spec, run)
-    return data, greedy
+    return data
 
 
-def torchscript_file(
-    policy: nn.Module, spec: Spec, *, masks: bool, limits: Limits | None = None
-) -> tuple[bytes, Greedy]:
+def torchscript_file(greedy: Greedy, spec: Spec) -> bytes:
     """A traced module that `torch.jit.load` reads, in C++ too; torch 2.13 has deprecated the format.
 
     Raises:
         ConfigError: torch cannot trace the policy, or the traced one acts differently.
     """
-    greedy = _greedy(policy, spec, masks=masks, limits=limits)
     buffer = io.BytesIO()
     with _quietly(), _named(spec, "TorchScript"), torch.no_grad():
         examples = greedy.examples(spec, EXAMPLES)
         traced: Any = torch.jit.trace(greedy, examples, check_trace=False)
         torch.jit.save(traced, buffer)
-        _compare(greedy, spec, lambda given: traced(*given))
-    return buffer.getvalue(), greedy
+        _compare(greedy, spec, _called(traced))
+    return buffer.getvalue()
 
 
-def torch_export_file(
-    policy: nn.Module, spec: Spec, *, masks: bool, limits: Limits | None = None
-) -> tuple[bytes, Greedy]:
+def torch_export_file(greedy: Greedy, spec: Spec) -> bytes:
     """A program that `torch.export.load` reads, and that torch's compiler makes a library of.
 
     Raises:
         ConfigError: torch cannot export the policy, or the program acts differently.
     """
-    greedy = _greedy(policy, spec, masks=masks, limits=limits)
     buffer = io.BytesIO()
     with _quietly(), _named(spec, "an exported program"):
         program = torch.export.export(
@@ -110,18 +98,17 @@ def torch_export_file(
         )
         torch.export.save(program, buffer)
     module = program.module()
-    _compare(greedy, spec, lambda given: module(*given))
-    return buffer.getvalue(), greedy
+    _compare(greedy, spec, _called(module))
+    return buffer.getvalue()
 
 
-def _greedy(
-    policy: nn.Module, spec: Spec, *, masks: bool, limits: Limits | None
-) -> Greedy:
-    if masks and not may_be_masked(spec):
-        raise ConfigError(
-            f"{spec.env_id}: a mask is of choices, and the actions {spec.action_space} have none; leave masks out"
-        )
-    return Greedy(policy, spec, masks=masks, limits=limits)
+def _called(module: Any) -> Runs:
+    """A module as a function of all its inputs."""
+
+    def run(given: Sequence[Tensor]) -> Sequence[Any]:
+        return module(*given)
+
+    return run
 
 
 def _any_rows(greedy: Greedy) -> tuple[tuple[dict[int, Any], ...]]:
@@ -156,7 +143,7 @@ def _check_installed(*names: str) -> None:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def _quietly() -> Generator[None]:
     """Without torch's words about its own exporters."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -170,7 +157,7 @@ def _quietly() -> Iterator[None]:
 
 
 @contextmanager
-def _named(spec: Spec, kind: str) -> Iterator[None]:
+def _named(spec: Spec, kind: str) -> Generator[None]:
     """What torch raises while it exports, as a sentence with its reason below."""
     try:
         yield

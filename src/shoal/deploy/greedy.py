@@ -14,7 +14,7 @@ from shoal.deploy.names import fields_of
 from shoal.nets.distributions import masked
 from shoal.nets.heads import head_size
 from shoal.nets.images import ImageEncoder
-from shoal.types import Layout, choices, leaf_spaces
+from shoal.types import ConfigError, Layout, choices, leaf_spaces
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,11 +46,18 @@ class Greedy(nn.Module):
         masks: bool,
         limits: Limits | None = None,
     ) -> None:
-        """A copy of `policy` on the CPU; `masks`: whether an action mask is among the inputs.
+        """A copy of `policy` on the CPU.
 
-        `limits`: whose bounds actions are held to; not how far they may be from the one before.
+        `masks`: whether an action mask is among the inputs; `limits`: of an action guard, which actions are held to.
+
+        Raises:
+            ConfigError: masks where there is nothing to choose.
         """
         super().__init__()
+        if masks and not may_be_masked(spec):
+            raise ConfigError(
+                f"{spec.env_id}: a mask is of choices, and the actions {spec.action_space} have none; leave masks out"
+            )
         self.policy = copy.deepcopy(policy).cpu().eval()
         for parameter in self.policy.parameters():
             parameter.requires_grad = False
@@ -58,7 +65,7 @@ class Greedy(nn.Module):
             if isinstance(module, ImageEncoder):
                 module.native = False
         self.observation, self.action = spec.observation, spec.action
-        self.masks, self.bounds = masks, bounds_of(limits)
+        self.masks = masks
         first: Tree = self.policy.initial_state(1)  # pyright: ignore[reportCallIssue]
         self.states = leaves_of(first)
         self.nested = isinstance(first, tuple)
@@ -71,13 +78,24 @@ class Greedy(nn.Module):
             port = Port(f"state_{number}", np.dtype(np.float32), tuple(state.shape[1:]))
             self.inputs.append(port)
             self.outputs.append(port._replace(name=f"next_state_{number}"))
+        self.limiter: Limiter | None = None
+        if limits is not None:
+            self.limiter = Limiter(limits)
+            if limits.max_change:
+                size = (len(limits.low),)
+                held = Port("previous_action", np.dtype(np.float64), size)
+                begun = Port("begun", np.dtype(np.bool_), ())
+                self.inputs += [held, begun]
+                self.outputs.append(held._replace(name="next_previous_action"))
+                self.outputs.append(begun._replace(name="next_begun"))
 
     def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
         """The inputs [N, ...] to the outputs [N, ...]."""
         count = len(self.observation.leaves)
         rows = [one.unsqueeze(0) for one in given[:count]]
         start = torch.zeros(1, given[0].shape[0], dtype=torch.bool)
-        state = self._state(given[count + self.masks :])
+        before = count + self.masks
+        state = self._state(given[before : before + len(self.states)])
         output: Any = self.policy(self.observation.tree(rows), state, start)
         mask = given[count].bool().unsqueeze(0) if self.masks else None
         distribution = masked(output.distribution, mask)
@@ -87,11 +105,13 @@ class Greedy(nn.Module):
         for leaf, value in zip(self.action.leaves, flat, strict=True):
             kind = torch.from_numpy(np.empty(0, leaf.dtype)).dtype
             own = value.squeeze(0).to(kind)
-            if self.bounds is not None:
-                low, high = (bound.to(kind) for bound in self.bounds)
-                own = own.flatten(1).clamp(low, high)
             actions.append(own.reshape(own.shape[0], *leaf.shape))
-        return (*actions, *leaves_of(output.state))
+        states = leaves_of(output.state)
+        if self.limiter is None:
+            return (*actions, *states)
+        held = given[before + len(self.states) :]
+        limited, *kept = self.limiter(actions[0], *held)
+        return (limited, *states, *kept)
 
     def _state(self, given: Sequence[Tensor]) -> Tree:
         if not given:
@@ -112,21 +132,53 @@ class Greedy(nn.Module):
         return tuple(torch.from_numpy(array) for array in arrays)
 
 
+class Limiter(nn.Module):
+    """An action guard's limits, of actions [N, *shape] of one Box."""
+
+    low: Tensor
+    high: Tensor
+    change: Tensor
+
+    def __init__(self, limits: Limits) -> None:
+        """Of D numbers each."""
+        super().__init__()
+        self.slow = bool(limits.max_change)
+        for name, given in (
+            ("low", limits.low),
+            ("high", limits.high),
+            ("change", limits.max_change or (0.0,)),
+        ):
+            self.register_buffer(name, torch.tensor(given, dtype=torch.float64))
+
+    def forward(self, action: Tensor, *held: Tensor) -> tuple[Tensor, ...]:
+        """Actions, the ones before [N, D] and whether there were any [N], to actions, and the same for the next step.
+
+        What rounding moved too far is moved back by one and a half roundings: graphs have no next number.
+        """
+        flat = action.reshape(action.shape[0], -1)
+        low, high = self.low, self.high
+        if not self.slow:
+            wanted = flat.double().clamp(low, high).to(flat.dtype)
+            return (wanted.reshape(action.shape),)
+        previous, begun = held
+        among = begun.unsqueeze(-1)
+        low = torch.where(among, torch.maximum(low, previous - self.change), low)
+        high = torch.where(among, torch.minimum(high, previous + self.change), high)
+        wanted = torch.minimum(torch.maximum(flat.double(), low), high)
+        kept = wanted.to(flat.dtype).double()
+        apart = kept - previous
+        rounding = 0.75 * torch.finfo(flat.dtype).eps * kept.abs()
+        nearer = (kept - apart.sign() * rounding).to(flat.dtype).double()
+        kept = torch.where(among & (apart.abs() > self.change), nearer, kept)
+        done = kept.to(flat.dtype).reshape(action.shape)
+        return done, kept, torch.ones_like(begun)
+
+
 def leaves_of(state: Tree) -> tuple[Tensor, ...]:
     """The tensors of a recurrent state, a tensor or a tuple of them; none where there is no memory."""
     if state is None:
         return ()
     return tuple(state) if isinstance(state, tuple) else (state,)
-
-
-def bounds_of(limits: Limits | None) -> tuple[Tensor, Tensor] | None:
-    """The bounds of an action guard [D], float64; None where it has no limits."""
-    if limits is None:
-        return None
-    low, high = (
-        torch.tensor(x, dtype=torch.float64) for x in (limits.low, limits.high)
-    )
-    return low, high
 
 
 def may_be_masked(spec: Spec) -> bool:

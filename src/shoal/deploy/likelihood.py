@@ -131,17 +131,17 @@ def _log_prob(
     if boxes and (greedy or not isinstance(distribution, Normal | SquashedNormal)):
         return None
     if greedy:
-        ours = map_tree(
-            lambda x: x[:length].numpy(), distribution.to_env(distribution.mode())
-        )
+        ours = _numbers(distribution.to_env(distribution.mode()))
         same = [
-            (np.asarray(one) == np.asarray(other)).reshape(*other.shape[:2], -1).all(-1)
+            (np.asarray(one)[:length] == np.asarray(other))
+            .reshape(*other.shape[:2], -1)
+            .all(-1)
             for one, other in zip(
                 spec.action.flat(ours), spec.action.flat(taken), strict=True
             )
         ]
         return np.where(np.all(same, axis=0), 0.0, -np.inf)
-    given = map_tree(lambda x: _repeated(torch.from_numpy(x)), taken)
+    given = map_tree(_repeated, taken)
     if isinstance(distribution, Normal):
         log_prob = _clipped_log_prob(distribution, given)
     else:
@@ -152,9 +152,9 @@ def _log_prob(
     return log_prob[:length].double().numpy()
 
 
-def _repeated(taken: Tensor) -> Tensor:
+def _repeated(taken: NDArray[Any]) -> Tensor:
     """[T, ...] -> [T + 1, ...]: the distribution is of one state more."""
-    return torch.cat([taken, taken[-1:]])
+    return torch.from_numpy(np.concatenate([taken, taken[-1:]]))
 
 
 def _clipped_log_prob(distribution: Normal, action: Tensor) -> Tensor:
@@ -207,7 +207,10 @@ def _drawn(
 
 
 def _numbers(action: Tree) -> Tree:
-    return map_tree(lambda x: x.numpy(), action)
+    def numbers(x: Tensor) -> NDArray[Any]:
+        return x.numpy()
+
+    return map_tree(numbers, action)
 
 
 def _noise(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -36,7 +36,10 @@ from shoal.types import ConfigError, choices, leaf_spaces
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from numpy.typing import NDArray
+
     from shoal.deploy.program import HeadPart, Reading
+    from shoal.envs.action_guard.limits import Limits
     from shoal.nets.normalizer import Normalizer
     from shoal.types import Leaf, Spec
 
@@ -66,8 +69,8 @@ class Parts(NamedTuple):
     quantiles: int = 1
 
 
-def program_of(policy: nn.Module, spec: Spec) -> Program:
-    """The program that gives a policy's actions.
+def program_of(policy: nn.Module, spec: Spec, limits: Limits | None = None) -> Program:
+    """The program that gives a policy's actions, within the `limits` of an action guard.
 
     Raises:
         ConfigError: modules that are not shoal's own, or that were changed; half precision; float16 observations.
@@ -85,7 +88,11 @@ def program_of(policy: nn.Module, spec: Spec) -> Program:
     else:
         parts = _policy_parts(policy)
     return Program(
-        readings, *parts, head=tuple(_head(policy, spec)), draws=_draws(policy)
+        readings,
+        *parts,
+        head=tuple(_head(policy, spec)),
+        draws=_draws(policy),
+        limits=limits,
     )
 
 
@@ -234,7 +241,7 @@ def _head(policy: nn.Module, spec: Spec) -> list[HeadPart]:
 
 def _move(policy: nn.Module, leaf: Leaf, space: spaces.Box, at: int) -> Move:
     """The part of a Box whose log standard deviations begin at `at`."""
-    low, high = space.low.ravel(), space.high.ravel()
+    low, high = (_as_floats(bound) for bound in (space.low, space.high))
     if isinstance(policy, DeterministicActor):
         return Move(leaf, low, high, squash=True, log_std="none")
     if isinstance(policy, StochasticActor):
@@ -254,3 +261,8 @@ def _draws(policy: nn.Module) -> bool:
         return False
     sde: int = getattr(policy.network, "sde_interval", 0)
     return not sde
+
+
+def _as_floats(bound: NDArray[Any]) -> NDArray[np.floating]:
+    """Bounds as flat numbers of their type; those of integers are no policy's."""
+    return bound.ravel()

@@ -68,17 +68,7 @@ class PolicyServer:
             raise ConfigError(f"most_rows must be at least 1, got {most_rows}")
         guard, self._greetings = guard or Guard(), Greetings()
         provenance = provenance or Provenance()
-        checks: list[grpc.ServerInterceptor] = []
-        if guard.token_file:
-            checks.append(TokenCheck(read_token(guard.token_file), self._greetings))
-        calls = guard.max_clients + SPARE_CALLS
-        pool = ThreadPoolExecutor(calls, thread_name_prefix="shoal-policy")
-        self._grpc = grpc.server(
-            pool,
-            interceptors=checks,
-            options=[("grpc.so_reuseport", 0), *OPTIONS],
-            maximum_concurrent_rpcs=calls,
-        )
+        self._grpc = _new_server(guard, self._greetings)
         could = "ask the policy for actions"
         self.port = add_port(self._grpc, listen, guard, could=could)
         self.address = f"{listen.rpartition(':')[0]}:{self.port}"
@@ -99,19 +89,8 @@ class PolicyServer:
         limits = Limits(most_rows, guard.max_clients, guard.idle_s)
         self._sessions = PolicySessions(make_player, spec, limits)
         self._about = _describe(spec, provenance, limits)
-        handlers = {
-            "Describe": grpc.unary_unary_rpc_method_handler(
-                self._describe, None, _bytes
-            ),
-            "Session": grpc.stream_stream_rpc_method_handler(
-                self._session, None, _bytes
-            ),
-        }
-        found = grpc.method_handlers_generic_handler(NAME, handlers)
-        self._grpc.add_generic_rpc_handlers((found,))
         self._health = health.HealthServicer()
-        self._health.set(NAME, health_pb2.HealthCheckResponse.SERVING)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        self._add_services()
         self._grpc.start()
 
     def __enter__(self) -> PolicyServer:
@@ -131,6 +110,21 @@ class PolicyServer:
         self._health.enter_graceful_shutdown()
         self._grpc.stop(grace_s).wait(grace_s + STOP_S)
         self._sessions.stop()
+
+    def _add_services(self) -> None:
+        """The policy's own calls, and health."""
+        handlers = {
+            "Describe": grpc.unary_unary_rpc_method_handler(
+                self._describe, None, _bytes
+            ),
+            "Session": grpc.stream_stream_rpc_method_handler(
+                self._session, None, _bytes
+            ),
+        }
+        found = grpc.method_handlers_generic_handler(NAME, handlers)
+        self._grpc.add_generic_rpc_handlers((found,))
+        self._health.set(NAME, health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
 
     def _describe(self, _: bytes, context: Any) -> Any:
         """What the policy observes and does."""
@@ -166,6 +160,21 @@ class PolicyServer:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, NO_MESSAGE)
         finally:
             self._sessions.close(end)
+
+
+def _new_server(guard: Guard, greetings: Greetings) -> Any:
+    """A gRPC server that asks clients for the token, where there is one."""
+    checks: list[grpc.ServerInterceptor] = []
+    if guard.token_file:
+        checks.append(TokenCheck(read_token(guard.token_file), greetings))
+    calls = guard.max_clients + SPARE_CALLS
+    pool = ThreadPoolExecutor(calls, thread_name_prefix="shoal-policy")
+    return grpc.server(
+        pool,
+        interceptors=checks,
+        options=[("grpc.so_reuseport", 0), *OPTIONS],
+        maximum_concurrent_rpcs=calls,
+    )
 
 
 def _describe(spec: Spec, provenance: Provenance, limits: Limits) -> Any:

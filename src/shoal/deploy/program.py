@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from shoal.envs.action_guard.limits import Limits
     from shoal.types import Leaf
 
     Weights: TypeAlias = NDArray[np.float32]
@@ -204,6 +205,18 @@ class Program:
     head: tuple[HeadPart, ...]
     draws: bool
     """Whether an action can be drawn from the policy by noise."""
+    limits: Limits | None = None
+    """Bounds on actions and on their change, which the run's action guard had."""
+
+    @property
+    def changes_slowly(self) -> bool:
+        """Whether an action's distance from the one before it is limited, so that a state holds that one."""
+        return self.limits is not None and bool(self.limits.max_change)
+
+    @property
+    def has_state(self) -> bool:
+        """Whether anything is remembered from step to step."""
+        return self.memory is not None or self.changes_slowly
 
     @property
     def size(self) -> int:

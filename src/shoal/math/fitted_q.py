@@ -48,7 +48,7 @@ def fitted_q_evaluation(
     *,
     gamma: float,
     iterations: int,
-    ridge: float = 1e-3,
+    ridge: float = 1e-5,
 ) -> Array:
     """The weights w [d] of Q after `iterations` of least squares (Le et al. 2019, arXiv 1903.08738, algorithm 3).
 
@@ -68,7 +68,7 @@ def fitted_q_evaluation(
     scale = max(float(np.trace(gram)) / len(gram), 1e-12)
     gram[np.diag_indices_from(gram)] += ridge * scale
     right = np.column_stack([weighted.T @ data.next_phi, weighted.T @ data.reward])
-    solved = np.linalg.solve(gram, right)
+    solved: Array = np.linalg.solve(gram, right).astype(np.float64)
     follow, begin = solved[:, :-1] * gamma, solved[:, -1]
     found = begin
     bound = value_bound(data.reward, gamma=gamma, iterations=iterations)
@@ -108,7 +108,7 @@ def bootstrapped_values(
     iterations: int,
     rng: np.random.Generator,
     resamples: int = 100,
-    ridge: float = 1e-3,
+    ridge: float = 1e-5,
 ) -> tuple[float, Array]:
     """The mean value of first states, and those of fits to resampled episodes [R] (Hao et al. 2021, arXiv 2102.03607).
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from shoal.envs.vec_env import VecEnv
     from shoal.learn.acting import Acting
-    from shoal.types import Ready, Spec, Tree
+    from shoal.types import Acted, Ready, Spec, Tree
 
 VERSIONED = re.compile(r"[-_\w]+-v\d+")
 
@@ -79,7 +79,7 @@ def record(
         rows = [_Row(spec, select(ready.obs, row)) for row in range(env.num_rows)]
         shares = np.bincount(np.arange(episodes) % len(rows), minlength=len(rows))
         actor = make_actor(policy, spec, len(rows), acting)
-        likely = not greedy and _only_choices(spec)
+        likely = not greedy and _only_choices(spec) and not spec.guarded
         start, everyone = np.ones(len(rows), np.bool_), slice(0, len(rows))
         returns: list[float] = []
         while shares.any():
@@ -87,7 +87,7 @@ def record(
             actions, ready = _stepped(env, acted.env_action)
             mark_starts(start, ready, None)
             for number in np.flatnonzero(shares).tolist():
-                told = float(acted.log_prob[number]) if likely else None
+                told = _likelihood(acted, number) if likely else None
                 episode = rows[number].note(
                     ready, number, select(actions, number), max_steps, told
                 )
@@ -117,6 +117,11 @@ def _check_recorded(spec: Spec) -> None:
     if spec.masked or spec.num_agents > 1:
         why = "action masks" if spec.masked else "several agents"
         raise ConfigError(f"{spec.env_id} has {why}, which data sets do not hold")
+
+
+def _likelihood(acted: Acted, row: int) -> float | None:
+    """The log-probability of what a row did."""
+    return None if acted.log_prob is None else float(acted.log_prob[row])
 
 
 def _only_choices(spec: Spec) -> bool:

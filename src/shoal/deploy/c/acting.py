@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shoal.deploy.c.holding import held, holding
 from shoal.deploy.c.interface import act_head, numbers_of, step_head
 from shoal.deploy.c.names import c_type
 from shoal.deploy.c.network import function
@@ -132,11 +131,11 @@ def _written(bounds: NDArray[np.floating]) -> list[str]:
 def functions(face: Interface) -> str:
     """The functions that callers have, less `PREFIX_check`."""
     made = [_message(face), _check_spec(face)]
-    if face.program.memory is not None:
+    if face.program.has_state:
         head = f"void {face.prefix}_begin({face.prefix}_state *state)"
         made.append(function(head, ["memset(state, 0, sizeof *state);"]))
-    made += [holding(face), _step(face), _act(face), _step_batch(face)]
-    return "\n".join(part for part in made if part)
+    made += [_step(face), _act(face), _step_batch(face)]
+    return "\n".join(made)
 
 
 def _message(face: Interface) -> str:
@@ -159,6 +158,54 @@ def _check_spec(face: Interface) -> str:
     return function(head, [line])
 
 
+def limiting(face: Interface) -> str:
+    """`limit`: an action within the bounds of the run's action guard, and near the one before; "" without one."""
+    limits = face.program.limits
+    if limits is None:
+        return ""
+    kind, size = c_type(face.spec.action.single), len(limits.low)
+    slow = face.program.changes_slowly
+    lines = [
+        f"static const double low[{size}] = {{{', '.join(_doubles(limits.low))}}};",
+        f"static const double high[{size}] = {{{', '.join(_doubles(limits.high))}}};",
+    ]
+    if slow:
+        change = ", ".join(_doubles(limits.max_change))
+        lines.append(f"static const double change[{size}] = {{{change}}};")
+    lines += [
+        f"for (int i = 0; i < {size}; i++) {{",
+        "  double least = low[i], most = high[i];",
+    ]
+    if slow:
+        lines += [
+            "  if (state->begun) {",
+            "    if (state->previous[i] - change[i] > least) least = state->previous[i] - change[i];",
+            "    if (state->previous[i] + change[i] < most) most = state->previous[i] + change[i];",
+            "  }",
+        ]
+    lines += [
+        "  double wanted = action[i] < least ? least : (double)action[i];",
+        "  wanted = wanted > most ? most : wanted;",
+        f"  {kind} kept = ({kind})wanted;",
+        f"  kept = kept < ({kind})low[i] ? ({kind})low[i] : kept > ({kind})high[i] ? ({kind})high[i] : kept;",
+    ]
+    if slow:
+        after = "nextafterf" if kind == "float" else "nextafter"
+        lines += [
+            "  if (state->begun && fabs(kept - state->previous[i]) > change[i]) /* by rounding */",
+            f"    kept = {after}(kept, ({kind})state->previous[i]);",
+            "  state->previous[i] = kept;",
+        ]
+    lines += ["  action[i] = kept;", "}"]
+    state = f"{face.prefix}_state *restrict state, " if slow else ""
+    lines += ["state->begun = 1;"] if slow else []
+    return function(f"static void limit({state}{face.action_argument})", lines)
+
+
+def _doubles(numbers: tuple[float, ...]) -> list[str]:
+    return _written(np.array(numbers, np.float64))
+
+
 def _step(face: Interface) -> str:
     """An action for one observation. The state changes only where there is one."""
     program, prefix, upper = face.program, face.prefix, face.prefix.upper()
@@ -171,15 +218,17 @@ def _step(face: Interface) -> str:
     rest = [name for _, name, _ in face.extras if name != "state"]
     chosen = ", ".join(["number", *rest, "action"])
     if program.memory is None:
-        lines += ["decide(x, number);", *held(face, f"choose({chosen})")]
+        lines.append("decide(x, number);")
     else:
-        lines += [
-            f"{prefix}_state next = *state;",
-            "decide(x, &next, number);",
-            f"const {prefix}_status made = choose({chosen});",
-            f"if (made == {upper}_OK) *state = next;",
-            *held(face, "made"),
-        ]
+        lines += [f"{prefix}_state next = *state;", "decide(x, &next, number);"]
+    lines.append(f"const {prefix}_status made = choose({chosen});")
+    lines.append(f"if (made != {upper}_OK) return made;")
+    if program.memory is not None:
+        lines.append("*state = next;")
+    if program.limits is not None:
+        state = "state, " if program.changes_slowly else ""
+        lines.append(f"limit({state}action);")
+    lines.append(f"return {upper}_OK;")
     return function(step_head(face, batch=False), lines)
 
 

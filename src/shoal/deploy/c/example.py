@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def example(face: Interface) -> str:
     """The text of example.c."""
     prefix, upper = face.prefix, face.prefix.upper()
-    memory = face.program.memory is not None
+    memory = face.program.has_state
     obs = _declared(face.spec.observation, prefix, "observation", "obs")
     action = _declared(face.spec.action, prefix, "action", "action")
     obs_at, action_at = (

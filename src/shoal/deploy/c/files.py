@@ -5,9 +5,8 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from shoal.deploy.c.acting import choosing, functions
+from shoal.deploy.c.acting import choosing, functions, limiting
 from shoal.deploy.c.example import example
-from shoal.deploy.c.holding import declaration
 from shoal.deploy.c.interface import Interface, header
 from shoal.deploy.c.names import comment
 from shoal.deploy.c.network import checks, deciding, encoding
@@ -15,7 +14,6 @@ from shoal.deploy.c.weights import WeightBook
 
 if TYPE_CHECKING:
     from shoal.deploy.program import Program
-    from shoal.envs.action_guard.limits import Limits
     from shoal.types import Spec
 
 FLAGS = "-std=c99 -O3 -march=native -ffp-contract=fast"
@@ -23,12 +21,7 @@ FLAGS = "-std=c99 -O3 -march=native -ffp-contract=fast"
 
 
 def c_files(
-    program: Program,
-    spec: Spec,
-    *,
-    prefix: str,
-    sha256: str,
-    limits: Limits | None = None,
+    program: Program, spec: Spec, *, prefix: str, sha256: str
 ) -> dict[str, str]:
     """The text of each file by its name.
 
@@ -37,25 +30,25 @@ def c_files(
         spec: of the environment.
         prefix: a C identifier, which begins the names of files, functions and types.
         sha256: of the specification, which the header holds.
-        limits: what actions are held to; None: to nothing but their space.
 
     Raises:
         ConfigError: C99 has no type for an array.
     """
-    face = Interface(spec, program, prefix, sha256, limits)
+    face = Interface(spec, program, prefix, sha256)
     book = WeightBook()
     parts = [
         checks(program, face),
         encoding(program, face, book),
         deciding(program, face, book),
         choosing(face),
+        *filter(None, [limiting(face)]),
         functions(face),
     ]
     source = "\n".join([_begin(face, book), *parts])
     layers = files("shoal.deploy.c").joinpath("layers.h").read_text(encoding="utf-8")
     note = f"/* The weights of {prefix}.c. */\n"
     return {
-        f"{prefix}.h": header(face, declaration(face)),
+        f"{prefix}.h": header(face),
         f"{prefix}.c": source,
         f"{prefix}_layers.h": layers,
         f"{prefix}_weights.h": note + book.text(),

@@ -11,10 +11,7 @@ from shoal.deploy.c.names import c_type, comment
 from shoal.deploy.names import fields_of, is_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from shoal.deploy.program import Program
-    from shoal.envs.action_guard.limits import Limits
     from shoal.types import Layout, Leaf, Spec
 
 
@@ -27,8 +24,6 @@ class Interface:
     prefix: str
     sha256: str
     """Of what is observed and done."""
-    limits: Limits | None = None
-    """What the run's action guard held actions to."""
 
     @property
     def length_name(self) -> str:
@@ -53,7 +48,7 @@ class Interface:
         upper = self.prefix.upper()
         if self.program.options:
             found.append(("const uint8_t *", "mask", f"{upper}_OPTIONS"))
-        if self.program.memory is not None:
+        if self.program.has_state:
             found.append((f"{self.prefix}_state *", "state", "1"))
         if self.program.draws:
             found.append(("const float *", "noise", f"{upper}_NOISE_LENGTH"))
@@ -72,7 +67,7 @@ def numbers_of(layout: Layout) -> int:
 
 def act_head(face: Interface) -> str:
     """`PREFIX_act`: the greedy action for one observation."""
-    state = f"{face.prefix}_state *state, " if face.program.memory else ""
+    state = f"{face.prefix}_state *state, " if face.program.has_state else ""
     return (
         f"{face.prefix}_status {face.prefix}_act({face.obs_argument}, size_t length, "
         f"{state}{face.action_argument})"
@@ -90,8 +85,8 @@ def step_head(face: Interface, *, batch: bool) -> str:
     )
 
 
-def header(face: Interface, more: Sequence[str] = ()) -> str:
-    """The text of PREFIX.h, with `more` declarations behind its own."""
+def header(face: Interface) -> str:
+    """The text of PREFIX.h."""
     upper = face.prefix.upper()
     program, spec = face.program, face.spec
     lines = [
@@ -115,9 +110,9 @@ def header(face: Interface, more: Sequence[str] = ()) -> str:
         lines.append(f"#define {upper}_OPTIONS {program.options} /* in a mask */")
     if program.draws:
         lines += _noise_lines(face)
-    if program.memory is not None:
+    if program.has_state:
         lines += _state_lines(face)
-    lines += ["", *_status_lines(face), "", *_function_lines(face), *more, ""]
+    lines += ["", *_status_lines(face), "", *_function_lines(face), ""]
     lines += ["#ifdef __cplusplus", "#undef restrict", "}", "#endif", "#endif", ""]
     return "\n".join(lines)
 
@@ -157,14 +152,21 @@ def _noise_lines(face: Interface) -> list[str]:
 
 
 def _state_lines(face: Interface) -> list[str]:
-    memory = face.program.memory
-    assert memory is not None
+    program = face.program
+    fields: list[str] = []
+    if program.memory is not None:
+        units = program.memory.units
+        fields += [f"  float {name}[{units}];" for name in program.memory.arrays]
+    if program.changes_slowly:
+        size = numbers_of(face.spec.action)
+        fields.append(f"  double previous[{size}]; /* the action before */")
+        fields.append("  int32_t begun; /* whether there was one */")
     return [
         "",
         f"/* What the policy remembers of an episode; one for each that it plays. Zeros, as {face.prefix}_begin "
         "writes, begin one. */",
         "typedef struct {",
-        *(f"  float {name}[{memory.units}];" for name in memory.arrays),
+        *fields,
         f"}} {face.prefix}_state;",
     ]
 
@@ -199,7 +201,7 @@ def _function_lines(face: Interface) -> list[str]:
         f"{prefix}_status {prefix}_check({face.obs_argument}, size_t length);",
         "",
     ]
-    if face.program.memory is not None:
+    if face.program.has_state:
         lines += [f"void {prefix}_begin({prefix}_state *state);", ""]
     lines += [
         f"/* The greedy action for one observation of `length` {face.length_name}. */",
