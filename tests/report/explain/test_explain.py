@@ -28,6 +28,7 @@ from shoal.report.explain.surrogate import surrogate_of
 from shoal.report.explain.text import as_table, as_text
 from shoal.report.explain.visits import Visits
 from shoal.report.explain.writing import write_explanation
+from shoal.run.evaluate import evaluate
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -188,6 +189,14 @@ def test_the_tree_is_judged_elsewhere() -> None:
     assert tree.fidelity < 0.05
     assert tree.leaves == 2
     assert (tree.trained_on, tree.held_out) == (300, 100)
+
+
+def test_short_episodes_are_not_favored() -> None:
+    found = explained("CartPole-v1", lambda spec: make_policy(spec, Network(), 0), Asked(episodes=3, states=4))
+    with closing(make("CartPole-v1", 2)) as rows:
+        acting = Acting(0, 1)
+        score = evaluate(make_policy(rows.spec, Network(), 0), rows, episodes=3, acting=acting)
+    assert sorted(found.visits.returns()) == sorted(score.returns)
 
 
 def test_names() -> None:

@@ -83,6 +83,8 @@ def visit(
 ) -> Visits:
     """Plays greedy episodes, the first ones of an evaluation with this seed.
 
+    They are shared out evenly over the rows, so that short ones are not favored.
+
     Args:
         policy: acts unchanged by a snapshot.
         env: rows that are reset here.
@@ -101,26 +103,25 @@ def visit(
     start, everyone = np.ones(rows, np.bool_), slice(0, rows)
     playing = [_Row() for _ in range(rows)]
     done: list[tuple[_Row, float]] = []
-    count = 0
-    while len(done) < episodes and count < MOST_STEPS:
+    left, count = np.bincount(np.arange(episodes) % rows, minlength=rows), 0
+    while left.any() and count < MOST_STEPS:
         seen = spec.observation.flat(map_tree(np.copy, ready.obs))
         memory = _copied(actor.state)
         acted = actor.act(
             ready.obs, start, everyone, action_mask=ready.action_mask, greedy=True
         )
-        chosen = map_tree(np.copy, acted.env_action)
+        chosen, begun = map_tree(np.copy, acted.env_action), start.copy()
         values = np.zeros(rows) if acted.value is None else acted.value.copy()
-        begun = start.copy()
         env.send(everyone, acted.env_action)
         ready = env.recv()
         mark_starts(start, ready, None)
         for number, row in enumerate(playing):
-            if not ready.valid[number]:
+            if not ready.valid[number] or not left[number]:
                 continue
             one = [leaf[number] for leaf in seen]
-            before = None if memory is None else select(memory, number)
-            step = one, before, bool(begun[number]), select(chosen, number)
-            row.steps.append((*step, float(values[number])))
+            step = one, _at(memory, number), bool(begun[number])
+            expected = float(values[number])
+            row.steps.append((*step, select(chosen, number), expected))
             row.rewards.append(float(ready.reward[number]))
             count += 1
             over = bool(ready.terminated[number] | ready.truncated[number])
@@ -130,12 +131,13 @@ def visit(
             if not ready.terminated[number]:
                 after = _value_after(actor, ready, number, over=over)
             done.append((row, after))
+            left[number] -= 1
             playing[number] = _Row()
     if not done:
         raise ConfigError(
             f"{spec.env_id}: no episode ended within {count:,} steps; give a smaller --max-steps"
         )
-    return _joined(done[:episodes])
+    return _joined(done)
 
 
 def _check_alone(spec: Spec) -> None:
@@ -156,6 +158,10 @@ def _value_after(actor: Actor, ready: Ready, number: int, *, over: bool) -> floa
 
 def _copied(state: Tree) -> Tree:
     return None if state is None else map_tree(Tensor.clone, state)
+
+
+def _at(state: Tree, row: int) -> Tree:
+    return None if state is None else select(state, row)
 
 
 def _joined(done: Sequence[tuple[_Row, float]]) -> Visits:
