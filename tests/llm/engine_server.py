@@ -26,6 +26,8 @@ from shoal.llm.sampler.progress import Progress
 from shoal.llm.sampler.protocol import Drawing, Request
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shoal.llm.model import LanguageModel
     from shoal.llm.sampler.weights import Weights
 
@@ -41,6 +43,8 @@ class Faults:
     statuses: list[int] = field(default_factory=list)
     """What the next requests for answers are refused with."""
     drops_logprobs: bool = False
+    drops_ids: bool = False
+    """Whether completions hold text alone."""
     slow_s: float = 0.0
     """Before each step."""
     adds_to_tokens: int = 0
@@ -192,6 +196,8 @@ class _Handler(BaseHTTPRequestHandler):
         with suppress(ConnectionError):
             if split.path in ("/inference/v1/generate", "/generate"):
                 self._generate(body, sglang=split.path == "/generate")
+            elif split.path == "/v1/completions":
+                self._complete(body)
             elif split.path == "/pause":
                 engine.paused = query["mode"] == ["keep"]
                 self._reply({})
@@ -236,9 +242,21 @@ class _Handler(BaseHTTPRequestHandler):
                 of = [{str(t): {"logprob": x}} for x, t in zip(found, token[1:], strict=True)]
                 self._reply({"prompt_logprobs": [None, *of]})
             return
-        count = sampling["n"]
         limit = sampling["max_new_tokens" if sglang else "max_tokens"]
-        _, listener = engine.begin(token, count, limit)
+        self._stream(token, sampling["n"], limit, _sglang if sglang else _vllm)
+
+    def _complete(self, body: dict[str, Any]) -> None:
+        token = body["prompt"]
+        if not body.get("stream"):
+            chances = [None, *self.engine.prefill(token), -1.0]
+            self._reply({"choices": [{"logprobs": {"token_logprobs": chances}}]})
+            return
+        self._stream(token, body["n"], body["max_tokens"], _openai)
+
+    def _stream(self, token: list[int], count: int, limit: int, event_of: Callable[..., dict[str, Any]]) -> None:
+        """Answers, event by event, each told of from its beginning."""
+        faults = self.engine.faults
+        _, listener = self.engine.begin(token, count, limit)
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
@@ -250,11 +268,10 @@ class _Handler(BaseHTTPRequestHandler):
             if told is None or (faults.breaks_after is not None and sent >= faults.breaks_after):
                 faults.breaks_after = None
                 return
-            index, _, _, _, end, _ = told
-            answers[index].append(told)
-            open_ones -= bool(end)
+            answers[told[0]].append(told)
+            open_ones -= bool(told[4])
             sent += 1
-            event = _sglang(answers[index], index) if sglang else _vllm(told, faults)
+            event = event_of(answers[told[0]], faults)
             self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
         self.wfile.write(b"data: [DONE]\n\n")
 
@@ -266,8 +283,8 @@ def _versions(spans: list[list[Any]]) -> list[dict[str, Any]]:
     return [{"version": label, "start": start, "end": end} for label, start, end in spans]
 
 
-def _vllm(told: Any, faults: Faults) -> dict[str, Any]:
-    index, token, logprob, kept, end, spans = told
+def _vllm(answer: list[Any], faults: Faults) -> dict[str, Any]:
+    index, token, logprob, kept, end, spans = answer[-1]
     token += faults.adds_to_tokens
     top = [{"token_id": one, "logprob": -1.0} for one in kept] + [{"token_id": 0, "logprob": -9999.0}]
     content = [{"token_id": token, "logprob": logprob, "top_logprobs": top}]
@@ -277,8 +294,9 @@ def _vllm(told: Any, faults: Faults) -> dict[str, Any]:
     return {"choices": [choice]}
 
 
-def _sglang(answer: list[Any], index: int) -> dict[str, Any]:
-    end, spans = answer[-1][4:]
+def _sglang(answer: list[Any], faults: Faults) -> dict[str, Any]:
+    del faults
+    index, _, _, _, end, spans = answer[-1]
     meta: dict[str, Any] = {
         "output_token_logprobs": [[one[2], one[1], None] for one in answer],
         "output_token_sampling_mask": [one[3] for one in answer],
@@ -288,3 +306,10 @@ def _sglang(answer: list[Any], index: int) -> dict[str, Any]:
         "finish_reason": {"type": REASONS[end]} if end else None,
     }
     return {"index": index, "meta_info": meta}
+
+
+def _openai(answer: list[Any], faults: Faults) -> dict[str, Any]:
+    index, token, logprob, _, end, _ = answer[-1]
+    written = "a" if faults.drops_ids else f"token_id:{token}"
+    said = {"tokens": [written], "token_logprobs": [logprob]}
+    return {"choices": [{"index": index, "text": "", "logprobs": said, "finish_reason": REASONS[end]}]}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from shoal.llm.engines.prefill import prefill_logprobs
 from shoal.llm.engines.registry import make_engine
 from shoal.llm.sampler.protocol import Drawing, Request
 from shoal.stream.groups.engine import EngineSampler
@@ -40,11 +41,11 @@ def sampler_of(
     server: EngineServer,
     kind: str = "vllm",
     *,
-    timeout_s: float = 10.0,
+    timeout_s: float = 60.0,
     max_failures: int = 5,
     tell: Callable[[str], None] | None = None,
 ) -> EngineSampler:
-    engine = make_engine(kind, server.url, timeout_s=10)
+    engine = make_engine(kind, server.url, timeout_s=60)
     terms = Terms(timeout_s=timeout_s, max_failures=max_failures)
     return EngineSampler(engine, toy_model(), server.drawing, terms, tell=tell)
 
@@ -273,6 +274,30 @@ def test_a_state_goes_on_with_what_was_drawn(server: EngineServer) -> None:
         before = begun[one.key, one.number]
         drawn = list(before.token[before.given :])
         assert one.token[: len(drawn)].tolist() == drawn
+
+
+def test_a_server_that_takes_no_weights_draws_with_its_own(server: EngineServer) -> None:
+    """As a model that stays as it is: what it says of tokens is right, and no run trains with it."""
+    sampler = sampler_of(server, "openai")
+    sampler.submit(REQUESTS)
+    for one in finished(sampler):
+        check_logprobs(one, {-1: toy_model()}, (2 + one.key, 1))
+    token = [2, 1, 4, 5, 0]
+    theirs = make_engine("openai", server.url, timeout_s=10).prefill(token, "")
+    np.testing.assert_allclose(theirs, prefill_logprobs(toy_model(), token), atol=1e-5)
+    with pytest.raises(EnvError, match="takes no weights"):
+        sampler.load(0, toy_model())
+    sampler.close()
+
+
+def test_text_is_not_tokenized_again(server: EngineServer) -> None:
+    """A server that says no token's number is of no use."""
+    server.faults.drops_ids = True
+    sampler = sampler_of(server, "openai")
+    sampler.submit(REQUESTS[:1])
+    with pytest.raises(EnvError, match=r"says no token's number"):
+        finished(sampler)
+    sampler.close()
 
 
 @pytest.mark.parametrize(

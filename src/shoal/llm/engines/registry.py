@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shoal.llm.engines.connection import Connection
+from shoal.llm.engines.openai import OpenAi
 from shoal.llm.engines.sglang import Sglang
 from shoal.llm.engines.vllm import Vllm
 from shoal.types import ConfigError
@@ -17,7 +18,7 @@ def make_engine(name: str, url: str, *, timeout_s: float) -> Engine:
     """The server at an address.
 
     Args:
-        name: vllm or sglang.
+        name: vllm, sglang, or openai, which takes no weights.
         url: http://HOST:PORT.
         timeout_s: how long it may say nothing.
 
@@ -29,4 +30,6 @@ def make_engine(name: str, url: str, *, timeout_s: float) -> Engine:
         return Vllm(connection)
     if name == "sglang":
         return Sglang(connection)
-    raise ConfigError(f"there is no engine {name!r}, only vllm and sglang")
+    if name == "openai":
+        return OpenAi(connection)
+    raise ConfigError(f"there is no engine {name!r}, only vllm, sglang and openai")
