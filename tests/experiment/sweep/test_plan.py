@@ -53,6 +53,7 @@ def test_what_cannot_work_is_refused_in_words() -> None:
     refuse("seconds must be above 0", with_sweep(seconds=0))
     refuse("no objective 'reward'; .*There are return", with_sweep(objective="reward"))
     refuse("did you mean seconds_to_threshold", with_sweep(objective="seconds_to_treshold"))
+    refuse("money is seconds times a price", with_sweep(objective=["return", "money"]))
     refuse("objective is one of return", with_sweep(objective="seconds"))
     refuse("no setting 'trails'; did you mean trials", with_sweep(trails=3))
     refuse(r"\[sweep\]: trials must be a whole number", with_sweep(trials="many"))

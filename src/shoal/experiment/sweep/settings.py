@@ -126,6 +126,11 @@ class SweepSettings:
 def _check_objective(name: str) -> None:
     if name in OBJECTIVES:
         return
+    if name in ("money", "cost"):
+        raise ConfigError(
+            f"[sweep] no objective {name!r}: on one machine money is seconds times a price, so seconds rank alike; "
+            "`shoal cost` says what the sweep has cost in money"
+        )
     near = get_close_matches(name, OBJECTIVES, n=1, cutoff=0.4)
     meant = f"did you mean {near[0]}? " if near else ""
     known = "; ".join(f"{known}: {about}" for known, about in OBJECTIVES.items())
