@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,10 @@ from shoal.types import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
+
+
+SWITCH_S = 5e-4
+"""Seconds for which a thread keeps the interpreter's lock where others wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,8 @@ def _serve(asked: Sequence[str], given: Given) -> int:
     for name in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(name) is not signal.SIG_IGN:  # as under nohup
             signal.signal(name, _interrupt)
+    # Requests are not to wait for the thread that reads: they take the interpreter's lock many times.
+    sys.setswitchinterval(SWITCH_S)
     runs = Runs(asked, Path(given.run_dir))
     try:
         with listen(runs, given.port) as server:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from shoal.run.records import Line
     from shoal.types import Floats
 
-GLANCE_BYTES = 512 << 10
+GLANCE_BYTES = 128 << 10
 """Of a file that is larger, so much is read at first, evenly spread: a picture before all of it is known."""
 TAIL = 256
 """Bytes before the place of reading that are compared: a file that was cut and written anew differs in them."""

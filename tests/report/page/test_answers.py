@@ -109,6 +109,7 @@ def test_only_what_is_new(tmp_path: Path, serve: Callable[..., Page]) -> None:
     """Lines that are added are sent from the last bucket on; a torn one is not."""
     run = write_run(tmp_path / "a", lines=1000)
     page = serve(tmp_path / "a")
+    until(lambda: page.state(1)["runs"][0]["lines"] == 1000)
     curve = ask(page, "episode/return", width=128)
     assert (curve["level"], curve["points"]) == (3, 250)
     with run.metrics.open("a") as file:

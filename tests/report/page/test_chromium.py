@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import subprocess
+import sys
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from io import BytesIO
@@ -259,3 +261,32 @@ def test_axe(tmp_path: Path, serve: Callable[..., Page], open_tab: Callable[...,
     assert wrong == {}
     wide = tab.tab.evaluate("document.documentElement.scrollWidth - innerWidth")
     assert wide <= 0, "the page is wider than its window"
+
+
+def test_buttons(tmp_path: Path, serve: Callable[..., Page], open_tab: Callable[..., Tab]) -> None:
+    """A real run is paused, goes on, and is stopped by the page's buttons; to stop takes two presses."""
+    command = [sys.executable, "-m", "shoal", "train", "CartPole-v1", "--total-timesteps", "50000000"]
+    command += ["--stop-at", "inf", "--num-threads", "1", "--final-episodes", "0", "--name", "a"]
+    with subprocess.Popen([*command, "--run-dir", str(tmp_path)], stdout=subprocess.DEVNULL) as training:
+        try:
+            status = tmp_path / "CartPole-v1" / "ppo" / "a" / "run.json"
+            end = time.monotonic() + 60
+            while not (status.exists() and status.with_name("metrics.jsonl").stat().st_size):
+                assert time.monotonic() < end
+                assert training.poll() is None
+                time.sleep(0.1)
+            tab = open_tab(serve(status.parent))
+            state = "document.querySelector('#runs .state').textContent"
+            for button, becomes in (("Pause", "paused"), ("Continue", "running")):
+                tab.tab.get_by_role("button", name=f"{button} a").click()
+                tab.until(f"{state} === '{becomes}'")
+            stop = tab.tab.get_by_role("button", name="Stop a")
+            stop.click()
+            tab.tab.wait_for_timeout(1500)
+            assert training.poll() is None
+            tab.tab.get_by_role("button", name="Stop a now").click()
+            tab.until(f"{state} === 'stopped'")
+            training.wait(20)
+            assert tab.wrong == []
+        finally:
+            training.kill()
