@@ -8,6 +8,7 @@ torch, in shoal's native code, and in onnxruntime. The claim: the same actions, 
 from __future__ import annotations
 
 import argparse
+import importlib
 import subprocess
 import tempfile
 import time
@@ -95,14 +96,14 @@ def others(policy: Any, spec: Spec) -> dict[str, float]:
         "torch": microseconds(lambda: plain.act(obs, start)),
     }
     try:
-        import onnxruntime
+        runtime: Any = importlib.import_module("onnxruntime")
     except ImportError:
         return found
     with tempfile.TemporaryDirectory() as folder:
         made = export(policy, spec, Path(folder) / "out", to="onnx")
-        options = onnxruntime.SessionOptions()
+        options = runtime.SessionOptions()
         options.intra_op_num_threads = 1
-        session = onnxruntime.InferenceSession(str(made.folder / "policy.onnx"), options)
+        session = runtime.InferenceSession(str(made.folder / "policy.onnx"), options)
         found["onnxruntime, called from Python"] = microseconds(lambda: session.run(None, {"obs": obs}))
     return found
 

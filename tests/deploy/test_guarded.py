@@ -6,14 +6,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from gymnasium import spaces
 
 import shoal
 from shoal.deploy.description import Provenance
 from shoal.deploy.export import Kind, export
 from shoal.deploy.policy_server import PolicyServer
 from shoal.envs.action_guard.acting import GuardActing
+from shoal.envs.action_guard.limits import limits_of
 from shoal.envs.action_guard.settings import ActionGuard
-from shoal.types import ConfigError
+from shoal.nets.network import Network
+from shoal.nets.policy import make_policy
+from shoal.types import ConfigError, Spec
 from tests.deploy.cases import CASES, observations
 from tests.deploy.compiled import Compiled
 from tests.deploy.test_c import torch_actions
@@ -112,3 +117,25 @@ def test_a_function_is_in_no_file(tmp_path: Path) -> None:
     with PolicyServer(policy, spec, provenance=origin) as server, shoal.remote_policy(server.name) as client:
         obs = observations(spec.observation_space, 5)
         np.testing.assert_allclose(client.act(obs), torch_actions(policy, obs)[0] / 2, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_arithmetic_of_limits_bit_for_bit(dtype: Any, tmp_path: Path) -> None:
+    """A policy whose mean is what it sees: of one layer, the identity."""
+    space = spaces.Box(-2, 2, (2,), dtype)
+    spec = Spec.of("Toy-v0", spaces.Box(-np.inf, np.inf, (2,), np.float32), space)
+    policy: Any = make_policy(spec, Network(hidden=()), 0)
+    with torch.no_grad():
+        policy.actor[0].weight.copy_(torch.eye(2))
+    guard = ActionGuard(low=(-0.1, -2), high=(0.3,), max_change=(0.05, 0.7))
+    made = export(policy, spec, tmp_path / "out", to="c", provenance=Provenance(action_guard=guard))
+    library, limits = Compiled(made.folder, spec), limits_of(guard, spec)
+    assert limits is not None
+    state, before = library.state(ROWS), np.zeros((ROWS, 2))
+    for step in range(STEPS):
+        wanted = observations(spec.observation_space, ROWS, step)
+        action = library.step(wanted, ROWS, state=state)[1]
+        inner = np.clip(wanted, space.low, space.high)
+        theirs = limits.apply(inner, before, np.full(ROWS, step > 0))
+        np.testing.assert_array_equal(action, theirs.astype(dtype))
+        before = theirs
