@@ -90,11 +90,10 @@ def main(arguments: list[str], about: str) -> int:
         trust=given.trust,
     )
     found = explain_run(agent, asked, seed=given.seed, max_steps=given.max_steps)
-    for line in as_text(found):
-        print(printable(line))
     folder = find(given.run, Path(given.run_dir)).path / FOLDER
-    for path in write_explanation(found, folder):
-        print(printable(path))
+    written = write_explanation(found, folder)
+    for line in (*as_text(found), *map(str, written)):
+        print(printable(line))
     if given.film is not None:
         frames = film_of(
             agent, found, given.film, seed=given.seed, max_steps=given.film_steps

@@ -169,7 +169,7 @@ def test_rewards_to_go() -> None:
     visits = Visits(
         [],
         [],
-        np.zeros(0),
+        np.zeros(0, np.bool_),
         [],
         np.zeros(4),
         np.array([1.0, 2.0, 3.0, 4.0]),
