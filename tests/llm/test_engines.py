@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from shoal.llm.engines.connection import API_KEY, Connection, EngineError, LostEngineError
-from shoal.llm.engines.launching import vllm_command, vllm_environment
+from shoal.llm.engines.launching import LaunchedVllm, vllm_command, vllm_environment
 from shoal.llm.engines.prefill import PrefillCheck, prefill_logprobs, probe_tokens
 from shoal.llm.engines.reading import logprobs_of, spans_of, tokens_of
 from shoal.llm.sampler.book import bits_of_sets
@@ -90,6 +94,52 @@ def test_vllm_listens_here_alone(tmp_path: Path) -> None:
     environment = vllm_environment(tmp_path)
     assert (tmp_path / "shoal_vllm_receiver.py").is_file()
     assert environment["PYTHONPATH"] == str(tmp_path)
+
+
+SERVER = """#!{python}
+import http.server, json, sys
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({{"data": []}}).encode())
+
+if {works}:
+    port = int(sys.argv[sys.argv.index("--port") + 1])
+    http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
+print("no such model")
+sys.exit(3)
+"""
+
+
+def interpreter(folder: Path, *, works: bool) -> str:
+    """What stands for a Python with vLLM."""
+    path = folder / "python"
+    path.write_text(SERVER.format(python=sys.executable, works=works), encoding="utf-8")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_a_server_of_the_runs_own_is_started_again_and_ended(tmp_path: Path) -> None:
+    server = LaunchedVllm(tmp_path, python=interpreter(tmp_path, works=True))
+    first = server.pid
+    server.revive()
+    assert server.pid == first
+    os.kill(first, signal.SIGKILL)
+    server.revive()
+    second = server.pid
+    assert second != first
+    assert Connection(server.url, timeout_s=5).get("/v1/models") == {"data": []}
+    server.close()
+    assert not psutil.pid_exists(second)
+    assert not server.folder.exists()
+
+
+def test_a_server_that_ends_at_once_is_shown(tmp_path: Path) -> None:
+    """With the end of what it wrote."""
+    with pytest.raises(EnvError, match=r"ended with status 3 before it answered:\nno such model"):
+        LaunchedVllm(tmp_path, python=interpreter(tmp_path, works=False))
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -144,43 +144,50 @@ class LaunchedVllm:
 
     def revive(self) -> None:
         """Starts it where it does not run, and waits until it answers."""
-        if self._process is None or self._process.poll() is not None:
-            self._end()  # what it may have left
-            with self.log.open("ab") as log:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-c", _DIES_WITH, *self._command],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    cwd=self.folder,
-                    env=dict(self._environment),
-                    process_group=0,
-                )
-        self._wait()
+        runs = self._process is not None and self._process.poll() is None
+        if runs and self._answers():
+            return
+        # One that is being killed runs a moment longer.
+        self._end()
+        self._start()
+        if not self._answers():
+            assert self._process is not None
+            raise EnvError(
+                f"vLLM ended with status {self._process.poll()} before it answered:\n{self._tail()}"
+            )
 
     def close(self) -> None:
         """Ends it."""
         self._end()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _wait(self) -> None:
+    def _start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _DIES_WITH, *self._command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env=dict(self._environment),
+                process_group=0,
+            )
+
+    def _answers(self) -> bool:
+        """Waits until it answers; False where it ends before that."""
         assert self._process is not None
         asked = Connection(self.url, timeout_s=2.0)
         deadline = time.monotonic() + self._start_s
-        while True:
+        while self._process.poll() is None:
             with suppress(EngineError):
                 asked.get("/v1/models")
-                return
-            status = self._process.poll()
-            if status is not None:
-                raise EnvError(
-                    f"vLLM ended with status {status} before it answered:\n{self._tail()}"
-                )
+                return True
             if time.monotonic() > deadline:
                 raise EnvError(
                     f"vLLM did not answer within {self._start_s:g} s:\n{self._tail()}"
                 )
             time.sleep(LOOK_S)
+        return False
 
     def _end(self) -> None:
         process = self._process

@@ -15,6 +15,7 @@ from shoal.llm.sampler.requests import answers_of
 from shoal.stream.ending import Ending
 from shoal.stream.groups.asking import Asking
 from shoal.stream.groups.draws import Draws
+from shoal.stream.groups.failures import Failures
 from shoal.stream.groups.pushing import Pushes, Terms
 from shoal.types import EnvError
 
@@ -68,9 +69,7 @@ class EngineSampler:
                 f"no {engine.name} answers: {error}; start it, or name another language.engine_url"
             ) from error
         self.architecture, self.drawing = model.architecture, drawing
-        self._tell = tell
         self._terms = terms or Terms()
-        self._left = self._terms.max_failures
         self._book = Book(model.architecture, drawing)
         self._draws = Draws(engine)
         self._asking = Asking(self._book, self._draws, model, drawing, served)
@@ -78,8 +77,7 @@ class EngineSampler:
             engine, model, self._terms, hear=self._hear_all, revive=revive
         )
         self._ending = Ending()
-        self._lost: list[tuple[int, int]] = []
-        self._why = ""
+        self._failures = Failures(self.check.engine, self._terms.max_failures, tell)
 
     @property
     def version(self) -> int:
@@ -142,12 +140,14 @@ class EngineSampler:
                 self._ending.check()
                 since += max(0.0, time.monotonic() - before - 2 * LOOK_S)
             if time.monotonic() - since > limit_s:
-                self._why = f"it said nothing for {limit_s:g} s"
                 self._draws.stop()
-                self._lost = list(book.running)
+                self._failures.lost.clear()
+                self._failures.add(book.running, f"it said nothing for {limit_s:g} s")
                 since = time.monotonic()
-            if self._lost:
-                self._go_on()
+            if self._failures.lost:
+                lost = self._failures.taken()
+                self._pushes.renew()
+                self._ask(lost)
         return book.hand_over()
 
     def load(self, version: int, model: LanguageModel) -> None:
@@ -166,7 +166,7 @@ class EngineSampler:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes on from there; what is under way is forgotten."""
         self._draws.stop()
-        self._lost.clear()
+        self._failures.lost.clear()
         self._book.clear()
         self._book.add(unpacked_answers(state))
         self._ask(list(self._book.running))
@@ -207,13 +207,12 @@ class EngineSampler:
                 f"{self.check.engine} drew token {max(piece.token)}, and the model has {size}: it serves another model"
             )
         self._book.extend(key, piece, self.version)
-        self._left = self._terms.max_failures
+        self._failures.heard()
         if not piece.end:
             return
         draw.open.discard(piece.index)
         if piece.end == BROKEN:
-            self._why = "it ended an answer on its own"
-            self._lost.append(key)
+            self._failures.add([key], "it ended an answer on its own")
             return
         spans = [
             (self._pushes.number(label), start, end)
@@ -228,22 +227,7 @@ class EngineSampler:
         if error is not None and not isinstance(error, LostEngineError):
             raise EnvError(str(error)) from error
         if draw.open:
-            self._why = str(error or "its reply ended before the answers did")
-            self._lost += [draw.keys[index] for index in sorted(draw.open)]
+            keys = [draw.keys[index] for index in sorted(draw.open)]
+            why = str(error or "its reply ended before the answers did")
+            self._failures.add(keys, why)
             draw.open.clear()
-
-    def _go_on(self) -> None:
-        """Asks for the rest of the answers that were broken off."""
-        engine, most = self.check.engine, self._terms.max_failures
-        if not self._left:
-            raise EnvError(
-                f"{engine} broke off {most + 1} times in a row, the last time: {self._why}"
-            )
-        self._left -= 1
-        lost, self._lost = self._lost, []
-        if self._tell is not None:
-            self._tell(
-                f"{engine} broke off: {self._why}; it is asked for the rest of {len(lost)} answers"
-            )
-        self._pushes.renew()
-        self._ask(lost)

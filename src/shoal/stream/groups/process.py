@@ -68,8 +68,7 @@ class ProcessSampler:
         sizes = self._crossing.sizes
         said = beginning_of(model, drawing, slots, seed, sizes, refill=refill)
         self._said = replace(said, inside=inside)
-        if inside is not None:
-            timeout_s = START_S
+        timeout_s = timeout_s if inside is None else START_S
         self._timeout_s, self._left, self._tell = timeout_s, max_restarts, tell
         self.ending = Ending()
         """Whether anybody waits any longer."""
@@ -160,11 +159,10 @@ class ProcessSampler:
         self._worker.send(self._said)
         self._heard: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._crossing.begin_anew()
-        reader = threading.Thread(
+        self._reader = threading.Thread(
             target=_read, args=(self._worker.pipe, self._heard), daemon=True
         )
-        reader.start()
-        self._reader = reader
+        self._reader.start()
 
     def _end(self) -> None:
         self._worker.kill()
@@ -201,8 +199,7 @@ class ProcessSampler:
                 self._restart(f"took no weights for {self._timeout_s:g} s")
                 return  # which has sent them
         version, flat = self._weights
-        packed = self._crossing.write(flat)
-        self._worker.send((int(Op.LOAD), (version, packed)))
+        self._worker.send((int(Op.LOAD), (version, self._crossing.write(flat))))
 
     def _hear_all(self, *, alive: bool = True) -> None:
         """Takes in what was said; of a process that is gone (`alive` is false) without a word on its end."""
