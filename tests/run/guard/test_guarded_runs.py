@@ -42,6 +42,8 @@ WAYS: dict[str, tuple[dict[str, Any], int]] = {
     "replay": ({"algo": "dqn", "num_envs": 32, "num_steps": 8, "replay": {"learning_starts": 512}}, 400),
 }
 
+LONG = ("torch", "actors")
+
 
 class Quiet:
     """A callback that takes warnings and keeps what the guard left, at the line of one update."""
@@ -92,7 +94,7 @@ def train(path: Path, update: int, callback: Quiet, **told: Any) -> Any:
     return shoal.train("CartPole-v1", **given)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [pytest.param(way, marks=pytest.mark.slow) if way in LONG else way for way in WAYS])
 def test_a_rollback_restores_every_way_of_learning(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     every(monkeypatch, log=1, save=100_000)
     told, update = WAYS[way]
@@ -104,6 +106,7 @@ def test_a_rollback_restores_every_way_of_learning(way: str, tmp_path: Path, mon
     assert equal(copied(result.policy), copied(shoal.load(result.path).policy))
 
 
+@pytest.mark.slow
 def test_agents_are_watched_each_by_itself(tmp_path: Path) -> None:
     """Of two agents one goes back; the other learns on as without a guard."""
     update = 14
