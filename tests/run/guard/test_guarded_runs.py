@@ -42,6 +42,8 @@ WAYS: dict[str, tuple[dict[str, Any], int]] = {
     "replay": ({"algo": "dqn", "num_envs": 32, "num_steps": 8, "replay": {"learning_starts": 512}}, 400),
 }
 
+LONG = ("torch", "actors")
+
 
 class Quiet:
     """A callback that takes warnings and keeps what the guard left, at the line of one update."""
@@ -92,7 +94,7 @@ def train(path: Path, update: int, callback: Quiet, **told: Any) -> Any:
     return shoal.train("CartPole-v1", **given)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [pytest.param(way, marks=pytest.mark.slow) if way in LONG else way for way in WAYS])
 def test_a_rollback_restores_every_way_of_learning(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     every(monkeypatch, log=1, save=100_000)
     told, update = WAYS[way]
@@ -104,6 +106,7 @@ def test_a_rollback_restores_every_way_of_learning(way: str, tmp_path: Path, mon
     assert equal(copied(result.policy), copied(shoal.load(result.path).policy))
 
 
+@pytest.mark.slow
 def test_agents_are_watched_each_by_itself(tmp_path: Path) -> None:
     """Of two agents one goes back; the other learns on as without a guard."""
     update = 14
@@ -165,14 +168,12 @@ def test_a_run_that_was_killed_goes_on_with_its_guard(tmp_path: Path, interprete
     task = {"env": "CartPole-v1", "settings": settings, "network": {"hidden": [32]}, "die_at": -1, "resume": False}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert run_child(interpreter, task | {"settings": settings | {"run_dir": str(whole)}}, tmp_path) == 0
-    there = killed / "CartPole-v1" / "ppo" / "run"
-    die = {"settings": settings | {"run_dir": str(killed)}, "die_at": 230}
-    assert run_child(interpreter, task | die, tmp_path) == -9
-    assert run_child(interpreter, task | {"path": str(there), "resume": True}, tmp_path) == 0
-    sound = whole / "CartPole-v1" / "ppo" / "run"
+    sound, there = (where / "CartPole-v1" / "ppo" / "run" for where in (whole, killed))
     acted = read_notes(sound).interventions
     assert {"halve", "rollback"} <= {x.action for x in acted}
-    assert any(x.update > 230 for x in acted)
+    die = {"settings": settings | {"run_dir": str(killed)}, "die_at": acted[-1].update}
+    assert run_child(interpreter, task | die, tmp_path) == -9
+    assert run_child(interpreter, task | {"path": str(there), "resume": True}, tmp_path) == 0
     assert read_notes(there) == read_notes(sound)
     assert weights_sha256(there) == weights_sha256(sound)
     assert metrics_sha256(there) == metrics_sha256(sound)
