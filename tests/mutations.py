@@ -67,13 +67,6 @@ PYTHON = [
         "tests/stream/test_guarded.py::test_learners_get_what_was_chosen_and_memories_what_was_done",
     ),
     Mutation(
-        "actions that cost much are worth more under a limit",
-        "learn/constraint.py",
-        "(scaled - multiplier * costs)",
-        "(scaled + multiplier * costs)",
-        "tests/learn/test_constraint.py::test_an_advantage_under_a_limit_by_hand",
-    ),
-    Mutation(
         "noise counters not restored: a resumed run explores anew",
         "stream/roles.py",
         'self.actor.row_step[:] = saved["row_step"]',
