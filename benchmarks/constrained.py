@@ -112,7 +112,7 @@ def plot(groups: dict[str, list[dict[str, Any]]], path: Path) -> None:
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     for arm, rows in groups.items():
-        steps = (np.arange(PARTS) + 0.5) / PARTS * rows[0]["steps"]
+        steps = (np.arange(PARTS) + 0.5) / PARTS * rows[0]["steps"] / 1000
         for axes, name in ((left, "costs"), (right, "returns")):
             curves = np.array([row[name] for row in rows])
             (line,) = axes.plot(steps, curves.mean(0), label=arm)
@@ -122,7 +122,7 @@ def plot(groups: dict[str, list[dict[str, Any]]], path: Path) -> None:
     right.set_ylabel("return of an episode")
     left.legend(fontsize="small")
     for axes in (left, right):
-        axes.set_xlabel("environment steps")
+        axes.set_xlabel("environment steps, in thousands")
         axes.grid(alpha=0.3)
     FigureCanvasAgg(figure)
     figure.savefig(path, format="png", dpi=110, metadata={"Software": None})

@@ -53,6 +53,20 @@ PYTHON = [
         "tests/stream/test_rollouts.py::test_every_field_of_the_first_rollout",
     ),
     Mutation(
+        "an action guard holds an episode's first action to the last one of the episode before",
+        "envs/action_guard/guarded.py",
+        "ready.valid & ~ended)",
+        "ready.valid)",
+        "tests/envs/test_action_guard.py::test_clip_and_rate_limit_by_hand",
+    ),
+    Mutation(
+        "a memory keeps what was chosen where an action guard had something else done",
+        "memory/slab.py",
+        "return self.executed if self.keeps_executed else self.action",
+        "return self.action",
+        "tests/stream/test_guarded.py::test_learners_get_what_was_chosen_and_memories_what_was_done",
+    ),
+    Mutation(
         "noise counters not restored: a resumed run explores anew",
         "stream/roles.py",
         'self.actor.row_step[:] = saved["row_step"]',

@@ -76,7 +76,7 @@ def copied(ready: Ready) -> dict[str, NDArray[Any]]:
     del values["rows"], values["info"]
     if ready.action_mask is None:
         del values["action_mask"]
-    for name in ("turn", "game_over", "executed", "changed"):
+    for name in ("turn", "game_over", "executed", "changed", "cost"):
         del values[name]
     arrays = {name: array.copy() for name, array in values.items()}
     for name in ("final_obs", "episode_return", "episode_length"):

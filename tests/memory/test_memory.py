@@ -21,7 +21,7 @@ from shoal.envs.registry import make as make_env
 from shoal.envs.workers.block import Block
 from shoal.envs.workers.rows import WorkersEnv
 from shoal.envs.workers.settings import Workers
-from shoal.memory.slab import BOOLS, FLOATS, Slab
+from shoal.memory.slab import BOOLS, FLOATS, Slab, keep_final
 from shoal.types import ALIGNMENT, ConfigError, Spec, Steps
 
 CPU = torch.device("cpu")
@@ -87,8 +87,8 @@ def test_final_observations_are_compact() -> None:
     """Rows 0 and 2 end at step 1, row 1 at step 3: three final observations, and -1 everywhere else."""
     slab = make(NESTED, spaces.Discrete(2))
     final = {"place": np.arange(6, dtype=np.float32).reshape(3, 2), "key": np.array([7, 8, 9])}
-    slab._keep_final(1, np.array([0, 2]), final, first=0)
-    slab._keep_final(3, np.array([1]), final, first=0)
+    keep_final(slab, 1, np.array([0, 2]), final, first=0)
+    keep_final(slab, 3, np.array([1]), final, first=0)
     steps = seen(slab)
     assert steps.final_index.tolist() == [[-1, -1, -1], [0, -1, 1], [-1, -1, -1], [-1, 2, -1]]
     assert steps.final_obs["place"][:3].tolist() == [[0, 1], [4, 5], [2, 3]]
@@ -96,14 +96,14 @@ def test_final_observations_are_compact() -> None:
     assert steps.final_obs["key"].data_ptr() == slab.final_obs["key"].ctypes.data
     slab.clear()
     assert (slab.final_index == -1).all()
-    slab._keep_final(0, np.array([1]), final, first=0)
+    keep_final(slab, 0, np.array([1]), final, first=0)
     assert slab.final_index[0].tolist() == [-1, 0, -1]
 
 
 def test_final_observations_of_a_part_of_the_rows() -> None:
     """Row 1 of a group that begins at row 2 is row 3 of the slab."""
     slab = make(spaces.Discrete(9), spaces.Discrete(2), num_rows=4)
-    slab._keep_final(0, np.array([1]), np.array([5, 6]), first=2)
+    keep_final(slab, 0, np.array([1]), np.array([5, 6]), first=2)
     steps = seen(slab)
     assert steps.final_index[0].tolist() == [-1, -1, -1, 0]
     assert steps.final_obs[0].tolist() == 6
@@ -113,7 +113,7 @@ def test_there_is_room_for_an_end_in_every_step() -> None:
     """T * B final observations fit."""
     slab = make(spaces.Discrete(99), spaces.Discrete(2))
     for t in range(4):
-        slab._keep_final(t, np.arange(3), np.array([10 * t, 10 * t + 1, 10 * t + 2]), first=0)
+        keep_final(slab, t, np.arange(3), np.array([10 * t, 10 * t + 1, 10 * t + 2]), first=0)
     steps = seen(slab)
     assert steps.final_index.tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
     assert steps.final_obs[steps.final_index.long()].tolist() == [[0, 1, 2], [10, 11, 12], [20, 21, 22], [30, 31, 32]]
@@ -123,7 +123,7 @@ ROOM = """
 from pathlib import Path
 import numpy as np
 from gymnasium import spaces
-from shoal.memory.slab import Slab
+from shoal.memory.slab import Slab, keep_final
 from shoal.types import Spec
 
 def resident_bytes():
@@ -132,7 +132,7 @@ def resident_bytes():
 slab = Slab(Spec.of("Test-v0", spaces.Box(0, 255, (2**20,), np.uint8), spaces.Discrete(2)), 16, 4)
 slab.clear()
 before = resident_bytes()
-slab._keep_final(9, np.array([2]), np.ones((4, 2**20), np.uint8), first=0)
+keep_final(slab, 9, np.array([2]), np.ones((4, 2**20), np.uint8), first=0)
 print(resident_bytes() - before, slab.final_obs.nbytes)
 slab.final_obs[...] = 1
 print(resident_bytes() - before)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 UNUSED = ("final_index", "final_obs", "advantage", "target", "weight")
 """What is not kept: observations at ends, whose values are known, and what an algorithm computes anew."""
+LATER = "cost"
+"""A field that older checkpoints lack."""
 NAMES = [field.name for field in fields(Steps) if field.name not in UNUSED]
 
 
@@ -89,7 +91,14 @@ class KeptRollouts:
                 return torch.from_numpy(arrays[name]).to(self.device)
 
             found = [
-                _steps({name: _noted(leaf, tree.get(name)) for name in NAMES})
+                _steps(
+                    {
+                        name: _noted(
+                            leaf, tree[name] if name in tree or name != LATER else None
+                        )
+                        for name in NAMES
+                    }
+                )
                 for tree in state["trees"]
             ]
             numbered = list(map(Kept, state["numbers"], found))

@@ -184,7 +184,7 @@ class Slab:
         if (ended & valid).any():
             here = (self.terminated[t, rows] | self.truncated[t, rows]) & valid
             final_obs = select(ready.final_obs, part)
-            _keep_final(self, t, np.flatnonzero(here), final_obs, first=rows.start)
+            keep_final(self, t, np.flatnonzero(here), final_obs, first=rows.start)
 
     def fill_next_values(
         self,
@@ -238,10 +238,10 @@ def _move_cuts(slab: Slab, t: int, rows: slice, final_obs: Tree) -> None:
         over = slab.terminated[t - 1, rows] | slab.truncated[t - 1, rows]
         cut &= slab.valid[t - 1, rows] & ~over
         slab.truncated[t - 1, rows] |= cut
-        _keep_final(slab, t - 1, np.flatnonzero(cut), final_obs, first=rows.start)
+        keep_final(slab, t - 1, np.flatnonzero(cut), final_obs, first=rows.start)
 
 
-def _keep_final(
+def keep_final(
     slab: Slab, t: int, rows: NDArray[np.intp], final_obs: Tree, *, first: int
 ) -> None:
     """Notes the final observations of `rows` (counted from `first`) of step t."""
