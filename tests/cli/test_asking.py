@@ -78,9 +78,10 @@ def test_not_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         if not isinstance(record, EpisodeEnd) and not found:
             ask(run.directory)
 
+    settings: Any = ENDLESS | {"total_timesteps": 1024}
     shoal.train(
         "CartPole-v1",
-        **ENDLESS | {"total_timesteps": 1024},
+        **settings,
         run_dir=str(tmp_path),
         callbacks=[asking],
         panel="none",

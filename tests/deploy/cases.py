@@ -1,7 +1,7 @@
 """Policies of every head and kind of network, with random weights that spread their actions."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -44,10 +44,10 @@ class Case:
     observation: spaces.Space = field(default_factory=lambda: FLAT)
     deterministic: bool = False
 
-    def make(self) -> tuple[nn.Module, Spec]:
+    def make(self) -> tuple[Any, Spec]:
         spec = Spec.of("Case-v0", self.observation, self.action)
         if isinstance(self.network, QNet):
-            policy: nn.Module = make_q_network(spec, self.network, 1)
+            policy: Any = make_q_network(spec, self.network, 1)
         elif isinstance(self.network, ActorCriticNet):
             make = make_deterministic if self.deterministic else make_stochastic
             policy = make(spec, self.network, 1)
@@ -56,6 +56,7 @@ class Case:
         return spread(policy), spec
 
 
+FLAGS = spaces.Box(0, 1, (10, 10, 4), cast("Any", np.bool_))
 CASES = {
     "categorical": Case(spaces.Discrete(4, start=2)),
     "multi-discrete": Case(spaces.MultiDiscrete([3, 4, 2])),
@@ -83,7 +84,9 @@ CASES = {
 IMAGES = {
     "minatar": Case(spaces.Discrete(4), Network(image="minatar"), image(10, 10, 4)),
     "minatar-planes": Case(spaces.Discrete(4), Network(image="minatar", normalize_obs=True), image(4, 12, 12)),
-    "minatar-flags": Case(spaces.Discrete(4), Network(image="minatar"), spaces.Box(0, 1, (10, 10, 4), np.bool_)),
+    "minatar-flags": Case(
+        spaces.Discrete(4), Network(image="minatar"), spaces.Box(0, 1, (10, 10, 4), cast("Any", np.bool_))
+    ),
     "minatar-floats": Case(spaces.Discrete(3), QNet(image="minatar"), spaces.Box(-1, 1, (9, 10, 3), np.float32)),
     "stack-of-colors": Case(BOX, Network(image="nips"), image(2, 21, 22, 3)),
     "nature": Case(spaces.Discrete(4), QNet(image="nature", layer_norm=True), image(4, 40, 36)),

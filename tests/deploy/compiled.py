@@ -57,8 +57,8 @@ class Compiled:
 def pointer(array: Any) -> Any:
     if array is None:
         return ctypes.c_void_p(None)
-    made = ctypes.c_void_p(array.ctypes.data)
-    made.array = array  # type: ignore[attr-defined]
+    made: Any = ctypes.c_void_p(array.ctypes.data)
+    made.array = array
     return made
 
 

@@ -24,7 +24,7 @@ ROWS = 10_000
 ROWS_OF_IMAGES = 20
 
 
-def exported(case: Case, folder: Path) -> tuple[nn.Module, Spec, Compiled]:
+def exported(case: Case, folder: Path) -> tuple[Any, Spec, Compiled]:
     policy, spec = case.make()
     made = export(policy, spec, folder / "out", to="c")
     return policy, spec, Compiled(made.folder, spec)
@@ -77,7 +77,7 @@ QUICK = ("categorical", "lstm")
 def test_the_actions_of_torch_on_ten_thousand_observations(name: str, tmp_path: Path) -> None:
     policy, spec, library = exported(CASES[name], tmp_path)
     obs = observations(spec.observation_space, ROWS)
-    state, theirs = library.state(ROWS), policy.initial_state(ROWS)  # type: ignore[operator]
+    state, theirs = library.state(ROWS), policy.initial_state(ROWS)
     for _ in range(3 if state is not None else 1):
         status, action = library.step(obs, ROWS, state=state)
         wanted, theirs = torch_actions(policy, obs, state=theirs)
@@ -90,7 +90,7 @@ def test_the_actions_of_torch_on_ten_thousand_observations(name: str, tmp_path: 
 def test_the_actions_of_torch_on_images(name: str, tmp_path: Path) -> None:
     policy, spec, library = exported(IMAGES[name], tmp_path)
     obs = observations(spec.observation_space, ROWS_OF_IMAGES)
-    state, theirs = library.state(ROWS_OF_IMAGES), policy.initial_state(ROWS_OF_IMAGES)  # type: ignore[operator]
+    state, theirs = library.state(ROWS_OF_IMAGES), policy.initial_state(ROWS_OF_IMAGES)
     for _ in range(2):
         status, action = library.step(obs, ROWS_OF_IMAGES, state=state)
         wanted, theirs = torch_actions(policy, obs, state=theirs)
@@ -106,10 +106,10 @@ def test_masks(name: str, tmp_path: Path) -> None:
     mask = allowed(spec, ROWS)
     assert mask.shape[1] == library.calls["options"]
     status, action = library.step(obs, ROWS, mask=mask, state=library.state(ROWS))
-    wanted, _ = torch_actions(policy, obs, mask=mask, state=policy.initial_state(ROWS))  # type: ignore[operator]
+    wanted, _ = torch_actions(policy, obs, mask=mask, state=policy.initial_state(ROWS))
     assert status == 0
     assert_same(spec, action, wanted)
-    free, _ = torch_actions(policy, obs, state=policy.initial_state(ROWS))  # type: ignore[operator]
+    free, _ = torch_actions(policy, obs, state=policy.initial_state(ROWS))
     pairs = zip(spec.action.flat(free), spec.action.flat(wanted), strict=True)
     assert any(np.any(one != other) for one, other in pairs)
 
@@ -183,7 +183,7 @@ def test_modules_of_users_and_changed_ones_are_refused(tmp_path: Path) -> None:
     policy, spec = CASES["categorical"].make()
     with pytest.raises(ConfigError, match=r"a module of your own \(Own\).*onnx or torchscript"):
         export(wrap(Own, spec), spec, tmp_path / "out", to="c")
-    policy.actor[0].register_forward_hook(lambda *_: None)  # type: ignore[index, union-attr]
+    policy.actor[0].register_forward_hook(lambda *_: None)
     with pytest.raises(ConfigError, match="a hook hangs on the policy's Linear"):
         export(policy, spec, tmp_path / "out", to="c")
     half, spec = Case(spaces.Discrete(2), Network(image="minatar", precision="bfloat16"), image(10, 10, 4)).make()
@@ -211,7 +211,7 @@ def test_a_hostile_name_of_an_environment_stays_in_its_comment(tmp_path: Path) -
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     policy, spec = CASES["categorical"].make()
     with torch.no_grad():
-        policy.actor[0].weight[0, 0] = torch.nan  # type: ignore[index, union-attr]
+        policy.actor[0].weight[0, 0] = torch.nan
     with pytest.raises(ConfigError, match="weights that are not finite"):
         export(policy, spec, tmp_path / "out", to="c")
 

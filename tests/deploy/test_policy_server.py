@@ -197,7 +197,8 @@ def test_health_and_the_duties_of_a_caller() -> None:
     origin = Provenance("run1", "ppo", preprocessing=Preprocessing(frame_stack=2))
     with PolicyServer(policy, spec, provenance=origin) as server, grpc.insecure_channel(server.address) as channel:
         asked = health_pb2.HealthCheckRequest(service=NAME)
-        said = health_pb2_grpc.HealthStub(channel).Check(asked, timeout=10)
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        said = stub.Check(asked, timeout=10)
         assert said.status == health_pb2.HealthCheckResponse.SERVING
         with shoal.remote_policy(server.name) as client:
             assert any("Stack the last 2 observations" in line for line in client.caller)

@@ -1,5 +1,7 @@
 """Off-policy estimators against numbers worked by hand, and intervals against what they promise."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -110,7 +112,7 @@ def test_all_resamples_equal() -> None:
     ],
 )
 def test_numbers_outside_their_ranges(settings: dict, said: str) -> None:
-    given = {"method": "importance sampling", "gamma": 1.0, **settings}
+    given: dict[str, Any] = {"method": "importance sampling", "gamma": 1.0, **settings}
     with pytest.raises(ValueError, match=said):
         ope.bootstrap(given.pop("method"), two_episodes(), rng=np.random.default_rng(0), **given)
 

@@ -43,7 +43,7 @@ def trained(folder: Path, case: dict[str, Any], *, updates: int = 4, **given: An
     """The directory of a run of so many updates."""
     steps = updates * case.get("num_envs", 1) * case.get("num_steps", 1)
     common: dict[str, Any] = {"seed": 7, "panel": "none", "stop_at": float("inf"), "final_episodes": 0}
-    settings = common | {"total_timesteps": steps, "run_dir": str(folder)} | case | given
+    settings: Any = common | {"total_timesteps": steps, "run_dir": str(folder)} | case | given
     return shoal.train(settings.pop("env"), **settings).path
 
 

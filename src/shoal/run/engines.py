@@ -71,7 +71,7 @@ def _inside(run: Run, policy: LanguageModel, drawing: Drawing) -> Sampler:
         tell=run.warn,
         inside=inside,
     )
-    sampler.follow(run.meter.ending)
+    sampler.ending = run.meter.ending
     return sampler
 
 

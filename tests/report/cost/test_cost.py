@@ -73,7 +73,7 @@ def test_money_as_it_is_read() -> None:
 def test_currencies_are_not_mixed() -> None:
     """Without a rate two currencies are neither added nor compared."""
     with pytest.raises(ConfigError, match="different currencies"):
-        Money(1, "USD") + Money(1, "JPY")
+        _ = Money(1, "USD") + Money(1, "JPY")
     with pytest.raises(ConfigError, match=r"under \[rates\]: USD ="):
         Money(1, "USD").into("JPY", {})
     assert Money(2, "USD").into("JPY", {"USD": 150.0}) == Money(300, "JPY")
