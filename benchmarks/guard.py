@@ -1,9 +1,8 @@
-"""The guard, measured: twelve injected failures, healthy runs, and what Stable-Baselines3 makes of the same failures.
+"""The guard, measured: twelve injected failures, and healthy runs that it leaves alone.
 
 python -m benchmarks.guard                          all of it: failures x 5 seeds x CartPole and LunarLander, 50 runs
 python -m benchmarks.guard --failures gradient entropy --envs CartPole-v1 --seeds 1
 python -m benchmarks.guard --failures --healthy 20  healthy runs alone
-python -m benchmarks.guard --failures --healthy 0 --sb3 --seeds 1
 
 Each seed is trained by the environment's preset until the policy is good, on one thread. Its run directory is copied
 for each failure, and resumed with it: a failure of the environment lasts until the end of the run, one of weights or
