@@ -222,3 +222,13 @@ def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
     (tmp_path / JOURNAL).write_text("no journal\nat all\n")
     with pytest.raises(ConfigError, match=r"study\.journal is damaged"):
         open_study(tmp_path, make_plan())
+
+
+def test_a_journal_that_lost_its_end_takes_no_result_of_other_settings(tmp_path: Path) -> None:
+    plan = make_plan(trials=6, prune=False)
+    search(tmp_path, plan, FakeWorkers(near_three_thousandths), parallel=1)
+    journal = tmp_path / JOURNAL
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[: len(lines) // 2]))
+    with pytest.raises(ConfigError, match=r"study\.journal has lost what was drawn"):
+        search(tmp_path, plan, FakeWorkers(near_three_thousandths), parallel=1)

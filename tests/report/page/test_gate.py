@@ -180,7 +180,11 @@ def test_methods(page: Page, method: str) -> None:
         ("/api/curves", b'{"axis": "step", "width": 9, "curves": [7]}', 400),
         ("/api/curves", b'{"axis": "step", "width": 9, "curves": [{"run": 1, "since": 0.5, "key": "x"}]}', 200),
         ("/api/curves", b'{"axis": "step", "width": 9, "curves": [{"run": 1, "key": "x", "from": "y"}]}', 400),
+        ("/api/curves", b'{"axis": ["step"], "width": 9, "curves": []}', 400),
         ("/api/curves", b" " * 300_000, 413),
+        ("/api/order", b'{"run": 1, "order": ["pause"]}', 400),
+        ("/api/order", b'{"run": true, "order": "pause"}', 409),
+        ("/api/film", b'{"run": [1]}', 409),
         ("/api/state", b"{}", 404),
         ("/", b"", 404),
     ],
@@ -200,4 +204,5 @@ def test_no_other_files(page: Page, path: str) -> None:
 
 def test_bad_numbers(page: Page) -> None:
     assert page.ask("/api/state?run=x").status == 400
+    assert page.ask("/api/state?" + "&".join(f"run={number}" for number in range(101))).status == 200
     assert page.ask("/api/state?" + "&".join("run=1" for _ in range(300))).status == 400

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from dataclasses import replace
@@ -10,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 from shoal.experiment.sweep.plan import for_trials
 from shoal.experiment.sweep.space import changed
 from shoal.experiment.sweep.trial import FAILED, Ended, Job, read_end
+from shoal.run.drafts import write_atomic
+from shoal.run.reading import STATUS_BYTES, read_bytes
 from shoal.types import ConfigError
+from shoal.types.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,6 +47,9 @@ def job_of(
     """
     first = plan.base.options.seed
     seeds = seeds or range(first, first + plan.settings.seeds)
+    chosen = json.dumps(
+        {"settings": dict(values), "seeds": list(seeds)}, sort_keys=True, default=str
+    )
     experiment = for_trials(plan.base, plan.settings)
     try:
         experiment = changed(experiment, values)
@@ -58,7 +65,26 @@ def job_of(
         )
         configs.append(replace(experiment, options=options).to_file())
     path = [place for place in sys.path if place]
-    return Job(name, str(folder / JOBS), configs, path)
+    return Job(name, str(folder / JOBS), configs, path, chosen)
+
+
+def claim(job: Job) -> None:
+    """Writes down what a job is of, before anything of it is taken or begun.
+
+    Raises:
+        ConfigError: what is there came of other settings, which the journal has lost.
+    """
+    path = job.file("chosen")
+    try:
+        known = read_bytes(path, at_most=STATUS_BYTES).decode(errors="replace")
+    except FileNotFoundError:
+        write_atomic(path, job.chosen.encode())
+        return
+    if known != job.chosen:
+        raise ConfigError(
+            f"{path} says that {job.name} is of {printable(known, 300)}, and the study of {job.chosen}: study.journal "
+            "has lost what was drawn; restore it from a copy, or begin the sweep in another directory: --out"
+        )
 
 
 def run_jobs(
@@ -70,6 +96,8 @@ def run_jobs(
 ) -> dict[str, Ended]:
     """Runs jobs side by side, in their order, less those that have ended before; what came of each by its name."""
     found: dict[str, Ended] = {}
+    for job in jobs:
+        claim(job)
     left = [job for job in jobs if not _take(job, found)]
     running: dict[str, Job] = {}
     while left or running:

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from shoal.experiment.sweep.jobs import job_of
+from shoal.experiment.sweep.jobs import claim, job_of
 from shoal.experiment.sweep.results import ranked, rows_of
 from shoal.experiment.sweep.space import changed
 from shoal.experiment.sweep.study import (
@@ -132,6 +132,7 @@ class Search:
     def _begin(self, trial: Trial) -> None:
         values = drawn(self.plan, trial)
         job = job_of(self.plan, self.folder, f"{trial.number:04d}", values)
+        claim(job)
         underway = Underway(trial, values, job, Reports(job))
         for step in self._trials()[trial.number].intermediate_values:
             run, rest = divmod(step - 1, self.plan.base.options.total_timesteps)

@@ -61,8 +61,13 @@ def quiet() -> Generator[None]:
         logging.set_verbosity(before)
 
 
-def open_study(folder: Path, plan: Plan) -> Study:
+def open_study(folder: Path, plan: Plan, *, copy_of: Path | None = None) -> Study:
     """The study of a sweep's directory, made where there is none. Only one process may have it open.
+
+    Args:
+        folder: where the journal is.
+        plan: the sweep's.
+        copy_of: the sweep's directory, where `folder` holds a copy.
 
     Raises:
         ConfigError: the journal is damaged, too large, or no file.
@@ -89,8 +94,8 @@ def open_study(folder: Path, plan: Plan) -> Study:
         begun = len(study.get_trials(deepcopy=False))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
-            f"{path} is damaged ({type(error).__name__}: {error}); restore it from a copy, or begin the sweep in "
-            "another directory: --out"
+            f"{(copy_of or folder) / JOURNAL} is damaged ({type(error).__name__}: {error}); restore it from a copy, or "
+            "begin the sweep in another directory: --out"
         ) from error
     # Another seed where it goes on, or it would draw again what it drew before.
     study.sampler = optuna.samplers.TPESampler(

@@ -164,7 +164,7 @@ def show(
     plan = kept_plan(where, trust=trust)
     with quiet(), tempfile.TemporaryDirectory(prefix="shoal-sweep-") as copy:
         copy_journal(where, Path(copy))
-        study = open_study(Path(copy), plan)
+        study = open_study(Path(copy), plan, copy_of=where)
         rows = rows_of(plan, study)
         winner, verdict = _kept_verdict(where, rows)
         result = result_of(plan, study, where, winner, verdict)

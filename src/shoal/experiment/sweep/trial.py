@@ -44,6 +44,8 @@ class Job:
     """A run's configuration each, with its name and its seed; one after another."""
     path: list[str] = field(default_factory=list[str])
     """Folders that modules are looked for in."""
+    chosen: str = ""
+    """What was chosen for it and its seeds, as JSON: `NAME.chosen` keeps it, as only the journal says it else."""
 
     def file(self, ending: str) -> Path:
         """One of its files."""

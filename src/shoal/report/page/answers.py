@@ -64,10 +64,10 @@ def give_order(runs: Runs, asked: Mapping[str, object]) -> str:
         ConfigError: it does not run, or the folder is another's.
     """
     order = asked.get("order")
-    if order not in ORDERS:
+    if not isinstance(order, str) or order not in ORDERS:
         raise ValueError(f"order is one of {', '.join(ORDERS)}")
     watched = runs.one(asked.get("run"))
-    ORDERS[str(order)](watched.run)
+    ORDERS[order](watched.run)
     watched.forget()
     return f"asked to {order}"
 
@@ -90,7 +90,7 @@ def curves(runs: Runs, asked: Mapping[str, object]) -> bytes:
         ValueError: what was asked for means nothing.
     """
     axis = asked.get("axis")
-    if axis not in AXES:
+    if not isinstance(axis, str) or axis not in AXES:
         raise ValueError(f"axis is one of {', '.join(AXES)}")
     width = min(_count(asked.get("width"), "width"), MOST_WIDTH)
     wanted = asked.get("curves")
@@ -104,7 +104,7 @@ def curves(runs: Runs, asked: Mapping[str, object]) -> bytes:
     for table in tables:
         watched = by_number.get(_count(table.get("run"), "run"))
         if watched is not None:
-            head, body = _curve(watched, table, str(axis), max(width, 16))
+            head, body = _curve(watched, table, axis, max(width, 16))
             heads.append(head)
             bodies.append(body)
     text = json.dumps(heads).encode()

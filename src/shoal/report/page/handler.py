@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from shoal.report.page import answers
 from shoal.report.page.films import open_film
-from shoal.report.page.gate import RefusedError
+from shoal.report.page.gate import MOST_FIELDS, RefusedError
 from shoal.run.reading import parse_json
 from shoal.types import ConfigError
 from shoal.types.text import printable
@@ -87,7 +87,7 @@ class Handler(BaseHTTPRequestHandler):
             if changes:
                 answer = self._changed(address.path, body)
             else:
-                query = parse_qs(address.query, max_num_fields=200)
+                query = parse_qs(address.query, max_num_fields=MOST_FIELDS)
                 answer = self._shown(address.path, query)
         except RefusedError as error:
             answer = Answer(f"{error}\n".encode(), PLAIN, error.status)

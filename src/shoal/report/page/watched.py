@@ -128,7 +128,7 @@ class Runs:
     def one(self, number: object) -> Watched:
         """The run of a number; ConfigError where it is not listed."""
         for watched in self.listed():
-            if watched.number == number:
+            if watched.number == number and not isinstance(number, bool):
                 return watched
         raise ConfigError("there is no such run on this page; load it again")
 
