@@ -214,7 +214,7 @@ def test_saved_rows_go_on_with_the_action_before() -> None:
         ({"low": (-3,)}, r"dimension 0 to \[-3, 2\], but the action space only has \[-2, 2\]"),
         ({"high": (np.inf,)}, "give bounds inside it"),
         ({"low": (1,), "high": (0,)}, "low is above action_guard.high in dimension 0"),
-        ({"low": (0, 0)}, "low has 2 numbers for 1 dimensions"),
+        ({"low": (0, 0)}, r"low has 2 numbers, but an action of Box\(.*\) has 1; give one number$"),
         ({"low": (np.nan,)}, "low holds NaN"),
         ({"max_change": (0,)}, "max_change must be above 0"),
         ({"max_change": (np.inf,)}, "leave it out for no limit"),

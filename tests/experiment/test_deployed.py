@@ -161,10 +161,10 @@ def test_greedy_logs_say_no_probabilities(agent: Agent, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_commands(run: str, agent: Agent, command: Callable[..., Any], tmp_path: Path) -> None:
-    status, out, err = command("export", run, "--to", "c", "--output", str(tmp_path / "c"))
+    status, out, err = command("export", run, "--to", "c", "--out", str(tmp_path / "c"))
     assert (status, err) == (0, "")
     assert "policy.c, policy_layers.h, policy_weights.h, example.c, Makefile, spec.json" in out
-    status, _, err = command("export", run, "--to", "c", "--output", str(tmp_path / "c"))
+    status, _, err = command("export", run, "--to", "c", "--out", str(tmp_path / "c"))
     assert status == 2
     assert "is there already" in err
     agent.record(tmp_path / "log", episodes=6, greedy=False)

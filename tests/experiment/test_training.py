@@ -115,6 +115,7 @@ def weights_sha256(path: Path) -> str:
         ("CartPole-v1", {"policy": "nowhere.such:Policy"}, "no module 'nowhere'"),
         ("CartPole-v1", {"policy": "own.py:OwnPolicy"}, "not by its file; write own:OwnPolicy"),
         ("CartPole-v1", {"policy": f"{__name__}.py"}, "a policy is named package.module:Class"),
+        ("CartPole-v1", {"policy": "MlpPolicy"}, "leave out policy='MlpPolicy'"),
         ("CartPole-v1", {"policy": "own:OwnPolic"}, "has no 'OwnPolic'; did you mean.*OwnPolicy"),
         ("CartPole-v1", {"policy": "own:NUMBER"}, "3 is neither a torch.nn.Module nor a function of the Spec"),
         ("CartPole-v1", {"policy": "own:needs_more"}, "needs_more is called with the Spec alone, but .*'size'"),

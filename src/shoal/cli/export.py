@@ -19,7 +19,7 @@ class Given:
     """Run directory, or a directory of runs (the newest is used)."""
     to: Literal["c", "onnx", "torchscript", "torch-export"]
     """c: C99 source without dependencies; the others take modules of your own too."""
-    output: Path | None = None
+    out: Path | None = None
     """Folder to write; default: exports/ENV/ALGO-TO-v0, or the next number that is free."""
     name: str = "policy"
     """Begins the names of files, and in C of functions and types."""
@@ -55,6 +55,6 @@ def main(arguments: list[str], about: str) -> int:
         tag=given.tag,
         trust=given.trust,
     )
-    made = agent.export(given.output, to=given.to, name=given.name, masks=given.masks)
+    made = agent.export(given.out, to=given.to, name=given.name, masks=given.masks)
     print(f"{printable(made.folder)}: {', '.join(made.files)}")
     return 0

@@ -238,8 +238,8 @@ def _no_ratios(acts: Sequence[Choices]) -> str:
             "it)"
         )
     return (
-        "the log does not say how likely its actions were; name the policy that acted (behavior), or record with "
-        "`shoal record --sample`"
+        "the log does not say how likely its actions were; name the run that acted, drawing its actions (behavior=, "
+        "`--behavior RUN`), or where actions are choices record with `shoal record --sample`, which writes it"
     )
 
 

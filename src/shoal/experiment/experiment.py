@@ -446,6 +446,11 @@ def read_file(path: Path, *, algo: str | None, preset: str | None) -> dict[str, 
 
 
 def _imported(name: str) -> nn.Module | Callable[[Spec], nn.Module]:
+    if name in ("MlpPolicy", "CnnPolicy", "MultiInputPolicy"):
+        raise ConfigError(
+            f"leave out policy={name!r}: the default network follows from the spaces of observations and actions, and "
+            "network={...} changes it"
+        )
     if not all(name.partition(":")):
         raise ConfigError(f"a policy is named package.module:Class, got {name!r}")
     return import_object(name)

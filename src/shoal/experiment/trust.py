@@ -54,8 +54,8 @@ KINDS: dict[str, tuple[type[object], ...]] = {
 }
 """The classes that a name of a file may be of, where it is no function."""
 GIVE = {
-    "env": "--env, or factory=...",
-    "policy": "--policy, or policy=...",
+    "env": "ENV of shoal train, --env of resume, eval and export, or factory=...",
+    "policy": "--policy of shoal train, resume, eval and export, or policy=...",
     "algo": "--algo of shoal train",
 }
 

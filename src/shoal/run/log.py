@@ -55,7 +55,7 @@ class Log:
             os.close(self._file)
             said = _holders(path)
             raise ConfigError(
-                f"another process{said} trains in {path.parent}; wait for it, or end it first"
+                f"another process{said} trains in {path.parent}; wait for it, or end it first (`shoal stop`)"
             ) from error
         except OSError:  # a file system without locks
             pass

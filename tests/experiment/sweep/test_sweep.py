@@ -16,6 +16,7 @@ import psutil
 import pytest
 import tomli_w
 
+from shoal.cli import sweep as command
 from shoal.experiment.sweep.outcome import SweepResult
 from shoal.experiment.sweep.sweep import show, sweep
 from shoal.experiment.training import train
@@ -60,7 +61,9 @@ def checkpoints_of(out: Path, name: str) -> list[Path]:
     return list(out.glob(f"trials/*/*/{name}/checkpoints/*.json"))
 
 
-def test_a_sweep_leaves_settings_to_train_with_pictures_and_a_summary(tmp_path: Path, run_dir: Path) -> None:
+def test_a_sweep_leaves_settings_to_train_with_pictures_and_a_summary(
+    tmp_path: Path, run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "small"
     found = sweep(SMALL, out=out, panel="none")
     assert isinstance(found, SweepResult)
@@ -82,6 +85,8 @@ def test_a_sweep_leaves_settings_to_train_with_pictures_and_a_summary(tmp_path: 
     more = sweep(out, trials=5, panel="none")
     assert len(more.trials) == 5
     assert show(out).verdict == more.verdict
+    assert command.main([str(out), "--show"], "") == 0
+    assert f"winner: trial {more.best_trial}, the best of" in capsys.readouterr().out
 
 
 def test_kill_9_loses_no_finished_trial_and_resumes_those_under_way(tmp_path: Path) -> None:

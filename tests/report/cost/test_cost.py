@@ -173,7 +173,7 @@ def test_machines_that_are_not_there(tmp_path: Path) -> None:
     prices = read_prices(table(tmp_path))
     with pytest.raises(ConfigError, match=r"no machine 'bok'.*did you mean box\? it has box"):
         costs_of([run], prices, ran_on="bok")
-    with pytest.raises(ConfigError, match="ran on the host elsewhere"):
+    with pytest.raises(ConfigError, match=r"ran on the host elsewhere.*a table of your own.*--prices FILE"):
         costs_of([run], read_prices(BUNDLED))
     text = YEN.replace("USD = 150", "EUR = 150")
     with pytest.raises(ConfigError, match="without a rate"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from shoal import cli
 from shoal.report.doctor.doctor import RULES, as_text, diagnose, examine
 from shoal.report.doctor.evidence import Evidence
+from shoal.report.doctor.learning import no_learning
 from shoal.run.directory import RunDirectory
 
 FOLDER = Path(__file__).parent
@@ -88,6 +90,14 @@ def test_hostile_text_is_harmless(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(json.dumps(status), encoding="utf-8")
     said = as_text(diagnose(RunDirectory(tmp_path)))
     assert "\\x1b[2Jgone\\n<script>" in said[0]
+
+
+def test_advice_for_a_module_of_the_users_own_names_no_setting_of_the_network() -> None:
+    found = Evidence.of(RunDirectory(FOLDER / "runs" / "rate-too-low"))
+    own = no_learning(replace(found, config={**found.config, "policy": "nets:Mine"}))
+    assert own is not None
+    assert "network." not in own.advice
+    assert "normalize_reward" in own.advice
 
 
 def test_command(capsys: pytest.CaptureFixture[str]) -> None:

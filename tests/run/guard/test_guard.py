@@ -111,6 +111,15 @@ def test_a_run_that_it_acted_in_ends_as_the_verified_best(tmp_path: Path) -> Non
     assert sha_of(learner) == shas[best.update - 1] != shas[-1]
 
 
+def test_it_says_where_the_rate_is_not_lowered_any_more(tmp_path: Path) -> None:
+    go(tmp_path, updates=26, rules=[rule_at(*range(1, 27), action="halve")])
+    said = [one.said for one in read_notes(tmp_path).interventions]
+    assert "the least" not in said[0]
+    assert said[-1].endswith(
+        "0.000976562 times its learning rate, the least that the guard sets: begin again with a smaller one"
+    )
+
+
 def test_it_warns_writes_a_line_and_counts(tmp_path: Path) -> None:
     said: list[str] = []
 

@@ -123,9 +123,10 @@ def sized(name: str, given: tuple[float, ...], size: int, spec: Spec) -> Floats 
     if not given:
         return None
     if len(given) not in (1, size):
+        wanted = "one number" if size == 1 else f"one number, or {size}"
         raise ConfigError(
-            f"{spec.env_id}: action_guard.{name} has {len(given)} numbers for {size} dimensions of "
-            f"{spec.action_space}; give one, or {size}"
+            f"{spec.env_id}: action_guard.{name} has {len(given)} numbers, but an action of {spec.action_space} "
+            f"has {size}; give {wanted}"
         )
     return np.array(np.broadcast_to(given, size), np.float64)
 

@@ -18,6 +18,7 @@ from shoal.experiment.sweep.results import (
 )
 from shoal.experiment.sweep.space import changed
 from shoal.experiment.sweep.words import settings_text
+from shoal.experiment.trust import imported_by
 from shoal.run.drafts import write_atomic
 from shoal.types.text import printable
 
@@ -139,9 +140,14 @@ def table_of(plan: Plan, result: SweepResult) -> list[str]:
     if result.importance:
         shares = [f"{name} {share:.2f}" for name, share in result.importance.items()]
         lines.append(f"importance: {', '.join(shares)}")
+    if front:
+        lines.append("* no other trial has a better return in fewer seconds")
+    if result.best_trial is not None:
+        lines.append(f"winner: trial {result.best_trial}{_chosen_by(plan, rows)}")
     lines.append(result.verdict)
     if result.best_trial is not None:
-        lines.append(f"best settings: shoal train --config {result.best_config}")
+        trust = " --trust" if imported_by(plan.base.to_file()) else ""
+        lines.append(f"best settings: shoal train --config {result.best_config}{trust}")
     return [printable(line) for line in lines]
 
 
@@ -150,6 +156,14 @@ def _row_text(plan: Plan, row: Row, *, on_front: bool) -> str:
     said = f"{row.number:>5}  {value:>14}  {row.returned:>9.4g}  {row.seconds:>8.2f}"
     mark = " *" if on_front else "  "
     return f"{said}{mark} {settings_text(row.settings)}"
+
+
+def _chosen_by(plan: Plan, rows: Sequence[Row]) -> str:
+    """What made a trial the winner where it need not be the first of the table."""
+    finalists = len(ranked(plan, rows)[: plan.settings.finalists])
+    if finalists < 2 or not plan.settings.final_seeds:
+        return ""
+    return f", the best of {finalists} finalists on other seeds"
 
 
 def total_cost(rows: Sequence[Row]) -> float:

@@ -140,8 +140,8 @@ def machine_of(spent: Spent, prices: Prices, named: str | None = None) -> Machin
         there = ", ".join(sorted(prices.machines))
         raise ConfigError(
             f"{spent.run.path} ran on the host {spent.host or '(unknown)'}, and the price table {prices.path} does not "
-            f"say what that is: name its machine by --machine, by hosts = [...] of a machine, or by default = ...; it "
-            f"has {there}"
+            f"say what that is: name its machine by --machine; or write a table of your own, with hosts = [...] of a "
+            f"machine or default = ..., and give it as --prices FILE (docs/cost.md); it has {there}"
         )
     return found
 

@@ -20,6 +20,13 @@ def no_learning(run: Evidence) -> Finding | None:
         f"{course.episodes:,} episodes (their standard deviation is {course.spread:.3g})"
     )
     advice = "a preset of a similar environment, another learning_rate, network.normalize_obs, more steps"
+    if run.config.get(
+        "policy"
+    ):  # of a module of the user's own no setting of the network is read
+        advice = (
+            "normalize_reward, or a smaller vf_coef, where your module shares layers between policy and value; "
+            "observations of about -1 to 1; another learning_rate; more steps; the default network beside yours"
+        )
     return Finding("no-learning", SYMPTOM, what, advice, _numbers(run))
 
 

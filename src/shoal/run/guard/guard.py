@@ -193,8 +193,11 @@ class Guard:
         if action == "skip":
             did = "what was not finite was skipped"
         elif action == "halve":
+            before = watch.factor
             watch.halve()
             did = f"{watch.name} goes on with {watch.factor:g} times its learning rate"
+            if watch.factor == before:
+                did += ", the least that the guard sets: begin again with a smaller one"
         elif action == "rollback":
             kept = watch.go_back(self.stream.env_steps)
             self.stream.publish()
