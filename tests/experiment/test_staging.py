@@ -29,7 +29,7 @@ TINY: dict[str, Any] = {
 }
 EASY = Criteria(
     Simulate(episodes=4, least_return=1.0),
-    Replay(least_gain=-100.0, least_episodes=20, gamma=0.9, greedy=False),
+    Replay(least_gain=-100.0, least_effective_episodes=1.0, gamma=0.9, greedy=False, values=False),
     Shadow(least_episodes=5, least_agreement=0.0, most_distance=1.0),
     Canary(least_episodes=2, most_loss=500.0),
 )

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from shoal.learn.acting import Actor
     from shoal.remote.settings import Guard
     from shoal.report.recording import Video
+    from shoal.run.directory import RunDirectory
     from shoal.run.record import Recorded
     from shoal.types import Spec, Tree
 
@@ -110,16 +111,22 @@ def load(
         load_weights(made, read_deployed(where.path))
     else:
         read_policy(where, kind=kind, identity=identity, tag=tag).load_into(made)
-    provenance = _provenance(experiment, run=origin.run, tag=tag)
-    provenance = replace(provenance, folder=where.path)
+    provenance = _provenance(experiment, where, run=origin.run, tag=tag)
     return Agent(made, rows.spec, experiment, provenance)
 
 
-def _provenance(experiment: Experiment, *, run: str, tag: str) -> Provenance:
+def _provenance(
+    experiment: Experiment, where: RunDirectory, *, run: str, tag: str
+) -> Provenance:
     """What an export says of a policy's run."""
     options = experiment.options
     return Provenance(
-        run, options.algo, tag, options.preprocessing, options.action_guard
+        run,
+        options.algo,
+        tag,
+        options.preprocessing,
+        options.action_guard,
+        where.path,
     )
 
 

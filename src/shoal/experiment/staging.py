@@ -173,7 +173,7 @@ class Stages:
             data,
             gamma=wanted.gamma,
             greedy=wanted.greedy,
-            asked=Asked(confidence=wanted.confidence),
+            asked=Asked(values=wanted.values, confidence=wanted.confidence),
         )
         digest = DataFile.find(data).sha256()
         return _filled(entry, replayed(score, wanted), str(data), digest)

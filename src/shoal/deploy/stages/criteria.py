@@ -31,12 +31,17 @@ class Replay:
     least_gain: float = 0.0
     """The lower bound of the policy's estimated return must be at least that of the logged episodes plus this."""
     least_episodes: int = 20
+    """Logged ones."""
+    least_effective_episodes: float = 20.0
+    """Of how many episodes of the policy itself the log must be worth, where importance sampling is gone by."""
     confidence: float = 0.95
     """Of the intervals, both of whose lower bounds are compared."""
     gamma: float | None = None
     """Discount of the returns; None: the run's own."""
     greedy: bool = True
-    """Whether the greedy policy is judged."""
+    """Whether the greedy policy is judged, or the one that draws its actions, which logs say more about."""
+    values: bool = True
+    """Whether fitted Q evaluation is taken into account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,8 @@ def _check(name: str, value: object) -> None:
     if not isinstance(value, int | float) or not math.isfinite(value):
         raise ConfigError(f"{name} must be a finite number, got {value!r}")
     key = name.partition(".")[2]
+    if key == "least_effective_episodes" and value < 0:
+        raise ConfigError(f"{name} must not be negative, got {value}")
     whole = key in ("episodes", "least_episodes", "least_observations")
     if whole and (not isinstance(value, int) or value < 2):
         raise ConfigError(f"{name} must be a whole number from 2 on, got {value!r}")

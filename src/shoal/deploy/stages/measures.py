@@ -51,6 +51,11 @@ def replayed(score: OfflineScore, wanted: ReplayCriteria) -> Measured:
     criteria = (
         Criterion("lower_bound_of_the_estimated_return", best.low, bound),
         Criterion("logged_episodes", score.episodes, wanted.least_episodes),
+        Criterion(
+            "effective_episodes",
+            best.effective_episodes,
+            wanted.least_effective_episodes,
+        ),
     )
     notes = (f"gamma {score.gamma:g}", str(logged), str(best), *score.warnings)
     return Measured(criteria, tuple(note[:1000] for note in notes))
