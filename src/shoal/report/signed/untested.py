@@ -69,6 +69,12 @@ def _evaluation(told: Sequence[Told], words: Words) -> Iterator[str]:
         yield words("u_threshold")
 
 
+def _compared(one: Told) -> bool:
+    """Whether something of the real system was measured: a log of its controller, or more."""
+    standing = [] if one.stages is None else one.stages.standing()
+    return any(entry.number > 0 and entry.measured for entry in standing)
+
+
 def _world(told: Sequence[Told], words: Words) -> Iterator[str]:
     first = told[0]
     drawn = {
@@ -84,7 +90,7 @@ def _world(told: Sequence[Told], words: Words) -> Iterator[str]:
     if fixed or not ranges:
         said = ", ".join(f"{name} {value}" for name, value in fixed.items())
         yield words("u_parameters", parameters=said or words("as_registered"))
-    if not any("stages" in one.extra for one in told):
+    if not any(_compared(one) for one in told):
         yield words("u_real", env=first.config.get("env", "?"))
     yield words("u_baseline")
 

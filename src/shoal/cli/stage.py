@@ -1,0 +1,83 @@
+"""`shoal stage`: how far a policy has come towards the real system; measures a stage, signs it, goes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from shoal.cli.arguments import add_here, look_here, parse
+from shoal.cli.statuses import MET, MISSED
+from shoal.types import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Options of `stage`."""
+
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+    """Run directory, or a directory of runs (the newest is used)."""
+    enter: str | None = None
+    """Enter this stage, or measure it anew: simulate, replay, shadow, canary or full."""
+    data: Path | None = None
+    """What it is measured by: for replay a data set in Minari's layout, for shadow and canary their log."""
+    criteria: Path | None = None
+    """TOML file with the numbers that must hold; default: see the documentation."""
+    sign: str | None = None
+    """Sign the current stage by this name."""
+    rollback: str | None = None
+    """Withdraw the newest stage, by this name; needs --reason."""
+    reason: str = ""
+    """Why."""
+    run_dir: str = "runs"
+    """Directory in which RUN is searched for as well."""
+    env: str | None = None
+    """The environment, as `package.module:Class`, where the run was given an object."""
+    policy: str | None = None
+    """The policy, as `package.module:Class`, where the run was given an object."""
+    tag: Literal["", "best"] = ""
+    """Checkpoint that is staged: the newest, or `best`."""
+    trust: bool = False
+    """Import and run what the file names (an environment, a policy, an algorithm), though nothing shows that you
+    wrote it."""
+
+
+def main(arguments: list[str], about: str) -> int:
+    """Shows, measures, signs or goes back; 1 where criteria that were measured do not hold."""
+    given = parse(Given, arguments, command="stage", about=about)
+    if sum(x is not None for x in (given.enter, given.sign, given.rollback)) > 1:
+        raise ConfigError("one of --enter, --sign and --rollback at a time")
+    if given.enter is None and (given.data or given.criteria):
+        raise ConfigError("--data and --criteria belong to --enter STAGE")
+    if bool(given.reason) != (given.rollback is not None):
+        raise ConfigError(
+            'a rollback has a name and a reason: --rollback "A. NAME" --reason TEXT'
+        )
+    look_here(given.env, given.policy)
+    if given.trust:
+        add_here()
+    from shoal.experiment.agent import load
+    from shoal.experiment.staging import stages
+
+    agent = load(
+        given.run,
+        run_dir=given.run_dir,
+        policy=given.policy,
+        factory=given.env,
+        tag=given.tag,
+        trust=given.trust,
+    )
+    found = stages(agent, criteria=given.criteria)
+    status = MET
+    if given.enter is not None:
+        entry = found.enter(given.enter, given.data)
+        if entry.criteria and not entry.holds:
+            status = MISSED
+    if given.sign is not None:
+        found.sign(given.sign)
+    if given.rollback is not None:
+        print(found.rollback(given.rollback, given.reason))
+    print(found)
+    return status

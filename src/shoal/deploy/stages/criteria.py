@@ -1,0 +1,155 @@
+"""Criteria: the numbers that must hold in each stage, as a user sets them in Python or in a TOML file."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+from shoal.run.reading import read_toml
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Simulate:
+    """Greedy episodes in the simulator."""
+
+    episodes: int = 100
+    least_return: float | None = None
+    """Their mean return must be at least that; None: the run's threshold, or the environment's."""
+    seed: int = 10_000
+    """Of the episodes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A log of the controller that drives the real system."""
+
+    least_gain: float = 0.0
+    """The lower bound of the policy's estimated return must be at least that of the logged episodes plus this."""
+    least_episodes: int = 20
+    """Logged ones."""
+    least_effective_episodes: float = 20.0
+    """Of how many episodes of the policy itself the log must be worth, where importance sampling is gone by."""
+    confidence: float = 0.95
+    """Of the intervals, both of whose lower bounds are compared."""
+    gamma: float | None = None
+    """Discount of the returns; None: the run's own."""
+    greedy: bool = True
+    """Whether the greedy policy is judged, or the one that draws its actions, which logs say more about."""
+    values: bool = True
+    """Whether fitted Q evaluation is taken into account."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """Beside the real controller, without effect."""
+
+    least_episodes: int = 10
+    least_agreement: float = 0.8
+    """Share of steps in which the policy would have done the same: the same choices, or within 5 % of the range."""
+    most_distance: float = 0.2
+    """Mean distance of the actions as a share of their range; of choices the share of those that differ."""
+    most_interventions: float = 0.01
+    """Share of steps in which the action guard changes what the policy wants."""
+    most_drifted: int | None = None
+    """Features whose drift is alarmed, at most so many; None: they are told, and do not stop anybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """In a share of the episodes of the real system the policy acts."""
+
+    least_episodes: int = 10
+    """Of the policy, and of the controller."""
+    most_loss: float = 0.0
+    """The lower bound of the difference of mean returns, policy minus controller, must be at least minus this."""
+    confidence: float = 0.95
+    """One-sided, of that bound, over resampled episodes."""
+    most_interventions: float = 0.01
+    most_drifted: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drifts:
+    """From which drift on it is alarmed."""
+
+    most_shift: float = 1.0
+    """Difference of means, in standard deviations of what was seen in training."""
+    most_psi: float = 0.25
+    """Population stability index over ten bins."""
+    least_observations: int = 200
+    """Of fewer nothing is said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Criteria:
+    """Of all stages."""
+
+    simulate: Simulate = field(default_factory=Simulate)
+    replay: Replay = field(default_factory=Replay)
+    shadow: Shadow = field(default_factory=Shadow)
+    canary: Canary = field(default_factory=Canary)
+    drift: Drifts = field(default_factory=Drifts)
+
+    def __post_init__(self) -> None:
+        """ConfigError for numbers that no criterion can be."""
+        for part in fields(self):
+            table = getattr(self, part.name)
+            for one in fields(table):
+                _check(f"{part.name}.{one.name}", getattr(table, one.name))
+
+
+def _check(name: str, value: object) -> None:
+    if value is None or isinstance(value, bool):
+        return
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ConfigError(f"{name} must be a finite number, got {value!r}")
+    key = name.partition(".")[2]
+    if key == "least_effective_episodes" and value < 0:
+        raise ConfigError(f"{name} must not be negative, got {value}")
+    whole = key in ("episodes", "least_episodes", "least_observations")
+    if whole and (not isinstance(value, int) or value < 2):
+        raise ConfigError(f"{name} must be a whole number from 2 on, got {value!r}")
+    if key == "confidence" and not 0.5 < value < 1:
+        raise ConfigError(f"{name} must lie between 0.5 and 1, got {value}")
+    share = key in ("least_agreement", "most_interventions", "gamma")
+    if share and not 0 <= value <= 1:
+        raise ConfigError(f"{name} must lie between 0 and 1, got {value}")
+    if key.startswith("most_") and value < 0:
+        raise ConfigError(f"{name} must not be negative, got {value}")
+
+
+def read_criteria(path: Path) -> Criteria:
+    """The criteria of a TOML file, in tables `[simulate]`, `[replay]`, `[shadow]`, `[canary]` and `[drift]`.
+
+    Raises:
+        ConfigError: no file, no TOML, an unknown name, or a value that no criterion can be.
+    """
+    made = _filled(Criteria(), read_toml(path), f"{path}: ")
+    assert isinstance(made, Criteria)
+    return made
+
+
+def _filled(defaults: Any, given: dict[str, Any], where: str) -> object:
+    known = {one.name: getattr(defaults, one.name) for one in fields(defaults)}
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ConfigError(
+            f"{where}there is no criterion {unknown[0]!r}; there are {', '.join(known)}"
+        )
+    changed: dict[str, Any] = {}
+    for name, value in given.items():
+        before = known[name]
+        if is_dataclass(before):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{where}{name} is a table: [{name}]")
+            changed[name] = _filled(before, value, f"{where}{name}.")
+            continue
+        if isinstance(before, bool) != isinstance(value, bool):
+            raise ConfigError(f"{where}{name} cannot be {value!r}")
+        changed[name] = value
+    return type(defaults)(**{**known, **changed})

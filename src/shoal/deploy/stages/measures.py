@@ -1,0 +1,159 @@
+"""Measures: what simulator, logs, shadow and canary say, beside the numbers that must hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shoal.run.stage_file import Criterion
+from shoal.types import ConfigError
+
+if TYPE_CHECKING:
+    from shoal.deploy.offline import OfflineScore
+    from shoal.deploy.stages.criteria import Canary, Criteria, Simulate
+    from shoal.deploy.stages.criteria import Replay as ReplayCriteria
+    from shoal.deploy.stages.log import Log, Played
+    from shoal.run.evaluate import Score
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Criteria, and what is to be said beside them."""
+
+    criteria: tuple[Criterion, ...]
+    notes: tuple[str, ...] = ()
+
+
+def simulated(score: Score, wanted: Simulate, threshold: float | None) -> Measured:
+    """Greedy episodes in the simulator.
+
+    Raises:
+        ConfigError: nobody says how much they must return.
+    """
+    least = wanted.least_return if wanted.least_return is not None else threshold
+    if least is None:
+        raise ConfigError(
+            "the run has no threshold, so that nothing says what its policy must return; write `least_return` into the "
+            "table [simulate] of a criteria file"
+        )
+    spread = f"{len(score.returns)} greedy episodes, standard deviation {score.std:.4g}"
+    return Measured((Criterion("greedy_return", score.mean, float(least)),), (spread,))
+
+
+def replayed(score: OfflineScore, wanted: ReplayCriteria) -> Measured:
+    """A log of the controller: lower bounds against lower bounds."""
+    best, logged = score.best, score.logged
+    bound = logged.low + wanted.least_gain
+    criteria = (
+        Criterion("lower_bound_of_the_estimated_return", best.low, bound),
+        Criterion("logged_episodes", score.episodes, wanted.least_episodes),
+        Criterion(
+            "effective_episodes",
+            best.effective_episodes,
+            wanted.least_effective_episodes,
+        ),
+    )
+    notes = (f"gamma {score.gamma:g}", str(logged), str(best), *score.warnings)
+    return Measured(criteria, tuple(note[:1000] for note in notes))
+
+
+def shadowed(log: Log, criteria: Criteria) -> Measured:
+    """Beside the controller."""
+    wanted, episodes = criteria.shadow, log.episodes
+    steps = _steps(episodes)
+    found = [
+        Criterion("episodes", len(episodes), wanted.least_episodes),
+        Criterion(
+            "agreement",
+            sum(x.agreed for x in episodes) / steps,
+            wanted.least_agreement,
+        ),
+        Criterion(
+            "distance",
+            sum(x.distance for x in episodes) / steps,
+            wanted.most_distance,
+            least=False,
+        ),
+        _interventions(episodes, wanted.most_interventions),
+    ]
+    return _with_drift(found, log, criteria, wanted.most_drifted)
+
+
+def canaried(log: Log, criteria: Criteria) -> Measured:
+    """In a share of the episodes."""
+    wanted: Canary = criteria.canary
+    sides = {
+        who: [one for one in log.episodes if one.acted == who]
+        for who in ("policy", "controller")
+    }
+    found = [
+        Criterion(f"episodes_of_the_{who}", len(played), wanted.least_episodes)
+        for who, played in sides.items()
+    ]
+    notes: list[str] = []
+    if all(sides.values()):
+        own, other = (np.array([x.total for x in played]) for played in sides.values())
+        low = _lower_bound(own, other, wanted.confidence)
+        found.append(Criterion("gain_at_least", low, -wanted.most_loss))
+        notes.append(
+            f"mean return {own.mean():.4g} of the policy, {other.mean():.4g} of the controller"
+        )
+    found.append(_interventions(sides["policy"], wanted.most_interventions))
+    return _with_drift(found, log, criteria, wanted.most_drifted, notes)
+
+
+def _lower_bound(
+    own: np.ndarray[tuple[int], np.dtype[np.float64]],
+    other: np.ndarray[tuple[int], np.dtype[np.float64]],
+    confidence: float,
+) -> float:
+    """Of the difference of means, one-sided, over resampled episodes of both."""
+    rng = np.random.default_rng(0)
+    drawn = [
+        side[rng.integers(len(side), size=(RESAMPLES, len(side)))].mean(1)
+        for side in (own, other)
+    ]
+    return float(np.quantile(drawn[0] - drawn[1], 1 - confidence))
+
+
+def _interventions(episodes: list[Played], most: float) -> Criterion:
+    share = sum(one.interventions for one in episodes) / _steps(episodes)
+    return Criterion("interventions_of_the_action_guard", share, most, least=False)
+
+
+def _steps(episodes: list[Played]) -> int:
+    return max(1, sum(one.steps for one in episodes))
+
+
+def _with_drift(
+    found: list[Criterion],
+    log: Log,
+    criteria: Criteria,
+    most: int | None,
+    notes: list[str] | None = None,
+) -> Measured:
+    said = list(notes or [])
+    drifts = [] if log.seen is None else log.seen.drifts(criteria.drift)
+    alarmed = [one for one in drifts if one.alarmed]
+    if log.seen is None:
+        said.append("Drift was not watched: training left nothing to compare with.")
+    elif not drifts:
+        said.append(
+            f"Drift: {log.seen.count} observations are too few to say anything."
+        )
+    else:
+        source = log.seen.reference.source
+        said.append(f"{len(alarmed)} of {len(drifts)} features drifted from {source}.")
+    said += [f"ALARM: {one}" for one in alarmed[:20]]
+    if most is not None:
+        if not drifts:
+            raise ConfigError(
+                "most_drifted is asked for, and drift cannot be said: the log has too few observations, or none that "
+                "are watched"
+            )
+        found.append(Criterion("drifted_features", len(alarmed), most, least=False))
+    return Measured(tuple(found), tuple(said))
