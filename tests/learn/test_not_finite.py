@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import sys
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -207,8 +208,11 @@ def test_moments_that_cannot_be_are_not_loaded(optimizer: Any, name: str, value:
         learner.restore(saved)
 
 
-def test_a_rate_that_explodes_leaves_no_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("guard", ["off", "on"])
+def test_a_rate_that_explodes_leaves_no_checkpoint(guard: str, tmp_path: Path) -> None:
+    """The guard says so first, and has no good weights to go back to."""
     settings: dict[str, Any] = {"num_envs": 2, "num_steps": 8, "num_minibatches": 2, "total_timesteps": 32}
-    with pytest.raises(FloatingPointError):
-        train("CartPole-v1", learning_rate=3e38, panel="none", run_dir=str(tmp_path), **settings)
+    said = nullcontext() if guard == "off" else pytest.warns(UserWarning, match="the weights are not finite")
+    with pytest.raises(FloatingPointError), said:
+        train("CartPole-v1", learning_rate=3e38, panel="none", run_dir=str(tmp_path), guard=guard, **settings)
     assert not list(tmp_path.rglob("*.safetensors"))
