@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -101,3 +102,17 @@ def test_exit_status_of_a_stopped_run(tmp_path: Path) -> None:
     stopped: Any = Stopped()
     assert status_of(stopped) == INTERRUPTED == 130
     assert train.STATUSES.endswith("130, Ctrl-C or `shoal stop`.")
+
+
+def test_continue_after_the_process_is_gone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The file is taken away, and what goes on is said."""
+    run = tmp_path / "Toy-v0" / "ppo" / "night"
+    run.mkdir(parents=True)
+    (run / "config.toml").write_text('env = "Toy-v0"\nalgo = "ppo"\nseed = 1\n')
+    status = {"state": "paused", "pid": 2**22 + 1, "process_started": 1.0, "steps": 512, "env": "Toy-v0", "seed": 1}
+    (run / "run.json").write_text(json.dumps(status))
+    (run / "pause").touch()
+    assert continue_.main([str(run)], "") == 1
+    assert not (run / "pause").exists()
+    said = capsys.readouterr().out
+    assert "its process is gone, at step 512; `shoal resume" in said

@@ -105,8 +105,16 @@ def test_what_is_refused_changes_no_memory() -> None:
             client.act(obs, action_mask=[[False] * 4] * 3)
         with pytest.raises(ValueError, match=r"expected an observation \(6,\) or \[N, ...\], got \(3, 5\)"):
             client.act(obs[:, :5])
+        with pytest.raises(ValueError, match="expected an observation of type float32, got object"):
+            client.act({"a": 1})
+        with pytest.raises(ValueError, match="expected an observation of type float32, got <U"):
+            client.act([["a"] * 6] * 3)
+        with pytest.raises(ValueError, match=r"start is a bool, or \[3\] of them .* got \(1,\)"):
+            client.act(obs, start=[True])
         _, state = torch_actions(policy, obs, state=policy.initial_state(3))
         np.testing.assert_array_equal(client.act(obs), torch_actions(policy, obs, state=state)[0])
+    with pytest.raises(EnvError, match="is closed; make another one by remote_policy"):
+        client.act(obs)
 
 
 def test_another_specification() -> None:

@@ -147,6 +147,15 @@ def test_a_mask_of_options_and_the_safe_one() -> None:
     rows.close()
 
 
+def test_the_safe_option_is_done_where_a_mask_leaves_none() -> None:
+    guard = ActionGuard(constraint=lambda obs, action: np.array([[False] * 3, [True] * 3]), safe_action=(4,))
+    rows = rows_of(guard, num_envs=2, options=3)
+    ready = step(rows, 3, 3, dtype=np.int64)
+    assert ready.executed.tolist() == [4, 3]
+    assert ready.changed.tolist() == [True, False]
+    rows.close()
+
+
 def half_plane(obs: Any) -> Any:
     """The sum is at most 1, in every row."""
     return np.ones((len(obs), 1, 2)), np.ones((len(obs), 1))
@@ -227,11 +236,20 @@ def test_saved_rows_go_on_with_the_action_before() -> None:
         ({"constraint": halved, "inequalities": half_plane}, "both have the last word"),
         ({"constraint": halved, "safe_action": (0,)}, "return the safe action itself"),
         ({"inequalities": half_plane, "safe_action": (3,)}, "safe_action .* lies outside"),
+        ({"low": "wide"}, "low must be a number, or one a dimension, got 'wide'"),
+        ({"max_change": [[1.0], [2.0]]}, "max_change must be a number"),
     ],
 )
 def test_settings_that_cannot_work(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         rows_of(ActionGuard(**settings))
+
+
+def test_one_number_is_a_limit_too() -> None:
+    given: dict[str, Any] = {"low": -1, "high": np.float32(1), "max_change": [0.5]}
+    guard = ActionGuard(**given)
+    assert (guard.low, guard.high, guard.max_change) == ((-1.0,), (1.0,), (0.5,))
+    rows_of(guard).close()
 
 
 @pytest.mark.parametrize(

@@ -82,12 +82,19 @@ def told(
         wanted: the state that was asked for.
         late: what is said then.
     """
+    from shoal.run.status import is_running
+
     name = printable(run.path)
     if status is None:
         print(f"{name}: asked to be {wanted}, but {late}")
         return NOT_YET
     state = status.get("state", "unknown")
     where = f"at step {status.get('steps', 0):,}"
+    if state in ("running", "paused") and not is_running(run):
+        print(
+            f"{name}: its process is gone, {where}; `shoal resume {name}` goes on from its newest checkpoint"
+        )
+        return NOT_YET
     if state != wanted:
         print(f"{name}: it is {printable(str(state))} by now, {where}")
         return NOT_YET

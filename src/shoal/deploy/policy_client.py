@@ -97,6 +97,7 @@ class RemotePolicy:
         )
         self._stub = service.PoliciesStub(self._channel)
         self._session: _Session | None = None
+        self._closed = False
         try:
             self._about = self._describe()
             self.spec = read_spec(self._about.spec)
@@ -129,8 +130,12 @@ class RemotePolicy:
 
         Raises:
             ValueError: an observation that the policy's environment would not show; nothing is remembered of it.
-            EnvError: the server is gone.
+            EnvError: the server is gone, or this client is closed.
         """
+        if self._closed:
+            raise EnvError(
+                f"{self.spec.env_id}: this client of {self._server} is closed; make another one by remote_policy"
+            )
         arrays = self._arrays(obs)
         leaves = self.spec.observation.leaves
         alone = arrays[0].shape == leaves[0].shape
@@ -148,7 +153,13 @@ class RemotePolicy:
             to[...] = array
         step = wire.PolicyStep(obs=session.obs.block.tobytes())
         if start is not None:
-            flags = np.broadcast_to(np.asarray(start, np.bool_), (count,))
+            flags = np.asarray(start, np.bool_)
+            if flags.shape not in ((), (count,)):
+                raise ValueError(
+                    f"{self.spec.env_id}: start is a bool, or [{count}] of them as there are {count} observations, "
+                    f"got {flags.shape}"
+                )
+            flags = np.broadcast_to(flags, (count,))
             step.start = flags.tobytes()
         if action_mask is not None:
             given = [action_mask] if alone else action_mask
@@ -170,6 +181,7 @@ class RemotePolicy:
     def close(self) -> None:
         """Ends the session, and the connection."""
         self._end()
+        self._closed = True
         self._channel.close()
 
     def _arrays(self, obs: Tree) -> list[np.ndarray[Any, Any]]:
@@ -181,6 +193,10 @@ class RemotePolicy:
         arrays: list[np.ndarray[Any, Any]] = []
         for leaf, value in zip(self.spec.observation.leaves, values, strict=True):
             array = np.asarray(value)
+            if array.dtype.kind not in "biuf":
+                raise ValueError(
+                    f"{self.spec.env_id}: expected an observation{leaf.name} of type {leaf.dtype}, got {array.dtype}"
+                )
             cast = array.astype(leaf.dtype)
             if leaf.dtype.kind != "f" and not np.array_equal(cast, array):
                 raise ValueError(

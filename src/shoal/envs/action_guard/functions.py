@@ -115,17 +115,18 @@ class Constrained:
                 f"{self._said} gave a mask of shape {mask.shape}; it must be {expected}: one column an option"
             )
         empty = ~mask.any(1)
-        if empty.any():
+        if empty.any() and self._instead is None:
             row = rows.start + int(np.argmax(empty))
             raise EnvError(
-                f"{self._said} gave row {row} a mask that allows no option; it must leave one"
+                f"{self._said} gave row {row} a mask that allows no option; it must leave one, or set "
+                "action_guard.safe_action, which is done then"
             )
         first = int(space.start)
         numbers = np.arange(len(action))
         instead = mask.argmax(1)
         if self._instead is not None:
             safe = self._instead - first
-            instead = np.where(mask[:, safe], safe, instead)
+            instead = np.where(mask[:, safe] | empty, safe, instead)
         return np.where(mask[numbers, action - first], action, instead + first)
 
 

@@ -43,6 +43,7 @@ class ActionGuard:
     def __post_init__(self) -> None:
         """Refuses what cannot work in any environment."""
         for name in ("low", "high", "max_change", "safe_action"):
+            object.__setattr__(self, name, _numbers(name, getattr(self, name)))
             if np.isnan(getattr(self, name)).any():
                 raise ConfigError(f"action_guard.{name} holds NaN; give numbers")
         if not all(0 < most < inf for most in self.max_change):
@@ -79,3 +80,16 @@ def _check_function(name: str, given: object) -> None:
         raise ConfigError(
             f"action_guard.{name} must be a function, or the name of one as package.module:function, got {given!r}"
         )
+
+
+def _numbers(name: str, given: object) -> tuple[float, ...]:
+    """One number, or one a dimension, as a tuple; ConfigError where it is something else."""
+    try:
+        array = np.asarray(given, np.float64)
+    except (TypeError, ValueError):
+        array = None
+    if array is None or array.ndim > 1 or isinstance(given, str | bytes):
+        raise ConfigError(
+            f"action_guard.{name} must be a number, or one a dimension, got {given!r}"
+        )
+    return tuple(np.atleast_1d(array).tolist())
