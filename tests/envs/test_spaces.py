@@ -101,7 +101,7 @@ WRONG: list[tuple[Any, str]] = [
     (lambda o: o | {"eye": o["eye"].astype(np.int64)}, r"\['eye'\] of shape \(2, 2\) and type int64"),
     (lambda o: o | {"eye": o["eye"][0]}, r"\['eye'\] of shape \(2,\)"),
     (lambda o: o | {"parts": (np.int64(8), o["parts"][1])}, r"\['parts'\]\[0\] .*8.*not in its own Discrete"),
-    (lambda o: o | {"parts": o["parts"][:1]}, r"\['parts'\] that must be a tuple of 2 parts, but is 1 parts"),
+    (lambda o: o | {"parts": o["parts"][:1]}, r"\['parts'\] that must be a tuple of 2 parts, but has 1 parts"),
     (lambda o: o | {"parts": (o["parts"][0], np.array([0, np.nan], np.float32))}, r"\['parts'\]\[1\] \[ *0\. +nan\]"),
     (lambda o: o | {"bits": np.array([0, 2], np.int8)}, r"\['bits'\] of shape \(2,\)"),
     (lambda o: o | {"mode": np.array([0, 3])}, r"\['mode'\] of shape \(2,\)"),
@@ -298,7 +298,7 @@ BAD: list[tuple[Any, str]] = [
     (lambda a: a | {"b": (a["b"][0] * np.nan, a["b"][1])}, r"action\['b'\]\[0\] .* of row 0 is outside Box"),
     (lambda a: a | {"c": a["c"][0]}, r"rows 0..2 need actions\['c'\] of shape \(3, 1, 2\), got \(1, 2\)"),
     (lambda a: a | {"a": np.zeros(3)}, r"need actions\['a'\] of type int64, got float64"),
-    (lambda a: a | {"b": a["b"][:1]}, r"action\['b'\] that must be a tuple of 2 parts, but is 1 parts"),
+    (lambda a: a | {"b": a["b"][:1]}, r"action\['b'\] that must be a tuple of 2 parts, but has 1 parts"),
     (lambda _: np.zeros(3), "rows 0..2 got an action that must be a dict"),
 ]
 

@@ -139,28 +139,28 @@ def leaves_of(space: Space[Any], tree: Tree, name: str = "observation") -> list[
         case spaces.Dict():
             keys = list(space.spaces)
             if not isinstance(tree, Mapping):
-                got = f"a {type(tree).__name__}"
+                got = f"is a {type(tree).__name__}"
             elif set(tree) != set(keys):
-                got = f"the keys {list(tree)}"
+                got = f"has the keys {list(tree)}"
             else:
                 for key, part in space.spaces.items():
                     leaves += leaves_of(part, tree[key], f"{name}[{key!r}]")
                 return leaves
             raise ValueError(
-                f"{name} that must be a dict with the keys {keys}, but is {got}"
+                f"{name} that must be a dict with the keys {keys}, but {got}"
             )
         case spaces.Tuple():
             size = len(space.spaces)
             if not isinstance(tree, tuple | list):
-                got = f"a {type(tree).__name__}"
+                got = f"is a {type(tree).__name__}"
             elif len(tree) != size:
-                got = f"{len(tree)} parts"
+                got = f"has {len(tree)} parts"
             else:
                 for index, part in enumerate(space.spaces):
                     leaves += leaves_of(part, tree[index], f"{name}[{index}]")
                 return leaves
             raise ValueError(
-                f"{name} that must be a tuple of {size} parts, but is {got}"
+                f"{name} that must be a tuple of {size} parts, but {got}"
             )
         case _:
             return [tree]
