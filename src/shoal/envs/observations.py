@@ -159,8 +159,6 @@ def leaves_of(space: Space[Any], tree: Tree, name: str = "observation") -> list[
                 for index, part in enumerate(space.spaces):
                     leaves += leaves_of(part, tree[index], f"{name}[{index}]")
                 return leaves
-            raise ValueError(
-                f"{name} that must be a tuple of {size} parts, but {got}"
-            )
+            raise ValueError(f"{name} that must be a tuple of {size} parts, but {got}")
         case _:
             return [tree]
