@@ -198,6 +198,13 @@ def test_the_newest_of_a_seed(write: Write, tmp_path: Path) -> None:
     assert choose([write(1), write(2), new]) == [new, RunDirectory(tmp_path / "runs" / "seed2")]
 
 
+def test_a_run_with_other_settings_is_not_left_out_for_its_seed(write: Write, tmp_path: Path) -> None:
+    old, new = write(1), RunDirectory(tmp_path / "again")
+    old.path.rename(new.path)
+    with pytest.raises(ConfigError, match="differ in more than their seed"):
+        write_signed(choose([new, write(1, total_timesteps=400)]), tmp_path, pdf=False)
+
+
 def test_both_languages_say_the_same_things() -> None:
     for name, said in catalogue().items():
         parts = [sorted(part for _, part, _, _ in string.Formatter().parse(text) if part) for text in said.values()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from shoal.report.groups import family
 from shoal.report.signed import sections
 from shoal.report.signed.content import Heading, Picture, Plain
 from shoal.report.signed.gather import gather
@@ -68,10 +69,14 @@ def write_signed(
 
 
 def choose(runs: Sequence[RunDirectory]) -> list[RunDirectory]:
-    """Of runs with one seed the newest; `runs` has the oldest first."""
+    """Of runs with one configuration and seed the newest; `runs` has the oldest first.
+
+    Runs of other configurations stay, so that `gather` refuses them instead of leaving them out in silence.
+    """
     newest: dict[object, RunDirectory] = {}
     for run in runs:
-        newest[run.read_config().get("seed")] = run
+        config = run.read_config()
+        newest[family(config), config.get("seed")] = run
     return list(newest.values())
 
 
