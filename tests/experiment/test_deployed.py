@@ -14,8 +14,9 @@ import torch
 
 import shoal
 from shoal import cli
-from shoal.deploy.offline import Asked
+from shoal.deploy.offline import FITTED, GO_BY, Asked, OfflineScore
 from shoal.experiment.agent import Agent
+from shoal.math.off_policy_evaluation import Estimate
 from shoal.types import ConfigError
 from tests.deploy.compiled import Compiled
 
@@ -171,7 +172,7 @@ def test_commands(run: str, agent: Agent, command: Callable[..., Any], tmp_path:
     status, out, err = command("evaluate-offline", run, str(tmp_path / "log"), "--sample")
     assert (status, err) == (0, "")
     assert "per-decision weighted importance sampling: " in out
-    assert "go by " in out
+    assert "go by" in out
 
 
 @pytest.mark.slow
@@ -187,3 +188,15 @@ def test_serve_policy_until_it_is_ended(run: str, agent: Agent) -> None:
         finally:
             server.terminate()
         assert server.wait(10) == 0
+
+
+def test_an_estimate_of_too_few_episodes_is_not_to_go_by() -> None:
+    def score(*estimates: Estimate) -> OfflineScore:
+        return OfflineScore(estimates, estimates[0], 30, 0.9, ())
+
+    few, enough = (Estimate(GO_BY, 1.0, 0.5, 1.5, 0.95, count) for count in (0.1, 25.0))
+    fitted = Estimate(FITTED, 2.0, 1.5, 2.5, 0.95, 30)
+    assert not score(few).reliable
+    assert score(enough).reliable
+    assert score(few, fitted).reliable
+    assert score(few, fitted).best is fitted

@@ -85,5 +85,5 @@ def main(arguments: list[str], about: str) -> int:
         asked=Asked(values=given.values, confidence=given.confidence, seed=given.seed),
     )
     print(score)
-    print(f"go by {score.best}")
+    print(f"go by {score.best}" if score.reliable else "there is no estimate to go by")
     return 0

@@ -40,6 +40,7 @@ METHODS = (
     "doubly robust",
     "weighted doubly robust",
 )
+FITTED = "fitted Q evaluation"
 GO_BY = "per-decision weighted importance sampling"
 FEW_EPISODES = 20.0
 """Effective ones, below which importance sampling says little."""
@@ -69,10 +70,16 @@ class OfflineScore:
         """
         by_name = {one.method: one for one in self.estimates}
         weighted = by_name.get(GO_BY)
-        fitted = by_name.get("fitted Q evaluation")
+        fitted = by_name.get(FITTED)
         if weighted is not None and weighted.effective_episodes >= FEW_EPISODES:
             return weighted
         return fitted or weighted or self.estimates[0]
+
+    @property
+    def reliable(self) -> bool:
+        """Whether there is an estimate to go by: `best` is one of values, or of a log that is worth enough episodes."""
+        by_values = self.best.method == FITTED
+        return by_values or self.best.effective_episodes >= FEW_EPISODES
 
     def __str__(self) -> str:
         """A line for each."""
@@ -194,9 +201,14 @@ def _scored(
         estimates += weighted
         effective = weighted[0].effective_episodes
         if effective < FEW_EPISODES:
+            todo = (
+                "go by fitted Q evaluation, or"
+                if values
+                else "no estimate is to go by;"
+            )
             warnings.append(
                 f"The log is worth {effective:.1f} episodes of this policy of {len(episodes)} (fewer than "
-                f"{FEW_EPISODES:.0f}): go by fitted Q evaluation, or record a policy that is more like it."
+                f"{FEW_EPISODES:.0f}): {todo} record a policy that is more like it, or more episodes."
             )
     if not estimates:
         raise ConfigError(" ".join(warnings))
@@ -297,7 +309,7 @@ class _Fitted:
         low, high = accelerated_interval(
             mean, drawn, np.zeros(n), confidence=terms.confidence
         )
-        name = "fitted Q evaluation"
+        name = FITTED
         return Estimate(name, mean, low, high, terms.confidence, float(n))
 
     def values(self) -> tuple[Array, Array]:
