@@ -21,6 +21,7 @@ from tests.run.test_ctrl_c import metrics_of
 from tests.run.test_resume import weights_sha256
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 NOTICED_S = 2.0
@@ -47,6 +48,20 @@ def trained(folder: Path, case: dict[str, Any], *, updates: int = 4, **given: An
     return shoal.train(settings.pop("env"), **settings).path
 
 
+@pytest.fixture(scope="module")
+def never_paused(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]], Path]:
+    """The directory of a run that nobody paused, trained once for all tests that compare with it."""
+    found: dict[str, Path] = {}
+
+    def whole(case: dict[str, Any]) -> Path:
+        key = repr(case)
+        if key not in found:
+            found[key] = trained(tmp_path_factory.mktemp("whole"), case)
+        return found[key]
+
+    return whole
+
+
 @pytest.mark.parametrize(
     "case",
     [
@@ -55,9 +70,11 @@ def trained(folder: Path, case: dict[str, Any], *, updates: int = 4, **given: An
         pytest.param(slow(backend="workers", num_workers=2), id="workers", marks=pytest.mark.slow),
     ],
 )
-def test_paused_equals_never_paused(case: dict[str, Any], tmp_path: Path) -> None:
+def test_paused_equals_never_paused(
+    case: dict[str, Any], tmp_path: Path, never_paused: Callable[[dict[str, Any]], Path]
+) -> None:
     """Weights and metrics are the same; nobody worked meanwhile, and the time does not count."""
-    whole = trained(tmp_path / "whole", case)
+    whole = never_paused(case)
     pauser = Pauser(after_s=0.0 if case is NATIVE else 0.05)
     path = trained(tmp_path / "paused", case, callbacks=[pauser])
     pauser.joined()
@@ -77,9 +94,9 @@ def test_paused_equals_never_paused(case: dict[str, Any], tmp_path: Path) -> Non
     assert last["time/elapsed"] < usage["wall_s"] - usage["paused_s"]
 
 
-def test_stop_in_the_middle_of_a_rollout(tmp_path: Path) -> None:
+def test_stop_in_the_middle_of_a_rollout(tmp_path: Path, never_paused: Callable[[dict[str, Any]], Path]) -> None:
     """Also of a paused run: it ends soon, says by whom, and goes on later with the same bits."""
-    whole = trained(tmp_path / "whole", slow())
+    whole = never_paused(slow())
     pauser = Pauser(after_s=0.05, end="stop")
     with pytest.warns(UserWarning, match="shoal resume"):
         path = trained(tmp_path / "stopped", slow(), callbacks=[pauser])
