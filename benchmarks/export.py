@@ -44,7 +44,7 @@ def differing(case: Case, rows: int) -> tuple[int, float]:
         made = export(policy, spec, Path(folder) / "out", to="c")
         library = Compiled(made.folder, spec, flags=FLAGS)
         obs = observations(spec.observation_space, rows)
-        state, theirs = library.state(rows), policy.initial_state(rows)  # pyright: ignore[reportCallIssue]
+        state, theirs = library.state(rows), policy.initial_state(rows)
         chosen, apart = np.zeros(rows, np.bool_), 0.0
         for _ in range(1 if state is None else 3):
             _, ours = library.step(obs, rows, state=state)
