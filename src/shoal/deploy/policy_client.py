@@ -136,7 +136,7 @@ class RemotePolicy:
             raise EnvError(
                 f"{self.spec.env_id}: this client of {self._server} is closed; make another one by remote_policy"
             )
-        arrays = self._arrays(obs)
+        arrays = _arrays(self.spec, obs)
         leaves = self.spec.observation.leaves
         alone = arrays[0].shape == leaves[0].shape
         if alone:
@@ -183,27 +183,6 @@ class RemotePolicy:
         self._end()
         self._closed = True
         self._channel.close()
-
-    def _arrays(self, obs: Tree) -> list[np.ndarray[Any, Any]]:
-        """The leaves of an observation in their dtypes."""
-        try:
-            values = leaves_of(self.spec.observation_space, obs)
-        except ValueError as error:
-            raise ValueError(f"{self.spec.env_id}: got an {error}") from None
-        arrays: list[np.ndarray[Any, Any]] = []
-        for leaf, value in zip(self.spec.observation.leaves, values, strict=True):
-            array = np.asarray(value)
-            if array.dtype.kind not in "biuf":
-                raise ValueError(
-                    f"{self.spec.env_id}: expected an observation{leaf.name} of type {leaf.dtype}, got {array.dtype}"
-                )
-            cast = array.astype(leaf.dtype)
-            if leaf.dtype.kind != "f" and not np.array_equal(cast, array):
-                raise ValueError(
-                    f"{self.spec.env_id}: the observation{leaf.name} holds numbers that {leaf.dtype} cannot hold"
-                )
-            arrays.append(cast)
-        return arrays
 
     def _of(self, count: int) -> _Session:
         """The session for so many rows; another one where their number has changed."""
@@ -274,6 +253,28 @@ class RemotePolicy:
         if session is not None:
             session.requests.put(None)
             session.replies.cancel()
+
+
+def _arrays(spec: Spec, obs: Tree) -> list[np.ndarray[Any, Any]]:
+    """The leaves of an observation in their dtypes."""
+    try:
+        values = leaves_of(spec.observation_space, obs)
+    except ValueError as error:
+        raise ValueError(f"{spec.env_id}: got an {error}") from None
+    arrays: list[np.ndarray[Any, Any]] = []
+    for leaf, value in zip(spec.observation.leaves, values, strict=True):
+        array = np.asarray(value)
+        if array.dtype.kind not in "biuf":
+            raise ValueError(
+                f"{spec.env_id}: expected an observation{leaf.name} of type {leaf.dtype}, got {array.dtype}"
+            )
+        cast = array.astype(leaf.dtype)
+        if leaf.dtype.kind != "f" and not np.array_equal(cast, array):
+            raise ValueError(
+                f"{spec.env_id}: the observation{leaf.name} holds numbers that {leaf.dtype} cannot hold"
+            )
+        arrays.append(cast)
+    return arrays
 
 
 def _check_spec(theirs: Spec, ours: Spec) -> None:
