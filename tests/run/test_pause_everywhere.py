@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +13,7 @@ from shoal.envs.registry import make
 from shoal.experiment.training import resume
 from shoal.llm.model_folder import save_model
 from shoal.remote.server import Server
+from shoal.run import control
 from shoal.run.directory import RunDirectory
 from tests.llm.toy import toy_model
 from tests.run.pausing import Pauser
@@ -20,6 +23,8 @@ from tests.run.test_resume import weights_sha256
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from shoal.run.run import Run
 
 GROUPS: dict[str, Any] = {
     "env": "tests.llm.toy:Successor",
@@ -103,3 +108,33 @@ def test_language_models(schedule: str, end: str, tmp_path: Path) -> None:
     if schedule == "sync":
         case.pop("max_staleness")
     compared(tmp_path, case | {"total_timesteps": 12 * 40}, after_s=0.0, end=end)
+
+
+@pytest.mark.slow
+def test_learners_that_wait_for_each_other(tmp_path: Path) -> None:
+    """Whichever of them stands still first: the run says within a second that it does, again and again."""
+    paused: list[float] = []
+
+    def often(run: Run) -> None:
+        assert run.directory is not None
+        for _ in range(12):
+            begun = time.monotonic()
+            control.pause(run.directory)
+            if control.wait_until(run.directory, 5.0, lambda now: now.get("state") == "paused") is not None:
+                paused.append(time.monotonic() - begun)
+            control.go_on(run.directory)
+            time.sleep(0.3)
+        run.stop("paused often")
+
+    threads: list[Thread] = []
+
+    def begin(run: Run, record: Any) -> None:
+        if not threads:
+            threads.append(Thread(target=often, args=(run,)))
+            threads[0].start()
+
+    begin.episodes = False  # pyright: ignore[reportFunctionMemberAccess]
+    trained(tmp_path, OTHERS["learners"], updates=10_000_000, callbacks=[begin])
+    threads[0].join()
+    assert len(paused) == 12
+    assert max(paused) < 2.0

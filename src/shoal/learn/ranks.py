@@ -99,6 +99,8 @@ class Ranks:
         self.rank, self.size = rank, size
         self.waited_s = 0.0
         """Seconds in which this rank exchanged something, or waited for others to."""
+        self.meanwhile: Callable[[], float] = _nothing
+        """Called now and then while it waits; returns the seconds that it took, which are no wait for others."""
         self._watch = watch or Trusting()
         self._group: Any = _gloo_group(store, rank, size, within_s)
         self._gpus: Any = None
@@ -180,11 +182,12 @@ class Ranks:
 
     def _wait(self, begin: Callable[[], Any]) -> None:
         """Begins what all ranks take part in, and waits until it is over."""
-        begun_s = time.perf_counter()
+        begun_s, other_s = time.perf_counter(), 0.0
         self._watch.waits(begun=True)
         try:
             work = begin()
             while not _is_over(work):
+                other_s += self.meanwhile()
                 self._watch.look()
         except EnvError:  # of whoever looks after the ranks
             raise
@@ -193,7 +196,11 @@ class Ranks:
             raise
         finally:
             self._watch.waits(begun=False)
-            self.waited_s += time.perf_counter() - begun_s
+            self.waited_s += time.perf_counter() - begun_s - other_s
+
+
+def _nothing() -> float:
+    return 0.0
 
 
 def _padded(data: bytes, size: int) -> NDArray[np.uint8]:

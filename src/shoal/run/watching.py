@@ -52,9 +52,12 @@ class Watching:
         """Begins to look. A wish to stop from before the run began is over; one to pause is not."""
         if self._folder is None:
             return
+        ranks = self._run.settings.ranks
         if self._run.settings.leads:
             self._clear(STOP)
             self._run.meter.halt.parties.append(self)
+            if ranks is not None:  # another one may stand still before this one does
+                ranks.meanwhile = self._stand_here
         self._look()
         name = "shoal-watches-for-a-pause"
         self._thread = Thread(target=self._watch, name=name, daemon=True)
@@ -101,6 +104,13 @@ class Watching:
         self.write()
         if not self._run.interrupted_by:
             self._tell(f"goes on after a pause of {seconds:.1f} s")
+
+    def _stand_here(self) -> float:
+        """Stands still while this learner waits for those that do already; the seconds that it took."""
+        halt = self._run.meter.halt
+        before_s = halt.stood_s
+        halt.check()
+        return halt.stood_s - before_s
 
     def _watch(self) -> None:
         while not self._ended.wait(LOOK_S):
