@@ -114,16 +114,20 @@ def test_language_models(schedule: str, end: str, tmp_path: Path) -> None:
 def test_learners_that_wait_for_each_other(tmp_path: Path) -> None:
     """Whichever of them stands still first: the run says within a second that it does, again and again."""
     paused: list[float] = []
+    errors: list[BaseException] = []
 
     def often(run: Run) -> None:
         assert run.directory is not None
-        for _ in range(12):
-            begun = time.monotonic()
-            control.pause(run.directory)
-            if control.wait_until(run.directory, 5.0, lambda now: now.get("state") == "paused") is not None:
+        try:
+            for _ in range(12):
+                begun = time.monotonic()
+                control.pause(run.directory)
+                assert control.wait_until(run.directory, 5.0, lambda now: now.get("state") == "paused") is not None
                 paused.append(time.monotonic() - begun)
-            control.go_on(run.directory)
-            time.sleep(0.3)
+                control.go_on(run.directory)
+                time.sleep(0.3)
+        except BaseException as error:
+            errors.append(error)
         run.stop("paused often")
 
     threads: list[Thread] = []
@@ -134,7 +138,8 @@ def test_learners_that_wait_for_each_other(tmp_path: Path) -> None:
             threads[0].start()
 
     begin.episodes = False  # pyright: ignore[reportFunctionMemberAccess]
-    trained(tmp_path, OTHERS["learners"], updates=10_000_000, callbacks=[begin])
+    trained(tmp_path, OTHERS["learners"], updates=20_000, callbacks=[begin])
     threads[0].join()
+    assert not errors
     assert len(paused) == 12
     assert max(paused) < 2.0
