@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from shoal.run.stage_file import FILE, Criterion, Entry, Signature, Stages, read_stages, write_stages
+from shoal.run.stage_file import (
+    FILE,
+    Criterion,
+    Entry,
+    Signature,
+    Stages,
+    change_stages,
+    read_stages,
+    write_stages,
+)
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -85,3 +95,17 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     (other / FILE).symlink_to(tmp_path / FILE)
     with pytest.raises(ConfigError, match="is a link"):
         read_stages(other)
+
+
+def test_those_who_write_at_once_lose_nothing(tmp_path: Path) -> None:
+    def add(number: int) -> None:
+        change_stages(tmp_path, lambda found: found.added(replace(ENTRY, source=f"{number}")))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(add, range(20)))
+    assert sorted(int(one.source) for one in read_stages(tmp_path).entries) == list(range(20))
+
+
+def test_too_many_entries() -> None:
+    with pytest.raises(ConfigError, match="entries already"):
+        Stages((ENTRY,) * 1000).added(ENTRY)

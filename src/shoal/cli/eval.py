@@ -40,8 +40,8 @@ class Given:
     """Steps after which an episode counts as endless, without a time limit; default: the run's eval_max_steps."""
     seed: int = 0
     """Seed of the evaluation episodes."""
-    tag: Literal["", "best"] = ""
-    """Checkpoint to evaluate: the newest, or `best`."""
+    tag: Literal["", "best", "deployed"] = ""
+    """Checkpoint to evaluate: the newest, `best`, or `deployed` (see `shoal stage`)."""
     video: Path | None = None
     """Record the first episodes side by side, as an .mp4 or .gif file."""
     video_rows: int = 4

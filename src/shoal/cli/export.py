@@ -31,8 +31,8 @@ class Given:
     """The environment, as `package.module:Class`, where the run was given an object."""
     policy: str | None = None
     """The policy, as `package.module:Class`, where the run was given an object."""
-    tag: Literal["", "best"] = ""
-    """Checkpoint to export: the newest, or `best`."""
+    tag: Literal["", "best", "deployed"] = ""
+    """Checkpoint to export: the newest, `best`, or `deployed` (see `shoal stage`)."""
     trust: bool = False
     """Import and run what the file names (an environment, a policy, an algorithm), though nothing shows that you
     wrote it."""

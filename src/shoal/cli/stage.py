@@ -55,6 +55,8 @@ def main(arguments: list[str], about: str) -> int:
         raise ConfigError(
             'a rollback has a name and a reason: --rollback "A. NAME" --reason TEXT'
         )
+    if given.rollback is not None:
+        return _go_back(given)
     look_here(given.env, given.policy)
     if given.trust:
         add_here()
@@ -77,7 +79,20 @@ def main(arguments: list[str], about: str) -> int:
             status = MISSED
     if given.sign is not None:
         found.sign(given.sign)
-    if given.rollback is not None:
-        print(found.rollback(given.rollback, given.reason))
     print(found)
     return status
+
+
+def _go_back(given: Given) -> int:
+    """Withdraws a stage by the run's file alone, so that nothing else need be whole."""
+    from shoal.deploy.stages.ladder import roll_back
+    from shoal.deploy.stages.telling import told
+    from shoal.run.directory import find
+    from shoal.run.stage_file import read_stages
+
+    folder = find(given.run, Path(given.run_dir)).path
+    assert given.rollback is not None
+    print(roll_back(folder, given.rollback, given.reason))
+    stages = read_stages(folder)
+    print("\n".join(told(stages, stages.entries[-1].policy)))
+    return MET

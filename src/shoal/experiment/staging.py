@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from shoal.deploy.stages.drift import Reference, numbers_of, watched
 from shoal.deploy.stages.ladder import (
     check_may_enter,
     check_stage,
-    rolled_back,
+    roll_back,
     signed,
 )
 from shoal.deploy.stages.log import Header, read_log
@@ -39,17 +40,18 @@ from shoal.report.explain.names import FEATURES
 from shoal.report.explain.visits import visit
 from shoal.run.directory import RunDirectory
 from shoal.run.evaluate import EVALUATION_STREAM
-from shoal.run.stage_file import Entry, now, read_stages, write_stages
+from shoal.run.stage_file import Entry, change_stages, now, read_stages
 from shoal.run.tensors import sha256_of_file
 from shoal.types import ConfigError
 from shoal.types.text import printable
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import nn
 
     from shoal.run.stage_file import Stages as Entries
 
-    Moments = tuple[np.ndarray[tuple[int], np.dtype[np.float64]], ...]
+    Array = NDArray[np.float64]
 
 REFERENCE_EPISODES = 20
 """Greedy ones, whose observations say what training was like."""
@@ -124,12 +126,17 @@ class Stages:
         elif data is not None:
             entry = self._logged(entry, Path(data))
         keep(self.folder, self.policy, self._data)
-        write_stages(self.folder, self.entries.added(entry))
+        change_stages(self.folder, partial(self._entered, entry))
         return entry
+
+    def _entered(self, entry: Entry, now_there: Entries) -> Entries:
+        """What is there meanwhile with one more; measuring takes time, in which a stage may have been withdrawn."""
+        check_may_enter(now_there, entry.stage, self.policy)
+        return now_there.added(entry)
 
     def sign(self, name: str) -> Entry:
         """Signs the current stage by name; ConfigError where its criteria do not hold, or it is signed."""
-        write_stages(self.folder, signed(self.entries, self.policy, name))
+        change_stages(self.folder, lambda found: signed(found, self.policy, name))
         entry = self.current
         assert entry is not None
         return entry
@@ -139,9 +146,7 @@ class Stages:
 
         Where that was the stage `full`, the policy that was deployed before is again: `load(run, tag="deployed")`.
         """
-        made, said = rolled_back(self.entries, name, reason)
-        write_stages(self.folder, made)
-        return said
+        return roll_back(self.folder, name, reason)
 
     def _check_data(self, stage: str, data: str | Path | None) -> None:
         if stage == "replay" and data is None:
@@ -221,7 +226,7 @@ def _reference(agent: Agent, *, seed: int) -> Reference | None:
     return Reference.of(names, numbers_of(spec, seen.leaves), moments)
 
 
-def _moments(policy: nn.Module, size: int) -> Moments | None:
+def _moments(policy: nn.Module, size: int) -> tuple[Array, Array] | None:
     """Mean and deviation of each number over all of training, where the policy normalizes just these."""
     layers = [
         layer

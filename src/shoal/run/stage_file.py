@@ -5,9 +5,11 @@ Whoever writes an entry adds it behind the others; what was measured and signed 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import math
+import os
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
@@ -17,7 +19,7 @@ from shoal.run.reading import INT64, DamagedError, read_json, sentence
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 STAGES = ("simulate", "replay", "shadow", "canary", "full")
@@ -174,6 +176,18 @@ def read_stages(folder: Path) -> Stages:
             f"{path} is damaged or was changed by hand ({sentence(error)}): no signature in it counts; restore it from "
             "a copy, or move it away and begin anew"
         ) from error
+
+
+def change_stages(folder: Path, change: Callable[[Stages], Stages]) -> Stages:
+    """Reads, changes and writes; of several who do so at once each sees what the other wrote."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        made = change(read_stages(folder))
+        write_stages(folder, made)
+    finally:
+        os.close(handle)
+    return made
 
 
 def write_stages(folder: Path, stages: Stages) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shoal.run.stage_file import NAME, STAGES, TEXT, Signature, now
+from shoal.run.stage_file import NAME, STAGES, TEXT, Signature, change_stages, now
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from shoal.run.stage_file import Entry, Stages
 
 
@@ -124,6 +126,19 @@ def rolled_back(stages: Stages, name: str, reason: str) -> tuple[Stages, str]:
         if mine and entry.number >= last.number:
             made = made.replaced(entry, withdrawn=word)
     return made, f"{last.stage} of the policy {last.policy[:12]} was withdrawn"
+
+
+def roll_back(folder: Path, name: str, reason: str) -> str:
+    """`rolled_back` in the file of a run directory; needs neither the policy nor its environment."""
+    said: list[str] = []
+
+    def change(stages: Stages) -> Stages:
+        made, told = rolled_back(stages, name, reason)
+        said.append(told)
+        return made
+
+    change_stages(folder, change)
+    return said[0]
 
 
 def _check_name(name: str) -> None:

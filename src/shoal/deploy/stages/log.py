@@ -185,7 +185,7 @@ def _header(said: Mapping[str, Any]) -> Header:
 
 
 def _played(said: Mapping[str, Any]) -> Played:
-    counts = {name: said[name] for name in COUNTS}
+    counts: dict[str, Any] = {name: said[name] for name in COUNTS}
     if any(type(count) is not int or count < 0 for count in counts.values()):
         raise ValueError("a count is none")
     steps = counts["steps"]
@@ -193,8 +193,8 @@ def _played(said: Mapping[str, Any]) -> Played:
         raise ValueError("there are more events than steps")
     if said["acted"] not in ("policy", "controller"):
         raise ValueError("nobody acted")
-    numbers = {name: _number(said[name]) for name in NUMBERS}
-    return Played(acted=said["acted"], **counts, **numbers)
+    total, distance = (_number(said[name]) for name in NUMBERS)
+    return Played(acted=said["acted"], **counts, total=total, distance=distance)
 
 
 def _number(value: object) -> float:
