@@ -256,6 +256,20 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         command.main([], "")
 
 
+def test_a_damaged_run_is_named_and_not_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The others are; where none can be read there is nothing to count."""
+    written(tmp_path / "runs", "good")
+    bad = written(tmp_path / "runs", "bad")
+    (bad.path / "run.json").write_text("{", encoding="utf-8")
+    assert command.main([str(tmp_path / "runs"), "--prices", str(table(tmp_path))], "") == 0
+    shown = capsys.readouterr().out
+    assert "1 run, 2 hours, 49 JPY" in shown
+    assert "not counted: " in shown
+    assert "run.json" in shown
+    with pytest.raises(ConfigError, match=r"run\.json"):
+        costs_of([bad], read_prices(table(tmp_path)))
+
+
 def test_shown_where_prices_are_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the report's table, the panel and the page; nowhere without a table of the user's."""
     run = written(tmp_path, "run")

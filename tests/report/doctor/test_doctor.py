@@ -84,6 +84,16 @@ def test_damaged_status(tmp_path: Path, broken: str, capsys: pytest.CaptureFixtu
     assert "run.json" in capsys.readouterr().err
 
 
+def test_damaged_metrics_are_not_none(tmp_path: Path) -> None:
+    """Lines that cannot be read are damage, not a run that ended before its first update."""
+    (tmp_path / "config.toml").write_text('env = "x"\n', encoding="utf-8")
+    (tmp_path / "run.json").write_text('{"state": "finished", "steps": 3}', encoding="utf-8")
+    (tmp_path / "metrics.jsonl").write_text("{\n" * 4, encoding="utf-8")
+    names = [found.rule for found in diagnose(RunDirectory(tmp_path))]
+    assert "damaged-metrics" in names
+    assert "never-began" not in names
+
+
 def test_hostile_text_is_harmless(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text('env = "x"\n', encoding="utf-8")
     status = {"state": "failed", "reason": "\x1b[2Jgone\n<script>", "steps": 3}

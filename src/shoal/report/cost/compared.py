@@ -65,6 +65,8 @@ class Costs:
     going: list[Going] = field(default_factory=list)
     left_out: dict[str, list[str]] = field(default_factory=dict)
     """Machines in currencies for which no rate is known."""
+    unread: list[str] = field(default_factory=list)
+    """What is wrong with runs that are not counted, as they cannot be read."""
 
     @property
     def per_result(self) -> Money | None:
@@ -90,9 +92,10 @@ def costs_of(
         shared: whether machines do other work too, so that only the cores count that runs keep busy.
 
     Raises:
-        ConfigError: the table has no such machine, does not say which one it was, or has no rate for its currency.
+        ConfigError: the table has no such machine, does not say which one it was, or has no rate for its currency; or
+            no run can be read.
     """
-    spent = [spent_by(run) for run in runs]
+    spent, unread = _read(runs)
     machines = [machine_of(one, prices, ran_on) for one in spent]
     costs = [
         _cost(one, machine, prices, ran_on=machine, shared=shared)
@@ -128,7 +131,22 @@ def costs_of(
         )
     found.places.sort(key=lambda place: place.cost.amount)
     found.going = _going(spent, machines, prices)
+    found.unread = unread
     return found
+
+
+def _read(runs: Sequence[RunDirectory]) -> tuple[list[Spent], list[str]]:
+    """What runs took, and what is wrong with those that cannot be read; ConfigError where all are so."""
+    spent: list[Spent] = []
+    unread: list[str] = []
+    for run in runs:
+        try:
+            spent.append(spent_by(run))
+        except ConfigError as error:
+            unread.append(str(error))
+    if not spent:
+        raise ConfigError("; ".join(unread[:3]) or "there is no run")
+    return spent, unread
 
 
 def machine_of(spent: Spent, prices: Prices, named: str | None = None) -> Machine:

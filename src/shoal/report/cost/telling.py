@@ -47,6 +47,8 @@ def print_costs(costs: Costs, prices: Prices) -> None:
     print(f"\non {printable(here.name)}, {here.hour()} an hour: {_whole(costs)}")
     for sentence in _results(costs):
         print(sentence)
+    for wrong in costs.unread:
+        print(f"not counted: {printable(wrong, 300)}")
     for going in costs.going:
         name = printable(going.spent.run.path.name)
         told = f"{name}: {going.ahead.said()}"

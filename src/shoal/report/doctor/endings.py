@@ -63,8 +63,12 @@ def interrupted(run: Evidence) -> Finding | None:
 
 
 def never_began(run: Evidence) -> Finding | None:
-    """There is not one line of metrics."""
-    if run.lines or run.status.get("state") in ("running", "failed", "interrupted"):
+    """There is not one line of metrics, nor what is left of one."""
+    if (
+        run.lines
+        or run.damage
+        or run.status.get("state") in ("running", "failed", "interrupted")
+    ):
         return None
     what = "the run left no metrics: it ended before its first update"
     advice = "train it again, and read what it says; total_timesteps must hold more than one rollout"
