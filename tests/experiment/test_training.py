@@ -337,7 +337,7 @@ def test_act(run_dir: Path) -> None:
     ):
         with pytest.raises(ValueError, match=told):
             loaded.act(wrong)
-    with pytest.raises(ConfigError, match=r'tag must be "" .* or "best"'):
+    with pytest.raises(ConfigError, match=r'tag must be "" .* "best" or "deployed"'):
         shoal.load(run_dir, tag="newest")
     with pytest.raises(
         ConfigError, match=r"no best checkpoint yet: one is written once 100 episodes .* without the tag"
