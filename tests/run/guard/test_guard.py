@@ -67,6 +67,19 @@ def test_a_rollback_is_the_last_good_state(wrong: int, good: int, tmp_path: Path
     assert run.stop_reason == "total_timesteps"
 
 
+def test_a_state_is_not_verified_over_a_finding(tmp_path: Path) -> None:
+    """The candidate of update 3 is dropped at 4, where something is found; that of 1 was good by then."""
+
+    def halves(seen: Any) -> Any:
+        return rule_at(4, action="halve")(seen)
+
+    _, learner, _, shas = go(tmp_path, updates=7, rules=[halves, rule_at(7)])
+    there = read_notes(tmp_path).interventions
+    assert [(x.update, x.action) for x in there] == [(4, "halve"), (7, "rollback")]
+    assert "goes back to update 1 " in there[1].said
+    assert sha_of(learner) == shas[0]
+
+
 def test_the_ladder_is_climbed_until_the_run_is_stopped(tmp_path: Path) -> None:
     run, learner, _, shas = go(tmp_path, updates=40, rules=[rule_at(10, 11, 12, 13, 14, 15, 16, action="skip")])
     actions = [x.action for x in read_notes(tmp_path).interventions]
