@@ -69,6 +69,8 @@ def shorten(run: Path, to: Path) -> None:
     config = tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
     config["run_dir"] = "runs"
     config["model"] = Path(config["model"]).name
+    for of_this_machine in ("folders", "seal"):
+        config.get("origin", {}).pop(of_this_machine, None)
     (to / "config.toml").write_text(tomli_w.dumps(config), encoding="utf-8")
     if (run / "run.json").exists():
         status = (run / "run.json").read_text(encoding="utf-8").replace(str(ROOT), "shoal")

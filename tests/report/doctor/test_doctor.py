@@ -59,6 +59,13 @@ def test_rules_on_nothing() -> None:
         rule(bare)
 
 
+def test_the_collection_names_no_machine() -> None:
+    """Neither a folder of whoever trained it, nor the seal that is valid there alone."""
+    for config in (FOLDER / "runs").glob("*/config.toml"):
+        origin = tomllib.loads(config.read_text(encoding="utf-8")).get("origin", {})
+        assert not {"folders", "seal"} & set(origin), config.parent.name
+
+
 def test_any_numbers() -> None:
     """Numbers of strangers break no rule, whatever they are."""
     rng = np.random.default_rng(0)
