@@ -11,6 +11,7 @@ from shoal import _native
 from shoal.envs.actions import ActionCheck
 from shoal.envs.finite import LARGEST, said
 from shoal.envs.outputs import take, write
+from shoal.envs.row_layer import RowLayer
 from shoal.envs.vec_env import row_seeds
 from shoal.types import ConfigError, EnvError, map_tree
 
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shoal.envs.preprocessing import Preprocessing
-    from shoal.envs.vec_env import Capabilities, PythonRows, VecEnv
+    from shoal.envs.vec_env import VecEnv
     from shoal.types import Bools, Ready, Spec, Tree
 
 
-class PreprocessedEnv:
+class PreprocessedEnv(RowLayer):
     """Rows of any backend behind their preprocessing; the native backend does the same, bit for bit, in C++."""
 
     native_pool = None
@@ -45,21 +46,6 @@ class PreprocessedEnv:
         )
         self._anew: Bools | None = None
         """After a reset or restore: the rows whose stack begins anew with what is received next."""
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the rows within can do."""
-        return self.env.capabilities
-
-    @property
-    def python_rows(self) -> PythonRows | None:
-        """The environments of the rows within."""
-        return self.env.python_rows
-
-    @property
-    def dropped(self) -> Bools:
-        """Rows that will never act again."""
-        return self.env.dropped
 
     def reset(self, seed: int | Sequence[int]) -> None:
         """Starts every row anew."""

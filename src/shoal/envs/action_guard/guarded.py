@@ -9,6 +9,7 @@ import numpy as np
 
 from shoal.envs.action_guard.rows import GuardRows
 from shoal.envs.outputs import take, write
+from shoal.envs.row_layer import RowLayer
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shoal.envs.action_guard.settings import ActionGuard
-    from shoal.envs.vec_env import Capabilities, PythonRows, VecEnv
+    from shoal.envs.vec_env import VecEnv
     from shoal.types import Bools, Ready, Tree
 
 SHARE = "action_guard/share"
@@ -62,7 +63,7 @@ def guarded(
         raise
 
 
-class GuardedEnv:
+class GuardedEnv(RowLayer):
     """Rows of any backend behind an action guard."""
 
     native_pool = None
@@ -88,21 +89,6 @@ class GuardedEnv:
         """Those that were changed."""
         self._anew: Bools | None = None
         """After a reset or restore: the rows that begin an episode with what is received next."""
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the rows within can do."""
-        return self.env.capabilities
-
-    @property
-    def python_rows(self) -> PythonRows | None:
-        """The environments of the rows within."""
-        return self.env.python_rows
-
-    @property
-    def dropped(self) -> Bools:
-        """Rows that will never act again."""
-        return self.env.dropped
 
     def reset(self, seed: int | Sequence[int]) -> None:
         """Starts every row anew."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shoal.envs.costs.env import STEP
+from shoal.envs.row_layer import RowLayer
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from shoal.envs.vec_env import Capabilities, PythonRows, VecEnv
+    from shoal.envs.vec_env import VecEnv
     from shoal.types import Bools, Ready, Tree
 
 EPISODE = "cost"
@@ -33,7 +34,7 @@ def costed(env: VecEnv) -> VecEnv:
         raise
 
 
-class CostedEnv:
+class CostedEnv(RowLayer):
     """Rows of any backend whose steps have costs."""
 
     native_pool = None
@@ -53,21 +54,6 @@ class CostedEnv:
         """Of each row's episode so far."""
         self._anew: Bools | None = None
         """After a reset or restore: the rows that begin an episode with what is received next."""
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the rows within can do."""
-        return self.env.capabilities
-
-    @property
-    def python_rows(self) -> PythonRows | None:
-        """The environments of the rows within."""
-        return self.env.python_rows
-
-    @property
-    def dropped(self) -> Bools:
-        """Rows that will never act again."""
-        return self.env.dropped
 
     def reset(self, seed: int | Sequence[int]) -> None:
         """Starts every row anew."""
