@@ -99,7 +99,8 @@ def sb3(options: argparse.Namespace, folder: Path, seconds: float) -> dict[str, 
     study = optuna.load_study(study_name="sb3", storage=JournalStorage(JournalFileBackend(str(journal))))
     trials = study.get_trials(deepcopy=False)
     states = [trial.state.name for trial in trials]
-    solved = [trial for trial in trials if trial.value is not None and trial.value < UNSOLVED_S]
+    ended = [trial for trial in trials if trial.state is optuna.trial.TrialState.COMPLETE]
+    solved = [trial for trial in ended if trial.value is not None and trial.value < UNSOLVED_S]
     told: dict[str, Any] = {
         "seconds": seconds,
         "trials": {state: states.count(state) for state in dict.fromkeys(states)},
