@@ -154,3 +154,18 @@ def test_divergence_is_said() -> None:
     data = fitted_q.Transitions(np.array([[1.0]]), np.array([[2.0]]), np.array([1.0]), np.array([0]), np.array([[1.0]]))
     with pytest.raises(ValueError, match="diverges on this log"):
         fitted_q.fitted_q_evaluation(data, np.ones(1), gamma=0.99, iterations=200, ridge=0)
+
+
+@pytest.mark.parametrize(
+    ("share", "degrees", "expected"),
+    [(0.975, 4, 2.776), (0.975, 10, 2.228), (0.975, 60, 2.000), (0.95, 5, 2.015), (0.975, 1e9, 1.960)],
+)
+def test_quantiles_of_student(share: float, degrees: float, expected: float) -> None:
+    assert ope.student_quantile(share, degrees) == pytest.approx(expected, rel=0.003)
+
+
+def test_an_interval_of_few_episodes_is_wider() -> None:
+    """Of a mean of normal numbers it is that of Student: n = 5 has t = 2.776 and sqrt(5 / 4) for the resamples."""
+    drawn = np.random.default_rng(0).normal(0, 1, 400_000)
+    low, high = ope.accelerated_interval(0.0, drawn, np.zeros(5), confidence=0.95, episodes=5)
+    assert (high, -low) == pytest.approx((2.776 * 1.25**0.5,) * 2, rel=0.02)

@@ -307,7 +307,7 @@ class _Fitted:
             resamples=FITS,
         )
         low, high = accelerated_interval(
-            mean, drawn, np.zeros(n), confidence=terms.confidence
+            mean, drawn, np.zeros(n), confidence=terms.confidence, episodes=n
         )
         name = FITTED
         return Estimate(name, mean, low, high, terms.confidence, float(n))
