@@ -130,7 +130,7 @@ def numbers_of(
         "version": stream.version,
     }
     record |= run.metrics.episode_numbers()
-    record |= run.metrics.take_means()
+    record |= run.metrics.take_means() | run.memory.numbers
     if skipped := steps_taken(learners)[1]:
         record["learner/skipped"] = skipped
     return record | {f"time/{name}": x for name, x in run.meter.seconds.items()}
