@@ -326,6 +326,13 @@ PYTHON = [
         "tests/stream/test_data_draws.py::test_another_data_set_is_refused",
     ),
     Mutation(
+        "what is inserted has no share of the batches",
+        "stream/data.py",
+        "self._own -= self.count",
+        "self._own -= 0",
+        "tests/stream/test_data_draws.py::test_what_is_inserted_has_its_share_from_then_on[0.0]",
+    ),
+    Mutation(
         "a goal in hindsight may be of the next episode",
         "memory/hindsight.py",
         "ahead = self._ends_of(rows, index) - index",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -174,3 +175,15 @@ def test_inserted_steps_are_saved(alpha: float) -> None:
         assert torch.equal(one.weight, other.weight)
         assert np.array_equal(one.key, other.key)
         stream.publish(), again.publish()
+
+
+def test_goals_of_the_run_s_own_steps_change_alone() -> None:
+    """Keys of steps from outside are of another memory, which hindsight does not look into."""
+    stream = make_stream(FromData("set", 0.25, 1))
+    lengths: list[int] = []
+    hindsight: Any = SimpleNamespace(relabel=lambda batch: lengths.append(len(batch.key)))
+    stream.hindsight = hindsight
+    for _ in range(3):
+        next(stream)
+        stream.publish()
+    assert lengths == [0, 12, 12]
