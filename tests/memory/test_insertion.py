@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from shoal.memory import replay_state
+from shoal.memory.data import Data
+from shoal.memory.inserted_steps import GivenSteps, steps_in_order
 from shoal.memory.insertion import Insertion, check_insertable
 from shoal.memory.outside import Outside
 from shoal.memory.reader import Reader
@@ -147,16 +151,27 @@ def test_what_is_inserted_first_is_overwritten_first() -> None:
     assert memory.num_inserted == 12
 
 
-def test_a_saved_memory_goes_on() -> None:
-    memory, outside = opened()
-    memory.insert(**steps())
-    again, other = opened()
-    again.insert(**steps(reward=[9, 9, 9]))
-    other.restore(outside.state())
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_saved_memory_goes_on(monkeypatch: pytest.MonkeyPatch, *, beside: bool) -> None:
+    """In chunks of 16 records and what is behind them; a data set's ring is not saved."""
+    monkeypatch.setattr(replay_state, "MOST", 16)
+    given = steps_in_order(GivenSteps(**steps(reward=[8, 8, 8])), SPEC, taken)
+    data = Data(Path("set"), "abc", 2, given) if beside else None
+    outside, other = (Outside(SPEC, data=data, size=100) for _ in range(2))
+    memory = Insertion()
+    for number in range(8):
+        memory.open(outside, taken, reward_scale=1.0)
+        memory.insert(**steps(reward=[number] * 3))
+    memory.open(other, taken, reward_scale=1.0)
+    memory.insert(**steps(reward=[9, 9, 9]))
+    state = outside.state()
+    assert len(state["chunks"].arrays) == 8 * 5 // 16
+    other.restore(state)
     assert transitions(other) == transitions(outside)
-    assert again.num_inserted == 3
+    assert {found[2] for found in transitions(other)} == set(range(8 + beside))
+    assert memory.num_inserted == 8 * 3
     with pytest.raises(ConfigError, match="its settings must be the same"):
-        opened(size=50)[1].restore(outside.state())
+        Outside(SPEC, data=data, size=50).restore(state)
 
 
 def test_where_nothing_can_be_inserted() -> None:
