@@ -82,10 +82,12 @@ def weights(result: shoal.Result) -> torch.Tensor:
     return torch.cat([parameter.detach().reshape(-1) for parameter in result.policy.parameters()])
 
 
-@pytest.mark.parametrize("algo", ["sac", pytest.param("td3", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("algo", ["sac", *(pytest.param(name, marks=pytest.mark.slow) for name in ("td3", "ppo_sac"))])
 def test_a_resumed_run_is_the_same(tmp_path: Path, algo: str) -> None:
     """The first insert is in the checkpoint, the second one comes after it."""
     more: dict[str, Any] = {"algo": algo, "n_step": 3, "replay": REPLAY | {"alpha": 0.6}}
+    if algo == "ppo_sac":
+        more["explorers"] = {"num_steps": 8, "num_minibatches": 1}
     whole = train(tmp_path, "whole", Log(20, 60), **more)
     lines = [json.loads(line) for line in (whole.path / "metrics.jsonl").read_text().splitlines()]
     assert {line["update"]: line["replay/inserted"] for line in lines}[20] == 0  # callbacks come after the line
@@ -133,6 +135,14 @@ def test_a_log_of_a_machine(tmp_path: Path) -> None:
     assert "has 20 steps a second, and the policy acts 50 times" in found["rate"]
     assert "has observations in 1, 1, rad/s, and the policy was trained in 1, 1, deg/s" in found["units"]
     assert (found["count"], found["total"]) == (10, 10)
+
+
+def test_room_that_nothing_came_to(tmp_path: Path) -> None:
+    told: list[str] = []
+    callback: Any = Log()
+    callback.warn = told.append
+    train(tmp_path, "run", callback, total_timesteps=24)
+    assert [text for text in told if "nothing was inserted" in text]
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,16 @@ class Insertion:
             return {}
         return {"replay/inserted": self.num_inserted}
 
+    @property
+    def unused(self) -> str:
+        """What a user should be told where there is room, and nothing was inserted; empty else."""
+        if self._outside is None or self.num_inserted:
+            return ""
+        return (
+            "replay.inserted_size made room for steps from outside, and nothing was inserted: no step came from there; "
+            "call run.memory.insert in a callback, or leave it out"
+        )
+
     def insert(
         self,
         *,

@@ -261,6 +261,8 @@ class Loop:
         """The last line and the last checkpoint, on the disk; then the status, which says why it ended."""
         self._at_hand, self._learned = None, steps_taken(self.learners)
         if self.run.stop_reason not in CUT_SHORT:
+            if unused := self.run.memory.unused:
+                self.run.warn(unused)
             changed = self.guard.finish()
             if self.run.selection.finish(self.run, self.learners) or changed:
                 self.progress.saved = -1
