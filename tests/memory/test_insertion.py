@@ -79,7 +79,7 @@ def test_transitions_by_hand() -> None:
 def test_rows_of_steps() -> None:
     """[T, B]: each row by itself, and each of them is cut where it ends."""
     memory, outside = opened()
-    arrays = {
+    arrays: dict[str, Any] = {
         "obs": [[[0.0], [5.0]], [[1.0], [6.0]]],
         "action": torch.tensor([[1, 3], [2, 3]]),
         "reward": [[1, 3], [2, 4]],

@@ -174,7 +174,8 @@ def test_inserted_steps_are_saved(alpha: float) -> None:
         one, other = next(stream), next(again)
         assert torch.equal(one.weight, other.weight)
         assert np.array_equal(one.key, other.key)
-        stream.publish(), again.publish()
+        stream.publish()
+        again.publish()
 
 
 def test_goals_of_the_run_s_own_steps_change_alone() -> None:

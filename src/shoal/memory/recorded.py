@@ -37,8 +37,9 @@ class Recorded(gym.Wrapper[Any, Any, Any, Any]):
     ) -> tuple[Any, dict[str, Any]]:
         """Begins an episode."""
         if self._steps:
-            *step, terminated, truncated = self._steps[-1]
-            self._steps[-1] = (*step, terminated, truncated or not terminated)
+            obs, done, reward, came_to, terminated, truncated = self._steps[-1]
+            cut = truncated or not terminated
+            self._steps[-1] = (obs, done, reward, came_to, terminated, cut)
         obs, info = self.env.reset(seed=seed, options=options)
         self._obs = copy.deepcopy(obs)
         return obs, info

@@ -130,7 +130,8 @@ def _check(name: str, value: object) -> None:
 
 
 def _check_log(wanted: Replay) -> None:
-    rate, units = wanted.rate_hz, wanted.units
+    rate: Any = wanted.rate_hz
+    units: Any = wanted.units
     if rate is not None and not (isinstance(rate, int | float) and 0 < rate < math.inf):
         raise ConfigError(f"replay.rate_hz must be a positive number, got {rate!r}")
     if not isinstance(units, tuple) or not all(isinstance(x, str) for x in units):
