@@ -5,9 +5,9 @@ python -m benchmarks.inserted --share 0.5 --seeds 0
 
 The reward is 100 at the flag less what pushing costs, so that an agent which has not found the flag learns to stand
 still. The controller pushes to where the car moves, with noise; 10 of its episodes are inserted at the run's first
-line of metrics (`run.memory.insert`). All arms take the same environment steps and gradient steps: what is inserted
-counts as neither. Appended to benchmarks/results/inserted.jsonl: the greedy return over 20 episodes, the step of the
-first episode that reached the flag, seconds.
+line of metrics (`run.memory.insert`). Networks have two layers of 64, batches 128 transitions. All arms take the same
+environment steps and gradient steps: what is inserted counts as neither. Appended to benchmarks/results/inserted.jsonl:
+the greedy return over 20 episodes, the step of the first episode that reached the flag, seconds.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from shoal.run.run import Run
 
 RESULT = Path(__file__).parent / "results" / "inserted.jsonl"
-ENV, STEPS, EPISODES = "MountainCarContinuous-v0", 5_000, 10
+ENV, STEPS, EPISODES, BATCH = "MountainCarContinuous-v0", 10_000, 10, 128
 
 
 def controller_log(episodes: int, seed: int) -> tuple[dict[str, Any], float]:
@@ -60,8 +60,8 @@ def measure(share: float, seed: int, steps: int) -> dict[str, Any]:
         elif share and not run.memory.num_inserted:
             run.memory.insert(**log)
 
-    replay: dict[str, Any] = {"learning_starts": 1_000, "samples_per_insert": 256}
-    settings: dict[str, Any] = {"replay": replay}
+    replay: dict[str, Any] = {"learning_starts": 1_000, "samples_per_insert": BATCH}
+    settings: dict[str, Any] = {"replay": replay, "batch_size": BATCH, "network": {"hidden": (64, 64)}}
     if share:
         replay["inserted_size"] = 20_000
         settings["data_fraction"] = share
