@@ -22,12 +22,12 @@ TINY: dict[str, Any] = {
     "num_envs": 2,
     "batch_size": 16,
     "num_steps": 4,
-    "total_timesteps": 120,
+    "total_timesteps": 64,
     "data_fraction": 0.25,
     "panel": "none",
     "final_episodes": 0,
     "stop_at": np.inf,
-    "checkpoint_every": 24,
+    "checkpoint_every": 16,
 }
 REPLAY: dict[str, Any] = {"learning_starts": 16, "samples_per_insert": 16, "inserted_size": 500}
 
@@ -88,24 +88,24 @@ def test_a_resumed_run_is_the_same(tmp_path: Path, algo: str) -> None:
     more: dict[str, Any] = {"algo": algo, "n_step": 3, "replay": REPLAY | {"alpha": 0.6}}
     if algo == "ppo_sac":
         more["explorers"] = {"num_steps": 8, "num_minibatches": 1}
-    whole = train(tmp_path, "whole", Log(20, 60), **more)
+    whole = train(tmp_path, "whole", Log(10, 35), **more)
     lines = [json.loads(line) for line in (whole.path / "metrics.jsonl").read_text().splitlines()]
-    assert {line["update"]: line["replay/inserted"] for line in lines}[20] == 0  # callbacks come after the line
+    assert {line["update"]: line["replay/inserted"] for line in lines}[10] == 0  # callbacks come after the line
     assert lines[-1]["replay/inserted"] == 120
-    explored = 7 if algo == "ppo_sac" else 0  # rollouts of 8 steps of their one row, in 60
-    assert lines[-1]["update"] == (120 - 16) * 16 // 16 + explored  # as many as without
-    cut = train(tmp_path, "cut", Log(20, 60, stop=40), **more)
-    resumed = shoal.resume(cut.path, panel="none", callbacks=[Log(20, 60)])
+    explored = 4 if algo == "ppo_sac" else 0  # rollouts of 8 steps of their one row, in 32
+    assert lines[-1]["update"] == (64 - 16) * 16 // 16 + explored  # as many as without
+    cut = train(tmp_path, "cut", Log(10, 35, stop=20), **more)
+    resumed = shoal.resume(cut.path, panel="none", callbacks=[Log(10, 35)])
     assert torch.equal(weights(resumed), weights(whole))
 
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    whole = train(tmp_path, "whole", Log(20, 60))
-    code = f"from tests.experiment.test_inserted import *; train(Path({str(tmp_path)!r}), 'cut', Log(20, 60, kill=75))"
+    whole = train(tmp_path, "whole", Log(10, 35))
+    code = f"from tests.experiment.test_inserted import *; train(Path({str(tmp_path)!r}), 'cut', Log(10, 35, kill=42))"
     done = subprocess.run([sys.executable, "-c", code], check=False, timeout=120)
     assert done.returncode == -signal.SIGKILL
-    resumed = shoal.resume(tmp_path / "Pendulum-v1/sac/cut", panel="none", callbacks=[Log(20, 60)])
+    resumed = shoal.resume(tmp_path / "Pendulum-v1/sac/cut", panel="none", callbacks=[Log(10, 35)])
     assert torch.equal(weights(resumed), weights(whole))
 
 
