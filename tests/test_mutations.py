@@ -20,6 +20,7 @@ from tests.actor_mutations import ACTORS
 from tests.fork_server import Interpreter
 from tests.guard_mutations import GUARD
 from tests.language_mutations import LANGUAGE
+from tests.memory_mutations import MEMORY
 from tests.mutations import NATIVE, PYTHON, Mutation
 from tests.page_mutations import PAGE
 from tests.sampler_mutations import SAMPLER
@@ -30,7 +31,7 @@ from tests.task_mutations import TASKS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FILES = [*PYTHON, *SERVERS, *ACTORS, *LANGUAGE, *SAMPLER, *TASKS, *GUARD, *PAGE]
+FILES = [*PYTHON, *SERVERS, *ACTORS, *LANGUAGE, *SAMPLER, *TASKS, *GUARD, *PAGE, *MEMORY]
 HEADERS = [*NATIVE, *SCANS]
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(shoal.__file__).parent

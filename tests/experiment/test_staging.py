@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,13 @@ def test_logs_of_other_spaces(run: Path, tmp_path: Path) -> None:
     writer.close()
     with pytest.raises(ConfigError, match="is not of CartPole-v1"):
         found.enter("replay", tmp_path / "other")
+    log = record(tmp_path / "log", 2)
+    for replay, said in (
+        (Replay(rate_hz=50.0), "does not say its rate, and 50 steps a second are expected"),
+        (Replay(units=("m", "m/s", "rad", "rad/s")), "does not say its units, and m, m/s, rad, rad/s are expected"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            shoal.stages(run, criteria=replace(EASY, replay=replay)).enter("replay", log)
     with pytest.raises(ConfigError, match="--data FOLDER"):
         found.enter("replay")
     with pytest.raises(ConfigError, match="takes no data"):

@@ -9,7 +9,6 @@ import numpy as np
 
 from shoal.deploy.features import make_features, states_of
 from shoal.deploy.likelihood import choices_of, encoded
-from shoal.deploy.log_checks import Expected, check_log
 from shoal.math import fitted_q
 from shoal.math.off_policy_evaluation import (
     Estimate,
@@ -19,6 +18,7 @@ from shoal.math.off_policy_evaluation import (
     check_interval,
 )
 from shoal.memory.data import read_episodes
+from shoal.memory.log_checks import Expected, check_log
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:

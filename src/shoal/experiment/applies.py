@@ -168,9 +168,7 @@ def _idle(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]]:
     yield from _idle_shards(experiment, spec)
     yield from _idle_replay(experiment.config)
     yield from _idle_explorers(experiment.config, spec)
-    if experiment.options.data is None:
-        for name in ("data_fraction", "offline_updates"):
-            yield name, "set data too, the data set that is learned from"
+    yield from _idle_data(experiment)
     network = getattr(experiment.config, "network", None)
     if isinstance(network, QNet):
         yield from _idle_exploration(experiment.config)
@@ -324,6 +322,19 @@ def _idle_schedules(config: Any) -> Iterator[tuple[str, str]]:
         value = getattr(config, name, None)
         if name != field.name and isinstance(value, float) and not value:
             yield field.name, f"{name} is 0, whatever it is multiplied by; set it too"
+
+
+def _idle_data(experiment: Experiment) -> Iterator[tuple[str, str]]:
+    """Of what is learned from outside, where nothing is."""
+    if experiment.options.data is not None:
+        return
+    yield "offline_updates", "set data too, the data set that is learned from"
+    replay = getattr(experiment.config, "replay", None)
+    if not isinstance(replay, Replay):
+        yield "data_fraction", "set data too, the data set that is learned from"
+    elif not replay.inserted_size:
+        why = "set data too, the data set that is learned from, or replay.inserted_size, for steps that are inserted"
+        yield "data_fraction", why
 
 
 def _idle_replay(config: Any) -> Iterator[tuple[str, str]]:

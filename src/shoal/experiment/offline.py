@@ -26,6 +26,7 @@ def find_data(experiment: Experiment) -> Experiment:
             "replay.hindsight makes rewards anew, as the environment gives them, which preprocessing would not change: "
             "leave preprocessing.reward_scale, reward_clip and reward_sign out; reward_scale is for all"
         )
+    _check_inserted(experiment)
     if options.data is None:
         if not options.total_timesteps:
             raise ConfigError(
@@ -40,3 +41,21 @@ def find_data(experiment: Experiment) -> Experiment:
         )
     found = DataFile.find(Path(options.data))
     return experiment.changed(data=str(found.folder.resolve()))
+
+
+def _check_inserted(experiment: Experiment) -> None:
+    """ConfigError where room for steps from outside would not be drawn from, or preprocessing changes rewards."""
+    options = experiment.options
+    size = getattr(getattr(experiment.config, "replay", None), "inserted_size", 0)
+    if not size:
+        return
+    if not options.data_fraction:
+        raise ConfigError(
+            f"replay.inserted_size={size:,} makes room for steps that no batch would be drawn from: data_fraction is "
+            "0; set it to their share of each batch"
+        )
+    if options.preprocessing.changes_rewards:
+        raise ConfigError(
+            "steps that are inserted have the environment's own rewards, which preprocessing would not change: leave "
+            "preprocessing.reward_scale, reward_clip and reward_sign out; reward_scale is for both"
+        )

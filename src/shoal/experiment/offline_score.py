@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shoal.deploy.log_checks import Expected
 from shoal.deploy.offline import Asked
 from shoal.deploy.offline import evaluate_offline as evaluate
 from shoal.experiment.agent import Agent, load
+from shoal.memory.log_checks import Expected
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:

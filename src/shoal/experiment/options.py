@@ -13,6 +13,7 @@ from shoal.envs.workers.settings import Workers
 from shoal.fleet.settings import Placement, check_where
 from shoal.learn.curiosity import Curiosity
 from shoal.llm.settings import Language
+from shoal.memory.settings import FromData
 from shoal.remote.settings import Remote
 from shoal.run.evaluate import MAX_STEPS
 from shoal.run.guard.settings import Guarding
@@ -133,7 +134,7 @@ class Options:
     data: str | None = None
     """Data set that `shoal record` or Minari wrote, to be learned from too, by algorithms with a replay memory."""
     data_fraction: float = 0.5
-    """Share of each batch that is drawn from the data set; more rely on it longer."""
+    """Share of each batch that is drawn from the data set, and from steps that are inserted; more rely on it longer."""
     offline_updates: int = 0
     """Gradient steps on the data set alone, before the first environment step; with total_timesteps=0 all of them."""
     stop_at: float | None = None
@@ -197,11 +198,7 @@ class Options:
         check_ranges(self, grad_shards=(1, MOST_THREADS), checkpoint_every=(0, inf))
         check_finite(self, "reward_scale")
         check_ranges(self, total_timesteps=(0, inf), offline_updates=(0, inf))
-        if not 0 <= self.data_fraction < 1:
-            raise ConfigError(
-                f"data_fraction must be at least 0 and below 1, got {self.data_fraction}; to learn from data alone, "
-                "set offline_updates, and total_timesteps to 0"
-            )
+        FromData(self.data, self.data_fraction, self.offline_updates)
         if self.stop_at is not None and not self.stop_at > -inf:
             raise ConfigError(
                 f"stop_at must be a number, or inf to never stop early, got {self.stop_at}"

@@ -178,6 +178,8 @@ class Stages:
             data,
             gamma=wanted.gamma,
             greedy=wanted.greedy,
+            rate_hz=wanted.rate_hz,
+            units=wanted.units,
             asked=Asked(values=wanted.values, confidence=wanted.confidence),
         )
         digest = DataFile.find(data).sha256()

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal.envs.bounds import bounds_of
 from shoal.memory.data_file import DataFile
+from shoal.memory.given import as_dtype, check_actions
+from shoal.memory.log_checks import check_numbers
 from shoal.memory.replay import ReplayMemory
 from shoal.memory.replay_steps import StepArrays
 from shoal.memory.slab import kept_actions
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from gymnasium import spaces
     from numpy.typing import NDArray
 
     from shoal.memory.data_file import Episode
+    from shoal.memory.log_checks import Expected
     from shoal.types import Layout, Spec, Tree
 
 
@@ -35,12 +36,14 @@ class Data:
     episodes: int
     steps: StepArrays
 
-    def memory(self, spec: Spec, *, least: int = 1) -> ReplayMemory:
-        """A replay memory of one row that holds all of it, with room for at least `least` records."""
+    def memory(self, spec: Spec, *, least: int = 1, num_rows: int = 1) -> ReplayMemory:
+        """A replay memory whose first row holds all of it; each row has room for at least `least` records."""
         frames = spec.frame_stack
         needed = len(self.steps.reward) + (self.episodes + 1) * frames
         while True:
-            memory = ReplayMemory(spec, 1, capacity=max(needed, least))
+            memory = ReplayMemory(
+                spec, num_rows, capacity=num_rows * max(needed, least)
+            )
             memory.insert_steps(self.steps)
             # Stacks that do not go on from one another take more records, which is known when they are there.
             needed = int(memory.heads[0, 0]) + frames
@@ -54,6 +57,7 @@ def read_data(
     from_env: Callable[[Tree], Tree],
     *,
     reward_scale: float = 1.0,
+    expected: Expected | None = None,
 ) -> Data:
     """A data set of the environment of `spec`.
 
@@ -62,11 +66,15 @@ def read_data(
         spec: what rows observe and do.
         from_env: actions [T, ...] of the environment as the policy keeps them.
         reward_scale: which rewards are multiplied by.
+        expected: what its metadata must say of rates and units, where its observations must be within their space too.
 
     Raises:
-        ConfigError: there is none, it is damaged or cut off, of other spaces, or holds what no step can.
+        ConfigError: there is none, it is damaged or cut off, of other spaces, units or rates, or holds what no step
+            can.
     """
     file, checked = read_episodes(folder, spec)
+    if expected is not None:
+        check_numbers(file, checked, spec, expected)
     steps = _joined(checked, spec, from_env, reward_scale)
     return Data(folder, file.sha256(), len(checked), steps)
 
@@ -107,7 +115,7 @@ class CheckedEpisode:
         self.action = self._leaves("actions", spec.action, episode.actions, self.length)
         parts = [part for _, part in leaf_spaces(spec.action_space)]
         for part, values in zip(parts, self.action, strict=True):
-            self._check_within(part, values)
+            check_actions(self.name, part, values)
         flags = [
             np.asarray(values) for values in (episode.terminations, episode.truncations)
         ]
@@ -151,28 +159,7 @@ class CheckedEpisode:
         self, name: str, values: NDArray[Any], dtype: np.dtype[Any]
     ) -> NDArray[Any]:
         """The same in another dtype that holds them all."""
-        if values.dtype.kind not in "biuf":
-            raise ConfigError(f"{self.name}: {name} are of the type {values.dtype}")
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            step = int(np.argwhere(~np.isfinite(values))[0][0])
-            raise ConfigError(f"{self.name}: {name} are not finite in step {step}")
-        with np.errstate(over="ignore", invalid="ignore"):
-            cast = values.astype(dtype)
-        fits = np.isfinite(cast).all() if dtype.kind == "f" else (cast == values).all()
-        if not fits:
-            raise ConfigError(
-                f"{self.name}: {name} hold numbers that {dtype} does not hold"
-            )
-        return cast
-
-    def _check_within(self, part: spaces.Space[Any], values: NDArray[Any]) -> None:
-        low, high = bounds_of(part)
-        within = ((values >= low) & (values <= high)).reshape(self.length, -1).all(1)
-        if not within.all():
-            step = int(within.argmin())
-            raise ConfigError(
-                f"{self.name}: the action {values[step]} of step {step} is outside {part}"
-            )
+        return as_dtype(self.name, name, values, dtype)
 
     @staticmethod
     def _jpeg(dtype: np.dtype[Any], values: NDArray[Any]) -> str:

@@ -23,14 +23,17 @@ FEWEST, MOST = 16, 4096
 """Records of a chunk."""
 
 
-def state_of(memory: ReplayMemory) -> dict[str, Any]:
+def state_of(memory: ReplayMemory, *, first_row: int = 0) -> dict[str, Any]:
     """The counts of each row, the chunks that are full, and the records before and behind them.
 
-    Of a memory in a file, the counts and the file's name: its records stay where they are.
+    Of a memory in a file, the counts and the file's name: its records stay where they are. Rows before `first_row` are
+    left out.
     """
     pieces: dict[str, NDArray[np.uint64]] = {}
     loose: list[NDArray[np.uint64]] = []
-    for row, first, last in spans(memory) if memory.file is None else ():
+    heads = memory.heads[first_row:]
+    held = spans(memory, heads, first_row) if memory.file is None else ()
+    for row, first, last in held:
         if _is_chunk(memory, first, last):
             pieces[_name(row, first)] = records(memory, row, first, last)
         else:
@@ -39,15 +42,17 @@ def state_of(memory: ReplayMemory) -> dict[str, Any]:
     return {
         "form": str(memory.form),
         "slots": memory.slots,
-        "heads": memory.heads,
+        "heads": heads,
         "file": None if memory.file is None else memory.file.name,
         "chunks": Pieces(pieces),
         "loose": np.concatenate([empty, *loose]),
     }
 
 
-def restore_into(memory: ReplayMemory, state: Mapping[str, Any]) -> None:
-    """Makes the memory what it was.
+def restore_into(
+    memory: ReplayMemory, state: Mapping[str, Any], *, first_row: int = 0
+) -> None:
+    """Makes the memory what it was; rows before `first_row`, which were left out, stay what they are.
 
     Raises:
         ConfigError: the state is another memory's, or damaged; the memory is as it was.
@@ -61,30 +66,36 @@ def restore_into(memory: ReplayMemory, state: Mapping[str, Any]) -> None:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(f"{type(error).__name__}: {error}") from error
     here = (str(memory.form), memory.slots)
-    if told != here or heads.shape != memory.heads.shape:
+    rows = memory.num_rows - first_row
+    if told != here or heads.shape != (rows, memory.heads.shape[1]):
         raise ConfigError(
             f"the checkpoint holds a replay memory of {told[1]} records in each of {len(heads)} rows ({told[0]}), "
-            f"this run's has {here[1]} in each of {memory.num_rows} ({here[0]}); its settings must be the same"
+            f"this run's has {here[1]} in each of {rows} ({here[0]}); its settings must be the same"
         )
     check_same(memory.file, file)
     if file is not None:
         return_to(memory, heads)
         return
-    placed = _placed(memory, heads, chunks, loose)
-    memory.ring[:] = 0
-    memory.heads[:] = heads
+    placed = _placed(memory, heads, chunks, loose, first_row)
+    memory.ring[first_row:] = 0
+    memory.heads[first_row:] = heads
     for row, first, words in placed:
         index = np.arange(first, first + len(words)) % memory.slots
         memory.ring[row, index] = words
 
 
 def spans(
-    memory: ReplayMemory, heads: NDArray[np.uint64] | None = None
+    memory: ReplayMemory,
+    heads: NDArray[np.uint64] | None = None,
+    first_row: int = 0,
 ) -> Iterator[tuple[int, int, int]]:
-    """Row, first record and the one behind the last, of all that the rings hold, cut where chunks begin."""
+    """Row, first record and the one behind the last, of all that the rings hold, cut where chunks begin.
+
+    `heads`: those of the rows from `first_row` on.
+    """
     size = chunk_size(memory)
-    heads = memory.heads if heads is None else heads
-    for row, head in enumerate(heads[:, 0].tolist()):
+    heads = memory.heads[first_row:] if heads is None else heads
+    for row, head in enumerate(heads[:, 0].tolist(), first_row):
         first = max(0, head - memory.slots)
         while first < head:
             last = min(head, (first // size + 1) * size)
@@ -113,11 +124,12 @@ def _placed(
     heads: NDArray[np.uint64],
     chunks: Mapping[str, Any],
     loose: NDArray[np.uint64],
+    first_row: int,
 ) -> list[tuple[int, int, NDArray[np.uint64]]]:
     """Row, first record and words of all that was saved; ConfigError where they are not the records of the heads."""
     placed: list[tuple[int, int, NDArray[np.uint64]]] = []
     used = 0
-    for row, first, last in spans(memory, heads):
+    for row, first, last in spans(memory, heads, first_row):
         words = loose[used : used + last - first]
         if _is_chunk(memory, first, last):
             if _name(row, first) not in chunks:

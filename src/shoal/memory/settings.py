@@ -28,6 +28,9 @@ class Replay:
     """Share of a batch whose goal becomes one that was reached later in the episode; for goal environments, 0.8."""
     file: bool = False
     """Keep the memory in a file of the run directory, to which checkpoints refer instead of copying it."""
+    inserted_size: int = 0
+    """Steps from outside, inserted by `run.memory.insert`, that are kept beside the run's own; data_fraction of each
+    batch is drawn from them. 0: none can be inserted."""
     shards: bool = False
     """Keep each actor's steps in a memory of its own process: batches travel, not steps."""
 
@@ -35,7 +38,7 @@ class Replay:
         """Refuses what cannot be learned from."""
         check_ranges(self, buffer_size=(1, inf), learning_starts=(0, inf))
         check_ranges(self, samples_per_insert=(1e-9, inf), alpha=(0, 1), beta=(0, 1))
-        check_ranges(self, hindsight=(0, 1), recency=(1, 100))
+        check_ranges(self, hindsight=(0, 1), recency=(1, 100), inserted_size=(0, inf))
         if self.alpha and self.recency != 1:
             raise ConfigError(
                 f"recency={self.recency:g} does not apply where alpha={self.alpha:g} draws by priorities; "
@@ -50,14 +53,22 @@ class Replay:
 
 @dataclass(frozen=True, slots=True)
 class FromData:
-    """What a run learns from a data set besides its own steps."""
+    """What a run learns from outside besides its own steps."""
 
     folder: str | None = None
     """The data set; None: nothing."""
     fraction: float = 0.5
-    """The share of each batch that is drawn from it."""
+    """The share of each batch that is drawn from it, and from what is inserted while the run goes on."""
     updates: int = 0
     """Batches of it alone before the first environment step."""
+
+    def __post_init__(self) -> None:
+        """Refuses a share that cannot be."""
+        if not 0 <= self.fraction < 1:
+            raise ConfigError(
+                f"data_fraction must be at least 0 and below 1, got {self.fraction}; to learn from data alone, set "
+                "offline_updates, and total_timesteps to 0"
+            )
 
 
 def for_each_step() -> Replay:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 class ShardReader(Reader):
     """Draws as many transitions as fall to its memory, up to a batch."""
 
+    _part: Transitions | None = None
+    """The last one that was drawn: making its views again takes longer than drawing."""
+
     @property
     def mass(self) -> tuple[float, int]:
         """What the steps that can be sampled weigh together, and how many they are.
@@ -40,4 +43,6 @@ class ShardReader(Reader):
             found = self._native.sample_prioritized(self.prioritized.alpha, beta, count)
         if not found:
             raise RuntimeError(self._why_not())
-        return part_of(self.batch, slice(count))
+        if self._part is None or len(self._part.key) != count:
+            self._part = part_of(self.batch, slice(count))
+        return self._part

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from shoal.types import Spec
 
 
-def open(
+def open(  # noqa: PLR0913 (each is a choice of its own)
     *,
     seed: int = 1,
     total_timesteps: int = 1_000_000,
@@ -24,6 +24,7 @@ def open(
     native: bool = True,
     policy: Callable[[Spec], nn.Module] | None = None,
     callbacks: Sequence[Callback] = (),
+    data_fraction: float = 0.5,
 ) -> Run:
     """A run without a directory, for scripts and notebooks: nothing is written, nothing is resumed.
 
@@ -36,10 +37,12 @@ def open(
         native: lower the policy to native code where that is possible.
         policy: makes the policy that `run.policy(spec)` returns; the default network unless given.
         callbacks: called as `callback(run, record)` at every line of metrics and at every episode's end.
+        data_fraction: share of each batch of a replay memory that is drawn from what `run.memory.insert` inserted.
 
     Raises:
         ConfigError: a setting that cannot work.
     """
+    from shoal.memory.settings import FromData
     from shoal.nets.policy import Network, make_policy
     from shoal.run.run import Run
     from shoal.run.settings import Settings
@@ -59,6 +62,7 @@ def open(
         device=device,
         native=native,
         num_threads=min(4, cores()),
+        data=FromData(fraction=data_fraction),
     )
     return Run(settings, policy=policy or default, callbacks=callbacks)
 

@@ -130,7 +130,7 @@ def numbers_of(
         "version": stream.version,
     }
     record |= run.metrics.episode_numbers()
-    record |= run.metrics.take_means()
+    record |= run.metrics.take_means() | run.memory.numbers
     if skipped := steps_taken(learners)[1]:
         record["learner/skipped"] = skipped
     return record | {f"time/{name}": x for name, x in run.meter.seconds.items()}
@@ -261,6 +261,8 @@ class Loop:
         """The last line and the last checkpoint, on the disk; then the status, which says why it ended."""
         self._at_hand, self._learned = None, steps_taken(self.learners)
         if self.run.stop_reason not in CUT_SHORT:
+            if unused := self.run.memory.unused:
+                self.run.warn(unused)
             changed = self.guard.finish()
             if self.run.selection.finish(self.run, self.learners) or changed:
                 self.progress.saved = -1

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from shoal.types import Episodes
 
 
-OWN = ("step", "update", "version", "learner/skipped")
+OWN = ("step", "update", "version", "learner/skipped", "replay/inserted")
 """What every line holds besides: nothing else may have these names, or one that begins as those of `OWN_KINDS`."""
 OWN_KINDS = (
     "episode/count",

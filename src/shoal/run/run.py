@@ -11,6 +11,7 @@ import torch
 
 from shoal.learn.acting import Acting
 from shoal.learn.learner import Learner
+from shoal.memory.insertion import Insertion
 from shoal.run.beginning import begin
 from shoal.run.callbacks import checked, close_callbacks, tell
 from shoal.run.explored import explored_of
@@ -101,6 +102,8 @@ class Run:
         self.updates, self.stop_reason, self.interrupted_by = 0, "", ""
         self.data_sha256 = ""
         """Of the data set that is learned from; empty without one."""
+        self.memory = Insertion()
+        """Where steps from outside enter the replay memory."""
         self.steps_before = 0
         """Environment steps before the batch at hand."""
         self.usage = Usage(directory)

@@ -73,6 +73,8 @@ def _misfits(settings: Settings, replay: Replay, agents: int) -> Iterator[str]:
         yield "replay.hindsight changes the goals of single transitions; set it to 0"
     if settings.data.folder is not None:
         yield "a data set holds no recurrent states; leave data out"
+    if replay.inserted_size:
+        yield "steps from outside hold no recurrent states; set replay.inserted_size=0"
     if settings.curiosity.coef:
         yield "curiosity adds to the rewards of single transitions; set curiosity.coef=0"
     if agents > 1 and settings.population.memory != "private":

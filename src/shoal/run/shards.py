@@ -69,6 +69,8 @@ def _misfits(
         yield "goals change in the learner's own memory; set replay.hindsight=0, or this to false"
     if s.data.folder is not None:
         yield "a batch is not drawn from a data set and from actors; leave data out, or set this to false"
+    if replay.inserted_size:
+        yield "no steps are inserted into memories of actors; set replay.inserted_size=0, or this to false"
     if len(cfgs) > 1 and (s.population.mixing or s.population.memory == "private"):
         yield (
             "every step of every shard is as likely for all agents; leave population.mixing and population.memory at "

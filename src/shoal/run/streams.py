@@ -14,6 +14,7 @@ from shoal.learn.publishing import observe_all
 from shoal.learn.taken import inverse_of
 from shoal.memory.data import read_data
 from shoal.memory.hindsight import Hindsight, check_goals, goals_of
+from shoal.memory.insertion import check_insertable
 from shoal.memory.replay import ReplayMemory
 from shoal.run.members import ONE, SEED_STEP, mixing_of, rows_of_members
 from shoal.run.sequences import check_drawn
@@ -30,9 +31,7 @@ from shoal.stream.shards import sharded
 from shoal.types import ConfigError, map_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import nn
+    from collections.abc import Callable, Sequence
 
     from shoal.envs.vec_env import VecEnv
     from shoal.learn.learner import Learner
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from shoal.stream.replay import DrawsBatches
     from shoal.stream.rollouts import Rollouts
     from shoal.stream.self_play import PastVersions
+    from shoal.types import Spec, Tree
 
 
 def rollouts_of(
@@ -292,21 +292,38 @@ def data_of(
     cfgs: Mapping[str, DrawsBatches],
     settings: Replay,
 ) -> DataDraws | None:
-    """What is drawn from the run's data set; None where it has none.
+    """What is drawn from the run's data set and from what is inserted; None where it has no room for either.
 
     Raises:
-        ConfigError: there is none, it is damaged or of another environment, or the policy cannot take its actions.
+        ConfigError: there is none, it is damaged or of another environment, the policy cannot take its actions, or
+            there are several agents.
     """
-    s = run.settings
-    if s.data.folder is None:
+    s, size = run.settings, settings.inserted_size
+    if not size:
+        run.memory.refuse()
+    if s.data.folder is None and not size:
         return None
     if len(learners) > 1:
+        given = f"data={s.data.folder!r}"
+        if s.data.folder is None:
+            given = f"what replay.inserted_size={size:,} makes room for"
         raise ConfigError(
-            f"data={s.data.folder!r} is learned from by one agent; leave agents={len(learners)} out"
+            f"{given} is learned from by one agent; leave agents={len(learners)} out"
         )
     (learner,), (cfg,) = learners.values(), cfgs.values()
-    data = _read(run, env, learner.policy)
-    return DataDraws(data, env.spec, s.data, cfg, seed=s.seed, replay=settings)
+    inverse = inverse_of(learner.policy, env.spec, torch.device(s.device))
+    data = None if s.data.folder is None else _read(run, env.spec, inverse)
+    if size:
+        check_insertable(env.spec)
+    draws = DataDraws(data, env.spec, s.data, cfg, seed=s.seed, replay=settings)
+    if s.data.fraction and not draws.count:
+        raise ConfigError(
+            f"data_fraction={s.data.fraction:g} of batch_size={cfg.batch_size} is no whole transition; set it to at "
+            f"least {1 / cfg.batch_size:g}, or batch_size to more"
+        )
+    if size:
+        run.memory.open(draws.outside, inverse, reward_scale=s.reward_scale)
+    return draws
 
 
 def data_stream_of(
@@ -333,7 +350,8 @@ def data_stream_of(
         raise ConfigError(
             f"{algo} draws single steps, which a policy with a memory cannot learn from; set network.recurrent to none"
         )
-    data = _read(run, env, learner.policy)
+    inverse = inverse_of(learner.policy, env.spec, torch.device(s.device))
+    data = _read(run, env.spec, inverse)
     device = torch.device(s.device)
 
     def together(array: Any) -> torch.Tensor:
@@ -343,11 +361,10 @@ def data_stream_of(
     return DataStream(data, env.spec, learner, batch_size=batch_size, seed=s.seed)
 
 
-def _read(run: Run, env: VecEnv, policy: nn.Module) -> Data:
+def _read(run: Run, spec: Spec, inverse: Callable[[Tree], Tree]) -> Data:
     """The run's data set, its actions as a policy keeps them."""
     s = run.settings
-    inverse = inverse_of(policy, env.spec, torch.device(s.device))
     folder = Path(s.data.folder or "")
-    data = read_data(folder, env.spec, inverse, reward_scale=s.reward_scale)
+    data = read_data(folder, spec, inverse, reward_scale=s.reward_scale)
     run.data_sha256 = data.sha256
     return data

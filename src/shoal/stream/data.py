@@ -1,4 +1,4 @@
-"""Draws from a data set: batches of it alone, and its share of every batch beside a run's own steps."""
+"""Draws of steps from outside: batches of a data set alone, and a share of every batch beside a run's own steps."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shoal.memory.batches import allocate, part_of
+from shoal.memory.outside import Outside
 from shoal.memory.reader import Prioritized, Reader
 from shoal.types import ConfigError, Episodes
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from shoal.learn.publishing import Published
     from shoal.memory.data import Data
     from shoal.memory.settings import FromData, Replay
+    from shoal.memory.shard_reader import ShardReader
     from shoal.stream.replay import DrawsBatches
     from shoal.types import Spec, Transitions
 
@@ -23,14 +25,15 @@ ALONE, MIXED = 2**61, 2**62
 
 
 class DataDraws:
-    """A data set in a memory of its own, which nothing overwrites, and its readers.
+    """Steps from outside in a memory of their own, which the run's steps do not enter, and its readers.
 
-    A batch's first transitions are of the data set, the others, `own`, of what the run's rows did.
+    A batch's last transitions are of these steps, those before of what the run's rows did: of a data set, of what was
+    inserted, or of both, every step as likely. As long as there are none, batches are the rows' own.
     """
 
     def __init__(
         self,
-        data: Data,
+        data: Data | None,
         spec: Spec,
         how: FromData,
         cfg: DrawsBatches,
@@ -38,16 +41,17 @@ class DataDraws:
         seed: int,
         replay: Replay,
     ) -> None:
-        """Batches as `cfg` says; `replay.alpha` prioritizes here too."""
-        self.sha256, self.updates = data.sha256, how.updates
+        """Batches as `cfg` says; `replay.alpha` prioritizes here too, and `replay.inserted_size` makes room."""
+        self.sha256 = "" if data is None else data.sha256
+        self.updates = how.updates
         self.done = 0
         """Batches of the data set alone, so far."""
         least = 2 * cfg.n_step + 2 + 2 * (spec.frame_stack - 1)
-        memory = data.memory(spec, least=least)
+        self.outside = Outside(spec, data=data, size=replay.inserted_size, least=least)
+        memory = self.outside.memory
         self.batch = allocate(memory, cfg.batch_size)
         self.count = min(round(how.fraction * cfg.batch_size), cfg.batch_size - 1)
-        """Transitions of the data set in each batch."""
-        self.own = part_of(self.batch, slice(self.count, None))
+        """Transitions from outside in each batch, where there are some."""
         make = partial(
             Reader,
             memory,
@@ -61,48 +65,59 @@ class DataDraws:
                 batch_size=cfg.batch_size, seed=seed + ALONE, into=self.batch
             )
         if self.count:
-            into = part_of(self.batch, slice(self.count))
+            into = part_of(self.batch, slice(cfg.batch_size - self.count, None))
             self._readers["mixed"] = make(
                 batch_size=self.count, seed=seed + MIXED, into=into
             )
-        self._drawn_alone = False
+        self._drawn_alone, self._own = False, 0
+        """Of the last batch: whether it was of the data set alone, and how many transitions were the rows' own."""
 
     @property
     def alone(self) -> bool:
         """Whether the next batch is of the data set alone."""
         return self.done < self.updates
 
-    def draw(self, own: Reader, beta: float | None) -> Transitions:
-        """The next batch: of the data set alone, or its share of it beside what `own` draws."""
+    def draw(self, own: ShardReader, beta: float | None) -> Transitions:
+        """The next batch: of the data set alone, or what `own` draws with the share from outside behind it.
+
+        Returns:
+            The part that `own` drew; `batch` is the whole.
+        """
         self._drawn_alone = self.alone
         if self.alone:
-            self.done += 1
+            self.done, self._own = self.done + 1, 0
             self._readers["alone"].sample(beta=beta)
-            return self.batch
-        if self.count:
+            return part_of(self.batch, slice(0))
+        self._own = len(self.batch.key)
+        if self.count and not self.outside.empty:
+            self._own -= self.count
             self._readers["mixed"].sample(beta=beta)
-        own.sample(beta=beta)
-        return self.batch
+        return own.draw(self._own, beta)
 
     def prioritize(self, own: Reader, batch: Transitions) -> None:
         """Gives each of the last batch's transitions its priority, where it came from."""
         if self._drawn_alone:
             self._readers["alone"].prioritize(batch.key, batch.error)
             return
-        if self.count:
-            at = slice(self.count)
-            self._readers["mixed"].prioritize(batch.key[at], batch.error[at])
-        at = slice(self.count, None)
-        own.prioritize(batch.key[at], batch.error[at])
+        first = self._own
+        if first < len(batch.key):
+            self._readers["mixed"].prioritize(batch.key[first:], batch.error[first:])
+        own.prioritize(batch.key[:first], batch.error[:first])
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs; the data set itself is read again."""
         readers = {name: reader.state() for name, reader in self._readers.items()}
-        return {"sha256": self.sha256, "done": self.done, "readers": readers}
+        return {
+            "sha256": self.sha256,
+            "done": self.done,
+            "readers": readers,
+            "inserted": self.outside.state(),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continues from `state`; ConfigError where the data set is another one by now."""
         check_unchanged(self.sha256, state)
+        self.outside.restore(state.get("inserted", {}))
         self.done = int(state["done"])
         for name, reader in self._readers.items():
             reader.restore(state["readers"][name])

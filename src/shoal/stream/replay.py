@@ -9,6 +9,7 @@ from shoal.memory.reader import Mixing, Prioritized, Reader
 from shoal.memory.replay import ReplayMemory
 from shoal.memory.replay_block import NO_STATE
 from shoal.memory.sequences import SequenceReader
+from shoal.memory.shard_reader import ShardReader
 from shoal.memory.states import state_layout
 from shoal.stream.actors.sharded import ShardedActors
 from shoal.stream.ended import Ended
@@ -306,12 +307,12 @@ class ReplayStream:
         beta = beta_at(self.settings, self.env_steps / self._total)
         if isinstance(reader, SequenceReader):
             return reader.sample(beta=beta)
-        if self.data is not None and isinstance(reader, Reader):
-            batch = self.data.draw(reader, beta)
+        if self.data is not None and isinstance(reader, ShardReader):
+            own, batch = self.data.draw(reader, beta), self.data.batch
         else:
-            batch = reader.sample(beta=beta)
+            own = batch = reader.sample(beta=beta)
         if self.hindsight is not None:
-            self.hindsight.relabel(reader.batch)
+            self.hindsight.relabel(own)
         if self.bonuses is not None:
             self.bonuses.on_batch(self.agent, batch)
         return batch
@@ -425,13 +426,14 @@ def _reader(
             prioritized=Prioritized(settings.alpha) if settings.alpha else None,
             stride=max(1, cfg.sequence_length // 2),
         )
-    return Reader(
+    kind = Reader if data is None else ShardReader  # which draws parts of batches
+    return kind(
         memory,
-        batch_size=cfg.batch_size if data is None else len(data.own.key),
+        batch_size=cfg.batch_size,
         n_step=cfg.n_step,
         gamma=cfg.gamma,
         seed=seed,
         prioritized=Prioritized(settings.alpha) if settings.alpha else None,
         mixing=mixing,
-        into=None if data is None else data.own,
+        into=None if data is None else data.batch,
     )

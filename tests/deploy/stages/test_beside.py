@@ -242,6 +242,10 @@ def test_distances() -> None:
         ("[canary]\nmost_loss = -1.0", "not be negative"),
         ("[replay]\nconfidence = 1.0", "between 0.5 and 1"),
         ("[simulate]\nleast_return = nan", "finite number"),
+        ("[replay]\nrate_hz = 0", "replay.rate_hz must be a positive number, got 0"),
+        ("[replay]\nrate_hz = true", "cannot be True|must be a positive number"),
+        ("[replay]\nunits = [1]", "replay.units must be texts"),
+        ("[replay]\nunits = 'm'", "replay.units must be texts"),
     ],
 )
 def test_criteria_that_are_none(tmp_path: Path, text: str, said: str) -> None:
@@ -256,3 +260,6 @@ def test_criteria_in_part(tmp_path: Path) -> None:
     assert made.shadow == ShadowCriteria(least_agreement=0.5)
     assert made.drift.most_psi == 1
     assert made.canary == Criteria().canary
+    (tmp_path / "c.toml").write_text("[replay]\nrate_hz = 20\nunits = ['m', 'm/s']", encoding="utf-8")
+    asked = read_criteria(tmp_path / "c.toml").replay
+    assert (asked.rate_hz, asked.units) == (20, ("m", "m/s"))

@@ -42,6 +42,10 @@ class Replay:
     """Whether the greedy policy is judged, or the one that draws its actions, which logs say more about."""
     values: bool = True
     """Whether fitted Q evaluation is taken into account."""
+    rate_hz: float | None = None
+    """Steps a second that the log must say it has; None: any."""
+    units: tuple[str, ...] = ()
+    """Of each number of an observation, in order, as the log must say it; (): any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,9 @@ class Criteria:
         for part in fields(self):
             table = getattr(self, part.name)
             for one in fields(table):
-                _check(f"{part.name}.{one.name}", getattr(table, one.name))
+                if one.name not in ("units", "rate_hz"):
+                    _check(f"{part.name}.{one.name}", getattr(table, one.name))
+        _check_log(self.replay)
 
 
 def _check(name: str, value: object) -> None:
@@ -121,6 +127,17 @@ def _check(name: str, value: object) -> None:
         raise ConfigError(f"{name} must lie between 0 and 1, got {value}")
     if key.startswith("most_") and value < 0:
         raise ConfigError(f"{name} must not be negative, got {value}")
+
+
+def _check_log(wanted: Replay) -> None:
+    rate: Any = wanted.rate_hz
+    units: Any = wanted.units
+    if rate is not None and not (isinstance(rate, int | float) and 0 < rate < math.inf):
+        raise ConfigError(f"replay.rate_hz must be a positive number, got {rate!r}")
+    if not isinstance(units, tuple) or not all(isinstance(x, str) for x in units):
+        raise ConfigError(
+            f"replay.units must be texts, one for each number of an observation, got {units!r}"
+        )
 
 
 def read_criteria(path: Path) -> Criteria:
@@ -151,5 +168,5 @@ def _filled(defaults: Any, given: dict[str, Any], where: str) -> object:
             continue
         if isinstance(before, bool) != isinstance(value, bool):
             raise ConfigError(f"{where}{name} cannot be {value!r}")
-        changed[name] = value
+        changed[name] = tuple(value) if isinstance(value, list) else value
     return type(defaults)(**{**known, **changed})

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from shoal.envs.bounds import bounds_of
+from shoal.memory.given import check_observations
 from shoal.types import ConfigError, leaf_spaces
 from shoal.types.text import printable
 
@@ -17,9 +15,6 @@ if TYPE_CHECKING:
     from shoal.memory.data import CheckedEpisode
     from shoal.memory.data_file import DataFile
     from shoal.types import Spec
-
-ROUNDING = 1e-4
-"""By how much of their size observations may be outside their bounds, as another machine rounds them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +34,19 @@ def check_log(
     expected: Expected | None = None,
 ) -> None:
     """ConfigError where a log has another environment, rate or units, or observations outside their space."""
-    expected = expected or Expected()
     named = file.metadata.get("env_id")
     if named is not None and named != spec.env_id:
         raise ConfigError(
             f"{file.folder} is a log of {printable(named, 80)}, and the policy acts in {spec.env_id}; name a "
             "log of that"
         )
+    check_numbers(file, episodes, spec, expected or Expected())
+
+
+def check_numbers(
+    file: DataFile, episodes: Sequence[CheckedEpisode], spec: Spec, expected: Expected
+) -> None:
+    """ConfigError where a log has another rate or other units, or observations outside their space."""
     _check_rate(file, expected.rate_hz)
     _check_units(file, expected.units)
     for number, episode in enumerate(episodes):
@@ -90,14 +91,6 @@ def _check_bounds(
 ) -> None:
     leaves = spec.observation.leaves
     parts = leaf_spaces(spec.observation_space)
+    where = f"{file.folder}, episode {number}"
     for leaf, (_, part), values in zip(leaves, parts, episode.obs, strict=True):
-        low, high = bounds_of(part)
-        size = np.maximum(np.abs(np.nan_to_num(low, posinf=0, neginf=0)), 1.0)
-        near = ROUNDING * size if leaf.dtype.kind == "f" else 0
-        within = (values >= low - near) & (values <= high + near)
-        if not within.all():
-            at = tuple(int(x) for x in np.argwhere(~within)[0])
-            raise ConfigError(
-                f"{file.folder}, episode {number}: the observation{leaf.name} of step {at[0]} is {values[at]:g}, "
-                f"outside {part}; is the log in other units?"
-            )
+        check_observations(where, f"the observation{leaf.name}", part, values)
