@@ -9,6 +9,7 @@ import pytest
 
 from shoal.run.guard.answers import Hacking, Length
 from shoal.run.guard.clock import Heartbeat, Speed, Staleness
+from shoal.run.guard.held_out import BLOCK, HeldOutFall
 from shoal.run.guard.returns import ReturnFall
 from shoal.run.guard.rules import Drift, Entropy, Finite, Gradient, Kl, ValueLoss
 from shoal.run.guard.seen import Seen
@@ -80,6 +81,14 @@ def test_an_actor_that_is_late() -> None:
     assert found == [False] * 5 + [True] + [False] * 2
 
 
+def test_a_worker_that_is_late_and_a_machine_that_is() -> None:
+    rule = Heartbeat(4.0)
+    found = [rule.look(seen({"workers/slowest": x}, seconds_a_step=9.0)) for x in (1, 1, 1, 9, 9, 9)]
+    assert found[:5] == [None] * 5
+    assert found[5] is not None
+    assert "the slowest worker takes 9 times as long" in found[5].said
+
+
 def test_speed_is_told_once_until_it_is_over() -> None:
     rule = Speed(4.0)
     fast, slow = seen(seconds_a_step=1.0, seconds=5.0), seen(seconds_a_step=5.0, seconds=5.0)
@@ -115,3 +124,36 @@ def test_rewards_that_rise_while_the_evaluation_falls() -> None:
     assert any(found([(0.9, 1.0), (0.8, 2.0), (0.7, 3.0), (0.6, 4.0)]))
     assert not any(found([(0.9, 1.0), (0.8, 2.0), (0.7, 1.0), (0.6, 4.0)]))
     assert not any(found([(0.9, 1.0), (0.8, 2.0), (0.85, 3.0), (0.6, 4.0)]))
+
+
+def blocks(*means: tuple[float, float], spread: float = 0.5) -> list[Any]:
+    """A check for each mean return and mean held-out value, of so many episodes as are judged together."""
+    signs = [spread * (-1) ** number for number in range(BLOCK)]
+    return [seen(pairs=tuple((gained + x, held + x) for x in signs)) for gained, held in means]
+
+
+def test_returns_that_rise_while_a_held_out_value_falls() -> None:
+    def found(*means: tuple[float, float], spread: float = 0.5) -> list[str]:
+        rule = HeldOutFall("held_out")
+        looked = [rule.look(check) for check in blocks(*means, spread=spread)]
+        return ["" if one is None else one.action for one in looked]
+
+    hacked = [(1, 0.2), (2, 0.8), (3, 0.2), (3, 0.2), (3, 0.2)]
+    assert found(*hacked) == ["", "", "", "", "rollback"]
+    assert not any(found(*hacked, spread=3.0))  # which may be chance
+    assert not any(found((1, 0.2), (2, 0.8), (3, 0.2), (3, 0.2), (3, 0.8)))  # not in a row
+    assert not any(found((1, 0.2), (2, 0.8), (1, 0.2), (1, 0.2), (1, 0.2)))  # returns fall too
+    assert not any(found(*[(x, 0.8) for x in range(30)]))
+
+
+def test_a_held_out_value_is_judged_anew_after_a_step_back_and_goes_on_after_a_kill() -> None:
+    one, other = HeldOutFall("held_out"), HeldOutFall("held_out")
+    hacked = blocks((2, 0.8), (3, 0.2), (3, 0.2), (3, 0.2))
+    for check in hacked[:3]:
+        one.look(check)
+    other.restore(one.state())
+    one.forget()
+    assert one.look(hacked[3]) is None
+    made = other.look(hacked[3])
+    assert made is not None
+    assert made.said == "returns rose from 2 to 3 while held_out fell from 0.8 to 0.2"

@@ -49,14 +49,20 @@ class ReturnFall(Stateless):
 class Returns:
     """The last returns of one learner's episodes, and their lengths."""
 
-    def __init__(self, rows: int) -> None:
-        """`rows`: that are its own."""
-        self.rows = rows
+    def __init__(self, rows: int, held_out: str = "") -> None:
+        """`rows`: that are its own; `held_out`: the info value that nothing is learned from, where there is one."""
+        self.rows, self._held_out = rows, held_out
         size = min(MOST, max(LEAST, rows))
         self.returns: deque[float] = deque(maxlen=size)
         self.lengths: deque[float] = deque(maxlen=size)
+        self.held: deque[float] = deque(maxlen=size)
+        """The last held-out values."""
+        self.pairs: list[tuple[float, float]] = []
+        """Returns and held-out values of episodes since they were taken last."""
         self.first = math.nan
         """The first mean over a full window."""
+        self.first_held = math.nan
+        """The first mean of held-out values."""
         self.total = 0
         """Episodes so far."""
         self.deaf_until = 0
@@ -87,6 +93,17 @@ class Returns:
         """The mean length; NaN before there are enough."""
         return sum(self.lengths) / self.size if self.full else math.nan
 
+    @property
+    def mean_held(self) -> float:
+        """The mean held-out value; NaN before there are enough."""
+        full = len(self.held) == self.size
+        return sum(self.held) / self.size if full else math.nan
+
+    def take_pairs(self) -> tuple[tuple[float, float], ...]:
+        """Returns and held-out values of the episodes since the last call."""
+        pairs, self.pairs = tuple(self.pairs), []
+        return pairs
+
     def note(self, episodes: Episodes, step: int) -> None:
         """Takes in episodes that ended by `step`."""
         if not len(episodes.returns) or step < self.deaf_until:
@@ -96,11 +113,14 @@ class Returns:
         self.total += len(episodes.returns)
         if math.isnan(self.first):
             self.first = self.mean
+        self._note_held_out(episodes)
 
     def forget(self, step: int, length: float) -> None:
         """Begins anew where the learner went back: for as long as episodes last, those that end began before."""
         self.returns.clear()
         self.lengths.clear()
+        self.held.clear()
+        self.pairs.clear()
         if math.isfinite(length):
             self.deaf_until = step + int(length * self.rows)
 
@@ -112,6 +132,9 @@ class Returns:
             "first": self.first,
             "total": self.total,
             "deaf_until": self.deaf_until,
+            "held": list(self.held),
+            "pairs": [list(pair) for pair in self.pairs],
+            "first_held": self.first_held,
         }
 
     def restore(self, saved: Mapping[str, Any]) -> None:
@@ -122,3 +145,22 @@ class Returns:
         self.lengths.extend(map(float, saved["lengths"]))
         self.first, self.total = float(saved["first"]), int(saved["total"])
         self.deaf_until = int(saved["deaf_until"])
+        self.held.clear()
+        self.held.extend(map(float, saved.get("held", ())))
+        pairs = saved.get("pairs", ())
+        self.pairs = [(float(one), float(other)) for one, other in pairs]
+        self.first_held = float(saved.get("first_held", math.nan))
+
+    def _note_held_out(self, episodes: Episodes) -> None:
+        """Takes in the held-out values that are known."""
+        values = episodes.info.get(self._held_out)
+        if values is None:
+            return
+        for gained, value in zip(
+            episodes.returns.tolist(), values.tolist(), strict=True
+        ):
+            if math.isfinite(value):
+                self.held.append(value)
+                self.pairs.append((gained, value))
+        if math.isnan(self.first_held):
+            self.first_held = self.mean_held
