@@ -212,12 +212,6 @@ class Options:
                 f"got {self.eval_every} and {self.eval_episodes}"
             )
 
-        held_out = self.guarding.held_out
-        if held_out and held_out not in self.info_keys:
-            raise ConfigError(
-                f"guarding.held_out={held_out!r} is none of info_keys, {list(self.info_keys)}; add it there (for a "
-                "language model set language.held_out_scorer)"
-            )
         if self.fleet is not None:
             check_where(self.fleet)
         if self.final_episodes is not None and self.final_episodes < 0:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from shoal.run.learning import Taken
     from shoal.run.loop import Stream
     from shoal.run.run import Run
+    from shoal.run.settings import Settings
     from shoal.run.writer import Writer
     from shoal.types import Episodes
 
@@ -53,19 +54,10 @@ class Guard:
         self.run, self.stream = run, stream
         steps = getattr(stream, "steps_per_batch", math.prod(stream.shape))
         self.every = max(1, min(MOST_UPDATES, STEPS // max(1, steps)))
-        rows = s.num_envs * max(1, len(s.agents)) // s.learners
         self.watches: dict[str, Watch] = {}
         for number, (name, learner) in enumerate(learners.items()):
             judged = not s.self_play.every and (s.learners > 1 or not number)
-            rules = rules_of(
-                cfg,
-                learner.policy,
-                s.max_staleness,
-                with_returns=judged,
-                held_out=s.held_out,
-            )
-            returns = Returns(rows if judged else 0, s.held_out)
-            self.watches[name] = Watch(name, learner, rules, own, cfg, returns)
+            self.watches[name] = _watch(name, learner, cfg, own, s, judged=judged)
         self.stopped = ""
         """Why the guard ended the run."""
         self.journal = Journal(run, stream)
@@ -232,6 +224,28 @@ class Guard:
         """Seconds of the run so far in all but learning."""
         spent = self.run.meter.seconds
         return sum(spent.values()) - spent["learning"]
+
+
+def _watch(
+    name: str,
+    learner: Learner,
+    cfg: Guarding,
+    own: Sequence[Rule],
+    s: Settings,
+    *,
+    judged: bool,
+) -> Watch:
+    """Who watches a learner; `judged`: it has episodes of its own, whose returns say how good it is."""
+    rows = s.num_envs * max(1, len(s.agents)) // s.learners
+    rules = rules_of(
+        cfg,
+        learner.policy,
+        s.max_staleness,
+        with_returns=judged,
+        held_out=s.held_out,
+    )
+    returns = Returns(rows if judged else 0, s.held_out)
+    return Watch(name, learner, rules, own, cfg, returns)
 
 
 def _left_with(watch: Watch) -> str:
