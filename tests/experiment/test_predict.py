@@ -12,7 +12,14 @@ import shoal
 if TYPE_CHECKING:
     from pathlib import Path
 
-TINY: dict[str, Any] = {"num_envs": 4, "num_steps": 8, "total_timesteps": 64, "panel": "none", "final_episodes": 0}
+TINY: dict[str, Any] = {
+    "num_envs": 4,
+    "num_steps": 8,
+    "num_minibatches": 2,
+    "total_timesteps": 64,
+    "panel": "none",
+    "final_episodes": 0,
+}
 
 
 def agents(tmp_path: Path, network: dict[str, Any], **settings: Any) -> tuple[Any, Any]:

@@ -52,12 +52,13 @@ class Guard:
         """
         s = run.settings
         self.run, self.stream = run, stream
-        steps = getattr(stream, "steps_per_batch", math.prod(stream.shape))
-        self.every = max(1, min(MOST_UPDATES, STEPS // max(1, steps)))
+        self.every = _checks_of(stream)
         self.watches: dict[str, Watch] = {}
         for number, (name, learner) in enumerate(learners.items()):
             judged = not s.self_play.every and (s.learners > 1 or not number)
-            self.watches[name] = _watch(name, learner, cfg, own, s, judged=judged)
+            returns = _returns_of(stream, s, judged=judged)
+            rules = rules_of(cfg, learner.policy, s, with_returns=judged)
+            self.watches[name] = Watch(name, learner, rules, own, cfg, returns)
         self.stopped = ""
         """Why the guard ended the run."""
         self.journal = Journal(run, stream)
@@ -226,26 +227,21 @@ class Guard:
         return sum(spent.values()) - spent["learning"]
 
 
-def _watch(
-    name: str,
-    learner: Learner,
-    cfg: Guarding,
-    own: Sequence[Rule],
-    s: Settings,
-    *,
-    judged: bool,
-) -> Watch:
-    """Who watches a learner; `judged`: it has episodes of its own, whose returns say how good it is."""
+def _checks_of(stream: Stream) -> int:
+    """Updates from one check to the next."""
+    if hasattr(stream, "stale_answers"):  # drawing answers takes far longer
+        return 1
+    steps = getattr(stream, "steps_per_batch", math.prod(stream.shape))
+    return max(1, min(MOST_UPDATES, STEPS // max(1, steps)))
+
+
+def _returns_of(stream: Stream, s: Settings, *, judged: bool) -> Returns:
+    """The returns of a learner's episodes; `judged`: it has some of its own, which say how good it is."""
+    stale: int | None = getattr(stream, "stale_answers", None)
+    if stale is not None:
+        return Returns(stream.shape[1], s.held_out, stale=stale)
     rows = s.num_envs * max(1, len(s.agents)) // s.learners
-    rules = rules_of(
-        cfg,
-        learner.policy,
-        s.max_staleness,
-        with_returns=judged,
-        held_out=s.held_out,
-    )
-    returns = Returns(rows if judged else 0, s.held_out)
-    return Watch(name, learner, rules, own, cfg, returns)
+    return Returns(rows if judged else 0, s.held_out)
 
 
 def _left_with(watch: Watch) -> str:

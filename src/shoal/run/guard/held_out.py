@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,44 +18,40 @@ if TYPE_CHECKING:
     from shoal.run.guard.seen import Seen
 
 BLOCK = 64
-"""Episodes that are judged together."""
-IN_A_ROW = 3
-"""Blocks of which each must be worse: by chance that happens in one run of many millions."""
-SURE, CLEAR = 4.0, 0.3
-"""Standard errors, and standard deviations of single episodes, by which a held-out value must have fallen."""
+"""Episodes of a block, at least."""
+WIDE = 3
+"""Blocks in a row that are compared, with those in a row that were best."""
+LEAST, RECENT = 10, 32
+"""Blocks that there must be, and the last ones by which it is known how much they differ by chance."""
+FELL, ROSE = 7.0, 4.0
+"""Standard errors by which the held-out value must have fallen, and the return risen. The first is larger, as what is
+best of many is so by chance too."""
+CLEAR = 0.3
+"""Standard deviations of single episodes by which the held-out value must have fallen besides."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
     """What some episodes in a row came to."""
 
-    count: int
     gained: float
     """Their mean return."""
-    gained_spread: float
-    """And its standard deviation."""
     held: float
     """Their mean held-out value."""
+    gained_spread: float
+    """The standard deviation of single returns."""
     held_spread: float
 
     @classmethod
     def of(cls, pairs: Sequence[tuple[float, float]]) -> Block:
         """Of returns and held-out values."""
-        (gained, held), (gained_spread, held_spread) = (
-            np.mean(pairs, axis=0).tolist(),
-            np.std(pairs, axis=0).tolist(),
-        )
-        return cls(len(pairs), gained, gained_spread, held, held_spread)
+        means, spreads = np.mean(pairs, axis=0), np.std(pairs, axis=0)
+        return cls(*means.tolist(), *spreads.tolist())
 
-
-def is_hacked(before: Block, now: Block) -> bool:
-    """Whether returns are larger and held-out values smaller than they were, both beyond chance."""
-    count = 1 / before.count + 1 / now.count
-    fell, rose = before.held - now.held, now.gained - before.gained
-    held = math.hypot(before.held_spread, now.held_spread) / math.sqrt(2)
-    gained = math.hypot(before.gained_spread, now.gained_spread) / math.sqrt(2)
-    least = max(SURE * math.sqrt(count), CLEAR)
-    return fell > least * held and rose > SURE * math.sqrt(count) * gained
+    @classmethod
+    def mean(cls, blocks: Sequence[Block]) -> Block:
+        """Of several blocks."""
+        return cls(*np.mean([astuple(block) for block in blocks], axis=0).tolist())
 
 
 class HeldOutFall(Stateless):
@@ -68,41 +65,45 @@ class HeldOutFall(Stateless):
         self.what = what
         self._open: list[tuple[float, float]] = []
         """Episodes of the block that is not full."""
+        self._blocks: deque[Block] = deque(maxlen=RECENT)
+        self._since = 0
+        """Blocks since it began to compare."""
         self._best: Block | None = None
-        """The one with the best held-out value."""
-        self._late: list[Block] = []
-        """The last ones, each of them worse than the best."""
+        """The mean of those in a row with the best held-out value."""
 
     def look(self, seen: Seen) -> Finding | None:
         """Takes episodes in; compares where a block is full."""
         self._open += seen.pairs
         if len(self._open) < BLOCK:
             return None
-        block, self._open = Block.of(self._open), []
-        best = self._best
-        if best is None or block.held >= best.held:
-            self._best, self._late = block, []
+        self._blocks.append(Block.of(self._open))
+        self._open, self._since = [], self._since + 1
+        if self._since < WIDE:
             return None
-        self._late = [*self._late, block] if is_hacked(best, block) else []
-        if len(self._late) < IN_A_ROW:
+        best, now = self._best, Block.mean([*self._blocks][-WIDE:])
+        if best is None or now.held >= best.held:
+            self._best = now
             return None
-        self._late = []
+        if len(self._blocks) < LEAST or not self._is_hacked(best, now):
+            return None
+        self.forget()
         said = (
-            f"returns rose from {best.gained:.3g} to {block.gained:.3g} while {self.what} fell from {best.held:.3g} to "
-            f"{block.held:.3g}"
+            f"returns rose from {best.gained:.3g} to {now.gained:.3g} while {self.what} fell from {best.held:.3g} to "
+            f"{now.held:.3g}"
         )
         return Finding(said, "rollback")
 
     def forget(self) -> None:
-        """Judges what comes anew, by the best that there was."""
-        self._open, self._late = [], []
+        """Compares what comes anew, with the best that there was."""
+        self._open, self._since = [], 0
 
     def state(self) -> Any:
         """All that `restore` needs."""
         return {
             "open": [list(pair) for pair in self._open],
-            "best": None if self._best is None else list(astuple(self._best)),
-            "late": [list(astuple(block)) for block in self._late],
+            "blocks": [list(astuple(block)) for block in self._blocks],
+            "since": self._since,
+            "best": [] if self._best is None else list(astuple(self._best)),
         }
 
     def restore(self, saved: Mapping[str, Any]) -> None:
@@ -110,11 +111,32 @@ class HeldOutFall(Stateless):
         if "open" not in saved:
             return
         self._open = [(float(one), float(other)) for one, other in saved["open"]]
-        best = saved["best"]
-        self._best = None if best is None else _block(best)
-        self._late = [_block(block) for block in saved["late"]]
+        self._blocks.clear()
+        self._blocks.extend(Block(*map(float, block)) for block in saved["blocks"])
+        self._since = int(saved["since"])
+        self._best = Block(*map(float, saved["best"])) if saved["best"] else None
+
+    def _is_hacked(self, best: Block, now: Block) -> bool:
+        """Whether returns are larger and held-out values smaller than they were, both beyond chance."""
+        held_spread = _both(best.held_spread, now.held_spread)
+        gained_spread = _both(best.gained_spread, now.gained_spread)
+        held = _error([block.held for block in self._blocks], held_spread)
+        gained = _error([block.gained for block in self._blocks], gained_spread)
+        fell, rose = best.held - now.held, now.gained - best.gained
+        return fell > max(FELL * held, CLEAR * held_spread) and rose > ROSE * gained
 
 
-def _block(saved: Sequence[float]) -> Block:
-    count, *others = saved
-    return Block(int(count), *map(float, others))
+def _both(one: float, other: float) -> float:
+    """The standard deviation that is in the middle of two."""
+    return math.hypot(one, other) / math.sqrt(2)
+
+
+def _error(means: Sequence[float], spread: float) -> float:
+    """The standard error of the difference of two means of `WIDE` blocks.
+
+    Blocks differ by more than single episodes would have them where these depend on each other, as answers to one
+    prompt do: it is measured from one block to the next, which a slow change hardly moves. At least it is what single
+    episodes would make it.
+    """
+    between = float(np.abs(np.diff(means)).mean()) * math.sqrt(math.pi) / 2
+    return max(between, spread / math.sqrt(BLOCK)) * math.sqrt(2 / WIDE)

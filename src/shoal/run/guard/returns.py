@@ -49,9 +49,17 @@ class ReturnFall(Stateless):
 class Returns:
     """The last returns of one learner's episodes, and their lengths."""
 
-    def __init__(self, rows: int, held_out: str = "") -> None:
-        """`rows`: that are its own; `held_out`: the info value that nothing is learned from, where there is one."""
-        self.rows, self._held_out = rows, held_out
+    def __init__(
+        self, rows: int, held_out: str = "", *, stale: int | None = None
+    ) -> None:
+        """None yet.
+
+        Args:
+            rows: that are its own.
+            held_out: the info value that nothing is learned from, where there is one.
+            stale: of answers, which are a step each: those that older weights may have drawn.
+        """
+        self.rows, self._held_out, self._stale = rows, held_out, stale
         size = min(MOST, max(LEAST, rows))
         self.returns: deque[float] = deque(maxlen=size)
         self.lengths: deque[float] = deque(maxlen=size)
@@ -121,7 +129,9 @@ class Returns:
         self.lengths.clear()
         self.held.clear()
         self.pairs.clear()
-        if math.isfinite(length):
+        if self._stale is not None:
+            self.deaf_until = step + self._stale + 1
+        elif math.isfinite(length):
             self.deaf_until = step + int(length * self.rows)
 
     def state(self) -> dict[str, Any]:

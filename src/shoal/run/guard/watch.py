@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from shoal.run.guard.seen import Action, Rule, Seen
     from shoal.run.guard.settings import Guarding
     from shoal.run.guard.states import Kept
+    from shoal.run.settings import Settings
 
 GIB = 1 << 30
 LEAST_FACTOR = 2.0**-10
@@ -46,21 +47,15 @@ LEAST_FACTOR = 2.0**-10
 
 
 def rules_of(
-    cfg: Guarding,
-    policy: nn.Module,
-    max_staleness: int,
-    *,
-    with_returns: bool,
-    held_out: str,
+    cfg: Guarding, policy: nn.Module, s: Settings, *, with_returns: bool
 ) -> list[Watches]:
     """The rules that are switched on.
 
     Args:
         cfg: which, and their limits.
         policy: the learner's.
-        max_staleness: what the run's schedule allows.
+        s: the run's.
         with_returns: whether the learner has episodes whose returns say how good it is.
-        held_out: the info value of episodes that nothing is learned from; empty: there is none.
     """
     every: list[Watches] = [
         Finite(),
@@ -70,9 +65,9 @@ def rules_of(
         Gradient(cfg.explosion),
         Speed(cfg.slowdown),
         Heartbeat(cfg.slowdown),
-        Staleness(max_staleness),
+        Staleness(s.max_staleness),
         Length(),
-        HeldOutFall(held_out) if held_out else Hacking(),
+        HeldOutFall(s.held_out) if s.held_out else Hacking(),
         Drift(cfg.drift),
     ]
     if with_returns:

@@ -90,6 +90,11 @@ class Groups:
         return 1, self._cfg.num_prompts * self._cfg.num_generations
 
     @property
+    def stale_answers(self) -> int:
+        """Answers that may come after weights were published, and were drawn before."""
+        return self.gathering.flight.max_staleness * self.shape[1]
+
+    @property
     def env_steps(self) -> int:
         """Answers in the batches so far, and in groups that were replaced."""
         return self.gathering.scored
