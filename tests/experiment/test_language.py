@@ -222,18 +222,16 @@ class Leaky(Successor):
 
 @pytest.mark.slow
 def test_the_guard_goes_back_where_a_score_is_hacked(folder: Path, tmp_path: Path) -> None:
-    """The run ends with the model that gives the letter and nothing else; without a held-out scorer it does not."""
-    whole: dict[str, Any] = SETTINGS | {"model": str(folder), "run_dir": str(tmp_path), "final_episodes": 8}
-    whole |= {"total_timesteps": BATCH * 240}
-    hacked = shoal.train(Leaky, **whole)
+    """It ends with the model that gives the letter and nothing else, though the last one had learned the leak again."""
+    whole: dict[str, Any] = SETTINGS | {"model": str(folder), "run_dir": str(tmp_path), "language": HELD_OUT}
     with pytest.warns(UserWarning, match=r"returns rose from .* while held_out fell from"):
-        held = shoal.train(Leaky, language=HELD_OUT, **whole)
-    acted = json.loads((held.path / "guard.json").read_text())["interventions"]
+        result = shoal.train(Leaky, total_timesteps=BATCH * 180, **whole)
+    acted = json.loads((result.path / "guard.json").read_text())["interventions"]
     assert {one["rule"] for one in acted} == {"hacking"}
-    assert acted[0]["update"] > 120
-    assert held.stop_reason.startswith("guard: ")
-    by_exact = [np.mean([exact(Successor().prompt(i), answered(x, i)) for i in range(8)]) for x in (held, hacked)]
-    assert by_exact[0] > 0.7 > by_exact[1], by_exact
+    assert 120 < acted[0]["update"] < 160
+    last = read(result.path / "metrics.jsonl")[-1]
+    by_exact = np.mean([exact(Successor().prompt(i), answered(result, i)) for i in range(8)])
+    assert by_exact > 0.7 > last["info/held_out"]
 
 
 def answered(result: Result, index: int) -> str:

@@ -157,12 +157,14 @@ class States:
             self.best = self.good = kept
             return True
         mine, theirs, first = kept.figure, best.figure, returns.first
+        share = self.band / 2
         if not (math.isnan(kept.held) or math.isnan(best.held)):
             mine, theirs, first = kept.held, best.held, returns.first_held
+            share /= 2  # a reward that is being hacked is high by the other figure
         if not mine < theirs:
             self.best = self.good = kept
             return True
-        near = mine >= theirs - self.band / 2 * max(0.0, theirs - first)
+        near = mine >= theirs - share * max(0.0, theirs - first)
         if near:
             self.good = kept
         return near
