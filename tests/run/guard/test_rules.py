@@ -31,7 +31,10 @@ def said_of(rule: Any, name: str, values: list[float]) -> list[str]:
         (Kl(1.0), "loss/approx_kl", [0.9], ""),
         (Kl(1.0), "loss/approx_kl", [1.1], "halve"),
         (Kl(1.0), "loss/approx_kl", [10.1], "rollback"),
-        (Drift(1.0), "loss/kl", [1.1], "halve"),
+        (Drift(1.0), "loss/kl", [0.1, 1.1, 1.1], ""),
+        (Drift(1.0), "loss/kl", [11.0, 0.1, 1.1], ""),  # one token makes such a mean
+        (Drift(1.0), "loss/kl", [1.1, 11.0, 11.0], "halve"),
+        (Drift(1.0), "loss/kl", [11.0, 11.0, 11.0], "rollback"),
         (Kl(1.0), "loss/kl", [9.0], ""),
         (ValueLoss(100.0), "loss/value", [1, 2, 1, 1, 1, 199], ""),
         (ValueLoss(100.0), "loss/value", [1, 2, 1, 1, 1, 201], "halve"),
