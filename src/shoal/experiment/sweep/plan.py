@@ -20,7 +20,7 @@ from shoal.experiment.sweep.inferred import infer
 from shoal.experiment.sweep.settings import SweepSettings
 from shoal.experiment.sweep.space import as_tables, changed, read_space
 from shoal.experiment.sweep.trial import own_names
-from shoal.experiment.trust import imported_by, seal
+from shoal.experiment.trust import check, imported_by, seal
 from shoal.run.drafts import write_atomic
 from shoal.run.origin import TABLE, Origin
 from shoal.run.reading import read_toml
@@ -105,18 +105,20 @@ def read_plan(
     )
     _check_base(base, settings)
     found = read_space(base, space, infer(base, settings.search))
-    if not (trust or ours):
-        _check_imports(found)
+    if not ours:
+        _check_imports(found, trust=trust)
     return Plan(settings, found, base, _check_rows(base, settings, found))
 
 
-def _check_imports(space: Sequence[Parameter]) -> None:
+def _check_imports(space: Sequence[Parameter], *, trust: bool) -> None:
     """ConfigError where a value of the space is the name of a function, which its trials would import and run."""
     for one in space:
         place, dot, setting = one.name.rpartition(".")
         for value in one.range.choices:
-            table = {setting: value}
-            if imported_by({place: table} if dot else {"algorithm": table}):
+            settings = {place if dot else "algorithm": {setting: value}}
+            if trust:
+                check(settings, Origin.new(), trust=True)
+            elif imported_by(settings):
                 raise ConfigError(
                     f"[space.{one.name}] names {value!r}, which its trials would import and run. If you trust the "
                     "file: --trust, or trust=True in Python"
