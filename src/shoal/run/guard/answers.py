@@ -60,9 +60,10 @@ class Length(Windowed):
         return {"recent": super().state(), "long": self._long}
 
     def restore(self, saved: Any) -> None:
-        """Continues from `saved`."""
-        super().restore(saved["recent"])
-        self._long = int(saved["long"])
+        """Continues from `saved`; earlier versions kept the lengths alone."""
+        table = saved if isinstance(saved, dict) else {"recent": saved, "long": 0}
+        super().restore(table["recent"])
+        self._long = int(table["long"])
 
     def compare(self, value: float) -> Finding | None:
         """Compares with the median of the last checks."""
