@@ -78,6 +78,24 @@ def test_returns_may_lose_a_share_of_what_was_gained(mean: float, spread: float,
     assert (ReturnFall(0.75).look(about) is not None) is falls
 
 
+def test_returns_that_fall_again_right_after_going_back_stop_the_run() -> None:
+    def followed(rule: ReturnFall, *means: float) -> list[str]:
+        found = [rule.look(seen(mean_return=x, best_return=200.0, first_return=0.0, episodes=32)) for x in means]
+        return ["" if one is None else one.action for one in found]
+
+    rule = ReturnFall(0.75)
+    assert followed(rule, 200, 10) == ["", "rollback"]
+    rule.forget()
+    other = ReturnFall(0.75)
+    other.restore(rule.state())  # as a run that was killed then goes on
+    assert followed(rule, math.nan, 10) == ["", "stop"]
+    assert followed(other, 150, 10) == ["", "rollback"]
+    rule = ReturnFall(0.75)
+    assert followed(rule, 200) == [""]
+    rule.forget()  # the learner went back for another reason
+    assert followed(rule, 10) == ["rollback"]
+
+
 def test_an_actor_that_is_late() -> None:
     rule = Heartbeat(4.0)
     found = [rule.look(seen({"actors/slowest": x})) is not None for x in (9, 9, 1, 9, 9, 9, 9, 1)]

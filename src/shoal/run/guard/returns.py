@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal.run.guard.rules import Stateless
 from shoal.run.guard.seen import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from shoal.run.guard.seen import Seen
     from shoal.types import Episodes
@@ -23,8 +22,13 @@ NOISE = 7.5
 """Standard errors of a mean that the band must be wide: before so much was gained, a fall may be chance."""
 
 
-class ReturnFall(Stateless):
-    """The mean return stays within a band below the verified best."""
+class ReturnFall:
+    """The mean return stays within a band below the verified best.
+
+    Where it falls again in the first mean after the learner went back for it, the run is to be stopped: verified
+    weights do not lose their return by themselves, so that the environment has changed, and what is learned in it is
+    not what the best was verified by. With rewards of the other sign it would even look better.
+    """
 
     name = "return"
     reads = ()
@@ -32,6 +36,22 @@ class ReturnFall(Stateless):
     def __init__(self, band: float) -> None:
         """`band`: the share of what was gained that may be lost again."""
         self.band = band
+        self.fell = False
+        """Whether the last mean had fallen."""
+        self.went_back = False
+        """Whether the learner went back for it, and no mean was there since."""
+
+    def forget(self) -> None:
+        """The learner went back, whether for this or for something else."""
+        self.went_back, self.fell = self.fell, False
+
+    def state(self) -> list[bool]:
+        """All that `restore` needs."""
+        return [self.fell, self.went_back]
+
+    def restore(self, saved: Sequence[bool]) -> None:
+        """Continues from `saved`; checkpoints of earlier versions have nothing of it."""
+        self.fell, self.went_back = map(bool, saved or (False, False))
 
     def look(self, seen: Seen) -> Finding | None:
         """Compares once enough episodes have ended since the start or the last step back."""
@@ -40,8 +60,16 @@ class ReturnFall(Stateless):
             return None
         noise = NOISE * seen.spread / math.sqrt(seen.episodes)
         allowed = self.band * (best - first)
-        if allowed < noise or best - mean <= allowed:
+        again, self.went_back = self.went_back, False
+        self.fell = not allowed < noise and best - mean > allowed
+        if not self.fell:
             return None
+        if again:
+            said = (
+                f"the first {seen.episodes} episodes after going back have a mean return of {mean:.4g}, where "
+                f"{best:.4g} was verified: the environment or its rewards have changed"
+            )
+            return Finding(said, "stop")
         said = f"the mean return of {seen.episodes} episodes fell to {mean:.4g}, from the verified best {best:.4g}"
         return Finding(said, "rollback")
 
