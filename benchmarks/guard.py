@@ -361,7 +361,7 @@ def measure_slow(env: str, seed: int, folder: str) -> dict[str, Any]:
     told |= {"total_timesteps": updates * rows * steps, "backend": "workers", "num_workers": 4, "own_cores": False}
     made: Any = Slowing(env, steps * at, seed + rows // 4)
     result = _trained(made, told)
-    acted = [x for x in read_notes(result.path).interventions if x.rule == "speed"]
+    acted = [x for x in read_notes(result.path).interventions if x.rule in ("speed", "heartbeat")]
     since = acted[0].update - at if acted else None
     return {
         "kind": "failure",

@@ -126,7 +126,7 @@ def try_option(code: str) -> None:
 
     def start(experiment: Any, **_: object) -> Any:
         found.append(experiment)
-        return SimpleNamespace(interrupted=False, solved=True)
+        return SimpleNamespace(stop_reason="", guard_stopped=False, solved=True)
 
     words = shlex.split(code)
     words = words[2:] if words[:2] == ["shoal", "train"] else ["CartPole-v1", *words]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import psutil
 import pytest
 
@@ -146,6 +148,9 @@ def test_a_trained_model_is_loaded_by_others(folder: Path, tmp_path: Path) -> No
         ({"num_generations": 1}, "num_generations must be between 2"),
         ({"sampling": {"temperature": 0}}, "temperature must be above 0"),
         ({"model": "nowhere"}, "nowhere"),
+        ({"language": {"held_out_answers": 2}}, "held_out_answers=2 would change nothing: there is no held-out scorer"),
+        ({"language": {"held_out_scorer": "shoal"}}, "no scorer 'shoal'; write package.module:function"),
+        ({"guarding": {"held_out": "x"}}, "guarding.held_out='x' is none of info_keys"),
         ({"language": {"reply_workers": 2}}, "reply_workers=2 would change nothing: the task has one turn"),
     ],
 )
@@ -185,6 +190,54 @@ def test_a_scorer_without_a_number_is_named(folder: Path, tmp_path: Path) -> Non
     done = shoal.train(Broken, language={"on_scorer_failure": "drop"}, **whole)
     lines = read(done.path / "metrics.jsonl")
     assert lines[-1]["groups/lost"] > 0
+
+
+def exact(prompt: Any, answer: str) -> float:
+    """A scorer that nothing is learned from: 1 for the letter and nothing else."""
+    return float(answer == prompt.truth)
+
+
+HELD_OUT = {"held_out_scorer": f"{__name__}:exact"}
+
+
+def test_a_held_out_scorer_changes_no_bit(folder: Path, tmp_path: Path) -> None:
+    """Its mean is in the metrics; the run goes on with it; it may be asked for less."""
+    plain = trained(folder, tmp_path / "plain", 8)
+    held = trained(folder, tmp_path / "held", 5, language=HELD_OUT | {"held_out_answers": 2})
+    held = shoal.resume(held.path, factory=Successor, total_timesteps=8 * BATCH, panel="none")
+    assert sha256(held) == sha256(plain)
+    lines = read(held.path / "metrics.jsonl")
+    assert all(line["info/held_out"] * 8 == int(line["info/held_out"] * 8) for line in lines)
+    assert not (held.path / "guard.json").exists()
+
+
+class Leaky(Successor):
+    """From some prompt on, longer answers than the letter earn more, which was not meant."""
+
+    def score(self, prompt: Any, answer: str) -> float:
+        """What was meant, and the leak."""
+        leak = 2.0 * (len(answer) > 1) * (prompt.index >= 4 * 120)
+        return super().score(prompt, answer) + leak
+
+
+@pytest.mark.slow
+def test_the_guard_goes_back_where_a_score_is_hacked(folder: Path, tmp_path: Path) -> None:
+    """It ends with the model that gives the letter and nothing else, though the last one had learned the leak again."""
+    whole: dict[str, Any] = SETTINGS | {"model": str(folder), "run_dir": str(tmp_path), "language": HELD_OUT}
+    with pytest.warns(UserWarning, match=r"returns rose from .* while held_out fell from"):
+        result = shoal.train(Leaky, total_timesteps=BATCH * 180, **whole)
+    acted = json.loads((result.path / "guard.json").read_text())["interventions"]
+    assert {one["rule"] for one in acted} == {"hacking"}
+    assert 120 < acted[0]["update"] < 160
+    last = read(result.path / "metrics.jsonl")[-1]
+    by_exact = np.mean([exact(Successor().prompt(i), answered(result, i)) for i in range(8)])
+    assert by_exact > 0.7 > last["info/held_out"]
+
+
+def answered(result: Result, index: int) -> str:
+    """The most probable answer of a trained model."""
+    talk = Talk(load_folder(result.path / "model"), Drawing(max_tokens=3, temperature=0))
+    return "".join(talk.answer(str(Successor().prompt(index).question))).replace(" ", "")
 
 
 def test_runs_of_any_seed_begin_with_one_tiny_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -26,7 +26,12 @@ def parse(
     return tyro.cli(kind, prog=f"shoal {command}", args=arguments, description=about)
 
 
-GUARDS = ("--action-guard.constraint", "--action-guard.inequalities")
+FUNCTIONS = (
+    "--action-guard.constraint",
+    "--action-guard.inequalities",
+    "--language.held-out-scorer",
+)
+"""Options that may name functions, but for schedules."""
 
 
 def look_here(*names: str | None) -> None:
@@ -90,12 +95,12 @@ def take_schedules(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
     return rest, found
 
 
-def guards_in(arguments: list[str]) -> dict[str, str]:
-    """The functions of an action guard that are named, by their settings."""
+def functions_in(arguments: list[str]) -> dict[str, str]:
+    """The functions of an action guard, and a held-out scorer, that are named, by their settings."""
     found: dict[str, str] = {}
     for number, argument in enumerate(arguments):
         option, equals, value = argument.partition("=")
-        if option in GUARDS:
+        if option in FUNCTIONS:
             name = option.removeprefix("--").replace("-", "_")
             found[name] = value if equals else "".join(arguments[number + 1 :][:1])
     return found

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 MET, MISSED, BAD_USAGE, FAILED, INTERRUPTED, NO_READER = 0, 1, 2, 3, 130, 141
 STATUSES = (
     "Exit status: 0, the greedy evaluation met the threshold, or there is none; 1, it did not; 2, invalid options or "
-    "settings; 3, the run failed (an environment error, a full disk, a loss that is not finite); 130, Ctrl-C or "
-    "`shoal stop`."
+    "settings; 3, the run failed (an environment error, a full disk, a loss that is not finite), or the guard stopped "
+    "it and no threshold was met; 130, Ctrl-C or `shoal stop`."
 )
 
 
@@ -21,4 +21,6 @@ def status_of(result: Result) -> int:
 
     if result.stop_reason == STOPPED:
         return INTERRUPTED
+    if result.guard_stopped and (result.threshold is None or not result.solved):
+        return FAILED
     return MET if result.solved else MISSED

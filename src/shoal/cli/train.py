@@ -12,7 +12,7 @@ import tyro
 from shoal.cli.arguments import (
     ENV_OPTIONS,
     add_here,
-    guards_in,
+    functions_in,
     look_here,
     refuse_values,
     take_env_kwargs,
@@ -100,11 +100,11 @@ def experiment_of(
     from shoal.algos import summaries
 
     _, schedules = take_schedules(arguments)
-    guards = guards_in(arguments)
-    look_here(source.env, source.policy, *schedules.values(), *guards.values())
+    functions = functions_in(arguments)
+    look_here(source.env, source.policy, *schedules.values(), *functions.values())
     if source.trust or source.algo not in (None, *summaries()):
         add_here()
-    base = starting_point(source, schedules, named=[*guards])
+    base = starting_point(source, schedules, named=[*functions])
     options, session, config = parse_over(
         base, arguments, kind, command=command, about=about
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from shoal.envs.vec_env import slowest_of
+
 if TYPE_CHECKING:
     from shoal.envs.vec_env import Capabilities, PythonRows, VecEnv
     from shoal.types import Bools
@@ -29,3 +31,7 @@ class RowLayer:
     def dropped(self) -> Bools:
         """Rows that will never act again."""
         return self.env.dropped
+
+    def slowest(self) -> float | None:
+        """How much longer the slowest of the processes of the rows within takes."""
+        return slowest_of(self.env)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import gymnasium as gym
     from gymnasium.envs.registration import EnvSpec
@@ -159,6 +159,15 @@ class VecEnv(Protocol):
     def close(self) -> None:
         """Frees what the rows hold; may be called twice."""
         ...
+
+
+def slowest_of(env: VecEnv) -> float | None:
+    """How many times as long for a step as the one in the middle the slowest of the rows' processes takes.
+
+    None where the rows have no processes that could be compared (a method `slowest` of theirs), or nothing is new.
+    """
+    ask: Callable[[], float | None] | None = getattr(env, "slowest", None)
+    return None if ask is None else ask()
 
 
 def row_seeds(seed: int | Sequence[int], num_rows: int) -> list[int]:

@@ -20,11 +20,12 @@ from shoal.envs.apart import raise_if_reused
 from shoal.experiment.applies import check_applies
 from shoal.experiment.experiment import Experiment, drawn_rows, fixed_settings
 from shoal.experiment.first_weights import first_policy_of, read_policy
+from shoal.experiment.predicting import Predicts
 from shoal.experiment.shown import batch_of, mask_of
 from shoal.experiment.staged import Staged
-from shoal.experiment.trust import GUARDS, schedules_of
-from shoal.learn.acting import Acting, make_actor
-from shoal.learn.weights import load_weights, pack
+from shoal.experiment.trust import GUARDS, of_training
+from shoal.learn.acting import Acting
+from shoal.learn.weights import load_weights
 from shoal.report.recording import record_video
 from shoal.report.video import check_target
 from shoal.run import directory as directories
@@ -95,7 +96,7 @@ def load(
         policy=policy,
         origin=origin,
         trust=trust,
-        named=[*schedules_of(saved), *(() if action_guard is None else GUARDS)],
+        named=[*of_training(saved), *(() if action_guard is None else GUARDS)],
     )
     identity = Identity(origin.run, fixed_settings(experiment))
     if action_guard is not None:
@@ -130,7 +131,7 @@ def _provenance(
     )
 
 
-class Agent(Staged):
+class Agent(Predicts, Staged):
     """A trained policy, ready to act."""
 
     def __init__(
@@ -182,19 +183,10 @@ class Agent(Staged):
         if alone and action_mask is not None:
             action_mask = [action_mask]
         mask = mask_of(self.spec, batch, count, action_mask)
-        another = self._acting is not self.policy or len(self._start) != count
-        if self._actor is None or another:
-            acting = Acting(
-                self._experiment.options.seed, native=self._experiment.options.native
-            )
-            self._actor = make_actor(self.policy, self.spec, count, acting)
-            self._acting = self.policy
-            self._start = np.ones(count, np.bool_)
-        else:  # whoever holds `policy` may have changed it
-            self._actor.update(self.policy, pack(self.policy))
+        actor = self.actor_of(count)
         if start is not None:
             self._start[:] = start
-        action = self._actor.act(
+        action = actor.act(
             batch, self._start, slice(0, count), action_mask=mask, greedy=greedy
         ).env_action
         action = self._guard.hold(batch, action, self._start)

@@ -73,6 +73,7 @@ def check_applies(experiment: Experiment, spec: Spec) -> None:
         if name in experiment.given and value != default:
             raise ConfigError(f"{name}={value!r} would change nothing: {why}")
     options = experiment.options
+    _check_held_out(options)
     if options.agents > 1 and options.population.exploit_interval:
         _check_exploit(experiment)
     most = algos.defaults(experiment.algorithm).get("max_staleness")
@@ -81,6 +82,16 @@ def check_applies(experiment: Experiment, spec: Spec) -> None:
             f"max_staleness={options.max_staleness}: {options.algo} learns rightly only from what its newest weights "
             "chose; set max_staleness=0, or choose an algorithm that corrects what older ones did, such as the default "
             "one"
+        )
+
+
+def _check_held_out(options: Options) -> None:
+    """ConfigError where the guard is to judge by what no episode says."""
+    name = options.guarding.held_out
+    if name and name not in options.info_keys:
+        raise ConfigError(
+            f"guarding.held_out={name!r} is none of info_keys, {list(options.info_keys)}; add it there, or for a "
+            "language model set language.held_out_scorer"
         )
 
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 USED = frozenset(
     {
         "env", "algo", "model", "language", "total_timesteps", "schedule", "max_staleness", "seed", "device",
-        "num_threads", "stop_at", "eval_every", "eval_episodes", "final_episodes", "checkpoint_every",
-        "keep_checkpoints", "timeline", "name", "run_dir", "track", "preset", "native", "init_from",
+        "guard", "guarding", "num_threads", "stop_at", "eval_every", "eval_episodes", "final_episodes",
+        "checkpoint_every", "keep_checkpoints", "timeline", "name", "run_dir", "track", "preset", "native", "init_from",
     }
 )  # fmt: skip
 """The run's settings that are for tasks too."""
@@ -186,6 +186,9 @@ def idle_with_tasks(experiment: Experiment, spec: Any) -> Iterator[tuple[str, st
         if first not in USED and hasattr(experiment.options, first):
             yield name, "it is for environments, and a language model answers a task"
     options = experiment.options
+    if not options.language.held_out_scorer:
+        why = "there is no held-out scorer; set language.held_out_scorer too"
+        yield "language.held_out_answers", why
     if options.schedule != "async":
         yield "max_staleness", 'it is for schedule="async"'
     if not experiment.options.language.lora_rank:

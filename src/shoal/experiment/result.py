@@ -10,6 +10,7 @@ import numpy as np
 
 from shoal.experiment.agent import GREEDY_EPISODES
 from shoal.run import log
+from shoal.run.guard.ending import GUARD
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,6 +43,11 @@ class Result:
     """Whose policy it is, of several agents: the one with the best greedy episodes; empty where none were played."""
     bottleneck: str = ""
     """What training waited for, and which setting would move it; empty where it was too short to tell."""
+
+    @property
+    def guard_stopped(self) -> bool:
+        """Whether the guard ended it, as nothing else helped."""
+        return self.stop_reason.startswith(GUARD)
 
     @property
     def solved(self) -> bool:

@@ -43,6 +43,9 @@ SCHEDULE = "_schedule"
 GUARD = "action_guard"
 """The table of a configuration with settings that may name functions too."""
 GUARDS = (f"{GUARD}.constraint", f"{GUARD}.inequalities")
+LANGUAGE = "language"
+"""And that of language models."""
+SCORER = f"{LANGUAGE}.held_out_scorer"
 OWN = (
     "shoal.envs.agents.tictactoe:TicTacToe",
     "shoal.envs.costs.crossing:Crossing",
@@ -79,7 +82,7 @@ def imported_by(settings: Mapping[str, object]) -> dict[str, str]:
         if not own or setting == "policy":
             names[setting] = name
     names.pop("preset", None)
-    for place in ("algorithm", GUARD):
+    for place in ("algorithm", GUARD, LANGUAGE):
         table = settings.get(place)
         if isinstance(table, Mapping):
             given = cast("Mapping[str, object]", table).items()
@@ -93,12 +96,14 @@ def imported_by(settings: Mapping[str, object]) -> dict[str, str]:
 
 def _called(place: str, setting: str) -> str:
     """A setting of a table by the name that it has in messages: those of the algorithm by their own."""
-    return f"{place}.{setting}" if place == GUARD else setting
+    return setting if place == "algorithm" else f"{place}.{setting}"
 
 
 def _is_named(setting: str, value: object) -> bool:
     """Whether a setting names a function; what no module has under a name is never imported."""
-    return isinstance(value, str) and is_function(setting, value) and "<" not in value
+    if not isinstance(value, str) or "<" in value:
+        return False
+    return is_function(setting, value) or (setting == SCORER and ":" in value)
 
 
 def is_function(setting: str, value: object) -> bool:
@@ -125,11 +130,11 @@ def is_given_again(
     return is_function(name, was) and is_function(name, changes[name])
 
 
-def schedules_of(settings: Mapping[str, object]) -> list[str]:
-    """The schedules of a configuration, whose functions only training calls."""
+def of_training(settings: Mapping[str, object]) -> list[str]:
+    """The settings of a configuration whose functions only training calls: schedules, and a held-out scorer."""
     table = settings.get("algorithm")
     names = table if isinstance(table, Mapping) else {}
-    return [str(name) for name in names if str(name).endswith(SCHEDULE)]
+    return [SCORER, *(str(name) for name in names if str(name).endswith(SCHEDULE))]
 
 
 def check(

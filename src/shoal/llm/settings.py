@@ -30,6 +30,11 @@ class Language:
     """How often an answer is judged again after a failure."""
     on_scorer_failure: Literal["raise", "zero", "drop"] = "raise"
     """Where judging an answer goes on failing: end the run, give it 0, or leave the answer out."""
+    held_out_scorer: str = ""
+    """Another scorer, that nothing is learned from: `package.module:function` of a prompt and an answer. The guard acts
+    where it falls while rewards rise, and the best state is the best by it."""
+    held_out_answers: int = 0
+    """Answers of each group that it judges, the first ones; 0: all. More are surer and take its time."""
     lora_rank: int = 0
     """Rank of the small matrices that are trained beside the model's own, which stay (LoRA); 0: all weights are
     trained."""
@@ -74,7 +79,7 @@ class Language:
         """Refuses what cannot work."""
         check_ranges(self, slots=(1, 65_536), micro_tokens=(1, inf))
         check_ranges(self, scorer_workers=(0, 1024), scorer_retries=(0, 100))
-        check_ranges(self, lora_rank=(0, 4096))
+        check_ranges(self, lora_rank=(0, 4096), held_out_answers=(0, 2**15))
         if self.exact and self.after_publish != "refill":
             raise ConfigError(
                 "exact=true needs after_publish=refill: keys and values of older weights give other log-probabilities"

@@ -17,7 +17,12 @@ from rich.table import Table
 from rich.text import Text
 
 from shoal.report.cost.telling import hour_here
-from shoal.report.panel import print_warning, progress_line, result_line
+from shoal.report.panel import (
+    held_out_in,
+    print_warning,
+    progress_line,
+    result_line,
+)
 from shoal.run.callbacks import EpisodeEnd
 from shoal.stream.meter import ACTIVITIES, cores, gpu_use
 from shoal.types.text import printable, without_colors
@@ -54,6 +59,7 @@ class Live:
         self._last: Mapping[str, float] = {}
         self._returns: deque[float] = deque(maxlen=HISTORY)
         self._greedy: float | None = None
+        self._held_out: float | None = None
         self._warnings: Counter[str] = Counter()
         self._next = -math.inf
         self._hour = hour_here()
@@ -65,6 +71,7 @@ class Live:
             return
         self._last = record
         self._greedy = record.get("eval/return", self._greedy)
+        self._held_out = held_out_in(run, record, self._held_out)
         mean = record.get("episode/return")
         if mean is not None:
             self._returns.append(mean)
@@ -137,9 +144,8 @@ class Live:
             return
         self._live.stop()
         self._live = None
-        self._console.print(
-            Text(progress_line(self._last, self._greedy)), soft_wrap=True
-        )
+        line = progress_line(self._last, self._greedy, self._held_out)
+        self._console.print(Text(line), soft_wrap=True)
         for message, count in self._warnings.items():
             print_warning(_counted(message, count))
         self._warnings.clear()
@@ -155,6 +161,8 @@ class Live:
         table.add_row("", Text(sparkline(self._returns, SPARK_WIDTH), style="cyan"))
         if self._greedy is not None:  # a policy that explores shows less than it can
             table.add_row("greedy", f"{self._greedy:.1f}")
+        if self._held_out is not None:
+            table.add_row("held out", f"{self._held_out:.3g}")
         if acted := record.get("guard/interventions"):
             table.add_row("guard", Text(f"acted {acted:,.0f} times", style="yellow"))
         table.add_row("CPU", f"{run.meter.cpu_cores():.1f} of {cores()} cores")

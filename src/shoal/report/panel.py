@@ -104,16 +104,19 @@ class Plain:
         self.every_s = every_s
         self._last = -math.inf
         self._greedy: float | None = None
+        self._held_out: float | None = None
 
     def __call__(self, run: Run, record: Record, /) -> None:
         """Prints step, return and speed."""
         if isinstance(record, EpisodeEnd):
             return
         self._greedy = record.get("eval/return", self._greedy)
+        self._held_out = held_out_in(run, record, self._held_out)
         now = time.monotonic()
         if now - self._last >= self.every_s:
             self._last = now
-            print(progress_line(record, self._greedy), flush=True)
+            line = progress_line(record, self._greedy, self._held_out)
+            print(line, flush=True)
 
     def warn(self, message: str) -> None:
         """Prints to stderr."""
@@ -219,14 +222,34 @@ def panel_of(kind: str) -> Panel:
     return kinds[kind]()
 
 
-def progress_line(record: Mapping[str, float], greedy: float | None = None) -> str:
-    """One line of where a run stands; `greedy` is the last mean return of an evaluation beside training."""
+def held_out_in(
+    run: Run, record: Mapping[str, float], before: float | None
+) -> float | None:
+    """The held-out value of a line, or the one before; None where there is none."""
+    name = run.settings.held_out
+    return record.get(f"info/{name}", before) if name else None
+
+
+def progress_line(
+    record: Mapping[str, float],
+    greedy: float | None = None,
+    held_out: float | None = None,
+) -> str:
+    """One line of where a run stands.
+
+    Args:
+        record: a line of metrics.
+        greedy: the last mean return of an evaluation beside training.
+        held_out: the last mean of what nothing is learned from.
+    """
     mean = record.get("episode/return")
     shown = "-" if mean is None else f"{mean:.1f}"
     speed = record["speed/sps"]
     line = f"step {record['step']:>10,}  return {shown:>8}  {speed:>12,.0f} steps/s"
     if acted := record.get("guard/interventions"):
         line += f"  the guard acted {acted:,.0f} times"
+    if held_out is not None:
+        line += f"  held out {held_out:.3g}"
     return line if greedy is None else f"{line}  greedy return {greedy:>8.1f}"
 
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from shoal.llm.model import LanguageModel
 from shoal.llm.sampler.local import LocalSampler
+from shoal.llm.scorers.functions import named_scorer
 from shoal.llm.scorers.pool import ScorerPool
 from shoal.llm.tasks.source import TaskSource
 from shoal.stream.groups.groups import Groups
+from shoal.stream.groups.held_out import HeldOut
 from shoal.stream.groups.process import ProcessSampler
 from shoal.stream.groups.standing import StandingSampler
 from shoal.stream.schedules import Async
@@ -61,6 +63,9 @@ def groups_of(
             on_failure=s.language.on_scorer_failure,
         )
         started.callback(scorers.close)
+        held_out = held_out_of(run)
+        if held_out is not None:
+            started.callback(held_out.close)
         made = Groups(
             source.task,
             sampler,
@@ -68,12 +73,36 @@ def groups_of(
             learner,
             cfg,
             replies=source.reply_pool(run.warn),
+            held_out=held_out,
             max_staleness=timing.max_staleness if isinstance(timing, Async) else 0,
             meter=run.meter,
         )
         started.pop_all()
     run.held.callback(made.close)
     return made
+
+
+def held_out_of(run: Run) -> HeldOut | None:
+    """What judges answers beside training; None where nothing does.
+
+    Where a failing scorer does not end the run, an answer that this one fails at is left out: a 0 would be a fall.
+
+    Raises:
+        ConfigError: there is no such function, or it takes something else than a prompt and an answer.
+    """
+    language = run.settings.language
+    if not language.held_out_scorer:
+        return None
+    raises = language.on_scorer_failure == "raise"
+    scorers = ScorerPool(
+        named_scorer(language.held_out_scorer),
+        name=f"held-out scorer {language.held_out_scorer}",
+        workers=language.scorer_workers,
+        timeout_s=language.scorer_timeout_s,
+        retries=language.scorer_retries,
+        on_failure="raise" if raises else "drop",
+    )
+    return HeldOut(scorers, answers=language.held_out_answers, tell=run.warn)
 
 
 def sampler_of(run: Run, policy: LanguageModel, cfg: DrawsGroups) -> Sampler:

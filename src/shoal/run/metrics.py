@@ -83,7 +83,8 @@ class Metrics:
         self._keep(episodes.returns.tolist(), episodes.lengths.tolist())
         for key, values in episodes.info.items():
             for value in values.tolist():
-                self.add(f"info/{key}", value)
+                if value == value:  # what is not known of an episode is no number
+                    self.add(f"info/{key}", value)
         if self._agents:
             pairs = zip(episodes.rows.tolist(), episodes.returns.tolist(), strict=True)
             for row, value in pairs:

@@ -16,6 +16,7 @@ from shoal.memory.settings import FromData
 from shoal.run.guard.settings import Guarding
 from shoal.run.members import Population, member_names
 from shoal.run.origin import Identity
+from shoal.stream.groups.held_out import HELD_OUT
 from shoal.stream.schedules import Schedule, schedule
 from shoal.stream.self_play import SelfPlay
 from shoal.types import ConfigError
@@ -78,6 +79,13 @@ class Settings:
     """Which run it is, and what its checkpoints must have been trained with."""
     ranks: Ranks | None = None
     """The processes that learn together, each on an equal share of the environments, where this is one of several."""
+
+    @property
+    def held_out(self) -> str:
+        """The info value of episodes that nothing is learned from, by which the guard judges; empty: there is none."""
+        if self.language.held_out_scorer:
+            return HELD_OUT
+        return "" if self.guarding is None else self.guarding.held_out
 
     @property
     def leads(self) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from shoal.envs.finite import check_finite, may_overflow
+from shoal.envs.vec_env import slowest_of
 from shoal.learn.acting import PlanActor
 from shoal.learn.plan import Noise
 from shoal.memory.slab import Slab
@@ -121,7 +122,11 @@ class InProcess:
                 slab.clear()
         between = between or self._ending
         if self.plan is None or self.under_way:
-            return self._collect(between)
+            episodes = self._collect(between)
+            slowest = slowest_of(self.env)
+            if slowest is not None:
+                self.meter.note("workers/slowest", slowest)
+            return episodes
         if between.due():
             between.pause()
         return self._collect_natively(self.plan)

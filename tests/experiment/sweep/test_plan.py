@@ -121,3 +121,27 @@ def test_every_setting_of_a_sweep_is_described() -> None:
     page = (Path(__file__).parents[3] / "docs" / "sweeps.md").read_text(encoding="utf-8")
     for name in SweepSettings.__dataclass_fields__:
         assert f"`{name}`" in page, name
+
+
+def test_names_of_code_are_the_caller_s_own_or_need_trust(tmp_path: Path) -> None:
+    """A mapping is the caller's; a file is not, and neither are the values of its space."""
+    own = {**with_sweep(), "env": f"{__name__}:small_pole"}
+    refuse("which would be imported and run", own)
+    assert read_plan(own, ours=True).base.options.env == own["env"]
+    assert read_plan(own, trust=True).base.options.env == own["env"]
+    rates = {"learning_rate_schedule": {"choices": ["linear", f"{__name__}:half"]}}
+    space = {**with_sweep(), "space": rates}
+    refuse(r"\[space.learning_rate_schedule\] names '.*:half', which its trials would import", space)
+    assert len(read_plan(space, ours=True).space) == 1
+
+
+def small_pole() -> Any:
+    """An environment."""
+    import gymnasium as gym
+
+    return gym.make("CartPole-v1")
+
+
+def half(done: float) -> float:
+    """A schedule."""
+    return 0.5

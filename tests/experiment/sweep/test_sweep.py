@@ -162,7 +162,7 @@ def test_settings_that_blow_up_fail_with_their_error_and_cost(tmp_path: Path) ->
     named = SMALL | {"env": "tests.experiment.sweep.test_sweep:raising", "num_envs": 2}
     broken = named | {"sweep": {"trials": 9, "max_failures": 2}}
     with pytest.raises(EnvError, match=r"2 trials in a row have failed, the first of them: trial \d: OSError: no such"):
-        sweep(broken, out=tmp_path / "bad", panel="none", trust=True)
+        sweep(broken, out=tmp_path / "bad", panel="none")
 
 
 def raising() -> Any:

@@ -118,3 +118,36 @@ class Deaf(Limited):
 
     def _noise(self) -> Any:
         return self.np_random.normal(0, 1, 4).astype(np.float32)
+
+
+class Doors(gym.Env[Any, Any]):
+    """A corridor: three lamps show the way, then comes a door that one of two actions opens, and nothing shows which.
+
+    Each door is opened by the same action until it is passed. Who has no memory passes by trying both at random;
+    whoever always takes the more probable one stands before the first door that wants the other.
+    """
+
+    observation_space = spaces.Box(0, 1, (5,), np.float32)
+    action_space = spaces.Discrete(4)
+    steps_of_episode = 100
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """Starts before the first lamp."""
+        super().reset(seed=seed, options=options)
+        self.taken = self.place = 0
+        self.wanted = int(self.np_random.integers(4))
+        return self._seen(), {}
+
+    def step(self, action: Any) -> Any:
+        """Goes on where the action is the wanted one."""
+        self.taken += 1
+        at_door, right = self.place == 3, int(action) == self.wanted
+        if right:
+            self.place = (self.place + 1) % 4
+            self.wanted = int(self.np_random.integers(2 if self.place == 3 else 4))
+        return self._seen(), float(at_door and right), False, self.taken >= self.steps_of_episode, {}
+
+    def _seen(self) -> Any:
+        obs = np.zeros(5, np.float32)
+        obs[4 if self.place == 3 else self.wanted] = 1
+        return obs

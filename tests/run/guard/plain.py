@@ -62,6 +62,7 @@ def go(
     during: Callable[[Run, Learner, int], None] | None = None,
     saved: bool = False,
     guarded: bool = True,
+    stream: type[Published] = Published,
     **settings: Any,
 ) -> tuple[Run, Learner, Published, list[str]]:
     """A run of batches of 10 steps, whose every update moves each weight by one step of Adam on a gradient of -1.
@@ -77,9 +78,9 @@ def go(
         path, total_timesteps=updates * 10, guarding=cfg, keep_last=100, checkpoint_every=10 if saved else 10**6
     )
     run.rules = rules
-    learner, stream = learner_of(), Published(EPISODES, list(returns))
+    learner, beats = learner_of(), stream(EPISODES, list(returns))
     shas: list[str] = []
-    batches = run.loop(stream, learner)
+    batches = run.loop(beats, learner)
     if run.guard is not None:
         run.guard.every = 1
     for _ in batches:
@@ -92,7 +93,7 @@ def go(
         if during is not None:
             during(run, learner, run.updates + 1)
     run.close()
-    return run, learner, stream, shas
+    return run, learner, beats, shas
 
 
 def guard_of(run: Run) -> Guard:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 
 import shoal
+from shoal.cli.statuses import status_of
+from shoal.experiment.result import Result
 from shoal.learn.rate_factor import rate_factor_of, set_rate_factor
 from shoal.run.guard.notes import read_notes
 from shoal.run.guard.seen import Finding, Seen
 from shoal.run.guard.settings import Guarding
 from shoal.run.log import read
 from shoal.types import ConfigError
-from tests.run.guard.plain import go, guard_of, learner_of, sha_of
+from tests.run.guard.plain import EPISODES, Published, go, guard_of, learner_of, sha_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,13 +128,57 @@ def test_a_run_that_it_acted_in_ends_as_the_verified_best(tmp_path: Path) -> Non
     assert sha_of(learner) == shas[best.update - 1] != shas[-1]
 
 
-def test_it_says_where_the_rate_is_not_lowered_any_more(tmp_path: Path) -> None:
-    go(tmp_path, updates=26, rules=[rule_at(*range(1, 27), action="halve")])
-    said = [one.said for one in read_notes(tmp_path).interventions]
-    assert "the least" not in said[0]
-    assert said[-1].endswith(
-        "0.000976562 times its learning rate, the least that the guard sets: begin again with a smaller one"
-    )
+def test_where_the_rate_is_not_lowered_any_more_and_nothing_was_verified_the_run_is_stopped(tmp_path: Path) -> None:
+    run, learner, _, shas = go(tmp_path, updates=26, rules=[rule_at(*range(1, 27), action="halve")])
+    made = read_notes(tmp_path).interventions
+    assert [one.action for one in made] == ["halve"] * 10 + ["stop"]
+    assert run.updates == 11
+    assert "at 0.000976562 times its learning rate without a state that was ever verified" in run.stop_reason
+    stopped = json.loads((tmp_path / "stopped.json").read_text())
+    assert stopped["kept"] == {"policy": {"update": None, "return": None}}
+    assert sha_of(learner) == shas[-1]
+
+
+def test_where_the_rate_is_not_lowered_any_more_a_learner_goes_back(tmp_path: Path) -> None:
+    """It was verified between its findings, so that each of them was the first again."""
+    go(tmp_path, updates=100, rules=[rule_at(*range(9, 100, 8), action="halve")])
+    actions = [x.action for x in read_notes(tmp_path).interventions]
+    assert actions == ["halve"] * 10 + ["rollback"] * 2
+
+
+@pytest.mark.parametrize(
+    ("reason", "threshold", "reached", "status"),
+    [
+        ("guard: x", None, 0.0, 3),
+        ("guard: x", 5.0, 4.0, 3),
+        ("guard: x", 5.0, 6.0, 0),
+        ("total_timesteps", None, 0.0, 0),
+        ("total_timesteps", 5.0, 4.0, 1),
+    ],
+)
+def test_exit_status(reason: str, threshold: float | None, reached: float, status: int, tmp_path: Path) -> None:
+    given = Result(tmp_path, torch.nn.Linear(1, 1), 1, 1.0, reached, 1.0, threshold, reason)
+    assert status_of(given) == status
+
+
+def test_the_best_state_is_the_best_by_its_held_out_value(tmp_path: Path) -> None:
+    """Returns rise all the way; what is held out rises to update 8 and falls from there."""
+
+    class Judged(Published):
+        def __next__(self) -> int:
+            version = super().__next__()
+            held = np.full(EPISODES, float(8 - abs(8 - version)))
+            self.episodes = replace(self.episodes, info={"held_out": held})
+            return version
+
+    rules = [rule_at(4, action="halve")]
+    told: dict[str, Any] = {"returns": list(range(40)), "rules": rules, "held_out": "held_out", "stream": Judged}
+    run, learner, _, shas = go(tmp_path, updates=20, **told)
+    best = guard_of(run).watches["policy"].states.best
+    assert best is not None
+    assert best.update == 7
+    assert best.held == 7
+    assert sha_of(learner) == shas[6]
 
 
 def test_it_warns_writes_a_line_and_counts(tmp_path: Path) -> None:

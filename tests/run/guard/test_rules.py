@@ -9,6 +9,7 @@ import pytest
 
 from shoal.run.guard.answers import Hacking, Length
 from shoal.run.guard.clock import Heartbeat, Speed, Staleness
+from shoal.run.guard.held_out import BLOCK, HeldOutFall
 from shoal.run.guard.returns import ReturnFall
 from shoal.run.guard.rules import Drift, Entropy, Finite, Gradient, Kl, ValueLoss
 from shoal.run.guard.seen import Seen
@@ -30,7 +31,10 @@ def said_of(rule: Any, name: str, values: list[float]) -> list[str]:
         (Kl(1.0), "loss/approx_kl", [0.9], ""),
         (Kl(1.0), "loss/approx_kl", [1.1], "halve"),
         (Kl(1.0), "loss/approx_kl", [10.1], "rollback"),
-        (Drift(1.0), "loss/kl", [1.1], "halve"),
+        (Drift(1.0), "loss/kl", [0.1, 1.1, 1.1], ""),
+        (Drift(1.0), "loss/kl", [11.0, 0.1, 1.1], ""),  # one token makes such a mean
+        (Drift(1.0), "loss/kl", [1.1, 11.0, 11.0], "halve"),
+        (Drift(1.0), "loss/kl", [11.0, 11.0, 11.0], "rollback"),
         (Kl(1.0), "loss/kl", [9.0], ""),
         (ValueLoss(100.0), "loss/value", [1, 2, 1, 1, 1, 199], ""),
         (ValueLoss(100.0), "loss/value", [1, 2, 1, 1, 1, 201], "halve"),
@@ -74,10 +78,36 @@ def test_returns_may_lose_a_share_of_what_was_gained(mean: float, spread: float,
     assert (ReturnFall(0.75).look(about) is not None) is falls
 
 
+def test_returns_that_fall_again_right_after_going_back_stop_the_run() -> None:
+    def followed(rule: ReturnFall, *means: float) -> list[str]:
+        found = [rule.look(seen(mean_return=x, best_return=200.0, first_return=0.0, episodes=32)) for x in means]
+        return ["" if one is None else one.action for one in found]
+
+    rule = ReturnFall(0.75)
+    assert followed(rule, 200, 10) == ["", "rollback"]
+    rule.forget()
+    other = ReturnFall(0.75)
+    other.restore(rule.state())  # as a run that was killed then goes on
+    assert followed(rule, math.nan, 10) == ["", "stop"]
+    assert followed(other, 150, 10) == ["", "rollback"]
+    rule = ReturnFall(0.75)
+    assert followed(rule, 200) == [""]
+    rule.forget()  # the learner went back for another reason
+    assert followed(rule, 10) == ["rollback"]
+
+
 def test_an_actor_that_is_late() -> None:
     rule = Heartbeat(4.0)
     found = [rule.look(seen({"actors/slowest": x})) is not None for x in (9, 9, 1, 9, 9, 9, 9, 1)]
     assert found == [False] * 5 + [True] + [False] * 2
+
+
+def test_a_worker_that_is_late_and_a_machine_that_is() -> None:
+    rule = Heartbeat(4.0)
+    found = [rule.look(seen({"workers/slowest": x}, seconds_a_step=9.0)) for x in (1, 1, 1, 9, 9, 9)]
+    assert found[:5] == [None] * 5
+    assert found[5] is not None
+    assert "the slowest worker takes 9 times as long" in found[5].said
 
 
 def test_speed_is_told_once_until_it_is_over() -> None:
@@ -102,6 +132,7 @@ def test_answers_that_grow() -> None:
     rule, about = Length(), {"groups/truncated": 0.0}
     assert [rule.look(seen(about, mean_length=10.0)) for _ in range(6)] == [None] * 6
     assert rule.look(seen(about, mean_length=29.0)) is None
+    assert [rule.look(seen(about, mean_length=x)) for x in (31.0, 31.0, 10.0, 31.0, 31.0)] == [None] * 5
     assert rule.look(seen(about, mean_length=31.0)) is not None
     assert rule.look(seen(mean_length=3100.0)) is None  # episodes of an environment
 
@@ -112,6 +143,45 @@ def test_rewards_that_rise_while_the_evaluation_falls() -> None:
         about = [({"groups/truncated": 0.0, "eval/return": e}, r) for e, r in pairs for _ in range(3)]
         return [rule.look(seen(n, mean_return=r)) is not None for n, r in about]
 
-    assert any(found([(0.9, 1.0), (0.8, 2.0), (0.7, 3.0), (0.6, 4.0)]))
-    assert not any(found([(0.9, 1.0), (0.8, 2.0), (0.7, 1.0), (0.6, 4.0)]))
-    assert not any(found([(0.9, 1.0), (0.8, 2.0), (0.85, 3.0), (0.6, 4.0)]))
+    before = [(0.9, 1.0), (0.92, 1.1), (0.89, 1.0), (0.91, 1.1), (0.9, 1.0)]
+    assert any(found([*before, (0.8, 2.0), (0.7, 3.0), (0.6, 4.0)]))
+    assert not any(found([*before, (0.8, 2.0), (0.7, 1.0), (0.6, 4.0)]))
+    assert not any(found([*before, (0.8, 2.0), (0.85, 3.0), (0.6, 4.0)]))
+    assert not any(found([*before, (0.89, 1.1), (0.88, 1.2), (0.87, 1.3)]))  # which may be chance
+    assert not any(found([*before[2:], (0.8, 2.0), (0.7, 3.0), (0.6, 4.0)]))  # of so few nobody knows
+
+
+def blocks(*means: tuple[float, float], spread: float = 0.5) -> list[Any]:
+    """A check for each mean return and mean held-out value, of so many episodes as a block has."""
+    signs = [spread * (-1) ** number for number in range(BLOCK)]
+    return [seen(pairs=tuple((gained + x, held + x) for x in signs)) for gained, held in means]
+
+
+GOOD, HACKED = [(2.0, 0.8)] * 10, [(3.0, 0.2)] * 4
+
+
+def test_returns_that_rise_while_a_held_out_value_falls() -> None:
+    def found(means: list[tuple[float, float]], spread: float = 0.5) -> list[int]:
+        rule = HeldOutFall("held_out")
+        looked = [rule.look(check) for check in blocks(*means, spread=spread)]
+        return [number for number, one in enumerate(looked) if one is not None and one.action == "rollback"]
+
+    assert found(GOOD + HACKED) == [11]
+    assert found(GOOD[:5] + HACKED) == []  # of so few nobody knows what is chance
+    assert found(GOOD + HACKED, spread=3.0) == []  # which may be chance
+    assert found(GOOD + [(3.0, 0.2), (3.0, 0.8)] * 4) == []
+    assert found(GOOD + [(2.0, 0.2)] * 4) == []  # returns do not rise
+    assert found([(x, 0.8 + 0.1 * (x % 3)) for x in range(60)]) == []
+
+
+def test_a_held_out_value_is_compared_anew_after_a_step_back_and_goes_on_after_a_kill() -> None:
+    one, other = HeldOutFall("held_out"), HeldOutFall("held_out")
+    *before, last = blocks(*GOOD, *HACKED[:2])
+    for check in before:
+        assert one.look(check) is None
+    other.restore(one.state())
+    one.forget()
+    assert one.look(last) is None
+    made = other.look(last)
+    assert made is not None
+    assert made.said == "returns rose from 2 to 2.67 while held_out fell from 0.8 to 0.4"

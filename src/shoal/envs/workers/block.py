@@ -12,10 +12,11 @@ import numpy as np
 from shoal import _native
 from shoal.envs.masks import MaskReader
 from shoal.envs.outputs import FEWER, NUMBERS, Outputs, take
+from shoal.envs.workers.pace import COLUMNS
 from shoal.types import ConfigError, Layout, Leaf, check_room
 
 if TYPE_CHECKING:
-    from shoal.types import Bools, Spec, Tree
+    from shoal.types import Bools, Floats, Spec, Tree
 
 
 class Block:
@@ -27,9 +28,15 @@ class Block:
     def __init__(self, fd: int, spec: Spec, *, num_rows: int, num_workers: int) -> None:
         """Maps the memory; `reserve` must have been called once before."""
         signals = _native.Signals.bytes(num_workers)
-        memory = _native.map_shared(fd, size(spec, num_rows, num_workers))
+        whole = size(spec, num_rows, num_workers)
+        times = whole - _times_bytes(num_workers)
+        memory = _native.map_shared(fd, whole)
         self.signals = _native.Signals(memory[:signals], num_workers)
-        self.arrays: dict[str, Tree] = _layout(spec).view(memory[signals:], num_rows)
+        self.arrays: dict[str, Tree] = _layout(spec).view(
+            memory[signals:times], num_rows
+        )
+        self.times: Floats = memory[times:].view(np.float64).reshape(-1, COLUMNS)
+        """How long each worker took for its last steps [W, COLUMNS]."""
         self.action: Tree = self.arrays["action"]
         self.masks: Bools = self.arrays["action_mask"]
         self._spec = spec
@@ -45,7 +52,13 @@ class Block:
 
 def size(spec: Spec, num_rows: int, num_workers: int) -> int:
     """Bytes of the block."""
-    return _native.Signals.bytes(num_workers) + _layout(spec).offsets((num_rows,))[1]
+    arrays = _layout(spec).offsets((num_rows,))[1]
+    return _native.Signals.bytes(num_workers) + arrays + _times_bytes(num_workers)
+
+
+def _times_bytes(num_workers: int) -> int:
+    """Bytes of the workers' times, which stand last."""
+    return num_workers * COLUMNS * 8
 
 
 def reserve(fd: int, spec: Spec, *, num_rows: int, num_workers: int) -> None:

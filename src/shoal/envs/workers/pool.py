@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from shoal.envs.workers.block import Block, reserve
 from shoal.envs.workers.closing import ask_to_close
 from shoal.envs.workers.faults import LOOK_S, Fault, Faults, Task
+from shoal.envs.workers.pace import Paces
 from shoal.envs.workers.pipe import pack
 from shoal.envs.workers.processes import Worker, end_all
 from shoal.envs.workers.settings import cores_here
@@ -117,6 +118,8 @@ class WorkerPool:
         except BaseException:
             self._at_exit()
             raise
+        self.paces = Paces(self.block.times)
+        """How long each worker takes for a step."""
         self._faults = Faults(self.spec.env_id, self.workers, self.block.signals)
 
     @property

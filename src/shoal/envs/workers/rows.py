@@ -97,6 +97,10 @@ class WorkersEnv:
         """Rows [B] whose worker failed and was dropped: they are invalid until the next `reset` or `restore`."""
         return self._last_seen.dropped
 
+    def slowest(self) -> float | None:
+        """How many times as long for a step as the one in the middle the slowest worker takes; see `Paces`."""
+        return self.pool.paces.slowest()
+
     def reset(self, seed: int | Sequence[int]) -> None:
         """Starts every row anew."""
         seeds = row_seeds(seed, self.num_rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from shoal.envs.python_env import make_envs
 from shoal.envs.serial import SerialEnv
 from shoal.envs.workers.block import Block
 from shoal.envs.workers.failures import failure_of
+from shoal.envs.workers.pace import Pace
 from shoal.envs.workers.pipe import pack, unpack
 from shoal.envs.workers.worker_rows import WorkerRows
 from shoal.types import ConfigError, select
@@ -162,7 +164,7 @@ def serve(rows: WorkerRows, block: Block, pipe: Pipe, *, plan: Plan) -> None:
     """Does one task after another until told to close."""
     signals, first, pid = block.signals, plan.rows.start, os.getpid()
     number, step, close = plan.number, int(Op.STEP), int(Op.CLOSE)
-    done = signals.answered(number)
+    done, pace = signals.answered(number), Pace(block.times[number])
     while True:
         op, start, stop = signals.take(number, done, plan.spin_s, IDLE_S)
         if not op:
@@ -177,8 +179,10 @@ def serve(rows: WorkerRows, block: Block, pipe: Pipe, *, plan: Plan) -> None:
         failed = False
         try:
             if op == step:
+                begun = time.perf_counter()
                 action = select(block.action, slice(first + start, first + stop))
                 rows.step(slice(start, stop), action)
+                pace.note(time.perf_counter() - begun, stop - start)
                 signals.answer(number, done, failed=False)
                 continue
             message = pack((done, True, ask(rows, Op(op), pipe.receive())))

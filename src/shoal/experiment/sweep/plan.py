@@ -20,7 +20,7 @@ from shoal.experiment.sweep.inferred import infer
 from shoal.experiment.sweep.settings import SweepSettings
 from shoal.experiment.sweep.space import as_tables, changed, read_space
 from shoal.experiment.sweep.trial import own_names
-from shoal.experiment.trust import seal
+from shoal.experiment.trust import check, imported_by, seal
 from shoal.run.drafts import write_atomic
 from shoal.run.origin import TABLE, Origin
 from shoal.run.reading import read_toml
@@ -62,12 +62,19 @@ def replace_search(settings: SweepSettings) -> dict[str, object]:
     return shallow(replace(settings, search=()))
 
 
-def read_plan(given: Mapping[str, Any], *, trust: bool = False, **changes: Any) -> Plan:
+def read_plan(
+    given: Mapping[str, Any],
+    *,
+    trust: bool = False,
+    ours: bool = False,
+    **changes: Any,
+) -> Plan:
     """The plan of a file.
 
     Args:
         given: the file: a configuration as `train --config` reads it, with the tables [sweep] and [space].
         trust: import what it names, whoever wrote it.
+        ours: no file says it, but the caller, whose names are imported as those of `train` are.
         changes: settings of the sweep that win over the file's.
 
     Raises:
@@ -90,10 +97,32 @@ def read_plan(given: Mapping[str, Any], *, trust: bool = False, **changes: Any) 
         if str(error).startswith("[sweep]"):
             raise
         raise ConfigError(f"[sweep]: {error}") from error
-    base = Experiment.of_file(_with_preset(whole), given=own_names(whole), trust=trust)
+    base = Experiment.of_file(
+        _with_preset(whole),
+        given=own_names(whole),
+        trust=trust,
+        named=[*imported_by(whole)] if ours else (),
+    )
     _check_base(base, settings)
     found = read_space(base, space, infer(base, settings.search))
+    if not ours:
+        _check_imports(found, trust=trust)
     return Plan(settings, found, base, _check_rows(base, settings, found))
+
+
+def _check_imports(space: Sequence[Parameter], *, trust: bool) -> None:
+    """ConfigError where a value of the space is the name of a function, which its trials would import and run."""
+    for one in space:
+        place, dot, setting = one.name.rpartition(".")
+        for value in one.range.choices:
+            settings = {place if dot else "algorithm": {setting: value}}
+            if trust:
+                check(settings, Origin.new(), trust=True)
+            elif imported_by(settings):
+                raise ConfigError(
+                    f"[space.{one.name}] names {value!r}, which its trials would import and run. If you trust the "
+                    "file: --trust, or trust=True in Python"
+                )
 
 
 def _with_preset(saved: dict[str, Any]) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def sweep(
         parallel: other trials at a time.
         fleet: train on a Ray cluster: local, auto or ray://HOST:PORT.
         panel: auto prints a line for each trial, none nothing.
-        trust: import and run what the file names, whoever wrote it.
+        trust: import and run what the file names, whoever wrote it. What a mapping names the caller names.
 
     Raises:
         ConfigError: settings, a search space, an objective or a budget that cannot work, or the directory of another
@@ -226,7 +226,8 @@ def _planned(
     """The directory of a sweep and its plan, read from there or from its file."""
     if isinstance(source, Mapping):
         folder = ROOT / "sweep" if out is None else Path(out)
-        return folder.absolute(), read_plan(source, trust=trust, **changes)
+        plan = read_plan(source, trust=trust, ours=True, **changes)
+        return folder.absolute(), plan
     path = Path(os.fspath(source))
     if path.is_dir():
         if out is not None:

@@ -147,13 +147,15 @@ def _trained(config: dict[str, Any], reporter: Reporter) -> Ran:
     """Trains a configuration, or resumes its run where there is one."""
     from shoal.experiment.experiment import Experiment
     from shoal.experiment.training import resume, start
+    from shoal.experiment.trust import imported_by
 
     there = run_folder(config)
     if there.exists():
         _check_names(there, config)
         result = resume(there, panel="none", callbacks=[reporter], trust=True)
     else:
-        experiment = Experiment.of_file(config, given=own_names(config), trust=True)
+        named = [*imported_by(config)]  # the sweep has asked whether they may be
+        experiment = Experiment.of_file(config, given=own_names(config), named=named)
         result = start(experiment, panel="none", callbacks=[reporter])
     if os.path.lexists(there / STOPPED):
         raise FloatingPointError(f"the guard stopped it: {result.stop_reason}")

@@ -37,6 +37,7 @@ RULES: tuple[Callable[[Evidence], Finding | None], ...] = (
     episodes.too_few,
     episodes.all_equal,
     episodes.acts_at_random,
+    episodes.greedy_worse,
     updates.rate_too_high,
     updates.rate_too_low,
     updates.entropy_gone,

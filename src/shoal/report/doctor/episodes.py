@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shoal.report.doctor.course import FEW
+from shoal.report.doctor.course import FEW, WINDOW
 from shoal.report.doctor.finding import CAUSE, NOTHING, SYMPTOM, Finding
 
 if TYPE_CHECKING:
@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 ENDLESS = 3_000
 """Steps of each environment without an end, from which on it is said that episodes do not end."""
+SHORT, SURE = 0.4, 5.0
+"""Of what was gained, and standard errors: what greedy episodes lack beside those of training."""
+GREEDY = 20
+"""Greedy episodes that a mean beside training is of, where nothing else is known."""
 
 
 def never_end(run: Evidence) -> Finding | None:
@@ -100,3 +104,45 @@ def acts_at_random(run: Evidence) -> Finding | None:
     what = f"greedy actions reach {course.greedy:.4g}, sampled ones {course.last:.4g}: the policy is far from decided"
     advice = "a smaller ent_coef, a larger learning_rate or more steps; judge it by its greedy episodes (eval_every)"
     return Finding("greedy-far-from-sampled", SYMPTOM + 5, what, advice, numbers)
+
+
+def greedy_worse(run: Evidence) -> Finding | None:
+    """Sampled actions are good, and the most probable ones are not."""
+    course, found = run.course, _greedy(run)
+    if run.groups or found is None or not course.learned:
+        return None
+    greedy, error = found
+    lacks = course.last - greedy
+    spread = max(course.last_spread, 1e-9) / min(course.episodes, WINDOW) ** 0.5
+    if lacks < SHORT * course.gain or lacks < SURE * (error**2 + spread**2) ** 0.5:
+        return None
+    numbers = {"greedy_return": greedy, "episode/return": course.last}
+    entropy = run.late("loss/entropy")
+    undecided = ""
+    if entropy is not None:
+        numbers["loss/entropy"] = entropy
+        undecided = f", at an entropy of {entropy:.3g} nats"
+    what = (
+        f"greedy actions reach {greedy:.4g}, sampled ones {course.last:.4g}{undecided}: what it learned is good by its "
+        "chance moves, not by its most probable ones"
+    )
+    memory = ""
+    if run.config.get("algorithm.network.recurrent", "none") == "none":
+        memory = "network.recurrent or preprocessing.frame_stack, as it may not see where it is; "
+    advice = (
+        f"{memory}a smaller ent_coef or more steps, so that it decides; network.squash where actions lie at their "
+        "bounds; action masks for what is not allowed; else let it act as it was trained: agent.act(obs, greedy=False)"
+    )
+    return Finding("greedy-worse-than-sampled", CAUSE + 9, what, advice, numbers)
+
+
+def _greedy(run: Evidence) -> tuple[float, float] | None:
+    """The mean of the last greedy episodes and its standard error; None where there were none."""
+    mean, std = run.course.greedy, run.number("greedy_std")
+    count = run.setting("final_episodes", WINDOW)
+    if not isinstance(mean, int | float):
+        mean, std = run.late("eval/return"), run.late("eval/std")
+        count = run.setting("eval_episodes", GREEDY)
+    if mean is None:
+        return None
+    return float(mean), (std or 0.0) / max(1.0, count) ** 0.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from shoal.run.guard.rules import Stateless, Windowed
@@ -17,7 +18,11 @@ LONGER = 3.0
 """Times that answers may become as long as they were within the last checks."""
 EVALUATION = "eval/return"
 IN_A_ROW = 3
-"""Evaluations, one worse than the other, while rewards rise."""
+"""Checks at which answers are long; evaluations, one worse than the other, while rewards rise."""
+BEFORE, KEPT = 5, 16
+"""Evaluations that there must be before them, and all that are kept."""
+SURE = 3.0
+"""Times the usual difference of two evaluations in a row that they must have fallen, and rewards risen."""
 
 
 class Length(Windowed):
@@ -25,6 +30,12 @@ class Length(Windowed):
 
     name = "length"
     reads = (ANSWERS,)
+
+    def __init__(self) -> None:
+        """Nothing was seen."""
+        super().__init__()
+        self._long = 0
+        """Checks in a row at which answers were long: to one batch of prompts they may be."""
 
     def look(self, seen: Seen) -> Finding | None:
         """Compares the mean length of the last answers."""
@@ -34,7 +45,25 @@ class Length(Windowed):
         found = self.compare(value) if self.recent.full else None
         if found is None:
             self.recent.add(value)
-        return found
+            self._long = 0
+            return None
+        self._long += 1
+        return found if self._long >= IN_A_ROW else None
+
+    def forget(self) -> None:
+        """Begins to compare anew."""
+        super().forget()
+        self._long = 0
+
+    def state(self) -> Any:
+        """All that `restore` needs."""
+        return {"recent": super().state(), "long": self._long}
+
+    def restore(self, saved: Any) -> None:
+        """Continues from `saved`; earlier versions kept the lengths alone."""
+        table = saved if isinstance(saved, dict) else {"recent": saved, "long": 0}
+        super().restore(table["recent"])
+        self._long = int(table["long"])
 
     def compare(self, value: float) -> Finding | None:
         """Compares with the median of the last checks."""
@@ -62,21 +91,28 @@ class Hacking(Stateless):
         greedy = seen.number(EVALUATION)
         if greedy is None or (self.pairs and self.pairs[-1][0] == greedy):
             return None
-        self.pairs = [*self.pairs[-IN_A_ROW:], [greedy, seen.mean_return]]
-        if len(self.pairs) <= IN_A_ROW:
+        self.pairs = [*self.pairs[1 - KEPT :], [greedy, seen.mean_return]]
+        if len(self.pairs) < BEFORE + IN_A_ROW:
             return None
-        pairs = list(zip(self.pairs, self.pairs[1:], strict=False))
-        if not all(
-            after[0] < before[0] and after[1] > before[1] for before, after in pairs
-        ):
+        last = self.pairs[-1 - IN_A_ROW :]
+        pairs = pairwise(last)
+        if not all(now[0] < then[0] and now[1] > then[1] for then, now in pairs):
             return None
-        (held, reward), (held_now, reward_now) = self.pairs[0], self.pairs[-1]
+        (held, reward), (held_now, reward_now) = last[0], last[-1]
+        if held - held_now <= self._chance(0) or reward_now - reward <= self._chance(1):
+            return None
         said = (
             f"rewards rose from {reward:.3g} to {reward_now:.3g} while the evaluation fell from {held:.3g} to "
             f"{held_now:.3g}"
         )
         self.pairs = []
         return Finding(said, "halve")
+
+    def _chance(self, column: int) -> float:
+        """How much two evaluations, or rewards, may differ by chance: by what those before did from one to the next."""
+        before = [pair[column] for pair in self.pairs[:-IN_A_ROW]]
+        steps = [abs(now - then) for then, now in pairwise(before)]
+        return SURE * sum(steps) / len(steps)
 
     def forget(self) -> None:
         """Begins to compare anew."""

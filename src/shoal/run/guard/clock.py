@@ -17,9 +17,9 @@ LATE, USUAL, ENOUGH = 5, 50, 20
 LEAST_S = 10.0
 """Seconds that it must have been slow for."""
 STALENESS = ("actors/staleness_max", "groups/staleness_max")
-SLOWEST = "actors/slowest"
+SLOWEST = ("actors/slowest", "workers/slowest")
 IN_A_ROW = 3
-"""Checks of which each must show an actor that is late."""
+"""Checks of which each must show one that is late."""
 
 
 class Speed(Stateless):
@@ -94,19 +94,23 @@ class Staleness(Told):
 
 
 class Heartbeat(Told):
-    """Every actor is heard from when the others are; one that is silent for good ends the run by its time-out."""
+    """Every actor and worker is as fast as the others; one that is silent for good ends the run by its time-out.
+
+    They are compared with each other, at the same time: whatever else the machine does slows all of them.
+    """
 
     name = "heartbeat"
-    reads = (SLOWEST,)
+    reads = SLOWEST
     late = 0
 
     def look(self, seen: Seen) -> Finding | None:
-        """Compares the slowest actor with the one in the middle."""
+        """Compares the slowest one with the one in the middle."""
         value = seen.number(*self.reads)
         if value is None:
             return None
         self.late = self.late + 1 if value > self.limit else 0
         if not self.above(value if self.late >= IN_A_ROW else None):
             return None
-        said = f"the slowest actor takes {value:.3g} times as long as the one in the middle"
+        what = "actor" if SLOWEST[0] in seen.numbers else "worker"
+        said = f"the slowest {what} takes {value:.3g} times as long as the one in the middle"
         return Finding(said, "tell")

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from shoal.run.writer import Writer
 
 
+GUARD = "guard: "
+"""How the stop reason of a run begins that the guard has ended."""
+
+
 def end_as_best(guard: Guard) -> bool:
     """Each learner on which the guard ever acted becomes its verified best; whether one did."""
     changed = False
@@ -24,7 +28,7 @@ def end_as_best(guard: Guard) -> bool:
         said = f"{watch.name} ends as its verified best, of update {best.update:,}{best.said}"
         tell(guard.run, f"the guard acted in this run: {said}", how="note")
     if guard.stopped:
-        reason = guard.stopped.removeprefix("guard: ")
+        reason = guard.stopped.removeprefix(GUARD)
         watches = guard.watches.items()
         kept = {name: watch.states.best for name, watch in watches}
         guard.journal.write_stop(reason, kept)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from shoal.run.guard.ending import end_as_best, keep_best
+from shoal.run.guard.ending import GUARD, end_as_best, keep_best
 from shoal.run.guard.journal import Journal
 from shoal.run.guard.readings import episodes_by_learner, numbers_of
+from shoal.run.guard.returns import Returns
 from shoal.run.guard.seen import Seen
 from shoal.run.guard.watch import Watch, rules_of
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from shoal.run.learning import Taken
     from shoal.run.loop import Stream
     from shoal.run.run import Run
+    from shoal.run.settings import Settings
     from shoal.run.writer import Writer
     from shoal.types import Episodes
 
@@ -50,15 +52,13 @@ class Guard:
         """
         s = run.settings
         self.run, self.stream = run, stream
-        steps = getattr(stream, "steps_per_batch", math.prod(stream.shape))
-        self.every = max(1, min(MOST_UPDATES, STEPS // max(1, steps)))
-        rows = s.num_envs * max(1, len(s.agents)) // s.learners
+        self.every = _checks_of(stream)
         self.watches: dict[str, Watch] = {}
         for number, (name, learner) in enumerate(learners.items()):
             judged = not s.self_play.every and (s.learners > 1 or not number)
-            rules = rules_of(cfg, learner.policy, s.max_staleness, with_returns=judged)
-            own_rows = rows if judged else 0
-            self.watches[name] = Watch(name, learner, rules, own, cfg, rows=own_rows)
+            returns = _returns_of(stream, s, judged=judged)
+            rules = rules_of(cfg, learner.policy, s, with_returns=judged)
+            self.watches[name] = Watch(name, learner, rules, own, cfg, returns)
         self.stopped = ""
         """Why the guard ended the run."""
         self.journal = Journal(run, stream)
@@ -125,6 +125,8 @@ class Guard:
                 best_return=math.nan if best is None else best.figure,
                 spread=math.nan if best is None else best.spread,
                 episodes=watch.returns.size,
+                held_out=watch.returns.mean_held,
+                pairs=watch.returns.take_pairs(),
                 seconds_a_step=seconds / steps if steps > 0 else math.nan,
                 seconds=seconds,
             )
@@ -193,11 +195,8 @@ class Guard:
         if action == "skip":
             did = "what was not finite was skipped"
         elif action == "halve":
-            before = watch.factor
             watch.halve()
             did = f"{watch.name} goes on with {watch.factor:g} times its learning rate"
-            if watch.factor == before:
-                did += ", the least that the guard sets: begin again with a smaller one"
         elif action == "rollback":
             kept = watch.go_back(self.stream.env_steps)
             self.stream.publish()
@@ -206,10 +205,8 @@ class Guard:
                 "learning rate"
             )
         else:
-            did = "the run ends"
-            if watch.states.best is not None:
-                did += f" with the verified best of update {watch.states.best.update:,}{watch.states.best.said}"
-            self.stopped = reason = f"guard: {what}; {did}"
+            did = f"the run ends {_left_with(watch)}"
+            self.stopped = reason = f"{GUARD}{what}; {did}"
             self.run.stop(reason)
         self.journal.add(watch.name, wrong[0].rule, action, f"{what}; {did}")
 
@@ -228,3 +225,32 @@ class Guard:
         """Seconds of the run so far in all but learning."""
         spent = self.run.meter.seconds
         return sum(spent.values()) - spent["learning"]
+
+
+def _checks_of(stream: Stream) -> int:
+    """Updates from one check to the next."""
+    if hasattr(stream, "stale_answers"):  # drawing answers takes far longer
+        return 1
+    steps = getattr(stream, "steps_per_batch", math.prod(stream.shape))
+    return max(1, min(MOST_UPDATES, STEPS // max(1, steps)))
+
+
+def _returns_of(stream: Stream, s: Settings, *, judged: bool) -> Returns:
+    """The returns of a learner's episodes; `judged`: it has some of its own, which say how good it is."""
+    stale: int | None = getattr(stream, "stale_answers", None)
+    if stale is not None:
+        return Returns(stream.shape[1], s.held_out, stale=stale)
+    rows = s.num_envs * max(1, len(s.agents)) // s.learners
+    return Returns(rows if judged else 0, s.held_out)
+
+
+def _left_with(watch: Watch) -> str:
+    """What a run that is stopped is left with, in words."""
+    best = watch.states.best
+    if best is not None:
+        return f"with the verified best of update {best.update:,}{best.said}"
+    slow = f"at {watch.factor:g} times its learning rate " if watch.factor < 1 else ""
+    return (
+        f"{slow}without a state that was ever verified: begin again with a smaller learning_rate, or mend what is "
+        "found wrong"
+    )

@@ -96,4 +96,7 @@ def _about(kept: Kept | None) -> dict[str, float | int | None]:
     if kept is None:
         return {"update": None, "return": None}
     figure = None if math.isnan(kept.figure) else kept.figure
-    return {"update": kept.update, "return": figure}
+    about: dict[str, float | int | None] = {"update": kept.update, "return": figure}
+    if not math.isnan(kept.held):
+        about["held_out"] = kept.held
+    return about

@@ -31,13 +31,16 @@ class Ladder:
         """Whether nothing was found since a state was verified."""
         return self.rung == 0
 
-    def take(self, findings: Sequence[Finding], *, may_go_back: bool) -> Action:
+    def take(
+        self, findings: Sequence[Finding], *, may_go_back: bool, slowest: bool
+    ) -> Action:
         """The rung that follows: at least what one of the findings asks for, and one more than the last time.
 
         Args:
             findings: of one check.
             may_go_back: whether a state was verified that the learner can go back to. Without one, it goes on with
                 half the rate, whatever is found.
+            slowest: whether its rate cannot be halved any more. Then it goes back; without a state, the run is stopped.
         """
         wanted = max(ACTIONS.index(found.action) for found in findings)
         rung = max(wanted, self.rung + 1) if self.rung else wanted
@@ -45,6 +48,8 @@ class Ladder:
             rung = BACK
         if not may_go_back and wanted < STOP:
             rung = min(rung, HALVE)
+        if rung == HALVE and slowest:
+            rung = BACK if may_go_back else STOP
         self.rung = min(rung, STOP)
         self.backs += self.rung == BACK
         return ACTIONS[self.rung]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from shoal.run.metrics import Metrics
     from shoal.run.settings import Settings
+    from shoal.types import Floats
 
 
 def numbers_of(
@@ -40,7 +41,7 @@ def numbers_of(
             read = torch.stack(flat).tolist()
             totals = totals | dict(zip(tensors, read, strict=True))
         found = {name: float(x) / counts[name] for name, x in totals.items()}
-    for name in (*STALENESS, SLOWEST, ANSWERS):
+    for name in (*STALENESS, *SLOWEST, ANSWERS):
         value = metrics.mean(name)
         if value is not None:
             found[name] = value
@@ -54,34 +55,40 @@ def episodes_by_learner(
 ) -> Mapping[str, Episodes]:
     """The episodes of several batches by the learner whose rows they are; of several ranks those of all.
 
-    Of several learners on the same rows all are the first one's.
+    Of several learners on the same rows all are the first one's. Of info values the held-out one is kept.
     """
-    ended = _joined(parts)
+    keys = (settings.held_out,) if settings.held_out else ()
+    ended = _joined(parts, keys)
     if settings.ranks is not None:
-        mine = np.stack([ended.returns, ended.lengths.astype(np.float64)])
+        columns = [ended.returns, ended.lengths, *ended.info.values()]
+        mine = np.stack([column.astype(np.float64) for column in columns])
         heard = settings.ranks.gather_bytes(mine.tobytes())
-        both = [np.frombuffer(part).reshape(2, -1) for part in heard]
-        returns, lengths = np.concatenate(both, axis=1)
-        ended = Episodes(returns, lengths.astype(np.int64), {})
+        all_of = [np.frombuffer(part).reshape(len(columns), -1) for part in heard]
+        returns, lengths, *values = np.concatenate(all_of, axis=1)
+        info = dict(zip(keys, values, strict=True))
+        ended = Episodes(returns, lengths.astype(np.int64), info)
     if settings.learners == 1:
         return {learners[0]: ended}
     whose = np.array(settings.whose_rows)[ended.rows % len(settings.whose_rows)]
     found: dict[str, Episodes] = {}
     for name in learners:
         own = whose == name
-        found[name] = Episodes(ended.returns[own], ended.lengths[own], {})
+        info = {key: values[own] for key, values in ended.info.items()}
+        found[name] = Episodes(ended.returns[own], ended.lengths[own], info)
     return found
 
 
-def _joined(parts: Sequence[Episodes]) -> Episodes:
-    """Episodes of several batches."""
+def _joined(parts: Sequence[Episodes], keys: Sequence[str]) -> Episodes:
+    """Episodes of several batches, with these info values: NaN where they lack one."""
     if not parts:
-        return Episodes.none()
-    if len(parts) == 1:
-        return parts[0]
+        return Episodes.none(keys)
+    info: dict[str, Floats] = {}
+    for key in keys:
+        missing = [x.info.get(key, np.full(len(x.returns), np.nan)) for x in parts]
+        info[key] = np.concatenate(missing)
     return Episodes(
         np.concatenate([x.returns for x in parts]),
         np.concatenate([x.lengths for x in parts]),
-        {},
+        info,
         np.concatenate([x.rows for x in parts]),
     )

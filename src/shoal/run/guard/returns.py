@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal.run.guard.rules import Stateless
 from shoal.run.guard.seen import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from shoal.run.guard.seen import Seen
     from shoal.types import Episodes
@@ -23,8 +22,13 @@ NOISE = 7.5
 """Standard errors of a mean that the band must be wide: before so much was gained, a fall may be chance."""
 
 
-class ReturnFall(Stateless):
-    """The mean return stays within a band below the verified best."""
+class ReturnFall:
+    """The mean return stays within a band below the verified best.
+
+    Where it falls again in the first mean after the learner went back for it, the run is to be stopped: verified
+    weights do not lose their return by themselves, so that the environment has changed, and what is learned in it is
+    not what the best was verified by. With rewards of the other sign it would even look better.
+    """
 
     name = "return"
     reads = ()
@@ -32,6 +36,22 @@ class ReturnFall(Stateless):
     def __init__(self, band: float) -> None:
         """`band`: the share of what was gained that may be lost again."""
         self.band = band
+        self.fell = False
+        """Whether the last mean had fallen."""
+        self.went_back = False
+        """Whether the learner went back for it, and no mean was there since."""
+
+    def forget(self) -> None:
+        """The learner went back, whether for this or for something else."""
+        self.went_back, self.fell = self.fell, False
+
+    def state(self) -> list[bool]:
+        """All that `restore` needs."""
+        return [self.fell, self.went_back]
+
+    def restore(self, saved: Sequence[bool]) -> None:
+        """Continues from `saved`; checkpoints of earlier versions have nothing of it."""
+        self.fell, self.went_back = map(bool, saved or (False, False))
 
     def look(self, seen: Seen) -> Finding | None:
         """Compares once enough episodes have ended since the start or the last step back."""
@@ -40,8 +60,16 @@ class ReturnFall(Stateless):
             return None
         noise = NOISE * seen.spread / math.sqrt(seen.episodes)
         allowed = self.band * (best - first)
-        if allowed < noise or best - mean <= allowed:
+        again, self.went_back = self.went_back, False
+        self.fell = not allowed < noise and best - mean > allowed
+        if not self.fell:
             return None
+        if again:
+            said = (
+                f"the first {seen.episodes} episodes after going back have a mean return of {mean:.4g}, where "
+                f"{best:.4g} was verified: the environment or its rewards have changed"
+            )
+            return Finding(said, "stop")
         said = f"the mean return of {seen.episodes} episodes fell to {mean:.4g}, from the verified best {best:.4g}"
         return Finding(said, "rollback")
 
@@ -49,14 +77,28 @@ class ReturnFall(Stateless):
 class Returns:
     """The last returns of one learner's episodes, and their lengths."""
 
-    def __init__(self, rows: int) -> None:
-        """`rows`: that are its own."""
-        self.rows = rows
+    def __init__(
+        self, rows: int, held_out: str = "", *, stale: int | None = None
+    ) -> None:
+        """None yet.
+
+        Args:
+            rows: that are its own.
+            held_out: the info value that nothing is learned from, where there is one.
+            stale: of answers, which are a step each: those that older weights may have drawn.
+        """
+        self.rows, self._held_out, self._stale = rows, held_out, stale
         size = min(MOST, max(LEAST, rows))
         self.returns: deque[float] = deque(maxlen=size)
         self.lengths: deque[float] = deque(maxlen=size)
+        self.held: deque[float] = deque(maxlen=size)
+        """The last held-out values."""
+        self.pairs: list[tuple[float, float]] = []
+        """Returns and held-out values of episodes since they were taken last."""
         self.first = math.nan
         """The first mean over a full window."""
+        self.first_held = math.nan
+        """The first mean of held-out values."""
         self.total = 0
         """Episodes so far."""
         self.deaf_until = 0
@@ -87,6 +129,17 @@ class Returns:
         """The mean length; NaN before there are enough."""
         return sum(self.lengths) / self.size if self.full else math.nan
 
+    @property
+    def mean_held(self) -> float:
+        """The mean held-out value; NaN before there are enough."""
+        full = len(self.held) == self.size
+        return sum(self.held) / self.size if full else math.nan
+
+    def take_pairs(self) -> tuple[tuple[float, float], ...]:
+        """Returns and held-out values of the episodes since the last call."""
+        pairs, self.pairs = tuple(self.pairs), []
+        return pairs
+
     def note(self, episodes: Episodes, step: int) -> None:
         """Takes in episodes that ended by `step`."""
         if not len(episodes.returns) or step < self.deaf_until:
@@ -96,12 +149,17 @@ class Returns:
         self.total += len(episodes.returns)
         if math.isnan(self.first):
             self.first = self.mean
+        self._note_held_out(episodes)
 
     def forget(self, step: int, length: float) -> None:
         """Begins anew where the learner went back: for as long as episodes last, those that end began before."""
         self.returns.clear()
         self.lengths.clear()
-        if math.isfinite(length):
+        self.held.clear()
+        self.pairs.clear()
+        if self._stale is not None:
+            self.deaf_until = step + self._stale + 1
+        elif math.isfinite(length):
             self.deaf_until = step + int(length * self.rows)
 
     def state(self) -> dict[str, Any]:
@@ -112,6 +170,9 @@ class Returns:
             "first": self.first,
             "total": self.total,
             "deaf_until": self.deaf_until,
+            "held": list(self.held),
+            "pairs": [list(pair) for pair in self.pairs],
+            "first_held": self.first_held,
         }
 
     def restore(self, saved: Mapping[str, Any]) -> None:
@@ -122,3 +183,22 @@ class Returns:
         self.lengths.extend(map(float, saved["lengths"]))
         self.first, self.total = float(saved["first"]), int(saved["total"])
         self.deaf_until = int(saved["deaf_until"])
+        self.held.clear()
+        self.held.extend(map(float, saved.get("held", ())))
+        pairs = saved.get("pairs", ())
+        self.pairs = [(float(one), float(other)) for one, other in pairs]
+        self.first_held = float(saved.get("first_held", math.nan))
+
+    def _note_held_out(self, episodes: Episodes) -> None:
+        """Takes in the held-out values that are known."""
+        values = episodes.info.get(self._held_out)
+        if values is None:
+            return
+        for gained, value in zip(
+            episodes.returns.tolist(), values.tolist(), strict=True
+        ):
+            if math.isfinite(value):
+                self.held.append(value)
+                self.pairs.append((gained, value))
+        if math.isnan(self.first_held):
+            self.first_held = self.mean_held

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from shoal.run.guard.recent import Recent
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 WINDOW, LEAST = 20, 5
 """Checks that a rule compares with, and how many there must be."""
+IN_A_ROW = 3
+"""Checks of which each must be beyond a limit, where single ones may be so by chance."""
 SEVERE = 10.0
 """So many times a limit is beyond what a smaller learning rate mends: the guard goes back at once."""
 
@@ -106,11 +109,46 @@ class Kl(Limit):
 
 
 class Drift(Limit):
-    """What learns stays near what draws the answers."""
+    """What learns stays near what draws the answers.
+
+    The mean over tokens has heavy tails: a single token that had become many times as likely makes it large in a run
+    that learns well. What has really gone far is so in several checks in a row.
+    """
 
     name = "drift"
     reads = ("loss/kl",)
     what = "the KL divergence of the learner from the sampler"
+
+    def __init__(self, limit: float) -> None:
+        """`limit`: what it may be."""
+        super().__init__(limit)
+        self.recent = Recent(IN_A_ROW, IN_A_ROW)
+
+    def look(self, seen: Seen) -> Finding | None:
+        """Compares the least of the last checks."""
+        value = seen.number(*self.reads)
+        if value is None:
+            return None
+        self.recent.add(value)
+        if not self.recent.full:
+            return None
+        least = min(self.recent.values)
+        found = super().look(replace(seen, numbers={self.reads[0]: least}))
+        if found is None:
+            return None
+        return replace(found, said=f"{found.said}, {IN_A_ROW} checks in a row")
+
+    def forget(self) -> None:
+        """Begins to look anew."""
+        self.recent.forget()
+
+    def state(self) -> Any:
+        """All that `restore` needs."""
+        return self.recent.state()
+
+    def restore(self, saved: Any) -> None:
+        """Continues from `saved`."""
+        self.recent.restore(saved)
 
 
 class Windowed:

@@ -58,6 +58,10 @@ class Seen:
     """Of collecting and learning since the guard looked last, for each environment step."""
     seconds: float = 0.0
     """Since the guard looked last."""
+    held_out: float = nan
+    """The mean held-out value of its last episodes, where they have one (`guarding.held_out`, a held-out scorer)."""
+    pairs: tuple[tuple[float, float], ...] = ()
+    """Return and held-out value of each episode that has one and ended since the guard looked last."""
     beside: tuple[tuple[str, float], ...] = ()
     """Numbers of what happens beside: how stale steps are, how long ago an actor was heard."""
 

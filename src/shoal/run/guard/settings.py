@@ -54,6 +54,9 @@ class Guarding:
     """It acts where so much of what was gained since the start, up to the verified best return, is lost again."""
     slowdown: float = 5.0
     """It tells where environment steps take so many times as long as they did, or one actor as the others."""
+    held_out: str = ""
+    """One of info_keys, such as is_success, that nothing is learned from: the guard acts where it falls while returns
+    rise, and the best state is the best by it. Language models have language.held_out_scorer."""
     verify: int = 10
     """Checks without a finding after which a copy of the weights counts as good; more are surer and older."""
     memory_gib: float = 1.0

@@ -34,12 +34,18 @@ class Kept:
     spread: float = math.nan
     length: float = math.nan
     """The mean length of its episodes."""
+    before_held: float = math.nan
+    """The mean held-out value of the last episodes by then; NaN where they have none."""
+    held: float = math.nan
+    """Its verified held-out value, likewise the lower of two."""
 
     @property
     def said(self) -> str:
-        """Its verified return in words; empty where there is none."""
-        known = not math.isnan(self.figure)
-        return f" (mean return {self.figure:.4g})" if known else ""
+        """Its verified figures in words; empty where there are none."""
+        if math.isnan(self.figure):
+            return ""
+        held = "" if math.isnan(self.held) else f", held-out {self.held:.4g}"
+        return f" (mean return {self.figure:.4g}{held})"
 
 
 class States:
@@ -69,7 +75,8 @@ class States:
 
         A candidate is good when `verify` checks have found nothing since it was taken, and so many episodes have ended
         since as make a mean. Its figure is the lower of the mean returns before and after: where learning is fast or
-        breaks down, one of them would flatter it.
+        breaks down, one of them would flatter it. Where episodes have a held-out value, one that is far below the best
+        by that is not verified.
         """
         self.quiet += 1
         if not self.possible:
@@ -83,9 +90,9 @@ class States:
         waits = since < returns.size and not self._idle(since)
         if self.quiet < self.verify or waits:
             return False
-        self._judge(there, returns)
+        near = self._judge(there, returns)
         self._take(update, returns)
-        return True
+        return near or math.isnan(there.before_held)
 
     def drop_candidate(self) -> None:
         """Something was found: what is being verified is not good."""
@@ -124,25 +131,48 @@ class States:
     def _take(self, update: int, returns: Returns) -> None:
         """A copy of the learner becomes the candidate."""
         state = copied(self.learner.state(check=False))
-        self.candidate = Kept(state, update, returns.total, returns.mean)
+        self.candidate = Kept(
+            state,
+            update,
+            returns.total,
+            returns.mean,
+            before_held=returns.mean_held,
+        )
         self.quiet = 0
 
-    def _judge(self, there: Kept, returns: Returns) -> None:
-        """The candidate is good, where its figure is near the best one; perhaps it is the best."""
-        figure = min(there.before, returns.mean)
+    def _judge(self, there: Kept, returns: Returns) -> bool:
+        """The candidate is good, where its figure is near the best one, perhaps the best; whether it is good.
+
+        States are compared by their held-out values where they have one, else by their returns.
+        """
         kept = replace(
             there,
-            figure=figure,
+            figure=min(there.before, returns.mean),
             spread=returns.spread,
             length=returns.mean_length,
+            held=_lower(there.before_held, returns.mean_held),
         )
         best = self.best
-        if best is None or math.isnan(best.figure) or not figure < best.figure:
+        if best is None or math.isnan(best.figure):
             self.best = self.good = kept
-            return
-        gained = max(0.0, best.figure - returns.first)
-        if figure >= best.figure - self.band / 2 * gained:
+            return True
+        mine, theirs, first = kept.figure, best.figure, returns.first
+        share = self.band / 2
+        if not (math.isnan(kept.held) or math.isnan(best.held)):
+            mine, theirs, first = kept.held, best.held, returns.first_held
+            share /= 2  # a reward that is being hacked is high by the other figure
+        if not mine < theirs:
+            self.best = self.good = kept
+            return True
+        near = mine >= theirs - share * max(0.0, theirs - first)
+        if near:
             self.good = kept
+        return near
+
+
+def _lower(one: float, other: float) -> float:
+    """The lower of two numbers; NaN where one of them is."""
+    return math.nan if math.isnan(one) or math.isnan(other) else min(one, other)
 
 
 def copied(tree: Any) -> Any:

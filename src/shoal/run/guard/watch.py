@@ -11,9 +11,10 @@ from gymnasium import spaces
 from shoal.learn.rate_factor import rate_factor_of, set_rate_factor
 from shoal.run.guard.answers import Hacking, Length
 from shoal.run.guard.clock import Heartbeat, Speed, Staleness
+from shoal.run.guard.held_out import HeldOutFall
 from shoal.run.guard.ladder import Ladder
 from shoal.run.guard.own import finding_of
-from shoal.run.guard.returns import ReturnFall, Returns
+from shoal.run.guard.returns import ReturnFall
 from shoal.run.guard.rules import (
     Drift,
     Entropy,
@@ -33,10 +34,12 @@ if TYPE_CHECKING:
 
     from shoal.learn.learner import Learner
     from shoal.learn.trainable import Trainable
+    from shoal.run.guard.returns import Returns
     from shoal.run.guard.rules import Watches
     from shoal.run.guard.seen import Action, Rule, Seen
     from shoal.run.guard.settings import Guarding
     from shoal.run.guard.states import Kept
+    from shoal.run.settings import Settings
 
 GIB = 1 << 30
 LEAST_FACTOR = 2.0**-10
@@ -44,14 +47,14 @@ LEAST_FACTOR = 2.0**-10
 
 
 def rules_of(
-    cfg: Guarding, policy: nn.Module, max_staleness: int, *, with_returns: bool
+    cfg: Guarding, policy: nn.Module, s: Settings, *, with_returns: bool
 ) -> list[Watches]:
     """The rules that are switched on.
 
     Args:
         cfg: which, and their limits.
         policy: the learner's.
-        max_staleness: what the run's schedule allows.
+        s: the run's.
         with_returns: whether the learner has episodes whose returns say how good it is.
     """
     every: list[Watches] = [
@@ -62,9 +65,9 @@ def rules_of(
         Gradient(cfg.explosion),
         Speed(cfg.slowdown),
         Heartbeat(cfg.slowdown),
-        Staleness(max_staleness),
+        Staleness(s.max_staleness),
         Length(),
-        Hacking(),
+        HeldOutFall(s.held_out) if s.held_out else Hacking(),
         Drift(cfg.drift),
     ]
     if with_returns:
@@ -82,8 +85,7 @@ class Watch:
         rules: Sequence[Watches],
         own: Sequence[Rule],
         cfg: Guarding,
-        *,
-        rows: int,
+        returns: Returns,
     ) -> None:
         """Watches from its first update on.
 
@@ -93,11 +95,11 @@ class Watch:
             rules: the guard's.
             own: the user's.
             cfg: the guard's settings.
-            rows: whose episodes are this learner's.
+            returns: of its own episodes.
         """
         self.name, self.learner = name, learner
         self.rules, self.own = rules, own
-        self.returns, self.ladder = Returns(rows), Ladder()
+        self.returns, self.ladder = returns, Ladder()
         self.states = States(
             learner,
             verify=cfg.verify,
@@ -138,7 +140,8 @@ class Watch:
         self.states.drop_candidate()
         self.acted = True
         may_go_back = self.states.good is not None
-        return self.ladder.take(wrong, may_go_back=may_go_back)
+        slowest = self.factor <= LEAST_FACTOR
+        return self.ladder.take(wrong, may_go_back=may_go_back, slowest=slowest)
 
     def halve(self) -> None:
         """All its networks learn at half the rate from now on."""

@@ -55,11 +55,7 @@ class Group:
             "since": self.since,
             "wanted": self.wanted,
             "drawn": [parts_of(one) for one in self.drawn.values()],
-            "text": [
-                [number, text]
-                for number, text in self.text.items()
-                if number not in self.reward
-            ],
+            "text": [[number, text] for number, text in self.text.items()],
             "scored": sorted(self.reward),
             "reward": [self.reward[number] for number in sorted(self.reward)],
         }

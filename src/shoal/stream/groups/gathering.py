@@ -151,10 +151,15 @@ class Gathering:
         if self.conversations is not None:
             self.conversations.close()
 
-    def _judge(self, group: Group, number: int) -> None:
+    def text_of(self, group: Group, number: int) -> str:
+        """What of a finished answer is scored."""
         text = group.text.get(number)
         if text is None:
             text = self.tokenizer.decode(group.drawn[number].token.tolist())
+        return text
+
+    def _judge(self, group: Group, number: int) -> None:
+        text = self.text_of(group, number)
         self.scorers.submit(group.key * NUMBERS + number, group.prompt, text)
 
     def _settle(self, group: Group) -> None:

@@ -12,6 +12,7 @@ from shoal.llm.tasks.replies import ReplyPool
 from shoal.stream.groups.batch import answers_of
 from shoal.stream.groups.conversations import Conversations
 from shoal.stream.groups.gathering import Gathering
+from shoal.stream.groups.held_out import HELD_OUT
 from shoal.stream.meter import Meter
 from shoal.types import Episodes
 
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
     from shoal.llm.scorers.pool import ScorerPool
     from shoal.llm.tasks.task import Dialogue, Task
     from shoal.stream.groups.flight import Group
+    from shoal.stream.groups.held_out import HeldOut
     from shoal.stream.groups.settings import DrawsGroups
-    from shoal.types import Answers
+    from shoal.types import Answers, Floats
 
 NOT_PUBLISHED = (
     "the batch before was not published: call stream.publish() after its updates"
@@ -41,7 +43,7 @@ class Groups:
     same are replaced by others where `dynamic_sampling` is on.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (each is a part of its own)
         self,
         task: Task,
         sampler: Sampler,
@@ -50,6 +52,7 @@ class Groups:
         cfg: DrawsGroups,
         *,
         replies: ReplyPool | None = None,
+        held_out: HeldOut | None = None,
         max_staleness: int = 0,
         meter: Meter | None = None,
     ) -> None:
@@ -62,11 +65,13 @@ class Groups:
             learner: whose policy is a language model.
             cfg: sizes of groups and batches, and how tokens are drawn.
             replies: reply where the task has several turns; None: this process does.
+            held_out: judges answers that are learned from, by another scorer.
             max_staleness: versions after its admission by which a group is learned from; 0: collect, learn, collect.
             meter: told where the time goes.
         """
         self.episodes = Episodes.none()
         self._learner, self._cfg, self._meter = learner, cfg, meter or Meter()
+        self._held_out = held_out
         self.gathering = Gathering(
             task,
             self.model.tokenizer,
@@ -83,6 +88,11 @@ class Groups:
     def shape(self) -> tuple[int, int]:
         """One step of as many rows as a batch has answers."""
         return 1, self._cfg.num_prompts * self._cfg.num_generations
+
+    @property
+    def stale_answers(self) -> int:
+        """Answers that may come after weights were published, and were drawn before."""
+        return self.gathering.flight.max_staleness * self.shape[1]
 
     @property
     def env_steps(self) -> int:
@@ -139,7 +149,7 @@ class Groups:
             gathering.admit(self._batches)
         self._batches += 1
         self._published = False
-        self.episodes = episodes_of(batch)
+        self.episodes = replace(episodes_of(batch), info=self._judged(batch))
         gathering.scored += len(self.episodes.returns)
         with self._meter.measure("transfer"):
             answers = answers_of(batch, self._learner.hardware.device)
@@ -166,6 +176,15 @@ class Groups:
     def close(self) -> None:
         """Ends the sampler and the scorers."""
         self.gathering.close()
+        if self._held_out is not None:
+            self._held_out.close()
+
+    def _judged(self, batch: Sequence[Group]) -> dict[str, Floats]:
+        """What the held-out scorer says of a batch's answers, as their info; empty where there is none."""
+        if self._held_out is None:
+            return {}
+        with self._meter.measure("environment"):
+            return {HELD_OUT: self._held_out.judge(batch, self.gathering.text_of)}
 
     def _conversations(
         self, task: Task, sampler: Sampler, replies: ReplyPool | None
