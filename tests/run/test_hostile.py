@@ -122,8 +122,7 @@ def check(place: Path, runs: dict[str, Path], answers: list[Answer]) -> None:
     assert faults == [], "\n".join(faults)
     assert not (place / "it-was-imported").exists()
     assert not (place / "it-was-called").exists()
-    for run in runs.values():
-        page = run / "report.html"
+    for page in (run / name for run in runs.values() for name in ("report.html", "summary.html")):
         if page.is_file():
             text = page.read_text()
             assert "Content-Security-Policy" in text
