@@ -52,7 +52,8 @@ def write_signed(
         replace: whether a report that is there already is lost.
 
     Raises:
-        ConfigError: a report is there already, a damaged run, runs of different configurations, or a PDF's packages are not installed.
+        ConfigError: a report is there already, a damaged run, runs of different configurations, or a PDF's packages
+            are not installed.
     """
     _check_free(folder, pdf=pdf, replace=replace)
     words = Words(language)
@@ -62,7 +63,7 @@ def write_signed(
     blocks = blocks_of(told, picture, words, sweep)
     everything = picture
     if len(told) == 1:
-        everything = draw_all(told[0])
+        everything = draw_all(told[0], words, title)
         blocks += [Heading(words("all_curves")), Picture(everything, title)]
     written = {HTML: to_html(title, about, blocks, words).encode()}
     if pdf:
@@ -79,8 +80,8 @@ def _check_free(folder: Path, *, pdf: bool, replace: bool) -> None:
     for path in (folder / name for name in ((HTML, PDF) if pdf else (HTML,))):
         if not replace and (path.exists() or path.is_symlink()):
             raise ConfigError(
-                f"{path} is there already, and somebody may have signed it: write the new report elsewhere (--out FOLDER), "
-                "or replace that one (--replace)"
+                f"{path} is there already, and somebody may have signed it: write the new report elsewhere "
+                "(--out FOLDER), or replace that one (--replace)"
             )
 
 

@@ -195,20 +195,21 @@ class Guard:
         elif action == "halve":
             before = watch.factor
             watch.halve()
-            did = f"{watch.name} goes on with {watch.factor:g} times its learning rate"
-            if watch.factor == before:
-                did += ", the least that the guard sets: begin again with a smaller one"
+            if watch.factor < before:
+                did = f"{watch.name} goes on with {watch.factor:g} times its learning rate"
+            else:
+                did = (
+                    f"{watch.name} goes on with {watch.factor:g} times its learning rate, the least that the guard "
+                    "sets: begin again with a smaller one"
+                )
         elif action == "rollback":
             kept = watch.go_back(self.stream.env_steps)
             self.stream.publish()
-            did = (
-                f"{watch.name} goes back to update {kept.update:,}{kept.said}, with {watch.factor:g} times its "
-                "learning rate"
-            )
+            did = f"{watch.name} goes back to update {kept.said}, with {watch.factor:g} times its learning rate"
         else:
             did = "the run ends"
             if watch.states.best is not None:
-                did += f" with the verified best of update {watch.states.best.update:,}{watch.states.best.said}"
+                did = f"the run ends with the verified best of update {watch.states.best.said}"
             self.stopped = reason = f"guard: {what}; {did}"
             self.run.stop(reason)
         self.journal.add(watch.name, wrong[0].rule, action, f"{what}; {did}")

@@ -37,9 +37,10 @@ class Kept:
 
     @property
     def said(self) -> str:
-        """Its verified return in words; empty where there is none."""
-        known = not math.isnan(self.figure)
-        return f" (mean return {self.figure:.4g})" if known else ""
+        """Its update, and its verified return where there is one."""
+        if math.isnan(self.figure):
+            return f"{self.update:,}"
+        return f"{self.update:,} (mean return {self.figure:.4g})"
 
 
 class States:
