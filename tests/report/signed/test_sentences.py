@@ -76,7 +76,6 @@ SILENT = {
     "run/guard/notes",
     "run/guard/own",
     "run/guard/settings",
-    "run/guard/watch",
     "run/guard/unwatched",
     "run/guard/readings",
     "run/guard/recent",
@@ -87,7 +86,7 @@ SILENT = {
 
 
 def texts_of(module: str) -> set[str]:
-    """The sentences that a module's code holds but for documentation and for errors that end a command; {} is where something is put in."""
+    """The sentences of a module but documentation and errors that end a command; {} is where something is put in."""
     tree = ast.parse((SOURCE / f"{module}.py").read_text(encoding="utf-8"))
     passed: set[int] = set()
     for node in ast.walk(tree):

@@ -193,15 +193,7 @@ class Guard:
         if action == "skip":
             did = "what was not finite was skipped"
         elif action == "halve":
-            before = watch.factor
-            watch.halve()
-            if watch.factor < before:
-                did = f"{watch.name} goes on with {watch.factor:g} times its learning rate"
-            else:
-                did = (
-                    f"{watch.name} goes on with {watch.factor:g} times its learning rate, the least that the guard "
-                    "sets: begin again with a smaller one"
-                )
+            did = watch.halve()
         elif action == "rollback":
             kept = watch.go_back(self.stream.env_steps)
             self.stream.publish()

@@ -140,9 +140,16 @@ class Watch:
         may_go_back = self.states.good is not None
         return self.ladder.take(wrong, may_go_back=may_go_back)
 
-    def halve(self) -> None:
-        """All its networks learn at half the rate from now on."""
-        set_rate_factor(self.learner, max(LEAST_FACTOR, self.factor / 2))
+    def halve(self) -> str:
+        """All its networks learn at half the rate from now on, unless it is the least there is; says so."""
+        before = self.factor
+        set_rate_factor(self.learner, max(LEAST_FACTOR, before / 2))
+        if self.factor < before:
+            return f"{self.name} goes on with {self.factor:g} times its learning rate"
+        return (
+            f"{self.name} goes on with {self.factor:g} times its learning rate, the least that the guard sets: begin "
+            "again with a smaller one"
+        )
 
     @property
     def factor(self) -> float:
