@@ -141,7 +141,9 @@ class Agent(Staged):
         provenance: Provenance | None = None,
     ) -> None:
         """Made by `load`."""
-        self.policy, self.spec, self._experiment = policy, spec, experiment
+        self.policy, self.spec = policy, spec
+        self.experiment = experiment
+        """The source, settings and objects of its run."""
         self.provenance = provenance or Provenance()
         self._actor: Actor | None = None
         self._acting: nn.Module | None = None
@@ -156,7 +158,7 @@ class Agent(Staged):
     @property
     def config(self) -> object:
         """The settings of the run's algorithm."""
-        return self._experiment.config
+        return self.experiment.config
 
     def act(
         self,
@@ -177,7 +179,7 @@ class Agent(Staged):
             EnvError: the guard's own function gave what cannot be done, or nothing is allowed.
             ValueError: another shape or kind than the environment's observations, or numbers that are not finite.
         """
-        preprocessing = self._experiment.options.preprocessing
+        preprocessing = self.experiment.options.preprocessing
         batch, count, alone = batch_of(self.spec, obs, preprocessing)
         if alone and action_mask is not None:
             action_mask = [action_mask]
@@ -185,7 +187,7 @@ class Agent(Staged):
         another = self._acting is not self.policy or len(self._start) != count
         if self._actor is None or another:
             acting = Acting(
-                self._experiment.options.seed, native=self._experiment.options.native
+                self.experiment.options.seed, native=self.experiment.options.native
             )
             self._actor = make_actor(self.policy, self.spec, count, acting)
             self._acting = self.policy
@@ -218,7 +220,7 @@ class Agent(Staged):
         Without `max_steps` it is the run's `eval_max_steps`. ConfigError where the environment's own time limit is as
         long or shorter.
         """
-        experiment = self._experiment
+        experiment = self.experiment
         if max_steps is not None:
             experiment = experiment.changed(eval_max_steps=max_steps)
             check_applies(experiment, self.spec)
@@ -245,16 +247,16 @@ class Agent(Staged):
         Raises:
             ConfigError: the folder is there, h5py is not installed, or episodes have masks or several agents.
         """
-        options = self._experiment.options
+        options = self.experiment.options
         to = free_folder(options.env, options.algo) if folder is None else Path(folder)
         count = min(max(episodes, 1), 20, options.num_envs)
-        with closing(self._experiment.rows(count, playing=True)) as rows:
+        with closing(self.experiment.rows(count, playing=True)) as rows:
             return record(
                 self.policy,
                 rows,
                 to,
                 episodes=episodes,
-                acting=_evaluating(self.policy, self._experiment, seed),
+                acting=_evaluating(self.policy, self.experiment, seed),
                 greedy=greedy,
                 max_steps=options.eval_max_steps if max_steps is None else max_steps,
                 algo=options.algo,
@@ -306,7 +308,7 @@ class Agent(Staged):
             guard=guard,
             most_rows=most_rows,
             provenance=self.provenance,
-            native=self._experiment.options.native,
+            native=self.experiment.options.native,
         )
 
     def record_video(
@@ -324,16 +326,11 @@ class Agent(Staged):
                 f"a video needs at least one row and one step, got {rows} and {max_steps}"
             )
         check_target(Path(path))
-        acting = _evaluating(self.policy, self._experiment, seed)
-        with closing(drawn_rows(self._experiment, rows)) as drawn:
+        acting = _evaluating(self.policy, self.experiment, seed)
+        with closing(drawn_rows(self.experiment, rows)) as drawn:
             return record_video(
                 self.policy, drawn, Path(path), acting=acting, max_steps=max_steps
             )
-
-
-def experiment_of(agent: Agent) -> Experiment:
-    """The source, settings and objects of the run that an agent is of."""
-    return agent._experiment  # pyright: ignore[reportPrivateUsage]
 
 
 def play(

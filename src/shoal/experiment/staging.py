@@ -30,7 +30,7 @@ from shoal.deploy.stages.measures import (
 )
 from shoal.deploy.stages.telling import told
 from shoal.deploy.stages.weights import keep, packed, reference_of
-from shoal.experiment.agent import Agent, experiment_of, load
+from shoal.experiment.agent import Agent, load
 from shoal.experiment.offline_score import evaluate_offline
 from shoal.experiment.staged import check_policy
 from shoal.learn.acting import Acting
@@ -81,7 +81,7 @@ class Stages:
 
     def __init__(self, agent: Agent, criteria: Criteria) -> None:
         """Made by `stages`."""
-        check_policy(agent.spec, experiment_of(agent))
+        check_policy(agent.spec, agent.experiment)
         folder = agent.provenance.folder
         if folder is None:
             raise ConfigError("this policy is of no run directory")
@@ -206,7 +206,7 @@ def _filled(entry: Entry, found: Measured, source: str, data: str = "") -> Entry
 
 def _reference(agent: Agent, *, seed: int) -> Reference | None:
     """What the numbers of an observation were like in training; None of images."""
-    spec, experiment = agent.spec, experiment_of(agent)
+    spec, experiment = agent.spec, agent.experiment
     names = watched(spec)
     if not names:
         return None

@@ -205,7 +205,12 @@ class Seen:
         if not same or bins.shape != made.bins.shape or type(count) is not int:
             raise ValueError("observations were counted in other bins")
         finite = all((np.abs(array) <= HUGE).all() for array in arrays.values())
-        if not 0 <= count < MOST_SEEN or (bins < 0).any() or (bins > count).any() or not finite:
+        if (
+            not 0 <= count < MOST_SEEN
+            or (bins < 0).any()
+            or (bins > count).any()
+            or not finite
+        ):
             raise ValueError("counts of observations are none")
         made.count, made.bins = count, bins
         made.mean, made.m2 = arrays["mean"], arrays["m2"]

@@ -185,7 +185,9 @@ def _header(said: Mapping[str, Any]) -> Header:
 
 def _played(said: Mapping[str, Any]) -> Played:
     counts: dict[str, Any] = {name: said[name] for name in COUNTS}
-    if any(type(count) is not int or not 0 <= count < INT64 for count in counts.values()):
+    if any(
+        type(count) is not int or not 0 <= count < INT64 for count in counts.values()
+    ):
         raise ValueError("a count is none")
     steps = counts["steps"]
     if not steps or counts["agreed"] > steps or counts["interventions"] > steps:
