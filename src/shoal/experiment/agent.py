@@ -131,7 +131,7 @@ def _provenance(
 
 
 class Agent(Staged):
-    """A trained policy, ready to act."""
+    """A trained policy, ready to act; `experiment` has the source, settings and objects of its run."""
 
     def __init__(
         self,
@@ -141,9 +141,7 @@ class Agent(Staged):
         provenance: Provenance | None = None,
     ) -> None:
         """Made by `load`."""
-        self.policy, self.spec = policy, spec
-        self.experiment = experiment
-        """The source, settings and objects of its run."""
+        self.policy, self.spec, self.experiment = policy, spec, experiment
         self.provenance = provenance or Provenance()
         self._actor: Actor | None = None
         self._acting: nn.Module | None = None
