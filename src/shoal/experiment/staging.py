@@ -166,10 +166,19 @@ class Stages:
         entry = _filled(entry, found, f"simulator of {agent.spec.env_id}")
         keep(self.folder, self.policy, self._data)
         reference = _reference(agent, seed=wanted.seed)
-        path = reference_of(self.folder, self.policy)
-        if reference is not None:
-            reference.write(path)
+        if reference is not None and self._may_replace_reference():
+            reference.write(reference_of(self.folder, self.policy))
         return entry
+
+    def _may_replace_reference(self) -> bool:
+        """Whether nothing that is signed was measured by what is kept of training, or that is damaged."""
+        try:
+            kept = Reference.read(reference_of(self.folder, self.policy))
+        except ConfigError:
+            return True
+        mine = [one for one in self.entries.entries if one.policy == self.policy]
+        stands = [one for one in mine if one.signed and one.withdrawn is None]
+        return kept is None or not any(one.number for one in stands)
 
     def _replayed(self, entry: Entry, data: Path) -> Entry:
         wanted = self.criteria.replay
