@@ -40,12 +40,12 @@ FOLDER = Path(__file__).parent / "pictures"
 VIEWS: dict[str, dict[str, Any]] = {
     "light": {"color_scheme": "light"},
     "dark": {"color_scheme": "dark"},
-    "phone": {"color_scheme": "light", "viewport": {"width": 390, "height": 800}},
+    "phone": {"color_scheme": "light", "viewport": {"width": 390, "height": 2000}},
 }
 CELL = 4
 """Pixels of a side."""
-FAR, SHARE = 48, 0.004
-"""A cell differs whose color is so far off, of 255; of all of them that many may."""
+FAR, SHARE, MEAN = 48, 0.004, 4.0
+"""A cell differs whose color is so far off, of 255; of all of them that many may, and all may by that in the mean."""
 NEAR_PX = 4.0
 """By which a box may be elsewhere, or larger."""
 LABELS_PX = (64, 26)
@@ -136,7 +136,10 @@ def differences(taken: Taken, name: str) -> list[str]:
     picture = np.asarray(Image.open(FOLDER / f"{name}.png").convert("RGB"), np.float32)
     if picture.shape != taken.picture.shape:
         return [*found, f"the picture was {picture.shape}, and is {taken.picture.shape}"]
-    far = (np.abs(picture - taken.picture).max(2) > FAR) & ~_labels(taken)
+    off = np.where(_labels(taken), 0, np.abs(picture - taken.picture).max(2))
+    if off.mean() > MEAN:
+        found.append(f"colors differ by {off.mean():.1f} of 255 in the mean")
+    far = off > FAR
     if far.mean() > SHARE:
         rows, columns = np.nonzero(far)
         place = [int(CELL * x) for x in (columns.min(), rows.min(), columns.max(), rows.max())]

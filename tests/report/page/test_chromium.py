@@ -195,7 +195,10 @@ def test_axe(tmp_path: Path, serve: Callable[..., Page], open_tab: Callable[...,
     run = write_run(tmp_path / "runs" / "b", lines=50, status={"state": "nonsense", "steps": -1})
     acted = {"update": 1, "step": 2, "learner": "", "rule": "kl", "action": "halved", "said": "It was 0.3."}
     (run.path / "guard.json").write_text(json.dumps({"count": 70, "interventions": [acted]}))
-    tab = open_tab(serve(tmp_path / "runs"), **options)
+    size = options.get("viewport")
+    tab = open_tab(serve(tmp_path / "runs"), **{name: one for name, one in options.items() if name != "viewport"})
+    if size is not None:
+        tab.tab.set_viewport_size(size)
     tab.tab.wait_for_timeout(1500)
     tab.tab.evaluate(source + "; undefined")
     found = tab.tab.evaluate("axe.run(document, { resultTypes: ['violations', 'incomplete'] })")

@@ -53,7 +53,7 @@ def test_it_looks_the_same(view: Callable[[str], Tab], name: str, tmp_path: Path
         ("#guard-section { display: none !important }", "are gone"),
         ("main { padding-left: 40px !important }", "was at"),
         (".split { height: 1.6rem !important }", "was at"),
-        (":root { --back: #e8e8e8 !important }", "of the picture differ"),
+        (":root { --back: #e8e8e8 !important }", "colors differ"),
         ("#charts canvas { opacity: 0 !important }", "of the picture differ"),
         ("p, th, td, li { color: transparent !important }", "of the picture differ"),
     ],
