@@ -375,7 +375,7 @@ case("tensorboard-link", link("tensorboard", "/tmp"))
 if __name__ == "__main__":
     from tests.run import hostile_stages
 
-    CASES |= hostile_stages.CASES
+    CASES.update(hostile_stages.CASES)
     root = Path(sys.argv[1]).resolve()
     plant(root)
     base = train_base(root / "base")
