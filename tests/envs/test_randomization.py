@@ -257,7 +257,7 @@ def test_a_run_keeps_its_distributions(tmp_path: Path) -> None:
     assert all(abs(line["info/env/mass"] - 2) < 1e-4 for line in read(result.path / "metrics.jsonl"))
     for given, least, most in ((None, 2.5, 6), ({"mass": "choice:9"}, 9, 9)):
         loaded = shoal.load(result.path, factory=Weight, env_kwargs=given)
-        with_rows = loaded._experiment.rows(8, playing=True)
+        with_rows = loaded.experiment.rows(8, playing=True)
         means = [np.mean(values) for values in drawn_by(with_rows, 40)]
         assert least <= np.mean(means) <= most
         assert loaded.evaluate(episodes=4).mean == 4

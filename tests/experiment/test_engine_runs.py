@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import shoal
-from shoal.llm.model_folder import save_model
 from shoal.llm.sampler.protocol import Drawing
 from shoal.run.log import read
 from shoal.types import ConfigError, EnvError
+from tests.experiment.test_language import BATCH
+from tests.experiment.test_language import trained as trained_on_letters
 from tests.llm.engine_server import EngineServer
 from tests.llm.toy import Successor, toy_model
 
@@ -19,25 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from shoal.experiment.training import Result
-
-BATCH = 4 * 6
-SETTINGS: dict[str, Any] = {
-    "algo": "grpo",
-    "num_prompts": 4,
-    "num_generations": 6,
-    "max_completion_length": 3,
-    "learning_rate": 3e-3,
-    "panel": "none",
-    "final_episodes": 0,
-    "stop_at": float("inf"),
-}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("models") / "toy"
-    save_model(toy_model(), path)
-    return path
 
 
 @pytest.fixture
@@ -51,8 +33,7 @@ def server() -> Generator[EngineServer]:
 def trained(folder: Path, where: Path, server: EngineServer, updates: int, **settings: Any) -> Result:
     """A run of so many batches."""
     engine = {"engine": "vllm", "engine_url": server.url} | settings.pop("language", {})
-    whole: dict[str, Any] = {"model": str(folder), **SETTINGS, "total_timesteps": BATCH * updates, **settings}
-    return shoal.train(Successor, run_dir=str(where), language=engine, **whole)
+    return trained_on_letters(folder, where, updates, language=engine, **settings)
 
 
 @pytest.mark.parametrize("engine", ["vllm", pytest.param("sglang", marks=pytest.mark.slow)])

@@ -15,12 +15,12 @@ import shoal
 from shoal.experiment.pushing import push
 from shoal.experiment.talking import Talk, model_of
 from shoal.llm import tiny
-from shoal.llm.model_folder import load_folder, save_model
+from shoal.llm.model_folder import load_folder
 from shoal.llm.sampler.protocol import Drawing
 from shoal.run.log import read
 from shoal.types import ConfigError
 from tests.llm.guessing import Guessing
-from tests.llm.toy import Successor, toy_model
+from tests.llm.toy import Successor
 
 if TYPE_CHECKING:
     from shoal.experiment.result import Result
@@ -38,14 +38,6 @@ SETTINGS: dict[str, Any] = {
     "final_episodes": 0,
     "stop_at": float("inf"),
 }
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the toy model."""
-    path = tmp_path_factory.mktemp("models") / "toy"
-    save_model(toy_model(), path)
-    return path
 
 
 def trained(folder: Path, where: Path, updates: int, **settings: Any) -> Result:

@@ -36,14 +36,6 @@ LORA = {"lora_rank": 4, "lora_alpha": 8.0}
 ANSWER = make_answer([2, 1], [3, 4, 0])
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the toy model."""
-    path = tmp_path_factory.mktemp("models") / "toy"
-    save_model(toy_model(), path)
-    return path
-
-
 def trained(folder: Path, where: Path, updates: int, language: Any = None, **settings: Any) -> Result:
     """A run of so many batches with a LoRA."""
     whole: dict[str, Any] = SETTINGS | {"total_timesteps": BATCH * updates, "learning_rate": 1e-2} | settings

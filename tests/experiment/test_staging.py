@@ -14,6 +14,7 @@ import torch
 import shoal
 from shoal import cli
 from shoal.deploy.stages.criteria import Canary, Criteria, Replay, Shadow, Simulate
+from shoal.deploy.stages.weights import reference_of
 from shoal.memory.data_file import DataWriter, Episode
 from shoal.types import ConfigError
 
@@ -120,7 +121,21 @@ def test_from_the_simulator_to_the_system(run: Path, tmp_path: Path) -> None:
         shoal.load(run, tag="deployed")
     found.enter("full")
     found.sign("C. Mori")
+    _check_reference(run, tmp_path / "again", found.policy)
     _check_deployed(run, found)
+
+
+def _check_reference(run: Path, copied: Path, policy: str) -> None:
+    """What signed stages were measured by stays, with whatever seed the simulator is entered again; unless damaged."""
+    shutil.copytree(run, copied)
+    reference = reference_of(copied, policy)
+    kept = reference.read_bytes()
+    for damaged in (False, True):
+        if damaged:
+            reference.write_bytes(b"{")
+        other = replace(EASY, simulate=Simulate(episodes=4, least_return=1.0, seed=3))
+        shoal.stages(copied, criteria=other).enter("simulate")
+        assert (reference.read_bytes() == kept) is not damaged
 
 
 def _check_deployed(run: Path, found: Any) -> None:

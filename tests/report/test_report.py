@@ -155,7 +155,7 @@ def test_page(write: Callable[..., RunDirectory]) -> None:
     """Result, settings, versions, evaluations and the last line stand in tables; the picture is that of curves.png."""
     run = write()
     report = write_report(run)
-    assert report == run.path / "report.html"
+    assert report == run.path / "summary.html"
     text = report.read_text()
     page = Page(text)
     assert page.texts["h1"] == page.texts["title"] == ["ppo on Toy-v0, seed 3"]
@@ -230,7 +230,7 @@ def test_values() -> None:
 def test_report_of_a_run(run_dir: Path) -> None:
     """What `train(report=True)` leaves agrees with the run's own metrics and result; without it nothing is drawn."""
     run = shoal.train("CartPole-v1", run_dir=str(run_dir), panel="none", report=True, eval_every=300, **TINY)
-    page = Page((run.path / "report.html").read_text())
+    page = Page((run.path / "summary.html").read_text())
     lines = log.read(run.path / "metrics.jsonl")
     pairs = page.pairs()
     assert pairs["episode/return"] == shown(lines[-1]["episode/return"])
@@ -242,7 +242,7 @@ def test_report_of_a_run(run_dir: Path) -> None:
     assert [row[1] for table in page.tables for row in table if len(row) == 3][1:] == evaluated
     assert len(evaluated) == 2
     plain = shoal.train("CartPole-v1", run_dir=str(run_dir), panel="none", **TINY)
-    assert not (plain.path / "report.html").exists()
+    assert not (plain.path / "summary.html").exists()
 
 
 def test_spread_of_returns(run_dir: Path) -> None:
@@ -293,7 +293,7 @@ def test_failed_run_has_a_report(run_dir: Path) -> None:
     for at in (40, 10):  # an update is 16 steps of each row
         with pytest.raises(KeyError, match="coffee"):
             shoal.train(Breaking, run_dir=str(run_dir), panel="none", report=True, env_kwargs={"at": at}, **TINY)
-    (report,) = run_dir.glob("**/report.html")
+    (report,) = run_dir.glob("**/summary.html")
     page = Page(report.read_text())
     assert page.texts["pre"][0] == "KeyError: 'coffee'"
     assert (page.pairs()["state"], page.pairs()["env_kwargs.at"]) == ("failed", "40")
@@ -316,16 +316,18 @@ def test_commands(run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     call("train", *where, *tiny, "--name=a")
     call("train", *where, *tiny, "--name=b", "--no-report")
     first, second = (run_dir / "CartPole-v1" / "ppo" / name for name in "ab")
-    names = {"report.html", "curves.png"}
+    names = {"summary.html", "curves.png"}
     assert names <= {file.name for file in first.iterdir()}
     assert not names & {file.name for file in second.iterdir()}
     assert call("report", str(second)) == f"{second / 'report.html'}\n"
-    assert names <= {file.name for file in second.iterdir()}
-    (second / "report.html").unlink()
+    signed = second / "report.html"
+    signed.write_bytes(signed.read_bytes() + b"<!-- A. Sato -->")
+    kept = signed.read_bytes()
     call("resume", str(second), "--plain", "--no-report")
-    assert not (second / "report.html").exists()
+    assert not (second / "summary.html").exists()
     call("resume", str(second), "--plain")
-    assert (second / "report.html").exists()
+    assert names <= {file.name for file in second.iterdir()}
+    assert signed.read_bytes() == kept
     with pytest.raises(ConfigError, match="no file"):
         write_report(RunDirectory(run_dir / "nowhere"))
 

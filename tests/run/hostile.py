@@ -11,10 +11,16 @@ import os
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import shoal
+from shoal.deploy.stages.drift import Reference
+from shoal.deploy.stages.weights import keep, packed, reference_of
+from shoal.run.stage_file import STAGES, Criterion, Entry, Signature, Stages, write_stages
 from shoal.run.tensors import buffers_of
 
 if TYPE_CHECKING:
@@ -41,7 +47,31 @@ def train_base(folder: Path) -> Path:
     done = shoal.train(
         "CartPole-v1", run_dir=folder, name="base", total_timesteps=320, stop_at=1.0, panel="none", **settings
     )
+    climb(done.path)
     return done.path
+
+
+def climb(run: Path) -> None:
+    """Its policy has passed `simulate` and `replay`, and a shadow has left a log of it."""
+    agent = shoal.load(run)
+    policy, data = packed(agent.policy)
+    keep(run, policy, data)
+    seen = np.random.default_rng(0).normal(size=(100, 4))
+    Reference.of([f"obs[{at}]" for at in range(4)], seen).write(reference_of(run, policy))
+    first = Entry(
+        STAGES[0],
+        "then",
+        policy,
+        len(data),
+        "simulator",
+        criteria=(Criterion("a", 1, 0),),
+        signed=Signature("A", "then"),
+    )
+    write_stages(run, Stages((first, replace(first, stage=STAGES[1], data="b" * 64))))
+    shadow = agent.shadow(run / "stages" / "shadow-0.jsonl")
+    for step in range(20):
+        shadow.observe(np.zeros(4, np.float32), 0, 1.0, done=step % 2 == 1)
+    shadow.close()
 
 
 def plant(folder: Path) -> None:
@@ -88,24 +118,24 @@ def setting(key: str, value: str) -> Callable[[Path], None]:
 
 
 def whole(name: str, data: bytes) -> Callable[[Path], None]:
-    return lambda run: _replace(run / name, lambda path: path.write_bytes(data))
+    return lambda run: replace_by(run / name, lambda path: path.write_bytes(data))
 
 
-def _replace(path: Path, make: Callable[[Path], object]) -> None:
+def replace_by(path: Path, make: Callable[[Path], object]) -> None:
     path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path)
     make(path)
 
 
 def pipe(name: str) -> Callable[[Path], None]:
-    return lambda run: _replace(run / name, os.mkfifo)
+    return lambda run: replace_by(run / name, os.mkfifo)
 
 
 def link(name: str, target: str) -> Callable[[Path], None]:
-    return lambda run: _replace(run / name, lambda path: path.symlink_to(target))
+    return lambda run: replace_by(run / name, lambda path: path.symlink_to(target))
 
 
 def folder_for(name: str) -> Callable[[Path], None]:
-    return lambda run: _replace(run / name, Path.mkdir)
+    return lambda run: replace_by(run / name, Path.mkdir)
 
 
 def with_keywords(env: str) -> Callable[[Path], None]:
@@ -277,7 +307,7 @@ def reseal(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]
 def each_manifest(make: Callable[[Path], object]) -> Callable[[Path], None]:
     def made(run: Path) -> None:
         for path in manifests(run):
-            _replace(path, make)
+            replace_by(path, make)
 
     return made
 
@@ -285,15 +315,13 @@ def each_manifest(make: Callable[[Path], object]) -> Callable[[Path], None]:
 def each_tensors(make: Callable[[Path], object]) -> Callable[[Path], None]:
     def made(run: Path) -> None:
         for path in (run / "checkpoints").glob("*.safetensors"):
-            _replace(path, make)
+            replace_by(path, make)
 
     return made
 
 
 def other_tensors(run: Path) -> None:
     """The learner's arrays have other shapes, in files whose sha256 is right."""
-    import numpy as np
-
     data = b"".join(map(bytes, buffers_of({"a": np.zeros(3, np.float32)})))
     digest = hashlib.sha256(data).hexdigest()
     name = f"learner-{digest}.safetensors"
@@ -345,6 +373,9 @@ case("tensorboard-link", link("tensorboard", "/tmp"))
 
 
 if __name__ == "__main__":
+    from tests.run import hostile_stages
+
+    CASES.update(hostile_stages.CASES)
     root = Path(sys.argv[1]).resolve()
     plant(root)
     base = train_base(root / "base")

@@ -12,6 +12,8 @@ import psutil
 from shoal.run import control
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shoal.run.directory import RunDirectory
     from shoal.run.run import Run
 
@@ -41,6 +43,8 @@ class Pauser:
     went_on_s: float = 0.0
     error: BaseException | None = None
     episodes = False
+    meanwhile: Callable[[RunDirectory], object] | None = None
+    """What is done while it stands still."""
     _thread: Thread | None = None
 
     def __call__(self, run: Run, record: Any) -> None:
@@ -78,6 +82,8 @@ class Pauser:
         before, since = processor_seconds(), time.monotonic()
         time.sleep(self.hold_s)
         self.busy = (processor_seconds() - before) / (time.monotonic() - since)
+        if self.meanwhile is not None:
+            self.meanwhile(where)
         begun = time.monotonic()
         if self.end == "stop":
             control.stop(where)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 from shoal.run.directory import list_runs
-from tests.run import hostile
+from tests.run import hostile, hostile_stages
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.fork_server import Interpreter
 
+hostile.CASES.update(hostile_stages.CASES)
 PROGRAM = """
 import contextlib, io, json, re, sys, time, traceback
 import shoal
@@ -29,7 +31,7 @@ def megabytes(name):
 def run(arguments):
     if arguments[0] == "load":
         try:
-            shoal.load(arguments[1])
+            shoal.load(*arguments[1:2], **dict(pair.split("=") for pair in arguments[2:]))
         except ConfigError as error:
             cli._fail(2, str(error))
         return 0
@@ -56,11 +58,14 @@ print(json.dumps(answers))
 
 SOME = [
     *("env-with-keywords-2", "forged-seal", "config-pipe", "config-dotted", "size-hidden", "status-markup"),
+    *("stages-forged", "stages-numbers", "stages-elsewhere", "deployed-link", "reference-numbers", "log-counts"),
     *("metrics-bad", "metrics-sparse", "checkpoints-link", "manifests-elsewhere", "tensors-sparse", "tree-stream"),
 ]
 """One of each kind."""
 SHOWN = ("config", "status", "metrics")
 """Beginnings of the names of those that differ in what `report` and `compare` read."""
+STAGED = ("stages", "deployed", "reference", "log")
+"""And of those that differ in what `stage` reads."""
 
 
 class Answer(NamedTuple):
@@ -92,13 +97,23 @@ def ask(interpreter: Interpreter, place: Path, commands: list[list[str]]) -> lis
     return [Answer(*answer) for answer in json.loads(done.stdout.splitlines()[-1])]
 
 
-def commands_for(run: Path, *, shown: bool = True) -> list[list[str]]:
+def commands_for(run: Path, *, shown: bool = True, staged: bool = True) -> list[list[str]]:
     path = str(run)
+    log = str(run / "stages" / "shadow-0.jsonl")
+    climbing = [
+        ["stage", path],
+        ["stage", path, "--enter", "shadow", "--data", log],
+        ["stage", path, "--sign", "B. Ito"],
+        ["load", path, "tag=deployed"],
+        ["report", path, "--language", "ja", "--replace"],
+        ["stage", path, "--rollback", "C. Mori", "--reason", "it shook"],
+    ]
     showing = [["report", path], ["compare", path, "--plot", str(run.parent / "plot.png")]]
     return [
         *(showing if shown else []),
         ["eval", path, "--episodes", "1"],
         ["load", path],
+        *(climbing if staged else []),
         ["resume", path, "--plain", "--no-report"],
     ]
 
@@ -106,7 +121,7 @@ def commands_for(run: Path, *, shown: bool = True) -> list[list[str]]:
 def faults_of(answer: Answer, *, listed: int) -> list[str]:
     """What is wrong with an answer; `listed` runs have a line each in a list of them all."""
     said = answer.out + answer.err
-    most = 40 + (listed if answer.command.startswith("runs ") else 0)
+    most = 40 + (listed if answer.command.startswith("runs ") else 100 if answer.command.startswith("stage ") else 0)
     found = [
         ("a traceback", "Traceback" in said),
         ("control characters", not said.replace("\n", "").isprintable()),
@@ -122,8 +137,7 @@ def check(place: Path, runs: dict[str, Path], answers: list[Answer]) -> None:
     assert faults == [], "\n".join(faults)
     assert not (place / "it-was-imported").exists()
     assert not (place / "it-was-called").exists()
-    for run in runs.values():
-        page = run / "report.html"
+    for page in (run / name for run in runs.values() for name in ("report.html", "summary.html")):
         if page.is_file():
             text = page.read_text()
             assert "Content-Security-Policy" in text
@@ -136,7 +150,7 @@ def check(place: Path, runs: dict[str, Path], answers: list[Answer]) -> None:
 @pytest.mark.parametrize("name", SOME)
 def test_one_of_each_kind(name: str, place: Path, interpreter: Interpreter) -> None:
     runs = hostile.make_all(base_of(place), place / "some", [name])
-    commands = commands_for(runs[name], shown=name.startswith(SHOWN))
+    commands = commands_for(runs[name], shown=name.startswith(SHOWN), staged=name.startswith(STAGED))
     check(place, runs, ask(interpreter, place, commands))
 
 
@@ -160,13 +174,13 @@ def test_one_bad_run_is_one_line(place: Path, interpreter: Interpreter) -> None:
 @pytest.mark.timeout(600)
 def test_all_of_them(tmp_path: Path, place: Path, interpreter: Interpreter) -> None:
     """Each answer takes at most two seconds more than that of the run they were made from, and 200 MB."""
-    assert len(hostile.CASES) >= 60
-    usual = ask(interpreter, place, commands_for(base_of(place)))
+    assert len(hostile.CASES) >= 120
+    usual = ask(interpreter, place, commands_for(shutil.copytree(base_of(place), tmp_path / "usual")))
     seconds = {answer.command.split()[0]: 2 + answer.seconds for answer in usual} | {"runs": 2.0}
     runs = hostile.make_all(base_of(place), tmp_path / "all")
     answers = ask(interpreter, place, [["runs", "--run-dir", str(tmp_path / "all")]])
-    for run in runs.values():
-        answers += ask(interpreter, place, commands_for(run))
+    for name, run in runs.items():
+        answers += ask(interpreter, place, commands_for(run, staged=name.startswith(STAGED)))
     check(place, runs, answers)
     taken = [(a.command, a.seconds, a.megabytes) for a in answers]
     assert [one for one in taken if one[1] > seconds[one[0].split()[0]] or one[2] > 200] == []

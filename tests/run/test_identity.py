@@ -240,12 +240,12 @@ def test_drafts_of_a_killed_process_go(run: Path) -> None:
 
 
 def test_drafts_are_not_written_through_links(run: Path, tmp_path: Path) -> None:
-    """`report` replaces a link instead of what it leads to; links in the place of folders are refused."""
+    """The page of a run replaces a link instead of what it leads to; links in the place of folders are refused."""
     outside = tmp_path / "outside"
     outside.write_text("mine")
-    for name in ("report.html", "curves.png", "run.json"):
+    for name in ("summary.html", "curves.png", "run.json"):
         (run / name).unlink(missing_ok=True)
-    for name in ("report.html", "curves.png"):
+    for name in ("summary.html", "curves.png"):
         (run / name).symlink_to(outside)
     from shoal.report.html import write_report
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -92,6 +93,42 @@ def test_paused_equals_never_paused(
     usage, *_, last = status["usage"], *read(path / "metrics.jsonl")
     assert usage["paused_s"] > pauser.hold_s
     assert last["time/elapsed"] < usage["wall_s"] - usage["paused_s"]
+
+
+@pytest.mark.parametrize(
+    ("case", "at", "after_s"),
+    [
+        pytest.param(slow(), 1, 0.05, id="rollout"),
+        pytest.param(NATIVE, 1, 0.0, id="update", marks=pytest.mark.slow),
+        pytest.param(slow(actors=2), 1, 0.05, id="actors", marks=pytest.mark.slow),
+        pytest.param(slow(actors=2, schedule="async"), 1, 0.05, id="async", marks=pytest.mark.slow),
+    ],
+)
+def test_killed_before_its_first_checkpoint(
+    case: dict[str, Any], at: int, after_s: float, tmp_path: Path, never_paused: Callable[[dict[str, Any]], Path]
+) -> None:
+    """What a paused run leaves is enough to go on from, with the same bits, whether it is killed or goes on."""
+    whole, killed = never_paused(case), tmp_path / "killed"
+
+    def kill(where: RunDirectory) -> None:
+        end = time.monotonic() + 10
+        while not list(where.checkpoints.glob("*.json")):
+            assert time.monotonic() < end, "no checkpoint was written"
+            time.sleep(0.01)
+        shutil.copytree(where.path, killed)
+        (killed / "pause").unlink()
+        status = where.read_status() | {"pid": 2**22 + 5}
+        (killed / "run.json").write_text(json.dumps(status))
+
+    pauser = Pauser(at=at, after_s=after_s, meanwhile=kill)
+    path = trained(tmp_path / "paused", case, checkpoint_every=1_000_000, callbacks=[pauser])
+    pauser.joined()
+    assert pauser.noticed_s < NOTICED_S
+    resume(killed, panel="none")
+    found = [weights_sha256(one) for one in (path, killed)]
+    if case.get("schedule") != "async":  # whose bits depend on the clock
+        assert found == [weights_sha256(whole)] * 2
+        assert metrics_of(killed) == metrics_of(path) == metrics_of(whole)
 
 
 def test_stop_in_the_middle_of_a_rollout(tmp_path: Path, never_paused: Callable[[dict[str, Any]], Path]) -> None:

@@ -97,6 +97,14 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
         read_stages(other)
 
 
+def test_what_is_no_folder(tmp_path: Path) -> None:
+    from shoal.deploy.stages.weights import FOLDER, keep
+
+    (tmp_path / FOLDER).touch()
+    with pytest.raises(ConfigError, match="stages is no folder"):
+        keep(tmp_path, "a" * 64, b"")
+
+
 def test_those_who_write_at_once_lose_nothing(tmp_path: Path) -> None:
     def add(number: int) -> None:
         change_stages(tmp_path, lambda found: found.added(replace(ENTRY, source=f"{number}")))

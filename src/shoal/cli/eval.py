@@ -5,52 +5,36 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
-
-import tyro
+from typing import TYPE_CHECKING
 
 from shoal.cli.arguments import (
     ENV_OPTIONS,
-    add_here,
-    look_here,
     parse,
     take_env_kwargs,
 )
+from shoal.cli.loading import OfPolicy, agent_of
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from shoal.experiment.agent import Agent
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given(OfPolicy):
     """Options of `eval`."""
 
-    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
-    """Run directory, or a directory of runs (the newest is used)."""
-    run_dir: str = "runs"
-    """Directory in which RUN is searched for as well."""
-    env: str | None = None
-    """The environment, as `package.module:Class`, where the run was given an object."""
-    policy: str | None = None
-    """The policy, as `package.module:Class`, where the run was given an object."""
     episodes: int = 100
     """Number of evaluation episodes, played with greedy actions."""
     max_steps: int | None = None
     """Steps after which an episode counts as endless, without a time limit; default: the run's eval_max_steps."""
     seed: int = 0
     """Seed of the evaluation episodes."""
-    tag: Literal["", "best", "deployed"] = ""
-    """Checkpoint to evaluate: the newest, `best`, or `deployed` (see `shoal stage`)."""
     video: Path | None = None
     """Record the first episodes side by side, as an .mp4 or .gif file."""
     video_rows: int = 4
     """Number of episodes in the video."""
     video_steps: int = 2000
     """Maximum number of steps in the video."""
-    trust: bool = False
-    """Import and run what the file names (an environment, a policy, an algorithm), though nothing shows that you
-    wrote it."""
 
     def __post_init__(self) -> None:
         """Refuses what would change nothing."""
@@ -66,23 +50,11 @@ def main(arguments: list[str], about: str) -> int:
     arguments, env_kwargs = take_env_kwargs(arguments)
     about = f"{about}\n\n{ENV_OPTIONS}"
     given = parse(Given, arguments, command="eval", about=about)
-    look_here(given.env, given.policy)
-    if given.trust:
-        add_here()
-    from shoal.experiment.agent import load
     from shoal.report.video import check_target
 
     if given.video is not None:
         check_target(given.video)
-    agent = load(
-        given.run,
-        run_dir=given.run_dir,
-        policy=given.policy,
-        factory=given.env,
-        tag=given.tag,
-        env_kwargs=env_kwargs,
-        trust=given.trust,
-    )
+    agent = agent_of(given, env_kwargs)
     score = agent.evaluate(
         episodes=given.episodes, seed=given.seed, max_steps=given.max_steps
     )

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from shoal.cli.arguments import add_here, look_here, parse
+from shoal.cli.arguments import parse
+from shoal.cli.loading import OfPolicy, agent_of
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given(OfPolicy):
     """Options of `evaluate-offline`."""
 
-    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
-    """Run directory, or a directory of runs (the newest is used)."""
     data: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DATA")]
     """The log: a data set in Minari's layout, such as `shoal record --sample` writes."""
     behavior: str | None = None
@@ -35,37 +34,16 @@ class Given:
     """Units of each number of an observation that the log must have."""
     seed: int = 0
     """Of resamples and features."""
-    run_dir: str = "runs"
-    """Directory in which runs are searched for as well."""
-    env: str | None = None
-    """The environment, as `package.module:Class`, where the run was given an object."""
-    policy: str | None = None
-    """The policy, as `package.module:Class`, where the run was given an object."""
-    tag: Literal["", "best", "deployed"] = ""
-    """Checkpoint to evaluate: the newest, `best`, or `deployed` (see `shoal stage`)."""
-    trust: bool = False
-    """Import and run what the file names (an environment, a policy, an algorithm), though nothing shows that you
-    wrote it."""
 
 
 def main(arguments: list[str], about: str) -> int:
     """Estimates; the exit status."""
     given = parse(Given, arguments, command="evaluate-offline", about=about)
-    look_here(given.env, given.policy)
-    if given.trust:
-        add_here()
     from shoal.deploy.offline import Asked
     from shoal.experiment.agent import load
     from shoal.experiment.offline_score import evaluate_offline
 
-    agent = load(
-        given.run,
-        run_dir=given.run_dir,
-        policy=given.policy,
-        factory=given.env,
-        tag=given.tag,
-        trust=given.trust,
-    )
+    agent = agent_of(given)
     acted = None
     if given.behavior is not None:
         acted = load(

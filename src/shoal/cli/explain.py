@@ -5,33 +5,19 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from shoal.cli.arguments import (
     ENV_OPTIONS,
-    add_here,
-    look_here,
     parse,
     take_env_kwargs,
 )
+from shoal.cli.loading import OfPolicy, agent_of
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given(OfPolicy):
     """Options of `explain`."""
 
-    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
-    """Run directory, or a directory of runs (the newest is used)."""
-    run_dir: str = "runs"
-    """Directory in which RUN is searched for as well."""
-    env: str | None = None
-    """The environment, as `package.module:Class`, where the run was given an object."""
-    policy: str | None = None
-    """The policy, as `package.module:Class`, where the run was given an object."""
-    tag: str = ""
-    """Checkpoint to explain: the newest, or `best`."""
     feature_names: str = ""
     """Names of the numbers of an observation with commas between; else known ones, or their places."""
     episodes: int = 20
@@ -48,9 +34,6 @@ class Given:
     """Also film an episode with what each choice came from, as an .mp4 or .gif file."""
     film_steps: int = 600
     """Maximum number of steps in the film."""
-    trust: bool = False
-    """Import and run what the file names (an environment, a policy, an algorithm), though nothing shows that you
-    wrote it."""
 
 
 def main(arguments: list[str], about: str) -> int:
@@ -58,10 +41,6 @@ def main(arguments: list[str], about: str) -> int:
     arguments, env_kwargs = take_env_kwargs(arguments)
     about = f"{about}\n\n{ENV_OPTIONS}"
     given = parse(Given, arguments, command="explain", about=about)
-    look_here(given.env, given.policy)
-    if given.trust:
-        add_here()
-    from shoal.experiment.agent import load
     from shoal.experiment.explaining import explain_run, film_of
     from shoal.report.explain.explain import Asked
     from shoal.report.explain.text import as_text
@@ -80,15 +59,7 @@ def main(arguments: list[str], about: str) -> int:
         depth=given.depth,
         feature_names=given.feature_names,
     )
-    agent = load(
-        given.run,
-        run_dir=given.run_dir,
-        policy=given.policy,
-        factory=given.env,
-        tag=given.tag,
-        env_kwargs=env_kwargs,
-        trust=given.trust,
-    )
+    agent = agent_of(given, env_kwargs)
     found = explain_run(agent, asked, seed=given.seed, max_steps=given.max_steps)
     folder = find(given.run, Path(given.run_dir)).path / FOLDER
     written = write_explanation(found, folder)

@@ -4,31 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from shoal.cli.arguments import (
     ENV_OPTIONS,
-    add_here,
-    look_here,
     parse,
     take_env_kwargs,
 )
+from shoal.cli.loading import OfPolicy, agent_of
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given(OfPolicy):
     """Options of `record`."""
 
-    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
-    """Run directory, or a directory of runs (the newest is used)."""
-    run_dir: str = "runs"
-    """Directory in which RUN is searched for as well."""
-    env: str | None = None
-    """The environment, as `package.module:Class`, where the run was given an object."""
-    policy: str | None = None
-    """The policy, as `package.module:Class`, where the run was given an object."""
     episodes: int = 100
     """Number of episodes."""
     out: Path | None = None
@@ -39,11 +27,6 @@ class Given:
     """Steps after which an episode is cut, without a time limit; default: the run's eval_max_steps."""
     seed: int = 0
     """Seed of the episodes."""
-    tag: str = ""
-    """Checkpoint to play: the newest, or `best`."""
-    trust: bool = False
-    """Import and run what the file names (an environment, a policy, an algorithm), though nothing shows that you
-    wrote it."""
 
 
 def main(arguments: list[str], about: str) -> int:
@@ -51,21 +34,9 @@ def main(arguments: list[str], about: str) -> int:
     arguments, env_kwargs = take_env_kwargs(arguments)
     about = f"{about}\n\n{ENV_OPTIONS}"
     given = parse(Given, arguments, command="record", about=about)
-    look_here(given.env, given.policy)
-    if given.trust:
-        add_here()
-    from shoal.experiment.agent import load
     from shoal.types.text import printable
 
-    agent = load(
-        given.run,
-        run_dir=given.run_dir,
-        policy=given.policy,
-        factory=given.env,
-        tag=given.tag,
-        env_kwargs=env_kwargs,
-        trust=given.trust,
-    )
+    agent = agent_of(given, env_kwargs)
     made = agent.record(
         given.out,
         episodes=given.episodes,

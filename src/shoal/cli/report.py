@@ -31,6 +31,8 @@ class Given:
     """Also write report.pdf."""
     out: Path | None = None
     """Folder to write into; default: the run's own, or the directory of runs."""
+    replace: bool = False
+    """Replace a report that is there already, signed or not; without it, it stays and nothing is written."""
 
 
 def main(arguments: list[str], about: str) -> int:
@@ -53,7 +55,12 @@ def main(arguments: list[str], about: str) -> int:
     runs = choose(found)
     folder = given.out or (_folder(given, runs) if sweep is None else _place(given))
     written = write_signed(
-        runs, folder, language=given.language, pdf=given.pdf, sweep=sweep
+        runs,
+        folder,
+        language=given.language,
+        pdf=given.pdf,
+        sweep=sweep,
+        replace=given.replace,
     )
     for path in written:
         if path.suffix != ".png":

@@ -74,7 +74,7 @@ class Given:
     plain: bool = False
     """Print plain lines instead of the live panel."""
     report: bool = True
-    """Plot curves.png and report.html into the run directory when training ends."""
+    """Plot curves.png and summary.html into the run directory when training ends."""
     trust: bool = False
     """Import and run what the file names (an environment, a policy, an algorithm), though nothing shows that you
     wrote it."""

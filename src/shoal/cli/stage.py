@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
 
-import tyro
-
-from shoal.cli.arguments import add_here, look_here, parse
+from shoal.cli.arguments import parse
+from shoal.cli.loading import OfPolicy, agent_of
 from shoal.cli.statuses import MET, MISSED
 from shoal.types import ConfigError
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given(OfPolicy):
     """Options of `stage`."""
 
-    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
-    """Run directory, or a directory of runs (the newest is used)."""
     enter: str | None = None
     """Enter this stage, or measure it anew: simulate, replay, shadow, canary or full."""
     data: Path | None = None
@@ -31,17 +27,6 @@ class Given:
     """Withdraw the newest stage, by this name; needs --reason."""
     reason: str = ""
     """Why."""
-    run_dir: str = "runs"
-    """Directory in which RUN is searched for as well."""
-    env: str | None = None
-    """The environment, as `package.module:Class`, where the run was given an object."""
-    policy: str | None = None
-    """The policy, as `package.module:Class`, where the run was given an object."""
-    tag: Literal["", "best"] = ""
-    """Checkpoint that is staged: the newest, or `best`."""
-    trust: bool = False
-    """Import and run what the file names (an environment, a policy, an algorithm), though nothing shows that you
-    wrote it."""
 
 
 def main(arguments: list[str], about: str) -> int:
@@ -57,20 +42,9 @@ def main(arguments: list[str], about: str) -> int:
         )
     if given.rollback is not None:
         return _go_back(given)
-    look_here(given.env, given.policy)
-    if given.trust:
-        add_here()
-    from shoal.experiment.agent import load
     from shoal.experiment.staging import stages
 
-    agent = load(
-        given.run,
-        run_dir=given.run_dir,
-        policy=given.policy,
-        factory=given.env,
-        tag=given.tag,
-        trust=given.trust,
-    )
+    agent = agent_of(given)
     found = stages(agent, criteria=given.criteria)
     status = MET
     if given.enter is not None:

@@ -57,7 +57,7 @@ class Session:
     plain: bool = False
     """Print plain lines instead of the live panel."""
     report: bool = True
-    """Plot curves.png and report.html into the run directory when training ends."""
+    """Plot curves.png and summary.html into the run directory when training ends."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot work."""

@@ -132,7 +132,7 @@ def _provenance(
 
 
 class Agent(Predicts, Staged):
-    """A trained policy, ready to act."""
+    """A trained policy, ready to act; `experiment` has the source, settings and objects of its run."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class Agent(Predicts, Staged):
         provenance: Provenance | None = None,
     ) -> None:
         """Made by `load`."""
-        self.policy, self.spec, self._experiment = policy, spec, experiment
+        self.policy, self.spec, self.experiment = policy, spec, experiment
         self.provenance = provenance or Provenance()
         self._actor: Actor | None = None
         self._acting: nn.Module | None = None
@@ -157,7 +157,7 @@ class Agent(Predicts, Staged):
     @property
     def config(self) -> object:
         """The settings of the run's algorithm."""
-        return self._experiment.config
+        return self.experiment.config
 
     def act(
         self,
@@ -178,7 +178,7 @@ class Agent(Predicts, Staged):
             EnvError: the guard's own function gave what cannot be done, or nothing is allowed.
             ValueError: another shape or kind than the environment's observations, or numbers that are not finite.
         """
-        preprocessing = self._experiment.options.preprocessing
+        preprocessing = self.experiment.options.preprocessing
         batch, count, alone = batch_of(self.spec, obs, preprocessing)
         if alone and action_mask is not None:
             action_mask = [action_mask]
@@ -210,7 +210,7 @@ class Agent(Predicts, Staged):
         Without `max_steps` it is the run's `eval_max_steps`. ConfigError where the environment's own time limit is as
         long or shorter.
         """
-        experiment = self._experiment
+        experiment = self.experiment
         if max_steps is not None:
             experiment = experiment.changed(eval_max_steps=max_steps)
             check_applies(experiment, self.spec)
@@ -237,16 +237,16 @@ class Agent(Predicts, Staged):
         Raises:
             ConfigError: the folder is there, h5py is not installed, or episodes have masks or several agents.
         """
-        options = self._experiment.options
+        options = self.experiment.options
         to = free_folder(options.env, options.algo) if folder is None else Path(folder)
         count = min(max(episodes, 1), 20, options.num_envs)
-        with closing(self._experiment.rows(count, playing=True)) as rows:
+        with closing(self.experiment.rows(count, playing=True)) as rows:
             return record(
                 self.policy,
                 rows,
                 to,
                 episodes=episodes,
-                acting=_evaluating(self.policy, self._experiment, seed),
+                acting=_evaluating(self.policy, self.experiment, seed),
                 greedy=greedy,
                 max_steps=options.eval_max_steps if max_steps is None else max_steps,
                 algo=options.algo,
@@ -298,7 +298,7 @@ class Agent(Predicts, Staged):
             guard=guard,
             most_rows=most_rows,
             provenance=self.provenance,
-            native=self._experiment.options.native,
+            native=self.experiment.options.native,
         )
 
     def record_video(
@@ -316,16 +316,11 @@ class Agent(Predicts, Staged):
                 f"a video needs at least one row and one step, got {rows} and {max_steps}"
             )
         check_target(Path(path))
-        acting = _evaluating(self.policy, self._experiment, seed)
-        with closing(drawn_rows(self._experiment, rows)) as drawn:
+        acting = _evaluating(self.policy, self.experiment, seed)
+        with closing(drawn_rows(self.experiment, rows)) as drawn:
             return record_video(
                 self.policy, drawn, Path(path), acting=acting, max_steps=max_steps
             )
-
-
-def experiment_of(agent: Agent) -> Experiment:
-    """The source, settings and objects of the run that an agent is of."""
-    return agent._experiment  # pyright: ignore[reportPrivateUsage]
 
 
 def play(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from shoal.experiment.agent import experiment_of
 from shoal.experiment.experiment import drawn_rows
 from shoal.learn.acting import Acting
 from shoal.report.explain.explain import Asked, Values, explain
@@ -41,7 +40,7 @@ def explain_run(
     Raises:
         ConfigError: a language model, several agents, wrong names, or scikit-learn is not installed.
     """
-    experiment, asked = experiment_of(agent), asked or Asked()
+    experiment, asked = agent.experiment, asked or Asked()
     _check(experiment)
     options = experiment.options
     count = min(asked.episodes, MOST_ROWS, options.num_envs)
@@ -68,7 +67,7 @@ def film_of(
         raise ConfigError(
             "a film shows bars of features, and this policy sees an image: saliency.png shows where it looks"
         )
-    experiment = experiment_of(agent)
+    experiment = agent.experiment
     with closing(drawn_rows(experiment, 1)) as rows:
         return write_film(
             agent.policy,

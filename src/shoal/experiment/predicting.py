@@ -27,7 +27,7 @@ class Predicts:
 
     policy: nn.Module
     spec: Spec
-    _experiment: Experiment
+    experiment: Experiment
     _actor: Actor | None
     _acting: nn.Module | None
     """The policy that acts."""
@@ -50,7 +50,7 @@ class Predicts:
         another = self._acting is not self.policy or len(self._start) != count
         if self._actor is None or another:
             acting = Acting(
-                self._experiment.options.seed, native=self._experiment.options.native
+                self.experiment.options.seed, native=self.experiment.options.native
             )
             self._actor = make_actor(self.policy, self.spec, count, acting)
             self._acting = self.policy
@@ -84,7 +84,7 @@ class Predicts:
             EnvError: as `act`.
             ValueError: as `act`, or a state of another kind or shape than the policy's.
         """
-        _, count, _ = batch_of(self.spec, obs, self._experiment.options.preprocessing)
+        _, count, _ = batch_of(self.spec, obs, self.experiment.options.preprocessing)
         actor, start = self.actor_of(count), episode_start
         _begin(actor, state, count)
         if state is not None and start is None:

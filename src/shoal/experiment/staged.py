@@ -32,7 +32,7 @@ class Staged:
     policy: nn.Module
     spec: Spec
     provenance: Provenance
-    _experiment: Experiment
+    experiment: Experiment
 
     def shadow(
         self, log: str | Path | None = None, *, drift: Drifts | None = None
@@ -92,7 +92,7 @@ class Staged:
     def _another(self) -> _Acting:
         """A policy with a memory of its own, so that whoever else asks this one disturbs nothing."""
         made: Any = type(self)
-        return _Acting(made(self.policy, self.spec, self._experiment, self.provenance))
+        return _Acting(made(self.policy, self.spec, self.experiment, self.provenance))
 
     def _folder(self) -> Path:
         if self.provenance.folder is None:
@@ -116,7 +116,7 @@ class Staged:
     def _begun(
         self, kind: Kind, log: str | Path | None, share: float
     ) -> tuple[StageLog, Reference | None]:
-        check_policy(self.spec, self._experiment)
+        check_policy(self.spec, self.experiment)
         folder, (policy, _) = self._folder(), packed(self.policy)
         check_folder(folder / FOLDER)
         reference = Reference.read(reference_of(folder, policy))

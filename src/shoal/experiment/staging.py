@@ -30,7 +30,7 @@ from shoal.deploy.stages.measures import (
 )
 from shoal.deploy.stages.telling import told
 from shoal.deploy.stages.weights import keep, packed, reference_of
-from shoal.experiment.agent import Agent, experiment_of, load
+from shoal.experiment.agent import Agent, load
 from shoal.experiment.offline_score import evaluate_offline
 from shoal.experiment.staged import check_policy
 from shoal.learn.acting import Acting
@@ -81,7 +81,7 @@ class Stages:
 
     def __init__(self, agent: Agent, criteria: Criteria) -> None:
         """Made by `stages`."""
-        check_policy(agent.spec, experiment_of(agent))
+        check_policy(agent.spec, agent.experiment)
         folder = agent.provenance.folder
         if folder is None:
             raise ConfigError("this policy is of no run directory")
@@ -166,10 +166,19 @@ class Stages:
         entry = _filled(entry, found, f"simulator of {agent.spec.env_id}")
         keep(self.folder, self.policy, self._data)
         reference = _reference(agent, seed=wanted.seed)
-        path = reference_of(self.folder, self.policy)
-        if reference is not None:
-            reference.write(path)
+        if reference is not None and self._may_replace_reference():
+            reference.write(reference_of(self.folder, self.policy))
         return entry
+
+    def _may_replace_reference(self) -> bool:
+        """Whether nothing that is signed was measured by what is kept of training, or that is damaged."""
+        try:
+            kept = Reference.read(reference_of(self.folder, self.policy))
+        except ConfigError:
+            return True
+        mine = [one for one in self.entries.entries if one.policy == self.policy]
+        stands = [one for one in mine if one.signed and one.withdrawn is None]
+        return kept is None or not any(one.number for one in stands)
 
     def _replayed(self, entry: Entry, data: Path) -> Entry:
         wanted = self.criteria.replay
@@ -208,7 +217,7 @@ def _filled(entry: Entry, found: Measured, source: str, data: str = "") -> Entry
 
 def _reference(agent: Agent, *, seed: int) -> Reference | None:
     """What the numbers of an observation were like in training; None of images."""
-    spec, experiment = agent.spec, experiment_of(agent)
+    spec, experiment = agent.spec, agent.experiment
     names = watched(spec)
     if not names:
         return None

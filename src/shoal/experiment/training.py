@@ -90,7 +90,7 @@ def train(
         env_kwargs: keywords for the environment; a distribution has every episode draw one.
         config: the algorithm's config, or the path of a TOML file such as a run's config.toml; else the preset for this
             environment.
-        report: draw curves.png and report.html into the run directory when the run has ended.
+        report: draw curves.png and summary.html into the run directory when the run has ended.
         callbacks: called as `callback(run, record)` at every line of metrics and at every episode's end.
         rules: of your own for the guard, called as `rule(seen)`: None where all is well, else what is wrong.
         trust: import and run what the file `config` names, whoever wrote it.
@@ -188,7 +188,7 @@ def resume(  # noqa: PLR0913 (each is a choice of its own)
         panel: auto, live, plain, json or none.
         policy: the policy, where the run was given an object.
         factory: the environment, where the run was given a callable.
-        report: draw curves.png and report.html when the run has ended.
+        report: draw curves.png and summary.html when the run has ended.
         callbacks: as in `train`.
         rules: as in `train`.
         trust: import and run what the run's config.toml names, whoever wrote it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import style
@@ -17,7 +17,7 @@ from shoal.run.records import HUGE
 from shoal.types.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     from matplotlib.axes import Axes
 
@@ -37,9 +37,13 @@ MOST_SMALL = 24
 
 
 @contextmanager
-def plain_style() -> Generator[None]:
-    """Draws as shoal does, whatever a settings file of matplotlib in the current folder says; text is only text."""
-    with style.context(["default", {"text.parse_math": False}]):
+def plain_style(letters: Mapping[str, Any] | None = None) -> Generator[None]:
+    """Draws as shoal does, whatever a settings file of matplotlib in the current folder says; text is only text.
+
+    Args:
+        letters: matplotlib's settings of the font, where it is another one.
+    """
+    with style.context(["default", {"text.parse_math": False}, dict(letters or {})]):
         yield
 
 
@@ -71,20 +75,38 @@ def draw_band(
     axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
 
 
-@plain_style()
-def draw_run(lines: Sequence[Line], status: Mapping[str, object], title: str) -> Figure:
+def draw_run(
+    lines: Sequence[Line],
+    status: Mapping[str, object],
+    title: str,
+    *,
+    say: Callable[[str], str] = str,
+    letters: Mapping[str, Any] | None = None,
+) -> Figure:
     """The curves of one run: its return across the whole width, and below it small axes for each other number.
 
     Args:
         lines: of metrics.jsonl.
         status: of run.json.
         title: stands above.
+        say: gives a label in another language.
+        letters: settings of a font that has that language's letters.
     """
+    with plain_style(letters):
+        return _drawn(lines, status, title, say)
+
+
+def _drawn(
+    lines: Sequence[Line],
+    status: Mapping[str, object],
+    title: str,
+    say: Callable[[str], str],
+) -> Figure:
     small = _small_keys(lines)
     left_out = len(small) - MOST_SMALL
     if left_out > 0:
         small = small[:MOST_SMALL]
-        title = f"{title} ({left_out:,} more numbers are in metrics.jsonl)"
+        title = say(f"{title} ({left_out:,} more numbers are in metrics.jsonl)")
     count = math.ceil(len(small) / COLUMNS)
     figure = blank(WIDTH, MAIN_HEIGHT + SMALL_HEIGHT * count)
     places = figure.add_gridspec(
@@ -93,8 +115,8 @@ def draw_run(lines: Sequence[Line], status: Mapping[str, object], title: str) ->
         height_ratios=[MAIN_HEIGHT, *[SMALL_HEIGHT] * count],
     )
     main = figure.add_subplot(places[0, :])
-    main.set(title=title, xlabel="environment steps", ylabel="return")
-    _draw_return(main, lines, status)
+    main.set(title=title, xlabel=say("environment steps"), ylabel=say("return"))
+    _draw_return(main, lines, status, say)
     mark_steps(main)
     steps = column(lines, "step")
     for at, key in enumerate(small):
@@ -140,12 +162,13 @@ def _draw_return(
     axes: Axes,
     lines: Sequence[Line],
     status: Mapping[str, object],
+    say: Callable[[str], str],
 ) -> None:
     steps = column(lines, "step")
     mean = column(lines, "episode/return")
     std = column(lines, "episode/return_std")
     label = "training: mean of the last episodes ± standard deviation"
-    draw_band(axes, steps, mean, mean - std, mean + std, label)
+    draw_band(axes, steps, mean, mean - std, mean + std, say(label))
     evaluated = [line for line in lines if line.get("eval/return") is not None]
     if evaluated:
         axes.errorbar(
@@ -155,11 +178,11 @@ def _draw_return(
             fmt="o",
             markersize=3,
             capsize=2,
-            label="greedy, beside training",
+            label=say("greedy, beside training"),
         )
     greedy = status.get("greedy_return")
     if isinstance(greedy, float | int) and abs(greedy) < HUGE and lines:
-        label = f"greedy, at the end: {greedy:.1f}"
+        label = say(f"greedy, at the end: {greedy:.1f}")
         axes.plot(steps[-1:], [greedy], "*", markersize=12, color="black", label=label)
     threshold = status.get("threshold")
     if isinstance(threshold, float | int) and abs(threshold) < HUGE:
@@ -168,7 +191,7 @@ def _draw_return(
             color="gray",
             linestyle="--",
             linewidth=0.8,
-            label=f"threshold {threshold:g}",
+            label=say(f"threshold {threshold:g}"),
         )
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")

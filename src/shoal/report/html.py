@@ -1,4 +1,4 @@
-"""The report of a run: curves.png and report.html, from what the run directory holds and nothing else."""
+"""The page that each run ends with: curves.png and summary.html, from what the run directory holds and nothing else."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from shoal.run.directory import RunDirectory
     from shoal.run.guard.notes import Notes
 
+SUMMARY = "summary.html"
 DPI = 110
 SHOWN_EVALUATIONS = 20
 SHOWN_INTERVENTIONS = 50
@@ -76,7 +77,9 @@ pre { padding: .6rem; border: 1px solid #8886; overflow-x: auto }
 
 
 def write_report(run: RunDirectory) -> Path:
-    """Writes curves.png and report.html into the run directory, each in one step; returns the latter.
+    """Writes curves.png and summary.html into the run directory, each in one step; returns the latter.
+
+    report.html is another file, which somebody may have signed: it stays as it is.
 
     Raises:
         ConfigError: no run directory, or a damaged one.
@@ -99,7 +102,7 @@ def write_report(run: RunDirectory) -> Path:
     if metrics.warning:
         status["metrics"] = metrics.warning
     page = html(run, config, status, lines, title=title, picture=picture)
-    report = run.path / "report.html"
+    report = run.path / SUMMARY
     write_atomic(report, page.encode())
     return report
 

@@ -27,7 +27,7 @@ from shoal.run.progress import (
 )
 from shoal.run.status import status_of
 from shoal.run.together import Reader, agreed, begin_alike, note_exchange, with_parts
-from shoal.run.watching import Watching
+from shoal.run.watching import Watching, next_batch, stand_still
 from shoal.run.writer import Writer, write_line
 from shoal.stream.ending import EndingError
 
@@ -187,6 +187,8 @@ class Loop:
         if evaluation is not None and not progress.next_evaluation:
             progress.next_evaluation = evaluation.every_steps
         self.guard.begin()
+        kept = found is not None or self._writer is None
+        self.run.meter.halt.at_risk = not kept and self._ranks is None
         self._watching.write()
         self.run.meter.start()
         self._last_line = (self.stream.env_steps, self.run.meter.elapsed())
@@ -202,7 +204,7 @@ class Loop:
             while not self._finished():
                 run.steps_before = stream.env_steps
                 try:
-                    batch = next(stream)
+                    batch = next_batch(self)
                 except EndingError:
                     self.progress.saved = -1  # what is under way is saved too
                     break
@@ -281,7 +283,7 @@ class Loop:
         """
         is_best = may_be_best and self.progress.take_best(self.run.mean_return)
         self.progress.saved, self._saved_at = self.run.updates, time.monotonic()
-        self._late = False
+        self._late = self.run.meter.halt.at_risk = False
         if self._writer is None:
             return
         with self.run.meter.show("saving"):
@@ -303,7 +305,7 @@ class Loop:
             )
 
     def _finished(self) -> bool:
-        self.run.meter.halt.check()
+        stand_still(self)
         if reason := why_to_stop(self.run, self.stream.env_steps, self.progress.greedy):
             self.run.stop(reason)
         if self._ranks is not None:

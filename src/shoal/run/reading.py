@@ -104,10 +104,14 @@ def _check(path: Path, found: os.stat_result, at_most: int | None) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """ConfigError where a folder of a run is a link: what is written or deleted there would be somebody else's."""
+    """ConfigError where a folder of a run is no folder, or a link: what is written there would be somebody else's."""
     if folder.is_symlink():
         raise ConfigError(
             f"{folder} is a link; a run keeps its files in its own folder: put the folder there"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(
+            f"{folder} is no folder, where a run keeps files in one: move it away"
         )
 
 

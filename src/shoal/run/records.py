@@ -156,8 +156,9 @@ class Metrics:
         """What is to be said of damaged lines; empty where there are none."""
         if not self.skipped:
             return ""
-        some = "1 line was" if self.skipped == 1 else f"{self.skipped:,} lines were"
-        return f"{some} damaged and left out, the first is {self.first}"
+        if self.skipped == 1:
+            return f"1 line was damaged and left out, the first is {self.first}"
+        return f"{self.skipped:,} lines were damaged and left out, the first is {self.first}"
 
 
 def read_metrics(path: Path) -> Metrics:

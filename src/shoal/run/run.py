@@ -162,7 +162,7 @@ class Run:
             optimizer,
             hardware=self.settings.hardware,
             max_grad_norm=max_grad_norm,
-            before_step=self.meter.halt.check,
+            before_step=self.meter.halt.check_in_update,
             **settings,
         )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import math
 import os
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -26,6 +25,8 @@ STAGES = ("simulate", "replay", "shadow", "canary", "full")
 """In their order."""
 FILE, FORMAT = "stages.json", "shoal-stages-1"
 BYTES = 4 << 20
+HUGE = 1e300
+"""Beyond it nothing is measured."""
 MOST_ENTRIES = 1000
 MOST_PARTS = 200
 """Criteria of an entry, and its notes."""
@@ -243,7 +244,7 @@ def _criterion(said: Mapping[str, Any]) -> Criterion:
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, int | float):
             raise ValueError("a criterion has no numbers")
-        if not math.isfinite(number):
+        if not abs(number) <= HUGE:  # NaN is not, either
             raise ValueError("a criterion is not finite")
     if not isinstance(said["least"], bool):
         raise ValueError("a criterion has no direction")

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 from shoal.run.callbacks import tell
 from shoal.run.control import PAUSE, PAUSED, STOP, asked_by, withdraw
 from shoal.run.interrupts import INTERRUPTED, STOPPED
+from shoal.stream.ending import EndingError
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from shoal.run.loop import Loop
     from shoal.run.run import Run
 
 LOOK_S = 0.2
@@ -28,6 +30,32 @@ def interrupt(run: Run, by: str, reason: str = INTERRUPTED) -> None:
     if run.settings.ranks is None:  # several learners end after the same update
         run.meter.ending.begin()
     run.meter.halt.end()
+
+
+def stand_still(loop: Loop) -> None:
+    """Stands still between two batches or steps, where the run is to.
+
+    Before its first checkpoint it writes one, which changes no bit: what is paused may be killed. Several learners do
+    not, as all of them would have to stand at the same place.
+    """
+    halt = loop.run.meter.halt
+    if halt.asked and halt.at_risk:
+        loop.save(may_be_best=False)
+    halt.check()
+
+
+def next_batch(loop: Loop) -> Any:
+    """The stream's next batch; EndingError where the run is to end.
+
+    A pause before the first checkpoint leaves a rollout in the middle, as an end does; it is gone on with here.
+    """
+    while True:
+        try:
+            return next(loop.stream)
+        except EndingError:
+            if loop.run.meter.ending.asked:
+                raise
+            stand_still(loop)
 
 
 class Watching:

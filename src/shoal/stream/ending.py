@@ -45,7 +45,13 @@ class Ending:
         return self.halt.asked or self.due
 
     def check(self) -> float:
-        """Stands still while the run is to, for so many seconds; EndingError where nobody is to wait any longer."""
+        """Stands still while the run is to, for so many seconds.
+
+        Raises:
+            EndingError: nobody is to wait any longer, or before the run may stand still it is to be saved.
+        """
+        if self.halt.asked and self.halt.at_risk:
+            raise EndingError
         before_s = self.halt.stood_s
         self.halt.check()
         if self.due:

@@ -43,6 +43,8 @@ class Halt:
         """Whether it is to stand still."""
         self.parties: list[Stands] = []
         """Who is told, in this order; of going on in the reverse."""
+        self.at_risk = False
+        """Whether it has no checkpoint yet, so that one is to be written before it stands still."""
         self.stood_s = 0.0
         """Seconds in which it stood still, those that are over."""
         self._since_s = 0.0
@@ -89,6 +91,11 @@ class Halt:
             self._since_s = 0.0
         for party in reversed(parties):
             party.go_on()
+
+    def check_in_update(self) -> None:
+        """As `check`, in the middle of an update, which nothing can save: not where the run would be lost."""
+        if not self.at_risk:
+            self.check()
 
     def clock(self) -> float:
         """The time in seconds, as `time.perf_counter`, which does not go on while the run stands still."""

@@ -13,6 +13,7 @@ from shoal.learn.learner import POLICY
 from shoal.learn.publishing import Frozen, observes
 from shoal.stream.actors.collecting import Actors
 from shoal.stream.actors.rows import ActorRows
+from shoal.stream.ending import EndingError
 from shoal.stream.in_process import InProcess, Wanted
 from shoal.stream.joined import check_joinable, joined_episodes
 from shoal.stream.meter import Meter
@@ -226,7 +227,11 @@ class Rollouts:
             raise RuntimeError(UNANSWERED)
         self._published = False
         while True:
-            self.episodes = self.collects.collect()
+            try:
+                self.episodes = self.collects.collect()
+            except EndingError:  # the same rollout is asked for again, if any is
+                self._published = True
+                raise
             self._collected = True
             self.env_steps += self.steps_per_batch
             # In games of turns a rollout may be so short that no step to be learned from is complete.

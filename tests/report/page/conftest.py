@@ -18,6 +18,7 @@ from shoal.report.page.gate import Gate
 from shoal.report.page.server import Server
 from shoal.report.page.watched import Runs
 from shoal.run.directory import RunDirectory
+from tests.report.page.chromium import Tab, find_chromium
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -129,3 +130,26 @@ def serve() -> Iterator[Callable[..., Page]]:
             return Page(server, runs)
 
         yield served
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    path = find_chromium()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def open_tab(browser: Any) -> Iterator[Callable[..., Tab]]:
+    with ExitStack() as stack:
+
+        def opened(page: Page, **options: Any) -> Tab:
+            tab = Tab(browser, page.origin, TOKEN, **options)
+            stack.callback(tab.context.close)
+            return tab
+
+        yield opened

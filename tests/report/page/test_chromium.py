@@ -8,78 +8,23 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, contextmanager, suppress
-from io import BytesIO
+from contextlib import contextmanager, suppress
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from tests.report.page.chromium import find_chromium, read_axe
+from tests.report.page.chromium import Tab, read_axe
 from tests.report.page.conftest import TOKEN, Page, line, write_run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 LIGHT, DARK = {"color_scheme": "light"}, {"color_scheme": "dark"}
 FIRST_COLOR = {"light": (0x1F, 0x6F, 0xB4), "dark": (0x6C, 0xB2, 0xF5)}
-
-
-class Tab:
-    """A page in the browser, with everything that went wrong in it."""
-
-    def __init__(self, browser: Any, page: Page, **options: Any) -> None:
-        self.context = browser.new_context(viewport={"width": 1280, "height": 1000}, **options)
-        self.tab = self.context.new_page()
-        self.wrong: list[str] = []
-        self.tab.on("pageerror", lambda error: self.wrong.append(f"{error}"))
-        self.tab.on("console", lambda said: self.wrong.append(said.text) if said.type == "error" else None)
-        self.tab.on("dialog", lambda dialog: (self.wrong.append("a dialog"), dialog.dismiss()))
-        self.asked: list[str] = []
-        self.tab.on("request", lambda request: self.asked.append(request.url))
-        self.tab.goto(f"{page.origin}/?token={TOKEN}")
-        self.until("performance.getEntriesByName('curves').length > 0")
-
-    def until(self, condition: str) -> None:
-        """Waits until it holds there; at most ten seconds. The page's own policy forbids to wait inside it."""
-        end = time.monotonic() + 10
-        while not self.tab.evaluate(condition):
-            assert time.monotonic() < end, f"never: {condition}; {self.wrong}"
-            self.tab.wait_for_timeout(30)
-
-    def picture(self, key: str) -> Any:
-        """A chart as pixels [height, width, 3]."""
-        chart = self.tab.locator(f'figure[data-key="{key}"] canvas')
-        chart.scroll_into_view_if_needed()
-        self.tab.wait_for_timeout(300)
-        return np.asarray(Image.open(BytesIO(chart.screenshot())).convert("RGB")).astype(int)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    path = find_chromium()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield found
-        found.close()
-
-
-@pytest.fixture
-def open_tab(browser: Any) -> Iterator[Callable[..., Tab]]:
-    with ExitStack() as stack:
-
-        def opened(page: Page, **options: Any) -> Tab:
-            tab = Tab(browser, page, **options)
-            stack.callback(tab.context.close)
-            return tab
-
-        yield opened
 
 
 def places(picture: Any, color: tuple[int, int, int]) -> Any:

@@ -300,6 +300,13 @@ def test_command(
     folder = tmp_path / "runs"
     assert call(str(folder)) == (0, f"{folder / 'report.html'}\n")
     assert call(str(runs[0].path)) == (0, f"{runs[0].path / 'report.html'}\n")
+    signed = runs[0].path / "report.html"
+    signed.write_text("A. Sato")
+    status, said = call(str(runs[0].path))
+    assert (status, signed.read_text()) == (2, "A. Sato")
+    assert "--out FOLDER" in said
+    assert call(str(runs[0].path), "--replace")[0] == 0
+    assert "A. Sato" not in signed.read_text()
     status, said = call(*(str(run.path) for run in runs))
     assert status == 2
     assert "--out FOLDER" in said

@@ -30,6 +30,8 @@ BINS = 10
 LEAST_SHARE = 1e-4
 """Of a bin in which nothing was seen, in the index."""
 BYTES = 1 << 20
+HUGE, MOST_SEEN = 1e100, 2**40
+"""Beyond them nothing was observed, and nothing so often: sums and squares of them are finite."""
 
 
 def watched(spec: Spec) -> tuple[str, ...]:
@@ -117,7 +119,7 @@ class Reference:
             }
             arrays = {name: np.array(said[name], np.float64) for name in shapes}
             fits = all(arrays[name].shape == shape for name, shape in shapes.items())
-            finite = all(np.isfinite(array).all() for array in arrays.values())
+            finite = all((np.abs(array) <= HUGE).all() for array in arrays.values())
             texts = [*names, said["source"]]
             plain = all(isinstance(x, str) and x.isprintable() for x in texts)
             if not (fits and finite and plain and count <= MOST_FEATURES):
@@ -126,7 +128,7 @@ class Reference:
             return None
         except ConfigError:
             raise
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise ConfigError(
                 f"{path} is damaged ({sentence(error)}); enter `simulate` again"
             ) from error
@@ -202,8 +204,13 @@ class Seen:
         count = state["count"]
         if not same or bins.shape != made.bins.shape or type(count) is not int:
             raise ValueError("observations were counted in other bins")
-        finite = all(np.isfinite(array).all() for array in arrays.values())
-        if count < 0 or (bins < 0).any() or not finite:
+        finite = all((np.abs(array) <= HUGE).all() for array in arrays.values())
+        if (
+            not 0 <= count < MOST_SEEN
+            or (bins < 0).any()
+            or (bins > count).any()
+            or not finite
+        ):
             raise ValueError("counts of observations are none")
         made.count, made.bins = count, bins
         made.mean, made.m2 = arrays["mean"], arrays["m2"]

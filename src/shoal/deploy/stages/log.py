@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import warnings
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from shoal.deploy.stages.drift import Seen
-from shoal.run.reading import open_regular, parse_json, sentence
-from shoal.run.records import LINE_BYTES, lines_of
+from shoal.run.reading import INT64, open_regular, parse_json, sentence
+from shoal.run.records import HUGE, LINE_BYTES, lines_of
 from shoal.types import ConfigError
 from shoal.types.text import printable
 
@@ -186,7 +185,9 @@ def _header(said: Mapping[str, Any]) -> Header:
 
 def _played(said: Mapping[str, Any]) -> Played:
     counts: dict[str, Any] = {name: said[name] for name in COUNTS}
-    if any(type(count) is not int or count < 0 for count in counts.values()):
+    if any(
+        type(count) is not int or not 0 <= count < INT64 for count in counts.values()
+    ):
         raise ValueError("a count is none")
     steps = counts["steps"]
     if not steps or counts["agreed"] > steps or counts["interventions"] > steps:
@@ -200,6 +201,6 @@ def _played(said: Mapping[str, Any]) -> Played:
 def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("a number is none")
-    if not math.isfinite(value):
-        raise ValueError("a number is not finite")
+    if not abs(value) <= HUGE:  # sums of them are finite then; NaN is not, either
+        raise ValueError("a number is not finite, or far too large")
     return float(value)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from shoal.run.stage_file import Entry, Stages
 
 SHOWN = 12
-"""Letters of a sha256, and entries of history."""
+"""Letters of a sha256, and entries of history, criteria and notes."""
 
 
 def told(stages: Stages, policy: str) -> list[str]:
@@ -30,8 +30,11 @@ def _lines(stages: Stages, policy: str) -> Iterator[str]:
             yield f"  {stage}: not entered{_void(stages, stage, policy)}"
             continue
         yield f"  {stage}: {_verdict(entry)}"
-        yield from (f"      {one}" for one in entry.criteria)
-        yield from (f"      {note}" for note in entry.notes)
+        yield from (f"      {one}" for one in entry.criteria[:SHOWN])
+        yield from (f"      {note}" for note in entry.notes[:SHOWN])
+        left = max(0, len(entry.criteria) - SHOWN) + max(0, len(entry.notes) - SHOWN)
+        if left:
+            yield f"      and {left:,} more; stages.json has them"
         if entry.source:
             data = f", sha256 {entry.data[:SHOWN]}" if entry.data else ""
             yield f"      measured by {entry.source}{data}, {entry.at}"

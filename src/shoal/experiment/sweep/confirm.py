@@ -163,17 +163,18 @@ def judged(plan: Plan, winner: Sequence[Ended], base: Sequence[Ended]) -> Verdic
     sign = -1.0 if aim == RETURN else 1.0
     p = by_chance([sign * x for x in ours], [sign * x for x in theirs])
     better = sign * median(ours) < sign * median(theirs) and p <= LEVEL
-    said = f"{aim}: median {_number(median(ours))} against {_number(median(theirs))}"
+    one, other = _number(median(ours)), _number(median(theirs))
     if aim != RETURN and math.isfinite(median(theirs)) and median(theirs):
-        said += f" ({median(ours) / median(theirs):.2f} x)"
-    said += f" on {len(ours)} fresh seeds, p = {p:.3f}"
+        other = f"{other} ({median(ours) / median(theirs):.2f} x)"
+    chance = f"{p:.3f}"
     if aim == SECONDS:
         kept = [_counted(plan, RETURN, one) for one in winner]
         before = [_counted(plan, RETURN, one) for one in base]
         better = better and median(kept) >= median(before)
-        said += f"; return {_number(median(kept))} against {_number(median(before))}"
+        chance = f"{chance}; return {_number(median(kept))} against {_number(median(before))}"
     head = "confirmed" if better else "not confirmed, so not called better"
-    return Verdict(better, f"{head}: {said}", tuple(ours), tuple(theirs), p)
+    said = f"{head}: {aim}: median {one} against {other} on {len(ours)} fresh seeds, p = {chance}"
+    return Verdict(better, said, tuple(ours), tuple(theirs), p)
 
 
 def _counted(plan: Plan, aim: str, ended: Ended) -> float:

@@ -80,9 +80,10 @@ def guarded(run: Evidence) -> Finding | None:
     count = run.guard.count
     if not count:
         return None
-    last = run.guard.interventions[-1:]
-    said = f"; the last: {printable(last[0].said, 300)}" if last else ""
-    what = f"the guard acted {count:,} times{said}"
+    what = f"the guard acted {count:,} times"
+    if run.guard.interventions:
+        last = run.guard.interventions[-1]
+        what = f"the guard acted {count:,} times; the last: {printable(last.said, 300)}"
     advice = "mend the cause that it names, as it only keeps the run from being lost"
     return Finding("guard-acted", SYMPTOM + 8, what, advice, {"count": float(count)})
 

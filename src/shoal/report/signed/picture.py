@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib import font_manager, style
+from matplotlib import font_manager
 
 from shoal.report.curves import blank, draw_band, draw_run, mark_steps, plain_style, png
 from shoal.report.groups import common_grid, interpolate
@@ -31,13 +31,13 @@ def draw(told: Sequence[Told], words: Words, title: str) -> bytes:
     """A PNG of the learning curves."""
     curves = [curve for one in told if (curve := one.curve()) is not None]
     if len(told) == 1 or len(curves) < 2:
-        return _alone(told[0])
+        return _alone(told[0], words, title)
     try:
         grid = common_grid(curves)
     except ConfigError:  # no steps in common
-        return _alone(told[0])
+        return _alone(told[0], words, title)
     drawn = band(interpolate(curves, grid), np.random.Generator(np.random.PCG64(0)))
-    with plain_style(), style.context(_font(words)):
+    with plain_style(_font(words)):
         figure = blank(10, 4)
         axes = figure.add_subplot()
         for curve in curves:
@@ -55,25 +55,31 @@ def draw(told: Sequence[Told], words: Words, title: str) -> bytes:
         return png(figure, dpi=DPI)
 
 
-def draw_all(told: Told) -> bytes:
+def draw_all(told: Told, words: Words, title: str) -> bytes:
     """A PNG of all curves of one run, which are named as metrics.jsonl names them."""
-    return _drawn(told, told.lines)
+    return _drawn(told, told.lines, words, title)
 
 
-def _alone(told: Told) -> bytes:
+def _alone(told: Told, words: Words, title: str) -> bytes:
     """The return of one run."""
     kept = [
         {name: value for name, value in line.items() if not name.startswith(SMALL)}
         for line in told.lines
     ]
-    return _drawn(told, kept)
+    return _drawn(told, kept, words, title)
 
 
-def _drawn(told: Told, lines: Sequence[Mapping[str, Any]]) -> bytes:
-    config = told.config
-    named = [printable(config.get(name), 60) for name in ("algo", "env", "seed")]
-    title = "{} on {}, seed {}".format(*named)
-    return png(draw_run(lines, told.status, title), dpi=DPI)
+def _drawn(
+    told: Told, lines: Sequence[Mapping[str, Any]], words: Words, title: str
+) -> bytes:
+    figure = draw_run(
+        lines,
+        told.status,
+        printable(title),
+        say=words.said,
+        letters=_font(words),
+    )
+    return png(figure, dpi=DPI)
 
 
 def _seeds(told: Sequence[Told]) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from shoal.report.signed.content import Block
     from shoal.report.signed.gather import Told
     from shoal.report.signed.words import Words
-    from shoal.run.stage_file import Entry, Signature
+    from shoal.run.stage_file import Criterion, Entry, Signature
 
 MOST_ROWS = 40
 """Interventions and evaluations that are shown."""
@@ -90,13 +90,15 @@ def results(told: Sequence[Told], words: Words) -> list[Block]:
     for one in told:
         numbers = [_short(one.number(name)) for name in names]
         ended = str(one.status.get("stop_reason", ""))
-        rows.append([one.run.path.name, one.state, *numbers, ended])
+        rows.append(
+            [one.run.path.name, words.said(one.state), *numbers, words.said(ended)]
+        )
     titles = [words("run"), words("state"), *map(words, heading)]
     blocks: list[Block] = [Heading(words("results")), Table(rows, titles)]
     for one in told:
         if "reason" in one.status:
             blocks.append(Heading(words("what_ended"), 3))
-            blocks.append(Plain(str(one.status["reason"])))
+            blocks.append(Plain(words.said(one.status["reason"])))
     return blocks
 
 
@@ -137,7 +139,12 @@ def guard(told: Sequence[Told], words: Words) -> list[Block]:
         watched = all(one.config.get("guard") == "on" for one in told)
         return [*blocks, Text(words("guard_none" if watched else "guard_off"))]
     rows = [
-        [one.run.path.name, f"{x.update:,}", x.rule, x.action, x.said]
+        [
+            one.run.path.name,
+            f"{x.update:,}",
+            x.rule,
+            *map(words.said, (x.action, x.said)),
+        ]
         for one in told
         for x in one.guard.interventions
     ]
@@ -151,21 +158,25 @@ def stages(told: Sequence[Told], words: Words) -> list[Block]:
     blocks: list[Block] = []
     for one in told:
         if one.stages_damage:
-            blocks += [Heading(words("stages")), Text(one.stages_damage)]
+            blocks += [Heading(words("stages")), Text(words.said(one.stages_damage))]
         if one.stages is None or not one.stages.entries:
             continue
         titles = [words(name) for name in ("stage", "criteria", "signed_by", "policy")]
         rows = [_stage_row(entry, words) for entry in one.stages.standing()]
         blocks += [Heading(words("stages")), Table(rows, titles)]
         gone = [
-            f"{entry.stage}: {_signature(entry.withdrawn)} ({entry.withdrawn.reason})"
+            words(
+                "of_stage",
+                stage=words.said(entry.stage),
+                said=f"{_signature(entry.withdrawn)} ({entry.withdrawn.reason})",
+            )
             for entry in one.stages.entries
             if entry.withdrawn is not None
         ]
         if gone:
             blocks += [Text(words("withdrawn")), Items(gone[-MOST_ROWS:])]
         alarms = [
-            f"{entry.stage}: {note}"
+            words("of_stage", stage=words.said(entry.stage), said=words.said(note))
             for entry in one.stages.standing()
             for note in entry.notes
             if note.startswith("ALARM")
@@ -176,11 +187,25 @@ def stages(told: Sequence[Told], words: Words) -> list[Block]:
 
 def _stage_row(entry: Entry, words: Words) -> list[str]:
     """A stage, its criteria, who signed it, and of which policy."""
-    said = "; ".join(map(str, entry.criteria))
+    said = "; ".join(_criterion(one, words) for one in entry.criteria)
     if not entry.measured:
         said = words("not_measured")
     word = words("not_signed") if entry.signed is None else _signature(entry.signed)
-    return [entry.stage, said, word, entry.policy[:12]]
+    return [words.said(entry.stage), said, word, entry.policy[:12]]
+
+
+def _criterion(one: Criterion, words: Words) -> str:
+    """A number that must hold, and whether it does."""
+    if one.least:
+        said = "at_least" if one.holds else "at_least_not"
+    else:
+        said = "at_most" if one.holds else "at_most_not"
+    return words(
+        said,
+        name=words.said(one.name.replace("_", " ")),
+        measured=f"{one.measured:.4g}",
+        bound=f"{one.bound:.4g}",
+    )
 
 
 def _signature(signed: Signature) -> str:
@@ -195,8 +220,9 @@ def doctor(told: Sequence[Told], words: Words) -> list[Block]:
     for one in told:
         for finding in one.findings:
             before = f"{one.run.path.name}: " if several else ""
-            advice = words("try", advice=finding.advice)
-            said.append(f"{before}{finding.what} ({advice})")
+            advice = words("try", advice=words.said(finding.advice))
+            found = words("found", what=words.said(finding.what), advice=advice)
+            said.append(f"{before}{found}")
     return [*blocks, Items(said) if said else Text(words("doctor_none"))]
 
 
@@ -224,9 +250,10 @@ def explanation(told: Sequence[Told], words: Words) -> list[Block]:
         blocks.append(Text(words("fidelity", **parts)))
     changes = _texts(found.get("counterfactuals"))
     if changes:
-        blocks += [Text(words("changes")), Items(changes[:6])]
+        blocks += [Text(words("changes")), Items([*map(words.said, changes[:6])])]
     notes = _texts(found.get("notes"))
-    return [*blocks, Items(notes)] if notes else blocks
+    kept = [words.said(note) for note in notes[:MOST_ROWS]]
+    return [*blocks, Items(kept)] if kept else blocks
 
 
 def videos(told: Sequence[Told], words: Words) -> list[Block]:

@@ -16,6 +16,7 @@ from shoal.report.signed.to_pdf import to_pdf
 from shoal.report.signed.words import Words
 from shoal.run.directory import versions
 from shoal.run.drafts import write_atomic
+from shoal.types import ConfigError
 from shoal.types.text import printable
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from shoal.report.signed.words import Language
     from shoal.run.directory import RunDirectory
 
+HTML, PDF = "report.html", "report.pdf"
+
 
 def write_signed(
     runs: Sequence[RunDirectory],
@@ -36,6 +39,7 @@ def write_signed(
     language: Language = "en",
     pdf: bool = True,
     sweep: Sweep | None = None,
+    replace: bool = False,
 ) -> list[Path]:
     """Writes the report of runs that differ in their seed alone; what was written, report.html first.
 
@@ -45,10 +49,13 @@ def write_signed(
         language: en or ja.
         pdf: whether report.pdf is written too.
         sweep: what they won.
+        replace: whether a report that is there already is lost.
 
     Raises:
-        ConfigError: a damaged run, runs of different configurations, or a PDF's packages are not installed.
+        ConfigError: a report is there already, a damaged run, runs of different configurations, or a PDF's packages
+            are not installed.
     """
+    _check_free(folder, pdf=pdf, replace=replace)
     words = Words(language)
     told = gather(runs)
     title, about = _title(told, words), _about(words)
@@ -56,16 +63,26 @@ def write_signed(
     blocks = blocks_of(told, picture, words, sweep)
     everything = picture
     if len(told) == 1:
-        everything = draw_all(told[0])
+        everything = draw_all(told[0], words, title)
         blocks += [Heading(words("all_curves")), Picture(everything, title)]
-    written = {"report.html": to_html(title, about, blocks, words).encode()}
+    written = {HTML: to_html(title, about, blocks, words).encode()}
     if pdf:
-        written["report.pdf"] = to_pdf(title, about, blocks, words)
+        written[PDF] = to_pdf(title, about, blocks, words)
     written["curves.png"] = everything
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in written.items():
         write_atomic(folder / name, data)
     return [folder / name for name in written]
+
+
+def _check_free(folder: Path, *, pdf: bool, replace: bool) -> None:
+    """ConfigError where a report is there already: nobody but its reader knows whether it is signed."""
+    for path in (folder / name for name in ((HTML, PDF) if pdf else (HTML,))):
+        if not replace and (path.exists() or path.is_symlink()):
+            raise ConfigError(
+                f"{path} is there already, and somebody may have signed it: write the new report elsewhere "
+                "(--out FOLDER), or replace that one (--replace)"
+            )
 
 
 def choose(runs: Sequence[RunDirectory]) -> list[RunDirectory]:

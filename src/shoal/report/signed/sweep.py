@@ -98,6 +98,6 @@ def sweep_section(sweep: Sweep, words: Words) -> list[Block]:
     return [
         Heading(words("sweep")),
         Text(words("sweep_said", **parts)),
-        Text(sweep.verdict),
+        Text(words.said(sweep.verdict)),
         Table(rows, titles),
     ]

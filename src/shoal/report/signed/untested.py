@@ -31,11 +31,11 @@ def untested(told: Sequence[Told], words: Words) -> list[str]:
 def _ends(told: Sequence[Told], words: Words) -> Iterator[str]:
     states = [one.state for one in told if one.state != "finished"]
     if states:
-        named = ", ".join(sorted(set(states)))
+        named = ", ".join(words.said(state) for state in sorted(set(states)))
         yield words("u_unfinished", count=len(states), all=len(told), states=named)
     for one in told:
         if one.damage:
-            yield words("u_damaged", said=one.damage)
+            yield words("u_damaged", said=words.said(one.damage))
     versions = {str(one.status.get("versions")) for one in told}
     if len(versions) > 1:
         named = sorted({str(_version(one, "shoal")) for one in told})

@@ -1,4 +1,4 @@
-"""What a report says, in English and Japanese: the catalogue words.toml."""
+"""What a report says, in English and Japanese: the catalogue words.toml, and sentences.toml of what others wrote."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Literal, TypeAlias
+
+from shoal.report.signed.sentences import in_japanese
 
 Language: TypeAlias = Literal["en", "ja"]
 
@@ -24,6 +26,10 @@ class Words:
         """`language`: en or ja."""
         self.language: Language = language
 
-    def __call__(self, name: str, **parts: object) -> str:
+    def __call__(self, name: str, /, **parts: object) -> str:
         """What stands in the catalogue under a name, with its parts put in."""
         return catalogue()[name][self.language].format(**parts)
+
+    def said(self, text: object) -> str:
+        """A sentence that another module wrote in English; names, numbers and what users wrote stay as they are."""
+        return in_japanese(str(text)) if self.language == "ja" else str(text)

@@ -25,7 +25,7 @@ def end_as_best(guard: Guard) -> bool:
             continue
         watch.put(best)
         changed = True
-        said = f"{watch.name} ends as its verified best, of update {best.update:,}{best.said}"
+        said = f"{watch.name} ends as its verified best, of update {best.said}"
         tell(guard.run, f"the guard acted in this run: {said}", how="note")
     if guard.stopped:
         reason = guard.stopped.removeprefix(GUARD)
@@ -47,7 +47,7 @@ def keep_best(guard: Guard, writer: Writer | None, error: Exception) -> None:
     for name, best in kept.items():
         if best is not None:
             guard.watches[name].put(best)
-            said = said or f"update {best.update:,}{best.said}"
+            said = said or f"update {best.said}"
     first = next(iter(kept))
     failed = f"the environment failed ({type(error).__name__})"
     guard.journal.add(first, "environment", "stop", failed)

@@ -200,12 +200,9 @@ class Guard:
         elif action == "rollback":
             kept = watch.go_back(self.stream.env_steps)
             self.stream.publish()
-            did = (
-                f"{watch.name} goes back to update {kept.update:,}{kept.said}, with {watch.factor:g} times its "
-                "learning rate"
-            )
+            did = f"{watch.name} goes back to update {kept.said}, with {watch.factor:g} times its learning rate"
         else:
-            did = f"the run ends {_left_with(watch)}"
+            did = _ends(watch)
             self.stopped = reason = f"{GUARD}{what}; {did}"
             self.run.stop(reason)
         self.journal.add(watch.name, wrong[0].rule, action, f"{what}; {did}")
@@ -244,13 +241,17 @@ def _returns_of(stream: Stream, s: Settings, *, judged: bool) -> Returns:
     return Returns(rows if judged else 0, s.held_out)
 
 
-def _left_with(watch: Watch) -> str:
-    """What a run that is stopped is left with, in words."""
+def _ends(watch: Watch) -> str:
+    """With what a run ends that is stopped, in words."""
     best = watch.states.best
     if best is not None:
-        return f"with the verified best of update {best.update:,}{best.said}"
-    slow = f"at {watch.factor:g} times its learning rate " if watch.factor < 1 else ""
+        return f"the run ends with the verified best of update {best.said}"
+    if watch.factor < 1:
+        return (
+            f"the run ends at {watch.factor:g} times its learning rate without a state that was ever verified: begin "
+            "again with a smaller learning_rate, or mend what is found wrong"
+        )
     return (
-        f"{slow}without a state that was ever verified: begin again with a smaller learning_rate, or mend what is "
-        "found wrong"
+        "the run ends without a state that was ever verified: begin again with a smaller learning_rate, or mend what "
+        "is found wrong"
     )

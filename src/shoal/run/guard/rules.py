@@ -244,8 +244,10 @@ class Explosion(Windowed):
         before = max(self.recent.values)
         if value <= max(self.peak, self.factor * before):
             return None
-        times = f"{value / before:.3g} times" if before > 0 else "above"
-        said = f"{self.what} is {value:.3g}, {times} its largest of the last {WINDOW} checks"
+        if before > 0:
+            said = f"{self.what} is {value:.3g}, {value / before:.3g} times its largest of the last {WINDOW} checks"
+        else:
+            said = f"{self.what} is {value:.3g}, above its largest of the last {WINDOW} checks"
         severe = value > SEVERE * self.factor * before
         return Finding(said, "rollback" if severe else "halve")
 

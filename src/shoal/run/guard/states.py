@@ -41,11 +41,12 @@ class Kept:
 
     @property
     def said(self) -> str:
-        """Its verified figures in words; empty where there are none."""
+        """Its update, and its verified figures where there are some."""
         if math.isnan(self.figure):
-            return ""
-        held = "" if math.isnan(self.held) else f", held-out {self.held:.4g}"
-        return f" (mean return {self.figure:.4g}{held})"
+            return f"{self.update:,}"
+        if math.isnan(self.held):
+            return f"{self.update:,} (mean return {self.figure:.4g})"
+        return f"{self.update:,} (mean return {self.figure:.4g}, held-out {self.held:.4g})"
 
 
 class States:
