@@ -200,12 +200,19 @@ def idle_with_tasks(experiment: Experiment, spec: Any) -> Iterator[tuple[str, st
 
 def _idle_replies(options: Options, spec: Any) -> Iterator[tuple[str, str]]:
     yield from _idle_engine(options.language)
+    yield from _idle_players(spec)
     if not spec.replies:
         for name in REPLIES:
             yield f"language.{name}", "the task has one turn, and replies to none"
     elif not options.language.reply_workers:
         why = "the training process replies, where nothing can end a reply that hangs; set language.reply_workers too"
         yield "language.reply_timeout_s", why
+
+
+def _idle_players(spec: Any) -> Iterator[tuple[str, str]]:
+    if spec.num_players == 1:
+        for name in ("opponent", "eval_opponent"):
+            yield f"language.{name}", "it is for games of several players"
 
 
 def _idle_engine(language: Language) -> Iterator[tuple[str, str]]:

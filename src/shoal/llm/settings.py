@@ -52,6 +52,14 @@ class Language:
     """How often a reply is asked for again after a failure."""
     on_reply_failure: Literal["end", "raise"] = "end"
     """Where a reply goes on failing: end the conversation, which is scored as it is, or the run."""
+    opponent: str = "self"
+    """Who plays a game's other players. self: the model plays all, and learns from all. Else it learns as one player,
+    another one in each group, against: first, version:-10 (its weights of ten to nineteen versions ago), average:0.99
+    (their exponential average), smollm2 or a folder (another model of the same tokens), task (the game's own),
+    package.module:function, or http://HOST:PORT/v1#MODEL."""
+    eval_opponent: str = "auto"
+    """Against whom it is evaluated: self, or an opponent that is no model of the run; auto: the opponent of training
+    where that is none, else the game's own where it has one, else itself."""
     engine: Literal["local", "vllm", "sglang", "openai"] = "local"
     """Who draws answers: shoal's own sampler, or a server that takes the run's weights while it decodes."""
     engine_url: str = ""
@@ -90,6 +98,10 @@ class Language:
                 f"system={self.system!r} is said in a chat, and chat is off; set chat to auto or on"
             )
         check_ranges(self, reply_workers=(0, 256), reply_retries=(0, 100))
+        if not self.opponent or not self.eval_opponent:
+            raise ConfigError(
+                "language.opponent and language.eval_opponent name somebody: self, task, ..."
+            )
         for name in (
             "scorer_timeout_s",
             "reply_timeout_s",
