@@ -23,7 +23,7 @@ def learner() -> Learner:
 def publish(made: Learner, older: Older) -> float:
     """Another version; which weights the older ones are."""
     with torch.no_grad():
-        made.policy.weight.fill_(made.version + 1)  # pyright: ignore[reportCallIssue, reportArgumentType]
+        made.policy.weight.fill_(made.version + 1)  # pyright: ignore[reportCallIssue]
     made.publish()
     older.follow()
     return older.module.weight.item()

@@ -24,7 +24,13 @@ class Nim:
     num_players = 2
 
     def __init__(
-        self, *, seed: int = 0, most: int = 3, low: int = 4, high: int = 12
+        self,
+        *,
+        seed: int = 0,
+        most: int = 3,
+        low: int = 4,
+        high: int = 12,
+        skill: float = 1.0,
     ) -> None:
         """Heaps of `low` to `high` stones.
 
@@ -33,17 +39,18 @@ class Nim:
             most: stones that may be taken at once.
             low: stones of the smallest heap.
             high: stones of the largest.
+            skill: the share of its opponent's moves that are the best; others are drawn at random.
 
         Raises:
             ConfigError: a setting that cannot work.
         """
         self.name = "nim"
         self.seed, self.most, self.low, self.high = seed, most, low, high
-        check_ranges(self, most=(1, 9), low=(1, 99), high=(1, 99))
+        self.skill = skill
+        check_ranges(self, most=(1, 9), low=(1, 99), high=(1, 99), skill=(0, 1))
         if low > high:
             raise ConfigError(f"low must be at most high, got {low} and {high}")
         self.max_turns = high
-        self.threshold = 0.9
 
     def prompt(self, index: int) -> Prompt:
         """A heap."""
@@ -74,7 +81,10 @@ class Nim:
         return [str(count) for count in range(1, min(self.most, left) + 1)]
 
     def opponent(self, prompt: Prompt, moves: tuple[Move, ...]) -> str:
-        """The best move; where every move loses, one stone."""
+        """The best move, where every move loses one stone; now and then another one, as `skill` says."""
+        rng = Random(f"{self.seed}:{prompt.index}:{len(moves)}")
+        if rng.random() >= self.skill:
+            return rng.choice(self.legal(prompt, moves))
         return str(self._left(prompt, moves) % (self.most + 1) or 1)
 
     def _left(self, prompt: Prompt, moves: tuple[Move, ...]) -> int:

@@ -69,7 +69,8 @@ def make_task(
         if held_out:
             _warn_of_same(source.name, "give a function of a seed that makes the task")
         return source
-    return _called(source, seed, given, held_out=held_out)
+    maker = cast("str | Callable[..., Task]", source)
+    return _called(maker, seed, given, held_out=held_out)
 
 
 def _reasoning(
@@ -184,7 +185,7 @@ def _takes_levels(source: str | Callable[..., Task] | Task) -> bool:
     if _is_made(source):
         return True  # it is made already, and says so of any keyword
     if not isinstance(source, str):
-        return "levels" in _parameters(source)
+        return "levels" in _parameters(cast("Callable[..., object]", source))
     if source.startswith((REASONING, FILE, ARENA)) or not all(source.partition(":")):
         return False
     from shoal.envs.factories import import_object
@@ -192,7 +193,7 @@ def _takes_levels(source: str | Callable[..., Task] | Task) -> bool:
     return "levels" in _parameters(import_object(source))
 
 
-def _is_made(source: object) -> TypeGuard[Task]:
+def _is_made(source: str | Callable[..., Task] | Task) -> TypeGuard[Task]:
     """Whether it is a task or a game, not what makes one."""
     return not isinstance(source, str | type) and (
         isinstance(source, Task) or is_game(source)
