@@ -22,6 +22,11 @@ class Language:
     after_publish="refill". Sampling and learning take about twice the time."""
     micro_tokens: int = 16_384
     """Tokens whose gradient is computed at a time; fewer take less memory. Changes rounding alone."""
+    prompt_workers: int = 0
+    """Processes that make prompts before they are asked, for tasks that take long to come to one; 0: the training
+    process makes each when it is asked."""
+    prompts_ahead: int = 64
+    """Prompts that they make ahead of the one that was asked last."""
     scorer_workers: int = 0
     """Processes that judge answers; 0: the training process does."""
     scorer_timeout_s: float = 30.0
@@ -83,6 +88,7 @@ class Language:
         check_ranges(self, slots=(1, 65_536), micro_tokens=(1, inf))
         check_ranges(self, scorer_workers=(0, 1024), scorer_retries=(0, 100))
         check_ranges(self, lora_rank=(0, 4096))
+        check_ranges(self, prompt_workers=(0, 256), prompts_ahead=(1, 2**20))
         if self.exact and self.after_publish != "refill":
             raise ConfigError(
                 "exact=true needs after_publish=refill: keys and values of older weights give other log-probabilities"

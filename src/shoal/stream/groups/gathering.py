@@ -11,6 +11,8 @@ from shoal.stream.groups.flight import Asked, Flight
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shoal.llm.sampler.protocol import Sampler
     from shoal.llm.scorers.pool import ScorerPool
     from shoal.llm.tasks.task import Task
@@ -52,6 +54,8 @@ class Gathering:
         """Answers that are counted: those of batches that were handed over, and of groups that were replaced."""
         self.lost = 0
         """Answers whose score will never be known."""
+        self.drawn = 0
+        """Tokens that the sampler drew, of turns that are finished, in this process's life."""
         self.apart = bool(getattr(sampler, "apart", False))
         """Whether the sampler goes on while the learner learns."""
         self.climb = climb_of(cfg.curriculum, task)
@@ -69,6 +73,9 @@ class Gathering:
         count = self._cfg.num_generations
         for _ in range(self.flight.room(published)):
             climb, admitted = self.climb, self.flight.admitted
+            busy = self.apart and (new or self.sampler.pending)
+            if busy and climb is None and not self._is_made(admitted):
+                break
             index = admitted if climb is None else climb.next_index()
             learners = (0,) if self.turns is None else self.turns.learners(admitted)
             asked = self.ask(index)
@@ -114,6 +121,7 @@ class Gathering:
     def take_drawn(self, max_steps: int | None) -> None:
         """Takes finished answers to the scorers, or to their replies; with `max_steps=0` those finished already."""
         for drawn in self.sampler.poll(max_steps):
+            self.drawn += len(drawn.token)
             group, turns = self.flight.groups[drawn.key], self.turns
             if turns is None:
                 group.drawn[drawn.number] = drawn
@@ -161,6 +169,11 @@ class Gathering:
         self.scorers.close()
         if self.turns is not None:
             self.turns.close()
+
+    def _is_made(self, index: int) -> bool:
+        """Whether a prompt can be had without waiting; so can all of a task that does not say."""
+        ready: Callable[[int], bool] | None = getattr(self.task, "ready", None)
+        return ready is None or ready(index)
 
     def _take(self, group: Group, number: int) -> None:
         """A finished answer is judged, unless its game has said what it earned."""

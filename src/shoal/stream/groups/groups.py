@@ -78,6 +78,8 @@ class Groups:
             meter=self._meter,
         )
         self._batches, self._published = 0, True
+        self._since, self._drawn = self._meter.clock(), 0
+        """When the batch before was handed over, and the tokens drawn until then."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -176,8 +178,9 @@ class Groups:
 
     def _note(self, answers: Answers, late: Tensor) -> None:
         """How many versions before now tokens were chosen, the mean and the most; and what was not learned from."""
-        mean = late.sum() / answers.mask.sum()
-        self._meter.note("groups/staleness", float(mean))
+        learned = answers.mask.sum()
+        self._note_speed(float(learned))
+        self._meter.note("groups/staleness", float(late.sum() / learned))
         self._meter.note("groups/staleness_max", float(late.max()))
         self._meter.note("groups/truncated", float(answers.truncated.float().mean()))
         self._meter.note("groups/replaced", self.replaced)
@@ -192,6 +195,14 @@ class Groups:
             self._meter.note("groups/replies_failed", turns.failed)
         if answers.player is not None:
             self._note_players(answers.player, answers.reward)
+
+    def _note_speed(self, learned: float) -> None:
+        """Tokens per second of both sides since the batch before: what was drawn, and what is learned from."""
+        now, drawn = self._meter.clock(), self.gathering.drawn
+        seconds = max(now - self._since, 1e-9)
+        self._meter.note("speed/tokens_drawn", (drawn - self._drawn) / seconds)
+        self._meter.note("speed/tokens_learned", learned / seconds)
+        self._since, self._drawn = now, drawn
 
     def _note_players(self, player: Tensor, reward: Tensor) -> None:
         """What each player of a game earned in a batch, the mean; and how often it broke the rules."""
