@@ -81,6 +81,7 @@ def test_a_pupil_comes_to_its_teacher(tmp_path: Path) -> None:
     assert sum(apart[-5:]) < sum(apart[:5]) / 3, (apart[:5], apart[-5:])
 
 
+@pytest.mark.slow
 def test_a_model_is_its_own_teacher(tmp_path: Path) -> None:
     """The task's reward moves it, the older weights hold it back: it stays nearer to them than without."""
     settings: dict[str, Any] = {"reward_weight": 0.3, "teacher": "version:-4", "learning_rate": 1e-3}
