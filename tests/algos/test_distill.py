@@ -15,6 +15,7 @@ from shoal.llm.model import TokenOutput
 from shoal.llm.model_folder import save_model
 from shoal.run.log import read
 from shoal.types import ConfigError
+from tests.experiment.test_language import sha256
 from tests.llm.models import make_answer, make_model
 from tests.llm.toy import Successor, toy_model
 
@@ -80,10 +81,28 @@ def test_a_pupil_comes_to_its_teacher(tmp_path: Path) -> None:
     assert sum(apart[-5:]) < sum(apart[:5]) / 3, (apart[:5], apart[-5:])
 
 
+@pytest.mark.slow
+def test_a_model_is_its_own_teacher(tmp_path: Path) -> None:
+    """The task's reward moves it, the older weights hold it back: it stays nearer to them than without."""
+    settings: dict[str, Any] = {"reward_weight": 0.3, "teacher": "version:-4", "learning_rate": 1e-3}
+    whole = distilled(tmp_path, 12, **settings)
+    lines = read(whole.path / "metrics.jsonl")
+    assert abs(lines[0]["loss/teacher"]) < 1e-6
+    assert max(abs(line["loss/teacher"]) for line in lines[4:]) > 1e-4
+    part = distilled(tmp_path, 7, **settings)
+    again = shoal.resume(part.path, factory=Successor, total_timesteps=64 * 12, panel="none")
+    assert sha256(again) == sha256(whole)
+
+
 def test_teachers_that_cannot_teach(tmp_path: Path) -> None:
     """None, one that is not there, and one of other tokens; no run is left."""
     save_model(make_model(), tmp_path / "other")
-    for teacher, says in (("", "teacher=FOLDER"), ("nowhere", "nowhere"), (str(tmp_path / "other"), "other tokens")):
+    for teacher, says in (
+        ("", "teacher=FOLDER"),
+        ("nowhere", "nowhere"),
+        ("version:3", "version:-N"),
+        (str(tmp_path / "other"), "other tokens"),
+    ):
         with pytest.raises(ConfigError, match=says):
             distilled(tmp_path, 1, teacher=teacher)
     assert not list((tmp_path / "runs").glob("**/config.toml"))

@@ -121,6 +121,24 @@ def test_live_shows_the_figures() -> None:
     assert "GPU" not in last
 
 
+def test_live_shows_tokens_of_both_sides() -> None:
+    """Of a language model: what is drawn and learned, how long answers are and how late."""
+    run = make_run()
+    run.settings = replace(run.settings, schedule="async")
+    record = SECOND | {
+        "episode/length": 12.25,
+        "speed/tokens_drawn": 5210.4,
+        "speed/tokens_learned": 4980.0,
+        "groups/staleness": 0.75,
+        "groups/staleness_max": 1.0,
+        "groups/lost": 3.0,
+    }
+    text = shown(run, record)
+    for row in ("12,000 answers/s", "5,210 tokens/s", "4,980 tokens/s", "12.2 tokens", "0.8 versions, 1 at most"):
+        assert row in text
+    assert "3 answers" in text
+
+
 def test_live_without_episodes_or_threshold() -> None:
     record = {k: v for k, v in FIRST.items() if k != "episode/return"} | {"loss/value": float("nan")}
     text = shown(make_run(stop_at=None), record)

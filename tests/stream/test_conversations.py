@@ -22,6 +22,7 @@ from shoal.stream.groups.conversations import Conversations
 from shoal.stream.groups.flight import Group
 from shoal.stream.groups.groups import Groups
 from shoal.stream.groups.process import ProcessSampler
+from shoal.stream.groups.turns import turns_of
 from tests.llm.guessing import Guessing
 from tests.llm.toy import toy_model
 from tests.stream.test_groups import Drawn as Config
@@ -135,7 +136,8 @@ def stream(
     sampler = kind(model, drawing, slots=4, seed=1)
     scorers = ScorerPool(lambda: task.score, workers=0)
     learner = Learner(model, SGD, lr=0.0)
-    return Groups(task, sampler, scorers, learner, cfg, replies=replies, max_staleness=max_staleness)
+    turns = turns_of(task, model, sampler, cfg, pool=replies)
+    return Groups(task, sampler, scorers, learner, cfg, turns=turns, max_staleness=max_staleness)
 
 
 def close(batches: list[Answers], others: list[Answers]) -> None:
@@ -184,7 +186,7 @@ def test_a_sampler_apart_draws_the_same(batches: list[Answers]) -> None:
         found = taken(apart, 2)
         sampler.load(apart.version, apart.model)
         apart.gathering.admit(apart._batches)
-        while not apart.gathering.conversations._open:  # pyright: ignore[reportOptionalMemberAccess]
+        while not apart.gathering.turns._open:  # pyright: ignore[reportOptionalMemberAccess]
             apart.gathering.advance()
         os.kill(sampler.pid, signal.SIGKILL)
         found += taken(apart, 3)
@@ -201,7 +203,7 @@ def test_a_restored_stream_goes_on_in_mid_conversation(batches: list[Answers], w
     gathering = first.gathering
     gathering.sampler.load(first.version, first.model)
     gathering.admit(first._batches)
-    talks: Any = gathering.conversations
+    talks: Any = gathering.turns
     while not any(one.awaited == (where == "reply") for one in talks._open.values()):
         if where == "reply":
             gathering.take_drawn(1)
@@ -213,7 +215,7 @@ def test_a_restored_stream_goes_on_in_mid_conversation(batches: list[Answers], w
     again = stream()
     again._learner.version = first.version
     again.restore(saved)
-    assert again.gathering.conversations._open.keys() == talks._open.keys()  # pyright: ignore[reportOptionalMemberAccess]
+    assert again.gathering.turns._open.keys() == talks._open.keys()  # pyright: ignore[reportOptionalMemberAccess]
     close(found + taken(again, 3), batches)
 
 
@@ -240,7 +242,7 @@ def test_a_tool_that_fails_ends_its_conversations_and_is_counted() -> None:
     (batch,) = taken(noisy, 1)
     assert (batch.turns[batch.prompt_of == 1] == 1).all()
     taken(noisy, 1)
-    assert noisy.gathering.conversations.failed >= 4  # pyright: ignore[reportOptionalMemberAccess]
+    assert noisy.gathering.turns.failed >= 4  # pyright: ignore[reportOptionalMemberAccess]
     (said,) = told
     assert "replying to prompt 1 failed" in said
     assert "the tool is gone" in said

@@ -84,6 +84,27 @@ def test_a_batch_holds_the_groups_of_its_prompts() -> None:
     assert (second.version[second.mask] == 1).all()
 
 
+def test_a_prompt_that_is_being_made_is_not_waited_for() -> None:
+    """A sampler apart answers those that are there; the batches are the same."""
+
+    class Making(Successor):
+        made: frozenset[int] = frozenset({0, 1})
+
+        def ready(self, index: int) -> bool:
+            return index in self.made
+
+    task = Making()
+    stream = groups(task=task, max_staleness=1)
+    stream.gathering.apart = True
+    stream.gathering.admit(0)
+    assert stream.gathering.flight.admitted == 2
+    task.made = frozenset(range(20))
+    stream.gathering.admit(0)
+    assert stream.gathering.flight.admitted == 4
+    (first,) = taken(stream, 1)
+    assert same(first, taken(groups(max_staleness=1), 1)[0])
+
+
 def test_a_batch_must_be_published_before_the_next() -> None:
     """A loop that forgets it would sample with old weights for ever."""
     stream = groups()

@@ -9,6 +9,7 @@ from torch.optim import Adam
 
 from shoal.learn.answers import logprobs_of
 from shoal.learn.corrections import Correction, correction_weights
+from shoal.learn.older import beside
 from shoal.llm.loading import load_teacher
 from shoal.math.divergence import kl_estimate
 from shoal.math.group_advantages import advantage_of
@@ -32,7 +33,8 @@ class Distill(DrawsGroups):
     """Settings of distillation; those of its groups come first."""
 
     teacher: str = ""
-    """The model that is learned from, which must read the same tokens: smollm2, or a folder."""
+    """Who is learned from: smollm2 or a folder (a model of the same tokens), or older weights of the model itself:
+    version:-10 (those of ten to nineteen versions ago), average:0.99 (their exponential average), first."""
     learning_rate: float = 1e-4
     """Step size of Adam; larger learns faster and forgets the language sooner."""
     reward_weight: float = 0.0
@@ -64,19 +66,24 @@ class Statistics(NamedTuple):
 def train(cfg: Distill, task: TaskSource, run: Run) -> nn.Module:
     """Trains a language model on a task's prompts until the run ends."""
     if not cfg.teacher:
-        raise ConfigError("name the model that is learned from: teacher=FOLDER")
+        raise ConfigError(
+            "name the model that is learned from: teacher=FOLDER, or version:-10 for older weights of its own"
+        )
     policy = cast("LanguageModel", run.policy(task.spec))
+    policy.temperature = temperature = cfg.sampling.temperature
     learner = run.learner(
         policy, Adam, lr=cfg.learning_rate, max_grad_norm=cfg.max_grad_norm
     )
-    sampling = cfg.sampling
-    loaded = load_teacher(cfg.teacher, policy, sampling.temperature)
-    teacher = learner.add("teacher", loaded)
+    which = cfg.teacher
+    teacher = beside(
+        learner, "teacher", which, lambda: load_teacher(which, policy, temperature)
+    )
     stream = run.groups(task, learner, cfg)
     for answers in run.loop(stream, learner):
-        batch = judged(answers, logprobs_of(teacher, answers), cfg)
+        batch = judged(answers, logprobs_of(teacher.network, answers), cfg)
         learner.step(distillation_loss, batch, cfg)
         stream.publish()
+        teacher.follow()
     return learner.policy
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from shoal.llm.tasks.ahead import PromptsAhead
 from shoal.llm.tasks.registry import is_task_name, make_task
 from shoal.llm.tasks.source import TaskSource
 from shoal.types import ConfigError
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from shoal.experiment.options import Options
     from shoal.llm.model import LanguageModel
     from shoal.llm.settings import Language
+    from shoal.llm.tasks.task import Task
     from shoal.llm.tokenizer import Tokenizer
     from shoal.run.directory import RunDirectory
 
@@ -60,16 +63,25 @@ def source_of(experiment: Experiment, *, held_out: bool) -> TaskSource:
         ConfigError: there is no such task, or one that cannot be made.
     """
     options = experiment.options
-    task = make_task(
+    language = options.language
+    make = partial(
+        make_task,
         experiment.source,
         seed=options.seed,
         kwargs=dict(experiment.env_kwargs or {}),
         held_out=held_out,
     )
+    if language.prompt_workers and not held_out:
+        ahead = PromptsAhead(
+            make, workers=language.prompt_workers, ahead=language.prompts_ahead
+        )
+        task = cast("Task", ahead)
+    else:
+        task = make()
     return TaskSource(
         task,
         max_tokens=experiment.config.max_completion_length,
-        language=options.language,
+        language=language,
     )
 
 
@@ -202,13 +214,23 @@ def idle_with_tasks(experiment: Experiment, spec: Any) -> Iterator[tuple[str, st
 
 
 def _idle_replies(options: Options, spec: Any) -> Iterator[tuple[str, str]]:
+    if not options.language.prompt_workers:
+        why = "the training process makes each prompt when it is asked; set language.prompt_workers too"
+        yield "language.prompts_ahead", why
     yield from _idle_engine(options.language)
+    yield from _idle_players(spec)
     if not spec.replies:
         for name in REPLIES:
             yield f"language.{name}", "the task has one turn, and replies to none"
     elif not options.language.reply_workers:
         why = "the training process replies, where nothing can end a reply that hangs; set language.reply_workers too"
         yield "language.reply_timeout_s", why
+
+
+def _idle_players(spec: Any) -> Iterator[tuple[str, str]]:
+    if spec.num_players == 1:
+        for name in ("opponent", "eval_opponent"):
+            yield f"language.{name}", "it is for games of several players"
 
 
 def _idle_engine(language: Language) -> Iterator[tuple[str, str]]:

@@ -58,13 +58,16 @@ def load_model(
     return load_folder(folder, temperature=temperature)
 
 
-def load_teacher(name: str, pupil: LanguageModel, temperature: float) -> LanguageModel:
-    """A model that says how likely another one's answers are.
+def load_teacher(
+    name: str, pupil: LanguageModel, temperature: float, word: str = "teacher"
+) -> LanguageModel:
+    """A model beside another one: it says how likely that one's answers are, or plays against it.
 
     Args:
         name: as in `load_model`; `tiny` has nothing to teach.
         pupil: the other one.
         temperature: what the pupil's logits are divided by, and therefore the teacher's.
+        word: what it is called in messages.
 
     Raises:
         ConfigError: there is no such model, or it reads other tokens.
@@ -73,7 +76,7 @@ def load_teacher(name: str, pupil: LanguageModel, temperature: float) -> Languag
     sizes = teacher.architecture.vocab_size, pupil.architecture.vocab_size
     if not teacher.tokenizer.same_as(pupil.tokenizer) or sizes[0] != sizes[1]:
         raise ConfigError(
-            f"the teacher {name} reads other tokens than the model that is trained ({sizes[0]:,} and {sizes[1]:,}); "
+            f"the {word} {name} reads other tokens than the model that is trained ({sizes[0]:,} and {sizes[1]:,}); "
             "take two models of one family"
         )
     return teacher

@@ -83,7 +83,7 @@ def pretrain(
         generator: draws the order of examples.
         measure: told how many updates were made; gives the share of right answers.
     """
-    learning = _Learning(model, settings, generator)
+    learning = Learning(model, settings, generator)
     order = learning.draw(right)
     skill, done = 0.0, 0
     while done < settings.updates and skill < settings.skill:
@@ -102,12 +102,13 @@ def pretrain(
     return skill, success
 
 
-class _Learning:
+class Learning:
     """Updates of a model by examples."""
 
     def __init__(
         self, model: LanguageModel, settings: Pretraining, generator: torch.Generator
     ) -> None:
+        """None yet; `generator` draws the order of examples."""
         self.model, self.batch, self.generator = model, settings.batch, generator
         self.updates = 0
         self.optimizer = torch.optim.AdamW(
@@ -115,6 +116,7 @@ class _Learning:
         )
 
     def update(self, examples: Sequence[Example], rate: float) -> None:
+        """One update at a learning rate, which rises to it over the first ones."""
         self.updates += 1
         self.optimizer.param_groups[0]["lr"] = rate * min(1.0, self.updates / WARM_UP)
         batch = batched(examples)

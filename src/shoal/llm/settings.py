@@ -22,6 +22,11 @@ class Language:
     after_publish="refill". Sampling and learning take about twice the time."""
     micro_tokens: int = 16_384
     """Tokens whose gradient is computed at a time; fewer take less memory. Changes rounding alone."""
+    prompt_workers: int = 0
+    """Processes that make prompts before they are asked, for tasks that take long to come to one; 0: the training
+    process makes each when it is asked."""
+    prompts_ahead: int = 64
+    """Prompts that they make ahead of the one that was asked last."""
     scorer_workers: int = 0
     """Processes that judge answers; 0: the training process does."""
     scorer_timeout_s: float = 30.0
@@ -57,6 +62,14 @@ class Language:
     """How often a reply is asked for again after a failure."""
     on_reply_failure: Literal["end", "raise"] = "end"
     """Where a reply goes on failing: end the conversation, which is scored as it is, or the run."""
+    opponent: str = "self"
+    """Who plays a game's other players. self: the model plays all, and learns from all. Else it learns as one player,
+    another one in each group, against: first, version:-10 (its weights of ten to nineteen versions ago), average:0.99
+    (their exponential average), smollm2 or a folder (another model of the same tokens), task (the game's own),
+    package.module:function, or http://HOST:PORT/v1#MODEL."""
+    eval_opponent: str = "auto"
+    """Against whom it is evaluated: self, or an opponent that is no model of the run; auto: the opponent of training
+    where that is none, else the game's own where it has one, else itself."""
     engine: Literal["local", "vllm", "sglang", "openai"] = "local"
     """Who draws answers: shoal's own sampler, or a server that takes the run's weights while it decodes."""
     engine_url: str = ""
@@ -80,6 +93,7 @@ class Language:
         check_ranges(self, slots=(1, 65_536), micro_tokens=(1, inf))
         check_ranges(self, scorer_workers=(0, 1024), scorer_retries=(0, 100))
         check_ranges(self, lora_rank=(0, 4096), held_out_answers=(0, 2**15))
+        check_ranges(self, prompt_workers=(0, 256), prompts_ahead=(1, 2**20))
         if self.exact and self.after_publish != "refill":
             raise ConfigError(
                 "exact=true needs after_publish=refill: keys and values of older weights give other log-probabilities"
@@ -95,6 +109,10 @@ class Language:
                 f"system={self.system!r} is said in a chat, and chat is off; set chat to auto or on"
             )
         check_ranges(self, reply_workers=(0, 256), reply_retries=(0, 100))
+        if not self.opponent or not self.eval_opponent:
+            raise ConfigError(
+                "language.opponent and language.eval_opponent name somebody: self, task, ..."
+            )
         for name in (
             "scorer_timeout_s",
             "reply_timeout_s",

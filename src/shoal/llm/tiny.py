@@ -5,50 +5,39 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import torch
 
-from shoal.llm.architecture import Architecture
 from shoal.llm.files import cache_folder, locked
 from shoal.llm.model import LanguageModel
 from shoal.llm.model_folder import load_folder, save_model
 from shoal.llm.pieces import make_tokenizer
 from shoal.llm.pretraining import (
     Example,
-    Pretraining,
     answers_to,
     one_thread,
     pretrain,
 )
+from shoal.llm.tasks.game import is_game
+from shoal.llm.tiny_game import key_of, make_tiny_game
+from shoal.llm.tiny_settings import Tiny, architecture_of
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from shoal.llm.pretraining import Pretraining
     from shoal.llm.tasks.task import Prompt, Task
-    from shoal.llm.tokenizer import Tokenizer
 
+_Make: TypeAlias = "Callable[[Task, Tiny, Callable[[str], None]], LanguageModel]"
 RECIPE = 1
 """Counted up when equal settings come to give another model."""
 FIRST, HELD_OUT = 2**24, 2**25
 """Numbers of the first prompt that the model is shown and of the first that it is measured on; runs ask from 0 on."""
 FINGERPRINT = 64
 """Prompts of either kind that tell one task from another."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tiny:
-    """The sizes of the model and how it is made."""
-
-    hidden_size: int = 128
-    intermediate_size: int = 384
-    num_layers: int = 3
-    num_heads: int = 4
-    max_length: int = 1024
-    seed: int = 0
-    pretraining: Pretraining = field(default_factory=Pretraining)
 
 
 def tiny_model(
@@ -70,18 +59,22 @@ def tiny_model(
         report: called with a line of text now and then.
 
     Raises:
-        ConfigError: the task has no `solution`.
+        ConfigError: the task has no `solution`, or the game no `legal`.
     """
     settings = settings or Tiny()
     say = report or _silent
-    folder = cache_folder() / f"tiny-{_key(task, settings)}"
+    make, key = make_tiny, _key
+    if is_game(task):
+        make = cast("_Make", make_tiny_game)
+        key = cast("Callable[[Task, Tiny], str]", key_of)
+    folder = cache_folder() / f"tiny-{key(task, settings)}"
     if not folder.is_dir():
         lock = folder.with_name(f"{folder.name}.lock")
         with locked(
             lock, lambda: say(f"another process makes the model of {task.name}")
         ):
             if not folder.is_dir():
-                save_model(make_tiny(task, settings, say), folder)
+                save_model(make(task, settings, say), folder)
     return load_folder(folder, temperature=temperature)
 
 
@@ -106,7 +99,7 @@ def make_tiny(
     )
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        model = LanguageModel(_architecture(settings, tokenizer), tokenizer)
+        model = LanguageModel(architecture_of(settings, tokenizer), tokenizer)
         most = max(len(example.answer) for example in right)
         measure = _Measurement(task, model, shown, most, report)
         skill, success = pretrain(model, right, spoiled, shown, generator, measure)
@@ -151,19 +144,6 @@ class _Measurement:
                 f"pre-training of tiny on {self.task.name}: {update} updates, {success:.0%} right, {passed:.0f} s"
             )
         return success
-
-
-def _architecture(settings: Tiny, tokenizer: Tokenizer) -> Architecture:
-    return Architecture(
-        vocab_size=-(-tokenizer.size // 32) * 32,
-        hidden_size=settings.hidden_size,
-        intermediate_size=settings.intermediate_size,
-        num_layers=settings.num_layers,
-        num_heads=settings.num_heads,
-        num_kv_heads=settings.num_heads,
-        head_dim=settings.hidden_size // settings.num_heads,
-        max_length=settings.max_length,
-    )
 
 
 def _spoiled(

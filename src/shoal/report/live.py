@@ -23,6 +23,7 @@ from shoal.report.panel import (
     progress_line,
     result_line,
 )
+from shoal.report.tokens import is_of_language, token_rows
 from shoal.run.callbacks import EpisodeEnd
 from shoal.stream.meter import ACTIVITIES, cores, gpu_use
 from shoal.types.text import printable, without_colors
@@ -154,7 +155,8 @@ class Live:
         record = self._last
         settings = run.settings
         table = Table.grid(padding=(0, 2))
-        table.add_row("speed", f"{record['speed/sps']:,.0f} steps/s")
+        counted = "answers" if is_of_language(record) else "steps"
+        table.add_row("speed", f"{record['speed/sps']:,.0f} {counted}/s")
         table.add_row("episodes", f"{record['episode/count']:,}")
         mean = record.get("episode/return")
         table.add_row("return", _return(mean, settings.stop_at))
@@ -163,6 +165,9 @@ class Live:
             table.add_row("greedy", f"{self._greedy:.1f}")
         if self._held_out is not None:
             table.add_row("held out", f"{self._held_out:.3g}")
+        if is_of_language(record):
+            for row in token_rows(record, settings):
+                table.add_row(*row)
         if acted := record.get("guard/interventions"):
             table.add_row("guard", Text(f"acted {acted:,.0f} times", style="yellow"))
         table.add_row("CPU", f"{run.meter.cpu_cores():.1f} of {cores()} cores")

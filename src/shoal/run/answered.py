@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from shoal.llm.sampler.local import LocalSampler
 from shoal.llm.sampler.protocol import Drawing, Request
+from shoal.llm.tasks.game import GameError
+from shoal.llm.tasks.opponents import evaluating
 from shoal.stream.groups.conversations import Conversations
 from shoal.stream.groups.flight import Group
+from shoal.stream.groups.games import Games
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from shoal.llm.model import LanguageModel
+    from shoal.llm.tasks.game import Game
     from shoal.llm.tasks.source import TaskSource
     from shoal.llm.tasks.task import Dialogue
     from shoal.types import Floats
@@ -39,10 +44,13 @@ def answered(
     In a task of several turns an answer is a whole conversation, replies included. `between` is called again and again
     between tokens.
     """
-    task, tokenizer = source.task, model.tokenizer
+    task = source.task
     drawing = Drawing(max_tokens=source.max_tokens, temperature=temperature)
     slots = min(source.language.slots, episodes)
     sampler = LocalSampler(model, drawing, slots=slots, seed=seed)
+    if source.spec.num_players > 1:
+        return played(model, source, sampler, episodes=episodes, between=between)
+    tokenizer = model.tokenizer
     groups: dict[int, Group] = {}
     for number in range(episodes):
         prompt = task.prompt(number)
@@ -73,23 +81,70 @@ def answered(
     return rewards, lengths
 
 
+def played(
+    model: LanguageModel,
+    source: TaskSource,
+    sampler: LocalSampler,
+    *,
+    episodes: int,
+    between: Callable[[], None],
+) -> tuple[Floats, Floats]:
+    """Rewards and numbers of tokens of one game from each of the first starts, those apart that were called off.
+
+    Against an opponent the model plays each of the players in turn; else it plays all, and their mean counts.
+
+    Raises:
+        GameError: none came to its end.
+    """
+    game, language = cast("Game", source.task), source.language
+    name = evaluating(language.opponent, language.eval_opponent, game)
+    pool = source.game_pool(name)
+    assert pool is not None
+    games = Games(
+        game,
+        model,
+        sampler,
+        pool,
+        max_tokens=source.max_tokens,
+        cuts=False,
+        one_learns=bool(name),
+    )
+    groups: dict[int, Group] = {}
+    for key in range(episodes):
+        asked, learners = games.ask(key), games.learners(key)
+        group = Group(key, asked.prompt, asked.token, since=0, wanted=len(learners))
+        group.others, group.learners = asked.others, learners
+        groups[key] = group
+    with closing(games):
+        games.begin(list(groups.values()), 1)
+        for _ in _finished(sampler, games, groups, between):
+            pass
+    ended = [group for group in groups.values() if group.num_episodes]
+    if not ended:
+        raise GameError(f"{game.name}: none of {episodes} games came to its end")
+    known = [[x for x in group.reward.values() if x == x] for group in ended]
+    tokens = [[len(one.token) for one in group.drawn.values()] for group in ended]
+    returns = [sum(rewards) / len(rewards) for rewards in known]
+    return np.array(returns), np.array([float(sum(parts)) for parts in tokens])
+
+
 def _finished(
     sampler: LocalSampler,
-    conversations: Conversations | None,
+    turns: Conversations | Games | None,
     groups: dict[int, Group],
     between: Callable[[], None],
 ) -> Iterator[Group]:
     """Each group when its answer is finished."""
-    while sampler.pending or (conversations is not None and conversations.pending):
+    while sampler.pending or (turns is not None and turns.pending):
         between()
         for drawn in sampler.poll(STEPS):
             group = groups[drawn.key]
-            if conversations is None:
+            if turns is None:
                 group.drawn[drawn.number] = drawn
                 yield group
-            elif conversations.take(group, drawn):
+            elif turns.take(group, drawn):
                 yield group
-        if conversations is not None and conversations.pending:
+        if turns is not None and turns.pending:
             block_s = 0.0 if sampler.pending else BLOCK_S
-            for group, _ in conversations.poll(groups, block_s):
+            for group, _ in turns.poll(groups, block_s):
                 yield group

@@ -6,15 +6,20 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from shoal.learn.older import beside
+from shoal.llm.loading import load_teacher
 from shoal.llm.model import LanguageModel
 from shoal.llm.sampler.local import LocalSampler
 from shoal.llm.scorers.functions import named_scorer
 from shoal.llm.scorers.pool import ScorerPool
+from shoal.llm.tasks.opponents import is_scripted
 from shoal.llm.tasks.source import TaskSource
 from shoal.stream.groups.groups import Groups
 from shoal.stream.groups.held_out import HeldOut
 from shoal.stream.groups.process import ProcessSampler
+from shoal.stream.groups.rival import Rival
 from shoal.stream.groups.standing import StandingSampler
+from shoal.stream.groups.turns import turns_of
 from shoal.stream.schedules import Async
 from shoal.types import ConfigError
 
@@ -23,6 +28,10 @@ if TYPE_CHECKING:
     from shoal.llm.sampler.protocol import Sampler
     from shoal.run.run import Run
     from shoal.stream.groups.settings import DrawsGroups
+    from shoal.stream.groups.turns import Turns
+
+OPPONENT = "opponent"
+"""What the learner calls the model that plays against it."""
 
 
 def groups_of(
@@ -66,13 +75,16 @@ def groups_of(
         held_out = held_out_of(run)
         if held_out is not None:
             started.callback(held_out.close)
+        turns = turns_in(run, source, learner, sampler, cfg)
+        if turns is not None:
+            started.callback(turns.close)
         made = Groups(
             source.task,
             sampler,
             scorers,
             learner,
             cfg,
-            replies=source.reply_pool(run.warn),
+            turns=turns,
             held_out=held_out,
             max_staleness=timing.max_staleness if isinstance(timing, Async) else 0,
             meter=run.meter,
@@ -103,6 +115,49 @@ def held_out_of(run: Run) -> HeldOut | None:
         on_failure="raise" if raises else "drop",
     )
     return HeldOut(scorers, answers=language.held_out_answers, tell=run.warn)
+
+
+def turns_in(
+    run: Run,
+    source: TaskSource,
+    learner: Learner,
+    sampler: Sampler,
+    cfg: DrawsGroups,
+) -> Turns | None:
+    """How turns follow each other in a task of several, opponents in a game included; None for a task of one.
+
+    Raises:
+        ConfigError: there is no such opponent, or it reads other tokens.
+    """
+    model: Any = learner.policy
+    if source.spec.num_players == 1:
+        pool = source.reply_pool(run.warn)
+        return turns_of(source.task, model, sampler, cfg, pool=pool)
+    name = run.settings.language.opponent
+    scripted = is_scripted(name)
+    games = source.game_pool(name if scripted else "", run.warn)
+    rival = None
+    if name != "self" and not scripted:
+        rival = rival_of(run, name, learner, cfg)
+    return turns_of(source.task, model, sampler, cfg, pool=games, rival=rival)
+
+
+def rival_of(run: Run, name: str, learner: Learner, cfg: DrawsGroups) -> Rival:
+    """A model that plays against the one that learns: older weights of it, or another model of the same tokens."""
+    if run.settings.language.engine != "local":
+        raise ConfigError(
+            f"language.opponent={name!r} is a model that shoal's own sampler draws with, and another engine draws; set "
+            "engine=local, or name a server: http://HOST:PORT/v1#MODEL"
+        )
+    pupil: Any = learner.policy
+    temperature = cfg.sampling.temperature
+    weights = beside(
+        learner,
+        OPPONENT,
+        name,
+        lambda: load_teacher(name, pupil, temperature, "opponent"),
+    )
+    return Rival(sampler_of(run, weights.module, cfg), weights)
 
 
 def sampler_of(run: Run, policy: LanguageModel, cfg: DrawsGroups) -> Sampler:
@@ -136,5 +191,9 @@ def sampler_of(run: Run, policy: LanguageModel, cfg: DrawsGroups) -> Sampler:
 
 
 def _scorer_of(source: TaskSource) -> Any:
-    """What judges the answers, in whatever process."""
-    return source.task.score
+    """What judges the answers, in whatever process; a game says itself what its players have earned."""
+    return _never if source.spec.num_players > 1 else source.task.score
+
+
+def _never(prompt: object, answer: str) -> float:
+    raise RuntimeError(f"a game was to be scored: {prompt!r}, {answer!r}")

@@ -38,6 +38,8 @@ class Answers:
     kept: Tensor | None = None
     """The tokens that were not cut off by top-k, top-p or min-p, a bit each [S, L, ceil(V / 8)], uint8, lowest bit
     first; None where every token could be drawn."""
+    player: Tensor | None = None
+    """Which player of a game each answer is the part of [S], int64; None where the task is no game."""
     age: Tensor | None = None
     """How many versions before the newest ones the weights that chose each were [S, L], int64; 0 elsewhere."""
     advantage: Tensor | None = None

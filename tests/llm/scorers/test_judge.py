@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from shoal.llm.scorers import judge as judging
 from shoal.llm.scorers.judge import Judge, JudgeError, JudgeSettings
 from shoal.llm.scorers.score import Score, call
 from shoal.llm.stage.work import Failed
@@ -154,7 +153,7 @@ def test_other_tries(server: Server) -> None:
 
 def test_a_server_says_when_to_come_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     paused: list[float] = []
-    monkeypatch.setattr(judging.time, "sleep", paused.append)
+    monkeypatch.setattr(time, "sleep", paused.append)
     server.reply = lambda _: (429, b"")
     for after, pauses in (("7", [7.0, 7.0, 7.0]), ("99999", [30.0] * 3), ("soon", [0.5, 1.0, 2.0])):
         server.extra = {"Retry-After": after}

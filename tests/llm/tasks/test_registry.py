@@ -131,7 +131,7 @@ def test_tasks_themselves() -> None:
 @pytest.mark.parametrize(
     ("source", "given", "message"),
     [
-        ("chain_sum", {}, "no task 'chain_sum'; a task is reasoning-gym:NAME, jsonl:PATH or package.module:function"),
+        ("chain_sum", {}, "no task 'chain_sum'; a task is reasoning-gym:NAME, jsonl:PATH, textarena:GAME or package"),
         ("reasoning-gym:", {}, "no task ''"),
         ("jsonl:", {}, "cannot be read"),
         ("no_such_module:f", {}, "no module 'no_such_module'"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from shoal.envs.workers.pipe import pack, unpack
 from shoal.llm.tasks.ahead import PromptsAhead
 from shoal.llm.tasks.check_task import check_task
 from shoal.llm.tasks.dialogue import DialogueError
@@ -28,7 +29,10 @@ def test_prompts_are_made_ahead() -> None:
         assert isinstance(task, Task)
         assert (task.name, task.threshold) == ("slow", 0.5)
         assert task.prompt(100) == Slow().prompt(100)
+        assert isinstance(unpack(pack(task)), Slow)  # in another process it is the task alone
         time.sleep(0.5)
+        assert task.ready(101)
+        assert not task.ready(150)
         began = time.monotonic()
         assert [task.prompt(index).index for index in (101, 102, 100)] == [101, 102, 100]
         assert time.monotonic() - began < 0.06

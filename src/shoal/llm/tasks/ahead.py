@@ -66,6 +66,16 @@ class PromptsAhead:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Callable[[Task], Task], tuple[Task]]:
+        """In another process, which scores or replies, it is the task alone."""
+        return _same, (self._task,)
+
+    def ready(self, index: int) -> bool:
+        """Whether a prompt can be had without waiting; it and those after it are begun."""
+        self._begin(index)
+        self._take(0.0)
+        return index in self._there
+
     def prompt(self, index: int) -> Prompt:
         """The prompt of this number, from 0 on; those after it are begun.
 
@@ -76,10 +86,7 @@ class PromptsAhead:
             raise ValueError(
                 f"{self.name}: prompts are counted from 0, asked for {index}"
             )
-        for wanted in range(index, index + self._ahead + 1):
-            if wanted not in self._there and wanted not in self._asked:
-                self._stage.submit(wanted, wanted)
-                self._asked.add(wanted)
+        self._begin(index)
         self._take(0.0)
         while index not in self._there:
             self._take(WAIT_S)
@@ -97,8 +104,17 @@ class PromptsAhead:
         return self._task.score(prompt, answer)
 
     def close(self) -> None:
-        """Ends the processes."""
+        """Ends the processes, and closes the task where it has anything to close."""
         self._stage.close()
+        close = getattr(self._task, "close", None)
+        if close is not None:
+            close()
+
+    def _begin(self, index: int) -> None:
+        for wanted in range(index, index + self._ahead + 1):
+            if wanted not in self._there and wanted not in self._asked:
+                self._stage.submit(wanted, wanted)
+                self._asked.add(wanted)
 
     def _take(self, block_s: float) -> None:
         for done in self._stage.poll(block_s):
@@ -110,6 +126,10 @@ class PromptsAhead:
         if len(self._there) > 4 * self._ahead:
             near = range(index - self._ahead, index + self._ahead + 1)
             self._there = {key: one for key, one in self._there.items() if key in near}
+
+
+def _same(task: Task) -> Task:
+    return task
 
 
 class _Generating:

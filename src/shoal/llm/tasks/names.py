@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-REASONING, FILE = "reasoning-gym:", "jsonl:"
+REASONING, FILE, ARENA = "reasoning-gym:", "jsonl:", "textarena:"
 
 
 def is_task_name(source: object) -> bool:
-    """Whether a source is the name of a task: `reasoning-gym:NAME` or `jsonl:PATH`.
+    """Whether a source is the name of a task: `reasoning-gym:NAME`, `jsonl:PATH` or `textarena:GAME`.
 
     `package.module:function` may as well name an environment; which one is meant, the algorithm knows.
     """
-    return isinstance(source, str) and source.startswith((REASONING, FILE))
+    return isinstance(source, str) and source.startswith((REASONING, FILE, ARENA))

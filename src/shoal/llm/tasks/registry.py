@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
+from shoal.llm.tasks.game import is_game
 from shoal.llm.tasks.levels import LeveledTask, checked_levels
-from shoal.llm.tasks.names import FILE, REASONING, is_task_name
+from shoal.llm.tasks.names import ARENA, FILE, REASONING, is_task_name
 from shoal.llm.tasks.task import Task
 from shoal.types import ConfigError, misfit
 
@@ -34,7 +35,8 @@ def make_task(
     another file (`eval_file` of jsonl). Where they cannot be told from those of training, a UserWarning says so.
 
     Args:
-        source: `reasoning-gym:NAME`, `jsonl:PATH`, `package.module:function`, a callable that returns a Task, or one.
+        source: `reasoning-gym:NAME`, `jsonl:PATH`, `textarena:GAME`, `package.module:function`, a callable that
+            returns a Task, or one.
         seed: of its prompts, from 0 to 2**31 - 1; a function is given it where it has a parameter `seed`.
         kwargs: keywords of the task; `levels`, a list of such keywords from the easiest to the hardest, makes a task
             whose prompt i is of level i % len(levels), unless a function has a parameter of this name.
@@ -57,7 +59,9 @@ def make_task(
         return _reasoning(source, seed, given, held_out=held_out)
     if isinstance(source, str) and source.startswith(FILE):
         return _file(source, seed, given, held_out=held_out)
-    if isinstance(source, Task) and not isinstance(source, type):
+    if isinstance(source, str) and source.startswith(ARENA):
+        return _arena(source, seed, given, held_out=held_out)
+    if _is_made(source):
         if given:
             raise ConfigError(
                 f"{source.name} is made already, and takes no keywords: {', '.join(given)}"
@@ -65,7 +69,8 @@ def make_task(
         if held_out:
             _warn_of_same(source.name, "give a function of a seed that makes the task")
         return source
-    return _called(source, seed, given, held_out=held_out)
+    maker = cast("str | Callable[..., Task]", source)
+    return _called(maker, seed, given, held_out=held_out)
 
 
 def _reasoning(
@@ -108,6 +113,20 @@ def _file(source: str, seed: int, given: dict[str, Any], *, held_out: bool) -> T
     return PromptsFile(path, seed=seed, **given)
 
 
+def _arena(source: str, seed: int, given: dict[str, Any], *, held_out: bool) -> Task:
+    from shoal.llm.tasks.textarena import TextArenaGame
+    from shoal.llm.tasks.textarena_match import TextArenaMatch
+
+    made = TextArenaGame if given.get("num_players") == 1 else TextArenaMatch
+    name = source.removeprefix(ARENA)
+    given["seed"] = _other(seed) if held_out else seed
+    why = misfit(made, name, **given)
+    if why:
+        known = [*inspect.signature(made).parameters][1:]
+        raise ConfigError(f"{source}: {why}; it takes {', '.join(known)}")
+    return cast("Task", made(name, **given))
+
+
 def _called(
     source: str | Callable[..., Task],
     seed: int,
@@ -121,7 +140,8 @@ def _called(
     if isinstance(source, str):
         if not all(source.partition(":")):
             raise ConfigError(
-                f"no task {source!r}; a task is reasoning-gym:NAME, jsonl:PATH or package.module:function"
+                f"no task {source!r}; a task is reasoning-gym:NAME, jsonl:PATH, textarena:GAME or "
+                "package.module:function"
             )
         from shoal.envs.factories import import_object
 
@@ -162,18 +182,27 @@ def _parameters(function: Callable[..., object]) -> set[str]:
 
 def _takes_levels(source: str | Callable[..., Task] | Task) -> bool:
     """Whether `levels` is for whatever makes the task to read."""
-    if isinstance(source, Task) and not isinstance(source, type):
+    if _is_made(source):
         return True  # it is made already, and says so of any keyword
     if not isinstance(source, str):
-        return "levels" in _parameters(source)
-    if source.startswith((REASONING, FILE)) or not all(source.partition(":")):
+        return "levels" in _parameters(cast("Callable[..., object]", source))
+    if source.startswith((REASONING, FILE, ARENA)) or not all(source.partition(":")):
         return False
     from shoal.envs.factories import import_object
 
     return "levels" in _parameters(import_object(source))
 
 
+def _is_made(source: str | Callable[..., Task] | Task) -> TypeGuard[Task]:
+    """Whether it is a task or a game, not what makes one."""
+    return not isinstance(source, str | type) and (
+        isinstance(source, Task) or is_game(source)
+    )
+
+
 def _checked(made: object, name: str) -> Task:
+    if is_game(made):
+        return cast("Task", made)
     if not isinstance(made, Task):
         missing = [
             part for part in ("name", "prompt", "score") if not hasattr(made, part)

@@ -61,7 +61,7 @@ class TextArenaGame:
         self.name, self.max_turns = f"textarena:{game}", max_turns
         self._game, self._seed, self._players = game, seed, num_players
         self._opponent, self._unfinished = opponent, unfinished
-        _check_game(self.name, game)
+        check_game(self.name, game)
         try:
             self._play(0, ())
         except Exception as error:
@@ -91,16 +91,16 @@ class TextArenaGame:
     def _play(self, index: int, moves: Sequence[str]) -> tuple[str, float | None]:
         """What the model sees after its moves, and its reward where the game is over."""
         seed = (self._seed + index) % 2**32
-        with _own_generators(seed):
-            env = _library().make(f"{self._game}-raw")
+        with own_generators(seed):
+            env = library().make(f"{self._game}-raw")
             env.reset(num_players=self._players, seed=seed)
             over = self._let_others(env)
-            shown = "" if over else _seen(env)
+            shown = "" if over else seen_by(env)
             for move in moves:
                 if over:
                     break
                 over = bool(env.step(move)[0]) or self._let_others(env)
-                shown = "" if over else _seen(env)
+                shown = "" if over else seen_by(env)
             if not over:
                 return shown, None
             rewards = env.close()[0] or {}
@@ -112,7 +112,7 @@ class TextArenaGame:
             player = env.state.current_player_id
             if player == 0 or self._opponent is None:
                 return False
-            if env.step(self._opponent(_seen(env)))[0]:
+            if env.step(self._opponent(seen_by(env)))[0]:
                 return True
         raise RuntimeError(f"{self.name}: the other players moved {MAX_STEPS} times")
 
@@ -131,9 +131,14 @@ def _moves_of(answer: str) -> list[str]:
     return [answer]
 
 
-def _seen(env: Any) -> str:
+def seen_by(env: Any) -> str:
     """What the player whose turn it is has not seen yet, without its own moves."""
     player, seen = env.get_observation()
+    return written(player, seen)
+
+
+def written(player: int, seen: Sequence[tuple[int, str, object]]) -> str:
+    """Observations of a player as text, without its own moves."""
     lines: list[str] = []
     for sender, text, _ in seen:
         if sender == player:
@@ -144,7 +149,7 @@ def _seen(env: Any) -> str:
 
 
 @contextmanager
-def _own_generators(seed: int) -> Generator[None]:
+def own_generators(seed: int) -> Generator[None]:
     """The process's own generators, which games draw from, begin with the seed, and are then as they were."""
     import numpy as np
 
@@ -158,7 +163,8 @@ def _own_generators(seed: int) -> Generator[None]:
         np.random.set_state(before[1])  # noqa: NPY002
 
 
-def _library() -> Any:
+def library() -> Any:
+    """TextArena, without what it warns of when it is imported; ConfigError where it is not installed."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -169,8 +175,9 @@ def _library() -> Any:
         ) from error
 
 
-def _check_game(name: str, game: str) -> None:
-    _library()
+def check_game(name: str, game: str) -> None:
+    """ConfigError, with names that are near, unless there is such a game."""
+    library()
     known: dict[str, Any] = importlib.import_module(
         "textarena.envs.registration"
     ).ENV_REGISTRY

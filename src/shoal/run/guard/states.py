@@ -46,7 +46,9 @@ class Kept:
             return f"{self.update:,}"
         if math.isnan(self.held):
             return f"{self.update:,} (mean return {self.figure:.4g})"
-        return f"{self.update:,} (mean return {self.figure:.4g}, held-out {self.held:.4g})"
+        return (
+            f"{self.update:,} (mean return {self.figure:.4g}, held-out {self.held:.4g})"
+        )
 
 
 class States:

@@ -14,31 +14,42 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from shoal.llm.sampler.protocol import Drawn
     from shoal.stream.groups.flight import Group
 
 
 def answers_of(groups: Sequence[Group], device: torch.device) -> Answers:
-    """All answers of some groups that have a reward; groups in the order given, answers in that of their numbers."""
-    chosen = [
-        (number, one, reward)
-        for number, group in enumerate(groups)
-        for one, reward in group.scored
-    ]
-    drawn = [one for _, one, _ in chosen]
+    """All answers of some groups that have a reward; groups in the order given, answers in that of their numbers.
+
+    Of a game every player that learns has a prompt of its own, to which its part in each game is an answer.
+    """
+    told: list[tuple[int, ...]] = []
+    chosen: list[tuple[int, int, Drawn, float]] = []
+    for group in groups:
+        for player in group.learners:
+            pairs = group.of_player(player)
+            place = len(told)
+            told += [group.told(number) for number, _ in pairs[:1]]
+            chosen += [(place, player, group.drawn[n], reward) for n, reward in pairs]
+    drawn = [one for _, _, one, _ in chosen]
     kept = None
     if drawn[0].kept is not None:
         kept = tensor(padded([one.kept for one in drawn], np.uint8), device)
+    players = None
+    if any(group.num_players > 1 for group in groups):
+        players = tensor(np.array([player for _, player, _, _ in chosen]), device)
     return Answers(
-        prompt=tensor(padded([group.token for group in groups], np.int64), device),
-        prompt_length=tensor(np.array([len(g.token) for g in groups]), device),
-        prompt_of=tensor(np.array([number for number, _, _ in chosen]), device),
+        prompt=tensor(padded(told, np.int64), device),
+        prompt_length=tensor(np.array([len(token) for token in told]), device),
+        prompt_of=tensor(np.array([place for place, _, _, _ in chosen]), device),
         token=tensor(padded([one.token for one in drawn], np.int64), device),
         mask=tensor(padded([one.chosen for one in drawn], np.bool_), device),
         logprob=tensor(padded([one.logprob for one in drawn], np.float32), device),
         version=tensor(padded([one.version for one in drawn], np.int64), device),
-        reward=tensor(np.array([r for _, _, r in chosen], np.float32), device),
+        reward=tensor(np.array([x for _, _, _, x in chosen], np.float32), device),
         truncated=tensor(np.array([one.truncated for one in drawn]), device),
         kept=kept,
+        player=players,
     )
 
 

@@ -12,10 +12,10 @@ from shoal.llm.sampler.protocol import Drawn, Request
 from shoal.llm.sampler.slots import NUMBERS
 from shoal.llm.tasks.dialogue import answer_of
 from shoal.llm.tasks.task import Message
-from shoal.stream.groups.flight import drawn_of, parts_of
+from shoal.stream.groups.flight import Asked, drawn_of, parts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from shoal.llm.model import LanguageModel
     from shoal.llm.sampler.protocol import Sampler
@@ -59,6 +59,8 @@ class Conversations:
         """
         self.failed = 0
         """Replies that failed, and ended their conversations."""
+        self.lost = 0
+        """None: what was said until then is judged."""
         self._dialogue, self._tokenizer = dialogue, model.tokenizer
         self._sampler, self._replies = sampler, replies
         self._max_tokens = max_tokens
@@ -69,6 +71,21 @@ class Conversations:
     def pending(self) -> int:
         """Replies that are awaited."""
         return self._replies.pending
+
+    def ask(self, index: int) -> Asked:
+        """A prompt of the task by its number, and its tokens."""
+        prompt = self._dialogue.prompt(index)
+        return Asked(prompt, tuple(self._tokenizer.encode_prompt(prompt)))
+
+    def learners(self, key: int) -> tuple[int, ...]:
+        """The model alone."""
+        del key
+        return (0,)
+
+    def begin(self, groups: Sequence[Group], count: int) -> None:
+        """Has the model begin so many answers to the prompt of each group."""
+        numbers = tuple(range(count))
+        self._sampler.submit([Request(one.key, one.token, numbers) for one in groups])
 
     def take(self, group: Group, drawn: Drawn) -> bool:
         """Takes in a turn that the sampler has finished; whether the whole answer is finished with it."""
@@ -110,6 +127,9 @@ class Conversations:
         if requests:
             self._sampler.submit(requests)
         return finished
+
+    def follow(self) -> None:
+        """Nothing here depends on weights."""
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs; what the model draws is in the sampler's state."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from math import nan
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shoal.llm.sampler.protocol import Drawn
 
@@ -16,9 +17,22 @@ PARTS = ("number", "token", "logprob", "version", "truncated", "kept", "learned"
 """What a checkpoint holds of an answer, or of its turns so far."""
 
 
+class Asked(NamedTuple):
+    """A prompt of a task, in tokens."""
+
+    prompt: Prompt
+    token: tuple[int, ...]
+    """What the model reads; of a game, what player 0 is told before anybody moves."""
+    others: tuple[tuple[int, ...], ...] = ()
+    """What the further players of a game are told."""
+
+
 @dataclass(slots=True)
 class Group:
-    """One prompt and its answers."""
+    """One prompt and its answers; of a game, one start and what its players said in several games from there.
+
+    An answer's number is that of its game times the number of players, plus that of its player.
+    """
 
     key: int
     """Which admission it was, counted from 0."""
@@ -35,6 +49,41 @@ class Group:
     """What of them is scored, where that is not the text of all their tokens."""
     reward: dict[int, float] = field(default_factory=dict)
     """What they have earned; NaN where that will never be known."""
+    others: tuple[tuple[int, ...], ...] = ()
+    """The tokens that further players of a game are told."""
+    learners: tuple[int, ...] = (0,)
+    """The players that learn."""
+
+    @property
+    def num_players(self) -> int:
+        """Of the game; 1 where the task is none."""
+        return 1 + len(self.others)
+
+    def told(self, number: int) -> tuple[int, ...]:
+        """The tokens before the answer of this number."""
+        player = number % self.num_players
+        return self.others[player - 1] if player else self.token
+
+    def of_player(self, player: int) -> list[tuple[int, float]]:
+        """The numbers of a player's answers that can be learned from, in their order, and what they earned."""
+        mine = [n for n in sorted(self.drawn) if n % self.num_players == player]
+        known = [(n, self.reward.get(n, nan)) for n in mine]
+        return [(number, reward) for number, reward in known if reward == reward]
+
+    @property
+    def num_episodes(self) -> int:
+        """Answers, or games, of which a reward is known."""
+        return len({n // self.num_players for n, x in self.reward.items() if x == x})
+
+    @property
+    def has_pair(self) -> bool:
+        """Whether two answers of one player have a reward, so that they can be compared."""
+        return any(len(self.of_player(player)) > 1 for player in self.learners)
+
+    @property
+    def has_signal(self) -> bool:
+        """Whether two answers of one player have earned unlike rewards."""
+        return any(len({x for _, x in self.of_player(p)}) > 1 for p in self.learners)
 
     @property
     def complete(self) -> bool:
@@ -44,7 +93,7 @@ class Group:
     @property
     def scored(self) -> list[tuple[Drawn, float]]:
         """The answers whose reward is known, in the order of their numbers."""
-        pairs = sorted(self.reward.items())
+        pairs = sorted((n, x) for n, x in self.reward.items() if n in self.drawn)
         return [(self.drawn[number], x) for number, x in pairs if x == x]
 
     def state(self) -> dict[str, Any]:
@@ -54,6 +103,7 @@ class Group:
             "index": self.prompt.index,
             "since": self.since,
             "wanted": self.wanted,
+            "learners": list(self.learners),
             "drawn": [parts_of(one) for one in self.drawn.values()],
             "text": [[number, text] for number, text in self.text.items()],
             "scored": sorted(self.reward),
@@ -61,12 +111,12 @@ class Group:
         }
 
     @classmethod
-    def of_state(
-        cls, state: Mapping[str, Any], prompt: Prompt, token: tuple[int, ...]
-    ) -> Group:
+    def of_state(cls, state: Mapping[str, Any], asked: Asked) -> Group:
         """The group as it was, with its prompt."""
-        key = int(state["key"])
+        key, prompt, token = int(state["key"]), asked.prompt, asked.token
         group = cls(key, prompt, token, int(state["since"]), int(state["wanted"]))
+        group.others = asked.others
+        group.learners = tuple(int(player) for player in state.get("learners", [0]))
         for one in state["drawn"]:
             group.drawn[int(one["number"])] = drawn_of(key, one)
         group.text = {int(number): text for number, text in state["text"]}
@@ -117,10 +167,16 @@ class Flight:
         return max(0, most - (self.admitted - self.given_back))
 
     def admit(
-        self, prompt: Prompt, token: tuple[int, ...], wanted: int, published: int
+        self,
+        asked: Asked,
+        count: int,
+        published: int,
+        learners: tuple[int, ...] = (0,),
     ) -> Group:
-        """Another group."""
-        group = Group(self.admitted, prompt, token, published, wanted)
+        """Another group, of so many answers, or games in which some players learn."""
+        wanted = count * len(learners)
+        group = Group(self.admitted, asked.prompt, asked.token, published, wanted)
+        group.others, group.learners = asked.others, learners
         self.groups[group.key] = group
         self.admitted += 1
         return group
@@ -153,12 +209,10 @@ class Flight:
             "groups": [group.state() for group in self.groups.values()],
         }
 
-    def restore(
-        self, state: Mapping[str, Any], prompt_of: Callable[[int], Any]
-    ) -> None:
-        """Continues; `prompt_of` gives a prompt by its number, and its tokens."""
+    def restore(self, state: Mapping[str, Any], asked: Callable[[int], Asked]) -> None:
+        """Continues; `asked` gives a prompt by its number, and its tokens."""
         self.admitted, self.given_back = state["admitted"], state["given_back"]
         self.groups = {}
         for saved in state["groups"]:
-            group = Group.of_state(saved, *prompt_of(int(saved["index"])))
+            group = Group.of_state(saved, asked(int(saved["index"])))
             self.groups[group.key] = group

@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING, Any
 from shoal.llm.sampler.protocol import Request
 from shoal.llm.sampler.slots import NUMBERS
 from shoal.stream.groups.curriculum import climb_of
-from shoal.stream.groups.flight import Flight
+from shoal.stream.groups.flight import Asked, Flight
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shoal.llm.sampler.protocol import Sampler
     from shoal.llm.scorers.pool import ScorerPool
-    from shoal.llm.tasks.task import Prompt, Task
+    from shoal.llm.tasks.task import Task
     from shoal.llm.tokenizer import Tokenizer
-    from shoal.stream.groups.conversations import Conversations
     from shoal.stream.groups.flight import Group
     from shoal.stream.groups.settings import DrawsGroups
+    from shoal.stream.groups.turns import Turns
     from shoal.stream.meter import Meter
 
 BLOCK_S = 0.02
@@ -39,36 +41,50 @@ class Gathering:
         scorers: ScorerPool,
         cfg: DrawsGroups,
         *,
-        conversations: Conversations | None,
+        turns: Turns | None,
         max_staleness: int,
         meter: Meter,
     ) -> None:
-        """Nothing is asked for yet; see `Groups`. `conversations`: of a task of several turns."""
+        """Nothing is asked for yet; see `Groups`. `turns`: of a task of several."""
         self.task, self.tokenizer = task, tokenizer
         self.sampler, self.scorers = sampler, scorers
-        self.conversations = conversations
+        self.turns = turns
         self.flight = Flight(cfg.num_prompts, max_staleness)
         self.scored = 0
         """Answers that are counted: those of batches that were handed over, and of groups that were replaced."""
         self.lost = 0
         """Answers whose score will never be known."""
+        self.drawn = 0
+        """Tokens that the sampler drew, of turns that are finished, in this process's life."""
         self.apart = bool(getattr(sampler, "apart", False))
         """Whether the sampler goes on while the learner learns."""
         self.climb = climb_of(cfg.curriculum, task)
         """Which prompts are asked; None: one after another."""
         self._cfg, self._meter = cfg, meter
 
+    @property
+    def num_lost(self) -> int:
+        """Answers that nothing is learned from: their score will never be known, or their game was called off."""
+        return self.lost + (0 if self.turns is None else self.turns.lost)
+
     def admit(self, published: int) -> None:
         """Asks for as many groups as may be in flight when the weights of so many batches are published."""
-        requests: list[Request] = []
+        new: list[Group] = []
         count = self._cfg.num_generations
         for _ in range(self.flight.room(published)):
             climb, admitted = self.climb, self.flight.admitted
+            busy = self.apart and (new or self.sampler.pending)
+            if busy and climb is None and not self._is_made(admitted):
+                break
             index = admitted if climb is None else climb.next_index()
-            prompt, token = self.prompt_of(index)
-            group = self.flight.admit(prompt, token, count, published)
-            requests.append(Request(group.key, token, tuple(range(count))))
-        if requests:
+            learners = (0,) if self.turns is None else self.turns.learners(admitted)
+            asked = self.ask(index)
+            new.append(self.flight.admit(asked, count, published, learners))
+        if new and self.turns is not None:
+            self.turns.begin(new, count)
+        elif new:
+            numbers = tuple(range(count))
+            requests = [Request(one.key, one.token, numbers) for one in new]
             self.sampler.submit(requests)
 
     def take(self, batches: int) -> list[Group] | None:
@@ -81,17 +97,17 @@ class Gathering:
 
     def advance(self) -> None:
         """Takes what the sampler has finished to the scorers, and what they have judged to its group."""
-        talks = self.conversations
-        awaited = 0 if talks is None else talks.pending
+        turns = self.turns
+        awaited = 0 if turns is None else turns.pending
         elsewhere = self.apart and self.scorers.pending + awaited > 0
         most = 0 if elsewhere else None if self.apart else STEPS
         with self._meter.measure("waiting" if self.apart else "acting"):
             self.take_drawn(most)
         block_s = BLOCK_S if elsewhere or not self.sampler.pending else 0.0
         with self._meter.measure("environment"):
-            if talks is not None and talks.pending:
-                for group, number in talks.poll(self.flight.groups, block_s):
-                    self._judge(group, number)
+            if turns is not None and turns.pending:
+                for group, number in turns.poll(self.flight.groups, block_s):
+                    self._take(group, number)
                 block_s = 0.0
             judged = self.scorers.poll(block_s)
         for one in judged:
@@ -105,38 +121,41 @@ class Gathering:
     def take_drawn(self, max_steps: int | None) -> None:
         """Takes finished answers to the scorers, or to their replies; with `max_steps=0` those finished already."""
         for drawn in self.sampler.poll(max_steps):
-            group, talks = self.flight.groups[drawn.key], self.conversations
-            if talks is None:
+            self.drawn += len(drawn.token)
+            group, turns = self.flight.groups[drawn.key], self.turns
+            if turns is None:
                 group.drawn[drawn.number] = drawn
-            elif not talks.take(group, drawn):
+            elif not turns.take(group, drawn):
                 continue
-            self._judge(group, drawn.number)
+            self._take(group, drawn.number)
 
-    def prompt_of(self, index: int) -> tuple[Prompt, tuple[int, ...]]:
+    def ask(self, index: int) -> Asked:
         """A prompt of the task by its number, and its tokens."""
+        if self.turns is not None:
+            return self.turns.ask(index)
         prompt = self.task.prompt(index)
-        return prompt, tuple(self.tokenizer.encode_prompt(prompt))
+        return Asked(prompt, tuple(self.tokenizer.encode_prompt(prompt)))
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs: every answer in flight, to the token."""
         self.take_drawn(0)
-        talks = self.conversations
+        turns = self.turns
         return {
             "scored": self.scored,
             "lost": self.lost,
             "flight": self.flight.state(),
             "sampler": self.sampler.state(),
-            "conversations": None if talks is None else talks.state(),
+            "conversations": None if turns is None else turns.state(),
             "climb": None if self.climb is None else self.climb.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continues; what was drawn is kept, what was not judged is judged."""
         self.scored, self.lost = state["scored"], state["lost"]
-        self.flight.restore(state["flight"], self.prompt_of)
+        self.flight.restore(state["flight"], self.ask)
         self.sampler.restore(state["sampler"])
-        if self.conversations is not None:
-            self.conversations.restore(state["conversations"], self.flight.groups)
+        if self.turns is not None:
+            self.turns.restore(state["conversations"], self.flight.groups)
         if self.climb is not None:
             self.climb.restore(state["climb"])
         for group in self.flight.groups.values():
@@ -148,8 +167,20 @@ class Gathering:
         """Ends the sampler, the scorers and what replies."""
         self.sampler.close()
         self.scorers.close()
-        if self.conversations is not None:
-            self.conversations.close()
+        if self.turns is not None:
+            self.turns.close()
+
+    def _is_made(self, index: int) -> bool:
+        """Whether a prompt can be had without waiting; so can all of a task that does not say."""
+        ready: Callable[[int], bool] | None = getattr(self.task, "ready", None)
+        return ready is None or ready(index)
+
+    def _take(self, group: Group, number: int) -> None:
+        """A finished answer is judged, unless its game has said what it earned."""
+        if number not in group.reward:
+            self._judge(group, number)
+        elif group.complete and group.key in self.flight.groups:
+            self._settle(group)
 
     def text_of(self, group: Group, number: int) -> str:
         """What of a finished answer is scored."""
@@ -164,11 +195,10 @@ class Gathering:
 
     def _settle(self, group: Group) -> None:
         """Counts a group that is complete; one that teaches nothing gives its place to another."""
-        rewards = [reward for _, reward in group.scored]
-        equal = len(rewards) > 1 and min(rewards) == max(rewards)
-        if len(rewards) > 1 and not (equal and self._cfg.dynamic_sampling):
+        wanted = group.has_signal or not self._cfg.dynamic_sampling
+        if group.has_pair and wanted:
             return
-        self.scored += len(rewards)
+        self.scored += group.num_episodes
         if self.climb is not None:
             self.climb.note(group)
         self.flight.give_back(group)

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from shoal.llm.tasks.dialogue import is_dialogue
-from shoal.llm.tasks.replies import ReplyPool
 from shoal.stream.groups.batch import answers_of
-from shoal.stream.groups.conversations import Conversations
 from shoal.stream.groups.gathering import Gathering
 from shoal.stream.groups.held_out import HELD_OUT
+from shoal.stream.groups.turns import turns_of
 from shoal.stream.meter import Meter
 from shoal.types import Episodes
 
@@ -25,8 +23,10 @@ if TYPE_CHECKING:
     from shoal.llm.model import LanguageModel
     from shoal.llm.sampler.protocol import Sampler
     from shoal.llm.scorers.pool import ScorerPool
-    from shoal.llm.tasks.task import Dialogue, Task
+    from shoal.llm.tasks.task import Task
     from shoal.stream.groups.flight import Group
+    from shoal.stream.groups.games import Games
+    from shoal.stream.groups.gathering import Turns
     from shoal.stream.groups.held_out import HeldOut
     from shoal.stream.groups.settings import DrawsGroups
     from shoal.types import Answers, Floats
@@ -51,7 +51,7 @@ class Groups:
         learner: Learner,
         cfg: DrawsGroups,
         *,
-        replies: ReplyPool | None = None,
+        turns: Turns | None = None,
         held_out: HeldOut | None = None,
         max_staleness: int = 0,
         meter: Meter | None = None,
@@ -64,7 +64,7 @@ class Groups:
             scorers: judge finished answers.
             learner: whose policy is a language model.
             cfg: sizes of groups and batches, and how tokens are drawn.
-            replies: reply where the task has several turns; None: this process does.
+            turns: where the task has several, as `turns_of` makes them, which it does here where they are None.
             held_out: judges answers that are learned from, by another scorer.
             max_staleness: versions after its admission by which a group is learned from; 0: collect, learn, collect.
             meter: told where the time goes.
@@ -78,11 +78,13 @@ class Groups:
             sampler,
             scorers,
             cfg,
-            conversations=self._conversations(task, sampler, replies),
+            turns=turns or turns_of(task, self.model, sampler, cfg),
             max_staleness=max_staleness,
             meter=self._meter,
         )
         self._batches, self._published = 0, True
+        self._since, self._drawn = self._meter.clock(), 0
+        """When the batch before was handed over, and the tokens drawn until then."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -118,6 +120,8 @@ class Groups:
         """Makes the learner's weights those that answers are drawn with from now on; returns their version."""
         version = self._learner.publish()
         self._published = True
+        if self.gathering.turns is not None:
+            self.gathering.turns.follow()
         if self.gathering.apart:
             self._load()
             self.gathering.admit(self._batches)
@@ -186,21 +190,6 @@ class Groups:
         with self._meter.measure("environment"):
             return {HELD_OUT: self._held_out.judge(batch, self.gathering.text_of)}
 
-    def _conversations(
-        self, task: Task, sampler: Sampler, replies: ReplyPool | None
-    ) -> Conversations | None:
-        """None for a task of one turn."""
-        if not is_dialogue(task):
-            return None
-        dialogue = cast("Dialogue", task)
-        return Conversations(
-            dialogue,
-            self.model,
-            sampler,
-            replies or ReplyPool(lambda: dialogue, name=task.name),
-            max_tokens=self._cfg.max_completion_length,
-        )
-
     def _load(self) -> None:
         """Gives the sampler the weights as they are."""
         with self._meter.measure("transfer"):
@@ -208,28 +197,63 @@ class Groups:
 
     def _note(self, answers: Answers, late: Tensor) -> None:
         """How many versions before now tokens were chosen, the mean and the most; and what was not learned from."""
-        mean = late.sum() / answers.mask.sum()
-        self._meter.note("groups/staleness", float(mean))
+        learned = answers.mask.sum()
+        self._note_speed(float(learned))
+        self._meter.note("groups/staleness", float(late.sum() / learned))
         self._meter.note("groups/staleness_max", float(late.max()))
         self._meter.note("groups/truncated", float(answers.truncated.float().mean()))
         self._meter.note("groups/replaced", self.replaced)
-        self._meter.note("groups/lost", self.gathering.lost)
-        climb, talks = self.gathering.climb, self.gathering.conversations
+        self._meter.note("groups/lost", self.gathering.num_lost)
+        climb, turns = self.gathering.climb, self.gathering.turns
         if climb is not None:
             self._meter.note("curriculum/level", climb.level)
             if climb.earned(climb.level):
                 self._meter.note("curriculum/reward", climb.mean(climb.level))
-        if talks is not None:
+        if turns is not None:
             self._meter.note("groups/turns", float(answers.turns.float().mean()))
-            self._meter.note("groups/replies_failed", talks.failed)
+            self._meter.note("groups/replies_failed", turns.failed)
+        if answers.player is not None:
+            self._note_players(answers.player, answers.reward)
+
+    def _note_speed(self, learned: float) -> None:
+        """Tokens per second of both sides since the batch before: what was drawn, and what is learned from."""
+        now, drawn = self._meter.clock(), self.gathering.drawn
+        seconds = max(now - self._since, 1e-9)
+        self._meter.note("speed/tokens_drawn", (drawn - self._drawn) / seconds)
+        self._meter.note("speed/tokens_learned", learned / seconds)
+        self._since, self._drawn = now, drawn
+
+    def _note_players(self, player: Tensor, reward: Tensor) -> None:
+        """What each player of a game earned in a batch, the mean; and how often it broke the rules."""
+        games = cast("Games", self.gathering.turns)
+        for number, count in enumerate(games.rule_breaks):
+            own = reward[player == number]
+            if len(own):
+                self._meter.note(f"games/reward_{number}", float(own.mean()))
+            self._meter.note(f"games/rule_breaks_{number}", count)
 
 
 def episodes_of(batch: Sequence[Group]) -> Episodes:
-    """An episode for each answer: its reward, and its tokens, those of replies too, as its length."""
-    scored = [pair for group in batch for pair in group.scored]
+    """An episode for each answer: its reward, and its tokens, those of replies too, as its length.
+
+    A game is one episode: the mean of what its learning players have earned, and the tokens of all of them.
+    """
+    returns: list[float] = []
+    lengths: list[int] = []
+    for group in batch:
+        games: dict[int, list[int]] = {}
+        for number, reward in group.reward.items():
+            if reward == reward:
+                games.setdefault(number // group.num_players, []).append(number)
+        for game in sorted(games):
+            numbers = sorted(games[game])
+            rewards = [group.reward[number] for number in numbers]
+            returns.append(sum(rewards) / len(rewards))
+            drawn = [group.drawn[number] for number in numbers if number in group.drawn]
+            lengths.append(sum(len(one.token) for one in drawn))
     return Episodes(
-        np.array([reward for _, reward in scored]),
-        np.array([len(drawn.token) for drawn, _ in scored], np.int64),
+        np.array(returns),
+        np.array(lengths, np.int64),
         {},
-        np.arange(len(scored), dtype=np.int64),
+        np.arange(len(returns), dtype=np.int64),
     )
