@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 USED = frozenset(
     {
         "env", "algo", "model", "language", "total_timesteps", "schedule", "max_staleness", "seed", "device",
-        "num_threads", "stop_at", "eval_every", "eval_episodes", "final_episodes", "checkpoint_every",
+        "num_threads", "learners", "stop_at", "eval_every", "eval_episodes", "final_episodes", "checkpoint_every",
         "keep_checkpoints", "timeline", "name", "run_dir", "track", "preset", "native", "init_from",
     }
 )  # fmt: skip
@@ -125,9 +125,9 @@ def ask_in_chat(tokenizer: Tokenizer, chat: str, system: str) -> None:
 
 
 def model_of_run(
-    experiment: Experiment, where: RunDirectory, *, fresh: bool
+    experiment: Experiment, where: RunDirectory, *, fresh: bool, leads: bool = True
 ) -> Callable[..., nn.Module]:
-    """How a run comes to its model: a new one as `language_model`, which it describes in its directory.
+    """How a run comes to its model: a new one as `language_model`, which it describes in its directory (if it `leads`).
 
     A run that has a checkpoint needs no more than that description: its weights are in the checkpoint. But a LoRA's
     checkpoint has no others than its own: those beneath are loaded again.
@@ -141,7 +141,7 @@ def model_of_run(
         if saved and not language.lora_rank:
             return _set_up(load_unweighted(where.model), language)
         model = language_model(experiment)
-        if not saved:
+        if leads and not saved:
             save_model(model, where.model, weights=False, adapter=True)
         return model
 
@@ -183,7 +183,8 @@ def idle_with_tasks(experiment: Experiment, spec: Any) -> Iterator[tuple[str, st
     """The settings that change nothing on a task, each with why."""
     for name in sorted(experiment.given):
         first = name.partition(".")[0]
-        if first not in USED and hasattr(experiment.options, first):
+        watched = name == "step_timeout_s" and experiment.options.learners > 1
+        if first not in USED and not watched and hasattr(experiment.options, first):
             yield name, "it is for environments, and a language model answers a task"
     options = experiment.options
     if options.schedule != "async":

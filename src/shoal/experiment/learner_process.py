@@ -85,7 +85,7 @@ def learn(
         ready()
         ranks = connect(said.store, rank, options.learners, own, signs)
         held.callback(ranks.close)
-        first = first_policy_of(experiment, said.where, fresh=said.fresh)
+        first = first_policy_of(experiment, said.where, fresh=said.fresh, leads=False)
         settings = settings_of(
             experiment,
             rows,

@@ -58,9 +58,8 @@ def check_learners(experiment: Experiment) -> None:
         return
     said = f"learners={count}"
     if on_tasks(experiment.algorithm):
-        raise ConfigError(
-            f"{said} share the rows of environments, and {options.algo} learns from answers; set learners=1"
-        )
+        _check_devices(options.device, count)
+        return
     if options.num_envs % count:
         less = max(count, options.num_envs // count * count)
         raise ConfigError(
@@ -146,10 +145,10 @@ def beside(
         workers: list[Worker] = []
         held.callback(end_all, workers)
         for rank in range(1, options.learners):
-            workers.append(_started(rank, env.num_rows, signs.file))
+            workers.append(_started(rank, getattr(env, "num_rows", 0), signs.file))
             workers[-1].send((rank, said))
         for worker in workers:
-            worker.receive(START_S, task=READY, doing="making its environments")
+            worker.receive(START_S, task=READY, doing="making its environments or task")
         watch = Watch(workers, signs, options.step_timeout_s)
         try:
             ranks = connect(path, 0, options.learners, options.device, watch)
@@ -214,6 +213,9 @@ class Watch:
         """This rank begins to wait for others, or is done."""
         if begun:
             self._seen.clear()
+
+    def count(self) -> None:
+        """This rank is the one that looks."""
 
     def look(self) -> None:
         """The wait goes on; EnvError where a learner is gone, or hangs."""

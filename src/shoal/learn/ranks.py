@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from shoal.types import Tree
 
+T = TypeVar("T")
 LOOK_S = 0.5
 """While one rank waits for the others, it looks after them once in so many seconds."""
 EVER = datetime.timedelta(days=365)
@@ -44,6 +45,10 @@ class Watches(Protocol):
         """This rank begins to wait for others, or is done."""
         ...
 
+    def count(self) -> None:
+        """This rank has done something."""
+        ...
+
     def look(self) -> None:
         """The wait has lasted for LOOK_S more; raises where a rank is gone, or nothing goes on in it."""
         ...
@@ -58,6 +63,9 @@ class Trusting:
 
     def waits(self, *, begun: bool) -> None:
         """Nobody needs to know."""
+
+    def count(self) -> None:
+        """Nobody asks."""
 
     def look(self) -> None:
         """All is well."""
@@ -97,6 +105,8 @@ class Ranks:
             RuntimeError: they did not come in time.
         """
         self.rank, self.size = rank, size
+        self.led = False
+        """Whether the first rank gives all of them their batches: then they all see the same ones, as one would."""
         self.waited_s = 0.0
         """Seconds in which this rank exchanged something, or waited for others to."""
         self.meanwhile: Callable[[], float] = _nothing
@@ -123,6 +133,26 @@ class Ranks:
         self._wait(lambda: self._begin_sum(buffer))
         torch.div(buffer[:-1], buffer[-1], out=numbers)
         return float(buffer[-1])
+
+    def sum(self, numbers: Tensor) -> None:
+        """Replaces numbers [...], in place, by their sum over all ranks."""
+        whole = numbers.detach().contiguous()
+        self._wait(lambda: self._begin_sum(whole))
+        if whole.data_ptr() != numbers.data_ptr():
+            numbers.detach().copy_(whole)
+
+    def goes_on(self) -> None:
+        """Shows whoever looks after the ranks that this one works, in the middle of something long."""
+        self._watch.count()
+
+    def after_first(self, make: Callable[[], T]) -> T:
+        """What `make` makes on each rank; on rank 0 first, as others may find then what it fetched or computed."""
+        if self.rank:
+            self.largest([0])
+            return make()
+        made = make()
+        self.largest([0])
+        return made
 
     def largest(self, numbers: Sequence[int]) -> list[int]:
         """The largest of each of some whole numbers over all ranks."""
@@ -163,9 +193,16 @@ class Ranks:
 
     def take_over(self, tensor: Tensor) -> None:
         """Gives a tensor, in place, the values that it has on rank 0."""
-        found = torch.from_numpy(self.gather(tensor.detach().cpu().numpy()))
+        if not tensor.numel():
+            return
+        shared = tensor.detach().cpu().contiguous()
+        torch_own: Any = distributed
+        options = torch_own.BroadcastOptions()
+        options.rootRank = 0
+        plain = shared.reshape(-1).view(torch.uint8)
+        self._wait(lambda: self._group.broadcast([plain], options))
         with torch.no_grad():
-            tensor.copy_(found[0])
+            tensor.copy_(shared)
 
     def close(self) -> None:
         """Forgets the connections, which end with that."""

@@ -84,8 +84,13 @@ def note_exchange(run: Run) -> None:
 def with_parts(
     ranks: Ranks, learners: Mapping[str, Learner], parts: dict[str, Any]
 ) -> dict[str, Any]:
-    """What a checkpoint holds, with the streams and random generators of the other ranks; all take part."""
+    """What a checkpoint holds, with the streams and random generators of the other ranks; all take part.
+
+    Where the first rank leads, the others have nothing of their own: any number of them can go on.
+    """
     check_alike(ranks, learners)
+    if ranks.led:
+        return parts
     own = {name: parts[name] for name in ("stream", "other")}
     own["rng"] = parts["run"]["rng"]
     data = b"" if ranks.rank == 0 else _packed(own)
@@ -98,7 +103,7 @@ def with_parts(
 
 def part_of(ranks: Ranks | None, tree: Mapping[str, Any]) -> dict[str, Any]:
     """What a rank goes on from: its stream, its random generator and the algorithm's parts."""
-    if ranks is None or ranks.rank == 0:
+    if ranks is None or ranks.rank == 0 or ranks.led:
         return {
             "stream": tree["stream"],
             "other": tree["other"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from shoal.types import Episodes
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from shoal.learn.ranks import Ranks
     from shoal.run.metrics import Metrics
     from shoal.run.settings import Settings
 
@@ -47,6 +49,14 @@ def numbers_of(
     if math.isfinite(greedy):
         found[EVALUATION] = greedy
     return found
+
+
+def as_the_first(ranks: Ranks | None, numbers: dict[str, float]) -> dict[str, float]:
+    """The numbers as the first rank has them, where it alone measures and evaluates: so that all decide the same."""
+    if ranks is None or not ranks.led:
+        return numbers
+    own = b"" if ranks.rank else json.dumps(numbers).encode()
+    return json.loads(ranks.gather_bytes(own)[0])
 
 
 def episodes_by_learner(
