@@ -189,7 +189,9 @@ def idle_with_tasks(experiment: Experiment, spec: Any) -> Iterator[tuple[str, st
     options = experiment.options
     if options.schedule != "async":
         yield "max_staleness", 'it is for schedule="async"'
-    if not experiment.options.language.lora_rank:
+    if options.learners == 1:
+        yield "language.shard", "one learner holds all; set learners too"
+    if not options.language.lora_rank:
         for name in ("language.lora_alpha", "language.lora_layers"):
             yield name, "all weights are trained; set language.lora_rank, such as 8"
     if experiment.config.curriculum.by == "task":

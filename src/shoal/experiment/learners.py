@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from shoal.envs.vec_env import VecEnv
     from shoal.experiment.experiment import Experiment
+    from shoal.experiment.options import Options
     from shoal.run.directory import RunDirectory
 
 WORD = "learner"
@@ -151,7 +152,7 @@ def beside(
             worker.receive(START_S, task=READY, doing="making its environments or task")
         watch = Watch(workers, signs, options.step_timeout_s)
         try:
-            ranks = connect(path, 0, options.learners, options.device, watch)
+            ranks = connect(path, 0, options, options.device, watch)
         except RuntimeError as error:  # one ended, or did not come
             watch.lost(error)
             raise
@@ -181,14 +182,22 @@ def _started(rank: int, num_rows: int, signs: int) -> Worker:
 
 
 def connect(
-    path: str, rank: int, size: int, device: str, watch: Watch | Signs
+    path: str, rank: int, options: Options, device: str, watch: Watch | Signs
 ) -> Ranks:
     """Connects a rank with the others, by a file that all of them know."""
     torch_own: Any = distributed
+    size = options.learners
     store = torch_own.FileStore(path, size)
     store.set_timeout(timedelta(seconds=START_S))
-    on = torch.device(device_of(device, rank))
-    ranks = Ranks(store, rank, size, device=on, watch=watch, within_s=START_S)
+    ranks = Ranks(
+        store,
+        rank,
+        size,
+        device=torch.device(device_of(device, rank)),
+        watch=watch,
+        within_s=START_S,
+        shards_within_s=options.step_timeout_s if options.language.shard else 0,
+    )
     ranks.largest([0])
     return ranks
 

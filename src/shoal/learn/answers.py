@@ -63,8 +63,9 @@ def answers_step(
     stats: list[Tensor] = []
     for _, part in own_parts(network, batch):
         between()
-        value, of_part = returned(loss, loss(network.module(part), part, cfg))
-        value.backward()
+        with network.together():
+            value, of_part = returned(loss, loss(network.module(part), part, cfg))
+            value.backward()
         kind, stats = type(of_part), summed(stats, list(of_part))
     step = network.descent.step_reached
     return network.sharing.around_sum(step, kind(*stats))
@@ -74,7 +75,9 @@ def own_parts(network: Trainable, batch: Answers) -> Iterator[Part]:
     """The parts of a batch that this process computes, as large as fits: of several ranks its share."""
     ranks = network.sharing.ranks
     rank, size = (0, 1) if ranks is None else (ranks.rank, ranks.size)
-    for part in parts_of_rank(batch, network.micro_tokens, rank=rank, size=size):
+    for part in parts_of_rank(
+        batch, network.micro_tokens, rank=rank, size=size, alike=network.sharded
+    ):
         if ranks is not None:
             ranks.goes_on()
         yield part
@@ -93,7 +96,8 @@ def logprobs_of(network: Trainable, batch: Answers) -> Tensor:
     module, found = network.module, torch.zeros_like(batch.logprob)
     with torch.no_grad():
         for first, part in own_parts(network, batch):
-            logprob = module(part).logprob
+            with network.together():
+                logprob = module(part).logprob
             if first >= 0:
                 found[first : first + len(part), : part.mask.shape[1]] = logprob
     if network.sharing.ranks is not None:

@@ -124,11 +124,9 @@ class Learner:
             raise ConfigError(f"the learner has a network {name!r} already")
         module = module.to(self.hardware.device)
         check_own(name, module, self.networks)
-        made = _optimizer_of(name, module, optimizer, settings)
-        self.networks[name] = Trainable(
-            module, made, hardware=self.hardware, max_grad_norm=max_grad_norm
-        )
-        return self.networks[name]
+        made = self._made(name, module, optimizer, settings, max_grad_norm)
+        self.networks[name] = made
+        return made
 
     def module(self, name: str) -> Any:
         """A network as it is now, to be called on a batch: values that replaced its parameters' are taken over."""
@@ -192,6 +190,7 @@ class Learner:
         self.subsets.add(self.version + 1, self.policy, only)
         if steps is not None:
             observe(self.policy, steps, ranks=self.hardware.ranks)
+        self.networks[POLICY].show()
         self.version += 1
         return self.version
 
@@ -225,6 +224,29 @@ class Learner:
             network.restore(state["networks"][name])
         self.version, self.subsets = max(self.version, state["version"]), Subsets()
         self.updates, self.skipped = state["updates"], state["skipped"]
+
+    def _made(
+        self,
+        name: str,
+        module: nn.Module,
+        optimizer: OptimizerClass | None,
+        settings: dict[str, Any],
+        max_grad_norm: float,
+    ) -> Trainable:
+        """A network with its optimizer; one that can lie in parts on all ranks, where it is to."""
+        hardware = self.hardware
+        if hardware.shard and hasattr(module, "shard_units"):
+            from shoal.learn.sharded import Sharded  # which takes a second to import
+
+            return Sharded(
+                module,
+                optimizer,
+                settings,
+                hardware=hardware,
+                max_grad_norm=max_grad_norm,
+            )
+        made = _optimizer_of(name, module, optimizer, settings)
+        return Trainable(module, made, hardware=hardware, max_grad_norm=max_grad_norm)
 
     def _count(self, stats: tuple[Any, ...], norm: float) -> None:
         if not math.isfinite(norm):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import datetime
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import distributed
 
+from shoal.learn.shard_group import begin_shards, end_shards, is_of_connection
 from shoal.types import EnvError, map_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -90,6 +92,7 @@ class Ranks:
         device: torch.device | None = None,
         watch: Watches | None = None,
         within_s: float = 60.0,
+        shards_within_s: float = 0.0,
     ) -> None:
         """Connects with the others, which do so too.
 
@@ -100,9 +103,11 @@ class Ranks:
             device: where gradients lie; those of a CUDA device go over NCCL.
             watch: who looks after the ranks.
             within_s: for how long the others may keep it waiting.
+            shards_within_s: as long, while models are computed that lie in parts on all ranks; 0: there are none.
 
         Raises:
             RuntimeError: they did not come in time.
+            ConfigError: models are to lie in parts, and this process has a group of torch's already.
         """
         self.rank, self.size = rank, size
         self.led = False
@@ -116,6 +121,10 @@ class Ranks:
         self._gpus: Any = None
         if device is not None and device.type == "cuda":
             self._gpus = _nccl_group(store, rank, size)
+            self.sum(torch.zeros(1, device=device))  # connects: the store may go then
+        self._shards = shards_within_s > 0
+        if self._shards:
+            begin_shards(store, rank, size, device, shards_within_s)
 
     def mean(self, numbers: Tensor, weight: float) -> float:
         """Replaces numbers [n], in place, by their mean over all ranks, each weighing as it says; the sum of weights.
@@ -204,9 +213,25 @@ class Ranks:
         with torch.no_grad():
             tensor.copy_(shared)
 
+    @contextmanager
+    def watched(self) -> Generator[None]:
+        """Around what ranks exchange by other means: a connection that breaks is told as one of its own."""
+        try:
+            yield
+        except EnvError:
+            raise
+        except RuntimeError as error:
+            if not is_of_connection(error):
+                raise
+            self._watch.lost(error)
+            raise
+
     def close(self) -> None:
         """Forgets the connections, which end with that."""
         self._group = self._gpus = None
+        if self._shards:
+            self._shards = False
+            end_shards()
 
     def _begin_sum(self, buffer: Tensor) -> Any:
         if buffer.device.type == "cpu":

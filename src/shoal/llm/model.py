@@ -98,6 +98,11 @@ class LanguageModel(nn.Module):
         """Whether native code takes the optimizer's steps, where it has the optimizer."""
         return not self.part_trained
 
+    @property
+    def shard_units(self) -> list[nn.Module]:
+        """What is put together at a time, where the model lies in parts on several ranks."""
+        return list(self.model.layers)
+
     def as_base(self) -> AbstractContextManager[None]:
         """The model as it was before it was adapted, within: what a divergence from it is computed with."""
         return without_lora(self)

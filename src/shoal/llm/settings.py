@@ -40,6 +40,9 @@ class Language:
     checkpoint_activations: bool = False
     """Compute each layer a second time for the gradient, in place of keeping what it computed: less memory, a third
     more time, the same bits."""
+    shard: bool = False
+    """Whether a model's parameters, gradients and moments lie in parts on all learners (FSDP2), so that each of them
+    needs less memory; the first one also holds the weights once as a whole."""
     chat: Literal["auto", "on", "off"] = "auto"
     """Whether plain questions are asked in a chat, by the model's template; auto: where it has one."""
     system: str = ""
@@ -82,6 +85,10 @@ class Language:
         if self.exact and self.checkpoint_activations:
             raise ConfigError(
                 "checkpoint_activations has no effect with exact=true; set a smaller micro_tokens"
+            )
+        if self.exact and self.shard:
+            raise ConfigError(
+                "shard=true does not go with exact=true, whose products are not those of whole layers; leave one out"
             )
         if not 0 < self.lora_alpha < inf:
             raise ConfigError(f"lora_alpha must be above 0, got {self.lora_alpha}")

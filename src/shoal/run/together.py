@@ -124,13 +124,14 @@ def digest(learners: Mapping[str, Learner]) -> bytes:
 def _tensors(learners: Mapping[str, Learner]) -> Iterator[torch.Tensor]:
     for learner in learners.values():
         for network in learner.networks.values():
-            yield from network.module.state_dict().values()
+            if not network.sharded:  # of those each rank has another part
+                yield from network.module.state_dict().values()
 
 
 def _moments(learners: Mapping[str, Learner]) -> Iterator[torch.Tensor]:
     for learner in learners.values():
         for network in learner.networks.values():
-            if network.optimizer is None:
+            if network.optimizer is None or network.sharded:
                 continue
             for state in network.optimizer.state.values():
                 yield from (x for x in state.values() if torch.is_tensor(x))
