@@ -18,7 +18,9 @@ FAMILIES = {
     "mistral": ("MistralConfig", "MistralForCausalLM"),
     "qwen2": ("Qwen2Config", "Qwen2ForCausalLM"),
     "qwen3": ("Qwen3Config", "Qwen3ForCausalLM"),
+    "qwen3_moe": ("Qwen3MoeConfig", "Qwen3MoeForCausalLM"),
 }
+EXPERTS = {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "norm_topk_prob": True}
 CHATS = (
     (Message("user", "What is 1 + 1?"),),
     (Message("system", "Be brief. "), Message("user", " <b>Hi</b>"), Message("assistant", "Hi"), Message("user", "é?")),
@@ -46,6 +48,7 @@ def make_theirs(family: str, *, tied: bool) -> Any:
             eos_token_id=0,
             rope_parameters={"rope_type": "default", "rope_theta": 5000.0},
             **{"sliding_window": None} if family == "mistral" else {},
+            **EXPERTS if family == "qwen3_moe" else {},
         )
     ).eval()
 

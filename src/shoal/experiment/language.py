@@ -100,6 +100,12 @@ def _set_up(model: LanguageModel, language: Language) -> LanguageModel:
     ask_in_chat(tokenizer, language.chat, language.system)
     model.model.recompute = language.checkpoint_activations
     model.exact = language.exact
+    if language.routing_replay and not model.architecture.num_experts:
+        raise ConfigError(
+            f"language.routing_replay=true: this model (of type {model.architecture.model_type}) has no experts; leave "
+            "it out"
+        )
+    model.model.replay = language.routing_replay
     return model
 
 

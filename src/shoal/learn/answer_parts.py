@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from shoal.types import Answers
 
-OF_PROMPTS = ("prompt", "prompt_length")
+OF_PROMPTS = ("prompt", "prompt_length", "prompt_routing")
 """What `Answers` has for each prompt; all else is for each answer."""
 
 
@@ -107,10 +107,9 @@ def trimmed(batch: Answers) -> Answers:
     changed: dict[str, Any] = {}
     for field in fields(batch):
         value: Tensor | None = getattr(batch, field.name)
-        if field.name == "prompt":
-            changed["prompt"] = batch.prompt[:, :width]
-        elif value is not None and value.dim() > 1:
-            changed[field.name] = value[:, :length]
+        if value is not None and value.dim() > 1:
+            longest = width if field.name in OF_PROMPTS else length
+            changed[field.name] = value[:, :longest]
     return replace(batch, **changed)
 
 

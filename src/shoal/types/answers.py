@@ -38,6 +38,11 @@ class Answers:
     kept: Tensor | None = None
     """The tokens that were not cut off by top-k, top-p or min-p, a bit each [S, L, ceil(V / 8)], uint8, lowest bit
     first; None where every token could be drawn."""
+    routing: Tensor | None = None
+    """Of a mixture of experts those that chose each, by layer [S, L, layers, experts], int16: where the token before it
+    went to; -1 where that is not known. None where nothing is."""
+    prompt_routing: Tensor | None = None
+    """Those that the prompts' tokens went to [P, K, layers, experts], int16; -1 where that is not known."""
     age: Tensor | None = None
     """How many versions before the newest ones the weights that chose each were [S, L], int64; 0 elsewhere."""
     advantage: Tensor | None = None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from shoal.llm.feed_forward import NOT_KNOWN
 from shoal.types import Answers
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from shoal.llm.sampler.protocol import Drawn
     from shoal.stream.groups.flight import Group
 
 
@@ -28,6 +30,7 @@ def answers_of(groups: Sequence[Group], device: torch.device) -> Answers:
     kept = None
     if drawn[0].kept is not None:
         kept = tensor(padded([one.kept for one in drawn], np.uint8), device)
+    routing, of_prompts = _routings(groups, drawn)
     return Answers(
         prompt=tensor(padded([group.token for group in groups], np.int64), device),
         prompt_length=tensor(np.array([len(g.token) for g in groups]), device),
@@ -39,7 +42,35 @@ def answers_of(groups: Sequence[Group], device: torch.device) -> Answers:
         reward=tensor(np.array([r for _, _, r in chosen], np.float32), device),
         truncated=tensor(np.array([one.truncated for one in drawn]), device),
         kept=kept,
+        routing=None if routing is None else tensor(routing, device),
+        prompt_routing=None if of_prompts is None else tensor(of_prompts, device),
     )
+
+
+def _routings(
+    groups: Sequence[Group], drawn: Sequence[Drawn]
+) -> tuple[NDArray[np.int16] | None, NDArray[np.int16] | None]:
+    """The experts of the answers' tokens [S, L, ...] and of the prompts' [P, K, ...]; None where nobody said.
+
+    Of a prompt they are those of its first answer: all of a group read it together, but for new weights between.
+    """
+    known = [one.routing for one in drawn if one.routing is not None]
+    if len(known) < len(drawn):
+        return None, None
+    longest = max(len(one.token) for one in drawn)
+    routing = np.full((len(drawn), longest, *known[0].shape[1:]), NOT_KNOWN, np.int16)
+    for row, own in zip(routing, known, strict=True):
+        row[: len(own)] = own
+    width = max(len(group.token) for group in groups)
+    shape = len(groups), width, *known[0].shape[1:]
+    of_prompts = np.full(shape, NOT_KNOWN, np.int16)
+    for row, group in zip(of_prompts, groups, strict=True):
+        for one, _ in group.scored:
+            if one.prefix is not None:
+                own = one.prefix[: len(group.token) - 1]
+                row[: len(own)] = own
+                break
+    return routing, of_prompts
 
 
 def padded(rows: Sequence[Any], dtype: Any) -> NDArray[Any]:
