@@ -80,6 +80,14 @@ VARIANTS: list[dict[str, Any]] = [
     {"num_iterations": 2, "num_minibatches": 2, "beta": 0.01, "dynamic_sampling": True},
     {"language": {"lora_rank": 2}, "beta": 0.01, "ratio_of": "sequence"},
     {"language": {"exact": True, "after_publish": "refill"}},
+    {"language": {"shard": True}},
+    {"language": {"shard": True, "micro_tokens": 20, "checkpoint_activations": True}, "loss_normalization": "sequence"},
+    {"language": {"shard": True}, "num_iterations": 2, "num_minibatches": 2, "beta": 0.01},
+    {"language": {"shard": True, "lora_rank": 2}, "beta": 0.01},
+]
+MIXED: list[dict[str, Any]] = [
+    {"language": {"routing_replay": True}},
+    {"language": {"routing_replay": True, "shard": True, "micro_tokens": 20}, "max_grad_norm": 0.5},
 ]
 
 
@@ -87,11 +95,38 @@ VARIANTS: list[dict[str, Any]] = [
 def test_two_processes_learn_what_one_does(folder: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     """Weights and metrics after six batches, to float tolerance; answers are the same."""
     two = trained(folder, tmp_path, 6, **settings)
+    if "shard" in settings.get("language", {}):
+        settings = settings | {"language": {name: x for name, x in settings["language"].items() if name != "shard"}}
     one = trained(folder, tmp_path, 6, learners=1, **settings)
     torch.testing.assert_close(weights(two.policy), weights(one.policy), rtol=1e-3, atol=1e-4)
     for mine, theirs in zip(numbers(two), numbers(one), strict=True):
         assert mine == pytest.approx(theirs, rel=1e-2, abs=1e-4)
     assert not children()
+
+
+@pytest.mark.parametrize("settings", MIXED)
+def test_two_processes_learn_a_mixture_of_experts_as_one_does(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """Also where experts see no token of a part."""
+    save_model(toy_model(experts=6), tmp_path / "model")
+    two = trained(tmp_path / "model", tmp_path, 4, **settings)
+    one = {name: x for name, x in settings["language"].items() if name != "shard"}
+    alone = trained(tmp_path / "model", tmp_path, 4, learners=1, **settings | {"language": one})
+    torch.testing.assert_close(weights(two.policy), weights(alone.policy), rtol=1e-3, atol=1e-4)
+    assert torch.equal(weights(load_folder(two.path / "model")), weights(two.policy))
+
+
+@pytest.mark.parametrize("settings", [{}, {"lora_rank": 2}])
+def test_a_model_in_parts_goes_on_in_others(folder: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+    """With as many learners bit for bit; with another number, or one, to float tolerance."""
+    language = {"shard": True, **settings}
+    whole = trained(folder, tmp_path / "whole", 6, language=language)
+    for learners in (2, 1, 3):
+        part = trained(folder, tmp_path / str(learners), 3, language=language)
+        told: dict[str, Any] = {"total_timesteps": 6 * BATCH, "panel": "none", "learners": learners}
+        again = shoal.resume(part.path, factory=Successor, **told)
+        if learners == 2:
+            assert torch.equal(weights(again.policy), weights(whole.policy))
+        torch.testing.assert_close(weights(again.policy), weights(whole.policy), rtol=1e-3, atol=1e-4)
 
 
 def test_a_run_goes_on_with_another_number_of_learners(folder: Path, tmp_path: Path) -> None:
@@ -131,7 +166,8 @@ class Late:
             self.what()
 
 
-def test_a_learner_that_dies_is_named(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("shard", [False, True])
+def test_a_learner_that_dies_is_named(folder: Path, tmp_path: Path, *, shard: bool) -> None:
     """The run ends soon, and can go on."""
 
     def kill() -> None:
@@ -139,7 +175,8 @@ def test_a_learner_that_dies_is_named(folder: Path, tmp_path: Path) -> None:
 
     begun = time.monotonic()
     with pytest.raises(EnvError, match=r"learner 1 \(pid \d+\), learning, was killed by SIGKILL"):
-        trained(folder, tmp_path, 10_000, callbacks=[Late(3, kill)], checkpoint_every=BATCH)
+        how: dict[str, Any] = {"callbacks": [Late(3, kill)], "checkpoint_every": BATCH}
+        trained(folder, tmp_path, 10_000, **how, language={"shard": shard})
     assert time.monotonic() - begun < 60
     assert not children()
     at = next(tmp_path.rglob("config.toml")).parent
@@ -159,6 +196,16 @@ def test_ctrl_c_ends_all_learners_with_a_checkpoint(folder: Path, tmp_path: Path
     at = next(tmp_path.rglob("config.toml")).parent
     again = shoal.resume(at, factory=Successor, total_timesteps=20 * BATCH, panel="none")
     assert again.steps >= 20 * BATCH
+
+
+def test_what_does_not_go_with_parts_is_refused(folder: Path, tmp_path: Path) -> None:
+    """One learner has nothing to share, and exact products are no layers'."""
+    with pytest.raises(ConfigError, match="one learner holds all"):
+        trained(folder, tmp_path, 1, learners=1, language={"shard": True})
+    with pytest.raises(ConfigError, match="does not go with exact=true"):
+        trained(folder, tmp_path, 1, language={"shard": True, "exact": True, "after_publish": "refill"})
+    with pytest.raises(ConfigError, match="has no experts"):
+        trained(folder, tmp_path, 1, language={"routing_replay": True})
 
 
 def test_rows_of_environments_stay_with_their_learners(tmp_path: Path) -> None:

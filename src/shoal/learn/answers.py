@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
 import torch
 
 from shoal.learn.answer_parts import OF_PROMPTS, Part, parts_of_rank
 from shoal.learn.losses import returned
+from shoal.learn.trainable import is_sharded
 from shoal.math.token_weights import token_weights
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     import numpy as np
     from torch import Tensor, nn
 
     from shoal.learn.learner import Learner
     from shoal.learn.losses import Loss
+    from shoal.learn.sharded import Sharded
     from shoal.learn.trainable import Trainable
     from shoal.types import Answers
 
@@ -63,7 +67,7 @@ def answers_step(
     stats: list[Tensor] = []
     for _, part in own_parts(network, batch):
         between()
-        with network.together():
+        with together(network):
             value, of_part = returned(loss, loss(network.module(part), part, cfg))
             value.backward()
         kind, stats = type(of_part), summed(stats, list(of_part))
@@ -76,11 +80,18 @@ def own_parts(network: Trainable, batch: Answers) -> Iterator[Part]:
     ranks = network.sharing.ranks
     rank, size = (0, 1) if ranks is None else (ranks.rank, ranks.size)
     for part in parts_of_rank(
-        batch, network.micro_tokens, rank=rank, size=size, alike=network.sharded
+        batch, network.micro_tokens, rank=rank, size=size, alike=is_sharded(network)
     ):
         if ranks is not None:
             ranks.goes_on()
         yield part
+
+
+def together(network: Trainable) -> AbstractContextManager[None]:
+    """Around what a network computes; of one that lies in parts all ranks take part."""
+    if is_sharded(network):
+        return cast("Sharded", network).together()
+    return nullcontext()
 
 
 def summed(before: list[Tensor], more: list[Tensor]) -> list[Tensor]:
@@ -96,7 +107,7 @@ def logprobs_of(network: Trainable, batch: Answers) -> Tensor:
     module, found = network.module, torch.zeros_like(batch.logprob)
     with torch.no_grad():
         for first, part in own_parts(network, batch):
-            with network.together():
+            with together(network):
                 logprob = module(part).logprob
             if first >= 0:
                 found[first : first + len(part), : part.mask.shape[1]] = logprob

@@ -154,15 +154,6 @@ class Ranks:
         """Shows whoever looks after the ranks that this one works, in the middle of something long."""
         self._watch.count()
 
-    def after_first(self, make: Callable[[], T]) -> T:
-        """What `make` makes on each rank; on rank 0 first, as others may find then what it fetched or computed."""
-        if self.rank:
-            self.largest([0])
-            return make()
-        made = make()
-        self.largest([0])
-        return made
-
     def largest(self, numbers: Sequence[int]) -> list[int]:
         """The largest of each of some whole numbers over all ranks."""
         return self.gather(np.array(numbers, np.int64)).max(axis=0).tolist()
@@ -259,6 +250,18 @@ class Ranks:
         finally:
             self._watch.waits(begun=False)
             self.waited_s += time.perf_counter() - begun_s - other_s
+
+
+def made_in_turn(ranks: Ranks | None, make: Callable[[], T]) -> T:
+    """What `make` makes on each rank; on rank 0 first, as others may find then what it fetched or computed."""
+    if ranks is None:
+        return make()
+    if ranks.rank:
+        ranks.largest([0])
+        return make()
+    made = make()
+    ranks.largest([0])
+    return made
 
 
 def _nothing() -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +21,6 @@ from shoal.types import ConfigError, Transitions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from contextlib import AbstractContextManager
 
     from torch import Tensor, nn
 
@@ -36,9 +34,6 @@ if TYPE_CHECKING:
 
 class Trainable:
     """A module whose parameters lie in one flat buffer that native code and torch share."""
-
-    sharded = False
-    """Whether they lie in parts on all ranks, which then compute as many parts of a batch."""
 
     def __init__(
         self,
@@ -218,13 +213,6 @@ class Trainable:
         step = partial(self.descent.step_packed, gradient)
         return self.sharing.around(step, ())[1]
 
-    def together(self) -> AbstractContextManager[None]:
-        """Around what a language model computes; of one that lies in parts all ranks take part."""
-        return nullcontext()
-
-    def show(self) -> None:
-        """Has the module that others see hold the weights as they are: it does."""
-
     def state(self, *, check: bool = True) -> dict[str, Any]:
         """The module's and the optimizer's state; FloatingPointError where that is to be checked and is not finite."""
         self._packed.check_same(trained=self.optimizer is not None)
@@ -244,6 +232,11 @@ class Trainable:
         if self.plan is not None:
             self.plan.refresh_normalizer()
         self.descent.join()
+
+
+def is_sharded(network: Trainable) -> bool:
+    """Whether its parameters lie in parts on all ranks, which then compute as many parts of a batch."""
+    return getattr(network, "sharded", False)
 
 
 def _steps_natively(module: nn.Module, hardware: Hardware) -> bool:

@@ -11,6 +11,7 @@ import torch
 
 from shoal.learn.acting import Acting
 from shoal.learn.learner import Learner
+from shoal.learn.ranks import made_in_turn
 from shoal.run.beginning import begin
 from shoal.run.callbacks import checked, close_callbacks, tell
 from shoal.run.explored import explored_of
@@ -140,8 +141,7 @@ class Run:
         if self._policy is None:
             raise ConfigError("this run was not given a policy")
         seed = {"seed": self.seed + member * SEED_STEP} if member else {}
-        make, ranks = partial(self._policy, spec, **seed), self.settings.ranks
-        return make() if ranks is None else ranks.after_first(make)
+        return made_in_turn(self.settings.ranks, partial(self._policy, spec, **seed))
 
     def members(self, cfg: ConfigT) -> dict[str, ConfigT]:
         """The settings of each agent of the run by its name, as `population.vary` says; one alone is `policy`."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from shoal.learn.trainable import is_sharded
 from shoal.remote import states
 from shoal.run.interrupts import INTERRUPTED
 from shoal.run.trees import Arrays, decode, encode
@@ -124,14 +125,14 @@ def digest(learners: Mapping[str, Learner]) -> bytes:
 def _tensors(learners: Mapping[str, Learner]) -> Iterator[torch.Tensor]:
     for learner in learners.values():
         for network in learner.networks.values():
-            if not network.sharded:  # of those each rank has another part
+            if not is_sharded(network):  # of those each rank has another part
                 yield from network.module.state_dict().values()
 
 
 def _moments(learners: Mapping[str, Learner]) -> Iterator[torch.Tensor]:
     for learner in learners.values():
         for network in learner.networks.values():
-            if network.optimizer is None or network.sharded:
+            if network.optimizer is None or is_sharded(network):
                 continue
             for state in network.optimizer.state.values():
                 yield from (x for x in state.values() if torch.is_tensor(x))

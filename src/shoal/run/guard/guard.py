@@ -7,11 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.run.guard.ending import end_as_best, keep_best
 from shoal.run.guard.journal import Journal
-from shoal.run.guard.readings import (
-    as_the_first,
-    episodes_by_learner,
-    numbers_of,
-)
+from shoal.run.guard.readings import episodes_by_learner, numbers_of
 from shoal.run.guard.seen import Seen
 from shoal.run.guard.watch import Watch, rules_of
 
@@ -119,10 +115,7 @@ class Guard:
                 learner=watch.name,
                 update=self.run.updates,
                 step=self.stream.env_steps,
-                numbers=as_the_first(
-                    self.run.settings.ranks,
-                    numbers_of(taken.get(watch.name), self.run.metrics, greedy),
-                ),
+                numbers=numbers_of(taken.get(watch.name), self.run, greedy),
                 taken=made,
                 skipped=skipped,
                 finite=watch.finite,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from shoal.learn.trainable import is_sharded
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -165,7 +167,7 @@ def bytes_of(learner: Learner) -> float:
     """
     total = 0
     for network in learner.networks.values():
-        if network.sharded:
+        if is_sharded(network):
             return inf
         for parameter in network.module.parameters():
             copies = (
