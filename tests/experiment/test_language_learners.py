@@ -173,9 +173,9 @@ def test_a_learner_that_dies_is_named(folder: Path, tmp_path: Path, *, shard: bo
     def kill() -> None:
         next(process for process in children() if not process.children()).send_signal(signal.SIGKILL)
 
+    how: dict[str, Any] = {"callbacks": [Late(3, kill)], "checkpoint_every": BATCH}
     begun = time.monotonic()
     with pytest.raises(EnvError, match=r"learner 1 \(pid \d+\), learning, was killed by SIGKILL"):
-        how: dict[str, Any] = {"callbacks": [Late(3, kill)], "checkpoint_every": BATCH}
         trained(folder, tmp_path, 10_000, **how, language={"shard": shard})
     assert time.monotonic() - begun < 60
     assert not children()

@@ -83,7 +83,8 @@ class Laid:
     def spread(self, values: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Values [M] of the learned tokens as [S, L], 0 elsewhere."""
         whole = values.new_zeros(shape[0] * shape[1])
-        return whole.index_copy(0, self.place, values).view(shape)
+        # A copy: what FSDP hangs on a module's output is lost where that is a view.
+        return whole.index_copy(0, self.place, values).view(shape).clone()
 
 
 def laid_out(batch: Answers) -> Laid:
