@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from contextlib import suppress
@@ -37,7 +38,7 @@ SETTINGS: dict[str, Any] = {
     "stop_at": float("inf"),
     "num_threads": 1,
 }
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -115,33 +116,22 @@ def test_two_processes_learn_a_mixture_of_experts_as_one_does(tmp_path: Path, se
     assert torch.equal(weights(load_folder(two.path / "model")), weights(two.policy))
 
 
-@pytest.mark.parametrize("settings", [{}, {"lora_rank": 2}])
-def test_a_model_in_parts_goes_on_in_others(folder: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
-    """With as many learners bit for bit; with another number, or one, to float tolerance."""
-    language = {"shard": True, **settings}
+@pytest.mark.filterwarnings("ignore:learners=3 are more than")
+@pytest.mark.parametrize("language", [{}, {"shard": True}, {"shard": True, "lora_rank": 2}])
+def test_a_run_goes_on_with_another_number_of_learners(folder: Path, tmp_path: Path, language: dict[str, Any]) -> None:
+    """As one that was not stopped: with as many bit for bit, with one or three to float tolerance."""
     whole = trained(folder, tmp_path / "whole", 6, language=language)
+    part = trained(folder, tmp_path / "part", 3, language=language)
     for learners in (2, 1, 3):
-        part = trained(folder, tmp_path / str(learners), 3, language=language)
+        at = shutil.copytree(part.path, tmp_path / str(learners))
         told: dict[str, Any] = {"total_timesteps": 6 * BATCH, "panel": "none", "learners": learners}
-        again = shoal.resume(part.path, factory=Successor, **told)
+        again = shoal.resume(at, factory=Successor, **told)
+        assert again.steps == whole.steps
         if learners == 2:
             assert torch.equal(weights(again.policy), weights(whole.policy))
         torch.testing.assert_close(weights(again.policy), weights(whole.policy), rtol=1e-3, atol=1e-4)
-
-
-def test_a_run_goes_on_with_another_number_of_learners(folder: Path, tmp_path: Path) -> None:
-    """As one that was not stopped; with as many, bit for bit."""
-    whole = trained(folder, tmp_path / "whole", 8)
-    part = trained(folder, tmp_path / "part", 5)
-    again = shoal.resume(part.path, factory=Successor, total_timesteps=8 * BATCH, panel="none")
-    assert torch.equal(weights(again.policy), weights(whole.policy))
-    for learners in (1, 3):
-        part = trained(folder, tmp_path / str(learners), 5)
-        other = shoal.resume(part.path, factory=Successor, total_timesteps=8 * BATCH, panel="none", learners=learners)
-        assert other.steps == whole.steps
-        torch.testing.assert_close(weights(other.policy), weights(whole.policy), rtol=1e-3, atol=1e-4)
-    saved = load_folder(again.path / "model")
-    assert torch.equal(weights(saved), weights(again.policy))
+    if "lora_rank" not in language:
+        assert torch.equal(weights(load_folder(again.path / "model")), weights(again.policy))
 
 
 def test_async_samples_for_all_of_them(folder: Path, tmp_path: Path) -> None:

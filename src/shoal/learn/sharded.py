@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -19,6 +20,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
+from shoal.learn.optimizers import check_moments
 from shoal.learn.sharing import Sharing
 from shoal.learn.trainable import Trainable
 from shoal.learn.weights import NOT_FINITE, learned_state, load_weights
@@ -99,7 +101,12 @@ class Sharded(Trainable):
         return []
 
     def rejoin(self) -> None:
-        """Takes over how the module that others see is asked."""
+        """Takes over how the module that others see is asked.
+
+        After a pass without gradients FSDP leaves the outermost parameters whole, and what is called the module's
+        parameters are not those that have gradients then: they are split again.
+        """
+        cast("FSDPModule", self.module).reshard()
         if self.shown is not None:
             shown: Any = self.shown
             self.module.temperature = shown.temperature
@@ -319,11 +326,14 @@ class _Descent:
             raise ConfigError(
                 f"the checkpoint holds another optimizer: {error}"
             ) from error
+        check_moments(self.owned)
         self._rate_factor = rate_factor
 
 
 def _shard(module: nn.Module, mesh: DeviceMesh) -> None:
     """Splits each of a module's units, then what is left of it; gradients are sums over all ranks."""
+    # FSDP imports it for its first pass, which takes seconds and must not look like a rank that hangs.
+    import_module("torch._dynamo")
     units: Any = module
     for part in (*units.shard_units, module):
         made = cast("FSDPModule", fully_shard(part, mesh=mesh))
