@@ -174,8 +174,9 @@ def test_a_learner_that_dies_is_named(folder: Path, tmp_path: Path, *, shard: bo
     assert again.steps >= 20 * BATCH
 
 
+@pytest.mark.filterwarnings("ignore:Ctrl-C", "ignore:stopped at step")
 def test_ctrl_c_ends_all_learners_with_a_checkpoint(folder: Path, tmp_path: Path) -> None:
-    """In the middle of a batch: what is under way is saved, and gone on with."""
+    """What is under way is saved, and gone on with."""
 
     def interrupt() -> None:
         signal.raise_signal(signal.SIGINT)
