@@ -93,9 +93,12 @@ def test_what_transformers_wrote_is_read(tmp_path: Path, family: str, *, tied: b
 def test_transformers_reads_what_is_written(tmp_path: Path, family: str) -> None:
     import transformers
 
-    bias, norm = family == "qwen2", family == "qwen3"
+    bias, norm = family == "qwen2", family in ("qwen3", "qwen3_moe")
+    experts: dict[str, Any] = {}
+    if family == "qwen3_moe":
+        experts = {"num_experts": 5, "experts_per_token": 2, "expert_size": 24, "normalize_experts": True}
     ours = make_model(
-        model_type=family, attention_bias=bias, qk_norm=norm, tied=not bias, rope_theta=700.0, norm_eps=1e-4
+        model_type=family, attention_bias=bias, qk_norm=norm, tied=not bias, rope_theta=700.0, norm_eps=1e-4, **experts
     )
     save_model(ours, tmp_path / "model")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model")

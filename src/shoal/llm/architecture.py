@@ -140,7 +140,9 @@ def _experts(config: Mapping[str, Any], where: str) -> dict[str, Any]:
         raise ConfigError(
             f"{where}: a mixture of experts in some layers only is not supported (decoder_sparse_step, mlp_only_layers)"
         )
-    experts, each = config["num_experts"], config["num_experts_per_tok"]
+    each = config["num_experts_per_tok"]
+    # transformers 5 writes the latter, models from before have the former
+    experts = config.get("num_experts") or config["num_local_experts"]
     if not 1 <= each <= experts <= MOST_EXPERTS:
         raise ConfigError(
             f"{where}: {each} of {experts} experts for each token (num_experts_per_tok, num_experts) cannot be; there "
