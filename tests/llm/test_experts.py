@@ -59,7 +59,7 @@ def test_each_token_gets_the_sum_of_its_experts() -> None:
 
 def test_every_expert_has_a_gradient() -> None:
     """Zeros where no token came: an optimizer moves the same parameters however a batch is cut."""
-    experts = Experts(make_model(**SIZES).architecture)
+    experts: Any = Experts(make_model(**SIZES).architecture)
     experts(torch.randn(1, 32)).sum().backward()
     assert sum(not one.gate_proj.weight.grad.any() for one in experts.experts) == 3
     assert experts.gate.weight.grad is not None
@@ -93,7 +93,7 @@ def test_the_routing_of_what_was_drawn_is_replayed() -> None:
     assert len(learned[:, 0].unique(dim=0)) > 3
     model.model.replay = True
     torch.testing.assert_close(model(batch).logprob.detach(), logprob, rtol=0, atol=1e-6)
-    changed = make_model(**SIZES)
+    changed: Any = make_model(**SIZES)
     with torch.no_grad():
         for layer in changed.model.layers:
             layer.mlp.gate.weight.add_(0.05 * torch.randn_like(layer.mlp.gate.weight))

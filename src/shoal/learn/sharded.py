@@ -336,6 +336,6 @@ def _shard(module: nn.Module, mesh: DeviceMesh) -> None:
     import_module("torch._dynamo")
     units: Any = module
     for part in (*units.shard_units, module):
-        made = cast("FSDPModule", fully_shard(part, mesh=mesh))
+        made = fully_shard(part, mesh=mesh)
         made.set_force_sum_reduction_for_comms(True)
         made.set_gradient_divide_factor(1.0)
