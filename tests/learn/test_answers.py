@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch.optim import SGD
 
-from shoal.learn.answers import minibatches_of, parts
+from shoal.learn.answer_parts import parts
+from shoal.learn.answers import minibatches_of
 from shoal.learn.hardware import Hardware
 from shoal.learn.learner import Learner
 from shoal.types import Answers, ConfigError

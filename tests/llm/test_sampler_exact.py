@@ -18,6 +18,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen2": {"model_type": "qwen2", "qk_norm": False, "attention_bias": True},
     "qwen3": {"num_heads": 6, "num_kv_heads": 2, "head_dim": 16},
     "without groups": {"num_kv_heads": 4},
+    "experts": {
+        "model_type": "qwen3_moe",
+        "num_experts": 5,
+        "experts_per_token": 2,
+        "expert_size": 20,
+        "normalize_experts": True,
+    },
 }
 
 
@@ -45,6 +52,7 @@ def put_together(batches: list[Answers]) -> Answers:
         ("qwen2", {"top_k": 7}),
         ("qwen3", {"top_p": 0.8, "temperature": 0.7}),
         ("without groups", {"min_p": 0.1}),
+        ("experts", {"top_k": 7}),
     ],
     ids=str,
 )

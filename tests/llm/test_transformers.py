@@ -18,7 +18,9 @@ FAMILIES = {
     "mistral": ("MistralConfig", "MistralForCausalLM"),
     "qwen2": ("Qwen2Config", "Qwen2ForCausalLM"),
     "qwen3": ("Qwen3Config", "Qwen3ForCausalLM"),
+    "qwen3_moe": ("Qwen3MoeConfig", "Qwen3MoeForCausalLM"),
 }
+EXPERTS = {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "norm_topk_prob": True}
 CHATS = (
     (Message("user", "What is 1 + 1?"),),
     (Message("system", "Be brief. "), Message("user", " <b>Hi</b>"), Message("assistant", "Hi"), Message("user", "é?")),
@@ -46,6 +48,7 @@ def make_theirs(family: str, *, tied: bool) -> Any:
             eos_token_id=0,
             rope_parameters={"rope_type": "default", "rope_theta": 5000.0},
             **{"sliding_window": None} if family == "mistral" else {},
+            **EXPERTS if family == "qwen3_moe" else {},
         )
     ).eval()
 
@@ -90,9 +93,12 @@ def test_what_transformers_wrote_is_read(tmp_path: Path, family: str, *, tied: b
 def test_transformers_reads_what_is_written(tmp_path: Path, family: str) -> None:
     import transformers
 
-    bias, norm = family == "qwen2", family == "qwen3"
+    bias, norm = family == "qwen2", family in ("qwen3", "qwen3_moe")
+    experts: dict[str, Any] = {}
+    if family == "qwen3_moe":
+        experts = {"num_experts": 5, "experts_per_token": 2, "expert_size": 24, "normalize_experts": True}
     ours = make_model(
-        model_type=family, attention_bias=bias, qk_norm=norm, tied=not bias, rope_theta=700.0, norm_eps=1e-4
+        model_type=family, attention_bias=bias, qk_norm=norm, tied=not bias, rope_theta=700.0, norm_eps=1e-4, **experts
     )
     save_model(ours, tmp_path / "model")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model")

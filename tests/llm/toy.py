@@ -25,8 +25,8 @@ def toy_tokenizer() -> Tokenizer:
     return Tokenizer(backend, end=[0])
 
 
-def toy_model(seed: int = 0, *, layers: int = 2, kv_heads: int = 2) -> LanguageModel:
-    """A small random model of the toy language."""
+def toy_model(seed: int = 0, *, layers: int = 2, kv_heads: int = 2, experts: int = 0) -> LanguageModel:
+    """A small random model of the toy language; with `experts` in each layer, two of them for a token."""
     architecture = Architecture(
         vocab_size=10,
         hidden_size=32,
@@ -36,6 +36,12 @@ def toy_model(seed: int = 0, *, layers: int = 2, kv_heads: int = 2) -> LanguageM
         num_kv_heads=kv_heads,
         head_dim=8,
         max_length=64,
+        model_type="qwen3_moe" if experts else "llama",
+        qk_norm=bool(experts),
+        num_experts=experts,
+        experts_per_token=2 if experts else 0,
+        expert_size=24 if experts else 0,
+        normalize_experts=bool(experts),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

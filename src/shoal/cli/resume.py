@@ -69,6 +69,8 @@ class Given:
     """Pin workers to separate CPU cores."""
     fleet: str | None = None
     """Ray cluster that runs the environments of a run that has a fleet: local, auto or ray://HOST:PORT."""
+    learners: int | None = None
+    """Processes that learn together from now on, where a language model learns."""
     json: bool = False
     """Print each line of metrics as JSON."""
     plain: bool = False

@@ -368,8 +368,10 @@ def fixed_settings(experiment: Experiment) -> dict[str, Any]:
     Of a function none has more than that it is one: it may be given again.
     """
     own = whole_tree(experiment.options)
+    of_rows = not on_tasks(experiment.algorithm)
     for name in (*CHANGEABLE, *PLACES):
-        del own[name]
+        if not (name == "learners" and of_rows):  # each has rows of its own there
+            del own[name]
     env_kwargs = randomization.as_text(dict(experiment.env_kwargs or {}))
     whole = flat(own) | flat(whole_tree(experiment.config), "algorithm.")
     for name, value in whole.items():

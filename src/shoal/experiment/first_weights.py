@@ -66,16 +66,18 @@ def no_policy(updates: int, error: Exception) -> ConfigError:
 
 
 def first_policy_of(
-    experiment: Experiment, where: RunDirectory, *, fresh: bool
+    experiment: Experiment, where: RunDirectory, *, fresh: bool, leads: bool = True
 ) -> FirstPolicy:
     """What the policy of a run begins with; a resumed one takes its weights from its own checkpoint.
+
+    `leads`: whether this process may write into the run's directory.
 
     Raises:
         ConfigError: the run that `init_from` names has no whole checkpoint.
     """
     make_policy = experiment.make_policy
     if on_tasks(experiment.algorithm):
-        make_policy = model_of_run(experiment, where, fresh=fresh)
+        make_policy = model_of_run(experiment, where, fresh=fresh, leads=leads)
     if not fresh:
         said = where.read_status().get("began_with", "")
         return FirstPolicy(make_policy, said)

@@ -178,6 +178,7 @@ class Changes(TypedDict, total=False):
     max_restarts: int | float
     own_cores: bool
     fleet: str | None
+    learners: int | float
     action_guard: ActionGuard | Mapping[str, Any]
     learning_rate_schedule: str | Callable[[float], float]
     ent_coef_schedule: str | Callable[[float], float]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 USED = frozenset(
     {
         "env", "algo", "model", "language", "total_timesteps", "schedule", "max_staleness", "seed", "device",
-        "guard", "guarding", "num_threads", "stop_at", "eval_every", "eval_episodes", "final_episodes",
+        "guard", "guarding", "num_threads", "learners", "stop_at", "eval_every", "eval_episodes", "final_episodes",
         "checkpoint_every", "keep_checkpoints", "timeline", "name", "run_dir", "track", "preset", "native", "init_from",
     }
 )  # fmt: skip
@@ -112,6 +112,12 @@ def _set_up(model: LanguageModel, language: Language) -> LanguageModel:
     ask_in_chat(tokenizer, language.chat, language.system)
     model.model.recompute = language.checkpoint_activations
     model.exact = language.exact
+    if language.routing_replay and not model.architecture.num_experts:
+        raise ConfigError(
+            f"language.routing_replay=true: this model (of type {model.architecture.model_type}) has no experts; leave "
+            "it out"
+        )
+    model.model.replay = language.routing_replay
     return model
 
 
@@ -137,9 +143,9 @@ def ask_in_chat(tokenizer: Tokenizer, chat: str, system: str) -> None:
 
 
 def model_of_run(
-    experiment: Experiment, where: RunDirectory, *, fresh: bool
+    experiment: Experiment, where: RunDirectory, *, fresh: bool, leads: bool = True
 ) -> Callable[..., nn.Module]:
-    """How a run comes to its model: a new one as `language_model`, which it describes in its directory.
+    """How a run comes to its model: a new one as `language_model`, which it describes in its directory (if it `leads`).
 
     A run that has a checkpoint needs no more than that description: its weights are in the checkpoint. But a LoRA's
     checkpoint has no others than its own: those beneath are loaded again.
@@ -153,7 +159,7 @@ def model_of_run(
         if saved and not language.lora_rank:
             return _set_up(load_unweighted(where.model), language)
         model = language_model(experiment)
-        if not saved:
+        if leads and not saved:
             save_model(model, where.model, weights=False, adapter=True)
         return model
 
@@ -195,7 +201,8 @@ def idle_with_tasks(experiment: Experiment, spec: Any) -> Iterator[tuple[str, st
     """The settings that change nothing on a task, each with why."""
     for name in sorted(experiment.given):
         first = name.partition(".")[0]
-        if first not in USED and hasattr(experiment.options, first):
+        watched = name == "step_timeout_s" and experiment.options.learners > 1
+        if first not in USED and not watched and hasattr(experiment.options, first):
             yield name, "it is for environments, and a language model answers a task"
     options = experiment.options
     if not options.language.held_out_scorer:
@@ -203,7 +210,9 @@ def idle_with_tasks(experiment: Experiment, spec: Any) -> Iterator[tuple[str, st
         yield "language.held_out_answers", why
     if options.schedule != "async":
         yield "max_staleness", 'it is for schedule="async"'
-    if not experiment.options.language.lora_rank:
+    if options.learners == 1:
+        yield "language.shard", "one learner holds all; set learners too"
+    if not options.language.lora_rank:
         for name in ("language.lora_alpha", "language.lora_layers"):
             yield name, "all weights are trained; set language.lora_rank, such as 8"
     if experiment.config.curriculum.by == "task":

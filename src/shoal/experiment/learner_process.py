@@ -83,9 +83,9 @@ def learn(
         # Torch imports a good part of itself for the first optimizer, which must not look like a learner that hangs.
         torch.optim.Adam([torch.zeros(1, requires_grad=True)])
         ready()
-        ranks = connect(said.store, rank, options.learners, own, signs)
+        ranks = connect(said.store, rank, options, own, signs)
         held.callback(ranks.close)
-        first = first_policy_of(experiment, said.where, fresh=said.fresh)
+        first = first_policy_of(experiment, said.where, fresh=said.fresh, leads=False)
         settings = settings_of(
             experiment,
             rows,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from shoal.envs.vec_env import VecEnv
     from shoal.experiment.experiment import Experiment
+    from shoal.experiment.options import Options
     from shoal.run.directory import RunDirectory
 
 WORD = "learner"
@@ -58,9 +59,8 @@ def check_learners(experiment: Experiment) -> None:
         return
     said = f"learners={count}"
     if on_tasks(experiment.algorithm):
-        raise ConfigError(
-            f"{said} share the rows of environments, and {options.algo} learns from answers; set learners=1"
-        )
+        _check_devices(options.device, count)
+        return
     if options.num_envs % count:
         less = max(count, options.num_envs // count * count)
         raise ConfigError(
@@ -146,13 +146,13 @@ def beside(
         workers: list[Worker] = []
         held.callback(end_all, workers)
         for rank in range(1, options.learners):
-            workers.append(_started(rank, env.num_rows, signs.file))
+            workers.append(_started(rank, getattr(env, "num_rows", 0), signs.file))
             workers[-1].send((rank, said))
         for worker in workers:
-            worker.receive(START_S, task=READY, doing="making its environments")
+            worker.receive(START_S, task=READY, doing="making its environments or task")
         watch = Watch(workers, signs, options.step_timeout_s)
         try:
-            ranks = connect(path, 0, options.learners, options.device, watch)
+            ranks = connect(path, 0, options, options.device, watch)
         except RuntimeError as error:  # one ended, or did not come
             watch.lost(error)
             raise
@@ -182,14 +182,22 @@ def _started(rank: int, num_rows: int, signs: int) -> Worker:
 
 
 def connect(
-    path: str, rank: int, size: int, device: str, watch: Watch | Signs
+    path: str, rank: int, options: Options, device: str, watch: Watch | Signs
 ) -> Ranks:
     """Connects a rank with the others, by a file that all of them know."""
     torch_own: Any = distributed
+    size = options.learners
     store = torch_own.FileStore(path, size)
     store.set_timeout(timedelta(seconds=START_S))
-    on = torch.device(device_of(device, rank))
-    ranks = Ranks(store, rank, size, device=on, watch=watch, within_s=START_S)
+    ranks = Ranks(
+        store,
+        rank,
+        size,
+        device=torch.device(device_of(device, rank)),
+        watch=watch,
+        within_s=START_S,
+        shards_within_s=options.step_timeout_s if options.language.shard else 0,
+    )
     ranks.largest([0])
     return ranks
 
@@ -214,6 +222,9 @@ class Watch:
         """This rank begins to wait for others, or is done."""
         if begun:
             self._seen.clear()
+
+    def count(self) -> None:
+        """This rank is the one that looks."""
 
     def look(self) -> None:
         """The wait goes on; EnvError where a learner is gone, or hangs."""

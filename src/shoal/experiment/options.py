@@ -49,6 +49,7 @@ CHANGEABLE = (
     "max_restarts",
     "own_cores",
     "fleet",
+    "learners",
 )
 """Settings that a resumed run may change: they decide how far it goes and where, not what was learned."""
 PLACES = ("name", "run_dir", "track", "preset")
@@ -105,7 +106,8 @@ class Options:
     the policy; 0: the training process collects, and with schedule="async" one a core does. Does not change results
     where the policy acts in native code."""
     learners: int = 1
-    """Processes that learn together, each from an equal share of the environments; gradients are their mean."""
+    """Processes that learn together, each from an equal share of the environments, or of a language model's answers;
+    gradients are their mean. A resumed run may change it where a language model learns."""
     step_timeout_s: float = 60.0
     """Seconds that a worker, a server or an actor may take to step its environments before it counts as hung."""
     on_fault: Literal["auto", "raise", "restart", "drop"] = "auto"

@@ -193,8 +193,8 @@ def resume(  # noqa: PLR0913 (each is a choice of its own)
         rules: as in `train`.
         trust: import and run what the run's config.toml names, whoever wrote it.
         changes: total_timesteps and stop_at, to go on further than was planned; device, num_threads, guard, eval_every,
-            eval_episodes, final_episodes, checkpoint_every, keep_checkpoints, and how workers run: config.toml takes
-            them over. Nothing else may change, but what was given as a function may be given again.
+            eval_episodes, final_episodes, checkpoint_every, keep_checkpoints, how workers run, and learners of language
+            models: config.toml takes them over. Nothing else may, but what was given as a function be given again.
 
     Raises:
         ConfigError: no such run, no whole checkpoint of it, another process trains there, or another's code.
@@ -273,6 +273,7 @@ def reopen(
             )
     experiment = before.changed(**changes)
     _check_fleet(before, experiment)
+    _check_count(before, experiment)
     whole = experiment.to_file()
     if whole == before.to_file():
         return experiment, None
@@ -287,6 +288,16 @@ def _check_fleet(before: Experiment, now: Experiment) -> None:
         raise ConfigError(
             f"this run's fleet is {was!r}, and its checkpoints hold environments as they are there: fleet={wanted!r} "
             "cannot go on with them; train a new run with init_from instead"
+        )
+
+
+def _check_count(before: Experiment, now: Experiment) -> None:
+    """ConfigError where rows of environments would be shared out anew."""
+    was, wanted = before.options.learners, now.options.learners
+    if was != wanted and not on_tasks(now.algorithm):
+        raise ConfigError(
+            f"this run has learners={was}, and its checkpoints hold the environments of each: learners={wanted} cannot "
+            "go on with them; train a new run with init_from instead"
         )
 
 

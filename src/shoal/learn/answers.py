@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
 import torch
 
+from shoal.learn.answer_parts import OF_PROMPTS, Part, parts_of_rank
 from shoal.learn.losses import returned
+from shoal.learn.trainable import is_sharded
 from shoal.math.token_weights import token_weights
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     import numpy as np
     from torch import Tensor, nn
 
     from shoal.learn.learner import Learner
     from shoal.learn.losses import Loss
+    from shoal.learn.sharded import Sharded
     from shoal.learn.trainable import Trainable
     from shoal.types import Answers
 
 POLICY, REFERENCE = "policy", "reference"
-OF_PROMPTS = ("prompt", "prompt_length")
-"""What `Answers` has for each prompt; all else is for each answer."""
 
 
 class WeighsTokens(Protocol):
@@ -46,59 +49,6 @@ class WeighsTokens(Protocol):
         ...
 
 
-def parts(batch: Answers, most_tokens: int) -> Iterator[Answers]:
-    """The batch in parts of at most so many tokens (one answer at least), without the padding that none of them needs.
-
-    A prompt counts once in a part, whatever number of answers to it there are. The loss of a batch is the sum of those
-    of its parts: `weight` says what each token counts over the whole of it.
-    """
-    lengths = batch.length.tolist()
-    of_prompt = batch.prompt_length.tolist()
-    asked = batch.prompt_of.tolist()
-    first, tokens = 0, 0
-    for number, length in enumerate(lengths):
-        again = number > first and asked[number] == asked[number - 1]
-        more = length + (0 if again else of_prompt[asked[number]])
-        if number > first and tokens + more > most_tokens:
-            yield cut(batch, first, number)
-            first, tokens = number, 0
-            more = length + of_prompt[asked[number]]
-        tokens += more
-    yield cut(batch, first, len(lengths))
-
-
-def cut(batch: Answers, first: int, last: int) -> Answers:
-    """The answers from `first` up to `last`, and their prompts; padding that none of them needs is cut off."""
-    if first == 0 and last == len(batch):
-        return trimmed(batch)
-    low = int(batch.prompt_of[first])
-    high = int(batch.prompt_of[last - 1]) + 1
-    changed: dict[str, Any] = {}
-    for field in fields(batch):
-        value: Tensor | None = getattr(batch, field.name)
-        if value is not None:
-            inside = (
-                slice(low, high) if field.name in OF_PROMPTS else slice(first, last)
-            )
-            changed[field.name] = value[inside]
-    changed["prompt_of"] = changed["prompt_of"] - low
-    return trimmed(replace(batch, **changed))
-
-
-def trimmed(batch: Answers) -> Answers:
-    """The batch without columns that are padding in every row."""
-    width = int(batch.prompt_length.max())
-    length = max(1, int(batch.length.max()))
-    changed: dict[str, Any] = {}
-    for field in fields(batch):
-        value: Tensor | None = getattr(batch, field.name)
-        if field.name == "prompt":
-            changed["prompt"] = batch.prompt[:, :width]
-        elif value is not None and value.dim() > 1:
-            changed[field.name] = value[:, :length]
-    return replace(batch, **changed)
-
-
 def answers_step(
     network: Trainable,
     loss: Loss,
@@ -108,18 +58,40 @@ def answers_step(
 ) -> tuple[NamedTuple, float]:
     """One step of a language model on answers, part by part, whose losses and statistics add up; see `Learner.step`.
 
-    `between` is called before each part.
+    Of several ranks, all of which have the batch, each computes the gradient of its share of the answers. `between` is
+    called before each part.
     """
     network.rejoin()
     network.module.zero_grad(set_to_none=True)
     kind: type[Any] = tuple
     stats: list[Tensor] = []
-    for part in parts(batch, network.micro_tokens):
+    for _, part in own_parts(network, batch):
         between()
-        value, of_part = returned(loss, loss(network.module(part), part, cfg))
-        value.backward()
+        with together(network):
+            value, of_part = returned(loss, loss(network.module(part), part, cfg))
+            value.backward()
         kind, stats = type(of_part), summed(stats, list(of_part))
-    return kind(*stats), network.descent.step_reached()
+    step = network.descent.step_reached
+    return network.sharing.around_sum(step, kind(*stats))
+
+
+def own_parts(network: Trainable, batch: Answers) -> Iterator[Part]:
+    """The parts of a batch that this process computes, as large as fits: of several ranks its share."""
+    ranks = network.sharing.ranks
+    rank, size = (0, 1) if ranks is None else (ranks.rank, ranks.size)
+    for part in parts_of_rank(
+        batch, network.micro_tokens, rank=rank, size=size, alike=is_sharded(network)
+    ):
+        if ranks is not None:
+            ranks.goes_on()
+        yield part
+
+
+def together(network: Trainable) -> AbstractContextManager[None]:
+    """Around what a network computes; of one that lies in parts all ranks take part."""
+    if is_sharded(network):
+        return cast("Sharded", network).together()
+    return nullcontext()
 
 
 def summed(before: list[Tensor], more: list[Tensor]) -> list[Tensor]:
@@ -133,12 +105,14 @@ def logprobs_of(network: Trainable, batch: Answers) -> Tensor:
     """Log-probability of each token of answers by a language model as it is now [S, L], without gradients."""
     network.rejoin()
     module, found = network.module, torch.zeros_like(batch.logprob)
-    first = 0
     with torch.no_grad():
-        for part in parts(batch, network.micro_tokens):
-            last = first + len(part)
-            found[first:last, : part.mask.shape[1]] = module(part).logprob
-            first = last
+        for first, part in own_parts(network, batch):
+            with together(network):
+                logprob = module(part).logprob
+            if first >= 0:
+                found[first : first + len(part), : part.mask.shape[1]] = logprob
+    if network.sharing.ranks is not None:
+        network.sharing.ranks.sum(found)
     return found
 
 

@@ -27,5 +27,7 @@ class Hardware:
     """Shards of a minibatch whose gradients are computed separately and summed in order."""
     micro_tokens: int = 16_384
     """Tokens of a batch of answers whose gradient is computed at a time."""
+    shard: bool = False
+    """Whether language models lie in parts on all ranks."""
     ranks: Ranks | None = None
     """The processes that gradients are the mean over, where this is one of several."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import torch
 
@@ -17,7 +17,7 @@ from shoal.learn.publishing import Subsets, observe
 from shoal.learn.shards import has_images
 from shoal.learn.statistics import Statistics
 from shoal.learn.towers import frozen
-from shoal.learn.trainable import Trainable, check_own
+from shoal.learn.trainable import Trainable, check_own, is_sharded
 from shoal.learn.weights import trained_of
 from shoal.types import Answers, ConfigError, Sequences, Steps
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from shoal.learn.critics import ActorCriticPlan
     from shoal.learn.losses import Loss
+    from shoal.learn.sharded import Sharded
     from shoal.learn.trainable import Batch
 
     OptimizerClass = Callable[..., torch.optim.Optimizer]
@@ -124,11 +125,10 @@ class Learner:
             raise ConfigError(f"the learner has a network {name!r} already")
         module = module.to(self.hardware.device)
         check_own(name, module, self.networks)
-        made = _optimizer_of(name, module, optimizer, settings)
-        self.networks[name] = Trainable(
-            module, made, hardware=self.hardware, max_grad_norm=max_grad_norm
-        )
-        return self.networks[name]
+        _check_class(name, optimizer)
+        made = _network_of(self.hardware, module, optimizer, settings, max_grad_norm)
+        self.networks[name] = made
+        return made
 
     def module(self, name: str) -> Any:
         """A network as it is now, to be called on a batch: values that replaced its parameters' are taken over."""
@@ -192,6 +192,8 @@ class Learner:
         self.subsets.add(self.version + 1, self.policy, only)
         if steps is not None:
             observe(self.policy, steps, ranks=self.hardware.ranks)
+        if is_sharded(self.networks[POLICY]):
+            cast("Sharded", self.networks[POLICY]).show()
         self.version += 1
         return self.version
 
@@ -278,20 +280,43 @@ def _beside(learner: Learner, of: str) -> Iterator[nn.Parameter]:
             yield from network.shared_parameters()
 
 
-def _optimizer_of(
-    name: str,
-    module: nn.Module,
-    optimizer: OptimizerClass | torch.optim.Optimizer | None,
-    settings: dict[str, Any],
-) -> torch.optim.Optimizer | None:
-    """A network's optimizer, made of its class; ConfigError where it was made already."""
-    if optimizer is None:
-        return None
+def _check_class(name: str, optimizer: object) -> None:
+    """ConfigError where an optimizer was made already."""
     if isinstance(optimizer, torch.optim.Optimizer):
         kind = type(optimizer).__name__
         raise ConfigError(
             f"the optimizer of {name!r} must be a class: give {kind} itself and its settings, such as lr=1e-3"
         )
+
+
+def _network_of(
+    hardware: Hardware,
+    module: nn.Module,
+    optimizer: OptimizerClass | None,
+    settings: dict[str, Any],
+    max_grad_norm: float,
+) -> Trainable:
+    """A network with its optimizer; one that can lie in parts on all ranks, where it is to."""
+    if hardware.shard and hasattr(module, "shard_units"):
+        from shoal.learn.sharded import Sharded  # which takes a second to import
+
+        return Sharded(
+            module,
+            optimizer,
+            settings,
+            hardware=hardware,
+            max_grad_norm=max_grad_norm,
+        )
+    made = _optimizer_of(module, optimizer, settings)
+    return Trainable(module, made, hardware=hardware, max_grad_norm=max_grad_norm)
+
+
+def _optimizer_of(
+    module: nn.Module, optimizer: OptimizerClass | None, settings: dict[str, Any]
+) -> torch.optim.Optimizer | None:
+    """A network's optimizer, made of its class."""
+    if optimizer is None:
+        return None
     if has_images(module) and "fused" in inspect.signature(optimizer).parameters:
         settings = {"fused": True} | settings
     return optimizer(trained_of(module) or module.parameters(), **settings)

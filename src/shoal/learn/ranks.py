@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import datetime
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import distributed
 
+from shoal.learn.shard_group import begin_shards, end_shards, is_of_connection
 from shoal.types import EnvError, map_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
 
     from shoal.types import Tree
 
+T = TypeVar("T")
 LOOK_S = 0.5
 """While one rank waits for the others, it looks after them once in so many seconds."""
 EVER = datetime.timedelta(days=365)
@@ -44,6 +47,10 @@ class Watches(Protocol):
         """This rank begins to wait for others, or is done."""
         ...
 
+    def count(self) -> None:
+        """This rank has done something."""
+        ...
+
     def look(self) -> None:
         """The wait has lasted for LOOK_S more; raises where a rank is gone, or nothing goes on in it."""
         ...
@@ -58,6 +65,9 @@ class Trusting:
 
     def waits(self, *, begun: bool) -> None:
         """Nobody needs to know."""
+
+    def count(self) -> None:
+        """Nobody asks."""
 
     def look(self) -> None:
         """All is well."""
@@ -82,6 +92,7 @@ class Ranks:
         device: torch.device | None = None,
         watch: Watches | None = None,
         within_s: float = 60.0,
+        shards_within_s: float = 0.0,
     ) -> None:
         """Connects with the others, which do so too.
 
@@ -92,11 +103,15 @@ class Ranks:
             device: where gradients lie; those of a CUDA device go over NCCL.
             watch: who looks after the ranks.
             within_s: for how long the others may keep it waiting.
+            shards_within_s: as long, while models are computed that lie in parts on all ranks; 0: there are none.
 
         Raises:
             RuntimeError: they did not come in time.
+            ConfigError: models are to lie in parts, and this process has a group of torch's already.
         """
         self.rank, self.size = rank, size
+        self.led = False
+        """Whether the first rank gives all of them their batches: then they all see the same ones, as one would."""
         self.waited_s = 0.0
         """Seconds in which this rank exchanged something, or waited for others to."""
         self.meanwhile: Callable[[], float] = _nothing
@@ -106,6 +121,10 @@ class Ranks:
         self._gpus: Any = None
         if device is not None and device.type == "cuda":
             self._gpus = _nccl_group(store, rank, size)
+            self.sum(torch.zeros(1, device=device))  # connects: the store may go then
+        self._shards = shards_within_s > 0
+        if self._shards:
+            begin_shards(store, rank, size, device, shards_within_s)
 
     def mean(self, numbers: Tensor, weight: float) -> float:
         """Replaces numbers [n], in place, by their mean over all ranks, each weighing as it says; the sum of weights.
@@ -123,6 +142,17 @@ class Ranks:
         self._wait(lambda: self._begin_sum(buffer))
         torch.div(buffer[:-1], buffer[-1], out=numbers)
         return float(buffer[-1])
+
+    def sum(self, numbers: Tensor) -> None:
+        """Replaces numbers [...], in place, by their sum over all ranks."""
+        whole = numbers.detach().contiguous()
+        self._wait(lambda: self._begin_sum(whole))
+        if whole.data_ptr() != numbers.data_ptr():
+            numbers.detach().copy_(whole)
+
+    def goes_on(self) -> None:
+        """Shows whoever looks after the ranks that this one works, in the middle of something long."""
+        self._watch.count()
 
     def largest(self, numbers: Sequence[int]) -> list[int]:
         """The largest of each of some whole numbers over all ranks."""
@@ -163,13 +193,36 @@ class Ranks:
 
     def take_over(self, tensor: Tensor) -> None:
         """Gives a tensor, in place, the values that it has on rank 0."""
-        found = torch.from_numpy(self.gather(tensor.detach().cpu().numpy()))
+        if not tensor.numel():
+            return
+        shared = tensor.detach().cpu().contiguous()
+        torch_own: Any = distributed
+        options = torch_own.BroadcastOptions()
+        options.rootRank = 0
+        plain = shared.reshape(-1).view(torch.uint8)
+        self._wait(lambda: self._group.broadcast([plain], options))
         with torch.no_grad():
-            tensor.copy_(found[0])
+            tensor.copy_(shared)
+
+    @contextmanager
+    def watched(self) -> Generator[None]:
+        """Around what ranks exchange by other means: a connection that breaks is told as one of its own."""
+        try:
+            yield
+        except EnvError:
+            raise
+        except RuntimeError as error:
+            if not is_of_connection(error):
+                raise
+            self._watch.lost(error)
+            raise
 
     def close(self) -> None:
         """Forgets the connections, which end with that."""
         self._group = self._gpus = None
+        if self._shards:
+            self._shards = False
+            end_shards()
 
     def _begin_sum(self, buffer: Tensor) -> Any:
         if buffer.device.type == "cpu":
@@ -197,6 +250,18 @@ class Ranks:
         finally:
             self._watch.waits(begun=False)
             self.waited_s += time.perf_counter() - begun_s - other_s
+
+
+def made_in_turn(ranks: Ranks | None, make: Callable[[], T]) -> T:
+    """What `make` makes on each rank; on rank 0 first, as others may find then what it fetched or computed."""
+    if ranks is None:
+        return make()
+    if ranks.rank:
+        ranks.largest([0])
+        return make()
+    made = make()
+    ranks.largest([0])
+    return made
 
 
 def _nothing() -> float:

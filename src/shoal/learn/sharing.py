@@ -30,7 +30,8 @@ class Sharing:
     def __init__(self, ranks: Ranks | None) -> None:
         """With these."""
         self.ranks = ranks
-        self._weight = WEIGHED
+        self._weight: float | None = WEIGHED
+        """Of this rank in the mean; None where ranks have parts of one sum."""
         self._stats: Any = ()
 
     def around(
@@ -52,14 +53,25 @@ class Sharing:
         norm = step()
         return self._stats, norm
 
+    def around_sum(
+        self, step: Callable[[], float], stats: tuple[Any, ...]
+    ) -> tuple[Any, float]:
+        """As `around`, where the losses, statistics and gradients of all ranks add up to those of the batch."""
+        self._stats, self._weight = stats, None
+        norm = step()
+        return self._stats, norm
+
     def mean(self, gradient: Tensor) -> None:
-        """Makes a gradient [n], in place, the mean over all ranks' samples, and the statistics with it."""
+        """Makes a gradient [n], in place, the mean over all ranks' samples, and the statistics with it; or the sum."""
         if self.ranks is None:
             return
         said = [torch.as_tensor(x).reshape(1) for x in self._stats]
         count = len(gradient)
         whole = torch.cat([gradient, *(x.to(gradient) for x in said)])
-        self.ranks.mean(whole, self._weight)
+        if self._weight is None:
+            self.ranks.sum(whole)
+        else:
+            self.ranks.mean(whole, self._weight)
         gradient.copy_(whole[:count])
         if said:
             self._stats = self._stats._make(whole[count:].unbind())

@@ -234,6 +234,11 @@ class Trainable:
         self.descent.join()
 
 
+def is_sharded(network: Trainable) -> bool:
+    """Whether its parameters lie in parts on all ranks, which then compute as many parts of a batch."""
+    return getattr(network, "sharded", False)
+
+
 def _steps_natively(module: nn.Module, hardware: Hardware) -> bool:
     """Whether native code takes the optimizer's steps on gradients that torch leaves in the parameters."""
     if has_native_towers(module, hardware):

@@ -261,12 +261,13 @@ def not_finite(module: nn.Module, moments: Mapping[str, Any] | None = None) -> s
 def check_savable(module: nn.Module, moments: Mapping[str, Any] | None) -> None:
     """FloatingPointError where a network or its optimizer's moments are not finite."""
     if bad := not_finite(module, moments):
-        raise FloatingPointError(
-            f"{bad} is not finite, so nothing was saved; older checkpoints are kept. Try a smaller learning_rate, "
-            "or smaller rewards and observations (reward_scale, network.normalize_obs)"
-        )
+        raise FloatingPointError(NOT_FINITE.format(bad))
 
 
+NOT_FINITE = (
+    "{} is not finite, so nothing was saved; older checkpoints are kept. Try a smaller learning_rate, or smaller "
+    "rewards and observations (reward_scale, network.normalize_obs)"
+)
 ANOTHER = "the checkpoint holds another network"
 GIVE_POLICY = "a run that was given a policy object needs it again (policy=..., or --policy module:Class)"
 

@@ -15,8 +15,13 @@ FAMILIES = {
     "mistral": {},
     "qwen2": {"attention_bias": True},
     "qwen3": {"qk_norm": True},
+    "qwen3_moe": {"qk_norm": True},
 }
 """Models whose layers are the same but for what is said here, by transformers' `model_type`."""
+MIXTURES = ("qwen3_moe",)
+"""Those whose feed-forward layers are mixtures of experts."""
+MOST_EXPERTS = 2**15 - 1
+"""A routing holds their numbers in 16 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,13 @@ class Architecture:
     qk_norm: bool = False
     """Whether queries and keys are normalized, head by head."""
     model_type: str = "llama"
+    num_experts: int = 0
+    """Of each layer; 0: it has one feed-forward network for all tokens."""
+    experts_per_token: int = 0
+    expert_size: int = 0
+    """Units of an expert, which are `intermediate_size` of a layer without experts."""
+    normalize_experts: bool = False
+    """Whether the shares of a token's experts sum to 1."""
 
     @classmethod
     def of_transformers(cls, config: Mapping[str, Any], where: str) -> Architecture:
@@ -78,6 +90,7 @@ class Architecture:
             attention_bias=bias,
             qk_norm=FAMILIES[family].get("qk_norm", False),
             model_type=family,
+            **_experts(config, where),
         )
 
     def to_transformers(self) -> dict[str, Any]:
@@ -87,8 +100,19 @@ class Architecture:
             "mistral": "MistralForCausalLM",
             "qwen2": "Qwen2ForCausalLM",
             "qwen3": "Qwen3ForCausalLM",
+            "qwen3_moe": "Qwen3MoeForCausalLM",
         }[self.model_type]
-        return {
+        experts: dict[str, Any] = {}
+        if self.num_experts:
+            experts = {
+                "num_experts": self.num_experts,
+                "num_experts_per_tok": self.experts_per_token,
+                "moe_intermediate_size": self.expert_size,
+                "norm_topk_prob": self.normalize_experts,
+                "decoder_sparse_step": 1,
+                "mlp_only_layers": [],
+            }
+        return experts | {
             "architectures": [name],
             "model_type": self.model_type,
             "vocab_size": self.vocab_size,
@@ -106,6 +130,30 @@ class Architecture:
             "dtype": "float32",
             "sliding_window": None,  # some families have one unless it is denied
         }
+
+
+def _experts(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What a config.json says of experts; ConfigError where only some layers have them."""
+    if config["model_type"] not in MIXTURES:
+        return {}
+    if config.get("decoder_sparse_step", 1) != 1 or config.get("mlp_only_layers"):
+        raise ConfigError(
+            f"{where}: a mixture of experts in some layers only is not supported (decoder_sparse_step, mlp_only_layers)"
+        )
+    each = config["num_experts_per_tok"]
+    # transformers 5 writes the latter, models from before have the former
+    experts = config.get("num_experts") or config["num_local_experts"]
+    if not 1 <= each <= experts <= MOST_EXPERTS:
+        raise ConfigError(
+            f"{where}: {each} of {experts} experts for each token (num_experts_per_tok, num_experts) cannot be; there "
+            f"are at least as many as a token has, and {MOST_EXPERTS:,} at most"
+        )
+    return {
+        "num_experts": experts,
+        "experts_per_token": each,
+        "expert_size": config["moe_intermediate_size"],
+        "normalize_experts": bool(config.get("norm_topk_prob", False)),
+    }
 
 
 def _refuse_variants(config: Mapping[str, Any], where: str) -> None:

@@ -11,20 +11,23 @@ threads.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch.nn import functional as F
 
 from shoal.llm.blocks import BLOCK, block_product
+from shoal.llm.feed_forward import Experts, mixed, route
 from shoal.llm.lora import weight_of
 from shoal.llm.rotary import rotated, rotations
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from shoal.llm.feed_forward import FeedForward
     from shoal.llm.layout import Laid
-    from shoal.llm.model import Decoder, FeedForward, Layer
+    from shoal.llm.model import Decoder, Layer
 
 WIDTH = 64
 """Keys that a token attends to are a multiple of it; those behind the token count nothing."""
@@ -113,12 +116,23 @@ def attended(q: Tensor, key: Tensor, value: Tensor, position: Tensor) -> Tensor:
 
 def finished(layer: Layer, x: Tensor, seen: Tensor) -> Tensor:
     """The layer's output [N, hidden_size] from its input and from what its tokens see."""
-    mlp: FeedForward = layer.mlp
+    mlp = layer.mlp
     x = x + block_product(seen, weight_of(layer.self_attn.o_proj))
     within = layer.post_attention_layernorm(x)
-    gate = F.silu(block_product(within, weight_of(mlp.gate_proj)))
-    up = block_product(within, weight_of(mlp.up_proj))
-    return x + block_product(gate * up, weight_of(mlp.down_proj))
+    if not isinstance(mlp, Experts):
+        return x + _fed(mlp, within)
+    logits = block_product(within, mlp.gate.weight)
+    chosen, share = route(logits, mlp.per_token, normalize=mlp.normalize)
+    experts = [partial(_fed, cast("FeedForward", one)) for one in mlp.experts]
+    return x + mixed(within, chosen, share, experts)
+
+
+def _fed(mlp: FeedForward, x: Tensor) -> Tensor:
+    """A feed-forward network of tokens [n, hidden_size], to the same."""
+    n, x = len(x), filled_up(x)
+    gate = F.silu(block_product(x, weight_of(mlp.gate_proj)))
+    up = block_product(x, weight_of(mlp.up_proj))
+    return block_product(gate * up, weight_of(mlp.down_proj))[:n]
 
 
 def _places(laid: Laid) -> Tensor:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
+from shoal.llm.feed_forward import NOT_KNOWN
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -50,6 +52,9 @@ class Laid:
     answer_at: Tensor
     seen: Tensor
     """[S, 1, L, K + L], bool: which keys a token of an answer sees."""
+    routing: Tensor | None = None
+    """The experts that each token went to, by layer [N, layers, experts_per_token], int16; NOT_KNOWN where that is not
+    known; None where nothing is."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """softmax(q k / sqrt(d)) v over what each token sees: [N, heads, d] and [N, kv_heads, d] to [N, heads * d]."""
@@ -78,7 +83,8 @@ class Laid:
     def spread(self, values: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Values [M] of the learned tokens as [S, L], 0 elsewhere."""
         whole = values.new_zeros(shape[0] * shape[1])
-        return whole.index_copy(0, self.place, values).view(shape)
+        # A copy: what FSDP hangs on a module's output is lost where that is a view.
+        return whole.index_copy(0, self.place, values).view(shape).clone()
 
 
 def laid_out(batch: Answers) -> Laid:
@@ -120,4 +126,24 @@ def laid_out(batch: Answers) -> Laid:
         prompt_at=prompt_valid.flatten().nonzero().squeeze(1),
         answer_at=answer_valid.flatten().nonzero().squeeze(1),
         seen=seen[:, None],
+        routing=_routing(batch, prompt_valid, answer_valid),
     )
+
+
+def _routing(
+    batch: Answers, prompt_valid: Tensor, answer_valid: Tensor
+) -> Tensor | None:
+    """The experts of every token of the layout; `Answers` has them with the token that was drawn next."""
+    next_ = batch.routing
+    if next_ is None:
+        return None
+    prompts, width = prompt_valid.shape
+    of_prompts = next_.new_full((prompts, width, *next_.shape[2:]), NOT_KNOWN)
+    if batch.prompt_routing is not None:
+        of_prompts[:] = batch.prompt_routing
+    number = torch.arange(prompts, device=next_.device)
+    first = torch.searchsorted(batch.prompt_of, number)
+    of_prompts[number, batch.prompt_length - 1] = next_[first, 0]
+    of_answers = torch.full_like(next_, NOT_KNOWN)
+    of_answers[:, :-1] = next_[:, 1:]
+    return torch.cat([of_prompts[prompt_valid], of_answers[answer_valid]])

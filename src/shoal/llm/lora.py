@@ -123,6 +123,12 @@ def add_lora(model: LanguageModel, lora: Lora, *, name: str = "") -> None:
     """
     if any(True for _ in adapted(model)):
         raise ConfigError("the model has a LoRA already; merge that first (merge_lora)")
+    own = [name for name in lora.layers if name not in ATTENTION]
+    if model.architecture.num_experts and own:
+        raise ConfigError(
+            f"a LoRA of experts ({', '.join(own)}) is not supported, as peft has no layers for each; adapt the "
+            "attention: language.lora_layers=attention"
+        )
     model.base = Base(name, digest(model))
     model.requires_grad_(False)  # noqa: FBT003 (torch's)
     chosen = [

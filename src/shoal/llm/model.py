@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from shoal.llm.exact import exact_hidden
+from shoal.llm.feed_forward import Experts, FeedForward
 from shoal.llm.layout import laid_out
 from shoal.llm.logprobs import chosen_logprobs
 from shoal.llm.lora import without_lora
@@ -47,6 +48,7 @@ class TokenOutput:
 class LanguageModel(nn.Module):
     """A decoder of the Llama family with its tokenizer; the policy of a run on a task.
 
+    Its layers may be mixtures of experts, see `feed_forward.py`.
     Equations: Touvron et al. 2023, arXiv 2302.13971; rotary positions: Su et al. 2021, arXiv 2104.09864.
     """
 
@@ -97,6 +99,11 @@ class LanguageModel(nn.Module):
     def steps_natively(self) -> bool:
         """Whether native code takes the optimizer's steps, where it has the optimizer."""
         return not self.part_trained
+
+    @property
+    def shard_units(self) -> list[nn.Module]:
+        """What is put together at a time, where the model lies in parts on several ranks."""
+        return list(self.model.layers)
 
     def as_base(self) -> AbstractContextManager[None]:
         """The model as it was before it was adapted, within: what a divergence from it is computed with."""
@@ -179,19 +186,23 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(a.hidden_size, a.norm_eps)
         self.recompute = False
         """Whether layers are computed again for the gradient, in place of keeping what they computed."""
+        self.replay = False
+        """Whether tokens go to the experts that they went to when they were drawn, where that is known."""
 
     def forward(self, laid: Laid) -> Tensor:
         """The last hidden state of every token [N, hidden_size]."""
         x = self.embed_tokens(laid.token)
         angles = rotations(laid.position, self.architecture)
         again = self.recompute and torch.is_grad_enabled()
-        for layer in self.layers:
+        for number, layer in enumerate(self.layers):
+            routing = None
+            if self.replay and laid.routing is not None:
+                routing = laid.routing[:, number]
+            given = x, angles, laid, routing
             if again:
-                x = cast(
-                    "Tensor", checkpoint(layer, x, angles, laid, use_reentrant=False)
-                )
+                x = cast("Tensor", checkpoint(layer, *given, use_reentrant=False))
             else:
-                x = layer(x, angles, laid)
+                x = layer(*given)
         return self.norm(x)
 
 
@@ -203,12 +214,22 @@ class Layer(nn.Module):
         self.input_layernorm = RMSNorm(a.hidden_size, a.norm_eps)
         self.self_attn = Attention(a)
         self.post_attention_layernorm = RMSNorm(a.hidden_size, a.norm_eps)
-        self.mlp = FeedForward(a)
+        self.mlp = (
+            Experts(a)
+            if a.num_experts
+            else FeedForward(a.hidden_size, a.intermediate_size)
+        )
 
-    def forward(self, x: Tensor, angles: tuple[Tensor, Tensor], laid: Laid) -> Tensor:
-        """[N, hidden_size] to the same."""
+    def forward(
+        self,
+        x: Tensor,
+        angles: tuple[Tensor, Tensor],
+        laid: Laid,
+        routing: Tensor | None = None,
+    ) -> Tensor:
+        """[N, hidden_size] to the same; `routing`: the experts that are taken [N, experts_per_token]."""
         x = x + self.self_attn(self.input_layernorm(x), angles, laid)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        return x + self.mlp(self.post_attention_layernorm(x), routing)
 
 
 class Attention(nn.Module):
@@ -237,20 +258,6 @@ class Attention(nn.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         q, k = rotated(q, angles), rotated(k, angles)
         return self.o_proj(laid.attend(q, k, v))
-
-
-class FeedForward(nn.Module):
-    """down(silu(gate(x)) * up(x))."""
-
-    def __init__(self, a: Architecture) -> None:
-        super().__init__()
-        self.gate_proj = nn.Linear(a.hidden_size, a.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(a.hidden_size, a.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(a.intermediate_size, a.hidden_size, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, hidden_size] to the same."""
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class RMSNorm(nn.Module):

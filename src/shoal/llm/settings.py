@@ -50,6 +50,12 @@ class Language:
     checkpoint_activations: bool = False
     """Compute each layer a second time for the gradient, in place of keeping what it computed: less memory, a third
     more time, the same bits."""
+    shard: bool = False
+    """Whether a model's parameters, gradients and moments lie in parts on all learners (FSDP2), so that each of them
+    needs less memory; the first one also holds the weights once as a whole."""
+    routing_replay: bool = False
+    """Whether a mixture of experts learns with the experts that chose each token when it was drawn (R3), where rounding
+    or newer weights would choose others; what they count is computed anew."""
     chat: Literal["auto", "on", "off"] = "auto"
     """Whether plain questions are asked in a chat, by the model's template; auto: where it has one."""
     system: str = ""
@@ -102,6 +108,12 @@ class Language:
             raise ConfigError(
                 "checkpoint_activations has no effect with exact=true; set a smaller micro_tokens"
             )
+        if self.exact and self.shard:
+            raise ConfigError(
+                "shard=true does not go with exact=true, whose products are not those of whole layers; leave one out"
+            )
+        if self.routing_replay:
+            self._check_replay()
         if not 0 < self.lora_alpha < inf:
             raise ConfigError(f"lora_alpha must be above 0, got {self.lora_alpha}")
         if self.chat == "off" and self.system:
@@ -123,6 +135,19 @@ class Language:
             if not 0 < number < inf:
                 raise ConfigError(f"{name} must be above 0, got {number}")
         self._check_engine()
+
+    def _check_replay(self) -> None:
+        """Refuses the replay of a routing that nobody tells."""
+        if self.exact:
+            raise ConfigError(
+                "routing_replay=true does not go with exact=true, where sampler and learner choose the same experts; "
+                "leave one out"
+            )
+        if self.engine != "local":
+            raise ConfigError(
+                f"routing_replay=true needs shoal's own sampler, and engine={self.engine} tells no routing; leave one "
+                "out"
+            )
 
     def _check_engine(self) -> None:
         """Refuses an engine that could not draw what is learned from."""

@@ -18,6 +18,7 @@ from shoal.stream.groups.groups import Groups
 from shoal.stream.groups.held_out import HeldOut
 from shoal.stream.groups.process import ProcessSampler
 from shoal.stream.groups.rival import Rival
+from shoal.stream.groups.shared import SharedGroups
 from shoal.stream.groups.standing import StandingSampler
 from shoal.stream.groups.turns import turns_of
 from shoal.stream.schedules import Async
@@ -36,8 +37,8 @@ OPPONENT = "opponent"
 
 def groups_of(
     run: Run, source: TaskSource, learner: Learner, cfg: DrawsGroups
-) -> Groups:
-    """Groups of answers to the task's prompts, drawn and learned from as `cfg` says.
+) -> Groups | SharedGroups:
+    """Groups of answers to the task's prompts, drawn and learned from as `cfg` says; of several learners by the first.
 
     Raises:
         ConfigError: the source is no task, the policy no language model, or the schedule none for them.
@@ -59,7 +60,22 @@ def groups_of(
             'schedule="overlap" is for environments; a language model has sync or async'
         )
     policy.temperature = cfg.sampling.temperature
-    timing = s.timing
+    drawn = _drawn(run, source, policy, learner, cfg) if s.leads else None
+    if s.ranks is not None:
+        return SharedGroups(s.ranks, learner, cfg, drawn)
+    assert drawn is not None
+    return drawn
+
+
+def _drawn(
+    run: Run,
+    source: TaskSource,
+    policy: LanguageModel,
+    learner: Learner,
+    cfg: DrawsGroups,
+) -> Groups:
+    """The groups that this process draws."""
+    s, timing = run.settings, run.settings.timing
     with ExitStack() as started:  # what has begun ends where the rest cannot
         sampler = sampler_of(run, policy, cfg)
         started.callback(sampler.close)

@@ -206,6 +206,7 @@ class Loop:
                 try:
                     batch = next_batch(self)
                 except EndingError:
+                    self._finished()  # of several learners all are to know why
                     self.progress.saved = -1  # what is under way is saved too
                     break
                 except Exception as error:  # the environment's own, whatever it is

@@ -11,6 +11,7 @@ import torch
 
 from shoal.learn.acting import Acting
 from shoal.learn.learner import Learner
+from shoal.learn.ranks import made_in_turn
 from shoal.memory.insertion import Insertion
 from shoal.run.beginning import begin
 from shoal.run.callbacks import checked, close_callbacks, tell
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from shoal.stream.explorers import ExploredReplay, HasExplorers
     from shoal.stream.groups.groups import Groups
     from shoal.stream.groups.settings import DrawsGroups
+    from shoal.stream.groups.shared import SharedGroups
     from shoal.stream.members import MemberRollouts
     from shoal.stream.replay import DrawsBatches, ReplayStream
     from shoal.stream.rollouts import Rollouts
@@ -142,7 +144,7 @@ class Run:
         if self._policy is None:
             raise ConfigError("this run was not given a policy")
         seed = {"seed": self.seed + member * SEED_STEP} if member else {}
-        return self._policy(spec, **seed)
+        return made_in_turn(self.settings.ranks, partial(self._policy, spec, **seed))
 
     def members(self, cfg: ConfigT) -> dict[str, ConfigT]:
         """The settings of each agent of the run by its name, as `population.vary` says; one alone is `policy`."""
@@ -188,7 +190,9 @@ class Run:
         """As `replay` for the first of two learners; the second one explores, and gets its own rollouts in between."""
         return explored_of(self, env, learners, cfg)
 
-    def groups(self, task: TaskSource, learner: Learner, cfg: DrawsGroups) -> Groups:
+    def groups(
+        self, task: TaskSource, learner: Learner, cfg: DrawsGroups
+    ) -> Groups | SharedGroups:
         """Groups of answers to a task's prompts, scored, by a learner whose policy is a language model."""
         return groups_of(self, task, learner, cfg)
 

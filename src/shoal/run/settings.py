@@ -107,6 +107,7 @@ class Settings:
             act_block=self.act_block,
             grad_shards=self.grad_shards,
             micro_tokens=self.language.micro_tokens,
+            shard=self.language.shard and self.ranks is not None,
             ranks=self.ranks,
         )
 

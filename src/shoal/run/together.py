@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from shoal.learn.trainable import is_sharded
 from shoal.remote import states
 from shoal.run.interrupts import INTERRUPTED
 from shoal.run.trees import Arrays, decode, encode
@@ -84,8 +85,13 @@ def note_exchange(run: Run) -> None:
 def with_parts(
     ranks: Ranks, learners: Mapping[str, Learner], parts: dict[str, Any]
 ) -> dict[str, Any]:
-    """What a checkpoint holds, with the streams and random generators of the other ranks; all take part."""
+    """What a checkpoint holds, with the streams and random generators of the other ranks; all take part.
+
+    Where the first rank leads, the others have nothing of their own: any number of them can go on.
+    """
     check_alike(ranks, learners)
+    if ranks.led:
+        return parts
     own = {name: parts[name] for name in ("stream", "other")}
     own["rng"] = parts["run"]["rng"]
     data = b"" if ranks.rank == 0 else _packed(own)
@@ -98,7 +104,7 @@ def with_parts(
 
 def part_of(ranks: Ranks | None, tree: Mapping[str, Any]) -> dict[str, Any]:
     """What a rank goes on from: its stream, its random generator and the algorithm's parts."""
-    if ranks is None or ranks.rank == 0:
+    if ranks is None or ranks.rank == 0 or ranks.led:
         return {
             "stream": tree["stream"],
             "other": tree["other"],
@@ -119,13 +125,14 @@ def digest(learners: Mapping[str, Learner]) -> bytes:
 def _tensors(learners: Mapping[str, Learner]) -> Iterator[torch.Tensor]:
     for learner in learners.values():
         for network in learner.networks.values():
-            yield from network.module.state_dict().values()
+            if not is_sharded(network):  # of those each rank has another part
+                yield from network.module.state_dict().values()
 
 
 def _moments(learners: Mapping[str, Learner]) -> Iterator[torch.Tensor]:
     for learner in learners.values():
         for network in learner.networks.values():
-            if network.optimizer is None:
+            if network.optimizer is None or is_sharded(network):
                 continue
             for state in network.optimizer.state.values():
                 yield from (x for x in state.values() if torch.is_tensor(x))

@@ -27,7 +27,9 @@ def interrupt(run: Run, by: str, reason: str = INTERRUPTED) -> None:
     """Ends a run as soon as it can be gone on with later: with a checkpoint of what is under way."""
     run.stop(reason)
     run.interrupted_by = by
-    if run.settings.ranks is None:  # several learners end after the same update
+    ranks = run.settings.ranks
+    # Several learners end after the same update, but where the first one alone collects what they learn from.
+    if ranks is None or (ranks.led and ranks.rank == 0):
         run.meter.ending.begin()
     run.meter.halt.end()
 

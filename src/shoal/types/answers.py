@@ -40,6 +40,11 @@ class Answers:
     first; None where every token could be drawn."""
     player: Tensor | None = None
     """Which player of a game each answer is the part of [S], int64; None where the task is no game."""
+    routing: Tensor | None = None
+    """Of a mixture of experts those that chose each, by layer [S, L, layers, experts], int16: where the token before it
+    went to; -1 where that is not known. None where nothing is."""
+    prompt_routing: Tensor | None = None
+    """Those that the prompts' tokens went to [P, K, layers, experts], int16; -1 where that is not known."""
     age: Tensor | None = None
     """How many versions before the newest ones the weights that chose each were [S, L], int64; 0 elsewhere."""
     advantage: Tensor | None = None

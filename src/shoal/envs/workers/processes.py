@@ -107,7 +107,10 @@ class Worker:
 
     def __str__(self) -> str:
         """The worker in a message."""
-        return f"{self._word} {self.number} (pid {self.pid}, rows {self.rows.start}..{self.rows.stop - 1})"
+        rows = f", rows {self.rows.start}..{self.rows.stop - 1}"
+        if self.rows.start == self.rows.stop:  # it has none
+            rows = ""
+        return f"{self._word} {self.number} (pid {self.pid}{rows})"
 
     @property
     def alive(self) -> bool:

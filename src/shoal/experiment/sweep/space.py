@@ -30,7 +30,6 @@ KEPT = (
     "init_from",
     "data",
     "actors",
-    "learners",
     "agents",
 )
 """Settings that all trials share, or they could not be compared."""

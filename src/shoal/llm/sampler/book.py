@@ -34,6 +34,8 @@ class Running:
     logprob: list[float] = field(default_factory=list)
     version: list[int] = field(default_factory=list)
     kept: list[NDArray[np.uint8]] = field(default_factory=list)
+    routing: list[NDArray[np.int16]] = field(default_factory=list)
+    prefix: NDArray[np.int16] | None = None
 
     @classmethod
     def of(cls, answer: Answer) -> Running:
@@ -45,6 +47,7 @@ class Running:
             answer.logprob.tolist(),
             answer.version.tolist(),
             [] if answer.kept is None else list(answer.kept),
+            [] if answer.routing is None else list(answer.routing),
         )
 
 
@@ -72,15 +75,20 @@ class Book:
         """Takes in what was drawn in one step."""
         whose = zip(said.key.tolist(), said.number.tolist(), strict=True)
         kept = [None] * len(said.token) if said.kept is None else list(said.kept)
-        for key, token, logprob, bits, end in zip(
-            whose,
-            said.token.tolist(),
-            said.logprob.tolist(),
-            kept,
-            said.end.tolist(),
-            strict=True,
+        for place, (key, token, logprob, bits, end) in enumerate(
+            zip(
+                whose,
+                said.token.tolist(),
+                said.logprob.tolist(),
+                kept,
+                said.end.tolist(),
+                strict=True,
+            )
         ):
             running = self.running[key]
+            running.prefix = said.prefix.get(place, running.prefix)
+            if said.routing is not None:
+                running.routing.append(said.routing[place])
             running.token.append(token)
             running.logprob.append(logprob)
             running.version.append(said.version)
@@ -131,6 +139,7 @@ class Book:
                 logprob=np.array(one.logprob, np.float32),
                 version=np.array(one.version, np.int64),
                 kept=self._kept(one),
+                routing=self._routing(one),
             )
             for key, one in self.running.items()
         ]
@@ -143,6 +152,8 @@ class Book:
             np.array(one.version, np.int64),
             truncated,
             self._kept(one),
+            routing=self._routing(one),
+            prefix=one.prefix,
         )
 
     def _kept(self, one: Running) -> NDArray[np.uint8] | None:
@@ -152,6 +163,12 @@ class Book:
         if not one.kept:
             return np.zeros((0, self._kept_bytes), np.uint8)
         return np.stack(one.kept)
+
+    def _routing(self, one: Running) -> NDArray[np.int16] | None:
+        """[n, layers, experts_per_token]; None where the model, or who draws, has none."""
+        if len(one.routing) < max(1, len(one.token)):
+            return None
+        return np.stack(one.routing)
 
 
 def bits_of_sets(sets: Sequence[Sequence[int]], width: int) -> NDArray[np.uint8]:

@@ -25,6 +25,7 @@ class ExactPass:
     def __init__(self, model: LanguageModel) -> None:
         """Takes the copy."""
         self.architecture = model.architecture
+        self.routing: Tensor | None = None
         self.decoder = deepcopy(model.model).requires_grad_(requires_grad=False)
         merge_layers(self.decoder)
         self.head = self.decoder.embed_tokens.weight

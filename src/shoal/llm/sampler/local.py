@@ -85,7 +85,8 @@ class LocalSampler:
         self._seed, self._stream = seed, stream
         self._num_threads, self._reload, self._exact = num_threads, reload, exact
         kept_bytes = -(-a.vocab_size // 8) if drawing.cuts else 0
-        self._slots = Slots(slots, kept_bytes)
+        routed = (a.num_layers, a.experts_per_token) if a.num_experts else (0, 0)
+        self._slots = Slots(slots, kept_bytes, (0, 0) if exact else routed)
         self._cache = Cache(a, slots, self.device, model.head.dtype)
         self._ends = Ends(model.tokenizer, a.vocab_size, drawing.stop)
         self._waiting: deque[Answer] = deque()
@@ -201,12 +202,22 @@ class LocalSampler:
         noise = uniform_noise(self._seed, self._stream, slots.row, step)
         token, logprob, kept = drawn(logits, self._tensor(noise), self.drawing)
         chosen = token.cpu().numpy()
-        bits = bits_of(kept)
+        bits, went = bits_of(kept), self._pass.routing
         chances = logprob.cpu().numpy()
-        slots.append(chosen, chances, self._version, bits)
+        routing = None if went is None else went.cpu().numpy()
+        slots.append(chosen, chances, self._version, bits, routing)
         end = ended(self._ends, slots, chosen)
-        key, number = slots.key[:active].copy(), slots.number[:active].copy()
-        self.progress = Progress(key, number, chosen, chances, self._version, bits, end)
+        self.progress = Progress(
+            slots.key[:active].copy(),
+            slots.number[:active].copy(),
+            chosen,
+            chances,
+            self._version,
+            bits,
+            end,
+            routing,
+            slots.new_prefixes(),
+        )
         return self._finished(end)
 
     def _finished(self, end: NDArray[np.uint8]) -> list[Drawn]:
@@ -261,6 +272,8 @@ def handed_over(answer: Answer, *, truncated: bool) -> Drawn:
         version=answer.version,
         truncated=truncated,
         kept=answer.kept,
+        routing=answer.routing,
+        prefix=answer.prefix,
     )
 
 

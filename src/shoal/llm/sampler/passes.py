@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch.nn import functional as F
 
+from shoal.llm.feed_forward import NOT_KNOWN, mixed, route
 from shoal.llm.sampler.attention import attention_of, turned
-from shoal.llm.sampler.weights import Weights
+from shoal.llm.sampler.weights import Gated, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 
 class Pass(Protocol):
     """A copy of a model's weights, and what is computed with them."""
+
+    routing: Tensor | None
+    """The experts that the tokens of the last call went to, by layer [..., layers, experts_per_token], int16; those of
+    the last layer are NOT_KNOWN where nobody asks what follows. None where it is not a mixture of experts, or where
+    sampler and learner choose alike."""
 
     def read(self, token: Tensor, cache: Cache) -> tuple[Tensor, Tensor]:
         """Keys and values of whole sequences."""
@@ -39,6 +45,7 @@ class FastPass:
     def __init__(self, model: LanguageModel, *, rows: int) -> None:
         """Takes a copy of the model's weights; `rows` are usually decoded at once."""
         self.weights = Weights.copied(model, rows=rows)
+        self.routing: Tensor | None = None
 
     def read(self, token: Tensor, cache: Cache) -> tuple[Tensor, Tensor]:
         """Keys and values of sequences [n, length], padded at their ends: [layers, n, kv_heads, length, head_dim] each.
@@ -54,6 +61,7 @@ class FastPass:
         if not length:
             return keys, values
         x = weights.embedding[token.flatten()]
+        went = self._begin_routing(n, length)
         last = len(weights.layers) - 1
         for number, layer in enumerate(weights.layers):
             qkv = layer.qkv(_normalized(x, a)).unflatten(1, (-1, a.head_dim))
@@ -69,7 +77,7 @@ class FastPass:
                 q, keys[number], values[number], is_causal=True, enable_gqa=grouped
             )
             x = layer.out.plus(seen.transpose(1, 2).reshape(n * length, -1), x)
-            x = _fed_forward(layer, x, a)
+            x = _fed_forward(layer, x, a, None if went is None else went[:, number])
         return keys, values
 
     def decode(
@@ -82,17 +90,37 @@ class FastPass:
         weights, a = self.weights, self.weights.architecture
         attention = attention_of(cache, a, position, longest)
         x = weights.embedding[token]
+        went = self._begin_routing(len(token))
         for number, layer in enumerate(weights.layers):
             qkv = layer.qkv(_normalized(x, a)).unflatten(1, (-1, a.head_dim))
             x = layer.out.plus(attention(number, layer, qkv), x)
-            x = _fed_forward(layer, x, a)
+            x = _fed_forward(layer, x, a, None if went is None else went[:, number])
         return weights.head(_normalized(x, a))
 
+    def _begin_routing(self, *shape: int) -> Tensor | None:
+        """Room for the routing of so many tokens, layer by layer [tokens, layers, experts_per_token]."""
+        a, self.routing = self.weights.architecture, None
+        if not a.num_experts:
+            return None
+        sizes = *shape, a.num_layers, a.experts_per_token
+        device = self.weights.embedding.device
+        self.routing = torch.full(sizes, NOT_KNOWN, dtype=torch.int16, device=device)
+        return self.routing.view(-1, *sizes[-2:])
 
-def _fed_forward(layer: LayerWeights, x: Tensor, a: Architecture) -> Tensor:
-    within = _normalized(x, a)
-    gated = layer.up.times(within, layer.gate.activated(within))
-    return layer.down.plus(gated, x)
+
+def _fed_forward(
+    layer: LayerWeights, x: Tensor, a: Architecture, went: Tensor | None
+) -> Tensor:
+    """Tokens [n, hidden_size] to the same; `went` takes the experts of each [n, experts_per_token]."""
+    within, mlp = _normalized(x, a), layer.mlp
+    if isinstance(mlp, Gated):
+        gated = mlp.up.times(within, mlp.gate.activated(within))
+        return mlp.down.plus(gated, x)
+    logits = mlp.router(within)
+    chosen, share = route(logits, mlp.per_token, normalize=mlp.normalize)
+    if went is not None:
+        went.copy_(chosen)
+    return x + mixed(within, chosen, share, mlp.experts)
 
 
 def _normalized(x: Tensor, a: Architecture) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -32,6 +32,10 @@ class Progress:
     """[n, ceil(V / 8)]."""
     end: NDArray[np.uint8]
     """0 where the answer goes on, ENDED where it has ended, CUT where it was cut."""
+    routing: NDArray[np.int16] | None = None
+    """The experts that chose each [n, layers, experts_per_token], of a mixture of experts."""
+    prefix: Mapping[int, NDArray[np.int16]] = field(default_factory=dict)
+    """By its place among the n, of an answer that was read since the last step: the experts of what it began with."""
 
 
 SIZES = ("key", "number", "prompt", "given")
@@ -51,6 +55,9 @@ def packed_answers(answers: Sequence[Answer]) -> dict[str, Any]:
     state["version"] = np.concatenate([nothing[1], *(one.version for one in answers)])
     kept = [one.kept for one in answers if one.kept is not None]
     state["kept"] = np.concatenate(kept) if kept else None
+    routing = [one.routing for one in answers if one.routing is not None]
+    if routing:
+        state["routing"] = np.concatenate(routing)
     return state
 
 
@@ -62,7 +69,7 @@ def unpacked_answers(state: Mapping[str, Any]) -> list[Answer]:
         *(np.asarray(state[name]).tolist() for name in (*SIZES, "length")), strict=True
     ):
         part = slice(drawn, drawn + length - given)
-        kept = state["kept"]
+        kept, routing = state["kept"], state.get("routing")
         answers.append(
             Answer(
                 key=key,
@@ -75,6 +82,7 @@ def unpacked_answers(state: Mapping[str, Any]) -> list[Answer]:
                 logprob=np.array(state["logprob"][part], np.float32),
                 version=np.array(state["version"][part], np.int64),
                 kept=None if kept is None else np.array(kept[part], np.uint8),
+                routing=None if routing is None else np.array(routing[part], np.int16),
             )
         )
         token, drawn = token + length, part.stop

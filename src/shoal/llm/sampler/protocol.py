@@ -112,6 +112,11 @@ class Drawn:
     """[n, ceil(V / 8)]: bits of what could be drawn, lowest first; None where that was everything."""
     learned: NDArray[np.bool_] | None = None
     """[n]: which tokens the model chose itself, whose other numbers are 0 elsewhere; None where it chose all."""
+    routing: NDArray[np.int16] | None = None
+    """[n, layers, experts_per_token]: of a mixture of experts those that chose each, where the token before it went."""
+    prefix: NDArray[np.int16] | None = None
+    """[prompt - 1, layers, experts_per_token], or more: where the prompt's tokens but the last went when it was
+    read."""
 
     @property
     def chosen(self) -> NDArray[np.bool_]:

@@ -30,17 +30,24 @@ class Answer:
     """Of the tokens that were drawn."""
     version: NDArray[np.int64]
     kept: NDArray[np.uint8] | None
+    routing: NDArray[np.int16] | None = None
+    """The experts that chose each [n, layers, experts_per_token]."""
+    prefix: NDArray[np.int16] | None = None
+    """Those that all tokens but the last went to when the answer was read [given - 1, layers, experts_per_token]."""
 
 
 class Slots:
     """Tokens and what was recorded of them. Row i of every array is slot i."""
 
-    def __init__(self, slots: int, kept_bytes: int) -> None:
+    def __init__(
+        self, slots: int, kept_bytes: int, routed: tuple[int, int] = (0, 0)
+    ) -> None:
         """Empty slots.
 
         Args:
             slots: how many.
             kept_bytes: of the set that a token was drawn from; 0: none is recorded.
+            routed: layers, and experts of a token in each, of a mixture of experts; 0: no routing is recorded.
         """
         self.active = 0
         self.token = np.zeros((slots, 0), np.int64)
@@ -55,6 +62,11 @@ class Slots:
         self.logprob = np.zeros((slots, 0), np.float32)
         self.version = np.zeros((slots, 0), np.int64)
         self.kept = np.zeros((slots, 0, kept_bytes), np.uint8)
+        self.routing = np.zeros((slots, 0, *routed), np.int16)
+        self.prefix = np.full(slots, None, object)
+        """Of each slot the routing of what was read, where there is one."""
+        self.told = np.ones(slots, np.bool_)
+        """Whether `new_prefixes` has told it."""
 
     @property
     def free(self) -> int:
@@ -73,6 +85,7 @@ class Slots:
         self.logprob = _grown(self.logprob, drawn)
         self.version = _grown(self.version, drawn)
         self.kept = _grown(self.kept, drawn)
+        self.routing = _grown(self.routing, drawn)
 
     def add(self, answer: Answer, end: int) -> None:
         """Puts an answer into the first free slot; it is cut at length `end`."""
@@ -87,6 +100,9 @@ class Slots:
         self.version[slot, :drawn] = answer.version
         if answer.kept is not None:
             self.kept[slot, :drawn] = answer.kept
+        if answer.routing is not None:
+            self.routing[slot, :drawn] = answer.routing
+        self.prefix[slot], self.told[slot] = answer.prefix, answer.prefix is None
         self.active += 1
 
     def append(
@@ -95,6 +111,7 @@ class Slots:
         logprob: NDArray[np.float32],
         version: int,
         kept: NDArray[np.uint8] | None,
+        routing: NDArray[np.int16] | None = None,
     ) -> None:
         """One more token [active] for every active slot."""
         slot = np.arange(self.active)
@@ -105,13 +122,21 @@ class Slots:
         self.version[slot, drawn] = version
         if kept is not None:
             self.kept[slot, drawn] = kept
+        if routing is not None:
+            self.routing[slot, drawn] = routing
         length += 1
+
+    def new_prefixes(self) -> dict[int, NDArray[np.int16]]:
+        """Where went what was read, of active slots that are asked for the first time since it was."""
+        new = np.flatnonzero(~self.told[: self.active]).tolist()
+        self.told[new] = True
+        return {slot: self.prefix[slot] for slot in new}
 
     def taken(self, slot: int) -> Answer:
         """A copy of the answer in a slot."""
         length, given = int(self.length[slot]), int(self.given[slot])
         drawn = length - given
-        keeps = self.kept.shape[2] > 0
+        keeps, routed = self.kept.shape[2] > 0, self.routing.shape[3] > 0
         return Answer(
             key=int(self.key[slot]),
             number=int(self.number[slot]),
@@ -121,6 +146,8 @@ class Slots:
             logprob=self.logprob[slot, :drawn].copy(),
             version=self.version[slot, :drawn].copy(),
             kept=self.kept[slot, :drawn].copy() if keeps else None,
+            routing=self.routing[slot, :drawn].copy() if routed else None,
+            prefix=self.prefix[slot],
         )
 
     def remove(
@@ -135,6 +162,8 @@ class Slots:
         for array in (self.given, self.end, self.token):
             array[target] = array[source]
         for array in (self.logprob, self.version, self.kept):
+            array[target] = array[source]
+        for array in (self.routing, self.prefix, self.told):
             array[target] = array[source]
         self.active = left
         return source, target

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch.nn import functional as F
 
+from shoal.llm.feed_forward import Experts
 from shoal.llm.lora import weight_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from shoal.llm.architecture import Architecture
+    from shoal.llm.feed_forward import FeedForward
     from shoal.llm.model import LanguageModel, Layer
 
 
@@ -64,6 +66,31 @@ class Product:
 
 
 @dataclass(frozen=True, slots=True)
+class Gated:
+    """A gated feed-forward network."""
+
+    gate: Product
+    up: Product
+    down: Product
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[n, hidden_size] to the same; oneDNN does not take nothing."""
+        if not len(x):
+            return x
+        return self.down(self.up.times(x, self.gate.activated(x)))
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """Experts, and what chooses among them."""
+
+    router: Product
+    experts: tuple[Gated, ...]
+    per_token: int
+    normalize: bool
+
+
+@dataclass(frozen=True, slots=True)
 class LayerWeights:
     """One layer. Norms before a product are part of its columns; the halves of rotated heads lie interleaved."""
 
@@ -72,9 +99,7 @@ class LayerWeights:
     qk_norm: Tensor | None
     """[heads + kv_heads, head_dim]."""
     out: Product
-    gate: Product
-    up: Product
-    down: Product
+    mlp: Gated | Mixture
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +143,27 @@ def _copied_layer(layer: Layer, a: Architecture, rows: int) -> LayerWeights:
         qkv=Product(qkv, bias, rows=rows),
         qk_norm=norm,
         out=Product(_copy(attention.o_proj), None, rows=rows),
-        gate=Product(weight_of(mlp.gate_proj) * after, None, rows=rows),
-        up=Product(weight_of(mlp.up_proj) * after, None, rows=rows),
-        down=Product(_copy(mlp.down_proj), None, rows=rows),
+        mlp=_copied_mlp(mlp, after, rows),
     )
+
+
+def _copied_mlp(
+    mlp: Experts | FeedForward, after: Tensor, rows: int
+) -> Gated | Mixture:
+    """What follows the norm with the weights `after`."""
+    if not isinstance(mlp, Experts):
+        return Gated(
+            gate=Product(weight_of(mlp.gate_proj) * after, None, rows=rows),
+            up=Product(weight_of(mlp.up_proj) * after, None, rows=rows),
+            down=Product(_copy(mlp.down_proj), None, rows=rows),
+        )
+    share = max(1, rows * mlp.per_token // len(mlp.experts))
+    experts = tuple(
+        cast("Gated", _copied_mlp(cast("FeedForward", one), after, share))
+        for one in mlp.experts
+    )
+    router = Product(weight_of(mlp.gate) * after, None, rows=rows)
+    return Mixture(router, experts, mlp.per_token, mlp.normalize)
 
 
 def _copy(layer: nn.Linear) -> Tensor:

@@ -115,7 +115,7 @@ class Guard:
                 learner=watch.name,
                 update=self.run.updates,
                 step=self.stream.env_steps,
-                numbers=numbers_of(taken.get(watch.name), self.run.metrics, greedy),
+                numbers=numbers_of(taken.get(watch.name), self.run, greedy),
                 taken=made,
                 skipped=skipped,
                 finite=watch.finite,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import TYPE_CHECKING
 
@@ -15,21 +16,22 @@ from shoal.types import Episodes
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from shoal.run.metrics import Metrics
+    from shoal.learn.ranks import Ranks
+    from shoal.run.run import Run
     from shoal.run.settings import Settings
     from shoal.types import Floats
 
 
 def numbers_of(
     taken: tuple[dict[str, float | torch.Tensor], dict[str, int]] | None,
-    metrics: Metrics,
+    run: Run,
     greedy: float,
 ) -> dict[str, float]:
     """An update's means by metric, and what happens beside; tensors are read together.
 
     Args:
         taken: a learner's sums and counts.
-        metrics: of the line under way.
+        run: whose metrics, those of the line under way, are read.
         greedy: the mean return of the last evaluation; -inf before there was one.
     """
     found: dict[str, float] = {}
@@ -42,12 +44,20 @@ def numbers_of(
             totals = totals | dict(zip(tensors, read, strict=True))
         found = {name: float(x) / counts[name] for name, x in totals.items()}
     for name in (*STALENESS, *SLOWEST, ANSWERS):
-        value = metrics.mean(name)
+        value = run.metrics.mean(name)
         if value is not None:
             found[name] = value
     if math.isfinite(greedy):
         found[EVALUATION] = greedy
-    return found
+    return _as_the_first(run.settings.ranks, found)
+
+
+def _as_the_first(ranks: Ranks | None, numbers: dict[str, float]) -> dict[str, float]:
+    """The numbers as the first rank has them, where it alone measures and evaluates: so that all decide the same."""
+    if ranks is None or not ranks.led:
+        return numbers
+    own = b"" if ranks.rank else json.dumps(numbers).encode()
+    return json.loads(ranks.gather_bytes(own)[0])
 
 
 def episodes_by_learner(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+
+from shoal.learn.trainable import is_sharded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -190,10 +193,15 @@ def copied(tree: Any) -> Any:
     return tree
 
 
-def bytes_of(learner: Learner) -> int:
-    """What one copy of a learner takes: its parameters, and two moments of each that is trained."""
+def bytes_of(learner: Learner) -> float:
+    """What one copy of a learner takes: its parameters, and two moments of each that is trained.
+
+    Infinite where they lie in parts on several ranks, none of which holds a copy.
+    """
     total = 0
     for network in learner.networks.values():
+        if is_sharded(network):
+            return inf
         for parameter in network.module.parameters():
             copies = (
                 3 if network.optimizer is not None and parameter.requires_grad else 1

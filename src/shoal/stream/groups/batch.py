@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from shoal.llm.feed_forward import NOT_KNOWN
 from shoal.types import Answers
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def answers_of(groups: Sequence[Group], device: torch.device) -> Answers:
     players = None
     if any(group.num_players > 1 for group in groups):
         players = tensor(np.array([player for _, player, _, _ in chosen]), device)
+    routing, of_prompts = _routings(told, [(place, one) for place, _, one, _ in chosen])
     return Answers(
         prompt=tensor(padded(told, np.int64), device),
         prompt_length=tensor(np.array([len(token) for token in told]), device),
@@ -50,7 +52,35 @@ def answers_of(groups: Sequence[Group], device: torch.device) -> Answers:
         truncated=tensor(np.array([one.truncated for one in drawn]), device),
         kept=kept,
         player=players,
+        routing=None if routing is None else tensor(routing, device),
+        prompt_routing=None if of_prompts is None else tensor(of_prompts, device),
     )
+
+
+def _routings(
+    told: Sequence[tuple[int, ...]], chosen: Sequence[tuple[int, Drawn]]
+) -> tuple[NDArray[np.int16] | None, NDArray[np.int16] | None]:
+    """The experts of the answers' tokens [S, L, ...] and of the prompts' [P, K, ...]; None where nobody said.
+
+    Of a prompt they are those of its first answer: all of a group read it together, but for new weights between.
+    """
+    known = [one.routing for _, one in chosen if one.routing is not None]
+    if len(known) < len(chosen):
+        return None, None
+    longest = max(len(one.token) for _, one in chosen)
+    routing = np.full((len(chosen), longest, *known[0].shape[1:]), NOT_KNOWN, np.int16)
+    for row, own in zip(routing, known, strict=True):
+        row[: len(own)] = own
+    width = max(len(prompt) for prompt in told)
+    shape = len(told), width, *known[0].shape[1:]
+    of_prompts = np.full(shape, NOT_KNOWN, np.int16)
+    found = set[int]()
+    for place, one in chosen:
+        if one.prefix is not None and place not in found:
+            found.add(place)
+            own = one.prefix[: len(told[place]) - 1]
+            of_prompts[place, : len(own)] = own
+    return routing, of_prompts
 
 
 def padded(rows: Sequence[Any], dtype: Any) -> NDArray[Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shoal.llm.between import reply_tokens
+from shoal.llm.feed_forward import NOT_KNOWN
 from shoal.llm.sampler.protocol import Drawn, Request
 from shoal.llm.sampler.slots import NUMBERS
 from shoal.llm.tasks.dialogue import answer_of
@@ -16,6 +17,8 @@ from shoal.stream.groups.flight import Asked, drawn_of, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from shoal.llm.model import LanguageModel
     from shoal.llm.sampler.protocol import Sampler
@@ -202,7 +205,16 @@ def joined(first: Drawn, second: Drawn) -> Drawn:
         version=np.concatenate([first.version, second.version]),
         kept=kept,
         learned=np.concatenate([first.chosen, second.chosen]),
+        routing=_routing(first, second),
+        prefix=second.prefix if first.prefix is None else first.prefix,
     )
+
+
+def _routing(first: Drawn, second: Drawn) -> NDArray[np.int16] | None:
+    """The experts of both parts; None where one of them has none."""
+    if first.routing is None or second.routing is None:
+        return None
+    return np.concatenate([first.routing, second.routing])
 
 
 def outside(answer: Drawn, token: list[int]) -> Drawn:
@@ -217,4 +229,12 @@ def outside(answer: Drawn, token: list[int]) -> Drawn:
         version=np.zeros(n, np.int64),
         kept=kept,
         learned=np.zeros(n, np.bool_),
+        routing=_not_known(answer.routing, n),
     )
+
+
+def _not_known(like: NDArray[np.int16] | None, count: int) -> NDArray[np.int16] | None:
+    """The routing of so many tokens that the model did not choose."""
+    if like is None:
+        return None
+    return np.full((count, *like.shape[1:]), NOT_KNOWN, np.int16)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 PARTS = ("number", "token", "logprob", "version", "truncated", "kept", "learned")
 """What a checkpoint holds of an answer, or of its turns so far."""
+ROUTED = ("routing", "prefix")
+"""And of one that a mixture of experts has drawn."""
 
 
 class Asked(NamedTuple):
@@ -127,7 +129,8 @@ class Group:
 
 def parts_of(drawn: Drawn) -> dict[str, Any]:
     """An answer as a checkpoint holds it, in a group that has its key."""
-    return {name: getattr(drawn, name) for name in PARTS}
+    routed = (name for name in ROUTED if getattr(drawn, name) is not None)
+    return {name: getattr(drawn, name) for name in (*PARTS, *routed)}
 
 
 def drawn_of(key: int, state: Mapping[str, Any]) -> Drawn:
@@ -141,6 +144,8 @@ def drawn_of(key: int, state: Mapping[str, Any]) -> Drawn:
         bool(state["truncated"]),
         state["kept"],
         state["learned"],
+        state.get("routing"),
+        state.get("prefix"),
     )
 
 
