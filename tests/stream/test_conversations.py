@@ -186,7 +186,8 @@ def test_a_sampler_apart_draws_the_same(batches: list[Answers]) -> None:
         found = taken(apart, 2)
         sampler.load(apart.version, apart.model)
         apart.gathering.admit(apart._batches)
-        while not apart.gathering.turns._open:  # pyright: ignore[reportOptionalMemberAccess]
+        talks: Any = apart.gathering.turns
+        while not talks._open:
             apart.gathering.advance()
         os.kill(sampler.pid, signal.SIGKILL)
         found += taken(apart, 3)
@@ -215,7 +216,8 @@ def test_a_restored_stream_goes_on_in_mid_conversation(batches: list[Answers], w
     again = stream()
     again._learner.version = first.version
     again.restore(saved)
-    assert again.gathering.turns._open.keys() == talks._open.keys()  # pyright: ignore[reportOptionalMemberAccess]
+    resumed: Any = again.gathering.turns
+    assert resumed._open.keys() == talks._open.keys()
     close(found + taken(again, 3), batches)
 
 
