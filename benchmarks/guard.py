@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
-import numpy as np
 import torch
 
 import shoal
 from benchmarks import machine
+from benchmarks.peers.broken_env import IN_ENV, Breakable, breakable, fault
 from shoal.algos.presets import preset
 from shoal.envs.registry import make
 from shoal.learn.acting import Acting
@@ -56,7 +56,6 @@ WITHIN = 10
 LOSS = 0.05
 """Share of the verified best's return that the final policy may lack."""
 EPISODES = 100
-SLEEP_S = 0.001
 HEALTHY: tuple[tuple[str, str, int], ...] = (
     ("CartPole-v1", "ppo", 200_000),
     ("CartPole-v1", "a2c", 200_000),
@@ -70,74 +69,6 @@ HEALTHY: tuple[tuple[str, str, int], ...] = (
     ("LunarLander-v3", "ppo", 500_000),
 )
 """Environment, algorithm and steps of the healthy runs, by their presets; each of several seeds."""
-
-
-@dataclass(slots=True)
-class Fault:
-    """What is wrong with the environments of this process now."""
-
-    name: str = ""
-
-
-fault = Fault()
-
-
-class Breakable(gym.Wrapper[Any, Any, Any, Any]):
-    """An environment that `fault` breaks."""
-
-    frozen: Any = None
-    count = 0
-
-    def __init__(self, env: gym.Env[Any, Any], *, slow_after: int = 0, slow_below: int = 0) -> None:
-        """`slow_after`: steps after which each takes ten times as long, where its seed was below the other; 0: none."""
-        super().__init__(env)
-        self.slow_after, self.slow_below = slow_after, slow_below
-        self.slow = False
-
-    def step(self, action: Any) -> Any:
-        """A step, with what is wrong."""
-        self.count += 1
-        if self.slow_after:
-            time.sleep(SLEEP_S * (10 if self.slow and self.count > self.slow_after else 1))
-        if fault.name == "dead_actuator":
-            action = 0
-        obs, reward, terminated, truncated, info = self.env.step(action)
-        reward = float(reward)
-        match fault.name:
-            case "nan_reward":
-                reward = math.nan
-            case "reward_sign":
-                reward = -reward
-            case "reward_scale":
-                reward *= 1000
-            case _:
-                pass
-        return self._seen(obs), reward, terminated, truncated, info
-
-    def reset(self, **given: Any) -> Any:
-        """A reset, whose observation freezes too."""
-        seed = given.get("seed")
-        self.slow = self.slow if seed is None else seed < self.slow_below
-        obs, info = self.env.reset(**given)
-        return self._seen(obs), info
-
-    def _seen(self, obs: Any) -> Any:
-        if fault.name == "obs_swapped":
-            return obs[::-1].copy()
-        if fault.name != "obs_freeze":
-            self.frozen = None
-            return obs
-        if self.frozen is None:
-            self.frozen = obs
-        return self.frozen
-
-
-def breakable(env: str) -> gym.Env[Any, Any]:
-    """An environment that can be broken; its spaces are wide enough for what that gives."""
-    made = Breakable(gym.make(env))
-    space = made.observation_space
-    made.observation_space = gym.spaces.Box(-math.inf, math.inf, space.shape, np.float32)
-    return made
 
 
 # -------------------------------------------------------------------------------- what goes wrong in the learner
@@ -210,7 +141,6 @@ IN_LEARNER: dict[str, Callable[[Learner], None]] = {
     "optimizer": corrupt_optimizer,
     "gradient": scale_gradient,
 }
-IN_ENV = ("nan_reward", "reward_sign", "obs_freeze", "reward_scale", "obs_swapped", "dead_actuator")
 FAILURES = (*IN_LEARNER, *IN_ENV, "slow_worker")
 
 

@@ -200,11 +200,12 @@ class LivePeer:
 def choose(names: list[str], peers: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
     """Return the (peer, task) pairs that names such as `sb3` or `sb3/cartpole_solve` stand for; raise if unknown."""
     pairs: list[tuple[str, str]] = []
-    for name in names or list(peers):
+    with_tasks = {peer: entry for peer, entry in peers.items() if entry.get("tasks")}
+    for name in names or list(with_tasks):
         peer, _, task = name.partition("/")
         tasks = list(peers.get(peer, {}).get("tasks", {}))
         if not tasks or (task and task not in tasks):
-            known = [f"{p}/{t}" for p, entry in peers.items() for t in entry["tasks"]]
+            known = [f"{p}/{t}" for p, entry in with_tasks.items() for t in entry["tasks"]]
             raise ValueError(f"unknown {name!r}; known are {', '.join(known)}")
         pairs += [(peer, chosen) for chosen in ([task] if task else tasks)]
     return pairs
