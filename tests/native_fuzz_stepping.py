@@ -47,7 +47,8 @@ class SteppingCalls:
         floats = [self.floats(*shape) for _ in range(3)]
         flags = [self.flags(*shape) for _ in range(3)]
         rows = [self.flags(ROWS), np.zeros(ROWS, np.int64), np.arange(ROWS, dtype=np.int64)]
-        epsilon = np.full(ROWS, 0.5, np.float32) if "q_values" in made else None
+        learns_values = any(isinstance(part, str) and part == "q_values" for part in made)
+        epsilon = np.full(ROWS, 0.5, np.float32) if learns_values else None
         args = [plan, self.floats(*shape, OBS), self.flags(*shape), action, *floats, *flags]
         return _native.StepRecorder, [*args, np.zeros(shape, np.int32), *rows, 1, 2, epsilon], {}
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal import _native
 from shoal.learn.acting import PlanActor
+from shoal.learn.recording import recorder_of
 from shoal.memory.slab import Slab
 
 if TYPE_CHECKING:
@@ -27,33 +27,14 @@ class Straight:
     that.
     """
 
-    def __init__(self, role: Role, slab: Slab, plan: Any) -> None:
-        """`plan`: of the role's actor."""
-        self.role, self.slab, self._plan = role, slab, plan
-        actor, lead = role.actor, slab.reward.shape
+    def __init__(self, role: Role, slab: Slab, actor: PlanActor, native: Any) -> None:
+        """`native`: acts as the role's `actor` does, and records."""
+        self.role, self.slab, self._plan = role, slab, actor.plan
         self.epsilon = actor.epsilon
         self._actions: list[NDArray[Any]] = list(slab.action)
         self._seen: Any = None
         self._watched: tuple[Any, ...] = (None,) * 4
-        self._native = _native.StepRecorder(
-            plan.native,
-            slab.obs.reshape(*lead, -1),
-            slab.start,
-            slab.action.reshape(*lead, -1),
-            slab.log_prob,
-            slab.value,
-            slab.reward,
-            slab.terminated,
-            slab.truncated,
-            slab.valid,
-            slab.version,
-            role.start,
-            actor.row_step,
-            actor.rows,
-            actor.acting.seed,
-            actor.acting.stream,
-            actor.epsilon,
-        )
+        self._native = native
 
     def act(self, t: int, obs: NDArray[np.float32]) -> NDArray[Any]:
         """Chooses for what the rows see [B, ...], and records both as step t; the environment's actions."""
@@ -103,8 +84,6 @@ def straight_of(
     actor = role.actor
     if not isinstance(sink, Slab) or not isinstance(actor, PlanActor):
         return None
-    if not isinstance(actor.plan.native, _native.MlpPlan):
-        return None
     if sink.keeps_executed or role.keeps_states or isinstance(role.rows, np.ndarray):
         return None
     if not (role.held is sink.action_mask is sink.cost is None):
@@ -112,4 +91,5 @@ def straight_of(
     leaves = collector.env.spec.observation.leaves
     if len(leaves) > 1 or leaves[0].path or leaves[0].dtype != np.float32:
         return None
-    return Straight(role, sink, actor.plan)
+    native = recorder_of(actor, sink, role.start)
+    return None if native is None else Straight(role, sink, actor, native)
