@@ -60,6 +60,8 @@ class Straight:
     def _watch(self, ready: Ready) -> bool:
         """Other arrays are to be read; False where native code cannot."""
         arrays = ready.reward, ready.terminated, ready.truncated, ready.valid
+        if ready.reward.dtype != np.float64:
+            return False
         if not all(array.flags.c_contiguous for array in arrays):
             return False
         self._native.watch(*arrays)

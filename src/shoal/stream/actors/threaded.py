@@ -224,7 +224,7 @@ class ThreadActor:
             return
         if not self._closing:
             self._closing = self._talk.ask(Op.CLOSE, None)
-        thread.join(END_S)
+        thread.join(0.0 if self.late else END_S)
 
     def _serve(self) -> None:
         """The thread's whole life."""
