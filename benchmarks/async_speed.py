@@ -107,8 +107,12 @@ def run(name: str, side: dict[str, Any], part: float = 1.0) -> dict[str, float]:
     """Steps per second, and where the time went; of so large a `part` of the steps."""
     env, shared = task_of(name)
     with tempfile.TemporaryDirectory() as folder:
-        settings = {"total_timesteps": int(part * STEPS[name]), "stop_at": math.inf, "final_episodes": 0}
-        given = settings | {"seed": 1, "panel": "none", "run_dir": folder} | shared | side
+        settings: dict[str, Any] = {
+            "total_timesteps": int(part * STEPS[name]),
+            "stop_at": math.inf,
+            "final_episodes": 0,
+        }
+        given: dict[str, Any] = settings | {"seed": 1, "panel": "none", "run_dir": folder} | shared | side
         ended = shoal.train(env, **given)
         line = list(read(ended.path / "metrics.jsonl"))[-1]
     times = {key: value for key, value in line.items() if key.startswith("time/")}

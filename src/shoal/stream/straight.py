@@ -90,8 +90,8 @@ def straight_of(
         return None
     if not (role.held is sink.action_mask is sink.cost is None):
         return None
-    leaves = collector.env.spec.observation.leaves
-    if len(leaves) > 1 or leaves[0].path or leaves[0].dtype != np.float32:
+    leaf, *more = collector.env.spec.observation.leaves
+    if more or leaf.path or leaf.dtype != np.float32:
         return None
     native = recorder_of(actor, sink, role.start)
     return None if native is None else Straight(role, sink, actor, native)

@@ -256,7 +256,6 @@ class Talk:
         self._asked: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
         self._said: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self.put, self.receive = self._asked.put, self._asked.get
-        self.send = self._said.put
         self.answers = Answers[tuple[bool, Any]]()
         """Whether a task went well, and what came of it."""
         self.thread: threading.Thread | None = None
@@ -265,6 +264,10 @@ class Talk:
     def poll(self) -> bool:
         """Whether there is a request."""
         return not self._asked.empty()
+
+    def send(self, answer: Answer) -> None:
+        """What has come of one."""
+        self._said.put(answer)
 
     @property
     def gone(self) -> bool:
