@@ -16,6 +16,7 @@ import numpy as np
 from shoal import _native
 from tests.native_fuzz_decoding import DecodingCalls
 from tests.native_fuzz_replay import ReplayCalls
+from tests.native_fuzz_stepping import SteppingCalls
 from tests.native_fuzz_wire import WireCalls
 from tests.native_wrong import Wrong
 
@@ -31,7 +32,7 @@ T, B, D, A, H = 3, 4, 5, 2, 8
 """Steps, rows, observations, actions and a memory's numbers."""
 OBJECTS = ("pool", "plan", "tower", "recurrent", "adam", "rms_prop", "tally", "samples", "sequences", "rings", "reader")
 """What has properties, or a length."""
-HELD = (*OBJECTS, "signals", "state")
+HELD = (*OBJECTS, "signals", "state", "account", "recorder")
 KEPT = 6
 """Objects of each kind that later calls may use."""
 
@@ -46,7 +47,7 @@ def linear(*sizes: int) -> int:
     return sum(before * after + after for before, after in itertools.pairwise(sizes))
 
 
-class Calls(DecodingCalls, ReplayCalls, WireCalls, Wrong):
+class Calls(DecodingCalls, ReplayCalls, SteppingCalls, WireCalls, Wrong):
     """Every function `call_NAME` makes a right call; what earlier ones made is used by it."""
 
     def __init__(self, seed: int) -> None:
@@ -213,10 +214,6 @@ class Calls(DecodingCalls, ReplayCalls, WireCalls, Wrong):
         numbers = [reward, self.floats(*shape), self.floats(*shape), *flags, self.floats(*shape), self.floats(*shape)]
         out = [self.floats(*shape), self.floats(*shape)]
         return _native.vtrace, [*numbers, np.full(2, 0.9), np.full(2, 0.8), *out], {}
-
-    def call_gather(self) -> Call:
-        seen = [self.floats(D) for _ in range(B)]
-        return _native.gather, [seen, [0.5] * B, np.zeros((B, D), np.float32), np.zeros(B)], {}
 
     def call_copy_within(self) -> Call:
         low, high = np.full(D, -9, np.float32), np.full(D, 9, np.float32)

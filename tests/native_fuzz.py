@@ -22,7 +22,7 @@ from tests.native_calls import EXPECTED, Call, Calls
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-ENOUGH = 16_000
+ENOUGH = 20_000
 """Calls after which every binding was reached."""
 ONLY_WRONG = {"add_environments"}
 """Right calls need a compiled extension: tests/envs/test_new_env.py makes them."""

@@ -13,10 +13,10 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_no_call_of_a_binding_aborts_or_hangs() -> None:
-    command = [sys.executable, "-m", "tests.native_fuzz", "--calls", "16000", "--seed", "1"]
+    command = [sys.executable, "-m", "tests.native_fuzz", "--calls", "20000", "--seed", "1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("16,000 calls of"), done.stdout
+    assert done.stdout.startswith("20,000 calls of"), done.stdout
 
 
 def missed_by(fuzz: Fuzz, maker: Callable[[], Call]) -> set[str]:

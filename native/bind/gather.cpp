@@ -1,6 +1,6 @@
 // Rows of a step on their way in and out, without a call of NumPy's for each. The only file that speaks NumPy's own C
-// interface. shoal._native.gather: what rows returned, from a list of NumPy arrays into one array. copy_within: actions
-// that lie within bounds. Tally: what a step of rows that a library steps at once came to.
+// interface. Account: what rows that are stepped one by one returned, from lists into arrays. copy_within: actions that
+// lie within bounds. Tally: what a step of rows that a library steps at once came to.
 #define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
 #define NPY_TARGET_VERSION NPY_2_0_API_VERSION
 #include <nanobind/nanobind.h>
@@ -72,30 +72,6 @@ double number_of(PyObject* item) {
     return std::numeric_limits<double>::quiet_NaN();
   }
   return value;
-}
-
-/// Copies everything, or returns false where Python has to look closer; then a part may have been copied.
-bool gather(nb::list seen, nb::list rewards, nb::handle obs, nb::handle reward) {
-  PyArrayObject* const all_obs = target(obs, "obs");
-  PyArrayObject* const all_rewards = target(reward, "reward");
-  const auto rows = static_cast<npy_intp>(seen.size());
-  if (PyArray_DIM(all_obs, 0) != rows || PyArray_TYPE(all_rewards) != NPY_DOUBLE || PyArray_SIZE(all_rewards) != rows ||
-      static_cast<npy_intp>(rewards.size()) != rows) {
-    throw std::invalid_argument("gather needs as many rows of obs, rewards and float64 reward as there are in seen");
-  }
-  const auto row_bytes = static_cast<std::size_t>(PyArray_NBYTES(all_obs) / (rows > 0 ? rows : 1));
-  auto* to = static_cast<char*>(PyArray_DATA(all_obs));
-  auto* numbers = static_cast<double*>(PyArray_DATA(all_rewards));
-  for (npy_intp row = 0; row < rows; ++row, to += row_bytes) {
-    PyObject* const item = PyList_GET_ITEM(seen.ptr(), row);
-    numbers[row] = number_of(PyList_GET_ITEM(rewards.ptr(), row));
-    if (!std::isfinite(numbers[row]) || !is_row_of(all_obs, item) ||
-        !is_finite(reinterpret_cast<PyArrayObject*>(item))) {
-      return false;
-    }
-    std::memcpy(to, PyArray_DATA(reinterpret_cast<PyArrayObject*>(item)), row_bytes);
-  }
-  return true;
 }
 
 /// Whether values [rows, size] lie between low and high [size]; NaN does not.
@@ -260,17 +236,75 @@ class Tally {
   npy_int64 *episode_length_, *lengths_, *lives_;
 };
 
+/// Steps of rows that Python stepped one by one: what they returned is put into the arrays of an Outputs and added up.
+class Account {
+ public:
+  Account(nb::object out, nb::object returns, nb::object lengths, nb::object limits) {
+    obs_array_ = out.attr("obs");
+    obs_ = target(obs_array_, "obs");
+    rows_ = PyArray_DIM(obs_, 0);
+    reward_ = kept<double>(out.attr("reward"), "reward", NPY_DOUBLE);
+    terminated_ = kept<npy_bool>(out.attr("terminated"), "terminated", NPY_BOOL);
+    truncated_ = kept<npy_bool>(out.attr("truncated"), "truncated", NPY_BOOL);
+    returns_ = kept<double>(returns, "returns", NPY_DOUBLE);
+    lengths_ = kept<npy_int64>(lengths, "lengths", NPY_INT64);
+    limits_ = kept<npy_int64>(limits, "limits", NPY_INT64);
+    row_bytes_ = static_cast<std::size_t>(PyArray_NBYTES(obs_) / (rows_ > 0 ? rows_ : 1));
+  }
+
+  int step(npy_intp first, nb::list seen, nb::list rewards, double largest_reward) {
+    const auto count = static_cast<npy_intp>(seen.size());
+    if (first < 0 || count > rows_ || first > rows_ - count || static_cast<npy_intp>(rewards.size()) != count) {
+      throw std::invalid_argument("step needs as many rewards as rows in seen, which begin at first and lie in out");
+    }
+    auto* to = static_cast<char*>(PyArray_DATA(obs_)) + static_cast<std::size_t>(first) * row_bytes_;
+    for (npy_intp i = 0; i < count; ++i, to += row_bytes_) {
+      PyObject* const item = PyList_GET_ITEM(seen.ptr(), i);
+      const double reward = number_of(PyList_GET_ITEM(rewards.ptr(), i));
+      if (!(std::fabs(reward) <= largest_reward) || !std::isfinite(reward) || !is_row_of(obs_, item) ||
+          !is_finite(reinterpret_cast<PyArrayObject*>(item))) {
+        return -1;
+      }
+      reward_[first + i] = reward;
+      std::memcpy(to, PyArray_DATA(reinterpret_cast<PyArrayObject*>(item)), row_bytes_);
+    }
+    int cut = 0;
+    for (npy_intp row = first; row < first + count; ++row) {
+      lengths_[row] = static_cast<npy_int64>(static_cast<npy_uint64>(lengths_[row]) + 1);
+      returns_[row] += reward_[row];
+      terminated_[row] = NPY_FALSE;
+      truncated_[row] = lengths_[row] >= limits_[row] ? NPY_TRUE : NPY_FALSE;
+      cut |= truncated_[row];
+    }
+    return cut;
+  }
+
+ private:
+  template <class T>
+  T* kept(const nb::object& array, const char* name, int type) {
+    if (rows_of<T>(array, type, rows_) == nullptr) {
+      throw nb::type_error((std::string(name) + " must be a contiguous array [rows] of its type").c_str());
+    }
+    arrays_.push_back(array);
+    return static_cast<T*>(PyArray_DATA(target(array, name)));
+  }
+
+  nb::object obs_array_;
+  PyArrayObject* obs_;
+  npy_intp rows_ = 0;
+  std::size_t row_bytes_ = 0;
+  std::vector<nb::object> arrays_;  ///< whose memory the pointers are of
+  double *reward_, *returns_;
+  npy_bool *terminated_, *truncated_;
+  npy_int64 *lengths_, *limits_;
+};
+
 }  // namespace
 
 void bind_gather(nb::module_& module) {
   if (_import_array() < 0) {
     throw nb::python_error();
   }
-  module.def("gather", &gather, "seen"_a, "rewards"_a, "obs"_a, "reward"_a,
-             nb::sig("def gather(seen: list, rewards: list, obs: NDArray, reward: NDArray[numpy.float64]) -> bool"),
-             "Copies observation seen[i] to obs[i] [rows, ...] and rewards[i] to reward[i] [rows].\n\n"
-             "False, with a part copied, unless every observation is a contiguous array of the shape and dtype of its "
-             "place, every reward a Python number, and all of them finite.");
   module.def("copy_within", &copy_within, "given"_a, "out"_a, "low"_a, "high"_a,
              nb::sig("def copy_within(given: object, out: NDArray, low: NDArray, high: NDArray) -> bool"),
              "Copies `given` to `out` [rows, ...] where it is a contiguous array of its shape and dtype (int64 or "
@@ -291,4 +325,17 @@ void bind_gather(nb::module_& module) {
            "Returns 1 if episodes ended, plus 2 if lives were lost where none did: both are ends in `out`, the second "
            "with the length 0. Returns -1, with nothing counted, where an array has another form or a reward is not "
            "finite.");
+  nb::class_<Account>(
+      module, "Account",
+      "Adds up the steps of rows that are stepped one by one.\n\n"
+      "The arrays [rows, ...] of `out`, an Outputs, are written, `returns` and `lengths` [rows] count on.")
+      .def(nb::init<nb::object, nb::object, nb::object, nb::object>(), "out"_a, "returns"_a, "lengths"_a, "limits"_a,
+           "`limits` [rows]: steps after which a row's episode is truncated.")
+      .def(
+          "step", &Account::step, "first"_a, "seen"_a, "rewards"_a, "largest_reward"_a,
+          nb::sig("def step(self, first: int, seen: list, rewards: list, largest_reward: float) -> int"),
+          "Takes a step of the rows from `first` on: what each saw, and its reward.\n\n"
+          "Returns 1 if rows came to their limits, which are truncated, else 0; no row is terminated. Returns -1, with "
+          "nothing counted, unless every observation is a contiguous array of the shape and dtype of its place, every "
+          "reward a Python number of at most largest_reward either way, and all of them finite.");
 }

@@ -104,13 +104,6 @@ def fork_writer(files: Sequence[tuple[bytes, Sequence[Annotated[NDArray, dict(de
     Fork a child that writes arrays of bytes to new files, for each (path, [arrays]), as they are now; its process id. It exits with 0 or with the errno of what failed. OSError where fork fails.
     """
 
-def gather(seen: list, rewards: list, obs: NDArray, reward: NDArray[numpy.float64]) -> bool:
-    """
-    Copies observation seen[i] to obs[i] [rows, ...] and rewards[i] to reward[i] [rows].
-
-    False, with a part copied, unless every observation is a contiguous array of the shape and dtype of its place, every reward a Python number, and all of them finite.
-    """
-
 def copy_within(given: object, out: NDArray, low: NDArray, high: NDArray) -> bool:
     """
     Copies `given` to `out` [rows, ...] where it is a contiguous array of its shape and dtype (int64 or float32) whose every row lies between low and high [...]; otherwise writes nothing and returns False.
@@ -142,6 +135,23 @@ class Tally:
         Takes a step of all rows, each argument an array [rows].
 
         Returns 1 if episodes ended, plus 2 if lives were lost where none did: both are ends in `out`, the second with the length 0. Returns -1, with nothing counted, where an array has another form or a reward is not finite.
+        """
+
+class Account:
+    """
+    Adds up the steps of rows that are stepped one by one.
+
+    The arrays [rows, ...] of `out`, an Outputs, are written, `returns` and `lengths` [rows] count on.
+    """
+
+    def __init__(self, out: object, returns: object, lengths: object, limits: object) -> None:
+        """`limits` [rows]: steps after which a row's episode is truncated."""
+
+    def step(self, first: int, seen: list, rewards: list, largest_reward: float) -> int:
+        """
+        Takes a step of the rows from `first` on: what each saw, and its reward.
+
+        Returns 1 if rows came to their limits, which are truncated, else 0; no row is terminated. Returns -1, with nothing counted, unless every observation is a contiguous array of the shape and dtype of its place, every reward a Python number of at most largest_reward either way, and all of them finite.
         """
 
 def sticky_rows(seeds: Annotated[NDArray, dict(device='cpu', writable=False)], steps: Annotated[NDArray, dict(device='cpu', writable=False)], probability: float) -> NDArray[numpy.bool_]:
@@ -620,6 +630,36 @@ class ReplayReader:
 
     @random.setter
     def random(self, arg: Sequence[int], /) -> None: ...
+
+class StepRecorder:
+    """
+    Acts for rows that Python steps, and records their steps in a slab of T steps: one call each.
+    """
+
+    def __init__(self, plan: MlpPlan, obs: Annotated[NDArray, dict(device='cpu')], start: Annotated[NDArray, dict(device='cpu')], action: Annotated[NDArray, dict(device='cpu')], log_prob: Annotated[NDArray, dict(device='cpu')], value: Annotated[NDArray, dict(device='cpu')], reward: Annotated[NDArray, dict(device='cpu')], terminated: Annotated[NDArray, dict(device='cpu')], truncated: Annotated[NDArray, dict(device='cpu')], valid: Annotated[NDArray, dict(device='cpu')], version: Annotated[NDArray, dict(device='cpu')], current_start: Annotated[NDArray, dict(device='cpu')], row_step: Annotated[NDArray, dict(device='cpu')], rows: Annotated[NDArray, dict(device='cpu', writable=False)], seed: int, stream: int, epsilon: Annotated[NDArray, dict(device='cpu', writable=False)] | None = None) -> None:
+        """
+        The slab's arrays [T, B, ...]; current_start and row_step [B] are those of the rows and advance; rows, seed, stream and epsilon are those of the noise, as in MlpPlan.act.
+        """
+
+    def see(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)]) -> None:
+        """
+        What the rows see, float32 [B, D], is read there at every act from now on.
+        """
+
+    def watch(self, reward: Annotated[NDArray, dict(device='cpu', writable=False)], terminated: Annotated[NDArray, dict(device='cpu', writable=False)], truncated: Annotated[NDArray, dict(device='cpu', writable=False)], valid: Annotated[NDArray, dict(device='cpu', writable=False)]) -> None:
+        """
+        What a step comes to [B], rewards as float64, is read there at every record from now on.
+        """
+
+    def act(self, t: int, version: int) -> None:
+        """
+        Writes step t of the slab: what the rows see, and what the plan chooses, as this version; counts row_step up.
+        """
+
+    def record(self, t: int) -> bool:
+        """
+        Writes what step t came to. False and nothing written where an episode ended or a step is not valid.
+        """
 
 def pack_step(number: int, first: int, count: int, arrays: list) -> bytes:
     """

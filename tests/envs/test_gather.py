@@ -11,12 +11,29 @@ from shoal.envs.outputs import Outputs
 from shoal.types import Spec
 
 
-def test_gather_copies_rows_and_rewards() -> None:
-    obs, reward = np.zeros((2, 3), np.float32), np.zeros(2)
+class Two:
+    """Two rows of three numbers, whose episodes are cut after five steps."""
+
+    def __init__(self) -> None:
+        spec = Spec.of("Two", spaces.Box(-9, 9, (3,), np.float32), spaces.Discrete(2))
+        self.out, self.returns, self.lengths = Outputs(spec, 2), np.zeros(2), np.array([0, 3])
+        self.account = _native.Account(self.out, self.returns, self.lengths, np.full(2, 5))
+
+
+def test_account_copies_and_counts() -> None:
+    """Observations, rewards, returns, lengths; the second row is cut at its fifth step, and nobody is terminated."""
+    two = Two()
+    two.out.terminated[:] = True
     seen = [np.array([1, 2, 3], np.float32), np.array([4, 5, 6], np.float32)]
-    assert _native.gather(seen, [0.5, 2], obs, reward)
-    assert obs.tolist() == [[1, 2, 3], [4, 5, 6]]
-    assert reward.tolist() == [0.5, 2.0]
+    assert two.account.step(0, seen, [0.5, 2], 10.0) == 0
+    assert two.out.obs.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert two.out.reward.tolist() == [0.5, 2.0]
+    assert two.account.step(1, seen[:1], [1.0], 10.0) == 1
+    assert two.out.obs.tolist() == [[1, 2, 3], [1, 2, 3]]
+    assert two.returns.tolist() == [0.5, 3.0]
+    assert two.lengths.tolist() == [1, 5]
+    assert two.out.truncated.tolist() == [False, True]
+    assert not two.out.terminated.any()
 
 
 @pytest.mark.parametrize(
@@ -35,21 +52,24 @@ def test_gather_copies_rows_and_rewards() -> None:
         (np.zeros(3, np.float32), float("nan")),
         (np.zeros(3, np.float32), 10**400),
         (np.zeros(3, np.float32), "1"),
+        (np.zeros(3, np.float32), -2e30),
     ],
 )
-def test_gather_leaves_the_rest_to_python(row: Any, reward: Any) -> None:
-    good = np.zeros(3, np.float32)
-    assert not _native.gather([good, row], [1.0, reward], np.zeros((2, 3), np.float32), np.zeros(2))
+def test_account_leaves_the_rest_to_python(row: Any, reward: Any) -> None:
+    two, good = Two(), np.zeros(3, np.float32)
+    assert two.account.step(0, [good, row], [1.0, reward], 1e30) == -1
+    assert two.lengths.tolist() == [0, 3]
+    assert not two.returns.any()
 
 
-def test_gather_refuses_targets_that_do_not_fit() -> None:
-    good, reward = [np.zeros(3, np.float32)], np.zeros(1)
-    with pytest.raises(ValueError, match="as many rows"):
-        _native.gather(good, [1.0], np.zeros((2, 3), np.float32), reward)
-    with pytest.raises(ValueError, match="as many rows"):
-        _native.gather(good, [1.0, 2.0], np.zeros((1, 3), np.float32), reward)
+def test_account_refuses_what_does_not_fit() -> None:
+    two, good = Two(), [np.zeros(3, np.float32)]
+    for first, seen, rewards in ((2, good, [1.0]), (-1, good, [1.0]), (0, good, [1.0, 2.0]), (0, good * 3, [1.0] * 3)):
+        with pytest.raises(ValueError, match="as many rewards"):
+            two.account.step(first, seen, rewards, 10.0)
+    two.out.obs = np.zeros((2, 6), np.float32)[:, ::2]
     with pytest.raises(TypeError, match="obs must be a contiguous, writable array"):
-        _native.gather(good, [1.0], np.zeros((1, 6), np.float32)[:, ::2], reward)
+        _native.Account(two.out, two.returns, two.lengths, np.full(2, 5))
 
 
 LOW, HIGH = np.array([-1, 0], np.float32), np.array([1, np.inf], np.float32)

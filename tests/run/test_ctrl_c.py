@@ -111,3 +111,32 @@ def test_ctrl_c_in_the_middle_of_a_rollout(case: dict[str, Any], tmp_path: Path,
     assert not told.exists()
     assert weights_sha256(whole) == weights_sha256(cut)
     assert metrics_of(whole) == metrics_of(cut)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", ["sync", "async"])
+def test_ctrl_c_with_actors_in_threads(schedule: str, tmp_path: Path, interpreter: Interpreter) -> None:
+    """Native rollouts of some tenths of a second: the calls at hand are over first, and nothing of theirs is lost."""
+    settings: dict[str, Any] = {"seed": 7, "num_envs": 4, "final_episodes": 0, "algo": "a2c", "num_steps": 100_000}
+    settings |= {"actors": 2, "actors_in": "threads", "schedule": schedule, "total_timesteps": 4 * 100_000 * 8}
+    if schedule == "async":
+        settings["max_staleness"] = 0
+    told = tmp_path / "told"
+    task = {"env": "CartPole-v1", "press_at": -1, "after_s": 0.05, "resume": False, "told": str(told)}
+
+    def run(folder: Path, **changed: Any) -> Path:
+        own = task | {"settings": settings | {"run_dir": str(folder)}} | changed
+        assert interpreter.run(CHILD, json.dumps(own), folder=tmp_path).returncode == 0
+        (path,) = folder.rglob("run.json")
+        return path.parent
+
+    whole = run(tmp_path / "whole")
+    cut = run(tmp_path / "cut", press_at=2)
+    assert float(told.read_text()) < BOUND_S
+    found = checkpoint.load(cut / "checkpoints")
+    assert found is not None
+    assert 2 <= found.updates < 8
+    told.unlink()
+    run(tmp_path / "cut", resume=True, path=str(cut))
+    assert weights_sha256(whole) == weights_sha256(cut)
+    assert metrics_of(whole) == metrics_of(cut)

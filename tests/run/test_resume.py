@@ -274,9 +274,13 @@ def actors_running() -> list[int]:
 @pytest.mark.slow
 @pytest.mark.parametrize("algo", ["ppo", "dqn"])
 @pytest.mark.parametrize("schedule", ["sync", "async"])
-def test_runs_with_actors_outlive_a_kill(schedule: str, algo: str, tmp_path: Path, interpreter: Interpreter) -> None:
+@pytest.mark.parametrize("actors_in", ["threads", "processes"])
+def test_runs_with_actors_outlive_a_kill(
+    actors_in: str, schedule: str, algo: str, tmp_path: Path, interpreter: Interpreter
+) -> None:
     """The rows of every actor, and who acts in them; they are gone with the learner that was killed."""
     settings: dict[str, Any] = {"algo": algo, "seed": 7, "actors": 2, "schedule": schedule, "max_staleness": 0}
+    settings["actors_in"] = actors_in
     if schedule == "sync":
         del settings["max_staleness"]
     if algo == "ppo":

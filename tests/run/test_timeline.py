@@ -182,13 +182,15 @@ def test_by_default_nothing_is_recorded(run_dir: Path) -> None:
 
 
 @pytest.mark.slow
-def test_actors_are_on_it(run_dir: Path) -> None:
+@pytest.mark.parametrize("inside", ["threads", "processes"])
+def test_actors_are_on_it(inside: Any, run_dir: Path) -> None:
     """One axis: what an actor collected lies before what is learned from it."""
     result = train(
         "CartPole-v1",
         total_timesteps=128,
         timeline=2,
         actors=2,
+        actors_in=inside,
         final_episodes=0,
         panel="none",
         run_dir=str(run_dir),

@@ -112,6 +112,12 @@ def in_own_dtypes(spec: Spec, actions: Tree) -> Tree:
     return layout.tree(own)
 
 
+def given_alone(spec: Spec) -> bool:
+    """Whether the rows of a checked batch are as `one_by_one` gives them."""
+    leaf = spec.action.leaves[0]
+    return not leaf.path and leaf.dtype == spec.action_space.dtype
+
+
 def one_by_one(spec: Spec, actions: Tree) -> list[Tree]:
     """A batch of actions as a list of single ones, as Gymnasium's SyncVectorEnv hands them to its environments.
 

@@ -33,7 +33,7 @@ class TreeReader:
         self._readers = [ObsReader(part, leaf) for part, leaf in pairs]
         self._plain = not self._layout.leaves[0].path
         self.gathers = isinstance(self._space, spaces.Box)
-        """Whether `_native.gather` may read them: arrays that have exactly the dtype of their place."""
+        """Whether `_native.Account` may read them: arrays that have exactly the dtype of their place."""
 
     def read(self, seen: list[Tree], out: Tree) -> int:
         """Copies seen[i] into row i of `out`; returns the first i that the space does not hold, or -1."""

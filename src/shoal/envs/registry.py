@@ -131,6 +131,12 @@ def is_batched(env: object, backend: str) -> bool:
     return backend in BATCHED
 
 
+def are_native(env: object, backend: str) -> bool:
+    """Whether `make` makes native rows of it."""
+    known = isinstance(env, str) and packages.has(env)
+    return known and backend in ("auto", "native")
+
+
 def limited(factory: Callable[[], Any], max_episode_steps: int) -> Callable[[], Any]:
     """The factory's environments with another time limit (0: their own) in the place of Gymnasium's, wherever it is."""
     if not max_episode_steps:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from shoal import _native
-from shoal.envs.actions import add_hint, one_by_one
+from shoal.envs.actions import add_hint, given_alone, one_by_one
 from shoal.envs.costs.env import STEP, WITH_COST
+from shoal.envs.counts import Counts
 from shoal.envs.finite import check_finite, put_last_finite
 from shoal.envs.forks import end_if_forked
 from shoal.envs.outputs import write
@@ -60,6 +60,8 @@ class Steps:
         self._infos = resets.infos
         self._reader = resets.reader
         self._spec = resets.keeper.spec
+        self._alone = given_alone(self._spec)
+        self._counts = Counts(self._keeper, self._limits, plain=self._reader.gathers)
 
     def step(self, rows: slice, actions: Tree) -> None:
         """Steps `rows` with checked actions, arrays of their own."""
@@ -67,7 +69,7 @@ class Steps:
         seen: list[Any] = []
         rewards: list[Any] = []
         flags: Flags = []
-        given = one_by_one(self._spec, actions)
+        given = list(actions) if self._alone else one_by_one(self._spec, actions)
         # An environment may change its action in place; what is kept for the replay stays as it was sent.
         kept = actions
         if not isinstance(given[0], np.integer):
@@ -129,31 +131,26 @@ class Steps:
     ) -> None:
         """Checks what the rows returned and hands it over; begins new episodes where one ended."""
         out, first = self._keeper.out.view(rows), rows.start
-        lengths, total = self._keeper.lengths[rows], self._keeper.returns[rows]
-        lengths += 1
         if STEP in out.info:
             out.info[STEP][:] = [info[STEP] for info in self._infos[rows]]
         before: Tree = None
         if self._keeper.tolerance.last_finite:
             before = map_tree(np.copy, out.obs)
-        gathered = self._reader.gathers
-        if gathered:
-            gathered = _native.gather(seen, rewards, out.obs, out.reward)
-        if gathered:
-            low, high = min(rewards, default=0), max(rewards, default=0)
-            largest = self._keeper.tolerance.largest_reward
-            gathered = low >= -largest and high <= largest
-        if not gathered:
+        cut = self._counts.step(first, seen, rewards)
+        if cut < 0:
+            lengths = self._keeper.lengths[rows]
+            lengths += 1
             self._look_closer(rows, seen, rewards, flags, before)
-        total += out.reward
+            self._keeper.returns[rows] += out.reward
+            out.terminated[:] = False
+            np.greater_equal(lengths, self._limits[rows], out=out.truncated)
+            cut = np.count_nonzero(out.truncated)
         terminated, truncated = out.terminated, out.truncated
-        terminated[:] = False
-        np.greater_equal(lengths, self._limits[rows], out=truncated)
-        for row, terminal, cut in flags:
-            terminated[row - first], is_cut = self._read_flags(row, terminal, cut)
-            if is_cut:
+        for row, terminal, is_cut in flags:
+            terminated[row - first], ended = self._read_flags(row, terminal, is_cut)
+            if ended:
                 truncated[row - first] = True
-        if flags or np.count_nonzero(truncated):
+        if flags or cut:
             self._end((terminated | truncated).nonzero()[0] + first)
         if self._masks.reader is not None:
             self.read_masks(rows)

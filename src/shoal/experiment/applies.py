@@ -266,6 +266,10 @@ def _idle_elsewhere(experiment: Experiment) -> Iterator[tuple[str, str]]:
             watched = name == "step_timeout_s" and options.learners > 1
             if not (watched or (beside and name in SERVERS)):
                 yield name, why
+    if not options.actors:
+        yield "actors_in", "there are no actors; set actors too"
+    elif fleet is not None:
+        yield "actors_in", "actors on a fleet are processes of its nodes"
     for field in fields(options.remote):
         name = f"remote.{field.name}"
         if not remote:

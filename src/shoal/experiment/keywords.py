@@ -46,6 +46,7 @@ class Settings(TypedDict, total=False):
     backend: str
     num_workers: int | float
     actors: int | float
+    actors_in: Literal["auto", "threads", "processes"]
     learners: int | float
     step_timeout_s: float
     on_fault: Literal["auto", "raise", "restart", "drop"]

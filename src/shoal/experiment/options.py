@@ -102,9 +102,12 @@ class Options:
     num_workers: int = 0
     """Subprocesses of the workers backend; 0 means one per core. Does not change results."""
     actors: int = 0
-    """Processes that collect rollouts beside the learner, each with an equal share of the environments and a copy of
-    the policy; 0: the training process collects, and with schedule="async" one a core does. Does not change results
-    where the policy acts in native code."""
+    """Threads or processes that collect rollouts beside the learner, each with an equal share of the environments and a
+    copy of the policy; 0: the training process collects, and with schedule="async" one a core does. Does not change
+    results where the policy acts in native code."""
+    actors_in: Literal["auto", "threads", "processes"] = "auto"
+    """Where actors collect: `threads` of the training process (native environments whose policy acts in native code),
+    or `processes` of their own; auto: threads where they can be and on_fault is raise. Does not change results."""
     learners: int = 1
     """Processes that learn together, each from an equal share of the environments, or of a language model's answers;
     gradients are their mean. A resumed run may change it where a language model learns."""
@@ -249,4 +252,5 @@ class Options:
             timeout_s=self.step_timeout_s,
             on_fault=self.fault_policy,
             max_restarts=self.max_restarts,
+            inside=self.actors_in,
         )

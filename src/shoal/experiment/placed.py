@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from shoal.envs import randomization
 from shoal.envs.factories import name_of
+from shoal.envs.registry import are_native
 from shoal.experiment.applies import check_applies
 from shoal.experiment.language import check_kind
 from shoal.fleet.settings import check_installed
@@ -51,7 +52,7 @@ def training_rows(experiment: Experiment) -> VecEnv:
 
 
 def _in_actors(experiment: Experiment) -> ActorRows:
-    """Rows in processes that collect rollouts there."""
+    """Rows in threads or processes that collect rollouts there."""
     options = experiment.options
     if is_address(experiment.source):
         raise ConfigError(
@@ -63,9 +64,10 @@ def _in_actors(experiment: Experiment) -> ActorRows:
     own = replace(options, actors=0, num_threads=threads, fleet=None)
     each = replace(experiment, options=own, policy=None, place=None)
     make_rows = partial(type(each).rows, each)
-    return ActorRows(
-        make_rows, options.num_envs, options.acted(), place=experiment.place
-    )
+    acted = options.acted()
+    if acted.inside == "auto" and not are_native(experiment.source, options.backend):
+        acted = replace(acted, inside="processes")  # nothing in Python is made here
+    return ActorRows(make_rows, options.num_envs, acted, place=experiment.place)
 
 
 @contextmanager

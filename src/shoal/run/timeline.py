@@ -84,9 +84,11 @@ class Recorder:
         now, cpu_s = time.perf_counter(), time.process_time()
         spans, left_out = self._spans.take()
         update = Update(number, self._ended_s, now, self._busy(now))
-        own = Piece(LEARNER, os.getpid(), spans, left_out, cpu_s - self._cpu_s)
-        update.pieces.append(own)
-        for heard in self._spans.take_heard():
+        heard_of = self._spans.take_heard()
+        threads_s = sum(one.recorded.cpu_s for one in heard_of if one.inside)
+        own_s = max(0.0, cpu_s - self._cpu_s - threads_s)
+        update.pieces.append(Piece(LEARNER, os.getpid(), spans, left_out, own_s))
+        for heard in heard_of:
             recorded = heard.recorded
             piece = Piece(
                 f"actor {heard.number}",

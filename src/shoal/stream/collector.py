@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 
 from shoal.stream.sights import Sights
+from shoal.stream.straight import straight_of
 from shoal.stream.under_way import UnderWay, cut_restored
 from shoal.types import ActedStep, ConfigError, map_tree, select
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from shoal.memory.slab import Slab
     from shoal.stream.meter import Meter
     from shoal.stream.roles import Role
+    from shoal.stream.straight import Straight
     from shoal.stream.under_way import Between
     from shoal.types import Episodes, Ready, Tree
 
@@ -62,6 +64,8 @@ class Collector:
         self.sights = Sights(groups)
         self.under_way = UnderWay(len(groups))
         self._sinks: Sequence[Sink] = ()
+        self._straight: Straight | None = None
+        """What does the most of it in native code, where that can be."""
         self.begin(first)
 
     def state(self, slabs: Sequence[Slab]) -> dict[str, Any]:
@@ -107,6 +111,7 @@ class Collector:
             The episodes that ended.
         """
         self._sinks, under_way = sinks, self.under_way
+        self._straight = straight_of(self, sinks, self._straight)
         if not under_way.begun:
             under_way.begin()
             for role in self.roles:
@@ -148,16 +153,23 @@ class Collector:
 
     def _act(self, t: int, number: int, group: slice) -> None:
         begun = time.perf_counter()
+        if self._straight is not None:
+            together = self._straight.act(t, self.sights.obs[number])
+        else:
+            together = self._act_roles(t, number, group)
+        sent = time.perf_counter()
+        self.meter.add("acting", sent - begun)
+        self.env.send(group, together)
+        self.meter.add("environment", time.perf_counter() - sent)
+
+    def _act_roles(self, t: int, number: int, group: slice) -> Tree:
+        """The environment's actions of a group."""
         actions: list[Tree] = []
         for role, sink in zip(self.roles, self._sinks, strict=True):
             places = role.local(group)
             if places is not None:
                 actions.append(self._act_role(t, number, role, sink, places))
-        together = actions[0] if len(actions) == 1 else map_tree(self._joined, *actions)
-        sent = time.perf_counter()
-        self.meter.add("acting", sent - begun)
-        self.env.send(group, together)
-        self.meter.add("environment", time.perf_counter() - sent)
+        return actions[0] if len(actions) == 1 else map_tree(self._joined, *actions)
 
     def _act_role(
         self, t: int, number: int, role: Role, sink: Sink, places: tuple[slice, Index]
@@ -189,6 +201,8 @@ class Collector:
         return acted.env_action
 
     def _record(self, t: int, ready: Ready) -> None:
+        if self._straight is not None and self._straight.record(t, ready):
+            return
         for role, sink in zip(self.roles, self._sinks, strict=True):
             places = role.local(ready.rows)
             if places is not None:

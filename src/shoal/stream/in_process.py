@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -86,7 +87,8 @@ class InProcess:
         in_turns = first.turn is not None
         self.roles: list[Role] = []
         self.slabs: list[Slab] = []
-        """The memory of the last rollout, one a role; the next one overwrites it."""
+        """The memory of the last rollout, one a role; the next one overwrites it, or that of the one after."""
+        self._in_turn: deque[list[Slab]] = deque()
         for name, rows in places.items():
             role = Role.of(name, rows, sources[name], env, acting, in_turns=in_turns)
             self.roles.append(role)
@@ -117,6 +119,9 @@ class InProcess:
             EndingError: nobody waits any longer; `state` has what is under way, which the next call goes on with.
         """
         if not self.under_way:
+            if self._in_turn:
+                self._in_turn.append(self.slabs)
+                self.slabs = self._in_turn.popleft()
             self.states = [role.recurrent_state() for role in self.roles]
             for slab in self.slabs:
                 slab.clear()
@@ -130,6 +135,18 @@ class InProcess:
         if between.due():
             between.pause()
         return self._collect_natively(self.plan)
+
+    def add_slabs(self, count: int) -> None:
+        """From now on rollouts lie in so many slabs more, in turn."""
+        spec, num_steps, acting = self.env.spec, self.num_steps, self.acting
+        for _ in range(count):
+            more: list[Slab] = []
+            for role in self.roles:
+                policy, turns = role.source.policy, role.held is not None
+                more.append(
+                    slab_of(spec, role.count, policy, num_steps, acting, in_turns=turns)
+                )
+            self._in_turn.append(more)
 
     @property
     def under_way(self) -> bool:

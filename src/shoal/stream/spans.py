@@ -71,6 +71,8 @@ class Heard:
     recorded: Recorded
     clock_error_s: float
     """How far its times may be off; infinite where nothing is known."""
+    inside: bool = False
+    """Whether it is a thread of this process, whose processor seconds are among this one's."""
 
 
 class Spans:

@@ -36,12 +36,19 @@ KEEP_S = 1.0
 class Carrier(Protocol):
     """What arrays travel in."""
 
+    slabs_in_turn: bool
+    """Whether a rollout travels as the slabs that it is in, so that the next one needs others."""
+
     def write(self, value: object, region: int) -> Any:
         """A value as it is sent; its arrays may lie in a region until the next one does."""
         ...
 
     def read(self, packed: Any) -> Any:
         """The value that was sent; its arrays are not to be kept."""
+        ...
+
+    def let_go(self, packed: Any) -> None:
+        """What was read is needed no more."""
         ...
 
     def read_copy(self, packed: Any) -> Any:
@@ -70,10 +77,19 @@ class Actor:
     """An actor's rows, and what it does with them."""
 
     def __init__(
-        self, env: VecEnv, make_carrier: Callable[[tuple[int, ...]], Carrier]
+        self,
+        env: VecEnv,
+        make_carrier: Callable[[tuple[int, ...]], Carrier],
+        cpu_s: Callable[[], float] = time.process_time,
     ) -> None:
-        """`make_carrier`: makes what arrays travel in, of regions that are so large."""
-        self._env, self._make_carrier = env, make_carrier
+        """Its own.
+
+        Args:
+            env: its rows.
+            make_carrier: makes what arrays travel in, of regions that are so large.
+            cpu_s: the processor's seconds that it has spent.
+        """
+        self._env, self._make_carrier, self._clock = env, make_carrier, cpu_s
         self._sources: dict[str, Pulled] = {}
         self._collects: InProcess | None = None
         self._carrier: Carrier | None = None
@@ -111,9 +127,11 @@ class Actor:
             return
         with self._meter.show("publishing"):
             for packed in weights:
-                found: dict[str, Weights] = self._begun()[1].read(packed)
+                carrier = self._begun()[1]
+                found: dict[str, Weights] = carrier.read(packed)
                 for name, given in found.items():
                     self._sources[name].take(given)
+                carrier.let_go(packed)
 
     def begin(self, said: Beginning) -> Begun:
         """Resets the rows, and makes the memory."""
@@ -138,8 +156,10 @@ class Actor:
         whole = room + said.weight_bytes + STATE_SPARE
         sizes = (*weights, *[part] * (said.ahead + 1), *[whole] * STATE_REGIONS)
         self._carrier = meter.carrier = self._make_carrier(sizes)
+        if self._carrier.slabs_in_turn:
+            self._collects.add_slabs(said.ahead)
         in_turns = self._collects.roles[0].held is not None
-        return Begun(self._env.spec, in_turns, sizes)
+        return Begun(self._env.spec, in_turns, sizes, native=self._collects.native)
 
     def collect(self, asked: Request, between: Between) -> Any:
         """One rollout, as it travels; what is wanted `between` two of its steps is done there."""
@@ -202,7 +222,7 @@ class Actor:
         if self._meter.spans is None:
             return None
         spans, left_out = self._meter.spans.take()
-        before_s, self._cpu_s = self._cpu_s, time.process_time()
+        before_s, self._cpu_s = self._cpu_s, self._clock()
         spent_s = self._cpu_s - before_s
         return Recorded(spans, left_out, spent_s, begun_s, time.perf_counter())
 

@@ -7,10 +7,8 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from shoal.stream.actors.distant import DistantActor
     from shoal.stream.actors.messages import Beginning
-    from shoal.stream.actors.process import ActorProcess
-    from shoal.stream.actors.rows import ActorRows
+    from shoal.stream.actors.rows import ActorRows, AnyActor
     from shoal.stream.ending import Ending
 
 LOOK_S = 0.1
@@ -30,10 +28,10 @@ class Coming:
         """
         self._env, self._number, self._said = env, number, said
         self._spare = env.take_spare()
-        self._begun: Future[ActorProcess | DistantActor] = Future()
+        self._begun: Future[AnyActor] = Future()
         Thread(target=self._start, name="shoal-starts-actor", daemon=True).start()
 
-    def result(self, ending: Ending) -> ActorProcess | DistantActor:
+    def result(self, ending: Ending) -> AnyActor:
         """The actor, its rows reset.
 
         Raises:

@@ -7,21 +7,20 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from shoal.stream.actors.clock import Clock
-from shoal.stream.actors.process import ActorProcess
+from shoal.stream.actors.distant import DistantActor
+from shoal.stream.actors.threaded import ThreadActor
 from shoal.stream.spans import Heard
 
 if TYPE_CHECKING:
-    from shoal.stream.actors.distant import DistantActor
     from shoal.stream.actors.parts import Part
+    from shoal.stream.actors.rows import AnyActor
     from shoal.stream.spans import Spans
 
 
 class Hearing:
     """Of all actors, for a timeline."""
 
-    def __init__(
-        self, spans: Spans, processes: list[ActorProcess | DistantActor]
-    ) -> None:
+    def __init__(self, spans: Spans, processes: list[AnyActor]) -> None:
         """`processes`: the actors; one that is replaced is another entry of the same list."""
         self._spans, self._processes = spans, processes
         self._clocks = [Clock(shared=False) for _ in processes]
@@ -29,7 +28,7 @@ class Hearing:
 
     def begin(self, number: int) -> None:
         """An actor begins; it may be another process than before."""
-        here = isinstance(self._processes[number], ActorProcess)
+        here = not isinstance(self._processes[number], DistantActor)
         self._clocks[number] = Clock(shared=here)
         self._asked[number].clear()
 
@@ -44,6 +43,7 @@ class Hearing:
             return
         process, clock = self._processes[number], self._clocks[number]
         clock.hear(asked_s, time.perf_counter(), part.recorded)
-        pid = process.pid if isinstance(process, ActorProcess) else 0
+        pid = 0 if isinstance(process, DistantActor) else process.pid
         here = clock.here(part.recorded)
-        self._spans.heard.append(Heard(number, pid, here, clock.error_s))
+        inside = isinstance(process, ThreadActor)
+        self._spans.heard.append(Heard(number, pid, here, clock.error_s, inside))

@@ -12,7 +12,7 @@ from shoal.envs import forks
 from shoal.envs.workers.failures import failure_of
 from shoal.envs.workers.pipe import pack
 from shoal.envs.workers.worker import STRAY, Pipe
-from shoal.memory.arena import Arena, nbytes
+from shoal.memory.arena import Arena, Packed, nbytes
 from shoal.stream.actors.actor import Actor, rows_of
 from shoal.stream.actors.messages import KEPT_REGIONS, WORD, Introduction, Rows
 from shoal.stream.actors.serving import Serving
@@ -52,6 +52,11 @@ def main(given: dict[str, Any]) -> None:
 
 class KeepingArena(Arena):
     """An arena that knows where states are kept."""
+
+    slabs_in_turn = False
+
+    def let_go(self, packed: Packed) -> None:
+        """Nothing is held: the learner counts the regions that weights may lie in."""
 
     def keep(self, value: object, regions: tuple[int, int] = KEPT_REGIONS) -> bool:
         """As of any arena."""

@@ -95,6 +95,8 @@ class Begun:
     in_turns: bool
     sizes: tuple[int, ...]
     """Of the arena's regions."""
+    native: bool = False
+    """Whether whole rollouts are native calls."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,7 @@ def part_of(
             latest=collects.latest(number),
             executed=slab.executed,
         )
-    return Part(roles, episodes, collects.ended_at, seconds, recorded)
+    return Part(roles, episodes, list(collects.ended_at), seconds, recorded)
 
 
 def room_of(slab: Slab) -> int:

@@ -11,12 +11,15 @@ from shoal.stream.actors.beginning import ActedRole, beginning_of
 from shoal.stream.actors.coming import Coming
 from shoal.stream.actors.hearing import Hearing
 from shoal.stream.actors.messages import Beginning, Request
+from shoal.stream.actors.threaded import ThreadActor
 from shoal.stream.actors.weights import Weights
 from shoal.stream.ending import EndingError
 from shoal.stream.roles import casting
 from shoal.types import ConfigError, EnvError, text_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from shoal.stream.actors.messages import Begun
@@ -67,7 +70,7 @@ class ActorPool:
         self.ending = meter.ending
         self._coming: dict[int, Coming] = {}
         """Processes that are to take the place of others, by the actor's number."""
-        begun = [self._begin(number) for number in range(count)]
+        begun = _begin_all(env, wanted, self._begin)
         env.spec, self.in_turns = begun[0].spec, begun[0].in_turns
 
     @property
@@ -228,3 +231,27 @@ class ActorPool:
         """Goes on without an actor."""
         self.env.dropped[self.env.rows[number]] = True
         self.env.processes[number].end()
+
+
+def _begin_all(
+    env: ActorRows, wanted: Wanted, begin: Callable[[int], Begun]
+) -> list[Begun]:
+    """Has all actors begin, in threads or in processes."""
+    numbers = range(len(env.processes))
+    if env.threaded and (why := _why_no_threads(env, wanted)):
+        env.leave_threads(why)
+    begun = [begin(number) for number in numbers]
+    if env.threaded and not all(one.native for one in begun):
+        env.leave_threads("this policy does not act in native code in these rows")
+        begun = [begin(number) for number in numbers]
+    return begun
+
+
+def _why_no_threads(env: ActorRows, wanted: Wanted) -> str:
+    """Why actors cannot be threads, as far as that is known before they begin; empty where they may be."""
+    threads = [one for one in env.processes if isinstance(one, ThreadActor)]
+    if not all(one.native for one in threads):
+        return "these environments are stepped in Python"
+    if wanted.sharding is not None:
+        return "memories of actors (replay.shards) are in processes of their own"
+    return ""

@@ -8,7 +8,7 @@ import weakref
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
 import numpy as np
 
@@ -16,7 +16,9 @@ from shoal.envs.vec_env import Capabilities
 from shoal.envs.workers.pipe import pack
 from shoal.stream.actors.distant import DistantActor
 from shoal.stream.actors.process import ActorProcess
+from shoal.stream.actors.slots import Slots
 from shoal.stream.actors.spare import Spare
+from shoal.stream.actors.threaded import ThreadActor
 from shoal.types import ConfigError, EnvError, check_ranges, check_room
 
 if TYPE_CHECKING:
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
     from shoal.stream.actors.distant import Places
     from shoal.types import Bools, Ready, Tree
 
+AnyActor: TypeAlias = ActorProcess | DistantActor | ThreadActor
+"""An actor as its learner sees it."""
+Inside: TypeAlias = Literal["auto", "threads", "processes"]
+"""What actors of this machine are: threads of the learner's process, or processes of their own."""
 MOST_ACTORS = 1024
 ACTOR_BYTES = 160 << 20
 """What a process needs for itself alone, before its environments and rollouts."""
@@ -46,6 +52,9 @@ class ActorSettings:
     """raise: an actor's error ends the run; restart: another one takes its rows over; drop: the others go on."""
     max_restarts: int = 3
     """Of each."""
+    inside: Inside = "processes"
+    """auto: threads where rows are native and their policy acts in native code, and where an error ends the run, so
+    that nobody needs to be able to end one from outside."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
@@ -66,7 +75,7 @@ class ActorRows:
         *,
         place: Callable[[bytes, int, int], Places] | None = None,
     ) -> None:
-        """Starts the processes.
+        """Starts them.
 
         Args:
             make: makes the rows of so many environments, in an actor.
@@ -79,13 +88,15 @@ class ActorRows:
                 cannot be made.
         """
         count = settings.actors
-        _check_count(count, num_envs, here=place is None)
-        self.settings = settings
+        self.threaded = place is None and may_be_threads(settings)
+        """Whether they are threads of this process."""
+        _check_count(count, num_envs, here=place is None and not self.threaded)
+        self.settings, self._slots = settings, Slots()
         bounds = [num_envs * i // count for i in range(count + 1)]
         self.envs = [last - first for first, last in pairwise(bounds)]
         self._make, self._place = pack(make), place
-        self.processes: list[ActorProcess | DistantActor] = []
-        self._fresh: list[ActorProcess | DistantActor] = []
+        self.processes: list[AnyActor] = []
+        self._fresh: list[AnyActor] = []
         """Those that start to take the place of others."""
         self._spares: list[Spare] = []
         ended = (self.processes, self._fresh, self._spares)
@@ -93,9 +104,8 @@ class ActorRows:
         self.rows: list[slice] = []
         """Of each actor."""
         try:
-            self.processes += [
-                self._start(i, slice(*bounds[i : i + 2])) for i in range(count)
-            ]
+            for i, (first, last) in enumerate(pairwise(bounds)):
+                self.processes.append(self._start(i, slice(first, last)))
             found = [process.described() for process in self.processes]
         except BaseException:
             self._at_exit()
@@ -116,14 +126,32 @@ class ActorRows:
         self.in_use = False
         """Whether a stream collects here already."""
 
-    def _start(
-        self, number: int, rows: slice, spare: Spare | None = None
-    ) -> ActorProcess | DistantActor:
+    def _start(self, number: int, rows: slice, spare: Spare | None = None) -> AnyActor:
         if self._place is None:
-            envs = self.envs[number]
-            return ActorProcess(self._make, number, rows, envs, spare)
+            given = self._make, number, rows, self.envs[number]
+            if self.threaded:
+                return ThreadActor(*given, self._slots)
+            return ActorProcess(*given, spare)
         placed = self._place(self._make, number, self.envs[number])
         return DistantActor(placed, number, rows)
+
+    def leave_threads(self, why: str) -> None:
+        """Has processes take the place of threads before anything was collected.
+
+        Raises:
+            ConfigError: they are to be threads; `why` says why they cannot be.
+        """
+        if self.settings.inside == "threads":
+            raise ConfigError(
+                f'actors_in="threads": {why}, and only one thread at a time runs Python; set actors_in="processes"'
+            )
+        self.threaded = False
+        _check_count(len(self.rows), sum(self.envs), here=True)
+        fresh = [self.started(number) for number in range(len(self.rows))]
+        for number, process in enumerate(fresh):
+            process.described()
+            self.processes[number].ask_to_close()
+            self.put(number, process)
 
     def keep_spare(self) -> None:
         """Has a process ready that may become an actor, where one may have to take another's place here.
@@ -132,6 +160,7 @@ class ActorRows:
         """
         settings = self.settings
         wanted = settings.on_fault == "restart" and settings.max_restarts > 0
+        wanted = wanted and not self.threaded
         while self._spares and not self._spares[-1].worker.alive:
             self._spares.pop().end()
         if wanted and self._place is None and not self._spares:
@@ -141,9 +170,7 @@ class ActorRows:
         """The process that is ready, if there is one; `keep_spare` starts another."""
         return self._spares.pop() if self._spares else None
 
-    def started(
-        self, number: int, spare: Spare | None = None
-    ) -> ActorProcess | DistantActor:
+    def started(self, number: int, spare: Spare | None = None) -> AnyActor:
         """A process for an actor's rows, which makes its environments by now; `put` has it take them over.
 
         It is `spare`, where there is one.
@@ -155,13 +182,13 @@ class ActorRows:
             raise EnvError(f"{fresh} was ended: its rows were closed meanwhile")
         return fresh
 
-    def abandon(self, fresh: ActorProcess | DistantActor) -> None:
+    def abandon(self, fresh: AnyActor) -> None:
         """Ends a new process that takes nothing over."""
         with suppress(ValueError):  # `close` was faster
             self._fresh.remove(fresh)
         fresh.end()
 
-    def put(self, number: int, fresh: ActorProcess | DistantActor) -> None:
+    def put(self, number: int, fresh: AnyActor) -> None:
         """Puts a new process in the place of one, which is ended."""
         self.processes[number].end()
         self.processes[number] = fresh
@@ -214,6 +241,15 @@ class ActorRows:
             with suppress(Exception):  # one that fails to close is ended
                 process.closed(max(0.0, deadline - time.monotonic()))
         self._at_exit()
+
+
+def may_be_threads(settings: ActorSettings) -> bool:
+    """Whether actors of this machine are to be threads, as far as rows and policies allow it."""
+    match settings.inside:
+        case "auto":
+            return settings.on_fault == "raise"
+        case inside:
+            return inside == "threads"
 
 
 def _check_count(count: int, num_envs: int, *, here: bool) -> None:

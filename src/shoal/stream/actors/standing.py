@@ -10,7 +10,7 @@ from shoal.stream.actors.messages import Op
 
 if TYPE_CHECKING:
     from shoal.stream.actors.pool import ActorPool
-    from shoal.stream.actors.process import ActorProcess
+    from shoal.stream.actors.rows import AnyActor
 
 AGAIN_S = 60.0
 """Actors are told so again once in so many seconds: to one on another machine a silent learner is one that is gone."""
@@ -43,5 +43,5 @@ class StandingActors:
         for process in self._there():
             process.tell(Op.GO_ON)
 
-    def _there(self) -> list[ActorProcess | DistantActor]:
+    def _there(self) -> list[AnyActor]:
         return [self._pool.env.processes[number] for number in self._pool.numbers]

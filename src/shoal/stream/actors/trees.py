@@ -10,7 +10,6 @@ import torch
 from shoal.stream.actors.messages import Request
 from shoal.stream.actors.parts import Part
 from shoal.stream.actors.weights import Weights
-from shoal.types import map_tree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
 
 class Whole:
     """Carries a value in the message itself."""
+
+    slabs_in_turn = False
 
     def __init__(self) -> None:
         """Nothing was counted or kept."""
@@ -33,30 +34,37 @@ class Whole:
         """Weights by role."""
         return {name: Weights(**own) for name, own in packed.items()}
 
+    def let_go(self, packed: Any) -> None:
+        """Nothing is held."""
+
     def read_copy(self, packed: Any) -> Any:
         """A state, whose arrays came with the message."""
         return packed
 
     def keep(self, value: object) -> None:
         """Keeps a copy."""
-        self.kept = plain(map_tree(_copied, value))
+        self.kept = plain(copied(value))
 
     def count(self) -> None:
         """Counts one more."""
         self.steps += 1
 
 
-def _copied(leaf: Any) -> Any:
-    """An array or tensor in memory of its own; what is none, as it is."""
-    match leaf:
+def copied(tree: Any) -> Any:
+    """A tree whose arrays and tensors are in memory of their own; what is none, as it is."""
+    match tree:
         case np.ndarray():
-            return leaf.copy()
+            return tree.copy()
         case torch.Tensor():
-            return leaf.detach().clone()
+            return tree.detach().clone()
+        case dict():
+            return {key: copied(part) for key, part in tree.items()}
         case list():
-            return [map_tree(_copied, part) for part in leaf]
+            return [copied(part) for part in tree]
+        case tuple():
+            return tuple(copied(part) for part in tree)
         case _:
-            return leaf
+            return tree
 
 
 def plain(tree: Any) -> Any:

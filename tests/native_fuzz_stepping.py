@@ -1,0 +1,73 @@
+"""Calls of what steps and records rows, which tests/native_fuzz.py makes among all others."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shoal import _native
+
+if TYPE_CHECKING:
+    Call = tuple[Any, list[Any], dict[str, Any]]
+
+STEPS, ROWS, OBS = 3, 4, 5
+
+
+class SteppingCalls:
+    """What `Fuzz` inherits."""
+
+    rng: np.random.Generator
+    any: Any
+    acted: Any
+    floats: Any
+    flags: Any
+    pick: Any
+
+    def call_account(self) -> Call:
+        out = SimpleNamespace(
+            obs=np.zeros((ROWS, OBS), np.float32),
+            reward=np.zeros(ROWS),
+            terminated=self.flags(ROWS),
+            truncated=self.flags(ROWS),
+        )
+        return _native.Account, [out, np.zeros(ROWS), np.zeros(ROWS, np.int64), np.full(ROWS, 9, np.int64)], {}
+
+    def call_account_step(self) -> Call:
+        account, _ = self.any("account")
+        first = int(self.rng.integers(ROWS))
+        seen = [self.floats(OBS) for _ in range(ROWS - first)]
+        return account.step, [first, seen, [0.5] * len(seen), 10.0], {}
+
+    def call_recorder(self) -> Call:
+        plan, made = self.any("plan")
+        shape = (STEPS, ROWS)
+        action = np.stack([self.acted(made) for _ in range(STEPS)])
+        floats = [self.floats(*shape) for _ in range(3)]
+        flags = [self.flags(*shape) for _ in range(3)]
+        rows = [self.flags(ROWS), np.zeros(ROWS, np.int64), np.arange(ROWS, dtype=np.int64)]
+        learns_values = any(isinstance(part, str) and part == "q_values" for part in made)
+        epsilon = np.full(ROWS, 0.5, np.float32) if learns_values else None
+        args = [plan, self.floats(*shape, OBS), self.flags(*shape), action, *floats, *flags]
+        return _native.StepRecorder, [*args, np.zeros(shape, np.int32), *rows, 1, 2, epsilon], {}
+
+    def call_see(self) -> Call:
+        return self.any("recorder")[0].see, [self.floats(ROWS, OBS)], {}
+
+    def call_watch(self) -> Call:
+        flags = [self.flags(ROWS) for _ in range(3)]
+        return self.any("recorder")[0].watch, [np.zeros(ROWS), *flags], {}
+
+    def call_recorder_act(self) -> Call:
+        recorder, _ = self.any("recorder")
+        if self.rng.random() < 0.5:
+            recorder.see(np.zeros((ROWS, OBS), np.float32))
+        return recorder.act, [int(self.rng.integers(STEPS)), 7], {}
+
+    def call_record(self) -> Call:
+        recorder, _ = self.any("recorder")
+        if self.rng.random() < 0.5:
+            ended = np.zeros(ROWS, np.bool_)
+            recorder.watch(np.zeros(ROWS), ended, ended, self.pick([~ended, ended]))
+        return recorder.record, [int(self.rng.integers(STEPS))], {}
