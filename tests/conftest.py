@@ -1,5 +1,6 @@
 """What every test shares: one intra-op thread, fixed seeds, a place for run directories, skipped GPU tests."""
 
+import gc
 import os
 import random
 import shutil
@@ -48,11 +49,31 @@ def few_greedy_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "GREEDY_EPISODES", 2)
 
 
+@pytest.fixture
+def all_greedy_episodes() -> None:
+    """For tests of the greedy episodes themselves: a run ends with all hundred."""
+
+
+@pytest.fixture(autouse=True)
+def _few_where_nothing_is_learned(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fast tests train for some updates: their runs end with two greedy episodes, unless all are asked for."""
+    training = sys.modules.get("shoal.experiment.training")  # else this process has trained nothing, and imports none
+    wanted = "slow" in request.keywords or "all_greedy_episodes" in request.fixturenames
+    if training is not None and not wanted:
+        monkeypatch.setattr(training, "GREEDY_EPISODES", 2)
+
+
 @pytest.fixture(scope="session")
 def interpreter() -> Iterator[Interpreter]:
     """Runs programs in processes that need not import torch and shoal again."""
     with closing(Interpreter()) as started:
         yield started
+
+
+def pytest_collection_finish() -> None:
+    """What stays until the end, such as torch and thousands of tests, is no part of any test's garbage collections."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure() -> None:

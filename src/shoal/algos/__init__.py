@@ -7,6 +7,7 @@ import importlib
 import inspect
 from dataclasses import is_dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -53,6 +54,12 @@ ONE_PARSES = Lock()
 
 def summaries() -> dict[str, str]:
     """The names of shoal's algorithms and the first sentence of each file, read without importing it (or torch)."""
+    return dict(_read_summaries())
+
+
+@cache
+def _read_summaries() -> dict[str, str]:
+    """The same, read once: every run asks several times."""
     found: dict[str, str] = {}
     for path in sorted(Path(__file__).parent.glob("*.py")):
         with ONE_PARSES:
