@@ -49,6 +49,7 @@ class Interpreter:
         cwd: Path | None = None,
         env: dict[str, str] | None = None,
         timeout_s: float = 110,
+        few_greedy_episodes: bool = False,
     ) -> subprocess.CompletedProcess[str]:
         """Runs a program to its end.
 
@@ -59,6 +60,7 @@ class Interpreter:
             cwd: the folder that it runs in; else this process's.
             env: its environment variables; else this process's.
             timeout_s: it is killed when it takes longer.
+            few_greedy_episodes: its runs end with two of them instead of a hundred.
 
         Raises:
             TimeoutExpired: it took longer.
@@ -73,6 +75,7 @@ class Interpreter:
             "out": str(out),
             "err": str(err),
             "timeout_s": timeout_s,
+            "few_greedy_episodes": few_greedy_episodes,
         }
         assert self._server.stdin is not None
         assert self._server.stdout is not None
@@ -122,6 +125,8 @@ def become(request: dict[str, Any]) -> tuple[str, ModuleType]:
     sys.stdin = open(0, closefd=False)  # noqa: SIM115 - open as long as the process is
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    if request["few_greedy_episodes"]:
+        importlib.import_module("shoal.experiment.training").GREEDY_EPISODES = 2
     main = ModuleType("__main__")
     sys.modules["__main__"] = main
     program = request["program"]

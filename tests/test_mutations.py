@@ -9,6 +9,7 @@ import os
 import sys
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,14 +38,17 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = Path(shoal.__file__).parent
 NATIVE_FILE = Path(_native.__file__ or "")
 PYTEST = """
-import ctypes, sys
+import ctypes, os, sys
 sys.dont_write_bytecode = True  # compiled files are links to those of the code as it is
-native, mutation, *tests = sys.argv[1:]
+native, mutation, folder, *tests = sys.argv[1:]
 if mutation != "0":
     ctypes.c_int.in_dll(ctypes.CDLL(native), "shoal_mutation").value = int(mutation)
 import pytest
-options = ["-q", "-x", "--assert=plain", "-p", "pytest_timeout", "-p", "no:cacheprovider"]
-sys.exit(pytest.main([*options, *tests]))
+options = ["-q", "-x", "--assert=plain", "-p", "pytest_timeout", "-p", "no:cacheprovider", "--basetemp", folder]
+status = pytest.main([*options, *tests])
+sys.stdout.flush()
+sys.stderr.flush()
+os._exit(status)  # taking torch down takes as long as many of the tests
 """
 pytestmark = [pytest.mark.mutation, pytest.mark.timeout(300)]
 in_one_process = pytest.mark.xdist_group("native")
@@ -86,8 +90,10 @@ def run_tests(
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(source), str(ROOT), *filter(None, sys.path)])}
     env |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     program = f"import sys; sys.path[:0] = [{str(source)!r}, {str(ROOT)!r}]\n{PYTEST}"
-    given = [str(native), str(mutation), *tests]
-    done = bare.run(program, *given, folder=source, cwd=ROOT, env=env, timeout_s=280)
+    # A folder of its own, with a short name: pytest's numbered ones look for those of earlier runs, and delete them.
+    with TemporaryDirectory(prefix="shoal-") as folder:
+        given = [str(native), str(mutation), f"{folder}/t", *tests]
+        done = bare.run(program, *given, folder=source, cwd=ROOT, env=env, timeout_s=280)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -68,7 +68,7 @@ def test_blocks_run(page: Path, tmp_path: Path, interpreter: Interpreter) -> Non
         return
     script = tmp_path / (page.stem + ".py")
     script.write_text(program + "\n", encoding="utf-8")
-    result = interpreter.run(script, folder=tmp_path, cwd=tmp_path, timeout_s=PAGE_TIMEOUT_S)
+    result = interpreter.run(script, folder=tmp_path, cwd=tmp_path, timeout_s=PAGE_TIMEOUT_S, few_greedy_episodes=True)
     assert result.returncode == 0, f"{name_page(page)}\n{result.stdout}\n{result.stderr}"
 
 

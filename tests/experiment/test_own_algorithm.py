@@ -273,6 +273,7 @@ def test_the_loop_may_be_asked_for_anywhere(package: Any, shoal_command: Any, *,
         assert all(torch.equal(targets[0][key], value) for key, value in targets[1].items())
 
 
+@pytest.mark.usefixtures("all_greedy_episodes")
 def test_as_a_module_in_python(package: Any, tmp_path: Path) -> None:
     """`shoal.train(algo=module)`; the run is loaded and resumed by the module's name."""
     module: ModuleType = importlib.import_module(package(algorithm_of_the_page()))

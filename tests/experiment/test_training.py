@@ -367,6 +367,7 @@ def test_act_with_memory(run_dir: Path) -> None:
     assert not torch.equal(mixed[1], first[0][1])
 
 
+@pytest.mark.usefixtures("all_greedy_episodes")
 def test_loaded_evaluation(run_dir: Path) -> None:
     """The seed of the run gives the figure of the run; another seed plays others; no episodes are refused."""
     done = shoal.train("CartPole-v1", run_dir=run_dir, **TINY)
