@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 from tests.fork_server import Interpreter
+from tests.warm_workers import Warm
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +69,22 @@ def interpreter() -> Iterator[Interpreter]:
     """Runs programs in processes that need not import torch and shoal again."""
     with closing(Interpreter()) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def _warm() -> Iterator[Warm]:
+    with closing(Warm()) as started:
+        yield started
+
+
+@pytest.fixture
+def warm_workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers, actors, samplers and learners need not import torch and shoal again: for tests of what they do."""
+    from shoal.envs.workers import processes
+
+    if not sys.flags.no_site:  # else this process tests another copy of shoal, for one test
+        warm: Warm = request.getfixturevalue("_warm")
+        monkeypatch.setattr(processes, "_start", warm.start)
 
 
 def pytest_collection_finish() -> None:
