@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
@@ -73,15 +74,13 @@ class Forked:
 
 
 class Warm:
-    """The server, and what it is asked for."""
+    """The server, and what it is asked for; it is started when it is first asked."""
 
     def __init__(self) -> None:
-        """Starts it; what it imports is there when the first process is asked for."""
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            command = [sys.executable, "-P", __file__, str(theirs.fileno())]
-            env = os.environ | ONE_THREAD | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-            self._server = subprocess.Popen(command, pass_fds=(theirs.fileno(),), cwd=ROOT, env=env)
+        """Nothing is started yet."""
+        self._socket: socket.socket | None = None
+        self._server: subprocess.Popen[bytes] | None = None
+        self._one_asks = Lock()
 
     def start(self, command: list[str], fds: tuple[int, ...]) -> Any:
         """What shoal's `_start` of a worker does, which ends its command with what the worker is given."""
@@ -91,15 +90,26 @@ class Warm:
 
     def ask(self, request: dict[str, Any], fds: tuple[int, ...] = ()) -> Any:
         """The answer to a request."""
-        socket.send_fds(self._socket, [json.dumps(request).encode()], fds)
-        answer = self._socket.recv(LARGEST)
+        with self._one_asks:
+            asked = self._socket or self._begin()
+            socket.send_fds(asked, [json.dumps(request).encode()], fds)
+            answer = asked.recv(LARGEST)
         assert answer, "the server of warm workers ended"
         return json.loads(answer)
 
     def close(self) -> None:
         """Ends it, and with it what it has forked."""
-        self._socket.close()
-        self._server.wait(10)
+        if self._socket is not None and self._server is not None:
+            self._socket.close()
+            self._server.wait(10)
+
+    def _begin(self) -> socket.socket:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            command = [sys.executable, "-P", __file__, str(theirs.fileno())]
+            env = os.environ | ONE_THREAD | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+            self._server = subprocess.Popen(command, pass_fds=(theirs.fileno(),), cwd=ROOT, env=env)
+        return self._socket
 
 
 def serve(asked: socket.socket) -> dict[str, Any] | None:
