@@ -78,17 +78,13 @@ def _warm() -> Iterator[Warm]:
 
 
 @pytest.fixture
-def cold_workers() -> None:
-    """For tests of how workers, actors, samplers and learners begin and end: they start as users' do."""
+def warm_workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of what is done in workers, actors and samplers, which need not import torch and shoal again."""
+    from shoal.envs.workers import processes
 
-
-@pytest.fixture(autouse=True)
-def _workers_that_have_imported(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, _warm: Warm) -> None:
-    """Fast tests are of what is done in other processes, which need not import torch and shoal again and again."""
-    processes = sys.modules.get("shoal.envs.workers.processes")
-    cold = "slow" in request.keywords or "cold_workers" in request.fixturenames
-    if processes is not None and not cold and not sys.flags.no_site:  # a defect's process tests another shoal
-        monkeypatch.setattr(processes, "_start", _warm.start)
+    if not sys.flags.no_site:  # else this process tests a shoal with a defect, in one test
+        warm: Warm = request.getfixturevalue("_warm")
+        monkeypatch.setattr(processes, "_start", warm.start)
 
 
 def pytest_collection_finish() -> None:

@@ -126,7 +126,9 @@ def become(request: dict[str, Any]) -> tuple[str, ModuleType]:
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     if request["few_greedy_episodes"]:
-        importlib.import_module("shoal.experiment.training").GREEDY_EPISODES = 2
+        from shoal.experiment import training
+
+        training.GREEDY_EPISODES = 2
     main = ModuleType("__main__")
     sys.modules["__main__"] = main
     program = request["program"]

@@ -9,6 +9,7 @@ import tokenize
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 
@@ -41,8 +42,14 @@ def count_lines(path: Path) -> int:
     return len(path.read_text(encoding="utf-8").splitlines())
 
 
-def measure_python_functions(source: str) -> Iterator[tuple[str, int]]:
-    for node in ast.walk(ast.parse(source)):
+@cache
+def parse(path: Path) -> ast.Module:
+    """A file's tree, which several tests read."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def measure_python_functions(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1
 
@@ -96,7 +103,7 @@ def is_any(annotation: ast.expr | None) -> bool:
 def parse_package() -> Iterator[tuple[Path, ast.Module]]:
     written = (path for path in sorted(PACKAGE.rglob("*.py")) if "_pb2" not in path.name)  # others are generated
     for path in written:
-        yield path, ast.parse(path.read_text(encoding="utf-8"))
+        yield path, parse(path)
 
 
 def find_backends() -> set[str]:
@@ -165,7 +172,7 @@ def find_imports(path: Path) -> set[str]:
     inside = path.relative_to(PACKAGE.parent).with_suffix("").parts
     package = inside[:-1]  # the same for a module and for its package's __init__
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parse(path)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -264,8 +271,8 @@ def test_nobody_asks_for_the_class_of_a_backend() -> None:
 def test_functions_are_short() -> None:
     long: dict[str, int] = {}
     for path in find_sources(".py", ".hpp", ".cpp"):
-        source = path.read_text(encoding="utf-8")
-        measured = measure_python_functions(source) if path.suffix == ".py" else measure_cpp_functions(source)
+        python = path.suffix == ".py"
+        measured = measure_python_functions(parse(path)) if python else measure_cpp_functions(path.read_text("utf-8"))
         long |= {f"{path.relative_to(ROOT)}: {name}": lines for name, lines in measured if lines > MAX_FUNCTION}
     assert long == {}
 

@@ -74,13 +74,16 @@ class Forked:
 
 
 class Warm:
-    """The server, and what it is asked for; it is started when it is first asked."""
+    """The server, and what it is asked for."""
 
     def __init__(self) -> None:
-        """Nothing is started yet."""
-        self._socket: socket.socket | None = None
-        self._server: subprocess.Popen[bytes] | None = None
+        """Starts it; what it imports is there when the first process is asked for."""
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._one_asks = Lock()
+        with theirs:
+            command = [sys.executable, "-P", __file__, str(theirs.fileno())]
+            env = os.environ | ONE_THREAD | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+            self._server = subprocess.Popen(command, pass_fds=(theirs.fileno(),), cwd=ROOT, env=env)
 
     def start(self, command: list[str], fds: tuple[int, ...]) -> Any:
         """What shoal's `_start` of a worker does, which ends its command with what the worker is given."""
@@ -91,25 +94,16 @@ class Warm:
     def ask(self, request: dict[str, Any], fds: tuple[int, ...] = ()) -> Any:
         """The answer to a request."""
         with self._one_asks:
-            asked = self._socket or self._begin()
-            socket.send_fds(asked, [json.dumps(request).encode()], fds)
-            answer = asked.recv(LARGEST)
+            socket.send_fds(self._socket, [json.dumps(request).encode()], fds)
+            answer = self._socket.recv(LARGEST)
         assert answer, "the server of warm workers ended"
         return json.loads(answer)
 
     def close(self) -> None:
         """Ends it, and with it what it has forked."""
-        if self._socket is not None and self._server is not None:
-            self._socket.close()
-            self._server.wait(10)
-
-    def _begin(self) -> socket.socket:
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            command = [sys.executable, "-P", __file__, str(theirs.fileno())]
-            env = os.environ | ONE_THREAD | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-            self._server = subprocess.Popen(command, pass_fds=(theirs.fileno(),), cwd=ROOT, env=env)
-        return self._socket
+        self._server.kill()
+        self._server.wait()
+        self._socket.close()
 
 
 def serve(asked: socket.socket) -> dict[str, Any] | None:

@@ -15,6 +15,8 @@ from shoal.envs.workers.settings import Workers
 from shoal.types import ConfigError, Ready
 from tests.contract.backends import Backend, bad_actions, draw_actions, listed
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 ALL = slice(None)
 in_parts = pytest.mark.parametrize("backend", listed(lambda b: not b.whole), indirect=True)
 restored_exactly = pytest.mark.parametrize("backend", listed(lambda b: b.restores), indirect=True)

@@ -23,6 +23,8 @@ from shoal.envs.workers.settings import Workers
 from shoal.types import ConfigError, EnvError, Ready
 from tests.games import Ring, Shift
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 
 def started(factory: Any, num_envs: int = 1, seed: int = 0, **settings: Any) -> Any:
     """Rows after their first recv."""

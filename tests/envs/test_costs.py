@@ -18,6 +18,8 @@ from shoal.envs.vec_env import VecEnv
 from shoal.envs.workers.settings import Workers
 from shoal.types import ConfigError, EnvError
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 COST = Preprocessing(cost_key="cost")
 

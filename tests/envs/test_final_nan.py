@@ -18,6 +18,8 @@ from shoal.types import ConfigError, EnvError
 if TYPE_CHECKING:
     from shoal.envs.vec_env import VecEnv
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 BOX = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
 LAST = Preprocessing(final_nan="last_finite")
 BOTH = slice(0, 2)

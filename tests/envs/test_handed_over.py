@@ -20,6 +20,8 @@ from tests.strict_worlds import ACTIONS, SEEN, Protocol, PythonsInt, Seen, Stric
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 SHORT: dict[str, Any] = {"num_envs": 2, "num_steps": 8, "num_minibatches": 2, "total_timesteps": 32, "panel": "none"}
 
 

@@ -16,6 +16,8 @@ from shoal.envs.registry import make
 from shoal.envs.workers.settings import Workers
 from shoal.types import Layout
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 DISCRETE = Layout.of(spaces.Discrete(5))
 NESTED = Layout.of(spaces.Dict({"go": spaces.Discrete(3), "arm": spaces.Box(-1, 1, (2,), np.float32)}))
 BOUND = 10

@@ -21,6 +21,8 @@ from shoal.stream.rollouts import rollouts
 from shoal.types import EnvError
 from tests.envs.test_batched import Clock, started, stepped, text_rewards
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # worker processes need not import torch
 
 

@@ -26,6 +26,8 @@ from shoal.stream.rollouts import rollouts
 from shoal.types import ConfigError, EnvError, Spec
 from tests import single_run
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # worker processes need not import torch
 
 BOX = spaces.Box(-1, 1, (2,), np.float32)

@@ -21,6 +21,8 @@ from tests.envs.test_envs import step
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 
 class Mission(spaces.Space[str]):
     """A space of strings that is no Text, such as MiniGrid's."""

@@ -34,6 +34,8 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])  # worker processes 
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 ALL = slice(None)
 LANDER = ["LunarLander-v3"] if "LunarLander-v3" in native.ids() else []
 EVERYTHING = Preprocessing(

@@ -22,6 +22,8 @@ from tests.fork_server import Interpreter
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 ALL = slice(None)
 
 

@@ -24,7 +24,6 @@ from shoal.types import ConfigError
 from tests.contract.toys import Corridor
 from tests.fault.troubles import Trouble
 
-pytestmark = pytest.mark.usefixtures("cold_workers")
 SCRIPT = """
     import sys, time
     import gymnasium as gym

@@ -16,6 +16,8 @@ from shoal.types import ConfigError, EnvError
 from tests.contract.toys import Lamps
 from tests.fault.rows import Rows, Step, check_dropped, check_order, keep
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 EIGHT = slice(0, 8)
 FOURS: dict[str, Any] = {"num_rows": 8, "num_workers": 4}
 

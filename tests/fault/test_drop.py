@@ -16,6 +16,8 @@ from shoal.types import EnvError
 from tests.fault.rows import Rows, check_dropped, check_order, played, step
 from tests.fault.troubles import LENGTH, Trouble
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 
 @pytest.mark.parametrize("sends", ["whole", "halves"])
 @pytest.mark.parametrize("what", ["SIGKILL", "SIGSTOP", "raise", "NaN observation"])

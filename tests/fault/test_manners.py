@@ -19,6 +19,8 @@ from shoal.envs.workers.rows import WorkersEnv
 from shoal.envs.workers.settings import Workers
 from shoal.types import EnvError, Ready
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 FOUR = slice(0, 4)
 BACKENDS = ("serial", "workers")
 

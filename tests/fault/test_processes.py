@@ -18,8 +18,6 @@ from shoal.envs.workers.settings import Workers
 from shoal.types import EnvError, Ready
 from tests.fault.strays import Closer, Doomed, Plain, Raiser, Slow, Starter, Twice
 
-pytestmark = pytest.mark.usefixtures("cold_workers")
-
 TWO = slice(0, 2)
 
 

@@ -16,6 +16,8 @@ from shoal.types import ConfigError, EnvError
 from tests.fault.rows import ALL, TIMEOUT_S, Rows, check_order, played, step
 from tests.fault.troubles import LENGTH, OddError, Trouble
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 
 @pytest.mark.parametrize(
     ("what", "kind", "message", "within_s"),

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from shoal.stream.rollouts import Rollouts
     from shoal.types import Spec
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 SHORT = Preprocessing(max_episode_steps=11)
 """Episodes of CartPole that are cut as well as ended."""
 

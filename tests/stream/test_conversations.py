@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from shoal.llm.sampler.protocol import Request
     from shoal.types import Answers
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 
 class Script:
     """A sampler that says what it is told, and remembers what it was asked."""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from shoal.llm.sampler.protocol import Drawn, Sampler
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 LONG = Drawing(max_tokens=50, top_k=9)
 """The token that ends answers is seldom drawn: most answers are cut."""
 REQUESTS = [Request(key, (2 + key, 1), (0, 1, 2)) for key in range(4)]

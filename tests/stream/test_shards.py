@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
     from shoal.envs.vec_env import VecEnv
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 UNIFORM = Replay(buffer_size=96, learning_starts=40, samples_per_insert=4)
 BY_PRIORITY = replace(UNIFORM, alpha=0.6)
 BATCH = 16

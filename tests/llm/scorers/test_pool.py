@@ -34,6 +34,8 @@ from tests.llm.scorers.as_told import (
     once,
 )
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 
 def collect(pool: ScorerPool, *, within_s: float = 30.0) -> dict[int, Scored]:
     found: dict[int, Scored] = {}

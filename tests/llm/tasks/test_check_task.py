@@ -16,6 +16,8 @@ from shoal.llm.tasks.reasoning import ReasoningTask
 from shoal.llm.tasks.task import Message, Prompt, Reply
 from shoal.types import ConfigError
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 
 class Sum:
     """A task that is right; tests break it."""

@@ -17,6 +17,8 @@ from shoal.llm.tasks.task import Message, Prompt, Task
 from shoal.types import ConfigError
 from tests.llm.tasks.told_tasks import Echo, Slow
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 PROMPT = Prompt(4, "Say something.")
 
 
