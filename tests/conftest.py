@@ -87,8 +87,14 @@ def warm_workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(processes, "_start", warm.start)
 
 
+def pytest_collection() -> None:
+    """What is imported and collected stays: nobody looks for garbage meanwhile."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """What stays until the end, such as torch and thousands of tests, is no part of any test's garbage collections."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 

@@ -7,6 +7,7 @@ they begin, end and fail start them as users' do.
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import importlib
 import json
@@ -31,6 +32,8 @@ IMPORTED = (
     "shoal.stream.actors.local",
     "shoal.stream.groups.child",
 )
+FREE = 512
+"""Descriptors from here on are nobody's."""
 LARGEST = 2**20
 """Bytes of a request, at most."""
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -146,8 +149,15 @@ def become(request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     os.dup2(nothing, 0)
     os.close(nothing)
     given = request["given"]
+    # Descriptors keep the numbers that they have in the process that asks, as in any process that it starts itself.
+    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD, FREE) for fd in fds]
+    for fd in fds:
+        os.close(fd)
+    for fd, name in zip(moved, ("pipe", "block", "stack"), strict=True):
+        os.dup2(fd, given[name])
+        os.close(fd)
     sys.path[:] = given.pop("path")
-    return given | dict(zip(("pipe", "block", "stack"), fds, strict=True)) | {"parent": os.getppid()}
+    return given | {"parent": os.getppid()}
 
 
 if __name__ == "__main__":

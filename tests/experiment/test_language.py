@@ -93,6 +93,7 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(folder: Path, tmp_path: P
     assert sha256(part) != sha256(whole)
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_async_without_staleness_equals_sync(folder: Path, tmp_path: Path) -> None:
     """By the bits of its weights: a sampler in another process draws the same."""
     sync = trained(folder, tmp_path / "sync", 8)
@@ -100,6 +101,7 @@ def test_async_without_staleness_equals_sync(folder: Path, tmp_path: Path) -> No
     assert sha256(sync) == sha256(other)
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_async_learns_no_later_than_it_may(folder: Path, tmp_path: Path) -> None:
     """Every batch of a run says how late it was; a resumed one goes on with what was in flight."""
     part = trained(folder, tmp_path, 10, schedule="async", max_staleness=2)
