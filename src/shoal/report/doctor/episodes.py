@@ -118,21 +118,26 @@ def greedy_worse(run: Evidence) -> Finding | None:
         return None
     numbers = {"greedy_return": greedy, "episode/return": course.last}
     entropy = run.late("loss/entropy")
-    undecided = ""
+    what = (
+        f"greedy actions reach {greedy:.4g}, sampled ones {course.last:.4g}: what it learned is good by its chance "
+        "moves, not by its most probable ones"
+    )
     if entropy is not None:
         numbers["loss/entropy"] = entropy
-        undecided = f", at an entropy of {entropy:.3g} nats"
-    what = (
-        f"greedy actions reach {greedy:.4g}, sampled ones {course.last:.4g}{undecided}: what it learned is good by its "
-        "chance moves, not by its most probable ones"
-    )
-    memory = ""
-    if run.config.get("algorithm.network.recurrent", "none") == "none":
-        memory = "network.recurrent or preprocessing.frame_stack, as it may not see where it is; "
+        what = (
+            f"greedy actions reach {greedy:.4g}, sampled ones {course.last:.4g}, at an entropy of {entropy:.3g} nats: "
+            "what it learned is good by its chance moves, not by its most probable ones"
+        )
     advice = (
-        f"{memory}a smaller ent_coef or more steps, so that it decides; network.squash where actions lie at their "
-        "bounds; action masks for what is not allowed; else let it act as it was trained: agent.act(obs, greedy=False)"
+        "a smaller ent_coef or more steps, so that it decides; network.squash where actions lie at their bounds; "
+        "action masks for what is not allowed; else let it act as it was trained: agent.act(obs, greedy=False)"
     )
+    if run.config.get("algorithm.network.recurrent", "none") == "none":
+        advice = (
+            "network.recurrent or preprocessing.frame_stack, as it may not see where it is; a smaller ent_coef or more "
+            "steps, so that it decides; network.squash where actions lie at their bounds; action masks for what is not "
+            "allowed; else let it act as it was trained: agent.act(obs, greedy=False)"
+        )
     return Finding("greedy-worse-than-sampled", CAUSE + 9, what, advice, numbers)
 
 

@@ -111,6 +111,7 @@ class Heartbeat(Told):
         self.late = self.late + 1 if value > self.limit else 0
         if not self.above(value if self.late >= IN_A_ROW else None):
             return None
-        what = "actor" if SLOWEST[0] in seen.numbers else "worker"
-        said = f"the slowest {what} takes {value:.3g} times as long as the one in the middle"
+        said = f"the slowest worker takes {value:.3g} times as long as the one in the middle"
+        if SLOWEST[0] in seen.numbers:
+            said = f"the slowest actor takes {value:.3g} times as long as the one in the middle"
         return Finding(said, "tell")
