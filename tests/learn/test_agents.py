@@ -12,6 +12,8 @@ import shoal
 from benchmarks.self_play import at_random, learned, match
 from tests.games import Ring
 
+pytestmark = pytest.mark.usefixtures("all_greedy_episodes")
+
 if TYPE_CHECKING:
     from pathlib import Path
 

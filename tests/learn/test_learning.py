@@ -18,6 +18,8 @@ from shoal.nets.q_network import action_values
 from tests import single_run
 from tests.learn.envs import Forever, Recall, Sorting
 
+pytestmark = pytest.mark.usefixtures("all_greedy_episodes")
+
 if TYPE_CHECKING:
     from pathlib import Path
 

@@ -29,6 +29,8 @@ class Insertion:
 
     def __init__(self) -> None:
         """A way that leads nowhere yet."""
+        self.data_sha256 = ""
+        """Of the data set that is learned from; empty without one."""
         self._why_not = (
             "this run has no replay memory so far: algorithms on rollouts have none (`shoal algos` lists those on "
             "replay), and others make theirs by run.replay"

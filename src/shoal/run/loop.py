@@ -120,6 +120,13 @@ class Stream(Protocol):
         ...
 
 
+def updates_of(run: Run, stream: Stream) -> int:
+    """How many updates the whole run has."""
+    each = getattr(stream, "steps_per_batch", prod(stream.shape))
+    steps, before = run.settings.total_timesteps, run.settings.data.updates
+    return max(1, ceil(steps / each) + before)
+
+
 def numbers_of(
     run: Run, stream: Stream, learners: Mapping[str, Learner]
 ) -> dict[str, float]:
@@ -154,9 +161,7 @@ class Loop:
         self.run, self.stream, self.learners, self.parts = run, stream, learners, parts
         self._log, self._writer, self._interrupts = log, writer, interrupts
         self.evaluation = run.evaluation
-        each = getattr(stream, "steps_per_batch", prod(stream.shape))
-        steps, before = run.settings.total_timesteps, run.settings.data.updates
-        updates = max(1, ceil(steps / each) + before)
+        updates = updates_of(run, stream)
         self._log_every = max(1, updates // 500)
         self._save_every = max(1, updates // 20)
         self.progress = Progress()

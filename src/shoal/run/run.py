@@ -102,8 +102,6 @@ class Run:
         self.meter, self.rng = Meter(self.metrics.add), settings.generator()
         self.recorder = recorder_of(self.meter, settings.timeline)
         self.updates, self.stop_reason, self.interrupted_by = 0, "", ""
-        self.data_sha256 = ""
-        """Of the data set that is learned from; empty without one."""
         self.memory = Insertion()
         """Where steps from outside enter the replay memory."""
         self.steps_before = 0

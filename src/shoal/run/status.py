@@ -44,8 +44,8 @@ def status_of(run: Run, steps: int, seconds: float) -> dict[str, Any]:
     }
     if s.stop_at is not None and isfinite(s.stop_at):
         status["threshold"] = s.stop_at
-    if run.data_sha256:
-        status["data_sha256"] = run.data_sha256
+    if run.memory.data_sha256:
+        status["data_sha256"] = run.memory.data_sha256
     if run.guard is not None and run.guard.notes.count:
         status["interventions"] = run.guard.notes.count
     if run.selection.kept:

@@ -366,5 +366,5 @@ def _read(run: Run, spec: Spec, inverse: Callable[[Tree], Tree]) -> Data:
     s = run.settings
     folder = Path(s.data.folder or "")
     data = read_data(folder, spec, inverse, reward_scale=s.reward_scale)
-    run.data_sha256 = data.sha256
+    run.memory.data_sha256 = data.sha256
     return data
