@@ -14,6 +14,7 @@ from shoal.learn.optimizers import (
     current,
     native_optimizer,
 )
+from shoal.learn.step_sizes import StepSizes
 from shoal.learn.towers import pack_gradient
 from shoal.types import ConfigError
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from shoal.learn.sharing import Sharing
 
 
-class Descent:
+class Descent(StepSizes):
     """An optimizer, and its native form on the same moments; one that is not finite is no step."""
 
     def __init__(
@@ -47,44 +48,16 @@ class Descent:
             max_grad_norm: what a gradient's norm is cut to.
             sharing: what makes gradients the mean over several ranks before all else.
         """
-        self.module, self.packed, self.optimizer = module, packed, optimizer
+        super().__init__(optimizer)
+        self.module, self.packed = module, packed
         self.max_grad_norm = max_grad_norm
         self.sharing = sharing
         self._may_be_native = native
         self.native: NativeOptimizer | None = None
         """As it was at the last step."""
-        self._rate_factor = 1.0
         self._gradient: Tensor | None = None
         """Where gradients are put side by side."""
         self.join()
-
-    @property
-    def owned(self) -> torch.optim.Optimizer:
-        """Torch's optimizer; ConfigError where there is none."""
-        if self.optimizer is None:
-            raise ConfigError("this network has no optimizer")
-        return self.optimizer
-
-    @property
-    def learning_rate(self) -> float:
-        """The step size as it was set, without `rate_factor`."""
-        return self.owned.param_groups[0]["lr"] / self._rate_factor
-
-    @learning_rate.setter
-    def learning_rate(self, value: float) -> None:
-        for group in self.owned.param_groups:
-            group["lr"] = value * self._rate_factor
-
-    @property
-    def rate_factor(self) -> float:
-        """What step sizes are multiplied by, whoever sets them: 1, or what a guard has made of it, a power of 2."""
-        return self._rate_factor
-
-    @rate_factor.setter
-    def rate_factor(self, value: float) -> None:
-        before, self._rate_factor = self._rate_factor, value
-        for group in self.owned.param_groups:
-            group["lr"] = group["lr"] / before * value
 
     def join(self) -> None:
         """Has native code and torch's optimizer share the moments, whose tensors a restore replaces."""

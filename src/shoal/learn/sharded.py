@@ -22,6 +22,7 @@ from torch.distributed.tensor import DTensor
 
 from shoal.learn.optimizers import check_moments
 from shoal.learn.sharing import Sharing
+from shoal.learn.step_sizes import StepSizes
 from shoal.learn.trainable import Trainable
 from shoal.learn.weights import NOT_FINITE, learned_state, load_weights
 from shoal.types import ConfigError
@@ -231,7 +232,7 @@ class _Parts:
         return math.isfinite(float(found))
 
 
-class _Descent:
+class _Descent(StepSizes):
     """The optimizer of this rank's parts; the gradient's norm is that of all of them."""
 
     def __init__(
@@ -241,37 +242,9 @@ class _Descent:
         max_grad_norm: float,
         sharing: Sharing,
     ) -> None:
-        self._parts, self.optimizer = parts, optimizer
+        super().__init__(optimizer)
+        self._parts = parts
         self.max_grad_norm, self.sharing = max_grad_norm, sharing
-        self._rate_factor = 1.0
-
-    @property
-    def owned(self) -> torch.optim.Optimizer:
-        """Torch's optimizer; ConfigError where there is none."""
-        if self.optimizer is None:
-            raise ConfigError("this network has no optimizer")
-        return self.optimizer
-
-    @property
-    def learning_rate(self) -> float:
-        """The step size as it was set, without `rate_factor`."""
-        return self.owned.param_groups[0]["lr"] / self._rate_factor
-
-    @learning_rate.setter
-    def learning_rate(self, value: float) -> None:
-        for group in self.owned.param_groups:
-            group["lr"] = value * self._rate_factor
-
-    @property
-    def rate_factor(self) -> float:
-        """As of `Descent`."""
-        return self._rate_factor
-
-    @rate_factor.setter
-    def rate_factor(self, value: float) -> None:
-        before, self._rate_factor = self._rate_factor, value
-        for group in self.owned.param_groups:
-            group["lr"] = group["lr"] / before * value
 
     def step_reached(self) -> float:
         """Clips the gradient and takes the optimizer's step, unless the gradient is not finite; returns its norm."""
