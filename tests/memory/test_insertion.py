@@ -139,7 +139,7 @@ def test_trees() -> None:
         ({"action": ["left", "up", "up"]}, "action are of the type <U4"),
         ({"obs": [[0.0], [1.0], [5.0, 6.0]]}, "obs is no array"),
         ({"reward": torch.ones(3).to_sparse()}, "reward is no array"),
-        ({"reward": np.ma.array([1, 2, 3], mask=[0, 1, 0])}, "reward is an array with values masked out"),
+        ({"reward": np.ma.array([1, 2, 3], mask=[False, True, False])}, "reward is an array with values masked out"),
     ],
 )
 def test_what_no_step_can_be(changes: dict[str, Any], said: str) -> None:

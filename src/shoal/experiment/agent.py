@@ -176,8 +176,7 @@ class Agent(Predicts, Staged):
 
         Raises:
             EnvError: the guard's own function gave what cannot be done, or nothing is allowed.
-            ValueError: another shape or kind than the environment's observations, numbers that are not finite, or a
-                `start` that is no bool.
+            ValueError: other shapes or kinds than the environment's, numbers that are not finite, or no such `start`.
         """
         preprocessing = self.experiment.options.preprocessing
         batch, count, alone = batch_of(self.spec, obs, preprocessing)
