@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 
 import shoal
+from shoal.types import map_tree
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,6 +57,14 @@ def test_memory_is_what_the_caller_hands_back(tmp_path: Path, *, native: bool) -
         one.predict(seen[0, 0], state)
     with pytest.raises(ValueError, match="state=None begins anew"):
         one.predict(seen[0, 0], "nonsense")
+    with pytest.raises(ValueError, match=r"begins anew .*not finite"):
+        one.predict(seen[0, 0], map_tree(lambda part: np.full_like(part, np.nan), kept))
+    starts: tuple[Any, ...] = ([True], "abc", [0, np.nan, 0], [None] * 3, np.ones((3, 1)))
+    for start in starts:
+        with pytest.raises(ValueError, match="begin an episode must be a bool, or 3 of them"):
+            one.predict(seen[0, 0], kept, episode_start=start)
+    drawn, _ = one.predict(seen[0, 0], map_tree(torch.tensor, kept), deterministic=np.bool_(False))
+    assert drawn.shape == (3,)
 
 
 def leaves(state: Any) -> list[Any]:

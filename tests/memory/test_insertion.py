@@ -76,6 +76,15 @@ def test_transitions_by_hand() -> None:
     assert transitions(outside, n_step=2) == two
 
 
+def test_a_step_by_itself() -> None:
+    """What comes step by step is inserted so, from tensors of any precision too."""
+    memory, outside = opened()
+    for number in range(3):
+        one = {name: values[number : number + 1] for name, values in steps().items()}
+        assert memory.insert(**one | {"obs": torch.tensor(one["obs"], dtype=torch.bfloat16)}) == 1
+    assert transitions(outside) == {(0, 0, 10, 0.5, 1), (1, 1, 20, 0, 2), (5, 2, 30, 0.5, 6)}
+
+
 def test_rows_of_steps() -> None:
     """[T, B]: each row by itself, and each of them is cut where it ends."""
     memory, outside = opened()
@@ -129,6 +138,8 @@ def test_trees() -> None:
         ({"action": [1, 1.5, 2]}, "action hold numbers that int64 does not hold, the first in step 1"),
         ({"action": ["left", "up", "up"]}, "action are of the type <U4"),
         ({"obs": [[0.0], [1.0], [5.0, 6.0]]}, "obs is no array"),
+        ({"reward": torch.ones(3).to_sparse()}, "reward is no array"),
+        ({"reward": np.ma.array([1, 2, 3], mask=[False, True, False])}, "reward is an array with values masked out"),
     ],
 )
 def test_what_no_step_can_be(changes: dict[str, Any], said: str) -> None:

@@ -21,7 +21,7 @@ from shoal.experiment.applies import check_applies
 from shoal.experiment.experiment import Experiment, drawn_rows, fixed_settings
 from shoal.experiment.first_weights import first_policy_of, read_policy
 from shoal.experiment.predicting import Predicts
-from shoal.experiment.shown import batch_of, mask_of
+from shoal.experiment.shown import batch_of, mask_of, starts_of
 from shoal.experiment.staged import Staged
 from shoal.experiment.trust import GUARDS, of_training
 from shoal.learn.acting import Acting
@@ -176,7 +176,7 @@ class Agent(Predicts, Staged):
 
         Raises:
             EnvError: the guard's own function gave what cannot be done, or nothing is allowed.
-            ValueError: another shape or kind than the environment's observations, or numbers that are not finite.
+            ValueError: other shapes or kinds than the environment's, numbers that are not finite, or no such `start`.
         """
         preprocessing = self.experiment.options.preprocessing
         batch, count, alone = batch_of(self.spec, obs, preprocessing)
@@ -185,9 +185,9 @@ class Agent(Predicts, Staged):
         mask = mask_of(self.spec, batch, count, action_mask)
         actor = self.actor_of(count)
         if start is not None:
-            self._start[:] = start
+            self._start[:] = starts_of(self.spec, count, start)
         action = actor.act(
-            batch, self._start, slice(0, count), action_mask=mask, greedy=greedy
+            batch, self._start, slice(0, count), action_mask=mask, greedy=bool(greedy)
         ).env_action
         action = self._guard.hold(batch, action, self._start)
         self._start[:] = False

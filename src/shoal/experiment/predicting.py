@@ -121,7 +121,10 @@ def _begin(actor: Actor, state: Tree, count: int) -> None:
 
 def _checked(own: Tensor, given: ArrayLike) -> Tensor:
     """A part of a state as a tensor like the policy's own."""
-    made = torch.as_tensor(np.array(given), dtype=own.dtype, device=own.device)
+    values = given.detach().cpu().numpy() if isinstance(given, torch.Tensor) else given
+    made = torch.as_tensor(np.array(values), dtype=own.dtype, device=own.device)
+    if not made.isfinite().all():
+        raise ValueError("it holds numbers that are not finite")
     if made.shape != own.shape:
         raise ValueError(f"expected {tuple(own.shape)}, got {tuple(made.shape)}")
     return made

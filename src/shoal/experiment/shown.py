@@ -10,6 +10,7 @@ from shoal.envs.masks import KEY, MaskReader, in_observation
 from shoal.envs.observations import leaves_of
 from shoal.envs.observed import seen
 from shoal.types import select
+from shoal.types.text import printable
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -35,6 +36,22 @@ def mask_of(spec: Spec, batch: Tree, count: int, given: Tree) -> Bools | None:
             f"{spec.env_id}: expected {count} action masks that leave an option each"
         )
     return mask
+
+
+def starts_of(spec: Spec, count: int, given: ArrayLike) -> Bools:
+    """Which of `count` observations begin an episode, from one bool or [N].
+
+    Raises:
+        ValueError: another number of them, or what is neither true nor false.
+    """
+    array = np.asarray(given)
+    is_flag = array.dtype.kind in "biuf" and np.isin(array, (0, 1)).all()
+    if not is_flag or array.shape not in ((), (count,)):
+        raise ValueError(
+            f"{spec.env_id}: which observations begin an episode must be a bool, or {count} of them, got "
+            f"{printable(given, 80)}"
+        )
+    return np.broadcast_to(array.astype(np.bool_), count)
 
 
 def batch_of(

@@ -145,7 +145,8 @@ class _Axes:
     ) -> None:
         """ConfigError where an episode goes on, and not with the observation that its step before came to."""
         for leaf, seen, came_to in zip(layout.leaves, obs, next_obs, strict=True):
-            same = (came_to[:-1] == seen[1:]).reshape(*ended[:-1].shape, -1).all(-1)
+            numbers = tuple(range(len(self.shape), seen.ndim))
+            same = (came_to[:-1] == seen[1:]).all(axis=numbers)
             follows = same | ended[:-1]
             if not follows.all():
                 step = first_step(follows, len(self.shape))
@@ -190,9 +191,15 @@ def _part(name: str, leaf: Leaf, given: Tree) -> Any:
 
 
 def _array(name: str, given: Any) -> NDArray[Any]:
-    if isinstance(given, torch.Tensor):
-        given = given.detach().cpu().numpy()
+    if isinstance(given, np.ma.MaskedArray) and np.ma.is_masked(given):
+        raise ConfigError(
+            f"{WHERE}: {name} is an array with values masked out, which no step can lack"
+        )
     try:
+        if isinstance(given, torch.Tensor):
+            given = given.detach().cpu()
+            # numpy has no bfloat16.
+            given = (given.float() if given.dtype == torch.bfloat16 else given).numpy()
         return np.asarray(given)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ConfigError(f"{WHERE}: {name} is no array: {error}") from error

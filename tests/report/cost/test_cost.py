@@ -158,6 +158,16 @@ def test_prices_of_the_user_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (HEAD + 'currency = "JPY"\n[machines.a]\nper_hour = nan\n', "must be above 0"),
         (HEAD + 'currency = "JPY"\ndefault = "b"\n[machines.a]\nper_hour = 1\n', "no machine 'b'.*it has a"),
         (HEAD + 'currency = "JPY"\n[rates]\nUSD = 0\n[machines.a]\nper_hour = 1\n', "rates.USD must be above 0"),
+        (HEAD + 'currency = "JPY"\nrates = 5\n[machines.a]\nper_hour = 1\n', "rates is no table"),
+        (HEAD + 'currency = "JPY"\ndefault = 5\n[machines.a]\nper_hour = 1\n', "default must be a text"),
+        (HEAD + 'currency = "JPY"\n[machines.a]\nper_hour = 1\nhosts = 5\n', "machines.a.hosts must be names"),
+        (HEAD + 'currency = "JPY"\n[machines.a]\nper_hour = 1\nhosts = "b"\n', "machines.a.hosts must be names"),
+        (HEAD + 'currency = "JPY"\n[machines.a]\nper_hour = 1\ncurrency = 5\n', "machines.a.currency must be a text"),
+        (
+            HEAD + 'currency = "JPY"\n[machines.a]\nper_hour = 1\nhosts = ["x"]\n'
+            '[machines.b]\nper_hour = 1\nhosts = ["x"]\n',
+            "host 'x' is of a and of b",
+        ),
         ("currency = ", "is not TOML"),
     ],
 )

@@ -117,16 +117,22 @@ def read_prices(path: Path) -> Prices:
         {},
         date=_date(path, saved, "date"),
         source=_text(path, saved, "source"),
-        default=str(saved.get("default", "")),
+        default=_text(path, saved, "default") if "default" in saved else "",
     )
     for name, given in cast("dict[str, Any]", machines).items():
         if not isinstance(given, dict):
             raise ConfigError(f"{path}: machines.{name} is no table")
         own = cast("dict[str, Any]", given)
         table.machines[name] = _machine(table, name, own)
-        for host in own.get("hosts", []):
-            table.hosts[str(host)] = name
-    for code, worth in saved.get("rates", {}).items():
+        for host in _hosts(path, f"machines.{name}.hosts", own.get("hosts", [])):
+            if table.hosts.setdefault(host, name) != name:
+                raise ConfigError(
+                    f"{path}: the host {host!r} is of {table.hosts[host]} and of {name}; name it once"
+                )
+    rates = saved.get("rates", {})
+    if not isinstance(rates, dict):
+        raise ConfigError(f"{path}: rates is no table; write it as [rates]")
+    for code, worth in cast("dict[str, Any]", rates).items():
         table.rates[code] = _number(path, f"rates.{code}", worth)
     if table.default:
         table.machine(table.default)
@@ -136,9 +142,12 @@ def read_prices(path: Path) -> Prices:
 def _machine(table: Prices, name: str, given: Mapping[str, Any]) -> Machine:
     """One machine: rented where it has a price per hour, else owned."""
     path, where = table.path, f"machines.{name}"
-    currency = str(given.get("currency", table.currency))
+    currency, source = (
+        _text(path, given, key, f"{where}.") if key in given else getattr(table, key)
+        for key in ("currency", "source")
+    )
     date = _date(path, given, "date", where) if "date" in given else table.date
-    said = f"{given.get('source', table.source)}, {date}"
+    said = f"{source}, {date}"
     rented = "per_hour" in given
     _check_names(path, f"{where}.", given, (*COMMON, *(RENTED if rented else OWNED)))
 
@@ -190,12 +199,24 @@ def _number(path: Path, where: str, value: object) -> float:
     return float(value)
 
 
-def _text(path: Path, saved: Mapping[str, Any], name: str) -> str:
-    value = saved.get(name)
-    if not isinstance(value, str) or not value:
+def _hosts(path: Path, where: str, value: object) -> list[str]:
+    listed = cast("list[object]", value) if isinstance(value, list) else [None]
+    names = [one for one in listed if isinstance(one, str) and one]
+    if len(names) < len(listed):
         raise ConfigError(
-            f'{path}: it has no {name}; a price table says its date, source and currency, such as {name} = "..."'
+            f'{path}: {where} must be names of hosts, such as ["trainer1"], got {value!r}'
         )
+    return names
+
+
+def _text(path: Path, saved: Mapping[str, Any], name: str, where: str = "") -> str:
+    value = saved.get(name)
+    if name not in saved or value == "":
+        raise ConfigError(
+            f'{path}: it has no {where}{name}; a price table says its date, source and currency, such as {name} = "..."'
+        )
+    if not isinstance(value, str):
+        raise ConfigError(f"{path}: {where}{name} must be a text, got {value!r}")
     return value
 
 
