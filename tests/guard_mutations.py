@@ -6,8 +6,8 @@ GUARD = [
     Mutation(
         "a state counts as good by the returns before it alone: what breaks down looks like the best",
         "run/guard/states.py",
-        "figure = min(there.before, returns.mean)",
-        "figure = there.before",
+        "figure=min(there.before, returns.mean),",
+        "figure=there.before,",
         "tests/run/guard/test_guard.py::test_a_run_that_it_acted_in_ends_as_the_verified_best",
     ),
     Mutation(
