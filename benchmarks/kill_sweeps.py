@@ -28,6 +28,8 @@ from shoal.experiment.sweep.results import rows_of
 from shoal.experiment.sweep.study import copy_journal, open_study, quiet
 
 RESULT = Path(__file__).parent / "results" / "kill_sweeps.jsonl"
+WAIT_S = 2.0
+"""How long after a report it is killed, at most: a trial takes about as long."""
 FILE = """
 env = "CartPole-v1"
 total_timesteps = 100_000
@@ -85,7 +87,7 @@ def main() -> None:
             before = told_in(out)
             while process.poll() is None and told_in(out) == before:
                 time.sleep(0.05)
-            time.sleep(rng.uniform(0.0, 6.0))
+            time.sleep(rng.uniform(0.0, WAIT_S))
             if process.poll() is not None:
                 break
             os.kill(process.pid, signal.SIGKILL)
@@ -103,6 +105,7 @@ def main() -> None:
     line: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
         "kills": kills,
+        "asked": options.kills,
         "status": status,
         "trials": {state: states.count(state) for state in dict.fromkeys(states)},
         "finished_before_a_kill": len(rows),
@@ -115,6 +118,10 @@ def main() -> None:
         told.write(json.dumps(line) + "\n")
     print(json.dumps({name: x for name, x in line.items() if name not in ("machine", "versions")}))
     print(f"run directories: {folder}")
+    if kills < options.kills:
+        sys.exit(f"only {kills} of {options.kills} kills: the sweep was over before; give it more --trials")
+    if status or lost or changed:
+        sys.exit(f"the sweep ended with status {status}; lost trials: {lost}, changed: {changed}")
 
 
 if __name__ == "__main__":

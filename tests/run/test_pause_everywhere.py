@@ -89,8 +89,8 @@ def test_learners_stop(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_servers(tmp_path: Path) -> None:
     """A server's session outlives a pause that is longer than it waits for a word."""
-    with Server(partial(make, "CartPole-v1"), num_envs=8, listen="127.0.0.1:0") as server:
-        case = {**NATIVE, "env": f"grpc://{server.address}"}
+    with Server(partial(make, SLOW, env_kwargs={"step_s": 0.01}), num_envs=4, listen="127.0.0.1:0") as server:
+        case = {**PPO, "env": f"grpc://{server.address}"}
         compared(tmp_path, case, after_s=0.05)
 
 

@@ -130,7 +130,7 @@ class InProcess:
             episodes = self._collect(between)
             slowest = slowest_of(self.env)
             if slowest is not None:
-                self.meter.note("workers/slowest", slowest)
+                self.meter.note("speed/slowest_worker", slowest)
             return episodes
         if between.due():
             between.pause()

@@ -98,13 +98,13 @@ def test_returns_that_fall_again_right_after_going_back_stop_the_run() -> None:
 
 def test_an_actor_that_is_late() -> None:
     rule = Heartbeat(4.0)
-    found = [rule.look(seen({"actors/slowest": x})) is not None for x in (9, 9, 1, 9, 9, 9, 9, 1)]
+    found = [rule.look(seen({"speed/slowest_actor": x})) is not None for x in (9, 9, 1, 9, 9, 9, 9, 1)]
     assert found == [False] * 5 + [True] + [False] * 2
 
 
 def test_a_worker_that_is_late_and_a_machine_that_is() -> None:
     rule = Heartbeat(4.0)
-    found = [rule.look(seen({"workers/slowest": x}, seconds_a_step=9.0)) for x in (1, 1, 1, 9, 9, 9)]
+    found = [rule.look(seen({"speed/slowest_worker": x}, seconds_a_step=9.0)) for x in (1, 1, 1, 9, 9, 9)]
     assert found[:5] == [None] * 5
     assert found[5] is not None
     assert "the slowest worker takes 9 times as long" in found[5].said

@@ -17,7 +17,7 @@ LATE, USUAL, ENOUGH = 5, 50, 20
 LEAST_S = 10.0
 """Seconds that it must have been slow for."""
 STALENESS = ("actors/staleness_max", "groups/staleness_max")
-SLOWEST = ("actors/slowest", "workers/slowest")
+SLOWEST = ("speed/slowest_actor", "speed/slowest_worker")
 IN_A_ROW = 3
 """Checks of which each must show one that is late."""
 

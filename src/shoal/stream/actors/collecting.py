@@ -186,7 +186,7 @@ class Actors:
         self.meter.note("speed/learner_waits", waited_s / (now - self._returned_s))
         self.meter.note("speed/actors_wait", spent["waiting"] / sum(spent.values()))
         if len(parts) > 1:
-            self.meter.note("actors/slowest", slowest(parts))
+            self.meter.note("speed/slowest_actor", slowest(parts))
         staleness = self._staleness()
         if len(staleness):
             self.meter.note("actors/staleness", float(staleness.mean()))
