@@ -15,6 +15,7 @@ from shoal.deploy.c.names import check_prefix
 from shoal.deploy.description import Provenance, document, limits_inside, sha256_of
 from shoal.deploy.greedy import Greedy
 from shoal.deploy.lowering import program_of
+from shoal.envs.masks import in_observation
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def export(
         to: `c` for C99 source without dependencies, `onnx`, `torchscript`, or `torch-export`.
         provenance: which run it is of.
         name: begins the names of files, and in C of functions and types.
-        masks: whether a graph reads action masks; None: where the environment has them. C takes them in any case.
+        masks: whether a graph reads an action mask beside the observation; None: where the environment has one there.
+            C takes it in any case. Masks in the observation hold everywhere.
 
     Raises:
         ConfigError: the folder is there, the kind is unknown, a package is missing, or C source of a module that is not
@@ -84,7 +86,8 @@ def export(
             )
         contents, calls = _source(policy, spec, name, limits)
     else:
-        reads = spec.masked if masks is None else masks
+        own = spec.masked and not in_observation(spec)
+        reads = own if masks is None else masks
         shown = Greedy(policy, spec, masks=reads, limits=limits)
         contents, calls = _graph(shown, spec, to, name)
     hashes = {file: hashlib.sha256(data).hexdigest() for file, data in contents.items()}

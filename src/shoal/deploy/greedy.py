@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor, nn
 
 from shoal.deploy.names import fields_of
+from shoal.envs.mask_places import observed_places
 from shoal.nets.distributions import masked
 from shoal.nets.heads import head_size
 from shoal.nets.images import ImageEncoder
@@ -48,7 +50,8 @@ class Greedy(nn.Module):
     ) -> None:
         """A copy of `policy` on the CPU.
 
-        `masks`: whether an action mask is among the inputs; `limits`: of an action guard, which actions are held to.
+        Masks in the observations hold as they do in training. `masks`: whether another one is among the inputs;
+        `limits`: of an action guard, which actions are held to.
 
         Raises:
             ConfigError: masks where there is nothing to choose.
@@ -66,6 +69,11 @@ class Greedy(nn.Module):
                 module.native = False
         self.observation, self.action = spec.observation, spec.action
         self.masks = masks
+        self.places = observed_places(spec)
+        self.options = [
+            sum(choices(part)) or int(np.prod(part.shape or ()))
+            for _, part in leaf_spaces(spec.action_space)
+        ]
         first: Tree = self.policy.initial_state(1)  # pyright: ignore[reportCallIssue]
         self.states = leaves_of(first)
         self.nested = isinstance(first, tuple)
@@ -97,7 +105,7 @@ class Greedy(nn.Module):
         before = count + self.masks
         state = self._state(given[before : before + len(self.states)])
         output: Any = self.policy(self.observation.tree(rows), state, start)
-        mask = given[count].bool().unsqueeze(0) if self.masks else None
+        mask = self._allowed(given[:count], given[count] if self.masks else None)
         distribution = masked(output.distribution, mask)
         action = distribution.to_env(distribution.mode())
         flat: list[Tensor] = self.action.flat(action)
@@ -113,6 +121,21 @@ class Greedy(nn.Module):
         limited, *kept = self.limiter(actions[0], *held)
         return (limited, *states, *kept)
 
+    def _allowed(self, obs: Sequence[Tensor], given: Tensor | None) -> Tensor | None:
+        """The options [1, N, options] that the observations and a mask beside them leave; None: all."""
+        mask = None if given is None else given.bool()
+        if self.places:
+            rows = obs[0].shape[0]
+            found: list[Tensor] = []
+            for leaf, options in enumerate(self.options):
+                own = [place for place in self.places if place.action == leaf]
+                found += [obs[one.observed].reshape(rows, -1) != 0 for one in own]
+                if not own:
+                    found.append(torch.ones(rows, options, dtype=torch.bool))
+            observed = torch.cat(found, -1)
+            mask = observed if mask is None else mask & observed
+        return None if mask is None else mask.unsqueeze(0)
+
     def _state(self, given: Sequence[Tensor]) -> Tree:
         if not given:
             return None
@@ -126,6 +149,11 @@ class Greedy(nn.Module):
         arrays: list[np.ndarray[Any, Any]] = []
         for port, value in zip(self.inputs, drawn, strict=False):
             arrays.append(np.asarray(value).astype(port.dtype))
+        parts = [choices(part) for _, part in leaf_spaces(spec.action_space)]
+        for place in self.places:  # an observation leaves an option of every choice
+            begins = np.array([0, *accumulate(parts[place.action])][:-1]) - place.first
+            inside = begins[(begins >= 0) & (begins < place.size)]
+            arrays[place.observed].reshape(count, -1)[:, inside] = 1
         for port in self.inputs[len(arrays) :]:
             fill = np.ones if port.name == "action_mask" else np.zeros
             arrays.append(fill((count, *port.shape), port.dtype))

@@ -69,13 +69,14 @@ class Player:
         Args:
             obs: [rows, ...] in the dtypes of the specification.
             start: [rows], where an episode begins.
-            mask: [rows, options], or None.
+            mask: [rows, options], or None; where observations hold masks, what both leave may be chosen.
 
         Raises:
             ValueError: numbers that are not finite, choices outside their space, or a mask that leaves nothing; the
                 state is as it was.
         """
-        self._check(obs, mask)
+        self._check(obs)
+        mask = self._mask(obs, mask)
         acted = self._actor.act(
             obs,
             start,
@@ -86,7 +87,20 @@ class Player:
         action = self._guard.hold(obs, acted.env_action, start)
         return map_tree(np.ascontiguousarray, in_own_dtypes(self.spec, action))
 
-    def _check(self, obs: Tree, mask: Bools | None) -> None:
+    def _mask(self, obs: Tree, given: Bools | None) -> Bools | None:
+        try:
+            mask = self._masks.observed(obs, self.num_rows, given)
+        except ValueError as error:
+            raise ValueError(
+                f"{self.spec.env_id}: the observations have {error}"
+            ) from None
+        if mask is not None and (row := self._masks.blocked(mask)) >= 0:
+            raise ValueError(
+                f"{self.spec.env_id}: the action mask of row {row} leaves no option"
+            )
+        return mask
+
+    def _check(self, obs: Tree) -> None:
         leaves = self.spec.observation.leaves
         values: list[NDArray[Any]] = self.spec.observation.flat(obs)
         for leaf, value, bounds in zip(leaves, values, self._choices, strict=True):
@@ -102,10 +116,6 @@ class Player:
                 raise ValueError(
                     f"{self.spec.env_id}: the observation{leaf.name} of row {row} is not finite or outside its space"
                 )
-        if mask is not None and (row := self._masks.blocked(mask)) >= 0:
-            raise ValueError(
-                f"{self.spec.env_id}: the action mask of row {row} leaves no option"
-            )
 
 
 def _choices_of(spec: Spec) -> list[tuple[Any, Any] | None]:

@@ -62,6 +62,16 @@ class MaskReader:
         columns = [self._read_part(part, given, count) for part in self._parts]
         return np.concatenate(columns, axis=1)
 
+    def observed(self, obs: Tree, count: int, given: Bools | None) -> Bools | None:
+        """The options that observations [count, ...] and a mask beside them leave, [count, size]; None: all.
+
+        ValueError where the observations' masks have other numbers than 0 and 1.
+        """
+        if not in_observation(self.spec):
+            return given
+        own = self.read(obs[KEY], count)
+        return own if given is None else own & given
+
     def blocked(self, mask: Bools) -> int:
         """The first row where some choice has no option left, or -1."""
         free = np.logical_or.reduceat(mask, self._firsts, axis=1).all(axis=1)

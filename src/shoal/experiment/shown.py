@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal.envs.masks import KEY, MaskReader, in_observation
+from shoal.envs.masks import MaskReader
 from shoal.envs.observations import leaves_of
 from shoal.envs.observed import seen
-from shoal.types import select
 from shoal.types.text import printable
 
 if TYPE_CHECKING:
@@ -20,20 +19,23 @@ if TYPE_CHECKING:
 
 
 def mask_of(spec: Spec, batch: Tree, count: int, given: Tree) -> Bools | None:
-    """The action masks [N, options] of a batch, from its observations or as given; None where there are none.
+    """The action masks [N, options] of a batch: what its observations and the masks given leave; None: everything.
 
     Raises:
         ValueError: another number of masks, or one that leaves no option.
     """
-    if in_observation(spec):
-        given = [select(batch[KEY], slice(row, row + 1)) for row in range(count)]
-    if given is None:
-        return None
     reader = MaskReader(spec)
-    mask = np.concatenate([reader.read(one, 1) for one in given])
-    if len(mask) != count or reader.blocked(mask) >= 0:
+    mask = None
+    if given is not None:
+        mask = np.concatenate([reader.read(one, 1) for one in given])
+        if len(mask) != count:
+            raise ValueError(
+                f"{spec.env_id}: expected {count} action masks, got {len(mask)}"
+            )
+    mask = reader.observed(batch, count, mask)
+    if mask is not None and (row := reader.blocked(mask)) >= 0:
         raise ValueError(
-            f"{spec.env_id}: expected {count} action masks that leave an option each"
+            f"{spec.env_id}: the action mask of row {row} leaves no option"
         )
     return mask
 

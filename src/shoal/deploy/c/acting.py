@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,12 +12,14 @@ from shoal.deploy.c.names import c_type
 from shoal.deploy.c.network import function
 from shoal.deploy.names import fields_of, is_plain
 from shoal.deploy.program import Choose
+from shoal.envs.mask_places import observed_places
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shoal.deploy.c.interface import Interface
     from shoal.deploy.program import Move
+    from shoal.envs.mask_places import Place
 
 MESSAGES = (
     "fine",
@@ -216,6 +219,10 @@ def _step(face: Interface) -> str:
         "encode(obs, x);",
     ]
     rest = [name for _, name, _ in face.extras if name != "state"]
+    places = observed_places(face.spec)
+    if places:
+        lines += _allowed(face, places)
+        rest = ["allowed" if name == "mask" else name for name in rest]
     chosen = ", ".join(["number", *rest, "action"])
     if program.memory is None:
         lines.append("decide(x, number);")
@@ -230,6 +237,30 @@ def _step(face: Interface) -> str:
         lines.append(f"limit({state}action);")
     lines.append(f"return {upper}_OK;")
     return function(step_head(face, batch=False), lines)
+
+
+def _allowed(face: Interface, places: list[Place]) -> list[str]:
+    """`allowed`: the options that the observation's own masks and the caller's leave."""
+    size = face.program.options
+    numbers = [part.numbers for part in face.program.head]
+    begins = [0, *accumulate(numbers)]
+    fields = fields_of(face.spec.observation)
+    lines = [
+        f"uint8_t allowed[{size}];",
+        f"for (int i = 0; i < {size}; i++) allowed[i] = mask == NULL || mask[i] != 0;",
+    ]
+    for place in places:
+        leaf, name = (
+            face.spec.observation.leaves[place.observed],
+            fields[place.observed],
+        )
+        value = f"obs->{name}[i]" if leaf.shape else f"obs->{name}"
+        to = begins[place.action] + place.first
+        lines += [
+            f"for (int i = 0; i < {place.size}; i++)",
+            f"  if ({value} == 0) allowed[{to} + i] = 0;",
+        ]
+    return lines
 
 
 def _act(face: Interface) -> str:

@@ -208,7 +208,7 @@ def _function_lines(face: Interface) -> list[str]:
         f"{act_head(face)};",
         "",
         "/* The same with all arguments, of which mask (1 where an option is allowed) and noise may be NULL;",
-        "   noise draws the action from the policy's distribution. */",
+        "   noise draws the action from the policy's distribution. A mask in the observation holds as well. */",
         f"{step_head(face, batch=False)};",
         "",
         "/* The same for `count` observations one after another, as their masks, states, noise and actions are;",
