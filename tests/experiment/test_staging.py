@@ -101,6 +101,7 @@ def test_from_the_simulator_to_the_system(run: Path, tmp_path: Path) -> None:
     entry = found.enter("replay", log)
     assert entry.holds
     assert len(entry.data) == 64
+    assert entry.notes[-1] == "measured by criteria given in Python"
     found.sign("A. Sato")
     with pytest.raises(ConfigError, match=r"may not act on the real system.*it is in replay"):
         found.agent.canary(0.5)

@@ -172,7 +172,8 @@ class Agent(Predicts, Staged):
         `start` (bool, or [N]) marks first observations of an episode for a policy with memory; by default the first
         call after `load` or `reset` is one. Another number of observations than before begins anew.
         `action_mask` is what `info["action_mask"]` says; for a batch, a list of one a row. Masks in the observation
-        need no mention; with both, what both leave may be chosen. The run's action guard holds here too; `interventions` counts what it changed.
+        need no mention; with both, what both leave may be chosen. The run's action guard holds here too;
+        `interventions` counts what it changed.
 
         Raises:
             EnvError: the guard's own function gave what cannot be done, or nothing is allowed.

@@ -71,21 +71,26 @@ def stages(
             that are none.
     """
     agent = load(agent) if isinstance(agent, str | Path) else agent
+    origin = "measured by the default criteria"
     if isinstance(criteria, str | Path):
+        origin = printable(f"measured by the criteria of {Path(criteria).name}", 500)
         criteria = read_criteria(Path(criteria))
-    return Stages(agent, criteria or Criteria())
+    elif criteria is not None:
+        origin = "measured by criteria given in Python"
+    return Stages(agent, criteria or Criteria(), origin)
 
 
 class Stages:
     """Where the policy of a run stands, and what moves it; `print` shows it."""
 
-    def __init__(self, agent: Agent, criteria: Criteria) -> None:
-        """Made by `stages`."""
+    def __init__(self, agent: Agent, criteria: Criteria, origin: str) -> None:
+        """Made by `stages`; `origin`: where the criteria are from, as a note of what is measured by them."""
         check_policy(agent.spec, agent.experiment)
         folder = agent.provenance.folder
         if folder is None:
             raise ConfigError("this policy is of no run directory")
         self.agent, self.criteria, self.folder = agent, criteria, folder
+        self._origin = origin
         self.policy, self._data = packed(agent.policy)
         self.entries  # noqa: B018 - a damaged file is said at once
 
@@ -125,6 +130,8 @@ class Stages:
             entry = self._replayed(entry, Path(data or ""))
         elif data is not None:
             entry = self._logged(entry, Path(data))
+        if entry.criteria:
+            entry = replace(entry, notes=(*entry.notes, self._origin))
         keep(self.folder, self.policy, self._data)
         change_stages(self.folder, partial(self._entered, entry))
         return entry

@@ -63,6 +63,7 @@ SHOWN_ONLY = {
     "run/watching": ("shoal stop, by",),
     "report/curves": ("training: mean", "greedy", "threshold", "more numbers"),
     "deploy/stages/measures": ("ALARM",),
+    "experiment/staging": ("measured by",),
 }
 """Of these modules, which say much else: what shown sentences hold."""
 
