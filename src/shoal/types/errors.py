@@ -29,7 +29,8 @@ def check_ranges(config: object, **ranges: tuple[float, float]) -> None:
         if isinstance(value, int) and abs(value) >= 2**63:
             raise ConfigError(f"{name} must lie within 64 bits, got {value}")
         if not low <= value <= high:
-            allowed = f">= {low:g}" if high == inf else f"between {low:g} and {high:g}"
+            least = "above 0" if low == TINY else f">= {low:g}"
+            allowed = least if high == inf else f"between {low:g} and {high:g}"
             raise ConfigError(f"{name} must be {allowed}, got {value}")
 
 

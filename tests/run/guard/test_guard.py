@@ -260,6 +260,22 @@ def test_a_rule_that_is_asked_for_needs_something_to_read(tmp_path: Path) -> Non
         Guarding(rules=("kl",), without=("kl",))
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"band": 2.0}, "band must be between 0.01 and 1, got 2"),
+        ({"memory_gib": 0}, "memory_gib must be above 0"),
+        ({"verify": 1.5}, "verify must be a whole number"),
+        ({"kl": float("inf")}, r"kl must be finite, got inf; guarding.without = \['kl'\]"),
+        ({"explosion": float("inf")}, r"guarding.without = \['value', 'gradient'\]"),
+        ({"entropy": 0.0}, "entropy must be between 1e-09 and 0.99"),
+    ],
+)
+def test_limits_that_no_rule_can_have(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Guarding(**settings)
+
+
 def test_rules_of_a_user_are_checked(tmp_path: Path) -> None:
     def two(seen: Seen, more: int) -> None: ...
 
