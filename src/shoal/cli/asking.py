@@ -56,6 +56,8 @@ def ask(
     from shoal.run.directory import find_all
     from shoal.run.status import is_running
 
+    if not given.timeout_s >= 0:
+        raise ConfigError(f"--timeout-s must be at least 0, got {given.timeout_s:g}")
     runs = find_all(given.run, Path(given.run_dir))
     runs = [run for run in runs if is_running(run)] if given.all else runs[-1:]
     if not runs:

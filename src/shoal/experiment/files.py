@@ -25,7 +25,9 @@ def complete(
     saved: Mapping[str, Any], *, trust: bool = False, **changes: Any
 ) -> dict[str, Any]:
     """The configuration with every default filled in and `changes` of the run, as a run of it would hold it."""
-    whole = Experiment.of_file(saved, given=changes, trust=trust).to_file()
+    whole = Experiment.of_file(
+        saved, given=changes, trust=trust, nameable=False
+    ).to_file()
     return whole | Origin.of_file(saved, Path("config.toml")).table()
 
 
@@ -33,7 +35,7 @@ def start_from(
     saved: Mapping[str, Any], *, panel: str = "auto", trust: bool = False
 ) -> Result:
     """A new run of a configuration as TOML holds it."""
-    return start(Experiment.of_file(saved, trust=trust), panel=panel)
+    return start(Experiment.of_file(saved, trust=trust, nameable=False), panel=panel)
 
 
 @dataclass(frozen=True, slots=True)

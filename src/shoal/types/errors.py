@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
 from math import inf, isfinite
+from numbers import Integral
 
 from shoal.types.room import GIB, free_bytes
 
@@ -63,6 +64,15 @@ def check_finite(config: object, *names: str) -> None:
         value = getattr(config, name)
         if not isinstance(value, int | float) or not isfinite(value):
             raise ConfigError(f"{name} must be finite, got {value}")
+
+
+def check_seed(seed: object, name: str = "seed") -> None:
+    """ConfigError unless it is a whole number from 0 to 2**63 - 1."""
+    whole = isinstance(seed, Integral) and not isinstance(seed, bool)
+    if not (whole and 0 <= seed < 2**63):
+        raise ConfigError(
+            f"{name} must be a whole number from 0 to 2**63 - 1, got {seed!r}"
+        )
 
 
 def check_room(nbytes: int, what: str, instead: str) -> None:

@@ -128,7 +128,7 @@ def test_every_setting_of_a_sweep_is_described() -> None:
 def test_names_of_code_are_the_caller_s_own_or_need_trust(tmp_path: Path) -> None:
     """A mapping is the caller's; a file is not, and neither are the values of its space."""
     own = {**with_sweep(), "env": f"{__name__}:small_pole"}
-    refuse("which would be imported and run", own)
+    refuse(r"which would be imported and run, .* If you trust the file: --trust, or trust=True in Python$", own)
     assert read_plan(own, ours=True).base.options.env == own["env"]
     assert read_plan(own, trust=True).base.options.env == own["env"]
     rates = {"learning_rate_schedule": {"choices": ["linear", f"{__name__}:half"]}}

@@ -7,7 +7,7 @@ from dataclasses import Field, dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from shoal.run.reading import read_toml
-from shoal.types import ConfigError
+from shoal.types import ConfigError, check_seed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,7 +116,6 @@ BETWEEN = {
 }
 """Shares, both of whose ends may be."""
 LEAST_WHOLE = {
-    "seed": 0,
     "episodes": 2,
     "least_episodes": 2,
     "least_observations": 2,
@@ -144,6 +143,8 @@ def _check(part: str, one: Field[Any], value: object) -> None:
 
 
 def _check_number(key: str, name: str, value: float) -> None:
+    if key == "seed":
+        check_seed(value, name)
     if key in LEAST_WHOLE:
         least = LEAST_WHOLE[key]
         if not isinstance(value, int) or not least <= value <= MOST_WHOLE:

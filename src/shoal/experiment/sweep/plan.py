@@ -102,6 +102,7 @@ def read_plan(
         given=own_names(whole),
         trust=trust,
         named=[*imported_by(whole)] if ours else (),
+        nameable=False,
     )
     _check_base(base, settings)
     found = read_space(base, space, infer(base, settings.search))
@@ -117,7 +118,7 @@ def _check_imports(space: Sequence[Parameter], *, trust: bool) -> None:
         for value in one.range.choices:
             settings = {place if dot else "algorithm": {setting: value}}
             if trust:
-                check(settings, Origin.new(), trust=True)
+                check(settings, Origin.new(), trust=True, nameable=False)
             elif imported_by(settings):
                 raise ConfigError(
                     f"[space.{one.name}] names {value!r}, which its trials would import and run. If you trust the "
