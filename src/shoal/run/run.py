@@ -274,6 +274,7 @@ def _held_by(run: Run, log: Log | None, writer: Writer | None) -> ExitStack:
     for part in (log, writer):
         if part is not None:
             held.callback(part.close)
+    held.callback(run.memory.close)
     held.callback(close_callbacks, run)
     held.callback(finish_timeline, run)
     return held
