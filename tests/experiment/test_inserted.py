@@ -137,7 +137,7 @@ def test_a_log_of_a_machine(tmp_path: Path) -> None:
     assert "has 20 steps a second, and the policy acts 50 times" in found["rate"]
     assert "has observations in 1, 1, rad/s, and the policy was trained in 1, 1, deg/s" in found["units"]
     assert (found["count"], found["total"]) == (10, 10)
-    with pytest.raises(shoal.ConfigError, match="memory.insert: the run has ended"):
+    with pytest.raises(shoal.ConfigError, match=r"memory.insert: the run has ended"):
         found["run"].memory.insert(**steps(1, 10))
 
 

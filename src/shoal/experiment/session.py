@@ -31,6 +31,7 @@ from shoal.run.ranking import Ranking
 from shoal.run.run import Run
 from shoal.run.settings import Settings
 from shoal.types import ConfigError, leaf_spaces
+from shoal.types.text import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from shoal.run.guard.seen import Rule
 
 Playing = TypeVar("Playing", Eval | None, Ranking | None)
+FAILURE = 4000
+"""Characters that run.json keeps of the error that ended a run."""
 EVALUATION_ROWS = 20
 """Rows of an evaluation beside training, at most."""
 
@@ -288,7 +291,8 @@ def draw_report(where: RunDirectory, panel: Panel) -> None:
 def note_failure(where: RunDirectory, error: BaseException, run: Run) -> None:
     """The run's status says how it ended; where even that fails, the error says so."""
     stopped = isinstance(error, KeyboardInterrupt)
-    reason = "Ctrl-C" if stopped else f"{type(error).__name__}: {error}"
+    said = shortened(f"{type(error).__name__}: {error}", FAILURE)
+    reason = "Ctrl-C" if stopped else said
     ended = {
         "state": "stopped" if stopped else "failed",
         "reason": reason,

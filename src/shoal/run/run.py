@@ -29,6 +29,7 @@ from shoal.run.usage import Usage
 from shoal.run.watching import interrupt
 from shoal.stream.meter import Meter
 from shoal.types import ConfigError
+from shoal.types.text import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -63,6 +64,8 @@ if TYPE_CHECKING:
 ConfigT = TypeVar("ConfigT")
 Learners: TypeAlias = dict[str, Learner]
 """Who learns, by name."""
+REASON = 1000
+"""Characters that are kept of why a run was stopped."""
 SECOND_LOOP = "this run has its loop already: a run goes through one loop; go on in it, or begin another run"
 
 
@@ -208,10 +211,13 @@ class Run:
             self.metrics.add(name, value)
 
     def stop(self, reason: str) -> None:
-        """Ends the run after the batch at hand, with a checkpoint; run.json keeps the reason (ValueError: none)."""
+        """Ends the run after the batch at hand, with a checkpoint; run.json keeps the reason (ValueError: none).
+
+        Of a longer reason the first 1,000 characters are kept.
+        """
         if not reason:
             raise ValueError(f"run.stop needs a reason in words, got {reason!r}")
-        self.stop_reason = self.stop_reason or reason
+        self.stop_reason = self.stop_reason or shortened(reason, REASON)
 
     def warn(self, message: str) -> None:
         """Tells the user something, by every callback that takes warnings."""
