@@ -241,7 +241,8 @@ def _returns_of(stream: Stream, s: Settings, *, judged: bool) -> Returns:
     if stale is not None:
         return Returns(stream.shape[1], s.held_out, stale=stale)
     rows = s.num_envs * max(1, len(s.agents)) // s.learners
-    return Returns(rows if judged else 0, s.held_out)
+    alone = judged and s.learners == 1 and len(s.agents) <= 1
+    return Returns(rows if judged else 0, s.held_out, alone=alone)
 
 
 def _ends(watch: Watch) -> str:

@@ -81,6 +81,7 @@ def seen_of(
         best_return=math.nan if best is None else best.figure,
         spread=math.nan if best is None else best.spread,
         episodes=returns.size,
+        turned=returns.turned,
         held_out=returns.mean_held,
         pairs=returns.take_pairs(),
     )
