@@ -107,7 +107,7 @@ def turned_after(flip: int, *, gain: float = 0.0, lost: float = 2.0, mean: float
     returns = Returns(16, alone=True)
     for number in range(0, 600, 4):
         usual = mean + gain * number + rng.normal(scale=5.0, size=4)
-        values = usual - lost * mean * (number >= flip)
+        values = usual - lost * (mean + gain * flip) * (number >= flip)
         returns.note(Episodes(values, np.ones(4, np.int64), {}), number)
         if returns.turned is not None:
             assert ReturnFall(0.8).look(seen(turned=returns.turned, episodes=32)) is not None
