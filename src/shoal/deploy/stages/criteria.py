@@ -122,7 +122,8 @@ LEAST_WHOLE = {
     "most_drifted": 0,
 }
 """Whole numbers, and the least that each may be."""
-MOST_WHOLE = 2**31 - 1
+MOST_WHOLE = {"episodes": 1_000_000}
+"""And the most, where it is not 2**31 - 1."""
 NOT_NEGATIVE = ("least_effective_episodes", "most_loss", "most_distance")
 POSITIVE = ("most_shift", "most_psi")
 """Of drift: 0 would be an alarm of every feature."""
@@ -146,10 +147,10 @@ def _check_number(key: str, name: str, value: float) -> None:
     if key == "seed":
         check_seed(value, name)
     if key in LEAST_WHOLE:
-        least = LEAST_WHOLE[key]
-        if not isinstance(value, int) or not least <= value <= MOST_WHOLE:
+        least, most = LEAST_WHOLE[key], MOST_WHOLE.get(key, 2**31 - 1)
+        if not isinstance(value, int) or not least <= value <= most:
             raise ConfigError(
-                f"{name} must be a whole number from {least} to {MOST_WHOLE}, got {value!r}"
+                f"{name} must be a whole number from {least} to {most}, got {value!r}"
             )
     low, high = BETWEEN.get(key, (-math.inf, math.inf))
     if not low <= value <= high:
