@@ -148,7 +148,6 @@ class Experiment:
         origin: Origin | None = None,
         trust: bool = False,
         named: Collection[str] = (),
-        nameable: bool = True,
     ) -> Experiment:
         """From a configuration as TOML holds it: defaults < the preset that it names < the file < `given`.
 
@@ -160,7 +159,6 @@ class Experiment:
             origin: the run's; else what `saved` says of it.
             trust: import what the file names, whoever wrote it.
             named: settings of `saved` that the user gives, instead of the file.
-            nameable: whether the user can give what is imported here; else an error offers `trust` alone.
 
         Raises:
             ConfigError: unknown or outdated names, settings that cannot work, or names that may not be imported.
@@ -179,7 +177,6 @@ class Experiment:
             origin,
             trust=trust,
             given=(*mine, *given, *names_in(given), *named),
-            nameable=nameable,
         )
         algorithm = algos.load(own.get("algo", algos.DEFAULT))
         name = own.get("preset")

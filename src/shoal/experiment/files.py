@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.experiment.experiment import Experiment
 from shoal.experiment.training import start
+from shoal.experiment.trust import check_alone
 from shoal.fleet.settings import check_installed
 from shoal.run.origin import Origin
 from shoal.types import ConfigError
@@ -25,9 +26,8 @@ def complete(
     saved: Mapping[str, Any], *, trust: bool = False, **changes: Any
 ) -> dict[str, Any]:
     """The configuration with every default filled in and `changes` of the run, as a run of it would hold it."""
-    whole = Experiment.of_file(
-        saved, given=changes, trust=trust, nameable=False
-    ).to_file()
+    check_alone(saved, trust=trust, given=[*changes])
+    whole = Experiment.of_file(saved, given=changes, trust=trust).to_file()
     return whole | Origin.of_file(saved, Path("config.toml")).table()
 
 
@@ -35,7 +35,8 @@ def start_from(
     saved: Mapping[str, Any], *, panel: str = "auto", trust: bool = False
 ) -> Result:
     """A new run of a configuration as TOML holds it."""
-    return start(Experiment.of_file(saved, trust=trust, nameable=False), panel=panel)
+    check_alone(saved, trust=trust)
+    return start(Experiment.of_file(saved, trust=trust), panel=panel)
 
 
 @dataclass(frozen=True, slots=True)

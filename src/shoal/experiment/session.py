@@ -21,7 +21,7 @@ from shoal.nets.images import image_net, lacks_bfloat16
 from shoal.report.html import write_report
 from shoal.run.beginning import one_torch_thread
 from shoal.run.callbacks import checked
-from shoal.run.control import announce, begun
+from shoal.run.control import announced
 from shoal.run.evaluate import Eval
 from shoal.run.exporters import TensorBoard, exporter_of
 from shoal.run.exporting import Beside
@@ -71,10 +71,9 @@ def opened(
     closed, also of a run that failed, but not after the second Ctrl-C.
     """
     run: Run | None = None
-    announce(where.path)
     try:
         find_functions(experiment.config, resumed=not fresh)
-        with ExitStack() as held:
+        with announced(where.path), ExitStack() as held:
             ranks = held.enter_context(beside(experiment, env, where, fresh=fresh))
             evaluation = _held(held, evaluation_of(experiment), env)
             ranking = _held(held, ranking_of(experiment), env)
@@ -112,8 +111,6 @@ def opened(
         elif fresh:
             where.remove()
         raise
-    finally:
-        begun(where.path)
     if report:
         draw_report(where, panel)
 

@@ -178,6 +178,14 @@ def check(
         )
 
 
+def check_alone(
+    saved: Mapping[str, object], *, trust: bool, given: Collection[str] = ()
+) -> None:
+    """`check` of a configuration file whose names the user cannot give themselves, as in a sweep or a comparison."""
+    origin = Origin.of_file(saved, Path("config.toml"))
+    check(saved, origin, trust=trust, given=given, nameable=False)
+
+
 def _check_object(
     setting: str, name: str, kinds: tuple[type[object], ...], way: str
 ) -> None:

@@ -11,7 +11,7 @@ import platform
 import pwd
 import stat
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from shoal.run.drafts import sync_folder
@@ -20,7 +20,7 @@ from shoal.run.status import is_running
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     from shoal.run.directory import RunDirectory
@@ -123,12 +123,20 @@ def starting_since(folder: Path) -> int:
     return found.st_mtime_ns if stat.S_ISREG(found.st_mode) and recent else 0
 
 
-def announce(folder: Path) -> None:
-    """Has a run's directory say that it starts; where something else has that name, nobody can ask until it runs."""
+@contextmanager
+def announced(folder: Path) -> Generator[None]:
+    """Has a run's directory say that it starts, until it is `begun`, or this block is left.
+
+    Where something else has that name, nobody can ask it before it runs.
+    """
     path = folder / STARTING
     with suppress(ConfigError):
         withdraw(path)
         _place(path)
+    try:
+        yield
+    finally:
+        begun(folder)
 
 
 def begun(folder: Path) -> None:

@@ -211,10 +211,7 @@ class Run:
             self.metrics.add(name, value)
 
     def stop(self, reason: str) -> None:
-        """Ends the run after the batch at hand, with a checkpoint; run.json keeps the reason (ValueError: none).
-
-        Of a longer reason the first 1,000 characters are kept.
-        """
+        """Ends the run after the batch at hand, with a checkpoint; run.json keeps the reason (ValueError: none)."""
         if not reason:
             raise ValueError(f"run.stop needs a reason in words, got {reason!r}")
         self.stop_reason = self.stop_reason or shortened(reason, REASON)

@@ -20,7 +20,7 @@ from shoal.experiment.sweep.inferred import infer
 from shoal.experiment.sweep.settings import SweepSettings
 from shoal.experiment.sweep.space import as_tables, changed, read_space
 from shoal.experiment.sweep.trial import own_names
-from shoal.experiment.trust import check, imported_by, seal
+from shoal.experiment.trust import check, check_alone, imported_by, seal
 from shoal.run.drafts import write_atomic
 from shoal.run.origin import TABLE, Origin
 from shoal.run.reading import read_toml
@@ -97,12 +97,13 @@ def read_plan(
         if str(error).startswith("[sweep]"):
             raise
         raise ConfigError(f"[sweep]: {error}") from error
+    if not ours:
+        check_alone(whole, trust=trust, given=own_names(whole))
     base = Experiment.of_file(
         _with_preset(whole),
         given=own_names(whole),
         trust=trust,
         named=[*imported_by(whole)] if ours else (),
-        nameable=False,
     )
     _check_base(base, settings)
     found = read_space(base, space, infer(base, settings.search))
