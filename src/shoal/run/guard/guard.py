@@ -199,7 +199,8 @@ class Guard:
         elif action == "halve":
             watch.halve()
             did = f"{watch.name} goes on with {watch.factor:g} times its learning rate"
-            did += ", if the run is resumed" if self.run.stop_reason else ""
+            if self.run.stop_reason:
+                did = f"{watch.name} goes on with {watch.factor:g} times its learning rate, if the run is resumed"
         elif action == "rollback":
             kept = watch.go_back(self.stream.env_steps)
             self.stream.publish()
