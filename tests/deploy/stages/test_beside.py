@@ -69,6 +69,9 @@ def played(shadow: Shadow, *, episodes: int = 12, shift: float = 0.0) -> None:
 def test_a_shadow_counts(tmp_path: Path) -> None:
     with begin(tmp_path / "log") as shadow:
         played(shadow)
+    with pytest.warns(UserWarning, match="written no further: it was closed; begin another log") as warned:
+        played(shadow, episodes=2)
+    assert len(warned) == 1
     log = read_log(tmp_path / "log", reference=reference(), expected=HEADER)
     assert len(log.episodes) == 12
     first = log.episodes[0]
