@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +11,23 @@ import pytest
 
 import shoal
 from shoal.cli import continue_, pause, stop, train
+from shoal.nets.policy import Network, make_policy
+from shoal.report.facts import Processors, facts_of
 from shoal.report.run_table import state_of
+from shoal.run import control
 from shoal.run.callbacks import EpisodeEnd
-from shoal.run.directory import RunDirectory
+from shoal.run.directory import RunDirectory, list_runs
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 ENDLESS: dict[str, Any] = {"total_timesteps": 4_000_000, "stop_at": float("inf"), "num_envs": 4, "num_steps": 64}
+
+
+def small(spec: Any) -> Any:
+    """A policy."""
+    return make_policy(spec, Network(hidden=(8,)), 0)
 
 
 def test_three_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,3 +125,67 @@ def test_continue_after_the_process_is_gone(tmp_path: Path, capsys: pytest.Captu
     assert not (run / "pause").exists()
     said = capsys.readouterr().out
     assert "its process is gone, at step 512; `shoal resume" in said
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_run_that_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str], *, again: bool) -> None:
+    """Asked before it trains, or before it goes on, a run says that it starts, and then does what it was asked."""
+    found: list[Any] = []
+    seen: list[tuple[str, int]] = []
+    threads: list[Thread] = []
+    calls: list[Any] = []
+
+    def wait(run: RunDirectory) -> None:
+        found.append(control.wait_until(run, 20.0, lambda now: now.get("state") == "paused"))
+        control.go_on(run)
+
+    def policy(spec: Any) -> Any:
+        [run] = list_runs(tmp_path)
+        calls.append(spec)
+        if len(calls) == 1 + again:
+            seen.append((state_of(run), pause.main([str(run.path), "--timeout-s", "0"], "")))
+            seen.append((state_of(run), pause.main([str(tmp_path), "--all", "--timeout-s", "0"], "")))
+            assert facts_of(run, None, Processors()).asked == "asked to pause"
+            threads.append(Thread(target=wait, args=(run,)))
+            threads[-1].start()
+        return small(spec)
+
+    told: dict[str, Any] = ENDLESS | {"total_timesteps": 512, "panel": "none", "final_episodes": 0}
+    path = shoal.train("CartPole-v1", run_dir=tmp_path, policy=policy, **told).path
+    if again:
+        shoal.resume(path, policy=policy, panel="none", total_timesteps=1024)
+    threads[-1].join()
+    assert seen == [("starting", 1)] * 2
+    assert found[0]["state"] == "paused"
+    assert found[0]["steps"] == (512 if again else 0)
+    assert "it still starts, and will be paused as soon as it runs" in capsys.readouterr().out
+    assert RunDirectory(path).read_status()["state"] == "finished"
+    assert not {"starting", "pause", "stop"} & {file.name for file in path.iterdir()}
+
+
+def test_a_run_that_is_stopped_while_it_starts(tmp_path: Path) -> None:
+    """It ends with a checkpoint before its first update; what was asked of an earlier one is over."""
+
+    def policy(spec: Any) -> Any:
+        [run] = list_runs(tmp_path)
+        control.stop(run)
+        return small(spec)
+
+    told: dict[str, Any] = ENDLESS | {"panel": "none", "final_episodes": 0}
+    with pytest.warns(UserWarning, match="shoal resume"):
+        path = shoal.train("CartPole-v1", run_dir=tmp_path, policy=policy, **told).path
+    assert RunDirectory(path).read_status()["state"] == "stopped"
+    (path / "stop").touch()
+    os.utime(path / "stop", (0, 0))
+    assert shoal.resume(path, policy=small, panel="none", total_timesteps=512).steps == 512
+
+
+def test_a_run_that_never_began(tmp_path: Path) -> None:
+    """A directory whose process was killed before it trained, a moment ago or long ago."""
+    path = shoal.train("CartPole-v1", run_dir=tmp_path, panel="none", final_episodes=0, total_timesteps=512).path
+    (path / "run.json").unlink()
+    (path / "starting").touch()
+    os.utime(path / "starting", (1, 1))
+    with pytest.raises(ConfigError, match=r"does not run \(it is none that any process has begun\)"):
+        control.pause(RunDirectory(path))
+    assert not (path / "pause").exists()

@@ -238,6 +238,10 @@ def test_saved_rows_go_on_with_the_action_before() -> None:
         ({"inequalities": half_plane, "safe_action": (3,)}, "safe_action .* lies outside"),
         ({"low": "wide"}, "low must be a number, or one a dimension, got 'wide'"),
         ({"max_change": [[1.0], [2.0]]}, "max_change must be a number"),
+        ({"low": (0,), "penalty": "1"}, "penalty must be at least 0 and finite, got .1."),
+        ({"low": (np.inf,)}, "low holds inf, which no action can be"),
+        ({"high": (-np.inf,)}, "high holds -inf, which no action can be"),
+        ({"inequalities": half_plane, "safe_action": (np.inf,)}, "safe_action holds inf"),
     ],
 )
 def test_settings_that_cannot_work(settings: dict[str, Any], said: str) -> None:

@@ -130,12 +130,15 @@ def test_a_log_of_a_machine(tmp_path: Path) -> None:
         asked = {"rate_hz": 20, "units": ["1", "1", "rad/s"]}
         found["count"] = run.memory.insert_data(tmp_path / "log", **asked)
         found["total"] = run.memory.num_inserted
+        found["run"] = run
         run.stop("seen")
 
     train(tmp_path, "run", insert)
     assert "has 20 steps a second, and the policy acts 50 times" in found["rate"]
     assert "has observations in 1, 1, rad/s, and the policy was trained in 1, 1, deg/s" in found["units"]
     assert (found["count"], found["total"]) == (10, 10)
+    with pytest.raises(shoal.ConfigError, match=r"memory.insert: the run has ended"):
+        found["run"].memory.insert(**steps(1, 10))
 
 
 def test_room_that_nothing_came_to(tmp_path: Path) -> None:

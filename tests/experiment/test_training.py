@@ -101,7 +101,7 @@ def weights_sha256(path: Path) -> str:
         ("CartPole-v1", {"num_envs": 0}, "must be >= 1"),
         ("CartPole-v1", {"preset": "pac"}, "ppo has no preset 'pac'; it has CartPole-v1"),
         ("CartPole-v1", {"config": A2C()}, "ppo needs a config of type PPO, or .*, got A2C"),
-        ("CartPole-v1", {"seed": -1}, "seed must lie between 0 and"),
+        ("CartPole-v1", {"seed": -1}, "seed must be a whole number from 0 to"),
         ("CartPole-v1", {"num_threads": -1}, "num_threads must be at least 1"),
         ("CartPole-v1", {"eval_every": -5}, "eval_every must be at least 0"),
         ("CartPole-v1", {"backend": "nativ"}, "unknown backend 'nativ'"),
@@ -337,6 +337,9 @@ def test_act(run_dir: Path) -> None:
     ):
         with pytest.raises(ValueError, match=told):
             loaded.act(wrong)
+    for seed in (-1, 1.5):
+        with pytest.raises(ConfigError, match="seed must be a whole number from 0 to"):
+            loaded.evaluate(episodes=1, seed=seed)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match=r'tag must be "" .* "best" or "deployed"'):
         shoal.load(run_dir, tag="newest")
     with pytest.raises(

@@ -76,12 +76,12 @@ def change(folder: Path, name: str, values: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "values", "said"),
     [
-        ("observations", [[0.0], [np.nan], [2.0]], "episode 1: observations are not finite in step 1"),
+        ("observations", [[0.0], [np.nan], [2.0]], "episode 1: the numbers of observations are not finite in step 1"),
         ("observations", [[0.0], [1.0]], r"observations must be an array \[3, 1\], as there are 2 rewards"),
-        ("rewards", [1.0, np.inf], "episode 1: rewards are not finite in step 1"),
+        ("rewards", [1.0, np.inf], "episode 1: the numbers of rewards are not finite in step 1"),
         ("actions", [1, 4], "the action 4 of step 1 is outside"),
-        ("actions", [1.0, 1.5], "actions hold numbers that int64 does not hold"),
-        ("actions", [b"a", b"b"], "actions are of the type"),
+        ("actions", [1.0, 1.5], "int64 does not hold all numbers of actions"),
+        ("actions", [b"a", b"b"], "expected numbers as actions, got an array of the type"),
         ("terminations", [True, False], "ends in step 0, before its last one, 1"),
         ("truncations", [False], "2 rewards, and other numbers of terminations or truncations"),
         ("rewards", None, "is damaged or cut off"),

@@ -115,6 +115,11 @@ def test_trees() -> None:
     assert set(zip(batch.obs["at"].tolist(), batch.next_obs["at"].tolist(), strict=True)) == {(0, 3), (3, 1)}
     with pytest.raises(ConfigError, match=r"there is no obs\['image'\], which the space has"):
         memory.insert(**given | flags | {"obs": {"at": [0, 3]}})
+    listed = [{"at": at, "image": np.zeros((2, 2))} for at in (0, 3)]
+    with pytest.raises(
+        ConfigError, match=r"obs must be a dict of arrays, .*; got a list of 2, the first of them a dict"
+    ):
+        memory.insert(**given | flags | {"obs": listed})
     obs["at"] = [0, 4]
     with pytest.raises(ConfigError, match=r"obs\['at'\] of step 1 is 4, outside Discrete\(4\)"):
         memory.insert(**given | flags)
@@ -123,20 +128,20 @@ def test_trees() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"reward": [10, np.nan, 20]}, "reward are not finite in step 1"),
+        ({"reward": [10, np.nan, 20]}, "the numbers of reward are not finite in step 1"),
         ({"reward": []}, r"reward must be an array \[T\] of T steps, .* with at least one step, got \[0\]"),
         ({"reward": 1.0}, r"reward must be an array \[T\]"),
         ({"reward": [1, 2]}, r"terminated must be an array \[2\], as reward has the axes \[2\], got \[3\]"),
-        ({"reward": [1, 1e39, 1]}, "reward hold numbers that float32 does not hold, the first in step 1"),
+        ({"reward": [1, 1e39, 1]}, "float32 does not hold all numbers of reward, the first in step 1"),
         ({"obs": [0.0, 1.0, 5.0]}, r"obs must be an array \[3, 1\], as reward has the axes \[3\], got \[3\]"),
         ({"obs": [[0.0], [1.0], [50.0]]}, "obs of step 2 is 50, outside Box.*; is it in other units"),
-        ({"next_obs": [[1.0], [np.inf], [6.0]]}, "next_obs are not finite in step 1"),
+        ({"next_obs": [[1.0], [np.inf], [6.0]]}, "the numbers of next_obs are not finite in step 1"),
         ({"next_obs": [[1.5], [2.0], [6.0]]}, "next_obs of step 0 is not obs of the step behind it"),
         ({"terminated": [False, False, True]}, "next_obs of step 1 is not obs of the step behind it"),
-        ({"terminated": [0, 0.5, 0]}, "terminated hold numbers that bool does not hold, the first in step 1"),
+        ({"terminated": [0, 0.5, 0]}, "bool does not hold all numbers of terminated, the first in step 1"),
         ({"action": [1, 4, 0]}, r"the action 4 of step 1 is outside Discrete\(3, start=1\)"),
-        ({"action": [1, 1.5, 2]}, "action hold numbers that int64 does not hold, the first in step 1"),
-        ({"action": ["left", "up", "up"]}, "action are of the type <U4"),
+        ({"action": [1, 1.5, 2]}, "int64 does not hold all numbers of action, the first in step 1"),
+        ({"action": ["left", "up", "up"]}, "expected numbers as action, got an array of the type <U4"),
         ({"obs": [[0.0], [1.0], [5.0, 6.0]]}, "obs is no array"),
         ({"reward": torch.ones(3).to_sparse()}, "reward is no array"),
         ({"reward": np.ma.array([1, 2, 3], mask=[False, True, False])}, "reward is an array with values masked out"),
@@ -205,6 +210,22 @@ def test_where_nothing_can_be_inserted() -> None:
     thread.start()
     thread.join()
     assert "another thread than the run's" in str(raised[0])
+    folders: list[tuple[Any, dict[str, Any], str]] = [
+        (5, {}, "memory.insert_data: expected the folder of a data set as a path, got 5"),
+        ("x", {"rate_hz": -1}, "rate_hz must be a number above 0, got -1"),
+        ("x", {"rate_hz": "5"}, "rate_hz must be a number above 0"),
+        ("x", {"units": "m"}, "units must be texts, one for each number of an observation, got 'm'"),
+        ("x", {"units": 5}, "units must be texts"),
+    ]
+    for folder, wrong, said in folders:
+        with pytest.raises(ConfigError, match=said):
+            memory.insert_data(folder, **wrong)
+    assert memory.insert(**steps()) == 3
+    memory.close()
+    for insert in (lambda: memory.insert(**steps()), lambda: memory.insert_data("x")):
+        with pytest.raises(ConfigError, match=r"the run has ended, .*; insert while it goes on, in a callback"):
+            insert()
+    assert memory.num_inserted == 3
     masked = Spec.of("World-v2", spaces.Box(-9, 9, (1,)), spaces.Discrete(3), masked=True)
     with pytest.raises(ConfigError, match="World-v2 has action masks, which steps from outside do not hold"):
         check_insertable(masked)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PLANTED = "planted_by_a_stranger"
+NAMES = (PLANTED, "tensorboard", "sitecustomize")
+"""Modules that a stranger has left in the current folder."""
 ESCAPE = "\x1b[31m\x1b]0;owned\x07"
 MARKUP = "[bold red]x[/] <script>alert(1)</script> $\\frac{1}{2}$ =1+1"
 SOURCE = """
@@ -76,7 +78,7 @@ def climb(run: Path) -> None:
 
 def plant(folder: Path) -> None:
     """What must not be imported from the current folder, whatever it is called."""
-    for name in (PLANTED, "tensorboard", "sitecustomize"):
+    for name in NAMES:
         (folder / f"{name}.py").write_text(SOURCE)
     (folder / "matplotlibrc").write_text(f"text.usetex: True\nbackend: module://{PLANTED}\n")
 

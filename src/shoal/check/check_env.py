@@ -24,7 +24,7 @@ from shoal.envs.libraries.gymnasium_vector import make as make_vector
 from shoal.envs.observed import observing
 from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.workers.settings import Workers
-from shoal.types import ConfigError, EnvError
+from shoal.types import ConfigError, EnvError, check_seed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -81,6 +81,7 @@ def check_env(
             environment does wrong is found, never raised.
     """
     _check_usage(env, steps, timeout_s, backend)
+    check_seed(seed)
     name = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
     began = time.perf_counter()
     trial = _trial(env, name, dict(env_kwargs or {}), steps, seed, backend)

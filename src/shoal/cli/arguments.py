@@ -13,6 +13,7 @@ from shoal.types import ConfigError
 OptionsT = TypeVar("OptionsT")
 
 ENV_PREFIX = "--env."
+LISTED = ("--env-kwargs", "--env_kwargs")
 ENV_OPTIONS = (
     "--env.NAME VALUE sets a parameter of the environment. uniform:LOW,HIGH, loguniform:LOW,HIGH, choice:A,B,... or "
     "normal:MEAN,STD,LOW,HIGH samples it for each episode; 'uniform:LOW,HIGH from START over STEPS' widens the range."
@@ -48,13 +49,19 @@ def add_here() -> None:
     sys.path.append(str(Path.cwd()))
 
 
-def take_env_kwargs(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
+def take_env_kwargs(
+    arguments: list[str], *, listed: bool = False
+) -> tuple[list[str], dict[str, Any]]:
     """The arguments without `--env.NAME VALUE` and `--env.NAME=VALUE`, and the environment's keywords that these set.
 
     An environment takes any keyword, so none of these can be an option that is known beforehand.
 
+    Args:
+        arguments: all of them.
+        listed: whether the command has the option --env-kwargs too.
+
     Raises:
-        ConfigError: a name or a value is missing.
+        ConfigError: a name or a value is missing, or --env-kwargs is none of the command's options.
     """
     from shoal.check.check_env import read_value
 
@@ -62,6 +69,11 @@ def take_env_kwargs(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
     found: dict[str, Any] = {}
     left = iter(arguments)
     for argument in left:
+        if argument.partition("=")[0] in LISTED and not listed:
+            raise ConfigError(
+                f"{argument.partition('=')[0]} is check-env's; keywords of the environment are set one by one: "
+                "--env.NAME VALUE"
+            )
         if not argument.startswith(ENV_PREFIX):
             rest.append(argument)
             continue

@@ -54,10 +54,11 @@ def ask(
     """
     from shoal.run import control
     from shoal.run.directory import find_all
-    from shoal.run.status import is_running
 
+    if not given.timeout_s >= 0:
+        raise ConfigError(f"--timeout-s must be at least 0, got {given.timeout_s:g}")
     runs = find_all(given.run, Path(given.run_dir))
-    runs = [run for run in runs if is_running(run)] if given.all else runs[-1:]
+    runs = [run for run in runs if _goes_on(run)] if given.all else runs[-1:]
     if not runs:
         raise ConfigError(f"no run below {given.run} goes on")
     status = DONE
@@ -71,6 +72,13 @@ def ask(
     return status
 
 
+def _goes_on(run: RunDirectory) -> bool:
+    from shoal.run.control import is_starting
+    from shoal.run.status import is_running
+
+    return is_starting(run) or is_running(run)
+
+
 def told(
     run: RunDirectory, status: Mapping[str, Any] | None, *, wanted: str, late: str
 ) -> int:
@@ -82,9 +90,13 @@ def told(
         wanted: the state that was asked for.
         late: what is said then.
     """
+    from shoal.run.control import is_starting
     from shoal.run.status import is_running
 
     name = printable(run.path)
+    if status is None and is_starting(run):
+        print(f"{name}: it still starts, and will be {wanted} as soon as it runs")
+        return NOT_YET
     if status is None:
         print(f"{name}: asked to be {wanted}, but {late}")
         return NOT_YET

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from shoal.cli.arguments import look_here, parse
+from shoal.cli.arguments import look_here, parse, take_env_kwargs
 
+ENV_KWARGS = "--env.NAME VALUE sets a keyword of the constructor, as in training; so does --env-kwargs NAME=VALUE."
 STATUSES = "Exit status: 0, no errors; 1, errors; 2, invalid options."
 
 
@@ -49,7 +50,8 @@ class Given:
 
 def main(arguments: list[str], about: str) -> int:
     """Tests; the exit status."""
-    about = f"{about}\n\n{STATUSES}"
+    about = f"{about}\n\n{ENV_KWARGS}\n\n{STATUSES}"
+    arguments, env_kwargs = take_env_kwargs(arguments, listed=True)
     given = parse(Given, arguments, command="check-env", about=about)
     look_here(given.env)
     from shoal.check.check_env import check_env, read_kwargs
@@ -57,7 +59,7 @@ def main(arguments: list[str], about: str) -> int:
 
     report = check_env(
         given.env,
-        env_kwargs=read_kwargs(given.env_kwargs),
+        env_kwargs=read_kwargs(given.env_kwargs) | env_kwargs,
         steps=given.steps,
         seed=given.seed,
         timeout_s=given.timeout,

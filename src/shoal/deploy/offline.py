@@ -19,7 +19,7 @@ from shoal.math.off_policy_evaluation import (
 )
 from shoal.memory.data import read_episodes
 from shoal.memory.log_checks import Expected, check_log
-from shoal.types import ConfigError
+from shoal.types import ConfigError, check_seed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -138,6 +138,7 @@ def evaluate_offline(
         )
     except ValueError as error:
         raise ConfigError(f"{folder}: {error}") from error
+    check_seed(asked.seed)
     rng = np.random.default_rng(asked.seed)
     acts = list(choices_of(policy, spec, episodes, greedy=asked.greedy, rng=rng))
     ratios = _ratios(episodes, acts, spec, behavior, rng)

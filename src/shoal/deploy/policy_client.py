@@ -11,8 +11,8 @@ import numpy as np
 
 from shoal.deploy.description import sha256_of
 from shoal.deploy.policy_sessions import PROTOCOL
+from shoal.envs.handed import arrays_of, check_alone
 from shoal.envs.masks import MaskReader
-from shoal.envs.observations import leaves_of
 from shoal.remote import policies_pb2 as wire
 from shoal.remote import policies_pb2_grpc as service
 from shoal.remote.address import ENCRYPTED, SCHEME, split_port
@@ -136,7 +136,8 @@ class RemotePolicy:
             raise EnvError(
                 f"{self.spec.env_id}: this client of {self._server} is closed; make another one by remote_policy"
             )
-        arrays = _arrays(self.spec, obs)
+        check_alone(self.spec, obs)
+        arrays = arrays_of(self.spec, obs)
         leaves = self.spec.observation.leaves
         alone = arrays[0].shape == leaves[0].shape
         if alone:
@@ -253,28 +254,6 @@ class RemotePolicy:
         if session is not None:
             session.requests.put(None)
             session.replies.cancel()
-
-
-def _arrays(spec: Spec, obs: Tree) -> list[np.ndarray[Any, Any]]:
-    """The leaves of an observation in their dtypes."""
-    try:
-        values = leaves_of(spec.observation_space, obs)
-    except ValueError as error:
-        raise ValueError(f"{spec.env_id}: got an {error}") from None
-    arrays: list[np.ndarray[Any, Any]] = []
-    for leaf, value in zip(spec.observation.leaves, values, strict=True):
-        array = np.asarray(value)
-        if array.dtype.kind not in "biuf":
-            raise ValueError(
-                f"{spec.env_id}: expected an observation{leaf.name} of type {leaf.dtype}, got {array.dtype}"
-            )
-        cast = array.astype(leaf.dtype)
-        if leaf.dtype.kind != "f" and not np.array_equal(cast, array):
-            raise ValueError(
-                f"{spec.env_id}: the observation{leaf.name} holds numbers that {leaf.dtype} cannot hold"
-            )
-        arrays.append(cast)
-    return arrays
 
 
 def _check_spec(theirs: Spec, ours: Spec) -> None:

@@ -67,6 +67,8 @@ def film_of(
         raise ConfigError(
             "a film shows bars of features, and this policy sees an image: saliency.png shows where it looks"
         )
+    if max_steps < 1:
+        raise ConfigError(f"a film needs at least one step, got {max_steps}")
     experiment = agent.experiment
     with closing(drawn_rows(experiment, 1)) as rows:
         return write_film(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.experiment.experiment import Experiment
 from shoal.experiment.training import start
+from shoal.experiment.trust import check_alone
 from shoal.fleet.settings import check_installed
 from shoal.run.origin import Origin
 from shoal.types import ConfigError
@@ -25,6 +26,7 @@ def complete(
     saved: Mapping[str, Any], *, trust: bool = False, **changes: Any
 ) -> dict[str, Any]:
     """The configuration with every default filled in and `changes` of the run, as a run of it would hold it."""
+    check_alone(saved, trust=trust, given=[*changes])
     whole = Experiment.of_file(saved, given=changes, trust=trust).to_file()
     return whole | Origin.of_file(saved, Path("config.toml")).table()
 
@@ -33,6 +35,7 @@ def start_from(
     saved: Mapping[str, Any], *, panel: str = "auto", trust: bool = False
 ) -> Result:
     """A new run of a configuration as TOML holds it."""
+    check_alone(saved, trust=trust)
     return start(Experiment.of_file(saved, trust=trust), panel=panel)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from shoal.deploy.offline import Asked
 from shoal.deploy.offline import evaluate_offline as evaluate
 from shoal.experiment.agent import Agent, load
-from shoal.memory.log_checks import Expected
+from shoal.memory.log_checks import Expected, folder_of
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -49,12 +49,13 @@ def evaluate_offline(
     if acted is not None:
         _check_same(agent, acted)
     known = gamma if gamma is not None else getattr(agent.config, "gamma", 0.99)
-    expected = Expected(rate_hz, tuple(units))
+    folder = folder_of("evaluate_offline", data)
+    expected = Expected(rate_hz, units)
     wanted = replace(
         asked or Asked(), gamma=float(known), greedy=greedy, expected=expected
     )
     played = None if acted is None else acted.policy
-    return evaluate(agent.policy, agent.spec, Path(data), wanted, behavior=played)
+    return evaluate(agent.policy, agent.spec, folder, wanted, behavior=played)
 
 
 def _check_same(agent: Agent, acted: Agent) -> None:

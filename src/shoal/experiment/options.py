@@ -23,7 +23,7 @@ from shoal.stream.actors.rows import MOST_ACTORS, ActorSettings
 from shoal.stream.meter import cores
 from shoal.stream.schedules import schedule
 from shoal.stream.self_play import SelfPlay
-from shoal.types import ConfigError, check_finite, check_ranges
+from shoal.types import ConfigError, check_finite, check_ranges, check_seed
 
 FaultPolicy: TypeAlias = Literal["raise", "restart", "drop"]
 MOST_THREADS = 1024
@@ -181,8 +181,7 @@ class Options:
 
     def __post_init__(self) -> None:
         """Refuses what cannot work, with what would."""
-        if not 0 <= self.seed < 2**63:
-            raise ConfigError(f"seed must lie between 0 and 2**63 - 1, got {self.seed}")
+        check_seed(self.seed)
         if not 0 <= self.num_threads <= MOST_THREADS:
             raise ConfigError(
                 f"num_threads must be at least 1 and at most {MOST_THREADS}, or 0: one a core; got {self.num_threads}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from shoal.experiment.shown import batch_of
+from shoal.experiment.shown import batch_of, starts_of
 from shoal.learn.acting import Acting, make_actor
 from shoal.learn.weights import pack
 from shoal.types import assign, map_tree
@@ -17,9 +17,14 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from torch import Tensor, nn
 
+    from shoal.envs.action_guard.acting import GuardActing
     from shoal.experiment.experiment import Experiment
     from shoal.learn.acting import Actor
     from shoal.types import Bools, Spec, Tree
+
+LAST, MEMORY = "last_action", "memory"
+"""Of a state under an action guard that limits changes: what was done, and the policy's own state."""
+NO_STATE = "the state is not what the last call of predict returned for so many observations; state=None begins anew"
 
 
 class Predicts:
@@ -28,6 +33,7 @@ class Predicts:
     policy: nn.Module
     spec: Spec
     experiment: Experiment
+    _guard: GuardActing
     _actor: Actor | None
     _acting: nn.Module | None
     """The policy that acts."""
@@ -72,27 +78,58 @@ class Predicts:
 
         Args:
             obs: one observation, or a batch [N, ...].
-            state: what the last call returned, for a policy with memory; None: its memory is empty.
+            state: what the last call returned, for a policy with memory, or an action guard with `max_change`, which
+                needs to know the action before; None: the memory is empty, and episodes begin.
             episode_start: bool, or [N]: which observations are the first of an episode; their memory is emptied.
             deterministic: the most probable action; False draws it. (There the default is False.)
             action_masks: as `act` takes them.
 
         Returns:
-            The action, and the policy's state [N, ...] as arrays; None where it has no memory.
+            The action, and the policy's state [N, ...] as arrays; None where it has no memory. With `max_change` a
+            dict: the action that was done, `last_action` [N, ...], and the policy's state as `memory`, if it has one.
 
         Raises:
             EnvError: as `act`.
-            ValueError: as `act`, or a state of another kind or shape than the policy's.
+            ValueError: as `act`, a state of another kind or shape than the policy's, or none where `max_change` needs
+                one.
         """
         _, count, _ = batch_of(self.spec, obs, self.experiment.options.preprocessing)
         actor, start = self.actor_of(count), episode_start
-        _begin(actor, state, count)
         if state is not None and start is None:
             start = np.zeros(count, np.bool_)
+        memory = state
+        if self._guard.remembers:
+            memory = self._go_on(state, start, count)
+        _begin(actor, memory, count)
         action = self.act(
             obs, action_mask=action_masks, start=start, greedy=deterministic
         )
-        return action, None if actor.state is None else map_tree(_array, actor.state)
+        after = None if actor.state is None else map_tree(_array, actor.state)
+        if not self._guard.remembers:
+            return action, after
+        kept = {LAST: self._guard.last_action()}
+        return action, kept if after is None else kept | {MEMORY: after}
+
+    def _go_on(self, state: Tree, start: ArrayLike | None, count: int) -> Tree:
+        """The guard goes on from a state's last action; what the state holds of the policy.
+
+        Raises:
+            ValueError: it is none that `predict` returned, or there is none and not all observations begin episodes.
+        """
+        if state is None:
+            begun = self._start if start is None else starts_of(self.spec, count, start)
+            if not begun.all():
+                raise ValueError(
+                    "action_guard.max_change limits the change from the action before, which predict is not told: hand "
+                    "back the state of the last call, or say episode_start=True (`act` remembers by itself)"
+                )
+            return None
+        try:
+            given: Any = dict(state)
+            self._guard.go_on_from(given.pop(LAST), count)
+        except (TypeError, ValueError, KeyError) as error:
+            raise ValueError(f"{NO_STATE} ({error})") from error
+        return given.get(MEMORY)
 
 
 def _begin(actor: Actor, state: Tree, count: int) -> None:
@@ -112,10 +149,7 @@ def _begin(actor: Actor, state: Tree, count: int) -> None:
     try:
         given = map_tree(_checked, actor.state, state)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise ValueError(
-            "the state is not what the last call of predict returned for so many observations; state=None begins "
-            f"anew ({error})"
-        ) from error
+        raise ValueError(f"{NO_STATE} ({error})") from error
     assign(actor.state, slice(0, count), given)
 
 

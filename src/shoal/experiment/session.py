@@ -21,6 +21,7 @@ from shoal.nets.images import image_net, lacks_bfloat16
 from shoal.report.html import write_report
 from shoal.run.beginning import one_torch_thread
 from shoal.run.callbacks import checked
+from shoal.run.control import announced
 from shoal.run.evaluate import Eval
 from shoal.run.exporters import TensorBoard, exporter_of
 from shoal.run.exporting import Beside
@@ -31,6 +32,7 @@ from shoal.run.ranking import Ranking
 from shoal.run.run import Run
 from shoal.run.settings import Settings
 from shoal.types import ConfigError, leaf_spaces
+from shoal.types.text import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
     from shoal.run.guard.seen import Rule
 
 Playing = TypeVar("Playing", Eval | None, Ranking | None)
+FAILURE = 4000
+"""Characters that run.json keeps of the error that ended a run."""
 EVALUATION_ROWS = 20
 """Rows of an evaluation beside training, at most."""
 
@@ -69,7 +73,7 @@ def opened(
     run: Run | None = None
     try:
         find_functions(experiment.config, resumed=not fresh)
-        with ExitStack() as held:
+        with announced(where.path), ExitStack() as held:
             ranks = held.enter_context(beside(experiment, env, where, fresh=fresh))
             evaluation = _held(held, evaluation_of(experiment), env)
             ranking = _held(held, ranking_of(experiment), env)
@@ -288,7 +292,8 @@ def draw_report(where: RunDirectory, panel: Panel) -> None:
 def note_failure(where: RunDirectory, error: BaseException, run: Run) -> None:
     """The run's status says how it ended; where even that fails, the error says so."""
     stopped = isinstance(error, KeyboardInterrupt)
-    reason = "Ctrl-C" if stopped else f"{type(error).__name__}: {error}"
+    said = shortened(f"{type(error).__name__}: {error}", FAILURE)
+    reason = "Ctrl-C" if stopped else said
     ended = {
         "state": "stopped" if stopped else "failed",
         "reason": reason,

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from gymnasium import spaces
 
+from shoal.envs.bounds import bounds_of
+from shoal.envs.handed import arrays_of, check_alone
 from shoal.envs.masks import MaskReader
-from shoal.envs.observations import leaves_of
 from shoal.envs.observed import seen
+from shoal.types import leaf_spaces
 from shoal.types.text import printable
 
 if TYPE_CHECKING:
@@ -62,16 +65,13 @@ def batch_of(
     """The observations as arrays [N, ...], N, and whether there was one without that axis.
 
     Raises:
-        ValueError: another shape or kind than the environment's, or numbers that are not finite.
+        ValueError: another shape or kind than the environment's, what reset() or step() returned as a whole, numbers
+            that are not finite, or choices that the space lacks.
     """
     layout = spec.observation
+    check_alone(spec, obs)
     obs = seen(obs, spec.observation_space, preprocessing)
-    try:
-        values = leaves_of(spec.observation_space, obs)
-    except ValueError as error:
-        raise ValueError(f"{spec.env_id}: got an {error}") from None
-    pairs = zip(values, layout.leaves, strict=True)
-    arrays = [_cast(value, leaf.dtype) for value, leaf in pairs]
+    arrays = arrays_of(spec, obs)
     alone = arrays[0].shape == layout.leaves[0].shape
     batch = arrays
     if alone:
@@ -82,16 +82,22 @@ def batch_of(
             raise ValueError(
                 f"{spec.env_id}: expected an observation{leaf.name} {leaf.shape} or [N, ...], got {array.shape}"
             )
+    _check(spec, batch)
     return layout.tree(batch), len(batch[0]), alone
 
 
-def _cast(obs: ArrayLike, dtype: np.dtype[Any]) -> NDArray[Any]:
-    array = np.asarray(obs)
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"expected an observation of type {dtype}, got {array.dtype}")
-    if not np.isfinite(array).all():
-        raise ValueError("the observation holds numbers that are not finite")
-    cast = array.astype(dtype)
-    if dtype.kind != "f" and not np.array_equal(cast, array):
-        raise ValueError(f"the observation holds numbers that {dtype} cannot hold")
-    return cast
+def _check(spec: Spec, arrays: list[NDArray[Any]]) -> None:
+    """ValueError for numbers that are not finite, and for choices that no network has a place for."""
+    parts = [part for _, part in leaf_spaces(spec.observation_space)]
+    for leaf, part, array in zip(spec.observation.leaves, parts, arrays, strict=True):
+        where = f"{spec.env_id}: the observation{leaf.name}"
+        if not np.isfinite(array).all():
+            raise ValueError(f"{where} holds numbers that are not finite")
+        if isinstance(part, spaces.Box):
+            continue
+        low, high = bounds_of(part)
+        within = (array >= low) & (array <= high)
+        if not within.all():
+            raise ValueError(
+                f"{where} holds {array[~within][0]}, which is outside {part}"
+            )

@@ -15,7 +15,7 @@ from shoal.llm.sampler.protocol import Request
 from shoal.llm.tasks.task import Message, Prompt
 from shoal.run import directory as directories
 from shoal.run.origin import Identity
-from shoal.types import ConfigError
+from shoal.types import ConfigError, check_seed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -54,6 +54,7 @@ class Talk:
         self, model: LanguageModel, drawing: Drawing, *, seed: int = 0
     ) -> None:
         """Nothing was said yet."""
+        check_seed(seed)
         self.model, self.turns = model, list[Message]()
         self._sampler = LocalSampler(model, drawing, slots=1, seed=seed)
         self._asked = 0

@@ -143,6 +143,7 @@ def check(
     *,
     trust: bool,
     given: Collection[str] = (),
+    nameable: bool = True,
 ) -> None:
     """Lets the names of a configuration be imported, or refuses; a sealed run's folders go on the path.
 
@@ -151,6 +152,7 @@ def check(
         origin: what the file says of the run.
         trust: whether the user trusts the file.
         given: settings that the user has named, so that the file does not.
+        nameable: whether whoever calls this lets the user name them, as a sweep does not.
 
     Raises:
         ConfigError: the file names what would be imported, and nothing shows that this user wrote it; or, where it
@@ -165,17 +167,28 @@ def check(
     elif trust:
         for setting, name in names.items():
             if setting != "algo":
-                _check_object(setting, name, KINDS.get(setting, ()))
+                way = _way(setting) if nameable else ""
+                _check_object(setting, name, KINDS.get(setting, ()), way)
     else:
         said = ", ".join(f"{name!r} ({part})" for part, name in names.items())
-        ways = "; ".join(map(_way, names))
+        ways = f"; or name it yourself: {'; '.join(map(_way, names))}"
         raise ConfigError(
             f"the configuration names {said}, which would be imported and run, and no seal shows that you trained it "
-            f"on this machine. If you trust the file: --trust, or trust=True in Python; or name it yourself: {ways}"
+            f"on this machine. If you trust the file: --trust, or trust=True in Python{ways if nameable else ''}"
         )
 
 
-def _check_object(setting: str, name: str, kinds: tuple[type[object], ...]) -> None:
+def check_alone(
+    saved: Mapping[str, object], *, trust: bool, given: Collection[str] = ()
+) -> None:
+    """`check` of a configuration file whose names the user cannot give themselves, as in a sweep or a comparison."""
+    origin = Origin.of_file(saved, Path("config.toml"))
+    check(saved, origin, trust=trust, given=given, nameable=False)
+
+
+def _check_object(
+    setting: str, name: str, kinds: tuple[type[object], ...], way: str
+) -> None:
     """ConfigError unless a name of a file is a class of one of these kinds, or a function of its module."""
     module, _, attribute = name.partition(":")
     if not attribute.isidentifier():  # a registered id, after its module
@@ -187,9 +200,12 @@ def _check_object(setting: str, name: str, kinds: tuple[type[object], ...]) -> N
     if not fits:
         said = " or ".join(f"{kind.__module__}.{kind.__name__}" for kind in kinds)
         neither = f"neither a {said} nor a function" if kinds else "no function"
+        instead = "name such a one in the file"
+        if way:
+            instead = f"name it yourself if it is meant: {way}"
         raise ConfigError(
             f"the configuration names {name!r} as its {setting}, which is {neither} that is "
-            f"defined in {module}; name it yourself if it is meant: {_way(setting)}"
+            f"defined in {module}; {instead}"
         )
 
 

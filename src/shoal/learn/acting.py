@@ -14,7 +14,7 @@ from shoal.learn.plan import Noise
 from shoal.learn.weights import Snapshot
 from shoal.nets.distributions import masked
 from shoal.nets.epsilon_greedy import EpsilonGreedy
-from shoal.types import Acted, Spec, Tree, assign, map_tree, select
+from shoal.types import Acted, Spec, Tree, assign, check_seed, map_tree, select
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -100,6 +100,10 @@ class Acting:
     """Whether what rows did is recorded beside what was chosen, for a memory, where an action guard changes it."""
     ranks: Ranks | None = None
     """The processes whose rows are collected and learned from together, where this is one of several."""
+
+    def __post_init__(self) -> None:
+        """ConfigError for a seed that no noise has."""
+        check_seed(self.seed)
 
 
 def make_actor(

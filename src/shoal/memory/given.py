@@ -31,16 +31,20 @@ def as_dtype(
         ConfigError: they are no numbers, not finite, or other ones in that dtype; it names the first step.
     """
     if values.dtype.kind not in "biuf":
-        raise ConfigError(f"{where}: {name} are of the type {values.dtype}")
+        raise ConfigError(
+            f"{where}: expected numbers as {name}, got an array of the type {values.dtype}"
+        )
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         step = first_step(np.isfinite(values), axes)
-        raise ConfigError(f"{where}: {name} are not finite in step {step}")
+        raise ConfigError(
+            f"{where}: the numbers of {name} are not finite in step {step}"
+        )
     with np.errstate(over="ignore", invalid="ignore"):
         cast = values.astype(dtype)
     fits = np.isfinite(cast) if dtype.kind == "f" else cast == values
     if not fits.all():
         raise ConfigError(
-            f"{where}: {name} hold numbers that {dtype} does not hold, the first in step {first_step(fits, axes)}"
+            f"{where}: {dtype} does not hold all numbers of {name}, the first in step {first_step(fits, axes)}"
         )
     return cast
 

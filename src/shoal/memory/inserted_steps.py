@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -181,6 +182,11 @@ def _part(name: str, leaf: Leaf, given: Tree) -> Any:
     """The array of a leaf; ConfigError where the tree has none there."""
     part: Any = given
     for key in leaf.path:
+        if isinstance(key, str) and not isinstance(part, Mapping):
+            raise ConfigError(
+                f"{WHERE}: {name} must be a dict of arrays, time first, as the space has {name}{leaf.name}; got "
+                f"{_kind(part)}. Of a list of dicts: {{key: np.stack([one[key] for one in steps]) for key in steps[0]}}"
+            )
         try:
             part = part[key]
         except (KeyError, IndexError, TypeError) as error:
@@ -188,6 +194,17 @@ def _part(name: str, leaf: Leaf, given: Tree) -> Any:
                 f"{WHERE}: there is no {name}{leaf.name}, which the space has"
             ) from error
     return part
+
+
+def _kind(given: Any) -> str:
+    """What somebody gave, in words."""
+    kind = type(given).__name__
+    if isinstance(given, list | tuple) and given:
+        items = cast("list[Any]", given)
+        return (
+            f"a {kind} of {len(items)}, the first of them a {type(items[0]).__name__}"
+        )
+    return f"a {kind}"
 
 
 def _array(name: str, given: Any) -> NDArray[Any]:

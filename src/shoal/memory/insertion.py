@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.memory.data import read_data
 from shoal.memory.inserted_steps import GivenSteps, steps_in_order
-from shoal.memory.log_checks import Expected
+from shoal.memory.log_checks import Expected, folder_of
 from shoal.memory.outside import NO_ROOM
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from shoal.memory.outside import Outside
     from shoal.types import Spec, Tree
@@ -37,6 +37,11 @@ class Insertion:
         )
         self._outside: Outside | None = None
         self._thread = 0
+        self._ended = False
+
+    def close(self) -> None:
+        """The run has ended: what was inserted stays counted, and nothing more can be."""
+        self._ended = True
 
     def refuse(self, why: str = NO_ROOM) -> None:
         """Every insert says why it cannot be, from here on."""
@@ -132,21 +137,26 @@ class Insertion:
             units: of each number of an observation, which it must say; (): any.
 
         Raises:
-            ConfigError: the run takes none; the data set is damaged, of other spaces, units or rates; nothing is
-                inserted.
+            ConfigError: the run takes none; no folder, rate or units; the data set is damaged, of other spaces, units
+                or rates; nothing is inserted.
         """
         outside = self._at_hand()
         data = read_data(
-            Path(folder),
+            folder_of("memory.insert_data", folder),
             outside.memory.spec,
             self._from_env,
             reward_scale=self._reward_scale,
-            expected=Expected(rate_hz, tuple(units)),
+            expected=Expected(rate_hz, units),
         )
         return outside.insert(data.steps)
 
     def _at_hand(self) -> Outside:
-        """The memory; ConfigError where there is none, or it is another thread's."""
+        """The memory; ConfigError where there is none, the run has ended, or it is another thread's."""
+        if self._ended:
+            raise ConfigError(
+                "memory.insert: the run has ended, so nothing would learn from it any more; insert while it goes on, "
+                "in a callback, or `shoal resume` it further with a larger total_timesteps"
+            )
         if self._outside is None:
             raise ConfigError(f"memory.insert: {self._why_not}")
         if threading.get_ident() != self._thread:

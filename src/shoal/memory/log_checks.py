@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from math import inf
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.memory.given import check_observations
@@ -23,8 +26,30 @@ class Expected:
 
     rate_hz: float | None = None
     """Steps a second (`rate_hz`)."""
-    units: tuple[str, ...] = ()
+    units: Sequence[str] = ()
     """Of each number of an observation, in order (`units`)."""
+
+    def __post_init__(self) -> None:
+        """ConfigError for what no log has."""
+        rate: Any = self.rate_hz
+        units: Any = self.units
+        number = isinstance(rate, int | float) and not isinstance(rate, bool)
+        if rate is not None and not (number and 0 < rate < inf):
+            raise ConfigError(f"rate_hz must be a number above 0, got {rate!r}")
+        listed = isinstance(units, list | tuple)
+        if not listed or not all(isinstance(unit, str) for unit in units):
+            raise ConfigError(
+                f"units must be texts, one for each number of an observation, got {units!r}"
+            )
+
+
+def folder_of(where: str, given: object) -> Path:
+    """The folder of a data set; ConfigError for what is no path."""
+    if not isinstance(given, str | os.PathLike):
+        raise ConfigError(
+            f"{where}: expected the folder of a data set as a path, got {given!r}"
+        )
+    return Path(given)
 
 
 def check_log(
@@ -69,7 +94,7 @@ def _check_rate(file: DataFile, rate_hz: float | None) -> None:
         )
 
 
-def _check_units(file: DataFile, units: tuple[str, ...]) -> None:
+def _check_units(file: DataFile, units: Sequence[str]) -> None:
     if not units:
         return
     said: Any = file.metadata.get("units")

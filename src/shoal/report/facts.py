@@ -13,7 +13,7 @@ import psutil
 
 from shoal.report.cost.telling import cost_line
 from shoal.report.interventions import Interventions, read_interventions
-from shoal.run.control import PAUSE, PAUSED, STOP, asked_by
+from shoal.run.control import PAUSE, PAUSED, STARTING, STOP, asked_by, is_starting
 from shoal.run.directory import find_all
 from shoal.run.records import HUGE
 from shoal.run.status import GOING, is_running
@@ -147,7 +147,9 @@ def facts_of(
         _take_config(found, run.read_config())
         status = run.read_status()
         _take_status(found, status)
-        if found.state in GOING:
+        if is_starting(run):
+            _take_start(found, run)
+        elif found.state in GOING:
             _take_process(found, run, status, processors)
         found.guard = read_interventions(run)
         found.cost = cost_line(run)
@@ -159,6 +161,20 @@ def facts_of(
         if follower.warning:
             found.problems.append(printable(follower.warning, SENTENCE))
     return found
+
+
+def _take_start(found: Facts, run: RunDirectory) -> None:
+    """What may be asked of a run that makes ready to train."""
+    found.state, found.reason, found.orders = STARTING, "", ["pause", "stop"]
+    _take_orders(found, run)
+
+
+def _take_orders(found: Facts, run: RunDirectory) -> None:
+    """What was asked of a run, and has not happened yet."""
+    if asked_by(run.path / STOP) is not None:
+        found.asked, found.orders = "asked to stop", []
+    elif asked_by(run.path / PAUSE) is not None and found.state != PAUSED:
+        found.asked, found.orders = "asked to pause", ["continue", "stop"]
 
 
 def _take_process(
@@ -177,10 +193,7 @@ def _take_process(
         found.orders = ["pause", "stop"]
         if found.state == PAUSED:
             found.orders = ["continue", "stop"]
-        if asked_by(run.path / STOP) is not None:
-            found.asked, found.orders = "asked to stop", []
-        elif asked_by(run.path / PAUSE) is not None and found.state != PAUSED:
-            found.asked, found.orders = "asked to pause", ["continue", "stop"]
+        _take_orders(found, run)
     else:
         found.state = "interrupted"
 

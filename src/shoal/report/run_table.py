@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shoal.report.lineage import lineage_of
+from shoal.run.control import STARTING, is_starting
 from shoal.run.directory import list_runs
 from shoal.run.status import GOING, is_running
 from shoal.types.text import cell, printable
@@ -85,6 +86,8 @@ def as_text(cells: Iterable[str]) -> list[Text]:
 def state_of(run: RunDirectory) -> str:
     """The state that the run's status tells; `interrupted` where its process is gone."""
     status = run.read_status()
+    if is_starting(run):
+        return STARTING
     state = str(status.get("state", "unknown"))
     return "interrupted" if state in GOING and not is_running(run) else state
 

@@ -11,6 +11,7 @@ import platform
 import pwd
 import stat
 import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from shoal.run.drafts import sync_folder
@@ -19,7 +20,7 @@ from shoal.run.status import is_running
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     from shoal.run.directory import RunDirectory
@@ -28,6 +29,8 @@ PAUSE, STOP = "pause", "stop"
 """The files, by their names."""
 PAUSED = "paused"
 """The state of a run that stands still."""
+STARTING, STARTING_S = "starting", 600.0
+"""The file of a run that makes ready to train, and the longest that takes: an older one is of a killed process."""
 LOOK_S = 0.1
 """Whoever waits for a run looks at its status once in so many seconds."""
 
@@ -55,7 +58,11 @@ def asked_by(path: Path) -> str | None:
 
 
 def pause(run: RunDirectory) -> None:
-    """Asks a run to stand still until `go_on`; ConfigError where it does not run, or the directory is another's."""
+    """Asks a run to stand still until `go_on`; one that starts does as soon as it runs.
+
+    Raises:
+        ConfigError: it does not run, or the directory is another's.
+    """
     _check_runs(run)
     _place(run.path / PAUSE)
 
@@ -92,19 +99,57 @@ def wait_until(
     """The status of a run when it is as wanted, or when the run is gone; None where neither comes in time."""
     end_s = time.monotonic() + within_s
     while True:
+        starts = is_starting(run)  # asked first: it runs when it starts no more
         status = run.read_status()
-        if reached(status) or not is_running(run):
+        if not starts and (reached(status) or not is_running(run)):
             return run.read_status()
         if time.monotonic() >= end_s:
             return None
         time.sleep(LOOK_S)
 
 
+def is_starting(run: RunDirectory) -> bool:
+    """Whether a process makes ready to train there, and has not begun."""
+    return starting_since(run.path) > 0
+
+
+def starting_since(folder: Path) -> int:
+    """When a run in `folder` began to start, in nanoseconds as files are stamped; 0 where none starts."""
+    try:
+        found = (folder / STARTING).lstat()
+    except OSError:
+        return 0
+    recent = abs(time.time() - found.st_mtime) < STARTING_S
+    return found.st_mtime_ns if stat.S_ISREG(found.st_mode) and recent else 0
+
+
+@contextmanager
+def announced(folder: Path) -> Generator[None]:
+    """Has a run's directory say that it starts, until it is `begun`, or this block is left.
+
+    Where something else has that name, nobody can ask it before it runs.
+    """
+    path = folder / STARTING
+    with suppress(ConfigError):
+        withdraw(path)
+        _place(path)
+    try:
+        yield
+    finally:
+        begun(folder)
+
+
+def begun(folder: Path) -> None:
+    """The run starts no more: it runs, or failed to."""
+    with suppress(ConfigError):
+        withdraw(folder / STARTING)
+
+
 def _check_runs(run: RunDirectory) -> None:
-    status = run.read_status()
-    if is_running(run):
+    if is_starting(run) or is_running(run):
         return
-    state = status.get("state", "unknown")
+    status = run.read_status()
+    state = status.get("state", "none that any process has begun")
     host = status.get("host", platform.node())
     if state in ("running", PAUSED) and host != platform.node():
         raise ConfigError(

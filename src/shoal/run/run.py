@@ -29,6 +29,7 @@ from shoal.run.usage import Usage
 from shoal.run.watching import interrupt
 from shoal.stream.meter import Meter
 from shoal.types import ConfigError
+from shoal.types.text import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -63,6 +64,8 @@ if TYPE_CHECKING:
 ConfigT = TypeVar("ConfigT")
 Learners: TypeAlias = dict[str, Learner]
 """Who learns, by name."""
+REASON = 1000
+"""Characters that are kept of why a run was stopped."""
 SECOND_LOOP = "this run has its loop already: a run goes through one loop; go on in it, or begin another run"
 
 
@@ -211,7 +214,7 @@ class Run:
         """Ends the run after the batch at hand, with a checkpoint; run.json keeps the reason (ValueError: none)."""
         if not reason:
             raise ValueError(f"run.stop needs a reason in words, got {reason!r}")
-        self.stop_reason = self.stop_reason or reason
+        self.stop_reason = self.stop_reason or shortened(reason, REASON)
 
     def warn(self, message: str) -> None:
         """Tells the user something, by every callback that takes warnings."""
@@ -274,6 +277,7 @@ def _held_by(run: Run, log: Log | None, writer: Writer | None) -> ExitStack:
     for part in (log, writer):
         if part is not None:
             held.callback(part.close)
+    held.callback(run.memory.close)
     held.callback(close_callbacks, run)
     held.callback(finish_timeline, run)
     return held

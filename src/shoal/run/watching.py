@@ -7,7 +7,15 @@ from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 from shoal.run.callbacks import tell
-from shoal.run.control import PAUSE, PAUSED, STOP, asked_by, withdraw
+from shoal.run.control import (
+    PAUSE,
+    PAUSED,
+    STOP,
+    asked_by,
+    begun,
+    starting_since,
+    withdraw,
+)
 from shoal.run.interrupts import INTERRUPTED, STOPPED
 from shoal.stream.ending import EndingError
 from shoal.types import ConfigError
@@ -79,12 +87,14 @@ class Watching:
         self._by = ""
 
     def start(self) -> None:
-        """Begins to look. A wish to stop from before the run began is over; one to pause is not."""
+        """Begins to look. A wish to stop from before the run began to start is over; one to pause is not."""
         if self._folder is None:
             return
         ranks = self._run.settings.ranks
         if self._run.settings.leads:
-            self._clear(STOP)
+            if not self._is_meant(self._folder / STOP):
+                self._clear(STOP)
+            begun(self._folder)
             self._run.meter.halt.parties.append(self)
             if ranks is not None:  # another one may stand still before this one does
                 ranks.meanwhile = self._stand_here
@@ -141,6 +151,14 @@ class Watching:
         before_s = halt.stood_s
         halt.check()
         return halt.stood_s - before_s
+
+    def _is_meant(self, path: Path) -> bool:
+        """Whether a file was made since this run began to start, so that it asks this one."""
+        since = starting_since(path.parent)
+        try:
+            return bool(since) and path.lstat().st_mtime_ns >= since
+        except OSError:
+            return False
 
     def _watch(self) -> None:
         while not self._ended.wait(LOOK_S):

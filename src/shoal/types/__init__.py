@@ -11,6 +11,7 @@ from shoal.types.errors import (
     check_positive,
     check_ranges,
     check_room,
+    check_seed,
     text_of,
 )
 from shoal.types.records import (
@@ -62,6 +63,7 @@ __all__ = [
     "check_positive",
     "check_ranges",
     "check_room",
+    "check_seed",
     "choices",
     "is_text",
     "leaf_spaces",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass
 from math import inf, isfinite
+from numbers import Integral
 
 from shoal.types.room import GIB, free_bytes
 
@@ -23,11 +25,21 @@ def check_ranges(config: object, **ranges: tuple[float, float]) -> None:
                 f"; a function is given as {name}_schedule" if callable(value) else ""
             )
             raise ConfigError(f"{name} must be a number, got {value!r}{also}")
+        if isinstance(value, float) and name in _whole(config):
+            raise ConfigError(f"{name} must be a whole number, got {value}")
         if isinstance(value, int) and abs(value) >= 2**63:
             raise ConfigError(f"{name} must lie within 64 bits, got {value}")
         if not low <= value <= high:
-            allowed = f">= {low:g}" if high == inf else f"between {low:g} and {high:g}"
+            least = "above 0" if low == TINY else f">= {low:g}"
+            allowed = least if high == inf else f"between {low:g} and {high:g}"
             raise ConfigError(f"{name} must be {allowed}, got {value}")
+
+
+def _whole(config: object) -> set[str]:
+    """Settings of a dataclass that are declared as whole numbers, or as those or None."""
+    if not is_dataclass(config):
+        return set()
+    return {x.name for x in fields(config) if x.type in ("int", "int | None", int)}
 
 
 def check_least(config: object, **lowest: float) -> None:
@@ -52,6 +64,15 @@ def check_finite(config: object, *names: str) -> None:
         value = getattr(config, name)
         if not isinstance(value, int | float) or not isfinite(value):
             raise ConfigError(f"{name} must be finite, got {value}")
+
+
+def check_seed(seed: object, name: str = "seed") -> None:
+    """ConfigError unless it is a whole number from 0 to 2**63 - 1."""
+    whole = isinstance(seed, Integral) and not isinstance(seed, bool)
+    if not (whole and 0 <= seed < 2**63):
+        raise ConfigError(
+            f"{name} must be a whole number from 0 to 2**63 - 1, got {seed!r}"
+        )
 
 
 def check_room(nbytes: int, what: str, instead: str) -> None:

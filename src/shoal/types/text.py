@@ -14,11 +14,15 @@ FORMULA_SIGNS = ("=", "+", "-", "@")
 
 def printable(text: object, most: int = MOST) -> str:
     """A text in one line of at most `most` characters; what would steer a terminal is shown as an escape."""
-    given = str(text)
-    kept = given if len(given) <= most else f"{given[: most - 1]}…"
+    kept = shortened(str(text), most)
     if kept.isprintable():
         return kept
-    return "".join(map(_escaped, kept))
+    return shortened("".join(map(_escaped, kept)), most)
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of at most `most` characters; of a longer one the first ones, and an ellipsis."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def printable_lines(text: object) -> str:

@@ -69,6 +69,9 @@ def played(shadow: Shadow, *, episodes: int = 12, shift: float = 0.0) -> None:
 def test_a_shadow_counts(tmp_path: Path) -> None:
     with begin(tmp_path / "log") as shadow:
         played(shadow)
+    with pytest.warns(UserWarning, match="written no further: it was closed; begin another log") as warned:
+        played(shadow, episodes=2)
+    assert len(warned) == 1
     log = read_log(tmp_path / "log", reference=reference(), expected=HEADER)
     assert len(log.episodes) == 12
     first = log.episodes[0]
@@ -238,12 +241,18 @@ def test_distances() -> None:
         ("[shadow]\nleast_agreement = 2.0", "between 0 and 1"),
         ("[shadow]\nleast_episodes = 2.5", "whole number"),
         ("[shadow]\nleast_agreement = 'a'", "finite number"),
-        ("[replay]\ngreedy = 1", "cannot be 1"),
+        ("[replay]\ngreedy = 1", "greedy must be true or false, got 1"),
+        ("[replay]\nleast_gain = true", "finite number"),
+        ("[simulate]\nseed = -1", "simulate.seed must be a whole number from 0 to"),
+        ("[simulate]\nseed = 1.5", "simulate.seed must be a whole number from 0 to"),
+        ("[shadow]\nmost_drifted = 1.5", "shadow.most_drifted must be a whole number from 0 to"),
+        ("[canary]\nmost_drifted = -1", "canary.most_drifted must be a whole number from 0 to"),
+        ("[drift]\nmost_psi = 0", "drift.most_psi must be above 0"),
         ("[canary]\nmost_loss = -1.0", "not be negative"),
         ("[replay]\nconfidence = 1.0", "between 0.5 and 1"),
         ("[simulate]\nleast_return = nan", "finite number"),
         ("[replay]\nrate_hz = 0", "replay.rate_hz must be a positive number, got 0"),
-        ("[replay]\nrate_hz = true", "cannot be True|must be a positive number"),
+        ("[replay]\nrate_hz = true", "must be a positive number, got True"),
         ("[replay]\nunits = [1]", "replay.units must be texts"),
         ("[replay]\nunits = 'm'", "replay.units must be texts"),
     ],

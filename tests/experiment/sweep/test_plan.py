@@ -49,8 +49,10 @@ def test_what_cannot_work_is_refused_in_words() -> None:
     refuse("names no environment", {"sweep": {"trials": 4}})
     refuse("no search space", {"env": "CartPole-v1", "sweep": {"trials": 4}})
     refuse("has no budget", {"env": "CartPole-v1", "sweep": {}, "space": RATES})
-    refuse("trials must be at least 1, got 0", with_sweep(trials=0))
+    refuse("trials must be between 1 and 1e\\+06, got 0", with_sweep(trials=0))
     refuse("seconds must be above 0", with_sweep(seconds=0))
+    refuse("seconds must be finite", with_sweep(seconds=float("inf")))
+    refuse("patience must be between 0 and 1000", with_sweep(patience=1e9))
     refuse("no objective 'reward'; .*There are return", with_sweep(objective="reward"))
     refuse("did you mean seconds_to_threshold", with_sweep(objective="seconds_to_treshold"))
     refuse("money is seconds times a price", with_sweep(objective=["return", "money"]))
@@ -126,7 +128,7 @@ def test_every_setting_of_a_sweep_is_described() -> None:
 def test_names_of_code_are_the_caller_s_own_or_need_trust(tmp_path: Path) -> None:
     """A mapping is the caller's; a file is not, and neither are the values of its space."""
     own = {**with_sweep(), "env": f"{__name__}:small_pole"}
-    refuse("which would be imported and run", own)
+    refuse(r"which would be imported and run, .* If you trust the file: --trust, or trust=True in Python$", own)
     assert read_plan(own, ours=True).base.options.env == own["env"]
     assert read_plan(own, trust=True).base.options.env == own["env"]
     rates = {"learning_rate_schedule": {"choices": ["linear", f"{__name__}:half"]}}

@@ -43,6 +43,8 @@ NOT_SHOWN: dict[str, set[str]] = {
         "the guard acted in this run: {}",
         "shoal: the checkpoint 'best' holds the verified best policy, of {}; "
         "`shoal resume` goes on from the newest one",
+        "no gradient step was taken in {} updates, so the guard looked at nothing and never called the rules that it "
+        "was given: train for longer, or begin to learn earlier",
     },
     "experiment/sweep/confirm": {
         "finalists: trials {}, on {} other seeds each",

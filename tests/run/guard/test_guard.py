@@ -16,7 +16,8 @@ import shoal
 from shoal.cli.statuses import status_of
 from shoal.experiment.result import Result
 from shoal.learn.rate_factor import rate_factor_of, set_rate_factor
-from shoal.run.guard.notes import read_notes
+from shoal.run.directory import RunDirectory
+from shoal.run.guard.notes import MOST, SAID, Intervention, Notes, read_notes, write_notes
 from shoal.run.guard.seen import Finding, Seen
 from shoal.run.guard.settings import Guarding
 from shoal.run.log import read
@@ -260,6 +261,22 @@ def test_a_rule_that_is_asked_for_needs_something_to_read(tmp_path: Path) -> Non
         Guarding(rules=("kl",), without=("kl",))
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"band": 2.0}, "band must be between 0.01 and 1, got 2"),
+        ({"memory_gib": 0}, "memory_gib must be above 0"),
+        ({"verify": 1.5}, "verify must be a whole number"),
+        ({"kl": float("inf")}, r"kl must be finite, got inf; guarding.without = \['kl'\]"),
+        ({"explosion": float("inf")}, r"guarding.without = \['value', 'gradient'\]"),
+        ({"entropy": 0.0}, "entropy must be between 1e-09 and 0.99"),
+    ],
+)
+def test_limits_that_no_rule_can_have(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Guarding(**settings)
+
+
 def test_rules_of_a_user_are_checked(tmp_path: Path) -> None:
     def two(seen: Seen, more: int) -> None: ...
 
@@ -296,3 +313,57 @@ def test_a_run_that_was_stopped_stays_stopped(tmp_path: Path) -> None:
     assert (free.updates, free.stop_reason) == (20, "total_timesteps")
     assert not (tmp_path / "stopped.json").exists()
     assert sha_of(on) != sha_of(learner)
+
+
+@pytest.mark.parametrize("updates", [1, 7])
+def test_a_short_run_is_looked_at_once(tmp_path: Path, updates: int) -> None:
+    """At its end, where no check was due; what a rule says may end it as the guard would have, and is kept in short."""
+    told: dict[str, Any] = SHORT | {"num_envs": 4, "num_steps": 8, "num_minibatches": 2}
+    told["total_timesteps"] = updates * 32
+    seen: list[int] = []
+
+    def rule(seen_: Seen) -> str:
+        seen.append(seen_.update)
+        return "much\x1b[31m to\nsay " * 1000
+
+    with pytest.warns(UserWarning, match="much.*goes on with 0.5 times its learning rate, if the run is resumed"):
+        result = shoal.train("CartPole-v1", run_dir=tmp_path, rules=[rule], **told)
+    assert seen == [updates]
+    [made] = read_notes(result.path).interventions
+    assert made.said.startswith(r"much\x1b[31m to\nsay much")
+    assert len(made.said) < 400
+    assert result.stop_reason == "total_timesteps"
+    with pytest.warns(UserWarning, match="as the test says"):
+        ended = shoal.train("CartPole-v1", run_dir=tmp_path, rules=[rule_at(updates, action="stop")], **told)
+    assert ended.stop_reason.startswith("guard: as the test says")
+    assert (ended.path / "stopped.json").exists()
+
+
+def test_a_run_that_takes_no_step_says_that_its_rules_were_not_called(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def during(run: Run, learner: Learner, update: int) -> None:
+        learner.updates = 0
+        run.warn = said.append
+
+    go(tmp_path, updates=3, rules=[rule_at(1)], during=during)
+    assert len(said) == 1
+    assert "no gradient step was taken in 3 updates, so the guard looked at nothing and never called" in said[0]
+
+
+def test_many_long_sentences_are_read_back(tmp_path: Path) -> None:
+    """In whatever script, half a pair of surrogates included; the file stays as small as its reader allows."""
+    made = tuple(
+        Intervention(x, x, "policy", "own", "halve", "\U0001f409" * (SAID - 1) + "\ud800") for x in range(MOST)
+    )
+    write_notes(RunDirectory(tmp_path), Notes(MOST, made))
+    assert read_notes(tmp_path).interventions == made
+
+
+def test_a_guard_that_cannot_go_back_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = SHORT | {"total_timesteps": 4096, "panel": "plain", "guarding": {"memory_gib": 1e-6}}
+    shoal.train("CartPole-v1", run_dir=tmp_path, **told)
+    said = capsys.readouterr().out
+    assert (
+        "GiB, and guarding.memory_gib is 1e-06: the guard can halve its rate and stop the run, but not go back" in said
+    )

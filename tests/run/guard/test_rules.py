@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from shoal.run.guard.answers import Hacking, Length
 from shoal.run.guard.clock import Heartbeat, Speed, Staleness
 from shoal.run.guard.held_out import BLOCK, HeldOutFall
-from shoal.run.guard.returns import ReturnFall
+from shoal.run.guard.returns import ReturnFall, Returns
 from shoal.run.guard.rules import Drift, Entropy, Finite, Gradient, Kl, ValueLoss
 from shoal.run.guard.seen import Seen
+from shoal.types import Episodes
 
 
 def seen(numbers: dict[str, float] | None = None, **more: Any) -> Seen:
@@ -94,6 +96,54 @@ def test_returns_that_fall_again_right_after_going_back_stop_the_run() -> None:
     assert followed(rule, 200) == [""]
     rule.forget()  # the learner went back for another reason
     assert followed(rule, 10) == ["rollback"]
+
+
+def turned_after(flip: int, *, gain: float = 0.0, lost: float = 2.0, mean: float = 10.0) -> int | None:
+    """Episodes after `flip` until returns of 16 rows count as turned; from there on `lost` times the mean is gone.
+
+    `gain` is what is learned in each episode, by 4 episodes a check.
+    """
+    rng = np.random.default_rng(0)
+    returns = Returns(16, alone=True)
+    for number in range(0, 600, 4):
+        usual = mean + gain * number + rng.normal(scale=5.0, size=4)
+        values = usual - lost * (mean + gain * flip) * (number >= flip)
+        returns.note(Episodes(values, np.ones(4, np.int64), {}), number)
+        if returns.turned is not None:
+            assert ReturnFall(0.8).look(seen(turned=returns.turned, episodes=32)) is not None
+            return number - flip
+    return None
+
+
+def test_returns_whose_sign_turns_before_anything_was_verified() -> None:
+    """A mirror image is found within a window and what was under way; other falls and rises are learning."""
+    after = turned_after(100)
+    assert after is not None
+    assert 28 <= after <= 64
+    assert turned_after(100, gain=0.02) is not None
+    assert turned_after(100, lost=1.0) is None  # to nothing
+    assert turned_after(100, lost=1.5) is None
+    assert turned_after(100, lost=3.0) is None
+    assert turned_after(0, lost=1.0) is None
+    assert turned_after(100, mean=-10.0) is None  # what was lost is won: learned at once, perhaps
+    assert turned_after(600, gain=-0.04) is None  # slowly from 10 to -14
+    found = ReturnFall(0.8).look(seen(turned=(10.2, -10.7), episodes=32))
+    assert found is not None
+    assert found.action == "stop"
+    assert "is -10.7, where just before it was 10.2: the rewards have turned their sign" in found.said
+
+
+def test_what_is_compared_goes_on_after_a_kill() -> None:
+    one, other = (Returns(16, alone=True) for _ in range(2))
+    for number in range(0, 100, 4):
+        one.note(Episodes(np.full(4, 10.0), np.ones(4, np.int64), {}), number)
+    other.restore(one.state())
+    for returns in (one, other):
+        for number in range(100, 160, 4):
+            returns.note(Episodes(np.full(4, -10.0), np.ones(4, np.int64), {}), number)
+    assert one.turned == other.turned == (10, -10)
+    one.forget(0, 1.0)
+    assert one.turned is None
 
 
 def test_an_actor_that_is_late() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from shoal.deploy.stages.distance import Distance
 from shoal.deploy.stages.drift import Seen, numbers_of
 from shoal.deploy.stages.log import Played
-from shoal.types import ConfigError, map_tree
+from shoal.types import ConfigError, check_seed, map_tree
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -168,6 +168,7 @@ class Canary(_Beside):
         """`share` of the episodes in (0, 1), drawn by `seed`; ConfigError for others."""
         if not 0 < share < 1:
             raise ConfigError(f"share must lie between 0 and 1, got {share}")
+        check_seed(seed)
         super().__init__(agent, spec, log, reference=reference, limits=limits)
         self.share, self.seed = share, seed
         self._asked = False

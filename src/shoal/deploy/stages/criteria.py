@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import Field, dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from shoal.run.reading import read_toml
-from shoal.types import ConfigError
+from shoal.types import ConfigError, check_seed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,34 +105,69 @@ class Criteria:
             table = getattr(self, part.name)
             for one in fields(table):
                 if one.name not in ("units", "rate_hz"):
-                    _check(f"{part.name}.{one.name}", getattr(table, one.name))
+                    _check(part.name, one, getattr(table, one.name))
         _check_log(self.replay)
 
 
-def _check(name: str, value: object) -> None:
-    if value is None or isinstance(value, bool):
+BETWEEN = {
+    "gamma": (0.0, 1.0),
+    "least_agreement": (0.0, 1.0),
+    "most_interventions": (0.0, 1.0),
+}
+"""Shares, both of whose ends may be."""
+LEAST_WHOLE = {
+    "episodes": 2,
+    "least_episodes": 2,
+    "least_observations": 2,
+    "most_drifted": 0,
+}
+"""Whole numbers, and the least that each may be."""
+MOST_WHOLE = {"episodes": 1_000_000}
+"""And the most, where it is not 2**31 - 1."""
+NOT_NEGATIVE = ("least_effective_episodes", "most_loss", "most_distance")
+POSITIVE = ("most_shift", "most_psi")
+"""Of drift: 0 would be an alarm of every feature."""
+
+
+def _check(part: str, one: Field[Any], value: object) -> None:
+    name = f"{part}.{one.name}"
+    if value is None and one.default is None:
         return
-    if not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(one.default, bool):
+        if not isinstance(value, bool):
+            raise ConfigError(f"{name} must be true or false, got {value!r}")
+        return
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value):
         raise ConfigError(f"{name} must be a finite number, got {value!r}")
-    key = name.partition(".")[2]
-    if key == "least_effective_episodes" and value < 0:
-        raise ConfigError(f"{name} must not be negative, got {value}")
-    whole = key in ("episodes", "least_episodes", "least_observations")
-    if whole and (not isinstance(value, int) or value < 2):
-        raise ConfigError(f"{name} must be a whole number from 2 on, got {value!r}")
+    _check_number(one.name, name, value)
+
+
+def _check_number(key: str, name: str, value: float) -> None:
+    if key == "seed":
+        check_seed(value, name)
+    if key in LEAST_WHOLE:
+        least, most = LEAST_WHOLE[key], MOST_WHOLE.get(key, 2**31 - 1)
+        if not isinstance(value, int) or not least <= value <= most:
+            raise ConfigError(
+                f"{name} must be a whole number from {least} to {most}, got {value!r}"
+            )
+    low, high = BETWEEN.get(key, (-math.inf, math.inf))
+    if not low <= value <= high:
+        raise ConfigError(f"{name} must lie between {low:g} and {high:g}, got {value}")
     if key == "confidence" and not 0.5 < value < 1:
         raise ConfigError(f"{name} must lie between 0.5 and 1, got {value}")
-    share = key in ("least_agreement", "most_interventions", "gamma")
-    if share and not 0 <= value <= 1:
-        raise ConfigError(f"{name} must lie between 0 and 1, got {value}")
-    if key.startswith("most_") and value < 0:
+    if key in NOT_NEGATIVE and value < 0:
         raise ConfigError(f"{name} must not be negative, got {value}")
+    if key in POSITIVE and value <= 0:
+        raise ConfigError(f"{name} must be above 0, got {value}")
 
 
 def _check_log(wanted: Replay) -> None:
     rate: Any = wanted.rate_hz
     units: Any = wanted.units
-    if rate is not None and not (isinstance(rate, int | float) and 0 < rate < math.inf):
+    number = isinstance(rate, int | float) and not isinstance(rate, bool)
+    if rate is not None and not (number and 0 < rate < math.inf):
         raise ConfigError(f"replay.rate_hz must be a positive number, got {rate!r}")
     if not isinstance(units, tuple) or not all(isinstance(x, str) for x in units):
         raise ConfigError(
@@ -166,7 +201,5 @@ def _filled(defaults: Any, given: dict[str, Any], where: str) -> object:
                 raise ConfigError(f"{where}{name} is a table: [{name}]")
             changed[name] = _filled(before, value, f"{where}{name}.")
             continue
-        if isinstance(before, bool) != isinstance(value, bool):
-            raise ConfigError(f"{where}{name} cannot be {value!r}")
         changed[name] = tuple(value) if isinstance(value, list) else value
     return type(defaults)(**{**known, **changed})

@@ -70,6 +70,7 @@ class StageLog:
         """A new file; ConfigError where there is one."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.episodes, self.open = path, 0, True
+        self._told = False
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         try:
             self._file = os.fdopen(os.open(path, flags, 0o666), "wb", buffering=0)
@@ -78,7 +79,10 @@ class StageLog:
         self._write({"format": FORMAT, **asdict(header)})
 
     def add(self, played: Played, seen: Seen | None) -> None:
-        """Writes an episode, and what was observed in it."""
+        """Writes an episode, and what was observed in it; of a closed log it is said once that nothing is."""
+        if self._file.closed and not self._told:
+            self._told = True
+            self._end("it was closed")
         if self.open and self.episodes >= MOST_EPISODES:
             self._end(f"it has {MOST_EPISODES:,} episodes")
         if self.open:

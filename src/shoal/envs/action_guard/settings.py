@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
+from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -44,16 +45,18 @@ class ActionGuard:
         """Refuses what cannot work in any environment."""
         for name in ("low", "high", "max_change", "safe_action"):
             object.__setattr__(self, name, _numbers(name, getattr(self, name)))
-            if np.isnan(getattr(self, name)).any():
-                raise ConfigError(f"action_guard.{name} holds NaN; give numbers")
+            _check_numbers(name, getattr(self, name))
         if not all(0 < most < inf for most in self.max_change):
             raise ConfigError(
                 f"action_guard.max_change must be above 0 and finite, got {list(self.max_change)}; "
                 "leave it out for no limit"
             )
-        if not 0 <= self.penalty <= LARGEST:
+        penalty: Any = self.penalty
+        number = isinstance(penalty, Real) and not isinstance(penalty, bool)
+        if not (number and 0 <= penalty <= LARGEST):
             raise ConfigError(
-                f"action_guard.penalty must be at least 0 and finite, got {self.penalty}; it is subtracted from rewards"
+                f"action_guard.penalty must be at least 0 and finite, got {penalty!r}; it is subtracted from "
+                "rewards"
             )
         if self.constraint is not None and self.inequalities is not None:
             raise ConfigError(
@@ -74,6 +77,18 @@ class ActionGuard:
         return not limits and self.constraint is None and self.inequalities is None
 
 
+def _check_numbers(name: str, given: tuple[float, ...]) -> None:
+    """ConfigError for NaN, and for infinite numbers, but for bounds that are none."""
+    if np.isnan(given).any():
+        raise ConfigError(f"action_guard.{name} holds NaN; give numbers")
+    open_end = {"low": -inf, "high": inf}.get(name)
+    wrong = [x for x in given if np.isinf(x) and x != open_end]
+    if wrong and name != "max_change":  # which says itself what it may be
+        raise ConfigError(
+            f"action_guard.{name} holds {wrong[0]}, which no action can be; give finite numbers"
+        )
+
+
 def _check_function(name: str, given: object) -> None:
     named = isinstance(given, str) and all(given.partition(":"))
     if not (given is None or named or (callable(given) and not isinstance(given, str))):
@@ -88,7 +103,8 @@ def _numbers(name: str, given: object) -> tuple[float, ...]:
         array = np.asarray(given, np.float64)
     except (TypeError, ValueError):
         array = None
-    if array is None or array.ndim > 1 or isinstance(given, str | bytes):
+    flags = np.asarray(given).dtype.kind == "b" if array is not None else True
+    if array is None or array.ndim > 1 or flags or isinstance(given, str | bytes):
         raise ConfigError(
             f"action_guard.{name} must be a number, or one a dimension, got {given!r}"
         )

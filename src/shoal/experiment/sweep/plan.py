@@ -20,7 +20,7 @@ from shoal.experiment.sweep.inferred import infer
 from shoal.experiment.sweep.settings import SweepSettings
 from shoal.experiment.sweep.space import as_tables, changed, read_space
 from shoal.experiment.sweep.trial import own_names
-from shoal.experiment.trust import check, imported_by, seal
+from shoal.experiment.trust import check, check_alone, imported_by, seal
 from shoal.run.drafts import write_atomic
 from shoal.run.origin import TABLE, Origin
 from shoal.run.reading import read_toml
@@ -97,6 +97,8 @@ def read_plan(
         if str(error).startswith("[sweep]"):
             raise
         raise ConfigError(f"[sweep]: {error}") from error
+    if not ours:
+        check_alone(whole, trust=trust, given=own_names(whole))
     base = Experiment.of_file(
         _with_preset(whole),
         given=own_names(whole),
@@ -117,7 +119,7 @@ def _check_imports(space: Sequence[Parameter], *, trust: bool) -> None:
         for value in one.range.choices:
             settings = {place if dot else "algorithm": {setting: value}}
             if trust:
-                check(settings, Origin.new(), trust=True)
+                check(settings, Origin.new(), trust=True, nameable=False)
             elif imported_by(settings):
                 raise ConfigError(
                     f"[space.{one.name}] names {value!r}, which its trials would import and run. If you trust the "

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from difflib import get_close_matches
-from math import inf, isfinite
 
 from shoal.fleet.settings import check_where
 from shoal.stream.meter import cores
-from shoal.types import ConfigError, check_ranges
+from shoal.types import ConfigError, check_finite, check_positive, check_ranges
 
 RETURN, THRESHOLD, SECONDS = "return", "seconds_to_threshold", "seconds"
 OBJECTIVES = {
@@ -62,12 +61,11 @@ class SweepSettings:
             raise ConfigError(
                 "[sweep] has no budget; set trials, such as trials = 32, or seconds, such as seconds = 600"
             )
-        if self.trials is not None and self.trials < 1:
-            raise ConfigError(f"[sweep] trials must be at least 1, got {self.trials}")
-        if self.seconds is not None and not 0 < self.seconds < inf:
-            raise ConfigError(
-                f"[sweep] seconds must be above 0 and finite, got {self.seconds:g}"
-            )
+        if self.trials is not None:
+            check_ranges(self, trials=(1, 1_000_000))
+        if self.seconds is not None:
+            check_positive(self, "seconds")
+            check_finite(self, "seconds")
         for name in self.objectives:
             _check_objective(name)
         if self.objectives not in ((RETURN,), (THRESHOLD,), (RETURN, SECONDS)):
@@ -79,8 +77,9 @@ class SweepSettings:
         check_ranges(self, seeds=(1, 1000), parallel=(0, 4096), cpus=(1, 1024))
         check_ranges(self, retries=(0, 100), episodes=(1, 1_000_000))
         check_ranges(self, finalists=(1, 100), final_seeds=(0, 1000))
-        check_ranges(self, confirm_seeds=(0, 1000), max_failures=(1, inf))
-        if not isfinite(self.patience) or (self.patience and self.patience < 1):
+        check_ranges(self, confirm_seeds=(0, 1000), max_failures=(1, 1_000_000))
+        check_ranges(self, patience=(0, 1000))
+        if self.patience and self.patience < 1:
             raise ConfigError(
                 f"[sweep] patience must be at least 1, or 0: never; got {self.patience:g}"
             )

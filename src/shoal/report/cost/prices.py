@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import math
 import os
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -27,6 +26,18 @@ COMMON = ("currency", "cores", "speed", "hosts", "date", "source")
 RENTED = ("per_hour",)
 OWNED = ("price", "years", "hours_per_month", "watts", "per_kwh")
 MOST = 1e15
+RATE = (1e-9, MOST, "")
+BOUNDS: dict[str, tuple[float, float, str]] = {
+    "per_hour": (0, MOST, ""),
+    "price": (0, MOST, ""),
+    "per_kwh": (0, MOST, ""),
+    "watts": (0, 1e7, ", of one machine"),
+    "years": (1e-3, 100, ", after which a machine is worth nothing"),
+    "hours_per_month": (1e-3, 744, ", as the longest month has"),
+    "cores": (0, 1e6, ", of one machine"),
+    "speed": (1e-3, 1000, ", beside a core of the machine that runs are made on"),
+}
+"""The least and the greatest that a number of a machine can be, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +144,10 @@ def read_prices(path: Path) -> Prices:
     if not isinstance(rates, dict):
         raise ConfigError(f"{path}: rates is no table; write it as [rates]")
     for code, worth in cast("dict[str, Any]", rates).items():
+        if code == currency and worth != 1:
+            raise ConfigError(
+                f"{path}: rates.{code} says what one {code} is worth in {code}, the table's own currency; leave it out"
+            )
         table.rates[code] = _number(path, f"rates.{code}", worth)
     if table.default:
         table.machine(table.default)
@@ -189,13 +204,16 @@ def _check_names(
 
 
 def _number(path: Path, where: str, value: object) -> float:
-    """A number above 0; prices may be 0."""
+    """A number within what its setting can be; a rate of currencies is above 0."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(f"{path}: {where} must be a number, got {value!r}")
-    least = 0.0 if where.endswith(("per_hour", "price", "watts", "per_kwh")) else 1e-9
-    cores = where.endswith("cores")
-    if not (math.isfinite(value) and (0 if cores else least) <= value <= MOST):
-        raise ConfigError(f"{path}: {where} must be above 0, got {value!r}")
+    low, high, why = BOUNDS.get(where.rpartition(".")[2], RATE)
+    if where.startswith("rates."):
+        low, high, why = RATE
+    if not low <= value <= high:
+        said = "at least 0" if not low else "above 0"
+        most = "" if high == MOST else f" and at most {high:,.0f}{why}"
+        raise ConfigError(f"{path}: {where} must be {said}{most}, got {value!r}")
     return float(value)
 
 

@@ -16,6 +16,21 @@ GUARD = "guard: "
 """How the stop reason of a run begins that the guard has ended."""
 
 
+def look_once(guard: Guard) -> None:
+    """Looks where no check was due in the whole run, as it was short: every rule is asked at least once."""
+    run = guard.run
+    if guard.looks:
+        return
+    if guard.latest is not None:
+        guard.check(*guard.latest)
+        run.stop_reason = guard.stopped or run.stop_reason
+    if run.rules and not guard.looks:
+        run.warn(
+            f"no gradient step was taken in {run.updates:,} updates, so the guard looked at nothing and never called "
+            "the rules that it was given: train for longer, or begin to learn earlier"
+        )
+
+
 def end_as_best(guard: Guard) -> bool:
     """Each learner on which the guard ever acted becomes its verified best; whether one did."""
     changed = False

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from shoal.run.guard.ending import GUARD, end_as_best, keep_best
+from shoal.run.guard.ending import GUARD, end_as_best, keep_best, look_once
 from shoal.run.guard.journal import Journal
-from shoal.run.guard.readings import episodes_by_learner, numbers_of
+from shoal.run.guard.readings import episodes_by_learner, numbers_of, seen_of
 from shoal.run.guard.returns import Returns
-from shoal.run.guard.seen import Seen
 from shoal.run.guard.watch import Watch, rules_of
 
 if TYPE_CHECKING:
@@ -64,6 +64,10 @@ class Guard:
         self.journal = Journal(run, stream)
         self._ended: list[Episodes] = []
         self._last_s, self._last_step = 0.0, 0
+        self.looks = 0
+        """Checks in which a learner had something to look at."""
+        self.latest: tuple[Taken, float] | None = None
+        """What the last update was looked at with, or would have been."""
         self.finished_at = -1
         """The update after which the learners became their best; -1 before."""
 
@@ -98,9 +102,12 @@ class Guard:
         """
         if len(self.stream.episodes.returns):
             self._ended.append(self.stream.episodes)
-        due = self.run.updates % self.every == 0
-        if not due and not self._skipped():
-            return
+        self.latest = taken, greedy
+        if self.run.updates % self.every == 0 or self._skipped():
+            self.check(taken, greedy)
+
+    def check(self, taken: Taken, greedy: float) -> None:
+        """Looks at each learner that has stepped, and acts."""
         ended, self._ended = self._ended, []
         shared = episodes_by_learner(ended, self.run.settings, list(self.watches))
         for name, episodes in shared.items():
@@ -110,23 +117,12 @@ class Guard:
             made, skipped = watch.count()
             if not made + skipped:
                 continue
-            best = watch.states.best
-            seen = Seen(
-                learner=watch.name,
+            self.looks += 1
+            numbers = numbers_of(taken.get(watch.name), self.run, greedy)
+            seen = replace(
+                seen_of(watch, numbers, taken=made, skipped=skipped),
                 update=self.run.updates,
                 step=self.stream.env_steps,
-                numbers=numbers_of(taken.get(watch.name), self.run, greedy),
-                taken=made,
-                skipped=skipped,
-                finite=watch.finite,
-                mean_return=watch.returns.mean,
-                mean_length=watch.returns.mean_length,
-                first_return=watch.returns.first,
-                best_return=math.nan if best is None else best.figure,
-                spread=math.nan if best is None else best.spread,
-                episodes=watch.returns.size,
-                held_out=watch.returns.mean_held,
-                pairs=watch.returns.take_pairs(),
                 seconds_a_step=seconds / steps if steps > 0 else math.nan,
                 seconds=seconds,
             )
@@ -139,10 +135,14 @@ class Guard:
                 self._act(watch, findings, action)
 
     def finish(self) -> bool:
-        """Where it ever acted, each learner becomes its verified best; whether anything changed."""
+        """Where it ever acted, each learner becomes its verified best; whether anything changed.
+
+        A run that ends before its first check is looked at here, so that every rule is asked at least once.
+        """
         if self.finished_at == self.run.updates:
             return False
         self.finished_at = self.run.updates
+        look_once(self)
         return end_as_best(self)
 
     def rescue(self, writer: Writer | None, error: Exception) -> None:
@@ -166,6 +166,7 @@ class Guard:
             "stopped": self.stopped,
             "journal": self.journal.state(),
             "finished_at": self.finished_at,
+            "looks": self.looks,
         }
         found: dict[str, Any] = {"guard": own}
         for name, watch in self.watches.items():
@@ -186,6 +187,7 @@ class Guard:
                     parts[role] = kept[name]
             watch.restore(own["watches"][name], parts)
         self.stopped, self.finished_at = str(own["stopped"]), int(own["finished_at"])
+        self.looks = int(own.get("looks", 1))  # checkpoints of earlier versions
         self.journal.restore(own["journal"])
 
     def _act(self, watch: Watch, findings: Sequence[Finding], action: Action) -> None:
@@ -197,6 +199,8 @@ class Guard:
         elif action == "halve":
             watch.halve()
             did = f"{watch.name} goes on with {watch.factor:g} times its learning rate"
+            if self.run.stop_reason:
+                did = f"{watch.name} goes on with {watch.factor:g} times its learning rate, if the run is resumed"
         elif action == "rollback":
             kept = watch.go_back(self.stream.env_steps)
             self.stream.publish()
@@ -238,7 +242,8 @@ def _returns_of(stream: Stream, s: Settings, *, judged: bool) -> Returns:
     if stale is not None:
         return Returns(stream.shape[1], s.held_out, stale=stale)
     rows = s.num_envs * max(1, len(s.agents)) // s.learners
-    return Returns(rows if judged else 0, s.held_out)
+    alone = judged and s.learners == 1 and len(s.agents) <= 1
+    return Returns(rows if judged else 0, s.held_out, alone=alone)
 
 
 def _ends(watch: Watch) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from shoal.run.callbacks import tell
 from shoal.run.guard.notes import (
     MOST,
+    SAID,
     Intervention,
     Notes,
     forget_notes,
@@ -16,6 +17,7 @@ from shoal.run.guard.notes import (
     write_notes,
     write_stop,
 )
+from shoal.types.text import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,6 +59,7 @@ class Journal:
     def add(self, learner: str, rule: str, action: Action, said: str) -> None:
         """One more time that the guard acted: on which learner, by which rule, and what it found and did."""
         updates, step = self.run.updates, self.stream.env_steps
+        said = shortened(said, SAID)
         made = Intervention(updates, step, learner, rule, action, said)
         listed = self.notes.interventions
         listed = (*listed, made) if len(listed) < MOST else listed

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from shoal.run.drafts import write_atomic
 from shoal.run.reading import read_json
 from shoal.types import ConfigError
+from shoal.types.text import shortened
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 FILE, STOPPED = "guard.json", "stopped.json"
 MOST = 1000
 """Interventions that are kept, the first; all are counted."""
+SAID = 800
+"""Characters that are kept of what was found and what followed."""
 FILE_BYTES = 4 << 20
+"""More than MOST interventions of SAID characters take."""
 WHOLE, TEXTS = ("update", "step"), ("learner", "rule", "action", "said")
 
 
@@ -49,7 +53,9 @@ def write_notes(directory: RunDirectory, notes: Notes) -> None:
         "count": notes.count,
         "interventions": [asdict(x) for x in notes.interventions],
     }
-    write_atomic(directory.path / FILE, json.dumps(made, indent=1).encode())
+    text = json.dumps(made, indent=1, ensure_ascii=False)
+    # Half a pair of surrogates, which UTF-8 has no bytes for, becomes what JSON escapes it as.
+    write_atomic(directory.path / FILE, text.encode(errors="backslashreplace"))
 
 
 def write_stop(directory: RunDirectory, about: dict[str, Any]) -> None:
@@ -99,4 +105,5 @@ def _intervention(found: object) -> Intervention:
         kind = int if name in WHOLE else str
         if not isinstance(table.get(name), kind):
             raise ValueError(f"an intervention's {name} is missing or of another kind")
-    return Intervention(**{name: table[name] for name in (*WHOLE, *TEXTS)})
+    texts = {name: shortened(table[name], SAID) for name in TEXTS}
+    return Intervention(**{name: table[name] for name in WHOLE}, **texts)

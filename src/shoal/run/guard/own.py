@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from shoal.run.guard.seen import ACTIONS, Finding
 from shoal.types import ConfigError, misfit
+from shoal.types.text import printable
 
 if TYPE_CHECKING:
     from shoal.run.guard.seen import Rule, Seen
+
+NAME, SENTENCE = 80, 300
+"""Characters that are kept of a rule's name, and of what it says."""
 
 
 class HasGuard(Protocol):
@@ -28,8 +32,8 @@ class HasGuard(Protocol):
 
 
 def finding_of(rule: Rule, seen: Seen) -> Finding | None:
-    """What a user's rule says, under its name; an error is told whose it is."""
-    name = str(getattr(rule, "__name__", type(rule).__name__))
+    """What a user's rule says, in one line and under its name; an error is told whose it is."""
+    name = printable(getattr(rule, "__name__", type(rule).__name__), NAME)
     try:
         said: Any = rule(seen)
     except Exception as error:
@@ -38,12 +42,14 @@ def finding_of(rule: Rule, seen: Seen) -> Finding | None:
     if said is None:
         return None
     if isinstance(said, str):
-        return Finding(said, "halve", name)
-    if isinstance(said, Finding) and said.action in ACTIONS:
-        return replace(said, rule=name)
+        return Finding(printable(said, SENTENCE), "halve", name)
+    known = isinstance(said, Finding) and said.action in ACTIONS
+    if known and isinstance(cast("object", said.said), str):
+        return replace(said, said=printable(said.said, SENTENCE), rule=name)
+    shown = printable(repr(said), SENTENCE)
     raise ConfigError(
-        f"the guard's rule {name} returned {said!r}; it returns None where all is well, else a sentence "
-        f"or a Finding, with one of the actions {', '.join(ACTIONS)}"
+        f"the guard's rule {name} returned {shown}; it returns None where all is well, else a sentence or a Finding, "
+        f"with one of the actions {', '.join(ACTIONS)}"
     )
 
 

@@ -11,12 +11,14 @@ import torch
 
 from shoal.run.guard.answers import ANSWERS, EVALUATION
 from shoal.run.guard.clock import SLOWEST, STALENESS
+from shoal.run.guard.seen import Seen
 from shoal.types import Episodes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from shoal.learn.ranks import Ranks
+    from shoal.run.guard.watch import Watch
     from shoal.run.run import Run
     from shoal.run.settings import Settings
     from shoal.types import Floats
@@ -58,6 +60,31 @@ def _as_the_first(ranks: Ranks | None, numbers: dict[str, float]) -> dict[str, f
         return numbers
     own = b"" if ranks.rank else json.dumps(numbers).encode()
     return json.loads(ranks.gather_bytes(own)[0])
+
+
+def seen_of(
+    watch: Watch, numbers: Mapping[str, float], *, taken: int, skipped: int
+) -> Seen:
+    """What is known of one learner: its update's numbers, its gradient steps, and its episodes."""
+    best, returns = watch.states.best, watch.returns
+    return Seen(
+        learner=watch.name,
+        update=0,
+        step=0,
+        numbers=numbers,
+        taken=taken,
+        skipped=skipped,
+        finite=watch.finite,
+        mean_return=returns.mean,
+        mean_length=returns.mean_length,
+        first_return=returns.first,
+        best_return=math.nan if best is None else best.figure,
+        spread=math.nan if best is None else best.spread,
+        episodes=returns.size,
+        turned=returns.turned,
+        held_out=returns.mean_held,
+        pairs=returns.take_pairs(),
+    )
 
 
 def episodes_by_learner(

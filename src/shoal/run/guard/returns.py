@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shoal.run.guard.seen import Finding
+from shoal.run.guard.turned import Turned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,13 +58,13 @@ class ReturnFall:
         """Compares once enough episodes have ended since the start or the last step back."""
         best, mean, first = seen.best_return, seen.mean_return, seen.first_return
         if math.isnan(mean) or math.isnan(best) or math.isnan(first):
-            return None
+            return _turned(seen)
         noise = NOISE * seen.spread / math.sqrt(seen.episodes)
         allowed = self.band * (best - first)
         again, self.went_back = self.went_back, False
         self.fell = not allowed < noise and best - mean > allowed
         if not self.fell:
-            return None
+            return _turned(seen)
         if again:
             said = (
                 f"the first {seen.episodes} episodes after going back have a mean return of {mean:.4g}, where "
@@ -74,11 +75,28 @@ class ReturnFall:
         return Finding(said, "rollback")
 
 
+def _turned(seen: Seen) -> Finding | None:
+    """Returns with the other sign, before anything was gained that could be lost: what is learned then is wrong."""
+    if seen.turned is None:
+        return None
+    before, now = seen.turned
+    said = (
+        f"the mean return of {seen.episodes} episodes is {now:.4g}, where just before it was {before:.4g}: the rewards "
+        "have turned their sign"
+    )
+    return Finding(said, "stop")
+
+
 class Returns:
     """The last returns of one learner's episodes, and their lengths."""
 
     def __init__(
-        self, rows: int, held_out: str = "", *, stale: int | None = None
+        self,
+        rows: int,
+        held_out: str = "",
+        *,
+        stale: int | None = None,
+        alone: bool = False,
     ) -> None:
         """None yet.
 
@@ -86,6 +104,7 @@ class Returns:
             rows: that are its own.
             held_out: the info value that nothing is learned from, where there is one.
             stale: of answers, which are a step each: those that older weights may have drawn.
+            alone: whether nobody else acts in these episodes, who might turn what they return.
         """
         self.rows, self._held_out, self._stale = rows, held_out, stale
         size = min(MOST, max(LEAST, rows))
@@ -101,6 +120,9 @@ class Returns:
         """The first mean of held-out values."""
         self.total = 0
         """Episodes so far."""
+        self.turned: tuple[float, float] | None = None
+        """The mean return before and now, where the sign has turned between."""
+        self._turned = Turned(size, rows) if alone else None
         self.deaf_until = 0
         """Environment steps before which ends of episodes say nothing: they began with other weights."""
 
@@ -149,6 +171,8 @@ class Returns:
         self.total += len(episodes.returns)
         if math.isnan(self.first):
             self.first = self.mean
+        if self._turned is not None and self.full:
+            self.turned = self._turned.look(self.returns, self.total)
         self._note_held_out(episodes)
 
     def forget(self, step: int, length: float) -> None:
@@ -157,6 +181,9 @@ class Returns:
         self.lengths.clear()
         self.held.clear()
         self.pairs.clear()
+        self.turned = None
+        if self._turned is not None:
+            self._turned.forget()
         if self._stale is not None:
             self.deaf_until = step + self._stale + 1
         elif math.isfinite(length):
@@ -173,6 +200,7 @@ class Returns:
             "held": list(self.held),
             "pairs": [list(pair) for pair in self.pairs],
             "first_held": self.first_held,
+            "turned": [] if self._turned is None else self._turned.state(),
         }
 
     def restore(self, saved: Mapping[str, Any]) -> None:
@@ -188,6 +216,8 @@ class Returns:
         pairs = saved.get("pairs", ())
         self.pairs = [(float(one), float(other)) for one, other in pairs]
         self.first_held = float(saved.get("first_held", math.nan))
+        if self._turned is not None:
+            self._turned.restore(saved.get("turned", ()))
 
     def _note_held_out(self, episodes: Episodes) -> None:
         """Takes in the held-out values that are known."""

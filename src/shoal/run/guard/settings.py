@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from math import inf
 
-from shoal.types import ConfigError, check_ranges
+from shoal.types import ConfigError, check_positive, check_ranges
 
 RULES = (
     "finite",
@@ -71,9 +71,16 @@ class Guarding:
             raise ConfigError(
                 f"guarding.rules and guarding.without both name {both[0]!r}; take it out of one of them"
             )
-        check_ranges(self, kl=(1e-9, inf), drift=(1e-9, inf), entropy=(0, 0.99))
-        check_ranges(self, explosion=(1.5, inf), band=(0.01, 100.0))
-        check_ranges(self, slowdown=(1.1, inf), verify=(1, 10_000), memory_gib=(0, inf))
+        check_ranges(self, kl=(1e-9, inf), drift=(1e-9, inf), entropy=(1e-9, 0.99))
+        check_ranges(self, explosion=(1.5, inf), band=(0.01, 1.0), slowdown=(1.1, inf))
+        check_ranges(self, verify=(1, 10_000))
+        check_positive(self, "memory_gib")
+        for name, rules in RULES_OF.items():
+            if getattr(self, name) == inf:
+                raise ConfigError(
+                    f"guarding.{name} must be finite, got inf; guarding.without = {list(rules)} switches off what "
+                    "reads it"
+                )
 
     def watches(self, name: str) -> bool:
         """Whether a rule is switched on."""

@@ -74,7 +74,9 @@ class States:
         self.best: Kept | None = None
         self.quiet = 0
         """Checks without a finding since the candidate was taken, or since the last one."""
-        self.possible = 3 * bytes_of(learner) <= limit_bytes
+        self.needed_bytes = 3 * bytes_of(learner)
+        """What the copies take; infinite where no rank holds a whole one."""
+        self.possible = self.needed_bytes <= limit_bytes
 
     def pass_check(self, update: int, returns: Returns) -> bool:
         """A check without a finding: perhaps a state is verified by it, or a new one taken; whether one was verified.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Any
 
+from shoal.run.callbacks import tell
 from shoal.run.guard.guard import Guard
 from shoal.run.guard.notes import forget_stop
+from shoal.run.guard.watch import GIB
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,4 +64,20 @@ def guard_of(
     cfg = run.settings.guarding
     if cfg is None:
         return Unwatched(run)
-    return Guard(run, stream, learners, cfg, run.rules)
+    guard = Guard(run, stream, learners, cfg, run.rules)
+    for name, watch in guard.watches.items():
+        if run.settings.leads and not watch.states.possible:
+            told = _too_large(name, watch.states.needed_bytes / GIB, cfg.memory_gib)
+            tell(run, told, how="note")
+    return guard
+
+
+def _too_large(name: str, needed_gib: float, limit_gib: float) -> str:
+    """That the guard cannot go back, and why."""
+    cannot = "the guard can halve its rate and stop the run, but not go back"
+    if needed_gib == inf:
+        return f"guard: {name} lies in parts on several learners, none of which holds a copy of it: {cannot}"
+    return (
+        f"guard: three copies of {name} and its optimizer take {needed_gib:.3g} GiB, and guarding.memory_gib is "
+        f"{limit_gib:g}: {cannot}; a larger guarding.memory_gib lets it"
+    )
