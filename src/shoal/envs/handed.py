@@ -23,8 +23,9 @@ def check_alone(spec: Spec, obs: Tree) -> None:
     if not isinstance(obs, tuple) or not obs or not isinstance(obs[-1], dict):
         return
     space = spec.observation_space
-    parts = space.spaces if isinstance(space, spaces.Tuple) else ()
-    own = len(parts) == len(obs) and isinstance(parts[-1], spaces.Dict)
+    own = False
+    if isinstance(space, spaces.Tuple) and len(space.spaces) == len(obs):
+        own = isinstance(space.spaces[-1], spaces.Dict)
     if len(obs) in CALLS and not own:
         raise ValueError(
             f"{spec.env_id}: got all that an environment's {CALLS[len(obs)]} returns, a tuple of {len(obs)}; the "

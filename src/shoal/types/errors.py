@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
 from math import inf, isfinite
-from numbers import Integral
+from typing import Any
 
 from shoal.types.room import GIB, free_bytes
 
@@ -66,9 +66,9 @@ def check_finite(config: object, *names: str) -> None:
             raise ConfigError(f"{name} must be finite, got {value}")
 
 
-def check_seed(seed: object, name: str = "seed") -> None:
+def check_seed(seed: Any, name: str = "seed") -> None:
     """ConfigError unless it is a whole number from 0 to 2**63 - 1."""
-    whole = isinstance(seed, Integral) and not isinstance(seed, bool)
+    whole = hasattr(type(seed), "__index__") and not isinstance(seed, bool)
     if not (whole and 0 <= seed < 2**63):
         raise ConfigError(
             f"{name} must be a whole number from 0 to 2**63 - 1, got {seed!r}"

@@ -342,9 +342,18 @@ def test_a_short_run_is_looked_at_once(tmp_path: Path, updates: int) -> None:
 def test_a_run_that_takes_no_step_says_that_its_rules_were_not_called(tmp_path: Path) -> None:
     said: list[str] = []
 
+    class Listening:
+        episodes = False
+
+        def __call__(self, run: Run, record: Any) -> None: ...
+
+        def warn(self, message: str) -> None:
+            said.append(message)
+
     def during(run: Run, learner: Learner, update: int) -> None:
         learner.updates = 0
-        run.warn = said.append
+        if update == 1:
+            run.callbacks.append(Listening())
 
     go(tmp_path, updates=3, rules=[rule_at(1)], during=during)
     assert len(said) == 1
@@ -361,7 +370,7 @@ def test_many_long_sentences_are_read_back(tmp_path: Path) -> None:
 
 
 def test_a_guard_that_cannot_go_back_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = SHORT | {"total_timesteps": 4096, "panel": "plain", "guarding": {"memory_gib": 1e-6}}
+    told: dict[str, Any] = SHORT | {"total_timesteps": 4096, "panel": "plain", "guarding": {"memory_gib": 1e-6}}
     shoal.train("CartPole-v1", run_dir=tmp_path, **told)
     said = capsys.readouterr().out
     assert (

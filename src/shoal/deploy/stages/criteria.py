@@ -129,7 +129,7 @@ POSITIVE = ("most_shift", "most_psi")
 """Of drift: 0 would be an alarm of every feature."""
 
 
-def _check(part: str, one: Field[Any], value: object) -> None:
+def _check(part: str, one: Field[Any], value: Any) -> None:
     name = f"{part}.{one.name}"
     if value is None and one.default is None:
         return
@@ -137,8 +137,8 @@ def _check(part: str, one: Field[Any], value: object) -> None:
         if not isinstance(value, bool):
             raise ConfigError(f"{name} must be true or false, got {value!r}")
         return
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value):
+    flag = isinstance(value, bool)
+    if flag or not isinstance(value, int | float) or not math.isfinite(value):
         raise ConfigError(f"{name} must be a finite number, got {value!r}")
     _check_number(one.name, name, value)
 

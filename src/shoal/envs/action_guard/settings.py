@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
-from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -52,7 +51,9 @@ class ActionGuard:
                 "leave it out for no limit"
             )
         penalty: Any = self.penalty
-        number = isinstance(penalty, Real) and not isinstance(penalty, bool)
+        number = isinstance(penalty, int | float | np.number) and not isinstance(
+            penalty, bool
+        )
         if not (number and 0 <= penalty <= LARGEST):
             raise ConfigError(
                 f"action_guard.penalty must be at least 0 and finite, got {penalty!r}; it is subtracted from "

@@ -106,4 +106,4 @@ def _intervention(found: object) -> Intervention:
         if not isinstance(table.get(name), kind):
             raise ValueError(f"an intervention's {name} is missing or of another kind")
     texts = {name: shortened(table[name], SAID) for name in TEXTS}
-    return Intervention(**{name: table[name] for name in WHOLE}, **texts)
+    return Intervention(table["update"], table["step"], **texts)
