@@ -76,7 +76,7 @@ def test_logprobs_and_kept_sets_are_the_models(cut: str) -> None:
 
 
 def slow_logits(model: Any, tokens: list[int]) -> np.ndarray:
-    """Logits after each token but the last [n, V]: one prefix after another through the learner's model, in double precision."""
+    """Logits after each token but the last [n, V]: all prefixes through the learner's model, in double precision."""
     rest = np.array(tokens[1:])
     zeros = np.zeros(len(rest))
     drawn = Drawn(0, 0, rest, zeros.astype(np.float32), zeros.astype(np.int64), truncated=False)
