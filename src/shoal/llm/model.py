@@ -162,7 +162,7 @@ class LanguageModel(nn.Module):
         laid = laid_out(batch)
         hidden = exact_hidden(self.model, laid) if self.exact else self.model(laid)
         logprob, entropy = chosen_logprobs(
-            hidden[laid.source],
+            hidden.index_select(0, laid.source),
             self.head,
             laid.target,
             laid.kept,
