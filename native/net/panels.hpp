@@ -8,11 +8,11 @@
 
 namespace shoal::SHOAL_ISA {
 
-constexpr int panel_vecs = tile_vecs < 2 ? tile_vecs : 2;
+constexpr int panel_vecs = 2;
 #if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int panel_rows = 8;
+constexpr int panel_rows = 8;  // 32 registers
 #else
-constexpr int panel_rows = tile_rows(panel_vecs);
+constexpr int panel_rows = 4;  // 16
 #endif
 static_assert(panel_width % (panel_vecs * vec_lanes) == 0);
 
@@ -35,40 +35,93 @@ struct PlusOther {
   SHOAL_INLINE_MEMBER Vec operator()(Vec x, const float* place) const noexcept { return x + load(place + from_place); }
 };
 
-template <Start S, class Finish>
-SHOAL_INLINE void all_panels(const PanelShape& shape, const float* x, const float* panels, const float* bias,
-                             float* out, Finish finish) noexcept {
-  const Product p{static_cast<int>(shape.in), shape.in, panel_width, shape.out};
-  for (std::ptrdiff_t first = 0; first < shape.out; first += panel_width) {
-    for (int col = 0; col < panel_width; col += panel_vecs * vec_lanes) {
-      panel<panel_rows, panel_vecs, S, false>(static_cast<int>(shape.rows), p, x, panels + col, out + first + col,
-                                              S == Start::columns ? bias + first + col : nullptr, finish);
+/// Where a tile of a product begins in all arrays.
+struct PanelTile {
+  const float* x;
+  const float* weights;
+  const float* bias;  ///< null: none
+  float* out;
+};
+
+/// M rows of some columns of a panel. Meanwhile the same columns of the next panel are fetched: memory is no slower
+/// than the arithmetic of a few rows, if it is asked in time.
+template <int M, class Finish>
+static inline void panel_tile(const PanelShape& shape, PanelTile at, Finish finish) noexcept {
+  Vec sum[M][panel_vecs];
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m) {
+    for (int v = 0; v < panel_vecs; ++v) {
+      sum[m][v] = at.bias == nullptr ? Vec{} : load(at.bias + v * vec_lanes);
     }
-    panels += shape.in * panel_width;
+  }
+  const float* next = at.weights + shape.in * panel_width;
+#pragma GCC unroll 2
+  for (std::ptrdiff_t k = 0; k < shape.in; ++k) {
+    Vec w[panel_vecs];
+#pragma GCC unroll 4
+    for (int v = 0; v < panel_vecs; ++v) {
+      w[v] = load(at.weights + v * vec_lanes);
+      __builtin_prefetch(next + v * vec_lanes, 0, 2);
+    }
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+      const float x = at.x[m * shape.in];
+#pragma GCC unroll 4
+      for (int v = 0; v < panel_vecs; ++v) {
+        sum[m][v] += w[v] * x;
+      }
+    }
+    ++at.x;
+    at.weights += panel_width;
+    next += panel_width;
+  }
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 4
+    for (int v = 0; v < panel_vecs; ++v) {
+      float* const to = at.out + m * shape.out + v * vec_lanes;
+      store(to, finish(sum[m][v], to));
+    }
+  }
+}
+
+/// All rows of some columns: tiles of M rows, then the rest by smaller ones.
+template <int M, class Finish>
+SHOAL_INLINE void panel_columns(std::ptrdiff_t rows, const PanelShape& shape, PanelTile at, Finish finish) noexcept {
+  while (rows >= M) {
+    panel_tile<M>(shape, at, finish);
+    rows -= M;
+    at.x += M * shape.in;
+    at.out += M * shape.out;
+  }
+  if constexpr (M > 1) {
+    panel_columns<M / 2>(rows, shape, at, finish);
   }
 }
 
 template <class Finish>
-SHOAL_INLINE void finished_panels(const PanelShape& shape, const float* x, const float* panels, const float* bias,
-                                  float* out, Finish finish) noexcept {
-  if (bias == nullptr) {
-    all_panels<Start::zero>(shape, x, panels, bias, out, finish);
-  } else {
-    all_panels<Start::columns>(shape, x, panels, bias, out, finish);
+SHOAL_INLINE void all_panels(const PanelShape& shape, const PanelTile& all, Finish finish) noexcept {
+  for (std::ptrdiff_t first = 0; first < shape.out; first += panel_width) {
+    for (std::ptrdiff_t col = 0; col < panel_width; col += panel_vecs * vec_lanes) {
+      const PanelTile at{all.x, all.weights + first * shape.in + col,
+                         all.bias == nullptr ? nullptr : all.bias + first + col, all.out + first + col};
+      panel_columns<panel_rows>(shape.rows, shape, at, finish);
+    }
   }
 }
 
 inline void panel_product(const PanelShape& shape, const float* x, const float* panels, const float* bias,
                           const float* other, PanelFinish finish, float* out) noexcept {
+  const PanelTile all{x, panels, bias, out};
   switch (finish) {
     case PanelFinish::keep:
-      return finished_panels(shape, x, panels, bias, out, Keep{});
+      return all_panels(shape, all, Keep{});
     case PanelFinish::swish:
-      return finished_panels(shape, x, panels, bias, out, Swish{});
+      return all_panels(shape, all, Swish{});
     case PanelFinish::times:
-      return finished_panels(shape, x, panels, bias, out, TimesOther{other - out});
+      return all_panels(shape, all, TimesOther{other - out});
     case PanelFinish::plus:
-      return finished_panels(shape, x, panels, bias, out, PlusOther{other - out});
+      return all_panels(shape, all, PlusOther{other - out});
   }
 }
 

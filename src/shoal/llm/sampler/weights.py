@@ -29,7 +29,7 @@ class Gated:
     down: Product
 
     def __call__(self, x: Tensor) -> Tensor:
-        """[n, hidden_size] to the same; oneDNN does not take nothing."""
+        """[n, hidden_size] to the same; n = 0 too, which oneDNN does not take."""
         if not len(x):
             return x
         return self.down(self.up.times(x, self.gate.activated(x)))
