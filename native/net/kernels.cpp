@@ -5,6 +5,7 @@
 #include "net/decoding.hpp"
 #include "net/learning.hpp"
 #include "net/optimizer.hpp"
+#include "net/panels.hpp"
 #include "net/peak.hpp"
 #include "net/pixels.hpp"
 #include "net/recurrent_heads.hpp"
@@ -52,6 +53,8 @@ const Kernels& kernels() noexcept {
                                  rmsprop,
                                  pixels_last,
                                  decode_attention,
+                                 pack_panels,
+                                 panel_product,
                                  multiply_adds,
                                  multiply_add_flops};
   return table;

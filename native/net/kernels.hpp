@@ -117,6 +117,17 @@ struct DecodeIn {
   const std::int64_t* position;  ///< [rows]
 };
 
+constexpr int panel_width = 32;  ///< outputs whose weights lie side by side
+
+struct PanelShape {
+  std::ptrdiff_t rows;
+  std::ptrdiff_t in;
+  std::ptrdiff_t out;  ///< a multiple of panel_width
+};
+
+/// What becomes of a product's numbers: nothing, x / (1 + e^-x), times another array's, plus another array's.
+enum class PanelFinish : std::uint8_t { keep, swish, times, plus };
+
 struct Kernels {
   const char* name;
   /// Logits (or means) [count, num_outputs] and values [count] of observations [count, obs_size]; each may be null.
@@ -153,6 +164,11 @@ struct Kernels {
   /// joins; scratch: heads / kv_heads * (size + score_room); out: [rows, heads, size].
   void (*decode_attention)(const DecodeShape&, const DecodeIn&, float* key_cache, float* value_cache, float* scratch,
                            float* out) noexcept;
+  /// Weights [out, in] as panels [out / panel_width, in, panel_width].
+  void (*pack_panels)(const float* weights, std::ptrdiff_t out, std::ptrdiff_t in, float* panels) noexcept;
+  /// Products [rows, out] of x [rows, in] with them, plus `bias` [out], which may be null; `other` is [rows, out].
+  void (*panel_product)(const PanelShape&, const float* x, const float* panels, const float* bias, const float* other,
+                        PanelFinish, float* out) noexcept;
   /// Multiply-adds on registers and how many operations they are: the machine's limit.
   float (*multiply_adds)(std::ptrdiff_t rounds) noexcept;
   double (*multiply_add_flops)(std::ptrdiff_t rounds) noexcept;

@@ -537,6 +537,16 @@ class RecurrentPlan:
         The parameters' gradient [P] through time, from those of forward_train's logits [T, M, A] and values [T, M]; once for each forward_train. log_std is no output of the network: its part is 0.
         """
 
+def pack_panels(weight: Annotated[NDArray, dict(device='cpu', writable=False)], panels: Annotated[NDArray, dict(device='cpu')], kernels: str = '') -> None:
+    """
+    Weights [out, in] as panels [out / 32, in, 32], float32, for `panel_product`.
+    """
+
+def panel_product(x: Annotated[NDArray, dict(device='cpu', writable=False)], panels: Annotated[NDArray, dict(device='cpu', writable=False)], bias: Annotated[NDArray, dict(device='cpu', writable=False)] | None, other: Annotated[NDArray, dict(device='cpu', writable=False)] | None, finish: str, out: Annotated[NDArray, dict(device='cpu')], kernels: str = '') -> None:
+    """
+    x [n, in] times weights in panels, plus `bias` [out], into `out` [n, out], all float32. `finish`: keep; swish, through x sigmoid(x); times or plus `other` [n, out]. A row does not depend on the others.
+    """
+
 class ReplayRings:
     """
     A ring of records for each row, in a block of bytes that processes may share.

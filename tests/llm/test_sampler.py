@@ -68,7 +68,7 @@ def test_logprobs_and_kept_sets_are_the_models(cut: str) -> None:
         kept = unpacked(torch.from_numpy(drawn.kept), VOCAB).numpy()
         assert kept[np.arange(len(kept)), drawn.token].all()
         sizes |= set(kept.sum(1).tolist())
-        logits = slow_logits(model, [*PROMPTS[key], *drawn.token.tolist()])[len(PROMPTS[key]) - 1 : -1]
+        logits = slow_logits(model, [*PROMPTS[key], *drawn.token.tolist()])[len(PROMPTS[key]) - 1 :]
         for row, of_row in zip(kept, logits / drawing.temperature, strict=True):
             cuts = drawing.top_k, drawing.top_p, drawing.min_p
             assert set(np.flatnonzero(row).tolist()) == slow_kept(of_row, *cuts)
@@ -76,7 +76,7 @@ def test_logprobs_and_kept_sets_are_the_models(cut: str) -> None:
 
 
 def slow_logits(model: Any, tokens: list[int]) -> np.ndarray:
-    """Logits after each token [n, V]: one prefix after another through the learner's model, in double precision."""
+    """Logits after each token but the last [n, V]: all prefixes through the learner's model, in double precision."""
     rest = np.array(tokens[1:])
     zeros = np.zeros(len(rest))
     drawn = Drawn(0, 0, rest, zeros.astype(np.float32), zeros.astype(np.int64), truncated=False)

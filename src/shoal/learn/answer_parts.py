@@ -75,6 +75,8 @@ def parts_of_rank(
 
 def shared_out(batch: Answers, size: int) -> list[int]:
     """Where the answers of each of so many ranks begin, and the last ones' end [size + 1]: shares of equal tokens."""
+    if size == 1:
+        return [0, len(batch)]
     tokens = batch.length + batch.prompt_length[batch.prompt_of]
     middle = tokens.cumsum(0) - tokens / 2
     whose = (middle * size / tokens.sum()).long().clamp_(0, size - 1)

@@ -155,7 +155,7 @@ def _by_position(laid: Laid) -> list[Together]:
     sequence = torch.cat(
         [
             laid.prompt_valid.nonzero()[:, 0],
-            laid.answer_valid.nonzero()[:, 0] + prompts,
+            laid.answer_first.nonzero()[:, 0] + prompts,
         ]
     )
     order = laid.position.argsort(stable=True)

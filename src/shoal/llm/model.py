@@ -158,11 +158,11 @@ class LanguageModel(nn.Module):
         del rows
 
     def forward(self, batch: Answers) -> TokenOutput:
-        """What the model says of every token of the answers, each prompt being read once."""
+        """What the model says of every token of the answers; what they have said alike is read once."""
         laid = laid_out(batch)
         hidden = exact_hidden(self.model, laid) if self.exact else self.model(laid)
         logprob, entropy = chosen_logprobs(
-            hidden[laid.source],
+            hidden.index_select(0, laid.source),
             self.head,
             laid.target,
             laid.kept,

@@ -13,15 +13,17 @@ if TYPE_CHECKING:
 
 
 def rotations(position: Tensor, a: Architecture) -> tuple[Tensor, Tensor]:
-    """Cosines and sines by which queries and keys at `position` [N] are turned, [N, 1, head_dim] each."""
+    """By which queries and keys at `position` [N] are turned, [N, 1, head_dim] each.
+
+    Cosines; and sines, of which those of the first half have a minus.
+    """
     exponents = torch.arange(0, a.head_dim, 2, device=position.device) / a.head_dim
     angle = position[:, None].float() / a.rope_theta ** exponents.float()
-    angle = torch.cat([angle, angle], dim=-1)[:, None]
-    return angle.cos(), angle.sin()
+    cos, sin = angle.cos(), angle.sin()
+    return torch.cat([cos, cos], -1)[:, None], torch.cat([-sin, sin], -1)[:, None]
 
 
 def rotated(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
     """Queries or keys x [N, heads, head_dim], turned; halves are pairs, as transformers has them."""
     cos, sin = angles
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin
+    return x * cos + x.roll(x.shape[-1] // 2, -1) * sin

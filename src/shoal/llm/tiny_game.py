@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from shoal.llm.tiny_settings import Tiny
     from shoal.llm.tokenizer import Tokenizer
 
-RECIPE = 1
+RECIPE = 2
 """Counted up when equal settings come to give another model."""
 FIRST, HELD_OUT = 2**24, 2**25
 """Numbers of the first start that the model is shown and of the first that it is measured on; runs ask from 0 on."""

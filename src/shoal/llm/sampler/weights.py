@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch.nn import functional as F
 
 from shoal.llm.feed_forward import Experts
 from shoal.llm.lora import weight_of
+from shoal.llm.sampler.products import product_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -17,52 +17,7 @@ if TYPE_CHECKING:
     from shoal.llm.architecture import Architecture
     from shoal.llm.feed_forward import FeedForward
     from shoal.llm.model import LanguageModel, Layer
-
-
-class Product:
-    """x w^T + b with fixed weights; on a CPU they lie as oneDNN reads them, where torch is built with it."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, *, rows: int) -> None:
-        """Of weights [out, in]; `rows`: how many rows x usually has."""
-        self.weight, self.bias = weight, bias
-        self.packed: Tensor | None = None
-        if _can_pack(weight):
-            reorder = torch.ops.mkldnn._reorder_linear_weight
-            self.packed = reorder(weight, rows)
-            # The plain copy is kept only where nothing is packed.
-            self.weight = weight.new_empty(0)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """[n, in] to [n, out]."""
-        if self.packed is None:
-            return F.linear(x, self.weight, self.bias)
-        return torch.ops.mkldnn._linear_pointwise(
-            x, self.packed, self.bias, "none", [], ""
-        )
-
-    def activated(self, x: Tensor) -> Tensor:
-        """As called, through x sigmoid(x)."""
-        if self.packed is None:
-            return F.silu(F.linear(x, self.weight, self.bias))
-        return torch.ops.mkldnn._linear_pointwise(
-            x, self.packed, self.bias, "swish", [], ""
-        )
-
-    def times(self, x: Tensor, other: Tensor) -> Tensor:
-        """[n, in] to [n, out], multiplied by `other` [n, out]."""
-        if self.packed is None:
-            return F.linear(x, self.weight, self.bias).mul_(other)
-        return torch.ops.mkldnn._linear_pointwise.binary(
-            x, other, self.packed, self.bias, "mul"
-        )
-
-    def plus(self, x: Tensor, other: Tensor) -> Tensor:
-        """[n, in] to [n, out], with `other` [n, out] added."""
-        if self.packed is None:
-            return F.linear(x, self.weight, self.bias).add_(other)
-        return torch.ops.mkldnn._linear_pointwise.binary(
-            x, other, self.packed, self.bias, "add"
-        )
+    from shoal.llm.sampler.products import Product
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +29,7 @@ class Gated:
     down: Product
 
     def __call__(self, x: Tensor) -> Tensor:
-        """[n, hidden_size] to the same; oneDNN does not take nothing."""
+        """[n, hidden_size] to the same; n = 0 too, which oneDNN does not take."""
         if not len(x):
             return x
         return self.down(self.up.times(x, self.gate.activated(x)))
@@ -121,7 +76,7 @@ class Weights:
             )
             embedding = model.model.embed_tokens.weight.detach().clone()
             head = model.head.detach() * model.model.norm.weight
-            return cls(a, embedding, layers, Product(head, None, rows=rows))
+            return cls(a, embedding, layers, product_of(head, None, rows=rows))
 
 
 def _copied_layer(layer: Layer, a: Architecture, rows: int) -> LayerWeights:
@@ -140,9 +95,9 @@ def _copied_layer(layer: Layer, a: Architecture, rows: int) -> LayerWeights:
         k = _interleaved(attention.k_norm.weight, a).expand(a.num_kv_heads, -1)
         norm = torch.cat([q, k]).detach()
     return LayerWeights(
-        qkv=Product(qkv, bias, rows=rows),
+        qkv=product_of(qkv, bias, rows=rows),
         qk_norm=norm,
-        out=Product(_copy(attention.o_proj), None, rows=rows),
+        out=product_of(_copy(attention.o_proj), None, rows=rows),
         mlp=_copied_mlp(mlp, after, rows),
     )
 
@@ -153,16 +108,16 @@ def _copied_mlp(
     """What follows the norm with the weights `after`."""
     if not isinstance(mlp, Experts):
         return Gated(
-            gate=Product(weight_of(mlp.gate_proj) * after, None, rows=rows),
-            up=Product(weight_of(mlp.up_proj) * after, None, rows=rows),
-            down=Product(_copy(mlp.down_proj), None, rows=rows),
+            gate=product_of(weight_of(mlp.gate_proj) * after, None, rows=rows),
+            up=product_of(weight_of(mlp.up_proj) * after, None, rows=rows),
+            down=product_of(_copy(mlp.down_proj), None, rows=rows),
         )
     share = max(1, rows * mlp.per_token // len(mlp.experts))
     experts = tuple(
         cast("Gated", _copied_mlp(cast("FeedForward", one), after, share))
         for one in mlp.experts
     )
-    router = Product(weight_of(mlp.gate) * after, None, rows=rows)
+    router = product_of(weight_of(mlp.gate) * after, None, rows=rows)
     return Mixture(router, experts, mlp.per_token, mlp.normalize)
 
 
@@ -176,10 +131,3 @@ def _interleaved(weight: Tensor, a: Architecture) -> Tensor:
     """Rows of heads, so that what is turned together lies side by side: products of queries and keys stay the same."""
     halves = weight.unflatten(0, (-1, 2, a.head_dim // 2))
     return halves.transpose(1, 2).flatten(0, 2)
-
-
-def _can_pack(weight: Tensor) -> bool:
-    """Whether oneDNN takes these weights in an order of its own."""
-    if weight.device.type != "cpu" or weight.dtype != torch.float32:
-        return False
-    return torch.backends.mkldnn.is_available()
