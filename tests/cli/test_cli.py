@@ -306,12 +306,15 @@ def test_runs_that_fail(run: Any, tmp_path: Path) -> None:
         "        obs, *rest = self.env.step(action)\n"
         "        if self.kind == 'raise':\n"
         "            raise KeyError('coffee')\n"
+        "        if self.kind == 'unplugged':\n"
+        "            raise OSError('no camera')\n"
         "        return obs * float('nan'), *rest\n"
         "def make(kind):\n"
         "    env = Own(gym.make('CartPole-v1'))\n"
         "    env.kind = kind\n"
         "    return env\n"
         "def bad(): return make('nan')\n"
+        "def unplugged(): return make('unplugged')\n"
         "def worse(): return make('raise')\n"
     )
     (tmp_path / "envs_for_cli.py").write_text(source)
@@ -321,6 +324,9 @@ def test_runs_that_fail(run: Any, tmp_path: Path) -> None:
     status, _, err = run("train", "envs_for_cli:worse", *TINY)
     assert status == 3
     assert "raise KeyError('coffee')" in err
+    status, _, err = run("train", "envs_for_cli:unplugged", *TINY)
+    assert status == 3
+    assert re.fullmatch(r"shoal train: no camera\nshoal: raised by .*after the action \d\n", err)
     assert list_runs(tmp_path / "runs") == []
 
 

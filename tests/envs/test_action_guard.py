@@ -317,14 +317,17 @@ def test_inequalities_that_cannot_be(answer: Any, said: str) -> None:
     rows.close()
 
 
-def test_an_error_of_the_function_itself_names_the_rows() -> None:
-    def broken(obs: Any, action: Any) -> Any:
-        raise ZeroDivisionError
+@pytest.mark.parametrize("name", ["constraint", "inequalities"])
+def test_an_error_of_the_function_itself_names_the_rows(name: str) -> None:
+    """A TypeError too, which is not taken for an answer of the wrong kind: its author needs to see where."""
 
-    rows = rows_of(ActionGuard(constraint=broken), num_envs=2)
-    with pytest.raises(ZeroDivisionError) as caught:
+    def broken(*given: Any) -> Any:
+        raise TypeError
+
+    rows = rows_of(ActionGuard(**{name: broken}), num_envs=2)
+    with pytest.raises(TypeError) as caught:
         step(rows, [0], [0])
-    assert "action_guard.constraint raised this for rows 0..1" in caught.value.__notes__[0]
+    assert f"action_guard.{name} raised this for rows 0..1" in caught.value.__notes__[0]
     rows.close()
 
 

@@ -95,12 +95,12 @@ def _status_of(
         status = command(arguments, COMMANDS[name])
         sys.stdout.flush()
     except ConfigError as error:
-        _fail(BAD_USAGE, f"shoal {name}: {error}")
+        _fail(BAD_USAGE, f"shoal {name}: {_said(error)}")
     except BrokenPipeError:  # the reader, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return NO_READER
     except (EnvError, FloatingPointError, OSError) as error:
-        _fail(FAILED, f"shoal {name}: {error}")
+        _fail(FAILED, f"shoal {name}: {_said(error)}")
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception:
@@ -108,6 +108,11 @@ def _status_of(
         print(printable_lines(traceback.format_exc().rstrip()), file=sys.stderr)
         return FAILED
     return status
+
+
+def _said(error: Exception) -> str:
+    """What an error says, and below it its notes: in which row it was raised, what was kept."""
+    return "\n".join([str(error), *getattr(error, "__notes__", [])])
 
 
 def _fail(status: int, message: str) -> NoReturn:

@@ -303,7 +303,13 @@ def note_failure(where: RunDirectory, error: BaseException, run: Run) -> None:
     try:
         where.write_last_status(_known_status(where) | ended)
     except OSError as second:
-        error.add_note(f"shoal: {where.status} was not written: {second}")
+        if where.path.is_dir():
+            error.add_note(f"shoal: {where.status} was not written: {second}")
+            return
+        error.add_note(
+            f"shoal: {where.path} is gone: it was deleted or moved while the run went on. If it was moved, "
+            "`shoal resume` goes on from its checkpoints there"
+        )
 
 
 def _known_status(where: RunDirectory) -> dict[str, Any]:

@@ -81,8 +81,9 @@ class Plan:
         self._slab_arrays: list[NDArray[Any]] = []
         self.refresh_normalizer()
         if not self.discrete:
-            low = np.asarray(self.space.low, np.float32)
-            high = np.asarray(self.space.high, np.float32)
+            with np.errstate(over="ignore"):  # beyond float32 there is no bound
+                low = np.asarray(self.space.low, np.float32)
+                high = np.asarray(self.space.high, np.float32)
             native.set_action_bounds(low, high)
 
     def refresh_normalizer(self) -> None:

@@ -122,9 +122,15 @@ def write(
         with contextlib.suppress(OSError):
             _sweep(folder)
         said = f"the checkpoint of update {updates} was not written ({error})"
-        raise OSError(error.errno, f"{said}; older ones are safe") from error
+        raise OSError(error.errno, f"{said}; {what_is_left(folder)}") from error
     _sweep(folder)
     return known
+
+
+def what_is_left(folder: Path) -> str:
+    """What became of the checkpoints before one that was not written."""
+    there = "older ones are safe"
+    return there if folder.is_dir() else f"{folder} is gone, and older ones with it"
 
 
 def write_best(folder: Path, snapshot: Snapshot) -> bool:

@@ -103,9 +103,8 @@ class Writer:
             snapshot = take(self.folder, parts, known=self._known)
         except OSError as error:
             said = f"the checkpoint of update {updates} was not written ({error})"
-            raise OSError(
-                error.errno, f"{said}; older ones are safe; {DISK_FULL}"
-            ) from error
+            left = checkpoint.what_is_left(self.folder)
+            raise OSError(error.errno, self._next(f"{said}; {left}")) from error
         self._updates = updates
         tags = ("best", "") if best else ("",)
         write = partial(self._write, snapshot, tags, before, after)
@@ -141,9 +140,13 @@ class Writer:
         error, self._error = self._error, None
         if isinstance(error, OSError):
             said = error.strerror or str(error)
-            raise OSError(error.errno, f"{said}; {DISK_FULL}") from error
+            raise OSError(error.errno, self._next(said)) from error
         if error is not None:
             raise error
+
+    def _next(self, said: str) -> str:
+        """What went wrong, and how the run goes on; where its folder is gone, it does not."""
+        return f"{said}; {DISK_FULL}" if self.folder.is_dir() else said
 
     def close(self) -> None:
         """Waits as `wait`; while another exception is handled, an error here becomes a note to it."""

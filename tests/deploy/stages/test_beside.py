@@ -146,10 +146,18 @@ def test_a_canary_that_loses(tmp_path: Path) -> None:
 
 def test_what_a_step_cannot_be(tmp_path: Path) -> None:
     with begin(tmp_path / "log") as shadow:
-        with pytest.raises(ValueError, match="finite"):
-            shadow.observe(OBS, 1, float("nan"))
-        with pytest.raises(ValueError, match="expected a finite action"):
-            shadow.observe(OBS, [1, 2], 0.0)
+        for reward in (float("nan"), None):
+            with pytest.raises(ValueError, match="finite"):
+                shadow.observe(OBS, 1, reward)  # pyright: ignore[reportArgumentType]
+        for action in ([1, 2], "left", None):
+            with pytest.raises(ValueError, match="expected a finite action"):
+                shadow.observe(OBS, action, 0.0)
+        for action in (7, -1, 0.5):
+            with pytest.raises(ValueError, match="outside Discrete"):
+                shadow.observe(OBS, action, 0.0)
+        played(shadow, episodes=1)  # what was refused counts for nothing
+    (episode,) = read_log(tmp_path / "log", reference=None, expected=HEADER).episodes
+    assert episode.agreed <= episode.steps == 20
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,8 @@ def test_rules_on_nothing() -> None:
     """No rule fails where a run left nothing, or lines without the numbers that it asks for."""
     nothing = Evidence({}, {}, [])
     assert [finding.rule for finding in examine(nothing)] == ["never-began"]
+    assert examine(Evidence({}, {"state": "paused", "updates": 88}, [])) == []
+    assert "no-metrics" in [found.rule for found in examine(Evidence({}, {"state": "stopped", "updates": 88}, []))]
     bare = Evidence({}, {"state": "finished"}, [{"step": 0}, {"step": 10, "episode/return": None}])
     for rule in RULES:
         rule(bare)

@@ -68,10 +68,11 @@ class _Beside:
 
     def _ask(self, obs: Tree, action: Tree) -> Tree:
         """What the policy would do; counts how far that is from `action`, which the controller does."""
+        taken = map_tree(np.asarray, action)
+        self._distance.check(taken)
         own = self._agent.act(obs)
         changed = self._agent.interventions - self._interventions
         self._interventions += changed
-        taken = map_tree(np.asarray, action)
         distance = self._distance(own, taken)
         if self._all is not None:
             leaves = [
@@ -88,8 +89,6 @@ class _Beside:
         return own
 
     def _end_step(self, reward: float, *, done: bool) -> bool:
-        if not np.isfinite(reward):
-            raise ValueError(f"a reward must be finite, got {reward}")
         before = self._episode
         self._episode = replace(
             before, steps=before.steps + 1, total=before.total + float(reward)
@@ -144,8 +143,9 @@ class Shadow(_Beside):
             done: whether the episode ended by it.
 
         Raises:
-            ValueError: of another shape or kind than the environment's, or not finite.
+            ValueError: of another shape or kind than the environment's, or not finite; nothing of the step is counted.
         """
+        _check_reward(reward)
         own = self._ask(obs, action)
         self._end_step(reward, done=done)
         return own
@@ -184,6 +184,7 @@ class Canary(_Beside):
 
         Raises:
             RuntimeError: the step before was not ended by `observe`.
+            ValueError: as of `Shadow.observe`.
         """
         if self._asked:
             raise RuntimeError("canary.observe(reward, done=...) ends each step")
@@ -196,10 +197,22 @@ class Canary(_Beside):
 
         Raises:
             RuntimeError: nothing was done before.
+            ValueError: the reward is not finite; the step goes on.
         """
         if not self._asked:
             raise RuntimeError("canary.act(obs, action) comes before canary.observe")
+        _check_reward(reward)
         acted = "policy" if self.policy_acts else "controller"
         self._episode = replace(self._episode, acted=acted)
         self._end_step(reward, done=done)
         self._asked = False
+
+
+def _check_reward(reward: float) -> None:
+    """ValueError unless it is a finite number; asked before anything of a step is counted."""
+    try:
+        good = bool(np.isfinite(reward))
+    except TypeError:
+        good = False
+    if not good:
+        raise ValueError(f"a reward must be a finite number, got {reward!r}")

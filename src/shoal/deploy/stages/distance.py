@@ -27,22 +27,37 @@ class Distance:
         self._spec = spec
         self._parts = [part for _, part in leaf_spaces(spec.action_space)]
 
-    def __call__(self, one: Tree, other: Tree) -> float:
-        """In [0, 1] within the bounds.
+    def check(self, action: Tree) -> None:
+        """ValueError for an action of another shape than the environment's, not finite, or a choice that it lacks."""
+        layout, env_id = self._spec.action, self._spec.env_id
+        leaves = zip(layout.leaves, self._parts, layout.flat(action), strict=True)
+        for leaf, part, given in leaves:
+            array = np.asarray(given)
+            numbers = array.dtype.kind in "biuf"
+            if not numbers or array.shape != leaf.shape or not np.isfinite(array).all():
+                got = (
+                    f"one of shape {array.shape}"
+                    if numbers
+                    else f"what is no number ({array.dtype})"
+                )
+                raise ValueError(
+                    f"{env_id}: expected a finite action{leaf.name} of shape {leaf.shape}, got {got}"
+                )
+            if not choices(part):
+                continue
+            low, high = bounds_of(part)
+            if ((array != np.round(array)) | (array < low) | (array > high)).any():
+                raise ValueError(
+                    f"{env_id}: the action{leaf.name} {array} is outside {part}; give it in the environment's own terms"
+                )
 
-        Raises:
-            ValueError: of another shape than the actions', or not finite.
-        """
+    def __call__(self, one: Tree, other: Tree) -> float:
+        """In [0, 1] within the bounds, for actions that `check` allows."""
         layout = self._spec.action
         found: list[float] = []
         pairs = zip(layout.flat(one), layout.flat(other), strict=True)
-        for leaf, part, (a, b) in zip(layout.leaves, self._parts, pairs, strict=True):
+        for part, (a, b) in zip(self._parts, pairs, strict=True):
             left, right = np.asarray(a, np.float64), np.asarray(b, np.float64)
-            if right.shape != leaf.shape or not np.isfinite(right).all():
-                raise ValueError(
-                    f"{self._spec.env_id}: expected a finite action{leaf.name} of shape {leaf.shape}, got one of shape "
-                    f"{right.shape}"
-                )
             if choices(part):
                 found += (left != right).astype(float).ravel().tolist()
                 continue

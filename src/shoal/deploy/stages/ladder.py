@@ -142,7 +142,9 @@ def roll_back(folder: Path, name: str, reason: str) -> str:
 
 
 def _check_name(name: str) -> None:
-    if not name.strip() or len(name) > NAME or not name.isprintable():
+    given: object = name
+    text = given if isinstance(given, str) else ""
+    if not text.strip() or len(text) > NAME or not text.isprintable():
         raise ConfigError(
-            f"whoever signs has a name of at most {NAME} printable characters, got {name[:40]!r}"
+            f"whoever signs has a name of at most {NAME} printable characters, got {text[:40] or given!r}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from shoal.envs.factories import import_object
 from shoal.types import ConfigError, EnvError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from numpy.typing import NDArray
 
@@ -35,6 +36,16 @@ def function_of(name: str, given: str | Callable[..., Any]) -> Callable[..., Any
             f"action_guard.{name}={given!r} is {type(found).__name__}, no function"
         )
     return found
+
+
+@contextmanager
+def naming(said: str, rows: slice) -> Generator[None]:
+    """What a user's function raises for `rows` is noted as its; `said`: which function that is."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"{said} raised this for rows {rows.start}..{rows.stop - 1}")
+        raise
 
 
 class Constrained:
@@ -60,13 +71,8 @@ class Constrained:
         Raises:
             EnvError: another shape or kind, NaN, an action outside the space or the limits, or a mask without options.
         """
-        try:
+        with naming(self._said, rows):
             answer = np.asarray(self._function(obs, action.copy()))
-        except Exception as error:
-            error.add_note(
-                f"{self._said} raised this for rows {rows.start}..{rows.stop - 1}"
-            )
-            raise
         if self._choice and answer.dtype == np.bool_:
             return self._unmasked(rows, action, answer)
         self._check_finite(rows, answer)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal.envs.action_guard.functions import function_of
+from shoal.envs.action_guard.functions import function_of, naming
 from shoal.envs.action_guard.limits import sized
 from shoal.types import ConfigError, EnvError
 
@@ -106,8 +106,9 @@ class Program:
         self, rows: slice, obs: Tree, count: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """A [n, m, D] and b [n, m] of the function, checked."""
-        try:
+        with naming(self._said, rows):
             answer = self._function(obs)
+        try:
             matrix, bound = (np.asarray(part, np.float64) for part in answer)
         except (TypeError, ValueError) as error:
             raise EnvError(

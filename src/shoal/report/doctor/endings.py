@@ -64,12 +64,27 @@ def interrupted(run: Evidence) -> Finding | None:
 
 def never_began(run: Evidence) -> Finding | None:
     """There is not one line of metrics, nor what is left of one."""
+    state = run.status.get("state")
     if (
         run.lines
         or run.damage
-        or run.status.get("state") in ("running", "failed", "interrupted")
+        or state
+        in (
+            "running",
+            "paused",
+            "failed",
+            "interrupted",
+        )
     ):
         return None
+    updates = run.number("updates") or 0
+    if updates:
+        what = f"metrics.jsonl has no line, though {updates:,.0f} updates were done, so that little can be said"
+        advice = (
+            "a run writes about 500 lines: one that ends long before its total_timesteps has none; "
+            "`shoal resume RUN` goes on with it. If there were lines, look for the file that held them"
+        )
+        return Finding("no-metrics", ENDED - 1, what, advice, {"updates": updates})
     what = "the run left no metrics: it ended before its first update"
     advice = "train it again, and read what it says; total_timesteps must hold more than one rollout"
     return Finding("never-began", ENDED - 1, what, advice, {})
