@@ -44,7 +44,7 @@ class CostedEnv(RowLayer):
         keys = tuple(key for key in env.spec.info_keys if key != STEP)
         if EPISODE in keys:
             raise ConfigError(
-                f"{env.spec.env_id}: info_keys has {EPISODE!r}, but with preprocessing.cost_key what an episode cost is "
+                f"{env.spec.env_id}: info_keys has {EPISODE!r}, but with cost_key an episode's cost is "
                 f"logged as info/{EPISODE} already; leave it out of info_keys"
             )
         self.env, self.num_rows = env, env.num_rows
