@@ -267,6 +267,11 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "an invoice, 2026-11-01",
     ):
         assert part in shown
+    against = ["--machine", "box", "--against", "aws c7i.xlarge"]
+    assert command.main([str(tmp_path / "runs"), "--prices", str(table(tmp_path)), *against], "") == 0
+    shown = capsys.readouterr().out
+    assert "box against aws c7i.xlarge: buying pays from" in shown
+    assert "aws g5.xlarge" not in shown
     with pytest.raises(ConfigError, match="at least one run"):
         command.main([], "")
 

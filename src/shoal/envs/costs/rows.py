@@ -44,8 +44,8 @@ class CostedEnv(RowLayer):
         keys = tuple(key for key in env.spec.info_keys if key != STEP)
         if EPISODE in keys:
             raise ConfigError(
-                f"{env.spec.env_id}: info_keys has {EPISODE!r}, which is what steps with a cost_key cost together; "
-                "leave it out"
+                f"{env.spec.env_id}: info_keys has {EPISODE!r}, but with cost_key an episode's cost is "
+                f"logged as info/{EPISODE} already; leave it out of info_keys"
             )
         self.env, self.num_rows = env, env.num_rows
         self._own_spec = replace(env.spec, info_keys=(*keys, EPISODE), costs=True)

@@ -88,7 +88,7 @@ def costs_of(
         runs: at least one.
         prices: the table.
         ran_on: the machine that they were made on; else the one that the table has for their host, or by default.
-        against: machines that they are compared with; none: all of the table.
+        against: machines that they are compared with, beside the one that they were made on; none: all of the table.
         shared: whether machines do other work too, so that only the cores count that runs keep busy.
 
     Raises:
@@ -113,7 +113,9 @@ def costs_of(
         sum(one.reached is True for one in spent),
         [],
     )
-    for name in against or sorted(prices.machines):
+    # beside those that are named stands the machine here, without which nothing is compared
+    named = dict.fromkeys((here.name, *against)) if against else sorted(prices.machines)
+    for name in named:
         machine = prices.machine(name)
         if not (against or _has_rate(machine, prices)):
             found.left_out.setdefault(_currency(machine), []).append(name)
