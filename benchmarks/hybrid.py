@@ -5,10 +5,11 @@ python -m benchmarks.hybrid --seeds 100 101       only these; --arms sac or --ar
 python -m benchmarks.hybrid --summary             what the file holds
 
 Both arms take equal environment steps and, of the actor and its critics, equal gradient steps, with the network, batch,
-rates and schedules of SAC's preset; the hybrid's explorers act in half of the environments, and their own gradient
-steps come on top. Every 5,000 steps the actor plays 20 greedy episodes. Appended to benchmarks/results/hybrid.jsonl, as
-each run ends: the actor's gradient steps and the environment steps when the greedy mean, and when the mean return of
-the actor's last 100 episodes of training, first reached 200 (null: never), and the greedy mean of 100 fresh episodes.
+rates and schedules of an earlier preset of SAC; the hybrid's explorers act in half of the environments, and their own
+gradient steps come on top. Every 5,000 steps the actor plays 20 greedy episodes. Appended to
+benchmarks/results/hybrid.jsonl, as each run ends: the actor's gradient steps and the environment steps when the greedy
+mean, and when the mean return of the actor's last 100 episodes of training, first reached 200 (null: never), and the
+greedy mean of 100 fresh episodes.
 """
 
 from __future__ import annotations
