@@ -167,10 +167,18 @@ class Run:
         )
 
     def rollouts(
-        self, env: VecEnv, learner: Learner | Learners, *, num_steps: int
+        self,
+        env: VecEnv,
+        learner: Learner | Learners,
+        *,
+        num_steps: int,
+        latest: bool = False,
     ) -> Rollouts | PastVersions | MemberRollouts:
-        """Rollouts [num_steps, B], with the run's schedule and opponents; of several agents one's after another's."""
-        return rollouts_of(self, env, learner, num_steps)
+        """Rollouts [num_steps, B], with the run's schedule and opponents; of several agents one's after another's.
+
+        With `latest` they come with what their rows saw after the last step.
+        """
+        return rollouts_of(self, env, learner, num_steps, latest=latest)
 
     def replay(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -313,9 +314,15 @@ class Rollouts:
         """What a role's slab holds."""
         device, role = self.acting.device, self.roles[number]
         state = self.collects.states[number]
-        steps = self.slabs[number].steps(state=state, device=device)
-        if self._bonuses is None:
+        slab = self.slabs[number]
+        steps = slab.steps(state=state, device=device)
+        shown = self.acting.latest and not slab.in_turns
+        if self._bonuses is None and not shown:
             return steps
         as_tensor = partial(torch.as_tensor, device=device)
         latest = map_tree(as_tensor, self.collects.latest(number))
+        if shown:
+            steps = replace(steps, latest=latest)
+        if self._bonuses is None:
+            return steps
         return self._bonuses.on_steps(role.name, steps, latest)
