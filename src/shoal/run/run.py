@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 ConfigT = TypeVar("ConfigT")
 Learners: TypeAlias = dict[str, Learner]
 """Who learns, by name."""
+OneOrMore: TypeAlias = Learner | Learners
 SECOND_LOOP = "this run has its loop already: a run goes through one loop; go on in it, or begin another run"
 
 
@@ -167,17 +168,9 @@ class Run:
         )
 
     def rollouts(
-        self,
-        env: VecEnv,
-        learner: Learner | Learners,
-        *,
-        num_steps: int,
-        latest: bool = False,
+        self, env: VecEnv, learner: OneOrMore, *, num_steps: int, latest: bool = False
     ) -> Rollouts | PastVersions | MemberRollouts:
-        """Rollouts [num_steps, B], with the run's schedule and opponents; of several agents one's after another's.
-
-        With `latest` they come with what their rows saw after the last step.
-        """
+        """Rollouts [num_steps, B] as schedule and opponents have them, agent after agent; `latest`: as of `Steps`."""
         return rollouts_of(self, env, learner, num_steps, latest=latest)
 
     def replay(

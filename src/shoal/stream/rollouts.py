@@ -250,8 +250,7 @@ class Rollouts:
     @property
     def latest(self) -> Tree:
         """What the rows see after the rollout and have not acted on yet, as tensors [n, ...]; of the first role."""
-        as_tensor = partial(torch.as_tensor, device=self.acting.device)
-        return map_tree(as_tensor, self.collects.latest(0))
+        return self._latest(0)
 
     def explore(self, epsilon: ArrayLike, agent: str | None = None) -> None:
         """From the next rollout on, how often rows whose Q-network learns, one agent's, take any action at random."""
@@ -316,13 +315,13 @@ class Rollouts:
         state = self.collects.states[number]
         slab = self.slabs[number]
         steps = slab.steps(state=state, device=device)
-        shown = self.acting.latest and not slab.in_turns
-        if self._bonuses is None and not shown:
-            return steps
-        as_tensor = partial(torch.as_tensor, device=device)
-        latest = map_tree(as_tensor, self.collects.latest(number))
-        if shown:
-            steps = replace(steps, latest=latest)
+        if self.acting.latest and not slab.in_turns:
+            steps = replace(steps, latest=self._latest(number))
         if self._bonuses is None:
             return steps
-        return self._bonuses.on_steps(role.name, steps, latest)
+        return self._bonuses.on_steps(role.name, steps, self._latest(number))
+
+    def _latest(self, number: int) -> Tree:
+        """What a role's rows see after the rollout."""
+        as_tensor = partial(torch.as_tensor, device=self.acting.device)
+        return map_tree(as_tensor, self.collects.latest(number))
