@@ -6,12 +6,11 @@ python -m benchmarks.staleness --summary               what the file holds; with
 python -m benchmarks.staleness --steps 8000 --seeds 0 --out some.jsonl    to see that it works
 
 An arm is an algorithm with a way of correcting what older weights chose: PPO's own ratio (`ppo`), the decoupled
-objective (`ppo decoupled`), V-trace (`impala`), and an actor-critic that takes all steps for its own (`impala, nothing
-corrected`). `--staleness k` is `schedule="async", max_staleness=k` with two actors; the actors of k > 0 run ahead as
-far as they may, so that nearly all is learned k rollouts late. Settings are the presets' where there is one, the
-same for every k: nothing is tuned for staleness. IMPALA has no preset for LunarLander, which it has not solved: its
-settings here came to a greedy mean of 160 on seed 100, the best of some twenty trials. A run goes on to the end
-of its steps whatever it reaches, and the same number of rollouts is learned from.
+objective (`ppo decoupled`), V-trace (`impala`), and both taking all steps for those of the weights that learn (`ppo,
+nothing corrected`, `impala, nothing corrected`). `--staleness k` is `schedule="async", max_staleness=k` with two
+actors; the actors of k > 0 run ahead as far as they may, so that nearly all is learned k rollouts late. With k = 0 it
+is `sync`, bit for bit. Settings are the presets', the same for every k. A run goes on to the end of its steps whatever
+it reaches, and the same number of rollouts is learned from.
 
 Of a run are kept the mean return of the episodes that ended in each of 20 equal parts of its steps, the greedy mean of
 100 episodes at the end, and the mean staleness that was measured. The summary gives, for each arm and k, the
@@ -22,13 +21,15 @@ of the greedy returns.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -36,11 +37,14 @@ from matplotlib.figure import Figure
 
 import shoal
 from benchmarks import machine
+from shoal.algos import ppo
+from shoal.learn.current import current
 from shoal.report.statistics import iqm
 from shoal.run.log import read as read_lines
 
 if TYPE_CHECKING:
-    from shoal.types import Floats
+    from shoal.learn.learner import Learner
+    from shoal.types import Floats, Steps
 
 RESULT = Path(__file__).parent / "results" / "staleness.jsonl"
 PICTURE = Path(__file__).parents[1] / "docs" / "assets" / "staleness.png"
@@ -48,14 +52,23 @@ PARTS, ACTORS, GREEDY = 20, 2, 100
 ARMS: dict[str, dict[str, Any]] = {
     "ppo": {"algo": "ppo"},
     "ppo decoupled": {"algo": "ppo", "decoupled_clip": 2.0},
+    "ppo, nothing corrected": {"algo": "ppo"},
     "impala": {"algo": "impala"},
     "impala, nothing corrected": {"algo": "impala", "corrected": False},
 }
 STEPS = {"CartPole-v1": 300_000, "LunarLander-v3": 1_000_000}
-OWN: dict[tuple[str, str], dict[str, Any]] = {
-    ("impala", "LunarLander-v3"): {"learning_rate": 3e-3, "gamma": 0.99, "vtrace_lambda": 0.9, "reward_scale": 0.1},
-}
-"""Settings of an algorithm on an environment that it has no preset for."""
+
+
+def as_if_fresh(learner: Learner, steps: Steps, *, most: float | None) -> Steps:
+    """A rollout as if the learner's weights had chosen it, in the place of what PPO asks for: its ratios begin at 1."""
+    return replace(steps, log_prob=current(learner, steps).log_prob)
+
+
+def uncorrected(arm: str) -> contextlib.AbstractContextManager[object]:
+    """In which PPO corrects nothing, where the arm says so; IMPALA has a setting for that."""
+    if arm != "ppo, nothing corrected":
+        return contextlib.nullcontext()
+    return mock.patch.object(ppo, "with_proximal_policy", as_if_fresh)
 
 
 @dataclass(slots=True)
@@ -81,13 +94,12 @@ class Returns:
 
 def train(arm: str, env: str, staleness: int, seed: int, steps: int) -> dict[str, Any]:
     """One run."""
-    settings = ARMS[arm] | OWN.get((ARMS[arm]["algo"], env), {})
     watch = Returns(steps)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, uncorrected(arm):
         begun = time.perf_counter()
         run = shoal.train(env, seed=seed, panel="none", run_dir=folder, stop_at=math.inf, final_episodes=GREEDY,
                           num_threads=1, actors=ACTORS, schedule="async", max_staleness=staleness,
-                          total_timesteps=steps, callbacks=[watch], **settings)  # fmt: skip
+                          total_timesteps=steps, callbacks=[watch], **ARMS[arm])  # fmt: skip
         seconds = time.perf_counter() - begun
         lines = list(read_lines(run.path / "metrics.jsonl"))
     late = [line["actors/staleness"] for line in lines if "actors/staleness" in line]
