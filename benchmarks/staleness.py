@@ -122,13 +122,16 @@ Runs = dict[tuple[str, str, int], list[dict[str, Any]]]
 
 
 def read(path: Path) -> Runs:
-    """The rows of a file by environment, arm and staleness; of rows of one seed and equal steps the last."""
-    found: dict[tuple[str, str, int, int, int], dict[str, Any]] = {}
+    """The rows of a file by environment, arm and staleness, of each seed the last: its steps may differ.
+
+    The guard may end a run before its last step.
+    """
+    found: dict[tuple[str, str, int, int], dict[str, Any]] = {}
     for line in path.read_text().splitlines():
         row = json.loads(line)
-        found[row["env"], row["arm"], row["max_staleness"], row["steps"], row["seed"]] = row
+        found[row["env"], row["arm"], row["max_staleness"], row["seed"]] = row
     groups: Runs = {}
-    for (env, arm, staleness, _, _), row in sorted(found.items()):
+    for (env, arm, staleness, _), row in sorted(found.items()):
         groups.setdefault((env, arm, staleness), []).append(row)
     return groups
 
@@ -163,7 +166,7 @@ def plot(groups: Runs, path: Path) -> None:
             for staleness in sorted({k for e, a, k in groups if (e, a) == (env, arm)}):
                 rows = groups[env, arm, staleness]
                 curves = np.stack([filled(row["returns"]) for row in rows])
-                steps = (np.arange(PARTS) + 0.5) / PARTS * rows[0]["steps"]
+                steps = (np.arange(PARTS) + 0.5) / PARTS * max(row["steps"] for row in rows)
                 (line,) = one.plot(steps, iqm(curves), label=f"k = {staleness}")
                 one.fill_between(steps, curves.min(axis=0), curves.max(axis=0), alpha=0.12, color=line.get_color())
             one.set_title(f"{env}: {arm}", fontsize="small")
