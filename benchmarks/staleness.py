@@ -9,8 +9,10 @@ An arm is an algorithm with a way of correcting what older weights chose: PPO's 
 objective (`ppo decoupled`), V-trace (`impala`), and both taking all steps for those of the weights that learn (`ppo,
 nothing corrected`, `impala, nothing corrected`). `--staleness k` is `schedule="async", max_staleness=k` with two
 actors; the actors of k > 0 run ahead as far as they may, so that nearly all is learned k rollouts late. With k = 0 it
-is `sync`, bit for bit. Settings are the presets', the same for every k. A run goes on to the end of its steps whatever
-it reaches, and the same number of rollouts is learned from.
+is `sync`, bit for bit. Settings are the presets', the same for every k, but for PPO on LunarLander: the preset's
+rollouts of 16 x 512 steps are cut to 16 x 128, with minibatches of the same size, so that data is less old in steps. A
+run goes on to the end of its steps whatever it reaches, and the same number of rollouts is learned from; only the guard
+may end it before.
 
 Of a run are kept the mean return of the episodes that ended in each of 20 equal parts of its steps, the greedy mean of
 100 episodes at the end, and the mean staleness that was measured. The summary gives, for each arm and k, the
@@ -58,6 +60,9 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 STEPS = {"CartPole-v1": 300_000, "LunarLander-v3": 1_000_000}
 
+OWN: dict[tuple[str, str], dict[str, Any]] = {("ppo", "LunarLander-v3"): {"num_steps": 128, "num_minibatches": 8}}
+"""What an algorithm has on an environment in the place of its preset's."""
+
 
 def as_if_fresh(learner: Learner, steps: Steps, *, most: float | None) -> Steps:
     """A rollout as if the learner's weights had chosen it, in the place of what PPO asks for: its ratios begin at 1."""
@@ -94,17 +99,19 @@ class Returns:
 
 def train(arm: str, env: str, staleness: int, seed: int, steps: int) -> dict[str, Any]:
     """One run."""
+    settings = ARMS[arm] | OWN.get((ARMS[arm]["algo"], env), {})
     watch = Returns(steps)
     with tempfile.TemporaryDirectory() as folder, uncorrected(arm):
         begun = time.perf_counter()
         run = shoal.train(env, seed=seed, panel="none", run_dir=folder, stop_at=math.inf, final_episodes=GREEDY,
                           num_threads=1, actors=ACTORS, schedule="async", max_staleness=staleness,
-                          total_timesteps=steps, callbacks=[watch], **ARMS[arm])  # fmt: skip
+                          total_timesteps=steps, callbacks=[watch], **settings)  # fmt: skip
         seconds = time.perf_counter() - begun
         lines = list(read_lines(run.path / "metrics.jsonl"))
     late = [line["actors/staleness"] for line in lines if "actors/staleness" in line]
     most = [line["actors/staleness_max"] for line in lines if "actors/staleness_max" in line]
-    return {"arm": arm, "env": env, "max_staleness": staleness, "seed": seed, "steps": run.steps, "seconds": seconds,
+    return {"arm": arm, "env": env, "max_staleness": staleness, "seed": seed, "settings": settings, "steps": run.steps,
+            "seconds": seconds,
             "staleness": float(np.mean(late)) if late else 0.0, "staleness_max": max(most, default=0),
             "greedy_return": run.greedy_return, "returns": watch.means()}  # fmt: skip
 
@@ -167,11 +174,13 @@ def plot(groups: Runs, path: Path) -> None:
                 rows = groups[env, arm, staleness]
                 curves = np.stack([filled(row["returns"]) for row in rows])
                 steps = (np.arange(PARTS) + 0.5) / PARTS * max(row["steps"] for row in rows)
-                (line,) = one.plot(steps, iqm(curves), label=f"k = {staleness}")
-                one.fill_between(steps, curves.min(axis=0), curves.max(axis=0), alpha=0.12, color=line.get_color())
+                thousands = steps / 1000
+                (line,) = one.plot(thousands, iqm(curves), label=f"k = {staleness}")
+                one.fill_between(thousands, curves.min(axis=0), curves.max(axis=0), alpha=0.12, color=line.get_color())
             one.set_title(f"{env}: {arm}", fontsize="small")
-            one.set_xlabel("environment steps", fontsize="small")
+            one.set_xlabel("thousand environment steps", fontsize="small")
             one.grid(alpha=0.3)
+            one.set_visible(any((e, a) == (env, arm) for e, a, _ in groups))
         across[0].set_ylabel("mean return", fontsize="small")
         across[0].legend(fontsize="x-small")
     FigureCanvasAgg(figure)
@@ -206,7 +215,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.summary:
         measure(options)
-    groups = read(options.out)
+    groups = {group: rows for group, rows in read(options.out).items() if group[0] in options.env}
     print("\n".join(table(groups)))
     if options.plot:
         plot(groups, options.plot)
