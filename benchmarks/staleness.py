@@ -6,12 +6,13 @@ python -m benchmarks.staleness --summary               what the file holds; with
 python -m benchmarks.staleness --steps 8000 --seeds 0 --out some.jsonl    to see that it works
 
 An arm is an algorithm with a way of correcting what older weights chose: PPO's own ratio (`ppo`), the decoupled
-objective (`ppo decoupled`), V-trace (`impala`), and an actor-critic that takes all steps for its own (`impala, nothing
-corrected`). `--staleness k` is `schedule="async", max_staleness=k` with two actors; the actors of k > 0 run ahead as
-far as they may, so that nearly all is learned k rollouts late. Settings are the presets' where there is one, the
-same for every k: nothing is tuned for staleness. IMPALA has no preset for LunarLander, which it has not solved: its
-settings here came to a greedy mean of 160 on seed 100, the best of some twenty trials. A run goes on to the end
-of its steps whatever it reaches, and the same number of rollouts is learned from.
+objective (`ppo decoupled`), V-trace (`impala`), and both taking all steps for those of the weights that learn (`ppo,
+nothing corrected`, `impala, nothing corrected`). `--staleness k` is `schedule="async", max_staleness=k` with two
+actors; the actors of k > 0 run ahead as far as they may, so that nearly all is learned k rollouts late. With k = 0 it
+is `sync`, bit for bit. Settings are the presets', the same for every k, but for PPO on LunarLander: the preset's
+rollouts of 16 x 512 steps are cut to 16 x 128, with minibatches of the same size, so that data is less old in steps. A
+run goes on to the end of its steps whatever it reaches, and the same number of rollouts is learned from; only the guard
+may end it before.
 
 Of a run are kept the mean return of the episodes that ended in each of 20 equal parts of its steps, the greedy mean of
 100 episodes at the end, and the mean staleness that was measured. The summary gives, for each arm and k, the
@@ -22,13 +23,15 @@ of the greedy returns.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -36,11 +39,14 @@ from matplotlib.figure import Figure
 
 import shoal
 from benchmarks import machine
+from shoal.algos import ppo
+from shoal.learn.current import current
 from shoal.report.statistics import iqm
 from shoal.run.log import read as read_lines
 
 if TYPE_CHECKING:
-    from shoal.types import Floats
+    from shoal.learn.learner import Learner
+    from shoal.types import Floats, Steps
 
 RESULT = Path(__file__).parent / "results" / "staleness.jsonl"
 PICTURE = Path(__file__).parents[1] / "docs" / "assets" / "staleness.png"
@@ -48,14 +54,26 @@ PARTS, ACTORS, GREEDY = 20, 2, 100
 ARMS: dict[str, dict[str, Any]] = {
     "ppo": {"algo": "ppo"},
     "ppo decoupled": {"algo": "ppo", "decoupled_clip": 2.0},
+    "ppo, nothing corrected": {"algo": "ppo"},
     "impala": {"algo": "impala"},
     "impala, nothing corrected": {"algo": "impala", "corrected": False},
 }
 STEPS = {"CartPole-v1": 300_000, "LunarLander-v3": 1_000_000}
-OWN: dict[tuple[str, str], dict[str, Any]] = {
-    ("impala", "LunarLander-v3"): {"learning_rate": 3e-3, "gamma": 0.99, "vtrace_lambda": 0.9, "reward_scale": 0.1},
-}
-"""Settings of an algorithm on an environment that it has no preset for."""
+
+OWN: dict[tuple[str, str], dict[str, Any]] = {("ppo", "LunarLander-v3"): {"num_steps": 128, "num_minibatches": 8}}
+"""What an algorithm has on an environment in the place of its preset's."""
+
+
+def as_if_fresh(learner: Learner, steps: Steps, *, most: float | None) -> Steps:
+    """A rollout as if the learner's weights had chosen it, in the place of what PPO asks for: its ratios begin at 1."""
+    return replace(steps, log_prob=current(learner, steps).log_prob)
+
+
+def uncorrected(arm: str) -> contextlib.AbstractContextManager[object]:
+    """In which PPO corrects nothing, where the arm says so; IMPALA has a setting for that."""
+    if arm != "ppo, nothing corrected":
+        return contextlib.nullcontext()
+    return mock.patch.object(ppo, "with_proximal_policy", as_if_fresh)
 
 
 @dataclass(slots=True)
@@ -83,7 +101,7 @@ def train(arm: str, env: str, staleness: int, seed: int, steps: int) -> dict[str
     """One run."""
     settings = ARMS[arm] | OWN.get((ARMS[arm]["algo"], env), {})
     watch = Returns(steps)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, uncorrected(arm):
         begun = time.perf_counter()
         run = shoal.train(env, seed=seed, panel="none", run_dir=folder, stop_at=math.inf, final_episodes=GREEDY,
                           num_threads=1, actors=ACTORS, schedule="async", max_staleness=staleness,
@@ -92,7 +110,8 @@ def train(arm: str, env: str, staleness: int, seed: int, steps: int) -> dict[str
         lines = list(read_lines(run.path / "metrics.jsonl"))
     late = [line["actors/staleness"] for line in lines if "actors/staleness" in line]
     most = [line["actors/staleness_max"] for line in lines if "actors/staleness_max" in line]
-    return {"arm": arm, "env": env, "max_staleness": staleness, "seed": seed, "steps": run.steps, "seconds": seconds,
+    return {"arm": arm, "env": env, "max_staleness": staleness, "seed": seed, "settings": settings, "steps": run.steps,
+            "seconds": seconds,
             "staleness": float(np.mean(late)) if late else 0.0, "staleness_max": max(most, default=0),
             "greedy_return": run.greedy_return, "returns": watch.means()}  # fmt: skip
 
@@ -110,13 +129,16 @@ Runs = dict[tuple[str, str, int], list[dict[str, Any]]]
 
 
 def read(path: Path) -> Runs:
-    """The rows of a file by environment, arm and staleness; of rows of one seed and equal steps the last."""
-    found: dict[tuple[str, str, int, int, int], dict[str, Any]] = {}
+    """The rows of a file by environment, arm and staleness, of each seed the last: its steps may differ.
+
+    The guard may end a run before its last step.
+    """
+    found: dict[tuple[str, str, int, int], dict[str, Any]] = {}
     for line in path.read_text().splitlines():
         row = json.loads(line)
-        found[row["env"], row["arm"], row["max_staleness"], row["steps"], row["seed"]] = row
+        found[row["env"], row["arm"], row["max_staleness"], row["seed"]] = row
     groups: Runs = {}
-    for (env, arm, staleness, _, _), row in sorted(found.items()):
+    for (env, arm, staleness, _), row in sorted(found.items()):
         groups.setdefault((env, arm, staleness), []).append(row)
     return groups
 
@@ -151,12 +173,14 @@ def plot(groups: Runs, path: Path) -> None:
             for staleness in sorted({k for e, a, k in groups if (e, a) == (env, arm)}):
                 rows = groups[env, arm, staleness]
                 curves = np.stack([filled(row["returns"]) for row in rows])
-                steps = (np.arange(PARTS) + 0.5) / PARTS * rows[0]["steps"]
-                (line,) = one.plot(steps, iqm(curves), label=f"k = {staleness}")
-                one.fill_between(steps, curves.min(axis=0), curves.max(axis=0), alpha=0.12, color=line.get_color())
+                steps = (np.arange(PARTS) + 0.5) / PARTS * max(row["steps"] for row in rows)
+                thousands = steps / 1000
+                (line,) = one.plot(thousands, iqm(curves), label=f"k = {staleness}")
+                one.fill_between(thousands, curves.min(axis=0), curves.max(axis=0), alpha=0.12, color=line.get_color())
             one.set_title(f"{env}: {arm}", fontsize="small")
-            one.set_xlabel("environment steps", fontsize="small")
+            one.set_xlabel("thousand environment steps", fontsize="small")
             one.grid(alpha=0.3)
+            one.set_visible(any((e, a) == (env, arm) for e, a, _ in groups))
         across[0].set_ylabel("mean return", fontsize="small")
         across[0].legend(fontsize="x-small")
     FigureCanvasAgg(figure)
@@ -191,7 +215,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.summary:
         measure(options)
-    groups = read(options.out)
+    groups = {group: rows for group, rows in read(options.out).items() if group[0] in options.env}
     print("\n".join(table(groups)))
     if options.plot:
         plot(groups, options.plot)

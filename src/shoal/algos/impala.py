@@ -93,7 +93,7 @@ def train(cfg: IMPALA, env: VecEnv, run: Run) -> nn.Module:
             eps=own.adam_eps,
             max_grad_norm=own.max_grad_norm,
         )
-    stream = run.rollouts(env, learners, num_steps=cfg.num_steps)
+    stream = run.rollouts(env, learners, num_steps=cfg.num_steps, latest=True)
     for name, own in agents.items():
         check_minibatches(stream.shape, own, whole_rows=learners[name].recurrent)
     kept = {name: kept_by(own, learners[name]) for name, own in agents.items()}
@@ -118,7 +118,7 @@ def learn(
     learner: Learner, steps: Steps, cfg: IMPALA, rng: np.random.Generator
 ) -> None:
     """One pass over a rollout, corrected for the weights that acted."""
-    log_prob, value = current(learner, steps)
+    log_prob, value, next_value = current(learner, steps)
     advantage, target = vtrace(
         steps,
         log_prob if cfg.corrected else steps.log_prob,
@@ -127,6 +127,7 @@ def learn(
         vtrace_lambda=cfg.vtrace_lambda,
         clip_rho=cfg.clip_rho,
         clip_c=cfg.clip_c,
+        next_value=next_value,
     )
     for batch in minibatches(steps, advantage, target, cfg.num_minibatches, rng):
         learner.step(impala_loss, batch, cfg)

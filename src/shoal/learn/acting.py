@@ -98,6 +98,8 @@ class Acting:
     """Whether the recurrent state before each step is recorded, for a memory that hands out sequences."""
     executed: bool = False
     """Whether what rows did is recorded beside what was chosen, for a memory, where an action guard changes it."""
+    latest: bool = False
+    """Whether a rollout comes with what its rows saw after the last step, for values that the learner gives it."""
     ranks: Ranks | None = None
     """The processes whose rows are collected and learned from together, where this is one of several."""
 

@@ -10,7 +10,7 @@ import torch
 
 from shoal.math.importance import importance_ratio, truncated
 from shoal.nets.distributions import masked
-from shoal.types import select
+from shoal.types import map_tree, select
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from shoal.learn.plan import Plan
     from shoal.learn.trainable import Trainable
     from shoal.nets.policy import Output
-    from shoal.types import Steps
+    from shoal.types import Steps, Tree
 
 MOST_STEPS = 256
 """In one forward of torch, unless the policy has a memory; bits depend on it."""
@@ -31,6 +31,8 @@ class Current(NamedTuple):
     log_prob: Tensor
     """Of the action that was taken."""
     value: Tensor
+    next_value: Tensor
+    """Of what follows each step that an episode or the rollout ends with; elsewhere as those who acted said it."""
 
 
 @torch.no_grad()
@@ -38,7 +40,7 @@ def current(learner: Learner, steps: Steps) -> Current:
     """The log-probabilities of a rollout's actions by the learner's policy, and its values.
 
     In native code where the policy is lowered. One with a memory begins with the rollout's own `state`, which the
-    weights that acted had come to.
+    weights that acted had come to, and leaves `next_value` as it is; so does a rollout without `latest`.
 
     Args:
         learner: its policy has a distribution and a value.
@@ -47,11 +49,15 @@ def current(learner: Learner, steps: Steps) -> Current:
     network = learner.networks["policy"]
     network.rejoin()
     if network.plan is not None:
-        return _said(_native_output(network.plan, steps), steps, slice(None))
-    if steps.state is not None:
+        found = _said(_native_output(network.plan, steps), steps, slice(None))
+    elif steps.state is not None:
         output = network.module(steps.obs, steps.state, steps.start)
-        return _said(output, steps, slice(None))
-    return _in_parts(network, steps)
+        found = _said(output, steps, slice(None))
+    else:
+        found = _in_parts(network, steps)
+    if steps.latest is None or steps.state is not None:
+        return found
+    return found._replace(next_value=_next_values(network, steps))
 
 
 def with_proximal_policy(
@@ -87,6 +93,39 @@ def _native_output(plan: Plan, steps: Steps) -> Output:
     return plan.outputs(obs, lead=(num_steps, num_rows))
 
 
+def _next_values(network: Trainable, steps: Steps) -> Tensor:
+    """[T, B]: as it is, but where an episode was truncated, and after the last step of each row."""
+    cut = steps.truncated & ~steps.terminated & (steps.final_index >= 0)
+    index = steps.final_index[cut].long()
+
+    def joined(final: Tensor, latest: Tensor) -> Tensor:
+        return torch.cat([final[index], latest])
+
+    found = steps.next_value.clone()
+    num_steps, num_rows = found.shape
+    obs = map_tree(joined, steps.final_obs, steps.latest)
+    values = _values(network, obs, len(index) + num_rows)
+    found[cut] = values[: len(index)]
+    # The last step that counts: what comes after it only reset the row, or nobody stepped it any more.
+    last = num_steps - 1 - steps.valid.flip(0).int().argmax(0)
+    rows = torch.arange(num_rows, device=found.device)
+    over = (steps.terminated | steps.truncated)[last, rows]
+    found[last, rows] = torch.where(over, found[last, rows], values[len(index) :])
+    return found
+
+
+def _values(network: Trainable, obs: Tree, count: int) -> Tensor:
+    """What a network without memory says of `count` observations."""
+    if network.plan is not None:
+        return network.plan.outputs(obs).value
+    start = torch.zeros(1, count, dtype=torch.bool, device=network.flat.device)
+    return network.module(map_tree(_one_step, obs), None, start).value[0]
+
+
+def _one_step(x: Tensor) -> Tensor:
+    return x.unsqueeze(0)
+
+
 def _in_parts(network: Trainable, steps: Steps) -> Current:
     """The same of a policy in torch without a memory, a few steps of all rows at a time."""
     num_steps, num_rows = steps.reward.shape
@@ -105,4 +144,5 @@ def _in_parts(network: Trainable, steps: Steps) -> Current:
 def _said(output: Output, steps: Steps, part: slice) -> Current:
     mask = None if steps.action_mask is None else steps.action_mask[part]
     distribution = masked(output.distribution, mask)
-    return Current(distribution.log_prob(select(steps.action, part)), output.value)
+    log_prob = distribution.log_prob(select(steps.action, part))
+    return Current(log_prob, output.value, steps.next_value[part])

@@ -141,7 +141,7 @@ def vtrace(
     vtrace_lambda: Scalar = 1.0,
     clip_rho: float = 1.0,
     clip_c: float = 1.0,
-    reward: torch.Tensor | None = None,
+    next_value: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """V-trace: advantages and value targets of the policy that learns, from steps that an older one chose.
 
@@ -149,8 +149,7 @@ def vtrace(
     (Espeholt et al. 2018, arXiv 1802.01561, eq. 1 and remark 2):
     target_t = v(s_t) + e_t;  e_t = rho_t (r_t + gamma v(s_t+1) - v(s_t)) + gamma lambda c_t e_t+1;
     A_t = rho_t (r_t + gamma (v(s_t+1) + lambda e_t+1) - v(s_t)), which for pi = mu is `gae`.
-    An episode's end cuts, as does the end of the rollout. What was truncated or cut bootstraps from
-    `steps.next_value`, which the weights that acted gave: nobody has looked at those observations since.
+    An episode's end cuts, as does the end of the rollout. What was truncated or cut there bootstraps from `next_value`.
 
     Args:
         steps: a rollout [..., T, B]; leading axes are a population. `steps.log_prob` is of the policy that acted.
@@ -160,20 +159,24 @@ def vtrace(
         vtrace_lambda: as gamma; 0 looks one step ahead, 1 as far as the rollout goes.
         clip_rho: cuts the weight of a step's own error: what v comes to is the value of a policy between mu and pi.
         clip_c: cuts the weight of the errors that follow: less variance, and slower.
-        reward: used instead of the rollout's own (a normalized one).
+        next_value: of what follows each step as the policy that learns has it, likewise; the rollout's own, which the
+            weights that acted gave, where it is None.
 
     Returns:
         Advantages and targets, float32, shaped as `steps.reward`. Invalid steps get 0 and `value`.
     """
     ratio = importance_ratio(log_prob, steps.log_prob)
-    rollout = _arrays(steps, reward)
+    rollout = _arrays(steps, None)
     now = _array(value, torch.float32)
     members = len(now)
+    follows = rollout.next_value
+    if next_value is not None:
+        follows = _array(next_value, torch.float32)
     advantage, error = np.empty_like(now), np.empty_like(now)
     _native.vtrace(
         rollout.reward,
         now,
-        rollout.next_value,
+        follows,
         rollout.terminated,
         rollout.ended,
         rollout.valid,

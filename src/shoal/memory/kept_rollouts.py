@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from shoal.memory.pieces import Pieces
-from shoal.types import ConfigError, Steps, map_tree
+from shoal.types import ConfigError, Steps, map_tree, select
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import numpy as np
 
-UNUSED = ("final_index", "final_obs", "advantage", "target", "weight")
-"""What is not kept: observations at ends, whose values are known, and what an algorithm computes anew."""
-LATER = "cost"
-"""A field that older checkpoints lack."""
+UNUSED = ("advantage", "target", "weight")
+"""What is not kept: what an algorithm computes anew."""
+LATER = ("cost", "final_index", "final_obs", "latest")
+"""Fields that older checkpoints lack."""
 NAMES = [field.name for field in fields(Steps) if field.name not in UNUSED]
 
 
@@ -48,8 +48,10 @@ class KeptRollouts:
         """Copies a rollout [T, B], in the place of the oldest where there is no room."""
         if self._kept.maxlen == 0:
             return
+        used = slice(0, int(steps.final_index.max()) + 1)
+        steps = replace(steps, final_obs=select(steps.final_obs, used))
         copied = {name: _copy(getattr(steps, name)) for name in NAMES}
-        self._kept.append(Kept(self.added, _steps(copied)))
+        self._kept.append(Kept(self.added, Steps(**copied)))
         self.added += 1
 
     def draw(self, fraction: float, rng: np.random.Generator) -> Iterator[Steps]:
@@ -90,17 +92,7 @@ class KeptRollouts:
             def leaf(name: str) -> torch.Tensor:
                 return torch.from_numpy(arrays[name]).to(self.device)
 
-            found = [
-                _steps(
-                    {
-                        name: _noted(
-                            leaf, tree[name] if name in tree or name != LATER else None
-                        )
-                        for name in NAMES
-                    }
-                )
-                for tree in state["trees"]
-            ]
+            found = [_steps(tree, leaf) for tree in state["trees"]]
             numbered = list(map(Kept, state["numbers"], found))
             self.added = int(state["added"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -120,7 +112,10 @@ def _copy(tree: Any) -> Any:
     return _noted(torch.clone, tree)
 
 
-def _steps(kept: dict[str, Any]) -> Steps:
-    """Steps of what is kept, which say of no final observation."""
-    index = torch.full_like(kept["version"], -1)
-    return Steps(final_index=index, final_obs=None, **kept)
+def _steps(saved: Mapping[str, Any], leaf: Callable[[str], torch.Tensor]) -> Steps:
+    """Steps of what a checkpoint holds; older ones say of no final observation, and not what came last."""
+    held = dict.fromkeys(LATER) | dict(saved)
+    found = {name: _noted(leaf, held[name]) for name in NAMES}
+    if found["final_index"] is None:
+        found["final_index"] = torch.full_like(found["version"], -1)
+    return Steps(**found)

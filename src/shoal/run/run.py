@@ -66,6 +66,7 @@ Learners: TypeAlias = dict[str, Learner]
 """Who learns, by name."""
 REASON = 1000
 """Characters that are kept of why a run was stopped."""
+OneOrMore: TypeAlias = Learner | Learners
 SECOND_LOOP = "this run has its loop already: a run goes through one loop; go on in it, or begin another run"
 
 
@@ -170,10 +171,10 @@ class Run:
         )
 
     def rollouts(
-        self, env: VecEnv, learner: Learner | Learners, *, num_steps: int
+        self, env: VecEnv, learner: OneOrMore, *, num_steps: int, latest: bool = False
     ) -> Rollouts | PastVersions | MemberRollouts:
-        """Rollouts [num_steps, B], with the run's schedule and opponents; of several agents one's after another's."""
-        return rollouts_of(self, env, learner, num_steps)
+        """Rollouts [num_steps, B] as schedule and opponents have them, agent after agent; `latest`: as of `Steps`."""
+        return rollouts_of(self, env, learner, num_steps, latest=latest)
 
     def replay(
         self,

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from shoal.envs.vec_env import VecEnv
+    from shoal.learn.acting import Acting
     from shoal.learn.learner import Learner
     from shoal.memory.data import Data
     from shoal.memory.settings import Replay
@@ -47,9 +48,16 @@ if TYPE_CHECKING:
 
 
 def rollouts_of(
-    run: Run, env: VecEnv, learner: Learner | Mapping[str, Learner], num_steps: int
+    run: Run,
+    env: VecEnv,
+    learner: Learner | Mapping[str, Learner],
+    num_steps: int,
+    *,
+    latest: bool = False,
 ) -> Rollouts | PastVersions | MemberRollouts:
     """The stream of rollouts [num_steps, B], with the schedule and the opponents of the run's settings.
+
+    With `latest` they come with what their rows saw after the last step.
 
     Raises:
         ConfigError: a setting of the run that rollouts, or those of several agents, cannot have.
@@ -66,19 +74,20 @@ def rollouts_of(
     names = list(learners) if len(learners) > 1 else [role]
     bonuses = bonuses_of(run, env, names)
     rewards = Rewards(s.reward_scale, s.reward_gamma, bonuses)
+    acting = replace(run.acting, latest=latest)
     if len(learners) > 1:
         if s.self_play.every:
             raise ConfigError(
                 "self-play against past versions is for one agent; set agents=1 or self_play.every=0"
             )
-        return MemberRollouts(_steps_of(run, env, learners, num_steps, rewards))
+        return MemberRollouts(_steps_of(run, env, learners, num_steps, rewards, acting))
     return against(
         s.self_play,
         env,
         next(iter(learners.values())),
         num_steps=num_steps,
         schedule=s.timing,
-        acting=run.acting,
+        acting=acting,
         meter=run.meter,
         rewards=rewards,
     )
@@ -90,23 +99,18 @@ def _steps_of(
     learners: Mapping[str, Learner],
     num_steps: int,
     rewards: Rewards,
+    acting: Acting,
     *,
-    states: bool = False,
-    memory: bool = False,
     sharding: Sharding | None = None,
 ) -> Rollouts:
-    """Rollouts of all rows, with `next_value` unless they are for a `memory`.
+    """Rollouts of all rows, with what `acting` wants of them.
 
     Of several learners each acts for its own rows, as its role.
-    With `states` the recurrent state before every step is recorded; for a memory what rows did, where an action guard
-    may change it.
     """
     s = run.settings
     rows = rows_of_members(env.num_rows, s.num_envs, len(learners))
     who = learners if len(learners) > 1 else learners[ONE]
     cast = rows if len(learners) > 1 else None
-    executed = memory and env.spec.guarded
-    acting = replace(run.acting, values=not memory, states=states, executed=executed)
     if sharding is not None:
         wanted = Wanted(who, num_steps, s.timing, cast, acting, sharding)
         return sharded(env, wanted, run.meter)
@@ -147,15 +151,10 @@ def replay_of(
     if settings.shards:
         sharding = sharding_of(s, env, learners, cfgs, settings)
     rewards = Rewards(s.reward_scale)
+    # What rows did is for the memory, where an action guard may change what was chosen.
+    acting = replace(run.acting, values=False, states=states, executed=env.spec.guarded)
     stream = _steps_of(
-        run,
-        env,
-        learners,
-        num_steps,
-        rewards,
-        states=states,
-        memory=True,
-        sharding=sharding,
+        run, env, learners, num_steps, rewards, acting, sharding=sharding
     )
     rows = rows_of_members(env.num_rows, s.num_envs, len(learners))
     return made_replay(run, stream, learners, cfgs, rows, settings)

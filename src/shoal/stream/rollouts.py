@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -249,8 +250,7 @@ class Rollouts:
     @property
     def latest(self) -> Tree:
         """What the rows see after the rollout and have not acted on yet, as tensors [n, ...]; of the first role."""
-        as_tensor = partial(torch.as_tensor, device=self.acting.device)
-        return map_tree(as_tensor, self.collects.latest(0))
+        return self._latest(0)
 
     def explore(self, epsilon: ArrayLike, agent: str | None = None) -> None:
         """From the next rollout on, how often rows whose Q-network learns, one agent's, take any action at random."""
@@ -313,9 +313,15 @@ class Rollouts:
         """What a role's slab holds."""
         device, role = self.acting.device, self.roles[number]
         state = self.collects.states[number]
-        steps = self.slabs[number].steps(state=state, device=device)
+        slab = self.slabs[number]
+        steps = slab.steps(state=state, device=device)
+        if self.acting.latest and not slab.in_turns:
+            steps = replace(steps, latest=self._latest(number))
         if self._bonuses is None:
             return steps
-        as_tensor = partial(torch.as_tensor, device=device)
-        latest = map_tree(as_tensor, self.collects.latest(number))
-        return self._bonuses.on_steps(role.name, steps, latest)
+        return self._bonuses.on_steps(role.name, steps, self._latest(number))
+
+    def _latest(self, number: int) -> Tree:
+        """What a role's rows see after the rollout."""
+        as_tensor = partial(torch.as_tensor, device=self.acting.device)
+        return map_tree(as_tensor, self.collects.latest(number))

@@ -117,6 +117,8 @@ class Steps(_Found):
     """How much each step counts in the policy's loss [T, B], where they do not count alike; likewise."""
     cost: torch.Tensor | None = None
     """What each step cost [T, B], as the environment says it; None where steps have no cost."""
+    latest: Tree = None
+    """What the rows saw after the last step [B, ...]; None unless an algorithm asked for it, and in games of turns."""
 
     def with_targets(
         self, advantage: torch.Tensor | None, target: torch.Tensor
