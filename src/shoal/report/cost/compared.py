@@ -113,9 +113,7 @@ def costs_of(
         sum(one.reached is True for one in spent),
         [],
     )
-    # beside those that are named stands the machine here, without which nothing is compared
-    named = dict.fromkeys((here.name, *against)) if against else sorted(prices.machines)
-    for name in named:
+    for name in _compared_with(here, against, prices):
         machine = prices.machine(name)
         if not (against or _has_rate(machine, prices)):
             found.left_out.setdefault(_currency(machine), []).append(name)
@@ -135,6 +133,15 @@ def costs_of(
     found.going = _going(spent, machines, prices)
     found.unread = unread
     return found
+
+
+def _compared_with(
+    here: Machine, against: Sequence[str], prices: Prices
+) -> Sequence[str]:
+    """The machines that are named, with the one here, without which nothing is compared; else all of the table."""
+    if not against:
+        return sorted(prices.machines)
+    return list(dict.fromkeys((here.name, *against)))
 
 
 def _read(runs: Sequence[RunDirectory]) -> tuple[list[Spent], list[str]]:
