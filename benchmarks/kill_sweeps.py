@@ -3,7 +3,8 @@
 python -m benchmarks.kill_sweeps              20 kills; appended to benchmarks/results/kill_sweeps.jsonl
 python -m benchmarks.kill_sweeps --kills 5 --out kills.jsonl
 
-The sweep gets SIGKILL at a random time after a trial has reported, and its trials end with it; then the same command
+The sweep gets SIGKILL at a random time after a trial has reported, or, every second time, after one has finished, and
+its trials end with it; then the same command
 goes on. After each kill what finished trials had written is compared, byte for byte, with what is there when the sweep
 has come to its end, and so are their rows in the study.
 """
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +62,21 @@ def told_in(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("jobs/*.jsonl"))
 
 
+def ended_in(folder: Path) -> int:
+    """How many trials have finished."""
+    return len(ends_in(folder))
+
+
 def ends_in(folder: Path) -> dict[str, bytes]:
     """What finished trials have written."""
     return {path.name: path.read_bytes() for path in (folder / "jobs").glob("[0-9]*.json")}
+
+
+def goes_on(process: subprocess.Popen[bytes], progress: Callable[[Path], int], out: Path) -> None:
+    """Waits until there is more progress than now, or the sweep is over."""
+    before = progress(out)
+    while process.poll() is None and progress(out) == before:
+        time.sleep(0.05)
 
 
 def main() -> None:
@@ -73,6 +87,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended: SIGTERM"))
     rng = random.Random(options.seed)
     folder = Path(tempfile.mkdtemp(prefix="shoal-kill-sweeps-"))
     file, out = folder / "sweep.toml", folder / "out"
@@ -84,14 +99,15 @@ def main() -> None:
     with (folder / "log").open("ab") as log:
         while kills < options.kills and len(rows) < options.trials:
             process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-            before = told_in(out)
-            while process.poll() is None and told_in(out) == before:
-                time.sleep(0.05)
-            time.sleep(rng.uniform(0.0, WAIT_S))
-            if process.poll() is not None:
-                break
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
+            try:
+                goes_on(process, ended_in if kills % 2 else told_in, out)
+                time.sleep(rng.uniform(0.0, WAIT_S))
+                if process.poll() is not None:
+                    break
+            finally:
+                if process.poll() is None:
+                    os.kill(process.pid, signal.SIGKILL)
+                    process.wait()
             kills += 1
             time.sleep(1.0)
             rows |= rows_in(out) if (out / "study.journal").exists() else {}
@@ -118,6 +134,8 @@ def main() -> None:
         told.write(json.dumps(line) + "\n")
     print(json.dumps({name: x for name, x in line.items() if name not in ("machine", "versions")}))
     print(f"run directories: {folder}")
+    if not rows:
+        sys.exit("no trial had finished before any kill, so that none could be lost")
     if kills < options.kills:
         sys.exit(f"only {kills} of {options.kills} kills: the sweep was over before; give it more --trials")
     if status or lost or changed:
