@@ -324,7 +324,8 @@ def test_an_error_of_the_function_itself_names_the_rows(name: str) -> None:
     def broken(*given: Any) -> Any:
         raise TypeError
 
-    rows = rows_of(ActionGuard(**{name: broken}), num_envs=2)
+    given: dict[str, Any] = {name: broken}
+    rows = rows_of(ActionGuard(**given), num_envs=2)
     with pytest.raises(TypeError) as caught:
         step(rows, [0], [0])
     assert f"action_guard.{name} raised this for rows 0..1" in caught.value.__notes__[0]

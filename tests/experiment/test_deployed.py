@@ -168,6 +168,11 @@ def test_commands(run: str, agent: Agent, command: Callable[..., Any], tmp_path:
     status, _, err = command("export", run, "--to", "c", "--out", str(tmp_path / "c"))
     assert status == 2
     assert "is there already" in err
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="is there already"):
+        agent.export(tmp_path / "link", to="c")
+    with pytest.raises(ConfigError, match="nested cannot be made: File exists; name a folder"):
+        agent.export(tmp_path / "c" / "policy.c" / "nested", to="c")
     agent.record(tmp_path / "log", episodes=6, greedy=False)
     status, out, err = command("evaluate-offline", run, str(tmp_path / "log"), "--sample")
     assert (status, err) == (0, "")

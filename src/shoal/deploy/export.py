@@ -74,7 +74,7 @@ def export(
     if to not in KINDS:
         raise ConfigError(f"to must be one of {', '.join(KINDS)}, got {to!r}")
     target = Path(folder)
-    if target.exists():
+    if target.exists() or target.is_symlink():
         raise ConfigError(f"{target} is there already; name another folder")
     check_prefix(name)
     provenance = provenance or Provenance()
@@ -152,8 +152,13 @@ def _source(
 
 def _write(target: Path, contents: Contents) -> None:
     """Writes a folder under another name, and gives it its own when it is whole."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise ConfigError(
+            f"{target} cannot be made: {error.strerror}; name a folder where you may write"
+        ) from error
     try:
         for file, data in contents.items():
             (draft / file).write_bytes(data)

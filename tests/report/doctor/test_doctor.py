@@ -50,12 +50,26 @@ def test_collection_is_whole() -> None:
     assert {path.name for path in (FOLDER / "runs").iterdir()} == {entry["name"] for entry in ENTRIES}
 
 
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_nothing_is_said_of_the_end_of_runs_that_go_on(share: float) -> None:
+    """Healthy runs, of which some part is there: none has ended early, or stays below its threshold."""
+    for name in (entry["name"] for entry in HEALTHY):
+        whole = Evidence.of(RunDirectory(FOLDER / "runs" / name))
+        lines = whole.lines[: max(2, int(len(whole.lines) * share))]
+        last = {"steps": lines[-1]["step"], "updates": lines[-1].get("update", 0)}
+        status = {name: x for name, x in whole.status.items() if name != "greedy_return"} | last
+        found = {one.rule for one in examine(Evidence(whole.config, status | {"state": "running"}, lines))}
+        assert not found & {"ended-early", "below-threshold", "too-few-updates", "too-few-episodes", "no-learning"}
+
+
 def test_rules_on_nothing() -> None:
     """No rule fails where a run left nothing, or lines without the numbers that it asks for."""
     nothing = Evidence({}, {}, [])
     assert [finding.rule for finding in examine(nothing)] == ["never-began"]
     assert examine(Evidence({}, {"state": "paused", "updates": 88}, [])) == []
     assert "no-metrics" in [found.rule for found in examine(Evidence({}, {"state": "stopped", "updates": 88}, []))]
+    only = {"step": 2048, "update": 1, "episode/count": 82, "episode/return": 20.0, "episode/return_std": 8.0}
+    assert examine(Evidence({}, {"state": "running", "updates": 1}, [only])) == []
     bare = Evidence({}, {"state": "finished"}, [{"step": 0}, {"step": 10, "episode/return": None}])
     for rule in RULES:
         rule(bare)

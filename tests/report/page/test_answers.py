@@ -304,6 +304,9 @@ def test_films(tmp_path: Path, serve: Callable[..., Page]) -> None:
     for name in ("videos/linked.mp4", "videos/page.html", "../secret.mp4", "config.toml", ""):
         assert page.ask(f"/film?run=1&name={name}").status == 409
     assert page.ask(address, {}).status == 403
+    shutil.rmtree(run.path)
+    gone = page.post("/api/film", {"run": 1})
+    assert (gone.status, b"No such file or directory" in gone.data) == (409, True)
 
 
 def test_films_are_made_one_at_a_time(tmp_path: Path, serve: Callable[..., Page], monkeypatch: Any) -> None:

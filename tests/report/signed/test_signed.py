@@ -267,7 +267,9 @@ def test_money(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "No price is known" in page_of(write(3))
 
 
-def test_a_sweep(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for seed, rate in ((1, 0.1), (2, 0.2), (3, 0.2)):
         write(seed, algorithm={"learning_rate": rate, "gamma": 1.0})
     folder = tmp_path / "runs"
@@ -283,6 +285,11 @@ def test_a_sweep(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (folder / "summary.json").write_text("[]", encoding="utf-8")
     with pytest.raises(SystemExit, match="2"):
         cli.main()
+    (folder / "summary.json").unlink()
+    (folder / "study.journal").touch()
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    assert "has no result yet" in capsys.readouterr().err
 
 
 def test_command(

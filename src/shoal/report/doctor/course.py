@@ -43,6 +43,8 @@ class Course:
     """What the last fifth of the steps added to the mean return."""
     threshold: float | None
     greedy: float | None
+    lines: int = 0
+    """With a mean return; of one alone nothing can be said of how it rose."""
 
     @property
     def known(self) -> bool:
@@ -118,4 +120,5 @@ def course_of(lines: Sequence[Mapping[str, Any]], status: Mapping[str, Any]) -> 
         recent=float(returns[-1]) - before,
         threshold=threshold,
         greedy=greedy,
+        lines=len(returns),
     )

@@ -63,6 +63,13 @@ RULES: tuple[Callable[[Evidence], Finding | None], ...] = (
     learning.ended_early,
     learning.below_threshold,
 )
+AT_THE_END = (
+    episodes.too_few,
+    updates.too_few,
+    learning.ended_early,
+    learning.below_threshold,
+)
+"""Rules of what a run came to: they have nothing to say while it goes on."""
 HEALTHY = "nothing to say: by what the run left, nothing is wrong with it"
 
 
@@ -78,7 +85,9 @@ def diagnose(run: RunDirectory) -> list[Finding]:
 def examine(evidence: Evidence) -> list[Finding]:
     """What the rules find in evidence, the most important first."""
     with np.errstate(all="ignore"):  # numbers of strangers may be of any size
-        found = [made for rule in RULES if (made := rule(evidence)) is not None]
+        left_out = AT_THE_END if evidence.goes_on else ()
+        asked = [rule for rule in RULES if rule not in left_out]
+        found = [made for rule in asked if (made := rule(evidence)) is not None]
     return sorted(found, key=lambda finding: -finding.importance)
 
 

@@ -89,6 +89,11 @@ class Evidence:
         """Whether the run has a setting of this name."""
         return f"algorithm.{name}" in self.config or name in self.config
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether the run has not ended: what it comes to is not known yet."""
+        return self.status.get("state") in ("running", "paused")
+
     def number(self, name: str) -> float | None:
         """A number of run.json; None where it does not say."""
         value = self.status.get(name)

@@ -10,10 +10,18 @@ if TYPE_CHECKING:
     from shoal.report.doctor.evidence import Evidence
 
 
+LATE = 0.75
+"""Of a run's steps: before that one that goes on may still begin to learn."""
+
+
 def no_learning(run: Evidence) -> Finding | None:
     """The return went nowhere."""
     course = run.course
-    if not course.unwell or course.learned:
+    if not course.unwell or course.learned or course.lines < 2:
+        return None
+    if run.goes_on and (run.number("steps") or 0) < LATE * run.setting(
+        "total_timesteps"
+    ):
         return None
     what = (
         f"nothing was learned: the mean return was {course.first:.4g} at first and is {course.last:.4g} after "

@@ -94,6 +94,11 @@ class Handler(BaseHTTPRequestHandler):
         except ConfigError as error:
             said = printable(error, 400)
             answer = Answer(f"{said}\n".encode("utf-8", "replace"), PLAIN, 409)
+        except (ConnectionError, TimeoutError):  # of this connection
+            raise
+        except OSError as error:  # a folder that is gone, another's, or on a full disk
+            said = printable(error, 400)
+            answer = Answer(f"{said}\n".encode("utf-8", "replace"), PLAIN, 409)
         except ValueError as error:
             said = f"This request means nothing here: {printable(error, 200)}\n"
             answer = Answer(said.encode("utf-8", "replace"), PLAIN, 400)

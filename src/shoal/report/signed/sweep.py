@@ -10,6 +10,7 @@ from shoal.report.html import flat, shown
 from shoal.report.signed.content import Heading, Table, Text
 from shoal.run.reading import MANIFEST_BYTES, read_json
 from shoal.types import ConfigError
+from shoal.types.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from shoal.report.signed.words import Words
     from shoal.run.directory import RunDirectory
 
-SUMMARY = "summary.json"
+SUMMARY, JOURNAL = "summary.json", "study.journal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,11 @@ class Sweep:
 
 
 def sweep_of(folder: Path) -> Sweep | None:
-    """The sweep in a folder; None where there is none. ConfigError: its summary is damaged."""
+    """The sweep in a folder; None where there is none.
+
+    Raises:
+        ConfigError: it has no summary yet, or a damaged one.
+    """
     path = folder / SUMMARY
     try:
         found: Any = read_json(path, at_most=MANIFEST_BYTES)
@@ -43,7 +48,12 @@ def sweep_of(folder: Path) -> Sweep | None:
         seconds, trials = float(found["cost_s"]), len(found["trials"])
         return Sweep(best, str(found["verdict"]), trials, seconds, importance)
     except FileNotFoundError:
-        return None
+        if not (folder / JOURNAL).exists():
+            return None
+        raise ConfigError(
+            f"the sweep {printable(folder)} has no result yet, as it was not gone through to its end: `shoal sweep "
+            f"{printable(folder)} --show` says where it is, and without --show it goes on; or report a run of it"
+        ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{path} is damaged ({type(error).__name__}: {error})"
