@@ -77,8 +77,8 @@ def fitted_q_evaluation(
         reach = np.abs(data.first_phi @ after).max()
         if not np.isfinite(reach) or reach > 10 * bound:
             raise ValueError(
-                "fitted Q evaluation diverges on this log: its features do not fit what the policy would do; give "
-                "other features, or a smaller gamma"
+                "fitted Q evaluation diverges on this log, which shows too little of what the policy would do; take "
+                "a log of a controller that is more like it or varies its actions more, or a smaller gamma"
             )
         if np.allclose(after, found, rtol=1e-8, atol=1e-12):
             return after

@@ -143,6 +143,23 @@ def test_numbers_as_actions(env: str) -> None:
     assert found.importance.share.sum() == pytest.approx(1)
 
 
+@pytest.mark.parametrize("squash", [pytest.param(False, id="clipped"), pytest.param(True, id="squashed")])
+def test_beyond_a_bound_nothing_changes(*, squash: bool) -> None:
+    """A mean that moves beyond the bound of a Box is the bound all the same: no other action."""
+
+    def policy(spec: Any) -> nn.Module:
+        made = make_policy(spec, Network(hidden=(8,), squash=squash), 0)
+        for module in made.modules():
+            if isinstance(module, nn.Linear) and module.out_features == 1:
+                nn.init.constant_(module.weight, 20.0)
+                nn.init.constant_(module.bias, 500.0)
+        return made
+
+    found = explained("Pendulum-v1", policy)
+    assert found.counterfactuals is not None
+    assert found.counterfactuals.nearest == []
+
+
 def test_a_q_network() -> None:
     found = explained("CartPole-v1", lambda spec: make_q_network(spec, QNet(dueling=True), 0))
     assert found.importance.incomplete < 0.2

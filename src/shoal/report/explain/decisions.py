@@ -57,11 +57,18 @@ class Decisions:
 
     @torch.no_grad()
     def greedy(self, at: Sequence[int], x: Tensor) -> Tree:
-        """The greedy action at steps `at` with features x [N, F], as the policy's distribution counts it."""
+        """The greedy action at steps `at` with features x [N, F].
+
+        Numbers as the environment takes them (clipped, or squashed and scaled, to the Box: what lies beyond a bound is
+        done as the bound); choices as the policy's distribution counts them.
+        """
         parts: list[Tree] = []
         for begin in range(0, len(x), BLOCK):
             part = slice(begin, begin + BLOCK)
-            mode = self._at(at[part], x[part]).mode()
+            distribution = self._at(at[part], x[part])
+            mode = distribution.mode()
+            if self.box:
+                mode = distribution.to_env(mode)
             parts.append(map_tree(_without_time, mode))
         return map_tree(_joined, *parts)
 
