@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended: SIGTERM"))
+    signal.signal(signal.SIGTERM, ended)
     rng = random.Random(options.seed)
     folder = Path(tempfile.mkdtemp(prefix="shoal-kill-sweeps-"))
     file, out = folder / "sweep.toml", folder / "out"
@@ -134,12 +134,23 @@ def main() -> None:
         told.write(json.dumps(line) + "\n")
     print(json.dumps({name: x for name, x in line.items() if name not in ("machine", "versions")}))
     print(f"run directories: {folder}")
-    if not rows:
+    judge(line)
+
+
+def judge(line: dict[str, Any]) -> None:
+    """Fails where something was lost, or nothing could be."""
+    if not line["finished_before_a_kill"]:
         sys.exit("no trial had finished before any kill, so that none could be lost")
-    if kills < options.kills:
-        sys.exit(f"only {kills} of {options.kills} kills: the sweep was over before; give it more --trials")
-    if status or lost or changed:
-        sys.exit(f"the sweep ended with status {status}; lost trials: {lost}, changed: {changed}")
+    if line["kills"] < line["asked"]:
+        sys.exit(f"only {line['kills']} of {line['asked']} kills: the sweep was over before; give it more --trials")
+    if line["status"] or line["lost"] or line["changed"]:
+        sys.exit(f"the sweep ended with status {line['status']}; lost: {line['lost']}, changed: {line['changed']}")
+
+
+def ended(number: int, frame: object) -> None:
+    """Leaves by an exception, so that the sweep is ended too."""
+    del frame
+    sys.exit(f"ended by signal {number}")
 
 
 if __name__ == "__main__":

@@ -146,9 +146,10 @@ def test_a_canary_that_loses(tmp_path: Path) -> None:
 
 def test_what_a_step_cannot_be(tmp_path: Path) -> None:
     with begin(tmp_path / "log") as shadow:
-        for reward in (float("nan"), None):
+        rewards: list[Any] = [float("nan"), None]
+        for reward in rewards:
             with pytest.raises(ValueError, match="finite"):
-                shadow.observe(OBS, 1, reward)  # pyright: ignore[reportArgumentType]
+                shadow.observe(OBS, 1, reward)
         for action in ([1, 2], "left", None):
             with pytest.raises(ValueError, match="expected a finite action"):
                 shadow.observe(OBS, action, 0.0)

@@ -141,8 +141,7 @@ def roll_back(folder: Path, name: str, reason: str) -> str:
     return said[0]
 
 
-def _check_name(name: str) -> None:
-    given: object = name
+def _check_name(given: object) -> None:
     text = given if isinstance(given, str) else ""
     if not text.strip() or len(text) > NAME or not text.isprintable():
         raise ConfigError(
