@@ -337,9 +337,10 @@ def test_act(run_dir: Path) -> None:
     ):
         with pytest.raises(ValueError, match=told):
             loaded.act(wrong)
-    for seed in (-1, 1.5):
+    seeds: list[Any] = [-1, 1.5]
+    for seed in seeds:
         with pytest.raises(ConfigError, match="seed must be a whole number from 0 to"):
-            loaded.evaluate(episodes=1, seed=seed)  # pyright: ignore[reportArgumentType]
+            loaded.evaluate(episodes=1, seed=seed)
     with pytest.raises(ConfigError, match=r'tag must be "" .* "best" or "deployed"'):
         shoal.load(run_dir, tag="newest")
     with pytest.raises(

@@ -15,7 +15,7 @@ from shoal.learn.answers import minibatches_of
 from shoal.learn.hardware import Hardware
 from shoal.learn.learner import Learner
 from shoal.types import Answers, ConfigError
-from tests.llm.toy import toy_model
+from tests.llm.toy import toy_answers, toy_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,22 +35,11 @@ def likelihood(output: Any, batch: Any, cfg: None) -> tuple[Tensor, Found]:
 
 def answers() -> Answers:
     """Six answers to three prompts, of two turns in one of them."""
-    token = torch.tensor([[2, 3, 0, 0], [4, 0, 0, 0], [5, 6, 7, 0], [3, 3, 3, 0], [9, 0, 0, 0], [8, 2, 0, 0]])
+    said = [[2, 3, 0, 0], [4, 0, 0, 0], [5, 6, 7, 0], [3, 3, 3, 0], [9, 0, 0, 0], [8, 2, 0, 0]]
     length = torch.tensor([3, 2, 4, 4, 2, 3])
     mask = torch.arange(4) < length[:, None]
     mask[2, 1] = False
-    return Answers(
-        prompt=torch.tensor([[2, 1, 0], [3, 3, 1], [4, 0, 0]]),
-        prompt_length=torch.tensor([2, 3, 1]),
-        prompt_of=torch.tensor([0, 0, 1, 1, 1, 2]),
-        token=token,
-        mask=mask,
-        logprob=torch.zeros(6, 4),
-        version=torch.zeros(6, 4, dtype=torch.long),
-        reward=torch.arange(6.0),
-        truncated=torch.zeros(6, dtype=torch.bool),
-        weight=torch.linspace(0.1, 1.0, 24).view(6, 4) * mask,
-    )
+    return toy_answers([[2, 1], [3, 3, 1], [4]], [0, 0, 1, 1, 1, 2], said, mask)
 
 
 def test_a_part_has_as_many_tokens_as_it_may() -> None:

@@ -10,7 +10,7 @@ import torch
 from shoal.learn.answer_parts import parts
 from shoal.llm.layout import laid_out
 from shoal.types import Answers
-from tests.llm.toy import toy_model
+from tests.llm.toy import toy_answers, toy_model
 
 if TYPE_CHECKING:
     from shoal.llm.model import LanguageModel
@@ -23,18 +23,7 @@ def answers() -> Answers:
     """Five answers to one prompt, three to another one of other length; one token of the last came from outside."""
     mask = torch.arange(4) < LENGTH[:, None]
     mask[7, 1] = False
-    return Answers(
-        prompt=torch.tensor([[2, 3, 1], [2, 3, 0]]),
-        prompt_length=torch.tensor([3, 2]),
-        prompt_of=torch.tensor([0, 0, 0, 0, 0, 1, 1, 1]),
-        token=torch.tensor(SAID),
-        mask=mask,
-        logprob=torch.zeros(8, 4),
-        version=torch.zeros(8, 4, dtype=torch.long),
-        reward=torch.zeros(8),
-        truncated=torch.zeros(8, dtype=torch.bool),
-        weight=torch.linspace(0.1, 1.0, 32).view(8, 4) * mask,
-    )
+    return toy_answers([[2, 3, 1], [2, 3]], [0, 0, 0, 0, 0, 1, 1, 1], SAID, mask)
 
 
 def gradient(model: LanguageModel, *batches: Answers) -> torch.Tensor:

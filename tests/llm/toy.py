@@ -11,6 +11,7 @@ from shoal.llm.architecture import Architecture
 from shoal.llm.model import LanguageModel
 from shoal.llm.tasks.task import Prompt
 from shoal.llm.tokenizer import Tokenizer
+from shoal.types import Answers
 
 LETTERS = "abcdefgh"
 END = "."
@@ -51,6 +52,23 @@ def toy_model(seed: int = 0, *, layers: int = 2, kv_heads: int = 2, experts: int
                 if parameter.dim() > 1:
                     parameter.mul_(5)
     return model
+
+
+def toy_answers(prompts: list[list[int]], prompt_of: list[int], said: list[list[int]], mask: torch.Tensor) -> Answers:
+    """Answers to prompts, both padded with 0, of which `mask` says what the model chose; each token with a weight."""
+    answers, length = mask.shape
+    return Answers(
+        prompt=torch.nn.utils.rnn.pad_sequence([torch.tensor(prompt) for prompt in prompts], batch_first=True),
+        prompt_length=torch.tensor([len(prompt) for prompt in prompts]),
+        prompt_of=torch.tensor(prompt_of),
+        token=torch.tensor(said),
+        mask=mask,
+        logprob=torch.zeros(answers, length),
+        version=torch.zeros(answers, length, dtype=torch.long),
+        reward=torch.arange(float(answers)),
+        truncated=torch.zeros(answers, dtype=torch.bool),
+        weight=torch.linspace(0.1, 1.0, answers * length).view(answers, length) * mask,
+    )
 
 
 class Successor:
