@@ -83,8 +83,11 @@ class Trouble(gym.Env[Any, Any]):
             raise StubbornError(why="it is stubborn")
 
 
-def left_behind() -> tuple[set[int], set[str], list[str]]:
-    """Children, what open descriptors point at, and shared-memory files."""
+def left_behind() -> tuple[set[int], set[str], set[str]]:
+    """Children, what open descriptors point at, and named shared memory that this process has mapped.
+
+    What merely lies in /dev/shm may be another test's: they run side by side.
+    """
     fds: list[str] = []
     for fd in Path("/proc/self/fd").iterdir():
         try:
@@ -92,4 +95,5 @@ def left_behind() -> tuple[set[int], set[str], list[str]]:
         except OSError:
             continue
     children = {child.pid for child in psutil.Process().children(recursive=True)}
-    return children, set(fds), sorted(os.listdir("/dev/shm"))
+    mapped = {line.split(maxsplit=5)[-1] for line in Path("/proc/self/maps").read_text().splitlines()}
+    return children, set(fds), {name for name in mapped if name.startswith("/dev/shm/")}
