@@ -172,7 +172,7 @@ class Loop:
         """Whether the ranks have agreed to save after the next update, be its count what it may."""
         self.guard = guard_of(run, stream, self.learners)
         run.guard = self.guard if isinstance(self.guard, Guard) else None
-        self._at_hand: tuple[tuple[int, int], int] | None = None
+        self._at_hand: tuple[tuple[int, int], int, Any] | None = None
         self._learned: tuple[int, int] | None = None
 
     def resume(self) -> None:
@@ -219,7 +219,7 @@ class Loop:
                     raise
                 run.metrics.note(stream.episodes)
                 tell_episodes(run, stream.episodes, stream.env_steps)
-                self._at_hand = steps_taken(self.learners), stream.version
+                self._at_hand = steps_taken(self.learners), stream.version, batch
                 with run.meter.measure("learning"):
                     yield batch
                 self._count()
@@ -244,7 +244,7 @@ class Loop:
     def leave(self) -> list[nn.Module]:
         """Ends a loop that was left by `break` (its batch counts if it was used); saves what came after it."""
         if self._at_hand is not None:
-            if self._at_hand != (steps_taken(self.learners), self.stream.version):
+            if self._at_hand[:2] != (steps_taken(self.learners), self.stream.version):
                 self._count()
             self.run.stop(LEFT)
             self._end()
@@ -262,7 +262,7 @@ class Loop:
             where = f"update {run.updates} at step {self.stream.env_steps:,}"
             check_learned(self.learners, at_hand[0], where, self.progress.saved)
         taken = take_statistics(run.metrics, self.learners)
-        self.guard.look(taken, self.progress.greedy)
+        self.guard.look(taken, self.progress.greedy, at_hand[2])
         note_exchange(run)
 
     def _end(self) -> None:

@@ -6,10 +6,12 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 
 import shoal
+from shoal.run.guard.guard import Guard
 from shoal.run.guard.notes import read_notes
 from shoal.run.guard.seen import Finding, Seen
 from shoal.types import EnvError
@@ -177,3 +179,52 @@ def test_a_run_that_was_killed_goes_on_with_its_guard(tmp_path: Path, interprete
     assert read_notes(there) == read_notes(sound)
     assert weights_sha256(there) == weights_sha256(sound)
     assert metrics_sha256(there) == metrics_sha256(sound)
+
+
+class Far(gym.Env[Any, Any]):
+    """Places in a line; the one at the end, which chance alone finds, pays 100, and nothing else pays."""
+
+    def __init__(self, places: int) -> None:
+        self.places, self.at, self.count = places, 0, 0
+        self.observation_space = gym.spaces.Box(0.0, 1.0, (places,))
+        self.action_space = gym.spaces.Discrete(2)
+
+    def _seen(self) -> Any:
+        return np.eye(self.places, dtype=np.float32)[self.at]
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.at = self.count = 0
+        return self._seen(), {}
+
+    def step(self, action: Any) -> Any:
+        self.count += 1
+        self.at = max(0, self.at + (1 if action else -1))
+        there = self.at == self.places - 1
+        return self._seen(), 100.0 if there else 0.0, there, self.count == 80, {}
+
+
+@pytest.mark.parametrize("algo", ["a2c", "dqn", "ppo"])
+def test_rewards_that_were_learned_from_are_seen(algo: Any) -> None:
+    """Rows of several places, so near that every batch holds a success."""
+    found: dict[str, float] = {}
+
+    def note(run: Run, record: Any) -> None:
+        if isinstance(run.guard, Guard):
+            found.update(run.guard.watches["policy"].reach.numbers())
+
+    told: dict[str, Any] = SMALL | {"env_kwargs": {"places": 3}, "total_timesteps": 2_000, "seed": 1}
+    if algo == "dqn":
+        told["replay"] = {"learning_starts": 500}
+    shoal.train(Far, algo=algo, callbacks=[note], **told)
+    assert found["rewards/spread"] == 100.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("algo", "seed", "places"), [("a2c", 0, 22), ("impala", 1, 22), ("impala", 2, 26)])
+def test_a_first_success_after_long_is_learned_from(algo: Any, seed: int, places: int) -> None:
+    """In these runs the first success comes after dozens of checks without one."""
+    told: dict[str, Any] = {"env_kwargs": {"places": places}, "num_threads": 1, "total_timesteps": 60_000}
+    result = shoal.train(Far, algo=algo, seed=seed, panel="none", **told)
+    assert result.greedy_return == 100.0
+    assert read_notes(result.path).count == 0

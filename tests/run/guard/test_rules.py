@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from shoal.run.guard.answers import Hacking, Length
 from shoal.run.guard.clock import Heartbeat, Speed, Staleness
 from shoal.run.guard.held_out import BLOCK, HeldOutFall
+from shoal.run.guard.reach import Reach
 from shoal.run.guard.returns import ReturnFall, Returns
 from shoal.run.guard.rules import Drift, Entropy, Finite, Gradient, Kl, ValueLoss
 from shoal.run.guard.seen import Seen
@@ -42,6 +44,8 @@ def said_of(rule: Any, name: str, values: list[float]) -> list[str]:
         (ValueLoss(100.0), "loss/value", [1, 2, 1, 1, 1, 201], "halve"),
         (ValueLoss(100.0), "loss/value", [1, 2, 1, 1, 1, 2001], "rollback"),
         (ValueLoss(100.0), "loss/value", [1, 2, 1, 1, 2001], ""),
+        (ValueLoss(100.0), "loss/value", [100, *[1] * 20, 299], ""),  # it was as large as that before
+        (ValueLoss(100.0), "loss/value", [100, *[1] * 20, 301], "halve"),
         (Gradient(100.0), "loss/grad_norm", [1, 1, 1, 1, 1, 101], "halve"),
         (Entropy(0.1, continuous=False), "loss/entropy", [0.6, 0.6, 0.6, 0.6, 0.6, 0.07], ""),
         (Entropy(0.1, continuous=False), "loss/entropy", [0.6, 0.6, 0.6, 0.6, 0.6, 0.05], "rollback"),
@@ -58,6 +62,49 @@ def test_what_was_found_wrong_is_not_what_the_next_is_compared_with() -> None:
     assert said_of(rule, "loss/value", [1, 1, 1, 1, 1, 200, 300])[-2:] == ["halve", "halve"]
     rule.forget()
     assert said_of(rule, "loss/value", [200]) == [""]
+
+
+class Rewarded:
+    """A batch with rewards."""
+
+    def __init__(self, *rewards: float) -> None:
+        self.reward = torch.tensor(rewards)
+
+
+def test_a_first_success_is_no_explosion_and_another_unit_is_one() -> None:
+    reach, value, gradient = Reach(), ValueLoss(100.0), Gradient(100.0)
+
+    def look(loss: float, *rewards: float) -> list[str]:
+        reach.note(Rewarded(*rewards))
+        numbers = {"loss/value": loss, "loss/grad_norm": loss} | reach.numbers()
+        return [rule.name for rule in (value, gradient) if rule.look(seen(numbers)) is not None]
+
+    quiet = [0.0] * 20
+    for _ in range(10):
+        assert look(0.1, *quiet) == []
+    assert look(90.0, *quiet[1:], 30.0) == []  # one of twenty found what no step had found before
+    restored = Reach()
+    restored.restore(reach.state())
+    assert restored.state() == reach.state()
+    for _ in range(30):  # and it is long until another does
+        assert look(0.1, *quiet) == []
+    assert look(910.0, *quiet[:10], *[30.0] * 10) == ["value", "gradient"]
+    assert look(890.0, *quiet[:10], *[30.0] * 10) == [
+        "gradient"
+    ]  # values can be off by 30, of which this is the square
+    assert look(8e7, *quiet[:10], *[3e4] * 10) == ["value", "gradient"]  # so many steps: their unit was changed
+    assert look(0.1, math.nan, *quiet) == []
+
+
+def test_a_reach_that_grows_little_by_little_says_nothing() -> None:
+    reach = Reach()
+    assert reach.numbers() == {}
+    for high in (1.0, 1.9, 3.7, 7.3):
+        reach.note(Rewarded(0.0, *[0.5] * 20, high))
+        assert reach.numbers() == {"rewards/spread": pytest.approx(high), "rewards/grew": 0.0}
+    reach.note(Rewarded(0.0, *[0.5] * 20, -7.4))
+    assert reach.numbers() == {"rewards/spread": pytest.approx(14.7), "rewards/grew": 1.0}
+    assert reach.numbers()["rewards/grew"] == 0.0
 
 
 def test_finite() -> None:

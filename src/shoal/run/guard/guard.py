@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.run.guard.ending import GUARD, end_as_best, keep_best, look_once
 from shoal.run.guard.journal import Journal
-from shoal.run.guard.readings import episodes_by_learner, numbers_of, seen_of
+from shoal.run.guard.readings import (
+    episodes_by_learner,
+    note_rewards,
+    numbers_of,
+    seen_of,
+)
 from shoal.run.guard.returns import Returns
 from shoal.run.guard.watch import Watch, rules_of
 
@@ -93,13 +98,15 @@ class Guard:
             self.run.stop(self.stopped)
         self.journal.begin(stopped=bool(self.stopped))
 
-    def look(self, taken: Taken, greedy: float) -> None:
+    def look(self, taken: Taken, greedy: float, batch: Any) -> None:
         """Looks where it is due, and acts.
 
         Args:
             taken: the statistics of the update that is over.
             greedy: the mean return of the last evaluation.
+            batch: what was learned from.
         """
+        note_rewards(self.watches, self.stream, batch)
         if len(self.stream.episodes.returns):
             self._ended.append(self.stream.episodes)
         self.latest = taken, greedy
@@ -118,7 +125,8 @@ class Guard:
             if not made + skipped:
                 continue
             self.looks += 1
-            numbers = numbers_of(taken.get(watch.name), self.run, greedy)
+            beside = watch.reach.numbers()
+            numbers = numbers_of(taken.get(watch.name), self.run, greedy, beside)
             seen = replace(
                 seen_of(watch, numbers, taken=made, skipped=skipped),
                 update=self.run.updates,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from shoal.learn.ranks import Ranks
     from shoal.run.guard.watch import Watch
+    from shoal.run.loop import Stream
     from shoal.run.run import Run
     from shoal.run.settings import Settings
     from shoal.types import Floats
@@ -28,6 +29,7 @@ def numbers_of(
     taken: tuple[dict[str, float | torch.Tensor], dict[str, int]] | None,
     run: Run,
     greedy: float,
+    beside: Mapping[str, float],
 ) -> dict[str, float]:
     """An update's means by metric, and what happens beside; tensors are read together.
 
@@ -35,6 +37,7 @@ def numbers_of(
         taken: a learner's sums and counts.
         run: whose metrics, those of the line under way, are read.
         greedy: the mean return of the last evaluation; -inf before there was one.
+        beside: what else is known.
     """
     found: dict[str, float] = {}
     if taken is not None:
@@ -45,6 +48,7 @@ def numbers_of(
             read = torch.stack(flat).tolist()
             totals = totals | dict(zip(tensors, read, strict=True))
         found = {name: float(x) / counts[name] for name, x in totals.items()}
+    found |= beside
     for name in (*STALENESS, *SLOWEST, ANSWERS):
         value = run.metrics.mean(name)
         if value is not None:
@@ -60,6 +64,13 @@ def _as_the_first(ranks: Ranks | None, numbers: dict[str, float]) -> dict[str, f
         return numbers
     own = b"" if ranks.rank else json.dumps(numbers).encode()
     return json.loads(ranks.gather_bytes(own)[0])
+
+
+def note_rewards(watches: Mapping[str, Watch], stream: Stream, batch: Any) -> None:
+    """Shows a batch's rewards to whom it was for: one agent of several, or all learners of the same steps."""
+    agent: str = getattr(stream, "agent", "")
+    for name in [agent] if agent in watches else watches:
+        watches[name].reach.note(batch)
 
 
 def seen_of(

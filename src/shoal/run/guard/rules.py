@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from shoal.run.guard.reach import GREW, SPREAD
 from shoal.run.guard.recent import Recent
 from shoal.run.guard.seen import Finding
 
@@ -16,6 +17,8 @@ WINDOW, LEAST = 20, 5
 """Checks that a rule compares with, and how many there must be."""
 IN_A_ROW = 3
 """Checks of which each must be beyond a limit, where single ones may be so by chance."""
+LARGER = 3.0
+"""Times its largest of all that a number is above where it explodes."""
 SEVERE = 10.0
 """So many times a limit is beyond what a smaller learning rate mends: the guard goes back at once."""
 
@@ -221,28 +224,47 @@ class Entropy(Windowed):
 
 
 class Explosion(Windowed):
-    """A number does not become larger than ever and many times its largest of late."""
+    """A number does not become far larger than ever and many times its largest of late.
+
+    Where rewards were found that lie far beyond all before, such as that of a first success, it may: what was right
+    until then is not. For as many checks as are compared with, nothing is said.
+    """
 
     def __init__(self, factor: float) -> None:
         """`factor`: how many times."""
         super().__init__()
         self.factor, self.peak = factor, 0.0
+        self.settling = 0
+        """Checks in which it only remembers."""
 
     name: ClassVar[str] = ""
     what: ClassVar[str] = ""
 
     def look(self, seen: Seen) -> Finding | None:
         """Compares, then remembers the largest of all that were not found wrong."""
-        found = super().look(seen)
         value = seen.number(*self.reads)
-        if found is None and value is not None and math.isfinite(value):
+        if seen.number(GREW):
+            self.settling = WINDOW
+        if value is None or not math.isfinite(value):
+            return None
+        found = None
+        if self.settling:
+            self.settling -= 1
+        elif self.recent.full and not self.explained(value, seen):
+            found = self.compare(value)
+        if found is None:
+            self.recent.add(value)
             self.peak = max(self.peak, value)
         return found
+
+    def explained(self, value: float, seen: Seen) -> bool:
+        """Whether rewards alone may make it so large."""
+        return False
 
     def compare(self, value: float) -> Finding | None:
         """Compares with the largest of the last checks, and of all."""
         before = max(self.recent.values)
-        if value <= max(self.peak, self.factor * before):
+        if value <= max(LARGER * self.peak, self.factor * before):
             return None
         if before > 0:
             said = f"{self.what} is {value:.3g}, {value / before:.3g} times its largest of the last {WINDOW} checks"
@@ -253,12 +275,17 @@ class Explosion(Windowed):
 
     def state(self) -> Any:
         """All that `restore` needs."""
-        return {"recent": self.recent.state(), "peak": self.peak}
+        return {
+            "recent": self.recent.state(),
+            "peak": self.peak,
+            "settling": self.settling,
+        }
 
     def restore(self, saved: Any) -> None:
         """Continues from `saved`."""
         self.recent.restore(saved["recent"])
         self.peak = float(saved["peak"])
+        self.settling = int(saved.get("settling", 0))  # checkpoints of earlier versions
 
 
 class ValueLoss(Explosion):
@@ -267,6 +294,10 @@ class ValueLoss(Explosion):
     name = "value"
     reads = ("loss/value", "loss/critic")
     what = "the value loss"
+
+    def explained(self, value: float, seen: Seen) -> bool:
+        """A value that lacks the whole spread of rewards is off by its square."""
+        return value <= (seen.number(SPREAD) or 0.0) ** 2
 
 
 class Gradient(Explosion):

@@ -49,7 +49,8 @@ class Guarding:
     entropy: float = 0.02
     """It acts where the entropy falls below this share of what it was within the last checks."""
     explosion: float = 50.0
-    """It acts where the value loss or the gradient's norm is larger than ever and so many times that of late."""
+    """It acts where the value loss or the gradient's norm is three times as large as ever, and so many times as large
+    as of late; but not where rewards were found that lie far beyond all before."""
     band: float = 0.8
     """It acts where so much of what was gained since the start, up to the verified best return, is lost again."""
     slowdown: float = 5.0

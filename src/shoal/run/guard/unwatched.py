@@ -35,7 +35,7 @@ class Unwatched:
         if self.run.directory is not None and self.run.settings.leads:
             forget_stop(self.run.directory)
 
-    def look(self, taken: Taken, greedy: float) -> None:
+    def look(self, taken: Taken, greedy: float, batch: Any) -> None:
         """Nothing."""
 
     def finish(self) -> bool:

@@ -14,6 +14,7 @@ from shoal.run.guard.clock import Heartbeat, Speed, Staleness
 from shoal.run.guard.held_out import HeldOutFall
 from shoal.run.guard.ladder import Ladder
 from shoal.run.guard.own import finding_of
+from shoal.run.guard.reach import Reach
 from shoal.run.guard.returns import ReturnFall
 from shoal.run.guard.rules import (
     Drift,
@@ -99,7 +100,7 @@ class Watch:
         """
         self.name, self.learner = name, learner
         self.rules, self.own = rules, own
-        self.returns, self.ladder = returns, Ladder()
+        self.returns, self.ladder, self.reach = returns, Ladder(), Reach()
         self.states = States(
             learner,
             verify=cfg.verify,
@@ -177,6 +178,7 @@ class Watch:
         return {
             "rules": {rule.name: rule.state() for rule in self.rules},
             "returns": self.returns.state(),
+            "reach": self.reach.state(),
             "ladder": self.ladder.state(),
             "states": self.states.state(),
             "acted": self.acted,
@@ -189,6 +191,7 @@ class Watch:
             if rule.name in saved["rules"]:
                 rule.restore(saved["rules"][rule.name])
         self.returns.restore(saved["returns"])
+        self.reach.restore(saved.get("reach", ()))
         self.ladder.restore(saved["ladder"])
         self.states.restore(saved["states"], parts)
         self.acted = bool(saved["acted"])
