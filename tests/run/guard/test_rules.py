@@ -89,9 +89,8 @@ def test_a_first_success_is_no_explosion_and_another_unit_is_one() -> None:
     for _ in range(30):  # and it is long until another does
         assert look(0.1, *quiet) == []
     assert look(910.0, *quiet[:10], *[30.0] * 10) == ["value", "gradient"]
-    assert look(890.0, *quiet[:10], *[30.0] * 10) == [
-        "gradient"
-    ]  # values can be off by 30, of which this is the square
+    # Values can be off by 30, of which this is less than the square.
+    assert look(890.0, *quiet[:10], *[30.0] * 10) == ["gradient"]
     assert look(8e7, *quiet[:10], *[3e4] * 10) == ["value", "gradient"]  # so many steps: their unit was changed
     assert look(0.1, math.nan, *quiet) == []
 
@@ -178,6 +177,15 @@ def test_returns_whose_sign_turns_before_anything_was_verified() -> None:
     assert found is not None
     assert found.action == "stop"
     assert "is -10.7, where just before it was 10.2: the rewards have turned their sign" in found.said
+
+
+def test_after_a_step_back_episodes_of_older_weights_say_nothing() -> None:
+    """They end for as long as episodes last, and are handed over by so many steps later."""
+    returns = Returns(16, behind=4_096)
+    returns.forget(1_000, 50.0)
+    for step, counted in ((1_000 + 4_096 + 16 * 50 - 1, 0), (1_000 + 4_096 + 16 * 50, 2)):
+        returns.note(Episodes(np.ones(2), np.ones(2, np.int64), {}), step)
+        assert returns.total == counted
 
 
 def test_what_is_compared_goes_on_after_a_kill() -> None:

@@ -251,7 +251,9 @@ def _returns_of(stream: Stream, s: Settings, *, judged: bool) -> Returns:
         return Returns(stream.shape[1], s.held_out, stale=stale)
     rows = s.num_envs * max(1, len(s.agents)) // s.learners
     alone = judged and s.learners == 1 and len(s.agents) <= 1
-    return Returns(rows if judged else 0, s.held_out, alone=alone)
+    late = s.max_staleness if s.schedule == "async" else 0
+    behind = late * math.prod(stream.shape)
+    return Returns(rows if judged else 0, s.held_out, behind=behind, alone=alone)
 
 
 def _ends(watch: Watch) -> str:

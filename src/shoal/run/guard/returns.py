@@ -96,6 +96,7 @@ class Returns:
         held_out: str = "",
         *,
         stale: int | None = None,
+        behind: int = 0,
         alone: bool = False,
     ) -> None:
         """None yet.
@@ -104,9 +105,11 @@ class Returns:
             rows: that are its own.
             held_out: the info value that nothing is learned from, where there is one.
             stale: of answers, which are a step each: those that older weights may have drawn.
+            behind: of environment steps: those that older weights may have chosen by the time they are learned from.
             alone: whether nobody else acts in these episodes, who might turn what they return.
         """
-        self.rows, self._held_out, self._stale = rows, held_out, stale
+        self.rows, self._held_out = rows, held_out
+        self._stale, self._behind = stale, behind
         size = min(MOST, max(LEAST, rows))
         self.returns: deque[float] = deque(maxlen=size)
         self.lengths: deque[float] = deque(maxlen=size)
@@ -187,7 +190,7 @@ class Returns:
         if self._stale is not None:
             self.deaf_until = step + self._stale + 1
         elif math.isfinite(length):
-            self.deaf_until = step + int(length * self.rows)
+            self.deaf_until = step + self._behind + int(length * self.rows)
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs."""
