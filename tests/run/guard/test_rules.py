@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,15 @@ def test_returns_may_lose_a_share_of_what_was_gained(mean: float, spread: float,
     """From 100 to 204 with a band of 3/4, 126 is left; where returns scatter by 500, all that may be chance."""
     about = seen(mean_return=mean, best_return=204.0, first_return=100.0, spread=spread, episodes=25)
     assert (ReturnFall(0.75).look(about) is not None) is falls
+
+
+def test_answers_to_one_prompt_count_once() -> None:
+    """Eight answers to each of eight prompts are little to go by: the prompts may have been hard ones."""
+    about = seen(mean_return=0.3, best_return=0.9, first_return=0.2, spread=0.45, episodes=64)
+    assert ReturnFall(0.8).look(about) is not None
+    assert ReturnFall(0.8).look(replace(about, alike=8)) is None
+    assert ReturnFall(0.8).look(replace(about, alike=8, episodes=800)) is not None
+    assert Returns(64, alike=8).size == 800
 
 
 def test_returns_that_fall_again_right_after_going_back_stop_the_run() -> None:

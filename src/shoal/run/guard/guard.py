@@ -238,7 +238,7 @@ class Guard:
 
 def _checks_of(stream: Stream) -> int:
     """Updates from one check to the next."""
-    if hasattr(stream, "stale_answers"):  # drawing answers takes far longer
+    if hasattr(stream, "answers_per_prompt"):  # drawing answers takes far longer
         return 1
     steps = getattr(stream, "steps_per_batch", math.prod(stream.shape))
     return max(1, min(MOST_UPDATES, STEPS // max(1, steps)))
@@ -246,13 +246,13 @@ def _checks_of(stream: Stream) -> int:
 
 def _returns_of(stream: Stream, s: Settings, *, judged: bool) -> Returns:
     """The returns of a learner's episodes; `judged`: it has some of its own, which say how good it is."""
-    stale: int | None = getattr(stream, "stale_answers", None)
-    if stale is not None:
-        return Returns(stream.shape[1], s.held_out, stale=stale)
-    rows = s.num_envs * max(1, len(s.agents)) // s.learners
-    alone = judged and s.learners == 1 and len(s.agents) <= 1
     late = s.max_staleness if s.schedule == "async" else 0
     behind = late * math.prod(stream.shape)
+    alike: int = getattr(stream, "answers_per_prompt", 0)
+    if alike:
+        return Returns(stream.shape[1], s.held_out, behind=behind, alike=alike)
+    rows = s.num_envs * max(1, len(s.agents)) // s.learners
+    alone = judged and s.learners == 1 and len(s.agents) <= 1
     return Returns(rows if judged else 0, s.held_out, behind=behind, alone=alone)
 
 

@@ -92,6 +92,7 @@ def seen_of(
         best_return=math.nan if best is None else best.figure,
         spread=math.nan if best is None else best.spread,
         episodes=returns.size,
+        alike=returns.alike or 1,
         turned=returns.turned,
         held_out=returns.mean_held,
         pairs=returns.take_pairs(),

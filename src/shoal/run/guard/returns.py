@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from shoal.types import Episodes
 
 LEAST, MOST = 32, 100
-"""Episodes in a mean: as many as there are rows, within these bounds."""
+"""Episodes in a mean: as many as there are rows, within these bounds; of a language model the answers to so many
+prompts as these are at most."""
 NOISE = 7.5
 """Standard errors of a mean that the band must be wide: before so much was gained, a fall may be chance."""
 
@@ -59,7 +60,7 @@ class ReturnFall:
         best, mean, first = seen.best_return, seen.mean_return, seen.first_return
         if math.isnan(mean) or math.isnan(best) or math.isnan(first):
             return _turned(seen)
-        noise = NOISE * seen.spread / math.sqrt(seen.episodes)
+        noise = NOISE * seen.spread / math.sqrt(seen.episodes / seen.alike)
         allowed = self.band * (best - first)
         again, self.went_back = self.went_back, False
         self.fell = not allowed < noise and best - mean > allowed
@@ -95,8 +96,8 @@ class Returns:
         rows: int,
         held_out: str = "",
         *,
-        stale: int | None = None,
         behind: int = 0,
+        alike: int = 0,
         alone: bool = False,
     ) -> None:
         """None yet.
@@ -104,13 +105,13 @@ class Returns:
         Args:
             rows: that are its own.
             held_out: the info value that nothing is learned from, where there is one.
-            stale: of answers, which are a step each: those that older weights may have drawn.
-            behind: of environment steps: those that older weights may have chosen by the time they are learned from.
+            behind: steps that older weights may have chosen by the time they are learned from.
+            alike: of answers, which are a step each: how many have the same prompt. 0: these are episodes.
             alone: whether nobody else acts in these episodes, who might turn what they return.
         """
         self.rows, self._held_out = rows, held_out
-        self._stale, self._behind = stale, behind
-        size = min(MOST, max(LEAST, rows))
+        self.alike, self._behind = alike, behind
+        size = alike * MOST or min(MOST, max(LEAST, rows))
         self.returns: deque[float] = deque(maxlen=size)
         self.lengths: deque[float] = deque(maxlen=size)
         self.held: deque[float] = deque(maxlen=size)
@@ -187,8 +188,8 @@ class Returns:
         self.turned = None
         if self._turned is not None:
             self._turned.forget()
-        if self._stale is not None:
-            self.deaf_until = step + self._stale + 1
+        if self.alike:
+            self.deaf_until = step + self._behind + 1
         elif math.isfinite(length):
             self.deaf_until = step + self._behind + int(length * self.rows)
 

@@ -54,6 +54,8 @@ class Seen:
     """The standard deviation of the returns by which that was verified."""
     episodes: int = 0
     """How many the means are over."""
+    alike: int = 1
+    """How many of these go together: answers to one prompt, which is hard for all of them."""
     turned: tuple[float, float] | None = None
     """The mean return before and now, where returns are suddenly what they were with the other sign."""
     seconds_a_step: float = nan

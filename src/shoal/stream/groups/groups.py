@@ -92,9 +92,9 @@ class Groups:
         return 1, self._cfg.num_prompts * self._cfg.num_generations
 
     @property
-    def stale_answers(self) -> int:
-        """Answers that may come after weights were published, and were drawn before."""
-        return self.gathering.flight.max_staleness * self.shape[1]
+    def answers_per_prompt(self) -> int:
+        """Answers of a group, which are alike."""
+        return self._cfg.num_generations
 
     @property
     def env_steps(self) -> int:

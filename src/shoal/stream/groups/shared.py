@@ -51,6 +51,11 @@ class SharedGroups:
         return 1, self._cfg.num_prompts * self._cfg.num_generations
 
     @property
+    def answers_per_prompt(self) -> int:
+        """Answers of a group, which are alike."""
+        return self._cfg.num_generations
+
+    @property
     def env_steps(self) -> int:
         """Answers in the batches so far, and in groups that were replaced."""
         return self._env_steps
