@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from torch.optim import Adam
@@ -25,6 +26,7 @@ from shoal.run.members import Population
 from shoal.run.settings import Settings
 from shoal.run.shards import sharding_of
 from shoal.stream.actors import sharded as sharded_module
+from shoal.stream.actors.process import ActorProcess
 from shoal.stream.actors.rows import ActorRows
 from shoal.stream.in_process import Wanted
 from shoal.stream.meter import Meter
@@ -384,16 +386,24 @@ def test_what_does_not_go_with_shards(run_dir: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.0, 0.6])
-def test_a_run_whose_actor_is_killed(alpha: float, run_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_whose_actor_is_killed(
+    alpha: float, run_dir: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Three agents on two shards: one of the processes is killed in the middle, and the run goes on to its end."""
+    started: list[ActorProcess] = []
     killed: list[int] = []
+    begin = ActorProcess.__init__
+
+    def note(actor: ActorProcess, *given: Any, **named: Any) -> None:
+        begin(actor, *given, **named)
+        started.append(actor)
 
     def kill(run: Any, _: Any) -> None:
         if not killed and run.progress > 0.4:
-            found = psutil.Process().children(recursive=True)
-            victim = [own for own in found if "shoal.stream.actors.local" in str(own.cmdline())][-1]
-            killed.append(victim.pid)
-            victim.kill()
+            killed.append(started[-1].pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    monkeypatch.setattr(ActorProcess, "__init__", note)
 
     replay = {"shards": True, "alpha": alpha, "learning_starts": 500, "buffer_size": 3_000}
     settings: dict[str, Any] = {"num_envs": 6, "agents": 3, "actors": 2, "num_steps": 4, "total_timesteps": 6_000}
