@@ -219,7 +219,7 @@ def test_the_guard_goes_back_where_a_score_is_hacked(folder: Path, tmp_path: Pat
     """It ends with the model that gives the letter and nothing else, though the last one had learned the leak again."""
     whole: dict[str, Any] = SETTINGS | {"model": str(folder), "run_dir": str(tmp_path), "language": HELD_OUT}
     with pytest.warns(UserWarning, match=r"returns rose from .* while held_out fell from"):
-        result = shoal.train(Leaky, total_timesteps=BATCH * 180, **whole)
+        result = shoal.train(Leaky, total_timesteps=BATCH * 168, **whole)
     acted = json.loads((result.path / "guard.json").read_text())["interventions"]
     assert {one["rule"] for one in acted} == {"hacking"}
     assert 120 < acted[0]["update"] < 160
