@@ -344,7 +344,7 @@ def conclude(
     status["ended_at"] = time.time()
     given = experiment.options.final_episodes
     episodes = GREEDY_EPISODES if given is None else given
-    greedy = math.nan
+    greedy, cost = math.nan, {}
     if run.stop_reason in CUT_SHORT:
         status |= {"state": "stopped", "reason": run.interrupted_by}
         where.write_status(status)
@@ -355,6 +355,8 @@ def conclude(
         if score is not None:
             greedy = score.mean
             status |= {"greedy_return": greedy, "greedy_std": score.std}
+            cost = score.cost_numbers("greedy_")
+            status |= cost
             status |= {"usage": run.usage.now(run.meter.halt.stood_s)}
             where.write_status(status)
     result = Result(
@@ -368,6 +370,8 @@ def conclude(
         stop_reason=run.stop_reason,
         mean_return=run.mean_return,
         greedy_episodes=episodes,
+        cost_limit=getattr(experiment.config, "cost_limit", None),
+        **cost,
         agent=run.selection.kept,
         bottleneck=found,
     )

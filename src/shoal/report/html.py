@@ -36,6 +36,9 @@ RESULTS = {
     "stop_reason": "stopped by",
     "greedy_return": "mean return of the greedy evaluation",
     "greedy_std": "its standard deviation",
+    "greedy_cost": "mean cost of an episode of the greedy evaluation",
+    "greedy_cost_std": "its standard deviation",
+    "greedy_cost_worst": "cost of its costliest episode",
     "threshold": "threshold",
     "return": "mean return of the last training episodes",
     "steps": "environment steps",
@@ -201,9 +204,15 @@ def _pairs(values: Mapping[str, object]) -> str:
 
 
 def _evaluations(lines: Sequence[Mapping[str, object]]) -> str:
-    names = ("step", "eval/return", "eval/std")
-    rows = [[shown(line.get(name)) for name in names] for line in lines]
-    return _table(rows, heading=("step", "mean return", "standard deviation"))
+    columns = {
+        "step": "step",
+        "eval/return": "mean return",
+        "eval/std": "standard deviation",
+    }
+    if any(line.get("eval/cost") is not None for line in lines):
+        columns |= {"eval/cost": "mean cost", "eval/cost_worst": "worst cost"}
+    rows = [[shown(line.get(name)) for name in columns] for line in lines]
+    return _table(rows, heading=columns.values())
 
 
 def _interventions(notes: Notes) -> str:

@@ -86,6 +86,20 @@ def test_seeds_and_their_interval(write: Write, tmp_path: Path) -> None:
     assert "Training took 6.0 s and 900 environment steps" in page
 
 
+def test_costs_and_their_limit(write: Write, tmp_path: Path) -> None:
+    """Where the environment has costs they stand beside the returns, with the limit that was learned under."""
+    told = [{"greedy_cost": cost, "greedy_cost_std": 1.0, "greedy_cost_worst": 2 * cost} for cost in (4.0, 6.0)]
+    runs = [write(seed, status=status, cost_limit=5.0) for seed, status in enumerate(told)]
+    page = page_of(runs[0])
+    assert "Mean cost of a greedy episode: 4, of the costliest one 8." in page
+    assert "The limit of 5 on the mean cost of an episode was kept by 1 of 1 runs" in page
+    page = write_signed(runs, tmp_path / "out", pdf=False)[0].read_text(encoding="utf-8")
+    assert "Mean cost of a greedy episode: 5; 95 % interval over seeds 4 to 6" in page
+    assert "was kept by 1 of 2 runs" in page
+    assert "<th>worst cost</th>" in page
+    assert "cost</th>" not in page_of(write(9))
+
+
 def test_nothing_is_loaded_from_elsewhere(write: Write) -> None:
     page = page_of(write())
     assert re.findall(r'(?:src|href)="(?!data:)', page) == []

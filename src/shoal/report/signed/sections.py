@@ -24,6 +24,8 @@ from shoal.report.statistics import bootstrap, iqm
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from shoal.report.signed.content import Block
     from shoal.report.signed.gather import Told
     from shoal.report.signed.words import Words
@@ -56,10 +58,40 @@ def _verdict(told: Sequence[Told], words: Words) -> list[str]:
         one = next(one for one in told if one.number("greedy_return") is not None)
         std = one.number("greedy_std")
         parts = {"mean": f"{known[0]:.4g}", "std": "-" if std is None else f"{std:.3g}"}
-        return [*said, words("greedy_one", **parts)]
-    low, high = bootstrap(known[None], np.random.Generator(np.random.PCG64(0)))
-    ends = {"low": f"{low:.4g}", "high": f"{high:.4g}"}
-    return [*said, words("greedy_over", mean=f"{iqm(known):.4g}", **ends)]
+        return [*said, words("greedy_one", **parts), *_costs(told, words)]
+    over = words("greedy_over", **_interval(known))
+    return [*said, over, *_costs(told, words)]
+
+
+def _interval(values: NDArray[np.float64]) -> dict[str, str]:
+    """The interquartile mean of several seeds, and its interval."""
+    low, high = bootstrap(values[None], np.random.Generator(np.random.PCG64(0)))
+    return {
+        "mean": f"{iqm(values):.4g}",
+        "low": f"{low:.4g}",
+        "high": f"{high:.4g}",
+    }
+
+
+def _costs(told: Sequence[Told], words: Words) -> list[str]:
+    """What greedy episodes cost, and whether that is below the limit; nothing where steps have no cost."""
+    costs = [one.number("greedy_cost") for one in told]
+    known = np.array([cost for cost in costs if cost is not None])
+    if not len(known):
+        return []
+    worst = [one.number("greedy_cost_worst") for one in told]
+    most = max((cost for cost in worst if cost is not None), default=np.nan)
+    parts = {"worst": f"{most:.4g}"}
+    if len(known) == 1:
+        said = [words("greedy_cost_one", mean=f"{known[0]:.4g}", **parts)]
+    else:
+        said = [words("greedy_cost_over", **_interval(known), **parts)]
+    limit = told[0].config.get("cost_limit")
+    if isinstance(limit, int | float):
+        met = int((known <= limit).sum())
+        counts = {"limit": shown(limit), "count": met, "all": len(told)}
+        said.append(words("cost_limit_met", **counts))
+    return said
 
 
 def task(told: Sequence[Told], words: Words) -> list[Block]:
@@ -86,6 +118,9 @@ def results(told: Sequence[Told], words: Words) -> list[Block]:
     """A row a run, and what ended those that did not finish."""
     names = ("steps", "episodes", "return", "greedy_return", "greedy_std", "seconds")
     heading = ("steps", "episodes", "return", "greedy", "std", "seconds", "ended")
+    if any(one.number("greedy_cost") is not None for one in told):
+        names = (*names[:-1], "greedy_cost", "greedy_cost_worst", names[-1])
+        heading = (*heading[:-2], "greedy_cost", "worst_cost", *heading[-2:])
     rows: list[list[str]] = []
     for one in told:
         numbers = [_short(one.number(name)) for name in names]
@@ -113,8 +148,11 @@ def curves(picture: bytes, told: Sequence[Told], words: Words) -> list[Block]:
     evaluated = [x for x in told[0].lines if x.get("eval/return") is not None]
     if len(told) == 1 and evaluated:
         names = ("step", "eval/return", "eval/std")
-        rows = [[shown(x.get(name)) for name in names] for x in evaluated[-20:]]
         titles = [words("steps"), words("return"), words("std")]
+        if any(x.get("eval/cost") is not None for x in evaluated):
+            names = (*names, "eval/cost", "eval/cost_worst")
+            titles += [words("greedy_cost"), words("worst_cost")]
+        rows = [[shown(x.get(name)) for name in names] for x in evaluated[-20:]]
         blocks += [Heading(words("evaluations"), 3), Table(rows, titles)]
     return blocks
 
