@@ -36,7 +36,6 @@ from shoal.experiment.staged import check_policy
 from shoal.learn.acting import Acting
 from shoal.memory.data_file import DataFile
 from shoal.nets.normalizer import Normalizer
-from shoal.report.explain.names import FEATURES
 from shoal.report.explain.visits import visit
 from shoal.run.directory import RunDirectory
 from shoal.run.evaluate import EVALUATION_STREAM
@@ -228,8 +227,6 @@ def _reference(agent: Agent, *, seed: int) -> Reference | None:
     names = watched(spec)
     if not names:
         return None
-    known = FEATURES.get(spec.env_id, ())
-    names = known if len(known) == len(names) else names
     options = experiment.options
     count = min(REFERENCE_EPISODES, options.num_envs)
     with closing(experiment.rows(count, playing=True)) as rows:

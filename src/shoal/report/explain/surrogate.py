@@ -54,7 +54,7 @@ def surrogate_of(
         discrete: whether actions are choices.
         depth: of the tree, at most.
         features: their names.
-        actions: names of the options of a choice.
+        actions: names of the options of a choice, or of the numbers of an action.
 
     Raises:
         ConfigError: scikit-learn is not installed.
@@ -79,7 +79,10 @@ def surrogate_of(
         fidelity = 1 - off / max(spread, 1e-12)
         plain, measure = 0.0, "R² on held-out steps"
         said_at = [
-            ", ".join(f"{number:.3g}" for number in np.ravel(node))
+            ", ".join(
+                f"{name} {number:.3g}"
+                for name, number in zip(actions, np.ravel(node), strict=True)
+            )
             for node in tree.tree_.value
         ]
     lines, leaves = _rules(tree.tree_, 0, features, said_at)
