@@ -78,7 +78,7 @@ def test_costs_of_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert costs(1, cost_key="cost").costs.tolist() == [1.0, 1.0, 2.0]
     score = costs(0, cost_key="cost")
     assert score.costs.tolist() == [50.0, 50.0, 100.0]
-    assert score.cost_numbers("eval/")["eval/cost_worst"] == 100.0
+    assert score.numbers("eval/")["eval/cost_worst"] == 100.0
     assert costs(1).costs is None
 
 

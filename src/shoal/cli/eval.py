@@ -74,7 +74,7 @@ def main(arguments: list[str], about: str) -> int:
 def _cost(agent: Agent, score: Score) -> str:
     """What the episodes cost, beside the limit that the policy was trained under."""
     assert score.costs is not None
-    said = score.cost_numbers("")
+    said = score.numbers("")
     line = f"mean cost {said['cost']:.4g}, standard deviation {said['cost_std']:.4g}, worst {said['cost_worst']:.4g}"
     limit = getattr(agent.config, "cost_limit", None)
     if limit is None:

@@ -39,6 +39,8 @@ class Result:
     mean_return: float = -math.inf
     """Of the last max(100, num_envs) episodes of training; -inf where there were fewer."""
     greedy_episodes: int = GREEDY_EPISODES
+    greedy_std: float = math.nan
+    """Standard deviation of the returns of the greedy episodes."""
     greedy_cost: float = math.nan
     """Mean cost of the greedy episodes; NaN where none were played, or steps have no cost."""
     greedy_cost_std: float = math.nan

@@ -12,7 +12,7 @@ import numpy as np
 
 from shoal.deploy.description import sha256_of
 from shoal.deploy.offline import Asked
-from shoal.deploy.stages.criteria import Criteria, read_criteria
+from shoal.deploy.stages.criteria import Criteria, check_costs, read_criteria
 from shoal.deploy.stages.drift import Reference, numbers_of, watched
 from shoal.deploy.stages.ladder import (
     check_may_enter,
@@ -85,6 +85,7 @@ class Stages:
     def __init__(self, agent: Agent, criteria: Criteria, origin: str) -> None:
         """Made by `stages`; `origin`: where the criteria are from, as a note of what is measured by them."""
         check_policy(agent.spec, agent.experiment)
+        check_costs(criteria, agent.spec.env_id, costs=agent.spec.costs)
         folder = agent.provenance.folder
         if folder is None:
             raise ConfigError("this policy is of no run directory")
@@ -92,6 +93,11 @@ class Stages:
         self._origin = origin
         self.policy, self._data = packed(agent.policy)
         self.entries  # noqa: B018 - a damaged file is said at once
+
+    @property
+    def _cost_limit(self) -> float | None:
+        """What an episode may cost on average, where the policy was trained so."""
+        return getattr(self.agent.config, "cost_limit", None)
 
     @property
     def entries(self) -> Entries:
@@ -168,7 +174,7 @@ class Stages:
         if threshold is None:
             threshold = agent.spec.reward_threshold
         score = agent.evaluate(episodes=wanted.episodes, seed=wanted.seed)
-        found = simulated(score, wanted, threshold)
+        found = simulated(score, wanted, threshold, self._cost_limit)
         entry = _filled(entry, found, f"simulator of {agent.spec.env_id}")
         keep(self.folder, self.policy, self._data)
         reference = _reference(agent, seed=wanted.seed)
@@ -205,8 +211,10 @@ class Stages:
         expected = Header(stage, self.policy, sha256_of(spec), spec.env_id, "")
         reference = Reference.read(reference_of(self.folder, self.policy))
         log = read_log(data, reference=reference, expected=expected)
-        measure = shadowed if stage == "shadow" else canaried
-        found = measure(log, self.criteria)
+        if stage == "shadow":
+            found = shadowed(log, self.criteria)
+        else:
+            found = canaried(log, self.criteria, self._cost_limit)
         return _filled(entry, found, str(data), sha256_of_file(data))
 
 

@@ -344,7 +344,7 @@ def conclude(
     status["ended_at"] = time.time()
     given = experiment.options.final_episodes
     episodes = GREEDY_EPISODES if given is None else given
-    greedy, cost = math.nan, {}
+    greedy = {"greedy_return": math.nan}
     if run.stop_reason in CUT_SHORT:
         status |= {"state": "stopped", "reason": run.interrupted_by}
         where.write_status(status)
@@ -353,10 +353,8 @@ def conclude(
         where.write_status(status)
         score = play_greedily(experiment, run, policy, episodes=episodes)
         if score is not None:
-            greedy = score.mean
-            status |= {"greedy_return": greedy, "greedy_std": score.std}
-            cost = score.cost_numbers("greedy_")
-            status |= cost
+            greedy = score.numbers("greedy_")
+            status |= greedy
             status |= {"usage": run.usage.now(run.meter.halt.stood_s)}
             where.write_status(status)
     result = Result(
@@ -364,14 +362,13 @@ def conclude(
         policy=policy,
         steps=status["steps"],
         seconds=status["seconds"],
-        greedy_return=greedy,
         greedy_seconds=time.perf_counter() - begun,
         threshold=threshold,
         stop_reason=run.stop_reason,
         mean_return=run.mean_return,
         greedy_episodes=episodes,
         cost_limit=getattr(experiment.config, "cost_limit", None),
-        **cost,
+        **greedy,
         agent=run.selection.kept,
         bottleneck=found,
     )

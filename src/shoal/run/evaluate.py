@@ -61,11 +61,12 @@ class Score:
         """Standard deviation of the returns."""
         return float(self.returns.std())
 
-    def cost_numbers(self, prefix: str) -> dict[str, float]:
-        """Mean, standard deviation and worst of the costs by name, which begins with `prefix`; none without costs."""
+    def numbers(self, prefix: str) -> dict[str, float]:
+        """Mean and deviation of the returns by names that begin with `prefix`; of costs the worst, too."""
+        found = {f"{prefix}return": self.mean, f"{prefix}std": self.std}
         if self.costs is None or not len(self.costs):
-            return {}
-        return {
+            return found
+        return found | {
             f"{prefix}cost": float(self.costs.mean()),
             f"{prefix}cost_std": float(self.costs.std()),
             f"{prefix}cost_worst": float(self.costs.max()),
@@ -90,8 +91,7 @@ def play_beside(run: Run, evaluation: Eval, policy: nn.Module) -> float:
         told=evaluation.told,
         between=run.meter.halt.check,
     )
-    numbers = {"eval/return": score.mean, "eval/std": score.std}
-    run.log(numbers | score.cost_numbers("eval/"))
+    run.log(score.numbers("eval/"))
     return score.mean
 
 
