@@ -194,6 +194,7 @@ class Stages:
 
     def _replayed(self, entry: Entry, data: Path) -> Entry:
         wanted = self.criteria.replay
+        asked = Asked(values=wanted.values, confidence=wanted.confidence)
         score = evaluate_offline(
             self.agent,
             data,
@@ -201,10 +202,25 @@ class Stages:
             greedy=wanted.greedy,
             rate_hz=wanted.rate_hz,
             units=wanted.units,
-            asked=Asked(values=wanted.values, confidence=wanted.confidence),
+            asked=asked,
         )
+        most = wanted.most_cost
+        if most is None and self._says_costs(data):
+            most = self._cost_limit
+        cost = None
+        if most is not None:
+            asked = replace(asked, costs=True)
+            spent = evaluate_offline(
+                self.agent, data, greedy=wanted.greedy, asked=asked
+            )
+            cost = spent, float(most)
         digest = DataFile.find(data).sha256()
-        return _filled(entry, replayed(score, wanted), str(data), digest)
+        return _filled(entry, replayed(score, wanted, cost), str(data), digest)
+
+    def _says_costs(self, data: Path) -> bool:
+        """Whether every episode of a log says what its steps cost."""
+        episodes = DataFile.find(data).episodes(self.agent.spec)
+        return all(episode.costs is not None for episode in episodes)
 
     def _logged(self, entry: Entry, data: Path) -> Entry:
         spec, stage = self.agent.spec, entry.stage

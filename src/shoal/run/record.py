@@ -188,6 +188,8 @@ class _Row:
         self.rewards.append(float(ready.reward[row]))
         if log_prob is not None:
             self.log_probs.append(log_prob)
+        if ready.cost is not None:
+            self.costs.append(float(ready.cost[row]))
         self._see(select(ready.final_obs, row) if ended else now)
         late = len(self.rewards) >= max_steps and not ended
         if not (ended or late):
@@ -201,6 +203,7 @@ class _Row:
             flags[0],
             flags[1],
             np.array(self.log_probs) if self.log_probs else None,
+            np.array(self.costs) if self.costs else None,
         )
         self._begin(now)
         return episode
@@ -210,6 +213,7 @@ class _Row:
         self.actions: list[Tree] = []
         self.rewards: list[float] = []
         self.log_probs: list[float] = []
+        self.costs: list[float] = []
         self._see(obs)
 
     def _see(self, obs: Tree) -> None:

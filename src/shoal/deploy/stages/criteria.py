@@ -48,6 +48,8 @@ class Replay:
     """Steps a second that the log must say it has; None: any."""
     units: tuple[str, ...] = ()
     """Of each number of an observation, in order, as the log must say it; (): any."""
+    most_cost: float | None = None
+    """The upper bound of the policy's estimated cost of an episode; None: the limit that the run was trained under."""
 
 
 @dataclass(frozen=True, slots=True)

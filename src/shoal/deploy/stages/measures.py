@@ -62,8 +62,12 @@ def simulated(
     return Measured(tuple(found), tuple(notes))
 
 
-def replayed(score: OfflineScore, wanted: ReplayCriteria) -> Measured:
-    """A log of the controller: lower bounds against lower bounds."""
+def replayed(
+    score: OfflineScore,
+    wanted: ReplayCriteria,
+    cost: tuple[OfflineScore, float] | None = None,
+) -> Measured:
+    """A log of the controller: lower bounds against lower bounds; `cost`: the same of costs, and their bound."""
     best, logged = score.best, score.logged
     bound = logged.low + wanted.least_gain
     criteria = [
@@ -75,7 +79,14 @@ def replayed(score: OfflineScore, wanted: ReplayCriteria) -> Measured:
     ):  # whose episodes are all of the log's, whatever it is worth
         effective, least = best.effective_episodes, wanted.least_effective_episodes
         criteria.append(Criterion("effective_episodes", effective, least))
-    notes = (f"gamma {score.gamma:g}", str(logged), str(best), *score.warnings)
+    notes = [f"gamma {score.gamma:g}", str(logged), str(best), *score.warnings]
+    if cost is not None:
+        of_costs, most = cost
+        upper = Criterion(
+            "upper_bound_of_the_estimated_cost", of_costs.best.high, most, least=False
+        )
+        criteria.append(upper)
+        notes += [f"costs: {one}" for one in (of_costs.logged, of_costs.best)]
     return Measured(tuple(criteria), tuple(note[:1000] for note in notes))
 
 

@@ -18,7 +18,7 @@ from shoal.report.signed.content import (
     Video,
 )
 from shoal.report.signed.money import money
-from shoal.report.signed.untested import untested
+from shoal.report.signed.untested import cost_limit, stated_threshold, untested
 from shoal.report.statistics import bootstrap, iqm
 
 if TYPE_CHECKING:
@@ -46,7 +46,12 @@ def _verdict(told: Sequence[Told], words: Words) -> list[str]:
     known = np.array([score for score in greedy if score is not None])
     threshold = told[0].number("threshold")
     said: list[str] = []
-    if threshold is None:
+    stated = stated_threshold(told)
+    if threshold is None and stated is not None:
+        name = "stage_threshold" if stated.holds else "stage_threshold_not"
+        numbers = {"bound": shown(stated.bound), "mean": f"{stated.measured:.4g}"}
+        said.append(words(name, **numbers))
+    elif threshold is None:
         said.append(words("no_threshold"))
     else:
         count = int((known >= threshold).sum())
@@ -86,8 +91,8 @@ def _costs(told: Sequence[Told], words: Words) -> list[str]:
         said = [words("greedy_cost_one", mean=f"{known[0]:.4g}", **parts)]
     else:
         said = [words("greedy_cost_over", **_interval(known), **parts)]
-    limit = told[0].config.get("cost_limit")
-    if isinstance(limit, int | float):
+    limit = cost_limit(told)
+    if limit is not None:
         met = int((known <= limit).sum())
         counts = {"limit": shown(limit), "count": met, "all": len(told)}
         said.append(words("cost_limit_met", **counts))
@@ -109,6 +114,9 @@ def task(told: Sequence[Told], words: Words) -> list[Block]:
         (words("threshold"), shown(told[0].number("threshold"))),
         (words("budget"), shown(config.get("total_timesteps"))),
     ]
+    limit = cost_limit(told)
+    if limit is not None:
+        rows.append((words("cost_limit"), shown(limit)))
     if "stop_at" in config:
         rows.append((words("stops_at"), shown(config["stop_at"])))
     return [Heading(words("task")), Table(rows)]
