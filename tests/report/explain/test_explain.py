@@ -208,6 +208,15 @@ def test_the_tree_is_judged_elsewhere() -> None:
     assert (tree.trained_on, tree.held_out) == (300, 100)
 
 
+def test_rules_name_what_is_done() -> None:
+    x = np.linspace(-1, 1, 40)[:, None]
+    action = np.where(x > 0, [[0.5, -1.0]], [[0.25, 1.0]])
+    held = np.arange(40) % 4 == 0
+    tree = surrogate_of(x, action, held, discrete=False, depth=1, features=["level"], actions=["pump", "cooling"])
+    assert [line.split(": ")[1] for line in tree.rules.splitlines()] == ["pump 0.25, cooling 1", "pump 0.5, cooling -1"]
+    assert tree.rules.startswith("level <= ")
+
+
 def test_short_episodes_are_not_favored() -> None:
     found = explained("CartPole-v1", lambda spec: make_policy(spec, Network(), 0), Asked(episodes=3, states=4))
     with closing(make("CartPole-v1", 2)) as rows:
