@@ -69,6 +69,8 @@ def main(arguments: list[str], about: str) -> int:
             costs=given.costs,
         ),
     )
+    if given.costs:
+        print("what an episode costs, in the place of what it returns:")
     print(score)
     print(f"go by {score.best}" if score.reliable else "there is no estimate to go by")
     return 0

@@ -60,12 +60,17 @@ def check_log(
 ) -> None:
     """ConfigError where a log has another environment, rate or units, or observations outside their space."""
     named = file.metadata.get("env_id")
-    if named is not None and named != spec.env_id:
+    if named is not None and _bare(named) != _bare(spec.env_id):
         raise ConfigError(
             f"{file.folder} is a log of {printable(named, 80)}, and the policy acts in {spec.env_id}; name a "
             "log of that"
         )
     check_numbers(file, episodes, spec, expected or Expected())
+
+
+def _bare(env: object) -> str:
+    """A name without the module that it is imported from: a class is given now as itself, and now by its place."""
+    return str(env).rpartition(":")[2]
 
 
 def check_numbers(
