@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import math
-import shlex
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from shoal.report.cost.telling import cost_line
 from shoal.report.run_table import state_of
+from shoal.report.usage import usage
 from shoal.run.drafts import write_atomic
 from shoal.run.guard.notes import read_notes
 from shoal.run.records import read_metrics
@@ -135,7 +135,7 @@ def html(
         parts.append(_section("Evaluations beside training", table))
     if lines:
         parts.append(_section("Last line of metrics.jsonl", _pairs(lines[-1])))
-    parts.append(_section("Use it", _preformatted(_usage(run.path))))
+    parts.append(_section("Use it", _preformatted(usage(run.path, config))))
     parts.append(_section("Settings", _pairs(flat(config))))
     if "versions" in status:
         versions = cast("Mapping[str, object]", status["versions"])
@@ -178,17 +178,6 @@ def _results(status: Mapping[str, object]) -> Iterable[tuple[str, str]]:
         if value != "":
             figure = f"{value:,.4g}" if isinstance(value, float) else shown(value)
             yield RESULTS.get(key, key), figure
-
-
-def _usage(path: Path) -> str:
-    where = shlex.quote(str(path))
-    return f"""\
-shoal eval {where} --video episodes.mp4
-shoal resume {where}
-
-import shoal
-agent = shoal.load({str(path)!r})
-action = agent.act(obs)"""
 
 
 def _section(name: str, content: str) -> str:
