@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -10,6 +12,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.wrappers import FilterObservation, FlattenObservation, TimeAwareObservation, TimeLimit
 
+from shoal.deploy.description import Provenance, document
 from shoal.envs.names import action_names, declared_names, feature_names
 from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.registry import make
@@ -115,6 +118,19 @@ def test_places_where_nothing_is_said() -> None:
     spec = make(lambda: env, 1).spec
     assert feature_names(spec) == ("observation[0]", "observation[1]", "observation[2]")
     assert action_names(spec) == ("action[0]", "action[1]")
+
+
+def test_an_export_says_them() -> None:
+    def said(spec: Any) -> dict[str, Any]:
+        made = {"kind": "c", "version": "1", "provenance": Provenance(), "calls": {}, "files": {}}
+        return json.loads(document(spec, **made))
+
+    spec = make(Tank, 1).spec
+    plain = replace(spec, feature_names=(), action_names=())
+    assert said(spec)["feature_names"] == ["level", "inflow", "heat"]
+    assert said(spec)["action_names"] == ["pump", "cooling"]
+    assert "feature_names" not in said(plain)
+    assert said(spec)["spec_sha256"] == said(plain)["spec_sha256"]
 
 
 def test_names_travel() -> None:

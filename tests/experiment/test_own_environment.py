@@ -111,7 +111,7 @@ def test_a_limit_holds_in_stages(run: Path, tmp_path: Path) -> None:
 
 
 def test_criteria_of_costs_where_there_are_none(tmp_path: Path) -> None:
-    settings = SETTINGS | {"algo": "ppo", "final_episodes": 0}
+    settings: dict[str, Any] = SETTINGS | {"algo": "ppo", "final_episodes": 0}
     for name in ("cost_limit", "preprocessing", "eval_every", "eval_episodes"):
         del settings[name]
     free = shoal.train(Tank, run_dir=tmp_path, **settings)
