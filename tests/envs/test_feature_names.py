@@ -13,10 +13,12 @@ from gymnasium import spaces
 from gymnasium.wrappers import FilterObservation, FlattenObservation, TimeAwareObservation, TimeLimit
 
 from shoal.deploy.description import Provenance, document
-from shoal.envs.names import action_names, declared_names, feature_names
+from shoal.envs.names import action_names, declared_names, feature_names, names_by_leaf
 from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.registry import make
+from shoal.memory.given import check_observations
 from shoal.remote.description import differences, read_spec, write_spec
+from shoal.types import ConfigError
 
 
 class Tank(gym.Env[Any, Any]):
@@ -122,7 +124,7 @@ def test_places_where_nothing_is_said() -> None:
 
 def test_an_export_says_them() -> None:
     def said(spec: Any) -> dict[str, Any]:
-        made = {"kind": "c", "version": "1", "provenance": Provenance(), "calls": {}, "files": {}}
+        made: dict[str, Any] = {"kind": "c", "version": "1", "provenance": Provenance(), "calls": {}, "files": {}}
         return json.loads(document(spec, **made))
 
     spec = make(Tank, 1).spec
@@ -131,6 +133,16 @@ def test_an_export_says_them() -> None:
     assert said(spec)["action_names"] == ["pump", "cooling"]
     assert "feature_names" not in said(plain)
     assert said(spec)["spec_sha256"] == said(plain)["spec_sha256"]
+
+
+def test_numbers_out_of_bounds_are_named() -> None:
+    names = names_by_leaf(make(Arm, 1).spec)
+    assert names == [("shoulder", "elbow"), (), ("load[0,0]", "load[0,1]"), ("speed",)]
+    part: Any = Arm.observation_space["joints"]
+    with pytest.raises(ConfigError, match=r"log: joints \(elbow\) of step 1 is 7, outside Box"):
+        check_observations("log", "joints", part, np.array([[0.0, 0.0], [0.0, 7.0]]), names=names[0])
+    plain = replace(make(Tank, 1).spec, feature_names=())
+    assert names_by_leaf(plain) == [()]
 
 
 def test_names_travel() -> None:

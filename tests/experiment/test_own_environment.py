@@ -103,7 +103,9 @@ def test_a_limit_holds_in_stages(run: Path, tmp_path: Path) -> None:
     reference = Reference.read(reference_of(run, stages.policy))
     assert reference is not None
     assert reference.names == ("level", "inflow")
-    log = agent.record(tmp_path / "log", episodes=30, greedy=False).path
+    recorded = agent.record(tmp_path / "log", episodes=30, greedy=False)
+    assert recorded.mean_cost == 6.0
+    log = recorded.path
     for criteria, holds in ((replay, False), (replace(replay, most_cost=6.5), True)):
         entry = shoal.stages(agent, criteria=replace(wanted, replay=criteria)).enter("replay", log)
         cost = next(one for one in entry.criteria if one.name == "upper_bound_of_the_estimated_cost")

@@ -36,6 +36,20 @@ def feature_names(spec: Spec) -> tuple[str, ...]:
     return names if len(names) == len(places) else places
 
 
+def names_by_leaf(spec: Spec) -> list[tuple[str, ...]]:
+    """The names of the numbers of each leaf of an observation, in order; none that are only places, or of no Box."""
+    names = feature_names(spec)
+    if names == feature_places(spec.observation_space):
+        names = ()
+    found: list[tuple[str, ...]] = []
+    at = 0
+    for _, part in leaf_spaces(spec.observation_space):
+        size = prod(part.shape) if isinstance(part, spaces.Box) else 0
+        found.append(names[at : at + size])
+        at += size
+    return found
+
+
 def feature_places(space: Space[Any]) -> tuple[str, ...]:
     """A name for each number of the Boxes in a space of observations, made of its place."""
     found: list[str] = []

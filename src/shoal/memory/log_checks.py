@@ -8,6 +8,7 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shoal.envs.names import names_by_leaf
 from shoal.memory.given import check_observations
 from shoal.types import ConfigError, leaf_spaces
 from shoal.types.text import printable
@@ -122,5 +123,9 @@ def _check_bounds(
     leaves = spec.observation.leaves
     parts = leaf_spaces(spec.observation_space)
     where = f"{file.folder}, episode {number}"
-    for leaf, (_, part), values in zip(leaves, parts, episode.obs, strict=True):
-        check_observations(where, f"the observation{leaf.name}", part, values)
+    called = names_by_leaf(spec)
+    for leaf, (_, part), values, names in zip(
+        leaves, parts, episode.obs, called, strict=True
+    ):
+        name = f"the observation{leaf.name}"
+        check_observations(where, name, part, values, names=names)

@@ -39,6 +39,8 @@ class Recorded:
     episodes: int
     steps: int
     mean_return: float
+    mean_cost: float | None = None
+    """Of the episodes; None where steps have no cost."""
 
 
 def record(
@@ -81,7 +83,7 @@ def record(
         actor = make_actor(policy, spec, len(rows), acting)
         likely = not greedy and _only_choices(spec) and not spec.guarded
         start, everyone = np.ones(len(rows), np.bool_), slice(0, len(rows))
-        returns: list[float] = []
+        totals: list[tuple[float, float]] = []
         while shares.any():
             acted = actor.act(ready.obs, start, everyone, greedy=greedy)
             actions, ready = _stepped(env, acted.env_action)
@@ -93,14 +95,22 @@ def record(
                 )
                 if episode is not None:
                     writer.add(episode)
-                    returns.append(float(episode.rewards.sum()))
+                    totals.append(_totals(episode))
                     shares[number] -= 1
             shares[env.dropped] = 0
         writer.close()
     except BaseException:
         writer.discard()
         raise
-    return Recorded(folder, writer.episodes, writer.steps, float(np.mean(returns)))
+    mean, cost = np.mean(totals, axis=0).tolist()
+    costs = cost if spec.costs else None
+    return Recorded(folder, writer.episodes, writer.steps, mean, costs)
+
+
+def _totals(episode: Episode) -> tuple[float, float]:
+    """What an episode returned, and what it cost; 0 where its steps have no cost."""
+    cost = 0.0 if episode.costs is None else float(episode.costs.sum())
+    return float(episode.rewards.sum()), cost
 
 
 def _stepped(env: VecEnv, action: Tree) -> tuple[Tree, Ready]:
