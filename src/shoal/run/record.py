@@ -102,9 +102,13 @@ def record(
     except BaseException:
         writer.discard()
         raise
+    return Recorded(folder, writer.episodes, writer.steps, *_means(spec, totals))
+
+
+def _means(spec: Spec, totals: list[tuple[float, float]]) -> tuple[float, float | None]:
+    """What an episode returned on average, and what it cost; None where steps have no cost."""
     mean, cost = np.mean(totals, axis=0).tolist()
-    costs = cost if spec.costs else None
-    return Recorded(folder, writer.episodes, writer.steps, mean, costs)
+    return mean, cost if spec.costs else None
 
 
 def _totals(episode: Episode) -> tuple[float, float]:
