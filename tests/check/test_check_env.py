@@ -21,7 +21,9 @@ from gymnasium import spaces
 
 import shoal
 from shoal.check.check_env import check_env, read_kwargs
+from shoal.check.play import Played, check_scales
 from shoal.check.report import CHECKS, Finding, Findings, Report, Speed, duration
+from shoal.check.told import check_told
 from shoal.check.watch import TimeUp, within
 from shoal.types import ConfigError
 from tests import bad_envs
@@ -333,6 +335,22 @@ def test_spaces_of_other_kinds() -> None:
     report = check_env(Square, steps=100)
     assert find_faults(report) == {"spaces": "error"}
     assert "low 0.0 and high 0.0 at [1, 0]" in report.errors[0].says
+
+
+def test_names_and_costs_are_told() -> None:
+    found, env = Findings(), toys.Pointer()
+    env.metadata = {"feature_names": ["x", "y", "vx", "vy"]}
+    played = Played(steps=2, costs=2, obs=[np.zeros(4), np.arange(4.0)])
+    check_told(found, env, "Toy", played)
+    check_scales(found, played)
+    told = {one.name: one.says for one in found.all}
+    assert told["names"] == "has feature names x, y, vx, vy"
+    assert "--preprocessing.cost-key cost" in told["cost"]
+    assert "0.5 (y) to 1.5 (vy)" in told["obs-scale"]
+    env.metadata = {"action_names": ["left"]}
+    wrong = Findings()
+    check_told(wrong, env, "Toy", Played(steps=2, costs=1))
+    assert [one.verdict for one in wrong.all] == ["warning"]
 
 
 def test_findings_keep_the_first_and_the_worst() -> None:

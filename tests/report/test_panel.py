@@ -57,6 +57,9 @@ class Result:
     steps: int = 65_536
     seconds: float = 1.52
     greedy_return: float = 499.96
+    greedy_cost: float = math.nan
+    greedy_cost_worst: float = math.nan
+    cost_limit: float | None = None
     greedy_episodes: int = 100
     mean_return: float = 400.0
     threshold: float | None = 475.0
@@ -234,6 +237,8 @@ def test_result_line() -> None:
     missed = Result(greedy_return=10.0, solved=False)
     assert "greedy return 10.0 over 100 episodes (threshold 475 missed)" in result_line(missed)
     assert "threshold" not in result_line(Result(threshold=None))
+    costly = result_line(Result(greedy_cost=5.5, greedy_cost_worst=9.0, cost_limit=5.0))
+    assert "(threshold 475 met), greedy cost 5.5 an episode, at worst 9 (limit 5 missed), 65,536 steps" in costly
     unplayed = Result(greedy_return=math.nan, solved=False)
     assert "no greedy return, mean return 400.0 (threshold 475 missed)" in result_line(unplayed)
 

@@ -11,6 +11,7 @@ import sys
 import warnings
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -26,13 +27,13 @@ from shoal import cli
 from shoal.experiment import session
 from shoal.report.curves import column, draw_run
 from shoal.report.html import flat, shown, write_report
+from shoal.report.usage import usage
 from shoal.run import log
 from shoal.run.directory import RunDirectory, versions
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 TINY: dict[str, Any] = {
     "num_envs": 8,
@@ -220,6 +221,15 @@ def test_nothing_of_a_run_directory_is_markup(tmp_path: Path) -> None:
         assert f"{name}&lt;/td&gt;" in text, name
 
 
+def test_an_environment_that_nobody_finds_by_its_name() -> None:
+    """A class that was handed over is needed again; ids and places are enough."""
+    path = Path("runs/x")
+    assert "shoal.load('runs/x', factory=Tank)" in usage(path, {"env": "Tank"})
+    assert "shoal eval runs/x --env MODULE:Tank --video" in usage(path, {"env": "Tank"})
+    for known in ("CartPole-v1", "tank:Tank", "grpc://127.0.0.1:50051"):
+        assert "shoal.load('runs/x')" in usage(path, {"env": known})
+
+
 def test_values() -> None:
     """Numbers as people read them, and nested settings as dotted ones."""
     given = [1234567, 0.123456789, 123456.789, True, None, [1], float("inf")]
@@ -337,6 +347,7 @@ def test_neither_torch_nor_pyplot(write: Callable[..., RunDirectory]) -> None:
     run = write()
     program = f"""
 import pathlib, sys
+from shoal.report.usage import usage
 from shoal.run.directory import RunDirectory
 from shoal.report.html import write_report
 assert "matplotlib" not in sys.modules

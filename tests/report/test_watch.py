@@ -36,7 +36,9 @@ def shown(*asked: Path) -> str:
 
 def test_one_run(tmp_path: Path) -> None:
     """The figures of the live panel, from the directory alone."""
-    run = write_run(tmp_path / "a", status={"state": "stopped", "reason": "SIGTERM", "greedy_return": 61.5})
+    run = write_run(
+        tmp_path / "a", status={"state": "stopped", "reason": "SIGTERM", "greedy_return": 61.5, "greedy_cost": 7.5}
+    )
     acted = {"update": 3, "step": 30, "learner": "", "rule": "kl", "action": "halved", "said": "It was 0.3."}
     (run.path / "guard.json").write_text(json.dumps({"count": 1, "interventions": [acted]}))
     text = shown(tmp_path / "a")
@@ -48,6 +50,7 @@ def test_one_run(tmp_path: Path) -> None:
         "200 steps/s",
         "greedy",
         "61.5",
+        "greedy cost  7.5",
         "learning",
         "60 %",
         "guard acted once",

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from shoal.envs.costs.rows import costed
+from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.registry import make
 from shoal.learn.acting import Acting
 from shoal.nets.policy import PlainPolicy
@@ -30,6 +32,20 @@ class Loop(gym.Env[Any, Any]):
         return np.zeros(1, np.float32), 2.0, action == 1, False, {}
 
 
+class Toll(Loop):
+    """Costs 1 more in each of its rows than in the one before, in every step."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        Toll.made += 1
+        self.cost = float(Toll.made)
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        obs, reward, over, cut, _ = super().step(action)
+        return obs, reward, over, cut, {"cost": self.cost}
+
+
 class Always(nn.Module):
     """Always the same action."""
 
@@ -48,6 +64,22 @@ def test_an_endless_episode_is_cut_and_said_so() -> None:
         score = evaluate(PlainPolicy(Always(0), rows.spec), rows, episodes=3, acting=Acting(0), max_steps=50)
     assert score.returns.tolist() == [100.0] * 3
     assert score.lengths.tolist() == [50.0] * 3
+
+
+@pytest.mark.filterwarnings("ignore:.*has not ended")
+def test_costs_of_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What whole episodes cost, and what endless ones cost so far; nothing where steps have no cost."""
+
+    def costs(action: int, **settings: Any) -> Any:
+        monkeypatch.setattr(Toll, "made", 0)
+        rows = costed(make(Toll, 2, preprocessing=Preprocessing(**settings)))
+        return evaluate(PlainPolicy(Always(action), rows.spec), rows, episodes=3, acting=Acting(0), max_steps=50)
+
+    assert costs(1, cost_key="cost").costs.tolist() == [1.0, 1.0, 2.0]
+    score = costs(0, cost_key="cost")
+    assert score.costs.tolist() == [50.0, 50.0, 100.0]
+    assert score.numbers("eval/")["eval/cost_worst"] == 100.0
+    assert costs(1).costs is None
 
 
 def test_episodes_that_end_are_whole() -> None:

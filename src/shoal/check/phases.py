@@ -18,6 +18,7 @@ from shoal.check.rows import (
     time_rows,
 )
 from shoal.check.speed import NUM_ROWS, check_speed, run_bare, run_rows
+from shoal.check.told import check_told
 from shoal.check.trial import REPEAT_S, close_rows
 from shoal.check.values import check_spaces
 from shoal.check.workers import check_workers
@@ -120,6 +121,7 @@ def play_random(trial: Trial) -> None:
     )
     trial.startup_s += trial.played.first_reset_s
     if not trial.found.failed:
+        check_told(trial.found, trial.envs[0], trial.name, trial.played)
         check_ends(trial.found, trial.envs[0], trial.played)
         check_scales(trial.found, trial.played)
     trial.blocked = trial.found.failed

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from shoal.check.legal import ADVICE as MASK_ADVICE
 from shoal.check.legal import Masks
 from shoal.check.report import shown
+from shoal.check.told import has_cost
 from shoal.check.values import ValueCheck
 from shoal.envs.python_env import strip
 from shoal.types import Floats, Tree
@@ -110,6 +111,10 @@ class Played:
     """Steps whose reward was not zero."""
     obs: list[Floats] = field(default_factory=list[Floats])
     """Observations of one Box, flat."""
+    costs: int = 0
+    """Steps whose info has a number under `cost`."""
+    feature_names: tuple[str, ...] = ()
+    """What the environment calls the numbers that it observes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +216,7 @@ class _Record:
         self._check_mask()
         played.steps += 1
         played.rewards += step.reward != 0
+        played.costs += has_cost(step.info)
         self._return += step.reward
         self._keep_obs(step.obs)
         self.keeper.keep("info", player.where(), step.info)
@@ -327,12 +333,20 @@ def check_scales(found: Findings, played: Played) -> None:
     least = moving[np.argmin(scale[moving])]
     most = moving[np.argmax(scale[moving])]
     low, high = scale[least], scale[most]
-    says = f"components vary by {low:.3g} (component {least}) to {high:.3g} (component {most})"
+    named = [_component(played, int(at)) for at in (least, most)]
+    says = f"components vary by {low:.3g} ({named[0]}) to {high:.3g} ({named[1]})"
     if high > MAX_RATIO * low or high > MAX_SCALE:
         advice = "train with --network.normalize-obs, or bring every component to about -1 to 1 in the environment"
         found.warn("obs-scale", f"under random actions, {says}", advice)
     else:
         found.ok("obs-scale", says)
+
+
+def _component(played: Played, at: int) -> str:
+    """A number of an observation by its name, or by its place."""
+    names = played.feature_names
+    known = len(names) == played.obs[0].size
+    return names[at] if known else f"component {at}"
 
 
 def _check_returns(found: Findings, played: Played) -> None:

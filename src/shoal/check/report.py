@@ -21,6 +21,8 @@ CHECKS = (
     "finite",
     "bounds",
     "reward",
+    "names",
+    "cost",
     "raises",
     "hangs",
     "masks",

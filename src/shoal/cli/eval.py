@@ -17,6 +17,7 @@ from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from shoal.experiment.agent import Agent
+    from shoal.run.evaluate import Score
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +64,24 @@ def main(arguments: list[str], about: str) -> int:
         f"{given.episodes} greedy episodes",
         flush=True,
     )
+    if score.costs is not None:
+        print(_cost(agent, score), flush=True)
     if given.video is not None:
         _record(agent, given.video, given)
     return 0
+
+
+def _cost(agent: Agent, score: Score) -> str:
+    """What the episodes cost, beside the limit that the policy was trained under."""
+    assert score.costs is not None
+    said = score.numbers("")
+    line = f"mean cost {said['cost']:.4g}, standard deviation {said['cost_std']:.4g}, worst {said['cost_worst']:.4g}"
+    limit = getattr(agent.config, "cost_limit", None)
+    if limit is None:
+        return line
+    above = int((score.costs > limit).sum())
+    met = "met" if said["cost"] <= limit else "missed"
+    return f"{line} (limit {limit:g} on the mean {met}; {above} of {len(score.costs)} episodes are above it)"
 
 
 def _record(agent: Agent, path: Path, given: Given) -> None:

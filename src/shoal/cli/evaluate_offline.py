@@ -26,6 +26,8 @@ class Given(OfPolicy):
     """Of the policy that draws its actions, instead of the greedy one."""
     values: bool = True
     """Fit values of states and actions, which fitted Q evaluation and doubly robust estimates need."""
+    costs: bool = False
+    """Estimate what episodes cost, from the `cost` among the log's infos, instead of what they return."""
     confidence: float = 0.95
     """Of the intervals."""
     rate_hz: float | None = None
@@ -60,8 +62,15 @@ def main(arguments: list[str], about: str) -> int:
         greedy=not given.sample,
         rate_hz=given.rate_hz,
         units=given.units,
-        asked=Asked(values=given.values, confidence=given.confidence, seed=given.seed),
+        asked=Asked(
+            values=given.values,
+            confidence=given.confidence,
+            seed=given.seed,
+            costs=given.costs,
+        ),
     )
+    if given.costs:
+        print("what an episode costs, in the place of what it returns:")
     print(score)
     print(f"go by {score.best}" if score.reliable else "there is no estimate to go by")
     return 0

@@ -44,7 +44,9 @@ def main(arguments: list[str], about: str) -> int:
         seed=given.seed,
         max_steps=given.max_steps,
     )
+    cost = "" if made.mean_cost is None else f", mean cost {made.mean_cost:.4g}"
     print(
-        f"{printable(made.path)}: {made.episodes:,} episodes, {made.steps:,} steps, mean return {made.mean_return:.2f}"
+        f"{printable(made.path)}: {made.episodes:,} episodes, {made.steps:,} steps, mean return "
+        f"{made.mean_return:.2f}{cost}"
     )
     return 0

@@ -13,6 +13,12 @@ from gymnasium import spaces
 from shoal.envs.action_guard.limits import limits_of
 from shoal.envs.action_guard.settings import ActionGuard
 from shoal.envs.masks import in_observation
+from shoal.envs.names import (
+    action_names,
+    action_places,
+    feature_names,
+    feature_places,
+)
 from shoal.envs.preprocessing import Preprocessing
 from shoal.types import ConfigError, leaf_spaces
 
@@ -86,12 +92,24 @@ def document(
         "checkpoint": provenance.tag or "newest",
         "spec_sha256": sha256_of(spec),
         **described(spec),
+        **_names(spec),
         "calls": dict(calls),
         "caller": duties(spec, provenance.preprocessing),
         "action_guard": guard_said(spec, provenance.action_guard),
         "files": dict(files),
     }
     return json.dumps(said, indent=2, allow_nan=False) + "\n"
+
+
+def _names(spec: Spec) -> dict[str, list[str]]:
+    """What the numbers that are observed and done are called, where that is more than their places."""
+    found: dict[str, list[str]] = {}
+    features, actions = feature_names(spec), action_names(spec)
+    if features != feature_places(spec.observation_space):
+        found["feature_names"] = list(features)
+    if actions != action_places(spec.action_space):
+        found["action_names"] = list(actions)
+    return found
 
 
 def duties(spec: Spec, preprocessing: Preprocessing) -> list[str]:

@@ -104,6 +104,8 @@ class Asked:
     """Of resamples and features."""
     expected: Expected = field(default_factory=Expected)
     """What the log must say of rates and units."""
+    costs: bool = False
+    """Estimate what episodes cost, in the place of what they return."""
 
 
 def evaluate_offline(
@@ -132,6 +134,8 @@ def evaluate_offline(
     gamma, confidence = asked.gamma, asked.confidence
     file, episodes = read_episodes(folder, spec)
     check_log(file, episodes, spec, asked.expected)
+    if asked.costs:
+        episodes = [episode.with_costs() for episode in episodes]
     try:
         check_interval(
             len(episodes), gamma=gamma, confidence=confidence, resamples=FITS

@@ -179,7 +179,10 @@ class Preprocessing:
         what = f"{spec.env_id}: frame_stack={self.frame_stack}: one row's observations"
         check_room(SPACE_COPIES * self.frame_stack * nbytes, what, "stack fewer")
         space = batch_space(spec.observation_space, self.frame_stack)
-        return replace(spec.seeing(space), frame_stack=self.frame_stack)
+        names = spec.feature_names
+        return replace(
+            spec.seeing(space), frame_stack=self.frame_stack, feature_names=names
+        )
 
     def reward(self, reward: Floats) -> Floats:
         """The rewards that are learned from."""

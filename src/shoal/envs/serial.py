@@ -11,6 +11,7 @@ from shoal.envs.actions import one_by_one
 from shoal.envs.forks import end_if_forked
 from shoal.envs.history import History, play_again
 from shoal.envs.masks import RowMasks
+from shoal.envs.names import declared_names
 from shoal.envs.outputs import take
 from shoal.envs.python_env import (
     check_alike,
@@ -100,6 +101,7 @@ class SerialEnv:
             max_episode_steps=shortest_limit(envs[0]),
             reward_threshold=getattr(registered, "reward_threshold", None),
             info_keys=(*info_keys, *info_keys_of(ranges or {})),
+            **declared_names(envs[0], name),
         )
         self.num_rows = len(envs)
         self.keeper = RowKeeper(spec, self.num_rows, first_row=first_row)

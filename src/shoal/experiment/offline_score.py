@@ -35,11 +35,11 @@ def evaluate_offline(
         agent: a loaded policy, or its run.
         data: the log, a data set in Minari's layout.
         behavior: the policy that played the log, drawing its actions, or its run; None: as the log says.
-        gamma: discount; None: the run's own, 0.99 where it has none.
+        gamma: discount; None: the run's own, 0.99 where it has none; of costs, which limits are on the sum of, 1.
         greedy: whether the policy would take the mode of its distribution.
         rate_hz: steps a second that the log must have.
         units: of each number of an observation, which the log must have.
-        asked: confidence, seed, and whether values are fitted.
+        asked: confidence, seed, whether values are fitted, and whether costs are estimated instead of rewards.
 
     Raises:
         ConfigError: a log of other spaces, units or rates, or damaged; a run of other spaces; no way to any estimate.
@@ -48,12 +48,12 @@ def evaluate_offline(
     acted = load(behavior) if isinstance(behavior, str | Path) else behavior
     if acted is not None:
         _check_same(agent, acted)
-    known = gamma if gamma is not None else getattr(agent.config, "gamma", 0.99)
+    asked = asked or Asked()
+    own = 1.0 if asked.costs else getattr(agent.config, "gamma", 0.99)
+    known = own if gamma is None else gamma
     folder = folder_of("evaluate_offline", data)
     expected = Expected(rate_hz, units)
-    wanted = replace(
-        asked or Asked(), gamma=float(known), greedy=greedy, expected=expected
-    )
+    wanted = replace(asked, gamma=float(known), greedy=greedy, expected=expected)
     played = None if acted is None else acted.policy
     return evaluate(agent.policy, agent.spec, folder, wanted, behavior=played)
 

@@ -39,6 +39,15 @@ class Result:
     mean_return: float = -math.inf
     """Of the last max(100, num_envs) episodes of training; -inf where there were fewer."""
     greedy_episodes: int = GREEDY_EPISODES
+    greedy_std: float = math.nan
+    """Standard deviation of the returns of the greedy episodes."""
+    greedy_cost: float = math.nan
+    """Mean cost of the greedy episodes; NaN where none were played, or steps have no cost."""
+    greedy_cost_std: float = math.nan
+    greedy_cost_worst: float = math.nan
+    """Of the costliest of them."""
+    cost_limit: float | None = None
+    """What an episode may cost on average, where that was learned."""
     agent: str = ""
     """Whose policy it is, of several agents: the one with the best greedy episodes; empty where none were played."""
     bottleneck: str = ""
@@ -74,6 +83,8 @@ class Result:
     def __repr__(self) -> str:
         """One line: where the run is and what came of it."""
         bar = "" if self.threshold is None else f", threshold={self.threshold:g}"
+        if not math.isnan(self.greedy_cost):
+            bar += f", greedy_cost={self.greedy_cost:.4g}"
         return (
             f"Result({str(self.path)!r}, steps={self.steps:,}, seconds={self.seconds:.1f}, "
             f"greedy_return={self.greedy_return:.1f}{bar}, stop_reason={self.stop_reason!r})"

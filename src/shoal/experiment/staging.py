@@ -12,7 +12,7 @@ import numpy as np
 
 from shoal.deploy.description import sha256_of
 from shoal.deploy.offline import Asked
-from shoal.deploy.stages.criteria import Criteria, read_criteria
+from shoal.deploy.stages.criteria import Criteria, check_costs, read_criteria
 from shoal.deploy.stages.drift import Reference, numbers_of, watched
 from shoal.deploy.stages.ladder import (
     check_may_enter,
@@ -36,7 +36,6 @@ from shoal.experiment.staged import check_policy
 from shoal.learn.acting import Acting
 from shoal.memory.data_file import DataFile
 from shoal.nets.normalizer import Normalizer
-from shoal.report.explain.names import FEATURES
 from shoal.report.explain.visits import visit
 from shoal.run.directory import RunDirectory
 from shoal.run.evaluate import EVALUATION_STREAM
@@ -86,6 +85,7 @@ class Stages:
     def __init__(self, agent: Agent, criteria: Criteria, origin: str) -> None:
         """Made by `stages`; `origin`: where the criteria are from, as a note of what is measured by them."""
         check_policy(agent.spec, agent.experiment)
+        check_costs(criteria, agent.spec.env_id, costs=agent.spec.costs)
         folder = agent.provenance.folder
         if folder is None:
             raise ConfigError("this policy is of no run directory")
@@ -93,6 +93,11 @@ class Stages:
         self._origin = origin
         self.policy, self._data = packed(agent.policy)
         self.entries  # noqa: B018 - a damaged file is said at once
+
+    @property
+    def _cost_limit(self) -> float | None:
+        """What an episode may cost on average, where the policy was trained so."""
+        return getattr(self.agent.config, "cost_limit", None)
 
     @property
     def entries(self) -> Entries:
@@ -169,7 +174,7 @@ class Stages:
         if threshold is None:
             threshold = agent.spec.reward_threshold
         score = agent.evaluate(episodes=wanted.episodes, seed=wanted.seed)
-        found = simulated(score, wanted, threshold)
+        found = simulated(score, wanted, threshold, self._cost_limit)
         entry = _filled(entry, found, f"simulator of {agent.spec.env_id}")
         keep(self.folder, self.policy, self._data)
         reference = _reference(agent, seed=wanted.seed)
@@ -189,6 +194,7 @@ class Stages:
 
     def _replayed(self, entry: Entry, data: Path) -> Entry:
         wanted = self.criteria.replay
+        asked = Asked(values=wanted.values, confidence=wanted.confidence)
         score = evaluate_offline(
             self.agent,
             data,
@@ -196,18 +202,35 @@ class Stages:
             greedy=wanted.greedy,
             rate_hz=wanted.rate_hz,
             units=wanted.units,
-            asked=Asked(values=wanted.values, confidence=wanted.confidence),
+            asked=asked,
         )
+        most = wanted.most_cost
+        if most is None and self._says_costs(data):
+            most = self._cost_limit
+        cost = None
+        if most is not None:
+            asked = replace(asked, costs=True)
+            spent = evaluate_offline(
+                self.agent, data, greedy=wanted.greedy, asked=asked
+            )
+            cost = spent, float(most)
         digest = DataFile.find(data).sha256()
-        return _filled(entry, replayed(score, wanted), str(data), digest)
+        return _filled(entry, replayed(score, wanted, cost), str(data), digest)
+
+    def _says_costs(self, data: Path) -> bool:
+        """Whether every episode of a log says what its steps cost."""
+        episodes = DataFile.find(data).episodes(self.agent.spec)
+        return all(episode.costs is not None for episode in episodes)
 
     def _logged(self, entry: Entry, data: Path) -> Entry:
         spec, stage = self.agent.spec, entry.stage
         expected = Header(stage, self.policy, sha256_of(spec), spec.env_id, "")
         reference = Reference.read(reference_of(self.folder, self.policy))
         log = read_log(data, reference=reference, expected=expected)
-        measure = shadowed if stage == "shadow" else canaried
-        found = measure(log, self.criteria)
+        if stage == "shadow":
+            found = shadowed(log, self.criteria)
+        else:
+            found = canaried(log, self.criteria, self._cost_limit)
         return _filled(entry, found, str(data), sha256_of_file(data))
 
 
@@ -228,8 +251,6 @@ def _reference(agent: Agent, *, seed: int) -> Reference | None:
     names = watched(spec)
     if not names:
         return None
-    known = FEATURES.get(spec.env_id, ())
-    names = known if len(known) == len(names) else names
     options = experiment.options
     count = min(REFERENCE_EPISODES, options.num_envs)
     with closing(experiment.rows(count, playing=True)) as rows:

@@ -324,10 +324,8 @@ def conclude(
     """Ends a loop that was left, writes how the run ended, plays the greedy episodes unless Ctrl-C ended it.
 
     Those are played on rows of their own when the run's are closed and its status says that it is finished: what fails
-    there is said, and nothing is lost by it.
-
-    Raises:
-        ConfigError: the algorithm returned no policy, or one that is not saved, or never went through its loop.
+    there is said, and nothing is lost by it. ConfigError: the algorithm returned no policy, or one that is not saved,
+    or never went through its loop.
     """
     kept = run.leave()
     check_trained(experiment, policy, where, kept)
@@ -336,15 +334,15 @@ def conclude(
         save_trained(policy, where)
     found = bottleneck(Spent.of_meter(run.meter), engine_of(experiment, rows))
     close_rows(rows, run)
-    threshold = run.settings.stop_at
-    threshold = None if threshold == math.inf else threshold
+    stop_at = run.settings.stop_at
+    threshold = None if stop_at == math.inf else stop_at
     begun = time.perf_counter()
     status = where.read_status()
-    status |= {"threshold": threshold, "stop_reason": run.stop_reason}
-    status["ended_at"] = time.time()
+    status |= {"threshold": threshold, "ended_at": time.time()}
+    status["stop_reason"] = run.stop_reason
     given = experiment.options.final_episodes
     episodes = GREEDY_EPISODES if given is None else given
-    greedy = math.nan
+    greedy = {"greedy_return": math.nan}
     if run.stop_reason in CUT_SHORT:
         status |= {"state": "stopped", "reason": run.interrupted_by}
         where.write_status(status)
@@ -353,21 +351,22 @@ def conclude(
         where.write_status(status)
         score = play_greedily(experiment, run, policy, episodes=episodes)
         if score is not None:
-            greedy = score.mean
-            status |= {"greedy_return": greedy, "greedy_std": score.std}
-            status |= {"usage": run.usage.now(run.meter.halt.stood_s)}
+            greedy = score.numbers("greedy_")
+            used = run.usage.now(run.meter.halt.stood_s)
+            status |= {**greedy, "usage": used}
             where.write_status(status)
     result = Result(
         path=where.path,
         policy=policy,
         steps=status["steps"],
         seconds=status["seconds"],
-        greedy_return=greedy,
         greedy_seconds=time.perf_counter() - begun,
         threshold=threshold,
         stop_reason=run.stop_reason,
         mean_return=run.mean_return,
         greedy_episodes=episodes,
+        cost_limit=getattr(experiment.config, "cost_limit", None),
+        **greedy,
         agent=run.selection.kept,
         bottleneck=found,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -130,6 +131,8 @@ class CheckedEpisode:
                 f"{name} ends in step {int(early.argmax())}, before its last one, {self.length - 1}"
             )
         self.behavior_log_prob = episode.behavior_log_prob
+        self.cost = episode.costs
+        """As it was written: it is looked at where somebody asks for costs."""
         if self.behavior_log_prob is not None:
             told = self._numbers(
                 "behavior_log_prob", self.behavior_log_prob, np.dtype(np.float64)
@@ -140,6 +143,24 @@ class CheckedEpisode:
                 )
         # What was recorded no further goes on from its last observation, as after a time limit.
         self.truncated[-1] |= not self.terminated[-1]
+
+    def with_costs(self) -> CheckedEpisode:
+        """The same with costs in the place of rewards; ConfigError where the data set does not say them."""
+        if self.cost is None:
+            raise ConfigError(
+                f"{self.name} does not say what its steps cost; write them into its infos as `cost`, as `shoal record` "
+                "does and Episode(costs=...)"
+            )
+        cost = self._numbers("cost", self.cost, np.dtype(np.float64))
+        if len(cost) == self.length + 1:
+            cost = cost[1:]  # Minari's infos begin with that of the reset
+        if cost.shape != (self.length,):
+            raise ConfigError(
+                f"{self.name} has {self.length} rewards, and costs of shape {list(cost.shape)}"
+            )
+        made = copy(self)
+        made.reward = cost
+        return made
 
     def _leaves(
         self, what: str, layout: Layout, tree: Tree, count: int

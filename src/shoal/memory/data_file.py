@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 RECORDS, METADATA = "main_data.hdf5", "metadata.json"
 LOG_PROB = "behavior_log_prob"
 """Among an episode's infos: of each action, under the policy that acted."""
+COST = "cost"
+"""Among them: what each step cost."""
 MINARI = "0.5.4"
 """The version of Minari whose layout is written."""
 
@@ -42,6 +44,8 @@ class Episode:
     truncations: NDArray[np.bool_]
     behavior_log_prob: NDArray[np.float64] | None = None
     """[T], how likely each action was under the policy that acted, where it is known."""
+    costs: NDArray[np.float64] | None = None
+    """[T], what each step cost, where that is known."""
 
 
 class DataWriter:
@@ -77,8 +81,10 @@ class DataWriter:
         _write(group, "actions", episode.actions)
         for name in ("rewards", "terminations", "truncations"):
             _write(group, name, getattr(episode, name))
-        if episode.behavior_log_prob is not None:
-            _write(group, "infos", {LOG_PROB: episode.behavior_log_prob})
+        told = {LOG_PROB: episode.behavior_log_prob, COST: episode.costs}
+        infos = {name: values for name, values in told.items() if values is not None}
+        if infos:
+            _write(group, "infos", infos)
         self.episodes += 1
         self.steps += len(episode.rewards)
 
@@ -209,6 +215,6 @@ def _read(group: Any, spec: Spec) -> Episode:
                 at = at[f"_index_{key}" if isinstance(key, int) else key]
             leaves.append(np.asarray(at[()]))
         trees.append(layout.tree(leaves))
-    infos = group.get("infos")
-    told = None if infos is None or LOG_PROB not in infos else infos[LOG_PROB][()]
-    return Episode(*trees, *steps, behavior_log_prob=told)
+    infos = group.get("infos", {})
+    told = [infos[name][()] if name in infos else None for name in (LOG_PROB, COST)]
+    return Episode(*trees, *steps, *told)

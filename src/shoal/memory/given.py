@@ -10,6 +10,8 @@ from shoal.envs.bounds import bounds_of
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gymnasium import spaces
     from numpy.typing import NDArray
 
@@ -69,8 +71,12 @@ def check_observations(
     values: NDArray[Any],
     *,
     axes: int = 1,
+    names: Sequence[str] = (),
 ) -> None:
-    """ConfigError where an observation is outside its space by more than rounding; it names the first step."""
+    """ConfigError where an observation is outside its space by more than rounding; it names the first step.
+
+    `names`: what the numbers of one observation are called, where they have names.
+    """
     low, high = bounds_of(part)
     near: Any = 0
     if values.dtype.kind == "f":
@@ -79,9 +85,13 @@ def check_observations(
     within = (values >= low - near) & (values <= high + near)
     if not within.all():
         at = tuple(np.argwhere(~within)[0])
+        called = ""
+        if names:
+            place = int(np.ravel_multi_index(at[axes:], values.shape[axes:]))
+            called = f" ({names[place]})"
         raise ConfigError(
-            f"{where}: {name} of step {first_step(within, axes)} is {values[at]:g}, outside {part}; is it in other "
-            "units?"
+            f"{where}: {name}{called} of step {first_step(within, axes)} is {values[at]:g}, outside {part}; is it in "
+            "other units?"
         )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
+from shoal.envs.names import names_by_leaf
 from shoal.memory.given import (
     as_dtype,
     check_actions,
@@ -126,11 +127,13 @@ class _Axes:
         """The arrays of observations, which are within their spaces."""
         found = self._leaves(name, spec.observation, given)
         parts = leaf_spaces(spec.observation_space)
-        for leaf, (_, part), values in zip(
-            spec.observation.leaves, parts, found, strict=True
+        axes = len(self.shape)
+        called = names_by_leaf(spec)
+        for leaf, (_, part), values, names in zip(
+            spec.observation.leaves, parts, found, called, strict=True
         ):
             where = name + leaf.name
-            check_observations(WHERE, where, part, values, axes=len(self.shape))
+            check_observations(WHERE, where, part, values, axes=axes, names=names)
         return found
 
     def actions(self, given: Tree, spec: Spec) -> Arrays:

@@ -8,6 +8,7 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shoal.envs.names import names_by_leaf
 from shoal.memory.given import check_observations
 from shoal.types import ConfigError, leaf_spaces
 from shoal.types.text import printable
@@ -60,12 +61,17 @@ def check_log(
 ) -> None:
     """ConfigError where a log has another environment, rate or units, or observations outside their space."""
     named = file.metadata.get("env_id")
-    if named is not None and named != spec.env_id:
+    if named is not None and _bare(named) != _bare(spec.env_id):
         raise ConfigError(
             f"{file.folder} is a log of {printable(named, 80)}, and the policy acts in {spec.env_id}; name a "
             "log of that"
         )
     check_numbers(file, episodes, spec, expected or Expected())
+
+
+def _bare(env: object) -> str:
+    """A name without the module that it is imported from: a class is given now as itself, and now by its place."""
+    return str(env).rpartition(":")[2]
 
 
 def check_numbers(
@@ -117,5 +123,9 @@ def _check_bounds(
     leaves = spec.observation.leaves
     parts = leaf_spaces(spec.observation_space)
     where = f"{file.folder}, episode {number}"
-    for leaf, (_, part), values in zip(leaves, parts, episode.obs, strict=True):
-        check_observations(where, f"the observation{leaf.name}", part, values)
+    called = names_by_leaf(spec)
+    for leaf, (_, part), values, names in zip(
+        leaves, parts, episode.obs, called, strict=True
+    ):
+        name = f"the observation{leaf.name}"
+        check_observations(where, name, part, values, names=names)

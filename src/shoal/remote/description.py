@@ -7,6 +7,7 @@ import math
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
+from shoal.envs.names import ACTION_NAMES, FEATURE_NAMES
 from shoal.envs.vec_env import Capabilities
 from shoal.types import ConfigError, Layout, Leaf, Spec
 from shoal.types.space_text import read_space, write_space
@@ -19,6 +20,8 @@ PLAIN = (
     "groups", "frame_stack",
 )  # fmt: skip
 """The fields of a Spec that JSON holds as they are."""
+NAMED = (FEATURE_NAMES, ACTION_NAMES)
+"""Of the numbers that are observed and done: they change nothing, and older servers do not say them."""
 NAMES = ("-Infinity", "Infinity")
 
 
@@ -36,7 +39,7 @@ def write_spec(spec: Spec) -> str:
 
 
 def _form(spec: Spec) -> dict[str, Any]:
-    said: dict[str, Any] = {name: getattr(spec, name) for name in PLAIN}
+    said: dict[str, Any] = {name: getattr(spec, name) for name in (*PLAIN, *NAMED)}
     spaces = {
         "observation_space": spec.observation_space,
         "action_space": spec.action_space,
@@ -75,6 +78,7 @@ def _read(text: str) -> tuple[dict[str, Any], Spec]:
         limits = {name: said[name] for name in PLAIN if name != "env_id"}
         for name in ("info_keys", "agents"):
             limits[name] = tuple(limits[name])
+        limits |= {name: _texts(said.get(name, [])) for name in NAMED}
         spaces = [
             read_space(json.dumps(_unnamed(said[name])))
             for name in ("observation_space", "action_space")
@@ -90,6 +94,13 @@ def _read(text: str) -> tuple[dict[str, Any], Spec]:
     return said, spec
 
 
+def _texts(given: Any) -> tuple[str, ...]:
+    """A list of texts that can be printed; ValueError for anything else."""
+    if not all(isinstance(text, str) and text.isprintable() for text in given):
+        raise ValueError("a list of names holds what is none")
+    return tuple(given)
+
+
 def _unreadable(error: Exception) -> ConfigError:
     return ConfigError(
         f"the server's description of its environment cannot be read: {error!r}"
@@ -97,8 +108,9 @@ def _unreadable(error: Exception) -> ConfigError:
 
 
 def differences(ours: Spec, theirs: Spec) -> list[str]:
-    """The fields in which two specifications differ; what is known after the first reset does not count."""
-    names = [field.name for field in fields(Spec) if field.name != "masked"]
+    """The fields in which two specifications differ, but names and what is known after the first reset."""
+    apart = ("masked", *NAMED)
+    names = [field.name for field in fields(Spec) if field.name not in apart]
     return [name for name in names if getattr(ours, name) != getattr(theirs, name)]
 
 

@@ -239,17 +239,19 @@ def _print_groups(groups: Sequence[Group], bands: Sequence[Band], grid: Floats) 
         title_justify="left",
     )
     table.add_column("configuration", overflow="fold")
+    costs = any(len(group.greedy_costs()) for group in groups)
     for name in (
         "seeds",
         "return (IQM)",
         "95 % interval",
         "greedy (IQM)",
+        *(["greedy cost (IQM)"] if costs else []),
         "steps (median)",
         f"seconds to {last:,.0f}",
     ):
         table.add_column(name, justify="right")
     for group, drawn in zip(groups, bands, strict=True):
-        table.add_row(*as_text(_group_row(group, drawn, last)))
+        table.add_row(*as_text(_group_row(group, drawn, last, costs=costs)))
     screen = console()
     screen.print(table)
     curves = _curves(groups)
@@ -260,16 +262,14 @@ def _print_groups(groups: Sequence[Group], bands: Sequence[Band], grid: Floats) 
         screen.print(Text(said), soft_wrap=True)
 
 
-def _group_row(group: Group, drawn: Band, last: float) -> list[str]:
+def _group_row(group: Group, drawn: Band, last: float, *, costs: bool) -> list[str]:
     count = len(group.curves)
-    interval = greedy = "-"
+    interval = "-"
     if count > 1:
         interval = f"{drawn.low[-1]:.1f} to {drawn.high[-1]:.1f}"
-    scores = group.greedy()
-    if len(scores):
-        greedy = f"{iqm(scores):.1f}"
-        if len(scores) < count:
-            greedy += f" ({len(scores)} of {count})"
+    greedy = [_middle(group.greedy(), count)]
+    if costs:
+        greedy.append(_middle(group.greedy_costs(), count))
     steps = np.median([curve.steps[-1] for curve in group.curves])
     seconds = np.median(group.seconds_at(last))
     return [
@@ -277,10 +277,18 @@ def _group_row(group: Group, drawn: Band, last: float) -> list[str]:
         str(count),
         f"{drawn.middle[-1]:.1f}",
         interval,
-        greedy,
+        *greedy,
         f"{steps:,.0f}",
         f"{seconds:.1f}",
     ]
+
+
+def _middle(scores: Floats, count: int) -> str:
+    """The interquartile mean of the greedy scores of `count` runs, and of how many of them it is."""
+    if not len(scores):
+        return "-"
+    said = f"{iqm(scores):.1f}"
+    return said if len(scores) == count else f"{said} ({len(scores)} of {count})"
 
 
 def _curves(groups: Sequence[Group]) -> list[Curve]:

@@ -122,11 +122,27 @@ def _drawn(
     for at, key in enumerate(small):
         axes = figure.add_subplot(places[1 + at // COLUMNS, at % COLUMNS])
         axes.plot(steps, column(lines, key), linewidth=1)
+        if key == "info/cost":
+            _draw_greedy_cost(axes, lines, status)
         axes.set_title(printable(key, 60), fontsize="small")
         axes.tick_params(labelsize="x-small")
         mark_steps(axes, most=SMALL_TICKS)
         axes.grid(alpha=0.3)
     return figure
+
+
+def _draw_greedy_cost(
+    axes: Axes, lines: Sequence[Line], status: Mapping[str, object]
+) -> None:
+    """What greedy episodes cost, beside training and at its end, as the return's axes show their returns."""
+    evaluated = [line for line in lines if line.get("eval/cost") is not None]
+    if evaluated:
+        places = column(evaluated, "step"), column(evaluated, "eval/cost")
+        axes.plot(*places, "o", markersize=3)
+    greedy = status.get("greedy_cost")
+    if isinstance(greedy, float | int) and abs(greedy) < HUGE:
+        last = column(lines, "step")[-1:]
+        axes.plot(last, [greedy], "*", markersize=9, color="black")
 
 
 def mark_steps(axes: Axes, most: int = 10) -> None:

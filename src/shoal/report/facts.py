@@ -58,6 +58,9 @@ class Facts:
     episodes: int | None = None
     mean_return: float | None = None
     greedy_return: float | None = None
+    mean_cost: float | None = None
+    """Of an episode, as the environment says it; None where its steps have no cost."""
+    greedy_cost: float | None = None
     threshold: float | None = None
     stop_at: float | None = None
     shares: dict[str, float] = field(default_factory=dict[str, float])
@@ -223,6 +226,7 @@ def _take_status(found: Facts, status: Mapping[str, Any]) -> None:
     found.episodes = status.get("episodes")
     found.mean_return = _number(status.get("return"))
     found.greedy_return = _number(status.get("greedy_return"))
+    found.greedy_cost = _number(status.get("greedy_cost"))
     found.threshold = _number(status.get("threshold"))
     found.elapsed_s = _number(status.get("seconds"))
     if found.counted == "updates":
@@ -244,6 +248,9 @@ def _take_line(found: Facts, follower: Follower) -> None:
     found.mean_return = _latest(_number(last.get("episode/return")), found.mean_return)
     if found.greedy_return is None:
         found.greedy_return = _number(last.get("eval/return"))
+    found.mean_cost = _number(last.get("info/cost"))
+    if found.greedy_cost is None:
+        found.greedy_cost = _number(last.get("eval/cost"))
     found.speed = _number(last.get("speed/sps"))
     found.shares = shares_of(first, last)
     found.losses = {

@@ -40,6 +40,8 @@ class Curve:
     steps: Floats
     returns: Floats
     seconds: Floats
+    greedy_cost: float | None = None
+    """Mean cost of those episodes; None where steps have none."""
 
     @property
     def made_ns(self) -> int:
@@ -62,6 +64,11 @@ class Group:
         """The greedy returns of those runs that have one."""
         found = [curve.greedy_return for curve in self.curves]
         return np.array([score for score in found if score is not None])
+
+    def greedy_costs(self) -> Floats:
+        """The greedy costs of those runs that have one."""
+        found = [curve.greedy_cost for curve in self.curves]
+        return np.array([cost for cost in found if cost is not None])
 
 
 def family(config: Mapping[str, object]) -> str:
@@ -87,8 +94,10 @@ def read_curve(run: RunDirectory) -> Curve:
             raise ConfigError(
                 f"{run.config} has no {name} that could be one; leave it out"
             )
-    greedy = run.read_status().get("greedy_return")
-    return Curve(run, config, config["env"], config["seed"], greedy, *columns)
+    status = run.read_status()
+    greedy, cost = status.get("greedy_return"), status.get("greedy_cost")
+    own = config["env"], config["seed"], greedy, *columns
+    return Curve(run, config, *own, greedy_cost=cost)
 
 
 def grouped(curves: Sequence[Curve]) -> list[Group]:

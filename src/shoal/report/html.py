@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import math
-import shlex
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from shoal.report.cost.telling import cost_line
 from shoal.report.run_table import state_of
+from shoal.report.usage import usage
 from shoal.run.drafts import write_atomic
 from shoal.run.guard.notes import read_notes
 from shoal.run.records import read_metrics
@@ -36,6 +36,9 @@ RESULTS = {
     "stop_reason": "stopped by",
     "greedy_return": "mean return of the greedy evaluation",
     "greedy_std": "its standard deviation",
+    "greedy_cost": "mean cost of an episode of the greedy evaluation",
+    "greedy_cost_std": "its standard deviation",
+    "greedy_cost_worst": "cost of its costliest episode",
     "threshold": "threshold",
     "return": "mean return of the last training episodes",
     "steps": "environment steps",
@@ -132,7 +135,7 @@ def html(
         parts.append(_section("Evaluations beside training", table))
     if lines:
         parts.append(_section("Last line of metrics.jsonl", _pairs(lines[-1])))
-    parts.append(_section("Use it", _preformatted(_usage(run.path))))
+    parts.append(_section("Use it", _preformatted(usage(run.path, config))))
     parts.append(_section("Settings", _pairs(flat(config))))
     if "versions" in status:
         versions = cast("Mapping[str, object]", status["versions"])
@@ -177,17 +180,6 @@ def _results(status: Mapping[str, object]) -> Iterable[tuple[str, str]]:
             yield RESULTS.get(key, key), figure
 
 
-def _usage(path: Path) -> str:
-    where = shlex.quote(str(path))
-    return f"""\
-shoal eval {where} --video episodes.mp4
-shoal resume {where}
-
-import shoal
-agent = shoal.load({str(path)!r})
-action = agent.act(obs)"""
-
-
 def _section(name: str, content: str) -> str:
     return f"<h2>{name}</h2>\n{content}"
 
@@ -201,9 +193,15 @@ def _pairs(values: Mapping[str, object]) -> str:
 
 
 def _evaluations(lines: Sequence[Mapping[str, object]]) -> str:
-    names = ("step", "eval/return", "eval/std")
-    rows = [[shown(line.get(name)) for name in names] for line in lines]
-    return _table(rows, heading=("step", "mean return", "standard deviation"))
+    columns = {
+        "step": "step",
+        "eval/return": "mean return",
+        "eval/std": "standard deviation",
+    }
+    if any(line.get("eval/cost") is not None for line in lines):
+        columns |= {"eval/cost": "mean cost", "eval/cost_worst": "worst cost"}
+    rows = [[shown(line.get(name)) for name in columns] for line in lines]
+    return _table(rows, heading=columns.values())
 
 
 def _interventions(notes: Notes) -> str:

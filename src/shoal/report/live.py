@@ -60,6 +60,7 @@ class Live:
         self._last: Mapping[str, float] = {}
         self._returns: deque[float] = deque(maxlen=HISTORY)
         self._greedy: float | None = None
+        self._cost: float | None = None
         self._held_out: float | None = None
         self._warnings: Counter[str] = Counter()
         self._next = -math.inf
@@ -72,6 +73,7 @@ class Live:
             return
         self._last = record
         self._greedy = record.get("eval/return", self._greedy)
+        self._cost = record.get("eval/cost", self._cost)
         self._held_out = held_out_in(run, record, self._held_out)
         mean = record.get("episode/return")
         if mean is not None:
@@ -145,7 +147,7 @@ class Live:
             return
         self._live.stop()
         self._live = None
-        line = progress_line(self._last, self._greedy, self._held_out)
+        line = progress_line(self._last, self._greedy, self._held_out, cost=self._cost)
         self._console.print(Text(line), soft_wrap=True)
         for message, count in self._warnings.items():
             print_warning(_counted(message, count))
@@ -163,6 +165,10 @@ class Live:
         table.add_row("", Text(sparkline(self._returns, SPARK_WIDTH), style="cyan"))
         if self._greedy is not None:  # a policy that explores shows less than it can
             table.add_row("greedy", f"{self._greedy:.1f}")
+        if (spent := record.get("info/cost")) is not None:
+            table.add_row("episode's cost", f"{spent:.4g}")
+        if self._cost is not None:
+            table.add_row("greedy cost", f"{self._cost:.4g}")
         if self._held_out is not None:
             table.add_row("held out", f"{self._held_out:.3g}")
         if is_of_language(record):

@@ -45,6 +45,21 @@ class Outcome(Protocol):
         ...
 
     @property
+    def greedy_cost(self) -> float:
+        """Mean cost of the greedy episodes; NaN where steps have none."""
+        ...
+
+    @property
+    def greedy_cost_worst(self) -> float:
+        """Of the costliest of them."""
+        ...
+
+    @property
+    def cost_limit(self) -> float | None:
+        """What an episode may cost on average, if that was learned."""
+        ...
+
+    @property
     def greedy_episodes(self) -> int:
         """How many there were to play."""
         ...
@@ -104,6 +119,7 @@ class Plain:
         self.every_s = every_s
         self._last = -math.inf
         self._greedy: float | None = None
+        self._cost: float | None = None
         self._held_out: float | None = None
 
     def __call__(self, run: Run, record: Record, /) -> None:
@@ -111,11 +127,12 @@ class Plain:
         if isinstance(record, EpisodeEnd):
             return
         self._greedy = record.get("eval/return", self._greedy)
+        self._cost = record.get("eval/cost", self._cost)
         self._held_out = held_out_in(run, record, self._held_out)
         now = time.monotonic()
         if now - self._last >= self.every_s:
             self._last = now
-            line = progress_line(record, self._greedy, self._held_out)
+            line = progress_line(record, self._greedy, self._held_out, cost=self._cost)
             print(line, flush=True)
 
     def warn(self, message: str) -> None:
@@ -156,17 +173,20 @@ class Json:
 
     def finish(self, result: Outcome) -> None:
         """Prints the figure that is quoted."""
-        self._print(
-            {
-                "greedy_return": result.greedy_return,
-                "threshold": result.threshold,
-                "solved": result.solved,
-                "steps": result.steps,
-                "seconds": result.seconds,
-                "run": str(result.path),
-                "bottleneck": result.bottleneck,
-            }
-        )
+        said: dict[str, object] = {
+            "greedy_return": result.greedy_return,
+            "threshold": result.threshold,
+            "solved": result.solved,
+            "steps": result.steps,
+            "seconds": result.seconds,
+            "run": str(result.path),
+            "bottleneck": result.bottleneck,
+        }
+        if not math.isnan(result.greedy_cost):
+            said["greedy_cost"] = result.greedy_cost
+            said["greedy_cost_worst"] = result.greedy_cost_worst
+            said["cost_limit"] = result.cost_limit
+        self._print(said)
 
     def close(self) -> None:
         """Nothing to do."""
@@ -234,6 +254,8 @@ def progress_line(
     record: Mapping[str, float],
     greedy: float | None = None,
     held_out: float | None = None,
+    *,
+    cost: float | None = None,
 ) -> str:
     """One line of where a run stands.
 
@@ -241,6 +263,7 @@ def progress_line(
         record: a line of metrics.
         greedy: the last mean return of an evaluation beside training.
         held_out: the last mean of what nothing is learned from.
+        cost: the last mean cost of an evaluation's episodes.
     """
     mean = record.get("episode/return")
     shown = "-" if mean is None else f"{mean:.1f}"
@@ -250,7 +273,11 @@ def progress_line(
         line += f"  the guard acted {acted:,.0f} times"
     if held_out is not None:
         line += f"  held out {held_out:.3g}"
-    return line if greedy is None else f"{line}  greedy return {greedy:>8.1f}"
+    if (spent := record.get("info/cost")) is not None:
+        line += f"  cost {spent:.4g}"
+    if greedy is not None:
+        line += f"  greedy return {greedy:>8.1f}"
+    return line if cost is None else f"{line}  greedy cost {cost:.4g}"
 
 
 def result_line(result: Outcome) -> str:
@@ -259,7 +286,7 @@ def result_line(result: Outcome) -> str:
     if result.threshold is not None:
         met = "met" if result.solved else "missed"
         bar = f" (threshold {result.threshold:g} {met})"
-    cost = f"{result.steps:,} steps, {result.seconds:.1f} s"
+    spent = f"{result.steps:,} steps, {result.seconds:.1f} s"
     figure = f"greedy return {result.greedy_return:.1f} over {result.greedy_episodes} episodes"
     if math.isnan(result.greedy_return):
         figure = "no greedy return"
@@ -268,7 +295,18 @@ def result_line(result: Outcome) -> str:
     where, here = Path(result.path), Path.cwd()
     if where.is_relative_to(here):
         where = where.relative_to(here)
-    return f"{figure}{bar}, {cost}: {printable(where)}"
+    return f"{figure}{bar}{_cost(result)}, {spent}: {printable(where)}"
+
+
+def _cost(result: Outcome) -> str:
+    """What a greedy episode cost, beside the limit on it; nothing where steps have no cost."""
+    if math.isnan(result.greedy_cost):
+        return ""
+    said = f", greedy cost {result.greedy_cost:.4g} an episode, at worst {result.greedy_cost_worst:.4g}"
+    if result.cost_limit is None:
+        return said
+    met = "met" if result.greedy_cost <= result.cost_limit else "missed"
+    return f"{said} (limit {result.cost_limit:g} {met})"
 
 
 def print_warning(message: str) -> None:

@@ -112,9 +112,11 @@ def _row(run: RunDirectory, root: Path) -> tuple[list[str], list[str]]:
         return [where, *[""] * 5, "unreadable", "", date], [printable(said)]
     named = [str(config.get(key, "")) for key in ("env", "algo", "seed")]
     steps = f"{status['steps']:,}" if "steps" in status else "-"
-    score = status.get("greedy_return", status.get("return"))
+    score = _decimal(status.get("greedy_return", status.get("return")))
+    if (cost := status.get("greedy_cost")) is not None:
+        score += f", cost {_decimal(cost)}"
     seconds = status.get("seconds")
-    row = [where, *named, steps, _decimal(score), state, _decimal(seconds), date]
+    row = [where, *named, steps, score, state, _decimal(seconds), date]
     return row, []
 
 

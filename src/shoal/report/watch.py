@@ -85,7 +85,8 @@ class Watch:
             row += ["-" if facts.steps is None else f"{facts.steps:,}"]
             row += ["-" if not facts.total else f"{100 * _share(facts):.0f} %"]
             row += ["-" if facts.left_s is None else clock(facts.left_s)]
-            row += [_decimal(facts.mean_return), _decimal(facts.greedy_return)]
+            row += [_with_cost(facts.mean_return, facts.mean_cost)]
+            row += [_with_cost(facts.greedy_return, facts.greedy_cost)]
             row += ["-" if facts.speed is None else f"{facts.speed:,.0f}"]
             table.add_row(*map(Text, row))
         parts: list[RenderableType] = [table]
@@ -164,6 +165,8 @@ def _figures(facts: Facts, follower: Follower) -> list[tuple[str, Text]]:
         rows.append(("", sparkline(np.asarray(returns).tolist(), SPARK_WIDTH)))
     if facts.greedy_return is not None:
         rows.append(("greedy", _decimal(facts.greedy_return)))
+    costs = {"episode's cost": facts.mean_cost, "greedy cost": facts.greedy_cost}
+    rows += [(name, _decimal(x)) for name, x in costs.items() if x is not None]
     if facts.cpu_cores is not None and facts.processes is not None:
         some = "1 process" if facts.processes == 1 else f"{facts.processes} processes"
         rows.append(("CPU", f"{facts.cpu_cores:.1f} cores by {some}"))
@@ -224,6 +227,13 @@ def _decimal(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.1f}" if abs(value) < 1e9 else f"{value:.4g}"
+
+
+def _with_cost(mean: float | None, cost: float | None) -> str:
+    """A return, and what an episode cost where its steps have a cost."""
+    return (
+        _decimal(mean) if cost is None else f"{_decimal(mean)}, cost {_decimal(cost)}"
+    )
 
 
 def _near(path: Path) -> Path:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from shoal.envs.costs.rows import EPISODE
 from shoal.learn.acting import Acting, make_actor
 from shoal.llm.tasks.source import TaskSource
 
@@ -47,6 +48,8 @@ class Score:
 
     returns: Floats
     lengths: Floats
+    costs: Floats | None = None
+    """What the steps of each episode cost together; None where steps have no cost."""
 
     @property
     def mean(self) -> float:
@@ -57,6 +60,17 @@ class Score:
     def std(self) -> float:
         """Standard deviation of the returns."""
         return float(self.returns.std())
+
+    def numbers(self, prefix: str) -> dict[str, float]:
+        """Mean and deviation of the returns by names that begin with `prefix`; of costs the worst, too."""
+        found = {f"{prefix}return": self.mean, f"{prefix}std": self.std}
+        if self.costs is None or not len(self.costs):
+            return found
+        return found | {
+            f"{prefix}cost": float(self.costs.mean()),
+            f"{prefix}cost_std": float(self.costs.std()),
+            f"{prefix}cost_worst": float(self.costs.max()),
+        }
 
 
 def _go_on() -> None:
@@ -77,7 +91,7 @@ def play_beside(run: Run, evaluation: Eval, policy: nn.Module) -> float:
         told=evaluation.told,
         between=run.meter.halt.check,
     )
-    run.log({"eval/return": score.mean, "eval/std": score.std})
+    run.log(score.numbers("eval/"))
     return score.mean
 
 
@@ -129,10 +143,7 @@ def evaluate(
         tally.note(ready)
         tally.pass_on(env.dropped)
         tally.end_endless(env.spec, bound, told if told is not None else set())
-    returns, lengths = (
-        list(chain.from_iterable(of_rows)) for of_rows in (tally.returns, tally.lengths)
-    )
-    return Score(np.array(returns), np.array(lengths))
+    return tally.score()
 
 
 def _answered(
@@ -187,18 +198,26 @@ class _Tally:
         """Episodes that still count; games, where agents come and go [B]."""
         self.returns: list[list[float]] = [[] for _ in range(rows)]
         self.lengths: list[list[float]] = [[] for _ in range(rows)]
-        self._running = np.zeros((2, rows))  # return and steps of what is under way
+        self.costs: list[list[float]] = [[] for _ in range(rows)]
+        """Nothing of rows whose steps have no cost."""
+        self._costed = env.spec.costs
+        self._running = np.zeros((3, rows))
+        """Return, steps and cost of what is under way."""
         self._there = np.ones(rows, np.bool_)
         if first.turn is not None:
             self._there[:] = first.turn
 
     def note(self, ready: Ready) -> None:
         """Takes a step of all rows in."""
-        self._running += ready.reward, np.ones(len(self.left))
+        count = len(self.left)
+        cost = np.zeros(count) if ready.cost is None else ready.cost
+        self._running += ready.reward, np.ones(count), cost
         over = ready.over
         for row in np.flatnonzero(over & (self.left > 0)):
             self.returns[row].append(float(ready.episode_return[row]))
             self.lengths[row].append(float(ready.episode_length[row]))
+            if self._costed:
+                self.costs[row].append(float(ready.info[EPISODE][row]))
         if ready.turn is None or ready.game_over is None:
             self.left[over & (self.left > 0)] -= 1
             self._running[:, over] = 0
@@ -217,6 +236,14 @@ class _Tally:
                 self.left[going_on[number % len(going_on)]] += 1
             self.left[row] = 0
 
+    def score(self) -> Score:
+        """What was played, row by row."""
+        returns, lengths, costs = (
+            np.array(list(chain.from_iterable(of_rows)))
+            for of_rows in (self.returns, self.lengths, self.costs)
+        )
+        return Score(returns, lengths, costs if self._costed else None)
+
     def end_endless(self, spec: Spec, max_steps: int, told: set[str]) -> None:
         """What an episode without an end has come to counts for all that its row had left."""
         late = (self._running[1] >= max_steps) & (self.left > 0)
@@ -229,4 +256,6 @@ class _Tally:
         for row in endless[self._there[endless]]:
             self.returns[row] += [float(self._running[0, row])] * self.left[row]
             self.lengths[row] += [float(self._running[1, row])] * self.left[row]
+            if self._costed:
+                self.costs[row] += [float(self._running[2, row])] * self.left[row]
         self.left[endless] = 0

@@ -39,6 +39,8 @@ class Recorded:
     episodes: int
     steps: int
     mean_return: float
+    mean_cost: float | None = None
+    """Of the episodes; None where steps have no cost."""
 
 
 def record(
@@ -81,7 +83,7 @@ def record(
         actor = make_actor(policy, spec, len(rows), acting)
         likely = not greedy and _only_choices(spec) and not spec.guarded
         start, everyone = np.ones(len(rows), np.bool_), slice(0, len(rows))
-        returns: list[float] = []
+        totals: list[tuple[float, float]] = []
         while shares.any():
             acted = actor.act(ready.obs, start, everyone, greedy=greedy)
             actions, ready = _stepped(env, acted.env_action)
@@ -93,14 +95,26 @@ def record(
                 )
                 if episode is not None:
                     writer.add(episode)
-                    returns.append(float(episode.rewards.sum()))
+                    totals.append(_totals(episode))
                     shares[number] -= 1
             shares[env.dropped] = 0
         writer.close()
     except BaseException:
         writer.discard()
         raise
-    return Recorded(folder, writer.episodes, writer.steps, float(np.mean(returns)))
+    return Recorded(folder, writer.episodes, writer.steps, *_means(spec, totals))
+
+
+def _means(spec: Spec, totals: list[tuple[float, float]]) -> tuple[float, float | None]:
+    """What an episode returned on average, and what it cost; None where steps have no cost."""
+    mean, cost = np.mean(totals, axis=0).tolist()
+    return mean, cost if spec.costs else None
+
+
+def _totals(episode: Episode) -> tuple[float, float]:
+    """What an episode returned, and what it cost; 0 where its steps have no cost."""
+    cost = 0.0 if episode.costs is None else float(episode.costs.sum())
+    return float(episode.rewards.sum()), cost
 
 
 def _stepped(env: VecEnv, action: Tree) -> tuple[Tree, Ready]:
@@ -188,6 +202,8 @@ class _Row:
         self.rewards.append(float(ready.reward[row]))
         if log_prob is not None:
             self.log_probs.append(log_prob)
+        if ready.cost is not None:
+            self.costs.append(float(ready.cost[row]))
         self._see(select(ready.final_obs, row) if ended else now)
         late = len(self.rewards) >= max_steps and not ended
         if not (ended or late):
@@ -201,6 +217,7 @@ class _Row:
             flags[0],
             flags[1],
             np.array(self.log_probs) if self.log_probs else None,
+            np.array(self.costs) if self.costs else None,
         )
         self._begin(now)
         return episode
@@ -210,6 +227,7 @@ class _Row:
         self.actions: list[Tree] = []
         self.rewards: list[float] = []
         self.log_probs: list[float] = []
+        self.costs: list[float] = []
         self._see(obs)
 
     def _see(self, obs: Tree) -> None:

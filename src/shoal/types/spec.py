@@ -233,6 +233,10 @@ class Spec:
     """Rows may do something else than they are sent: `Ready.executed` has it."""
     costs: bool = False
     """Steps have a cost beside their reward: `Ready.cost` has it."""
+    feature_names: tuple[str, ...] = ()
+    """What the environment calls the numbers of its Boxes (of one frame), in order; none: it does not say."""
+    action_names: tuple[str, ...] = ()
+    """What it calls its options, or the numbers of an action; none: it does not say."""
 
     @property
     def agent_names(self) -> tuple[str, ...]:
@@ -243,8 +247,13 @@ class Spec:
 
     def seeing(self, space: Space[Any]) -> Spec:
         """The same with other observations, such as one leaf of a Dict's."""
-        layout = Layout.of(space)
-        return replace(self, observation_space=space, observation=layout, frame_stack=1)
+        return replace(
+            self,
+            observation_space=space,
+            observation=Layout.of(space),
+            frame_stack=1,
+            feature_names=(),
+        )
 
     @classmethod
     def of(

@@ -12,11 +12,12 @@ import pytest
 from gymnasium import spaces
 
 from shoal.deploy.stages.beside import Canary, Shadow
-from shoal.deploy.stages.criteria import Criteria, Drifts, Simulate, read_criteria
+from shoal.deploy.stages.criteria import Canary as CanaryCriteria
+from shoal.deploy.stages.criteria import Criteria, Drifts, Simulate, check_costs, read_criteria
 from shoal.deploy.stages.criteria import Shadow as ShadowCriteria
 from shoal.deploy.stages.distance import Distance
 from shoal.deploy.stages.drift import Reference
-from shoal.deploy.stages.log import Header, StageLog, read_log
+from shoal.deploy.stages.log import Header, Played, StageLog, read_log
 from shoal.deploy.stages.measures import canaried, shadowed, simulated
 from shoal.envs.registry import make
 from shoal.run.evaluate import Score
@@ -142,6 +143,66 @@ def test_a_canary_that_loses(tmp_path: Path) -> None:
     canary.close()
     with pytest.raises(ConfigError, match="between 0 and 1"):
         Canary(Left(), SPEC, log, reference=None, limits=Drifts(), share=1.0, seed=0)
+
+
+COSTLY = replace(SPEC, costs=True)
+
+
+def test_costs_of_the_controller_and_of_the_policy(tmp_path: Path) -> None:
+    """A step of the controller costs 1, of the policy 3; an episode with a step that does not say it has no cost."""
+    shadow = Shadow(Left(), COSTLY, StageLog(tmp_path / "s", HEADER), reference=None, limits=Drifts())
+    canary_log = StageLog(tmp_path / "c", replace(HEADER, kind="canary"))
+    canary = Canary(Left(), COSTLY, canary_log, reference=None, limits=Drifts(), share=0.5, seed=0)
+    for episode in range(20):
+        for step in range(2):
+            shadow.observe(OBS, 1, 0.0, cost=1.0 + episode, done=step == 1)
+            mine = canary.act(OBS, 1) == 0
+            canary.observe(0.0, cost=3.0 if mine else 1.0, done=step == 1)
+    seen = read_log(tmp_path / "s", reference=None, expected=HEADER)
+    assert [one.cost for one in seen.episodes[:2]] == [2.0, 4.0]
+    found = shadowed(seen, Criteria(shadow=ShadowCriteria(most_cost=20.0)))
+    (cost,) = (one for one in found.criteria if one.name == "cost_of_the_controller")
+    assert (cost.measured, cost.bound, cost.holds) == (21.0, 20.0, False)
+    assert "mean cost 21, standard deviation 11.53, worst 40 of an episode of the controller" in found.notes
+    log = read_log(tmp_path / "c", reference=None, expected=replace(HEADER, kind="canary"))
+    for limit, wanted, holds in ((5.0, None, False), (5.0, 6.0, True)):
+        criteria = Criteria(canary=CanaryCriteria(most_cost=wanted))
+        (cost,) = (one for one in canaried(log, criteria, limit).criteria if one.name == "cost_at_most")
+        assert (cost.measured, cost.holds) == (6.0, holds)
+    assert "worst 6 of an episode of the policy" in str(canaried(log, Criteria()).notes)
+    shadow.observe(OBS, 1, 0.0, cost=1.0)
+    shadow.observe(OBS, 1, 0.0, done=True)
+    shadow.close()
+    canary.close()
+    seen = read_log(tmp_path / "s", reference=None, expected=HEADER)
+    assert seen.episodes[-1].cost is None
+    with pytest.raises(ConfigError, match=r"not every episode of the log says what it cost; hand over `cost=`"):
+        shadowed(seen, Criteria(shadow=ShadowCriteria(most_cost=20.0)))
+    assert "nothing is said of the limit of 5" in str(
+        canaried(replace(log, episodes=without(log.episodes)), Criteria(), 5)
+    )
+    with begin(tmp_path / "free") as free, pytest.raises(ValueError, match="CartPole-v1 have no cost"):
+        free.observe(OBS, 1, 0.0, cost=1.0)
+
+
+def without(episodes: list[Played]) -> list[Played]:
+    """Episodes of which nobody says what they cost."""
+    return [replace(one, cost=None) for one in episodes]
+
+
+def test_costs_in_the_simulator() -> None:
+    score = Score(np.array([3.0, 5.0]), np.ones(2), np.array([1.0, 4.0]))
+    names = [one.name for one in simulated(score, Simulate(), 4.0).criteria]
+    assert names == ["greedy_return"]
+    for wanted, limit, holds in ((Simulate(), 2.0, False), (Simulate(most_cost=2.5), 2.0, True)):
+        found = simulated(score, wanted, 4.0, limit)
+        assert (found.criteria[1].name, found.criteria[1].measured) == ("greedy_cost", 2.5)
+        assert found.criteria[1].holds == holds
+    assert "worst 4" in found.notes[1]
+    with pytest.raises(ConfigError, match=r"simulate.most_cost is of costs, and the steps of Tank have none"):
+        check_costs(Criteria(simulate=Simulate(most_cost=1.0)), "Tank", costs=False)
+    with pytest.raises(ConfigError, match=r"canary.most_cost must not be negative"):
+        Criteria(canary=CanaryCriteria(most_cost=-1.0))
 
 
 def test_what_a_step_cannot_be(tmp_path: Path) -> None:

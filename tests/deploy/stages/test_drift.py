@@ -103,7 +103,7 @@ def test_round_trip_and_damage(tmp_path: Path) -> None:
 
 def test_which_numbers_are_watched() -> None:
     spec = make("CartPole-v1", 1).spec
-    assert watched(spec) == ("obs[0]", "obs[1]", "obs[2]", "obs[3]")
+    assert watched(spec) == ("cart position", "cart velocity", "pole angle", "pole velocity")
     assert numbers_of(spec, [np.ones((2, 4), np.float32)]).shape == (2, 4)
     images = Spec.of("images", spaces.Box(0, 255, (9, 9, 4), np.uint8), spaces.Discrete(2))
     assert watched(images) == ()

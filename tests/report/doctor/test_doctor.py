@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from shoal import cli
+from shoal.report.doctor.costs import above_limit
 from shoal.report.doctor.doctor import RULES, as_text, diagnose, examine
 from shoal.report.doctor.evidence import Evidence
 from shoal.report.doctor.learning import no_learning
@@ -131,6 +132,28 @@ def test_advice_for_a_module_of_the_users_own_names_no_setting_of_the_network() 
     assert own is not None
     assert "network." not in own.advice
     assert "normalize_reward" in own.advice
+
+
+@pytest.mark.parametrize(
+    ("greedy", "trained", "weights", "said"),
+    [
+        (6.0, 7.0, [1.0, 1.0, 2.0, 3.0], "the multiplier still grows"),
+        (6.0, 7.0, [3.0, 3.0, 3.0, 3.0], "a cost_limit below the one"),
+        (6.0, 4.0, [3.0, 3.0, 3.0, 3.0], "evaluate with sampled actions"),
+        (None, 7.0, [], "a cost_limit below"),
+        (5.2, 7.0, [], ""),
+        (None, 5.0, [], ""),
+    ],
+)
+def test_costs_above_their_limit(greedy: float | None, trained: float, weights: list[float], said: str) -> None:
+    lines = [{"step": 1, "info/cost": trained}, *({"constraint/multiplier": weight} for weight in weights)]
+    config = {"algorithm.cost_limit": 5.0}
+    found = above_limit(Evidence(config, {"greedy_cost": greedy}, lines))
+    assert (found is not None) == bool(said)
+    if found is not None:
+        assert said in found.advice
+        assert f"costs {found.numbers['cost']:g} on average, above the limit of 5" in found.what
+    assert above_limit(Evidence({}, {"greedy_cost": greedy}, lines)) is None
 
 
 def test_command(capsys: pytest.CaptureFixture[str]) -> None:

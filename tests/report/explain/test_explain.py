@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -206,6 +207,24 @@ def test_the_tree_is_judged_elsewhere() -> None:
     assert tree.fidelity < 0.05
     assert tree.leaves == 2
     assert (tree.trained_on, tree.held_out) == (300, 100)
+
+
+def test_costs_of_episodes() -> None:
+    value, episode, start = np.zeros(3), np.array([0, 0, 1]), np.zeros(3, np.bool_)
+    visits = Visits([], [], start, [], value, value, episode, np.zeros(2), np.array([1.0, 2.0, 4.0]))
+    costs = visits.costs()
+    assert costs is not None
+    assert costs.tolist() == [3.0, 4.0]
+    assert replace(visits, cost=None).costs() is None
+
+
+def test_rules_name_what_is_done() -> None:
+    x = np.linspace(-1, 1, 40)[:, None]
+    action = np.where(x > 0, [[0.5, -1.0]], [[0.25, 1.0]])
+    held = np.arange(40) % 4 == 0
+    tree = surrogate_of(x, action, held, discrete=False, depth=1, features=["level"], actions=["pump", "cooling"])
+    assert [line.split(": ")[1] for line in tree.rules.splitlines()] == ["pump 0.25, cooling 1", "pump 0.5, cooling -1"]
+    assert tree.rules.startswith("level <= ")
 
 
 def test_short_episodes_are_not_favored() -> None:

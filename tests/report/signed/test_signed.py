@@ -10,16 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import tomli_w
 from PIL import Image
 
 from shoal import cli
+from shoal.deploy.stages.criteria import Simulate
+from shoal.deploy.stages.measures import simulated
 from shoal.report.signed.gather import gather
 from shoal.report.signed.signed import choose, write_signed
 from shoal.report.signed.untested import untested
 from shoal.report.signed.words import Words, catalogue
 from shoal.run.directory import RunDirectory
+from shoal.run.evaluate import Score
 from shoal.run.stage_file import Criterion, Entry, Signature, Stages, write_stages
 from shoal.types import ConfigError
 
@@ -86,6 +90,20 @@ def test_seeds_and_their_interval(write: Write, tmp_path: Path) -> None:
     assert "Training took 6.0 s and 900 environment steps" in page
 
 
+def test_costs_and_their_limit(write: Write, tmp_path: Path) -> None:
+    """Where the environment has costs they stand beside the returns, with the limit that was learned under."""
+    told = [{"greedy_cost": cost, "greedy_cost_std": 1.0, "greedy_cost_worst": 2 * cost} for cost in (4.0, 6.0)]
+    runs = [write(seed, status=status, algorithm={"cost_limit": 5.0}) for seed, status in enumerate(told)]
+    page = page_of(runs[0])
+    assert "Mean cost of a greedy episode: 4, of the costliest one 8." in page
+    assert "The limit of 5 on the mean cost of an episode was kept by 1 of 1 runs" in page
+    page = write_signed(runs, tmp_path / "out", pdf=False)[0].read_text(encoding="utf-8")
+    assert "Mean cost of a greedy episode: 5; 95 % interval over seeds 4 to 6" in page
+    assert "was kept by 1 of 2 runs" in page
+    assert "<th>worst cost</th>" in page
+    assert "cost</th>" not in page_of(write(9))
+
+
 def test_nothing_is_loaded_from_elsewhere(write: Write) -> None:
     page = page_of(write())
     assert re.findall(r'(?:src|href)="(?!data:)', page) == []
@@ -107,6 +125,41 @@ def test_what_was_not_tested(write: Write) -> None:
     assert any("outside the ranges that training drew them from: gravity uniform:8,12" in one for one in said)
     assert any("than those of training: length 0.5" in one for one in said)
     assert any("1 of 1 runs ended without greedy episodes" in one for one in said)
+
+
+def stage(name: str, *criteria: Criterion, notes: tuple[str, ...] = ()) -> Entry:
+    """A measured stage of one policy."""
+    return Entry(name, "then", "a" * 64, 8, "source", criteria=criteria, notes=notes)
+
+
+def test_what_was_not_tested_follows_the_stages(write: Write) -> None:
+    """Each stage takes something from the list, and says what it leaves open."""
+    run = write(status={"threshold": None}, preprocessing={"cost_key": "cost"}, guard="off")
+    score = Score(np.full(200, 50.0), np.ones(200), np.full(200, 2.0))
+    measured = simulated(score, Simulate(), 45.0)
+    entries = (
+        stage("simulate", *measured.criteria, notes=measured.notes),
+        stage("replay", Criterion("upper_bound_of_the_estimated_cost", 2.0, 5.0, least=False)),
+        stage("shadow", Criterion("episodes", 30, 10)),
+        stage("canary", Criterion("episodes_of_the_policy", 12, 10), Criterion("gain_at_least", -9.0, 0.0)),
+    )
+
+    def beginnings(count: int) -> set[str]:
+        write_stages(run.path, Stages(entries[:count]))
+        said = untested(gather([run]), Words())
+        assert ("only 50 greedy" in str(said)) == (count == 0)
+        return {one.split(":")[0] for one in said}
+
+    every = [beginnings(count) for count in range(5)]
+    real = "The real machine", "The real system", "Rare failures of the real system"
+    assert [sorted(said & set(real)) for said in every] == [[real[0]], [real[0]], [real[1]], [real[1]], [real[2]]]
+    baseline = "Another controller", "The present controller in the same episodes"
+    assert [sorted(said & set(baseline)) for said in every] == [[baseline[0]]] * 2 + [[baseline[1]]] * 2 + [[]]
+    assert ["Whether it is good enough" in said for said in every] == [True] + [False] * 4
+    assert ["Whether it costs too much" in said for said in every] == [True, True, False, False, False]
+    assert "What comes after the stage canary" in every[4]
+    assert all("Learning that breaks unseen" in said for said in every)
+    assert "asked for a mean return of 45 in greedy episodes, and 50 was measured" in page_of(run)
 
 
 def test_what_other_files_tell(write: Write) -> None:

@@ -54,7 +54,7 @@ class _Beside:
         self._distance = Distance(spec)
         self.log = log
         self._all = None if reference is None else Seen(reference)
-        self._episode = Played(0, "controller", 0, 0.0, 0, 0.0, 0)
+        self._episode = self._fresh(0)
         self._seen: list[np.ndarray[Any, Any]] = []
         self._interventions = agent.interventions
 
@@ -88,14 +88,33 @@ class _Beside:
         )
         return own
 
-    def _end_step(self, reward: float, *, done: bool) -> bool:
+    def _fresh(self, number: int) -> Played:
+        """An episode of which nothing was played yet."""
+        cost = 0.0 if self._spec.costs else None
+        return Played(number, "controller", 0, 0.0, 0, 0.0, 0, cost)
+
+    def _check_step(self, reward: float, cost: float | None) -> None:
+        """ValueError unless these are finite numbers; asked before anything of a step is counted."""
+        _check_finite("a reward", reward)
+        if cost is None:
+            return
+        if not self._spec.costs:
+            raise ValueError(
+                f"steps of {self._spec.env_id} have no cost where the policy was trained; leave cost={cost!r} out"
+            )
+        _check_finite("a cost", cost)
+
+    def _end_step(self, reward: float, cost: float | None, *, done: bool) -> None:
         before = self._episode
+        known = before.cost is not None and cost is not None
         self._episode = replace(
-            before, steps=before.steps + 1, total=before.total + float(reward)
+            before,
+            steps=before.steps + 1,
+            total=before.total + float(reward),
+            cost=float(before.cost or 0.0) + float(cost or 0.0) if known else None,
         )
         if done:
             self._end_episode()
-        return done
 
     def _end_episode(self) -> None:
         seen = None
@@ -105,8 +124,7 @@ class _Beside:
             self._all.merge(seen)
         alarmed = tuple(one.feature for one in self.drifts if one.alarmed)
         self.log.add(replace(self._episode, drifted=alarmed), seen)
-        number = self._episode.episode + 1
-        self._episode = Played(number, "controller", 0, 0.0, 0, 0.0, 0)
+        self._episode = self._fresh(self._episode.episode + 1)
         self._seen.clear()
         self._agent.reset()
 
@@ -132,7 +150,13 @@ class Shadow(_Beside):
     """A policy that sees what the real controller sees, and has no effect."""
 
     def observe(
-        self, obs: Tree, action: Tree, reward: float, *, done: bool = False
+        self,
+        obs: Tree,
+        action: Tree,
+        reward: float,
+        *,
+        done: bool = False,
+        cost: float | None = None,
     ) -> Tree:
         """Takes in a step of the real system, whose rows are one; what the policy would have done.
 
@@ -141,13 +165,15 @@ class Shadow(_Beside):
             action: what it did.
             reward: what came of it.
             done: whether the episode ended by it.
+            cost: what the step cost, where the policy was trained with costs; None: nobody knows, and of the episode
+                nothing is said.
 
         Raises:
             ValueError: of another shape or kind than the environment's, or not finite; nothing of the step is counted.
         """
-        _check_reward(reward)
+        self._check_step(reward, cost)
         own = self._ask(obs, action)
-        self._end_step(reward, done=done)
+        self._end_step(reward, cost, done=done)
         return own
 
 
@@ -192,27 +218,29 @@ class Canary(_Beside):
         self._asked = True
         return own if self.policy_acts else action
 
-    def observe(self, reward: float, *, done: bool = False) -> None:
-        """What came of it.
+    def observe(
+        self, reward: float, *, done: bool = False, cost: float | None = None
+    ) -> None:
+        """What came of it; `cost` as in `Shadow.observe`.
 
         Raises:
             RuntimeError: nothing was done before.
-            ValueError: the reward is not finite; the step goes on.
+            ValueError: the reward or the cost is not finite, or steps have no cost; the step goes on.
         """
         if not self._asked:
             raise RuntimeError("canary.act(obs, action) comes before canary.observe")
-        _check_reward(reward)
+        self._check_step(reward, cost)
         acted = "policy" if self.policy_acts else "controller"
         self._episode = replace(self._episode, acted=acted)
-        self._end_step(reward, done=done)
+        self._end_step(reward, cost, done=done)
         self._asked = False
 
 
-def _check_reward(reward: float) -> None:
-    """ValueError unless it is a finite number; asked before anything of a step is counted."""
+def _check_finite(what: str, value: float) -> None:
+    """ValueError unless it is a finite number."""
     try:
-        good = bool(np.isfinite(reward))
-    except TypeError:
+        good = bool(np.isfinite(value))
+    except (TypeError, ValueError):
         good = False
     if not good:
-        raise ValueError(f"a reward must be a finite number, got {reward!r}")
+        raise ValueError(f"{what} must be a finite number, got {value!r}")

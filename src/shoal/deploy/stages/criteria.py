@@ -20,6 +20,8 @@ class Simulate:
     episodes: int = 100
     least_return: float | None = None
     """Their mean return must be at least that; None: the run's threshold, or the environment's."""
+    most_cost: float | None = None
+    """Their mean cost may be at most that, where steps have a cost; None: the limit that the run was trained under."""
     seed: int = 10_000
     """Of the episodes."""
 
@@ -46,6 +48,8 @@ class Replay:
     """Steps a second that the log must say it has; None: any."""
     units: tuple[str, ...] = ()
     """Of each number of an observation, in order, as the log must say it; (): any."""
+    most_cost: float | None = None
+    """The upper bound of the policy's estimated cost of an episode; None: the limit that the run was trained under."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,8 @@ class Shadow:
     """Share of steps in which the action guard changes what the policy wants."""
     most_drifted: int | None = None
     """Features whose drift is alarmed, at most so many; None: they are told, and do not stop anybody."""
+    most_cost: float | None = None
+    """Mean cost of an episode of the controller, beside which the policy stands; None: it is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +78,11 @@ class Canary:
     most_loss: float = 0.0
     """The lower bound of the difference of mean returns, policy minus controller, must be at least minus this."""
     confidence: float = 0.95
-    """One-sided, of that bound, over resampled episodes."""
+    """One-sided, of bounds over resampled episodes."""
     most_interventions: float = 0.01
     most_drifted: int | None = None
+    most_cost: float | None = None
+    """The upper bound of the mean cost of the policy's episodes; None: the limit that the run was trained under."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +132,12 @@ LEAST_WHOLE = {
 """Whole numbers, and the least that each may be."""
 MOST_WHOLE = {"episodes": 1_000_000}
 """And the most, where it is not 2**31 - 1."""
-NOT_NEGATIVE = ("least_effective_episodes", "most_loss", "most_distance")
+NOT_NEGATIVE = (
+    "least_effective_episodes",
+    "most_loss",
+    "most_distance",
+    "most_cost",
+)
 POSITIVE = ("most_shift", "most_psi")
 """Of drift: 0 would be an alarm of every feature."""
 
@@ -172,6 +185,21 @@ def _check_log(wanted: Replay) -> None:
     if not isinstance(units, tuple) or not all(isinstance(x, str) for x in units):
         raise ConfigError(
             f"replay.units must be texts, one for each number of an observation, got {units!r}"
+        )
+
+
+def check_costs(criteria: Criteria, env: str, *, costs: bool) -> None:
+    """ConfigError where a criterion is of costs, and steps of the environment have none."""
+    tables = [part.name for part in fields(criteria)]
+    asked = [
+        name
+        for name in tables
+        if getattr(getattr(criteria, name), "most_cost", None) is not None
+    ]
+    if asked and not costs:
+        raise ConfigError(
+            f"{asked[0]}.most_cost is of costs, and the steps of {env} have none; leave it out, or train with "
+            "preprocessing.cost_key"
         )
 
 

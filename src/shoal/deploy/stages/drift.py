@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from gymnasium import spaces
 
+from shoal.envs.names import feature_names
 from shoal.run.drafts import write_atomic
 from shoal.run.reading import parse_json, read_bytes, sentence
 from shoal.types import ConfigError, leaf_spaces
@@ -36,17 +38,9 @@ HUGE, MOST_SEEN = 1e100, 2**40
 
 def watched(spec: Spec) -> tuple[str, ...]:
     """The numbers of an observation that are watched, by name; none of an observation that has too many."""
-    names: list[str] = []
-    parts = leaf_spaces(spec.observation_space)
-    for leaf, (_, part) in zip(spec.observation.leaves, parts, strict=True):
-        if not isinstance(part, spaces.Box):
-            continue
-        size = int(np.prod(leaf.shape))
-        if size > MOST_FEATURES:
-            return ()
-        own = f"obs{leaf.name}"
-        names += [own if not leaf.shape else f"{own}[{at}]" for at in range(size)]
-    return tuple(names) if len(names) <= MOST_FEATURES else ()
+    parts = [part for _, part in leaf_spaces(spec.observation_space)]
+    count = sum(prod(part.shape) for part in parts if isinstance(part, spaces.Box))
+    return feature_names(spec) if count <= MOST_FEATURES else ()
 
 
 def numbers_of(spec: Spec, leaves: Sequence[NDArray[Any]]) -> Array:

@@ -59,6 +59,8 @@ class Played:
     """Sum over the steps."""
     interventions: int
     """Steps in which the action guard changed what the policy wanted."""
+    cost: float | None = None
+    """The sum of costs; None where steps have none, or not all of them were handed over."""
     drifted: tuple[str, ...] = ()
     """Features whose drift was alarmed, of all that was seen so far."""
 
@@ -199,7 +201,14 @@ def _played(said: Mapping[str, Any]) -> Played:
     if said["acted"] not in ("policy", "controller"):
         raise ValueError("nobody acted")
     total, distance = (_number(said[name]) for name in NUMBERS)
-    return Played(acted=said["acted"], **counts, total=total, distance=distance)
+    cost = said.get("cost")
+    return Played(
+        acted=said["acted"],
+        **counts,
+        total=total,
+        distance=distance,
+        cost=None if cost is None else _number(cost),
+    )
 
 
 def _number(value: object) -> float:

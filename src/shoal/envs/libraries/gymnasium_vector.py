@@ -6,6 +6,7 @@ import inspect
 import warnings
 from collections.abc import Mapping
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -24,6 +25,7 @@ from shoal.envs.libraries.atari import for_vector
 from shoal.envs.libraries.batched import BatchedEnv
 from shoal.envs.libraries.library import Stepped
 from shoal.envs.masks import KEY, METHOD, in_observation
+from shoal.envs.names import ACTION_NAMES, FEATURE_NAMES, declared_names
 from shoal.envs.observations import leaves_of
 from shoal.envs.python_env import check_distinct, note_closed, parts_of, shortest_limit
 from shoal.envs.rendering import RENDER_MODE, frames_per_s
@@ -123,6 +125,7 @@ class VectorRows:
             env.single_action_space,
             max_episode_steps=_limit_of(env),
             reward_threshold=getattr(env.spec, "reward_threshold", None),
+            **_names_of(env, name),
         )
         self.infos: dict[str, Any] = {}
         self._seen: Tree = self.spec.observation.allocate(num_envs)
@@ -315,6 +318,19 @@ def _check_parts(env: VectorEnv[Any, Any, Any], name: str) -> None:
             raise ConfigError(
                 f"{name} {said} {part}, which every gymnasium.vector.VectorEnv has; set it in __init__"
             )
+
+
+def _names_of(env: VectorEnv[Any, Any, Any], name: str) -> dict[str, Any]:
+    """What a vector environment calls the numbers of one of its environments."""
+    one = SimpleNamespace(
+        metadata=env.metadata,
+        observation_space=env.single_observation_space,
+        action_space=env.single_action_space,
+    )
+    for what in (FEATURE_NAMES, ACTION_NAMES):
+        if hasattr(env, what):
+            setattr(one, what, getattr(env, what))
+    return declared_names(one, name)
 
 
 def _limit_of(env: VectorEnv[Any, Any, Any]) -> int | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shoal.report.doctor import (
+    costs,
     endings,
     episodes,
     groups,
@@ -38,6 +39,7 @@ RULES: tuple[Callable[[Evidence], Finding | None], ...] = (
     episodes.all_equal,
     episodes.acts_at_random,
     episodes.greedy_worse,
+    costs.above_limit,
     updates.rate_too_high,
     updates.rate_too_low,
     updates.entropy_gone,
@@ -64,6 +66,7 @@ RULES: tuple[Callable[[Evidence], Finding | None], ...] = (
     learning.below_threshold,
 )
 AT_THE_END = (
+    costs.above_limit,
     episodes.too_few,
     updates.too_few,
     learning.ended_early,

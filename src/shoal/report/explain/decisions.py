@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
+from shoal.envs.names import action_names
 from shoal.nets.epsilon_greedy import EpsilonGreedy
-from shoal.report.explain.names import action_names
 from shoal.types import map_tree
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Decisions:
         space = features.spec.action_space
         self.box = isinstance(space, spaces.Box)
         self.discrete = isinstance(space, spaces.Discrete)
-        self.names = action_names(features.spec.env_id, space)
+        self.names = action_names(features.spec)
         self.start = int(space.start) if isinstance(space, spaces.Discrete) else 0
 
     def preferences(self, at: Sequence[int], x: Tensor, chosen: Tree) -> Tensor:
@@ -77,14 +77,13 @@ class Decisions:
         return self.features.matrix([leaf[list(at)] for leaf in self.visits.leaves])
 
     def called(self, action: Any) -> str:
-        """A greedy action in words."""
+        """A greedy action in words: its option, or its numbers by their names."""
         if self.discrete:
             return self.names[int(action)]
         numbers = np.asarray(action).reshape(-1)
-        if self.box and len(numbers) == len(self.names):
-            told = zip(self.names, numbers, strict=True)
-            return ", ".join(f"{name} {number:.2f}" for name, number in told)
-        return str(numbers.tolist())
+        digits = ".2f" if self.box else "g"
+        told = zip(self.names, numbers, strict=True)
+        return ", ".join(f"{name} {number:{digits}}" for name, number in told)
 
     def _at(self, at: Sequence[int], x: Tensor) -> Any:
         """The distribution at steps `at` with the features x [N, F] in place of their own."""

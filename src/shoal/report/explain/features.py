@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from shoal.report.explain.names import FEATURES, given_names
+from shoal.envs.names import feature_names, leaf_name
+from shoal.report.explain.names import given_names
 from shoal.types import ConfigError, leaf_spaces
 
 if TYPE_CHECKING:
@@ -49,21 +50,16 @@ class Features:
             if isinstance(space, spaces.Box)
         )
         leaves = spec.observation.leaves
-        held = tuple(_named(leaves[n].name) for n in range(len(parts)) if n not in kept)
+        paths = [leaf_name(leaf.path, "observation") for leaf in leaves]
+        held = tuple(paths[n] for n in range(len(parts)) if n not in kept)
         if not kept:
             raise ConfigError(
                 f"{spec.env_id}: the observation is made of choices alone ({', '.join(held)}), and only numbers of a "
                 "Box can be explained by gradients"
             )
-        places: list[str] = []
-        for number in kept:
-            leaf = leaves[number]
-            places += _places(_named(leaf.name), leaf.shape)
-        names = FEATURES.get(spec.env_id, ())
+        names = feature_names(spec)
         if given:
-            names = given_names(given, len(places), spec.env_id)
-        elif len(names) != len(places):
-            names = tuple(places)
+            names = given_names(given, len(names), spec.env_id)
         return cls(spec, names, kept, held, _image_of(spec))
 
     def matrix(self, leaves: Sequence[NDArray[Any]]) -> Floats:
@@ -86,16 +82,6 @@ class Features:
             made.append(part.reshape(1, len(x), *leaf.shape))
             at += size
         return self.spec.observation.tree(made)
-
-
-def _named(name: str) -> str:
-    return name.strip("[]'\" .") or "observation"
-
-
-def _places(name: str, shape: tuple[int, ...]) -> list[str]:
-    if not shape:
-        return [name]
-    return [f"{name}[{','.join(map(str, at))}]" for at in np.ndindex(*shape)]
 
 
 def _image_of(spec: Spec) -> tuple[int, ...] | None:

@@ -54,7 +54,7 @@ def surrogate_of(
         discrete: whether actions are choices.
         depth: of the tree, at most.
         features: their names.
-        actions: names of the options of a choice.
+        actions: names of the options of a choice, or of the numbers of an action.
 
     Raises:
         ConfigError: scikit-learn is not installed.
@@ -78,10 +78,7 @@ def surrogate_of(
         spread = float(((truth - truth.mean(0)) ** 2).sum())
         fidelity = 1 - off / max(spread, 1e-12)
         plain, measure = 0.0, "R² on held-out steps"
-        said_at = [
-            ", ".join(f"{number:.3g}" for number in np.ravel(node))
-            for node in tree.tree_.value
-        ]
+        said_at = [_numbers(actions, np.ravel(node)) for node in tree.tree_.value]
     lines, leaves = _rules(tree.tree_, 0, features, said_at)
     return Surrogate(
         "\n".join(lines),
@@ -93,6 +90,12 @@ def surrogate_of(
         int((~held_out).sum()),
         int(held_out.sum()),
     )
+
+
+def _numbers(names: Sequence[str], numbers: Floats) -> str:
+    """An action by the names of its numbers."""
+    told = zip(names, numbers, strict=True)
+    return ", ".join(f"{name} {number:.3g}" for name, number in told)
 
 
 def _library() -> Any:

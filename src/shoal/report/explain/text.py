@@ -20,9 +20,10 @@ WORST = 3
 def as_text(found: Explanation) -> list[str]:
     """What a person reads, line by line."""
     visits = found.visits
-    returns = visits.returns()
+    returns, costs = visits.returns(), visits.costs()
+    cost = "" if costs is None else f", mean cost {costs.mean():.4g}"
     lines = [
-        f"{visits.episodes} greedy episodes of {found.features.spec.env_id}, mean return {returns.mean():.4g}; "
+        f"{visits.episodes} greedy episodes of {found.features.spec.env_id}, mean return {returns.mean():.4g}{cost}; "
         f"{len(found.at)} of {len(visits.reward):,} steps were asked about",
         "",
         *_importance(found),
@@ -53,6 +54,9 @@ def as_table(found: Explanation) -> dict[str, object]:
         "notes": found.notes,
         "text": as_text(found),
     }
+    costs = found.visits.costs()
+    if costs is not None:
+        table["mean_cost"] = float(costs.mean())
     if found.counterfactuals is not None:
         nearest = found.counterfactuals.nearest
         table["counterfactuals"] = [_change(found, change) for change in nearest]

@@ -46,6 +46,8 @@ class Visits:
     """Which episode a step is of."""
     last_value: Floats
     """Of each episode: what the critic expected after its last step; 0 where it terminated."""
+    cost: Floats | None = None
+    """What each step cost [N]; None where steps have no cost."""
 
     @property
     def episodes(self) -> int:
@@ -56,6 +58,14 @@ class Visits:
         """The return of each episode, without a discount."""
         totals = np.zeros(self.episodes)
         np.add.at(totals, self.episode, self.reward)
+        return totals
+
+    def costs(self) -> Floats | None:
+        """What each episode cost; None where steps have no cost."""
+        if self.cost is None:
+            return None
+        totals = np.zeros(self.episodes)
+        np.add.at(totals, self.episode, self.cost)
         return totals
 
     def to_go(self, gamma: float, scale: float) -> Floats:
@@ -76,6 +86,13 @@ class _Row:
     def __init__(self) -> None:
         self.steps: list[tuple[list[NDArray[Any]], Tree, bool, Tree, float]] = []
         self.rewards: list[float] = []
+        self.costs: list[float] = []
+
+    def note(self, ready: Ready, number: int) -> None:
+        """What came of a step of the row of this number."""
+        self.rewards.append(float(ready.reward[number]))
+        if ready.cost is not None:
+            self.costs.append(float(ready.cost[number]))
 
 
 def visit(
@@ -122,7 +139,7 @@ def visit(
             step = one, _at(memory, number), bool(begun[number])
             expected = float(values[number])
             row.steps.append((*step, select(chosen, number), expected))
-            row.rewards.append(float(ready.reward[number]))
+            row.note(ready, number)
             count += 1
             over = bool(ready.terminated[number] | ready.truncated[number])
             if not over and len(row.rewards) < max_steps:
@@ -168,6 +185,7 @@ def _joined(done: Sequence[tuple[_Row, float]]) -> Visits:
     steps = [step for row, _ in done for step in row.steps]
     leaves = [np.stack(leaf) for leaf in zip(*(step[0] for step in steps), strict=True)]
     lengths = [len(row.rewards) for row, _ in done]
+    costs = [cost for row, _ in done for cost in row.costs]
     return Visits(
         leaves,
         [step[1] for step in steps],
@@ -177,4 +195,5 @@ def _joined(done: Sequence[tuple[_Row, float]]) -> Visits:
         np.array([reward for row, _ in done for reward in row.rewards], np.float64),
         np.repeat(np.arange(len(done)), lengths),
         np.array([value for _, value in done], np.float64),
+        np.array(costs) if costs else None,
     )

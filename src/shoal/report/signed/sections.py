@@ -18,11 +18,13 @@ from shoal.report.signed.content import (
     Video,
 )
 from shoal.report.signed.money import money
-from shoal.report.signed.untested import untested
+from shoal.report.signed.untested import cost_limit, stated_threshold, untested
 from shoal.report.statistics import bootstrap, iqm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from shoal.report.signed.content import Block
     from shoal.report.signed.gather import Told
@@ -44,7 +46,12 @@ def _verdict(told: Sequence[Told], words: Words) -> list[str]:
     known = np.array([score for score in greedy if score is not None])
     threshold = told[0].number("threshold")
     said: list[str] = []
-    if threshold is None:
+    stated = stated_threshold(told)
+    if threshold is None and stated is not None:
+        name = "stage_threshold" if stated.holds else "stage_threshold_not"
+        numbers = {"bound": shown(stated.bound), "mean": f"{stated.measured:.4g}"}
+        said.append(words(name, **numbers))
+    elif threshold is None:
         said.append(words("no_threshold"))
     else:
         count = int((known >= threshold).sum())
@@ -56,10 +63,40 @@ def _verdict(told: Sequence[Told], words: Words) -> list[str]:
         one = next(one for one in told if one.number("greedy_return") is not None)
         std = one.number("greedy_std")
         parts = {"mean": f"{known[0]:.4g}", "std": "-" if std is None else f"{std:.3g}"}
-        return [*said, words("greedy_one", **parts)]
-    low, high = bootstrap(known[None], np.random.Generator(np.random.PCG64(0)))
-    ends = {"low": f"{low:.4g}", "high": f"{high:.4g}"}
-    return [*said, words("greedy_over", mean=f"{iqm(known):.4g}", **ends)]
+        return [*said, words("greedy_one", **parts), *_costs(told, words)]
+    over = words("greedy_over", **_interval(known))
+    return [*said, over, *_costs(told, words)]
+
+
+def _interval(values: NDArray[np.float64]) -> dict[str, str]:
+    """The interquartile mean of several seeds, and its interval."""
+    low, high = bootstrap(values[None], np.random.Generator(np.random.PCG64(0)))
+    return {
+        "mean": f"{iqm(values):.4g}",
+        "low": f"{low:.4g}",
+        "high": f"{high:.4g}",
+    }
+
+
+def _costs(told: Sequence[Told], words: Words) -> list[str]:
+    """What greedy episodes cost, and whether that is below the limit; nothing where steps have no cost."""
+    costs = [one.number("greedy_cost") for one in told]
+    known = np.array([cost for cost in costs if cost is not None])
+    if not len(known):
+        return []
+    worst = [one.number("greedy_cost_worst") for one in told]
+    most = max((cost for cost in worst if cost is not None), default=np.nan)
+    parts = {"worst": f"{most:.4g}"}
+    if len(known) == 1:
+        said = [words("greedy_cost_one", mean=f"{known[0]:.4g}", **parts)]
+    else:
+        said = [words("greedy_cost_over", **_interval(known), **parts)]
+    limit = cost_limit(told)
+    if limit is not None:
+        met = int((known <= limit).sum())
+        counts = {"limit": shown(limit), "count": met, "all": len(told)}
+        said.append(words("cost_limit_met", **counts))
+    return said
 
 
 def task(told: Sequence[Told], words: Words) -> list[Block]:
@@ -77,6 +114,9 @@ def task(told: Sequence[Told], words: Words) -> list[Block]:
         (words("threshold"), shown(told[0].number("threshold"))),
         (words("budget"), shown(config.get("total_timesteps"))),
     ]
+    limit = cost_limit(told)
+    if limit is not None:
+        rows.append((words("cost_limit"), shown(limit)))
     if "stop_at" in config:
         rows.append((words("stops_at"), shown(config["stop_at"])))
     return [Heading(words("task")), Table(rows)]
@@ -86,6 +126,9 @@ def results(told: Sequence[Told], words: Words) -> list[Block]:
     """A row a run, and what ended those that did not finish."""
     names = ("steps", "episodes", "return", "greedy_return", "greedy_std", "seconds")
     heading = ("steps", "episodes", "return", "greedy", "std", "seconds", "ended")
+    if any(one.number("greedy_cost") is not None for one in told):
+        names = (*names[:-1], "greedy_cost", "greedy_cost_worst", names[-1])
+        heading = (*heading[:-2], "greedy_cost", "worst_cost", *heading[-2:])
     rows: list[list[str]] = []
     for one in told:
         numbers = [_short(one.number(name)) for name in names]
@@ -113,8 +156,11 @@ def curves(picture: bytes, told: Sequence[Told], words: Words) -> list[Block]:
     evaluated = [x for x in told[0].lines if x.get("eval/return") is not None]
     if len(told) == 1 and evaluated:
         names = ("step", "eval/return", "eval/std")
-        rows = [[shown(x.get(name)) for name in names] for x in evaluated[-20:]]
         titles = [words("steps"), words("return"), words("std")]
+        if any(x.get("eval/cost") is not None for x in evaluated):
+            names = (*names, "eval/cost", "eval/cost_worst")
+            titles += [words("greedy_cost"), words("worst_cost")]
+        rows = [[shown(x.get(name)) for name in names] for x in evaluated[-20:]]
         blocks += [Heading(words("evaluations"), 3), Table(rows, titles)]
     return blocks
 

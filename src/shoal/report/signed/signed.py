@@ -14,6 +14,7 @@ from shoal.report.signed.sweep import sweep_section
 from shoal.report.signed.to_html import to_html
 from shoal.report.signed.to_pdf import to_pdf
 from shoal.report.signed.words import Words
+from shoal.report.usage import usage
 from shoal.run.directory import versions
 from shoal.run.drafts import write_atomic
 from shoal.types import ConfigError
@@ -116,7 +117,7 @@ def blocks_of(
         *sections.videos(told, words),
         *sections.signatures(words),
         Heading(words("use")),
-        Plain(_usage(told[0].run.path)),
+        Plain(usage(told[0].run.path, told[0].saved)),
         *sections.settings(told, words),
     ]
 
@@ -132,10 +133,3 @@ def _title(told: Sequence[Told], words: Words) -> str:
 def _about(words: Words) -> str:
     date = time.strftime("%Y-%m-%d %H:%M")
     return words("made", date=date, version=versions()["shoal"])
-
-
-def _usage(path: Path) -> str:
-    return (
-        f"shoal eval {path} --video episodes.mp4\nshoal explain {path}\nshoal resume {path}\n\n"
-        f"import shoal\nagent = shoal.load({str(path)!r})\naction = agent.act(obs)"
-    )

@@ -8,6 +8,11 @@ const WORDS = { pause: "Pause", continue: "Continue", stop: "Stop" };
 const SURE_MS = 4000;
 export const MOST_SHOWN = 10; // at the start
 
+// A return, and what an episode cost where its steps have a cost.
+function withCost(mean, cost) {
+  return cost === null ? decimal(mean) : `${decimal(mean)}, cost ${decimal(cost)}`;
+}
+
 export class RunTable {
   constructor(changed) {
     this.changed = changed;
@@ -105,8 +110,8 @@ export class RunTable {
     const cells = row.cells.slice(2);
     const texts = [
       state.state === "running" ? clock(state.left_s) : "–",
-      decimal(state.mean_return),
-      decimal(state.greedy_return),
+      withCost(state.mean_return, state.mean_cost),
+      withCost(state.greedy_return, state.greedy_cost),
       count(state.speed),
       state.cpu_cores === null ? "–" : `${state.cpu_cores.toFixed(1)} (${count(state.processes)} proc.)`,
     ];
