@@ -53,7 +53,7 @@ class Pretraining:
     learning_rate: float = 3e-3
     spoiling_rate: float = 3e-4
     """The learning rate of the second part."""
-    every: int = 50
+    every: int = 100
     """Updates of the first part from one measurement to the next; a twentieth of them in the second."""
     measured: int = 512
     """Prompts of a measurement."""
