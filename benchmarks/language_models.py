@@ -199,6 +199,13 @@ def summary(path: Path) -> list[str]:
     return lines
 
 
+def named(model: str) -> str:
+    """A model's name in the results: tiny is another one whenever its recipe is."""
+    from shoal.llm.tiny import RECIPE
+
+    return f"tiny, recipe {RECIPE}" if model == "tiny" else Path(model).name
+
+
 def make_tiny(task: str, settings: dict[str, Any], folder: Path) -> Path:
     """Has shoal make its small model for the task, in transformers' layout."""
     from shoal.llm.loading import load_model, save_model
@@ -266,7 +273,7 @@ def measure_all(options: argparse.Namespace, folder: Path) -> None:
             begun = time.perf_counter()
             result = run_trl(arm, given) if arm in TRL else run_shoal(arm, given)
             row = row_of(arm, result)
-            told = {"work": work | {"model": Path(options.model).name}, "seed": seed}
+            told = {"work": work | {"model": named(options.model)}, "seed": seed}
             at = {"date": time.strftime("%Y-%m-%d"), "machine": machine.describe()}
             del row["settings"]["model"]
             with options.out.open("a") as file:

@@ -15,7 +15,7 @@ from shoal.types import Answers
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from shoal.llm.model import LanguageModel
 
@@ -25,6 +25,8 @@ DECAY, BETAS = 0.01, (0.9, 0.98)
 """AdamW's."""
 NORM = 1.0
 """What the gradient is clipped to."""
+HALVINGS = 4
+"""Measurements that look for the place on the way between two updates where the second part ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Pretraining:
     updates: int = 1000
     """... or after so many updates, over which the learning rate falls to a tenth."""
     success: float = 0.33
-    """The second part ends when at most this share is right."""
+    """The second part ends where at most this share is right, and hardly less."""
     wrong: float = 0.75
     """The share of its examples whose solution is another prompt's."""
     examples: int = 8192
@@ -51,9 +53,9 @@ class Pretraining:
     learning_rate: float = 3e-3
     spoiling_rate: float = 3e-4
     """The learning rate of the second part."""
-    every: int = 50
+    every: int = 100
     """Updates of the first part from one measurement to the next; a twentieth of them in the second."""
-    measured: int = 256
+    measured: int = 512
     """Prompts of a measurement."""
 
 
@@ -94,12 +96,68 @@ def pretrain(
             skill = measure(done)
     order = learning.draw(spoiled)
     success, last = skill, done + settings.updates
+    above = weights_of(model)
     while done < last and success > settings.success:
         learning.update(next(order), settings.spoiling_rate)
         done += 1
         if done % max(1, settings.every // 20) == 0:
             success = measure(done)
+            if success > settings.success:
+                above = weights_of(model)
+    if success < settings.success < skill:
+        success = go_back(
+            model, above, success, settings.success, lambda: measure(done)
+        )
     return skill, success
+
+
+def weights_of(model: nn.Module) -> list[Tensor]:
+    """A copy of each parameter."""
+    return [value.detach().clone() for value in model.parameters()]
+
+
+@torch.no_grad()
+def go_back(
+    model: nn.Module,
+    above: Sequence[Tensor],
+    success: float,
+    wanted: float,
+    measure: Callable[[], float],
+) -> float:
+    """Puts the model where it is right in `wanted` of its answers or a little less; returns the share there.
+
+    A few updates of the second part may cost more than half of the right answers, so that none ends near the share
+    that is wanted. On the straight way from the weights before them to those after, some do.
+
+    Args:
+        model: set in place.
+        above: parameters with which it is right more often.
+        success: the share of right answers as it is, at most `wanted`.
+        wanted: the share.
+        measure: gives the model's.
+    """
+    below, parameters = weights_of(model), list(model.parameters())
+    low, high = 0.0, 1.0  # parts of the way: right more often, and at most as often
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        _place(parameters, above, below, middle)
+        found = measure()
+        if found > wanted:
+            low = middle
+        else:
+            high, success = middle, found
+    _place(parameters, above, below, high)
+    return success
+
+
+def _place(
+    parameters: Sequence[Tensor],
+    above: Sequence[Tensor],
+    below: Sequence[Tensor],
+    part: float,
+) -> None:
+    for value, start, end in zip(parameters, above, below, strict=True):
+        value.copy_(torch.lerp(start, end, part))
 
 
 class Learning:

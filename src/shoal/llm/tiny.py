@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from shoal.llm.tasks.task import Prompt, Task
 
 _Make: TypeAlias = "Callable[[Task, Tiny, Callable[[str], None]], LanguageModel]"
-RECIPE = 2
+RECIPE = 3
 """Counted up when equal settings come to give another model."""
 FIRST, HELD_OUT = 2**24, 2**25
 """Numbers of the first prompt that the model is shown and of the first that it is measured on; runs ask from 0 on."""
