@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal.envs.action_guard.functions import function_of, naming
+from shoal.envs.action_guard.functions import answer_of, function_of
 from shoal.envs.action_guard.limits import sized
 from shoal.types import ConfigError, EnvError
 
@@ -107,8 +107,7 @@ class Program:
         self, rows: slice, obs: Tree, count: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """A [n, m, D] and b [n, m] of the function, checked."""
-        with naming(self._said, rows):
-            answer = self._function(obs)
+        answer = answer_of(self._function, obs, said=self._said, rows=rows)
         try:
             matrix, bound = (np.asarray(part, np.float64) for part in answer)
         except (TypeError, ValueError) as error:
