@@ -179,6 +179,20 @@ def test_the_program_heeds_bounds_and_changes_too() -> None:
     rows.close()
 
 
+@pytest.mark.parametrize("size", [1e200, 1e308, 1e-200, 1e-320])
+def test_inequalities_of_any_size_are_the_same(size: float) -> None:
+    """Also beside one of size 1; sums of such coefficients would be infinite, whose difference is no number."""
+
+    def scaled(obs: Any) -> Any:
+        matrix = np.array([[size, size], [size, -size], [0, 1], [0, 0]])
+        return np.tile(matrix, (len(obs), 1, 1)), np.tile([size, 0, 0.25, 0], (len(obs), 1))
+
+    rows = rows_of(ActionGuard(inequalities=scaled), size=2)
+    # x + y <= 1, x <= y, y <= 1/4: from (2, 1) the corner (1/4, 1/4).
+    assert step(rows, [2, 1]).executed == pytest.approx(np.array([[0.25, 0.25]]), abs=1e-5)
+    rows.close()
+
+
 def nowhere(obs: Any) -> Any:
     """Below -1 and above 1 at once in the last row."""
     sides = np.tile(np.array([[[1.0], [-1.0]]]), (len(obs), 1, 1))

@@ -378,7 +378,7 @@ def test_loaded_evaluation(run_dir: Path) -> None:
     loaded = shoal.load(done.path)
     assert loaded.evaluate(seed=1).mean == done.greedy_return
     assert len(loaded.evaluate(episodes=7, seed=2).returns) == 7
-    with pytest.raises(ConfigError, match="episodes must be at least 1"):
+    with pytest.raises(ConfigError, match="episodes must be a whole number from 1 to"):
         loaded.evaluate(episodes=0)
 
 

@@ -121,7 +121,7 @@ def test_callbacks_that_cannot_do_what_they_seem_to(run_dir: Path) -> None:
         ([Watcher()], "the callback .*Watcher.* has warn, which is called but is no method"),
         (["mod:watch"], f"{called}'mod:watch' cannot be called"),
         (fails, r"a list of functions \(run, record\), got \S*fails; write callbacks=\[\.\.\.\]"),
-        ([ends], r"the callback \S*ends raised StopIteration; run.stop\(reason\) ends a run"),
+        ([ends], r"the callback \S*ends raised StopIteration in ends .*; run.stop\(reason\) ends a run"),
     ):
         with pytest.raises(shoal.ConfigError, match=told):
             shoal.train("CartPole-v1", callbacks=callbacks, **settings)

@@ -129,5 +129,5 @@ def test_a_function_that_fails_is_named() -> None:
     with pytest.raises(ZeroDivisionError) as raised:
         apply_schedules(Config(noise_schedule=lambda progress: 1 / 0), 0.25, Steps())
     assert raised.value.__notes__ == ["shoal: raised by noise_schedule, called with the progress 0.25"]
-    with pytest.raises(ConfigError, match=r"noise_schedule raised StopIteration at progress 0\.25"):
+    with pytest.raises(ConfigError, match=r"noise_schedule, at progress 0\.25, raised StopIteration"):
         apply_schedules(Config(noise_schedule=lambda progress: next(iter(()))), 0.25, Steps())

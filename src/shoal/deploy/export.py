@@ -17,6 +17,7 @@ from shoal.deploy.greedy import Greedy
 from shoal.deploy.lowering import program_of
 from shoal.envs.masks import in_observation
 from shoal.types import ConfigError
+from shoal.types.arguments import flag_of, path_of, string_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,7 +74,10 @@ def export(
     """
     if to not in KINDS:
         raise ConfigError(f"to must be one of {', '.join(KINDS)}, got {to!r}")
-    target = Path(folder)
+    target = path_of("folder", folder)
+    name = string_of("name", name)
+    if masks is not None:
+        masks = flag_of("masks", masks)
     if target.exists() or target.is_symlink():
         raise ConfigError(f"{target} is there already; name another folder")
     check_prefix(name)

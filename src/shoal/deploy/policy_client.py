@@ -21,7 +21,8 @@ from shoal.remote.description import read_spec
 from shoal.remote.settings import Remote
 from shoal.remote.streams import detail
 from shoal.remote.trust import channel_to
-from shoal.types import ConfigError, EnvError, select
+from shoal.types import ConfigError, EnvError, check_seed, select
+from shoal.types.arguments import flag_of, number_of, object_of, string_of
 from shoal.types.space_text import difference
 
 if TYPE_CHECKING:
@@ -54,8 +55,13 @@ def remote_policy(
     Raises:
         ConfigError: nobody answers there, another token or protocol, or a policy of another specification.
     """
+    if remote is not None:
+        remote = object_of("remote", remote, Remote, "Remote(token_file=...)")
+    check_seed(seed)
+    sample = flag_of("sample", sample)
+    timeout_s = number_of("timeout_s", timeout_s, 1e-3, 1e9)
     return RemotePolicy(
-        address,
+        string_of("address", address),
         remote or Remote(),
         spec,
         sample=sample,

@@ -131,7 +131,7 @@ def one_by_one(spec: Spec, actions: Tree) -> list[Tree]:
     return [layout.tree(values) for values in zip(*columns, strict=True)]
 
 
-def add_hint(error: Exception, action: Tree) -> None:
+def add_hint(error: BaseException, action: Tree) -> None:
     """A sentence for an environment that may have raised because it takes Python's int only."""
     if isinstance(error, TypeError | AssertionError) and isinstance(action, np.integer):
         kind = type(action).__name__

@@ -20,7 +20,8 @@ from gymnasium.envs.registration import load_env_creator
 from shoal.envs import native
 from shoal.envs.agents.games import is_game
 from shoal.envs.told import is_told
-from shoal.types import ConfigError, misfit
+from shoal.types import ConfigError, misfit, refuse_leaving
+from shoal.types.leaving import LEAVES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Sequence
@@ -273,6 +274,13 @@ def _import(module_name: str, path: str) -> ModuleType:
         raise ConfigError(
             f"{path!r}: {module_name} cannot be imported: {error}"
         ) from error
+    except LEAVES as error:
+        refuse_leaving(
+            error,
+            f"{path!r}: {module_name}, when it was imported,",
+            'what it does as a program stands below `if __name__ == "__main__":`',
+        )
+        raise
 
 
 def _newest(module_name: str) -> str:

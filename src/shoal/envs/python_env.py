@@ -18,7 +18,14 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from shoal.envs.bounds import bounds_of
 from shoal.envs.forks import end_if_forked
 from shoal.envs.outputs import FEWER
-from shoal.types import ConfigError, EnvError, check_room, text_of
+from shoal.types import (
+    RAISED,
+    ConfigError,
+    EnvError,
+    check_room,
+    refuse_leaving,
+    text_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -177,8 +184,9 @@ def make_envs(
             try:
                 envs.append(factory())
                 end_if_forked(pid, where)
-            except Exception as error:
+            except RAISED as error:
                 end_if_forked(pid, where)
+                refuse_stop(error, where)
                 error.add_note(f"shoal: raised while row {row} of {name} was made")
                 raise
     except BaseException as error:
@@ -195,14 +203,15 @@ class Closes(Protocol):
         ...
 
 
-def refuse_stop(error: Exception, where: str) -> None:
-    """EnvError in the place of a StopIteration, which would end a loop over rollouts as if all had been trained."""
-    if isinstance(error, StopIteration):
-        said = f" ({error})" if str(error) else ""
-        raise EnvError(
-            f"{where} raised StopIteration{said}; an environment whose data run out ends its episode as truncated and "
-            "begins with them again, or raises another exception"
-        ) from error
+def refuse_stop(error: BaseException, where: str) -> None:
+    """EnvError in the place of a StopIteration or SystemExit, which would end a loop over rollouts, or the process."""
+    refuse_leaving(
+        error,
+        where,
+        "an environment whose data run out ends its episode as truncated and begins with them again, or raises another "
+        "exception",
+        kind=EnvError,
+    )
 
 
 Closed = TypeVar("Closed", bound=Closes)
@@ -217,15 +226,16 @@ def note_closed(env: Any) -> None:
 
 def close_all(envs: list[Closed]) -> None:
     """Closes every environment and forgets it; the first error is raised when all were asked."""
-    errors: list[Exception] = []
+    errors: list[BaseException] = []
     while envs:
         env = envs.pop(0)
         note_closed(env)
         try:
             env.close()
-        except Exception as error:
+        except RAISED as error:
             errors.append(error)
     if errors:
+        refuse_stop(errors[0], "close() of an environment")
         raise errors[0]
 
 

@@ -14,7 +14,7 @@ from shoal.envs.observations import TreeReader
 from shoal.envs.outputs import take
 from shoal.envs.python_env import KeptSpaces, is_long, refuse_stop
 from shoal.envs.randomization import Randomizer
-from shoal.types import EnvError
+from shoal.types import RAISED, EnvError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,7 +130,7 @@ class Resets:
             made = self.envs[row].reset(**keywords)
             end_if_forked(pid, self._at_reset(row))
             obs, self.infos[row] = made
-        except Exception as error:
+        except RAISED as error:
             where = self._at_reset(row)
             end_if_forked(pid, where)
             refuse_stop(error, where)

@@ -20,7 +20,7 @@ from shoal.envs.python_env import (
     read_rewards,
     refuse_stop,
 )
-from shoal.types import EnvError, map_tree
+from shoal.types import RAISED, EnvError, map_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -84,7 +84,7 @@ class Steps:
                 rewards.append(reward)
                 if terminated is not False or truncated is not False:
                     flags.append((rows.start + len(seen) - 1, terminated, truncated))
-        except Exception as error:
+        except RAISED as error:
             row = rows.start + len(seen)
             where = self._keeper.where(row, int(self._keeper.lengths[row]) + 1)
             end_if_forked(pid, where)

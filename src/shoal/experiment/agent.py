@@ -32,7 +32,8 @@ from shoal.run import directory as directories
 from shoal.run.evaluate import EVALUATION_STREAM, Score, evaluate
 from shoal.run.origin import Identity
 from shoal.run.record import free_folder, record
-from shoal.types import ConfigError, select
+from shoal.types import ConfigError, check_seed, select
+from shoal.types.arguments import flag_of, object_of, path_of, whole_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,7 +88,7 @@ def load(
         raise ConfigError(
             f'tag must be "" (the newest checkpoint), "best" or "deployed", got {tag!r}'
         )
-    where = directories.find(path, Path(run_dir))
+    where = directories.find(path_of("path", path), path_of("run_dir", run_dir))
     where.check()
     saved, origin = where.read_config(), where.read_origin()
     experiment = Experiment.of_file(
@@ -114,6 +115,13 @@ def load(
         read_policy(where, kind=kind, identity=identity, tag=tag).load_into(made)
     provenance = _provenance(experiment, where, run=origin.run, tag=tag)
     return Agent(made, rows.spec, experiment, provenance)
+
+
+def loaded(name: str, given: Agent | str | Path) -> Agent:
+    """A policy that is given as itself, or as its run; ConfigError for something else."""
+    if isinstance(given, str | Path):
+        return load(given)
+    return object_of(name, given, Agent, "load(RUN), or the path of a run")
 
 
 def _provenance(
@@ -239,8 +247,12 @@ class Agent(Predicts, Staged):
             ConfigError: the folder is there, h5py is not installed, or episodes have masks or several agents.
         """
         options = self.experiment.options
-        to = free_folder(options.env, options.algo) if folder is None else Path(folder)
-        count = min(max(episodes, 1), 20, options.num_envs)
+        to = free_folder(options.env, options.algo)
+        to = to if folder is None else path_of("folder", folder)
+        episodes = whole_of("episodes", episodes, 1)
+        most = options.eval_max_steps if max_steps is None else max_steps
+        greedy = flag_of("greedy", greedy)
+        count = min(episodes, 20, options.num_envs)
         with closing(self.experiment.rows(count, playing=True)) as rows:
             return record(
                 self.policy,
@@ -249,7 +261,7 @@ class Agent(Predicts, Staged):
                 episodes=episodes,
                 acting=_evaluating(self.policy, self.experiment, seed),
                 greedy=greedy,
-                max_steps=options.eval_max_steps if max_steps is None else max_steps,
+                max_steps=whole_of("max_steps", most, 1),
                 algo=options.algo,
             )
 
@@ -312,15 +324,13 @@ class Agent(Predicts, Staged):
         Raises:
             ConfigError: an unknown suffix, no such folder, no imageio-ffmpeg, or an environment without rendering.
         """
-        if rows < 1 or max_steps < 1:
-            raise ConfigError(
-                f"a video needs at least one row and one step, got {rows} and {max_steps}"
-            )
-        check_target(Path(path))
+        rows, max_steps = whole_of("rows", rows, 1), whole_of("max_steps", max_steps, 1)
+        path = path_of("path", path)
+        check_target(path)
         acting = _evaluating(self.policy, self.experiment, seed)
         with closing(drawn_rows(self.experiment, rows)) as drawn:
             return record_video(
-                self.policy, drawn, Path(path), acting=acting, max_steps=max_steps
+                self.policy, drawn, path, acting=acting, max_steps=max_steps
             )
 
 
@@ -333,8 +343,7 @@ def play(
     told: set[str] | None = None,
 ) -> Score:
     """Greedy episodes on fresh rows, where the policy is; `told` as in `evaluate`."""
-    if episodes < 1:
-        raise ConfigError(f"episodes must be at least 1, got {episodes}")
+    episodes = whole_of("episodes", episodes, 1)
     count = min(episodes, 20, experiment.options.num_envs)
     with closing(experiment.rows(count, playing=True)) as rows:
         try:
@@ -352,5 +361,6 @@ def play(
 
 
 def _evaluating(policy: nn.Module, experiment: Experiment, seed: int) -> Acting:
+    check_seed(seed)
     device = next((p.device for p in policy.parameters()), torch.device("cpu"))
     return Acting(seed, EVALUATION_STREAM, device, native=experiment.options.native)

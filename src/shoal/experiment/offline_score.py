@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from shoal.deploy.offline import Asked
 from shoal.deploy.offline import evaluate_offline as evaluate
-from shoal.experiment.agent import Agent, load
+from shoal.experiment.agent import Agent, loaded
 from shoal.memory.log_checks import Expected, folder_of
 from shoal.types import ConfigError
+from shoal.types.arguments import flag_of, number_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,16 +45,20 @@ def evaluate_offline(
     Raises:
         ConfigError: a log of other spaces, units or rates, or damaged; a run of other spaces; no way to any estimate.
     """
-    agent = load(agent) if isinstance(agent, str | Path) else agent
-    acted = load(behavior) if isinstance(behavior, str | Path) else behavior
+    agent = loaded("agent", agent)
+    acted = None if behavior is None else loaded("behavior", behavior)
     if acted is not None:
         _check_same(agent, acted)
     asked = asked or Asked()
     own = 1.0 if asked.costs else getattr(agent.config, "gamma", 0.99)
     known = own if gamma is None else gamma
     folder = folder_of("evaluate_offline", data)
+    known = number_of("gamma", known, 0.0, 1.0)
+    if rate_hz is not None:
+        rate_hz = number_of("rate_hz", rate_hz, 1e-9, 1e12)
+    greedy = flag_of("greedy", greedy)
     expected = Expected(rate_hz, units)
-    wanted = replace(asked, gamma=float(known), greedy=greedy, expected=expected)
+    wanted = replace(asked, gamma=known, greedy=greedy, expected=expected)
     played = None if acted is None else acted.policy
     return evaluate(agent.policy, agent.spec, folder, wanted, behavior=played)
 

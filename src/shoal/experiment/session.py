@@ -31,7 +31,7 @@ from shoal.run.origin import Identity
 from shoal.run.ranking import Ranking
 from shoal.run.run import Run
 from shoal.run.settings import Settings
-from shoal.types import ConfigError, leaf_spaces
+from shoal.types import ConfigError, leaf_spaces, refuse_end
 from shoal.types.text import shortened
 
 if TYPE_CHECKING:
@@ -103,16 +103,33 @@ def opened(
             for warn in (warn_of_wide_actions, warn_of_guard, warn_of_slow_layers):
                 warn(experiment, env, run)
             yield run
-    except BaseException as error:
-        if run is not None and run.updates:
-            note_failure(where, error, run)
-            if report and not isinstance(error, KeyboardInterrupt):
-                draw_report(where, panel)
-        elif fresh:
-            where.remove()
-        raise
+    except BaseException as raised:
+        shown = panel if report else None
+        error = _ended_by(raised, run, where, fresh=fresh, panel=shown)
+        if error is raised:
+            raise
+        raise error from raised
     if report:
         draw_report(where, panel)
+
+
+def _ended_by(
+    raised: BaseException,
+    run: Run | None,
+    where: RunDirectory,
+    *,
+    fresh: bool,
+    panel: Panel | None,
+) -> BaseException:
+    """With what a run failed, which its status says once it has learned something; `panel`: a report is drawn too."""
+    error = refuse_end(raised)
+    if run is not None and run.updates:
+        note_failure(where, error, run)
+        if panel is not None and not isinstance(error, KeyboardInterrupt):
+            draw_report(where, panel)
+    elif fresh:
+        where.remove()
+    return error
 
 
 def _held(held: ExitStack, playing: Playing, env: VecEnv) -> Playing:

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.deploy.description import sha256_of
 from shoal.deploy.stages.beside import Canary, Shadow
-from shoal.deploy.stages.criteria import Drifts
+from shoal.deploy.stages.criteria import Criteria, Drifts
 from shoal.deploy.stages.drift import Reference
 from shoal.deploy.stages.ladder import lacks
 from shoal.deploy.stages.log import Header, StageLog
 from shoal.deploy.stages.weights import FOLDER, packed, reference_of
 from shoal.run.reading import check_folder
 from shoal.run.stage_file import now, read_stages
-from shoal.types import ConfigError
+from shoal.types import ConfigError, check_seed
+from shoal.types.arguments import number_of, object_of, path_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,13 +47,14 @@ class Staged:
         Raises:
             ConfigError: a language model, several agents, the file is there, or the run's stages are damaged.
         """
+        limits = _limits(drift)
         file, reference = self._begun("shadow", log, 0.0)
         return Shadow(
             self._another(),
             self.spec,
             file,
             reference=reference,
-            limits=drift or Drifts(),
+            limits=limits,
         )
 
     def canary(
@@ -75,18 +77,21 @@ class Staged:
             ConfigError: this policy has not entered the stage `canary`, which takes a signature of `shadow`; or as of
                 `shadow`.
         """
+        share = number_of("share", share, 0.0, 1.0)
         if not 0 < share < 1:
-            raise ConfigError(f"share must lie between 0 and 1, got {share}")
+            raise ConfigError(f"share must lie between 0 and 1, got {share:g}")
+        check_seed(seed)
         self._check_entered("canary")
+        limits = _limits(drift)
         file, reference = self._begun("canary", log, share)
         return Canary(
             self._another(),
             self.spec,
             file,
             reference=reference,
-            limits=drift or Drifts(),
+            limits=limits,
             share=share,
-            seed=seed,
+            seed=int(seed),
         )
 
     def _another(self) -> _Acting:
@@ -120,10 +125,19 @@ class Staged:
         folder, (policy, _) = self._folder(), packed(self.policy)
         check_folder(folder / FOLDER)
         reference = Reference.read(reference_of(folder, policy))
-        path = _free(folder / FOLDER, kind) if log is None else Path(log)
+        named = None if log is None else path_of("log", log)
+        path = named or _free(folder / FOLDER, kind)
         env = self.spec.env_id
         header = Header(kind, policy, sha256_of(self.spec), env, now(), share)
         return StageLog(path, header), reference
+
+
+def _limits(drift: Drifts | None) -> Drifts:
+    """From which drift on it is alarmed; ConfigError for something else."""
+    if drift is None:
+        return Drifts()
+    limits = object_of("drift", drift, Drifts, "Drifts(most_psi=0.25)")
+    return Criteria(drift=limits).drift
 
 
 class _Acting:

@@ -30,7 +30,7 @@ from shoal.deploy.stages.measures import (
 )
 from shoal.deploy.stages.telling import told
 from shoal.deploy.stages.weights import keep, packed, reference_of
-from shoal.experiment.agent import Agent, load
+from shoal.experiment.agent import Agent, loaded
 from shoal.experiment.offline_score import evaluate_offline
 from shoal.experiment.staged import check_policy
 from shoal.learn.acting import Acting
@@ -42,6 +42,7 @@ from shoal.run.evaluate import EVALUATION_STREAM
 from shoal.run.stage_file import Entry, change_stages, now, read_stages
 from shoal.run.tensors import sha256_of_file
 from shoal.types import ConfigError
+from shoal.types.arguments import object_of, path_of
 from shoal.types.text import printable
 
 if TYPE_CHECKING:
@@ -69,12 +70,14 @@ def stages(
         ConfigError: no such run or checkpoint, a language model, several agents, a damaged stages.json, or criteria
             that are none.
     """
-    agent = load(agent) if isinstance(agent, str | Path) else agent
+    agent = loaded("agent", agent)
     origin = "measured by the default criteria"
     if isinstance(criteria, str | Path):
         origin = printable(f"measured by the criteria of {Path(criteria).name}", 500)
         criteria = read_criteria(Path(criteria))
     elif criteria is not None:
+        write = "Criteria(simulate=Simulate(episodes=50)), or the path of a TOML file"
+        criteria = object_of("criteria", criteria, Criteria, write)
         origin = "measured by criteria given in Python"
     return Stages(agent, criteria or Criteria(), origin)
 
@@ -126,6 +129,8 @@ class Stages:
             ConfigError: the stage before lacks something, data are missing, or they are of something else.
         """
         check_stage(stage)
+        if data is not None:
+            data = path_of("data", data)
         check_may_enter(self.entries, stage, self.policy)
         self._check_data(stage, data)
         entry = Entry(stage, now(), self.policy, len(self._data))

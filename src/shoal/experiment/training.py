@@ -29,6 +29,7 @@ from shoal.run.bottleneck import Spent, bottleneck
 from shoal.run.interrupts import CUT_SHORT, INTERRUPTED
 from shoal.run.origin import Origin
 from shoal.types import ConfigError
+from shoal.types.arguments import path_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -200,7 +201,7 @@ def resume(  # noqa: PLR0913 (each is a choice of its own)
         ConfigError: no such run, no whole checkpoint of it, another process trains there, or another's code.
         KeyboardInterrupt: as in `train`.
     """
-    where = directories.find(path, Path(run_dir))
+    where = directories.find(path_of("path", path), path_of("run_dir", run_dir))
     where = replace(where, path=where.path.absolute())
     where.check()
     experiment, config = reopen(

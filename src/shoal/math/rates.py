@@ -11,7 +11,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast
 
 from shoal.envs.factories import import_object
-from shoal.types import ConfigError, misfit
+from shoal.types import RAISED, ConfigError, misfit, refuse_leaving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -230,11 +230,8 @@ def _check_call(name: str, shape: Callable[..., object]) -> None:
 def _factor(name: str, shape: Callable[[float], float], progress: float) -> float:
     try:
         factor: Any = shape(progress)
-    except StopIteration as error:
-        raise ConfigError(
-            f"{name}{SUFFIX} raised StopIteration at progress {progress:g}"
-        ) from error
-    except Exception as error:
+    except RAISED as error:
+        refuse_leaving(error, f"{name}{SUFFIX}, at progress {progress:g},")
         error.add_note(
             f"shoal: raised by {name}{SUFFIX}, called with the progress {progress:g}"
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from shoal.types import ConfigError, map_tree, text_of
+from shoal.types import RAISED, ConfigError, map_tree, refuse_leaving, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +55,9 @@ def made_by(factory: Callable[[Spec], object], spec: Spec) -> object:
         return factory(spec)
     except ConfigError:
         raise
-    except Exception as error:
+    except RAISED as error:
+        said = getattr(factory, "__name__", repr(factory))
+        refuse_leaving(error, f"the policy {said}, called with the Spec,")
         name = getattr(factory, "__name__", repr(factory))
         parameters = inspect.signature(factory).parameters
         if not any(map(_is_spec, parameters.values())):
@@ -86,8 +88,9 @@ def forward(module: nn.Module, obs: Tree, layout: Layout) -> Any:
         return module(obs)
     except (ConfigError, torch.OutOfMemoryError):
         raise
-    except Exception as error:
+    except RAISED as error:
         got = described(layout, obs)
+        refuse_leaving(error, f"the policy {type(module).__name__}, given {got},")
         leaves = layout.leaves
         plain = len(leaves) == 1 and not leaves[0].path
         if plain and leaves[0].dtype.kind == "f":
@@ -159,7 +162,7 @@ def described(layout: Layout, obs: Tree) -> str:
     return ", ".join(said)
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     """An exception's kind, text and the line of it that is no library's."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith(TORCH)]

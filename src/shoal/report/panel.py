@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from shoal.run.callbacks import EpisodeEnd
 from shoal.types import ConfigError
+from shoal.types.arguments import string_of
 from shoal.types.text import printable, printable_lines, without_colors
 
 if TYPE_CHECKING:
@@ -229,6 +230,7 @@ def panel_of(kind: str) -> Panel:
     """
     from shoal.report.live import Live
 
+    kind = string_of("panel", kind)
     kinds: dict[str, Callable[[], Panel]] = {
         "live": Live,
         "plain": Plain,

@@ -9,6 +9,7 @@ import numpy as np
 
 from shoal.llm.sampler.local import LocalSampler
 from shoal.llm.sampler.protocol import Drawing, Request
+from shoal.llm.tasks.asked import prompt_of, score_of
 from shoal.llm.tasks.game import GameError
 from shoal.llm.tasks.opponents import evaluating
 from shoal.stream.groups.conversations import Conversations
@@ -53,7 +54,7 @@ def answered(
     tokenizer = model.tokenizer
     groups: dict[int, Group] = {}
     for number in range(episodes):
-        prompt = task.prompt(number)
+        prompt = prompt_of(task, number)
         token = tuple(tokenizer.encode_prompt(prompt))
         groups[number] = Group(number, prompt, token, since=0, wanted=1)
     sampler.submit([Request(one.key, one.token, (0,)) for one in groups.values()])
@@ -73,7 +74,7 @@ def answered(
             text = group.text.get(0)
             if text is None:
                 text = tokenizer.decode(token.tolist())
-            rewards[group.key] = task.score(group.prompt, text)
+            rewards[group.key] = score_of(task, group.prompt, text)
             lengths[group.key] = len(token)
     finally:
         if conversations is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, cast
 
-from shoal.types import ConfigError, misfit
+from shoal.types import RAISED, ConfigError, misfit, refuse_leaving
 
 if TYPE_CHECKING:
     from shoal.run.run import Run
@@ -86,11 +86,12 @@ def call(callback: Callback, run: Run, record: Record) -> None:
     """Calls a callback; an error is told whose it is. ConfigError for StopIteration, which ends no run."""
     try:
         callback(run, record)
-    except StopIteration as error:
-        raise ConfigError(
-            f"the callback {_name(callback)} raised StopIteration; run.stop(reason) ends a run, with a checkpoint"
-        ) from error
-    except Exception as error:
+    except RAISED as error:
+        refuse_leaving(
+            error,
+            f"the callback {_name(callback)}",
+            "run.stop(reason) ends a run, with a checkpoint",
+        )
         error.add_note(f"shoal: raised by the callback {_name(callback)}")
         raise
 
@@ -137,7 +138,7 @@ def close_callbacks(run: Run) -> None:
             continue
         try:
             close()
-        except Exception as error:  # whatever it is, it is not the run's
+        except RAISED as error:  # whatever it is, it is not the run's
             name = getattr(callback, "__name__", type(callback).__name__)
             warnings.warn(
                 f"the callback {name} was not closed: {type(error).__name__}: {error}",

@@ -14,6 +14,7 @@ from shoal.types.errors import (
     check_seed,
     text_of,
 )
+from shoal.types.leaving import RAISED, refuse_end, refuse_leaving
 from shoal.types.records import (
     Acted,
     ActedStep,
@@ -48,6 +49,7 @@ __all__ = [
     "EnvError",
     "Episodes",
     "Floats",
+    "RAISED",
     "Layout",
     "Leaf",
     "Ready",
@@ -69,6 +71,8 @@ __all__ = [
     "leaf_spaces",
     "map_tree",
     "misfit",
+    "refuse_end",
+    "refuse_leaving",
     "select",
     "text_of",
 ]

@@ -58,6 +58,12 @@ def test_what_cannot_work_is_refused_in_words() -> None:
     refuse("money is seconds times a price", with_sweep(objective=["return", "money"]))
     refuse("objective is one of return", with_sweep(objective="seconds"))
     refuse("no setting 'trails'; did you mean trials", with_sweep(trails=3))
+    refuse(r"\[sweep\]: no setting 'zzz'; There are trials, seconds, .*max_failures$", with_sweep(zzz=3))
+    refuse(r"\[sweep\]: num_envs is a setting of training; it stands at the top of the file", with_sweep(num_envs=3))
+    refuse(
+        r"\[space.gamma\]: no setting 'zzz'; There are low, high, .*choices",
+        with_sweep() | {"space": {"gamma": {"low": 0.9, "high": 0.99, "zzz": 1}}},
+    )
     refuse(r"\[sweep\]: trials must be a whole number", with_sweep(trials="many"))
     refuse(f"more than the {cores()} cores", with_sweep(parallel=cores() + 1))
     refuse(f"this machine has {cores()}", with_sweep(cpus=cores() + 1))

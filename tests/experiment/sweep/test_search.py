@@ -18,7 +18,7 @@ from shoal.experiment.sweep.study import JOURNAL, open_study
 from shoal.experiment.sweep.sweep import locked, show, sweep
 from shoal.experiment.sweep.trial import Reports, read_end, run_folder, run_trial
 from shoal.types import ConfigError, EnvError
-from tests.experiment.sweep.fake import FakeWorkers, make_plan, search
+from tests.experiment.sweep.fake import RATES, FakeWorkers, make_plan, search
 
 
 @pytest.fixture(autouse=True)
@@ -224,11 +224,26 @@ def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
         open_study(tmp_path, make_plan())
 
 
-def test_a_journal_that_lost_its_end_takes_no_result_of_other_settings(tmp_path: Path) -> None:
-    plan = make_plan(trials=6, prune=False)
-    search(tmp_path, plan, FakeWorkers(near_three_thousandths), parallel=1)
+@pytest.mark.parametrize("share", [0.0, 0.35, 0.6, 0.97])
+def test_a_journal_that_lost_its_end_loses_no_finished_trial(tmp_path: Path, share: float) -> None:
+    """In the middle of a line, as after a power failure, or more of it: jobs say what was drawn for them."""
+    plan = make_plan(RATES | {"gamma": {"low": 0.9, "high": 0.99}}, trials=4, prune=False)
+    study, _ = search(tmp_path, plan, FakeWorkers(near_three_thousandths), parallel=1)
+    before = [(row.settings, row.values, row.state) for row in rows_of(plan, study)]
+    (tmp_path / "jobs" / "0003.json").unlink()  # this one had not ended
     journal = tmp_path / JOURNAL
-    lines = journal.read_bytes().splitlines(keepends=True)
-    journal.write_bytes(b"".join(lines[: len(lines) // 2]))
+    os.truncate(journal, int(journal.stat().st_size * share))
+    workers = FakeWorkers(near_three_thousandths)
+    study, _ = search(tmp_path, plan, workers, parallel=1)
+    assert [(row.settings, row.values, row.state) for row in rows_of(plan, study)] == before
+    assert workers.begun == (["0003"] if share < 0.97 else [])
+
+
+def test_a_journal_takes_no_result_of_other_settings(tmp_path: Path) -> None:
+    plan = make_plan(trials=3, prune=False)
+    search(tmp_path, plan, FakeWorkers(near_three_thousandths), parallel=1)
+    (tmp_path / JOURNAL).unlink()
+    kept = tmp_path / "jobs" / "0001.chosen"
+    kept.write_text(kept.read_text().replace("learning_rate", "learning_rites"))
     with pytest.raises(ConfigError, match=r"study\.journal has lost what was drawn"):
         search(tmp_path, plan, FakeWorkers(near_three_thousandths), parallel=1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.run.reading import read_toml
 from shoal.types import ConfigError, check_seed
+from shoal.types.arguments import flag_of, number_of, object_of, whole_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,9 +112,12 @@ class Criteria:
         """ConfigError for numbers that no criterion can be."""
         for part in fields(self):
             table = getattr(self, part.name)
+            kind: Any = part.default_factory
+            object_of(part.name, table, kind, f"{kind.__name__}(...)")
             for one in fields(table):
                 if one.name not in ("units", "rate_hz"):
-                    _check(part.name, one, getattr(table, one.name))
+                    value = _checked(part.name, one, getattr(table, one.name))
+                    object.__setattr__(table, one.name, value)
         _check_log(self.replay)
 
 
@@ -142,29 +146,26 @@ POSITIVE = ("most_shift", "most_psi")
 """Of drift: 0 would be an alarm of every feature."""
 
 
-def _check(part: str, one: Field[Any], value: Any) -> None:
+def _checked(part: str, one: Field[Any], value: Any) -> Any:
+    """The value as Python's own flag or number; ConfigError where no criterion can be that."""
     name = f"{part}.{one.name}"
     if value is None and one.default is None:
-        return
+        return None
     if isinstance(one.default, bool):
-        if not isinstance(value, bool):
-            raise ConfigError(f"{name} must be true or false, got {value!r}")
-        return
-    flag = isinstance(value, bool)
-    if flag or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ConfigError(f"{name} must be a finite number, got {value!r}")
-    _check_number(one.name, name, value)
+        return flag_of(name, value)
+    if one.name == "seed":
+        check_seed(value, name)
+        seed: Any = value
+        return int(seed)
+    if one.name in LEAST_WHOLE:
+        most = MOST_WHOLE.get(one.name, 2**31 - 1)
+        return whole_of(name, value, LEAST_WHOLE[one.name], most)
+    number = number_of(name, value, -math.inf, math.inf)
+    _check_number(one.name, name, number)
+    return number
 
 
 def _check_number(key: str, name: str, value: float) -> None:
-    if key == "seed":
-        check_seed(value, name)
-    if key in LEAST_WHOLE:
-        least, most = LEAST_WHOLE[key], MOST_WHOLE.get(key, 2**31 - 1)
-        if not isinstance(value, int) or not least <= value <= most:
-            raise ConfigError(
-                f"{name} must be a whole number from {least} to {most}, got {value!r}"
-            )
     low, high = BETWEEN.get(key, (-math.inf, math.inf))
     if not low <= value <= high:
         raise ConfigError(f"{name} must lie between {low:g} and {high:g}, got {value}")

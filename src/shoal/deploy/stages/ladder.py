@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from shoal.run.stage_file import NAME, STAGES, TEXT, Signature, change_stages, now
 from shoal.types import ConfigError
+from shoal.types.arguments import string_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 def check_stage(name: str) -> int:
     """The number of a stage; ConfigError where there is none."""
-    if name not in STAGES:
+    if string_of("stage", name) not in STAGES:
         raise ConfigError(f"there is no stage {name[:40]!r}; they are {STAGES}")
     return STAGES.index(name)
 
@@ -111,6 +112,7 @@ def rolled_back(stages: Stages, name: str, reason: str) -> tuple[Stages, str]:
         ConfigError: no stage stands, or a name or a reason is missing.
     """
     _check_name(name)
+    reason = string_of("reason", reason)
     if not reason.strip() or len(reason) > TEXT or not reason.isprintable():
         raise ConfigError(
             f"a rollback needs a reason of at most {TEXT} printable characters (--reason)"

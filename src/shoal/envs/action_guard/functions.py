@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,10 +9,10 @@ from gymnasium import spaces
 
 from shoal.envs.actions import ActionCheck
 from shoal.envs.factories import import_object
-from shoal.types import ConfigError, EnvError
+from shoal.types import RAISED, ConfigError, EnvError, refuse_leaving
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -38,13 +37,17 @@ def function_of(name: str, given: str | Callable[..., Any]) -> Callable[..., Any
     return found
 
 
-@contextmanager
-def naming(said: str, rows: slice) -> Generator[None]:
-    """What a user's function raises for `rows` is noted as its; `said`: which function that is."""
+def answer_of(function: Callable[..., Any], *given: Any, said: str, rows: slice) -> Any:
+    """What a user's function answers for `rows`; what it raises is noted as its.
+
+    `said`: which function that is. EnvError where it raised StopIteration or SystemExit.
+    """
     try:
-        yield
-    except Exception as error:
-        error.add_note(f"{said} raised this for rows {rows.start}..{rows.stop - 1}")
+        return function(*given)
+    except RAISED as error:
+        where = f"rows {rows.start}..{rows.stop - 1}"
+        refuse_leaving(error, f"{said}, called for {where},", kind=EnvError)
+        error.add_note(f"{said} raised this for {where}")
         raise
 
 
@@ -71,8 +74,9 @@ class Constrained:
         Raises:
             EnvError: another shape or kind, NaN, an action outside the space or the limits, or a mask without options.
         """
-        with naming(self._said, rows):
-            answer = np.asarray(self._function(obs, action.copy()))
+        given = obs, action.copy()
+        said = answer_of(self._function, *given, said=self._said, rows=rows)
+        answer = np.asarray(said)
         if self._choice and answer.dtype == np.bool_:
             return self._unmasked(rows, action, answer)
         self._check_finite(rows, answer)

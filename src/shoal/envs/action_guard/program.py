@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal.envs.action_guard.functions import function_of, naming
+from shoal.envs.action_guard.functions import answer_of, function_of
 from shoal.envs.action_guard.limits import sized
 from shoal.types import ConfigError, EnvError
 
@@ -27,8 +27,9 @@ class Program:
     """min ||x - a||^2 subject to A(obs) x <= b(obs) and to the limits, for each row, by quadprog.
 
     Goldfarb & Idnani 1983, "A numerically stable dual method for solving strictly convex quadratic programs".
-    What it gives satisfies A x <= b as float64 computes it, without a tolerance; a region that is thinner than the
-    roundings of the action's dtype counts as empty.
+    What it gives satisfies A x <= b as float64 computes it, without a tolerance, each row divided by a power of two
+    first, so that its largest coefficient is near 1; a region that is thinner than the roundings of the action's dtype
+    counts as empty.
     """
 
     def __init__(
@@ -106,8 +107,7 @@ class Program:
         self, rows: slice, obs: Tree, count: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """A [n, m, D] and b [n, m] of the function, checked."""
-        with naming(self._said, rows):
-            answer = self._function(obs)
+        answer = answer_of(self._function, obs, said=self._said, rows=rows)
         try:
             matrix, bound = (np.asarray(part, np.float64) for part in answer)
         except (TypeError, ValueError) as error:
@@ -125,7 +125,7 @@ class Program:
             raise EnvError(
                 f"{self._said} gave numbers that are not finite for row {rows.start + int(np.argmax(bad))}"
             )
-        return matrix, bound
+        return _scaled(matrix, bound)
 
     def _solved(
         self, matrix: Floats, bound: Floats, wanted: Floats, low: Floats, high: Floats
@@ -133,7 +133,8 @@ class Program:
         """The solution [D] for one row, kept off the inequalities by a margin; None where there is none."""
         size = np.maximum(np.abs(wanted), 1.0)
         margin = self._eps * (np.abs(matrix) @ size + np.abs(bound))
-        real = np.isfinite(bound)
+        # A row of zeros is no inequality for the solver: whether it holds is compared with what is found.
+        real = np.isfinite(bound) & matrix.any(1)
         below, above = np.isfinite(low), np.isfinite(high)
         unit = np.eye(self._size)
         sides = np.concatenate([-matrix[real], unit[below], -unit[above]])
@@ -150,6 +151,18 @@ class Program:
                 f"{self._spec.env_id}: action_guard.safe_action {action.tolist()} lies outside "
                 f"[{list(self._limits.low)}, {list(self._limits.high)}]; give one inside"
             )
+
+
+def _scaled(matrix: Floats, bound: Floats) -> tuple[Floats, Floats]:
+    """The same inequalities with coefficients whose largest lies in [0.5, 1).
+
+    Sums of coefficients of any size stay finite then, and the solver sees all rows alike. A power of two rounds
+    nothing; a bound that overflows by it is beyond every action.
+    """
+    largest = np.abs(matrix).max(2, initial=0.0)
+    _, exponent = np.frexp(largest)
+    with np.errstate(over="ignore", under="ignore"):
+        return np.ldexp(matrix, -exponent[..., None]), np.ldexp(bound, -exponent)
 
 
 def _product(matrix: Floats, action: Floats) -> Floats:

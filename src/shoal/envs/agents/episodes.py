@@ -14,7 +14,7 @@ from shoal.envs.history import History, play_again
 from shoal.envs.outputs import take
 from shoal.envs.python_env import refuse_stop
 from shoal.envs.resets import given_seed
-from shoal.types import EnvError, map_tree, select
+from shoal.types import RAISED, EnvError, map_tree, select
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +88,7 @@ class Episodes:
         except EnvError as error:
             end_if_forked(pid, where)
             raise EnvError(f"{where}: {error}") from None
-        except Exception as error:
+        except RAISED as error:
             end_if_forked(pid, where)
             refuse_stop(error, where)
             error.add_note(f"shoal: raised by {where}{given_seed(start)}")
@@ -128,7 +128,7 @@ class Episodes:
         except EnvError as error:
             end_if_forked(pid, where)
             raise EnvError(f"{where}: {error}") from None
-        except Exception as error:
+        except RAISED as error:
             end_if_forked(pid, where)
             refuse_stop(error, where)
             said = ", ".join(map(str, actions))

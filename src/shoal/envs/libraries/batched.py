@@ -159,7 +159,7 @@ class BatchedEnv:
             before = map_tree(np.copy, self.out.obs)
         try:
             stepped = self.library.step(action)
-        except StopIteration as error:
+        except (StopIteration, SystemExit) as error:
             refuse_stop(error, f"{self.spec.env_id}: a step")
             raise
         self._steps += 1
@@ -170,7 +170,7 @@ class BatchedEnv:
     def _reset(self, seeds: Sequence[int | None], rows: Bools) -> None:
         try:
             obs = self.library.reset(seeds, rows)
-        except StopIteration as error:
+        except (StopIteration, SystemExit) as error:
             refuse_stop(error, f"{self.spec.env_id}: a reset")
             raise
         self._reader.show(obs)

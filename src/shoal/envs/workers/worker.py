@@ -23,7 +23,7 @@ from shoal.envs.workers.failures import failure_of
 from shoal.envs.workers.pace import Pace
 from shoal.envs.workers.pipe import pack, unpack
 from shoal.envs.workers.worker_rows import WorkerRows
-from shoal.types import ConfigError, select
+from shoal.types import RAISED, ConfigError, select
 from shoal.types.text import without_colors
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def main(given: dict[str, Any]) -> None:
         os.sched_setaffinity(0, plan.cores)
     try:
         env = make_rows(plan)
-    except Exception as error:
+    except RAISED as error:
         pipe.send(pack((0, False, failure_of(error, plan.number))))
         return
     pipe.send(pack((0, True, env.spec)))
@@ -173,7 +173,7 @@ def serve(rows: WorkerRows, block: Block, pipe: Pipe, *, plan: Plan) -> None:
         if op == close:
             try:
                 rows.close()
-            except Exception as error:
+            except RAISED as error:
                 pipe.send(pack((done, False, failure_of(error, number))))
             return
         failed = False
@@ -186,7 +186,7 @@ def serve(rows: WorkerRows, block: Block, pipe: Pipe, *, plan: Plan) -> None:
                 signals.answer(number, done, failed=False)
                 continue
             message = pack((done, True, ask(rows, Op(op), pipe.receive())))
-        except Exception as error:
+        except RAISED as error:
             failed = True
             message = pack((done, False, failure_of(error, number)))
         end_if_forked(pid, f"{plan.name}: worker {number}'s {Op(op).name.lower()}")

@@ -68,6 +68,21 @@ def job_of(
     return Job(name, str(folder / JOBS), configs, path, chosen)
 
 
+def chosen_for(plan: Plan, folder: Path, name: str) -> dict[str, object]:
+    """What was drawn for a job, by the study's names, as it was written down when the job was claimed.
+
+    Empty where it was not, or is not of this space. A journal that has lost its end draws the same by that.
+    """
+    path = folder / JOBS / f"{name}.chosen"
+    try:
+        known: Any = json.loads(read_bytes(path, at_most=STATUS_BYTES))
+        values = known["settings"]
+        found = {one.key: one.drawn_for(values[one.name]) for one in plan.space}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # `claim` says it
+        return {}
+    return {} if None in found.values() else found
+
+
 def claim(job: Job) -> None:
     """Writes down what a job is of, before anything of it is taken or begun.
 

@@ -14,10 +14,17 @@ import tomli_w
 from shoal import algos
 from shoal.algos.presets import preset, presets
 from shoal.experiment.experiment import Experiment
+from shoal.experiment.options import Options
 from shoal.experiment.placed import placed
-from shoal.experiment.settings import build, flat, shallow, without_none
+from shoal.experiment.settings import (
+    build,
+    flat,
+    names_of,
+    shallow,
+    without_none,
+)
 from shoal.experiment.sweep.inferred import infer
-from shoal.experiment.sweep.settings import SweepSettings
+from shoal.experiment.sweep.settings import SweepSettings, check_names
 from shoal.experiment.sweep.space import as_tables, changed, read_space
 from shoal.experiment.sweep.trial import own_names
 from shoal.experiment.trust import check, check_alone, imported_by, seal
@@ -91,8 +98,10 @@ def read_plan(
             f"the file names no environment at its top, such as {EXAMPLE.partition(chr(10))[0]}"
         )
     named = {name: value for name, value in changes.items() if value is not None}
+    own = {**cast("dict[str, Any]", table), **named}
     try:
-        settings = build(SweepSettings, {**cast("dict[str, Any]", table), **named})
+        check_names(own, SweepSettings, training=names_of(Options))
+        settings = build(SweepSettings, own)
     except ConfigError as error:
         if str(error).startswith("[sweep]"):
             raise

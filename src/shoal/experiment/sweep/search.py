@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from shoal.experiment.sweep.jobs import claim, job_of
+from shoal.experiment.sweep.jobs import chosen_for, claim, job_of
 from shoal.experiment.sweep.results import ranked, rows_of
 from shoal.experiment.sweep.space import changed
 from shoal.experiment.sweep.study import (
@@ -15,6 +15,7 @@ from shoal.experiment.sweep.study import (
     rung_steps,
     runs_in,
     values_of,
+    with_drawn,
 )
 from shoal.experiment.sweep.trial import (
     COMPLETE,
@@ -130,8 +131,11 @@ class Search:
                 self._begin(Trial(self.study, frozen._trial_id))
 
     def _begin(self, trial: Trial) -> None:
+        name = f"{trial.number:04d}"
+        if any(one.key not in trial.params for one in self.plan.space):
+            trial = with_drawn(trial, chosen_for(self.plan, self.folder, name))
         values = drawn(self.plan, trial)
-        job = job_of(self.plan, self.folder, f"{trial.number:04d}", values)
+        job = job_of(self.plan, self.folder, name, values)
         claim(job)
         underway = Underway(trial, values, job, Reports(job))
         for step in self._trials()[trial.number].intermediate_values:

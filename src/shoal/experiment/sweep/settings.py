@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from shoal.experiment.settings import names_of
 from shoal.fleet.settings import check_where
 from shoal.stream.meter import cores
 from shoal.types import ConfigError, check_finite, check_positive, check_ranges
@@ -120,6 +122,23 @@ class SweepSettings:
     def at_a_time(self) -> int:
         """Trials at a time on this machine."""
         return self.parallel or max(1, cores() // self.cpus)
+
+
+def check_names(
+    table: Mapping[str, object], kind: type[object], *, training: Collection[str] = ()
+) -> None:
+    """ConfigError naming the first that is no field of `kind`, and where it belongs if it is one of `training`."""
+    known = names_of(kind)
+    for name in table:
+        if name in known:
+            continue
+        if name in training:
+            raise ConfigError(
+                f"{name} is a setting of training; it stands at the top of the file, above the tables"
+            )
+        near = get_close_matches(name, known, n=3)
+        meant = f"did you mean {', '.join(near)}? " if near else ""
+        raise ConfigError(f"no setting {name!r}; {meant}There are {', '.join(known)}")
 
 
 def _check_objective(name: str) -> None:

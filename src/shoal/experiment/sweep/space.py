@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from shoal.experiment.options import CHANGEABLE, PLACES
 from shoal.experiment.settings import build, flat, whole_tree
 from shoal.experiment.sweep.kinds import accepts, hint_of, is_number, is_whole, nested
+from shoal.experiment.sweep.settings import check_names
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -190,6 +191,7 @@ def read_space(
                 f"{name} stands in search, which infers its range, and in [space.{name}]; leave one of them out"
             )
         try:
+            check_names(table, Range)
             ranges[name] = build(Range, table)
         except ConfigError as error:
             raise ConfigError(f"[space.{name}]: {error}") from error

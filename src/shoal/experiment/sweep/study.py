@@ -15,7 +15,7 @@ from shoal.run.reading import DamagedError, open_regular, read_bytes
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
 
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
@@ -167,6 +167,17 @@ def drawn(plan: Plan, trial: Trial) -> dict[str, object]:
     """Draws a trial's settings, or finds those that it has; by dotted names."""
     found = {one.key: one.draw(trial) for one in plan.space}
     return changes_of(plan.space, found)
+
+
+def with_drawn(trial: Trial, known: Mapping[str, object]) -> Trial:
+    """A trial that draws what is known, by the study's names, as far as it has not drawn."""
+    from optuna.trial import Trial as Again
+
+    if not known:
+        return trial
+    own: Any = trial  # what Optuna keeps for itself, as it has nothing for a trial that was begun
+    own.storage.set_trial_system_attr(own._trial_id, "fixed_params", dict(known))
+    return Again(trial.study, own._trial_id)
 
 
 def changes_in(plan: Plan, trial: FrozenTrial) -> dict[str, object]:

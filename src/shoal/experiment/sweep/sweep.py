@@ -38,6 +38,7 @@ from shoal.experiment.sweep.study import (
 from shoal.experiment.sweep.teller import Teller
 from shoal.run.reading import check_folder, read_toml
 from shoal.types import ConfigError
+from shoal.types.arguments import path_of, string_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -84,7 +85,7 @@ def sweep(
         EnvError: too many trials in a row failed; the message has the first of their errors.
         KeyboardInterrupt: Ctrl-C; what ran has saved a checkpoint, and the same call goes on.
     """
-    if panel not in ("auto", "none"):
+    if string_of("panel", panel) not in ("auto", "none"):
         raise ConfigError(f'panel of a sweep must be "auto" or "none", got {panel!r}')
     check_optuna()
     changes: dict[str, Any] = {
@@ -158,7 +159,7 @@ def show(
         ConfigError: it is no sweep's directory, or a damaged one.
     """
     check_optuna()
-    where = Path(folder)
+    where = path_of("folder", folder)
     if not is_sweep(where):
         raise ConfigError(f"{where} is no directory of a sweep: it has no {FILE}")
     plan = kept_plan(where, trust=trust)
@@ -224,11 +225,12 @@ def _planned(
     changes: Mapping[str, Any],
 ) -> tuple[Path, Plan]:
     """The directory of a sweep and its plan, read from there or from its file."""
+    out = None if out is None else path_of("out", out)
     if isinstance(source, Mapping):
-        folder = ROOT / "sweep" if out is None else Path(out)
+        folder = ROOT / "sweep" if out is None else out
         plan = read_plan(source, trust=trust, ours=True, **changes)
         return folder.absolute(), plan
-    path = Path(os.fspath(source))
+    path = path_of("source", source)
     if path.is_dir():
         if out is not None:
             raise ConfigError(
@@ -237,7 +239,7 @@ def _planned(
         if not is_sweep(path):
             raise ConfigError(f"{path} is no directory of a sweep: it has no {FILE}")
         return path.absolute(), kept_plan(path, trust=trust, **changes)
-    folder = ROOT / path.stem if out is None else Path(out)
+    folder = ROOT / path.stem if out is None else out
     return folder.absolute(), read_plan(read_toml(path), trust=trust, **changes)
 
 

@@ -74,9 +74,13 @@ class VllmSampler:
         self._keys: dict[str, tuple[int, int]] = {}
         self._names = count()
         self._probe = probe_tokens(model)
-        folder = self._folder.write(model)
-        self._engine, self._params = _started(folder, slots, options)
-        self.load(0, model)
+        try:
+            folder = self._folder.write(model)
+            self._engine, self._params = _started(folder, slots, options)
+            self.load(0, model)
+        except BaseException:
+            self._folder.close()
+            raise
 
     @property
     def version(self) -> int:

@@ -8,7 +8,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shoal.llm.stage.work import Failed, failed
-from shoal.types import text_of
+from shoal.types import RAISED, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -98,7 +98,7 @@ def call(scorer: Any, pairs: Sequence[tuple[Prompt, str]]) -> list[Score | Faile
         given = list(scorer.score_batch(list(pairs)))
         if len(given) != len(pairs):
             raise ValueError(f"it gave {len(given)} scores for {len(pairs)} answers")
-    except Exception as error:
+    except RAISED as error:
         if len(pairs) > 1:  # which of them it was
             return [found for pair in pairs for found in call(scorer, [pair])]
         return [failed(error)]
@@ -120,7 +120,7 @@ def batch_size_of(scorer: object) -> int:
 def _call_one(scorer: Scorer, prompt: Prompt, answer: str) -> Score | Failed:
     try:
         return read_score(scorer(prompt, answer))
-    except Exception as error:
+    except RAISED as error:
         return failed(error)
 
 

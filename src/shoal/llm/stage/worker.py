@@ -10,6 +10,7 @@ from shoal.envs import forks
 from shoal.envs.workers.failures import failure_of
 from shoal.envs.workers.pipe import pack, unpack
 from shoal.envs.workers.worker import STRAY, Pipe
+from shoal.types import RAISED
 
 if TYPE_CHECKING:
     from shoal.llm.stage.work import Work
@@ -42,7 +43,7 @@ def main(given: dict[str, Any]) -> None:
     try:
         work: Work = unpack(said.make)()
         size = work.batch_size
-    except Exception as error:
+    except RAISED as error:
         pipe.send(pack((0, False, failure_of(error, said.number, said.word))))
         return
     pipe.send(pack((0, True, size)))

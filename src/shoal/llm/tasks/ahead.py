@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from shoal.llm.stage.stage import Settings, Stage
 from shoal.llm.stage.work import Failed, failed
-from shoal.types import ConfigError
+from shoal.types import RAISED, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -146,5 +146,5 @@ class _Generating:
     def _made(self, index: int) -> Prompt | Failed:
         try:
             return self._task.prompt(index)
-        except Exception as error:
+        except RAISED as error:
             return failed(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from shoal.llm.tasks.task import Message, Reply
-from shoal.types import ConfigError, text_of
+from shoal.types import RAISED, ConfigError, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +54,7 @@ def reply_to(
     where = f"{dialogue.name}: the reply to turn {spoken - 1} of prompt {prompt.index}"
     try:
         given = cast("object", dialogue.reply(prompt, turns))
-    except Exception as error:
+    except RAISED as error:
         raise DialogueError(
             f"{where} failed: {type(error).__name__}: {text_of(error)}"
         ) from error
@@ -91,7 +91,7 @@ def answer_of(dialogue: Dialogue, prompt: Prompt, turns: tuple[Message, ...]) ->
         where = f"{dialogue.name}: answer_of for prompt {prompt.index}"
         try:
             text: object = own(prompt, turns)
-        except Exception as error:
+        except RAISED as error:
             raise DialogueError(
                 f"{where} failed: {type(error).__name__}: {text_of(error)}"
             ) from error

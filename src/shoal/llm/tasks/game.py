@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from shoal.llm.tasks.dialogue import MAX_REPLY
 from shoal.llm.tasks.task import Message, Prompt
-from shoal.types import ConfigError, text_of
+from shoal.types import RAISED, ConfigError, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,7 +107,7 @@ def position_of(game: Game, prompt: Prompt, moves: tuple[Move, ...]) -> Position
     where = f"{game.name}: move {len(moves)} of the game from start {prompt.index}"
     try:
         given = cast("object", game.position(prompt, moves))
-    except Exception as error:
+    except RAISED as error:
         raise GameError(f"{where}: {type(error).__name__}: {text_of(error)}") from error
     if not isinstance(given, Position):
         raise GameError(
@@ -142,7 +142,7 @@ def told_of(game: Game, prompt: Prompt, player: int) -> str | tuple[Message, ...
     where = f"{game.name}: told to player {player} of start {prompt.index}"
     try:
         given: Any = game.told(prompt, player)
-    except Exception as error:
+    except RAISED as error:
         raise GameError(f"{where}: {type(error).__name__}: {text_of(error)}") from error
     if isinstance(given, str):
         return given

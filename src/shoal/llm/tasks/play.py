@@ -11,7 +11,7 @@ from shoal.llm.stage.stage import Settings, Stage
 from shoal.llm.stage.work import Failed, failed
 from shoal.llm.tasks.dialogue import MAX_REPLY
 from shoal.llm.tasks.game import GameError, Move, Position, position_of
-from shoal.types import ConfigError, text_of
+from shoal.types import RAISED, ConfigError, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -186,7 +186,7 @@ def _asked(
     where = f"{game.name}: the opponent that plays player {player}"
     try:
         text = cast("object", opponent(game, prompt, moves))
-    except Exception as error:
+    except RAISED as error:
         raise GameError(
             f"{where} failed: {type(error).__name__}: {text_of(error)}"
         ) from error
@@ -241,6 +241,6 @@ class _Playing:
             moves, position = play_on(
                 self._game, piece.prompt, piece.moves, piece.models, self._opponent
             )
-        except Exception as error:
+        except RAISED as error:
             return failed(error)
         return _Standing(moves, position)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from shoal.llm.stage.stage import Settings, Stage
 from shoal.llm.stage.work import Failed, failed
 from shoal.llm.tasks.dialogue import DialogueError, reply_to
-from shoal.types import ConfigError
+from shoal.types import RAISED, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -156,6 +156,6 @@ class _Replying:
     def _replied(self, prompt: Prompt, turns: Turns) -> _Answer | Failed:
         try:
             reply = reply_to(self._dialogue, prompt, turns)
-        except Exception as error:
+        except RAISED as error:
             return failed(error)
         return _Answer(None if reply is None else reply.message)

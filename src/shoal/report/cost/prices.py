@@ -13,6 +13,7 @@ from shoal.report.cost.machines import Machine, Owned, Rented
 from shoal.report.cost.money import Money
 from shoal.run.reading import read_toml
 from shoal.types import ConfigError
+from shoal.types.arguments import path_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,7 +101,7 @@ def find_prices(path: str | Path | None = None) -> Prices:
         ConfigError: it is missing or damaged.
     """
     bundled = read_prices(BUNDLED)
-    own = own_path() if path is None else Path(path)
+    own = own_path() if path is None else path_of("path", path)
     return bundled if own is None else read_prices(own).beside(bundled)
 
 

@@ -31,6 +31,7 @@ RULES: tuple[Callable[[Evidence], Finding | None], ...] = (
     endings.not_finite,
     endings.failed,
     endings.interrupted,
+    endings.unjudged,
     endings.never_began,
     endings.damaged,
     endings.guarded,

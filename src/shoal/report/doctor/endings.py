@@ -62,20 +62,29 @@ def interrupted(run: Evidence) -> Finding | None:
     return Finding("interrupted", ENDED, what, advice, _progress(run))
 
 
+def unjudged(run: Evidence) -> Finding | None:
+    """Nobody says how the run stands: not whether it ended, nor how far it came."""
+    if run.status.get("state") != "unknown":
+        return None
+    advice = (
+        "look for the run.json that belongs here, which a run writes as soon as it trains: it may not have been copied "
+        "with the rest, or the run ended before its first update; then train it again, and read what it says"
+    )
+    numbers = {"lines": float(len(run.lines))}
+    if run.lines:
+        what = (
+            "there is no run.json that says how the run stands: whether it ended, and how. What is said here is by the "
+            f"{len(run.lines):,} lines of its metrics.jsonl alone"
+        )
+    else:
+        what = "there is nothing to judge the run by: neither a run.json that says how it stands nor a line of metrics"
+    return Finding("nothing-to-judge-by", ENDED + 2, what, advice, numbers)
+
+
 def never_began(run: Evidence) -> Finding | None:
     """There is not one line of metrics, nor what is left of one."""
-    state = run.status.get("state")
-    if (
-        run.lines
-        or run.damage
-        or state
-        in (
-            "running",
-            "paused",
-            "failed",
-            "interrupted",
-        )
-    ):
+    ended = run.status.get("state") in ("failed", "interrupted")
+    if run.lines or run.damage or run.goes_on or ended or unjudged(run) is not None:
         return None
     updates = run.number("updates") or 0
     if updates:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 ENDLESS = 3_000
 """Steps of each environment without an end, from which on it is said that episodes do not end."""
+HALF = 0.5
+"""Of a run's steps: before that one that goes on may still meet another return."""
 SHORT, SURE = 0.4, 5.0
 """Of what was gained, and standard errors: what greedy episodes lack beside those of training."""
 GREEDY = 20
@@ -26,7 +28,8 @@ def never_end(run: Evidence) -> Finding | None:
     if run.course.episodes or not run.lines or each < 1:
         return None
     numbers = {"steps": float(steps), "num_envs": envs, "steps_of_each": each}
-    if each < ENDLESS and run.setting("preprocessing.max_episode_steps") > each:
+    limited = run.setting("preprocessing.max_episode_steps") > each
+    if each < ENDLESS and (limited or not run.reached(1.0)):
         return None
     what = (
         f"no episode ended in {steps:,.0f} steps ({each:,.0f} of each of {envs:,.0f} environments), so that nothing is "
@@ -54,6 +57,8 @@ def all_equal(run: Evidence) -> Finding | None:
     """Every episode has the same return: there is nothing to learn from."""
     spreads, returns = run.values("episode/return_std"), run.values("episode/return")
     if run.groups or not run.course.known or not len(spreads):
+        return None
+    if not run.reached(HALF):
         return None
     size = max(1e-9, float(abs(returns).max()))
     if spreads.max() > 1e-6 * size or returns.max() - returns.min() > 1e-6 * size:

@@ -13,8 +13,10 @@ from shoal.report.html import flat
 from shoal.report.run_table import state_of
 from shoal.report.timelines import engine_of
 from shoal.run.bottleneck import Spent
+from shoal.run.control import STARTING
 from shoal.run.guard.notes import Notes, read_notes
 from shoal.run.records import read_metrics
+from shoal.run.status import GOING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -92,7 +94,16 @@ class Evidence:
     @property
     def goes_on(self) -> bool:
         """Whether the run has not ended: what it comes to is not known yet."""
-        return self.status.get("state") in ("running", "paused")
+        return self.status.get("state") in (*GOING, STARTING)
+
+    def reached(self, share: float) -> bool:
+        """Whether the run has ended, or done so much of its steps: what begins slowly may still come before that.
+
+        One that was stopped or killed may be resumed, and has not ended.
+        """
+        steps = self.number("steps") or (self.lines[-1]["step"] if self.lines else 0)
+        on = self.goes_on or self.status.get("state") in ("stopped", "interrupted")
+        return not on or steps >= share * self.setting("total_timesteps")
 
     def number(self, name: str) -> float | None:
         """A number of run.json; None where it does not say."""

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 CUT, SILENT = 0.5, 0.5
 """Shares: of answers that are cut, and of updates without a gradient."""
+LATE = 0.75
+"""Of a run's answers: before that a model may still learn to end them."""
 LOST = 0.01
 """Of the answers: those that could not be judged."""
 
@@ -43,7 +45,7 @@ def without_signal(run: Evidence) -> Finding | None:
 def answers_cut(run: Evidence) -> Finding | None:
     """Most answers do not end by themselves."""
     share = run.late("groups/truncated")
-    if not run.groups or share is None or share < CUT:
+    if not run.groups or share is None or share < CUT or not run.reached(LATE):
         return None
     most = run.setting("max_completion_length")
     what = f"{100 * share:.0f} % of the answers are cut at max_completion_length={most:.0f} tokens, before they end"

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from shoal.report.doctor.evidence import Evidence
 
 
-LATE = 0.75
+LATE = 0.9
 """Of a run's steps: before that one that goes on may still begin to learn."""
 
 
@@ -19,9 +19,7 @@ def no_learning(run: Evidence) -> Finding | None:
     course = run.course
     if not course.unwell or course.learned or course.lines < 2:
         return None
-    if run.goes_on and (run.number("steps") or 0) < LATE * run.setting(
-        "total_timesteps"
-    ):
+    if not run.reached(LATE):
         return None
     what = (
         f"nothing was learned: the mean return was {course.first:.4g} at first and is {course.last:.4g} after "

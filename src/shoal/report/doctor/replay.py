@@ -15,6 +15,8 @@ FEW_SAMPLES = 4.0
 """Samples drawn for each step that was stored: fewer leave most of the memory unused."""
 FEW_MOVES = 2.0
 """Times that a target network took over weights (or as much of them in parts): fewer leave it as it was drawn."""
+HALF = 0.5
+"""Of a run's steps: before that one that goes on has not made the updates that it will."""
 BEYOND = 10.0
 """Times the largest return that was seen: values beyond it are no returns."""
 
@@ -40,7 +42,7 @@ def target_never_moves(run: Evidence) -> Finding | None:
     if not run.replay or run.course.well or not updates or not run.has("tau"):
         return None
     moves = updates * tau / max(1.0, interval)
-    if moves >= FEW_MOVES:
+    if moves >= FEW_MOVES or not run.reached(HALF):
         return None
     what = (
         f"the target network hardly moves: {updates:,.0f} updates with target_update_interval={interval:g} and "

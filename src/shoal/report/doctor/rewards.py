@@ -13,6 +13,8 @@ HUGE_LOSS = 1e4
 """A value loss of errors of a hundred."""
 STEEP = 6.0
 """A gradient's norm beyond the root of the value loss: only large inputs make gradients so steep."""
+QUARTER = 0.25
+"""Of a run's steps: before that one that goes on may still begin to learn all the same."""
 DOMINATES = 1e4
 """Times the policy loss: a value loss beyond it leaves shared layers nothing for the policy."""
 SHORT, NEAR = 5.0, 20.0
@@ -68,6 +70,8 @@ def observations_large(run: Evidence) -> Finding | None:
     if not run.course.unwell or run.course.learned or run.replay or run.groups:
         return None
     if not len(losses) or not len(norms) or normalized is not False:
+        return None
+    if not run.reached(QUARTER):
         return None
     steep = float(norms[0] / max(losses[0], 1e-12) ** 0.5)
     if steep < STEEP:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from shoal.run.guard.seen import ACTIONS, Finding
-from shoal.types import ConfigError, misfit
+from shoal.types import RAISED, ConfigError, misfit, refuse_leaving
 from shoal.types.text import printable
 
 if TYPE_CHECKING:
@@ -36,7 +36,12 @@ def finding_of(rule: Rule, seen: Seen) -> Finding | None:
     name = printable(getattr(rule, "__name__", type(rule).__name__), NAME)
     try:
         said: Any = rule(seen)
-    except Exception as error:
+    except RAISED as error:
+        refuse_leaving(
+            error,
+            f"the guard's rule {name}",
+            "it returns None where all is well, else a sentence or a Finding",
+        )
         error.add_note(f"shoal: raised by the guard's rule {name}")
         raise
     if said is None:

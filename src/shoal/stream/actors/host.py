@@ -15,7 +15,7 @@ from shoal.stream.actors.actor import Actor, rows_of
 from shoal.stream.actors.messages import Begun, Op, Request, Rows
 from shoal.stream.actors.serving import Serving
 from shoal.stream.actors.trees import Whole, plain
-from shoal.types import EnvError, text_of
+from shoal.types import RAISED, EnvError, text_of
 
 if TYPE_CHECKING:
     import ssl
@@ -108,7 +108,7 @@ class ActorHost:
         torch.set_num_threads(1)
         try:
             env = rows_of(said)
-        except Exception as error:
+        except RAISED as error:
             self._described.set_exception(error)
             self.ended.set()
             return
@@ -120,7 +120,7 @@ class ActorHost:
         Serving(Actor(env, carry), self, said.number, self._failed).run()
         self.ended.set()
 
-    def _failed(self, error: Exception) -> dict[str, Any]:
+    def _failed(self, error: BaseException) -> dict[str, Any]:
         """What is said of an exception."""
         notes = [text_of(note) for note in getattr(error, "__notes__", ())]
         return {

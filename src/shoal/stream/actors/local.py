@@ -16,6 +16,7 @@ from shoal.memory.arena import Arena, Packed, nbytes
 from shoal.stream.actors.actor import Actor, rows_of
 from shoal.stream.actors.messages import KEPT_REGIONS, WORD, Introduction, Rows
 from shoal.stream.actors.serving import Serving
+from shoal.types import RAISED
 
 if TYPE_CHECKING:
     from shoal.envs.workers.failures import Failure
@@ -30,12 +31,12 @@ def main(given: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     number = said.number
 
-    def failed(error: Exception) -> Failure:
+    def failed(error: BaseException) -> Failure:
         return failure_of(error, number, WORD)
 
     try:
         env = rows_of(said)
-    except Exception as error:
+    except RAISED as error:
         pipe.send(pack((0, False, failed(error))))
         return
     pipe.send(pack((0, True, Rows(env.spec, env.num_rows, env.capabilities))))

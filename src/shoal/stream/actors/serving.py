@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from shoal.envs import forks
 from shoal.stream.actors.messages import WORD, Op
+from shoal.types import RAISED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +92,11 @@ class Serving:
     """An actor's answers until it is told to close."""
 
     def __init__(
-        self, actor: Actor, pipe: Asks, number: int, failed: Callable[[Exception], Any]
+        self,
+        actor: Actor,
+        pipe: Asks,
+        number: int,
+        failed: Callable[[BaseException], Any],
     ) -> None:
         """`failed` gives what is sent of an exception."""
         self._actor, self._pipe, self._number, self._failed = (
@@ -105,6 +110,8 @@ class Serving:
         self._looked_s = 0.0
         self._closing: Any = None
         """What the learner said when it wanted nothing more in the middle of a rollout."""
+        self._broke: Any = None
+        """What is sent of the exception that ended a rollout in its middle: its rows have no state since."""
 
     def run(self) -> None:
         """Its whole life."""
@@ -159,6 +166,9 @@ class Serving:
             op, (task, value) = self._requests.next_urgent()
 
     def _respond(self, op: Op, task: int, value: Any, weights: Any = ()) -> None:
+        if op is Op.STATE and self._broke is not None:
+            self._pipe.send((task, False, self._broke))
+            return
         try:
             if weights:
                 self._actor.take(weights)
@@ -166,9 +176,13 @@ class Serving:
                 answer = (task, True, self._actor.collect(value, self))
             else:
                 answer = (task, True, self._actor.answer(op, value))
+                if op in (Op.BEGIN, Op.RESTORE):
+                    self._broke = None
         except ClosedError:
             return
-        except Exception as error:
+        except RAISED as error:
             answer = (task, False, self._failed(error))
+            if op is Op.COLLECT:
+                self._broke = answer[2]
         forks.end_if_forked(self._pid, f"{WORD} {self._number}'s {op.name.lower()}")
         self._pipe.send(answer)

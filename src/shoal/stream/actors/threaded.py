@@ -236,7 +236,7 @@ class ThreadActor:
         with torch.no_grad():
             Serving(actor, self._talk, self.number, self._failed).run()
 
-    def _failed(self, error: Exception) -> Exception:
+    def _failed(self, error: BaseException) -> BaseException:
         """An exception as it is said."""
         error.add_note(f"shoal: in {self}")
         return error

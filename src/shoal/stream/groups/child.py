@@ -16,6 +16,7 @@ from shoal.llm.model import LanguageModel
 from shoal.llm.sampler.local import LocalSampler
 from shoal.memory.arena import Arena
 from shoal.stream.groups.messages import WORD, Beginning, Loaded, Op
+from shoal.types import RAISED
 
 if TYPE_CHECKING:
     from shoal.llm.engines.in_process import VllmSampler
@@ -29,7 +30,7 @@ def main(given: dict[str, Any]) -> None:
     torch.set_num_threads(said.num_threads)
     try:
         serve(said, pipe, Arena(given["block"], said.sizes))
-    except Exception as error:  # whatever it is, the learner raises it
+    except RAISED as error:  # whatever it is, the learner raises it
         pipe.send(pack((0, False, failure_of(error, 0, WORD))))
     sys.stdout.flush()
     sys.stderr.flush()

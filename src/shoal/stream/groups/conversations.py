@@ -11,6 +11,7 @@ from shoal.llm.between import reply_tokens
 from shoal.llm.feed_forward import NOT_KNOWN
 from shoal.llm.sampler.protocol import Drawn, Request
 from shoal.llm.sampler.slots import NUMBERS
+from shoal.llm.tasks.asked import prompt_of
 from shoal.llm.tasks.dialogue import answer_of
 from shoal.llm.tasks.task import Message
 from shoal.stream.groups.flight import Asked, drawn_of, parts_of
@@ -77,7 +78,7 @@ class Conversations:
 
     def ask(self, index: int) -> Asked:
         """A prompt of the task by its number, and its tokens."""
-        prompt = self._dialogue.prompt(index)
+        prompt = prompt_of(self._dialogue, index)
         return Asked(prompt, tuple(self._tokenizer.encode_prompt(prompt)))
 
     def learners(self, key: int) -> tuple[int, ...]:

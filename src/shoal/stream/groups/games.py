@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.llm.sampler.protocol import Request
 from shoal.llm.sampler.slots import NUMBERS
+from shoal.llm.tasks.asked import prompt_of
 from shoal.llm.tasks.game import Move, forfeited
 from shoal.stream.groups.flight import Asked
 from shoal.stream.groups.match import Match
@@ -70,7 +71,7 @@ class Games:
 
     def ask(self, index: int) -> Asked:
         """A start by its number, and what each player is told there, in tokens."""
-        prompt = self._game.prompt(index)
+        prompt = prompt_of(self._game, index)
         token = self._hearing.told(prompt)
         return Asked(prompt, token[0], tuple(token[1:]))
 

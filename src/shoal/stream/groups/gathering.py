@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.llm.sampler.protocol import Request
 from shoal.llm.sampler.slots import NUMBERS
+from shoal.llm.tasks.asked import prompt_of
 from shoal.stream.groups.curriculum import climb_of
 from shoal.stream.groups.flight import Asked, Flight
 from shoal.types import ConfigError
@@ -133,7 +134,7 @@ class Gathering:
         """A prompt of the task by its number, and its tokens."""
         if self.turns is not None:
             return self.turns.ask(index)
-        prompt = self.task.prompt(index)
+        prompt = prompt_of(self.task, index)
         return Asked(prompt, tuple(self.tokenizer.encode_prompt(prompt)))
 
     def state(self) -> dict[str, Any]:

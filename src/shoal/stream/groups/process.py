@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from shoal.envs.workers.pipe import unpack
 from shoal.envs.workers.processes import LOOK_S, Worker
 from shoal.llm.engines.inside import START_S
+from shoal.llm.engines.weights_folder import delete_abandoned
 from shoal.llm.lora import LEARNED, flat_weights
 from shoal.llm.sampler.book import Book
 from shoal.llm.sampler.progress import packed_answers, unpacked_answers
@@ -144,9 +145,11 @@ class ProcessSampler:
         self._go_on()
 
     def close(self) -> None:
-        """Ends the process."""
+        """Ends the process, and deletes the weights that an engine in it has left."""
         self._end()
         self._crossing.close()
+        if self._said.inside is not None:
+            delete_abandoned()
 
     def _start(self) -> None:
         self._worker = Worker(
