@@ -156,6 +156,12 @@ class Outcome:
     """Of the policy's own returns, by which widths are judged."""
     score: OfflineScore
 
+    def __str__(self) -> str:
+        """In a line."""
+        best = self.score.best
+        missed = "" if best.low <= self.true <= best.high else ", missed"
+        return f"{self.kind}, true return {self.true:.4g}{missed}; {best}"
+
 
 def scored(module: nn.Module, spec: Spec, episodes: list[Episode], seed: int) -> OfflineScore:
     """The estimates from a log that is written and read again."""
@@ -230,8 +236,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    outcomes = [table_case(given.seed + number) for number in range(given.tables)]
-    outcomes += [pole_case(given.seed + 1_000 + number) for number in range(given.poles)]
+    cases = [(table_case, given.seed + number) for number in range(given.tables)]
+    cases += [(pole_case, given.seed + 1_000 + number) for number in range(given.poles)]
+    outcomes: list[Outcome] = []
+    for case, seed in cases:
+        outcomes.append(case(seed))
+        print(f"{len(outcomes)} of {len(cases)}: {outcomes[-1]}", flush=True)
     print(report(outcomes))
     few = [one.score.best.effective_episodes for one in outcomes]
     print(f"effective episodes: median {np.median(few):.0f}, least {min(few):.0f}")
