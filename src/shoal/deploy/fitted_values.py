@@ -29,6 +29,8 @@ FITS = 100
 """Resamples to which values are fitted."""
 FOLDS = 2
 """Parts of the log, each of whose values are fitted to the others."""
+MOST_OVER = 0.1
+"""By how much of the attainable range an estimate may lie outside it."""
 WIDTHS = (1.0, 0.5, 2.0, 0.7, 1.4)
 """Of features for actions that are numbers, as shares of the usual: what depends on them is not known."""
 
@@ -85,7 +87,7 @@ class FittedValues:
         """Fitted Q evaluation, its interval over resampled episodes, and over features where actions are numbers.
 
         Raises:
-            ValueError: it diverges, or arrives at more than such rewards can add up to.
+            ValueError: it diverges, or arrives far from what such rewards can add up to.
         """
         n, fits = len(self._lengths), FITS // len(self._widths)
         means: list[float] = []
@@ -107,28 +109,35 @@ class FittedValues:
             means.append(mean)
             drawn.append(some)
         mean = float(np.median(means))
-        values = np.concatenate(drawn)
-        if len(self._widths) > 1:
-            values = values.clip(*self._range(mean))
         low, high = accelerated_interval(
-            mean, values, np.zeros(n), confidence=confidence, episodes=n
+            mean, np.concatenate(drawn), np.zeros(n), confidence=confidence, episodes=n
         )
+        low, mean, high = self._attainable(low, mean, high)
         found = Estimate(FITTED, mean, low, high, confidence, float(n))
         progress.done(str(found))
         return found
 
-    def _range(self, mean: float) -> tuple[float, float]:
-        """What the log's rewards can add up to; ValueError for an estimate outside it."""
+    def _attainable(
+        self, low: float, mean: float, high: float
+    ) -> tuple[float, float, float]:
+        """An estimate within what the log's rewards can add up to.
+
+        By what it lay outside the values are wrong at least, and so the interval's other end moves by as much again.
+        """
         least, most = fitted_q.value_range(
             self._reward, gamma=self._gamma, longest=self._longest
         )
-        if not least <= mean <= most:
+        over = max(mean - most, 0.0) - max(least - mean, 0.0)
+        if abs(over) > MOST_OVER * (most - least):
             raise ValueError(
                 f"fitted values arrive at {mean:.4g}, and the log's rewards can add up to {least:.4g} to {most:.4g} "
                 "only: the log shows too little of what the policy would do; take one of a controller that varies its "
                 "actions more, or of more episodes"
             )
-        return least, most
+        low -= 2 * max(over, 0.0)
+        high -= 2 * min(over, 0.0)
+        ends = np.clip([low, mean, high], least, most)
+        return float(ends[0]), float(ends[1]), float(ends[2])
 
     def values(self) -> tuple[Array, Array]:
         """Q [n, T] of the logged steps and v [n, T + 1] of their states, each fitted to the other episodes."""
