@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ def played(rng: np.random.Generator, count: int, gain: float, noise: float) -> A
     return tuple(np.array(part).T for part in (state, action, reward))
 
 
-def fitted(noise: float, *, gain: float = 0.8, count: int = 60) -> FittedValues:
+def fitted(noise: float, *, gain: float = 0.8, count: int = 40) -> FittedValues:
     """Of a policy a = -gain x, by a log of the controller a = -0.2 x with noise."""
     rng = np.random.default_rng(0)
     states, actions, rewards = played(rng, count, 0.2, noise)
@@ -60,7 +61,7 @@ def test_values_are_right_where_the_log_tried_the_actions() -> None:
 
 @pytest.mark.parametrize("noise", [0.0, 0.05])
 def test_a_log_that_did_not_try_them_is_refused(noise: float) -> None:
-    """Its own noise, the share that lies outside, and the noise that would do: |0.6 x| / 2 at the ninth decile of x."""
+    """Its own noise, and the one that would do: |0.6 x| / 2 at the ninth decile of x."""
     with pytest.raises(ValueError, match=r"% of the policy's actions lie outside what the log tried") as told:
         fitted(noise)
     said = str(told.value)
@@ -71,5 +72,27 @@ def test_a_log_that_did_not_try_them_is_refused(noise: float) -> None:
 
 
 def test_the_controller_itself_is_within_what_it_tried() -> None:
-    found = fitted(0.02, gain=0.2).estimate(0.95, Progress("test"))
-    assert found.high - found.low < 1.5
+    fitted(0.02, gain=0.2)
+
+
+def test_an_estimate_stays_within_what_rewards_can_add_up_to() -> None:
+    """Rewards of at most 1 for 15 steps at gamma 0.9: 10 (1 - 0.9^15) = 7.94. What lies beyond moves the other end."""
+    values = fitted(0.4)
+    attainable = values._attainable
+    most = 10 * (1 - 0.9**15)
+    low, mean, high = attainable(6.0, 7.0, most + 1)
+    assert (low, mean, high) == pytest.approx((5.0, 7.0, most), abs=0.01)
+    assert attainable(5.0, 6.0, 7.0) == (5.0, 6.0, 7.0)
+    with pytest.raises(ValueError, match=r"fitted values arrive at 500, and the log's rewards can add up to"):
+        attainable(400.0, 500.0, 600.0)
+
+
+def test_what_takes_long_is_said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(perf_counter=iter([0.0, 1.0, 2.0, 6.0, 6.0, 7.0]).__next__)
+    monkeypatch.setattr("shoal.deploy.progress.time", clock)
+    progress = Progress("off-policy evaluation")
+    progress.at("1 of 3 resamples")
+    progress.done("one")
+    progress.at("2 of 3 resamples")
+    progress.at("3 of 3 resamples")
+    assert capsys.readouterr().err == "off-policy evaluation: 2 of 3 resamples, 6 s\n"

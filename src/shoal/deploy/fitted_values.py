@@ -122,7 +122,7 @@ class FittedValues:
     ) -> tuple[float, float, float]:
         """An estimate within what the log's rewards can add up to.
 
-        By what it lay outside the values are wrong at least, and so the interval's other end moves by as much again.
+        By what its interval lies outside the values are wrong at least, and so the other end moves by as much.
         """
         least, most = fitted_q.value_range(
             self._reward, gamma=self._gamma, longest=self._longest
@@ -134,9 +134,8 @@ class FittedValues:
                 "only: the log shows too little of what the policy would do; take one of a controller that varies its "
                 "actions more, or of more episodes"
             )
-        low -= 2 * max(over, 0.0)
-        high -= 2 * min(over, 0.0)
-        ends = np.clip([low, mean, high], least, most)
+        wide = low - max(high - most, 0.0), mean, high + max(least - low, 0.0)
+        ends = np.clip(wide, least, most)
         return float(ends[0]), float(ends[1]), float(ends[2])
 
     def values(self) -> tuple[Array, Array]:

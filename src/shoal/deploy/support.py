@@ -126,4 +126,4 @@ def _apart(seen: Array, done: Array, rng: np.random.Generator) -> Array:
     far[np.arange(len(chosen)), chosen] = np.inf
     near = far.argmin(1)
     difference = np.abs(done[chosen] - done[near]) / np.sqrt(2)
-    return np.asarray(np.median(difference, axis=0))
+    return np.asarray(np.median(difference, axis=0), np.float64)
