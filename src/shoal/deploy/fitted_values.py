@@ -109,8 +109,13 @@ class FittedValues:
             means.append(mean)
             drawn.append(some)
         mean = float(np.median(means))
+        sets = len(self._widths)  # as few as these say little of how far others differ
         low, high = accelerated_interval(
-            mean, np.concatenate(drawn), np.zeros(n), confidence=confidence, episodes=n
+            mean,
+            np.concatenate(drawn),
+            np.zeros(n),
+            confidence=confidence,
+            episodes=min(n, sets) if sets > 1 else n,
         )
         low, mean, high = self._attainable(low, mean, high)
         found = Estimate(FITTED, mean, low, high, confidence, float(n))
