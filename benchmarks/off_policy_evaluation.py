@@ -1,4 +1,4 @@
-"""Whether off-policy estimates cover the true return: 50 cases of known policies, tables and cart poles.
+"""Whether off-policy estimates cover the true return: cases of known policies: tables, cart poles, linear systems.
 
 `python -m benchmarks.off_policy_evaluation` makes 30 random Markov decision processes, whose returns are solved for,
 and 20 cart poles, whose returns are the mean of 2,000 episodes. In each a behavior policy plays a log, from which
@@ -19,12 +19,15 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
+from benchmarks.off_policy_boxes import box_case
 from shoal.deploy.offline import Asked, OfflineScore, evaluate_offline
 from shoal.memory.data_file import DataWriter, Episode
 from shoal.nets.policy import wrap
-from shoal.types import Spec
+from shoal.types import ConfigError, Spec
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
@@ -156,8 +159,14 @@ class Outcome:
     """Of the policy's own returns, by which widths are judged."""
     score: OfflineScore
 
+    def __str__(self) -> str:
+        """In a line."""
+        best = self.score.best
+        missed = "" if best.low <= self.true <= best.high else ", missed"
+        return f"{self.kind}, true return {self.true:.4g}{missed}; {best}"
 
-def scored(module: nn.Module, spec: Spec, episodes: list[Episode], seed: int) -> OfflineScore:
+
+def scored(module: nn.Module, spec: Spec, episodes: list[Episode], seed: int, *, greedy: bool = False) -> OfflineScore:
     """The estimates from a log that is written and read again."""
     with tempfile.TemporaryDirectory() as folder:
         writer = DataWriter(Path(folder) / "log", spec, {"env_id": spec.env_id})
@@ -165,7 +174,7 @@ def scored(module: nn.Module, spec: Spec, episodes: list[Episode], seed: int) ->
             writer.add(episode)
         writer.close()
         policy = wrap(module, spec)
-        return evaluate_offline(policy, spec, writer.folder, Asked(gamma=GAMMA, greedy=False, seed=seed))
+        return evaluate_offline(policy, spec, writer.folder, Asked(gamma=GAMMA, greedy=greedy, seed=seed))
 
 
 def table_case(seed: int) -> Outcome:
@@ -195,6 +204,16 @@ def pole_case(seed: int) -> Outcome:
     return Outcome("cart pole", float(np.mean(own)), float(np.std(own)), score)
 
 
+def linear_case(seed: int) -> Outcome | str:
+    """A linear system whose actions are numbers, or why its log was refused."""
+    case = box_case(seed)
+    try:
+        score = scored(case.module, case.spec, case.log, seed, greedy=True)
+    except ConfigError as error:
+        return f"linear system, refused: {error}"
+    return Outcome("linear system", float(case.returns.mean()), float(case.returns.std()), score)
+
+
 def discounted(rewards: Array) -> float:
     """Of one episode."""
     return float(rewards @ GAMMA ** np.arange(len(rewards)))
@@ -203,12 +222,16 @@ def discounted(rewards: Array) -> float:
 def report(outcomes: list[Outcome]) -> str:
     """Coverage and widths, a line for each method and kind."""
     lines = ["| method | cases | covered | width / width of as many own episodes |", "|---|---|---|---|"]
-    names = [one.method for one in outcomes[0].score.estimates]
+    names = dict.fromkeys(estimate.method for one in outcomes for estimate in one.score.estimates)
     for name in [*names, "best"]:
-        for kind in ("table", "cart pole", ""):
-            some = [one for one in outcomes if kind in one.kind]
-            lines += [_line(name, kind or "all", some)] if some else []
+        for kind in ("table", "cart pole", "linear system"):
+            some = [one for one in outcomes if one.kind == kind and _has(one, name)]
+            lines += [_line(name, kind, some)] if some else []
     return "\n".join(lines)
+
+
+def _has(outcome: Outcome, name: str) -> bool:
+    return name == "best" or any(one.method == name for one in outcome.score.estimates)
 
 
 def _line(name: str, kind: str, outcomes: list[Outcome]) -> str:
@@ -227,11 +250,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tables", type=int, default=30)
     parser.add_argument("--poles", type=int, default=20)
+    parser.add_argument("--linear", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    outcomes = [table_case(given.seed + number) for number in range(given.tables)]
-    outcomes += [pole_case(given.seed + 1_000 + number) for number in range(given.poles)]
+    cases: list[tuple[Callable[[int], Outcome | str], int]]
+    cases = [(table_case, given.seed + number) for number in range(given.tables)]
+    cases += [(pole_case, given.seed + 1_000 + number) for number in range(given.poles)]
+    cases += [(linear_case, given.seed + 2_000 + number) for number in range(given.linear)]
+    outcomes: list[Outcome] = []
+    for number, (case, seed) in enumerate(cases, 1):
+        found = case(seed)
+        print(f"{number} of {len(cases)}: {found}", flush=True)
+        outcomes += [] if isinstance(found, str) else [found]
     print(report(outcomes))
     few = [one.score.best.effective_episodes for one in outcomes]
     print(f"effective episodes: median {np.median(few):.0f}, least {min(few):.0f}")

@@ -156,7 +156,9 @@ def test_greedy_logs_say_no_probabilities(agent: Agent, tmp_path: Path) -> None:
     score = shoal.evaluate_offline(agent, tmp_path / "log")
     assert [one.method for one in score.estimates] == ["fitted Q evaluation"]
     assert "does not say how likely its actions were" in score.warnings[0]
-    with pytest.raises(ConfigError, match="set values=True"):
+    with pytest.raises(
+        ConfigError, match=r"leave out asked=Asked\(values=False\) of shoal.deploy.offline, `--no-values`"
+    ):
         shoal.evaluate_offline(agent, tmp_path / "log", asked=Asked(values=False))
 
 

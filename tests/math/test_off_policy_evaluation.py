@@ -143,9 +143,11 @@ def test_fitted_values_of_a_chain() -> None:
 
 
 def test_iterations() -> None:
-    assert fitted_q.iterations_for(10, 1.0) == 10
+    assert fitted_q.iterations_for(10, 1.0) == 40
     assert fitted_q.iterations_for(10, 0.0) == 1
     assert fitted_q.iterations_for(10_000, 0.9) == 88
+    assert fitted_q.iterations_for(10, 0.999) == 40
+    assert fitted_q.value_range(np.array([-2.0, 1.0]), gamma=0.5, longest=2) == (-3.0, 1.5)
     assert fitted_q.value_bound(np.array([-2.0, 1.0]), gamma=0.5, iterations=2) == pytest.approx(3)
 
 

@@ -26,6 +26,11 @@ MOST_PAIRED = 24
 """Numbers whose products are features too."""
 FOURIER = 64
 """Cosines of random directions (Rahimi and Recht 2007)."""
+NO_VALUES = (
+    "asked=Asked(values=False) of shoal.deploy.offline, `--no-values` of `shoal evaluate-offline`, or `values = false` "
+    "under [replay] of a criteria file"
+)
+"""How values are left out, under the names that users know."""
 MOST_OPTIONS = 16
 """Of a Discrete action, each of which has weights of its own."""
 
@@ -93,9 +98,14 @@ class Features:
 
 
 def make_features(
-    spec: Spec, state: Array, action: Array, rng: np.random.Generator
+    spec: Spec,
+    state: Array,
+    action: Array,
+    rng: np.random.Generator,
+    *,
+    width: float = 1.0,
 ) -> Features:
-    """Features for a log whose states [M, S] and actions [M, D] these are."""
+    """Features for a log whose states [M, S] and actions [M, D] these are; cosines of `width` times the usual."""
     table = all(choices(part) for _, part in leaf_spaces(spec.observation_space))
     space = spec.action_space
     few = isinstance(space, spaces.Discrete) and space.n <= MOST_OPTIONS
@@ -111,12 +121,24 @@ def make_features(
             table=True,
             options=options,
         )
+    return features_of_numbers(numbers, rng, options=options, width=width)
+
+
+def features_of_numbers(
+    numbers: Array,
+    rng: np.random.Generator,
+    *,
+    options: int = 0,
+    width: float = 1.0,
+) -> Features:
+    """Features of a log's numbers [M, S], each of which is of as many choices of an action as there are `options`."""
+    size = numbers.shape[1]
     shift, scale = numbers.mean(0), numbers.std(0)
     scale = np.where(scale > 1e-8, scale, 1.0)
     some = ((numbers - shift) / scale)[rng.permutation(len(numbers))[:400]]
     apart = np.linalg.norm(some[:, None] - some[None], axis=-1)
-    width = float(np.median(apart[apart > 0])) if (apart > 0).any() else 1.0
-    direction = rng.standard_normal((size, FOURIER)) / width
+    usual = float(np.median(apart[apart > 0])) if (apart > 0).any() else 1.0
+    direction = rng.standard_normal((size, FOURIER)) / (width * usual)
     phase = rng.uniform(0, 2 * np.pi, FOURIER)
     return Features(shift, scale, direction, phase, table=False, options=options)
 
@@ -148,6 +170,6 @@ def states_of(
     if size > MOST_NUMBERS:
         raise ConfigError(
             f"{spec.env_id}: an observation has {size - 1} numbers, and fitted values are made of {MOST_NUMBERS - 1} "
-            "at most; evaluate a policy that sees pixels by importance sampling alone (values=False)"
+            f"at most; go by importance sampling alone: {NO_VALUES}"
         )
     return found

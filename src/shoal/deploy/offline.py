@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal.deploy.features import make_features, states_of
-from shoal.deploy.likelihood import choices_of, encoded
-from shoal.math import fitted_q
+from shoal.deploy.features import NO_VALUES
+from shoal.deploy.fitted_values import FITS, FITTED, FittedValues
+from shoal.deploy.likelihood import choices_of
+from shoal.deploy.progress import Progress
 from shoal.math.off_policy_evaluation import (
     Estimate,
     Logged,
-    accelerated_interval,
     bootstrap,
     check_interval,
 )
@@ -22,7 +22,7 @@ from shoal.memory.log_checks import Expected, check_log
 from shoal.types import ConfigError, check_seed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -40,14 +40,11 @@ METHODS = (
     "doubly robust",
     "weighted doubly robust",
 )
-FITTED = "fitted Q evaluation"
 GO_BY = "per-decision weighted importance sampling"
 FEW_EPISODES = 20.0
 """Effective ones, below which importance sampling says little."""
-FITS = 100
-"""Resamples to which values are fitted."""
-FOLDS = 2
-"""Parts of the log, each of whose values are fitted to the others."""
+SHORT_HORIZON = 0.2
+"""Of the log's mean episode; a gamma that looks less far ahead cuts the task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +112,7 @@ def evaluate_offline(
     asked: Asked | None = None,
     *,
     behavior: nn.Module | None = None,
+    progress: Progress | None = None,
 ) -> OfflineScore:
     """Estimates of the mean discounted return of an episode, each with an interval over episodes.
 
@@ -126,11 +124,12 @@ def evaluate_offline(
         folder: a data set in Minari's layout.
         asked: of it; None: the defaults.
         behavior: the policy that acted, drawing its actions; None: as the log says how likely its actions were.
+        progress: says how far it is; None: on stderr.
 
     Raises:
         ConfigError: a log of other spaces, units or rates, or damaged; no way to any estimate; too few episodes.
     """
-    asked = asked or Asked()
+    asked, progress = asked or Asked(), progress or Progress("off-policy evaluation")
     gamma, confidence = asked.gamma, asked.confidence
     file, episodes = read_episodes(folder, spec)
     check_log(file, episodes, spec, asked.expected)
@@ -144,11 +143,18 @@ def evaluate_offline(
         raise ConfigError(f"{folder}: {error}") from error
     check_seed(asked.seed)
     rng = np.random.default_rng(asked.seed)
-    acts = list(choices_of(policy, spec, episodes, greedy=asked.greedy, rng=rng))
+    acts: list[Choices] = []
+    for act in choices_of(policy, spec, episodes, greedy=asked.greedy, rng=rng):
+        acts.append(act)
+        progress.at(
+            f"what the policy would do, {len(acts)} of {len(episodes)} episodes"
+        )
     ratios = _ratios(episodes, acts, spec, behavior, rng)
     if ratios is None and not asked.values:
-        raise ConfigError(f"{folder}: {_no_ratios(acts)}; set values=True")
-    terms = _Terms(gamma, confidence, rng)
+        raise ConfigError(
+            f"{folder}: {_no_ratios(acts)}; or let fitted Q evaluation do without: leave out {NO_VALUES}"
+        )
+    terms = _Terms(gamma, confidence, rng, progress)
     return _scored(spec, episodes, acts, ratios, terms, values=asked.values)
 
 
@@ -159,6 +165,7 @@ class _Terms:
     gamma: float
     confidence: float
     rng: np.random.Generator
+    progress: Progress
 
     def interval(self, method: str, log: Logged) -> Estimate:
         """An importance-weighted estimate."""
@@ -187,12 +194,12 @@ def _scored(
         len(episodes),
     )
     estimates: list[Estimate] = []
-    warnings: list[str] = []
+    warnings = list(_short(terms.gamma, episodes))
     q, v = np.zeros_like(reward), np.zeros((len(reward), longest + 1))
     if values:
-        fitted = _Fitted(spec, episodes, acts, longest, terms)
         try:
-            estimates.append(fitted.estimate())
+            fitted = FittedValues(spec, episodes, acts, terms.rng, gamma=terms.gamma)
+            estimates.append(fitted.estimate(terms.confidence, terms.progress))
             q, v = fitted.values()
         except ValueError as error:
             warnings.append(f"Fitted Q evaluation is left out: {error}.")
@@ -202,7 +209,10 @@ def _scored(
     else:
         log = Logged(reward, _rows(ratios, longest), q, v)
         methods = METHODS if values else METHODS[:2]
-        weighted = [terms.interval(method, log) for method in methods]
+        weighted: list[Estimate] = []
+        for method in methods:
+            weighted.append(terms.interval(method, log))
+            terms.progress.done(str(weighted[-1]))
         estimates += weighted
         effective = weighted[0].effective_episodes
         if effective < FEW_EPISODES:
@@ -220,6 +230,18 @@ def _scored(
     return OfflineScore(
         tuple(estimates), logged, len(episodes), terms.gamma, tuple(warnings)
     )
+
+
+def _short(gamma: float, episodes: Sequence[CheckedEpisode]) -> Iterator[str]:
+    """That gamma cuts the task, where it does."""
+    mean = float(np.mean([episode.length for episode in episodes]))
+    ahead = mean if gamma == 1 else 1 / (1 - gamma)
+    if ahead < SHORT_HORIZON * mean:
+        longer = 1 - 1 / max(2.0, mean)
+        yield (
+            f"gamma {gamma:g} looks about {ahead:.3g} steps ahead (1 / (1 - gamma)), and the log's episodes have "
+            f"{mean:.3g}: what comes later hardly counts; with gamma {longer:.3g} whole episodes would."
+        )
 
 
 def _ratios(
@@ -251,8 +273,8 @@ def _ratios(
 def _no_ratios(acts: Sequence[Choices]) -> str:
     if acts[0].log_prob is None:
         return (
-            "a policy that always takes one action of a Box has no probabilities to compare (greedy=False draws from "
-            "it)"
+            "a policy that always takes one action of a Box has no probabilities to compare (greedy=False, `--sample`, "
+            "draws from it)"
         )
     return (
         "the log does not say how likely its actions were; name the run that acted, drawing its actions (behavior=, "
@@ -266,70 +288,3 @@ def _rows(parts: Sequence[Array], longest: int) -> Array:
     for row, part in zip(made, parts, strict=True):
         row[: len(part)] = part
     return made
-
-
-class _Fitted:
-    """Values of the log's states and actions under the policy, by fitted Q evaluation."""
-
-    def __init__(
-        self,
-        spec: Spec,
-        episodes: Sequence[CheckedEpisode],
-        acts: Sequence[Choices],
-        longest: int,
-        terms: _Terms,
-    ) -> None:
-        states = states_of(spec, episodes, longest)
-        done = [encoded(spec, spec.action.tree(episode.action)) for episode in episodes]
-        seen = np.concatenate([state[:-1] for state in states])
-        taken = np.concatenate(done)
-        features = make_features(spec, seen, taken, terms.rng)
-        means = [
-            features.mean(state, act.action, act.weight)
-            for state, act in zip(states, acts, strict=True)
-        ]
-        for mean in means:
-            mean[-1] = 0.0  # where an episode ends, nothing more is returned
-        self.lengths = [episode.length for episode in episodes]
-        self.longest, self.terms, self.means = longest, terms, means
-        self.data = fitted_q.Transitions(
-            phi=features(seen, taken),
-            next_phi=np.concatenate([mean[1:] for mean in means]),
-            reward=np.concatenate([episode.reward for episode in episodes]),
-            episode=np.repeat(np.arange(len(episodes)), self.lengths),
-            first_phi=np.stack([mean[0] for mean in means]),
-        )
-        self.iterations = fitted_q.iterations_for(longest, terms.gamma)
-
-    def estimate(self) -> Estimate:
-        """Fitted Q evaluation, its interval over resampled episodes."""
-        terms, n = self.terms, len(self.lengths)
-        mean, drawn = fitted_q.bootstrapped_values(
-            self.data,
-            gamma=terms.gamma,
-            iterations=self.iterations,
-            rng=terms.rng,
-            resamples=FITS,
-        )
-        low, high = accelerated_interval(
-            mean, drawn, np.zeros(n), confidence=terms.confidence, episodes=n
-        )
-        name = FITTED
-        return Estimate(name, mean, low, high, terms.confidence, float(n))
-
-    def values(self) -> tuple[Array, Array]:
-        """Q [n, T] of the logged steps and v [n, T + 1] of their states, each fitted to the other episodes."""
-        n = len(self.lengths)
-        fold = self.terms.rng.permutation(n) % FOLDS
-        q, v = np.zeros((n, self.longest)), np.zeros((n, self.longest + 1))
-        ends = np.cumsum(self.lengths)
-        for part in range(FOLDS):
-            count = (fold != part).astype(np.float64)
-            found = fitted_q.fitted_q_evaluation(
-                self.data, count, gamma=self.terms.gamma, iterations=self.iterations
-            )
-            for row in np.flatnonzero(fold == part).tolist():
-                length, end = self.lengths[row], int(ends[row])
-                q[row, :length] = self.data.phi[end - length : end] @ found
-                v[row, : length + 1] = self.means[row] @ found
-        return q, v

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from shoal.deploy.offline import Asked
 from shoal.deploy.offline import evaluate_offline as evaluate
+from shoal.deploy.progress import Progress
 from shoal.experiment.agent import Agent, loaded
 from shoal.memory.log_checks import Expected, folder_of
 from shoal.types import ConfigError
@@ -31,6 +32,8 @@ def evaluate_offline(
     asked: Asked | None = None,
 ) -> OfflineScore:
     """Estimates of the mean discounted return of a policy's episodes, from a log, with intervals.
+
+    What takes longer than five seconds says on stderr how far it is.
 
     Args:
         agent: a loaded policy, or its run.
@@ -60,7 +63,10 @@ def evaluate_offline(
     expected = Expected(rate_hz, units)
     wanted = replace(asked, gamma=known, greedy=greedy, expected=expected)
     played = None if acted is None else acted.policy
-    return evaluate(agent.policy, agent.spec, folder, wanted, behavior=played)
+    progress = Progress("off-policy evaluation")
+    return evaluate(
+        agent.policy, agent.spec, folder, wanted, behavior=played, progress=progress
+    )
 
 
 def _check_same(agent: Agent, acted: Agent) -> None:

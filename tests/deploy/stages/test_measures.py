@@ -3,7 +3,8 @@
 import pytest
 
 from shoal.deploy.offline import FITTED, GO_BY, OfflineScore
-from shoal.deploy.stages.criteria import Replay
+from shoal.deploy.stages.criteria import Canary, Replay, Shadow
+from shoal.deploy.stages.lenient import lenient_canary, lenient_replay, lenient_shadow
 from shoal.deploy.stages.measures import replayed
 from shoal.math.off_policy_evaluation import Estimate
 
@@ -20,3 +21,31 @@ def test_effective_episodes_are_asked_of_importance_sampling_alone(effective: fl
     found = {one.name: one.measured for one in replayed(score, Replay()).criteria}
     assert found["logged_episodes"] == 200
     assert found.get("effective_episodes") == (effective if asked else None)
+
+
+@pytest.mark.parametrize(
+    ("criteria", "said"),
+    [
+        (Replay(), []),
+        (Replay(least_gain=-3.0, confidence=0.6), ["least_gain -3 is below 0", "misses the true return in 40% of"]),
+        (Replay(least_effective_episodes=0), ["an estimate may rest on a single episode"]),
+        (Shadow(least_agreement=0.0), []),
+        (Shadow(least_agreement=0.0, most_distance=1.0, most_interventions=1.0), ["for any policy", "every action"]),
+        (Canary(), []),
+        (Canary(most_loss=0.5), ["up to 0.5 less than the controller"]),
+    ],
+)
+def test_lenient_criteria_are_said(criteria: Replay | Shadow | Canary, said: list[str]) -> None:
+    if isinstance(criteria, Replay):
+        found = list(lenient_replay(criteria))
+    elif isinstance(criteria, Shadow):
+        found = list(lenient_shadow(criteria))
+    else:
+        found = list(lenient_canary(criteria))
+    assert len(found) == len(said)
+    assert all(part in one for part, one in zip(said, found, strict=True))
+
+
+def test_a_lenient_gain_stands_among_the_notes() -> None:
+    score = OfflineScore((estimate(GO_BY, 30.0),), estimate("the log's own episodes", 200.0), 200, 0.9, ())
+    assert any("least_gain -3 is below 0" in note for note in replayed(score, Replay(least_gain=-3.0)).notes)

@@ -8,6 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shoal.deploy.offline import FITTED
+from shoal.deploy.stages.lenient import (
+    lenient_canary,
+    lenient_replay,
+    lenient_shadow,
+)
 from shoal.run.stage_file import Criterion
 from shoal.types import ConfigError
 
@@ -53,6 +58,11 @@ def simulated(
     spread = f"{len(score.returns)} greedy episodes, standard deviation {score.std:.4g}"
     found = [Criterion("greedy_return", score.mean, float(least))]
     notes = [spread]
+    if threshold is not None and least < threshold:
+        notes.append(
+            f"least_return {least:g} is below the threshold of the run, {threshold:g}: a policy that did not solve the "
+            "task holds too."
+        )
     if score.costs is not None:
         most = wanted.most_cost if wanted.most_cost is not None else limit
         if most is not None:
@@ -79,7 +89,8 @@ def replayed(
     ):  # whose episodes are all of the log's, whatever it is worth
         effective, least = best.effective_episodes, wanted.least_effective_episodes
         criteria.append(Criterion("effective_episodes", effective, least))
-    notes = [f"gamma {score.gamma:g}", str(logged), str(best), *score.warnings]
+    notes = [f"gamma {score.gamma:g}", str(logged), str(best)]
+    notes += [*lenient_replay(wanted), *score.warnings]
     if cost is not None:
         of_costs, most = cost
         upper = Criterion(
@@ -109,7 +120,7 @@ def shadowed(log: Log, criteria: Criteria) -> Measured:
         ),
         _interventions(episodes, wanted.most_interventions),
     ]
-    notes: list[str] = []
+    notes = list(lenient_shadow(wanted))
     costs = _costs(episodes)
     if costs is not None:
         notes.append(f"{_spread(costs)} of an episode of the controller")
@@ -140,6 +151,7 @@ def canaried(log: Log, criteria: Criteria, limit: float | None = None) -> Measur
         notes.append(
             f"mean return {own.mean():.4g} of the policy, {other.mean():.4g} of the controller"
         )
+    notes += lenient_canary(wanted)
     found += _cost_of_canary(sides, wanted, limit, notes)
     found.append(_interventions(sides["policy"], wanted.most_interventions))
     return _with_drift(found, log, criteria, wanted.most_drifted, notes)
