@@ -69,7 +69,7 @@ class System:
         found = np.zeros((self.b.shape[1], len(self.a)))
         for _ in range(500):
             price = PRICE * np.eye(len(found)) + GAMMA * self.b.T @ value @ self.b
-            found = np.linalg.solve(price, GAMMA * self.b.T @ value @ self.a)
+            found = np.asarray(np.linalg.solve(price, GAMMA * self.b.T @ value @ self.a), np.float64)
             value = np.diag(self.cost) + GAMMA * self.a.T @ value @ (self.a - self.b @ found)
         return found
 
