@@ -150,6 +150,7 @@ def test_resumed(tmp_path: Path, serve: Callable[..., Page]) -> None:
     """A resumed run cuts the file and writes on: what was sent of it no longer holds."""
     run = write_run(tmp_path / "a", lines=30)
     page = serve(tmp_path / "a")
+    until(lambda: page.state(1)["runs"][0]["lines"] == 30)
     before = page.state(1)["runs"][0]
     kept = run.metrics.read_text().splitlines(keepends=True)[:20]
     other = [json.dumps(line(n) | {"episode/return": 100.0}) + "\n" for n in range(20, 40)]

@@ -205,7 +205,7 @@ class Far(gym.Env[Any, Any]):
 
 
 @pytest.mark.parametrize("algo", ["a2c", "dqn", "ppo"])
-def test_rewards_that_were_learned_from_are_seen(algo: Any) -> None:
+def test_rewards_that_were_learned_from_are_seen(algo: Any, tmp_path: Path) -> None:
     """Rows of several places, so near that every batch holds a success."""
     found: dict[str, float] = {}
 
@@ -216,15 +216,15 @@ def test_rewards_that_were_learned_from_are_seen(algo: Any) -> None:
     told: dict[str, Any] = SMALL | {"env_kwargs": {"places": 3}, "total_timesteps": 2_000, "seed": 1}
     if algo == "dqn":
         told["replay"] = {"learning_starts": 500}
-    shoal.train(Far, algo=algo, callbacks=[note], **told)
+    shoal.train(Far, algo=algo, callbacks=[note], run_dir=str(tmp_path), **told)
     assert found["rewards/spread"] == 100.0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("algo", "seed", "places"), [("a2c", 0, 22), ("impala", 1, 22), ("impala", 2, 26)])
-def test_a_first_success_after_long_is_learned_from(algo: Any, seed: int, places: int) -> None:
+def test_a_first_success_after_long_is_learned_from(algo: Any, seed: int, places: int, tmp_path: Path) -> None:
     """In these runs the first success comes after dozens of checks without one."""
     told: dict[str, Any] = {"env_kwargs": {"places": places}, "num_threads": 1, "total_timesteps": 60_000}
-    result = shoal.train(Far, algo=algo, seed=seed, panel="none", **told)
+    result = shoal.train(Far, algo=algo, seed=seed, panel="none", run_dir=str(tmp_path), **told)
     assert result.greedy_return == 100.0
     assert read_notes(result.path).count == 0
