@@ -38,4 +38,11 @@ GUARD = [
         "pass",
         "tests/run/guard/test_guard.py::test_a_run_that_was_stopped_stays_stopped",
     ),
+    Mutation(
+        "a first success is taken for an explosion of the value loss",
+        "run/guard/reach.py",
+        "self.grew |= high - low > GROWN * (self.high - self.low)",
+        "self.grew |= high - low < self.high - self.low",
+        "tests/run/guard/test_rules.py::test_a_first_success_is_no_explosion_and_another_unit_is_one",
+    ),
 ]

@@ -290,7 +290,7 @@ def test_film_of_what_draws_nothing(tmp_path: Path) -> None:
     agent = shoal.load(run.path, factory=make_mute)
     with pytest.raises(ConfigError, match=r"make_mute cannot be rendered, .*'rgb_array'}: make_mute has no keyword"):
         agent.record_video(tmp_path / "out.mp4")
-    with pytest.raises(ConfigError, match="rows must be a whole number from 1 to .*, got 0"):
+    with pytest.raises(ConfigError, match=r"rows must be a whole number from 1 to .*, got 0"):
         agent.record_video(tmp_path / "out.mp4", rows=0)
     recorded = shoal.load(run.path, factory=Counting).record_video(tmp_path / "out.mp4", rows=2)
     assert (recorded.frames, recorded.returns.tolist(), recorded.steps.tolist()) == (4, [3, 3], [3, 3])
