@@ -218,6 +218,36 @@ def test_other_things_than_files(kind: str, tmp_path: Path) -> None:
     assert (path / "pause").exists() == bool(said)
 
 
+def test_a_file_that_cannot_be_deleted_is_said_and_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a folder that somebody else owns: the run stops all the same."""
+
+    def refuse(path: Path) -> None:
+        raise ConfigError(f"{path} cannot be deleted: Operation not permitted; whoever owns the folder can")
+
+    told: list[str] = []
+
+    class Stopping:
+        """Wants it to stop, and takes what is said."""
+
+        episodes = False
+
+        def __call__(self, run: Any, record: Any) -> None:
+            (run.directory.path / "stop").touch()
+            (run.directory.path / "pause").touch()
+
+        def note(self, message: str) -> None:
+            told.append(message)
+
+    monkeypatch.setattr("shoal.run.watching.withdraw", refuse)
+    with pytest.warns(UserWarning, match="shoal resume"):
+        path = trained(tmp_path, slow(), updates=50, callbacks=[Stopping()])
+    assert RunDirectory(path).read_status()["state"] == "stopped"
+    assert sorted(message.split()[0].rpartition("/")[2] for message in told if "cannot be deleted" in message) == [
+        "pause",
+        "stop",
+    ]
+
+
 def test_runs_that_do_not_run(tmp_path: Path) -> None:
     """A sentence says why there is nothing to ask."""
     path = trained(tmp_path, NATIVE)

@@ -81,6 +81,8 @@ class Watching:
         self._ended = Event()
         self._thread: Thread | None = None
         self._writing = Lock()
+        self._stuck: set[str] = set()
+        """Files that cannot be deleted, which was said."""
         self._paused: dict[str, Any] = {}
         """What the status says beside while the run stands still."""
         self._refused: set[Path] = set()
@@ -198,7 +200,12 @@ class Watching:
         if self._asked_by(name) is None:
             return
         assert self._folder is not None
-        withdraw(self._folder / name)
+        try:
+            withdraw(self._folder / name)
+        except ConfigError as error:  # the run is not to fail for that
+            if name not in self._stuck:
+                self._stuck.add(name)
+                self._tell(str(error))
 
     def _tell(self, message: str) -> None:
         tell(self._run, message, how="note")
