@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +14,7 @@ from gymnasium import spaces
 from shoal.deploy.fitted_values import FittedValues
 from shoal.deploy.likelihood import Choices
 from shoal.deploy.progress import Progress
+from shoal.deploy.support import support_of
 from shoal.memory.data import CheckedEpisode
 from shoal.memory.data_file import Episode
 from shoal.types import Spec
@@ -69,6 +72,23 @@ def test_a_log_that_did_not_try_them_is_refused(noise: float) -> None:
     assert asked == pytest.approx(1.1 * 0.6 * 0.55 / 2, rel=0.35)
     scatter = float(said.split("explains with a standard deviation of ")[1].split(",")[0])
     assert scatter == pytest.approx(noise, abs=0.015)
+
+
+@pytest.mark.parametrize(("noise", "asked"), [(0.05, r"about 0.5 \(heater\)"), (0.6, "leave little of the controller")])
+def test_what_a_log_lacks_is_said_by_names_and_fits_into_the_range(noise: float, asked: str) -> None:
+    """The heater differs by 0.9 from a controller in the middle; the valve by 1.5 of 2, which cuts noise off."""
+    rng = np.random.default_rng(0)
+    spec = replace(SPEC, action_space=spaces.Box(-1, 1, (2,), np.float32), action_names=("valve", "heater"))
+    states = [rng.normal(size=(41, 2)) for _ in range(20)]
+    usual = np.array([0.0 if noise < 0.1 else 0.6, 0.0])
+    taken = np.clip(usual + noise * rng.normal(size=(800, 2)), -1, 1)
+    wanted = np.array([0.0 if noise < 0.1 else -0.9, 0.9])
+    acts = [Choices(None, np.tile(wanted, (41, 1, 1)), np.ones((41, 1))) for _ in states]
+    support = support_of(spec, states, taken, acts, rng)
+    assert support is not None
+    assert not support.enough
+    assert re.search(asked, str(support)), support
+    assert ("(valve)" in str(support)) == (noise > 0.1)
 
 
 def test_the_controller_itself_is_within_what_it_tried() -> None:

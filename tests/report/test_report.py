@@ -232,8 +232,9 @@ def test_an_environment_that_nobody_finds_by_its_name() -> None:
 
 def test_values() -> None:
     """Numbers as people read them, and nested settings as dotted ones."""
-    given = [1234567, 0.123456789, 123456.789, True, None, [1], float("inf")]
-    assert [shown(value) for value in given] == ["1,234,567", "0.123457", "123,456.8", "True", "-", "[1]", "inf"]
+    given = [1234567, 0.123456789, 123456.789, 100480.0, True, None, [1], float("inf")]
+    expected = ["1,234,567", "0.123457", "123,456.8", "100,480", "True", "-", "[1]", "inf"]
+    assert [shown(value) for value in given] == expected
     assert flat({"a": 1, "b": {"c": {"d": 2}, "e": 3}}) == {"a": 1, "b.c.d": 2, "b.e": 3}
 
 

@@ -7,6 +7,7 @@ import pytest
 from gymnasium import spaces
 
 from shoal.types import ConfigError, Layout, Leaf, Spec, map_tree
+from shoal.types.text import cell
 
 NESTED = spaces.Dict(
     {
@@ -146,3 +147,11 @@ def test_spec() -> None:
     assert spec.observation == Layout.of(NESTED)
     assert spec.action.single.dtype == np.int64
     assert (spec.max_episode_steps, spec.reward_threshold, spec.num_agents, spec.info_keys) == (9, None, 1, ("score",))
+
+
+def test_a_cell_quotes_formulas_and_leaves_figures_as_they_are() -> None:
+    """A return below 0 with its cost behind it is no formula; what a spreadsheet would calculate is one."""
+    figures = ("-237.8, cost 0.0", "-3 ± 1", "-5 %", "-2 to -1", "-1,024", "-", "0.5")
+    assert [cell(text) for text in figures] == list(figures)
+    formulas = ("=1+1", "-1+cmd|' /C calc'!A0", "-SUM(A1)", "-5 A1", "@x", "+", "- x")
+    assert [cell(text) for text in formulas] == [f"'{text}" for text in formulas]

@@ -13,7 +13,12 @@ import numpy as np
 from shoal.deploy.description import sha256_of
 from shoal.deploy.offline import Asked
 from shoal.deploy.stages.criteria import Criteria, check_costs, read_criteria
-from shoal.deploy.stages.drift import Reference, numbers_of, watched
+from shoal.deploy.stages.drift import (
+    REFERENCE_EPISODES,
+    Reference,
+    numbers_of,
+    watched,
+)
 from shoal.deploy.stages.ladder import (
     check_may_enter,
     check_stage,
@@ -52,9 +57,6 @@ if TYPE_CHECKING:
     from shoal.run.stage_file import Stages as Entries
 
     Array = NDArray[np.float64]
-
-REFERENCE_EPISODES = 20
-"""Greedy ones, whose observations say what training was like."""
 
 
 def stages(

@@ -166,7 +166,7 @@ def shown(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if math.isfinite(value) and abs(value) >= 1e5:
-        return f"{value:,.1f}"
+        return f"{value:,.0f}" if value.is_integer() else f"{value:,.1f}"
     return f"{value:.6g}"
 
 

@@ -38,7 +38,7 @@ def without_colors(text: object) -> str:
 def cell(text: object, most: int = 200) -> str:
     """A text as a table's cell: `printable`, with a quote before what a spreadsheet would calculate."""
     shown = printable(text, most)
-    if shown.startswith(FORMULA_SIGNS) and not _is_number(shown):
+    if shown.startswith(FORMULA_SIGNS) and not _is_figures(shown):
         return f"'{shown}"
     return shown
 
@@ -49,9 +49,17 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape", "replace").decode()
 
 
-def _is_number(text: str) -> bool:
+def _is_figures(text: str) -> bool:
+    """Whether a text is a number, or one with others and words behind it, as `-237.8, cost 0.0` or `-3 ± 1`."""
     if text == "-":  # what a table shows for nothing
         return True
+    first, *others = (part.strip(",%") for part in text.split())
+    return _is_number(first) and all(
+        part in ("", "±") or part.isalpha() or _is_number(part) for part in others
+    )
+
+
+def _is_number(text: str) -> bool:
     try:
         float(text.replace(",", ""))
     except ValueError:

@@ -15,6 +15,7 @@ from shoal.types import ConfigError, Spec
 
 if TYPE_CHECKING:
     from pathlib import Path
+from typing import Any
 
 NAMES = ("position", "speed", "angle")
 
@@ -47,6 +48,30 @@ def test_a_wider_feature_is_named_by_the_index() -> None:
     alarmed = [one for one in seen.drifts(Drifts()) if one.alarmed]
     assert [one.feature for one in alarmed] == ["speed"]
     assert abs(alarmed[0].shift) < 0.5
+
+
+def test_few_episodes_whose_observations_are_alike_are_no_drift() -> None:
+    """Ten episodes have other shares than twenty by chance alone; another level is drift."""
+
+    def level(rng: np.random.Generator, middle: float = 0.0) -> np.ndarray[Any, Any]:
+        return 0.7 * (rng.normal() + rng.normal(size=(40, 1))) + middle
+
+    alarms = {0.0: 0, 1.5: 0, np.inf: 0}
+    for trial in range(40):
+        rng = np.random.default_rng(trial)
+        made = Reference.of(("level",), np.concatenate([level(rng) for _ in range(20)]))
+        for middle in alarms:
+            seen, logged = Seen(made), Seen(made)
+            for _ in range(10):
+                one = Seen(made)
+                one.add(np.zeros((40, 1)) if middle == np.inf else level(rng, middle))
+                seen.merge(one)
+                logged.merge(Seen.of(made, one.state()))
+            assert seen.drifts(Drifts()) == logged.drifts(Drifts())
+            alarms[middle] += seen.drifts(Drifts())[0].alarmed
+    assert alarms[0.0] <= 3
+    assert alarms[1.5] >= 34
+    assert alarms[np.inf] == 40  # a sensor that is stuck
 
 
 def test_no_alarm_of_the_same_and_of_too_little() -> None:

@@ -175,6 +175,18 @@ def test_costs_above_their_limit(greedy: float | None, trained: float, weights: 
     assert above_limit(Evidence({}, {"greedy_cost": greedy}, lines)) is None
 
 
+@pytest.mark.parametrize(("last", "spread", "silent"), [(71.0, 3.5, True), (71.0, 40.0, False), (52.0, 3.5, False)])
+def test_returns_that_became_alike_at_a_higher_mean_were_learned(last: float, spread: float, silent: Any) -> None:
+    """Those of random episodes may scatter by more than can be gained."""
+    returns, spreads = np.linspace(48, last, 20), np.linspace(44, spread, 20)
+    lines = [
+        {"step": at, "episode/return": mean, "episode/return_std": std, "episode/count": 50 * at}
+        for at, (mean, std) in enumerate(zip(returns, spreads, strict=True), 1)
+    ]
+    found = no_learning(Evidence({}, {"state": "finished", "steps": 20}, lines))
+    assert (found is None) == silent
+
+
 def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     run_command("doctor", str(FOLDER / "runs" / "rate-too-high"))
     assert capsys.readouterr().out.startswith("1. updates change the policy too much")

@@ -58,7 +58,13 @@ def write(tmp_path: Path) -> Write:
         run = RunDirectory(tmp_path / "runs" / f"seed{seed}")
         run.path.mkdir(parents=True)
         run.config.write_text(tomli_w.dumps(CONFIG | {"seed": seed} | changes), encoding="utf-8")
-        told = {"state": "finished", "steps": 300, "seconds": 2.0, "threshold": 45.0, "greedy_return": 40.0 + 4 * seed}
+        told = {
+            "state": "finished",
+            "steps": 30_100,
+            "seconds": 2.0,
+            "threshold": 45.0,
+            "greedy_return": 40.0 + 4 * seed,
+        }
         run.status.write_text(json.dumps(told | {"greedy_std": 1.5} | (status or {})), encoding="utf-8")
         lines = [
             {"step": step, "episode/count": step, "episode/return": step / 10 + seed, "episode/return_std": 1.0}
@@ -87,7 +93,8 @@ def test_seeds_and_their_interval(write: Write, tmp_path: Path) -> None:
     assert "Mean return of greedy episodes: 48; 95 % interval over seeds 44 to 52" in page
     assert "More seeds: of 3 the interval is too narrow" in page
     assert page.index("seed1") < page.index("seed2") < page.index("seed3")
-    assert "Training took 6.0 s and 900 environment steps" in page
+    assert "Training took 6.0 s and 90,300 environment steps" in page
+    assert page.count("<td>30,100</td>") == 3
 
 
 def test_costs_and_their_limit(write: Write, tmp_path: Path) -> None:

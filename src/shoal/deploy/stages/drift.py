@@ -31,6 +31,10 @@ MOST_FEATURES = 256
 BINS = 10
 LEAST_SHARE = 1e-4
 """Of a bin in which nothing was seen, in the index."""
+REFERENCE_EPISODES = 20
+"""Greedy ones, of which a reference's bins are."""
+CHANCE = 2.0
+"""Times the index that chance alone makes of so few episodes, on average: so much more it must be to be alarmed."""
 BYTES = 1 << 20
 HUGE, MOST_SEEN = 1e100, 2**40
 """Beyond them nothing was observed, and nothing so often: sums and squares of them are finite."""
@@ -157,15 +161,28 @@ class Seen:
         self.reference, self.count = reference, 0
         self.mean, self.m2 = np.zeros(size), np.zeros(size)
         self.bins = np.zeros((size, BINS), np.int64)
+        self.episodes = 0
+        # Of episodes: squared bins, bins times observations, squared observations.
+        self._squares, self._products = np.zeros((2, size, BINS))
+        self._counts = 0.0
 
     def add(self, numbers: Array) -> None:
-        """Takes in observations [N, F]."""
+        """Takes in observations [N, F] of an episode."""
         other = Seen(self.reference)
         other.count = len(numbers)
         other.mean = numbers.mean(0)
         other.m2 = np.square(numbers - other.mean).sum(0)
-        other.bins = _binned(numbers, self.reference.edges)
+        other._take_episode(_binned(numbers, self.reference.edges))
         self.merge(other)
+
+    def _take_episode(self, bins: NDArray[np.int64]) -> None:
+        """The bins of all observations, which are of one episode."""
+        self.bins, self.episodes = bins, 1
+        self._squares, self._products = (
+            np.square(bins, dtype=np.float64),
+            1.0 * bins * self.count,
+        )
+        self._counts = float(self.count) ** 2
 
     def merge(self, other: Seen) -> None:
         """Takes in what another one saw (Chan et al. 1979)."""
@@ -178,6 +195,10 @@ class Seen:
         self.mean = self.mean + delta * (other.count / count)
         self.bins = self.bins + other.bins
         self.count = count
+        self.episodes += other.episodes
+        self._squares = self._squares + other._squares
+        self._products = self._products + other._products
+        self._counts += other._counts
 
     def state(self) -> dict[str, Any]:
         """As plain numbers."""
@@ -206,9 +227,23 @@ class Seen:
             or not finite
         ):
             raise ValueError("counts of observations are none")
-        made.count, made.bins = count, bins
+        made.count = count
+        made._take_episode(bins)
         made.mean, made.m2 = arrays["mean"], arrays["m2"]
         return made
+
+    def _chance(self) -> Array:
+        """The index [F] that chance alone makes, on average, by how the shares of episodes differ; 0 of one episode.
+
+        Observations of an episode are alike: a hundred of them may say as little as one.
+        """
+        if self.episodes < 2:
+            return np.zeros(len(self.bins))
+        share = self.bins / self.count
+        apart = self._squares - 2 * share * self._products + share**2 * self._counts
+        variance = apart / self.count**2 * self.episodes / (self.episodes - 1)
+        both = variance * (1 + self.episodes / REFERENCE_EPISODES)
+        return np.asarray((both / np.maximum(share, 1 / self.count)).sum(1), np.float64)
 
     def drifts(self, limits: Drifts) -> list[Drift]:
         """Of every number, the farthest first; none where too little was seen."""
@@ -220,7 +255,9 @@ class Seen:
         now = np.maximum(self.bins / self.count, LEAST_SHARE)
         before = np.maximum(reference.share, LEAST_SHARE)
         psi = ((now - before) * np.log(now / before)).sum(1)
-        high = (np.abs(shift) > limits.most_shift) | (psi > limits.most_psi)
+        high = (np.abs(shift) > limits.most_shift) | (
+            psi > limits.most_psi + CHANCE * self._chance()
+        )
         found = [
             Drift(name, float(one), float(index), bool(alarm))
             for name, one, index, alarm in zip(

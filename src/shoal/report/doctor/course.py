@@ -18,6 +18,8 @@ WINDOW = 100
 """Episodes in the mean return of a line: with fewer in all, it holds the first of them until the end."""
 CLEAR = 1.0
 """Standard deviations of the first episodes' returns: what a gain of mean return must exceed to be one."""
+FAR = 4.0
+"""Standard errors of the mean return of a line: what it must have risen by where returns were scattered at first."""
 NEAR = 0.35
 """Of the gain: what the end may lie below the best."""
 RISING = 0.12
@@ -67,6 +69,14 @@ class Course:
     def learned(self) -> bool:
         """Whether the return rose clearly at all."""
         return self.known and self.gain > CLEAR * self.spread and self.gain > 1e-9
+
+    @property
+    def settled(self) -> bool:
+        """Whether scattered returns became alike, at a mean that lies above the first by more than chance would."""
+        if not self.known:
+            return False
+        chance = self.spread / min(self.episodes, WINDOW) ** 0.5
+        return self.last - self.first > max(FAR * chance, 2 * self.last_spread, 1e-9)
 
     @property
     def fell(self) -> bool:

@@ -19,7 +19,7 @@ def no_learning(run: Evidence) -> Finding | None:
     course = run.course
     if not course.unwell or course.learned or course.lines < 2:
         return None
-    if not run.reached(LATE):
+    if course.settled or not run.reached(LATE):
         return None
     what = (
         f"nothing was learned: the mean return was {course.first:.4g} at first and is {course.last:.4g} after "

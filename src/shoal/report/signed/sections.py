@@ -352,6 +352,8 @@ def _pairs(values: Mapping[str, object]) -> list[list[str]]:
 
 
 def _short(value: object) -> str:
+    if isinstance(value, float) and 1e4 <= abs(value) < 1e15 and value.is_integer():
+        return f"{value:,.0f}"  # a count
     return (
         f"{value:,.4g}"
         if isinstance(value, float) and abs(value) < 1e4
