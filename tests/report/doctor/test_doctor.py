@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from shoal import cli
-from shoal.report.doctor.costs import above_limit
+from shoal.report.doctor.costs import above_limit, paid_for
 from shoal.report.doctor.doctor import RULES, as_text, diagnose, examine
 from shoal.report.doctor.evidence import Evidence
-from shoal.report.doctor.learning import no_learning
+from shoal.report.doctor.learning import fell, no_learning
 from shoal.run.directory import RunDirectory
 
 FOLDER = Path(__file__).parent
@@ -173,6 +173,25 @@ def test_costs_above_their_limit(greedy: float | None, trained: float, weights: 
         assert said in found.advice
         assert f"costs {found.numbers['cost']:g} on average, above the limit of 5" in found.what
     assert above_limit(Evidence({}, {"greedy_cost": greedy}, lines)) is None
+
+
+def test_a_return_that_was_paid_for_a_limit() -> None:
+    """Costs came under their limit and the return went down: that is what was learned."""
+    costs, returns = [30.0] * 5 + [2.0] * 5, [50.0] * 5 + [-39.0] * 5
+    lines = [
+        {"step": 1000 * n, "episode/count": 10 * n, "episode/return": gained, "episode/return_std": 5.0, "info/cost": x}
+        for n, (gained, x) in enumerate(zip(returns, costs, strict=True), 1)
+    ]
+    status = {"state": "finished", "env_steps": 10_000}
+    config = {"algorithm.cost_limit": 4.0, "total_timesteps": 10_000}
+    found = paid_for(Evidence(config, status, lines))
+    assert found is not None
+    assert "an episode cost 30 at first and 2 at the end. The mean return was 50 and is -39" in found.what
+    assert no_learning(Evidence(config, status, lines)) is None
+    assert fell(Evidence(config, status, lines)) is None
+    assert paid_for(Evidence({}, status, lines)) is None
+    costly = [line | {"info/cost": 30.0} for line in lines]
+    assert paid_for(Evidence(config, status, costly)) is None
 
 
 @pytest.mark.parametrize(("last", "spread", "silent"), [(71.0, 3.5, True), (71.0, 40.0, False), (52.0, 3.5, False)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shoal.report.doctor.finding import CAUSE, Finding
+from shoal.report.doctor.finding import CAUSE, SYMPTOM, Finding
 
 if TYPE_CHECKING:
     from shoal.report.doctor.evidence import Evidence
@@ -41,3 +41,25 @@ def above_limit(run: Evidence) -> Finding | None:
             "while it explored"
         )
     return Finding("cost-above-limit", CAUSE + 8, what, advice, numbers)
+
+
+def paid_for(run: Evidence) -> Finding | None:
+    """Episodes came to cost no more than their limit, and the return did not rise, or fell, for it."""
+    limit, course = run.setting("cost_limit", -1.0), run.course
+    before, after = run.early("info/cost"), run.late("info/cost")
+    if limit < 0 or before is None or after is None or not course.unwell:
+        return None
+    kept = before > ABOVE * limit >= after
+    if not kept or (course.learned and not course.fell):
+        return None
+    what = (
+        f"the limit of {limit:g} is kept: an episode cost {before:.4g} at first and {after:.4g} at the end. The mean "
+        f"return was {course.first:.4g} and is {course.last:.4g}: that was paid for it"
+    )
+    advice = (
+        "a larger cost_limit, if it may be; where costs lie far below the limit, a smaller multiplier_learning_rate "
+        "and multiplier_gain; more steps, as the return may rise again under the limit"
+    )
+    numbers = {"cost": after, "cost_limit": limit}
+    numbers |= {"first": course.first, "last": course.last}
+    return Finding("return-paid-for-limit", SYMPTOM, what, advice, numbers)

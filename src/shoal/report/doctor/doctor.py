@@ -61,6 +61,7 @@ RULES: tuple[Callable[[Evidence], Finding | None], ...] = (
     groups.answers_cut,
     groups.answers_lost,
     speed.slow_environment,
+    costs.paid_for,
     learning.no_learning,
     learning.fell,
     learning.ended_early,
@@ -68,6 +69,7 @@ RULES: tuple[Callable[[Evidence], Finding | None], ...] = (
 )
 AT_THE_END = (
     costs.above_limit,
+    costs.paid_for,
     episodes.too_few,
     updates.too_few,
     learning.ended_early,

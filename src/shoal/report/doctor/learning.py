@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from shoal.report.doctor.costs import paid_for
 from shoal.report.doctor.finding import SYMPTOM, Finding
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def no_learning(run: Evidence) -> Finding | None:
     course = run.course
     if not course.unwell or course.learned or course.lines < 2:
         return None
-    if course.settled or not run.reached(LATE):
+    if course.settled or not run.reached(LATE) or paid_for(run) is not None:
         return None
     what = (
         f"nothing was learned: the mean return was {course.first:.4g} at first and is {course.last:.4g} after "
@@ -39,7 +40,7 @@ def no_learning(run: Evidence) -> Finding | None:
 def fell(run: Evidence) -> Finding | None:
     """What was learned was lost again."""
     course = run.course
-    if not course.unwell or not course.fell:
+    if not course.unwell or not course.fell or paid_for(run) is not None:
         return None
     what = f"what was learned was lost again: the mean return reached {course.best:.4g} and is {course.last:.4g}"
     advice = "a smaller learning_rate or learning_rate_schedule=linear; the checkpoint `best` holds what was reached"
