@@ -1,16 +1,17 @@
 """Actors that collect while the learner learns, beside rollouts and updates in turns: steps per second.
 
-    python -m benchmarks.async_speed [--rounds 3] [--only lander sleeper log_sleeper] [--core-time]
+    python -m benchmarks.async_speed [--rounds 3] [--only lander sleeper log_sleeper wide_sleeper pong] [--core-time]
 
 `lander`: PPO's preset for LunarLander-v3 with Gymnasium's environment (backend serial), on all cores. E and U are the
 processor's seconds of a step's environment and acting, and of its share of the updates, in a run with one thread;
 cores / (E + U) is what the machine could do if nobody ever waited. `sleeper`: eight environments whose steps sleep 0.2
 to 2 ms, one a process; uniform between the two, so that the slowest of eight takes 1.64 times as long as the mean, and
 no schedule can be faster than another by more than that for its sleeping alone. `log_sleeper`: the same with the
-logarithm uniform, as latencies mostly are (2.03 times). `sync` is the best of the backends serial and workers, with one
-thread and with two, and of `overlap`. The sides take turns. `--core-time`: instead the processor's microseconds of a
-step in all processes of each side, from the difference of a long and a short run. Appends to
-benchmarks/results/async_speed.jsonl.
+logarithm uniform, as latencies mostly are (2.03 times). `wide_sleeper`: the sleeper with two layers of 256, whose
+updates take about as long as its rollouts. `pong`: PPO's preset for ALE's Pong, NatureCNN, 4 epochs. `sync` is the best
+of the backends serial and workers, with one thread and with two, and of `overlap`. The sides take turns. `--core-time`:
+instead the processor's microseconds of a step in all processes of each side, from the difference of a long and a short
+run. Appends to benchmarks/results/async_speed.jsonl.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from shoal.run.log import read
 
 RESULT = Path(__file__).parent / "results" / "async_speed.jsonl"
 SLEEPERS = 8
-STEPS = {"lander": 300_000, "sleeper": 49_152, "log_sleeper": 49_152}
+STEPS = {"lander": 300_000, "sleeper": 49_152, "log_sleeper": 49_152, "wide_sleeper": 49_152, "pong": 20_480}
 SHORT = 0.3
 """The part of its steps that the short run takes where core time is measured."""
 
@@ -81,11 +82,18 @@ def task_of(name: str) -> tuple[Any, dict[str, Any]]:
     """The environment and what all sides share."""
     if name == "lander":
         return "LunarLander-v3", {"backend": "serial"}
-    return Sleeper if name == "sleeper" else LogSleeper, {"num_envs": SLEEPERS, "num_steps": 128, "num_minibatches": 4}
+    if name == "pong":
+        return "ALE/Pong-v5", {}
+    shared: dict[str, Any] = {"num_envs": SLEEPERS, "num_steps": 128, "num_minibatches": 4}
+    if name == "wide_sleeper":
+        shared["network"] = {"hidden": [256, 256]}
+    return LogSleeper if name == "log_sleeper" else Sleeper, shared
 
 
 def sides_of(name: str) -> dict[str, dict[str, Any]]:
     """The settings of each side."""
+    if name == "pong":
+        return pong_sides()
     workers: dict[str, Any] = {"backend": "workers"}
     sleeps = name != "lander"
     if sleeps:
@@ -100,6 +108,16 @@ def sides_of(name: str) -> dict[str, dict[str, Any]]:
         for threads in (1, 2):
             own = {"schedule": "async", "actors": actors, "max_staleness": ahead, "num_threads": threads}
             sides[f"async {ahead} {threads} threads"] = own
+    return sides
+
+
+def pong_sides() -> dict[str, dict[str, Any]]:
+    """The settings of each side on Pong, whose emulators run in threads of this process."""
+    sides: dict[str, dict[str, Any]] = {f"sync {n} threads": {"num_threads": n} for n in (1, 2)}
+    for actors in (1, 2):
+        for threads in (1, 2):
+            own = {"schedule": "async", "actors": actors, "max_staleness": 1, "num_threads": threads}
+            sides[f"async {actors} actors {threads} threads"] = own
     return sides
 
 

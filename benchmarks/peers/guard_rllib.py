@@ -1,9 +1,10 @@
 """The failures of benchmarks/guard.py in RLlib's PPO: what it says, does and leaves.
 
-As guard_sb3.py has it: trained until it is good, saved, and restored for each failure. Its settings are those of its
-own CartPole example (rllib/examples/algorithms/ppo/cartpole_ppo.py). Its 64 environments are in this process, or with
-`--runners 4` in four others and its learner in a fifth, as there. What Tune would keep as its best checkpoint
-(`checkpoint_score_attribute` is the mean return of training) is kept by Tune's own class.
+As guard_sb3.py has it: trained until it is good, saved, and restored for each failure. On CartPole its settings are
+those of its own example (rllib/examples/algorithms/ppo/cartpole_ppo.py); it has none for LunarLander, where they are
+rl-zoo's. The environments are in this process, or with `--runners 4` in four others and its learner in a fifth, as in
+the example. What Tune would keep as its best checkpoint (`checkpoint_score_attribute` is the mean return of training)
+is kept by Tune's own class.
 """
 
 # The peer is not installed where pyright runs: its classes are unknown there.
@@ -34,11 +35,35 @@ from ray.train import Checkpoint, CheckpointConfig
 from ray.train._internal.checkpoint_manager import _CheckpointManager as CheckpointManager
 from ray.train._internal.session import _TrainingResult as TrainingResult
 from ray.tune.registry import register_env
+from worker import seed_list
 
 PACKAGES = ("ray", "torch", "gymnasium", "numpy")
-ROWS, RUNNERS = 64, 4
+RUNNERS = 4
 SCORE = "env_runners/episode_return_mean"
 MODULE = Path("learner_group") / "learner" / "rl_module" / "default_policy"
+
+
+def training(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings of learning; what is not given is RLlib's default."""
+    given = {
+        "train_batch_size_per_learner": args.batch,
+        "minibatch_size": args.minibatch,
+        "num_epochs": args.epochs,
+        "gamma": args.gamma,
+        "lambda_": args.gae_lambda,
+        "entropy_coeff": args.entropy,
+        "clip_param": args.clip,
+        "vf_clip_param": args.value_clip,
+    }
+    known = {name: value for name, value in given.items() if value is not None}
+    return known | {"lr": 0.0003, "vf_loss_coeff": args.value_coeff}
+
+
+def network(args: argparse.Namespace) -> DefaultModelConfig:
+    """The example's layer, which is linear and shared, or layers with tanh, the values' apart."""
+    if args.linear:
+        return DefaultModelConfig(fcnet_hiddens=args.hidden, fcnet_activation="linear", vf_share_layers=True)
+    return DefaultModelConfig(fcnet_hiddens=args.hidden, fcnet_activation="tanh", vf_share_layers=False)
 
 
 def make(args: argparse.Namespace, seed: int, *, runners: int, slow_after: int = 0) -> Any:
@@ -55,10 +80,10 @@ def make(args: argparse.Namespace, seed: int, *, runners: int, slow_after: int =
     config = (
         PPOConfig()
         .environment("breakable")
-        .env_runners(num_env_runners=runners, num_envs_per_env_runner=ROWS // max(runners, 1))
+        .env_runners(num_env_runners=runners, num_envs_per_env_runner=args.rows // max(runners, 1))
         .learners(num_learners=1 if runners else 0)
-        .training(lr=0.0003, num_epochs=6, vf_loss_coeff=0.01)
-        .rl_module(model_config=DefaultModelConfig(fcnet_hiddens=[32], fcnet_activation="linear", vf_share_layers=True))
+        .training(**training(args))
+        .rl_module(model_config=network(args))
         .debugging(seed=seed)
     )
     return config.build_algo()
@@ -223,7 +248,7 @@ def slow_worker(args: argparse.Namespace, seed: int) -> dict[str, Any]:
     healthy, more, raised = 5, 10, ""
     seconds: list[float] = []
     with Listener() as listener:
-        algo = make(args, seed, runners=RUNNERS, slow_after=healthy * 4000 // ROWS)
+        algo = make(args, seed, runners=RUNNERS, slow_after=healthy * (args.batch or 4000) // args.rows)
         try:
             for _ in range(healthy + more):
                 begun = time.perf_counter()
@@ -239,6 +264,15 @@ def main() -> None:
     """All seeds and failures."""
     made = parser(__doc__)
     made.add_argument("--runners", type=int, default=0, help="processes of environments; 0: in this one")
+    made.add_argument("--rows", type=int, default=64, help="environments")
+    made.add_argument("--linear", type=int, default=1, help="1: the example's network")
+    made.add_argument("--hidden", type=seed_list, default=[32], help="units of each layer")
+    made.add_argument("--epochs", type=int, default=6)
+    made.add_argument("--value_coeff", type=float, default=0.01)
+    for name in ("batch", "minibatch"):
+        made.add_argument(f"--{name}", type=int, help="samples; else RLlib's default")
+    for name in ("gamma", "gae_lambda", "entropy", "clip", "value_clip"):
+        made.add_argument(f"--{name}", type=float, help="else RLlib's default")
     made.add_argument("--most", type=int, default=200, help="updates until it is good, the example's")
     made.add_argument("--most_seconds", type=float, default=600.0, help="of a failure")
     args = made.parse_args()
