@@ -89,7 +89,7 @@ struct RecordPart {
   }
 
   /// Reads the part of a record. Each load is an acquire, so that the sequence number is read after it.
-  void load(const RecordWord* record, std::byte* to) const noexcept {
+  [[gnu::always_inline]] void load(const RecordWord* record, std::byte* to) const noexcept {
     const RecordWord* from = record + first;
     const std::size_t rest = bytes % 8;
     const RecordWord* const end = from + bytes / 8;

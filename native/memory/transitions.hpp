@@ -154,13 +154,6 @@ class TransitionReader {
     return read_next(out, b, last);
   }
 
-  /// How many reads were given up because a writer was faster.
-  [[nodiscard]] std::uint64_t overwritten() const noexcept { return overwritten_; }
-
- private:
-  static constexpr std::size_t line = 64;
-  static constexpr std::size_t most_lines = 48;
-
   /// Whether the record after a step is what the step led to.
   static bool leads(const RecordHead& step, const RecordHead& next) noexcept {
     if ((step.flags & RecordFlags::no_step) != 0) return false;
@@ -168,11 +161,23 @@ class TransitionReader {
     return ended ? (next.flags & RecordFlags::final) != 0 : (next.flags & RecordFlags::broken) == 0;
   }
 
-  [[nodiscard]] bool is_whole(const RecordRead& record) const noexcept {
+  /// Whether the record that is read is there; counted where it is not.
+  [[gnu::always_inline]] [[nodiscard]] bool is_whole(const RecordRead& record) const noexcept {
     if (!checked_ || record.whole()) return true;
     ++overwritten_;
     return false;
   }
+
+  /// Of a transition, at most.
+  [[nodiscard]] std::uint64_t num_steps() const noexcept { return n_; }
+  [[nodiscard]] double gamma() const noexcept { return gamma_; }
+
+  /// How many reads were given up because a writer was faster.
+  [[nodiscard]] std::uint64_t overwritten() const noexcept { return overwritten_; }
+
+ private:
+  static constexpr std::size_t line = 64;
+  static constexpr std::size_t most_lines = 48;
 
   /// False where the record is not there.
   bool look(const RecordRead& record, RecordHead& head) const noexcept {

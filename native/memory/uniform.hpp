@@ -8,6 +8,7 @@
 
 #include "math/pcg64.hpp"
 #include "memory/mixing.hpp"
+#include "memory/pairs.hpp"
 #include "memory/transitions.hpp"
 
 namespace shoal {
@@ -137,7 +138,7 @@ class Held {
 class UniformSampler {
  public:
   UniformSampler(const Rings& rings, const TransitionReader& reader, const Mixing& mixing)
-      : rings_(rings), reader_(reader), held_(rings, mixing) {}
+      : rings_(rings), reader_(reader), pairs_(rings, reader), held_(rings, mixing) {}
 
   /// False where no step can be sampled yet, or writers overwrite whatever is drawn.
   bool fill(const TransitionArrays& out, std::size_t batch, Pcg64& random) {
@@ -148,6 +149,7 @@ class UniformSampler {
       drawn.place = held_.draw(random);
       drawn.slot = held_.slot(drawn.place);
     }
+    if (pairs_.reads_all()) return fill_pairs(out, random);
     const std::size_t ahead = reader_.num_ahead();
     for (std::size_t b = 0; b < std::min(ahead, batch); ++b) prefetch(b);
     for (std::size_t b = 0; b < batch; ++b) {
@@ -183,11 +185,14 @@ class UniformSampler {
   [[nodiscard]] const Held& held() const noexcept { return held_; }
 
  private:
-  /// The slot stays what it is where `fill_one` looks at the rings again.
-  struct Drawn {
-    Place place;
-    std::size_t slot;
-  };
+  /// The rest of `fill` where transitions are pairs of records.
+  bool fill_pairs(const TransitionArrays& out, Pcg64& random) {
+    pairs_.fill(out, drawn_, left_);
+    for (const std::size_t b : left_) {
+      if (!fill_one(out, b, random)) return false;
+    }
+    return true;
+  }
 
   [[gnu::always_inline]] void prefetch(std::size_t b) const noexcept {
     reader_.prefetch(drawn_[b].place.row, drawn_[b].slot);
@@ -211,8 +216,10 @@ class UniformSampler {
 
   const Rings& rings_;
   const TransitionReader& reader_;
+  PairReader pairs_;
   Held held_;
-  std::vector<Drawn> drawn_;
+  std::vector<Drawn> drawn_;       ///< a slot stays what it is where `fill_one` looks at the rings again
+  std::vector<std::size_t> left_;  ///< transitions to be drawn again
   std::vector<Place> found_;
 };
 
