@@ -18,7 +18,8 @@ LENGTH = struct.Struct("<I")
 MOST_BYTES = 256 << 20
 """Of one message."""
 CHUNK = 256 << 10
-SPIN_S = 100e-6
+SPIN_S = 1e-3
+"""How long a wait looks before it sleeps: a step of a few rows of a simulator takes a tenth of it."""
 ROOM_MS = 100
 RDHUP = getattr(select, "POLLRDHUP", 0)
 """Linux says so where the other side sends no more; elsewhere only a stream that is closed both ways is noticed."""
