@@ -169,6 +169,7 @@ def plot(groups: Runs, path: Path) -> None:
     """A row for each environment, a column for each arm: curves of each staleness, over seeds."""
     envs = sorted({env for env, _, _ in groups})
     arms = [arm for arm in ARMS if any(arm == other for _, other, _ in groups)]
+    colors = {k: f"C{number}" for number, k in enumerate(sorted({k for _, _, k in groups}))}
     figure = Figure(figsize=(3.0 * len(arms), 2.6 * len(envs)), layout="constrained")
     axes = figure.subplots(len(envs), len(arms), sharey="row", squeeze=False)
     for across, env in zip(axes, envs, strict=True):
@@ -178,8 +179,9 @@ def plot(groups: Runs, path: Path) -> None:
                 curves = np.stack([filled(row["returns"]) for row in rows])
                 steps = (np.arange(PARTS) + 0.5) / PARTS * max(row["steps"] for row in rows)
                 thousands = steps / 1000
-                (line,) = one.plot(thousands, iqm(curves), label=f"k = {staleness}")
-                one.fill_between(thousands, curves.min(axis=0), curves.max(axis=0), alpha=0.12, color=line.get_color())
+                color = colors[staleness]
+                one.plot(thousands, iqm(curves), label=f"k = {staleness}", color=color)
+                one.fill_between(thousands, curves.min(axis=0), curves.max(axis=0), alpha=0.12, color=color)
             one.set_title(f"{env}: {arm}", fontsize="small")
             one.set_xlabel("thousand environment steps", fontsize="small")
             one.grid(alpha=0.3)
