@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from shoal.llm.tasks.ahead import PromptsAhead
+from shoal.llm.tasks.judged import JudgedTask
 from shoal.llm.tasks.registry import is_task_name, make_task
 from shoal.llm.tasks.source import TaskSource
 from shoal.types import ConfigError
@@ -78,6 +79,8 @@ def source_of(experiment: Experiment, *, held_out: bool) -> TaskSource:
         task = cast("Task", ahead)
     else:
         task = make()
+    if language.scorers:
+        task = cast("Task", JudgedTask(task, language.scorers))
     return TaskSource(
         task,
         max_tokens=experiment.config.max_completion_length,
