@@ -13,6 +13,7 @@ from shoal.learn.older import beside
 from shoal.llm.loading import load_teacher
 from shoal.math.divergence import kl_estimate
 from shoal.math.group_advantages import advantage_of
+from shoal.math.rates import Schedule, apply_schedules, check_schedules
 from shoal.math.token_losses import over_tokens, weighted_policy_gradient
 from shoal.math.token_weights import token_weights, weighted_sum
 from shoal.stream.groups.settings import DrawsGroups
@@ -37,6 +38,8 @@ class Distill(DrawsGroups):
     version:-10 (those of ten to nineteen versions ago), average:0.99 (their exponential average), first."""
     learning_rate: float = 1e-4
     """Step size of Adam; larger learns faster and forgets the language sooner."""
+    learning_rate_schedule: Schedule = "constant"
+    """Its factor over the run: constant, linear to 0, cosine, or a function of the share that is done."""
     reward_weight: float = 0.0
     """What the task's own reward counts beside the teacher, as an advantage over the group; 0: nothing."""
     correction: Correction = field(default_factory=Correction)
@@ -47,6 +50,7 @@ class Distill(DrawsGroups):
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
         super(Distill, self).__post_init__()
+        check_schedules(self)
         check_ranges(self, reward_weight=(0, 1e6))
 
 
@@ -81,6 +85,7 @@ def train(cfg: Distill, task: TaskSource, run: Run) -> nn.Module:
     stream = run.groups(task, learner, cfg)
     for answers in run.loop(stream, learner):
         batch = judged(answers, logprobs_of(teacher.network, answers), cfg)
+        apply_schedules(cfg, run.progress, learner)
         learner.step(distillation_loss, batch, cfg)
         stream.publish()
         teacher.follow()

@@ -18,6 +18,7 @@ from shoal.learn.corrections import Correction, correction_weights
 from shoal.math.divergence import kl_estimate
 from shoal.math.group_advantages import advantage_of
 from shoal.math.overlong import overlong_penalty
+from shoal.math.rates import Schedule, apply_schedules, check_schedules
 from shoal.math.token_losses import bounded_loss, over_tokens
 from shoal.math.token_ratios import sequence_ratio, token_ratio
 from shoal.math.token_weights import weighted_sum
@@ -40,6 +41,8 @@ class GRPO(DrawsGroups):
 
     learning_rate: float = 1e-4
     """Step size of Adam; larger learns faster and forgets the language sooner."""
+    learning_rate_schedule: Schedule = "constant"
+    """Its factor over the run: constant, linear to 0, cosine, or a function of the share that is done."""
     num_iterations: int = 1
     """Passes over each batch; more use it better and move further from what it was drawn with."""
     num_minibatches: int = 1
@@ -70,6 +73,7 @@ class GRPO(DrawsGroups):
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
         super(GRPO, self).__post_init__()
+        check_schedules(self)
         check_ranges(self, num_minibatches=(1, self.num_prompts), beta=(0, 1e6))
         check_ranges(self, num_iterations=(1, 1000), epsilon=(0, 1))
         check_ranges(self, epsilon_high=(0, 10))
@@ -103,6 +107,7 @@ def train(cfg: GRPO, task: TaskSource, run: Run) -> nn.Module:
             batch = with_reference(learner, batch)
         if cfg.num_iterations * cfg.num_minibatches > 1:
             batch = with_proximal(learner, batch)
+        apply_schedules(cfg, run.progress, learner)
         for _ in range(cfg.num_iterations):
             for part in minibatches_of(batch, cfg.num_minibatches, run.rng):
                 learner.step(grpo_loss, weighted(part, cfg), cfg)
