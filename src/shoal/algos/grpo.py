@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from torch.optim import Adam
@@ -14,15 +14,15 @@ from shoal.learn.answers import (
     with_proximal,
     with_reference,
 )
-from shoal.learn.corrections import Correction, correction_weights
+from shoal.learn.corrections import correction_weights
 from shoal.math.divergence import kl_estimate
 from shoal.math.group_advantages import advantage_of
 from shoal.math.overlong import overlong_penalty
-from shoal.math.rates import Schedule, apply_schedules, check_schedules
+from shoal.math.rates import apply_schedules
 from shoal.math.token_losses import bounded_loss, over_tokens
 from shoal.math.token_ratios import sequence_ratio, token_ratio
 from shoal.math.token_weights import weighted_sum
-from shoal.stream.groups.settings import DrawsGroups
+from shoal.stream.groups.settings import LearnsGroups
 from shoal.types import Answers, check_ranges
 
 if TYPE_CHECKING:
@@ -36,13 +36,9 @@ SOURCE, DEFAULTS = "tasks", {"total_timesteps": 20_000}
 
 
 @dataclass(frozen=True, slots=True)
-class GRPO(DrawsGroups):
+class GRPO(LearnsGroups):
     """Settings of GRPO; those of its groups come first."""
 
-    learning_rate: float = 1e-4
-    """Step size of Adam; larger learns faster and forgets the language sooner."""
-    learning_rate_schedule: Schedule = "constant"
-    """Its factor over the run: constant, linear to 0, cosine, or a function of the share that is done."""
     num_iterations: int = 1
     """Passes over each batch; more use it better and move further from what it was drawn with."""
     num_minibatches: int = 1
@@ -61,10 +57,6 @@ class GRPO(DrawsGroups):
     """That upwards; more lets unlikely tokens become likely sooner."""
     beta: float = 0.0
     """Weight of the divergence from the model that training began with; more keep it closer, 0 needs no such model."""
-    correction: Correction = field(default_factory=Correction)
-    """What tokens that older weights chose count."""
-    max_grad_norm: float = 1.0
-    """The gradient's norm is cut to this."""
     overlong_cache: int = 0
     """Take up to 1 from the reward of answers that come within so many tokens of the most; 0: nothing."""
     mask_truncated_completions: bool = False
@@ -73,7 +65,6 @@ class GRPO(DrawsGroups):
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
         super(GRPO, self).__post_init__()
-        check_schedules(self)
         check_ranges(self, num_minibatches=(1, self.num_prompts), beta=(0, 1e6))
         check_ranges(self, num_iterations=(1, 1000), epsilon=(0, 1))
         check_ranges(self, epsilon_high=(0, 10))
