@@ -136,7 +136,7 @@ def test_simple_answers_without_torch(arguments: list[str], tmp_path: Path) -> N
         (["train", "--env.length"], "--env.length needs a name and a value"),
         (["train", "--env-kwargs", "length=3"], "--env-kwargs is check-env's; .* one by one: --env.NAME VALUE"),
         (["check-env", "reasoning-gym:chain_sum"], "is a task of a language model, no environment"),
-        (["check-env", "CartPole-v1", "--env.length=3"], "CartPole-v1 has no keyword 'length'"),
+        (["check-env", "CartPole-v1", "--env.own-length=3"], "CartPole-v1 has no keyword 'own_length'"),
         (["check-env", "CartPole-v1", "--seed", "-1"], "shoal check-env: seed must be a whole number from 0 to"),
         (["pause", "nowhere", "--timeout-s", "nan"], "--timeout-s must be at least 0, got nan"),
         (["train", "--seeds", "0"], "--seeds must be at least 1, got 0"),
